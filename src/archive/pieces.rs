@@ -1,0 +1,279 @@
+//! Cuts decompressed data into pieces that can be sent to any connection: whole rows of COPY text,
+//! whole INSERT statements, parts of large objects.
+
+use std::io::Read;
+
+use super::TocEntry;
+use super::toc::corrupt;
+use crate::error::RestoreError;
+
+/// Bytes of a piece, about: large enough to cost nothing per piece, small enough to spread.
+pub(super) const PIECE: usize = 256 << 10;
+/// `\.` and the blank lines that end the COPY data of every table.
+const END_OF_COPY: &[u8] = b"\\.\n\n\n";
+
+/// A part of an entry's data, in the order of the archive.
+#[derive(Debug)]
+pub enum Piece {
+    /// COPY text. With `ends_row`, another connection may take the next piece.
+    Rows { text: Vec<u8>, ends_row: bool },
+    /// Whole INSERT statements, in the dump's encoding.
+    Statements(Vec<u8>),
+    /// Bytes of one large object from `offset` on; pieces of one object do not overlap.
+    LargeObject { oid: u32, offset: u64, bytes: Vec<u8> },
+}
+
+impl Piece {
+    /// Bytes of table data or large object in the piece.
+    pub fn len(&self) -> usize {
+        match self {
+            Piece::Rows { text, .. } | Piece::Statements(text) => text.len(),
+            Piece::LargeObject { bytes, .. } => bytes.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Receives the data of an archive in its order. Blocking is how it slows the reader down.
+pub trait DataSink {
+    /// The data of `entry` starts here.
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError>;
+    /// The entry's data is complete: its own end marker was there.
+    fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
+}
+
+/// Reads until `buf` holds `want` bytes; says whether the input ended.
+fn fill(input: &mut impl Read, buf: &mut Vec<u8>, want: usize) -> std::io::Result<bool> {
+    let start = buf.len();
+    let missing = want.saturating_sub(start) as u64;
+    let read = input.take(missing).read_to_end(buf)?;
+    Ok((read as u64) < missing)
+}
+
+/// COPY text up to and without the end marker.
+pub(super) fn cut_rows(
+    input: &mut impl Read,
+    what: &str,
+    sink: &mut dyn DataSink,
+) -> Result<(), RestoreError> {
+    let mut buf = Vec::with_capacity(PIECE);
+    let mut at_row_start = true;
+    loop {
+        let ended = fill(input, &mut buf, PIECE).map_err(|e| RestoreError::from_archive_io(e, what))?;
+        if ended {
+            break;
+        }
+        // The end marker stays behind, whole, so that it is recognised at the end of the input.
+        let movable = buf.len() - END_OF_COPY.len() - 1;
+        let (cut, ends_row) = match memchr::memrchr(b'\n', &buf[..movable]) {
+            Some(newline) => (newline + 1, true),
+            None => (movable, false),
+        };
+        let mut rest = Vec::with_capacity(PIECE);
+        rest.extend_from_slice(&buf[cut..]);
+        buf.truncate(cut);
+        sink.piece(Piece::Rows { text: std::mem::replace(&mut buf, rest), ends_row })?;
+        at_row_start = ends_row;
+    }
+    let rows = strip_end(&buf, at_row_start)
+        .ok_or_else(|| corrupt(format!("{what}: the rows have no end marker")))?;
+    buf.truncate(rows);
+    if !buf.is_empty() || !at_row_start {
+        sink.piece(Piece::Rows { text: buf, ends_row: true })?;
+    }
+    Ok(())
+}
+
+/// Length of the rows before the end marker, or `None` where there is no marker on a line of its own.
+fn strip_end(tail: &[u8], at_row_start: bool) -> Option<usize> {
+    let text = tail.trim_ascii_end();
+    let rows = text.strip_suffix(b"\\.")?.len();
+    let own_line = match rows {
+        0 => at_row_start,
+        n => text[n - 1] == b'\n',
+    };
+    (own_line && tail.get(rows + 2) == Some(&b'\n')).then_some(rows)
+}
+
+/// INSERT statements, several in a piece; the data ends with blank lines.
+pub(super) fn cut_statements(
+    input: &mut impl Read,
+    standard_strings: bool,
+    what: &str,
+    sink: &mut dyn DataSink,
+) -> Result<(), RestoreError> {
+    let mut buf = Vec::with_capacity(PIECE);
+    let mut scan = StatementScan { standard_strings, ..StatementScan::default() };
+    loop {
+        let want = buf.len() + PIECE;
+        let ended = fill(input, &mut buf, want).map_err(|e| RestoreError::from_archive_io(e, what))?;
+        let cut = scan.last_end(&buf);
+        if cut > 0 {
+            let rest = buf.split_off(cut);
+            scan.position -= cut;
+            sink.piece(Piece::Statements(std::mem::replace(&mut buf, rest)))?;
+        }
+        if ended {
+            return match scan.quote.is_none() && buf.trim_ascii().is_empty() {
+                true => Ok(()),
+                false => Err(corrupt(format!("{what}: an unfinished statement"))),
+            };
+        }
+    }
+}
+
+/// Finds the semicolons that stand outside quotes, across calls.
+#[derive(Default)]
+struct StatementScan {
+    standard_strings: bool,
+    quote: Option<u8>,
+    escaped: bool,
+    position: usize,
+}
+
+impl StatementScan {
+    /// Index after the last complete statement of `buf`, 0 for none.
+    fn last_end(&mut self, buf: &[u8]) -> usize {
+        let mut end = 0;
+        while let Some(&b) = buf.get(self.position) {
+            self.position += 1;
+            match (self.quote, b) {
+                _ if self.escaped => self.escaped = false,
+                (Some(b'\''), b'\\') if !self.standard_strings => self.escaped = true,
+                (Some(q), b) if b == q => self.quote = None,
+                (None, b'\'' | b'"') => self.quote = Some(b),
+                (None, b';') => end = self.position,
+                _ => {}
+            }
+        }
+        end
+    }
+}
+
+/// One large object in pieces that end on PostgreSQL's large-object page bounds (2 KiB).
+pub(super) fn cut_large_object(
+    input: &mut impl Read,
+    oid: u32,
+    sink: &mut dyn DataSink,
+) -> Result<(), RestoreError> {
+    let mut offset = 0;
+    loop {
+        let mut bytes = Vec::new();
+        let ended = fill(input, &mut bytes, PIECE)
+            .map_err(|e| RestoreError::from_archive_io(e, &format!("large object {oid}")))?;
+        let read = bytes.len() as u64;
+        if read > 0 {
+            sink.piece(Piece::LargeObject { oid, offset, bytes })?;
+        }
+        if ended {
+            return Ok(());
+        }
+        offset += read;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Collect(Vec<Piece>);
+
+    impl DataSink for Collect {
+        fn begin(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+            Ok(())
+        }
+        fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+            self.0.push(piece);
+            Ok(())
+        }
+        fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+            Ok(())
+        }
+    }
+
+    fn rows(data: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, RestoreError> {
+        let mut sink = Collect::default();
+        cut_rows(&mut &data[..], "t", &mut sink)?;
+        Ok(sink
+            .0
+            .into_iter()
+            .map(|p| match p {
+                Piece::Rows { text, ends_row } => (text, ends_row),
+                other => panic!("{other:?}"),
+            })
+            .collect())
+    }
+
+    #[test]
+    fn rows_are_cut_at_row_ends_and_lose_nothing() {
+        for total in [0usize, 1, 7, PIECE - 6, PIECE - 5, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 17] {
+            let mut text: Vec<u8> =
+                (0..total).map(|i| if i % 97 == 96 { b'\n' } else { b'a' + (i % 23) as u8 }).collect();
+            if total > 0 {
+                text.push(b'\n');
+            }
+            let pieces = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
+            assert!(pieces.iter().all(|(t, ends)| *ends && t.ends_with(b"\n")), "{total}");
+            assert_eq!(pieces.concat_text(), text, "{total}");
+        }
+    }
+
+    trait ConcatText {
+        fn concat_text(&self) -> Vec<u8>;
+    }
+    impl ConcatText for Vec<(Vec<u8>, bool)> {
+        fn concat_text(&self) -> Vec<u8> {
+            self.iter().flat_map(|(t, _)| t.clone()).collect()
+        }
+    }
+
+    #[test]
+    fn a_row_longer_than_a_piece_is_marked_as_unfinished() {
+        let mut text = vec![b'x'; 2 * PIECE + 9];
+        text.push(b'\n');
+        let pieces = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
+        assert!(pieces.len() > 2);
+        assert!(pieces[..pieces.len() - 1].iter().all(|(_, ends)| !ends));
+        assert!(pieces.last().unwrap().1);
+        assert_eq!(pieces.concat_text(), text);
+    }
+
+    #[test]
+    fn rows_without_their_end_marker_are_refused() {
+        for data in [&b""[..], b"1\n2\n", b"1\n2\\.\n\n\n", b"1\n\\.", b"1\n\\\n\n"] {
+            let e = rows(data).unwrap_err();
+            assert_eq!(e.reason(), crate::error::FailureReason::ArchiveCorrupt, "{data:?}");
+        }
+    }
+
+    fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, RestoreError> {
+        let mut sink = Collect::default();
+        cut_statements(&mut &data[..], standard_strings, "t", &mut sink)?;
+        Ok(sink
+            .0
+            .into_iter()
+            .flat_map(|p| match p {
+                Piece::Statements(s) => s,
+                other => panic!("{other:?}"),
+            })
+            .collect())
+    }
+
+    #[test]
+    fn statements_end_at_semicolons_outside_quotes() {
+        let one = b"INSERT INTO \"a;b\" VALUES ('x;''y\n;', 1);\n";
+        let data = one.repeat(3 * PIECE / one.len());
+        let sent = statements(&[&data[..], b"\n\n"].concat(), true).unwrap();
+        assert_eq!(sent.trim_ascii_end(), data.trim_ascii_end());
+        assert!(statements(b"INSERT INTO t VALUES (1)", true).is_err());
+        assert!(statements(b"INSERT INTO t VALUES ('1);\n", true).is_err());
+        assert!(statements(b"INSERT INTO t VALUES ('\\');\n", true).is_ok());
+        assert!(statements(b"INSERT INTO t VALUES ('\\');\n", false).is_err());
+        assert!(statements(b"INSERT INTO t VALUES ('\\'');\n", false).is_ok());
+    }
+}

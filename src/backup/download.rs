@@ -1,0 +1,240 @@
+//! One object as one ordered stream: resumed at the last good byte of the same generation after a
+//! cut, reopened after a stall, and checked at its end. Nothing is written to a disk.
+
+use std::io::Read;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::PinnedBackup;
+use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
+use crate::progress::Progress;
+use crate::retry::Backoff;
+use crate::store::ByteStream;
+
+/// Chunks (of at most about 256 KiB) that wait between the network and the archive reader.
+const READ_AHEAD: usize = 32;
+const PIECE: usize = 256 << 10;
+
+/// How patient a download is.
+#[derive(Debug, Clone, Copy)]
+pub struct DownloadLimits {
+    /// Without a byte for this long, the object is opened again.
+    pub stall: Duration,
+    /// Without progress for this long, the download has failed.
+    pub budget: Duration,
+}
+
+/// Where the bytes come from.
+pub enum Source {
+    Object(PinnedBackup),
+    Stdin,
+}
+
+/// What was read so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct Tally {
+    bytes: u64,
+    crc32c: u32,
+    ended: bool,
+}
+
+/// The reading end, for a thread that may block, and what is known of the bytes it has given out.
+pub struct Download {
+    incoming: mpsc::Receiver<Result<Bytes, StorageError>>,
+    current: Bytes,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// What the finished download must have been.
+pub struct Expected {
+    tally: Arc<Mutex<Tally>>,
+    size: Option<u64>,
+    crc32c: Option<u32>,
+}
+
+impl Download {
+    /// Starts to read; stops when `stop` is cancelled or the reader is dropped.
+    pub fn start(
+        source: Source,
+        limits: DownloadLimits,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> (Self, Expected) {
+        let (tx, incoming) = mpsc::channel(READ_AHEAD);
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let (size, crc32c) = match &source {
+            Source::Object(b) => (Some(b.object.size), b.expected_crc32c),
+            Source::Stdin => (None, None),
+        };
+        progress.object_size.store(size.unwrap_or_default(), Relaxed);
+        tokio::spawn(async move {
+            let ended = stop.run_until_cancelled(pump(source, limits, &progress, &tx)).await;
+            if let Some(Err(e)) = ended {
+                // A reader that is gone needs no error.
+                let _ = tx.send(Err(e)).await;
+            } else if ended.is_none() {
+                let _ = tx.try_send(Err(StorageError::new(R::Cancelled, "the download was stopped")));
+            }
+        });
+        let download = Download { incoming, current: Bytes::new(), tally: tally.clone() };
+        (download, Expected { tally, size, crc32c })
+    }
+}
+
+impl Read for Download {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while self.current.is_empty() {
+            match self.incoming.blocking_recv() {
+                Some(Ok(chunk)) => self.current = chunk,
+                Some(Err(e)) => return Err(RestoreError::from(e).into()),
+                None => {
+                    self.tally.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+                    return Ok(0);
+                }
+            }
+        }
+        let n = self.current.len().min(out.len());
+        out[..n].copy_from_slice(&self.current[..n]);
+        self.current.advance(n);
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.crc32c = crc32c::crc32c_append(tally.crc32c, &out[..n]);
+        tally.bytes += n as u64;
+        Ok(n)
+    }
+}
+
+impl Expected {
+    /// CRC32C and size of every byte, once they are proven to be the object's.
+    ///
+    /// # Errors
+    /// `checksum_mismatch`; `download_failed` where the end was not reached.
+    pub fn check(&self) -> Result<(u32, u64), RestoreError> {
+        let t = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if !t.ended || self.size.is_some_and(|s| s != t.bytes) {
+            let what = format!("{} bytes of the backup were read, not all", t.bytes);
+            return Err(StorageError::new(R::DownloadFailed, what).into());
+        }
+        match self.crc32c {
+            Some(wanted) if wanted != t.crc32c => {
+                let what = "the bytes of the backup do not have the CRC32C that the store has for them";
+                Err(ValidationError::new(R::ChecksumMismatch, what).into())
+            }
+            _ => Ok((t.crc32c, t.bytes)),
+        }
+    }
+}
+
+type Sender = mpsc::Sender<Result<Bytes, StorageError>>;
+
+async fn pump(
+    source: Source,
+    limits: DownloadLimits,
+    progress: &Progress,
+    tx: &Sender,
+) -> Result<(), StorageError> {
+    match source {
+        Source::Object(backup) => pump_object(&backup, limits, progress, tx).await,
+        Source::Stdin => pump_stdin(progress, tx).await,
+    }
+}
+
+async fn pump_object(
+    backup: &PinnedBackup,
+    limits: DownloadLimits,
+    progress: &Progress,
+    tx: &Sender,
+) -> Result<(), StorageError> {
+    let (mut offset, size) = (0, backup.object.size);
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+    let mut last_progress = tokio::time::Instant::now();
+    loop {
+        let before = offset;
+        let cut = match open(backup, offset, limits.stall).await {
+            Ok(stream) => forward(stream, &mut offset, size, limits.stall, progress, tx).await,
+            Err(e) => Err(e),
+        };
+        let e = match cut {
+            Ok(()) => return Ok(()),
+            Err(e) if e.reason() != R::DownloadFailed => return Err(e),
+            Err(e) => e,
+        };
+        if offset > before {
+            last_progress = tokio::time::Instant::now();
+            backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+        }
+        if last_progress.elapsed() >= limits.budget {
+            return Err(e);
+        }
+        tracing::warn!(offset, error = %crate::error::report(&e), "the download is resumed");
+        progress.download_retries.fetch_add(1, Relaxed);
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn open(backup: &PinnedBackup, offset: u64, stall: Duration) -> Result<ByteStream, StorageError> {
+    let opened = tokio::time::timeout(stall, backup.store.read(&backup.object, offset)).await;
+    opened.unwrap_or_else(|_| Err(stalled(backup, stall)))
+}
+
+fn stalled(backup: &PinnedBackup, stall: Duration) -> StorageError {
+    StorageError::new(R::DownloadFailed, format!("{}: no byte for {stall:?}", backup.uri()))
+}
+
+/// Forwards until the object's end; `Ok` only when all `size` bytes were there.
+async fn forward(
+    mut stream: ByteStream,
+    offset: &mut u64,
+    size: u64,
+    stall: Duration,
+    progress: &Progress,
+    tx: &Sender,
+) -> Result<(), StorageError> {
+    let failed = |what: String| StorageError::new(R::DownloadFailed, what);
+    loop {
+        let next = tokio::time::timeout(stall, stream.next()).await;
+        match next.map_err(|_| failed(format!("no byte for {stall:?}")))? {
+            Some(Ok(mut chunk)) => {
+                if *offset + chunk.len() as u64 > size {
+                    let what = "the store sent more bytes than the object has";
+                    return Err(StorageError::new(R::BackupChanged, what));
+                }
+                while !chunk.is_empty() {
+                    let piece = chunk.split_to(chunk.len().min(PIECE));
+                    let n = piece.len() as u64;
+                    if tx.send(Ok(piece)).await.is_err() {
+                        return Err(StorageError::new(R::Cancelled, "nobody reads the download any more"));
+                    }
+                    *offset += n;
+                    progress.object_bytes.fetch_add(n, Relaxed);
+                }
+            }
+            Some(Err(e)) => return Err(e),
+            None if *offset == size => return Ok(()),
+            None => return Err(failed(format!("the connection ended at byte {offset} of {size}"))),
+        }
+    }
+}
+
+async fn pump_stdin(progress: &Progress, tx: &Sender) -> Result<(), StorageError> {
+    use tokio::io::AsyncReadExt;
+    let mut stdin = tokio::io::stdin();
+    loop {
+        let mut buf = bytes::BytesMut::with_capacity(PIECE);
+        let read = stdin.read_buf(&mut buf).await.map_err(|e| {
+            StorageError::new(R::DownloadFailed, "standard input cannot be read").with_source(e)
+        })?;
+        if read == 0 {
+            return Ok(());
+        }
+        progress.object_bytes.fetch_add(read as u64, Relaxed);
+        if tx.send(Ok(buf.freeze())).await.is_err() {
+            return Ok(());
+        }
+    }
+}

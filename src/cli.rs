@@ -1,0 +1,265 @@
+//! The command line: one file a command, documented exit codes, one JSON document with
+//! `--output json`.
+
+mod check;
+#[cfg(feature = "emulator")]
+mod demo;
+#[cfg(feature = "emulator")]
+mod emulator;
+mod inspect;
+mod list;
+mod request;
+mod restore;
+mod schema;
+mod worker;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{App, AppError};
+use crate::config::{Config, ConfigErrors, RawConfig};
+use crate::error::{FailureReason as R, RestoreError, report};
+use crate::queue::QueueError;
+
+/// Restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in parallel, and
+/// swapped into place in one transaction.
+#[derive(Debug, Parser)]
+#[command(name = "pgrestored", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the answer on standard output
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Least severe log line that is shown: error, warn, info, debug, trace
+    #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
+    log_level: Option<String>,
+    #[command(flatten)]
+    config: RawConfig,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take restore requests from a subscription
+    Worker(worker::Args),
+    /// Restore a backup
+    Restore(restore::Args),
+    /// List the backups
+    List(list::Args),
+    /// Show what a backup holds
+    Inspect(inspect::Args),
+    /// Publish a restore request
+    Request(request::Args),
+    /// Check the configuration, offline
+    Check,
+    /// Print the JSON Schema of a document
+    Schema(schema::Args),
+    /// Print the completions of a shell
+    Completions { shell: clap_complete::Shell },
+    /// Show all of it on this machine, nothing to configure
+    #[cfg(feature = "emulator")]
+    Demo,
+    /// Run a stand-in for Pub/Sub and Cloud Storage on one loopback port
+    #[cfg(feature = "emulator")]
+    Emulator(emulator::Args),
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0 ok · 1 restore or verification failed · 2 usage · 65 bad message or archive
+  69 a dependency is unavailable · 77 permission · 78 configuration · 130/143 interrupted
+
+Examples:
+  pgrestored restore latest --target app_copy
+  pgrestored restore ./app.dump --target app --on-existing replace
+  pgrestored list --output json";
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Ok,
+    Failed,
+    Usage,
+    BadData,
+    Unavailable,
+    Permission,
+    Config,
+    /// By SIGINT.
+    Interrupted,
+    /// By SIGTERM.
+    Terminated,
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::BadData => 65,
+            Exit::Unavailable => 69,
+            Exit::Permission => 77,
+            Exit::Config => 78,
+            Exit::Interrupted => 130,
+            Exit::Terminated => 143,
+        }
+    }
+
+    /// The exit code that a failure stands for.
+    fn of(reason: R) -> Self {
+        match reason {
+            R::ArchiveCorrupt | R::ArchiveUnsupported | R::ChecksumMismatch | R::BackupChanged => Exit::BadData,
+            R::TargetUnavailable | R::DownloadFailed => Exit::Unavailable,
+            R::AccessDenied | R::InsufficientPrivilege => Exit::Permission,
+            R::InvalidRequest => Exit::Usage,
+            R::Cancelled => Exit::Interrupted,
+            R::TargetNotAllowed
+            | R::TargetExists
+            | R::TargetBusy
+            | R::SourceNotAllowed
+            | R::BackupNotFound
+            | R::VersionIncompatible
+            | R::ExtensionMissing
+            | R::RoleMissing
+            | R::InsufficientSpace
+            | R::DataRejected
+            | R::RestoreError
+            | R::VerificationFailed
+            | R::Timeout
+            | R::Internal => Exit::Failed,
+        }
+    }
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<ConfigErrors> for CommandError {
+    fn from(e: ConfigErrors) -> Self {
+        CommandError::App(e.into())
+    }
+}
+
+impl CommandError {
+    fn exit(&self) -> Exit {
+        match self {
+            CommandError::App(AppError::Config(_)) => Exit::Config,
+            CommandError::App(AppError::Database(e)) => Exit::of(e.reason()),
+            CommandError::App(AppError::Admin(_)) | CommandError::Io(_) => Exit::Unavailable,
+            CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => match e {
+                QueueError::Permanent(_) => Exit::Permission,
+                QueueError::Transient(_) => Exit::Unavailable,
+            },
+            CommandError::Restore(e) => Exit::of(e.reason()),
+            CommandError::Other(_) => Exit::Failed,
+        }
+    }
+}
+
+type CommandResult = Result<Exit, CommandError>;
+
+impl Cli {
+    /// Runs the command to its end.
+    pub fn run(self) -> ExitCode {
+        let quiet = !matches!(self.command, Command::Worker(_));
+        let level = self.log_level.clone().unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
+        let config = Config::new(&self.config);
+        let otlp = config.as_ref().ok().and_then(|c| c.otlp_endpoint.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let done = runtime.map_err(CommandError::from).and_then(|runtime| {
+            // The OTLP exporter wants a runtime around it when it is built.
+            let _entered = runtime.enter();
+            let telemetry = crate::telemetry::start(&level, otlp.as_deref()).map_err(CommandError::Other)?;
+            let done = runtime.block_on(self.dispatch(config));
+            drop(telemetry);
+            // A thread that waits for standard input cannot be ended.
+            runtime.shutdown_background();
+            done
+        });
+        let exit = done.unwrap_or_else(|e| {
+            eprintln!("pgrestored: {}", report(&e));
+            e.exit()
+        });
+        ExitCode::from(exit.code())
+    }
+
+    async fn dispatch(self, config: Result<Config, ConfigErrors>) -> CommandResult {
+        let output = self.output;
+        match self.command {
+            Command::Schema(args) => schema::run(&args),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "pgrestored", &mut std::io::stdout());
+                Ok(Exit::Ok)
+            }
+            #[cfg(feature = "emulator")]
+            Command::Demo => tokio::select! {
+                done = demo::run(self.config.pg_bindir()) => done,
+                // What the demo started ends with it.
+                signalled = stop_signal() => Ok(signalled?),
+            },
+            #[cfg(feature = "emulator")]
+            Command::Emulator(args) => emulator::run(args).await,
+            Command::Check => check::run(&config?, output),
+            Command::Worker(args) => worker::run(App::new(config?)?, args).await,
+            Command::Restore(args) => restore::run(App::new(config?)?, args, output).await,
+            Command::List(args) => list::run(App::new(config?)?, args, output).await,
+            Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
+            Command::Request(args) => request::run(App::new(config?)?, args, output).await,
+        }
+    }
+}
+
+/// Prints one JSON document.
+fn print_json(value: &impl serde::Serialize) -> CommandResult {
+    let text = serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
+    println!("{text}");
+    Ok(Exit::Ok)
+}
+
+/// Bytes for people.
+fn human_bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+/// Completes with the first SIGINT or SIGTERM.
+async fn stop_signal() -> Result<Exit, std::io::Error> {
+    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(tokio::select! {
+        _ = int.recv() => Exit::Interrupted,
+        _ = term.recv() => Exit::Terminated,
+    })
+}
+
+/// Runs `work` until it ends or a signal comes; `stop` is told, and `work` still runs to its end.
+async fn until_signal<T>(
+    work: impl Future<Output = T>,
+    stop: &tokio_util::sync::CancellationToken,
+) -> Result<(T, Option<Exit>), std::io::Error> {
+    tokio::pin!(work);
+    let signalled = tokio::select! {
+        done = &mut work => return Ok((done, None)),
+        signalled = stop_signal() => signalled?,
+    };
+    stop.cancel();
+    Ok((work.await, Some(signalled)))
+}

@@ -1,0 +1,39 @@
+//! `check`: the configuration, offline. Secrets are never printed.
+
+use super::{CommandResult, Exit, Output, print_json};
+use crate::config::Config;
+
+pub(super) fn run(config: &Config, output: Output) -> CommandResult {
+    let shown = serde_json::json!({
+        "backup_place": config.bucket.uri(""),
+        "backup_retention_days": config.retention_days,
+        "db_host": config.db.host,
+        "db_port": config.db.port,
+        "db_user": config.db.user,
+        "db_password": if config.db.password.is_some() { "set" } else { "not set" },
+        "db_sslmode": format!("{:?}", config.db.ssl_mode),
+        "db_name": config.db_name,
+        "db_maintenance_name": config.db.maintenance,
+        "google_cloud_project": config.project,
+        "restore_request_subscription": config.request_subscription,
+        "restore_completion_topic": config.completion_topic,
+        "pubsub_emulator": config.pubsub_emulator,
+        "storage_emulator": config.storage_emulator.as_ref().map(|e| &e.json),
+        "restore_jobs": config.jobs,
+        "restore_max_concurrent": config.max_concurrent,
+        "restore_timeout_seconds": config.timeout.as_secs(),
+        "admin_addr": config.admin_addr.to_string(),
+    });
+    if output == Output::Json {
+        return print_json(&shown);
+    }
+    println!("The configuration is valid.");
+    for (key, value) in shown.as_object().into_iter().flatten() {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        println!("  {key:<30} {}", if text == "null" { "-" } else { &text });
+    }
+    if config.project.is_none() {
+        println!("  GOOGLE_CLOUD_PROJECT is not set: `worker` and `request` need it.");
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,52 @@
+//! `emulator`: the stand-in for Pub/Sub and Cloud Storage, until a signal.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::{CommandError, CommandResult, Exit, stop_signal};
+use crate::emulator::{Emulator, SubscriptionOptions};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to listen; loopback only
+    #[arg(long, default_value = "127.0.0.1:8085")]
+    listen: SocketAddr,
+    /// Project of the topics and subscriptions that are made
+    #[arg(long, default_value = "demo")]
+    emulated_project: String,
+    /// Bucket that the files of --folder appear in
+    #[arg(long, default_value = "secureai-backups")]
+    emulated_bucket: String,
+    /// Folder whose files appear as objects
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Bytes a second over all downloads; 0 = no limit
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+}
+
+pub(super) async fn run(args: Args) -> CommandResult {
+    if !args.listen.ip().is_loopback() {
+        return Err(CommandError::Other("--listen: the emulator has no access control: loopback only".into()));
+    }
+    let emulator = Emulator::start(args.listen).await?;
+    emulator.storage.limit_rate(args.rate);
+    for name in ["restore-requests", "restore-completions"] {
+        let topic = format!("projects/{}/topics/{name}", args.emulated_project);
+        let subscription = format!("projects/{}/subscriptions/{name}", args.emulated_project);
+        emulator.pubsub.create_subscription(&topic, &subscription, SubscriptionOptions::default());
+    }
+    if let Some(folder) = &args.folder {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if let Some(name) = path.file_name().and_then(|n| n.to_str()).filter(|_| path.is_file()) {
+                emulator.storage.put_file(&args.emulated_bucket, name, path.clone())?;
+            }
+        }
+    }
+    let host = emulator.host();
+    println!("export PUBSUB_EMULATOR_HOST={host} STORAGE_EMULATOR_HOST={host} GOOGLE_CLOUD_PROJECT={}", args.emulated_project);
+    println!("# upload: curl --data-binary @FILE 'http://{host}/upload/storage/v1/b/BUCKET/o?uploadType=media&name=NAME'");
+    stop_signal().await?;
+    Ok(Exit::Ok)
+}

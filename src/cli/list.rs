@@ -1,0 +1,31 @@
+//! `list`: the backups in the configured place.
+
+use super::{CommandResult, Exit, Output, human_bytes, print_json};
+use crate::app::App;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only names that start with this
+    #[arg(long, default_value = "")]
+    prefix: String,
+}
+
+pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    let backups = app.manager.list_backups(&args.prefix).await?;
+    if output == Output::Json {
+        return print_json(&backups);
+    }
+    if backups.is_empty() {
+        println!("No backups in {}", app.config.bucket.uri(&args.prefix));
+    }
+    for b in backups {
+        println!(
+            "{:<20} {:>12}  {}  {}",
+            b.created.strftime("%Y-%m-%d %H:%M:%SZ"),
+            human_bytes(b.size),
+            b.checksum.as_deref().unwrap_or("-"),
+            b.name
+        );
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,164 @@
+//! `restore`: one backup, now, with its progress.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::{CommandResult, Exit, Output, print_json, until_signal};
+use crate::app::App;
+use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::event::RestoreResult;
+use crate::job::{BackupRef, OnExisting, RestoreJob};
+use crate::progress::{Progress, Snapshot};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
+    backup: String,
+    /// Database to restore into [default: DB_NAME]
+    #[arg(long)]
+    target: Option<String>,
+    /// When the database exists
+    #[arg(long, value_enum, default_value_t = OnExisting::Fail)]
+    on_existing: OnExisting,
+    /// Connections that load [default: RESTORE_JOBS]
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Where `latest` looks
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// Only this generation of the object
+    #[arg(long)]
+    generation: Option<i64>,
+    /// Name of this restore in the journal [default: made up]
+    #[arg(long)]
+    request_id: Option<String>,
+}
+
+pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    let job = job_of(&app, args)?;
+    let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+    let shown = tokio::spawn(show(progress.clone()));
+    let (finished, signalled) = until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
+    shown.abort();
+    let _ = shown.await;
+    app.manager.record_completion(&finished);
+    match output {
+        Output::Json => {
+            print_json(&finished.result)?;
+        }
+        Output::Text => print_result(&finished.result),
+    }
+    Ok(match (finished.failure, signalled) {
+        (None, _) => Exit::Ok,
+        (Some(FailureReason::Cancelled), Some(signal)) => signal,
+        (Some(reason), _) => Exit::of(reason),
+    })
+}
+
+fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
+    let invalid = |what: &str| RestoreError::from(ValidationError::new(FailureReason::InvalidRequest, what));
+    let target = args.target.or_else(|| app.config.db_name.clone());
+    if args.jobs == Some(0) {
+        return Err(invalid("--jobs: must be at least 1"));
+    }
+    Ok(RestoreJob {
+        request_id: args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        backup: BackupRef::parse(&args.backup, &args.prefix)?,
+        generation: args.generation,
+        crc32c: None,
+        target_db: target.ok_or_else(|| invalid("--target or DB_NAME must name the database to restore into"))?,
+        on_existing: args.on_existing,
+        jobs: args.jobs,
+        deadline: None,
+        labels: Default::default(),
+        sequence: jiff::Timestamp::now().as_microsecond(),
+        attempt: 1,
+        digest: args.backup,
+    })
+}
+
+/// Bars on a terminal, else a line every 10 s; until it is aborted.
+async fn show(progress: Arc<Progress>) {
+    match std::io::stderr().is_terminal() {
+        true => show_bar(progress).await,
+        false => {
+            let mut every = tokio::time::interval(Duration::from_secs(10));
+            every.tick().await;
+            loop {
+                every.tick().await;
+                eprintln!("{}", line(&progress.snapshot()));
+            }
+        }
+    }
+}
+
+fn line(s: &Snapshot) -> String {
+    let size = if s.object_size > 0 { format!(" of {}", HumanBytes(s.object_size)) } else { String::new() };
+    format!(
+        "{}: {}{size} read, {} rows, tables {}/{}, indexes and keys {}/{}",
+        s.stage,
+        HumanBytes(s.object_bytes),
+        HumanCount(s.rows),
+        s.tables_done,
+        s.tables,
+        s.tasks_done,
+        s.tasks
+    )
+}
+
+/// Clears its bar when it is dropped.
+struct Bar(ProgressBar);
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+#[allow(clippy::literal_string_with_formatting_args, reason = "indicatif's own templates")]
+async fn show_bar(progress: Arc<Progress>) {
+    let template = "{elapsed_precise} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}  {msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
+    let mut every = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        every.tick().await;
+        let s = progress.snapshot();
+        bar.0.set_length(s.object_size);
+        bar.0.set_position(s.object_bytes);
+        bar.0.set_message(format!(
+            "{}: {} rows, tables {}/{}, indexes and keys {}/{}",
+            s.stage,
+            HumanCount(s.rows),
+            s.tables_done,
+            s.tables,
+            s.tasks_done,
+            s.tasks
+        ));
+    }
+}
+
+fn print_result(r: &RestoreResult) {
+    let what = r.backup.uri.as_deref().unwrap_or("standard input");
+    let target = r.target_db.as_deref().unwrap_or("-");
+    match &r.error {
+        None => {
+            println!("restored {what} into {target} in {:.1} s", r.duration_seconds);
+            println!("  {} tables, {} rows, {}", r.tables, HumanCount(r.rows), HumanBytes(r.bytes));
+            let stages: Vec<_> = r.stages.iter().map(|(k, v)| format!("{k} {v:.1} s")).collect();
+            println!("  {}", stages.join(", "));
+            if let Some(old) = &r.previous_database {
+                println!("  the replaced database is kept as {old}");
+            }
+        }
+        Some(e) => {
+            println!("not restored: {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
+            println!("  {target} is as it was");
+        }
+    }
+    r.notes.iter().for_each(|n| println!("  note: {n}"));
+}

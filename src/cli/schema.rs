@@ -1,0 +1,70 @@
+//! `schema`: JSON Schema 2020-12 of every document, generated from the types.
+
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
+
+use super::{CommandError, CommandResult, Exit};
+use crate::backup::Backup;
+use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// restore-request, restore-result, gcs-notification, backup-list or inspection
+    #[arg(required_unless_present = "write")]
+    name: Option<String>,
+    /// Write all of them into this folder
+    #[arg(long, value_name = "FOLDER")]
+    write: Option<PathBuf>,
+}
+
+fn generator(for_reading: bool) -> SchemaGenerator {
+    let settings = SchemaSettings::draft2020_12();
+    match for_reading {
+        true => settings.into_generator(),
+        false => settings.for_serialize().into_generator(),
+    }
+}
+
+fn schema_of<T: JsonSchema>(name: &str, for_reading: bool) -> Schema {
+    let mut schema = generator(for_reading).into_root_schema_for::<T>();
+    schema.insert("$id".into(), format!("https://pgrestored.io/schemas/{name}.v1.json").into());
+    schema
+}
+
+/// Every schema with its name; the files are `NAME.v1.json`.
+pub fn all() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("restore-request", schema_of::<RestoreRequest>("restore-request", true)),
+        ("restore-result", schema_of::<RestoreResult>("restore-result", false)),
+        ("gcs-notification", schema_of::<GcsNotification>("gcs-notification", true)),
+        ("backup-list", schema_of::<Vec<Backup>>("backup-list", false)),
+        ("inspection", schema_of::<super::inspect::Inspection>("inspection", false)),
+    ]
+}
+
+fn text(schema: &Schema) -> Result<String, CommandError> {
+    let text = serde_json::to_string_pretty(schema).map_err(|e| CommandError::Other(e.to_string()))?;
+    Ok(text + "\n")
+}
+
+pub(super) fn run(args: &Args) -> CommandResult {
+    if let Some(folder) = &args.write {
+        for (name, schema) in all() {
+            std::fs::write(folder.join(format!("{name}.v1.json")), text(&schema)?)?;
+        }
+        return Ok(Exit::Ok);
+    }
+    let wanted = args.name.as_deref().unwrap_or_default().trim_end_matches(".v1").to_owned();
+    match all().into_iter().find(|(name, _)| *name == wanted) {
+        Some((_, schema)) => {
+            print!("{}", text(&schema)?);
+            Ok(Exit::Ok)
+        }
+        None => {
+            let names: Vec<_> = all().into_iter().map(|(n, _)| n).collect();
+            eprintln!("pgrestored: there is no schema {wanted}; there are {}", names.join(", "));
+            Ok(Exit::Usage)
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! `worker`: takes requests until it is told to stop. The first SIGTERM or SIGINT is the soft stop,
+//! the second the hard one.
+
+use super::{CommandResult, Exit, stop_signal};
+use crate::app::App;
+use crate::worker::Shutdown;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(app: App, _args: Args) -> CommandResult {
+    let shutdown = Shutdown::default();
+    let told = shutdown.clone();
+    tokio::spawn(async move {
+        for token in [&told.soft, &told.hard] {
+            if let Ok(signal) = stop_signal().await {
+                tracing::info!(?signal, "asked to stop");
+                token.cancel();
+            }
+        }
+    });
+    app.start_worker(shutdown).await?.ended().await?;
+    Ok(Exit::Ok)
+}

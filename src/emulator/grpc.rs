@@ -1,0 +1,51 @@
+//! gRPC methods as axum routes: the published crates carry messages and clients, not servers.
+
+use std::future::Future;
+
+use axum::extract::Request;
+use axum::routing::{MethodRouter, post};
+use futures::Stream;
+use tonic::Status;
+use tonic::server::Grpc;
+use tonic_prost::ProstCodec;
+
+/// A method with one request and one answer.
+pub(super) fn unary<Q, R, F, Fut>(f: F) -> MethodRouter
+where
+    Q: prost::Message + Default + Send + 'static,
+    R: prost::Message + Default + Send + 'static,
+    F: Fn(Q) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, Status>> + Send + 'static,
+{
+    post(move |request: Request| {
+        let f = f.clone();
+        async move {
+            let service = tower::service_fn(move |r: tonic::Request<Q>| {
+                let answer = f(r.into_inner());
+                async move { answer.await.map(tonic::Response::new) }
+            });
+            Grpc::new(ProstCodec::<R, Q>::default()).unary(service, request).await
+        }
+    })
+}
+
+/// A method with a stream in each direction.
+pub(super) fn bidi<Q, R, F, Fut, S>(f: F) -> MethodRouter
+where
+    Q: prost::Message + Default + Send + 'static,
+    R: prost::Message + Default + Send + 'static,
+    S: Stream<Item = Result<R, Status>> + Send + 'static,
+    F: Fn(tonic::Streaming<Q>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<S, Status>> + Send + 'static,
+{
+    post(move |request: Request| {
+        let f = f.clone();
+        async move {
+            let service = tower::service_fn(move |r: tonic::Request<tonic::Streaming<Q>>| {
+                let answer = f(r.into_inner());
+                async move { answer.await.map(tonic::Response::new) }
+            });
+            Grpc::new(ProstCodec::<R, Q>::default()).streaming(service, request).await
+        }
+    })
+}

@@ -1,0 +1,416 @@
+//! Pub/Sub: topics, subscriptions, publishing, streaming pull with leases.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::put;
+use googleapis_tonic_google_pubsub_v1::google::pubsub::v1 as pb;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::grpc::{bidi, unary};
+
+/// How a subscription delivers.
+#[derive(Debug, Clone, Default)]
+pub struct SubscriptionOptions {
+    pub exactly_once: bool,
+    /// Topic and number of deliveries after which a message goes there.
+    pub dead_letter: Option<(String, i32)>,
+    /// Pause before a message that was given back comes again.
+    pub retry_backoff: Duration,
+    /// Only messages whose attribute has this value.
+    pub filter: Option<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+struct Queued {
+    message: pb::PubsubMessage,
+    deliveries: i32,
+    not_before: Instant,
+}
+
+#[derive(Debug)]
+struct Leased {
+    message: pb::PubsubMessage,
+    deliveries: i32,
+    until: Instant,
+    stream: u64,
+}
+
+#[derive(Debug, Default)]
+struct Subscription {
+    options: SubscriptionOptions,
+    queue: VecDeque<Queued>,
+    leased: HashMap<String, Leased>,
+    acked: u64,
+    deliveries: u64,
+}
+
+/// A message as a topic got it.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub message_id: String,
+    pub data: Vec<u8>,
+    pub attributes: HashMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Topic → its subscriptions.
+    topics: HashMap<String, Vec<String>>,
+    subscriptions: HashMap<String, Subscription>,
+    published: Vec<(String, Published)>,
+    sequence: u64,
+    /// Publish calls to refuse.
+    refuse_publish: u32,
+    /// Streams opened before this number are cut.
+    cut_before: u64,
+    streams: u64,
+}
+
+/// The Pub/Sub side of an emulator.
+#[derive(Debug, Clone, Default)]
+pub struct PubSubService {
+    inner: Arc<Mutex<Inner>>,
+    wake: Arc<Notify>,
+}
+
+fn no_subscription() -> Status {
+    Status::not_found("Subscription does not exist")
+}
+
+impl PubSubService {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names are full: `projects/P/topics/T`.
+    pub fn create_topic(&self, topic: &str) {
+        self.lock().topics.entry(topic.to_owned()).or_default();
+    }
+
+    /// Names are full: `projects/P/subscriptions/S`. The topic is made if it is missing.
+    pub fn create_subscription(&self, topic: &str, subscription: &str, options: SubscriptionOptions) {
+        let mut inner = self.lock();
+        let subscribed = inner.topics.entry(topic.to_owned()).or_default();
+        if !subscribed.iter().any(|s| s == subscription) {
+            subscribed.push(subscription.to_owned());
+        }
+        let new = Subscription { options, ..Subscription::default() };
+        inner.subscriptions.entry(subscription.to_owned()).or_insert(new);
+    }
+
+    /// Publishes and returns the message's id, or `None` for a missing topic.
+    pub fn publish(&self, topic: &str, data: &[u8], attributes: HashMap<String, String>) -> Option<String> {
+        let message = pb::PubsubMessage { data: data.to_vec().into(), attributes, ..Default::default() };
+        self.accept(topic, message).ok()
+    }
+
+    fn accept(&self, topic: &str, mut message: pb::PubsubMessage) -> Result<String, Status> {
+        let mut inner = self.lock();
+        let names = inner.topics.get(topic).cloned().ok_or_else(|| Status::not_found("Topic not found"))?;
+        inner.sequence += 1;
+        message.message_id = inner.sequence.to_string();
+        message.publish_time = Some(std::time::SystemTime::now().into());
+        for name in names {
+            let Some(s) = inner.subscriptions.get_mut(&name) else { continue };
+            let wanted = s.options.filter.as_ref();
+            if wanted.is_none_or(|(key, value)| message.attributes.get(key) == Some(value)) {
+                s.queue.push_back(Queued {
+                    message: message.clone(),
+                    deliveries: 0,
+                    not_before: Instant::now(),
+                });
+            }
+        }
+        let published = Published {
+            message_id: message.message_id.clone(),
+            data: message.data.to_vec(),
+            attributes: message.attributes.clone(),
+        };
+        inner.published.push((topic.to_owned(), published));
+        drop(inner);
+        self.wake.notify_waiters();
+        Ok(message.message_id)
+    }
+
+    /// What a topic has got so far.
+    pub fn published(&self, topic: &str) -> Vec<Published> {
+        self.lock().published.iter().filter(|(t, _)| t == topic).map(|(_, m)| m.clone()).collect()
+    }
+
+    /// Messages of a subscription that are neither acknowledged nor dead: (waiting, leased).
+    pub fn unacked(&self, subscription: &str) -> (usize, usize) {
+        let inner = self.lock();
+        inner.subscriptions.get(subscription).map_or((0, 0), |s| (s.queue.len(), s.leased.len()))
+    }
+
+    /// Deliveries of a subscription so far, repeated ones included, and acknowledgements.
+    pub fn delivered(&self, subscription: &str) -> (u64, u64) {
+        let inner = self.lock();
+        inner.subscriptions.get(subscription).map_or((0, 0), |s| (s.deliveries, s.acked))
+    }
+
+    /// Fault: the next `calls` calls to publish are refused as unavailable.
+    pub fn refuse_publish(&self, calls: u32) {
+        self.lock().refuse_publish = calls;
+    }
+
+    /// Fault: ends all open streams; clients have to open new ones.
+    pub fn cut_streams(&self) {
+        let mut inner = self.lock();
+        inner.cut_before = inner.streams + 1;
+        drop(inner);
+        self.wake.notify_waiters();
+    }
+
+    /// Waits until `done` says so of this service; looks after every change.
+    pub async fn until(&self, done: impl Fn(&Self) -> bool) {
+        loop {
+            let changed = self.wake.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if done(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn settle(
+        &self,
+        subscription: &str,
+        ids: &[String],
+        mut each: impl FnMut(&mut Subscription, &str),
+    ) -> Result<(), Status> {
+        let mut inner = self.lock();
+        let s = inner.subscriptions.get_mut(subscription).ok_or_else(no_subscription)?;
+        ids.iter().for_each(|id| each(s, id));
+        drop(inner);
+        self.wake.notify_waiters();
+        Ok(())
+    }
+
+    fn acknowledge(&self, r: &pb::AcknowledgeRequest) -> Result<(), Status> {
+        self.settle(&r.subscription, &r.ack_ids, |s, id| {
+            if s.leased.remove(id).is_some() {
+                s.acked += 1;
+            }
+        })
+    }
+
+    fn modify_deadline(&self, r: &pb::ModifyAckDeadlineRequest) -> Result<(), Status> {
+        self.settle(&r.subscription, &r.ack_ids, |s, id| match r.ack_deadline_seconds {
+            0 => s.give_back(id, s.options.retry_backoff),
+            seconds => {
+                if let Some(l) = s.leased.get_mut(id) {
+                    l.until = Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(10));
+                }
+            }
+        })
+    }
+
+    /// Messages for a stream that has room for `max` (0 for any number).
+    fn take(&self, r: &pb::StreamingPullRequest, stream: u64) -> Result<Vec<pb::ReceivedMessage>, Status> {
+        let mut inner = self.lock();
+        let s = inner.subscriptions.get_mut(&r.subscription).ok_or_else(no_subscription)?;
+        let now = Instant::now();
+        let expired: Vec<String> =
+            s.leased.iter().filter(|(_, l)| l.until < now).map(|(id, _)| id.clone()).collect();
+        expired.iter().for_each(|id| s.give_back(id, Duration::ZERO));
+        let held = s.leased.values().filter(|l| l.stream == stream).count();
+        let room = match usize::try_from(r.max_outstanding_messages) {
+            Ok(max @ 1..) => max.saturating_sub(held),
+            _ => usize::MAX,
+        };
+        let deadline = Duration::from_secs(u64::try_from(r.stream_ack_deadline_seconds).unwrap_or(0).max(10));
+        let (mut out, mut dead) = (Vec::new(), Vec::new());
+        let mut later = VecDeque::new();
+        while let Some(mut q) = s.queue.pop_front() {
+            if out.len() >= room || q.not_before > now {
+                later.push_back(q);
+                continue;
+            }
+            q.deliveries += 1;
+            if let Some((topic, max)) = &s.options.dead_letter
+                && q.deliveries > *max
+            {
+                dead.push((topic.clone(), q.message));
+                continue;
+            }
+            s.deliveries += 1;
+            let ack_id = format!("{}-{}-{stream}", q.message.message_id, s.deliveries);
+            let lease = Leased {
+                message: q.message.clone(),
+                deliveries: q.deliveries,
+                until: now + deadline,
+                stream,
+            };
+            s.leased.insert(ack_id.clone(), lease);
+            let counted = s.options.dead_letter.is_some();
+            out.push(pb::ReceivedMessage {
+                ack_id,
+                message: Some(q.message),
+                delivery_attempt: if counted { q.deliveries } else { 0 },
+            });
+        }
+        s.queue = later;
+        drop(inner);
+        for (topic, message) in dead {
+            // A dead-letter topic without a subscription loses the message, as the service does.
+            let _ = self.accept(&topic, message);
+        }
+        Ok(out)
+    }
+
+    fn open_stream(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.streams += 1;
+        inner.streams
+    }
+
+    async fn serve_stream(
+        self,
+        first: pb::StreamingPullRequest,
+        tx: mpsc::Sender<Result<pb::StreamingPullResponse, Status>>,
+    ) {
+        let stream = self.open_stream();
+        let mut heartbeat = tokio::time::interval(Duration::from_secs(30));
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            let changed = self.wake.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.lock().cut_before > stream {
+                let _ = tx.send(Err(Status::unavailable("the stream was cut"))).await;
+                return;
+            }
+            let answer = self.take(&first, stream);
+            let wanted = answer.as_ref().map_or(true, |m| !m.is_empty());
+            let message = answer.map(|m| self.response(&first.subscription, m));
+            let failed = message.is_err();
+            if wanted && (tx.send(message).await.is_err() || failed) {
+                break;
+            }
+            if wanted {
+                self.wake.notify_waiters();
+            }
+            tokio::select! {
+                () = changed => {}
+                _ = tick.tick() => {}
+                _ = heartbeat.tick() => {
+                    let empty = self.response(&first.subscription, vec![]);
+                    if tx.send(Ok(empty)).await.is_err() {
+                        break;
+                    }
+                }
+                () = tx.closed() => break,
+            }
+        }
+    }
+
+    fn response(&self, subscription: &str, received: Vec<pb::ReceivedMessage>) -> pb::StreamingPullResponse {
+        let exactly_once =
+            self.lock().subscriptions.get(subscription).is_some_and(|s| s.options.exactly_once);
+        pb::StreamingPullResponse {
+            received_messages: received,
+            subscription_properties: Some(pb::streaming_pull_response::SubscriptionProperties {
+                exactly_once_delivery_enabled: exactly_once,
+                message_ordering_enabled: false,
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn publish_all(&self, r: pb::PublishRequest) -> Result<pb::PublishResponse, Status> {
+        {
+            let mut inner = self.lock();
+            if inner.refuse_publish > 0 {
+                inner.refuse_publish -= 1;
+                return Err(Status::unavailable("publishing is refused"));
+            }
+        }
+        let ids: Result<Vec<_>, _> = r.messages.into_iter().map(|m| self.accept(&r.topic, m)).collect();
+        Ok(pb::PublishResponse { message_ids: ids? })
+    }
+
+    pub(super) fn router(&self) -> Router {
+        let (publish, ack, modify, pull) = (self.clone(), self.clone(), self.clone(), self.clone());
+        Router::new()
+            .route(
+                "/google.pubsub.v1.Publisher/Publish",
+                unary(move |r: pb::PublishRequest| std::future::ready(publish.publish_all(r))),
+            )
+            .route(
+                "/google.pubsub.v1.Subscriber/Acknowledge",
+                unary(move |r: pb::AcknowledgeRequest| std::future::ready(ack.acknowledge(&r))),
+            )
+            .route(
+                "/google.pubsub.v1.Subscriber/ModifyAckDeadline",
+                unary(move |r: pb::ModifyAckDeadlineRequest| std::future::ready(modify.modify_deadline(&r))),
+            )
+            .route(
+                "/google.pubsub.v1.Subscriber/StreamingPull",
+                bidi(move |mut requests: tonic::Streaming<pb::StreamingPullRequest>| {
+                    let service = pull.clone();
+                    async move {
+                        let first = requests.message().await?;
+                        let first = first.ok_or_else(|| Status::invalid_argument("no initial request"))?;
+                        let (tx, rx) = mpsc::channel(16);
+                        tokio::spawn(service.serve_stream(first, tx));
+                        Ok(tokio_stream::wrappers::ReceiverStream::new(rx))
+                    }
+                }),
+            )
+            .merge(self.admin_router())
+    }
+
+    /// The REST calls that make topics and subscriptions.
+    fn admin_router(&self) -> Router {
+        Router::new()
+            .route("/v1/projects/{project}/topics/{topic}", put(create_topic))
+            .route("/v1/projects/{project}/subscriptions/{subscription}", put(create_subscription))
+            .with_state(self.clone())
+    }
+}
+
+impl Subscription {
+    fn give_back(&mut self, ack_id: &str, pause: Duration) {
+        if let Some(l) = self.leased.remove(ack_id) {
+            let not_before = Instant::now() + pause;
+            self.queue.push_front(Queued { message: l.message, deliveries: l.deliveries, not_before });
+        }
+    }
+}
+
+type Json = axum::Json<serde_json::Value>;
+
+async fn create_topic(State(s): State<PubSubService>, Path((project, topic)): Path<(String, String)>) -> Json {
+    let name = format!("projects/{project}/topics/{topic}");
+    s.create_topic(&name);
+    axum::Json(serde_json::json!({ "name": name }))
+}
+
+async fn create_subscription(
+    State(s): State<PubSubService>,
+    Path((project, subscription)): Path<(String, String)>,
+    axum::Json(body): Json,
+) -> Result<Json, StatusCode> {
+    let name = format!("projects/{project}/subscriptions/{subscription}");
+    let topic = body["topic"].as_str().ok_or(StatusCode::BAD_REQUEST)?;
+    let dead = &body["deadLetterPolicy"];
+    let options = SubscriptionOptions {
+        exactly_once: body["enableExactlyOnceDelivery"].as_bool().unwrap_or(false),
+        dead_letter: dead["deadLetterTopic"].as_str().map(|t| {
+            (t.to_owned(), dead["maxDeliveryAttempts"].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(5))
+        }),
+        ..SubscriptionOptions::default()
+    };
+    s.create_subscription(topic, &name, options);
+    Ok(axum::Json(serde_json::json!({ "name": name, "topic": topic })))
+}

@@ -1,0 +1,333 @@
+//! Cloud Storage: objects with generations and checksums; metadata over gRPC, bytes over JSON/HTTP
+//! with ranges and preconditions, simple uploads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine;
+use bytes::Bytes;
+use futures::StreamExt;
+use googleapis_tonic_google_storage_v2::google::storage::v2 as pb;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tonic::Status;
+
+use super::grpc::unary;
+
+const CHUNK: u64 = 256 << 10;
+
+#[derive(Debug, Clone)]
+enum Content {
+    Memory(Bytes),
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+struct Object {
+    content: Content,
+    size: u64,
+    crc32c: u32,
+    generation: i64,
+    created: SystemTime,
+}
+
+/// What goes wrong with one read of an object's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageFault {
+    /// The connection ends after this many bytes.
+    CutAfter(u64),
+    /// No byte comes after this many.
+    StallAfter(u64),
+    /// The byte at this offset of the object has a bit flipped.
+    Flip(u64),
+    /// The read is refused as unavailable.
+    Unavailable,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    objects: BTreeMap<(String, String), Object>,
+    last_generation: i64,
+    /// Faults of the next reads, in order.
+    faults: std::collections::VecDeque<StorageFault>,
+    reads: u64,
+    /// Bytes a second over all reads; 0 for as fast as it goes.
+    rate: u64,
+    /// When the next byte may be sent.
+    next_slot: Option<tokio::time::Instant>,
+}
+
+/// The Cloud Storage side of an emulator.
+#[derive(Debug, Clone, Default)]
+pub struct StorageService {
+    inner: Arc<Mutex<Inner>>,
+}
+
+impl StorageService {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores an object and returns its generation.
+    pub fn put(&self, bucket: &str, name: &str, data: impl Into<Bytes>) -> i64 {
+        let data = data.into();
+        let (size, crc32c) = (data.len() as u64, crc32c::crc32c(&data));
+        self.insert(bucket, name, Content::Memory(data), size, crc32c)
+    }
+
+    /// Stores an object whose bytes stay in a file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn put_file(&self, bucket: &str, name: &str, path: PathBuf) -> std::io::Result<i64> {
+        use std::io::Read;
+        let mut file = std::fs::File::open(&path)?;
+        let (mut crc, mut size, mut buf) = (0, 0, vec![0; CHUNK as usize]);
+        loop {
+            match file.read(&mut buf)? {
+                0 => break,
+                n => {
+                    crc = crc32c::crc32c_append(crc, &buf[..n]);
+                    size += n as u64;
+                }
+            }
+        }
+        Ok(self.insert(bucket, name, Content::File(path), size, crc))
+    }
+
+    fn insert(&self, bucket: &str, name: &str, content: Content, size: u64, crc32c: u32) -> i64 {
+        let mut inner = self.lock();
+        let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
+        let generation = i64::try_from(micros).unwrap_or(i64::MAX).max(inner.last_generation + 1);
+        inner.last_generation = generation;
+        let object = Object { content, size, crc32c, generation, created: SystemTime::now() };
+        inner.objects.insert((bucket.to_owned(), name.to_owned()), object);
+        generation
+    }
+
+    /// Says that an object has another CRC32C than its bytes have.
+    pub fn set_crc32c(&self, bucket: &str, name: &str, crc32c: u32) {
+        if let Some(o) = self.lock().objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+            o.crc32c = crc32c;
+        }
+    }
+
+    pub fn delete(&self, bucket: &str, name: &str) {
+        self.lock().objects.remove(&(bucket.to_owned(), name.to_owned()));
+    }
+
+    /// Faults of the next reads, one each.
+    pub fn fail_next_reads(&self, faults: impl IntoIterator<Item = StorageFault>) {
+        self.lock().faults.extend(faults);
+    }
+
+    /// Limits all reads together to this many bytes a second; 0 for no limit.
+    pub fn limit_rate(&self, bytes_per_second: u64) {
+        self.lock().rate = bytes_per_second;
+    }
+
+    /// Reads of object bytes so far.
+    pub fn reads(&self) -> u64 {
+        self.lock().reads
+    }
+
+    fn find(&self, bucket: &str, name: &str, generation: i64) -> Option<Object> {
+        let found = self.lock().objects.get(&(bucket.to_owned(), name.to_owned())).cloned();
+        found.filter(|o| generation == 0 || generation == o.generation)
+    }
+
+    fn list(&self, r: &pb::ListObjectsRequest) -> pb::ListObjectsResponse {
+        let bucket = bucket_of(&r.parent);
+        let page = usize::try_from(r.page_size).ok().filter(|n| *n > 0).unwrap_or(1000);
+        let inner = self.lock();
+        let mut matching = inner.objects.iter().filter(|((b, name), _)| {
+            b == bucket && name.starts_with(&r.prefix) && (r.page_token.is_empty() || *name > r.page_token)
+        });
+        let objects: Vec<_> =
+            matching.by_ref().take(page).map(|((b, name), o)| described(b, name, o)).collect();
+        let more = matching.next().is_some();
+        let next_page_token = objects.last().filter(|_| more).map(|o| o.name.clone()).unwrap_or_default();
+        pb::ListObjectsResponse { objects, next_page_token, ..Default::default() }
+    }
+
+    /// Waits for this many bytes' turn.
+    async fn pace(&self, bytes: u64) {
+        let turn = {
+            let mut inner = self.lock();
+            if inner.rate == 0 {
+                return;
+            }
+            let now = tokio::time::Instant::now();
+            let slot = inner.next_slot.unwrap_or(now).max(now - Duration::from_millis(50));
+            let end = slot + Duration::from_secs_f64(bytes as f64 / inner.rate as f64);
+            inner.next_slot = Some(end);
+            end
+        };
+        tokio::time::sleep_until(turn).await;
+    }
+
+    pub(super) fn router(&self) -> Router {
+        let (list, get_object) = (self.clone(), self.clone());
+        let rest = Router::new()
+            .route("/storage/v1/b/{bucket}/o/{object}", get(read))
+            .route("/upload/storage/v1/b/{bucket}/o", post(upload))
+            .layer(DefaultBodyLimit::disable())
+            .with_state(self.clone());
+        Router::new()
+            .route(
+                "/google.storage.v2.Storage/ListObjects",
+                unary(move |r: pb::ListObjectsRequest| std::future::ready(Ok(list.list(&r)))),
+            )
+            .route(
+                "/google.storage.v2.Storage/GetObject",
+                unary(move |r: pb::GetObjectRequest| {
+                    let bucket = bucket_of(&r.bucket);
+                    let found = get_object.find(bucket, &r.object, r.generation);
+                    let answer = found.map(|o| described(bucket, &r.object, &o));
+                    std::future::ready(answer.ok_or_else(|| Status::not_found("No such object")))
+                }),
+            )
+            .merge(rest)
+    }
+}
+
+fn bucket_of(resource: &str) -> &str {
+    resource.strip_prefix("projects/_/buckets/").unwrap_or(resource)
+}
+
+fn described(bucket: &str, name: &str, o: &Object) -> pb::Object {
+    pb::Object {
+        name: name.to_owned(),
+        bucket: format!("projects/_/buckets/{bucket}"),
+        generation: o.generation,
+        metageneration: 1,
+        size: i64::try_from(o.size).unwrap_or(i64::MAX),
+        create_time: Some(o.created.into()),
+        update_time: Some(o.created.into()),
+        checksums: Some(pb::ObjectChecksums { crc32c: Some(o.crc32c), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// First and last byte of a `Range` header, or `None` where it lies outside the object.
+fn range_of(headers: &HeaderMap, size: u64) -> Option<(u64, u64, bool)> {
+    let range = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("bytes="));
+    let Some((from, to)) = range.and_then(|r| r.split_once('-')) else {
+        return Some((0, size.saturating_sub(1), false));
+    };
+    let (first, last) = match (from.parse::<u64>(), to.parse::<u64>()) {
+        (Ok(a), Ok(b)) => (a, b.min(size.saturating_sub(1))),
+        (Ok(a), Err(_)) => (a, size.saturating_sub(1)),
+        (Err(_), Ok(tail)) => (size.saturating_sub(tail), size.saturating_sub(1)),
+        (Err(_), Err(_)) => return None,
+    };
+    (first < size && first <= last).then_some((first, last, true))
+}
+
+async fn read(
+    State(s): State<StorageService>,
+    Path((bucket, name)): Path<(String, String)>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let number = |key: &str| query.get(key).and_then(|v| v.parse::<i64>().ok());
+    let Some(object) = s.find(&bucket, &name, number("generation").unwrap_or(0)) else {
+        return (StatusCode::NOT_FOUND, "No such object").into_response();
+    };
+    if number("ifGenerationMatch").is_some_and(|g| g != object.generation) {
+        return (StatusCode::PRECONDITION_FAILED, "conditionNotMet").into_response();
+    }
+    let fault = {
+        let mut inner = s.lock();
+        inner.reads += 1;
+        inner.faults.pop_front()
+    };
+    if fault == Some(StorageFault::Unavailable) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "backendError").into_response();
+    }
+    let Some((first, last, partial)) = range_of(&headers, object.size) else {
+        return (StatusCode::RANGE_NOT_SATISFIABLE, "range").into_response();
+    };
+    let length = if object.size == 0 { 0 } else { last - first + 1 };
+    let crc = base64::engine::general_purpose::STANDARD.encode(object.crc32c.to_be_bytes());
+    let mut response = Response::builder()
+        .status(if partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK })
+        .header("x-goog-generation", object.generation)
+        .header("x-goog-metageneration", 1)
+        .header("x-goog-hash", format!("crc32c={crc}"))
+        .header("x-goog-stored-content-length", object.size)
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::CONTENT_LENGTH, length);
+    if partial {
+        response = response.header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", object.size));
+    }
+    let body = body_of(s, object.content, first, length, fault);
+    response.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// The bytes from `first` on, in chunks, at the configured rate, with the fault in them.
+fn body_of(s: StorageService, content: Content, first: u64, length: u64, fault: Option<StorageFault>) -> Body {
+    let start = (s, content, None::<tokio::fs::File>, 0u64);
+    let stream = futures::stream::try_unfold(start, move |(s, content, mut file, sent)| async move {
+        let mut n = CHUNK.min(length - sent);
+        match fault {
+            Some(StorageFault::CutAfter(at)) if sent >= at => return Err(std::io::Error::other("cut")),
+            Some(StorageFault::StallAfter(at)) if sent >= at => std::future::pending().await,
+            Some(StorageFault::CutAfter(at) | StorageFault::StallAfter(at)) => n = n.min(at - sent),
+            _ => {}
+        }
+        if n == 0 {
+            return Ok(None);
+        }
+        let from = first + sent;
+        let mut chunk = match &content {
+            Content::Memory(data) => data.slice(from as usize..(from + n) as usize),
+            Content::File(path) => {
+                if file.is_none() {
+                    let mut f = tokio::fs::File::open(path).await?;
+                    f.seek(std::io::SeekFrom::Start(from)).await?;
+                    file = Some(f);
+                }
+                let mut buf = vec![0; n as usize];
+                if let Some(f) = &mut file {
+                    f.read_exact(&mut buf).await?;
+                }
+                buf.into()
+            }
+        };
+        if let Some(StorageFault::Flip(at)) = fault
+            && (from..from + n).contains(&at)
+        {
+            let mut damaged = chunk.to_vec();
+            damaged[(at - from) as usize] ^= 0x10;
+            chunk = damaged.into();
+        }
+        s.pace(n).await;
+        Ok(Some((chunk, (s, content, file, sent + n))))
+    });
+    Body::from_stream(stream.boxed())
+}
+
+/// `uploadType=media`: the body is the object.
+async fn upload(
+    State(s): State<StorageService>,
+    Path(bucket): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    data: Bytes,
+) -> Response {
+    let Some(name) = query.get("name") else { return (StatusCode::BAD_REQUEST, "name").into_response() };
+    let size = data.len();
+    let generation = s.put(&bucket, name, data);
+    let body = serde_json::json!({
+        "kind": "storage#object", "bucket": bucket, "name": name,
+        "generation": generation.to_string(), "size": size.to_string(),
+    });
+    axum::Json(body).into_response()
+}

@@ -1,0 +1,373 @@
+//! The documented error family: [`RestoreError`] over [`ValidationError`], [`DatabaseError`] and
+//! [`StorageError`]. Every error carries a closed [`FailureReason`]: the metric label, the event
+//! field and the retry decision all follow from it. `Display` says this layer only;
+//! [`report`] walks the sources.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Why a restore failed: closed, each reason with one blame and one retry class.
+/// Also the label `failure_reason` of `restore_failure_total` and `error.reason` of a result event.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    InvalidRequest,
+    TargetNotAllowed,
+    TargetExists,
+    TargetBusy,
+    TargetUnavailable,
+    SourceNotAllowed,
+    BackupNotFound,
+    BackupChanged,
+    AccessDenied,
+    DownloadFailed,
+    ChecksumMismatch,
+    ArchiveCorrupt,
+    ArchiveUnsupported,
+    VersionIncompatible,
+    ExtensionMissing,
+    RoleMissing,
+    InsufficientPrivilege,
+    InsufficientSpace,
+    DataRejected,
+    RestoreError,
+    VerificationFailed,
+    Timeout,
+    Cancelled,
+    Internal,
+}
+
+/// Who has to act on a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Blame {
+    Backup,
+    Target,
+    Infrastructure,
+    Request,
+}
+
+/// What a retry could change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryClass {
+    /// The same request fails again: tell the requester, consume the message.
+    Permanent,
+    /// May pass later: back off, then give the message back.
+    Transient,
+    /// This worker's own set-up is broken (credentials, permission): give the message back, go not ready.
+    Environment,
+    /// Another restore holds the target: keep the message and wait.
+    Busy,
+    /// Stopped from outside: give the message back.
+    Interrupted,
+}
+
+use FailureReason as R;
+
+impl FailureReason {
+    pub const ALL: [FailureReason; 24] = [
+        R::InvalidRequest,
+        R::TargetNotAllowed,
+        R::TargetExists,
+        R::TargetBusy,
+        R::TargetUnavailable,
+        R::SourceNotAllowed,
+        R::BackupNotFound,
+        R::BackupChanged,
+        R::AccessDenied,
+        R::DownloadFailed,
+        R::ChecksumMismatch,
+        R::ArchiveCorrupt,
+        R::ArchiveUnsupported,
+        R::VersionIncompatible,
+        R::ExtensionMissing,
+        R::RoleMissing,
+        R::InsufficientPrivilege,
+        R::InsufficientSpace,
+        R::DataRejected,
+        R::RestoreError,
+        R::VerificationFailed,
+        R::Timeout,
+        R::Cancelled,
+        R::Internal,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            R::InvalidRequest => "invalid_request",
+            R::TargetNotAllowed => "target_not_allowed",
+            R::TargetExists => "target_exists",
+            R::TargetBusy => "target_busy",
+            R::TargetUnavailable => "target_unavailable",
+            R::SourceNotAllowed => "source_not_allowed",
+            R::BackupNotFound => "backup_not_found",
+            R::BackupChanged => "backup_changed",
+            R::AccessDenied => "access_denied",
+            R::DownloadFailed => "download_failed",
+            R::ChecksumMismatch => "checksum_mismatch",
+            R::ArchiveCorrupt => "archive_corrupt",
+            R::ArchiveUnsupported => "archive_unsupported",
+            R::VersionIncompatible => "version_incompatible",
+            R::ExtensionMissing => "extension_missing",
+            R::RoleMissing => "role_missing",
+            R::InsufficientPrivilege => "insufficient_privilege",
+            R::InsufficientSpace => "insufficient_space",
+            R::DataRejected => "data_rejected",
+            R::RestoreError => "restore_error",
+            R::VerificationFailed => "verification_failed",
+            R::Timeout => "timeout",
+            R::Cancelled => "cancelled",
+            R::Internal => "internal",
+        }
+    }
+
+    pub fn blame(self) -> Blame {
+        match self {
+            R::InvalidRequest
+            | R::TargetNotAllowed
+            | R::TargetExists
+            | R::TargetBusy
+            | R::SourceNotAllowed
+            | R::BackupNotFound
+            | R::Cancelled => Blame::Request,
+            R::BackupChanged
+            | R::ChecksumMismatch
+            | R::ArchiveCorrupt
+            | R::ArchiveUnsupported
+            | R::DataRejected
+            | R::VerificationFailed => Blame::Backup,
+            R::VersionIncompatible
+            | R::ExtensionMissing
+            | R::RoleMissing
+            | R::InsufficientPrivilege
+            | R::InsufficientSpace
+            | R::RestoreError => Blame::Target,
+            R::TargetUnavailable | R::AccessDenied | R::DownloadFailed | R::Timeout | R::Internal => {
+                Blame::Infrastructure
+            }
+        }
+    }
+
+    pub fn retry_class(self) -> RetryClass {
+        match self {
+            R::InvalidRequest
+            | R::TargetNotAllowed
+            | R::TargetExists
+            | R::SourceNotAllowed
+            | R::BackupNotFound
+            | R::BackupChanged
+            | R::ChecksumMismatch
+            | R::ArchiveCorrupt
+            | R::ArchiveUnsupported
+            | R::VersionIncompatible
+            | R::ExtensionMissing
+            | R::RoleMissing
+            | R::InsufficientPrivilege
+            | R::InsufficientSpace
+            | R::DataRejected
+            | R::RestoreError
+            | R::VerificationFailed
+            | R::Timeout => RetryClass::Permanent,
+            R::TargetUnavailable | R::DownloadFailed | R::Internal => RetryClass::Transient,
+            R::AccessDenied => RetryClass::Environment,
+            R::TargetBusy => RetryClass::Busy,
+            R::Cancelled => RetryClass::Interrupted,
+        }
+    }
+}
+
+impl fmt::Display for FailureReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// What every error of the family holds: the reason, a sentence for a person, the SQLSTATE where
+/// PostgreSQL gave one, and the source.
+#[derive(Debug)]
+pub struct Fault {
+    reason: FailureReason,
+    message: String,
+    sqlstate: Option<String>,
+    source: Option<Source>,
+}
+
+impl Fault {
+    fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+        Fault { reason, message: message.into(), sqlstate: None, source: None }
+    }
+}
+
+macro_rules! family_member {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name(Box<Fault>);
+
+        impl $name {
+            pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+                $name(Box::new(Fault::new(reason, message)))
+            }
+
+            pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+                self.0.source = Some(source.into());
+                self
+            }
+
+            pub fn with_sqlstate(mut self, code: &str) -> Self {
+                self.0.sqlstate = Some(code.to_owned());
+                self
+            }
+
+            pub fn reason(&self) -> FailureReason {
+                self.0.reason
+            }
+
+            pub fn sqlstate(&self) -> Option<&str> {
+                self.0.sqlstate.as_deref()
+            }
+
+            /// The same error, said of `what`.
+            pub fn context(mut self, what: &str) -> Self {
+                self.0.message = format!("{what}: {}", self.0.message);
+                self
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0.message)
+            }
+        }
+
+        impl StdError for $name {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
+                self.0.source.as_deref().map(|s| s as _)
+            }
+        }
+    };
+}
+
+family_member! {
+    /// The request or the backup is not what it must be: nothing was changed.
+    ValidationError
+}
+family_member! {
+    /// PostgreSQL refused or was lost.
+    DatabaseError
+}
+family_member! {
+    /// Listing or reading the backup store failed.
+    StorageError
+}
+family_member! {
+    /// The job was stopped or broke in the worker itself: timeout, shutdown, a defect.
+    JobError
+}
+
+/// Base of the documented family.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("{0}")]
+    Validation(#[from] ValidationError),
+    #[error("{0}")]
+    Database(#[from] DatabaseError),
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    #[error("{0}")]
+    Job(#[from] JobError),
+}
+
+impl RestoreError {
+    fn fault(&self) -> &Fault {
+        match self {
+            RestoreError::Validation(e) => &e.0,
+            RestoreError::Database(e) => &e.0,
+            RestoreError::Storage(e) => &e.0,
+            RestoreError::Job(e) => &e.0,
+        }
+    }
+
+    pub fn reason(&self) -> FailureReason {
+        self.fault().reason
+    }
+
+    /// Five-character SQLSTATE, where PostgreSQL gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.fault().sqlstate.as_deref()
+    }
+
+    pub fn cancelled(why: &str) -> Self {
+        JobError::new(R::Cancelled, why).into()
+    }
+
+    pub fn internal(what: impl Into<String>) -> Self {
+        JobError::new(R::Internal, what).into()
+    }
+}
+
+/// An error of the family travels through `std::io` unharmed: out of a reader, back out of a decoder.
+impl From<RestoreError> for std::io::Error {
+    fn from(e: RestoreError) -> Self {
+        std::io::Error::other(e)
+    }
+}
+
+impl RestoreError {
+    /// Takes back the error that [`std::io::Error::other`] carried; any other I/O error while
+    /// reading an archive means damaged bytes.
+    pub fn from_archive_io(e: std::io::Error, what: &str) -> Self {
+        match e.downcast::<RestoreError>() {
+            Ok(ours) => ours,
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                ValidationError::new(R::ArchiveCorrupt, format!("the archive ends early: {what}")).into()
+            }
+            Err(e) => ValidationError::new(R::ArchiveCorrupt, format!("the archive is damaged: {what}"))
+                .with_source(e)
+                .into(),
+        }
+    }
+}
+
+/// One line for people and logs: the error and its sources, without row data.
+pub fn report(error: &(dyn StdError + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(e) = next {
+        let text = e.to_string();
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        next = e.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed_once_and_names_match_serde() {
+        for reason in FailureReason::ALL {
+            let json = serde_json::to_value(reason).unwrap();
+            assert_eq!(json, reason.as_str());
+        }
+        let distinct: std::collections::HashSet<_> = FailureReason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(distinct.len(), FailureReason::ALL.len());
+    }
+
+    #[test]
+    fn our_errors_survive_std_io() {
+        let inner = RestoreError::from(StorageError::new(R::DownloadFailed, "cut"));
+        let back = RestoreError::from_archive_io(inner.into(), "table of contents");
+        assert_eq!(back.reason(), R::DownloadFailed);
+        let eof = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        assert_eq!(RestoreError::from_archive_io(eof, "x").reason(), R::ArchiveCorrupt);
+    }
+}

@@ -1,0 +1,475 @@
+//! The wire: restore requests, result events and Cloud Storage notifications, as CloudEvents 1.0 in
+//! Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are read too.
+//! `schemas/` is generated from these types.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::error::{Blame, FailureReason, RestoreError, ValidationError, report};
+use crate::job::{BackupRef, OnExisting, RestoreJob};
+
+pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
+pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
+const RESULT_SCHEMA: &str = "https://pgrestored.io/schemas/restore-result.v1.json";
+/// Largest request that is read.
+pub const MAX_REQUEST_BYTES: usize = 64 << 10;
+
+/// `restore` puts a database in place, `verify` proves that a backup can be restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    #[default]
+    Restore,
+    Verify,
+}
+
+/// Which backup: exactly one of `name` and `uri`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [{ "required": ["name"] }, { "required": ["uri"] }]))]
+pub struct BackupSpec {
+    /// Object name in the configured bucket, or `latest`, or `latest@TIME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `gs://bucket/object`, inside the bucket or a trusted source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// Only this generation of the object (an int64 as a string).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{1,19}$"))]
+    pub generation: Option<String>,
+    /// Base64 of the object's big-endian CRC32C.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9+/]{6}==$"))]
+    pub crc32c: Option<String>,
+}
+
+/// A request to restore a backup. Strict: an unknown field is an error.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// Chosen by the requester; a second message with the same id is the same request.
+    #[schemars(length(min = 1, max = 200))]
+    pub request_id: String,
+    pub backup: BackupSpec,
+    /// Database to restore into; without it, the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub target_db: Option<String>,
+    #[serde(default)]
+    pub on_existing: OnExisting,
+    #[serde(default)]
+    pub mode: Mode,
+    /// Connections that load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub jobs: Option<u32>,
+    /// Give up after this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<jiff::Timestamp>,
+    /// Copied into the result.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Restore,
+    Verification,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Success,
+    Failure,
+}
+
+/// Answer of a verification; what could not be checked is `inconclusive`, never `verified`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Verified,
+    Failed,
+    Inconclusive,
+}
+
+/// The backup that was used, pinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct ResultBackup {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// An int64 as a string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// Bytes; an int64 as a string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
+    /// Base64 of the big-endian CRC32C of the bytes that were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32c: Option<String>,
+}
+
+/// Why a restore failed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct ErrorBody {
+    pub reason: FailureReason,
+    pub blame: Blame,
+    /// Stage that failed.
+    pub stage: String,
+    /// A sentence for a person; never row data or secrets.
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+}
+
+/// Result of a request. Open: readers ignore fields that they do not know.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct RestoreResult {
+    pub request_id: String,
+    pub kind: Kind,
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    pub backup: ResultBackup,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_db: Option<String>,
+    pub started_at: jiff::Timestamp,
+    pub finished_at: jiff::Timestamp,
+    pub duration_seconds: f64,
+    /// Delivery attempt that gave this result, from 1.
+    pub attempt: u32,
+    /// Seconds of each stage.
+    pub stages: BTreeMap<String, f64>,
+    pub tables: u64,
+    pub rows: u64,
+    /// Uncompressed bytes of table data and large objects.
+    pub bytes: u64,
+    /// Name under which the replaced database is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_database: Option<String>,
+    /// What was done otherwise than the backup says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+/// Attributes of a Cloud Storage notification. Only `OBJECT_FINALIZE` acts.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GcsNotification {
+    /// `projects/_/buckets/BUCKET/notificationConfigs/ID`
+    pub notification_config: String,
+    /// `OBJECT_FINALIZE`, `OBJECT_METADATA_UPDATE`, `OBJECT_DELETE` or `OBJECT_ARCHIVE`
+    pub event_type: String,
+    pub bucket_id: String,
+    pub object_id: String,
+    /// An int64 as a string.
+    pub object_generation: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_format: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwrote_generation: Option<String>,
+}
+
+fn invalid(what: impl Into<String>) -> RestoreError {
+    ValidationError::new(FailureReason::InvalidRequest, what).into()
+}
+
+impl GcsNotification {
+    /// Recognises a notification by its attributes.
+    pub fn from_attributes(attributes: &HashMap<String, String>) -> Option<Self> {
+        attributes.get("notificationConfig").and(attributes.get("eventType"))?;
+        serde_json::from_value(serde_json::to_value(attributes).ok()?).ok()
+    }
+
+    /// The id of the verification that this notification asks for.
+    pub fn request_id(&self) -> String {
+        format!("gcs:{}/{}#{}", self.bucket_id, self.object_id, self.object_generation)
+    }
+}
+
+impl RestoreRequest {
+    /// Reads a message in any of the three forms.
+    ///
+    /// # Errors
+    /// `invalid_request`, with the place in the document.
+    pub fn from_message(data: &[u8], attributes: &HashMap<String, String>) -> Result<Self, RestoreError> {
+        if data.len() > MAX_REQUEST_BYTES {
+            return Err(invalid(format!("the request is larger than {MAX_REQUEST_BYTES} bytes")));
+        }
+        let not_json = |e: serde_json::Error| invalid(format!("the request cannot be read: {e}"));
+        let content_type = attributes.get("content-type").map(String::as_str).unwrap_or_default();
+        if content_type.starts_with("application/cloudevents") {
+            let event: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_slice(data).map_err(not_json)?;
+            let text = |key: &str| event.get(key).and_then(|v| v.as_str());
+            check_event(text("specversion"), text("type"))?;
+            let body = event.get("data").ok_or_else(|| invalid("the event has no data"))?;
+            return serde_json::from_value(body.clone()).map_err(not_json);
+        }
+        if let Some(version) = attributes.get("ce-specversion") {
+            check_event(Some(version), attributes.get("ce-type").map(String::as_str))?;
+        }
+        serde_json::from_slice(data).map_err(not_json)
+    }
+
+    /// Checks the request and says it as a job.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn into_job(self, default_db: Option<&str>) -> Result<RestoreJob, RestoreError> {
+        let digest = digest_of(&self);
+        if self.request_id.is_empty() || self.request_id.len() > 200 {
+            return Err(invalid("request_id: must have 1 to 200 bytes"));
+        }
+        let backup = match (&self.backup.name, &self.backup.uri) {
+            (Some(name), None) => BackupRef::from_name(name, "")?,
+            (None, Some(uri)) => BackupRef::from_uri(uri)?,
+            _ => return Err(invalid("backup: exactly one of name and uri is needed")),
+        };
+        let generation = self.backup.generation.as_deref().map(str::parse).transpose();
+        if self.jobs.is_some_and(|n| !(1..=256).contains(&n)) {
+            return Err(invalid("jobs: must be from 1 to 256"));
+        }
+        if self.mode == Mode::Verify {
+            return Err(invalid("mode: this worker restores; it does not verify"));
+        }
+        let target_db = self.target_db.or(default_db.map(str::to_owned));
+        Ok(RestoreJob {
+            request_id: self.request_id,
+            backup,
+            generation: generation.map_err(|_| invalid("backup.generation: must be a whole number"))?,
+            crc32c: self.backup.crc32c,
+            target_db: target_db.ok_or_else(|| invalid("target_db: none named and none configured"))?,
+            on_existing: self.on_existing,
+            jobs: self.jobs.map(|n| n as usize),
+            deadline: self.deadline,
+            labels: self.labels,
+            sequence: 0,
+            attempt: 1,
+            digest,
+        })
+    }
+}
+
+fn digest_of(request: &RestoreRequest) -> String {
+    use sha2::Digest;
+    let canonical = serde_json::to_vec(request).unwrap_or_default();
+    sha2::Sha256::digest(&canonical).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn check_event(specversion: Option<&str>, kind: Option<&str>) -> Result<(), RestoreError> {
+    if specversion != Some("1.0") {
+        return Err(invalid("the event's specversion is not 1.0"));
+    }
+    match kind {
+        Some(t) if t.ends_with("restore.requested.v1") => Ok(()),
+        _ => Err(invalid("the event's type is not restore.requested.v1")),
+    }
+}
+
+impl ErrorBody {
+    pub fn new(error: &RestoreError, stage: &str) -> Self {
+        use crate::error::RetryClass as C;
+        let reason = error.reason();
+        ErrorBody {
+            reason,
+            blame: reason.blame(),
+            stage: stage.to_owned(),
+            message: report(error),
+            sqlstate: error.sqlstate().map(str::to_owned),
+            retryable: match reason.retry_class() {
+                C::Permanent => false,
+                C::Transient | C::Environment | C::Busy | C::Interrupted => true,
+            },
+        }
+    }
+}
+
+/// A message ready to publish.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub data: Vec<u8>,
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl RestoreResult {
+    /// A failure before or in any stage.
+    pub fn failure(
+        request_id: &str,
+        error: &RestoreError,
+        stage: &str,
+        (started_at, finished_at): (jiff::Timestamp, jiff::Timestamp),
+    ) -> Self {
+        RestoreResult {
+            request_id: request_id.to_owned(),
+            kind: Kind::Restore,
+            status: Status::Failure,
+            verdict: None,
+            backup: ResultBackup::default(),
+            target_db: None,
+            started_at,
+            finished_at,
+            duration_seconds: finished_at.duration_since(started_at).as_secs_f64(),
+            attempt: 1,
+            stages: BTreeMap::new(),
+            tables: 0,
+            rows: 0,
+            bytes: 0,
+            previous_database: None,
+            notes: vec![],
+            labels: BTreeMap::new(),
+            error: Some(ErrorBody::new(error, stage)),
+        }
+    }
+
+    /// The event: its id follows from the request, so that publishing again is harmless.
+    ///
+    /// # Errors
+    /// `internal`, if the result cannot be written as JSON.
+    pub fn to_message(&self) -> Result<Message, RestoreError> {
+        let data = serde_json::to_vec(self).map_err(|e| RestoreError::internal(e.to_string()))?;
+        let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, format!("pgrestored:{}", self.request_id).as_bytes());
+        let mut attributes = event_attributes(RESULT_TYPE, &id.to_string(), &self.finished_at.to_string());
+        attributes.insert("ce-dataschema".into(), RESULT_SCHEMA.into());
+        attributes.insert("kind".into(), wire_name(&self.kind));
+        attributes.insert("status".into(), wire_name(&self.status));
+        for key in ["ce-subject", "request_id"] {
+            attributes.insert(key.into(), attribute_text(&self.request_id));
+        }
+        if let Some(e) = &self.error {
+            attributes.insert("failure_reason".into(), e.reason.to_string());
+        }
+        Ok(Message { data, attributes })
+    }
+}
+
+impl RestoreRequest {
+    /// The request as a CloudEvent.
+    ///
+    /// # Errors
+    /// `internal`, if the request cannot be written as JSON.
+    pub fn to_message(&self, now: jiff::Timestamp) -> Result<Message, RestoreError> {
+        let data = serde_json::to_vec(self).map_err(|e| RestoreError::internal(e.to_string()))?;
+        let mut attributes =
+            event_attributes(REQUEST_TYPE, &uuid::Uuid::new_v4().to_string(), &now.to_string());
+        attributes.insert("request_id".into(), attribute_text(&self.request_id));
+        Ok(Message { data, attributes })
+    }
+}
+
+/// Pub/Sub allows 1024 bytes in an attribute.
+fn attribute_text(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(250).collect()
+}
+
+fn event_attributes(kind: &str, id: &str, time: &str) -> BTreeMap<String, String> {
+    [
+        ("ce-specversion", "1.0"),
+        ("ce-type", kind),
+        ("ce-source", "//pgrestored"),
+        ("ce-id", id),
+        ("ce-time", time),
+        ("ce-datacontenttype", "application/json"),
+        ("content-type", "application/json"),
+    ]
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .into()
+}
+
+/// A closed enum's wire name as plain text.
+fn wire_name(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(s)) => s,
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attrs(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    }
+
+    const BODY: &str = r#"{"request_id":"r1","backup":{"name":"a.dump"},"target_db":"app"}"#;
+
+    #[test]
+    fn three_forms_of_a_request_are_read() {
+        let bare = RestoreRequest::from_message(BODY.as_bytes(), &attrs(&[])).unwrap();
+        let ce = attrs(&[("ce-specversion", "1.0"), ("ce-type", "com.example.restore.requested.v1")]);
+        assert_eq!(RestoreRequest::from_message(BODY.as_bytes(), &ce).unwrap(), bare);
+        let structured = format!(r#"{{"specversion":"1.0","type":"{REQUEST_TYPE}","id":"1","data":{BODY}}}"#);
+        let form = attrs(&[("content-type", "application/cloudevents+json; charset=utf-8")]);
+        assert_eq!(RestoreRequest::from_message(structured.as_bytes(), &form).unwrap(), bare);
+        assert_eq!(bare.on_existing, OnExisting::Fail);
+    }
+
+    #[test]
+    fn a_request_is_strict() {
+        let none = attrs(&[]);
+        for bad in [
+            "",
+            "{",
+            "[]",
+            r#"{"request_id":"r","backup":{"name":"a"},"if_exists":"x"}"#,
+            r#"{"backup":{"name":"a"}}"#,
+            r#"{"request_id":"r","backup":{"name":"a","dsn":"x"}}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"on_existing":"drop"}"#,
+        ] {
+            let e = RestoreRequest::from_message(bad.as_bytes(), &none).unwrap_err();
+            assert_eq!(e.reason(), FailureReason::InvalidRequest, "{bad}");
+        }
+        for bad in [
+            r#"{"request_id":"","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"request_id":"r","backup":{},"target_db":"d"}"#,
+            r#"{"request_id":"r","backup":{"name":"a","uri":"gs://bkt/a"},"target_db":"d"}"#,
+            r#"{"request_id":"r","backup":{"name":"a"}}"#,
+            r#"{"request_id":"r","backup":{"name":"a","generation":"x"},"target_db":"d"}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","jobs":0}"#,
+        ] {
+            let request = RestoreRequest::from_message(bad.as_bytes(), &none).unwrap();
+            assert_eq!(request.into_job(None).unwrap_err().reason(), FailureReason::InvalidRequest, "{bad}");
+        }
+        let old = attrs(&[("ce-specversion", "0.3"), ("ce-type", REQUEST_TYPE)]);
+        assert!(RestoreRequest::from_message(BODY.as_bytes(), &old).is_err());
+        let other = attrs(&[("ce-specversion", "1.0"), ("ce-type", "restore.requested.v2")]);
+        assert!(RestoreRequest::from_message(BODY.as_bytes(), &other).is_err());
+    }
+
+    #[test]
+    fn a_notification_is_known_by_its_attributes() {
+        let a = attrs(&[
+            ("notificationConfig", "projects/_/buckets/b/notificationConfigs/1"),
+            ("eventType", "OBJECT_FINALIZE"),
+            ("bucketId", "b"),
+            ("objectId", "x/y.dump"),
+            ("objectGeneration", "17"),
+        ]);
+        assert_eq!(GcsNotification::from_attributes(&a).unwrap().request_id(), "gcs:b/x/y.dump#17");
+        assert!(GcsNotification::from_attributes(&attrs(&[("eventType", "x")])).is_none());
+    }
+
+    #[test]
+    fn a_result_has_the_same_event_id_each_time() {
+        let t: jiff::Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
+        let e = invalid("x");
+        let message = RestoreResult::failure("r1", &e, "request", (t, t)).to_message().unwrap();
+        let again = RestoreResult::failure("r1", &e, "request", (t, t)).to_message().unwrap();
+        assert_eq!(message.attributes, again.attributes);
+        assert_eq!(message.attributes["failure_reason"], "invalid_request");
+        assert_eq!(message.attributes["status"], "failure");
+        assert_eq!(message.attributes["kind"], "restore");
+    }
+}

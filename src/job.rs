@@ -1,0 +1,190 @@
+//! One restore to do, as the worker and the command line both say it.
+
+use std::collections::BTreeMap;
+
+use crate::config::Location;
+use crate::error::{FailureReason, RestoreError, ValidationError};
+
+/// What to do when the target database exists.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExisting {
+    /// Refuse: nothing is changed.
+    #[default]
+    Fail,
+    /// Put the restored database in its place; the old one is kept under another name.
+    Replace,
+}
+
+/// Which backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupRef {
+    /// By name, at a place or (none) in the configured one.
+    Named { place: Option<Location>, name: String },
+    /// The newest one not after `at`, below `prefix` of the configured place.
+    Latest { prefix: String, at: Option<jiff::Timestamp> },
+    /// Standard input.
+    Stdin,
+}
+
+/// A restore to do.
+#[derive(Debug, Clone)]
+pub struct RestoreJob {
+    pub request_id: String,
+    pub backup: BackupRef,
+    /// Only this generation of the object.
+    pub generation: Option<i64>,
+    /// Base64 of the big-endian CRC32C that the object must have.
+    pub crc32c: Option<String>,
+    pub target_db: String,
+    pub on_existing: OnExisting,
+    pub jobs: Option<usize>,
+    pub deadline: Option<jiff::Timestamp>,
+    pub labels: BTreeMap<String, String>,
+    /// Order among requests for one target: when the message was published, in microseconds.
+    pub sequence: i64,
+    /// Delivery attempt, from 1.
+    pub attempt: u32,
+    /// Digest of what was asked, to tell a duplicate from a reuse of its id.
+    pub digest: String,
+}
+
+fn invalid(what: impl Into<String>) -> RestoreError {
+    ValidationError::new(FailureReason::InvalidRequest, what).into()
+}
+
+impl BackupRef {
+    /// BACKUP of the command line: an object name, a `gs://` or `file://` URI, a path that starts with
+    /// `/` or `./`, `-`, `latest` or `latest@TIME` (under `prefix`).
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn parse(text: &str, prefix: &str) -> Result<Self, RestoreError> {
+        if text == "-" {
+            return Ok(BackupRef::Stdin);
+        }
+        if text.starts_with('/') || text.starts_with("./") || text.starts_with("../") {
+            let path = std::path::absolute(text).map_err(|e| invalid(format!("no path of a backup: {e}")))?;
+            let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(invalid("the backup's path names no file"));
+            };
+            let name = name.to_str().ok_or_else(|| invalid("the backup's path is not UTF-8"))?;
+            return Ok(BackupRef::Named {
+                place: Some(Location::Folder(folder.to_owned())),
+                name: name.to_owned(),
+            });
+        }
+        if text.contains("://") {
+            return Self::from_uri(text);
+        }
+        Self::from_name(text, prefix)
+    }
+
+    /// # Errors
+    /// `invalid_request`.
+    pub fn from_uri(uri: &str) -> Result<Self, RestoreError> {
+        let (place, name) = Location::of_backup(uri).map_err(|e| invalid(format!("backup uri: {e}")))?;
+        Ok(BackupRef::Named { place: Some(place), name })
+    }
+
+    /// A name in the configured place, or `latest`, or `latest@TIME`.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn from_name(name: &str, prefix: &str) -> Result<Self, RestoreError> {
+        if name == "latest" {
+            return Ok(BackupRef::Latest { prefix: prefix.to_owned(), at: None });
+        }
+        if let Some(time) = name.strip_prefix("latest@") {
+            let at = parse_time(time)
+                .ok_or_else(|| invalid("latest@ must be followed by a time such as 2026-11-20T00:00Z"))?;
+            return Ok(BackupRef::Latest { prefix: prefix.to_owned(), at: Some(at) });
+        }
+        if name.is_empty() || name.len() > 1024 || name.chars().any(char::is_control) {
+            return Err(invalid("backup name: must have 1 to 1024 bytes and no control characters"));
+        }
+        if name.split('/').any(|part| part == "..") {
+            return Err(invalid("backup name: must not climb out of its place"));
+        }
+        Ok(BackupRef::Named { place: None, name: name.to_owned() })
+    }
+}
+
+/// RFC 3339; the seconds and, for a whole day, the time of day may be left out.
+fn parse_time(text: &str) -> Option<jiff::Timestamp> {
+    let with_seconds = || {
+        let (date, zone) = text.split_at_checked(16)?;
+        format!("{date}:00{zone}").parse().ok()
+    };
+    let whole_day = || format!("{text}T00:00:00Z").parse().ok();
+    text.parse().ok().or_else(with_seconds).or_else(whole_day)
+}
+
+/// Databases that no restore may touch, whatever is asked.
+const PROTECTED: [&str; 7] =
+    ["postgres", "template0", "template1", "cloudsqladmin", "rdsadmin", "azure_maintenance", "azure_sys"];
+
+/// Checks the name of a target database.
+///
+/// # Errors
+/// `invalid_request` for what cannot be a name, `target_not_allowed` for protected databases.
+pub fn check_target(name: &str, maintenance: &str) -> Result<(), RestoreError> {
+    if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
+        return Err(invalid("target_db: must have 1 to 63 bytes and no control characters"));
+    }
+    if PROTECTED.contains(&name) || name == maintenance || name.starts_with(OWN_PREFIX) {
+        let what = format!("target_db: database {name} is protected");
+        return Err(ValidationError::new(FailureReason::TargetNotAllowed, what).into());
+    }
+    Ok(())
+}
+
+/// What names of databases that pgrestored makes begin with.
+pub const OWN_PREFIX: &str = "pgrestored_";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backups_are_named_in_every_documented_way() {
+        let latest = |at: Option<&str>| BackupRef::Latest {
+            prefix: "p/".into(),
+            at: at.map(|t| t.parse().unwrap()),
+        };
+        let named = |place: Option<&str>, name: &str| BackupRef::Named {
+            place: place.map(|p| Location::parse(p).unwrap()),
+            name: name.into(),
+        };
+        for (text, wanted) in [
+            ("-", BackupRef::Stdin),
+            ("latest", latest(None)),
+            ("latest@2026-11-20T00:00Z", latest(Some("2026-11-20T00:00:00Z"))),
+            ("latest@2026-11-20", latest(Some("2026-11-20T00:00:00Z"))),
+            ("latest@2026-11-20T01:02:03+01:00", latest(Some("2026-11-20T00:02:03Z"))),
+            ("a/b.dump", named(None, "a/b.dump")),
+            ("gs://bucket/a/b.dump", named(Some("bucket"), "a/b.dump")),
+            ("/srv/b.dump", named(Some("file:///srv"), "b.dump")),
+            ("file:///srv/b.dump", named(Some("file:///srv"), "b.dump")),
+        ] {
+            assert_eq!(BackupRef::parse(text, "p/").unwrap(), wanted, "{text}");
+        }
+        for text in ["", "latest@soon", "gs://bucket", "ftp://x/y", "a/../b", "a\nb"] {
+            let e = BackupRef::parse(text, "").unwrap_err();
+            assert_eq!(e.reason(), FailureReason::InvalidRequest, "{text}");
+        }
+    }
+
+    #[test]
+    fn protected_databases_are_no_targets() {
+        assert!(check_target("app", "postgres").is_ok());
+        for name in ["postgres", "template1", "ops", "pgrestored_s_1"] {
+            let e = check_target(name, "ops").unwrap_err();
+            assert_eq!(e.reason(), FailureReason::TargetNotAllowed);
+        }
+        assert_eq!(check_target(&"x".repeat(64), "p").unwrap_err().reason(), FailureReason::InvalidRequest);
+    }
+}

@@ -1,0 +1,24 @@
+//! Restores PostgreSQL backups out of Cloud Storage on request.
+pub mod archive;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod job;
+pub mod outcome;
+pub mod postgres;
+pub mod progress;
+pub mod restore;
+pub mod retry;
+pub mod backup;
+pub mod metrics;
+pub mod store;
+pub mod telemetry;
+pub mod target;
+pub mod manager;
+pub mod queue;
+pub mod admin;
+pub mod app;
+pub mod worker;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod cli;

@@ -1,0 +1,9 @@
+//! Parse, run, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    pgrestored::cli::Cli::parse().run()
+}

@@ -1,0 +1,430 @@
+//! [`RestoreManager`]: the story of one job, stage by stage. Pin the backup, claim the target, read
+//! the table of contents, load into staging, prove the bytes, swap. A failure at any point leaves the
+//! target as it was and nothing behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::archive::{CustomArchive, Limits};
+use crate::backup::{self, Backup, Download, DownloadLimits, Expected, PinnedBackup, Source};
+use crate::config::{Config, Location};
+use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
+use crate::event::{ErrorBody, RestoreResult, ResultBackup, Status};
+use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
+use crate::metrics::RestoreMetricsManager;
+use crate::postgres::Server;
+use crate::progress::Progress;
+use crate::restore::{self, LoadOptions, Loaded};
+use crate::store::Stores;
+use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
+
+/// How long cleaning up after a failure may take.
+const CLEANUP: Duration = Duration::from_secs(60);
+
+/// Core component responsible for database restore operations.
+#[derive(Clone)]
+pub struct RestoreManager {
+    config: Arc<Config>,
+    stores: Arc<Stores>,
+    server: Server,
+    metrics: RestoreMetricsManager,
+}
+
+/// How a job ended: the body of its result event, and the reason if it failed.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub result: RestoreResult,
+    pub failure: Option<R>,
+    /// The outcome was recorded earlier: this request had been done before.
+    pub repeated: bool,
+}
+
+/// What a job knows of itself as it goes, for its result.
+#[derive(Default)]
+struct Facts {
+    backup: ResultBackup,
+    size: u64,
+    loaded: Option<Loaded>,
+    notes: Vec<String>,
+}
+
+impl RestoreManager {
+    pub fn new(
+        config: Arc<Config>,
+        stores: Arc<Stores>,
+        server: Server,
+        metrics: RestoreMetricsManager,
+    ) -> Self {
+        RestoreManager { config, stores, server, metrics }
+    }
+
+    /// List available database backups: name, size in bytes, created, checksum (CRC32C) and
+    /// generation of each, by name.
+    ///
+    /// # Errors
+    /// `StorageError` if the listing fails.
+    pub async fn list_available_backups(&self) -> Result<Vec<Backup>, RestoreError> {
+        self.list_backups("").await
+    }
+
+    /// The same below `prefix`.
+    ///
+    /// # Errors
+    /// `StorageError` if the listing fails.
+    pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
+        let store = self.stores.at(&self.config.bucket).await?;
+        Ok(store.list(prefix).await?.into_iter().map(Backup::from).collect())
+    }
+
+    /// Restore the backup `backup_name` into a new database `target_db`. True when it is there.
+    ///
+    /// # Errors
+    /// `RestoreError` if the restore fails, as `ValidationError` if the backup or request is wrong.
+    pub async fn restore_backup(&self, backup_name: &str, target_db: &str) -> Result<bool, RestoreError> {
+        let job = RestoreJob {
+            request_id: uuid::Uuid::new_v4().to_string(),
+            backup: BackupRef::from_name(backup_name, "")?,
+            generation: None,
+            crc32c: None,
+            target_db: target_db.to_owned(),
+            on_existing: OnExisting::Fail,
+            jobs: None,
+            deadline: None,
+            labels: Default::default(),
+            sequence: jiff::Timestamp::now().as_microsecond(),
+            attempt: 1,
+            digest: String::new(),
+        };
+        let done = self.run(&job, Arc::default(), CancellationToken::new()).await;
+        match done.result.error {
+            None => Ok(true),
+            Some(e) => Err(JobError::new(e.reason, e.message).into()),
+        }
+    }
+
+    /// Runs one job to its end: always a result, whatever happens.
+    pub async fn run(&self, job: &RestoreJob, progress: Arc<Progress>, stop: CancellationToken) -> Finished {
+        let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
+        let _in_progress = self.metrics.start_restore();
+        let mut facts = Facts::default();
+        let limit = self.time_limit(job, started);
+        // The download and the loading end with this job, however it ends.
+        let stop = stop.child_token();
+        let _guard = stop.clone().drop_guard();
+        let done = self.stages(job, &progress, &stop, limit, (started, clock), &mut facts).await;
+        let (result, failure, repeated) = match done {
+            Ok(Ended::Restored(result)) => (*result, None, false),
+            Ok(Ended::Recorded(result)) => {
+                let failure = result.error.as_ref().map(|e| e.reason);
+                (*result, failure, true)
+            }
+            Err(e) if e.reason() == R::TargetBusy => {
+                tracing::info!(request_id = job.request_id, "the target is busy with another restore");
+                let result = self.describe(job, &progress, (started, clock), &facts, Some(&e));
+                return Finished { result, failure: Some(R::TargetBusy), repeated: false };
+            }
+            Err(e) => {
+                tracing::error!(
+                    request_id = job.request_id, stage = progress.stage(), reason = %e.reason(),
+                    error = report(&e), "the restore failed"
+                );
+                (self.describe(job, &progress, (started, clock), &facts, Some(&e)), Some(e.reason()), false)
+            }
+        };
+        self.count(&progress, &facts, &result, failure, repeated);
+        Finished { result, failure, repeated }
+    }
+
+    /// Metrics of the work done; completions are counted by whoever ends the request.
+    fn count(&self, progress: &Progress, facts: &Facts, result: &RestoreResult, failure: Option<R>, repeated: bool) {
+        if repeated {
+            return;
+        }
+        use std::sync::atomic::Ordering::Relaxed;
+        for (stage, seconds) in progress.stages() {
+            self.metrics.record_stage(stage, seconds);
+        }
+        self.metrics.record_work(
+            progress.object_bytes.load(Relaxed),
+            progress.rows.load(Relaxed),
+            progress.download_retries.load(Relaxed),
+        );
+        tracing::info!(
+            request_id = result.request_id, duration_s = result.duration_seconds, rows = result.rows,
+            size_bytes = facts.size, failure_reason = failure.map_or("", R::as_str), "restore ended"
+        );
+    }
+
+    /// Counts a request that has its final outcome.
+    pub fn record_completion(&self, finished: &Finished) {
+        let size = finished.result.backup.size.as_deref().and_then(|s| s.parse().ok()).unwrap_or_default();
+        self.metrics.record_restore_completion(
+            finished.result.duration_seconds,
+            size,
+            finished.failure.is_none(),
+            finished.failure,
+        );
+    }
+
+    fn time_limit(&self, job: &RestoreJob, now: jiff::Timestamp) -> Duration {
+        let left = job.deadline.map(|d| Duration::try_from(d.duration_since(now)).unwrap_or_default());
+        left.map_or(self.config.timeout, |l| l.min(self.config.timeout))
+    }
+
+    async fn stages(
+        &self,
+        job: &RestoreJob,
+        progress: &Arc<Progress>,
+        stop: &CancellationToken,
+        limit: Duration,
+        times: (jiff::Timestamp, tokio::time::Instant),
+        facts: &mut Facts,
+    ) -> Result<Ended, RestoreError> {
+        progress.enter("prepare");
+        check_target(&job.target_db, &self.config.db.maintenance)?;
+        let end = async {
+            tokio::select! {
+                () = stop.cancelled() => RestoreError::cancelled("the restore was interrupted"),
+                () = tokio::time::sleep(limit) => {
+                    JobError::new(R::Timeout, format!("not finished within {limit:?}")).into()
+                }
+            }
+        };
+        tokio::pin!(end);
+        let claim = tokio::select! {
+            claim = target::claim(&self.server, job) => claim?,
+            e = &mut end => return Err(e),
+        };
+        let mut claimed = match claim {
+            Claim::Granted(claimed) => claimed,
+            Claim::Done(outcome) => return recorded(outcome),
+        };
+        if !claimed.has_journal() {
+            facts.notes.push("no bookkeeping schema: a repeated request is not recognised".into());
+        }
+        let mut staging = None;
+        let loaded = tokio::select! {
+            loaded = self.load(job, &claimed, &mut staging, progress, stop, facts) => loaded,
+            e = claimed.lost() => Err(e),
+            e = &mut end => Err(e),
+        };
+        // From here on the job is not interrupted: the swap is short, and half of it is none of it.
+        let swapped = match (loaded, &staging) {
+            (Ok(()), Some(staging)) => {
+                self.swap(job, &mut claimed, staging, progress, times, facts).await
+            }
+            (Ok(()), None) => Err(RestoreError::internal("nothing was loaded")),
+            (Err(e), _) => Err(e),
+        };
+        match swapped {
+            Ok(result) => Ok(Ended::Restored(Box::new(result))),
+            Err(e) => {
+                self.clean_up(&mut claimed).await;
+                self.record_final(job, &claimed, progress, times, facts, &e).await;
+                Err(e)
+            }
+        }
+    }
+
+    /// Everything up to a loaded and proven staging database.
+    async fn load(
+        &self,
+        job: &RestoreJob,
+        claimed: &Claimed,
+        staging: &mut Option<Staging>,
+        progress: &Arc<Progress>,
+        stop: &CancellationToken,
+        facts: &mut Facts,
+    ) -> Result<(), RestoreError> {
+        let source = self.source(job, facts).await?;
+        let limits =
+            DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
+        let (download, expected) = Download::start(source, limits, progress.clone(), stop.clone());
+        let archive = tokio::task::spawn_blocking(|| CustomArchive::open(download, Limits::default()))
+            .await
+            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name());
+        let made = staging.insert(claimed.create_staging(&options).await?);
+        facts.notes.append(&mut made.notes);
+        let options = LoadOptions {
+            sessions: job.jobs.unwrap_or(self.config.jobs),
+            queue_bytes: self.config.queue_bytes,
+        };
+        let loaded = restore::load(&self.server, &made.name, archive, options, progress.clone()).await;
+        facts.loaded = Some(prove(loaded?, &expected, facts)?);
+        Ok(())
+    }
+
+    async fn source(&self, job: &RestoreJob, facts: &mut Facts) -> Result<Source, RestoreError> {
+        let crc32c = job.crc32c.as_deref().map(backup::decode_crc32c).transpose()?;
+        let Some(pinned) = self.pin(&job.backup, job.generation, crc32c).await? else {
+            return Ok(Source::Stdin);
+        };
+        facts.size = pinned.object.size;
+        facts.backup = ResultBackup {
+            name: Some(pinned.object.name.clone()),
+            uri: Some(pinned.uri()),
+            generation: Some(pinned.object.generation.to_string()),
+            size: Some(pinned.object.size.to_string()),
+            crc32c: pinned.expected_crc32c.map(backup::encode_crc32c),
+        };
+        Ok(Source::Object(pinned))
+    }
+
+    /// Finds and pins a backup; `None` for standard input.
+    ///
+    /// # Errors
+    /// `backup_not_found`, `access_denied`, `download_failed`, `checksum_mismatch`.
+    pub async fn pin(
+        &self,
+        wanted: &BackupRef,
+        generation: Option<i64>,
+        crc32c: Option<u32>,
+    ) -> Result<Option<PinnedBackup>, RestoreError> {
+        let pinned = match wanted {
+            BackupRef::Stdin => return Ok(None),
+            BackupRef::Named { place, name } => {
+                let store = self.stores.at(place.as_ref().unwrap_or(&self.config.bucket)).await?;
+                backup::pin(store, name, generation, crc32c).await?
+            }
+            BackupRef::Latest { prefix, at } => {
+                backup::pin_latest(self.stores.at(&self.config.bucket).await?, prefix, *at).await?
+            }
+        };
+        Ok(Some(pinned))
+    }
+
+    /// Opens a backup as far as its table of contents; stops reading when the archive is dropped.
+    ///
+    /// # Errors
+    /// As [`RestoreManager::pin`], `archive_unsupported`, `archive_corrupt`.
+    pub async fn open(
+        &self,
+        wanted: &BackupRef,
+        stop: CancellationToken,
+    ) -> Result<(Option<PinnedBackup>, CustomArchive<Download>), RestoreError> {
+        let pinned = self.pin(wanted, None, None).await?;
+        let source = pinned.clone().map_or(Source::Stdin, Source::Object);
+        let limits =
+            DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
+        let (download, _) = Download::start(source, limits, Arc::default(), stop);
+        let archive = tokio::task::spawn_blocking(|| CustomArchive::open(download, Limits::default()))
+            .await
+            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        Ok((pinned, archive))
+    }
+
+    async fn swap(
+        &self,
+        job: &RestoreJob,
+        claimed: &mut Claimed,
+        staging: &Staging,
+        progress: &Progress,
+        times: (jiff::Timestamp, tokio::time::Instant),
+        facts: &Facts,
+    ) -> Result<RestoreResult, RestoreError> {
+        let mut result = self.describe(job, progress, times, facts, None);
+        result.previous_database = claimed.previous_name().map(str::to_owned);
+        let outcome = serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
+        progress.enter("swap");
+        claimed.swap(staging, &outcome).await?;
+        Ok(result)
+    }
+
+    async fn clean_up(&self, claimed: &mut Claimed) {
+        match tokio::time::timeout(CLEANUP, claimed.discard()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::error!(error = report(&e), "the staging database was not dropped"),
+            Err(_) => tracing::error!("dropping the staging database took too long"),
+        }
+    }
+
+    /// A failure that no retry can change is recorded, so that a redelivery gets the same answer.
+    async fn record_final(
+        &self,
+        job: &RestoreJob,
+        claimed: &Claimed,
+        progress: &Progress,
+        times: (jiff::Timestamp, tokio::time::Instant),
+        facts: &Facts,
+        e: &RestoreError,
+    ) {
+        if e.reason().retry_class() != crate::error::RetryClass::Permanent {
+            return;
+        }
+        let result = self.describe(job, progress, times, facts, Some(e));
+        let Ok(outcome) = serde_json::to_value(&result) else { return };
+        if let Err(e) = claimed.record_failure(&outcome).await {
+            tracing::warn!(error = report(&e), "the failure could not be recorded");
+        }
+    }
+
+    fn describe(
+        &self,
+        job: &RestoreJob,
+        progress: &Progress,
+        (started, clock): (jiff::Timestamp, tokio::time::Instant),
+        facts: &Facts,
+        error: Option<&RestoreError>,
+    ) -> RestoreResult {
+        // Wall time can jump; the duration is the monotonic clock's.
+        let seconds = clock.elapsed().as_secs_f64();
+        let finished = started.checked_add(clock.elapsed()).unwrap_or(started);
+        let cancelled = RestoreError::cancelled("");
+        let mut r = RestoreResult::failure(
+            &job.request_id,
+            error.unwrap_or(&cancelled),
+            progress.stage(),
+            (started, finished),
+        );
+        r.error = error.map(|e| ErrorBody::new(e, progress.stage()));
+        r.status = if error.is_some() { Status::Failure } else { Status::Success };
+        r.duration_seconds = seconds;
+        r.backup = facts.backup.clone();
+        r.target_db = Some(job.target_db.clone());
+        r.attempt = job.attempt;
+        r.stages = progress.stages().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        if let Some(l) = facts.loaded {
+            (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
+        }
+        r.notes = facts.notes.clone();
+        r.labels = job.labels.clone();
+        r
+    }
+
+    /// Whether a request may name this backup: inside the bucket, or a trusted source.
+    ///
+    /// # Errors
+    /// `source_not_allowed`.
+    pub fn check_source(&self, wanted: &BackupRef) -> Result<(), RestoreError> {
+        let BackupRef::Named { place: Some(place), name } = wanted else { return Ok(()) };
+        let allowed = |l: &Location| l.contains(place, name);
+        if allowed(&self.config.bucket) || self.config.trusted_sources.iter().any(allowed) {
+            return Ok(());
+        }
+        let what = "the backup is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES";
+        Err(ValidationError::new(R::SourceNotAllowed, what).into())
+    }
+}
+
+enum Ended {
+    Restored(Box<RestoreResult>),
+    Recorded(Box<RestoreResult>),
+}
+
+fn recorded(outcome: serde_json::Value) -> Result<Ended, RestoreError> {
+    let result = serde_json::from_value(outcome)
+        .map_err(|e| RestoreError::internal(format!("the recorded outcome cannot be read: {e}")))?;
+    Ok(Ended::Recorded(Box::new(result)))
+}
+
+/// The loaded data is the backup's only if every byte was the object's.
+fn prove(loaded: Loaded, expected: &Expected, facts: &mut Facts) -> Result<Loaded, RestoreError> {
+    let (crc32c, size) = expected.check()?;
+    facts.backup.crc32c = Some(backup::encode_crc32c(crc32c));
+    facts.backup.size = Some(size.to_string());
+    facts.size = size;
+    Ok(loaded)
+}

@@ -1,0 +1,70 @@
+//! The table of outcomes: what is published and how the message is settled. One function, no wildcard.
+
+use crate::error::{FailureReason, RetryClass};
+
+/// How a delivery is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    Ack,
+    Nack,
+    /// Give it back after a pause in this process, so that a failing target is not hammered.
+    NackAfterBackoff,
+    /// Keep the lease and try again.
+    Hold,
+}
+
+/// What follows from an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disposition {
+    /// Publish a result event before settling.
+    pub publish: bool,
+    pub settle: Settle,
+    /// This worker can still be trusted with requests.
+    pub ready: bool,
+}
+
+/// `failure` is `None` for a finished restore; `attempt` counts deliveries from 1.
+pub fn disposition(failure: Option<FailureReason>, attempt: u32, max_attempts: u32) -> Disposition {
+    let of = |publish, settle, ready| Disposition { publish, settle, ready };
+    let Some(reason) = failure else { return of(true, Settle::Ack, true) };
+    match reason.retry_class() {
+        RetryClass::Permanent => of(true, Settle::Ack, true),
+        RetryClass::Transient if attempt >= max_attempts => of(true, Settle::Ack, true),
+        RetryClass::Transient => of(false, Settle::NackAfterBackoff, true),
+        RetryClass::Environment => of(false, Settle::NackAfterBackoff, false),
+        RetryClass::Busy => of(false, Settle::Hold, true),
+        RetryClass::Interrupted => of(false, Settle::Nack, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use FailureReason as R;
+
+    /// The contract's table, row by row.
+    #[test]
+    fn the_contracts_table() {
+        let row = |f, attempt| {
+            let d = disposition(f, attempt, 4);
+            (d.publish, d.settle, d.ready)
+        };
+        assert_eq!(row(None, 1), (true, Settle::Ack, true), "done");
+        assert_eq!(row(Some(R::ArchiveCorrupt), 1), (true, Settle::Ack, true), "rejected");
+        assert_eq!(row(Some(R::DownloadFailed), 3), (false, Settle::NackAfterBackoff, true), "transient");
+        assert_eq!(row(Some(R::DownloadFailed), 4), (true, Settle::Ack, true), "exhausted");
+        assert_eq!(row(Some(R::AccessDenied), 9), (false, Settle::NackAfterBackoff, false), "environment");
+        assert_eq!(row(Some(R::TargetBusy), 9), (false, Settle::Hold, true), "busy");
+        assert_eq!(row(Some(R::Cancelled), 9), (false, Settle::Nack, true), "shutdown");
+    }
+
+    #[test]
+    fn a_message_is_acked_only_after_an_event() {
+        for reason in R::ALL {
+            for attempt in [1, 4, 100] {
+                let d = disposition(Some(reason), attempt, 4);
+                assert_eq!(d.settle == Settle::Ack, d.publish, "{reason}");
+            }
+        }
+    }
+}

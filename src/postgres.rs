@@ -1,0 +1,311 @@
+//! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), running
+//! statements pipelined, and the one place that maps SQLSTATE to a [`FailureReason`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{FutureExt, maybe_done};
+use tokio_postgres::{Client, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::{DbConfig, SslMode};
+use crate::error::{DatabaseError, FailureReason as R};
+use crate::retry::Backoff;
+
+/// How long one connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A PostgreSQL server and how to log in to it. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    config: Arc<tokio_postgres::Config>,
+    tls: Option<MakeRustlsConnect>,
+    maintenance: Arc<str>,
+    connect_budget: Duration,
+}
+
+/// One connection. Dropping it closes the connection; the server rolls back what was open.
+pub struct Session {
+    client: Client,
+    version: u32,
+    _driver: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Server {
+    pub fn new(db: &DbConfig) -> Result<Self, DatabaseError> {
+        let mut config = tokio_postgres::Config::new();
+        config.host(&db.host).port(db.port).user(&db.user);
+        if let Some(password) = &db.password {
+            use secrecy::ExposeSecret;
+            config.password(password.expose_secret());
+        }
+        config
+            .connect_timeout(CONNECT_TIMEOUT)
+            .keepalives_idle(Duration::from_secs(30))
+            .keepalives_interval(Duration::from_secs(10))
+            .keepalives_retries(3)
+            .tcp_user_timeout(Duration::from_secs(60));
+        let tls = match db.ssl_mode {
+            SslMode::Disable => None,
+            mode => Some(tls_connector(mode)?),
+        };
+        config.ssl_mode(match db.ssl_mode {
+            SslMode::Disable => tokio_postgres::config::SslMode::Disable,
+            SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+            SslMode::Require | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
+        });
+        Ok(Server {
+            config: Arc::new(config),
+            tls,
+            maintenance: db.maintenance.as_str().into(),
+            connect_budget: db.connect_budget,
+        })
+    }
+
+    /// The role that every session logs in as.
+    pub fn user(&self) -> &str {
+        self.config.get_user().unwrap_or_default()
+    }
+
+    /// A session on the maintenance database.
+    ///
+    /// # Errors
+    /// As [`Server::connect`].
+    pub async fn maintenance(&self, purpose: &str) -> Result<Session, DatabaseError> {
+        self.connect(&self.maintenance, purpose).await
+    }
+
+    /// A session on `database`; `purpose` shows in `pg_stat_activity`. A server that is starting,
+    /// full or away is tried again with backoff for the configured time.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn connect(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
+        let deadline = tokio::time::Instant::now() + self.connect_budget;
+        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+        loop {
+            match self.connect_once(database, purpose).await {
+                Err(e) if e.reason() == R::TargetUnavailable && tokio::time::Instant::now() < deadline => {
+                    tracing::warn!(error = %e, "connecting to the target server failed, trying again");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn connect_once(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
+        let mut config = (*self.config).clone();
+        config.dbname(database).application_name(format!("pgrestored {purpose}"));
+        let what = format!("connecting to database {database}");
+        // The driver owns the socket; aborting it closes the connection.
+        macro_rules! open {
+            ($tls:expr) => {{
+                let (client, connection) = config.connect($tls).await.map_err(|e| fault(&e, &what))?;
+                (client, tokio::spawn(connection.map(drop)))
+            }};
+        }
+        let (client, driver) = match &self.tls {
+            Some(tls) => open!(tls.clone()),
+            None => open!(NoTls),
+        };
+        let driver = tokio_util::task::AbortOnDropHandle::new(driver);
+        let row = client
+            .query_one("SELECT current_setting('server_version_num')::int4", &[])
+            .await
+            .map_err(|e| fault(&e, &what))?;
+        let version = row.get::<_, i32>(0).unsigned_abs();
+        let session = Session { client, version, _driver: driver };
+        session.run(&session.own_settings()).await?;
+        Ok(session)
+    }
+}
+
+impl Session {
+    /// `server_version_num`, such as 150018.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Settings of ours that a role's or database's defaults must not change.
+    fn own_settings(&self) -> String {
+        let mut s = String::from(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+             SET search_path = pg_catalog; SET client_min_messages = warning;",
+        );
+        if self.version >= 140000 {
+            s.push_str("SET client_connection_check_interval = '1s';");
+        }
+        if self.version >= 170000 {
+            s.push_str("SET transaction_timeout = 0;");
+        }
+        s
+    }
+
+    /// Runs one or more statements without parameters.
+    ///
+    /// # Errors
+    /// The server's refusal, without row data.
+    pub async fn run(&self, sql: &str) -> Result<(), DatabaseError> {
+        self.client.batch_execute(sql).await.map_err(|e| fault(&e, "statement"))
+    }
+
+    /// Runs statements without waiting for one before the next is sent.
+    ///
+    /// # Errors
+    /// The index of the first statement that failed, and why.
+    pub async fn pipeline(&self, statements: &[String]) -> Result<(), (usize, DatabaseError)> {
+        let mut sent: Vec<_> =
+            statements.iter().map(|s| Box::pin(maybe_done(self.client.batch_execute(s)))).collect();
+        for request in &mut sent {
+            // The first poll sends the request, in this order; the answer is awaited below.
+            let _ = futures::poll!(request.as_mut());
+        }
+        for (i, request) in sent.iter_mut().enumerate() {
+            request.as_mut().await;
+            if let Some(Err(e)) = request.as_mut().take_output() {
+                return Err((i, fault(&e, "statement")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, DatabaseError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let failed = |e: rustls::Error| DatabaseError::new(R::AccessDenied, "TLS cannot be set up").with_source(e);
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .dangerous();
+    let config = match mode {
+        SslMode::VerifyFull => {
+            let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(failed)?;
+            builder.with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+        }
+        _ => builder.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth(),
+    };
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// `prefer` and `require` encrypt without checking whom they talk to, as in libpq.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &rustls::pki_types::CertificateDer<'_>,
+        _intermediates: &[rustls::pki_types::CertificateDer<'_>],
+        _server_name: &rustls::pki_types::ServerName<'_>,
+        _ocsp: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &rustls::pki_types::CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// PostgreSQL's refusal in our words. DETAIL, HINT and CONTEXT are dropped, and the message of
+/// class 22 too: they quote row values.
+pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
+    let Some(db) = e.as_db_error() else {
+        let mut reason = R::TargetUnavailable;
+        let text = crate::error::report(e);
+        if text.contains("password missing") || text.contains("invalid configuration") {
+            reason = R::AccessDenied;
+        }
+        return DatabaseError::new(reason, format!("{what}: {text}"));
+    };
+    let code = db.code().code();
+    let message = match &code[..2] {
+        "22" => "a value was rejected".to_owned(),
+        _ => db.message().to_owned(),
+    };
+    let table = match (db.schema(), db.table()) {
+        (Some(s), Some(t)) => format!(" (table {s}.{t})"),
+        _ => String::new(),
+    };
+    DatabaseError::new(reason_of(code, db.message()), format!("{what}: {message}{table} [{code}]"))
+        .with_sqlstate(code)
+}
+
+/// Every SQLSTATE has exactly one reason; what is not listed is the target's refusal of the restore.
+fn reason_of(code: &str, message: &str) -> R {
+    match code {
+        "42501" => R::InsufficientPrivilege,
+        "53100" => R::InsufficientSpace,
+        "42704" if message.starts_with("role ") => R::RoleMissing,
+        "42704" if message.starts_with("unrecognized configuration parameter") => R::VersionIncompatible,
+        "0A000" | "58P01" if message.contains("extension") => R::ExtensionMissing,
+        "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => {
+            R::TargetUnavailable
+        }
+        _ => match &code[..2] {
+            "28" => R::AccessDenied,
+            "08" | "57" => R::TargetUnavailable,
+            "22" | "23" => R::DataRejected,
+            _ => R::RestoreError,
+        },
+    }
+}
+
+/// `name` as an identifier, always quoted.
+pub fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `text` as a string constant, whatever `standard_conforming_strings` says.
+pub fn literal(text: &str) -> String {
+    match text.contains('\\') {
+        true => format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
+        false => format!("'{}'", text.replace('\'', "''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_map_to_one_reason() {
+        assert_eq!(reason_of("23505", "duplicate key"), R::DataRejected);
+        assert_eq!(reason_of("42704", "role \"x\" does not exist"), R::RoleMissing);
+        assert_eq!(reason_of("42704", "type \"x\" does not exist"), R::RestoreError);
+        assert_eq!(reason_of("0A000", "extension \"x\" is not available"), R::ExtensionMissing);
+        assert_eq!(reason_of("57P01", "terminating connection"), R::TargetUnavailable);
+        assert_eq!(reason_of("28P01", "password authentication failed"), R::AccessDenied);
+    }
+
+    #[test]
+    fn identifiers_and_literals_are_quoted() {
+        assert_eq!(ident("a\"b"), "\"a\"\"b\"");
+        assert_eq!(literal("a'b"), "'a''b'");
+        assert_eq!(literal("a\\'b"), " E'a\\\\''b'");
+    }
+}

@@ -1,0 +1,84 @@
+//! What a running job has done so far: written by the stages, read by the progress bars, the log
+//! line every 10 s and `/status.json`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// Counters of one job. All only grow.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes of the object read.
+    pub object_bytes: AtomicU64,
+    /// Size of the object, 0 while unknown.
+    pub object_size: AtomicU64,
+    /// Bytes of table data and large objects handed to the server, uncompressed.
+    pub data_bytes: AtomicU64,
+    /// Rows that the server confirmed.
+    pub rows: AtomicU64,
+    pub tables_done: AtomicU64,
+    pub tables: AtomicU64,
+    /// Indexes, keys and other entries after the data.
+    pub tasks_done: AtomicU64,
+    pub tasks: AtomicU64,
+    /// Times that the download was resumed.
+    pub download_retries: AtomicU64,
+    stage: Mutex<Stages>,
+}
+
+#[derive(Debug, Default)]
+struct Stages {
+    current: Option<(&'static str, tokio::time::Instant)>,
+    finished: Vec<(&'static str, f64)>,
+}
+
+/// Progress at one moment.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Snapshot {
+    pub stage: &'static str,
+    pub object_bytes: u64,
+    pub object_size: u64,
+    pub data_bytes: u64,
+    pub rows: u64,
+    pub tables_done: u64,
+    pub tables: u64,
+    pub tasks_done: u64,
+    pub tasks: u64,
+}
+
+impl Progress {
+    /// Ends the current stage and begins `name`.
+    pub fn enter(&self, name: &'static str) {
+        let mut s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = tokio::time::Instant::now();
+        if let Some((last, since)) = s.current.replace((name, now)) {
+            s.finished.push((last, (now - since).as_secs_f64()));
+        }
+        tracing::debug!(stage = name, "stage begins");
+    }
+
+    pub fn stage(&self) -> &'static str {
+        let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        s.current.map_or("queued", |(name, _)| name)
+    }
+
+    /// Each stage so far with its seconds, the current one included.
+    pub fn stages(&self) -> Vec<(&'static str, f64)> {
+        let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = s.current.map(|(name, since)| (name, since.elapsed().as_secs_f64()));
+        s.finished.iter().copied().chain(current).collect()
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            stage: self.stage(),
+            object_bytes: self.object_bytes.load(Relaxed),
+            object_size: self.object_size.load(Relaxed),
+            data_bytes: self.data_bytes.load(Relaxed),
+            rows: self.rows.load(Relaxed),
+            tables_done: self.tables_done.load(Relaxed),
+            tables: self.tables.load(Relaxed),
+            tasks_done: self.tasks_done.load(Relaxed),
+            tasks: self.tasks.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Where requests come from and results go: the ports, and the Pub/Sub adapter.
+
+mod pubsub;
+
+use std::collections::HashMap;
+
+use futures::future::BoxFuture;
+
+pub use pubsub::{PubSub, PubSubConfig};
+
+use crate::event::Message;
+
+/// What went wrong with the queue; the message says it for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The subscription or topic is missing or refused: a retry changes nothing.
+    #[error("{0}")]
+    Permanent(String),
+    #[error("{0}")]
+    Transient(String),
+}
+
+/// A message of a subscription.
+pub struct Delivery {
+    pub message_id: String,
+    pub data: Vec<u8>,
+    pub attributes: HashMap<String, String>,
+    /// When the message was published, in microseconds since 1970; the server's clock.
+    pub published: i64,
+    /// Which delivery of the message this is, from 1, where the subscription counts them.
+    pub attempt: Option<u32>,
+    pub lease: Box<dyn Lease>,
+}
+
+/// The right to work on a message. It is kept until it is given back; dropping it gives it back
+/// unfinished.
+pub trait Lease: Send {
+    /// The message is done.
+    ///
+    /// # Errors
+    /// The lease had ended: the message will be delivered again.
+    fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>>;
+
+    /// The message is to be delivered again.
+    fn nack(self: Box<Self>);
+}
+
+/// A subscription with requests.
+pub trait RequestQueue: Send {
+    /// The next message. Waits for ever; reconnects by itself. Not to be called again after `Permanent`.
+    fn next(&mut self) -> BoxFuture<'_, Result<Delivery, QueueError>>;
+
+    /// Stops taking messages; those not handed out go back.
+    fn close(&mut self) -> BoxFuture<'_, ()>;
+}
+
+/// A topic for results or requests.
+pub trait ResultSink: Send + Sync {
+    /// Publishes and waits until the message is stored; returns its id.
+    ///
+    /// # Errors
+    /// After the configured time of trying.
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<String, QueueError>>;
+}

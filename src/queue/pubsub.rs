@@ -1,0 +1,294 @@
+//! Pub/Sub by Google's client. One pump task a subscription owns the stream: the client's `next()` is
+//! not cancel-safe, its flow control is the server's only, it does not notice a half-open connection,
+//! and a stream that ended once is dead. So the pump forwards into a channel, is told how many
+//! messages the worker can take, recycles a stream that was idle for long, and builds a new one with
+//! backoff whenever one ends.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use google_cloud_auth::credentials::anonymous;
+use google_cloud_gax::retry_policy::RetryPolicyExt as _;
+use google_cloud_pubsub::client::{Publisher, Subscriber};
+use google_cloud_pubsub::model::Message as PubSubMessage;
+use google_cloud_pubsub::retry_policy::RetryableErrors;
+use google_cloud_pubsub::subscriber::MessageStream;
+use google_cloud_pubsub::subscriber::handler::Handler;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
+use crate::event::Message;
+use crate::retry::Backoff;
+
+/// How long a message's lease is asked for at a time: a dead worker's message comes back after this.
+const LEASE_EXTENSION: Duration = Duration::from_secs(60);
+/// Publishing is tried again for this long.
+const PUBLISH_BUDGET: Duration = Duration::from_secs(60);
+/// A stream that gave nothing for this long is replaced: its connection may be half open.
+const IDLE_RECYCLE: Duration = Duration::from_secs(5 * 60);
+
+/// How to reach Pub/Sub.
+#[derive(Debug, Clone)]
+pub struct PubSubConfig {
+    pub project: String,
+    /// An emulator's endpoint, with scheme: plain HTTP, no credentials.
+    pub emulator: Option<String>,
+    /// Longest time that one message is held: above the longest restore.
+    pub max_lease: Duration,
+    /// Messages in work at once.
+    pub concurrency: usize,
+    /// How long a lease is extended at a time; the default is 60 s.
+    pub lease_extension: Option<Duration>,
+}
+
+/// Opens subscriptions and topics of one project.
+pub struct PubSub {
+    config: PubSubConfig,
+}
+
+impl PubSub {
+    pub fn new(config: PubSubConfig) -> Self {
+        PubSub { config }
+    }
+
+    /// `name` alone or as `projects/…/subscriptions/…`.
+    fn resource(&self, kind: &str, name: &str) -> String {
+        match name.starts_with("projects/") {
+            true => name.to_owned(),
+            false => format!("projects/{}/{kind}/{name}", self.config.project),
+        }
+    }
+
+    /// # Errors
+    /// No client could be built (no credentials).
+    pub async fn subscribe(&self, subscription: &str) -> Result<impl RequestQueue + use<>, QueueError> {
+        let mut builder = Subscriber::builder();
+        if let Some(endpoint) = &self.config.emulator {
+            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
+        }
+        let client = builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {e}")))?;
+        let pump = Pump {
+            client,
+            subscription: self.resource("subscriptions", subscription),
+            config: self.config.clone(),
+            stop: CancellationToken::new(),
+        };
+        // One message may wait here; what the worker cannot take yet stays with the server.
+        let (tx, rx) = mpsc::channel(1);
+        let stop = pump.stop.clone();
+        let task = tokio::spawn(pump.run(tx));
+        Ok(Subscription { incoming: rx, stop, task: Some(task) })
+    }
+
+    /// # Errors
+    /// No client could be built (no credentials).
+    pub async fn topic(&self, topic: &str) -> Result<impl ResultSink + use<>, QueueError> {
+        let mut builder = Publisher::builder(self.resource("topics", topic));
+        if let Some(endpoint) = &self.config.emulator {
+            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
+        }
+        let publisher = builder
+            .with_retry_policy(RetryableErrors.with_time_limit(PUBLISH_BUDGET))
+            .build()
+            .await
+            .map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {e}")))?;
+        Ok(Topic { publisher })
+    }
+}
+
+struct Topic {
+    publisher: Publisher,
+}
+
+impl ResultSink for Topic {
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<String, QueueError>> {
+        let message = PubSubMessage::new().set_data(message.data).set_attributes(message.attributes);
+        let sent = self.publisher.publish(message);
+        Box::pin(async move {
+            sent.await.map_err(|e| QueueError::Transient(format!("publishing: {}", crate::error::report(&e))))
+        })
+    }
+}
+
+struct Subscription {
+    incoming: mpsc::Receiver<Result<Delivery, QueueError>>,
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl RequestQueue for Subscription {
+    fn next(&mut self) -> BoxFuture<'_, Result<Delivery, QueueError>> {
+        Box::pin(async {
+            let next = self.incoming.recv().await;
+            next.unwrap_or_else(|| Err(QueueError::Permanent("the subscription is closed".into())))
+        })
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.stop.cancel();
+        Box::pin(async {
+            // What waits in the channel is dropped, and dropping a lease gives the message back.
+            self.incoming.close();
+            while self.incoming.recv().await.is_some() {}
+            if let Some(task) = self.task.take() {
+                let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+            }
+        })
+    }
+}
+
+struct Pump {
+    client: Subscriber,
+    subscription: String,
+    config: PubSubConfig,
+    stop: CancellationToken,
+}
+
+type Sender = mpsc::Sender<Result<Delivery, QueueError>>;
+
+/// Why a stream is not used any further.
+enum StreamEnd {
+    Stopped,
+    Idle,
+    Broken(String),
+    Permanent(String),
+}
+
+impl Pump {
+    async fn run(self, tx: Sender) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        loop {
+            let (end, received) = self.one_stream(&tx).await;
+            if received > 0 {
+                backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+            }
+            match end {
+                StreamEnd::Stopped => return,
+                StreamEnd::Idle => tracing::debug!("an idle stream is replaced"),
+                StreamEnd::Permanent(what) => {
+                    tracing::error!(error = what, "the subscription refuses us");
+                    let _ = tx.send(Err(QueueError::Permanent(what))).await;
+                    return;
+                }
+                StreamEnd::Broken(what) => {
+                    tracing::warn!(error = what, "the stream of requests ended, a new one is opened");
+                    let pause = tokio::time::sleep(backoff.next_delay());
+                    if self.stop.run_until_cancelled(pause).await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn one_stream(&self, tx: &Sender) -> (StreamEnd, u64) {
+        let outstanding = i64::try_from(self.config.concurrency).unwrap_or(i64::MAX);
+        let stream = self
+            .client
+            .subscribe(&self.subscription)
+            .set_max_outstanding_messages(outstanding)
+            .set_max_lease(self.config.max_lease)
+            .set_max_lease_extension(self.config.lease_extension.unwrap_or(LEASE_EXTENSION))
+            .build();
+        let shutdown = stream.shutdown_token();
+        let held = std::sync::Arc::new(());
+        let mut received = 0;
+        // One future per message, never abandoned half way: the client loses messages otherwise.
+        let mut next = Box::pin(next_of(stream));
+        let end = loop {
+            let item = tokio::select! {
+                (item, stream) = &mut next => {
+                    next = Box::pin(next_of(stream));
+                    item
+                }
+                () = self.stop.cancelled() => break StreamEnd::Stopped,
+                () = tokio::time::sleep(IDLE_RECYCLE) => match std::sync::Arc::strong_count(&held) {
+                    1 => break StreamEnd::Idle,
+                    // While messages are worked on, silence says nothing about the connection.
+                    _ => continue,
+                },
+            };
+            let delivery = match item {
+                None => break StreamEnd::Broken("the stream was closed".into()),
+                Some(Err(e)) if is_permanent(&e) => break StreamEnd::Permanent(format!("{}: {e}", self.subscription)),
+                Some(Err(e)) => break StreamEnd::Broken(e.to_string()),
+                Some(Ok((message, handler))) => delivery(message, handler, held.clone()),
+            };
+            received += 1;
+            let sent = tokio::select! {
+                sent = tx.send(Ok(delivery)) => sent.is_ok(),
+                () = self.stop.cancelled() => false,
+            };
+            if !sent {
+                break StreamEnd::Stopped;
+            }
+        };
+        // Handlers still held keep their leases until the process ends or they are settled.
+        tokio::spawn(async move {
+            let drain = async {
+                let (done, ()) = tokio::join!(shutdown.shutdown(), async {
+                    let (mut item, mut stream) = next.await;
+                    while item.is_some() {
+                        drop(item);
+                        (item, stream) = next_of(stream).await;
+                    }
+                });
+                done
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(24 * 3600), drain).await;
+        });
+        (end, received)
+    }
+}
+
+type Item = Option<Result<(PubSubMessage, Handler), google_cloud_pubsub::Error>>;
+
+async fn next_of(mut stream: MessageStream) -> (Item, MessageStream) {
+    let item = stream.next().await;
+    (item, stream)
+}
+
+fn is_permanent(e: &google_cloud_pubsub::Error) -> bool {
+    use google_cloud_gax::error::rpc::Code;
+    let code = e.status().map(|s| s.code);
+    matches!(code, Some(Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument))
+}
+
+fn delivery(message: PubSubMessage, handler: Handler, held: std::sync::Arc<()>) -> Delivery {
+    let published = message.publish_time.map(|t| t.seconds() * 1_000_000 + i64::from(t.nanos()) / 1000);
+    let attempt = handler.delivery_attempt().and_then(|n| u32::try_from(n).ok());
+    Delivery {
+        message_id: message.message_id,
+        data: message.data.to_vec(),
+        attributes: message.attributes.into_iter().collect(),
+        published: published.unwrap_or_default(),
+        attempt: attempt.filter(|n| *n > 0),
+        lease: Box::new(Held { handler, _held: held }),
+    }
+}
+
+struct Held {
+    handler: Handler,
+    _held: std::sync::Arc<()>,
+}
+
+impl Lease for Held {
+    fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>> {
+        Box::pin(async move {
+            match self.handler {
+                Handler::ExactlyOnce(h) => {
+                    h.confirmed_ack().await.map_err(|e| QueueError::Transient(format!("acknowledging: {e}")))
+                }
+                h => {
+                    h.ack();
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn nack(self: Box<Self>) {
+        self.handler.nack();
+    }
+}

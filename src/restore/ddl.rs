@@ -1,0 +1,252 @@
+//! The statements that make an entry: what `pg_restore` would send for it, settings, definition
+//! and owner together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
+
+use crate::archive::TocEntry;
+use crate::postgres::{ident, literal};
+
+/// Settings of the dump that every restoring session needs, from the entries that carry them.
+#[derive(Debug, Clone, Default)]
+pub struct DumpSettings {
+    standard_strings: Option<String>,
+    search_path: Option<String>,
+}
+
+impl DumpSettings {
+    pub fn of(entries: &[TocEntry]) -> Self {
+        let defn = |desc: &str| entries.iter().find(|e| e.desc == desc).map(|e| e.defn.clone());
+        DumpSettings { standard_strings: defn("STDSTRINGS"), search_path: defn("SEARCHPATH") }
+    }
+
+    /// Statements for a fresh session on the staging database.
+    pub fn session_sql(&self) -> String {
+        let mut sql = String::from(
+            "SET check_function_bodies = false; SET xmloption = content; SET row_security = off; \
+             SET synchronous_commit = off; SET escape_string_warning = off;",
+        );
+        sql.push_str(self.standard_strings.as_deref().unwrap_or_default());
+        sql.push_str(self.search_path.as_deref().unwrap_or_default());
+        sql
+    }
+}
+
+/// What a session's output settings stand at; entries change them only when they differ.
+#[derive(Debug, Clone, Default)]
+pub struct OutputState {
+    schema: Option<String>,
+    tablespace: Option<String>,
+    table_am: Option<String>,
+    /// The dump sets the search path once, so entries must not.
+    fixed_search_path: bool,
+}
+
+impl OutputState {
+    pub fn new(settings: &DumpSettings) -> Self {
+        OutputState { fixed_search_path: settings.search_path.is_some(), ..OutputState::default() }
+    }
+
+    /// One string of statements that makes `entry`; empty where there is nothing to run.
+    /// `all` finds the large objects that a grouped privilege entry speaks of.
+    pub fn sql_for(&mut self, entry: &TocEntry, all: &[TocEntry]) -> String {
+        let mut sql = String::new();
+        self.select_schema(entry, &mut sql);
+        self.select_storage(entry, &mut sql);
+        match entry.desc.as_str() {
+            "BLOB METADATA" => create_large_objects(entry, &mut sql),
+            "ACL" if entry.tag.starts_with("LARGE OBJECTS") => grant_large_objects(entry, all, &mut sql),
+            "SCHEMA" if entry.tag == "public" && entry.defn.starts_with("CREATE SCHEMA") => {}
+            _ => sql.push_str(&entry.defn),
+        }
+        if let (Some(am), Some('p')) = (&entry.table_am, entry.relkind) {
+            let table = qualified(entry);
+            sql.push_str(&format!("\nALTER TABLE {table} SET ACCESS METHOD {};", ident(am)));
+        }
+        set_owner(entry, &mut sql);
+        sql
+    }
+
+    fn select_schema(&mut self, entry: &TocEntry, sql: &mut String) {
+        let Some(schema) = entry.namespace.as_deref().filter(|_| !self.fixed_search_path) else { return };
+        if self.schema.as_deref() == Some(schema) {
+            return;
+        }
+        self.schema = Some(schema.to_owned());
+        let tail = if schema == "pg_catalog" { "" } else { ", pg_catalog" };
+        sql.push_str(&format!("SET search_path = {}{tail};\n", ident(schema)));
+    }
+
+    fn select_storage(&mut self, entry: &TocEntry, sql: &mut String) {
+        if let Some(space) = &entry.tablespace
+            && self.tablespace.as_ref() != Some(space)
+        {
+            let value = if space.is_empty() { "''".to_owned() } else { ident(space) };
+            sql.push_str(&format!("SET default_tablespace = {value};\n"));
+            self.tablespace = Some(space.clone());
+        }
+        if let Some(am) = &entry.table_am
+            && entry.relkind != Some('p')
+            && self.table_am.as_ref() != Some(am)
+        {
+            sql.push_str(&format!("SET default_table_access_method = {};\n", ident(am)));
+            self.table_am = Some(am.clone());
+        }
+    }
+}
+
+fn qualified(entry: &TocEntry) -> String {
+    match &entry.namespace {
+        Some(schema) => format!("{}.{}", ident(schema), ident(&entry.tag)),
+        None => ident(&entry.tag),
+    }
+}
+
+/// The object numbers in a `BLOB METADATA` entry, one a line.
+fn object_numbers(entry: &TocEntry) -> impl Iterator<Item = &str> {
+    entry.defn.lines().map(str::trim).filter(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn create_large_objects(entry: &TocEntry, sql: &mut String) {
+    let oids: Vec<_> = object_numbers(entry).collect();
+    sql.push_str(&format!(
+        "SELECT pg_catalog.lo_create(o) FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) o;",
+        oids.join(",")
+    ));
+}
+
+/// A privilege entry of a group of large objects names one of them: it holds for each of the group.
+fn grant_large_objects(entry: &TocEntry, all: &[TocEntry], sql: &mut String) {
+    let group = entry.dependencies.iter().find_map(|id| {
+        all.iter().find(|e| e.dump_id == *id && e.desc == "BLOB METADATA")
+    });
+    let Some(group) = group else { return sql.push_str(&entry.defn) };
+    for command in split_commands(&entry.defn) {
+        let Some((head, rest)) = command.split_once("LARGE OBJECT ") else { continue };
+        let tail = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        for oid in object_numbers(group) {
+            sql.push_str(&format!("{head}LARGE OBJECT {oid}{tail};\n"));
+        }
+    }
+}
+
+/// Commands without their semicolons; quoted role names may hold one.
+fn split_commands(text: &str) -> Vec<&str> {
+    let (mut commands, mut start, mut quoted) = (Vec::new(), 0, false);
+    for (i, c) in text.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            ';' if !quoted => {
+                commands.push(text[start..i].trim());
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    commands
+}
+
+fn set_owner(entry: &TocEntry, sql: &mut String) {
+    if entry.owner.is_empty() || entry.drop_stmt.is_empty() {
+        return;
+    }
+    let owner = ident(&entry.owner);
+    if entry.desc == "BLOB METADATA" {
+        for oid in object_numbers(entry) {
+            sql.push_str(&format!("\nALTER LARGE OBJECT {oid} OWNER TO {owner};"));
+        }
+    } else if let Some(object) = owned_object(entry) {
+        sql.push_str(&format!("\nALTER {object} OWNER TO {owner};"));
+    }
+}
+
+/// The object as `ALTER … OWNER TO` names it; `None` for kinds that have no owner of their own.
+fn owned_object(entry: &TocEntry) -> Option<String> {
+    match entry.desc.as_str() {
+        "COLLATION" | "CONVERSION" | "DOMAIN" | "FOREIGN TABLE" | "MATERIALIZED VIEW" | "SEQUENCE"
+        | "STATISTICS" | "TABLE" | "TEXT SEARCH DICTIONARY" | "TEXT SEARCH CONFIGURATION" | "TYPE"
+        | "VIEW" => Some(format!("{} {}", entry.desc, qualified(entry))),
+        "EVENT TRIGGER" | "FOREIGN DATA WRAPPER" | "PROCEDURAL LANGUAGE" | "PUBLICATION" | "SCHEMA"
+        | "SERVER" | "SUBSCRIPTION" => Some(format!("{} {}", entry.desc, ident(&entry.tag))),
+        "BLOB" => Some(format!("LARGE OBJECT {}", entry.tag)),
+        "AGGREGATE" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS" | "OPERATOR FAMILY" | "PROCEDURE" => {
+            let object = entry.drop_stmt.strip_prefix("DROP ")?;
+            Some(object.trim_end_matches(['\n', ';']).to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// `COPY … FROM stdin` for a table's data; another encoding than the session's is named.
+pub fn copy_sql(entry: &TocEntry, encoding: &crate::archive::TextEncoding) -> String {
+    let copy = entry.copy_stmt.trim().trim_end_matches(';');
+    match encoding.is_utf8() {
+        true => copy.to_owned(),
+        false => format!("{copy} WITH (ENCODING {})", literal(encoding.name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{DataOffset, Section};
+
+    fn entry(desc: &str, tag: &str, defn: &str) -> TocEntry {
+        TocEntry {
+            dump_id: 1,
+            has_data: false,
+            desc: desc.into(),
+            tag: tag.into(),
+            section: Section::PreData,
+            defn: defn.into(),
+            drop_stmt: format!("DROP {desc} {tag};\n"),
+            copy_stmt: String::new(),
+            namespace: Some("s".into()),
+            tablespace: None,
+            table_am: None,
+            relkind: None,
+            owner: "o\"x".into(),
+            with_oids: false,
+            dependencies: vec![],
+            offset: DataOffset::NoData,
+        }
+    }
+
+    #[test]
+    fn an_owner_is_set_by_the_objects_kind() {
+        let mut state = OutputState { fixed_search_path: true, ..OutputState::default() };
+        let sql = state.sql_for(&entry("TABLE", "t", "CREATE TABLE s.t ();\n"), &[]);
+        assert_eq!(sql, "CREATE TABLE s.t ();\n\nALTER TABLE \"s\".\"t\" OWNER TO \"o\"\"x\";");
+        let sql = state.sql_for(&entry("FUNCTION", "f(integer)", "CREATE FUNCTION …;"), &[]);
+        assert!(sql.ends_with("ALTER FUNCTION f(integer) OWNER TO \"o\"\"x\";"), "{sql}");
+        let sql = state.sql_for(&entry("INDEX", "i", "CREATE INDEX i;"), &[]);
+        assert_eq!(sql, "CREATE INDEX i;");
+    }
+
+    #[test]
+    fn settings_are_sent_only_when_they_change() {
+        let mut state = OutputState::default();
+        let mut e = entry("TABLE", "t", "X;");
+        e.owner.clear();
+        e.tablespace = Some(String::new());
+        e.table_am = Some("heap".into());
+        let first = state.sql_for(&e, &[]);
+        assert!(first.contains("search_path = \"s\", pg_catalog"));
+        assert!(first.contains("default_tablespace = ''"));
+        assert!(first.contains("default_table_access_method = \"heap\""));
+        assert_eq!(state.sql_for(&e, &[]), "X;");
+    }
+
+    #[test]
+    fn privileges_of_a_group_hold_for_each_large_object() {
+        let mut group = entry("BLOB METADATA", "7..9", "7\n9\n");
+        group.dump_id = 5;
+        let mut acl = entry("ACL", "LARGE OBJECTS 7..9", "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\n");
+        acl.dependencies = vec![5];
+        acl.owner.clear();
+        let mut state = OutputState { fixed_search_path: true, ..OutputState::default() };
+        let sql = state.sql_for(&acl, &[group.clone()]);
+        assert_eq!(
+            sql,
+            "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\nGRANT SELECT ON LARGE OBJECT 9 TO \"a;b\";\n"
+        );
+        assert!(state.sql_for(&group, &[]).contains("ALTER LARGE OBJECT 9 OWNER TO"));
+    }
+}

@@ -1,0 +1,183 @@
+//! The order of a restore, from the table of contents alone: what comes before the data, what waits
+//! for which table, what may not run beside what. The rules are `pg_restore -j`'s
+//! (`pg_backup_archiver.c`), tightened where it can go wrong: what is done to a partitioned table
+//! waits for the data of all its partitions.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::archive::{Section, TocEntry};
+
+/// Passes of a restore; one is complete before the next starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    Main,
+    /// Privileges: they could take away what the main pass needs.
+    Acl,
+    /// Materialized views (which may read what privileges guard) and event triggers (which would fire).
+    PostAcl,
+}
+
+/// An entry to restore after the pre-data part.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Index of the entry in the table of contents.
+    pub entry: usize,
+    pub pass: Pass,
+    /// The entry's data comes from the archive's data blocks.
+    pub is_data: bool,
+    /// Nodes that must be finished before.
+    pub after: Vec<usize>,
+    /// Tables (dump ids) that nothing else may work on meanwhile.
+    pub exclusive: Vec<i32>,
+    /// Tables (dump ids) that others may share.
+    pub shared: Vec<i32>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Entries before the data, in order.
+    pub pre_data: Vec<usize>,
+    pub nodes: Vec<Node>,
+}
+
+/// Entries that `pg_restore` into an existing database leaves out: they speak of the database
+/// itself, or are settings of the session.
+pub fn is_left_out(e: &TocEntry) -> bool {
+    match e.desc.as_str() {
+        "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES" => true,
+        "ACL" | "COMMENT" | "SECURITY LABEL" => e.tag.starts_with("DATABASE "),
+        _ => e.defn.is_empty() && !e.has_data,
+    }
+}
+
+impl Plan {
+    pub fn new(entries: &[TocEntry]) -> Self {
+        let mut plan = Plan::default();
+        let mut node_of = HashMap::new();
+        let tables = Tables::new(entries);
+        for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_left_out(e)) {
+            let pass = pass_of(e, &tables);
+            let early = match e.section {
+                Section::PreData => true,
+                Section::None => plan.nodes.is_empty(),
+                Section::Data | Section::PostData => false,
+            };
+            if early && pass == Pass::Main && !e.has_data {
+                plan.pre_data.push(i);
+            } else {
+                node_of.insert(e.dump_id, plan.nodes.len());
+                plan.nodes.push(Node {
+                    entry: i,
+                    pass,
+                    is_data: e.has_data,
+                    after: vec![],
+                    exclusive: vec![],
+                    shared: vec![],
+                });
+            }
+        }
+        for (i, node) in plan.nodes.iter_mut().enumerate() {
+            let e = &entries[node.entry];
+            node.after = tables.prerequisites(e).filter_map(|id| node_of.get(&id).copied()).collect();
+            node.after.retain(|n| *n != i);
+            node.after.sort_unstable();
+            node.after.dedup();
+            let touched = e.dependencies.iter().filter(|id| tables.relations.contains(id));
+            let touched: Vec<i32> = touched.flat_map(|id| tables.with_descendants(*id)).collect();
+            match locks(&e.desc) {
+                Lock::Exclusive => node.exclusive = touched,
+                Lock::Shared => node.shared = touched,
+                Lock::None => {}
+            }
+        }
+        plan
+    }
+}
+
+fn pass_of(e: &TocEntry, tables: &Tables) -> Pass {
+    match e.desc.as_str() {
+        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => Pass::Acl,
+        "EVENT TRIGGER" | "MATERIALIZED VIEW DATA" => Pass::PostAcl,
+        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => Pass::PostAcl,
+        "STATISTICS DATA" if e.dependencies.iter().any(|id| tables.refreshed.contains(id)) => Pass::PostAcl,
+        _ => Pass::Main,
+    }
+}
+
+enum Lock {
+    Exclusive,
+    Shared,
+    None,
+}
+
+fn locks(desc: &str) -> Lock {
+    match desc {
+        "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "RULE" | "TRIGGER" | "POLICY"
+        | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => Lock::Exclusive,
+        "INDEX" | "STATISTICS DATA" => Lock::Shared,
+        _ => Lock::None,
+    }
+}
+
+/// Which entries are relations, where their data is, and which are partitions (or heirs) of which.
+struct Tables {
+    relations: HashSet<i32>,
+    /// Materialized views and their data: filled in the last pass.
+    refreshed: HashSet<i32>,
+    data_of: HashMap<i32, Vec<i32>>,
+    children: HashMap<i32, Vec<i32>>,
+}
+
+impl Tables {
+    fn new(entries: &[TocEntry]) -> Self {
+        let ids = |wanted: &[&str]| -> HashSet<i32> {
+            entries.iter().filter(|e| wanted.contains(&e.desc.as_str())).map(|e| e.dump_id).collect()
+        };
+        let relations = ids(&["TABLE", "MATERIALIZED VIEW", "FOREIGN TABLE"]);
+        let refreshed = ids(&["MATERIALIZED VIEW", "MATERIALIZED VIEW DATA"]);
+        let by_id: HashMap<i32, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
+        let mut data_of: HashMap<i32, Vec<i32>> = HashMap::new();
+        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        for e in entries {
+            let tables = || e.dependencies.iter().copied().filter(|id| relations.contains(id));
+            match e.desc.as_str() {
+                "TABLE DATA" => {
+                    tables().for_each(|t| data_of.entry(t).or_default().push(e.dump_id));
+                }
+                "TABLE" => tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id)),
+                // A partition is attached after it was made: the entry depends on both tables and
+                // bears the partition's name.
+                "TABLE ATTACH" => {
+                    let is_child =
+                        |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
+                    let (child, parents): (Vec<i32>, Vec<i32>) = tables().partition(is_child);
+                    parents.into_iter().for_each(|p| children.entry(p).or_default().extend(&child));
+                }
+                _ => {}
+            }
+        }
+        Tables { relations, refreshed, data_of, children }
+    }
+
+    fn with_descendants(&self, table: i32) -> Vec<i32> {
+        let (mut found, mut known, mut next) = (vec![table], HashSet::from([table]), 0);
+        while let Some(id) = found.get(next) {
+            let below = self.children.get(id).into_iter().flatten();
+            let new: Vec<i32> = below.copied().filter(|c| known.insert(*c)).collect();
+            found.extend(new);
+            next += 1;
+        }
+        found
+    }
+
+    /// Dump ids that come before `e`: its own dependencies and, for what is not data itself, the
+    /// data of every table it depends on.
+    fn prerequisites<'a>(&'a self, e: &'a TocEntry) -> impl Iterator<Item = i32> + 'a {
+        let tables = e.dependencies.iter().filter(|id| !e.has_data && self.relations.contains(id));
+        let data = tables
+            .flat_map(|id| self.with_descendants(*id))
+            .flat_map(|t| self.data_of.get(&t).into_iter().flatten().copied());
+        let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
+        direct.chain(data)
+    }
+}

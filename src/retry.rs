@@ -1,0 +1,46 @@
+//! Exponential backoff with full jitter: each delay is drawn from zero to a bound that doubles.
+
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    bound: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    /// The first delay is at most `first`; none is longer than `max`.
+    pub fn new(first: Duration, max: Duration) -> Self {
+        Backoff { bound: first.min(max), max }
+    }
+
+    pub fn next_delay(&mut self) -> Duration {
+        let delay = self.bound.mul_f64(fastrand::f64());
+        self.bound = (self.bound * 2).min(self.max);
+        delay
+    }
+
+    /// The delay after `failures` failures in a row, for callers that keep no state.
+    pub fn after(failures: u32, first: Duration, max: Duration) -> Duration {
+        let factor = 1u32 << failures.saturating_sub(1).min(20);
+        Backoff::new(first.saturating_mul(factor), max).next_delay()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_stay_within_a_bound_that_doubles_up_to_the_maximum() {
+        let (first, max) = (Duration::from_millis(100), Duration::from_secs(1));
+        for _ in 0..200 {
+            let mut b = Backoff::new(first, max);
+            for bound in [100, 200, 400, 800, 1000, 1000] {
+                assert!(b.next_delay() <= Duration::from_millis(bound));
+            }
+            assert!(Backoff::after(3, first, max) <= Duration::from_millis(400));
+            assert!(Backoff::after(u32::MAX, first, max) <= max);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Where backups are kept: the port [`BackupStore`] and its adapters, Cloud Storage and a folder.
+
+mod gcs;
+mod local;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::sync::Mutex;
+
+use crate::config::{Location, StorageEmulator};
+use crate::error::StorageError;
+
+/// One backup as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Name below the store's place.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    pub created: jiff::Timestamp,
+    /// CRC32C of the whole object, where the store knows it.
+    pub crc32c: Option<u32>,
+    pub generation: i64,
+}
+
+/// Bytes of one object from some offset on.
+pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
+
+/// A place with backups. Every read names the generation, so that an overwritten object is an error
+/// and never a mixture.
+pub trait BackupStore: Send + Sync {
+    /// All objects whose name starts with `prefix`.
+    ///
+    /// # Errors
+    /// `backup_not_found` for a missing bucket or folder, `access_denied`, `download_failed`.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
+
+    /// One object; with `generation`, that one.
+    ///
+    /// # Errors
+    /// `backup_not_found`, `access_denied`, `download_failed`.
+    fn stat<'a>(
+        &'a self,
+        name: &'a str,
+        generation: Option<i64>,
+    ) -> BoxFuture<'a, Result<StoredObject, StorageError>>;
+
+    /// The bytes of `object` from `offset` on.
+    ///
+    /// # Errors
+    /// `backup_changed` where that generation is gone, `access_denied`, `download_failed`.
+    fn read<'a>(
+        &'a self,
+        object: &'a StoredObject,
+        offset: u64,
+    ) -> BoxFuture<'a, Result<ByteStream, StorageError>>;
+
+    /// `gs://…` or `file://…`.
+    fn uri(&self, name: &str) -> String;
+}
+
+/// Opens stores by their place; clients are built once.
+pub struct Stores {
+    emulator: Option<StorageEmulator>,
+    open: Mutex<HashMap<Location, Arc<dyn BackupStore>>>,
+}
+
+impl Stores {
+    pub fn new(emulator: Option<StorageEmulator>) -> Self {
+        Stores { emulator, open: Mutex::new(HashMap::new()) }
+    }
+
+    /// # Errors
+    /// `access_denied` where the clients cannot be built (no credentials).
+    pub async fn at(&self, place: &Location) -> Result<Arc<dyn BackupStore>, StorageError> {
+        let mut open = self.open.lock().await;
+        if let Some(store) = open.get(place) {
+            return Ok(store.clone());
+        }
+        let store: Arc<dyn BackupStore> = match place {
+            Location::Folder(folder) => Arc::new(local::LocalStore::new(folder.clone())),
+            Location::Bucket { bucket, prefix } => {
+                Arc::new(gcs::GcsStore::connect(bucket, prefix, self.emulator.as_ref()).await?)
+            }
+        };
+        open.insert(place.clone(), store.clone());
+        Ok(store)
+    }
+}

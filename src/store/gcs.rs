@@ -1,0 +1,156 @@
+//! Backups in Cloud Storage, by Google's clients. Metadata comes over gRPC, bytes over JSON/HTTP.
+//! The clients' own resume is off: `backup` resumes, with a stall timeout that they do not have.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::StreamExt;
+use google_cloud_auth::credentials::anonymous;
+use google_cloud_gax::error::rpc::Code;
+use google_cloud_gax::paginator::ItemPaginator as _;
+use google_cloud_gax::retry_policy::RetryPolicyExt as _;
+use google_cloud_storage::client::{Storage, StorageControl};
+use google_cloud_storage::model_ext::ReadRange;
+use google_cloud_storage::read_resume_policy::NeverResume;
+use google_cloud_storage::retry_policy::RetryableErrors;
+
+use super::{BackupStore, ByteStream, StoredObject};
+use crate::config::StorageEmulator;
+use crate::error::{FailureReason as R, StorageError};
+
+/// How long one call is tried again by the clients.
+const CALL_BUDGET: Duration = Duration::from_secs(60);
+
+pub(super) struct GcsStore {
+    control: StorageControl,
+    data: Storage,
+    bucket: String,
+    prefix: String,
+}
+
+impl GcsStore {
+    pub async fn connect(
+        bucket: &str,
+        prefix: &str,
+        emulator: Option<&StorageEmulator>,
+    ) -> Result<Self, StorageError> {
+        let mut control = StorageControl::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
+        let mut data = Storage::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
+        if let Some(e) = emulator {
+            let anyone = anonymous::Builder::new().build();
+            control = control.with_endpoint(&e.grpc).with_credentials(anyone.clone());
+            data = data.with_endpoint(&e.json).with_credentials(anyone);
+        }
+        let no_client = |e: google_cloud_gax::client_builder::Error| {
+            StorageError::new(R::AccessDenied, "no client for Cloud Storage").with_source(e)
+        };
+        Ok(GcsStore {
+            control: control.build().await.map_err(no_client)?,
+            data: data.build().await.map_err(no_client)?,
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    fn resource(&self) -> String {
+        format!("projects/_/buckets/{}", self.bucket)
+    }
+
+    fn fault(&self, e: google_cloud_gax::error::Error, what: &str, gone: R) -> StorageError {
+        let reason = reason_of(&e, gone);
+        StorageError::new(reason, format!("gs://{}/{}{what}", self.bucket, self.prefix)).with_source(e)
+    }
+
+    fn object(&self, o: google_cloud_storage::model::Object) -> StoredObject {
+        let created = o.create_time.and_then(|t| jiff::Timestamp::new(t.seconds(), t.nanos()).ok());
+        StoredObject {
+            name: o.name.strip_prefix(&self.prefix).unwrap_or(&o.name).to_owned(),
+            size: u64::try_from(o.size).unwrap_or_default(),
+            created: created.unwrap_or_default(),
+            crc32c: o.checksums.and_then(|c| c.crc32c),
+            generation: o.generation,
+        }
+    }
+}
+
+/// Google's codes, mapped once. `gone` is what a missing object means here.
+fn reason_of(e: &google_cloud_gax::error::Error, gone: R) -> R {
+    if e.is_authentication() {
+        return R::AccessDenied;
+    }
+    match (e.status().map(|s| s.code), e.http_status_code()) {
+        (Some(Code::NotFound), _) | (_, Some(404)) => gone,
+        (Some(Code::FailedPrecondition), _) | (_, Some(412)) => R::BackupChanged,
+        (Some(Code::PermissionDenied | Code::Unauthenticated), _) | (_, Some(401 | 403)) => R::AccessDenied,
+        (Some(Code::InvalidArgument), _) | (_, Some(400)) => R::InvalidRequest,
+        _ => R::DownloadFailed,
+    }
+}
+
+impl BackupStore for GcsStore {
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        Box::pin(async move {
+            let wanted = format!("{}{prefix}", self.prefix);
+            let mut pages =
+                self.control.list_objects().set_parent(self.resource()).set_prefix(wanted).by_item();
+            let mut found = Vec::new();
+            while let Some(object) = pages.next().await {
+                found.push(self.object(object.map_err(|e| self.fault(e, prefix, R::BackupNotFound))?));
+            }
+            Ok(found)
+        })
+    }
+
+    fn stat<'a>(
+        &'a self,
+        name: &'a str,
+        generation: Option<i64>,
+    ) -> BoxFuture<'a, Result<StoredObject, StorageError>> {
+        Box::pin(async move {
+            let mut get = self
+                .control
+                .get_object()
+                .set_bucket(self.resource())
+                .set_object(format!("{}{name}", self.prefix));
+            if let Some(g) = generation {
+                get = get.set_generation(g);
+            }
+            let object = get.send().await.map_err(|e| self.fault(e, name, R::BackupNotFound))?;
+            Ok(self.object(object))
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        object: &'a StoredObject,
+        offset: u64,
+    ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
+        Box::pin(async move {
+            if object.size == 0 {
+                return Ok(futures::stream::empty().boxed());
+            }
+            let name = format!("{}{}", self.prefix, object.name);
+            let mut read = self
+                .data
+                .read_object(self.resource(), name)
+                .set_generation(object.generation)
+                .compute_crc32c(false)
+                .with_read_resume_policy(NeverResume);
+            if offset > 0 {
+                read = read.set_read_range(ReadRange::offset(offset));
+            }
+            let response =
+                read.send().await.map_err(|e| self.fault(e, &object.name, R::BackupChanged))?;
+            let uri = self.uri(&object.name);
+            let stream = futures::stream::unfold(response, |mut r| async move { r.next().await.map(|c| (c, r)) });
+            let stream = stream.map(move |chunk| {
+                chunk.map_err(|e| StorageError::new(reason_of(&e, R::BackupChanged), uri.clone()).with_source(e))
+            });
+            Ok(stream.boxed())
+        })
+    }
+
+    fn uri(&self, name: &str) -> String {
+        format!("gs://{}/{}{name}", self.bucket, self.prefix)
+    }
+}

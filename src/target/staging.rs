@@ -1,0 +1,173 @@
+//! The staging database: made from `template0`, named after its request, dropped by force.
+
+use super::{Claimed, short_hash};
+use crate::archive::TocEntry;
+use crate::error::{DatabaseError, RestoreError};
+use crate::postgres::{Server, Session, fault, ident, literal};
+
+/// Encoding and locale of a database, as `CREATE DATABASE` takes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    encoding: Option<String>,
+    /// Keyword and value, such as `LOCALE` and `C.UTF-8`.
+    locale: Vec<(&'static str, String)>,
+}
+
+/// A database that is ours alone until it is swapped in.
+#[derive(Debug)]
+pub struct Staging {
+    pub name: String,
+    pub oid: u32,
+    /// What had to be done otherwise than the dump says.
+    pub notes: Vec<String>,
+}
+
+const LOCALE_OPTIONS: [&str; 7] =
+    ["LOCALE_PROVIDER", "LOCALE", "LC_COLLATE", "LC_CTYPE", "ICU_LOCALE", "ICU_RULES", "BUILTIN_LOCALE"];
+
+impl CreateOptions {
+    /// From the dump's own `CREATE DATABASE`, and its client encoding where there is none.
+    pub fn of_dump(entries: &[TocEntry], encoding: &str) -> Self {
+        let create = entries.iter().find(|e| e.desc == "DATABASE").map(|e| e.defn.as_str());
+        let mut options = create.map(Self::parse).unwrap_or_default();
+        options.encoding.get_or_insert_with(|| encoding.to_owned());
+        options
+    }
+
+    /// `CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';`
+    fn parse(create: &str) -> Self {
+        let options = create.rsplit_once("TEMPLATE = template0").map_or("", |(_, rest)| rest);
+        let value = |key: &str| {
+            let (_, rest) = options.split_once(&format!(" {key} = "))?;
+            Some(match rest.strip_prefix('\'') {
+                Some(quoted) => quoted.split('\'').next().unwrap_or_default().to_owned(),
+                None => rest.split([' ', ';']).next().unwrap_or_default().to_owned(),
+            })
+        };
+        CreateOptions {
+            encoding: value("ENCODING"),
+            locale: LOCALE_OPTIONS.iter().filter_map(|k| Some((*k, value(k)?))).collect(),
+        }
+    }
+
+    fn sql(&self, name: &str, server_version: u32) -> String {
+        let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", ident(name));
+        if let Some(e) = &self.encoding {
+            sql.push_str(&format!(" ENCODING {}", literal(e)));
+        }
+        for (key, value) in &self.locale {
+            // Before version 15 there was one provider and no word for it.
+            if *key == "LOCALE_PROVIDER" && value == "libc" && server_version < 150000 {
+                continue;
+            }
+            let value = if *key == "LOCALE_PROVIDER" { ident(value) } else { literal(value) };
+            sql.push_str(&format!(" {key} {value}"));
+        }
+        sql
+    }
+
+    /// What is tried in turn: the dump's locale, the server's own, and C, which fits every encoding.
+    fn fallbacks(&self) -> [(CreateOptions, Option<&'static str>); 3] {
+        let with = |locale| CreateOptions { encoding: self.encoding.clone(), locale };
+        [
+            (self.clone(), None),
+            (with(vec![]), Some("the dump's locale is not on this server: the server's default was used")),
+            (with(vec![("LOCALE", "C".into())]), Some("the dump's locale is not on this server: C was used")),
+        ]
+    }
+}
+
+/// The staging database of a request: every attempt has the same.
+pub(super) fn name_for(request_id: &str) -> String {
+    format!("{}s_{}", crate::job::OWN_PREFIX, short_hash(request_id))
+}
+
+pub(super) async fn create(claimed: &Claimed, options: &CreateOptions) -> Result<Staging, RestoreError> {
+    let name = name_for(&claimed.request_id);
+    let lock = &claimed.lock;
+    claimed.journal.own_staging(lock, &name, &claimed.request_id, &claimed.target).await?;
+    // An attempt that died may have left it.
+    force_drop(&claimed.server, lock, &name).await?;
+    let note = create_with_fallbacks(lock, &name, options).await?;
+    let row = lock
+        .client()
+        .query_one("SELECT oid FROM pg_database WHERE datname = $1", &[&name])
+        .await
+        .map_err(|e| fault(&e, "looking for the staging database"))?;
+    Ok(Staging { name, oid: row.get(0), notes: note.map(str::to_owned).into_iter().collect() })
+}
+
+async fn create_with_fallbacks(
+    lock: &Session,
+    name: &str,
+    options: &CreateOptions,
+) -> Result<Option<&'static str>, DatabaseError> {
+    let mut refused = None;
+    for (options, note) in options.fallbacks() {
+        match lock.run(&options.sql(name, lock.version())).await {
+            Ok(()) => return Ok(note),
+            Err(e) if is_about_locale(&e) => refused = Some(e),
+            Err(e) => return Err(e.context("creating the staging database")),
+        }
+    }
+    let e = refused.unwrap_or_else(|| DatabaseError::new(crate::error::FailureReason::Internal, "no options"));
+    Err(e.context("creating the staging database"))
+}
+
+/// `invalid_parameter_value`, `wrong_object_type`, or a keyword that this version does not know.
+fn is_about_locale(e: &DatabaseError) -> bool {
+    matches!(e.sqlstate(), Some("22023" | "42809" | "42601" | "42704"))
+}
+
+/// Drops a database of ours, with whatever keeps `DROP DATABASE … WITH (FORCE)` from it.
+pub(super) async fn force_drop(server: &Server, lock: &Session, name: &str) -> Result<(), DatabaseError> {
+    let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name));
+    match lock.run(&drop).await {
+        Err(e) if e.sqlstate() == Some("55006") => {
+            drop_subscriptions(server, name).await?;
+            lock.run(&drop).await
+        }
+        Err(e) if e.sqlstate() == Some("42809") => {
+            lock.run(&format!("ALTER DATABASE {} IS_TEMPLATE false", ident(name))).await?;
+            lock.run(&drop).await
+        }
+        other => other,
+    }
+    .map_err(|e| e.context(&format!("dropping database {name}")))
+}
+
+async fn drop_subscriptions(server: &Server, name: &str) -> Result<(), DatabaseError> {
+    let session = server.connect(name, "cleanup").await?;
+    let mine = "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
+                WHERE d.datname = current_database()";
+    let rows = session.client().query(mine, &[]).await.map_err(|e| fault(&e, "listing subscriptions"))?;
+    for row in rows {
+        let s = ident(row.get(0));
+        session
+            .run(&format!("ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"))
+            .await?;
+        session.run(&format!("DROP SUBSCRIPTION {s}")).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_come_from_the_dumps_create_database() {
+        let o = CreateOptions::parse(
+            "CREATE DATABASE \"a ENCODING = 'X'\" WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'C.UTF-8';\n",
+        );
+        assert_eq!(
+            o.sql("s", 150000),
+            "CREATE DATABASE \"s\" TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER \"libc\" LOCALE 'C.UTF-8'"
+        );
+        assert!(!o.sql("s", 140000).contains("PROVIDER"));
+        let old = CreateOptions::parse(
+            "CREATE DATABASE a WITH TEMPLATE = template0 ENCODING = 'LATIN1' LC_COLLATE = 'C' LC_CTYPE = 'C';",
+        );
+        assert!(old.sql("s", 150000).ends_with("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"));
+    }
+}

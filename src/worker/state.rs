@@ -1,0 +1,119 @@
+//! What the worker shows of itself: `/status.json` and readiness.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::event::RestoreResult;
+use crate::job::RestoreJob;
+use crate::progress::{Progress, Snapshot};
+
+/// Results that are remembered.
+const REMEMBERED: usize = 50;
+
+/// State of one worker, shared with its admin server.
+#[derive(Default)]
+pub struct WorkerState {
+    running: Mutex<Vec<Running>>,
+    recent: Mutex<VecDeque<RestoreResult>>,
+    next: AtomicU64,
+    broken: AtomicBool,
+    stopping: AtomicBool,
+}
+
+struct Running {
+    id: u64,
+    request_id: String,
+    target_db: String,
+    started_at: jiff::Timestamp,
+    attempt: u32,
+    progress: Arc<Progress>,
+}
+
+/// A running restore.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct JobStatus {
+    pub request_id: String,
+    pub target_db: String,
+    pub started_at: jiff::Timestamp,
+    pub attempt: u32,
+    pub progress: Snapshot,
+}
+
+/// `/status.json`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct WorkerStatus {
+    pub version: &'static str,
+    pub ready: bool,
+    pub stopping: bool,
+    pub running: Vec<JobStatus>,
+    /// Newest first.
+    pub recent: Vec<RestoreResult>,
+}
+
+/// Lists a job as running until it is dropped.
+pub(super) struct Listed {
+    state: Arc<WorkerState>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        lock(&self.state.running).retain(|r| r.id != self.id);
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl WorkerState {
+    pub(super) fn enter(self: &Arc<Self>, job: &RestoreJob, progress: Arc<Progress>) -> Listed {
+        let id = self.next.fetch_add(1, Relaxed);
+        lock(&self.running).push(Running {
+            id,
+            request_id: job.request_id.clone(),
+            target_db: job.target_db.clone(),
+            started_at: jiff::Timestamp::now(),
+            attempt: job.attempt,
+            progress,
+        });
+        Listed { state: self.clone(), id }
+    }
+
+    pub(super) fn finished(&self, result: &RestoreResult) {
+        let mut recent = lock(&self.recent);
+        recent.push_front(result.clone());
+        recent.truncate(REMEMBERED);
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.broken.store(!ready, Relaxed);
+    }
+
+    pub(super) fn stopping(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    /// Whether this worker can be trusted with requests.
+    pub fn is_ready(&self) -> bool {
+        !self.broken.load(Relaxed) && !self.stopping.load(Relaxed)
+    }
+
+    pub fn status(&self) -> WorkerStatus {
+        let describe = |r: &Running| JobStatus {
+            request_id: r.request_id.clone(),
+            target_db: r.target_db.clone(),
+            started_at: r.started_at,
+            attempt: r.attempt,
+            progress: r.progress.snapshot(),
+        };
+        WorkerStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            ready: self.is_ready(),
+            stopping: self.stopping.load(Relaxed),
+            running: lock(&self.running).iter().map(describe).collect(),
+            recent: lock(&self.recent).iter().cloned().collect(),
+        }
+    }
+}
