@@ -21,6 +21,9 @@ use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
 /// What a lease may last beyond the restore's own limit.
 const LEASE_MARGIN: Duration = Duration::from_secs(15 * 60);
 
+/// A silent stream of requests is replaced after this.
+const IDLE_RECYCLE: Duration = Duration::from_secs(5 * 60);
+
 /// Why an app could not start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -63,7 +66,8 @@ impl App {
             emulator: self.config.pubsub_emulator.clone(),
             max_lease: self.config.timeout + LEASE_MARGIN,
             concurrency: self.config.max_concurrent,
-            lease_extension: None,
+            lease_extension: self.config.lease_extension,
+            idle_recycle: IDLE_RECYCLE,
         }))
     }
 

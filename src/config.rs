@@ -80,6 +80,9 @@ pub struct RawConfig {
     /// Deliveries of one request before a passing failure is final
     #[arg(long, env = "RESTORE_MAX_ATTEMPTS", global = true, value_name = "N")]
     restore_max_attempts: Option<String>,
+    /// How long a message is leased at a time (10s to 600s): a dead worker's message comes back after this
+    #[arg(long, env = "RESTORE_LEASE_EXTENSION", global = true, value_name = "TIME")]
+    restore_lease_extension: Option<String>,
     /// Memory for data between download and server, in MiB
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     restore_queue_mib: Option<String>,
@@ -177,6 +180,7 @@ pub struct Config {
     pub max_concurrent: usize,
     pub timeout: Duration,
     pub max_attempts: u32,
+    pub lease_extension: Duration,
     pub queue_bytes: usize,
     pub retry_budget: Duration,
     pub stall_timeout: Duration,
@@ -295,6 +299,7 @@ impl Config {
             max_concurrent: m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1),
             timeout: m.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
             max_attempts: m.parse("RESTORE_MAX_ATTEMPTS", &raw.restore_max_attempts, 4, "must be a whole number"),
+            lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
             queue_bytes: m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20,
             retry_budget,
             stall_timeout: m.duration("DOWNLOAD_STALL_TIMEOUT", &raw.download_stall_timeout, 30 * SECOND),

@@ -50,8 +50,11 @@ pub trait RequestQueue: Send {
     /// The next message. Waits for ever; reconnects by itself. Not to be called again after `Permanent`.
     fn next(&mut self) -> BoxFuture<'_, Result<Delivery, QueueError>>;
 
-    /// Stops taking messages; those not handed out go back.
+    /// Stops taking messages; those not handed out go back. Leases that are held stay held.
     fn close(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Waits, once all leases are settled, until the server has been told.
+    fn flush(&mut self) -> BoxFuture<'_, ()>;
 }
 
 /// A topic for results or requests.

@@ -132,6 +132,7 @@ impl Worker {
         self.state.stopping();
         queue.close().await;
         self.drain(&tasks, &shutdown).await;
+        queue.flush().await;
         ended
     }
 

@@ -138,6 +138,9 @@ fn not_an_archive(magic: &[u8]) -> RestoreError {
     if magic.is_empty() {
         return corrupt("the backup is empty");
     }
+    if b"PGDMP".starts_with(magic) {
+        return corrupt("the archive ends early: first bytes");
+    }
     unsupported("the backup is not an archive of pg_dump's custom format (pg_dump -Fc)")
 }
 

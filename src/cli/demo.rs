@@ -190,6 +190,7 @@ async fn request_and_wait(app: &App, worker: &RunningWorker) -> Result<RestoreRe
     let result = serde_json::from_slice(&delivery.data).map_err(|e| CommandError::Other(e.to_string()))?;
     delivery.lease.ack().await?;
     results.close().await;
+    results.flush().await;
     Ok(result)
 }
 

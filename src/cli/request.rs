@@ -68,6 +68,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     };
     let (result, signalled) = until_signal(waited, &stop).await?;
     results.close().await;
+    results.flush().await;
     let Some(result) = result.transpose()? else { return Ok(signalled.unwrap_or(Exit::Interrupted)) };
     match output {
         Output::Json => print_json(&result)?,

@@ -16,17 +16,16 @@ use google_cloud_pubsub::subscriber::MessageStream;
 use google_cloud_pubsub::subscriber::handler::Handler;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
 use crate::event::Message;
 use crate::retry::Backoff;
 
-/// How long a message's lease is asked for at a time: a dead worker's message comes back after this.
-const LEASE_EXTENSION: Duration = Duration::from_secs(60);
 /// Publishing is tried again for this long.
 const PUBLISH_BUDGET: Duration = Duration::from_secs(60);
-/// A stream that gave nothing for this long is replaced: its connection may be half open.
-const IDLE_RECYCLE: Duration = Duration::from_secs(5 * 60);
+/// How long a stopping subscription waits for its last words to arrive.
+const FLUSH_BUDGET: Duration = Duration::from_secs(5);
 
 /// How to reach Pub/Sub.
 #[derive(Debug, Clone)]
@@ -38,8 +37,11 @@ pub struct PubSubConfig {
     pub max_lease: Duration,
     /// Messages in work at once.
     pub concurrency: usize,
-    /// How long a lease is extended at a time; the default is 60 s.
-    pub lease_extension: Option<Duration>,
+    /// How long a lease is asked for at a time (10 to 600 s): a dead worker's message comes back
+    /// after this.
+    pub lease_extension: Duration,
+    /// A stream that gave nothing for this long is replaced, connection and all: it may be half open.
+    pub idle_recycle: Duration,
 }
 
 /// Opens subscriptions and topics of one project.
@@ -63,22 +65,19 @@ impl PubSub {
     /// # Errors
     /// No client could be built (no credentials).
     pub async fn subscribe(&self, subscription: &str) -> Result<impl RequestQueue + use<>, QueueError> {
-        let mut builder = Subscriber::builder();
-        if let Some(endpoint) = &self.config.emulator {
-            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
-        }
-        let client = builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {e}")))?;
         let pump = Pump {
-            client,
             subscription: self.resource("subscriptions", subscription),
             config: self.config.clone(),
             stop: CancellationToken::new(),
+            streams: TaskTracker::new(),
         };
+        // Credentials that are missing are said now, not by silence later.
+        drop(pump.client().await?);
         // One message may wait here; what the worker cannot take yet stays with the server.
         let (tx, rx) = mpsc::channel(1);
-        let stop = pump.stop.clone();
+        let (stop, streams) = (pump.stop.clone(), pump.streams.clone());
         let task = tokio::spawn(pump.run(tx));
-        Ok(Subscription { incoming: rx, stop, task: Some(task) })
+        Ok(Subscription { incoming: rx, stop, task: Some(task), streams })
     }
 
     /// # Errors
@@ -115,6 +114,8 @@ struct Subscription {
     incoming: mpsc::Receiver<Result<Delivery, QueueError>>,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<()>>,
+    /// Streams that still have leases to settle.
+    streams: TaskTracker,
 }
 
 impl RequestQueue for Subscription {
@@ -132,17 +133,26 @@ impl RequestQueue for Subscription {
             self.incoming.close();
             while self.incoming.recv().await.is_some() {}
             if let Some(task) = self.task.take() {
-                let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+                let _ = tokio::time::timeout(FLUSH_BUDGET, task).await;
+            }
+            self.streams.close();
+        })
+    }
+
+    fn flush(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if tokio::time::timeout(FLUSH_BUDGET, self.streams.wait()).await.is_err() {
+                tracing::warn!("the last acknowledgements may not have arrived");
             }
         })
     }
 }
 
 struct Pump {
-    client: Subscriber,
     subscription: String,
     config: PubSubConfig,
     stop: CancellationToken,
+    streams: TaskTracker,
 }
 
 type Sender = mpsc::Sender<Result<Delivery, QueueError>>;
@@ -182,14 +192,26 @@ impl Pump {
         }
     }
 
+    async fn client(&self) -> Result<Subscriber, QueueError> {
+        let mut builder = Subscriber::builder();
+        if let Some(endpoint) = &self.config.emulator {
+            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
+        }
+        builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {e}")))
+    }
+
     async fn one_stream(&self, tx: &Sender) -> (StreamEnd, u64) {
+        // A new client is a new connection: a stream on the old one would be as dead as the last.
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(e) => return (StreamEnd::Broken(e.to_string()), 0),
+        };
         let outstanding = i64::try_from(self.config.concurrency).unwrap_or(i64::MAX);
-        let stream = self
-            .client
+        let stream = client
             .subscribe(&self.subscription)
             .set_max_outstanding_messages(outstanding)
             .set_max_lease(self.config.max_lease)
-            .set_max_lease_extension(self.config.lease_extension.unwrap_or(LEASE_EXTENSION))
+            .set_max_lease_extension(self.config.lease_extension)
             .build();
         let shutdown = stream.shutdown_token();
         let held = std::sync::Arc::new(());
@@ -203,7 +225,7 @@ impl Pump {
                     item
                 }
                 () = self.stop.cancelled() => break StreamEnd::Stopped,
-                () = tokio::time::sleep(IDLE_RECYCLE) => match std::sync::Arc::strong_count(&held) {
+                () = tokio::time::sleep(self.config.idle_recycle) => match std::sync::Arc::strong_count(&held) {
                     1 => break StreamEnd::Idle,
                     // While messages are worked on, silence says nothing about the connection.
                     _ => continue,
@@ -224,19 +246,16 @@ impl Pump {
                 break StreamEnd::Stopped;
             }
         };
-        // Handlers still held keep their leases until the process ends or they are settled.
-        tokio::spawn(async move {
-            let drain = async {
-                let (done, ()) = tokio::join!(shutdown.shutdown(), async {
-                    let (mut item, mut stream) = next.await;
-                    while item.is_some() {
-                        drop(item);
-                        (item, stream) = next_of(stream).await;
-                    }
-                });
-                done
+        // Leases still held are kept alive until they are settled; the stream gives nothing more.
+        self.streams.spawn(async move {
+            let rest = async {
+                let (mut item, mut stream) = next.await;
+                while item.is_some() {
+                    drop(item);
+                    (item, stream) = next_of(stream).await;
+                }
             };
-            let _ = tokio::time::timeout(Duration::from_secs(24 * 3600), drain).await;
+            tokio::join!(shutdown.shutdown(), rest);
         });
         (end, received)
     }

@@ -1,0 +1,91 @@
+//! Truncated and bit-flipped archives: never a database in place, always a clear error.
+
+use std::sync::Arc;
+
+use pgrestored::backup::encode_crc32c;
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{OnExisting, RestoreJob};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Cluster, job};
+
+const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 400) i;
+    CREATE VIEW vw AS SELECT count(*) FROM t; CREATE TABLE u (t_id int REFERENCES t); INSERT INTO u SELECT i FROM generate_series(1, 100) i;
+    SELECT lo_from_bytea(4000, decode(repeat('ab', 5000), 'hex')); COMMENT ON TABLE t IS 'x'";
+
+fn with_crc(mut job: RestoreJob, crc: u32) -> RestoreJob {
+    job.crc32c = Some(encode_crc32c(crc));
+    job
+}
+
+/// Positions over the whole file, the first bytes densely.
+fn positions(len: usize, count: usize) -> Vec<usize> {
+    let dense = 0..60.min(len);
+    dense.chain((0..count).map(|i| i * len / count)).collect()
+}
+
+async fn sweep(args: &[&str], flips: bool) {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    c.create("app", "CREATE TABLE precious (a int)");
+    let good = std::fs::read(c.dump_to_file("src", args)).unwrap();
+    let crc = crc32c::crc32c(&good);
+    let app = c.app(&[("restore-jobs", "2")]);
+    let file = c.scratch("damaged.dump");
+    let mut reasons = std::collections::BTreeMap::new();
+    for at in positions(good.len(), 80) {
+        let mut bad = good.clone();
+        if flips {
+            bad[at] ^= 1 << (at % 8);
+        } else {
+            bad.truncate(at);
+        }
+        std::fs::write(&file, &bad).unwrap();
+        // A flip is found by the checksum at the latest; a cut is found without one.
+        let job = job(&file, "app", OnExisting::Replace);
+        let job = if flips { with_crc(job, crc) } else { job };
+        let done = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+        let error = done.result.error.unwrap_or_else(|| panic!("damage at {at} was not noticed"));
+        assert!(!error.message.is_empty() && !error.retryable, "{at}: {error:?}");
+        *reasons.entry(error.reason.as_str()).or_insert(0) += 1;
+        if !flips {
+            assert_eq!(error.reason, R::ArchiveCorrupt, "{at}: {error:?}");
+        }
+    }
+    println!("{args:?} flips={flips}: {reasons:?}");
+    let tables = "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(c.psql("app", tables), "precious");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncated_gzip() {
+    sweep(&[], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncated_uncompressed() {
+    sweep(&["-Z0"], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_gzip() {
+    sweep(&[], true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_uncompressed() {
+    sweep(&["-Z0"], true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_after_the_end_are_not_ignored() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let file = c.dump_to_file("src", &[]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.extend_from_slice(b"more");
+    std::fs::write(&file, bytes).unwrap();
+    let done = c.try_restore(&file, "app", OnExisting::Fail).await;
+    assert_eq!(done.failure, Some(R::ArchiveCorrupt));
+}

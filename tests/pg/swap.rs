@@ -1,0 +1,304 @@
+//! Staging and swap: the target is never half anything, nothing is left behind, and what belongs to
+//! the database and not to the dump is carried over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgrestored::error::FailureReason as R;
+use pgrestored::event::Status;
+use pgrestored::job::OnExisting;
+use pgrestored::progress::Progress;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Cluster, job};
+
+const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i";
+
+fn marker(c: &Cluster, database: &str) -> String {
+    c.psql(database, "SELECT string_agg(tablename, ',' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_existing_target_is_refused_and_left_alone() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    c.create("app", "CREATE TABLE precious (a int)");
+    let archive = c.dump_to_file("src", &[]);
+    let done = c.try_restore(&archive, "app", OnExisting::Fail).await;
+    assert_eq!(done.failure, Some(R::TargetExists));
+    assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    c.create("app", "CREATE TABLE precious (a int)");
+    c.psql(
+        "postgres",
+        "ALTER DATABASE app OWNER TO role_a; ALTER DATABASE app CONNECTION LIMIT 42; COMMENT ON DATABASE app IS 'it''s \\ ours';
+         REVOKE ALL ON DATABASE app FROM PUBLIC; GRANT CONNECT ON DATABASE app TO role_b WITH GRANT OPTION;
+         ALTER DATABASE app SET search_path = \"$user\", public, \"Odd\"; ALTER DATABASE app SET my.setting = 'a''b';
+         ALTER ROLE role_b IN DATABASE app SET work_mem = '7MB'",
+    );
+    let describe = "SELECT pg_get_userbyid(datdba), datconnlimit, shobj_description(d.oid, 'pg_database'), datacl,
+        (SELECT string_agg(setrole::regrole || ':' || setconfig::text, ' ' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid)
+        FROM pg_database d WHERE datname = 'app'";
+    let before = c.psql("postgres", describe);
+    let done = c.try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace).await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(c.psql("postgres", describe), before);
+    assert_eq!(marker(&c, "app"), "t");
+    let kept = done.result.previous_database.unwrap();
+    assert_eq!(marker(&c, &kept), "precious");
+    assert_eq!(c.leftovers().len(), 0);
+}
+
+/// Clients that connect again as fast as they can cannot stop the swap, and see only the old or the new.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconnecting_clients_do_not_stop_the_swap() {
+    let c = Arc::new(Cluster::start());
+    c.create("src", SOURCE);
+    c.create("app", "CREATE TABLE precious (a int)");
+    let stop = CancellationToken::new();
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let (c, stop) = (c.clone(), stop.clone());
+        clients.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while !stop.is_cancelled() {
+                let config = format!("host={} user=postgres dbname=app", c.sandbox.host());
+                let Ok((client, connection)) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await else { continue };
+                let driver = tokio::spawn(connection);
+                let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
+                while let (false, Ok(rows)) = (stop.is_cancelled(), client.query(sql, &[]).await) {
+                    let name: String = rows.first().expect("a table").get(0);
+                    if seen.last() != Some(&name) {
+                        seen.push(name);
+                    }
+                }
+                driver.abort();
+            }
+            seen
+        }));
+    }
+    let archive = c.dump_to_file("src", &[]);
+    for _ in 0..3 {
+        let done = c.try_restore(&archive, "app", OnExisting::Replace).await;
+        assert_eq!(done.result.error, None);
+    }
+    stop.cancel();
+    for client in clients {
+        let seen = client.await.unwrap();
+        let old_then_new = [vec!["precious", "t"], vec!["precious"], vec!["t"], vec![]];
+        assert!(old_then_new.iter().any(|o| *o == seen), "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_swap_would_destroy_is_not_swapped() {
+    let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4 -c max_prepared_transactions=4");
+    c.create("src", SOURCE);
+    let archive = c.dump_to_file("src", &[]);
+    c.create("slot", "SELECT pg_create_logical_replication_slot('s', 'test_decoding')");
+    c.create("prepared", "CREATE TABLE p (); BEGIN; INSERT INTO p DEFAULT VALUES; PREPARE TRANSACTION 'x'");
+    c.create("subscribed", "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)");
+    c.create("template", "ALTER DATABASE template IS_TEMPLATE true");
+    for target in ["slot", "prepared", "subscribed", "template", "postgres", "template1"] {
+        let done = c.try_restore(&archive, target, OnExisting::Replace).await;
+        assert_eq!(done.failure, Some(R::TargetNotAllowed), "{target}: {:?}", done.result.error);
+    }
+    assert_eq!(c.psql("slot", "SELECT slot_name FROM pg_replication_slots"), "s");
+    assert_eq!(c.leftovers().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_leaves_nothing_and_names_its_reason() {
+    let c = Cluster::start();
+    c.create("app", "CREATE TABLE precious (a int)");
+    c.create("broken", "CREATE EXTENSION hstore; CREATE ROLE gone; CREATE TABLE x (a hstore); ALTER TABLE x OWNER TO gone");
+    let archive = c.dump_to_file("broken", &[]);
+    c.psql("broken", "DROP OWNED BY gone; DROP ROLE gone");
+    // The same archive with an extension that no server has.
+    let bytes = std::fs::read(&archive).unwrap();
+    let (from, mut renamed) = (b"EXISTS hstore", bytes.clone());
+    let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
+    renamed[at + from.len() - 1] = b'x';
+    let without_extension = c.scratch("renamed.dump");
+    std::fs::write(&without_extension, renamed).unwrap();
+    for (archive, reason, word) in
+        [(archive, R::RoleMissing, "gone"), (without_extension, R::ExtensionMissing, "hstorx")]
+    {
+        let done = c.try_restore(&archive, "app", OnExisting::Replace).await;
+        let error = done.result.error.unwrap();
+        assert_eq!(error.reason, reason, "{error:?}");
+        assert!(error.message.contains(word), "{error:?}");
+        assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
+    }
+}
+
+/// The rows of a dump that break a constraint are refused without being quoted.
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_rows_are_not_quoted() {
+    let c = Cluster::start();
+    c.create("dup", "CREATE TABLE t (a text); INSERT INTO t VALUES ('secret-value'), ('secret-value')");
+    // The same archive with a key that the rows cannot have.
+    c.psql("dup", "CREATE TABLE u (a text PRIMARY KEY)");
+    let archive = c.dump_to_file("dup", &["-Z0"]);
+    let bytes = std::fs::read(&archive).unwrap();
+    let from = b"COPY public.t (a) FROM stdin;";
+    let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
+    let mut changed = bytes.clone();
+    changed[at + 12] = b'u';
+    std::fs::write(&archive, changed).unwrap();
+    let done = c.try_restore(&archive, "app", OnExisting::Fail).await;
+    let text = serde_json::to_string(&done.result).unwrap();
+    assert_eq!(done.failure, Some(R::DataRejected), "{text}");
+    assert!(!text.contains("secret-value"), "{text}");
+    assert!(text.contains("23505"), "{text}");
+    assert_eq!(c.leftovers().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_done_once() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let (app, job) = (c.app(&[]), job(&c.dump_to_file("src", &[]), "app", OnExisting::Replace));
+    let first = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    assert_eq!((first.result.status, first.repeated), (Status::Success, false));
+    let oid = c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'");
+    let again = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    assert!(again.repeated);
+    assert_eq!(again.result, first.result);
+    assert_eq!(c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'"), oid);
+    let mut other = job.clone();
+    other.digest = "another request".into();
+    let reused = app.manager.run(&other, Arc::default(), CancellationToken::new()).await;
+    assert_eq!(reused.failure, Some(R::InvalidRequest));
+}
+
+/// Two restores into one target: the second finds it busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_target_has_one_restore() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let archive = c.dump_to_file("src", &[]);
+    let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
+    let (holder, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    let driver = tokio::spawn(connection);
+    holder.execute("SELECT pg_advisory_lock(hashtextextended('pgrestored:app', 7))", &[]).await.unwrap();
+    let done = c.try_restore(&archive, "app", OnExisting::Fail).await;
+    assert_eq!(done.failure, Some(R::TargetBusy));
+    drop(holder);
+    driver.await.unwrap().unwrap();
+    c.restore(&archive, "app").await;
+}
+
+/// Stopped at each stage, and with its lock's session ended, a restore leaves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_restore_leaves_nothing() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 150000) i; CREATE INDEX ON t (v); CREATE INDEX ON t (md5(v))");
+    c.create("app", "CREATE TABLE precious (a int)");
+    let archive = c.dump_to_file("src", &["-Z1"]);
+    for stage in ["prepare", "schema", "data", "indexes"] {
+        let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+        let job = job(&archive, "app", OnExisting::Replace);
+        let (app, watched, stopper) = (c.app(&[]), progress.clone(), stop.clone());
+        let watcher = tokio::spawn(async move {
+            while watched.stage() != stage {
+                tokio::task::yield_now().await;
+            }
+            stopper.cancel();
+        });
+        let done = app.manager.run(&job, progress, stop).await;
+        watcher.abort();
+        assert_eq!(done.failure, Some(R::Cancelled), "{stage}");
+        assert_eq!(c.leftovers(), Vec::<String>::new(), "{stage}");
+    }
+    let (progress, job) = (Arc::new(Progress::default()), job(&archive, "app", OnExisting::Replace));
+    let app = c.app(&[]);
+    let running = {
+        let (progress, manager, job) = (progress.clone(), app.manager.clone(), job.clone());
+        tokio::spawn(async move { manager.run(&job, progress, CancellationToken::new()).await })
+    };
+    while progress.stage() != "data" {
+        tokio::task::yield_now().await;
+    }
+    c.psql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgrestored lock'");
+    let done = tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
+    assert_eq!(done.failure, Some(R::TargetUnavailable), "{:?}", done.result.error);
+    assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
+}
+
+/// A COMMIT whose answer is lost is settled by the staging database's OID.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_the_commit_is_settled() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let archive = c.dump_to_file("src", &[]);
+    let socket = format!("{}/.s.PGSQL.5432", c.sandbox.host());
+    // A proxy that cuts the connection when the server answers a COMMIT of the swap's session.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = cut.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let (seen, socket) = (seen.clone(), socket.clone());
+            tokio::spawn(async move {
+                let mut server = tokio::net::UnixStream::connect(socket).await.unwrap();
+                let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+                let (mut renamed, mut committing) = (false, false);
+                loop {
+                    tokio::select! {
+                        n = client.read(&mut up) => {
+                            let Ok(n @ 1..) = n else { return };
+                            let sent = &up[..n];
+                            renamed |= sent.windows(9).any(|w| w == b"RENAME TO");
+                            committing |= renamed && sent.windows(6).any(|w| w == b"COMMIT");
+                            if server.write_all(sent).await.is_err() { return }
+                        }
+                        n = server.read(&mut down) => {
+                            let Ok(n @ 1..) = n else { return };
+                            if committing && !seen.swap(true, std::sync::atomic::Ordering::SeqCst) { return }
+                            if client.write_all(&down[..n]).await.is_err() { return }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let app = c.app(&[("db-host", "127.0.0.1"), ("db-port", &port), ("db-sslmode", "disable")]);
+    let job = job(&archive, "app", OnExisting::Fail);
+    let done = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    assert!(cut.load(std::sync::atomic::Ordering::SeqCst), "the answer was not lost");
+    assert_eq!(done.result.error, None);
+    let again = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    assert!(again.repeated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_rights_is_told_at_once() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    c.psql("postgres", "CREATE ROLE plain LOGIN; CREATE ROLE maker LOGIN CREATEDB; REVOKE CREATE ON DATABASE postgres FROM PUBLIC");
+    let archive = c.dump_to_file("src", &["--no-owner"]);
+    for (user, expected) in [("plain", Some(R::InsufficientPrivilege)), ("maker", Some(R::InsufficientPrivilege))] {
+        let app = c.app(&[("db-user", user)]);
+        let done = app.manager.run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new()).await;
+        // `maker` may create databases but not become the dump's owner, postgres.
+        assert_eq!(done.failure, expected, "{user}: {:?}", done.result.error);
+        assert_eq!(c.leftovers().len(), 0);
+    }
+    // Without a journal a role that owns what it makes restores all the same, and the result says so.
+    c.psql("postgres", "CREATE DATABASE mine OWNER maker TEMPLATE template0");
+    c.psql("mine", "SET ROLE maker; CREATE TABLE m (a int); INSERT INTO m VALUES (1)");
+    let archive = c.dump_to_file("mine", &[]);
+    let app = c.app(&[("db-user", "maker")]);
+    let done = app.manager.run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new()).await;
+    assert_eq!(done.result.error, None);
+    assert!(done.result.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", done.result.notes);
+}

@@ -126,6 +126,7 @@ impl Cluster {
             ("retry-budget", "5s"),
             ("admin-addr", "127.0.0.1:0"),
         ];
+        flags.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
         flags.extend(more);
         App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
     }

@@ -1,0 +1,11 @@
+//! The whole worker against real protocol peers: the stand-in everywhere, Google's Pub/Sub emulator
+//! wherever it is installed.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod peers;
+mod process;
+mod queue;
+mod storage;
+mod worker;

@@ -1,0 +1,213 @@
+//! The peers: the stand-in, Google's Pub/Sub emulator, and a worker between them and a cluster.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use pgrestored::app::{App, RunningWorker};
+use pgrestored::emulator::Emulator;
+use pgrestored::event::RestoreResult;
+use pgrestored::queue::{Delivery, PubSub, PubSubConfig, RequestQueue, ResultSink};
+use pgrestored::worker::Shutdown;
+
+use crate::support::Cluster;
+
+pub const BUCKET: &str = "test-backups";
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Google's emulator; ends when dropped.
+pub struct GoogleEmulator {
+    child: Child,
+    host: String,
+}
+
+impl Drop for GoogleEmulator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn launcher() -> Option<PathBuf> {
+    let sdks = ["/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "/opt/google-cloud-sdk", "/snap/google-cloud-cli/current"];
+    let found = sdks.iter().map(|s| PathBuf::from(s).join("platform/pubsub-emulator/bin/cloud-pubsub-emulator"));
+    let found = found.into_iter().find(|p| p.is_file());
+    assert!(found.is_some() || std::env::var("CI").is_err(), "Google's Pub/Sub emulator is missing");
+    if found.is_none() {
+        eprintln!("SKIPPED: Google's Pub/Sub emulator is not installed (gcloud components install pubsub-emulator)");
+    }
+    found
+}
+
+impl GoogleEmulator {
+    async fn start() -> Option<Self> {
+        let launcher = launcher()?;
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new(launcher)
+            .args(["--host=127.0.0.1", &format!("--port={port}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let emulator = GoogleEmulator { child, host: format!("127.0.0.1:{port}") };
+        let url = format!("http://{}/", emulator.host);
+        let up = async {
+            while reqwest::get(&url).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), up).await.expect("Google's emulator does not start");
+        Some(emulator)
+    }
+}
+
+/// Which Pub/Sub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    StandIn,
+    Google,
+}
+
+pub struct Peers {
+    pub emulator: Emulator,
+    google: Option<GoogleEmulator>,
+}
+
+impl Peers {
+    /// `None`, loudly, where Google's emulator is wanted and missing.
+    pub async fn start(kind: Kind) -> Option<Self> {
+        let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let google = match kind {
+            Kind::StandIn => None,
+            Kind::Google => Some(GoogleEmulator::start().await?),
+        };
+        let peers = Peers { emulator, google };
+        for name in ["restore-requests", "restore-completions"] {
+            peers.put(&format!("topics/{name}"), serde_json::json!({})).await;
+            let body = serde_json::json!({ "topic": format!("projects/test/topics/{name}"), "ackDeadlineSeconds": 10 });
+            peers.put(&format!("subscriptions/{name}"), body).await;
+        }
+        Some(peers)
+    }
+
+    pub fn pubsub_host(&self) -> String {
+        self.google.as_ref().map_or_else(|| self.emulator.host(), |g| g.host.clone())
+    }
+
+    async fn put(&self, resource: &str, body: serde_json::Value) {
+        let url = format!("http://{}/v1/projects/test/{resource}", self.pubsub_host());
+        let request = reqwest::Client::new().put(url).header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{resource}: {}", answer.text().await.unwrap());
+    }
+
+    pub fn flags(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("backup-bucket", BUCKET.to_owned()),
+            ("google-cloud-project", "test".to_owned()),
+            ("pubsub-emulator-host", self.pubsub_host()),
+            ("storage-emulator-host", self.emulator.host()),
+            ("restore-lease-extension", "10s".to_owned()),
+        ]
+    }
+
+    pub fn app(&self, c: &Cluster, more: &[(&str, &str)]) -> App {
+        let flags = self.flags();
+        let mut all: Vec<(&str, &str)> = flags.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        all.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
+        all.extend(more);
+        c.app(&all)
+    }
+
+    pub async fn worker(&self, c: &Cluster, more: &[(&str, &str)]) -> Running {
+        let (app, shutdown) = (self.app(c, more), Shutdown::default());
+        let worker = app.start_worker(shutdown.clone()).await.unwrap();
+        Running { app, shutdown, worker }
+    }
+
+    pub fn pubsub(&self) -> PubSub {
+        PubSub::new(PubSubConfig {
+            project: "test".into(),
+            emulator: Some(format!("http://{}", self.pubsub_host())),
+            max_lease: Duration::from_secs(600),
+            concurrency: 10,
+            lease_extension: Duration::from_secs(10),
+            idle_recycle: Duration::from_secs(300),
+        })
+    }
+
+    pub async fn publish(&self, body: &str) {
+        self.publish_with(body, &[]).await;
+    }
+
+    pub async fn publish_with(&self, body: &str, attributes: &[(&str, &str)]) {
+        let attributes = attributes.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let message = pgrestored::event::Message { data: body.as_bytes().to_vec(), attributes };
+        self.pubsub().topic("restore-requests").await.unwrap().publish(message).await.unwrap();
+    }
+
+    /// The next `count` result events, acknowledged.
+    pub async fn results(&self, count: usize) -> Vec<(RestoreResult, Event)> {
+        let mut queue = self.pubsub().subscribe("restore-completions").await.unwrap();
+        let mut out = Vec::new();
+        let all = async {
+            while out.len() < count {
+                let Delivery { data, attributes, lease, message_id, .. } = queue.next().await.unwrap();
+                out.push((serde_json::from_slice(&data).unwrap(), Event { attributes, message_id, data }));
+                lease.ack().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("the results do not come");
+        queue.close().await;
+        queue.flush().await;
+        out
+    }
+
+    pub async fn result(&self) -> RestoreResult {
+        self.results(1).await.remove(0).0
+    }
+}
+
+/// What a result event was besides its body.
+pub struct Event {
+    pub attributes: std::collections::HashMap<String, String>,
+    pub message_id: String,
+    pub data: Vec<u8>,
+}
+
+pub struct Running {
+    pub app: App,
+    pub shutdown: Shutdown,
+    pub worker: RunningWorker,
+}
+
+impl Running {
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        get(&format!("http://{}{path}", self.worker.admin)).await
+    }
+
+    /// Waits until the metrics have this line.
+    pub async fn until_metric(&self, line: &str) {
+        let mut last = String::new();
+        let there = async {
+            while !last.lines().any(|l| l == line) {
+                last = self.get("/metrics").await.1;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, there).await.is_err() {
+            panic!("no line {line} in\n{last}");
+        }
+    }
+
+    /// Stops softly and waits.
+    pub async fn stop(self) {
+        self.shutdown.soft.cancel();
+        tokio::time::timeout(PATIENCE, self.worker.ended()).await.expect("the worker does not stop").unwrap();
+    }
+}
+
+pub async fn get(url: &str) -> (u16, String) {
+    let answer = reqwest::get(url).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}

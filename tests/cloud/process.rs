@@ -1,0 +1,158 @@
+//! The real program: signals, and the next worker.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use pgrestored::event::Status;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::peers::{BUCKET, Kind, Peers, get};
+use crate::support::{Cluster, assert_same};
+
+struct Process {
+    child: Child,
+    admin: String,
+}
+
+async fn worker(peers: &Peers, c: &Cluster, more: &[(&str, &str)]) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    command.arg("worker").env_clear().kill_on_drop(true).stdin(Stdio::null()).stderr(Stdio::piped());
+    for (flag, value) in peers.flags() {
+        command.arg(format!("--{flag}={value}"));
+    }
+    for (flag, value) in [("db-host", c.sandbox.host()), ("admin-addr", "127.0.0.1:0")].iter().chain(more) {
+        command.arg(format!("--{flag}={value}"));
+    }
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let admin = loop {
+        let line = log.next_line().await.unwrap().expect("the worker says where it listens");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if let Some(admin) = line["admin"].as_str() {
+            break admin.to_owned();
+        }
+    };
+    // Nobody must stop reading: a full pipe would stop the worker.
+    tokio::spawn(async move { while let Ok(Some(line)) = log.next_line().await { eprintln!("{line}") } });
+    Process { child, admin }
+}
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    async fn until_stage(&self, stage: &str) {
+        let reached = async {
+            loop {
+                let status: serde_json::Value =
+                    serde_json::from_str(&get(&format!("http://{}/status.json", self.admin)).await.1).unwrap();
+                if status["running"][0]["progress"]["stage"] == stage {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("never at {stage}"));
+    }
+
+    async fn exit_code(mut self) -> Option<i32> {
+        tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await.expect("no exit").unwrap().code()
+    }
+}
+
+async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str) {
+    let Some(peers) = Peers::start(kind).await else { return };
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i");
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    let first = worker(&peers, &c, &[("drain-timeout", "1s")]).await;
+    peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
+    first.until_stage("data").await;
+    assert_eq!(c.leftovers().len(), 1);
+    first.signal(signal);
+    let code = first.exit_code().await;
+    if signal == "TERM" {
+        assert_eq!(code, Some(0));
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+    assert!(!c.databases().contains(&"app".to_owned()));
+    peers.emulator.storage.limit_rate(0);
+    let second = worker(&peers, &c, &[]).await;
+    let result = peers.result().await;
+    assert_eq!((result.status, result.request_id.as_str()), (Status::Success, "r1"));
+    assert_same(&c.content("app", &[]), &c.content("src", &[]), "restored and source");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+    second.signal("TERM");
+    assert_eq!(second.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_on_the_stand_in() {
+    a_stopped_workers_request_is_done_by_the_next(Kind::StandIn, "TERM").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_on_googles_emulator() {
+    a_stopped_workers_request_is_done_by_the_next(Kind::Google, "TERM").await;
+}
+
+/// Killed without a word: the lease runs out, the next worker takes over, staging included.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigkill_on_the_stand_in() {
+    a_stopped_workers_request_is_done_by_the_next(Kind::StandIn, "KILL").await;
+}
+
+/// A soft stop lets a restore finish.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soft_stop_finishes_what_runs() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i");
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    peers.emulator.storage.limit_rate(dump.len() as u64 / 3);
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    let process = worker(&peers, &c, &[("drain-timeout", "60s")]).await;
+    peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
+    process.until_stage("data").await;
+    process.signal("TERM");
+    assert_eq!(process.exit_code().await, Some(0));
+    assert_eq!(peers.result().await.status, Status::Success);
+    assert!(c.databases().contains(&"app".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restore_by_hand_is_interrupted_cleanly() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i");
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        command.args(["restore", "latest", "--target", "app", "--output", "json"]).env_clear().kill_on_drop(true);
+        command.arg(format!("--db-host={}", c.sandbox.host())).stdin(Stdio::null()).stdout(Stdio::piped());
+        for (flag, value) in peers.flags() {
+            command.arg(format!("--{flag}={value}"));
+        }
+        let child = command.spawn().unwrap();
+        let begun = async {
+            while c.leftovers().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), begun).await.unwrap();
+        let pid = child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        let body: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(body["error"]["reason"], "cancelled");
+        assert_eq!(c.leftovers(), Vec::<String>::new());
+    }
+}

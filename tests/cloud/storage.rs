@@ -1,0 +1,144 @@
+//! Backups in Cloud Storage: listing, selection, and what can go wrong with a download.
+
+use std::sync::Arc;
+
+use pgrestored::app::App;
+use pgrestored::emulator::StorageFault as F;
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
+use pgrestored::manager::Finished;
+use tokio_util::sync::CancellationToken;
+
+use crate::peers::{BUCKET, Kind, Peers};
+use crate::support::{Cluster, assert_same, job};
+
+/// About 1.5 MB that do not compress away.
+const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) || md5((-i)::text) FROM generate_series(1, 30000) i";
+
+struct Setup {
+    peers: Peers,
+    c: Cluster,
+    dump: Vec<u8>,
+}
+
+async fn setup() -> Setup {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    peers.emulator.storage.put(BUCKET, "src.dump", dump.clone());
+    Setup { peers, c, dump }
+}
+
+async fn restore(app: &App, backup: &str, target: &str) -> Finished {
+    let job = RestoreJob { backup: BackupRef::parse(backup, "").unwrap(), ..job("/x".as_ref(), target, OnExisting::Fail) };
+    app.manager.run(&job, Arc::default(), CancellationToken::new()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_download_goes_on_at_the_last_good_byte() {
+    let Setup { peers, c, dump } = setup().await;
+    let (app, size) = (peers.app(&c, &[("download-stall-timeout", "1s")]), dump.len() as u64);
+    let faults = [F::CutAfter(0), F::CutAfter(1), F::CutAfter(size / 3), F::Unavailable, F::StallAfter(size / 4), F::CutAfter(100), F::CutAfter(size / 4)];
+    peers.emulator.storage.fail_next_reads(faults);
+    let done = restore(&app, "src.dump", "app").await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(done.result.backup.size, Some(size.to_string()));
+    assert_same(&c.content("app", &[]), &c.content("src", &[]), "restored and source");
+    // Each fault ended one read; the client itself answers for the refused one.
+    assert_eq!(peers.emulator.storage.reads(), faults.len() as u64 + 1);
+    let metrics = app.metrics.exposition();
+    let retries = metrics.lines().find(|l| l.starts_with("restore_download_retries_total ")).unwrap();
+    // The client itself tries again where a read ends before its first byte.
+    let retries: u64 = retries.rsplit(" ").next().unwrap().parse().unwrap();
+    assert!((3..=6).contains(&retries), "{retries}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_never_goes_on_fails() {
+    let Setup { peers, c, .. } = setup().await;
+    let app = peers.app(&c, &[("retry-budget", "2s")]);
+    peers.emulator.storage.fail_next_reads(vec![F::CutAfter(0); 500]);
+    let done = restore(&app, "src.dump", "app").await;
+    assert_eq!(done.failure, Some(R::DownloadFailed), "{:?}", done.result.error);
+    assert!(c.leftovers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_never_gets_into_place() {
+    let Setup { peers, c, .. } = setup().await;
+    // Uncompressed, so that nothing but the checksum can notice.
+    let plain = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
+    peers.emulator.storage.put(BUCKET, "plain.dump", plain.clone());
+    let digit = plain.len() / 2 + plain[plain.len() / 2..].iter().position(u8::is_ascii_digit).unwrap();
+    peers.emulator.storage.fail_next_reads([F::Flip(digit as u64)]);
+    let app = peers.app(&c, &[]);
+    let done = restore(&app, "plain.dump", "app").await;
+    assert_eq!(done.failure, Some(R::ChecksumMismatch), "{:?}", done.result.error);
+    assert!(!c.databases().contains(&"app".to_owned()));
+    assert!(c.leftovers().is_empty());
+    assert_eq!(restore(&app, "plain.dump", "app").await.result.error, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overwritten_object_is_never_mixed() {
+    let Setup { peers, c, dump } = setup().await;
+    let app = peers.app(&c, &[]);
+    peers.emulator.storage.limit_rate(dump.len() as u64 / 3);
+    peers.emulator.storage.fail_next_reads([F::CutAfter(dump.len() as u64 / 2)]);
+    let running = tokio::spawn({
+        let manager = app.manager.clone();
+        let job = RestoreJob { backup: BackupRef::parse("src.dump", "").unwrap(), ..job("/x".as_ref(), "app", OnExisting::Fail) };
+        async move { manager.run(&job, Arc::default(), CancellationToken::new()).await }
+    });
+    while peers.emulator.storage.reads() == 0 {
+        tokio::task::yield_now().await;
+    }
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    let done = running.await.unwrap();
+    assert_eq!(done.failure, Some(R::BackupChanged), "{:?}", done.result.error);
+    assert!(c.leftovers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_are_listed_and_selected() {
+    let Setup { peers, c, dump } = setup().await;
+    let storage = &peers.emulator.storage;
+    let app = peers.app(&c, &[("backup-bucket", "gs://test-backups/team")]);
+    assert_eq!(app.manager.list_available_backups().await.unwrap(), vec![]);
+    for name in ["team/a.dump", "team/b/c.dump", "team/b/d.dump"] {
+        storage.put(BUCKET, name, dump.clone());
+    }
+    let middle = jiff::Timestamp::now();
+    let generation = storage.put(BUCKET, "team/b/e.dump", dump.clone());
+    let listed = app.manager.list_available_backups().await.unwrap();
+    let names: Vec<_> = listed.iter().map(|b| b.name.as_str()).collect();
+    assert_eq!(names, ["a.dump", "b/c.dump", "b/d.dump", "b/e.dump"]);
+    let last = &listed[3];
+    assert_eq!((last.size, last.generation.clone()), (dump.len() as u64, generation.to_string()));
+    let crc = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
+    assert_eq!(last.checksum.as_deref(), Some(crc.as_str()));
+    assert_eq!(app.manager.list_backups("b/").await.unwrap().len(), 3);
+    let newest = async |text: &str, prefix: &str| {
+        let wanted = BackupRef::parse(text, prefix).unwrap();
+        app.manager.pin(&wanted, None, None).await.map(|p| p.unwrap().object.name)
+    };
+    assert_eq!(newest("latest", "").await.unwrap(), "b/e.dump");
+    assert_eq!(newest(&format!("latest@{middle}"), "").await.unwrap(), "b/d.dump");
+    assert_eq!(newest("latest", "a").await.unwrap(), "a.dump");
+    assert_eq!(newest("latest", "none/").await.unwrap_err().reason(), R::BackupNotFound);
+    assert_eq!(newest("latest@2020-01-01", "").await.unwrap_err().reason(), R::BackupNotFound);
+    assert!(app.manager.restore_backup("b/c.dump", "app").await.unwrap());
+    let e = app.manager.restore_backup("b/c.dump", "app").await.unwrap_err();
+    assert_eq!(e.reason(), R::TargetExists);
+}
+
+/// More than a page of objects.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_listing_is_complete() {
+    let Setup { peers, c, .. } = setup().await;
+    for i in 0..2500 {
+        peers.emulator.storage.put(BUCKET, &format!("many/{i:05}"), "x");
+    }
+    assert_eq!(peers.app(&c, &[]).manager.list_backups("many/").await.unwrap().len(), 2500);
+}

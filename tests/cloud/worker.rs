@@ -1,0 +1,231 @@
+//! From request to result: on the stand-in and on Google's emulator.
+
+use std::time::Duration;
+
+use pgrestored::error::FailureReason as R;
+use pgrestored::event::Status;
+
+use crate::peers::{BUCKET, Kind, Peers};
+use crate::support::{Cluster, assert_same};
+
+const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
+
+fn request(id: &str, target: &str) -> String {
+    format!(r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#)
+}
+
+/// A cluster with a database `src` whose dump is in the bucket.
+fn with_backup(peers: &Peers, sql: &str) -> Cluster {
+    let c = Cluster::start();
+    c.create("src", sql);
+    peers.emulator.storage.put(BUCKET, "src.dump", std::fs::read(c.dump_through_pipe("src", &[])).unwrap());
+    c
+}
+
+async fn request_in_database_out(kind: Kind) {
+    let Some(peers) = Peers::start(kind).await else { return };
+    let c = with_backup(&peers, SOURCE);
+    let running = peers.worker(&c, &[]).await;
+    assert_eq!(running.get("/livez").await.0, 200);
+    assert_eq!(running.get("/readyz").await.0, 200);
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    peers.publish_with(&request("r1", "app"), &[("googclient_traceparent", trace)]).await;
+    let (result, event) = peers.results(1).await.remove(0);
+    assert_eq!((result.status, result.error), (Status::Success, None));
+    assert_eq!((result.tables, result.rows), (1, 5000));
+    for (key, value) in [("kind", "restore"), ("status", "success"), ("request_id", "r1"), ("ce-specversion", "1.0")] {
+        assert_eq!(event.attributes[key], value);
+    }
+    assert!(event.attributes["ce-type"].ends_with("restore.completed.v1"));
+    assert_same(&c.content("app", &[]), &c.content("src", &[]), "restored and source");
+    for line in ["restore_success_total 1", "restore_in_progress 0", "restore_rows_total 5000", "restore_duration_seconds_count 1"] {
+        running.until_metric(line).await;
+    }
+    let status: serde_json::Value = serde_json::from_str(&running.get("/status.json").await.1).unwrap();
+    assert_eq!(status["recent"][0]["request_id"], "r1");
+    running.stop().await;
+    // Acknowledged: another worker gets nothing, so only the next request's result comes.
+    let next = peers.worker(&c, &[]).await;
+    peers.publish(&request("r2", "app2")).await;
+    assert_eq!(peers.result().await.request_id, "r2");
+    next.stop().await;
+    if kind == Kind::StandIn {
+        assert_eq!(peers.emulator.pubsub.delivered("projects/test/subscriptions/restore-requests"), (2, 2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_served_on_the_stand_in() {
+    request_in_database_out(Kind::StandIn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_served_on_googles_emulator() {
+    request_in_database_out(Kind::Google).await;
+}
+
+async fn duplicates_restore_once(kind: Kind) {
+    let Some(peers) = Peers::start(kind).await else { return };
+    let c = with_backup(&peers, SOURCE);
+    let running = peers.worker(&c, &[("restore-max-concurrent", "3")]).await;
+    for _ in 0..3 {
+        peers.publish(&request("same", "app")).await;
+    }
+    let events = peers.results(3).await;
+    assert!(events.iter().all(|(r, e)| r.status == Status::Success && e.data == events[0].1.data));
+    assert!(events.iter().all(|(_, e)| e.attributes["ce-id"] == events[0].1.attributes["ce-id"]));
+    running.until_metric("restore_rows_total 5000").await;
+    running.until_metric("restore_success_total 1").await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duplicates_restore_once_on_the_stand_in() {
+    duplicates_restore_once(Kind::StandIn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duplicates_restore_once_on_googles_emulator() {
+    duplicates_restore_once(Kind::Google).await;
+}
+
+async fn bad_messages_are_answered(kind: Kind) {
+    let Some(peers) = Peers::start(kind).await else { return };
+    let c = with_backup(&peers, SOURCE);
+    let running = peers.worker(&c, &[("trusted-sources", "gs://other-bucket/ok")]).await;
+    let cases = [
+        ("not json".to_owned(), R::InvalidRequest),
+        (r#"{"request_id":"b1","backup":{"name":"src.dump"},"target_db":"app","surprise":1}"#.to_owned(), R::InvalidRequest),
+        (r#"{"request_id":"b2","backup":{"name":"none.dump"},"target_db":"app"}"#.to_owned(), R::BackupNotFound),
+        (r#"{"request_id":"b3","backup":{"uri":"gs://elsewhere/src.dump"},"target_db":"app"}"#.to_owned(), R::SourceNotAllowed),
+        (r#"{"request_id":"b4","backup":{"uri":"gs://other-bucket/ok/x"},"target_db":"app"}"#.to_owned(), R::BackupNotFound),
+        (request("b5", "postgres"), R::TargetNotAllowed),
+        (request("b6", "src"), R::TargetExists),
+        (r#"{"request_id":"b7","backup":{"name":"src.dump","generation":"1"},"target_db":"app"}"#.to_owned(), R::BackupNotFound),
+        (r#"{"request_id":"b8","backup":{"name":"src.dump","crc32c":"AAAAAA=="},"target_db":"app"}"#.to_owned(), R::ChecksumMismatch),
+    ];
+    for (body, _) in &cases {
+        peers.publish(body).await;
+    }
+    let events = peers.results(cases.len()).await;
+    for (body, reason) in &cases {
+        let id = serde_json::from_str::<serde_json::Value>(body).ok().and_then(|v| Some(v["request_id"].as_str()?.to_owned()));
+        let (result, event) = events
+            .iter()
+            .find(|(r, _)| id.as_ref().map_or(r.request_id.starts_with("message:"), |id| r.request_id == *id))
+            .unwrap_or_else(|| panic!("no answer to {body}"));
+        let error = result.error.as_ref().unwrap();
+        assert_eq!((error.reason, error.retryable), (*reason, false), "{body}: {error:?}");
+        assert_eq!(event.attributes["failure_reason"], reason.as_str());
+    }
+    running.until_metric("restore_failure_total{failure_reason=\"invalid_request\"} 2").await;
+    running.until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 3").await;
+    assert!(c.leftovers().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_messages_are_answered_on_the_stand_in() {
+    bad_messages_are_answered(Kind::StandIn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_messages_are_answered_on_googles_emulator() {
+    bad_messages_are_answered(Kind::Google).await;
+}
+
+/// The lease is 10 s at a time; the download alone takes more than three of them.
+async fn a_long_restore_is_delivered_once(kind: Kind) {
+    let Some(peers) = Peers::start(kind).await else { return };
+    let c = with_backup(&peers, "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) || md5((i + 1)::text) FROM generate_series(1, 90000) i");
+    let size = peers.app(&c, &[]).manager.list_available_backups().await.unwrap()[0].size;
+    peers.emulator.storage.limit_rate(size / 34);
+    let running = peers.worker(&c, &[]).await;
+    peers.publish(&request("long", "app")).await;
+    let result = peers.result().await;
+    assert_eq!((result.status, result.attempt), (Status::Success, 1));
+    assert!(result.duration_seconds > 30.0, "{}", result.duration_seconds);
+    assert!(running.get("/metrics").await.1.contains("restore_redeliveries_total 0\n"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_restore_is_delivered_once_on_the_stand_in() {
+    a_long_restore_is_delivered_once(Kind::StandIn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_restore_is_delivered_once_on_googles_emulator() {
+    a_long_restore_is_delivered_once(Kind::Google).await;
+}
+
+/// Two workers, two requests, one target: one waits for the other, both end well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_target_is_waited_for() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers, SOURCE);
+    let running = [peers.worker(&c, &[]).await, peers.worker(&c, &[]).await];
+    for id in ["one", "two"] {
+        let body = format!(r#"{{"request_id":"{id}","backup":{{"name":"latest"}},"target_db":"app","on_existing":"replace"}}"#);
+        peers.publish(&body).await;
+    }
+    let results = peers.results(2).await;
+    assert!(results.iter().all(|(r, _)| r.status == Status::Success), "{:?}", results[0].0.error);
+    assert_eq!(results.iter().filter(|(r, _)| r.previous_database.is_some()).count(), 1);
+    for r in running {
+        r.stop().await;
+    }
+    assert!(c.leftovers().is_empty());
+}
+
+/// A result that cannot be published keeps the message; the rerun publishes the recorded outcome.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpublished_result_is_published_by_a_rerun() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers, SOURCE);
+    let running = peers.worker(&c, &[("restore-completion-topic", "missing-topic")]).await;
+    peers.publish(&request("r1", "app")).await;
+    running.until_metric("restore_result_publish_failure_total 1").await;
+    let oid = c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'");
+    assert!(!running.get("/metrics").await.1.contains("restore_success_total 1\n"));
+    running.stop().await;
+    let next = peers.worker(&c, &[]).await;
+    assert_eq!(peers.result().await.status, Status::Success);
+    assert_eq!(c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'"), oid);
+    next.stop().await;
+}
+
+/// A server that is away is not the request's fault: given back, then done when the server is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absent_server_is_tried_again() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers, SOURCE);
+    let app = [("retry-budget", "1s"), ("restore-max-attempts", "2")];
+    let nowhere = peers.worker(&c, &[("db-host", "/nowhere"), app[0], app[1]]).await;
+    peers.publish(&request("r1", "app")).await;
+    let result = peers.result().await;
+    let error = result.error.unwrap();
+    assert_eq!((error.reason, error.retryable, result.attempt), (R::TargetUnavailable, true, 2));
+    assert!(nowhere.get("/metrics").await.1.contains("restore_redeliveries_total 1\n"));
+    nowhere.stop().await;
+}
+
+/// A role that may not log in is the worker's own trouble: no event, the message stays, not ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_environment_makes_the_worker_not_ready() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers, SOURCE);
+    let broken = peers.worker(&c, &[("db-user", "nobody_at_all")]).await;
+    peers.publish(&request("r1", "app")).await;
+    let not_ready = async {
+        while broken.get("/readyz").await.0 != 503 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), not_ready).await.unwrap();
+    assert!(peers.emulator.pubsub.published("projects/test/topics/restore-completions").is_empty());
+    broken.stop().await;
+    let sound = peers.worker(&c, &[]).await;
+    assert_eq!(peers.result().await.status, Status::Success);
+    sound.stop().await;
+}
