@@ -17,6 +17,10 @@ command -v cargo >/dev/null || { echo "setup: Rust is missing: install it from h
 command -v cc >/dev/null || apt_install build-essential
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt_install postgresql
 [ "$want" = demo ] && exit 0
+if [ "$want" = deny ]; then
+  cargo deny --version >/dev/null 2>&1 || { echo "setup: installing cargo-deny (some minutes)"; cargo install --quiet --locked cargo-deny; }
+  exit 0
+fi
 
 ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
 cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }

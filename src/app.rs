@@ -94,7 +94,9 @@ impl App {
             "the worker is up"
         );
         if self.config.notification_subscription.is_some() {
-            tracing::warn!("BACKUP_NOTIFICATION_SUBSCRIPTION is set: this version does not verify new backups");
+            tracing::warn!(
+                "BACKUP_NOTIFICATION_SUBSCRIPTION is set: this version does not verify new backups"
+            );
         }
         let served = AbortOnDropHandle::new(tokio::spawn(async move { axum::serve(listener, routes).await }));
         let state = worker.state();

@@ -62,9 +62,9 @@ pub fn encode_crc32c(crc: u32) -> String {
 pub fn decode_crc32c(text: &str) -> Result<u32, RestoreError> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok();
     let bytes = bytes.and_then(|b| <[u8; 4]>::try_from(b).ok());
-    bytes.map(u32::from_be_bytes).ok_or_else(|| {
-        ValidationError::new(R::InvalidRequest, "crc32c: must be base64 of four bytes").into()
-    })
+    bytes
+        .map(u32::from_be_bytes)
+        .ok_or_else(|| ValidationError::new(R::InvalidRequest, "crc32c: must be base64 of four bytes").into())
 }
 
 /// The newest of `objects` not after `at`; of two made at the same time, the later name.

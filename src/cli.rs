@@ -1,6 +1,14 @@
 //! The command line: one file a command, documented exit codes, one JSON document with
 //! `--output json`.
 
+/// A line on standard output. A reader that has gone (`| head`) is no error of ours.
+macro_rules! out {
+    ($($arg:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
+
 mod check;
 #[cfg(feature = "emulator")]
 mod demo;
@@ -82,6 +90,11 @@ Examples:
   pgrestored restore ./app.dump --target app --on-existing replace
   pgrestored list --output json";
 
+/// The JSON Schema of every document, with its name; the files are `schemas/NAME.v1.json`.
+pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
+    schema::all()
+}
+
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -116,7 +129,9 @@ impl Exit {
     /// The exit code that a failure stands for.
     fn of(reason: R) -> Self {
         match reason {
-            R::ArchiveCorrupt | R::ArchiveUnsupported | R::ChecksumMismatch | R::BackupChanged => Exit::BadData,
+            R::ArchiveCorrupt | R::ArchiveUnsupported | R::ChecksumMismatch | R::BackupChanged => {
+                Exit::BadData
+            }
             R::TargetUnavailable | R::DownloadFailed => Exit::Unavailable,
             R::AccessDenied | R::InsufficientPrivilege => Exit::Permission,
             R::InvalidRequest => Exit::Usage,
@@ -232,7 +247,7 @@ impl Cli {
 /// Prints one JSON document.
 fn print_json(value: &impl serde::Serialize) -> CommandResult {
     let text = serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
-    println!("{text}");
+    out!("{text}");
     Ok(Exit::Ok)
 }
 

@@ -118,7 +118,8 @@ impl RawConfig {
             raw: RawConfig,
         }
         let args = flags.iter().flat_map(|(flag, value)| [format!("--{flag}"), (*value).to_owned()]);
-        let parsed = <Flags as clap::Parser>::try_parse_from(std::iter::once("pgrestored".to_owned()).chain(args));
+        let parsed =
+            <Flags as clap::Parser>::try_parse_from(std::iter::once("pgrestored".to_owned()).chain(args));
         parsed.map(|f| f.raw).map_err(|e| e.to_string())
     }
 
@@ -131,7 +132,10 @@ impl RawConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
     /// A bucket; `prefix` is empty or ends with `/`.
-    Bucket { bucket: String, prefix: String },
+    Bucket {
+        bucket: String,
+        prefix: String,
+    },
     Folder(PathBuf),
 }
 
@@ -212,7 +216,13 @@ impl Mistakes {
         self.0.push(format!("{variable}: {what}"));
     }
 
-    fn parse<T: std::str::FromStr>(&mut self, variable: &str, given: &Option<String>, default: T, what: &str) -> T {
+    fn parse<T: std::str::FromStr>(
+        &mut self,
+        variable: &str,
+        given: &Option<String>,
+        default: T,
+        what: &str,
+    ) -> T {
         match set(given).map(str::parse) {
             None => default,
             Some(Ok(value)) => value,
@@ -271,13 +281,20 @@ impl Config {
         let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
         match set(&raw.backup_trust) {
             None | Some("full") => {}
-            Some("restricted") => m.add("BACKUP_TRUST", "restricted is not available in this version; use full"),
+            Some("restricted") => {
+                m.add("BACKUP_TRUST", "restricted is not available in this version; use full")
+            }
             Some(_) => m.add("BACKUP_TRUST", "must be full or restricted"),
         }
         let sources = set(&raw.trusted_sources).unwrap_or_default().split(',').map(str::trim);
         let config = Config {
             bucket: m.location("BACKUP_BUCKET", set(&raw.backup_bucket).unwrap_or("secureai-backups")),
-            retention_days: m.parse("BACKUP_RETENTION_DAYS", &raw.backup_retention_days, 7, "must be a number of days"),
+            retention_days: m.parse(
+                "BACKUP_RETENTION_DAYS",
+                &raw.backup_retention_days,
+                7,
+                "must be a number of days",
+            ),
             trusted_sources: sources
                 .filter(|s| !s.is_empty())
                 .map(|s| m.location("TRUSTED_SOURCES", s))
@@ -298,7 +315,12 @@ impl Config {
             jobs: m.at_least_one("RESTORE_JOBS", &raw.restore_jobs, cores),
             max_concurrent: m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1),
             timeout: m.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
-            max_attempts: m.parse("RESTORE_MAX_ATTEMPTS", &raw.restore_max_attempts, 4, "must be a whole number"),
+            max_attempts: m.parse(
+                "RESTORE_MAX_ATTEMPTS",
+                &raw.restore_max_attempts,
+                4,
+                "must be a whole number",
+            ),
             lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
             queue_bytes: m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20,
             retry_budget,

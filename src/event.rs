@@ -14,7 +14,9 @@ const RESULT_SCHEMA: &str = "https://pgrestored.io/schemas/restore-result.v1.jso
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// `restore` puts a database in place, `verify` proves that a backup can be restored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     #[default]
@@ -23,7 +25,9 @@ pub enum Mode {
 }
 
 /// Which backup: exactly one of `name` and `uri`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{ "required": ["name"] }, { "required": ["uri"] }]))]
 pub struct BackupSpec {
@@ -95,7 +99,9 @@ pub enum Verdict {
 }
 
 /// The backup that was used, pinned.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct ResultBackup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -339,7 +345,10 @@ impl RestoreResult {
     /// `internal`, if the result cannot be written as JSON.
     pub fn to_message(&self) -> Result<Message, RestoreError> {
         let data = serde_json::to_vec(self).map_err(|e| RestoreError::internal(e.to_string()))?;
-        let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, format!("pgrestored:{}", self.request_id).as_bytes());
+        let id = uuid::Uuid::new_v5(
+            &uuid::Uuid::NAMESPACE_URL,
+            format!("pgrestored:{}", self.request_id).as_bytes(),
+        );
         let mut attributes = event_attributes(RESULT_TYPE, &id.to_string(), &self.finished_at.to_string());
         attributes.insert("ce-dataschema".into(), RESULT_SCHEMA.into());
         attributes.insert("kind".into(), wire_name(&self.kind));

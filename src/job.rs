@@ -7,7 +7,15 @@ use crate::error::{FailureReason, RestoreError, ValidationError};
 
 /// What to do when the target database exists.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
     clap::ValueEnum,
 )]
 #[serde(rename_all = "snake_case")]
@@ -151,10 +159,8 @@ mod tests {
 
     #[test]
     fn backups_are_named_in_every_documented_way() {
-        let latest = |at: Option<&str>| BackupRef::Latest {
-            prefix: "p/".into(),
-            at: at.map(|t| t.parse().unwrap()),
-        };
+        let latest =
+            |at: Option<&str>| BackupRef::Latest { prefix: "p/".into(), at: at.map(|t| t.parse().unwrap()) };
         let named = |place: Option<&str>, name: &str| BackupRef::Named {
             place: place.map(|p| Location::parse(p).unwrap()),
             name: name.into(),

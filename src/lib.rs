@@ -1,24 +1,48 @@
-//! Restores PostgreSQL backups out of Cloud Storage on request.
-pub mod archive;
-pub mod config;
-pub mod error;
-pub mod event;
-pub mod job;
-pub mod outcome;
-pub mod postgres;
-pub mod progress;
-pub mod restore;
-pub mod retry;
-pub mod backup;
-pub mod metrics;
-pub mod store;
-pub mod telemetry;
-pub mod target;
-pub mod manager;
-pub mod queue;
-pub mod admin;
+//! `pgrestored` restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in
+//! parallel, and swapped into place in one transaction.
+//!
+//! ```text
+//! request ─► queue ─► worker ─► manager ──────────────────────────────────────► result event ─► ack
+//!                                 │ pin        read          load       prove    swap
+//!                               backup ─► archive ─► restore ─► CRC32C ─► target
+//!                                 │ one ordered stream of bytes          staging ─► target
+//!                               store                                    database
+//! ```
+//!
+//! The modules stand in reading order; imports go down only (`tests/it/architecture.rs`).
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+// The shell and the assembly.
+pub mod cli;
 pub mod app;
+pub mod admin;
+
+// The loop and the story of one job.
 pub mod worker;
+pub mod manager;
+
+// The stages.
+pub mod backup;
+pub mod restore;
+pub mod target;
+
+// The mechanisms.
+pub mod archive;
+pub mod postgres;
+pub mod store;
+pub mod queue;
+
+// The words.
+pub mod job;
+pub mod event;
+pub mod outcome;
+pub mod error;
+pub mod config;
+pub mod retry;
+pub mod progress;
+pub mod metrics;
+pub mod telemetry;
+
+/// The stand-in for Pub/Sub and Cloud Storage; left out of the worker image.
 #[cfg(feature = "emulator")]
 pub mod emulator;
-pub mod cli;

@@ -138,7 +138,14 @@ impl RestoreManager {
     }
 
     /// Metrics of the work done; completions are counted by whoever ends the request.
-    fn count(&self, progress: &Progress, facts: &Facts, result: &RestoreResult, failure: Option<R>, repeated: bool) {
+    fn count(
+        &self,
+        progress: &Progress,
+        facts: &Facts,
+        result: &RestoreResult,
+        failure: Option<R>,
+        repeated: bool,
+    ) {
         if repeated {
             return;
         }
@@ -152,8 +159,12 @@ impl RestoreManager {
             progress.download_retries.load(Relaxed),
         );
         tracing::info!(
-            request_id = result.request_id, duration_s = result.duration_seconds, rows = result.rows,
-            size_bytes = facts.size, failure_reason = failure.map_or("", R::as_str), "restore ended"
+            request_id = result.request_id,
+            duration_s = result.duration_seconds,
+            rows = result.rows,
+            size_bytes = facts.size,
+            failure_reason = failure.map_or("", R::as_str),
+            "restore ended"
         );
     }
 
@@ -212,9 +223,7 @@ impl RestoreManager {
         };
         // From here on the job is not interrupted: the swap is short, and half of it is none of it.
         let swapped = match (loaded, &staging) {
-            (Ok(()), Some(staging)) => {
-                self.swap(job, &mut claimed, staging, progress, times, facts).await
-            }
+            (Ok(()), Some(staging)) => self.swap(job, &mut claimed, staging, progress, times, facts).await,
             (Ok(()), None) => Err(RestoreError::internal("nothing was loaded")),
             (Err(e), _) => Err(e),
         };
@@ -239,8 +248,7 @@ impl RestoreManager {
         facts: &mut Facts,
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
-        let limits =
-            DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
+        let limits = DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
         let (download, expected) = Download::start(source, limits, progress.clone(), stop.clone());
         let archive = tokio::task::spawn_blocking(|| CustomArchive::open(download, Limits::default()))
             .await
@@ -307,8 +315,7 @@ impl RestoreManager {
     ) -> Result<(Option<PinnedBackup>, CustomArchive<Download>), RestoreError> {
         let pinned = self.pin(wanted, None, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-        let limits =
-            DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
+        let limits = DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
         let (download, _) = Download::start(source, limits, Arc::default(), stop);
         let archive = tokio::task::spawn_blocking(|| CustomArchive::open(download, Limits::default()))
             .await

@@ -12,9 +12,8 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::error::FailureReason;
 
-const DURATION_BUCKETS: [f64; 12] = [
-    30., 60., 120., 300., 600., 900., 1800., 3600., 7200., 14400., 28800., 86400.,
-];
+const DURATION_BUCKETS: [f64; 12] =
+    [30., 60., 120., 300., 600., 900., 1800., 3600., 7200., 14400., 28800., 86400.];
 const STAGE_BUCKETS: [f64; 9] = [1., 5., 15., 60., 300., 900., 1800., 3600., 14400.];
 
 /// Values of the label `status` of `restore_verification_total`.
@@ -104,7 +103,8 @@ impl RestoreMetricsManager {
             c.add(0, &[]);
             c
         };
-        let labelled = |name: &'static str, help: &'static str| m.u64_counter(name).with_description(help).build();
+        let labelled =
+            |name: &'static str, help: &'static str| m.u64_counter(name).with_description(help).build();
         let histogram = |name: &'static str, help: &'static str, buckets: &[f64]| {
             m.f64_histogram(name).with_description(help).with_boundaries(buckets.to_vec()).build()
         };
@@ -118,14 +118,31 @@ impl RestoreMetricsManager {
             verification: labelled("restore_verification_total", "Verifications"),
             running,
             next_run: Arc::default(),
-            stage_duration: histogram("restore_stage_duration_seconds", "Duration of one stage of a restore", &STAGE_BUCKETS),
+            stage_duration: histogram(
+                "restore_stage_duration_seconds",
+                "Duration of one stage of a restore",
+                &STAGE_BUCKETS,
+            ),
             downloaded: counter("restore_downloaded_bytes_total", "Bytes of backups read from the store"),
             rows: counter("restore_rows_total", "Rows restored"),
-            queue_delay: histogram("restore_queue_delay_seconds", "Time from publishing a request to its first delivery", &STAGE_BUCKETS),
+            queue_delay: histogram(
+                "restore_queue_delay_seconds",
+                "Time from publishing a request to its first delivery",
+                &STAGE_BUCKETS,
+            ),
             redeliveries: counter("restore_redeliveries_total", "Deliveries of a request after its first"),
-            lease_lost: counter("restore_lease_lost_total", "Leases that ended while their request was worked on"),
-            download_retries: counter("restore_download_retries_total", "Downloads resumed after a cut or a stall"),
-            publish_failure: counter("restore_result_publish_failure_total", "Result events that could not be published"),
+            lease_lost: counter(
+                "restore_lease_lost_total",
+                "Leases that ended while their request was worked on",
+            ),
+            download_retries: counter(
+                "restore_download_retries_total",
+                "Downloads resumed after a cut or a stall",
+            ),
+            publish_failure: counter(
+                "restore_result_publish_failure_total",
+                "Result events that could not be published",
+            ),
             last_success: gauge("restore_last_success_timestamp_seconds", "When a restore last succeeded"),
             verification_last_success: gauge(
                 "restore_verification_last_success_timestamp_seconds",

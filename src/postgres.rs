@@ -177,7 +177,8 @@ impl Session {
 
 fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, DatabaseError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let failed = |e: rustls::Error| DatabaseError::new(R::AccessDenied, "TLS cannot be set up").with_source(e);
+    let failed =
+        |e: rustls::Error| DatabaseError::new(R::AccessDenied, "TLS cannot be set up").with_source(e);
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(failed)?
@@ -187,7 +188,9 @@ fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, DatabaseError> {
             let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(failed)?;
             builder.with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
         }
-        _ => builder.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth(),
+        _ => {
+            builder.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
+        }
     };
     Ok(MakeRustlsConnect::new(config))
 }
@@ -263,9 +266,7 @@ fn reason_of(code: &str, message: &str) -> R {
         "42704" if message.starts_with("role ") => R::RoleMissing,
         "42704" if message.starts_with("unrecognized configuration parameter") => R::VersionIncompatible,
         "0A000" | "58P01" if message.contains("extension") => R::ExtensionMissing,
-        "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => {
-            R::TargetUnavailable
-        }
+        "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => R::TargetUnavailable,
         _ => match &code[..2] {
             "28" => R::AccessDenied,
             "08" | "57" => R::TargetUnavailable,

@@ -148,7 +148,10 @@ impl Claimed {
             return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
         }
         if let Some(why) = swap::not_swappable(client, oid, &self.target).await? {
-            return refuse(R::TargetNotAllowed, format!("database {} cannot be replaced: {why}", self.target));
+            return refuse(
+                R::TargetNotAllowed,
+                format!("database {} cannot be replaced: {why}", self.target),
+            );
         }
         let stamp = jiff::Timestamp::now().as_microsecond();
         let kept_as = format!("{}o_{}_{stamp:x}", crate::job::OWN_PREFIX, short_hash(&self.target));
@@ -196,11 +199,7 @@ impl Claimed {
     /// # Errors
     /// `target_exists` where one appeared meanwhile, `target_unavailable`, `restore_error`: then the
     /// target is as it was.
-    pub async fn swap(
-        &mut self,
-        staging: &Staging,
-        outcome: &serde_json::Value,
-    ) -> Result<(), RestoreError> {
+    pub async fn swap(&mut self, staging: &Staging, outcome: &serde_json::Value) -> Result<(), RestoreError> {
         swap::swap(self, staging, outcome).await
     }
 

@@ -39,9 +39,14 @@ pub fn start(level: &str, otlp_endpoint: Option<&str>) -> Result<Telemetry, Stri
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,pgrestored={level}")));
     let traces = otlp_endpoint.map(tracer_provider).transpose()?;
     let people = std::io::stderr().is_terminal();
-    let pretty = people.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false));
+    let pretty =
+        people.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false));
     let json = (!people).then(|| {
-        tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false)
+        tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(std::io::stderr)
+            .with_target(false)
     });
     tracing_subscriber::registry()
         .with(filter)

@@ -144,7 +144,10 @@ impl Worker {
             () = tokio::time::sleep(self.settings.drain_timeout) => false,
         };
         if !finished {
-            tracing::warn!(running = tasks.len(), "the time to finish is over: running restores are cancelled");
+            tracing::warn!(
+                running = tasks.len(),
+                "the time to finish is over: running restores are cancelled"
+            );
             shutdown.hard.cancel();
             tasks.wait().await;
         }
@@ -154,7 +157,10 @@ impl Worker {
     /// One delivery, from its arrival to its settlement.
     async fn handle(&self, delivery: Delivery, shutdown: &Shutdown) {
         let span = tracing::info_span!(
-            "delivery", message_id = delivery.message_id, request_id = tracing::field::Empty, otel.kind = "consumer"
+            "delivery",
+            message_id = delivery.message_id,
+            request_id = tracing::field::Empty,
+            otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
         self.handle_in_span(delivery, shutdown).instrument(span).await;
@@ -169,11 +175,12 @@ impl Worker {
         };
         tracing::Span::current().record("request_id", request_id.as_str());
         let attempt = self.count_delivery(&delivery, &request_id, received);
-        let job = request.and_then(|r| r.into_job(self.settings.default_db.as_deref())).and_then(|mut job| {
-            self.manager.check_source(&job.backup)?;
-            (job.sequence, job.attempt) = (delivery.published, attempt);
-            Ok(job)
-        });
+        let job =
+            request.and_then(|r| r.into_job(self.settings.default_db.as_deref())).and_then(|mut job| {
+                self.manager.check_source(&job.backup)?;
+                (job.sequence, job.attempt) = (delivery.published, attempt);
+                Ok(job)
+            });
         let finished = match job {
             Ok(job) => self.run_alone(&job, shutdown).await,
             Err(e) => {

@@ -58,8 +58,7 @@ impl<R: Read> CustomArchive<R> {
         if magic != b"PGDMP" {
             return Err(not_an_archive(&magic));
         }
-        let mut f =
-            Fields { input: &mut input, int_size: 4, off_size: 8, limits, budget: limits.max_toc };
+        let mut f = Fields { input: &mut input, int_size: 4, off_size: 8, limits, budget: limits.max_toc };
         let header = read_header(&mut f)?;
         let (entries, encoding) = read_toc(&mut f, header.version.1)?;
         Ok(CustomArchive { input, header, entries, encoding, limits })
@@ -113,9 +112,7 @@ impl<R: Read> CustomArchive<R> {
         }
         let missing = self.entries.iter().zip(&seen).find(|(e, seen)| e.has_data && !**seen);
         match missing {
-            Some((e, _)) => {
-                Err(corrupt(format!("the archive ends early: no data of {} {}", e.desc, e.tag)))
-            }
+            Some((e, _)) => Err(corrupt(format!("the archive ends early: no data of {} {}", e.desc, e.tag))),
             None => Ok(()),
         }
     }
@@ -166,7 +163,9 @@ fn read_header<R: Read>(f: &mut Fields<'_, R>) -> Result<Header, RestoreError> {
     }
     let codec = read_codec(f, version.1)?;
     let created = read_created(f)?;
-    let mut text = |what| Ok::<_, RestoreError>(String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned());
+    let mut text = |what| {
+        Ok::<_, RestoreError>(String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned())
+    };
     let (database, server_version, pg_dump_version) =
         (text("database name")?, text("server version")?, text("pg_dump version")?);
     Ok(Header { version, codec, created, database, server_version, pg_dump_version, int_size })
@@ -195,8 +194,16 @@ fn read_created<R: Read>(f: &mut Fields<'_, R>) -> Result<Option<jiff::civil::Da
     let made = (|| {
         let year = i16::try_from(tm[5].checked_add(1900)?).ok()?;
         let (month, day) = (narrow(tm[4].checked_add(1)?)?, narrow(tm[3])?);
-        jiff::civil::DateTime::new(year, month, day, narrow(tm[2])?, narrow(tm[1])?, narrow(tm[0])?.min(59), 0)
-            .ok()
+        jiff::civil::DateTime::new(
+            year,
+            month,
+            day,
+            narrow(tm[2])?,
+            narrow(tm[1])?,
+            narrow(tm[0])?.min(59),
+            0,
+        )
+        .ok()
     })();
     Ok(made)
 }

@@ -27,13 +27,13 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
     if output == Output::Json {
         return print_json(&shown);
     }
-    println!("The configuration is valid.");
+    out!("The configuration is valid.");
     for (key, value) in shown.as_object().into_iter().flatten() {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        println!("  {key:<30} {}", if text == "null" { "-" } else { &text });
+        out!("  {key:<30} {}", if text == "null" { "-" } else { &text });
     }
     if config.project.is_none() {
-        println!("  GOOGLE_CLOUD_PROJECT is not set: `worker` and `request` need it.");
+        out!("  GOOGLE_CLOUD_PROJECT is not set: `worker` and `request` need it.");
     }
     Ok(Exit::Ok)
 }

@@ -38,7 +38,10 @@ impl Checks {
 
 pub(super) async fn run(bindir: Option<&Path>) -> CommandResult {
     let bindir = find_bindir(bindir)?;
-    println!("1. A throwaway PostgreSQL ({}) and the emulator of Pub/Sub and Cloud Storage", bindir.display());
+    println!(
+        "1. A throwaway PostgreSQL ({}) and the emulator of Pub/Sub and Cloud Storage",
+        bindir.display()
+    );
     let postgres = {
         let parent = std::env::temp_dir();
         tokio::task::spawn_blocking(move || Sandbox::start(&bindir, &parent, false, ""))
@@ -56,7 +59,11 @@ pub(super) async fn run(bindir: Option<&Path>) -> CommandResult {
     emulator.storage.put(BUCKET, OBJECT, dump);
     let backups = app.manager.list_available_backups().await?;
     for Backup { name, size, checksum, .. } in &backups {
-        println!("   gs://{BUCKET}/{name}  {}  crc32c {}", human_bytes(*size), checksum.as_deref().unwrap_or("-"));
+        println!(
+            "   gs://{BUCKET}/{name}  {}  crc32c {}",
+            human_bytes(*size),
+            checksum.as_deref().unwrap_or("-")
+        );
     }
 
     println!("3. A worker, and a request on projects/demo/topics/restore-requests");
@@ -84,7 +91,10 @@ pub(super) async fn run(bindir: Option<&Path>) -> CommandResult {
     let (_, acked) = emulator.pubsub.delivered(&subscription("restore-requests"));
     checks.expect(result.status == Status::Success, "the result event says success");
     checks.expect(same, "every table has the source's rows and content, large objects too");
-    checks.expect(result.backup.size == Some(size.to_string()), "every byte of the object was read and checked");
+    checks.expect(
+        result.backup.size == Some(size.to_string()),
+        "every byte of the object was read and checked",
+    );
     checks.expect(acked == 1, "the request was acknowledged after its result was published");
     checks.expect(metrics.contains("restore_success_total 1\n"), "restore_success_total counts it");
     checks.expect(metrics.contains("restore_in_progress 0\n"), "nothing is in progress any more");
@@ -98,7 +108,12 @@ pub(super) async fn run(bindir: Option<&Path>) -> CommandResult {
 }
 
 fn is_shown(line: &str) -> bool {
-    let names = ["restore_success_total", "restore_duration_seconds_sum", "restore_size_bytes", "restore_in_progress"];
+    let names = [
+        "restore_success_total",
+        "restore_duration_seconds_sum",
+        "restore_size_bytes",
+        "restore_in_progress",
+    ];
     names.iter().any(|n| line.starts_with(n))
         || line.starts_with("restore_rows_total")
         || line.starts_with("restore_failure_total{failure_reason=\"checksum_mismatch\"}")
@@ -114,7 +129,11 @@ fn subscription(name: &str) -> String {
 
 fn create_topics(emulator: &Emulator) {
     for name in ["restore-requests", "restore-completions"] {
-        emulator.pubsub.create_subscription(&topic(name), &subscription(name), SubscriptionOptions::default());
+        emulator.pubsub.create_subscription(
+            &topic(name),
+            &subscription(name),
+            SubscriptionOptions::default(),
+        );
     }
 }
 
@@ -226,7 +245,8 @@ async fn contents(server: &Server, database: &str) -> Result<Vec<(String, i64, S
         .map_err(query)?;
     let mut found = Vec::new();
     for table in tables.iter().map(|r| r.get::<_, String>(0)) {
-        let sql = format!("SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)::text FROM {table} t");
+        let sql =
+            format!("SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)::text FROM {table} t");
         let row = session.client().query_one(&sql, &[]).await.map_err(query)?;
         found.push((table, row.get(0), row.get(1)));
     }

@@ -27,7 +27,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> CommandResult {
     if !args.listen.ip().is_loopback() {
-        return Err(CommandError::Other("--listen: the emulator has no access control: loopback only".into()));
+        return Err(CommandError::Other(
+            "--listen: the emulator has no access control: loopback only".into(),
+        ));
     }
     let emulator = Emulator::start(args.listen).await?;
     emulator.storage.limit_rate(args.rate);
@@ -45,8 +47,13 @@ pub(super) async fn run(args: Args) -> CommandResult {
         }
     }
     let host = emulator.host();
-    println!("export PUBSUB_EMULATOR_HOST={host} STORAGE_EMULATOR_HOST={host} GOOGLE_CLOUD_PROJECT={}", args.emulated_project);
-    println!("# upload: curl --data-binary @FILE 'http://{host}/upload/storage/v1/b/BUCKET/o?uploadType=media&name=NAME'");
+    out!(
+        "export PUBSUB_EMULATOR_HOST={host} STORAGE_EMULATOR_HOST={host} GOOGLE_CLOUD_PROJECT={}",
+        args.emulated_project
+    );
+    out!(
+        "# upload: curl --data-binary @FILE 'http://{host}/upload/storage/v1/b/BUCKET/o?uploadType=media&name=NAME'"
+    );
     stop_signal().await?;
     Ok(Exit::Ok)
 }

@@ -52,17 +52,21 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         return print_json(&i);
     }
     if let Some(b) = &i.backup {
-        println!("{}  {}  generation {}", b.name, human_bytes(b.size), b.generation);
+        out!("{}  {}  generation {}", b.name, human_bytes(b.size), b.generation);
     }
-    println!("format          {} {}, compression {}", i.format, i.archive_version, i.compression);
-    println!("dumped          database {} ({}) of PostgreSQL {}", i.database, i.encoding, i.server_version);
-    println!("                by pg_dump {}{}", i.pg_dump_version, i.dumped_at.map(|t| format!(" at {t}")).unwrap_or_default());
-    println!("data offsets    {}", if i.has_offsets { "yes" } else { "no (a piped dump)" });
-    println!("extensions      {}", list(&i.extensions));
-    println!("roles           {}", list(&i.roles));
-    println!("entries");
+    out!("format          {} {}, compression {}", i.format, i.archive_version, i.compression);
+    out!("dumped          database {} ({}) of PostgreSQL {}", i.database, i.encoding, i.server_version);
+    out!(
+        "                by pg_dump {}{}",
+        i.pg_dump_version,
+        i.dumped_at.map(|t| format!(" at {t}")).unwrap_or_default()
+    );
+    out!("data offsets    {}", if i.has_offsets { "yes" } else { "no (a piped dump)" });
+    out!("extensions      {}", list(&i.extensions));
+    out!("roles           {}", list(&i.roles));
+    out!("entries");
     for (kind, n) in &i.entries {
-        println!("  {n:>7}  {kind}");
+        out!("  {n:>7}  {kind}");
     }
     Ok(Exit::Ok)
 }

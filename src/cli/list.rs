@@ -16,10 +16,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         return print_json(&backups);
     }
     if backups.is_empty() {
-        println!("No backups in {}", app.config.bucket.uri(&args.prefix));
+        out!("No backups in {}", app.config.bucket.uri(&args.prefix));
     }
     for b in backups {
-        println!(
+        out!(
             "{:<20} {:>12}  {}  {}",
             b.created.strftime("%Y-%m-%d %H:%M:%SZ"),
             human_bytes(b.size),

@@ -53,7 +53,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
                 print_json(&serde_json::json!({ "request_id": request.request_id, "message_id": message_id }))
             }
             Output::Text => {
-                println!("request {} published as message {message_id}", request.request_id);
+                out!("request {} published as message {message_id}", request.request_id);
                 Ok(Exit::Ok)
             }
         };
@@ -73,7 +73,12 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     match output {
         Output::Json => print_json(&result)?,
         Output::Text => {
-            println!("request {} ended: {:?} after {:.1} s", result.request_id, result.status, result.duration_seconds);
+            out!(
+                "request {} ended: {:?} after {:.1} s",
+                result.request_id,
+                result.status,
+                result.duration_seconds
+            );
             Exit::Ok
         }
     };

@@ -42,7 +42,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let shown = tokio::spawn(show(progress.clone()));
-    let (finished, signalled) = until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
+    let (finished, signalled) =
+        until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
     shown.abort();
     let _ = shown.await;
     app.manager.record_completion(&finished);
@@ -70,7 +71,8 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         backup: BackupRef::parse(&args.backup, &args.prefix)?,
         generation: args.generation,
         crc32c: None,
-        target_db: target.ok_or_else(|| invalid("--target or DB_NAME must name the database to restore into"))?,
+        target_db: target
+            .ok_or_else(|| invalid("--target or DB_NAME must name the database to restore into"))?,
         on_existing: args.on_existing,
         jobs: args.jobs,
         deadline: None,
@@ -147,18 +149,18 @@ fn print_result(r: &RestoreResult) {
     let target = r.target_db.as_deref().unwrap_or("-");
     match &r.error {
         None => {
-            println!("restored {what} into {target} in {:.1} s", r.duration_seconds);
-            println!("  {} tables, {} rows, {}", r.tables, HumanCount(r.rows), HumanBytes(r.bytes));
+            out!("restored {what} into {target} in {:.1} s", r.duration_seconds);
+            out!("  {} tables, {} rows, {}", r.tables, HumanCount(r.rows), HumanBytes(r.bytes));
             let stages: Vec<_> = r.stages.iter().map(|(k, v)| format!("{k} {v:.1} s")).collect();
-            println!("  {}", stages.join(", "));
+            out!("  {}", stages.join(", "));
             if let Some(old) = &r.previous_database {
-                println!("  the replaced database is kept as {old}");
+                out!("  the replaced database is kept as {old}");
             }
         }
         Some(e) => {
-            println!("not restored: {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
-            println!("  {target} is as it was");
+            out!("not restored: {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
+            out!("  {target} is as it was");
         }
     }
-    r.notes.iter().for_each(|n| println!("  note: {n}"));
+    r.notes.iter().for_each(|n| out!("  note: {n}"));
 }

@@ -32,8 +32,7 @@ fn schema_of<T: JsonSchema>(name: &str, for_reading: bool) -> Schema {
     schema
 }
 
-/// Every schema with its name; the files are `NAME.v1.json`.
-pub fn all() -> Vec<(&'static str, Schema)> {
+pub(super) fn all() -> Vec<(&'static str, Schema)> {
     vec![
         ("restore-request", schema_of::<RestoreRequest>("restore-request", true)),
         ("restore-result", schema_of::<RestoreResult>("restore-result", false)),
@@ -58,7 +57,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
     let wanted = args.name.as_deref().unwrap_or_default().trim_end_matches(".v1").to_owned();
     match all().into_iter().find(|(name, _)| *name == wanted) {
         Some((_, schema)) => {
-            print!("{}", text(&schema)?);
+            out!("{}", text(&schema)?.trim_end());
             Ok(Exit::Ok)
         }
         None => {

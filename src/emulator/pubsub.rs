@@ -107,7 +107,7 @@ impl PubSubService {
 
     /// Publishes and returns the message's id, or `None` for a missing topic.
     pub fn publish(&self, topic: &str, data: &[u8], attributes: HashMap<String, String>) -> Option<String> {
-        let message = pb::PubsubMessage { data: data.to_vec().into(), attributes, ..Default::default() };
+        let message = pb::PubsubMessage { data: data.to_vec(), attributes, ..Default::default() };
         self.accept(topic, message).ok()
     }
 
@@ -390,7 +390,10 @@ impl Subscription {
 
 type Json = axum::Json<serde_json::Value>;
 
-async fn create_topic(State(s): State<PubSubService>, Path((project, topic)): Path<(String, String)>) -> Json {
+async fn create_topic(
+    State(s): State<PubSubService>,
+    Path((project, topic)): Path<(String, String)>,
+) -> Json {
     let name = format!("projects/{project}/topics/{topic}");
     s.create_topic(&name);
     axum::Json(serde_json::json!({ "name": name }))
@@ -407,7 +410,10 @@ async fn create_subscription(
     let options = SubscriptionOptions {
         exactly_once: body["enableExactlyOnceDelivery"].as_bool().unwrap_or(false),
         dead_letter: dead["deadLetterTopic"].as_str().map(|t| {
-            (t.to_owned(), dead["maxDeliveryAttempts"].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(5))
+            (
+                t.to_owned(),
+                dead["maxDeliveryAttempts"].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(5),
+            )
         }),
         ..SubscriptionOptions::default()
     };

@@ -218,7 +218,8 @@ fn described(bucket: &str, name: &str, o: &Object) -> pb::Object {
 
 /// First and last byte of a `Range` header, or `None` where it lies outside the object.
 fn range_of(headers: &HeaderMap, size: u64) -> Option<(u64, u64, bool)> {
-    let range = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("bytes="));
+    let range =
+        headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("bytes="));
     let Some((from, to)) = range.and_then(|r| r.split_once('-')) else {
         return Some((0, size.saturating_sub(1), false));
     };
@@ -273,7 +274,13 @@ async fn read(
 }
 
 /// The bytes from `first` on, in chunks, at the configured rate, with the fault in them.
-fn body_of(s: StorageService, content: Content, first: u64, length: u64, fault: Option<StorageFault>) -> Body {
+fn body_of(
+    s: StorageService,
+    content: Content,
+    first: u64,
+    length: u64,
+    fault: Option<StorageFault>,
+) -> Body {
     let start = (s, content, None::<tokio::fs::File>, 0u64);
     let stream = futures::stream::try_unfold(start, move |(s, content, mut file, sent)| async move {
         let mut n = CHUNK.min(length - sent);

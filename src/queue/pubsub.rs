@@ -233,7 +233,9 @@ impl Pump {
             };
             let delivery = match item {
                 None => break StreamEnd::Broken("the stream was closed".into()),
-                Some(Err(e)) if is_permanent(&e) => break StreamEnd::Permanent(format!("{}: {e}", self.subscription)),
+                Some(Err(e)) if is_permanent(&e) => {
+                    break StreamEnd::Permanent(format!("{}: {e}", self.subscription));
+                }
                 Some(Err(e)) => break StreamEnd::Broken(e.to_string()),
                 Some(Ok((message, handler))) => delivery(message, handler, held.clone()),
             };

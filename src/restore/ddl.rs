@@ -114,9 +114,10 @@ fn create_large_objects(entry: &TocEntry, sql: &mut String) {
 
 /// A privilege entry of a group of large objects names one of them: it holds for each of the group.
 fn grant_large_objects(entry: &TocEntry, all: &[TocEntry], sql: &mut String) {
-    let group = entry.dependencies.iter().find_map(|id| {
-        all.iter().find(|e| e.dump_id == *id && e.desc == "BLOB METADATA")
-    });
+    let group = entry
+        .dependencies
+        .iter()
+        .find_map(|id| all.iter().find(|e| e.dump_id == *id && e.desc == "BLOB METADATA"));
     let Some(group) = group else { return sql.push_str(&entry.defn) };
     for command in split_commands(&entry.defn) {
         let Some((head, rest)) = command.split_once("LARGE OBJECT ") else { continue };
@@ -160,11 +161,25 @@ fn set_owner(entry: &TocEntry, sql: &mut String) {
 /// The object as `ALTER … OWNER TO` names it; `None` for kinds that have no owner of their own.
 fn owned_object(entry: &TocEntry) -> Option<String> {
     match entry.desc.as_str() {
-        "COLLATION" | "CONVERSION" | "DOMAIN" | "FOREIGN TABLE" | "MATERIALIZED VIEW" | "SEQUENCE"
-        | "STATISTICS" | "TABLE" | "TEXT SEARCH DICTIONARY" | "TEXT SEARCH CONFIGURATION" | "TYPE"
+        "COLLATION"
+        | "CONVERSION"
+        | "DOMAIN"
+        | "FOREIGN TABLE"
+        | "MATERIALIZED VIEW"
+        | "SEQUENCE"
+        | "STATISTICS"
+        | "TABLE"
+        | "TEXT SEARCH DICTIONARY"
+        | "TEXT SEARCH CONFIGURATION"
+        | "TYPE"
         | "VIEW" => Some(format!("{} {}", entry.desc, qualified(entry))),
-        "EVENT TRIGGER" | "FOREIGN DATA WRAPPER" | "PROCEDURAL LANGUAGE" | "PUBLICATION" | "SCHEMA"
-        | "SERVER" | "SUBSCRIPTION" => Some(format!("{} {}", entry.desc, ident(&entry.tag))),
+        "EVENT TRIGGER"
+        | "FOREIGN DATA WRAPPER"
+        | "PROCEDURAL LANGUAGE"
+        | "PUBLICATION"
+        | "SCHEMA"
+        | "SERVER"
+        | "SUBSCRIPTION" => Some(format!("{} {}", entry.desc, ident(&entry.tag))),
         "BLOB" => Some(format!("LARGE OBJECT {}", entry.tag)),
         "AGGREGATE" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS" | "OPERATOR FAMILY" | "PROCEDURE" => {
             let object = entry.drop_stmt.strip_prefix("DROP ")?;

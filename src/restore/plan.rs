@@ -138,7 +138,9 @@ enum Lock {
 fn locks(desc: &str) -> Lock {
     match desc {
         "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "RULE" | "TRIGGER" | "POLICY"
-        | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => Lock::Exclusive,
+        | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => {
+            Lock::Exclusive
+        }
         "INDEX" | "STATISTICS DATA" => Lock::Shared,
         _ => Lock::None,
     }
@@ -173,8 +175,7 @@ impl Tables {
                 // A partition is attached after it was made: the entry depends on both tables and
                 // bears the partition's name.
                 "TABLE ATTACH" => {
-                    let is_child =
-                        |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
+                    let is_child = |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
                     let (child, parents): (Vec<i32>, Vec<i32>) = tables().partition(is_child);
                     parents.into_iter().for_each(|p| children.entry(p).or_default().extend(&child));
                 }

@@ -468,8 +468,7 @@ mod tests {
 
     #[test]
     fn entries_that_wait_for_each_other_are_reported() {
-        let nodes =
-            vec![node(0, Pass::Main, false, &[1], &[]), node(1, Pass::Main, false, &[0], &[])];
+        let nodes = vec![node(0, Pass::Main, false, &[1], &[]), node(1, Pass::Main, false, &[0], &[])];
         let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 1);
         s.stream_ended();
         assert_eq!(s.next(0), Work::Stuck(0));

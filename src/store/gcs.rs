@@ -34,7 +34,8 @@ impl GcsStore {
         prefix: &str,
         emulator: Option<&StorageEmulator>,
     ) -> Result<Self, StorageError> {
-        let mut control = StorageControl::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
+        let mut control =
+            StorageControl::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
         let mut data = Storage::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
         if let Some(e) = emulator {
             let anyone = anonymous::Builder::new().build();
@@ -139,12 +140,14 @@ impl BackupStore for GcsStore {
             if offset > 0 {
                 read = read.set_read_range(ReadRange::offset(offset));
             }
-            let response =
-                read.send().await.map_err(|e| self.fault(e, &object.name, R::BackupChanged))?;
+            let response = read.send().await.map_err(|e| self.fault(e, &object.name, R::BackupChanged))?;
             let uri = self.uri(&object.name);
-            let stream = futures::stream::unfold(response, |mut r| async move { r.next().await.map(|c| (c, r)) });
+            let stream =
+                futures::stream::unfold(response, |mut r| async move { r.next().await.map(|c| (c, r)) });
             let stream = stream.map(move |chunk| {
-                chunk.map_err(|e| StorageError::new(reason_of(&e, R::BackupChanged), uri.clone()).with_source(e))
+                chunk.map_err(|e| {
+                    StorageError::new(reason_of(&e, R::BackupChanged), uri.clone()).with_source(e)
+                })
             });
             Ok(stream.boxed())
         })

@@ -125,7 +125,13 @@ impl Journal {
         Ok(())
     }
 
-    pub async fn own_staging(self, session: &Session, name: &str, request_id: &str, target: &str) -> Result<(), DatabaseError> {
+    pub async fn own_staging(
+        self,
+        session: &Session,
+        name: &str,
+        request_id: &str,
+        target: &str,
+    ) -> Result<(), DatabaseError> {
         self.execute(
             session,
             "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ($1, 'staging', $2, $3)

@@ -25,7 +25,8 @@ impl Sandbox {
     /// # Errors
     /// What `initdb` or the server said.
     pub fn start(bindir: &Path, parent: &Path, durable: bool, options: &str) -> Result<Self> {
-        let folder = parent.join(format!("pgrestored-pg-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]));
+        let folder =
+            parent.join(format!("pgrestored-pg-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]));
         std::fs::create_dir_all(&folder)?;
         let user = server_user()?;
         if let Some((uid, gid)) = user {
@@ -37,7 +38,13 @@ impl Sandbox {
         sandbox.run(
             sandbox
                 .command("initdb")
-                .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8"])
+                .args([
+                    "--no-sync",
+                    "--auth=trust",
+                    "--username=postgres",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                ])
                 .arg("--pgdata")
                 .arg(&data),
         )?;
@@ -118,7 +125,8 @@ impl Sandbox {
     /// What `pg_ctl` said.
     pub fn stop(&self, mode: &str) -> Result<()> {
         let data = self.data();
-        self.run(self.command("pg_ctl").args(["stop", "--silent", "--mode", mode, "--pgdata"]).arg(data)).map(drop)
+        self.run(self.command("pg_ctl").args(["stop", "--silent", "--mode", mode, "--pgdata"]).arg(data))
+            .map(drop)
     }
 }
 
@@ -143,7 +151,9 @@ fn server_user() -> Result<Option<(u32, u32)>> {
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
     let found = find("postgres").or_else(|| find("nobody"));
-    found.map(Some).ok_or_else(|| Error::new(ErrorKind::NotFound, "no user to run PostgreSQL as (postgres or nobody)"))
+    found
+        .map(Some)
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "no user to run PostgreSQL as (postgres or nobody)"))
 }
 
 /// The folder with PostgreSQL's server binaries: `configured`, the newest of the distribution's, or
@@ -170,6 +180,9 @@ pub fn find_bindir(configured: Option<&Path>) -> Result<PathBuf> {
     found.sort();
     let newest = found.pop().map(|(_, p)| p);
     newest.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, "no PostgreSQL server found: install it (make setup) or set PG_BINDIR")
+        Error::new(
+            ErrorKind::NotFound,
+            "no PostgreSQL server found: install it (make setup) or set PG_BINDIR",
+        )
     })
 }

@@ -110,7 +110,8 @@ async fn create_with_fallbacks(
             Err(e) => return Err(e.context("creating the staging database")),
         }
     }
-    let e = refused.unwrap_or_else(|| DatabaseError::new(crate::error::FailureReason::Internal, "no options"));
+    let e =
+        refused.unwrap_or_else(|| DatabaseError::new(crate::error::FailureReason::Internal, "no options"));
     Err(e.context("creating the staging database"))
 }
 

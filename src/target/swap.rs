@@ -38,8 +38,10 @@ pub(super) async fn not_swappable(
             return Ok(Some(why));
         }
     }
-    let subscription =
-        client.query_opt("SELECT 1 FROM pg_subscription WHERE subdbid = $1 LIMIT 1", &[&oid]).await.map_err(looking)?;
+    let subscription = client
+        .query_opt("SELECT 1 FROM pg_subscription WHERE subdbid = $1 LIMIT 1", &[&oid])
+        .await
+        .map_err(looking)?;
     Ok(subscription.map(|_| "it has a subscription"))
 }
 
@@ -82,7 +84,8 @@ fn is_collision(e: &DatabaseError) -> bool {
 fn final_error(e: DatabaseError, target: &str) -> RestoreError {
     match e.sqlstate() {
         Some("42P04" | "23505") => {
-            ValidationError::new(R::TargetExists, format!("database {target} appeared during the restore")).into()
+            ValidationError::new(R::TargetExists, format!("database {target} appeared during the restore"))
+                .into()
         }
         Some("55006" | "55P03") => {
             DatabaseError::new(R::TargetUnavailable, format!("database {target} stays in use: {e}")).into()
@@ -211,7 +214,12 @@ async fn properties(client: &Client, oid: u32, staging: &Staging) -> Result<Vec<
     Ok(sql)
 }
 
-async fn privileges(client: &Client, oid: u32, name: &str, owner: &str) -> Result<Vec<String>, DatabaseError> {
+async fn privileges(
+    client: &Client,
+    oid: u32,
+    name: &str,
+    owner: &str,
+) -> Result<Vec<String>, DatabaseError> {
     let rows = client
         .query(
             "SELECT CASE WHEN grantee = 0 THEN NULL ELSE pg_get_userbyid(grantee)::text END, privilege_type, is_grantable
@@ -283,7 +291,8 @@ async fn settle(claimed: &mut Claimed, staging: &Staging) -> Result<bool, Restor
 }
 
 async fn name_of(session: &Session, oid: u32) -> Result<Option<String>, DatabaseError> {
-    let row = session.client().query_opt("SELECT datname::text FROM pg_database WHERE oid = $1", &[&oid]).await;
+    let row =
+        session.client().query_opt("SELECT datname::text FROM pg_database WHERE oid = $1", &[&oid]).await;
     Ok(row.map_err(looking)?.map(|r| r.get(0)))
 }
 
@@ -297,7 +306,10 @@ async fn confirm(claimed: &Claimed, staging: &Staging) -> Result<(), RestoreErro
         .map_err(|e| fault(&e, "confirming the swap"))?;
     match row.get::<_, u32>(0) == staging.oid {
         true => Ok(()),
-        false => Err(DatabaseError::new(R::TargetUnavailable, "the target's name leads to another database").into()),
+        false => {
+            Err(DatabaseError::new(R::TargetUnavailable, "the target's name leads to another database")
+                .into())
+        }
     }
 }
 

@@ -29,12 +29,20 @@ impl Drop for GoogleEmulator {
 }
 
 fn launcher() -> Option<PathBuf> {
-    let sdks = ["/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "/opt/google-cloud-sdk", "/snap/google-cloud-cli/current"];
-    let found = sdks.iter().map(|s| PathBuf::from(s).join("platform/pubsub-emulator/bin/cloud-pubsub-emulator"));
+    let sdks = [
+        "/usr/lib/google-cloud-sdk",
+        "/usr/share/google-cloud-sdk",
+        "/opt/google-cloud-sdk",
+        "/snap/google-cloud-cli/current",
+    ];
+    let found =
+        sdks.iter().map(|s| PathBuf::from(s).join("platform/pubsub-emulator/bin/cloud-pubsub-emulator"));
     let found = found.into_iter().find(|p| p.is_file());
     assert!(found.is_some() || std::env::var("CI").is_err(), "Google's Pub/Sub emulator is missing");
     if found.is_none() {
-        eprintln!("SKIPPED: Google's Pub/Sub emulator is not installed (gcloud components install pubsub-emulator)");
+        eprintln!(
+            "SKIPPED: Google's Pub/Sub emulator is not installed (gcloud components install pubsub-emulator)"
+        );
     }
     found
 }
@@ -97,7 +105,8 @@ impl Peers {
 
     async fn put(&self, resource: &str, body: serde_json::Value) {
         let url = format!("http://{}/v1/projects/test/{resource}", self.pubsub_host());
-        let request = reqwest::Client::new().put(url).header("content-type", "application/json").body(body.to_string());
+        let request =
+            reqwest::Client::new().put(url).header("content-type", "application/json").body(body.to_string());
         let answer = request.send().await.unwrap();
         assert!(answer.status().is_success(), "{resource}: {}", answer.text().await.unwrap());
     }
@@ -123,7 +132,7 @@ impl Peers {
     pub async fn worker(&self, c: &Cluster, more: &[(&str, &str)]) -> Running {
         let (app, shutdown) = (self.app(c, more), Shutdown::default());
         let worker = app.start_worker(shutdown.clone()).await.unwrap();
-        Running { app, shutdown, worker }
+        Running { shutdown, worker }
     }
 
     pub fn pubsub(&self) -> PubSub {
@@ -153,8 +162,8 @@ impl Peers {
         let mut out = Vec::new();
         let all = async {
             while out.len() < count {
-                let Delivery { data, attributes, lease, message_id, .. } = queue.next().await.unwrap();
-                out.push((serde_json::from_slice(&data).unwrap(), Event { attributes, message_id, data }));
+                let Delivery { data, attributes, lease, .. } = queue.next().await.unwrap();
+                out.push((serde_json::from_slice(&data).unwrap(), Event { attributes, data }));
                 lease.ack().await.unwrap();
             }
         };
@@ -172,12 +181,10 @@ impl Peers {
 /// What a result event was besides its body.
 pub struct Event {
     pub attributes: std::collections::HashMap<String, String>,
-    pub message_id: String,
     pub data: Vec<u8>,
 }
 
 pub struct Running {
-    pub app: App,
     pub shutdown: Shutdown,
     pub worker: RunningWorker,
 }

@@ -34,7 +34,11 @@ async fn worker(peers: &Peers, c: &Cluster, more: &[(&str, &str)]) -> Process {
         }
     };
     // Nobody must stop reading: a full pipe would stop the worker.
-    tokio::spawn(async move { while let Ok(Some(line)) = log.next_line().await { eprintln!("{line}") } });
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = log.next_line().await {
+            eprintln!("{line}")
+        }
+    });
     Process { child, admin }
 }
 
@@ -48,25 +52,35 @@ impl Process {
         let reached = async {
             loop {
                 let status: serde_json::Value =
-                    serde_json::from_str(&get(&format!("http://{}/status.json", self.admin)).await.1).unwrap();
+                    serde_json::from_str(&get(&format!("http://{}/status.json", self.admin)).await.1)
+                        .unwrap();
                 if status["running"][0]["progress"]["stage"] == stage {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("never at {stage}"));
+        tokio::time::timeout(Duration::from_secs(60), reached)
+            .await
+            .unwrap_or_else(|_| panic!("never at {stage}"));
     }
 
     async fn exit_code(mut self) -> Option<i32> {
-        tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await.expect("no exit").unwrap().code()
+        tokio::time::timeout(Duration::from_secs(60), self.child.wait())
+            .await
+            .expect("no exit")
+            .unwrap()
+            .code()
     }
 }
 
 async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str) {
     let Some(peers) = Peers::start(kind).await else { return };
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i");
+    c.create(
+        "src",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
+    );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
@@ -112,7 +126,10 @@ async fn sigkill_on_the_stand_in() {
 async fn a_soft_stop_finishes_what_runs() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i");
+    c.create(
+        "src",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
+    );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     peers.emulator.storage.limit_rate(dump.len() as u64 / 3);
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
@@ -129,13 +146,19 @@ async fn a_soft_stop_finishes_what_runs() {
 async fn restore_by_hand_is_interrupted_cleanly() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i");
+    c.create(
+        "src",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
+    );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-        command.args(["restore", "latest", "--target", "app", "--output", "json"]).env_clear().kill_on_drop(true);
+        command
+            .args(["restore", "latest", "--target", "app", "--output", "json"])
+            .env_clear()
+            .kill_on_drop(true);
         command.arg(format!("--db-host={}", c.sandbox.host())).stdin(Stdio::null()).stdout(Stdio::piped());
         for (flag, value) in peers.flags() {
             command.arg(format!("--{flag}={value}"));

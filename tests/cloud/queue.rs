@@ -79,7 +79,11 @@ async fn a_half_open_connection_is_replaced() {
                     if is_first && dead.load(Ordering::SeqCst) {
                         continue; // Swallowed: neither side hears of it.
                     }
-                    let sent = if to_server { server.write_all(&up[..n]).await } else { client.write_all(&down[..n]).await };
+                    let sent = if to_server {
+                        server.write_all(&up[..n]).await
+                    } else {
+                        client.write_all(&down[..n]).await
+                    };
                     if sent.is_err() {
                         return;
                     }
@@ -123,7 +127,8 @@ async fn no_more_messages_are_taken_than_can_be_worked_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exactly_once_and_delivery_attempts() {
     let dead = "projects/test/topics/dead";
-    let options = SubscriptionOptions { exactly_once: true, dead_letter: Some((dead.into(), 5)), ..Default::default() };
+    let options =
+        SubscriptionOptions { exactly_once: true, dead_letter: Some((dead.into(), 5)), ..Default::default() };
     let e = emulator(options).await;
     e.pubsub.create_topic(dead);
     publish(&e, "m");

@@ -31,7 +31,10 @@ async fn setup() -> Setup {
 }
 
 async fn restore(app: &App, backup: &str, target: &str) -> Finished {
-    let job = RestoreJob { backup: BackupRef::parse(backup, "").unwrap(), ..job("/x".as_ref(), target, OnExisting::Fail) };
+    let job = RestoreJob {
+        backup: BackupRef::parse(backup, "").unwrap(),
+        ..job("/x".as_ref(), target, OnExisting::Fail)
+    };
     app.manager.run(&job, Arc::default(), CancellationToken::new()).await
 }
 
@@ -39,7 +42,15 @@ async fn restore(app: &App, backup: &str, target: &str) -> Finished {
 async fn a_cut_download_goes_on_at_the_last_good_byte() {
     let Setup { peers, c, dump } = setup().await;
     let (app, size) = (peers.app(&c, &[("download-stall-timeout", "1s")]), dump.len() as u64);
-    let faults = [F::CutAfter(0), F::CutAfter(1), F::CutAfter(size / 3), F::Unavailable, F::StallAfter(size / 4), F::CutAfter(100), F::CutAfter(size / 4)];
+    let faults = [
+        F::CutAfter(0),
+        F::CutAfter(1),
+        F::CutAfter(size / 3),
+        F::Unavailable,
+        F::StallAfter(size / 4),
+        F::CutAfter(100),
+        F::CutAfter(size / 4),
+    ];
     peers.emulator.storage.fail_next_reads(faults);
     let done = restore(&app, "src.dump", "app").await;
     assert_eq!(done.result.error, None);
@@ -88,7 +99,10 @@ async fn an_overwritten_object_is_never_mixed() {
     peers.emulator.storage.fail_next_reads([F::CutAfter(dump.len() as u64 / 2)]);
     let running = tokio::spawn({
         let manager = app.manager.clone();
-        let job = RestoreJob { backup: BackupRef::parse("src.dump", "").unwrap(), ..job("/x".as_ref(), "app", OnExisting::Fail) };
+        let job = RestoreJob {
+            backup: BackupRef::parse("src.dump", "").unwrap(),
+            ..job("/x".as_ref(), "app", OnExisting::Fail)
+        };
         async move { manager.run(&job, Arc::default(), CancellationToken::new()).await }
     });
     while peers.emulator.storage.reads() == 0 {

@@ -33,12 +33,19 @@ async fn request_in_database_out(kind: Kind) {
     let (result, event) = peers.results(1).await.remove(0);
     assert_eq!((result.status, result.error), (Status::Success, None));
     assert_eq!((result.tables, result.rows), (1, 5000));
-    for (key, value) in [("kind", "restore"), ("status", "success"), ("request_id", "r1"), ("ce-specversion", "1.0")] {
+    for (key, value) in
+        [("kind", "restore"), ("status", "success"), ("request_id", "r1"), ("ce-specversion", "1.0")]
+    {
         assert_eq!(event.attributes[key], value);
     }
     assert!(event.attributes["ce-type"].ends_with("restore.completed.v1"));
     assert_same(&c.content("app", &[]), &c.content("src", &[]), "restored and source");
-    for line in ["restore_success_total 1", "restore_in_progress 0", "restore_rows_total 5000", "restore_duration_seconds_count 1"] {
+    for line in [
+        "restore_success_total 1",
+        "restore_in_progress 0",
+        "restore_rows_total 5000",
+        "restore_duration_seconds_count 1",
+    ] {
         running.until_metric(line).await;
     }
     let status: serde_json::Value = serde_json::from_str(&running.get("/status.json").await.1).unwrap();
@@ -95,21 +102,43 @@ async fn bad_messages_are_answered(kind: Kind) {
     let running = peers.worker(&c, &[("trusted-sources", "gs://other-bucket/ok")]).await;
     let cases = [
         ("not json".to_owned(), R::InvalidRequest),
-        (r#"{"request_id":"b1","backup":{"name":"src.dump"},"target_db":"app","surprise":1}"#.to_owned(), R::InvalidRequest),
-        (r#"{"request_id":"b2","backup":{"name":"none.dump"},"target_db":"app"}"#.to_owned(), R::BackupNotFound),
-        (r#"{"request_id":"b3","backup":{"uri":"gs://elsewhere/src.dump"},"target_db":"app"}"#.to_owned(), R::SourceNotAllowed),
-        (r#"{"request_id":"b4","backup":{"uri":"gs://other-bucket/ok/x"},"target_db":"app"}"#.to_owned(), R::BackupNotFound),
+        (
+            r#"{"request_id":"b1","backup":{"name":"src.dump"},"target_db":"app","surprise":1}"#.to_owned(),
+            R::InvalidRequest,
+        ),
+        (
+            r#"{"request_id":"b2","backup":{"name":"none.dump"},"target_db":"app"}"#.to_owned(),
+            R::BackupNotFound,
+        ),
+        (
+            r#"{"request_id":"b3","backup":{"uri":"gs://elsewhere/src.dump"},"target_db":"app"}"#.to_owned(),
+            R::SourceNotAllowed,
+        ),
+        (
+            r#"{"request_id":"b4","backup":{"uri":"gs://other-bucket/ok/x"},"target_db":"app"}"#.to_owned(),
+            R::BackupNotFound,
+        ),
         (request("b5", "postgres"), R::TargetNotAllowed),
         (request("b6", "src"), R::TargetExists),
-        (r#"{"request_id":"b7","backup":{"name":"src.dump","generation":"1"},"target_db":"app"}"#.to_owned(), R::BackupNotFound),
-        (r#"{"request_id":"b8","backup":{"name":"src.dump","crc32c":"AAAAAA=="},"target_db":"app"}"#.to_owned(), R::ChecksumMismatch),
+        (
+            r#"{"request_id":"b7","backup":{"name":"src.dump","generation":"1"},"target_db":"app"}"#
+                .to_owned(),
+            R::BackupNotFound,
+        ),
+        (
+            r#"{"request_id":"b8","backup":{"name":"src.dump","crc32c":"AAAAAA=="},"target_db":"app"}"#
+                .to_owned(),
+            R::ChecksumMismatch,
+        ),
     ];
     for (body, _) in &cases {
         peers.publish(body).await;
     }
     let events = peers.results(cases.len()).await;
     for (body, reason) in &cases {
-        let id = serde_json::from_str::<serde_json::Value>(body).ok().and_then(|v| Some(v["request_id"].as_str()?.to_owned()));
+        let id = serde_json::from_str::<serde_json::Value>(body)
+            .ok()
+            .and_then(|v| Some(v["request_id"].as_str()?.to_owned()));
         let (result, event) = events
             .iter()
             .find(|(r, _)| id.as_ref().map_or(r.request_id.starts_with("message:"), |id| r.request_id == *id))
@@ -137,7 +166,10 @@ async fn bad_messages_are_answered_on_googles_emulator() {
 /// The lease is 10 s at a time; the download alone takes more than three of them.
 async fn a_long_restore_is_delivered_once(kind: Kind) {
     let Some(peers) = Peers::start(kind).await else { return };
-    let c = with_backup(&peers, "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) || md5((i + 1)::text) FROM generate_series(1, 90000) i");
+    let c = with_backup(
+        &peers,
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) || md5((i + 1)::text) FROM generate_series(1, 90000) i",
+    );
     let size = peers.app(&c, &[]).manager.list_available_backups().await.unwrap()[0].size;
     peers.emulator.storage.limit_rate(size / 34);
     let running = peers.worker(&c, &[]).await;
@@ -166,7 +198,9 @@ async fn a_busy_target_is_waited_for() {
     let c = with_backup(&peers, SOURCE);
     let running = [peers.worker(&c, &[]).await, peers.worker(&c, &[]).await];
     for id in ["one", "two"] {
-        let body = format!(r#"{{"request_id":"{id}","backup":{{"name":"latest"}},"target_db":"app","on_existing":"replace"}}"#);
+        let body = format!(
+            r#"{{"request_id":"{id}","backup":{{"name":"latest"}},"target_db":"app","on_existing":"replace"}}"#
+        );
         peers.publish(&body).await;
     }
     let results = peers.results(2).await;

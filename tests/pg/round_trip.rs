@@ -22,7 +22,10 @@ async fn equal(c: &Cluster, archive: &Path, what: &str) -> String {
 fn drop_database(c: &Cluster, database: &str) {
     let subscriptions = c.psql(database, "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid WHERE datname = current_database()");
     for s in subscriptions.lines() {
-        c.psql(database, &format!("ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"));
+        c.psql(
+            database,
+            &format!("ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"),
+        );
         c.psql(database, &format!("DROP SUBSCRIPTION {s}"));
     }
     c.psql("postgres", &format!("DROP DATABASE \"{database}\""));
@@ -64,7 +67,9 @@ async fn the_demo_database() {
 async fn pgbench() {
     let c = Cluster::start();
     c.create("bench", "SELECT 1");
-    c.sandbox.run(c.sandbox.command("pgbench").args(["-i", "-q", "-s", "5", "--foreign-keys", "bench"])).unwrap();
+    c.sandbox
+        .run(c.sandbox.command("pgbench").args(["-i", "-q", "-s", "5", "--foreign-keys", "bench"]))
+        .unwrap();
     equal(&c, &c.dump_to_file("bench", &[]), "pgbench").await;
     equal(&c, &c.dump_through_pipe("bench", &["-Z0"]), "pgbench, piped").await;
 }
@@ -126,8 +131,18 @@ async fn another_encoding() {
     for args in [&[][..], &["--inserts"], &["-E", "UTF8"]] {
         let archive = c.dump_to_file("latin", args);
         c.restore(&archive, "ours").await;
-        assert_same(&c.content("ours", &["-E", "UTF8"]), &c.content("latin", &["-E", "UTF8"]), &format!("{args:?}"));
-        assert_eq!(c.psql("postgres", "SELECT pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname = 'ours'"), "LATIN1|C");
+        assert_same(
+            &c.content("ours", &["-E", "UTF8"]),
+            &c.content("latin", &["-E", "UTF8"]),
+            &format!("{args:?}"),
+        );
+        assert_eq!(
+            c.psql(
+                "postgres",
+                "SELECT pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname = 'ours'"
+            ),
+            "LATIN1|C"
+        );
         drop_database(&c, "ours");
     }
 }
@@ -182,11 +197,14 @@ async fn every_codec() {
     let c = Cluster::of(&bindir, "");
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let none = c.scratch("shop18.none.dump");
-    let mut packed = flate2::read::GzDecoder::new(std::fs::File::open(fixtures.join("shop18.none.dump.gz")).unwrap());
+    let mut packed =
+        flate2::read::GzDecoder::new(std::fs::File::open(fixtures.join("shop18.none.dump.gz")).unwrap());
     std::io::copy(&mut packed, &mut std::fs::File::create(&none).unwrap()).unwrap();
     c.restore(&none, "none").await;
     // What this pg_restore can read is restored by it, too.
-    for (archive, theirs) in [(none.clone(), "theirs_none"), (fixtures.join("shop18.gzip.dump"), "theirs_gzip")] {
+    for (archive, theirs) in
+        [(none.clone(), "theirs_none"), (fixtures.join("shop18.gzip.dump"), "theirs_gzip")]
+    {
         let copy = c.scratch(theirs);
         std::fs::copy(archive, &copy).unwrap();
         c.pg_restore(&copy, theirs, &["--no-owner", "--no-privileges"]);

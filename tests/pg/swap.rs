@@ -15,7 +15,10 @@ use crate::support::{Cluster, job};
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i";
 
 fn marker(c: &Cluster, database: &str) -> String {
-    c.psql(database, "SELECT string_agg(tablename, ',' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'")
+    c.psql(
+        database,
+        "SELECT string_agg(tablename, ',' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'",
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +71,10 @@ async fn reconnecting_clients_do_not_stop_the_swap() {
             let mut seen = Vec::new();
             while !stop.is_cancelled() {
                 let config = format!("host={} user=postgres dbname=app", c.sandbox.host());
-                let Ok((client, connection)) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await else { continue };
+                let Ok((client, connection)) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await
+                else {
+                    continue;
+                };
                 let driver = tokio::spawn(connection);
                 let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
                 while let (false, Ok(rows)) = (stop.is_cancelled(), client.query(sql, &[]).await) {
@@ -116,7 +122,10 @@ async fn what_a_swap_would_destroy_is_not_swapped() {
 async fn a_failure_leaves_nothing_and_names_its_reason() {
     let c = Cluster::start();
     c.create("app", "CREATE TABLE precious (a int)");
-    c.create("broken", "CREATE EXTENSION hstore; CREATE ROLE gone; CREATE TABLE x (a hstore); ALTER TABLE x OWNER TO gone");
+    c.create(
+        "broken",
+        "CREATE EXTENSION hstore; CREATE ROLE gone; CREATE TABLE x (a hstore); ALTER TABLE x OWNER TO gone",
+    );
     let archive = c.dump_to_file("broken", &[]);
     c.psql("broken", "DROP OWNED BY gone; DROP ROLE gone");
     // The same archive with an extension that no server has.
@@ -225,7 +234,10 @@ async fn a_stopped_restore_leaves_nothing() {
     while progress.stage() != "data" {
         tokio::task::yield_now().await;
     }
-    c.psql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgrestored lock'");
+    c.psql(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgrestored lock'",
+    );
     let done = tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
     assert_eq!(done.failure, Some(R::TargetUnavailable), "{:?}", done.result.error);
     assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
@@ -286,9 +298,14 @@ async fn a_role_without_rights_is_told_at_once() {
     c.create("src", SOURCE);
     c.psql("postgres", "CREATE ROLE plain LOGIN; CREATE ROLE maker LOGIN CREATEDB; REVOKE CREATE ON DATABASE postgres FROM PUBLIC");
     let archive = c.dump_to_file("src", &["--no-owner"]);
-    for (user, expected) in [("plain", Some(R::InsufficientPrivilege)), ("maker", Some(R::InsufficientPrivilege))] {
+    for (user, expected) in
+        [("plain", Some(R::InsufficientPrivilege)), ("maker", Some(R::InsufficientPrivilege))]
+    {
         let app = c.app(&[("db-user", user)]);
-        let done = app.manager.run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new()).await;
+        let done = app
+            .manager
+            .run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new())
+            .await;
         // `maker` may create databases but not become the dump's owner, postgres.
         assert_eq!(done.failure, expected, "{user}: {:?}", done.result.error);
         assert_eq!(c.leftovers().len(), 0);
@@ -298,7 +315,10 @@ async fn a_role_without_rights_is_told_at_once() {
     c.psql("mine", "SET ROLE maker; CREATE TABLE m (a int); INSERT INTO m VALUES (1)");
     let archive = c.dump_to_file("mine", &[]);
     let app = c.app(&[("db-user", "maker")]);
-    let done = app.manager.run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new()).await;
+    let done = app
+        .manager
+        .run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new())
+        .await;
     assert_eq!(done.result.error, None);
     assert!(done.result.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", done.result.notes);
 }

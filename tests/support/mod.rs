@@ -58,7 +58,14 @@ impl Cluster {
 
     pub fn tablespace(&self, name: &str) {
         let folder = self.scratch(name);
-        self.sandbox.run(std::process::Command::new("install").args(["-d", "-m", "700", "-o"]).arg("postgres").arg(&folder)).unwrap();
+        self.sandbox
+            .run(
+                std::process::Command::new("install")
+                    .args(["-d", "-m", "700", "-o"])
+                    .arg("postgres")
+                    .arg(&folder),
+            )
+            .unwrap();
         self.psql("postgres", &format!("CREATE TABLESPACE {name} LOCATION '{}'", folder.display()));
     }
 
@@ -101,8 +108,10 @@ impl Cluster {
     /// `pg_dump -Fc` through a pipe: without data offsets.
     pub fn dump_through_pipe(&self, database: &str, args: &[&str]) -> PathBuf {
         let file = self.scratch(&format!("{}.piped.dump", uuid::Uuid::new_v4()));
-        let bytes =
-            self.sandbox.run(self.sandbox.command("pg_dump").args(["-Fc", "-d", database]).args(args)).unwrap();
+        let bytes = self
+            .sandbox
+            .run(self.sandbox.command("pg_dump").args(["-Fc", "-d", database]).args(args))
+            .unwrap();
         std::fs::write(&file, bytes).unwrap();
         file
     }
@@ -146,7 +155,8 @@ impl Cluster {
 
     /// The whole database as SQL, rows of each table sorted.
     pub fn content(&self, database: &str, args: &[&str]) -> String {
-        let dump = self.sandbox.run(self.sandbox.command("pg_dump").args(["-d", database]).args(args)).unwrap();
+        let dump =
+            self.sandbox.run(self.sandbox.command("pg_dump").args(["-d", database]).args(args)).unwrap();
         normalised(&String::from_utf8(dump).unwrap())
     }
 }

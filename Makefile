@@ -1,0 +1,37 @@
+# Everything a new user, CI and the next owner run. `make help` lists it.
+.PHONY: help setup demo test check bench soak schemas fmt
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: ## Install what is missing (PostgreSQL, nextest, other PostgreSQL versions for the tests)
+	@scripts/setup.sh all
+
+demo: ## Show the main job on this machine, from nothing to a restored database
+	@scripts/setup.sh demo
+	@cargo build --quiet --bin pgrestored
+	@target/debug/pgrestored demo
+
+test: setup ## Run every test
+	@cargo nextest run
+
+check: ## Format, lints, licences and sources of dependencies, generated files
+	@cargo fmt --all --check
+	@cargo clippy --all-targets --quiet -- -D warnings
+	@scripts/setup.sh deny
+	@cargo deny --offline --log-level error check bans licenses sources
+	@$(MAKE) --silent schemas
+	@git diff --exit-code --stat schemas
+
+schemas: ## Write schemas/ from the types
+	@cargo run --quiet --bin pgrestored -- schema --write schemas
+
+bench: ## Ours against download + pg_restore -j, in one run (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES)
+	@scripts/setup.sh demo
+	@cargo bench --bench restore
+
+soak: setup ## The tests that race and break things, many times over
+	@cargo nextest run --test pg --test cloud --stress-count 5 swap damage queue storage process
+
+fmt: ## Format
+	@cargo fmt --all

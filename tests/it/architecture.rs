@@ -1,0 +1,159 @@
+//! The walls of the house: imports go down only, and some names stay in their room.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Rooms by floor; a room may import rooms of lower floors only.
+const FLOORS: [(u8, &[&str]); 8] = [
+    (0, &["error", "config", "retry", "job", "event", "outcome", "progress", "metrics", "telemetry"]),
+    (1, &["archive", "postgres", "store", "queue"]),
+    (2, &["backup", "restore", "target"]),
+    (3, &["manager"]),
+    (4, &["worker"]),
+    (5, &["admin"]),
+    (6, &["app"]),
+    (7, &["cli"]),
+];
+
+/// Imports among the words, which build on each other: (who, whom).
+const WITHIN_WORDS: [(&str, &str); 9] = [
+    ("job", "config"),
+    ("job", "error"),
+    ("event", "job"),
+    ("event", "error"),
+    ("outcome", "error"),
+    ("metrics", "error"),
+    ("event", "config"),
+    ("progress", "error"),
+    ("config", "error"),
+];
+
+fn floor(room: &str) -> Option<u8> {
+    FLOORS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(f, _)| *f)
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Every source file below `src`: its path there, its room, its lines outside tests.
+fn house() -> Vec<(String, String, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources(&root).into_iter().map(|path| {
+        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+        let room = name.split(['/', '.']).next().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let lines = code.lines().filter(|l| !l.trim_start().starts_with("//")).map(str::to_owned).collect();
+        (name, room, lines)
+    });
+    files.collect()
+}
+
+fn imports(lines: &[String]) -> Vec<String> {
+    let mentions = lines.iter().flat_map(|l| l.split("crate::").skip(1));
+    let rooms = mentions.map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+    rooms.filter(|r: &String| !r.is_empty()).collect()
+}
+
+#[test]
+fn imports_go_down_only() {
+    let mut wrong = Vec::new();
+    for (file, room, lines) in house() {
+        if ["lib", "main"].contains(&room.as_str()) {
+            continue;
+        }
+        for other in imports(&lines) {
+            if other == room {
+                continue;
+            }
+            if room == "emulator" {
+                wrong.push(format!("{file}: the emulator knows no other room, but names {other}"));
+                continue;
+            }
+            if other == "emulator" {
+                if room != "cli" {
+                    wrong.push(format!("{file}: names the emulator"));
+                }
+                continue;
+            }
+            let (Some(from), Some(to)) = (floor(&room), floor(&other)) else {
+                wrong.push(format!("{file}: {room} or {other} has no floor"));
+                continue;
+            };
+            let words = from == 0 && WITHIN_WORDS.contains(&(room.as_str(), other.as_str()));
+            if to >= from && !words {
+                wrong.push(format!("{file}: floor {from} imports {other} of floor {to}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn archive_could_be_a_crate_of_its_own() {
+    for (file, room, lines) in house() {
+        if room == "archive" {
+            let others: Vec<_> =
+                imports(&lines).into_iter().filter(|r| r != "error" && r != "archive").collect();
+            assert!(others.is_empty(), "{file} imports {others:?}");
+        }
+    }
+}
+
+#[test]
+fn names_stay_in_their_rooms() {
+    let rules: [(&str, &[&str]); 7] = [
+        ("google_cloud_storage", &["store/gcs.rs"]),
+        ("google_cloud_pubsub", &["queue/pubsub.rs"]),
+        ("google_cloud_gax", &["store/gcs.rs", "queue/pubsub.rs"]),
+        ("std::env::", &["config.rs", "cli/demo.rs"]),
+        ("process::exit", &[]),
+        (".nack()", &["worker.rs", "queue/pubsub.rs"]),
+        ("libpgdump", &[]),
+    ];
+    for (file, _, lines) in house() {
+        for (name, allowed) in &rules {
+            let used = lines.iter().any(|l| l.contains(name));
+            assert!(!used || allowed.contains(&file.as_str()), "{file} uses {name}");
+        }
+    }
+}
+
+#[test]
+fn pure_parts_do_not_wait() {
+    for pure in [
+        "archive/toc.rs",
+        "archive/pieces.rs",
+        "archive/custom.rs",
+        "restore/plan.rs",
+        "restore/schedule.rs",
+        "restore/ddl.rs",
+        "outcome.rs",
+    ] {
+        let (_, _, lines) =
+            house().into_iter().find(|(f, _, _)| f == pure).unwrap_or_else(|| panic!("{pure} is gone"));
+        for word in [".await", "tokio", "async "] {
+            assert!(!lines.iter().any(|l| l.contains(word)), "{pure} has {word}");
+        }
+    }
+}
+
+#[test]
+fn files_keep_their_size() {
+    let sizes: BTreeMap<String, usize> = house().into_iter().map(|(f, _, l)| (f, l.len())).collect();
+    let large: Vec<_> = sizes.iter().filter(|(_, n)| **n > 520).collect();
+    assert!(large.is_empty(), "{large:?}");
+    for banned in ["util", "common", "helpers", "types", "misc"] {
+        assert!(!sizes.keys().any(|f| f.contains(banned)), "a module called {banned}");
+    }
+}

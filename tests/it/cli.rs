@@ -1,0 +1,136 @@
+//! The command line: exit codes, one JSON document, every mistake of a configuration at once.
+
+use std::process::{Command, Output};
+
+fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    command.args(args).env_clear().envs(env.iter().copied());
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn exit_codes_are_the_documented_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = format!("file://{}", dir.path().display());
+    std::fs::write(dir.path().join("bad.dump"), b"PGDMP\x01\x10").unwrap();
+    std::fs::write(dir.path().join("text.dump"), b"-- PostgreSQL database dump").unwrap();
+    let bucket = [("BACKUP_BUCKET", folder.as_str())];
+    for (args, code) in [
+        (&["--help"][..], 0),
+        (&["--version"], 0),
+        (&["check"], 0),
+        (&["list"], 0),
+        (&["nonsense"], 2),
+        (&["restore"], 2),
+        (&["schema", "nonsense"], 2),
+        (&["inspect", "bad.dump"], 65),
+        (&["inspect", "text.dump"], 65),
+        (&["inspect", "missing.dump"], 1),
+        (&["inspect", "latest@soon"], 2),
+        (&["restore", "bad.dump"], 2),
+        (&["restore", "bad.dump", "--target", "postgres"], 1),
+        (&["restore", "bad.dump", "--target", "app", "--db-host", "/nowhere", "--retry-budget", "10ms"], 69),
+        (&["worker"], 78),
+        (&["request", "x.dump"], 78),
+        (&["list", "--backup-bucket", "file:///nowhere/at/all"], 1),
+    ] {
+        let out = run(args, &bucket);
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {}{}", text(&out.stdout), text(&out.stderr));
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_reported_whole_and_without_values() {
+    let env = [
+        ("DB_PORT", "hunter2"),
+        ("RESTORE_TIMEOUT", "hunter2"),
+        ("ADMIN_ADDR", "hunter2"),
+        ("DB_PASSWORD_FILE", "/no/such/file"),
+    ];
+    let out = run(&["check"], &env);
+    assert_eq!(out.status.code(), Some(78));
+    let said = text(&out.stderr);
+    for (variable, _) in env {
+        assert!(said.contains(variable), "{said}");
+    }
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn check_never_shows_a_secret() {
+    let out = run(&["check", "--output", "json"], &[("DB_PASSWORD", "hunter2"), ("DB_NAME", "app")]);
+    let shown = text(&out.stdout);
+    assert!(!shown.contains("hunter2") && !text(&out.stderr).contains("hunter2"));
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((shown["db_password"].as_str(), shown["db_name"].as_str()), (Some("set"), Some("app")));
+}
+
+#[test]
+fn list_and_inspect_print_one_document_that_fits_its_schema() {
+    let fixtures = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let bucket = [("BACKUP_BUCKET", fixtures)];
+    let schema = |name: &str| {
+        let (_, s) = pgrestored::cli::schemas().into_iter().find(|(n, _)| *n == name).unwrap();
+        jsonschema::draft202012::new(s.as_value()).unwrap()
+    };
+    let listed: serde_json::Value =
+        serde_json::from_slice(&run(&["list", "--output", "json"], &bucket).stdout).unwrap();
+    assert!(schema("backup-list").is_valid(&listed), "{listed}");
+    let zstd = listed.as_array().unwrap().iter().find(|b| b["name"] == "shop18.zstd.dump").unwrap();
+    assert_eq!(zstd["size"], 209125);
+    assert!(zstd["checksum"].as_str().unwrap().ends_with("=="));
+    let out = run(&["inspect", "shop18.zstd.dump", "--output", "json"], &bucket);
+    let seen: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(schema("inspection").is_valid(&seen), "{seen}");
+    assert_eq!(
+        (seen["compression"].as_str(), seen["archive_version"].as_str()),
+        (Some("zstd"), Some("1.16.0"))
+    );
+    assert_eq!(seen["has_offsets"], true);
+}
+
+/// The body of the result event also where the restore failed.
+#[test]
+fn a_failed_restore_prints_its_result() {
+    let args = [
+        "restore",
+        "/no/such/file.dump",
+        "--target",
+        "app",
+        "--db-host",
+        "/nowhere",
+        "--retry-budget",
+        "10ms",
+        "--output",
+        "json",
+    ];
+    let out = run(&args, &[]);
+    let body: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        (body["status"].as_str(), body["error"]["reason"].as_str()),
+        (Some("failure"), Some("target_unavailable"))
+    );
+}
+
+#[test]
+fn completions_name_every_command() {
+    let out = text(&run(&["completions", "bash"], &[]).stdout);
+    for command in [
+        "worker",
+        "restore",
+        "list",
+        "inspect",
+        "request",
+        "check",
+        "schema",
+        "completions",
+        "demo",
+        "emulator",
+    ] {
+        assert!(out.contains(command), "{command}");
+    }
+}

@@ -1,0 +1,166 @@
+//! The documents that others rely on: metrics exposition, schemas, examples, events.
+
+use std::path::{Path, PathBuf};
+
+use pgrestored::error::{FailureReason, RestoreError, ValidationError};
+use pgrestored::event::{GcsNotification, RestoreRequest, RestoreResult};
+use pgrestored::metrics::{RestoreMetricsManager, VerificationStatus};
+
+fn schemas() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
+}
+
+/// The exposition after known events, with times masked: `tests/it/metrics.txt`, byte by byte.
+#[test]
+fn the_exposition_is_the_golden_one() {
+    let m = RestoreMetricsManager::new(1.0);
+    let fresh = m.exposition();
+    let running = m.start_restore();
+    m.record_restore_completion(45.0, 1234, true, None);
+    m.record_restore_completion(7.0, 99, false, Some(FailureReason::ChecksumMismatch));
+    m.record_verification(VerificationStatus::Success, "orders");
+    m.record_stage("data", 12.5);
+    m.record_work(1000, 20, 3);
+    m.record_queue_delay(2.0);
+    m.record_redelivery();
+    m.record_lease_lost();
+    m.record_publish_failure();
+    let used = m.exposition();
+    drop(running);
+    let idle = m.exposition();
+    assert!(
+        idle.contains("\nrestore_in_progress 0\n")
+            && idle.contains("\nrestore_oldest_start_timestamp_seconds 0\n")
+    );
+    let masked = |text: &str| -> String {
+        let lines = text.lines().map(|l| match l.split_once(' ') {
+            Some((name, value)) if name.contains("timestamp_seconds") && value.len() > 8 => {
+                format!("{name} TIME\n")
+            }
+            _ => format!("{l}\n"),
+        });
+        lines.collect::<String>().replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    };
+    let now = format!("# at the start\n{}\n# after some events\n{}", masked(&fresh), masked(&used));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/metrics.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &now).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap();
+    assert!(now == expected, "the exposition changed; UPDATE_GOLDEN=1 writes it anew\n{now}");
+}
+
+/// The user's own series, with exactly their labels, from the first scrape on.
+#[test]
+fn the_documented_series_are_there_from_the_start() {
+    let text = RestoreMetricsManager::new(1.0).exposition();
+    for line in [
+        "restore_success_total 0",
+        "restore_in_progress 0",
+        "restore_size_bytes 0",
+        "restore_lease_lost_total 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}");
+    }
+    for reason in FailureReason::ALL {
+        assert!(
+            text.contains(&format!("\nrestore_failure_total{{failure_reason=\"{reason}\"}} 0\n")),
+            "{reason}"
+        );
+    }
+    for status in VerificationStatus::ALL {
+        assert!(
+            text.contains(&format!("\nrestore_verification_total{{status=\"{}\"}} 0\n", status.as_str()))
+        );
+    }
+    for unwanted in ["otel_scope", "target_info", "_total_total", "_seconds_seconds", "_bytes_bytes"] {
+        assert!(!text.contains(unwanted), "{unwanted}");
+    }
+}
+
+#[test]
+fn schemas_are_what_the_types_say() {
+    for (name, schema) in pgrestored::cli::schemas() {
+        let file = schemas().join(format!("{name}.v1.json"));
+        let written = std::fs::read_to_string(&file)
+            .unwrap_or_else(|e| panic!("{}: {e}; run make schemas", file.display()));
+        let now = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        assert!(written == now, "{name}: run make schemas");
+    }
+    let files = std::fs::read_dir(schemas())
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "json"));
+    assert_eq!(files.count(), pgrestored::cli::schemas().len());
+}
+
+fn validator(name: &str) -> jsonschema::Validator {
+    let (_, schema) = pgrestored::cli::schemas().into_iter().find(|(n, _)| *n == name).unwrap();
+    jsonschema::draft202012::new(schema.as_value()).unwrap()
+}
+
+fn example(name: &str) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(schemas().join("examples").join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn every_example_fits_its_schema_and_its_type() {
+    for entry in std::fs::read_dir(schemas().join("examples")).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        let name = file.split('.').next().unwrap();
+        let value = example(&file);
+        let v = validator(name);
+        let errors: Vec<_> = v.iter_errors(&value).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{file}: {errors:?}");
+        match name {
+            "restore-request" => {
+                let request: RestoreRequest = serde_json::from_value(value).unwrap();
+                request.into_job(Some("app")).unwrap();
+            }
+            "restore-result" => {
+                let result: RestoreResult = serde_json::from_value(value.clone()).unwrap();
+                assert_eq!(serde_json::to_value(&result).unwrap()["request_id"], value["request_id"]);
+            }
+            "gcs-notification" => {
+                let attributes = serde_json::from_value(value).unwrap();
+                assert!(GcsNotification::from_attributes(&attributes).is_some());
+            }
+            other => panic!("an example of {other}"),
+        }
+    }
+}
+
+/// What the types refuse, the schema refuses too.
+#[test]
+fn the_request_schema_is_as_strict_as_the_type() {
+    let v = validator("restore-request");
+    let good = example("restore-request.json");
+    assert!(v.is_valid(&good));
+    for (pointer, value) in [
+        ("surprise", serde_json::json!(1)),
+        ("on_existing", serde_json::json!("drop")),
+        ("backup", serde_json::json!({})),
+        ("backup", serde_json::json!({ "name": "a", "uri": "gs://bkt/a" })),
+        ("backup", serde_json::json!({ "name": "a", "dsn": "x" })),
+        ("request_id", serde_json::json!("")),
+        ("jobs", serde_json::json!(0)),
+    ] {
+        let mut bad = good.clone();
+        bad[pointer] = value;
+        assert!(!v.is_valid(&bad), "{bad}");
+        let parsed = serde_json::from_value::<RestoreRequest>(bad.clone()).map_err(|e| e.to_string());
+        assert!(parsed.is_err() || parsed.unwrap().into_job(None).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn what_we_publish_fits_the_schema() {
+    let t = jiff::Timestamp::UNIX_EPOCH;
+    for reason in FailureReason::ALL {
+        let error = RestoreError::from(ValidationError::new(reason, "what went wrong"));
+        let result = RestoreResult::failure("r", &error, "data", (t, t));
+        let value: serde_json::Value = serde_json::from_slice(&result.to_message().unwrap().data).unwrap();
+        let v = validator("restore-result");
+        let errors: Vec<_> = v.iter_errors(&value).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{reason}: {errors:?}");
+    }
+}
