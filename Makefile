@@ -19,7 +19,7 @@ check: ## Format, lints, licences and sources of dependencies, generated files
 	@cargo fmt --all --check
 	@cargo clippy --all-targets --quiet -- -D warnings
 	@scripts/setup.sh deny
-	@cargo deny --offline --log-level error check bans licenses sources
+	@cargo deny --log-level error check bans licenses sources
 	@$(MAKE) --silent schemas
 	@git diff --exit-code --stat schemas
 

@@ -248,11 +248,7 @@ impl RestoreManager {
         facts: &mut Facts,
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
-        let limits = DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
-        let (download, expected) = Download::start(source, limits, progress.clone(), stop.clone());
-        let archive = tokio::task::spawn_blocking(|| CustomArchive::open(download, Limits::default()))
-            .await
-            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        let (archive, expected) = self.read(source, progress.clone(), stop.clone()).await?;
         let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name());
         let made = staging.insert(claimed.create_staging(&options).await?);
         facts.notes.append(&mut made.notes);
@@ -315,12 +311,23 @@ impl RestoreManager {
     ) -> Result<(Option<PinnedBackup>, CustomArchive<Download>), RestoreError> {
         let pinned = self.pin(wanted, None, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
+        let (archive, _) = self.read(source, Arc::default(), stop).await?;
+        Ok((pinned, archive))
+    }
+
+    /// Starts the download and reads it as far as the table of contents.
+    async fn read(
+        &self,
+        source: Source,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Result<(CustomArchive<Download>, Expected), RestoreError> {
         let limits = DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
-        let (download, _) = Download::start(source, limits, Arc::default(), stop);
+        let (download, expected) = Download::start(source, limits, progress, stop);
         let archive = tokio::task::spawn_blocking(|| CustomArchive::open(download, Limits::default()))
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
-        Ok((pinned, archive))
+        Ok((archive, expected))
     }
 
     async fn swap(

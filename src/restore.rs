@@ -154,6 +154,10 @@ async fn run_session(
         match board.next_work(id).await? {
             Work::Lane(node) => {
                 let entry = board.entry_of(node);
+                let settings = worker.output.sql_before_data(&job.entries[entry]);
+                if !settings.is_empty() {
+                    worker.session.run(&settings).await?;
+                }
                 let rows = lane::run(&job, &board, &worker.session, node, id)
                     .await
                     .map_err(|e| said_of(e, &job.name_of(entry)))?;

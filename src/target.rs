@@ -19,6 +19,10 @@ pub use staging::{CreateOptions, Staging};
 /// How often the lock's session is asked whether it is still there.
 const PING: Duration = Duration::from_secs(5);
 
+/// How long a claim waits for a lock that is being given up, and how often it looks.
+const LOCK_GRACE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// What a claim found.
 pub enum Claim {
     /// The target is ours until the claim is dropped.
@@ -77,21 +81,31 @@ pub async fn claim(server: &Server, job: &RestoreJob) -> Result<Claim, RestoreEr
         attempt: uuid::Uuid::new_v4(),
         existing: None,
     };
-    claimed.journal.begin(&claimed.lock, &claimed.row(&job.digest)).await?;
     claimed.check_target().await?;
+    claimed.journal.begin(&claimed.lock, &claimed.row(&job.digest)).await?;
     Ok(Claim::Granted(Box::new(claimed)))
 }
 
-/// Takes the target's lock on `session`, without waiting.
+/// Takes the target's lock on `session`. A moment is waited: the session of a restore that has just
+/// ended may still be closing.
 async fn lock_target(session: &Session, target: &str) -> Result<(), DatabaseError> {
-    let locked = session
-        .client()
-        .query_one("SELECT pg_try_advisory_lock(hashtextextended('pgrestored:' || $1, 7))", &[&target])
-        .await
-        .map_err(|e| fault(&e, "locking the target"))?;
-    match locked.get(0) {
-        true => Ok(()),
-        false => Err(DatabaseError::new(R::TargetBusy, format!("another restore into {target} is running"))),
+    let deadline = tokio::time::Instant::now() + LOCK_GRACE;
+    loop {
+        let locked = session
+            .client()
+            .query_one("SELECT pg_try_advisory_lock(hashtextextended('pgrestored:' || $1, 7))", &[&target])
+            .await
+            .map_err(|e| fault(&e, "locking the target"))?;
+        if locked.get(0) {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(DatabaseError::new(
+                R::TargetBusy,
+                format!("another restore into {target} is running"),
+            ));
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 

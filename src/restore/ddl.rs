@@ -64,6 +64,14 @@ impl OutputState {
         sql
     }
 
+    /// Settings that must stand before data of `entry` is sent; empty where they do already. Old
+    /// archives name a table without its schema.
+    pub fn sql_before_data(&mut self, entry: &TocEntry) -> String {
+        let mut sql = String::new();
+        self.select_schema(entry, &mut sql);
+        sql
+    }
+
     fn select_schema(&mut self, entry: &TocEntry, sql: &mut String) {
         let Some(schema) = entry.namespace.as_deref().filter(|_| !self.fixed_search_path) else { return };
         if self.schema.as_deref() == Some(schema) {

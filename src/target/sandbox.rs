@@ -72,6 +72,19 @@ impl Sandbox {
         &self.bindir
     }
 
+    /// A folder that the server may write to, for a tablespace.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(name);
+        std::fs::create_dir(&folder)?;
+        if let Some((uid, gid)) = self.user {
+            chown(&folder, Some(uid), Some(gid))?;
+        }
+        Ok(folder)
+    }
+
     /// The server's log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()

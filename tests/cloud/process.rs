@@ -74,16 +74,22 @@ impl Process {
     }
 }
 
-async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str) {
-    let Some(peers) = Peers::start(kind).await else { return };
+/// A cluster with a database `src` whose dump is in the bucket and takes some seconds to download.
+fn slow_backup(peers: &Peers, seconds: u64) -> Cluster {
     let c = Cluster::start();
     c.create(
         "src",
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
+    peers.emulator.storage.limit_rate(dump.len() as u64 / seconds);
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    c
+}
+
+async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str) {
+    let Some(peers) = Peers::start(kind).await else { return };
+    let c = slow_backup(&peers, 20);
     let first = worker(&peers, &c, &[("drain-timeout", "1s")]).await;
     peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
     first.until_stage("data").await;
@@ -125,14 +131,7 @@ async fn sigkill_on_the_stand_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soft_stop_finishes_what_runs() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = Cluster::start();
-    c.create(
-        "src",
-        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
-    );
-    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers.emulator.storage.limit_rate(dump.len() as u64 / 3);
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    let c = slow_backup(&peers, 3);
     let process = worker(&peers, &c, &[("drain-timeout", "60s")]).await;
     peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
     process.until_stage("data").await;
@@ -145,14 +144,7 @@ async fn a_soft_stop_finishes_what_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_by_hand_is_interrupted_cleanly() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = Cluster::start();
-    c.create(
-        "src",
-        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
-    );
-    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    let c = slow_backup(&peers, 20);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         command

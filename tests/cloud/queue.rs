@@ -145,3 +145,26 @@ async fn exactly_once_and_delivery_attempts() {
     assert_eq!(e.pubsub.delivered(SUBSCRIPTION), (3, 1));
     assert!(e.pubsub.published(dead).is_empty());
 }
+
+/// What Google's emulator does not do: only matching messages, and a pause before a message comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_and_retry_backoff() {
+    let pause = Duration::from_secs(2);
+    let filter = Some(("eventType".to_owned(), "OBJECT_FINALIZE".to_owned()));
+    let e = emulator(SubscriptionOptions { filter, retry_backoff: pause, ..Default::default() }).await;
+    for kind in ["OBJECT_DELETE", "OBJECT_FINALIZE"] {
+        let attributes = [("eventType".to_owned(), kind.to_owned())].into();
+        e.pubsub.publish(TOPIC, kind.as_bytes(), attributes).unwrap();
+    }
+    let mut queue = pubsub(&e.host(), 5, LONG).subscribe("requests").await.unwrap();
+    let first = next(&mut queue).await;
+    assert_eq!(first.data, b"OBJECT_FINALIZE");
+    first.lease.nack();
+    e.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (1, 0)).await;
+    let given_back = tokio::time::Instant::now();
+    let again = next(&mut queue).await;
+    assert_eq!(again.data, b"OBJECT_FINALIZE");
+    assert!(given_back.elapsed() > pause.mul_f64(0.7), "{:?}", given_back.elapsed());
+    again.lease.ack().await.unwrap();
+    e.pubsub.until(|p| p.delivered(SUBSCRIPTION) == (2, 1)).await;
+}

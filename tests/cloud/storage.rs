@@ -147,6 +147,23 @@ async fn backups_are_listed_and_selected() {
     assert_eq!(e.reason(), R::TargetExists);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_takes_too_long_is_ended() {
+    let Setup { peers, c, dump } = setup().await;
+    peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
+    let done = restore(&peers.app(&c, &[("restore-timeout", "2s")]), "src.dump", "app").await;
+    assert_eq!(done.failure, Some(R::Timeout));
+    assert!((2.0..15.0).contains(&done.result.duration_seconds));
+    assert!(c.leftovers().is_empty());
+    let job = RestoreJob {
+        backup: BackupRef::parse("src.dump", "").unwrap(),
+        deadline: Some(jiff::Timestamp::now()),
+        ..job("/x".as_ref(), "app", OnExisting::Fail)
+    };
+    let late = peers.app(&c, &[]).manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    assert_eq!(late.failure, Some(R::Timeout));
+}
+
 /// More than a page of objects.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_listing_is_complete() {

@@ -1,5 +1,8 @@
 //! Without any server: the house's walls, the contract's documents, the archive corpus, the command line.
 
+#[path = "../support/synthetic.rs"]
+mod synthetic;
+
 mod architecture;
 mod archive;
 mod cli;

@@ -3,6 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/synthetic.rs"]
+mod synthetic;
+
 mod damage;
 mod round_trip;
 mod swap;

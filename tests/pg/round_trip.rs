@@ -217,3 +217,44 @@ async fn every_codec() {
         drop_database(&c, "ours");
     }
 }
+
+/// Old archives name tables without their schema: each session must look in the right one.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_archive_version() {
+    let c = Cluster::start();
+    for minor in 12..=16 {
+        let (archive, target) = (c.scratch(&format!("v{minor}.dump")), format!("v{minor}"));
+        std::fs::write(&archive, crate::synthetic::synthetic(minor, 4)).unwrap();
+        c.restore(&archive, &target).await;
+        assert_eq!(c.psql(&target, "SELECT string_agg(a::text, ',' ORDER BY a) FROM public.t"), "1,2");
+    }
+}
+
+/// The program itself: from a path and from standard input.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 20000) i");
+    let archive = c.dump_through_pipe("src", &[]);
+    for (backup, target) in [(archive.to_str().unwrap(), "from_path"), ("-", "from_stdin")] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        command.args([
+            "restore",
+            backup,
+            "--target",
+            target,
+            "--output",
+            "json",
+            "--db-host",
+            c.sandbox.host(),
+        ]);
+        command.env_clear().stdin(std::fs::File::open(&archive).unwrap());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let body: pgrestored::event::RestoreResult = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((body.rows, body.tables, body.target_db.as_deref()), (20000, 1, Some(target)));
+        let crc = pgrestored::backup::encode_crc32c(crc32c::crc32c(&std::fs::read(&archive).unwrap()));
+        assert_eq!(body.backup.crc32c, Some(crc));
+        assert_same(&c.content(target, &[]), &c.content("src", &[]), backup);
+    }
+}

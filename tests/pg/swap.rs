@@ -283,7 +283,7 @@ async fn a_lost_answer_to_the_commit_is_settled() {
             });
         }
     });
-    let app = c.app(&[("db-host", "127.0.0.1"), ("db-port", &port), ("db-sslmode", "disable")]);
+    let app = c.app(&[("db-host", "127.0.0.1"), ("db-port", &port)]);
     let job = job(&archive, "app", OnExisting::Fail);
     let done = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
     assert!(cut.load(std::sync::atomic::Ordering::SeqCst), "the answer was not lost");

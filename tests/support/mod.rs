@@ -57,15 +57,7 @@ impl Cluster {
     }
 
     pub fn tablespace(&self, name: &str) {
-        let folder = self.scratch(name);
-        self.sandbox
-            .run(
-                std::process::Command::new("install")
-                    .args(["-d", "-m", "700", "-o"])
-                    .arg("postgres")
-                    .arg(&folder),
-            )
-            .unwrap();
+        let folder = self.sandbox.make_folder(name).unwrap();
         self.psql("postgres", &format!("CREATE TABLESPACE {name} LOCATION '{}'", folder.display()));
     }
 
