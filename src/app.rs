@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors};
 use crate::error::DatabaseError;
 use crate::manager::RestoreManager;
 use crate::metrics::{RestoreMetricsManager, now_seconds};
@@ -28,7 +28,7 @@ const IDLE_RECYCLE: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigErrors),
+    Config(#[from] ConfigErrors),
     #[error(transparent)]
     Database(#[from] DatabaseError),
     #[error(transparent)]
@@ -61,8 +61,10 @@ impl App {
     /// # Errors
     /// No project is configured.
     pub fn pubsub(&self) -> Result<PubSub, AppError> {
+        let project = self.config.project.clone();
+        let project = project.ok_or_else(|| ConfigErrors(vec!["GOOGLE_CLOUD_PROJECT: required".into()]))?;
         Ok(PubSub::new(PubSubConfig {
-            project: self.config.require_queue()?.to_owned(),
+            project,
             emulator: self.config.pubsub_emulator.clone(),
             max_lease: self.config.timeout + LEASE_MARGIN,
             concurrency: self.config.max_concurrent,

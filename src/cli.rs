@@ -198,7 +198,10 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let quiet = !matches!(self.command, Command::Worker(_));
         let level = self.log_level.clone().unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
-        let config = Config::new(&self.config);
+        let config = match self.command {
+            Command::Worker(_) | Command::Request(_) => Config::with_queue(&self.config),
+            _ => Config::new(&self.config),
+        };
         let otlp = config.as_ref().ok().and_then(|c| c.otlp_endpoint.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let done = runtime.map_err(CommandError::from).and_then(|runtime| {

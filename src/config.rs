@@ -338,14 +338,18 @@ impl Config {
         if m.0.is_empty() { Ok(config) } else { Err(ConfigErrors(m.0)) }
     }
 
-    /// What the worker needs beyond a restore by hand.
+    /// The same with what topics and subscriptions need.
     ///
     /// # Errors
-    /// Names the variables that are missing.
-    pub fn require_queue(&self) -> Result<&str, ConfigErrors> {
-        self.project.as_deref().ok_or_else(|| {
-            ConfigErrors(vec!["GOOGLE_CLOUD_PROJECT: required for topics and subscriptions".into()])
-        })
+    /// All mistakes at once, the missing project among them.
+    pub fn with_queue(raw: &RawConfig) -> Result<Self, ConfigErrors> {
+        let config = Self::new(raw);
+        if set(&raw.google_cloud_project).is_some() {
+            return config;
+        }
+        let mut mistakes = config.err().map(|e| e.0).unwrap_or_default();
+        mistakes.push("GOOGLE_CLOUD_PROJECT: required for topics and subscriptions".to_owned());
+        Err(ConfigErrors(mistakes))
     }
 }
 

@@ -4,6 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+/// Share of a restore that its data takes when there are indexes and keys to build afterwards.
+const DATA_SHARE: f64 = 0.7;
+
 /// Counters of one job. All only grow.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -35,6 +38,8 @@ struct Stages {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Snapshot {
     pub stage: &'static str,
+    /// How much is done, from 0 to 1; `None` while the size is unknown (standard input).
+    pub fraction: Option<f64>,
     pub object_bytes: u64,
     pub object_size: u64,
     pub data_bytes: u64,
@@ -69,8 +74,18 @@ impl Progress {
     }
 
     pub fn snapshot(&self) -> Snapshot {
+        let part = |done: &AtomicU64, all: &AtomicU64| {
+            let all = all.load(Relaxed);
+            (all > 0).then(|| (done.load(Relaxed) as f64 / all as f64).min(1.0))
+        };
+        let tasks = part(&self.tasks_done, &self.tasks);
+        let fraction = part(&self.object_bytes, &self.object_size).map(|read| match tasks {
+            Some(built) => DATA_SHARE * read + (1.0 - DATA_SHARE) * built,
+            None => read,
+        });
         Snapshot {
             stage: self.stage(),
+            fraction,
             object_bytes: self.object_bytes.load(Relaxed),
             object_size: self.object_size.load(Relaxed),
             data_bytes: self.data_bytes.load(Relaxed),

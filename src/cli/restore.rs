@@ -123,24 +123,15 @@ impl Drop for Bar {
 
 #[allow(clippy::literal_string_with_formatting_args, reason = "indicatif's own templates")]
 async fn show_bar(progress: Arc<Progress>) {
-    let template = "{elapsed_precise} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}  {msg}";
+    let template = "{elapsed_precise} [{bar:30}] {percent:>3} % ETA {eta}  {msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")));
+    let bar = Bar(ProgressBar::new(1000).with_style(style.progress_chars("=> ")));
     let mut every = tokio::time::interval(Duration::from_millis(200));
     loop {
         every.tick().await;
         let s = progress.snapshot();
-        bar.0.set_length(s.object_size);
-        bar.0.set_position(s.object_bytes);
-        bar.0.set_message(format!(
-            "{}: {} rows, tables {}/{}, indexes and keys {}/{}",
-            s.stage,
-            HumanCount(s.rows),
-            s.tables_done,
-            s.tables,
-            s.tasks_done,
-            s.tasks
-        ));
+        bar.0.set_position((s.fraction.unwrap_or(0.0) * 1000.0) as u64);
+        bar.0.set_message(line(&s));
     }
 }
 

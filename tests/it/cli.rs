@@ -58,6 +58,8 @@ fn a_wrong_configuration_is_reported_whole_and_without_values() {
         assert!(said.contains(variable), "{said}");
     }
     assert!(!said.contains("hunter2"), "{said}");
+    let worker = text(&run(&["worker"], &env).stderr);
+    assert!(worker.contains("GOOGLE_CLOUD_PROJECT") && worker.contains("DB_PORT"), "{worker}");
 }
 
 #[test]
