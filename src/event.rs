@@ -310,17 +310,12 @@ pub struct Message {
 }
 
 impl RestoreResult {
-    /// A failure before or in any stage.
-    pub fn failure(
-        request_id: &str,
-        error: &RestoreError,
-        stage: &str,
-        (started_at, finished_at): (jiff::Timestamp, jiff::Timestamp),
-    ) -> Self {
+    /// A success that says no more than when; the rest is filled in by whoever knows it.
+    pub fn new(request_id: &str, (started_at, finished_at): (jiff::Timestamp, jiff::Timestamp)) -> Self {
         RestoreResult {
             request_id: request_id.to_owned(),
             kind: Kind::Restore,
-            status: Status::Failure,
+            status: Status::Success,
             verdict: None,
             backup: ResultBackup::default(),
             target_db: None,
@@ -335,8 +330,26 @@ impl RestoreResult {
             previous_database: None,
             notes: vec![],
             labels: BTreeMap::new(),
-            error: Some(ErrorBody::new(error, stage)),
+            error: None,
         }
+    }
+
+    /// A failure before or in any stage.
+    pub fn failure(
+        request_id: &str,
+        error: &RestoreError,
+        stage: &str,
+        times: (jiff::Timestamp, jiff::Timestamp),
+    ) -> Self {
+        let mut result = Self::new(request_id, times);
+        result.fail(error, stage);
+        result
+    }
+
+    /// Makes a failure of it.
+    pub fn fail(&mut self, error: &RestoreError, stage: &str) {
+        self.status = Status::Failure;
+        self.error = Some(ErrorBody::new(error, stage));
     }
 
     /// The event: its id follows from the request, so that publishing again is harmless.

@@ -11,7 +11,7 @@ use crate::archive::{CustomArchive, Limits};
 use crate::backup::{self, Backup, Download, DownloadLimits, Expected, PinnedBackup, Source};
 use crate::config::{Config, Location};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
-use crate::event::{ErrorBody, RestoreResult, ResultBackup, Status};
+use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
 use crate::metrics::RestoreMetricsManager;
 use crate::postgres::Server;
@@ -386,15 +386,10 @@ impl RestoreManager {
         // Wall time can jump; the duration is the monotonic clock's.
         let seconds = clock.elapsed().as_secs_f64();
         let finished = started.checked_add(clock.elapsed()).unwrap_or(started);
-        let cancelled = RestoreError::cancelled("");
-        let mut r = RestoreResult::failure(
-            &job.request_id,
-            error.unwrap_or(&cancelled),
-            progress.stage(),
-            (started, finished),
-        );
-        r.error = error.map(|e| ErrorBody::new(e, progress.stage()));
-        r.status = if error.is_some() { Status::Failure } else { Status::Success };
+        let mut r = RestoreResult::new(&job.request_id, (started, finished));
+        if let Some(e) = error {
+            r.fail(e, progress.stage());
+        }
         r.duration_seconds = seconds;
         r.backup = facts.backup.clone();
         r.target_db = Some(job.target_db.clone());
