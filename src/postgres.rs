@@ -238,11 +238,18 @@ impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
 /// class 22 too: they quote row values.
 pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     let Some(db) = e.as_db_error() else {
-        let mut reason = R::TargetUnavailable;
         let text = crate::error::report(e);
-        if text.contains("password missing") || text.contains("invalid configuration") {
-            reason = R::AccessDenied;
-        }
+        // What the worker's own set-up has to mend; everything else may pass by itself.
+        let ours = [
+            "password missing",
+            "invalid configuration",
+            "invalid peer certificate",
+            "server does not support TLS",
+        ];
+        let reason = match ours.iter().any(|o| text.contains(o)) {
+            true => R::AccessDenied,
+            false => R::TargetUnavailable,
+        };
         return DatabaseError::new(reason, format!("{what}: {text}"));
     };
     let code = db.code().code();
