@@ -100,6 +100,10 @@ pub async fn load<R: Read + Send + 'static>(
     let first = job.worker().await?;
     let first = run_pre_data(&job, first, &pre_data).await?;
     job.progress.enter("data");
+    if !board.change(|s| s.is_stream_open()) {
+        // A small archive was read to its end while its schema was made.
+        job.progress.enter("indexes");
+    }
     let mut ready = Some(first);
     for id in 0..options.sessions {
         running.spawn(run_session(job.clone(), board.clone(), id, ready.take()));

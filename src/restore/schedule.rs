@@ -147,6 +147,11 @@ impl<P> Schedule<P> {
         self.stream_open = false;
     }
 
+    /// Whether data may still arrive.
+    pub fn is_stream_open(&self) -> bool {
+        self.stream_open
+    }
+
     // --- the sessions' side ---
 
     pub fn next(&mut self, session: usize) -> Work {

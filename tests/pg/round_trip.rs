@@ -258,3 +258,15 @@ async fn the_command_line() {
         assert_same(&c.content(target, &[]), &c.content("src", &[]), backup);
     }
 }
+
+/// Rows of one table come in by several transactions: more than one connection had a share.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_table_is_loaded_by_several_connections() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 150000) i");
+    c.restore(&c.dump_through_pipe("src", &["-Z1"]), "ours").await;
+    assert_same(&c.content("ours", &[]), &c.content("src", &[]), "restored and source");
+    let shares: u32 = c.psql("ours", "SELECT count(DISTINCT xmin::text) FROM t").parse().unwrap();
+    // 38 MB fit into one COPY, so every further transaction is another lane's.
+    assert!(shares > 1, "{shares} transactions");
+}
