@@ -1,22 +1,41 @@
-//! What a backup is: the header, the table of contents and, after them, the table data and large
-//! objects as one forward pass. Synchronous over [`std::io::Read`], so that it can run on a thread
-//! of its own beside the decompressor; it never seeks.
+//! What a backup is: what it is wrapped in, the header, the table of contents and, after them, the
+//! table data and large objects as one forward pass (of a directory: one pass for each reader).
+//! Synchronous over [`std::io::Read`], so that it can run on threads of its own beside the
+//! decompressors; it seeks only where a tar has its table of contents behind the data.
 //!
-//! Read today: the custom format of `pg_dump -Fc`, archive versions 1.12 to 1.16
-//! (PostgreSQL 9.0 to 18), compression none, gzip, lz4 and zstd, with data offsets or without.
-//! The format's definition is PostgreSQL's `pg_backup_archiver.c` and `pg_backup_custom.c`.
+//! Read are all formats of `pg_dump`: custom (`-Fc`), directory (`-Fd`), tar (`-Ft`), a tar of a
+//! directory, and SQL text; archive versions 1.12 to 1.16 (PostgreSQL 9.0 to 18). The formats'
+//! definition is PostgreSQL's `pg_backup_*.c` and `psqlscan.l`.
 
 mod codec;
 mod custom;
 mod encoding;
+mod folder;
+mod header;
+mod layers;
+mod lexer;
+mod members;
 mod pieces;
+mod script;
+mod tarball;
+mod text;
 mod toc;
 
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::error::RestoreError;
+
 pub use codec::Codec;
-pub use custom::{CustomArchive, Header};
 pub use encoding::TextEncoding;
-pub use pieces::{DataSink, Piece};
+pub use header::{Format, Header};
+pub use layers::{Keys, Layer};
+pub use lexer::{Dialect, Lexeme, Token, statements, tokens};
+pub use pieces::{DataSink, Piece, Statement};
 pub use toc::{DataOffset, Section, TocEntry};
+
+/// A stream of bytes.
+pub type Bytes = Box<dyn Read + Send>;
 
 /// Bounds on what an archive may make the reader allocate.
 #[derive(Debug, Clone, Copy)]
@@ -27,12 +46,214 @@ pub struct Limits {
     pub max_string: usize,
     /// Bytes of the whole table of contents.
     pub max_toc: u64,
+    /// Bytes of one SQL statement.
+    pub max_statement: usize,
     /// Base-2 logarithm of the largest zstd window.
     pub zstd_window_log: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_entries: 2_000_000, max_string: 64 << 20, max_toc: 1 << 30, zstd_window_log: 27 }
+        Limits {
+            max_entries: 2_000_000,
+            max_string: 64 << 20,
+            max_toc: 1 << 30,
+            max_statement: 1 << 30,
+            zstd_window_log: 27,
+        }
     }
+}
+
+/// Opens the same object again, from some byte on.
+pub trait Reopen: Send + Sync {
+    /// # Errors
+    /// The store's own.
+    fn open(&self, offset: u64) -> Result<Bytes, RestoreError>;
+}
+
+/// The members of a directory dump.
+pub trait Folder: Send + Sync {
+    /// Name and size in bytes of every member.
+    fn members(&self) -> Vec<(String, u64)>;
+
+    /// # Errors
+    /// The store's own.
+    fn open(&self, name: &str) -> Result<Bytes, RestoreError>;
+}
+
+/// Where an archive comes from.
+pub enum Origin {
+    /// One object or standard input; `again` where it can be read twice.
+    Stream {
+        bytes: Bytes,
+        again: Option<Arc<dyn Reopen>>,
+    },
+    Folder(Arc<dyn Folder>),
+}
+
+impl Origin {
+    /// Bytes that cannot be read again.
+    pub fn once(bytes: impl Read + Send + 'static) -> Self {
+        Origin::Stream { bytes: Box::new(bytes), again: None }
+    }
+}
+
+/// An archive whose header and table of contents are read and whose data comes next.
+pub struct Archive {
+    header: Header,
+    entries: Vec<TocEntry>,
+    encoding: TextEncoding,
+    body: Body,
+}
+
+enum Body {
+    Custom(custom::Blocks),
+    Tar(tarball::Members),
+    Folder(folder::Members),
+    Script(Box<script::Script>),
+}
+
+/// What the readers of members need to know of their archive.
+#[derive(Clone)]
+struct Context {
+    limits: Limits,
+    dialect: Dialect,
+}
+
+impl Archive {
+    /// Reads the header and the table of contents; of SQL text, its first statements.
+    ///
+    /// # Errors
+    /// `archive_unsupported` for what is no dump, `archive_corrupt` for damaged bytes, or the
+    /// origin's own [`RestoreError`].
+    pub fn open(origin: Origin, limits: Limits, keys: &Keys) -> Result<Self, RestoreError> {
+        let (bytes, again) = match origin {
+            Origin::Folder(folder) => return folder::open(folder, limits),
+            Origin::Stream { bytes, again } => (bytes, again),
+        };
+        let (layers, head, input) = layers::unwrap(bytes, &limits, keys)?;
+        let mut archive = match Format::of(&head) {
+            Some(Format::Custom) => custom::open(input, limits)?,
+            Some(Format::Tar) => {
+                let again = again.map(|again| tarball::Again {
+                    source: again,
+                    layers: layers.len(),
+                    keys: keys.clone(),
+                });
+                tarball::open(input, again, limits)?
+            }
+            Some(Format::Plain) => script::open(input, limits)?,
+            Some(Format::Directory | Format::DirectoryTar) | None => {
+                return Err(layers::name_wrong_input(&head));
+            }
+        };
+        archive.header.layers = layers;
+        Ok(archive)
+    }
+
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The table of contents; of SQL text, what its first statements make.
+    pub fn entries(&self) -> &[TocEntry] {
+        &self.entries
+    }
+
+    pub fn entries_mut(&mut self) -> &mut Vec<TocEntry> {
+        &mut self.entries
+    }
+
+    /// The dump's text encoding: of statements and of COPY data.
+    pub fn encoding(&self) -> &TextEncoding {
+        &self.encoding
+    }
+
+    /// Whether it is SQL text: statements come one by one, and there is no table of contents.
+    pub fn is_script(&self) -> bool {
+        matches!(self.body, Body::Script(_))
+    }
+
+    /// Bytes of each entry's data as stored, by dump id, where the archive says so before its data.
+    pub fn sizes(&self) -> std::collections::HashMap<i32, u64> {
+        match &self.body {
+            Body::Custom(_) => custom::sizes(&self.entries),
+            Body::Folder(members) => members.sizes(&self.entries),
+            Body::Tar(_) | Body::Script(_) => Default::default(),
+        }
+    }
+
+    /// The data, as one or (of a directory) up to `most` streams to be read at the same time.
+    pub fn into_streams(self, most: usize) -> Vec<DataStream> {
+        let entries: Arc<[TocEntry]> = self.entries.into();
+        match self.body {
+            Body::Custom(blocks) => vec![DataStream(Source::Custom(blocks, entries))],
+            Body::Tar(members) => vec![DataStream(Source::Tar(members, entries))],
+            Body::Script(script) => vec![DataStream(Source::Script(script))],
+            Body::Folder(members) => {
+                let members = Arc::new(members);
+                (0..most.max(1))
+                    .map(|_| DataStream(Source::Folder(members.clone(), entries.clone())))
+                    .collect()
+            }
+        }
+    }
+
+    /// Hands all data to one sink.
+    ///
+    /// # Errors
+    /// As [`DataStream::read`].
+    pub fn read_data(self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        self.into_streams(1).into_iter().try_for_each(|s| s.read(sink))
+    }
+}
+
+/// Reads a text of at most `most` bytes, whatever it is wrapped in.
+///
+/// # Errors
+/// `archive_corrupt` for what is damaged, longer or no UTF-8, and the origin's own.
+pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, RestoreError> {
+    let Origin::Stream { bytes, .. } = origin else {
+        return Err(toc::corrupt("a folder where a file was expected"));
+    };
+    let (_, _, input) = layers::unwrap(bytes, &Limits::default(), keys)?;
+    let mut text = String::new();
+    let read = input.take(most + 1).read_to_string(&mut text);
+    let read = read.map_err(|e| RestoreError::from_archive_io(e, "text"))?;
+    match read as u64 > most {
+        true => Err(toc::corrupt(format!("a text of more than {most} bytes"))),
+        false => Ok(text),
+    }
+}
+
+/// A part of an archive's data that one thread reads.
+pub struct DataStream(Source);
+
+enum Source {
+    Custom(custom::Blocks, Arc<[TocEntry]>),
+    Tar(tarball::Members, Arc<[TocEntry]>),
+    Folder(Arc<folder::Members>, Arc<[TocEntry]>),
+    Script(Box<script::Script>),
+}
+
+impl DataStream {
+    /// Hands the data to `sink`, in the order of the input, and reads to the end of the input.
+    ///
+    /// # Errors
+    /// `archive_corrupt` where data is damaged, unknown, there twice or missing; the errors of the
+    /// reader and of the sink.
+    pub fn read(self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        match self.0 {
+            Source::Custom(blocks, entries) => blocks.read(&entries, sink),
+            Source::Tar(members, entries) => members.read(&entries, sink),
+            Source::Folder(members, entries) => members.read(&entries, sink),
+            Source::Script(script) => script.read(sink),
+        }
+    }
+}
+
+/// How the statements of an archive with these entries are to be read.
+fn dialect_of(entries: &[TocEntry], encoding: &TextEncoding) -> Dialect {
+    let setting = entries.iter().find(|e| e.desc == "STDSTRINGS");
+    Dialect { standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")), wide: encoding.is_wide() }
 }

@@ -1,143 +1,22 @@
 //! Configuration: every variable of the contract, each also a flag. The one place that reads the
 //! environment. A wrong configuration is reported whole, naming variables and never values.
 
+mod location;
+mod raw;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use secrecy::SecretString;
 
-/// The variables as they were given, on the command line or in the environment.
-#[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Configuration (each flag also as the environment variable named)")]
-pub struct RawConfig {
-    /// Bucket name, gs://bucket/prefix or file:///folder
-    #[arg(long, env = "BACKUP_BUCKET", global = true, value_name = "BUCKET")]
-    backup_bucket: Option<String>,
-    /// Days to keep backups
-    #[arg(long, env = "BACKUP_RETENTION_DAYS", global = true, value_name = "DAYS")]
-    backup_retention_days: Option<String>,
-    /// full: restore the dump's owners, privileges and code as the connecting role may
-    #[arg(long, env = "BACKUP_TRUST", global = true, value_name = "TRUST")]
-    backup_trust: Option<String>,
-    /// Further sources that requests may name, separated by commas (gs://bucket/prefix, file:///folder)
-    #[arg(long, env = "TRUSTED_SOURCES", global = true, value_name = "LIST")]
-    trusted_sources: Option<String>,
-    /// Target server, or the folder of its socket
-    #[arg(long, env = "DB_HOST", global = true, value_name = "HOST")]
-    db_host: Option<String>,
-    #[arg(long, env = "DB_PORT", global = true, value_name = "PORT")]
-    db_port: Option<String>,
-    #[arg(long, env = "DB_USER", global = true, value_name = "ROLE")]
-    db_user: Option<String>,
-    #[arg(long, env = "DB_PASSWORD", global = true, value_name = "SECRET", hide_env_values = true)]
-    db_password: Option<String>,
-    /// File that holds the password
-    #[arg(long, env = "DB_PASSWORD_FILE", global = true, value_name = "FILE")]
-    db_password_file: Option<String>,
-    /// disable, prefer, require or verify-full; by default prefer on loopback and sockets, else verify-full
-    #[arg(long, env = "DB_SSLMODE", global = true, value_name = "MODE")]
-    db_sslmode: Option<String>,
-    /// Target database when a request names none
-    #[arg(long, env = "DB_NAME", global = true, value_name = "DB")]
-    db_name: Option<String>,
-    /// Database to connect to for create, lock and rename
-    #[arg(long, env = "DB_MAINTENANCE_NAME", global = true, value_name = "DB")]
-    db_maintenance_name: Option<String>,
-    /// Project of topics and subscriptions
-    #[arg(long, env = "GOOGLE_CLOUD_PROJECT", global = true, value_name = "PROJECT")]
-    google_cloud_project: Option<String>,
-    #[arg(long, env = "RESTORE_REQUEST_SUBSCRIPTION", global = true, value_name = "SUB")]
-    restore_request_subscription: Option<String>,
-    /// Topic that `request` publishes to
-    #[arg(long, env = "RESTORE_REQUEST_TOPIC", global = true, value_name = "TOPIC")]
-    restore_request_topic: Option<String>,
-    /// Subscription with Cloud Storage notifications; empty = off
-    #[arg(long, env = "BACKUP_NOTIFICATION_SUBSCRIPTION", global = true, value_name = "SUB")]
-    backup_notification_subscription: Option<String>,
-    #[arg(long, env = "RESTORE_COMPLETION_TOPIC", global = true, value_name = "TOPIC")]
-    restore_completion_topic: Option<String>,
-    /// Subscription of the completion topic that `request --wait` reads
-    #[arg(long, env = "RESTORE_COMPLETION_SUBSCRIPTION", global = true, value_name = "SUB")]
-    restore_completion_subscription: Option<String>,
-    #[arg(long, env = "PUBSUB_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
-    pubsub_emulator_host: Option<String>,
-    #[arg(long, env = "STORAGE_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
-    storage_emulator_host: Option<String>,
-    /// Where the storage emulator's gRPC port differs
-    #[arg(long, env = "STORAGE_EMULATOR_GRPC_HOST", global = true, value_name = "HOST:PORT")]
-    storage_emulator_grpc_host: Option<String>,
-    /// Connections that load one restore [default: cores]
-    #[arg(long, env = "RESTORE_JOBS", global = true, value_name = "N")]
-    restore_jobs: Option<String>,
-    /// Restores at once in this worker
-    #[arg(long, env = "RESTORE_MAX_CONCURRENT", global = true, value_name = "N")]
-    restore_max_concurrent: Option<String>,
-    /// Limit of one restore, such as 12h
-    #[arg(long, env = "RESTORE_TIMEOUT", global = true, value_name = "TIME")]
-    restore_timeout: Option<String>,
-    /// Deliveries of one request before a passing failure is final
-    #[arg(long, env = "RESTORE_MAX_ATTEMPTS", global = true, value_name = "N")]
-    restore_max_attempts: Option<String>,
-    /// How long a message is leased at a time (10s to 600s): a dead worker's message comes back after this
-    #[arg(long, env = "RESTORE_LEASE_EXTENSION", global = true, value_name = "TIME")]
-    restore_lease_extension: Option<String>,
-    /// Memory for data between download and server, in MiB
-    #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
-    restore_queue_mib: Option<String>,
-    /// How long a connection to server or store is tried again
-    #[arg(long, env = "RETRY_BUDGET", global = true, value_name = "TIME")]
-    retry_budget: Option<String>,
-    /// Time without a byte after which a download is reopened
-    #[arg(long, env = "DOWNLOAD_STALL_TIMEOUT", global = true, value_name = "TIME")]
-    download_stall_timeout: Option<String>,
-    /// How long a stopping worker lets its restores finish
-    #[arg(long, env = "DRAIN_TIMEOUT", global = true, value_name = "TIME")]
-    drain_timeout: Option<String>,
-    /// /metrics, health and status
-    #[arg(long, env = "ADMIN_ADDR", global = true, value_name = "ADDR")]
-    admin_addr: Option<String>,
-    /// PostgreSQL binaries, else PATH and the usual folders
-    #[arg(long, env = "PG_BINDIR", global = true, value_name = "FOLDER")]
-    pg_bindir: Option<String>,
-    /// Send traces by OTLP
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true, value_name = "URL")]
-    otel_exporter_otlp_endpoint: Option<String>,
-}
+use crate::policy::{Extensions, Owners, Policy, pair};
 
-impl RawConfig {
-    /// From flags alone, as a command line gives them; variables fill in what they leave out.
-    ///
-    /// # Errors
-    /// A flag that there is not.
-    pub fn from_flags(flags: &[(&str, &str)]) -> Result<Self, String> {
-        #[derive(clap::Parser)]
-        struct Flags {
-            #[command(flatten)]
-            raw: RawConfig,
-        }
-        let args = flags.iter().flat_map(|(flag, value)| [format!("--{flag}"), (*value).to_owned()]);
-        let parsed =
-            <Flags as clap::Parser>::try_parse_from(std::iter::once("pgrestored".to_owned()).chain(args));
-        parsed.map(|f| f.raw).map_err(|e| e.to_string())
-    }
-
-    pub fn pg_bindir(&self) -> Option<&std::path::Path> {
-        set(&self.pg_bindir).map(std::path::Path::new)
-    }
-}
-
-/// Where backups are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Location {
-    /// A bucket; `prefix` is empty or ends with `/`.
-    Bucket {
-        bucket: String,
-        prefix: String,
-    },
-    Folder(PathBuf),
-}
+pub use location::Location;
+pub use raw::RawConfig;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
@@ -188,6 +67,9 @@ pub struct Config {
     pub queue_bytes: usize,
     pub retry_budget: Duration,
     pub stall_timeout: Duration,
+    pub policy: Policy,
+    /// Text of age identities.
+    pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
     pub admin_addr: SocketAddr,
     pub pg_bindir: Option<PathBuf>,
@@ -324,6 +206,8 @@ impl Config {
             lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
             queue_bytes: m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20,
             retry_budget,
+            policy: policy(raw, &mut m),
+            age_identity: age_identity(raw, &mut m),
             stall_timeout: m.duration("DOWNLOAD_STALL_TIMEOUT", &raw.download_stall_timeout, 30 * SECOND),
             drain_timeout: m.duration("DRAIN_TIMEOUT", &raw.drain_timeout, 25 * SECOND),
             admin_addr: m.parse(
@@ -386,83 +270,72 @@ fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> DbC
     }
 }
 
+fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
+    let owners = set(&raw.restore_owners).map(|t| Owners::from_str(t, true)).transpose();
+    let extensions =
+        set(&raw.restore_extensions).map(|t| Extensions::from_str(&t.replace('_', "-"), true)).transpose();
+    Policy {
+        owners: owners
+            .unwrap_or_else(|_| {
+                m.add("RESTORE_OWNERS", "must be keep, map or none");
+                None
+            })
+            .unwrap_or_default(),
+        role_map: role_map(raw, m),
+        privileges: !m.parse(
+            "RESTORE_NO_PRIVILEGES",
+            &raw.restore_no_privileges,
+            false,
+            "must be true or false",
+        ),
+        create_roles: m.parse(
+            "RESTORE_CREATE_ROLES",
+            &raw.restore_create_roles,
+            false,
+            "must be true or false",
+        ),
+        extensions: extensions
+            .unwrap_or_else(|_| {
+                m.add("RESTORE_EXTENSIONS", "must be require or skip-missing");
+                None
+            })
+            .unwrap_or_default(),
+        analyze: !m.parse("RESTORE_NO_ANALYZE", &raw.restore_no_analyze, false, "must be true or false"),
+        globals: set(&raw.restore_globals).map(str::to_owned),
+        role_passwords: m.parse(
+            "RESTORE_ROLE_PASSWORDS",
+            &raw.restore_role_passwords,
+            false,
+            "must be true or false",
+        ),
+    }
+}
+
+fn role_map(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, String> {
+    let Some(text) = set(&raw.restore_role_map) else { return BTreeMap::new() };
+    let text = match text.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).unwrap_or_else(|e| {
+            m.add("RESTORE_ROLE_MAP", format!("its file cannot be read: {}", e.kind()));
+            String::new()
+        }),
+        None => text.replace(',', "\n"),
+    };
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    lines.filter_map(|line| pair(line).map_err(|e| m.add("RESTORE_ROLE_MAP", e)).ok()).collect()
+}
+
+fn age_identity(raw: &RawConfig, m: &mut Mistakes) -> Option<SecretString> {
+    let from_file = set(&raw.backup_age_identity_file).and_then(|file| {
+        std::fs::read_to_string(file)
+            .map_err(|e| m.add("BACKUP_AGE_IDENTITY_FILE", format!("cannot be read: {}", e.kind())))
+            .ok()
+    });
+    from_file.or(set(&raw.backup_age_identity).map(str::to_owned)).map(SecretString::from)
+}
+
 fn with_scheme(host: &str) -> String {
     let host = host.trim_end_matches('/');
     if host.contains("://") { host.to_owned() } else { format!("http://{host}") }
-}
-
-impl Location {
-    /// A bucket name, `gs://bucket/prefix` or `file:///folder`.
-    ///
-    /// # Errors
-    /// What is wrong, without the value.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("file://") {
-            return match path.starts_with('/') {
-                true => Ok(Location::Folder(PathBuf::from(path))),
-                false => Err("file:// must be followed by an absolute path".into()),
-            };
-        }
-        let path = text.strip_prefix("gs://").unwrap_or(text);
-        let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
-        if !(3..=222).contains(&bucket.len()) || !bucket.bytes().all(valid) {
-            return Err("must be a bucket name, gs://bucket/prefix or file:///folder".into());
-        }
-        let mut prefix = prefix.trim_start_matches('/').to_owned();
-        if !prefix.is_empty() && !prefix.ends_with('/') {
-            prefix.push('/');
-        }
-        Ok(Location::Bucket { bucket: bucket.to_owned(), prefix })
-    }
-
-    /// Splits a URI of one backup into its place and its name there.
-    ///
-    /// # Errors
-    /// What is wrong, without the value.
-    pub fn of_backup(uri: &str) -> Result<(Self, String), String> {
-        if let Some(path) = uri.strip_prefix("file://") {
-            return match path.rsplit_once('/').filter(|(_, name)| !name.is_empty()) {
-                Some(("", name)) => Ok((Location::Folder("/".into()), name.to_owned())),
-                Some((folder, name)) if folder.starts_with('/') => {
-                    Ok((Location::Folder(folder.into()), name.to_owned()))
-                }
-                _ => Err("file:// must be followed by an absolute path of a file".into()),
-            };
-        }
-        let path = uri.strip_prefix("gs://").ok_or("must be a gs:// or file:// URI")?;
-        match path.split_once('/').filter(|(_, name)| !name.is_empty()) {
-            Some((bucket, name)) => {
-                let Location::Bucket { bucket, .. } = Location::parse(bucket)? else {
-                    return Err("must be a gs:// URI".into());
-                };
-                Ok((Location::Bucket { bucket, prefix: String::new() }, name.to_owned()))
-            }
-            None => Err("must be gs://bucket/object".into()),
-        }
-    }
-
-    /// Whether the backup `name` at `place` lies inside this location.
-    pub fn contains(&self, place: &Location, name: &str) -> bool {
-        match (self, place) {
-            (Location::Bucket { bucket, prefix }, Location::Bucket { bucket: b, prefix: p }) => {
-                bucket == b && format!("{p}{name}").starts_with(prefix)
-            }
-            (Location::Folder(folder), Location::Folder(f)) => {
-                let path = f.join(name);
-                path.starts_with(folder) && !path.components().any(|c| c == std::path::Component::ParentDir)
-            }
-            _ => false,
-        }
-    }
-
-    /// `gs://…` or `file://…` of the backup `name` here.
-    pub fn uri(&self, name: &str) -> String {
-        match self {
-            Location::Bucket { bucket, prefix } => format!("gs://{bucket}/{prefix}{name}"),
-            Location::Folder(folder) => format!("file://{}", folder.join(name).display()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{Blame, FailureReason, RestoreError, ValidationError, report};
 use crate::job::{BackupRef, OnExisting, RestoreJob};
+use crate::policy::{Rewrite, Selection};
 
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
 pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
@@ -73,6 +74,13 @@ pub struct RestoreRequest {
     /// Copied into the result.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Which part of the backup; without it, all of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub select: Selection,
+}
+
+fn is_default(selection: &Selection) -> bool {
+    *selection == Selection::default()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -158,9 +166,12 @@ pub struct RestoreResult {
     /// Name under which the replaced database is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_database: Option<String>,
-    /// What was done otherwise than the backup says.
+    /// What a person should know of the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What was done otherwise than the backup says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewrites: Vec<Rewrite>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,6 +274,8 @@ impl RestoreRequest {
             labels: self.labels,
             sequence: 0,
             attempt: 1,
+            policy: None,
+            selection: self.select,
             digest,
         })
     }
@@ -329,6 +342,7 @@ impl RestoreResult {
             bytes: 0,
             previous_database: None,
             notes: vec![],
+            rewrites: vec![],
             labels: BTreeMap::new(),
             error: None,
         }

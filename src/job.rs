@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Location;
 use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::policy::{Policy, Selection};
 
 /// What to do when the target database exists.
 #[derive(
@@ -56,6 +57,9 @@ pub struct RestoreJob {
     pub sequence: i64,
     /// Delivery attempt, from 1.
     pub attempt: u32,
+    /// Where it differs from the configured one.
+    pub policy: Option<Policy>,
+    pub selection: Selection,
     /// Digest of what was asked, to tell a duplicate from a reuse of its id.
     pub digest: String,
 }
@@ -80,10 +84,10 @@ impl BackupRef {
                 return Err(invalid("the backup's path names no file"));
             };
             let name = name.to_str().ok_or_else(|| invalid("the backup's path is not UTF-8"))?;
-            return Ok(BackupRef::Named {
-                place: Some(Location::Folder(folder.to_owned())),
-                name: name.to_owned(),
-            });
+            // A directory dump keeps its slash.
+            let slash = if text.ends_with('/') { "/" } else { "" };
+            let place = Some(Location::Folder(folder.to_owned()));
+            return Ok(BackupRef::Named { place, name: format!("{name}{slash}") });
         }
         if text.contains("://") {
             return Self::from_uri(text);

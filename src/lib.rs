@@ -34,6 +34,7 @@ pub mod queue;
 
 // The words.
 pub mod job;
+pub mod policy;
 pub mod event;
 pub mod outcome;
 pub mod error;

@@ -2,26 +2,31 @@
 //! the table of contents, load into staging, prove the bytes, swap. A failure at any point leaves the
 //! target as it was and nothing behind.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{CustomArchive, Limits};
-use crate::backup::{self, Backup, Download, DownloadLimits, Expected, PinnedBackup, Source};
+use crate::archive::{self, Archive, Keys, Limits};
+use crate::backup::{self, Backup, DownloadLimits, Expected, PinnedBackup, Reach, Source};
 use crate::config::{Config, Location};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
 use crate::metrics::RestoreMetricsManager;
+use crate::policy::Policy;
 use crate::postgres::Server;
 use crate::progress::Progress;
-use crate::restore::{self, LoadOptions, Loaded};
+use crate::restore::{self, Finding, Fit, LoadOptions, Loaded, Needs};
 use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
+
+/// Bytes of a globals file.
+const MAX_GLOBALS: u64 = 16 << 20;
 
 /// Core component responsible for database restore operations.
 #[derive(Clone)]
@@ -48,6 +53,8 @@ struct Facts {
     size: u64,
     loaded: Option<Loaded>,
     notes: Vec<String>,
+    /// How the dump was fitted to the target.
+    fit: Option<Arc<Fit>>,
 }
 
 impl RestoreManager {
@@ -75,7 +82,7 @@ impl RestoreManager {
     /// `StorageError` if the listing fails.
     pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        Ok(store.list(prefix).await?.into_iter().map(Backup::from).collect())
+        Ok(backup::backups_of(store.list(prefix).await?).into_iter().map(Backup::from).collect())
     }
 
     /// Restore the backup `backup_name` into a new database `target_db`. True when it is there.
@@ -95,6 +102,8 @@ impl RestoreManager {
             labels: Default::default(),
             sequence: jiff::Timestamp::now().as_microsecond(),
             attempt: 1,
+            policy: None,
+            selection: Default::default(),
             digest: String::new(),
         };
         let done = self.run(&job, Arc::default(), CancellationToken::new()).await;
@@ -230,7 +239,7 @@ impl RestoreManager {
         match swapped {
             Ok(result) => Ok(Ended::Restored(Box::new(result))),
             Err(e) => {
-                self.clean_up(&mut claimed).await;
+                self.clean_up(&mut claimed, facts).await;
                 self.record_final(job, &claimed, progress, times, facts, &e).await;
                 Err(e)
             }
@@ -248,17 +257,67 @@ impl RestoreManager {
         facts: &mut Facts,
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
-        let (archive, expected) = self.read(source, progress.clone(), stop.clone()).await?;
+        let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
+        let (mut archive, expected) = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
+        let policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
+        let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
+        let (analyze, has_statistics) =
+            (policy.analyze, archive.entries().iter().any(|e| e.desc == "STATISTICS DATA"));
+        let fit = Arc::new(Fit::new(claimed.server_facts().await?, policy, globals));
+        facts.fit = Some(fit.clone());
+        let stored = pinned.map(|b| b.object.size);
+        let prepared = restore::prepare(&mut archive, &job.selection, stored, &fit)?;
+        facts.notes.extend(prepared.notes);
         let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name());
+        claimed.make_roles(&prepared.roles).await?;
         let made = staging.insert(claimed.create_staging(&options).await?);
         facts.notes.append(&mut made.notes);
-        let options = LoadOptions {
-            sessions: job.jobs.unwrap_or(self.config.jobs),
-            queue_bytes: self.config.queue_bytes,
-        };
-        let loaded = restore::load(&self.server, &made.name, archive, options, progress.clone()).await;
-        facts.loaded = Some(prove(loaded?, &expected, facts)?);
+        let sessions = job.jobs.unwrap_or(self.config.jobs);
+        let options = LoadOptions { sessions, queue_bytes: self.config.queue_bytes };
+        let loaded =
+            restore::load(&self.server, &made.name, archive, options, fit.clone(), progress.clone()).await?;
+        facts.loaded = Some(prove(loaded, &expected, facts)?);
+        if !job.selection.rename_schemas.is_empty() {
+            restore::rename_schemas(&self.server, &made.name, &job.selection.rename_schemas).await?;
+        }
+        if analyze && !(has_statistics && fit.facts.version >= 180000) {
+            progress.enter("analyze");
+            facts.notes.extend(restore::analyze(&self.server, &made.name, sessions).await?);
+        }
+        progress.enter("check");
+        facts.notes.extend(restore::check(&self.server, &made.name).await?);
         Ok(())
+    }
+
+    /// Statements that make the roles of the globals file beside the backup, if there is to be one.
+    async fn globals(
+        &self,
+        policy: &Policy,
+        backup: Option<&PinnedBackup>,
+        stop: &CancellationToken,
+    ) -> Result<BTreeMap<String, String>, RestoreError> {
+        let (Some(name), Some(backup)) = (&policy.globals, backup) else { return Ok(BTreeMap::new()) };
+        let own = backup.object.name.trim_end_matches('/');
+        let folder = own.rfind('/').map_or("", |n| &own[..=n]);
+        let pinned = backup::pin(backup.store.clone(), &format!("{folder}{name}"), None, None).await?;
+        let (origin, expected) =
+            backup::open(Source::Object(pinned), Reach::Whole, self.limits(), Arc::default(), stop.clone());
+        let keys = self.keys()?;
+        let text = tokio::task::spawn_blocking(move || archive::read_text(origin, MAX_GLOBALS, &keys));
+        let text = text.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
+        expected.check()?;
+        Ok(restore::roles_of(&text, policy.role_passwords))
+    }
+
+    fn limits(&self) -> DownloadLimits {
+        DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget }
+    }
+
+    fn keys(&self) -> Result<Keys, RestoreError> {
+        use secrecy::ExposeSecret;
+        let Some(text) = &self.config.age_identity else { return Ok(Keys::default()) };
+        let wrong = |what| JobError::new(R::AccessDenied, format!("BACKUP_AGE_IDENTITY: {what}"));
+        Keys::parse(text.expose_secret()).map_err(|what| wrong(what).into())
     }
 
     async fn source(&self, job: &RestoreJob, facts: &mut Facts) -> Result<Source, RestoreError> {
@@ -294,13 +353,14 @@ impl RestoreManager {
                 backup::pin(store, name, generation, crc32c).await?
             }
             BackupRef::Latest { prefix, at } => {
-                backup::pin_latest(self.stores.at(&self.config.bucket).await?, prefix, *at).await?
+                let apart = self.config.policy.globals.as_deref();
+                backup::pin_latest(self.stores.at(&self.config.bucket).await?, prefix, *at, apart).await?
             }
         };
         Ok(Some(pinned))
     }
 
-    /// Opens a backup as far as its table of contents; stops reading when the archive is dropped.
+    /// Opens a backup as far as its table of contents; stops reading when `stop` is cancelled.
     ///
     /// # Errors
     /// As [`RestoreManager::pin`], `archive_unsupported`, `archive_corrupt`.
@@ -308,23 +368,41 @@ impl RestoreManager {
         &self,
         wanted: &BackupRef,
         stop: CancellationToken,
-    ) -> Result<(Option<PinnedBackup>, CustomArchive<Download>), RestoreError> {
+    ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
         let pinned = self.pin(wanted, None, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-        let (archive, _) = self.read(source, Arc::default(), stop).await?;
+        let (archive, _) = self.read(source, Reach::Beginning, Arc::default(), stop).await?;
         Ok((pinned, archive))
+    }
+
+    /// Compares a backup with the target server under the configured policy.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn preflight(
+        &self,
+        archive: &Archive,
+        pinned: Option<&PinnedBackup>,
+    ) -> Result<Vec<Finding>, RestoreError> {
+        let session = self.server.maintenance("preflight").await?;
+        let policy = self.config.policy.clone();
+        let globals = self.globals(&policy, pinned, &CancellationToken::new()).await?;
+        let fit = Fit::new(session.facts().await?, policy, globals);
+        let needs = Needs::of(archive, pinned.map(|b| b.object.size));
+        Ok(restore::preflight(archive, &needs, &fit))
     }
 
     /// Starts the download and reads it as far as the table of contents.
     async fn read(
         &self,
         source: Source,
+        reach: Reach,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> Result<(CustomArchive<Download>, Expected), RestoreError> {
-        let limits = DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget };
-        let (download, expected) = Download::start(source, limits, progress, stop);
-        let archive = tokio::task::spawn_blocking(|| CustomArchive::open(download, Limits::default()))
+    ) -> Result<(Archive, Expected), RestoreError> {
+        let (origin, expected) = backup::open(source, reach, self.limits(), progress, stop);
+        let keys = self.keys()?;
+        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, Limits::default(), &keys))
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         Ok((archive, expected))
@@ -347,8 +425,9 @@ impl RestoreManager {
         Ok(result)
     }
 
-    async fn clean_up(&self, claimed: &mut Claimed) {
-        match tokio::time::timeout(CLEANUP, claimed.discard()).await {
+    async fn clean_up(&self, claimed: &mut Claimed, facts: &Facts) {
+        let roles = facts.fit.as_ref().map(|f| f.created_roles()).unwrap_or_default();
+        match tokio::time::timeout(CLEANUP, claimed.discard(&roles)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::error!(error = report(&e), "the staging database was not dropped"),
             Err(_) => tracing::error!("dropping the staging database took too long"),
@@ -399,6 +478,7 @@ impl RestoreManager {
             (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
         }
         r.notes = facts.notes.clone();
+        r.rewrites = facts.fit.as_ref().map(|f| f.report()).unwrap_or_default();
         r.labels = job.labels.clone();
         r
     }
@@ -432,7 +512,7 @@ fn recorded(outcome: serde_json::Value) -> Result<Ended, RestoreError> {
 /// The loaded data is the backup's only if every byte was the object's.
 fn prove(loaded: Loaded, expected: &Expected, facts: &mut Facts) -> Result<Loaded, RestoreError> {
     let (crc32c, size) = expected.check()?;
-    facts.backup.crc32c = Some(backup::encode_crc32c(crc32c));
+    facts.backup.crc32c = crc32c.map(backup::encode_crc32c);
     facts.backup.size = Some(size.to_string());
     facts.size = size;
     Ok(loaded)

@@ -1,6 +1,7 @@
 //! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), running
 //! statements pipelined, and the one place that maps SQLSTATE to a [`FailureReason`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,7 +122,54 @@ impl Server {
     }
 }
 
+/// What a server has that a dump may need.
+#[derive(Debug, Clone, Default)]
+pub struct ServerFacts {
+    /// `server_version_num`, such as 150018.
+    pub version: u32,
+    /// The role that asks.
+    pub user: String,
+    pub is_superuser: bool,
+    pub may_create_roles: bool,
+    pub roles: BTreeSet<String>,
+    /// Roles to which this one may give objects.
+    pub may_become: BTreeSet<String>,
+    pub tablespaces: BTreeSet<String>,
+    /// Extensions that can be created.
+    pub extensions: BTreeSet<String>,
+    pub access_methods: BTreeSet<String>,
+}
+
 impl Session {
+    /// Looks at the whole server; any database will do.
+    ///
+    /// # Errors
+    /// `target_unavailable`, or the server's refusal.
+    pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
+        let e = |e: tokio_postgres::Error| fault(&e, "looking at the server");
+        let me = "SELECT current_user::text, rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
+        let row = self.client.query_one(me, &[]).await.map_err(e)?;
+        // Since 16, being a member is one thing and giving objects away another.
+        let how = if self.version >= 160000 { "SET" } else { "MEMBER" };
+        let member = format!("SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, '{how}')");
+        Ok(ServerFacts {
+            version: self.version,
+            user: row.get(0),
+            is_superuser: row.get(1),
+            may_create_roles: row.get(2),
+            roles: self.names("SELECT rolname::text FROM pg_roles").await?,
+            may_become: self.names(&member).await?,
+            tablespaces: self.names("SELECT spcname::text FROM pg_tablespace").await?,
+            extensions: self.names("SELECT name::text FROM pg_available_extensions").await?,
+            access_methods: self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'").await?,
+        })
+    }
+
+    async fn names(&self, sql: &str) -> Result<BTreeSet<String>, DatabaseError> {
+        let rows = self.client.query(sql, &[]).await.map_err(|e| fault(&e, "looking at the server"))?;
+        Ok(rows.iter().map(|r| r.get(0)).collect())
+    }
+
     /// `server_version_num`, such as 150018.
     pub fn version(&self) -> u32 {
         self.version

@@ -49,7 +49,15 @@ pub trait BackupStore: Send + Sync {
         generation: Option<i64>,
     ) -> BoxFuture<'a, Result<StoredObject, StorageError>>;
 
-    /// The bytes of `object` from `offset` on.
+    /// The same without checksums where they would have to be computed.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn members<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        self.list(prefix)
+    }
+
+    /// The bytes of `object` from `offset` on, at most `length` of them.
     ///
     /// # Errors
     /// `backup_changed` where that generation is gone, `access_denied`, `download_failed`.
@@ -57,6 +65,7 @@ pub trait BackupStore: Send + Sync {
         &'a self,
         object: &'a StoredObject,
         offset: u64,
+        length: Option<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, StorageError>>;
 
     /// `gs://…` or `file://…`.

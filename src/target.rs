@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
 use crate::job::{OnExisting, RestoreJob};
-use crate::postgres::{Server, Session, fault};
+use crate::postgres::{Server, ServerFacts, Session, fault, ident};
 use journal::{Journal, Known};
 
 pub use staging::{CreateOptions, Staging};
@@ -191,11 +191,31 @@ impl Claimed {
         staging::create(self, options).await
     }
 
-    /// Drops the staging database, however far it came and whatever is in it.
+    /// What the server has.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn server_facts(&self) -> Result<ServerFacts, RestoreError> {
+        Ok(self.lock.facts().await?)
+    }
+
+    /// Makes roles that the dump needs.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn make_roles(&self, statements: &[String]) -> Result<(), RestoreError> {
+        for sql in statements {
+            self.lock.run(sql).await.map_err(|e| e.context("creating a role"))?;
+        }
+        Ok(())
+    }
+
+    /// Drops the staging database, however far it came and whatever is in it, and roles that were made
+    /// for it, as far as nothing else has come to use them.
     ///
     /// # Errors
     /// Why it could not be dropped; it stays recorded as ours.
-    pub async fn discard(&mut self) -> Result<(), RestoreError> {
+    pub async fn discard(&mut self, roles: &[String]) -> Result<(), RestoreError> {
         if self.lock.client().is_closed() {
             // Without the lock the next owner of the request has a database of the same name.
             let session = self.server.maintenance("lock").await?;
@@ -205,6 +225,11 @@ impl Claimed {
         let staging = staging::name_for(&self.request_id);
         staging::force_drop(&self.server, &self.lock, &staging).await?;
         self.journal.forget_database(&self.lock, &staging).await?;
+        for role in roles {
+            if let Err(e) = self.lock.run(&format!("DROP ROLE IF EXISTS {}", ident(role))).await {
+                tracing::warn!(role, error = %e, "a role that was made for the failed restore is still there");
+            }
+        }
         Ok(())
     }
 

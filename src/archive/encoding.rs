@@ -25,6 +25,14 @@ impl TextEncoding {
         matches!(self.name.to_ascii_uppercase().as_str(), "UTF8" | "UNICODE" | "UTF-8")
     }
 
+    /// Whether second bytes of a character may look like ASCII, a quote or a backslash among them.
+    pub fn is_wide(&self) -> bool {
+        matches!(
+            self.name.to_ascii_uppercase().as_str(),
+            "SJIS" | "SHIFT_JIS" | "SHIFT_JIS_2004" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB"
+        )
+    }
+
     /// Text as UTF-8.
     ///
     /// # Errors

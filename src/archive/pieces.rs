@@ -3,8 +3,9 @@
 
 use std::io::Read;
 
-use super::TocEntry;
+use super::lexer::StatementEnd;
 use super::toc::corrupt;
+use super::{Context, TocEntry};
 use crate::error::RestoreError;
 
 /// Bytes of a piece, about: large enough to cost nothing per piece, small enough to spread.
@@ -44,6 +45,19 @@ pub trait DataSink {
     fn piece(&mut self, piece: Piece) -> Result<(), RestoreError>;
     /// The entry's data is complete: its own end marker was there.
     fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
+    /// A statement of SQL text, which stands between what was before it and what comes after it.
+    fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        Err(RestoreError::internal(format!("a statement outside of SQL text, line {}", statement.line)))
+    }
+}
+
+/// A statement of SQL text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// With its semicolon, in UTF-8.
+    pub text: String,
+    /// Line of the text where it begins, from 1.
+    pub line: u64,
 }
 
 /// Reads until `buf` holds `want` bytes; says whether the input ended.
@@ -102,55 +116,89 @@ fn strip_end(tail: &[u8], at_row_start: bool) -> Option<usize> {
 /// INSERT statements, several in a piece; the data ends with blank lines.
 pub(super) fn cut_statements(
     input: &mut impl Read,
-    standard_strings: bool,
+    context: &Context,
     what: &str,
     sink: &mut dyn DataSink,
 ) -> Result<(), RestoreError> {
     let mut buf = Vec::with_capacity(PIECE);
-    let mut scan = StatementScan { standard_strings, ..StatementScan::default() };
+    let mut scan = StatementEnd::default();
     loop {
-        let want = buf.len() + PIECE;
+        let want = buf.len() + PIECE.max(buf.len());
+        if buf.len() > context.limits.max_statement {
+            return Err(corrupt(format!("{what}: a statement of more than {} bytes", buf.len())));
+        }
         let ended = fill(input, &mut buf, want).map_err(|e| RestoreError::from_archive_io(e, what))?;
-        let cut = scan.last_end(&buf);
+        let unfinished = || corrupt(format!("{what}: an unfinished statement"));
+        let mut cut = 0;
+        while let Some(n) = scan.find(&buf[cut..], context.dialect, ended).map_err(|_| unfinished())? {
+            cut += n;
+            scan = StatementEnd::default();
+        }
         if cut > 0 {
             let rest = buf.split_off(cut);
-            scan.position -= cut;
             sink.piece(Piece::Statements(std::mem::replace(&mut buf, rest)))?;
         }
         if ended {
-            return match scan.quote.is_none() && buf.trim_ascii().is_empty() {
-                true => Ok(()),
-                false => Err(corrupt(format!("{what}: an unfinished statement"))),
-            };
+            return if buf.trim_ascii().is_empty() { Ok(()) } else { Err(unfinished()) };
         }
     }
 }
 
-/// Finds the semicolons that stand outside quotes, across calls.
-#[derive(Default)]
-struct StatementScan {
-    standard_strings: bool,
-    quote: Option<u8>,
-    escaped: bool,
-    position: usize,
+/// COPY text of a dump `WITH OIDS`, without the first column.
+pub(super) struct WithoutOids<R> {
+    input: R,
+    state: OidState,
 }
 
-impl StatementScan {
-    /// Index after the last complete statement of `buf`, 0 for none.
-    fn last_end(&mut self, buf: &[u8]) -> usize {
-        let mut end = 0;
-        while let Some(&b) = buf.get(self.position) {
-            self.position += 1;
-            match (self.quote, b) {
-                _ if self.escaped => self.escaped = false,
-                (Some(b'\''), b'\\') if !self.standard_strings => self.escaped = true,
-                (Some(q), b) if b == q => self.quote = None,
-                (None, b'\'' | b'"') => self.quote = Some(b),
-                (None, b';') => end = self.position,
-                _ => {}
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OidState {
+    RowStart,
+    Oid,
+    Row,
+}
+
+impl<R: Read> WithoutOids<R> {
+    pub fn new(input: R) -> Self {
+        WithoutOids { input, state: OidState::RowStart }
+    }
+
+    /// The rows with their oids.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+}
+
+impl<R: Read> Read for WithoutOids<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let n = self.input.read(out)?;
+            if n == 0 {
+                return Ok(0);
+            }
+            let mut kept = 0;
+            for i in 0..n {
+                let b = out[i];
+                let is_oid = match self.state {
+                    // The end marker has no oid.
+                    OidState::RowStart => b.is_ascii_digit(),
+                    OidState::Oid => true,
+                    OidState::Row => false,
+                };
+                self.state = match b {
+                    b'\n' => OidState::RowStart,
+                    b'\t' if is_oid => OidState::Row,
+                    _ if is_oid => OidState::Oid,
+                    _ => OidState::Row,
+                };
+                if !is_oid || b == b'\n' {
+                    out[kept] = b;
+                    kept += 1;
+                }
+            }
+            if kept > 0 {
+                return Ok(kept);
             }
         }
-        end
     }
 }
 
@@ -253,7 +301,9 @@ mod tests {
 
     fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, RestoreError> {
         let mut sink = Collect::default();
-        cut_statements(&mut &data[..], standard_strings, "t", &mut sink)?;
+        let dialect = crate::archive::Dialect { standard_strings, wide: false };
+        let context = Context { limits: crate::archive::Limits::default(), dialect };
+        cut_statements(&mut &data[..], &context, "t", &mut sink)?;
         Ok(sink
             .0
             .into_iter()
@@ -275,5 +325,32 @@ mod tests {
         assert!(statements(b"INSERT INTO t VALUES ('\\');\n", true).is_ok());
         assert!(statements(b"INSERT INTO t VALUES ('\\');\n", false).is_err());
         assert!(statements(b"INSERT INTO t VALUES ('\\'');\n", false).is_ok());
+    }
+
+    #[test]
+    fn oids_of_rows_are_left_out() {
+        let data = b"16385\t1\ta\n16386\t2\tb\n\\.\n\n\n";
+        for chunk in 1..data.len() {
+            let pieces = WithoutOids::new(Chunked(data, chunk));
+            let mut sink = Collect::default();
+            cut_rows(&mut { pieces }, "t", &mut sink).unwrap();
+            let text: Vec<u8> = sink
+                .0
+                .iter()
+                .flat_map(|p| if let Piece::Rows { text, .. } = p { text.clone() } else { vec![] })
+                .collect();
+            assert_eq!(text, b"1\ta\n2\tb\n");
+        }
+    }
+
+    struct Chunked<'a>(&'a [u8], usize);
+
+    impl Read for Chunked<'_> {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(out.len());
+            out[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
     }
 }

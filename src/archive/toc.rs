@@ -15,11 +15,12 @@ pub enum Section {
     PostData,
 }
 
-/// Where the entry's data block stands in the file. Piped dumps have no offsets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the entry's data stands. Piped dumps have no offsets; directory and tar dumps have members.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataOffset {
     NotSet,
     At(u64),
+    Member(String),
     NoData,
 }
 
@@ -45,14 +46,18 @@ pub struct TocEntry {
     /// `pg_class.relkind` (archive version 1.16 and later).
     pub relkind: Option<char>,
     pub owner: String,
-    /// `WITH OIDS`, gone since PostgreSQL 12.
+    /// The table was made `WITH OIDS`, gone since PostgreSQL 12.
     pub with_oids: bool,
+    /// The data had each row's oid as its first column; the reader leaves it out.
+    pub oids_in_data: bool,
     pub dependencies: Vec<i32>,
     pub offset: DataOffset,
 }
 
 /// Integers and strings as the archive writes them.
 pub(super) struct Fields<'a, R> {
+    /// Data is in members of a directory or tar, not in blocks of this file.
+    pub members: bool,
     pub input: &'a mut R,
     pub int_size: u8,
     pub off_size: u8,
@@ -82,6 +87,10 @@ pub(super) fn read_int(input: &mut impl Read, size: u8) -> std::io::Result<i64> 
         (1, v) => Ok(-v),
         (sign, _) => Err(corrupt(format!("{sign} is no sign of an integer")).into()),
     }
+}
+
+pub(super) fn unsupported(what: impl Into<String>) -> RestoreError {
+    ValidationError::new(FailureReason::ArchiveUnsupported, what).into()
 }
 
 impl<R: Read> Fields<'_, R> {
@@ -225,7 +234,15 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Res
     let owner = f.bytes("owner")?;
     let with_oids = f.bytes("oids flag")?.as_deref() == Some(b"true");
     let dependencies = read_dependencies(f)?;
-    let offset = f.offset()?;
+    let offset = match f.members {
+        false => f.offset()?,
+        true => match f.bytes("member name")? {
+            Some(name) if !name.is_empty() => DataOffset::Member(
+                String::from_utf8(name).map_err(|_| corrupt("a member's name is no text"))?,
+            ),
+            _ => DataOffset::NoData,
+        },
+    };
     let strings = [tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am];
     Ok(RawEntry { dump_id, has_data, strings, section, relkind, owner, with_oids, dependencies, offset })
 }
@@ -249,6 +266,7 @@ impl RawEntry {
     fn decode(self, encoding: &TextEncoding) -> Result<TocEntry, RestoreError> {
         let text = |s: Option<Vec<u8>>| s.map(|b| encoding.decode(b)).transpose();
         let [tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am] = self.strings;
+        let (copy_stmt, oids_in_data) = without_oids(text(copy_stmt)?.unwrap_or_default());
         Ok(TocEntry {
             dump_id: self.dump_id,
             has_data: self.has_data,
@@ -257,16 +275,58 @@ impl RawEntry {
             section: self.section,
             defn: text(defn)?.unwrap_or_default(),
             drop_stmt: text(drop_stmt)?.unwrap_or_default(),
-            copy_stmt: text(copy_stmt)?.unwrap_or_default(),
+            copy_stmt,
             namespace: text(namespace)?.filter(|n| !n.is_empty()),
             tablespace: text(tablespace)?,
             table_am: text(table_am)?.filter(|n| !n.is_empty()),
             relkind: self.relkind,
             owner: text(self.owner)?.unwrap_or_default(),
             with_oids: self.with_oids,
+            oids_in_data,
             dependencies: self.dependencies,
             offset: self.offset,
         })
+    }
+}
+
+/// `COPY t (a) WITH OIDS FROM stdin;` as every server since version 12 takes it.
+pub(super) fn without_oids(copy: String) -> (String, bool) {
+    match copy.contains(" WITH OIDS FROM stdin") {
+        true => (copy.replacen(" WITH OIDS FROM stdin", " FROM stdin", 1), true),
+        false => (copy, false),
+    }
+}
+
+impl TocEntry {
+    /// An entry with nothing but its kind and name.
+    pub fn bare(dump_id: i32, desc: &str, tag: &str) -> Self {
+        TocEntry {
+            dump_id,
+            has_data: false,
+            desc: desc.to_owned(),
+            tag: tag.to_owned(),
+            section: Section::PreData,
+            defn: String::new(),
+            drop_stmt: String::new(),
+            copy_stmt: String::new(),
+            namespace: None,
+            tablespace: None,
+            table_am: None,
+            relkind: None,
+            owner: String::new(),
+            with_oids: false,
+            oids_in_data: false,
+            dependencies: vec![],
+            offset: DataOffset::NoData,
+        }
+    }
+
+    /// `TABLE public.t`, for people.
+    pub fn name(&self) -> String {
+        match &self.namespace {
+            Some(schema) => format!("{} {schema}.{}", self.desc, self.tag),
+            None => format!("{} {}", self.desc, self.tag),
+        }
     }
 }
 
@@ -286,7 +346,8 @@ mod tests {
     fn a_string_cannot_claim_more_than_its_limit() {
         let limits = Limits { max_string: 10, ..Limits::default() };
         let mut data: &[u8] = &[0, 11, 0, 0, 0, b'x'];
-        let mut f = Fields { input: &mut data, int_size: 4, off_size: 8, limits, budget: 1 << 20 };
+        let mut f =
+            Fields { members: false, input: &mut data, int_size: 4, off_size: 8, limits, budget: 1 << 20 };
         let e = f.bytes("tag").unwrap_err();
         assert_eq!(e.reason(), FailureReason::ArchiveCorrupt);
     }

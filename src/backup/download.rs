@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
-use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
+use crate::error::{FailureReason as R, RestoreError, StorageError};
 use crate::progress::Progress;
 use crate::retry::Backoff;
 use crate::store::ByteStream;
@@ -30,6 +30,17 @@ pub struct DownloadLimits {
     pub budget: Duration,
 }
 
+/// How far a download is likely to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Whole,
+    /// The beginning: asked for in ranges that grow, each when the one before has been taken.
+    Beginning,
+}
+
+/// Bytes of the first range of a beginning.
+const FIRST_RANGE: u64 = 128 << 10;
+
 /// Where the bytes come from.
 pub enum Source {
     Object(PinnedBackup),
@@ -38,10 +49,10 @@ pub enum Source {
 
 /// What was read so far.
 #[derive(Debug, Default, Clone, Copy)]
-struct Tally {
-    bytes: u64,
-    crc32c: u32,
-    ended: bool,
+pub(super) struct Tally {
+    pub bytes: u64,
+    pub crc32c: u32,
+    pub ended: bool,
 }
 
 /// The reading end, for a thread that may block, and what is known of the bytes it has given out.
@@ -51,30 +62,25 @@ pub struct Download {
     tally: Arc<Mutex<Tally>>,
 }
 
-/// What the finished download must have been.
-pub struct Expected {
-    tally: Arc<Mutex<Tally>>,
-    size: Option<u64>,
-    crc32c: Option<u32>,
-}
-
 impl Download {
     /// Starts to read; stops when `stop` is cancelled or the reader is dropped.
-    pub fn start(
+    pub(super) fn start(
         source: Source,
+        (offset, reach): (u64, Reach),
         limits: DownloadLimits,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> (Self, Expected) {
-        let (tx, incoming) = mpsc::channel(READ_AHEAD);
+    ) -> (Self, Arc<Mutex<Tally>>) {
+        let (tx, incoming) = mpsc::channel(if reach == Reach::Whole { READ_AHEAD } else { 1 });
         let tally = Arc::new(Mutex::new(Tally::default()));
-        let (size, crc32c) = match &source {
-            Source::Object(b) => (Some(b.object.size), b.expected_crc32c),
-            Source::Stdin => (None, None),
-        };
-        progress.object_size.store(size.unwrap_or_default(), Relaxed);
         tokio::spawn(async move {
-            let ended = stop.run_until_cancelled(pump(source, limits, &progress, &tx)).await;
+            let work = async {
+                match source {
+                    Source::Object(b) => pump_object(&b, (offset, reach), limits, &progress, &tx).await,
+                    Source::Stdin => pump_stdin(&progress, &tx).await,
+                }
+            };
+            let ended = stop.run_until_cancelled(work).await;
             if let Some(Err(e)) = ended {
                 // A reader that is gone needs no error.
                 let _ = tx.send(Err(e)).await;
@@ -83,7 +89,7 @@ impl Download {
             }
         });
         let download = Download { incoming, current: Bytes::new(), tally: tally.clone() };
-        (download, Expected { tally, size, crc32c })
+        (download, tally)
     }
 }
 
@@ -109,58 +115,34 @@ impl Read for Download {
     }
 }
 
-impl Expected {
-    /// CRC32C and size of every byte, once they are proven to be the object's.
-    ///
-    /// # Errors
-    /// `checksum_mismatch`; `download_failed` where the end was not reached.
-    pub fn check(&self) -> Result<(u32, u64), RestoreError> {
-        let t = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        if !t.ended || self.size.is_some_and(|s| s != t.bytes) {
-            let what = format!("{} bytes of the backup were read, not all", t.bytes);
-            return Err(StorageError::new(R::DownloadFailed, what).into());
-        }
-        match self.crc32c {
-            Some(wanted) if wanted != t.crc32c => {
-                let what = "the bytes of the backup do not have the CRC32C that the store has for them";
-                Err(ValidationError::new(R::ChecksumMismatch, what).into())
-            }
-            _ => Ok((t.crc32c, t.bytes)),
-        }
-    }
-}
-
 type Sender = mpsc::Sender<Result<Bytes, StorageError>>;
-
-async fn pump(
-    source: Source,
-    limits: DownloadLimits,
-    progress: &Progress,
-    tx: &Sender,
-) -> Result<(), StorageError> {
-    match source {
-        Source::Object(backup) => pump_object(&backup, limits, progress, tx).await,
-        Source::Stdin => pump_stdin(progress, tx).await,
-    }
-}
 
 async fn pump_object(
     backup: &PinnedBackup,
+    (mut offset, reach): (u64, Reach),
     limits: DownloadLimits,
     progress: &Progress,
     tx: &Sender,
 ) -> Result<(), StorageError> {
-    let (mut offset, size) = (0, backup.object.size);
+    let size = backup.object.size;
+    let mut range = FIRST_RANGE;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
     let mut last_progress = tokio::time::Instant::now();
     loop {
         let before = offset;
-        let cut = match open(backup, offset, limits.stall).await {
-            Ok(stream) => forward(stream, &mut offset, size, limits.stall, progress, tx).await,
+        let end = if reach == Reach::Whole { size } else { size.min(offset + range) };
+        let cut = match open(backup, offset, (end < size).then_some(end - offset), limits.stall).await {
+            Ok(stream) => forward(stream, &mut offset, end, limits.stall, progress, tx).await,
             Err(e) => Err(e),
         };
         let e = match cut {
-            Ok(()) => return Ok(()),
+            Ok(()) if offset == size => return Ok(()),
+            Ok(()) => {
+                range *= 2;
+                // A free place means that the reader has taken everything.
+                let _ = tx.reserve().await;
+                continue;
+            }
             Err(e) if e.reason() != R::DownloadFailed => return Err(e),
             Err(e) => e,
         };
@@ -177,8 +159,13 @@ async fn pump_object(
     }
 }
 
-async fn open(backup: &PinnedBackup, offset: u64, stall: Duration) -> Result<ByteStream, StorageError> {
-    let opened = tokio::time::timeout(stall, backup.store.read(&backup.object, offset)).await;
+async fn open(
+    backup: &PinnedBackup,
+    offset: u64,
+    length: Option<u64>,
+    stall: Duration,
+) -> Result<ByteStream, StorageError> {
+    let opened = tokio::time::timeout(stall, backup.store.read(&backup.object, offset, length)).await;
     opened.unwrap_or_else(|_| Err(stalled(backup, stall)))
 }
 

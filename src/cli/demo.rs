@@ -190,6 +190,7 @@ async fn request_and_wait(app: &App, worker: &RunningWorker) -> Result<RestoreRe
         jobs: None,
         deadline: None,
         labels: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
+        select: Default::default(),
     };
     let pubsub = app.pubsub()?;
     let message = request.to_message(jiff::Timestamp::now())?;

@@ -1,4 +1,4 @@
-//! `inspect`: what a backup holds, from its first bytes.
+//! `inspect`: what a backup holds and needs, from its first bytes, and whether the target has it.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommandResult, Exit, Output, human_bytes, print_json};
 use crate::app::App;
-use crate::archive::{CustomArchive, TocEntry};
-use crate::backup::{Backup, Download};
+use crate::archive::{Archive, DataOffset, Layer};
+use crate::backup::Backup;
 use crate::job::BackupRef;
+use crate::restore::{Finding, Level, Needs};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -17,6 +18,17 @@ pub(super) struct Args {
     /// Where `latest` looks
     #[arg(long, default_value = "")]
     prefix: String,
+    /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to mend it
+    #[arg(long)]
+    against: bool,
+}
+
+/// A table of the backup.
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
+pub(super) struct Table {
+    name: String,
+    /// Bytes of its rows as the backup stores them, where the archive says so before its data.
+    stored_bytes: Option<u64>,
 }
 
 /// What `inspect` prints as JSON.
@@ -24,11 +36,15 @@ pub(super) struct Args {
 pub(super) struct Inspection {
     /// The object, for all but standard input.
     backup: Option<Backup>,
+    /// custom, directory, tar, directory in a tar, plain
     format: &'static str,
-    archive_version: String,
+    /// What the whole backup is wrapped in, from the outside: gzip, zstd, lz4, bzip2, xz, age.
+    wrapped_in: Vec<&'static str>,
+    /// None of SQL text.
+    archive_version: Option<String>,
+    /// Of the data inside.
     compression: &'static str,
-    database: String,
-    encoding: String,
+    database: Option<String>,
     server_version: String,
     pg_dump_version: String,
     /// In the dumping machine's local time.
@@ -37,69 +53,128 @@ pub(super) struct Inspection {
     has_offsets: bool,
     /// Number of entries of each kind.
     entries: BTreeMap<String, usize>,
-    tables: Vec<String>,
-    extensions: Vec<String>,
-    roles: Vec<String>,
+    /// Largest first, where sizes are known.
+    tables: Vec<Table>,
+    needs: Needs,
+    /// With --against: what blocks a restore comes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings: Option<Vec<Finding>>,
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let stop = CancellationToken::new();
     let wanted = BackupRef::parse(&args.backup, &args.prefix)?;
     let (pinned, archive) = app.manager.open(&wanted, stop.clone()).await?;
-    let i = describe(pinned.map(|p| p.object.into()), &archive);
+    let size = pinned.as_ref().map(|p| p.object.size);
+    let findings = match args.against {
+        true => Some(app.manager.preflight(&archive, pinned.as_ref()).await?),
+        false => None,
+    };
+    let i = describe(pinned.map(|p| p.object.into()), &archive, size, findings);
     stop.cancel();
-    if output == Output::Json {
-        return print_json(&i);
+    let blocked = i.findings.iter().flatten().any(|f| f.level == Level::Blocks);
+    match output {
+        Output::Json => {
+            print_json(&i)?;
+        }
+        Output::Text => print(&i),
     }
+    Ok(if blocked { Exit::Failed } else { Exit::Ok })
+}
+
+fn print(i: &Inspection) {
     if let Some(b) = &i.backup {
         out!("{}  {}  generation {}", b.name, human_bytes(b.size), b.generation);
     }
-    out!("format          {} {}, compression {}", i.format, i.archive_version, i.compression);
-    out!("dumped          database {} ({}) of PostgreSQL {}", i.database, i.encoding, i.server_version);
-    out!(
-        "                by pg_dump {}{}",
-        i.pg_dump_version,
-        i.dumped_at.map(|t| format!(" at {t}")).unwrap_or_default()
-    );
-    out!("data offsets    {}", if i.has_offsets { "yes" } else { "no (a piped dump)" });
-    out!("extensions      {}", list(&i.extensions));
-    out!("roles           {}", list(&i.roles));
-    out!("entries");
+    let version = i.archive_version.as_ref().map(|v| format!(" {v}")).unwrap_or_default();
+    let wrapped =
+        if i.wrapped_in.is_empty() { String::new() } else { format!(", in {}", i.wrapped_in.join(" in ")) };
+    out!("format          {}{version}, compression {}{wrapped}", i.format, i.compression);
+    let of = i.database.as_ref().map(|d| format!("database {d} ")).unwrap_or_default();
+    out!("dumped          {of}({}) of PostgreSQL {}", i.needs.encoding, i.server_version);
+    let at = i.dumped_at.as_ref().map(|t| format!(" at {t}")).unwrap_or_default();
+    out!("                by pg_dump {}{at}", i.pg_dump_version);
+    if i.format == "custom" {
+        out!("data offsets    {}", if i.has_offsets { "yes" } else { "no (a piped dump)" });
+    }
+    out!("extensions      {}", list(i.needs.extensions.iter()));
+    out!("roles           {}", list(i.needs.roles.iter()));
+    out!("tablespaces     {}", list(i.needs.tablespaces.iter()));
+    if let Some(l) = &i.needs.locale {
+        out!("locale          {l}");
+    }
+    out!("large objects   {}", i.needs.large_objects);
+    if let Some(n) = i.needs.estimated_bytes {
+        out!("space needed    about {} (an estimate)", human_bytes(n));
+    }
+    out!("entries{}", if i.needs.only_the_beginning { " before the data" } else { "" });
     for (kind, n) in &i.entries {
         out!("  {n:>7}  {kind}");
     }
-    Ok(Exit::Ok)
+    let largest: Vec<_> = i.tables.iter().filter(|t| t.stored_bytes.is_some()).take(10).collect();
+    if !largest.is_empty() {
+        out!("largest tables, as stored");
+        largest
+            .iter()
+            .for_each(|t| out!("  {:>12}  {}", human_bytes(t.stored_bytes.unwrap_or_default()), t.name));
+    }
+    let Some(findings) = &i.findings else { return };
+    out!(
+        "target          {}",
+        if findings.is_empty() { "has everything that the backup needs" } else { "findings" }
+    );
+    for f in findings {
+        let level = match f.level {
+            Level::Blocks => "BLOCKS",
+            Level::Warns => "warns",
+            Level::Notes => "notes",
+        };
+        out!("  {level:<7} {}", f.what);
+        out!("          {}", f.consequence);
+        out!("          fix: {}", f.fix);
+    }
 }
 
-fn list(names: &[String]) -> String {
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let all: Vec<&str> = names.map(String::as_str).collect();
+    if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
-fn describe(backup: Option<Backup>, archive: &CustomArchive<Download>) -> Inspection {
-    let (h, entries) = (archive.header(), archive.entries());
-    let of_kind = |kind: &str, name: fn(&TocEntry) -> String| -> Vec<String> {
-        entries.iter().filter(|e| e.desc == kind).map(name).collect()
-    };
+fn describe(
+    backup: Option<Backup>,
+    archive: &Archive,
+    size: Option<u64>,
+    findings: Option<Vec<Finding>>,
+) -> Inspection {
+    let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
     let mut kinds = BTreeMap::new();
     entries.iter().for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
-    let roles: std::collections::BTreeSet<_> =
-        entries.iter().map(|e| e.owner.clone()).filter(|o| !o.is_empty()).collect();
+    let name = |schema: &Option<String>, tag: &str| {
+        schema.as_ref().map_or_else(|| tag.to_owned(), |s| format!("{s}.{tag}"))
+    };
+    let stored: BTreeMap<String, u64> = entries
+        .iter()
+        .filter(|e| e.desc == "TABLE DATA")
+        .filter_map(|e| Some((name(&e.namespace, &e.tag), *sizes.get(&e.dump_id)?)))
+        .collect();
+    let tables = entries.iter().filter(|e| e.desc == "TABLE").map(|e| name(&e.namespace, &e.tag));
+    let mut tables: Vec<Table> =
+        tables.map(|name| Table { stored_bytes: stored.get(&name).copied(), name }).collect();
+    tables.sort_by_key(|t| std::cmp::Reverse(t.stored_bytes));
     Inspection {
         backup,
-        format: "custom",
-        archive_version: format!("{}.{}.{}", h.version.0, h.version.1, h.version.2),
+        format: h.format.as_str(),
+        wrapped_in: h.layers.iter().map(|l: &Layer| l.as_str()).collect(),
+        archive_version: h.version.map(|v| format!("{}.{}.{}", v.0, v.1, v.2)),
         compression: h.codec.as_str(),
         database: h.database.clone(),
-        encoding: archive.encoding().name().to_owned(),
         server_version: h.server_version.clone(),
         pg_dump_version: h.pg_dump_version.clone(),
         dumped_at: h.created.map(|t| t.to_string()),
-        has_offsets: entries.iter().any(|e| matches!(e.offset, crate::archive::DataOffset::At(_))),
+        has_offsets: entries.iter().any(|e| matches!(e.offset, DataOffset::At(_))),
         entries: kinds,
-        tables: of_kind("TABLE", |e| {
-            e.namespace.as_ref().map_or_else(|| e.tag.clone(), |s| format!("{s}.{}", e.tag))
-        }),
-        extensions: of_kind("EXTENSION", |e| e.tag.clone()),
-        roles: roles.into_iter().collect(),
+        tables,
+        needs: Needs::of(archive, size),
+        findings,
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Args {
     /// Wait for the result on RESTORE_COMPLETION_SUBSCRIPTION
     #[arg(long)]
     wait: bool,
+    #[command(flatten)]
+    select: crate::policy::Selection,
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
@@ -40,6 +42,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         jobs: args.jobs,
         deadline: None,
         labels: Default::default(),
+        select: args.select,
     };
     // What the worker would refuse is refused here.
     request.clone().into_job(app.config.db_name.as_deref().or(Some("any")))?;

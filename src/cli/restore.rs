@@ -36,6 +36,8 @@ pub(super) struct Args {
     /// Name of this restore in the journal [default: made up]
     #[arg(long)]
     request_id: Option<String>,
+    #[command(flatten)]
+    select: crate::policy::Selection,
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
@@ -79,6 +81,8 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         labels: Default::default(),
         sequence: jiff::Timestamp::now().as_microsecond(),
         attempt: 1,
+        policy: None,
+        selection: args.select,
         digest: args.backup,
     })
 }
@@ -152,6 +156,11 @@ fn print_result(r: &RestoreResult) {
             out!("not restored: {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
             out!("  {target} is as it was");
         }
+    }
+    for w in &r.rewrites {
+        let examples =
+            if w.examples.is_empty() { String::new() } else { format!(" ({})", w.examples.join(", ")) };
+        out!("  {} × {}: {}{examples}", w.count, w.rule, w.what);
     }
     r.notes.iter().for_each(|n| out!("  note: {n}"));
 }

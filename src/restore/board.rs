@@ -2,9 +2,6 @@
 //! the sessions (tasks that await). Memory is bounded here: a piece is queued only when the budget
 //! has room for it, and gives its room back when it is on its way to the server.
 
-use std::collections::HashMap;
-use std::io::Read;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -12,15 +9,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::plan::Plan;
 use super::schedule::{Next, Schedule, Work};
-use super::{Job, LoadOptions};
-use crate::archive::{CustomArchive, DataSink, Piece, TocEntry};
+use crate::archive::Piece;
 use crate::error::RestoreError;
 
 /// A queued piece and its room in memory.
 pub(super) struct Queued {
     pub piece: Piece,
-    _room: OwnedSemaphorePermit,
+    _room: Option<Room>,
 }
+
+impl Queued {
+    pub fn new(piece: Piece, room: Option<Room>) -> Self {
+        Queued { piece, _room: room }
+    }
+}
+
+/// Room in memory, given back when it is dropped.
+pub(super) type Room = OwnedSemaphorePermit;
 
 pub(super) struct Board {
     schedule: Mutex<Schedule<Queued>>,
@@ -32,10 +37,11 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub fn new(plan: Plan, options: LoadOptions) -> Self {
-        let room_kib = u32::try_from(options.queue_bytes >> 10).unwrap_or(u32::MAX >> 4).max(1);
+    /// `growing` where the plan comes with the data.
+    pub fn new(plan: Plan, sessions: usize, queue_bytes: usize, streams: usize, growing: bool) -> Self {
+        let room_kib = u32::try_from(queue_bytes >> 10).unwrap_or(u32::MAX >> 4).max(1);
         Board {
-            schedule: Mutex::new(Schedule::new(plan, options.sessions)),
+            schedule: Mutex::new(Schedule::new(plan, sessions, streams, growing)),
             changed: Notify::new(),
             room: Arc::new(Semaphore::new(room_kib as usize)),
             room_kib,
@@ -45,6 +51,35 @@ impl Board {
 
     pub fn stop_on_drop(self: &Arc<Self>) -> (DropGuard, CloseOnDrop) {
         (self.stopped.clone().drop_guard(), CloseOnDrop(self.room.clone()))
+    }
+
+    /// Room for `bytes` of `node`'s data. A node whose pieces have all been taken always has room for
+    /// one more: whoever waits for it may hold what the room waits for.
+    pub async fn room_for(&self, bytes: u64, node: Option<usize>) -> Result<Option<Room>, RestoreError> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.room_kib);
+        let stopped = || RestoreError::cancelled("the load was stopped");
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.room.clone().try_acquire_many_owned(kib) {
+                Ok(room) => return Ok(Some(room)),
+                Err(tokio::sync::TryAcquireError::Closed) => return Err(stopped()),
+                Err(tokio::sync::TryAcquireError::NoPermits) => {}
+            }
+            if node.is_some_and(|n| self.lock().is_drained(n)) {
+                return Ok(None);
+            }
+            tokio::select! {
+                room = self.room.clone().acquire_many_owned(kib) => return room.map(Some).map_err(|_| stopped()),
+                () = changed => {}
+            }
+        }
+    }
+
+    /// Nodes whose data comes from the archive, each with its entry.
+    pub fn data_nodes(&self) -> Vec<(usize, usize)> {
+        self.lock().data_nodes().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule<Queued>> {
@@ -111,60 +146,5 @@ pub(super) struct CloseOnDrop(Arc<Semaphore>);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-/// The archive reader's end of the board.
-pub(super) struct Feeder {
-    board: Arc<Board>,
-    job: Arc<Job>,
-    node_of: HashMap<i32, usize>,
-    current: usize,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Feeder {
-    pub fn new(board: Arc<Board>, job: Arc<Job>) -> Self {
-        let node_of = board.lock().data_nodes().map(|(node, e)| (job.entries[e].dump_id, node)).collect();
-        Feeder { board, job, node_of, current: 0, runtime: tokio::runtime::Handle::current() }
-    }
-
-    /// Reads the archive's data to its end. Runs on a thread that may block.
-    pub fn run<R: Read>(mut self, archive: CustomArchive<R>) -> Result<(), RestoreError> {
-        archive.read_data(&mut self)?;
-        self.board.change(Schedule::stream_ended);
-        if self.job.progress.stage() == "data" {
-            self.job.progress.enter("indexes");
-        }
-        Ok(())
-    }
-}
-
-impl DataSink for Feeder {
-    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        let node = self.node_of.get(&entry.dump_id).copied();
-        self.current = node.ok_or_else(|| RestoreError::internal("data of an entry that is not planned"))?;
-        self.board.change(|s| s.begin(self.current));
-        Ok(())
-    }
-
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
-        let bytes = piece.len() as u64;
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.board.room_kib);
-        let room = self.runtime.block_on(self.board.room.clone().acquire_many_owned(kib));
-        let room = room.map_err(|_| RestoreError::cancelled("the load was stopped"))?;
-        let splittable = !matches!(piece, Piece::Rows { ends_row: false, .. });
-        let queued = Queued { piece, _room: room };
-        self.board.change(|s| s.push(self.current, queued, bytes, splittable));
-        self.job.progress.data_bytes.fetch_add(bytes, Relaxed);
-        Ok(())
-    }
-
-    fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        self.board.change(|s| s.end(self.current));
-        if entry.desc == "TABLE DATA" {
-            self.job.progress.tables_done.fetch_add(1, Relaxed);
-        }
-        Ok(())
     }
 }

@@ -209,27 +209,12 @@ pub fn copy_sql(entry: &TocEntry, encoding: &crate::archive::TextEncoding) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::{DataOffset, Section};
 
     fn entry(desc: &str, tag: &str, defn: &str) -> TocEntry {
-        TocEntry {
-            dump_id: 1,
-            has_data: false,
-            desc: desc.into(),
-            tag: tag.into(),
-            section: Section::PreData,
-            defn: defn.into(),
-            drop_stmt: format!("DROP {desc} {tag};\n"),
-            copy_stmt: String::new(),
-            namespace: Some("s".into()),
-            tablespace: None,
-            table_am: None,
-            relkind: None,
-            owner: "o\"x".into(),
-            with_oids: false,
-            dependencies: vec![],
-            offset: DataOffset::NoData,
-        }
+        let mut e = TocEntry::bare(1, desc, tag);
+        (e.defn, e.drop_stmt) = (defn.into(), format!("DROP {desc} {tag};\n"));
+        (e.namespace, e.owner) = (Some("s".into()), "o\"x".into());
+        e
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use super::board::{Board, Queued};
 use super::{Job, ddl};
-use crate::archive::Piece;
+use crate::archive::{Piece, TocEntry};
 use crate::error::RestoreError;
 use crate::postgres::{Session, fault};
 
@@ -23,28 +23,30 @@ pub(super) async fn run(
     job: &Job,
     board: &Board,
     session: &Session,
-    node: usize,
-    id: usize,
+    entry: &TocEntry,
+    (node, id): Lane,
 ) -> Result<u64, RestoreError> {
     let Some(first) = board.take(node, id).await? else { return Ok(0) };
     match first.piece {
-        Piece::Rows { .. } => copy(job, board, session, (node, id), first).await,
+        Piece::Rows { .. } => {
+            copy(board, session, &ddl::copy_sql(entry, &job.encoding), (node, id), first).await
+        }
         Piece::Statements(_) => insert(job, board, session, (node, id), first).await,
         Piece::LargeObject { .. } => put_large_objects(board, session, (node, id), first).await,
     }
 }
 
+/// Node and session.
 type Lane = (usize, usize);
 
 async fn copy(
-    job: &Job,
     board: &Board,
     session: &Session,
+    sql: &str,
     (node, id): Lane,
     first: Queued,
 ) -> Result<u64, RestoreError> {
-    let sql = ddl::copy_sql(&job.entries[board.entry_of(node)], &job.encoding);
-    let sink = session.client().copy_in::<_, Bytes>(&sql).await.map_err(|e| fault(&e, "COPY"))?;
+    let sink = session.client().copy_in::<_, Bytes>(sql).await.map_err(|e| fault(&e, "COPY"))?;
     tokio::pin!(sink);
     let (mut next, mut sent) = (Some(first), 0);
     while let Some(queued) = next {

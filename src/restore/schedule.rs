@@ -69,15 +69,19 @@ pub struct Schedule<P> {
     shared: HashMap<i32, usize>,
     sessions: usize,
     running_tasks: usize,
-    stream_open: bool,
+    /// Archive readers that may still bring data.
+    streams: usize,
+    /// Nodes come while the stream is read: there is no table of contents.
+    growing: bool,
     pass: Pass,
     /// Nodes not finished, by pass.
     left: [usize; Pass::COUNT],
 }
 
 impl<P> Schedule<P> {
-    /// `sessions` is how many sessions will ask.
-    pub fn new(plan: Plan, sessions: usize) -> Self {
+    /// `sessions` is how many sessions will ask, `streams` how many archive readers bring data. With
+    /// `growing`, nodes may be added as long as a stream is open.
+    pub fn new(plan: Plan, sessions: usize, streams: usize, growing: bool) -> Self {
         let n = plan.nodes.len();
         let mut dependents = vec![Vec::new(); n];
         let mut left = [0; Pass::COUNT];
@@ -96,7 +100,8 @@ impl<P> Schedule<P> {
             shared: HashMap::new(),
             sessions,
             running_tasks: 0,
-            stream_open: true,
+            streams,
+            growing,
             pass: Pass::Main,
             left,
             plan,
@@ -118,8 +123,28 @@ impl<P> Schedule<P> {
 
     // --- the archive reader's side ---
 
-    /// The data of `node` starts to arrive.
+    /// Adds a node that comes after all it names.
+    pub fn add(&mut self, mut node: super::plan::Node) -> usize {
+        let index = self.plan.nodes.len();
+        node.after.retain(|d| self.state[*d] != State::Done);
+        node.after.iter().for_each(|d| self.dependents[*d].push(index));
+        self.left[node.pass as usize] += 1;
+        self.missing.push(node.after.len());
+        self.state.push(State::Waiting);
+        self.dependents.push(vec![]);
+        let ready = node.after.is_empty();
+        self.plan.nodes.push(node);
+        if ready {
+            self.make_ready(index);
+        }
+        index
+    }
+
+    /// The data of `node` starts to arrive, or goes on after other data.
     pub fn begin(&mut self, node: usize) {
+        if self.queues.contains_key(&node) {
+            return;
+        }
         let queue = Queue { pieces: VecDeque::new(), lanes: 0, holder: None, ended: false, bytes: 0 };
         self.queues.insert(node, queue);
         self.arrival.push_back(node);
@@ -142,14 +167,23 @@ impl<P> Schedule<P> {
         self.finish_if_loaded(node);
     }
 
-    /// The archive has been read to its end, and every data node had its block.
+    /// An archive reader has come to its end; after the last one, every data node has had its data.
     pub fn stream_ended(&mut self) {
-        self.stream_open = false;
+        self.streams = self.streams.saturating_sub(1);
+        if self.streams == 0 {
+            self.growing = false;
+            self.advance_pass();
+        }
     }
 
     /// Whether data may still arrive.
     pub fn is_stream_open(&self) -> bool {
-        self.stream_open
+        self.streams > 0
+    }
+
+    /// Whether every piece of `node` has been taken.
+    pub fn is_drained(&self, node: usize) -> bool {
+        self.queues.get(&node).is_none_or(|q| q.pieces.is_empty())
     }
 
     // --- the sessions' side ---
@@ -167,7 +201,7 @@ impl<P> Schedule<P> {
             return Work::Task(node);
         }
         match self.left.iter().sum::<usize>() {
-            0 if !self.stream_open => Work::Finished,
+            0 if !self.is_stream_open() => Work::Finished,
             1.. if self.stalled() => Work::Stuck(self.first_waiting()),
             _ => Work::Wait,
         }
@@ -175,7 +209,8 @@ impl<P> Schedule<P> {
 
     /// The next piece for a lane of `node`.
     pub fn take(&mut self, node: usize, session: usize) -> Next<P> {
-        let others_need_us = self.other_work_than(node, session);
+        let other_data = self.lane_to_join(session).is_some_and(|n| n != node);
+        let others_need_us = other_data || (self.may_run_task() && self.heaviest_runnable().is_some());
         let Some(q) = self.queues.get_mut(&node) else { return Next::End };
         if q.holder.is_some_and(|h| h != session) {
             return if others_need_us { Next::Leave } else { Next::Wait };
@@ -186,7 +221,8 @@ impl<P> Schedule<P> {
                 Next::Piece(piece)
             }
             None if q.ended => Next::End,
-            None if q.holder.is_none() && q.lanes > 1 && others_need_us => Next::Leave,
+            // The last lane stays for what comes next, unless data waits elsewhere.
+            None if q.holder.is_none() && (other_data || (q.lanes > 1 && others_need_us)) => Next::Leave,
             None => Next::Wait,
         }
     }
@@ -221,7 +257,7 @@ impl<P> Schedule<P> {
 
     fn finish_if_loaded(&mut self, node: usize) {
         let loaded = self.queues.get(&node).is_some_and(|q| q.ended && q.lanes == 0 && q.pieces.is_empty());
-        if loaded && self.state[node] != State::Done {
+        if loaded && self.missing[node] == 0 && self.state[node] != State::Done {
             self.arrival.retain(|n| *n != node);
             self.finish(node);
         }
@@ -241,7 +277,9 @@ impl<P> Schedule<P> {
 
     fn make_ready(&mut self, node: usize) {
         let n = &self.plan.nodes[node];
-        if !n.is_data {
+        if n.is_data {
+            self.finish_if_loaded(node);
+        } else {
             // Everything it waits for is loaded, so its weight is final.
             let weight = match n.pass.is_serial() {
                 true => 0,
@@ -252,7 +290,7 @@ impl<P> Schedule<P> {
     }
 
     fn advance_pass(&mut self) {
-        while self.left[self.pass as usize] == 0 {
+        while !self.growing && self.left[self.pass as usize] == 0 {
             match self.pass.next() {
                 Some(next) => self.pass = next,
                 None => return,
@@ -264,18 +302,14 @@ impl<P> Schedule<P> {
     fn lane_to_join(&self, session: usize) -> Option<usize> {
         self.arrival.iter().copied().find(|n| {
             let Some(q) = self.queues.get(n) else { return false };
-            let free = q.holder.is_none_or(|h| h == session);
+            let free = q.holder.is_none_or(|h| h == session) && self.missing[*n] == 0;
             free && !q.pieces.is_empty() && (q.lanes == 0 || q.pieces.len() >= 2)
         })
     }
 
     fn may_run_task(&self) -> bool {
-        !self.stream_open || self.running_tasks + 1 < self.sessions
-    }
-
-    fn other_work_than(&self, node: usize, session: usize) -> bool {
-        self.lane_to_join(session).is_some_and(|n| n != node)
-            || (self.may_run_task() && self.heaviest_runnable().is_some())
+        // Where nodes grow, tasks that are ready stand before the data to come.
+        !self.is_stream_open() || self.growing || self.running_tasks + 1 < self.sessions
     }
 
     fn runnable(&self, node: usize) -> bool {
@@ -307,7 +341,7 @@ impl<P> Schedule<P> {
 
     /// Nothing runs, nothing is queued, the stream is over, and yet something waits.
     fn stalled(&self) -> bool {
-        !self.stream_open
+        !self.is_stream_open()
             && self.running_tasks == 0
             && self.arrival.is_empty()
             && self.heaviest_runnable().is_none()
@@ -365,7 +399,7 @@ mod tests {
     fn run(rng: &mut fastrand::Rng, nodes: Vec<Node>) {
         let sessions = rng.usize(1..5);
         let plan = Plan { pre_data: vec![], nodes: nodes.clone() };
-        let mut s: Schedule<u32> = Schedule::new(plan, sessions);
+        let mut s: Schedule<u32> = Schedule::new(plan, sessions, 1, false);
         let mut feed: VecDeque<(usize, u32)> =
             (0..nodes.len()).filter(|i| nodes[*i].is_data).map(|i| (i, rng.u32(0..6))).collect();
         let mut sent: HashMap<usize, u32> = HashMap::new();
@@ -444,7 +478,7 @@ mod tests {
             node(1, Pass::Main, false, &[], &[]),
             node(2, Pass::Main, false, &[], &[]),
         ];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2);
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
         assert_eq!(s.next(0), Work::Task(1));
         assert_eq!(s.next(1), Work::Wait, "kept for data");
         s.begin(0);
@@ -459,7 +493,7 @@ mod tests {
     #[test]
     fn a_row_in_pieces_stays_on_one_session() {
         let nodes = vec![node(0, Pass::Main, true, &[], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2);
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
         s.begin(0);
         s.push(0, 0, 1, false);
         s.push(0, 1, 1, true);
@@ -474,7 +508,7 @@ mod tests {
     #[test]
     fn entries_that_wait_for_each_other_are_reported() {
         let nodes = vec![node(0, Pass::Main, false, &[1], &[]), node(1, Pass::Main, false, &[0], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 1);
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 1, 1, false);
         s.stream_ended();
         assert_eq!(s.next(0), Work::Stuck(0));
     }

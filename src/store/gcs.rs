@@ -125,6 +125,7 @@ impl BackupStore for GcsStore {
         &'a self,
         object: &'a StoredObject,
         offset: u64,
+        length: Option<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
         Box::pin(async move {
             if object.size == 0 {
@@ -137,8 +138,10 @@ impl BackupStore for GcsStore {
                 .set_generation(object.generation)
                 .compute_crc32c(false)
                 .with_read_resume_policy(NeverResume);
-            if offset > 0 {
-                read = read.set_read_range(ReadRange::offset(offset));
+            match length {
+                Some(n) => read = read.set_read_range(ReadRange::segment(offset, n)),
+                None if offset > 0 => read = read.set_read_range(ReadRange::offset(offset)),
+                None => {}
             }
             let response = read.send().await.map_err(|e| self.fault(e, &object.name, R::BackupChanged))?;
             let uri = self.uri(&object.name);

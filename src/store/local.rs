@@ -55,8 +55,8 @@ fn checksum(path: &Path) -> Result<u32, StorageError> {
     }
 }
 
-/// Files below `folder`, subfolders included, by name.
-fn walk(folder: &Path, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
+/// Files below `folder`, subfolders included, by name; each read for its checksum where that is wanted.
+fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject>, StorageError> {
     let (mut found, mut todo) = (Vec::new(), vec![(folder.to_owned(), String::new())]);
     while let Some((dir, base)) = todo.pop() {
         for entry in std::fs::read_dir(&dir).map_err(|e| fault(e, &dir))? {
@@ -71,7 +71,9 @@ fn walk(folder: &Path, prefix: &str) -> Result<Vec<StoredObject>, StorageError> 
                 }
             } else if name.starts_with(prefix) && entry.path().is_file() {
                 let mut object = describe(&entry.path(), name)?;
-                object.crc32c = Some(checksum(&entry.path())?);
+                if checksums {
+                    object.crc32c = Some(checksum(&entry.path())?);
+                }
                 found.push(object);
             }
         }
@@ -91,7 +93,12 @@ async fn blocking<T: Send + 'static>(
 impl BackupStore for LocalStore {
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
-        Box::pin(blocking(move || walk(&folder, &prefix)))
+        Box::pin(blocking(move || walk(&folder, &prefix, true)))
+    }
+
+    fn members<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+        let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
+        Box::pin(blocking(move || walk(&folder, &prefix, false)))
     }
 
     fn stat<'a>(
@@ -116,13 +123,14 @@ impl BackupStore for LocalStore {
         &'a self,
         object: &'a StoredObject,
         offset: u64,
+        length: Option<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
         Box::pin(async move {
             let path = self.folder.join(&object.name);
             let mut file = tokio::fs::File::open(&path).await.map_err(|e| fault(e, &path))?;
             file.set_max_buf_size(CHUNK);
             file.seek(std::io::SeekFrom::Start(offset)).await.map_err(|e| fault(e, &path))?;
-            let state = (file, path, object.clone());
+            let state = (file.take(length.unwrap_or(u64::MAX)), path, object.clone());
             let stream = futures::stream::try_unfold(state, |(mut file, path, object)| async move {
                 let mut buf = bytes::BytesMut::with_capacity(CHUNK);
                 let read = file.read_buf(&mut buf).await.map_err(|e| fault(e, &path))?;

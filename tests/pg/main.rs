@@ -7,5 +7,6 @@ mod support;
 mod synthetic;
 
 mod damage;
+mod formats;
 mod round_trip;
 mod swap;

@@ -168,6 +168,8 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         labels: Default::default(),
         sequence: 1,
         attempt: 1,
+        policy: None,
+        selection: Default::default(),
         digest: format!("{archive:?} {target}"),
     }
 }

@@ -1,0 +1,154 @@
+//! The header of an archive: its format and version, and where it came from.
+
+use std::io::Read;
+
+use super::toc::{Fields, corrupt, unsupported};
+use super::{Codec, Layer};
+use crate::error::RestoreError;
+
+/// How `pg_dump` wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Custom,
+    Directory,
+    Tar,
+    /// The files of a directory dump in a tar.
+    DirectoryTar,
+    /// SQL text.
+    Plain,
+}
+
+impl Format {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Custom => "custom",
+            Format::Directory => "directory",
+            Format::Tar => "tar",
+            Format::DirectoryTar => "directory in a tar",
+            Format::Plain => "plain",
+        }
+    }
+
+    /// The format that begins with these bytes; `None` for what is no dump.
+    pub(super) fn of(head: &[u8]) -> Option<Self> {
+        if head.starts_with(b"PGDMP") && head.len() > 5 {
+            return Some(Format::Custom);
+        }
+        if head.len() >= 512 && head[257..].starts_with(b"ustar") {
+            return Some(Format::Tar);
+        }
+        // The words that `pg_dump` begins with, before any statement.
+        let comments = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+        let mut comments = comments.map(|l| l.strip_prefix(b"\xef\xbb\xbf").unwrap_or(l));
+        let before_statements = comments
+            .by_ref()
+            .take_while(|l| l.is_empty() || l.starts_with(b"--") || l.starts_with(b"\\restrict"));
+        before_statements.into_iter().find(|l| *l == b"-- PostgreSQL database dump").map(|_| Format::Plain)
+    }
+}
+
+/// What the first bytes of the archive say.
+#[derive(Debug, Clone)]
+pub struct Header {
+    pub format: Format,
+    /// What the whole archive is wrapped in, from the outside.
+    pub layers: Vec<Layer>,
+    /// Archive version: major, minor, revision; none of SQL text.
+    pub version: Option<(u8, u8, u8)>,
+    /// Compression of the data inside.
+    pub codec: Codec,
+    /// When the dump began, in the dumping machine's local time.
+    pub created: Option<jiff::civil::DateTime>,
+    pub database: Option<String>,
+    /// Version of the server that was dumped.
+    pub server_version: String,
+    pub pg_dump_version: String,
+}
+
+impl Header {
+    /// Major version of the server that was dumped: 15 of `15.18`, 9 of `9.6.24`.
+    pub fn server_major(&self) -> Option<u32> {
+        let digits = self.server_version.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    }
+}
+
+/// Reads the header of an archive; `format` is what the file around it says.
+pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Result<Header, RestoreError> {
+    let mut magic = [0u8; 5];
+    for b in &mut magic {
+        *b = f.byte("first bytes")?;
+    }
+    if &magic != b"PGDMP" {
+        return Err(corrupt("the table of contents does not begin with PGDMP"));
+    }
+    let version = (f.byte("version")?, f.byte("version")?, f.byte("version")?);
+    if version.0 != 1 || !(12..=16).contains(&version.1) {
+        return Err(unsupported(format!(
+            "archive version {}.{}: versions 1.12 to 1.16 (PostgreSQL 9.0 to 18) are read",
+            version.0, version.1
+        )));
+    }
+    let int_size = f.byte("integer size")?;
+    let off_size = f.byte("offset size")?;
+    if !(1..=8).contains(&int_size) || !(1..=32).contains(&off_size) {
+        return Err(corrupt(format!("integers of {int_size} and offsets of {off_size} bytes")));
+    }
+    (f.int_size, f.off_size) = (int_size, off_size);
+    // Directory dumps call themselves tar.
+    match (f.byte("format")?, f.members) {
+        (1, false) | (3 | 5, true) => {}
+        (3 | 5, false) => {
+            return Err(unsupported(
+                "this is toc.dat alone: name the directory that it belongs to, with a / at its end",
+            ));
+        }
+        (n, _) => return Err(corrupt(format!("{n} is no archive format here"))),
+    }
+    let codec = read_codec(f, version.1)?;
+    let created = read_created(f)?;
+    let mut text = |what| {
+        Ok::<_, RestoreError>(String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned())
+    };
+    let (database, server_version, pg_dump_version) =
+        (text("database name")?, text("server version")?, text("pg_dump version")?);
+    Ok(Header {
+        format,
+        layers: vec![],
+        version: Some(version),
+        codec,
+        created,
+        database: Some(database),
+        server_version,
+        pg_dump_version,
+    })
+}
+
+fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, RestoreError> {
+    if minor < 15 {
+        return Ok(if f.int("compression level")? == 0 { Codec::None } else { Codec::Gzip });
+    }
+    match f.byte("compression")? {
+        0 => Ok(Codec::None),
+        1 => Ok(Codec::Gzip),
+        2 => Ok(Codec::Lz4),
+        3 => Ok(Codec::Zstd),
+        n => Err(corrupt(format!("{n} is no compression"))),
+    }
+}
+
+/// Seconds, minutes, hours, day, month (from 0), year (from 1900), daylight-saving flag.
+fn read_created<R: Read>(f: &mut Fields<'_, R>) -> Result<Option<jiff::civil::DateTime>, RestoreError> {
+    let mut tm = [0i64; 7];
+    for field in &mut tm {
+        *field = f.int("creation date")?;
+    }
+    let narrow = |v: i64| i8::try_from(v).ok();
+    let made = (|| {
+        let year = i16::try_from(tm[5].checked_add(1900)?).ok()?;
+        let (month, day) = (narrow(tm[4].checked_add(1)?)?, narrow(tm[3])?);
+        let second = narrow(tm[0])?.min(59);
+        jiff::civil::DateTime::new(year, month, day, narrow(tm[2])?, narrow(tm[1])?, second, 0).ok()
+    })();
+    Ok(made)
+}

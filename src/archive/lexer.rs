@@ -1,0 +1,392 @@
+//! PostgreSQL's SQL as `psql` and the server read it, as far as it takes to find where words,
+//! constants, comments and statements end. The rules are those of `psqlscan.l`.
+
+/// What a dump says about its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// `standard_conforming_strings`: a backslash in `'…'` is an ordinary character.
+    pub standard_strings: bool,
+    /// Client encodings such as SJIS whose second bytes may look like a quote or a backslash.
+    pub wide: bool,
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Dialect { standard_strings: true, wide: false }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lexeme {
+    Blank,
+    Comment,
+    /// A key word or a name without quotes.
+    Word,
+    /// A name in double quotes.
+    QuotedWord,
+    /// A string constant of any form.
+    Text,
+    Number,
+    Symbol(u8),
+}
+
+/// A quote or comment that does not end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unterminated(pub &'static str);
+
+fn starts_word(b: u8) -> bool {
+    b.is_ascii_alphabetic() || b == b'_' || b >= 0x80
+}
+
+fn in_word(b: u8) -> bool {
+    starts_word(b) || b.is_ascii_digit() || b == b'$'
+}
+
+/// The lexeme at the start of `buf` and its length; `None` where more bytes could change it.
+///
+/// # Errors
+/// With `at_end`, a quote or comment that the end of the text leaves open.
+pub fn lexeme(buf: &[u8], dialect: Dialect, at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+    let Some(&first) = buf.first() else { return Ok(None) };
+    let run = |kind, more: fn(u8) -> bool| match buf.iter().position(|b| !more(*b)) {
+        Some(n) => Some((kind, n)),
+        None => at_end.then_some((kind, buf.len())),
+    };
+    let ended = |kind, what, found: Option<usize>| match found {
+        Some(n) => Ok(Some((kind, n))),
+        None if at_end => Err(Unterminated(what)),
+        None => Ok(None),
+    };
+    let second = buf.get(1).copied();
+    if second.is_none() && !at_end {
+        return Ok(None);
+    }
+    match first {
+        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => {
+            Ok(run(Lexeme::Blank, |b| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)))
+        }
+        b'-' if second == Some(b'-') => Ok(run(Lexeme::Comment, |b| b != b'\n')),
+        b'/' if second == Some(b'*') => ended(Lexeme::Comment, "a comment", block_comment(buf)),
+        b'\'' => {
+            let end = quoted(buf, 0, b'\'', !dialect.standard_strings, dialect.wide);
+            closed(end, buf.len(), at_end, Lexeme::Text)
+        }
+        b'"' => closed(quoted(buf, 0, b'"', false, dialect.wide), buf.len(), at_end, Lexeme::QuotedWord),
+        b'$' => dollar(buf, at_end),
+        b if b.is_ascii_digit() => Ok(run(Lexeme::Number, |b| b.is_ascii_alphanumeric() || b == b'.')),
+        b if starts_word(b) => word(buf, dialect, at_end),
+        b => Ok(Some((Lexeme::Symbol(b), 1))),
+    }
+}
+
+/// A closing quote that is the last byte might yet be doubled.
+fn closed(
+    end: Option<usize>,
+    len: usize,
+    at_end: bool,
+    kind: Lexeme,
+) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+    match end {
+        Some(n) if n < len || at_end => Ok(Some((kind, n))),
+        None if at_end => Err(Unterminated("a quote")),
+        _ => Ok(None),
+    }
+}
+
+/// Index after the quote that closes the one at `start`.
+fn quoted(buf: &[u8], start: usize, quote: u8, escapes: bool, wide: bool) -> Option<usize> {
+    let mut at = start + 1;
+    loop {
+        let rest = buf.get(at..)?;
+        let found = match (escapes, wide) {
+            (_, true) => rest.iter().position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\'))?,
+            (true, false) => memchr::memchr2(quote, b'\\', rest)?,
+            (false, false) => memchr::memchr(quote, rest)?,
+        };
+        at += found;
+        match buf[at] {
+            b if b != quote => at += 2,
+            _ if buf.get(at + 1) == Some(&quote) => at += 2,
+            _ => return Some(at + 1),
+        }
+    }
+}
+
+fn block_comment(buf: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (2, 1);
+    while depth > 0 {
+        at += memchr::memchr2(b'*', b'/', buf.get(at..)?)?;
+        match (buf[at], buf.get(at + 1)?) {
+            (b'*', b'/') => {
+                depth -= 1;
+                at += 2;
+            }
+            (b'/', b'*') => {
+                depth += 1;
+                at += 2;
+            }
+            _ => at += 1,
+        }
+    }
+    Some(at)
+}
+
+/// `$tag$…$tag$`, or a parameter such as `$1`, or a lone dollar sign.
+fn dollar(buf: &[u8], at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+    let symbol = Ok(Some((Lexeme::Symbol(b'$'), 1)));
+    if buf.get(1).is_some_and(u8::is_ascii_digit) {
+        let digits = buf[1..].iter().position(|b| !b.is_ascii_digit());
+        return Ok(digits.map(|n| (Lexeme::Number, n + 1)).or(at_end.then_some((Lexeme::Number, buf.len()))));
+    }
+    let Some(tag) = buf[1..].iter().position(|b| !in_word(*b) || *b == b'$') else {
+        return if at_end { symbol } else { Ok(None) };
+    };
+    let tag_end = tag + 2;
+    if buf[tag + 1] != b'$' {
+        return symbol;
+    }
+    match memchr::memmem::find(&buf[tag_end..], &buf[..tag_end]) {
+        Some(n) => Ok(Some((Lexeme::Text, tag_end + n + tag_end))),
+        None if at_end => Err(Unterminated("a dollar quote")),
+        None => Ok(None),
+    }
+}
+
+fn word(buf: &[u8], dialect: Dialect, at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+    let n = match buf.iter().position(|b| !in_word(*b)) {
+        Some(n) => n,
+        None if at_end => buf.len(),
+        None => return Ok(None),
+    };
+    let prefix = buf[0].to_ascii_lowercase();
+    let next = buf.get(n).copied();
+    if n == 1 && next == Some(b'\'') && matches!(prefix, b'e' | b'b' | b'x' | b'n') {
+        let escapes = prefix == b'e' || (prefix == b'n' && !dialect.standard_strings);
+        return closed(quoted(buf, 1, b'\'', escapes, dialect.wide), buf.len(), at_end, Lexeme::Text);
+    }
+    if n == 1 && prefix == b'u' && next == Some(b'&') {
+        match buf.get(2).copied() {
+            None if !at_end => return Ok(None),
+            Some(b'\'') => {
+                return closed(quoted(buf, 2, b'\'', false, dialect.wide), buf.len(), at_end, Lexeme::Text);
+            }
+            Some(b'"') => {
+                let end = quoted(buf, 2, b'"', false, dialect.wide);
+                return closed(end, buf.len(), at_end, Lexeme::QuotedWord);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some((Lexeme::Word, n)))
+}
+
+/// Finds the semicolon that ends a statement, over several calls as its bytes arrive.
+#[derive(Debug, Default)]
+pub struct StatementEnd {
+    /// Bytes that are whole lexemes.
+    pub position: usize,
+    parens: usize,
+    /// Depth of `BEGIN ATOMIC … END` in a function's body.
+    begins: usize,
+    /// The first words, in lower case.
+    words: Vec<String>,
+}
+
+impl StatementEnd {
+    /// Length of the statement at the start of `buf`, its semicolon included; `None` where there is
+    /// no such semicolon yet.
+    ///
+    /// # Errors
+    /// An open quote at the end, or a backslash outside quotes: a command of `psql`.
+    pub fn find(
+        &mut self,
+        buf: &[u8],
+        dialect: Dialect,
+        at_end: bool,
+    ) -> Result<Option<usize>, Unterminated> {
+        loop {
+            let Some((kind, n)) = lexeme(&buf[self.position..], dialect, at_end)? else { return Ok(None) };
+            let text = &buf[self.position..self.position + n];
+            self.position += n;
+            match kind {
+                Lexeme::Symbol(b';') if self.parens == 0 && self.begins == 0 => {
+                    return Ok(Some(self.position));
+                }
+                Lexeme::Symbol(b'(') => self.parens += 1,
+                Lexeme::Symbol(b')') => self.parens = self.parens.saturating_sub(1),
+                Lexeme::Symbol(b'\\') => return Err(Unterminated("a command of psql in a statement")),
+                Lexeme::Word => self.word(text),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether the statement begins with these words, in lower case (four at most).
+    pub fn is(&self, words: &[&str]) -> bool {
+        words.len() <= self.words.len() && words.iter().zip(&self.words).all(|(a, b)| a == b)
+    }
+
+    fn word(&mut self, text: &[u8]) {
+        let word = || String::from_utf8_lossy(text).to_ascii_lowercase();
+        if self.words.len() < 4 {
+            self.words.push(word());
+        }
+        if self.parens == 0 && text.len() <= 5 && self.makes_a_routine() {
+            match word().as_str() {
+                "begin" => self.begins += 1,
+                "case" if self.begins > 0 => self.begins += 1,
+                "end" => self.begins = self.begins.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+
+    fn makes_a_routine(&self) -> bool {
+        let word = |i: usize| self.words.get(i).map_or("", String::as_str);
+        let kind = if word(1) == "or" { word(3) } else { word(1) };
+        word(0) == "create" && matches!(kind, "function" | "procedure")
+    }
+}
+
+/// A word, constant or symbol of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token<'a> {
+    pub kind: Lexeme,
+    pub text: &'a str,
+    /// Where it begins, in bytes.
+    pub at: usize,
+}
+
+impl Token<'_> {
+    /// Whether it is this key word.
+    pub fn is(&self, word: &str) -> bool {
+        self.kind == Lexeme::Word && self.text.eq_ignore_ascii_case(word)
+    }
+
+    pub fn is_symbol(&self, symbol: u8) -> bool {
+        self.kind == Lexeme::Symbol(symbol)
+    }
+
+    /// The name that a word stands for: quotes undone, or in lower case.
+    pub fn name(&self) -> Option<String> {
+        match self.kind {
+            Lexeme::Word => Some(self.text.to_lowercase()),
+            Lexeme::QuotedWord => {
+                self.text.strip_prefix('"')?.strip_suffix('"').map(|t| t.replace("\"\"", "\""))
+            }
+            _ => None,
+        }
+    }
+
+    /// The text of a string constant without escapes; `None` for anything else.
+    pub fn string(&self) -> Option<String> {
+        if self.kind != Lexeme::Text {
+            return None;
+        }
+        let text = self.text.trim_start_matches(['e', 'E', 'n', 'N']);
+        text.strip_prefix('\'')?.strip_suffix('\'').map(|t| t.replace("''", "'"))
+    }
+}
+
+/// The tokens of a statement, without blanks and comments; as far as it can be read.
+pub fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Ok(Some((kind, n))) = lexeme(&sql.as_bytes()[at..], dialect, true) {
+        if !matches!(kind, Lexeme::Blank | Lexeme::Comment) {
+            // Every lexeme ends before a byte below 0x80, or at the end.
+            let Some(text) = sql.get(at..at + n) else { break };
+            found.push(Token { kind, text, at });
+        }
+        at += n;
+    }
+    found
+}
+
+/// Cuts SQL text into its statements, each with its semicolon.
+pub fn statements(sql: &str, dialect: Dialect) -> Vec<&str> {
+    let (mut found, mut rest) = (Vec::new(), sql);
+    while !rest.trim().is_empty() {
+        let end = StatementEnd::default().find(rest.as_bytes(), dialect, true);
+        let n = end.ok().flatten().filter(|n| rest.is_char_boundary(*n)).unwrap_or(rest.len());
+        found.push(rest[..n].trim());
+        rest = &rest[n..];
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(sql: &str) -> Vec<&str> {
+        statements(sql, Dialect::default())
+    }
+
+    #[test]
+    fn statements_end_at_their_own_semicolons() {
+        for one in [
+            "SELECT ';', \"a;b\", $$;$$, $x$ $$;$y$ $x$, E'\\';', U&'\\0061;', U&\"a;\" ;",
+            "SELECT 1 /* ; /* ; */ ; */ + 2 -- ;\n;",
+            "CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM a; DELETE FROM b;);",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 END; END;",
+            "CREATE OR REPLACE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC INSERT INTO t VALUES (1); END;",
+            "SELECT a$b$c, $1;",
+            "SELECT 'it''s;';",
+            "SELECT 'back\\';",
+        ] {
+            let twice = format!("{one}\n{one}\n");
+            assert_eq!(split(&twice), [one, one]);
+        }
+        let old = Dialect { standard_strings: false, wide: false };
+        assert_eq!(statements("SELECT 'a\\';'; SELECT 2;", old).len(), 2);
+    }
+
+    #[test]
+    fn second_bytes_of_wide_encodings_are_no_quotes() {
+        let sjis = b"SELECT '\x83\x5c', '\x81\x27';SELECT 2;";
+        let dialect = Dialect { standard_strings: false, wide: true };
+        let n = StatementEnd::default().find(sjis, dialect, true).unwrap().unwrap();
+        assert_eq!(&sjis[n..], b"SELECT 2;");
+    }
+
+    #[test]
+    fn open_quotes_and_commands_are_refused() {
+        for bad in ["SELECT 'a;", "SELECT $a$ ;", "SELECT \"a;", "SELECT 1 /* ;", "SELECT 1 \\gexec"] {
+            let end = StatementEnd::default().find(bad.as_bytes(), Dialect::default(), true);
+            assert!(end.is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tokens_know_names_and_strings() {
+        let t = tokens("GRANT Select ON \"T\"\"x\" TO 'it''s'", Dialect::default());
+        let names: Vec<_> = t.iter().filter_map(Token::name).collect();
+        assert_eq!(names, ["grant", "select", "on", "T\"x", "to"]);
+        assert_eq!(t.last().unwrap().string().unwrap(), "it's");
+        assert!(t[0].is("grant"));
+    }
+
+    proptest::proptest! {
+        /// However the bytes arrive, the statement ends at the same place.
+        #[test]
+        fn any_chunking_gives_the_same_end(text in "[-a-eE'\"$;/*() \n\\\\0-2]{0,60}", cuts in proptest::collection::vec(0usize..60, 0..6)) {
+            let bytes = text.as_bytes();
+            let whole = StatementEnd::default().find(bytes, Dialect::default(), true);
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|c| *c <= bytes.len()).collect();
+            cuts.sort_unstable();
+            let mut scan = StatementEnd::default();
+            let mut early = None;
+            for cut in cuts {
+                match scan.find(&bytes[..cut], Dialect::default(), false) {
+                    Ok(None) => {}
+                    other => { early = Some(other); break }
+                }
+            }
+            let pieces = match early {
+                Some(found) => found,
+                None => scan.find(bytes, Dialect::default(), true),
+            };
+            proptest::prop_assert_eq!(whole, pieces);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! SQL text as `pg_dump -Fp` writes it: statements and COPY blocks, cut without `psql`. No command
+//! of `psql` is run; those that `pg_dump` writes are understood, every other one is refused.
+
+use std::collections::VecDeque;
+
+use super::layers::Head;
+use super::lexer::{Dialect, Token, tokens};
+use super::pieces::{DataSink, Piece, Statement};
+use super::text::{Item, Text};
+use super::toc::{corrupt, without_oids};
+use super::{Archive, Body, Codec, Format, Header, Limits, Section, TocEntry};
+use crate::error::RestoreError;
+
+/// Bytes of statements that are looked at before the data, to say what the dump needs.
+const PREVIEW: u64 = 1 << 20;
+
+/// The text from where the preview ended.
+pub(super) struct Script {
+    text: Text,
+    /// Items that were read ahead.
+    ahead: VecDeque<Item>,
+    /// Data of one table or of large objects that is open.
+    open: Option<TocEntry>,
+    object: Option<(u32, u64)>,
+    next_id: i32,
+}
+
+pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, RestoreError> {
+    let mut text = Text::new(input, limits);
+    let (mut ahead, mut entries): (VecDeque<Item>, Vec<TocEntry>) = Default::default();
+    loop {
+        let item = text.next()?;
+        match &item {
+            Item::Entry(e) if e.desc == "TABLE DATA" || e.desc == "BLOBS" || e.desc == "LARGE OBJECTS" => {
+                ahead.push_back(item);
+                break;
+            }
+            Item::Entry(e) => entries.push(e.clone()),
+            Item::Statement(s) => preview(s, &mut entries),
+            Item::Copy(_) | Item::Insert { .. } | Item::End => {
+                ahead.push_back(item);
+                break;
+            }
+        }
+        ahead.push_back(item);
+        if text.consumed > PREVIEW {
+            break;
+        }
+    }
+    let header = Header {
+        format: Format::Plain,
+        layers: vec![],
+        version: None,
+        codec: Codec::None,
+        created: None,
+        database: text.database.clone(),
+        server_version: std::mem::take(&mut text.server_version),
+        pg_dump_version: std::mem::take(&mut text.pg_dump_version),
+    };
+    entries.iter_mut().zip(1..).for_each(|(e, id)| e.dump_id = id);
+    let encoding = text.encoding.clone();
+    let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;
+    let script = Script { text, ahead, open: None, object: None, next_id };
+    Ok(Archive { header, entries, encoding, body: Body::Script(Box::new(script)) })
+}
+
+/// Adds a statement to the entry whose comment stood before it.
+fn preview(s: &Statement, entries: &mut Vec<TocEntry>) {
+    let words = tokens(&s.text, Dialect::default());
+    if is_words(&words, &["create", "database"]) {
+        let mut e = TocEntry::bare(0, "DATABASE", "");
+        e.defn = s.text.clone();
+        entries.push(e);
+    } else if let Some(e) = entries.last_mut().filter(|_| !is_words(&words, &["set"])) {
+        e.defn.push_str(&s.text);
+        e.defn.push('\n');
+    }
+}
+
+fn is_words(tokens: &[Token<'_>], words: &[&str]) -> bool {
+    words.len() <= tokens.len() && words.iter().zip(tokens).all(|(w, t)| t.is(w))
+}
+
+impl Script {
+    /// Hands everything to `sink`, in the order of the text.
+    pub fn read(mut self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        loop {
+            let item = match self.ahead.pop_front() {
+                Some(item) => item,
+                None => self.text.next()?,
+            };
+            match item {
+                Item::Entry(_) => {}
+                Item::Copy(statement) => {
+                    self.close(sink)?;
+                    let (copy, oids) = without_oids(statement.text);
+                    let table = table_of(&copy, 1).unwrap_or_default();
+                    let mut entry = self.entry("TABLE DATA", &table);
+                    (entry.copy_stmt, entry.oids_in_data) = (copy, oids);
+                    sink.begin(&entry)?;
+                    self.text.copy_rows(&entry, sink)?;
+                    sink.end(&entry)?;
+                }
+                Item::Insert { bytes, line } => self.insert(bytes, line, sink)?,
+                Item::Statement(statement) => {
+                    if !self.large_object(&statement, sink)? {
+                        self.close(sink)?;
+                        sink.statement(statement)?;
+                    }
+                }
+                Item::End => {
+                    self.close(sink)?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self, desc: &str, tag: &str) -> TocEntry {
+        let mut entry = TocEntry::bare(self.next_id, desc, tag);
+        self.next_id += 1;
+        (entry.section, entry.has_data) = (Section::Data, true);
+        entry
+    }
+
+    fn close(&mut self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        if self.object.take().is_some() {
+            return Err(corrupt(format!("line {}: a large object is not closed", self.text.line)));
+        }
+        self.open.take().map_or(Ok(()), |e| sink.end(&e))
+    }
+
+    /// INSERT statements of one table in a row are its data.
+    fn insert(&mut self, bytes: Vec<u8>, line: u64, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        // Only the beginning is looked at: the name is before any value.
+        let head = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]);
+        let table =
+            table_of(&head, 2).ok_or_else(|| corrupt(format!("line {line}: INSERT into no table")))?;
+        if self.open.as_ref().is_none_or(|e| e.tag != table) {
+            self.close(sink)?;
+            let entry = self.entry("TABLE DATA", &table);
+            sink.begin(&entry)?;
+            self.open = Some(entry);
+        }
+        sink.piece(Piece::Statements(bytes))
+    }
+
+    /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Says whether it was one of them.
+    fn large_object(&mut self, s: &Statement, sink: &mut dyn DataSink) -> Result<bool, RestoreError> {
+        let Some(call) = s.text.strip_prefix("SELECT pg_catalog.lo") else { return Ok(false) };
+        let bad = || corrupt(format!("line {}: not as pg_dump writes a large object", s.line));
+        if let Some(args) = call.strip_prefix("_open(") {
+            let digits = args.trim_start_matches('\'');
+            let oid = digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
+            if self.open.as_ref().is_none_or(|e| e.desc != "BLOBS") {
+                self.close(sink)?;
+                let entry = self.entry("BLOBS", "BLOBS");
+                sink.begin(&entry)?;
+                self.open = Some(entry);
+            }
+            self.object = Some((oid.ok_or_else(bad)?, 0));
+        } else if let Some(args) = call.strip_prefix("write(0, ") {
+            let (oid, offset) = self.object.ok_or_else(bad)?;
+            let bytes = hex_constant(args).ok_or_else(bad)?;
+            self.object = Some((oid, offset + bytes.len() as u64));
+            if !bytes.is_empty() {
+                sink.piece(Piece::LargeObject { oid, offset, bytes })?;
+            }
+        } else if call.starts_with("_close(") {
+            self.object.take().ok_or_else(bad)?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+}
+
+/// `'\x…'` as bytes, whatever quotes and backslashes the dialect needs around it.
+fn hex_constant(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_start_matches(['E', '\'', '\\']).strip_prefix('x')?.split('\'').next()?.as_bytes();
+    let nibble = |b: u8| char::from(b).to_digit(16).and_then(|n| u8::try_from(n).ok());
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[a, b]| Some(nibble(*a)? << 4 | nibble(*b)?)).collect()
+}
+
+/// The name after `skip` words, as it is written: `public.t`.
+fn table_of(sql: &str, skip: usize) -> Option<String> {
+    let words = tokens(sql, Dialect::default());
+    let first = words.get(skip)?;
+    first.name()?;
+    let mut last = first;
+    if words.get(skip + 1).is_some_and(|t| t.is_symbol(b'.')) {
+        last = words.get(skip + 2)?;
+    }
+    Some(sql[first.at..last.at + last.text.len()].to_owned())
+}

@@ -1,0 +1,304 @@
+//! Members in a tar: of `pg_dump -Ft`, whose first member is the table of contents, and of a
+//! directory dump that was packed, whose table of contents may stand anywhere. One forward pass; the
+//! table of contents behind the data is fetched before it, where the object can be read twice.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::layers::{self, Head, Keys, Lent};
+use super::members::{
+    Contents, Index, Member, TOC, own_wrappings, plain_name, read_contents, read_object, read_object_list,
+    read_table,
+};
+use super::pieces::DataSink;
+use super::toc::{corrupt, unsupported};
+use super::{Archive, Body, Context, Format, Limits, Reopen, TocEntry};
+use crate::error::RestoreError;
+
+const BLOCK: usize = 512;
+/// Bytes of a member's name or of its extended header.
+const MAX_NAME: u64 = 1 << 20;
+/// A member of more bytes than this is passed over by opening the object behind it.
+const WORTH_A_JUMP: u64 = 1 << 20;
+
+/// How to read the same tar once more.
+pub(super) struct Again {
+    pub source: Arc<dyn Reopen>,
+    pub layers: usize,
+    pub keys: Keys,
+}
+
+fn damaged(e: std::io::Error) -> RestoreError {
+    RestoreError::from_archive_io(e, "tar")
+}
+
+/// A tar, read forward.
+struct Tar {
+    input: Head<'static>,
+    /// Bytes read of it.
+    position: u64,
+    /// Bytes left of the current member, and its padding.
+    left: u64,
+    padding: u64,
+}
+
+/// A regular file in a tar.
+struct File {
+    path: String,
+    size: u64,
+}
+
+impl Tar {
+    fn new(input: Head<'static>) -> Self {
+        Tar { input, position: 0, left: 0, padding: 0 }
+    }
+
+    /// The next regular file; `None` at the tar's end mark.
+    fn next(&mut self) -> Result<Option<File>, RestoreError> {
+        let (mut long_name, mut long_size) = (None, None);
+        loop {
+            self.skip()?;
+            let mut block = [0u8; BLOCK];
+            self.input.read_exact(&mut block).map_err(damaged)?;
+            self.position += BLOCK as u64;
+            if block.iter().all(|b| *b == 0) {
+                return Ok(None);
+            }
+            let header = tar::Header::from_byte_slice(&block);
+            let stored: u32 = block[148..156].iter().map(|b| u32::from(*b)).sum();
+            let sum = block.iter().map(|b| u32::from(*b)).sum::<u32>() - stored + 8 * u32::from(b' ');
+            if header.cksum().ok() != Some(sum) {
+                return Err(corrupt("the archive is damaged: tar header"));
+            }
+            let size = long_size.take().unwrap_or(header.entry_size().map_err(damaged)?);
+            self.left = size;
+            self.padding = size.next_multiple_of(BLOCK as u64) - size;
+            let kind = header.entry_type();
+            if kind.is_gnu_longname() {
+                long_name = Some(self.small()?);
+            } else if kind.is_pax_local_extensions() {
+                let bytes = self.small()?;
+                for extension in tar::PaxExtensions::new(&bytes) {
+                    let extension = extension.map_err(damaged)?;
+                    match extension.key_bytes() {
+                        b"path" => long_name = Some(extension.value_bytes().to_vec()),
+                        b"size" => {
+                            let text = std::str::from_utf8(extension.value_bytes()).ok();
+                            long_size = text.and_then(|t| t.parse().ok());
+                        }
+                        _ => {}
+                    }
+                }
+            } else {
+                let path = long_name.take().unwrap_or_else(|| header.path_bytes().into_owned());
+                if kind.is_file() || kind.is_contiguous() {
+                    let path = String::from_utf8_lossy(&path).trim_end_matches('\0').to_owned();
+                    return Ok(Some(File { path, size }));
+                }
+            }
+        }
+    }
+
+    /// The bytes of the current member.
+    fn member(&mut self) -> Lent<'_> {
+        Box::new(MemberBytes(self))
+    }
+
+    fn small(&mut self) -> Result<Vec<u8>, RestoreError> {
+        if self.left > MAX_NAME {
+            return Err(corrupt(format!("a name of {} bytes in the tar", self.left)));
+        }
+        let mut bytes = Vec::new();
+        self.member().read_to_end(&mut bytes).map_err(damaged)?;
+        Ok(bytes)
+    }
+
+    /// Passes over what is left of the current member.
+    fn skip(&mut self) -> Result<(), RestoreError> {
+        let amount = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
+        let passed =
+            std::io::copy(&mut (&mut self.input).take(amount), &mut std::io::sink()).map_err(damaged)?;
+        self.position += passed;
+        match passed == amount {
+            true => Ok(()),
+            false => Err(corrupt("the archive ends early: a member of the tar")),
+        }
+    }
+
+    /// The same by opening the object behind the member.
+    fn jump(&mut self, source: &dyn Reopen) -> Result<(), RestoreError> {
+        if self.left > WORTH_A_JUMP {
+            self.position += std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
+            self.input = layers::buffered(source.open(self.position)?);
+        }
+        Ok(())
+    }
+
+    /// Reads what follows the end mark, which must be whole.
+    fn finish(mut self) -> Result<(), RestoreError> {
+        let mut rest = [0u8; BLOCK];
+        let mut read = 0;
+        loop {
+            match self.input.read(&mut rest).map_err(damaged)? {
+                0 if read >= BLOCK => return Ok(()),
+                0 => return Err(corrupt("the archive ends early: the end of the tar")),
+                n if rest[..n].iter().all(|b| *b == 0) => read += n,
+                _ => return Err(corrupt("bytes after the end of the tar")),
+            }
+        }
+    }
+}
+
+struct MemberBytes<'a>(&'a mut Tar);
+
+impl Read for MemberBytes<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let tar = &mut *self.0;
+        let most = out.len().min(usize::try_from(tar.left).unwrap_or(usize::MAX));
+        let n = tar.input.read(&mut out[..most])?;
+        if n == 0 && most > 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        tar.left -= n as u64;
+        tar.position += n as u64;
+        Ok(n)
+    }
+}
+
+/// The members, to be read in the order of the tar.
+pub(super) struct Members {
+    tar: Tar,
+    /// The first file, whose header is read already.
+    first: Option<File>,
+    context: Context,
+    /// Folder inside the tar that holds the members, with its slash.
+    folder: String,
+    wrappings: usize,
+}
+
+pub(super) fn open(
+    input: Head<'static>,
+    again: Option<Again>,
+    limits: Limits,
+) -> Result<Archive, RestoreError> {
+    let mut tar = Tar::new(input);
+    let first = tar.next()?;
+    if first.as_ref().is_some_and(|f| f.path == TOC) {
+        let contents = read_contents(tar.member(), Format::Tar, limits)?;
+        return Ok(finish(contents, tar, None, String::new()));
+    }
+    let (folder, contents) = find_toc(again, limits)?;
+    Ok(finish(contents, tar, first, folder))
+}
+
+fn finish(contents: Contents, tar: Tar, first: Option<File>, folder: String) -> Archive {
+    let Contents { header, entries, encoding, context, wrapped } = contents;
+    let wrappings = own_wrappings(header.codec) + wrapped;
+    let members = Members { tar, first, context, folder, wrappings };
+    Archive { header, entries, encoding, body: Body::Tar(members) }
+}
+
+/// Looks for the table of contents in another reading of the tar.
+fn find_toc(again: Option<Again>, limits: Limits) -> Result<(String, Contents), RestoreError> {
+    let again = again.ok_or_else(|| {
+        unsupported(
+            "toc.dat is not the first member of this tar: that cannot be read from standard input, \
+             name a file or an object",
+        )
+    })?;
+    let (layers, _, input) = layers::unwrap(again.source.open(0)?, &limits, &again.keys)?;
+    debug_assert_eq!(layers.len(), again.layers);
+    let mut tar = Tar::new(input);
+    while let Some(file) = tar.next()? {
+        let (folder, name) = split(&file.path);
+        if matches!(name, "backup_label" | "PG_VERSION") {
+            return Err(unsupported(
+                "this is no dump: it is a base backup of a whole server (pg_basebackup), which only a \
+                 server of its own version can start from",
+            ));
+        }
+        if plain_name(name).0 == TOC {
+            return Ok((folder.to_owned(), read_contents(tar.member(), Format::DirectoryTar, limits)?));
+        }
+        if layers.is_empty() {
+            tar.jump(again.source.as_ref())?;
+        }
+    }
+    Err(unsupported("this tar holds no dump: there is no toc.dat in it"))
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.split_at(path.rfind('/').map_or(0, |n| n + 1))
+}
+
+/// What is known of the large objects of one entry.
+#[derive(Default, Clone)]
+struct Objects {
+    seen: BTreeSet<u32>,
+    listed: BTreeSet<u32>,
+}
+
+impl Members {
+    pub fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        let index = Index::new(entries);
+        let mut seen = vec![false; entries.len()];
+        let mut objects = vec![Objects::default(); entries.len()];
+        // Where the tar began with it, it was read already.
+        let mut has_toc = self.first.is_none();
+        while let Some(file) = match self.first.take() {
+            Some(file) => Some(file),
+            None => self.tar.next()?,
+        } {
+            let (folder, name) = split(&file.path);
+            let (plain, suffixes) = plain_name(name);
+            let member = match folder == self.folder {
+                true => index.look_up(entries, plain),
+                false => Member::Unknown,
+            };
+            let is_new = match member {
+                Member::Toc => !std::mem::replace(&mut has_toc, true),
+                Member::Data(at) | Member::ObjectList(at) => !std::mem::replace(&mut seen[at], true),
+                Member::LargeObject(oid) => {
+                    index.entry_of_object(oid).is_some_and(|at| objects[at].seen.insert(oid))
+                }
+                Member::Ignored => true,
+                Member::Unknown => {
+                    return Err(corrupt(format!("the member {} is in no table of contents", file.path)));
+                }
+            };
+            if !is_new {
+                return Err(corrupt(format!("the member {} is there twice", file.path)));
+            }
+            tracing::trace!(member = file.path, size = file.size, "member of the tar");
+            let bytes = self.tar.member();
+            match member {
+                Member::Data(at) => {
+                    sink.begin(&entries[at])?;
+                    read_table(bytes, &self.context, &entries[at], sink)?;
+                    sink.end(&entries[at])?;
+                }
+                Member::ObjectList(at) => objects[at].listed = read_object_list(bytes, &self.context)?,
+                Member::LargeObject(oid) => {
+                    let at = index.entry_of_object(oid).unwrap_or_default();
+                    sink.begin(&entries[at])?;
+                    read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), sink)?;
+                }
+                Member::Toc | Member::Ignored | Member::Unknown => {}
+            }
+        }
+        let missing = entries.iter().zip(&seen).find(|(e, seen)| e.has_data && !**seen);
+        if let Some((e, _)) = missing {
+            return Err(corrupt(format!("the archive ends early: no data of {}", e.name())));
+        }
+        for (entry, of_entry) in entries.iter().zip(objects).filter(|(e, _)| e.has_data && e.desc == "BLOBS")
+        {
+            if of_entry.listed != of_entry.seen {
+                return Err(corrupt("the large objects are not those of their list"));
+            }
+            sink.begin(entry)?;
+            sink.end(entry)?;
+        }
+        self.tar.finish()
+    }
+}

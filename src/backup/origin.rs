@@ -1,0 +1,160 @@
+//! A backup as the archive reader wants it: one stream, or the members of a directory; and the proof
+//! afterwards that every byte was the store's.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::download::{Download, DownloadLimits, Reach, Source, Tally};
+use super::{PinnedBackup, TOC};
+use crate::archive::{Bytes, Folder, Origin, Reopen};
+use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
+use crate::progress::Progress;
+use crate::store::StoredObject;
+
+/// What the finished reading must have been.
+pub struct Expected {
+    streams: Arc<Mutex<Vec<Stream>>>,
+    /// Size of the whole backup, if it is known.
+    size: Option<u64>,
+    is_folder: bool,
+}
+
+struct Stream {
+    tally: Arc<Mutex<Tally>>,
+    size: Option<u64>,
+    crc32c: Option<u32>,
+}
+
+/// Opens a backup for reading, as far as `reach` says.
+pub fn open(
+    source: Source,
+    reach: Reach,
+    limits: DownloadLimits,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> (Origin, Expected) {
+    let size = match &source {
+        Source::Object(b) => Some(b.object.size),
+        Source::Stdin => None,
+    };
+    progress.object_size.store(size.unwrap_or_default(), Relaxed);
+    let streams = Arc::default();
+    let reader = Reader { limits, reach, progress, stop, streams: Arc::clone(&streams) };
+    let expected = |is_folder| Expected { streams, size, is_folder };
+    match source {
+        Source::Stdin => {
+            let bytes = reader.start(Source::Stdin, None, None);
+            (Origin::Stream { bytes, again: None }, expected(false))
+        }
+        Source::Object(b) if b.members.is_empty() => {
+            let bytes = reader.start(Source::Object(b.clone()), size, b.expected_crc32c);
+            let again = Again { backup: b, reader };
+            (Origin::Stream { bytes, again: Some(Arc::new(again)) }, expected(false))
+        }
+        Source::Object(b) => (Origin::Folder(Arc::new(Members { backup: b, reader })), expected(true)),
+    }
+}
+
+struct Reader {
+    limits: DownloadLimits,
+    reach: Reach,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+    streams: Arc<Mutex<Vec<Stream>>>,
+}
+
+impl Reader {
+    fn start(&self, source: Source, size: Option<u64>, crc32c: Option<u32>) -> Bytes {
+        let from = (0, self.reach);
+        let (download, tally) =
+            Download::start(source, from, self.limits, self.progress.clone(), self.stop.clone());
+        let stream = Stream { tally, size, crc32c };
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        Box::new(download)
+    }
+}
+
+/// The same object once more, to look for something in it.
+struct Again {
+    backup: PinnedBackup,
+    reader: Reader,
+}
+
+impl Reopen for Again {
+    fn open(&self, offset: u64) -> Result<Bytes, RestoreError> {
+        let source = Source::Object(self.backup.clone());
+        let from = (offset, Reach::Beginning);
+        let r = &self.reader;
+        Ok(Box::new(Download::start(source, from, r.limits, Arc::default(), r.stop.clone()).0))
+    }
+}
+
+/// The objects of a directory dump.
+struct Members {
+    backup: PinnedBackup,
+    reader: Reader,
+}
+
+impl Members {
+    fn name<'a>(&self, o: &'a StoredObject) -> &'a str {
+        o.name.strip_prefix(&self.backup.object.name).unwrap_or(&o.name)
+    }
+}
+
+impl Folder for Members {
+    fn members(&self) -> Vec<(String, u64)> {
+        self.backup.members.iter().map(|o| (self.name(o).to_owned(), o.size)).collect()
+    }
+
+    fn open(&self, name: &str) -> Result<Bytes, RestoreError> {
+        let object = self.backup.members.iter().find(|o| self.name(o) == name).cloned();
+        let object = object.ok_or_else(|| {
+            StorageError::new(R::BackupNotFound, format!("{}{name}: not a member", self.backup.uri()))
+        })?;
+        let (size, expected_crc32c) = (object.size, object.crc32c);
+        let member =
+            PinnedBackup { store: self.backup.store.clone(), object, members: vec![], expected_crc32c };
+        Ok(self.reader.start(Source::Object(member), Some(size), expected_crc32c))
+    }
+}
+
+impl Expected {
+    /// Size of the backup and, of a single object, its CRC32C, once every byte that was read is proven
+    /// to be the store's.
+    ///
+    /// # Errors
+    /// `checksum_mismatch`; `download_failed` where an end was not reached.
+    pub fn check(&self) -> Result<(Option<u32>, u64), RestoreError> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = Tally::default();
+        for stream in streams.iter() {
+            last = stream.check()?;
+        }
+        if streams.is_empty() {
+            return Err(RestoreError::internal(format!("neither an object nor {TOC} was read")));
+        }
+        match self.is_folder {
+            true => Ok((None, self.size.unwrap_or_default())),
+            false => Ok((Some(last.crc32c), last.bytes)),
+        }
+    }
+}
+
+impl Stream {
+    fn check(&self) -> Result<Tally, RestoreError> {
+        let t = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if !t.ended || self.size.is_some_and(|s| s != t.bytes) {
+            let what = format!("{} bytes of the backup were read, not all", t.bytes);
+            return Err(StorageError::new(R::DownloadFailed, what).into());
+        }
+        match self.crc32c {
+            Some(wanted) if wanted != t.crc32c => {
+                let what = "the bytes of the backup do not have the CRC32C that the store has for them";
+                Err(ValidationError::new(R::ChecksumMismatch, what).into())
+            }
+            _ => Ok(t),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Every variable as it was given, each also a flag.
+
+use super::set;
+
+/// The variables as they were given, on the command line or in the environment.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Configuration (each flag also as the environment variable named)")]
+pub struct RawConfig {
+    /// Bucket name, gs://bucket/prefix or file:///folder
+    #[arg(long, env = "BACKUP_BUCKET", global = true, value_name = "BUCKET")]
+    pub(super) backup_bucket: Option<String>,
+    /// Days to keep backups
+    #[arg(long, env = "BACKUP_RETENTION_DAYS", global = true, value_name = "DAYS")]
+    pub(super) backup_retention_days: Option<String>,
+    /// full: restore the dump's owners, privileges and code as the connecting role may
+    #[arg(long, env = "BACKUP_TRUST", global = true, value_name = "TRUST")]
+    pub(super) backup_trust: Option<String>,
+    /// Further sources that requests may name, separated by commas (gs://bucket/prefix, file:///folder)
+    #[arg(long, env = "TRUSTED_SOURCES", global = true, value_name = "LIST")]
+    pub(super) trusted_sources: Option<String>,
+    /// Target server, or the folder of its socket
+    #[arg(long, env = "DB_HOST", global = true, value_name = "HOST")]
+    pub(super) db_host: Option<String>,
+    #[arg(long, env = "DB_PORT", global = true, value_name = "PORT")]
+    pub(super) db_port: Option<String>,
+    #[arg(long, env = "DB_USER", global = true, value_name = "ROLE")]
+    pub(super) db_user: Option<String>,
+    #[arg(long, env = "DB_PASSWORD", global = true, value_name = "SECRET", hide_env_values = true)]
+    pub(super) db_password: Option<String>,
+    /// File that holds the password
+    #[arg(long, env = "DB_PASSWORD_FILE", global = true, value_name = "FILE")]
+    pub(super) db_password_file: Option<String>,
+    /// disable, prefer, require or verify-full; by default prefer on loopback and sockets, else verify-full
+    #[arg(long, env = "DB_SSLMODE", global = true, value_name = "MODE")]
+    pub(super) db_sslmode: Option<String>,
+    /// Target database when a request names none
+    #[arg(long, env = "DB_NAME", global = true, value_name = "DB")]
+    pub(super) db_name: Option<String>,
+    /// Database to connect to for create, lock and rename
+    #[arg(long, env = "DB_MAINTENANCE_NAME", global = true, value_name = "DB")]
+    pub(super) db_maintenance_name: Option<String>,
+    /// Project of topics and subscriptions
+    #[arg(long, env = "GOOGLE_CLOUD_PROJECT", global = true, value_name = "PROJECT")]
+    pub(super) google_cloud_project: Option<String>,
+    #[arg(long, env = "RESTORE_REQUEST_SUBSCRIPTION", global = true, value_name = "SUB")]
+    pub(super) restore_request_subscription: Option<String>,
+    /// Topic that `request` publishes to
+    #[arg(long, env = "RESTORE_REQUEST_TOPIC", global = true, value_name = "TOPIC")]
+    pub(super) restore_request_topic: Option<String>,
+    /// Subscription with Cloud Storage notifications; empty = off
+    #[arg(long, env = "BACKUP_NOTIFICATION_SUBSCRIPTION", global = true, value_name = "SUB")]
+    pub(super) backup_notification_subscription: Option<String>,
+    #[arg(long, env = "RESTORE_COMPLETION_TOPIC", global = true, value_name = "TOPIC")]
+    pub(super) restore_completion_topic: Option<String>,
+    /// Subscription of the completion topic that `request --wait` reads
+    #[arg(long, env = "RESTORE_COMPLETION_SUBSCRIPTION", global = true, value_name = "SUB")]
+    pub(super) restore_completion_subscription: Option<String>,
+    #[arg(long, env = "PUBSUB_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
+    pub(super) pubsub_emulator_host: Option<String>,
+    #[arg(long, env = "STORAGE_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
+    pub(super) storage_emulator_host: Option<String>,
+    /// Where the storage emulator's gRPC port differs
+    #[arg(long, env = "STORAGE_EMULATOR_GRPC_HOST", global = true, value_name = "HOST:PORT")]
+    pub(super) storage_emulator_grpc_host: Option<String>,
+    /// Connections that load one restore [default: cores]
+    #[arg(long, env = "RESTORE_JOBS", global = true, value_name = "N")]
+    pub(super) restore_jobs: Option<String>,
+    /// Restores at once in this worker
+    #[arg(long, env = "RESTORE_MAX_CONCURRENT", global = true, value_name = "N")]
+    pub(super) restore_max_concurrent: Option<String>,
+    /// Limit of one restore, such as 12h
+    #[arg(long, env = "RESTORE_TIMEOUT", global = true, value_name = "TIME")]
+    pub(super) restore_timeout: Option<String>,
+    /// Deliveries of one request before a passing failure is final
+    #[arg(long, env = "RESTORE_MAX_ATTEMPTS", global = true, value_name = "N")]
+    pub(super) restore_max_attempts: Option<String>,
+    /// How long a message is leased at a time (10s to 600s): a dead worker's message comes back after this
+    #[arg(long, env = "RESTORE_LEASE_EXTENSION", global = true, value_name = "TIME")]
+    pub(super) restore_lease_extension: Option<String>,
+    /// Memory for data between download and server, in MiB
+    #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
+    pub(super) restore_queue_mib: Option<String>,
+    /// How long a connection to server or store is tried again
+    #[arg(long, env = "RETRY_BUDGET", global = true, value_name = "TIME")]
+    pub(super) retry_budget: Option<String>,
+    /// Time without a byte after which a download is reopened
+    #[arg(long, env = "DOWNLOAD_STALL_TIMEOUT", global = true, value_name = "TIME")]
+    pub(super) download_stall_timeout: Option<String>,
+    /// How long a stopping worker lets its restores finish
+    #[arg(long, env = "DRAIN_TIMEOUT", global = true, value_name = "TIME")]
+    pub(super) drain_timeout: Option<String>,
+    /// keep: objects belong to the roles that the dump names; map: to others, by RESTORE_ROLE_MAP; none: to DB_USER
+    #[arg(long, visible_alias = "owners", env = "RESTORE_OWNERS", global = true, value_name = "POLICY")]
+    pub(super) restore_owners: Option<String>,
+    /// Roles that take the place of others: OLD=NEW, separated by commas, or @FILE with one a line
+    #[arg(long, visible_alias = "role-map", env = "RESTORE_ROLE_MAP", global = true, value_name = "LIST")]
+    pub(super) restore_role_map: Option<String>,
+    /// Make roles that the server does not have, without login
+    #[arg(long, visible_alias = "create-roles", env = "RESTORE_CREATE_ROLES", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) restore_create_roles: Option<String>,
+    /// Leave GRANT and REVOKE out
+    #[arg(long, visible_alias = "no-privileges", env = "RESTORE_NO_PRIVILEGES", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) restore_no_privileges: Option<String>,
+    /// Extensions that the server does not have: require or skip-missing
+    #[arg(
+        long,
+        visible_alias = "extensions",
+        env = "RESTORE_EXTENSIONS",
+        global = true,
+        value_name = "POLICY"
+    )]
+    pub(super) restore_extensions: Option<String>,
+    /// Do not analyse the tables after the load
+    #[arg(long, visible_alias = "no-analyze", env = "RESTORE_NO_ANALYZE", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) restore_no_analyze: Option<String>,
+    /// Object with the roles (pg_dumpall --globals-only): its name beside the backup, such as globals.sql
+    #[arg(long, visible_alias = "globals", env = "RESTORE_GLOBALS", global = true, value_name = "NAME")]
+    pub(super) restore_globals: Option<String>,
+    /// Take passwords from the globals, too
+    #[arg(long, visible_alias = "role-passwords", env = "RESTORE_ROLE_PASSWORDS", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) restore_role_passwords: Option<String>,
+    /// age identity that opens encrypted backups
+    #[arg(long, env = "BACKUP_AGE_IDENTITY", global = true, value_name = "SECRET", hide_env_values = true)]
+    pub(super) backup_age_identity: Option<String>,
+    /// File with age identities, one a line
+    #[arg(long, env = "BACKUP_AGE_IDENTITY_FILE", global = true, value_name = "FILE")]
+    pub(super) backup_age_identity_file: Option<String>,
+    /// /metrics, health and status
+    #[arg(long, env = "ADMIN_ADDR", global = true, value_name = "ADDR")]
+    pub(super) admin_addr: Option<String>,
+    /// PostgreSQL binaries, else PATH and the usual folders
+    #[arg(long, env = "PG_BINDIR", global = true, value_name = "FOLDER")]
+    pub(super) pg_bindir: Option<String>,
+    /// Send traces by OTLP
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true, value_name = "URL")]
+    pub(super) otel_exporter_otlp_endpoint: Option<String>,
+}
+
+impl RawConfig {
+    /// From flags alone, as a command line gives them; variables fill in what they leave out.
+    ///
+    /// # Errors
+    /// A flag that there is not.
+    pub fn from_flags(flags: &[(&str, &str)]) -> Result<Self, String> {
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            raw: RawConfig,
+        }
+        let args = flags.iter().flat_map(|(flag, value)| [format!("--{flag}"), (*value).to_owned()]);
+        let parsed =
+            <Flags as clap::Parser>::try_parse_from(std::iter::once("pgrestored".to_owned()).chain(args));
+        parsed.map(|f| f.raw).map_err(|e| e.to_string())
+    }
+
+    pub fn pg_bindir(&self) -> Option<&std::path::Path> {
+        set(&self.pg_bindir).map(std::path::Path::new)
+    }
+}

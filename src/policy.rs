@@ -1,0 +1,187 @@
+//! How a backup is restored where that is a matter of choice: owners, roles, extensions, which part.
+
+use std::collections::BTreeMap;
+
+/// Who owns what is restored.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Owners {
+    /// The roles that the dump names.
+    #[default]
+    Keep,
+    /// Other roles, by the map; those that are not in it are kept.
+    Map,
+    /// The role that restores.
+    None,
+}
+
+/// What to do about extensions that the server does not have.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Extensions {
+    /// The restore fails before any data moves.
+    #[default]
+    Require,
+    /// They are left out with everything that depends on them, by name.
+    SkipMissing,
+}
+
+/// How a dump is fitted to a server that is not the one it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub owners: Owners,
+    /// From the dump's role to the server's, with [`Owners::Map`].
+    pub role_map: BTreeMap<String, String>,
+    /// GRANT and REVOKE are restored.
+    pub privileges: bool,
+    /// Roles that the server does not have are made, without login.
+    pub create_roles: bool,
+    pub extensions: Extensions,
+    /// Tables are analysed after the load, unless the dump brings statistics.
+    pub analyze: bool,
+    /// Name of the object with the roles (`pg_dumpall --globals-only`), relative to the backup's.
+    pub globals: Option<String>,
+    /// Passwords are taken from there, too.
+    pub role_passwords: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            owners: Owners::Keep,
+            role_map: BTreeMap::new(),
+            privileges: true,
+            create_roles: false,
+            extensions: Extensions::Require,
+            analyze: true,
+            globals: None,
+            role_passwords: false,
+        }
+    }
+}
+
+/// A part of the order of a restore.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Section {
+    PreData,
+    Data,
+    PostData,
+}
+
+/// Which part of a backup is restored; by default, all of it. Patterns have `*` and `?`; a table's
+/// may begin with its schema and a dot.
+#[derive(
+    Debug,
+    Clone,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::Args,
+)]
+#[serde(deny_unknown_fields, default)]
+pub struct Selection {
+    /// Only these schemas (pattern)
+    #[arg(long = "schema", value_name = "PATTERN")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schemas: Vec<String>,
+    /// Not these schemas (pattern)
+    #[arg(long = "exclude-schema", value_name = "PATTERN")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_schemas: Vec<String>,
+    /// Only these tables, and what they need (pattern)
+    #[arg(long = "table", value_name = "PATTERN")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<String>,
+    /// Not these tables (pattern)
+    #[arg(long = "exclude-table", value_name = "PATTERN")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_tables: Vec<String>,
+    /// The tables, but no rows of these (pattern)
+    #[arg(long = "exclude-table-data", value_name = "PATTERN")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_table_data: Vec<String>,
+    /// Only these sections
+    #[arg(long = "section", value_enum, value_name = "SECTION")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<Section>,
+    /// No rows
+    #[arg(long)]
+    pub schema_only: bool,
+    /// Only rows, into a copy of the target's tables as they are
+    #[arg(long)]
+    pub data_only: bool,
+    /// Restore the schema OLD under the name NEW
+    #[arg(long = "rename-schema", value_name = "OLD=NEW", value_parser = pair)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rename_schemas: Vec<(String, String)>,
+}
+
+/// `OLD=NEW`
+///
+/// # Errors
+/// What is wrong.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=').map(|(a, b)| (a.trim(), b.trim())) {
+        Some((a, b)) if !a.is_empty() && !b.is_empty() => Ok((a.to_owned(), b.to_owned())),
+        _ => Err("must be OLD=NEW".into()),
+    }
+}
+
+impl Selection {
+    /// Whether everything is restored, names of schemas aside.
+    pub fn is_everything(&self) -> bool {
+        let names = Selection { rename_schemas: self.rename_schemas.clone(), ..Selection::default() };
+        *self == names
+    }
+}
+
+/// Something that was done otherwise than the dump says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Rewrite {
+    /// Name of the rule.
+    pub rule: String,
+    pub what: String,
+    /// How often.
+    pub count: u64,
+    /// Some of the places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+}

@@ -1,0 +1,249 @@
+//! The archive reader's end of the board: what it reads becomes pieces for the sessions to take, and
+//! of SQL text also the steps of the restore.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::board::{Board, Queued};
+use super::plan::{Node, Pass};
+use super::script::{Class, Group, Order, Step, classify};
+use super::{Content, Job};
+use crate::archive::{DataSink, DataStream, Piece, Statement, TocEntry};
+use crate::error::{FailureReason, RestoreError, ValidationError};
+
+/// Statements that are sent in one transaction.
+const STEP_STATEMENTS: usize = 200;
+const STEP_BYTES: usize = 1 << 20;
+
+/// Reads one stream of an archive to its end. Runs on a thread that may block.
+pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Result<(), RestoreError> {
+    let runtime = tokio::runtime::Handle::current();
+    let pieces = Pieces { board: board.clone(), job: job.clone(), runtime };
+    match &job.content {
+        Content::Toc(entries) => {
+            let nodes = board.data_nodes();
+            let node_of = nodes.into_iter().map(|(node, e)| (entries[e].dump_id, node)).collect();
+            stream.read(&mut Contents { pieces, node_of, current: None })?;
+        }
+        Content::Script(_) => {
+            let order = Order::default();
+            let mut feeder = Script {
+                pieces,
+                order,
+                settings: Arc::default(),
+                serial: vec![],
+                apart: vec![],
+                current: 0,
+                clean: true,
+            };
+            stream.read(&mut feeder)?;
+            feeder.flush()?;
+        }
+    }
+    let is_last = board.change(|s| {
+        s.stream_ended();
+        !s.is_stream_open()
+    });
+    if is_last && job.progress.stage() == "data" {
+        job.progress.enter("indexes");
+    }
+    Ok(())
+}
+
+/// Puts pieces on the board as memory allows.
+struct Pieces {
+    board: Arc<Board>,
+    job: Arc<Job>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Pieces {
+    fn push(&self, node: usize, piece: Piece) -> Result<(), RestoreError> {
+        let bytes = piece.len() as u64;
+        let room = self.runtime.block_on(self.board.room_for(bytes, Some(node)))?;
+        let splittable = !matches!(piece, Piece::Rows { ends_row: false, .. });
+        self.board.change(|s| s.push(node, Queued::new(piece, room), bytes, splittable));
+        self.job.progress.data_bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    fn end(&self, node: usize, entry: &TocEntry) {
+        self.board.change(|s| s.end(node));
+        if entry.desc == "TABLE DATA" {
+            self.job.progress.tables_done.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Data of an archive with a table of contents.
+struct Contents {
+    pieces: Pieces,
+    node_of: HashMap<i32, usize>,
+    /// `None` while data passes by that is not to be restored.
+    current: Option<usize>,
+}
+
+impl DataSink for Contents {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.current = self.node_of.get(&entry.dump_id).copied();
+        if let Some(node) = self.current {
+            self.pieces.board.change(|s| s.begin(node));
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        self.current.map_or(Ok(()), |node| self.pieces.push(node, piece))
+    }
+
+    fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        if let Some(node) = self.current {
+            self.pieces.end(node, entry);
+        }
+        Ok(())
+    }
+}
+
+/// SQL text: each statement and each table's rows become a node as they come.
+struct Script {
+    pieces: Pieces,
+    order: Order,
+    settings: Arc<super::script::Settings>,
+    /// Statements that follow each other, not yet a node.
+    serial: Vec<Statement>,
+    /// Statements that may wait (comments) or that nobody waits for (sequences).
+    apart: Vec<Statement>,
+    current: usize,
+    /// Nothing has been made yet: what `--clean` drops is not there.
+    clean: bool,
+}
+
+impl Script {
+    fn add(&mut self, step: Step, group: Group, tables: (Vec<i32>, Vec<i32>)) -> Result<usize, RestoreError> {
+        let is_data = matches!(step, Step::Data { .. });
+        let entry = self.pieces.job.content.push(step)?;
+        let (exclusive, shared) = tables;
+        let node = |after| Node { entry, pass: Pass::Main, is_data, after, exclusive, shared };
+        let job = &self.pieces.job;
+        let barrier = || job.content.push(Step::Nothing);
+        let (order, board) = (&mut self.order, &self.pieces.board);
+        if !is_data {
+            job.progress.tasks.fetch_add(1, Relaxed);
+        }
+        // An empty step between two groups keeps the number of edges small.
+        if let Some(after) = order.barrier_before(group) {
+            let entry = barrier()?;
+            let empty =
+                Node { entry, pass: Pass::Main, is_data: false, after, exclusive: vec![], shared: vec![] };
+            let added = board.change(|s| s.add(empty));
+            job.progress.tasks.fetch_add(1, Relaxed);
+            order.passed(added);
+        }
+        let added = board.change(|s| s.add(node(order.after())));
+        order.added(added, group);
+        Ok(added)
+    }
+
+    fn statements(
+        &mut self,
+        list: Vec<Statement>,
+        group: Group,
+        tables: (Vec<i32>, Vec<i32>),
+    ) -> Result<(), RestoreError> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let bytes = list.iter().map(|s| s.text.len() as u64).sum();
+        let room = self.pieces.runtime.block_on(self.pieces.board.room_for(bytes, None))?;
+        let step = Step::Statements { list, settings: self.settings.clone(), _room: room };
+        self.add(step, group, tables).map(drop)
+    }
+
+    /// Makes nodes of everything that is waiting.
+    fn flush(&mut self) -> Result<(), RestoreError> {
+        let serial = std::mem::take(&mut self.serial);
+        self.statements(serial, Group::Serial, Default::default())?;
+        let apart = std::mem::take(&mut self.apart);
+        self.statements(apart, Group::Serial, Default::default())
+    }
+
+    fn set(&mut self, name: String, sql: String) -> Result<(), RestoreError> {
+        if self.settings.get(&name) != Some(sql.as_str()) {
+            self.flush()?;
+            self.settings = Arc::new(self.settings.with(name, sql));
+        }
+        Ok(())
+    }
+}
+
+impl DataSink for Script {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.flush()?;
+        self.clean = false;
+        let progress = &self.pieces.job.progress;
+        if progress.stage() == "schema" {
+            progress.enter("data");
+        }
+        if entry.desc == "TABLE DATA" {
+            progress.tables.fetch_add(1, Relaxed);
+        }
+        let step = Step::Data { entry: Box::new(entry.clone()), settings: self.settings.clone() };
+        self.current = self.add(step, Group::Data, Default::default())?;
+        let node = self.current;
+        self.pieces.board.change(|s| s.begin(node));
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        self.pieces.push(self.current, piece)
+    }
+
+    fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.pieces.end(self.current, entry);
+        Ok(())
+    }
+
+    fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        let Some(text) = self.pieces.job.fit.statement(&statement.text, self.clean)? else { return Ok(()) };
+        let statement = Statement { text, ..statement };
+        let class = classify(&statement.text);
+        if !matches!(class, Class::Setting { .. } | Class::Transaction) {
+            self.clean = false;
+        }
+        match class {
+            Class::Setting { name, sql } => self.set(name, sql)?,
+            Class::Transaction => {}
+            Class::Rollback => {
+                let what = format!("line {}: ROLLBACK: a dump has none", statement.line);
+                return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
+            }
+            Class::Sequence if self.order.group() == Group::Data => self.apart.push(statement),
+            Class::Late if matches!(self.order.group(), Group::Build | Group::Keys) => {
+                self.apart.push(statement)
+            }
+            Class::Build { exclusive, shared, group } => {
+                if self.order.group() != group {
+                    self.flush()?;
+                    if self.pieces.job.progress.stage() == "data" {
+                        self.pieces.job.progress.enter("indexes");
+                    }
+                }
+                let exclusive = exclusive.iter().map(|t| self.order.table(t)).collect();
+                let shared = shared.iter().map(|t| self.order.table(t)).collect();
+                self.statements(vec![statement], group, (exclusive, shared))?;
+            }
+            Class::Sequence | Class::Late | Class::Serial => {
+                if !self.apart.is_empty() {
+                    self.flush()?;
+                }
+                self.serial.push(statement);
+                let bytes: usize = self.serial.iter().map(|s| s.text.len()).sum();
+                if self.serial.len() >= STEP_STATEMENTS || bytes >= STEP_BYTES {
+                    self.flush()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,316 @@
+//! What a backup needs and whether a server has it, before a byte of data moves. Pure.
+
+use std::collections::BTreeSet;
+
+use super::fit::Fit;
+use super::roles::mentions;
+use crate::archive::{Archive, Codec, Format, TocEntry, statements};
+use crate::error::FailureReason as R;
+use crate::policy::{Extensions, Owners};
+
+/// What a finding means for the restore.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The restore cannot succeed.
+    Blocks,
+    /// It may fail, or give something else than the source.
+    Warns,
+    Notes,
+}
+
+/// Something about a backup and a server.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Finding {
+    pub level: Level,
+    /// How a restore would fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<R>,
+    pub what: String,
+    pub consequence: String,
+    pub fix: String,
+}
+
+/// What the entries of a backup name that a server must have.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct Needs {
+    pub extensions: BTreeSet<String>,
+    /// Owners, and roles in privileges and policies.
+    pub roles: BTreeSet<String>,
+    /// Those of them that own something.
+    pub owners: BTreeSet<String>,
+    pub tablespaces: BTreeSet<String>,
+    /// Table access methods.
+    pub access_methods: BTreeSet<String>,
+    pub encoding: String,
+    /// Options of `CREATE DATABASE`, where the dump has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    pub large_objects: u64,
+    /// Bytes that the database is likely to take, where the archive lets it be estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_bytes: Option<u64>,
+    /// Of SQL text, only the beginning was looked at.
+    pub only_the_beginning: bool,
+}
+
+impl Needs {
+    /// From the table of contents; `stored` is the object's size in bytes, if known.
+    pub fn of(archive: &Archive, stored: Option<u64>) -> Self {
+        let entries = archive.entries();
+        let mut needs = Needs {
+            encoding: archive.encoding().name().to_owned(),
+            only_the_beginning: archive.is_script(),
+            estimated_bytes: stored.map(|n| estimate(archive, n)),
+            ..Needs::default()
+        };
+        for e in entries {
+            needs.add(e);
+        }
+        let create = entries.iter().find(|e| e.desc == "DATABASE").map(|e| e.defn.as_str());
+        let options =
+            create.and_then(|sql| sql.rsplit_once("ENCODING = ")).and_then(|(_, rest)| rest.split_once(' '));
+        needs.locale = options.map(|(_, locale)| locale.trim_end_matches(['\n', ';']).to_owned());
+        needs
+    }
+
+    fn add(&mut self, e: &TocEntry) {
+        let is_database = e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
+        if is_database {
+            return;
+        }
+        if !e.owner.is_empty() && (!e.drop_stmt.is_empty() || e.defn.contains("OWNER TO")) {
+            self.roles.insert(e.owner.clone());
+            self.owners.insert(e.owner.clone());
+        }
+        match e.desc.as_str() {
+            "EXTENSION" => drop(self.extensions.insert(e.tag.clone())),
+            "BLOB" => self.large_objects += 1,
+            "BLOB METADATA" => {
+                self.large_objects += e.defn.lines().filter(|l| !l.trim().is_empty()).count() as u64
+            }
+            "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" => {
+                let all = statements(&e.defn, crate::archive::Dialect::default());
+                self.roles.extend(all.into_iter().flat_map(mentions).map(|m| m.role));
+            }
+            _ => {}
+        }
+        self.tablespaces.extend(e.tablespace.clone().filter(|t| !t.is_empty()));
+        self.access_methods.extend(e.table_am.clone());
+    }
+}
+
+/// Table data unpacked, and a third more for indexes and page headers.
+fn estimate(archive: &Archive, stored: u64) -> u64 {
+    let header = archive.header();
+    let packed = header.codec != Codec::None || !header.layers.is_empty();
+    let unpacked = if packed { stored.saturating_mul(4) } else { stored };
+    match header.format {
+        Format::Plain | Format::Tar | Format::Custom | Format::Directory | Format::DirectoryTar => {
+            unpacked.saturating_add(unpacked / 3)
+        }
+    }
+}
+
+fn names(set: &[&str]) -> String {
+    let shown: Vec<_> = set.iter().take(10).copied().collect();
+    let more = set.len().saturating_sub(shown.len());
+    format!("{}{}", shown.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
+}
+
+fn finding(level: Level, reason: Option<R>, what: String, consequence: &str, fix: &str) -> Finding {
+    Finding { level, reason, what, consequence: consequence.into(), fix: fix.into() }
+}
+
+/// Compares a backup with a server, under a policy; what blocks comes first.
+pub fn preflight(archive: &Archive, needs: &Needs, fit: &Fit) -> Vec<Finding> {
+    let mut found = Vec::new();
+    versions(archive, fit, &mut found);
+    extensions(needs, fit, &mut found);
+    roles(needs, fit, &mut found);
+    storage(needs, fit, &mut found);
+    definitions(archive.entries(), fit, &mut found);
+    found.sort_by_key(|f| f.level);
+    found
+}
+
+fn versions(archive: &Archive, fit: &Fit, found: &mut Vec<Finding>) {
+    let target = fit.facts.version / 10000;
+    if target < 13 {
+        found.push(finding(
+            Level::Blocks,
+            Some(R::VersionIncompatible),
+            format!("the server is PostgreSQL {target}"),
+            "restores go into PostgreSQL 13 and later",
+            "restore into a newer server",
+        ));
+    }
+    if let Some(source) = archive.header().server_major().filter(|s| *s > target) {
+        found.push(finding(
+            Level::Warns,
+            None,
+            format!("the backup is of PostgreSQL {source}, the server is PostgreSQL {target}"),
+            "definitions that only the newer version knows are refused by the server, before any data moves",
+            "restore into the same or a newer version",
+        ));
+    }
+}
+
+fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
+    let gone = |e: &str| fit.facts.version >= 170000 && matches!(e, "adminpack" | "old_snapshot");
+    let missing: Vec<&str> = needs
+        .extensions
+        .iter()
+        .map(String::as_str)
+        .filter(|e| !fit.facts.extensions.contains(*e) && !gone(e))
+        .collect();
+    if !missing.is_empty() {
+        let what = format!("the server does not have: extension {}", names(&missing));
+        found.push(match fit.policy.extensions {
+            Extensions::Require => finding(
+                Level::Blocks,
+                Some(R::ExtensionMissing),
+                what,
+                "CREATE EXTENSION would fail",
+                "install the extension's package on the server, or restore with --extensions skip-missing",
+            ),
+            Extensions::SkipMissing => finding(
+                Level::Warns,
+                None,
+                what,
+                "it is left out with everything that depends on it",
+                "install the extension's package on the server",
+            ),
+        });
+    }
+}
+
+fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
+    let owners_kept = fit.policy.owners != Owners::None;
+    let wanted =
+        needs.roles.iter().filter(|r| (fit.policy.privileges && !needs.owners.contains(*r)) || owners_kept);
+    let missing: BTreeSet<&str> = wanted.map(|r| fit.role(r)).filter(|r| !fit.has_role(r)).collect();
+    let (made, missing): (Vec<&str>, Vec<&str>) = missing.into_iter().partition(|r| fit.makes_role(r));
+    for (roles, makes) in [(made, true), (missing, false)].into_iter().filter(|(roles, _)| !roles.is_empty())
+    {
+        let what = format!("the server does not have: role {}", names(&roles));
+        found.push(match makes {
+            true if fit.facts.may_create_roles => finding(
+                Level::Notes,
+                None,
+                what,
+                "it is created, without login or as the globals file says",
+                "none needed",
+            ),
+            true => finding(
+                Level::Blocks,
+                Some(R::InsufficientPrivilege),
+                what,
+                "it cannot be created: the restoring role has no CREATEROLE",
+                "create the role, or give CREATEROLE to the restoring role",
+            ),
+            false => finding(
+                Level::Blocks,
+                Some(R::RoleMissing),
+                what,
+                "objects cannot be given to it, nor privileges granted",
+                "create the role, or restore with --create-roles, --owners map or --owners none --no-privileges",
+            ),
+        });
+    }
+    let foreign = |r: &&str| fit.facts.roles.contains(*r) && !fit.facts.may_become.contains(*r);
+    let foreign: Vec<&str> = needs.owners.iter().map(|r| fit.role(r)).filter(foreign).collect();
+    if owners_kept && !fit.facts.is_superuser && !foreign.is_empty() {
+        found.push(finding(
+            Level::Blocks,
+            Some(R::InsufficientPrivilege),
+            format!("role {} is no member of: {}", fit.facts.user, names(&foreign)),
+            "objects cannot be given to these owners",
+            "GRANT these roles to the restoring role, or restore with --owners map or none",
+        ));
+    }
+}
+
+fn storage(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
+    let spaces: Vec<&str> = needs
+        .tablespaces
+        .iter()
+        .map(String::as_str)
+        .filter(|t| !fit.facts.tablespaces.contains(*t))
+        .collect();
+    if !spaces.is_empty() {
+        found.push(finding(
+            Level::Notes,
+            None,
+            format!("the server does not have: tablespace {}", names(&spaces)),
+            "what is in it goes to the default tablespace",
+            "create the tablespace where its place matters",
+        ));
+    }
+}
+
+/// Kinds of objects that only a superuser makes, and definitions that newer versions refuse.
+fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
+    const SUPERUSERS: [&str; 6] = [
+        "EVENT TRIGGER",
+        "FOREIGN DATA WRAPPER",
+        "ACCESS METHOD",
+        "SUBSCRIPTION",
+        "TRANSFORM",
+        "OPERATOR CLASS",
+    ];
+    let of = |kind: &str| entries.iter().filter(|e| e.desc == kind).map(TocEntry::name).collect::<Vec<_>>();
+    let special: Vec<String> = SUPERUSERS.iter().flat_map(|k| of(k)).collect();
+    if !fit.facts.is_superuser && !special.is_empty() {
+        let listed: Vec<&str> = special.iter().map(String::as_str).collect();
+        found.push(finding(
+            Level::Warns,
+            None,
+            format!("only a superuser may make: {}", names(&listed)),
+            "the restore fails unless the server lets this role do it",
+            "restore as a superuser, or leave these objects out of the dump",
+        ));
+    }
+    let types = ["abstime", "reltime", "tinterval"];
+    let has_type = |e: &&TocEntry| {
+        let words = || e.defn.split(|c: char| !c.is_alphanumeric() && c != '_');
+        matches!(e.desc.as_str(), "TABLE" | "TYPE" | "DOMAIN") && words().any(|w| types.contains(&w))
+    };
+    let old: Vec<String> = entries.iter().filter(has_type).map(TocEntry::name).collect();
+    let postfix = |e: &&TocEntry| {
+        let defn = e.defn.to_ascii_uppercase();
+        e.desc == "OPERATOR"
+            && fit.facts.version >= 140000
+            && defn.contains("LEFTARG")
+            && !defn.contains("RIGHTARG")
+    };
+    let operators: Vec<String> = entries.iter().filter(postfix).map(TocEntry::name).collect();
+    for (all, what, fix) in [
+        (
+            old,
+            "types that are gone since PostgreSQL 12 (abstime, reltime, tinterval)",
+            "change the columns to timestamptz or interval in the source",
+        ),
+        (operators, "postfix operators, gone since PostgreSQL 14", "replace them by functions in the source"),
+    ] {
+        if !all.is_empty() {
+            let listed: Vec<&str> = all.iter().map(String::as_str).collect();
+            let what = format!("{what}: {}", names(&listed));
+            let reason = Some(R::VersionIncompatible);
+            found.push(finding(Level::Blocks, reason, what, "the server refuses the definition", fix));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Role names in statements: who owns, who is granted what, for whom a policy holds.
+
+use crate::archive::{Dialect, Lexeme, Token, tokens};
+use crate::postgres::ident;
+
+/// Names that stand for no role of the dump's.
+const NO_ROLES: [&str; 5] = ["public", "current_user", "current_role", "session_user", "none"];
+
+/// A role named in a statement: where, in bytes, and who.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mention {
+    at: usize,
+    len: usize,
+    pub role: String,
+}
+
+/// The roles that a statement names.
+pub(super) fn mentions(sql: &str) -> Vec<Mention> {
+    let t = tokens(sql, Dialect::default());
+    let mut found = Vec::new();
+    let Some(first) = t.first().and_then(Token::name) else { return found };
+    let is = |i: usize, word: &str| t.get(i).is_some_and(|t| t.is(word));
+    match first.as_str() {
+        "grant" | "revoke" => privileges(&t, &mut found),
+        "alter" if is(1, "default") => privileges(&t, &mut found),
+        "alter" => {
+            let owner = t.windows(2).rposition(|w| w[0].is("owner") && w[1].is("to"));
+            owner.into_iter().for_each(|i| push(t.get(i + 2), &mut found));
+        }
+        "create" if is(1, "policy") => {
+            if let Some(to) = depths(&t).find(|(i, depth)| *depth == 0 && is(*i, "to")) {
+                list(&t[to.0 + 1..], &mut found);
+            }
+        }
+        "create" if is(1, "user") && is(2, "mapping") => {
+            let by = t.iter().position(|w| w.is("for"));
+            by.into_iter().for_each(|i| push(t.get(i + 1), &mut found));
+        }
+        "create" if is(1, "schema") => {
+            let by = t.iter().position(|w| w.is("authorization"));
+            by.into_iter().for_each(|i| push(t.get(i + 1), &mut found));
+        }
+        "set" if is(1, "session") && is(2, "authorization") && !is(3, "default") => {
+            push(t.get(3), &mut found)
+        }
+        _ => {}
+    }
+    found
+}
+
+/// Each token with the depth of parentheses that it stands in.
+fn depths<'a>(t: &'a [Token<'_>]) -> impl Iterator<Item = (usize, usize)> + 'a {
+    let mut depth = 0usize;
+    t.iter().enumerate().map(move |(i, t)| {
+        match t.kind {
+            Lexeme::Symbol(b'(') => depth += 1,
+            Lexeme::Symbol(b')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        (i, depth)
+    })
+}
+
+/// `GRANT … TO a, b GRANTED BY c`, `REVOKE … FROM a`, `ALTER DEFAULT PRIVILEGES FOR ROLE d …`.
+fn privileges(t: &[Token<'_>], found: &mut Vec<Mention>) {
+    if let Some(by) = t.windows(2).position(|w| w[0].is("for") && (w[1].is("role") || w[1].is("user"))) {
+        list(&t[by + 2..], found);
+    }
+    let by = depths(t).filter(|(i, depth)| *depth == 0 && (t[*i].is("to") || t[*i].is("from"))).last();
+    if let Some((i, _)) = by {
+        list(&t[i + 1..], found);
+    }
+    if let Some(by) = t.windows(2).position(|w| w[0].is("granted") && w[1].is("by")) {
+        push(t.get(by + 2), found);
+    }
+}
+
+fn list(t: &[Token<'_>], found: &mut Vec<Mention>) {
+    let mut rest = t;
+    loop {
+        if rest.first().is_some_and(|w| w.is("group")) {
+            rest = &rest[1..];
+        }
+        push(rest.first(), found);
+        match rest.get(1) {
+            Some(comma) if comma.is_symbol(b',') => rest = &rest[2..],
+            _ => return,
+        }
+    }
+}
+
+fn push(token: Option<&Token<'_>>, found: &mut Vec<Mention>) {
+    let Some(t) = token else { return };
+    let role = t.name().or_else(|| t.string());
+    let is_word = t.kind == Lexeme::Word;
+    if let Some(role) = role.filter(|r| !is_word || !NO_ROLES.contains(&r.as_str())) {
+        found.push(Mention { at: t.at, len: t.text.len(), role });
+    }
+}
+
+/// The statement with each role exchanged for what `map` says.
+pub(super) fn renamed(sql: &str, map: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut out = sql.to_owned();
+    let mut changed = false;
+    // From the end, so that places before stay where they are.
+    let mut all = mentions(sql);
+    all.sort_by_key(|m| std::cmp::Reverse(m.at));
+    for m in all {
+        if let Some(to) = map(&m.role) {
+            out.replace_range(m.at..m.at + m.len, &ident(&to));
+            changed = true;
+        }
+    }
+    changed.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roles(sql: &str) -> Vec<String> {
+        mentions(sql).into_iter().map(|m| m.role).collect()
+    }
+
+    #[test]
+    fn roles_are_found_where_they_stand() {
+        for (sql, wanted) in [
+            ("GRANT SELECT ON TABLE s.t TO a, \"B c\" WITH GRANT OPTION;", vec!["a", "B c"]),
+            ("GRANT ALL ON FUNCTION f(a integer, t text) TO PUBLIC;", vec![]),
+            ("GRANT ALL ON SCHEMA x TO GROUP g GRANTED BY h;", vec!["g", "h"]),
+            ("REVOKE ALL ON TABLE \"to\" FROM x;", vec!["x"]),
+            ("ALTER DEFAULT PRIVILEGES FOR ROLE d IN SCHEMA s GRANT SELECT ON TABLES TO e;", vec!["d", "e"]),
+            ("ALTER TABLE s.owner OWNER TO \"O\"\"x\";", vec!["O\"x"]),
+            ("CREATE POLICY p ON t FOR SELECT TO a, b USING ((x = 'to'));", vec!["a", "b"]),
+            ("CREATE POLICY p ON t USING (c IN (SELECT 1));", vec![]),
+            ("CREATE USER MAPPING FOR u SERVER s OPTIONS (password 'x');", vec!["u"]),
+            ("SET SESSION AUTHORIZATION 'x y';", vec!["x y"]),
+            ("CREATE TABLE t (a int);", vec![]),
+        ] {
+            assert_eq!(roles(sql), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn roles_are_exchanged_in_place() {
+        let map = |r: &str| (r == "a").then(|| "new \"a\"".to_owned());
+        let sql = "GRANT SELECT(a) ON TABLE a TO a, b GRANTED BY a;";
+        let wanted = "GRANT SELECT(a) ON TABLE a TO \"new \"\"a\"\"\", b GRANTED BY \"new \"\"a\"\"\";";
+        assert_eq!(renamed(sql, map).unwrap(), wanted);
+        assert_eq!(renamed("SELECT 1;", map), None);
+    }
+}

@@ -1,0 +1,313 @@
+//! The order of SQL text: which statements stand still between what was before and what comes after,
+//! and which may run beside each other. Pure. `pg_dump` writes everything that makes tables first,
+//! then the data, then indexes, keys and the rest.
+
+use std::collections::HashMap;
+
+use super::board::Room;
+use crate::archive::{Dialect, Statement, TocEntry, Token, tokens};
+use crate::postgres::ident;
+
+/// What one node does.
+pub(super) enum Step {
+    /// The rows of one table, or large objects.
+    Data { entry: Box<TocEntry>, settings: std::sync::Arc<Settings> },
+    /// Statements in one transaction.
+    Statements { list: Vec<Statement>, settings: std::sync::Arc<Settings>, _room: Option<Room> },
+    /// Nothing: others wait for it.
+    Nothing,
+}
+
+/// Settings of the dump that are in force at some place of the text: name and statement, in order.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Settings(Vec<(String, String)>);
+
+impl Settings {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, sql)| sql.as_str())
+    }
+
+    pub fn with(&self, name: String, sql: String) -> Self {
+        let mut all = self.clone();
+        all.0.retain(|(n, _)| *n != name);
+        all.0.push((name, sql));
+        all
+    }
+
+    /// Statements that change a session from `from` to these.
+    pub fn after(&self, from: &Settings) -> String {
+        let mut sql = String::new();
+        for (name, _) in from.0.iter().filter(|(n, _)| self.get(n).is_none()) {
+            let reset = match name.as_str() {
+                "session_authorization" => "RESET SESSION AUTHORIZATION;".to_owned(),
+                "search_path" => "SET search_path = pg_catalog;".to_owned(),
+                other => format!("RESET {};", ident(other)),
+            };
+            sql.push_str(&reset);
+        }
+        for (name, statement) in &self.0 {
+            if from.get(name) != Some(statement) {
+                sql.push_str(statement);
+            }
+        }
+        sql
+    }
+}
+
+/// Steps of one kind that follow each other run at the same time, except serial ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Group {
+    #[default]
+    Serial,
+    Data,
+    Build,
+    /// Foreign keys, which need the keys that they refer to.
+    Keys,
+}
+
+/// What a statement may run beside.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Serial,
+    Build {
+        exclusive: Vec<String>,
+        shared: Vec<String>,
+        group: Group,
+    },
+    /// Only sets a sequence.
+    Sequence,
+    /// Speaks of an index or key and may come after others of them.
+    Late,
+    Setting {
+        name: String,
+        sql: String,
+    },
+    /// BEGIN or COMMIT: everything becomes visible in one step anyway.
+    Transaction,
+    Rollback,
+}
+
+fn is_words(t: &[Token<'_>], words: &[&str]) -> bool {
+    words.len() <= t.len() && words.iter().zip(t).all(|(w, t)| t.is(w))
+}
+
+/// A name at the start, with its schema, and what follows.
+fn table<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
+    if t.first()?.is("only") {
+        t = &t[1..];
+    }
+    let first = t.first()?.name()?;
+    match t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
+        true => Some((format!("{}.{}", ident(&first), ident(&t.get(2)?.name()?)), &t[3..])),
+        false => Some((ident(&first), &t[1..])),
+    }
+}
+
+pub(super) fn classify(sql: &str) -> Class {
+    let t = tokens(sql, Dialect::default());
+    let Some(first) = t.first().and_then(Token::name) else { return Class::Serial };
+    match first.as_str() {
+        "set" | "reset" => setting(&t, sql),
+        "select" => {
+            let call: Vec<_> = t.iter().skip(1).take(4).map(|t| t.text.to_lowercase()).collect();
+            match call.join("").as_str() {
+                "pg_catalog.setval(" => Class::Sequence,
+                "pg_catalog.set_config(" => match t.get(5).and_then(Token::string) {
+                    Some(name) => Class::Setting { name, sql: sql.to_owned() },
+                    None => Class::Serial,
+                },
+                _ => Class::Serial,
+            }
+        }
+        "begin" | "commit" | "end" => Class::Transaction,
+        "start" if is_words(&t[1..], &["transaction"]) => Class::Transaction,
+        "rollback" | "abort" => Class::Rollback,
+        "comment" => Class::Late,
+        "create" => create_index(&t[1..]).unwrap_or(Class::Serial),
+        "alter" if is_words(&t[1..], &["index"]) => Class::Late,
+        "alter" if is_words(&t[1..], &["table"]) => alter_table(&t[2..]),
+        _ => Class::Serial,
+    }
+}
+
+fn setting(t: &[Token<'_>], sql: &str) -> Class {
+    let reset = t[0].is("reset");
+    let rest = if t.get(1).is_some_and(|w| w.is("session")) { &t[2..] } else { &t[1..] };
+    let sql = sql.to_owned();
+    match rest.first().and_then(Token::name) {
+        // Holds for one transaction: the place where it stands matters.
+        Some(name) if name == "local" => Class::Serial,
+        Some(name) if name == "authorization" => Class::Setting {
+            name: "session_authorization".into(),
+            sql: if reset { "RESET SESSION AUTHORIZATION;".into() } else { sql },
+        },
+        Some(name) => Class::Setting { name, sql },
+        None => Class::Serial,
+    }
+}
+
+fn create_index(t: &[Token<'_>]) -> Option<Class> {
+    let t = if t.first()?.is("unique") { &t[1..] } else { t };
+    if !t.first()?.is("index") || t.get(1)?.is("concurrently") {
+        return None;
+    }
+    let on = t.iter().position(|w| w.is("on"))?;
+    let (table, _) = table(&t[on + 1..])?;
+    Some(Class::Build { exclusive: vec![], shared: vec![table], group: Group::Build })
+}
+
+fn alter_table(t: &[Token<'_>]) -> Class {
+    let only = t.first().is_some_and(|w| w.is("only"));
+    let Some((name, rest)) = table(t) else { return Class::Serial };
+    if is_words(rest, &["cluster"]) || is_words(rest, &["replica", "identity"]) {
+        return Class::Late;
+    }
+    // Without ONLY, partitions are locked, too.
+    if !only || !is_words(rest, &["add", "constraint"]) {
+        return Class::Serial;
+    }
+    let kind = &rest[3.min(rest.len())..];
+    if is_words(kind, &["primary", "key"]) || is_words(kind, &["unique"]) || is_words(kind, &["exclude"]) {
+        return Class::Build { exclusive: vec![name], shared: vec![], group: Group::Build };
+    }
+    if is_words(kind, &["foreign", "key"])
+        && let Some(at) = kind.iter().position(|w| w.is("references"))
+        && let Some((other, _)) = table(&kind[at + 1..])
+    {
+        return Class::Build { exclusive: vec![name, other], shared: vec![], group: Group::Keys };
+    }
+    Class::Serial
+}
+
+/// Keeps the order: what the next node waits for.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    group: Group,
+    /// Nodes of the current group.
+    members: Vec<usize>,
+    /// The node that everything in the group waits for.
+    barrier: Option<usize>,
+    tables: HashMap<String, i32>,
+}
+
+impl Order {
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
+    /// The nodes that a barrier must wait for before a node of `group` comes; `None` where none is needed.
+    pub fn barrier_before(&mut self, group: Group) -> Option<Vec<usize>> {
+        if group == self.group && group != Group::Serial {
+            return None;
+        }
+        match self.members.as_slice() {
+            [] => None,
+            [one] => {
+                self.barrier = Some(*one);
+                self.members.clear();
+                None
+            }
+            _ => Some(std::mem::take(&mut self.members)),
+        }
+    }
+
+    /// The barrier that was asked for.
+    pub fn passed(&mut self, node: usize) {
+        self.barrier = Some(node);
+    }
+
+    pub fn after(&self) -> Vec<usize> {
+        self.barrier.into_iter().collect()
+    }
+
+    pub fn added(&mut self, node: usize, group: Group) {
+        self.group = group;
+        self.members.push(node);
+    }
+
+    /// A number for a table's name.
+    pub fn table(&mut self, name: &str) -> i32 {
+        let next = i32::try_from(self.tables.len()).unwrap_or(i32::MAX);
+        *self.tables.entry(name.to_owned()).or_insert(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_told_by_their_words() {
+        let build = |exclusive: &[&str], shared: &[&str], group| Class::Build {
+            exclusive: exclusive.iter().map(|s| s.to_string()).collect(),
+            shared: shared.iter().map(|s| s.to_string()).collect(),
+            group,
+        };
+        for (sql, class) in [
+            (
+                "CREATE UNIQUE INDEX i ON ONLY s.t USING btree (a);",
+                build(&[], &["\"s\".\"t\""], Group::Build),
+            ),
+            ("CREATE INDEX \"on\" ON t USING btree (a);", build(&[], &["\"t\""], Group::Build)),
+            (
+                "ALTER TABLE ONLY s.\"T\"\n    ADD CONSTRAINT p PRIMARY KEY (a);",
+                build(&["\"s\".\"T\""], &[], Group::Build),
+            ),
+            (
+                "ALTER TABLE ONLY s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);",
+                build(&["\"s\".\"t\"", "\"s\".\"u\""], &[], Group::Keys),
+            ),
+            ("ALTER TABLE s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);", Class::Serial),
+            ("CREATE TABLE t (a int);", Class::Serial),
+            ("COMMENT ON INDEX i IS 'x';", Class::Late),
+            ("ALTER INDEX i ATTACH PARTITION j;", Class::Late),
+            ("SELECT pg_catalog.setval('public.s', 3, true);", Class::Sequence),
+            ("BEGIN;", Class::Transaction),
+            ("ROLLBACK;", Class::Rollback),
+            ("SET LOCAL x = 1;", Class::Serial),
+        ] {
+            assert_eq!(classify(sql), class, "{sql}");
+        }
+        let name = |sql| match classify(sql) {
+            Class::Setting { name, .. } => name,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(name("SET default_tablespace = '';"), "default_tablespace");
+        assert_eq!(name("SET SESSION AUTHORIZATION 'x';"), "session_authorization");
+        assert_eq!(name("RESET SESSION AUTHORIZATION;"), "session_authorization");
+        assert_eq!(name("SELECT pg_catalog.set_config('search_path', '', false);"), "search_path");
+    }
+
+    #[test]
+    fn settings_change_by_what_differs() {
+        let a = Settings::default().with("x".into(), "SET x = 1;".into());
+        let b = a.with("y".into(), "SET y = 1;".into());
+        assert_eq!(b.after(&a), "SET y = 1;");
+        assert_eq!(a.after(&b), "RESET \"y\";");
+        assert_eq!(b.after(&b), "");
+        assert_eq!(b.with("x".into(), "SET x = 2;".into()).after(&b), "SET x = 2;");
+    }
+
+    #[test]
+    fn a_group_waits_for_the_group_before_it() {
+        let mut o = Order::default();
+        let mut next = 0;
+        let mut add = |o: &mut Order, group| {
+            if let Some(after) = o.barrier_before(group) {
+                assert!(after.len() > 1);
+                o.passed(next);
+                next += 1;
+            }
+            let after = o.after();
+            o.added(next, group);
+            next += 1;
+            (next - 1, after)
+        };
+        assert_eq!(add(&mut o, Group::Serial), (0, vec![]));
+        assert_eq!(add(&mut o, Group::Serial), (1, vec![0]));
+        assert_eq!(add(&mut o, Group::Data), (2, vec![1]));
+        assert_eq!(add(&mut o, Group::Data), (3, vec![1]));
+        assert_eq!(add(&mut o, Group::Build), (5, vec![4]), "after a barrier for both");
+        assert_eq!(add(&mut o, Group::Keys), (6, vec![5]));
+    }
+}

@@ -1,0 +1,166 @@
+//! After the load: schemas under their new names, statistics, and what a person should know of the
+//! result: sequences behind their columns, invalid indexes, constraints that were not validated.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use crate::error::{DatabaseError, RestoreError, report};
+use crate::postgres::{Server, Session, fault, ident};
+
+/// Tables that are analysed by one statement: as many as this, or as large together.
+const BATCH_TABLES: usize = 50;
+const BATCH_BYTES: i64 = 8 << 20;
+/// Sequences that are looked at by one statement.
+const BATCH_SEQUENCES: usize = 100;
+/// A column without an index is read whole only in tables up to this size.
+const SMALL_TABLE: i64 = 64 << 20;
+/// Names that a note lists.
+const LISTED: usize = 10;
+
+/// Puts restored schemas under other names.
+///
+/// # Errors
+/// The server's refusal.
+pub async fn rename_schemas(
+    server: &Server,
+    database: &str,
+    renames: &[(String, String)],
+) -> Result<(), RestoreError> {
+    let session = server.connect(database, "rename").await?;
+    for (old, new) in renames {
+        let sql = format!("ALTER SCHEMA {} RENAME TO {}", ident(old), ident(new));
+        session.run(&sql).await.map_err(|e| e.context(&format!("renaming schema {old}")))?;
+    }
+    Ok(())
+}
+
+/// Analyses every table and materialized view, with `sessions` connections.
+///
+/// # Errors
+/// `target_unavailable`. A table that cannot be analysed is a note.
+pub async fn analyze(server: &Server, database: &str, sessions: usize) -> Result<Vec<String>, RestoreError> {
+    let session = server.connect(database, "analyze").await?;
+    // Partitions are analysed with the table that they belong to.
+    let tables = "SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid), c.relkind = 'p' \
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
+        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 3 DESC, 2 DESC";
+    let rows = session.client().query(tables, &[]).await.map_err(|e| fault(&e, "listing tables"))?;
+    let (mut batches, mut batch, mut size) = (VecDeque::new(), Vec::new(), 0);
+    for row in rows {
+        let (name, bytes): (String, i64) = (row.get(0), row.get(1));
+        size += bytes;
+        batch.push(name);
+        if batch.len() >= BATCH_TABLES || size >= BATCH_BYTES || row.get(2) {
+            batches.push_back(std::mem::take(&mut batch));
+            size = 0;
+        }
+    }
+    batches.extend((!batch.is_empty()).then_some(batch));
+    let (batches, notes) = (Arc::new(Mutex::new(batches)), Arc::new(Mutex::new(Vec::new())));
+    let mut running = JoinSet::new();
+    let mut first = Some(session);
+    for _ in 0..sessions.max(1) {
+        let (server, database, ready) = (server.clone(), database.to_owned(), first.take());
+        let (batches, notes) = (batches.clone(), notes.clone());
+        running.spawn(async move {
+            let mut session = ready;
+            loop {
+                let next = batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(tables) = next else { return Ok::<_, DatabaseError>(()) };
+                let session = match &session {
+                    Some(s) => s,
+                    None => session.insert(server.connect(&database, "analyze").await?),
+                };
+                if let Err(e) = session.run(&format!("ANALYZE {}", tables.join(", "))).await {
+                    if session.client().is_closed() {
+                        return Err(e.context("ANALYZE"));
+                    }
+                    let note = format!("not analysed: {}: {}", tables.join(", "), report(&e));
+                    notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+                }
+            }
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| RestoreError::internal(format!("an analysing task died: {e}")))??;
+    }
+    Ok(std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+/// Looks at the restored database; what it finds are notes, and so is what it cannot look at.
+///
+/// # Errors
+/// `target_unavailable`.
+pub async fn check(server: &Server, database: &str) -> Result<Vec<String>, RestoreError> {
+    let session = server.connect(database, "check").await?;
+    session.run("SET row_security = off").await?;
+    let mut notes = Vec::new();
+    for found in [
+        names(&session, "invalid index", INVALID_INDEXES).await,
+        names(&session, "constraint that is not validated", NOT_VALIDATED).await,
+        names(&session, "materialized view without rows, as in the source", NOT_POPULATED).await,
+        sequences_behind(&session).await,
+    ] {
+        match found {
+            Ok(note) => notes.extend(note),
+            Err(_) if session.client().is_closed() => found.map(drop)?,
+            Err(e) => notes.push(format!("not checked: {}", report(&e))),
+        }
+    }
+    Ok(notes)
+}
+
+const INVALID_INDEXES: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i \
+    JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE NOT (i.indisvalid AND i.indisready) ORDER BY 1";
+const NOT_VALIDATED: &str = "SELECT format('%s of %s', conname, conrelid::regclass) FROM pg_constraint \
+    WHERE NOT convalidated AND conrelid <> 0 ORDER BY 1";
+const NOT_POPULATED: &str =
+    "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND NOT relispopulated ORDER BY 1";
+
+async fn names(session: &Session, what: &str, sql: &str) -> Result<Option<String>, DatabaseError> {
+    let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, what))?;
+    Ok(listed(what, &rows.iter().map(|r| r.get(0)).collect::<Vec<String>>()))
+}
+
+fn listed(what: &str, names: &[String]) -> Option<String> {
+    let more = names.len().saturating_sub(LISTED);
+    let first = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| format!("{what}: {first}{rest}"))
+}
+
+/// Sequences of columns, where the largest value can be had cheaply.
+const SEQUENCES: &str = "SELECT format('%I.%I', sn.nspname, s.relname), format('%I.%I', tn.nspname, t.relname), \
+    quote_ident(a.attname) FROM pg_depend d \
+    JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_namespace sn ON sn.oid = s.relnamespace \
+    JOIN pg_sequence q ON q.seqrelid = s.oid AND q.seqincrement > 0 \
+    JOIN pg_class t ON t.oid = d.refobjid AND t.relkind IN ('r', 'p') JOIN pg_namespace tn ON tn.oid = t.relnamespace \
+    JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid \
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') \
+    AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) \
+    AND (pg_table_size(t.oid) < $1 OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid \
+         AND i.indkey[0] = a.attnum AND i.indisvalid AND i.indpred IS NULL)) ORDER BY 1";
+
+async fn sequences_behind(session: &Session) -> Result<Option<String>, DatabaseError> {
+    let e = |e: tokio_postgres::Error| fault(&e, "sequences");
+    let all = session.client().query(SEQUENCES, &[&SMALL_TABLE]).await.map_err(e)?;
+    let mut behind = Vec::new();
+    for batch in all.chunks(BATCH_SEQUENCES) {
+        let questions = batch.iter().map(|row| {
+            let (sequence, table, column): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+            let name = crate::postgres::literal(&format!("{sequence} (of {table}.{column})"));
+            format!(
+                "SELECT {name} FROM {sequence} s WHERE (SELECT max({column}) FROM {table}) >= \
+                 s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END"
+            )
+        });
+        let sql = questions.collect::<Vec<_>>().join(" UNION ALL ");
+        let rows = session.client().query(&sql, &[]).await.map_err(e)?;
+        behind.extend(rows.iter().map(|r| r.get::<_, String>(0)));
+    }
+    Ok(listed("sequence behind its column", &behind))
+}

@@ -1,0 +1,219 @@
+//! The matrix: every format of `pg_dump`, in every wrapping, restored to the same database as its
+//! source. One test a cell.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Cluster, assert_same, bindir_of};
+
+/// How the dump is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Custom,
+    Plain,
+    PlainInserts,
+    PlainCreate,
+    PlainClean,
+    Tar,
+    Directory,
+    DirectoryUncompressed,
+    /// In the order in which `tar` packs: the table of contents may come last.
+    DirectoryTar,
+    DirectoryTarTocFirst,
+}
+
+/// What the dump is wrapped in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrapping {
+    None,
+    Gzip,
+    GzipTwice,
+    Zstd,
+    Lz4,
+    Bzip2,
+    Xz,
+}
+
+pub fn wrap(bytes: &[u8], wrapping: Wrapping) -> Vec<u8> {
+    let gzip = |bytes: &[u8]| {
+        let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        w.write_all(bytes).unwrap();
+        w.finish().unwrap()
+    };
+    match wrapping {
+        Wrapping::None => bytes.to_vec(),
+        Wrapping::Gzip => gzip(bytes),
+        Wrapping::GzipTwice => gzip(&gzip(bytes)),
+        // Two frames each, as parallel compressors write them.
+        Wrapping::Zstd => {
+            let (a, b) = bytes.split_at(bytes.len() / 2);
+            [zstd::encode_all(a, 1).unwrap(), zstd::encode_all(b, 1).unwrap()].concat()
+        }
+        Wrapping::Lz4 => {
+            let frame = |bytes: &[u8]| {
+                let mut w = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                w.write_all(bytes).unwrap();
+                w.finish().unwrap()
+            };
+            let (a, b) = bytes.split_at(bytes.len() / 2);
+            [frame(a), frame(b)].concat()
+        }
+        Wrapping::Bzip2 => {
+            let mut w = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            w.write_all(bytes).unwrap();
+            w.finish().unwrap()
+        }
+        Wrapping::Xz => {
+            let options = lzma_rust2::XzOptions::with_preset(1);
+            let mut w = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+            w.write_all(bytes).unwrap();
+            w.finish().unwrap()
+        }
+    }
+}
+
+impl Cluster {
+    /// Dumps a database; of a directory, the path ends in a slash.
+    pub fn dump_as(&self, database: &str, format: Format) -> PathBuf {
+        let path = self.scratch(&format!("{}.{format:?}", uuid::Uuid::new_v4()));
+        let args: &[&str] = match format {
+            Format::Custom => &["-Fc"],
+            Format::Plain => &["-Fp"],
+            Format::PlainInserts => &["-Fp", "--inserts", "--rows-per-insert=20"],
+            Format::PlainCreate => &["-Fp", "--create"],
+            Format::PlainClean => &["-Fp", "--clean", "--if-exists"],
+            Format::Tar => &["-Ft"],
+            Format::DirectoryUncompressed => &["-Fd", "-Z0"],
+            Format::Directory | Format::DirectoryTar | Format::DirectoryTarTocFirst => &["-Fd"],
+        };
+        let mut dump = self.sandbox.command("pg_dump");
+        self.sandbox.run(dump.args(["-d", database, "-f"]).arg(&path).args(args)).unwrap();
+        match format {
+            Format::Directory | Format::DirectoryUncompressed => {
+                let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                std::fs::set_permissions(&path, open).unwrap();
+                path.join("")
+            }
+            Format::DirectoryTar => self.tar(&path, &["--sort=name", "-C"], "."),
+            Format::DirectoryTarTocFirst => self.tar(&path, &["-C"], "toc.dat"),
+            _ => path,
+        }
+    }
+
+    fn tar(&self, folder: &Path, args: &[&str], first: &str) -> PathBuf {
+        let tar = folder.with_extension("tar");
+        let mut command = std::process::Command::new("tar");
+        command.arg("-cf").arg(&tar).args(args).arg(folder).arg(first);
+        if first == "toc.dat" {
+            let mut others: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+            others.retain(|n| n != "toc.dat");
+            command.args(others);
+        }
+        assert!(command.status().unwrap().success());
+        tar
+    }
+}
+
+/// A cell: the source's database through this format and wrapping is the source's database.
+async fn cell(version: u32, database: &str, sql: &str, format: Format, wrapping: Wrapping) {
+    let c = match version {
+        15 => Cluster::start(),
+        other => match bindir_of(other) {
+            Some(bindir) => Cluster::of(&bindir, ""),
+            None => return,
+        },
+    };
+    c.tablespace("space_a");
+    c.create(database, sql);
+    let dump = c.dump_as(database, format);
+    let wrapped = match wrapping {
+        Wrapping::None => dump,
+        other => {
+            let path = c.scratch("wrapped");
+            std::fs::write(&path, wrap(&std::fs::read(dump).unwrap(), other)).unwrap();
+            path
+        }
+    };
+    let result = c.restore(&wrapped, "ours").await;
+    let what = format!("{version}, {database}, {format:?}, {wrapping:?}");
+    assert_same(&c.content("ours", &[]), &c.content(database, &[]), &what);
+    let unexpected: Vec<_> = result
+        .rewrites
+        .iter()
+        .filter(|r| !["database", "clean", "schema-public"].contains(&r.rule.as_str()))
+        .collect();
+    assert!(unexpected.is_empty(), "{what}: {unexpected:?}");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+const OBJECTS: (&str, &str) = ("objects", include_str!("objects.sql"));
+const NAMES: (&str, &str) = ("Odd \"Näme\" $1; --", include_str!("names.sql"));
+const VALUES: (&str, &str) = ("vals", include_str!("values.sql"));
+const COMPANY: (&str, &str) = ("company", include_str!("../../src/cli/demo.sql"));
+
+macro_rules! cells {
+    ($($name:ident: $version:literal $database:ident $format:ident $wrapping:ident;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                cell($version, $database.0, $database.1, Format::$format, Wrapping::$wrapping).await;
+            }
+        )*
+    };
+}
+
+cells! {
+    objects_plain: 15 OBJECTS Plain None;
+    objects_plain_inserts: 15 OBJECTS PlainInserts None;
+    objects_plain_create: 15 OBJECTS PlainCreate None;
+    objects_plain_clean: 15 OBJECTS PlainClean None;
+    objects_tar: 15 OBJECTS Tar None;
+    objects_directory: 15 OBJECTS Directory None;
+    objects_directory_uncompressed: 15 OBJECTS DirectoryUncompressed None;
+    objects_directory_tar: 15 OBJECTS DirectoryTar None;
+    objects_directory_tar_toc_first: 15 OBJECTS DirectoryTarTocFirst None;
+    names_plain: 15 NAMES Plain None;
+    names_plain_inserts: 15 NAMES PlainInserts None;
+    names_plain_create: 15 NAMES PlainCreate None;
+    names_plain_clean: 15 NAMES PlainClean None;
+    names_tar: 15 NAMES Tar None;
+    names_directory: 15 NAMES Directory None;
+    names_directory_tar: 15 NAMES DirectoryTar None;
+    values_plain: 15 VALUES Plain None;
+    values_plain_inserts: 15 VALUES PlainInserts None;
+    values_tar: 15 VALUES Tar None;
+    values_directory: 15 VALUES Directory None;
+    values_directory_tar: 15 VALUES DirectoryTar None;
+    company_custom_gzip: 15 COMPANY Custom Gzip;
+    company_custom_gzip_twice: 15 COMPANY Custom GzipTwice;
+    company_custom_zstd: 15 COMPANY Custom Zstd;
+    company_custom_lz4: 15 COMPANY Custom Lz4;
+    company_custom_bzip2: 15 COMPANY Custom Bzip2;
+    company_custom_xz: 15 COMPANY Custom Xz;
+    company_plain_gzip: 15 COMPANY Plain Gzip;
+    company_plain_gzip_twice: 15 COMPANY Plain GzipTwice;
+    company_plain_zstd: 15 COMPANY Plain Zstd;
+    company_plain_lz4: 15 COMPANY Plain Lz4;
+    company_plain_bzip2: 15 COMPANY Plain Bzip2;
+    company_plain_xz: 15 COMPANY Plain Xz;
+    company_tar_gzip: 15 COMPANY Tar Gzip;
+    company_tar_zstd: 15 COMPANY Tar Zstd;
+    company_tar_lz4: 15 COMPANY Tar Lz4;
+    company_tar_bzip2: 15 COMPANY Tar Bzip2;
+    company_tar_xz: 15 COMPANY Tar Xz;
+    company_directory_tar_gzip: 15 COMPANY DirectoryTar Gzip;
+    company_directory_tar_zstd: 15 COMPANY DirectoryTar Zstd;
+    v16_plain: 16 VALUES Plain None;
+    v16_plain_inserts: 16 NAMES PlainInserts None;
+    v16_plain_create: 16 NAMES PlainCreate None;
+    v16_tar: 16 VALUES Tar None;
+    v16_directory: 16 NAMES Directory None;
+    v16_directory_tar: 16 VALUES DirectoryTar None;
+    v18_plain: 18 VALUES Plain None;
+    v18_plain_inserts: 18 NAMES PlainInserts None;
+    v18_plain_create: 18 NAMES PlainCreate None;
+    v18_plain_clean: 18 VALUES PlainClean None;
+    v18_tar: 18 VALUES Tar None;
+    v18_directory: 18 NAMES Directory None;
+    v18_directory_tar: 18 VALUES DirectoryTar None;
+}
