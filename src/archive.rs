@@ -160,10 +160,6 @@ impl Archive {
         &self.entries
     }
 
-    pub fn entries_mut(&mut self) -> &mut Vec<TocEntry> {
-        &mut self.entries
-    }
-
     /// The dump's text encoding: of statements and of COPY data.
     pub fn encoding(&self) -> &TextEncoding {
         &self.encoding

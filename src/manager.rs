@@ -204,6 +204,10 @@ impl RestoreManager {
     ) -> Result<Ended, RestoreError> {
         progress.enter("prepare");
         check_target(&job.target_db, &self.config.db.maintenance)?;
+        if job.on_existing == OnExisting::Replace && !job.selection.is_everything() {
+            let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
+            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
+        }
         let end = async {
             tokio::select! {
                 () = stop.cancelled() => RestoreError::cancelled("the restore was interrupted"),
@@ -258,7 +262,7 @@ impl RestoreManager {
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
         let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
-        let (mut archive, expected) = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
+        let (archive, expected) = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
         let policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
         let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
         let (analyze, has_statistics) =
@@ -266,7 +270,7 @@ impl RestoreManager {
         let fit = Arc::new(Fit::new(claimed.server_facts().await?, policy, globals));
         facts.fit = Some(fit.clone());
         let stored = pinned.map(|b| b.object.size);
-        let prepared = restore::prepare(&mut archive, &job.selection, stored, &fit)?;
+        let prepared = restore::prepare(&archive, &job.selection, stored, &fit)?;
         facts.notes.extend(prepared.notes);
         let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name());
         claimed.make_roles(&prepared.roles).await?;
@@ -274,8 +278,10 @@ impl RestoreManager {
         facts.notes.append(&mut made.notes);
         let sessions = job.jobs.unwrap_or(self.config.jobs);
         let options = LoadOptions { sessions, queue_bytes: self.config.queue_bytes };
+        let entries = prepared.entries;
+        let shown = progress.clone();
         let loaded =
-            restore::load(&self.server, &made.name, archive, options, fit.clone(), progress.clone()).await?;
+            restore::load(&self.server, &made.name, archive, entries, options, fit.clone(), shown).await?;
         facts.loaded = Some(prove(loaded, &expected, facts)?);
         if !job.selection.rename_schemas.is_empty() {
             restore::rename_schemas(&self.server, &made.name, &job.selection.rename_schemas).await?;
@@ -388,8 +394,9 @@ impl RestoreManager {
         let policy = self.config.policy.clone();
         let globals = self.globals(&policy, pinned, &CancellationToken::new()).await?;
         let fit = Fit::new(session.facts().await?, policy, globals);
-        let needs = Needs::of(archive, pinned.map(|b| b.object.size));
-        Ok(restore::preflight(archive, &needs, &fit))
+        let entries = archive.entries();
+        let needs = Needs::of(archive, entries, pinned.map(|b| b.object.size));
+        Ok(restore::preflight(archive, entries, &needs, &fit))
     }
 
     /// Starts the download and reads it as far as the table of contents.

@@ -111,6 +111,8 @@ struct Worker {
 /// What is done before the first statement of the dump.
 #[derive(Debug, Default)]
 pub struct Prepared {
+    /// What is restored of the table of contents, fitted to the server.
+    pub entries: Vec<TocEntry>,
     /// What the selection brought along or left out, and what the preflight warns of.
     pub notes: Vec<String>,
     /// Statements that make missing roles.
@@ -125,21 +127,21 @@ pub struct Prepared {
 /// that the restore cannot succeed, its reason: `version_incompatible`, `extension_missing`,
 /// `role_missing`, `insufficient_privilege`.
 pub fn prepare(
-    archive: &mut Archive,
+    archive: &Archive,
     selection: &Selection,
     stored: Option<u64>,
     fit: &Fit,
 ) -> Result<Prepared, RestoreError> {
-    let mut prepared = Prepared::default();
+    let mut prepared = Prepared { entries: archive.entries().to_vec(), ..Prepared::default() };
     if !archive.is_script() {
-        prepared.notes = select::select(archive.entries_mut(), selection)?;
+        prepared.notes = select::select(&mut prepared.entries, selection)?;
     } else if !selection.is_everything() {
         let what = "a part can be restored only of an archive with a table of contents (pg_dump -Fc, -Fd, -Ft), \
                     not of SQL text";
         return Err(ValidationError::new(FailureReason::InvalidRequest, what).into());
     }
-    let needs = Needs::of(archive, stored);
-    let findings = preflight(archive, &needs, fit);
+    let needs = Needs::of(archive, &prepared.entries, stored);
+    let findings = preflight(archive, &prepared.entries, &needs, fit);
     let blocking: Vec<&Finding> = findings.iter().filter(|f| f.level == Level::Blocks).collect();
     if let Some(reason) = blocking.iter().find_map(|f| f.reason) {
         let all: Vec<String> =
@@ -152,14 +154,15 @@ pub fn prepare(
         // Its statements are fitted one by one, as they come.
         return Ok(prepared);
     }
-    fit.entries(archive.entries_mut())?;
-    let mut wanted = Needs::of(archive, None).roles;
+    fit.entries(&mut prepared.entries)?;
+    let mut wanted = Needs::of(archive, &prepared.entries, None).roles;
     wanted.retain(|r| !fit.has_role(r));
     prepared.roles = wanted.iter().map(|r| fit.make_role(r)).collect::<Result<_, _>>()?;
     Ok(prepared)
 }
 
-/// Restores everything in `archive` into `database`, which must be empty and ours.
+/// Restores the `entries` of `archive` into `database`, which must be empty and ours; of SQL text,
+/// everything.
 ///
 /// # Errors
 /// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; the
@@ -168,12 +171,13 @@ pub async fn load(
     server: &Server,
     database: &str,
     archive: Archive,
+    entries: Vec<TocEntry>,
     options: LoadOptions,
     fit: Arc<Fit>,
     progress: Arc<Progress>,
 ) -> Result<Loaded, RestoreError> {
     let is_script = archive.is_script();
-    let entries = if is_script { vec![] } else { archive.entries().to_vec() };
+    let entries = if is_script { vec![] } else { entries };
     let mut plan = Plan::new(&entries);
     let pre_data = std::mem::take(&mut plan.pre_data);
     let tables = plan.nodes.iter().filter(|n| entries[n.entry].desc == "TABLE DATA").count() as u64;

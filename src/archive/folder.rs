@@ -77,6 +77,9 @@ impl Members {
             let Some(at) = next else { return Ok(()) };
             let entry = &entries[at];
             let DataOffset::Member(name) = &entry.offset else { continue };
+            if !sink.wants(entry) {
+                continue;
+            }
             sink.begin(entry)?;
             match entry.desc.as_str() {
                 "BLOBS" => self.read_objects(name, sink)?,

@@ -40,6 +40,10 @@ impl Piece {
 
 /// Receives the data of an archive in its order. Blocking is how it slows the reader down.
 pub trait DataSink {
+    /// Whether the data of `entry` has to be read at all, where it can be passed over.
+    fn wants(&self, _entry: &TocEntry) -> bool {
+        true
+    }
     /// The data of `entry` starts here.
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
     fn piece(&mut self, piece: Piece) -> Result<(), RestoreError>;

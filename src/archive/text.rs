@@ -232,6 +232,8 @@ impl Text {
             "\\restrict" | "\\unrestrict" => {
                 Err(corrupt(format!("line {at}: {name} does not match the one before it")))
             }
+            // Stands before \connect to a database with an odd name; the dump sets its own encoding.
+            "\\encoding" if self.restricted.is_none() && !self.connected => Ok(()),
             "\\connect" | "\\c" if self.restricted.is_none() => self.connect(argument, at),
             _ => Err(unsupported(format!(
                 "line {at}: the command {name} of psql: commands of psql are not run (pg_dump writes none of them)"

@@ -174,7 +174,7 @@ fn describe(
         has_offsets: entries.iter().any(|e| matches!(e.offset, DataOffset::At(_))),
         entries: kinds,
         tables,
-        needs: Needs::of(archive, size),
+        needs: Needs::of(archive, entries, size),
         findings,
     }
 }

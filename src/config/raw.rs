@@ -147,7 +147,7 @@ impl RawConfig {
             #[command(flatten)]
             raw: RawConfig,
         }
-        let args = flags.iter().flat_map(|(flag, value)| [format!("--{flag}"), (*value).to_owned()]);
+        let args = flags.iter().map(|(flag, value)| format!("--{flag}={value}"));
         let parsed =
             <Flags as clap::Parser>::try_parse_from(std::iter::once("pgrestored".to_owned()).chain(args));
         parsed.map(|f| f.raw).map_err(|e| e.to_string())

@@ -85,6 +85,10 @@ struct Contents {
 }
 
 impl DataSink for Contents {
+    fn wants(&self, entry: &TocEntry) -> bool {
+        self.node_of.contains_key(&entry.dump_id)
+    }
+
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.current = self.node_of.get(&entry.dump_id).copied();
         if let Some(node) = self.current {

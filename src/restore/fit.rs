@@ -38,6 +38,7 @@ rules! {
     ACCESS_METHOD = "access-method": "a table access method that the server does not have becomes heap";
     TABLESPACE = "tablespace": "a tablespace that the server does not have becomes the default one";
     COMPRESSION = "column-compression": "ALTER COLUMN … SET COMPRESSION is left out before 14";
+    MULTIRANGE = "multirange-name": "the name of a range type's multirange is left out before 14, which has none";
     STATISTICS = "statistics-data": "the dump's statistics are left out before 18; the tables are analysed instead";
     EXTENSION_GONE = "extension-gone": "adminpack and old_snapshot are left out since 17, which has them no more";
     EXTENSION_SKIPPED = "extension-skipped": "with --extensions skip-missing: an extension that the server does not have is left out, with everything that depends on it";
@@ -268,7 +269,8 @@ impl Fit {
             | "PROCEDURAL LANGUAGE"
             | "STATISTICS DATA"
             | "AGGREGATE"
-            | "SCHEMA" => true,
+            | "SCHEMA"
+            | "TYPE" => true,
             "COMMENT" => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),
             "TABLE" => e.defn.contains("SET COMPRESSION"),
             _ => false,
@@ -356,6 +358,8 @@ impl Fit {
                     self.state().brings_methods = true;
                     Ok(None)
                 }
+                // Takes a view out of a circle, so that it can be dropped.
+                "or" if clean && name(3) == "view" => rule(true, CLEAN),
                 _ => {
                     let language = t.iter().take(5).position(|w| w.is("language"));
                     rule(language.is_some_and(|i| name(i + 1) == "plpgsql" && t.len() <= i + 3), PLPGSQL)
@@ -423,6 +427,9 @@ impl Fit {
                     .inspect(|_| self.used(MAINTAIN, summary(t)))
                     .or_else(|| self.with_new_arguments(sql))
             }
+            "create" if name(1) == "type" && self.facts.version < 140000 => {
+                without_multirange(t, sql).inspect(|_| self.used(MULTIRANGE, summary(t)))
+            }
             "create" if name(1) == "aggregate" && self.facts.version >= 140000 => {
                 let over_arrays = t
                     .windows(3)
@@ -474,6 +481,19 @@ fn summary(t: &[Token<'_>]) -> String {
     let words = t.iter().take(6).filter(|t| t.name().is_some() || matches!(t.text, "." | "("));
     let text: Vec<_> = words.map(|t| t.text).collect();
     text.join(" ").replace(" . ", ".").trim_end_matches(" (").to_owned()
+}
+
+/// `CREATE TYPE … AS RANGE (…, multirange_type_name = x)` without that option.
+fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
+    let i = t.iter().position(|w| w.is("multirange_type_name"))?;
+    let end = t[i..].iter().position(|w| w.is_symbol(b',') || w.is_symbol(b')'))? + i;
+    let comma = t[i - 1].is_symbol(b',');
+    let (from, to) = match comma {
+        true => (t[i - 1].at, t[end].at),
+        false if t[end].is_symbol(b',') => (t[i].at, t[end + 1].at),
+        false => return None,
+    };
+    Some(format!("{}{}", &sql[..from], &sql[to..]))
 }
 
 /// A list of privileges without one of them.

@@ -68,9 +68,8 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// From the table of contents; `stored` is the object's size in bytes, if known.
-    pub fn of(archive: &Archive, stored: Option<u64>) -> Self {
-        let entries = archive.entries();
+    /// Of these entries of the archive; `stored` is the object's size in bytes, if known.
+    pub fn of(archive: &Archive, entries: &[TocEntry], stored: Option<u64>) -> Self {
         let mut needs = Needs {
             encoding: archive.encoding().name().to_owned(),
             only_the_beginning: archive.is_script(),
@@ -136,13 +135,13 @@ fn finding(level: Level, reason: Option<R>, what: String, consequence: &str, fix
 }
 
 /// Compares a backup with a server, under a policy; what blocks comes first.
-pub fn preflight(archive: &Archive, needs: &Needs, fit: &Fit) -> Vec<Finding> {
+pub fn preflight(archive: &Archive, entries: &[TocEntry], needs: &Needs, fit: &Fit) -> Vec<Finding> {
     let mut found = Vec::new();
     versions(archive, fit, &mut found);
     extensions(needs, fit, &mut found);
     roles(needs, fit, &mut found);
     storage(needs, fit, &mut found);
-    definitions(archive.entries(), fit, &mut found);
+    definitions(entries, fit, &mut found);
     found.sort_by_key(|f| f.level);
     found
 }

@@ -12,7 +12,7 @@ const FRAME: [&str; 5] = ["ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "D
 /// Kinds that are tables to a user.
 const RELATIONS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE"];
 /// Names that are listed in a note.
-const LISTED: usize = 8;
+const LISTED: usize = 50;
 
 /// Whether `text` matches a pattern with `*` and `?`.
 fn matches(pattern: &str, text: &str) -> bool {

@@ -5,7 +5,21 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by floor; a room may import rooms of lower floors only.
 const FLOORS: [(u8, &[&str]); 8] = [
-    (0, &["error", "config", "policy", "retry", "job", "event", "outcome", "progress", "metrics", "telemetry"]),
+    (
+        0,
+        &[
+            "error",
+            "config",
+            "policy",
+            "retry",
+            "job",
+            "event",
+            "outcome",
+            "progress",
+            "metrics",
+            "telemetry",
+        ],
+    ),
     (1, &["archive", "postgres", "store", "queue"]),
     (2, &["backup", "restore", "target"]),
     (3, &["manager"]),

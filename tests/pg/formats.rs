@@ -105,7 +105,8 @@ impl Cluster {
         let mut command = std::process::Command::new("tar");
         command.arg("-cf").arg(&tar).args(args).arg(folder).arg(first);
         if first == "toc.dat" {
-            let mut others: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+            let mut others: Vec<_> =
+                std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
             others.retain(|n| n != "toc.dat");
             command.args(others);
         }
@@ -140,16 +141,18 @@ async fn cell(version: u32, database: &str, sql: &str, format: Format, wrapping:
     let unexpected: Vec<_> = result
         .rewrites
         .iter()
+        // The tools beside servers 13 and 14 are newer than these.
+        .filter(|r| r.rule != "unknown-setting" || version >= 15)
         .filter(|r| !["database", "clean", "schema-public"].contains(&r.rule.as_str()))
         .collect();
     assert!(unexpected.is_empty(), "{what}: {unexpected:?}");
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
+const SAMPLES: (&str, &str) = ("samples", include_str!("samples.sql"));
 const OBJECTS: (&str, &str) = ("objects", include_str!("objects.sql"));
 const NAMES: (&str, &str) = ("Odd \"Näme\" $1; --", include_str!("names.sql"));
 const VALUES: (&str, &str) = ("vals", include_str!("values.sql"));
-const COMPANY: (&str, &str) = ("company", include_str!("../../src/cli/demo.sql"));
 
 macro_rules! cells {
     ($($name:ident: $version:literal $database:ident $format:ident $wrapping:ident;)*) => {
@@ -184,25 +187,44 @@ cells! {
     values_tar: 15 VALUES Tar None;
     values_directory: 15 VALUES Directory None;
     values_directory_tar: 15 VALUES DirectoryTar None;
-    company_custom_gzip: 15 COMPANY Custom Gzip;
-    company_custom_gzip_twice: 15 COMPANY Custom GzipTwice;
-    company_custom_zstd: 15 COMPANY Custom Zstd;
-    company_custom_lz4: 15 COMPANY Custom Lz4;
-    company_custom_bzip2: 15 COMPANY Custom Bzip2;
-    company_custom_xz: 15 COMPANY Custom Xz;
-    company_plain_gzip: 15 COMPANY Plain Gzip;
-    company_plain_gzip_twice: 15 COMPANY Plain GzipTwice;
-    company_plain_zstd: 15 COMPANY Plain Zstd;
-    company_plain_lz4: 15 COMPANY Plain Lz4;
-    company_plain_bzip2: 15 COMPANY Plain Bzip2;
-    company_plain_xz: 15 COMPANY Plain Xz;
-    company_tar_gzip: 15 COMPANY Tar Gzip;
-    company_tar_zstd: 15 COMPANY Tar Zstd;
-    company_tar_lz4: 15 COMPANY Tar Lz4;
-    company_tar_bzip2: 15 COMPANY Tar Bzip2;
-    company_tar_xz: 15 COMPANY Tar Xz;
-    company_directory_tar_gzip: 15 COMPANY DirectoryTar Gzip;
-    company_directory_tar_zstd: 15 COMPANY DirectoryTar Zstd;
+    wrapped_custom_gzip: 15 VALUES Custom Gzip;
+    wrapped_custom_gzip_twice: 15 VALUES Custom GzipTwice;
+    wrapped_custom_zstd: 15 VALUES Custom Zstd;
+    wrapped_custom_lz4: 15 VALUES Custom Lz4;
+    wrapped_custom_bzip2: 15 VALUES Custom Bzip2;
+    wrapped_custom_xz: 15 VALUES Custom Xz;
+    wrapped_plain_gzip: 15 VALUES Plain Gzip;
+    wrapped_plain_gzip_twice: 15 VALUES Plain GzipTwice;
+    wrapped_plain_zstd: 15 VALUES Plain Zstd;
+    wrapped_plain_lz4: 15 VALUES Plain Lz4;
+    wrapped_plain_bzip2: 15 VALUES Plain Bzip2;
+    wrapped_plain_xz: 15 VALUES Plain Xz;
+    wrapped_tar_gzip: 15 VALUES Tar Gzip;
+    wrapped_tar_zstd: 15 VALUES Tar Zstd;
+    wrapped_tar_lz4: 15 VALUES Tar Lz4;
+    wrapped_tar_bzip2: 15 VALUES Tar Bzip2;
+    wrapped_tar_xz: 15 VALUES Tar Xz;
+    wrapped_directory_tar_gzip: 15 VALUES DirectoryTar Gzip;
+    wrapped_directory_tar_zstd: 15 VALUES DirectoryTar Zstd;
+    samples_custom: 15 SAMPLES Custom None;
+    samples_plain: 15 SAMPLES Plain None;
+    samples_plain_inserts: 15 SAMPLES PlainInserts None;
+    samples_plain_create: 15 SAMPLES PlainCreate None;
+    samples_plain_clean: 15 SAMPLES PlainClean None;
+    samples_tar: 15 SAMPLES Tar None;
+    samples_directory: 15 SAMPLES Directory None;
+    samples_directory_tar: 15 SAMPLES DirectoryTar None;
+    v13_samples_custom: 13 SAMPLES Custom None;
+    v13_samples_plain: 13 SAMPLES Plain None;
+    v14_samples_custom: 14 SAMPLES Custom None;
+    v14_samples_plain: 14 SAMPLES Plain None;
+    v16_samples_custom: 16 SAMPLES Custom None;
+    v16_samples_plain: 16 SAMPLES Plain None;
+    v17_samples_custom: 17 SAMPLES Custom None;
+    v17_samples_plain: 17 SAMPLES Plain None;
+    v17_samples_directory: 17 SAMPLES Directory None;
+    v18_samples_custom: 18 SAMPLES Custom None;
+    v18_samples_plain: 18 SAMPLES Plain None;
     v16_plain: 16 VALUES Plain None;
     v16_plain_inserts: 16 NAMES PlainInserts None;
     v16_plain_create: 16 NAMES PlainCreate None;

@@ -8,5 +8,7 @@ mod synthetic;
 
 mod damage;
 mod formats;
+mod inputs;
 mod round_trip;
+mod servers;
 mod swap;

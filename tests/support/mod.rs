@@ -116,6 +116,11 @@ impl Cluster {
             .unwrap_or_else(|e| panic!("pg_restore {}: {e}", archive.display()));
     }
 
+    /// Restores a file with further flags of the configuration.
+    pub async fn restore_with(&self, job: &RestoreJob, flags: &[(&str, &str)]) -> Finished {
+        self.app(flags).manager.run(job, Arc::default(), CancellationToken::new()).await
+    }
+
     pub fn app(&self, more: &[(&str, &str)]) -> App {
         let mut flags = vec![
             ("db-host", self.sandbox.host()),

@@ -1,0 +1,231 @@
+//! What is no whole dump: cut, spliced, of another tool, locked. Always a named error, never a database.
+
+use std::io::Write;
+use std::path::Path;
+
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::OnExisting;
+
+use crate::formats::{Format, Wrapping, wrap};
+use crate::support::{Cluster, job};
+
+const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 300) i;
+    CREATE VIEW vw AS SELECT count(*) FROM t; SELECT lo_from_bytea(4000, decode(repeat('ab', 5000), 'hex'))";
+
+/// The error of a restore that must fail and leave nothing.
+async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
+    let before = c.databases();
+    let done = c.restore_with(&job(file, "never", OnExisting::Fail), flags).await;
+    assert_eq!(c.databases(), before, "{}", file.display());
+    done.result.error.unwrap_or_else(|| panic!("{} was restored", file.display()))
+}
+
+/// Cut at many places: nothing but the whole is a dump.
+async fn cuts(format: Format, wrapping: Wrapping) {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let whole = wrap(&std::fs::read(c.dump_as("src", format)).unwrap(), wrapping);
+    let file = c.scratch("cut");
+    // The last blocks of a tar say only that it ends.
+    let last = match (wrapping, format) {
+        (Wrapping::None, Format::Plain | Format::PlainInserts) => whole.len() - 60,
+        (Wrapping::None, Format::DirectoryTar) => whole.iter().rposition(|b| *b != 0).unwrap(),
+        _ => whole.len() - 1,
+    };
+    let places = (0..40).chain((1..40).map(|i| i * last / 40)).chain([last]);
+    for at in places {
+        std::fs::write(&file, &whole[..at]).unwrap();
+        let e = refused(&c, &file, &[]).await;
+        let named = matches!(e.reason, R::ArchiveCorrupt | R::ArchiveUnsupported);
+        assert!(named && !e.message.is_empty() && !e.retryable, "{format:?} {wrapping:?} cut at {at}: {e:?}");
+        if at > 600 {
+            assert_eq!(e.reason, R::ArchiveCorrupt, "{format:?} {wrapping:?} cut at {at}: {e:?}");
+        }
+    }
+}
+
+macro_rules! cuts {
+    ($($name:ident: $format:ident $wrapping:ident;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                cuts(Format::$format, Wrapping::$wrapping).await;
+            }
+        )*
+    };
+}
+
+cuts! {
+    cut_plain: Plain None;
+    cut_plain_inserts: PlainInserts None;
+    cut_tar: Tar None;
+    cut_directory_tar: DirectoryTar None;
+    cut_plain_gzip: Plain Gzip;
+    cut_plain_zstd: Plain Zstd;
+    cut_plain_lz4: Plain Lz4;
+    cut_plain_bzip2: Plain Bzip2;
+    cut_plain_xz: Plain Xz;
+    cut_custom_zstd: Custom Zstd;
+    cut_tar_gzip: Tar Gzip;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_peoples_files_have_their_names() {
+    let c = Cluster::start();
+    let zip = b"PK\x03\x04\x14\x00\x01\x00\x08\x00aaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\nSET x = 1;\n";
+    let utf16: Vec<u8> = b"\xff\xfe".iter().copied().chain("-- x\n".bytes().flat_map(|b| [b, 0])).collect();
+    let inputs: [(&str, &[u8], R, &str); 14] = [
+        ("empty", b"", R::ArchiveCorrupt, "empty"),
+        ("zip", zip, R::ArchiveUnsupported, "password"),
+        ("html", b"<!DOCTYPE html>\n<html><body>404</body></html>", R::ArchiveUnsupported, "HTML"),
+        ("xml", b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", R::ArchiveUnsupported, "XML"),
+        ("json", b"{\"error\": {\"code\": 404}}", R::ArchiveUnsupported, "JSON"),
+        (
+            "mysql",
+            b"-- MySQL dump 10.13  Distrib 8.0.36\n--\nCREATE TABLE `t` (a int);\n",
+            R::ArchiveUnsupported,
+            "MySQL",
+        ),
+        ("sqlite", b"SQLite format 3\0abc", R::ArchiveUnsupported, "SQLite"),
+        ("pgp", b"-----BEGIN PGP MESSAGE-----\n", R::ArchiveUnsupported, "GnuPG"),
+        ("openssl", b"Salted__abcdefgh", R::ArchiveUnsupported, "openssl"),
+        ("cluster", cluster.as_bytes(), R::ArchiveUnsupported, "pg_dumpall"),
+        ("utf16", &utf16, R::ArchiveUnsupported, "UTF-16"),
+        ("text", b"hello, world\n", R::ArchiveUnsupported, "neither"),
+        ("noise", &[0xa7; 5000], R::ArchiveUnsupported, "neither"),
+        ("age", b"age-encryption.org/v1\n-> X25519 abc\n", R::ArchiveCorrupt, ""),
+    ];
+    for (name, bytes, reason, word) in inputs {
+        let file = c.scratch(name);
+        std::fs::write(&file, bytes).unwrap();
+        let e = refused(&c, &file, &[]).await;
+        assert_eq!(e.reason, reason, "{name}: {e:?}");
+        assert!(e.message.contains(word), "{name}: {e:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spliced_and_edited_text_is_refused_with_its_line() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let at_end = text.replace(
+        "\n-- PostgreSQL database dump complete\n",
+        "\n-- PostgreSQL database dump complete\nSELECT 1;\n",
+    );
+    let inserted =
+        |line: &str| text.replacen("CREATE TABLE public.t", &format!("{line}\nCREATE TABLE public.t"), 1);
+    let cases: [(&str, String, R, &str); 9] = [
+        ("two dumps", format!("{text}{text}"), R::ArchiveCorrupt, "line"),
+        ("a statement at the end", at_end, R::ArchiveCorrupt, "after the end"),
+        ("a shell command", inserted("\\! rm -rf /"), R::ArchiveUnsupported, "\\!"),
+        ("an include", inserted("\\i other.sql"), R::ArchiveUnsupported, "\\i"),
+        ("another database", inserted("\\connect other"), R::ArchiveUnsupported, "\\connect"),
+        ("a program's rows", inserted("COPY public.t FROM PROGRAM 'id';"), R::ArchiveUnsupported, "COPY"),
+        ("a rollback", inserted("ROLLBACK;"), R::ArchiveUnsupported, "ROLLBACK"),
+        ("a variable", inserted("SELECT 1 \\gset"), R::ArchiveUnsupported, "psql"),
+        ("a broken statement", inserted("CREATE TABEL x;"), R::RestoreError, "line"),
+    ];
+    for (name, text, reason, word) in cases {
+        let file = c.scratch("edited.sql");
+        std::fs::write(&file, text).unwrap();
+        let e = refused(&c, &file, &[]).await;
+        assert_eq!(e.reason, reason, "{name}: {e:?}");
+        assert!(e.message.contains(word), "{name}: {e:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_missing_or_too_many_are_noticed() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let make = || c.dump_as("src", Format::Directory);
+    let member = |folder: &Path, what: &str| {
+        let all = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        all.into_iter().find(|p| p.file_name().unwrap().to_str().unwrap().contains(what)).unwrap()
+    };
+    let cases: [(&str, &dyn Fn(&Path)); 6] = [
+        ("no table", &|f| std::fs::remove_file(member(f, ".dat.gz")).unwrap()),
+        ("no large object", &|f| std::fs::remove_file(member(f, "blob_")).unwrap()),
+        ("no list", &|f| std::fs::remove_file(member(f, "blobs.toc")).unwrap()),
+        ("a stranger", &|f| std::fs::write(f.join("9999.dat.gz"), "x").unwrap()),
+        ("a cut member", &|f| {
+            let m = member(f, ".dat.gz");
+            let bytes = std::fs::read(&m).unwrap();
+            std::fs::write(&m, &bytes[..bytes.len() / 2]).unwrap();
+        }),
+        ("a flipped bit", &|f| {
+            let m = member(f, ".dat.gz");
+            let mut bytes = std::fs::read(&m).unwrap();
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+            std::fs::write(&m, bytes).unwrap();
+        }),
+    ];
+    for (name, damage) in cases {
+        let folder = make();
+        damage(&folder);
+        let e = refused(&c, &folder, &[]).await;
+        assert_eq!(e.reason, R::ArchiveCorrupt, "{name}: {e:?}");
+    }
+    let folder = make();
+    std::fs::remove_file(folder.join("toc.dat")).unwrap();
+    assert_eq!(refused(&c, &folder, &[]).await.reason, R::BackupNotFound);
+    // The name of the folder without its slash will do, too.
+    let folder = make();
+    let name = folder.to_str().unwrap().trim_end_matches('/').to_owned();
+    c.restore(Path::new(&name), "ours").await;
+    assert_eq!(c.psql("ours", "SELECT count(*) FROM t"), "300");
+}
+
+fn encrypted(bytes: &[u8], to: &age::x25519::Recipient, armor: bool) -> Vec<u8> {
+    let encryptor = age::Encryptor::with_recipients(std::iter::once(to as &dyn age::Recipient)).unwrap();
+    let mut out = Vec::new();
+    let format = if armor { age::armor::Format::AsciiArmor } else { age::armor::Format::Binary };
+    let armored = age::armor::ArmoredWriter::wrap_output(&mut out, format).unwrap();
+    let mut w = encryptor.wrap_output(armored).unwrap();
+    w.write_all(bytes).unwrap();
+    w.finish().and_then(|armored| armored.finish()).unwrap();
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encrypted_backups_open_with_their_key_alone() {
+    use age::secrecy::ExposeSecret;
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let (key, other) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    let identity = c.scratch("identity");
+    std::fs::write(&identity, format!("# mine\n{}\n", key.to_string().expose_secret())).unwrap();
+    let flag = ("backup-age-identity-file", identity.to_str().unwrap());
+    let file = c.scratch("src.age");
+    for (i, (format, wrapping, armor)) in [
+        (Format::Custom, Wrapping::None, false),
+        (Format::Plain, Wrapping::Zstd, false),
+        (Format::Tar, Wrapping::Gzip, true),
+        (Format::DirectoryTar, Wrapping::None, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let plain = wrap(&std::fs::read(c.dump_as("src", format)).unwrap(), wrapping);
+        let whole = encrypted(&plain, &key.to_public(), armor);
+        std::fs::write(&file, &whole).unwrap();
+        let e = refused(&c, &file, &[]).await;
+        assert!(e.reason == R::ArchiveUnsupported && e.message.contains("BACKUP_AGE_IDENTITY_FILE"), "{e:?}");
+        let target = format!("ours{i}");
+        let done = c.restore_with(&job(&file, &target, OnExisting::Fail), &[flag]).await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        crate::support::assert_same(&c.content(&target, &[]), &c.content("src", &[]), &target);
+        for cut in [10, 100, whole.len() / 2, whole.len() - 9] {
+            std::fs::write(&file, &whole[..cut]).unwrap();
+            let e = refused(&c, &file, &[flag]).await;
+            assert!(matches!(e.reason, R::ArchiveCorrupt | R::ArchiveUnsupported), "cut at {cut}: {e:?}");
+        }
+    }
+    std::fs::write(&file, encrypted(b"x", &other.to_public(), false)).unwrap();
+    let e = refused(&c, &file, &[flag]).await;
+    assert!(e.reason == R::ArchiveUnsupported && e.message.contains("does not open"), "{e:?}");
+    assert!(!e.message.contains("AGE-SECRET-KEY"), "{e:?}");
+}

@@ -1,0 +1,397 @@
+//! Dumps of one version into a server of another, and into servers that lack something.
+
+use pgrestored::error::FailureReason as R;
+use pgrestored::event::RestoreResult;
+use pgrestored::job::{OnExisting, RestoreJob};
+use pgrestored::policy::Selection;
+use pgrestored::target::sandbox::find_bindir;
+
+use crate::formats::Format;
+use crate::support::{Cluster, assert_same, bindir_of, job};
+
+fn server(version: u32) -> Option<Cluster> {
+    match version {
+        15 => Some(Cluster::of(&find_bindir(None).unwrap(), "")),
+        other => bindir_of(other).map(|b| Cluster::of(&b, "")),
+    }
+}
+
+fn rules(r: &RestoreResult) -> Vec<&str> {
+    r.rewrites.iter().map(|w| w.rule.as_str()).collect()
+}
+
+/// What `pg_dump` 18 says of a database of any version, without what only one version says.
+fn content(tools: &Cluster, of: &Cluster, database: &str) -> String {
+    let mut dump = tools.sandbox.command("pg_dump");
+    dump.args(["-h", of.sandbox.host(), "-d", database, "--no-sync"]);
+    let text = String::from_utf8(tools.sandbox.run(&mut dump).unwrap()).unwrap();
+    let kept = text.lines().filter(|l| !l.starts_with("-- Dumped from database version"));
+    crate::support::normalised(&kept.collect::<Vec<_>>().join("\n"))
+}
+
+/// A dump of `source` restored into `target` is what `pg_restore` makes of it there, whichever
+/// direction; what `pg_restore` stumbles over is a rule.
+async fn across(source: u32, target: u32) {
+    let (Some(tools), Some(from), Some(to)) = (server(18), server(source), server(target)) else { return };
+    for (database, sql) in [("samples", include_str!("samples.sql")), ("names", include_str!("names.sql"))] {
+        from.create(database, sql);
+        let archive = from.dump_as(database, Format::Custom);
+        to.psql("postgres", "CREATE DATABASE theirs TEMPLATE template0");
+        let mut theirs = from.sandbox.command("pg_restore");
+        theirs.args(["-h", to.sandbox.host(), "-d", "theirs"]).arg(&archive);
+        // It ends with an error where the server does not know a setting.
+        let _ = from.sandbox.run(&mut theirs);
+        let wanted = content(&tools, &to, "theirs");
+        for dump in [archive, from.dump_as(database, Format::Plain)] {
+            let result = to.restore(&dump, "ours").await;
+            let what = format!("{database} of {source} into {target}, {}", dump.display());
+            if target == 13 && source > 13 && database == "samples" {
+                // Where `pg_restore` gives up a type and its table, we do not.
+                to.psql("ours", "DROP TABLE air.shift; DROP TYPE air.span");
+            }
+            assert_same(&content(&tools, &to, "ours"), &wanted, &what);
+            let known = ["unknown-setting", "maintain-privilege", "multirange-name"];
+            assert!(rules(&result).iter().all(|r| known.contains(r)), "{what}: {:?}", result.rewrites);
+            to.psql("postgres", "DROP DATABASE ours");
+        }
+        to.psql("postgres", "DROP DATABASE theirs");
+    }
+}
+
+macro_rules! across {
+    ($($name:ident: $source:literal $target:literal;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                across($source, $target).await;
+            }
+        )*
+    };
+}
+
+across! {
+    from_13_into_18: 13 18;
+    from_14_into_17: 14 17;
+    from_15_into_13: 15 13;
+    from_15_into_14: 15 14;
+    from_15_into_16: 15 16;
+    from_15_into_17: 15 17;
+    from_15_into_18: 15 18;
+    from_16_into_13: 16 13;
+    from_16_into_15: 16 15;
+    from_16_into_18: 16 18;
+    from_17_into_14: 17 14;
+    from_18_into_13: 18 13;
+    from_18_into_14: 18 14;
+    from_18_into_15: 18 15;
+    from_18_into_16: 18 16;
+    from_18_into_17: 18 17;
+}
+
+/// What older text says and newer servers do not take, and the other way round.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_words_are_fitted_and_reported() {
+    let Some(c) = server(15) else { return };
+    let dump = "--\n-- PostgreSQL database dump\n--\n
+-- Dumped from database version 9.0.1
+-- Dumped by pg_dump version 9.0.1
+SET client_encoding = 'UTF8';
+SET transaction_timeout = 0;
+SET standard_conforming_strings = off;
+CREATE OR REPLACE PROCEDURAL LANGUAGE plpgsql;
+SET search_path = public, pg_catalog;
+SET default_tablespace = nowhere;
+SET default_with_oids = true;
+SET default_table_access_method = columnar;
+CREATE TABLE t (a int, b text);
+ALTER TABLE public.t OWNER TO postgres;
+CREATE AGGREGATE collect(anyelement) (
+    SFUNC = array_append,
+    STYPE = anyarray,
+    INITCOND = '{}'
+);
+ALTER AGGREGATE public.collect(anyelement) OWNER TO postgres;
+COPY t (a, b) WITH OIDS FROM stdin;
+16385\t1\tone\\\\two
+16386\t2\t\\N
+\\.
+INSERT INTO t VALUES (3, 'it\\'s; \\\\');
+GRANT SELECT,MAINTAIN ON TABLE t TO role_a;
+SELECT * FROM pg_catalog.pg_restore_relation_stats('relation', 't');
+--
+-- PostgreSQL database dump complete
+--
+";
+    let file = c.scratch("old.sql");
+    std::fs::write(&file, dump).unwrap();
+    let result = c.restore(&file, "ours").await;
+    let mut seen = rules(&result);
+    seen.sort_unstable();
+    let wanted = [
+        "access-method",
+        "array-aggregate",
+        "maintain-privilege",
+        "plpgsql",
+        "statistics-data",
+        "tablespace",
+        "unknown-setting",
+        "with-oids",
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!(
+        c.psql("ours", "SELECT collect(a || coalesce(b, '-') ORDER BY a) FROM t"),
+        "{\"1one\\\\two\",2-,\"3it's; \\\\\"}"
+    );
+    assert_eq!(c.psql("ours", "SELECT has_table_privilege('role_a', 't', 'SELECT')"), "t");
+}
+
+fn with(mut job: RestoreJob, change: impl Fn(&mut RestoreJob)) -> RestoreJob {
+    change(&mut job);
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_follow_the_policy() {
+    let Some(c) = server(15) else { return };
+    c.psql("postgres", "CREATE ROLE gone; CREATE ROLE \"Gone too\"; CREATE ROLE heir LOGIN");
+    c.create(
+        "src",
+        "CREATE SCHEMA s AUTHORIZATION gone; CREATE TABLE s.t (a int); ALTER TABLE s.t OWNER TO gone;
+         GRANT SELECT ON s.t TO \"Gone too\"; CREATE FUNCTION s.f(a int, b text) RETURNS int LANGUAGE sql AS 'SELECT 1';
+         ALTER FUNCTION s.f OWNER TO \"Gone too\"; ALTER TABLE s.t ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY p ON s.t TO \"Gone too\", role_a USING (true);
+         ALTER DEFAULT PRIVILEGES FOR ROLE gone IN SCHEMA s GRANT SELECT ON TABLES TO \"Gone too\"",
+    );
+    let globals = c.sandbox.command("pg_dumpall").arg("--globals-only").output().unwrap().stdout;
+    let dumps = [c.dump_as("src", Format::Custom), c.dump_as("src", Format::Plain)];
+    std::fs::write(c.scratch("globals.sql"), globals).unwrap();
+    c.psql("postgres", "DROP DATABASE src");
+    c.psql("postgres", "DROP ROLE gone; DROP ROLE \"Gone too\"");
+    let roles = || {
+        c.psql(
+            "postgres",
+            "SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_roles WHERE rolname ILIKE 'gone%'",
+        )
+    };
+    let owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 't'";
+    for dump in &dumps {
+        let run = |flags: &'static [(&'static str, &'static str)]| {
+            let job = job(dump, "ours", OnExisting::Fail);
+            let c = &c;
+            async move { c.restore_with(&job, flags).await }
+        };
+        let done = run(&[]).await;
+        assert_eq!(done.failure, Some(R::RoleMissing), "{:?}", done.result.error);
+
+        let done = run(&[("restore-owners", "none")]).await;
+        assert_eq!(done.failure, Some(R::RoleMissing), "privileges name them, too: {:?}", done.result.error);
+        let done = run(&[("restore-owners", "none"), ("restore-no-privileges", "true")]).await;
+        // The policy of row security still names one.
+        assert_eq!(done.failure, Some(R::RoleMissing), "{:?}", done.result.error);
+
+        let done = run(&[("restore-owners", "map"), ("restore-role-map", "gone=heir,Gone too=heir")]).await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        assert!(rules(&done.result).contains(&"role-mapped"));
+        assert_eq!(c.psql("ours", owner), "heir");
+        assert_eq!(c.psql("ours", "SELECT polroles::regrole[]::text FROM pg_policy"), "{heir,role_a}");
+        c.psql("postgres", "DROP DATABASE ours");
+        assert_eq!(roles(), "");
+    }
+    for dump in &dumps {
+        // A failure takes the roles that were made for it away again.
+        let app = c.app(&[("restore-create-roles", "true")]);
+        let bad = with(job(dump, "ours", OnExisting::Fail), |j| j.crc32c = Some("AAAAAA==".into()));
+        let done = app.manager.run(&bad, Default::default(), Default::default()).await;
+        assert_eq!(done.failure, Some(R::ChecksumMismatch));
+        assert_eq!(roles(), "");
+        let good = job(dump, "ours", OnExisting::Fail);
+        let done = app.manager.run(&good, Default::default(), Default::default()).await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        assert_eq!(roles(), "Gone too,gone");
+        assert_eq!(
+            c.psql("postgres", "SELECT bool_or(rolcanlogin) FROM pg_roles WHERE rolname ILIKE 'gone%'"),
+            "f"
+        );
+        assert_eq!(c.psql("ours", owner), "gone");
+        c.psql("postgres", "DROP DATABASE ours");
+        c.psql("postgres", "DROP ROLE gone; DROP ROLE \"Gone too\"");
+    }
+    let done = c
+        .restore_with(&job(&dumps[0], "ours", OnExisting::Fail), &[("restore-globals", "globals.sql")])
+        .await;
+    assert_eq!(done.failure, None, "{:?}", done.result.error);
+    assert_eq!(roles(), "Gone too,gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_lacks_is_known_before_data_moves() {
+    let Some(c) = server(15) else { return };
+    c.tablespace("fast");
+    c.create(
+        "src",
+        "CREATE EXTENSION hstore; CREATE TABLE plain (a int); CREATE TABLE with_hstore (h hstore);
+         CREATE VIEW on_it AS SELECT h FROM with_hstore; CREATE TABLE spaced (a int) TABLESPACE fast; INSERT INTO spaced VALUES (1)",
+    );
+    let dump = c.dump_as("src", Format::Custom);
+    let Some(other) = server(16) else { return };
+    // That server has no hstore, no such tablespace.
+    let done = other.try_restore(&dump, "ours", OnExisting::Fail).await;
+    let e = done.result.error.unwrap();
+    assert_eq!((e.reason, e.stage.as_str()), (R::ExtensionMissing, "prepare"), "{e:?}");
+    assert!(e.message.contains("hstore") && e.message.contains("skip-missing"), "{e:?}");
+    let flags = [("restore-extensions", "skip-missing")];
+    let done = other.restore_with(&job(&dump, "ours", OnExisting::Fail), &flags).await;
+    assert_eq!(done.failure, None, "{:?}", done.result.error);
+    let skipped = done.result.rewrites.iter().find(|r| r.rule == "extension-skipped").unwrap();
+    let named = ["EXTENSION hstore", "TABLE public.with_hstore", "VIEW public.on_it"];
+    assert!(named.iter().all(|n| skipped.examples.iter().any(|e| e == n)), "{skipped:?}");
+    assert!(rules(&done.result).contains(&"tablespace"));
+    assert_eq!(
+        other.psql("ours", "SELECT string_agg(relname, ',' ORDER BY 1) FROM pg_stat_user_tables"),
+        "plain,spaced"
+    );
+    assert_eq!(other.psql("ours", "SELECT a FROM spaced"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordinary_role_is_told_what_it_may_not() {
+    let Some(c) = server(15) else { return };
+    c.psql("postgres", "CREATE ROLE restorer LOGIN CREATEDB; CREATE ROLE stranger");
+    c.create("src", "CREATE TABLE t (a int); ALTER TABLE t OWNER TO stranger; INSERT INTO t VALUES (1)");
+    let dump = c.dump_as("src", Format::Custom);
+    let user = ("db-user", "restorer");
+    let done = c.restore_with(&job(&dump, "ours", OnExisting::Fail), &[user]).await;
+    let e = done.result.error.unwrap();
+    assert_eq!((e.reason, e.stage.as_str()), (R::InsufficientPrivilege, "prepare"), "{e:?}");
+    assert!(e.message.contains("stranger"), "{e:?}");
+    let done =
+        c.restore_with(&job(&dump, "ours", OnExisting::Fail), &[user, ("restore-owners", "none")]).await;
+    assert_eq!(done.failure, None, "{:?}", done.result.error);
+    assert_eq!(
+        c.psql("ours", "SELECT tableowner, (SELECT a FROM t) FROM pg_tables WHERE tablename = 't'"),
+        "restorer|1"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_restored_with_what_it_needs() {
+    let Some(c) = server(15) else { return };
+    c.create("src", include_str!("samples.sql"));
+    for format in [Format::Custom, Format::Directory] {
+        let dump = c.dump_as("src", format);
+        let run = |selection: Selection| {
+            let job = with(job(&dump, "ours", OnExisting::Fail), |j| j.selection = selection.clone());
+            let c = &c;
+            async move { c.restore_with(&job, &[]).await }
+        };
+        let tables = "SELECT string_agg(format('%s.%s', schemaname, tablename), ',' ORDER BY 1) FROM pg_tables WHERE schemaname IN ('rental', 'air', 'track', 'movies')";
+        let done = run(Selection {
+            tables: vec!["rental.film".into(), "rental.actor".into()],
+            ..Selection::default()
+        })
+        .await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        assert_eq!(
+            c.psql(
+                "ours",
+                "SELECT string_agg(tablename, ',' ORDER BY 1) FROM pg_tables WHERE schemaname = 'rental'"
+            ),
+            "actor,film"
+        );
+        assert_eq!(
+            c.psql("ours", "SELECT count(*), (SELECT nextval('rental.actor_id_seq')) FROM rental.film"),
+            "1000|501"
+        );
+        assert!(
+            done.result.notes.iter().any(|n| n.contains("TYPE rental.rating")),
+            "{:?}",
+            done.result.notes
+        );
+        c.psql("postgres", "DROP DATABASE ours");
+
+        let done = run(Selection {
+            schemas: vec!["rental".into()],
+            exclude_tables: vec!["payment*".into()],
+            exclude_table_data: vec!["rental".into()],
+            rename_schemas: vec![("rental".into(), "movies".into())],
+            ..Selection::default()
+        })
+        .await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        let got = c.psql("ours", tables);
+        assert!(
+            got.contains("movies.film_actor") && !got.contains("payment") && !got.contains("air."),
+            "{got}"
+        );
+        assert_eq!(
+            c.psql(
+                "ours",
+                "SELECT (SELECT count(*) FROM movies.rental), (SELECT count(*) FROM movies.customer)"
+            ),
+            "0|600"
+        );
+        assert!(
+            done.result.notes.iter().any(|n| n.contains("MATERIALIZED VIEW rental.sales")),
+            "{:?}",
+            done.result.notes
+        );
+        c.psql("postgres", "DROP DATABASE ours");
+
+        let done = run(Selection { schema_only: true, ..Selection::default() }).await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        assert_same(
+            &c.content("ours", &["--schema-only"]),
+            &c.content("src", &["--schema-only"]),
+            "schema only",
+        );
+        assert_eq!(c.psql("ours", "SELECT count(*) FROM rental.film"), "0");
+        c.psql("postgres", "DROP DATABASE ours");
+
+        let done = run(Selection { tables: vec!["nothing".into()], ..Selection::default() }).await;
+        assert_eq!(done.failure, Some(R::InvalidRequest));
+    }
+    let part = Selection { tables: vec!["rental.film".into()], ..Selection::default() };
+    let plain =
+        with(job(&c.dump_as("src", Format::Plain), "ours", OnExisting::Fail), |j| j.selection = part.clone());
+    let done = c.restore_with(&plain, &[]).await;
+    assert_eq!(done.failure, Some(R::InvalidRequest), "a script has no table of contents");
+    // A part in the place of a whole database would lose the rest of it.
+    c.create("whole", "CREATE TABLE precious (a int)");
+    let replace = with(job(&c.dump_as("src", Format::Custom), "whole", OnExisting::Replace), |j| {
+        j.selection = part.clone()
+    });
+    let done = c.restore_with(&replace, &[]).await;
+    assert_eq!(done.failure, Some(R::TargetNotAllowed), "{:?}", done.result.error);
+    assert_eq!(c.psql("whole", "SELECT count(*) FROM precious"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_load_tables_are_analysed_and_oddities_named() {
+    let Some(c) = server(15) else { return };
+    c.create(
+        "src",
+        "CREATE TABLE t (id serial PRIMARY KEY, v int); INSERT INTO t (v) SELECT i % 5 FROM generate_series(1, 500) i;
+         CREATE TABLE behind (id serial PRIMARY KEY); INSERT INTO behind SELECT generate_series(1, 9);
+         CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);
+         CREATE INDEX alone ON ONLY p (a); ALTER TABLE t ADD CONSTRAINT later CHECK (v < 3) NOT VALID;
+         CREATE MATERIALIZED VIEW empty AS SELECT 1 WITH NO DATA",
+    );
+    for format in [Format::Custom, Format::Plain] {
+        let dump = c.dump_as("src", format);
+        let notes = c.restore(&dump, "ours").await.notes.join("\n");
+        for word in
+            ["public.behind_id_seq (of public.behind.id)", "public.alone", "later of public.t", "empty"]
+        {
+            assert!(notes.contains(word), "{format:?}: {word} is not in {notes}");
+        }
+        assert!(!notes.contains("t_id_seq (of public.t"), "{notes}");
+        let analysed = "SELECT count(*) FROM pg_stats WHERE tablename = 't'";
+        assert_eq!(c.psql("ours", analysed), "2");
+        c.psql("postgres", "DROP DATABASE ours");
+        let done =
+            c.restore_with(&job(&dump, "ours", OnExisting::Fail), &[("restore-no-analyze", "true")]).await;
+        assert_eq!(done.failure, None);
+        assert_eq!(c.psql("ours", analysed), "0");
+        c.psql("postgres", "DROP DATABASE ours");
+    }
+}
