@@ -204,10 +204,7 @@ impl RestoreManager {
     ) -> Result<Ended, RestoreError> {
         progress.enter("prepare");
         check_target(&job.target_db, &self.config.db.maintenance)?;
-        if job.on_existing == OnExisting::Replace && !job.selection.is_everything() {
-            let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
-            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
-        }
+        check_part(job)?;
         let end = async {
             tokio::select! {
                 () = stop.cancelled() => RestoreError::cancelled("the restore was interrupted"),
@@ -272,10 +269,22 @@ impl RestoreManager {
         let stored = pinned.map(|b| b.object.size);
         let prepared = restore::prepare(&archive, &job.selection, stored, &fit)?;
         facts.notes.extend(prepared.notes);
-        let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name());
+        let data_only = job.selection.data_only;
+        if data_only && claimed.previous_name().is_none() {
+            let what = format!("target_db: {} does not exist, and rows alone need its tables", job.target_db);
+            return Err(ValidationError::new(R::InvalidRequest, what).into());
+        }
+        let options = match data_only {
+            true => CreateOptions::copy_of(&job.target_db),
+            false => CreateOptions::of_dump(archive.entries(), archive.encoding().name()),
+        };
         claimed.make_roles(&prepared.roles).await?;
         let made = staging.insert(claimed.create_staging(&options).await?);
         facts.notes.append(&mut made.notes);
+        let opened = match data_only {
+            true => Some(restore::open_tables(&self.server, &made.name).await?),
+            false => None,
+        };
         let sessions = job.jobs.unwrap_or(self.config.jobs);
         let options = LoadOptions { sessions, queue_bytes: self.config.queue_bytes };
         let entries = prepared.entries;
@@ -283,6 +292,9 @@ impl RestoreManager {
         let loaded =
             restore::load(&self.server, &made.name, archive, entries, options, fit.clone(), shown).await?;
         facts.loaded = Some(prove(loaded, &expected, facts)?);
+        if let Some(opened) = opened {
+            opened.close(&self.server, &made.name).await?;
+        }
         if !job.selection.rename_schemas.is_empty() {
             restore::rename_schemas(&self.server, &made.name, &job.selection.rename_schemas).await?;
         }
@@ -502,6 +514,23 @@ impl RestoreManager {
         }
         let what = "the backup is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES";
         Err(ValidationError::new(R::SourceNotAllowed, what).into())
+    }
+}
+
+/// A part of a backup makes a new database; rows alone go into a copy of one that is there. Anything
+/// else would lose what the part does not have.
+fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
+    let replaces = job.on_existing == OnExisting::Replace;
+    match (job.selection.is_everything(), job.selection.data_only) {
+        (false, false) if replaces => {
+            let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
+            Err(ValidationError::new(R::TargetNotAllowed, what).into())
+        }
+        (_, true) if !replaces => {
+            let what = "rows alone go into a copy of an existing database, which then takes its place: on_existing must be replace";
+            Err(ValidationError::new(R::InvalidRequest, what).into())
+        }
+        _ => Ok(()),
     }
 }
 

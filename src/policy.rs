@@ -145,7 +145,7 @@ pub struct Selection {
     /// No rows
     #[arg(long)]
     pub schema_only: bool,
-    /// Only rows, into a copy of the target's tables as they are
+    /// Only rows: added to those of the existing target, in a copy that takes its place
     #[arg(long)]
     pub data_only: bool,
     /// Restore the schema OLD under the name NEW

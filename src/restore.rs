@@ -6,6 +6,7 @@
 //! `script`, statement by statement; `schedule` keeps both. `ddl` says what is sent for an entry,
 //! `fit` what is sent otherwise than the dump says.
 
+mod append;
 mod board;
 mod ddl;
 mod feeder;
@@ -36,6 +37,7 @@ use plan::Plan;
 use schedule::Work;
 use script::Step;
 
+pub use append::{Opened, open_tables};
 pub use fit::{Fit, RULES, Rule};
 pub use globals::roles_of;
 pub use preflight::{Finding, Level, Needs, preflight};

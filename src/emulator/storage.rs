@@ -36,6 +36,8 @@ struct Object {
     crc32c: u32,
     generation: i64,
     created: SystemTime,
+    /// `Content-Encoding: gzip`: who does not accept gzip gets it unpacked.
+    is_gzip: bool,
 }
 
 /// What goes wrong with one read of an object's bytes.
@@ -58,6 +60,8 @@ struct Inner {
     /// Faults of the next reads, in order.
     faults: std::collections::VecDeque<StorageFault>,
     reads: u64,
+    /// Bytes of objects that were sent.
+    sent: u64,
     /// Bytes a second over all reads; 0 for as fast as it goes.
     rate: u64,
     /// When the next byte may be sent.
@@ -107,7 +111,7 @@ impl StorageService {
         let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let generation = i64::try_from(micros).unwrap_or(i64::MAX).max(inner.last_generation + 1);
         inner.last_generation = generation;
-        let object = Object { content, size, crc32c, generation, created: SystemTime::now() };
+        let object = Object { content, size, crc32c, generation, created: SystemTime::now(), is_gzip: false };
         inner.objects.insert((bucket.to_owned(), name.to_owned()), object);
         generation
     }
@@ -116,6 +120,13 @@ impl StorageService {
     pub fn set_crc32c(&self, bucket: &str, name: &str, crc32c: u32) {
         if let Some(o) = self.lock().objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
             o.crc32c = crc32c;
+        }
+    }
+
+    /// Gives an object the metadata `Content-Encoding: gzip`.
+    pub fn set_gzip_encoding(&self, bucket: &str, name: &str) {
+        if let Some(o) = self.lock().objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+            o.is_gzip = true;
         }
     }
 
@@ -136,6 +147,11 @@ impl StorageService {
     /// Reads of object bytes so far.
     pub fn reads(&self) -> u64 {
         self.lock().reads
+    }
+
+    /// Bytes of objects that were sent so far.
+    pub fn sent(&self) -> u64 {
+        self.lock().sent
     }
 
     fn find(&self, bucket: &str, name: &str, generation: i64) -> Option<Object> {
@@ -253,6 +269,13 @@ async fn read(
     if fault == Some(StorageFault::Unavailable) {
         return (StatusCode::SERVICE_UNAVAILABLE, "backendError").into_response();
     }
+    if object.is_gzip {
+        let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+        if !accepts.is_some_and(|a| a.contains("gzip")) {
+            // The service would send it unpacked; this crate's client always accepts gzip.
+            return (StatusCode::NOT_IMPLEMENTED, "decompressive transcoding").into_response();
+        }
+    }
     let Some((first, last, partial)) = range_of(&headers, object.size) else {
         return (StatusCode::RANGE_NOT_SATISFIABLE, "range").into_response();
     };
@@ -266,6 +289,9 @@ async fn read(
         .header("x-goog-stored-content-length", object.size)
         .header(header::CONTENT_TYPE, "application/octet-stream")
         .header(header::CONTENT_LENGTH, length);
+    if object.is_gzip {
+        response = response.header(header::CONTENT_ENCODING, "gzip");
+    }
     if partial {
         response = response.header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", object.size));
     }
@@ -317,6 +343,7 @@ fn body_of(
             chunk = damaged.into();
         }
         s.pace(n).await;
+        s.lock().sent += n;
         Ok(Some((chunk, (s, content, file, sent + n))))
     });
     Body::from_stream(stream.boxed())

@@ -2,12 +2,14 @@
 
 use super::{Claimed, short_hash};
 use crate::archive::TocEntry;
-use crate::error::{DatabaseError, RestoreError};
+use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, fault, ident, literal};
 
 /// Encoding and locale of a database, as `CREATE DATABASE` takes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateOptions {
+    /// Database to copy, instead of an empty one.
+    template: Option<String>,
     encoding: Option<String>,
     /// Keyword and value, such as `LOCALE` and `C.UTF-8`.
     locale: Vec<(&'static str, String)>,
@@ -34,6 +36,11 @@ impl CreateOptions {
         options
     }
 
+    /// A copy of another database.
+    pub fn copy_of(database: &str) -> Self {
+        CreateOptions { template: Some(database.to_owned()), ..CreateOptions::default() }
+    }
+
     /// `CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';`
     fn parse(create: &str) -> Self {
         let options = create.rsplit_once("TEMPLATE = template0").map_or("", |(_, rest)| rest);
@@ -45,13 +52,15 @@ impl CreateOptions {
             })
         };
         CreateOptions {
+            template: None,
             encoding: value("ENCODING"),
             locale: LOCALE_OPTIONS.iter().filter_map(|k| Some((*k, value(k)?))).collect(),
         }
     }
 
     fn sql(&self, name: &str, server_version: u32) -> String {
-        let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", ident(name));
+        let template = self.template.as_deref().unwrap_or("template0");
+        let mut sql = format!("CREATE DATABASE {} TEMPLATE {}", ident(name), ident(template));
         if let Some(e) = &self.encoding {
             sql.push_str(&format!(" ENCODING {}", literal(e)));
         }
@@ -68,7 +77,7 @@ impl CreateOptions {
 
     /// What is tried in turn: the dump's locale, the server's own, and C, which fits every encoding.
     fn fallbacks(&self) -> [(CreateOptions, Option<&'static str>); 3] {
-        let with = |locale| CreateOptions { encoding: self.encoding.clone(), locale };
+        let with = |locale| CreateOptions { template: None, encoding: self.encoding.clone(), locale };
         [
             (self.clone(), None),
             (with(vec![]), Some("the dump's locale is not on this server: the server's default was used")),
@@ -106,12 +115,16 @@ async fn create_with_fallbacks(
     for (options, note) in options.fallbacks() {
         match lock.run(&options.sql(name, lock.version())).await {
             Ok(()) => return Ok(note),
-            Err(e) if is_about_locale(&e) => refused = Some(e),
+            Err(e) if is_about_locale(&e) && options.template.is_none() => refused = Some(e),
+            Err(e) if e.sqlstate() == Some("55006") => {
+                let why =
+                    "it is in use, and a data-only restore begins with a copy of it, which needs it idle";
+                return Err(DatabaseError::new(FailureReason::TargetNotAllowed, format!("{e}: {why}")));
+            }
             Err(e) => return Err(e.context("creating the staging database")),
         }
     }
-    let e =
-        refused.unwrap_or_else(|| DatabaseError::new(crate::error::FailureReason::Internal, "no options"));
+    let e = refused.unwrap_or_else(|| DatabaseError::new(FailureReason::Internal, "no options"));
     Err(e.context("creating the staging database"))
 }
 
@@ -163,7 +176,7 @@ mod tests {
         );
         assert_eq!(
             o.sql("s", 150000),
-            "CREATE DATABASE \"s\" TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER \"libc\" LOCALE 'C.UTF-8'"
+            "CREATE DATABASE \"s\" TEMPLATE \"template0\" ENCODING 'UTF8' LOCALE_PROVIDER \"libc\" LOCALE 'C.UTF-8'"
         );
         assert!(!o.sql("s", 140000).contains("PROVIDER"));
         let old = CreateOptions::parse(

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod formats;
 mod peers;
 mod process;
 mod queue;

@@ -193,7 +193,7 @@ async fn roles_follow_the_policy() {
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         assert!(rules(&done.result).contains(&"role-mapped"));
         assert_eq!(c.psql("ours", owner), "heir");
-        assert_eq!(c.psql("ours", "SELECT polroles::regrole[]::text FROM pg_policy"), "{heir,role_a}");
+        assert_eq!(c.psql("ours", "SELECT polroles::regrole[]::text FROM pg_policy"), "{role_a,heir}");
         c.psql("postgres", "DROP DATABASE ours");
         assert_eq!(roles(), "");
     }
@@ -394,4 +394,35 @@ async fn after_the_load_tables_are_analysed_and_oddities_named() {
         assert_eq!(c.psql("ours", analysed), "0");
         c.psql("postgres", "DROP DATABASE ours");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_alone_are_added_in_a_copy() {
+    let Some(c) = server(15) else { return };
+    let schema = "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent_id int CONSTRAINT fk REFERENCES parent);
+         COMMENT ON CONSTRAINT fk ON child IS 'kept'; CREATE TABLE log (what text);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.log VALUES ('x'); RETURN NEW; END $$;
+         CREATE TRIGGER noted AFTER INSERT ON child FOR EACH ROW EXECUTE FUNCTION note()";
+    c.create("src", schema);
+    c.psql("src", "ALTER TABLE child DISABLE TRIGGER noted; INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT i, i FROM generate_series(1, 50) i");
+    let dump = c.dump_as("src", Format::Custom);
+    c.create("app", schema);
+    c.psql("app", "INSERT INTO parent VALUES (1000); INSERT INTO log VALUES ('before')");
+    let run = |target: &'static str, on_existing| {
+        let selection = Selection { data_only: true, ..Selection::default() };
+        let job = with(job(&dump, target, on_existing), |j| j.selection = selection.clone());
+        let c = &c;
+        async move { c.restore_with(&job, &[]).await }
+    };
+    let done = run("app", OnExisting::Replace).await;
+    assert_eq!(done.failure, None, "{:?}", done.result.error);
+    assert_eq!(c.psql("app", "SELECT (SELECT count(*) FROM parent), (SELECT count(*) FROM child), (SELECT string_agg(what, ',') FROM log)"), "51|50|before");
+    assert_eq!(c.psql("app", "SELECT tgenabled, (SELECT convalidated FROM pg_constraint WHERE conname = 'fk'), (SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conname = 'fk') FROM pg_trigger WHERE tgname = 'noted'"), "O|t|kept");
+    // Once more: the keys are there already, and nothing changes.
+    let done = run("app", OnExisting::Replace).await;
+    assert_eq!(done.failure, Some(R::DataRejected), "{:?}", done.result.error);
+    assert_eq!(c.psql("app", "SELECT count(*) FROM parent"), "51");
+    assert_eq!(run("app", OnExisting::Fail).await.failure, Some(R::InvalidRequest));
+    assert_eq!(run("nowhere", OnExisting::Replace).await.failure, Some(R::InvalidRequest));
+    assert_eq!(c.leftovers(), Vec::<String>::new());
 }

@@ -1,0 +1,59 @@
+//! Rows alone, into a copy of tables that are there: foreign keys are taken off and triggers kept
+//! still while the rows arrive, in any order and by several connections; afterwards both are as they
+//! were, and every foreign key has been checked.
+
+use crate::error::RestoreError;
+use crate::postgres::{Server, fault, literal};
+
+/// What has to be done when the rows are there.
+pub struct Opened(Vec<(String, String)>);
+
+const FOREIGN_KEYS: &str = "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid), \
+    obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 ORDER BY oid";
+const TRIGGERS: &str = "SELECT tgrelid::regclass::text, quote_ident(tgname), tgenabled::text FROM pg_trigger \
+    WHERE NOT tgisinternal AND tgparentid = 0 AND tgenabled <> 'D' ORDER BY oid";
+
+/// Makes the tables of `database` ready for rows in any order.
+///
+/// # Errors
+/// The server's refusal.
+pub async fn open_tables(server: &Server, database: &str) -> Result<Opened, RestoreError> {
+    let session = server.connect(database, "prepare").await?;
+    let e = |e: tokio_postgres::Error| fault(&e, "foreign keys and triggers");
+    let mut afterwards = Vec::new();
+    for row in session.client().query(TRIGGERS, &[]).await.map_err(e)? {
+        let (table, name, how): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let how = match how.as_str() {
+            "R" => "REPLICA ",
+            "A" => "ALWAYS ",
+            _ => "",
+        };
+        session.run(&format!("ALTER TABLE {table} DISABLE TRIGGER {name}")).await?;
+        let what = format!("trigger {name} of {table}");
+        afterwards.push((what, format!("ALTER TABLE {table} ENABLE {how}TRIGGER {name}")));
+    }
+    for row in session.client().query(FOREIGN_KEYS, &[]).await.map_err(e)? {
+        let (table, name, definition): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        session.run(&format!("ALTER TABLE {table} DROP CONSTRAINT {name}")).await?;
+        let mut again = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
+        if let Some(comment) = row.get::<_, Option<String>>(3) {
+            again.push_str(&format!("; COMMENT ON CONSTRAINT {name} ON {table} IS {}", literal(&comment)));
+        }
+        afterwards.push((format!("foreign key {name} of {table}"), again));
+    }
+    Ok(Opened(afterwards))
+}
+
+impl Opened {
+    /// Puts everything back; each foreign key is checked against the rows.
+    ///
+    /// # Errors
+    /// `data_rejected` where a row refers to one that is not there; the server's refusal.
+    pub async fn close(self, server: &Server, database: &str) -> Result<(), RestoreError> {
+        let session = server.connect(database, "prepare").await?;
+        for (what, sql) in self.0 {
+            session.run(&sql).await.map_err(|e| e.context(&what))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! Formats that are more than one object or that the store has an opinion about, out of a bucket.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use pgrestored::app::App;
+use pgrestored::emulator::StorageFault as F;
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
+use pgrestored::manager::Finished;
+use tokio_util::sync::CancellationToken;
+
+use crate::peers::{BUCKET, Kind, Peers};
+use crate::support::{Cluster, assert_same, job};
+
+const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 20000) i;
+    CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5((-i)::text) FROM generate_series(1, 20000) i;
+    CREATE TABLE c (id int REFERENCES a); INSERT INTO c SELECT i FROM generate_series(1, 500) i;
+    SELECT lo_from_bytea(100 + i, decode(repeat(md5(i::text), 100), 'hex')) FROM generate_series(1, 20) i";
+
+struct Setup {
+    peers: Peers,
+    c: Cluster,
+}
+
+async fn setup() -> Setup {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    Setup { peers, c }
+}
+
+async fn restore(app: &App, backup: &str, target: &str) -> Finished {
+    let job = RestoreJob {
+        backup: BackupRef::parse(backup, "").unwrap(),
+        ..job("/x".as_ref(), target, OnExisting::Fail)
+    };
+    app.manager.run(&job, Arc::default(), CancellationToken::new()).await
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    w.write_all(bytes).unwrap();
+    w.finish().unwrap()
+}
+
+impl Setup {
+    fn dump(&self, args: &[&str]) -> std::path::PathBuf {
+        let path = self.c.scratch("out");
+        let _ = std::fs::remove_dir_all(&path);
+        let mut dump = self.c.sandbox.command("pg_dump");
+        self.c.sandbox.run(dump.args(["-d", "src", "-f"]).arg(&path).args(args)).unwrap();
+        path
+    }
+
+    /// Puts a directory dump below `prefix`; each member as `change` makes it.
+    fn upload(&self, prefix: &str, change: impl Fn(&str, Vec<u8>) -> (String, Vec<u8>)) -> u64 {
+        let mut total = 0;
+        for member in std::fs::read_dir(self.dump(&["-Fd"])).unwrap() {
+            let member = member.unwrap();
+            let name = member.file_name().into_string().unwrap();
+            let (name, bytes) = change(&name, std::fs::read(member.path()).unwrap());
+            total += bytes.len() as u64;
+            self.peers.emulator.storage.put(BUCKET, &format!("{prefix}{name}"), bytes);
+        }
+        total
+    }
+
+    fn same(&self, target: &str) {
+        assert_same(&self.c.content(target, &[]), &self.c.content("src", &[]), target);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_a_prefix_of_the_bucket() {
+    let s = setup().await;
+    let total = s.upload("night/2026-11-22/", |name, bytes| (name.to_owned(), bytes));
+    s.peers.emulator.storage.put(BUCKET, "night/2026-11-22/deeper/note.txt", "not a member");
+    let app = s.peers.app(&s.c, &[]);
+    let storage = &s.peers.emulator.storage;
+    storage.fail_next_reads([F::CutAfter(10), F::Unavailable, F::CutAfter(1000), F::CutAfter(0)]);
+    let done = restore(&app, "night/2026-11-22/", "ours").await;
+    assert_eq!(done.result.error, None);
+    s.same("ours");
+    let b = &done.result.backup;
+    assert_eq!((b.name.as_deref(), b.size.clone()), (Some("night/2026-11-22/"), Some(total.to_string())));
+    assert!(b.crc32c.is_none() && b.generation.is_some());
+    // It is one backup in the list, and the newest.
+    let listed = app.manager.list_available_backups().await.unwrap();
+    assert!(listed.iter().any(|l| l.name == "night/2026-11-22/" && l.size == total), "{listed:?}");
+    assert_eq!(restore(&app, "night/2026-11-22", "without_slash").await.result.error, None);
+    // One flipped bit in one member, with the member's checksum as it should be.
+    storage.fail_next_reads([F::CutAfter(0), F::CutAfter(0), F::Flip(60)]);
+    let done = restore(&app, "night/2026-11-22/", "never").await;
+    let reason = done.failure.unwrap();
+    assert!(matches!(reason, R::ArchiveCorrupt | R::ChecksumMismatch), "{:?}", done.result.error);
+    assert!(!s.c.databases().contains(&"never".to_owned()));
+    assert_eq!(s.c.leftovers(), Vec::<String>::new());
+}
+
+/// A parallel export of Cloud SQL: every member is compressed once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_compressed_twice() {
+    let s = setup().await;
+    s.upload("twice/", |name, bytes| (name.to_owned(), gzip(&bytes)));
+    s.upload("renamed/", |name, bytes| (format!("{name}.gz"), gzip(&bytes)));
+    let app = s.peers.app(&s.c, &[]);
+    for prefix in ["twice", "renamed"] {
+        assert_eq!(restore(&app, &format!("{prefix}/"), prefix).await.result.error, None);
+        s.same(prefix);
+    }
+}
+
+/// `Content-Encoding: gzip`: the bytes come as they are stored, and are unpacked here.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_with_a_content_encoding() {
+    let s = setup().await;
+    let storage = &s.peers.emulator.storage;
+    for (name, args) in [("plain.sql", &["-Fp"][..]), ("custom.dump", &["-Fc"])] {
+        storage.put(BUCKET, name, gzip(&std::fs::read(s.dump(args)).unwrap()));
+        storage.set_gzip_encoding(BUCKET, name);
+        let app = s.peers.app(&s.c, &[]);
+        let target = name.replace('.', "_");
+        let done = restore(&app, name, &target).await;
+        assert_eq!(done.result.error, None);
+        s.same(&target);
+        std::fs::remove_file(s.c.scratch("out")).unwrap();
+    }
+}
+
+/// What `inspect` says of 1 GB, it says from the first bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_object_is_inspected_by_its_beginning() {
+    let s = setup().await;
+    let storage = &s.peers.emulator.storage;
+    let head = std::fs::read(s.dump(&["-Fc"])).unwrap();
+    let path = s.c.scratch("large.dump");
+    std::fs::write(&path, &head).unwrap();
+    // A file with a hole: 1 GB to the store.
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+    storage.put_file(BUCKET, "large.dump", path).unwrap();
+    let app = s.peers.app(&s.c, &[]);
+    let stop = CancellationToken::new();
+    let (pinned, archive) =
+        app.manager.open(&BackupRef::parse("large.dump", "").unwrap(), stop.clone()).await.unwrap();
+    let findings = app.manager.preflight(&archive, pinned.as_ref()).await.unwrap();
+    assert_eq!((pinned.unwrap().object.size, archive.sizes().len()), (1 << 30, 3));
+    assert_eq!(findings, []);
+    stop.cancel();
+    assert!(storage.sent() < 1 << 20, "{} bytes were sent", storage.sent());
+}
