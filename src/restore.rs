@@ -156,10 +156,10 @@ pub fn prepare(
         // Its statements are fitted one by one, as they come.
         return Ok(prepared);
     }
+    // Made before the first statement: an owner may come before a privilege that names the same role.
+    let roles = needs.roles_under(fit).into_iter().filter(|r| !fit.has_role(r));
+    prepared.roles = roles.map(|r| fit.make_role(r)).collect::<Result<_, _>>()?;
     fit.entries(&mut prepared.entries)?;
-    let mut wanted = Needs::of(archive, &prepared.entries, None).roles;
-    wanted.retain(|r| !fit.has_role(r));
-    prepared.roles = wanted.iter().map(|r| fit.make_role(r)).collect::<Result<_, _>>()?;
     Ok(prepared)
 }
 

@@ -102,7 +102,14 @@ impl Index {
         let oid = plain_name.strip_prefix("blob_").and_then(|n| n.strip_suffix(".dat"));
         match oid.and_then(|n| n.parse().ok()) {
             Some(oid) => Member::LargeObject(oid),
-            // Old tar dumps give their one list no name; finders leave files of their own.
+            // Tar dumps give their lists no name in the table of contents: since 17 the entry's number is
+            // in the member's, before there is one list. Finders leave files of their own.
+            None if plain_name.starts_with("blobs_") => {
+                let id = plain_name.strip_prefix("blobs_").and_then(|n| n.strip_suffix(".toc"));
+                let id = id.and_then(|n| n.parse::<i32>().ok());
+                let at = entries.iter().position(|e| e.desc == "BLOBS" && Some(e.dump_id) == id);
+                at.map_or(Member::Unknown, Member::ObjectList)
+            }
             None if plain_name == "blobs.toc" => self.all_objects.map_or(Member::Ignored, Member::ObjectList),
             None if plain_name == "restore.sql"
                 || plain_name.starts_with("._")

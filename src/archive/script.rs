@@ -35,7 +35,7 @@ pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, Rest
                 ahead.push_back(item);
                 break;
             }
-            Item::Entry(e) => entries.push(e.clone()),
+            Item::Entry(e) => entries.push((**e).clone()),
             Item::Statement(s) => preview(s, &mut entries),
             Item::Copy(_) | Item::Insert { .. } | Item::End => {
                 ahead.push_back(item);

@@ -23,7 +23,7 @@ pub(super) enum Item {
         line: u64,
     },
     /// A comment line that says which entry comes: kind, name, schema, owner.
-    Entry(TocEntry),
+    Entry(Box<TocEntry>),
     End,
 }
 
@@ -146,7 +146,7 @@ impl Text {
                 Some((Lexeme::Comment, _)) if self.rest().starts_with(b"--") => {
                     let comment = self.take_line()?;
                     if let Some(entry) = self.comment(&comment) {
-                        return Ok(Item::Entry(entry));
+                        return Ok(Item::Entry(Box::new(entry)));
                     }
                 }
                 Some((Lexeme::Comment, n)) => self.pass(n),

@@ -52,6 +52,10 @@ pub struct Needs {
     pub roles: BTreeSet<String>,
     /// Those of them that own something.
     pub owners: BTreeSet<String>,
+    /// Those of them that privileges are granted to or taken from.
+    pub grantees: BTreeSet<String>,
+    /// Those of them in policies and user mappings.
+    pub named: BTreeSet<String>,
     pub tablespaces: BTreeSet<String>,
     /// Table access methods.
     pub access_methods: BTreeSet<String>,
@@ -103,12 +107,24 @@ impl Needs {
             }
             "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" => {
                 let all = statements(&e.defn, crate::archive::Dialect::default());
-                self.roles.extend(all.into_iter().flat_map(mentions).map(|m| m.role));
+                let roles: BTreeSet<String> = all.into_iter().flat_map(mentions).map(|m| m.role).collect();
+                let kind = if e.desc.contains("ACL") { &mut self.grantees } else { &mut self.named };
+                kind.extend(roles.iter().cloned());
+                self.roles.extend(roles);
             }
             _ => {}
         }
         self.tablespaces.extend(e.tablespace.clone().filter(|t| !t.is_empty()));
         self.access_methods.extend(e.table_am.clone());
+    }
+}
+
+impl Needs {
+    /// The roles that the server must have under a policy, by their names there.
+    pub(super) fn roles_under<'a>(&'a self, fit: &'a Fit) -> BTreeSet<&'a str> {
+        let owners = self.owners.iter().filter(|_| fit.policy.owners != Owners::None);
+        let grantees = self.grantees.iter().filter(|_| fit.policy.privileges);
+        owners.chain(grantees).chain(&self.named).map(|r| fit.role(r)).collect()
     }
 }
 
@@ -198,10 +214,8 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
 }
 
 fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
-    let owners_kept = fit.policy.owners != Owners::None;
-    let wanted =
-        needs.roles.iter().filter(|r| (fit.policy.privileges && !needs.owners.contains(*r)) || owners_kept);
-    let missing: BTreeSet<&str> = wanted.map(|r| fit.role(r)).filter(|r| !fit.has_role(r)).collect();
+    let mut missing = needs.roles_under(fit);
+    missing.retain(|r| !fit.has_role(r));
     let (made, missing): (Vec<&str>, Vec<&str>) = missing.into_iter().partition(|r| fit.makes_role(r));
     for (roles, makes) in [(made, true), (missing, false)].into_iter().filter(|(roles, _)| !roles.is_empty())
     {
@@ -232,6 +246,7 @@ fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     }
     let foreign = |r: &&str| fit.facts.roles.contains(*r) && !fit.facts.may_become.contains(*r);
     let foreign: Vec<&str> = needs.owners.iter().map(|r| fit.role(r)).filter(foreign).collect();
+    let owners_kept = fit.policy.owners != Owners::None;
     if owners_kept && !fit.facts.is_superuser && !foreign.is_empty() {
         found.push(finding(
             Level::Blocks,

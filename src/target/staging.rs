@@ -27,12 +27,17 @@ pub struct Staging {
 const LOCALE_OPTIONS: [&str; 7] =
     ["LOCALE_PROVIDER", "LOCALE", "LC_COLLATE", "LC_CTYPE", "ICU_LOCALE", "ICU_RULES", "BUILTIN_LOCALE"];
 
+const CLIENT_ENCODINGS: [&str; 8] =
+    ["SJIS", "SHIFT_JIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"];
+
 impl CreateOptions {
     /// From the dump's own `CREATE DATABASE`, and its client encoding where there is none.
     pub fn of_dump(entries: &[TocEntry], encoding: &str) -> Self {
         let create = entries.iter().find(|e| e.desc == "DATABASE").map(|e| e.defn.as_str());
         let mut options = create.map(Self::parse).unwrap_or_default();
-        options.encoding.get_or_insert_with(|| encoding.to_owned());
+        // What only clients use cannot be a database's encoding; UTF-8 has all characters of it.
+        let only_clients = CLIENT_ENCODINGS.contains(&encoding.to_ascii_uppercase().as_str());
+        options.encoding.get_or_insert_with(|| if only_clients { "UTF8" } else { encoding }.to_owned());
         options
     }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use super::staging::{Staging, force_drop};
 use super::{Claimed, Existing};
@@ -18,6 +19,7 @@ const KEEP_PREVIOUS_HOURS: f64 = 24.0;
 /// Tries of the transaction against concurrent `GRANT` or `ALTER DATABASE`, which collide with it.
 const TRIES: u32 = 20;
 const EVICTION_PAUSE: Duration = Duration::from_millis(20);
+const EVICTION_LIMIT: Duration = Duration::from_secs(10);
 
 fn looking(e: tokio_postgres::Error) -> DatabaseError {
     fault(&e, "looking at the target")
@@ -149,34 +151,42 @@ async fn check_again(claimed: &Claimed) -> Result<(), DatabaseError> {
 }
 
 /// Renames while another session ends the connections that are in the way. The rename locks the
-/// database first, so no new ones get in.
+/// database first, so no new ones get in until the transaction ends; and the transaction ends only
+/// when no statement that ends connections is on its way any more: it would hit those who come next.
 async fn rename(claimed: &Claimed, oid: u32, from: &str, to: &str) -> Result<(), DatabaseError> {
     let sql = format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to));
-    let evict = async {
-        let killer = claimed.server.maintenance("eviction").await?;
-        loop {
-            killer
-                .client()
-                .execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND pid <> pg_backend_pid()",
-                    &[&oid],
-                )
-                .await
-                .map_err(|e| fault(&e, "ending sessions on the target"))?;
-            tokio::time::sleep(EVICTION_PAUSE).await;
+    let renamed = CancellationToken::new();
+    let rename = async {
+        let done = claimed.lock.run(&sql).await;
+        renamed.cancel();
+        done
+    };
+    let (done, evicted) = tokio::join!(rename, evict(claimed, oid, &renamed));
+    match (done, evicted) {
+        // Sessions that we may not end can still end by themselves within the lock's timeout.
+        (done, Err(e)) if e.sqlstate().is_some() => {
+            tracing::warn!(error = %e, "sessions on the target cannot be ended");
+            done
         }
-    };
-    let renamed = claimed.lock.run(&sql);
-    tokio::pin!(renamed);
-    let evicted: Result<std::convert::Infallible, DatabaseError> = tokio::select! {
-        biased;
-        done = &mut renamed => return done,
-        failed = evict => failed,
-    };
-    // Sessions that we may not end can still end by themselves within the lock's timeout.
-    let Err(e) = evicted;
-    tracing::warn!(error = %e, "sessions on the target cannot be ended");
-    renamed.await
+        (Ok(()), Err(e)) => Err(e),
+        (done, _) => done,
+    }
+}
+
+/// Ends the sessions on a database, again and again, until it is `renamed`.
+async fn evict(claimed: &Claimed, oid: u32, renamed: &CancellationToken) -> Result<(), DatabaseError> {
+    let killer = claimed.server.maintenance("eviction");
+    let Some(killer) = renamed.run_until_cancelled(killer).await else { return Ok(()) };
+    let killer = killer?;
+    let sql =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND pid <> pg_backend_pid()";
+    while !renamed.is_cancelled() {
+        let sent = tokio::time::timeout(EVICTION_LIMIT, killer.client().execute(sql, &[&oid])).await;
+        let lost = |_| DatabaseError::new(R::TargetUnavailable, "ending sessions on the target takes too long");
+        sent.map_err(lost)?.map_err(|e| fault(&e, "ending sessions on the target"))?;
+        let _ = renamed.run_until_cancelled(tokio::time::sleep(EVICTION_PAUSE)).await;
+    }
+    Ok(())
 }
 
 /// Statements that give the staging database what belongs to the target and not to the dump: owner,

@@ -4,7 +4,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use pgrestored::archive::{Archive, Codec, DataOffset, DataSink, Keys, Limits, Origin, Piece, TocEntry};
+use pgrestored::archive::{
+    Archive, Bytes, Codec, DataOffset, DataSink, Format, Keys, Layer, Limits, Origin, Piece, Reopen,
+    Statement, TocEntry,
+};
 use pgrestored::error::{FailureReason as R, RestoreError};
 
 use crate::synthetic::synthetic;
@@ -42,6 +45,7 @@ fn open(bytes: &[u8]) -> Result<Archive, RestoreError> {
 struct Collect {
     data: Vec<(String, Vec<u8>)>,
     objects: std::collections::BTreeMap<u32, Vec<u8>>,
+    statements: Vec<Statement>,
 }
 
 impl DataSink for Collect {
@@ -67,6 +71,11 @@ impl DataSink for Collect {
     fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
         Ok(())
     }
+
+    fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        self.statements.push(statement);
+        Ok(())
+    }
 }
 
 fn read_all(bytes: &[u8]) -> Result<Collect, RestoreError> {
@@ -75,11 +84,95 @@ fn read_all(bytes: &[u8]) -> Result<Collect, RestoreError> {
     Ok(sink)
 }
 
+/// Every other fixture: file, format, wrappings. `tests/pg/servers.rs` restores them.
+const FORMATS: [(&str, Format, &[Layer]); 16] = [
+    ("shop18.zstd.dir.tar", Format::DirectoryTar, &[]),
+    ("v15.custom.dump", Format::Custom, &[]),
+    ("v15.directory.tar.gz", Format::DirectoryTar, &[Layer::Gzip]),
+    ("v15.inserts.sql", Format::Plain, &[]),
+    ("v15.plain.sql", Format::Plain, &[]),
+    ("v15.tar.gz", Format::Tar, &[Layer::Gzip]),
+    ("v16.custom.dump", Format::Custom, &[]),
+    ("v16.directory.tar.gz", Format::DirectoryTar, &[Layer::Gzip]),
+    ("v16.inserts.sql", Format::Plain, &[]),
+    ("v16.plain.sql", Format::Plain, &[]),
+    ("v16.tar.gz", Format::Tar, &[Layer::Gzip]),
+    ("v18.custom.dump", Format::Custom, &[]),
+    ("v18.directory.tar.gz", Format::DirectoryTar, &[Layer::Gzip]),
+    ("v18.inserts.sql", Format::Plain, &[]),
+    ("v18.plain.sql", Format::Plain, &[]),
+    ("v18.tar.gz", Format::Tar, &[Layer::Gzip]),
+];
+
+/// A file that can be read twice.
+struct File(PathBuf);
+
+impl Reopen for File {
+    fn open(&self, offset: u64) -> Result<Bytes, RestoreError> {
+        use std::io::Seek;
+        let mut file = std::fs::File::open(&self.0).unwrap();
+        file.seek(std::io::SeekFrom::Start(offset)).unwrap();
+        Ok(Box::new(file))
+    }
+}
+
+/// Gives at most so many bytes at a time.
+struct Slowly(std::fs::File, usize);
+
+impl Read for Slowly {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let most = out.len().min(self.1);
+        self.0.read(&mut out[..most])
+    }
+}
+
+fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Layer>, Collect) {
+    let path = fixtures().join(name);
+    let bytes = Box::new(Slowly(std::fs::File::open(&path).unwrap(), chunk));
+    let origin = Origin::Stream { bytes, again: Some(std::sync::Arc::new(File(path))) };
+    let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
+    let header = archive.header().clone();
+    let mut sink = Collect::default();
+    archive.read_data(&mut sink).unwrap_or_else(|e| panic!("{name}: {e}"));
+    (header.format, header.layers, sink)
+}
+
+#[test]
+fn every_format_is_recognised_and_read_whole() {
+    for (name, format, layers) in FORMATS {
+        let (is, wrapped, read) = read_fixture(name, usize::MAX);
+        assert_eq!((is, wrapped.as_slice()), (format, layers), "{name}");
+        assert!(read.data.iter().map(|(_, d)| d.len()).sum::<usize>() > 10_000, "{name}");
+        if name.starts_with('v') {
+            assert_eq!(read.objects[&9001].len(), 4500, "{name}");
+        }
+    }
+}
+
+/// However the bytes arrive, they are read the same.
+#[test]
+fn any_chunking_gives_the_same() {
+    let all = FORMATS.iter().map(|f| f.0).chain(CORPUS.iter().map(|c| c.0).filter(|n| !n.ends_with(".gz")));
+    for name in all {
+        let whole = read_fixture(name, usize::MAX).2;
+        for chunk in [1, 7, 511, 4096] {
+            let pieces = read_fixture(name, chunk).2;
+            assert_eq!(
+                (pieces.data, pieces.objects, pieces.statements),
+                (whole.data.clone(), whole.objects.clone(), whole.statements.clone()),
+                "{name}, {chunk}"
+            );
+        }
+    }
+}
+
 #[test]
 fn every_fixture_is_listed() {
     for entry in std::fs::read_dir(fixtures()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        let known = name == "README.md" || CORPUS.iter().any(|(f, _, _)| *f == name);
+        let known = ["README.md", "small.sql"].contains(&name.as_str())
+            || FORMATS.iter().any(|f| f.0 == name)
+            || CORPUS.iter().any(|(f, _, _)| *f == name);
         assert!(known, "{name} is not in the corpus");
     }
 }

@@ -239,3 +239,72 @@ cells! {
     v18_directory: 18 NAMES Directory None;
     v18_directory_tar: 18 VALUES DirectoryTar None;
 }
+
+/// A character's second byte may be a backslash or a quote's half.
+#[tokio::test(flavor = "multi_thread")]
+async fn encodings_whose_bytes_look_like_ascii() {
+    let c = Cluster::start();
+    c.psql("postgres", "CREATE DATABASE euc TEMPLATE template0 ENCODING 'EUC_JP' LOCALE 'C'");
+    c.psql(
+        "euc",
+        "SET client_encoding = 'UTF8'; CREATE TABLE \"表ソ\" (t text); INSERT INTO \"表ソ\" VALUES ('表'), ('ソ\\'), ('能''予'), (E'表\\n十');
+         CREATE VIEW v AS SELECT '表'::text AS u; COMMENT ON VIEW v IS 'ソ表'; CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT '予表;' $$",
+    );
+    for args in [&["-E", "SJIS"][..], &["-E", "SJIS", "--inserts"], &["-E", "EUC_JP"], &["-E", "UTF8"]] {
+        for format in ["-Fp", "-Fc", "-Ft"] {
+            let path = c.scratch(&format!("{}.dump", uuid::Uuid::new_v4()));
+            let mut dump = c.sandbox.command("pg_dump");
+            c.sandbox.run(dump.args([format, "-d", "euc", "-f"]).arg(&path).args(args)).unwrap();
+            c.restore(&path, "ours").await;
+            let what = format!("{format} {args:?}");
+            assert_same(&c.content("ours", &["-E", "UTF8"]), &c.content("euc", &["-E", "UTF8"]), &what);
+            c.psql("postgres", "DROP DATABASE ours");
+        }
+    }
+}
+
+/// Dumps with `standard_conforming_strings = off`, as old servers wrote them.
+#[tokio::test(flavor = "multi_thread")]
+async fn backslashes_that_escape() {
+    let c = Cluster::start();
+    c.create("vals", VALUES.1);
+    c.psql("vals", "CREATE VIEW back AS SELECT 'a\\b''c'::text AS t; COMMENT ON VIEW back IS '\\'';\\\\'");
+    for args in [&["-Fp"][..], &["-Fp", "--inserts"], &["-Fc", "--inserts"]] {
+        let path = c.scratch(&format!("{}.dump", uuid::Uuid::new_v4()));
+        let mut dump = c.sandbox.command("pg_dump");
+        dump.env("PGOPTIONS", "-c standard_conforming_strings=off -c escape_string_warning=off");
+        c.sandbox.run(dump.args(["-d", "vals", "-f"]).arg(&path).args(args)).unwrap();
+        if args == ["-Fp"] {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains("standard_conforming_strings = off"));
+        }
+        c.restore(&path, "ours").await;
+        assert_same(&c.content("ours", &[]), &c.content("vals", &[]), &format!("{args:?}"));
+        c.psql("postgres", "DROP DATABASE ours");
+    }
+}
+
+/// Many readers, little memory, rows longer than a piece: everybody still comes to an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_share_little_memory() {
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "DO $$ BEGIN FOR i IN 1..30 LOOP
+           EXECUTE format('CREATE TABLE t%s (id int, v text)', i);
+           EXECUTE format('INSERT INTO t%s SELECT g, repeat(md5(g::text), 20000) FROM generate_series(1, 3) g', i);
+           EXECUTE format('INSERT INTO t%s SELECT g, md5(g::text) FROM generate_series(1, 5000) g', i);
+         END LOOP; END $$; SELECT lo_from_bytea(i, decode(repeat(md5(i::text), 20000), 'hex')) FROM generate_series(1, 20) i",
+    );
+    for format in [Format::Directory, Format::DirectoryTar, Format::Plain] {
+        for jobs in ["1", "2", "5"] {
+            let flags = [("restore-queue-mib", "1"), ("restore-jobs", jobs)];
+            let job =
+                crate::support::job(&c.dump_as("src", format), "ours", pgrestored::job::OnExisting::Fail);
+            let done = c.restore_with(&job, &flags).await;
+            assert_eq!(done.failure, None, "{format:?}, {jobs}: {:?}", done.result.error);
+            assert_same(&c.content("ours", &[]), &c.content("src", &[]), &format!("{format:?}, {jobs}"));
+            c.psql("postgres", "DROP DATABASE ours");
+        }
+    }
+}

@@ -145,7 +145,8 @@ async fn members_that_are_missing_or_too_many_are_noticed() {
         let all = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
         all.into_iter().find(|p| p.file_name().unwrap().to_str().unwrap().contains(what)).unwrap()
     };
-    let cases: [(&str, &dyn Fn(&Path)); 6] = [
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Damage<'_>); 6] = [
         ("no table", &|f| std::fs::remove_file(member(f, ".dat.gz")).unwrap()),
         ("no large object", &|f| std::fs::remove_file(member(f, "blob_")).unwrap()),
         ("no list", &|f| std::fs::remove_file(member(f, "blobs.toc")).unwrap()),

@@ -88,6 +88,48 @@ across! {
     from_18_into_17: 18 17;
 }
 
+/// The committed dumps of every `pg_dump` at hand, into every server.
+async fn fixtures(target: u32) {
+    let (Some(tools), Some(to)) = (server(18), server(target)) else { return };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for version in [15, 16, 18] {
+        let mut wanted: Option<String> = None;
+        for form in ["custom.dump", "plain.sql", "inserts.sql", "tar.gz", "directory.tar.gz"] {
+            let name = format!("v{version}.{form}");
+            to.restore(&folder.join(&name), "ours").await;
+            let got = content(&tools, &to, "ours");
+            let wanted = wanted.get_or_insert_with(|| got.clone());
+            assert_same(&got, wanted, &format!("{name} into {target}"));
+            to.psql("postgres", "DROP DATABASE ours");
+        }
+        assert!(wanted.is_some_and(|w| w.contains("COMMENT ON LARGE OBJECT 9001 IS 'coffee'")));
+    }
+    let shop = folder.join("shop18.zstd.dir.tar");
+    to.restore(&shop, "ours").await;
+    to.restore(&folder.join("shop18.zstd.dump"), "theirs").await;
+    assert_same(&content(&tools, &to, "ours"), &content(&tools, &to, "theirs"), "directory and custom");
+}
+
+macro_rules! fixtures {
+    ($($name:ident: $target:literal;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                fixtures($target).await;
+            }
+        )*
+    };
+}
+
+fixtures! {
+    fixtures_into_13: 13;
+    fixtures_into_14: 14;
+    fixtures_into_15: 15;
+    fixtures_into_16: 16;
+    fixtures_into_17: 17;
+    fixtures_into_18: 18;
+}
+
 /// What older text says and newer servers do not take, and the other way round.
 #[tokio::test(flavor = "multi_thread")]
 async fn old_and_new_words_are_fitted_and_reported() {
@@ -202,7 +244,7 @@ async fn roles_follow_the_policy() {
         let app = c.app(&[("restore-create-roles", "true")]);
         let bad = with(job(dump, "ours", OnExisting::Fail), |j| j.crc32c = Some("AAAAAA==".into()));
         let done = app.manager.run(&bad, Default::default(), Default::default()).await;
-        assert_eq!(done.failure, Some(R::ChecksumMismatch));
+        assert_eq!(done.failure, Some(R::ChecksumMismatch), "{:?}", done.result.error);
         assert_eq!(roles(), "");
         let good = job(dump, "ours", OnExisting::Fail);
         let done = app.manager.run(&good, Default::default(), Default::default()).await;

@@ -1,0 +1,41 @@
+#![no_main]
+//! Any bytes as an archive of any format, in any wrapping: an answer, never a panic or a hang.
+
+use libfuzzer_sys::fuzz_target;
+use pgrestored::archive::{Archive, Keys, Origin};
+
+use pgrestored::archive::DataSink;
+
+mod shared;
+
+/// Bytes that a small input may unpack to.
+const MOST: usize = 8 << 20;
+
+struct Bounded(shared::Seen, usize);
+
+impl pgrestored::archive::DataSink for Bounded {
+    fn begin(&mut self, e: &pgrestored::archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
+        self.0.begin(e)
+    }
+    fn piece(&mut self, p: pgrestored::archive::Piece) -> Result<(), pgrestored::error::RestoreError> {
+        self.1 += p.len();
+        match self.1 > MOST {
+            true => Err(pgrestored::error::RestoreError::cancelled("enough")),
+            false => Ok(()),
+        }
+    }
+    fn end(&mut self, e: &pgrestored::archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
+        self.0.end(e)
+    }
+    fn statement(&mut self, s: pgrestored::archive::Statement) -> Result<(), pgrestored::error::RestoreError> {
+        self.0.statement(s)
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let origin = Origin::once(std::io::Cursor::new(data.to_vec()));
+    if let Ok(archive) = Archive::open(origin, shared::limits(), &Keys::default()) {
+        let _ = archive.sizes();
+        let _ = archive.read_data(&mut Bounded(shared::Seen::default(), 0));
+    }
+});

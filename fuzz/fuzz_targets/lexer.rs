@@ -1,0 +1,18 @@
+#![no_main]
+//! Statements and tokens of any text: no panic, and nothing is lost.
+
+use libfuzzer_sys::fuzz_target;
+use pgrestored::archive::{Dialect, statements, tokens};
+
+fuzz_target!(|data: (bool, bool, &str)| {
+    let dialect = Dialect { standard_strings: data.0, wide: data.1 };
+    let cut = statements(data.2, dialect);
+    let total: usize = cut.iter().map(|s| s.len()).sum();
+    let blank = data.2.chars().filter(|c| c.is_whitespace()).map(char::len_utf8).sum::<usize>();
+    assert!(total + blank >= data.2.len(), "something was lost");
+    let mut end = 0;
+    for t in tokens(data.2, dialect) {
+        assert!(t.at >= end);
+        end = t.at + t.text.len();
+    }
+});

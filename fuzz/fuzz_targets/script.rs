@@ -1,0 +1,32 @@
+#![no_main]
+//! SQL text after `pg_dump`'s header: whole and in small pieces, it is read the same.
+
+use libfuzzer_sys::fuzz_target;
+use pgrestored::archive::{Archive, Keys, Origin};
+
+mod shared;
+
+struct Slowly(std::io::Cursor<Vec<u8>>, usize);
+
+impl std::io::Read for Slowly {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let most = out.len().min(self.1);
+        self.0.read(&mut out[..most])
+    }
+}
+
+fn read(origin: Origin) -> Result<shared::Seen, String> {
+    let mut seen = shared::Seen::default();
+    let archive = Archive::open(origin, shared::limits(), &Keys::default()).map_err(|e| e.to_string())?;
+    archive.read_data(&mut seen).map_err(|e| e.to_string())?;
+    Ok(seen)
+}
+
+fuzz_target!(|data: (u8, &[u8])| {
+    let mut text = b"--\n-- PostgreSQL database dump\n--\n".to_vec();
+    text.extend_from_slice(data.1);
+    text.extend_from_slice(b"\n--\n-- PostgreSQL database dump complete\n--\n");
+    let whole = read(Origin::once(std::io::Cursor::new(text.clone())));
+    let pieces = read(Origin::once(Slowly(std::io::Cursor::new(text), usize::from(data.0) + 1)));
+    assert_eq!(whole, pieces);
+});

@@ -1,0 +1,49 @@
+// What the targets share: a sink that keeps everything, and limits that a fuzzer can live with.
+
+use pgrestored::archive::{DataSink, Limits, Piece, Statement, TocEntry};
+use pgrestored::error::RestoreError;
+
+#[derive(Default, PartialEq, Debug)]
+pub struct Seen {
+    /// Rows, statements and objects, without the places where they were cut.
+    pub all: Vec<(String, Vec<u8>)>,
+}
+
+impl Seen {
+    fn push(&mut self, kind: &str, bytes: &[u8]) {
+        match self.all.last_mut() {
+            Some((last, text)) if last == kind => text.extend_from_slice(bytes),
+            _ => self.all.push((kind.to_owned(), bytes.to_vec())),
+        }
+    }
+}
+
+impl DataSink for Seen {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.push(&format!("begin {} {}", entry.dump_id, entry.tag), b"");
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        match piece {
+            Piece::Rows { text, .. } => self.push("rows", &text),
+            Piece::Statements(text) => self.push("statements", &text),
+            Piece::LargeObject { oid, bytes, .. } => self.push(&format!("object {oid}"), &bytes),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+        self.push("end", b"");
+        Ok(())
+    }
+
+    fn statement(&mut self, s: Statement) -> Result<(), RestoreError> {
+        self.push(&format!("line {}", s.line), s.text.as_bytes());
+        Ok(())
+    }
+}
+
+pub fn limits() -> Limits {
+    Limits { max_entries: 10_000, max_string: 1 << 20, max_toc: 4 << 20, max_statement: 4 << 20, zstd_window_log: 20 }
+}
