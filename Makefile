@@ -1,5 +1,5 @@
 # Everything a new user, CI and the next owner run. `make help` lists it.
-.PHONY: help setup demo test check bench soak schemas fmt
+.PHONY: help setup demo test check bench soak nightly fuzz schemas fmt
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -32,6 +32,11 @@ bench: ## Ours against download + pg_restore -j, in one run (BENCH_SCALE, BENCH_
 
 soak: setup ## The tests that race and break things, many times over
 	@cargo nextest run --test pg --test cloud --stress-count 5 swap damage queue storage process
+
+nightly: soak fuzz ## What is too long for every change
+
+fuzz: ## Every fuzz target for FUZZ_SECONDS (60) each; needs a nightly toolchain
+	@scripts/fuzz.sh
 
 fmt: ## Format
 	@cargo fmt --all

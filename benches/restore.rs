@@ -209,7 +209,16 @@ fn restore_ours(server: &Sandbox, host: &str, object: &str, jobs: usize) -> Meas
     let mut command = Command::new(OURS);
     command
         .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
-        .args(["--jobs", &jobs.to_string(), "--db-host", server.host(), "--storage-emulator-host", host])
+        // `pg_restore` does not analyse what it restores.
+        .args([
+            "--no-analyze",
+            "--jobs",
+            &jobs.to_string(),
+            "--db-host",
+            server.host(),
+            "--storage-emulator-host",
+            host,
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let started = Instant::now();

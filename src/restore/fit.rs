@@ -615,6 +615,30 @@ mod tests {
         ] {
             assert_eq!(f.statement(same, false).unwrap().as_deref(), Some(same));
         }
+        let old = fit(130000, |_| ());
+        for (sql, wanted, rule) in [
+            ("ALTER TABLE ONLY t ALTER COLUMN a SET COMPRESSION lz4;", None, COMPRESSION),
+            ("SET default_toast_compression = 'pglz';", None, UNKNOWN_SETTING),
+            (
+                "CREATE TYPE s.r AS RANGE (\n    subtype = time,\n    multirange_type_name = s.m\n);",
+                Some("CREATE TYPE s.r AS RANGE (\n    subtype = time);"),
+                MULTIRANGE,
+            ),
+        ] {
+            assert_eq!(old.statement(sql, false).unwrap().as_deref(), wanted, "{sql}");
+            assert!(old.report().iter().any(|r| r.rule == rule), "{sql}: {rule}");
+        }
+        let mut ordinary = fit(170000, |_| ());
+        ordinary.facts.is_superuser = false;
+        let comment = "COMMENT ON EXTENSION plpgsql IS 'x';";
+        assert_eq!(ordinary.statement(comment, false).unwrap(), None);
+        assert_eq!(f.statement(comment, false).unwrap().as_deref(), Some(comment));
+        assert_eq!(ordinary.statement("CREATE EXTENSION adminpack;", false).unwrap(), None);
+        let e = f.statement("CREATE EXTENSION adminpack;", false).unwrap_err();
+        assert_eq!(e.reason(), R::ExtensionMissing);
+        let rules: Vec<String> = ordinary.report().into_iter().map(|r| r.rule).collect();
+        assert_eq!(rules, [COMMENT_ON_EXTENSION, EXTENSION_GONE]);
+
         let new = fit(170000, |_| ());
         let sql = "GRANT SELECT,MAINTAIN ON TABLE t TO there;";
         assert_eq!(new.statement(sql, false).unwrap().as_deref(), Some(sql));

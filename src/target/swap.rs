@@ -182,7 +182,8 @@ async fn evict(claimed: &Claimed, oid: u32, renamed: &CancellationToken) -> Resu
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND pid <> pg_backend_pid()";
     while !renamed.is_cancelled() {
         let sent = tokio::time::timeout(EVICTION_LIMIT, killer.client().execute(sql, &[&oid])).await;
-        let lost = |_| DatabaseError::new(R::TargetUnavailable, "ending sessions on the target takes too long");
+        let lost =
+            |_| DatabaseError::new(R::TargetUnavailable, "ending sessions on the target takes too long");
         sent.map_err(lost)?.map_err(|e| fault(&e, "ending sessions on the target"))?;
         let _ = renamed.run_until_cancelled(tokio::time::sleep(EVICTION_PAUSE)).await;
     }

@@ -164,3 +164,22 @@ fn what_we_publish_fits_the_schema() {
         assert!(errors.is_empty(), "{reason}: {errors:?}");
     }
 }
+
+/// `docs/rules.md` is the table that the code follows. `UPDATE_GOLDEN=1` writes it.
+#[test]
+fn every_rule_is_documented() {
+    let mut text = String::from(
+        "# What is restored otherwise than the dump says\n\n\
+         A dump of one server goes into another one. Each departure is a rule of this table, and each use of a rule\n\
+         is in the result (`rewrites`: rule, count, examples). What no rule covers goes to the server as it is, and\n\
+         fails there if it must, with its line or its entry.\n\n| rule | what |\n|---|---|\n",
+    );
+    for rule in pgrestored::restore::RULES {
+        text.push_str(&format!("| `{}` | {} |\n", rule.name, rule.what));
+    }
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    assert!(std::fs::read_to_string(&file).unwrap_or_default() == text, "run with UPDATE_GOLDEN=1");
+}

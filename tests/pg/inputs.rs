@@ -116,7 +116,10 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
     );
     let inserted =
         |line: &str| text.replacen("CREATE TABLE public.t", &format!("{line}\nCREATE TABLE public.t"), 1);
-    let cases: [(&str, String, R, &str); 9] = [
+    let unlocked = text.replace("\\unrestrict ", "\\unrestrict x");
+    assert_ne!(unlocked, text, "this pg_dump writes \\restrict");
+    let cases: [(&str, String, R, &str); 10] = [
+        ("another token", unlocked, R::ArchiveCorrupt, "unrestrict"),
         ("two dumps", format!("{text}{text}"), R::ArchiveCorrupt, "line"),
         ("a statement at the end", at_end, R::ArchiveCorrupt, "after the end"),
         ("a shell command", inserted("\\! rm -rf /"), R::ArchiveUnsupported, "\\!"),

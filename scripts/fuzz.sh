@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for a time, from the fixtures as seeds. Any finding is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds="${FUZZ_SECONDS:-60}"
+
+cargo +nightly --version >/dev/null 2>&1 || {
+  echo "fuzz: a nightly toolchain is missing: rustup toolchain install nightly" >&2
+  exit 1
+}
+cargo fuzz --version >/dev/null 2>&1 || { echo "fuzz: installing cargo-fuzz"; cargo install --quiet --locked cargo-fuzz; }
+
+mkdir -p fuzz/corpus/archive fuzz/corpus/script
+for seed in tests/fixtures/v*; do
+  cp "$seed" fuzz/corpus/archive/
+done
+for seed in tests/fixtures/v*.sql; do
+  # The target reads a byte for the size of its pieces after the text.
+  cp "$seed" fuzz/corpus/script/
+done
+for target in lexer archive script folder; do
+  echo "fuzz: $target for $seconds s"
+  cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=65536 -print_final_stats=1 2>&1 | tail -25 >"fuzz/$target.log" || {
+    cat "fuzz/$target.log"
+    exit 1
+  }
+  grep -E "number_of_executed_units|stat::peak_rss_mb" "fuzz/$target.log"
+done
