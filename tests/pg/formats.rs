@@ -81,7 +81,7 @@ impl Cluster {
             Format::Plain => &["-Fp"],
             Format::PlainInserts => &["-Fp", "--inserts", "--rows-per-insert=20"],
             Format::PlainCreate => &["-Fp", "--create"],
-            Format::PlainClean => &["-Fp", "--clean", "--if-exists"],
+            Format::PlainClean => &["-Fp", "--clean"],
             Format::Tar => &["-Ft"],
             Format::DirectoryUncompressed => &["-Fd", "-Z0"],
             Format::Directory | Format::DirectoryTar | Format::DirectoryTarTocFirst => &["-Fd"],
