@@ -262,8 +262,7 @@ impl RestoreManager {
         let (archive, expected) = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
         let policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
         let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
-        let (analyze, has_statistics) =
-            (policy.analyze, archive.entries().iter().any(|e| e.desc == "STATISTICS DATA"));
+        let analyze = policy.analyze;
         let fit = Arc::new(Fit::new(claimed.server_facts().await?, policy, globals));
         facts.fit = Some(fit.clone());
         let stored = pinned.map(|b| b.object.size);
@@ -298,7 +297,7 @@ impl RestoreManager {
         if !job.selection.rename_schemas.is_empty() {
             restore::rename_schemas(&self.server, &made.name, &job.selection.rename_schemas).await?;
         }
-        if analyze && !(has_statistics && fit.facts.version >= 180000) {
+        if analyze && !fit.has_statistics() {
             progress.enter("analyze");
             facts.notes.extend(restore::analyze(&self.server, &made.name, sessions).await?);
         }

@@ -15,6 +15,8 @@ use crate::error::{FailureReason, RestoreError, ValidationError};
 /// Statements that are sent in one transaction.
 const STEP_STATEMENTS: usize = 200;
 const STEP_BYTES: usize = 1 << 20;
+/// Statements that wait until others are done.
+const MAX_APART: usize = 10_000;
 
 /// Reads one stream of an archive to its end. Runs on a thread that may block.
 pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Result<(), RestoreError> {
@@ -227,7 +229,7 @@ impl DataSink for Script {
                 self.apart.push(statement)
             }
             Class::Build { exclusive, shared, group } => {
-                if self.order.group() != group {
+                if self.order.group() != group || !self.serial.is_empty() {
                     self.flush()?;
                     if self.pieces.job.progress.stage() == "data" {
                         self.pieces.job.progress.enter("indexes");
@@ -247,6 +249,9 @@ impl DataSink for Script {
                     self.flush()?;
                 }
             }
+        }
+        if self.apart.len() >= MAX_APART {
+            self.flush()?;
         }
         Ok(())
     }

@@ -88,6 +88,8 @@ struct State {
     aggregates: BTreeSet<String>,
     /// The dump itself may bring table access methods.
     brings_methods: bool,
+    /// Statistics of the dump were restored.
+    has_statistics: bool,
 }
 
 impl Fit {
@@ -125,6 +127,11 @@ impl Fit {
     /// Roles that were made, to be dropped again where the restore fails.
     pub fn created_roles(&self) -> Vec<String> {
         self.state().created.iter().cloned().collect()
+    }
+
+    /// Whether the dump's own statistics were restored.
+    pub fn has_statistics(&self) -> bool {
+        self.state().has_statistics
     }
 
     /// The role's name on the target.
@@ -395,7 +402,10 @@ impl Fit {
                 let maintain = version < 170000 && is(&t[1..], &["maintain", "on"]);
                 rule(maintain, MAINTAIN)
             }
-            _ if is_statistics(t) => rule(version < 180000, STATISTICS),
+            _ if is_statistics(t) => {
+                self.state().has_statistics |= version >= 180000;
+                rule(version < 180000, STATISTICS)
+            }
             _ => Ok(None),
         }
     }

@@ -468,3 +468,32 @@ async fn rows_alone_are_added_in_a_copy() {
     assert_eq!(run("nowhere", OnExisting::Replace).await.failure, Some(R::InvalidRequest));
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
+
+/// What may run at the same time does not overtake what stands between.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_of_text_keep_their_order() {
+    let Some(c) = server(15) else { return };
+    let mut text = String::from(
+        "--\n-- PostgreSQL database dump\n--\nCREATE TABLE public.t (a int);\nCOPY public.t (a) FROM stdin;\n1\n2\n\\.\n",
+    );
+    for i in 0..30 {
+        text.push_str(&format!(
+            "CREATE INDEX i{i} ON public.t USING btree (a);\nCOMMENT ON INDEX public.i{i} IS 'x';\n\
+             ALTER TABLE public.t ADD COLUMN c{i} int DEFAULT {i};\nCREATE INDEX j{i} ON public.t USING btree (c{i});\n"
+        ));
+    }
+    text.push_str("ALTER TABLE ONLY public.t ADD CONSTRAINT k UNIQUE (a);\nCREATE TABLE public.u (a int);\n");
+    text.push_str("ALTER TABLE ONLY public.u ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES public.t(a);\nINSERT INTO public.u VALUES (2);\n");
+    text.push_str("--\n-- PostgreSQL database dump complete\n--\n");
+    let file = c.scratch("order.sql");
+    std::fs::write(&file, text).unwrap();
+    for jobs in ["1", "4"] {
+        let done = c.restore_with(&job(&file, "ours", OnExisting::Fail), &[("restore-jobs", jobs)]).await;
+        assert_eq!(done.failure, None, "{:?}", done.result.error);
+        assert_eq!(
+            c.psql("ours", "SELECT count(*), (SELECT a FROM u) FROM pg_indexes WHERE tablename = 't'"),
+            "61|2"
+        );
+        c.psql("postgres", "DROP DATABASE ours");
+    }
+}
