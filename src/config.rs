@@ -386,4 +386,26 @@ mod tests {
         assert!(!f.contains(&place, &name));
         assert_eq!(b.uri("x.dump"), "gs://bucket/orders/x.dump");
     }
+
+    #[test]
+    fn a_policy_is_read_from_flags_and_files() {
+        let file = std::env::temp_dir().join(format!("pgrestored-roles-{}", std::process::id()));
+        std::fs::write(&file, "# heirs\nold = new\n\nOdd one = x\n").unwrap();
+        let flags = [
+            ("restore-owners", "map"),
+            ("restore-role-map", &format!("@{}", file.display())),
+            ("restore-extensions", "skip-missing"),
+            ("restore-no-privileges", "true"),
+        ];
+        let policy = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap().policy;
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!((policy.owners, policy.extensions), (Owners::Map, Extensions::SkipMissing));
+        assert!(!policy.privileges && policy.analyze && !policy.create_roles);
+        assert_eq!(policy.role_map["old"], "new");
+        let wrong = [("restore-owners", "some"), ("restore-role-map", "a"), ("restore-extensions", "x")];
+        let text = Config::new(&RawConfig::from_flags(&wrong).unwrap()).unwrap_err().to_string();
+        for variable in ["RESTORE_OWNERS", "RESTORE_ROLE_MAP", "RESTORE_EXTENSIONS"] {
+            assert!(text.contains(variable), "{text}");
+        }
+    }
 }

@@ -150,8 +150,24 @@ pub struct Selection {
     pub data_only: bool,
     /// Restore the schema OLD under the name NEW
     #[arg(long = "rename-schema", value_name = "OLD=NEW", value_parser = pair)]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", with = "pairs")]
+    #[schemars(with = "BTreeMap<String, String>")]
     pub rename_schemas: Vec<(String, String)>,
+}
+
+/// Pairs on the command line, an object in JSON.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(all: &[(String, String)], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_map(all.iter().map(|(old, new)| (old, new)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(String, String)>, D::Error> {
+        Ok(BTreeMap::deserialize(d)?.into_iter().collect())
+    }
 }
 
 /// `OLD=NEW`

@@ -138,6 +138,13 @@ pub struct ServerFacts {
     /// Extensions that can be created.
     pub extensions: BTreeSet<String>,
     pub access_methods: BTreeSet<String>,
+    /// Locales of the operating system, in lower case and without hyphens.
+    pub locales: BTreeSet<String>,
+}
+
+/// `en_US.UTF-8` and `en_US.utf8` are the same locale.
+pub fn plain_locale(name: &str) -> String {
+    name.to_lowercase().replace('-', "")
 }
 
 impl Session {
@@ -162,6 +169,12 @@ impl Session {
             tablespaces: self.names("SELECT spcname::text FROM pg_tablespace").await?,
             extensions: self.names("SELECT name::text FROM pg_available_extensions").await?,
             access_methods: self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'").await?,
+            locales: self
+                .names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''")
+                .await?
+                .iter()
+                .map(|l| plain_locale(l))
+                .collect(),
         })
     }
 

@@ -68,7 +68,7 @@ const CONTRIB: &str = " adminpack amcheck autoinc bloom btree_gin btree_gist cit
 const ARRAY_FUNCTIONS: [&str; 3] = ["array_append", "array_prepend", "array_cat"];
 
 /// Examples that a report gives of one rule.
-const EXAMPLES: usize = 5;
+const EXAMPLES: usize = 50;
 
 /// What the target has, what the policy is, and what was done.
 pub struct Fit {
@@ -554,6 +554,7 @@ mod tests {
             tablespaces: set(&["pg_default", "fast"]),
             extensions: set(&["plpgsql", "hstore"]),
             access_methods: set(&["heap"]),
+            locales: set(&["c", "posix"]),
         };
         Fit::new(facts, policy, BTreeMap::new())
     }

@@ -7,6 +7,7 @@ use super::roles::mentions;
 use crate::archive::{Archive, Codec, Format, TocEntry, statements};
 use crate::error::FailureReason as R;
 use crate::policy::{Extensions, Owners};
+use crate::postgres::plain_locale;
 
 /// What a finding means for the restore.
 #[derive(
@@ -157,6 +158,7 @@ pub fn preflight(archive: &Archive, entries: &[TocEntry], needs: &Needs, fit: &F
     extensions(needs, fit, &mut found);
     roles(needs, fit, &mut found);
     storage(needs, fit, &mut found);
+    locale(needs, fit, &mut found);
     definitions(entries, fit, &mut found);
     found.sort_by_key(|f| f.level);
     found
@@ -276,6 +278,25 @@ fn storage(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     }
 }
 
+fn locale(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
+    let Some(options) = &needs.locale else { return };
+    let value =
+        |key: &str| Some(options.split_once(&format!("{key} = '"))?.1.split('\'').next().unwrap_or_default());
+    let libc = !options.contains("LOCALE_PROVIDER") || options.contains("LOCALE_PROVIDER = libc");
+    let Some(name) = value("LC_COLLATE").or_else(|| value("LOCALE")).filter(|_| libc) else { return };
+    let plain = plain_locale(name);
+    let everywhere = matches!(plain.as_str(), "c" | "posix" | "c.utf8");
+    if !everywhere && !fit.facts.locales.contains(&plain) {
+        found.push(finding(
+            Level::Warns,
+            None,
+            format!("the server does not list the locale {name}"),
+            "where it cannot be used, the server's default is, and text may sort in another order",
+            "install the locale on the server's machine",
+        ));
+    }
+}
+
 /// Kinds of objects that only a superuser makes, and definitions that newer versions refuse.
 fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
     const SUPERUSERS: [&str; 6] = [
@@ -325,6 +346,29 @@ fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
             let what = format!("{what}: {}", names(&listed));
             let reason = Some(R::VersionIncompatible);
             found.push(finding(Level::Blocks, reason, what, "the server refuses the definition", fix));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::ServerFacts;
+
+    #[test]
+    fn a_locale_that_the_server_does_not_list_is_a_warning() {
+        let facts = ServerFacts { locales: ["en_us.utf8".to_owned()].into(), ..ServerFacts::default() };
+        let fit = Fit::new(facts, Default::default(), Default::default());
+        for (options, warns) in [
+            ("LOCALE_PROVIDER = libc LOCALE = 'en_US.UTF-8'", false),
+            ("LC_COLLATE = 'de_DE.UTF-8' LC_CTYPE = 'de_DE.UTF-8'", true),
+            ("LOCALE_PROVIDER = icu LOCALE = 'xx' ICU_LOCALE = 'de'", false),
+            ("LOCALE = 'C.UTF-8'", false),
+        ] {
+            let needs = Needs { locale: Some(options.into()), ..Needs::default() };
+            let mut found = vec![];
+            locale(&needs, &fit, &mut found);
+            assert_eq!(!found.is_empty(), warns, "{options}");
         }
     }
 }
