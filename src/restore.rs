@@ -47,6 +47,8 @@ pub use settle::{analyze, check, rename_schemas};
 const PRE_DATA_BATCH: usize = 200;
 /// Threads that read members of a directory at the same time.
 const MAX_STREAMS: usize = 16;
+/// Names that a note lists.
+const LISTED: usize = 50;
 
 /// How one archive is loaded.
 #[derive(Debug, Clone, Copy)]
@@ -299,6 +301,14 @@ impl Worker {
             None => RestoreError::from(e),
         })
     }
+}
+
+/// A note that names things; `None` for none.
+fn listed(what: &str, names: &[String]) -> Option<String> {
+    let more = names.len().saturating_sub(LISTED);
+    let first = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| format!("{what}: {first}{rest}"))
 }
 
 /// What a statement begins with, without any value.

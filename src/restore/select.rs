@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::listed;
 use crate::archive::{Section as TocSection, TocEntry};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection};
@@ -11,8 +12,6 @@ use crate::policy::{Section, Selection};
 const FRAME: [&str; 5] = ["ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES"];
 /// Kinds that are tables to a user.
 const RELATIONS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE"];
-/// Names that are listed in a note.
-const LISTED: usize = 50;
 
 /// Whether `text` matches a pattern with `*` and `?`.
 fn matches(pattern: &str, text: &str) -> bool {
@@ -275,13 +274,6 @@ fn drop_what_lacks(entries: &[TocEntry], kept: &mut HashSet<i32>) -> Vec<String>
             gone.insert(e.name());
         }
     }
-}
-
-fn listed(what: &str, names: &[String]) -> Option<String> {
-    let more = names.len().saturating_sub(LISTED);
-    let first = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| format!("{what}: {first}{rest}"))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
+use super::listed;
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Server, Session, fault, ident};
 
@@ -16,8 +17,6 @@ const BATCH_BYTES: i64 = 8 << 20;
 const BATCH_SEQUENCES: usize = 100;
 /// A column without an index is read whole only in tables up to this size.
 const SMALL_TABLE: i64 = 64 << 20;
-/// Names that a note lists.
-const LISTED: usize = 10;
 
 /// Puts restored schemas under other names.
 ///
@@ -124,13 +123,6 @@ const NOT_POPULATED: &str =
 async fn names(session: &Session, what: &str, sql: &str) -> Result<Option<String>, DatabaseError> {
     let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, what))?;
     Ok(listed(what, &rows.iter().map(|r| r.get(0)).collect::<Vec<String>>()))
-}
-
-fn listed(what: &str, names: &[String]) -> Option<String> {
-    let more = names.len().saturating_sub(LISTED);
-    let first = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| format!("{what}: {first}{rest}"))
 }
 
 /// Sequences of columns, where the largest value can be had cheaply.

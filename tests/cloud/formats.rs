@@ -1,17 +1,14 @@
 //! Formats that are more than one object or that the store has an opinion about, out of a bucket.
 
 use std::io::Write;
-use std::sync::Arc;
 
-use pgrestored::app::App;
 use pgrestored::emulator::StorageFault as F;
 use pgrestored::error::FailureReason as R;
-use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
-use pgrestored::manager::Finished;
+use pgrestored::job::BackupRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::peers::{BUCKET, Kind, Peers};
-use crate::support::{Cluster, assert_same, job};
+use crate::peers::{BUCKET, Kind, Peers, restore};
+use crate::support::{Cluster, assert_same};
 
 const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 20000) i;
     CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5((-i)::text) FROM generate_series(1, 20000) i;
@@ -28,14 +25,6 @@ async fn setup() -> Setup {
     let c = Cluster::start();
     c.create("src", SOURCE);
     Setup { peers, c }
-}
-
-async fn restore(app: &App, backup: &str, target: &str) -> Finished {
-    let job = RestoreJob {
-        backup: BackupRef::parse(backup, "").unwrap(),
-        ..job("/x".as_ref(), target, OnExisting::Fail)
-    };
-    app.manager.run(&job, Arc::default(), CancellationToken::new()).await
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgrestored::app::{App, RunningWorker};
 use pgrestored::emulator::Emulator;
 use pgrestored::event::RestoreResult;
+use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
+use pgrestored::manager::Finished;
 use pgrestored::queue::{Delivery, PubSub, PubSubConfig, RequestQueue, ResultSink};
 use pgrestored::worker::Shutdown;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::Cluster;
+use crate::support::{Cluster, job};
 
 pub const BUCKET: &str = "test-backups";
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -217,4 +221,13 @@ impl Running {
 pub async fn get(url: &str) -> (u16, String) {
     let answer = reqwest::get(url).await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// Restores a backup of the bucket into a new database.
+pub async fn restore(app: &App, backup: &str, target: &str) -> Finished {
+    let job = RestoreJob {
+        backup: BackupRef::parse(backup, "").unwrap(),
+        ..job("/x".as_ref(), target, OnExisting::Fail)
+    };
+    app.manager.run(&job, Arc::default(), CancellationToken::new()).await
 }

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use pgrestored::app::App;
 use pgrestored::emulator::StorageFault as F;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
-use pgrestored::manager::Finished;
 use tokio_util::sync::CancellationToken;
 
-use crate::peers::{BUCKET, Kind, Peers};
+use crate::peers::{BUCKET, Kind, Peers, restore};
 use crate::support::{Cluster, assert_same, job};
 
 /// About 1.5 MB that do not compress away.
@@ -28,14 +26,6 @@ async fn setup() -> Setup {
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     peers.emulator.storage.put(BUCKET, "src.dump", dump.clone());
     Setup { peers, c, dump }
-}
-
-async fn restore(app: &App, backup: &str, target: &str) -> Finished {
-    let job = RestoreJob {
-        backup: BackupRef::parse(backup, "").unwrap(),
-        ..job("/x".as_ref(), target, OnExisting::Fail)
-    };
-    app.manager.run(&job, Arc::default(), CancellationToken::new()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
