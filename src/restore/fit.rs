@@ -2,52 +2,21 @@
 //! and by version. Every departure is a rule of [`RULES`], and every use of a rule is reported;
 //! whatever no rule covers goes to the server as it is, and fails there if it must.
 
+mod edits;
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::roles::{mentions, renamed};
+use edits::{compatible, is, is_contrib, is_statistics, summary, without_multirange, without_privilege};
+use rules::*;
+
 use crate::archive::{Dialect, TocEntry, Token, statements, tokens};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
-
-/// Why a dump is not restored to the letter.
-#[derive(Debug, Clone, Copy)]
-pub struct Rule {
-    pub name: &'static str,
-    pub what: &'static str,
-}
-
-macro_rules! rules {
-    ($($id:ident = $name:literal: $what:literal;)*) => {
-        $(const $id: &str = $name;)*
-        /// Everything that may be done otherwise than a dump says.
-        pub const RULES: &[Rule] = &[$(Rule { name: $name, what: $what }),*];
-    };
-}
-
-rules! {
-    UNKNOWN_SETTING = "unknown-setting": "SET of a parameter that the server's version does not know is left out: transaction_timeout before 17, default_toast_compression before 14";
-    WITH_OIDS = "with-oids": "WITH OIDS is gone since 12: tables are made without, and the oid column of COPY data is left out";
-    CLEAN = "clean": "what pg_dump --clean drops first is left out: a restore always begins empty";
-    SCHEMA_PUBLIC = "schema-public": "CREATE SCHEMA public is left out: a new database has it";
-    DATABASE = "database": "CREATE DATABASE, and owner, privileges, settings and comment of the database itself, are left out, as by pg_restore into a named database; encoding and locale are used";
-    PLPGSQL = "plpgsql": "CREATE LANGUAGE plpgsql is left out: every database has it";
-    COMMENT_ON_EXTENSION = "comment-on-extension": "COMMENT ON EXTENSION is left out where the restoring role is no superuser: it belongs to the extension's owner";
-    MAINTAIN = "maintain-privilege": "the privilege MAINTAIN is left out before 17";
-    ACCESS_METHOD = "access-method": "a table access method that the server does not have becomes heap";
-    TABLESPACE = "tablespace": "a tablespace that the server does not have becomes the default one";
-    COMPRESSION = "column-compression": "ALTER COLUMN … SET COMPRESSION is left out before 14";
-    MULTIRANGE = "multirange-name": "the name of a range type's multirange is left out before 14, which has none";
-    STATISTICS = "statistics-data": "the dump's statistics are left out before 18; the tables are analysed instead";
-    EXTENSION_GONE = "extension-gone": "adminpack and old_snapshot are left out since 17, which has them no more";
-    EXTENSION_SKIPPED = "extension-skipped": "with --extensions skip-missing: an extension that the server does not have is left out, with everything that depends on it";
-    OWNER_LEFT_OUT = "owner-left-out": "with --owners none: objects belong to the restoring role";
-    ROLE_MAPPED = "role-mapped": "with --owners map: another role takes this one's place as owner and in privileges";
-    PRIVILEGES_LEFT_OUT = "privileges-left-out": "with --no-privileges: GRANT, REVOKE and default privileges are left out";
-    ROLE_CREATED = "role-created": "with --create-roles or a globals file: a role that the server does not have is created, without login or with what the globals file says";
-    ARRAY_AGGREGATE = "array-aggregate": "an aggregate over array_append, array_prepend or array_cat takes anycompatible instead of anyelement since 14, as those functions do";
-}
+pub use rules::{RULES, Rule};
 
 /// Parameters that `pg_dump` sets, with the version that they came with.
 const SETTINGS_SINCE: [(&str, u32); 4] = [
@@ -56,14 +25,6 @@ const SETTINGS_SINCE: [(&str, u32); 4] = [
     ("restrict_nonsystem_relation_kind", 170000),
     ("event_triggers", 170000),
 ];
-
-/// Extensions that come with PostgreSQL: none of them brings a table access method.
-const CONTRIB: &str = " adminpack amcheck autoinc bloom btree_gin btree_gist citext cube dblink dict_int dict_xsyn \
-    earthdistance file_fdw fuzzystrmatch hstore hstore_plperl hstore_plpython3u insert_username intagg intarray isn \
-    jsonb_plperl jsonb_plpython3u lo ltree moddatetime old_snapshot pageinspect pg_buffercache pg_freespacemap \
-    pg_prewarm pg_stat_statements pg_surgery pg_trgm pg_visibility pg_walinspect pgcrypto pgrowlocks pgstattuple \
-    plperl plperlu plpgsql plpython3u pltcl pltclu postgres_fdw refint seg sslinfo tablefunc tcn tsm_system_rows \
-    tsm_system_time unaccent uuid-ossp xml2 ";
 
 const ARRAY_FUNCTIONS: [&str; 3] = ["array_append", "array_prepend", "array_cat"];
 
@@ -465,75 +426,6 @@ impl Fit {
             && t.windows(2).any(|w| w[1].is_symbol(b'(') && w[0].name().is_some_and(known));
         speaks.then(|| compatible(&t, sql)).flatten()
     }
-}
-
-fn is(t: &[Token<'_>], words: &[&str]) -> bool {
-    words.len() <= t.len() && words.iter().zip(t).all(|(w, t)| t.is(w))
-}
-
-fn is_contrib(extension: &str) -> bool {
-    CONTRIB.contains(&format!(" {extension} "))
-}
-
-/// `SELECT * FROM pg_catalog.pg_restore_relation_stats(…)`
-fn is_statistics(t: &[Token<'_>]) -> bool {
-    is(t, &["select"])
-        && t.get(5).is_some_and(|f| {
-            matches!(
-                f.text,
-                "pg_restore_relation_stats" | "pg_restore_attribute_stats" | "pg_restore_extended_stats"
-            )
-        })
-}
-
-/// The first words of a statement, without any value.
-fn summary(t: &[Token<'_>]) -> String {
-    let words = t.iter().take(6).filter(|t| t.name().is_some() || matches!(t.text, "." | "("));
-    let text: Vec<_> = words.map(|t| t.text).collect();
-    text.join(" ").replace(" . ", ".").trim_end_matches(" (").to_owned()
-}
-
-/// `CREATE TYPE … AS RANGE (…, multirange_type_name = x)` without that option.
-fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
-    let i = t.iter().position(|w| w.is("multirange_type_name"))?;
-    let end = t[i..].iter().position(|w| w.is_symbol(b',') || w.is_symbol(b')'))? + i;
-    let comma = t[i - 1].is_symbol(b',');
-    let (from, to) = match comma {
-        true => (t[i - 1].at, t[end].at),
-        false if t[end].is_symbol(b',') => (t[i].at, t[end + 1].at),
-        false => return None,
-    };
-    Some(format!("{}{}", &sql[..from], &sql[to..]))
-}
-
-/// A list of privileges without one of them.
-fn without_privilege(t: &[Token<'_>], sql: &str, privilege: &str) -> Option<String> {
-    let on = t.iter().position(|w| w.is("on"))?;
-    let i = t[..on].iter().position(|w| w.is(privilege))?;
-    // With the comma before it, or else the one after it.
-    let (from, to) = match (t[i - 1].is_symbol(b','), t[i + 1].is_symbol(b',')) {
-        (true, _) => (t[i - 1].at, t[i + 1].at),
-        (false, true) => (t[i].at, t[i + 2].at),
-        (false, false) => return None,
-    };
-    let between = if t[i + 1].is_symbol(b',') { "" } else { " " };
-    Some(format!("{}{between}{}", &sql[..from], &sql[to..]))
-}
-
-/// `anyelement` and `anyarray` as their compatible kinds.
-fn compatible(t: &[Token<'_>], sql: &str) -> Option<String> {
-    let mut out = sql.to_owned();
-    let mut changed = false;
-    for w in t.iter().rev() {
-        let to = match () {
-            () if w.is("anyelement") => "anycompatible",
-            () if w.is("anyarray") => "anycompatiblearray",
-            () => continue,
-        };
-        out.replace_range(w.at..w.at + w.text.len(), to);
-        changed = true;
-    }
-    changed.then_some(out)
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use crate::support::{Cluster, assert_same, bindir_of};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Custom,
+    /// Through a pipe: without data offsets.
+    CustomPiped,
+    CustomUncompressed,
     Plain,
     PlainInserts,
     PlainCreate,
@@ -77,7 +80,9 @@ impl Cluster {
     pub fn dump_as(&self, database: &str, format: Format) -> PathBuf {
         let path = self.scratch(&format!("{}.{format:?}", uuid::Uuid::new_v4()));
         let args: &[&str] = match format {
+            Format::CustomPiped => return self.dump_through_pipe(database, &[]),
             Format::Custom => &["-Fc"],
+            Format::CustomUncompressed => &["-Fc", "-Z0"],
             Format::Plain => &["-Fp"],
             Format::PlainInserts => &["-Fp", "--inserts", "--rows-per-insert=20"],
             Format::PlainCreate => &["-Fp", "--create"],
@@ -306,5 +311,70 @@ async fn many_readers_share_little_memory() {
             assert_same(&c.content("ours", &[]), &c.content("src", &[]), &format!("{format:?}, {jobs}"));
             c.psql("postgres", "DROP DATABASE ours");
         }
+    }
+}
+
+/// The whole product with a small database: version x format x wrapping.
+mod product {
+    use super::{Format, Wrapping, cell};
+
+    const SMALL: &str = include_str!("../fixtures/small.sql");
+
+    macro_rules! wrapped {
+        ($version:literal: $($module:ident $format:ident;)*) => {
+            $(
+                mod $module {
+                    use super::*;
+
+                    wrapped!(@ $version $format: none None, gzip Gzip, gzip_twice GzipTwice, zstd Zstd, lz4 Lz4, bzip2 Bzip2, xz Xz);
+                }
+            )*
+            mod directory {
+                use super::*;
+
+                wrapped!(@ $version Directory: gzip_inside None);
+                wrapped!(@ $version DirectoryUncompressed: none_inside None);
+            }
+        };
+        (@ $version:literal $format:ident: $($name:ident $wrapping:ident),*) => {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    cell($version, "small", SMALL, Format::$format, Wrapping::$wrapping).await;
+                }
+            )*
+        };
+    }
+
+    macro_rules! versions {
+        ($($module:ident $version:literal;)*) => {
+            $(
+                mod $module {
+                    use super::*;
+
+                    wrapped! { $version:
+                        custom Custom;
+                        custom_piped CustomPiped;
+                        custom_uncompressed CustomUncompressed;
+                        plain Plain;
+                        plain_inserts PlainInserts;
+                        plain_create PlainCreate;
+                        plain_clean PlainClean;
+                        tar Tar;
+                        directory_tar DirectoryTar;
+                        directory_tar_toc_first DirectoryTarTocFirst;
+                    }
+                }
+            )*
+        };
+    }
+
+    versions! {
+        v13 13;
+        v14 14;
+        v15 15;
+        v16 16;
+        v17 17;
+        v18 18;
     }
 }

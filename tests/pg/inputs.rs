@@ -140,6 +140,19 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_archives_in_one_file_are_none() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    for format in [Format::Custom, Format::CustomPiped, Format::Tar, Format::DirectoryTar] {
+        let one = std::fs::read(c.dump_as("src", format)).unwrap();
+        let file = c.scratch("two");
+        std::fs::write(&file, [&one[..], &one[..]].concat()).unwrap();
+        let e = refused(&c, &file, &[]).await;
+        assert_eq!(e.reason, R::ArchiveCorrupt, "{format:?}: {e:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_that_are_missing_or_too_many_are_noticed() {
     let c = Cluster::start();
     c.create("src", SOURCE);

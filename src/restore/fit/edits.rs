@@ -1,0 +1,80 @@
+//! What a statement is, told by its words, and the statement with a part of it taken out or exchanged.
+
+use crate::archive::Token;
+
+/// Extensions that come with PostgreSQL: none of them brings a table access method.
+const CONTRIB: &str = " adminpack amcheck autoinc bloom btree_gin btree_gist citext cube dblink dict_int dict_xsyn \
+    earthdistance file_fdw fuzzystrmatch hstore hstore_plperl hstore_plpython3u insert_username intagg intarray isn \
+    jsonb_plperl jsonb_plpython3u lo ltree moddatetime old_snapshot pageinspect pg_buffercache pg_freespacemap \
+    pg_prewarm pg_stat_statements pg_surgery pg_trgm pg_visibility pg_walinspect pgcrypto pgrowlocks pgstattuple \
+    plperl plperlu plpgsql plpython3u pltcl pltclu postgres_fdw refint seg sslinfo tablefunc tcn tsm_system_rows \
+    tsm_system_time unaccent uuid-ossp xml2 ";
+
+pub(super) fn is(t: &[Token<'_>], words: &[&str]) -> bool {
+    words.len() <= t.len() && words.iter().zip(t).all(|(w, t)| t.is(w))
+}
+
+pub(super) fn is_contrib(extension: &str) -> bool {
+    CONTRIB.contains(&format!(" {extension} "))
+}
+
+/// `SELECT * FROM pg_catalog.pg_restore_relation_stats(…)`
+pub(super) fn is_statistics(t: &[Token<'_>]) -> bool {
+    is(t, &["select"])
+        && t.get(5).is_some_and(|f| {
+            matches!(
+                f.text,
+                "pg_restore_relation_stats" | "pg_restore_attribute_stats" | "pg_restore_extended_stats"
+            )
+        })
+}
+
+/// The first words of a statement, without any value.
+pub(super) fn summary(t: &[Token<'_>]) -> String {
+    let words = t.iter().take(6).filter(|t| t.name().is_some() || matches!(t.text, "." | "("));
+    let text: Vec<_> = words.map(|t| t.text).collect();
+    text.join(" ").replace(" . ", ".").trim_end_matches(" (").to_owned()
+}
+
+/// `CREATE TYPE … AS RANGE (…, multirange_type_name = x)` without that option.
+pub(super) fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
+    let i = t.iter().position(|w| w.is("multirange_type_name"))?;
+    let end = t[i..].iter().position(|w| w.is_symbol(b',') || w.is_symbol(b')'))? + i;
+    let comma = t[i - 1].is_symbol(b',');
+    let (from, to) = match comma {
+        true => (t[i - 1].at, t[end].at),
+        false if t[end].is_symbol(b',') => (t[i].at, t[end + 1].at),
+        false => return None,
+    };
+    Some(format!("{}{}", &sql[..from], &sql[to..]))
+}
+
+/// A list of privileges without one of them.
+pub(super) fn without_privilege(t: &[Token<'_>], sql: &str, privilege: &str) -> Option<String> {
+    let on = t.iter().position(|w| w.is("on"))?;
+    let i = t[..on].iter().position(|w| w.is(privilege))?;
+    // With the comma before it, or else the one after it.
+    let (from, to) = match (t[i - 1].is_symbol(b','), t[i + 1].is_symbol(b',')) {
+        (true, _) => (t[i - 1].at, t[i + 1].at),
+        (false, true) => (t[i].at, t[i + 2].at),
+        (false, false) => return None,
+    };
+    let between = if t[i + 1].is_symbol(b',') { "" } else { " " };
+    Some(format!("{}{between}{}", &sql[..from], &sql[to..]))
+}
+
+/// `anyelement` and `anyarray` as their compatible kinds.
+pub(super) fn compatible(t: &[Token<'_>], sql: &str) -> Option<String> {
+    let mut out = sql.to_owned();
+    let mut changed = false;
+    for w in t.iter().rev() {
+        let to = match () {
+            () if w.is("anyelement") => "anycompatible",
+            () if w.is("anyarray") => "anycompatiblearray",
+            () => continue,
+        };
+        out.replace_range(w.at..w.at + w.text.len(), to);
+        changed = true;
+    }
+    changed.then_some(out)
+}
