@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pgrestored::target::sandbox::{Sandbox, find_bindir};
+use pgrestored::sandbox::{Sandbox, find_bindir};
 
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const MB: f64 = 1e6;
@@ -52,7 +52,7 @@ fn main() {
         .split(',')
         .map(|r| r.parse().expect("BENCH_RATES are numbers"))
         .collect();
-    let bindir = find_bindir(None).expect("a PostgreSQL server: make setup");
+    let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
     let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
     open_to_all(&scratch);

@@ -14,7 +14,7 @@ use crate::error::DatabaseError;
 use crate::manager::RestoreManager;
 use crate::metrics::{RestoreMetricsManager, now_seconds};
 use crate::postgres::Server;
-use crate::queue::{PubSub, PubSubConfig, QueueError};
+use crate::queue::{PubSub, PubSubConfig, QueueError, RequestQueue};
 use crate::store::Stores;
 use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
 
@@ -82,7 +82,11 @@ impl App {
         let listener = TcpListener::bind(self.config.admin_addr).await.map_err(AppError::Admin)?;
         let admin = listener.local_addr().map_err(AppError::Admin)?;
         let results = Arc::new(pubsub.topic(&self.config.completion_topic).await?);
-        let queue = pubsub.subscribe(&self.config.request_subscription).await?;
+        let requests = pubsub.subscribe(&self.config.request_subscription).await?;
+        let notifications: Option<Box<dyn RequestQueue>> = match &self.config.notification_subscription {
+            Some(name) => Some(Box::new(pubsub.subscribe(name).await?)),
+            None => None,
+        };
         let settings = WorkerSettings::new(&self.config);
         let worker = Worker::new(self.manager.clone(), results, self.metrics.clone(), settings);
         let routes = admin::router(self.metrics.clone(), worker.state());
@@ -93,16 +97,12 @@ impl App {
             emulator = self.config.pubsub_emulator.is_some(),
             restores_at_once = self.config.max_concurrent,
             jobs = self.config.jobs,
+            notifications = self.config.notification_subscription.as_deref().unwrap_or(""),
             "the worker is up"
         );
-        if self.config.notification_subscription.is_some() {
-            tracing::warn!(
-                "BACKUP_NOTIFICATION_SUBSCRIPTION is set: this version does not verify new backups"
-            );
-        }
         let served = AbortOnDropHandle::new(tokio::spawn(async move { axum::serve(listener, routes).await }));
         let state = worker.state();
-        let task = tokio::spawn(async move { worker.run(queue, shutdown).await });
+        let task = tokio::spawn(async move { worker.run(Box::new(requests), notifications, shutdown).await });
         Ok(RunningWorker { admin, state, task, _served: served })
     }
 }

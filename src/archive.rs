@@ -13,6 +13,7 @@ mod encoding;
 mod folder;
 mod header;
 mod layers;
+mod ledger;
 mod lexer;
 mod members;
 mod pieces;
@@ -30,6 +31,8 @@ pub use codec::Codec;
 pub use encoding::TextEncoding;
 pub use header::{Format, Header};
 pub use layers::{Keys, Layer};
+pub use ledger::{Counting, EntryTally, Ledger, ObjectData, Rows, TableData};
+
 pub use lexer::{Dialect, Lexeme, Token, statements, tokens};
 pub use pieces::{DataSink, Piece, Statement};
 pub use toc::{DataOffset, Section, TocEntry};

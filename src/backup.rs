@@ -12,7 +12,7 @@ use base64::Engine;
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::store::{BackupStore, StoredObject};
 
-pub use download::{Download, DownloadLimits, Reach, Source};
+pub use download::{Download, DownloadOptions, Reach, Source};
 pub use origin::{Expected, open};
 
 /// The member that makes a folder of objects a backup.
@@ -83,7 +83,9 @@ pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option
 }
 
 /// Objects as backups: those of one directory dump are one, with the directory's name.
-pub fn backups_of(objects: Vec<StoredObject>) -> Vec<StoredObject> {
+/// Evidence of ours is none.
+pub fn backups_of(mut objects: Vec<StoredObject>) -> Vec<StoredObject> {
+    objects.retain(|o| !crate::proof::is_ours(&o.name));
     let folder_of = |name: &str| name.rfind('/').map_or(0, |n| n + 1);
     let is_toc = |name: &str| name.trim_end_matches(".gz").ends_with(TOC);
     let folders: Vec<String> = objects

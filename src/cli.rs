@@ -14,11 +14,14 @@ mod check;
 mod demo;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod evidence;
 mod inspect;
 mod list;
+mod report;
 mod request;
 mod restore;
 mod schema;
+mod verify;
 mod worker;
 
 use std::future::Future;
@@ -61,6 +64,13 @@ enum Command {
     Worker(worker::Args),
     /// Restore a backup
     Restore(restore::Args),
+    /// Prove that a backup can be restored
+    Verify(verify::Args),
+    /// Check documents of evidence
+    #[command(subcommand)]
+    Evidence(evidence::Args),
+    /// Show what was verified, from the evidence
+    Report(report::Args),
     /// List the backups
     List(list::Args),
     /// Show what a backup holds
@@ -88,6 +98,7 @@ const EXIT_CODES: &str = "Exit codes:
 Examples:
   pgrestored restore latest --target app_copy
   pgrestored restore ./app.dump --target app --on-existing replace
+  pgrestored verify latest --html proof.html
   pgrestored list --output json";
 
 /// The JSON Schema of every document, with its name; the files are `schemas/NAME.v1.json`.
@@ -241,6 +252,9 @@ impl Cli {
             Command::Worker(args) => worker::run(App::new(config?)?, args).await,
             Command::Restore(args) => restore::run(App::new(config?)?, args, output).await,
             Command::List(args) => list::run(App::new(config?)?, args, output).await,
+            Command::Verify(args) => verify::run(App::new(config?)?, args, output).await,
+            Command::Evidence(args) => evidence::run(args, output),
+            Command::Report(args) => report::run(App::new(config?)?, args, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,
         }

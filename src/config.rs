@@ -3,6 +3,7 @@
 
 mod location;
 mod raw;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::policy::{Extensions, Owners, Policy, pair};
 
 pub use location::Location;
 pub use raw::RawConfig;
+pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
@@ -72,7 +74,9 @@ pub struct Config {
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
     pub admin_addr: SocketAddr,
-    pub pg_bindir: Option<PathBuf>,
+    /// Empty: PATH and the usual folders.
+    pub pg_bindir: Vec<PathBuf>,
+    pub verify: VerifyConfig,
     pub otlp_endpoint: Option<String>,
 }
 
@@ -216,7 +220,8 @@ impl Config {
                 SocketAddr::from(([127, 0, 0, 1], 9464)),
                 "must be an address with a port, such as 127.0.0.1:9464",
             ),
-            pg_bindir: set(&raw.pg_bindir).map(PathBuf::from),
+            pg_bindir: raw.pg_bindir(),
+            verify: verification::read(raw, retry_budget, &mut m),
             otlp_endpoint: set(&raw.otel_exporter_otlp_endpoint).map(str::to_owned),
         };
         if m.0.is_empty() { Ok(config) } else { Err(ConfigErrors(m.0)) }
@@ -237,34 +242,72 @@ impl Config {
     }
 }
 
+/// The folders of PATH.
+pub fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect()
+}
+
+/// The variables of one server, with what their names begin with.
+struct ServerVariables<'a> {
+    prefix: &'a str,
+    host: &'a Option<String>,
+    port: &'a Option<String>,
+    user: &'a Option<String>,
+    password: &'a Option<String>,
+    password_file: &'a Option<String>,
+    ssl_mode: &'a Option<String>,
+    maintenance: &'a Option<String>,
+}
+
 fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
-    let host = or(&raw.db_host, "localhost");
+    let variables = ServerVariables {
+        prefix: "DB",
+        host: &raw.db_host,
+        port: &raw.db_port,
+        user: &raw.db_user,
+        password: &raw.db_password,
+        password_file: &raw.db_password_file,
+        ssl_mode: &raw.db_sslmode,
+        maintenance: &raw.db_maintenance_name,
+    };
+    server_config(&variables, connect_budget, m)
+}
+
+/// The text of a secret, from its file or else itself.
+fn secret(variable: &str, file: &Option<String>, text: &Option<String>, m: &mut Mistakes) -> Option<String> {
+    let from_file = set(file).and_then(|file| {
+        std::fs::read_to_string(file)
+            .map_err(|e| m.add(&format!("{variable}_FILE"), format!("cannot be read: {}", e.kind())))
+            .ok()
+    });
+    from_file.or(set(text).map(str::to_owned))
+}
+
+fn server_config(v: &ServerVariables<'_>, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
+    let name = |part: &str| format!("{}_{part}", v.prefix);
+    let host = or(v.host, "localhost");
     let local = host.starts_with('/')
         || host == "localhost"
         || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let ssl_mode = match set(&raw.db_sslmode) {
+    let ssl_mode = match set(v.ssl_mode) {
         None if local => SslMode::Prefer,
         None | Some("verify-full" | "verify-ca") => SslMode::VerifyFull,
         Some("disable") => SslMode::Disable,
         Some("prefer" | "allow") => SslMode::Prefer,
         Some("require") => SslMode::Require,
         Some(_) => {
-            m.add("DB_SSLMODE", "must be disable, prefer, require or verify-full");
+            m.add(&name("SSLMODE"), "must be disable, prefer, require or verify-full");
             SslMode::VerifyFull
         }
     };
-    let from_file = set(&raw.db_password_file).and_then(|file| {
-        std::fs::read_to_string(file)
-            .map_err(|e| m.add("DB_PASSWORD_FILE", format!("cannot be read: {}", e.kind())))
-            .ok()
-    });
-    let password = from_file.as_deref().map(|t| t.trim_end_matches(['\r', '\n'])).or(set(&raw.db_password));
+    let password = secret(&name("PASSWORD"), v.password_file, v.password, m);
     DbConfig {
-        port: m.parse("DB_PORT", &raw.db_port, 5432, "must be a port number"),
-        user: or(&raw.db_user, "postgres"),
-        password: password.map(|p| SecretString::from(p.to_owned())),
+        port: m.parse(&name("PORT"), v.port, 5432, "must be a port number"),
+        user: or(v.user, "postgres"),
+        password: password.map(|p| SecretString::from(p.trim_end_matches(['\r', '\n']).to_owned())),
         ssl_mode: if host.starts_with('/') { SslMode::Disable } else { ssl_mode },
-        maintenance: or(&raw.db_maintenance_name, "postgres"),
+        maintenance: or(v.maintenance, "postgres"),
         connect_budget,
         host,
     }
@@ -325,12 +368,8 @@ fn role_map(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, String> {
 }
 
 fn age_identity(raw: &RawConfig, m: &mut Mistakes) -> Option<SecretString> {
-    let from_file = set(&raw.backup_age_identity_file).and_then(|file| {
-        std::fs::read_to_string(file)
-            .map_err(|e| m.add("BACKUP_AGE_IDENTITY_FILE", format!("cannot be read: {}", e.kind())))
-            .ok()
-    });
-    from_file.or(set(&raw.backup_age_identity).map(str::to_owned)).map(SecretString::from)
+    let text = secret("BACKUP_AGE_IDENTITY", &raw.backup_age_identity_file, &raw.backup_age_identity, m);
+    text.map(SecretString::from)
 }
 
 fn with_scheme(host: &str) -> String {

@@ -348,6 +348,39 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
     line
 }
 
+/// Why a restore failed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct ErrorBody {
+    pub reason: FailureReason,
+    pub blame: Blame,
+    /// Stage that failed.
+    pub stage: String,
+    /// A sentence for a person; never row data or secrets.
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+}
+
+impl ErrorBody {
+    pub fn new(error: &RestoreError, stage: &str) -> Self {
+        use RetryClass as C;
+        let reason = error.reason();
+        ErrorBody {
+            reason,
+            blame: reason.blame(),
+            stage: stage.to_owned(),
+            message: report(error),
+            sqlstate: error.sqlstate().map(str::to_owned),
+            retryable: match reason.retry_class() {
+                C::Permanent => false,
+                C::Transient | C::Environment | C::Busy | C::Interrupted => true,
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,9 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::error::{Blame, FailureReason, RestoreError, ValidationError, report};
-use crate::job::{BackupRef, OnExisting, RestoreJob};
-use crate::policy::{Rewrite, Selection};
+use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::job::{BackupRef, Job, OnExisting, RestoreJob, VerifyJob};
+use crate::policy::{Depth, Rewrite, Selection};
+use crate::proof::{Trigger, VerificationSummary};
+
+pub use crate::error::ErrorBody;
+pub use crate::job::ResultBackup;
+pub use crate::proof::Verdict;
 
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
 pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
@@ -64,6 +69,9 @@ pub struct RestoreRequest {
     pub on_existing: OnExisting,
     #[serde(default)]
     pub mode: Mode,
+    /// How far a verification goes; without it, as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
     /// Connections that load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
@@ -95,50 +103,6 @@ pub enum Kind {
 pub enum Status {
     Success,
     Failure,
-}
-
-/// Answer of a verification; what could not be checked is `inconclusive`, never `verified`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    Verified,
-    Failed,
-    Inconclusive,
-}
-
-/// The backup that was used, pinned.
-#[derive(
-    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-pub struct ResultBackup {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uri: Option<String>,
-    /// An int64 as a string.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<String>,
-    /// Bytes; an int64 as a string.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<String>,
-    /// Base64 of the big-endian CRC32C of the bytes that were read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crc32c: Option<String>,
-}
-
-/// Why a restore failed.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct ErrorBody {
-    pub reason: FailureReason,
-    pub blame: Blame,
-    /// Stage that failed.
-    pub stage: String,
-    /// A sentence for a person; never row data or secrets.
-    pub message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sqlstate: Option<String>,
-    /// Whether the same request may succeed later.
-    pub retryable: bool,
 }
 
 /// Result of a request. Open: readers ignore fields that they do not know.
@@ -174,6 +138,9 @@ pub struct RestoreResult {
     pub rewrites: Vec<Rewrite>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Of a verification: how far it went, what it found, where its evidence is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Box<VerificationSummary>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
 }
@@ -244,7 +211,7 @@ impl RestoreRequest {
     ///
     /// # Errors
     /// `invalid_request`.
-    pub fn into_job(self, default_db: Option<&str>) -> Result<RestoreJob, RestoreError> {
+    pub fn into_job(self, default_db: Option<&str>) -> Result<Job, RestoreError> {
         let digest = digest_of(&self);
         if self.request_id.is_empty() || self.request_id.len() > 200 {
             return Err(invalid("request_id: must have 1 to 200 bytes"));
@@ -255,21 +222,40 @@ impl RestoreRequest {
             _ => return Err(invalid("backup: exactly one of name and uri is needed")),
         };
         let generation = self.backup.generation.as_deref().map(str::parse).transpose();
+        let generation = generation.map_err(|_| invalid("backup.generation: must be a whole number"))?;
         if self.jobs.is_some_and(|n| !(1..=256).contains(&n)) {
             return Err(invalid("jobs: must be from 1 to 256"));
         }
+        let jobs = self.jobs.map(|n| n as usize);
         if self.mode == Mode::Verify {
-            return Err(invalid("mode: this worker restores; it does not verify"));
+            if self.target_db.is_some() || !is_default(&self.select) || self.on_existing != OnExisting::Fail {
+                return Err(invalid("mode verify: target_db, on_existing and select are for a restore"));
+            }
+            return Ok(Job::Verify(VerifyJob {
+                request_id: self.request_id,
+                backup,
+                generation,
+                crc32c: self.backup.crc32c,
+                depth: self.depth,
+                jobs,
+                deadline: self.deadline,
+                labels: self.labels,
+                trigger: Trigger::Request,
+                attempt: 1,
+            }));
+        }
+        if self.depth.is_some() {
+            return Err(invalid("depth: is for mode verify"));
         }
         let target_db = self.target_db.or(default_db.map(str::to_owned));
-        Ok(RestoreJob {
+        Ok(Job::Restore(RestoreJob {
             request_id: self.request_id,
             backup,
-            generation: generation.map_err(|_| invalid("backup.generation: must be a whole number"))?,
+            generation,
             crc32c: self.backup.crc32c,
             target_db: target_db.ok_or_else(|| invalid("target_db: none named and none configured"))?,
             on_existing: self.on_existing,
-            jobs: self.jobs.map(|n| n as usize),
+            jobs,
             deadline: self.deadline,
             labels: self.labels,
             sequence: 0,
@@ -277,7 +263,7 @@ impl RestoreRequest {
             policy: None,
             selection: self.select,
             digest,
-        })
+        }))
     }
 }
 
@@ -294,24 +280,6 @@ fn check_event(specversion: Option<&str>, kind: Option<&str>) -> Result<(), Rest
     match kind {
         Some(t) if t.ends_with("restore.requested.v1") => Ok(()),
         _ => Err(invalid("the event's type is not restore.requested.v1")),
-    }
-}
-
-impl ErrorBody {
-    pub fn new(error: &RestoreError, stage: &str) -> Self {
-        use crate::error::RetryClass as C;
-        let reason = error.reason();
-        ErrorBody {
-            reason,
-            blame: reason.blame(),
-            stage: stage.to_owned(),
-            message: report(error),
-            sqlstate: error.sqlstate().map(str::to_owned),
-            retryable: match reason.retry_class() {
-                C::Permanent => false,
-                C::Transient | C::Environment | C::Busy | C::Interrupted => true,
-            },
-        }
     }
 }
 
@@ -344,6 +312,7 @@ impl RestoreResult {
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),
+            verification: None,
             error: None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Location;
 use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::policy::{Policy, Selection};
+use crate::policy::{Depth, Policy, Selection, Trigger};
 
 /// What to do when the target database exists.
 #[derive(
@@ -62,6 +62,109 @@ pub struct RestoreJob {
     pub selection: Selection,
     /// Digest of what was asked, to tell a duplicate from a reuse of its id.
     pub digest: String,
+}
+
+/// The backup that was used, pinned.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct ResultBackup {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// An int64 as a string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// Bytes; an int64 as a string.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<String>,
+    /// Base64 of the big-endian CRC32C of the bytes that were read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32c: Option<String>,
+}
+
+/// A backup to prove.
+#[derive(Debug, Clone)]
+pub struct VerifyJob {
+    pub request_id: String,
+    pub backup: BackupRef,
+    /// Only this generation of the object.
+    pub generation: Option<i64>,
+    /// Base64 of the big-endian CRC32C that the object must have.
+    pub crc32c: Option<String>,
+    /// How far; without it, as configured.
+    pub depth: Option<Depth>,
+    pub jobs: Option<usize>,
+    pub deadline: Option<jiff::Timestamp>,
+    pub labels: BTreeMap<String, String>,
+    pub trigger: Trigger,
+    /// Delivery attempt, from 1.
+    pub attempt: u32,
+}
+
+impl VerifyJob {
+    /// A verification as configured.
+    pub fn new(request_id: impl Into<String>, backup: BackupRef, trigger: Trigger) -> Self {
+        VerifyJob {
+            request_id: request_id.into(),
+            backup,
+            generation: None,
+            crc32c: None,
+            depth: None,
+            jobs: None,
+            deadline: None,
+            labels: BTreeMap::new(),
+            trigger,
+            attempt: 1,
+        }
+    }
+}
+
+/// What a worker does.
+#[derive(Debug, Clone)]
+pub enum Job {
+    Restore(RestoreJob),
+    Verify(VerifyJob),
+}
+
+impl Job {
+    pub fn request_id(&self) -> &str {
+        match self {
+            Job::Restore(j) => &j.request_id,
+            Job::Verify(j) => &j.request_id,
+        }
+    }
+
+    pub fn backup(&self) -> &BackupRef {
+        match self {
+            Job::Restore(j) => &j.backup,
+            Job::Verify(j) => &j.backup,
+        }
+    }
+
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Job::Restore(j) => j.attempt,
+            Job::Verify(j) => j.attempt,
+        }
+    }
+
+    /// When its message was published, in microseconds, and which delivery this is.
+    pub fn delivered(&mut self, published: i64, attempt: u32) {
+        match self {
+            Job::Restore(j) => (j.sequence, j.attempt) = (published, attempt),
+            Job::Verify(j) => j.attempt = attempt,
+        }
+    }
+
+    /// The database that is restored into; a verification has one of its own.
+    pub fn target_db(&self) -> Option<&str> {
+        match self {
+            Job::Restore(j) => Some(&j.target_db),
+            Job::Verify(_) => None,
+        }
+    }
 }
 
 fn invalid(what: impl Into<String>) -> RestoreError {

@@ -25,10 +25,12 @@ pub mod manager;
 pub mod backup;
 pub mod restore;
 pub mod target;
+pub mod verify;
 
 // The mechanisms.
 pub mod archive;
 pub mod postgres;
+pub mod sandbox;
 pub mod store;
 pub mod queue;
 
@@ -36,6 +38,7 @@ pub mod queue;
 pub mod job;
 pub mod policy;
 pub mod event;
+pub mod proof;
 pub mod outcome;
 pub mod error;
 pub mod config;

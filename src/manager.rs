@@ -1,6 +1,11 @@
 //! [`RestoreManager`]: the story of one job, stage by stage. Pin the backup, claim the target, read
 //! the table of contents, load into staging, prove the bytes, swap. A failure at any point leaves the
-//! target as it was and nothing behind.
+//! target as it was and nothing behind. A verification goes the same way into a server of its own.
+
+mod bisection;
+mod ground;
+mod standing;
+mod verification;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +14,21 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{self, Archive, Keys, Limits};
-use crate::backup::{self, Backup, DownloadLimits, Expected, PinnedBackup, Reach, Source};
+use crate::backup::{self, Backup, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::{Config, Location};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
-use crate::metrics::RestoreMetricsManager;
+use crate::metrics::{RestoreMetricsManager, VerificationStatus};
 use crate::policy::Policy;
 use crate::postgres::Server;
 use crate::progress::Progress;
+use crate::proof::{ProofReport, Verdict};
 use crate::restore::{self, Finding, Fit, LoadOptions, Loaded, Needs};
 use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
+
+pub use standing::SetStanding;
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -44,6 +52,15 @@ pub struct Finished {
     pub failure: Option<R>,
     /// The outcome was recorded earlier: this request had been done before.
     pub repeated: bool,
+    /// Of a verification: all that was found.
+    pub proof: Option<Box<ProofReport>>,
+}
+
+impl Finished {
+    /// A request that failed before or beside its work.
+    pub fn refused(result: RestoreResult, reason: R) -> Self {
+        Finished { result, failure: Some(reason), repeated: false, proof: None }
+    }
 }
 
 /// What a job knows of itself as it goes, for its result.
@@ -65,6 +82,10 @@ impl RestoreManager {
         metrics: RestoreMetricsManager,
     ) -> Self {
         RestoreManager { config, stores, server, metrics }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// List available database backups: name, size in bytes, created, checksum (CRC32C) and
@@ -132,7 +153,7 @@ impl RestoreManager {
             Err(e) if e.reason() == R::TargetBusy => {
                 tracing::info!(request_id = job.request_id, "the target is busy with another restore");
                 let result = self.describe(job, &progress, (started, clock), &facts, Some(&e));
-                return Finished { result, failure: Some(R::TargetBusy), repeated: false };
+                return Finished::refused(result, R::TargetBusy);
             }
             Err(e) => {
                 tracing::error!(
@@ -143,7 +164,7 @@ impl RestoreManager {
             }
         };
         self.count(&progress, &facts, &result, failure, repeated);
-        Finished { result, failure, repeated }
+        Finished { result, failure, repeated, proof: None }
     }
 
     /// Metrics of the work done; completions are counted by whoever ends the request.
@@ -177,8 +198,32 @@ impl RestoreManager {
         );
     }
 
+    /// Whether an object is a backup that is looked after, by its name.
+    pub fn is_backup(&self, name: &str) -> bool {
+        let globals = self.config.policy.globals.as_deref();
+        !crate::proof::is_ours(name)
+            && self.config.verify.watches(name)
+            && globals.is_none_or(|g| !name.ends_with(g))
+    }
+
+    /// Counts a verification that has its final answer.
+    fn record_verification(&self, report: &ProofReport) {
+        let status = match report.verdict {
+            Verdict::Verified => VerificationStatus::Success,
+            Verdict::Failed => VerificationStatus::Failure,
+            Verdict::Inconclusive => VerificationStatus::Inconclusive,
+        };
+        self.metrics.record_verification(status, &report.backup_set);
+        if let (true, Some(rto)) = (report.is_verified(), &report.rto) {
+            self.metrics.record_rto(&report.backup_set, rto.measured_seconds, rto.forecast_seconds);
+        }
+    }
+
     /// Counts a request that has its final outcome.
     pub fn record_completion(&self, finished: &Finished) {
+        if let Some(proof) = &finished.proof {
+            return self.record_verification(proof);
+        }
         let size = finished.result.backup.size.as_deref().and_then(|s| s.parse().ok()).unwrap_or_default();
         self.metrics.record_restore_completion(
             finished.result.duration_seconds,
@@ -285,7 +330,7 @@ impl RestoreManager {
             false => None,
         };
         let sessions = job.jobs.unwrap_or(self.config.jobs);
-        let options = LoadOptions { sessions, queue_bytes: self.config.queue_bytes };
+        let options = LoadOptions { sessions, queue_bytes: self.config.queue_bytes, ledger: None };
         let entries = prepared.entries;
         let shown = progress.clone();
         let loaded =
@@ -326,8 +371,12 @@ impl RestoreManager {
         Ok(restore::roles_of(&text, policy.role_passwords))
     }
 
-    fn limits(&self) -> DownloadLimits {
-        DownloadLimits { stall: self.config.stall_timeout, budget: self.config.retry_budget }
+    fn limits(&self) -> DownloadOptions {
+        DownloadOptions {
+            stall: self.config.stall_timeout,
+            budget: self.config.retry_budget,
+            sha256: false,
+        }
     }
 
     fn keys(&self) -> Result<Keys, RestoreError> {

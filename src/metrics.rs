@@ -63,6 +63,8 @@ pub struct RestoreMetricsManager {
     publish_failure: Counter<u64>,
     last_success: Gauge<f64>,
     verification_last_success: Gauge<f64>,
+    rto: Gauge<f64>,
+    rto_forecast: Gauge<f64>,
 }
 
 /// A restore that counts as in progress until this is dropped.
@@ -148,6 +150,8 @@ impl RestoreMetricsManager {
                 "restore_verification_last_success_timestamp_seconds",
                 "When a backup of the set was last proven restorable",
             ),
+            rto: gauge("restore_rto_seconds", "How long the last proven restore of the set took"),
+            rto_forecast: gauge("restore_rto_forecast_seconds", "How long the next restore of the set is likely to take"),
             _provider: provider,
         };
         metrics.zero();
@@ -190,9 +194,22 @@ impl RestoreMetricsManager {
     pub fn record_verification(&self, status: VerificationStatus, backup_set: &str) {
         self.verification.add(1, &[KeyValue::new("status", status.as_str())]);
         if status == VerificationStatus::Success {
-            let set = KeyValue::new("backup_set", backup_set.to_owned());
-            self.verification_last_success.record(now_seconds(), &[set]);
+            self.record_proof(backup_set, now_seconds());
         }
+    }
+
+    /// When a backup of the set was last proven, in seconds since 1970; 0 for never. A proof of an
+    /// earlier process counts as well.
+    pub fn record_proof(&self, backup_set: &str, at: f64) {
+        let set = KeyValue::new("backup_set", backup_set.to_owned());
+        self.verification_last_success.record(at, &[set]);
+    }
+
+    /// How long restores of the set take, in seconds.
+    pub fn record_rto(&self, backup_set: &str, measured: f64, forecast: f64) {
+        let set = [KeyValue::new("backup_set", backup_set.to_owned())];
+        self.rto.record(measured, &set);
+        self.rto_forecast.record(forecast, &set);
     }
 
     /// A restore starts now; it counts as in progress while the guard lives.

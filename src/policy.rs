@@ -201,3 +201,59 @@ pub struct Rewrite {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
 }
+
+/// How far a verification goes; each includes those before it.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// Size, checksum and generation of every byte.
+    Object,
+    /// Every block decompresses, every entry of the table of contents has its data.
+    Archive,
+    /// Loaded into a server.
+    Restore,
+    /// What is in the server is what was in the archive, and what the checks ask for.
+    #[default]
+    Data,
+}
+
+impl Depth {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Depth::Object => "object",
+            Depth::Archive => "archive",
+            Depth::Restore => "restore",
+            Depth::Data => "data",
+        }
+    }
+}
+
+/// What asked for a verification.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A new object in the bucket.
+    Notification,
+    Request,
+    Command,
+    Schedule,
+    /// An older backup, chosen at random.
+    Sample,
+    Bisection,
+    SelfTest,
+}

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use crate::archive::{Archive, TextEncoding, TocEntry};
+use crate::archive::{Archive, Ledger, TextEncoding, TocEntry};
 use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError};
 use crate::policy::Selection;
 use crate::postgres::{Server, Session};
@@ -41,7 +41,7 @@ pub use append::{Opened, open_tables};
 pub use fit::{Fit, RULES, Rule};
 pub use globals::roles_of;
 pub use preflight::{Finding, Level, Needs, preflight};
-pub use settle::{analyze, check, rename_schemas};
+pub use settle::{Survey, analyze, check, rename_schemas, survey};
 
 /// Pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
@@ -51,12 +51,14 @@ const MAX_STREAMS: usize = 16;
 const LISTED: usize = 50;
 
 /// How one archive is loaded.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// Connections that load.
     pub sessions: usize,
     /// Bytes of data that may wait in memory between the reader and the connections.
     pub queue_bytes: usize,
+    /// Where the data that passes by is counted, for a comparison afterwards.
+    pub ledger: Option<Arc<Ledger>>,
 }
 
 /// Proof that everything in the archive is in the staging database.
@@ -103,6 +105,7 @@ struct Job {
     settings: DumpSettings,
     progress: Arc<Progress>,
     fit: Arc<Fit>,
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// A session that restores: its output settings are tracked.
@@ -195,6 +198,7 @@ pub async fn load(
         content: if is_script { Content::Script(Mutex::default()) } else { Content::Toc(entries) },
         progress,
         fit,
+        ledger: options.ledger.clone(),
     });
 
     let streams = archive.into_streams(options.sessions.min(MAX_STREAMS));
@@ -304,7 +308,7 @@ impl Worker {
 }
 
 /// A note that names things; `None` for none.
-fn listed(what: &str, names: &[String]) -> Option<String> {
+pub fn listed(what: &str, names: &[String]) -> Option<String> {
     let more = names.len().saturating_sub(LISTED);
     let first = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };

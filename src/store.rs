@@ -12,7 +12,7 @@ use futures::stream::BoxStream;
 use tokio::sync::Mutex;
 
 use crate::config::{Location, StorageEmulator};
-use crate::error::StorageError;
+use crate::error::{FailureReason, StorageError};
 
 /// One backup as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +68,48 @@ pub trait BackupStore: Send + Sync {
         length: Option<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, StorageError>>;
 
+    /// Makes an object; `None` where there is one of that name already, which is left as it is.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`.
+    fn create<'a>(
+        &'a self,
+        name: &'a str,
+        content: Bytes,
+        content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>>;
+
+    /// Deletes exactly this generation.
+    ///
+    /// # Errors
+    /// `backup_changed` where the object is another one by now, `backup_not_found`, `access_denied`,
+    /// `download_failed`.
+    fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>>;
+
     /// `gs://…` or `file://…`.
     fn uri(&self, name: &str) -> String;
+}
+
+/// The whole of a small object.
+///
+/// # Errors
+/// As [`BackupStore::read`]; `download_failed` for more than `most` bytes.
+pub async fn read_small(
+    store: &dyn BackupStore,
+    object: &StoredObject,
+    most: u64,
+) -> Result<Vec<u8>, StorageError> {
+    use futures::TryStreamExt;
+    if object.size > most {
+        let what = format!("{}: more than {most} bytes", store.uri(&object.name));
+        return Err(StorageError::new(FailureReason::DownloadFailed, what));
+    }
+    let chunks = store.read(object, 0, None).await?;
+    chunks.try_fold(Vec::new(), |mut all, c| async move {
+        all.extend_from_slice(&c);
+        Ok(all)
+    })
+    .await
 }
 
 /// Opens stores by their place; clients are built once.

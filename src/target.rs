@@ -3,7 +3,6 @@
 //! transaction on L. Losing L loses the lock and with it the power to swap: that is the fence.
 
 mod journal;
-pub mod sandbox;
 mod staging;
 mod swap;
 
@@ -249,6 +248,44 @@ impl Claimed {
     pub async fn record_failure(&self, outcome: &serde_json::Value) -> Result<(), RestoreError> {
         Ok(self.journal.finish(&self.lock, &self.request_id, self.attempt, outcome).await?)
     }
+}
+
+/// Makes a database of our own on `session`'s server, outside of any claim, for a verification. What
+/// bears its name is dropped first. Returns what had to be done otherwise than the dump says.
+///
+/// # Errors
+/// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
+pub async fn create_apart(
+    server: &Server,
+    session: &Session,
+    name: &str,
+    options: &CreateOptions,
+) -> Result<Vec<String>, RestoreError> {
+    staging::force_drop(server, session, name).await?;
+    let note = staging::create_with_fallbacks(session, name, options).await?;
+    Ok(note.map(str::to_owned).into_iter().collect())
+}
+
+/// Drops such a database, and roles that were made for it.
+///
+/// # Errors
+/// Why it could not be dropped.
+pub async fn drop_apart(
+    server: &Server,
+    session: &Session,
+    name: &str,
+    roles: &[String],
+) -> Result<(), RestoreError> {
+    staging::force_drop(server, session, name).await?;
+    for role in roles {
+        session.run(&format!("DROP ROLE IF EXISTS {}", ident(role))).await?;
+    }
+    Ok(())
+}
+
+/// The name of a verification's database.
+pub fn apart_name(request_id: &str) -> String {
+    format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id))
 }
 
 /// 16 hexadecimal digits that stand for `text` in names.

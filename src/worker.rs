@@ -1,21 +1,25 @@
-//! The loop: takes requests, one permit a restore, keeps each message until its outcome is published,
+//! The loop: takes requests, one permit a job, keeps each message until its outcome is published,
 //! settles it by the table in `outcome`, and stops in two steps: soft (take nothing more, finish),
 //! then hard (cancel, clean up, give the messages back).
+//!
+//! Three lanes: requests, notifications of new backups, and the schedule. A backlog in one delays none
+//! of the others, and a person's request goes before every verification of the other two (`permits`).
 
+mod notification;
+mod permits;
 mod state;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::{RestoreRequest, RestoreResult};
-use crate::job::RestoreJob;
+use crate::job::{Job, VerifyJob};
 use crate::manager::{Finished, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
 use crate::outcome::{Settle, disposition};
@@ -23,8 +27,13 @@ use crate::progress::Progress;
 use crate::queue::{Delivery, QueueError, RequestQueue, ResultSink};
 use crate::retry::Backoff;
 use crate::telemetry;
+use permits::{Permit, Permits};
 
 pub use state::{JobStatus, WorkerState, WorkerStatus};
+
+/// Bounds of the pause between looks at the schedule.
+const SCHEDULE_MIN: Duration = Duration::from_secs(1);
+const SCHEDULE_MAX: Duration = Duration::from_secs(3600);
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -40,6 +49,8 @@ pub struct WorkerSettings {
     pub busy_pause: Duration,
     /// How long a soft stop lets restores finish.
     pub drain_timeout: Duration,
+    /// How often is looked for verifications that are due; `None` without a schedule.
+    pub schedule_pause: Option<Duration>,
 }
 
 impl WorkerSettings {
@@ -51,6 +62,7 @@ impl WorkerSettings {
             nack_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
             busy_pause: Duration::from_secs(5),
             drain_timeout: config.drain_timeout,
+            schedule_pause: config.verify.schedule.map(|every| (every / 10).clamp(SCHEDULE_MIN, SCHEDULE_MAX)),
         }
     }
 }
@@ -62,6 +74,27 @@ pub struct Shutdown {
     pub soft: CancellationToken,
     /// Cancel what runs, clean up, give the messages back.
     pub hard: CancellationToken,
+}
+
+/// What the lanes of a running worker share.
+#[derive(Clone)]
+struct Lanes {
+    permits: Permits,
+    tasks: TaskTracker,
+    /// Take nothing more.
+    soft: CancellationToken,
+    shutdown: Shutdown,
+}
+
+impl Lanes {
+    /// `None` where nothing more is to be taken.
+    async fn until_soft<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.soft.cancelled() => None,
+            done = work => Some(done),
+        }
+    }
 }
 
 /// Takes requests and sees each to its end.
@@ -100,40 +133,195 @@ impl Worker {
         self.state.clone()
     }
 
-    /// Works until `shutdown`, then drains.
+    /// Works until `shutdown`, then drains. `requests` are a person's, `notifications` the bucket's.
     ///
     /// # Errors
-    /// The subscription refuses this worker.
-    pub async fn run(&self, mut queue: impl RequestQueue, shutdown: Shutdown) -> Result<(), QueueError> {
-        let permits = Arc::new(Semaphore::new(self.settings.max_concurrent));
+    /// A subscription refuses this worker.
+    pub async fn run(
+        &self,
+        mut requests: Box<dyn RequestQueue>,
+        mut notifications: Option<Box<dyn RequestQueue>>,
+        shutdown: Shutdown,
+    ) -> Result<(), QueueError> {
+        let permits = Permits::new(self.settings.max_concurrent);
         let tasks = TaskTracker::new();
-        let ended = loop {
-            // A permit first: a message is not taken that nobody can work on.
-            let permit = tokio::select! {
-                biased;
-                () = shutdown.soft.cancelled() => break Ok(()),
-                permit = permits.clone().acquire_owned() => permit,
-            };
-            let Ok(permit) = permit else { break Ok(()) };
-            let delivery = tokio::select! {
-                biased;
-                () = shutdown.soft.cancelled() => break Ok(()),
-                next = queue.next() => match next {
-                    Ok(delivery) => delivery,
-                    Err(e) => break Err(e),
+        // A lane that cannot go on ends the others.
+        let lanes = Lanes { permits, tasks: tasks.clone(), soft: shutdown.soft.child_token(), shutdown };
+        let end = |ended: Result<(), QueueError>| {
+            lanes.soft.cancel();
+            ended
+        };
+        let (requested, notified, ()) = tokio::join!(
+            async { end(self.take_requests(requests.as_mut(), &lanes).await) },
+            async {
+                match notifications.as_deref_mut() {
+                    Some(queue) => end(self.take_notifications(queue, &lanes).await),
+                    None => Ok(()),
+                }
+            },
+            self.keep_schedule(&lanes),
+        );
+        self.state.stopping();
+        requests.close().await;
+        if let Some(queue) = &mut notifications {
+            queue.close().await;
+        }
+        self.drain(&tasks, &lanes.shutdown).await;
+        requests.flush().await;
+        if let Some(queue) = &mut notifications {
+            queue.flush().await;
+        }
+        requested.and(notified)
+    }
+
+    /// A person's requests: restores and verifications.
+    async fn take_requests(&self, queue: &mut dyn RequestQueue, lanes: &Lanes) -> Result<(), QueueError> {
+        loop {
+            // A message is not taken that nobody can work on.
+            if lanes.until_soft(lanes.permits.restore_possible()).await.is_none() {
+                return Ok(());
+            }
+            let Some(delivery) = lanes.until_soft(queue.next()).await else { return Ok(()) };
+            let delivery = delivery?;
+            let request = RestoreRequest::from_message(&delivery.data, &delivery.attributes);
+            let permit = match request {
+                // Its answer needs no permit.
+                Err(_) => None,
+                Ok(_) => match lanes.until_soft(lanes.permits.restore()).await {
+                    Some(permit) => Some(permit),
+                    None => return Ok(()),
                 },
             };
-            let (worker, stop) = (self.clone(), shutdown.clone());
-            tasks.spawn(async move {
-                worker.handle(delivery, &stop).await;
+            let (worker, stop) = (self.clone(), lanes.shutdown.clone());
+            lanes.tasks.spawn(async move {
+                worker.handle(delivery, request, &stop).await;
                 drop(permit);
             });
+        }
+    }
+
+    /// New backups, each to be proven.
+    async fn take_notifications(
+        &self,
+        queue: &mut dyn RequestQueue,
+        lanes: &Lanes,
+    ) -> Result<(), QueueError> {
+        loop {
+            if lanes.until_soft(lanes.permits.verification_possible()).await.is_none() {
+                return Ok(());
+            }
+            let Some(delivery) = lanes.until_soft(queue.next()).await else { return Ok(()) };
+            let delivery = delivery?;
+            let manager = &self.manager;
+            let job = notification::job_of(&delivery.attributes, manager.config(), |n| manager.is_backup(n));
+            let job = match job {
+                Ok(job) => job,
+                Err(why) => {
+                    tracing::info!(message_id = delivery.message_id, why, "a notification asks for nothing");
+                    self.settle(delivery, Settle::Ack, 1, &lanes.shutdown).await;
+                    continue;
+                }
+            };
+            let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else { return Ok(()) };
+            let (worker, lanes) = (self.clone(), lanes.clone());
+            lanes.tasks.clone().spawn(async move { worker.prove_new(delivery, job, permit, &lanes).await });
+        }
+    }
+
+    /// One new backup, from its notification to its proof.
+    async fn prove_new(&self, delivery: Delivery, mut job: VerifyJob, permit: Permit, lanes: &Lanes) {
+        let span = tracing::info_span!(
+            "delivery",
+            message_id = delivery.message_id,
+            request_id = job.request_id,
+            otel.kind = "consumer"
+        );
+        telemetry::follow(&span, &delivery.attributes);
+        let work = async {
+            job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
+            match self.manager.is_outdated(&job).await {
+                Ok(true) => {
+                    tracing::info!(request_id = job.request_id, "older than the newest proven backup: skipped");
+                    self.forget(&job.request_id);
+                    return self.settle(delivery, Settle::Ack, job.attempt, &lanes.shutdown).await;
+                }
+                Ok(false) => {}
+                // The verification meets it again, and says it.
+                Err(e) => tracing::debug!(error = report(&e), "the newest proof cannot be told"),
+            }
+            let attempt = job.attempt;
+            let finished = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
+            self.end(delivery, finished, attempt, &lanes.shutdown).await;
         };
-        self.state.stopping();
-        queue.close().await;
-        self.drain(&tasks, &shutdown).await;
-        queue.flush().await;
-        ended
+        work.instrument(span).await;
+    }
+
+    /// Verifies; where a restore takes the permit away, waits for another one and begins again.
+    async fn verify_unless_taken(&self, job: Job, permit: Permit, lanes: &Lanes) -> Finished {
+        let mut permit = permit;
+        loop {
+            let taken = permit.taken_away();
+            let stop = lanes.shutdown.hard.child_token();
+            let given_up = async {
+                taken.cancelled().await;
+                stop.cancel();
+                std::future::pending::<Finished>().await
+            };
+            let finished = tokio::select! {
+                finished = self.run_alone(&job, &lanes.shutdown, &stop) => finished,
+                finished = given_up => finished,
+            };
+            let is_taken = taken.is_cancelled() && finished.failure == Some(R::Cancelled);
+            if !is_taken || lanes.shutdown.hard.is_cancelled() {
+                return finished;
+            }
+            tracing::info!(request_id = job.request_id(), "a restore goes before this verification");
+            drop(permit);
+            permit = match lanes.until_soft(lanes.permits.verification()).await {
+                Some(permit) => permit,
+                // Given back, for another worker.
+                None => return finished,
+            };
+        }
+    }
+
+    /// Proves what is due. Its answers are published like any others.
+    async fn keep_schedule(&self, lanes: &Lanes) {
+        match self.manager.standing().await {
+            Ok(sets) => self.state.set_standing(sets),
+            Err(e) => tracing::warn!(error = report(&e), "the evidence of earlier verifications cannot be read"),
+        }
+        let Some(pause) = self.settings.schedule_pause else { return };
+        loop {
+            match self.manager.due(jiff::Timestamp::now()).await {
+                Ok(jobs) => {
+                    for job in jobs {
+                        let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else { return };
+                        let finished = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
+                        self.publish_scheduled(&finished).await;
+                    }
+                }
+                Err(e) => tracing::warn!(error = report(&e), "what is due cannot be told"),
+            }
+            if lanes.until_soft(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// There is no message to give back: what has no final answer is due again.
+    async fn publish_scheduled(&self, finished: &Finished) {
+        let d = disposition(finished.failure, 1, self.settings.max_attempts);
+        if !d.publish {
+            return;
+        }
+        match self.publish(&finished.result).await {
+            Ok(()) => self.completed(finished),
+            Err(e) => {
+                tracing::error!(error = e, "the result could not be published");
+                self.metrics.record_publish_failure();
+            }
+        }
     }
 
     async fn drain(&self, tasks: &TaskTracker, shutdown: &Shutdown) {
@@ -155,7 +343,12 @@ impl Worker {
     }
 
     /// One delivery, from its arrival to its settlement.
-    async fn handle(&self, delivery: Delivery, shutdown: &Shutdown) {
+    async fn handle(
+        &self,
+        delivery: Delivery,
+        request: Result<RestoreRequest, RestoreError>,
+        shutdown: &Shutdown,
+    ) {
         let span = tracing::info_span!(
             "delivery",
             message_id = delivery.message_id,
@@ -163,32 +356,36 @@ impl Worker {
             otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
-        self.handle_in_span(delivery, shutdown).instrument(span).await;
+        self.handle_in_span(delivery, request, shutdown).instrument(span).await;
     }
 
-    async fn handle_in_span(&self, delivery: Delivery, shutdown: &Shutdown) {
+    async fn handle_in_span(
+        &self,
+        delivery: Delivery,
+        request: Result<RestoreRequest, RestoreError>,
+        shutdown: &Shutdown,
+    ) {
         let received = jiff::Timestamp::now();
-        let request = RestoreRequest::from_message(&delivery.data, &delivery.attributes);
         let request_id = match &request {
             Ok(r) if !r.request_id.is_empty() => r.request_id.clone(),
             _ => request_id_of(&delivery),
         };
         tracing::Span::current().record("request_id", request_id.as_str());
         let attempt = self.count_delivery(&delivery, &request_id, received);
-        let job =
-            request.and_then(|r| r.into_job(self.settings.default_db.as_deref())).and_then(|mut job| {
-                self.manager.check_source(&job.backup)?;
-                (job.sequence, job.attempt) = (delivery.published, attempt);
-                Ok(job)
-            });
+        let job = request.and_then(|r| r.into_job(self.settings.default_db.as_deref()));
+        let job = job.and_then(|mut job| {
+            self.manager.check_source(job.backup())?;
+            job.delivered(delivery.published, attempt);
+            Ok(job)
+        });
         let finished = match job {
-            Ok(job) => self.run_alone(&job, shutdown).await,
+            Ok(job) => self.run_alone(&job, shutdown, &shutdown.hard).await,
             Err(e) => {
                 tracing::warn!(error = report(&e), "the request is refused");
                 let mut result =
                     RestoreResult::failure(&request_id, &e, "request", (received, jiff::Timestamp::now()));
                 result.attempt = attempt;
-                Finished { result, failure: Some(e.reason()), repeated: false }
+                Finished::refused(result, e.reason())
             }
         };
         self.end(delivery, finished, attempt, shutdown).await;
@@ -209,15 +406,15 @@ impl Worker {
     }
 
     /// Runs a job when no other delivery of it is in work here, and waits while its target is busy.
-    async fn run_alone(&self, job: &RestoreJob, shutdown: &Shutdown) -> Finished {
+    async fn run_alone(&self, job: &Job, shutdown: &Shutdown, stop: &CancellationToken) -> Finished {
         let done = loop {
             let earlier = {
                 let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
-                match in_work.get(&job.request_id) {
+                match in_work.get(job.request_id()) {
                     Some(other) => other.clone(),
                     None => {
                         let done = CancellationToken::new();
-                        in_work.insert(job.request_id.clone(), done.clone());
+                        in_work.insert(job.request_id().to_owned(), done.clone());
                         break done;
                     }
                 }
@@ -225,7 +422,7 @@ impl Worker {
             earlier.cancelled().await;
         };
         let finished = loop {
-            let finished = self.run_guarded(job, shutdown).await;
+            let finished = self.run_guarded(job, stop).await;
             if finished.failure != Some(R::TargetBusy) {
                 break finished;
             }
@@ -235,27 +432,32 @@ impl Worker {
                 break Finished { failure: Some(R::Cancelled), ..finished };
             }
         };
-        self.in_work.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.request_id);
+        self.in_work.lock().unwrap_or_else(PoisonError::into_inner).remove(job.request_id());
         done.cancel();
         finished
     }
 
     /// The panic boundary: a defect ends one job, not the worker.
-    async fn run_guarded(&self, job: &RestoreJob, shutdown: &Shutdown) -> Finished {
+    async fn run_guarded(&self, job: &Job, stop: &CancellationToken) -> Finished {
         let progress = Arc::new(Progress::default());
         let _listed = self.state.enter(job, progress.clone());
-        let (manager, stop, running) = (self.manager.clone(), shutdown.hard.clone(), job.clone());
+        let (manager, stop, running) = (self.manager.clone(), stop.clone(), job.clone());
         let started = jiff::Timestamp::now();
         let watched = progress.clone();
-        let task = async move { manager.run(&running, watched, stop).await };
+        let task = async move {
+            match running {
+                Job::Restore(job) => manager.run(&job, watched, stop).await,
+                Job::Verify(job) => manager.verify_backup(&job, watched, stop).await,
+            }
+        };
         match tokio::spawn(task.in_current_span()).await {
             Ok(finished) => finished,
             Err(e) => {
-                let e = RestoreError::internal(format!("the restore died: {e}"));
+                let e = RestoreError::internal(format!("the job died: {e}"));
                 tracing::error!(error = report(&e), "a defect");
                 let times = (started, jiff::Timestamp::now());
-                let result = RestoreResult::failure(&job.request_id, &e, progress.stage(), times);
-                Finished { result, failure: Some(e.reason()), repeated: false }
+                let result = RestoreResult::failure(job.request_id(), &e, progress.stage(), times);
+                Finished::refused(result, e.reason())
             }
         }
     }
@@ -275,6 +477,10 @@ impl Worker {
                 }
             }
         }
+        self.settle(delivery, settle, attempt, shutdown).await;
+    }
+
+    async fn settle(&self, delivery: Delivery, settle: Settle, attempt: u32, shutdown: &Shutdown) {
         match settle {
             Settle::Ack => {
                 if let Err(e) = delivery.lease.ack().await {
@@ -297,8 +503,12 @@ impl Worker {
         if !finished.repeated {
             self.manager.record_completion(finished);
         }
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).remove(&finished.result.request_id);
-        self.state.finished(&finished.result);
+        self.forget(&finished.result.request_id);
+        self.state.finished(finished);
+    }
+
+    fn forget(&self, request_id: &str) {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).remove(request_id);
     }
 
     async fn publish(&self, result: &RestoreResult) -> Result<(), String> {

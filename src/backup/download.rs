@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
+use sha2::Digest;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,11 +24,13 @@ const PIECE: usize = 256 << 10;
 
 /// How patient a download is.
 #[derive(Debug, Clone, Copy)]
-pub struct DownloadLimits {
+pub struct DownloadOptions {
     /// Without a byte for this long, the object is opened again.
     pub stall: Duration,
     /// Without progress for this long, the download has failed.
     pub budget: Duration,
+    /// Whether the SHA-256 is computed, beside the CRC32C.
+    pub sha256: bool,
 }
 
 /// How far a download is likely to be read.
@@ -53,6 +56,8 @@ pub(super) struct Tally {
     pub bytes: u64,
     pub crc32c: u32,
     pub ended: bool,
+    /// At the end, where it was asked for.
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// The reading end, for a thread that may block, and what is known of the bytes it has given out.
@@ -60,6 +65,7 @@ pub struct Download {
     incoming: mpsc::Receiver<Result<Bytes, StorageError>>,
     current: Bytes,
     tally: Arc<Mutex<Tally>>,
+    sha256: Option<sha2::Sha256>,
 }
 
 impl Download {
@@ -67,7 +73,7 @@ impl Download {
     pub(super) fn start(
         source: Source,
         (offset, reach): (u64, Reach),
-        limits: DownloadLimits,
+        limits: DownloadOptions,
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> (Self, Arc<Mutex<Tally>>) {
@@ -88,7 +94,12 @@ impl Download {
                 let _ = tx.try_send(Err(StorageError::new(R::Cancelled, "the download was stopped")));
             }
         });
-        let download = Download { incoming, current: Bytes::new(), tally: tally.clone() };
+        let download = Download {
+            incoming,
+            current: Bytes::new(),
+            tally: tally.clone(),
+            sha256: limits.sha256.then(sha2::Sha256::default),
+        };
         (download, tally)
     }
 }
@@ -100,7 +111,11 @@ impl Read for Download {
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(e)) => return Err(RestoreError::from(e).into()),
                 None => {
-                    self.tally.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+                    let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+                    tally.ended = true;
+                    if let Some(sha256) = self.sha256.take() {
+                        tally.sha256 = Some(sha256.finalize().into());
+                    }
                     return Ok(0);
                 }
             }
@@ -108,6 +123,9 @@ impl Read for Download {
         let n = self.current.len().min(out.len());
         out[..n].copy_from_slice(&self.current[..n]);
         self.current.advance(n);
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(&out[..n]);
+        }
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         tally.crc32c = crc32c::crc32c_append(tally.crc32c, &out[..n]);
         tally.bytes += n as u64;
@@ -120,7 +138,7 @@ type Sender = mpsc::Sender<Result<Bytes, StorageError>>;
 async fn pump_object(
     backup: &PinnedBackup,
     (mut offset, reach): (u64, Reach),
-    limits: DownloadLimits,
+    limits: DownloadOptions,
     progress: &Progress,
     tx: &Sender,
 ) -> Result<(), StorageError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::download::{Download, DownloadLimits, Reach, Source, Tally};
+use super::download::{Download, DownloadOptions, Reach, Source, Tally};
 use super::{PinnedBackup, TOC};
 use crate::archive::{Bytes, Folder, Origin, Reopen};
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
@@ -31,7 +31,7 @@ struct Stream {
 pub fn open(
     source: Source,
     reach: Reach,
-    limits: DownloadLimits,
+    limits: DownloadOptions,
     progress: Arc<Progress>,
     stop: CancellationToken,
 ) -> (Origin, Expected) {
@@ -58,7 +58,7 @@ pub fn open(
 }
 
 struct Reader {
-    limits: DownloadLimits,
+    limits: DownloadOptions,
     reach: Reach,
     progress: Arc<Progress>,
     stop: CancellationToken,
@@ -139,6 +139,16 @@ impl Expected {
             true => Ok((None, self.size.unwrap_or_default())),
             false => Ok((Some(last.crc32c), last.bytes)),
         }
+    }
+}
+
+impl Expected {
+    /// SHA-256, in hexadecimal, of what was read first: the object, or a directory's `toc.dat`; `None`
+    /// where it was not asked for or not read to its end.
+    pub fn sha256(&self) -> Option<String> {
+        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = *streams.first()?.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.sha256.map(|h| h.iter().map(|b| format!("{b:02x}")).collect())
     }
 }
 

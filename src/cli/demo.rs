@@ -1,7 +1,7 @@
 //! `demo`: the whole path on this machine. A throwaway PostgreSQL, the emulator, a realistic
 //! database dumped by `pg_dump`, a request, the real worker, and a comparison that must hold.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::app::{App, RunningWorker};
@@ -12,7 +12,7 @@ use crate::event::{BackupSpec, Mode, RestoreRequest, RestoreResult, Status};
 use crate::job::OnExisting;
 use crate::postgres::{Server, Session};
 use crate::queue::{RequestQueue, ResultSink};
-use crate::target::sandbox::{Sandbox, find_bindir};
+use crate::sandbox::{Sandbox, find_bindir};
 use crate::worker::Shutdown;
 
 use super::{CommandError, CommandResult, Exit, human_bytes};
@@ -36,8 +36,8 @@ impl Checks {
     }
 }
 
-pub(super) async fn run(bindir: Option<&Path>) -> CommandResult {
-    let bindir = find_bindir(bindir)?;
+pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
+    let bindir = find_bindir(&bindirs)?;
     println!(
         "1. A throwaway PostgreSQL ({}) and the emulator of Pub/Sub and Cloud Storage",
         bindir.display()
@@ -187,6 +187,7 @@ async fn request_and_wait(app: &App, worker: &RunningWorker) -> Result<RestoreRe
         target_db: Some(TARGET_DB.into()),
         on_existing: OnExisting::Fail,
         mode: Mode::Restore,
+        depth: None,
         jobs: None,
         deadline: None,
         labels: [("ticket".to_owned(), "OPS-1".to_owned())].into(),

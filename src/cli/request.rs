@@ -39,6 +39,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         target_db: args.target,
         on_existing: args.on_existing,
         mode: Mode::Restore,
+        depth: None,
         jobs: args.jobs,
         deadline: None,
         labels: Default::default(),

@@ -88,7 +88,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
 }
 
 /// Bars on a terminal, else a line every 10 s; until it is aborted.
-async fn show(progress: Arc<Progress>) {
+pub(super) async fn show(progress: Arc<Progress>) {
     match std::io::stderr().is_terminal() {
         true => show_bar(progress).await,
         false => {

@@ -7,10 +7,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use super::{CommandError, CommandResult, Exit};
 use crate::backup::Backup;
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
+use crate::proof::ProofReport;
+use crate::verify::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// restore-request, restore-result, gcs-notification, backup-list or inspection
+    /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
+    /// checks or ledger
     #[arg(required_unless_present = "write")]
     name: Option<String>,
     /// Write all of them into this folder
@@ -39,6 +42,10 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ("gcs-notification", schema_of::<GcsNotification>("gcs-notification", true)),
         ("backup-list", schema_of::<Vec<Backup>>("backup-list", false)),
         ("inspection", schema_of::<super::inspect::Inspection>("inspection", false)),
+        ("proof-report", schema_of::<ProofReport>("proof-report", false)),
+        ("evidence", schema_of::<Envelope>("evidence", false)),
+        ("checks", schema_of::<ChecksFile>("checks", true)),
+        ("ledger", schema_of::<super::report::Ledger>("ledger", false)),
     ]
 }
 

@@ -125,11 +125,75 @@ pub struct RawConfig {
     /// File with age identities, one a line
     #[arg(long, env = "BACKUP_AGE_IDENTITY_FILE", global = true, value_name = "FILE")]
     pub(super) backup_age_identity_file: Option<String>,
+    /// How far a verification goes: object, archive, restore or data
+    #[arg(long, env = "VERIFY_DEPTH", global = true, value_name = "DEPTH")]
+    pub(super) verify_depth: Option<String>,
+    /// File with the checks of the data (YAML; `schema checks` is its schema)
+    #[arg(long, visible_alias = "checks", env = "VERIFY_CHECKS", global = true, value_name = "FILE")]
+    pub(super) verify_checks: Option<String>,
+    /// Only new objects whose name begins with this are verified
+    #[arg(long, env = "VERIFY_PREFIX", global = true, value_name = "PREFIX")]
+    pub(super) verify_prefix: Option<String>,
+    /// Only new objects whose name ends with one of these, separated by commas
+    #[arg(long, env = "VERIFY_SUFFIX", global = true, value_name = "LIST")]
+    pub(super) verify_suffix: Option<String>,
+    /// Object that comes last in a folder of several objects and stands for it [default: toc.dat]
+    #[arg(long, env = "VERIFY_MANIFEST", global = true, value_name = "NAME")]
+    pub(super) verify_manifest: Option<String>,
+    /// How long the other objects of a folder are waited for
+    #[arg(long, env = "VERIFY_SETTLE", global = true, value_name = "TIME")]
+    pub(super) verify_settle: Option<String>,
+    /// New backups older than the newest proven one of their set: skip or verify
+    #[arg(long, env = "VERIFY_OLDER", global = true, value_name = "POLICY")]
+    pub(super) verify_older: Option<String>,
+    /// The newest backup of each set is verified when its newest proof is older than this; empty = off
+    #[arg(long, env = "VERIFY_SCHEDULE", global = true, value_name = "TIME")]
+    pub(super) verify_schedule: Option<String>,
+    /// Older backups of each set that are verified with each scheduled one
+    #[arg(long, env = "VERIFY_SAMPLE", global = true, value_name = "N")]
+    pub(super) verify_sample: Option<String>,
+    /// Older backups that are looked at to find the first bad one; 0 = off
+    #[arg(long, env = "VERIFY_BISECT", global = true, value_name = "N")]
+    pub(super) verify_bisect: Option<String>,
+    /// Where evidence is written: empty = beside the backup, none, gs://bucket/prefix or file:///folder
+    #[arg(long, env = "EVIDENCE_LOCATION", global = true, value_name = "PLACE")]
+    pub(super) evidence_location: Option<String>,
+    /// Ed25519 key (PKCS #8 in PEM) that signs evidence
+    #[arg(long, env = "EVIDENCE_SIGNING_KEY", global = true, value_name = "SECRET", hide_env_values = true)]
+    pub(super) evidence_signing_key: Option<String>,
+    /// File with that key
+    #[arg(long, env = "EVIDENCE_SIGNING_KEY_FILE", global = true, value_name = "FILE")]
+    pub(super) evidence_signing_key_file: Option<String>,
+    /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one for all]
+    #[arg(long, env = "BACKUP_SETS", global = true, value_name = "LIST")]
+    pub(super) backup_sets: Option<String>,
+    /// Backups of each set that `prune` always keeps
+    #[arg(long, env = "BACKUP_RETENTION_MIN", global = true, value_name = "N")]
+    pub(super) backup_retention_min: Option<String>,
+    /// Folder of sandboxes and their templates
+    #[arg(long, env = "SANDBOX_DIR", global = true, value_name = "FOLDER")]
+    pub(super) sandbox_dir: Option<String>,
+    /// require: verify only where a sandbox is kept apart by namespaces; prefer: say so where it is not
+    #[arg(long, env = "SANDBOX_ISOLATION", global = true, value_name = "POLICY")]
+    pub(super) sandbox_isolation: Option<String>,
+    /// Server for verifications in place of sandboxes; never the target server
+    #[arg(long, env = "SCRATCH_DB_HOST", global = true, value_name = "HOST")]
+    pub(super) scratch_db_host: Option<String>,
+    #[arg(long, env = "SCRATCH_DB_PORT", global = true, value_name = "PORT")]
+    pub(super) scratch_db_port: Option<String>,
+    #[arg(long, env = "SCRATCH_DB_USER", global = true, value_name = "ROLE")]
+    pub(super) scratch_db_user: Option<String>,
+    #[arg(long, env = "SCRATCH_DB_PASSWORD", global = true, value_name = "SECRET", hide_env_values = true)]
+    pub(super) scratch_db_password: Option<String>,
+    #[arg(long, env = "SCRATCH_DB_PASSWORD_FILE", global = true, value_name = "FILE")]
+    pub(super) scratch_db_password_file: Option<String>,
+    #[arg(long, env = "SCRATCH_DB_SSLMODE", global = true, value_name = "MODE")]
+    pub(super) scratch_db_sslmode: Option<String>,
     /// /metrics, health and status
     #[arg(long, env = "ADMIN_ADDR", global = true, value_name = "ADDR")]
     pub(super) admin_addr: Option<String>,
-    /// PostgreSQL binaries, else PATH and the usual folders
-    #[arg(long, env = "PG_BINDIR", global = true, value_name = "FOLDER")]
+    /// Folders with PostgreSQL's binaries, separated by colons; else PATH and the usual folders
+    #[arg(long, env = "PG_BINDIR", global = true, value_name = "FOLDERS")]
     pub(super) pg_bindir: Option<String>,
     /// Send traces by OTLP
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true, value_name = "URL")]
@@ -153,7 +217,7 @@ impl RawConfig {
         parsed.map(|f| f.raw).map_err(|e| e.to_string())
     }
 
-    pub fn pg_bindir(&self) -> Option<&std::path::Path> {
-        set(&self.pg_bindir).map(std::path::Path::new)
+    pub fn pg_bindir(&self) -> Vec<std::path::PathBuf> {
+        set(&self.pg_bindir).map(|dirs| std::env::split_paths(dirs).collect()).unwrap_or_default()
     }
 }

@@ -154,6 +154,39 @@ impl StorageService {
         self.lock().sent
     }
 
+    /// Names and generations of a bucket's objects.
+    pub fn objects(&self, bucket: &str) -> Vec<(String, i64)> {
+        let inner = self.lock();
+        let own = inner.objects.iter().filter(|((b, _), _)| b == bucket);
+        own.map(|((_, name), o)| (name.clone(), o.generation)).collect()
+    }
+
+    /// The bytes of an object.
+    pub fn get(&self, bucket: &str, name: &str) -> Option<Bytes> {
+        match self.find(bucket, name, 0)?.content {
+            Content::Memory(data) => Some(data),
+            Content::File(path) => std::fs::read(path).ok().map(Bytes::from),
+        }
+    }
+
+    /// Says when an object was made.
+    pub fn set_created(&self, bucket: &str, name: &str, created: SystemTime) {
+        if let Some(o) = self.lock().objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+            o.created = created;
+        }
+    }
+
+    fn delete_object(&self, r: &pb::DeleteObjectRequest) -> Result<(), Status> {
+        let key = (bucket_of(&r.bucket).to_owned(), r.object.clone());
+        let mut inner = self.lock();
+        let there = inner.objects.get(&key).ok_or_else(|| Status::not_found("No such object"))?;
+        if r.if_generation_match.is_some_and(|g| g != there.generation) {
+            return Err(Status::failed_precondition("conditionNotMet"));
+        }
+        inner.objects.remove(&key);
+        Ok(())
+    }
+
     fn find(&self, bucket: &str, name: &str, generation: i64) -> Option<Object> {
         let found = self.lock().objects.get(&(bucket.to_owned(), name.to_owned())).cloned();
         found.filter(|o| generation == 0 || generation == o.generation)
@@ -190,7 +223,7 @@ impl StorageService {
     }
 
     pub(super) fn router(&self) -> Router {
-        let (list, get_object) = (self.clone(), self.clone());
+        let (list, get_object, delete) = (self.clone(), self.clone(), self.clone());
         let rest = Router::new()
             .route("/storage/v1/b/{bucket}/o/{object}", get(read))
             .route("/upload/storage/v1/b/{bucket}/o", post(upload))
@@ -209,6 +242,10 @@ impl StorageService {
                     let answer = found.map(|o| described(bucket, &r.object, &o));
                     std::future::ready(answer.ok_or_else(|| Status::not_found("No such object")))
                 }),
+            )
+            .route(
+                "/google.storage.v2.Storage/DeleteObject",
+                unary(move |r: pb::DeleteObjectRequest| std::future::ready(delete.delete_object(&r))),
             )
             .merge(rest)
     }
@@ -349,19 +386,48 @@ fn body_of(
     Body::from_stream(stream.boxed())
 }
 
-/// `uploadType=media`: the body is the object.
+/// `uploadType=media`: the body is the object; `multipart`: its second part is.
 async fn upload(
     State(s): State<StorageService>,
     Path(bucket): Path<String>,
     Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
     data: Bytes,
 ) -> Response {
     let Some(name) = query.get("name") else { return (StatusCode::BAD_REQUEST, "name").into_response() };
-    let size = data.len();
+    let there = s.find(&bucket, name, 0).map_or(0, |o| o.generation);
+    let wanted = query.get("ifGenerationMatch").and_then(|g| g.parse::<i64>().ok());
+    if wanted.is_some_and(|g| g != there) {
+        return (StatusCode::PRECONDITION_FAILED, "conditionNotMet").into_response();
+    }
+    let data = match query.get("uploadType").map(String::as_str) {
+        Some("multipart") => match second_part(&headers, &data) {
+            Some(media) => media,
+            None => return (StatusCode::BAD_REQUEST, "multipart").into_response(),
+        },
+        _ => data,
+    };
+    let (size, crc32c) = (data.len(), crc32c::crc32c(&data));
     let generation = s.put(&bucket, name, data);
+    let crc32c = base64::engine::general_purpose::STANDARD.encode(crc32c.to_be_bytes());
     let body = serde_json::json!({
-        "kind": "storage#object", "bucket": bucket, "name": name,
+        "kind": "storage#object", "bucket": bucket, "name": name, "crc32c": crc32c,
         "generation": generation.to_string(), "size": size.to_string(),
     });
     axum::Json(body).into_response()
+}
+
+/// The object in a body of several parts: what follows the description.
+fn second_part(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let boundary = kind.split("boundary=").nth(1)?.trim_matches('"');
+    let mark = format!("--{boundary}");
+    let find = |what: &[u8], from: usize| {
+        body[from..].windows(what.len()).position(|w| w == what).map(|i| i + from)
+    };
+    let first = find(mark.as_bytes(), 0)?;
+    let second = find(mark.as_bytes(), first + mark.len())?;
+    let start = find(b"\r\n\r\n", second)? + 4;
+    let end = find(format!("\r\n{mark}").as_bytes(), start)?;
+    Some(body.slice(start..end))
 }

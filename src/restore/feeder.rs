@@ -9,7 +9,7 @@ use super::board::{Board, Queued};
 use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Step, classify};
 use super::{Content, Job};
-use crate::archive::{DataSink, DataStream, Piece, Statement, TocEntry};
+use crate::archive::{DataSink, DataStream, EntryTally, Piece, Statement, TocEntry};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 
 /// Statements that are sent in one transaction.
@@ -21,7 +21,7 @@ const MAX_APART: usize = 10_000;
 /// Reads one stream of an archive to its end. Runs on a thread that may block.
 pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Result<(), RestoreError> {
     let runtime = tokio::runtime::Handle::current();
-    let pieces = Pieces { board: board.clone(), job: job.clone(), runtime };
+    let pieces = Pieces { board: board.clone(), job: job.clone(), runtime, tally: None };
     match &job.content {
         Content::Toc(entries) => {
             let nodes = board.data_nodes();
@@ -58,11 +58,21 @@ struct Pieces {
     board: Arc<Board>,
     job: Arc<Job>,
     runtime: tokio::runtime::Handle,
+    /// Counts the data of the current entry.
+    tally: Option<EntryTally>,
 }
 
 impl Pieces {
-    fn push(&self, node: usize, piece: Piece) -> Result<(), RestoreError> {
+    fn begin(&mut self, node: usize, entry: &TocEntry) {
+        self.tally = self.job.ledger.as_ref().map(|l| l.begin(entry));
+        self.board.change(|s| s.begin(node));
+    }
+
+    fn push(&mut self, node: usize, piece: Piece) -> Result<(), RestoreError> {
         let bytes = piece.len() as u64;
+        if let Some(tally) = &mut self.tally {
+            tally.piece(&piece, &self.job.encoding)?;
+        }
         let room = self.runtime.block_on(self.board.room_for(bytes, Some(node)))?;
         let splittable = !matches!(piece, Piece::Rows { ends_row: false, .. });
         self.board.change(|s| s.push(node, Queued::new(piece, room), bytes, splittable));
@@ -70,11 +80,15 @@ impl Pieces {
         Ok(())
     }
 
-    fn end(&self, node: usize, entry: &TocEntry) {
+    fn end(&mut self, node: usize, entry: &TocEntry) -> Result<(), RestoreError> {
+        if let (Some(ledger), Some(tally)) = (&self.job.ledger, self.tally.take()) {
+            ledger.finish(tally)?;
+        }
         self.board.change(|s| s.end(node));
         if entry.desc == "TABLE DATA" {
             self.job.progress.tables_done.fetch_add(1, Relaxed);
         }
+        Ok(())
     }
 }
 
@@ -94,7 +108,7 @@ impl DataSink for Contents {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.current = self.node_of.get(&entry.dump_id).copied();
         if let Some(node) = self.current {
-            self.pieces.board.change(|s| s.begin(node));
+            self.pieces.begin(node, entry);
         }
         Ok(())
     }
@@ -104,10 +118,7 @@ impl DataSink for Contents {
     }
 
     fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        if let Some(node) = self.current {
-            self.pieces.end(node, entry);
-        }
-        Ok(())
+        self.current.map_or(Ok(()), |node| self.pieces.end(node, entry))
     }
 }
 
@@ -196,8 +207,7 @@ impl DataSink for Script {
         }
         let step = Step::Data { entry: Box::new(entry.clone()), settings: self.settings.clone() };
         self.current = self.add(step, Group::Data, Default::default())?;
-        let node = self.current;
-        self.pieces.board.change(|s| s.begin(node));
+        self.pieces.begin(self.current, entry);
         Ok(())
     }
 
@@ -206,8 +216,7 @@ impl DataSink for Script {
     }
 
     fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        self.pieces.end(self.current, entry);
-        Ok(())
+        self.pieces.end(self.current, entry)
     }
 
     fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {

@@ -89,27 +89,66 @@ pub async fn analyze(server: &Server, database: &str, sessions: usize) -> Result
     Ok(std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner)))
 }
 
-/// Looks at the restored database; what it finds are notes, and so is what it cannot look at.
+/// What is wrong, or only unusual, with a restored database; each by name.
+#[derive(Debug, Default)]
+pub struct Survey {
+    pub invalid_indexes: Vec<String>,
+    pub not_validated: Vec<String>,
+    pub not_populated: Vec<String>,
+    pub sequences_behind: Vec<String>,
+    /// What could not be looked at, and why.
+    pub not_checked: Vec<String>,
+}
+
+/// Looks at the restored database.
+///
+/// # Errors
+/// `target_unavailable`.
+pub async fn survey(server: &Server, database: &str) -> Result<Survey, RestoreError> {
+    let session = server.connect(database, "check").await?;
+    session.run("SET row_security = off").await?;
+    let mut not_checked = Vec::new();
+    let mut found = Vec::new();
+    for names in [
+        names(&session, INVALID_INDEXES).await,
+        names(&session, NOT_VALIDATED).await,
+        names(&session, NOT_POPULATED).await,
+        sequences_behind(&session).await,
+    ] {
+        found.push(match names {
+            Ok(names) => names,
+            Err(e) if session.client().is_closed() => return Err(e.into()),
+            Err(e) => {
+                not_checked.push(report(&e));
+                vec![]
+            }
+        });
+    }
+    let mut found = found.into_iter();
+    let mut take = || found.next().unwrap_or_default();
+    Ok(Survey {
+        invalid_indexes: take(),
+        not_validated: take(),
+        not_populated: take(),
+        sequences_behind: take(),
+        not_checked,
+    })
+}
+
+/// The same as notes for a person.
 ///
 /// # Errors
 /// `target_unavailable`.
 pub async fn check(server: &Server, database: &str) -> Result<Vec<String>, RestoreError> {
-    let session = server.connect(database, "check").await?;
-    session.run("SET row_security = off").await?;
-    let mut notes = Vec::new();
-    for found in [
-        names(&session, "invalid index", INVALID_INDEXES).await,
-        names(&session, "constraint that is not validated", NOT_VALIDATED).await,
-        names(&session, "materialized view without rows, as in the source", NOT_POPULATED).await,
-        sequences_behind(&session).await,
-    ] {
-        match found {
-            Ok(note) => notes.extend(note),
-            Err(_) if session.client().is_closed() => found.map(drop)?,
-            Err(e) => notes.push(format!("not checked: {}", report(&e))),
-        }
-    }
-    Ok(notes)
+    let s = survey(server, database).await?;
+    let notes = [
+        listed("invalid index", &s.invalid_indexes),
+        listed("constraint that is not validated", &s.not_validated),
+        listed("materialized view without rows, as in the source", &s.not_populated),
+        listed("sequence behind its column", &s.sequences_behind),
+    ];
+    let not_checked = s.not_checked.iter().map(|e| format!("not checked: {e}"));
+    Ok(notes.into_iter().flatten().chain(not_checked).collect())
 }
 
 const INVALID_INDEXES: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i \
@@ -120,9 +159,9 @@ const NOT_VALIDATED: &str = "SELECT format('%s of %s', conname, conrelid::regcla
 const NOT_POPULATED: &str =
     "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND NOT relispopulated ORDER BY 1";
 
-async fn names(session: &Session, what: &str, sql: &str) -> Result<Option<String>, DatabaseError> {
-    let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, what))?;
-    Ok(listed(what, &rows.iter().map(|r| r.get(0)).collect::<Vec<String>>()))
+async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseError> {
+    let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, "looking at the result"))?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
 /// Sequences of columns, where the largest value can be had cheaply.
@@ -137,7 +176,7 @@ const SEQUENCES: &str = "SELECT format('%I.%I', sn.nspname, s.relname), format('
     AND (pg_table_size(t.oid) < $1 OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid \
          AND i.indkey[0] = a.attnum AND i.indisvalid AND i.indpred IS NULL)) ORDER BY 1";
 
-async fn sequences_behind(session: &Session) -> Result<Option<String>, DatabaseError> {
+async fn sequences_behind(session: &Session) -> Result<Vec<String>, DatabaseError> {
     let e = |e: tokio_postgres::Error| fault(&e, "sequences");
     let all = session.client().query(SEQUENCES, &[&SMALL_TABLE]).await.map_err(e)?;
     let mut behind = Vec::new();
@@ -154,5 +193,5 @@ async fn sequences_behind(session: &Session) -> Result<Option<String>, DatabaseE
         let rows = session.client().query(&sql, &[]).await.map_err(e)?;
         behind.extend(rows.iter().map(|r| r.get::<_, String>(0)));
     }
-    Ok(listed("sequence behind its column", &behind))
+    Ok(behind)
 }

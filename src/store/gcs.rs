@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use google_cloud_auth::credentials::anonymous;
@@ -153,6 +154,42 @@ impl BackupStore for GcsStore {
                 })
             });
             Ok(stream.boxed())
+        })
+    }
+
+    fn create<'a>(
+        &'a self,
+        name: &'a str,
+        content: Bytes,
+        content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
+        Box::pin(async move {
+            let full = format!("{}{name}", self.prefix);
+            let written = self
+                .data
+                .write_object(self.resource(), full, content)
+                .set_if_generation_match(0_i64)
+                .set_content_type(content_type)
+                .send_unbuffered()
+                .await;
+            match written {
+                Ok(object) => Ok(Some(self.object(object))),
+                // A retry finds what an attempt whose answer was lost has made.
+                Err(e) if reason_of(&e, R::BackupNotFound) == R::BackupChanged => Ok(None),
+                Err(e) => Err(self.fault(e, name, R::BackupNotFound)),
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>> {
+        Box::pin(async move {
+            let delete = self
+                .control
+                .delete_object()
+                .set_bucket(self.resource())
+                .set_object(format!("{}{}", self.prefix, object.name))
+                .set_if_generation_match(object.generation);
+            delete.send().await.map_err(|e| self.fault(e, &object.name, R::BackupNotFound))
         })
     }
 

@@ -148,6 +148,42 @@ impl BackupStore for LocalStore {
         })
     }
 
+    fn create<'a>(
+        &'a self,
+        name: &'a str,
+        content: Bytes,
+        _content_type: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
+        let (path, name) = (self.folder.join(name), name.to_owned());
+        Box::pin(blocking(move || {
+            let folder = path.parent().unwrap_or(&path);
+            std::fs::create_dir_all(folder).map_err(|e| fault(e, folder))?;
+            // Whole or not at all: written beside it, then linked, which fails where there is one.
+            let making = folder.join(format!(".{}.part", uuid::Uuid::new_v4().simple()));
+            let linked = std::fs::write(&making, &content)
+                .and_then(|()| std::fs::File::open(&making)?.sync_all())
+                .and_then(|()| std::fs::hard_link(&making, &path));
+            let _ = std::fs::remove_file(&making);
+            match linked {
+                Ok(()) => describe(&path, name).map(Some),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
+                Err(e) => Err(fault(e, &path)),
+            }
+        }))
+    }
+
+    fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>> {
+        let (path, object) = (self.folder.join(&object.name), object.clone());
+        Box::pin(blocking(move || {
+            let now = describe(&path, object.name.clone())?;
+            if (now.size, now.generation) != (object.size, object.generation) {
+                let what = format!("{}: another file by now", path.display());
+                return Err(StorageError::new(R::BackupChanged, what));
+            }
+            std::fs::remove_file(&path).map_err(|e| fault(e, &path))
+        }))
+    }
+
     fn uri(&self, name: &str) -> String {
         format!("file://{}", self.folder.join(name).display())
     }

@@ -111,7 +111,7 @@ pub(super) async fn create(claimed: &Claimed, options: &CreateOptions) -> Result
     Ok(Staging { name, oid: row.get(0), notes: note.map(str::to_owned).into_iter().collect() })
 }
 
-async fn create_with_fallbacks(
+pub(super) async fn create_with_fallbacks(
     lock: &Session,
     name: &str,
     options: &CreateOptions,

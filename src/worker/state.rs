@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::event::RestoreResult;
-use crate::job::RestoreJob;
+use crate::event::{Kind, RestoreResult};
+use crate::job::{BackupRef, Job};
+use crate::manager::{Finished, SetStanding};
 use crate::progress::{Progress, Snapshot};
 
 /// Results that are remembered.
@@ -16,6 +17,7 @@ const REMEMBERED: usize = 50;
 pub struct WorkerState {
     running: Mutex<Vec<Running>>,
     recent: Mutex<VecDeque<RestoreResult>>,
+    sets: Mutex<Vec<SetStanding>>,
     next: AtomicU64,
     broken: AtomicBool,
     stopping: AtomicBool,
@@ -24,17 +26,22 @@ pub struct WorkerState {
 struct Running {
     id: u64,
     request_id: String,
-    target_db: String,
+    kind: Kind,
+    backup: String,
+    target_db: Option<String>,
     started_at: jiff::Timestamp,
     attempt: u32,
     progress: Arc<Progress>,
 }
 
-/// A running restore.
+/// A running restore or verification.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct JobStatus {
     pub request_id: String,
-    pub target_db: String,
+    pub kind: Kind,
+    pub backup: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_db: Option<String>,
     pub started_at: jiff::Timestamp,
     pub attempt: u32,
     pub progress: Snapshot,
@@ -49,6 +56,8 @@ pub struct WorkerStatus {
     pub running: Vec<JobStatus>,
     /// Newest first.
     pub recent: Vec<RestoreResult>,
+    /// How each set of backups stands.
+    pub sets: Vec<SetStanding>,
 }
 
 /// Lists a job as running until it is dropped.
@@ -68,23 +77,38 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl WorkerState {
-    pub(super) fn enter(self: &Arc<Self>, job: &RestoreJob, progress: Arc<Progress>) -> Listed {
+    pub(super) fn enter(self: &Arc<Self>, job: &Job, progress: Arc<Progress>) -> Listed {
         let id = self.next.fetch_add(1, Relaxed);
         lock(&self.running).push(Running {
             id,
-            request_id: job.request_id.clone(),
-            target_db: job.target_db.clone(),
+            request_id: job.request_id().to_owned(),
+            kind: if matches!(job, Job::Restore(_)) { Kind::Restore } else { Kind::Verification },
+            backup: match job.backup() {
+                BackupRef::Named { name, .. } => name.clone(),
+                BackupRef::Latest { .. } => "latest".to_owned(),
+                BackupRef::Stdin => "-".to_owned(),
+            },
+            target_db: job.target_db().map(str::to_owned),
             started_at: jiff::Timestamp::now(),
-            attempt: job.attempt,
+            attempt: job.attempt(),
             progress,
         });
         Listed { state: self.clone(), id }
     }
 
-    pub(super) fn finished(&self, result: &RestoreResult) {
+    pub(super) fn finished(&self, finished: &Finished) {
+        if let Some(proof) = &finished.proof
+            && let Some(set) = lock(&self.sets).iter_mut().find(|s| s.name == proof.backup_set)
+        {
+            set.add(proof);
+        }
         let mut recent = lock(&self.recent);
-        recent.push_front(result.clone());
+        recent.push_front(finished.result.clone());
         recent.truncate(REMEMBERED);
+    }
+
+    pub(super) fn set_standing(&self, sets: Vec<SetStanding>) {
+        *lock(&self.sets) = sets;
     }
 
     pub(super) fn set_ready(&self, ready: bool) {
@@ -103,6 +127,8 @@ impl WorkerState {
     pub fn status(&self) -> WorkerStatus {
         let describe = |r: &Running| JobStatus {
             request_id: r.request_id.clone(),
+            kind: r.kind,
+            backup: r.backup.clone(),
             target_db: r.target_db.clone(),
             started_at: r.started_at,
             attempt: r.attempt,
@@ -114,6 +140,7 @@ impl WorkerState {
             stopping: self.stopping.load(Relaxed),
             running: lock(&self.running).iter().map(describe).collect(),
             recent: lock(&self.recent).iter().cloned().collect(),
+            sets: lock(&self.sets).clone(),
         }
     }
 }

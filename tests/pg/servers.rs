@@ -4,14 +4,14 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::event::RestoreResult;
 use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::policy::Selection;
-use pgrestored::target::sandbox::find_bindir;
+use pgrestored::sandbox::find_bindir;
 
 use crate::formats::Format;
 use crate::support::{Cluster, assert_same, bindir_of, job};
 
 fn server(version: u32) -> Option<Cluster> {
     match version {
-        15 => Some(Cluster::of(&find_bindir(None).unwrap(), "")),
+        15 => Some(Cluster::of(&find_bindir(&[]).unwrap(), "")),
         other => bindir_of(other).map(|b| Cluster::of(&b, "")),
     }
 }

@@ -10,7 +10,7 @@ use pgrestored::config::{Config, RawConfig};
 use pgrestored::event::RestoreResult;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
 use pgrestored::manager::Finished;
-use pgrestored::target::sandbox::{Sandbox, find_bindir};
+use pgrestored::sandbox::{Sandbox, find_bindir};
 use tokio_util::sync::CancellationToken;
 
 /// The folder with the binaries of another PostgreSQL, or `None` with a loud word. In CI they must be there.
@@ -38,7 +38,7 @@ impl Cluster {
     }
 
     pub fn start_with(options: &str) -> Self {
-        Self::of(&find_bindir(None).expect("a PostgreSQL server: run make setup"), options)
+        Self::of(&find_bindir(&[]).expect("a PostgreSQL server: run make setup"), options)
     }
 
     pub fn of(bindir: &Path, options: &str) -> Self {

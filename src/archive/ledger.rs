@@ -1,0 +1,575 @@
+//! What an archive's data is, told while it passes by: rows, bytes and a digest of each table that
+//! does not depend on the order of its rows; size and checksum of each large object. What a restored
+//! database gives back as COPY text is counted the same way, and has to be the same.
+//!
+//! A row is a line of COPY text. Points in time with an offset are written in the time zone of
+//! whoever asks, so each is counted as its UTC time. An INSERT is counted as the line that COPY would
+//! write.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use twox_hash::xxhash3_128;
+
+use super::lexer::{Lexeme, Token, tokens};
+use super::toc::corrupt;
+use super::{DataSink, Dialect, Piece, Statement, TextEncoding, TocEntry};
+use crate::error::RestoreError;
+
+/// Bytes after a place that decide whether a time stands there: the longest fraction and offset.
+const LOOKAHEAD: usize = 32;
+/// Bytes of a date before its time: `294276-12-31 23`.
+const LOOKBEHIND: usize = 16;
+
+/// Rows so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rows {
+    pub count: u64,
+    /// Bytes of COPY text.
+    pub bytes: u64,
+    /// Sum of the rows' XXH3-128 digests.
+    pub digest: u128,
+}
+
+impl Rows {
+    /// Counts one row, without its newline.
+    pub fn row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
+        let hash = match has_clock(line) {
+            false => xxhash3_128::Hasher::oneshot(line),
+            true => {
+                scratch.clear();
+                in_utc(line, true, scratch);
+                xxhash3_128::Hasher::oneshot(scratch)
+            }
+        };
+        self.add(hash, line.len() as u64 + 1);
+    }
+
+    fn add(&mut self, hash: u128, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+        self.digest = self.digest.wrapping_add(hash);
+    }
+
+    /// Both together.
+    pub fn merge(&mut self, other: &Rows) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+        self.digest = self.digest.wrapping_add(other.digest);
+    }
+}
+
+/// Whether `:dd:` stands somewhere, as in a time of day.
+fn has_clock(line: &[u8]) -> bool {
+    memchr::memchr_iter(b':', line)
+        .any(|i| line.get(i + 3) == Some(&b':') && i >= LOOKBEHIND - 3 && line[i - 3] == b' ')
+}
+
+/// Copies `text`, each point in time with an offset as its UTC time. Unless `at_end`, stops where what
+/// follows could change the answer. Returns how much of `text` was dealt with.
+fn in_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
+    let limit = if at_end { text.len() } else { text.len().saturating_sub(LOOKAHEAD + LOOKBEHIND) };
+    let mut done = 0;
+    for colon in memchr::memchr_iter(b':', text) {
+        if !at_end && colon >= limit + LOOKBEHIND {
+            break;
+        }
+        let Some((start, end, utc)) = time_at(text, colon, done) else { continue };
+        out.extend_from_slice(&text[done..start]);
+        out.extend_from_slice(utc.as_bytes());
+        done = end;
+    }
+    let rest = limit.max(done);
+    out.extend_from_slice(&text[done..rest]);
+    rest
+}
+
+fn number(digits: &[u8]) -> Option<i64> {
+    let all = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    all.then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
+}
+
+/// The time with an offset whose first colon is at `colon`: where it stands, and the seconds since
+/// the year 1 in UTC with the fraction as it is.
+fn time_at(text: &[u8], colon: usize, from: usize) -> Option<(usize, usize, String)> {
+    let at = |i: usize| text.get(i).copied();
+    // `YYYY-MM-DD HH` before, `MM:SS` after.
+    if at(colon + 3)? != b':' || colon < 13 || at(colon - 3)? != b' ' {
+        return None;
+    }
+    let (hour, minute) = (number(&text[colon - 2..colon])?, number(text.get(colon + 1..colon + 3)?)?);
+    let second = number(text.get(colon + 4..colon + 6)?)?;
+    let day = number(&text[colon - 5..colon - 3])?;
+    let month = number(&text[colon - 8..colon - 6])?;
+    if at(colon - 6)? != b'-' || at(colon - 9)? != b'-' {
+        return None;
+    }
+    let year_end = colon - 9;
+    // At most six, whatever stands before: a row that comes in pieces must give the same answer.
+    let digits = text[from..year_end].iter().rev().take(6).take_while(|b| b.is_ascii_digit()).count();
+    let start = year_end - digits;
+    let year = number(&text[start..year_end]).filter(|_| digits >= 4)?;
+    let mut end = colon + 6;
+    let mut fraction = &text[end..end];
+    if at(end) == Some(b'.') {
+        let n = text[end + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
+        fraction = &text[end..end + 1 + n];
+        end += 1 + n;
+    }
+    let sign = match at(end)? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let mut offset = number(text.get(end + 1..end + 3)?)? * 3600;
+    end += 3;
+    for unit in [60, 1] {
+        let more = text.get(end + 1..end + 3).and_then(number).filter(|_| at(end) == Some(b':'));
+        let Some(n) = more else { break };
+        offset += n * unit;
+        end += 3;
+    }
+    let bc = text.get(end..end + 3) == Some(b" BC");
+    let year = if bc { 1 - year } else { year };
+    end += if bc { 3 } else { 0 };
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - sign * offset;
+    Some((start, end, format!("@{seconds}{}", String::from_utf8_lossy(fraction))))
+}
+
+/// Days since 1970-01-01 in the proleptic Gregorian calendar.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let of_era = y.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// A row that comes in several pieces.
+struct LongRow {
+    hasher: Box<xxhash3_128::Hasher>,
+    /// What could not be decided yet.
+    rest: Vec<u8>,
+    bytes: u64,
+}
+
+impl LongRow {
+    fn new() -> Self {
+        LongRow { hasher: Box::new(xxhash3_128::Hasher::new()), rest: Vec::new(), bytes: 0 }
+    }
+
+    fn feed(&mut self, part: &[u8], at_end: bool) {
+        self.bytes += part.len() as u64;
+        self.rest.extend_from_slice(part);
+        let mut out = Vec::with_capacity(self.rest.len());
+        let done = in_utc(&self.rest, at_end, &mut out);
+        self.hasher.write(&out);
+        self.rest.drain(..done);
+    }
+}
+
+/// One table's data in the archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TableData {
+    /// The list of columns in parentheses, as the archive has it; `None`: all that can be inserted.
+    pub columns: Option<String>,
+    /// Counted in UTF-8, not in the archive's encoding.
+    pub in_utf8: bool,
+    pub rows: Rows,
+}
+
+/// One large object's data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ObjectData {
+    pub bytes: u64,
+    pub crc32c: u32,
+}
+
+/// All data of an archive, by table and large object. Several readers may write to it.
+#[derive(Debug)]
+pub struct Ledger {
+    dialect: Dialect,
+    encoding: TextEncoding,
+    /// By the name as the archive's statements have it, schema and quotes included.
+    tables: Mutex<BTreeMap<String, TableData>>,
+    objects: Mutex<BTreeMap<u32, ObjectData>>,
+}
+
+impl Ledger {
+    pub fn of(archive: &super::Archive) -> Self {
+        Ledger {
+            // Statements are read in UTF-8.
+            dialect: Dialect { wide: false, ..super::dialect_of(archive.entries(), archive.encoding()) },
+            encoding: archive.encoding().clone(),
+            tables: Mutex::default(),
+            objects: Mutex::default(),
+        }
+    }
+
+    /// The data of `entry` begins.
+    pub fn begin(&self, entry: &TocEntry) -> EntryTally {
+        let (relation, columns) = copy_target(&entry.copy_stmt).unzip();
+        EntryTally {
+            relation,
+            data: TableData { columns: columns.flatten(), ..TableData::default() },
+            dialect: self.dialect,
+            long: None,
+            scratch: Vec::new(),
+            objects: BTreeMap::new(),
+            fallback: match &entry.namespace {
+                Some(schema) => format!("{}.{}", quoted(schema), quoted(&entry.tag)),
+                None => quoted(&entry.tag),
+            },
+            is_rows: entry.desc == "TABLE DATA",
+        }
+    }
+
+    /// The data of an entry is complete.
+    ///
+    /// # Errors
+    /// `archive_corrupt` where a row has no end.
+    pub fn finish(&self, tally: EntryTally) -> Result<(), RestoreError> {
+        if tally.long.is_some() {
+            return Err(corrupt(format!("{}: a row without an end", tally.fallback)));
+        }
+        if tally.is_rows {
+            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            // Partitions that are loaded through their root are one table.
+            let all = tables.entry(tally.relation.unwrap_or(tally.fallback)).or_default();
+            all.rows.merge(&tally.data.rows);
+            (all.columns, all.in_utf8) = (tally.data.columns, tally.data.in_utf8);
+        }
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.extend(tally.objects);
+        Ok(())
+    }
+
+    /// Tables by their names as SQL writes them.
+    pub fn tables(&self) -> BTreeMap<String, TableData> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn objects(&self) -> BTreeMap<u32, ObjectData> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `COPY s.t (a, b) FROM stdin;` → `s.t` and `(a, b)`
+fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
+    let t = tokens(copy, Dialect::default());
+    let from = t.iter().rposition(|w| w.is("from"))?;
+    let open = t[..from].iter().position(|w| w.is_symbol(b'('));
+    let start = t.get(1)?.at;
+    let name_end = open.map_or(t[from].at, |i| t[i].at);
+    let relation = copy[start..name_end].trim().to_owned();
+    let columns = open.map(|i| copy[t[i].at..t[from].at].trim().to_owned());
+    Some((relation, columns))
+}
+
+/// What is counted of one entry's data.
+pub struct EntryTally {
+    relation: Option<String>,
+    data: TableData,
+    dialect: Dialect,
+    long: Option<LongRow>,
+    scratch: Vec<u8>,
+    objects: BTreeMap<u32, ObjectData>,
+    fallback: String,
+    is_rows: bool,
+}
+
+impl EntryTally {
+    /// Counts a piece; pieces come in the archive's order.
+    ///
+    /// # Errors
+    /// `archive_corrupt` for an INSERT that is none.
+    pub fn piece(&mut self, piece: &Piece, encoding: &TextEncoding) -> Result<(), RestoreError> {
+        match piece {
+            Piece::Rows { text, ends_row } => self.rows(text, *ends_row),
+            Piece::Statements(text) => {
+                let sql = encoding.decode(text.clone())?;
+                self.data.in_utf8 = true;
+                self.inserts(&sql)?;
+            }
+            Piece::LargeObject { oid, bytes, .. } => {
+                let o = self.objects.entry(*oid).or_default();
+                o.bytes += bytes.len() as u64;
+                o.crc32c = crc32c::crc32c_append(o.crc32c, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, mut text: &[u8], ends_row: bool) {
+        if let Some(long) = &mut self.long {
+            let Some(end) = memchr::memchr(b'\n', text) else { return long.feed(text, false) };
+            long.feed(&text[..end], true);
+            self.data.rows.add(long.hasher.finish_128(), long.bytes + 1);
+            self.long = None;
+            text = &text[end + 1..];
+        }
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', text) {
+            self.data.rows.row(&text[start..end], &mut self.scratch);
+            start = end + 1;
+        }
+        if start < text.len() {
+            debug_assert!(!ends_row, "whole rows end with a newline");
+            let mut long = LongRow::new();
+            long.feed(&text[start..], false);
+            self.long = Some(long);
+        }
+    }
+
+    /// Each tuple of INSERT statements as the line that COPY would write.
+    fn inserts(&mut self, sql: &str) -> Result<(), RestoreError> {
+        let t = tokens(sql, self.dialect);
+        let mut i = 0;
+        while i < t.len() {
+            if t[i].is_symbol(b';') {
+                i += 1;
+                continue;
+            }
+            let values = t[i..].iter().position(|w| w.is("values")).map(|n| i + n);
+            let defaults = t[i..].iter().position(|w| w.is_symbol(b';')).map_or(t.len(), |n| i + n);
+            let Some(values) = values.filter(|v| *v < defaults) else {
+                // A table without columns.
+                self.target(sql, &t[i..defaults]);
+                self.line(&[]);
+                i = defaults;
+                continue;
+            };
+            self.target(sql, &t[i..values]);
+            i = values + 1;
+            loop {
+                i = self.tuple(&t, i)?;
+                if !t.get(i).is_some_and(|w| w.is_symbol(b',')) {
+                    break;
+                }
+                i += 1;
+            }
+            // `ON CONFLICT DO NOTHING`
+            while t.get(i).is_some_and(|w| !w.is_symbol(b';')) {
+                i += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// `INSERT INTO s.t (a, b) OVERRIDING SYSTEM VALUE`
+    fn target(&mut self, sql: &str, t: &[Token<'_>]) {
+        if self.relation.is_some() {
+            return;
+        }
+        let Some(first) = t.get(2) else { return };
+        let open = t.iter().position(|w| w.is_symbol(b'('));
+        let words = ["overriding", "default"];
+        let after = t.iter().skip(3).find(|w| w.is_symbol(b'(') || words.iter().any(|x| w.is(x)));
+        let end = after.map_or_else(|| t.last().map_or(first.at, |l| l.at + l.text.len()), |w| w.at);
+        self.relation = Some(sql[first.at..end].trim().to_owned());
+        let close = t.iter().position(|w| w.is_symbol(b')'));
+        if let (Some(open), Some(close)) = (open, close) {
+            self.data.columns = Some(sql[t[open].at..=t[close].at].to_owned());
+        }
+    }
+
+    /// The tuple that begins at `i`; where it ends.
+    fn tuple(&mut self, t: &[Token<'_>], mut i: usize) -> Result<usize, RestoreError> {
+        let wrong = || corrupt("an INSERT whose values cannot be read");
+        if !t.get(i).is_some_and(|w| w.is_symbol(b'(')) {
+            return Err(wrong());
+        }
+        let mut fields: Vec<String> = Vec::new();
+        i += 1;
+        loop {
+            let start = i;
+            while t.get(i).is_some_and(|w| !w.is_symbol(b',') && !w.is_symbol(b')')) {
+                i += 1;
+            }
+            let end = t.get(i).ok_or_else(wrong)?;
+            // A generated column has no value of its own.
+            if !(i == start + 1 && t[start].is("default")) {
+                fields.push(field(&t[start..i]).ok_or_else(wrong)?);
+            }
+            i += 1;
+            if end.is_symbol(b')') {
+                break;
+            }
+        }
+        self.line(&fields);
+        Ok(i)
+    }
+
+    fn line(&mut self, fields: &[String]) {
+        let line = fields.join("\t");
+        self.data.rows.row(line.as_bytes(), &mut self.scratch);
+    }
+}
+
+/// A value of an INSERT as COPY writes it.
+fn field(t: &[Token<'_>]) -> Option<String> {
+    let escaped = |text: &str| {
+        let mut out = String::with_capacity(text.len());
+        for c in text.chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\u{8}' => out.push_str("\\b"),
+                '\u{c}' => out.push_str("\\f"),
+                '\u{b}' => out.push_str("\\v"),
+                c => out.push(c),
+            }
+        }
+        out
+    };
+    match t {
+        [] => None,
+        [one] if one.kind == Lexeme::Word && one.is("null") => Some("\\N".into()),
+        [one] if one.kind == Lexeme::Word && one.is("true") => Some("t".into()),
+        [one] if one.kind == Lexeme::Word && one.is("false") => Some("f".into()),
+        [one] => match (one.string(), one.text.strip_prefix(['B', 'b'])) {
+            // The only escape that `pg_dump` writes.
+            (Some(text), _) if one.text.starts_with(['E', 'e']) => Some(escaped(&text.replace("\\\\", "\\"))),
+            (Some(text), _) => Some(escaped(&text)),
+            (None, Some(bits)) if bits.starts_with('\'') => Some(bits.trim_matches('\'').to_owned()),
+            (None, _) => Some(one.text.to_owned()),
+        },
+        several => Some(several.iter().map(|w| w.text).collect()),
+    }
+}
+
+/// Reads an archive's data for its ledger alone.
+pub struct Counting<'a> {
+    ledger: &'a Ledger,
+    current: Option<EntryTally>,
+    /// Called with the bytes of each piece.
+    seen: &'a (dyn Fn(u64) + Sync),
+}
+
+impl<'a> Counting<'a> {
+    pub fn new(ledger: &'a Ledger, seen: &'a (dyn Fn(u64) + Sync)) -> Self {
+        Counting { ledger, current: None, seen }
+    }
+}
+
+impl DataSink for Counting<'_> {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.current = Some(self.ledger.begin(entry));
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        (self.seen)(piece.len() as u64);
+        self.current.as_mut().map_or(Ok(()), |c| c.piece(&piece, &self.ledger.encoding))
+    }
+
+    fn end(&mut self, _entry: &TocEntry) -> Result<(), RestoreError> {
+        self.current.take().map_or(Ok(()), |c| self.ledger.finish(c))
+    }
+
+    fn statement(&mut self, _statement: Statement) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(lines: &[&str]) -> Rows {
+        let mut r = Rows::default();
+        lines.iter().for_each(|l| r.row(l.as_bytes(), &mut Vec::new()));
+        r
+    }
+
+    fn tally() -> EntryTally {
+        let entry = TocEntry { copy_stmt: "COPY s.t (a) FROM stdin;".into(), ..TocEntry::bare(1, "TABLE DATA", "t") };
+        let ledger = Ledger {
+            dialect: Dialect { standard_strings: true, wide: false },
+            encoding: TextEncoding::new("UTF8"),
+            tables: Mutex::default(),
+            objects: Mutex::default(),
+        };
+        ledger.begin(&entry)
+    }
+
+    #[test]
+    fn the_order_of_rows_does_not_matter_and_everything_else_does() {
+        assert_eq!(rows(&["1\ta", "2\tb"]), rows(&["2\tb", "1\ta"]));
+        for other in [["1\ta", "2\tc"], ["1\ta", "1\ta"], ["2\ta", "1\tb"]] {
+            assert_ne!(rows(&["1\ta", "2\tb"]).digest, rows(&other).digest, "{other:?}");
+        }
+        assert_ne!(rows(&["1\ta"]), rows(&["1\ta", "1\ta"]));
+    }
+
+    #[test]
+    fn points_in_time_are_the_same_in_every_time_zone() {
+        for (a, b) in [
+            ("2026-11-24 12:00:00+00", "2026-11-24 13:00:00+01"),
+            ("2026-11-24 23:30:00.25-05:30", "2026-11-25 05:00:00.25+00"),
+            ("0001-01-01 00:53:28+00:53:28", "0001-01-01 00:00:00+00"),
+            ("0044-03-15 01:00:00+01 BC", "0044-03-15 00:00:00+00 BC"),
+            ("x\t{\"2026-01-01 00:00:00+02\",NULL}\ty", "x\t{\"2025-12-31 22:00:00+00\",NULL}\ty"),
+            ("[\"2024-02-29 23:00:00-01\",)", "[\"2024-03-01 00:00:00+00\",)"),
+            ("294276-12-31 23:59:59.999999+00", "294277-01-01 00:59:59.999999+01"),
+        ] {
+            assert_eq!(rows(&[a]).digest, rows(&[b]).digest, "{a} and {b}");
+        }
+        for (a, b) in [
+            ("2026-11-24 12:00:00+00", "2026-11-24 12:00:00+01"),
+            ("2026-11-24 12:00:00+00", "2026-11-24 12:00:00.1+00"),
+            ("2026-11-24 12:00:00", "2026-11-24 13:00:00"),
+            ("a 2026-11-24 12:00:00+00", "b 2026-11-24 12:00:00+00"),
+            ("2026-11-24 12:00:00+00 a", "2026-11-24 12:00:00+00 b"),
+        ] {
+            assert_ne!(rows(&[a]).digest, rows(&[b]).digest, "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn a_row_in_pieces_is_the_row() {
+        let pad = "y".repeat(100);
+        let line = format!("1\t{pad}2026-11-24 12:00:00.123456+05:30\t{pad}\t2026-11-24 12:00:00+00");
+        let text = format!("{line}\nshort\n");
+        let whole = rows(&[&line, "short"]);
+        for cut in 1..text.len() {
+            let mut t = tally();
+            t.rows(&text.as_bytes()[..cut], false);
+            t.rows(&text.as_bytes()[cut..], true);
+            assert_eq!(t.data.rows, whole, "cut at {cut}");
+        }
+        let mut t = tally();
+        text.as_bytes().iter().for_each(|b| t.rows(std::slice::from_ref(b), *b == b'\n'));
+        assert_eq!(t.data.rows, whole);
+    }
+
+    #[test]
+    fn an_insert_is_the_line_that_copy_writes() {
+        let mut t = tally();
+        t.relation = None;
+        t.inserts(
+            "INSERT INTO s.\"T (x)\" VALUES (1, -2.5, NULL, true, 'it''s\ta \\', B'101', DEFAULT),\n\t(2, 'NaN', false, '', '');\n\
+             INSERT INTO s.\"T (x)\" (a, \"b c\") OVERRIDING SYSTEM VALUE VALUES (3, 'x') ON CONFLICT DO NOTHING;\n",
+        )
+        .unwrap();
+        assert_eq!(t.data.rows, rows(&["1\t-2.5\t\\N\tt\tit's\\ta \\\\\t101", "2\tNaN\tf\t\t", "3\tx"]));
+        assert_eq!(t.relation.as_deref(), Some("s.\"T (x)\""));
+        let mut t = tally();
+        t.relation = None;
+        t.inserts("INSERT INTO s.none DEFAULT VALUES;\nINSERT INTO s.none DEFAULT VALUES;\n").unwrap();
+        assert_eq!((t.relation.as_deref(), t.data.rows), (Some("s.none"), rows(&["", ""])));
+    }
+
+    #[test]
+    fn the_target_of_a_copy_is_read_with_its_columns() {
+        let of = |sql| copy_target(sql).unwrap();
+        assert_eq!(of("COPY s.t (a, \"b (c\") FROM stdin;"), ("s.t".into(), Some("(a, \"b (c\")".into())));
+        assert_eq!(of("COPY \"S\".\"from\"  FROM stdin;"), ("\"S\".\"from\"".into(), None));
+    }
+}

@@ -1,0 +1,96 @@
+//! `report`: the ledger of verifications, from the evidence.
+
+use std::path::PathBuf;
+
+use super::{CommandError, CommandResult, Exit, Output, print_json};
+use crate::app::App;
+use crate::manager::SetStanding;
+use crate::proof::ProofReport;
+use crate::verify::ledger_page;
+
+/// Reports of one set that are read.
+const MOST: usize = 10_000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// How far back, such as 30d or 12h
+    #[arg(long, default_value = "30d")]
+    since: String,
+    /// Only this set of backups
+    #[arg(long)]
+    set: Option<String>,
+    /// Write it as a page here, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// What `report` prints as JSON.
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
+pub(super) struct Ledger {
+    pub since: jiff::Timestamp,
+    pub until: jiff::Timestamp,
+    pub verified: usize,
+    pub failed: usize,
+    pub inconclusive: usize,
+    pub sets: Vec<SetStanding>,
+    /// Newest first.
+    pub verifications: Vec<ProofReport>,
+}
+
+pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    let span = args.since.parse::<jiff::Span>().ok();
+    let until = jiff::Timestamp::now();
+    let utc = until.to_zoned(jiff::tz::TimeZone::UTC);
+    let since = span.and_then(|s| utc.checked_sub(s).ok()).map(|z| z.timestamp());
+    let since = since.ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
+    let standing = app.manager.standing().await?;
+    let sets: Vec<SetStanding> =
+        standing.into_iter().filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name)).collect();
+    let mut all = Vec::new();
+    for set in &sets {
+        all.extend(app.manager.reports_of(&set.name, MOST).await?);
+    }
+    all.retain(|r| r.finished_at >= since);
+    all.sort_by_key(|r| std::cmp::Reverse(r.finished_at));
+    let of = |v| all.iter().filter(|r| r.verdict == v).count();
+    use crate::proof::Verdict as V;
+    let (verified, failed, inconclusive) = (of(V::Verified), of(V::Failed), of(V::Inconclusive));
+    let ledger = Ledger { since, until, verified, failed, inconclusive, sets, verifications: all };
+    if let Some(file) = &args.html {
+        let title = format!("{} to {}", since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
+        std::fs::write(file, ledger_page(&ledger.verifications, &title))?;
+    }
+    match output {
+        Output::Json => print_json(&ledger),
+        Output::Text => {
+            print(&ledger);
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn print(l: &Ledger) {
+    out!("{} verified, {} failed, {} inconclusive since {}", l.verified, l.failed, l.inconclusive, l.since.strftime("%Y-%m-%d %H:%M"));
+    for s in &l.sets {
+        let proven = s.last_proof.map_or("never proven".into(), |t| format!("last proven {t}"));
+        let rto = s.rto.map(|r| {
+            format!(", a restore takes {:.1} s, the next about {:.1} s", r.measured_seconds, r.forecast_seconds)
+        });
+        out!("set {}: {proven}{}", s.name, rto.unwrap_or_default());
+    }
+    for r in &l.verifications {
+        let rto = r.rto.map_or("-".into(), |t| format!("{:.1} s", t.measured_seconds));
+        out!(
+            "{}  {:<12} {:<8} {:>5} tables {:>12} rows  {rto:>9}  {}",
+            r.finished_at.strftime("%Y-%m-%d %H:%M:%SZ"),
+            r.verdict.as_str(),
+            r.depth.map_or("-", |d| d.as_str()),
+            r.tables.len(),
+            r.rows,
+            r.backup.name.as_deref().unwrap_or("-")
+        );
+        if let Some(e) = &r.error {
+            out!("                      {}: {}", e.reason, e.message);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `verify`: proves that one backup can be restored, now.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{CommandResult, Exit, Output, human_bytes, print_json, until_signal};
+use crate::app::App;
+use crate::error::FailureReason;
+use crate::job::{BackupRef, VerifyJob};
+use crate::policy::{Depth, Trigger};
+use crate::progress::Progress;
+use crate::proof::{CheckStatus, ProofReport, Verdict};
+use crate::verify::{junit, page};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
+    backup: String,
+    /// How far [default: VERIFY_DEPTH, else data]
+    #[arg(long, value_enum)]
+    depth: Option<Depth>,
+    /// Connections that load and look [default: RESTORE_JOBS]
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Where `latest` looks
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// Only this generation of the object
+    #[arg(long)]
+    generation: Option<i64>,
+    /// Name of this verification [default: made up]
+    #[arg(long)]
+    request_id: Option<String>,
+    /// Write the page for people here, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the checks as JUnit XML here, too
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write the whole report as JSON here, too
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    let id = args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let job = VerifyJob {
+        generation: args.generation,
+        depth: args.depth,
+        jobs: args.jobs.filter(|n| *n > 0),
+        ..VerifyJob::new(id, BackupRef::parse(&args.backup, &args.prefix)?, Trigger::Command)
+    };
+    let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
+    let shown = tokio::spawn(super::restore::show(progress.clone()));
+    let (finished, signalled) =
+        until_signal(app.manager.verify_backup(&job, progress.clone(), stop.clone()), &stop).await?;
+    shown.abort();
+    let _ = shown.await;
+    app.manager.record_completion(&finished);
+    if let Some(proof) = &finished.proof {
+        if let Some(file) = &args.html {
+            std::fs::write(file, page(proof, None))?;
+        }
+        if let Some(file) = &args.junit {
+            std::fs::write(file, junit(proof).map_err(super::CommandError::Other)?)?;
+        }
+        if let Some(file) = &args.report {
+            let text = serde_json::to_string_pretty(proof).map_err(|e| super::CommandError::Other(e.to_string()))?;
+            std::fs::write(file, text + "\n")?;
+        }
+    }
+    match (output, &finished.proof) {
+        (Output::Json, _) => {
+            print_json(&finished.result)?;
+        }
+        (Output::Text, Some(proof)) => print(proof, finished.result.verification.as_deref().and_then(|v| v.evidence.as_deref())),
+        (Output::Text, None) => {}
+    }
+    Ok(match (finished.failure, signalled) {
+        (None, _) => Exit::Ok,
+        (Some(FailureReason::Cancelled), Some(signal)) => signal,
+        // What is wrong with the backup is the answer, not an error of the command.
+        (Some(_), _) if finished.result.verdict == Some(Verdict::Failed) => Exit::Failed,
+        (Some(reason), _) => Exit::of(reason),
+    })
+}
+
+fn print(r: &ProofReport, evidence: Option<&str>) {
+    let what = r.backup.uri.as_deref().unwrap_or("standard input");
+    let depth = r.depth.map_or("nothing", Depth::as_str);
+    out!("{}: {what} in {:.1} s, depth {depth}", r.verdict.as_str(), r.duration_seconds);
+    if let Some(e) = &r.error {
+        out!("  {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
+    }
+    if let Some(fix) = &r.fix {
+        out!("  fix: {fix}");
+    }
+    out!("  {} tables, {} rows, {} large objects, {}", r.tables.len(), r.rows, r.large_objects, human_bytes(r.bytes));
+    if let Some(s) = &r.server {
+        let apart = s.isolation.as_ref().map_or("", |i| match &i.why_not {
+            None => ", without network, processes and files of this machine",
+            Some(_) => ", NOT kept apart from this machine",
+        });
+        out!("  restored into a {} of PostgreSQL {}{apart}", s.kind, s.version);
+    }
+    if let Some(t) = &r.rto {
+        out!("  a restore takes {:.1} s, the next about {:.1} s", t.measured_seconds, t.forecast_seconds);
+    }
+    for c in &r.checks {
+        let mark = match c.status {
+            CheckStatus::Passed => "ok",
+            CheckStatus::Failed => "FAILED",
+            CheckStatus::Warned => "note",
+            CheckStatus::NotChecked => "not checked",
+        };
+        out!("  {mark:<11} {}: {}", c.title(), c.message);
+    }
+    if let Some(b) = &r.bisection {
+        let name = |o: &Option<crate::event::ResultBackup>| {
+            o.as_ref().and_then(|b| b.name.clone()).unwrap_or_else(|| "none found".into())
+        };
+        out!("  last good: {}; first bad: {}", name(&b.last_good), name(&b.first_bad));
+    }
+    r.notes.iter().for_each(|n| out!("  note: {n}"));
+    if let Some(uri) = evidence {
+        out!("  evidence: {uri}");
+    }
+}

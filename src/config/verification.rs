@@ -1,0 +1,173 @@
+//! What verifications are configured by.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use secrecy::SecretString;
+
+use super::{DbConfig, Location, Mistakes, RawConfig, ServerVariables, secret, server_config, set};
+use crate::policy::Depth;
+
+/// Backups that belong together, such as those of one database: they are compared with each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSet {
+    /// The label `backup_set` of metrics.
+    pub name: String,
+    pub prefix: String,
+}
+
+/// Where evidence goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EvidencePlace {
+    BesideBackup,
+    At(Location),
+    Nowhere,
+}
+
+#[derive(Debug, Clone)]
+pub struct VerifyConfig {
+    pub depth: Depth,
+    /// Text of the checks file.
+    pub checks: Option<String>,
+    pub prefix: String,
+    pub suffixes: Vec<String>,
+    pub manifest: String,
+    pub settle: Duration,
+    /// Backups older than the newest proven one are not verified when they arrive.
+    pub skip_older: bool,
+    pub schedule: Option<Duration>,
+    pub sample: usize,
+    /// Older backups that a bisection looks at.
+    pub bisect: usize,
+    pub evidence: EvidencePlace,
+    pub signing_key: Option<SecretString>,
+    pub sets: Vec<BackupSet>,
+    pub retention_min: usize,
+    pub sandbox_dir: Option<PathBuf>,
+    pub require_isolation: bool,
+    pub scratch: Option<DbConfig>,
+}
+
+impl VerifyConfig {
+    /// The set that a backup belongs to: the one with the longest prefix of its name.
+    pub fn set_of<'a>(&'a self, name: &str) -> &'a str {
+        let of = self.sets.iter().filter(|s| name.starts_with(&s.prefix));
+        of.max_by_key(|s| s.prefix.len()).map_or(UNNAMED_SET, |s| s.name.as_str())
+    }
+
+    /// What the names of a set's backups begin with.
+    pub fn prefix_of(&self, set: &str) -> &str {
+        self.sets.iter().find(|s| s.name == set).map_or("", |s| s.prefix.as_str())
+    }
+
+    /// Whether an object of this name is a backup that is looked after. A directory's name ends in `/`.
+    pub fn watches(&self, name: &str) -> bool {
+        let fits = |s: &String| name.ends_with(s.as_str());
+        name.starts_with(&self.prefix)
+            && (self.suffixes.is_empty() || name.ends_with('/') || self.suffixes.iter().any(fits))
+    }
+}
+
+/// The set of backups that are in no other.
+const UNNAMED_SET: &str = "default";
+/// Sets are values of a label.
+const MAX_SETS: usize = 200;
+
+pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> VerifyConfig {
+    let depth = set(&raw.verify_depth).map(|t| Depth::from_str(t, true)).transpose().unwrap_or_else(|_| {
+        m.add("VERIFY_DEPTH", "must be object, archive, restore or data");
+        None
+    });
+    let checks = set(&raw.verify_checks).and_then(|file| {
+        std::fs::read_to_string(file)
+            .map_err(|e| m.add("VERIFY_CHECKS", format!("cannot be read: {}", e.kind())))
+            .ok()
+    });
+    let evidence = match set(&raw.evidence_location) {
+        None => EvidencePlace::BesideBackup,
+        Some("none") => EvidencePlace::Nowhere,
+        Some(place) => EvidencePlace::At(m.location("EVIDENCE_LOCATION", place)),
+    };
+    let one_of = |m: &mut Mistakes, variable: &str, given: &Option<String>, words: [&str; 2]| {
+        let word = set(given).unwrap_or(words[0]).to_owned();
+        if !words.contains(&word.as_str()) {
+            m.add(variable, format!("must be {} or {}", words[0], words[1]));
+        }
+        word
+    };
+    let list = |given: &Option<String>| -> Vec<String> {
+        let parts = set(given).unwrap_or_default().split(',').map(str::trim);
+        parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
+    };
+    VerifyConfig {
+        depth: depth.unwrap_or_default(),
+        checks,
+        prefix: set(&raw.verify_prefix).unwrap_or_default().to_owned(),
+        suffixes: list(&raw.verify_suffix),
+        manifest: set(&raw.verify_manifest).unwrap_or("toc.dat").to_owned(),
+        settle: m.duration("VERIFY_SETTLE", &raw.verify_settle, Duration::from_secs(600)),
+        skip_older: one_of(m, "VERIFY_OLDER", &raw.verify_older, ["skip", "verify"]) == "skip",
+        schedule: set(&raw.verify_schedule)
+            .map(|_| m.duration("VERIFY_SCHEDULE", &raw.verify_schedule, Duration::from_secs(24 * 3600))),
+        sample: m.parse("VERIFY_SAMPLE", &raw.verify_sample, 0, "must be a whole number"),
+        bisect: m.parse("VERIFY_BISECT", &raw.verify_bisect, 6, "must be a whole number"),
+        evidence,
+        signing_key: secret(
+            "EVIDENCE_SIGNING_KEY",
+            &raw.evidence_signing_key_file,
+            &raw.evidence_signing_key,
+            m,
+        )
+        .map(SecretString::from),
+        sets: sets(&list(&raw.backup_sets), m),
+        retention_min: m.parse(
+            "BACKUP_RETENTION_MIN",
+            &raw.backup_retention_min,
+            3,
+            "must be a whole number",
+        ),
+        sandbox_dir: set(&raw.sandbox_dir).map(PathBuf::from),
+        require_isolation: one_of(m, "SANDBOX_ISOLATION", &raw.sandbox_isolation, ["prefer", "require"])
+            == "require",
+        scratch: scratch(raw, connect_budget, m),
+    }
+}
+
+fn sets(given: &[String], m: &mut Mistakes) -> Vec<BackupSet> {
+    let mut sets = Vec::new();
+    for text in given {
+        match crate::policy::pair(text) {
+            Ok((name, prefix)) => sets.push(BackupSet { name, prefix }),
+            Err(_) => m.add("BACKUP_SETS", "must be NAME=PREFIX, separated by commas"),
+        }
+    }
+    if sets.len() > MAX_SETS {
+        m.add("BACKUP_SETS", format!("more than {MAX_SETS} sets"));
+    }
+    if sets.is_empty() {
+        sets.push(BackupSet { name: UNNAMED_SET.into(), prefix: String::new() });
+    }
+    sets
+}
+
+fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> Option<DbConfig> {
+    let host = set(&raw.scratch_db_host)?;
+    let none = None;
+    let variables = ServerVariables {
+        prefix: "SCRATCH_DB",
+        host: &raw.scratch_db_host,
+        port: &raw.scratch_db_port,
+        user: &raw.scratch_db_user,
+        password: &raw.scratch_db_password,
+        password_file: &raw.scratch_db_password_file,
+        ssl_mode: &raw.scratch_db_sslmode,
+        maintenance: &none,
+    };
+    let port = |given: &Option<String>| set(given).unwrap_or("5432").to_owned();
+    let target = set(&raw.db_host).unwrap_or("localhost");
+    if host == target && port(&raw.scratch_db_port) == port(&raw.db_port) {
+        m.add("SCRATCH_DB_HOST", "must not be the target server");
+    }
+    Some(server_config(&variables, connect_budget, m))
+}

@@ -1,0 +1,107 @@
+//! The server that a backup is proven on: a sandbox of this machine, or a scratch server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::RestoreManager;
+use crate::config::{DbConfig, SslMode};
+use crate::error::{FailureReason as R, JobError, RestoreError, report};
+use crate::postgres::{Server, Session};
+use crate::proof::ServerProof;
+use crate::sandbox::{Sandbox, fitting, found};
+use crate::target;
+
+/// How long cleaning up a scratch server may take.
+const CLEANUP: Duration = Duration::from_secs(60);
+
+/// A server to restore into, and what it is.
+pub(super) struct Ground {
+    pub server: Server,
+    pub proof: ServerProof,
+    /// Dropping it ends the server.
+    sandbox: Option<Sandbox>,
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        // Its end waits for processes.
+        if let (Some(sandbox), Ok(runtime)) = (self.sandbox.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(sandbox));
+        }
+    }
+}
+
+impl Ground {
+    /// Removes what was made on a scratch server; a sandbox goes with all that is in it.
+    pub async fn tidy(&self, maintenance: &Session, database: &str, roles: &[String]) {
+        if self.sandbox.is_some() {
+            return;
+        }
+        let dropped = target::drop_apart(&self.server, maintenance, database, roles);
+        match tokio::time::timeout(CLEANUP, dropped).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                tracing::error!(error = report(&e), "the database on the scratch server was not dropped");
+            }
+            Err(_) => tracing::error!("dropping the database on the scratch server took too long"),
+        }
+    }
+}
+
+fn unavailable(what: String) -> RestoreError {
+    JobError::new(R::TargetUnavailable, what).into()
+}
+
+fn version_text(number: u32) -> String {
+    format!("{}.{}", number / 10_000, number % 10_000)
+}
+
+/// The sandbox's server as any other.
+fn config_of(sandbox: &Sandbox) -> DbConfig {
+    DbConfig {
+        host: sandbox.host().to_owned(),
+        port: 5432,
+        user: "postgres".into(),
+        password: None,
+        ssl_mode: SslMode::Disable,
+        maintenance: "postgres".into(),
+        connect_budget: Duration::from_secs(10),
+    }
+}
+
+impl RestoreManager {
+    /// Where sandboxes and their templates are.
+    pub fn sandbox_dir(&self) -> PathBuf {
+        let usual = || std::env::temp_dir().join("pgrestored-sandboxes");
+        self.config.verify.sandbox_dir.clone().unwrap_or_else(usual)
+    }
+
+    /// A server of a fitting version that nothing of value is reachable from.
+    pub(super) async fn ground(&self, major: Option<u32>) -> Result<Ground, RestoreError> {
+        if let Some(scratch) = &self.config.verify.scratch {
+            let server = Server::new(scratch)?;
+            let version = version_text(server.maintenance("verification").await?.version());
+            let proof = ServerProof { kind: "scratch server".into(), version, isolation: None };
+            return Ok(Ground { server, proof, sandbox: None });
+        }
+        let (bindirs, parent) = (self.config.pg_bindir.clone(), self.sandbox_dir());
+        let started = tokio::task::spawn_blocking(move || {
+            let all = found(&bindirs);
+            let none = "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
+            let binaries = fitting(&all, major).ok_or_else(|| std::io::Error::other(none))?;
+            Sandbox::isolated(&binaries.dir, &parent)
+        });
+        let started = started.await.map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
+        let sandbox = started.map_err(|e| unavailable(format!("no sandbox: {e}")))?;
+        let isolation = sandbox.isolation().clone();
+        let server = Server::new(&config_of(&sandbox))?;
+        let proof = ServerProof { kind: "sandbox".into(), version: String::new(), isolation: None };
+        let mut ground = Ground { server, proof, sandbox: Some(sandbox) };
+        if let (true, Some(why)) = (self.config.verify.require_isolation, &isolation.why_not) {
+            return Err(unavailable(format!("SANDBOX_ISOLATION is require: {why}")));
+        }
+        ground.proof.version = version_text(ground.server.maintenance("verification").await?.version());
+        ground.proof.isolation = Some(isolation);
+        Ok(ground)
+    }
+}

@@ -1,0 +1,528 @@
+//! The story of one verification: pin, read, restore into a server of its own, compare, judge, and
+//! write the evidence. Every way it ends is an answer: verified, failed, or inconclusive.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::ground::Ground;
+use super::{Finished, RestoreManager};
+use crate::archive::{Archive, Counting, Ledger, Limits, Origin};
+use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
+use crate::config::EvidencePlace;
+use crate::error::{FailureReason as R, JobError, RestoreError, RetryClass, StorageError, report as said};
+use crate::job::{BackupRef, ResultBackup, VerifyJob};
+use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
+use crate::postgres::Session;
+use crate::progress::Progress;
+use crate::proof::{ArchiveProof, ProofReport, Verdict};
+use crate::restore::{self, Fit, LoadOptions};
+use crate::target::{self, CreateOptions};
+use crate::verify::{self, Checks, ChecksFile, Evidence, History, SigningKey, Subject, judge};
+
+/// Proven backups that bands and forecasts are learned from.
+const HISTORY: usize = 10;
+/// How often a folder is looked at until all of its members are there.
+const SETTLE_PAUSE: Duration = Duration::from_secs(2);
+
+/// What a restore for proof stands on.
+struct Place<'a> {
+    ground: &'a Ground,
+    maintenance: &'a Session,
+    name: &'a str,
+    fit: &'a Arc<Fit>,
+}
+
+/// What one verification is made of.
+struct Run<'a> {
+    job: &'a VerifyJob,
+    progress: &'a Arc<Progress>,
+    stop: &'a CancellationToken,
+    history: History,
+}
+
+impl RestoreManager {
+    /// Proves that a backup can be restored, as deep as the job or the configuration says. Always an
+    /// answer; its evidence is beside the backup where the answer is final.
+    pub async fn verify_backup(
+        &self,
+        job: &VerifyJob,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Finished {
+        let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
+        let left = job.deadline.map(|d| Duration::try_from(d.duration_since(started)).unwrap_or_default());
+        let limit = left.map_or(self.config.timeout, |l| l.min(self.config.timeout));
+        let stop = stop.child_token();
+        let _guard = stop.clone().drop_guard();
+        let mut report = self.blank(job, started);
+        let ended = tokio::select! {
+            ended = self.verify_stages(job, &progress, &stop, &mut report) => ended,
+            () = stop.cancelled() => Err(RestoreError::cancelled("the verification was interrupted")),
+            () = tokio::time::sleep(limit) => {
+                Err(JobError::new(R::Timeout, format!("not finished within {limit:?}")).into())
+            }
+        };
+        report.duration_seconds = clock.elapsed().as_secs_f64();
+        report.finished_at = started.checked_add(clock.elapsed()).unwrap_or(started);
+        report.stages = progress.stages().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        match ended {
+            Ok(Some(recorded)) => {
+                let failure = recorded.error.as_ref().map(|e| e.reason);
+                let evidence = self.evidence_uri(&recorded).await;
+                let result = judge::result_of(job, &recorded, evidence);
+                return Finished { result, failure, repeated: true, proof: Some(Box::new(recorded)) };
+            }
+            Ok(None) => judge::judge(&mut report, progress.stage()),
+            Err(e) => judge::fail(&mut report, &e, progress.stage()),
+        }
+        if self.is_bisected(job, &report) {
+            progress.enter("bisect");
+            report.bisection = self.bisect(job, &report, &stop).await;
+        }
+        self.conclude(job, report, &progress).await
+    }
+
+    /// Writes the evidence of a final answer and makes the result of it.
+    async fn conclude(
+        &self,
+        job: &VerifyJob,
+        mut report: ProofReport,
+        progress: &Progress,
+    ) -> Finished {
+        let reason = |r: &ProofReport| r.error.as_ref().map(|e| e.reason);
+        let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
+        let mut evidence = None;
+        if is_final && job.trigger != Trigger::Bisection {
+            progress.enter("evidence");
+            match self.write_evidence(&report).await {
+                // Another worker may have been faster: its answer stands.
+                Ok(Some(written)) => {
+                    evidence = self.evidence_uri(&written).await;
+                    report = written;
+                }
+                Ok(None) => {}
+                Err(e) => {
+                    tracing::error!(request_id = job.request_id, error = said(&e), "the evidence was not written");
+                    report.notes.push(format!("the evidence was not written: {}", said(&e)));
+                }
+            }
+        }
+        let failure = reason(&report);
+        tracing::info!(
+            request_id = job.request_id,
+            verdict = report.verdict.as_str(),
+            depth = report.depth.map_or("", Depth::as_str),
+            duration_s = report.duration_seconds,
+            rows = report.rows,
+            failure_reason = failure.map_or("", R::as_str),
+            "verification ended"
+        );
+        let result = judge::result_of(job, &report, evidence);
+        Finished { result, failure, repeated: false, proof: Some(Box::new(report)) }
+    }
+
+    fn blank(&self, job: &VerifyJob, started: jiff::Timestamp) -> ProofReport {
+        ProofReport {
+            request_id: job.request_id.clone(),
+            trigger: job.trigger,
+            verdict: Verdict::Inconclusive,
+            depth_requested: job.depth.unwrap_or(self.config.verify.depth),
+            depth: None,
+            backup: ResultBackup::default(),
+            backup_created: None,
+            backup_set: self.config.verify.set_of("").to_owned(),
+            sha256: None,
+            started_at: started,
+            finished_at: started,
+            duration_seconds: 0.0,
+            stages: Default::default(),
+            rto: None,
+            archive: None,
+            server: None,
+            tables: vec![],
+            large_objects: 0,
+            rows: 0,
+            bytes: 0,
+            checks: vec![],
+            drift: None,
+            notes: vec![],
+            rewrites: vec![],
+            error: None,
+            fix: None,
+            bisection: None,
+            worker_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.
+    pub(super) async fn evidence(
+        &self,
+        pinned: Option<&PinnedBackup>,
+    ) -> Result<Option<Evidence>, RestoreError> {
+        Ok(match (&self.config.verify.evidence, pinned) {
+            (EvidencePlace::Nowhere, _) => None,
+            (EvidencePlace::At(place), _) => Some(Evidence::at(self.stores.at(place).await?)),
+            (EvidencePlace::BesideBackup, Some(p)) => Some(Evidence::at(p.store.clone())),
+            (EvidencePlace::BesideBackup, None) => {
+                Some(Evidence::at(self.stores.at(&self.config.bucket).await?))
+            }
+        })
+    }
+
+    async fn evidence_of(&self, report: &ProofReport) -> Result<Option<Evidence>, RestoreError> {
+        let (Some(uri), Some(name)) = (&report.backup.uri, &report.backup.name) else { return Ok(None) };
+        if self.config.verify.evidence != EvidencePlace::BesideBackup || self.config.bucket.uri(name) == *uri {
+            return self.evidence(None).await;
+        }
+        match BackupRef::from_uri(uri)? {
+            BackupRef::Named { place: Some(place), .. } => Ok(Some(Evidence::at(self.stores.at(&place).await?))),
+            _ => self.evidence(None).await,
+        }
+    }
+
+    async fn evidence_uri(&self, report: &ProofReport) -> Option<String> {
+        self.evidence_of(report).await.ok().flatten()?.uri(report)
+    }
+
+    async fn write_evidence(&self, report: &ProofReport) -> Result<Option<ProofReport>, RestoreError> {
+        use secrecy::ExposeSecret;
+        let Some(evidence) = self.evidence_of(report).await? else { return Ok(None) };
+        if report.backup.generation.is_none() {
+            return Ok(None);
+        }
+        let key = self.config.verify.signing_key.as_ref();
+        let key = key.map(|k| SigningKey::from_pem(k.expose_secret())).transpose()?;
+        evidence.write(report, key.as_ref()).await.map(Some)
+    }
+
+    /// The whole way; `Some` where this request has its answer already.
+    async fn verify_stages(
+        &self,
+        job: &VerifyJob,
+        progress: &Arc<Progress>,
+        stop: &CancellationToken,
+        report: &mut ProofReport,
+    ) -> Result<Option<ProofReport>, RestoreError> {
+        progress.enter("prepare");
+        // Before a byte is read: a wrong checks file or key is nobody's backup's fault.
+        self.checks("")?;
+        let crc32c = job.crc32c.as_deref().map(backup::decode_crc32c).transpose()?;
+        let mut pinned = self.pin(&job.backup, job.generation, crc32c).await?;
+        self.describe_backup(report, pinned.as_ref());
+        let evidence = self.evidence(pinned.as_ref()).await?;
+        if let (Some(p), Some(evidence)) = (&pinned, &evidence) {
+            let generation = p.object.generation.to_string();
+            if let Some(recorded) = evidence.find(&p.object.name, &generation, &job.request_id).await? {
+                return Ok(Some(recorded));
+            }
+        }
+        if report.depth_requested == Depth::Object {
+            let source = pinned.map_or(Source::Stdin, Source::Object);
+            let expected = self.drain(source, progress, stop).await?;
+            reached(report, &expected, Depth::Object)?;
+            return Ok(None);
+        }
+        let history = self.history(evidence.as_ref(), report).await?;
+        let run = Run { job, progress, stop, history };
+        loop {
+            let source = pinned.clone().map_or(Source::Stdin, Source::Object);
+            let Err(e) = self.deeper(&run, source, report).await else { return Ok(None) };
+            pinned = match (e.reason(), pinned) {
+                (R::ArchiveCorrupt, Some(p)) if job.trigger == Trigger::Notification => {
+                    match self.when_it_grows(&p).await? {
+                        Some(more) => Some(more),
+                        None => return Err(self.root_cause(e, Some(&p), stop, report).await),
+                    }
+                }
+                (_, p) => return Err(self.root_cause(e, p.as_ref(), stop, report).await),
+            };
+        }
+    }
+
+    fn describe_backup(&self, report: &mut ProofReport, pinned: Option<&PinnedBackup>) {
+        let Some(p) = pinned else { return };
+        report.backup = ResultBackup {
+            name: Some(p.object.name.clone()),
+            uri: Some(p.uri()),
+            generation: Some(p.object.generation.to_string()),
+            size: Some(p.object.size.to_string()),
+            crc32c: p.expected_crc32c.map(backup::encode_crc32c),
+        };
+        report.backup_created = Some(p.object.created);
+        report.backup_set = self.config.verify.set_of(&p.object.name).to_owned();
+    }
+
+    /// A folder whose upload may still be going on: waits until there are other members than before.
+    /// `None` for what is no folder, or where nothing came for the time that uploads are given.
+    async fn when_it_grows(&self, pinned: &PinnedBackup) -> Result<Option<PinnedBackup>, RestoreError> {
+        let Some(newest) = pinned.members.iter().map(|m| m.created).max() else { return Ok(None) };
+        let age = Duration::try_from(jiff::Timestamp::now().duration_since(newest)).unwrap_or_default();
+        let deadline = tokio::time::Instant::now() + self.config.verify.settle.saturating_sub(age);
+        while tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(SETTLE_PAUSE).await;
+            let generation = Some(pinned.object.generation);
+            let now = backup::pin(pinned.store.clone(), &pinned.object.name, generation, None).await?;
+            if now.members != pinned.members {
+                return Ok(Some(now));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Proven backups of the same set that are older than this one.
+    async fn history(
+        &self,
+        evidence: Option<&Evidence>,
+        report: &ProofReport,
+    ) -> Result<History, RestoreError> {
+        let Some(evidence) = evidence else { return Ok(History::default()) };
+        let (set, own) = (&report.backup_set, (&report.backup.name, &report.backup.generation));
+        let mut proven = evidence
+            .reports(self.config.verify.prefix_of(set), HISTORY, |r| {
+                r.is_verified()
+                    && r.depth >= Some(Depth::Restore)
+                    && r.backup_set == *set
+                    && (&r.backup.name, &r.backup.generation) != own
+                    && r.backup_created <= report.backup_created
+            })
+            .await?;
+        proven.sort_by_key(|r| std::cmp::Reverse(r.backup_created));
+        proven.dedup_by(|a, b| {
+            (&a.backup.name, &a.backup.generation) == (&b.backup.name, &b.backup.generation)
+        });
+        Ok(History(proven))
+    }
+
+    fn verification_options(&self) -> DownloadOptions {
+        DownloadOptions { sha256: true, ..self.limits() }
+    }
+
+    /// Reads every byte, for its checksum alone.
+    async fn drain(
+        &self,
+        source: Source,
+        progress: &Arc<Progress>,
+        stop: &CancellationToken,
+    ) -> Result<Expected, RestoreError> {
+        progress.enter("download");
+        let options = self.verification_options();
+        let (origin, expected) =
+            backup::open(source, Reach::Whole, options, progress.clone(), stop.clone());
+        let read = tokio::task::spawn_blocking(move || match origin {
+            Origin::Stream { bytes, .. } => read_to_end(bytes),
+            Origin::Folder(folder) => {
+                folder.members().iter().try_for_each(|(name, _)| read_to_end(folder.open(name)?))
+            }
+        });
+        read.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
+        expected.check()?;
+        Ok(expected)
+    }
+
+    /// Depth `archive` and further.
+    async fn deeper(
+        &self,
+        run: &Run<'_>,
+        source: Source,
+        report: &mut ProofReport,
+    ) -> Result<(), RestoreError> {
+        let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
+        let options = self.verification_options();
+        let (origin, expected) =
+            backup::open(source, Reach::Whole, options, run.progress.clone(), run.stop.clone());
+        let keys = self.keys()?;
+        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, Limits::default(), &keys))
+            .await
+            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        report.archive = Some(archive_proof(&archive));
+        let ledger = Arc::new(Ledger::of(&archive));
+        if report.depth_requested == Depth::Archive {
+            run.progress.enter("data");
+            count_all(archive, ledger.clone(), run.progress).await?;
+            reached(report, &expected, Depth::Archive)?;
+            sum_up(report, &ledger);
+            return Ok(());
+        }
+        run.progress.enter("sandbox");
+        let ground = self.ground(major_of(&archive.header().server_version)).await?;
+        report.server = Some(ground.proof.clone());
+        let maintenance = ground.server.maintenance("verification").await?;
+        let name = target::apart_name(&run.job.request_id);
+        let policy = self.verification_policy();
+        let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
+        let fit = Arc::new(Fit::new(maintenance.facts().await?, policy, globals));
+        let place = Place { ground: &ground, maintenance: &maintenance, name: &name, fit: &fit };
+        let done = self.restore_and_look(run, archive, (expected, ledger), place, report).await;
+        report.rewrites = fit.report();
+        ground.tidy(&maintenance, &name, &fit.created_roles()).await;
+        done
+    }
+
+    /// The policy of the restore that proves: roles are made, statistics are not needed, and nothing
+    /// may be left out.
+    fn verification_policy(&self) -> Policy {
+        let configured = self.config.policy.clone();
+        Policy { create_roles: true, extensions: Extensions::Require, analyze: false, ..configured }
+    }
+
+    async fn restore_and_look(
+        &self,
+        run: &Run<'_>,
+        archive: Archive,
+        (expected, ledger): (Expected, Arc<Ledger>),
+        place: Place<'_>,
+        report: &mut ProofReport,
+    ) -> Result<(), RestoreError> {
+        let begun = tokio::time::Instant::now();
+        let stored = report.backup.size.as_deref().and_then(|s| s.parse().ok());
+        let prepared = restore::prepare(&archive, &Selection::default(), stored, place.fit)?;
+        report.notes.extend(prepared.notes);
+        for sql in &prepared.roles {
+            place.maintenance.run(sql).await.map_err(|e| e.context("creating a role"))?;
+        }
+        let server = &place.ground.server;
+        let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name());
+        report.notes.extend(target::create_apart(server, place.maintenance, place.name, &options).await?);
+        let sessions = run.job.jobs.unwrap_or(self.config.jobs);
+        let encoding = archive.encoding().name().to_owned();
+        let dumped_major = major_of(&archive.header().server_version);
+        let entries = if archive.is_script() { vec![] } else { prepared.entries };
+        let options =
+            LoadOptions { sessions, queue_bytes: self.config.queue_bytes, ledger: Some(ledger.clone()) };
+        let (fit, shown) = (place.fit.clone(), run.progress.clone());
+        restore::load(server, place.name, archive, entries.clone(), options, fit, shown).await?;
+        reached(report, &expected, Depth::Restore)?;
+        sum_up(report, &ledger);
+        report.rto = Some(judge::forecast(begun.elapsed().as_secs_f64(), report.bytes, &run.history));
+        if report.depth_requested < Depth::Data {
+            return Ok(());
+        }
+        run.progress.enter("check");
+        let subject = Subject {
+            server,
+            database: place.name,
+            entries: &entries,
+            ledger: &ledger,
+            encoding: &encoding,
+            dumped_major,
+            backup_created: report.backup_created.unwrap_or(report.started_at),
+            sessions,
+        };
+        let checks = self.checks(&report.backup_set)?;
+        let found = verify::examine(&subject, &checks, &run.history).await?;
+        (report.tables, report.checks, report.drift) = (found.tables, found.checks, found.drift);
+        Ok(())
+    }
+
+    fn checks(&self, set: &str) -> Result<Checks, RestoreError> {
+        let file = self.config.verify.checks.as_deref().map(ChecksFile::parse).transpose()?;
+        Ok(file.unwrap_or_default().of_set(set))
+    }
+
+    /// A damaged archive may be a damaged object, and bytes may be damaged on their way: the object is
+    /// read once more, for its checksum alone.
+    async fn root_cause(
+        &self,
+        e: RestoreError,
+        pinned: Option<&PinnedBackup>,
+        stop: &CancellationToken,
+        report: &mut ProofReport,
+    ) -> RestoreError {
+        use R::{ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected};
+        let is_about_bytes =
+            [ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected].contains(&e.reason());
+        let Some(pinned) = pinned.filter(|_| is_about_bytes) else { return e };
+        match self.drain(Source::Object(pinned.clone()), &Arc::default(), stop).await {
+            Ok(expected) => {
+                // Whatever else it is, the object is what the store says.
+                let _ = reached(report, &expected, Depth::Object);
+                if e.reason() != R::ChecksumMismatch {
+                    return e;
+                }
+                let what = "the bytes were damaged on their way: read again, they are the object's";
+                StorageError::new(R::DownloadFailed, what).with_source(e).into()
+            }
+            Err(cause) if cause.reason() == R::ChecksumMismatch => cause,
+            Err(_) => e,
+        }
+    }
+}
+
+fn read_to_end(mut bytes: Box<dyn Read + Send>) -> Result<(), RestoreError> {
+    let mut buf = vec![0; 256 << 10];
+    loop {
+        match bytes.read(&mut buf) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) => return Err(RestoreError::from_archive_io(e, "the object")),
+        }
+    }
+}
+
+/// Every byte was the object's, and everything up to `depth` was in order.
+fn reached(report: &mut ProofReport, expected: &Expected, depth: Depth) -> Result<(), RestoreError> {
+    let (crc32c, size) = expected.check()?;
+    report.backup.size = Some(size.to_string());
+    report.backup.crc32c = crc32c.map(backup::encode_crc32c);
+    report.sha256 = expected.sha256();
+    report.depth = Some(depth);
+    Ok(())
+}
+
+async fn count_all(
+    archive: Archive,
+    ledger: Arc<Ledger>,
+    progress: &Arc<Progress>,
+) -> Result<(), RestoreError> {
+    let progress = progress.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let seen = |n| {
+            progress.data_bytes.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        };
+        archive.read_data(&mut Counting::new(&ledger, &seen))
+    });
+    read.await.map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))?
+}
+
+fn archive_proof(archive: &Archive) -> ArchiveProof {
+    let h = archive.header();
+    ArchiveProof {
+        format: h.format.as_str().to_owned(),
+        wrapped_in: h.layers.iter().map(|l| l.as_str().to_owned()).collect(),
+        server_version: h.server_version.clone(),
+        pg_dump_version: h.pg_dump_version.clone(),
+        encoding: archive.encoding().name().to_owned(),
+        entries: verify::kinds(archive.entries()),
+    }
+}
+
+/// The archive's side of the report.
+fn sum_up(report: &mut ProofReport, ledger: &Ledger) {
+    let objects = ledger.objects();
+    report.tables = verify::tables_of(ledger);
+    report.large_objects = objects.len() as u64;
+    report.rows = report.tables.iter().map(|t| t.rows).sum();
+    let of_tables: u64 = report.tables.iter().map(|t| t.bytes).sum();
+    report.bytes = of_tables + objects.values().map(|o| o.bytes).sum::<u64>();
+}
+
+/// `15.18 (Debian …)` → 15; `9.6.24` → 9
+fn major_of(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).find(|p| !p.is_empty())?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn major_versions_are_read() {
+        assert_eq!(major_of("15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major_of("9.6.24"), Some(9));
+        assert_eq!(major_of("18beta1"), Some(18));
+        assert_eq!(major_of(""), None);
+    }
+}

@@ -1,0 +1,362 @@
+//! What a verification found, as its evidence says it. Open: readers ignore fields that they do not
+//! know. No row data: counts, digests and times only.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Blame, ErrorBody, FailureReason};
+use crate::job::ResultBackup;
+use crate::policy::{Depth, Rewrite};
+
+pub use crate::policy::Trigger;
+
+/// What folders of ours beside a backup end with.
+pub const EVIDENCE_SUFFIX: &str = ".pgrestored/";
+
+/// Whether an object is one of ours and no backup.
+pub fn is_ours(name: &str) -> bool {
+    name.contains(EVIDENCE_SUFFIX)
+}
+
+/// Answer of a verification; what could not be checked is `inconclusive`, never `verified`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Verified,
+    Failed,
+    Inconclusive,
+}
+
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckStatus {
+    Passed,
+    Failed,
+    /// Something that a person should know of, and no fault by itself.
+    Warned,
+    /// Could not be checked; never a pass.
+    NotChecked,
+}
+
+/// One question and its answer.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Check {
+    /// Such as `rows`, `entries`, `amcheck`, `freshness`.
+    pub name: String,
+    /// What was asked about, where a kind is asked about several things.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    pub status: CheckStatus,
+    pub message: String,
+    /// What a person can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+    /// Without an answer, there is no verdict.
+    pub required: bool,
+    pub seconds: f64,
+    /// Why it could not be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<FailureReason>,
+}
+
+impl Check {
+    pub fn new(name: &str, status: CheckStatus, message: impl Into<String>) -> Self {
+        Check {
+            name: name.to_owned(),
+            subject: None,
+            status,
+            message: message.into(),
+            fix: None,
+            required: true,
+            seconds: 0.0,
+            reason: None,
+        }
+    }
+
+    pub fn of(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
+        self
+    }
+
+    pub fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
+    pub fn optional(mut self) -> Self {
+        self.required = false;
+        self
+    }
+
+    pub fn because(mut self, reason: FailureReason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// `rows of shop.orders`, for people.
+    pub fn title(&self) -> String {
+        self.subject.as_ref().map_or_else(|| self.name.clone(), |s| format!("{} of {s}", self.name))
+    }
+}
+
+/// Smallest and largest value of a column of dates or times, as ISO 8601 in UTC.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Span {
+    pub oldest: String,
+    pub newest: String,
+}
+
+/// A column of a restored table.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct ColumnProof {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Share of rows that are null, from 0 to 1.
+    pub nulls: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span: Option<Span>,
+}
+
+/// A table, in the archive and in the restored database.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct TableProof {
+    pub name: String,
+    /// Rows in the archive.
+    pub rows: u64,
+    /// Bytes of its rows as COPY text.
+    pub bytes: u64,
+    /// Sum of the XXH3-128 digests of its rows, in hexadecimal: the same whatever their order.
+    pub digest: String,
+    /// Rows in the restored table, at depth `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_rows: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ColumnProof>,
+}
+
+/// What keeps a server apart from the machine it runs on.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Isolation {
+    /// No network, not even this machine's loopback.
+    pub network: bool,
+    /// No process of others can be seen or signalled, and none is left when the sandbox ends.
+    pub pids: bool,
+    /// Sockets and files of others in the usual places cannot be seen.
+    pub files: bool,
+    /// Why something is not kept apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
+}
+
+/// The server that a backup was restored into.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct ServerProof {
+    /// `sandbox` or `scratch server`
+    pub kind: String,
+    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// What the archive says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct ArchiveProof {
+    pub format: String,
+    pub wrapped_in: Vec<String>,
+    pub server_version: String,
+    pub pg_dump_version: String,
+    pub encoding: String,
+    /// Number of entries of each kind.
+    pub entries: BTreeMap<String, u64>,
+}
+
+/// How long a restore takes.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Rto {
+    /// From the first byte to a loaded database, this time.
+    pub measured_seconds: f64,
+    /// What the next one of the set is likely to take.
+    pub forecast_seconds: f64,
+    /// Restores that the forecast rests on.
+    pub samples: u32,
+}
+
+/// What is otherwise than in the last proven backups of the set.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct Drift {
+    /// Generation of the last proven backup.
+    pub compared_with: String,
+    /// Proven backups that the bands were learned from.
+    pub samples: u32,
+    pub findings: Vec<String>,
+}
+
+/// One older backup that a bisection looked at.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Probe {
+    pub backup: ResultBackup,
+    pub verdict: Verdict,
+    pub depth: Depth,
+}
+
+/// Where it went wrong among the older backups of a set.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct Bisection {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good: Option<ResultBackup>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_bad: Option<ResultBackup>,
+    /// Whether nothing lies between the two.
+    pub exact: bool,
+    pub probes: Vec<Probe>,
+}
+
+/// The whole answer of a verification.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct ProofReport {
+    pub request_id: String,
+    pub trigger: Trigger,
+    pub verdict: Verdict,
+    pub depth_requested: Depth,
+    /// How far everything was found in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    pub backup: ResultBackup,
+    /// When the object was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_created: Option<jiff::Timestamp>,
+    pub backup_set: String,
+    /// Of the object's bytes, in hexadecimal; of a directory, of its `toc.dat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    pub started_at: jiff::Timestamp,
+    pub finished_at: jiff::Timestamp,
+    pub duration_seconds: f64,
+    pub stages: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto: Option<Rto>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveProof>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerProof>,
+    pub tables: Vec<TableProof>,
+    pub large_objects: u64,
+    pub rows: u64,
+    /// Uncompressed bytes of table data and large objects.
+    pub bytes: u64,
+    pub checks: Vec<Check>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewrites: Vec<Rewrite>,
+    /// The root cause of a verdict that is not `verified`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bisection: Option<Bisection>,
+    pub worker_version: String,
+}
+
+/// What a result event says of a verification; the evidence has the rest.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct VerificationSummary {
+    pub trigger: Trigger,
+    pub backup_set: String,
+    pub depth_requested: Depth,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<Depth>,
+    /// URI of the evidence, where it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// Checks that did not pass.
+    pub findings: Vec<Check>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto: Option<Rto>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bisection: Option<Bisection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// Findings that an event names; the evidence has them all.
+const FINDINGS: usize = 50;
+
+impl ProofReport {
+    /// The same for the result event.
+    pub fn summary(&self, evidence: Option<String>) -> VerificationSummary {
+        let findings = self.checks.iter().filter(|c| c.status != CheckStatus::Passed);
+        VerificationSummary {
+            trigger: self.trigger,
+            backup_set: self.backup_set.clone(),
+            depth_requested: self.depth_requested,
+            depth: self.depth,
+            evidence,
+            findings: findings.take(FINDINGS).cloned().collect(),
+            rto: self.rto,
+            fix: self.fix.clone(),
+            bisection: self.bisection.clone(),
+            isolation: self.server.as_ref().and_then(|s| s.isolation.clone()),
+        }
+    }
+
+    pub fn is_verified(&self) -> bool {
+        self.verdict == Verdict::Verified
+    }
+
+    /// Checks with this answer.
+    pub fn count(&self, status: CheckStatus) -> usize {
+        self.checks.iter().filter(|c| c.status == status).count()
+    }
+
+    pub fn blame(&self) -> Option<Blame> {
+        self.error.as_ref().map(|e| e.blame)
+    }
+}
+
+/// What a person can do about a verification that failed for this reason.
+pub fn advice(reason: FailureReason) -> Option<&'static str> {
+    use FailureReason as R;
+    Some(match reason {
+        R::ChecksumMismatch => "the object is damaged in the store: restore an earlier generation or another copy, and make a new backup now",
+        R::ArchiveCorrupt => "the dump was damaged or cut before it was uploaded: make a new one, and look at how it is made (a pipe without `set -o pipefail`, a full disk)",
+        R::ArchiveUnsupported => "this is no dump that can be restored: if the bucket holds other files, say so by VERIFY_PREFIX and VERIFY_SUFFIX",
+        R::DataRejected => "rows of the dump break a constraint of the dump: look for the rows in the source, make a new backup",
+        R::RestoreError => "a statement of the dump is refused by a clean server: mend the object that is named in the source, make a new backup",
+        R::VerificationFailed => "see the checks that failed",
+        R::ExtensionMissing => "install the extension beside the server that verifies (PG_BINDIR or the scratch server); the backup may be good",
+        R::RoleMissing => "make the role on the server that verifies, or set RESTORE_CREATE_ROLES; the backup may be good",
+        R::VersionIncompatible => "install a PostgreSQL of the dump's version for the sandbox (PG_BINDIR); the backup may be good",
+        R::InsufficientPrivilege => "give the role of the scratch server what it needs; the backup may be good",
+        R::InsufficientSpace => "give the sandbox more space (SANDBOX_DIR); the backup may be good",
+        R::TargetUnavailable => "the server that verifies could not be started or reached: see the worker's log",
+        R::AccessDenied => "give the worker's account the right to read the object and write evidence; for encrypted backups, the age identity",
+        R::DownloadFailed => "the store could not be read to the end: try again",
+        R::Timeout => "give it more time (RESTORE_TIMEOUT), or verify less deeply (VERIFY_DEPTH)",
+        R::BackupNotFound => "the object or generation is gone: look at who deletes or overwrites it",
+        R::BackupChanged => "the object was overwritten while it was read: its new generation is verified by itself",
+        _ => return None,
+    })
+}
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Verified => "verified",
+            Verdict::Failed => "failed",
+            Verdict::Inconclusive => "inconclusive",
+        }
+    }
+}

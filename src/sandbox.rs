@@ -1,0 +1,299 @@
+//! A throwaway PostgreSQL of this machine: its own folder, unix socket only, durability off, copied
+//! from a template, gone when dropped. A keeper process holds it: when this process ends, however it
+//! ends, the keeper ends the server and removes the folder. Servers do not run as root, so a root
+//! user's sandbox runs as another user.
+//!
+//! For dumps that nobody has vouched for there is [`Sandbox::isolated`]: the server sees no network,
+//! no process and no file of others, as far as the platform allows; [`Isolation`] says how far.
+
+mod binaries;
+mod isolation;
+mod template;
+
+use std::io::{BufRead, BufReader, Error, ErrorKind, Result};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+pub use binaries::{Binaries, find_bindir, fitting, found};
+use crate::proof::Isolation;
+
+/// Settings that trade durability for speed: the data dies with the sandbox anyway.
+const THROWAWAY: [&str; 10] = [
+    "fsync=off",
+    "full_page_writes=off",
+    "synchronous_commit=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "shared_buffers=256MB",
+    "max_wal_size=4GB",
+    "wal_init_zero=off",
+    "checkpoint_timeout=1h",
+    "maintenance_work_mem=128MB",
+];
+
+/// How long a server may take to start, and how often it is looked at.
+const START: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What folders of sandboxes begin with.
+const PREFIX: &str = "pgrestored-pg-";
+
+/// A folder of a sandbox that nobody keeps is removed after this.
+const STALE: Duration = Duration::from_secs(60);
+
+/// Ends the server and removes its folder once standard input ends, which is when its owner does.
+/// Holds a lock on the folder meanwhile, so that a folder without a keeper can be told.
+const KEEPER: &str = r#"
+folder=$1; signal=$2; shift 2
+exec 9>"$folder/lock"
+flock -n 9 || exit 1
+"$@" </dev/null >>"$folder/log" 2>&1 9>&- &
+server=$!
+echo "$server"
+exec >&-
+read -r _
+kill "-$signal" "$server" 2>/dev/null
+wait "$server" 2>/dev/null
+rm -rf "$folder"
+"#;
+
+/// A running throwaway server. Its superuser is `postgres`, without a password.
+pub struct Sandbox {
+    folder: PathBuf,
+    bindir: PathBuf,
+    user: Option<(u32, u32)>,
+    isolation: Isolation,
+    keeper: Mutex<Option<Child>>,
+}
+
+impl Sandbox {
+    /// Starts a cluster in a new folder below `parent` with the binaries in `bindir`; `options` go to
+    /// the server, after the throwaway settings unless `durable`.
+    ///
+    /// # Errors
+    /// What `initdb` or the server said.
+    pub fn start(bindir: &Path, parent: &Path, durable: bool, options: &str) -> Result<Self> {
+        let user = server_user(&["postgres", "nobody"])?;
+        let mut settings: Vec<String> = match durable {
+            true => vec![],
+            false => THROWAWAY.iter().flat_map(|s| ["-c".to_owned(), (*s).to_owned()]).collect(),
+        };
+        settings.extend(options.split_whitespace().map(str::to_owned));
+        Self::launch(bindir, parent, user, isolation::none("not asked for"), &settings)
+    }
+
+    /// Starts a cluster for dumps that nobody has vouched for: nothing of this machine is reachable
+    /// from it, as far as [`Sandbox::isolation`] says.
+    ///
+    /// # Errors
+    /// What `initdb` or the server said.
+    pub fn isolated(bindir: &Path, parent: &Path) -> Result<Self> {
+        // Not `postgres`, who may own clusters of this machine.
+        let user = server_user(&["nobody", "postgres"])?;
+        let settings: Vec<String> = THROWAWAY
+            .iter()
+            .chain(&["autovacuum=off", "jit=off", "max_locks_per_transaction=256"])
+            .flat_map(|s| ["-c".to_owned(), (*s).to_owned()])
+            .collect();
+        Self::launch(bindir, parent, user, isolation::probe(user.is_some()), &settings)
+    }
+
+    fn launch(
+        bindir: &Path,
+        parent: &Path,
+        user: Option<(u32, u32)>,
+        isolation: Isolation,
+        settings: &[String],
+    ) -> Result<Self> {
+        std::fs::create_dir_all(parent)?;
+        sweep(parent);
+        let (bindir, parent) = (bindir.canonicalize()?, parent.canonicalize()?);
+        let template = template::get(&bindir, &parent, user)?;
+        let name = format!("{PREFIX}{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let folder = parent.join(name);
+        std::fs::create_dir(&folder)?;
+        // From here on the folder goes with the sandbox.
+        let sandbox = Sandbox { folder, bindir, user, isolation, keeper: Mutex::new(None) };
+        own(&sandbox.folder, user)?;
+        template.copy_to(&sandbox.data())?;
+        let mut server = vec![sandbox.bindir.join("postgres").display().to_string()];
+        server.extend(["-D".into(), sandbox.data().display().to_string()]);
+        server.extend(["-k".into(), sandbox.folder.display().to_string()]);
+        server.extend(["-c".into(), "listen_addresses=".into(), "-c".into(), "max_connections=100".into()]);
+        server.extend(settings.iter().cloned());
+        let command =
+            isolation::command(&sandbox.isolation, &sandbox.folder, &sandbox.bindir, user, &server);
+        sandbox.keep(&command)?;
+        Ok(sandbox)
+    }
+
+    /// Starts the keeper with `server` and waits until the server takes connections.
+    fn keep(&self, server: &[String]) -> Result<()> {
+        let signal = if self.isolation.pids { "KILL" } else { "QUIT" };
+        let mut command = Command::new("sh");
+        command.args(["-c", KEEPER, "keeper"]).arg(&self.folder).arg(signal).args(server);
+        command.env_clear().env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.bindir.display()));
+        command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // A signal to our group, such as Ctrl-C, is not for the keeper.
+        let mut keeper = command.process_group(0).spawn()?;
+        let mut pid = String::new();
+        if let Some(out) = keeper.stdout.take() {
+            BufReader::new(out).read_line(&mut pid)?;
+        }
+        *self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeper);
+        let deadline = SystemTime::now() + START;
+        while !self.is_ready() {
+            let alive = !pid.trim().is_empty() && is_alive(pid.trim());
+            if !alive || SystemTime::now() > deadline {
+                let log = self.log();
+                let last: Vec<&str> = log.lines().rev().take(5).collect();
+                let said = last.into_iter().rev().collect::<Vec<_>>().join("; ");
+                return Err(Error::other(format!("the sandbox's server did not start: {said}")));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// The last line of `postmaster.pid` is the state of the server.
+    fn is_ready(&self) -> bool {
+        let state = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+        state.lines().last().is_some_and(|l| l.trim() == "ready")
+    }
+
+    /// Folder of the socket: `DB_HOST`.
+    pub fn host(&self) -> &str {
+        self.folder.to_str().unwrap_or_default()
+    }
+
+    pub fn bindir(&self) -> &Path {
+        &self.bindir
+    }
+
+    /// What the server is kept away from.
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
+    /// A folder that the server may write to, for a tablespace.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(name);
+        std::fs::create_dir(&folder)?;
+        own(&folder, self.user)?;
+        Ok(folder)
+    }
+
+    /// The server's log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// One of the programs in the sandbox's folder of binaries, as the server's user, connected to
+    /// this server by its environment.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = plain_command(&self.bindir, program, self.user);
+        command.current_dir(&self.folder);
+        command.env("PGHOST", &self.folder).env("PGUSER", "postgres").env("PGDATABASE", "postgres");
+        command
+    }
+
+    /// Runs a command to its end; what it printed on standard output.
+    ///
+    /// # Errors
+    /// Its standard error, if it failed.
+    pub fn run(&self, command: &mut Command) -> Result<Vec<u8>> {
+        run(command)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let keeper = self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(mut keeper) = keeper {
+            // The end of its input ends the keeper.
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A program without our environment, as the server's user.
+fn plain_command(bindir: &Path, program: &str, user: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(bindir.join(program));
+    command.env_clear().env("PATH", bindir).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+    if let Some((uid, gid)) = user {
+        command.gid(gid).uid(uid);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) -> Result<Vec<u8>> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let program = command.get_program().to_string_lossy().into_owned();
+    Err(Error::other(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+/// The folder is the server's and nobody else's.
+fn own(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
+    if let Some((uid, gid)) = user {
+        chown(folder, Some(uid), Some(gid))?;
+    }
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Neither gone nor waiting to be buried.
+fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Removes folders of sandboxes whose keeper was killed.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| {
+            SystemTime::now().duration_since(t).is_ok_and(|age| age > STALE)
+        });
+        if !is_old || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let lock = std::fs::File::open(entry.path().join("lock"));
+        let is_kept = lock.as_ref().is_ok_and(|l| l.try_lock().is_err());
+        if !is_kept && std::fs::remove_dir_all(entry.path()).is_ok() {
+            tracing::info!(folder = %entry.path().display(), "removed what a killed sandbox left");
+        }
+    }
+}
+
+/// The user that a root user's servers run as: the first of `names` that there is.
+fn server_user(names: &[&str]) -> Result<Option<(u32, u32)>> {
+    use std::os::unix::fs::MetadataExt;
+    if std::fs::metadata("/proc/self")?.uid() != 0 {
+        return Ok(None);
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd")?;
+    let find = |name: &&str| {
+        let line = passwd.lines().find(|l| l.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    let found = names.iter().find_map(find);
+    let missing = || Error::new(ErrorKind::NotFound, format!("no user to run PostgreSQL as: {names:?}"));
+    found.map(Some).ok_or_else(missing)
+}

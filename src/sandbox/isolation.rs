@@ -1,0 +1,94 @@
+//! What keeps the code of a dump inside its sandbox: Linux namespaces, by the tools of `util-linux`.
+//! Whether the platform allows them is found out by trying.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::proof::Isolation;
+
+/// Runs as the first process of its own namespaces: hides what others have, keeps what the server
+/// needs, and runs the server without any privilege. Arguments: what is kept, `--`, the server.
+const INSIDE: &str = r#"
+set -e
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 tmpfs /run
+n=0; kept=
+while [ "$1" != -- ]; do
+  n=$((n+1)); mkdir "/run/$n"; mount --bind "$1" "/run/$n"; kept="$kept $n"
+  eval "place$n=\$1"; shift
+done
+shift
+for hidden in /tmp /var/tmp /home /root /srv /mnt /media /var/lib /var/log /var/backups /opt; do
+  [ -d "$hidden" ] && [ ! -L "$hidden" ] && mount -t tmpfs -o mode=755 tmpfs "$hidden"
+done
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+for n in $kept; do
+  eval "place=\$place$n"
+  mkdir -p "$place"; mount --bind "/run/$n" "$place"; umount "/run/$n"; rmdir "/run/$n"
+done
+mount -t proc proc /proc 2>/dev/null || true
+"$@" &
+wait $!
+"#;
+
+/// Not kept apart at all.
+pub(super) fn none(why: &str) -> Isolation {
+    Isolation { network: false, pids: false, files: false, why_not: Some(why.into()) }
+}
+
+/// What this platform allows.
+pub(super) fn probe(is_root: bool) -> Isolation {
+    let mut probe = namespaces(is_root);
+    // The mounts are what container platforms forbid.
+    probe.extend(["sh", "-c", "mount --make-rprivate / && mount -t tmpfs tmpfs /run"].map(str::to_owned));
+    let mut command = Command::new(&probe[0]);
+    command.args(&probe[1..]).stdin(Stdio::null());
+    match super::run(&mut command) {
+        Ok(_) => Isolation { network: true, pids: true, files: true, why_not: None },
+        Err(e) => none(&format!("namespaces are not available: {e}")),
+    }
+}
+
+/// The command that makes the namespaces. Who is not root gets the right to the others by a
+/// namespace of users.
+fn namespaces(is_root: bool) -> Vec<String> {
+    let mut command = vec!["setpriv", "--pdeathsig", "KILL", "unshare"];
+    if !is_root {
+        command.extend(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    command.extend(["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child=KILL", "--"]);
+    command.into_iter().map(str::to_owned).collect()
+}
+
+/// The command that runs `server` as `user`, as far apart as `isolation` says.
+pub(super) fn command(
+    isolation: &Isolation,
+    folder: &Path,
+    bindir: &Path,
+    user: Option<(u32, u32)>,
+    server: &[String],
+) -> Vec<String> {
+    let mut command: Vec<String> = vec![];
+    if isolation.files {
+        command.extend(namespaces(user.is_some()));
+        command.extend(["sh", "-c", INSIDE, "inside"].map(str::to_owned));
+        command.push(folder.display().to_string());
+        // The programs' libraries and files stand beside them.
+        let prefix = bindir.parent().unwrap_or(bindir);
+        if !prefix.starts_with("/usr") {
+            command.push(prefix.display().to_string());
+        }
+        command.push("--".into());
+    }
+    command.push("setpriv".into());
+    if let Some((uid, gid)) = user {
+        command.extend([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
+    }
+    if isolation.files {
+        command.extend(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"].map(str::to_owned));
+    }
+    command.extend(["--no-new-privs", "--pdeathsig", "KILL"].map(str::to_owned));
+    command.extend(server.iter().cloned());
+    command
+}

@@ -1,0 +1,52 @@
+//! `initdb` once for each server and user; every sandbox is a copy.
+
+use std::io::{Error, Result};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{own, plain_command, run};
+
+/// A cluster that has never been started.
+pub(super) struct Template(PathBuf);
+
+/// The template for the server in `bindir`, made if need be; below `parent`, beside the sandboxes.
+pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Result<Template> {
+    let program = std::fs::metadata(bindir.join("postgres"))?;
+    let me = std::fs::metadata("/proc/self")?.uid();
+    let uid = user.map_or(me, |u| u.0);
+    // Another build of the server is another template.
+    let key = format!("{}:{}:{}", bindir.display(), program.mtime(), program.size());
+    let key = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, key.as_bytes()).simple().to_string();
+    let folder = parent.join(format!("pgrestored-template-{}-{uid}", &key[..16]));
+    if let Ok(there) = std::fs::metadata(&folder) {
+        // In a folder that everybody may write to, a template of somebody else would be a trap.
+        return match there.uid() == uid {
+            true => Ok(Template(folder)),
+            false => Err(Error::other(format!("{}: not ours", folder.display()))),
+        };
+    }
+    let making = parent.join(format!("pgrestored-making-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir(&making)?;
+    let made = own(&making, user).and_then(|()| initdb(bindir, &making, user));
+    // Another process may have been faster; its template is as good.
+    let placed = made.and_then(|()| match std::fs::rename(&making, &folder) {
+        Err(_) if folder.is_dir() => Ok(()),
+        other => other,
+    });
+    let _ = std::fs::remove_dir_all(&making);
+    placed.map(|()| Template(folder))
+}
+
+fn initdb(bindir: &Path, folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
+    let mut initdb = plain_command(bindir, "initdb", user);
+    initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]);
+    initdb.args(["--locale=C.UTF-8", "--wal-segsize=4", "--pgdata"]).arg(folder).current_dir("/");
+    run(&mut initdb).map(drop)
+}
+
+impl Template {
+    pub fn copy_to(&self, folder: &Path) -> Result<()> {
+        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&self.0).arg(folder)).map(drop)
+    }
+}

@@ -1,0 +1,113 @@
+//! Proves that a restored database is what its archive says, and writes the evidence. What could not
+//! be checked is never a pass.
+//!
+//! `accounting` compares every row, `catalog` every entry, `physical` what lies on the disk, `asked`
+//! what the checks file asks for, `drift` the last proven backups. `evidence` is what is kept, `page`
+//! and `junit` its forms for people and for CI.
+
+mod accounting;
+mod asked;
+mod catalog;
+mod drift;
+mod evidence;
+pub mod judge;
+mod junit;
+mod page;
+mod physical;
+
+use std::collections::BTreeMap;
+
+use crate::archive::{Ledger, TocEntry};
+use crate::error::{RestoreError, report};
+use crate::postgres::Server;
+use crate::proof::{Check, CheckStatus, Drift, TableProof};
+
+pub use asked::{Checks, ChecksFile};
+pub use drift::History;
+pub use evidence::{Envelope, Evidence, SigningKey, evidence_name, verify_envelope};
+pub use junit::junit;
+pub use page::{ledger_page, page};
+
+/// A restored database and what it was made of.
+pub struct Subject<'a> {
+    pub server: &'a Server,
+    pub database: &'a str,
+    /// What was restored of the table of contents; none of SQL text.
+    pub entries: &'a [TocEntry],
+    pub ledger: &'a Ledger,
+    pub encoding: &'a str,
+    /// Major version of the server that was dumped, as far as it is known.
+    pub dumped_major: Option<u32>,
+    /// When the backup was made.
+    pub backup_created: jiff::Timestamp,
+    /// Connections that look.
+    pub sessions: usize,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Examination {
+    pub tables: Vec<TableProof>,
+    pub checks: Vec<Check>,
+    pub drift: Option<Drift>,
+}
+
+/// Runs `work` as a check; its failure to run is an answer of its own.
+async fn timed(
+    name: &str,
+    required: bool,
+    work: impl Future<Output = Result<Vec<Check>, RestoreError>>,
+) -> Result<Vec<Check>, RestoreError> {
+    let clock = tokio::time::Instant::now();
+    let mut checks = match work.await {
+        Ok(checks) => checks,
+        Err(e) => {
+            let check = Check::new(name, CheckStatus::NotChecked, report(&e)).because(e.reason());
+            vec![if required { check } else { check.optional() }]
+        }
+    };
+    let seconds = clock.elapsed().as_secs_f64();
+    if let Some(first) = checks.first_mut() {
+        first.seconds = seconds;
+    }
+    Ok(checks)
+}
+
+/// The tables of an archive that was read and not restored.
+pub fn tables_of(ledger: &Ledger) -> Vec<TableProof> {
+    ledger.tables().iter().map(|(name, data)| accounting::proof_of(name, data)).collect()
+}
+
+/// Looks at everything that depth `data` asks for.
+///
+/// # Errors
+/// `target_unavailable`: the server is gone.
+pub async fn examine(
+    subject: &Subject<'_>,
+    checks: &Checks,
+    history: &History,
+) -> Result<Examination, RestoreError> {
+    let mut e = Examination::default();
+    let ours = async {
+        let (tables, found) = accounting::compare(subject).await?;
+        e.tables = tables;
+        Ok(found)
+    };
+    e.checks.extend(timed("rows", true, ours).await?);
+    e.checks.extend(timed("large objects", true, accounting::compare_objects(subject)).await?);
+    e.checks.extend(timed("entries", true, catalog::compare(subject)).await?);
+    e.checks.extend(timed("validity", true, catalog::validity(subject)).await?);
+    e.checks.extend(timed("amcheck", false, physical::check(subject)).await?);
+    e.checks.extend(timed("asked", true, asked::run(subject, checks)).await?);
+    let (drift, found) = drift::compare(&e.tables, history, &checks.drift);
+    e.drift = drift;
+    e.checks.extend(found);
+    Ok(e)
+}
+
+/// Counts by kind, for a table of contents.
+pub fn kinds(entries: &[TocEntry]) -> BTreeMap<String, u64> {
+    let mut kinds = BTreeMap::new();
+    entries.iter().for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
+    kinds
+}

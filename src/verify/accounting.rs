@@ -1,0 +1,389 @@
+//! Row accounting: every table is read back as COPY text and counted as the archive's data was; the
+//! number of rows and the digest have to be the same. Every large object likewise.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use tokio::task::JoinSet;
+
+use super::Subject;
+use crate::archive::{Dialect, ObjectData, Rows, TableData, tokens};
+use crate::error::{DatabaseError, RestoreError};
+use crate::postgres::{Server, Session, fault, ident, literal};
+use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
+
+/// Tables larger than this are read in parts.
+const PART_BYTES: i64 = 64 << 20;
+const PAGE: i64 = 8192;
+/// Large objects that are asked for at once, and bytes of one that are asked for at once.
+const OBJECTS: usize = 200;
+const OBJECT_PART: i32 = 256 << 10;
+/// Failures that are named one by one.
+const NAMED: usize = 20;
+
+/// Values are written as `pg_dump` lets them be written, whatever the role or database says.
+const SETTINGS: &str = "SET search_path = ''; SET DateStyle = ISO; SET IntervalStyle = postgres; \
+    SET extra_float_digits = 3; SET bytea_output = hex; SET TimeZone = 'UTC'; SET row_security = off;";
+
+/// A table to read back.
+#[derive(Debug, Clone)]
+struct Table {
+    name: String,
+    columns: Vec<Column>,
+    list: String,
+    encoding: String,
+    is_partitioned: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Column {
+    name: String,
+    kind: String,
+    has_span: bool,
+    /// Its text depends on the version of the server that wrote it.
+    is_float: bool,
+}
+
+/// A table, or blocks of it.
+struct Part {
+    table: usize,
+    blocks: Option<(i64, i64)>,
+}
+
+/// What was read back.
+#[derive(Debug, Clone, Default)]
+struct Found {
+    rows: Rows,
+    nulls: Vec<u64>,
+    spans: Vec<Option<(Vec<u8>, Vec<u8>)>>,
+}
+
+impl Found {
+    fn of(columns: usize) -> Self {
+        Found { rows: Rows::default(), nulls: vec![0; columns], spans: vec![None; columns] }
+    }
+
+    fn row(&mut self, line: &[u8], columns: &[Column], scratch: &mut Vec<u8>) {
+        self.rows.row(line, scratch);
+        if columns.is_empty() {
+            return;
+        }
+        for ((field, column), (nulls, span)) in
+            line.split(|b| *b == b'\t').zip(columns).zip(self.nulls.iter_mut().zip(&mut self.spans))
+        {
+            match field {
+                b"\\N" => *nulls += 1,
+                // Years of more digits, and BC, do not sort as text.
+                _ if column.has_span && field.get(4) == Some(&b'-') && !field.ends_with(b"BC") => {
+                    widen(span, field);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn merge(&mut self, other: Found) {
+        self.rows.merge(&other.rows);
+        self.nulls.iter_mut().zip(&other.nulls).for_each(|(a, b)| *a += b);
+        for (span, other) in self.spans.iter_mut().zip(other.spans) {
+            if let Some((a, b)) = other {
+                widen(span, &a);
+                widen(span, &b);
+            }
+        }
+    }
+}
+
+fn widen(span: &mut Option<(Vec<u8>, Vec<u8>)>, value: &[u8]) {
+    match span {
+        None => *span = Some((value.to_vec(), value.to_vec())),
+        Some((min, _)) if value < min.as_slice() => *min = value.to_vec(),
+        Some((_, max)) if value > max.as_slice() => *max = value.to_vec(),
+        Some(_) => {}
+    }
+}
+
+/// The archive's side of a table.
+pub(super) fn proof_of(name: &str, data: &TableData) -> TableProof {
+    TableProof {
+        name: name.to_owned(),
+        rows: data.rows.count,
+        bytes: data.rows.bytes,
+        digest: format!("{:032x}", data.rows.digest),
+        restored_rows: None,
+        columns: vec![],
+    }
+}
+
+/// Compares every table with the ledger.
+pub(super) async fn compare(subject: &Subject<'_>) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
+    let wanted = subject.ledger.tables();
+    let session = subject.server.connect(subject.database, "accounting").await?;
+    session.run(SETTINGS).await?;
+    let (mut tables, mut parts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, data) in &wanted {
+        match describe(&session, name, data, subject.encoding).await? {
+            Some((table, bytes)) => {
+                parts.extend(cut(&session, tables.len(), &table, bytes));
+                tables.push(table);
+            }
+            None => missing.push(name.clone()),
+        }
+    }
+    // The largest first, so that no session is left with them at the end.
+    parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+    let tables = Arc::new(tables);
+    let queue: VecDeque<Part> = parts.into_iter().map(|(_, p)| p).collect();
+    let found = read_all(subject, session, tables.clone(), queue).await?;
+    let (mut proofs, mut wrong): (Vec<TableProof>, Vec<Check>) = Default::default();
+    for name in missing {
+        wrong.push(differs(&name, "the table is not in the restored database"));
+        proofs.push(proof_of(&name, &wanted[&name]));
+    }
+    for (table, found) in tables.iter().zip(found) {
+        let data = &wanted[&table.name];
+        wrong.extend(judge(table, data, &found, subject.dumped_major));
+        proofs.push(proof_with(table, data, &found));
+    }
+    proofs.sort_by(|a, b| a.name.cmp(&b.name));
+    let rows: u64 = proofs.iter().filter_map(|p| p.restored_rows).sum();
+    let failed = wrong.iter().filter(|c| c.status == CheckStatus::Failed).count();
+    let summary = match failed {
+        0 => Check::new(
+            "rows",
+            CheckStatus::Passed,
+            format!("{} tables with {rows} rows are, row for row, what the archive has", proofs.len()),
+        ),
+        n => Check::new(
+            "rows",
+            CheckStatus::Failed,
+            format!("{n} of {} tables are not what the archive has", proofs.len()),
+        ),
+    };
+    wrong.truncate(NAMED);
+    Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
+}
+
+fn differs(table: &str, what: &str) -> Check {
+    let fix = "look for triggers, rules or row filters on the table, then restore the backup again";
+    Check::new("rows", CheckStatus::Failed, what).of(table).fix(fix)
+}
+
+fn judge(table: &Table, data: &TableData, found: &Found, dumped_major: Option<u32>) -> Option<Check> {
+    let (theirs, ours) = (&data.rows, &found.rows);
+    if theirs.count != ours.count {
+        let what = format!("{} rows in the archive, {} in the restored table", theirs.count, ours.count);
+        return Some(differs(&table.name, &what));
+    }
+    if theirs.digest == ours.digest {
+        return None;
+    }
+    if dumped_major.is_some_and(|m| m < 12) && table.columns.iter().any(|c| c.is_float) {
+        let what = "the number of rows is right; before PostgreSQL 12 floating point numbers were written otherwise, so their content cannot be compared";
+        return Some(Check::new("rows", CheckStatus::NotChecked, what).of(&table.name).optional());
+    }
+    let what = format!("as many rows as in the archive ({}), with another content", ours.count);
+    Some(differs(&table.name, &what))
+}
+
+fn proof_with(table: &Table, data: &TableData, found: &Found) -> TableProof {
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    let all = found.rows.count.max(1) as f64;
+    let columns = table.columns.iter().zip(found.nulls.iter().zip(&found.spans));
+    let columns = columns.map(|(c, (nulls, span))| ColumnProof {
+        name: c.name.clone(),
+        kind: c.kind.clone(),
+        nulls: *nulls as f64 / all,
+        span: span.as_ref().map(|(a, b)| Span { oldest: text(a), newest: text(b) }),
+    });
+    TableProof {
+        restored_rows: Some(found.rows.count),
+        columns: columns.collect(),
+        ..proof_of(&table.name, data)
+    }
+}
+
+/// A table as it was restored, with its size; `None` where there is none.
+async fn describe(
+    session: &Session,
+    name: &str,
+    data: &TableData,
+    encoding: &str,
+) -> Result<Option<(Table, i64)>, DatabaseError> {
+    let e = |e: tokio_postgres::Error| fault(&e, "looking at a table");
+    let sql = "SELECT c.oid, c.relkind::text, pg_catalog.pg_relation_size(c.oid) \
+        FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1::text)";
+    let Some(row) = session.client().query_opt(sql, &[&name]).await.map_err(e)? else { return Ok(None) };
+    let (oid, kind, bytes): (u32, String, i64) = (row.get(0), row.get(1), row.get(2));
+    let sql = "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), \
+        a.atttypid IN (1082, 1114, 1184), \
+        a.atttypid IN (700, 701, 1021, 1022, 600, 601, 602, 603, 604, 628, 718) \
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped \
+        AND a.attgenerated = '' ORDER BY a.attnum";
+    let rows = session.client().query(sql, &[&oid]).await.map_err(e)?;
+    let mut columns: Vec<Column> = rows
+        .iter()
+        .map(|r| Column { name: r.get(0), kind: r.get(1), has_span: r.get(2), is_float: r.get(3) })
+        .collect();
+    if let Some(list) = &data.columns {
+        // In the archive's order, which need not be the table's.
+        let mut by_name: HashMap<String, Column> =
+            columns.drain(..).map(|c| (c.name.clone(), c)).collect();
+        let names = tokens(list, Dialect::default()).into_iter().filter_map(|t| t.name());
+        for name in names {
+            match by_name.remove(&name) {
+                Some(column) => columns.push(column),
+                None => return Ok(None),
+            }
+        }
+    }
+    let list = columns.iter().map(|c| ident(&c.name)).collect::<Vec<_>>().join(", ");
+    let encoding = if data.in_utf8 { "UTF8" } else { encoding };
+    let table = Table {
+        name: name.to_owned(),
+        columns,
+        list,
+        encoding: encoding.to_owned(),
+        is_partitioned: kind == "p",
+    };
+    Ok(Some((table, bytes)))
+}
+
+/// A large table in parts of blocks, where the server can read such parts by themselves.
+fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, Part)> {
+    if table.is_partitioned || bytes <= PART_BYTES || session.version() < 140000 || table.list.is_empty() {
+        return vec![(bytes, Part { table: index, blocks: None })];
+    }
+    let (pages, each) = (bytes / PAGE + 1, PART_BYTES / PAGE);
+    let starts = (0..pages).step_by(usize::try_from(each).unwrap_or(usize::MAX));
+    starts.map(|from| (PART_BYTES, Part { table: index, blocks: Some((from, from + each)) })).collect()
+}
+
+fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
+    let with = format!("TO STDOUT WITH (ENCODING {})", literal(&table.encoding));
+    let Table { name, list, .. } = table;
+    match blocks {
+        Some((from, to)) => format!(
+            "COPY (SELECT {list} FROM ONLY {name} WHERE ctid >= '({from},0)'::pg_catalog.tid \
+             AND ctid < '({to},0)'::pg_catalog.tid) {with}"
+        ),
+        // COPY reads no partitioned table by its name.
+        None if table.is_partitioned => format!("COPY (SELECT {list} FROM {name}) {with}"),
+        None if list.is_empty() => format!("COPY {name} {with}"),
+        None => format!("COPY {name} ({list}) {with}"),
+    }
+}
+
+async fn read_all(
+    subject: &Subject<'_>,
+    first: Session,
+    tables: Arc<Vec<Table>>,
+    queue: VecDeque<Part>,
+) -> Result<Vec<Found>, RestoreError> {
+    let sessions = subject.sessions.clamp(1, queue.len().max(1));
+    let queue = Arc::new(Mutex::new(queue));
+    let found = Arc::new(Mutex::new(tables.iter().map(|t| Found::of(t.columns.len())).collect::<Vec<_>>()));
+    let (mut running, mut ready) = (JoinSet::new(), Some(first));
+    for _ in 0..sessions {
+        let (server, database, session) = (subject.server.clone(), subject.database.to_owned(), ready.take());
+        let (queue, tables, found) = (queue.clone(), tables.clone(), found.clone());
+        running.spawn(async move {
+            let session = match session {
+                Some(s) => s,
+                None => connect(&server, &database).await?,
+            };
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(part) = next else { return Ok::<_, DatabaseError>(()) };
+                let table = &tables[part.table];
+                let read = read(&session, table, part.blocks).await.map_err(|e| e.context(&table.name))?;
+                found.lock().unwrap_or_else(PoisonError::into_inner)[part.table].merge(read);
+            }
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| RestoreError::internal(format!("a counting task died: {e}")))??;
+    }
+    let found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(found.clone())
+}
+
+async fn connect(server: &Server, database: &str) -> Result<Session, DatabaseError> {
+    let session = server.connect(database, "accounting").await?;
+    session.run(SETTINGS).await?;
+    Ok(session)
+}
+
+async fn read(session: &Session, table: &Table, blocks: Option<(i64, i64)>) -> Result<Found, DatabaseError> {
+    let e = |e: tokio_postgres::Error| fault(&e, "reading rows back");
+    let rows = session.client().copy_out(&copy_sql(table, blocks)).await.map_err(e)?;
+    tokio::pin!(rows);
+    let (mut found, mut scratch) = (Found::of(table.columns.len()), Vec::new());
+    while let Some(line) = rows.next().await {
+        let line = line.map_err(e)?;
+        found.row(line.strip_suffix(b"\n").unwrap_or(&line), &table.columns, &mut scratch);
+    }
+    Ok(found)
+}
+
+/// Compares every large object with the ledger.
+pub(super) async fn compare_objects(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+    let wanted = subject.ledger.objects();
+    let session = connect(subject.server, subject.database).await?;
+    let e = |e: tokio_postgres::Error| fault(&e, "looking at large objects");
+    let there = session
+        .client()
+        .query("SELECT oid FROM pg_catalog.pg_largeobject_metadata ORDER BY oid", &[])
+        .await
+        .map_err(e)?;
+    let there: Vec<u32> = there.iter().map(|r| r.get(0)).collect();
+    if wanted.is_empty() && there.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut wrong: Vec<u32> = wanted.keys().filter(|o| there.binary_search(o).is_err()).copied().collect();
+    for batch in there.chunks(OBJECTS) {
+        for (oid, is) in read_objects(&session, batch).await? {
+            // An object without a byte has no data in the archive.
+            if wanted.get(&oid).copied().unwrap_or_default() != is {
+                wrong.push(oid);
+            }
+        }
+    }
+    let bytes: u64 = wanted.values().map(|o| o.bytes).sum();
+    Ok(vec![match wrong.is_empty() {
+        true => Check::new(
+            "large objects",
+            CheckStatus::Passed,
+            format!("{} large objects with {bytes} bytes are what the archive has", there.len()),
+        ),
+        false => {
+            let named: Vec<String> = wrong.iter().take(NAMED).map(u32::to_string).collect();
+            let what = format!("{} large objects differ: {}", wrong.len(), named.join(", "));
+            Check::new("large objects", CheckStatus::Failed, what)
+        }
+    }])
+}
+
+async fn read_objects(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, ObjectData>, DatabaseError> {
+    let e = |e: tokio_postgres::Error| fault(&e, "reading large objects back");
+    let sql = "SELECT o, pg_catalog.lo_get(o, $2, $3) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS x(o)";
+    let read = session.client().prepare(sql).await.map_err(e)?;
+    let mut found: BTreeMap<u32, ObjectData> = oids.iter().map(|o| (*o, ObjectData::default())).collect();
+    let (mut open, mut offset) = (oids.to_vec(), 0i64);
+    while !open.is_empty() {
+        let rows = session.client().query(&read, &[&open, &offset, &OBJECT_PART]).await.map_err(e)?;
+        open.clear();
+        for row in &rows {
+            let (oid, part): (u32, &[u8]) = (row.get(0), row.get(1));
+            let o = found.entry(oid).or_default();
+            o.bytes += part.len() as u64;
+            o.crc32c = crc32c::crc32c_append(o.crc32c, part);
+            if part.len() == OBJECT_PART as usize {
+                open.push(oid);
+            }
+        }
+        offset += i64::from(OBJECT_PART);
+    }
+    Ok(found)
+}

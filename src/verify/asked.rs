@@ -1,0 +1,362 @@
+//! What the checks file asks for: how fresh the data must be, rows that must be there, and questions
+//! of the user's own in SQL. Each is asked in a transaction that can only read, with a timeout.
+
+use std::collections::BTreeMap;
+
+use super::Subject;
+use super::drift::DriftPolicy;
+use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
+use crate::postgres::{Session, fault};
+use crate::proof::{Check, CheckStatus};
+
+/// A checks file: what holds for every set of backups, and what holds for some.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChecksFile {
+    pub freshness: Vec<Freshness>,
+    pub canaries: Vec<Canary>,
+    pub assertions: Vec<Assertion>,
+    pub drift: DriftPolicy,
+    /// Further checks of the sets with these names.
+    pub sets: BTreeMap<String, Checks>,
+}
+
+/// What the data of a backup has to be.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checks {
+    pub freshness: Vec<Freshness>,
+    pub canaries: Vec<Canary>,
+    pub assertions: Vec<Assertion>,
+    pub drift: DriftPolicy,
+}
+
+/// The newest value of a column must not be much older than the backup.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Freshness {
+    /// As SQL writes it, such as `shop.orders`.
+    pub table: String,
+    pub column: String,
+    /// Such as `26h`.
+    pub max_age: String,
+}
+
+/// A row whose value is known; only its digest is written down.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    pub name: String,
+    /// A query of one row and one column.
+    pub sql: String,
+    /// SHA-256 of the value's text, in hexadecimal.
+    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub sha256: String,
+}
+
+/// A question in SQL and its answer.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Assertion {
+    pub name: String,
+    /// One query.
+    pub sql: String,
+    /// The only value of the query's only row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// How many rows the query gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Such as `30s`; 60 s by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// What a person can do where it does not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+const TIMEOUT: &str = "60s";
+
+fn duration(text: &str) -> Option<jiff::SignedDuration> {
+    text.parse::<jiff::SignedDuration>().ok().filter(|d| d.is_positive())
+}
+
+impl ChecksFile {
+    /// Reads YAML.
+    ///
+    /// # Errors
+    /// `invalid_request`, with the place in the file.
+    pub fn parse(yaml: &str) -> Result<Self, RestoreError> {
+        let wrong = |what: String| RestoreError::from(ValidationError::new(R::InvalidRequest, what));
+        let file: ChecksFile =
+            serde_saphyr::from_str(yaml).map_err(|e| wrong(format!("VERIFY_CHECKS: {e}")))?;
+        for checks in std::iter::once(&file.all()).chain(file.sets.values()) {
+            checks.validate().map_err(|what| wrong(format!("VERIFY_CHECKS: {what}")))?;
+        }
+        Ok(file)
+    }
+
+    fn all(&self) -> Checks {
+        Checks {
+            freshness: self.freshness.clone(),
+            canaries: self.canaries.clone(),
+            assertions: self.assertions.clone(),
+            drift: self.drift.clone(),
+        }
+    }
+
+    /// The checks of one set.
+    pub fn of_set(&self, set: &str) -> Checks {
+        let mut checks = self.all();
+        if let Some(more) = self.sets.get(set) {
+            checks.freshness.extend(more.freshness.iter().cloned());
+            checks.canaries.extend(more.canaries.iter().cloned());
+            checks.assertions.extend(more.assertions.iter().cloned());
+            if more.drift != DriftPolicy::default() {
+                checks.drift = more.drift.clone();
+            }
+        }
+        checks
+    }
+}
+
+impl Checks {
+    fn validate(&self) -> Result<(), String> {
+        for f in &self.freshness {
+            duration(&f.max_age).ok_or(format!("freshness of {}: max_age must be a time such as 26h", f.table))?;
+        }
+        for c in &self.canaries {
+            let hex = c.sha256.len() == 64 && c.sha256.bytes().all(|b| b.is_ascii_hexdigit());
+            hex.then_some(()).ok_or(format!("canary {}: sha256 must have 64 hexadecimal digits", c.name))?;
+        }
+        for a in &self.assertions {
+            let asks = a.expect.is_some() || a.min.is_some() || a.max.is_some() || a.rows.is_some();
+            asks.then_some(()).ok_or(format!("assertion {}: needs expect, min, max or rows", a.name))?;
+            let time = a.timeout.as_deref().unwrap_or(TIMEOUT);
+            duration(time).ok_or(format!("assertion {}: timeout must be a time such as 30s", a.name))?;
+        }
+        self.drift.validate()
+    }
+}
+
+/// Asks everything, each by itself.
+pub(super) async fn run(subject: &Subject<'_>, checks: &Checks) -> Result<Vec<Check>, RestoreError> {
+    let mut answers = Vec::new();
+    if checks.freshness.is_empty() && checks.canaries.is_empty() && checks.assertions.is_empty() {
+        return Ok(answers);
+    }
+    let mut session = connect(subject).await?;
+    for f in &checks.freshness {
+        answers.push(answered("freshness", &f.table, freshness(&session, subject, f).await));
+    }
+    for c in &checks.canaries {
+        answers.push(answered("canary", &c.name, canary(&session, c).await));
+    }
+    for a in &checks.assertions {
+        if session.client().is_closed() {
+            session = connect(subject).await?;
+        }
+        answers.push(answered("assertion", &a.name, assertion(&session, a).await));
+    }
+    Ok(answers)
+}
+
+async fn connect(subject: &Subject<'_>) -> Result<Session, DatabaseError> {
+    let session = subject.server.connect(subject.database, "assertions").await?;
+    session.run("SET TimeZone = 'UTC'; SET row_security = off").await?;
+    Ok(session)
+}
+
+fn answered(name: &str, subject: &str, answer: Result<Check, DatabaseError>) -> Check {
+    match answer {
+        Ok(check) => check.of(subject),
+        // A question that the server does not understand has no answer.
+        Err(e) => Check::new(name, CheckStatus::NotChecked, report(&e)).of(subject).because(e.reason()),
+    }
+}
+
+/// The rows of one query as JSON, at most two of them, read-only and within `timeout`.
+async fn ask(session: &Session, sql: &str, timeout: &str) -> Result<Vec<serde_json::Value>, DatabaseError> {
+    let wrapped = format!("SELECT row_to_json(q)::text FROM ({}\n) q LIMIT 2", plain(sql));
+    rows(session, &wrapped, timeout).await.map(|rows| {
+        rows.iter().map(|t| serde_json::from_str(t).unwrap_or(serde_json::Value::Null)).collect()
+    })
+}
+
+fn plain(sql: &str) -> &str {
+    sql.trim().trim_end_matches(';')
+}
+
+async fn rows(session: &Session, sql: &str, timeout: &str) -> Result<Vec<String>, DatabaseError> {
+    let limit = duration(timeout).map_or(60_000, |d| d.as_millis());
+    let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}");
+    session.run(&begin).await?;
+    // The extended protocol takes one statement, so that nothing can follow it.
+    let answer = session.client().query(sql, &[]).await;
+    session.run("ROLLBACK").await?;
+    let late = |e: tokio_postgres::Error| match e.code().map(|c| c.code()) {
+        Some("57014") => DatabaseError::new(R::Timeout, format!("no answer within {timeout}")),
+        _ => fault(&e, "asking"),
+    };
+    Ok(answer.map_err(late)?.iter().map(|r| r.get::<_, Option<String>>(0).unwrap_or_default()).collect())
+}
+
+/// The only value of the only row.
+fn value_of(rows: &[serde_json::Value]) -> Result<&serde_json::Value, String> {
+    let [serde_json::Value::Object(row)] = rows else {
+        return Err(match rows.len() {
+            0 => "the query gives no row".into(),
+            _ => "the query gives more than one row".into(),
+        });
+    };
+    match row.values().collect::<Vec<_>>().as_slice() {
+        [one] => Ok(one),
+        several => Err(format!("the query gives {} columns, not one", several.len())),
+    }
+}
+
+async fn freshness(session: &Session, subject: &Subject<'_>, f: &Freshness) -> Result<Check, DatabaseError> {
+    let column = crate::postgres::ident(&f.column);
+    let sql = format!("SELECT extract(epoch FROM max({column}))::float8::text FROM {}", f.table);
+    let newest = rows(session, &sql, TIMEOUT).await?.pop().unwrap_or_default();
+    let fix = "the source may have stopped writing, or the backup is of an old copy: compare with the source";
+    let failed = |what: String| Check::new("freshness", CheckStatus::Failed, what).fix(fix);
+    let Some(newest) = newest.parse::<f64>().ok().and_then(|s| jiff::Timestamp::from_second(s as i64).ok())
+    else {
+        return Ok(failed(format!("{} has no value: there is nothing new", f.column)));
+    };
+    let age = subject.backup_created.duration_since(newest);
+    let max = duration(&f.max_age).unwrap_or_default();
+    let what = format!(
+        "newest {} is of {newest}, {age:#} before the backup (at most {})",
+        f.column, f.max_age
+    );
+    Ok(if age > max { failed(what) } else { Check::new("freshness", CheckStatus::Passed, what) })
+}
+
+async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
+    use sha2::Digest;
+    let found = ask(session, &c.sql, TIMEOUT).await?;
+    let failed = |what: &str| {
+        let fix = "a row that never changes has changed or is gone: look for the last good backup";
+        Check::new("canary", CheckStatus::Failed, what).fix(fix)
+    };
+    let value = match value_of(&found) {
+        Ok(serde_json::Value::String(text)) => text.clone(),
+        Ok(other) => other.to_string(),
+        Err(what) => return Ok(failed(&what)),
+    };
+    let digest: String = sha2::Sha256::digest(value.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    Ok(match digest.eq_ignore_ascii_case(&c.sha256) {
+        true => Check::new("canary", CheckStatus::Passed, "the row is as it was"),
+        false => failed("the row has another value"),
+    })
+}
+
+async fn assertion(session: &Session, a: &Assertion) -> Result<Check, DatabaseError> {
+    let timeout = a.timeout.as_deref().unwrap_or(TIMEOUT);
+    let mut wrong = Vec::new();
+    if let Some(wanted) = a.rows {
+        let sql = format!("SELECT count(*)::text FROM ({}\n) q", plain(&a.sql));
+        let is = rows(session, &sql, timeout).await?.pop().unwrap_or_default();
+        if is != wanted.to_string() {
+            wrong.push(format!("{is} rows, not {wanted}"));
+        }
+    }
+    if a.expect.is_some() || a.min.is_some() || a.max.is_some() {
+        let found = ask(session, &a.sql, timeout).await?;
+        match value_of(&found) {
+            Ok(value) => wrong.extend(differs(a, value)),
+            Err(what) => wrong.push(what),
+        }
+    }
+    let check = match wrong.is_empty() {
+        true => Check::new("assertion", CheckStatus::Passed, "holds"),
+        false => Check::new("assertion", CheckStatus::Failed, wrong.join("; ")),
+    };
+    Ok(match &a.fix {
+        Some(fix) if !wrong.is_empty() => check.fix(fix),
+        _ => check,
+    })
+}
+
+/// Numbers are compared as numbers, whatever their form; only numbers are named: text may be row data.
+fn differs(a: &Assertion, value: &serde_json::Value) -> Option<String> {
+    let number = |v: &serde_json::Value| v.as_f64().or_else(|| v.as_str()?.parse().ok());
+    if let Some(wanted) = &a.expect {
+        let same = match (number(wanted), number(value)) {
+            (Some(x), Some(y)) => x == y,
+            _ => wanted == value,
+        };
+        if !same {
+            return Some(match (number(wanted), number(value)) {
+                (Some(x), Some(y)) => format!("is {y}, not {x}"),
+                _ => "has another value".into(),
+            });
+        }
+    }
+    if a.min.is_none() && a.max.is_none() {
+        return None;
+    }
+    let Some(n) = number(value) else { return Some("is no number".into()) };
+    let low = a.min.filter(|m| n < *m).map(|m| format!("is {n}, less than {m}"));
+    low.or_else(|| a.max.filter(|m| n > *m).map(|m| format!("is {n}, more than {m}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checks_file_is_read_and_its_mistakes_are_named() {
+        let file = ChecksFile::parse(
+            "freshness:\n  - {table: shop.orders, column: placed_at, max_age: 26h}\n\
+             assertions:\n  - name: a\n    sql: SELECT 1\n    expect: 1\n\
+             sets:\n  billing:\n    assertions:\n      - {name: b, sql: SELECT 2, min: 1}\n    drift: {tolerance: 0.5}\n",
+        )
+        .unwrap();
+        assert_eq!(file.of_set("orders").assertions.len(), 1);
+        let billing = file.of_set("billing");
+        assert_eq!((billing.assertions.len(), billing.freshness.len(), billing.drift.tolerance), (2, 1, 0.5));
+        for (yaml, what) in [
+            ("surprise: 1", "surprise"),
+            ("freshness: [{table: t, column: c, max_age: soon}]", "max_age"),
+            ("canaries: [{name: c, sql: SELECT 1, sha256: abc}]", "sha256"),
+            ("assertions: [{name: a, sql: SELECT 1}]", "expect"),
+            ("assertions: [{name: a, sql: SELECT 1, rows: 0, timeout: never}]", "timeout"),
+            ("drift: {tolerance: 7}", "tolerance"),
+        ] {
+            let e = report(&ChecksFile::parse(yaml).unwrap_err());
+            assert!(e.contains(what), "{yaml}: {e}");
+        }
+    }
+
+    #[test]
+    fn answers_are_compared_as_numbers_or_as_they_are() {
+        let a = |expect: serde_json::Value| Assertion {
+            name: "a".into(),
+            sql: String::new(),
+            expect: Some(expect),
+            min: None,
+            max: None,
+            rows: None,
+            timeout: None,
+            fix: None,
+        };
+        use serde_json::json;
+        assert_eq!(differs(&a(json!(3)), &json!(3.0)), None);
+        assert_eq!(differs(&a(json!("x")), &json!("x")), None);
+        assert_eq!(differs(&a(json!(3)), &json!(4)).unwrap(), "is 4, not 3");
+        // Text may be row data.
+        assert_eq!(differs(&a(json!("x")), &json!("secret")).unwrap(), "has another value");
+        let range = Assertion { expect: None, min: Some(1.0), max: Some(2.0), ..a(json!(0)) };
+        assert_eq!(differs(&range, &json!(2)), None);
+        assert!(differs(&range, &json!(0.5)).unwrap().contains("less than"));
+        assert!(differs(&range, &json!(3)).unwrap().contains("more than"));
+        assert!(differs(&range, &json!("x")).unwrap().contains("no number"));
+    }
+}

@@ -1,0 +1,259 @@
+//! Every entry of the table of contents is in the restored database, sequences stand where the
+//! archive puts them, and constraints and indexes hold.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Subject;
+use crate::archive::{Dialect, TocEntry, Token, tokens};
+use crate::error::RestoreError;
+use crate::postgres::{Session, fault};
+use crate::proof::{Check, CheckStatus};
+use crate::restore::listed;
+
+/// Everything with a name, as the table of contents calls it: kind, schema, name.
+const INVENTORY: &str = r#"
+SELECT 'SCHEMA', NULL, nspname::text FROM pg_catalog.pg_namespace
+UNION ALL SELECT 'EXTENSION', NULL, extname::text FROM pg_catalog.pg_extension
+UNION ALL SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+    WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' ELSE 'TABLE' END, n.nspname, c.relname::text
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind <> 't'
+UNION ALL SELECT 'TYPE', n.nspname, t.typname::text
+  FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+UNION ALL SELECT 'FUNCTION', n.nspname, p.proname::text
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE p.oid >= 16384
+UNION ALL SELECT 'OPERATOR', n.nspname, o.oprname::text
+  FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid >= 16384
+UNION ALL SELECT 'OPERATOR CLASS', n.nspname, o.opcname::text
+  FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_namespace n ON n.oid = o.opcnamespace
+UNION ALL SELECT 'OPERATOR FAMILY', n.nspname, o.opfname::text
+  FROM pg_catalog.pg_opfamily o JOIN pg_catalog.pg_namespace n ON n.oid = o.opfnamespace
+UNION ALL SELECT 'COLLATION', n.nspname, o.collname::text
+  FROM pg_catalog.pg_collation o JOIN pg_catalog.pg_namespace n ON n.oid = o.collnamespace
+UNION ALL SELECT 'CONVERSION', n.nspname, o.conname::text
+  FROM pg_catalog.pg_conversion o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
+UNION ALL SELECT 'TEXT SEARCH CONFIGURATION', n.nspname, o.cfgname::text
+  FROM pg_catalog.pg_ts_config o JOIN pg_catalog.pg_namespace n ON n.oid = o.cfgnamespace
+UNION ALL SELECT 'TEXT SEARCH DICTIONARY', n.nspname, o.dictname::text
+  FROM pg_catalog.pg_ts_dict o JOIN pg_catalog.pg_namespace n ON n.oid = o.dictnamespace
+UNION ALL SELECT 'TEXT SEARCH PARSER', n.nspname, o.prsname::text
+  FROM pg_catalog.pg_ts_parser o JOIN pg_catalog.pg_namespace n ON n.oid = o.prsnamespace
+UNION ALL SELECT 'TEXT SEARCH TEMPLATE', n.nspname, o.tmplname::text
+  FROM pg_catalog.pg_ts_template o JOIN pg_catalog.pg_namespace n ON n.oid = o.tmplnamespace
+UNION ALL SELECT 'STATISTICS', n.nspname, o.stxname::text
+  FROM pg_catalog.pg_statistic_ext o JOIN pg_catalog.pg_namespace n ON n.oid = o.stxnamespace
+UNION ALL SELECT 'CONSTRAINT', n.nspname, coalesce(c.relname, t.typname)::text || ' ' || o.conname
+  FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
+  LEFT JOIN pg_catalog.pg_class c ON c.oid = o.conrelid LEFT JOIN pg_catalog.pg_type t ON t.oid = o.contypid
+UNION ALL SELECT 'TRIGGER', n.nspname, c.relname::text || ' ' || o.tgname
+  FROM pg_catalog.pg_trigger o JOIN pg_catalog.pg_class c ON c.oid = o.tgrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE NOT o.tgisinternal
+UNION ALL SELECT 'RULE', n.nspname, c.relname::text || ' ' || o.rulename
+  FROM pg_catalog.pg_rewrite o JOIN pg_catalog.pg_class c ON c.oid = o.ev_class
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+UNION ALL SELECT 'POLICY', n.nspname, c.relname::text || ' ' || o.polname
+  FROM pg_catalog.pg_policy o JOIN pg_catalog.pg_class c ON c.oid = o.polrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+UNION ALL SELECT 'ROW SECURITY', n.nspname, c.relname::text
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relrowsecurity
+UNION ALL SELECT 'DEFAULT', n.nspname, c.relname::text || ' ' || a.attname
+  FROM pg_catalog.pg_attrdef o JOIN pg_catalog.pg_class c ON c.oid = o.adrelid
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = o.adrelid AND a.attnum = o.adnum
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+UNION ALL SELECT 'MATERIALIZED VIEW DATA', n.nspname, c.relname::text
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind = 'm' AND c.relispopulated
+UNION ALL SELECT 'EVENT TRIGGER', NULL, evtname::text FROM pg_catalog.pg_event_trigger
+UNION ALL SELECT 'PUBLICATION', NULL, pubname::text FROM pg_catalog.pg_publication
+UNION ALL SELECT 'PUBLICATION TABLE', n.nspname, p.pubname::text || ' ' || c.relname
+  FROM pg_catalog.pg_publication_rel o JOIN pg_catalog.pg_publication p ON p.oid = o.prpubid
+  JOIN pg_catalog.pg_class c ON c.oid = o.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+UNION ALL SELECT 'FOREIGN DATA WRAPPER', NULL, fdwname::text FROM pg_catalog.pg_foreign_data_wrapper
+UNION ALL SELECT 'SERVER', NULL, srvname::text FROM pg_catalog.pg_foreign_server
+UNION ALL SELECT 'ACCESS METHOD', NULL, amname::text FROM pg_catalog.pg_am
+UNION ALL SELECT 'PROCEDURAL LANGUAGE', NULL, lanname::text FROM pg_catalog.pg_language
+UNION ALL SELECT 'CAST', NULL, '' FROM pg_catalog.pg_cast WHERE oid >= 16384
+UNION ALL SELECT 'TRANSFORM', NULL, '' FROM pg_catalog.pg_transform
+UNION ALL SELECT 'USER MAPPING', NULL, '' FROM pg_catalog.pg_user_mappings"#;
+
+/// Names that a finding lists.
+const NAMED: usize = 20;
+
+type Key = (&'static str, Option<String>, String);
+
+/// What the inventory calls an entry; `None` for entries that make nothing with a name, whose
+/// statements have succeeded.
+fn key_of(e: &TocEntry) -> Option<Key> {
+    let (schema, tag) = (|| e.namespace.clone(), || e.tag.clone());
+    // `name(arguments)`; arguments have no parentheses.
+    let function = || e.tag.rsplit_once('(').map_or_else(tag, |(name, _)| name.to_owned());
+    Some(match e.desc.as_str() {
+        "SCHEMA" => ("SCHEMA", None, tag()),
+        "EXTENSION" => ("EXTENSION", None, tag()),
+        "TABLE" | "FOREIGN TABLE" => ("TABLE", schema(), tag()),
+        "VIEW" => ("VIEW", schema(), tag()),
+        "MATERIALIZED VIEW" => ("MATERIALIZED VIEW", schema(), tag()),
+        "MATERIALIZED VIEW DATA" => ("MATERIALIZED VIEW DATA", schema(), tag()),
+        "SEQUENCE" => ("SEQUENCE", schema(), tag()),
+        "INDEX" => ("INDEX", schema(), tag()),
+        "TYPE" | "DOMAIN" | "SHELL TYPE" => ("TYPE", schema(), tag()),
+        "FUNCTION" | "PROCEDURE" | "AGGREGATE" => ("FUNCTION", schema(), function()),
+        "OPERATOR" => ("OPERATOR", schema(), tag()),
+        "OPERATOR CLASS" => ("OPERATOR CLASS", schema(), tag()),
+        "OPERATOR FAMILY" => ("OPERATOR FAMILY", schema(), tag()),
+        "COLLATION" => ("COLLATION", schema(), tag()),
+        "CONVERSION" => ("CONVERSION", schema(), tag()),
+        "TEXT SEARCH CONFIGURATION" => ("TEXT SEARCH CONFIGURATION", schema(), tag()),
+        "TEXT SEARCH DICTIONARY" => ("TEXT SEARCH DICTIONARY", schema(), tag()),
+        "TEXT SEARCH PARSER" => ("TEXT SEARCH PARSER", schema(), tag()),
+        "TEXT SEARCH TEMPLATE" => ("TEXT SEARCH TEMPLATE", schema(), tag()),
+        "STATISTICS" => ("STATISTICS", schema(), tag()),
+        "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" => ("CONSTRAINT", schema(), tag()),
+        "TRIGGER" => ("TRIGGER", schema(), tag()),
+        "RULE" => ("RULE", schema(), tag()),
+        "POLICY" => ("POLICY", schema(), tag()),
+        "ROW SECURITY" => ("ROW SECURITY", schema(), tag()),
+        "DEFAULT" => ("DEFAULT", schema(), tag()),
+        "EVENT TRIGGER" => ("EVENT TRIGGER", None, tag()),
+        "PUBLICATION" => ("PUBLICATION", None, tag()),
+        "PUBLICATION TABLE" => ("PUBLICATION TABLE", schema(), tag()),
+        "FOREIGN DATA WRAPPER" => ("FOREIGN DATA WRAPPER", None, tag()),
+        "SERVER" | "FOREIGN SERVER" => ("SERVER", None, tag()),
+        "ACCESS METHOD" => ("ACCESS METHOD", None, tag()),
+        "PROCEDURAL LANGUAGE" => ("PROCEDURAL LANGUAGE", None, tag()),
+        // These are only counted: their tags are written in several ways.
+        "CAST" => ("CAST", None, String::new()),
+        "TRANSFORM" => ("TRANSFORM", None, String::new()),
+        "USER MAPPING" => ("USER MAPPING", None, String::new()),
+        _ => return None,
+    })
+}
+
+/// Whether there may be several of one name, so that they have to be counted.
+fn is_counted(kind: &str) -> bool {
+    matches!(kind, "FUNCTION" | "OPERATOR" | "CAST" | "TRANSFORM" | "USER MAPPING")
+}
+
+/// Compares the table of contents with the catalogs.
+pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+    if subject.entries.is_empty() {
+        // Of SQL text, every statement has succeeded, to its end mark.
+        return Ok(vec![Check::new("entries", CheckStatus::Passed, "every statement of the text has succeeded")]);
+    }
+    let session = subject.server.connect(subject.database, "check").await?;
+    let rows = session.client().query(INVENTORY, &[]).await;
+    let rows = rows.map_err(|e| fault(&e, "listing what was restored"))?;
+    let mut there: HashMap<(String, Option<String>, String), u64> = HashMap::new();
+    for row in &rows {
+        *there.entry((row.get(0), row.get(1), row.get(2))).or_default() += 1;
+    }
+    let mut wanted: BTreeMap<Key, (u64, String)> = BTreeMap::new();
+    for e in subject.entries {
+        if let Some(key) = key_of(e) {
+            wanted.entry(key).or_insert((0, e.name())).0 += 1;
+        }
+    }
+    let missing: BTreeSet<&String> = wanted
+        .iter()
+        .filter(|((kind, schema, name), (n, _))| {
+            let is = there.get(&((*kind).to_owned(), schema.clone(), name.clone())).copied().unwrap_or(0);
+            is < if is_counted(kind) { *n } else { 1 }
+        })
+        .map(|(_, (_, name))| name)
+        .collect();
+    let behind = sequences(&session, subject.entries).await?;
+    let mut checks = vec![match missing.len() {
+        0 => Check::new(
+            "entries",
+            CheckStatus::Passed,
+            format!("all {} entries of the table of contents are there", subject.entries.len()),
+        ),
+        n => {
+            let named: Vec<&str> = missing.iter().take(NAMED).map(|m| m.as_str()).collect();
+            Check::new("entries", CheckStatus::Failed, format!("{n} entries are missing: {}", named.join(", ")))
+        }
+    }];
+    if let Some(what) = listed("sequences that do not stand where the archive puts them", &behind) {
+        checks.push(Check::new("sequence values", CheckStatus::Failed, what));
+    }
+    Ok(checks)
+}
+
+/// `SELECT pg_catalog.setval('s.q', 12, true);` → `s.q`, 12, true
+fn setval(defn: &str) -> Option<(String, i64, bool)> {
+    let t = tokens(defn, Dialect::default());
+    let open = t.iter().position(|w| w.is_symbol(b'('))?;
+    let args: Vec<&Token<'_>> = t[open + 1..].iter().take_while(|w| !w.is_symbol(b')')).collect();
+    let commas: Vec<usize> = args.iter().enumerate().filter(|(_, w)| w.is_symbol(b',')).map(|(i, _)| i).collect();
+    let value: String = args.get(commas.first()? + 1..*commas.get(1)?)?.iter().map(|w| w.text).collect();
+    Some((args.first()?.string()?, value.parse().ok()?, args.last()?.is("true")))
+}
+
+/// Sequences whose value is not the one of their entry.
+async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String>, RestoreError> {
+    let mut wrong = Vec::new();
+    let set = entries.iter().filter(|e| e.desc == "SEQUENCE SET").filter_map(|e| setval(&e.defn));
+    let set: Vec<_> = set.collect();
+    for batch in set.chunks(100) {
+        let questions = batch.iter().map(|(name, value, called)| {
+            let shown = crate::postgres::literal(name);
+            format!("SELECT {shown} FROM {name} WHERE last_value <> {value} OR is_called <> {called}")
+        });
+        let sql = questions.collect::<Vec<_>>().join(" UNION ALL ");
+        let rows = session.client().query(&sql, &[]).await.map_err(|e| fault(&e, "looking at sequences"))?;
+        wrong.extend(rows.iter().map(|r| r.get::<_, String>(0)));
+    }
+    Ok(wrong)
+}
+
+/// Constraints and indexes are valid, sequences are not behind their columns.
+pub(super) async fn validity(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+    let s = crate::restore::survey(subject.server, subject.database).await?;
+    let mut checks = Vec::new();
+    let mut finding = |name: &str, status, what: &str, names: &[String], fix: &str| {
+        if let Some(message) = listed(what, names) {
+            checks.push(Check::new(name, status, message).fix(fix));
+        }
+    };
+    use CheckStatus::{Failed, Warned};
+    finding("indexes", Failed, "invalid index", &s.invalid_indexes, "REINDEX them");
+    finding(
+        "constraints",
+        Warned,
+        "constraint that is not validated",
+        &s.not_validated,
+        "the source has them as NOT VALID: ALTER TABLE … VALIDATE CONSTRAINT there",
+    );
+    finding(
+        "materialized views",
+        Warned,
+        "materialized view without rows, as in the source",
+        &s.not_populated,
+        "REFRESH MATERIALIZED VIEW",
+    );
+    finding(
+        "sequences",
+        Failed,
+        "sequence behind its column",
+        &s.sequences_behind,
+        "the next insert would fail or repeat a number: setval() each to the largest value in use, in the source too",
+    );
+    let not_checked = s.not_checked.iter().map(|e| Check::new("validity", CheckStatus::NotChecked, e.clone()));
+    checks.extend(not_checked);
+    if checks.iter().all(|c| c.status == Warned) {
+        let what = "indexes and constraints are valid, sequences are not behind their columns";
+        checks.insert(0, Check::new("validity", CheckStatus::Passed, what));
+    }
+    Ok(checks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequences_value_is_read_from_its_entry() {
+        let of = |sql| setval(sql).unwrap();
+        assert_eq!(of("SELECT pg_catalog.setval('public.s', 12, true);"), ("public.s".into(), 12, true));
+        assert_eq!(of("SELECT pg_catalog.setval('\"S\".\"a''b\"', -5, false);"), ("\"S\".\"a'b\"".into(), -5, false));
+    }
+}

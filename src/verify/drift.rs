@@ -1,0 +1,255 @@
+//! A backup against the last proven ones of its set: what is otherwise, and whether it is outside of
+//! what they were used to. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::proof::{Check, CheckStatus, Drift, ProofReport, TableProof};
+
+/// What drift means.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum DriftMode {
+    /// Outside of the band, the verification fails.
+    #[default]
+    Fail,
+    Warn,
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DriftPolicy {
+    pub mode: DriftMode,
+    /// Share of a table's rows that may go from one backup to the next, beyond what has been usual.
+    pub tolerance: f64,
+    /// Tables with fewer rows are not compared, unless they become empty.
+    pub min_rows: u64,
+    /// Tables that are not compared (names as in the report, `*` at the end for all that begin so).
+    pub ignore: Vec<String>,
+}
+
+impl Default for DriftPolicy {
+    fn default() -> Self {
+        DriftPolicy { mode: DriftMode::Fail, tolerance: 0.3, min_rows: 100, ignore: vec![] }
+    }
+}
+
+impl DriftPolicy {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        let fits = (0.0..=1.0).contains(&self.tolerance);
+        fits.then_some(()).ok_or_else(|| "drift: tolerance must be from 0 to 1".into())
+    }
+
+    fn ignores(&self, table: &str) -> bool {
+        self.ignore.iter().any(|i| match i.strip_suffix('*') {
+            Some(start) => table.starts_with(start),
+            None => i == table,
+        })
+    }
+}
+
+/// Nulls in a column may become more by this share, beyond what has been usual.
+const NULL_TOLERANCE: f64 = 0.2;
+/// Findings that are named one by one.
+const NAMED: usize = 20;
+
+/// The proven backups of a set, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct History(pub Vec<ProofReport>);
+
+/// What a number has been in the proven backups, newest first.
+struct Past(Vec<f64>);
+
+impl Past {
+    /// The largest drop from one to the next, as a share.
+    fn usual_drop(&self) -> f64 {
+        self.0.windows(2).map(|w| if w[1] > 0.0 { 1.0 - w[0] / w[1] } else { 0.0 }).fold(0.0, f64::max)
+    }
+}
+
+/// What is otherwise than in the last proven backup.
+pub(super) fn compare(
+    tables: &[TableProof],
+    history: &History,
+    policy: &DriftPolicy,
+) -> (Option<Drift>, Vec<Check>) {
+    let Some(last) = history.0.first().filter(|_| policy.mode != DriftMode::Off) else { return (None, vec![]) };
+    let now: BTreeMap<&str, &TableProof> = tables.iter().map(|t| (t.name.as_str(), t)).collect();
+    let before: BTreeMap<&str, &TableProof> = last.tables.iter().map(|t| (t.name.as_str(), t)).collect();
+    let (mut schema, mut outside, mut unusual) = (vec![], vec![], vec![]);
+    for name in before.keys().filter(|n| !now.contains_key(*n)) {
+        schema.push(format!("table {name} is gone"));
+    }
+    for (name, table) in &now {
+        let Some(old) = before.get(name) else {
+            schema.push(format!("table {name} is new"));
+            continue;
+        };
+        columns(name, old, table, &mut schema);
+        if policy.ignores(name) {
+            continue;
+        }
+        let past: Vec<&TableProof> =
+            history.0.iter().filter_map(|r| r.tables.iter().find(|t| t.name == *name)).collect();
+        rows(name, table, &past, policy, &mut outside, &mut unusual);
+        content(name, table, &past, &mut outside, &mut unusual);
+    }
+    let samples = u32::try_from(history.0.len()).unwrap_or(u32::MAX);
+    let generation = last.backup.generation.clone().unwrap_or_default();
+    let mut findings: Vec<String> = outside.iter().chain(&unusual).chain(&schema).cloned().collect();
+    findings.truncate(200);
+    let drift = Drift { compared_with: generation, samples, findings };
+    let as_asked = if policy.mode == DriftMode::Fail { CheckStatus::Failed } else { CheckStatus::Warned };
+    let mut checks = Vec::new();
+    let mut say = |status, kind: &str, found: &[String]| {
+        if !found.is_empty() {
+            let named = found.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+            let fix = "if this is as it should be, raise `drift.tolerance` or add the table to `drift.ignore` in the checks file";
+            checks.push(Check::new("drift", status, named).of(kind).fix(fix));
+        }
+    };
+    say(as_asked, "data", &outside);
+    say(CheckStatus::Warned, "content", &unusual);
+    say(CheckStatus::Warned, "schema", &schema);
+    if checks.iter().all(|c| c.status == CheckStatus::Warned) {
+        let what = format!("within the bands of the last {samples} proven backups");
+        checks.insert(0, Check::new("drift", CheckStatus::Passed, what));
+    }
+    (Some(drift), checks)
+}
+
+fn columns(name: &str, old: &TableProof, new: &TableProof, schema: &mut Vec<String>) {
+    if old.columns.is_empty() || new.columns.is_empty() {
+        return;
+    }
+    let of = |t: &TableProof| -> BTreeMap<String, String> {
+        t.columns.iter().map(|c| (c.name.clone(), c.kind.clone())).collect()
+    };
+    let (old, new) = (of(old), of(new));
+    for (column, kind) in &old {
+        match new.get(column) {
+            None => schema.push(format!("column {column} of {name} is gone")),
+            Some(other) if other != kind => {
+                schema.push(format!("column {column} of {name} is {other}, was {kind}"))
+            }
+            Some(_) => {}
+        }
+    }
+    let added = new.keys().filter(|c| !old.contains_key(*c));
+    schema.extend(added.map(|c| format!("column {c} of {name} is new")));
+}
+
+fn rows(
+    name: &str,
+    table: &TableProof,
+    past: &[&TableProof],
+    policy: &DriftPolicy,
+    outside: &mut Vec<String>,
+    unusual: &mut Vec<String>,
+) {
+    let history = Past(past.iter().map(|t| t.rows as f64).collect());
+    let (now, last) = (table.rows as f64, history.0[0]);
+    if last < policy.min_rows as f64 && !(now == 0.0 && last > 0.0) {
+        return;
+    }
+    let allowed = (history.usual_drop() + policy.tolerance).min(1.0);
+    let floor = last * (1.0 - allowed);
+    if now < floor || (now == 0.0 && last > 0.0) {
+        outside.push(format!("{name}: {now} rows, {last} in the last proven backup (at least {:.0})", floor.max(1.0)));
+    } else if now > last * 10.0 {
+        unusual.push(format!("{name}: {now} rows, {last} in the last proven backup"));
+    }
+}
+
+fn content(
+    name: &str,
+    table: &TableProof,
+    past: &[&TableProof],
+    outside: &mut Vec<String>,
+    unusual: &mut Vec<String>,
+) {
+    for c in &table.columns {
+        let before: Vec<_> =
+            past.iter().filter_map(|t| t.columns.iter().find(|o| o.name == c.name)).collect();
+        let Some(last) = before.first() else { continue };
+        let most = before.iter().map(|o| o.nulls).fold(0.0, f64::max);
+        if c.nulls > most + NULL_TOLERANCE && table.rows > 0 {
+            let (now, was) = (c.nulls * 100.0, most * 100.0);
+            outside.push(format!("{name}.{}: {now:.0} % null, at most {was:.0} % before", c.name));
+        }
+        if let (Some(now), Some(was)) = (&c.span, &last.span)
+            && now.newest < was.newest
+        {
+            let (now, was) = (&now.newest, &was.newest);
+            unusual.push(format!("{name}.{}: newest is of {now}, was of {was}", c.name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::RestoreError;
+    use crate::proof::{ColumnProof, Span};
+
+    fn table(name: &str, rows: u64, nulls: f64, newest: &str) -> TableProof {
+        TableProof {
+            name: name.into(),
+            rows,
+            bytes: 0,
+            digest: String::new(),
+            restored_rows: Some(rows),
+            columns: vec![ColumnProof {
+                name: "at".into(),
+                kind: "date".into(),
+                nulls,
+                span: Some(Span { oldest: "2020-01-01".into(), newest: newest.into() }),
+            }],
+        }
+    }
+
+    fn history(rows: &[u64]) -> History {
+        let report = |n: &u64| {
+            let mut r = crate::verify::evidence::tests::report("x");
+            r.tables = vec![table("t", *n, 0.1, "2026-01-01")];
+            r
+        };
+        History(rows.iter().map(report).collect())
+    }
+
+    fn status(now: TableProof, past: &[u64]) -> Vec<(Option<String>, CheckStatus)> {
+        let (_, checks) = compare(&[now], &history(past), &DriftPolicy::default());
+        checks.into_iter().map(|c| (c.subject, c.status)).collect()
+    }
+
+    #[test]
+    fn a_shrunk_table_is_outside_of_the_band_and_growth_is_not() -> Result<(), RestoreError> {
+        let t = |rows| table("t", rows, 0.1, "2026-01-02");
+        let ok = vec![(None, CheckStatus::Passed)];
+        let bad = vec![(Some("data".into()), CheckStatus::Failed)];
+        assert_eq!(status(t(1000), &[1000]), ok);
+        assert_eq!(status(t(710), &[1000]), ok);
+        assert_eq!(status(t(690), &[1000]), bad);
+        assert_eq!(status(t(5000), &[1000]), ok);
+        // What has been usual widens the band.
+        assert_eq!(status(t(400), &[1000, 2000]), ok);
+        assert_eq!(status(t(100), &[1000, 2000]), bad);
+        // Small tables come and go, but do not become empty.
+        assert_eq!(status(t(2), &[50]), ok);
+        assert_eq!(status(t(0), &[50]), bad);
+        Ok(())
+    }
+
+    #[test]
+    fn nulls_time_and_schema_are_compared() {
+        let nulls = status(table("t", 1000, 0.5, "2026-01-02"), &[1000]);
+        assert_eq!(nulls, [(Some("data".into()), CheckStatus::Failed)]);
+        let back = status(table("t", 1000, 0.1, "2025-12-31"), &[1000]);
+        assert_eq!(back[1], (Some("content".into()), CheckStatus::Warned));
+        let other = status(table("u", 1000, 0.1, "2026-01-02"), &[1000]);
+        assert_eq!(other[1], (Some("schema".into()), CheckStatus::Warned));
+        assert_eq!(compare(&[], &History::default(), &DriftPolicy::default()).1, vec![]);
+    }
+}

@@ -1,0 +1,77 @@
+//! The checks of a verification as JUnit XML, for CI.
+
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use crate::event::Verdict;
+use crate::proof::{CheckStatus, ProofReport};
+
+/// # Errors
+/// What cannot be written.
+pub fn junit(report: &ProofReport) -> Result<String, String> {
+    let mut all = Report::new("pgrestored");
+    let name = report.backup.uri.as_deref().unwrap_or("standard input");
+    let mut suite = TestSuite::new(name);
+    for check in &report.checks {
+        let failed = |kind| {
+            let mut s = TestCaseStatus::non_success(kind);
+            s.set_message(check.message.clone());
+            s
+        };
+        let status = match check.status {
+            CheckStatus::Passed | CheckStatus::Warned => TestCaseStatus::success(),
+            CheckStatus::Failed => failed(NonSuccessKind::Failure),
+            CheckStatus::NotChecked if check.required => failed(NonSuccessKind::Error),
+            CheckStatus::NotChecked => {
+                let mut s = TestCaseStatus::skipped();
+                s.set_message(check.message.clone());
+                s
+            }
+        };
+        let mut case = TestCase::new(check.title(), status);
+        case.set_classname("restore").set_time(Duration::from_secs_f64(check.seconds.max(0.0)));
+        if check.status == CheckStatus::Warned {
+            case.set_system_out(&check.message);
+        }
+        suite.add_test_case(case);
+    }
+    // The whole, so that a restore that never came to its checks is no empty suite.
+    let mut verdict = match (report.verdict, &report.error) {
+        (Verdict::Verified, _) => TestCase::new("verdict", TestCaseStatus::success()),
+        (verdict, error) => {
+            let kind =
+                if verdict == Verdict::Failed { NonSuccessKind::Failure } else { NonSuccessKind::Error };
+            let mut s = TestCaseStatus::non_success(kind);
+            s.set_message(error.as_ref().map_or(verdict.as_str(), |e| e.message.as_str()));
+            TestCase::new("verdict", s)
+        }
+    };
+    verdict.set_classname("restore").set_time(Duration::from_secs_f64(report.duration_seconds.max(0.0)));
+    suite.add_test_case(verdict);
+    all.add_test_suite(suite);
+    all.to_string().map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::event::Verdict;
+    use crate::proof::{Check, CheckStatus};
+    use crate::verify::evidence::tests::report;
+
+    #[test]
+    fn failures_and_what_was_not_checked_are_told_apart() {
+        let mut r = report("r");
+        r.verdict = Verdict::Failed;
+        r.checks = vec![
+            Check::new("rows", CheckStatus::Passed, "ok"),
+            Check::new("entries", CheckStatus::Failed, "1 < 2 \"missing\""),
+            Check::new("assertion", CheckStatus::NotChecked, "late"),
+            Check::new("amcheck", CheckStatus::NotChecked, "not there").optional(),
+        ];
+        let xml = super::junit(&r).unwrap();
+        for part in ["tests=\"5\"", "failures=\"2\"", "errors=\"1\"", "<skipped", "1 &lt; 2"] {
+            assert!(xml.contains(part), "{part} in {xml}");
+        }
+    }
+}

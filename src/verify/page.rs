@@ -1,0 +1,311 @@
+//! Evidence as a page for people: one file, no script, nothing from elsewhere.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::event::Verdict;
+use crate::proof::{Check, CheckStatus, ProofReport, Rto, TableProof};
+
+const CSS: &str = include_str!("page.css");
+/// Tables that are shown; the JSON has them all.
+const TABLES: usize = 500;
+
+fn shell(title: &str, body: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                // An icon of its own, so that no browser asks for one.
+                link rel="icon" href="data:,";
+                title { (title) }
+                style { (PreEscaped(CSS)) }
+            }
+            body { main { (body) } }
+        }
+    };
+    page.into_string()
+}
+
+fn class_of(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Verified => "good",
+        Verdict::Failed => "bad",
+        Verdict::Inconclusive => "warn",
+    }
+}
+
+fn answer(status: CheckStatus) -> (&'static str, &'static str) {
+    match status {
+        CheckStatus::Passed => ("good", "✓ passed"),
+        CheckStatus::Failed => ("bad", "✗ failed"),
+        CheckStatus::Warned => ("warn", "! note"),
+        CheckStatus::NotChecked => ("warn", "? not checked"),
+    }
+}
+
+fn seconds(s: f64) -> String {
+    match s {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn bytes(n: u64) -> String {
+    indicatif::HumanBytes(n).to_string()
+}
+
+fn count(n: u64) -> String {
+    indicatif::HumanCount(n).to_string()
+}
+
+fn time(t: jiff::Timestamp) -> String {
+    t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+fn fact(label: &str, value: &str) -> Markup {
+    html! { div.fact { b { (value) } span { (label) } } }
+}
+
+/// The page of one verification; `envelope` is the name of the signed document beside it.
+pub fn page(r: &ProofReport, envelope: Option<&str>) -> String {
+    let name = r.backup.name.as_deref().unwrap_or("standard input");
+    let says = match r.verdict {
+        Verdict::Verified => "Verified: this backup was restored and is what it says",
+        Verdict::Failed => "Failed: this backup cannot be relied on",
+        Verdict::Inconclusive => "Inconclusive: nothing is proven",
+    };
+    let body = html! {
+        div class={"badge " (class_of(r.verdict))} role="status" { (r.verdict.as_str()) }
+        h1 { (name) }
+        p.soft { (says) ". " (time(r.finished_at)) ", set " (r.backup_set) "." }
+        @if let Some(e) = &r.error {
+            div.box {
+                b { (e.message) }
+                br;
+                span.soft { "reason " (e.reason.as_str()) ", blame " (format!("{:?}", e.blame).to_lowercase()) ", stage " (e.stage) }
+                @if let Some(fix) = &r.fix { p { "What to do: " (fix) } }
+            }
+        }
+        div.facts {
+            @let depth = r.depth.map_or("nothing", |d| d.as_str());
+            (fact("depth reached", depth))
+            (fact("tables", &count(r.tables.len() as u64)))
+            (fact("rows", &count(r.rows)))
+            (fact("data", &bytes(r.bytes)))
+            @if let Some(rto) = &r.rto { (restore_time(rto)) }
+            (fact("this verification", &seconds(r.duration_seconds)))
+        }
+        (checks(&r.checks))
+        (bisection(r))
+        (drift(r))
+        (stages(r))
+        (tables(&r.tables))
+        (facts(r, envelope))
+    };
+    shell(&format!("{}: {name}", r.verdict.as_str()), &body)
+}
+
+fn restore_time(rto: &Rto) -> Markup {
+    html! {
+        (fact("restore time", &seconds(rto.measured_seconds)))
+        (fact(&format!("forecast ({} restores)", rto.samples), &seconds(rto.forecast_seconds)))
+    }
+}
+
+fn checks(all: &[Check]) -> Markup {
+    if all.is_empty() {
+        return html! {};
+    }
+    html! {
+        h2 id="checks" { "Checks" }
+        div.scroll tabindex="0" role="region" aria-labelledby="checks" {
+            table {
+                thead { tr { th { "Answer" } th { "Check" } th { "What was found" } } }
+                tbody {
+                    @for c in all {
+                        @let (class, word) = answer(c.status);
+                        tr {
+                            td class=(class) style="white-space:nowrap" { (word) }
+                            td { (c.title()) }
+                            td {
+                                (c.message)
+                                @if let Some(fix) = &c.fix { @if c.status != CheckStatus::Passed { div.soft { "What to do: " (fix) } } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn bisection(r: &ProofReport) -> Markup {
+    let Some(b) = &r.bisection else { return html! {} };
+    let name = |o: &Option<crate::event::ResultBackup>| {
+        o.as_ref().and_then(|b| b.name.clone()).unwrap_or_else(|| "none found".into())
+    };
+    html! {
+        h2 { "Since when" }
+        p {
+            "Last good backup: " b { (name(&b.last_good)) } ". First bad one: " b { (name(&b.first_bad)) } "."
+            @if !b.exact { " Others lie between them." }
+            " " span.soft { (b.probes.len()) " older backups were looked at." }
+        }
+    }
+}
+
+fn drift(r: &ProofReport) -> Markup {
+    let Some(d) = &r.drift else { return html! {} };
+    html! {
+        h2 { "Compared with the last proven backup" }
+        p.soft { "Generation " span.mono { (d.compared_with) } "; the bands rest on " (d.samples) " proven backups." }
+        @if d.findings.is_empty() { p { "Nothing is out of the ordinary." } }
+        @else { ul { @for f in &d.findings { li { (f) } } } }
+    }
+}
+
+fn stages(r: &ProofReport) -> Markup {
+    let all: f64 = r.stages.values().sum::<f64>().max(f64::MIN_POSITIVE);
+    let mut stages: Vec<_> = r.stages.iter().collect();
+    stages.sort_by(|a, b| b.1.total_cmp(a.1));
+    html! {
+        h2 id="time" { "Where the time went" }
+        div.scroll tabindex="0" role="region" aria-labelledby="time" {
+            table { tbody {
+                @for (name, s) in stages {
+                    tr {
+                        td { (name) }
+                        td.num { (seconds(*s)) }
+                        td style="width:60%" { div.bar aria-hidden="true" { i style={"width:" (format!("{:.1}", s / all * 100.0)) "%"} {} } }
+                    }
+                }
+            } }
+        }
+    }
+}
+
+fn tables(all: &[TableProof]) -> Markup {
+    if all.is_empty() {
+        return html! {};
+    }
+    let mut tables: Vec<&TableProof> = all.iter().collect();
+    tables.sort_by_key(|t| std::cmp::Reverse(t.bytes));
+    let newest = |t: &TableProof| t.columns.iter().filter_map(|c| c.span.as_ref()).map(|s| s.newest.clone()).max();
+    html! {
+        h2 id="tables" { "Tables" }
+        div.scroll tabindex="0" role="region" aria-labelledby="tables" {
+            table {
+                thead { tr { th { "Table" } th.num { "Rows in the archive" } th.num { "Restored" } th.num { "Size" } th { "Newest time" } } }
+                tbody {
+                    @for t in tables.iter().take(TABLES) {
+                        @let same = t.restored_rows.is_none_or(|n| n == t.rows);
+                        tr {
+                            td { (t.name) }
+                            td.num { (count(t.rows)) }
+                            td class=(if same { "num" } else { "num bad" }) { (t.restored_rows.map_or("–".into(), count)) }
+                            td.num { (bytes(t.bytes)) }
+                            td.soft { (newest(t).unwrap_or_default()) }
+                        }
+                    }
+                }
+            }
+        }
+        @if all.len() > TABLES { p.soft { "And " (all.len() - TABLES) " more, in the JSON document." } }
+    }
+}
+
+fn facts(r: &ProofReport, envelope: Option<&str>) -> Markup {
+    let row = |name: &str, value: &str| html! { tr { th { (name) } td.mono { (value) } } };
+    let isolation = r.server.as_ref().and_then(|s| s.isolation.as_ref()).map(|i| {
+        let of = |is: bool, what: &'static str| if is { what } else { "" };
+        let apart = [of(i.network, "network"), of(i.pids, "processes"), of(i.files, "files")];
+        let apart: Vec<_> = apart.into_iter().filter(|a| !a.is_empty()).collect();
+        match &i.why_not {
+            Some(why) => format!("none: {why}"),
+            None => format!("no {} of this machine", apart.join(", no ")),
+        }
+    });
+    html! {
+        h2 { "The backup and how it was proven" }
+        div.scroll tabindex="0" { table { tbody {
+            (row("Object", r.backup.uri.as_deref().unwrap_or("standard input")))
+            (row("Generation", r.backup.generation.as_deref().unwrap_or("–")))
+            (row("Size", r.backup.size.as_deref().unwrap_or("–")))
+            (row("CRC32C", r.backup.crc32c.as_deref().unwrap_or("–")))
+            @if let Some(sha) = &r.sha256 { (row("SHA-256", sha)) }
+            @if let Some(a) = &r.archive {
+                (row("Archive", &format!("{}, {}, of PostgreSQL {} by pg_dump {}", a.format, a.encoding, a.server_version, a.pg_dump_version)))
+            }
+            @if let Some(s) = &r.server { (row("Restored into", &format!("{}, PostgreSQL {}", s.kind, s.version))) }
+            @if let Some(i) = &isolation { (row("Isolation", i)) }
+            (row("Request", &r.request_id))
+            (row("Worker", &format!("pgrestored {}", r.worker_version)))
+        } } }
+        @if !r.notes.is_empty() || !r.rewrites.is_empty() {
+            details {
+                summary { "Notes (" (r.notes.len() + r.rewrites.len()) ")" }
+                ul {
+                    @for n in &r.notes { li { (n) } }
+                    @for w in &r.rewrites { li { (w.count) " × " (w.rule) ": " (w.what) } }
+                }
+            }
+        }
+        @if let Some(file) = envelope {
+            p { "The whole of it, as a document that can be checked: " a href=(file) { (file) }
+                " (" span.mono { "pgrestored evidence verify" } ")." }
+        }
+    }
+}
+
+/// The ledger of a time: every verification, newest first.
+pub fn ledger_page(reports: &[ProofReport], title: &str) -> String {
+    let of = |v| reports.iter().filter(|r| r.verdict == v).count() as u64;
+    let body = html! {
+        h1 { "Restore proofs" }
+        p.soft { (title) }
+        div.facts {
+            (fact("verifications", &count(reports.len() as u64)))
+            (fact("verified", &count(of(Verdict::Verified))))
+            (fact("failed", &count(of(Verdict::Failed))))
+            (fact("inconclusive", &count(of(Verdict::Inconclusive))))
+        }
+        h2 id="ledger" { "Ledger" }
+        div.scroll tabindex="0" role="region" aria-labelledby="ledger" {
+            table {
+                thead { tr { th { "When" } th { "Verdict" } th { "Set" } th { "Backup" } th.num { "Tables" } th.num { "Rows" } th.num { "Restore time" } } }
+                tbody {
+                    @for r in reports {
+                        tr {
+                            td style="white-space:nowrap" { (r.finished_at.strftime("%Y-%m-%d %H:%M").to_string()) }
+                            td class=(class_of(r.verdict)) { (r.verdict.as_str()) " " span.soft { (r.depth.map_or("", |d| d.as_str())) } }
+                            td { (r.backup_set) }
+                            td { (r.backup.name.as_deref().unwrap_or("–"))
+                                @if let Some(e) = &r.error { div.soft { (e.message) } } }
+                            td.num { (count(r.tables.len() as u64)) }
+                            td.num { (count(r.rows)) }
+                            td.num { (r.rto.map_or("–".into(), |t| seconds(t.measured_seconds))) }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    shell("Restore proofs", &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::verify::evidence::tests::report;
+
+    #[test]
+    fn names_from_outside_are_text() {
+        let mut r = report("<script>alert(1)</script>");
+        r.backup.name = Some("<img src=x onerror=alert(1)>".into());
+        let html = super::page(&r, None);
+        assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
+        assert!(super::ledger_page(&[r], "x").contains("&lt;img"));
+    }
+}

@@ -1,0 +1,116 @@
+//! What lies on the disk, by PostgreSQL's own `amcheck`: B-tree indexes in order, heaps sound.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use super::Subject;
+use crate::error::{DatabaseError, RestoreError, report};
+use crate::postgres::{Session, fault, ident};
+use crate::proof::{Check, CheckStatus};
+
+/// Schema of the extension, where the database does not have it already.
+const SCHEMA: &str = "pgrestored_amcheck";
+
+const INDEXES: &str = "SELECT c.oid, format('%I.%I', n.nspname, c.relname), pg_relation_size(c.oid) \
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam \
+    JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE a.amname = 'btree' AND c.relkind = 'i' AND i.indisvalid AND i.indisready AND c.relpersistence = 'p' \
+    AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')";
+const HEAPS: &str = "SELECT c.oid, format('%I.%I', n.nspname, c.relname), pg_relation_size(c.oid) \
+    FROM pg_class c JOIN pg_am a ON a.oid = c.relam JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE a.amname = 'heap' AND c.relkind IN ('r', 'm') AND c.relpersistence = 'p' \
+    AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')";
+
+struct Work {
+    oid: u32,
+    name: String,
+    is_index: bool,
+    bytes: i64,
+}
+
+fn not_available(e: &DatabaseError) -> Check {
+    let fix = "install PostgreSQL's contrib modules beside the sandbox's server";
+    Check::new("amcheck", CheckStatus::NotChecked, format!("the extension amcheck is not available: {e}"))
+        .fix(fix)
+        .because(e.reason())
+        .optional()
+}
+
+/// Checks every index and heap that `amcheck` knows.
+pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+    let session = subject.server.connect(subject.database, "amcheck").await?;
+    let e = |e: tokio_postgres::Error| fault(&e, "amcheck");
+    let installed = "SELECT n.nspname::text FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace \
+        WHERE x.extname = 'amcheck'";
+    let schema = match session.client().query_opt(installed, &[]).await.map_err(e)? {
+        Some(row) => row.get(0),
+        None => {
+            let install = format!("CREATE SCHEMA {SCHEMA}; CREATE EXTENSION amcheck SCHEMA {SCHEMA}");
+            if let Err(e) = session.run(&install).await {
+                return Ok(vec![not_available(&e)]);
+            }
+            SCHEMA.to_owned()
+        }
+    };
+    let mut work = Vec::new();
+    for (sql, is_index) in [(INDEXES, true), (HEAPS, false)] {
+        if !is_index && session.version() < 140000 {
+            continue;
+        }
+        let rows = session.client().query(sql, &[]).await.map_err(e)?;
+        work.extend(rows.iter().map(|r| Work { oid: r.get(0), name: r.get(1), is_index, bytes: r.get(2) }));
+    }
+    work.sort_by_key(|w| std::cmp::Reverse(w.bytes));
+    let (all, heaps) = (work.len(), work.iter().filter(|w| !w.is_index).count());
+    let sessions = subject.sessions.clamp(1, all.max(1));
+    let queue = Arc::new(Mutex::new(VecDeque::from(work)));
+    let wrong = Arc::new(Mutex::new(Vec::new()));
+    let (mut running, mut ready) = (JoinSet::new(), Some(session));
+    for _ in 0..sessions {
+        let (server, database, session) = (subject.server.clone(), subject.database.to_owned(), ready.take());
+        let (queue, wrong, schema) = (queue.clone(), wrong.clone(), schema.clone());
+        running.spawn(async move {
+            let session = match session {
+                Some(s) => s,
+                None => server.connect(&database, "amcheck").await?,
+            };
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(work) = next else { return Ok::<_, DatabaseError>(()) };
+                if let Some(what) = check_one(&session, &schema, &work).await? {
+                    wrong.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {what}", work.name));
+                }
+            }
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| RestoreError::internal(format!("a checking task died: {e}")))??;
+    }
+    let wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(vec![match crate::restore::listed("damaged", &wrong) {
+        None => {
+            let what = format!("{} B-tree indexes and {heaps} heaps are sound", all - heaps);
+            Check::new("amcheck", CheckStatus::Passed, what).optional()
+        }
+        Some(what) => Check::new("amcheck", CheckStatus::Failed, what),
+    }])
+}
+
+/// What is wrong with one relation, in `amcheck`'s words.
+async fn check_one(session: &Session, schema: &str, work: &Work) -> Result<Option<String>, DatabaseError> {
+    let schema = ident(schema);
+    let sql = match work.is_index {
+        true => format!("SELECT 0::int8, {schema}.bt_index_check($1::oid::regclass)::text"),
+        false => format!("SELECT count(*), min(msg) FROM {schema}.verify_heapam($1::oid::regclass)"),
+    };
+    match session.client().query_one(&sql, &[&work.oid]).await {
+        Ok(row) => match row.get::<_, i64>(0) {
+            0 => Ok(None),
+            n => Ok(Some(format!("{n} faults, such as: {}", row.get::<_, Option<&str>>(1).unwrap_or("?")))),
+        },
+        Err(e) if session.client().is_closed() => Err(fault(&e, "amcheck")),
+        Err(e) => Ok(Some(report(&fault(&e, "amcheck")))),
+    }
+}

@@ -1,0 +1,180 @@
+//! Who may work: as many jobs at once as are configured. A restore that a person waits for goes before
+//! every verification and, where all permits are taken, takes one from a verification.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Default)]
+struct State {
+    free: usize,
+    waiting_restores: usize,
+    /// Verifications at work, oldest first; each is told to stop by its token.
+    verifications: Vec<(u64, CancellationToken)>,
+    /// Verifications that were told to stop and still have their permit.
+    stopping: usize,
+    next: u64,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+/// The permits of one worker.
+#[derive(Clone)]
+pub(super) struct Permits(Arc<Inner>);
+
+/// The right to work, given back when it is dropped.
+pub(super) struct Permit {
+    inner: Arc<Inner>,
+    verification: Option<(u64, CancellationToken)>,
+}
+
+impl Permit {
+    /// Cancelled when a restore needs the permit; never, for a restore's own.
+    pub fn taken_away(&self) -> CancellationToken {
+        self.verification.as_ref().map(|(_, t)| t.clone()).unwrap_or_default()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.free += 1;
+        if let Some((id, token)) = &self.verification {
+            if token.is_cancelled() {
+                state.stopping = state.stopping.saturating_sub(1);
+            }
+            state.verifications.retain(|(other, _)| other != id);
+        }
+        drop(state);
+        self.inner.changed.notify_waiters();
+    }
+}
+
+/// A restore that waits, until it is dropped.
+struct Waiting(Arc<Inner>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).waiting_restores -= 1;
+        self.0.changed.notify_waiters();
+    }
+}
+
+impl Permits {
+    pub fn new(count: usize) -> Self {
+        let state = State { free: count, ..State::default() };
+        Permits(Arc::new(Inner { state: Mutex::new(state), changed: Notify::new() }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn until<T>(&self, mut ask: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(answer) = ask(&mut self.lock()) {
+                return answer;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until a restore could get to work: a message is not taken that nobody can work on.
+    pub async fn restore_possible(&self) {
+        self.until(|s| (s.free > 0 || s.verifications.len() > s.stopping).then_some(())).await;
+    }
+
+    /// A permit for a restore.
+    pub async fn restore(&self) -> Permit {
+        self.lock().waiting_restores += 1;
+        let _waiting = Waiting(self.0.clone());
+        self.until(|s| {
+            if s.free > 0 {
+                s.free -= 1;
+                return Some(());
+            }
+            // The youngest has done the least.
+            let running = s.verifications.iter().rev().find(|(_, token)| !token.is_cancelled());
+            if let Some((_, token)) = running.filter(|_| s.stopping < s.waiting_restores) {
+                token.cancel();
+                s.stopping += 1;
+            }
+            None
+        })
+        .await;
+        Permit { inner: self.0.clone(), verification: None }
+    }
+
+    /// Waits until a verification could get to work.
+    pub async fn verification_possible(&self) {
+        self.until(|s| (s.free > 0 && s.waiting_restores == 0).then_some(())).await;
+    }
+
+    /// A permit for a verification, which may be taken away.
+    pub async fn verification(&self) -> Permit {
+        let entry = self
+            .until(|s| {
+                if s.free == 0 || s.waiting_restores > 0 {
+                    return None;
+                }
+                s.free -= 1;
+                s.next += 1;
+                let entry = (s.next, CancellationToken::new());
+                s.verifications.push(entry.clone());
+                Some(entry)
+            })
+            .await;
+        self.0.changed.notify_waiters();
+        Permit { inner: self.0.clone(), verification: Some(entry) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_restore_takes_the_permit_of_the_youngest_verification() {
+        let permits = Permits::new(2);
+        let (old, young) = (permits.verification().await, permits.verification().await);
+        assert!(permits.verification_possible().now_or_never().is_none());
+        assert!(permits.restore_possible().now_or_never().is_some());
+        let restore = permits.restore();
+        tokio::pin!(restore);
+        assert!(restore.as_mut().now_or_never().is_none());
+        assert!(young.taken_away().is_cancelled() && !old.taken_away().is_cancelled());
+        // One is enough for one restore.
+        assert!(restore.as_mut().now_or_never().is_none());
+        assert!(!old.taken_away().is_cancelled());
+        // What is given back is the restore's, not another verification's.
+        let third = permits.verification();
+        tokio::pin!(third);
+        drop(young);
+        assert!(third.as_mut().now_or_never().is_none());
+        let restore = restore.as_mut().now_or_never().expect("the permit");
+        assert!(third.as_mut().now_or_never().is_none());
+        assert!(!restore.taken_away().is_cancelled());
+        drop(restore);
+        assert!(third.as_mut().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_restore_waits_for_restores() {
+        let permits = Permits::new(1);
+        let first = permits.restore().await;
+        assert!(permits.restore_possible().now_or_never().is_none());
+        // One that gives up waiting is not waited for.
+        assert!(permits.restore().now_or_never().is_none());
+        drop(first);
+        assert!(permits.verification().now_or_never().is_some());
+    }
+}
