@@ -17,10 +17,12 @@ mod emulator;
 mod evidence;
 mod inspect;
 mod list;
+mod prune;
 mod report;
 mod request;
 mod restore;
 mod schema;
+mod selftest;
 mod verify;
 mod worker;
 
@@ -69,6 +71,10 @@ enum Command {
     /// Check documents of evidence
     #[command(subcommand)]
     Evidence(evidence::Args),
+    /// Break a good backup in every known way; each must get its own verdict
+    Selftest,
+    /// Show which old backups may go; delete them with --apply
+    Prune(prune::Args),
     /// Show what was verified, from the evidence
     Report(report::Args),
     /// List the backups
@@ -254,6 +260,8 @@ impl Cli {
             Command::List(args) => list::run(App::new(config?)?, args, output).await,
             Command::Verify(args) => verify::run(App::new(config?)?, args, output).await,
             Command::Evidence(args) => evidence::run(args, output),
+            Command::Selftest => selftest::run(config?, output).await,
+            Command::Prune(args) => prune::run(App::new(config?)?, args, output).await,
             Command::Report(args) => report::run(App::new(config?)?, args, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,

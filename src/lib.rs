@@ -23,6 +23,7 @@ pub mod manager;
 
 // The stages.
 pub mod backup;
+pub mod retention;
 pub mod restore;
 pub mod target;
 pub mod verify;

@@ -58,6 +58,7 @@ exec >&-
 read -r _
 kill "-$signal" "$server" 2>/dev/null
 wait "$server" 2>/dev/null
+chmod -R u+rwx "$folder/work" 2>/dev/null
 rm -rf "$folder"
 "#;
 
@@ -119,14 +120,23 @@ impl Sandbox {
         // From here on the folder goes with the sandbox.
         let sandbox = Sandbox { folder, bindir, user, isolation, keeper: Mutex::new(None) };
         own(&sandbox.folder, user)?;
-        template.copy_to(&sandbox.data())?;
+        if sandbox.isolation.files {
+            for part in ["data", "upper", "work"] {
+                std::fs::create_dir(sandbox.folder.join(part))?;
+                own(&sandbox.folder.join(part), user)?;
+            }
+        } else {
+            template.copy_to(&sandbox.data())?;
+            own(&sandbox.data(), user)?;
+            own(&sandbox.data().join("base"), user)?;
+        }
         let mut server = vec![sandbox.bindir.join("postgres").display().to_string()];
         server.extend(["-D".into(), sandbox.data().display().to_string()]);
         server.extend(["-k".into(), sandbox.folder.display().to_string()]);
         server.extend(["-c".into(), "listen_addresses=".into(), "-c".into(), "max_connections=100".into()]);
         server.extend(settings.iter().cloned());
         let command =
-            isolation::command(&sandbox.isolation, &sandbox.folder, &sandbox.bindir, user, &server);
+            isolation::command(&sandbox.isolation, template.path(), &sandbox.folder, &sandbox.bindir, user, &server);
         sandbox.keep(&command)?;
         Ok(sandbox)
     }
@@ -160,10 +170,13 @@ impl Sandbox {
         Ok(())
     }
 
-    /// The last line of `postmaster.pid` is the state of the server.
+    /// The last line of `postmaster.pid` is the state of the server. Of data that lies over a template,
+    /// what was written is seen from here in a folder of its own.
     fn is_ready(&self) -> bool {
-        let state = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-        state.lines().last().is_some_and(|l| l.trim() == "ready")
+        [self.data(), self.folder.join("upper")].iter().any(|data| {
+            let state = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
+            state.lines().last().is_some_and(|l| l.trim() == "ready")
+        })
     }
 
     /// Folder of the socket: `DB_HOST`.

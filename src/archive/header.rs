@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::toc::{Fields, corrupt, unsupported};
+use super::toc::{Fields, beyond_us, corrupt, unsupported};
 use super::{Codec, Layer};
 use crate::error::RestoreError;
 
@@ -84,7 +84,8 @@ pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Res
     }
     let version = (f.byte("version")?, f.byte("version")?, f.byte("version")?);
     if version.0 != 1 || !(12..=16).contains(&version.1) {
-        return Err(unsupported(format!(
+        let say = if version > (1, 16, u8::MAX) { beyond_us } else { unsupported };
+        return Err(say(format!(
             "archive version {}.{}: versions 1.12 to 1.16 (PostgreSQL 9.0 to 18) are read",
             version.0, version.1
         )));

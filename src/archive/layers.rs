@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 
 use super::Limits;
-use super::toc::{corrupt, unsupported};
+use super::toc::{beyond_us, corrupt, unsupported};
 use crate::error::RestoreError;
 
 /// Wrappings inside each other that are taken off.
@@ -144,10 +144,10 @@ impl Keys {
 
     fn decrypt<'a>(&self, input: Head<'a>) -> Result<Lent<'a>, RestoreError> {
         let no = |e: &dyn std::fmt::Display| match self.identities.is_empty() {
-            true => unsupported(
+            true => beyond_us(
                 "the backup is encrypted with age and there is no key for it: set BACKUP_AGE_IDENTITY_FILE",
             ),
-            false => unsupported(format!(
+            false => beyond_us(format!(
                 "the backup is encrypted with age and BACKUP_AGE_IDENTITY does not open it: {e}"
             )),
         };

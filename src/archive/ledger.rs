@@ -224,6 +224,16 @@ impl Ledger {
         }
     }
 
+    /// The same, after the data that `before` has counted: large objects of a tar begin one by one and
+    /// end together.
+    ///
+    /// # Errors
+    /// As [`Ledger::finish`].
+    pub fn next(&self, before: Option<EntryTally>, entry: &TocEntry) -> Result<EntryTally, RestoreError> {
+        before.map_or(Ok(()), |b| self.finish(b))?;
+        Ok(self.begin(entry))
+    }
+
     /// The data of an entry is complete.
     ///
     /// # Errors
@@ -460,7 +470,7 @@ impl<'a> Counting<'a> {
 
 impl DataSink for Counting<'_> {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        self.current = Some(self.ledger.begin(entry));
+        self.current = Some(self.ledger.next(self.current.take(), entry)?);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{Limits, TextEncoding};
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 
 /// Where an entry belongs in the order of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +91,11 @@ pub(super) fn read_int(input: &mut impl Read, size: u8) -> std::io::Result<i64> 
 
 pub(super) fn unsupported(what: impl Into<String>) -> RestoreError {
     ValidationError::new(FailureReason::ArchiveUnsupported, what).into()
+}
+
+/// Nothing is known to be wrong with the archive: this program, as it is set up, cannot read it.
+pub(super) fn beyond_us(what: impl Into<String>) -> RestoreError {
+    JobError::new(FailureReason::ArchiveUnsupported, what).into()
 }
 
 impl<R: Read> Fields<'_, R> {

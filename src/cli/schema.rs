@@ -13,7 +13,7 @@ use crate::verify::{ChecksFile, Envelope};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
-    /// checks or ledger
+    /// checks, pruned, selftest or ledger
     #[arg(required_unless_present = "write")]
     name: Option<String>,
     /// Write all of them into this folder
@@ -45,6 +45,8 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ("proof-report", schema_of::<ProofReport>("proof-report", false)),
         ("evidence", schema_of::<Envelope>("evidence", false)),
         ("checks", schema_of::<ChecksFile>("checks", true)),
+        ("pruned", schema_of::<Vec<super::prune::Pruned>>("pruned", false)),
+        ("selftest", schema_of::<Vec<super::selftest::Answer>>("selftest", false)),
         ("ledger", schema_of::<super::report::Ledger>("ledger", false)),
     ]
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::RestoreManager;
 use crate::error::RestoreError;
 use crate::job::{BackupRef, VerifyJob};
-use crate::policy::Trigger;
+use crate::backup;
+use crate::policy::{Depth, Trigger};
+use crate::retention::{Decision, Rules, decide};
 use crate::proof::{ProofReport, Rto, Verdict};
 use crate::store::StoredObject;
 
@@ -102,6 +104,41 @@ impl RestoreManager {
             })
             .await?;
         Ok(!newer.is_empty())
+    }
+
+    /// What is to become of each backup of a set, newest first.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn retention(&self, set: &str) -> Result<Vec<Decision>, RestoreError> {
+        let reports = self.reports_of(set, usize::MAX).await?;
+        let restored = reports.iter().filter(|r| r.is_verified() && r.depth >= Some(Depth::Restore));
+        let proven: HashSet<(String, String)> = restored
+            .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
+            .collect();
+        let rules =
+            Rules { days: self.config.retention_days, floor: self.config.verify.retention_min };
+        Ok(decide(self.backups_of_set(set).await?, &proven, jiff::Timestamp::now(), rules))
+    }
+
+    /// Deletes a backup, exactly the generation that was decided on; its evidence stays. Of a
+    /// directory, the table of contents goes last: what is left of an interrupted deletion is still
+    /// seen as a backup, and goes with the next one.
+    ///
+    /// # Errors
+    /// `backup_changed`, `access_denied`, `download_failed`.
+    pub async fn delete_backup(&self, object: &StoredObject) -> Result<(), RestoreError> {
+        let store = self.stores.at(&self.config.bucket).await?;
+        if !object.name.ends_with('/') {
+            return Ok(store.delete(object).await?);
+        }
+        let pinned = backup::pin(store.clone(), &object.name, Some(object.generation), None).await?;
+        let (toc, members): (Vec<_>, Vec<_>) =
+            pinned.members.iter().partition(|m| m.name.trim_end_matches(".gz").ends_with("/toc.dat"));
+        for member in members.into_iter().chain(toc) {
+            store.delete(member).await?;
+        }
+        Ok(())
     }
 
     /// Verifications that are due: the newest backup of each set whose last proof is older than the

@@ -384,7 +384,7 @@ impl RestoreManager {
             place.maintenance.run(sql).await.map_err(|e| e.context("creating a role"))?;
         }
         let server = &place.ground.server;
-        let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name());
+        let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name()).by_files();
         report.notes.extend(target::create_apart(server, place.maintenance, place.name, &options).await?);
         let sessions = run.job.jobs.unwrap_or(self.config.jobs);
         let encoding = archive.encoding().name().to_owned();

@@ -63,9 +63,12 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn begin(&mut self, node: usize, entry: &TocEntry) {
-        self.tally = self.job.ledger.as_ref().map(|l| l.begin(entry));
+    fn begin(&mut self, node: usize, entry: &TocEntry) -> Result<(), RestoreError> {
+        if let Some(ledger) = &self.job.ledger {
+            self.tally = Some(ledger.next(self.tally.take(), entry)?);
+        }
         self.board.change(|s| s.begin(node));
+        Ok(())
     }
 
     fn push(&mut self, node: usize, piece: Piece) -> Result<(), RestoreError> {
@@ -107,10 +110,7 @@ impl DataSink for Contents {
 
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.current = self.node_of.get(&entry.dump_id).copied();
-        if let Some(node) = self.current {
-            self.pieces.begin(node, entry);
-        }
-        Ok(())
+        self.current.map_or(Ok(()), |node| self.pieces.begin(node, entry))
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
@@ -207,8 +207,7 @@ impl DataSink for Script {
         }
         let step = Step::Data { entry: Box::new(entry.clone()), settings: self.settings.clone() };
         self.current = self.add(step, Group::Data, Default::default())?;
-        self.pieces.begin(self.current, entry);
-        Ok(())
+        self.pieces.begin(self.current, entry)
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {

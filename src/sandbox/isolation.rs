@@ -6,15 +6,21 @@ use std::process::{Command, Stdio};
 
 use crate::proof::Isolation;
 
-/// Runs as the first process of its own namespaces: hides what others have, keeps what the server
-/// needs, and runs the server without any privilege. Arguments: what is kept, `--`, the server.
+/// Runs as the first process of its own namespaces: lays the data over the template (a copy where
+/// that cannot be done), hides what others have, keeps what the server needs, and runs the server
+/// without any privilege. Arguments: template, sandbox's folder, what else is kept, `--`, the server.
 const INSIDE: &str = r#"
 set -e
 mount --make-rprivate /
+template=$1; shift
+layers="lowerdir=$template,upperdir=$1/upper,workdir=$1/work"
+mount -t overlay -o "$layers" overlay "$1/data" 2>/dev/null ||
+  mount -t overlay -o "$layers,userxattr" overlay "$1/data" 2>/dev/null ||
+  cp -a "$template/." "$1/data"
 mount -t tmpfs -o mode=755 tmpfs /run
 n=0; kept=
 while [ "$1" != -- ]; do
-  n=$((n+1)); mkdir "/run/$n"; mount --bind "$1" "/run/$n"; kept="$kept $n"
+  n=$((n+1)); mkdir "/run/$n"; mount --rbind "$1" "/run/$n"; kept="$kept $n"
   eval "place$n=\$1"; shift
 done
 shift
@@ -25,7 +31,7 @@ mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 for n in $kept; do
   eval "place=\$place$n"
-  mkdir -p "$place"; mount --bind "/run/$n" "$place"; umount "/run/$n"; rmdir "/run/$n"
+  mkdir -p "$place"; mount --rbind "/run/$n" "$place"; umount -l "/run/$n"; rmdir "/run/$n"
 done
 mount -t proc proc /proc 2>/dev/null || true
 "$@" &
@@ -64,6 +70,7 @@ fn namespaces(is_root: bool) -> Vec<String> {
 /// The command that runs `server` as `user`, as far apart as `isolation` says.
 pub(super) fn command(
     isolation: &Isolation,
+    template: &Path,
     folder: &Path,
     bindir: &Path,
     user: Option<(u32, u32)>,
@@ -73,6 +80,7 @@ pub(super) fn command(
     if isolation.files {
         command.extend(namespaces(user.is_some()));
         command.extend(["sh", "-c", INSIDE, "inside"].map(str::to_owned));
+        command.push(template.display().to_string());
         command.push(folder.display().to_string());
         // The programs' libraries and files stand beside them.
         let prefix = bindir.parent().unwrap_or(bindir);

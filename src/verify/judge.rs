@@ -47,9 +47,18 @@ fn blame_of(reason: R) -> Blame {
 /// The verdict of a verification that could not go on.
 pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
     let mut body = ErrorBody::new(e, stage);
-    body.blame = blame_of(e.reason());
+    body.blame = match e {
+        // A key that is missing, or an archive newer than this program.
+        RestoreError::Job(_) if e.reason() == R::ArchiveUnsupported => Blame::Infrastructure,
+        _ => blame_of(e.reason()),
+    };
     report.verdict = if body.blame == Blame::Backup { Verdict::Failed } else { Verdict::Inconclusive };
-    report.fix = advice(e.reason()).map(str::to_owned);
+    report.fix = match body.blame {
+        Blame::Infrastructure if body.reason == R::ArchiveUnsupported => {
+            Some("give the worker the key of the backup, or a newer pgrestored; the backup may be good".into())
+        }
+        _ => advice(e.reason()).map(str::to_owned),
+    };
     report.error = Some(body);
 }
 

@@ -1,0 +1,68 @@
+//! `prune`: which backups are older than BACKUP_RETENTION_DAYS and may go; with `--apply`, they go.
+
+use super::{CommandResult, Exit, Output, human_bytes, print_json};
+use crate::app::App;
+use crate::backup::Backup;
+use crate::error::report;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Delete; without it, only what would be done is shown
+    #[arg(long)]
+    apply: bool,
+    /// Only this set of backups
+    #[arg(long)]
+    set: Option<String>,
+}
+
+/// What `prune` says of one backup.
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
+pub(super) struct Pruned {
+    set: String,
+    #[serde(flatten)]
+    backup: Backup,
+    proven: bool,
+    /// keep, delete (would be), deleted or failed
+    action: &'static str,
+    why: String,
+}
+
+pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    let (mut all, mut exit) = (Vec::new(), Exit::Ok);
+    for set in &app.config.verify.sets {
+        if args.set.as_ref().is_some_and(|wanted| *wanted != set.name) {
+            continue;
+        }
+        for decision in app.manager.retention(&set.name).await? {
+            let mut why = decision.why.clone();
+            let action = match (decision.delete, args.apply) {
+                (false, _) => "keep",
+                (true, false) => "delete",
+                (true, true) => match app.manager.delete_backup(&decision.object).await {
+                    Ok(()) => "deleted",
+                    Err(e) => {
+                        exit = Exit::of(e.reason());
+                        why = format!("{why}; not deleted: {}", report(&e));
+                        "failed"
+                    }
+                },
+            };
+            let (set, backup) = (set.name.clone(), Backup::from(decision.object));
+            all.push(Pruned { set, backup, proven: decision.proven, action, why });
+        }
+    }
+    if output == Output::Json {
+        print_json(&all)?;
+        return Ok(exit);
+    }
+    for p in &all {
+        let proven = if p.proven { "proven  " } else { "unproven" };
+        let made = p.backup.created.strftime("%Y-%m-%d %H:%M");
+        out!("{:<8} {proven} {made} {:>12}  {}: {}", p.action, human_bytes(p.backup.size), p.backup.name, p.why);
+    }
+    let go = all.iter().filter(|p| p.action != "keep");
+    let bytes: u64 = go.clone().map(|p| p.backup.size).sum();
+    let done = if args.apply { "were to go" } else { "would go (--apply deletes)" };
+    out!("{} of {} backups with {} {done}", go.count(), all.len(), human_bytes(bytes));
+    Ok(exit)
+}
