@@ -12,6 +12,7 @@ mod custom;
 mod encoding;
 mod folder;
 mod header;
+mod index;
 mod layers;
 mod ledger;
 mod lexer;
@@ -30,6 +31,7 @@ use crate::error::RestoreError;
 pub use codec::Codec;
 pub use encoding::TextEncoding;
 pub use header::{Format, Header};
+pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
 pub use layers::{Keys, Layer};
 pub use ledger::{Counting, EntryTally, Ledger, ObjectData, Rows, TableData};
 
@@ -173,6 +175,21 @@ impl Archive {
         matches!(self.body, Body::Script(_))
     }
 
+    /// Reads the data by blocks from here on, with as many readers as are asked for. Only the archive's
+    /// head was, and will be, read of its own input.
+    ///
+    /// # Errors
+    /// `archive_corrupt` where the index is another archive's.
+    pub fn by_blocks(&mut self, index: &BlockIndex, ranges: Arc<dyn Ranges>) -> Result<(), RestoreError> {
+        let has = |id: i32| self.entries.iter().any(|e| e.dump_id == id && e.has_data);
+        let fits = index.blocks.iter().all(|b| has(b.dump_id))
+            && index.blocks.len() == self.entries.iter().filter(|e| e.has_data).count();
+        match &mut self.body {
+            Body::Custom(blocks) if fits => blocks.by_index(index::Todo::new(index, ranges)),
+            _ => Err(toc::corrupt("the restore index is another archive's")),
+        }
+    }
+
     /// Bytes of each entry's data as stored, by dump id, where the archive says so before its data.
     pub fn sizes(&self) -> std::collections::HashMap<i32, u64> {
         match &self.body {
@@ -186,7 +203,9 @@ impl Archive {
     pub fn into_streams(self, most: usize) -> Vec<DataStream> {
         let entries: Arc<[TocEntry]> = self.entries.into();
         match self.body {
-            Body::Custom(blocks) => vec![DataStream(Source::Custom(blocks, entries))],
+            Body::Custom(blocks) => {
+                blocks.into_streams(most).into_iter().map(|s| DataStream(Source::Custom(s, entries.clone()))).collect()
+            }
             Body::Tar(members) => vec![DataStream(Source::Tar(members, entries))],
             Body::Script(script) => vec![DataStream(Source::Script(script))],
             Body::Folder(members) => {
@@ -229,7 +248,7 @@ pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, Resto
 pub struct DataStream(Source);
 
 enum Source {
-    Custom(custom::Blocks, Arc<[TocEntry]>),
+    Custom(custom::Stream, Arc<[TocEntry]>),
     Tar(tarball::Members, Arc<[TocEntry]>),
     Folder(Arc<folder::Members>, Arc<[TocEntry]>),
     Script(Box<script::Script>),
@@ -243,7 +262,7 @@ impl DataStream {
     /// reader and of the sink.
     pub fn read(self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
         match self.0 {
-            Source::Custom(blocks, entries) => blocks.read(&entries, sink),
+            Source::Custom(stream, entries) => stream.read(&entries, sink),
             Source::Tar(members, entries) => members.read(&entries, sink),
             Source::Folder(members, entries) => members.read(&entries, sink),
             Source::Script(script) => script.read(sink),

@@ -13,7 +13,7 @@ use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationErr
 use crate::store::{BackupStore, StoredObject};
 
 pub use download::{Download, DownloadOptions, Reach, Source};
-pub use origin::{Expected, open};
+pub use origin::{Expected, open, open_by_blocks};
 
 /// The member that makes a folder of objects a backup.
 const TOC: &str = "toc.dat";

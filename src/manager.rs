@@ -4,6 +4,7 @@
 
 mod bisection;
 mod ground;
+mod indexed;
 mod standing;
 mod verification;
 
@@ -304,7 +305,16 @@ impl RestoreManager {
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
         let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
-        let (archive, expected) = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
+        let index = match &pinned {
+            Some(p) => self.index_of(p).await,
+            None => None,
+        };
+        let (archive, expected) = match (index, pinned.clone()) {
+            (Some(index), Some(p)) => {
+                self.read_by_blocks(p, index, progress.clone(), stop.clone()).await?
+            }
+            _ => self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?,
+        };
         let policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
         let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
         let analyze = policy.analyze;

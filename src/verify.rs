@@ -24,7 +24,7 @@ use crate::proof::{Check, CheckStatus, Drift, TableProof};
 
 pub use asked::{Checks, ChecksFile};
 pub use drift::History;
-pub use evidence::{Envelope, Evidence, SigningKey, evidence_name, verify_envelope};
+pub use evidence::{Envelope, Evidence, RestoreIndex, SigningKey, evidence_name, verify_envelope};
 pub use junit::junit;
 pub use page::{ledger_page, page};
 

@@ -13,7 +13,9 @@ use twox_hash::xxhash3_128;
 
 use super::lexer::{Lexeme, Token, tokens};
 use super::toc::corrupt;
-use super::{DataSink, Dialect, Piece, Statement, TextEncoding, TocEntry};
+use super::{
+    BlockIndex, DataSink, Dialect, Extent, IndexedBlock, Piece, Statement, TextEncoding, TocEntry,
+};
 use crate::error::RestoreError;
 
 /// Bytes after a place that decide whether a time stands there: the longest fraction and offset.
@@ -193,6 +195,10 @@ pub struct Ledger {
     /// By the name as the archive's statements have it, schema and quotes included.
     tables: Mutex<BTreeMap<String, TableData>>,
     objects: Mutex<BTreeMap<u32, ObjectData>>,
+    /// Of a custom archive: where everything lies.
+    index: Mutex<BlockIndex>,
+    /// Rows and bytes of each entry.
+    entries: Mutex<BTreeMap<i32, (u64, u64)>>,
 }
 
 impl Ledger {
@@ -203,13 +209,34 @@ impl Ledger {
             encoding: archive.encoding().clone(),
             tables: Mutex::default(),
             objects: Mutex::default(),
+            index: Mutex::default(),
+            entries: Mutex::default(),
         }
+    }
+
+    /// Remembers where something lies: the head, or an entry's block.
+    pub fn extent(&self, entry: Option<&TocEntry>, extent: Extent) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        match entry {
+            None => index.head = extent,
+            Some(e) => {
+                let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+                let (rows, bytes) = entries.get(&e.dump_id).copied().unwrap_or_default();
+                index.blocks.push(IndexedBlock { dump_id: e.dump_id, extent, rows, bytes });
+            }
+        }
+    }
+
+    /// Where the blocks of a custom archive lie, once all of it was read; empty for every other.
+    pub fn index(&self) -> BlockIndex {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The data of `entry` begins.
     pub fn begin(&self, entry: &TocEntry) -> EntryTally {
         let (relation, columns) = copy_target(&entry.copy_stmt).unzip();
         EntryTally {
+            dump_id: entry.dump_id,
             relation,
             data: TableData { columns: columns.flatten(), ..TableData::default() },
             dialect: self.dialect,
@@ -242,6 +269,10 @@ impl Ledger {
         if tally.long.is_some() {
             return Err(corrupt(format!("{}: a row without an end", tally.fallback)));
         }
+        let bytes = tally.data.rows.bytes + tally.objects.values().map(|o| o.bytes).sum::<u64>();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(tally.dump_id, (tally.data.rows.count, bytes));
+        drop(entries);
         if tally.is_rows {
             let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
             // Partitions that are loaded through their root are one table.
@@ -282,6 +313,7 @@ fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
 
 /// What is counted of one entry's data.
 pub struct EntryTally {
+    dump_id: i32,
     relation: Option<String>,
     data: TableData,
     dialect: Dialect,
@@ -483,6 +515,10 @@ impl DataSink for Counting<'_> {
         self.current.take().map_or(Ok(()), |c| self.ledger.finish(c))
     }
 
+    fn extent(&mut self, entry: Option<&TocEntry>, extent: Extent) {
+        self.ledger.extent(entry, extent);
+    }
+
     fn statement(&mut self, _statement: Statement) -> Result<(), RestoreError> {
         Ok(())
     }
@@ -505,6 +541,8 @@ mod tests {
             encoding: TextEncoding::new("UTF8"),
             tables: Mutex::default(),
             objects: Mutex::default(),
+            index: Mutex::default(),
+            entries: Mutex::default(),
         };
         ledger.begin(&entry)
     }

@@ -39,6 +39,8 @@ pub enum Reach {
     Whole,
     /// The beginning: asked for in ranges that grow, each when the one before has been taken.
     Beginning,
+    /// Everything before this byte.
+    Until(u64),
 }
 
 /// Bytes of the first range of a beginning.
@@ -77,7 +79,7 @@ impl Download {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> (Self, Arc<Mutex<Tally>>) {
-        let (tx, incoming) = mpsc::channel(if reach == Reach::Whole { READ_AHEAD } else { 1 });
+        let (tx, incoming) = mpsc::channel(if reach == Reach::Beginning { 1 } else { READ_AHEAD });
         let tally = Arc::new(Mutex::new(Tally::default()));
         tokio::spawn(async move {
             let work = async {
@@ -142,14 +144,15 @@ async fn pump_object(
     progress: &Progress,
     tx: &Sender,
 ) -> Result<(), StorageError> {
-    let size = backup.object.size;
+    let size = if let Reach::Until(end) = reach { end } else { backup.object.size };
     let mut range = FIRST_RANGE;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
     let mut last_progress = tokio::time::Instant::now();
     loop {
         let before = offset;
-        let end = if reach == Reach::Whole { size } else { size.min(offset + range) };
-        let cut = match open(backup, offset, (end < size).then_some(end - offset), limits.stall).await {
+        let end = if reach == Reach::Beginning { size.min(offset + range) } else { size };
+        let part = (end < backup.object.size).then_some(end - offset);
+        let cut = match open(backup, offset, part, limits.stall).await {
             Ok(stream) => forward(stream, &mut offset, end, limits.stall, progress, tx).await,
             Err(e) => Err(e),
         };

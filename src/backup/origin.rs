@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::download::{Download, DownloadOptions, Reach, Source, Tally};
 use super::{PinnedBackup, TOC};
-use crate::archive::{Bytes, Folder, Origin, Reopen};
+use crate::archive::{BlockIndex, Bytes, Extent, Folder, Origin, Ranges, Reopen};
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::progress::Progress;
 use crate::store::StoredObject;
@@ -19,6 +19,8 @@ pub struct Expected {
     /// Size of the whole backup, if it is known.
     size: Option<u64>,
     is_folder: bool,
+    /// Of what is read in parts: the CRC32C that they add up to.
+    whole: Option<u32>,
 }
 
 struct Stream {
@@ -42,7 +44,7 @@ pub fn open(
     progress.object_size.store(size.unwrap_or_default(), Relaxed);
     let streams = Arc::default();
     let reader = Reader { limits, reach, progress, stop, streams: Arc::clone(&streams) };
-    let expected = |is_folder| Expected { streams, size, is_folder };
+    let expected = |is_folder| Expected { streams, size, is_folder, whole: None };
     match source {
         Source::Stdin => {
             let bytes = reader.start(Source::Stdin, None, None);
@@ -57,6 +59,39 @@ pub fn open(
     }
 }
 
+/// Opens one object to be read by blocks: its head as the stream, each block by the index.
+///
+/// The proof is the same as of the whole: every part that is read has its CRC32C, and all of them add
+/// up to the object's.
+pub fn open_by_blocks(
+    backup: PinnedBackup,
+    index: &BlockIndex,
+    options: DownloadOptions,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> (Origin, Arc<dyn Ranges>, Expected) {
+    let size = Some(backup.object.size);
+    progress.object_size.store(backup.object.size, Relaxed);
+    let streams = Arc::default();
+    let reader = Reader { limits: options, reach: Reach::Whole, progress, stop, streams: Arc::clone(&streams) };
+    let bytes = reader.start_part(backup.clone(), index.head);
+    let whole = index.whole().map(|(_, crc)| crc);
+    let expected = Expected { streams, size, is_folder: false, whole };
+    (Origin::Stream { bytes, again: None }, Arc::new(Blocks { backup, reader }), expected)
+}
+
+/// Blocks of one object.
+struct Blocks {
+    backup: PinnedBackup,
+    reader: Reader,
+}
+
+impl Ranges for Blocks {
+    fn open(&self, extent: Extent) -> Result<Bytes, RestoreError> {
+        Ok(self.reader.start_part(self.backup.clone(), extent))
+    }
+}
+
 struct Reader {
     limits: DownloadOptions,
     reach: Reach,
@@ -67,7 +102,21 @@ struct Reader {
 
 impl Reader {
     fn start(&self, source: Source, size: Option<u64>, crc32c: Option<u32>) -> Bytes {
-        let from = (0, self.reach);
+        self.start_from(source, (0, self.reach), size, crc32c)
+    }
+
+    fn start_part(&self, backup: PinnedBackup, e: Extent) -> Bytes {
+        let from = (e.offset, Reach::Until(e.offset + e.length));
+        self.start_from(Source::Object(backup), from, Some(e.length), Some(e.crc32c))
+    }
+
+    fn start_from(
+        &self,
+        source: Source,
+        from: (u64, Reach),
+        size: Option<u64>,
+        crc32c: Option<u32>,
+    ) -> Bytes {
         let (download, tally) =
             Download::start(source, from, self.limits, self.progress.clone(), self.stop.clone());
         let stream = Stream { tally, size, crc32c };
@@ -135,9 +184,10 @@ impl Expected {
         if streams.is_empty() {
             return Err(RestoreError::internal(format!("neither an object nor {TOC} was read")));
         }
-        match self.is_folder {
-            true => Ok((None, self.size.unwrap_or_default())),
-            false => Ok((Some(last.crc32c), last.bytes)),
+        match (self.is_folder, self.whole) {
+            (true, _) => Ok((None, self.size.unwrap_or_default())),
+            (false, Some(whole)) => Ok((Some(whole), self.size.unwrap_or_default())),
+            (false, None) => Ok((Some(last.crc32c), last.bytes)),
         }
     }
 }

@@ -344,6 +344,7 @@ impl RestoreManager {
             count_all(archive, ledger.clone(), run.progress).await?;
             reached(report, &expected, Depth::Archive)?;
             sum_up(report, &ledger);
+            self.keep_index(pinned.as_ref(), report, &ledger).await;
             return Ok(());
         }
         run.progress.enter("sandbox");
@@ -355,7 +356,10 @@ impl RestoreManager {
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
         let fit = Arc::new(Fit::new(maintenance.facts().await?, policy, globals));
         let place = Place { ground: &ground, maintenance: &maintenance, name: &name, fit: &fit };
-        let done = self.restore_and_look(run, archive, (expected, ledger), place, report).await;
+        let done = self.restore_and_look(run, archive, (expected, ledger.clone()), place, report).await;
+        if report.depth >= Some(Depth::Restore) {
+            self.keep_index(pinned.as_ref(), report, &ledger).await;
+        }
         report.rewrites = fit.report();
         ground.tidy(&maintenance, &name, &fit.created_roles()).await;
         done

@@ -9,7 +9,7 @@ use super::board::{Board, Queued};
 use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Step, classify};
 use super::{Content, Job};
-use crate::archive::{DataSink, DataStream, EntryTally, Piece, Statement, TocEntry};
+use crate::archive::{DataSink, DataStream, EntryTally, Extent, Piece, Statement, TocEntry};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 
 /// Statements that are sent in one transaction.
@@ -119,6 +119,12 @@ impl DataSink for Contents {
 
     fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.current.map_or(Ok(()), |node| self.pieces.end(node, entry))
+    }
+
+    fn extent(&mut self, entry: Option<&TocEntry>, extent: Extent) {
+        if let Some(ledger) = &self.pieces.job.ledger {
+            ledger.extent(entry, extent);
+        }
     }
 }
 

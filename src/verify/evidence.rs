@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{junit, page};
+use crate::archive::BlockIndex;
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::proof::{EVIDENCE_SUFFIX, ProofReport, is_ours};
 use crate::store::{BackupStore, StoredObject, read_small};
@@ -37,6 +38,23 @@ fn folder_of(backup: &str, generation: &str) -> String {
 pub fn evidence_name(backup: &str, generation: &str, request_id: &str) -> String {
     format!("{}{}", folder_of(backup, generation), &sha256_hex(request_id.as_bytes())[..16])
 }
+
+/// What a verification learned about where things lie in an archive: with it, a restore of the same
+/// generation starts knowing how much there is, and reads several blocks at the same time.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct RestoreIndex {
+    /// Generation of the object; an int64 as a string.
+    pub generation: String,
+    /// Bytes; an int64 as a string.
+    pub size: String,
+    /// Base64 of the big-endian CRC32C of the object.
+    pub crc32c: String,
+    #[serde(flatten)]
+    pub index: BlockIndex,
+}
+
+/// Bytes of an index that is read.
+const MAX_INDEX: u64 = 256 << 20;
 
 /// Who signed, and what.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -254,6 +272,33 @@ impl Evidence {
             Err(e) if e.reason() == R::BackupNotFound => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Keeps the index of an archive, once.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn write_index(&self, backup: &str, index: &RestoreIndex) -> Result<(), RestoreError> {
+        let name = format!("{}index.json", folder_of(backup, &index.generation));
+        let json = serde_json::to_vec(index).map_err(|e| RestoreError::internal(e.to_string()))?;
+        self.store.create(&name, json.into(), "application/json").await?;
+        Ok(())
+    }
+
+    /// The index of this generation of a backup, if it is known.
+    ///
+    /// # Errors
+    /// `invalid_request` for what is no index, and the store's own.
+    pub async fn index(&self, backup: &str, generation: &str) -> Result<Option<RestoreIndex>, RestoreError> {
+        let name = format!("{}index.json", folder_of(backup, generation));
+        let object = match self.store.stat(&name, None).await {
+            Ok(object) => object,
+            Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let bytes = read_small(self.store.as_ref(), &object, MAX_INDEX).await?;
+        let index = serde_json::from_slice(&bytes);
+        index.map(Some).map_err(|e| invalid(format!("{}: no restore index: {e}", self.store.uri(&name))))
     }
 
     async fn read(&self, object: &StoredObject) -> Result<ProofReport, RestoreError> {
