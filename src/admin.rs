@@ -1,5 +1,5 @@
-//! The worker's HTTP side: `/metrics`, `/livez`, `/readyz`, `/status.json`. Read-only; nothing of the
-//! configuration is shown.
+//! The worker's HTTP side: `/metrics`, `/livez`, `/readyz`, `/status.json` and a page of it at `/`.
+//! Read-only; nothing of the configuration is shown.
 
 use std::sync::Arc;
 
@@ -15,10 +15,20 @@ use crate::worker::WorkerState;
 pub fn router(metrics: RestoreMetricsManager, state: Arc<WorkerState>) -> Router {
     let ready = state.clone();
     Router::new()
+        .route("/", get(|| async { asset("text/html; charset=utf-8", include_str!("admin/status.html")) }))
+        .route("/status.css", get(|| async { asset("text/css", include_str!("admin/status.css")) }))
+        .route("/status.js", get(|| async { asset("text/javascript", include_str!("admin/status.js")) }))
         .route("/metrics", get(move || async move { exposition(&metrics) }))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readiness(ready.is_ready()) }))
         .route("/status.json", get(move || async move { axum::Json(state.status()) }))
+}
+
+/// The page has nothing from elsewhere, and no other page may frame it.
+fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    let policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
+                  frame-ancestors 'none'; base-uri 'none'";
+    ([(header::CONTENT_TYPE, kind), (header::CONTENT_SECURITY_POLICY, policy)], text)
 }
 
 fn exposition(metrics: &RestoreMetricsManager) -> impl IntoResponse + use<> {

@@ -5,27 +5,25 @@
 mod bisection;
 mod ground;
 mod indexed;
+mod source;
 mod standing;
 mod verification;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{self, Archive, Keys, Limits};
-use crate::backup::{self, Backup, DownloadOptions, Expected, PinnedBackup, Reach, Source};
-use crate::config::{Config, Location};
+use crate::backup::{self, Backup, Expected, Reach, Source};
+use crate::config::Config;
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
 use crate::metrics::{RestoreMetricsManager, VerificationStatus};
-use crate::policy::Policy;
 use crate::postgres::Server;
 use crate::progress::Progress;
 use crate::proof::{ProofReport, Verdict};
-use crate::restore::{self, Finding, Fit, LoadOptions, Loaded, Needs};
+use crate::restore::{self, Fit, LoadOptions, Loaded};
 use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 
@@ -33,9 +31,6 @@ pub use standing::SetStanding;
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
-
-/// Bytes of a globals file.
-const MAX_GLOBALS: u64 = 16 << 20;
 
 /// Core component responsible for database restore operations.
 #[derive(Clone)]
@@ -199,14 +194,6 @@ impl RestoreManager {
         );
     }
 
-    /// Whether an object is a backup that is looked after, by its name.
-    pub fn is_backup(&self, name: &str) -> bool {
-        let globals = self.config.policy.globals.as_deref();
-        !crate::proof::is_ours(name)
-            && self.config.verify.watches(name)
-            && globals.is_none_or(|g| !name.ends_with(g))
-    }
-
     /// Counts a verification that has its final answer.
     fn record_verification(&self, report: &ProofReport) {
         let status = match report.verdict {
@@ -361,130 +348,6 @@ impl RestoreManager {
         Ok(())
     }
 
-    /// Statements that make the roles of the globals file beside the backup, if there is to be one.
-    async fn globals(
-        &self,
-        policy: &Policy,
-        backup: Option<&PinnedBackup>,
-        stop: &CancellationToken,
-    ) -> Result<BTreeMap<String, String>, RestoreError> {
-        let (Some(name), Some(backup)) = (&policy.globals, backup) else { return Ok(BTreeMap::new()) };
-        let own = backup.object.name.trim_end_matches('/');
-        let folder = own.rfind('/').map_or("", |n| &own[..=n]);
-        let pinned = backup::pin(backup.store.clone(), &format!("{folder}{name}"), None, None).await?;
-        let (origin, expected) =
-            backup::open(Source::Object(pinned), Reach::Whole, self.limits(), Arc::default(), stop.clone());
-        let keys = self.keys()?;
-        let text = tokio::task::spawn_blocking(move || archive::read_text(origin, MAX_GLOBALS, &keys));
-        let text = text.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
-        expected.check()?;
-        Ok(restore::roles_of(&text, policy.role_passwords))
-    }
-
-    fn limits(&self) -> DownloadOptions {
-        DownloadOptions {
-            stall: self.config.stall_timeout,
-            budget: self.config.retry_budget,
-            sha256: false,
-        }
-    }
-
-    fn keys(&self) -> Result<Keys, RestoreError> {
-        use secrecy::ExposeSecret;
-        let Some(text) = &self.config.age_identity else { return Ok(Keys::default()) };
-        let wrong = |what| JobError::new(R::AccessDenied, format!("BACKUP_AGE_IDENTITY: {what}"));
-        Keys::parse(text.expose_secret()).map_err(|what| wrong(what).into())
-    }
-
-    async fn source(&self, job: &RestoreJob, facts: &mut Facts) -> Result<Source, RestoreError> {
-        let crc32c = job.crc32c.as_deref().map(backup::decode_crc32c).transpose()?;
-        let Some(pinned) = self.pin(&job.backup, job.generation, crc32c).await? else {
-            return Ok(Source::Stdin);
-        };
-        facts.size = pinned.object.size;
-        facts.backup = ResultBackup {
-            name: Some(pinned.object.name.clone()),
-            uri: Some(pinned.uri()),
-            generation: Some(pinned.object.generation.to_string()),
-            size: Some(pinned.object.size.to_string()),
-            crc32c: pinned.expected_crc32c.map(backup::encode_crc32c),
-        };
-        Ok(Source::Object(pinned))
-    }
-
-    /// Finds and pins a backup; `None` for standard input.
-    ///
-    /// # Errors
-    /// `backup_not_found`, `access_denied`, `download_failed`, `checksum_mismatch`.
-    pub async fn pin(
-        &self,
-        wanted: &BackupRef,
-        generation: Option<i64>,
-        crc32c: Option<u32>,
-    ) -> Result<Option<PinnedBackup>, RestoreError> {
-        let pinned = match wanted {
-            BackupRef::Stdin => return Ok(None),
-            BackupRef::Named { place, name } => {
-                let store = self.stores.at(place.as_ref().unwrap_or(&self.config.bucket)).await?;
-                backup::pin(store, name, generation, crc32c).await?
-            }
-            BackupRef::Latest { prefix, at } => {
-                let apart = self.config.policy.globals.as_deref();
-                backup::pin_latest(self.stores.at(&self.config.bucket).await?, prefix, *at, apart).await?
-            }
-        };
-        Ok(Some(pinned))
-    }
-
-    /// Opens a backup as far as its table of contents; stops reading when `stop` is cancelled.
-    ///
-    /// # Errors
-    /// As [`RestoreManager::pin`], `archive_unsupported`, `archive_corrupt`.
-    pub async fn open(
-        &self,
-        wanted: &BackupRef,
-        stop: CancellationToken,
-    ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
-        let pinned = self.pin(wanted, None, None).await?;
-        let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-        let (archive, _) = self.read(source, Reach::Beginning, Arc::default(), stop).await?;
-        Ok((pinned, archive))
-    }
-
-    /// Compares a backup with the target server under the configured policy.
-    ///
-    /// # Errors
-    /// `target_unavailable`, `access_denied`.
-    pub async fn preflight(
-        &self,
-        archive: &Archive,
-        pinned: Option<&PinnedBackup>,
-    ) -> Result<Vec<Finding>, RestoreError> {
-        let session = self.server.maintenance("preflight").await?;
-        let policy = self.config.policy.clone();
-        let globals = self.globals(&policy, pinned, &CancellationToken::new()).await?;
-        let fit = Fit::new(session.facts().await?, policy, globals);
-        let entries = archive.entries();
-        let needs = Needs::of(archive, entries, pinned.map(|b| b.object.size));
-        Ok(restore::preflight(archive, entries, &needs, &fit))
-    }
-
-    /// Starts the download and reads it as far as the table of contents.
-    async fn read(
-        &self,
-        source: Source,
-        reach: Reach,
-        progress: Arc<Progress>,
-        stop: CancellationToken,
-    ) -> Result<(Archive, Expected), RestoreError> {
-        let (origin, expected) = backup::open(source, reach, self.limits(), progress, stop);
-        let keys = self.keys()?;
-        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, Limits::default(), &keys))
-            .await
-            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
-        Ok((archive, expected))
-    }
-
     async fn swap(
         &self,
         job: &RestoreJob,
@@ -560,19 +423,6 @@ impl RestoreManager {
         r
     }
 
-    /// Whether a request may name this backup: inside the bucket, or a trusted source.
-    ///
-    /// # Errors
-    /// `source_not_allowed`.
-    pub fn check_source(&self, wanted: &BackupRef) -> Result<(), RestoreError> {
-        let BackupRef::Named { place: Some(place), name } = wanted else { return Ok(()) };
-        let allowed = |l: &Location| l.contains(place, name);
-        if allowed(&self.config.bucket) || self.config.trusted_sources.iter().any(allowed) {
-            return Ok(());
-        }
-        let what = "the backup is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES";
-        Err(ValidationError::new(R::SourceNotAllowed, what).into())
-    }
 }
 
 /// A part of a backup makes a new database; rows alone go into a copy of one that is there. Anything

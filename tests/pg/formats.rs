@@ -25,6 +25,23 @@ pub enum Format {
     DirectoryTarTocFirst,
 }
 
+impl Format {
+    pub const ALL: [Format; 12] = [
+        Format::Custom,
+        Format::CustomPiped,
+        Format::CustomUncompressed,
+        Format::Plain,
+        Format::PlainInserts,
+        Format::PlainCreate,
+        Format::PlainClean,
+        Format::Tar,
+        Format::Directory,
+        Format::DirectoryUncompressed,
+        Format::DirectoryTar,
+        Format::DirectoryTarTocFirst,
+    ];
+}
+
 /// What the dump is wrapped in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrapping {

@@ -12,3 +12,5 @@ mod inputs;
 mod round_trip;
 mod servers;
 mod swap;
+mod verify;
+mod isolation;

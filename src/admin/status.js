@@ -1,0 +1,44 @@
+"use strict";
+// Everything is written as text: names come from outside.
+const $ = (id) => document.getElementById(id);
+const cell = (text, cls) => { const td = document.createElement("td"); td.textContent = text ?? "–"; if (cls) td.className = cls; return td; };
+const row = (...cells) => { const tr = document.createElement("tr"); tr.append(...cells); return tr; };
+const secs = (s) => s == null ? "–" : s < 10 ? s.toFixed(1) + " s" : s < 120 ? Math.round(s) + " s" : s < 7200 ? Math.round(s / 60) + " min" : (s / 3600).toFixed(1) + " h";
+const bytes = (n) => { const u = ["B", "KiB", "MiB", "GiB", "TiB"]; let i = 0; while (n >= 1024 && i < 4) { n /= 1024; i++; } return n.toFixed(i ? 1 : 0) + " " + u[i]; };
+const ago = (t) => t ? secs((Date.now() - Date.parse(t)) / 1000) + " ago" : "never";
+const shade = { verified: "good", success: "good", failed: "bad", failure: "bad", inconclusive: "warn" };
+
+function job(j) {
+  const box = document.createElement("div"); box.className = "job";
+  const p = j.progress, head = document.createElement("div"), bar = document.createElement("progress"), foot = document.createElement("div");
+  const what = j.kind === "verification" ? "verifying " + j.backup : "restoring " + j.backup + " into " + j.target_db;
+  head.textContent = what + " (" + p.stage + ")";
+  if (p.fraction != null) { bar.max = 1; bar.value = p.fraction; }
+  bar.setAttribute("aria-label", what);
+  const took = (Date.now() - Date.parse(j.started_at)) / 1000;
+  const left = p.fraction > 0.02 ? ", about " + secs(took * (1 - p.fraction) / p.fraction) + " left" : "";
+  foot.className = "soft";
+  foot.textContent = bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + p.rows.toLocaleString("en") + " rows, tables " + p.tables_done + "/" + p.tables + ", for " + secs(took) + left;
+  box.append(head, bar, foot);
+  return box;
+}
+
+function show(s) {
+  $("version").textContent = s.version;
+  $("state").textContent = s.stopping ? "stopping" : s.ready ? "ready" : "not ready: its own set-up is broken, see the log";
+  $("state").className = s.ready ? "good" : "bad";
+  const none = document.createElement("p"); none.className = "soft"; none.textContent = "nothing";
+  $("running").replaceChildren(...(s.running.length ? s.running.map(job) : [none]));
+  $("sets").replaceChildren(...s.sets.map((x) => row(cell(x.name), cell(ago(x.last_proof), x.last_proof ? "when" : "bad"), cell(x.proven_backup),
+    cell(secs(x.rto?.measured_seconds), "num"), cell(secs(x.rto?.forecast_seconds), "num"), cell(x.last_verdict, shade[x.last_verdict]))));
+  $("recent").replaceChildren(...s.recent.map((r) => { const word = r.verdict ?? r.status; return row(cell(ago(r.finished_at), "when"),
+    cell((r.kind === "verification" ? "" : "restore: ") + word, shade[word]), cell(r.backup.name ?? r.request_id), cell(r.target_db), cell(r.rows.toLocaleString("en"), "num"),
+    cell(secs(r.duration_seconds), "num"), cell(r.error ? r.error.reason + ": " + r.error.message : "")); }));
+}
+
+async function tick() {
+  try { const r = await fetch("status.json", { cache: "no-store" }); show(await r.json()); }
+  catch { $("state").textContent = "the worker does not answer"; $("state").className = "bad"; }
+  setTimeout(tick, 2000);
+}
+tick();

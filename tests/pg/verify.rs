@@ -1,0 +1,599 @@
+//! Verification: what is wrong is found, what is right raises no alarm, and the evidence holds.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use pgrestored::app::App;
+use pgrestored::archive::{Archive, Counting, Keys, Ledger, Limits, Origin};
+use pgrestored::config::{Config, RawConfig};
+use pgrestored::error::{Blame, FailureReason as R};
+use pgrestored::event::Verdict;
+use pgrestored::job::{BackupRef, VerifyJob};
+use pgrestored::policy::{Depth, Trigger};
+use pgrestored::proof::{Check, CheckStatus, ProofReport};
+use pgrestored::sandbox::find_bindir;
+use pgrestored::verify::{Checks, History, Subject, examine};
+use tokio_util::sync::CancellationToken;
+
+use crate::formats::Format;
+use crate::support::{Cluster, bindir_of};
+
+const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
+const SMALL: &str = include_str!("../fixtures/small.sql");
+
+/// A folder as the bucket, sandboxes of one version.
+struct Bench {
+    folder: tempfile::TempDir,
+    bindir: PathBuf,
+}
+
+impl Bench {
+    fn of(bindir: &Path) -> Self {
+        Bench { folder: tempfile::tempdir().unwrap(), bindir: bindir.to_owned() }
+    }
+
+    fn start() -> Self {
+        Self::of(&find_bindir(&[]).unwrap())
+    }
+
+    fn app(&self, more: &[(&str, &str)]) -> App {
+        let bucket = format!("file://{}", self.folder.path().display());
+        let sandboxes = std::env::temp_dir().join("pgrestored-test-sandboxes").display().to_string();
+        let bindir = self.bindir.display().to_string();
+        let mut flags = vec![
+            ("backup-bucket", bucket.as_str()),
+            ("pg-bindir", &bindir),
+            ("sandbox-dir", &sandboxes),
+            ("sandbox-isolation", "require"),
+            ("restore-jobs", "2"),
+            ("db-host", "/nowhere"),
+        ];
+        flags.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
+        flags.extend(more);
+        App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Says that a file was made so many hours ago.
+    fn age(&self, name: &str, hours: u64) {
+        let file = std::fs::File::options().write(true).open(self.folder.path().join(name)).unwrap();
+        let then = std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
+        file.set_modified(then).unwrap();
+    }
+
+    fn files(&self, part: &str) -> Vec<PathBuf> {
+        let (mut found, mut todo) = (vec![], vec![self.folder.path().to_owned()]);
+        while let Some(folder) = todo.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => todo.push(path),
+                    false if path.to_str().unwrap().contains(part) => found.push(path),
+                    false => {}
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> ProofReport {
+    let job = VerifyJob {
+        depth: Some(depth),
+        ..VerifyJob::new(id, BackupRef::parse(backup, "").unwrap(), Trigger::Command)
+    };
+    let done = app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await;
+    let proof = *done.proof.unwrap();
+    assert_eq!(done.result.verdict, Some(proof.verdict));
+    proof
+}
+
+async fn verify(app: &App, backup: &str) -> ProofReport {
+    verify_as(app, &uuid::Uuid::new_v4().to_string(), backup, Depth::Data).await
+}
+
+fn why(r: &ProofReport) -> String {
+    let checks: Vec<_> = r.checks.iter().filter(|c| c.status != CheckStatus::Passed).collect();
+    format!("{:?} {:?} {checks:#?}", r.verdict, r.error)
+}
+
+/// The detector detects: every broken backup of the self-test gets its own verdict.
+#[test]
+fn the_self_test_is_right() {
+    let out = Command::new(OURS).args(["selftest", "--output", "json"]).output().unwrap();
+    let answers: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
+    let wrong: Vec<_> = answers.iter().filter(|a| a["right"] != true).collect();
+    assert!(out.status.success() && wrong.is_empty() && answers.len() >= 24, "{wrong:#?}");
+}
+
+/// No false alarm: a database of each kind, in each format, at full depth.
+async fn verifies_clean(version: u32, database: &str, sql: &str) {
+    let bindir = match version {
+        15 => find_bindir(&[]).unwrap(),
+        other => match bindir_of(other) {
+            Some(bindir) => bindir,
+            None => return,
+        },
+    };
+    let (c, b) = (Cluster::of(&bindir, ""), Bench::of(&bindir));
+    c.tablespace("space_a");
+    c.create(database, sql);
+    let app = b.app(&[("evidence-location", "none")]);
+    for format in Format::ALL {
+        let dump = c.dump_as(database, format);
+        let r = verify(&app, dump.to_str().unwrap()).await;
+        let what = format!("{version}, {database}, {format:?}: {}", why(&r));
+        assert_eq!((r.verdict, r.depth), (Verdict::Verified, Some(Depth::Data)), "{what}");
+        // What some servers do not have is said, and is no pass.
+        let open: Vec<&str> = r
+            .checks
+            .iter()
+            .filter(|c| c.status == CheckStatus::NotChecked)
+            .map(|c| c.name.as_str())
+            .collect();
+        assert!(open.iter().all(|n| *n == "amcheck"), "{what}");
+        assert!(!r.tables.is_empty() && r.tables.iter().all(|t| t.restored_rows == Some(t.rows)), "{what}");
+    }
+}
+
+macro_rules! clean {
+    ($($name:ident: $version:literal $database:literal $file:literal;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                verifies_clean($version, $database, include_str!($file)).await;
+            }
+        )*
+    };
+}
+
+clean! {
+    clean_13_small: 13 "small" "../fixtures/small.sql";
+    clean_14_small: 14 "small" "../fixtures/small.sql";
+    clean_15_small: 15 "small" "../fixtures/small.sql";
+    clean_16_small: 16 "small" "../fixtures/small.sql";
+    clean_17_small: 17 "small" "../fixtures/small.sql";
+    clean_18_small: 18 "small" "../fixtures/small.sql";
+    clean_13_samples: 13 "samples" "samples.sql";
+    clean_14_samples: 14 "samples" "samples.sql";
+    clean_15_samples: 15 "samples" "samples.sql";
+    clean_16_samples: 16 "samples" "samples.sql";
+    clean_17_samples: 17 "samples" "samples.sql";
+    clean_18_samples: 18 "samples" "samples.sql";
+    clean_15_objects: 15 "objects" "objects.sql";
+    clean_18_objects: 18 "objects" "objects.sql";
+    clean_13_values: 13 "vals" "values.sql";
+    clean_15_values: 15 "vals" "values.sql";
+    clean_16_values: 16 "vals" "values.sql";
+    clean_18_values: 18 "vals" "values.sql";
+    clean_15_names: 15 "Odd \"Näme\" $1; --" "names.sql";
+    clean_17_names: 17 "Odd \"Näme\" $1; --" "names.sql";
+}
+
+/// Every committed fixture, on every server at hand.
+async fn fixtures_verify_clean(version: u32) {
+    let bindir = match version {
+        15 => find_bindir(&[]).unwrap(),
+        other => match bindir_of(other) {
+            Some(bindir) => bindir,
+            None => return,
+        },
+    };
+    let b = Bench::of(&bindir);
+    let app = b.app(&[("evidence-location", "none")]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.ends_with("small.sql") || path.ends_with("README.md") {
+            continue;
+        }
+        let r = verify(&app, path.to_str().unwrap()).await;
+        assert_eq!(r.verdict, Verdict::Verified, "{version}, {}: {}", path.display(), why(&r));
+        count += 1;
+    }
+    assert!(count >= 20, "{count}");
+}
+
+macro_rules! fixtures {
+    ($($name:ident: $version:literal;)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                fixtures_verify_clean($version).await;
+            }
+        )*
+    };
+}
+
+fixtures! {
+    fixtures_clean_13: 13;
+    fixtures_clean_14: 14;
+    fixtures_clean_15: 15;
+    fixtures_clean_16: 16;
+    fixtures_clean_17: 17;
+    fixtures_clean_18: 18;
+}
+
+/// What the archive has, and the database that was restored from it.
+struct Restored {
+    cluster: Cluster,
+    archive: PathBuf,
+    ledger: Ledger,
+    entries: Vec<pgrestored::archive::TocEntry>,
+}
+
+impl Restored {
+    async fn new(sql: &str) -> Self {
+        let cluster = Cluster::start();
+        cluster.create("src", sql);
+        let archive = cluster.dump_to_file("src", &[]);
+        let open = || {
+            let origin = Origin::once(std::fs::File::open(&archive).unwrap());
+            Archive::open(origin, Limits::default(), &Keys::default()).unwrap()
+        };
+        let read = open();
+        let (ledger, entries) = (Ledger::of(&read), read.entries().to_vec());
+        read.read_data(&mut Counting::new(&ledger, &|_| {})).unwrap();
+        cluster.restore(&archive, "ours").await;
+        Restored { cluster, archive, ledger, entries }
+    }
+
+    /// Changes a copy of the restored database and says what is found; `nothing` changes nothing.
+    async fn after(&self, change: &str) -> Vec<Check> {
+        self.cluster.psql(
+            "postgres",
+            "DROP DATABASE IF EXISTS changed WITH (FORCE); CREATE DATABASE changed TEMPLATE ours",
+        );
+        self.cluster.psql("changed", change);
+        let app = self.cluster.app(&[]);
+        let server = pgrestored::postgres::Server::new(&app.config.db).unwrap();
+        let subject = Subject {
+            server: &server,
+            database: "changed",
+            entries: &self.entries,
+            ledger: &self.ledger,
+            encoding: "UTF8",
+            dumped_major: Some(15),
+            backup_created: jiff::Timestamp::now(),
+            sessions: 2,
+        };
+        examine(&subject, &Checks::default(), &History::default()).await.unwrap().checks
+    }
+}
+
+/// Each change of the restored database is found, by the check that is made for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_as_in_the_archive_is_found() {
+    let more = "CREATE TABLE s.words (w varchar(40) PRIMARY KEY, c text COLLATE \"C\"); INSERT INTO s.words \
+        SELECT 'wört ' || i, md5(i::text) FROM generate_series(1, 300) i; \
+        CREATE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN -1 WHEN a > b THEN 1 ELSE 0 END'; \
+        CREATE OPERATOR CLASS s.ops FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 s.later(int, int); \
+        CREATE INDEX by_later ON s.child (id s.ops)";
+    let r = Restored::new(&format!("{SMALL}; {more}")).await;
+    let clean = r.after("SELECT 1").await;
+    assert!(clean.iter().all(|c| c.status == CheckStatus::Passed), "{clean:#?}");
+    for (change, check, subject) in [
+        ("DELETE FROM s.child WHERE id = (SELECT max(id) FROM s.child)", "rows", "s.child"),
+        ("INSERT INTO s.child SELECT * FROM s.child LIMIT 1", "rows", "s.child"),
+        ("UPDATE s.child SET v = v + 0.01 WHERE id = 7", "rows", "s.child"),
+        ("UPDATE s.parent SET note = overlay(note placing 'L' from 1) WHERE id = 3", "rows", "s.parent"),
+        ("UPDATE s.parent SET at = at + interval '1 microsecond' WHERE id = 3", "rows", "s.parent"),
+        // A row for a row: the number stays.
+        (
+            "DELETE FROM s.part_1 WHERE a = 50; INSERT INTO s.part_1 SELECT a, b FROM s.part_1 WHERE a = 51",
+            "rows",
+            "s.part_1",
+        ),
+        ("DROP TABLE s.part_2", "rows", "s.part_2"),
+        ("UPDATE s.words SET w = left(w, 6) WHERE w = 'wört 123'", "rows", "s.words"),
+        (
+            "UPDATE s.words SET w = convert_from(convert_to(w, 'UTF8'), 'LATIN1') WHERE w = 'wört 5'",
+            "rows",
+            "s.words",
+        ),
+        ("UPDATE s.child SET tags = NULL WHERE id = 1", "rows", "s.child"),
+        ("SELECT lo_put(9001, 100, '\\x00')", "large objects", ""),
+        ("SELECT lo_unlink(9001)", "large objects", ""),
+        ("SELECT lo_truncate(lo_open(9001, 131072), 4000)", "large objects", ""),
+        ("DROP INDEX s.part_b", "entries", ""),
+        ("ALTER TABLE s.child DROP CONSTRAINT child_parent_id_fkey", "entries", ""),
+        ("DROP TRIGGER nothing ON s.child", "entries", ""),
+        ("DROP FUNCTION s.add", "entries", ""),
+        ("DROP VIEW s.happy", "entries", ""),
+        ("ALTER TABLE s.parent ALTER id DROP DEFAULT", "entries", ""),
+        ("REFRESH MATERIALIZED VIEW s.counts WITH NO DATA", "entries", ""),
+        ("SELECT setval('s.child_id_seq', 5000)", "sequence values", ""),
+        ("SELECT setval('s.parent_id_seq', 5)", "sequences", ""),
+        ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass", "indexes", ""),
+        (
+            "CREATE OR REPLACE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN 1 WHEN a > b THEN -1 ELSE 0 END'",
+            "amcheck",
+            "",
+        ),
+    ] {
+        let found = r.after(change).await;
+        let hit = found.iter().find(|c| {
+            c.status == CheckStatus::Failed
+                && c.name == check
+                && (subject.is_empty() || c.subject.as_deref() == Some(subject))
+        });
+        assert!(hit.is_some(), "{change}: {found:#?}");
+    }
+    drop(r.archive);
+}
+
+/// A dump's own trigger or rule that meddles with the rows while they are loaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 50) i");
+    let app = b.app(&[]);
+    let trigger = |body: &str| {
+        format!(
+            "CREATE FUNCTION public.m() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN {body} END $f$;\n\
+             CREATE TRIGGER m BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.m();\n"
+        )
+    };
+    for (name, args, before) in [
+        ("rewritten", &[][..], trigger("NEW.v := NEW.v || ' '; RETURN NEW;")),
+        ("swallowed", &[], trigger("IF NEW.id = 50 THEN RETURN NULL; END IF; RETURN NEW;")),
+        ("rewritten inserts", &["--inserts"], trigger("NEW.id := NEW.id + 1; RETURN NEW;")),
+        (
+            "rule",
+            &["--inserts"],
+            "CREATE RULE r AS ON INSERT TO public.t WHERE NEW.id = 25 DO INSTEAD NOTHING;\n".into(),
+        ),
+        ("nothing", &["--inserts"], String::new()),
+        ("nothing", &[], String::new()),
+    ] {
+        let dump = c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args)).unwrap();
+        let text = String::from_utf8(dump).unwrap();
+        let mark = if args.is_empty() { "COPY public.t " } else { "INSERT INTO public.t " };
+        b.put("meddled.sql", text.replacen(mark, &format!("{before}\n{mark}"), 1).as_bytes());
+        let r = verify(&app, "meddled.sql").await;
+        if name == "nothing" {
+            assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
+            continue;
+        }
+        let error = r.error.as_ref().unwrap();
+        assert_eq!((r.verdict, error.reason, error.blame), (Verdict::Failed, R::VerificationFailed, Blame::Backup));
+        assert!(r.checks.iter().any(|k| k.name == "rows" && k.subject.as_deref() == Some("public.t")), "{name}");
+    }
+}
+
+/// Depth by depth: each says how far it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn depths_include_each_other() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", SMALL);
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    b.put("a.dump", &dump);
+    let app = b.app(&[]);
+    for depth in [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data] {
+        let r = verify_as(&app, depth.as_str(), "a.dump", depth).await;
+        assert_eq!((r.verdict, r.depth), (Verdict::Verified, Some(depth)), "{}", why(&r));
+        let sha = sha2::Sha256::digest(&dump).iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!((r.sha256, r.backup.size), (Some(sha), Some(dump.len().to_string())));
+        assert_eq!(r.backup.crc32c, Some(pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump))));
+        assert_eq!(r.tables.is_empty(), depth == Depth::Object);
+        assert_eq!(r.server.is_some(), depth >= Depth::Restore);
+        assert_eq!(r.checks.is_empty(), depth < Depth::Data);
+        assert_eq!(r.rto.is_some(), depth >= Depth::Restore);
+    }
+    // A flipped byte: the archive does not decompress, the object is as the store has it.
+    let mut bad = dump.clone();
+    let at = bad.len() - 600;
+    bad[at] ^= 4;
+    b.put("bad.dump", &bad);
+    for depth in [Depth::Object, Depth::Archive, Depth::Restore] {
+        let r = verify_as(&app, &format!("bad {}", depth.as_str()), "bad.dump", depth).await;
+        let wanted = if depth == Depth::Object { Verdict::Verified } else { Verdict::Failed };
+        assert_eq!((r.verdict, r.depth), (wanted, Some(Depth::Object)), "{}", why(&r));
+    }
+}
+
+use sha2::Digest;
+
+/// Evidence is written once, holds with public tools, and a second request of the same name gets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", SMALL);
+    b.put("db/a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    let keys = tempfile::tempdir().unwrap();
+    let (private, public) = (keys.path().join("key.pem"), keys.path().join("pub.pem"));
+    let openssl = |args: &[&str]| {
+        let out = Command::new("openssl").args(args).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", private.to_str().unwrap()]);
+    openssl(&["pkey", "-in", private.to_str().unwrap(), "-pubout", "-out", public.to_str().unwrap()]);
+    let app = b.app(&[("evidence-signing-key-file", private.to_str().unwrap())]);
+    let first = verify_as(&app, "one", "db/a.dump", Depth::Data).await;
+    let again = verify_as(&app, "one", "db/a.dump", Depth::Data).await;
+    assert_eq!(first, again, "the second time, the record is the answer");
+    let files = b.files(".dsse.json");
+    assert_eq!((files.len(), b.files(".html").len(), b.files(".junit.xml").len()), (1, 1, 1));
+    assert_eq!(b.files("index.json").len(), 1);
+    // DSSE's own encoding, checked by openssl.
+    let envelope: serde_json::Value = serde_json::from_slice(&std::fs::read(&files[0]).unwrap()).unwrap();
+    use base64::Engine;
+    let decode = |t: &serde_json::Value| base64::engine::general_purpose::STANDARD.decode(t.as_str().unwrap()).unwrap();
+    let payload = decode(&envelope["payload"]);
+    let kind = envelope["payloadType"].as_str().unwrap();
+    let mut message = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
+    message.extend_from_slice(&payload);
+    let (m, s) = (keys.path().join("m"), keys.path().join("s"));
+    std::fs::write(&m, &message).unwrap();
+    std::fs::write(&s, decode(&envelope["signatures"][0]["sig"])).unwrap();
+    let path = |p: &Path| p.to_str().unwrap().to_owned();
+    openssl(&[
+        "pkeyutl", "-verify", "-pubin", "-inkey", &path(&public), "-rawin", "-in", &path(&m), "-sigfile", &path(&s),
+    ]);
+    let statement: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], serde_json::json!(first.sha256));
+    // And by ourselves, offline.
+    let backup = path(&b.folder.path().join("db/a.dump"));
+    let ours = |file: &Path, backup: &str| {
+        let args = ["evidence", "verify", file.to_str().unwrap(), "--key", public.to_str().unwrap(), "--backup", backup];
+        Command::new(OURS).args(args).output().unwrap()
+    };
+    assert!(ours(&files[0], &backup).status.success());
+    let other = b.put("other.dump", b"another backup");
+    assert_eq!(ours(&files[0], other.to_str().unwrap()).status.code(), Some(1));
+    let text = std::fs::read_to_string(&files[0]).unwrap();
+    let mut forged = envelope.clone();
+    let changed = String::from_utf8(payload).unwrap().replace("\"verified\"", "\"failed\"");
+    forged["payload"] = base64::engine::general_purpose::STANDARD.encode(changed).into();
+    let forged_file = b.put("forged.json", forged.to_string().as_bytes());
+    assert_eq!(ours(&forged_file, &backup).status.code(), Some(1));
+    // What lies there is never written over.
+    assert_eq!(verify_as(&app, "two", "db/a.dump", Depth::Archive).await.verdict, Verdict::Verified);
+    assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), text);
+    assert_eq!(b.files(".dsse.json").len(), 2);
+    // Evidence is no backup.
+    assert_eq!(app.manager.list_available_backups().await.unwrap().len(), 3);
+}
+
+/// The next one is compared with those that were proven: bands, forecast, standing, ledger.
+#[tokio::test(flavor = "multi_thread")]
+async fn proven_backups_are_the_measure_of_the_next() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    let rows = |n: u32| format!("TRUNCATE t; INSERT INTO t SELECT i, now() FROM generate_series(1, {n}) i");
+    c.create("src", "CREATE TABLE t (id int, at timestamptz); CREATE TABLE other (a int)");
+    let app = b.app(&[("backup-sets", "orders=orders/,billing=billing/")]);
+    for (day, n) in [(0, 1000), (1, 1100), (2, 1210)] {
+        c.psql("src", &rows(n));
+        let name = format!("orders/{day}.dump");
+        b.put(&name, &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+        b.age(&name, 72 - 24 * day);
+        let r = verify(&app, &name).await;
+        assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
+        assert_eq!((r.backup_set.as_str(), r.rto.unwrap().samples as u64), ("orders", day + 1));
+    }
+    c.psql("src", &format!("{}; DROP TABLE other", rows(300)));
+    b.put("orders/3.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    let r = verify(&app, "orders/3.dump").await;
+    assert_eq!(r.verdict, Verdict::Failed);
+    assert_eq!(r.drift.as_ref().unwrap().samples, 3);
+    let drift: Vec<_> = r.checks.iter().filter(|k| k.name == "drift").collect();
+    assert!(drift[0].message.contains("300 rows") && drift[0].status == CheckStatus::Failed, "{drift:#?}");
+    assert!(drift[1].message.contains("table public.other is gone"), "{drift:#?}");
+    // Since when: the one before it is proven already.
+    let since = r.bisection.unwrap();
+    assert_eq!(since.last_good.unwrap().name.as_deref(), Some("orders/2.dump"));
+    assert_eq!((since.probes.len(), since.exact), (0, true));
+    // Another set has a history of its own.
+    b.put("billing/1.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    assert_eq!(verify(&app, "billing/1.dump").await.drift, None);
+    let standing = app.manager.standing().await.unwrap();
+    assert_eq!(standing[0].proven_backup.as_deref(), Some("orders/2.dump"));
+    assert_eq!(standing[0].last_verdict, Some(Verdict::Failed));
+    let text = app.metrics.exposition();
+    for part in ["restore_rto_seconds{backup_set=\"orders\"}", "restore_rto_forecast_seconds{backup_set=\"orders\"}"] {
+        assert!(text.contains(part), "{part}");
+    }
+    let args = ["report", "--since", "1d", "--output", "json", "--backup-sets", "orders=orders/,billing=billing/"];
+    let bucket = format!("file://{}", b.folder.path().display());
+    let out = Command::new(OURS).args(args).args(["--backup-bucket", &bucket]).output().unwrap();
+    let ledger: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&ledger["verified"], &ledger["failed"]), (&4.into(), &1.into()));
+}
+
+/// First bad, last good, by halves and no deeper than needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bisection_finds_the_first_bad_backup() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", SMALL);
+    let good = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    for i in 0..9 {
+        let name = format!("{i}.dump");
+        // Cut before the upload, from the sixth on.
+        b.put(&name, if i < 5 { &good } else { &good[..good.len() - 300] });
+        b.age(&name, 100 - i);
+    }
+    let r = verify(&b.app(&[]), "8.dump").await;
+    assert_eq!(r.error.as_ref().unwrap().reason, R::ArchiveCorrupt);
+    let found = r.bisection.unwrap();
+    let name = |b: Option<pgrestored::event::ResultBackup>| b.and_then(|b| b.name);
+    assert_eq!((name(found.last_good), name(found.first_bad)), (Some("4.dump".into()), Some("5.dump".into())));
+    assert!(found.exact && found.probes.len() <= 4, "{:?}", found.probes);
+    assert!(found.probes.iter().all(|p| p.depth == Depth::Archive));
+    // No more probes than allowed, and then it says that others lie between.
+    let r = verify(&b.app(&[("verify-bisect", "1")]), "7.dump").await;
+    let found = r.bisection.unwrap();
+    assert_eq!((found.probes.len(), found.exact), (1, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", SMALL);
+    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    for (name, days) in [("1.dump", 30), ("2.dump", 20), ("3.dump", 10), ("4.dump", 1)] {
+        b.put(name, &dump);
+        b.age(name, 24 * days);
+    }
+    let folder = c.dump_as("src", Format::Directory);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("old/{}", entry.file_name().into_string().unwrap());
+        b.put(&name, &std::fs::read(entry.path()).unwrap());
+        b.age(&name, 24 * 40);
+    }
+    let bucket = format!("file://{}", b.folder.path().display());
+    let prune = |more: &[&str]| {
+        let args = ["prune", "--output", "json", "--backup-retention-min", "1", "--backup-bucket", &bucket];
+        let out = Command::new(OURS).args(args).args(more).output().unwrap();
+        let all: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
+        let of = |p: &serde_json::Value| {
+            (p["name"].as_str().unwrap().to_owned(), p["action"].as_str().unwrap().to_owned())
+        };
+        all.iter().map(of).collect::<Vec<_>>()
+    };
+    let keeps = |all: &[(String, String)]| {
+        all.iter().filter(|(_, a)| a == "keep").map(|(n, _)| n.clone()).collect::<Vec<_>>()
+    };
+    // Nothing is proven: nothing goes.
+    assert_eq!(keeps(&prune(&["--apply"])).len(), 5);
+    assert_eq!(verify(&b.app(&[]), "2.dump").await.verdict, Verdict::Verified);
+    let dry = prune(&[]);
+    assert_eq!(keeps(&dry), ["4.dump", "3.dump", "2.dump"]);
+    assert!(dry.iter().skip(3).all(|(_, action)| action == "delete"), "{dry:?}");
+    assert!(b.folder.path().join("1.dump").exists());
+    let done = prune(&["--apply"]);
+    assert!(done.iter().skip(3).all(|(_, action)| action == "deleted"), "{done:?}");
+    assert!(!b.folder.path().join("1.dump").exists() && !b.folder.path().join("old/toc.dat").exists());
+    assert_eq!(b.files(".dsse.json").len(), 1, "evidence stays");
+    assert_eq!(keeps(&prune(&["--apply"])), ["4.dump", "3.dump", "2.dump"]);
+}
+
+/// A server of one's own for verifications: nothing is left on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scratch_server_is_left_as_it_was() {
+    let (source, scratch, b) = (Cluster::start(), Cluster::start(), Bench::start());
+    source.create("src", &format!("{SMALL}; ALTER TABLE s.child OWNER TO role_a"));
+    scratch.psql("postgres", "DROP ROLE role_a");
+    b.put("a.dump", &std::fs::read(source.dump_to_file("src", &[])).unwrap());
+    let look = "SELECT string_agg(rolname, ' ' ORDER BY 1) FROM pg_roles; SELECT string_agg(datname, ' ' ORDER BY 1) FROM pg_database";
+    let before = scratch.psql("postgres", look);
+    let app = b.app(&[("scratch-db-host", scratch.sandbox.host())]);
+    let r = verify(&app, "a.dump").await;
+    assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
+    assert_eq!(r.server.unwrap().kind, "scratch server");
+    assert_eq!(scratch.psql("postgres", look), before);
+    let text = std::fs::read(source.sandbox.run(source.sandbox.command("pg_dump").args(["-d", "src"])).map(|t| b.put("a.sql", &t)).unwrap()).unwrap();
+    b.put("bad.sql", &text[..text.len() / 2]);
+    assert_eq!(verify(&app, "bad.sql").await.verdict, Verdict::Failed);
+    assert_eq!(scratch.psql("postgres", look), before, "after a failure, too");
+}
