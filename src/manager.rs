@@ -20,6 +20,7 @@ use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, 
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
 use crate::metrics::{RestoreMetricsManager, VerificationStatus};
+use crate::policy::Trigger;
 use crate::postgres::Server;
 use crate::progress::Progress;
 use crate::proof::{ProofReport, Verdict};
@@ -201,7 +202,9 @@ impl RestoreManager {
             Verdict::Failed => VerificationStatus::Failure,
             Verdict::Inconclusive => VerificationStatus::Inconclusive,
         };
-        self.metrics.record_verification(status, &report.backup_set);
+        // An older backup, proven as a sample, makes the newest one no better proven.
+        let set = (report.trigger != Trigger::Sample).then_some(report.backup_set.as_str());
+        self.metrics.record_verification(status, set);
         if let (true, Some(rto)) = (report.is_verified(), &report.rto) {
             self.metrics.record_rto(&report.backup_set, rto.measured_seconds, rto.forecast_seconds);
         }

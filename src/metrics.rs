@@ -190,11 +190,11 @@ impl RestoreMetricsManager {
         }
     }
 
-    /// Records the end of a verification; a success is also remembered for `backup_set`.
-    pub fn record_verification(&self, status: VerificationStatus, backup_set: &str) {
+    /// Records the end of a verification; a success is also remembered for `backup_set`, if one is given.
+    pub fn record_verification(&self, status: VerificationStatus, backup_set: Option<&str>) {
         self.verification.add(1, &[KeyValue::new("status", status.as_str())]);
-        if status == VerificationStatus::Success {
-            self.record_proof(backup_set, now_seconds());
+        if let (VerificationStatus::Success, Some(set)) = (status, backup_set) {
+            self.record_proof(set, now_seconds());
         }
     }
 

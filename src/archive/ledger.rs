@@ -377,14 +377,14 @@ impl EntryTally {
                 continue;
             }
             let values = t[i..].iter().position(|w| w.is("values")).map(|n| i + n);
-            let defaults = t[i..].iter().position(|w| w.is_symbol(b';')).map_or(t.len(), |n| i + n);
-            let Some(values) = values.filter(|v| *v < defaults) else {
-                // A table without columns.
-                self.target(sql, &t[i..defaults]);
+            let values = values.ok_or_else(|| corrupt("an INSERT without values"))?;
+            if t[values - 1].is("default") {
+                // `DEFAULT VALUES`: a table without columns.
+                self.target(sql, &t[i..values]);
                 self.line(&[]);
-                i = defaults;
+                i = values + 1;
                 continue;
-            };
+            }
             self.target(sql, &t[i..values]);
             i = values + 1;
             loop {

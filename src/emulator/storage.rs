@@ -139,6 +139,11 @@ impl StorageService {
         self.lock().faults.extend(faults);
     }
 
+    /// Forgets faults that no read has met.
+    pub fn clear_faults(&self) {
+        self.lock().faults.clear();
+    }
+
     /// Limits all reads together to this many bytes a second; 0 for no limit.
     pub fn limit_rate(&self, bytes_per_second: u64) {
         self.lock().rate = bytes_per_second;

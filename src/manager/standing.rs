@@ -22,9 +22,12 @@ pub struct SetStanding {
     /// When a backup of it was last proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_proof: Option<jiff::Timestamp>,
-    /// Which backup that was.
+    /// The newest backup that was proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_backup: Option<String>,
+    /// When that backup was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_created: Option<jiff::Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verdict: Option<Verdict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,12 +35,14 @@ pub struct SetStanding {
 }
 
 impl SetStanding {
-    /// What a verification adds to it.
+    /// What a verification adds to it. An older backup that is proven afterwards, as a sample, makes
+    /// the newest one no better proven.
     pub fn add(&mut self, report: &ProofReport) {
         self.last_verdict = Some(report.verdict);
-        if report.is_verified() && self.last_proof.is_none_or(|t| t <= report.finished_at) {
+        if report.is_verified() && report.backup_created >= self.proven_created {
             self.last_proof = Some(report.finished_at);
             self.proven_backup = report.backup.name.clone();
+            self.proven_created = report.backup_created;
             self.rto = report.rto.or(self.rto);
         }
     }
@@ -56,6 +61,7 @@ impl RestoreManager {
                 name: set.name.clone(),
                 last_proof: None,
                 proven_backup: None,
+                proven_created: None,
                 last_verdict: None,
                 rto: None,
             };

@@ -191,6 +191,17 @@ impl Script {
         self.statements(apart, Group::Serial, Default::default())
     }
 
+    /// Makes roles as the role that restores, whoever the text speaks for at this place.
+    fn make_roles(&mut self, roles: Vec<String>, line: u64) -> Result<(), RestoreError> {
+        self.flush()?;
+        let of_text = self.settings.clone();
+        self.settings = Arc::new(of_text.without("session_authorization"));
+        self.serial = roles.into_iter().map(|text| Statement { text, line }).collect();
+        self.flush()?;
+        self.settings = of_text;
+        Ok(())
+    }
+
     fn set(&mut self, name: String, sql: String) -> Result<(), RestoreError> {
         if self.settings.get(&name) != Some(sql.as_str()) {
             self.flush()?;
@@ -225,8 +236,11 @@ impl DataSink for Script {
     }
 
     fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
-        let Some(text) = self.pieces.job.fit.statement(&statement.text, self.clean)? else { return Ok(()) };
-        let statement = Statement { text, ..statement };
+        let Some(fitted) = self.pieces.job.fit.statement(&statement.text, self.clean)? else { return Ok(()) };
+        if !fitted.roles.is_empty() {
+            self.make_roles(fitted.roles, statement.line)?;
+        }
+        let statement = Statement { text: fitted.text, ..statement };
         let class = classify(&statement.text);
         if !matches!(class, Class::Setting { .. } | Class::Transaction) {
             self.clean = false;

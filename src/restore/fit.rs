@@ -53,6 +53,21 @@ struct State {
     has_statistics: bool,
 }
 
+/// A statement of SQL text as it is sent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fitted {
+    /// Statements that make roles which it needs, for the role that restores to run before it.
+    pub roles: Vec<String>,
+    pub text: String,
+}
+
+impl Fitted {
+    /// Both, where the statement runs as the role that restores anyway.
+    fn joined(self) -> String {
+        self.roles.concat() + &self.text
+    }
+}
+
 impl Fit {
     /// `globals`: statements that make roles, by name.
     pub fn new(facts: ServerFacts, policy: Policy, globals: BTreeMap<String, String>) -> Self {
@@ -248,7 +263,7 @@ impl Fit {
             for sql in statements(&e.defn, Dialect::default()) {
                 // `pg_restore` itself leaves this one out by its entry.
                 let is_public = e.desc == "SCHEMA" && e.tag == "public";
-                match if is_public { Some(sql.to_owned()) } else { self.statement(sql, false)? } {
+                match if is_public { Some(sql.to_owned()) } else { self.statement(sql, false)?.map(Fitted::joined) } {
                     Some(sql) => out.push(sql),
                     None => continue,
                 }
@@ -272,7 +287,7 @@ impl Fit {
     ///
     /// # Errors
     /// `role_missing`, `extension_missing`.
-    pub fn statement(&self, sql: &str, clean: bool) -> Result<Option<String>, RestoreError> {
+    pub fn statement(&self, sql: &str, clean: bool) -> Result<Option<Fitted>, RestoreError> {
         let t = tokens(sql, Dialect::default());
         if let Some(rule) = self.leaves_out(&t, clean)? {
             if let Some(rule) = rule {
@@ -282,7 +297,7 @@ impl Fit {
         }
         let mut out = self.changed(&t, sql).unwrap_or_else(|| sql.to_owned());
         if is(&t, &["set"]) && !is(&t, &["set", "session", "authorization"]) {
-            return Ok(Some(out));
+            return Ok(Some(Fitted { roles: vec![], text: out }));
         }
         if self.policy.owners == Owners::Map
             && let Some(mapped) = renamed(&out, |r| Some(self.role(r)).filter(|m| *m != r).map(str::to_owned))
@@ -292,10 +307,8 @@ impl Fit {
         }
         let mut roles: Vec<String> = mentions(&out).into_iter().map(|m| m.role).collect();
         roles.retain(|r| !self.has_role(r));
-        for role in roles {
-            out.insert_str(0, &self.make_role(&role)?);
-        }
-        Ok(Some(out))
+        let roles = roles.iter().map(|r| self.make_role(r)).collect::<Result<_, _>>()?;
+        Ok(Some(Fitted { roles, text: out }))
     }
 
     /// The rule that leaves a statement out; the inner `None` where the use is reported already.
@@ -502,7 +515,7 @@ mod tests {
                 ARRAY_AGGREGATE,
             ),
         ] {
-            assert_eq!(f.statement(sql, false).unwrap().as_deref(), wanted, "{sql}");
+            assert_eq!(f.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), wanted, "{sql}");
             assert!(f.report().iter().any(|r| r.rule == rule), "{sql}: {rule}");
         }
         for same in [
@@ -516,7 +529,7 @@ mod tests {
             "CREATE LANGUAGE plpgsqlx HANDLER h;",
             "GRANT ALL ON TABLE t TO there;",
         ] {
-            assert_eq!(f.statement(same, false).unwrap().as_deref(), Some(same));
+            assert_eq!(f.statement(same, false).unwrap().map(Fitted::joined).as_deref(), Some(same));
         }
         let old = fit(130000, |_| ());
         for (sql, wanted, rule) in [
@@ -528,14 +541,14 @@ mod tests {
                 MULTIRANGE,
             ),
         ] {
-            assert_eq!(old.statement(sql, false).unwrap().as_deref(), wanted, "{sql}");
+            assert_eq!(old.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), wanted, "{sql}");
             assert!(old.report().iter().any(|r| r.rule == rule), "{sql}: {rule}");
         }
         let mut ordinary = fit(170000, |_| ());
         ordinary.facts.is_superuser = false;
         let comment = "COMMENT ON EXTENSION plpgsql IS 'x';";
         assert_eq!(ordinary.statement(comment, false).unwrap(), None);
-        assert_eq!(f.statement(comment, false).unwrap().as_deref(), Some(comment));
+        assert_eq!(f.statement(comment, false).unwrap().map(Fitted::joined).as_deref(), Some(comment));
         assert_eq!(ordinary.statement("CREATE EXTENSION adminpack;", false).unwrap(), None);
         let e = f.statement("CREATE EXTENSION adminpack;", false).unwrap_err();
         assert_eq!(e.reason(), R::ExtensionMissing);
@@ -544,7 +557,7 @@ mod tests {
 
         let new = fit(170000, |_| ());
         let sql = "GRANT SELECT,MAINTAIN ON TABLE t TO there;";
-        assert_eq!(new.statement(sql, false).unwrap().as_deref(), Some(sql));
+        assert_eq!(new.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), Some(sql));
         assert!(new.report().is_empty());
     }
 
@@ -557,7 +570,7 @@ mod tests {
             "ALTER TABLE t ALTER COLUMN a DROP DEFAULT;",
         ] {
             assert_eq!(f.statement(sql, true).unwrap(), None);
-            assert_eq!(f.statement(sql, false).unwrap().as_deref(), Some(sql));
+            assert_eq!(f.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), Some(sql));
         }
     }
 
@@ -570,11 +583,11 @@ mod tests {
             p.owners = Owners::Map;
             p.role_map.insert("gone".into(), "there".into());
         });
-        assert_eq!(mapped.statement(sql, false).unwrap().unwrap(), "ALTER TABLE t OWNER TO \"there\";");
+        assert_eq!(mapped.statement(sql, false).unwrap().unwrap().joined(), "ALTER TABLE t OWNER TO \"there\";");
         let makes = fit(150000, |p| p.create_roles = true);
-        let made = makes.statement(sql, false).unwrap().unwrap();
+        let made = makes.statement(sql, false).unwrap().unwrap().joined();
         assert!(made.starts_with("DO LANGUAGE plpgsql") && made.ends_with(sql), "{made}");
-        assert_eq!(makes.statement(sql, false).unwrap().unwrap(), sql, "made once");
+        assert_eq!(makes.statement(sql, false).unwrap().unwrap().joined(), sql, "made once");
         assert_eq!(makes.created_roles(), ["gone"]);
         let grant = "GRANT SELECT ON TABLE t TO there;";
         assert_eq!(fit(150000, |p| p.privileges = false).statement(grant, false).unwrap(), None);

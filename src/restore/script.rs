@@ -34,6 +34,10 @@ impl Settings {
         all
     }
 
+    pub fn without(&self, name: &str) -> Self {
+        Settings(self.0.iter().filter(|(n, _)| n != name).cloned().collect())
+    }
+
     /// Statements that change a session from `from` to these.
     pub fn after(&self, from: &Settings) -> String {
         let mut sql = String::new();

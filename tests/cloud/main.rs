@@ -9,4 +9,5 @@ mod peers;
 mod process;
 mod queue;
 mod storage;
+mod verify;
 mod worker;

@@ -96,11 +96,17 @@ impl Peers {
         };
         let peers = Peers { emulator, google };
         for name in ["restore-requests", "restore-completions"] {
-            peers.put(&format!("topics/{name}"), serde_json::json!({})).await;
-            let body = serde_json::json!({ "topic": format!("projects/test/topics/{name}"), "ackDeadlineSeconds": 10 });
-            peers.put(&format!("subscriptions/{name}"), body).await;
+            peers.subscription(name).await;
         }
         Some(peers)
+    }
+
+    /// A topic with a subscription of the same name.
+    pub async fn subscription(&self, name: &str) {
+        self.put(&format!("topics/{name}"), serde_json::json!({})).await;
+        let body =
+            serde_json::json!({ "topic": format!("projects/test/topics/{name}"), "ackDeadlineSeconds": 10 });
+        self.put(&format!("subscriptions/{name}"), body).await;
     }
 
     pub fn pubsub_host(&self) -> String {

@@ -18,7 +18,8 @@ fn the_exposition_is_the_golden_one() {
     let running = m.start_restore();
     m.record_restore_completion(45.0, 1234, true, None);
     m.record_restore_completion(7.0, 99, false, Some(FailureReason::ChecksumMismatch));
-    m.record_verification(VerificationStatus::Success, "orders");
+    m.record_verification(VerificationStatus::Success, Some("orders"));
+    m.record_rto("orders", 12.5, 13.0);
     m.record_stage("data", 12.5);
     m.record_work(1000, 20, 3);
     m.record_queue_delay(2.0);

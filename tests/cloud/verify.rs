@@ -1,0 +1,343 @@
+//! New backups are proven as they arrive: from the bucket's notification to the result event.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use pgrestored::emulator::StorageFault;
+use pgrestored::error::FailureReason as R;
+use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
+use pgrestored::queue::ResultSink;
+
+use crate::peers::{BUCKET, Kind, Peers, restore};
+use crate::support::{Cluster, assert_same};
+
+const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
+const NOTIFICATIONS: &str = "backup-notifications";
+
+/// What this worker is configured with, beside the peers.
+const NOTIFIED: [(&str, &str); 2] =
+    [("backup-notification-subscription", NOTIFICATIONS), ("sandbox-isolation", "require")];
+
+async fn start(kind: Kind) -> Option<Peers> {
+    let peers = Peers::start(kind).await?;
+    peers.subscription(NOTIFICATIONS).await;
+    Some(peers)
+}
+
+fn attributes(name: &str, generation: i64, changes: &[(&str, &str)]) -> HashMap<String, String> {
+    let generation = generation.to_string();
+    let config = format!("projects/_/buckets/{BUCKET}/notificationConfigs/1");
+    let all = [
+        ("notificationConfig", config.as_str()),
+        ("eventType", "OBJECT_FINALIZE"),
+        ("payloadFormat", "NONE"),
+        ("bucketId", BUCKET),
+        ("objectId", name),
+        ("objectGeneration", &generation),
+    ];
+    all.into_iter().chain(changes.iter().copied()).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+async fn notify(peers: &Peers, name: &str, generation: i64, changes: &[(&str, &str)]) {
+    let attributes = attributes(name, generation, changes).into_iter().collect();
+    let message = Message { data: vec![], attributes };
+    peers.pubsub().topic(NOTIFICATIONS).await.unwrap().publish(message).await.unwrap();
+}
+
+/// Dumps `src` into the bucket and gives the generation.
+fn upload(peers: &Peers, c: &Cluster, name: &str) -> i64 {
+    peers.emulator.storage.put(BUCKET, name, std::fs::read(c.dump_through_pipe("src", &[])).unwrap())
+}
+
+fn evidence(peers: &Peers, ending: &str) -> Vec<String> {
+    let all = peers.emulator.storage.objects(BUCKET).into_iter().map(|(n, _)| n);
+    all.filter(|n| n.contains(".pgrestored/") && n.ends_with(ending)).collect()
+}
+
+async fn notification_in_proof_out(kind: Kind) {
+    let Some(peers) = start(kind).await else { return };
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let generation = upload(&peers, &c, "nightly/a.dump");
+    let running = peers.worker(&c, &NOTIFIED).await;
+    // What asks for nothing: other events, other objects, our own evidence, and garbage.
+    for (name, changes) in [
+        ("nightly/a.dump", ("eventType", "OBJECT_DELETE")),
+        ("nightly/a.dump", ("eventType", "OBJECT_METADATA_UPDATE")),
+        ("nightly/a.dump", ("bucketId", "other-bucket")),
+        ("nightly/a.dump.pgrestored/1/0123456789abcdef.dsse.json", ("payloadFormat", "NONE")),
+        ("folder/3312.dat.gz", ("payloadFormat", "NONE")),
+    ] {
+        notify(&peers, name, generation, &[changes]).await;
+    }
+    let garbage = Message { data: b"garbage".to_vec(), attributes: Default::default() };
+    peers.pubsub().topic(NOTIFICATIONS).await.unwrap().publish(garbage).await.unwrap();
+    // And the same three times, as at-least-once delivery may have it.
+    for _ in 0..3 {
+        notify(&peers, "nightly/a.dump", generation, &[]).await;
+    }
+    let events = peers.results(3).await;
+    let id = format!("gcs:{BUCKET}/nightly/a.dump#{generation}");
+    for (result, event) in &events {
+        assert_eq!((result.kind, result.status, result.verdict), (EventKind::Verification, Status::Success, Some(Verdict::Verified)));
+        assert_eq!((result.request_id.as_str(), result.rows), (id.as_str(), 5000));
+        assert_eq!(event.attributes["kind"], "verification");
+        assert_eq!(event.attributes["ce-id"], events[0].1.attributes["ce-id"]);
+        assert_eq!(result.verification, events[0].0.verification);
+    }
+    let summary = events[0].0.verification.clone().unwrap();
+    let isolation = summary.isolation.unwrap();
+    assert!(isolation.network && isolation.pids && isolation.files);
+    // Restored once: one evidence, with its page and the index.
+    let written = evidence(&peers, ".dsse.json");
+    assert_eq!(summary.evidence.unwrap(), format!("gs://{BUCKET}/{}", written[0]));
+    assert_eq!((written.len(), evidence(&peers, ".html").len(), evidence(&peers, "index.json").len()), (1, 1, 1));
+    assert!(written[0].starts_with(&format!("nightly/a.dump.pgrestored/{generation}/")));
+    running.until_metric("restore_verification_total{status=\"success\"} 1").await;
+    running.until_metric("restore_success_total 0").await;
+    let status: serde_json::Value = serde_json::from_str(&running.get("/status.json").await.1).unwrap();
+    assert_eq!(status["sets"][0]["proven_backup"], "nightly/a.dump");
+    assert!(running.get("/").await.1.contains("status.js"));
+    // Nothing of it is left on the target.
+    assert_eq!(c.databases(), ["postgres", "src", "template0", "template1"]);
+    running.stop().await;
+    if kind == Kind::StandIn {
+        // Each was acknowledged, none was delivered again.
+        let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
+        assert_eq!(peers.emulator.pubsub.delivered(&name), (9, 9));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_backup_is_proven_on_the_stand_in() {
+    notification_in_proof_out(Kind::StandIn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_backup_is_proven_on_googles_emulator() {
+    notification_in_proof_out(Kind::Google).await;
+}
+
+/// A generation that was overwritten meanwhile is gone; its successor has a notification of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_generation_is_proven_by_itself() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let first = upload(&peers, &c, "a.dump");
+    let second = upload(&peers, &c, "a.dump");
+    let running = peers.worker(&c, &NOTIFIED).await;
+    notify(&peers, "a.dump", first, &[]).await;
+    notify(&peers, "a.dump", second, &[("overwroteGeneration", &first.to_string())]).await;
+    let results = peers.results(2).await;
+    let of = |g: i64| &results.iter().find(|(r, _)| r.request_id.ends_with(&format!("#{g}"))).unwrap().0;
+    let gone = of(first);
+    assert_eq!((gone.verdict, gone.error.as_ref().unwrap().reason), (Some(Verdict::Inconclusive), R::BackupNotFound));
+    assert_eq!(of(second).verdict, Some(Verdict::Verified));
+    running.until_metric("restore_verification_total{status=\"inconclusive\"} 1").await;
+    running.until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 0").await;
+    running.stop().await;
+}
+
+/// A bad backup is an answer, not an error of the worker: acknowledged, with reason, blame and fix.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_backup_is_told_with_its_last_good_one() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    let storage = &peers.emulator.storage;
+    let hours_ago = |h: u64| SystemTime::now() - Duration::from_secs(h * 3600);
+    for (name, bytes, age) in [("1.dump", &dump[..], 3), ("2.dump", &dump[..], 2), ("3.dump", &dump[..dump.len() / 2], 1)] {
+        storage.put(BUCKET, name, bytes.to_vec());
+        storage.set_created(BUCKET, name, hours_ago(age));
+    }
+    let running = peers.worker(&c, &NOTIFIED).await;
+    let generation = storage.objects(BUCKET)[2].1;
+    notify(&peers, "3.dump", generation, &[]).await;
+    let result = peers.result().await;
+    let error = result.error.unwrap();
+    assert_eq!((result.verdict, error.reason, error.retryable), (Some(Verdict::Failed), R::ArchiveCorrupt, false));
+    let v = result.verification.unwrap();
+    assert!(v.fix.unwrap().contains("pipefail"));
+    let found = v.bisection.unwrap();
+    assert_eq!(found.last_good.unwrap().name.as_deref(), Some("2.dump"));
+    assert_eq!(found.first_bad.unwrap().name.as_deref(), Some("3.dump"));
+    running.until_metric("restore_verification_total{status=\"failure\"} 1").await;
+    running.stop().await;
+}
+
+/// Older than the newest that is proven: skipped, unless asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn older_backups_are_skipped_by_policy() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let old = upload(&peers, &c, "old.dump");
+    peers.emulator.storage.set_created(BUCKET, "old.dump", SystemTime::now() - Duration::from_secs(3600));
+    let new = upload(&peers, &c, "new.dump");
+    let running = peers.worker(&c, &NOTIFIED).await;
+    notify(&peers, "new.dump", new, &[]).await;
+    assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
+    notify(&peers, "old.dump", old, &[]).await;
+    // A person's request is always answered, and comes after it.
+    peers.publish(r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#).await;
+    let asked = peers.result().await;
+    assert_eq!((asked.request_id.as_str(), asked.verdict), ("asked", Some(Verdict::Verified)));
+    running.stop().await;
+    let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
+    assert_eq!(peers.emulator.pubsub.delivered(&name), (2, 2));
+    let eager = peers.worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-older", "verify")]).await;
+    notify(&peers, "old.dump", old, &[]).await;
+    assert!(peers.result().await.request_id.ends_with(&format!("old.dump#{old}")));
+    eager.stop().await;
+}
+
+/// The objects of a directory arrive in any order; its table of contents stands for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_proven_when_all_of_it_is_there() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let folder = c.scratch("night");
+    c.sandbox.run(c.sandbox.command("pg_dump").args(["-Fd", "-d", "src", "-f"]).arg(&folder)).unwrap();
+    let mut members: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    members.sort_by_key(|p| !p.ends_with("toc.dat"));
+    let running = peers.worker(&c, &NOTIFIED).await;
+    let storage = &peers.emulator.storage;
+    let put = |path: &std::path::Path| {
+        let name = format!("night/{}", path.file_name().unwrap().to_str().unwrap());
+        (storage.put(BUCKET, &name, std::fs::read(path).unwrap()), name)
+    };
+    // The table of contents first: what is missing is waited for.
+    let (generation, toc) = put(&members[0]);
+    notify(&peers, &toc, generation, &[]).await;
+    let begun = async {
+        while !running.get("/status.json").await.1.contains("\"backup\":\"night/\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), begun).await.expect("the verification does not begin");
+    for member in &members[1..] {
+        let (generation, name) = put(member);
+        notify(&peers, &name, generation, &[]).await;
+    }
+    let result = peers.result().await;
+    assert_eq!(result.verdict, Some(Verdict::Verified), "{:?}", result.error);
+    assert_eq!((result.rows, result.backup.name.as_deref()), (5000, Some("night/")));
+    assert_eq!(evidence(&peers, ".dsse.json").len(), 1);
+    assert!(evidence(&peers, ".dsse.json")[0].starts_with("night.pgrestored/"));
+    running.stop().await;
+    // What never comes is the backup's fault.
+    storage.delete(BUCKET, &format!("night/{}", members[1].file_name().unwrap().to_str().unwrap()));
+    let impatient = peers.worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-settle", "1ms"), ("verify-bisect", "0")]).await;
+    let (generation, toc) = put(&members[0]);
+    notify(&peers, &toc, generation, &[]).await;
+    let result = peers.result().await;
+    assert_eq!(result.error.unwrap().reason, R::ArchiveCorrupt);
+    impatient.stop().await;
+}
+
+/// One permit: a person's restore takes it from a running verification, which begins again afterwards,
+/// on the same delivery.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_goes_before_a_running_verification() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let generation = upload(&peers, &c, "a.dump");
+    // The verification gets no further than this.
+    peers.emulator.storage.fail_next_reads([StorageFault::StallAfter(100)]);
+    let running = peers.worker(&c, &NOTIFIED).await;
+    notify(&peers, "a.dump", generation, &[]).await;
+    let at_work = async {
+        while !running.get("/status.json").await.1.contains("\"object_bytes\":100,") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), at_work).await.expect("the verification does not begin");
+    peers.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#).await;
+    let results = peers.results(2).await;
+    assert_eq!((results[0].0.request_id.as_str(), results[0].0.status), ("urgent", Status::Success));
+    let proof = &results[1].0;
+    assert_eq!((proof.verdict, proof.attempt), (Some(Verdict::Verified), 1));
+    running.until_metric("restore_redeliveries_total 0").await;
+    running.stop().await;
+}
+
+/// Nobody asks, and it is proven all the same; with it, one of the older ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_by_the_schedule_is_proven() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    for (name, age) in [("old.dump", 50), ("older.dump", 60), ("new.dump", 1)] {
+        upload(&peers, &c, name);
+        peers.emulator.storage.set_created(BUCKET, name, SystemTime::now() - Duration::from_secs(age * 3600));
+    }
+    let flags = [("verify-schedule", "12h"), ("verify-sample", "1"), ("sandbox-isolation", "require")];
+    let running = peers.worker(&c, &flags).await;
+    let results = peers.results(2).await;
+    assert_eq!(results[0].0.backup.name.as_deref(), Some("new.dump"));
+    assert!(results[1].0.backup.name.as_deref().unwrap().starts_with("old"));
+    assert!(results.iter().all(|(r, _)| r.verdict == Some(Verdict::Verified)));
+    running.stop().await;
+    // A new worker finds the proof and does not begin again; its metrics know of it.
+    let next = peers.worker(&c, &flags).await;
+    let known = async {
+        while !next.get("/status.json").await.1.contains("\"proven_backup\":\"new.dump\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), known).await.expect("the proof is not found");
+    let metrics = next.get("/metrics").await.1;
+    let last = metrics.lines().find(|l| l.starts_with("restore_verification_last_success_timestamp_seconds{")).unwrap();
+    assert!(last.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 1e9, "{last}");
+    assert_eq!(evidence(&peers, ".dsse.json").len(), 2);
+    next.stop().await;
+}
+
+/// A backup that was verified is restored by blocks, though it has no offsets; with the same proof.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verified_backup_is_restored_by_its_index() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", &format!("{SOURCE}; CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)"));
+    upload(&peers, &c, "a.dump");
+    let app = peers.app(&c, &[]);
+    let storage = &peers.emulator.storage;
+    let before = storage.reads();
+    assert_eq!(restore(&app, "a.dump", "forward").await.failure, None);
+    assert_eq!(storage.reads() - before, 1, "from front to back");
+    let request = pgrestored::job::VerifyJob::new(
+        "v",
+        pgrestored::job::BackupRef::parse("a.dump", "").unwrap(),
+        pgrestored::policy::Trigger::Command,
+    );
+    let verified = app.manager.verify_backup(&request, Default::default(), Default::default()).await;
+    assert_eq!(verified.result.verdict, Some(Verdict::Verified));
+    let before = storage.reads();
+    let done = restore(&app, "a.dump", "by_blocks").await;
+    assert_eq!(done.result.error, None);
+    // The index, the head, two tables and the large object.
+    assert_eq!(storage.reads() - before, 5);
+    assert_same(&c.content("by_blocks", &[]), &c.content("src", &[]), "restored and source");
+    assert_eq!(done.result.backup.crc32c, verified.result.backup.crc32c);
+    // A byte that is damaged on its way is found, whichever block it is in.
+    let size: u64 = done.result.backup.size.unwrap().parse().unwrap();
+    for at in [10, size / 3, size / 2, size - 1500] {
+        storage.fail_next_reads((0..6).map(|_| StorageFault::Flip(at)));
+        let target = format!("damaged_{at}");
+        let failed = restore(&app, "a.dump", &target).await.failure;
+        storage.clear_faults();
+        assert!(failed.is_some(), "byte {at}");
+        assert!(!c.databases().contains(&target));
+    }
+    // An index of other bytes is not used.
+    let name = evidence(&peers, "index.json").remove(0);
+    let index = String::from_utf8(storage.get(BUCKET, &name).unwrap().to_vec()).unwrap();
+    storage.put(BUCKET, &name, index.replacen("\"crc32c\":", "\"crc32c\":1", 2));
+    assert_eq!(restore(&app, "a.dump", "without").await.failure, None);
+    storage.put(BUCKET, &name, "garbage");
+    assert_eq!(restore(&app, "a.dump", "without_garbage").await.failure, None);
+}
