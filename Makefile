@@ -26,9 +26,9 @@ check: ## Format, lints, licences and sources of dependencies, generated files
 schemas: ## Write schemas/ from the types
 	@cargo run --quiet --bin pgrestored -- schema --write schemas
 
-bench: ## Ours against download + pg_restore -j, in one run (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES)
+bench: ## Ours against download + pg_restore -j, and what a proof costs (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES)
 	@scripts/setup.sh demo
-	@cargo bench --bench restore
+	@cargo bench --bench restore --bench verify
 
 soak: setup ## The tests that race and break things, many times over
 	@cargo nextest run --test pg --test cloud --stress-count 5 swap damage queue storage process

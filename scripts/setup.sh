@@ -25,6 +25,10 @@ fi
 ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
 cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
 
+command -v promtool >/dev/null || apt_install prometheus
+command -v unshare >/dev/null && command -v setpriv >/dev/null || apt_install util-linux
+command -v openssl >/dev/null || apt_install openssl
+
 command -v python3 >/dev/null || apt_install python3
 # PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
 # Servers do not run as root, so another user must be able to read the folder.

@@ -203,9 +203,11 @@ impl Archive {
     pub fn into_streams(self, most: usize) -> Vec<DataStream> {
         let entries: Arc<[TocEntry]> = self.entries.into();
         match self.body {
-            Body::Custom(blocks) => {
-                blocks.into_streams(most).into_iter().map(|s| DataStream(Source::Custom(s, entries.clone()))).collect()
-            }
+            Body::Custom(blocks) => blocks
+                .into_streams(most)
+                .into_iter()
+                .map(|s| DataStream(Source::Custom(s, entries.clone())))
+                .collect(),
             Body::Tar(members) => vec![DataStream(Source::Tar(members, entries))],
             Body::Script(script) => vec![DataStream(Source::Script(script))],
             Body::Folder(members) => {

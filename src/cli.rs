@@ -81,7 +81,7 @@ enum Command {
     List(list::Args),
     /// Show what a backup holds
     Inspect(inspect::Args),
-    /// Publish a restore request
+    /// Publish a request for a restore or a proof
     Request(request::Args),
     /// Check the configuration, offline
     Check,

@@ -248,7 +248,7 @@ impl RestoreRequest {
             return Err(invalid("depth: is for mode verify"));
         }
         let target_db = self.target_db.or(default_db.map(str::to_owned));
-        Ok(Job::Restore(RestoreJob {
+        Ok(Job::Restore(Box::new(RestoreJob {
             request_id: self.request_id,
             backup,
             generation,
@@ -263,7 +263,7 @@ impl RestoreRequest {
             policy: None,
             selection: self.select,
             digest,
-        }))
+        })))
     }
 }
 

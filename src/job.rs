@@ -124,7 +124,7 @@ impl VerifyJob {
 /// What a worker does.
 #[derive(Debug, Clone)]
 pub enum Job {
-    Restore(RestoreJob),
+    Restore(Box<RestoreJob>),
     Verify(VerifyJob),
 }
 

@@ -300,9 +300,7 @@ impl RestoreManager {
             None => None,
         };
         let (archive, expected) = match (index, pinned.clone()) {
-            (Some(index), Some(p)) => {
-                self.read_by_blocks(p, index, progress.clone(), stop.clone()).await?
-            }
+            (Some(index), Some(p)) => self.read_by_blocks(p, index, progress.clone(), stop.clone()).await?,
             _ => self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?,
         };
         let policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
@@ -425,7 +423,6 @@ impl RestoreManager {
         r.labels = job.labels.clone();
         r
     }
-
 }
 
 /// A part of a backup makes a new database; rows alone go into a copy of one that is there. Anything

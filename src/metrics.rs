@@ -151,7 +151,10 @@ impl RestoreMetricsManager {
                 "When a backup of the set was last proven restorable",
             ),
             rto: gauge("restore_rto_seconds", "How long the last proven restore of the set took"),
-            rto_forecast: gauge("restore_rto_forecast_seconds", "How long the next restore of the set is likely to take"),
+            rto_forecast: gauge(
+                "restore_rto_forecast_seconds",
+                "How long the next restore of the set is likely to take",
+            ),
             _provider: provider,
         };
         metrics.zero();

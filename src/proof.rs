@@ -26,9 +26,7 @@ pub enum Verdict {
     Inconclusive,
 }
 
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
     Passed,
@@ -330,23 +328,47 @@ impl ProofReport {
 pub fn advice(reason: FailureReason) -> Option<&'static str> {
     use FailureReason as R;
     Some(match reason {
-        R::ChecksumMismatch => "the object is damaged in the store: restore an earlier generation or another copy, and make a new backup now",
-        R::ArchiveCorrupt => "the dump was damaged or cut before it was uploaded: make a new one, and look at how it is made (a pipe without `set -o pipefail`, a full disk)",
-        R::ArchiveUnsupported => "this is no dump that can be restored: if the bucket holds other files, say so by VERIFY_PREFIX and VERIFY_SUFFIX",
-        R::DataRejected => "rows of the dump break a constraint of the dump: look for the rows in the source, make a new backup",
-        R::RestoreError => "a statement of the dump is refused by a clean server: mend the object that is named in the source, make a new backup",
+        R::ChecksumMismatch => {
+            "the object is damaged in the store: restore an earlier generation or another copy, and make a new backup now"
+        }
+        R::ArchiveCorrupt => {
+            "the dump was damaged or cut before it was uploaded: make a new one, and look at how it is made (a pipe without `set -o pipefail`, a full disk)"
+        }
+        R::ArchiveUnsupported => {
+            "this is no dump that can be restored: if the bucket holds other files, say so by VERIFY_PREFIX and VERIFY_SUFFIX"
+        }
+        R::DataRejected => {
+            "rows of the dump break a constraint of the dump: look for the rows in the source, make a new backup"
+        }
+        R::RestoreError => {
+            "a statement of the dump is refused by a clean server: mend the object that is named in the source, make a new backup"
+        }
         R::VerificationFailed => "see the checks that failed",
-        R::ExtensionMissing => "install the extension beside the server that verifies (PG_BINDIR or the scratch server); the backup may be good",
-        R::RoleMissing => "make the role on the server that verifies, or set RESTORE_CREATE_ROLES; the backup may be good",
-        R::VersionIncompatible => "install a PostgreSQL of the dump's version for the sandbox (PG_BINDIR); the backup may be good",
-        R::InsufficientPrivilege => "give the role of the scratch server what it needs; the backup may be good",
+        R::ExtensionMissing => {
+            "install the extension beside the server that verifies (PG_BINDIR or the scratch server); the backup may be good"
+        }
+        R::RoleMissing => {
+            "make the role on the server that verifies, or set RESTORE_CREATE_ROLES; the backup may be good"
+        }
+        R::VersionIncompatible => {
+            "install a PostgreSQL of the dump's version for the sandbox (PG_BINDIR); the backup may be good"
+        }
+        R::InsufficientPrivilege => {
+            "give the role of the scratch server what it needs; the backup may be good"
+        }
         R::InsufficientSpace => "give the sandbox more space (SANDBOX_DIR); the backup may be good",
-        R::TargetUnavailable => "the server that verifies could not be started or reached: see the worker's log",
-        R::AccessDenied => "give the worker's account the right to read the object and write evidence; for encrypted backups, the age identity",
+        R::TargetUnavailable => {
+            "the server that verifies could not be started or reached: see the worker's log"
+        }
+        R::AccessDenied => {
+            "give the worker's account the right to read the object and write evidence; for encrypted backups, the age identity"
+        }
         R::DownloadFailed => "the store could not be read to the end: try again",
         R::Timeout => "give it more time (RESTORE_TIMEOUT), or verify less deeply (VERIFY_DEPTH)",
         R::BackupNotFound => "the object or generation is gone: look at who deletes or overwrites it",
-        R::BackupChanged => "the object was overwritten while it was read: its new generation is verified by itself",
+        R::BackupChanged => {
+            "the object was overwritten while it was read: its new generation is verified by itself"
+        }
         _ => return None,
     })
 }

@@ -18,8 +18,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-pub use binaries::{Binaries, find_bindir, fitting, found};
 use crate::proof::Isolation;
+pub use binaries::{Binaries, find_bindir, fitting, found};
 
 /// Settings that trade durability for speed: the data dies with the sandbox anyway.
 const THROWAWAY: [&str; 10] = [
@@ -135,8 +135,14 @@ impl Sandbox {
         server.extend(["-k".into(), sandbox.folder.display().to_string()]);
         server.extend(["-c".into(), "listen_addresses=".into(), "-c".into(), "max_connections=100".into()]);
         server.extend(settings.iter().cloned());
-        let command =
-            isolation::command(&sandbox.isolation, template.path(), &sandbox.folder, &sandbox.bindir, user, &server);
+        let command = isolation::command(
+            &sandbox.isolation,
+            template.path(),
+            &sandbox.folder,
+            &sandbox.bindir,
+            user,
+            &server,
+        );
         sandbox.keep(&command)?;
         Ok(sandbox)
     }
@@ -165,6 +171,10 @@ impl Sandbox {
                 let said = last.into_iter().rev().collect::<Vec<_>>().join("; ");
                 return Err(Error::other(format!("the sandbox's server did not start: {said}")));
             }
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "whoever starts a sandbox is on a thread that may block"
+            )]
             std::thread::sleep(LOOK);
         }
         Ok(())
@@ -280,9 +290,10 @@ fn is_alive(pid: &str) -> bool {
 /// Removes folders of sandboxes whose keeper was killed.
 fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        let is_old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| {
-            SystemTime::now().duration_since(t).is_ok_and(|age| age > STALE)
-        });
+        let is_old = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .is_ok_and(|t| SystemTime::now().duration_since(t).is_ok_and(|age| age > STALE));
         if !is_old || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }

@@ -105,11 +105,12 @@ pub async fn read_small(
         return Err(StorageError::new(FailureReason::DownloadFailed, what));
     }
     let chunks = store.read(object, 0, None).await?;
-    chunks.try_fold(Vec::new(), |mut all, c| async move {
-        all.extend_from_slice(&c);
-        Ok(all)
-    })
-    .await
+    chunks
+        .try_fold(Vec::new(), |mut all, c| async move {
+            all.extend_from_slice(&c);
+            Ok(all)
+        })
+        .await
 }
 
 /// Opens stores by their place; clients are built once.

@@ -62,7 +62,10 @@ impl WorkerSettings {
             nack_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
             busy_pause: Duration::from_secs(5),
             drain_timeout: config.drain_timeout,
-            schedule_pause: config.verify.schedule.map(|every| (every / 10).clamp(SCHEDULE_MIN, SCHEDULE_MAX)),
+            schedule_pause: config
+                .verify
+                .schedule
+                .map(|every| (every / 10).clamp(SCHEDULE_MIN, SCHEDULE_MAX)),
         }
     }
 }
@@ -241,7 +244,10 @@ impl Worker {
             job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
             match self.manager.is_outdated(&job).await {
                 Ok(true) => {
-                    tracing::info!(request_id = job.request_id, "older than the newest proven backup: skipped");
+                    tracing::info!(
+                        request_id = job.request_id,
+                        "older than the newest proven backup: skipped"
+                    );
                     self.forget(&job.request_id);
                     return self.settle(delivery, Settle::Ack, job.attempt, &lanes.shutdown).await;
                 }
@@ -289,14 +295,18 @@ impl Worker {
     async fn keep_schedule(&self, lanes: &Lanes) {
         match self.manager.standing().await {
             Ok(sets) => self.state.set_standing(sets),
-            Err(e) => tracing::warn!(error = report(&e), "the evidence of earlier verifications cannot be read"),
+            Err(e) => {
+                tracing::warn!(error = report(&e), "the evidence of earlier verifications cannot be read")
+            }
         }
         let Some(pause) = self.settings.schedule_pause else { return };
         loop {
             match self.manager.due(jiff::Timestamp::now()).await {
                 Ok(jobs) => {
                     for job in jobs {
-                        let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else { return };
+                        let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else {
+                            return;
+                        };
                         let finished = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
                         self.publish_scheduled(&finished).await;
                     }

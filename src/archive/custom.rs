@@ -128,11 +128,16 @@ impl Stream {
                 Some((kind, id)) if id == i64::from(block.dump_id) => {
                     read_block(&mut input, &form, kind, entry, sink)?;
                 }
-                _ => return Err(corrupt(format!("the block of entry {} is not where it was", block.dump_id))),
+                _ => {
+                    return Err(corrupt(format!("the block of entry {} is not where it was", block.dump_id)));
+                }
             }
             // To the end, so that the checksum is of all of it.
             if next_block(&mut input, &form)?.is_some() {
-                return Err(corrupt(format!("the block of entry {} is not as long as it was", block.dump_id)));
+                return Err(corrupt(format!(
+                    "the block of entry {} is not as long as it was",
+                    block.dump_id
+                )));
             }
         }
         Ok(())

@@ -11,7 +11,9 @@ use super::Bytes;
 use crate::error::RestoreError;
 
 /// Some bytes of an archive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Extent {
     pub offset: u64,
     pub length: u64,
@@ -30,7 +32,9 @@ pub struct IndexedBlock {
 }
 
 /// The header with the table of contents, and every block, in the order of the archive.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct BlockIndex {
     pub head: Extent,
     pub blocks: Vec<IndexedBlock>,

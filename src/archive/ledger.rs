@@ -13,9 +13,7 @@ use twox_hash::xxhash3_128;
 
 use super::lexer::{Lexeme, Token, tokens};
 use super::toc::corrupt;
-use super::{
-    BlockIndex, DataSink, Dialect, Extent, IndexedBlock, Piece, Statement, TextEncoding, TocEntry,
-};
+use super::{BlockIndex, DataSink, Dialect, Extent, IndexedBlock, Piece, Statement, TextEncoding, TocEntry};
 use crate::error::RestoreError;
 
 /// Bytes after a place that decide whether a time stands there: the longest fraction and offset.
@@ -535,7 +533,8 @@ mod tests {
     }
 
     fn tally() -> EntryTally {
-        let entry = TocEntry { copy_stmt: "COPY s.t (a) FROM stdin;".into(), ..TocEntry::bare(1, "TABLE DATA", "t") };
+        let entry =
+            TocEntry { copy_stmt: "COPY s.t (a) FROM stdin;".into(), ..TocEntry::bare(1, "TABLE DATA", "t") };
         let ledger = Ledger {
             dialect: Dialect { standard_strings: true, wide: false },
             encoding: TextEncoding::new("UTF8"),

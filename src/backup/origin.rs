@@ -73,7 +73,8 @@ pub fn open_by_blocks(
     let size = Some(backup.object.size);
     progress.object_size.store(backup.object.size, Relaxed);
     let streams = Arc::default();
-    let reader = Reader { limits: options, reach: Reach::Whole, progress, stop, streams: Arc::clone(&streams) };
+    let reader =
+        Reader { limits: options, reach: Reach::Whole, progress, stop, streams: Arc::clone(&streams) };
     let bytes = reader.start_part(backup.clone(), index.head);
     let whole = index.whole().map(|(_, crc)| crc);
     let expected = Expected { streams, size, is_folder: false, whole };

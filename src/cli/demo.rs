@@ -8,7 +8,7 @@ use crate::app::{App, RunningWorker};
 use crate::backup::Backup;
 use crate::config::{Config, RawConfig};
 use crate::emulator::{Emulator, SubscriptionOptions};
-use crate::event::{BackupSpec, Mode, RestoreRequest, RestoreResult, Status};
+use crate::event::{BackupSpec, Message, Mode, RestoreRequest, RestoreResult, Status, Verdict};
 use crate::job::OnExisting;
 use crate::postgres::{Server, Session};
 use crate::queue::{RequestQueue, ResultSink};
@@ -66,20 +66,27 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
         );
     }
 
-    println!("3. A worker, and a request on projects/demo/topics/restore-requests");
+    println!("3. A worker, and the bucket's notification of the new object: it is proven restorable");
     let shutdown = Shutdown::default();
     let worker = app.start_worker(shutdown.clone()).await?;
-    let result = request_and_wait(&app, &worker).await?;
+    let generation = backups.first().map(|b| b.generation.clone()).unwrap_or_default();
+    let proof = publish_and_wait(&app, &worker, "backup-notifications", notification(&generation)).await?;
+    print_proof(&proof);
 
-    println!("4. The result event");
+    println!("4. A request on projects/demo/topics/restore-requests");
+    let message = request().to_message(jiff::Timestamp::now())?;
+    println!("   {}", String::from_utf8_lossy(&message.data));
+    let result = publish_and_wait(&app, &worker, "restore-requests", message).await?;
+
+    println!("5. The result event");
     let text = serde_json::to_string_pretty(&result).map_err(|e| CommandError::Other(e.to_string()))?;
     text.lines().for_each(|l| println!("   {l}"));
 
-    println!("5. Rows, source and restored");
+    println!("6. Rows, source and restored");
     let mut checks = Checks(vec![]);
     let same = result.status == Status::Success && compare(&server).await?;
 
-    println!("6. Metrics (http://{}/metrics)", worker.admin);
+    println!("7. Metrics (http://{}/metrics)", worker.admin);
     let metrics = app.metrics.exposition();
     for line in metrics.lines().filter(|l| is_shown(l)) {
         println!("   {line}");
@@ -87,8 +94,14 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     shutdown.soft.cancel();
     worker.ended().await?;
 
-    println!("7. What has to be true");
+    println!("8. What has to be true");
     let (_, acked) = emulator.pubsub.delivered(&subscription("restore-requests"));
+    checks.expect(
+        proof.verdict == Some(Verdict::Verified),
+        "the new backup was proven, row for row, in a sandbox",
+    );
+    let has_evidence = proof.verification.as_ref().is_some_and(|v| v.evidence.is_some());
+    checks.expect(has_evidence, "its evidence lies beside it in the bucket");
     checks.expect(result.status == Status::Success, "the result event says success");
     checks.expect(same, "every table has the source's rows and content, large objects too");
     checks.expect(
@@ -128,7 +141,7 @@ fn subscription(name: &str) -> String {
 }
 
 fn create_topics(emulator: &Emulator) {
-    for name in ["restore-requests", "restore-completions"] {
+    for name in ["restore-requests", "restore-completions", "backup-notifications"] {
         emulator.pubsub.create_subscription(
             &topic(name),
             &subscription(name),
@@ -149,6 +162,7 @@ fn config(postgres: &Sandbox, emulator: &Emulator) -> Result<Config, CommandErro
         ("db-name", TARGET_DB),
         ("google-cloud-project", "demo"),
         ("restore-request-subscription", "restore-requests"),
+        ("backup-notification-subscription", "backup-notifications"),
         ("restore-completion-topic", "restore-completions"),
         ("restore-completion-subscription", "restore-completions"),
         ("pubsub-emulator-host", &host),
@@ -180,8 +194,33 @@ async fn make_backup(server: &Server, postgres: &Sandbox) -> Result<Vec<u8>, Com
     }
 }
 
-async fn request_and_wait(app: &App, worker: &RunningWorker) -> Result<RestoreResult, CommandError> {
-    let request = RestoreRequest {
+/// As Cloud Storage sends it.
+fn notification(generation: &str) -> Message {
+    let attributes = [
+        ("notificationConfig", format!("projects/_/buckets/{BUCKET}/notificationConfigs/1")),
+        ("eventType", "OBJECT_FINALIZE".to_owned()),
+        ("payloadFormat", "NONE".to_owned()),
+        ("bucketId", BUCKET.to_owned()),
+        ("objectId", OBJECT.to_owned()),
+        ("objectGeneration", generation.to_owned()),
+    ];
+    Message { data: vec![], attributes: attributes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect() }
+}
+
+fn print_proof(r: &RestoreResult) {
+    let verdict = r.verdict.map_or("none", Verdict::as_str);
+    println!("   {verdict} in {:.1} s: {} tables, {} rows", r.duration_seconds, r.tables, r.rows);
+    let Some(v) = &r.verification else { return };
+    if let Some(i) = &v.isolation {
+        let apart = i.why_not.as_deref().unwrap_or("no network, no processes, no files of this machine");
+        println!("   sandbox: {apart}");
+    }
+    v.findings.iter().for_each(|c| println!("   {}: {}", c.title(), c.message));
+    println!("   evidence: {}", v.evidence.as_deref().unwrap_or("-"));
+}
+
+fn request() -> RestoreRequest {
+    RestoreRequest {
         request_id: "demo-1".into(),
         backup: BackupSpec { name: Some("latest".into()), ..BackupSpec::default() },
         target_db: Some(TARGET_DB.into()),
@@ -192,11 +231,17 @@ async fn request_and_wait(app: &App, worker: &RunningWorker) -> Result<RestoreRe
         deadline: None,
         labels: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
         select: Default::default(),
-    };
+    }
+}
+
+async fn publish_and_wait(
+    app: &App,
+    worker: &RunningWorker,
+    topic: &str,
+    message: Message,
+) -> Result<RestoreResult, CommandError> {
     let pubsub = app.pubsub()?;
-    let message = request.to_message(jiff::Timestamp::now())?;
-    println!("   {}", String::from_utf8_lossy(&message.data));
-    pubsub.topic("restore-requests").await?.publish(message).await?;
+    pubsub.topic(topic).await?.publish(message).await?;
     let mut results = pubsub.subscribe("restore-completions").await?;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let deadline = tokio::time::sleep(PATIENCE);

@@ -58,7 +58,13 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     for p in &all {
         let proven = if p.proven { "proven  " } else { "unproven" };
         let made = p.backup.created.strftime("%Y-%m-%d %H:%M");
-        out!("{:<8} {proven} {made} {:>12}  {}: {}", p.action, human_bytes(p.backup.size), p.backup.name, p.why);
+        out!(
+            "{:<8} {proven} {made} {:>12}  {}: {}",
+            p.action,
+            human_bytes(p.backup.size),
+            p.backup.name,
+            p.why
+        );
     }
     let go = all.iter().filter(|p| p.action != "keep");
     let bytes: u64 = go.clone().map(|p| p.backup.size).sum();

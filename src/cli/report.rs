@@ -42,7 +42,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let until = jiff::Timestamp::now();
     let utc = until.to_zoned(jiff::tz::TimeZone::UTC);
     let since = span.and_then(|s| utc.checked_sub(s).ok()).map(|z| z.timestamp());
-    let since = since.ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
+    let since =
+        since.ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
     let standing = app.manager.standing().await?;
     let sets: Vec<SetStanding> =
         standing.into_iter().filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name)).collect();
@@ -70,11 +71,20 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
 }
 
 fn print(l: &Ledger) {
-    out!("{} verified, {} failed, {} inconclusive since {}", l.verified, l.failed, l.inconclusive, l.since.strftime("%Y-%m-%d %H:%M"));
+    out!(
+        "{} verified, {} failed, {} inconclusive since {}",
+        l.verified,
+        l.failed,
+        l.inconclusive,
+        l.since.strftime("%Y-%m-%d %H:%M")
+    );
     for s in &l.sets {
         let proven = s.last_proof.map_or("never proven".into(), |t| format!("last proven {t}"));
         let rto = s.rto.map(|r| {
-            format!(", a restore takes {:.1} s, the next about {:.1} s", r.measured_seconds, r.forecast_seconds)
+            format!(
+                ", a restore takes {:.1} s, the next about {:.1} s",
+                r.measured_seconds, r.forecast_seconds
+            )
         });
         out!("set {}: {proven}{}", s.name, rto.unwrap_or_default());
     }

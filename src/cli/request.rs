@@ -1,4 +1,4 @@
-//! `request`: publishes a restore request and, with `--wait`, waits for its result.
+//! `request`: publishes a request for a restore or a proof and, with `--wait`, waits for its result.
 
 use super::{CommandError, CommandResult, Exit, Output, print_json, until_signal};
 use crate::app::App;
@@ -23,6 +23,12 @@ pub(super) struct Args {
     /// [default: made up]
     #[arg(long)]
     request_id: Option<String>,
+    /// Ask for a proof instead of a restore
+    #[arg(long)]
+    verify: bool,
+    /// With --verify: how far
+    #[arg(long, value_enum, requires = "verify")]
+    depth: Option<crate::policy::Depth>,
     /// Wait for the result on RESTORE_COMPLETION_SUBSCRIPTION
     #[arg(long)]
     wait: bool,
@@ -38,8 +44,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         backup: BackupSpec { name, uri, ..BackupSpec::default() },
         target_db: args.target,
         on_existing: args.on_existing,
-        mode: Mode::Restore,
-        depth: None,
+        mode: if args.verify { Mode::Verify } else { Mode::Restore },
+        depth: args.depth,
         jobs: args.jobs,
         deadline: None,
         labels: Default::default(),
@@ -77,16 +83,13 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     match output {
         Output::Json => print_json(&result)?,
         Output::Text => {
-            out!(
-                "request {} ended: {:?} after {:.1} s",
-                result.request_id,
-                result.status,
-                result.duration_seconds
-            );
+            let how =
+                result.verdict.map_or_else(|| format!("{:?}", result.status), |v| v.as_str().to_owned());
+            out!("request {} ended: {how} after {:.1} s", result.request_id, result.duration_seconds);
             Exit::Ok
         }
     };
-    Ok(result.error.map_or(Exit::Ok, |e| Exit::of(e.reason)))
+    Ok(super::verify::exit_of(result.verdict, result.error.map(|e| e.reason)))
 }
 
 /// Results of other requests stay with the subscription: they are given back at the end.

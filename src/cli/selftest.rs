@@ -126,12 +126,13 @@ fn cases() -> Result<Vec<Case>, CommandError> {
     };
     let len = GOOD_DUMP.len();
     let case = |name, bytes, wanted| Case { name, bytes, crc32c: None, wanted };
-    let owners = "ALTER TABLE s.child OWNER TO selftest_owner;\nGRANT SELECT ON TABLE s.child TO selftest_reader;\n";
+    let owners =
+        "ALTER TABLE s.child OWNER TO selftest_owner;\nGRANT SELECT ON TABLE s.child TO selftest_reader;\n";
     let set_back = ("setval('s.parent_id_seq', 120, true)", "setval('s.parent_id_seq', 5, true)");
     let good_crc32c = Some(encode_crc32c(crc32c::crc32c(GOOD_DUMP)));
     use R::{
-        ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, ExtensionMissing,
-        RestoreError, Timeout, VerificationFailed,
+        ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, ExtensionMissing, RestoreError,
+        Timeout, VerificationFailed,
     };
     Ok(vec![
         case("good archive", GOOD_DUMP.to_vec(), VERIFIED),

@@ -67,7 +67,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             std::fs::write(file, junit(proof).map_err(super::CommandError::Other)?)?;
         }
         if let Some(file) = &args.report {
-            let text = serde_json::to_string_pretty(proof).map_err(|e| super::CommandError::Other(e.to_string()))?;
+            let text =
+                serde_json::to_string_pretty(proof).map_err(|e| super::CommandError::Other(e.to_string()))?;
             std::fs::write(file, text + "\n")?;
         }
     }
@@ -75,16 +76,24 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         (Output::Json, _) => {
             print_json(&finished.result)?;
         }
-        (Output::Text, Some(proof)) => print(proof, finished.result.verification.as_deref().and_then(|v| v.evidence.as_deref())),
+        (Output::Text, Some(proof)) => {
+            print(proof, finished.result.verification.as_deref().and_then(|v| v.evidence.as_deref()))
+        }
         (Output::Text, None) => {}
     }
     Ok(match (finished.failure, signalled) {
-        (None, _) => Exit::Ok,
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
-        // What is wrong with the backup is the answer, not an error of the command.
-        (Some(_), _) if finished.result.verdict == Some(Verdict::Failed) => Exit::Failed,
-        (Some(reason), _) => Exit::of(reason),
+        (failure, _) => exit_of(finished.result.verdict, failure),
     })
+}
+
+/// What is wrong with the backup is the answer of a verification, not an error of the command.
+pub(super) fn exit_of(verdict: Option<Verdict>, failure: Option<FailureReason>) -> Exit {
+    match (failure, verdict) {
+        (None, _) => Exit::Ok,
+        (Some(_), Some(Verdict::Failed)) => Exit::Failed,
+        (Some(reason), _) => Exit::of(reason),
+    }
 }
 
 fn print(r: &ProofReport, evidence: Option<&str>) {
@@ -97,7 +106,13 @@ fn print(r: &ProofReport, evidence: Option<&str>) {
     if let Some(fix) = &r.fix {
         out!("  fix: {fix}");
     }
-    out!("  {} tables, {} rows, {} large objects, {}", r.tables.len(), r.rows, r.large_objects, human_bytes(r.bytes));
+    out!(
+        "  {} tables, {} rows, {} large objects, {}",
+        r.tables.len(),
+        r.rows,
+        r.large_objects,
+        human_bytes(r.bytes)
+    );
     if let Some(s) = &r.server {
         let apart = s.isolation.as_ref().map_or("", |i| match &i.why_not {
             None => ", without network, processes and files of this machine",

@@ -427,9 +427,8 @@ fn second_part(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let boundary = kind.split("boundary=").nth(1)?.trim_matches('"');
     let mark = format!("--{boundary}");
-    let find = |what: &[u8], from: usize| {
-        body[from..].windows(what.len()).position(|w| w == what).map(|i| i + from)
-    };
+    let find =
+        |what: &[u8], from: usize| body[from..].windows(what.len()).position(|w| w == what).map(|i| i + from);
     let first = find(mark.as_bytes(), 0)?;
     let second = find(mark.as_bytes(), first + mark.len())?;
     let start = find(b"\r\n\r\n", second)? + 4;

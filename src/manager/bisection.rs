@@ -33,9 +33,11 @@ impl RestoreManager {
             && !matches!(job.trigger, Trigger::Bisection | Trigger::SelfTest)
             && report.verdict == Verdict::Failed
             && report.blame() == Some(Blame::Backup)
-            && report.backup.name.as_ref().is_some_and(|n| {
-                report.backup.uri.as_deref() == Some(self.config.bucket.uri(n).as_str())
-            })
+            && report
+                .backup
+                .name
+                .as_ref()
+                .is_some_and(|n| report.backup.uri.as_deref() == Some(self.config.bucket.uri(n).as_str()))
     }
 
     /// Looks for the last good and the first bad backup before this one. What goes wrong meanwhile

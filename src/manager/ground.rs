@@ -87,11 +87,13 @@ impl RestoreManager {
         let (bindirs, parent) = (self.config.pg_bindir.clone(), self.sandbox_dir());
         let started = tokio::task::spawn_blocking(move || {
             let all = found(&bindirs);
-            let none = "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
+            let none =
+                "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
             let binaries = fitting(&all, major).ok_or_else(|| std::io::Error::other(none))?;
             Sandbox::isolated(&binaries.dir, &parent)
         });
-        let started = started.await.map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
+        let started =
+            started.await.map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
         let sandbox = started.map_err(|e| unavailable(format!("no sandbox: {e}")))?;
         let isolation = sandbox.isolation().clone();
         let server = Server::new(&config_of(&sandbox))?;

@@ -22,7 +22,10 @@ impl RestoreManager {
     ) {
         let index = ledger.index();
         let (Some(p), Some((size, crc32c))) = (pinned, index.whole()) else { return };
-        if index.blocks.is_empty() || size != p.object.size || report.backup.crc32c != Some(encode_crc32c(crc32c)) {
+        if index.blocks.is_empty()
+            || size != p.object.size
+            || report.backup.crc32c != Some(encode_crc32c(crc32c))
+        {
             // Wrapped as a whole: blocks cannot be found from outside.
             return;
         }
@@ -87,7 +90,8 @@ impl RestoreManager {
             archive.by_blocks(&index, ranges)?;
             Ok::<_, RestoreError>(archive)
         });
-        let archive = opened.await.map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        let archive =
+            opened.await.map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         Ok((archive, expected))
     }
 }

@@ -41,11 +41,7 @@ impl RestoreManager {
     }
 
     pub(super) fn limits(&self) -> DownloadOptions {
-        DownloadOptions {
-            stall: self.config.stall_timeout,
-            budget: self.config.retry_budget,
-            sha256: false,
-        }
+        DownloadOptions { stall: self.config.stall_timeout, budget: self.config.retry_budget, sha256: false }
     }
 
     pub(super) fn keys(&self) -> Result<Keys, RestoreError> {

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::RestoreManager;
+use crate::backup;
 use crate::error::RestoreError;
 use crate::job::{BackupRef, VerifyJob};
-use crate::backup;
 use crate::policy::{Depth, Trigger};
-use crate::retention::{Decision, Rules, decide};
 use crate::proof::{ProofReport, Rto, Verdict};
+use crate::retention::{Decision, Rules, decide};
 use crate::store::StoredObject;
 
 /// Reports of a set that are looked at.
@@ -119,11 +119,9 @@ impl RestoreManager {
     pub async fn retention(&self, set: &str) -> Result<Vec<Decision>, RestoreError> {
         let reports = self.reports_of(set, usize::MAX).await?;
         let restored = reports.iter().filter(|r| r.is_verified() && r.depth >= Some(Depth::Restore));
-        let proven: HashSet<(String, String)> = restored
-            .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
-            .collect();
-        let rules =
-            Rules { days: self.config.retention_days, floor: self.config.verify.retention_min };
+        let proven: HashSet<(String, String)> =
+            restored.filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?))).collect();
+        let rules = Rules { days: self.config.retention_days, floor: self.config.verify.retention_min };
         Ok(decide(self.backups_of_set(set).await?, &proven, jiff::Timestamp::now(), rules))
     }
 

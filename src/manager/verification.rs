@@ -86,12 +86,7 @@ impl RestoreManager {
     }
 
     /// Writes the evidence of a final answer and makes the result of it.
-    async fn conclude(
-        &self,
-        job: &VerifyJob,
-        mut report: ProofReport,
-        progress: &Progress,
-    ) -> Finished {
+    async fn conclude(&self, job: &VerifyJob, mut report: ProofReport, progress: &Progress) -> Finished {
         let reason = |r: &ProofReport| r.error.as_ref().map(|e| e.reason);
         let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
         let mut evidence = None;
@@ -105,7 +100,11 @@ impl RestoreManager {
                 }
                 Ok(None) => {}
                 Err(e) => {
-                    tracing::error!(request_id = job.request_id, error = said(&e), "the evidence was not written");
+                    tracing::error!(
+                        request_id = job.request_id,
+                        error = said(&e),
+                        "the evidence was not written"
+                    );
                     report.notes.push(format!("the evidence was not written: {}", said(&e)));
                 }
             }
@@ -174,11 +173,14 @@ impl RestoreManager {
 
     async fn evidence_of(&self, report: &ProofReport) -> Result<Option<Evidence>, RestoreError> {
         let (Some(uri), Some(name)) = (&report.backup.uri, &report.backup.name) else { return Ok(None) };
-        if self.config.verify.evidence != EvidencePlace::BesideBackup || self.config.bucket.uri(name) == *uri {
+        if self.config.verify.evidence != EvidencePlace::BesideBackup || self.config.bucket.uri(name) == *uri
+        {
             return self.evidence(None).await;
         }
         match BackupRef::from_uri(uri)? {
-            BackupRef::Named { place: Some(place), .. } => Ok(Some(Evidence::at(self.stores.at(&place).await?))),
+            BackupRef::Named { place: Some(place), .. } => {
+                Ok(Some(Evidence::at(self.stores.at(&place).await?)))
+            }
             _ => self.evidence(None).await,
         }
     }
@@ -309,8 +311,7 @@ impl RestoreManager {
     ) -> Result<Expected, RestoreError> {
         progress.enter("download");
         let options = self.verification_options();
-        let (origin, expected) =
-            backup::open(source, Reach::Whole, options, progress.clone(), stop.clone());
+        let (origin, expected) = backup::open(source, Reach::Whole, options, progress.clone(), stop.clone());
         let read = tokio::task::spawn_blocking(move || match origin {
             Origin::Stream { bytes, .. } => read_to_end(bytes),
             Origin::Folder(folder) => {

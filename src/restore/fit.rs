@@ -263,7 +263,11 @@ impl Fit {
             for sql in statements(&e.defn, Dialect::default()) {
                 // `pg_restore` itself leaves this one out by its entry.
                 let is_public = e.desc == "SCHEMA" && e.tag == "public";
-                match if is_public { Some(sql.to_owned()) } else { self.statement(sql, false)?.map(Fitted::joined) } {
+                match if is_public {
+                    Some(sql.to_owned())
+                } else {
+                    self.statement(sql, false)?.map(Fitted::joined)
+                } {
                     Some(sql) => out.push(sql),
                     None => continue,
                 }
@@ -583,7 +587,10 @@ mod tests {
             p.owners = Owners::Map;
             p.role_map.insert("gone".into(), "there".into());
         });
-        assert_eq!(mapped.statement(sql, false).unwrap().unwrap().joined(), "ALTER TABLE t OWNER TO \"there\";");
+        assert_eq!(
+            mapped.statement(sql, false).unwrap().unwrap().joined(),
+            "ALTER TABLE t OWNER TO \"there\";"
+        );
         let makes = fit(150000, |p| p.create_roles = true);
         let made = makes.statement(sql, false).unwrap().unwrap().joined();
         assert!(made.starts_with("DO LANGUAGE plpgsql") && made.ends_with(sql), "{made}");

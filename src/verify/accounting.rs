@@ -228,8 +228,7 @@ async fn describe(
         .collect();
     if let Some(list) = &data.columns {
         // In the archive's order, which need not be the table's.
-        let mut by_name: HashMap<String, Column> =
-            columns.drain(..).map(|c| (c.name.clone(), c)).collect();
+        let mut by_name: HashMap<String, Column> = columns.drain(..).map(|c| (c.name.clone(), c)).collect();
         let names = tokens(list, Dialect::default()).into_iter().filter_map(|t| t.name());
         for name in names {
             match by_name.remove(&name) {

@@ -127,7 +127,8 @@ impl ChecksFile {
 impl Checks {
     fn validate(&self) -> Result<(), String> {
         for f in &self.freshness {
-            duration(&f.max_age).ok_or(format!("freshness of {}: max_age must be a time such as 26h", f.table))?;
+            duration(&f.max_age)
+                .ok_or(format!("freshness of {}: max_age must be a time such as 26h", f.table))?;
         }
         for c in &self.canaries {
             let hex = c.sha256.len() == 64 && c.sha256.bytes().all(|b| b.is_ascii_hexdigit());
@@ -182,9 +183,9 @@ fn answered(name: &str, subject: &str, answer: Result<Check, DatabaseError>) -> 
 /// The rows of one query as JSON, at most two of them, read-only and within `timeout`.
 async fn ask(session: &Session, sql: &str, timeout: &str) -> Result<Vec<serde_json::Value>, DatabaseError> {
     let wrapped = format!("SELECT row_to_json(q)::text FROM ({}\n) q LIMIT 2", plain(sql));
-    rows(session, &wrapped, timeout).await.map(|rows| {
-        rows.iter().map(|t| serde_json::from_str(t).unwrap_or(serde_json::Value::Null)).collect()
-    })
+    rows(session, &wrapped, timeout)
+        .await
+        .map(|rows| rows.iter().map(|t| serde_json::from_str(t).unwrap_or(serde_json::Value::Null)).collect())
 }
 
 fn plain(sql: &str) -> &str {
@@ -231,10 +232,8 @@ async fn freshness(session: &Session, subject: &Subject<'_>, f: &Freshness) -> R
     };
     let age = subject.backup_created.duration_since(newest);
     let max = duration(&f.max_age).unwrap_or_default();
-    let what = format!(
-        "newest {} is of {newest}, {age:#} before the backup (at most {})",
-        f.column, f.max_age
-    );
+    let what =
+        format!("newest {} is of {newest}, {age:#} before the backup (at most {})", f.column, f.max_age);
     Ok(if age > max { failed(what) } else { Check::new("freshness", CheckStatus::Passed, what) })
 }
 

@@ -137,7 +137,11 @@ fn is_counted(kind: &str) -> bool {
 pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
     if subject.entries.is_empty() {
         // Of SQL text, every statement has succeeded, to its end mark.
-        return Ok(vec![Check::new("entries", CheckStatus::Passed, "every statement of the text has succeeded")]);
+        return Ok(vec![Check::new(
+            "entries",
+            CheckStatus::Passed,
+            "every statement of the text has succeeded",
+        )]);
     }
     let session = subject.server.connect(subject.database, "check").await?;
     let rows = session.client().query(INVENTORY, &[]).await;
@@ -169,7 +173,11 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, Restore
         ),
         n => {
             let named: Vec<&str> = missing.iter().take(NAMED).map(|m| m.as_str()).collect();
-            Check::new("entries", CheckStatus::Failed, format!("{n} entries are missing: {}", named.join(", ")))
+            Check::new(
+                "entries",
+                CheckStatus::Failed,
+                format!("{n} entries are missing: {}", named.join(", ")),
+            )
         }
     }];
     if let Some(what) = listed("sequences that do not stand where the archive puts them", &behind) {
@@ -183,7 +191,8 @@ fn setval(defn: &str) -> Option<(String, i64, bool)> {
     let t = tokens(defn, Dialect::default());
     let open = t.iter().position(|w| w.is_symbol(b'('))?;
     let args: Vec<&Token<'_>> = t[open + 1..].iter().take_while(|w| !w.is_symbol(b')')).collect();
-    let commas: Vec<usize> = args.iter().enumerate().filter(|(_, w)| w.is_symbol(b',')).map(|(i, _)| i).collect();
+    let commas: Vec<usize> =
+        args.iter().enumerate().filter(|(_, w)| w.is_symbol(b',')).map(|(i, _)| i).collect();
     let value: String = args.get(commas.first()? + 1..*commas.get(1)?)?.iter().map(|w| w.text).collect();
     Some((args.first()?.string()?, value.parse().ok()?, args.last()?.is("true")))
 }
@@ -237,7 +246,8 @@ pub(super) async fn validity(subject: &Subject<'_>) -> Result<Vec<Check>, Restor
         &s.sequences_behind,
         "the next insert would fail or repeat a number: setval() each to the largest value in use, in the source too",
     );
-    let not_checked = s.not_checked.iter().map(|e| Check::new("validity", CheckStatus::NotChecked, e.clone()));
+    let not_checked =
+        s.not_checked.iter().map(|e| Check::new("validity", CheckStatus::NotChecked, e.clone()));
     checks.extend(not_checked);
     if checks.iter().all(|c| c.status == Warned) {
         let what = "indexes and constraints are valid, sequences are not behind their columns";
@@ -254,6 +264,9 @@ mod tests {
     fn a_sequences_value_is_read_from_its_entry() {
         let of = |sql| setval(sql).unwrap();
         assert_eq!(of("SELECT pg_catalog.setval('public.s', 12, true);"), ("public.s".into(), 12, true));
-        assert_eq!(of("SELECT pg_catalog.setval('\"S\".\"a''b\"', -5, false);"), ("\"S\".\"a'b\"".into(), -5, false));
+        assert_eq!(
+            of("SELECT pg_catalog.setval('\"S\".\"a''b\"', -5, false);"),
+            ("\"S\".\"a'b\"".into(), -5, false)
+        );
     }
 }

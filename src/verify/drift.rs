@@ -75,7 +75,9 @@ pub(super) fn compare(
     history: &History,
     policy: &DriftPolicy,
 ) -> (Option<Drift>, Vec<Check>) {
-    let Some(last) = history.0.first().filter(|_| policy.mode != DriftMode::Off) else { return (None, vec![]) };
+    let Some(last) = history.0.first().filter(|_| policy.mode != DriftMode::Off) else {
+        return (None, vec![]);
+    };
     let now: BTreeMap<&str, &TableProof> = tables.iter().map(|t| (t.name.as_str(), t)).collect();
     let before: BTreeMap<&str, &TableProof> = last.tables.iter().map(|t| (t.name.as_str(), t)).collect();
     let (mut schema, mut outside, mut unusual) = (vec![], vec![], vec![]);
@@ -157,7 +159,10 @@ fn rows(
     let allowed = (history.usual_drop() + policy.tolerance).min(1.0);
     let floor = last * (1.0 - allowed);
     if now < floor || (now == 0.0 && last > 0.0) {
-        outside.push(format!("{name}: {now} rows, {last} in the last proven backup (at least {:.0})", floor.max(1.0)));
+        outside.push(format!(
+            "{name}: {now} rows, {last} in the last proven backup (at least {:.0})",
+            floor.max(1.0)
+        ));
     } else if now > last * 10.0 {
         unusual.push(format!("{name}: {now} rows, {last} in the last proven backup"));
     }

@@ -94,8 +94,7 @@ struct Statement {
 
 /// What the signature is over: DSSE's pre-authentication encoding.
 fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut out =
-        format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     out.extend_from_slice(payload);
     out
 }
@@ -341,7 +340,11 @@ impl Evidence {
             match self.read(&object).await {
                 Ok(report) if wanted(&report) => found.push(report),
                 Ok(_) => {}
-                Err(e) => tracing::warn!(name = object.name, error = crate::error::report(&e), "evidence cannot be read"),
+                Err(e) => tracing::warn!(
+                    name = object.name,
+                    error = crate::error::report(&e),
+                    "evidence cannot be read"
+                ),
             }
         }
         Ok(found)
@@ -411,14 +414,18 @@ pub(super) mod tests {
         assert_eq!(verify_envelope(&sealed, &public).unwrap(), report("r"));
         let mut changed = sealed.clone();
         changed.payload = Envelope::seal(&report("s"), None).unwrap().payload;
-        for (envelope, why) in [(&changed, "changed"), (&Envelope::seal(&report("r"), None).unwrap(), "not signed")] {
+        for (envelope, why) in
+            [(&changed, "changed"), (&Envelope::seal(&report("r"), None).unwrap(), "not signed")]
+        {
             let e = verify_envelope(envelope, &public).unwrap_err();
             assert_eq!(e.reason(), R::VerificationFailed);
             assert!(e.to_string().contains(why), "{e}");
         }
         let other = public.replace('A', "B");
         assert!(verify_envelope(&sealed, &other).is_err());
-        assert!(SigningKey::from_pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----").is_err());
+        assert!(
+            SigningKey::from_pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----").is_err()
+        );
     }
 
     #[test]

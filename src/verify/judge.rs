@@ -54,9 +54,9 @@ pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
     };
     report.verdict = if body.blame == Blame::Backup { Verdict::Failed } else { Verdict::Inconclusive };
     report.fix = match body.blame {
-        Blame::Infrastructure if body.reason == R::ArchiveUnsupported => {
-            Some("give the worker the key of the backup, or a newer pgrestored; the backup may be good".into())
-        }
+        Blame::Infrastructure if body.reason == R::ArchiveUnsupported => Some(
+            "give the worker the key of the backup, or a newer pgrestored; the backup may be good".into(),
+        ),
         _ => advice(e.reason()).map(str::to_owned),
     };
     report.error = Some(body);
@@ -121,7 +121,10 @@ mod tests {
         let open = || Check::new("assertion", CheckStatus::NotChecked, "").because(R::Timeout);
         assert_eq!(of(vec![passed()]), (Verdict::Verified, None));
         assert_eq!(of(vec![passed(), open().optional()]), (Verdict::Verified, None));
-        assert_eq!(of(vec![passed(), open()]), (Verdict::Inconclusive, Some((R::Timeout, Blame::Infrastructure))));
+        assert_eq!(
+            of(vec![passed(), open()]),
+            (Verdict::Inconclusive, Some((R::Timeout, Blame::Infrastructure)))
+        );
         // What is known to be wrong comes first.
         let both = of(vec![open(), failed()]);
         assert_eq!(both, (Verdict::Failed, Some((R::VerificationFailed, Blame::Backup))));

@@ -193,7 +193,8 @@ fn tables(all: &[TableProof]) -> Markup {
     }
     let mut tables: Vec<&TableProof> = all.iter().collect();
     tables.sort_by_key(|t| std::cmp::Reverse(t.bytes));
-    let newest = |t: &TableProof| t.columns.iter().filter_map(|c| c.span.as_ref()).map(|s| s.newest.clone()).max();
+    let newest =
+        |t: &TableProof| t.columns.iter().filter_map(|c| c.span.as_ref()).map(|s| s.newest.clone()).max();
     html! {
         h2 id="tables" { "Tables" }
         div.scroll tabindex="0" role="region" aria-labelledby="tables" {
@@ -229,8 +230,8 @@ fn facts(r: &ProofReport, envelope: Option<&str>) -> Markup {
         }
     });
     html! {
-        h2 { "The backup and how it was proven" }
-        div.scroll tabindex="0" { table { tbody {
+        h2 id="backup" { "The backup and how it was proven" }
+        div.scroll tabindex="0" role="region" aria-labelledby="backup" { table { tbody {
             (row("Object", r.backup.uri.as_deref().unwrap_or("standard input")))
             (row("Generation", r.backup.generation.as_deref().unwrap_or("–")))
             (row("Size", r.backup.size.as_deref().unwrap_or("–")))

@@ -80,7 +80,10 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(work) = next else { return Ok::<_, DatabaseError>(()) };
                 if let Some(what) = check_one(&session, &schema, &work).await? {
-                    wrong.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {what}", work.name));
+                    wrong
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(format!("{}: {what}", work.name));
                 }
             }
         });

@@ -48,7 +48,8 @@ pub(super) fn job_of(
     if n.bucket_id != *bucket {
         return Err(format!("bucket {} is not BACKUP_BUCKET", n.bucket_id));
     }
-    let name = n.object_id.strip_prefix(prefix.as_str()).ok_or("the object is outside of BACKUP_BUCKET's prefix")?;
+    let name =
+        n.object_id.strip_prefix(prefix.as_str()).ok_or("the object is outside of BACKUP_BUCKET's prefix")?;
     if is_ours(name) {
         return Err("the object is evidence".into());
     }

@@ -79,7 +79,10 @@ async fn notification_in_proof_out(kind: Kind) {
     let events = peers.results(3).await;
     let id = format!("gcs:{BUCKET}/nightly/a.dump#{generation}");
     for (result, event) in &events {
-        assert_eq!((result.kind, result.status, result.verdict), (EventKind::Verification, Status::Success, Some(Verdict::Verified)));
+        assert_eq!(
+            (result.kind, result.status, result.verdict),
+            (EventKind::Verification, Status::Success, Some(Verdict::Verified))
+        );
         assert_eq!((result.request_id.as_str(), result.rows), (id.as_str(), 5000));
         assert_eq!(event.attributes["kind"], "verification");
         assert_eq!(event.attributes["ce-id"], events[0].1.attributes["ce-id"]);
@@ -91,7 +94,10 @@ async fn notification_in_proof_out(kind: Kind) {
     // Restored once: one evidence, with its page and the index.
     let written = evidence(&peers, ".dsse.json");
     assert_eq!(summary.evidence.unwrap(), format!("gs://{BUCKET}/{}", written[0]));
-    assert_eq!((written.len(), evidence(&peers, ".html").len(), evidence(&peers, "index.json").len()), (1, 1, 1));
+    assert_eq!(
+        (written.len(), evidence(&peers, ".html").len(), evidence(&peers, "index.json").len()),
+        (1, 1, 1)
+    );
     assert!(written[0].starts_with(&format!("nightly/a.dump.pgrestored/{generation}/")));
     running.until_metric("restore_verification_total{status=\"success\"} 1").await;
     running.until_metric("restore_success_total 0").await;
@@ -132,7 +138,10 @@ async fn every_generation_is_proven_by_itself() {
     let results = peers.results(2).await;
     let of = |g: i64| &results.iter().find(|(r, _)| r.request_id.ends_with(&format!("#{g}"))).unwrap().0;
     let gone = of(first);
-    assert_eq!((gone.verdict, gone.error.as_ref().unwrap().reason), (Some(Verdict::Inconclusive), R::BackupNotFound));
+    assert_eq!(
+        (gone.verdict, gone.error.as_ref().unwrap().reason),
+        (Some(Verdict::Inconclusive), R::BackupNotFound)
+    );
     assert_eq!(of(second).verdict, Some(Verdict::Verified));
     running.until_metric("restore_verification_total{status=\"inconclusive\"} 1").await;
     running.until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 0").await;
@@ -148,7 +157,9 @@ async fn a_bad_backup_is_told_with_its_last_good_one() {
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     let storage = &peers.emulator.storage;
     let hours_ago = |h: u64| SystemTime::now() - Duration::from_secs(h * 3600);
-    for (name, bytes, age) in [("1.dump", &dump[..], 3), ("2.dump", &dump[..], 2), ("3.dump", &dump[..dump.len() / 2], 1)] {
+    for (name, bytes, age) in
+        [("1.dump", &dump[..], 3), ("2.dump", &dump[..], 2), ("3.dump", &dump[..dump.len() / 2], 1)]
+    {
         storage.put(BUCKET, name, bytes.to_vec());
         storage.set_created(BUCKET, name, hours_ago(age));
     }
@@ -157,7 +168,10 @@ async fn a_bad_backup_is_told_with_its_last_good_one() {
     notify(&peers, "3.dump", generation, &[]).await;
     let result = peers.result().await;
     let error = result.error.unwrap();
-    assert_eq!((result.verdict, error.reason, error.retryable), (Some(Verdict::Failed), R::ArchiveCorrupt, false));
+    assert_eq!(
+        (result.verdict, error.reason, error.retryable),
+        (Some(Verdict::Failed), R::ArchiveCorrupt, false)
+    );
     let v = result.verification.unwrap();
     assert!(v.fix.unwrap().contains("pipefail"));
     let found = v.bisection.unwrap();
@@ -181,7 +195,9 @@ async fn older_backups_are_skipped_by_policy() {
     assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
     notify(&peers, "old.dump", old, &[]).await;
     // A person's request is always answered, and comes after it.
-    peers.publish(r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#).await;
+    peers
+        .publish(r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#)
+        .await;
     let asked = peers.result().await;
     assert_eq!((asked.request_id.as_str(), asked.verdict), ("asked", Some(Verdict::Verified)));
     running.stop().await;
@@ -230,7 +246,8 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     running.stop().await;
     // What never comes is the backup's fault.
     storage.delete(BUCKET, &format!("night/{}", members[1].file_name().unwrap().to_str().unwrap()));
-    let impatient = peers.worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-settle", "1ms"), ("verify-bisect", "0")]).await;
+    let impatient =
+        peers.worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-settle", "1ms"), ("verify-bisect", "0")]).await;
     let (generation, toc) = put(&members[0]);
     notify(&peers, &toc, generation, &[]).await;
     let result = peers.result().await;
@@ -291,7 +308,10 @@ async fn what_is_due_by_the_schedule_is_proven() {
     };
     tokio::time::timeout(Duration::from_secs(30), known).await.expect("the proof is not found");
     let metrics = next.get("/metrics").await.1;
-    let last = metrics.lines().find(|l| l.starts_with("restore_verification_last_success_timestamp_seconds{")).unwrap();
+    let last = metrics
+        .lines()
+        .find(|l| l.starts_with("restore_verification_last_success_timestamp_seconds{"))
+        .unwrap();
     assert!(last.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 1e9, "{last}");
     assert_eq!(evidence(&peers, ".dsse.json").len(), 2);
     next.stop().await;
@@ -302,7 +322,12 @@ async fn what_is_due_by_the_schedule_is_proven() {
 async fn a_verified_backup_is_restored_by_its_index() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = Cluster::start();
-    c.create("src", &format!("{SOURCE}; CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)"));
+    c.create(
+        "src",
+        &format!(
+            "{SOURCE}; CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)"
+        ),
+    );
     upload(&peers, &c, "a.dump");
     let app = peers.app(&c, &[]);
     let storage = &peers.emulator.storage;

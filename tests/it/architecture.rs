@@ -139,7 +139,10 @@ fn names_stay_in_their_rooms() {
         ("google_cloud_storage", &["store/gcs.rs"]),
         ("google_cloud_pubsub", &["queue/pubsub.rs"]),
         ("google_cloud_gax", &["store/gcs.rs", "queue/pubsub.rs"]),
-        ("std::env::", &["config.rs", "config/raw.rs", "cli/demo.rs", "cli/selftest.rs", "manager/ground.rs"]),
+        (
+            "std::env::",
+            &["config.rs", "config/raw.rs", "cli/demo.rs", "cli/selftest.rs", "manager/ground.rs"],
+        ),
         ("process::exit", &[]),
         (".nack()", &["worker.rs", "queue/pubsub.rs"]),
         ("libpgdump", &[]),

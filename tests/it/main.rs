@@ -7,3 +7,4 @@ mod architecture;
 mod archive;
 mod cli;
 mod contract;
+mod deploy;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrestored::sandbox::{Sandbox, find_bindir};
+use tokio::time::Instant;
 
 use crate::support::{Cluster, bindir_of};
 
@@ -44,7 +45,9 @@ async fn connect(sandbox: &Sandbox) -> tokio_postgres::Client {
 /// What a shell command prints inside, run by the server as `COPY … FROM PROGRAM`.
 async fn inside(client: &tokio_postgres::Client, command: &str) -> String {
     let command = format!("{{ {command}; }} 2>&1 || echo status $?").replace('\'', "''");
-    let sql = format!("CREATE TEMP TABLE IF NOT EXISTS said (line text); TRUNCATE said; COPY said FROM PROGRAM '{command}' WITH (DELIMITER E'\\x01')");
+    let sql = format!(
+        "CREATE TEMP TABLE IF NOT EXISTS said (line text); TRUNCATE said; COPY said FROM PROGRAM '{command}' WITH (DELIMITER E'\\x01')"
+    );
     client.batch_execute(&sql).await.unwrap();
     let rows = client.query("SELECT line FROM said", &[]).await.unwrap();
     rows.iter().map(|r| format!("{}\n", r.get::<_, &str>(0))).collect()
@@ -62,7 +65,8 @@ async fn nothing_is_reached(bindir: &Path) {
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
 
     let (dir, folder) = (bindir.to_owned(), parent.path().to_owned());
-    let sandbox = tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder)).await.unwrap().unwrap();
+    let sandbox =
+        tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder)).await.unwrap().unwrap();
     let i = sandbox.isolation().clone();
     assert!(i.network && i.pids && i.files && i.why_not.is_none(), "{i:?}");
     let client = connect(&sandbox).await;
@@ -70,9 +74,12 @@ async fn nothing_is_reached(bindir: &Path) {
     assert_eq!(inside(&client, "echo here").await, "here\n");
 
     let dial = |host: &str, port: u16| format!("timeout 3 bash -c \"echo x > /dev/tcp/{host}/{port}\"");
-    for (host, port) in
-        [("127.0.0.1", loopback.port), ("127.0.0.1", everywhere.port), ("169.254.169.254", 80), ("10.0.0.1", 80)]
-    {
+    for (host, port) in [
+        ("127.0.0.1", loopback.port),
+        ("127.0.0.1", everywhere.port),
+        ("169.254.169.254", 80),
+        ("10.0.0.1", 80),
+    ] {
         let said = inside(&client, &dial(host, port)).await;
         assert!(said.contains("unreachable") || said.contains("status"), "{host}:{port}: {said}");
     }
@@ -91,14 +98,21 @@ async fn nothing_is_reached(bindir: &Path) {
     assert!(said.contains("status"), "{said}");
     let seen = inside(&client, "ls /proc | grep -c ^[0-9]").await;
     assert!(seen.trim().parse::<u32>().unwrap() < 30, "processes of others: {seen}");
-    let who = inside(&client, "id -u; grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status").await;
-    assert!(!who.starts_with("0\n") && who.contains("0000000000000000") && who.contains("NoNewPrivs:\t1"), "{who}");
+    let who =
+        inside(&client, "id -u; grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status").await;
+    assert!(
+        !who.starts_with("0\n") && who.contains("0000000000000000") && who.contains("NoNewPrivs:\t1"),
+        "{who}"
+    );
     // Without the isolation, the same canary is touched: the test can fail.
     let open = Sandbox::start(bindir, parent.path(), false, "").unwrap();
     inside(&connect(&open).await, &dial("127.0.0.1", loopback.port)).await;
     assert_eq!(loopback.touched.load(Ordering::SeqCst), 1);
     // The template is out of reach, so that nothing can be laid into the next sandbox.
-    let template = std::fs::read_dir(parent.path()).unwrap().flatten().find(|e| e.file_name().to_str().unwrap().contains("template"));
+    let template = std::fs::read_dir(parent.path())
+        .unwrap()
+        .flatten()
+        .find(|e| e.file_name().to_str().unwrap().contains("template"));
     let template = template.unwrap().path().display().to_string();
     let said = inside(&client, &format!("touch {template}/x")).await;
     assert!(said.contains("status"), "{said}");
@@ -152,7 +166,11 @@ fn a_killed_worker_leaves_nothing() {
     let dump = c.dump_to_file("src", &[]);
     let scratch = tempfile::tempdir().unwrap();
     let (checks, folder) = (scratch.path().join("checks.yaml"), scratch.path().join("sandboxes"));
-    std::fs::write(&checks, "assertions: [{name: long, sql: SELECT pg_sleep(600)::text, rows: 1, timeout: 10m}]").unwrap();
+    std::fs::write(
+        &checks,
+        "assertions: [{name: long, sql: SELECT pg_sleep(600)::text, rows: 1, timeout: 10m}]",
+    )
+    .unwrap();
     let mut worker = Command::new(OURS)
         .args(["verify", dump.to_str().unwrap(), "--evidence-location", "none"])
         .arg("--sandbox-dir")

@@ -316,7 +316,11 @@ async fn what_is_not_as_in_the_archive_is_found() {
         ("REFRESH MATERIALIZED VIEW s.counts WITH NO DATA", "entries", ""),
         ("SELECT setval('s.child_id_seq', 5000)", "sequence values", ""),
         ("SELECT setval('s.parent_id_seq', 5)", "sequences", ""),
-        ("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass", "indexes", ""),
+        (
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass",
+            "indexes",
+            "",
+        ),
         (
             "CREATE OR REPLACE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN 1 WHEN a > b THEN -1 ELSE 0 END'",
             "amcheck",
@@ -338,7 +342,10 @@ async fn what_is_not_as_in_the_archive_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() {
     let (c, b) = (Cluster::start(), Bench::start());
-    c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 50) i");
+    c.create(
+        "src",
+        "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 50) i",
+    );
     let app = b.app(&[]);
     let trigger = |body: &str| {
         format!(
@@ -368,8 +375,14 @@ async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() 
             continue;
         }
         let error = r.error.as_ref().unwrap();
-        assert_eq!((r.verdict, error.reason, error.blame), (Verdict::Failed, R::VerificationFailed, Blame::Backup));
-        assert!(r.checks.iter().any(|k| k.name == "rows" && k.subject.as_deref() == Some("public.t")), "{name}");
+        assert_eq!(
+            (r.verdict, error.reason, error.blame),
+            (Verdict::Failed, R::VerificationFailed, Blame::Backup)
+        );
+        assert!(
+            r.checks.iter().any(|k| k.name == "rows" && k.subject.as_deref() == Some("public.t")),
+            "{name}"
+        );
     }
 }
 
@@ -430,7 +443,9 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     // DSSE's own encoding, checked by openssl.
     let envelope: serde_json::Value = serde_json::from_slice(&std::fs::read(&files[0]).unwrap()).unwrap();
     use base64::Engine;
-    let decode = |t: &serde_json::Value| base64::engine::general_purpose::STANDARD.decode(t.as_str().unwrap()).unwrap();
+    let decode = |t: &serde_json::Value| {
+        base64::engine::general_purpose::STANDARD.decode(t.as_str().unwrap()).unwrap()
+    };
     let payload = decode(&envelope["payload"]);
     let kind = envelope["payloadType"].as_str().unwrap();
     let mut message = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
@@ -440,7 +455,16 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     std::fs::write(&s, decode(&envelope["signatures"][0]["sig"])).unwrap();
     let path = |p: &Path| p.to_str().unwrap().to_owned();
     openssl(&[
-        "pkeyutl", "-verify", "-pubin", "-inkey", &path(&public), "-rawin", "-in", &path(&m), "-sigfile", &path(&s),
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-inkey",
+        &path(&public),
+        "-rawin",
+        "-in",
+        &path(&m),
+        "-sigfile",
+        &path(&s),
     ]);
     let statement: serde_json::Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
@@ -448,7 +472,15 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     // And by ourselves, offline.
     let backup = path(&b.folder.path().join("db/a.dump"));
     let ours = |file: &Path, backup: &str| {
-        let args = ["evidence", "verify", file.to_str().unwrap(), "--key", public.to_str().unwrap(), "--backup", backup];
+        let args = [
+            "evidence",
+            "verify",
+            file.to_str().unwrap(),
+            "--key",
+            public.to_str().unwrap(),
+            "--backup",
+            backup,
+        ];
         Command::new(OURS).args(args).output().unwrap()
     };
     assert!(ours(&files[0], &backup).status.success());
@@ -503,10 +535,13 @@ async fn proven_backups_are_the_measure_of_the_next() {
     assert_eq!(standing[0].proven_backup.as_deref(), Some("orders/2.dump"));
     assert_eq!(standing[0].last_verdict, Some(Verdict::Failed));
     let text = app.metrics.exposition();
-    for part in ["restore_rto_seconds{backup_set=\"orders\"}", "restore_rto_forecast_seconds{backup_set=\"orders\"}"] {
+    for part in
+        ["restore_rto_seconds{backup_set=\"orders\"}", "restore_rto_forecast_seconds{backup_set=\"orders\"}"]
+    {
         assert!(text.contains(part), "{part}");
     }
-    let args = ["report", "--since", "1d", "--output", "json", "--backup-sets", "orders=orders/,billing=billing/"];
+    let args =
+        ["report", "--since", "1d", "--output", "json", "--backup-sets", "orders=orders/,billing=billing/"];
     let bucket = format!("file://{}", b.folder.path().display());
     let out = Command::new(OURS).args(args).args(["--backup-bucket", &bucket]).output().unwrap();
     let ledger: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -529,7 +564,10 @@ async fn a_bisection_finds_the_first_bad_backup() {
     assert_eq!(r.error.as_ref().unwrap().reason, R::ArchiveCorrupt);
     let found = r.bisection.unwrap();
     let name = |b: Option<pgrestored::event::ResultBackup>| b.and_then(|b| b.name);
-    assert_eq!((name(found.last_good), name(found.first_bad)), (Some("4.dump".into()), Some("5.dump".into())));
+    assert_eq!(
+        (name(found.last_good), name(found.first_bad)),
+        (Some("4.dump".into()), Some("5.dump".into()))
+    );
     assert!(found.exact && found.probes.len() <= 4, "{:?}", found.probes);
     assert!(found.probes.iter().all(|p| p.depth == Depth::Archive));
     // No more probes than allowed, and then it says that others lie between.
@@ -595,7 +633,14 @@ async fn a_scratch_server_is_left_as_it_was() {
     assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
     assert_eq!(r.server.unwrap().kind, "scratch server");
     assert_eq!(scratch.psql("postgres", look), before);
-    let text = std::fs::read(source.sandbox.run(source.sandbox.command("pg_dump").args(["-d", "src"])).map(|t| b.put("a.sql", &t)).unwrap()).unwrap();
+    let text = std::fs::read(
+        source
+            .sandbox
+            .run(source.sandbox.command("pg_dump").args(["-d", "src"]))
+            .map(|t| b.put("a.sql", &t))
+            .unwrap(),
+    )
+    .unwrap();
     b.put("bad.sql", &text[..text.len() / 2]);
     assert_eq!(verify(&app, "bad.sql").await.verdict, Verdict::Failed);
     assert_eq!(scratch.psql("postgres", look), before, "after a failure, too");

@@ -1,0 +1,211 @@
+//! `make bench`, second part: what a proof costs. Full depth against the restore that it includes, on
+//! servers with the same settings, the same object over loopback HTTP, interleaved; and the time from
+//! nothing to the first query in a sandbox.
+//!
+//! `BENCH_SCALE` (1: about 1 GB of table data), `BENCH_PAIRS` (5). Results: `target/bench/verify.json`.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use pgrestored::sandbox::{Sandbox, find_bindir};
+use shared::{MB, OURS, env_or, fresh, make_dump, median, open_to_all, serve, watch};
+
+mod shared;
+
+/// Starts of a sandbox that are measured.
+const STARTS: usize = 15;
+
+#[derive(Debug, serde::Serialize)]
+struct Row {
+    dataset: &'static str,
+    object_bytes: u64,
+    table_bytes: u64,
+    /// As `pgrestored restore` does it, tables analysed.
+    restore_seconds: Vec<f64>,
+    restore_without_analyze_seconds: Vec<f64>,
+    /// With the sandbox's start and end.
+    proof_restore_seconds: Vec<f64>,
+    proof_data_seconds: Vec<f64>,
+    /// Median of (data / restore) over the pairs, less 1.
+    cost_of_data: f64,
+    cost_of_data_without_analyze: f64,
+}
+
+fn main() {
+    // Under `cargo test --benches` nothing is measured.
+    if std::env::args().any(|a| a == "--test") {
+        return;
+    }
+    let scale: f64 = env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number");
+    let pairs: usize = env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number");
+    let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
+    let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
+    open_to_all(&scratch);
+    let jobs = std::thread::available_parallelism().map_or(2, usize::from);
+    println!("machine: {jobs} cores; PostgreSQL of {}; {pairs} rounds", bindir.display());
+    let starts = starts(&bindir, &scratch);
+    let rows = |n: f64| (n * scale).max(1000.0) as u64;
+    let datasets = [
+        ("events", include_str!("events.sql"), rows(3_300_000.0)),
+        ("mixed", include_str!("mixed.sql"), rows(260_000.0)),
+    ];
+    let table: Vec<Row> = datasets
+        .into_iter()
+        .map(|(name, sql, rows)| {
+            let dump = make_dump(&bindir, &scratch, name, sql, rows);
+            compare(&bindir, &scratch, name, &dump, pairs, jobs)
+        })
+        .collect();
+    print(&table);
+    println!(
+        "\nsandbox, from its template to the first query: median {:.0} ms of {STARTS} ({:.0} to {:.0})",
+        median(starts.clone()),
+        min(&starts),
+        max(&starts)
+    );
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    std::fs::create_dir_all(&out).expect("target/bench");
+    let json =
+        serde_json::json!({ "cores": jobs, "rounds": pairs, "rows": table, "sandbox_start_ms": starts });
+    std::fs::write(out.join("verify.json"), format!("{json:#}\n")).expect("results");
+    let _ = std::fs::remove_dir_all(&scratch);
+}
+
+fn min(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+fn max(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
+}
+
+/// Milliseconds to the answer of `SELECT 1`, the template being there.
+fn starts(bindir: &Path, scratch: &Path) -> Vec<f64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    drop(Sandbox::isolated(bindir, scratch).expect("the template"));
+    let start = || {
+        let begun = Instant::now();
+        let sandbox = Sandbox::isolated(bindir, scratch).expect("a sandbox");
+        assert!(sandbox.isolation().why_not.is_none(), "{:?}", sandbox.isolation());
+        runtime.block_on(async {
+            let config = format!("host={} user=postgres dbname=postgres", sandbox.host());
+            let (client, connection) =
+                tokio_postgres::connect(&config, tokio_postgres::NoTls).await.expect("a connection");
+            let driver = tokio::spawn(connection);
+            client.query_one("SELECT 1", &[]).await.expect("an answer");
+            driver.abort();
+        });
+        begun.elapsed().as_secs_f64() * 1000.0
+    };
+    (0..STARTS).map(|_| start()).collect()
+}
+
+fn ours(host: &str, more: &[&str]) -> f64 {
+    let mut command = Command::new(OURS);
+    command.args(more).args([
+        "--output",
+        "json",
+        "--backup-bucket",
+        "bench",
+        "--storage-emulator-host",
+        host,
+    ]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let begun = Instant::now();
+    watch(command.spawn().expect("pgrestored"));
+    begun.elapsed().as_secs_f64()
+}
+
+fn compare(
+    bindir: &Path,
+    scratch: &Path,
+    name: &'static str,
+    dump: &Path,
+    rounds: usize,
+    jobs: usize,
+) -> Row {
+    let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+    // The sandbox's own settings.
+    let server = Sandbox::start(bindir, &std::env::temp_dir(), false, "-c autovacuum=off -c jit=off")
+        .expect("a target cluster");
+    let served = serve(scratch, 0);
+    let jobs = jobs.to_string();
+    let restore = |analyze: bool| {
+        fresh(&server);
+        let mut args =
+            vec!["restore", object, "--target", "restored", "--jobs", &jobs, "--db-host", server.host()];
+        if !analyze {
+            args.push("--no-analyze");
+        }
+        ours(&served.host, &args)
+    };
+    let verify = |depth: &str| {
+        ours(
+            &served.host,
+            &["verify", object, "--depth", depth, "--jobs", &jobs, "--evidence-location", "none"],
+        )
+    };
+    let (mut plain, mut bare, mut shallow, mut full) = (vec![], vec![], vec![], vec![]);
+    for i in 0..rounds {
+        // Each goes first in half of the rounds.
+        if i % 2 == 0 {
+            plain.push(restore(true));
+            bare.push(restore(false));
+            shallow.push(verify("restore"));
+            full.push(verify("data"));
+        } else {
+            full.push(verify("data"));
+            shallow.push(verify("restore"));
+            bare.push(restore(false));
+            plain.push(restore(true));
+        }
+        println!(
+            "{name}, round {}: restore {:.2} s, without ANALYZE {:.2} s, proof to depth restore {:.2} s, data {:.2} s",
+            i + 1,
+            plain[i],
+            bare[i],
+            shallow[i],
+            full[i]
+        );
+    }
+    let size = "SELECT sum(pg_table_size(oid)) FROM pg_class WHERE relkind = 'r' AND oid >= 16384";
+    let psql = ["-X", "-A", "-t", "-d", "restored", "-c", size];
+    let table_bytes = server.run(server.command("psql").args(psql)).expect("the size");
+    let cost = |base: &[f64]| median(full.iter().zip(base).map(|(f, b)| f / b - 1.0).collect());
+    Row {
+        dataset: name,
+        object_bytes: std::fs::metadata(dump).expect("the dump").len(),
+        table_bytes: String::from_utf8_lossy(&table_bytes).trim().parse().unwrap_or(0),
+        cost_of_data: cost(&plain),
+        cost_of_data_without_analyze: cost(&bare),
+        restore_seconds: plain,
+        restore_without_analyze_seconds: bare,
+        proof_restore_seconds: shallow,
+        proof_data_seconds: full,
+    }
+}
+
+fn print(rows: &[Row]) {
+    println!(
+        "\n| dataset | object MB | tables MB | restore s | without ANALYZE s | proof, depth restore s | depth data s | cost of data | without ANALYZE |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for r in rows {
+        println!(
+            "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:+.0} % | {:+.0} % |",
+            r.dataset,
+            r.object_bytes as f64 / MB,
+            r.table_bytes as f64 / MB,
+            median(r.restore_seconds.clone()),
+            median(r.restore_without_analyze_seconds.clone()),
+            median(r.proof_restore_seconds.clone()),
+            median(r.proof_data_seconds.clone()),
+            r.cost_of_data * 100.0,
+            r.cost_of_data_without_analyze * 100.0,
+        );
+    }
+}
