@@ -10,12 +10,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
 use crate::config::{Config, ConfigErrors};
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, report};
 use crate::manager::RestoreManager;
 use crate::metrics::{RestoreMetricsManager, now_seconds};
 use crate::postgres::Server;
 use crate::queue::{PubSub, PubSubConfig, QueueError, RequestQueue};
 use crate::store::Stores;
+use crate::verify::{ChecksFile, SigningKey};
 use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
 
 /// What a lease may last beyond the restore's own limit.
@@ -48,6 +49,7 @@ impl App {
     /// # Errors
     /// TLS to the target server cannot be set up.
     pub fn new(config: Config) -> Result<Self, AppError> {
+        check_documents(&config)?;
         let config = Arc::new(config);
         let metrics = RestoreMetricsManager::new(now_seconds());
         let stores = Arc::new(Stores::new(config.storage_emulator.clone()));
@@ -105,6 +107,19 @@ impl App {
         let task = tokio::spawn(async move { worker.run(Box::new(requests), notifications, shutdown).await });
         Ok(RunningWorker { admin, state, task, _served: served })
     }
+}
+
+/// Documents that the configuration names are read when it is, not when they are needed.
+///
+/// # Errors
+/// Every mistake in them.
+pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
+    use secrecy::ExposeSecret;
+    let checks = config.verify.checks.as_deref().map(|text| ChecksFile::parse(text).map(drop));
+    let key = config.verify.signing_key.as_ref().map(|k| SigningKey::from_pem(k.expose_secret()).map(drop));
+    let wrong: Vec<String> =
+        [checks, key].into_iter().flatten().filter_map(|r| r.err().map(|e| report(&e))).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(ConfigErrors(wrong)) }
 }
 
 /// A worker at work.

@@ -16,6 +16,8 @@ pub struct Progress {
     pub object_size: AtomicU64,
     /// Bytes of table data and large objects handed to the server, uncompressed.
     pub data_bytes: AtomicU64,
+    /// How many there will be, where an index of the archive says so; else 0.
+    pub data_expected: AtomicU64,
     /// Rows that the server confirmed.
     pub rows: AtomicU64,
     pub tables_done: AtomicU64,
@@ -79,7 +81,10 @@ impl Progress {
             (all > 0).then(|| (done.load(Relaxed) as f64 / all as f64).min(1.0))
         };
         let tasks = part(&self.tasks_done, &self.tasks);
-        let fraction = part(&self.object_bytes, &self.object_size).map(|read| match tasks {
+        // What was handed on says more than what was read ahead.
+        let read =
+            part(&self.data_bytes, &self.data_expected).or(part(&self.object_bytes, &self.object_size));
+        let fraction = read.map(|read| match tasks {
             Some(built) => DATA_SHARE * read + (1.0 - DATA_SHARE) * built,
             None => read,
         });

@@ -46,9 +46,11 @@ const PREFIX: &str = "pgrestored-pg-";
 const STALE: Duration = Duration::from_secs(60);
 
 /// Ends the server and removes its folder once standard input ends, which is when its owner does.
-/// Holds a lock on the folder meanwhile, so that a folder without a keeper can be told.
+/// Holds a lock on the folder meanwhile, so that a folder without a keeper can be told. An owner that
+/// is gone already does not read what is said to it.
 const KEEPER: &str = r#"
 folder=$1; signal=$2; shift 2
+trap '' PIPE
 exec 9>"$folder/lock"
 flock -n 9 || exit 1
 "$@" </dev/null >>"$folder/log" 2>&1 9>&- &

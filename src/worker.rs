@@ -9,7 +9,7 @@ mod notification;
 mod permits;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -300,15 +300,22 @@ impl Worker {
             }
         }
         let Some(pause) = self.settings.schedule_pause else { return };
+        // What has its answer is not asked again in the same turn, though it may still be due.
+        let mut answered = HashSet::new();
         loop {
             match self.manager.due(jiff::Timestamp::now()).await {
                 Ok(jobs) => {
                     for job in jobs {
+                        if answered.contains(&job.request_id) {
+                            continue;
+                        }
                         let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else {
                             return;
                         };
                         let finished = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
-                        self.publish_scheduled(&finished).await;
+                        if self.publish_scheduled(&finished).await {
+                            answered.insert(finished.result.request_id);
+                        }
                     }
                 }
                 Err(e) => tracing::warn!(error = report(&e), "what is due cannot be told"),
@@ -319,19 +326,22 @@ impl Worker {
         }
     }
 
-    /// There is no message to give back: what has no final answer is due again.
-    async fn publish_scheduled(&self, finished: &Finished) {
+    /// Whether there is an answer and it is published. There is no message to give back: what has no
+    /// final answer is due again.
+    async fn publish_scheduled(&self, finished: &Finished) -> bool {
         let d = disposition(finished.failure, 1, self.settings.max_attempts);
         if !d.publish {
-            return;
+            return false;
         }
-        match self.publish(&finished.result).await {
+        let published = self.publish(&finished.result).await;
+        match &published {
             Ok(()) => self.completed(finished),
             Err(e) => {
                 tracing::error!(error = e, "the result could not be published");
                 self.metrics.record_publish_failure();
             }
         }
+        published.is_ok()
     }
 
     async fn drain(&self, tasks: &TaskTracker, shutdown: &Shutdown) {

@@ -1,9 +1,11 @@
 //! `check`: the configuration, offline. Secrets are never printed.
 
 use super::{CommandResult, Exit, Output, print_json};
-use crate::config::Config;
+use crate::config::{Config, EvidencePlace};
 
 pub(super) fn run(config: &Config, output: Output) -> CommandResult {
+    crate::app::check_documents(config)?;
+    let v = &config.verify;
     let shown = serde_json::json!({
         "backup_place": config.bucket.uri(""),
         "backup_retention_days": config.retention_days,
@@ -23,6 +25,18 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
         "restore_max_concurrent": config.max_concurrent,
         "restore_timeout_seconds": config.timeout.as_secs(),
         "admin_addr": config.admin_addr.to_string(),
+        "backup_notification_subscription": config.notification_subscription,
+        "verify_depth": v.depth.as_str(),
+        "verify_checks": if v.checks.is_some() { "read" } else { "not set" },
+        "verify_schedule_seconds": v.schedule.map(|s| s.as_secs()),
+        "evidence_location": match &v.evidence {
+            EvidencePlace::BesideBackup => "beside the backup".to_owned(),
+            EvidencePlace::Nowhere => "none".to_owned(),
+            EvidencePlace::At(place) => place.uri(""),
+        },
+        "evidence_signing_key": if v.signing_key.is_some() { "set" } else { "not set" },
+        "backup_sets": v.sets.iter().map(|s| s.name.clone()).collect::<Vec<_>>(),
+        "scratch_db_host": v.scratch.as_ref().map(|s| &s.host),
     });
     if output == Output::Json {
         return print_json(&shown);

@@ -81,6 +81,8 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Result<(Archive, Expected), RestoreError> {
+        let expected = index.blocks.iter().map(|b| b.bytes).sum();
+        progress.data_expected.store(expected, std::sync::atomic::Ordering::Relaxed);
         tracing::info!(backup = pinned.uri(), blocks = index.blocks.len(), "reading by the restore index");
         let (origin, ranges, expected) =
             backup::open_by_blocks(pinned, &index, self.limits(), progress, stop);

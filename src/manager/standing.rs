@@ -177,7 +177,8 @@ impl RestoreManager {
                 .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
                 .collect();
             let mut sample: Vec<&StoredObject> = older.iter().collect();
-            fastrand::shuffle(&mut sample);
+            // The same in every look of a turn, also of other workers.
+            fastrand::Rng::with_seed(turn.unsigned_abs()).shuffle(&mut sample);
             sample.sort_by_key(|o| proven.contains(&(o.name.clone(), o.generation.to_string())));
             jobs.extend(sample.into_iter().take(self.config.verify.sample).map(|o| job(o, Trigger::Sample)));
         }

@@ -50,6 +50,14 @@ fn a_wrong_configuration_is_reported_whole_and_without_values() {
         ("RESTORE_TIMEOUT", "hunter2"),
         ("ADMIN_ADDR", "hunter2"),
         ("DB_PASSWORD_FILE", "/no/such/file"),
+        ("VERIFY_DEPTH", "hunter2"),
+        ("VERIFY_CHECKS", "/no/such/file"),
+        ("VERIFY_OLDER", "hunter2"),
+        ("VERIFY_SCHEDULE", "hunter2"),
+        ("BACKUP_SETS", "hunter2"),
+        ("EVIDENCE_LOCATION", "Hunter2"),
+        ("EVIDENCE_SIGNING_KEY_FILE", "/no/such/file"),
+        ("SANDBOX_ISOLATION", "hunter2"),
     ];
     let out = run(&["check"], &env);
     assert_eq!(out.status.code(), Some(78));
@@ -134,5 +142,36 @@ fn completions_name_every_command() {
         "emulator",
     ] {
         assert!(out.contains(command), "{command}");
+    }
+}
+
+/// Backups are never proven on the server that they would be restored into.
+#[test]
+fn the_scratch_server_is_not_the_target() {
+    let out = run(&["check"], &[("SCRATCH_DB_HOST", "localhost")]);
+    assert_eq!(out.status.code(), Some(78));
+    assert!(text(&out.stderr).contains("SCRATCH_DB_HOST: must not be the target server"));
+    assert!(
+        run(&["check"], &[("SCRATCH_DB_HOST", "localhost"), ("SCRATCH_DB_PORT", "5433")]).status.success()
+    );
+}
+
+/// Documents that the configuration names are read when it is.
+#[test]
+fn a_wrong_checks_file_or_key_is_reported_at_the_start() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (checks, key) = (scratch.path().join("checks.yaml"), scratch.path().join("key.pem"));
+    std::fs::write(&checks, "assertions: [{name: a, sql: SELECT 1}]").unwrap();
+    std::fs::write(&key, "no key").unwrap();
+    let env = [
+        ("VERIFY_CHECKS", checks.to_str().unwrap()),
+        ("EVIDENCE_SIGNING_KEY_FILE", key.to_str().unwrap()),
+        ("GOOGLE_CLOUD_PROJECT", "test"),
+    ];
+    for command in [&["check"][..], &["worker"], &["verify", "latest"]] {
+        let out = run(command, &env);
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(78), "{command:?}: {said}");
+        assert!(said.contains("VERIFY_CHECKS") && said.contains("EVIDENCE_SIGNING_KEY"), "{said}");
     }
 }

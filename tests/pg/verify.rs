@@ -173,12 +173,19 @@ clean! {
     clean_17_samples: 17 "samples" "samples.sql";
     clean_18_samples: 18 "samples" "samples.sql";
     clean_15_objects: 15 "objects" "objects.sql";
+    clean_17_objects: 17 "objects" "objects.sql";
     clean_13_values: 13 "vals" "values.sql";
     clean_15_values: 15 "vals" "values.sql";
     clean_16_values: 16 "vals" "values.sql";
     clean_18_values: 18 "vals" "values.sql";
+    clean_14_values: 14 "vals" "values.sql";
+    clean_17_values: 17 "vals" "values.sql";
+    clean_13_names: 13 "Odd \"Näme\" $1; --" "names.sql";
+    clean_14_names: 14 "Odd \"Näme\" $1; --" "names.sql";
     clean_15_names: 15 "Odd \"Näme\" $1; --" "names.sql";
+    clean_16_names: 16 "Odd \"Näme\" $1; --" "names.sql";
     clean_17_names: 17 "Odd \"Näme\" $1; --" "names.sql";
+    clean_18_names: 18 "Odd \"Näme\" $1; --" "names.sql";
 }
 
 /// Every committed fixture, on every server at hand.
@@ -644,4 +651,107 @@ async fn a_scratch_server_is_left_as_it_was() {
     b.put("bad.sql", &text[..text.len() / 2]);
     assert_eq!(verify(&app, "bad.sql").await.verdict, Verdict::Failed);
     assert_eq!(scratch.psql("postgres", look), before, "after a failure, too");
+}
+
+fn fits(schema: &str, value: &serde_json::Value) {
+    let (_, schema) = pgrestored::cli::schemas().into_iter().find(|(n, _)| *n == schema).unwrap();
+    let validator = jsonschema::draft202012::new(schema.as_value()).unwrap();
+    let errors: Vec<_> = validator.iter_errors(value).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+/// The command's documents and exit codes, and a checks file from end to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_says_what_it_found_in_every_form() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", SMALL);
+    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    b.put("secret.dump", b"<html>");
+    let out = |name: &str| b.folder.path().join(format!("out-{name}")).display().to_string();
+    let checks = b.put(
+        "checks.yaml",
+        b"freshness: [{table: s.parent, column: at, max_age: 100000h}]\n\
+          assertions:\n  - {name: parents, sql: 'SELECT count(*) FROM s.parent;', min: 100, max: 200}\n  \
+          - {name: no orphans, sql: SELECT FROM s.child WHERE parent_id IS NULL, rows: 0}\n  \
+          - {name: nothing can be written, sql: 'DELETE FROM s.child RETURNING 1', rows: 0}\n",
+    );
+    let bucket = format!("file://{}", b.folder.path().display());
+    let run = |backup: &str, more: &[&str]| {
+        let mut command = Command::new(OURS);
+        command.args(["verify", backup, "--output", "json", "--backup-bucket", &bucket]).args(more);
+        let out = command.output().unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        fits("restore-result", &value);
+        (out.status.code(), value)
+    };
+    let (html, junit, report) = (out("page.html"), out("junit.xml"), out("report.json"));
+    let forms = ["--html", &html, "--junit", &junit, "--report", &report];
+    let (code, result) = run("a.dump", &forms);
+    assert_eq!((code, &result["verdict"]), (Some(0), &"verified".into()));
+    fits("proof-report", &serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap());
+    let page = std::fs::read_to_string(html).unwrap();
+    assert!(page.contains("s.parent") && !page.contains("<script") && !page.contains("http://"));
+    assert!(std::fs::read_to_string(junit).unwrap().contains("failures=\"0\""));
+    fits("evidence", &serde_json::from_slice(&std::fs::read(&b.files(".dsse.json")[0]).unwrap()).unwrap());
+    // A question that cannot be asked read-only has no answer, and no answer is no pass.
+    let (code, result) = run("a.dump", &["--checks", checks.to_str().unwrap()]);
+    assert_eq!((code, &result["verdict"]), (Some(1), &"inconclusive".into()), "{result:#}");
+    let findings = result["verification"]["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(
+        (&findings[0]["status"], &findings[0]["subject"]),
+        (&"not_checked".into(), &"nothing can be written".into())
+    );
+    let (code, result) = run("secret.dump", &[]);
+    assert_eq!(
+        (code, &result["verdict"], &result["error"]["reason"]),
+        (Some(1), &"failed".into(), &"archive_unsupported".into())
+    );
+    let (code, result) = run("none.dump", &[]);
+    assert_eq!(
+        (code, &result["verdict"], &result["error"]["reason"]),
+        (Some(1), &"inconclusive".into(), &"backup_not_found".into())
+    );
+}
+
+/// Partitions that are loaded through their root, heirs, and a table without columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_counted_where_they_arrive() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create(
+        "src",
+        "CREATE TABLE p (a int, b text) PARTITION BY HASH (a); \
+         CREATE TABLE p0 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 0); \
+         CREATE TABLE p1 PARTITION OF p FOR VALUES WITH (MODULUS 2, REMAINDER 1); \
+         INSERT INTO p SELECT i, 'x' || i FROM generate_series(1, 500) i; \
+         CREATE TABLE base (a int); CREATE TABLE heir (b int) INHERITS (base); \
+         INSERT INTO base VALUES (1), (2); INSERT INTO heir VALUES (3, 4); \
+         CREATE TABLE moments (t timestamptz, r tstzrange, m timestamptz[]); \
+         INSERT INTO moments SELECT t, tstzrange(t, t + interval '1 day'), ARRAY[t, NULL] FROM generate_series('1900-01-01'::timestamptz, '2026-01-01', '97 days') t",
+    );
+    // Written in a time zone with half hours and, long ago, seconds.
+    c.psql("postgres", "ALTER DATABASE src SET TimeZone = 'Asia/Kolkata'");
+    let app = b.app(&[]);
+    for (args, tables) in [
+        (
+            &["-Fc", "--load-via-partition-root"][..],
+            vec!["public.base", "public.heir", "public.moments", "public.p"],
+        ),
+        (&["-Fc"], vec!["public.base", "public.heir", "public.moments", "public.p0", "public.p1"]),
+        (
+            &["-Fp", "--inserts", "--rows-per-insert=7"],
+            vec!["public.base", "public.heir", "public.moments", "public.p0", "public.p1"],
+        ),
+        (
+            &["-Fp", "--column-inserts", "--load-via-partition-root"],
+            vec!["public.base", "public.heir", "public.moments", "public.p"],
+        ),
+    ] {
+        let dump = c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args)).unwrap();
+        b.put("x.dump", &dump);
+        let r = verify(&app, "x.dump").await;
+        assert_eq!(r.verdict, Verdict::Verified, "{args:?}: {}", why(&r));
+        assert_eq!(r.tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), tables);
+        assert_eq!(r.rows, 503 + 475, "{args:?}");
+    }
 }
