@@ -28,6 +28,7 @@ BEGIN
     IF n % 3 = 0 THEN EXECUTE format('CREATE INDEX ON %I (lower(title))', t); END IF;
     IF n % 7 = 2 THEN EXECUTE format('CREATE INDEX ON %I USING gin (attrs jsonb_path_ops)', t); END IF;
     IF n % 7 = 4 THEN EXECUTE format('CREATE INDEX ON %I USING gin (tags)', t); END IF;
+    EXECUTE format('SELECT setval(pg_get_serial_sequence(%L, ''id''), %s)', t, rows);
     prev := t; prev_rows := rows;
   END LOOP;
 END $$;

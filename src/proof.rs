@@ -293,6 +293,40 @@ pub struct VerificationSummary {
 const FINDINGS: usize = 50;
 
 impl ProofReport {
+    /// Nothing is known yet.
+    pub fn new(request_id: &str, trigger: Trigger, depth: Depth, started: jiff::Timestamp) -> Self {
+        ProofReport {
+            request_id: request_id.to_owned(),
+            trigger,
+            verdict: Verdict::Inconclusive,
+            depth_requested: depth,
+            depth: None,
+            backup: ResultBackup::default(),
+            backup_created: None,
+            backup_set: String::new(),
+            sha256: None,
+            started_at: started,
+            finished_at: started,
+            duration_seconds: 0.0,
+            stages: BTreeMap::new(),
+            rto: None,
+            archive: None,
+            server: None,
+            tables: vec![],
+            large_objects: 0,
+            rows: 0,
+            bytes: 0,
+            checks: vec![],
+            drift: None,
+            notes: vec![],
+            rewrites: vec![],
+            error: None,
+            fix: None,
+            bisection: None,
+            worker_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
     /// The same for the result event.
     pub fn summary(&self, evidence: Option<String>) -> VerificationSummary {
         let findings = self.checks.iter().filter(|c| c.status != CheckStatus::Passed);

@@ -112,7 +112,7 @@ impl Sandbox {
         isolation: Isolation,
         settings: &[String],
     ) -> Result<Self> {
-        std::fs::create_dir_all(parent)?;
+        prepare(parent, isolation.files)?;
         sweep(parent);
         let (bindir, parent) = (bindir.canonicalize()?, parent.canonicalize()?);
         let template = template::get(&bindir, &parent, user)?;
@@ -287,6 +287,23 @@ fn own(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Makes the folder of sandboxes and templates. Somebody else's would be a trap; `private`, nobody else
+/// gets into a new one: the server itself sees its own folder by another way.
+fn prepare(parent: &Path, private: bool) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    if !parent.exists() {
+        std::fs::create_dir_all(parent)?;
+        let mode = if private { 0o700 } else { 0o755 };
+        return std::fs::set_permissions(parent, std::fs::Permissions::from_mode(mode));
+    }
+    let (there, me) = (std::fs::metadata(parent)?, std::fs::metadata("/proc/self")?.uid());
+    // In a sticky folder, such as /tmp, nobody can move what is ours.
+    match there.uid() == me || there.mode() & 0o1000 != 0 {
+        true => Ok(()),
+        false => Err(Error::other(format!("{}: belongs to somebody else", parent.display()))),
+    }
 }
 
 /// Removes folders of sandboxes whose keeper was killed.

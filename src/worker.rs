@@ -293,32 +293,39 @@ impl Worker {
 
     /// Proves what is due. Its answers are published like any others.
     async fn keep_schedule(&self, lanes: &Lanes) {
-        match self.manager.standing().await {
-            Ok(sets) => self.state.set_standing(sets),
-            Err(e) => {
-                tracing::warn!(error = report(&e), "the evidence of earlier verifications cannot be read")
+        match lanes.until_soft(self.manager.standing()).await {
+            Some(Ok(sets)) => self.state.set_standing(sets),
+            Some(Err(e)) => {
+                tracing::warn!(error = report(&e), "the evidence of earlier verifications cannot be read");
             }
+            None => return,
         }
         let Some(pause) = self.settings.schedule_pause else { return };
         // What has its answer is not asked again in the same turn, though it may still be due.
         let mut answered = HashSet::new();
         loop {
-            match self.manager.due(jiff::Timestamp::now()).await {
-                Ok(jobs) => {
-                    for job in jobs {
-                        if answered.contains(&job.request_id) {
-                            continue;
-                        }
-                        let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else {
-                            return;
-                        };
-                        let finished = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
-                        if self.publish_scheduled(&finished).await {
-                            answered.insert(finished.result.request_id);
-                        }
-                    }
+            let due = match lanes.until_soft(self.manager.due(jiff::Timestamp::now())).await {
+                Some(Ok(due)) => due,
+                Some(Err(e)) => {
+                    tracing::warn!(error = report(&e), "what is due cannot be told");
+                    vec![]
                 }
-                Err(e) => tracing::warn!(error = report(&e), "what is due cannot be told"),
+                None => return,
+            };
+            for job in due.into_iter().filter(|j| !answered.contains(&j.request_id)).collect::<Vec<_>>() {
+                let id = job.request_id.clone();
+                let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else { return };
+                let (worker, shared) = (self.clone(), lanes.clone());
+                // Tracked, so that a stop waits for it no longer than for any other.
+                let proof = lanes.tasks.spawn(async move {
+                    let finished = worker.verify_unless_taken(Job::Verify(job), permit, &shared).await;
+                    worker.publish_scheduled(&finished).await
+                });
+                match lanes.until_soft(proof).await {
+                    Some(Ok(true)) => drop(answered.insert(id)),
+                    Some(_) => {}
+                    None => return,
+                }
             }
             if lanes.until_soft(tokio::time::sleep(pause)).await.is_none() {
                 return;

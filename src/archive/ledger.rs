@@ -3,8 +3,8 @@
 //! database gives back as COPY text is counted the same way, and has to be the same.
 //!
 //! A row is a line of COPY text. Points in time with an offset are written in the time zone of
-//! whoever asks, so each is counted as its UTC time. An INSERT is counted as the line that COPY would
-//! write.
+//! whoever asks, so each is counted as PostgreSQL writes it in UTC. An INSERT is counted as the line
+//! that COPY would write.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -34,7 +34,9 @@ pub struct Rows {
 impl Rows {
     /// Counts one row, without its newline.
     pub fn row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
-        let hash = match has_clock(line) {
+        // What is in UTC already, and most rows are, is not copied.
+        let is_elsewhere = |colon| time_at(line, colon, 0).is_some();
+        let hash = match memchr::memchr_iter(b':', line).any(is_elsewhere) {
             false => xxhash3_128::Hasher::oneshot(line),
             true => {
                 scratch.clear();
@@ -59,13 +61,7 @@ impl Rows {
     }
 }
 
-/// Whether `:dd:` stands somewhere, as in a time of day.
-fn has_clock(line: &[u8]) -> bool {
-    memchr::memchr_iter(b':', line)
-        .any(|i| line.get(i + 3) == Some(&b':') && i >= LOOKBEHIND - 3 && line[i - 3] == b' ')
-}
-
-/// Copies `text`, each point in time with an offset as its UTC time. Unless `at_end`, stops where what
+/// Copies `text`, each point in time that is not in UTC as if it were. Unless `at_end`, stops where what
 /// follows could change the answer. Returns how much of `text` was dealt with.
 fn in_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
     let limit = if at_end { text.len() } else { text.len().saturating_sub(LOOKAHEAD + LOOKBEHIND) };
@@ -74,10 +70,10 @@ fn in_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
         if !at_end && colon >= limit + LOOKBEHIND {
             break;
         }
-        let Some((start, end, utc)) = time_at(text, colon, done) else { continue };
-        out.extend_from_slice(&text[done..start]);
-        out.extend_from_slice(utc.as_bytes());
-        done = end;
+        let Some(time) = time_at(text, colon, done) else { continue };
+        out.extend_from_slice(&text[done..time.start]);
+        time.write(text, out);
+        done = time.end;
     }
     let rest = limit.max(done);
     out.extend_from_slice(&text[done..rest]);
@@ -89,9 +85,30 @@ fn number(digits: &[u8]) -> Option<i64> {
     all.then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
 }
 
-/// The time with an offset whose first colon is at `colon`: where it stands, and the seconds since
-/// the year 1 in UTC with the fraction as it is.
-fn time_at(text: &[u8], colon: usize, from: usize) -> Option<(usize, usize, String)> {
+/// A point in time that is not written in UTC.
+struct Moment {
+    start: usize,
+    end: usize,
+    /// Since 1970-01-01 in UTC, without the fraction.
+    seconds: i64,
+    fraction: std::ops::Range<usize>,
+}
+
+impl Moment {
+    fn write(&self, text: &[u8], out: &mut Vec<u8>) {
+        let (year, month, day) = date(self.seconds.div_euclid(86_400));
+        let of_day = self.seconds.rem_euclid(86_400);
+        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+        let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
+        let fraction = String::from_utf8_lossy(&text[self.fraction.clone()]);
+        let utc =
+            format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}+00{era}");
+        out.extend_from_slice(utc.as_bytes());
+    }
+}
+
+/// The time with an offset other than `+00` whose first colon is at `colon`.
+fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
     let at = |i: usize| text.get(i).copied();
     // `YYYY-MM-DD HH` before, `MM:SS` after.
     if at(colon + 3)? != b':' || colon < 13 || at(colon - 3)? != b' ' {
@@ -106,14 +123,14 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<(usize, usize, Stri
     }
     let year_end = colon - 9;
     // At most six, whatever stands before: a row that comes in pieces must give the same answer.
-    let digits = text[from..year_end].iter().rev().take(6).take_while(|b| b.is_ascii_digit()).count();
+    let digits = text.get(from..year_end)?.iter().rev().take(6).take_while(|b| b.is_ascii_digit()).count();
     let start = year_end - digits;
     let year = number(&text[start..year_end]).filter(|_| digits >= 4)?;
     let mut end = colon + 6;
-    let mut fraction = &text[end..end];
+    let mut fraction = end..end;
     if at(end) == Some(b'.') {
-        let n = text[end + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
-        fraction = &text[end..end + 1 + n];
+        let n = text[end + 1..].iter().take(6).take_while(|b| b.is_ascii_digit()).count();
+        fraction = end..end + 1 + n;
         end += 1 + n;
     }
     let sign = match at(end)? {
@@ -129,11 +146,14 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<(usize, usize, Stri
         offset += n * unit;
         end += 3;
     }
+    if offset == 0 {
+        return None;
+    }
     let bc = text.get(end..end + 3) == Some(b" BC");
     let year = if bc { 1 - year } else { year };
     end += if bc { 3 } else { 0 };
     let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - sign * offset;
-    Some((start, end, format!("@{seconds}{}", String::from_utf8_lossy(fraction))))
+    Some(Moment { start, end, seconds, fraction })
 }
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar.
@@ -143,6 +163,18 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     let of_era = y.rem_euclid(400);
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Year, month and day of a day since 1970-01-01; the year before 1 is 0.
+fn date(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
+    let of_cycle = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * of_cycle + of_cycle / 4 - of_cycle / 100);
+    let m = (5 * of_year + 2) / 153;
+    let month = if m < 10 { m + 3 } else { m - 9 };
+    let year = of_cycle + era * 400 + i64::from(month <= 2);
+    (year, month, of_year - (153 * m + 2) / 5 + 1)
 }
 
 /// A row that comes in several pieces.
@@ -304,8 +336,8 @@ fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
     let open = t[..from].iter().position(|w| w.is_symbol(b'('));
     let start = t.get(1)?.at;
     let name_end = open.map_or(t[from].at, |i| t[i].at);
-    let relation = copy[start..name_end].trim().to_owned();
-    let columns = open.map(|i| copy[t[i].at..t[from].at].trim().to_owned());
+    let relation = copy.get(start..name_end)?.trim().to_owned();
+    let columns = open.and_then(|i| copy.get(t[i].at..t[from].at)).map(|c| c.trim().to_owned());
     Some((relation, columns))
 }
 
@@ -329,7 +361,7 @@ impl EntryTally {
     /// `archive_corrupt` for an INSERT that is none.
     pub fn piece(&mut self, piece: &Piece, encoding: &TextEncoding) -> Result<(), RestoreError> {
         match piece {
-            Piece::Rows { text, ends_row } => self.rows(text, *ends_row),
+            Piece::Rows { text, .. } => self.rows(text),
             Piece::Statements(text) => {
                 let sql = encoding.decode(text.clone())?;
                 self.data.in_utf8 = true;
@@ -344,7 +376,7 @@ impl EntryTally {
         Ok(())
     }
 
-    fn rows(&mut self, mut text: &[u8], ends_row: bool) {
+    fn rows(&mut self, mut text: &[u8]) {
         if let Some(long) = &mut self.long {
             let Some(end) = memchr::memchr(b'\n', text) else { return long.feed(text, false) };
             long.feed(&text[..end], true);
@@ -358,7 +390,6 @@ impl EntryTally {
             start = end + 1;
         }
         if start < text.len() {
-            debug_assert!(!ends_row, "whole rows end with a newline");
             let mut long = LongRow::new();
             long.feed(&text[start..], false);
             self.long = Some(long);
@@ -376,6 +407,9 @@ impl EntryTally {
             }
             let values = t[i..].iter().position(|w| w.is("values")).map(|n| i + n);
             let values = values.ok_or_else(|| corrupt("an INSERT without values"))?;
+            if values == i {
+                return Err(corrupt("an INSERT that begins with its values"));
+            }
             if t[values - 1].is("default") {
                 // `DEFAULT VALUES`: a table without columns.
                 self.target(sql, &t[i..values]);
@@ -412,7 +446,7 @@ impl EntryTally {
         let end = after.map_or_else(|| t.last().map_or(first.at, |l| l.at + l.text.len()), |w| w.at);
         self.relation = Some(sql[first.at..end].trim().to_owned());
         let close = t.iter().position(|w| w.is_symbol(b')'));
-        if let (Some(open), Some(close)) = (open, close) {
+        if let (Some(open), Some(close)) = (open, close.filter(|c| open < Some(*c))) {
             self.data.columns = Some(sql[t[open].at..=t[close].at].to_owned());
         }
     }
@@ -560,11 +594,11 @@ mod tests {
         for (a, b) in [
             ("2026-11-24 12:00:00+00", "2026-11-24 13:00:00+01"),
             ("2026-11-24 23:30:00.25-05:30", "2026-11-25 05:00:00.25+00"),
-            ("0001-01-01 00:53:28+00:53:28", "0001-01-01 00:00:00+00"),
+            ("1850-01-01 00:53:28+00:53:28", "1850-01-01 00:00:00+00"),
             ("0044-03-15 01:00:00+01 BC", "0044-03-15 00:00:00+00 BC"),
             ("x\t{\"2026-01-01 00:00:00+02\",NULL}\ty", "x\t{\"2025-12-31 22:00:00+00\",NULL}\ty"),
             ("[\"2024-02-29 23:00:00-01\",)", "[\"2024-03-01 00:00:00+00\",)"),
-            ("294276-12-31 23:59:59.999999+00", "294277-01-01 00:59:59.999999+01"),
+            ("294276-12-31 22:59:59.999999+00", "294276-12-31 23:59:59.999999+01"),
         ] {
             assert_eq!(rows(&[a]).digest, rows(&[b]).digest, "{a} and {b}");
         }
@@ -580,6 +614,26 @@ mod tests {
     }
 
     #[test]
+    fn moments_are_written_as_postgresql_does_in_utc() {
+        for (elsewhere, utc) in [
+            ("2026-11-24 13:00:00.25+01", "2026-11-24 12:00:00.25+00"),
+            ("2024-02-29 23:30:00-01:30", "2024-03-01 01:00:00+00"),
+            ("0001-01-01 00:30:00+01", "0001-12-31 23:30:00+00 BC"),
+            ("0044-03-15 01:00:00+01 BC", "0044-03-15 00:00:00+00 BC"),
+            ("12026-01-01 00:00:00+05:53:28", "12025-12-31 18:06:32+00"),
+        ] {
+            let mut out = Vec::new();
+            in_utc(elsewhere.as_bytes(), true, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), utc, "{elsewhere}");
+        }
+        // And every day of four hundred years, there and back.
+        assert!((-200_000..200_000).step_by(17).all(|d| {
+            let (y, m, day) = date(d);
+            days(y, m, day) == d
+        }));
+    }
+
+    #[test]
     fn a_row_in_pieces_is_the_row() {
         let pad = "y".repeat(100);
         let line = format!("1\t{pad}2026-11-24 12:00:00.123456+05:30\t{pad}\t2026-11-24 12:00:00+00");
@@ -587,12 +641,12 @@ mod tests {
         let whole = rows(&[&line, "short"]);
         for cut in 1..text.len() {
             let mut t = tally();
-            t.rows(&text.as_bytes()[..cut], false);
-            t.rows(&text.as_bytes()[cut..], true);
+            t.rows(&text.as_bytes()[..cut]);
+            t.rows(&text.as_bytes()[cut..]);
             assert_eq!(t.data.rows, whole, "cut at {cut}");
         }
         let mut t = tally();
-        text.as_bytes().iter().for_each(|b| t.rows(std::slice::from_ref(b), *b == b'\n'));
+        text.as_bytes().iter().for_each(|b| t.rows(std::slice::from_ref(b)));
         assert_eq!(t.data.rows, whole);
     }
 
@@ -618,5 +672,32 @@ mod tests {
         let of = |sql| copy_target(sql).unwrap();
         assert_eq!(of("COPY s.t (a, \"b (c\") FROM stdin;"), ("s.t".into(), Some("(a, \"b (c\")".into())));
         assert_eq!(of("COPY \"S\".\"from\"  FROM stdin;"), ("\"S\".\"from\"".into(), None));
+    }
+
+    proptest::proptest! {
+        /// Whatever an archive holds, counting it ends in an answer, and does not depend on its pieces.
+        #[test]
+        fn anything_can_be_counted(
+            words in proptest::collection::vec(proptest::sample::select(vec![
+                "INSERT ", "INTO ", "s.t ", "VALUES ", "DEFAULT ", "(", ")", ",", ";", "'x' ", "NULL ", "COPY ",
+                "FROM ", "stdin", "1", "\n", "\t", ":", "2026-11-24 12:00:00", "+01", "+05:30:15", " BC", ".5", "é",
+            ]), 0..40),
+            cuts in proptest::collection::vec(0usize..200, 0..6),
+        ) {
+            let text: String = words.concat();
+            let mut t = tally();
+            t.relation = None;
+            let _ = t.inserts(&text);
+            let _ = copy_target(&text);
+            let lines = text.clone() + "\n";
+            let mut whole = tally();
+            whole.rows(lines.as_bytes());
+            let mut parts = tally();
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|c| *c < lines.len()).collect();
+            cuts.extend([0, lines.len()]);
+            cuts.sort_unstable();
+            cuts.windows(2).for_each(|w| parts.rows(&lines.as_bytes()[w[0]..w[1]]));
+            proptest::prop_assert_eq!(whole.data.rows, parts.data.rows);
+        }
     }
 }

@@ -17,8 +17,8 @@ use crate::policy::{Depth, Trigger};
 use crate::proof::Verdict;
 
 /// A small database with a bit of everything, as pg_dump 15 writes it in two formats.
-const GOOD_DUMP: &[u8] = include_bytes!("selftest/good.dump");
-const GOOD_TEXT: &str = include_str!("selftest/good.sql");
+const GOOD_DUMP: &[u8] = include_bytes!("../../tests/fixtures/v15.custom.dump");
+const GOOD_TEXT: &str = include_str!("../../tests/fixtures/v15.plain.sql");
 
 /// What the checks file of the self-test asks of some of the broken ones.
 const CHECKS: &str = "

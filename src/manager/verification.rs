@@ -17,7 +17,7 @@ use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::postgres::Session;
 use crate::progress::Progress;
-use crate::proof::{ArchiveProof, ProofReport, Verdict};
+use crate::proof::{ArchiveProof, ProofReport};
 use crate::restore::{self, Fit, LoadOptions};
 use crate::target::{self, CreateOptions};
 use crate::verify::{self, Checks, ChecksFile, Evidence, History, SigningKey, Subject, judge};
@@ -57,7 +57,9 @@ impl RestoreManager {
         let limit = left.map_or(self.config.timeout, |l| l.min(self.config.timeout));
         let stop = stop.child_token();
         let _guard = stop.clone().drop_guard();
-        let mut report = self.blank(job, started);
+        let depth = job.depth.unwrap_or(self.config.verify.depth);
+        let mut report = ProofReport::new(&job.request_id, job.trigger, depth, started);
+        report.backup_set = self.config.verify.set_of("").to_owned();
         let ended = tokio::select! {
             ended = self.verify_stages(job, &progress, &stop, &mut report) => ended,
             () = stop.cancelled() => Err(RestoreError::cancelled("the verification was interrupted")),
@@ -121,39 +123,6 @@ impl RestoreManager {
         );
         let result = judge::result_of(job, &report, evidence);
         Finished { result, failure, repeated: false, proof: Some(Box::new(report)) }
-    }
-
-    fn blank(&self, job: &VerifyJob, started: jiff::Timestamp) -> ProofReport {
-        ProofReport {
-            request_id: job.request_id.clone(),
-            trigger: job.trigger,
-            verdict: Verdict::Inconclusive,
-            depth_requested: job.depth.unwrap_or(self.config.verify.depth),
-            depth: None,
-            backup: ResultBackup::default(),
-            backup_created: None,
-            backup_set: self.config.verify.set_of("").to_owned(),
-            sha256: None,
-            started_at: started,
-            finished_at: started,
-            duration_seconds: 0.0,
-            stages: Default::default(),
-            rto: None,
-            archive: None,
-            server: None,
-            tables: vec![],
-            large_objects: 0,
-            rows: 0,
-            bytes: 0,
-            checks: vec![],
-            drift: None,
-            notes: vec![],
-            rewrites: vec![],
-            error: None,
-            fix: None,
-            bisection: None,
-            worker_version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
     }
 
     /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.

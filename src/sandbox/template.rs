@@ -26,16 +26,31 @@ pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Res
             false => Err(Error::other(format!("{}: not ours", folder.display()))),
         };
     }
-    let making = parent.join(format!("pgrestored-making-{}", uuid::Uuid::new_v4().simple()));
+    let name = format!("pgrestored-making-{}", uuid::Uuid::new_v4().simple());
+    // The server's user need not get into `parent`.
+    let making = std::env::temp_dir().join(&name);
     std::fs::create_dir(&making)?;
     let made = own(&making, user).and_then(|()| initdb(bindir, &making, user));
-    // Another process may have been faster; its template is as good.
-    let placed = made.and_then(|()| match std::fs::rename(&making, &folder) {
+    let placed = made.and_then(|()| place(&making, &parent.join(&name), &folder));
+    let _ = std::fs::remove_dir_all(&making);
+    let _ = std::fs::remove_dir_all(parent.join(&name));
+    placed.map(|()| Template(folder))
+}
+
+/// Moves what was made to its place, by way of `near` where that is on another file system. Another
+/// process may have been faster; its template is as good.
+fn place(made: &Path, near: &Path, folder: &Path) -> Result<()> {
+    let moved = std::fs::rename(made, folder).or_else(|e| match e.kind() {
+        std::io::ErrorKind::CrossesDevices => {
+            run(Command::new("cp").args(["-a", "-T"]).arg(made).arg(near))?;
+            std::fs::rename(near, folder)
+        }
+        _ => Err(e),
+    });
+    match moved {
         Err(_) if folder.is_dir() => Ok(()),
         other => other,
-    });
-    let _ = std::fs::remove_dir_all(&making);
-    placed.map(|()| Template(folder))
+    }
 }
 
 fn initdb(bindir: &Path, folder: &Path, user: Option<(u32, u32)>) -> Result<()> {

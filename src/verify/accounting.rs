@@ -69,9 +69,13 @@ impl Found {
         if columns.is_empty() {
             return;
         }
-        for ((field, column), (nulls, span)) in
-            line.split(|b| *b == b'\t').zip(columns).zip(self.nulls.iter_mut().zip(&mut self.spans))
+        let mut start = 0;
+        let ends = memchr::memchr_iter(b'\t', line).chain(std::iter::once(line.len()));
+        for ((end, column), (nulls, span)) in
+            ends.zip(columns).zip(self.nulls.iter_mut().zip(&mut self.spans))
         {
+            let field = &line[start..end];
+            start = end + 1;
             match field {
                 b"\\N" => *nulls += 1,
                 // Years of more digits, and BC, do not sort as text.

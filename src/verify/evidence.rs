@@ -363,41 +363,20 @@ pub(super) mod tests {
 
     pub fn report(request_id: &str) -> ProofReport {
         let t = jiff::Timestamp::UNIX_EPOCH;
+        let text = |t: &str| Some(t.to_owned());
         ProofReport {
-            request_id: request_id.into(),
-            trigger: Trigger::Command,
             verdict: Verdict::Verified,
-            depth_requested: Depth::Data,
             depth: Some(Depth::Data),
             backup: ResultBackup {
-                name: Some("a/b.dump".into()),
-                uri: Some("gs://bucket/a/b.dump".into()),
-                generation: Some("17".into()),
-                size: Some("9".into()),
-                crc32c: Some("yZRlqg==".into()),
+                name: text("a/b.dump"),
+                uri: text("gs://bucket/a/b.dump"),
+                generation: text("17"),
+                size: text("9"),
+                crc32c: text("yZRlqg=="),
             },
             backup_created: Some(t),
             backup_set: "default".into(),
-            sha256: None,
-            started_at: t,
-            finished_at: t,
-            duration_seconds: 1.0,
-            stages: Default::default(),
-            rto: None,
-            archive: None,
-            server: None,
-            tables: vec![],
-            large_objects: 0,
-            rows: 0,
-            bytes: 0,
-            checks: vec![],
-            drift: None,
-            notes: vec![],
-            rewrites: vec![],
-            error: None,
-            fix: None,
-            bisection: None,
-            worker_version: "0".into(),
+            ..ProofReport::new(request_id, Trigger::Command, Depth::Data, t)
         }
     }
 

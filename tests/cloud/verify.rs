@@ -317,6 +317,29 @@ async fn what_is_due_by_the_schedule_is_proven() {
     next.stop().await;
 }
 
+/// What is due is stopped like everything else: in time, and without an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_what_is_due() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    upload(&peers, &c, "a.dump");
+    peers.emulator.storage.fail_next_reads([StorageFault::StallAfter(100)]);
+    let running = peers.worker(&c, &[("verify-schedule", "12h"), ("drain-timeout", "1ms")]).await;
+    let at_work = async {
+        while !running.get("/status.json").await.1.contains("\"object_bytes\":100,") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), at_work).await.expect("the verification does not begin");
+    // Well before the stalled download would be opened again.
+    tokio::time::timeout(Duration::from_secs(15), running.stop()).await.expect("the stop waits");
+    assert!(evidence(&peers, ".dsse.json").is_empty());
+    let next = peers.worker(&c, &[("verify-schedule", "12h")]).await;
+    assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
+    next.stop().await;
+}
+
 /// A backup that was verified is restored by blocks, though it has no offsets; with the same proof.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verified_backup_is_restored_by_its_index() {

@@ -214,3 +214,25 @@ fn what_a_killed_keeper_left_is_swept() {
     let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().flatten().map(|e| e.file_name()).collect();
     assert!(left.iter().all(|n| n.to_str().unwrap().contains("template")), "{left:?}");
 }
+
+/// Templates and sandboxes are nobody else's.
+#[test]
+fn the_folder_of_sandboxes_is_ones_own() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let (scratch, bindir) = (tempfile::tempdir().unwrap(), find_bindir(&[]).unwrap());
+    let fresh = scratch.path().join("fresh");
+    drop(Sandbox::isolated(&bindir, &fresh).unwrap());
+    assert_eq!(std::fs::metadata(&fresh).unwrap().mode() & 0o777, 0o700);
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return;
+    }
+    let other = scratch.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    chown(&other, Some(12345), None).unwrap();
+    let refused = Sandbox::isolated(&bindir, &other).err().unwrap().to_string();
+    assert!(refused.contains("belongs to somebody else"), "{refused}");
+    // A template that somebody has laid there.
+    let template = std::fs::read_dir(&fresh).unwrap().flatten().map(|e| e.path()).next().unwrap();
+    chown(&template, Some(12345), None).unwrap();
+    assert!(Sandbox::isolated(&bindir, &fresh).err().unwrap().to_string().contains("not ours"));
+}
