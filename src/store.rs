@@ -5,6 +5,7 @@ mod local;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -13,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::config::{Location, StorageEmulator};
 use crate::error::{FailureReason, StorageError};
+use crate::retry::Backoff;
 
 /// One backup as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,14 +106,28 @@ pub async fn read_small(
         let what = format!("{}: more than {most} bytes", store.uri(&object.name));
         return Err(StorageError::new(FailureReason::DownloadFailed, what));
     }
-    let chunks = store.read(object, 0, None).await?;
-    chunks
-        .try_fold(Vec::new(), |mut all, c| async move {
+    let once = || async {
+        let chunks = store.read(object, 0, None).await?;
+        let add = |mut all: Vec<u8>, c: Bytes| async move {
             all.extend_from_slice(&c);
             Ok(all)
-        })
-        .await
+        };
+        chunks.try_fold(Vec::new(), add).await
+    };
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    for _ in 1..ATTEMPTS {
+        match once().await {
+            Err(e) if e.reason() == FailureReason::DownloadFailed => {
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            other => return other,
+        }
+    }
+    once().await
 }
+
+/// Times that a small object is read before it cannot be read.
+const ATTEMPTS: u32 = 5;
 
 /// Opens stores by their place; clients are built once.
 pub struct Stores {

@@ -1,5 +1,6 @@
 //! Backups in Cloud Storage, by Google's clients. Metadata comes over gRPC, bytes over JSON/HTTP.
-//! The clients' own resume is off: `backup` resumes, with a stall timeout that they do not have.
+//! The clients' own resume and retry of reads are off: `backup` does both, with a stall timeout that
+//! they do not have.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use futures::stream::StreamExt;
 use google_cloud_auth::credentials::anonymous;
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_gax::paginator::ItemPaginator as _;
-use google_cloud_gax::retry_policy::RetryPolicyExt as _;
+use google_cloud_gax::retry_policy::{NeverRetry, RetryPolicyExt as _};
 use google_cloud_storage::client::{Storage, StorageControl};
 use google_cloud_storage::model_ext::ReadRange;
 use google_cloud_storage::read_resume_policy::NeverResume;
@@ -138,6 +139,8 @@ impl BackupStore for GcsStore {
                 .read_object(self.resource(), name)
                 .set_generation(object.generation)
                 .compute_crc32c(false)
+                // Whoever reads tries again, and knows how long a pause may be.
+                .with_retry_policy(NeverRetry)
                 .with_read_resume_policy(NeverResume);
             match length {
                 Some(n) => read = read.set_read_range(ReadRange::segment(offset, n)),
