@@ -17,6 +17,7 @@ mod layers;
 mod ledger;
 mod lexer;
 mod members;
+mod moments;
 mod pieces;
 mod script;
 mod tarball;
