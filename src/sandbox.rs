@@ -50,6 +50,7 @@ const STALE: Duration = Duration::from_secs(60);
 /// is gone already does not read what is said to it.
 const KEEPER: &str = r#"
 folder=$1; signal=$2; shift 2
+export keeper=$$
 trap '' PIPE
 exec 9>"$folder/lock"
 flock -n 9 || exit 1

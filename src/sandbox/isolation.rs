@@ -38,6 +38,9 @@ mount -t proc proc /proc 2>/dev/null || true
 wait $!
 "#;
 
+/// Runs a command unless the keeper is gone: it may have died before its death's signal was asked for.
+const BOUND: [&str; 4] = ["sh", "-c", r#"[ "$PPID" = "$keeper" ] && exec "$@""#, "bound"];
+
 /// Not kept apart at all.
 pub(super) fn none(why: &str) -> Isolation {
     Isolation { network: false, pids: false, files: false, why_not: Some(why.into()) }
@@ -59,7 +62,7 @@ pub(super) fn probe(is_root: bool) -> Isolation {
 /// The command that makes the namespaces. Who is not root gets the right to the others by a
 /// namespace of users.
 fn namespaces(is_root: bool) -> Vec<String> {
-    let mut command = vec!["setpriv", "--pdeathsig", "KILL", "unshare"];
+    let mut command = vec!["unshare"];
     if !is_root {
         command.extend(["--user", "--map-current-user", "--keep-caps"]);
     }
@@ -78,6 +81,7 @@ pub(super) fn command(
 ) -> Vec<String> {
     let mut command: Vec<String> = vec![];
     if isolation.files {
+        command.extend(["setpriv", "--pdeathsig", "KILL"].into_iter().chain(BOUND).map(str::to_owned));
         command.extend(namespaces(user.is_some()));
         command.extend(["sh", "-c", INSIDE, "inside"].map(str::to_owned));
         command.push(template.display().to_string());
@@ -97,6 +101,27 @@ pub(super) fn command(
         command.extend(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"].map(str::to_owned));
     }
     command.extend(["--no-new-privs", "--pdeathsig", "KILL"].map(str::to_owned));
+    if !isolation.files {
+        command.extend(BOUND.map(str::to_owned));
+    }
     command.extend(server.iter().cloned());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_keeper_is_gone_does_not_start() {
+        let me = std::process::id();
+        for (keeper, said) in [(me, "started\n"), (me + 1, "")] {
+            let nothing = none("");
+            let (folder, server) = (Path::new("/"), ["echo".to_owned(), "started".to_owned()]);
+            let command = super::command(&nothing, folder, folder, folder, None, &server);
+            let output =
+                Command::new(&command[0]).args(&command[1..]).env("keeper", keeper.to_string()).output();
+            assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), said);
+        }
+    }
 }

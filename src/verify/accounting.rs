@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::Subject;
 use crate::archive::{Dialect, ObjectData, Rows, TableData, tokens};
@@ -123,8 +124,7 @@ pub(super) fn proof_of(name: &str, data: &TableData) -> TableProof {
 /// Compares every table with the ledger.
 pub(super) async fn compare(subject: &Subject<'_>) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
     let wanted = subject.ledger.tables();
-    let session = subject.server.connect(subject.database, "accounting").await?;
-    session.run(SETTINGS).await?;
+    let session = connect(subject.server, subject.database).await?;
     let (mut tables, mut parts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (name, data) in &wanted {
         match describe(&session, name, data, subject.encoding).await? {
@@ -135,11 +135,12 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<(Vec<TableProof>, V
             None => missing.push(name.clone()),
         }
     }
+    drop(session);
     // The largest first, so that no session is left with them at the end.
     parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let tables = Arc::new(tables);
     let queue: VecDeque<Part> = parts.into_iter().map(|(_, p)| p).collect();
-    let found = read_all(subject, session, tables.clone(), queue).await?;
+    let found = read_all(subject, tables.clone(), queue).await?;
     let (mut proofs, mut wrong): (Vec<TableProof>, Vec<Check>) = Default::default();
     for name in missing {
         wrong.push(differs(&name, "the table is not in the restored database"));
@@ -278,31 +279,38 @@ fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
     }
 }
 
+/// Reads all parts. Each session has a thread of its own: rows come in small pieces, and handing each
+/// from the thread of the connection to another costs more than to count it.
 async fn read_all(
     subject: &Subject<'_>,
-    first: Session,
     tables: Arc<Vec<Table>>,
     queue: VecDeque<Part>,
 ) -> Result<Vec<Found>, RestoreError> {
     let sessions = subject.sessions.clamp(1, queue.len().max(1));
     let queue = Arc::new(Mutex::new(queue));
     let found = Arc::new(Mutex::new(tables.iter().map(|t| Found::of(t.columns.len())).collect::<Vec<_>>()));
-    let (mut running, mut ready) = (JoinSet::new(), Some(first));
+    let stop = CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
+    let mut running = JoinSet::new();
     for _ in 0..sessions {
-        let (server, database, session) = (subject.server.clone(), subject.database.to_owned(), ready.take());
+        let (server, database, stop) = (subject.server.clone(), subject.database.to_owned(), stop.clone());
         let (queue, tables, found) = (queue.clone(), tables.clone(), found.clone());
-        running.spawn(async move {
-            let session = match session {
-                Some(s) => s,
-                None => connect(&server, &database).await?,
-            };
+        let reading = async move {
+            let session = connect(&server, &database).await?;
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some(part) = next else { return Ok::<_, DatabaseError>(()) };
+                let Some(part) = next else { return Ok::<_, RestoreError>(()) };
                 let table = &tables[part.table];
                 let read = read(&session, table, part.blocks).await.map_err(|e| e.context(&table.name))?;
                 found.lock().unwrap_or_else(PoisonError::into_inner)[part.table].merge(read);
             }
+        };
+        running.spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime =
+                runtime.map_err(|e| RestoreError::internal(format!("a thread to count on: {e}")))?;
+            // Whoever waits for the answer may be gone.
+            runtime.block_on(stop.run_until_cancelled_owned(reading)).unwrap_or(Ok(()))
         });
     }
     while let Some(ended) = running.join_next().await {
