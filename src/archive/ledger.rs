@@ -495,18 +495,23 @@ mod tests {
     #[test]
     fn a_row_in_pieces_is_the_row() {
         let pad = "y".repeat(100);
-        let line = format!("1\t{pad}2026-11-24 12:00:00.123456+05:30\t{pad}\t2026-11-24 12:00:00+00");
-        let text = format!("{line}\nshort\n");
-        let whole = rows(&[&line, "short"]);
-        for cut in 1..text.len() {
+        for line in [
+            format!("1\t{pad}2026-11-24 12:00:00.123456+05:30\t{pad}\t2026-11-24 12:00:00+00"),
+            "2026-11-24 12:00:00+05:30:15".to_owned(),
+            "0044-03-15 01:00:00+05:30 BC\t7".to_owned(),
+        ] {
+            let text = format!("{line}\nshort\n");
+            let whole = rows(&[&line, "short"]);
+            for cut in 1..text.len() {
+                let mut t = tally();
+                t.rows(&text.as_bytes()[..cut]);
+                t.rows(&text.as_bytes()[cut..]);
+                assert_eq!(t.data.rows, whole, "{line} cut at {cut}");
+            }
             let mut t = tally();
-            t.rows(&text.as_bytes()[..cut]);
-            t.rows(&text.as_bytes()[cut..]);
-            assert_eq!(t.data.rows, whole, "cut at {cut}");
+            text.as_bytes().iter().for_each(|b| t.rows(std::slice::from_ref(b)));
+            assert_eq!(t.data.rows, whole);
         }
-        let mut t = tally();
-        text.as_bytes().iter().for_each(|b| t.rows(std::slice::from_ref(b)));
-        assert_eq!(t.data.rows, whole);
     }
 
     #[test]
@@ -534,6 +539,7 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(4096))]
         /// Whatever an archive holds, counting it ends in an answer, and does not depend on its pieces.
         #[test]
         fn anything_can_be_counted(

@@ -17,7 +17,7 @@ pub(super) fn in_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
     let limit = if at_end { text.len() } else { text.len().saturating_sub(LOOKAHEAD + LOOKBEHIND) };
     let mut done = 0;
     for colon in memchr::memchr_iter(b':', text) {
-        if !at_end && colon >= limit + LOOKBEHIND {
+        if !at_end && colon + LOOKAHEAD > text.len() {
             break;
         }
         let Some(time) = time_at(text, colon, done) else { continue };

@@ -393,6 +393,22 @@ async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() 
     }
 }
 
+/// A table that is read back in parts of blocks, a row on each page: none is left out or counted twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_in_parts_is_the_table() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create(
+        "src",
+        "CREATE TABLE big (id int, at timestamptz, pad text); ALTER TABLE big ALTER pad SET STORAGE PLAIN; \
+         INSERT INTO big SELECT g, now(), repeat('x', 7000) FROM generate_series(1, 17000) g",
+    );
+    assert!(c.psql("src", "SELECT pg_relation_size('big') > 2 * 64 * 1024 * 1024").starts_with('t'));
+    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    let r = verify(&b.app(&[]), "a.dump").await;
+    assert!(r.is_verified(), "{}", why(&r));
+    assert_eq!(r.rows, 17000);
+}
+
 /// Depth by depth: each says how far it came.
 #[tokio::test(flavor = "multi_thread")]
 async fn depths_include_each_other() {
