@@ -409,6 +409,23 @@ async fn a_table_in_parts_is_the_table() {
     assert_eq!(r.rows, 17000);
 }
 
+/// A dump that writes every change of the schema down: what the checks make is not in its rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_schema_changes_is_no_difference() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create(
+        "src",
+        "CREATE TABLE ddl_log (tag text); INSERT INTO ddl_log VALUES ('the first'); \
+         CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS \
+         'BEGIN INSERT INTO public.ddl_log VALUES (tg_tag); END'; \
+         CREATE EVENT TRIGGER log_ddl ON ddl_command_end EXECUTE FUNCTION log_ddl()",
+    );
+    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    let r = verify(&b.app(&[]), "a.dump").await;
+    assert!(r.is_verified(), "{}", why(&r));
+    assert!(r.checks.iter().any(|c| c.name == "amcheck" && c.status == CheckStatus::Passed), "{}", why(&r));
+}
+
 /// Depth by depth: each says how far it came.
 #[tokio::test(flavor = "multi_thread")]
 async fn depths_include_each_other() {
