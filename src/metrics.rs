@@ -2,8 +2,7 @@
 //! text format. Counters start at zero for every label value, so that `increase()` sees a first
 //! failure.
 
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
@@ -36,9 +35,52 @@ impl VerificationStatus {
     }
 }
 
-/// Start times of running restores, in seconds since 1970.
-#[derive(Debug, Default)]
-struct Running(Mutex<Vec<(u64, f64)>>);
+/// Values of the label `status` of `restore_selftest_total`.
+const SELFTEST_STATUS: [&str; 2] = ["success", "failure"];
+
+/// What a restore has done so far. All of it only grows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Work {
+    pub downloaded_bytes: u64,
+    pub rows: u64,
+    /// Tables filled; indexes, keys and other entries made after them.
+    pub objects: u64,
+    pub download_retries: u64,
+}
+
+impl std::ops::Add for Work {
+    type Output = Work;
+
+    fn add(self, o: Work) -> Work {
+        Work {
+            downloaded_bytes: self.downloaded_bytes + o.downloaded_bytes,
+            rows: self.rows + o.rows,
+            objects: self.objects + o.objects,
+            download_retries: self.download_retries + o.download_retries,
+        }
+    }
+}
+
+struct Run {
+    id: u64,
+    /// Seconds since 1970.
+    started: f64,
+    work: Box<dyn Fn() -> Work + Send + Sync>,
+}
+
+/// Restores that run, and what those that ended have done.
+#[derive(Default)]
+struct Running {
+    runs: Vec<Run>,
+    next: u64,
+    ended: Work,
+}
+
+type SharedRunning = Arc<Mutex<Running>>;
+
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Manages metrics collection for restore operations.
 #[derive(Clone)]
@@ -51,15 +93,12 @@ pub struct RestoreMetricsManager {
     success: Counter<u64>,
     failure: Counter<u64>,
     verification: Counter<u64>,
-    running: Arc<Running>,
-    next_run: Arc<AtomicI64>,
+    selftest: Counter<u64>,
+    running: SharedRunning,
     stage_duration: Histogram<f64>,
-    downloaded: Counter<u64>,
-    rows: Counter<u64>,
     queue_delay: Histogram<f64>,
     redeliveries: Counter<u64>,
     lease_lost: Counter<u64>,
-    download_retries: Counter<u64>,
     publish_failure: Counter<u64>,
     last_success: Gauge<f64>,
     verification_last_success: Gauge<f64>,
@@ -69,14 +108,17 @@ pub struct RestoreMetricsManager {
 
 /// A restore that counts as in progress until this is dropped.
 pub struct InProgress {
-    running: Arc<Running>,
+    running: SharedRunning,
     id: u64,
 }
 
 impl Drop for InProgress {
     fn drop(&mut self) {
-        let mut running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|(id, _)| *id != self.id);
+        let mut running = lock(&self.running);
+        if let Some(at) = running.runs.iter().position(|r| r.id == self.id) {
+            let run = running.runs.swap_remove(at);
+            running.ended = running.ended + (run.work)();
+        }
     }
 }
 
@@ -98,7 +140,7 @@ impl RestoreMetricsManager {
             .expect("a fresh registry");
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let m = provider.meter("pgrestored");
-        let running = Arc::new(Running::default());
+        let running = SharedRunning::default();
         observe_running(&m, &running, started);
         let counter = |name: &'static str, help: &'static str| {
             let c = m.u64_counter(name).with_description(help).build();
@@ -118,15 +160,13 @@ impl RestoreMetricsManager {
             success: counter("restore_success_total", "Successful restores"),
             failure: labelled("restore_failure_total", "Failed restores"),
             verification: labelled("restore_verification_total", "Verifications"),
+            selftest: labelled("restore_selftest_total", "Self-tests of the verification"),
             running,
-            next_run: Arc::default(),
             stage_duration: histogram(
                 "restore_stage_duration_seconds",
                 "Duration of one stage of a restore",
                 &STAGE_BUCKETS,
             ),
-            downloaded: counter("restore_downloaded_bytes_total", "Bytes of backups read from the store"),
-            rows: counter("restore_rows_total", "Rows restored"),
             queue_delay: histogram(
                 "restore_queue_delay_seconds",
                 "Time from publishing a request to its first delivery",
@@ -136,10 +176,6 @@ impl RestoreMetricsManager {
             lease_lost: counter(
                 "restore_lease_lost_total",
                 "Leases that ended while their request was worked on",
-            ),
-            download_retries: counter(
-                "restore_download_retries_total",
-                "Downloads resumed after a cut or a stall",
             ),
             publish_failure: counter(
                 "restore_result_publish_failure_total",
@@ -169,6 +205,9 @@ impl RestoreMetricsManager {
         }
         for status in VerificationStatus::ALL {
             self.verification.add(0, &[KeyValue::new("status", status.as_str())]);
+        }
+        for status in SELFTEST_STATUS {
+            self.selftest.add(0, &[KeyValue::new("status", status)]);
         }
     }
 
@@ -215,22 +254,24 @@ impl RestoreMetricsManager {
         self.rto_forecast.record(forecast, &set);
     }
 
-    /// A restore starts now; it counts as in progress while the guard lives.
-    pub fn start_restore(&self) -> InProgress {
-        let id = self.next_run.fetch_add(1, Relaxed).unsigned_abs();
-        let mut running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
-        running.push((id, now_seconds()));
+    /// Records the end of a self-test: whether every broken backup got its own verdict.
+    pub fn record_selftest(&self, right: bool) {
+        let status = SELFTEST_STATUS[usize::from(!right)];
+        self.selftest.add(1, &[KeyValue::new("status", status)]);
+    }
+
+    /// A restore starts now; it counts as in progress while the guard lives. `work` says what it has
+    /// done so far, so that counters move while it runs.
+    pub fn start_restore(&self, work: impl Fn() -> Work + Send + Sync + 'static) -> InProgress {
+        let mut running = lock(&self.running);
+        let id = running.next;
+        running.next += 1;
+        running.runs.push(Run { id, started: now_seconds(), work: Box::new(work) });
         InProgress { running: self.running.clone(), id }
     }
 
     pub fn record_stage(&self, stage: &'static str, seconds: f64) {
         self.stage_duration.record(seconds, &[KeyValue::new("stage", stage)]);
-    }
-
-    pub fn record_work(&self, downloaded_bytes: u64, rows: u64, download_retries: u64) {
-        self.downloaded.add(downloaded_bytes, &[]);
-        self.rows.add(rows, &[]);
-        self.download_retries.add(download_retries, &[]);
     }
 
     pub fn record_queue_delay(&self, seconds: f64) {
@@ -259,24 +300,36 @@ impl RestoreMetricsManager {
     }
 }
 
-fn observe_running(m: &Meter, running: &Arc<Running>, started: f64) {
+fn observe_running(m: &Meter, running: &SharedRunning, started: f64) {
     let r = running.clone();
     m.i64_observable_gauge("restore_in_progress")
         .with_description("Current restores")
-        .with_callback(move |o| {
-            let count = r.0.lock().unwrap_or_else(PoisonError::into_inner).len();
-            o.observe(count as i64, &[]);
-        })
+        .with_callback(move |o| o.observe(lock(&r).runs.len() as i64, &[]))
         .build();
     let r = running.clone();
     m.f64_observable_gauge("restore_oldest_start_timestamp_seconds")
         .with_description("When the oldest running restore started, 0 when idle")
         .with_callback(move |o| {
-            let running = r.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let oldest = running.iter().map(|(_, t)| *t).reduce(f64::min);
+            let oldest = lock(&r).runs.iter().map(|run| run.started).reduce(f64::min);
             o.observe(oldest.unwrap_or(0.0), &[]);
         })
         .build();
+    let counter = |name: &'static str, help: &'static str, part: fn(Work) -> u64| {
+        let r = running.clone();
+        let done = move || {
+            let r = lock(&r);
+            r.runs.iter().map(|run| (run.work)()).fold(r.ended, std::ops::Add::add)
+        };
+        let m = m.u64_observable_counter(name).with_description(help);
+        m.with_callback(move |o| o.observe(part(done()), &[])).build();
+    };
+    counter("restore_downloaded_bytes_total", "Bytes of backups read for restores", |w| w.downloaded_bytes);
+    counter("restore_rows_total", "Rows restored", |w| w.rows);
+    let objects = "Tables filled, and indexes, keys and others made after them";
+    counter("restore_objects_restored_total", objects, |w| w.objects);
+    counter("restore_download_retries_total", "Downloads resumed after a cut or a stall", |w| {
+        w.download_retries
+    });
     m.f64_observable_gauge("process_start_time_seconds")
         .with_description("When this process started")
         .with_callback(move |o| o.observe(started, &[]))

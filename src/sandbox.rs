@@ -22,7 +22,7 @@ use crate::proof::Isolation;
 pub use binaries::{Binaries, find_bindir, fitting, found};
 
 /// Settings that trade durability for speed: the data dies with the sandbox anyway.
-const THROWAWAY: [&str; 10] = [
+const THROWAWAY: [&str; 12] = [
     "fsync=off",
     "full_page_writes=off",
     "synchronous_commit=off",
@@ -33,6 +33,9 @@ const THROWAWAY: [&str; 10] = [
     "wal_init_zero=off",
     "checkpoint_timeout=1h",
     "maintenance_work_mem=128MB",
+    // What it holds is gone before vacuum or a compiled query would pay.
+    "autovacuum=off",
+    "jit=off",
 ];
 
 /// How long a server may take to start, and how often it is looked at.

@@ -3,16 +3,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 
 use super::{CommandError, CommandResult, Exit, Output, print_json};
 use crate::app::App;
 use crate::backup::encode_crc32c;
 use crate::config::{Config, EvidencePlace, Location};
-use crate::error::{Blame, FailureReason as R};
+use crate::error::{Blame, FailureReason as R, report};
 use crate::job::{BackupRef, VerifyJob};
 use crate::manager::Finished;
+use crate::metrics::RestoreMetricsManager;
 use crate::policy::{Depth, Trigger};
 use crate::proof::Verdict;
 
@@ -210,11 +214,54 @@ impl Drop for Scratch {
 }
 
 pub(super) async fn run(config: Config, output: Output) -> CommandResult {
+    let answers = answers(&config, |answer| {
+        if output == Output::Text {
+            let mark = if answer.right { "ok    " } else { "WRONG " };
+            out!("{mark} {:<26} {}", answer.case, answer.found);
+            if !answer.right {
+                out!("       wanted: {}; said: {}", answer.wanted, answer.message);
+            }
+        }
+    })
+    .await?;
+    let wrong = answers.iter().filter(|a| !a.right).count();
+    match output {
+        Output::Json => {
+            print_json(&answers)?;
+        }
+        Output::Text => out!("{} of {} verdicts are right", answers.len() - wrong, answers.len()),
+    }
+    Ok(if wrong == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+/// Tests the verification of a worker again and again, as it runs there. Never ends.
+pub(super) async fn keep_testing(config: &Config, metrics: &RestoreMetricsManager, every: Duration) {
+    loop {
+        // Two dozen broken backups are no news to whoever reads the log.
+        let answers = answers(config, |_| {}).with_subscriber(NoSubscriber::default()).await;
+        let wrong = match &answers {
+            Ok(answers) => answers.iter().filter(|a| !a.right).map(|a| a.case).collect(),
+            Err(e) => {
+                tracing::error!(error = report(e), "the self-test could not be run");
+                vec!["all"]
+            }
+        };
+        metrics.record_selftest(wrong.is_empty());
+        if wrong.is_empty() {
+            tracing::info!("the self-test of the verification is passed");
+        } else {
+            tracing::error!(cases = wrong.join(", "), "the self-test of the verification has failed");
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+async fn answers(config: &Config, mut said: impl FnMut(&Answer)) -> Result<Vec<Answer>, CommandError> {
     let scratch = Scratch(std::env::temp_dir().join(format!("pgrestored-selftest-{}", uuid::Uuid::new_v4())));
     let cases = cases()?;
     let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
     names.dedup();
-    let app = App::new(config_in(&config, &scratch.0, &names))?;
+    let app = App::new(config_in(config, &scratch.0, &names))?;
     let mut answers = Vec::new();
     for (i, case) in cases.into_iter().enumerate() {
         let name = format!("{}/{i}.backup", case.name);
@@ -228,23 +275,10 @@ pub(super) async fn run(config: Config, output: Output) -> CommandResult {
         };
         let finished = app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await;
         let answer = compare(&case, &finished);
-        if output == Output::Text {
-            let mark = if answer.right { "ok    " } else { "WRONG " };
-            out!("{mark} {:<26} {}", answer.case, answer.found);
-            if !answer.right {
-                out!("       wanted: {}; said: {}", answer.wanted, answer.message);
-            }
-        }
+        said(&answer);
         answers.push(answer);
     }
-    let wrong = answers.iter().filter(|a| !a.right).count();
-    match output {
-        Output::Json => {
-            print_json(&answers)?;
-        }
-        Output::Text => out!("{} of {} verdicts are right", answers.len() - wrong, answers.len()),
-    }
-    Ok(if wrong == 0 { Exit::Ok } else { Exit::Failed })
+    Ok(answers)
 }
 
 fn compare(case: &Case, finished: &Finished) -> Answer {

@@ -1,7 +1,7 @@
 //! `worker`: takes requests until it is told to stop. The first SIGTERM or SIGINT is the soft stop,
 //! the second the hard one.
 
-use super::{CommandResult, Exit, stop_signal};
+use super::{CommandResult, Exit, selftest, stop_signal};
 use crate::app::App;
 use crate::worker::Shutdown;
 
@@ -19,6 +19,16 @@ pub(super) async fn run(app: App, _args: Args) -> CommandResult {
             }
         }
     });
-    app.start_worker(shutdown).await?.ended().await?;
+    let worker = app.start_worker(shutdown).await?;
+    let selftest = async {
+        match app.config.verify.selftest {
+            Some(every) => selftest::keep_testing(&app.config, &app.metrics, every).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = worker.ended() => ended?,
+        () = selftest => {}
+    }
     Ok(Exit::Ok)
 }

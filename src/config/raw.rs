@@ -152,6 +152,9 @@ pub struct RawConfig {
     /// Older backups of each set that are verified with each scheduled one
     #[arg(long, env = "VERIFY_SAMPLE", global = true, value_name = "N")]
     pub(super) verify_sample: Option<String>,
+    /// How often the worker tests its own verification on broken backups; empty = off
+    #[arg(long, env = "VERIFY_SELFTEST", global = true, value_name = "TIME")]
+    pub(super) verify_selftest: Option<String>,
     /// Older backups that are looked at to find the first bad one; 0 = off
     #[arg(long, env = "VERIFY_BISECT", global = true, value_name = "N")]
     pub(super) verify_bisect: Option<String>,

@@ -37,6 +37,8 @@ pub struct VerifyConfig {
     /// Backups older than the newest proven one are not verified when they arrive.
     pub skip_older: bool,
     pub schedule: Option<Duration>,
+    /// How often a worker tests its own verification.
+    pub selftest: Option<Duration>,
     pub sample: usize,
     /// Older backups that a bisection looks at.
     pub bisect: usize,
@@ -96,6 +98,9 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
         }
         word
     };
+    let every = |m: &mut Mistakes, variable: &str, given: &Option<String>| {
+        set(given).map(|_| m.duration(variable, given, Duration::from_secs(24 * 3600)))
+    };
     let list = |given: &Option<String>| -> Vec<String> {
         let parts = set(given).unwrap_or_default().split(',').map(str::trim);
         parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
@@ -108,8 +113,8 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
         manifest: set(&raw.verify_manifest).unwrap_or("toc.dat").to_owned(),
         settle: m.duration("VERIFY_SETTLE", &raw.verify_settle, Duration::from_secs(600)),
         skip_older: one_of(m, "VERIFY_OLDER", &raw.verify_older, ["skip", "verify"]) == "skip",
-        schedule: set(&raw.verify_schedule)
-            .map(|_| m.duration("VERIFY_SCHEDULE", &raw.verify_schedule, Duration::from_secs(24 * 3600))),
+        schedule: every(m, "VERIFY_SCHEDULE", &raw.verify_schedule),
+        selftest: every(m, "VERIFY_SELFTEST", &raw.verify_selftest),
         sample: m.parse("VERIFY_SAMPLE", &raw.verify_sample, 0, "must be a whole number"),
         bisect: m.parse("VERIFY_BISECT", &raw.verify_bisect, 6, "must be a whole number"),
         evidence,

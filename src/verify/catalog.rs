@@ -214,6 +214,15 @@ async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String
     Ok(wrong)
 }
 
+/// Whether code of the dump runs when something is made in the database.
+pub(super) async fn has_event_triggers(subject: &Subject<'_>) -> Result<bool, RestoreError> {
+    let session = subject.server.connect(subject.database, "catalog").await?;
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger)";
+    let row =
+        session.client().query_one(sql, &[]).await.map_err(|e| fault(&e, "looking at event triggers"))?;
+    Ok(row.get(0))
+}
+
 /// Constraints and indexes are valid, sequences are not behind their columns.
 pub(super) async fn validity(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
     let s = crate::restore::survey(subject.server, subject.database).await?;

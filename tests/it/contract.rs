@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pgrestored::error::{FailureReason, RestoreError, ValidationError};
 use pgrestored::event::{GcsNotification, RestoreRequest, RestoreResult};
-use pgrestored::metrics::{RestoreMetricsManager, VerificationStatus};
+use pgrestored::metrics::{RestoreMetricsManager, VerificationStatus, Work};
 
 fn schemas() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
@@ -15,13 +15,14 @@ fn schemas() -> PathBuf {
 fn the_exposition_is_the_golden_one() {
     let m = RestoreMetricsManager::new(1.0);
     let fresh = m.exposition();
-    let running = m.start_restore();
+    let work = Work { downloaded_bytes: 1000, rows: 20, objects: 5, download_retries: 3 };
+    let running = m.start_restore(move || work);
     m.record_restore_completion(45.0, 1234, true, None);
     m.record_restore_completion(7.0, 99, false, Some(FailureReason::ChecksumMismatch));
     m.record_verification(VerificationStatus::Success, Some("orders"));
     m.record_rto("orders", 12.5, 13.0);
     m.record_stage("data", 12.5);
-    m.record_work(1000, 20, 3);
+    m.record_selftest(true);
     m.record_queue_delay(2.0);
     m.record_redelivery();
     m.record_lease_lost();
@@ -33,6 +34,10 @@ fn the_exposition_is_the_golden_one() {
         idle.contains("\nrestore_in_progress 0\n")
             && idle.contains("\nrestore_oldest_start_timestamp_seconds 0\n")
     );
+    // What a restore has done stays counted.
+    drop(m.start_restore(move || work));
+    assert!(idle.contains("\nrestore_rows_total 20\n"), "{idle}");
+    assert!(m.exposition().contains("\nrestore_rows_total 40\n"));
     let masked = |text: &str| -> String {
         let lines = text.lines().map(|l| match l.split_once(' ') {
             Some((name, value)) if name.contains("timestamp_seconds") && value.len() > 8 => {

@@ -1,87 +1,171 @@
 //! What is deployed beside the program: alert rules, by their own tools.
 
-use std::path::Path;
-use std::process::Command;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
+use pgrestored::error::FailureReason;
 use pgrestored::metrics::RestoreMetricsManager;
 
-fn prometheus() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus")
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// `None`, loudly, where it is not installed. In CI it must be there.
-fn promtool(args: &[&str]) -> Option<std::process::Output> {
-    match Command::new("promtool").args(args).current_dir(prometheus()).output() {
+pub fn text_of(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
+}
+
+fn prometheus() -> PathBuf {
+    root().join("deploy/prometheus")
+}
+
+/// What a program says; `None`, loudly, where it is not installed. In CI it must be there.
+pub fn installed(command: &mut Command) -> Option<Output> {
+    match command.output() {
         Ok(out) => Some(out),
         Err(e) => {
-            assert!(std::env::var("CI").is_err(), "promtool is missing: run make setup ({e})");
-            eprintln!("SKIPPED: promtool is not installed: run make setup");
+            assert!(std::env::var("CI").is_err(), "{command:?}: {e}: run make setup");
+            eprintln!("SKIPPED: {:?} is not installed: run make setup", command.get_program());
             None
         }
     }
 }
 
-const FILES: [(&str, &str); 3] = [
+fn promtool(args: &[&str]) -> Option<Output> {
+    installed(Command::new("promtool").args(args).current_dir(prometheus()))
+}
+
+/// The alerts, each with its severity.
+pub fn alerts() -> Vec<(String, String)> {
+    let word = |text: &str| text.split('\n').next().unwrap().to_owned();
+    let rules = |(file, _): &(&str, &str)| text_of(&format!("deploy/prometheus/{file}"));
+    let in_file = |text: String| {
+        let alerts = text.split("- alert: ").skip(1);
+        alerts.map(|a| (word(a), word(a.split("severity: ").nth(1).unwrap()))).collect::<Vec<_>>()
+    };
+    FILES.iter().map(rules).flat_map(in_file).collect()
+}
+
+/// Our series and what is recorded of them.
+pub fn series() -> BTreeSet<String> {
+    let m = RestoreMetricsManager::new(1.0);
+    m.record_proof("orders", 0.0);
+    m.record_rto("orders", 0.0, 0.0);
+    m.record_restore_completion(1.0, 1, true, None);
+    m.record_stage("data", 1.0);
+    m.record_queue_delay(1.0);
+    let exposition = m.exposition();
+    let ours = exposition.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next());
+    let rules: Vec<String> =
+        FILES.iter().map(|(file, _)| text_of(&format!("deploy/prometheus/{file}"))).collect();
+    let recorded = rules.iter().flat_map(|text| text.split("- record: ").skip(1));
+    ours.chain(recorded.map(|r| r.split('\n').next().unwrap())).map(str::to_owned).collect()
+}
+
+/// Our series and recorded ones that a text names, parts of histograms without what they are called by.
+pub fn names_of_series(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+    let is_series = |w: &&str| {
+        ["restore_", "restore:", "process_"].iter().any(|p| w.starts_with(p))
+            && FailureReason::ALL.iter().all(|r| r.as_str() != *w)
+    };
+    let whole = |w: &str| {
+        let ends = ["_bucket", "_count", "_sum"];
+        ends.iter().find_map(|end| w.strip_suffix(end)).unwrap_or(w).to_owned()
+    };
+    // `restore:dead_lettered:count` is a whole name.
+    words.filter(is_series).map(|w| if w.contains(':') { w.to_owned() } else { whole(w) }).collect()
+}
+
+/// Rules, and what tests them.
+const FILES: [(&str, &str); 4] = [
     ("proof.alerts.yml", "proof.test.yml"),
+    ("worker.alerts.yml", "worker.test.yml"),
     ("restore.rules.yml", "restore.test.yml"),
     ("restore.alerts.yml", "restore.test.yml"),
 ];
 
 #[test]
 fn alerts_fire_and_are_silent_as_their_tests_say() {
-    for test in ["proof.test.yml", "restore.test.yml"] {
+    for test in ["proof.test.yml", "worker.test.yml", "restore.test.yml"] {
         let Some(out) = promtool(&["test", "rules", test]) else { return };
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
+    let Some(out) = promtool(&["check", "config", "prometheus.yml"]) else { return };
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// One wrong word in a rule, and a test of the rules fails.
-#[test]
-fn every_mutant_of_a_rule_is_found() {
-    const SWAPS: [(&str, &str); 20] = [
+fn every_mutant_is_found(file: &str, at_least: usize) {
+    const SWAPS: [(&str, &str); 26] = [
         ("2 * 86400", "9 * 86400"),
         ("for: 15m", "for: 12h"),
         ("max by", "min by"),
         ("min by", "max by"),
         ("sum by", "max by"),
         ("[1h]", "[5m]"),
+        ("[1d]", "[1h]"),
+        ("[30m]", "[5m]"),
         (" > ", " < "),
+        (" == 0", " >= 0"),
         (" and on", " unless on"),
         (" or\n", " unless\n"),
         ("job, namespace, instance", "job, instance"),
         ("increase(", "last_over_time("),
         ("last_over_time(", "increase("),
         ("- 3600", "- 7200"),
+        ("- 86400", "- 172800"),
+        ("7200", "9000"),
         (" - sum", " + sum"),
         ("for: 1m", "for: 0s"),
         ("for: 5m", "for: 0s"),
+        ("for: 10m", "for: 0s"),
         (": critical", ": warning"),
         (": warning", ": info"),
         (r"(\\.0)?", ""),
-        (r#""failure""#, r#""inconclusive""#),
+        (r#""failure""#, r#""success""#),
     ];
     if promtool(&["--version"]).is_none() {
         return;
     }
     let (mut made, mut survivors) = (0, Vec::new());
-    for (file, test) in FILES {
-        let text = std::fs::read_to_string(prometheus().join(file)).unwrap();
-        for (from, to) in SWAPS {
-            for (at, _) in text.match_indices(from) {
-                let line = text[..at].rsplit('\n').next().unwrap();
-                if line.trim_start().starts_with('#') {
-                    continue;
-                }
-                made += 1;
-                let mutant = format!("{}{to}{}", &text[..at], &text[at + from.len()..]);
-                if passes(file, &mutant, test) {
-                    survivors.push(format!("{file}:{}: {from} → {to}", text[..at].lines().count()));
-                }
+    let tests = FILES.iter().find(|(rules, _)| *rules == file).map(|(_, test)| test).unwrap();
+    let text = std::fs::read_to_string(prometheus().join(file)).unwrap();
+    for (from, to) in SWAPS {
+        for (at, _) in text.match_indices(from) {
+            let line = text[..at].rsplit('\n').next().unwrap();
+            if line.trim_start().starts_with('#') {
+                continue;
+            }
+            made += 1;
+            let mutant = format!("{}{to}{}", &text[..at], &text[at + from.len()..]);
+            if passes(file, &mutant, tests) {
+                survivors.push(format!("{file}:{}: {from} → {to}", text[..at].lines().count()));
             }
         }
     }
-    assert!(made > 60, "{made} mutants");
+    assert!(made >= at_least, "{made} mutants");
     assert!(survivors.is_empty(), "{} of {made} survive: {survivors:#?}", survivors.len());
+}
+
+#[test]
+fn every_mutant_of_the_proof_alerts_is_found() {
+    every_mutant_is_found("proof.alerts.yml", 15);
+}
+
+#[test]
+fn every_mutant_of_the_worker_alerts_is_found() {
+    every_mutant_is_found("worker.alerts.yml", 30);
+}
+
+#[test]
+fn every_mutant_of_the_recorded_rules_is_found() {
+    every_mutant_is_found("restore.rules.yml", 30);
+}
+
+#[test]
+fn every_mutant_of_the_restore_alerts_is_found() {
+    every_mutant_is_found("restore.alerts.yml", 15);
 }
 
 fn passes(file: &str, mutant: &str, test: &str) -> bool {
@@ -95,10 +179,10 @@ fn passes(file: &str, mutant: &str, test: &str) -> bool {
     promtool.output().unwrap().status.success()
 }
 
-/// The names and severities of the reference.
+/// The names and severities of the reference, and every alert has its page.
 #[test]
 fn the_five_alerts_are_there() {
-    let rules = std::fs::read_to_string(prometheus().join("restore.alerts.yml")).unwrap();
+    let alerts = alerts();
     for (name, severity) in [
         ("RestoreFailure", "critical"),
         ("RestoreVerificationFailure", "critical"),
@@ -106,26 +190,30 @@ fn the_five_alerts_are_there() {
         ("MultipleRestoresInProgress", "warning"),
         ("HighRestoreFailureRate", "warning"),
     ] {
-        let (_, rule) = rules.split_once(&format!("- alert: {name}\n")).unwrap();
-        assert_eq!(rule.split("severity: ").nth(1).unwrap().split('\n').next(), Some(severity), "{name}");
+        assert!(alerts.contains(&(name.to_owned(), severity.to_owned())), "{name}");
     }
+    let runbooks = format!("{}/docs/runbooks", env!("CARGO_PKG_REPOSITORY"));
+    let rules: String = FILES.iter().map(|(file, _)| text_of(&format!("deploy/prometheus/{file}"))).collect();
+    for (name, severity) in &alerts {
+        assert!(rules.contains(&format!("runbook_url: {runbooks}/{name}.md\n")), "{name}");
+        let page = text_of(&format!("docs/runbooks/{name}.md"));
+        assert!(page.starts_with(&format!("# {name}\n\n{severity} · ")), "{name}");
+        for part in ["## What it means", "## How to look", "## How to fix"] {
+            assert!(page.contains(part), "{name}: {part}");
+        }
+    }
+    let pages = std::fs::read_dir(root().join("docs/runbooks")).unwrap().count();
+    assert_eq!(pages, alerts.len(), "a page without its alert");
 }
 
 #[test]
-fn rules_name_only_real_series() {
-    let m = RestoreMetricsManager::new(1.0);
-    m.record_proof("orders", 0.0);
-    m.record_restore_completion(1.0, 1, true, None);
-    let exposition = m.exposition();
-    for (file, _) in FILES {
-        let rules = std::fs::read_to_string(prometheus().join(file)).unwrap();
-        let words = rules.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
-        let series: Vec<&str> =
-            words.filter(|w| w.starts_with("restore_") || w.starts_with("process_")).collect();
-        assert!(!series.is_empty(), "{file}");
-        for name in series {
-            let name = name.trim_end_matches("_bucket").trim_end_matches("_count");
-            assert!(exposition.contains(&format!("# TYPE {name} ")), "{file}: {name}");
+fn rules_and_runbooks_name_only_real_series() {
+    let known = series();
+    let rules = FILES.iter().map(|(file, _)| format!("deploy/prometheus/{file}"));
+    let runbooks = alerts().into_iter().map(|(name, _)| format!("docs/runbooks/{name}.md"));
+    for file in rules.chain(runbooks) {
+        for name in names_of_series(&text_of(&file)) {
+            assert!(known.contains(&name), "{file}: {name}");
         }
     }
 }

@@ -8,3 +8,5 @@ mod archive;
 mod cli;
 mod contract;
 mod deploy;
+mod documents;
+mod platforms;

@@ -1,0 +1,15 @@
+output "worker_account" {
+  value       = google_service_account.worker.email
+  description = "For the annotation iam.gke.io/gcp-service-account, or --service-account of a worker pool."
+}
+
+output "environment" {
+  value = {
+    GOOGLE_CLOUD_PROJECT             = var.project
+    BACKUP_BUCKET                    = "gs://${var.bucket}/${var.prefix}"
+    RESTORE_REQUEST_SUBSCRIPTION     = google_pubsub_subscription.work["restore-requests"].name
+    RESTORE_COMPLETION_TOPIC         = google_pubsub_topic.completions.name
+    BACKUP_NOTIFICATION_SUBSCRIPTION = var.verify ? google_pubsub_subscription.work["backup-notifications"].name : ""
+  }
+  description = "The worker's variables."
+}
