@@ -1,0 +1,250 @@
+//! The whole chain: worker → Prometheus → Alertmanager → webhook, with the rules, routes and dashboard
+//! that are deployed; only their intervals are shorter.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pgrestored::event::Status;
+use serde_json::Value;
+
+use crate::peers::{BUCKET, Kind, Peers, get};
+use crate::support::Cluster;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ends when dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `None`, loudly, where none of the names is installed.
+fn daemon(names: &[&str], args: &[String]) -> Option<Daemon> {
+    for name in names {
+        let mut command = Command::new(name);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Ok(child) = command.spawn() {
+            return Some(Daemon(child));
+        }
+    }
+    assert!(std::env::var("CI").is_err(), "{names:?} is missing: run make setup");
+    eprintln!("SKIPPED: {names:?} is not installed: run make setup");
+    None
+}
+
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{what}: not in {PATIENCE:?}"))
+}
+
+/// What came to the webhook: path, Authorization, alert.
+#[derive(Clone, Default)]
+struct Webhook(Arc<Mutex<Vec<(String, String, Value)>>>);
+
+impl Webhook {
+    async fn start(&self) -> String {
+        let received = self.0.clone();
+        let routes = axum::Router::new().fallback(
+            move |uri: axum::http::Uri, headers: axum::http::HeaderMap, body: String| async move {
+                let body: Value = serde_json::from_str(&body).unwrap();
+                let by = headers["authorization"].to_str().unwrap().to_owned();
+                let alerts = body["alerts"].as_array().unwrap().clone();
+                let mut received = received.lock().unwrap();
+                received.extend(alerts.into_iter().map(|a| (uri.path().to_owned(), by.clone(), a)));
+            },
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        format!("http://{address}")
+    }
+
+    async fn alert(&self, path: &str, name: &str, status: &str) -> Value {
+        let look = async || {
+            let received = self.0.lock().unwrap();
+            let fits = |a: &Value| a["labels"]["alertname"] == name && a["status"] == status;
+            let found = received.iter().find(|(to, _, a)| to == path && fits(a));
+            found.map(|(_, by, alert)| {
+                assert_eq!(by, "Bearer secret");
+                alert.clone()
+            })
+        };
+        until(&format!("{name} {status} at {path}"), look).await
+    }
+}
+
+struct Stack {
+    prometheus: String,
+    webhook: Webhook,
+    _daemons: [Daemon; 2],
+    _folder: tempfile::TempDir,
+}
+
+impl Stack {
+    /// Prometheus and Alertmanager, with what is deployed, before a worker at `admin`.
+    async fn start(admin: std::net::SocketAddr) -> Option<Self> {
+        let (folder, webhook) = (tempfile::tempdir().unwrap(), Webhook::default());
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+        let place = |from: PathBuf, edits: &[(&str, &str)]| {
+            let mut text = std::fs::read_to_string(&from).unwrap();
+            for (old, new) in edits {
+                assert!(text.contains(old), "{}: no {old}", from.display());
+                text = text.replace(old, new);
+            }
+            let to = folder.path().join(from.file_name().unwrap());
+            std::fs::write(&to, text).unwrap();
+            to.display().to_string()
+        };
+        let (hook, token) = (webhook.start().await, folder.path().join("token").display().to_string());
+        std::fs::write(&token, "secret").unwrap();
+        let routes = place(
+            deploy.join("alertmanager/alertmanager.yml"),
+            &[
+                ("http://alerts.internal", &hook),
+                ("/etc/alertmanager/secrets/pager-token", &token),
+                ("/etc/alertmanager/secrets/chat-token", &token),
+                ("group_wait: 30s", "group_wait: 1s"),
+                ("group_wait: 5s", "group_wait: 1s"),
+                ("group_interval: 5m", "group_interval: 1s"),
+            ],
+        );
+        let (ours, theirs) = (free_port(), free_port());
+        let alertmanager = daemon(
+            &["prometheus-alertmanager", "alertmanager"],
+            &[
+                format!("--config.file={routes}"),
+                format!("--storage.path={}", folder.path().join("alertmanager").display()),
+                format!("--web.listen-address=127.0.0.1:{theirs}"),
+                "--cluster.listen-address=".to_owned(),
+            ],
+        )?;
+        place(deploy.join("prometheus/restore.rules.yml"), &[("[1h]", "[15s]"), ("- 3600", "- 15")]);
+        place(deploy.join("prometheus/restore.alerts.yml"), &[("seconds > 3600", "seconds > 2")]);
+        for name in ["proof.alerts.yml", "worker.alerts.yml"] {
+            place(deploy.join("prometheus").join(name), &[]);
+        }
+        let config = place(
+            deploy.join("prometheus/prometheus.yml"),
+            &[
+                ("_interval: 15s", "_interval: 1s"),
+                ("worker:9464", &admin.to_string()),
+                ("alertmanager:9093", &format!("127.0.0.1:{theirs}")),
+            ],
+        );
+        let prometheus = daemon(
+            &["prometheus"],
+            &[
+                format!("--config.file={config}"),
+                format!("--storage.tsdb.path={}", folder.path().join("tsdb").display()),
+                format!("--web.listen-address=127.0.0.1:{ours}"),
+            ],
+        )?;
+        let stack = Stack {
+            prometheus: format!("http://127.0.0.1:{ours}"),
+            webhook,
+            _daemons: [alertmanager, prometheus],
+            _folder: folder,
+        };
+        let scraped = async || (!stack.query("up == 1").await?.is_empty()).then_some(());
+        until("the worker is scraped", scraped).await;
+        Some(stack)
+    }
+
+    /// What a query finds now; `None` while Prometheus does not answer.
+    async fn query(&self, expr: &str) -> Option<Vec<Value>> {
+        let encoded: String = expr.bytes().map(|b| format!("%{b:02X}")).collect();
+        let answer = reqwest::get(format!("{}/api/v1/query?query={encoded}", self.prometheus)).await.ok()?;
+        let body: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
+        assert!(body["status"] == "success" || body["errorType"] == "unavailable", "{expr}: {body}");
+        body["data"]["result"].as_array().cloned()
+    }
+}
+
+/// Every query of the dashboard finds something in what this worker has exported.
+async fn the_dashboard_shows_it(stack: &Stack) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/grafana/pgrestored.json");
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    // Numbers of Pub/Sub itself.
+    let elsewhere = ["restore:oldest_request:seconds", "restore:dead_lettered:count"];
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let mut expr = target["expr"].as_str().unwrap().to_owned();
+            if elsewhere.contains(&expr.as_str()) {
+                continue;
+            }
+            for (variable, value) in
+                [("$job", ".*"), ("$namespace", ".*"), ("$__range", "1m"), ("$__rate_interval", "10s")]
+            {
+                expr = expr.replace(variable, value);
+            }
+            // Increases over an hour of what happened seconds ago.
+            let expr = expr.replace("[1h]", "[1m]");
+            let look = async || (!stack.query(&expr).await?.is_empty()).then_some(());
+            until(&format!("{}: {expr}", panel["title"]), look).await;
+            asked += 1;
+        }
+    }
+    assert!(asked > 20, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_pages_a_long_restore_warns_and_both_end() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
+    );
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    let size = dump.len() as u64;
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    let running = peers.worker(&c, &[]).await;
+    let Some(stack) = Stack::start(running.worker.admin).await else { return };
+
+    // The first failure that this worker has ever had.
+    let asked = Instant::now();
+    peers.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#).await;
+    let alert = stack.webhook.alert("/pager", "RestoreFailure", "firing").await;
+    eprintln!("the pager rang {:.1} s after the request", asked.elapsed().as_secs_f64());
+    assert_eq!(alert["labels"]["failure_reason"], "backup_not_found");
+    assert!(alert["annotations"]["runbook_url"].as_str().unwrap().ends_with("/RestoreFailure.md"));
+    assert_eq!(peers.result().await.status, Status::Failure);
+
+    for (id, more) in [("proof", r#""mode":"verify""#), ("quick", r#""target_db":"app""#)] {
+        peers.publish(&format!(r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},{more}}}"#)).await;
+        assert_eq!(peers.result().await.status, Status::Success, "{id}");
+    }
+
+    // A restore that would take a day.
+    peers.emulator.storage.limit_rate(size / 86_400 + 1);
+    peers.publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#).await;
+    stack.webhook.alert("/chat", "LongRunningRestore", "firing").await;
+    let status: Value =
+        serde_json::from_str(&get(&format!("http://{}/status.json", running.worker.admin)).await.1).unwrap();
+    assert_eq!(status["running"][0]["request_id"], "slow");
+    the_dashboard_shows_it(&stack).await;
+
+    peers.emulator.storage.limit_rate(0);
+    assert_eq!(peers.result().await.status, Status::Success);
+    stack.webhook.alert("/chat", "LongRunningRestore", "resolved").await;
+    stack.webhook.alert("/pager", "RestoreFailure", "resolved").await;
+    running.stop().await;
+}
