@@ -1,5 +1,5 @@
 # Everything a new user, CI and the next owner run. `make help` lists it.
-.PHONY: help setup demo test check bench soak nightly fuzz schemas fmt
+.PHONY: help setup demo test check bench soak nightly fuzz schemas reference fmt
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -20,11 +20,14 @@ check: ## Format, lints, licences and sources of dependencies, generated files
 	@cargo clippy --all-targets --quiet -- -D warnings
 	@scripts/setup.sh deny
 	@cargo deny --log-level error check bans licenses sources
-	@$(MAKE) --silent schemas
-	@git diff --exit-code --stat schemas
+	@$(MAKE) --silent schemas reference
+	@git diff --exit-code --stat schemas docs/reference
 
 schemas: ## Write schemas/ from the types
 	@cargo run --quiet --bin pgrestored -- schema --write schemas
+
+reference: ## Write docs/reference/ from the code
+	@cargo run --quiet --bin pgrestored -- reference docs/reference
 
 bench: ## Ours against download + pg_restore -j, and what a proof costs (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES)
 	@scripts/setup.sh demo

@@ -18,6 +18,7 @@ mod evidence;
 mod inspect;
 mod list;
 mod prune;
+mod reference;
 mod report;
 mod request;
 mod restore;
@@ -40,7 +41,7 @@ use crate::queue::QueueError;
 /// Restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in parallel, and
 /// swapped into place in one transaction.
 #[derive(Debug, Parser)]
-#[command(name = "pgrestored", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "pgrestored", version, after_help = after_help(), max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -88,7 +89,15 @@ enum Command {
     /// Print the JSON Schema of a document
     Schema(schema::Args),
     /// Print the completions of a shell
+    #[command(
+        after_help = "Example:\n  pgrestored completions bash > ~/.local/share/bash-completion/completions/pgrestored"
+    )]
     Completions { shell: clap_complete::Shell },
+    /// Write the man pages, one a command, into a folder
+    Man { folder: std::path::PathBuf },
+    /// Write the reference pages of docs/
+    #[command(hide = true)]
+    Reference { folder: std::path::PathBuf },
     /// Show all of it on this machine, nothing to configure
     #[cfg(feature = "emulator")]
     Demo,
@@ -97,15 +106,16 @@ enum Command {
     Emulator(emulator::Args),
 }
 
-const EXIT_CODES: &str = "Exit codes:
-  0 ok · 1 restore or verification failed · 2 usage · 65 bad message or archive
-  69 a dependency is unavailable · 77 permission · 78 configuration · 130/143 interrupted
-
-Examples:
+const EXAMPLES: &str = "Examples:
   pgrestored restore latest --target app_copy
   pgrestored restore ./app.dump --target app --on-existing replace
   pgrestored verify latest --html proof.html
   pgrestored list --output json";
+
+fn after_help() -> String {
+    let codes = Exit::ALL.map(|e| format!("  {:>3} {}\n", e.code(), e.meaning())).concat();
+    format!("Exit codes:\n{codes}\n{EXAMPLES}")
+}
 
 /// The JSON Schema of every document, with its name; the files are `schemas/NAME.v1.json`.
 pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
@@ -129,6 +139,32 @@ pub enum Exit {
 }
 
 impl Exit {
+    const ALL: [Exit; 9] = [
+        Exit::Ok,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::BadData,
+        Exit::Unavailable,
+        Exit::Permission,
+        Exit::Config,
+        Exit::Interrupted,
+        Exit::Terminated,
+    ];
+
+    fn meaning(self) -> &'static str {
+        match self {
+            Exit::Ok => "done",
+            Exit::Failed => "the restore or verification failed",
+            Exit::Usage => "wrong use of the command line",
+            Exit::BadData => "a message or an archive that cannot be read",
+            Exit::Unavailable => "a server or service does not answer",
+            Exit::Permission => "missing credentials or rights",
+            Exit::Config => "a wrong configuration",
+            Exit::Interrupted => "ended by SIGINT",
+            Exit::Terminated => "ended by SIGTERM",
+        }
+    }
+
     fn code(self) -> u8 {
         match self {
             Exit::Ok => 0,
@@ -246,6 +282,8 @@ impl Cli {
                 clap_complete::generate(shell, &mut Cli::command(), "pgrestored", &mut std::io::stdout());
                 Ok(Exit::Ok)
             }
+            Command::Man { folder } => Ok(reference::man(&folder)?),
+            Command::Reference { folder } => Ok(reference::write(&folder)?),
             #[cfg(feature = "emulator")]
             Command::Demo => tokio::select! {
                 done = demo::run(self.config.pg_bindir()) => done,

@@ -13,29 +13,53 @@ use std::fmt;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
+    /// The request or the command cannot be understood.
     InvalidRequest,
+    /// A database of this name is never a target, such as postgres or template1.
     TargetNotAllowed,
+    /// The target is there, and the request does not say to replace it.
     TargetExists,
+    /// Another restore holds the target; this one waits.
     TargetBusy,
+    /// The target server does not answer, or went away.
     TargetUnavailable,
+    /// The backup lies where this worker may not restore from (BACKUP_BUCKET, TRUSTED_SOURCES).
     SourceNotAllowed,
+    /// There is no such object, or not in that generation.
     BackupNotFound,
+    /// The object was overwritten or deleted while it was read, or is not what the request says.
     BackupChanged,
+    /// The store refuses these credentials.
     AccessDenied,
+    /// The bytes could not be read to the end, however often it was tried.
     DownloadFailed,
+    /// The bytes are not those that the store has a checksum of.
     ChecksumMismatch,
+    /// The archive is cut, damaged or incomplete.
     ArchiveCorrupt,
+    /// The object is no dump that this program can read.
     ArchiveUnsupported,
+    /// The target server is of a version that cannot take this dump.
     VersionIncompatible,
+    /// The target server does not have an extension that the dump needs.
     ExtensionMissing,
+    /// The target server does not have a role that the dump names.
     RoleMissing,
+    /// The role that restores may not do what the dump needs.
     InsufficientPrivilege,
+    /// The target server has no room left.
     InsufficientSpace,
+    /// The target server refused rows: a duplicate key, a violated constraint, a wrong value.
     DataRejected,
+    /// The target server refused a statement of the dump.
     RestoreError,
+    /// What was restored is not what the archive says, or a check failed.
     VerificationFailed,
+    /// It took longer than it may (RESTORE_TIMEOUT, deadline).
     Timeout,
+    /// It was stopped from outside.
     Cancelled,
+    /// A defect of this program.
     Internal,
 }
 

@@ -290,6 +290,17 @@ impl RestoreMetricsManager {
         self.publish_failure.add(1, &[]);
     }
 
+    /// An exposition that has a value for every series that there is.
+    pub fn sample() -> String {
+        let m = RestoreMetricsManager::new(0.0);
+        m.record_restore_completion(1.0, 1, true, None);
+        m.record_verification(VerificationStatus::Success, Some("default"));
+        m.record_rto("default", 1.0, 1.0);
+        m.record_stage("data", 1.0);
+        m.record_queue_delay(1.0);
+        m.exposition()
+    }
+
     /// All series in Prometheus' text format.
     pub fn exposition(&self) -> String {
         let mut text = String::new();

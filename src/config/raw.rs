@@ -6,25 +6,28 @@ use super::set;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Configuration (each flag also as the environment variable named)")]
 pub struct RawConfig {
-    /// Bucket name, gs://bucket/prefix or file:///folder
+    /// Bucket name, gs://bucket/prefix or file:///folder [default: secureai-backups]
     #[arg(long, env = "BACKUP_BUCKET", global = true, value_name = "BUCKET")]
     pub(super) backup_bucket: Option<String>,
-    /// Days to keep backups
+    /// Days to keep backups [default: 7]
     #[arg(long, env = "BACKUP_RETENTION_DAYS", global = true, value_name = "DAYS")]
     pub(super) backup_retention_days: Option<String>,
-    /// full: restore the dump's owners, privileges and code as the connecting role may
+    /// full: restore the dump's owners, privileges and code as the connecting role may [default: full]
     #[arg(long, env = "BACKUP_TRUST", global = true, value_name = "TRUST")]
     pub(super) backup_trust: Option<String>,
     /// Further sources that requests may name, separated by commas (gs://bucket/prefix, file:///folder)
     #[arg(long, env = "TRUSTED_SOURCES", global = true, value_name = "LIST")]
     pub(super) trusted_sources: Option<String>,
-    /// Target server, or the folder of its socket
+    /// Target server, or the folder of its socket [default: localhost]
     #[arg(long, env = "DB_HOST", global = true, value_name = "HOST")]
     pub(super) db_host: Option<String>,
+    /// Port of the target server [default: 5432]
     #[arg(long, env = "DB_PORT", global = true, value_name = "PORT")]
     pub(super) db_port: Option<String>,
+    /// Role that restores [default: postgres]
     #[arg(long, env = "DB_USER", global = true, value_name = "ROLE")]
     pub(super) db_user: Option<String>,
+    /// Its password
     #[arg(long, env = "DB_PASSWORD", global = true, value_name = "SECRET", hide_env_values = true)]
     pub(super) db_password: Option<String>,
     /// File that holds the password
@@ -36,27 +39,31 @@ pub struct RawConfig {
     /// Target database when a request names none
     #[arg(long, env = "DB_NAME", global = true, value_name = "DB")]
     pub(super) db_name: Option<String>,
-    /// Database to connect to for create, lock and rename
+    /// Database to connect to for create, lock and rename [default: postgres]
     #[arg(long, env = "DB_MAINTENANCE_NAME", global = true, value_name = "DB")]
     pub(super) db_maintenance_name: Option<String>,
     /// Project of topics and subscriptions
     #[arg(long, env = "GOOGLE_CLOUD_PROJECT", global = true, value_name = "PROJECT")]
     pub(super) google_cloud_project: Option<String>,
+    /// Subscription with restore requests [default: restore-requests]
     #[arg(long, env = "RESTORE_REQUEST_SUBSCRIPTION", global = true, value_name = "SUB")]
     pub(super) restore_request_subscription: Option<String>,
-    /// Topic that `request` publishes to
+    /// Topic that `request` publishes to [default: restore-requests]
     #[arg(long, env = "RESTORE_REQUEST_TOPIC", global = true, value_name = "TOPIC")]
     pub(super) restore_request_topic: Option<String>,
     /// Subscription with Cloud Storage notifications; empty = off
     #[arg(long, env = "BACKUP_NOTIFICATION_SUBSCRIPTION", global = true, value_name = "SUB")]
     pub(super) backup_notification_subscription: Option<String>,
+    /// Topic for result events [default: restore-completions]
     #[arg(long, env = "RESTORE_COMPLETION_TOPIC", global = true, value_name = "TOPIC")]
     pub(super) restore_completion_topic: Option<String>,
-    /// Subscription of the completion topic that `request --wait` reads
+    /// Subscription of the completion topic that `request --wait` reads [default: restore-completions]
     #[arg(long, env = "RESTORE_COMPLETION_SUBSCRIPTION", global = true, value_name = "SUB")]
     pub(super) restore_completion_subscription: Option<String>,
+    /// Pub/Sub emulator: plain HTTP, no credentials
     #[arg(long, env = "PUBSUB_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
     pub(super) pubsub_emulator_host: Option<String>,
+    /// Cloud Storage emulator: plain HTTP, no credentials
     #[arg(long, env = "STORAGE_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
     pub(super) storage_emulator_host: Option<String>,
     /// Where the storage emulator's gRPC port differs
@@ -65,43 +72,43 @@ pub struct RawConfig {
     /// Connections that load one restore [default: cores]
     #[arg(long, env = "RESTORE_JOBS", global = true, value_name = "N")]
     pub(super) restore_jobs: Option<String>,
-    /// Restores at once in this worker
+    /// Restores at once in this worker [default: 1]
     #[arg(long, env = "RESTORE_MAX_CONCURRENT", global = true, value_name = "N")]
     pub(super) restore_max_concurrent: Option<String>,
-    /// Limit of one restore, such as 12h
+    /// Limit of one restore, such as 12h [default: 12h]
     #[arg(long, env = "RESTORE_TIMEOUT", global = true, value_name = "TIME")]
     pub(super) restore_timeout: Option<String>,
-    /// Deliveries of one request before a passing failure is final
+    /// Deliveries of one request before a passing failure is final [default: 4]
     #[arg(long, env = "RESTORE_MAX_ATTEMPTS", global = true, value_name = "N")]
     pub(super) restore_max_attempts: Option<String>,
-    /// How long a message is leased at a time (10s to 600s): a dead worker's message comes back after this
+    /// How long a message is leased at a time (10s to 600s): a dead worker's message comes back after this [default: 60s]
     #[arg(long, env = "RESTORE_LEASE_EXTENSION", global = true, value_name = "TIME")]
     pub(super) restore_lease_extension: Option<String>,
-    /// Memory for data between download and server, in MiB
+    /// Memory for data between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_queue_mib: Option<String>,
-    /// How long a connection to server or store is tried again
+    /// How long a connection to server or store is tried again [default: 15m]
     #[arg(long, env = "RETRY_BUDGET", global = true, value_name = "TIME")]
     pub(super) retry_budget: Option<String>,
-    /// Time without a byte after which a download is reopened
+    /// Time without a byte after which a download is reopened [default: 30s]
     #[arg(long, env = "DOWNLOAD_STALL_TIMEOUT", global = true, value_name = "TIME")]
     pub(super) download_stall_timeout: Option<String>,
-    /// How long a stopping worker lets its restores finish
+    /// How long a stopping worker lets its restores finish [default: 25s]
     #[arg(long, env = "DRAIN_TIMEOUT", global = true, value_name = "TIME")]
     pub(super) drain_timeout: Option<String>,
-    /// keep: objects belong to the roles that the dump names; map: to others, by RESTORE_ROLE_MAP; none: to DB_USER
+    /// keep: objects belong to the roles that the dump names; map: to others, by RESTORE_ROLE_MAP; none: to DB_USER [default: keep]
     #[arg(long, visible_alias = "owners", env = "RESTORE_OWNERS", global = true, value_name = "POLICY")]
     pub(super) restore_owners: Option<String>,
     /// Roles that take the place of others: OLD=NEW, separated by commas, or @FILE with one a line
     #[arg(long, visible_alias = "role-map", env = "RESTORE_ROLE_MAP", global = true, value_name = "LIST")]
     pub(super) restore_role_map: Option<String>,
-    /// Make roles that the server does not have, without login
+    /// Make roles that the server does not have, without login [default: false]
     #[arg(long, visible_alias = "create-roles", env = "RESTORE_CREATE_ROLES", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_create_roles: Option<String>,
-    /// Leave GRANT and REVOKE out
+    /// Leave GRANT and REVOKE out [default: false]
     #[arg(long, visible_alias = "no-privileges", env = "RESTORE_NO_PRIVILEGES", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_no_privileges: Option<String>,
-    /// Extensions that the server does not have: require or skip-missing
+    /// Extensions that the server does not have: require or skip-missing [default: require]
     #[arg(
         long,
         visible_alias = "extensions",
@@ -110,13 +117,13 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_extensions: Option<String>,
-    /// Do not analyse the tables after the load
+    /// Do not analyse the tables after the load [default: false]
     #[arg(long, visible_alias = "no-analyze", env = "RESTORE_NO_ANALYZE", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_no_analyze: Option<String>,
     /// Object with the roles (pg_dumpall --globals-only): its name beside the backup, such as globals.sql
     #[arg(long, visible_alias = "globals", env = "RESTORE_GLOBALS", global = true, value_name = "NAME")]
     pub(super) restore_globals: Option<String>,
-    /// Take passwords from the globals, too
+    /// Take passwords from the globals, too [default: false]
     #[arg(long, visible_alias = "role-passwords", env = "RESTORE_ROLE_PASSWORDS", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_role_passwords: Option<String>,
     /// age identity that opens encrypted backups
@@ -125,7 +132,7 @@ pub struct RawConfig {
     /// File with age identities, one a line
     #[arg(long, env = "BACKUP_AGE_IDENTITY_FILE", global = true, value_name = "FILE")]
     pub(super) backup_age_identity_file: Option<String>,
-    /// How far a verification goes: object, archive, restore or data
+    /// How far a verification goes: object, archive, restore or data [default: data]
     #[arg(long, env = "VERIFY_DEPTH", global = true, value_name = "DEPTH")]
     pub(super) verify_depth: Option<String>,
     /// File with the checks of the data (YAML; `schema checks` is its schema)
@@ -140,22 +147,22 @@ pub struct RawConfig {
     /// Object that comes last in a folder of several objects and stands for it [default: toc.dat]
     #[arg(long, env = "VERIFY_MANIFEST", global = true, value_name = "NAME")]
     pub(super) verify_manifest: Option<String>,
-    /// How long the other objects of a folder are waited for
+    /// How long the other objects of a folder are waited for [default: 10m]
     #[arg(long, env = "VERIFY_SETTLE", global = true, value_name = "TIME")]
     pub(super) verify_settle: Option<String>,
-    /// New backups older than the newest proven one of their set: skip or verify
+    /// New backups older than the newest proven one of their set: skip or verify [default: skip]
     #[arg(long, env = "VERIFY_OLDER", global = true, value_name = "POLICY")]
     pub(super) verify_older: Option<String>,
     /// The newest backup of each set is verified when its newest proof is older than this; empty = off
     #[arg(long, env = "VERIFY_SCHEDULE", global = true, value_name = "TIME")]
     pub(super) verify_schedule: Option<String>,
-    /// Older backups of each set that are verified with each scheduled one
+    /// Older backups of each set that are verified with each scheduled one [default: 0]
     #[arg(long, env = "VERIFY_SAMPLE", global = true, value_name = "N")]
     pub(super) verify_sample: Option<String>,
     /// How often the worker tests its own verification on broken backups; empty = off
     #[arg(long, env = "VERIFY_SELFTEST", global = true, value_name = "TIME")]
     pub(super) verify_selftest: Option<String>,
-    /// Older backups that are looked at to find the first bad one; 0 = off
+    /// Older backups that are looked at to find the first bad one; 0 = off [default: 6]
     #[arg(long, env = "VERIFY_BISECT", global = true, value_name = "N")]
     pub(super) verify_bisect: Option<String>,
     /// Where evidence is written: empty = beside the backup, none, gs://bucket/prefix or file:///folder
@@ -170,29 +177,34 @@ pub struct RawConfig {
     /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one for all]
     #[arg(long, env = "BACKUP_SETS", global = true, value_name = "LIST")]
     pub(super) backup_sets: Option<String>,
-    /// Backups of each set that `prune` always keeps
+    /// Backups of each set that `prune` always keeps [default: 3]
     #[arg(long, env = "BACKUP_RETENTION_MIN", global = true, value_name = "N")]
     pub(super) backup_retention_min: Option<String>,
     /// Folder of sandboxes and their templates
     #[arg(long, env = "SANDBOX_DIR", global = true, value_name = "FOLDER")]
     pub(super) sandbox_dir: Option<String>,
-    /// require: verify only where a sandbox is kept apart by namespaces; prefer: say so where it is not
+    /// require: verify only where a sandbox is kept apart by namespaces; prefer: say so where it is not [default: prefer]
     #[arg(long, env = "SANDBOX_ISOLATION", global = true, value_name = "POLICY")]
     pub(super) sandbox_isolation: Option<String>,
     /// Server for verifications in place of sandboxes; never the target server
     #[arg(long, env = "SCRATCH_DB_HOST", global = true, value_name = "HOST")]
     pub(super) scratch_db_host: Option<String>,
+    /// Its port [default: 5432]
     #[arg(long, env = "SCRATCH_DB_PORT", global = true, value_name = "PORT")]
     pub(super) scratch_db_port: Option<String>,
+    /// Its role, which makes and drops databases [default: postgres]
     #[arg(long, env = "SCRATCH_DB_USER", global = true, value_name = "ROLE")]
     pub(super) scratch_db_user: Option<String>,
+    /// Password of that role
     #[arg(long, env = "SCRATCH_DB_PASSWORD", global = true, value_name = "SECRET", hide_env_values = true)]
     pub(super) scratch_db_password: Option<String>,
+    /// File that holds the password
     #[arg(long, env = "SCRATCH_DB_PASSWORD_FILE", global = true, value_name = "FILE")]
     pub(super) scratch_db_password_file: Option<String>,
+    /// As DB_SSLMODE
     #[arg(long, env = "SCRATCH_DB_SSLMODE", global = true, value_name = "MODE")]
     pub(super) scratch_db_sslmode: Option<String>,
-    /// /metrics, health and status
+    /// /metrics, health and status [default: 127.0.0.1:9464]
     #[arg(long, env = "ADMIN_ADDR", global = true, value_name = "ADDR")]
     pub(super) admin_addr: Option<String>,
     /// Folders with PostgreSQL's binaries, separated by colons; else PATH and the usual folders
