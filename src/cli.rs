@@ -12,11 +12,13 @@ macro_rules! out {
 mod check;
 #[cfg(feature = "emulator")]
 mod demo;
+mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod evidence;
 mod inspect;
 mod list;
+mod paint;
 mod prune;
 mod reference;
 mod report;
@@ -24,7 +26,9 @@ mod request;
 mod restore;
 mod schema;
 mod selftest;
+mod status;
 mod verify;
+mod watch;
 mod worker;
 
 use std::future::Future;
@@ -84,8 +88,14 @@ enum Command {
     Inspect(inspect::Args),
     /// Publish a request for a restore or a proof
     Request(request::Args),
+    /// Wait for the answer of a request, and show how far it is
+    Watch(watch::Args),
+    /// Show what a worker does
+    Status(status::Args),
     /// Check the configuration, offline
     Check,
+    /// Ask everything that will be needed, live, and say how to mend what is missing
+    Doctor,
     /// Print the JSON Schema of a document
     Schema(schema::Args),
     /// Print the completions of a shell
@@ -218,6 +228,9 @@ enum CommandError {
     Queue(#[from] QueueError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// Something does not answer.
+    #[error("{0}")]
+    Unavailable(String),
     #[error("{0}")]
     Other(String),
 }
@@ -233,7 +246,9 @@ impl CommandError {
         match self {
             CommandError::App(AppError::Config(_)) => Exit::Config,
             CommandError::App(AppError::Database(e)) => Exit::of(e.reason()),
-            CommandError::App(AppError::Admin(_)) | CommandError::Io(_) => Exit::Unavailable,
+            CommandError::App(AppError::Admin(_)) | CommandError::Io(_) | CommandError::Unavailable(_) => {
+                Exit::Unavailable
+            }
             CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => match e {
                 QueueError::Permanent(_) => Exit::Permission,
                 QueueError::Transient(_) => Exit::Unavailable,
@@ -293,6 +308,9 @@ impl Cli {
             #[cfg(feature = "emulator")]
             Command::Emulator(args) => emulator::run(args).await,
             Command::Check => check::run(&config?, output),
+            Command::Doctor => doctor::run(App::new(config?)?, output).await,
+            Command::Status(args) => status::run(&config?, args, output).await,
+            Command::Watch(args) => watch::run(App::new(config?)?, args, output).await,
             Command::Worker(args) => worker::run(App::new(config?)?, args).await,
             Command::Restore(args) => restore::run(App::new(config?)?, args, output).await,
             Command::List(args) => list::run(App::new(config?)?, args, output).await,

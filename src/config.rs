@@ -242,6 +242,11 @@ impl Config {
     }
 }
 
+/// Whether output may have colours: `NO_COLOR` is not set, or empty (<https://no-color.org>).
+pub fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
 /// The folders of PATH.
 pub fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -2,6 +2,7 @@
 //! need of both, with flow control, filters and retry backoff as the service has them, and with
 //! faults on demand. State is in memory and lost at the end. It knows nothing of the other rooms.
 
+mod access;
 mod grpc;
 mod pubsub;
 mod storage;
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
+pub use access::Access;
 pub use pubsub::{PubSubService, Published, SubscriptionOptions};
 pub use storage::{StorageFault, StorageService};
 
@@ -17,6 +19,7 @@ pub use storage::{StorageFault, StorageService};
 pub struct Emulator {
     pub pubsub: PubSubService,
     pub storage: StorageService,
+    pub access: Access,
     address: SocketAddr,
     server: tokio::task::JoinHandle<()>,
 }
@@ -30,12 +33,13 @@ impl Emulator {
         let (pubsub, storage) = (PubSubService::default(), StorageService::default());
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let routes = pubsub.router().merge(storage.router());
+        let access = Access::default();
+        let routes = pubsub.router().merge(storage.router()).merge(access.router());
         let server = tokio::spawn(async move {
             // Serving ends only with the task.
             let _ = axum::serve(listener, routes).await;
         });
-        Ok(Emulator { pubsub, storage, address, server })
+        Ok(Emulator { pubsub, storage, access, address, server })
     }
 
     /// `host:port`, for `PUBSUB_EMULATOR_HOST` and `STORAGE_EMULATOR_HOST`.

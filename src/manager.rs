@@ -25,7 +25,7 @@ use crate::postgres::Server;
 use crate::progress::Progress;
 use crate::proof::{ProofReport, Verdict};
 use crate::restore::{self, Fit, LoadOptions, Loaded};
-use crate::store::Stores;
+use crate::store::{BackupStore, Stores};
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 
 pub use standing::SetStanding;
@@ -85,6 +85,14 @@ impl RestoreManager {
         &self.config
     }
 
+    /// The store of the configured bucket.
+    ///
+    /// # Errors
+    /// `access_denied` where there is no client for it.
+    pub async fn store(&self) -> Result<Arc<dyn BackupStore>, RestoreError> {
+        Ok(self.stores.at(&self.config.bucket).await?)
+    }
+
     /// List available database backups: name, size in bytes, created, checksum (CRC32C) and
     /// generation of each, by name.
     ///
@@ -99,7 +107,7 @@ impl RestoreManager {
     /// # Errors
     /// `StorageError` if the listing fails.
     pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
-        let store = self.stores.at(&self.config.bucket).await?;
+        let store = self.store().await?;
         Ok(backup::backups_of(store.list(prefix).await?).into_iter().map(Backup::from).collect())
     }
 

@@ -7,6 +7,9 @@ use std::sync::{Mutex, PoisonError};
 /// Share of a restore that its data takes when there are indexes and keys to build afterwards.
 const DATA_SHARE: f64 = 0.7;
 
+/// Less than this share done says nothing about the rest.
+const TELLING: f64 = 0.02;
+
 /// Counters of one job. All only grow.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -37,11 +40,13 @@ struct Stages {
 }
 
 /// Progress at one moment.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Snapshot {
-    pub stage: &'static str,
+    pub stage: String,
     /// How much is done, from 0 to 1; `None` while the size is unknown (standard input).
     pub fraction: Option<f64>,
+    /// Seconds that are left, as far as can be told from what is done.
+    pub eta_seconds: Option<f64>,
     pub object_bytes: u64,
     pub object_size: u64,
     pub data_bytes: u64,
@@ -88,9 +93,12 @@ impl Progress {
             Some(built) => DATA_SHARE * read + (1.0 - DATA_SHARE) * built,
             None => read,
         });
+        let spent: f64 = self.stages().iter().map(|(_, seconds)| seconds).sum();
+        let eta = fraction.filter(|f| *f > TELLING).map(|f| spent * (1.0 - f) / f);
         Snapshot {
-            stage: self.stage(),
+            stage: self.stage().to_owned(),
             fraction,
+            eta_seconds: eta,
             object_bytes: self.object_bytes.load(Relaxed),
             object_size: self.object_size.load(Relaxed),
             data_bytes: self.data_bytes.load(Relaxed),

@@ -1,12 +1,14 @@
 //! Where requests come from and results go: the ports, and the Pub/Sub adapter.
 
 mod pubsub;
+mod setup;
 
 use std::collections::HashMap;
 
 use futures::future::BoxFuture;
 
 pub use pubsub::{PubSub, PubSubConfig};
+pub use setup::{Look, SubscriptionSetup, check_credentials};
 
 use crate::event::Message;
 

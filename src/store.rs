@@ -88,6 +88,18 @@ pub trait BackupStore: Send + Sync {
     /// `download_failed`.
     fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>>;
 
+    /// Which of these permissions (`storage.objects.get`, …) we have; `None` where the store does not
+    /// tell.
+    ///
+    /// # Errors
+    /// As [`BackupStore::list`].
+    fn permissions<'a>(
+        &'a self,
+        _wanted: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>, StorageError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// `gs://…` or `file://…`.
     fn uri(&self, name: &str) -> String;
 }

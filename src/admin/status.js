@@ -16,7 +16,7 @@ function job(j) {
   if (p.fraction != null) { bar.max = 1; bar.value = p.fraction; }
   bar.setAttribute("aria-label", what);
   const took = (Date.now() - Date.parse(j.started_at)) / 1000;
-  const left = p.fraction > 0.02 ? ", about " + secs(took * (1 - p.fraction) / p.fraction) + " left" : "";
+  const left = p.eta_seconds != null ? ", about " + secs(p.eta_seconds) + " left" : "";
   foot.className = "soft";
   foot.textContent = bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + p.rows.toLocaleString("en") + " rows, tables " + p.tables_done + "/" + p.tables + ", for " + secs(took) + left;
   box.append(head, bar, foot);

@@ -1,10 +1,10 @@
 //! `request`: publishes a request for a restore or a proof and, with `--wait`, waits for its result.
 
-use super::{CommandError, CommandResult, Exit, Output, print_json, until_signal};
+use super::{CommandResult, Exit, Output, print_json, status, watch};
 use crate::app::App;
-use crate::event::{BackupSpec, Mode, RestoreRequest, RestoreResult};
+use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::OnExisting;
-use crate::queue::{RequestQueue, ResultSink};
+use crate::queue::ResultSink;
 use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -29,9 +29,12 @@ pub(super) struct Args {
     /// With --verify: how far
     #[arg(long, value_enum, requires = "verify")]
     depth: Option<crate::policy::Depth>,
-    /// Wait for the result on RESTORE_COMPLETION_SUBSCRIPTION
+    /// Wait for the result on RESTORE_COMPLETION_SUBSCRIPTION, and show how far it is
     #[arg(long)]
     wait: bool,
+    /// With --wait: where a worker answers [default: http://ADMIN_ADDR]
+    #[arg(long, requires = "wait")]
+    url: Option<String>,
     #[command(flatten)]
     select: crate::policy::Selection,
 }
@@ -68,42 +71,5 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             }
         };
     }
-    let mut results = pubsub.subscribe(&app.config.completion_subscription).await?;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let waited = async {
-        tokio::select! {
-            result = result_of(&mut results, &request.request_id) => Some(result),
-            () = stop.cancelled() => None,
-        }
-    };
-    let (result, signalled) = until_signal(waited, &stop).await?;
-    results.close().await;
-    results.flush().await;
-    let Some(result) = result.transpose()? else { return Ok(signalled.unwrap_or(Exit::Interrupted)) };
-    match output {
-        Output::Json => print_json(&result)?,
-        Output::Text => {
-            let how =
-                result.verdict.map_or_else(|| format!("{:?}", result.status), |v| v.as_str().to_owned());
-            out!("request {} ended: {how} after {:.1} s", result.request_id, result.duration_seconds);
-            Exit::Ok
-        }
-    };
-    Ok(super::verify::exit_of(result.verdict, result.error.map(|e| e.reason)))
-}
-
-/// Results of other requests stay with the subscription: they are given back at the end.
-async fn result_of(queue: &mut impl RequestQueue, request_id: &str) -> Result<RestoreResult, CommandError> {
-    let mut others = Vec::new();
-    loop {
-        let delivery = queue.next().await?;
-        let result: Option<RestoreResult> = serde_json::from_slice(&delivery.data).ok();
-        match result.filter(|r| r.request_id == request_id) {
-            Some(result) => {
-                delivery.lease.ack().await?;
-                return Ok(result);
-            }
-            None => others.push(delivery),
-        }
-    }
+    watch::answer(&app, &request.request_id, &status::url(&app.config, args.url), output).await
 }

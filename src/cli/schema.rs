@@ -13,7 +13,7 @@ use crate::verify::{ChecksFile, Envelope};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
-    /// checks, pruned, selftest or ledger
+    /// checks, pruned, selftest, ledger, worker-status or diagnosis
     #[arg(required_unless_present = "write")]
     name: Option<String>,
     /// Write all of them into this folder
@@ -48,6 +48,8 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ("pruned", schema_of::<Vec<super::prune::Pruned>>("pruned", false)),
         ("selftest", schema_of::<Vec<super::selftest::Answer>>("selftest", false)),
         ("ledger", schema_of::<super::report::Ledger>("ledger", false)),
+        ("worker-status", schema_of::<crate::worker::WorkerStatus>("worker-status", false)),
+        ("diagnosis", schema_of::<Vec<super::doctor::Checkup>>("diagnosis", false)),
     ]
 }
 

@@ -370,11 +370,35 @@ impl PubSubService {
             .merge(self.admin_router())
     }
 
-    /// The REST calls that make topics and subscriptions.
+    /// As REST describes it; `None` where there is none.
+    fn describe_topic(&self, name: &str) -> Option<serde_json::Value> {
+        self.lock().topics.contains_key(name).then(|| serde_json::json!({ "name": name }))
+    }
+
+    fn describe_subscription(&self, name: &str) -> Option<serde_json::Value> {
+        let inner = self.lock();
+        let options = &inner.subscriptions.get(name)?.options;
+        let topic = inner.topics.iter().find(|(_, subscribed)| subscribed.iter().any(|s| s == name));
+        let dead_letter = options.dead_letter.as_ref().map(|(topic, attempts)| {
+            serde_json::json!({ "deadLetterTopic": topic, "maxDeliveryAttempts": attempts })
+        });
+        Some(serde_json::json!({
+            "name": name,
+            "topic": topic.map_or("_deleted-topic_", |(topic, _)| topic),
+            "ackDeadlineSeconds": 10,
+            "enableExactlyOnceDelivery": options.exactly_once,
+            "deadLetterPolicy": dead_letter,
+        }))
+    }
+
+    /// The REST calls that make topics and subscriptions, and describe them.
     fn admin_router(&self) -> Router {
         Router::new()
-            .route("/v1/projects/{project}/topics/{topic}", put(create_topic))
-            .route("/v1/projects/{project}/subscriptions/{subscription}", put(create_subscription))
+            .route("/v1/projects/{project}/topics/{topic}", put(create_topic).get(get_topic))
+            .route(
+                "/v1/projects/{project}/subscriptions/{subscription}",
+                put(create_subscription).get(get_subscription),
+            )
             .with_state(self.clone())
     }
 }
@@ -389,6 +413,29 @@ impl Subscription {
 }
 
 type Json = axum::Json<serde_json::Value>;
+
+/// What is asked for, or Google's error for what is not there.
+fn found(described: Option<serde_json::Value>) -> (StatusCode, Json) {
+    let error = serde_json::json!({ "code": 404, "status": "NOT_FOUND", "message": "Resource not found" });
+    match described {
+        Some(it) => (StatusCode::OK, axum::Json(it)),
+        None => (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({ "error": error }))),
+    }
+}
+
+async fn get_topic(
+    State(s): State<PubSubService>,
+    Path((project, topic)): Path<(String, String)>,
+) -> (StatusCode, Json) {
+    found(s.describe_topic(&format!("projects/{project}/topics/{topic}")))
+}
+
+async fn get_subscription(
+    State(s): State<PubSubService>,
+    Path((project, subscription)): Path<(String, String)>,
+) -> (StatusCode, Json) {
+    found(s.describe_subscription(&format!("projects/{project}/subscriptions/{subscription}")))
+}
 
 async fn create_topic(
     State(s): State<PubSubService>,

@@ -54,8 +54,12 @@ impl PubSub {
         PubSub { config }
     }
 
+    pub(super) fn emulator(&self) -> Option<&String> {
+        self.config.emulator.as_ref()
+    }
+
     /// `name` alone or as `projects/…/subscriptions/…`.
-    fn resource(&self, kind: &str, name: &str) -> String {
+    pub(super) fn resource(&self, kind: &str, name: &str) -> String {
         match name.starts_with("projects/") {
             true => name.to_owned(),
             false => format!("projects/{}/{kind}/{name}", self.config.project),

@@ -196,6 +196,20 @@ impl BackupStore for GcsStore {
         })
     }
 
+    fn permissions<'a>(
+        &'a self,
+        wanted: &'a [&'a str],
+    ) -> BoxFuture<'a, Result<Option<Vec<String>>, StorageError>> {
+        Box::pin(async move {
+            let ask = self.control.test_iam_permissions().set_resource(self.resource());
+            match ask.set_permissions(wanted.iter().copied()).send().await {
+                Ok(answer) => Ok(Some(answer.permissions)),
+                Err(e) if e.status().is_some_and(|s| s.code == Code::Unimplemented) => Ok(None),
+                Err(e) => Err(self.fault(e, "", R::BackupNotFound)),
+            }
+        })
+    }
+
     fn uri(&self, name: &str) -> String {
         format!("gs://{}/{}{name}", self.bucket, self.prefix)
     }

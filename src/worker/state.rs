@@ -35,7 +35,7 @@ struct Running {
 }
 
 /// A running restore or verification.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct JobStatus {
     pub request_id: String,
     pub kind: Kind,
@@ -48,9 +48,9 @@ pub struct JobStatus {
 }
 
 /// `/status.json`.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct WorkerStatus {
-    pub version: &'static str,
+    pub version: String,
     pub ready: bool,
     pub stopping: bool,
     pub running: Vec<JobStatus>,
@@ -135,7 +135,7 @@ impl WorkerState {
             progress: r.progress.snapshot(),
         };
         WorkerStatus {
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: self.is_ready(),
             stopping: self.stopping.load(Relaxed),
             running: lock(&self.running).iter().map(describe).collect(),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrestored::event::Status;
 use serde_json::Value;
@@ -220,7 +220,7 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
     let Some(stack) = Stack::start(running.worker.admin).await else { return };
 
     // The first failure that this worker has ever had.
-    let asked = Instant::now();
+    let asked = tokio::time::Instant::now();
     peers.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#).await;
     let alert = stack.webhook.alert("/pager", "RestoreFailure", "firing").await;
     eprintln!("the pager rang {:.1} s after the request", asked.elapsed().as_secs_f64());

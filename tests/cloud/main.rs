@@ -6,6 +6,7 @@ mod support;
 
 mod alerts;
 mod formats;
+mod operator;
 mod peers;
 mod process;
 mod queue;

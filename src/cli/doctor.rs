@@ -1,0 +1,466 @@
+//! `doctor`: asks everything that a restore or a proof will need, live, and says how to mend what is
+//! missing. It changes nothing but for a sandbox that is started and dropped.
+
+use std::path::Path;
+
+use super::{CommandResult, Exit, Output, human_bytes, paint, print_json};
+use crate::app::App;
+use crate::config::{Config, EvidencePlace, Location};
+use crate::error::{FailureReason, RestoreError, report};
+use crate::job::BackupRef;
+use crate::postgres::{Server, ServerFacts};
+use crate::queue::{Look, PubSub, QueueError, SubscriptionSetup, check_credentials};
+use crate::restore::{Finding, Level, Needs};
+use crate::sandbox::{Sandbox, fitting, found};
+
+/// Versions of PostgreSQL that restores are tested on.
+const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
+/// Less room than this for a sandbox is worth a warning.
+const ROOM: u64 = 5 << 30;
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Health {
+    Ok,
+    Warning,
+    Failure,
+    /// Not needed by this configuration.
+    Skipped,
+}
+
+/// One line of the answer.
+#[derive(Debug, serde::Serialize, schemars::JsonSchema)]
+pub(super) struct Checkup {
+    check: &'static str,
+    health: Health,
+    message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+    #[serde(skip)]
+    exit: Exit,
+}
+
+impl Checkup {
+    fn new(check: &'static str, health: Health, message: impl Into<String>) -> Self {
+        Checkup { check, health, message: message.into(), fix: None, exit: Exit::Failed }
+    }
+
+    fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Health::Ok, message)
+    }
+
+    fn skipped(check: &'static str, message: impl Into<String>) -> Self {
+        Self::new(check, Health::Skipped, message)
+    }
+
+    fn failure(check: &'static str, exit: Exit, message: impl Into<String>) -> Self {
+        Checkup { exit, ..Self::new(check, Health::Failure, message) }
+    }
+
+    fn fix(self, fix: impl Into<String>) -> Self {
+        Checkup { fix: Some(fix.into()), ..self }
+    }
+}
+
+fn failed(check: &'static str, e: &RestoreError, fix: &str) -> Checkup {
+    Checkup::failure(check, Exit::of(e.reason()), report(e)).fix(fix)
+}
+
+fn queue_failed(check: &'static str, e: &QueueError) -> Checkup {
+    match e {
+        QueueError::Permanent(what) => Checkup::failure(check, Exit::Permission, what).fix("see credentials"),
+        QueueError::Transient(what) => {
+            Checkup::failure(check, Exit::Unavailable, what).fix("is Pub/Sub reachable from here?")
+        }
+    }
+}
+
+pub(super) async fn run(app: App, output: Output) -> CommandResult {
+    let mut all = Vec::new();
+    let mut say = |checkups: Vec<Checkup>| {
+        for c in checkups {
+            if output == Output::Text {
+                print(&c);
+            }
+            all.push(c);
+        }
+    };
+    say(vec![Checkup::ok("configuration", "valid; `pgrestored check` shows it")]);
+    say(vec![credentials(&app.config).await]);
+    say(bucket(&app).await);
+    say(queues(&app).await);
+    say(target(&app).await);
+    say(newest_backup(&app).await);
+    say(sandbox(&app).await);
+    say(vec![traces(&app.config).await]);
+    let failures = || all.iter().filter(|c| c.health == Health::Failure);
+    // The gravest first.
+    let gravest = [Exit::Config, Exit::Permission, Exit::Unavailable, Exit::Failed];
+    let exit = gravest.into_iter().find(|exit| failures().any(|c| c.exit == *exit));
+    match output {
+        Output::Json => {
+            print_json(&all)?;
+        }
+        Output::Text => {
+            let count = |health| all.iter().filter(|c| c.health == health).count();
+            out!(
+                "{} ok, {} warnings, {} failures",
+                count(Health::Ok),
+                count(Health::Warning),
+                count(Health::Failure)
+            );
+        }
+    }
+    Ok(exit.or(failures().next().map(|_| Exit::Failed)).unwrap_or(Exit::Ok))
+}
+
+fn print(c: &Checkup) {
+    let mark = match c.health {
+        Health::Ok => paint::good("ok     "),
+        Health::Warning => paint::warn("WARNING"),
+        Health::Failure => paint::bad("FAILURE"),
+        Health::Skipped => paint::soft("skipped"),
+    };
+    out!("{mark} {:<16} {}", c.check, c.message);
+    if let Some(fix) = &c.fix {
+        out!("{:24} fix: {fix}", "");
+    }
+}
+
+async fn credentials(config: &Config) -> Checkup {
+    let name = "credentials";
+    let is_local = matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
+    let has_queue = config.project.is_some() && config.pubsub_emulator.is_none();
+    if is_local && !has_queue {
+        return Checkup::skipped(name, "nothing of Google Cloud is used");
+    }
+    match check_credentials().await {
+        Ok(()) => Checkup::ok(name, "a token for Google Cloud was given"),
+        Err(e) => Checkup::failure(name, Exit::Permission, e.to_string()).fix(
+            "run as a service account (Workload Identity, or an instance's), set GOOGLE_APPLICATION_CREDENTIALS, \
+             or on your own machine: gcloud auth application-default login",
+        ),
+    }
+}
+
+async fn bucket(app: &App) -> Vec<Checkup> {
+    let place = app.config.bucket.uri("");
+    let store = match app.manager.store().await {
+        Ok(store) => store,
+        Err(e) => return vec![failed("bucket", &e, "see credentials")],
+    };
+    let listed = match app.manager.list_backups("").await {
+        Ok(all) if all.is_empty() => Checkup::new("bucket", Health::Warning, format!("{place}: no backups"))
+            .fix("is BACKUP_BUCKET the right one?"),
+        Ok(all) => Checkup::ok("bucket", format!("{place}: {} backups", all.len())),
+        Err(e) => failed(
+            "bucket",
+            &e,
+            &format!(
+                "does it exist, and may this account list it? gcloud storage buckets add-iam-policy-binding {place} \
+                 --member=serviceAccount:WORKER --role=roles/storage.objectViewer"
+            ),
+        ),
+    };
+    let readable = listed.health != Health::Failure;
+    let mut checkups = vec![listed];
+    if !readable {
+        return checkups;
+    }
+    let verifies = app.config.notification_subscription.is_some() || app.config.verify.schedule.is_some();
+    let writes = verifies && app.config.verify.evidence == EvidencePlace::BesideBackup;
+    let mut wanted = vec!["storage.objects.get", "storage.objects.list"];
+    if writes {
+        wanted.push("storage.objects.create");
+    }
+    checkups.push(match store.permissions(&wanted).await {
+        Ok(Some(given)) => {
+            let missing: Vec<_> = wanted.iter().filter(|w| !given.iter().any(|g| g == *w)).copied().collect();
+            match missing.as_slice() {
+                [] => Checkup::ok("bucket rights", wanted.join(", ")),
+                ["storage.objects.create"] => Checkup::failure(
+                    "bucket rights",
+                    Exit::Permission,
+                    "evidence cannot be written: storage.objects.create is missing",
+                )
+                .fix("give roles/storage.objectCreator on the bucket, or set EVIDENCE_LOCATION"),
+                more => Checkup::failure(
+                    "bucket rights",
+                    Exit::Permission,
+                    format!("missing: {}", more.join(", ")),
+                )
+                .fix("give roles/storage.objectViewer on the bucket"),
+            }
+        }
+        Ok(None) => Checkup::skipped("bucket rights", "this store does not tell"),
+        Err(e) => failed("bucket rights", &e.into(), "see credentials"),
+    });
+    checkups
+}
+
+async fn queues(app: &App) -> Vec<Checkup> {
+    let c = &app.config;
+    let Ok(pubsub) = app.pubsub() else {
+        let what = "GOOGLE_CLOUD_PROJECT is not set: `worker`, `request` and `watch` need it";
+        return vec![Checkup::skipped("requests", what)];
+    };
+    let mut all = vec![
+        subscription("requests", &pubsub, &c.request_subscription).await,
+        topic("results", &pubsub, &c.completion_topic).await,
+    ];
+    all.push(match &c.notification_subscription {
+        Some(name) => subscription("notifications", &pubsub, name).await,
+        None => Checkup::skipped("notifications", "BACKUP_NOTIFICATION_SUBSCRIPTION is not set"),
+    });
+    all
+}
+
+async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Checkup {
+    let may = match pubsub.may("subscriptions", name, "pubsub.subscriptions.consume").await {
+        Ok(may) => may,
+        Err(e) => return queue_failed(check, &e),
+    };
+    let set_up = match pubsub.look_at_subscription(name).await {
+        Ok(set_up) => set_up,
+        Err(e) => return queue_failed(check, &e),
+    };
+    if set_up == Look::Missing {
+        return Checkup::failure(check, Exit::Config, format!("there is no subscription {name}"))
+            .fix(format!("gcloud pubsub subscriptions create {name} --topic={name} --ack-deadline=60 --enable-exactly-once-delivery, or deploy/terraform"));
+    }
+    if may == Some(false) {
+        return Checkup::failure(check, Exit::Permission, format!("{name} may not be read"))
+            .fix(format!("gcloud pubsub subscriptions add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.subscriber"));
+    }
+    let Look::Found(set_up) = set_up else {
+        return Checkup::ok(check, format!("{name} may be read; its settings may not be looked at"));
+    };
+    if set_up.is_orphan {
+        return Checkup::failure(check, Exit::Config, format!("the topic of {name} was deleted"))
+            .fix("delete the subscription and create it on the topic anew");
+    }
+    let weak = weaknesses(&set_up);
+    match weak.is_empty() {
+        true => Checkup::ok(check, format!("{name} may be read")),
+        false => Checkup::new(check, Health::Warning, format!("{name}: {}", weak.join("; ")))
+            .fix("deploy/terraform has all of it"),
+    }
+}
+
+fn weaknesses(s: &SubscriptionSetup) -> Vec<&'static str> {
+    let mut weak = Vec::new();
+    if s.dead_letter.is_none() {
+        weak.push("no dead letter: a message that kills workers comes for ever");
+    }
+    if !s.has_retry_policy {
+        weak.push("no retry policy: what is given back comes again at once");
+    }
+    if !s.exactly_once {
+        weak.push("not exactly-once: a lost lease is noticed late");
+    }
+    weak
+}
+
+async fn topic(check: &'static str, pubsub: &PubSub, name: &str) -> Checkup {
+    let (found, may) =
+        match (pubsub.look_at_topic(name).await, pubsub.may("topics", name, "pubsub.topics.publish").await) {
+            (Err(e), _) | (_, Err(e)) => return queue_failed(check, &e),
+            (Ok(found), Ok(may)) => (found, may),
+        };
+    match (found, may) {
+        (Look::Missing, _) => Checkup::failure(check, Exit::Config, format!("there is no topic {name}"))
+            .fix(format!("gcloud pubsub topics create {name}")),
+        (_, Some(false)) => Checkup::failure(check, Exit::Permission, format!("nothing may be published to {name}"))
+            .fix(format!("gcloud pubsub topics add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.publisher")),
+        _ => Checkup::ok(check, format!("{name} may be published to")),
+    }
+}
+
+async fn target(app: &App) -> Vec<Checkup> {
+    let db = &app.config.db;
+    let at = format!("{}:{}", db.host, db.port);
+    let facts = async {
+        let session = Server::new(db)?.maintenance("doctor").await?;
+        let facts = session.facts().await?;
+        let row = session.client().query_one(RIGHTS, &[]).await;
+        let row = row.map_err(|e| crate::postgres::fault(&e, "looking at rights"))?;
+        Ok::<_, crate::error::DatabaseError>((facts, row.get::<_, bool>(0), row.get::<_, bool>(1)))
+    };
+    let (facts, may_create, may_journal) = match facts.await {
+        Ok(facts) => facts,
+        Err(e) => {
+            let fix = "do DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_SSLMODE hold, and does pg_hba.conf let it in?";
+            return vec![failed("target server", &e.into(), fix)];
+        }
+    };
+    let major = facts.version / 10_000;
+    let said = format!("{at}: PostgreSQL {major}, as {}", facts.user);
+    let server = match SUPPORTED.contains(&major) {
+        true => Checkup::ok("target server", said),
+        false => Checkup::new("target server", Health::Warning, format!("{said}; tested are 13 to 18")),
+    };
+    vec![server, rights(app, &facts, may_create), journal(may_journal)]
+}
+
+/// Whether the role makes databases, and whether it may keep the journal.
+const RIGHTS: &str = "SELECT rolsuper OR rolcreatedb, \
+    has_database_privilege(current_database(), 'CREATE') OR EXISTS (SELECT FROM pg_namespace \
+      WHERE nspname = 'pgrestored' AND has_schema_privilege(oid, 'CREATE')) \
+    FROM pg_roles WHERE rolname = current_user";
+
+fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> Checkup {
+    let name = "target rights";
+    if !may_create {
+        return Checkup::failure(name, Exit::Permission, format!("{} may not create databases", facts.user))
+            .fix(format!("ALTER ROLE {} CREATEDB", crate::postgres::ident(&facts.user)));
+    }
+    if facts.is_superuser {
+        let what = format!("{} is a superuser: whoever writes to the bucket can run code as it", facts.user);
+        return Checkup::new(name, Health::Warning, what).fix(
+            "restore as a role with CREATEDB that is a member of the owners, or let nobody else write to the bucket",
+        );
+    }
+    let others = facts.may_become.iter().filter(|r| **r != facts.user && !r.starts_with("pg_")).count();
+    let owners = match app.config.policy.owners {
+        crate::policy::Owners::None => String::new(),
+        _ => format!("; owns as {others} other roles"),
+    };
+    Checkup::ok(name, format!("{} may create databases{owners}", facts.user))
+}
+
+fn journal(may_journal: bool) -> Checkup {
+    match may_journal {
+        true => Checkup::ok("target journal", "requests can be recorded in the schema pgrestored"),
+        false => Checkup::new(
+            "target journal",
+            Health::Warning,
+            "requests cannot be recorded: a repeated request restores again",
+        )
+        .fix("GRANT CREATE ON DATABASE postgres TO the role, or create the schema pgrestored for it"),
+    }
+}
+
+/// Whether the newest backup would go into the target: extensions, roles, versions, room.
+async fn newest_backup(app: &App) -> Vec<Checkup> {
+    let name = "newest backup";
+    let stop = tokio_util::sync::CancellationToken::new();
+    let _guard = stop.clone().drop_guard();
+    let opened = async { app.manager.open(&BackupRef::parse("latest", "")?, stop).await };
+    let (pinned, archive) = match opened.await {
+        Ok(opened) => opened,
+        Err(e) if e.reason() == FailureReason::BackupNotFound => {
+            return vec![Checkup::skipped(name, "there is none")];
+        }
+        Err(e) => return vec![failed(name, &e, "pgrestored inspect latest")],
+    };
+    let called = pinned.as_ref().map_or("latest", |p| p.object.name.as_str()).to_owned();
+    let Ok(findings) = app.manager.preflight(&archive, pinned.as_ref()).await else {
+        return vec![Checkup::skipped(name, "the target server does not answer")];
+    };
+    let worst = |level| findings.iter().find(|f| f.level == level);
+    let said = |f: &Finding| format!("{called}: {}", f.what);
+    let fits = match (worst(Level::Blocks), worst(Level::Warns)) {
+        (Some(f), _) => Checkup::failure(name, Exit::Failed, said(f)).fix(f.fix.clone()),
+        (None, Some(f)) => Checkup::new(name, Health::Warning, said(f)).fix(f.fix.clone()),
+        (None, None) => Checkup::ok(name, format!("{called}: the target has what it needs")),
+    };
+    let needs = Needs::of(&archive, archive.entries(), pinned.map(|p| p.object.size));
+    vec![fits, target_room(app, needs.estimated_bytes).await]
+}
+
+/// PostgreSQL does not tell how much room it has; where its folder is on this machine, we look.
+async fn target_room(app: &App, needed: Option<u64>) -> Checkup {
+    let name = "target room";
+    let about =
+        needed.map_or_else(String::new, |n| format!("the newest backup needs about {}", human_bytes(n)));
+    let folder = async {
+        let session = Server::new(&app.config.db).ok()?.maintenance("doctor").await.ok()?;
+        let row = session.client().query_one("SHOW data_directory", &[]).await.ok()?;
+        row.try_get::<_, String>(0).ok()
+    };
+    let is_here = app.config.db.host.starts_with('/');
+    let room = match is_here {
+        true => folder.await.and_then(|f| free(Path::new(&f))),
+        false => None,
+    };
+    match (room, needed) {
+        (Some(room), Some(needed)) if room < needed => {
+            let what = format!("{about}, and {} are free", human_bytes(room));
+            Checkup::new(name, Health::Warning, what).fix("make room, or restore a part of it")
+        }
+        (Some(room), _) => Checkup::ok(name, format!("{} free; {about}", human_bytes(room))),
+        (None, _) => Checkup::skipped(name, format!("PostgreSQL does not tell; {about}")),
+    }
+}
+
+/// Bytes that are free where a folder is.
+fn free(folder: &Path) -> Option<u64> {
+    let s = rustix::fs::statvfs(folder).ok()?;
+    Some(s.f_bavail * s.f_frsize)
+}
+
+async fn sandbox(app: &App) -> Vec<Checkup> {
+    if app.config.verify.scratch.is_some() {
+        return vec![Checkup::skipped("sandbox", "proofs are made on the scratch server")];
+    }
+    let (bindirs, parent) = (app.config.pg_bindir.clone(), app.manager.sandbox_dir());
+    let room = free(parent.parent().filter(|_| !parent.exists()).unwrap_or(&parent));
+    let dir = parent.display().to_string();
+    let started = tokio::task::spawn_blocking(move || {
+        let all = found(&bindirs);
+        let Some(newest) = fitting(&all, None) else { return Ok(None) };
+        let majors: Vec<_> = all.iter().map(|b| b.major.to_string()).collect();
+        std::fs::create_dir_all(&parent)?;
+        Sandbox::isolated(&newest.dir, &parent).map(|s| Some((majors, s.isolation().clone())))
+    });
+    let mut checkups = vec![match started.await {
+        Ok(Ok(Some((majors, isolation)))) => {
+            let what = format!("starts; servers of version {}", majors.join(", "));
+            match isolation.why_not {
+                None => Checkup::ok("sandbox", format!("{what}; kept apart by namespaces")),
+                Some(why) => {
+                    let health = match app.config.verify.require_isolation {
+                        true => Health::Failure,
+                        false => Health::Warning,
+                    };
+                    Checkup::new("sandbox", health, format!("{what}; not kept apart: {why}")).fix(
+                        "run as root or allow user namespaces, or prove on a scratch server (SCRATCH_DB_HOST); \
+                         only trusted backups belong into a sandbox that is not kept apart",
+                    )
+                }
+            }
+        }
+        Ok(Ok(None)) => {
+            let what = "no PostgreSQL server on this machine: restores need none, proofs do";
+            return vec![Checkup::skipped("sandbox", what)];
+        }
+        Ok(Err(e)) => Checkup::failure("sandbox", Exit::Failed, format!("does not start: {e}"))
+            .fix("PG_BINDIR, SANDBOX_DIR; `RUST_LOG=pgrestored=debug` says more"),
+        Err(e) => Checkup::failure("sandbox", Exit::Failed, e.to_string()).fix("report this"),
+    }];
+    if let Some(room) = room {
+        let what = format!("{dir}: {} free", human_bytes(room));
+        checkups.push(match room < ROOM {
+            true => Checkup::new("sandbox room", Health::Warning, what)
+                .fix("SANDBOX_DIR needs room for one restored database"),
+            false => Checkup::ok("sandbox room", what),
+        });
+    }
+    checkups
+}
+
+async fn traces(config: &Config) -> Checkup {
+    let name = "traces";
+    let Some(endpoint) = &config.otlp_endpoint else {
+        return Checkup::skipped(name, "OTEL_EXPORTER_OTLP_ENDPOINT is not set");
+    };
+    let address = endpoint.rsplit("://").next().unwrap_or(endpoint).trim_end_matches('/').to_owned();
+    let connect = tokio::net::TcpStream::connect(&address);
+    match tokio::time::timeout(std::time::Duration::from_secs(5), connect).await {
+        Ok(Ok(_)) => Checkup::ok(name, format!("{endpoint} answers")),
+        _ => Checkup::new(name, Health::Warning, format!("{endpoint} does not answer: spans are lost"))
+            .fix("is the collector up, and is this its gRPC port (4317)?"),
+    }
+}

@@ -1,0 +1,26 @@
+//! Colours on a terminal; none where `NO_COLOR` is set or a program reads.
+
+use std::io::IsTerminal;
+
+fn paint(code: &str, text: &str) -> String {
+    match std::io::stdout().is_terminal() && crate::config::colours() {
+        true => format!("\x1b[{code}m{text}\x1b[0m"),
+        false => text.to_owned(),
+    }
+}
+
+pub(super) fn good(text: &str) -> String {
+    paint("32", text)
+}
+
+pub(super) fn bad(text: &str) -> String {
+    paint("1;31", text)
+}
+
+pub(super) fn warn(text: &str) -> String {
+    paint("33", text)
+}
+
+pub(super) fn soft(text: &str) -> String {
+    paint("2", text)
+}

@@ -1,0 +1,129 @@
+//! `status`: what a worker does, from its `/status.json`.
+
+use std::time::Duration;
+
+use super::{CommandError, CommandResult, Exit, Output, human_bytes, paint, print_json};
+use crate::config::Config;
+use crate::event::RestoreResult;
+use crate::worker::{JobStatus, WorkerStatus};
+
+/// How long a worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Results that are shown.
+const SHOWN: usize = 10;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the worker answers [default: http://ADMIN_ADDR]
+    #[arg(long)]
+    url: Option<String>,
+    /// Only whether it is alive, by the exit code: for a container's health check
+    #[arg(long)]
+    alive: bool,
+}
+
+pub(super) async fn run(config: &Config, args: Args, output: Output) -> CommandResult {
+    let at = url(config, args.url);
+    if args.alive {
+        ask(&format!("{at}/livez")).await.map_err(|e| CommandError::Unavailable(format!("{at}: {e}")))?;
+        return Ok(Exit::Ok);
+    }
+    let status = status_at(&at).await.map_err(|e| {
+        CommandError::Unavailable(format!(
+            "{at}: {e}; is the worker up, and does --url or ADMIN_ADDR name it?"
+        ))
+    })?;
+    match output {
+        Output::Json => print_json(&status),
+        Output::Text => {
+            print(&status);
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Where the worker's page is: as given, else by ADMIN_ADDR.
+pub(super) fn url(config: &Config, given: Option<String>) -> String {
+    let mut addr = config.admin_addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let url = given.unwrap_or_else(|| format!("http://{addr}"));
+    url.trim_end_matches('/').to_owned()
+}
+
+async fn ask(url: &str) -> Result<String, reqwest::Error> {
+    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    client.get(url).send().await?.error_for_status()?.text().await
+}
+
+/// What the worker at `url` says of itself.
+pub(super) async fn status_at(url: &str) -> Result<WorkerStatus, String> {
+    let text =
+        ask(&format!("{url}/status.json")).await.map_err(|e| crate::error::report(&e.without_url()))?;
+    serde_json::from_str(&text).map_err(|e| format!("not a worker's status: {e}"))
+}
+
+/// Seconds for people.
+pub(super) fn span(seconds: f64) -> String {
+    indicatif::HumanDuration(Duration::from_secs_f64(seconds.max(0.0))).to_string()
+}
+
+/// One line of a running job.
+pub(super) fn line(j: &JobStatus) -> String {
+    let p = &j.progress;
+    let what = match &j.target_db {
+        Some(target) => format!("restoring {} into {target}", j.backup),
+        None => format!("verifying {}", j.backup),
+    };
+    let share = p.fraction.map(|f| format!(", {:.0} %", f * 100.0)).unwrap_or_default();
+    let left = p.eta_seconds.map(|s| format!(", about {} left", span(s))).unwrap_or_default();
+    format!("{what}: {}{share}{left}; {} read, {} rows", p.stage, human_bytes(p.object_bytes), p.rows)
+}
+
+/// One line of a result.
+pub(super) fn result_line(r: &RestoreResult) -> String {
+    let (word, colour): (_, fn(&str) -> String) = match (r.verdict, &r.error) {
+        (Some(v), None) => (v.as_str(), paint::good),
+        (Some(v), Some(_)) => (v.as_str(), paint::bad),
+        (None, None) => ("restored", paint::good),
+        (None, Some(_)) => ("failed", paint::bad),
+    };
+    let why = r.error.as_ref().map(|e| format!(": {}: {}", e.reason, e.message)).unwrap_or_default();
+    let backup = r.backup.name.as_deref().unwrap_or("-");
+    let into = r.target_db.as_deref().map(|t| format!(" into {t}")).unwrap_or_default();
+    format!("{} {} {backup}{into} in {:.1} s{why}", r.request_id, colour(word), r.duration_seconds)
+}
+
+fn print(s: &WorkerStatus) {
+    let state = match (s.stopping, s.ready) {
+        (true, _) => paint::warn("stopping"),
+        (false, true) => paint::good("ready"),
+        (false, false) => paint::bad("not ready: its own set-up is broken (pgrestored doctor)"),
+    };
+    out!("pgrestored {} is {state}", s.version);
+    out!("running");
+    s.running.iter().for_each(|j| out!("  {} {}", j.request_id, line(j)));
+    if s.running.is_empty() {
+        out!("  {}", paint::soft("nothing"));
+    }
+    if !s.sets.is_empty() {
+        out!("proofs");
+    }
+    for set in &s.sets {
+        let proven = match (&set.last_proof, &set.proven_backup) {
+            (Some(at), Some(backup)) => {
+                let age = jiff::Timestamp::now().duration_since(*at).as_secs_f64();
+                format!("{backup} was proven {} ago", span(age))
+            }
+            _ => paint::warn("nothing is proven"),
+        };
+        let rto = set.rto.as_ref().map(|r| format!("; a restore takes {}", span(r.measured_seconds)));
+        out!("  {}: {proven}{}", set.name, rto.unwrap_or_default());
+    }
+    out!("last results");
+    s.recent.iter().take(SHOWN).for_each(|r| out!("  {}", result_line(r)));
+    if s.recent.is_empty() {
+        out!("  {}", paint::soft("none"));
+    }
+}

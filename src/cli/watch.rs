@@ -1,0 +1,140 @@
+//! `watch`: waits for the answer of a request and shows how far it is. The answer comes from the
+//! completion subscription, or from the page of the worker that has it; the progress from that page.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{CommandError, CommandResult, Exit, Output, print_json, status, until_signal};
+use crate::app::App;
+use crate::event::RestoreResult;
+use crate::queue::{Delivery, RequestQueue};
+use crate::worker::WorkerStatus;
+
+/// Between looks at the worker's page.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between lines where no bar can be shown.
+const LINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// `request_id` of the request
+    id: String,
+    /// Where a worker answers [default: http://ADMIN_ADDR]
+    #[arg(long)]
+    url: Option<String>,
+}
+
+pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    let url = status::url(&app.config, args.url);
+    answer(&app, &args.id, &url, output).await
+}
+
+/// Waits for the answer of `id` and prints it; the exit code is the request's.
+pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> CommandResult {
+    let mut results = match &app.config.project {
+        Some(_) => Some(app.pubsub()?.subscribe(&app.config.completion_subscription).await?),
+        // Then the worker's page must have it.
+        None => None,
+    };
+    if results.is_none() {
+        let reached = status::status_at(url).await;
+        reached.map_err(|e| {
+            CommandError::Unavailable(format!(
+                "{url}: {e}; set GOOGLE_CLOUD_PROJECT to wait on the completion subscription"
+            ))
+        })?;
+    }
+    let mut others = Vec::new();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let waited = async {
+        let by_subscription = async {
+            match &mut results {
+                Some(queue) => result_of(queue, id, &mut others).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = by_subscription => Some(result),
+            result = by_page(url, id) => Some(Ok(result)),
+            () = stop.cancelled() => None,
+        }
+    };
+    let (result, signalled) = until_signal(waited, &stop).await?;
+    // Results of other requests go back to the subscription.
+    drop(others);
+    if let Some(mut queue) = results {
+        queue.close().await;
+        queue.flush().await;
+    }
+    let Some(result) = result.transpose()? else { return Ok(signalled.unwrap_or(Exit::Interrupted)) };
+    match output {
+        Output::Json => {
+            print_json(&result)?;
+        }
+        Output::Text => out!("{}", status::result_line(&result)),
+    }
+    Ok(super::verify::exit_of(result.verdict, result.error.map(|e| e.reason)))
+}
+
+async fn result_of(
+    queue: &mut impl RequestQueue,
+    id: &str,
+    others: &mut Vec<Delivery>,
+) -> Result<RestoreResult, CommandError> {
+    loop {
+        let delivery = queue.next().await?;
+        let result: Option<RestoreResult> = serde_json::from_slice(&delivery.data).ok();
+        match result.filter(|r| r.request_id == id) {
+            Some(result) => {
+                delivery.lease.ack().await?;
+                return Ok(result);
+            }
+            None => others.push(delivery),
+        }
+    }
+}
+
+/// The answer, from the worker's page; what it says of the progress is shown meanwhile.
+async fn by_page(url: &str, id: &str) -> RestoreResult {
+    let bar = Bar::new();
+    let mut said: Option<tokio::time::Instant> = None;
+    let mut every = tokio::time::interval(LOOK);
+    loop {
+        every.tick().await;
+        let Ok(WorkerStatus { running, recent, .. }) = status::status_at(url).await else { continue };
+        if let Some(result) = recent.into_iter().find(|r| r.request_id == id) {
+            return result;
+        }
+        let Some(job) = running.into_iter().find(|j| j.request_id == id) else { continue };
+        match &bar {
+            Some(bar) => {
+                bar.0.set_position((job.progress.fraction.unwrap_or(0.0) * 1000.0) as u64);
+                bar.0.set_message(status::line(&job));
+            }
+            None if said.is_none_or(|at| at.elapsed() >= LINE) => {
+                said = Some(tokio::time::Instant::now());
+                eprintln!("{}", status::line(&job));
+            }
+            None => {}
+        }
+    }
+}
+
+/// Clears its bar when it is dropped.
+struct Bar(ProgressBar);
+
+impl Bar {
+    /// `None` where nobody watches a terminal.
+    fn new() -> Option<Self> {
+        let style = ProgressStyle::with_template("[{bar:30}] {msg}").ok()?.progress_chars("=> ");
+        std::io::stderr().is_terminal().then(|| Bar(ProgressBar::new(1000).with_style(style)))
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

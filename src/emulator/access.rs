@@ -1,0 +1,60 @@
+//! Who may do what: everybody everything, but for what a test takes away.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::post;
+use googleapis_tonic_google_iam_v1::google::iam::v1 as pb;
+
+use super::grpc::unary;
+
+/// Permissions that nobody has.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    denied: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Access {
+    /// Such as `pubsub.topics.publish`. Only asking tells: calls are not refused.
+    pub fn deny(&self, permission: &str) {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).insert(permission.to_owned());
+    }
+
+    fn of(&self, asked: impl IntoIterator<Item = String>) -> Vec<String> {
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.into_iter().filter(|p| !denied.contains(p)).collect()
+    }
+
+    /// Cloud Storage is asked by gRPC, Pub/Sub by REST.
+    pub(super) fn router(&self) -> Router {
+        let access = self.clone();
+        let storage = move |r: pb::TestIamPermissionsRequest| {
+            std::future::ready(Ok(pb::TestIamPermissionsResponse { permissions: access.of(r.permissions) }))
+        };
+        Router::new()
+            .route("/v1/projects/{project}/topics/{topic}", post(test))
+            .route("/v1/projects/{project}/subscriptions/{subscription}", post(test))
+            .with_state(self.clone())
+            .route("/google.storage.control.v2.StorageControl/TestIamPermissions", unary(storage))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Asked {
+    permissions: Vec<String>,
+}
+
+/// `POST /v1/RESOURCE:testIamPermissions`
+async fn test(
+    State(access): State<Access>,
+    Path((_, asked)): Path<(String, String)>,
+    axum::Json(body): axum::Json<Asked>,
+) -> Result<axum::Json<serde_json::Value>, StatusCode> {
+    match asked.ends_with(":testIamPermissions") {
+        true => Ok(axum::Json(serde_json::json!({ "permissions": access.of(body.permissions) }))),
+        false => Err(StatusCode::NOT_FOUND),
+    }
+}

@@ -1,0 +1,115 @@
+//! What there is of topics and subscriptions, and what we may do with them: for `doctor`.
+
+use std::time::Duration;
+
+use google_cloud_auth::credentials::{Builder, CacheableResource, anonymous};
+use google_cloud_gax::error::Error;
+use google_cloud_gax::error::rpc::Code;
+use google_cloud_gax::retry_policy::{NeverRetry, RetryPolicyExt as _};
+use google_cloud_pubsub::client::{SchemaService, SubscriptionAdmin, TopicAdmin};
+
+use super::{PubSub, QueueError};
+use crate::error::report;
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// An answer of Pub/Sub about one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look<T> {
+    Found(T),
+    Missing,
+    /// There or not: we may not look.
+    Hidden,
+}
+
+/// How a subscription is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionSetup {
+    /// Topic and number of deliveries after which messages go there.
+    pub dead_letter: Option<(String, i32)>,
+    pub has_retry_policy: bool,
+    pub exactly_once: bool,
+    /// Its topic was deleted: nothing will come.
+    pub is_orphan: bool,
+}
+
+/// Whether there are credentials for Google Cloud, and a token can be had with them.
+///
+/// # Errors
+/// What is missing.
+pub async fn check_credentials() -> Result<(), QueueError> {
+    let refused = |e: &(dyn std::error::Error + 'static)| QueueError::Permanent(report(e));
+    let credentials = Builder::default().build().map_err(|e| refused(&e))?;
+    let headers = tokio::time::timeout(PATIENCE, credentials.headers(Default::default())).await;
+    match headers {
+        Ok(Ok(CacheableResource::New { .. } | CacheableResource::NotModified)) => Ok(()),
+        Ok(Err(e)) => Err(refused(&e)),
+        Err(_) => Err(QueueError::Transient(format!("no token within {PATIENCE:?}"))),
+    }
+}
+
+fn look<T>(answer: Result<T, Error>) -> Result<Look<T>, QueueError> {
+    match answer {
+        Ok(found) => Ok(Look::Found(found)),
+        Err(e) => match e.status().map(|s| s.code) {
+            Some(Code::NotFound) => Ok(Look::Missing),
+            Some(Code::PermissionDenied) => Ok(Look::Hidden),
+            Some(Code::Unauthenticated) => Err(QueueError::Permanent(report(&e))),
+            _ if e.is_authentication() => Err(QueueError::Permanent(report(&e))),
+            _ => Err(QueueError::Transient(report(&e))),
+        },
+    }
+}
+
+/// A client of one kind, for the emulator or with our credentials.
+macro_rules! client {
+    ($self:ident, $client:ident) => {{
+        let mut builder = $client::builder().with_retry_policy(NeverRetry.with_time_limit(PATIENCE));
+        if let Some(endpoint) = $self.emulator() {
+            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
+        }
+        builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))?
+    }};
+}
+
+impl PubSub {
+    /// # Errors
+    /// Pub/Sub does not answer, or not to us.
+    pub async fn look_at_subscription(&self, name: &str) -> Result<Look<SubscriptionSetup>, QueueError> {
+        let client = client!(self, SubscriptionAdmin);
+        let ask = client.get_subscription().set_subscription(self.resource("subscriptions", name)).send();
+        let set_up = |s: google_cloud_pubsub::model::Subscription| SubscriptionSetup {
+            dead_letter: s.dead_letter_policy.map(|d| (d.dead_letter_topic, d.max_delivery_attempts)),
+            has_retry_policy: s.retry_policy.is_some(),
+            exactly_once: s.enable_exactly_once_delivery,
+            is_orphan: s.topic == "_deleted-topic_",
+        };
+        look(ask.await.map(set_up))
+    }
+
+    /// # Errors
+    /// Pub/Sub does not answer, or not to us.
+    pub async fn look_at_topic(&self, name: &str) -> Result<Look<()>, QueueError> {
+        let client = client!(self, TopicAdmin);
+        look(client.get_topic().set_topic(self.resource("topics", name)).send().await.map(drop))
+    }
+
+    /// Whether we have a permission (`pubsub.topics.publish`, …) on one of `kind` (`topics`,
+    /// `subscriptions`); `None` where Pub/Sub does not tell, such as Google's emulator.
+    ///
+    /// # Errors
+    /// Pub/Sub does not answer, or not to us.
+    pub async fn may(&self, kind: &str, name: &str, permission: &str) -> Result<Option<bool>, QueueError> {
+        let client = client!(self, SchemaService);
+        let ask = client.test_iam_permissions().set_resource(self.resource(kind, name));
+        match ask.set_permissions([permission]).send().await {
+            Ok(answer) => Ok(Some(answer.permissions.iter().any(|p| p == permission))),
+            Err(e) if e.status().is_some_and(|s| s.code == Code::Unimplemented) => Ok(None),
+            Err(e) => Ok(match look::<()>(Err(e))? {
+                Look::Found(()) => None,
+                Look::Missing | Look::Hidden => Some(false),
+            }),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What a person asks at a terminal: doctor, status, watch, request --wait.
+
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::peers::{BUCKET, Kind, Peers};
+use crate::support::Cluster;
+
+fn command(peers: &Peers, c: &Cluster, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).kill_on_drop(true);
+    let mut flags = peers.flags();
+    flags.push(("db-host", c.sandbox.host().to_owned()));
+    flags.retain(|(flag, _)| !args.contains(&format!("--{flag}").as_str()));
+    command.args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+async fn run(peers: &Peers, c: &Cluster, args: &[&str]) -> Output {
+    command(peers, c, args).output().await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The one document on standard output, held against its schema.
+fn document(out: &Output, schema: &str) -> Value {
+    let found: Value = serde_json::from_slice(&out.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}{}", text(&out.stdout), text(&out.stderr)));
+    let schemas = pgrestored::cli::schemas();
+    let (_, schema) = schemas.into_iter().find(|(name, _)| *name == schema).unwrap();
+    let validator = jsonschema::validator_for(&serde_json::to_value(schema).unwrap()).unwrap();
+    let wrong: Vec<String> = validator.iter_errors(&found).map(|e| e.to_string()).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    found
+}
+
+/// Health of each check, and the exit code.
+async fn diagnosis(peers: &Peers, c: &Cluster, more: &[&str]) -> (Vec<(String, String, Value)>, Option<i32>) {
+    let args = [&["doctor", "--output", "json"], more].concat();
+    let out = run(peers, c, &args).await;
+    let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let all = document(&out, "diagnosis");
+    let all = all.as_array().unwrap().iter();
+    (all.map(|d| (word(&d["check"]), word(&d["health"]), d.clone())).collect(), out.status.code())
+}
+
+fn health<'a>(found: &'a [(String, String, Value)], check: &str) -> &'a str {
+    &found.iter().find(|(name, ..)| name == check).unwrap_or_else(|| panic!("no {check}: {found:#?}")).1
+}
+
+/// A cluster with a database `src` whose dump is in the bucket.
+fn with_backup(peers: &Peers) -> Cluster {
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
+    );
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    c
+}
+
+async fn all_is_well(kind: Kind) {
+    let Some(peers) = Peers::start(kind).await else { return };
+    let c = with_backup(&peers);
+    let (found, code) = diagnosis(&peers, &c, &[]).await;
+    let failures: Vec<_> = found.iter().filter(|(_, health, _)| health == "failure").collect();
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert_eq!(code, Some(0));
+    for check in ["bucket", "results", "target server", "target journal", "newest backup", "sandbox"] {
+        assert_eq!(health(&found, check), "ok", "{found:#?}");
+    }
+    // A superuser that restores what others wrote is worth a word, and so is a queue without a dead letter.
+    for check in ["target rights", "requests"] {
+        assert_eq!(health(&found, check), "warning", "{found:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_a_good_set_up_good_on_the_stand_in() {
+    all_is_well(Kind::StandIn).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_a_good_set_up_good_on_googles_emulator() {
+    all_is_well(Kind::Google).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers);
+    c.psql("postgres", "CREATE ROLE weak LOGIN");
+    c.create("hstore_src", "CREATE EXTENSION hstore; CREATE ROLE owner_of_it; CREATE TABLE h (v hstore); ALTER TABLE h OWNER TO owner_of_it");
+    let needs = std::fs::read(c.dump_to_file("hstore_src", &[])).unwrap();
+    peers.emulator.storage.put("other", "needs.dump", needs);
+    c.psql("postgres", "DROP DATABASE hstore_src");
+    c.psql("postgres", "DROP ROLE owner_of_it");
+    let deny = |permission: &str| peers.emulator.access.deny(permission);
+    type Setting<'a> = (&'a [&'a str], &'a str, i32, &'a str);
+    let cases: [Setting; 7] = [
+        (&["--restore-request-subscription", "nowhere"], "requests", 78, "subscriptions create nowhere"),
+        (&["--restore-completion-topic", "nowhere"], "results", 78, "topics create nowhere"),
+        (&["--db-host", "/nowhere", "--retry-budget", "10ms"], "target server", 69, "DB_HOST"),
+        (&["--db-user", "weak"], "target rights", 77, "ALTER ROLE \"weak\" CREATEDB"),
+        (&["--backup-bucket", "file:///nowhere/at/all"], "bucket", 1, "does it exist"),
+        (&["--backup-bucket", "other"], "newest backup", 1, "create-roles"),
+        (&["--sandbox-dir", "/proc/nowhere"], "sandbox", 1, "SANDBOX_DIR"),
+    ];
+    for (flags, check, exit, fix) in cases {
+        let (found, code) = diagnosis(&peers, &c, flags).await;
+        assert_eq!(health(&found, check), "failure", "{flags:?}: {found:#?}");
+        let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
+        assert!(said["fix"].as_str().unwrap().contains(fix), "{flags:?}: {said:#?}");
+        assert_eq!(code, Some(exit), "{flags:?}: {found:#?}");
+    }
+    for (permission, check, role) in [
+        ("pubsub.subscriptions.consume", "requests", "roles/pubsub.subscriber"),
+        ("pubsub.topics.publish", "results", "roles/pubsub.publisher"),
+        ("storage.objects.create", "bucket rights", "roles/storage.objectCreator"),
+        ("storage.objects.get", "bucket rights", "roles/storage.objectViewer"),
+    ] {
+        deny(permission);
+        let (found, code) = diagnosis(&peers, &c, &["--verify-schedule", "24h"]).await;
+        assert_eq!(health(&found, check), "failure", "{permission}: {found:#?}");
+        let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
+        assert!(said["fix"].as_str().unwrap().contains(role), "{permission}: {said:#?}");
+        assert_eq!(code, Some(77), "{permission}: {found:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers);
+    let running = peers.worker(&c, &[]).await;
+    let url = format!("http://{}", running.worker.admin);
+    peers.emulator.storage.limit_rate(200_000);
+    let asked = command(
+        &peers,
+        &c,
+        &[
+            "request",
+            "src.dump",
+            "--target",
+            "app",
+            "--request-id",
+            "r1",
+            "--wait",
+            "--url",
+            &url,
+            "--output",
+            "json",
+        ],
+    )
+    .spawn()
+    .unwrap();
+    let stage = async || {
+        let out = run(&peers, &c, &["status", "--url", &url, "--output", "json"]).await;
+        document(&out, "worker-status")["running"][0]["progress"]["stage"].as_str().map(str::to_owned)
+    };
+    let at_work = async { while stage().await.as_deref() != Some("data") {} };
+    tokio::time::timeout(std::time::Duration::from_secs(60), at_work).await.expect("never at data");
+    let shown = text(&run(&peers, &c, &["status", "--url", &url]).await.stdout);
+    assert!(shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"), "{shown}");
+    // Two who wait, one of them without Pub/Sub: both get the answer.
+    let without = ["watch", "r1", "--url", &url, "--google-cloud-project", ""];
+    let by_page = command(&peers, &c, &without).spawn().unwrap();
+    peers.emulator.storage.limit_rate(0);
+    let out = asked.wait_with_output().await.unwrap();
+    let result = document(&out, "restore-result");
+    assert_eq!((result["status"].as_str(), result["rows"].as_u64()), (Some("success"), Some(60_000)));
+    assert!(text(&out.stderr).contains("restoring src.dump into app"), "{}", text(&out.stderr));
+    let out = by_page.wait_with_output().await.unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert!(text(&out.stdout).contains("r1 restored src.dump into app"), "{}", text(&out.stdout));
+    assert!(!text(&out.stdout).contains('\x1b'), "colours without a terminal");
+    // A failure is an answer, with its exit code.
+    let out = run(&peers, &c, &["request", "none.dump", "--target", "app2", "--wait", "--url", &url]).await;
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stdout).contains("backup_not_found"), "{}", text(&out.stdout));
+    assert_eq!(run(&peers, &c, &["status", "--url", &url, "--alive"]).await.status.code(), Some(0));
+    running.stop().await;
+    let out = run(&peers, &c, &["status", "--url", &url, "--alive"]).await;
+    assert_eq!(out.status.code(), Some(69));
+}
