@@ -41,6 +41,7 @@ use crate::app::{App, AppError};
 use crate::config::{Config, ConfigErrors, RawConfig};
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::queue::QueueError;
+use crate::telemetry::{self, LogFormat};
 
 /// Restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in parallel, and
 /// swapped into place in one transaction.
@@ -55,6 +56,9 @@ pub struct Cli {
     /// Least severe log line that is shown: error, warn, info, debug, trace
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Form of the log on standard error: auto is text on a terminal, else json
+    #[arg(long, global = true, env = "LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
     #[command(flatten)]
     config: RawConfig,
 }
@@ -270,12 +274,20 @@ impl Cli {
             Command::Worker(_) | Command::Request(_) => Config::with_queue(&self.config),
             _ => Config::new(&self.config),
         };
-        let otlp = config.as_ref().ok().and_then(|c| c.otlp_endpoint.clone());
+        let valid = config.as_ref().ok();
+        let telemetry = telemetry::Options {
+            level,
+            format: self.log_format,
+            colours: crate::config::colours(),
+            otlp_endpoint: valid.and_then(|c| c.otlp_endpoint.clone()),
+            service_name: crate::config::service_name(),
+            project: valid.and_then(|c| c.project.clone()),
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let done = runtime.map_err(CommandError::from).and_then(|runtime| {
             // The OTLP exporter wants a runtime around it when it is built.
             let _entered = runtime.enter();
-            let telemetry = crate::telemetry::start(&level, otlp.as_deref()).map_err(CommandError::Other)?;
+            let telemetry = telemetry::start(&telemetry).map_err(CommandError::Other)?;
             let done = runtime.block_on(self.dispatch(config));
             drop(telemetry);
             // A thread that waits for standard input cannot be ended.

@@ -247,6 +247,11 @@ pub fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
+/// What traces call this program: `OTEL_SERVICE_NAME`, else `pgrestored`.
+pub fn service_name() -> String {
+    std::env::var("OTEL_SERVICE_NAME").ok().filter(|n| !n.is_empty()).unwrap_or_else(|| "pgrestored".into())
+}
+
 /// The folders of PATH.
 pub fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

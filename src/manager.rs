@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::backup::{self, Backup, Expected, Reach, Source};
 use crate::config::Config;
@@ -141,6 +143,23 @@ impl RestoreManager {
 
     /// Runs one job to its end: always a result, whatever happens.
     pub async fn run(&self, job: &RestoreJob, progress: Arc<Progress>, stop: CancellationToken) -> Finished {
+        let span = tracing::info_span!(
+            "restore",
+            request_id = job.request_id,
+            target_db = job.target_db,
+            attempt = job.attempt,
+            failure_reason = Empty,
+            otel.status_code = Empty
+        );
+        self.run_in_span(job, progress, stop).instrument(span).await
+    }
+
+    async fn run_in_span(
+        &self,
+        job: &RestoreJob,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Finished {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
         let watched = progress.clone();
         let _in_progress = self.metrics.start_restore(move || work_of(&watched));
@@ -157,14 +176,14 @@ impl RestoreManager {
                 (*result, failure, true)
             }
             Err(e) if e.reason() == R::TargetBusy => {
-                tracing::info!(request_id = job.request_id, "the target is busy with another restore");
+                tracing::info!("the target is busy with another restore");
                 let result = self.describe(job, &progress, (started, clock), &facts, Some(&e));
                 return Finished::refused(result, R::TargetBusy);
             }
             Err(e) => {
                 tracing::error!(
-                    request_id = job.request_id, stage = progress.stage(), reason = %e.reason(),
-                    error = report(&e), "the restore failed"
+                    stage = progress.stage(), failure_reason = %e.reason(), error = report(&e),
+                    "the restore failed"
                 );
                 (self.describe(job, &progress, (started, clock), &facts, Some(&e)), Some(e.reason()), false)
             }
@@ -172,6 +191,7 @@ impl RestoreManager {
         if !repeated {
             self.count(&progress, &facts, &result, failure);
         }
+        end_spans(&progress, failure);
         Finished { result, failure, repeated, proof: None }
     }
 
@@ -181,7 +201,6 @@ impl RestoreManager {
             self.metrics.record_stage(stage, seconds);
         }
         tracing::info!(
-            request_id = result.request_id,
             duration_s = result.duration_seconds,
             rows = result.rows,
             size_bytes = facts.size,
@@ -422,6 +441,16 @@ impl RestoreManager {
 
 /// A part of a backup makes a new database; rows alone go into a copy of one that is there. Anything
 /// else would lose what the part does not have.
+/// Ends what a trace shows of a job: its last stage, and how the current span, the job's, came out.
+fn end_spans(progress: &Progress, failure: Option<R>) {
+    progress.end();
+    if let Some(reason) = failure {
+        let job = tracing::Span::current();
+        job.record("failure_reason", reason.as_str());
+        job.record("otel.status_code", "ERROR");
+    }
+}
+
 fn work_of(progress: &Progress) -> Work {
     use std::sync::atomic::Ordering::Relaxed;
     Work {

@@ -37,6 +37,9 @@ pub struct Progress {
 struct Stages {
     current: Option<(&'static str, tokio::time::Instant)>,
     finished: Vec<(&'static str, f64)>,
+    /// Of the job: that in which its first stage began.
+    job: Option<tracing::Span>,
+    span: Option<tracing::Span>,
 }
 
 /// Progress at one moment.
@@ -65,7 +68,22 @@ impl Progress {
         if let Some((last, since)) = s.current.replace((name, now)) {
             s.finished.push((last, (now - since).as_secs_f64()));
         }
+        let job = s.job.get_or_insert_with(tracing::Span::current).clone();
+        // Replacing ends the one before.
+        s.span = Some(tracing::info_span!(parent: &job, "stage", otel.name = name, stage = name));
         tracing::debug!(stage = name, "stage begins");
+    }
+
+    /// The span of the current stage, for what is done in it.
+    pub fn span(&self) -> tracing::Span {
+        let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        s.span.clone().unwrap_or_else(tracing::Span::none)
+    }
+
+    /// Ends the span of the last stage. What was counted stays.
+    pub fn end(&self) {
+        let mut s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        (s.span, s.job) = (None, None);
     }
 
     pub fn stage(&self) -> &'static str {

@@ -25,6 +25,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::archive::{Archive, Ledger, TextEncoding, TocEntry};
 use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError};
@@ -93,6 +94,17 @@ impl Content {
         let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
         let step = steps.get_mut(index)?;
         if last { step.take() } else { step.clone() }
+    }
+
+    /// For people. Statements of SQL text may hold data, so they have no names.
+    fn name(&self, index: usize) -> String {
+        match self {
+            Content::Toc(entries) => entries[index].name(),
+            Content::Script(_) => match self.step(index, false).as_deref() {
+                Some(Step::Data { entry, .. }) => entry.name(),
+                _ => "statements".to_owned(),
+            },
+        }
     }
 }
 
@@ -336,29 +348,37 @@ async fn run_session(
             Work::Lane(node) => {
                 let index = board.entry_of(node);
                 let entry = job.data_entry(index)?;
-                worker.before_data(&job, index, &entry).await?;
-                let rows = lane::run(&job, &board, &worker.session, &entry, (node, id))
-                    .await
-                    .map_err(|e| said_of(e, &entry.name()))?;
+                let name = entry.name();
+                let span = span_of(&job, &name);
+                let load = async {
+                    worker.before_data(&job, index, &entry).await?;
+                    lane::run(&job, &board, &worker.session, &entry, (node, id)).await
+                };
+                let rows = load.instrument(span.clone()).await.map_err(|e| said_of(e, &name))?;
+                span.record("rows", rows);
                 job.progress.rows.fetch_add(rows, Relaxed);
                 board.change(|s| s.lane_done(node));
             }
             Work::Task(node) => {
-                worker.task(&job, board.entry_of(node)).await?;
+                let index = board.entry_of(node);
+                worker.task(&job, index).instrument(span_of(&job, &job.content.name(index))).await?;
                 job.progress.tasks_done.fetch_add(1, Relaxed);
                 board.change(|s| s.task_done(node));
             }
             Work::Finished => return Ok(()),
             Work::Stuck(node) => {
                 let index = board.entry_of(node);
-                let name =
-                    if let Content::Toc(all) = &job.content { all[index].name() } else { String::new() };
-                let what = format!("entries wait for each other: {name}");
+                let what = format!("entries wait for each other: {}", job.content.name(index));
                 return Err(ValidationError::new(FailureReason::ArchiveCorrupt, what).into());
             }
             Work::Wait => {}
         }
     }
+}
+
+/// What one session does for one entry, in the trace.
+fn span_of(job: &Job, name: &str) -> tracing::Span {
+    tracing::info_span!(parent: job.progress.span(), "entry", otel.name = name, rows = tracing::field::Empty)
 }
 
 fn said_of(e: RestoreError, what: &str) -> RestoreError {

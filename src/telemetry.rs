@@ -3,70 +3,205 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal;
+use std::sync::{Arc, OnceLock};
 
+use json_subscriber::JsonLayer;
+use opentelemetry::KeyValue;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::trace::{TraceContextExt, TracerProvider as _};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::Span;
+use tracing::dispatcher::WeakDispatch;
+use tracing::field::Field;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Dispatch, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, layer};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people on a terminal, else JSON.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+/// What logs and traces are made by.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Least severe line that is shown.
+    pub level: String,
+    pub format: LogFormat,
+    pub colours: bool,
+    /// Where traces go.
+    pub otlp_endpoint: Option<String>,
+    pub service_name: String,
+    /// For Cloud Logging's link from a line to its trace.
+    pub project: Option<String>,
+}
 
 /// Flushes what is not sent yet when dropped.
 pub struct Telemetry {
-    traces: Option<SdkTracerProvider>,
+    traces: SdkTracerProvider,
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(provider) = &self.traces
-            && let Err(e) = provider.shutdown()
-        {
+        if let Err(e) = self.traces.shutdown() {
             eprintln!("traces could not be flushed: {e}");
         }
     }
 }
 
-/// Sets up logs at `level` and above (`RUST_LOG` overrides it) and, with an endpoint, traces.
+/// Sets up logs (`RUST_LOG` overrides the level) and traces. Without an endpoint nothing is sent, and
+/// still every job has its trace: log lines and result events carry the publisher's.
 ///
 /// # Errors
 /// What the exporter says of its endpoint.
-pub fn start(level: &str, otlp_endpoint: Option<&str>) -> Result<Telemetry, String> {
+pub fn start(options: &Options) -> Result<Telemetry, String> {
     let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_default_directive(LevelFilter::WARN.into())
         .with_env_var("RUST_LOG")
         .try_from_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,pgrestored={level}")));
-    let traces = otlp_endpoint.map(tracer_provider).transpose()?;
-    let people = std::io::stderr().is_terminal();
-    let pretty =
-        people.then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false));
-    let json = (!people).then(|| {
-        tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(std::io::stderr)
-            .with_target(false)
-    });
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,pgrestored={}", options.level)));
+    let traces = tracer_provider(options)?;
+    let text = match options.format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let context = Context::default();
+    let lines = match text {
+        true => people(options.colours && std::io::stderr().is_terminal()),
+        false => machines(context.clone(), options.project.clone()),
+    };
+    // Spans are made whatever the level of the log.
+    let spans = Targets::new().with_target("pgrestored", LevelFilter::INFO);
     tracing_subscriber::registry()
-        .with(filter)
-        .with(pretty)
-        .with(json)
-        .with(traces.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("pgrestored"))))
+        .with(tracing_opentelemetry::layer().with_tracer(traces.tracer("pgrestored")).with_filter(spans))
+        .with(context)
+        .with(lines.with_filter(filter))
         .try_init()
         .map_err(|e| e.to_string())?;
     Ok(Telemetry { traces })
 }
 
-fn tracer_provider(endpoint: &str) -> Result<SdkTracerProvider, String> {
+/// Knows of the span of an event what a line says: the request, and the ids of the trace.
+#[derive(Clone, Default)]
+struct Context(Arc<OnceLock<WeakDispatch>>);
+
+/// The field `request_id` of a span.
+struct RequestId(String);
+
+/// Finds it among the fields.
+#[derive(Default)]
+struct FindRequestId(Option<String>);
+
+impl tracing::field::Visit for FindRequestId {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "request_id" {
+            self.0 = Some(value.to_owned());
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Context {
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        let _ = self.0.set(dispatch.downgrade());
+    }
+
+    fn on_new_span(&self, fields: &Attributes<'_>, id: &Id, context: layer::Context<'_, S>) {
+        let mut found = FindRequestId::default();
+        fields.record(&mut found);
+        remember(found, id, &context);
+    }
+
+    fn on_record(&self, id: &Id, fields: &Record<'_>, context: layer::Context<'_, S>) {
+        let mut found = FindRequestId::default();
+        fields.record(&mut found);
+        remember(found, id, &context);
+    }
+}
+
+fn remember<S: Subscriber + for<'a> LookupSpan<'a>>(
+    found: FindRequestId,
+    id: &Id,
+    context: &layer::Context<'_, S>,
+) {
+    if let (Some(request), Some(span)) = (found.0, context.span(id)) {
+        span.extensions_mut().replace(RequestId(request));
+    }
+}
+
+impl Context {
+    /// Ids of the trace and of the span that `span` is.
+    fn trace(&self, span: &Id) -> Option<(String, String)> {
+        let dispatch = self.0.get()?.upgrade()?;
+        let context = tracing_opentelemetry::get_otel_context(span, &dispatch)?;
+        let span = context.span().span_context().clone();
+        span.is_valid().then(|| (span.trace_id().to_string(), span.span_id().to_string()))
+    }
+}
+
+type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
+
+fn people<S: Subscriber + for<'a> LookupSpan<'a>>(colours: bool) -> Lines<S> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    layer.with_ansi(colours).boxed()
+}
+
+/// The fields of docs/logging.md.
+fn machines<S: Subscriber + for<'a> LookupSpan<'a>>(known: Context, project: Option<String>) -> Lines<S> {
+    let mut layer = JsonLayer::stderr();
+    layer.with_timer("time", tracing_subscriber::fmt::time::SystemTime);
+    layer.add_multiple_dynamic_fields(move |event, context, line| {
+        let severity = match *event.metadata().level() {
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARNING",
+            Level::INFO => "INFO",
+            Level::DEBUG | Level::TRACE => "DEBUG",
+        };
+        // A line that cannot be written is not worth another one.
+        let _ = line.write_field("severity", severity);
+        let Some(span) = context.event_span(event) else { return };
+        let request = span.scope().find_map(|s| s.extensions().get::<RequestId>().map(|r| r.0.clone()));
+        if let Some(request) = request {
+            let _ = line.write_field("request_id", request);
+        }
+        let Some((trace, span)) = known.trace(&span.id()) else { return };
+        if let Some(project) = &project {
+            let name = format!("projects/{project}/traces/{trace}");
+            let _ = line.write_field("logging.googleapis.com/trace", name);
+        }
+        let _ = line.write_field("trace_id", trace);
+        let _ = line.write_field("span_id", span);
+    });
+    layer.with_flattened_event();
+    layer.boxed()
+}
+
+fn tracer_provider(options: &Options) -> Result<SdkTracerProvider, String> {
     use opentelemetry_otlp::WithExportConfig;
+    let resource = opentelemetry_sdk::Resource::builder()
+        .with_service_name(options.service_name.clone())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    let provider = SdkTracerProvider::builder().with_resource(resource);
+    let Some(endpoint) = &options.otlp_endpoint else { return Ok(provider.build()) };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
         .map_err(|e| format!("OTEL_EXPORTER_OTLP_ENDPOINT: {e}"))?;
-    let resource = opentelemetry_sdk::Resource::builder().with_service_name("pgrestored").build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Ok(provider.with_batch_exporter(exporter).build())
 }
 
 struct Incoming<'a>(&'a HashMap<String, String>);

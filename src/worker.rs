@@ -244,10 +244,7 @@ impl Worker {
             job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
             match self.manager.is_outdated(&job).await {
                 Ok(true) => {
-                    tracing::info!(
-                        request_id = job.request_id,
-                        "older than the newest proven backup: skipped"
-                    );
+                    tracing::info!("older than the newest proven backup: skipped");
                     self.forget(&job.request_id);
                     return self.settle(delivery, Settle::Ack, job.attempt, &lanes.shutdown).await;
                 }
@@ -281,7 +278,7 @@ impl Worker {
             if !is_taken || lanes.shutdown.hard.is_cancelled() {
                 return finished;
             }
-            tracing::info!(request_id = job.request_id(), "a restore goes before this verification");
+            tracing::info!("a restore goes before this verification");
             drop(permit);
             permit = match lanes.until_soft(lanes.permits.verification()).await {
                 Some(permit) => permit,

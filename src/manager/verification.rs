@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::ground::Ground;
-use super::{Finished, RestoreManager};
+use super::{Finished, RestoreManager, end_spans};
 use crate::archive::{Archive, Counting, Ledger, Limits, Origin};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::EvidencePlace;
@@ -52,6 +54,27 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Finished {
+        let span = tracing::info_span!(
+            "verification",
+            request_id = job.request_id,
+            attempt = job.attempt,
+            failure_reason = Empty,
+            otel.status_code = Empty
+        );
+        let work = async {
+            let finished = self.verify_in_span(job, &progress, stop).await;
+            end_spans(&progress, finished.failure);
+            finished
+        };
+        work.instrument(span).await
+    }
+
+    async fn verify_in_span(
+        &self,
+        job: &VerifyJob,
+        progress: &Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Finished {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
         let left = job.deadline.map(|d| Duration::try_from(d.duration_since(started)).unwrap_or_default());
         let limit = left.map_or(self.config.timeout, |l| l.min(self.config.timeout));
@@ -61,7 +84,7 @@ impl RestoreManager {
         let mut report = ProofReport::new(&job.request_id, job.trigger, depth, started);
         report.backup_set = self.config.verify.set_of("").to_owned();
         let ended = tokio::select! {
-            ended = self.verify_stages(job, &progress, &stop, &mut report) => ended,
+            ended = self.verify_stages(job, progress, &stop, &mut report) => ended,
             () = stop.cancelled() => Err(RestoreError::cancelled("the verification was interrupted")),
             () = tokio::time::sleep(limit) => {
                 Err(JobError::new(R::Timeout, format!("not finished within {limit:?}")).into())
@@ -84,7 +107,7 @@ impl RestoreManager {
             progress.enter("bisect");
             report.bisection = self.bisect(job, &report, &stop).await;
         }
-        self.conclude(job, report, &progress).await
+        self.conclude(job, report, progress).await
     }
 
     /// Writes the evidence of a final answer and makes the result of it.
@@ -102,18 +125,13 @@ impl RestoreManager {
                 }
                 Ok(None) => {}
                 Err(e) => {
-                    tracing::error!(
-                        request_id = job.request_id,
-                        error = said(&e),
-                        "the evidence was not written"
-                    );
+                    tracing::error!(error = said(&e), "the evidence was not written");
                     report.notes.push(format!("the evidence was not written: {}", said(&e)));
                 }
             }
         }
         let failure = reason(&report);
         tracing::info!(
-            request_id = job.request_id,
             verdict = report.verdict.as_str(),
             depth = report.depth.map_or("", Depth::as_str),
             duration_s = report.duration_seconds,

@@ -11,5 +11,6 @@ mod peers;
 mod process;
 mod queue;
 mod storage;
+mod telemetry;
 mod verify;
 mod worker;
