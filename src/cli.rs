@@ -34,7 +34,7 @@ mod worker;
 use std::future::Future;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, AppError};
@@ -72,10 +72,19 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take restore requests from a subscription
+    #[command(
+        after_help = "Example:\n  BACKUP_BUCKET=gs://my-backups GOOGLE_CLOUD_PROJECT=my-project DB_HOST=db.internal pgrestored worker"
+    )]
     Worker(worker::Args),
     /// Restore a backup
+    #[command(
+        after_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
+    )]
     Restore(restore::Args),
     /// Prove that a backup can be restored
+    #[command(
+        after_help = "Examples:\n  pgrestored verify latest --html proof.html\n  pgrestored verify latest --depth archive --output json"
+    )]
     Verify(verify::Args),
     /// Check documents of evidence
     #[command(subcommand)]
@@ -83,22 +92,35 @@ enum Command {
     /// Break a good backup in every known way; each must get its own verdict
     Selftest,
     /// Show which old backups may go; delete them with --apply
+    #[command(after_help = "Examples:\n  pgrestored prune\n  pgrestored prune --apply")]
     Prune(prune::Args),
     /// Show what was verified, from the evidence
+    #[command(after_help = "Example:\n  pgrestored report --since 30d --html month.html")]
     Report(report::Args),
     /// List the backups
+    #[command(after_help = "Example:\n  pgrestored list --prefix orders/ --output json")]
     List(list::Args),
     /// Show what a backup holds
+    #[command(after_help = "Example:\n  pgrestored inspect latest --against")]
     Inspect(inspect::Args),
     /// Publish a request for a restore or a proof
+    #[command(
+        after_help = "Examples:\n  pgrestored request latest --target orders_restored --wait\n  pgrestored request latest --verify --wait"
+    )]
     Request(request::Args),
     /// Wait for the answer of a request, and show how far it is
+    #[command(after_help = "Example:\n  pgrestored watch ops-1234")]
     Watch(watch::Args),
     /// Show what a worker does
+    #[command(
+        after_help = "Examples:\n  pgrestored status --url http://worker:9464\n  pgrestored status --output json"
+    )]
     Status(status::Args),
     /// Check the configuration, offline
+    #[command(after_help = "Example:\n  pgrestored check && pgrestored doctor")]
     Check,
     /// Ask everything that will be needed, live, and say how to mend what is missing
+    #[command(after_help = "Example:\n  pgrestored doctor --output json")]
     Doctor,
     /// Print the JSON Schema of a document
     Schema(schema::Args),
@@ -266,6 +288,16 @@ impl CommandError {
 type CommandResult = Result<Exit, CommandError>;
 
 impl Cli {
+    /// From the command line; ends the process for `--help` and what cannot be understood.
+    pub fn parse_args() -> Self {
+        // `-h` is short: what configures is shown by `--help`.
+        let command = Cli::command().mut_args(|a| {
+            let is_config = a.get_env().is_some();
+            a.hide_short_help(is_config)
+        });
+        Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit())
+    }
+
     /// Runs the command to its end.
     pub fn run(self) -> ExitCode {
         let quiet = !matches!(self.command, Command::Worker(_));

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    pgrestored::cli::Cli::parse().run()
+    pgrestored::cli::Cli::parse_args().run()
 }

@@ -3,6 +3,13 @@
 const $ = (id) => document.getElementById(id);
 const cell = (text, cls) => { const td = document.createElement("td"); td.textContent = text ?? "–"; if (cls) td.className = cls; return td; };
 const row = (...cells) => { const tr = document.createElement("tr"); tr.append(...cells); return tr; };
+// On a phone each row is a card, and each cell says what it is.
+const fill = (id, rows) => {
+  const body = $(id), heads = [...body.closest("table").querySelectorAll("th")].map((th) => th.textContent);
+  rows.forEach((tr) => [...tr.cells].forEach((td, i) => { td.dataset.label = heads[i]; }));
+  body.replaceChildren(...rows);
+};
+const order = ["prepare", "download", "sandbox", "schema", "data", "indexes", "analyze", "check", "swap", "bisect", "evidence"];
 const secs = (s) => s == null ? "–" : s < 10 ? s.toFixed(1) + " s" : s < 120 ? Math.round(s) + " s" : s < 7200 ? Math.round(s / 60) + " min" : (s / 3600).toFixed(1) + " h";
 const bytes = (n) => { const u = ["B", "KiB", "MiB", "GiB", "TiB"]; let i = 0; while (n >= 1024 && i < 4) { n /= 1024; i++; } return n.toFixed(i ? 1 : 0) + " " + u[i]; };
 const ago = (t) => t ? secs((Date.now() - Date.parse(t)) / 1000) + " ago" : "never";
@@ -23,17 +30,26 @@ function job(j) {
   return box;
 }
 
+// How long it took, and where the time went.
+function took(r) {
+  const td = cell(secs(r.duration_seconds), "num"), parts = document.createElement("div");
+  parts.className = "soft stages";
+  parts.textContent = Object.entries(r.stages ?? {}).filter(([, s]) => s >= 0.05).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b)).map(([name, s]) => name + " " + secs(s)).join(", ");
+  td.append(parts);
+  return td;
+}
+
 function show(s) {
   $("version").textContent = s.version;
   $("state").textContent = s.stopping ? "stopping" : s.ready ? "ready" : "not ready: its own set-up is broken, see the log";
   $("state").className = s.ready ? "good" : "bad";
   const none = document.createElement("p"); none.className = "soft"; none.textContent = "nothing";
   $("running").replaceChildren(...(s.running.length ? s.running.map(job) : [none]));
-  $("sets").replaceChildren(...s.sets.map((x) => row(cell(x.name), cell(ago(x.last_proof), x.last_proof ? "when" : "bad"), cell(x.proven_backup),
+  fill("sets", s.sets.map((x) => row(cell(x.name), cell(ago(x.last_proof), x.last_proof ? "when" : "bad"), cell(x.proven_backup),
     cell(secs(x.rto?.measured_seconds), "num"), cell(secs(x.rto?.forecast_seconds), "num"), cell(x.last_verdict, shade[x.last_verdict]))));
-  $("recent").replaceChildren(...s.recent.map((r) => { const word = r.verdict ?? r.status; return row(cell(ago(r.finished_at), "when"),
+  fill("recent", s.recent.map((r) => { const word = r.verdict ?? r.status; return row(cell(ago(r.finished_at), "when"),
     cell((r.kind === "verification" ? "" : "restore: ") + word, shade[word]), cell(r.backup.name ?? r.request_id), cell(r.target_db), cell(r.rows.toLocaleString("en"), "num"),
-    cell(secs(r.duration_seconds), "num"), cell(r.error ? r.error.reason + ": " + r.error.message : "")); }));
+    took(r), cell(r.error ? r.error.reason + ": " + r.error.message : "", "why")); }));
 }
 
 async function tick() {

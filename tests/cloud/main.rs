@@ -7,6 +7,7 @@ mod support;
 mod alerts;
 mod formats;
 mod operator;
+mod page;
 mod peers;
 mod process;
 mod queue;

@@ -1,0 +1,70 @@
+// Looks at a worker's status page as a person does: on a phone in the dark and on a desk, with the keyboard.
+// Arguments: URL, folder for screenshots. Says what it sees, a word a line; the test answers by what it does next.
+import { createRequire } from "node:module";
+const require = createRequire(process.env.NODE_MODULES + "/");
+const { chromium } = require("playwright-core");
+const [url, folder] = process.argv.slice(2);
+const say = (word) => process.stdout.write(word + "\n");
+const must = (it, what) => { if (!it) throw new Error(what); };
+
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ["--no-sandbox"] });
+const views = [
+  { name: "phone", viewport: { width: 390, height: 844 }, colorScheme: "dark" },
+  { name: "desk", viewport: { width: 1280, height: 800 }, colorScheme: "light" },
+];
+const pages = [];
+for (const view of views) {
+  const page = await browser.newPage(view);
+  const trouble = [];
+  page.on("console", (m) => m.type() === "error" && trouble.push(m.text()));
+  page.on("pageerror", (e) => trouble.push(String(e)));
+  page.on("requestfailed", (r) => trouble.push("failed: " + r.url()));
+  page.on("request", (r) => r.url().startsWith(url) || r.url().startsWith("data:") || trouble.push("elsewhere: " + r.url()));
+  await page.goto(url);
+  pages.push({ view, page, trouble });
+}
+
+// The bar of the running restore grows, and says how long it will take.
+for (const { view, page } of pages) {
+  const bar = page.locator("#running progress");
+  await bar.waitFor({ timeout: 30000 });
+  const first = await bar.evaluate((b) => b.value);
+  await page.waitForFunction((v) => document.querySelector("#running progress")?.value > v, first, { timeout: 30000 });
+  await page.waitForFunction(() => /about .* left/.test(document.querySelector("#running").textContent), null, { timeout: 30000 });
+  const text = await page.locator("#running").textContent();
+  must(text.includes("restoring src.dump into slow"), text);
+  must((await page.locator("#state").textContent()) === "ready", "the state");
+  await page.screenshot({ path: `${folder}/${view.name}-running.png`, fullPage: true });
+}
+say("running");
+
+// What has ended: how, why, and where the time went.
+for (const { view, page, trouble } of pages) {
+  const recent = page.locator("#recent");
+  await page.waitForFunction(() => /restore: success/.test(document.querySelector("#recent").textContent), null, { timeout: 60000 });
+  const text = await recent.textContent();
+  must(text.includes("backup_not_found"), "the reason of the failure: " + text);
+  must(/data [\d.]+ s/.test(text), "stage times: " + text);
+  // Nothing sticks out sideways: wide tables scroll inside their own box.
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  must(over <= 0, `${view.name}: ${over} px too wide`);
+  // Dark where the person likes it dark.
+  const shade = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number).reduce((a, b) => a + b));
+  must(view.colorScheme === "dark" ? shade < 200 : shade > 600, `${view.name}: background ${shade}`);
+  // Every link can be reached by Tab and shows that it was.
+  const reached = new Set();
+  for (let i = 0; i < 12; i++) {
+    await page.keyboard.press("Tab");
+    const at = await page.evaluate(() => { const a = document.activeElement; return { href: a.getAttribute("href"), outline: getComputedStyle(a).outlineStyle }; });
+    if (at.href) { reached.add(at.href); must(at.outline !== "none", "focus is not seen on " + at.href); }
+  }
+  for (const link of ["metrics", "status.json", "readyz"]) must(reached.has(link), `${view.name}: no Tab to ${link}`);
+  await page.screenshot({ path: `${folder}/${view.name}-ended.png`, fullPage: true });
+  must(trouble.length === 0, trouble.join("\n"));
+}
+// A link leads where it says.
+const { page } = pages[1];
+await page.click("a[href=metrics]");
+must((await page.textContent("body")).includes("restore_success_total 1"), "metrics");
+await browser.close();
+say("done");

@@ -1,0 +1,59 @@
+//! The status page in a real browser, while a restore runs.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use pgrestored::event::Status;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::peers::{BUCKET, Kind, Peers};
+use crate::support::Cluster;
+
+/// `None`, loudly, where browser or driver are missing.
+fn browser(url: &str, shots: &Path) -> Option<Command> {
+    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
+    let modules = Path::new(&tools).join("node/node_modules");
+    let browsers = ["/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"];
+    let Some(chromium) = browsers.iter().map(PathBuf::from).find(|p| p.exists() && modules.exists()) else {
+        assert!(std::env::var("CI").is_err(), "Chromium or playwright-core is missing: run make setup");
+        eprintln!("SKIPPED: Chromium or playwright-core is not installed: run make setup");
+        return None;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/status.mjs");
+    let mut command = Command::new("node");
+    command.arg(script).arg(url).arg(shots).env("NODE_MODULES", modules).env("CHROMIUM", chromium);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    Some(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_a_running_restore_and_how_it_ended() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 200000) i",
+    );
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    // Some minutes, if nobody raised the limit.
+    let rate = dump.len() as u64 / 120;
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    let running = peers.worker(&c, &[]).await;
+    let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("status-page");
+    std::fs::create_dir_all(&shots).unwrap();
+    let Some(mut browser) = browser(&format!("http://{}/", running.worker.admin), &shots) else { return };
+
+    peers.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#).await;
+    assert_eq!(peers.result().await.status, Status::Failure);
+    peers.emulator.storage.limit_rate(rate);
+    peers.publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#).await;
+    let mut browser = browser.spawn().unwrap();
+    let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
+    assert_eq!(said.next_line().await.unwrap().as_deref(), Some("running"));
+    peers.emulator.storage.limit_rate(0);
+    assert_eq!(peers.result().await.status, Status::Success);
+    assert_eq!(said.next_line().await.unwrap().as_deref(), Some("done"));
+    assert!(browser.wait().await.unwrap().success());
+    running.stop().await;
+}
