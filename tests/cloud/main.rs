@@ -5,6 +5,7 @@
 mod support;
 
 mod alerts;
+mod examples;
 mod formats;
 mod operator;
 mod page;

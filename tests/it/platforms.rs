@@ -205,3 +205,21 @@ fn the_dashboard_is_in_order() {
     }
     assert!(queries > 20, "{queries}");
 }
+
+#[test]
+fn the_asyncapi_document_is_read_by_its_parser() {
+    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
+    let program = "const { Parser, fromFile } = require('@asyncapi/parser'); const p = new Parser(); \
+        fromFile(p, process.argv[1]).parse().then(({ document, diagnostics }) => { \
+          const bad = diagnostics.filter((d) => d.severity <= 1); bad.forEach((d) => console.error(d.message, d.path)); \
+          process.exit(document && bad.length === 0 ? 0 : 1); })";
+    let modules = Path::new(&tools).join("node/node_modules");
+    if !modules.exists() {
+        assert!(std::env::var("CI").is_err(), "@asyncapi/parser is missing: run make setup");
+        eprintln!("SKIPPED: @asyncapi/parser is not installed: run make setup");
+        return;
+    }
+    let mut node = Command::new("node");
+    node.args(["-e", program]).arg(root().join("schemas/asyncapi.yaml")).env("NODE_PATH", modules);
+    run(&mut node);
+}
