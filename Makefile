@@ -1,5 +1,5 @@
 # Everything a new user, CI and the next owner run. `make help` lists it.
-.PHONY: help setup demo test check bench soak nightly fuzz schemas reference fmt
+.PHONY: help setup demo test check bench soak nightly fuzz schemas reference release fmt
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -32,6 +32,9 @@ reference: ## Write docs/reference/ from the code
 bench: ## Ours against download + pg_restore -j, and what a proof costs (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES)
 	@scripts/setup.sh demo
 	@cargo bench --bench restore --bench verify
+
+release: ## Build what is released, in target/dist
+	@scripts/release.sh
 
 soak: setup ## The tests that race and break things, many times over
 	@cargo nextest run --test pg --test cloud --stress-count 5 swap damage queue storage process

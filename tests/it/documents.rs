@@ -1,6 +1,7 @@
 //! Documents for people say what the program does.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clap::CommandFactory;
 use pgrestored::cli::Cli;
@@ -38,12 +39,11 @@ fn the_defaults_that_are_told_are_the_defaults() {
     assert_eq!(of(&flags), of(&[]));
 }
 
-/// Every link between our documents leads somewhere.
-#[test]
-fn links_lead_somewhere() {
-    let mut pages =
-        vec![root().join("README.md"), root().join("ARCHITECTURE.md"), root().join("CHANGELOG.md")];
-    let mut folders = vec![root().join("docs"), root().join("examples")];
+/// Every page for people.
+fn pages() -> Vec<PathBuf> {
+    let top = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md"];
+    let mut pages: Vec<PathBuf> = top.iter().map(|name| root().join(name)).collect();
+    let mut folders = vec![root().join("docs"), root().join("examples"), root().join("deploy")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.unwrap().path();
@@ -54,13 +54,19 @@ fn links_lead_somewhere() {
             }
         }
     }
-    assert!(pages.len() > 15, "{pages:?}");
+    assert!(pages.len() > 30, "{pages:?}");
+    pages
+}
+
+/// Every link between our documents leads somewhere.
+#[test]
+fn links_lead_somewhere() {
     let anchor = |line: &str| {
         let words = line.trim_start_matches('#').trim().to_lowercase();
         let kept = words.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-' || *c == '_');
         kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>()
     };
-    for page in pages {
+    for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             if link.contains("://") {
@@ -76,4 +82,45 @@ fn links_lead_somewhere() {
             }
         }
     }
+}
+
+/// Every command that a document shows is one that there is.
+#[test]
+fn commands_that_are_shown_can_be_given() {
+    let mut tried = 0;
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for line in text.lines() {
+            // In a block, or between backticks; up to what is the shell's.
+            let Some((before, rest)) = line.split_once("pgrestored ") else { continue };
+            let starts = before.is_empty() || before.ends_with([' ', '`']);
+            let is_command = before.trim().is_empty()
+                || before.ends_with('`')
+                || before.trim_end().ends_with(['|', '&', '*'])
+                || before.split_whitespace().all(|w| w.contains('=') || w == "export" || w == "*");
+            if !starts || !is_command {
+                continue;
+            }
+            let shell = |c: char| "`#|&>;".contains(c);
+            let words = rest.split(shell).next().unwrap().split_whitespace();
+            let args: Vec<String> = words.map(|w| w.trim_matches(['\'', '"']).to_owned()).collect();
+            // Prose about pgrestored, and commands that are not written out.
+            let known =
+                Cli::command().get_subcommands().any(|c| args.first().is_some_and(|a| a == c.get_name()));
+            if !known || args.iter().any(|a| a.contains('…') || a == "\\") {
+                continue;
+            }
+            let given = std::iter::once("pgrestored".to_owned()).chain(args.clone());
+            let parsed = Cli::command().try_get_matches_from(given);
+            let missing = |e: &clap::Error| e.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+            match parsed {
+                Ok(_) => tried += 1,
+                Err(e) if e.kind() == clap::error::ErrorKind::DisplayHelp => tried += 1,
+                // A command that is only named.
+                Err(e) if missing(&e) && args.len() == 1 => {}
+                Err(e) => panic!("{}: {line}\n{e}", page.display()),
+            }
+        }
+    }
+    assert!(tried > 60, "{tried}");
 }
