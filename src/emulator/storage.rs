@@ -64,6 +64,8 @@ struct Inner {
     sent: u64,
     /// Bytes a second over all reads; 0 for as fast as it goes.
     rate: u64,
+    /// Of each read.
+    rate_each: u64,
     /// When the next byte may be sent.
     next_slot: Option<tokio::time::Instant>,
 }
@@ -149,6 +151,11 @@ impl StorageService {
         self.lock().rate = bytes_per_second;
     }
 
+    /// Limits each read by itself, as a bucket does; 0 for no limit.
+    pub fn limit_rate_each(&self, bytes_per_second: u64) {
+        self.lock().rate_each = bytes_per_second;
+    }
+
     /// Reads of object bytes so far.
     pub fn reads(&self) -> u64 {
         self.lock().reads
@@ -211,8 +218,13 @@ impl StorageService {
         pb::ListObjectsResponse { objects, next_page_token, ..Default::default() }
     }
 
-    /// Waits for this many bytes' turn.
-    async fn pace(&self, bytes: u64) {
+    /// Waits for this many bytes' turn, of a read that has sent `sent` since `begun`.
+    async fn pace(&self, bytes: u64, sent: u64, begun: tokio::time::Instant) {
+        let each = self.lock().rate_each;
+        if each > 0 {
+            let due = Duration::from_secs_f64((sent + bytes) as f64 / each as f64);
+            tokio::time::sleep_until(begun + due).await;
+        }
         let turn = {
             let mut inner = self.lock();
             if inner.rate == 0 {
@@ -350,6 +362,7 @@ fn body_of(
     fault: Option<StorageFault>,
 ) -> Body {
     let start = (s, content, None::<tokio::fs::File>, 0u64);
+    let begun = tokio::time::Instant::now();
     let stream = futures::stream::try_unfold(start, move |(s, content, mut file, sent)| async move {
         let mut n = CHUNK.min(length - sent);
         match fault {
@@ -384,7 +397,7 @@ fn body_of(
             damaged[(at - from) as usize] ^= 0x10;
             chunk = damaged.into();
         }
-        s.pace(n).await;
+        s.pace(n, sent, begun).await;
         s.lock().sent += n;
         Ok(Some((chunk, (s, content, file, sent + n))))
     });

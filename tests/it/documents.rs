@@ -124,3 +124,64 @@ fn commands_that_are_shown_can_be_given() {
     }
     assert!(tried > 60, "{tried}");
 }
+
+/// Fields of a `tracing` macro's call, by its text.
+fn fields_of(call: &str) -> Vec<String> {
+    let (mut depth, mut quoted, mut part, mut parts) = (0, false, String::new(), Vec::new());
+    let mut last = ' ';
+    for c in call.chars() {
+        match c {
+            '"' if last != '\\' => quoted = !quoted,
+            '(' | '[' | '{' if !quoted => depth += 1,
+            ')' | ']' | '}' if !quoted && depth == 0 => break,
+            ')' | ']' | '}' if !quoted => depth -= 1,
+            ',' if !quoted && depth == 0 => {
+                parts.push(std::mem::take(&mut part));
+                continue;
+            }
+            _ => {}
+        }
+        last = c;
+        part.push(c);
+    }
+    parts.push(part);
+    let names = parts
+        .iter()
+        .map(|p| p.trim())
+        .filter(|p| !p.is_empty() && !p.starts_with('"') && !p.starts_with("parent:"));
+    names.map(|p| p.split(" = ").next().unwrap().trim_start_matches(['%', '?']).to_owned()).collect()
+}
+
+/// Every field of a line of the log is in docs/logging.md.
+#[test]
+fn every_field_of_the_log_is_documented() {
+    let documented = log_fields();
+    let (mut folders, mut lines) = (vec![root().join("src")], 0);
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for level in ["error", "warn", "info", "debug"] {
+                for call in text.split(&format!("tracing::{level}!(")).skip(1) {
+                    lines += 1;
+                    for field in fields_of(call) {
+                        assert!(documented.contains(&field), "{}: {field}", path.display());
+                    }
+                }
+            }
+        }
+    }
+    assert!(lines > 40, "{lines}");
+}
+
+/// The fields that the document's table names.
+pub fn log_fields() -> BTreeSet<String> {
+    let page = std::fs::read_to_string(root().join("docs/logging.md")).unwrap();
+    let rows = page.lines().filter(|l| l.starts_with("| `"));
+    let names =
+        rows.flat_map(|l| l.split('|').nth(1).unwrap().split('`').map(str::to_owned).collect::<Vec<_>>());
+    names.filter(|w| !w.trim().is_empty()).collect()
+}

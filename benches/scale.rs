@@ -1,0 +1,248 @@
+//! `make bench`, third part: workers on one subscription. Throughput by their number, with reads that are
+//! each as slow as a bucket's; that no restore runs twice; and how long until a killed worker's job is
+//! another's.
+//!
+//! `BENCH_WORKERS` (1,2,4,8), `BENCH_REQUESTS` (24). Results: `target/bench/scale.json`.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pgrestored::emulator::{Emulator, SubscriptionOptions};
+use pgrestored::sandbox::{Sandbox, find_bindir};
+use serde_json::Value;
+use shared::{OURS, env_or, make_dump, median, open_to_all};
+
+mod shared;
+
+const BUCKET: &str = "bench";
+/// The shortest lease that Pub/Sub gives.
+const LEASE: Duration = Duration::from_secs(10);
+/// Bytes a second of one read: each restore alone takes some seconds of waiting.
+const READ_SECONDS: f64 = 4.0;
+const TAKEOVERS: usize = 5;
+
+#[derive(Debug, serde::Serialize)]
+struct Row {
+    workers: usize,
+    requests: usize,
+    seconds: f64,
+    restores_a_minute: f64,
+    /// Of one worker's.
+    speedup: f64,
+    /// Restores that the workers counted: as many as requests, or one ran twice.
+    restored: u64,
+    redeliveries: u64,
+    cpu_busy: f64,
+}
+
+struct Worker {
+    child: Child,
+    admin: String,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What they all share.
+struct Stage {
+    emulator: Emulator,
+    server: Sandbox,
+    runtime: tokio::runtime::Runtime,
+}
+
+fn main() {
+    // Under `cargo test --benches` nothing is measured.
+    if std::env::args().any(|a| a == "--test") {
+        return;
+    }
+    let counts: Vec<usize> =
+        env_or("BENCH_WORKERS", "1,2,4,8").split(',').map(|n| n.parse().expect("BENCH_WORKERS")).collect();
+    let requests: usize = env_or("BENCH_REQUESTS", "24").parse().expect("BENCH_REQUESTS");
+    let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
+    let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder for the dump");
+    open_to_all(&scratch);
+    let dump = make_dump(&bindir, &scratch, "events", include_str!("events.sql"), 60_000);
+    let size = std::fs::metadata(&dump).expect("the dump").len();
+
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let emulator = runtime.block_on(Emulator::start(([127, 0, 0, 1], 0).into())).expect("the emulator");
+    for name in ["restore-requests", "restore-completions"] {
+        let options = SubscriptionOptions { exactly_once: true, ..SubscriptionOptions::default() };
+        let full = |kind: &str| format!("projects/bench/{kind}/{name}");
+        emulator.pubsub.create_subscription(&full("topics"), &full("subscriptions"), options);
+    }
+    emulator.storage.put_file(BUCKET, "events.dump", dump).expect("the object");
+    emulator.storage.limit_rate_each((size as f64 / READ_SECONDS) as u64);
+    let options = "-c autovacuum=off -c jit=off -c max_connections=200";
+    let server = Sandbox::start(&bindir, &std::env::temp_dir(), false, options).expect("a target cluster");
+    let stage = Stage { emulator, server, runtime };
+
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    println!(
+        "machine: {cores} cores; object of {:.1} MB, read in {READ_SECONDS} s at least",
+        size as f64 / 1e6
+    );
+    let mut rows: Vec<Row> = Vec::new();
+    for workers in counts {
+        let mut row = stage.throughput(workers, requests);
+        row.speedup =
+            row.restores_a_minute / rows.first().map_or(row.restores_a_minute, |r| r.restores_a_minute);
+        println!(
+            "{} workers: {} requests in {:.1} s, {:.0} a minute ({:.2} times one worker); {} restored, {} redelivered; cores {:.0} % busy",
+            row.workers,
+            row.requests,
+            row.seconds,
+            row.restores_a_minute,
+            row.speedup,
+            row.restored,
+            row.redeliveries,
+            row.cpu_busy * 100.0
+        );
+        assert_eq!(row.restored, requests as u64, "a restore ran twice, or not at all");
+        rows.push(row);
+    }
+    let takeovers: Vec<f64> = (0..TAKEOVERS).map(|i| stage.takeover(i)).collect();
+    println!(
+        "a killed worker's job is another's after {:.1} s (median of {TAKEOVERS}, longest {:.1} s); lease {} s",
+        median(takeovers.clone()),
+        takeovers.iter().copied().fold(0.0, f64::max),
+        LEASE.as_secs()
+    );
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    std::fs::create_dir_all(&out).expect("target/bench");
+    let json = serde_json::json!({ "cores": cores, "rows": rows, "takeover_seconds": takeovers });
+    std::fs::write(out.join("scale.json"), format!("{json:#}\n")).expect("results");
+    let _ = std::fs::remove_dir_all(&scratch);
+}
+
+/// Jiffies that all cores were busy, and all together.
+fn cpu() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let n: Vec<f64> =
+        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).flat_map(str::parse).collect();
+    let (all, idle): (f64, f64) = (n.iter().take(8).sum(), n.iter().skip(3).take(2).sum());
+    (all - idle, all)
+}
+
+impl Stage {
+    fn worker(&self) -> Worker {
+        let host = self.emulator.host();
+        let mut command = Command::new(OURS);
+        command.args(["worker", "--backup-bucket", BUCKET, "--google-cloud-project", "bench"]);
+        command.args(["--pubsub-emulator-host", &host, "--storage-emulator-host", &host]);
+        command.args(["--db-host", self.server.host(), "--admin-addr", "127.0.0.1:0", "--restore-jobs", "2"]);
+        command.args(["--restore-lease-extension", "10s", "--log-format", "json"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("a worker");
+        let mut log = BufReader::new(child.stderr.take().expect("stderr"));
+        let admin = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).expect("the log") > 0, "the worker ended");
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(admin) = line["admin"].as_str() {
+                break admin.to_owned();
+            }
+        };
+        // A full pipe would stop it.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Worker { child, admin }
+    }
+
+    fn ask(&self, id: &str, target: &str) {
+        let body =
+            serde_json::json!({ "request_id": id, "backup": { "name": "events.dump" }, "target_db": target });
+        let topic = "projects/bench/topics/restore-requests";
+        self.emulator
+            .pubsub
+            .publish(topic, body.to_string().as_bytes(), Default::default())
+            .expect("the topic");
+    }
+
+    /// Result events so far whose request begins with this.
+    fn answers(&self, of: &str) -> Vec<Value> {
+        let published = self.emulator.pubsub.published("projects/bench/topics/restore-completions");
+        let results = published.iter().filter_map(|p| serde_json::from_slice::<Value>(&p.data).ok());
+        results.filter(|r| r["request_id"].as_str().is_some_and(|id| id.starts_with(of))).collect()
+    }
+
+    fn get(&self, url: &str) -> String {
+        self.runtime
+            .block_on(async { reqwest::get(url).await.expect("a worker").text().await.expect("its answer") })
+    }
+
+    fn throughput(&self, count: usize, requests: usize) -> Row {
+        let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
+        let (begun, before) = (Instant::now(), cpu());
+        let of = format!("w{count}-");
+        (0..requests).for_each(|i| self.ask(&format!("{of}{i}"), &format!("w{count}_{i}")));
+        while self.answers(&of).len() < requests {
+            assert!(begun.elapsed() < Duration::from_secs(600), "not all were answered");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (seconds, after) = (begun.elapsed().as_secs_f64(), cpu());
+        assert!(self.answers(&of).iter().all(|r| r["status"] == "success"), "a restore failed");
+        let sum = |name: &str| -> u64 {
+            let of = |w: &Worker| {
+                let text = self.get(&format!("http://{}/metrics", w.admin));
+                let value = text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok());
+                value.expect("the metric")
+            };
+            workers.iter().map(of).sum()
+        };
+        let row = Row {
+            workers: count,
+            requests,
+            seconds,
+            restores_a_minute: requests as f64 / seconds * 60.0,
+            speedup: 1.0,
+            restored: sum("restore_success_total "),
+            redeliveries: sum("restore_redeliveries_total "),
+            cpu_busy: (after.0 - before.0) / (after.1 - before.1),
+        };
+        drop(workers);
+        for i in 0..requests {
+            let drop = format!("DROP DATABASE w{count}_{i}");
+            self.server.run(self.server.command("psql").args(["-X", "-q", "-c", &drop])).expect("dropped");
+        }
+        row
+    }
+
+    fn runs(&self, w: &Worker, id: &str) -> bool {
+        let status: Value =
+            serde_json::from_str(&self.get(&format!("http://{}/status.json", w.admin))).unwrap_or_default();
+        status["running"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|j| j["request_id"] == id && j["progress"]["stage"] == "data"))
+    }
+
+    /// Seconds from the death of a worker in the middle of a restore until another one loads it.
+    fn takeover(&self, i: usize) -> f64 {
+        let (first, id) = (self.worker(), format!("takeover-{i}"));
+        self.ask(&id, &format!("takeover_{i}"));
+        while !self.runs(&first, &id) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let second = self.worker();
+        // The worst moment is right after the lease was extended, any is as likely.
+        std::thread::sleep(Duration::from_millis(500 * i as u64));
+        drop(first);
+        let killed = Instant::now();
+        while !self.runs(&second, &id) {
+            assert!(killed.elapsed() < Duration::from_secs(120), "nobody took it");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let seconds = killed.elapsed().as_secs_f64();
+        while self.answers(&id).is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        seconds
+    }
+}
