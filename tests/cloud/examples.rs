@@ -5,17 +5,11 @@ use std::path::Path;
 use tokio::process::Command;
 
 use crate::peers::{BUCKET, Kind, Peers};
-use crate::support::{Cluster, assert_same};
+use crate::support::{Cluster, assert_same, tools};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_example_restores() {
-    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
-    let python = Path::new(&tools).join("python/bin/python");
-    if !python.exists() {
-        assert!(std::env::var("CI").is_err(), "{} is missing: run make setup", python.display());
-        eprintln!("SKIPPED: Google's client library for Python is not installed: run make setup");
-        return;
-    }
+    let Some(python) = tools::installed("python/bin/python") else { return };
     let Some(peers) = Peers::start(Kind::Google).await else { return };
     let c = Cluster::start();
     c.create(

@@ -1,6 +1,6 @@
 //! The status page in a real browser, while a restore runs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use pgrestored::event::Status;
@@ -8,16 +8,15 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::peers::{BUCKET, Kind, Peers};
-use crate::support::Cluster;
+use crate::support::{Cluster, tools};
 
 /// `None`, loudly, where browser or driver are missing.
 fn browser(url: &str, shots: &Path) -> Option<Command> {
-    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
-    let modules = Path::new(&tools).join("node/node_modules");
+    let modules = tools::installed("node/node_modules")?;
     let browsers = ["/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"];
-    let Some(chromium) = browsers.iter().map(PathBuf::from).find(|p| p.exists() && modules.exists()) else {
-        assert!(std::env::var("CI").is_err(), "Chromium or playwright-core is missing: run make setup");
-        eprintln!("SKIPPED: Chromium or playwright-core is not installed: run make setup");
+    let Some(chromium) = browsers.iter().map(Path::new).find(|p| p.exists()) else {
+        assert!(std::env::var("CI").is_err(), "Chromium is missing: run make setup");
+        eprintln!("SKIPPED: Chromium is not installed: run make setup");
         return None;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/status.mjs");

@@ -2,6 +2,8 @@
 
 #[path = "../support/synthetic.rs"]
 mod synthetic;
+#[path = "../support/tools.rs"]
+mod tools;
 
 mod architecture;
 mod archive;

@@ -2,21 +2,21 @@
 //! Grafana, Alertmanager. Nothing is started here.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::deploy::{installed, names_of_series, root, text_of};
+use crate::tools::installed as installed_tool;
 
 fn deploy() -> PathBuf {
     root().join("deploy")
 }
 
-/// A program of the folder that `make setup` fills.
-fn tool(name: &str) -> PathBuf {
-    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
-    Path::new(&tools).join("python/bin").join(name)
+/// Runs a program of the folder that `make setup` fills.
+fn run_tool(name: &str, args: &[&str]) -> Option<String> {
+    run(Command::new(installed_tool(&format!("python/bin/{name}"))?).args(args))
 }
 
 /// Standard output of a program that has to succeed; `None`, loudly, where it is not installed.
@@ -45,9 +45,8 @@ fn kubernetes_knows_every_field() {
         for document in documents.iter().filter(|d| !CUSTOM.contains(&d["kind"].as_str().unwrap())) {
             let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
             serde_json::to_writer(file.as_file(), document).unwrap();
-            let validate = ["--strict", "--kubernetes-version", "1.32"];
-            let validated = run(Command::new(tool("kubernetes-validate")).args(validate).arg(file.path()));
-            if validated.is_none() {
+            let validate = ["--strict", "--kubernetes-version", "1.32", file.path().to_str().unwrap()];
+            if run_tool("kubernetes-validate", &validate).is_none() {
                 return;
             }
         }
@@ -120,18 +119,13 @@ fn every_variable_that_is_deployed_is_one_of_ours() {
 
 #[test]
 fn the_dockerfile_is_linted() {
-    run(Command::new(tool("hadolint")).arg("Dockerfile"));
+    run_tool("hadolint", &["Dockerfile"]);
 }
 
 #[test]
 fn compose_knows_every_key() {
-    let args = ["--builtin-schema", "vendor.compose-spec", "compose.yaml"];
-    run(Command::new(tool("check-jsonschema")).args(args));
-    run(Command::new(tool("yamllint")).args([
-        "-d",
-        "{extends: relaxed, rules: {line-length: disable}}",
-        ".",
-    ]));
+    run_tool("check-jsonschema", &["--builtin-schema", "vendor.compose-spec", "compose.yaml"]);
+    run_tool("yamllint", &["-d", "{extends: relaxed, rules: {line-length: disable}}", "."]);
 }
 
 #[test]
@@ -208,17 +202,11 @@ fn the_dashboard_is_in_order() {
 
 #[test]
 fn the_asyncapi_document_is_read_by_its_parser() {
-    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
+    let Some(modules) = installed_tool("node/node_modules") else { return };
     let program = "const { Parser, fromFile } = require('@asyncapi/parser'); const p = new Parser(); \
         fromFile(p, process.argv[1]).parse().then(({ document, diagnostics }) => { \
           const bad = diagnostics.filter((d) => d.severity <= 1); bad.forEach((d) => console.error(d.message, d.path)); \
           process.exit(document && bad.length === 0 ? 0 : 1); })";
-    let modules = Path::new(&tools).join("node/node_modules");
-    if !modules.exists() {
-        assert!(std::env::var("CI").is_err(), "@asyncapi/parser is missing: run make setup");
-        eprintln!("SKIPPED: @asyncapi/parser is not installed: run make setup");
-        return;
-    }
     let mut node = Command::new("node");
     node.args(["-e", program]).arg(root().join("schemas/asyncapi.yaml")).env("NODE_PATH", modules);
     run(&mut node);

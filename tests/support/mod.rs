@@ -1,6 +1,8 @@
 //! What the tests share: throwaway clusters, restores as a user does them, comparison by `pg_dump`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod tools;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,14 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The folder with the binaries of another PostgreSQL, or `None` with a loud word. In CI they must be there.
 pub fn bindir_of(version: u32) -> Option<PathBuf> {
-    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
-    let dir = PathBuf::from(tools).join(format!("pg{version}/bin"));
-    let there = dir.join("initdb").is_file();
-    assert!(there || std::env::var("CI").is_err(), "PostgreSQL {version} is missing: run make setup");
-    if !there {
-        eprintln!("SKIPPED: PostgreSQL {version} is not in {}: run make setup", dir.display());
-    }
-    there.then_some(dir)
+    tools::installed(&format!("pg{version}/bin/initdb")).map(|p| p.with_file_name(""))
 }
 
 /// A throwaway cluster with the roles and the tablespace that the corpus uses.

@@ -1,0 +1,15 @@
+//! What `make setup` fetches for the tests.
+
+use std::path::{Path, PathBuf};
+
+/// A part of that folder; `None`, loudly, where it is not there. In CI it must be.
+pub fn installed(part: &str) -> Option<PathBuf> {
+    let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
+    let path = Path::new(&tools).join(part);
+    if !path.exists() {
+        assert!(std::env::var("CI").is_err(), "{} is missing: run make setup", path.display());
+        eprintln!("SKIPPED: {} is not installed: run make setup", path.display());
+        return None;
+    }
+    Some(path)
+}
