@@ -50,6 +50,11 @@ async fn the_page_shows_a_running_restore_and_how_it_ended() {
     let mut browser = browser.spawn().unwrap();
     let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
     assert_eq!(said.next_line().await.unwrap().as_deref(), Some("running"));
+    // What it has done so far is counted while it runs.
+    let metrics = running.get("/metrics").await.1;
+    let read = metrics.lines().find_map(|l| l.strip_prefix("restore_downloaded_bytes_total "));
+    assert!(read.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
+    running.until_metric("restore_in_progress 1").await;
     peers.emulator.storage.limit_rate(0);
     assert_eq!(peers.result().await.status, Status::Success);
     assert_eq!(said.next_line().await.unwrap().as_deref(), Some("done"));

@@ -171,3 +171,29 @@ async fn restore_by_hand_is_interrupted_cleanly() {
         assert_eq!(c.leftovers(), Vec::<String>::new());
     }
 }
+
+/// The detector is tested where it works, and the metric says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_tests_its_own_verification() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    let outcome = async |more: &[(&str, &str)], wanted: &str| {
+        let process = worker(&peers, &c, &[more, &[("verify-selftest", "1h")]].concat()).await;
+        let url = format!("http://{}/metrics", process.admin);
+        let counted = async {
+            while !get(&url).await.1.lines().any(|l| l == wanted) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), counted)
+            .await
+            .unwrap_or_else(|_| panic!("no {wanted}"));
+        // Broken backups of the test are no verifications.
+        assert!(get(&url).await.1.contains("restore_verification_total{status=\"failure\"} 0\n"));
+        process.signal("TERM");
+        assert_eq!(process.exit_code().await, Some(0));
+    };
+    outcome(&[], r#"restore_selftest_total{status="success"} 1"#).await;
+    // Without a server nothing is proven.
+    outcome(&[("pg-bindir", "/nowhere")], r#"restore_selftest_total{status="failure"} 1"#).await;
+}
