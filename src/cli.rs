@@ -352,7 +352,7 @@ impl Cli {
             #[cfg(feature = "emulator")]
             Command::Emulator(args) => emulator::run(args).await,
             Command::Check => check::run(&config?, output),
-            Command::Doctor => doctor::run(App::new(config?)?, output).await,
+            Command::Doctor => doctor::run(config?, output).await,
             Command::Status(args) => status::run(&config?, args, output).await,
             Command::Watch(args) => watch::run(App::new(config?)?, args, output).await,
             Command::Worker(args) => worker::run(App::new(config?)?, args).await,

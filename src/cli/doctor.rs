@@ -2,6 +2,7 @@
 //! missing. It changes nothing but for a sandbox that is started and dropped.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::{CommandResult, Exit, Output, human_bytes, paint, print_json};
 use crate::app::App;
@@ -77,7 +78,13 @@ fn queue_failed(check: &'static str, e: &QueueError) -> Checkup {
     }
 }
 
-pub(super) async fn run(app: App, output: Output) -> CommandResult {
+/// How long a server is tried that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
+    config.retry_budget = config.retry_budget.min(PATIENCE);
+    config.db.connect_budget = config.db.connect_budget.min(PATIENCE);
+    let app = App::new(config)?;
     let mut all = Vec::new();
     let mut say = |checkups: Vec<Checkup>| {
         for c in checkups {
@@ -155,14 +162,7 @@ async fn bucket(app: &App) -> Vec<Checkup> {
         Ok(all) if all.is_empty() => Checkup::new("bucket", Health::Warning, format!("{place}: no backups"))
             .fix("is BACKUP_BUCKET the right one?"),
         Ok(all) => Checkup::ok("bucket", format!("{place}: {} backups", all.len())),
-        Err(e) => failed(
-            "bucket",
-            &e,
-            &format!(
-                "does it exist, and may this account list it? gcloud storage buckets add-iam-policy-binding {place} \
-                 --member=serviceAccount:WORKER --role=roles/storage.objectViewer"
-            ),
-        ),
+        Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
     let readable = listed.health != Health::Failure;
     let mut checkups = vec![listed];
@@ -198,6 +198,16 @@ async fn bucket(app: &App) -> Vec<Checkup> {
         Err(e) => failed("bucket rights", &e.into(), "see credentials"),
     });
     checkups
+}
+
+fn may_list(bucket: &Location, place: &str) -> String {
+    match bucket {
+        Location::Folder(_) => "does the folder exist, and may this user read it?".to_owned(),
+        _ => format!(
+            "does it exist, and may this account list it? gcloud storage buckets add-iam-policy-binding {place} \
+             --member=serviceAccount:WORKER --role=roles/storage.objectViewer"
+        ),
+    }
 }
 
 async fn queues(app: &App) -> Vec<Checkup> {
@@ -458,7 +468,7 @@ async fn traces(config: &Config) -> Checkup {
     };
     let address = endpoint.rsplit("://").next().unwrap_or(endpoint).trim_end_matches('/').to_owned();
     let connect = tokio::net::TcpStream::connect(&address);
-    match tokio::time::timeout(std::time::Duration::from_secs(5), connect).await {
+    match tokio::time::timeout(PATIENCE, connect).await {
         Ok(Ok(_)) => Checkup::ok(name, format!("{endpoint} answers")),
         _ => Checkup::new(name, Health::Warning, format!("{endpoint} does not answer: spans are lost"))
             .fix("is the collector up, and is this its gRPC port (4317)?"),

@@ -59,7 +59,12 @@ fn checksum(path: &Path) -> Result<u32, StorageError> {
 fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject>, StorageError> {
     let (mut found, mut todo) = (Vec::new(), vec![(folder.to_owned(), String::new())]);
     while let Some((dir, base)) = todo.pop() {
-        for entry in std::fs::read_dir(&dir).map_err(|e| fault(e, &dir))? {
+        let entries = match std::fs::read_dir(&dir) {
+            // A folder that went while others were read.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !base.is_empty() => continue,
+            entries => entries.map_err(|e| fault(e, &dir))?,
+        };
+        for entry in entries {
             let entry = entry.map_err(|e| fault(e, &dir))?;
             let Ok(file_name) = entry.file_name().into_string() else { continue };
             let name = format!("{base}{file_name}");
@@ -70,11 +75,16 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                     todo.push((entry.path(), below));
                 }
             } else if name.starts_with(prefix) && entry.path().is_file() {
-                let mut object = describe(&entry.path(), name)?;
-                if checksums {
-                    object.crc32c = Some(checksum(&entry.path())?);
+                let described = describe(&entry.path(), name).and_then(|object| match checksums {
+                    true => Ok(StoredObject { crc32c: Some(checksum(&entry.path())?), ..object }),
+                    false => Ok(object),
+                });
+                match described {
+                    Ok(object) => found.push(object),
+                    // So did a file.
+                    Err(e) if e.reason() == R::BackupNotFound => {}
+                    Err(e) => return Err(e),
                 }
-                found.push(object);
             }
         }
     }
@@ -186,5 +196,33 @@ impl BackupStore for LocalStore {
 
     fn uri(&self, name: &str) -> String {
         format!("file://{}", self.folder.join(name).display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody else works in the folder.
+    #[test]
+    fn what_goes_while_it_is_listed_is_not_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("stays"), "here").unwrap();
+        let (path, done) = (folder.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let sub = path.join("sub");
+                    std::fs::create_dir(&sub).unwrap();
+                    (0..20).for_each(|i| std::fs::write(sub.join(i.to_string()), "x").unwrap());
+                    std::fs::remove_dir_all(&sub).unwrap();
+                }
+            });
+            let listed: Vec<_> = (0..300).map(|_| walk(&path, "", true)).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            for found in listed {
+                assert!(found.unwrap().iter().any(|o| o.name == "stays"));
+            }
+        });
     }
 }

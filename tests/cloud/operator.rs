@@ -108,7 +108,7 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
         (&["--restore-completion-topic", "nowhere"], "results", 78, "topics create nowhere"),
         (&["--db-host", "/nowhere", "--retry-budget", "10ms"], "target server", 69, "DB_HOST"),
         (&["--db-user", "weak"], "target rights", 77, "ALTER ROLE \"weak\" CREATEDB"),
-        (&["--backup-bucket", "file:///nowhere/at/all"], "bucket", 1, "does it exist"),
+        (&["--backup-bucket", "file:///nowhere/at/all"], "bucket", 1, "does the folder exist"),
         (&["--backup-bucket", "other"], "newest backup", 1, "create-roles"),
         (&["--sandbox-dir", "/proc/nowhere"], "sandbox", 1, "SANDBOX_DIR"),
     ];
