@@ -129,11 +129,13 @@ impl Mistakes {
 
     fn duration(&mut self, variable: &str, given: &Option<String>, default: Duration) -> Duration {
         let Some(text) = set(given) else { return default };
-        let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+        let parsed = text.parse::<jiff::Span>().ok();
+        let parsed = parsed.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+        let parsed = parsed.and_then(|d| Duration::try_from(d).ok());
         match parsed.filter(|d| !d.is_zero()) {
             Some(d) => d,
             None => {
-                self.add(variable, "must be a time such as 30s, 15m or 12h");
+                self.add(variable, "must be a time such as 30s, 15m, 12h or 7d");
                 default
             }
         }

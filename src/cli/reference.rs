@@ -72,7 +72,7 @@ fn configuration() -> String {
         Some(vec![format!("`{variable}`"), flags.join(" "), cell(meaning), code(default)])
     });
     let head = "Every variable is a flag as well; a flag goes before its variable. `NAME_FILE` reads a secret from a file. \
-                Times are such as `90s`, `10m`, `12h`. `pgrestored check` shows what is in force, every mistake at once.\n\n";
+                Times are such as `90s`, `10m`, `12h`, `7d`. `pgrestored check` shows what is in force, every mistake at once.\n\n";
     let otel = "\nTraces go out by OTLP over gRPC where `OTEL_EXPORTER_OTLP_ENDPOINT` is set; the other `OTEL_*` variables \
                 of the SDK hold: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_RESOURCE_ATTRIBUTES`, \
                 `OTEL_SERVICE_NAME`, `OTEL_BSP_*`. `RUST_LOG` picks log lines by module.\n";
