@@ -2,7 +2,7 @@
 //! each as slow as a bucket's; that no restore runs twice; and how long until a killed worker's job is
 //! another's.
 //!
-//! `BENCH_WORKERS` (1,2,4,8), `BENCH_REQUESTS` (24). Results: `target/bench/scale.json`.
+//! `BENCH_WORKERS` (1,2,4,8,16,32), `BENCH_REQUESTS` (6 for each worker). Results: `target/bench/scale.json`.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
 
@@ -63,9 +63,11 @@ fn main() {
     if std::env::args().any(|a| a == "--test") {
         return;
     }
-    let counts: Vec<usize> =
-        env_or("BENCH_WORKERS", "1,2,4,8").split(',').map(|n| n.parse().expect("BENCH_WORKERS")).collect();
-    let requests: usize = env_or("BENCH_REQUESTS", "24").parse().expect("BENCH_REQUESTS");
+    let counts: Vec<usize> = env_or("BENCH_WORKERS", "1,2,4,8,16,32")
+        .split(',')
+        .map(|n| n.parse().expect("BENCH_WORKERS"))
+        .collect();
+    let requests: usize = env_or("BENCH_REQUESTS", "6").parse().expect("BENCH_REQUESTS");
     let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
     let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).expect("a folder for the dump");
@@ -93,7 +95,7 @@ fn main() {
     );
     let mut rows: Vec<Row> = Vec::new();
     for workers in counts {
-        let mut row = stage.throughput(workers, requests);
+        let mut row = stage.throughput(workers, workers * requests);
         row.speedup =
             row.restores_a_minute / rows.first().map_or(row.restores_a_minute, |r| r.restores_a_minute);
         println!(
@@ -107,7 +109,7 @@ fn main() {
             row.redeliveries,
             row.cpu_busy * 100.0
         );
-        assert_eq!(row.restored, requests as u64, "a restore ran twice, or not at all");
+        assert_eq!(row.restored, row.requests as u64, "a restore ran twice, or not at all");
         rows.push(row);
     }
     let takeovers: Vec<f64> = (0..TAKEOVERS).map(|i| stage.takeover(i)).collect();

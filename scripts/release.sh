@@ -41,7 +41,8 @@ cp README.md CHANGELOG.md LICENSE deploy/systemd/pgrestored.service "$out/$name/
 "$binary" man "$out/$name/man"
 for shell in bash zsh fish; do "$binary" completions "$shell" > "$out/$name/completions/pgrestored.$shell"; done
 cargo cyclonedx --quiet --format json --override-filename sbom >/dev/null
-mv sbom.json "$out/$name.cdx.json"
+sed "s|file://$PWD|file:///src|g" sbom.json > "$out/$name.cdx.json"
+rm sbom.json
 tar --create --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner -C "$out" "$name" |
   gzip -9 --no-name > "$out/$name.tar.gz"
 rm -rf "${out:?}/$name"
