@@ -426,6 +426,10 @@ impl RestoreManager {
         }
         r.duration_seconds = seconds;
         r.backup = facts.backup.clone();
+        // What was not found was asked for by a name.
+        if let (None, BackupRef::Named { name, .. }) = (&r.backup.name, &job.backup) {
+            r.backup.name = Some(name.clone());
+        }
         r.target_db = Some(job.target_db.clone());
         r.attempt = job.attempt;
         r.stages = progress.stages().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();

@@ -183,7 +183,8 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     // A failure is an answer, with its exit code.
     let out = run(&peers, &c, &["request", "none.dump", "--target", "app2", "--wait", "--url", &url]).await;
     assert_eq!(out.status.code(), Some(1));
-    assert!(text(&out.stdout).contains("backup_not_found"), "{}", text(&out.stdout));
+    let said = text(&out.stdout);
+    assert!(said.contains("failed none.dump into app2") && said.contains("backup_not_found"), "{said}");
     assert_eq!(run(&peers, &c, &["status", "--url", &url, "--alive"]).await.status.code(), Some(0));
     running.stop().await;
     let out = run(&peers, &c, &["status", "--url", &url, "--alive"]).await;
