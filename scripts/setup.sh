@@ -33,6 +33,9 @@ command -v unshare >/dev/null && command -v setpriv >/dev/null || apt_install ut
 command -v openssl >/dev/null || apt_install openssl
 
 command -v python3 >/dev/null || apt_install python3
+for tool in kubectl terraform; do
+  command -v "$tool" >/dev/null || echo "setup: $tool is not here, and this installs none: what it checks of deploy/ is skipped"
+done
 
 # A thing that was fetched is complete or not there. CI goes without none of them.
 missing() {

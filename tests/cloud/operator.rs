@@ -168,6 +168,16 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     tokio::time::timeout(std::time::Duration::from_secs(60), at_work).await.expect("never at data");
     let shown = text(&run(&peers, &c, &["status", "--url", &url]).await.stdout);
     assert!(shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"), "{shown}");
+    // Colours for a person at a terminal who has nothing against them.
+    let at_a_terminal = async |more: &[(&str, &str)]| {
+        let status = format!("{} status --url {url}", env!("CARGO_BIN_EXE_pgrestored"));
+        let mut script = Command::new("script");
+        script.args(["-qec", &status, "/dev/null"]).env("TERM", "xterm").envs(more.iter().copied());
+        text(&script.stdin(Stdio::null()).output().await.unwrap().stdout)
+    };
+    assert!(at_a_terminal(&[]).await.contains("is \x1b[32mready\x1b[0m"));
+    let plain = at_a_terminal(&[("NO_COLOR", "1")]).await;
+    assert!(plain.contains("is ready") && !plain.contains('\x1b'), "{plain}");
     // Two who wait, one of them without Pub/Sub: both get the answer.
     let without = ["watch", "r1", "--url", &url, "--google-cloud-project", ""];
     let by_page = command(&peers, &c, &without).spawn().unwrap();

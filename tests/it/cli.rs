@@ -127,26 +127,6 @@ fn a_failed_restore_prints_its_result() {
 }
 
 #[test]
-fn completions_name_every_command() {
-    let out = text(&run(&["completions", "bash"], &[]).stdout);
-    for command in [
-        "worker",
-        "restore",
-        "list",
-        "inspect",
-        "request",
-        "check",
-        "schema",
-        "completions",
-        "demo",
-        "emulator",
-    ] {
-        assert!(out.contains(command), "{command}");
-    }
-}
-
-/// Backups are never proven on the server that they would be restored into.
-#[test]
 fn the_scratch_server_is_not_the_target() {
     let out = run(&["check"], &[("SCRATCH_DB_HOST", "localhost")]);
     assert_eq!(out.status.code(), Some(78));
@@ -173,5 +153,28 @@ fn a_wrong_checks_file_or_key_is_reported_at_the_start() {
         let said = text(&out.stderr);
         assert_eq!(out.status.code(), Some(78), "{command:?}: {said}");
         assert!(said.contains("VERIFY_CHECKS") && said.contains("EVIDENCE_SIGNING_KEY"), "{said}");
+    }
+}
+
+#[test]
+fn completions_and_manual_know_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = run(&["man", folder.path().to_str().unwrap()], &[]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let shells: Vec<String> = ["bash", "zsh", "fish", "elvish", "powershell"]
+        .map(|shell| text(&run(&["completions", shell], &[]).stdout))
+        .to_vec();
+    let help = text(&run(&["-h"], &[]).stdout);
+    let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let commands: Vec<&str> = commands.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    assert!(commands.len() > 15, "{commands:?}");
+    for command in commands.into_iter().filter(|c| *c != "help") {
+        let page = folder.path().join(format!("pgrestored-{command}.1"));
+        assert!(page.exists(), "no page of {command}");
+        assert!(shells.iter().all(|s| s.contains(command)), "{command}");
+        // The short help is short, and has an example where there is something to say.
+        let short = text(&run(&[command, "-h"], &[]).stdout);
+        assert!(short.lines().count() < 70 && !short.contains("DB_PASSWORD"), "{short}");
+        assert!(text(&run(&[command, "--help"], &[]).stdout).contains("DB_PASSWORD"), "{command}");
     }
 }
