@@ -126,6 +126,7 @@ fn a_failed_restore_prints_its_result() {
     );
 }
 
+/// Backups are never proven on the server that they would be restored into.
 #[test]
 fn the_scratch_server_is_not_the_target() {
     let out = run(&["check"], &[("SCRATCH_DB_HOST", "localhost")]);
