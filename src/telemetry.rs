@@ -17,7 +17,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, layer};
@@ -86,10 +86,15 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
     tracing_subscriber::registry()
         .with(tracing_opentelemetry::layer().with_tracer(traces.tracer("pgrestored")).with_filter(spans))
         .with(context)
-        .with(lines.with_filter(filter))
+        .with(lines.with_filter(filter.or(filter_fn(is_our_span))))
         .try_init()
         .map_err(|e| e.to_string())?;
     Ok(Telemetry { traces })
+}
+
+/// A line of any level says which request and trace it is of.
+fn is_our_span(what: &tracing::Metadata<'_>) -> bool {
+    what.is_span() && what.target().starts_with("pgrestored")
 }
 
 /// Knows of the span of an event what a line says: the request, and the ids of the trace.

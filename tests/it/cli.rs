@@ -179,3 +179,15 @@ fn completions_and_manual_know_every_command() {
         assert!(text(&run(&[command, "--help"], &[]).stdout).contains("DB_PASSWORD"), "{command}");
     }
 }
+
+/// Whatever the level of the log: this command's is `warn`.
+#[test]
+fn a_line_of_the_log_says_its_request_and_trace() {
+    let args = ["restore", "none.dump", "--target", "x", "--request-id", "r9", "--retry-budget", "10ms"];
+    let out = run(&args, &[("DB_HOST", "/nowhere")]);
+    let said = text(&out.stderr);
+    let line = said.lines().find(|l| l.contains("the restore failed")).unwrap_or_else(|| panic!("{said}"));
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["request_id"], "r9");
+    assert!(line["trace_id"].as_str().is_some_and(|t| t.len() == 32), "{line}");
+}
