@@ -20,10 +20,12 @@ mod inspect;
 mod list;
 mod paint;
 mod prune;
+mod reap;
 mod reference;
 mod report;
 mod request;
 mod restore;
+mod rollback;
 mod schema;
 mod selftest;
 mod status;
@@ -81,6 +83,12 @@ enum Command {
         after_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
     )]
     Restore(restore::Args),
+    /// Bring back the database that a restore has replaced
+    #[command(after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list")]
+    Rollback(rollback::Args),
+    /// Drop what killed workers left on the server
+    #[command(after_help = "Example:\n  pgrestored reap --output json")]
+    Reap,
     /// Prove that a backup can be restored
     #[command(
         after_help = "Examples:\n  pgrestored verify latest --html proof.html\n  pgrestored verify latest --depth archive --output json"
@@ -363,6 +371,8 @@ impl Cli {
             Command::Selftest => selftest::run(config?, output).await,
             Command::Prune(args) => prune::run(App::new(config?)?, args, output).await,
             Command::Report(args) => report::run(App::new(config?)?, args, output).await,
+            Command::Rollback(args) => rollback::run(App::new(config?)?, args, output).await,
+            Command::Reap => reap::run(App::new(config?)?, output).await,
             Command::Inspect(args) => inspect::run(App::new(config?)?, args, output).await,
             Command::Request(args) => request::run(App::new(config?)?, args, output).await,
         }

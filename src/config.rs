@@ -65,6 +65,12 @@ pub struct Config {
     pub max_concurrent: usize,
     pub timeout: Duration,
     pub max_attempts: u32,
+    /// Deliveries after which a message is taken for one that kills workers.
+    pub quarantine_after: u32,
+    /// How long a replaced database is kept.
+    pub keep_previous: Duration,
+    /// Pause between passes of the reaper.
+    pub reap_every: Option<Duration>,
     pub lease_extension: Duration,
     pub queue_bytes: usize,
     pub retry_budget: Duration,
@@ -141,6 +147,14 @@ impl Mistakes {
         }
     }
 
+    /// A time, or 0 for none.
+    fn duration_or_none(&mut self, variable: &str, given: &Option<String>, default: Duration) -> Duration {
+        match set(given) {
+            Some("0") => Duration::ZERO,
+            _ => self.duration(variable, given, default),
+        }
+    }
+
     fn location(&mut self, variable: &str, text: &str) -> Location {
         Location::parse(text).unwrap_or_else(|what| {
             self.add(variable, what);
@@ -209,6 +223,19 @@ impl Config {
                 4,
                 "must be a whole number",
             ),
+            quarantine_after: m.parse(
+                "RESTORE_QUARANTINE_AFTER",
+                &raw.restore_quarantine_after,
+                10,
+                "must be a whole number",
+            ),
+            keep_previous: m.duration_or_none(
+                "RESTORE_KEEP_PREVIOUS",
+                &raw.restore_keep_previous,
+                24 * 3600 * SECOND,
+            ),
+            reap_every: Some(m.duration_or_none("REAP_EVERY", &raw.reap_every, 600 * SECOND))
+                .filter(|every| !every.is_zero()),
             lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
             queue_bytes: m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20,
             retry_budget,
@@ -226,6 +253,9 @@ impl Config {
             verify: verification::read(raw, retry_budget, &mut m),
             otlp_endpoint: set(&raw.otel_exporter_otlp_endpoint).map(str::to_owned),
         };
+        if config.quarantine_after <= config.max_attempts {
+            m.add("RESTORE_QUARANTINE_AFTER", "must be more than RESTORE_MAX_ATTEMPTS");
+        }
         if m.0.is_empty() { Ok(config) } else { Err(ConfigErrors(m.0)) }
     }
 

@@ -53,7 +53,8 @@ pub struct RestoreJob {
     pub jobs: Option<usize>,
     pub deadline: Option<jiff::Timestamp>,
     pub labels: BTreeMap<String, String>,
-    /// Order among requests for one target: when the message was published, in microseconds.
+    /// Order among requests for one target: when the message was published, in microseconds; 0 for now,
+    /// by the target server's clock.
     pub sequence: i64,
     /// Delivery attempt, from 1.
     pub attempt: u32,
@@ -62,6 +63,28 @@ pub struct RestoreJob {
     pub selection: Selection,
     /// Digest of what was asked, to tell a duplicate from a reuse of its id.
     pub digest: String,
+}
+
+impl RestoreJob {
+    /// A job that takes the place of `target_db`, ordered by the server's clock.
+    pub fn replacing(request_id: &str, target_db: &str, digest: String) -> Self {
+        RestoreJob {
+            request_id: request_id.to_owned(),
+            backup: BackupRef::Stdin,
+            generation: None,
+            crc32c: None,
+            target_db: target_db.to_owned(),
+            on_existing: OnExisting::Replace,
+            jobs: None,
+            deadline: None,
+            labels: BTreeMap::new(),
+            sequence: 0,
+            attempt: 1,
+            policy: None,
+            selection: Selection::default(),
+            digest,
+        }
+    }
 }
 
 /// The backup that was used, pinned.
@@ -259,6 +282,11 @@ pub fn check_target(name: &str, maintenance: &str) -> Result<(), RestoreError> {
 
 /// What names of databases that pgrestored makes begin with.
 pub const OWN_PREFIX: &str = "pgrestored_";
+
+/// The comment on a role that was made for one of our databases: both go together.
+pub fn made_for(database: &str) -> String {
+    format!("made by pgrestored for {database}")
+}
 
 #[cfg(test)]
 mod tests {

@@ -46,6 +46,7 @@ pub mod config;
 pub mod retry;
 pub mod progress;
 pub mod metrics;
+pub mod steps;
 pub mod telemetry;
 
 /// The stand-in for Pub/Sub and Cloud Storage; left out of the worker image.

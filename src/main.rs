@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    let _steps = pgrestored::steps::armed();
     pgrestored::cli::Cli::parse_args().run()
 }

@@ -22,15 +22,19 @@ use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, 
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
 use crate::metrics::{RestoreMetricsManager, VerificationStatus, Work};
+use crate::outcome::disposition;
 use crate::policy::Trigger;
 use crate::postgres::Server;
 use crate::progress::Progress;
 use crate::proof::{ProofReport, Verdict};
 use crate::restore::{self, Fit, LoadOptions, Loaded};
 use crate::store::{BackupStore, Stores};
-use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
+use crate::target::{self, Claim, Claimed, CreateOptions, Kept, Reaped, RolledBack, Staging, Terms};
 
 pub use standing::SetStanding;
+
+const NO_JOURNAL: &str =
+    "no bookkeeping schema: a repeated request is not recognised, an older one not told from a newer";
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -51,6 +55,8 @@ pub struct Finished {
     pub failure: Option<R>,
     /// The outcome was recorded earlier: this request had been done before.
     pub repeated: bool,
+    /// Whatever the reason says of further attempts, there is to be none.
+    pub is_final: bool,
     /// Of a verification: all that was found.
     pub proof: Option<Box<ProofReport>>,
 }
@@ -58,7 +64,7 @@ pub struct Finished {
 impl Finished {
     /// A request that failed before or beside its work.
     pub fn refused(result: RestoreResult, reason: R) -> Self {
-        Finished { result, failure: Some(reason), repeated: false, proof: None }
+        Finished { result, failure: Some(reason), repeated: false, is_final: false, proof: None }
     }
 }
 
@@ -68,6 +74,8 @@ struct Facts {
     backup: ResultBackup,
     size: u64,
     loaded: Option<Loaded>,
+    /// The request is taken for one that kills workers.
+    is_quarantined: bool,
     notes: Vec<String>,
     /// How the dump was fitted to the target.
     fit: Option<Arc<Fit>>,
@@ -128,7 +136,7 @@ impl RestoreManager {
             jobs: None,
             deadline: None,
             labels: Default::default(),
-            sequence: jiff::Timestamp::now().as_microsecond(),
+            sequence: 0,
             attempt: 1,
             policy: None,
             selection: Default::default(),
@@ -171,6 +179,10 @@ impl RestoreManager {
         let done = self.stages(job, &progress, &stop, limit, (started, clock), &mut facts).await;
         let (result, failure, repeated) = match done {
             Ok(Ended::Restored(result)) => (*result, None, false),
+            Ok(Ended::Failed(result)) => {
+                let failure = result.error.as_ref().map(|e| e.reason);
+                (*result, failure, false)
+            }
             Ok(Ended::Recorded(result)) => {
                 let failure = result.error.as_ref().map(|e| e.reason);
                 (*result, failure, true)
@@ -181,10 +193,7 @@ impl RestoreManager {
                 return Finished::refused(result, R::TargetBusy);
             }
             Err(e) => {
-                tracing::error!(
-                    stage = progress.stage(), failure_reason = %e.reason(), error = report(&e),
-                    "the restore failed"
-                );
+                say_failed(&progress, &e);
                 (self.describe(job, &progress, (started, clock), &facts, Some(&e)), Some(e.reason()), false)
             }
         };
@@ -192,7 +201,8 @@ impl RestoreManager {
             self.count(&progress, &facts, &result, failure);
         }
         end_spans(&progress, failure);
-        Finished { result, failure, repeated, proof: None }
+        let is_final = repeated || facts.is_quarantined;
+        Finished { result, failure, repeated, is_final, proof: None }
     }
 
     /// Stages and the summary line; completions are counted by whoever ends the request.
@@ -265,7 +275,7 @@ impl RestoreManager {
         };
         tokio::pin!(end);
         let claim = tokio::select! {
-            claim = target::claim(&self.server, job) => claim?,
+            claim = target::claim(&self.server, job, self.terms()) => claim?,
             e = &mut end => return Err(e),
         };
         let mut claimed = match claim {
@@ -273,13 +283,21 @@ impl RestoreManager {
             Claim::Done(outcome) => return recorded(outcome),
         };
         if !claimed.has_journal() {
-            facts.notes.push("no bookkeeping schema: a repeated request is not recognised".into());
+            facts.notes.push(NO_JOURNAL.into());
         }
-        let mut staging = None;
-        let loaded = tokio::select! {
-            loaded = self.load(job, &claimed, &mut staging, progress, stop, facts) => loaded,
-            e = claimed.lost() => Err(e),
+        let checked = tokio::select! {
+            checked = claimed.check(job.attempt) => checked.map(|notes| facts.notes.extend(notes)),
             e = &mut end => Err(e),
+        };
+        facts.is_quarantined = claimed.is_quarantined(job.attempt);
+        let mut staging = None;
+        let loaded = match checked {
+            Err(e) => Err(e),
+            Ok(()) => tokio::select! {
+                loaded = self.load(job, &claimed, &mut staging, progress, stop, facts) => loaded,
+                e = claimed.lost() => Err(e),
+                e = &mut end => Err(e),
+            },
         };
         // From here on the job is not interrupted: the swap is short, and half of it is none of it.
         let swapped = match (loaded, &staging) {
@@ -290,9 +308,14 @@ impl RestoreManager {
         match swapped {
             Ok(result) => Ok(Ended::Restored(Box::new(result))),
             Err(e) => {
-                self.clean_up(&mut claimed, facts).await;
-                self.record_final(job, &claimed, progress, times, facts, &e).await;
-                Err(e)
+                say_failed(progress, &e);
+                let result = self.describe(job, progress, times, facts, Some(&e));
+                self.clean_up(&mut claimed).await;
+                let attempt = if facts.is_quarantined { u32::MAX } else { job.attempt };
+                match self.record_end(&claimed, &result, e.reason(), attempt).await {
+                    Some(outcome) => recorded(outcome),
+                    None => Ok(Ended::Failed(Box::new(result))),
+                }
             }
         }
     }
@@ -320,7 +343,8 @@ impl RestoreManager {
         let policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
         let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
         let analyze = policy.analyze;
-        let fit = Arc::new(Fit::new(claimed.server_facts().await?, policy, globals));
+        let fit = Fit::new(claimed.server_facts().await?, policy, globals);
+        let fit = Arc::new(fit.for_database(&claimed.staging_name()));
         facts.fit = Some(fit.clone());
         let stored = pinned.map(|b| b.object.size);
         let prepared = restore::prepare(&archive, &job.selection, stored, &fit)?;
@@ -334,6 +358,7 @@ impl RestoreManager {
             true => CreateOptions::copy_of(&job.target_db),
             false => CreateOptions::of_dump(archive.entries(), archive.encoding().name()),
         };
+        claimed.announce_staging().await?;
         claimed.make_roles(&prepared.roles).await?;
         let made = staging.insert(claimed.create_staging(&options).await?);
         facts.notes.append(&mut made.notes);
@@ -380,33 +405,72 @@ impl RestoreManager {
         Ok(result)
     }
 
-    async fn clean_up(&self, claimed: &mut Claimed, facts: &Facts) {
-        let roles = facts.fit.as_ref().map(|f| f.created_roles()).unwrap_or_default();
-        match tokio::time::timeout(CLEANUP, claimed.discard(&roles)).await {
+    fn terms(&self) -> Terms {
+        Terms { keep: self.config.keep_previous, deaths: self.config.quarantine_after }
+    }
+
+    /// One pass of the reaper over the target server, and over the scratch server where there is one.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn reap(&self) -> Result<Reaped, RestoreError> {
+        let mut reaped = target::reap(&self.server).await?;
+        if let Some(scratch) = &self.config.verify.scratch {
+            let more = target::reap(&Server::new(scratch)?).await?;
+            reaped.add(more);
+        }
+        Ok(reaped)
+    }
+
+    /// Exchanges `target_db` with the database that it replaced last, or with `wanted`.
+    ///
+    /// # Errors
+    /// As [`target::rollback`].
+    pub async fn rollback(
+        &self,
+        target_db: &str,
+        wanted: Option<&str>,
+        request_id: &str,
+    ) -> Result<RolledBack, RestoreError> {
+        check_target(target_db, &self.config.db.maintenance)?;
+        let digest = format!("rollback of {target_db}");
+        let job = RestoreJob::replacing(request_id, target_db, digest);
+        target::rollback(&self.server, &job, wanted, self.terms()).await
+    }
+
+    /// The databases that are kept for a rollback of `target_db`, the newest first.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn kept(&self, target_db: &str) -> Result<Vec<Kept>, RestoreError> {
+        target::kept(&self.server, target_db, self.config.keep_previous).await
+    }
+
+    async fn clean_up(&self, claimed: &mut Claimed) {
+        match tokio::time::timeout(CLEANUP, claimed.discard()).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => tracing::error!(error = report(&e), "the staging database was not dropped"),
             Err(_) => tracing::error!("dropping the staging database took too long"),
         }
     }
 
-    /// A failure that no retry can change is recorded, so that a redelivery gets the same answer.
-    async fn record_final(
+    /// A failure that is final is recorded, so that a redelivery gets the same answer; any other attempt
+    /// is given back. Returns the outcome of a request that has been applied all the same.
+    async fn record_end(
         &self,
-        job: &RestoreJob,
         claimed: &Claimed,
-        progress: &Progress,
-        times: (jiff::Timestamp, tokio::time::Instant),
-        facts: &Facts,
-        e: &RestoreError,
-    ) {
-        if e.reason().retry_class() != crate::error::RetryClass::Permanent {
-            return;
-        }
-        let result = self.describe(job, progress, times, facts, Some(e));
-        let Ok(outcome) = serde_json::to_value(&result) else { return };
-        if let Err(e) = claimed.record_failure(&outcome).await {
-            tracing::warn!(error = report(&e), "the failure could not be recorded");
-        }
+        result: &RestoreResult,
+        reason: R,
+        attempt: u32,
+    ) -> Option<serde_json::Value> {
+        let done = match disposition(Some(reason), attempt, self.config.max_attempts).publish {
+            true => claimed.record_failure(&serde_json::to_value(result).ok()?).await,
+            false => claimed.give_back().await.map(|()| None),
+        };
+        done.unwrap_or_else(|e| {
+            tracing::warn!(error = report(&e), "the end of the attempt could not be recorded");
+            None
+        })
     }
 
     fn describe(
@@ -455,6 +519,13 @@ fn end_spans(progress: &Progress, failure: Option<R>) {
     }
 }
 
+fn say_failed(progress: &Progress, e: &RestoreError) {
+    tracing::error!(
+        stage = progress.stage(), failure_reason = %e.reason(), error = report(e),
+        "the restore failed"
+    );
+}
+
 fn work_of(progress: &Progress) -> Work {
     use std::sync::atomic::Ordering::Relaxed;
     Work {
@@ -482,6 +553,7 @@ fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
 
 enum Ended {
     Restored(Box<RestoreResult>),
+    Failed(Box<RestoreResult>),
     Recorded(Box<RestoreResult>),
 }
 

@@ -3,6 +3,8 @@
 //! transaction on L. Losing L loses the lock and with it the power to swap: that is the fence.
 
 mod journal;
+mod reaper;
+mod rollback;
 mod staging;
 mod swap;
 
@@ -11,8 +13,11 @@ use std::time::Duration;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
 use crate::job::{OnExisting, RestoreJob};
 use crate::postgres::{Server, ServerFacts, Session, fault, ident};
-use journal::{Journal, Known};
+use crate::steps::reached;
+use journal::{Journal, Kind, Known};
 
+pub use reaper::{Reaped, reap};
+pub use rollback::{Kept, RolledBack, kept, rollback};
 pub use staging::{CreateOptions, Staging};
 
 /// How often the lock's session is asked whether it is still there.
@@ -30,10 +35,19 @@ pub enum Claim {
     Done(serde_json::Value),
 }
 
+/// What is the same for every claim of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long a replaced database is kept for a rollback.
+    pub keep: Duration,
+    /// Attempts of one request that may die before it is taken for what killed them.
+    pub deaths: u32,
+}
+
 /// The target of one job, locked.
 pub struct Claimed {
     server: Server,
-    /// Holds the lock; swaps and keeps the journal.
+    /// Holds the locks; swaps and keeps the journal.
     lock: Session,
     journal: Journal,
     request_id: String,
@@ -41,6 +55,9 @@ pub struct Claimed {
     on_existing: OnExisting,
     sequence: i64,
     attempt: uuid::Uuid,
+    /// Attempts before this one that were never heard of again.
+    died: u32,
+    terms: Terms,
     /// The database that bears the target's name.
     existing: Option<Existing>,
 }
@@ -51,61 +68,89 @@ struct Existing {
     kept_as: String,
 }
 
-/// Locks the target of `job` and checks what can be checked before a byte is read.
+/// Locks the target of `job` and records that this attempt works on it.
 ///
 /// # Errors
-/// `target_busy` where another restore has it, `target_exists`, `target_not_allowed`,
-/// `insufficient_privilege`, `invalid_request` where the id was used for another request,
-/// `target_unavailable`.
-pub async fn claim(server: &Server, job: &RestoreJob) -> Result<Claim, RestoreError> {
+/// `target_busy` where another restore has it, `invalid_request` where the id was used for another
+/// request, `target_unavailable`.
+pub async fn claim(server: &Server, job: &RestoreJob, terms: Terms) -> Result<Claim, RestoreError> {
     let lock = server.maintenance("lock").await?;
-    lock_target(&lock, &job.target_db).await?;
+    take_locks(&lock, &job.target_db, &job.request_id).await?;
     let journal = Journal::open(&lock).await?;
-    match journal.look_up(&lock, &job.request_id).await? {
+    let reused = || {
+        let what = format!("request_id {} was used for another request", job.request_id);
+        Err(ValidationError::new(R::InvalidRequest, what).into())
+    };
+    let died = match journal.look_up(&lock, &job.request_id).await? {
         Known::Done { digest, outcome } if digest == job.digest => return Ok(Claim::Done(outcome)),
-        Known::Done { .. } => {
-            let what = format!("request_id {} was used for another request", job.request_id);
-            return Err(ValidationError::new(R::InvalidRequest, what).into());
-        }
-        Known::Unfinished | Known::New => {}
-    }
-    let mut claimed = Claimed {
+        Known::Unfinished { digest, starts } if digest == job.digest => starts.unsigned_abs(),
+        Known::Done { .. } | Known::Unfinished { .. } => return reused(),
+        Known::New => 0,
+    };
+    let sequence = match job.sequence {
+        0 => server_clock(&lock).await?,
+        published => published,
+    };
+    let claimed = Claimed {
         server: server.clone(),
         lock,
         journal,
         request_id: job.request_id.clone(),
         target: job.target_db.clone(),
         on_existing: job.on_existing,
-        sequence: job.sequence,
+        sequence,
         attempt: uuid::Uuid::new_v4(),
+        died,
+        terms,
         existing: None,
     };
-    claimed.check_target().await?;
     claimed.journal.begin(&claimed.lock, &claimed.row(&job.digest)).await?;
+    reached("claimed");
     Ok(Claim::Granted(Box::new(claimed)))
 }
 
-/// Takes the target's lock on `session`. A moment is waited: the session of a restore that has just
-/// ended may still be closing.
-async fn lock_target(session: &Session, target: &str) -> Result<(), DatabaseError> {
+/// Microseconds since 1970 by the clock of the server, which every worker shares.
+async fn server_clock(session: &Session) -> Result<i64, DatabaseError> {
+    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let row = session.client().query_one(now, &[]).await;
+    Ok(row.map_err(|e| fault(&e, "reading the server's clock"))?.get(0))
+}
+
+/// Locks a request's target, and with it the request's staging database against the reaper.
+async fn take_locks(session: &Session, target: &str, request_id: &str) -> Result<(), DatabaseError> {
+    lock_name(session, target).await?;
+    lock_name(session, &staging::name_for(request_id)).await
+}
+
+/// Takes the lock of a database's name on `session`. A moment is waited: the session of a restore that
+/// has just ended may still be closing.
+async fn lock_name(session: &Session, name: &str) -> Result<(), DatabaseError> {
     let deadline = tokio::time::Instant::now() + LOCK_GRACE;
-    loop {
-        let locked = session
-            .client()
-            .query_one("SELECT pg_try_advisory_lock(hashtextextended('pgrestored:' || $1, 7))", &[&target])
-            .await
-            .map_err(|e| fault(&e, "locking the target"))?;
-        if locked.get(0) {
-            return Ok(());
-        }
+    while !try_lock(session, name).await? {
         if tokio::time::Instant::now() >= deadline {
-            return Err(DatabaseError::new(
-                R::TargetBusy,
-                format!("another restore into {target} is running"),
-            ));
+            let what = format!("another session of pgrestored works on {name}");
+            return Err(DatabaseError::new(R::TargetBusy, what));
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
+    Ok(())
+}
+
+/// Whether the lock of a database's name is ours now.
+async fn try_lock(session: &Session, name: &str) -> Result<bool, DatabaseError> {
+    let locked = session
+        .client()
+        .query_one("SELECT pg_try_advisory_lock(hashtextextended('pgrestored:' || $1, 7))", &[&name])
+        .await;
+    Ok(locked.map_err(|e| fault(&e, "locking the target"))?.get(0))
+}
+
+async fn unlock(session: &Session, name: &str) -> Result<(), DatabaseError> {
+    let unlocked = session
+        .client()
+        .execute("SELECT pg_advisory_unlock(hashtextextended('pgrestored:' || $1, 7))", &[&name])
+        .await;
+    unlocked.map(drop).map_err(|e| fault(&e, "unlocking the target"))
 }
 
 impl Claimed {
@@ -129,25 +174,59 @@ impl Claimed {
         self.existing.as_ref().map(|e| e.kept_as.as_str())
     }
 
-    async fn check_target(&mut self) -> Result<(), RestoreError> {
+    /// Checks what can be checked before a byte is read: the order of requests, rights, the database that
+    /// is there. `delivery` counts from 1. Returns what a person should know of it.
+    ///
+    /// # Errors
+    /// `target_not_allowed` where a newer request has been applied or the database may not be replaced,
+    /// `target_exists`, `insufficient_privilege`, `internal` for a request that kills workers,
+    /// `target_unavailable`.
+    pub async fn check(&mut self, delivery: u32) -> Result<Vec<String>, RestoreError> {
+        if self.is_quarantined(delivery) {
+            let what = format!("quarantined: {} attempts died without a word", self.died.max(delivery - 1));
+            return Err(RestoreError::internal(what));
+        }
+        if let Some(newer) = self.journal.newer(&self.lock, &self.target, self.sequence).await? {
+            let what =
+                format!("superseded: the newer request {newer} has been restored into {}", self.target);
+            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
+        }
+        self.check_target().await
+    }
+
+    /// Whether attempts of this request have died so often that no further one is made. Without a
+    /// journal, every delivery before this one is taken for a death.
+    pub fn is_quarantined(&self, delivery: u32) -> bool {
+        match self.journal.is_on() {
+            true => self.died >= self.terms.deaths,
+            false => delivery > self.terms.deaths,
+        }
+    }
+
+    async fn check_target(&mut self) -> Result<Vec<String>, RestoreError> {
         let e = |e: tokio_postgres::Error| fault(&e, "looking at the target");
         let client = self.lock.client();
         let me = client
-            .query_one("SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user", &[])
+            .query_one(
+                "SELECT rolsuper OR rolcreatedb, rolsuper FROM pg_roles WHERE rolname = current_user",
+                &[],
+            )
             .await
             .map_err(e)?;
-        if !me.get::<_, bool>(0) {
+        let (may_create, is_superuser): (bool, bool) = (me.get(0), me.get(1));
+        if !may_create {
             let what = format!("role {} may not create databases (CREATEDB)", self.server.user());
             return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
         }
         let found = client
             .query_opt(
-                "SELECT oid, datistemplate, pg_has_role(datdba, 'MEMBER') FROM pg_database WHERE datname = $1",
+                "SELECT oid, datistemplate, pg_has_role(datdba, 'USAGE'), pg_get_userbyid(datdba)::text
+                 FROM pg_database WHERE datname = $1",
                 &[&self.target],
             )
             .await
             .map_err(e)?;
-        let Some(row) = found else { return Ok(()) };
+        let Some(row) = found else { return Ok(vec![]) };
         let (oid, is_template, mine): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));
         let refuse = |reason, what: String| Err(RestoreError::from(ValidationError::new(reason, what)));
         if self.on_existing == OnExisting::Fail {
@@ -157,7 +236,13 @@ impl Claimed {
             return refuse(R::TargetNotAllowed, format!("database {} is a template", self.target));
         }
         if !mine {
-            let what = format!("role {} is no member of the owner of {}", self.server.user(), self.target);
+            let (me, owner): (&str, &str) = (self.server.user(), row.get(3));
+            let what = format!(
+                "role {me} is no member of the owner of {}: GRANT {} TO {}",
+                self.target,
+                ident(owner),
+                ident(me)
+            );
             return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
         }
         if let Some(why) = swap::not_swappable(client, oid, &self.target).await? {
@@ -166,10 +251,13 @@ impl Claimed {
                 format!("database {} cannot be replaced: {why}", self.target),
             );
         }
-        let stamp = jiff::Timestamp::now().as_microsecond();
-        let kept_as = format!("{}o_{}_{stamp:x}", crate::job::OWN_PREFIX, short_hash(&self.target));
+        let notes = match is_superuser {
+            true => vec![],
+            false => swap::settings_of_others(client, oid, &self.target).await?,
+        };
+        let kept_as = previous_name(&self.target, server_clock(&self.lock).await?);
         self.existing = Some(Existing { oid, kept_as });
-        Ok(())
+        Ok(notes)
     }
 
     /// Returns when the session that holds the lock is lost.
@@ -188,6 +276,22 @@ impl Claimed {
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
     pub async fn create_staging(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
         staging::create(self, options).await
+    }
+
+    /// Records the staging database as ours, before it or anything for it is made.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn announce_staging(&self) -> Result<(), RestoreError> {
+        let name = staging::name_for(&self.request_id);
+        self.journal.own(&self.lock, Kind::Staging, &name, &self.request_id, &self.target).await?;
+        reached("announced");
+        Ok(())
+    }
+
+    /// Name of the staging database: every attempt of a request has the same.
+    pub fn staging_name(&self) -> String {
+        staging::name_for(&self.request_id)
     }
 
     /// What the server has.
@@ -214,21 +318,15 @@ impl Claimed {
     ///
     /// # Errors
     /// Why it could not be dropped; it stays recorded as ours.
-    pub async fn discard(&mut self, roles: &[String]) -> Result<(), RestoreError> {
+    pub async fn discard(&mut self) -> Result<(), RestoreError> {
         if self.lock.client().is_closed() {
             // Without the lock the next owner of the request has a database of the same name.
             let session = self.server.maintenance("lock").await?;
-            lock_target(&session, &self.target).await?;
+            take_locks(&session, &self.target, &self.request_id).await?;
             self.lock = session;
         }
         let staging = staging::name_for(&self.request_id);
-        staging::force_drop(&self.server, &self.lock, &staging).await?;
-        self.journal.forget_database(&self.lock, &staging).await?;
-        for role in roles {
-            if let Err(e) = self.lock.run(&format!("DROP ROLE IF EXISTS {}", ident(role))).await {
-                tracing::warn!(role, error = %e, "a role that was made for the failed restore is still there");
-            }
-        }
+        reaper::remove(&self.server, &self.lock, self.journal, &staging).await?;
         Ok(())
     }
 
@@ -241,51 +339,84 @@ impl Claimed {
         swap::swap(self, staging, outcome).await
     }
 
-    /// Records the outcome of a request that changed nothing.
+    /// Records the outcome of a request that changed nothing. Where it has been applied after all, by a
+    /// swap whose end could not be seen, that outcome is returned and stays.
     ///
     /// # Errors
     /// `target_unavailable`.
-    pub async fn record_failure(&self, outcome: &serde_json::Value) -> Result<(), RestoreError> {
-        Ok(self.journal.finish(&self.lock, &self.request_id, self.attempt, outcome).await?)
+    pub async fn record_failure(
+        &self,
+        outcome: &serde_json::Value,
+    ) -> Result<Option<serde_json::Value>, RestoreError> {
+        if let Known::Done { outcome, .. } = self.journal.look_up(&self.lock, &self.request_id).await? {
+            return Ok(Some(outcome));
+        }
+        self.journal.finish(&self.lock, &self.request_id, self.attempt, outcome, false).await?;
+        Ok(None)
+    }
+
+    /// Records that this attempt ends in order, and without an outcome.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn give_back(&self) -> Result<(), RestoreError> {
+        Ok(self.journal.give_back(&self.lock, &self.request_id, self.attempt).await?)
     }
 }
 
-/// Makes a database of our own on `session`'s server, outside of any claim, for a verification. What
-/// bears its name is dropped first. Returns what had to be done otherwise than the dump says.
-///
-/// # Errors
-/// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
-pub async fn create_apart(
-    server: &Server,
-    session: &Session,
-    name: &str,
-    options: &CreateOptions,
-) -> Result<Vec<String>, RestoreError> {
-    staging::force_drop(server, session, name).await?;
-    let note = staging::create_with_fallbacks(session, name, options).await?;
-    Ok(note.map(str::to_owned).into_iter().collect())
+/// A database on a scratch server, for a verification: locked and recorded as ours while it is in use.
+pub struct Apart {
+    server: Server,
+    session: Session,
+    journal: Journal,
+    pub name: String,
 }
 
-/// Drops such a database, and roles that were made for it.
-///
-/// # Errors
-/// Why it could not be dropped.
-pub async fn drop_apart(
-    server: &Server,
-    session: &Session,
-    name: &str,
-    roles: &[String],
-) -> Result<(), RestoreError> {
-    staging::force_drop(server, session, name).await?;
-    for role in roles {
-        session.run(&format!("DROP ROLE IF EXISTS {}", ident(role))).await?;
+impl Apart {
+    /// # Errors
+    /// `target_busy` where another worker does the same verification, `target_unavailable`.
+    pub async fn claim(server: &Server, request_id: &str, recorded: bool) -> Result<Self, RestoreError> {
+        let session = server.maintenance("verification").await?;
+        let name = format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id));
+        lock_name(&session, &name).await?;
+        let journal = if recorded { Journal::open(&session).await? } else { Journal::off() };
+        journal.own(&session, Kind::Verification, &name, request_id, &name).await?;
+        Ok(Apart { server: server.clone(), session, journal, name })
     }
-    Ok(())
+
+    /// The session that holds the lock, on the maintenance database.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Makes the database; what bears its name is dropped first. Returns what had to be done otherwise
+    /// than the dump says.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
+    pub async fn create(&self, options: &CreateOptions) -> Result<Vec<String>, RestoreError> {
+        staging::force_drop(&self.server, &self.session, &self.name).await?;
+        let note = staging::create_with_fallbacks(&self.session, &self.name, options).await?;
+        Ok(note.map(str::to_owned).into_iter().collect())
+    }
+
+    /// Drops it, and roles that were made for it.
+    ///
+    /// # Errors
+    /// Why it could not be dropped.
+    pub async fn discard(&self) -> Result<(), RestoreError> {
+        reaper::remove(&self.server, &self.session, self.journal, &self.name).await?;
+        Ok(())
+    }
 }
 
-/// The name of a verification's database.
-pub fn apart_name(request_id: &str) -> String {
-    format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id))
+/// The name under which a database is kept that was `target` until `now`, in microseconds.
+fn previous_name(target: &str, now: i64) -> String {
+    format!("{}{now:x}", previous_prefix(target))
+}
+
+fn previous_prefix(target: &str) -> String {
+    format!("{}o_{}_", crate::job::OWN_PREFIX, short_hash(target))
 }
 
 /// 16 hexadecimal digits that stand for `text` in names.

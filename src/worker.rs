@@ -8,8 +8,9 @@
 mod notification;
 mod permits;
 mod state;
+mod upkeep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -154,7 +155,7 @@ impl Worker {
             lanes.soft.cancel();
             ended
         };
-        let (requested, notified, ()) = tokio::join!(
+        let (requested, notified, (), ()) = tokio::join!(
             async { end(self.take_requests(requests.as_mut(), &lanes).await) },
             async {
                 match notifications.as_deref_mut() {
@@ -163,6 +164,7 @@ impl Worker {
                 }
             },
             self.keep_schedule(&lanes),
+            self.keep_clean(&lanes),
         );
         self.state.stopping();
         requests.close().await;
@@ -286,66 +288,6 @@ impl Worker {
                 None => return finished,
             };
         }
-    }
-
-    /// Proves what is due. Its answers are published like any others.
-    async fn keep_schedule(&self, lanes: &Lanes) {
-        match lanes.until_soft(self.manager.standing()).await {
-            Some(Ok(sets)) => self.state.set_standing(sets),
-            Some(Err(e)) => {
-                tracing::warn!(error = report(&e), "the evidence of earlier verifications cannot be read");
-            }
-            None => return,
-        }
-        let Some(pause) = self.settings.schedule_pause else { return };
-        // What has its answer is not asked again in the same turn, though it may still be due.
-        let mut answered = HashSet::new();
-        loop {
-            let due = match lanes.until_soft(self.manager.due(jiff::Timestamp::now())).await {
-                Some(Ok(due)) => due,
-                Some(Err(e)) => {
-                    tracing::warn!(error = report(&e), "what is due cannot be told");
-                    vec![]
-                }
-                None => return,
-            };
-            for job in due.into_iter().filter(|j| !answered.contains(&j.request_id)).collect::<Vec<_>>() {
-                let id = job.request_id.clone();
-                let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else { return };
-                let (worker, shared) = (self.clone(), lanes.clone());
-                // Tracked, so that a stop waits for it no longer than for any other.
-                let proof = lanes.tasks.spawn(async move {
-                    let finished = worker.verify_unless_taken(Job::Verify(job), permit, &shared).await;
-                    worker.publish_scheduled(&finished).await
-                });
-                match lanes.until_soft(proof).await {
-                    Some(Ok(true)) => drop(answered.insert(id)),
-                    Some(_) => {}
-                    None => return,
-                }
-            }
-            if lanes.until_soft(tokio::time::sleep(pause)).await.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Whether there is an answer and it is published. There is no message to give back: what has no
-    /// final answer is due again.
-    async fn publish_scheduled(&self, finished: &Finished) -> bool {
-        let d = disposition(finished.failure, 1, self.settings.max_attempts);
-        if !d.publish {
-            return false;
-        }
-        let published = self.publish(&finished.result).await;
-        match &published {
-            Ok(()) => self.completed(finished),
-            Err(e) => {
-                tracing::error!(error = e, "the result could not be published");
-                self.metrics.record_publish_failure();
-            }
-        }
-        published.is_ok()
     }
 
     async fn drain(&self, tasks: &TaskTracker, shutdown: &Shutdown) {
@@ -488,7 +430,8 @@ impl Worker {
 
     /// Publishes, then settles: never the other way round.
     async fn end(&self, delivery: Delivery, finished: Finished, attempt: u32, shutdown: &Shutdown) {
-        let d = disposition(finished.failure, attempt, self.settings.max_attempts);
+        let attempts = if finished.is_final { u32::MAX } else { attempt };
+        let d = disposition(finished.failure, attempts, self.settings.max_attempts);
         self.state.set_ready(d.ready);
         let mut settle = d.settle;
         if d.publish {

@@ -79,7 +79,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         jobs: args.jobs,
         deadline: None,
         labels: Default::default(),
-        sequence: jiff::Timestamp::now().as_microsecond(),
+        sequence: 0,
         attempt: 1,
         policy: None,
         selection: args.select,

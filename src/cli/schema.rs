@@ -8,12 +8,13 @@ use super::{CommandError, CommandResult, Exit};
 use crate::backup::Backup;
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
 use crate::proof::ProofReport;
+use crate::target::{Kept, Reaped, RolledBack};
 use crate::verify::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
-    /// checks, pruned, selftest, ledger, worker-status or diagnosis
+    /// checks, pruned, reaped, kept, rolled-back, selftest, ledger, worker-status or diagnosis
     #[arg(required_unless_present = "write")]
     name: Option<String>,
     /// Write all of them into this folder
@@ -46,6 +47,9 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ("evidence", schema_of::<Envelope>("evidence", false)),
         ("checks", schema_of::<ChecksFile>("checks", true)),
         ("pruned", schema_of::<Vec<super::prune::Pruned>>("pruned", false)),
+        ("reaped", schema_of::<Reaped>("reaped", false)),
+        ("kept", schema_of::<Vec<Kept>>("kept", false)),
+        ("rolled-back", schema_of::<RolledBack>("rolled-back", false)),
         ("selftest", schema_of::<Vec<super::selftest::Answer>>("selftest", false)),
         ("ledger", schema_of::<super::report::Ledger>("ledger", false)),
         ("worker-status", schema_of::<crate::worker::WorkerStatus>("worker-status", false)),

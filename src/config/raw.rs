@@ -81,6 +81,15 @@ pub struct RawConfig {
     /// Deliveries of one request before a passing failure is final [default: 4]
     #[arg(long, env = "RESTORE_MAX_ATTEMPTS", global = true, value_name = "N")]
     pub(super) restore_max_attempts: Option<String>,
+    /// Deliveries after which a message is taken for one that kills workers: answered and not tried again [default: 10]
+    #[arg(long, env = "RESTORE_QUARANTINE_AFTER", global = true, value_name = "N")]
+    pub(super) restore_quarantine_after: Option<String>,
+    /// How long a replaced database is kept for `rollback`; 0 = it is dropped at once [default: 24h]
+    #[arg(long, env = "RESTORE_KEEP_PREVIOUS", global = true, value_name = "TIME")]
+    pub(super) restore_keep_previous: Option<String>,
+    /// How often a worker drops what killed workers left; 0 = never [default: 10m]
+    #[arg(long, env = "REAP_EVERY", global = true, value_name = "TIME")]
+    pub(super) reap_every: Option<String>,
     /// How long a message is leased at a time (10s to 600s): a dead worker's message comes back after this [default: 60s]
     #[arg(long, env = "RESTORE_LEASE_EXTENSION", global = true, value_name = "TIME")]
     pub(super) restore_lease_extension: Option<String>,

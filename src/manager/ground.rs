@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::RestoreManager;
 use crate::config::{DbConfig, SslMode};
 use crate::error::{FailureReason as R, JobError, RestoreError, report};
-use crate::postgres::{Server, Session};
+use crate::postgres::Server;
 use crate::proof::ServerProof;
 use crate::sandbox::{Sandbox, fitting, found};
-use crate::target;
+use crate::target::Apart;
 
 /// How long cleaning up a scratch server may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -32,13 +32,20 @@ impl Drop for Ground {
 }
 
 impl Ground {
+    /// A database for one verification; on a scratch server it is recorded, for the reaper.
+    ///
+    /// # Errors
+    /// `target_busy`, `target_unavailable`.
+    pub async fn claim(&self, request_id: &str) -> Result<Apart, RestoreError> {
+        Apart::claim(&self.server, request_id, self.sandbox.is_none()).await
+    }
+
     /// Removes what was made on a scratch server; a sandbox goes with all that is in it.
-    pub async fn tidy(&self, maintenance: &Session, database: &str, roles: &[String]) {
+    pub async fn tidy(&self, apart: &Apart) {
         if self.sandbox.is_some() {
             return;
         }
-        let dropped = target::drop_apart(&self.server, maintenance, database, roles);
-        match tokio::time::timeout(CLEANUP, dropped).await {
+        match tokio::time::timeout(CLEANUP, apart.discard()).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
                 tracing::error!(error = report(&e), "the database on the scratch server was not dropped");

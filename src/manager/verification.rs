@@ -17,11 +17,10 @@ use crate::config::EvidencePlace;
 use crate::error::{FailureReason as R, JobError, RestoreError, RetryClass, StorageError, report as said};
 use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
-use crate::postgres::Session;
 use crate::progress::Progress;
 use crate::proof::{ArchiveProof, ProofReport};
 use crate::restore::{self, Fit, LoadOptions};
-use crate::target::{self, CreateOptions};
+use crate::target::{Apart, CreateOptions};
 use crate::verify::{self, Checks, ChecksFile, Evidence, History, SigningKey, Subject, judge};
 
 /// Proven backups that bands and forecasts are learned from.
@@ -32,8 +31,7 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 /// What a restore for proof stands on.
 struct Place<'a> {
     ground: &'a Ground,
-    maintenance: &'a Session,
-    name: &'a str,
+    apart: &'a Apart,
     fit: &'a Arc<Fit>,
 }
 
@@ -98,7 +96,13 @@ impl RestoreManager {
                 let failure = recorded.error.as_ref().map(|e| e.reason);
                 let evidence = self.evidence_uri(&recorded).await;
                 let result = judge::result_of(job, &recorded, evidence);
-                return Finished { result, failure, repeated: true, proof: Some(Box::new(recorded)) };
+                return Finished {
+                    result,
+                    failure,
+                    repeated: true,
+                    is_final: true,
+                    proof: Some(Box::new(recorded)),
+                };
             }
             Ok(None) => judge::judge(&mut report, progress.stage()),
             Err(e) => judge::fail(&mut report, &e, progress.stage()),
@@ -108,6 +112,11 @@ impl RestoreManager {
             report.bisection = self.bisect(job, &report, &stop).await;
         }
         self.conclude(job, report, progress).await
+    }
+
+    /// Whether the message has come so often that it is taken for one that kills workers.
+    fn is_quarantined(&self, job: &VerifyJob) -> bool {
+        job.attempt > self.config.quarantine_after
     }
 
     /// Writes the evidence of a final answer and makes the result of it.
@@ -140,7 +149,13 @@ impl RestoreManager {
             "verification ended"
         );
         let result = judge::result_of(job, &report, evidence);
-        Finished { result, failure, repeated: false, proof: Some(Box::new(report)) }
+        Finished {
+            result,
+            failure,
+            repeated: false,
+            is_final: self.is_quarantined(job),
+            proof: Some(Box::new(report)),
+        }
     }
 
     /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.
@@ -207,6 +222,10 @@ impl RestoreManager {
             if let Some(recorded) = evidence.find(&p.object.name, &generation, &job.request_id).await? {
                 return Ok(Some(recorded));
             }
+        }
+        if self.is_quarantined(job) {
+            let what = format!("quarantined: {} deliveries came to no end", job.attempt - 1);
+            return Err(RestoreError::internal(what));
         }
         if report.depth_requested == Depth::Object {
             let source = pinned.map_or(Source::Stdin, Source::Object);
@@ -338,18 +357,18 @@ impl RestoreManager {
         run.progress.enter("sandbox");
         let ground = self.ground(major_of(&archive.header().server_version)).await?;
         report.server = Some(ground.proof.clone());
-        let maintenance = ground.server.maintenance("verification").await?;
-        let name = target::apart_name(&run.job.request_id);
+        let apart = ground.claim(&run.job.request_id).await?;
         let policy = self.verification_policy();
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
-        let fit = Arc::new(Fit::new(maintenance.facts().await?, policy, globals));
-        let place = Place { ground: &ground, maintenance: &maintenance, name: &name, fit: &fit };
+        let fit = Fit::new(apart.session().facts().await?, policy, globals).for_database(&apart.name);
+        let fit = Arc::new(fit);
+        let place = Place { ground: &ground, apart: &apart, fit: &fit };
         let done = self.restore_and_look(run, archive, (expected, ledger.clone()), place, report).await;
         if report.depth >= Some(Depth::Restore) {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
         }
         report.rewrites = fit.report();
-        ground.tidy(&maintenance, &name, &fit.created_roles()).await;
+        ground.tidy(&apart).await;
         done
     }
 
@@ -373,11 +392,11 @@ impl RestoreManager {
         let prepared = restore::prepare(&archive, &Selection::default(), stored, place.fit)?;
         report.notes.extend(prepared.notes);
         for sql in &prepared.roles {
-            place.maintenance.run(sql).await.map_err(|e| e.context("creating a role"))?;
+            place.apart.session().run(sql).await.map_err(|e| e.context("creating a role"))?;
         }
         let server = &place.ground.server;
         let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name()).by_files();
-        report.notes.extend(target::create_apart(server, place.maintenance, place.name, &options).await?);
+        report.notes.extend(place.apart.create(&options).await?);
         let sessions = run.job.jobs.unwrap_or(self.config.jobs);
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);
@@ -385,7 +404,7 @@ impl RestoreManager {
         let options =
             LoadOptions { sessions, queue_bytes: self.config.queue_bytes, ledger: Some(ledger.clone()) };
         let (fit, shown) = (place.fit.clone(), run.progress.clone());
-        restore::load(server, place.name, archive, entries.clone(), options, fit, shown).await?;
+        restore::load(server, &place.apart.name, archive, entries.clone(), options, fit, shown).await?;
         reached(report, &expected, Depth::Restore)?;
         sum_up(report, &ledger);
         report.rto = Some(judge::forecast(begun.elapsed().as_secs_f64(), report.bytes, &run.history));
@@ -395,7 +414,7 @@ impl RestoreManager {
         run.progress.enter("check");
         let subject = Subject {
             server,
-            database: place.name,
+            database: &place.apart.name,
             entries: &entries,
             ledger: &ledger,
             encoding: &encoding,

@@ -14,6 +14,7 @@ use rules::*;
 
 use crate::archive::{Dialect, TocEntry, statements};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
+use crate::job::made_for;
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
 pub use rules::{RULES, Rule};
@@ -27,6 +28,8 @@ pub struct Fit {
     pub policy: Policy,
     /// Statements that make the roles of a globals file.
     globals: BTreeMap<String, String>,
+    /// The database that roles are made for: their comment says it.
+    database: String,
     state: Mutex<State>,
 }
 
@@ -61,7 +64,12 @@ impl Fitted {
 impl Fit {
     /// `globals`: statements that make roles, by name.
     pub fn new(facts: ServerFacts, policy: Policy, globals: BTreeMap<String, String>) -> Self {
-        Fit { facts, policy, globals, state: Mutex::default() }
+        Fit { facts, policy, globals, database: String::new(), state: Mutex::default() }
+    }
+
+    /// The same for a restore into `database`, with which the roles go that are made for it.
+    pub fn for_database(self, database: &str) -> Self {
+        Fit { database: database.to_owned(), ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -88,11 +96,6 @@ impl Fit {
             examples: examples.clone(),
         };
         state.used.iter().map(rewrite).collect()
-    }
-
-    /// Roles that were made, to be dropped again where the restore fails.
-    pub fn created_roles(&self) -> Vec<String> {
-        self.state().created.iter().cloned().collect()
     }
 
     /// Whether the dump's own statistics were restored.
@@ -130,7 +133,8 @@ impl Fit {
         self.state().created.insert(role.to_owned());
         self.used(ROLE_CREATED, role);
         let create = definition.cloned().unwrap_or_else(|| format!("CREATE ROLE {} NOLOGIN;", ident(role)));
-        let body = format!("BEGIN {create} EXCEPTION WHEN duplicate_object THEN NULL; END");
+        let label = format!("COMMENT ON ROLE {} IS {};", ident(role), literal(&made_for(&self.database)));
+        let body = format!("BEGIN {create} {label} EXCEPTION WHEN duplicate_object THEN NULL; END");
         Ok(format!("DO LANGUAGE plpgsql {};\n", literal(&body)))
     }
 
@@ -317,7 +321,6 @@ pub(super) mod tests {
         let made = makes.statement(sql, false).unwrap().unwrap().joined();
         assert!(made.starts_with("DO LANGUAGE plpgsql") && made.ends_with(sql), "{made}");
         assert_eq!(makes.statement(sql, false).unwrap().unwrap().joined(), sql, "made once");
-        assert_eq!(makes.created_roles(), ["gone"]);
         let grant = "GRANT SELECT ON TABLE t TO there;";
         assert_eq!(fit(150000, |p| p.privileges = false).statement(grant, false).unwrap(), None);
     }

@@ -1,8 +1,9 @@
 //! Bookkeeping in the maintenance database, schema `pgrestored`: which requests have an outcome and
 //! which databases are ours. The row of a success is written in the swap's own transaction.
 //!
-//! Where the role may not create the schema, restores work without it; only a redelivery after the
-//! swap is then not recognised.
+//! Where the role may not create the schema, restores work without it: what is ours is then told by
+//! name, owner and comment, a redelivery after the swap is not recognised, and an older request is
+//! not told from a newer one.
 
 use crate::error::{DatabaseError, FailureReason};
 use crate::postgres::{Session, fault};
@@ -19,16 +20,32 @@ CREATE TABLE IF NOT EXISTS pgrestored.request (
   state text NOT NULL CHECK (state IN ('running', 'done')),
   outcome jsonb,
   created timestamptz NOT NULL DEFAULT now(),
-  updated timestamptz NOT NULL DEFAULT now()
+  updated timestamptz NOT NULL DEFAULT now(),
+  -- attempts that began and were never heard of again
+  starts integer NOT NULL DEFAULT 0,
+  -- the target is what this request made of it, or was
+  applied boolean NOT NULL DEFAULT false
 );
+ALTER TABLE pgrestored.request ADD COLUMN IF NOT EXISTS starts integer NOT NULL DEFAULT 0,
+  ADD COLUMN IF NOT EXISTS applied boolean NOT NULL DEFAULT false;
+CREATE INDEX IF NOT EXISTS request_applied ON pgrestored.request (target, sequence) WHERE applied;
 CREATE TABLE IF NOT EXISTS pgrestored.owned_database (
   name text PRIMARY KEY,
-  kind text NOT NULL CHECK (kind IN ('staging', 'previous')),
+  kind text NOT NULL,
   request_id text NOT NULL,
   target text NOT NULL,
   created timestamptz NOT NULL DEFAULT now(),
   keep_until timestamptz
-);";
+);
+ALTER TABLE pgrestored.owned_database DROP CONSTRAINT IF EXISTS owned_database_kind_check,
+  ADD CONSTRAINT owned_database_kind_check CHECK (kind IN ('staging', 'verification', 'previous'));";
+
+/// Whether the bookkeeping is there, in its newest form.
+const INSTALLED: &str = "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL AND EXISTS (
+  SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgrestored.request') AND attname = 'applied')";
+
+/// Days that an outcome is remembered beyond what orders the requests of a target.
+const REMEMBERED_DAYS: i32 = 90;
 
 /// The journal, or the lack of one.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +55,50 @@ pub(super) struct Journal {
 
 pub(super) enum Known {
     New,
-    Unfinished,
-    Done { digest: String, outcome: serde_json::Value },
+    /// An attempt that ended with no outcome, or was never heard of again.
+    Unfinished {
+        digest: String,
+        starts: i32,
+    },
+    Done {
+        digest: String,
+        outcome: serde_json::Value,
+    },
+}
+
+/// A database of ours, or one that we keep.
+pub(super) struct Owned {
+    pub name: String,
+    pub kind: Kind,
+    pub target: String,
+    pub keep_until: Option<jiff::Timestamp>,
+    /// Its time is over.
+    pub expired: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Staging,
+    Verification,
+    Previous,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Staging => "staging",
+            Kind::Verification => "verification",
+            Kind::Previous => "previous",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "staging" => Kind::Staging,
+            "verification" => Kind::Verification,
+            _ => Kind::Previous,
+        }
+    }
 }
 
 pub(super) struct Row<'a> {
@@ -54,10 +113,7 @@ impl Journal {
     pub async fn open(session: &Session) -> Result<Self, DatabaseError> {
         let installed = session
             .client()
-            .query_one(
-                "SELECT to_regclass('pgrestored.request') IS NOT NULL AND to_regclass('pgrestored.owned_database') IS NOT NULL",
-                &[],
-            )
+            .query_one(INSTALLED, &[])
             .await
             .map_err(|e| fault(&e, "looking for the journal"))?;
         if installed.get(0) {
@@ -72,6 +128,11 @@ impl Journal {
             }
             Err(e) => Err(e.context("creating the journal")),
         }
+    }
+
+    /// Where nothing is to be recorded.
+    pub fn off() -> Self {
+        Journal { on: false }
     }
 
     pub fn is_on(self) -> bool {
@@ -97,7 +158,7 @@ impl Journal {
         let row = session
             .client()
             .query_opt(
-                "SELECT state, digest, outcome::text FROM pgrestored.request WHERE request_id = $1",
+                "SELECT state, digest, outcome::text, starts FROM pgrestored.request WHERE request_id = $1",
                 &[&request_id],
             )
             .await
@@ -106,8 +167,30 @@ impl Journal {
         let outcome: Option<String> = row.get(2);
         match (row.get::<_, &str>(0), outcome.and_then(|t| serde_json::from_str(&t).ok())) {
             ("done", Some(outcome)) => Ok(Known::Done { digest: row.get(1), outcome }),
-            _ => Ok(Known::Unfinished),
+            _ => Ok(Known::Unfinished { digest: row.get(1), starts: row.get(3) }),
         }
+    }
+
+    /// A request for `target` that came after `sequence` and has been applied.
+    pub async fn newer(
+        self,
+        session: &Session,
+        target: &str,
+        sequence: i64,
+    ) -> Result<Option<String>, DatabaseError> {
+        if !self.on {
+            return Ok(None);
+        }
+        let row = session
+            .client()
+            .query_opt(
+                "SELECT request_id FROM pgrestored.request WHERE target = $1 AND applied AND sequence > $2
+                 ORDER BY sequence DESC LIMIT 1",
+                &[&target, &sequence],
+            )
+            .await
+            .map_err(|e| fault(&e, "journal"))?;
+        Ok(row.map(|r| r.get(0)))
     }
 
     /// Records that this attempt works on the request; an attempt that died before is taken over.
@@ -115,28 +198,47 @@ impl Journal {
         let attempt = row.attempt.to_string();
         self.execute(
             session,
-            "INSERT INTO pgrestored.request (request_id, digest, target, sequence, attempt, state)
-             VALUES ($1, $2, $3, $4, $5::text::uuid, 'running')
-             ON CONFLICT (request_id) DO UPDATE SET digest = excluded.digest, target = excluded.target,
-               sequence = excluded.sequence, attempt = excluded.attempt, state = 'running', updated = now()",
+            "INSERT INTO pgrestored.request AS r (request_id, digest, target, sequence, attempt, state, starts)
+             VALUES ($1, $2, $3, $4, $5::text::uuid, 'running', 1)
+             ON CONFLICT (request_id) DO UPDATE SET attempt = excluded.attempt, starts = r.starts + 1,
+               updated = now()",
             &[&row.request_id, &row.digest, &row.target, &row.sequence, &attempt],
         )
         .await?;
         Ok(())
     }
 
-    pub async fn own_staging(
+    /// This attempt ends without an outcome, and in order: it counts no longer as one that died.
+    pub async fn give_back(
         self,
         session: &Session,
+        request_id: &str,
+        attempt: uuid::Uuid,
+    ) -> Result<(), DatabaseError> {
+        self.execute(
+            session,
+            "UPDATE pgrestored.request SET starts = 0, updated = now()
+             WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
+            &[&request_id, &attempt.to_string()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records a database as ours, before it exists.
+    pub async fn own(
+        self,
+        session: &Session,
+        kind: Kind,
         name: &str,
         request_id: &str,
         target: &str,
     ) -> Result<(), DatabaseError> {
         self.execute(
             session,
-            "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ($1, 'staging', $2, $3)
+            "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ($1, $2, $3, $4)
              ON CONFLICT (name) DO UPDATE SET created = now()",
-            &[&name, &request_id, &target],
+            &[&name, &kind.as_str(), &request_id, &target],
         )
         .await?;
         Ok(())
@@ -166,37 +268,64 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaced databases of `target` whose time is over.
-    pub async fn expired(self, session: &Session, target: &str) -> Result<Vec<String>, DatabaseError> {
+    /// Every database that is recorded; those of `target`, if one is named.
+    pub async fn owned(self, session: &Session, target: Option<&str>) -> Result<Vec<Owned>, DatabaseError> {
         if !self.on {
             return Ok(vec![]);
         }
         let rows = session
             .client()
             .query(
-                "SELECT name FROM pgrestored.owned_database
-                 WHERE kind = 'previous' AND target = $1 AND keep_until < now()",
+                "SELECT name, kind, target, coalesce(keep_until <= now(), false),
+                   (extract(epoch FROM keep_until) * 1000000)::bigint
+                 FROM pgrestored.owned_database WHERE $1::text IS NULL OR target = $1 ORDER BY created DESC, name",
                 &[&target],
             )
             .await
             .map_err(|e| fault(&e, "journal"))?;
-        Ok(rows.iter().map(|r| r.get(0)).collect())
+        let owned = |r: &tokio_postgres::Row| Owned {
+            name: r.get(0),
+            kind: Kind::parse(r.get(1)),
+            target: r.get(2),
+            expired: r.get(3),
+            keep_until: r
+                .get::<_, Option<i64>>(4)
+                .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok()),
+        };
+        Ok(rows.iter().map(owned).collect())
     }
 
-    /// Records the outcome, in whatever transaction is open.
+    /// Forgets outcomes of long ago, except what orders the requests of a target.
+    pub async fn forget_old(self, session: &Session) -> Result<u64, DatabaseError> {
+        if !self.on {
+            return Ok(0);
+        }
+        self.execute(
+            session,
+            "DELETE FROM pgrestored.request r WHERE state = 'done' AND updated < now() - $1 * interval '1 day'
+             AND NOT (applied AND sequence = (SELECT max(sequence) FROM pgrestored.request n
+                                              WHERE n.target = r.target AND n.applied))",
+            &[&f64::from(REMEMBERED_DAYS)],
+        )
+        .await
+    }
+
+    /// Records the outcome, in whatever transaction is open; `applied`: the target is this request's.
     pub async fn finish(
         self,
         session: &Session,
         request_id: &str,
         attempt: uuid::Uuid,
         outcome: &serde_json::Value,
+        applied: bool,
     ) -> Result<(), DatabaseError> {
         let changed = self
             .execute(
                 session,
-                "UPDATE pgrestored.request SET state = 'done', outcome = $3::text::jsonb, updated = now()
-                 WHERE request_id = $1 AND attempt = $2::text::uuid",
-                &[&request_id, &attempt.to_string(), &outcome.to_string()],
+                "UPDATE pgrestored.request SET state = 'done', outcome = $3::text::jsonb, applied = $4,
+                   starts = 0, updated = now()
+                 WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
+                &[&request_id, &attempt.to_string(), &outcome.to_string(), &applied],
             )
             .await?;
         match changed {

@@ -4,6 +4,7 @@ use super::{Claimed, short_hash};
 use crate::archive::TocEntry;
 use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, fault, ident, literal};
+use crate::steps::reached;
 
 /// Encoding and locale of a database, as `CREATE DATABASE` takes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Staging {
     pub oid: u32,
     /// What had to be done otherwise than the dump says.
     pub notes: Vec<String>,
+    /// It gets the properties of the database that it replaces; one that comes back has its own.
+    pub(super) is_new: bool,
 }
 
 const LOCALE_OPTIONS: [&str; 7] =
@@ -110,16 +113,26 @@ pub(super) fn name_for(request_id: &str) -> String {
 pub(super) async fn create(claimed: &Claimed, options: &CreateOptions) -> Result<Staging, RestoreError> {
     let name = name_for(&claimed.request_id);
     let lock = &claimed.lock;
-    claimed.journal.own_staging(lock, &name, &claimed.request_id, &claimed.target).await?;
     // An attempt that died may have left it.
     force_drop(&claimed.server, lock, &name).await?;
     let note = create_with_fallbacks(lock, &name, options).await?;
+    reached("created");
+    let label = label(&claimed.target, &claimed.request_id);
+    lock.run(&format!("COMMENT ON DATABASE {} IS {}", ident(&name), literal(&label))).await?;
     let row = lock
         .client()
         .query_one("SELECT oid FROM pg_database WHERE datname = $1", &[&name])
         .await
         .map_err(|e| fault(&e, "looking for the staging database"))?;
-    Ok(Staging { name, oid: row.get(0), notes: note.map(str::to_owned).into_iter().collect() })
+    let notes = note.map(str::to_owned).into_iter().collect();
+    Ok(Staging { name, oid: row.get(0), notes, is_new: true })
+}
+
+/// What the comment of a staging database begins with.
+pub(super) const LABEL: &str = "pgrestored staging database";
+
+fn label(target: &str, request_id: &str) -> String {
+    format!("{LABEL} for {target}, request {request_id}")
 }
 
 pub(super) async fn create_with_fallbacks(
@@ -149,30 +162,45 @@ fn is_about_locale(e: &DatabaseError) -> bool {
     matches!(e.sqlstate(), Some("22023" | "42809" | "42601" | "42704"))
 }
 
-/// Drops a database of ours, with whatever keeps `DROP DATABASE … WITH (FORCE)` from it.
+/// Drops a database of ours, with whatever keeps `DROP DATABASE … WITH (FORCE)` from it: that it is a
+/// template, that nobody can connect, subscriptions, prepared transactions.
 pub(super) async fn force_drop(server: &Server, lock: &Session, name: &str) -> Result<(), DatabaseError> {
     let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name));
-    match lock.run(&drop).await {
-        Err(e) if e.sqlstate() == Some("55006") => {
-            drop_subscriptions(server, name).await?;
-            lock.run(&drop).await
-        }
-        Err(e) if e.sqlstate() == Some("42809") => {
-            lock.run(&format!("ALTER DATABASE {} IS_TEMPLATE false", ident(name))).await?;
-            lock.run(&drop).await
-        }
-        other => other,
+    let Err(refused) = lock.run(&drop).await else { return Ok(()) };
+    let said = |e: DatabaseError| e.context(&format!("dropping database {name}"));
+    if !matches!(refused.sqlstate(), Some("55006" | "42809")) {
+        return Err(said(refused));
     }
-    .map_err(|e| e.context(&format!("dropping database {name}")))
+    let quoted = ident(name);
+    for sql in [
+        format!("ALTER DATABASE {quoted} IS_TEMPLATE false"),
+        format!("ALTER DATABASE {quoted} RESET ALL"),
+        format!("ALTER DATABASE {quoted} ALLOW_CONNECTIONS true"),
+        format!("ALTER DATABASE {quoted} CONNECTION LIMIT -1"),
+    ] {
+        lock.run(&sql).await.map_err(said)?;
+    }
+    if lock.run(&drop).await.is_ok() {
+        return Ok(());
+    }
+    clear_out(server, name).await.map_err(said)?;
+    lock.run(&drop).await.map_err(said)
 }
 
-async fn drop_subscriptions(server: &Server, name: &str) -> Result<(), DatabaseError> {
+/// Removes what keeps a database from being dropped, from inside.
+async fn clear_out(server: &Server, name: &str) -> Result<(), DatabaseError> {
     let session = server.connect(name, "cleanup").await?;
-    let mine = "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
-                WHERE d.datname = current_database()";
-    let rows = session.client().query(mine, &[]).await.map_err(|e| fault(&e, "listing subscriptions"))?;
-    for row in rows {
-        let s = ident(row.get(0));
+    let list = async |sql: &str| {
+        let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, "listing what holds it"))?;
+        Ok::<Vec<String>, DatabaseError>(rows.iter().map(|r| r.get(0)).collect())
+    };
+    for gid in list("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await? {
+        session.run(&format!("ROLLBACK PREPARED {}", literal(&gid))).await?;
+    }
+    let subscriptions = "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
+                         WHERE d.datname = current_database()";
+    for name in list(subscriptions).await? {
+        let s = ident(&name);
         session
             .run(&format!("ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"))
             .await?;

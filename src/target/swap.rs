@@ -7,19 +7,20 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::staging::{Staging, force_drop};
-use super::{Claimed, Existing};
-use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
+use super::staging::Staging;
+use super::{Claimed, Existing, reaper};
+use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Session, fault, ident, literal};
 use crate::retry::Backoff;
+use crate::steps::reached;
 
-/// Hours that a replaced database is kept for a rollback.
-const KEEP_PREVIOUS_HOURS: f64 = 24.0;
 /// Tries of the transaction against concurrent `GRANT` or `ALTER DATABASE`, which collide with it.
 const TRIES: u32 = 20;
 const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 const EVICTION_LIMIT: Duration = Duration::from_secs(10);
+/// How long a lost session may take to end.
+const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
 fn looking(e: tokio_postgres::Error) -> DatabaseError {
     fault(&e, "looking at the target")
@@ -56,25 +57,29 @@ pub(super) async fn swap(
     for tries_left in (0..TRIES).rev() {
         match transaction(claimed, staging, outcome).await {
             Ok(()) => break,
-            Err(e) if e.sqlstate().is_none_or(|code| code.starts_with("57P0")) => {
-                // The connection broke: the COMMIT may have been done. The OID knows.
-                if settle(claimed, staging).await? {
-                    break;
-                }
-                return Err(e.context("swapping the database into place").into());
-            }
             Err(e) => {
-                claimed.lock.run("ROLLBACK").await?;
+                let broken = e.sqlstate().is_none_or(|code| code.starts_with("57P0"));
+                if broken || claimed.lock.run("ROLLBACK").await.is_err() {
+                    // The connection broke: the COMMIT may have been done. The OID knows.
+                    if settle(claimed, staging).await? {
+                        break;
+                    }
+                    return Err(e.context("swapping the database into place").into());
+                }
                 if tries_left == 0 || !is_collision(&e) {
-                    return Err(final_error(e, &claimed.target));
+                    return Err(final_error(e, claimed).await);
                 }
                 tracing::debug!(error = %e, "the swap collided, trying again");
                 tokio::time::sleep(backoff.next_delay()).await;
             }
         }
     }
-    confirm(claimed, staging).await?;
-    drop_expired(claimed).await;
+    reached("swapped");
+    // The target is what it should be: whatever happens from here on, the restore is done.
+    if let Err(e) = confirm(claimed, staging).await {
+        tracing::warn!(error = report(&e), "the swap is done, and the target could not be reached since");
+    }
+    reaper::drop_expired(claimed).await;
     Ok(())
 }
 
@@ -83,17 +88,32 @@ fn is_collision(e: &DatabaseError) -> bool {
     matches!(e.sqlstate(), Some("XX000" | "55006" | "55P03" | "40P01" | "40001" | "57014"))
 }
 
-fn final_error(e: DatabaseError, target: &str) -> RestoreError {
+async fn final_error(e: DatabaseError, claimed: &Claimed) -> RestoreError {
+    let target = &claimed.target;
     match e.sqlstate() {
         Some("42P04" | "23505") => {
             ValidationError::new(R::TargetExists, format!("database {target} appeared during the restore"))
                 .into()
         }
         Some("55006" | "55P03") => {
-            DatabaseError::new(R::TargetUnavailable, format!("database {target} stays in use: {e}")).into()
+            let who = who_stays(claimed).await.unwrap_or_default();
+            DatabaseError::new(R::TargetUnavailable, format!("database {target} stays in use{who}: {e}"))
+                .into()
         }
         _ => e.context("swapping the database into place").into(),
     }
+}
+
+/// Who is on the target that could not be sent away, in words.
+async fn who_stays(claimed: &Claimed) -> Result<String, DatabaseError> {
+    let sql = "SELECT coalesce(string_agg(DISTINCT format('%s%s', usename, CASE WHEN rolsuper THEN ' (a superuser)' END), ', '), '')
+        FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = $1";
+    let row = claimed.lock.client().query_one(sql, &[&claimed.target]).await.map_err(looking)?;
+    let names: String = row.get(0);
+    Ok(match names.is_empty() {
+        true => String::new(),
+        false => format!(" by {names}, whose sessions {} may not end", claimed.server.user()),
+    })
 }
 
 async fn transaction(
@@ -108,20 +128,27 @@ async fn transaction(
     )
     .await?;
     check_again(claimed).await?;
+    reached("swap.begun");
+    if staging.is_new {
+        // It bears a label of ours.
+        lock.run(&format!("COMMENT ON DATABASE {} IS NULL", ident(&staging.name))).await?;
+    }
     if let Some(Existing { oid, kept_as }) = &claimed.existing {
         let oid = *oid;
-        for statement in properties(lock.client(), oid, staging).await? {
+        let carried = if staging.is_new { properties(lock.client(), oid, staging).await? } else { vec![] };
+        for statement in carried {
             lock.run(&statement).await.map_err(|e| e.context("carrying the database's properties over"))?;
         }
         rename(claimed, oid, &claimed.target, kept_as).await?;
-        claimed
-            .journal
-            .own_previous(lock, kept_as, &claimed.request_id, &claimed.target, KEEP_PREVIOUS_HOURS)
-            .await?;
+        reached("swap.old_renamed");
+        let keep = claimed.terms.keep.as_secs_f64() / 3600.0;
+        claimed.journal.own_previous(lock, kept_as, &claimed.request_id, &claimed.target, keep).await?;
     }
     rename(claimed, staging.oid, &staging.name, &claimed.target).await?;
+    reached("swap.new_renamed");
     claimed.journal.forget_database(lock, &staging.name).await?;
-    claimed.journal.finish(lock, &claimed.request_id, claimed.attempt, outcome).await?;
+    claimed.journal.finish(lock, &claimed.request_id, claimed.attempt, outcome, true).await?;
+    reached("swap.journaled");
     lock.run("COMMIT").await
 }
 
@@ -256,7 +283,8 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
     let rows = client
         .query(
             "SELECT CASE WHEN setrole = 0 THEN NULL ELSE pg_get_userbyid(setrole)::text END, unnest(setconfig)
-             FROM pg_db_role_setting WHERE setdatabase = $1",
+             FROM pg_db_role_setting WHERE setdatabase = $1 AND (setrole = 0 OR pg_get_userbyid(setrole) = current_user
+               OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))",
             &[&oid],
         )
         .await
@@ -274,6 +302,29 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
     Ok(rows.iter().filter_map(|r| statement(r.get(0), r.get(1))).collect())
 }
 
+/// Settings of other roles in this database: only a superuser can carry them over.
+pub(super) async fn settings_of_others(
+    client: &Client,
+    oid: u32,
+    name: &str,
+) -> Result<Vec<String>, DatabaseError> {
+    let rows = client
+        .query(
+            "SELECT pg_get_userbyid(setrole)::text FROM pg_db_role_setting
+             WHERE setdatabase = $1 AND setrole <> 0 AND pg_get_userbyid(setrole) <> current_user ORDER BY 1",
+            &[&oid],
+        )
+        .await
+        .map_err(looking)?;
+    let note = |r: &tokio_postgres::Row| {
+        let role: &str = r.get(0);
+        format!(
+            "settings of role {role} in database {name} (ALTER ROLE … IN DATABASE) are not carried over: only a superuser may"
+        )
+    };
+    Ok(rows.iter().map(note).collect())
+}
+
 /// Settings whose stored value is a list of quoted names already.
 fn is_list(setting: &str) -> bool {
     matches!(
@@ -287,15 +338,16 @@ fn is_list(setting: &str) -> bool {
     )
 }
 
-/// After a broken connection: takes the lock again and asks which name the staging database bears.
+/// After a broken connection: takes the locks again and asks which name the staging database bears.
 async fn settle(claimed: &mut Claimed, staging: &Staging) -> Result<bool, RestoreError> {
     let session = claimed.server.maintenance("lock").await?;
-    session.run("SET lock_timeout = '60s'").await?;
-    session
-        .client()
-        .execute("SELECT pg_advisory_lock(hashtextextended('pgrestored:' || $1, 7))", &[&claimed.target])
-        .await
-        .map_err(|e| fault(&e, "locking the target again"))?;
+    let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
+    // The lost session may still be at its COMMIT, with the locks.
+    while let Err(e) = super::take_locks(&session, &claimed.target, &claimed.request_id).await {
+        if e.reason() != R::TargetBusy || tokio::time::Instant::now() >= deadline {
+            return Err(e.context("locking the target again").into());
+        }
+    }
     let name = name_of(&session, staging.oid).await?;
     claimed.lock = session;
     Ok(name.as_deref() == Some(claimed.target.as_str()))
@@ -320,18 +372,6 @@ async fn confirm(claimed: &Claimed, staging: &Staging) -> Result<(), RestoreErro
         false => {
             Err(DatabaseError::new(R::TargetUnavailable, "the target's name leads to another database")
                 .into())
-        }
-    }
-}
-
-/// Best effort: what is not dropped now is dropped after the next restore.
-async fn drop_expired(claimed: &Claimed) {
-    let expired = claimed.journal.expired(&claimed.lock, &claimed.target).await.unwrap_or_default();
-    for name in expired {
-        let dropped = force_drop(&claimed.server, &claimed.lock, &name).await;
-        match dropped {
-            Ok(()) => drop(claimed.journal.forget_database(&claimed.lock, &name).await),
-            Err(e) => tracing::warn!(database = name, error = %e, "an expired database was not dropped"),
         }
     }
 }

@@ -18,6 +18,7 @@ const FLOORS: [(u8, &[&str]); 9] = [
             "outcome",
             "progress",
             "metrics",
+            "steps",
             "telemetry",
         ],
     ),

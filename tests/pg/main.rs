@@ -14,3 +14,4 @@ mod servers;
 mod swap;
 mod verify;
 mod isolation;
+mod journal;

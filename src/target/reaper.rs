@@ -1,0 +1,185 @@
+//! The reaper: drops what killed workers left. Only what is recorded as ours, bears one of our names,
+//! and whose lock is free: a living worker holds it.
+
+use super::journal::{Journal, Kind, Owned};
+use super::rollback::find_kept;
+use super::staging::{LABEL, force_drop};
+use super::{Claimed, try_lock, unlock};
+use crate::error::{DatabaseError, RestoreError, report};
+use crate::job::{OWN_PREFIX, made_for};
+use crate::postgres::{Server, Session, fault, ident};
+
+/// What one pass did.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub struct Reaped {
+    /// Databases and roles that were dropped.
+    pub dropped: Vec<String>,
+    /// In use by a worker, or kept for a rollback.
+    pub kept: Vec<String>,
+    /// Named like ours and not recorded: somebody has to look. They are left alone.
+    pub unknown: Vec<String>,
+    /// Could not be dropped, and why.
+    pub failed: Vec<String>,
+}
+
+impl Reaped {
+    pub fn add(&mut self, more: Reaped) {
+        self.dropped.extend(more.dropped);
+        self.kept.extend(more.kept);
+        self.unknown.extend(more.unknown);
+        self.failed.extend(more.failed);
+    }
+}
+
+/// One pass over a server.
+///
+/// # Errors
+/// `target_unavailable`, `access_denied`. What cannot be dropped is in the answer.
+pub async fn reap(server: &Server) -> Result<Reaped, RestoreError> {
+    let session = server.maintenance("reaper").await?;
+    let journal = Journal::open(&session).await?;
+    let mut reaped = Reaped::default();
+    let ours = named_like_ours(&session).await?;
+    let owned = match journal.is_on() {
+        true => journal.owned(&session, None).await?,
+        false => labelled(&session).await?,
+    };
+    for name in ours.iter().filter(|n| owned.iter().all(|o| o.name != **n)) {
+        // Without a journal, replaced databases have nothing but their name: `rollback` knows it.
+        let list = if journal.is_on() { &mut reaped.unknown } else { &mut reaped.kept };
+        list.push(name.clone());
+    }
+    for database in owned {
+        let name = database.name.clone();
+        match reap_one(server, &session, journal, &database).await {
+            Ok(Some(mut dropped)) => reaped.dropped.append(&mut dropped),
+            Ok(None) => reaped.kept.push(name),
+            Err(e) if session.client().is_closed() => return Err(e.into()),
+            Err(e) => reaped.failed.push(format!("{name}: {}", report(&e))),
+        }
+    }
+    journal.forget_old(&session).await?;
+    Ok(reaped)
+}
+
+/// Names that only we give; the rest of such a name is hexadecimal.
+const PATTERN: &str = "^pgrestored_([sv]_[0-9a-f]{16}|o_[0-9a-f]{16}_[0-9a-f]+)$";
+
+pub(super) async fn named_like_ours(session: &Session) -> Result<Vec<String>, DatabaseError> {
+    debug_assert!(PATTERN.contains(OWN_PREFIX));
+    let sql = "SELECT datname::text FROM pg_database WHERE datname ~ $1 ORDER BY 1";
+    let rows = session.client().query(sql, &[&PATTERN]).await;
+    Ok(rows.map_err(|e| fault(&e, "listing databases"))?.iter().map(|r| r.get(0)).collect())
+}
+
+/// Without a journal: staging databases of this role that say so themselves.
+async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
+    let sql =
+        "SELECT datname::text FROM pg_database WHERE datname ~ $1 AND pg_get_userbyid(datdba) = current_user
+        AND shobj_description(oid, 'pg_database') LIKE $2 || '%' ORDER BY 1";
+    let rows = session.client().query(sql, &[&PATTERN, &LABEL]).await;
+    let owned = |name: String| Owned {
+        target: name.clone(),
+        name,
+        kind: Kind::Staging,
+        keep_until: None,
+        expired: false,
+    };
+    Ok(rows.map_err(|e| fault(&e, "listing databases"))?.iter().map(|r| owned(r.get(0))).collect())
+}
+
+/// What was dropped with one database; `None` where it is to stay.
+async fn reap_one(
+    server: &Server,
+    session: &Session,
+    journal: Journal,
+    database: &Owned,
+) -> Result<Option<Vec<String>>, DatabaseError> {
+    // A replaced database is guarded by its target's lock: a rollback may be bringing it back.
+    let lock = match database.kind {
+        Kind::Staging | Kind::Verification => &database.name,
+        Kind::Previous => &database.target,
+    };
+    let may_go = match database.kind {
+        Kind::Staging | Kind::Verification => true,
+        // The last copy stays.
+        Kind::Previous => database.expired && exists(session, &database.target).await?,
+    };
+    if !may_go || !try_lock(session, lock).await? {
+        return Ok(None);
+    }
+    let done = match still_recorded(session, journal, database).await {
+        Ok(true) => remove(server, session, journal, &database.name).await.map(Some),
+        Ok(false) => Ok(Some(vec![])),
+        Err(e) => Err(e),
+    };
+    if !session.client().is_closed() {
+        unlock(session, lock).await?;
+    }
+    done
+}
+
+/// Whether the record still is what it was before the lock was taken.
+async fn still_recorded(
+    session: &Session,
+    journal: Journal,
+    database: &Owned,
+) -> Result<bool, DatabaseError> {
+    if !journal.is_on() {
+        return Ok(true);
+    }
+    let now = journal.owned(session, Some(&database.target)).await?;
+    Ok(now
+        .iter()
+        .any(|o| o.name == database.name && o.kind == database.kind && o.expired == database.expired))
+}
+
+/// Drops a database of ours with the roles that were made for it, and forgets it. Returns what there was.
+pub(super) async fn remove(
+    server: &Server,
+    session: &Session,
+    journal: Journal,
+    name: &str,
+) -> Result<Vec<String>, DatabaseError> {
+    let mut dropped = Vec::new();
+    if exists(session, name).await? {
+        force_drop(server, session, name).await?;
+        dropped.push(format!("database {name}"));
+    }
+    let made = "SELECT rolname::text FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = $1 ORDER BY 1";
+    let roles = session.client().query(made, &[&made_for(name)]).await;
+    for role in roles.map_err(|e| fault(&e, "listing roles"))?.iter().map(|r| r.get::<_, String>(0)) {
+        match session.run(&format!("DROP ROLE IF EXISTS {}", ident(&role))).await {
+            Ok(()) => dropped.push(format!("role {role}")),
+            Err(e) if session.client().is_closed() => return Err(e),
+            Err(e) => tracing::warn!(role, error = %e, "a role that was made for a restore is still there"),
+        }
+    }
+    journal.forget_database(session, name).await?;
+    Ok(dropped)
+}
+
+async fn exists(session: &Session, database: &str) -> Result<bool, DatabaseError> {
+    let row = session.client().query_opt("SELECT FROM pg_database WHERE datname = $1", &[&database]).await;
+    Ok(row.map_err(|e| fault(&e, "looking for a database"))?.is_some())
+}
+
+/// Drops replaced databases of a claimed target whose time is over. Best effort: what is not dropped
+/// now, the next pass drops.
+pub(super) async fn drop_expired(claimed: &Claimed) {
+    let (session, journal) = (&claimed.lock, claimed.journal);
+    let kept = match find_kept(session, journal, &claimed.target, claimed.terms.keep).await {
+        Ok(kept) => kept,
+        Err(e) => return tracing::warn!(error = report(&e), "kept databases cannot be listed"),
+    };
+    let now = super::server_clock(session).await.map(jiff::Timestamp::from_microsecond);
+    let Ok(Ok(now)) = now else { return };
+    let expired = kept.into_iter().filter(|k| k.keep_until.is_some_and(|until| until <= now));
+    for name in expired.map(|k| k.name) {
+        if let Err(e) = remove(&claimed.server, session, journal, &name).await {
+            tracing::warn!(database = name, error = report(&e), "an expired database was not dropped");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What the bookkeeping is for: one outcome a request, the order of requests, the way back, and
+//! nothing that stays behind.
+
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{OnExisting, RestoreJob};
+use pgrestored::manager::Finished;
+use pgrestored::target::Reaped;
+
+use crate::support::{Cluster, job};
+
+fn source(word: &str) -> String {
+    format!("CREATE TABLE {word} (id int PRIMARY KEY); INSERT INTO {word} SELECT generate_series(1, 500)")
+}
+
+/// The names of the tables of a database: which backup it came from.
+fn marker(c: &Cluster, database: &str) -> String {
+    c.psql(database, "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'")
+}
+
+async fn restore(c: &Cluster, job: &RestoreJob) -> Finished {
+    c.restore_with(job, &[]).await
+}
+
+/// A cluster with the dumps of two databases, `old` and `new`.
+fn two_backups() -> (Cluster, std::path::PathBuf, std::path::PathBuf) {
+    let c = Cluster::start();
+    c.create("a", &source("old"));
+    c.create("b", &source("new"));
+    let (old, new) = (c.dump_to_file("a", &[]), c.dump_to_file("b", &[]));
+    (c, old, new)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_request_never_rolls_a_newer_result_back() {
+    let (c, old, new) = two_backups();
+    let newer = RestoreJob { sequence: 200, ..job(&new, "app", OnExisting::Replace) };
+    let older = RestoreJob { sequence: 100, ..job(&old, "app", OnExisting::Replace) };
+    assert_eq!(restore(&c, &newer).await.failure, None);
+    let late = restore(&c, &older).await;
+    assert_eq!(late.failure, Some(R::TargetNotAllowed));
+    let message = late.result.error.clone().unwrap().message;
+    assert!(message.contains("superseded") && message.contains(&newer.request_id), "{message}");
+    assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("new", 0));
+    // Its outcome is final, too.
+    let again = restore(&c, &older).await;
+    assert!(again.repeated);
+    assert_eq!(again.result, late.result);
+    // A failed newer request has changed nothing, so it supersedes nothing.
+    let broken = c.scratch("broken");
+    std::fs::write(&broken, b"PGDMP broken").unwrap();
+    let failed = RestoreJob { sequence: 900, ..job(&broken, "app", OnExisting::Replace) };
+    assert!(restore(&c, &failed).await.failure.is_some());
+    let between = RestoreJob { sequence: 300, ..job(&old, "app", OnExisting::Replace) };
+    assert_eq!(restore(&c, &between).await.failure, None);
+    assert_eq!(marker(&c, "app"), "old");
+    // Without a publish time, the server's clock is the order: after everything before.
+    let now = RestoreJob { sequence: 0, ..job(&new, "app", OnExisting::Replace) };
+    assert_eq!(restore(&c, &now).await.failure, None);
+    assert_eq!(restore(&c, &job(&old, "app", OnExisting::Replace)).await.failure, Some(R::TargetNotAllowed));
+    assert_eq!(marker(&c, "app"), "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_one_outcome_and_its_id_one_meaning() {
+    let (c, old, new) = two_backups();
+    let first = job(&old, "app", OnExisting::Fail);
+    let done = restore(&c, &first).await;
+    assert_eq!((done.failure, done.repeated), (None, false));
+    c.psql("app", "INSERT INTO old VALUES (-1)");
+    let again = restore(&c, &first).await;
+    assert!(again.repeated);
+    assert_eq!(again.result, done.result);
+    assert_eq!(c.psql("app", "SELECT count(*) FROM old"), "501", "not restored twice");
+    // Refused because of what was there, it stays refused when that has gone.
+    let refused = job(&new, "app", OnExisting::Fail);
+    assert_eq!(restore(&c, &refused).await.failure, Some(R::TargetExists));
+    c.psql("postgres", "DROP DATABASE app");
+    let again = restore(&c, &refused).await;
+    assert_eq!((again.failure, again.repeated), (Some(R::TargetExists), true));
+    assert!(!c.databases().contains(&"app".to_owned()));
+    // The same id for something else.
+    let reused = RestoreJob { request_id: first.request_id.clone(), ..job(&new, "other", OnExisting::Fail) };
+    assert_eq!(restore(&c, &reused).await.failure, Some(R::InvalidRequest));
+    assert!(!c.databases().contains(&"other".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_kills_workers_is_quarantined() {
+    let (c, old, _) = two_backups();
+    let deadly = job(&old, "app", OnExisting::Fail);
+    restore(&c, &job(&old, "other", OnExisting::Fail)).await;
+    let died = |times: u32| {
+        c.psql(
+            "postgres",
+            &format!(
+                "INSERT INTO pgrestored.request (request_id, digest, target, sequence, attempt, state, starts)
+                 VALUES ('{}', '{}', 'app', 1, gen_random_uuid(), 'running', {times})
+                 ON CONFLICT (request_id) DO UPDATE SET starts = {times}, state = 'running'",
+                deadly.request_id,
+                deadly.digest.replace('\'', "''")
+            ),
+        )
+    };
+    died(10);
+    let done = restore(&c, &deadly).await;
+    assert_eq!(done.failure, Some(R::Internal));
+    assert!(done.result.error.as_ref().unwrap().message.contains("quarantined"), "{:?}", done.result.error);
+    assert!(done.is_final, "the worker is to acknowledge it");
+    assert!(restore(&c, &deadly).await.repeated);
+    died(9);
+    assert_eq!(restore(&c, &deadly).await.failure, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_brings_the_replaced_database_back_and_a_second_one_undoes_it() {
+    let (c, old, new) = two_backups();
+    restore(&c, &job(&old, "app", OnExisting::Fail)).await;
+    c.psql("postgres", "ALTER DATABASE app SET my.side = 'old'; COMMENT ON DATABASE app IS 'mine'");
+    let replaced = restore(&c, &job(&new, "app", OnExisting::Replace)).await;
+    c.psql("postgres", "ALTER DATABASE app SET my.side = 'new'");
+    let app = c.app(&[]);
+    let kept = app.manager.kept("app").await.unwrap();
+    assert_eq!(
+        kept.iter().map(|k| k.name.clone()).collect::<Vec<_>>(),
+        [replaced.result.previous_database.unwrap()]
+    );
+    let until = kept[0].keep_until.unwrap().duration_since(kept[0].replaced);
+    assert!((86_390..86_410).contains(&until.as_secs()), "{until:?}");
+    let back = app.manager.rollback("app", None, "rb1").await.unwrap();
+    assert_eq!(back.restored_database, kept[0].name);
+    assert_eq!((marker(&c, "app").as_str(), c.psql("app", "SHOW my.side").as_str()), ("old", "old"));
+    let comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'app'";
+    assert_eq!(c.psql("postgres", comment), "mine");
+    // The same id is the same rollback.
+    assert_eq!(app.manager.rollback("app", None, "rb1").await.unwrap(), back);
+    assert_eq!(marker(&c, "app"), "old");
+    let forth = app.manager.rollback("app", None, "rb2").await.unwrap();
+    assert_eq!(Some(&forth.restored_database), back.previous_database.as_ref());
+    assert_eq!(marker(&c, "app"), "new");
+    // A request from before the rollback does not undo it.
+    assert_eq!(restore(&c, &job(&old, "app", OnExisting::Replace)).await.failure, Some(R::TargetNotAllowed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_refuses_what_would_be_lost() {
+    let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4");
+    c.create("a", &source("old"));
+    let dump = c.dump_to_file("a", &[]);
+    let app = c.app(&[]);
+    let reason = async |target: &str, wanted: Option<&str>| {
+        app.manager.rollback(target, wanted, &uuid::Uuid::new_v4().to_string()).await.unwrap_err()
+    };
+    assert!(reason("app", None).await.to_string().contains("no database is kept"));
+    assert_eq!(reason("postgres", None).await.reason(), R::TargetNotAllowed);
+    c.create("app", "CREATE TABLE precious ()");
+    restore(&c, &job(&dump, "app", OnExisting::Replace)).await;
+    assert!(reason("app", Some("template1")).await.to_string().contains("not kept"));
+    c.psql("app", "SELECT pg_create_logical_replication_slot('s', 'test_decoding')");
+    let e = reason("app", None).await;
+    assert!(e.reason() == R::TargetNotAllowed && e.to_string().contains("slot"), "{e}");
+    assert_eq!(
+        (marker(&c, "app").as_str(), c.psql("app", "SELECT count(*) FROM pg_replication_slots").as_str()),
+        ("old", "1")
+    );
+    c.psql("app", "SELECT pg_drop_replication_slot('s')");
+    assert!(app.manager.rollback("app", None, "ok").await.is_ok());
+    assert_eq!(marker(&c, "app"), "precious");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_databases_are_kept_as_long_as_configured() {
+    let (c, old, new) = two_backups();
+    restore(&c, &job(&old, "app", OnExisting::Fail)).await;
+    let at_once = [("restore-keep-previous", "0")];
+    let done = c.restore_with(&job(&new, "app", OnExisting::Replace), &at_once).await;
+    assert_eq!(done.failure, None);
+    assert!(!c.databases().contains(&done.result.previous_database.unwrap()));
+    let done = restore(&c, &job(&old, "app", OnExisting::Replace)).await;
+    let kept = done.result.previous_database.unwrap();
+    assert!(c.app(&[]).manager.reap().await.unwrap().kept.contains(&kept));
+    c.psql("postgres", "UPDATE pgrestored.owned_database SET keep_until = now()");
+    // The last copy stays, whatever its time.
+    c.psql("postgres", "ALTER DATABASE app RENAME TO elsewhere");
+    assert!(c.app(&[]).manager.reap().await.unwrap().kept.contains(&kept));
+    c.psql("postgres", "ALTER DATABASE elsewhere RENAME TO app");
+    let reaped = c.app(&[]).manager.reap().await.unwrap();
+    assert_eq!(reaped.dropped, [format!("database {kept}")]);
+}
+
+/// What a killed worker leaves: the intent, the database, a role.
+fn leave(c: &Cluster, number: u32, in_it: &str) -> String {
+    let name = format!("pgrestored_s_{number:016x}");
+    c.psql(
+        "postgres",
+        &format!("INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ('{name}', 'staging', 'dead{number}', 'app')"),
+    );
+    c.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
+    let (outside, inside): (Vec<&str>, Vec<&str>) =
+        in_it.split_inclusive(';').partition(|s| s.contains("SELF"));
+    c.psql(&name, &inside.concat());
+    c.psql("postgres", &outside.concat().replace("SELF", &name));
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
+    let c = Cluster::start_with("-c max_prepared_transactions=4 -c wal_level=logical");
+    c.create("a", &source("old"));
+    let dump = c.dump_to_file("a", &[]);
+    restore(&c, &job(&dump, "app", OnExisting::Fail)).await;
+    let left = [
+        leave(&c, 1, ""),
+        leave(&c, 2, "ALTER DATABASE SELF IS_TEMPLATE true"),
+        leave(&c, 3, "ALTER DATABASE SELF ALLOW_CONNECTIONS false"),
+        leave(&c, 4, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"),
+        leave(&c, 5, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
+            ALTER DATABASE SELF SET session_preload_libraries = 'nothing'; ALTER DATABASE SELF CONNECTION LIMIT 0"),
+        leave(&c, 6, "SELECT pg_create_logical_replication_slot('left', 'test_decoding')"),
+        // Last: making a slot waits for transactions.
+        leave(&c, 7, "CREATE TABLE t (); BEGIN; INSERT INTO t DEFAULT VALUES; PREPARE TRANSACTION 'left'"),
+    ];
+    c.psql(
+        "postgres",
+        &format!("CREATE ROLE left_role; COMMENT ON ROLE left_role IS 'made by pgrestored for {}'", left[0]),
+    );
+    // Intent alone, a living worker, somebody else's databases.
+    c.psql("postgres", "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ('pgrestored_s_00000000000000ff', 'staging', 'never', 'app')");
+    let living = leave(&c, 8, "");
+    let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let lock = format!("SELECT pg_advisory_lock(hashtextextended('pgrestored:{living}', 7))");
+    client.batch_execute(&lock).await.unwrap();
+    let strangers = [
+        "pgrestored_s_0123456789abcdef",
+        "pgrestored_stage",
+        "pgrestored_v_1",
+        "my_pgrestored_s_0123456789abcdef",
+    ];
+    strangers.iter().for_each(|s| c.create(s, ""));
+
+    let app = c.app(&[]);
+    let reaped = app.manager.reap().await.unwrap();
+    let mut dropped: Vec<String> = left.iter().map(|n| format!("database {n}")).collect();
+    dropped.push("role left_role".into());
+    let mut ours = reaped.dropped.clone();
+    ours.sort();
+    dropped.sort();
+    assert_eq!((ours, &reaped.failed), (dropped, &vec![]));
+    assert_eq!(
+        (reaped.kept, reaped.unknown),
+        (vec![living.clone()], vec!["pgrestored_s_0123456789abcdef".to_owned()])
+    );
+    let there = c.databases();
+    assert!(strangers.iter().all(|s| there.contains(&s.to_string())) && there.contains(&living));
+    assert_eq!(c.psql("postgres", "SELECT count(*) FROM pgrestored.owned_database"), "1");
+    driver.abort();
+    drop(client);
+    // The server notices by itself that the worker has gone.
+    let done = async {
+        while app.manager.reap().await.unwrap().dropped.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), done).await.unwrap();
+    let again = app.manager.reap().await.unwrap();
+    assert_eq!(again, Reaped { unknown: vec!["pgrestored_s_0123456789abcdef".into()], ..Reaped::default() });
+}
+
+/// A role that may not make the schema: everything works, and the result says what is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_schema_restores_work_and_say_so() {
+    let (c, old, new) = two_backups();
+    c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
+    let as_plain = [("db-user", "plain"), ("restore-owners", "none"), ("restore-no-privileges", "true")];
+    let done = c.restore_with(&job(&old, "app", OnExisting::Fail), &as_plain).await;
+    assert_eq!(done.result.error, None);
+    assert!(done.result.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", done.result.notes);
+    let done = c.restore_with(&job(&new, "app", OnExisting::Replace), &as_plain).await;
+    assert_eq!((done.failure, marker(&c, "app").as_str()), (None, "new"));
+    let app = c.app(&as_plain);
+    let kept = app.manager.kept("app").await.unwrap();
+    assert_eq!(kept.first().map(|k| &k.name), done.result.previous_database.as_ref());
+    app.manager.rollback("app", None, "back").await.unwrap();
+    assert_eq!(marker(&c, "app"), "old");
+    // Its own staging databases are known by what they say of themselves.
+    let labelled = "pgrestored_s_00000000000000aa";
+    c.psql("postgres", &format!("CREATE DATABASE {labelled} OWNER plain"));
+    assert_eq!(app.manager.reap().await.unwrap().dropped, Vec::<String>::new());
+    c.psql(
+        "postgres",
+        &format!("COMMENT ON DATABASE {labelled} IS 'pgrestored staging database for app, request x'"),
+    );
+    assert_eq!(app.manager.reap().await.unwrap().dropped, [format!("database {labelled}")]);
+    assert_eq!(c.psql("postgres", "SELECT to_regnamespace('pgrestored') IS NULL"), "t");
+}
