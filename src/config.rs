@@ -39,6 +39,26 @@ pub struct DbConfig {
     pub connect_budget: Duration,
 }
 
+/// How far a backup is trusted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Its owners, privileges and code are restored as the connecting role may.
+    #[default]
+    Full,
+    /// It is loaded by a role that owns nothing, and belongs to one without powers.
+    Restricted,
+}
+
+/// Roles of restricted restores.
+#[derive(Debug, Clone)]
+pub struct RestrictedRoles {
+    /// They load, one a restore; empty: one is made for each restore.
+    pub users: Vec<String>,
+    pub password: Option<SecretString>,
+    /// Owns what was loaded where the owner of the replaced database may not.
+    pub owner: String,
+}
+
 /// Endpoints of a storage emulator, with scheme.
 #[derive(Debug, Clone)]
 pub struct StorageEmulator {
@@ -50,7 +70,11 @@ pub struct StorageEmulator {
 pub struct Config {
     pub bucket: Location,
     pub retention_days: u32,
+    pub trust: Trust,
     pub trusted_sources: Vec<Location>,
+    /// Further sources, whose backups are restored restricted.
+    pub allowed_sources: Vec<Location>,
+    pub restricted: RestrictedRoles,
     pub db: DbConfig,
     pub db_name: Option<String>,
     pub project: Option<String>,
@@ -155,12 +179,27 @@ impl Mistakes {
         }
     }
 
+    fn locations(&mut self, variable: &str, given: &Option<String>) -> Vec<Location> {
+        list(given).iter().map(|text| self.location(variable, text)).collect()
+    }
+
     fn location(&mut self, variable: &str, text: &str) -> Location {
         Location::parse(text).unwrap_or_else(|what| {
             self.add(variable, what);
             Location::Folder(PathBuf::new())
         })
     }
+}
+
+/// The parts of a list with commas.
+fn list(given: &Option<String>) -> Vec<String> {
+    let parts = set(given).unwrap_or_default().split(',').map(str::trim);
+    parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
+}
+
+/// A secret without the end of its line.
+fn secret_line(text: String) -> SecretString {
+    SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// An empty variable is as good as none.
@@ -181,14 +220,14 @@ impl Config {
         let mut m = Mistakes::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
-        match set(&raw.backup_trust) {
-            None | Some("full") => {}
-            Some("restricted") => {
-                m.add("BACKUP_TRUST", "restricted is not available in this version; use full")
+        let trust = match set(&raw.backup_trust) {
+            None | Some("full") => Trust::Full,
+            Some("restricted") => Trust::Restricted,
+            Some(_) => {
+                m.add("BACKUP_TRUST", "must be full or restricted");
+                Trust::Restricted
             }
-            Some(_) => m.add("BACKUP_TRUST", "must be full or restricted"),
-        }
-        let sources = set(&raw.trusted_sources).unwrap_or_default().split(',').map(str::trim);
+        };
         let config = Config {
             bucket: m.location("BACKUP_BUCKET", set(&raw.backup_bucket).unwrap_or("secureai-backups")),
             retention_days: m.parse(
@@ -197,10 +236,20 @@ impl Config {
                 7,
                 "must be a number of days",
             ),
-            trusted_sources: sources
-                .filter(|s| !s.is_empty())
-                .map(|s| m.location("TRUSTED_SOURCES", s))
-                .collect(),
+            trust,
+            trusted_sources: m.locations("TRUSTED_SOURCES", &raw.trusted_sources),
+            allowed_sources: m.locations("ALLOWED_SOURCES", &raw.allowed_sources),
+            restricted: RestrictedRoles {
+                users: list(&raw.db_restricted_user),
+                password: secret(
+                    "DB_RESTRICTED_PASSWORD",
+                    &raw.db_restricted_password_file,
+                    &raw.db_restricted_password,
+                    &mut m,
+                )
+                .map(secret_line),
+                owner: or(&raw.restricted_owner, "pgrestored_owner"),
+            },
             db: db_config(raw, retry_budget, &mut m),
             db_name: set(&raw.db_name).map(str::to_owned),
             project: set(&raw.google_cloud_project).map(str::to_owned),
@@ -347,7 +396,7 @@ fn server_config(v: &ServerVariables<'_>, connect_budget: Duration, m: &mut Mist
     DbConfig {
         port: m.parse(&name("PORT"), v.port, 5432, "must be a port number"),
         user: or(v.user, "postgres"),
-        password: password.map(|p| SecretString::from(p.trim_end_matches(['\r', '\n']).to_owned())),
+        password: password.map(secret_line),
         ssl_mode: if host.starts_with('/') { SslMode::Disable } else { ssl_mode },
         maintenance: or(v.maintenance, "postgres"),
         connect_budget,

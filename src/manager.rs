@@ -17,17 +17,18 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::backup::{self, Backup, Expected, Reach, Source};
-use crate::config::Config;
+use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
 use crate::metrics::{RestoreMetricsManager, VerificationStatus, Work};
 use crate::outcome::disposition;
-use crate::policy::Trigger;
+use crate::policy::{Owners, Policy, Trigger};
 use crate::postgres::Server;
 use crate::progress::Progress;
 use crate::proof::{ProofReport, Verdict};
 use crate::restore::{self, Fit, LoadOptions, Loaded};
+use crate::steps::reached;
 use crate::store::{BackupStore, Stores};
 use crate::target::{self, Claim, Claimed, CreateOptions, Kept, Reaped, RolledBack, Staging, Terms};
 
@@ -340,16 +341,33 @@ impl RestoreManager {
             (Some(index), Some(p)) => self.read_by_blocks(p, index, progress.clone(), stop.clone()).await?,
             _ => self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?,
         };
-        let policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
+        let mut policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
+        claimed.announce_staging().await?;
+        let loader = match self.trust_of(&job.backup) {
+            Trust::Full => None,
+            Trust::Restricted => {
+                policy = restricted(policy);
+                Some(claimed.confine(&self.config.restricted).await?)
+            }
+        };
         let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
         let analyze = policy.analyze;
-        let fit = Fit::new(claimed.server_facts().await?, policy, globals);
+        let facts_of_server = claimed.server_facts().await?;
+        let facts_of_server = match &loader {
+            Some(loader) => loader.facts(facts_of_server),
+            None => facts_of_server,
+        };
+        let fit = Fit::new(facts_of_server, policy, globals);
         let fit = Arc::new(fit.for_database(&claimed.staging_name()));
         facts.fit = Some(fit.clone());
         let stored = pinned.map(|b| b.object.size);
         let prepared = restore::prepare(&archive, &job.selection, stored, &fit)?;
         facts.notes.extend(prepared.notes);
         let data_only = job.selection.data_only;
+        if data_only && loader.is_some() {
+            let what = "rows alone go into a copy of the target, where a restricted role owns nothing: restore the whole";
+            return Err(ValidationError::new(R::InvalidRequest, what).into());
+        }
         if data_only && claimed.previous_name().is_none() {
             let what = format!("target_db: {} does not exist, and rows alone need its tables", job.target_db);
             return Err(ValidationError::new(R::InvalidRequest, what).into());
@@ -358,10 +376,13 @@ impl RestoreManager {
             true => CreateOptions::copy_of(&job.target_db),
             false => CreateOptions::of_dump(archive.entries(), archive.encoding().name()),
         };
-        claimed.announce_staging().await?;
         claimed.make_roles(&prepared.roles).await?;
         let made = staging.insert(claimed.create_staging(&options).await?);
         facts.notes.append(&mut made.notes);
+        if let Some(loader) = &loader {
+            claimed.admit(loader, made).await?;
+        }
+        let server = loader.as_ref().map_or(&self.server, |l| &l.server);
         let opened = match data_only {
             true => Some(restore::open_tables(&self.server, &made.name).await?),
             false => None,
@@ -370,21 +391,25 @@ impl RestoreManager {
         let options = LoadOptions { sessions, queue_bytes: self.config.queue_bytes, ledger: None };
         let entries = prepared.entries;
         let shown = progress.clone();
-        let loaded =
-            restore::load(&self.server, &made.name, archive, entries, options, fit.clone(), shown).await?;
+        let loaded = restore::load(server, &made.name, archive, entries, options, fit.clone(), shown).await?;
         facts.loaded = Some(prove(loaded, &expected, facts)?);
+        reached("loaded");
         if let Some(opened) = opened {
             opened.close(&self.server, &made.name).await?;
         }
         if !job.selection.rename_schemas.is_empty() {
-            restore::rename_schemas(&self.server, &made.name, &job.selection.rename_schemas).await?;
+            restore::rename_schemas(server, &made.name, &job.selection.rename_schemas).await?;
         }
         if analyze && !fit.has_statistics() {
             progress.enter("analyze");
-            facts.notes.extend(restore::analyze(&self.server, &made.name, sessions).await?);
+            facts.notes.extend(restore::analyze(server, &made.name, sessions).await?);
         }
         progress.enter("check");
-        facts.notes.extend(restore::check(&self.server, &made.name).await?);
+        facts.notes.extend(restore::check(server, &made.name).await?);
+        reached("checked");
+        if let Some(loader) = &loader {
+            facts.notes.extend(claimed.hand_over(loader, made).await?);
+        }
         Ok(())
     }
 
@@ -534,6 +559,11 @@ fn work_of(progress: &Progress) -> Work {
         objects: progress.tables_done.load(Relaxed) + progress.tasks_done.load(Relaxed),
         download_retries: progress.download_retries.load(Relaxed),
     }
+}
+
+/// A restricted restore keeps nothing of the dump's roles: everything belongs to one role without powers.
+fn restricted(policy: Policy) -> Policy {
+    Policy { owners: Owners::None, privileges: false, create_roles: false, globals: None, ..policy }
 }
 
 fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {

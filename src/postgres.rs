@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{FutureExt, maybe_done};
+use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -37,7 +38,6 @@ impl Server {
         let mut config = tokio_postgres::Config::new();
         config.host(&db.host).port(db.port).user(&db.user);
         if let Some(password) = &db.password {
-            use secrecy::ExposeSecret;
             config.password(password.expose_secret());
         }
         config
@@ -66,6 +66,16 @@ impl Server {
     /// The role that every session logs in as.
     pub fn user(&self) -> &str {
         self.config.get_user().unwrap_or_default()
+    }
+
+    /// The same server for another role.
+    pub fn as_role(&self, user: &str, password: Option<SecretString>) -> Self {
+        let mut config = tokio_postgres::Config::new();
+        config.clone_from(&self.config);
+        config.user(user);
+        // The role's own, or none: never another role's.
+        config.password(password.as_ref().map_or("", |p| p.expose_secret()));
+        Server { config: Arc::new(config), ..self.clone() }
     }
 
     /// A session on the maintenance database.
@@ -137,6 +147,10 @@ pub struct ServerFacts {
     pub tablespaces: BTreeSet<String>,
     /// Extensions that can be created.
     pub extensions: BTreeSet<String>,
+    /// Those that need no superuser.
+    pub trusted_extensions: BTreeSet<String>,
+    /// Those that are there and that this role may not create.
+    pub untrusted_extensions: BTreeSet<String>,
     pub access_methods: BTreeSet<String>,
     /// Locales of the operating system, in lower case and without hyphens.
     pub locales: BTreeSet<String>,
@@ -168,6 +182,10 @@ impl Session {
             may_become: self.names(&member).await?,
             tablespaces: self.names("SELECT spcname::text FROM pg_tablespace").await?,
             extensions: self.names("SELECT name::text FROM pg_available_extensions").await?,
+            trusted_extensions: self
+                .names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser")
+                .await?,
+            untrusted_extensions: BTreeSet::new(),
             access_methods: self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'").await?,
             locales: self
                 .names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''")
@@ -197,6 +215,10 @@ impl Session {
         let mut s = String::from(
             "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
              SET search_path = pg_catalog; SET client_min_messages = warning;",
+        );
+        // A worker that vanishes takes its sessions, and with them its locks, along.
+        s.push_str(
+            "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;",
         );
         if self.version >= 140000 {
             s.push_str("SET client_connection_check_interval = '1s';");

@@ -2,6 +2,7 @@
 //! into a staging database of its own and, once that is proven, swaps it into place in one
 //! transaction on L. Losing L loses the lock and with it the power to swap: that is the fence.
 
+mod confinement;
 mod journal;
 mod reaper;
 mod rollback;
@@ -16,6 +17,7 @@ use crate::postgres::{Server, ServerFacts, Session, fault, ident};
 use crate::steps::reached;
 use journal::{Journal, Kind, Known};
 
+pub use confinement::Loader;
 pub use reaper::{Reaped, reap};
 pub use rollback::{Kept, RolledBack, kept, rollback};
 pub use staging::{CreateOptions, Staging};
@@ -284,6 +286,8 @@ impl Claimed {
     /// `target_unavailable`.
     pub async fn announce_staging(&self) -> Result<(), RestoreError> {
         let name = staging::name_for(&self.request_id);
+        // An attempt that died may have left something.
+        reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
         self.journal.own(&self.lock, Kind::Staging, &name, &self.request_id, &self.target).await?;
         reached("announced");
         Ok(())

@@ -12,12 +12,33 @@ pub struct RawConfig {
     /// Days to keep backups [default: 7]
     #[arg(long, env = "BACKUP_RETENTION_DAYS", global = true, value_name = "DAYS")]
     pub(super) backup_retention_days: Option<String>,
-    /// full: restore the dump's owners, privileges and code as the connecting role may [default: full]
+    /// full: restore the dump's owners, privileges and code as the connecting role may; restricted: load by a role that owns nothing [default: full]
     #[arg(long, env = "BACKUP_TRUST", global = true, value_name = "TRUST")]
     pub(super) backup_trust: Option<String>,
-    /// Further sources that requests may name, separated by commas (gs://bucket/prefix, file:///folder)
+    /// Further sources that are trusted like BACKUP_BUCKET, separated by commas (gs://bucket/prefix, file:///folder)
     #[arg(long, env = "TRUSTED_SOURCES", global = true, value_name = "LIST")]
     pub(super) trusted_sources: Option<String>,
+    /// Further sources that requests may name; what is in them is restored restricted
+    #[arg(long, env = "ALLOWED_SOURCES", global = true, value_name = "LIST")]
+    pub(super) allowed_sources: Option<String>,
+    /// Roles that load restricted restores, one a restore, separated by commas; without it DB_USER makes one for each
+    #[arg(long, env = "DB_RESTRICTED_USER", global = true, value_name = "LIST")]
+    pub(super) db_restricted_user: Option<String>,
+    /// Their password
+    #[arg(
+        long,
+        env = "DB_RESTRICTED_PASSWORD",
+        global = true,
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub(super) db_restricted_password: Option<String>,
+    /// File that holds it
+    #[arg(long, env = "DB_RESTRICTED_PASSWORD_FILE", global = true, value_name = "FILE")]
+    pub(super) db_restricted_password_file: Option<String>,
+    /// Role that owns what a restricted restore puts in place, where the replaced database's owner is too powerful [default: pgrestored_owner]
+    #[arg(long, env = "RESTRICTED_OWNER", global = true, value_name = "ROLE")]
+    pub(super) restricted_owner: Option<String>,
     /// Target server, or the folder of its socket [default: localhost]
     #[arg(long, env = "DB_HOST", global = true, value_name = "HOST")]
     pub(super) db_host: Option<String>,

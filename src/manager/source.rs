@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Facts, RestoreManager};
 use crate::archive::{self, Archive, Keys, Limits};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
-use crate::config::Location;
+use crate::config::{Location, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError};
 use crate::event::ResultBackup;
 use crate::job::{BackupRef, RestoreJob};
@@ -140,17 +140,37 @@ impl RestoreManager {
         Ok((archive, expected))
     }
 
-    /// Whether a request may name this backup: inside the bucket, or a trusted source.
+    /// How far a backup is trusted: by its place. A file of the machine on which a command runs, or its
+    /// standard input, is the person's own.
+    pub fn trust_of(&self, wanted: &BackupRef) -> Trust {
+        let BackupRef::Named { place: Some(place), name } = wanted else { return self.config.trust };
+        let own = matches!(place, Location::Folder(_)) && !self.is_allowed(place, name);
+        match self.is_listed(place, name) || own {
+            true => self.config.trust,
+            false => Trust::Restricted,
+        }
+    }
+
+    /// Whether a place is BACKUP_BUCKET or one of TRUSTED_SOURCES.
+    fn is_listed(&self, place: &Location, name: &str) -> bool {
+        let contains = |l: &Location| l.contains(place, name);
+        contains(&self.config.bucket) || self.config.trusted_sources.iter().any(contains)
+    }
+
+    fn is_allowed(&self, place: &Location, name: &str) -> bool {
+        self.config.allowed_sources.iter().any(|l| l.contains(place, name))
+    }
+
+    /// Whether a request may name this backup: inside the bucket, or a trusted or allowed source.
     ///
     /// # Errors
     /// `source_not_allowed`.
     pub fn check_source(&self, wanted: &BackupRef) -> Result<(), RestoreError> {
         let BackupRef::Named { place: Some(place), name } = wanted else { return Ok(()) };
-        let allowed = |l: &Location| l.contains(place, name);
-        if allowed(&self.config.bucket) || self.config.trusted_sources.iter().any(allowed) {
+        if self.is_listed(place, name) || self.is_allowed(place, name) {
             return Ok(());
         }
-        let what = "the backup is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES";
+        let what = "the backup is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES or ALLOWED_SOURCES";
         Err(ValidationError::new(R::SourceNotAllowed, what).into())
     }
     /// Whether an object is a backup that is looked after, by its name.

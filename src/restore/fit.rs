@@ -298,6 +298,8 @@ pub(super) mod tests {
             may_become: set(&["me", "there"]),
             tablespaces: set(&["pg_default", "fast"]),
             extensions: set(&["plpgsql", "hstore"]),
+            trusted_extensions: set(&["plpgsql", "hstore"]),
+            untrusted_extensions: BTreeSet::new(),
             access_methods: set(&["heap"]),
             locales: set(&["c", "posix"]),
         };

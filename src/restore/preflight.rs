@@ -188,12 +188,19 @@ fn versions(archive: &Archive, fit: &Fit, found: &mut Vec<Finding>) {
 
 fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     let gone = |e: &str| fit.facts.version >= 170000 && matches!(e, "adminpack" | "old_snapshot");
-    let missing: Vec<&str> = needs
-        .extensions
-        .iter()
-        .map(String::as_str)
-        .filter(|e| !fit.facts.extensions.contains(*e) && !gone(e))
-        .collect();
+    let lacking = needs.extensions.iter().map(String::as_str);
+    let lacking = lacking.filter(|e| !fit.facts.extensions.contains(*e) && !gone(e));
+    let (untrusted, missing): (Vec<&str>, Vec<&str>) =
+        lacking.partition(|e| fit.facts.untrusted_extensions.contains(*e));
+    if !untrusted.is_empty() && fit.policy.extensions == Extensions::Require {
+        found.push(finding(
+            Level::Blocks,
+            Some(R::InsufficientPrivilege),
+            format!("only a superuser may create: extension {}", names(&untrusted)),
+            "a restricted restore loads as a role that may not",
+            "restore with BACKUP_TRUST=full where the backup is trusted, or with --extensions skip-missing",
+        ));
+    }
     if !missing.is_empty() {
         let what = format!("the server does not have: extension {}", names(&missing));
         found.push(match fit.policy.extensions {

@@ -113,8 +113,6 @@ pub(super) fn name_for(request_id: &str) -> String {
 pub(super) async fn create(claimed: &Claimed, options: &CreateOptions) -> Result<Staging, RestoreError> {
     let name = name_for(&claimed.request_id);
     let lock = &claimed.lock;
-    // An attempt that died may have left it.
-    force_drop(&claimed.server, lock, &name).await?;
     let note = create_with_fallbacks(lock, &name, options).await?;
     reached("created");
     let label = label(&claimed.target, &claimed.request_id);

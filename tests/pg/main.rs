@@ -14,4 +14,5 @@ mod servers;
 mod swap;
 mod verify;
 mod isolation;
+mod hostile;
 mod journal;

@@ -1,0 +1,257 @@
+//! Restricted restores: what a backup brings (rows, functions, triggers, views) is loaded by a role that
+//! owns nothing else and may do nothing else, and then belongs to a role without powers.
+//!
+//! The loading role logs in itself: a dump can `RESET ROLE`, but not become whom it never was. Nothing
+//! that was restored is run by the role that keeps the bookkeeping.
+
+use std::collections::BTreeSet;
+
+use super::{Claimed, Staging, short_hash, try_lock};
+use crate::config::RestrictedRoles;
+use crate::error::{DatabaseError, FailureReason as R, RestoreError};
+use crate::job::{OWN_PREFIX, made_for};
+use crate::postgres::{Server, ServerFacts, Session, fault, ident, literal};
+use crate::steps::reached;
+
+/// Who loads a restricted restore, and to whom it belongs afterwards.
+pub struct Loader {
+    /// The server, for the role that loads.
+    pub server: Server,
+    role: String,
+    /// Made for this restore, and dropped with it.
+    is_ephemeral: bool,
+    owner: String,
+}
+
+/// What makes a role too powerful to own what an untrusted backup brought: its functions could be
+/// `SECURITY DEFINER`.
+const POWERS: &str = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls \
+    OR pg_has_role(oid, 'pg_execute_server_program', 'MEMBER') \
+    OR pg_has_role(oid, 'pg_read_server_files', 'MEMBER') OR pg_has_role(oid, 'pg_write_server_files', 'MEMBER')";
+
+fn refused(what: String) -> RestoreError {
+    DatabaseError::new(R::InsufficientPrivilege, what).into()
+}
+
+fn looking(e: tokio_postgres::Error) -> DatabaseError {
+    fault(&e, "looking at roles")
+}
+
+impl Claimed {
+    /// Finds or makes the role that loads, and the one that owns what was loaded.
+    ///
+    /// # Errors
+    /// `insufficient_privilege` where there is no fitting role and none can be made, `target_busy` where
+    /// all of them are at work, `target_unavailable`.
+    pub async fn confine(&self, roles: &RestrictedRoles) -> Result<Loader, RestoreError> {
+        let owner = self.heir(&roles.owner).await?;
+        if roles.users.is_empty() {
+            return self.ephemeral(owner).await;
+        }
+        for role in &roles.users {
+            if !try_lock(&self.lock, &format!("role {role}")).await? {
+                continue;
+            }
+            check_pooled(&self.lock, role).await?;
+            let server = self.server.as_role(role, roles.password.clone());
+            return Ok(Loader { server, role: role.clone(), is_ephemeral: false, owner });
+        }
+        let what = "every role of DB_RESTRICTED_USER is at work: name as many as restores run at once";
+        Err(DatabaseError::new(R::TargetBusy, what).into())
+    }
+
+    /// Who owns what is restored: the owner of the database that is replaced, if that is a role without
+    /// powers, else the configured one.
+    async fn heir(&self, configured: &str) -> Result<String, RestoreError> {
+        let session = &self.lock;
+        if let Some(existing) = &self.existing {
+            let sql = format!(
+                "SELECT rolname::text FROM pg_roles JOIN pg_database d ON datdba = pg_roles.oid
+                 WHERE d.oid = $1 AND rolname <> current_user AND NOT ({})",
+                POWERS.replace("(oid,", "(pg_roles.oid,")
+            );
+            let owner = session.client().query_opt(&sql, &[&existing.oid]).await.map_err(looking)?;
+            if let Some(owner) = owner {
+                return Ok(owner.get(0));
+            }
+        }
+        let sql = format!(
+            "SELECT {POWERS}, rolname = current_user, pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1"
+        );
+        let found = session.client().query_opt(&sql, &[&configured]).await.map_err(looking)?;
+        let Some(row) = found else {
+            if !may_make_roles(session).await? {
+                return Err(refused(format!(
+                    "there is no role {configured} (RESTRICTED_OWNER) to own what restricted restores put in place, and {} may not make it: deploy/postgres has the SQL",
+                    self.server.user()
+                )));
+            }
+            let name = ident(configured);
+            session.run(&format!("CREATE ROLE {name} NOLOGIN")).await?;
+            belong_to(session, &name).await?;
+            return Ok(configured.to_owned());
+        };
+        let (is_powerful, is_me, is_member): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
+        if is_powerful || is_me {
+            let what = "is too powerful to own what an untrusted backup brought: its functions could act as that role";
+            return Err(refused(format!("role {configured} (RESTRICTED_OWNER) {what}")));
+        }
+        if !is_member {
+            let (owner, me) = (ident(configured), ident(self.server.user()));
+            return Err(refused(format!("{me} is no member of {owner}: GRANT {owner} TO {me}")));
+        }
+        Ok(configured.to_owned())
+    }
+
+    /// A role for this restore alone.
+    async fn ephemeral(&self, owner: String) -> Result<Loader, RestoreError> {
+        let session = &self.lock;
+        if !may_make_roles(session).await? {
+            return Err(refused(format!(
+                "a restricted restore needs a role to load: name it in DB_RESTRICTED_USER (deploy/postgres has the SQL), or let {} make roles",
+                self.server.user()
+            )));
+        }
+        let role = format!("{OWN_PREFIX}r_{}", short_hash(&self.request_id));
+        let password = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        // As a verifier: the password itself would be in the server's log.
+        let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+        let (name, label) = (ident(&role), literal(&made_for(&self.staging_name())));
+        session
+            .run(&format!(
+                "BEGIN; CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; COMMENT ON ROLE {name} IS {label}; COMMIT"
+            ))
+            .await
+            .map_err(|e| e.context("making the role that loads"))?;
+        belong_to(session, &name).await?;
+        reached("role");
+        let server = self.server.as_role(&role, Some(password.into()));
+        Ok(Loader { server, role, is_ephemeral: true, owner })
+    }
+
+    /// Lets the loading role, and nobody else, into the staging database.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn admit(&self, loader: &Loader, staging: &Staging) -> Result<(), RestoreError> {
+        let (database, role) = (ident(&staging.name), ident(&loader.role));
+        let sql = format!(
+            "REVOKE ALL ON DATABASE {database} FROM PUBLIC; \
+             GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {role}"
+        );
+        self.lock.run(&sql).await?;
+        let inside = self.server.connect(&staging.name, "restricted").await?;
+        // Before 15 everybody may create in it.
+        if inside.version() >= 150000 {
+            inside.run(&format!("ALTER SCHEMA public OWNER TO {role}")).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives everything that was loaded to its owner, and takes every right from the role that loaded.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn hand_over(&self, loader: &Loader, staging: &Staging) -> Result<Vec<String>, RestoreError> {
+        let (database, role, owner) = (ident(&staging.name), ident(&loader.role), ident(&loader.owner));
+        let inside = self.server.connect(&staging.name, "restricted").await?;
+        let said = |e: DatabaseError| e.context("handing over what was loaded");
+        let public = "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
+        let public = inside.client().query_opt(public, &[&loader.role]).await.map_err(looking)?;
+        if public.is_some() && inside.version() >= 150000 {
+            inside.run("ALTER SCHEMA public OWNER TO pg_database_owner").await.map_err(said)?;
+        }
+        inside
+            .run(&format!("REASSIGN OWNED BY {role} TO {owner}; DROP OWNED BY {role}"))
+            .await
+            .map_err(said)?;
+        drop(inside);
+        if self.existing.is_none() {
+            self.lock.run(&format!("ALTER DATABASE {database} OWNER TO {owner}")).await.map_err(said)?;
+        }
+        // What every new database has; that of a replaced one is carried over.
+        self.lock
+            .run(&format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC"))
+            .await
+            .map_err(said)?;
+        if loader.is_ephemeral {
+            // A session that has just been closed may not have ended yet.
+            let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+            self.lock.client().execute(sql, &[&loader.role]).await.map_err(looking)?;
+            self.lock.run(&format!("DROP ROLE {role}")).await.map_err(said)?;
+        }
+        reached("handed_over");
+        Ok(vec![format!("restricted: everything in it belongs to role {}", loader.owner)])
+    }
+}
+
+impl Loader {
+    /// What the server has, for the role that loads.
+    pub fn facts(&self, facts: ServerFacts) -> ServerFacts {
+        let trusted = |e: &String| facts.trusted_extensions.contains(e);
+        let (extensions, untrusted) = facts.extensions.iter().cloned().partition(trusted);
+        ServerFacts {
+            user: self.role.clone(),
+            is_superuser: false,
+            may_create_roles: false,
+            may_become: [self.role.clone()].into(),
+            extensions,
+            untrusted_extensions: untrusted,
+            // It may create nothing in any but the database's own.
+            tablespaces: BTreeSet::new(),
+            ..facts
+        }
+    }
+}
+
+async fn may_make_roles(session: &Session) -> Result<bool, DatabaseError> {
+    // Before 16, a role with CREATEROLE could make itself what it likes: nothing is made easier by it.
+    let sql = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
+    Ok(session.client().query_one(sql, &[]).await.map_err(looking)?.get(0))
+}
+
+/// Makes us a member of a role that we have just made: objects are given to members' roles only.
+async fn belong_to(session: &Session, role: &str) -> Result<(), DatabaseError> {
+    let row = session
+        .client()
+        .query_one("SELECT rolsuper, current_user::text FROM pg_roles WHERE rolname = current_user", &[])
+        .await
+        .map_err(looking)?;
+    if row.get(0) {
+        return Ok(());
+    }
+    let how = if session.version() >= 160000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
+    session.run(&format!("GRANT {role} TO {}{how}", ident(row.get(1)))).await
+}
+
+/// A role that lives longer than one restore must be what its name says.
+async fn check_pooled(session: &Session, role: &str) -> Result<(), RestoreError> {
+    let sql = format!(
+        "SELECT {POWERS}, rolcanlogin, pg_has_role(oid, 'USAGE'), EXISTS (SELECT FROM pg_db_role_setting
+           WHERE setrole = pg_roles.oid AND setdatabase = 0),
+         EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid), rolname = current_user
+         FROM pg_roles WHERE rolname = $1"
+    );
+    let row = session.client().query_opt(&sql, &[&role]).await.map_err(looking)?;
+    let row = row.ok_or_else(|| refused(format!("there is no role {role} (DB_RESTRICTED_USER)")))?;
+    let name = ident(role);
+    for (wrong, why) in [
+        (row.get(0), "is too powerful to load what is not trusted".to_owned()),
+        (!row.get::<_, bool>(1), format!("may not log in: ALTER ROLE {name} LOGIN")),
+        (
+            !row.get::<_, bool>(2),
+            format!("is not ours to give objects of: GRANT {name} TO the role of DB_USER"),
+        ),
+        (
+            row.get(3),
+            format!("has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL"),
+        ),
+        (row.get(4), "is a member of other roles".to_owned()),
+        (row.get(5), "is the role of DB_USER".to_owned()),
+    ] {
+        if wrong {
+            return Err(refused(format!("role {role} (DB_RESTRICTED_USER) {why}")));
+        }
+    }
+    Ok(())
+}

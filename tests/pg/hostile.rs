@@ -1,0 +1,379 @@
+//! What a backup may try against the server that restores it. Restricted, nothing of it works: it is
+//! refused, or it stays inside of the database that it came in.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::OnExisting;
+use pgrestored::manager::Finished;
+
+use crate::formats::Format;
+use crate::support::{Cluster, job};
+
+const RESTRICTED: (&str, &str) = ("backup-trust", "restricted");
+const SECRET: &str = "s3cr3t-c4n4ry";
+
+/// What must not be touched.
+struct Canaries {
+    file: PathBuf,
+    readable: PathBuf,
+    port: u16,
+    touches: Arc<AtomicU32>,
+    before: String,
+}
+
+/// Everything on the server that is not inside of a database.
+const OUTSIDE: &str = "SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
+    SELECT format('role %s %s %s %s %s %s', rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls) FROM pg_roles
+    UNION ALL SELECT format('member %s of %s', member::regrole, roleid::regrole) FROM pg_auth_members
+    UNION ALL SELECT format('database %s %s %s %s', datname, datdba::regrole, datallowconn, datistemplate) FROM pg_database WHERE datname <> 'app'
+    UNION ALL SELECT format('setting %s %s %s', coalesce(datname, '-'), setrole::regrole, setconfig) FROM pg_db_role_setting LEFT JOIN pg_database d ON d.oid = setdatabase
+    UNION ALL SELECT format('tablespace %s', spcname) FROM pg_tablespace
+    UNION ALL SELECT format('slot %s', slot_name) FROM pg_replication_slots
+    UNION ALL SELECT format('file %s', setting) FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf') t(x)";
+
+impl Canaries {
+    fn set(c: &Cluster) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let touches = Arc::new(AtomicU32::new(0));
+        let seen = touches.clone();
+        std::thread::spawn(move || {
+            for _ in listener.incoming() {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let readable = c.scratch("readable");
+        std::fs::write(&readable, SECRET).unwrap();
+        c.create(
+            "vault",
+            &format!("CREATE TABLE vault AS SELECT '{SECRET}'::text AS secret; GRANT ALL ON vault TO PUBLIC"),
+        );
+        // Made by the first restricted restore, and the same ever after.
+        c.psql("postgres", "CREATE ROLE pgrestored_owner; CREATE ROLE victim");
+        let before = c.psql("postgres", OUTSIDE);
+        Canaries { file: c.scratch("written-by-a-backup"), readable, port, touches, before }
+    }
+
+    fn fill(&self, sql: &str) -> String {
+        sql.replace("WRITE", self.file.to_str().unwrap())
+            .replace("READ", self.readable.to_str().unwrap())
+            .replace("PORT", &self.port.to_string())
+    }
+
+    /// Nothing happened outside, and nothing from there is in the database.
+    fn check(&self, c: &Cluster, what: &str) {
+        assert!(!self.file.exists(), "{what}: a file was written");
+        assert_eq!(self.touches.load(Ordering::SeqCst), 0, "{what}: a connection was made");
+        assert_eq!(c.psql("postgres", OUTSIDE), self.before, "{what}");
+        assert!(c.leftovers().is_empty(), "{what}");
+        if c.databases().contains(&"app".to_owned()) {
+            assert!(!c.content("app", &[]).contains(SECRET), "{what}: a secret came in");
+            c.psql("postgres", "DROP DATABASE app WITH (FORCE)");
+        }
+    }
+}
+
+/// A dump of a small database in which `sql` stands, as SQL text.
+fn with(c: &Cluster, plain: &str, sql: &str) -> PathBuf {
+    let end = "--\n-- PostgreSQL database dump complete\n";
+    assert!(plain.contains(end));
+    let file = c.scratch("hostile.sql");
+    std::fs::write(&file, plain.replacen(end, &format!("{sql}\n\n{end}"), 1)).unwrap();
+    file
+}
+
+fn plain(c: &Cluster) -> String {
+    c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, i::text FROM generate_series(1, 20) i");
+    std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap()
+}
+
+async fn restore(c: &Cluster, file: &std::path::Path, flags: &[(&str, &str)]) -> Finished {
+    c.restore_with(&job(file, "app", OnExisting::Fail), flags).await
+}
+
+/// Refused by the server or by us.
+const REFUSED: &[&str] = &[
+    "COPY t TO PROGRAM 'touch WRITE';",
+    "COPY t FROM PROGRAM 'touch WRITE';",
+    "COPY t TO 'WRITE';",
+    "COPY t FROM 'READ';",
+    "CREATE TABLE stolen AS SELECT pg_read_file('READ') AS s;",
+    "CREATE TABLE stolen AS SELECT pg_read_binary_file('READ') AS s;",
+    "CREATE TABLE stolen AS SELECT * FROM pg_ls_dir('/');",
+    "CREATE TABLE stolen AS SELECT pg_stat_file('READ')::text AS s;",
+    "SELECT lo_import('READ');",
+    "SELECT lo_export(lo_from_bytea(0, 'x'), 'WRITE');",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE c AS '/lib/x86_64-linux-gnu/libc.so.6', 'getpid';",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE internal AS 'pg_backend_pid';",
+    "LOAD 'auto_explain';",
+    "CREATE LANGUAGE plpython3u;",
+    "CREATE EXTENSION plpython3u;",
+    "CREATE TYPE base;\nCREATE FUNCTION base_in(cstring) RETURNS base LANGUAGE internal AS 'int4in';",
+    "CREATE FUNCTION leak(int) RETURNS bool LANGUAGE sql LEAKPROOF AS 'SELECT true';",
+    "CREATE FUNCTION et() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';\nCREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION et();",
+    "CREATE TABLESPACE evil LOCATION '/tmp';",
+    "CREATE EXTENSION dblink;",
+    "CREATE EXTENSION postgres_fdw;",
+    "CREATE EXTENSION file_fdw;",
+    "CREATE EXTENSION adminpack;",
+    "CREATE EXTENSION pg_stat_statements;",
+    "CREATE EXTENSION pageinspect;",
+    "CREATE FOREIGN DATA WRAPPER w;",
+    "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=PORT user=x dbname=x' PUBLICATION p;",
+    "CREATE SUBSCRIPTION s CONNECTION 'host=169.254.169.254 user=x' PUBLICATION p WITH (connect = false);",
+    "CREATE PUBLICATION p FOR ALL TABLES;",
+    "CREATE ROLE evil SUPERUSER LOGIN;",
+    "CREATE ROLE evil;",
+    "CREATE USER evil PASSWORD 'x';",
+    "ALTER ROLE postgres PASSWORD 'x';",
+    "ALTER ROLE victim SUPERUSER;",
+    "DROP ROLE victim;",
+    "ALTER ROLE CURRENT_USER SUPERUSER;",
+    "ALTER ROLE CURRENT_USER CREATEROLE;",
+    "ALTER SYSTEM SET work_mem = '1GB';",
+    "DROP DATABASE vault;",
+    "CREATE TABLE stolen AS SELECT rolpassword FROM pg_authid;",
+    "CREATE TABLE stolen AS SELECT passwd FROM pg_shadow;",
+    "SELECT pg_reload_conf();",
+    "SELECT pg_rotate_logfile();",
+    "SELECT pg_switch_wal();",
+    "SELECT pg_create_physical_replication_slot('evil');",
+    "SELECT pg_create_logical_replication_slot('evil', 'test_decoding');",
+    "UPDATE pg_catalog.pg_authid SET rolsuper = true;",
+    "INSERT INTO pg_catalog.pg_db_role_setting VALUES (0, 0, ARRAY['work_mem=1GB']);",
+    "CREATE TABLE pg_catalog.evil (a int);",
+    "CREATE OR REPLACE FUNCTION pg_catalog.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz';",
+    "CREATE CAST (text AS int4) WITHOUT FUNCTION;",
+    "CREATE ACCESS METHOD m TYPE TABLE HANDLER heap_tableam_handler;",
+    "CREATE TABLE stolen AS SELECT * FROM pgrestored.request;",
+    "\\! touch WRITE",
+    "\\copy t from program 'touch WRITE'",
+    "\\o WRITE",
+    "\\i READ",
+    "\\connect vault",
+    "SELECT 1 \\g |touch WRITE",
+    "CREATE TABLE stolen (s text);\n\\copy stolen from 'READ'",
+];
+
+/// Left out or allowed, and without any effect outside.
+const CONFINED: &[&str] = &[
+    "ALTER TABLE pg_catalog.pg_class OWNER TO CURRENT_USER;",
+    "ALTER DATABASE vault RENAME TO mine;",
+    "SET session_replication_role = replica;",
+    "SET session_preload_libraries = 'evil';",
+    "SET SESSION AUTHORIZATION postgres;",
+    "SET ROLE postgres;",
+    "ALTER DATABASE vault SET search_path = evil;",
+    "ALTER DATABASE vault OWNER TO CURRENT_USER;",
+    "COMMENT ON DATABASE vault IS 'mine';",
+    "GRANT ALL ON DATABASE vault TO PUBLIC;",
+    "GRANT pg_read_server_files TO CURRENT_USER;",
+    "GRANT pg_execute_server_program TO CURRENT_USER;",
+    "GRANT postgres TO CURRENT_USER;",
+    "CREATE EXTENSION pgcrypto;",
+    "ALTER ROLE CURRENT_USER SET work_mem = '1GB';",
+    "ALTER ROLE CURRENT_USER PASSWORD 'mine';",
+    "SET statement_timeout = 0;\nSELECT pg_sleep(0.1);",
+    "SELECT pg_advisory_lock(1), pg_advisory_lock(hashtextextended('pgrestored:app', 7));",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'vault';",
+    "CREATE FUNCTION d() RETURNS text SECURITY DEFINER LANGUAGE sql AS 'SELECT current_user::text';",
+    "CREATE VIEW stolen AS SELECT rolname, rolpassword FROM pg_authid;",
+    "CREATE SCHEMA evil;\nCREATE FUNCTION evil.lower(text) RETURNS text LANGUAGE sql AS 'SELECT ''x''';",
+    "CREATE OPERATOR = (LEFTARG = int4, RIGHTARG = text, FUNCTION = int4eq);",
+    "SET search_path = evil, pg_catalog;",
+    "SET client_min_messages = error;",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_backup_tries_is_refused_or_confined() {
+    let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4");
+    let plain = plain(&c);
+    // The bookkeeping is there, with something to steal.
+    let good = with(&c, &plain, "");
+    assert_eq!(restore(&c, &good, &[]).await.failure, None);
+    c.psql("postgres", "DROP DATABASE app");
+    let canaries = Canaries::set(&c);
+    let (mut refused, mut confined, mut allowed) = (0, 0, vec![]);
+    for sql in REFUSED.iter().chain(CONFINED) {
+        let done = restore(&c, &with(&c, &plain, &canaries.fill(sql)), &[RESTRICTED]).await;
+        match done.failure {
+            Some(_) => refused += 1,
+            None => {
+                let owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384";
+                assert_eq!(c.psql("app", owners), "pgrestored_owner", "{sql}");
+                if REFUSED.contains(sql) {
+                    allowed.push(*sql);
+                }
+                confined += 1;
+            }
+        }
+        canaries.check(&c, sql);
+    }
+    eprintln!("hostile statements: {refused} refused, {confined} confined, 0 escalations");
+    assert_eq!(allowed, Vec::<&str>::new());
+    assert!(refused >= 55);
+    // The control: trusted, the same works, so the canaries do sing.
+    let sings = with(&c, &plain, &canaries.fill("CREATE TABLE stolen AS SELECT pg_read_file('READ') AS s;"));
+    assert_eq!(restore(&c, &sings, &[]).await.failure, None);
+    assert!(c.content("app", &[]).contains(SECRET));
+    c.psql("postgres", "DROP DATABASE app");
+    let shell =
+        with(&c, &plain, &canaries.fill("DO $$ BEGIN EXECUTE 'COPY t TO PROGRAM ''touch WRITE'''; END $$;"));
+    assert_eq!(restore(&c, &shell, &[]).await.failure, None);
+    assert!(canaries.file.exists());
+}
+
+/// Code that waits for a superuser to run it, wherever a restore could.
+const IN_WAIT: &str = "
+CREATE FUNCTION snap() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
+    EXECUTE 'ALTER ROLE victim SUPERUSER';
+  END IF;
+EXCEPTION WHEN others THEN NULL;
+END $$;
+CREATE FUNCTION trap(x int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM public.snap(); RETURN x; END';
+CREATE FUNCTION trap_trigger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.trap(1); RETURN NEW; END';
+CREATE DOMAIN trapped AS int CHECK (public.trap(VALUE) > 0);
+CREATE TABLE checked (a int CHECK (public.trap(a) > 0));
+CREATE TABLE with_domain (a trapped);
+CREATE TABLE defaulted (a int, b int DEFAULT public.trap(1));
+CREATE TABLE triggered (a int);
+CREATE TRIGGER trg BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION trap_trigger();
+CREATE TABLE generated (a int, b int GENERATED ALWAYS AS (public.trap(a)) STORED);
+CREATE TABLE indexed (a int);
+CREATE INDEX ON indexed (public.trap(a));
+CREATE TABLE partial (a int);
+CREATE INDEX ON partial (a) WHERE public.trap(a) > 0;
+CREATE TABLE ruled (a int);
+CREATE RULE r AS ON INSERT TO ruled DO ALSO SELECT public.trap(1);
+CREATE VIEW viewed AS SELECT public.trap(1) AS x;
+CREATE MATERIALIZED VIEW materialized AS SELECT public.trap(a) FROM checked;
+CREATE STATISTICS st ON (public.trap(a)), a FROM indexed;
+CREATE TABLE secured (a int);
+ALTER TABLE secured ENABLE ROW LEVEL SECURITY;
+CREATE POLICY pol ON secured USING (public.trap(a) > 0);
+CREATE TABLE serial_one (a serial PRIMARY KEY);
+CREATE FUNCTION definer() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT public.trap(1)';
+CREATE AGGREGATE agg (int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
+INSERT INTO checked SELECT generate_series(1, 50);
+INSERT INTO with_domain SELECT generate_series(1, 50);
+INSERT INTO defaulted SELECT generate_series(1, 50);
+INSERT INTO triggered SELECT generate_series(1, 50);
+INSERT INTO generated SELECT generate_series(1, 50);
+INSERT INTO indexed SELECT generate_series(1, 50);
+INSERT INTO partial SELECT generate_series(1, 50);
+INSERT INTO secured SELECT generate_series(1, 50);
+INSERT INTO serial_one DEFAULT VALUES;
+REFRESH MATERIALIZED VIEW materialized;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_in_wait_for_a_superuser_is_not_run_by_one() {
+    let c = Cluster::start();
+    c.create("src", "");
+    c.psql("postgres", "CREATE ROLE victim; CREATE ROLE innocent LOGIN");
+    c.psql("postgres", "CREATE DATABASE app OWNER innocent");
+    // Made by somebody without powers, as it would be.
+    c.psql("src", "GRANT CREATE ON SCHEMA public TO innocent; GRANT CREATE ON DATABASE src TO innocent");
+    c.psql("src", &format!("SET ROLE innocent; {IN_WAIT}"));
+    let victim = || c.psql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'victim'");
+    for format in [Format::Custom, Format::Plain, Format::PlainInserts, Format::Directory, Format::Tar] {
+        let dump = c.dump_as("src", format);
+        let done = c.restore_with(&job(&dump, "app", OnExisting::Replace), &[RESTRICTED]).await;
+        assert_eq!(done.result.error, None, "{format:?}");
+        assert_eq!(victim(), "f", "{format:?}");
+        assert_eq!(c.psql("app", "SET row_security = off; SELECT count(*) FROM checked"), "50");
+        // The owner of the replaced database is one without powers, and owns it all.
+        let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(relowner)::text, ',') FROM pg_class WHERE oid >= 16384";
+        assert_eq!(c.psql("app", owners), "innocent", "{format:?}");
+        assert_eq!(
+            c.psql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgrestored_r_%'"),
+            "0"
+        );
+    }
+    // The control: trusted, a superuser loads it, and the trap snaps.
+    let dump = c.dump_as("src", Format::Custom);
+    let done = c.restore_with(&job(&dump, "app", OnExisting::Replace), &[]).await;
+    assert_eq!((done.failure, victim().as_str()), (None, "t"));
+}
+
+/// The whole path without any superuser, with the roles of deploy/postgres.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_without_powers_restores_replaces_and_rolls_back() {
+    let c = Cluster::start();
+    let setup =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/postgres/roles.sql")).unwrap();
+    c.psql("postgres", &setup);
+    c.psql(
+        "postgres",
+        "CREATE ROLE app_owner; GRANT app_owner TO pgrestored; CREATE DATABASE app OWNER app_owner",
+    );
+    c.create("src", "CREATE EXTENSION pgcrypto; CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, i::text FROM generate_series(1, 2000) i;
+        CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM t; SELECT lo_from_bytea(4711, 'large');
+        CREATE SCHEMA s; CREATE TABLE s.p (a int) PARTITION BY RANGE (a); CREATE TABLE s.p1 PARTITION OF s.p FOR VALUES FROM (0) TO (10); INSERT INTO s.p VALUES (1)");
+    let flags = [
+        ("db-user", "pgrestored"),
+        ("backup-trust", "restricted"),
+        ("db-restricted-user", "pgrestored_load_1,pgrestored_load_2"),
+    ];
+    let replace = |dump: &std::path::Path| job(dump, "app", OnExisting::Replace);
+    for format in [Format::Custom, Format::Plain, Format::Directory, Format::Tar] {
+        let dump = c.dump_as("src", format);
+        let done = c.restore_with(&replace(&dump), &flags).await;
+        assert_eq!(done.result.error, None, "{format:?}");
+        assert!(done.result.notes.iter().any(|n| n.contains("app_owner")), "{:?}", done.result.notes);
+        let no_owners = ["--no-owner", "--no-privileges"];
+        crate::support::assert_same(
+            &c.content("app", &no_owners),
+            &c.content("src", &no_owners),
+            "restricted",
+        );
+        assert_eq!(
+            c.psql("app", "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384"),
+            "app_owner"
+        );
+        assert_eq!(
+            c.psql("app", "SELECT pg_get_userbyid(lomowner) FROM pg_largeobject_metadata"),
+            "app_owner"
+        );
+        // As any database has it that nobody has changed.
+        let usual = "SELECT array(SELECT unnest(datacl)::text ORDER BY 1) = array(SELECT unnest(acldefault('d', datdba))::text ORDER BY 1) FROM pg_database WHERE datname = 'app'";
+        assert_eq!(c.psql("postgres", usual), "t");
+    }
+    let new =
+        c.restore_with(&job(&c.dump_as("src", Format::Custom), "fresh", OnExisting::Fail), &flags).await;
+    assert_eq!(new.result.error, None);
+    let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'fresh'";
+    assert_eq!(c.psql("postgres", owner), "pgrestored_owner");
+    c.app(&flags).manager.rollback("app", None, "back").await.unwrap();
+    assert!(c.app(&flags).manager.reap().await.unwrap().failed.is_empty());
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+    // A role that an earlier backup has changed is not used.
+    c.psql("postgres", "ALTER ROLE pgrestored_load_1 SET work_mem = '1GB'");
+    let done = c.restore_with(&replace(&c.dump_as("src", Format::Custom)), &flags).await;
+    assert_eq!(done.failure, Some(R::InsufficientPrivilege));
+    assert!(done.result.error.unwrap().message.contains("RESET ALL"));
+}
+
+/// A source that is only allowed is restored restricted, whatever BACKUP_TRUST says; an unknown one not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_follows_the_place() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (); ALTER TABLE t OWNER TO role_a");
+    let dump = c.dump_to_file("src", &[]);
+    let place = format!("file://{}", dump.parent().unwrap().display());
+    let owner = |db: &str| c.psql(db, "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 't'");
+    for (i, (flag, wanted)) in
+        [("trusted-sources", "role_a"), ("allowed-sources", "pgrestored_owner")].into_iter().enumerate()
+    {
+        let target = format!("app{i}");
+        let done = c.restore_with(&job(&dump, &target, OnExisting::Fail), &[(flag, &place)]).await;
+        assert_eq!(done.result.error, None);
+        assert_eq!(owner(&target), wanted, "{flag}");
+    }
+}
