@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
+use crate::admission::{self, Admission};
 use crate::config::{Config, ConfigErrors};
 use crate::error::{DatabaseError, report};
 use crate::manager::RestoreManager;
@@ -89,7 +90,9 @@ impl App {
             Some(name) => Some(Box::new(pubsub.subscribe(name).await?)),
             None => None,
         };
-        let settings = WorkerSettings::new(&self.config);
+        let admission =
+            Admission::new(&self.config, &self.config.request_subscription).map_err(ConfigErrors)?;
+        let settings = WorkerSettings::new(&self.config, admission);
         let worker = Worker::new(self.manager.clone(), results, self.metrics.clone(), settings);
         let routes = admin::router(self.metrics.clone(), worker.state());
         tracing::info!(
@@ -117,8 +120,13 @@ pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
     use secrecy::ExposeSecret;
     let checks = config.verify.checks.as_deref().map(|text| ChecksFile::parse(text).map(drop));
     let key = config.verify.signing_key.as_ref().map(|k| SigningKey::from_pem(k.expose_secret()).map(drop));
-    let wrong: Vec<String> =
+    let mut wrong: Vec<String> =
         [checks, key].into_iter().flatten().filter_map(|r| r.err().map(|e| report(&e))).collect();
+    wrong.extend(Admission::new(config, &config.request_subscription).err().into_iter().flatten());
+    if let Some((id, key)) = &config.signing_key {
+        let signed = admission::sign(key.expose_secret(), id, jiff::Timestamp::UNIX_EPOCH, b"");
+        wrong.extend(signed.err().map(|e| format!("REQUEST_SIGNING_KEY: {e}")));
+    }
     if wrong.is_empty() { Ok(()) } else { Err(ConfigErrors(wrong)) }
 }
 

@@ -1,8 +1,10 @@
 //! Configuration: every variable of the contract, each also a flag. The one place that reads the
 //! environment. A wrong configuration is reported whole, naming variables and never values.
 
+mod argv;
 mod location;
 mod raw;
+mod server;
 mod verification;
 
 use std::collections::BTreeMap;
@@ -16,28 +18,11 @@ use secrecy::SecretString;
 
 use crate::policy::{Extensions, Owners, Policy, pair};
 
+pub use argv::hide_secrets;
 pub use location::Location;
 pub use raw::RawConfig;
+pub use server::{DbConfig, SslMode, TlsFiles};
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SslMode {
-    Disable,
-    Prefer,
-    Require,
-    VerifyFull,
-}
-
-#[derive(Debug, Clone)]
-pub struct DbConfig {
-    pub host: String,
-    pub port: u16,
-    pub user: String,
-    pub password: Option<SecretString>,
-    pub ssl_mode: SslMode,
-    pub maintenance: String,
-    pub connect_budget: Duration,
-}
 
 /// How far a backup is trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,6 +60,24 @@ pub struct Config {
     /// Further sources, whose backups are restored restricted.
     pub allowed_sources: Vec<Location>,
     pub restricted: RestrictedRoles,
+    /// Patterns of databases that may be restored into; empty: any.
+    pub allowed_targets: Vec<String>,
+    /// Databases that no restore may touch, beside the server's own.
+    pub protected_databases: Vec<String>,
+    /// Text of the policy file for requests.
+    pub request_policy: Option<String>,
+    /// Requests that were published longer ago are refused.
+    pub request_max_age: Duration,
+    /// Signs requests: the key's id and its text.
+    pub signing_key: Option<(String, SecretString)>,
+    /// Where outcomes are recorded.
+    pub records: Option<Location>,
+    /// Uncompressed bytes of table data that one backup may bring.
+    pub max_bytes: Option<u64>,
+    /// Limits of single stages.
+    pub stage_limits: BTreeMap<String, Duration>,
+    /// How long a restore may make no progress at all.
+    pub stall_limit: Duration,
     pub db: DbConfig,
     pub db_name: Option<String>,
     pub project: Option<String>,
@@ -250,7 +253,24 @@ impl Config {
                 .map(secret_line),
                 owner: or(&raw.restricted_owner, "pgrestored_owner"),
             },
-            db: db_config(raw, retry_budget, &mut m),
+            allowed_targets: list(&raw.allowed_targets),
+            protected_databases: list(&raw.protected_databases),
+            request_policy: text_of("REQUEST_POLICY", &raw.request_policy, &mut m),
+            request_max_age: m.duration("REQUEST_MAX_AGE", &raw.request_max_age, 7 * 24 * 3600 * SECOND),
+            signing_key: secret(
+                "REQUEST_SIGNING_KEY",
+                &raw.request_signing_key_file,
+                &raw.request_signing_key,
+                &mut m,
+            )
+            .map(|key| (or(&raw.request_signing_key_id, "default"), SecretString::from(key))),
+            records: set(&raw.restore_records).map(|place| m.location("RESTORE_RECORDS", place)),
+            max_bytes: set(&raw.restore_max_gib)
+                .map(|_| m.at_least_one("RESTORE_MAX_GIB", &raw.restore_max_gib, 1) as u64)
+                .map(|gib| gib << 30),
+            stage_limits: stage_limits(raw, &mut m),
+            stall_limit: m.duration("RESTORE_STALL_TIMEOUT", &raw.restore_stall_timeout, 2 * 3600 * SECOND),
+            db: server::db_config(raw, retry_budget, &mut m),
             db_name: set(&raw.db_name).map(str::to_owned),
             project: set(&raw.google_cloud_project).map(str::to_owned),
             request_subscription: or(&raw.restore_request_subscription, "restore-requests"),
@@ -339,30 +359,11 @@ pub fn search_path() -> Vec<PathBuf> {
     std::env::split_paths(&path).collect()
 }
 
-/// The variables of one server, with what their names begin with.
-struct ServerVariables<'a> {
-    prefix: &'a str,
-    host: &'a Option<String>,
-    port: &'a Option<String>,
-    user: &'a Option<String>,
-    password: &'a Option<String>,
-    password_file: &'a Option<String>,
-    ssl_mode: &'a Option<String>,
-    maintenance: &'a Option<String>,
-}
-
-fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
-    let variables = ServerVariables {
-        prefix: "DB",
-        host: &raw.db_host,
-        port: &raw.db_port,
-        user: &raw.db_user,
-        password: &raw.db_password,
-        password_file: &raw.db_password_file,
-        ssl_mode: &raw.db_sslmode,
-        maintenance: &raw.db_maintenance_name,
-    };
-    server_config(&variables, connect_budget, m)
+/// The text of a file that is no secret.
+fn text_of(variable: &str, file: &Option<String>, m: &mut Mistakes) -> Option<String> {
+    let file = set(file)?;
+    let unreadable = |e: std::io::Error| m.add(variable, format!("cannot be read: {}", e.kind()));
+    std::fs::read_to_string(file).map_err(unreadable).ok()
 }
 
 /// The text of a secret, from its file or else itself.
@@ -373,35 +374,6 @@ fn secret(variable: &str, file: &Option<String>, text: &Option<String>, m: &mut 
             .ok()
     });
     from_file.or(set(text).map(str::to_owned))
-}
-
-fn server_config(v: &ServerVariables<'_>, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
-    let name = |part: &str| format!("{}_{part}", v.prefix);
-    let host = or(v.host, "localhost");
-    let local = host.starts_with('/')
-        || host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let ssl_mode = match set(v.ssl_mode) {
-        None if local => SslMode::Prefer,
-        None | Some("verify-full" | "verify-ca") => SslMode::VerifyFull,
-        Some("disable") => SslMode::Disable,
-        Some("prefer" | "allow") => SslMode::Prefer,
-        Some("require") => SslMode::Require,
-        Some(_) => {
-            m.add(&name("SSLMODE"), "must be disable, prefer, require or verify-full");
-            SslMode::VerifyFull
-        }
-    };
-    let password = secret(&name("PASSWORD"), v.password_file, v.password, m);
-    DbConfig {
-        port: m.parse(&name("PORT"), v.port, 5432, "must be a port number"),
-        user: or(v.user, "postgres"),
-        password: password.map(secret_line),
-        ssl_mode: if host.starts_with('/') { SslMode::Disable } else { ssl_mode },
-        maintenance: or(v.maintenance, "postgres"),
-        connect_budget,
-        host,
-    }
 }
 
 fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
@@ -443,6 +415,26 @@ fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
             "must be true or false",
         ),
     }
+}
+
+/// Stages of a restore, as progress and metrics name them.
+const STAGES: [&str; 7] = ["prepare", "schema", "data", "indexes", "analyze", "check", "sandbox"];
+
+fn stage_limits(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, Duration> {
+    let mut limits = BTreeMap::new();
+    for text in list(&raw.restore_stage_limits) {
+        match pair(&text) {
+            Ok((stage, time)) if STAGES.contains(&stage.as_str()) => {
+                let limit = m.duration("RESTORE_STAGE_LIMITS", &Some(time), SECOND);
+                limits.insert(stage, limit);
+            }
+            _ => m.add(
+                "RESTORE_STAGE_LIMITS",
+                format!("must be STAGE=TIME, separated by commas; stages are {}", STAGES.join(", ")),
+            ),
+        }
+    }
+    limits
 }
 
 fn role_map(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, String> {

@@ -207,12 +207,19 @@ impl RestoreRequest {
         serde_json::from_slice(data).map_err(not_json)
     }
 
+    /// SHA-256, in hexadecimal, of what is asked, however it was written.
+    pub fn digest(&self) -> String {
+        use sha2::Digest;
+        let canonical = serde_json::to_vec(self).unwrap_or_default();
+        sha2::Sha256::digest(&canonical).iter().map(|b| format!("{b:02x}")).collect()
+    }
+
     /// Checks the request and says it as a job.
     ///
     /// # Errors
     /// `invalid_request`.
     pub fn into_job(self, default_db: Option<&str>) -> Result<Job, RestoreError> {
-        let digest = digest_of(&self);
+        let digest = self.digest();
         if self.request_id.is_empty() || self.request_id.len() > 200 {
             return Err(invalid("request_id: must have 1 to 200 bytes"));
         }
@@ -265,12 +272,6 @@ impl RestoreRequest {
             digest,
         })))
     }
-}
-
-fn digest_of(request: &RestoreRequest) -> String {
-    use sha2::Digest;
-    let canonical = serde_json::to_vec(request).unwrap_or_default();
-    sha2::Sha256::digest(&canonical).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn check_event(specversion: Option<&str>, kind: Option<&str>) -> Result<(), RestoreError> {

@@ -29,6 +29,7 @@ pub mod target;
 pub mod verify;
 
 // The mechanisms.
+pub mod admission;
 pub mod archive;
 pub mod postgres;
 pub mod sandbox;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    pgrestored::config::hide_secrets();
     let _steps = pgrestored::steps::armed();
     pgrestored::cli::Cli::parse_args().run()
 }

@@ -5,8 +5,11 @@
 mod bisection;
 mod ground;
 mod indexed;
+mod limits;
+mod record;
 mod source;
 mod standing;
+mod targets;
 mod verification;
 
 use std::sync::Arc;
@@ -16,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backup::{self, Backup, Expected, Reach, Source};
+use crate::backup::{self, Expected, Reach, Source};
 use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
-use crate::job::{BackupRef, OnExisting, RestoreJob, check_target};
+use crate::job::{BackupRef, OnExisting, RestoreJob};
 use crate::metrics::{RestoreMetricsManager, VerificationStatus, Work};
 use crate::outcome::disposition;
 use crate::policy::{Owners, Policy, Trigger};
@@ -29,8 +32,8 @@ use crate::progress::Progress;
 use crate::proof::{ProofReport, Verdict};
 use crate::restore::{self, Fit, LoadOptions, Loaded};
 use crate::steps::reached;
-use crate::store::{BackupStore, Stores};
-use crate::target::{self, Claim, Claimed, CreateOptions, Kept, Reaped, RolledBack, Staging, Terms};
+use crate::store::Stores;
+use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 
 pub use standing::SetStanding;
 
@@ -63,6 +66,12 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// A request that had its outcome already.
+    pub fn recorded(result: RestoreResult) -> Self {
+        let failure = result.error.as_ref().map(|e| e.reason);
+        Finished { result, failure, repeated: true, is_final: true, proof: None }
+    }
+
     /// A request that failed before or beside its work.
     pub fn refused(result: RestoreResult, reason: R) -> Self {
         Finished { result, failure: Some(reason), repeated: false, is_final: false, proof: None }
@@ -94,32 +103,6 @@ impl RestoreManager {
 
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// The store of the configured bucket.
-    ///
-    /// # Errors
-    /// `access_denied` where there is no client for it.
-    pub async fn store(&self) -> Result<Arc<dyn BackupStore>, RestoreError> {
-        Ok(self.stores.at(&self.config.bucket).await?)
-    }
-
-    /// List available database backups: name, size in bytes, created, checksum (CRC32C) and
-    /// generation of each, by name.
-    ///
-    /// # Errors
-    /// `StorageError` if the listing fails.
-    pub async fn list_available_backups(&self) -> Result<Vec<Backup>, RestoreError> {
-        self.list_backups("").await
-    }
-
-    /// The same below `prefix`.
-    ///
-    /// # Errors
-    /// `StorageError` if the listing fails.
-    pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
-        let store = self.store().await?;
-        Ok(backup::backups_of(store.list(prefix).await?).into_iter().map(Backup::from).collect())
     }
 
     /// Restore the backup `backup_name` into a new database `target_db`. True when it is there.
@@ -264,7 +247,7 @@ impl RestoreManager {
         facts: &mut Facts,
     ) -> Result<Ended, RestoreError> {
         progress.enter("prepare");
-        check_target(&job.target_db, &self.config.db.maintenance)?;
+        self.check_target(&job.target_db)?;
         check_part(job)?;
         let end = async {
             tokio::select! {
@@ -272,6 +255,7 @@ impl RestoreManager {
                 () = tokio::time::sleep(limit) => {
                     JobError::new(R::Timeout, format!("not finished within {limit:?}")).into()
                 }
+                e = limits::exceeded(&self.config, progress) => e,
             }
         };
         tokio::pin!(end);
@@ -388,7 +372,12 @@ impl RestoreManager {
             false => None,
         };
         let sessions = job.jobs.unwrap_or(self.config.jobs);
-        let options = LoadOptions { sessions, queue_bytes: self.config.queue_bytes, ledger: None };
+        let options = LoadOptions {
+            sessions,
+            queue_bytes: self.config.queue_bytes,
+            max_bytes: self.config.max_bytes,
+            ledger: None,
+        };
         let entries = prepared.entries;
         let shown = progress.clone();
         let loaded = restore::load(server, &made.name, archive, entries, options, fit.clone(), shown).await?;
@@ -428,47 +417,6 @@ impl RestoreManager {
         progress.enter("swap");
         claimed.swap(staging, &outcome).await?;
         Ok(result)
-    }
-
-    fn terms(&self) -> Terms {
-        Terms { keep: self.config.keep_previous, deaths: self.config.quarantine_after }
-    }
-
-    /// One pass of the reaper over the target server, and over the scratch server where there is one.
-    ///
-    /// # Errors
-    /// `target_unavailable`, `access_denied`.
-    pub async fn reap(&self) -> Result<Reaped, RestoreError> {
-        let mut reaped = target::reap(&self.server).await?;
-        if let Some(scratch) = &self.config.verify.scratch {
-            let more = target::reap(&Server::new(scratch)?).await?;
-            reaped.add(more);
-        }
-        Ok(reaped)
-    }
-
-    /// Exchanges `target_db` with the database that it replaced last, or with `wanted`.
-    ///
-    /// # Errors
-    /// As [`target::rollback`].
-    pub async fn rollback(
-        &self,
-        target_db: &str,
-        wanted: Option<&str>,
-        request_id: &str,
-    ) -> Result<RolledBack, RestoreError> {
-        check_target(target_db, &self.config.db.maintenance)?;
-        let digest = format!("rollback of {target_db}");
-        let job = RestoreJob::replacing(request_id, target_db, digest);
-        target::rollback(&self.server, &job, wanted, self.terms()).await
-    }
-
-    /// The databases that are kept for a rollback of `target_db`, the newest first.
-    ///
-    /// # Errors
-    /// `target_unavailable`, `access_denied`.
-    pub async fn kept(&self, target_db: &str) -> Result<Vec<Kept>, RestoreError> {
-        target::kept(&self.server, target_db, self.config.keep_previous).await
     }
 
     async fn clean_up(&self, claimed: &mut Claimed) {

@@ -1,6 +1,8 @@
 //! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), running
 //! statements pipelined, and the one place that maps SQLSTATE to a [`FailureReason`].
 
+mod tls;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,12 +50,14 @@ impl Server {
             .tcp_user_timeout(Duration::from_secs(60));
         let tls = match db.ssl_mode {
             SslMode::Disable => None,
-            mode => Some(tls_connector(mode)?),
+            mode => Some(tls::connector(mode, &db.tls)?),
         };
         config.ssl_mode(match db.ssl_mode {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,
             SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
-            SslMode::Require | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+                tokio_postgres::config::SslMode::Require
+            }
         });
         Ok(Server {
             config: Arc::new(config),
@@ -255,65 +259,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-fn tls_connector(mode: SslMode) -> Result<MakeRustlsConnect, DatabaseError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let failed =
-        |e: rustls::Error| DatabaseError::new(R::AccessDenied, "TLS cannot be set up").with_source(e);
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .dangerous();
-    let config = match mode {
-        SslMode::VerifyFull => {
-            let verifier = rustls_platform_verifier::Verifier::new(provider).map_err(failed)?;
-            builder.with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-        }
-        _ => {
-            builder.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
-        }
-    };
-    Ok(MakeRustlsConnect::new(config))
-}
-
-/// `prefer` and `require` encrypt without checking whom they talk to, as in libpq.
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &rustls::pki_types::CertificateDer<'_>,
-        _intermediates: &[rustls::pki_types::CertificateDer<'_>],
-        _server_name: &rustls::pki_types::ServerName<'_>,
-        _ocsp: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &rustls::pki_types::CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -58,6 +58,8 @@ pub struct LoadOptions {
     pub sessions: usize,
     /// Bytes of data that may wait in memory between the reader and the connections.
     pub queue_bytes: usize,
+    /// Uncompressed bytes that the backup may bring.
+    pub max_bytes: Option<u64>,
     /// Where the data that passes by is counted, for a comparison afterwards.
     pub ledger: Option<Arc<Ledger>>,
 }
@@ -118,6 +120,7 @@ struct Job {
     progress: Arc<Progress>,
     fit: Arc<Fit>,
     ledger: Option<Arc<Ledger>>,
+    max_bytes: u64,
 }
 
 /// A session that restores: its output settings are tracked.
@@ -211,6 +214,7 @@ pub async fn load(
         progress,
         fit,
         ledger: options.ledger.clone(),
+        max_bytes: options.max_bytes.unwrap_or(u64::MAX),
     });
 
     let streams = archive.into_streams(options.sessions.min(MAX_STREAMS));

@@ -17,7 +17,7 @@ use crate::postgres::{Server, ServerFacts, Session, fault, ident};
 use crate::steps::reached;
 use journal::{Journal, Kind, Known};
 
-pub use confinement::Loader;
+pub use confinement::{Loader, check_restricted};
 pub use reaper::{Reaped, reap};
 pub use rollback::{Kept, RolledBack, kept, rollback};
 pub use staging::{CreateOptions, Staging};
@@ -44,6 +44,8 @@ pub struct Terms {
     pub keep: Duration,
     /// Attempts of one request that may die before it is taken for what killed them.
     pub deaths: u32,
+    /// Requests that were published longer ago are refused.
+    pub max_age: Duration,
 }
 
 /// The target of one job, locked.
@@ -187,6 +189,12 @@ impl Claimed {
         if self.is_quarantined(delivery) {
             let what = format!("quarantined: {} attempts died without a word", self.died.max(delivery - 1));
             return Err(RestoreError::internal(what));
+        }
+        let age = server_clock(&self.lock).await?.saturating_sub(self.sequence);
+        if age > i64::try_from(self.terms.max_age.as_micros()).unwrap_or(i64::MAX) {
+            let what =
+                format!("superseded: published longer ago than {:?} (REQUEST_MAX_AGE)", self.terms.max_age);
+            return Err(ValidationError::new(R::TargetNotAllowed, what).into());
         }
         if let Some(newer) = self.journal.newer(&self.lock, &self.target, self.sequence).await? {
             let what =

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::admission::Admission;
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::{RestoreRequest, RestoreResult};
 use crate::job::{Job, VerifyJob};
@@ -27,6 +28,7 @@ use crate::outcome::{Settle, disposition};
 use crate::progress::Progress;
 use crate::queue::{Delivery, QueueError, RequestQueue, ResultSink};
 use crate::retry::Backoff;
+use crate::steps::reached;
 use crate::telemetry;
 use permits::{Permit, Permits};
 
@@ -37,7 +39,7 @@ const SCHEDULE_MIN: Duration = Duration::from_secs(1);
 const SCHEDULE_MAX: Duration = Duration::from_secs(3600);
 
 /// How a worker works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WorkerSettings {
     pub max_concurrent: usize,
     /// Deliveries of one request before a passing failure is final.
@@ -50,13 +52,16 @@ pub struct WorkerSettings {
     pub busy_pause: Duration,
     /// How long a soft stop lets restores finish.
     pub drain_timeout: Duration,
+    /// What requests may ask for.
+    pub admission: Arc<Admission>,
     /// How often is looked for verifications that are due; `None` without a schedule.
     pub schedule_pause: Option<Duration>,
 }
 
 impl WorkerSettings {
-    pub fn new(config: &crate::config::Config) -> Self {
+    pub fn new(config: &crate::config::Config, admission: Admission) -> Self {
         WorkerSettings {
+            admission: Arc::new(admission),
             max_concurrent: config.max_concurrent,
             max_attempts: config.max_attempts,
             default_db: config.db_name.clone(),
@@ -256,7 +261,7 @@ impl Worker {
             }
             let attempt = job.attempt;
             let finished = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
-            self.end(delivery, finished, attempt, &lanes.shutdown).await;
+            self.end(delivery, finished, (attempt, ""), &lanes.shutdown).await;
         };
         work.instrument(span).await;
     }
@@ -338,23 +343,45 @@ impl Worker {
         };
         tracing::Span::current().record("request_id", request_id.as_str());
         let attempt = self.count_delivery(&delivery, &request_id, received);
-        let job = request.and_then(|r| r.into_job(self.settings.default_db.as_deref()));
-        let job = job.and_then(|mut job| {
-            self.manager.check_source(job.backup())?;
+        let digest = request.as_ref().map(RestoreRequest::digest).unwrap_or_default();
+        let job = self.admit(&delivery, request).map(|mut job| {
             job.delivered(delivery.published, attempt);
-            Ok(job)
+            job
         });
-        let finished = match job {
-            Ok(job) => self.run_alone(&job, shutdown, &shutdown.hard).await,
+        let recorded = match &job {
+            Ok(_) => self.manager.recorded(&request_id, &digest).await,
+            Err(_) => Ok(None),
+        };
+        let finished = match job.and_then(|job| Ok((job, recorded?))) {
+            Ok((_, Some(result))) => Finished::recorded(result),
+            Ok((job, None)) => self.run_alone(&job, shutdown, &shutdown.hard).await,
             Err(e) => {
                 tracing::warn!(error = report(&e), "the request is refused");
-                let mut result =
-                    RestoreResult::failure(&request_id, &e, "request", (received, jiff::Timestamp::now()));
+                // Of every delivery the same, so that a repetition says the same.
+                let at = jiff::Timestamp::from_microsecond(delivery.published).unwrap_or(received);
+                let mut result = RestoreResult::failure(&request_id, &e, "request", (at, at));
                 result.attempt = attempt;
                 Finished::refused(result, e.reason())
             }
         };
-        self.end(delivery, finished, attempt, shutdown).await;
+        self.end(delivery, finished, (attempt, &digest), shutdown).await;
+    }
+
+    /// What a message asks for, if it may ask for it. Nothing has been read or connected to by then.
+    fn admit(
+        &self,
+        delivery: &Delivery,
+        request: Result<RestoreRequest, RestoreError>,
+    ) -> Result<Job, RestoreError> {
+        let admission = &self.settings.admission;
+        admission.check_signature(&delivery.data, &delivery.attributes, delivery.published)?;
+        let job = request?.into_job(self.settings.default_db.as_deref())?;
+        admission.check(&job)?;
+        self.manager.check_source(job.backup())?;
+        if let Some(target) = job.target_db() {
+            self.manager.check_target(target)?;
+        }
+        Ok(job)
     }
 
     fn count_delivery(&self, delivery: &Delivery, request_id: &str, now: jiff::Timestamp) -> u32 {
@@ -428,14 +455,22 @@ impl Worker {
         }
     }
 
-    /// Publishes, then settles: never the other way round.
-    async fn end(&self, delivery: Delivery, finished: Finished, attempt: u32, shutdown: &Shutdown) {
+    /// Records, publishes, then settles: never another way round. `attempt` is the delivery's and goes
+    /// with the digest of what was asked.
+    async fn end(
+        &self,
+        delivery: Delivery,
+        mut finished: Finished,
+        (attempt, digest): (u32, &str),
+        shutdown: &Shutdown,
+    ) {
         let attempts = if finished.is_final { u32::MAX } else { attempt };
         let d = disposition(finished.failure, attempts, self.settings.max_attempts);
         self.state.set_ready(d.ready);
         let mut settle = d.settle;
         if d.publish {
-            match self.publish(&finished.result).await {
+            reached("ended");
+            match self.record_and_publish(&mut finished, digest).await {
                 Ok(()) => self.completed(&finished),
                 Err(e) => {
                     tracing::error!(error = e, "the result could not be published");
@@ -445,6 +480,18 @@ impl Worker {
             }
         }
         self.settle(delivery, settle, attempt, shutdown).await;
+    }
+
+    async fn record_and_publish(&self, finished: &mut Finished, digest: &str) -> Result<(), String> {
+        let counts = self.manager.record(digest, &finished.result).await.map_err(|e| report(&e))?;
+        reached("recorded");
+        if counts != finished.result {
+            // Another worker was faster: its outcome is the one.
+            *finished = Finished::recorded(counts);
+        }
+        self.publish(&finished.result).await?;
+        reached("published");
+        Ok(())
     }
 
     async fn settle(&self, delivery: Delivery, settle: Settle, attempt: u32, shutdown: &Shutdown) {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::{CommandResult, Exit, Output, human_bytes, paint, print_json};
 use crate::app::App;
-use crate::config::{Config, EvidencePlace, Location};
+use crate::config::{Config, EvidencePlace, Location, Trust};
 use crate::error::{FailureReason, RestoreError, report};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
 use crate::queue::{Look, PubSub, QueueError, SubscriptionSetup, check_credentials};
 use crate::restore::{Finding, Level, Needs};
 use crate::sandbox::{Sandbox, fitting, found};
+use crate::target::check_restricted;
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
@@ -311,7 +312,22 @@ async fn target(app: &App) -> Vec<Checkup> {
         true => Checkup::ok("target server", said),
         false => Checkup::new("target server", Health::Warning, format!("{said}; tested are 13 to 18")),
     };
-    vec![server, rights(app, &facts, may_create), journal(may_journal)]
+    vec![server, rights(app, &facts, may_create), journal(may_journal), restricted(app).await]
+}
+
+/// The roles of restricted restores, where there can be any.
+async fn restricted(app: &App) -> Checkup {
+    let (name, c) = ("restricted roles", &app.config);
+    if c.trust == Trust::Full && c.allowed_sources.is_empty() && c.restricted.users.is_empty() {
+        return Checkup::skipped(name, "every source is trusted (BACKUP_TRUST, ALLOWED_SOURCES)");
+    }
+    let checked = async { check_restricted(&Server::new(&c.db)?, &c.restricted).await };
+    match checked.await {
+        Ok(said) => Checkup::ok(name, said),
+        Err(e) => {
+            failed(name, &e, "psql -f deploy/postgres/roles.sql, and name the roles in DB_RESTRICTED_USER")
+        }
+    }
 }
 
 /// Whether the role makes databases, and whether it may keep the journal.
@@ -326,10 +342,10 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> Checkup {
         return Checkup::failure(name, Exit::Permission, format!("{} may not create databases", facts.user))
             .fix(format!("ALTER ROLE {} CREATEDB", crate::postgres::ident(&facts.user)));
     }
-    if facts.is_superuser {
+    if facts.is_superuser && app.config.trust == Trust::Full {
         let what = format!("{} is a superuser: whoever writes to the bucket can run code as it", facts.user);
         return Checkup::new(name, Health::Warning, what).fix(
-            "restore as a role with CREATEDB that is a member of the owners, or let nobody else write to the bucket",
+            "set BACKUP_TRUST=restricted, or restore as a role with CREATEDB that is a member of the owners (deploy/postgres), or let nobody else write to the bucket",
         );
     }
     let others = facts.may_become.iter().filter(|r| **r != facts.user && !r.starts_with("pg_")).count();

@@ -1,11 +1,14 @@
 //! `request`: publishes a request for a restore or a proof and, with `--wait`, waits for its result.
 
-use super::{CommandResult, Exit, Output, print_json, status, watch};
+use super::{CommandError, CommandResult, Exit, Output, print_json, status, watch};
 use crate::app::App;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::OnExisting;
 use crate::queue::ResultSink;
 use crate::telemetry;
+
+/// How long a signature is good for publishing.
+const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -59,6 +62,13 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let pubsub = app.pubsub()?;
     let mut message = request.to_message(jiff::Timestamp::now())?;
     telemetry::inject(&mut message.attributes);
+    if let Some((id, key)) = &app.config.signing_key {
+        use secrecy::ExposeSecret;
+        let expires = jiff::Timestamp::now() + SIGNED_FOR;
+        let signed = crate::admission::sign(key.expose_secret(), id, expires, &message.data);
+        let signed = signed.map_err(CommandError::Other)?;
+        message.attributes.extend(signed.map(|(name, value)| (name.to_owned(), value)));
+    }
     let message_id = pubsub.topic(&app.config.request_topic).await?.publish(message).await?;
     if !args.wait {
         return match output {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 
 use super::{CommandError, CommandResult, Exit};
+use crate::admission::PolicyFile;
 use crate::backup::Backup;
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
 use crate::proof::ProofReport;
@@ -14,7 +15,7 @@ use crate::verify::{ChecksFile, Envelope};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// restore-request, restore-result, gcs-notification, backup-list, inspection, proof-report, evidence,
-    /// checks, pruned, reaped, kept, rolled-back, selftest, ledger, worker-status or diagnosis
+    /// request-policy, checks, pruned, reaped, kept, rolled-back, selftest, ledger, worker-status or diagnosis
     #[arg(required_unless_present = "write")]
     name: Option<String>,
     /// Write all of them into this folder
@@ -45,6 +46,7 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ("inspection", schema_of::<super::inspect::Inspection>("inspection", false)),
         ("proof-report", schema_of::<ProofReport>("proof-report", false)),
         ("evidence", schema_of::<Envelope>("evidence", false)),
+        ("request-policy", schema_of::<PolicyFile>("request-policy", true)),
         ("checks", schema_of::<ChecksFile>("checks", true)),
         ("pruned", schema_of::<Vec<super::prune::Pruned>>("pruned", false)),
         ("reaped", schema_of::<Reaped>("reaped", false)),

@@ -54,9 +54,54 @@ pub struct RawConfig {
     /// File that holds the password
     #[arg(long, env = "DB_PASSWORD_FILE", global = true, value_name = "FILE")]
     pub(super) db_password_file: Option<String>,
-    /// disable, prefer, require or verify-full; by default prefer on loopback and sockets, else verify-full
+    /// disable, prefer, require, verify-ca or verify-full; by default prefer on loopback and sockets, else verify-full
     #[arg(long, env = "DB_SSLMODE", global = true, value_name = "MODE")]
     pub(super) db_sslmode: Option<String>,
+    /// File with the certificates that the server's must come from (PEM) [default: those of the system]
+    #[arg(long, env = "DB_SSLROOTCERT", global = true, value_name = "FILE")]
+    pub(super) db_sslrootcert: Option<String>,
+    /// File with the client's certificate (PEM)
+    #[arg(long, env = "DB_SSLCERT", global = true, value_name = "FILE")]
+    pub(super) db_sslcert: Option<String>,
+    /// File with its key (PEM)
+    #[arg(long, env = "DB_SSLKEY", global = true, value_name = "FILE")]
+    pub(super) db_sslkey: Option<String>,
+    /// Send passwords to another machine without TLS, where DB_SSLMODE lets it come to that [default: false]
+    #[arg(long, env = "DB_ALLOW_PLAINTEXT", global = true, value_name = "BOOL")]
+    pub(super) db_allow_plaintext: Option<String>,
+    /// Databases that may be restored into: patterns with * and ?, separated by commas [default: any]
+    #[arg(long, env = "ALLOWED_TARGETS", global = true, value_name = "LIST")]
+    pub(super) allowed_targets: Option<String>,
+    /// Databases that no restore may touch, beside the server's own, separated by commas
+    #[arg(long, env = "PROTECTED_DATABASES", global = true, value_name = "LIST")]
+    pub(super) protected_databases: Option<String>,
+    /// File that says what requests of which subscription may ask for (YAML; `schema request-policy` is its schema)
+    #[arg(long, env = "REQUEST_POLICY", global = true, value_name = "FILE")]
+    pub(super) request_policy: Option<String>,
+    /// Requests that were published longer ago are refused [default: 7d]
+    #[arg(long, env = "REQUEST_MAX_AGE", global = true, value_name = "TIME")]
+    pub(super) request_max_age: Option<String>,
+    /// Key that signs requests: Ed25519 (PKCS #8 in PEM), or a shared secret
+    #[arg(long, env = "REQUEST_SIGNING_KEY", global = true, value_name = "SECRET", hide_env_values = true)]
+    pub(super) request_signing_key: Option<String>,
+    /// File with that key
+    #[arg(long, env = "REQUEST_SIGNING_KEY_FILE", global = true, value_name = "FILE")]
+    pub(super) request_signing_key_file: Option<String>,
+    /// Its id in the worker's policy file [default: default]
+    #[arg(long, env = "REQUEST_SIGNING_KEY_ID", global = true, value_name = "ID")]
+    pub(super) request_signing_key_id: Option<String>,
+    /// Where the outcome of each request is recorded, once for ever: gs://bucket/prefix or file:///folder [default: in the target server alone]
+    #[arg(long, env = "RESTORE_RECORDS", global = true, value_name = "PLACE")]
+    pub(super) restore_records: Option<String>,
+    /// GiB of uncompressed data that one backup may bring [default: no limit]
+    #[arg(long, env = "RESTORE_MAX_GIB", global = true, value_name = "GIB")]
+    pub(super) restore_max_gib: Option<String>,
+    /// Limits of single stages: STAGE=TIME, separated by commas, such as prepare=10m,data=6h
+    #[arg(long, env = "RESTORE_STAGE_LIMITS", global = true, value_name = "LIST")]
+    pub(super) restore_stage_limits: Option<String>,
+    /// How long a restore may make no progress at all, an index that is being built aside [default: 2h]
+    #[arg(long, env = "RESTORE_STALL_TIMEOUT", global = true, value_name = "TIME")]
+    pub(super) restore_stall_timeout: Option<String>,
     /// Target database when a request names none
     #[arg(long, env = "DB_NAME", global = true, value_name = "DB")]
     pub(super) db_name: Option<String>,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use secrecy::SecretString;
 
-use super::{DbConfig, Location, Mistakes, RawConfig, ServerVariables, secret, server_config, set};
+use super::server::{ServerVariables, server_config};
+use super::{DbConfig, Location, Mistakes, RawConfig, secret, set};
 use crate::policy::Depth;
 
 /// Backups that belong together, such as those of one database: they are compared with each other.
@@ -168,6 +169,8 @@ fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> Optio
         password_file: &raw.scratch_db_password_file,
         ssl_mode: &raw.scratch_db_sslmode,
         maintenance: &none,
+        tls: super::TlsFiles::default(),
+        allow_plaintext: set(&raw.db_allow_plaintext) == Some("true"),
     };
     let port = |given: &Option<String>| set(given).unwrap_or("5432").to_owned();
     let target = set(&raw.db_host).unwrap_or("localhost");

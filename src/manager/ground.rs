@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::RestoreManager;
-use crate::config::{DbConfig, SslMode};
+use crate::config::{DbConfig, SslMode, TlsFiles};
 use crate::error::{FailureReason as R, JobError, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
@@ -71,6 +71,7 @@ fn config_of(sandbox: &Sandbox) -> DbConfig {
         user: "postgres".into(),
         password: None,
         ssl_mode: SslMode::Disable,
+        tls: TlsFiles::default(),
         maintenance: "postgres".into(),
         connect_budget: Duration::from_secs(10),
     }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Facts, RestoreManager};
 use crate::archive::{self, Archive, Keys, Limits};
-use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
+use crate::backup::{self, Backup, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::{Location, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError};
 use crate::event::ResultBackup;
@@ -15,11 +15,38 @@ use crate::job::{BackupRef, RestoreJob};
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::restore::{self, Finding, Fit, Needs};
+use crate::store::BackupStore;
 
 /// Bytes of a globals file.
 const MAX_GLOBALS: u64 = 16 << 20;
 
 impl RestoreManager {
+    /// The store of the configured bucket.
+    ///
+    /// # Errors
+    /// `access_denied` where there is no client for it.
+    pub async fn store(&self) -> Result<Arc<dyn BackupStore>, RestoreError> {
+        Ok(self.stores.at(&self.config.bucket).await?)
+    }
+
+    /// List available database backups: name, size in bytes, created, checksum (CRC32C) and
+    /// generation of each, by name.
+    ///
+    /// # Errors
+    /// `StorageError` if the listing fails.
+    pub async fn list_available_backups(&self) -> Result<Vec<Backup>, RestoreError> {
+        self.list_backups("").await
+    }
+
+    /// The same below `prefix`.
+    ///
+    /// # Errors
+    /// `StorageError` if the listing fails.
+    pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
+        let store = self.store().await?;
+        Ok(backup::backups_of(store.list(prefix).await?).into_iter().map(Backup::from).collect())
+    }
+
     /// Statements that make the roles of the globals file beside the backup, if there is to be one.
     pub(super) async fn globals(
         &self,

@@ -87,6 +87,7 @@ impl RestoreManager {
             () = tokio::time::sleep(limit) => {
                 Err(JobError::new(R::Timeout, format!("not finished within {limit:?}")).into())
             }
+            e = super::limits::exceeded(&self.config, progress) => Err(e),
         };
         report.duration_seconds = clock.elapsed().as_secs_f64();
         report.finished_at = started.checked_add(clock.elapsed()).unwrap_or(started);
@@ -401,8 +402,12 @@ impl RestoreManager {
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);
         let entries = if archive.is_script() { vec![] } else { prepared.entries };
-        let options =
-            LoadOptions { sessions, queue_bytes: self.config.queue_bytes, ledger: Some(ledger.clone()) };
+        let options = LoadOptions {
+            sessions,
+            queue_bytes: self.config.queue_bytes,
+            max_bytes: self.config.max_bytes,
+            ledger: Some(ledger.clone()),
+        };
         let (fit, shown) = (place.fit.clone(), run.progress.clone());
         restore::load(server, &place.apart.name, archive, entries.clone(), options, fit, shown).await?;
         reached(report, &expected, Depth::Restore)?;

@@ -79,7 +79,14 @@ impl Pieces {
         let room = self.runtime.block_on(self.board.room_for(bytes, Some(node)))?;
         let splittable = !matches!(piece, Piece::Rows { ends_row: false, .. });
         self.board.change(|s| s.push(node, Queued::new(piece, room), bytes, splittable));
-        self.job.progress.data_bytes.fetch_add(bytes, Relaxed);
+        let so_far = self.job.progress.data_bytes.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        if so_far > self.job.max_bytes {
+            let what = format!(
+                "the backup brings more data than {} GiB (RESTORE_MAX_GIB)",
+                self.job.max_bytes >> 30
+            );
+            return Err(ValidationError::new(FailureReason::DataRejected, what).into());
+        }
         Ok(())
     }
 

@@ -6,39 +6,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::listed;
 use crate::archive::{Section as TocSection, TocEntry};
 use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::policy::{Section, Selection};
+use crate::policy::{Section, Selection, matches};
 
 /// Entries that hold settings or the database itself: they stay with every part.
 const FRAME: [&str; 5] = ["ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES"];
 /// Kinds that are tables to a user.
 const RELATIONS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE"];
-
-/// Whether `text` matches a pattern with `*` and `?`.
-fn matches(pattern: &str, text: &str) -> bool {
-    let (p, t): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    let (mut i, mut j, mut star) = (0, 0, None);
-    while j < t.len() {
-        match p.get(i) {
-            Some('*') => {
-                star = Some((i, j));
-                i += 1;
-            }
-            Some(c) if *c == '?' || *c == t[j] => {
-                i += 1;
-                j += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    i = at + 1;
-                    j = from + 1;
-                    star = Some((at, from + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    p[i..].iter().all(|c| *c == '*')
-}
 
 fn any(patterns: &[String], e: &TocEntry) -> bool {
     patterns.iter().any(|p| match (p.split_once('.'), &e.namespace) {

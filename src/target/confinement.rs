@@ -204,6 +204,29 @@ impl Loader {
     }
 }
 
+/// Whether restricted restores find their roles, in words.
+///
+/// # Errors
+/// `insufficient_privilege`, `target_unavailable`, `access_denied` where a role cannot log in.
+pub async fn check_restricted(server: &Server, roles: &RestrictedRoles) -> Result<String, RestoreError> {
+    let session = server.maintenance("doctor").await?;
+    let may_make = may_make_roles(&session).await?;
+    let owner = session.client().query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&roles.owner]).await;
+    if owner.map_err(looking)?.is_none() && !may_make {
+        return Err(refused(format!("there is no role {} (RESTRICTED_OWNER)", roles.owner)));
+    }
+    for role in &roles.users {
+        check_pooled(&session, role).await?;
+        let as_role = server.as_role(role, roles.password.clone());
+        as_role.maintenance("doctor").await.map_err(|e| e.context(&format!("logging in as {role}")))?;
+    }
+    match (roles.users.as_slice(), may_make) {
+        ([], false) => Err(refused("there is no DB_RESTRICTED_USER, and no role can be made".into())),
+        ([], true) => Ok("a role is made for each restore".into()),
+        (users, _) => Ok(format!("loaded by {}, owned by {}", users.join(", "), roles.owner)),
+    }
+}
+
 async fn may_make_roles(session: &Session) -> Result<bool, DatabaseError> {
     // Before 16, a role with CREATEROLE could make itself what it likes: nothing is made easier by it.
     let sql = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{junit, page};
+use crate::admission::der_of;
 use crate::archive::BlockIndex;
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::proof::{EVIDENCE_SUFFIX, ProofReport, is_ours};
@@ -97,13 +98,6 @@ fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     out.extend_from_slice(payload);
     out
-}
-
-/// The bytes between the lines of a PEM file.
-fn der_of(pem: &str, label: &str) -> Option<Vec<u8>> {
-    let body = pem.split(&format!("-----BEGIN {label}-----")).nth(1)?;
-    let body: String = body.split("-----END").next()?.split_whitespace().collect();
-    STANDARD.decode(body).ok()
 }
 
 /// An Ed25519 key that signs evidence.

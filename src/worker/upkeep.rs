@@ -84,9 +84,10 @@ impl Worker {
         if !d.publish {
             return false;
         }
-        let published = self.publish(&finished.result).await;
+        let mut finished = finished.clone();
+        let published = self.record_and_publish(&mut finished, "").await;
         match &published {
-            Ok(()) => self.completed(finished),
+            Ok(()) => self.completed(&finished),
             Err(e) => {
                 tracing::error!(error = e, "the result could not be published");
                 self.metrics.record_publish_failure();

@@ -6,7 +6,7 @@ use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::manager::Finished;
 use pgrestored::target::Reaped;
 
-use crate::support::{Cluster, job};
+use crate::support::{Cluster, job, sequence};
 
 fn source(word: &str) -> String {
     format!("CREATE TABLE {word} (id int PRIMARY KEY); INSERT INTO {word} SELECT generate_series(1, 500)")
@@ -33,8 +33,8 @@ fn two_backups() -> (Cluster, std::path::PathBuf, std::path::PathBuf) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_request_never_rolls_a_newer_result_back() {
     let (c, old, new) = two_backups();
-    let newer = RestoreJob { sequence: 200, ..job(&new, "app", OnExisting::Replace) };
-    let older = RestoreJob { sequence: 100, ..job(&old, "app", OnExisting::Replace) };
+    let newer = RestoreJob { sequence: sequence(200), ..job(&new, "app", OnExisting::Replace) };
+    let older = RestoreJob { sequence: sequence(100), ..job(&old, "app", OnExisting::Replace) };
     assert_eq!(restore(&c, &newer).await.failure, None);
     let late = restore(&c, &older).await;
     assert_eq!(late.failure, Some(R::TargetNotAllowed));
@@ -48,9 +48,9 @@ async fn an_older_request_never_rolls_a_newer_result_back() {
     // A failed newer request has changed nothing, so it supersedes nothing.
     let broken = c.scratch("broken");
     std::fs::write(&broken, b"PGDMP broken").unwrap();
-    let failed = RestoreJob { sequence: 900, ..job(&broken, "app", OnExisting::Replace) };
+    let failed = RestoreJob { sequence: sequence(900), ..job(&broken, "app", OnExisting::Replace) };
     assert!(restore(&c, &failed).await.failure.is_some());
-    let between = RestoreJob { sequence: 300, ..job(&old, "app", OnExisting::Replace) };
+    let between = RestoreJob { sequence: sequence(300), ..job(&old, "app", OnExisting::Replace) };
     assert_eq!(restore(&c, &between).await.failure, None);
     assert_eq!(marker(&c, "app"), "old");
     // Without a publish time, the server's clock is the order: after everything before.

@@ -153,6 +153,12 @@ impl Cluster {
     }
 }
 
+/// A time of publishing: an hour ago, and some microseconds.
+pub fn sequence(later: i64) -> i64 {
+    static START: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
+    START.get_or_init(|| jiff::Timestamp::now().as_microsecond() - 3_600_000_000) + later
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob {
@@ -166,7 +172,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         jobs: None,
         deadline: None,
         labels: Default::default(),
-        sequence: 1,
+        sequence: sequence(0),
         attempt: 1,
         policy: None,
         selection: Default::default(),

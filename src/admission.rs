@@ -1,0 +1,387 @@
+//! What a request may ask for: who signed it, which sources, targets and modes its subscription is good
+//! for. Pure; decided before anything is read or connected to.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::config::{Config, Location};
+use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::job::{BackupRef, Job, OnExisting};
+use crate::policy::matches;
+
+/// Attributes of a signed message.
+const KEY_ID: &str = "signature-key-id";
+const EXPIRES: &str = "signature-expires";
+const SIGNATURE: &str = "signature";
+
+/// The policy file: what each subscription is good for.
+#[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// Keys that sign requests, by their ids.
+    #[serde(default)]
+    pub keys: BTreeMap<String, KeySpec>,
+    /// By the name of the subscription. One that is not here is good for nothing.
+    pub subscriptions: BTreeMap<String, Rules>,
+}
+
+/// A key that signs requests.
+#[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeySpec {
+    /// Public key in PEM, as `openssl pkey -pubout` writes it.
+    Ed25519(String),
+    /// File with a secret of at least 32 bytes, for HMAC-SHA256.
+    HmacSha256File(std::path::PathBuf),
+}
+
+/// What one subscription is good for; what is left out is not limited by it.
+#[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// Places of backups: `gs://bucket/prefix`, `file:///folder`.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// Patterns of target databases, with `*` and `?`.
+    #[serde(default)]
+    pub targets: Vec<String>,
+    /// `restore`, `verify`.
+    #[serde(default)]
+    pub modes: Vec<crate::event::Mode>,
+    /// `fail`, `replace`.
+    #[serde(default)]
+    pub on_existing: Vec<OnExisting>,
+    /// Ids of the keys of which one must have signed.
+    #[serde(default)]
+    pub keys: Vec<String>,
+}
+
+enum Key {
+    Ed25519(Vec<u8>),
+    Hmac(Box<hmac::Key>),
+}
+
+/// The rules of one subscription, ready for use.
+pub struct Admission {
+    bucket: Location,
+    sources: Vec<Location>,
+    rules: Rules,
+    keys: BTreeMap<String, Key>,
+    /// The policy file does not name the subscription.
+    is_closed: bool,
+}
+
+fn invalid(what: impl Into<String>) -> RestoreError {
+    ValidationError::new(R::InvalidRequest, what).into()
+}
+
+impl Admission {
+    /// The rules for `subscription`; without a policy file, none.
+    ///
+    /// # Errors
+    /// Every mistake in the policy file, without any value.
+    pub fn new(config: &Config, subscription: &str) -> Result<Self, Vec<String>> {
+        let bucket = config.bucket.clone();
+        let Some(text) = &config.request_policy else {
+            let (rules, keys) = (Rules::default(), BTreeMap::new());
+            return Ok(Admission { bucket, sources: vec![], rules, keys, is_closed: false });
+        };
+        let file: PolicyFile =
+            serde_saphyr::from_str(text).map_err(|e| vec![format!("REQUEST_POLICY: {e}")])?;
+        let mut wrong = Vec::new();
+        let mut keys = BTreeMap::new();
+        for (id, spec) in &file.keys {
+            match Key::of(spec) {
+                Ok(key) => drop(keys.insert(id.clone(), key)),
+                Err(what) => wrong.push(format!("REQUEST_POLICY: keys.{id}: {what}")),
+            }
+        }
+        for (name, rules) in &file.subscriptions {
+            let unknown = rules.keys.iter().filter(|k| !file.keys.contains_key(*k));
+            wrong.extend(unknown.map(|k| format!("REQUEST_POLICY: {name}: there is no key {k}")));
+            let places = rules.sources.iter().filter_map(|s| Location::parse(s).err());
+            wrong.extend(places.map(|e| format!("REQUEST_POLICY: {name}: sources: {e}")));
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let found = file.subscriptions.get(subscription).cloned();
+        let is_closed = found.is_none();
+        let rules = found.unwrap_or_default();
+        let sources = rules.sources.iter().filter_map(|s| Location::parse(s).ok()).collect();
+        Ok(Admission { bucket, sources, rules, keys, is_closed })
+    }
+
+    /// Whether the message is signed as its subscription asks; `published` in microseconds.
+    ///
+    /// # Errors
+    /// `invalid_request`.
+    pub fn check_signature(
+        &self,
+        data: &[u8],
+        attributes: &HashMap<String, String>,
+        published: i64,
+    ) -> Result<(), RestoreError> {
+        if self.is_closed {
+            return Err(invalid("this subscription is not in REQUEST_POLICY"));
+        }
+        if self.rules.keys.is_empty() {
+            return Ok(());
+        }
+        let attribute = |name: &str| {
+            let value = attributes.get(name).map(String::as_str);
+            value.ok_or_else(|| invalid(format!("the request must be signed: no attribute {name}")))
+        };
+        let (id, expires) = (attribute(KEY_ID)?, attribute(EXPIRES)?);
+        let signature = STANDARD.decode(attribute(SIGNATURE)?);
+        let refused = || invalid("the signature is not that of a key of this subscription");
+        let key =
+            self.keys.get(id).filter(|_| self.rules.keys.iter().any(|k| k == id)).ok_or_else(refused)?;
+        let message = signed_bytes(id, expires, data);
+        let signature = signature.map_err(|_| refused())?;
+        let verified = match key {
+            Key::Ed25519(public) => UnparsedPublicKey::new(&ED25519, public).verify(&message, &signature),
+            Key::Hmac(secret) => hmac::verify(secret, &message, &signature),
+        };
+        verified.map_err(|_| refused())?;
+        let expires: jiff::Timestamp =
+            expires.parse().map_err(|_| invalid(format!("{EXPIRES}: must be a time (RFC 3339)")))?;
+        match expires.as_microsecond() < published {
+            true => Err(invalid("the signature had expired when the request was published")),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the subscription is good for what the job asks.
+    ///
+    /// # Errors
+    /// `source_not_allowed`, `target_not_allowed`, `invalid_request`.
+    pub fn check(&self, job: &Job) -> Result<(), RestoreError> {
+        use crate::event::Mode;
+        let refuse = |reason, what: String| Err(ValidationError::new(reason, what).into());
+        let (mode, on_existing) = match job {
+            Job::Restore(job) => (Mode::Restore, Some(job.on_existing)),
+            Job::Verify(_) => (Mode::Verify, None),
+        };
+        if !self.rules.modes.is_empty() && !self.rules.modes.contains(&mode) {
+            return refuse(R::InvalidRequest, "mode: this subscription is not good for it".into());
+        }
+        if !self.sources.is_empty() && !self.is_source(job.backup()) {
+            return refuse(
+                R::SourceNotAllowed,
+                "the backup is in none of this subscription's sources".into(),
+            );
+        }
+        let allowed = &self.rules.on_existing;
+        if on_existing.is_some_and(|o| !allowed.is_empty() && !allowed.contains(&o)) {
+            return refuse(
+                R::TargetNotAllowed,
+                "on_existing: this subscription is not good for that value".into(),
+            );
+        }
+        match job.target_db() {
+            Some(target) if !fits(&self.rules.targets, target) => refuse(
+                R::TargetNotAllowed,
+                format!("target_db: {target} is none of this subscription's targets"),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_source(&self, backup: &BackupRef) -> bool {
+        let (place, name) = match backup {
+            BackupRef::Named { place, name } => (place.as_ref().unwrap_or(&self.bucket), name),
+            BackupRef::Latest { prefix, .. } => (&self.bucket, prefix),
+            BackupRef::Stdin => return false,
+        };
+        self.sources.iter().any(|s| s.contains(place, name))
+    }
+}
+
+/// Whether a name fits one of the patterns; where there are none, any does.
+pub fn fits(patterns: &[String], name: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|p| matches(p, name))
+}
+
+/// The bytes between the lines of a PEM text.
+pub fn der_of(pem: &str, label: &str) -> Option<Vec<u8>> {
+    let body = pem.split(&format!("-----BEGIN {label}-----")).nth(1)?;
+    let body: String = body.split("-----END").next()?.split_whitespace().collect();
+    STANDARD.decode(body).ok()
+}
+
+/// What stands before an Ed25519 key in its public form.
+const PUBLIC_PREFIX_BYTES: usize = 12;
+/// Bytes that a shared secret must have.
+const MIN_SECRET: usize = 32;
+
+impl Key {
+    fn of(spec: &KeySpec) -> Result<Self, String> {
+        match spec {
+            KeySpec::Ed25519(pem) => {
+                let der = der_of(pem, "PUBLIC KEY").filter(|d| d.len() == PUBLIC_PREFIX_BYTES + 32);
+                let der = der.ok_or("must be an Ed25519 public key in PEM (openssl pkey -pubout)")?;
+                Ok(Key::Ed25519(der[PUBLIC_PREFIX_BYTES..].to_vec()))
+            }
+            KeySpec::HmacSha256File(file) => {
+                let secret = std::fs::read(file).map_err(|e| format!("cannot be read: {}", e.kind()))?;
+                Ok(Key::Hmac(Box::new(hmac_key(&secret)?)))
+            }
+        }
+    }
+}
+
+fn hmac_key(secret: &[u8]) -> Result<hmac::Key, String> {
+    let secret = secret.trim_ascii_end();
+    match secret.len() >= MIN_SECRET {
+        true => Ok(hmac::Key::new(hmac::HMAC_SHA256, secret)),
+        false => Err(format!("must have at least {MIN_SECRET} bytes")),
+    }
+}
+
+fn signed_bytes(key_id: &str, expires: &str, data: &[u8]) -> Vec<u8> {
+    let mut out = format!("pgrestored-request-v1\n{key_id}\n{expires}\n").into_bytes();
+    out.extend_from_slice(data);
+    out
+}
+
+/// Signs a request: its attributes. `secret` is an Ed25519 key in PEM (PKCS #8) or a shared secret.
+///
+/// # Errors
+/// What is wrong with the key, without it.
+pub fn sign(
+    secret: &str,
+    key_id: &str,
+    expires: jiff::Timestamp,
+    data: &[u8],
+) -> Result<[(&'static str, String); 3], String> {
+    let expires = expires.to_string();
+    let message = signed_bytes(key_id, &expires, data);
+    let signature = match secret.contains("-----BEGIN") {
+        true => {
+            let der = der_of(secret, "PRIVATE KEY");
+            let pair = der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok());
+            let pair = pair.ok_or("must be an Ed25519 key, PKCS #8 in PEM")?;
+            STANDARD.encode(pair.sign(&message).as_ref())
+        }
+        false => STANDARD.encode(hmac::sign(&hmac_key(secret.as_bytes())?, &message).as_ref()),
+    };
+    Ok([(KEY_ID, key_id.to_owned()), (EXPIRES, expires), (SIGNATURE, signature)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+    use crate::event::RestoreRequest;
+
+    const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
+    /// The public half of it, from RFC 8410's example of the same seed kind.
+    fn public() -> String {
+        use aws_lc_rs::signature::KeyPair;
+        let pair =
+            Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der_of(PRIVATE, "PRIVATE KEY").unwrap()).unwrap();
+        let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        let der = [&prefix[..], pair.public_key().as_ref()].concat();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+    }
+
+    fn admission(policy: &str, subscription: &str) -> Result<Admission, Vec<String>> {
+        let raw = RawConfig::from_flags(&[("backup-bucket", "gs://bkt/tenant-a")]).unwrap();
+        let mut config = Config::new(&raw).unwrap();
+        config.request_policy = Some(policy.to_owned());
+        Admission::new(&config, subscription)
+    }
+
+    fn job(body: &str) -> Job {
+        let request = RestoreRequest::from_message(body.as_bytes(), &HashMap::new()).unwrap();
+        request.into_job(Some("app_default")).unwrap()
+    }
+
+    #[test]
+    fn a_subscription_is_good_for_what_its_rules_say() {
+        let policy = "subscriptions:\n  tenant:\n    sources: [gs://bkt/tenant-a, gs://shared/public]\n    targets: ['app_*']\n    modes: [restore]\n    on_existing: [fail]\n";
+        let a = admission(policy, "tenant").unwrap();
+        let ask = |body: &str| a.check(&job(body)).map_err(|e| e.reason());
+        assert_eq!(ask(r#"{"request_id":"1","backup":{"name":"x"}}"#), Ok(()));
+        assert_eq!(ask(r#"{"request_id":"1","backup":{"name":"latest"}}"#), Ok(()));
+        assert_eq!(
+            ask(r#"{"request_id":"1","backup":{"uri":"gs://shared/public/x"},"target_db":"app_1"}"#),
+            Ok(())
+        );
+        for (body, reason) in [
+            (r#"{"request_id":"1","backup":{"uri":"gs://bkt/tenant-b/x"}}"#, R::SourceNotAllowed),
+            (r#"{"request_id":"1","backup":{"uri":"gs://bkt/tenant-ab/x"}}"#, R::SourceNotAllowed),
+            (r#"{"request_id":"1","backup":{"uri":"gs://shared/x"}}"#, R::SourceNotAllowed),
+            (r#"{"request_id":"1","backup":{"name":"x"},"target_db":"other"}"#, R::TargetNotAllowed),
+            (r#"{"request_id":"1","backup":{"name":"x"},"target_db":"xapp_1"}"#, R::TargetNotAllowed),
+            (r#"{"request_id":"1","backup":{"name":"x"},"on_existing":"replace"}"#, R::TargetNotAllowed),
+            (r#"{"request_id":"1","backup":{"name":"x"},"mode":"verify"}"#, R::InvalidRequest),
+        ] {
+            assert_eq!(ask(body), Err(reason), "{body}");
+        }
+        let closed = admission(policy, "another").unwrap();
+        assert!(closed.check_signature(b"{}", &HashMap::new(), 0).is_err());
+        for wrong in [
+            "subscriptions: 1",
+            "subscriptions: {a: {modes: [destroy]}}",
+            "subscriptions: {a: {sauces: []}}",
+            "subscriptions: {a: {keys: [nobody]}}",
+            "subscriptions: {a: {sources: [ftp://x]}}",
+            "keys: {k: {ed25519: nothing}}\nsubscriptions: {}",
+            "keys: {k: {hmac_sha256_file: /nowhere}}\nsubscriptions: {}",
+        ] {
+            assert!(admission(wrong, "a").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_a_fresh_signature_of_the_right_key_over_these_bytes_counts() {
+        let secret = std::env::temp_dir().join(format!("pgrestored-hmac-{}", std::process::id()));
+        let shared = "0123456789abcdef0123456789abcdef";
+        std::fs::write(&secret, format!("{shared}\n")).unwrap();
+        let indented = public().replace('\n', "\n      ");
+        let policy = format!(
+            "keys:\n  ops:\n    ed25519: |\n      {indented}\n  ci:\n    hmac_sha256_file: {}\n  old:\n    hmac_sha256_file: {}\nsubscriptions:\n  s: {{keys: [ops, ci]}}\n",
+            secret.display(),
+            secret.display()
+        );
+        let a = admission(&policy, "s").unwrap();
+        std::fs::remove_file(&secret).unwrap();
+        let now: jiff::Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+        let later: jiff::Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
+        let attributes = |key: &str, id: &str, data: &[u8]| -> HashMap<String, String> {
+            sign(key, id, later, data).unwrap().into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+        };
+        let check = |data: &[u8], attributes: &HashMap<String, String>, at: jiff::Timestamp| {
+            a.check_signature(data, attributes, at.as_microsecond()).is_ok()
+        };
+        for (key, id) in [(PRIVATE, "ops"), (shared, "ci")] {
+            let good = attributes(key, id, b"body");
+            assert!(check(b"body", &good, now) && check(b"body", &good, later), "{id}");
+            assert!(!check(b"body", &good, "2026-11-24T13:00:01Z".parse().unwrap()), "{id}: expired");
+            assert!(!check(b"bodY", &good, now), "{id}: other bytes");
+            for (name, value) in [
+                (KEY_ID, "old"),
+                (KEY_ID, "nobody"),
+                (EXPIRES, "2027-01-01T00:00:00Z"),
+                (SIGNATURE, "AAAA"),
+                (SIGNATURE, "not base64!"),
+            ] {
+                let mut changed = good.clone();
+                changed.insert(name.into(), value.into());
+                assert!(!check(b"body", &changed, now), "{id}: {name}");
+                changed.remove(name);
+                assert!(!check(b"body", &changed, now), "{id}: no {name}");
+            }
+        }
+        // Signed by a key of the file that is none of this subscription's.
+        assert!(!check(b"body", &attributes(shared, "old", b"body"), now));
+        assert!(!check(b"body", &HashMap::new(), now));
+        assert!(sign("short", "ci", later, b"").is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! Secrets that were given as flags do not stay where `ps` shows them.
+
+use std::os::unix::process::CommandExt;
+
+/// Flags whose values are secrets, with their variables.
+const SECRETS: [(&str, &str); 6] = [
+    ("--db-password", "DB_PASSWORD"),
+    ("--db-restricted-password", "DB_RESTRICTED_PASSWORD"),
+    ("--scratch-db-password", "SCRATCH_DB_PASSWORD"),
+    ("--backup-age-identity", "BACKUP_AGE_IDENTITY"),
+    ("--evidence-signing-key", "EVIDENCE_SIGNING_KEY"),
+    ("--request-signing-key", "REQUEST_SIGNING_KEY"),
+];
+
+/// The arguments without secrets, and what goes into the environment instead.
+fn without_secrets(args: impl Iterator<Item = String>) -> (Vec<String>, Vec<(&'static str, String)>) {
+    let (mut kept, mut moved, mut args) = (Vec::new(), Vec::new(), args);
+    while let Some(arg) = args.next() {
+        let (flag, value) = match arg.split_once('=') {
+            Some((flag, value)) => (flag, Some(value.to_owned())),
+            None => (arg.as_str(), None),
+        };
+        match SECRETS.iter().find(|(f, _)| *f == flag) {
+            // What is wrong with a flag that has no value, the parser says.
+            Some((_, variable)) => match value.or_else(|| args.next()) {
+                Some(value) => moved.push((*variable, value)),
+                None => kept.push(arg),
+            },
+            None => kept.push(arg),
+        }
+    }
+    (kept, moved)
+}
+
+/// Begins again, in the same process, with secrets in the environment that were given as flags.
+/// Returns where there are none.
+pub fn hide_secrets() {
+    let Ok(args) = std::env::args_os().skip(1).map(|a| a.into_string()).collect::<Result<Vec<_>, _>>() else {
+        return;
+    };
+    let (kept, moved) = without_secrets(args.into_iter());
+    let (false, Ok(program)) = (moved.is_empty(), std::env::current_exe()) else { return };
+    // Where that is not possible, the flags do as they are.
+    let _ = std::process::Command::new(program).args(kept).envs(moved).exec();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_move_and_the_rest_stays() {
+        let args = [
+            "worker",
+            "--db-password=a=b",
+            "--db-user",
+            "x",
+            "--scratch-db-password",
+            "c d",
+            "--db-password-file=f",
+        ];
+        let (kept, moved) = without_secrets(args.into_iter().map(str::to_owned));
+        assert_eq!(kept, ["worker", "--db-user", "x", "--db-password-file=f"]);
+        assert_eq!(moved, [("DB_PASSWORD", "a=b".to_owned()), ("SCRATCH_DB_PASSWORD", "c d".to_owned())]);
+    }
+}

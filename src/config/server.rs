@@ -1,0 +1,125 @@
+//! A PostgreSQL server and how to reach it.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::raw::RawConfig;
+use super::{Mistakes, or, secret, secret_line, set, text_of};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// Texts of PEM files for TLS.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFiles {
+    /// Certificates that the server's must come from; without, those of the system.
+    pub root: Option<String>,
+    /// The client's certificates and key.
+    pub client: Option<(String, SecretString)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct DbConfig {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: Option<SecretString>,
+    pub ssl_mode: SslMode,
+    pub tls: TlsFiles,
+    pub maintenance: String,
+    pub connect_budget: Duration,
+}
+
+/// The variables of one server, with what their names begin with.
+pub(super) struct ServerVariables<'a> {
+    pub prefix: &'a str,
+    pub host: &'a Option<String>,
+    pub port: &'a Option<String>,
+    pub user: &'a Option<String>,
+    pub password: &'a Option<String>,
+    pub password_file: &'a Option<String>,
+    pub ssl_mode: &'a Option<String>,
+    pub maintenance: &'a Option<String>,
+    pub tls: TlsFiles,
+    pub allow_plaintext: bool,
+}
+
+fn tls_files(raw: &RawConfig, m: &mut Mistakes) -> TlsFiles {
+    let root = text_of("DB_SSLROOTCERT", &raw.db_sslrootcert, m);
+    let certificate = text_of("DB_SSLCERT", &raw.db_sslcert, m);
+    let key = text_of("DB_SSLKEY", &raw.db_sslkey, m).map(SecretString::from);
+    if certificate.is_some() != key.is_some() {
+        m.add("DB_SSLCERT", "goes with DB_SSLKEY");
+    }
+    TlsFiles { root, client: certificate.zip(key) }
+}
+
+pub(super) fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
+    let variables = ServerVariables {
+        prefix: "DB",
+        host: &raw.db_host,
+        port: &raw.db_port,
+        user: &raw.db_user,
+        password: &raw.db_password,
+        password_file: &raw.db_password_file,
+        ssl_mode: &raw.db_sslmode,
+        maintenance: &raw.db_maintenance_name,
+        tls: tls_files(raw, m),
+        allow_plaintext: m.parse(
+            "DB_ALLOW_PLAINTEXT",
+            &raw.db_allow_plaintext,
+            false,
+            "must be true or false",
+        ),
+    };
+    server_config(&variables, connect_budget, m)
+}
+
+pub(super) fn server_config(v: &ServerVariables<'_>, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
+    let name = |part: &str| format!("{}_{part}", v.prefix);
+    let host = or(v.host, "localhost");
+    let local = host.starts_with('/')
+        || host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let ssl_mode = match set(v.ssl_mode) {
+        None if local => SslMode::Prefer,
+        None | Some("verify-full") => SslMode::VerifyFull,
+        Some("verify-ca") => SslMode::VerifyCa,
+        Some("disable") => SslMode::Disable,
+        Some("prefer" | "allow") => SslMode::Prefer,
+        Some("require") => SslMode::Require,
+        Some(_) => {
+            m.add(&name("SSLMODE"), "must be disable, prefer, require, verify-ca or verify-full");
+            SslMode::VerifyFull
+        }
+    };
+    let password = secret(&name("PASSWORD"), v.password_file, v.password, m);
+    let may_be_plain = matches!(ssl_mode, SslMode::Disable | SslMode::Prefer);
+    if may_be_plain
+        && !local
+        && !v.allow_plaintext
+        && password.as_deref().is_some_and(|p| !p.trim().is_empty())
+    {
+        m.add(
+            &name("SSLMODE"),
+            "disable and prefer may send the password in plain text to another machine: use require, verify-ca or verify-full (in a network of your own, DB_ALLOW_PLAINTEXT=true)",
+        );
+    }
+    DbConfig {
+        tls: v.tls.clone(),
+        port: m.parse(&name("PORT"), v.port, 5432, "must be a port number"),
+        user: or(v.user, "postgres"),
+        password: password.map(secret_line),
+        ssl_mode: if host.starts_with('/') { SslMode::Disable } else { ssl_mode },
+        maintenance: or(v.maintenance, "postgres"),
+        connect_budget,
+        host,
+    }
+}

@@ -1,0 +1,42 @@
+//! The limits of one job in time: a deadline, one for each stage, and one without any progress.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::progress::Progress;
+
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Returns when a stage has taken too long, or nothing has moved for too long.
+pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreError {
+    let now = tokio::time::Instant::now;
+    let (mut stage, mut entered) = (progress.stage(), now());
+    let (mut seen, mut moved) = (marks(progress), now());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if progress.stage() != stage {
+            (stage, entered) = (progress.stage(), now());
+        }
+        if marks(progress) != seen {
+            (seen, moved) = (marks(progress), now());
+        }
+        let limit = config.stage_limits.get(stage);
+        if let Some(limit) = limit.filter(|l| entered.elapsed() >= **l) {
+            return JobError::new(R::Timeout, format!("the stage {stage} took longer than {limit:?}")).into();
+        }
+        // One index can take as long as it likes, and shows nothing of it.
+        if stage != "indexes" && moved.elapsed() >= config.stall_limit {
+            let what = format!("no progress for {:?}, in the stage {stage}", config.stall_limit);
+            return JobError::new(R::Timeout, what).into();
+        }
+    }
+}
+
+/// All that moves.
+fn marks(p: &Progress) -> (&'static str, [u64; 5]) {
+    let all = [&p.object_bytes, &p.data_bytes, &p.rows, &p.tables_done, &p.tasks_done];
+    (p.stage(), all.map(|n| n.load(Relaxed)))
+}

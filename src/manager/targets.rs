@@ -1,0 +1,72 @@
+//! Target databases: which may be restored into, the way back, and what is left on their server.
+
+use super::RestoreManager;
+use crate::admission::fits;
+use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::job::{RestoreJob, check_target};
+use crate::postgres::Server;
+use crate::target::{self, Kept, Reaped, RolledBack, Terms};
+
+impl RestoreManager {
+    /// Whether a database may be restored into at all.
+    ///
+    /// # Errors
+    /// `target_not_allowed`, `invalid_request` for what cannot be a name.
+    pub fn check_target(&self, name: &str) -> Result<(), RestoreError> {
+        check_target(name, &self.config.db.maintenance)?;
+        let refuse =
+            |why: &str| Err(ValidationError::new(R::TargetNotAllowed, format!("target_db: {why}")).into());
+        if self.config.protected_databases.iter().any(|p| p == name) {
+            return refuse(&format!("database {name} is protected (PROTECTED_DATABASES)"));
+        }
+        match fits(&self.config.allowed_targets, name) {
+            true => Ok(()),
+            false => refuse(&format!("database {name} is none of ALLOWED_TARGETS")),
+        }
+    }
+
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            keep: self.config.keep_previous,
+            deaths: self.config.quarantine_after,
+            max_age: self.config.request_max_age,
+        }
+    }
+
+    /// One pass of the reaper over the target server, and over the scratch server where there is one.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn reap(&self) -> Result<Reaped, RestoreError> {
+        let mut reaped = target::reap(&self.server).await?;
+        if let Some(scratch) = &self.config.verify.scratch {
+            let more = target::reap(&Server::new(scratch)?).await?;
+            reaped.add(more);
+        }
+        Ok(reaped)
+    }
+
+    /// Exchanges `target_db` with the database that it replaced last, or with `wanted`.
+    ///
+    /// # Errors
+    /// As [`target::rollback`].
+    pub async fn rollback(
+        &self,
+        target_db: &str,
+        wanted: Option<&str>,
+        request_id: &str,
+    ) -> Result<RolledBack, RestoreError> {
+        self.check_target(target_db)?;
+        let digest = format!("rollback of {target_db}");
+        let job = RestoreJob::replacing(request_id, target_db, digest);
+        target::rollback(&self.server, &job, wanted, self.terms()).await
+    }
+
+    /// The databases that are kept for a rollback of `target_db`, the newest first.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub async fn kept(&self, target_db: &str) -> Result<Vec<Kept>, RestoreError> {
+        target::kept(&self.server, target_db, self.config.keep_previous).await
+    }
+}
