@@ -32,6 +32,7 @@ use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError};
 use crate::policy::Selection;
 use crate::postgres::{Server, Session};
 use crate::progress::Progress;
+use crate::steps::reached;
 use board::Board;
 use ddl::{DumpSettings, OutputState};
 use plan::Plan;
@@ -233,6 +234,7 @@ pub async fn load(
     if !is_script {
         let first = job.worker().await?;
         ready = Some(run_pre_data(&job, first, &pre_data).await?);
+        reached("schema");
         job.progress.enter("data");
         if !board.change(|s| s.is_stream_open()) {
             // A small archive was read to its end while its schema was made.
@@ -350,6 +352,7 @@ async fn run_session(
     loop {
         match board.next_work(id).await? {
             Work::Lane(node) => {
+                reached("lane");
                 let index = board.entry_of(node);
                 let entry = job.data_entry(index)?;
                 let name = entry.name();
@@ -364,6 +367,7 @@ async fn run_session(
                 board.change(|s| s.lane_done(node));
             }
             Work::Task(node) => {
+                reached("task");
                 let index = board.entry_of(node);
                 worker.task(&job, index).instrument(span_of(&job, &job.content.name(index))).await?;
                 job.progress.tasks_done.fetch_add(1, Relaxed);

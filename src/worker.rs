@@ -501,6 +501,7 @@ impl Worker {
                     self.metrics.record_lease_lost();
                     tracing::warn!(error = %e, "the message could not be acknowledged and will come again");
                 }
+                reached("acked");
             }
             Settle::NackAfterBackoff => {
                 let (first, max) = self.settings.nack_backoff;

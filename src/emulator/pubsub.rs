@@ -111,12 +111,26 @@ impl PubSubService {
         self.accept(topic, message).ok()
     }
 
+    /// The same as if it had been published at `time`.
+    pub fn publish_at(
+        &self,
+        topic: &str,
+        data: &[u8],
+        attributes: HashMap<String, String>,
+        time: std::time::SystemTime,
+    ) -> Option<String> {
+        let publish_time = Some(time.into());
+        let message =
+            pb::PubsubMessage { data: data.to_vec(), attributes, publish_time, ..Default::default() };
+        self.accept(topic, message).ok()
+    }
+
     fn accept(&self, topic: &str, mut message: pb::PubsubMessage) -> Result<String, Status> {
         let mut inner = self.lock();
         let names = inner.topics.get(topic).cloned().ok_or_else(|| Status::not_found("Topic not found"))?;
         inner.sequence += 1;
         message.message_id = inner.sequence.to_string();
-        message.publish_time = Some(std::time::SystemTime::now().into());
+        message.publish_time.get_or_insert_with(|| std::time::SystemTime::now().into());
         for name in names {
             let Some(s) = inner.subscriptions.get_mut(&name) else { continue };
             let wanted = s.options.filter.as_ref();
@@ -154,6 +168,16 @@ impl PubSubService {
     pub fn delivered(&self, subscription: &str) -> (u64, u64) {
         let inner = self.lock();
         inner.subscriptions.get(subscription).map_or((0, 0), |s| (s.deliveries, s.acked))
+    }
+
+    /// Fault: all leases of a subscription end now, as if nobody had extended them.
+    pub fn expire_leases(&self, subscription: &str) {
+        let mut inner = self.lock();
+        let Some(s) = inner.subscriptions.get_mut(subscription) else { return };
+        let held: Vec<String> = s.leased.keys().cloned().collect();
+        held.iter().for_each(|id| s.give_back(id, Duration::ZERO));
+        drop(inner);
+        self.wake.notify_waiters();
     }
 
     /// Fault: the next `calls` calls to publish are refused as unavailable.
@@ -335,7 +359,10 @@ impl PubSubService {
                 return Err(Status::unavailable("publishing is refused"));
             }
         }
-        let ids: Result<Vec<_>, _> = r.messages.into_iter().map(|m| self.accept(&r.topic, m)).collect();
+        // The time is the server's to say.
+        let stamped = |m| pb::PubsubMessage { publish_time: None, ..m };
+        let ids: Result<Vec<_>, _> =
+            r.messages.into_iter().map(|m| self.accept(&r.topic, stamped(m))).collect();
         Ok(pb::PublishResponse { message_ids: ids? })
     }
 

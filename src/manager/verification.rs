@@ -20,6 +20,7 @@ use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
 use crate::proof::{ArchiveProof, ProofReport};
 use crate::restore::{self, Fit, LoadOptions};
+use crate::steps::reached as step;
 use crate::target::{Apart, CreateOptions};
 use crate::verify::{self, Checks, ChecksFile, Evidence, History, SigningKey, Subject, judge};
 
@@ -200,7 +201,9 @@ impl RestoreManager {
         }
         let key = self.config.verify.signing_key.as_ref();
         let key = key.map(|k| SigningKey::from_pem(k.expose_secret())).transpose()?;
-        evidence.write(report, key.as_ref()).await.map(Some)
+        let written = evidence.write(report, key.as_ref()).await.map(Some);
+        step("evidence");
+        written
     }
 
     /// The whole way; `Some` where this request has its answer already.
@@ -358,6 +361,7 @@ impl RestoreManager {
         run.progress.enter("sandbox");
         let ground = self.ground(major_of(&archive.header().server_version)).await?;
         report.server = Some(ground.proof.clone());
+        step("sandbox");
         let apart = ground.claim(&run.job.request_id).await?;
         let policy = self.verification_policy();
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
@@ -429,6 +433,7 @@ impl RestoreManager {
         };
         let checks = self.checks(&report.backup_set)?;
         let found = verify::examine(&subject, &checks, &run.history).await?;
+        step("examined");
         (report.tables, report.checks, report.drift) = (found.tables, found.checks, found.drift);
         Ok(())
     }

@@ -10,14 +10,26 @@ use tokio::process::{Child, Command};
 use crate::peers::{BUCKET, Kind, Peers, get};
 use crate::support::{Cluster, assert_same};
 
-struct Process {
-    child: Child,
+pub struct Process {
+    pub child: Child,
     admin: String,
 }
 
 async fn worker(peers: &Peers, c: &Cluster, more: &[(&str, &str)]) -> Process {
+    worker_with(peers, c, more, &[]).await
+}
+
+/// A worker with its flags and, besides, these variables.
+pub async fn worker_with(
+    peers: &Peers,
+    c: &Cluster,
+    more: &[(&str, &str)],
+    variables: &[(&str, &str)],
+) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command.arg("worker").env_clear().kill_on_drop(true).stdin(Stdio::null()).stderr(Stdio::piped());
+    // Where sandboxes find their programs.
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(variables.iter().copied());
     for (flag, value) in peers.flags() {
         command.arg(format!("--{flag}={value}"));
     }
@@ -43,7 +55,7 @@ async fn worker(peers: &Peers, c: &Cluster, more: &[(&str, &str)]) -> Process {
 }
 
 impl Process {
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }

@@ -217,3 +217,8 @@ pub fn assert_same(ours: &str, theirs: &str, what: &str) {
     };
     panic!("{what}: line {}\n  ours:\n{}  pg_restore's:\n{}", at + 1, show(&a), show(&b));
 }
+
+/// Whether campaigns are to be run whole: `CAMPAIGN=full`, as `make soak` does.
+pub fn is_full_campaign() -> bool {
+    std::env::var("CAMPAIGN").is_ok_and(|c| c == "full")
+}

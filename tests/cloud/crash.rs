@@ -1,0 +1,339 @@
+//! SIGKILL of the real program at every named step; then the redelivery, a duplicate, an older request
+//! and one pass of the reaper. `CAMPAIGN=full` does every step of every mode, else a part of them.
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pgrestored::event::{RestoreResult, Status};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+
+use crate::peers::{BUCKET, Kind, Peers};
+use crate::process::worker_with;
+use crate::support::{Cluster, is_full_campaign};
+
+const REQUESTS: &str = "projects/test/topics/restore-requests";
+const RESULTS: &str = "projects/test/topics/restore-completions";
+const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
+
+/// From the first to the last thing that a restore does.
+const BEFORE: [&str; 8] = ["claimed", "announced", "created", "schema", "lane", "task", "loaded", "checked"];
+const SWAP: [&str; 5] = ["swap.begun", "swap.old_renamed", "swap.new_renamed", "swap.journaled", "swapped"];
+const AFTER: [&str; 4] = ["ended", "recorded", "published", "acked"];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mode {
+    Create,
+    CreateFromText,
+    Replace,
+    Restricted,
+    Verify,
+}
+
+impl Mode {
+    fn steps(self) -> Vec<&'static str> {
+        let but = |steps: &[&'static str], not: &[&str]| -> Vec<&'static str> {
+            steps.iter().copied().filter(|s| !not.contains(s)).collect()
+        };
+        match self {
+            Mode::Create => [but(&BEFORE, &[]), but(&SWAP, &["swap.old_renamed"]), AFTER.to_vec()].concat(),
+            Mode::CreateFromText => {
+                [but(&BEFORE, &["schema"]), but(&SWAP, &["swap.old_renamed"]), AFTER.to_vec()].concat()
+            }
+            Mode::Replace => [&BEFORE[..], &SWAP, &AFTER].concat(),
+            Mode::Restricted => [&BEFORE[..], &["role", "handed_over"], &SWAP, &AFTER].concat(),
+            Mode::Verify => [&["sandbox", "schema", "lane", "examined", "evidence"][..], &AFTER].concat(),
+        }
+    }
+
+    fn replaces(self) -> bool {
+        matches!(self, Mode::Replace | Mode::Restricted)
+    }
+
+    fn backup(self) -> &'static str {
+        if self == Mode::CreateFromText { "new.sql" } else { "new.dump" }
+    }
+
+    fn body(self, id: &str, target: &str) -> String {
+        let backup = self.backup();
+        match self {
+            Mode::Verify => {
+                format!(r#"{{"request_id":"{id}","backup":{{"name":"{backup}"}},"mode":"verify"}}"#)
+            }
+            _ => {
+                let on_existing = if self.replaces() { "replace" } else { "fail" };
+                format!(
+                    r#"{{"request_id":"{id}","backup":{{"name":"{backup}"}},"target_db":"{target}","on_existing":"{on_existing}"}}"#
+                )
+            }
+        }
+    }
+}
+
+struct Ground {
+    peers: Peers,
+    c: Arc<Cluster>,
+    sandboxes: PathBuf,
+    records: PathBuf,
+}
+
+fn table(name: &str) -> String {
+    format!(
+        "CREATE TABLE {name} (id int PRIMARY KEY, v text); INSERT INTO {name} SELECT i, md5(i::text) FROM generate_series(1, 300) i; CREATE INDEX ON {name} (v)"
+    )
+}
+
+impl Ground {
+    async fn new() -> Self {
+        let peers = Peers::start(Kind::StandIn).await.unwrap();
+        let c = Arc::new(Cluster::start());
+        c.create("a", &table("old_one"));
+        c.create("b", &table("new_one"));
+        let storage = &peers.emulator.storage;
+        storage.put(BUCKET, "old.dump", std::fs::read(c.dump_to_file("a", &[])).unwrap());
+        storage.put(BUCKET, "new.dump", std::fs::read(c.dump_to_file("b", &[])).unwrap());
+        storage.put(
+            BUCKET,
+            "new.sql",
+            c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "b"])).unwrap(),
+        );
+        let (sandboxes, records) = (c.scratch("sandboxes"), c.scratch("records"));
+        for folder in [&sandboxes, &records] {
+            std::fs::create_dir(folder).unwrap();
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            std::fs::set_permissions(folder, open).unwrap();
+        }
+        Ground { peers, c, sandboxes, records }
+    }
+
+    fn flags(&self, mode: Mode) -> Vec<(&'static str, String)> {
+        vec![
+            ("db-user", "postgres".into()),
+            ("sandbox-dir", self.sandboxes.display().to_string()),
+            ("restore-records", format!("file://{}", self.records.display())),
+            ("backup-trust", if mode == Mode::Restricted { "restricted" } else { "full" }.into()),
+            ("reap-every", "0".into()),
+        ]
+    }
+
+    /// What was published of a request: different bodies, and how many events.
+    fn outcomes(&self, id: &str) -> (HashSet<Vec<u8>>, usize) {
+        let all = self.peers.emulator.pubsub.published(RESULTS);
+        let ours: Vec<_> = all.into_iter().filter(|m| m.attributes["request_id"] == id).collect();
+        let count = ours.len();
+        (ours.into_iter().map(|m| m.data).collect(), count)
+    }
+
+    async fn until_outcomes(&self, id: &str, count: usize) -> RestoreResult {
+        let there = self.peers.emulator.pubsub.until(|_| self.outcomes(id).1 >= count);
+        let waited = tokio::time::timeout(Duration::from_secs(90), there).await;
+        waited.unwrap_or_else(|_| panic!("{id}: {} of {count} outcomes", self.outcomes(id).1));
+        let (bodies, _) = self.outcomes(id);
+        assert_eq!(bodies.len(), 1, "{id}: one distinct outcome");
+        serde_json::from_slice(bodies.iter().next().unwrap()).unwrap()
+    }
+
+    async fn until_settled(&self) {
+        let settled = self.peers.emulator.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
+        tokio::time::timeout(Duration::from_secs(60), settled).await.expect("settled");
+    }
+
+    /// Databases, roles and folders that only a restore or a proof in work has.
+    fn leaks(&self) -> Vec<String> {
+        let in_server = self.c.psql(
+            "postgres",
+            "SELECT 'database ' || datname FROM pg_database WHERE datname ~ '^pgrestored_[sv]_'
+             UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'pgrestored\\_r\\_%'
+             UNION ALL SELECT 'session ' || application_name FROM pg_stat_activity WHERE application_name LIKE 'pgrestored %'
+             UNION ALL SELECT 'row ' || name FROM pgrestored.owned_database o WHERE kind <> 'previous'
+                OR NOT EXISTS (SELECT FROM pg_database WHERE datname = o.name)",
+        );
+        let sandboxes = std::fs::read_dir(&self.sandboxes).unwrap();
+        let sandboxes = sandboxes.map(|e| e.unwrap().file_name().into_string().unwrap());
+        let sandboxes = sandboxes.filter(|n| !n.contains("template"));
+        in_server.lines().map(str::to_owned).chain(sandboxes).collect()
+    }
+
+    async fn case(&self, mode: Mode, step: &str, number: usize) {
+        let what = format!("{mode:?} killed at {step}");
+        let (id, target) = (format!("r{number}"), format!("app{number}"));
+        if mode.replaces() {
+            self.c.create(&target, &table("old_one"));
+        }
+        let watched = Watched::start(self.c.clone(), mode.replaces().then(|| target.clone()));
+        let flags = self.flags(mode);
+        let flags: Vec<(&str, &str)> = flags.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let point = format!("{step}=return");
+        let mut first = worker_with(&self.peers, &self.c, &flags, &[("FAILPOINTS", &point)]).await;
+        let body = mode.body(&id, &target);
+        let publish =
+            |body: &str| self.peers.emulator.pubsub.publish(REQUESTS, body.as_bytes(), HashMap::new());
+        publish(&body).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), first.child.wait()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{what}: never reached")).unwrap();
+        assert_eq!(ended.signal(), Some(9), "{what}");
+        self.peers.emulator.pubsub.expire_leases(SUBSCRIPTION);
+
+        let mut second = worker_with(&self.peers, &self.c, &flags, &[]).await;
+        let result = self.until_outcomes(&id, 1).await;
+        assert_eq!((result.status, result.error), (Status::Success, None), "{what}");
+        self.until_settled().await;
+        let before = self.outcomes(&id).1;
+        publish(&body).unwrap();
+        self.until_outcomes(&id, before + 1).await;
+        if mode != Mode::Verify {
+            let older = format!(
+                r#"{{"request_id":"older{number}","backup":{{"name":"old.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
+            );
+            let yesterday = SystemTime::now() - Duration::from_secs(86_400);
+            self.peers
+                .emulator
+                .pubsub
+                .publish_at(REQUESTS, older.as_bytes(), HashMap::new(), yesterday)
+                .unwrap();
+            let refused = self.until_outcomes(&format!("older{number}"), 1).await;
+            assert!(refused.error.unwrap().message.contains("superseded"), "{what}");
+            assert_eq!(self.c.psql(&target, "SELECT count(*) FROM new_one"), "300", "{what}");
+        }
+        self.until_settled().await;
+        watched.stop(&what).await;
+        second.child.kill().await.unwrap();
+        let reaper = self.peers.app(&self.c, &flags).manager.reap().await.unwrap();
+        assert_eq!((reaper.failed, reaper.unknown), (vec![], vec![]), "{what}");
+        // Sessions of a killed process end when the server notices.
+        let gone = async {
+            while !self.leaks().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(10), gone).await.is_err() {
+            panic!("{what}: leaked {:?}", self.leaks());
+        }
+        if mode != Mode::Verify {
+            self.c.psql("postgres", &format!("DROP DATABASE {target} WITH (FORCE)"));
+        }
+    }
+}
+
+/// A client that reads a target again and again: always the old or the new one, and never back.
+struct Watched {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<(Vec<String>, Duration)>,
+}
+
+impl Watched {
+    fn start(c: Arc<Cluster>, target: Option<String>) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let (mut seen, mut worst) = (Vec::<String>::new(), Duration::ZERO);
+            let Some(target) = target else { return (seen, worst) };
+            let mut last = tokio::time::Instant::now();
+            let config = format!("host={} user=postgres dbname={target}", c.sandbox.host());
+            while !stopped.is_cancelled() {
+                let Ok((client, connection)) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await
+                else {
+                    continue;
+                };
+                let driver = tokio::spawn(connection);
+                let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
+                while let (false, Ok(rows)) = (stopped.is_cancelled(), client.query(sql, &[]).await) {
+                    worst = worst.max(last.elapsed());
+                    last = tokio::time::Instant::now();
+                    let name: String = rows.first().expect("a table").get(0);
+                    if seen.last() != Some(&name) {
+                        seen.push(name);
+                    }
+                    // One reader must not take a whole core.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                driver.abort();
+            }
+            (seen, worst)
+        });
+        Watched { stop, task }
+    }
+
+    async fn stop(self, what: &str) {
+        self.stop.cancel();
+        let (seen, worst) = self.task.await.unwrap();
+        assert!(seen.is_empty() || seen == ["old_one", "new_one"], "{what}: {seen:?}");
+        assert!(worst < Duration::from_secs(5), "{what}: not readable for {worst:?}");
+    }
+}
+
+async fn campaign(mode: Mode) {
+    let ground = Ground::new().await;
+    let steps = mode.steps();
+    let every = if is_full_campaign() { 1 } else { 6 };
+    let mut done = 0;
+    for (number, step) in steps.iter().enumerate().filter(|(i, _)| i % every == 0) {
+        ground.case(mode, step, number).await;
+        done += 1;
+    }
+    eprintln!("CAMPAIGN sigkill {mode:?}: {done} of {} steps, all recovered, 0 leaks", steps.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_creating() {
+    campaign(Mode::Create).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_creating_from_text() {
+    campaign(Mode::CreateFromText).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_replacing() {
+    campaign(Mode::Replace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_restricted() {
+    campaign(Mode::Restricted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_verifying() {
+    campaign(Mode::Verify).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_rolling_back() {
+    let ground = Ground::new().await;
+    let steps = [&["claimed", "rollback"][..], &SWAP].concat();
+    let every = if is_full_campaign() { 1 } else { 4 };
+    let mut done = 0;
+    for (number, step) in steps.iter().enumerate().filter(|(i, _)| i % every == 0) {
+        let (what, target) = (format!("rollback killed at {step}"), format!("app{number}"));
+        ground.c.create(&target, &table("old_one"));
+        let mut job = crate::support::job("/x".as_ref(), &target, pgrestored::job::OnExisting::Replace);
+        job.backup = pgrestored::job::BackupRef::parse("new.dump", "").unwrap();
+        let app = ground.peers.app(&ground.c, &[]);
+        let replaced = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+        assert_eq!(replaced.failure, None, "{what}");
+        let roll = |point: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+            command.env_clear().env("FAILPOINTS", point).args(["rollback", &target, "--output", "json"]);
+            command.arg(format!("--request-id=rollback-{number}"));
+            command.args([format!("--db-host={}", ground.c.sandbox.host()), "--db-user=postgres".into()]);
+            command
+        };
+        let killed = roll(&format!("{step}=return")).output().await.unwrap();
+        assert_eq!(killed.status.signal(), Some(9), "{what}: {killed:?}");
+        let answers = [roll("").output().await.unwrap(), roll("").output().await.unwrap()];
+        for a in &answers {
+            assert!(a.status.success(), "{what}: {}", String::from_utf8_lossy(&a.stderr));
+        }
+        assert_eq!(answers[0].stdout, answers[1].stdout, "{what}: one outcome");
+        assert_eq!(ground.c.psql(&target, "SELECT count(*) FROM old_one"), "300", "{what}");
+        app.manager.reap().await.unwrap();
+        drop(app);
+        done += 1;
+    }
+    eprintln!("CAMPAIGN sigkill rollback: {done} of {} steps, all recovered", steps.len());
+}
