@@ -51,6 +51,14 @@ pub enum StorageFault {
     Flip(u64),
     /// The read is refused as unavailable.
     Unavailable,
+    /// The read is refused as one too many.
+    TooManyRequests,
+    /// The range is ignored: the whole object comes.
+    WholeObject,
+    /// The answer ends well after this many bytes, and says that it is whole.
+    ShortAfter(u64),
+    /// The object is overwritten after this many bytes, and the connection ends.
+    OverwrittenAfter(u64),
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +142,16 @@ impl StorageService {
 
     pub fn delete(&self, bucket: &str, name: &str) {
         self.lock().objects.remove(&(bucket.to_owned(), name.to_owned()));
+    }
+
+    /// The same bytes as a new generation.
+    fn overwrite(&self, bucket: &str, name: &str) {
+        let mut inner = self.lock();
+        inner.last_generation += 1;
+        let generation = inner.last_generation;
+        if let Some(object) = inner.objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+            object.generation = generation;
+        }
     }
 
     /// Faults of the next reads, one each.
@@ -320,8 +338,14 @@ async fn read(
         inner.reads += 1;
         inner.faults.pop_front()
     };
-    if fault == Some(StorageFault::Unavailable) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "backendError").into_response();
+    match fault {
+        Some(StorageFault::Unavailable) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, "backendError").into_response();
+        }
+        Some(StorageFault::TooManyRequests) => {
+            return (StatusCode::TOO_MANY_REQUESTS, "rateLimitExceeded").into_response();
+        }
+        _ => {}
     }
     if object.is_gzip {
         let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
@@ -330,10 +354,19 @@ async fn read(
             return (StatusCode::NOT_IMPLEMENTED, "decompressive transcoding").into_response();
         }
     }
-    let Some((first, last, partial)) = range_of(&headers, object.size) else {
+    let range = match fault {
+        Some(StorageFault::WholeObject) => Some((0, object.size.saturating_sub(1), false)),
+        _ => range_of(&headers, object.size),
+    };
+    let Some((first, last, partial)) = range else {
         return (StatusCode::RANGE_NOT_SATISFIABLE, "range").into_response();
     };
     let length = if object.size == 0 { 0 } else { last - first + 1 };
+    let length = match fault {
+        Some(StorageFault::ShortAfter(at)) => length.min(at),
+        _ => length,
+    };
+    let overwrite = (bucket, name);
     let crc = base64::engine::general_purpose::STANDARD.encode(object.crc32c.to_be_bytes());
     let mut response = Response::builder()
         .status(if partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK })
@@ -349,7 +382,7 @@ async fn read(
     if partial {
         response = response.header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", object.size));
     }
-    let body = body_of(s, object.content, first, length, fault);
+    let body = body_of(s, object.content, (first, length), fault, overwrite);
     response.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
@@ -357,49 +390,57 @@ async fn read(
 fn body_of(
     s: StorageService,
     content: Content,
-    first: u64,
-    length: u64,
+    (first, length): (u64, u64),
     fault: Option<StorageFault>,
+    (bucket, name): (String, String),
 ) -> Body {
     let start = (s, content, None::<tokio::fs::File>, 0u64);
     let begun = tokio::time::Instant::now();
-    let stream = futures::stream::try_unfold(start, move |(s, content, mut file, sent)| async move {
-        let mut n = CHUNK.min(length - sent);
-        match fault {
-            Some(StorageFault::CutAfter(at)) if sent >= at => return Err(std::io::Error::other("cut")),
-            Some(StorageFault::StallAfter(at)) if sent >= at => std::future::pending().await,
-            Some(StorageFault::CutAfter(at) | StorageFault::StallAfter(at)) => n = n.min(at - sent),
-            _ => {}
-        }
-        if n == 0 {
-            return Ok(None);
-        }
-        let from = first + sent;
-        let mut chunk = match &content {
-            Content::Memory(data) => data.slice(from as usize..(from + n) as usize),
-            Content::File(path) => {
-                if file.is_none() {
-                    let mut f = tokio::fs::File::open(path).await?;
-                    f.seek(std::io::SeekFrom::Start(from)).await?;
-                    file = Some(f);
+    let stream = futures::stream::try_unfold(start, move |(s, content, mut file, sent)| {
+        let (bucket, name) = (bucket.clone(), name.clone());
+        async move {
+            let mut n = CHUNK.min(length - sent);
+            use StorageFault as F;
+            match fault {
+                Some(F::OverwrittenAfter(at)) if sent >= at => {
+                    s.overwrite(&bucket, &name);
+                    return Err(std::io::Error::other("cut"));
                 }
-                let mut buf = vec![0; n as usize];
-                if let Some(f) = &mut file {
-                    f.read_exact(&mut buf).await?;
-                }
-                buf.into()
+                Some(StorageFault::CutAfter(at)) if sent >= at => return Err(std::io::Error::other("cut")),
+                Some(StorageFault::StallAfter(at)) if sent >= at => std::future::pending().await,
+                Some(F::CutAfter(at) | F::StallAfter(at) | F::OverwrittenAfter(at)) => n = n.min(at - sent),
+                _ => {}
             }
-        };
-        if let Some(StorageFault::Flip(at)) = fault
-            && (from..from + n).contains(&at)
-        {
-            let mut damaged = chunk.to_vec();
-            damaged[(at - from) as usize] ^= 0x10;
-            chunk = damaged.into();
+            if n == 0 {
+                return Ok(None);
+            }
+            let from = first + sent;
+            let mut chunk = match &content {
+                Content::Memory(data) => data.slice(from as usize..(from + n) as usize),
+                Content::File(path) => {
+                    if file.is_none() {
+                        let mut f = tokio::fs::File::open(path).await?;
+                        f.seek(std::io::SeekFrom::Start(from)).await?;
+                        file = Some(f);
+                    }
+                    let mut buf = vec![0; n as usize];
+                    if let Some(f) = &mut file {
+                        f.read_exact(&mut buf).await?;
+                    }
+                    buf.into()
+                }
+            };
+            if let Some(StorageFault::Flip(at)) = fault
+                && (from..from + n).contains(&at)
+            {
+                let mut damaged = chunk.to_vec();
+                damaged[(at - from) as usize] ^= 0x10;
+                chunk = damaged.into();
+            }
+            s.pace(n, sent, begun).await;
+            s.lock().sent += n;
+            Ok(Some((chunk, (s, content, file, sent + n))))
         }
-        s.pace(n, sent, begun).await;
-        s.lock().sent += n;
-        Ok(Some((chunk, (s, content, file, sent + n))))
     });
     Body::from_stream(stream.boxed())
 }

@@ -162,3 +162,75 @@ async fn a_long_listing_is_complete() {
     }
     assert_eq!(peers.app(&c, &[]).manager.list_backups("many/").await.unwrap().len(), 2500);
 }
+
+/// Every fault at every part of a small object: the exact bytes, or a clean error.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_at_every_chunk() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start_with("-c fsync=off");
+    c.create(
+        "src",
+        "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 900) i",
+    );
+    let dump = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
+    let wanted = c.content("src", &[]);
+    let storage = &peers.emulator.storage;
+    let flags = [
+        ("download-stall-timeout", "1s"),
+        ("restore-no-analyze", "true"),
+        ("restore-jobs", "1"),
+        ("retry-budget", "3s"),
+    ];
+    let app = peers.app(&c, &flags);
+    let size = dump.len() as u64;
+    let chunks = if crate::support::is_full_campaign() { 64 } else { 6 };
+    let (mut exact, mut refused) = (0, 0);
+    for at in (0..chunks).map(|i| i * size / chunks) {
+        // The first read ends at this chunk; the next, a range, has the fault.
+        let scripts: [(&str, Vec<F>); 9] = [
+            ("cut", vec![F::CutAfter(at), F::CutAfter(0)]),
+            ("stall", vec![F::StallAfter(at)]),
+            ("429", vec![F::CutAfter(at), F::TooManyRequests, F::TooManyRequests]),
+            ("503", vec![F::CutAfter(at), F::Unavailable, F::Unavailable]),
+            ("corrupt", vec![F::Flip(at)]),
+            ("overwritten", vec![F::OverwrittenAfter(at)]),
+            ("whole instead of range", vec![F::CutAfter(at), F::WholeObject]),
+            ("short", vec![F::ShortAfter(at)]),
+            ("short range", vec![F::CutAfter(at), F::ShortAfter(1)]),
+        ];
+        for (name, script) in scripts {
+            storage.put(BUCKET, "src.dump", dump.clone());
+            storage.clear_faults();
+            storage.fail_next_reads(script);
+            let done = restore(&app, "src.dump", "app").await;
+            let what = format!("{name} at {at}: {:?}", done.result.error);
+            match done.failure {
+                None => {
+                    assert_same(&c.content("app", &[]), &wanted, &what);
+                    c.psql("postgres", "DROP DATABASE app");
+                    assert!(name != "corrupt", "{what}");
+                    exact += 1;
+                }
+                Some(reason) => {
+                    let named = match name {
+                        "corrupt" => matches!(
+                            reason,
+                            R::ChecksumMismatch
+                                | R::ArchiveCorrupt
+                                | R::ArchiveUnsupported
+                                | R::RestoreError
+                                | R::DataRejected
+                        ),
+                        "overwritten" => reason == R::BackupChanged,
+                        _ => false,
+                    };
+                    assert!(named, "{what}");
+                    assert!(!c.databases().contains(&"app".to_owned()), "{what}");
+                    refused += 1;
+                }
+            }
+            assert_eq!(c.leftovers(), Vec::<String>::new(), "{what}");
+        }
+    }
+    eprintln!("CAMPAIGN storage faults: {exact} byte-exact, {refused} clean errors");
+}

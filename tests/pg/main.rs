@@ -14,5 +14,6 @@ mod servers;
 mod swap;
 mod verify;
 mod isolation;
+mod cuts;
 mod hostile;
 mod journal;

@@ -1,0 +1,131 @@
+//! The connection to the server cut at every byte of a COPY and of a swap. `CAMPAIGN=full` cuts at each,
+//! else at some.
+
+use std::sync::Arc;
+
+use pgrestored::app::App;
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::{OnExisting, RestoreJob};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::proxy::CutProxy;
+use crate::support::{Cluster, is_full_campaign, job, sequence};
+
+fn rows(name: &str, count: u32) -> String {
+    format!(
+        "CREATE TABLE {name} (v text); INSERT INTO {name} SELECT md5(i::text) FROM generate_series(1, {count}) i"
+    )
+}
+
+async fn run(app: &App, job: &RestoreJob) -> pgrestored::manager::Finished {
+    app.manager.run(job, Arc::default(), CancellationToken::new()).await
+}
+
+/// Which bytes: `all` of them spread evenly in a whole campaign, else `some`; they change with the seed.
+fn places(total: u64, all: u64, some: u64) -> Vec<u64> {
+    let step = (total / if is_full_campaign() { all } else { some }).max(1);
+    let seed = u64::from(std::process::id());
+    eprintln!("CAMPAIGN cuts: {total} bytes, every {step}, seed {seed}");
+    (seed % step..total).step_by(usize::try_from(step).unwrap()).collect()
+}
+
+fn through(c: &Cluster, proxy: &CutProxy) -> App {
+    c.app(&[
+        ("db-host", "127.0.0.1"),
+        ("db-port", &proxy.port.to_string()),
+        ("restore-jobs", "1"),
+        ("restore-keep-previous", "0"),
+        ("restore-no-analyze", "true"),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_cut_at_any_byte_is_no_part_of_a_table() {
+    let c = Cluster::start_with("-c fsync=off");
+    c.create("src", &rows("t", 65));
+    let dump = c.dump_to_file("src", &[]);
+    let proxy = CutProxy::start(c.sandbox.host(), b"COPY public.t").await;
+    let app = through(&c, &proxy);
+    assert_eq!(run(&app, &job(&dump, "whole", OnExisting::Fail)).await.failure, None);
+    let total = proxy.counted();
+    assert!(total > 2_000, "{total}");
+    let (mut failed, mut done) = (0, 0);
+    for at in places(total, total, 20) {
+        proxy.arm(at);
+        let finished = run(&app, &job(&dump, "app", OnExisting::Fail)).await;
+        assert!(proxy.was_cut(), "{at}");
+        match finished.failure {
+            None => {
+                // The session had nothing more to do.
+                assert_eq!(c.psql("app", "SELECT count(*) FROM t"), "65", "{at}");
+                c.psql("postgres", "DROP DATABASE app");
+                done += 1;
+            }
+            Some(reason) => {
+                assert_eq!(reason, R::TargetUnavailable, "{at}: {:?}", finished.result.error);
+                assert!(!c.databases().contains(&"app".to_owned()), "{at}: a part is there");
+                failed += 1;
+            }
+        }
+        assert_eq!(c.leftovers(), Vec::<String>::new(), "{at}");
+    }
+    proxy.disarm();
+    assert_eq!(run(&app, &job(&dump, "app", OnExisting::Fail)).await.failure, None);
+    eprintln!("CAMPAIGN copy cuts: {failed} failed and clean, {done} complete, 0 partial");
+    assert!(failed > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_cut_at_any_byte_is_done_or_not() {
+    let c = Cluster::start_with("-c fsync=off");
+    c.create("a", &rows("t1", 3));
+    c.create("b", &rows("t2", 3));
+    let dumps = [c.dump_to_file("a", &[]), c.dump_to_file("b", &[])];
+    let proxy = CutProxy::start(c.sandbox.host(), b"SET LOCAL lock_timeout").await;
+    let app = through(&c, &proxy);
+    let table =
+        || c.psql("app", "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'");
+    let request =
+        |i: usize, n: i64| RestoreJob { sequence: sequence(n), ..job(&dumps[i], "app", OnExisting::Replace) };
+    let mut n = 0;
+    let mut next = |i: usize| {
+        n += 1;
+        request(i, n)
+    };
+    assert_eq!(run(&app, &next(0)).await.failure, None);
+    proxy.disarm();
+    assert_eq!(run(&app, &next(1)).await.failure, None);
+    let total = proxy.counted();
+    assert!(total > 700, "{total}");
+    let (mut there, mut done, mut undone, mut settled) = (1, 0, 0, 0);
+    for at in places(total, 900, 15) {
+        let new = 1 - there;
+        let job = next(new);
+        proxy.arm(at);
+        let finished = run(&app, &job).await;
+        assert!(proxy.was_cut(), "{at}");
+        let now = table();
+        match finished.failure {
+            None => {
+                assert_eq!(now, format!("t{}", new + 1), "{at}: said to be done");
+                (there, done) = (new, done + 1);
+            }
+            Some(reason) => {
+                assert_eq!(reason, R::TargetUnavailable, "{at}: {:?}", finished.result.error);
+                assert_eq!(now, format!("t{}", there + 1), "{at}: said not to be done");
+                undone += 1;
+                // The redelivery does it.
+                let again = run(&app, &job).await;
+                assert_eq!(again.failure, None, "{at}: {:?}", again.result.error);
+                settled += usize::from(again.repeated);
+                there = new;
+                assert_eq!(table(), format!("t{}", new + 1), "{at}");
+            }
+        }
+        assert_eq!(c.leftovers(), Vec::<String>::new(), "{at}");
+    }
+    eprintln!(
+        "CAMPAIGN swap cuts: {done} done, {undone} undone and done again ({settled} found done), 0 inconsistent"
+    );
+    assert!(done > 0 && undone > 0);
+}

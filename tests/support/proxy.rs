@@ -1,0 +1,97 @@
+//! A proxy before a PostgreSQL that cuts one connection at a chosen byte.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+/// Counts the bytes, of both directions, of connections that have sent `trigger`, from there on.
+pub struct CutProxy {
+    pub port: u16,
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Shared {
+    trigger: &'static [u8],
+    socket: PathBuf,
+    /// Where the connection is cut; none for `u64::MAX`.
+    cut_at: AtomicU64,
+    /// Bytes since the trigger.
+    counted: AtomicU64,
+    was_cut: AtomicBool,
+}
+
+impl Drop for CutProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl CutProxy {
+    pub async fn start(socket_folder: &str, trigger: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            trigger,
+            socket: PathBuf::from(socket_folder).join(".s.PGSQL.5432"),
+            cut_at: AtomicU64::new(u64::MAX),
+            counted: AtomicU64::new(0),
+            was_cut: AtomicBool::new(false),
+        });
+        let all = shared.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(forward(client, all.clone()));
+            }
+        });
+        CutProxy { port, shared, task }
+    }
+
+    /// Cuts once, after this many bytes.
+    pub fn arm(&self, at: u64) {
+        self.shared.counted.store(0, SeqCst);
+        self.shared.was_cut.store(false, SeqCst);
+        self.shared.cut_at.store(at, SeqCst);
+    }
+
+    pub fn disarm(&self) {
+        self.arm(u64::MAX);
+    }
+
+    pub fn counted(&self) -> u64 {
+        self.shared.counted.load(SeqCst)
+    }
+
+    pub fn was_cut(&self) -> bool {
+        self.shared.was_cut.load(SeqCst)
+    }
+}
+
+async fn forward(mut client: TcpStream, s: Arc<Shared>) {
+    let Ok(mut server) = UnixStream::connect(&s.socket).await else { return };
+    let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
+    let mut counts = false;
+    loop {
+        let (bytes, is_up) = tokio::select! {
+            n = client.read(&mut up) => match n { Ok(n @ 1..) => (up[..n].to_vec(), true), _ => return },
+            n = server.read(&mut down) => match n { Ok(n @ 1..) => (down[..n].to_vec(), false), _ => return },
+        };
+        counts |= is_up && bytes.windows(s.trigger.len()).any(|w| w == s.trigger);
+        let (mut part, mut ends) = (bytes.as_slice(), false);
+        if counts && !s.was_cut.load(SeqCst) {
+            let before = s.counted.fetch_add(bytes.len() as u64, SeqCst);
+            let room = s.cut_at.load(SeqCst).saturating_sub(before);
+            if (part.len() as u64) > room {
+                (part, ends) = (&part[..usize::try_from(room).unwrap()], true);
+                s.was_cut.store(true, SeqCst);
+            }
+        }
+        let sent = if is_up { server.write_all(part).await } else { client.write_all(part).await };
+        if ends || sent.is_err() {
+            return;
+        }
+    }
+}
