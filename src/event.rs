@@ -220,8 +220,9 @@ impl RestoreRequest {
     /// `invalid_request`.
     pub fn into_job(self, default_db: Option<&str>) -> Result<Job, RestoreError> {
         let digest = self.digest();
-        if self.request_id.is_empty() || self.request_id.len() > 200 {
-            return Err(invalid("request_id: must have 1 to 200 bytes"));
+        let id = &self.request_id;
+        if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
+            return Err(invalid("request_id: must have 1 to 200 bytes and no control characters"));
         }
         let backup = match (&self.backup.name, &self.backup.uri) {
             (Some(name), None) => BackupRef::from_name(name, "")?,

@@ -540,6 +540,6 @@ fn request_id_of(delivery: &Delivery) -> String {
     let body: Option<serde_json::Value> = serde_json::from_slice(&delivery.data).ok();
     let in_body = body.as_ref().and_then(|b| b.get("request_id")?.as_str());
     let named = in_body.or(delivery.attributes.get("request_id").map(String::as_str));
-    let named = named.filter(|id| !id.is_empty() && id.len() <= 200);
+    let named = named.filter(|id| !id.is_empty() && id.len() <= 200 && !id.chars().any(char::is_control));
     named.map_or_else(|| format!("message:{}", delivery.message_id), str::to_owned)
 }

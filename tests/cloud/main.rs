@@ -13,6 +13,8 @@ mod page;
 mod peers;
 mod process;
 mod queue;
+mod race;
+mod refusals;
 mod storage;
 mod telemetry;
 mod verify;

@@ -55,6 +55,10 @@ pub async fn worker_with(
 }
 
 impl Process {
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
         assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());

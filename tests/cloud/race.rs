@@ -1,0 +1,403 @@
+//! Four workers race on the same targets, die at random steps, and lose their leases; and the same for
+//! long, with a store, a queue and a server that fail (the chaos soak). `CAMPAIGN=full` does all of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pgrestored::emulator::StorageFault as F;
+use pgrestored::event::{RestoreResult, Status};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::peers::{BUCKET, Kind, Peers, get};
+use crate::process::{Process, worker_with};
+use crate::support::{Cluster, is_full_campaign};
+
+const REQUESTS: &str = "projects/test/topics/restore-requests";
+const RESULTS: &str = "projects/test/topics/restore-completions";
+const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
+const WORKERS: usize = 4;
+const BACKUPS: usize = 4;
+const TARGETS: [&str; 2] = ["app_a", "app_b"];
+
+/// Where a worker may die, each time with this probability.
+fn deadly(percent: f64) -> String {
+    let steps = [
+        "claimed",
+        "announced",
+        "created",
+        "schema",
+        "lane",
+        "task",
+        "loaded",
+        "checked",
+        "swap.begun",
+        "swap.old_renamed",
+        "swap.new_renamed",
+        "swap.journaled",
+        "swapped",
+        "ended",
+        "recorded",
+        "published",
+        "acked",
+    ];
+    steps.map(|s| format!("{s}={percent}%return")).join(";")
+}
+
+/// A request that was published: what it asked for, and where it stands in the order.
+#[derive(Debug, Clone)]
+struct Asked {
+    id: String,
+    body: String,
+    backup: usize,
+    /// None for a proof.
+    target: Option<&'static str>,
+    order: i64,
+}
+
+struct Race {
+    peers: Arc<Peers>,
+    c: Arc<Cluster>,
+    workers: Arc<Mutex<Vec<Option<Process>>>>,
+    failpoints: String,
+    asked: Vec<Asked>,
+    deaths: Arc<std::sync::atomic::AtomicU32>,
+    deliveries: usize,
+    seed: u64,
+}
+
+async fn spawn(peers: &Peers, c: &Cluster, failpoints: &str) -> Process {
+    let folder = c.scratch("records").display().to_string();
+    let (records, sandboxes) = (format!("file://{folder}"), c.scratch("sandboxes").display().to_string());
+    let flags = [
+        ("db-user", "postgres"),
+        ("restore-records", records.as_str()),
+        ("sandbox-dir", sandboxes.as_str()),
+        ("restore-jobs", "2"),
+        ("retry-budget", "5s"),
+        ("download-stall-timeout", "1s"),
+        ("restore-keep-previous", "0"),
+        ("reap-every", "5s"),
+        ("restore-quarantine-after", "100"),
+    ];
+    worker_with(peers, c, &flags, &[("FAILPOINTS", failpoints)]).await
+}
+
+impl Race {
+    async fn start(percent: f64) -> Self {
+        let seed = std::env::var("CAMPAIGN_SEED").ok().and_then(|s| s.parse().ok());
+        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+        fastrand::seed(seed);
+        let peers = Arc::new(Peers::start(Kind::StandIn).await.unwrap());
+        let c = Arc::new(Cluster::start_with("-c fsync=off -c max_connections=200"));
+        for folder in ["records", "sandboxes"] {
+            let folder = c.scratch(folder);
+            std::fs::create_dir(&folder).unwrap();
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+            std::fs::set_permissions(&folder, open).unwrap();
+        }
+        for i in 0..BACKUPS {
+            let source = format!("src{i}");
+            c.create(&source, &format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT n, '{i}' FROM generate_series(1, 500) n; CREATE INDEX ON t (v)"));
+            let dump = std::fs::read(c.dump_to_file(&source, &[])).unwrap();
+            peers.emulator.storage.put(BUCKET, &format!("{i}.dump"), dump);
+        }
+        let workers = Arc::new(Mutex::new((0..WORKERS).map(|_| None).collect()));
+        Race {
+            peers,
+            c,
+            workers,
+            failpoints: deadly(percent),
+            asked: vec![],
+            deaths: Arc::default(),
+            deliveries: 0,
+            seed,
+        }
+    }
+
+    /// Starts workers that are not there, until `stop`; what a dead one held comes back.
+    fn supervise(&self, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+        let (peers, c, workers) = (self.peers.clone(), self.c.clone(), self.workers.clone());
+        let (failpoints, deaths) = (self.failpoints.clone(), self.deaths.clone());
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                for slot in workers.lock().await.iter_mut() {
+                    let is_dead = slot.as_mut().is_some_and(|p| p.child.try_wait().unwrap().is_some());
+                    if is_dead {
+                        deaths.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        peers.emulator.pubsub.expire_leases(SUBSCRIPTION);
+                        *slot = None;
+                    }
+                    if slot.is_none() {
+                        *slot = Some(spawn(&peers, &c, &failpoints).await);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    }
+
+    fn publish(&mut self, body: &str, at: Option<SystemTime>) {
+        self.deliveries += 1;
+        let pubsub = &self.peers.emulator.pubsub;
+        let at = at.unwrap_or_else(SystemTime::now);
+        pubsub.publish_at(REQUESTS, body.as_bytes(), HashMap::new(), at).unwrap();
+    }
+
+    fn ask(&mut self) {
+        let id = format!("q{}", self.asked.len());
+        let backup = fastrand::usize(..BACKUPS);
+        // Some are from before: a redelivery out of a dead-letter topic.
+        let before = if fastrand::u8(..10) == 0 {
+            Duration::from_secs(fastrand::u64(1..3600))
+        } else {
+            Duration::ZERO
+        };
+        let at = SystemTime::now() - before;
+        let order = i64::try_from(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros()).unwrap();
+        let target = TARGETS[fastrand::usize(..TARGETS.len())];
+        let body = format!(
+            r#"{{"request_id":"{id}","backup":{{"name":"{backup}.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
+        );
+        self.publish(&body, Some(at));
+        self.asked.push(Asked { id, body, backup, target: Some(target), order });
+    }
+
+    fn ask_for_a_proof(&mut self) {
+        let id = format!("q{}", self.asked.len());
+        let body = format!(
+            r#"{{"request_id":"{id}","backup":{{"name":"0.dump"}},"mode":"verify","depth":"archive"}}"#
+        );
+        self.publish(&body, None);
+        self.asked.push(Asked { id, body, backup: 0, target: None, order: 0 });
+    }
+
+    fn repeat(&mut self) {
+        if let Some(again) = fastrand::choice(&self.asked).cloned() {
+            // One that has its outcome may come as a new message; else it is the same one once more.
+            let first =
+                SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(again.order).unwrap_or(0));
+            let is_answered = self.outcomes().contains_key(&again.id);
+            let at = if again.order > 0 && !is_answered { Some(first) } else { None };
+            self.publish(&again.body, at);
+        }
+    }
+
+    /// The outcomes of every request so far.
+    fn outcomes(&self) -> BTreeMap<String, HashSet<Vec<u8>>> {
+        let mut all = BTreeMap::<String, HashSet<Vec<u8>>>::new();
+        for m in self.peers.emulator.pubsub.published(RESULTS) {
+            all.entry(m.attributes["request_id"].clone()).or_default().insert(m.data);
+        }
+        all
+    }
+
+    async fn settled(&self) {
+        let settled = self.peers.emulator.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
+        if tokio::time::timeout(Duration::from_secs(150), settled).await.is_err() {
+            panic!("seed {}: not settled: {:?}", self.seed, self.peers.emulator.pubsub.unacked(SUBSCRIPTION));
+        }
+    }
+
+    /// One distinct outcome each, and each target is what its newest request made of it.
+    fn check(&self) {
+        let outcomes = self.outcomes();
+        let mut newest = BTreeMap::<&str, (&Asked, bool)>::new();
+        for asked in &self.asked {
+            let bodies = outcomes
+                .get(&asked.id)
+                .unwrap_or_else(|| panic!("seed {}: {} has no outcome", self.seed, asked.id));
+            assert_eq!(bodies.len(), 1, "seed {}: {} has {} outcomes", self.seed, asked.id, bodies.len());
+            let result: RestoreResult = serde_json::from_slice(bodies.iter().next().unwrap()).unwrap();
+            let is_done = result.status == Status::Success;
+            if let Some(e) = result.error.as_ref().filter(|_| asked.target.is_some()) {
+                // Superseded, or given up after the last attempt.
+                let is_due = e.message.contains("superseded") || e.retryable;
+                assert!(is_due, "seed {}: {}: {e:?}", self.seed, asked.id);
+            }
+            let Some(target) = asked.target.filter(|_| is_done) else { continue };
+            if newest.get(target).is_none_or(|(n, _)| n.order < asked.order) {
+                newest.insert(target, (asked, is_done));
+            }
+        }
+        for (target, (asked, _)) in newest {
+            let there = self.c.psql(target, "SELECT string_agg(DISTINCT v, ','), count(*) FROM t");
+            assert_eq!(
+                there,
+                format!("{}|500", asked.backup),
+                "seed {}: {target} is not {}",
+                self.seed,
+                asked.id
+            );
+        }
+    }
+
+    async fn stop_workers(&self) {
+        for slot in self.workers.lock().await.iter_mut() {
+            if let Some(mut process) = slot.take() {
+                process.child.kill().await.unwrap();
+            }
+        }
+    }
+
+    /// After one pass of the reaper nothing is left but the targets.
+    async fn check_leaks(&self) {
+        let app = self.peers.app(&self.c, &[("restore-keep-previous", "0")]);
+        let clean = async {
+            loop {
+                let reaped = app.manager.reap().await.unwrap();
+                assert_eq!((reaped.failed, reaped.unknown), (vec![], vec![]), "seed {}", self.seed);
+                let left = self.c.databases().into_iter().filter(|d| d.starts_with("pgrestored_")).count();
+                if left == 0 {
+                    return;
+                }
+                // The server is still noticing that workers have gone.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(20), clean).await.is_err() {
+            panic!("seed {}: leaked {:?}", self.seed, self.c.databases());
+        }
+    }
+
+    /// With workers that live, what they count is what they publish.
+    async fn check_metrics(&mut self) {
+        let mut admins = Vec::new();
+        for slot in self.workers.lock().await.iter_mut() {
+            let process = spawn(&self.peers, &self.c, "").await;
+            admins.push(process.admin().to_owned());
+            *slot = Some(process);
+        }
+        let before = self.outcomes().len();
+        (0..8).for_each(|_| self.ask());
+        self.ask_for_a_proof();
+        self.settled().await;
+        let (mut counted, mut running) = (0, 0);
+        for admin in &admins {
+            for line in get(&format!("http://{admin}/metrics")).await.1.lines() {
+                let Some((name, value)) = line.rsplit_once(' ') else { continue };
+                let is_outcome = name == "restore_success_total"
+                    || name.starts_with("restore_failure_total{")
+                    || name.starts_with("restore_verification_total{");
+                counted += if is_outcome { value.parse::<usize>().unwrap() } else { 0 };
+                running += if name == "restore_in_progress" { value.parse::<usize>().unwrap() } else { 0 };
+            }
+        }
+        assert_eq!(
+            (counted, running),
+            (self.outcomes().len() - before, 0),
+            "seed {}: metrics and ledger",
+            self.seed
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_race_and_die() {
+    let mut race = Race::start(1.5).await;
+    let rounds = if is_full_campaign() { 200 } else { 6 };
+    let stop = CancellationToken::new();
+    let supervisor = race.supervise(stop.clone());
+    for _ in 0..rounds {
+        for _ in 0..fastrand::usize(1..4) {
+            race.ask();
+        }
+        if fastrand::bool() {
+            race.repeat();
+        }
+        race.settled().await;
+        race.check();
+    }
+    stop.cancel();
+    supervisor.await.unwrap();
+    race.stop_workers().await;
+    race.check_leaks().await;
+    race.check_metrics().await;
+    race.check();
+    eprintln!(
+        "CAMPAIGN race: seed {}, {rounds} rounds, {} requests, {} deliveries asked for, {} deaths, 0 bad",
+        race.seed,
+        race.asked.len(),
+        race.deliveries,
+        race.deaths.load(std::sync::atomic::Ordering::SeqCst)
+    );
+}
+
+/// Faults of the world around: store, queue, server connections.
+async fn disturb(
+    peers: Arc<Peers>,
+    c: Arc<Cluster>,
+    workers: Arc<Mutex<Vec<Option<Process>>>>,
+    stop: CancellationToken,
+) {
+    let mut last_kill = Instant::now();
+    while !stop.is_cancelled() {
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..400))).await;
+        match fastrand::u8(..8) {
+            0 => peers.emulator.storage.fail_next_reads([F::CutAfter(fastrand::u64(..4000))]),
+            1 => peers.emulator.storage.fail_next_reads([F::Unavailable, F::TooManyRequests]),
+            2 => peers.emulator.storage.fail_next_reads([F::StallAfter(fastrand::u64(..4000))]),
+            3 => peers.emulator.storage.fail_next_reads([F::ShortAfter(fastrand::u64(..4000))]),
+            4 => peers.emulator.pubsub.refuse_publish(2),
+            5 => peers.emulator.pubsub.cut_streams(),
+            6 => peers.emulator.pubsub.expire_leases(SUBSCRIPTION),
+            _ => drop(c.psql(
+                "postgres",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgrestored %' ORDER BY random() LIMIT 1",
+            )),
+        }
+        if last_kill.elapsed() > Duration::from_secs(20) {
+            last_kill = Instant::now();
+            if let Some(Some(process)) = workers.lock().await.get(fastrand::usize(..WORKERS)) {
+                process.signal("KILL");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chaos() {
+    let mut race = Race::start(0.2).await;
+    let (deliveries, at_least) = match is_full_campaign() {
+        true => (2_000, Duration::from_secs(1_800)),
+        false => (40, Duration::from_secs(15)),
+    };
+    let begun = Instant::now();
+    let (stop, calm) = (CancellationToken::new(), CancellationToken::new());
+    let supervisor = race.supervise(stop.clone());
+    let (peers, c, workers) = (race.peers.clone(), race.c.clone(), race.workers.clone());
+    let disturber = tokio::spawn(disturb(peers, c, workers, calm.clone()));
+    while race.deliveries < deliveries || begun.elapsed() < at_least {
+        match fastrand::u8(..10) {
+            0..3 => race.repeat(),
+            3 => race.ask_for_a_proof(),
+            _ => race.ask(),
+        }
+        // As many wait as workers can hold, and some more.
+        let waiting = race.peers.emulator.pubsub.until(|p| {
+            let (waiting, leased) = p.unacked(SUBSCRIPTION);
+            waiting + leased < 12
+        });
+        tokio::time::timeout(Duration::from_secs(300), waiting).await.expect("progress");
+    }
+    calm.cancel();
+    disturber.await.unwrap();
+    race.peers.emulator.storage.clear_faults();
+    race.settled().await;
+    race.check();
+    stop.cancel();
+    supervisor.await.unwrap();
+    race.stop_workers().await;
+    race.check_leaks().await;
+    race.check_metrics().await;
+    eprintln!(
+        "CAMPAIGN chaos: seed {}, {:.0} s, {} requests, {} deliveries asked for, {} deaths, one outcome each, nothing leaked",
+        race.seed,
+        begun.elapsed().as_secs_f64(),
+        race.asked.len(),
+        race.deliveries,
+        race.deaths.load(std::sync::atomic::Ordering::SeqCst)
+    );
+}
