@@ -36,8 +36,10 @@ bench: ## Ours against download + pg_restore -j, what a proof costs, how workers
 release: ## Build what is released, in target/dist
 	@scripts/release.sh
 
-soak: setup ## The tests that race and break things, many times over
-	@cargo nextest run --test pg --test cloud --stress-count 5 swap damage queue storage process
+soak: setup ## Every fault campaign, whole (hours); each prints a line CAMPAIGN with its seed and its tally
+	@CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud \
+		-E 'test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
+		2>&1 | grep --line-buffered -v '^{'
 
 nightly: soak fuzz ## What is too long for every change
 

@@ -3,6 +3,7 @@
 //! target as it was and nothing behind. A verification goes the same way into a server of its own.
 
 mod bisection;
+mod cause;
 mod ground;
 mod indexed;
 mod limits;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backup::{self, Expected, Reach, Source};
+use crate::backup::{self, Expected, PinnedBackup, Reach, Source};
 use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
@@ -84,6 +85,7 @@ struct Facts {
     backup: ResultBackup,
     size: u64,
     loaded: Option<Loaded>,
+    pinned: Option<PinnedBackup>,
     /// The request is taken for one that kills workers.
     is_quarantined: bool,
     notes: Vec<String>,
@@ -293,6 +295,7 @@ impl RestoreManager {
         match swapped {
             Ok(result) => Ok(Ended::Restored(Box::new(result))),
             Err(e) => {
+                let (e, _) = self.root_cause(e, facts.pinned.as_ref(), stop).await;
                 say_failed(progress, &e);
                 let result = self.describe(job, progress, times, facts, Some(&e));
                 self.clean_up(&mut claimed).await;
@@ -317,6 +320,7 @@ impl RestoreManager {
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
         let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
+        facts.pinned.clone_from(&pinned);
         let index = match &pinned {
             Some(p) => self.index_of(p).await,
             None => None,

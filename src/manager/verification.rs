@@ -1,7 +1,6 @@
 //! The story of one verification: pin, read, restore into a server of its own, compare, judge, and
 //! write the evidence. Every way it ends is an answer: verified, failed, or inconclusive.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use tracing::field::Empty;
 
 use super::ground::Ground;
 use super::{Finished, RestoreManager, end_spans};
-use crate::archive::{Archive, Counting, Ledger, Limits, Origin};
+use crate::archive::{Archive, Counting, Ledger, Limits};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::EvidencePlace;
-use crate::error::{FailureReason as R, JobError, RestoreError, RetryClass, StorageError, report as said};
+use crate::error::{FailureReason as R, JobError, RestoreError, RetryClass, report as said};
 use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
@@ -246,10 +245,10 @@ impl RestoreManager {
                 (R::ArchiveCorrupt, Some(p)) if job.trigger == Trigger::Notification => {
                     match self.when_it_grows(&p).await? {
                         Some(more) => Some(more),
-                        None => return Err(self.root_cause(e, Some(&p), stop, report).await),
+                        None => return Err(self.cause(e, Some(&p), stop, report).await),
                     }
                 }
-                (_, p) => return Err(self.root_cause(e, p.as_ref(), stop, report).await),
+                (_, p) => return Err(self.cause(e, p.as_ref(), stop, report).await),
             };
         }
     }
@@ -312,25 +311,20 @@ impl RestoreManager {
         DownloadOptions { sha256: true, ..self.limits() }
     }
 
-    /// Reads every byte, for its checksum alone.
-    async fn drain(
+    /// The same error, or what is behind it; what was learned of the object goes into the report.
+    async fn cause(
         &self,
-        source: Source,
-        progress: &Arc<Progress>,
+        e: RestoreError,
+        pinned: Option<&PinnedBackup>,
         stop: &CancellationToken,
-    ) -> Result<Expected, RestoreError> {
-        progress.enter("download");
-        let options = self.verification_options();
-        let (origin, expected) = backup::open(source, Reach::Whole, options, progress.clone(), stop.clone());
-        let read = tokio::task::spawn_blocking(move || match origin {
-            Origin::Stream { bytes, .. } => read_to_end(bytes),
-            Origin::Folder(folder) => {
-                folder.members().iter().try_for_each(|(name, _)| read_to_end(folder.open(name)?))
-            }
-        });
-        read.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
-        expected.check()?;
-        Ok(expected)
+        report: &mut ProofReport,
+    ) -> RestoreError {
+        let (e, expected) = self.root_cause(e, pinned, stop).await;
+        if let Some(expected) = expected {
+            // Whatever else it is, the object is what the store says.
+            let _ = reached(report, &expected, Depth::Object);
+        }
+        e
     }
 
     /// Depth `archive` and further.
@@ -441,45 +435,6 @@ impl RestoreManager {
     fn checks(&self, set: &str) -> Result<Checks, RestoreError> {
         let file = self.config.verify.checks.as_deref().map(ChecksFile::parse).transpose()?;
         Ok(file.unwrap_or_default().of_set(set))
-    }
-
-    /// A damaged archive may be a damaged object, and bytes may be damaged on their way: the object is
-    /// read once more, for its checksum alone.
-    async fn root_cause(
-        &self,
-        e: RestoreError,
-        pinned: Option<&PinnedBackup>,
-        stop: &CancellationToken,
-        report: &mut ProofReport,
-    ) -> RestoreError {
-        use R::{ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected};
-        let is_about_bytes =
-            [ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected].contains(&e.reason());
-        let Some(pinned) = pinned.filter(|_| is_about_bytes) else { return e };
-        match self.drain(Source::Object(pinned.clone()), &Arc::default(), stop).await {
-            Ok(expected) => {
-                // Whatever else it is, the object is what the store says.
-                let _ = reached(report, &expected, Depth::Object);
-                if e.reason() != R::ChecksumMismatch {
-                    return e;
-                }
-                let what = "the bytes were damaged on their way: read again, they are the object's";
-                StorageError::new(R::DownloadFailed, what).with_source(e).into()
-            }
-            Err(cause) if cause.reason() == R::ChecksumMismatch => cause,
-            Err(_) => e,
-        }
-    }
-}
-
-fn read_to_end(mut bytes: Box<dyn Read + Send>) -> Result<(), RestoreError> {
-    let mut buf = vec![0; 256 << 10];
-    loop {
-        match bytes.read(&mut buf) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(e) => return Err(RestoreError::from_archive_io(e, "the object")),
-        }
     }
 }
 

@@ -213,3 +213,47 @@ async fn a_worker_tests_its_own_verification() {
     // Without a server nothing is proven.
     outcome(&[("pg-bindir", "/nowhere")], r#"restore_selftest_total{status="failure"} 1"#).await;
 }
+
+/// SIGTERM in each stage: out in time, nothing left, and the next worker does it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_at_every_stage() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = slow_backup(&peers, 1);
+    let size = peers.app(&c, &[]).manager.list_available_backups().await.unwrap()[0].size;
+    let stages = [
+        ("prepare", "claimed", false),
+        ("schema", "schema", false),
+        // The download takes its time.
+        ("data", "", false),
+        ("indexes", "lane", false),
+        ("check", "checked", false),
+        // The swap is not interrupted.
+        ("swap", "swap.begun", true),
+    ];
+    for (i, (stage, step, is_done)) in stages.into_iter().enumerate() {
+        // The step takes its time, so that the signal comes into its stage.
+        let point = if step.is_empty() { String::new() } else { format!("{step}=sleep(1500)") };
+        peers.emulator.storage.limit_rate(if step.is_empty() { size / 20 } else { 0 });
+        let first = worker_with(&peers, &c, &[("drain-timeout", "100ms")], &[("FAILPOINTS", &point)]).await;
+        let target = format!("app{i}");
+        peers
+            .publish(&format!(
+                r#"{{"request_id":"r{i}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
+            ))
+            .await;
+        first.until_stage(stage).await;
+        let begun = tokio::time::Instant::now();
+        first.signal("TERM");
+        assert_eq!(first.exit_code().await, Some(0), "{stage}");
+        assert!(begun.elapsed() < Duration::from_secs(25), "{stage}: {:?}", begun.elapsed());
+        assert_eq!(c.leftovers(), Vec::<String>::new(), "{stage}");
+        assert_eq!(c.databases().contains(&target), is_done, "{stage}");
+        peers.emulator.storage.limit_rate(0);
+        let second = worker(&peers, &c, &[]).await;
+        let result = peers.result().await;
+        assert_eq!((result.status, result.request_id), (Status::Success, format!("r{i}")), "{stage}");
+        assert_same(&c.content(&target, &[]), &c.content("src", &[]), stage);
+        second.signal("TERM");
+        assert_eq!(second.exit_code().await, Some(0));
+    }
+}

@@ -7,7 +7,8 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, job};
+use crate::formats::{Format, Wrapping, wrap};
+use crate::support::{Cluster, is_full_campaign, job};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 400) i;
     CREATE VIEW vw AS SELECT count(*) FROM t; CREATE TABLE u (t_id int REFERENCES t); INSERT INTO u SELECT i FROM generate_series(1, 100) i;
@@ -56,6 +57,65 @@ async fn sweep(args: &[&str], flips: bool) {
     let tables = "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(c.psql("app", tables), "precious");
     assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// Objects as the store has them, with their checksum: damaged anywhere, none gets as far as the swap.
+async fn sweep_all(wrapping: Wrapping) {
+    let seed = u64::from(std::process::id());
+    fastrand::seed(seed);
+    let c = Cluster::start_with("-c fsync=off");
+    c.create("src", SOURCE);
+    c.create("app", "CREATE TABLE precious (a int)");
+    let app = c.app(&[("restore-jobs", "2")]);
+    let count = if is_full_campaign() { 1000 } else { 6 };
+    let file = c.scratch("damaged");
+    let mut tally = std::collections::BTreeMap::new();
+    for format in [Format::Custom, Format::CustomPiped, Format::Tar, Format::Plain, Format::DirectoryTar] {
+        let good = wrap(&std::fs::read(c.dump_as("src", format)).unwrap(), wrapping);
+        let crc = crc32c::crc32c(&good);
+        for i in 0..2 * count {
+            let mut bad = good.clone();
+            let at = fastrand::usize(..good.len());
+            match i < count {
+                true => bad.truncate(at),
+                false => bad[at] ^= 1 << fastrand::u8(..8),
+            }
+            std::fs::write(&file, &bad).unwrap();
+            let job = with_crc(job(&file, "app", OnExisting::Replace), crc);
+            let run = app.manager.run(&job, Arc::default(), CancellationToken::new());
+            let done = tokio::time::timeout(std::time::Duration::from_secs(60), run).await;
+            let what = format!("seed {seed}: {format:?} {wrapping:?} damage {i} at {at}");
+            let done = done.unwrap_or_else(|_| panic!("{what}: hangs"));
+            let reason = done.failure.unwrap_or_else(|| panic!("{what}: not noticed"));
+            assert!(!done.result.error.unwrap().retryable, "{what}: {reason}");
+            *tally.entry(reason.as_str()).or_insert(0) += 1;
+        }
+    }
+    let tables = "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!((c.psql("app", tables).as_str(), c.leftovers()), ("precious", vec![]));
+    eprintln!(
+        "CAMPAIGN damage {wrapping:?}: seed {seed}, 5 formats, {count} cuts and {count} flips each: {tally:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_as_it_is() {
+    sweep_all(Wrapping::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_in_gzip() {
+    sweep_all(Wrapping::Gzip).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_in_zstd() {
+    sweep_all(Wrapping::Zstd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_format_in_lz4() {
+    sweep_all(Wrapping::Lz4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
