@@ -11,6 +11,7 @@ mod formats;
 mod operator;
 mod page;
 mod peers;
+mod policy;
 mod process;
 mod queue;
 mod race;

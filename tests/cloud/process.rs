@@ -1,6 +1,7 @@
 //! The real program: signals, and the next worker.
 
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgrestored::event::Status;
@@ -13,6 +14,7 @@ use crate::support::{Cluster, assert_same};
 pub struct Process {
     pub child: Child,
     admin: String,
+    log: Arc<Mutex<Vec<serde_json::Value>>>,
 }
 
 async fn worker(peers: &Peers, c: &Cluster, more: &[(&str, &str)]) -> Process {
@@ -45,16 +47,24 @@ pub async fn worker_with(
             break admin.to_owned();
         }
     };
+    let lines = Arc::<Mutex<Vec<serde_json::Value>>>::default();
+    let kept = lines.clone();
     // Nobody must stop reading: a full pipe would stop the worker.
     tokio::spawn(async move {
         while let Ok(Some(line)) = log.next_line().await {
-            eprintln!("{line}")
+            eprintln!("{line}");
+            kept.lock().unwrap().extend(serde_json::from_str::<serde_json::Value>(&line));
         }
     });
-    Process { child, admin }
+    Process { child, admin, log: lines }
 }
 
 impl Process {
+    /// The lines of its log so far.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        self.log.lock().unwrap().clone()
+    }
+
     pub fn admin(&self) -> &str {
         &self.admin
     }
@@ -226,13 +236,13 @@ async fn sigterm_at_every_stage() {
         // The download takes its time.
         ("data", "", false),
         ("indexes", "lane", false),
-        ("check", "checked", false),
-        // The swap is not interrupted.
+        // From the last check on, the swap is not interrupted.
+        ("check", "checked", true),
         ("swap", "swap.begun", true),
     ];
     for (i, (stage, step, is_done)) in stages.into_iter().enumerate() {
         // The step takes its time, so that the signal comes into its stage.
-        let point = if step.is_empty() { String::new() } else { format!("{step}=sleep(1500)") };
+        let point = if step.is_empty() { String::new() } else { format!("{step}=1*return(2000)") };
         peers.emulator.storage.limit_rate(if step.is_empty() { size / 20 } else { 0 });
         let first = worker_with(&peers, &c, &[("drain-timeout", "100ms")], &[("FAILPOINTS", &point)]).await;
         let target = format!("app{i}");
