@@ -104,7 +104,7 @@ pub trait BackupStore: Send + Sync {
     fn uri(&self, name: &str) -> String;
 }
 
-/// The whole of a small object.
+/// The whole of a small object, checked.
 ///
 /// # Errors
 /// As [`BackupStore::read`]; `download_failed` for more than `most` bytes.
@@ -124,7 +124,15 @@ pub async fn read_small(
             all.extend_from_slice(&c);
             Ok(all)
         };
-        chunks.try_fold(Vec::new(), add).await
+        let all = chunks.try_fold(Vec::new(), add).await?;
+        let is_whole = all.len() as u64 == object.size;
+        match is_whole && object.crc32c.is_none_or(|crc| crc == crc32c::crc32c(&all)) {
+            true => Ok(all),
+            false => {
+                let what = format!("{}: other bytes came than the store has", store.uri(&object.name));
+                Err(StorageError::new(FailureReason::DownloadFailed, what))
+            }
+        }
     };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     for _ in 1..ATTEMPTS {

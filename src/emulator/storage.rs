@@ -67,6 +67,8 @@ struct Inner {
     last_generation: i64,
     /// Faults of the next reads, in order.
     faults: std::collections::VecDeque<StorageFault>,
+    /// Says of each further read what is wrong with it.
+    disturbance: Option<fn() -> Option<StorageFault>>,
     reads: u64,
     /// Bytes of objects that were sent.
     sent: u64,
@@ -154,6 +156,11 @@ impl StorageService {
         }
     }
 
+    /// Faults of all reads from now on, as `fault` says of each.
+    pub fn disturb_reads(&self, fault: fn() -> Option<StorageFault>) {
+        self.lock().disturbance = Some(fault);
+    }
+
     /// Faults of the next reads, one each.
     pub fn fail_next_reads(&self, faults: impl IntoIterator<Item = StorageFault>) {
         self.lock().faults.extend(faults);
@@ -161,6 +168,7 @@ impl StorageService {
 
     /// Forgets faults that no read has met.
     pub fn clear_faults(&self) {
+        self.lock().disturbance = None;
         self.lock().faults.clear();
     }
 
@@ -336,7 +344,7 @@ async fn read(
     let fault = {
         let mut inner = s.lock();
         inner.reads += 1;
-        inner.faults.pop_front()
+        inner.faults.pop_front().or_else(|| inner.disturbance?())
     };
     match fault {
         Some(StorageFault::Unavailable) => {

@@ -235,3 +235,20 @@ async fn every_fault_at_every_chunk() {
     }
     eprintln!("CAMPAIGN storage faults: {exact} byte-exact, {refused} clean errors");
 }
+
+/// What is small is read at once, and still is what the store has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_object_comes_whole() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let text = b"{\"some\": \"document\"}".to_vec();
+    peers.emulator.storage.put(BUCKET, "small.json", text.clone());
+    let c = Cluster::start();
+    let store = peers.app(&c, &[]).manager.store().await.unwrap();
+    let object = store.stat("small.json", None).await.unwrap();
+    peers.emulator.storage.fail_next_reads([F::ShortAfter(5), F::Flip(3), F::CutAfter(2)]);
+    let read = pgrestored::store::read_small(store.as_ref(), &object, 1000).await.unwrap();
+    assert_eq!(read, text);
+    peers.emulator.storage.fail_next_reads(vec![F::ShortAfter(5); 20]);
+    let e = pgrestored::store::read_small(store.as_ref(), &object, 1000).await.unwrap_err();
+    assert_eq!(e.reason(), R::DownloadFailed);
+}
