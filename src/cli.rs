@@ -308,6 +308,9 @@ impl Cli {
 
     /// Runs the command to its end.
     pub fn run(self) -> ExitCode {
+        // What is in memory are passwords and other people's rows.
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
         let quiet = !matches!(self.command, Command::Worker(_));
         let level = self.log_level.clone().unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
         let config = match self.command {

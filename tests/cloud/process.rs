@@ -267,3 +267,34 @@ async fn sigterm_at_every_stage() {
         assert_eq!(second.exit_code().await, Some(0));
     }
 }
+
+/// Secrets are neither on the command line, nor in a core file, nor in the log, an event or a metric.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_stay_inside() {
+    const CANARY: &str = "c4n4ry-p4ssw0rd";
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = slow_backup(&peers, 1);
+    peers.emulator.storage.limit_rate(0);
+    let process = worker(&peers, &c, &[("db-password", CANARY), ("db-user", "postgres")]).await;
+    let of = |file: &str| {
+        std::fs::read_to_string(format!("/proc/{}/{file}", process.child.id().unwrap())).unwrap()
+    };
+    assert!(of("cmdline").contains("--db-user") && !of("cmdline").contains(CANARY), "{}", of("cmdline"));
+    let core = of("limits").lines().find(|l| l.starts_with("Max core file size")).unwrap().to_owned();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    for body in [
+        r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#,
+        r#"{"request_id":"r2","backup":{"name":"nothing"},"target_db":"app2"}"#,
+        "no request",
+    ] {
+        peers.publish(body).await;
+        let (result, event) = peers.results(1).await.remove(0);
+        assert!(!format!("{result:?} {:?} {:?}", event.attributes, event.data).contains(CANARY));
+        assert!(!String::from_utf8_lossy(&event.data).contains(CANARY));
+    }
+    for page in ["metrics", "status.json", ""] {
+        assert!(!get(&format!("http://{}/{page}", process.admin)).await.1.contains(CANARY), "{page}");
+    }
+    let log = serde_json::to_string(&process.log()).unwrap();
+    assert!(log.contains("the restore failed") && !log.contains(CANARY));
+}

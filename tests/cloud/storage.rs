@@ -252,3 +252,15 @@ async fn a_small_object_comes_whole() {
     let e = pgrestored::store::read_small(store.as_ref(), &object, 1000).await.unwrap_err();
     assert_eq!(e.reason(), R::DownloadFailed);
 }
+
+/// Where nothing else notices that nothing moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_without_any_progress_ends() {
+    let Setup { peers, c, .. } = setup().await;
+    let app = peers.app(&c, &[("download-stall-timeout", "1h"), ("restore-stall-timeout", "2s")]);
+    peers.emulator.storage.fail_next_reads([F::StallAfter(0)]);
+    let done = restore(&app, "src.dump", "app").await;
+    let error = done.result.error.unwrap();
+    assert!(error.reason == R::Timeout && error.message.contains("no progress"), "{error:?}");
+    assert!(c.leftovers().is_empty());
+}
