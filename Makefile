@@ -1,5 +1,5 @@
 # Everything a new user, CI and the next owner run. `make help` lists it.
-.PHONY: help setup demo test check bench soak nightly fuzz schemas reference release fmt
+.PHONY: help setup demo test check bench soak nightly mutants fuzz schemas reference release fmt
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -40,6 +40,10 @@ soak: setup ## Every fault campaign, whole (hours); each prints a line CAMPAIGN 
 	@CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud \
 		-E 'test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
 		2>&1 | grep --line-buffered -v '^{'
+
+mutants: setup ## Every small change of the code on which the guarantees rest must fail a test (hours)
+	@cargo mutants --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-mutants
+	@cargo mutants --in-place --no-shuffle --output target
 
 nightly: soak fuzz ## What is too long for every change
 

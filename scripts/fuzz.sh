@@ -18,7 +18,7 @@ for seed in tests/fixtures/v*.sql; do
   # The target reads a byte for the size of its pieces after the text.
   cp "$seed" fuzz/corpus/script/
 done
-for target in lexer archive script folder; do
+for target in lexer archive script folder request wrapped tar; do
   echo "fuzz: $target for $seconds s"
   cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=65536 -print_final_stats=1 2>&1 | tail -25 >"fuzz/$target.log" || {
     cat "fuzz/$target.log"

@@ -82,6 +82,11 @@ impl Server {
         Server { config: Arc::new(config), ..self.clone() }
     }
 
+    /// The same server, tried once.
+    pub fn impatient(&self) -> Self {
+        Server { connect_budget: Duration::ZERO, ..self.clone() }
+    }
+
     /// A session on the maintenance database.
     ///
     /// # Errors

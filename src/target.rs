@@ -392,6 +392,8 @@ impl Apart {
         let name = format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id));
         lock_name(&session, &name).await?;
         let journal = if recorded { Journal::open(&session).await? } else { Journal::off() };
+        // A proof that died may have left something.
+        reaper::remove(server, &session, journal, &name).await?;
         journal.own(&session, Kind::Verification, &name, request_id, &name).await?;
         Ok(Apart { server: server.clone(), session, journal, name })
     }
@@ -407,7 +409,6 @@ impl Apart {
     /// # Errors
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
     pub async fn create(&self, options: &CreateOptions) -> Result<Vec<String>, RestoreError> {
-        staging::force_drop(&self.server, &self.session, &self.name).await?;
         let note = staging::create_with_fallbacks(&self.session, &self.name, options).await?;
         Ok(note.map(str::to_owned).into_iter().collect())
     }

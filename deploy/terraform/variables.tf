@@ -16,8 +16,8 @@ variable "prefix" {
 
 variable "max_delivery_attempts" {
   type        = number
-  default     = 10
-  description = "Deliveries of a request before it is dead-lettered: above RESTORE_MAX_ATTEMPTS (4), since the worker publishes a failure for the last of those. Shutdowns and lost workers count as well."
+  default     = 20
+  description = "Deliveries of a request before it is dead-lettered: above RESTORE_MAX_ATTEMPTS (4) and RESTORE_QUARANTINE_AFTER (10), since the worker publishes a failure for the last of those. Shutdowns and lost workers count as well."
 }
 
 variable "kubernetes_service_account" {

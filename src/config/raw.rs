@@ -279,6 +279,9 @@ pub struct RawConfig {
     /// As DB_SSLMODE
     #[arg(long, env = "SCRATCH_DB_SSLMODE", global = true, value_name = "MODE")]
     pub(super) scratch_db_sslmode: Option<String>,
+    /// restricted: backups are loaded there by a role made for it, as far as DB roles can be made; full: by SCRATCH_DB_USER [default: restricted]
+    #[arg(long, env = "SCRATCH_DB_TRUST", global = true, value_name = "TRUST")]
+    pub(super) scratch_db_trust: Option<String>,
     /// /metrics, health and status [default: 127.0.0.1:9464]
     #[arg(long, env = "ADMIN_ADDR", global = true, value_name = "ADDR")]
     pub(super) admin_addr: Option<String>,

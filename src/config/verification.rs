@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use super::server::{ServerVariables, server_config};
-use super::{DbConfig, Location, Mistakes, RawConfig, secret, set};
+use super::{DbConfig, Location, Mistakes, RawConfig, Trust, secret, set};
 use crate::policy::Depth;
 
 /// Backups that belong together, such as those of one database: they are compared with each other.
@@ -50,6 +50,8 @@ pub struct VerifyConfig {
     pub sandbox_dir: Option<PathBuf>,
     pub require_isolation: bool,
     pub scratch: Option<DbConfig>,
+    /// How far backups are trusted there.
+    pub scratch_trust: Trust,
 }
 
 impl VerifyConfig {
@@ -137,6 +139,12 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
         require_isolation: one_of(m, "SANDBOX_ISOLATION", &raw.sandbox_isolation, ["prefer", "require"])
             == "require",
         scratch: scratch(raw, connect_budget, m),
+        scratch_trust: match one_of(m, "SCRATCH_DB_TRUST", &raw.scratch_db_trust, ["restricted", "full"])
+            .as_str()
+        {
+            "full" => Trust::Full,
+            _ => Trust::Restricted,
+        },
     }
 }
 

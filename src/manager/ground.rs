@@ -40,6 +40,11 @@ impl Ground {
         Apart::claim(&self.server, request_id, self.sandbox.is_none()).await
     }
 
+    /// Whether what is loaded can reach nothing but itself.
+    pub fn is_sandbox(&self) -> bool {
+        self.sandbox.is_some()
+    }
+
     /// Removes what was made on a scratch server; a sandbox goes with all that is in it.
     pub async fn tidy(&self, apart: &Apart) {
         if self.sandbox.is_some() {

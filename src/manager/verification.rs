@@ -9,10 +9,10 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use super::ground::Ground;
-use super::{Finished, RestoreManager, end_spans};
+use super::{Finished, RestoreManager, end_spans, restricted};
 use crate::archive::{Archive, Counting, Ledger, Limits};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
-use crate::config::EvidencePlace;
+use crate::config::{EvidencePlace, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, RetryClass, report as said};
 use crate::job::{BackupRef, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::proof::{ArchiveProof, ProofReport};
 use crate::restore::{self, Fit, LoadOptions};
 use crate::steps::reached as step;
-use crate::target::{Apart, CreateOptions};
+use crate::target::{Apart, CreateOptions, Loader};
 use crate::verify::{self, Checks, ChecksFile, Evidence, History, SigningKey, Subject, judge};
 
 /// Proven backups that bands and forecasts are learned from.
@@ -32,6 +32,8 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 struct Place<'a> {
     ground: &'a Ground,
     apart: &'a Apart,
+    /// Who loads, where it is another role than the ground's own.
+    loader: Option<&'a Loader>,
     fit: &'a Arc<Fit>,
 }
 
@@ -357,11 +359,25 @@ impl RestoreManager {
         report.server = Some(ground.proof.clone());
         step("sandbox");
         let apart = ground.claim(&run.job.request_id).await?;
-        let policy = self.verification_policy();
+        let mut policy = self.verification_policy();
+        // A sandbox is apart as a whole; on a scratch server the role that loads is.
+        let confined = !ground.is_sandbox() && self.config.verify.scratch_trust == Trust::Restricted;
+        let loader = if confined { apart.confine().await? } else { None };
+        if confined && loader.is_none() {
+            report.notes.push("the scratch server's role may make no roles, and loads itself".into());
+        }
+        let facts = apart.session().facts().await?;
+        let facts = match &loader {
+            Some(loader) => {
+                policy = restricted(policy);
+                loader.facts(facts)
+            }
+            None => facts,
+        };
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
-        let fit = Fit::new(apart.session().facts().await?, policy, globals).for_database(&apart.name);
+        let fit = Fit::new(facts, policy, globals).for_database(&apart.name);
         let fit = Arc::new(fit);
-        let place = Place { ground: &ground, apart: &apart, fit: &fit };
+        let place = Place { ground: &ground, apart: &apart, loader: loader.as_ref(), fit: &fit };
         let done = self.restore_and_look(run, archive, (expected, ledger.clone()), place, report).await;
         if report.depth >= Some(Depth::Restore) {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
@@ -393,9 +409,12 @@ impl RestoreManager {
         for sql in &prepared.roles {
             place.apart.session().run(sql).await.map_err(|e| e.context("creating a role"))?;
         }
-        let server = &place.ground.server;
+        let server = place.loader.map_or(&place.ground.server, |l| &l.server);
         let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name()).by_files();
         report.notes.extend(place.apart.create(&options).await?);
+        if let Some(loader) = place.loader {
+            place.apart.admit(loader).await?;
+        }
         let sessions = run.job.jobs.unwrap_or(self.config.jobs);
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);

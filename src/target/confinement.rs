@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Claimed, Staging, short_hash, try_lock};
+use super::{Apart, Claimed, Staging, short_hash, try_lock};
 use crate::config::RestrictedRoles;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
@@ -46,7 +46,7 @@ impl Claimed {
     pub async fn confine(&self, roles: &RestrictedRoles) -> Result<Loader, RestoreError> {
         let owner = self.heir(&roles.owner).await?;
         if roles.users.is_empty() {
-            return self.ephemeral(owner).await;
+            return ephemeral(&self.server, &self.lock, &self.staging_name(), owner).await;
         }
         for role in &roles.users {
             if !try_lock(&self.lock, &format!("role {role}")).await? {
@@ -103,49 +103,12 @@ impl Claimed {
         Ok(configured.to_owned())
     }
 
-    /// A role for this restore alone.
-    async fn ephemeral(&self, owner: String) -> Result<Loader, RestoreError> {
-        let session = &self.lock;
-        if !may_make_roles(session).await? {
-            return Err(refused(format!(
-                "a restricted restore needs a role to load: name it in DB_RESTRICTED_USER (deploy/postgres has the SQL), or let {} make roles",
-                self.server.user()
-            )));
-        }
-        let role = format!("{OWN_PREFIX}r_{}", short_hash(&self.request_id));
-        let password = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        // As a verifier: the password itself would be in the server's log.
-        let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
-        let (name, label) = (ident(&role), literal(&made_for(&self.staging_name())));
-        session
-            .run(&format!(
-                "BEGIN; CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; COMMENT ON ROLE {name} IS {label}; COMMIT"
-            ))
-            .await
-            .map_err(|e| e.context("making the role that loads"))?;
-        belong_to(session, &name).await?;
-        reached("role");
-        let server = self.server.as_role(&role, Some(password.into()));
-        Ok(Loader { server, role, is_ephemeral: true, owner })
-    }
-
     /// Lets the loading role, and nobody else, into the staging database.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
     pub async fn admit(&self, loader: &Loader, staging: &Staging) -> Result<(), RestoreError> {
-        let (database, role) = (ident(&staging.name), ident(&loader.role));
-        let sql = format!(
-            "REVOKE ALL ON DATABASE {database} FROM PUBLIC; \
-             GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {role}"
-        );
-        self.lock.run(&sql).await?;
-        let inside = self.server.connect(&staging.name, "restricted").await?;
-        // Before 15 everybody may create in it.
-        if inside.version() >= 150000 {
-            inside.run(&format!("ALTER SCHEMA public OWNER TO {role}")).await?;
-        }
-        Ok(())
+        admit(&self.server, &self.lock, loader, &staging.name).await
     }
 
     /// Gives everything that was loaded to its owner, and takes every right from the role that loaded.
@@ -183,6 +146,77 @@ impl Claimed {
         reached("handed_over");
         Ok(vec![format!("restricted: everything in it belongs to role {}", loader.owner)])
     }
+}
+
+impl Apart {
+    /// The role that loads a backup to be proven; `None` where our own may not make one, and loads itself.
+    ///
+    /// # Errors
+    /// `target_unavailable`.
+    pub async fn confine(&self) -> Result<Option<Loader>, RestoreError> {
+        match may_make_roles(&self.session).await? {
+            true => Ok(Some(ephemeral(&self.server, &self.session, &self.name, String::new()).await?)),
+            false => Ok(None),
+        }
+    }
+
+    /// Lets it, and nobody else, into the database.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn admit(&self, loader: &Loader) -> Result<(), RestoreError> {
+        admit(&self.server, &self.session, loader, &self.name).await
+    }
+}
+
+/// A role for one database of ours alone; it goes with it.
+async fn ephemeral(
+    server: &Server,
+    session: &Session,
+    database: &str,
+    owner: String,
+) -> Result<Loader, RestoreError> {
+    if !may_make_roles(session).await? {
+        return Err(refused(format!(
+            "a restricted restore needs a role to load: name it in DB_RESTRICTED_USER (deploy/postgres has the SQL), or let {} make roles",
+            server.user()
+        )));
+    }
+    let role = format!("{OWN_PREFIX}r_{}", short_hash(database));
+    let password = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    // As a verifier: the password itself would be in the server's log.
+    let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+    let (name, label) = (ident(&role), literal(&made_for(database)));
+    session
+        .run(&format!(
+            "BEGIN; CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; COMMENT ON ROLE {name} IS {label}; COMMIT"
+        ))
+        .await
+        .map_err(|e| e.context("making the role that loads"))?;
+    belong_to(session, &name).await?;
+    reached("role");
+    let server = server.as_role(&role, Some(password.into()));
+    Ok(Loader { server, role, is_ephemeral: true, owner })
+}
+
+async fn admit(
+    server: &Server,
+    session: &Session,
+    loader: &Loader,
+    database: &str,
+) -> Result<(), RestoreError> {
+    let (quoted, role) = (ident(database), ident(&loader.role));
+    let sql = format!(
+        "REVOKE ALL ON DATABASE {quoted} FROM PUBLIC; \
+         GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {quoted} TO {role}"
+    );
+    session.run(&sql).await?;
+    let inside = server.connect(database, "restricted").await?;
+    // Before 15 everybody may create in it.
+    if inside.version() >= 150000 {
+        inside.run(&format!("ALTER SCHEMA public OWNER TO {role}")).await?;
+    }
+    Ok(())
 }
 
 impl Loader {

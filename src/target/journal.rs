@@ -111,13 +111,9 @@ pub(super) struct Row<'a> {
 
 impl Journal {
     pub async fn open(session: &Session) -> Result<Self, DatabaseError> {
-        let installed = session
-            .client()
-            .query_one(INSTALLED, &[])
-            .await
-            .map_err(|e| fault(&e, "looking for the journal"))?;
-        if installed.get(0) {
-            return Ok(Journal { on: true });
+        let found = Self::find(session).await?;
+        if found.on {
+            return Ok(found);
         }
         match session.run(&format!("BEGIN; {INSTALL} COMMIT;")).await {
             Ok(()) => Ok(Journal { on: true }),
@@ -128,6 +124,12 @@ impl Journal {
             }
             Err(e) => Err(e.context("creating the journal")),
         }
+    }
+
+    /// The journal if there is one: it is not made.
+    pub async fn find(session: &Session) -> Result<Self, DatabaseError> {
+        let installed = session.client().query_one(INSTALLED, &[]).await;
+        Ok(Journal { on: installed.map_err(|e| fault(&e, "looking for the journal"))?.get(0) })
     }
 
     /// Where nothing is to be recorded.

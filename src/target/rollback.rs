@@ -40,7 +40,7 @@ pub struct Kept {
 /// `target_unavailable`, `access_denied`.
 pub async fn kept(server: &Server, target: &str, keep: Duration) -> Result<Vec<Kept>, RestoreError> {
     let session = server.maintenance("rollback").await?;
-    let journal = Journal::open(&session).await?;
+    let journal = Journal::find(&session).await?;
     find_kept(&session, journal, target, keep).await
 }
 

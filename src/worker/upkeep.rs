@@ -65,7 +65,8 @@ impl Worker {
                     }
                     reaped.failed.iter().for_each(|why| tracing::error!(why, "the reaper failed"));
                 }
-                Some(Err(e)) => tracing::warn!(error = report(&e), "the reaper could not look"),
+                // A worker that only proves has no target server.
+                Some(Err(e)) => tracing::info!(error = report(&e), "the reaper could not look"),
                 None => return,
             }
             // Not all workers at once.
