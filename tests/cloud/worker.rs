@@ -268,3 +268,72 @@ async fn a_broken_environment_makes_the_worker_not_ready() {
     assert_eq!(peers.result().await.status, Status::Success);
     sound.stop().await;
 }
+
+/// A message that has come again and again without an end is answered and goes, whatever it asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_to_no_end_is_quarantined() {
+    use pgrestored::emulator::SubscriptionOptions;
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers, SOURCE);
+    // Without bookkeeping nothing but the number of deliveries tells.
+    c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
+    let (topic, subscription) =
+        ("projects/test/topics/restore-requests", "projects/test/subscriptions/counted");
+    let dead = Some(("projects/test/topics/dead".to_owned(), 100));
+    let options = SubscriptionOptions { dead_letter: dead, ..SubscriptionOptions::default() };
+    peers.emulator.pubsub.create_subscription(topic, subscription, options);
+    peers.publish(&request("deadly", "app")).await;
+    peers
+        .publish(r#"{"request_id":"proof","backup":{"name":"src.dump"},"mode":"verify","depth":"object"}"#)
+        .await;
+    // Workers that died with it in their hands.
+    let mut queue = peers.pubsub().subscribe("counted").await.unwrap();
+    for _ in 0..20 {
+        pgrestored::queue::RequestQueue::next(&mut queue).await.unwrap().lease.nack();
+    }
+    pgrestored::queue::RequestQueue::close(&mut queue).await;
+    pgrestored::queue::RequestQueue::flush(&mut queue).await;
+    let flags =
+        [("restore-request-subscription", "counted"), ("db-user", "plain"), ("restore-owners", "none")];
+    let running = peers.worker(&c, &flags).await;
+    for _ in 0..2 {
+        let result = peers.result().await;
+        let error = result.error.unwrap_or_else(|| panic!("{} was done", result.request_id));
+        assert!(error.message.contains("quarantined"), "{}: {error:?}", result.request_id);
+    }
+    peers.emulator.pubsub.until(|p| p.unacked(subscription) == (0, 0)).await;
+    // Another one is none the worse for it.
+    peers.publish(&request("harmless", "app")).await;
+    assert_eq!(peers.result().await.status, Status::Success);
+    running.stop().await;
+}
+
+/// The outcome of record: made once, no backup itself, and enough to answer when the journal is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outcome_of_record_answers_without_a_journal() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers, SOURCE);
+    let place = format!("gs://{BUCKET}/kept");
+    let running = peers.worker(&c, &[("restore-records", &place)]).await;
+    peers.publish(&request("ops/1", "app")).await;
+    let first = peers.results(1).await.remove(0);
+    assert_eq!(first.0.status, Status::Success);
+    let record = "kept/outcomes.pgrestored/ops%2F1.json";
+    let text = peers.emulator.storage.get(BUCKET, record).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(body["result"], serde_json::from_slice::<serde_json::Value>(&first.1.data).unwrap());
+    let listed = peers.app(&c, &[]).manager.list_available_backups().await.unwrap();
+    assert_eq!(listed.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["src.dump"]);
+    // The server comes back from a backup of its own, without our bookkeeping and without the database.
+    c.psql("postgres", "DROP SCHEMA pgrestored CASCADE; DROP DATABASE app");
+    peers.publish(&request("ops/1", "app")).await;
+    let again = peers.results(1).await.remove(0);
+    assert_eq!(again.1.data, first.1.data);
+    assert!(!c.databases().contains(&"app".to_owned()), "done twice");
+    assert_eq!(peers.emulator.storage.get(BUCKET, record).unwrap(), text);
+    // The same id for something else is none of it.
+    peers.publish(&request("ops/1", "other")).await;
+    assert_eq!(peers.result().await.error.unwrap().reason, R::InvalidRequest);
+    assert_eq!(peers.emulator.storage.get(BUCKET, record).unwrap(), text);
+    running.stop().await;
+}

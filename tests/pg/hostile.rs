@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
 use pgrestored::manager::Finished;
+use pgrestored::postgres::Server;
 
 use crate::formats::Format;
 use crate::support::{Cluster, job};
@@ -353,11 +354,19 @@ async fn a_role_without_powers_restores_replaces_and_rolls_back() {
     c.app(&flags).manager.rollback("app", None, "back").await.unwrap();
     assert!(c.app(&flags).manager.reap().await.unwrap().failed.is_empty());
     assert_eq!(c.leftovers(), Vec::<String>::new());
+    let config = c.app(&flags).config.clone();
+    let doctor = async || {
+        pgrestored::target::check_restricted(&Server::new(&config.db).unwrap(), &config.restricted).await
+    };
+    assert!(doctor().await.unwrap().contains("pgrestored_load_2"));
     // A role that an earlier backup has changed is not used.
     c.psql("postgres", "ALTER ROLE pgrestored_load_1 SET work_mem = '1GB'");
     let done = c.restore_with(&replace(&c.dump_as("src", Format::Custom)), &flags).await;
     assert_eq!(done.failure, Some(R::InsufficientPrivilege));
     assert!(done.result.error.unwrap().message.contains("RESET ALL"));
+    assert!(doctor().await.unwrap_err().to_string().contains("RESET ALL"));
+    c.psql("postgres", "ALTER ROLE pgrestored_load_1 RESET ALL; ALTER ROLE pgrestored_load_1 CREATEDB");
+    assert!(doctor().await.unwrap_err().to_string().contains("too powerful"));
 }
 
 /// A source that is only allowed is restored restricted, whatever BACKUP_TRUST says; an unknown one not at all.
