@@ -666,7 +666,7 @@ async fn a_scratch_server_is_left_as_it_was() {
     source.create("src", &format!("{SMALL}; ALTER TABLE s.child OWNER TO role_a"));
     scratch.psql("postgres", "DROP ROLE role_a");
     b.put("a.dump", &std::fs::read(source.dump_to_file("src", &[])).unwrap());
-    let look = "SELECT string_agg(rolname, ' ' ORDER BY 1) FROM pg_roles; SELECT string_agg(datname, ' ' ORDER BY 1) FROM pg_database";
+    let look = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles; SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database";
     let before = scratch.psql("postgres", look);
     let app = b.app(&[("scratch-db-host", scratch.sandbox.host())]);
     let r = verify(&app, "a.dump").await;
