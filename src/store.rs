@@ -134,17 +134,27 @@ pub async fn read_small(
             }
         }
     };
+    let in_time = || async {
+        let late = |_| {
+            let what = format!("{}: not read within {SMALL_LIMIT:?}", store.uri(&object.name));
+            Err(StorageError::new(FailureReason::DownloadFailed, what))
+        };
+        tokio::time::timeout(SMALL_LIMIT, once()).await.unwrap_or_else(late)
+    };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     for _ in 1..ATTEMPTS {
-        match once().await {
+        match in_time().await {
             Err(e) if e.reason() == FailureReason::DownloadFailed => {
                 tokio::time::sleep(backoff.next_delay()).await;
             }
             other => return other,
         }
     }
-    once().await
+    in_time().await
 }
+
+/// How long one try at a small object may take: nothing else notices a connection that stands still.
+const SMALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Times that a small object is read before it cannot be read.
 const ATTEMPTS: u32 = 5;

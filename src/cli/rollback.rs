@@ -2,6 +2,7 @@
 
 use super::{CommandResult, Exit, Output, print_json};
 use crate::app::App;
+use crate::error::FailureReason;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -37,7 +38,12 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         };
     }
     let id = args.request_id.unwrap_or_else(|| format!("rollback-{}", uuid::Uuid::new_v4()));
-    let done = app.manager.rollback(&args.target, args.to.as_deref(), &id).await?;
+    let done = app.manager.rollback(&args.target, args.to.as_deref(), &id).await;
+    if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable) {
+        // It may have been done all the same; another one would undo it.
+        eprintln!("to find out or try again: pgrestored rollback {} --request-id {id}", args.target);
+    }
+    let done = done?;
     match output {
         Output::Json => print_json(&done),
         Output::Text => {

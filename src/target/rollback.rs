@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::journal::Journal;
 use super::staging::Staging;
-use super::{Claim, Terms, claim, previous_prefix, reaper, swap};
-use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use super::{Claim, Claimed, Terms, claim, previous_prefix, reaper, swap};
+use crate::error::{FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::RestoreJob;
 use crate::postgres::{Server, Session, fault};
 use crate::steps::reached;
@@ -87,11 +87,23 @@ pub async fn rollback(
                 .map_err(|e| RestoreError::internal(format!("the recorded outcome cannot be read: {e}")));
         }
     };
+    match exchange(&mut claimed, wanted).await {
+        Ok(done) => Ok(done),
+        Err(e) => {
+            if let Err(e) = claimed.give_back().await {
+                tracing::warn!(error = report(&e), "the end of the attempt could not be recorded");
+            }
+            Err(e)
+        }
+    }
+}
+
+async fn exchange(claimed: &mut Claimed, wanted: Option<&str>) -> Result<RolledBack, RestoreError> {
     let mut notes = claimed.check(1).await?;
     if !claimed.has_journal() {
         notes.push("no bookkeeping schema: found by its name".into());
     }
-    let kept = find_kept(&claimed.lock, claimed.journal, &claimed.target, terms.keep).await?;
+    let kept = find_kept(&claimed.lock, claimed.journal, &claimed.target, claimed.terms.keep).await?;
     let kept: Vec<String> = kept.into_iter().map(|k| k.name).collect();
     let none = |what: String| RestoreError::from(ValidationError::new(R::TargetNotAllowed, what));
     let name = match wanted {
@@ -113,7 +125,7 @@ pub async fn rollback(
         return Err(none(format!("the kept database {name} cannot come back: {why}")));
     }
     let done = RolledBack {
-        request_id: job.request_id.clone(),
+        request_id: claimed.request_id.clone(),
         target_db: claimed.target.clone(),
         restored_database: name.clone(),
         previous_database: claimed.previous_name().map(str::to_owned),

@@ -143,14 +143,18 @@ impl Ground {
 
     /// Databases, roles and folders that only a restore or a proof in work has.
     fn leaks(&self) -> Vec<String> {
-        let in_server = self.c.psql(
+        let mut in_server = self.c.psql(
             "postgres",
             "SELECT 'database ' || datname FROM pg_database WHERE datname ~ '^pgrestored_[sv]_'
              UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'pgrestored\\_r\\_%'
-             UNION ALL SELECT 'session ' || application_name FROM pg_stat_activity WHERE application_name LIKE 'pgrestored %'
-             UNION ALL SELECT 'row ' || name FROM pgrestored.owned_database o WHERE kind <> 'previous'
-                OR NOT EXISTS (SELECT FROM pg_database WHERE datname = o.name)",
+             UNION ALL SELECT 'session ' || application_name FROM pg_stat_activity WHERE application_name LIKE 'pgrestored %'",
         );
+        // Proofs in sandboxes leave no bookkeeping on the target.
+        if self.c.psql("postgres", "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL") == "t" {
+            let rows = "SELECT 'row ' || name FROM pgrestored.owned_database o WHERE kind <> 'previous'
+                OR NOT EXISTS (SELECT FROM pg_database WHERE datname = o.name)";
+            in_server = format!("{in_server}\n{}", self.c.psql("postgres", rows)).trim().to_owned();
+        }
         let sandboxes = std::fs::read_dir(&self.sandboxes).unwrap();
         let sandboxes = sandboxes.map(|e| e.unwrap().file_name().into_string().unwrap());
         let sandboxes = sandboxes.filter(|n| !n.contains("template"));

@@ -245,7 +245,7 @@ async fn a_small_object_comes_whole() {
     let c = Cluster::start();
     let store = peers.app(&c, &[]).manager.store().await.unwrap();
     let object = store.stat("small.json", None).await.unwrap();
-    peers.emulator.storage.fail_next_reads([F::ShortAfter(5), F::Flip(3), F::CutAfter(2)]);
+    peers.emulator.storage.fail_next_reads([F::ShortAfter(5), F::Flip(3), F::CutAfter(2), F::StallAfter(2)]);
     let read = pgrestored::store::read_small(store.as_ref(), &object, 1000).await.unwrap();
     assert_eq!(read, text);
     peers.emulator.storage.fail_next_reads(vec![F::ShortAfter(5); 20]);
