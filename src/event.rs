@@ -266,7 +266,7 @@ impl RestoreRequest {
             jobs,
             deadline: self.deadline,
             labels: self.labels,
-            sequence: 0,
+            sequence: None,
             attempt: 1,
             policy: None,
             selection: self.select,

@@ -53,9 +53,9 @@ pub struct RestoreJob {
     pub jobs: Option<usize>,
     pub deadline: Option<jiff::Timestamp>,
     pub labels: BTreeMap<String, String>,
-    /// Order among requests for one target: when the message was published, in microseconds; 0 for now,
-    /// by the target server's clock.
-    pub sequence: i64,
+    /// Order among requests for one target: when the message was published, in microseconds. What comes
+    /// in no message is ordered by the target server's clock as it begins.
+    pub sequence: Option<i64>,
     /// Delivery attempt, from 1.
     pub attempt: u32,
     /// Where it differs from the configured one.
@@ -78,7 +78,7 @@ impl RestoreJob {
             jobs: None,
             deadline: None,
             labels: BTreeMap::new(),
-            sequence: 0,
+            sequence: None,
             attempt: 1,
             policy: None,
             selection: Selection::default(),
@@ -176,7 +176,7 @@ impl Job {
     /// When its message was published, in microseconds, and which delivery this is.
     pub fn delivered(&mut self, published: i64, attempt: u32) {
         match self {
-            Job::Restore(j) => (j.sequence, j.attempt) = (published, attempt),
+            Job::Restore(j) => (j.sequence, j.attempt) = (Some(published), attempt),
             Job::Verify(j) => j.attempt = attempt,
         }
     }

@@ -122,7 +122,7 @@ impl RestoreManager {
             jobs: None,
             deadline: None,
             labels: Default::default(),
-            sequence: 0,
+            sequence: None,
             attempt: 1,
             policy: None,
             selection: Default::default(),

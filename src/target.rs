@@ -92,8 +92,8 @@ pub async fn claim(server: &Server, job: &RestoreJob, terms: Terms) -> Result<Cl
         Known::New => 0,
     };
     let sequence = match job.sequence {
-        0 => server_clock(&lock).await?,
-        published => published,
+        Some(published) => published,
+        None => server_clock(&lock).await?,
     };
     let claimed = Claimed {
         server: server.clone(),

@@ -79,7 +79,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         jobs: args.jobs,
         deadline: None,
         labels: Default::default(),
-        sequence: 0,
+        sequence: None,
         attempt: 1,
         policy: None,
         selection: args.select,

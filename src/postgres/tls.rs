@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore};
@@ -38,9 +39,12 @@ pub(super) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsCon
         (SslMode::VerifyFull | SslMode::VerifyCa, None) => {
             Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(wrong)?)
         }
-        _ => Arc::new(AnyCertificate(provider.clone())),
+        _ => Arc::new(Lenient::AnyCertificate(provider.clone())),
     };
-    let verifier = if mode == SslMode::VerifyCa { Arc::new(AnyName(verifier)) } else { verifier };
+    let verifier = match mode {
+        SslMode::VerifyCa => Arc::new(Lenient::AnyName(provider.clone(), verifier)),
+        _ => verifier,
+    };
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(wrong)?
@@ -60,11 +64,24 @@ pub(super) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsCon
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// `verify-ca`: the certificate must be of a root that we know, whatever name it has.
+/// What libpq checks of a server's certificate where it does not check all.
 #[derive(Debug)]
-struct AnyName(Arc<dyn ServerCertVerifier>);
+enum Lenient {
+    /// `prefer` and `require`: it is encrypted, with whomever.
+    AnyCertificate(Arc<CryptoProvider>),
+    /// `verify-ca`: the certificate must be of a root that we know, whatever name it has.
+    AnyName(Arc<CryptoProvider>, Arc<dyn ServerCertVerifier>),
+}
 
-impl ServerCertVerifier for AnyName {
+impl Lenient {
+    fn provider(&self) -> &CryptoProvider {
+        match self {
+            Lenient::AnyCertificate(provider) | Lenient::AnyName(provider, _) => provider,
+        }
+    }
+}
+
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -73,8 +90,9 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let Lenient::AnyName(_, strict) = self else { return Ok(ServerCertVerified::assertion()) };
         // The name is looked at last, so this error means that all else is right.
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
+        match strict.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -88,7 +106,8 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -97,49 +116,11 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// `prefer` and `require` encrypt without checking whom they talk to, as in libpq.
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider().signature_verification_algorithms.supported_schemes()
     }
 }

@@ -262,6 +262,15 @@ impl Race {
         }
     }
 
+    fn tally(&self, campaign: &str, length: &str) {
+        let deaths = self.deaths.load(std::sync::atomic::Ordering::SeqCst);
+        let (requests, deliveries) = (self.asked.len(), self.deliveries);
+        eprintln!(
+            "CAMPAIGN {campaign}: seed {}, {length}, {requests} requests, {deliveries} deliveries, {deaths} deaths, one outcome each, nothing leaked",
+            self.seed
+        );
+    }
+
     /// With workers that live, what they count is what they publish.
     async fn check_metrics(&mut self) {
         let mut admins = Vec::new();
@@ -316,13 +325,7 @@ async fn workers_race_and_die() {
     race.check_leaks().await;
     race.check_metrics().await;
     race.check();
-    eprintln!(
-        "CAMPAIGN race: seed {}, {rounds} rounds, {} requests, {} deliveries asked for, {} deaths, 0 bad",
-        race.seed,
-        race.asked.len(),
-        race.deliveries,
-        race.deaths.load(std::sync::atomic::Ordering::SeqCst)
-    );
+    race.tally("race", &format!("{rounds} rounds"));
 }
 
 /// 15 % of reads go wrong in some way.
@@ -402,12 +405,5 @@ async fn chaos() {
     race.stop_workers().await;
     race.check_leaks().await;
     race.check_metrics().await;
-    eprintln!(
-        "CAMPAIGN chaos: seed {}, {:.0} s, {} requests, {} deliveries asked for, {} deaths, one outcome each, nothing leaked",
-        race.seed,
-        begun.elapsed().as_secs_f64(),
-        race.asked.len(),
-        race.deliveries,
-        race.deaths.load(std::sync::atomic::Ordering::SeqCst)
-    );
+    race.tally("chaos", &format!("{:.0} s", begun.elapsed().as_secs_f64()));
 }

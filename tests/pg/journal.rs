@@ -54,7 +54,7 @@ async fn an_older_request_never_rolls_a_newer_result_back() {
     assert_eq!(restore(&c, &between).await.failure, None);
     assert_eq!(marker(&c, "app"), "old");
     // Without a publish time, the server's clock is the order: after everything before.
-    let now = RestoreJob { sequence: 0, ..job(&new, "app", OnExisting::Replace) };
+    let now = RestoreJob { sequence: None, ..job(&new, "app", OnExisting::Replace) };
     assert_eq!(restore(&c, &now).await.failure, None);
     assert_eq!(restore(&c, &job(&old, "app", OnExisting::Replace)).await.failure, Some(R::TargetNotAllowed));
     assert_eq!(marker(&c, "app"), "new");

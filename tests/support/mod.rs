@@ -155,9 +155,9 @@ impl Cluster {
 }
 
 /// A time of publishing: an hour ago, and some microseconds.
-pub fn sequence(later: i64) -> i64 {
+pub fn sequence(later: i64) -> Option<i64> {
     static START: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
-    START.get_or_init(|| jiff::Timestamp::now().as_microsecond() - 3_600_000_000) + later
+    Some(START.get_or_init(|| jiff::Timestamp::now().as_microsecond() - 3_600_000_000) + later)
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
