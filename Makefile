@@ -13,7 +13,7 @@ demo: ## Show the main job on this machine, from nothing to a restored database
 	@target/debug/pgrestored demo
 
 test: setup ## Run every test
-	@cargo nextest run
+	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run
 
 check: ## Format, lints, licences and sources of dependencies, generated files
 	@cargo fmt --all --check
@@ -37,13 +37,13 @@ release: ## Build what is released, in target/dist
 	@scripts/release.sh
 
 soak: setup ## Every fault campaign, whole (hours); each prints a line CAMPAIGN with its seed and its tally
-	@CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud \
+	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud \
 		-E 'test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
 		2>&1 | grep --line-buffered -v '^{'
 
 mutants: setup ## Every small change of the code on which the guarantees rest must fail a test (hours)
 	@cargo mutants --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-mutants
-	@cargo mutants --in-place --no-shuffle --output target
+	@TMPDIR="$$(scripts/scratch.sh)" cargo mutants --in-place --no-shuffle --output target
 
 nightly: soak fuzz ## What is too long for every change
 

@@ -34,7 +34,7 @@ async fn sweep(args: &[&str], flips: bool) {
     let app = c.app(&[("restore-jobs", "2")]);
     let file = c.scratch("damaged.dump");
     let mut reasons = std::collections::BTreeMap::new();
-    for at in positions(good.len(), 80) {
+    for at in positions(good.len(), if is_full_campaign() { 400 } else { 24 }) {
         let mut bad = good.clone();
         if flips {
             bad[at] ^= 1 << (at % 8);
