@@ -42,8 +42,7 @@ soak: setup ## Every fault campaign, whole (hours); each prints a line CAMPAIGN 
 		2>&1 | grep --line-buffered -v '^{'
 
 mutants: setup ## Every small change of the code on which the guarantees rest must fail a test (hours)
-	@cargo mutants --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-mutants
-	@TMPDIR="$$(scripts/scratch.sh)" cargo mutants --in-place --no-shuffle --output target
+	@scripts/mutants.sh
 
 nightly: soak fuzz ## What is too long for every change
 

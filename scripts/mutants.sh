@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Changes the code on which the guarantees rest in every small way (.cargo/mutants.toml); a test must
+# notice. Three rounds, each with what the one before let live: unit tests, tests with servers, the rest.
+# Arguments go to cargo-mutants. The survivors are in target/mutants.out/missed.txt.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+TMPDIR="$(scripts/scratch.sh)"
+export TMPDIR
+
+cargo mutants --version >/dev/null 2>&1 || { echo "mutants: installing cargo-mutants"; cargo install --quiet --locked cargo-mutants; }
+
+round() {
+  local status=0
+  cargo mutants --in-place --no-shuffle --iterate --output target --no-times "${options[@]}" -- --no-tests=warn --fail-fast "$@" || status=$?
+  # 2: some were missed; 3: some only ran into the time limit.
+  [ $status -le 3 ] && [ $status -ne 1 ] || exit $status
+}
+options=("$@")
+rm -rf target/mutants.out target/mutants.out.old
+round --lib
+round --test pg -E 'test(journal::) | test(swap::) | test(cuts::) | test(limits::) | test(tls::) | test(damage::flipped_gzip) | test(hostile::)'
+round --test it --test cloud -E 'test(contract::) | test(cli::) | test(refusals::) | test(admission::) | test(worker::) | test(crash::killed_while_replacing)'
+
+cd target/mutants.out
+killed=$(sort -u caught.txt previously_caught.txt timeout.txt 2>/dev/null | wc -l)
+missed=$(wc -l <missed.txt)
+echo "CAMPAIGN mutants: $killed killed, $missed survived: $((100 * killed / (killed + missed))) %"
