@@ -9,17 +9,19 @@ export TMPDIR
 
 cargo mutants --version >/dev/null 2>&1 || { echo "mutants: installing cargo-mutants"; cargo install --quiet --locked cargo-mutants; }
 
+# First what to build, then `--`, then which of its tests.
 round() {
-  local status=0
-  cargo mutants --in-place --no-shuffle --iterate --output target --no-times "${options[@]}" -- --no-tests=warn --fail-fast "$@" || status=$?
+  local status=0 build=()
+  while [ "$1" != -- ]; do build+=("--cargo-arg=$1"); shift; done
+  cargo mutants --in-place --no-shuffle --iterate --output target --no-times "${build[@]}" "${options[@]}" "$@" --fail-fast || status=$?
   # 2: some were missed; 3: some only ran into the time limit.
   [ $status -le 3 ] && [ $status -ne 1 ] || exit $status
 }
 options=("$@")
 rm -rf target/mutants.out target/mutants.out.old
-round --lib
-round --test pg -E 'test(journal::) | test(swap::) | test(cuts::) | test(limits::) | test(tls::) | test(damage::flipped_gzip) | test(hostile::)'
-round --test it --test cloud -E 'test(contract::) | test(cli::) | test(refusals::) | test(admission::) | test(worker::) | test(crash::killed_while_replacing)'
+round --lib --
+round --test=pg -- -E 'test(journal::) | test(swap::) | test(cuts::) | test(limits::) | test(tls::) | test(damage::flipped_gzip) | test(hostile::)'
+round --test=it --test=cloud -- -E 'test(contract::) | test(cli::) | test(refusals::) | test(admission::) | test(worker::) | test(crash::killed_while_replacing)'
 
 cd target/mutants.out
 killed=$(sort -u caught.txt previously_caught.txt timeout.txt 2>/dev/null | wc -l)

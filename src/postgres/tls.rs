@@ -31,6 +31,11 @@ pub(super) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsCon
         }
     });
     let roots = roots.transpose()?;
+    let mode = match mode {
+        // As libpq has it: who gives an authority wants it asked.
+        SslMode::Require if roots.is_some() => SslMode::VerifyCa,
+        mode => mode,
+    };
     let verifier: Arc<dyn ServerCertVerifier> = match (mode, roots) {
         (SslMode::VerifyFull | SslMode::VerifyCa, Some(roots)) => {
             let built = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();

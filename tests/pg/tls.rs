@@ -96,6 +96,8 @@ async fn the_modes_of_libpq() {
     };
     for (name, flags, is_good) in [
         ("require", with("require", &[]), true),
+        ("require, and its authority", with("require", &[("db-sslrootcert", &root)]), true),
+        ("require, and another authority", with("require", &[("db-sslrootcert", &stranger)]), false),
         ("prefer", with("prefer", &[]), true),
         ("its authority", with("verify-full", &[("db-sslrootcert", &root)]), true),
         ("any name", with("verify-ca", &[("db-sslrootcert", &root)]), true),
