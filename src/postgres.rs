@@ -279,9 +279,11 @@ pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
             "invalid peer certificate",
             "server does not support TLS",
         ];
-        let reason = match ours.iter().any(|o| text.contains(o)) {
-            true => R::AccessDenied,
-            false => R::TargetUnavailable,
+        let reason = match &text {
+            t if ours.iter().any(|o| t.contains(o)) => R::AccessDenied,
+            // It would not be sent another time either: a NUL byte in a text.
+            t if t.contains("error encoding message to server") => R::RestoreError,
+            _ => R::TargetUnavailable,
         };
         return DatabaseError::new(reason, format!("{what}: {text}"));
     };

@@ -279,6 +279,10 @@ impl Text {
             return Err(corrupt(format!("line {line}: a statement after the end of the dump")));
         }
         let bytes = self.take(n);
+        // No encoding of PostgreSQL has one.
+        if bytes.contains(&0) {
+            return Err(corrupt(format!("line {line}: a statement with a NUL byte")));
+        }
         if scan.is(&["insert", "into"]) {
             return Ok(Some(Item::Insert { bytes, line }));
         }

@@ -252,6 +252,28 @@ fn every_truncation_is_noticed() {
     }
 }
 
+/// A server could not even be asked: no text of PostgreSQL has such a byte.
+#[test]
+fn a_statement_with_a_nul_byte_is_damage() {
+    let whole = bytes_of("v18.plain.sql");
+    assert!(read_all(&whole).is_ok());
+    // What comes before is how a dump is known.
+    let begin = whole.windows(4).position(|w| w == b"SET ").unwrap();
+    let mut in_statements = 0;
+    for at in (begin..whole.len()).filter(|at| whole[*at] == b' ').step_by(3) {
+        let mut bad = whole.clone();
+        bad[at] = 0;
+        match read_all(&bad) {
+            Err(e) => {
+                assert_eq!(e.reason(), R::ArchiveCorrupt, "{at}: {e}");
+                in_statements += 1;
+            }
+            Ok(read) => assert!(read.statements.iter().all(|s| !s.text.contains('\0')), "{at}"),
+        }
+    }
+    assert!(in_statements > 100, "{in_statements}");
+}
+
 /// Whatever one byte becomes: an answer, soon, with little memory.
 #[test]
 fn no_byte_makes_the_reader_fail_badly() {
