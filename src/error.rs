@@ -427,4 +427,34 @@ mod tests {
         let eof = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         assert_eq!(RestoreError::from_archive_io(eof, "x").reason(), R::ArchiveCorrupt);
     }
+    #[test]
+    fn damage_and_an_early_end_are_told_apart() {
+        use std::io::{Error, ErrorKind};
+        let said = |e: Error| RestoreError::from_archive_io(e, "x").to_string();
+        assert_eq!(said(ErrorKind::UnexpectedEof.into()), "the archive ends early: x");
+        assert_eq!(said(ErrorKind::InvalidData.into()), "the archive is damaged: x");
+    }
+
+    #[test]
+    fn a_report_has_every_cause_once() {
+        let cause = std::io::Error::other("the disk burns");
+        let e = RestoreError::from(StorageError::new(R::DownloadFailed, "reading").with_source(cause));
+        assert_eq!(report(&e), "reading: the disk burns");
+        let again =
+            StorageError::new(R::DownloadFailed, "reading: cut").with_source(std::io::Error::other("cut"));
+        assert_eq!(report(&again), "reading: cut");
+    }
+
+    #[test]
+    fn members_of_the_family_keep_what_they_know() {
+        let refused = DatabaseError::new(R::RestoreError, "no").with_sqlstate("42601").context("here");
+        let e = RestoreError::from(refused);
+        assert_eq!((e.sqlstate(), e.to_string()), (Some("42601"), "here: no".into()));
+        assert_eq!(ErrorBody::new(&e, "schema").sqlstate.as_deref(), Some("42601"));
+        assert_eq!(RestoreError::cancelled("x").reason(), R::Cancelled);
+        assert_eq!(
+            (RestoreError::internal("x").reason(), RestoreError::internal("x").sqlstate()),
+            (R::Internal, None)
+        );
+    }
 }

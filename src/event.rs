@@ -445,6 +445,12 @@ mod tests {
             r#"{"request_id":"r","backup":{"name":"a"}}"#,
             r#"{"request_id":"r","backup":{"name":"a","generation":"x"},"target_db":"d"}"#,
             r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","jobs":0}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","jobs":257}"#,
+            r#"{"request_id":"r\nx","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"request_id":"r","backup":{"name":"a"},"target_db":"d","depth":"object"}"#,
+            r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"target_db":"d"}"#,
+            r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"on_existing":"replace"}"#,
+            r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"select":{"schema_only":true}}"#,
         ] {
             let request = RestoreRequest::from_message(bad.as_bytes(), &none).unwrap();
             assert_eq!(request.into_job(None).unwrap_err().reason(), FailureReason::InvalidRequest, "{bad}");
@@ -453,6 +459,44 @@ mod tests {
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &old).is_err());
         let other = attrs(&[("ce-specversion", "1.0"), ("ce-type", "restore.requested.v2")]);
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &other).is_err());
+    }
+
+    #[test]
+    fn sizes_have_limits() {
+        let id = |n: usize| {
+            let body = format!(r#"{{"request_id":"{}","backup":{{"name":"a"}}}}"#, "x".repeat(n));
+            let request = RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).unwrap();
+            request.into_job(Some("d"))
+        };
+        assert!(id(200).is_ok() && id(201).is_err());
+        let padded = |n: usize| format!("{BODY}{}", " ".repeat(n - BODY.len()));
+        let read = |n: usize| RestoreRequest::from_message(padded(n).as_bytes(), &attrs(&[]));
+        assert!(read(MAX_REQUEST_BYTES).is_ok() && read(MAX_REQUEST_BYTES + 1).is_err());
+    }
+
+    #[test]
+    fn a_digest_is_of_what_is_asked() {
+        let digest =
+            |body: &str| RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).unwrap().digest();
+        let spaced = r#"{ "target_db": "app", "backup": {"name":"a.dump"}, "request_id":"r1" }"#;
+        assert_eq!(digest(BODY), digest(spaced));
+        assert_ne!(digest(BODY), digest(&BODY.replace("a.dump", "b.dump")));
+        assert_eq!(digest(BODY).len(), 64);
+    }
+
+    #[test]
+    fn a_job_is_what_was_asked() {
+        let job = |body: &str| {
+            let request = RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).unwrap();
+            request.into_job(None).unwrap()
+        };
+        let mut restore = job(BODY);
+        restore.delivered(5, 3);
+        assert_eq!((restore.request_id(), restore.target_db(), restore.attempt()), ("r1", Some("app"), 3));
+        let mut proof = job(r#"{"request_id":"v1","mode":"verify","backup":{"uri":"gs://bkt/a"}}"#);
+        proof.delivered(5, 2);
+        assert_eq!((proof.request_id(), proof.target_db(), proof.attempt()), ("v1", None, 2));
+        assert_eq!(proof.backup(), &BackupRef::from_uri("gs://bkt/a").unwrap());
     }
 
     #[test]

@@ -309,11 +309,23 @@ mod tests {
             ("a/b.dump", named(None, "a/b.dump")),
             ("gs://bucket/a/b.dump", named(Some("bucket"), "a/b.dump")),
             ("/srv/b.dump", named(Some("file:///srv"), "b.dump")),
+            ("/srv/b/", named(Some("file:///srv"), "b/")),
             ("file:///srv/b.dump", named(Some("file:///srv"), "b.dump")),
         ] {
             assert_eq!(BackupRef::parse(text, "p/").unwrap(), wanted, "{text}");
         }
-        for text in ["", "latest@soon", "gs://bucket", "ftp://x/y", "a/../b", "a\nb"] {
+        for relative in ["./b.dump", "../b.dump"] {
+            let wanted = std::path::absolute(relative).unwrap();
+            let BackupRef::Named { place: Some(Location::Folder(folder)), name } =
+                BackupRef::parse(relative, "").unwrap()
+            else {
+                panic!("{relative}: no file")
+            };
+            assert_eq!(folder.join(name), wanted);
+        }
+        let long = |n: usize| "x".repeat(n);
+        assert!(BackupRef::parse(&long(1024), "").is_ok());
+        for text in ["", "latest@soon", "gs://bucket", "ftp://x/y", "a/../b", "a\nb", &long(1025)] {
             let e = BackupRef::parse(text, "").unwrap_err();
             assert_eq!(e.reason(), FailureReason::InvalidRequest, "{text}");
         }
@@ -326,6 +338,13 @@ mod tests {
             let e = check_target(name, "ops").unwrap_err();
             assert_eq!(e.reason(), FailureReason::TargetNotAllowed);
         }
-        assert_eq!(check_target(&"x".repeat(64), "p").unwrap_err().reason(), FailureReason::InvalidRequest);
+        assert!(check_target(&"x".repeat(63), "p").is_ok());
+        for name in ["", "a\nb", &"x".repeat(64)] {
+            assert_eq!(
+                check_target(name, "p").unwrap_err().reason(),
+                FailureReason::InvalidRequest,
+                "{name}"
+            );
+        }
     }
 }

@@ -337,12 +337,26 @@ mod tests {
 
     #[test]
     fn sqlstates_map_to_one_reason() {
-        assert_eq!(reason_of("23505", "duplicate key"), R::DataRejected);
-        assert_eq!(reason_of("42704", "role \"x\" does not exist"), R::RoleMissing);
-        assert_eq!(reason_of("42704", "type \"x\" does not exist"), R::RestoreError);
-        assert_eq!(reason_of("0A000", "extension \"x\" is not available"), R::ExtensionMissing);
-        assert_eq!(reason_of("57P01", "terminating connection"), R::TargetUnavailable);
-        assert_eq!(reason_of("28P01", "password authentication failed"), R::AccessDenied);
+        for (code, message, reason) in [
+            ("42501", "permission denied", R::InsufficientPrivilege),
+            ("53100", "could not extend file", R::InsufficientSpace),
+            ("42704", "role \"x\" does not exist", R::RoleMissing),
+            ("42704", "unrecognized configuration parameter \"x\"", R::VersionIncompatible),
+            ("42704", "type \"x\" does not exist", R::RestoreError),
+            ("0A000", "extension \"x\" is not available", R::ExtensionMissing),
+            ("58P01", "could not open extension control file", R::ExtensionMissing),
+            ("0A000", "cannot do that", R::RestoreError),
+            ("55P03", "canceling statement due to lock timeout", R::TargetUnavailable),
+            ("53300", "too many connections", R::TargetUnavailable),
+            ("57P01", "terminating connection", R::TargetUnavailable),
+            ("08006", "connection failure", R::TargetUnavailable),
+            ("28P01", "password authentication failed", R::AccessDenied),
+            ("22P02", "invalid input syntax", R::DataRejected),
+            ("23505", "duplicate key", R::DataRejected),
+            ("XX001", "invalid page", R::RestoreError),
+        ] {
+            assert_eq!(reason_of(code, message), reason, "{code} {message}");
+        }
     }
 
     #[test]

@@ -219,3 +219,58 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: u64, crc32c: u32, ended: bool) -> Arc<Mutex<Tally>> {
+        Arc::new(Mutex::new(Tally { bytes, crc32c, ended, ..Tally::default() }))
+    }
+
+    fn expected(streams: Vec<Stream>) -> Expected {
+        Expected { streams: Arc::new(Mutex::new(streams)), size: Some(99), is_folder: false, whole: None }
+    }
+
+    #[test]
+    fn what_was_read_must_be_all_of_it_and_what_the_store_has() {
+        let check = |bytes, crc, ended, size, crc32c| {
+            let tally = read(bytes, crc, ended);
+            expected(vec![Stream { tally, size, crc32c }]).check().map_err(|e| e.reason())
+        };
+        for (checked, wanted) in [
+            (check(10, 7, true, Some(10), Some(7)), Ok((Some(7), 10))),
+            (check(10, 7, true, None, None), Ok((Some(7), 10))),
+            (check(10, 7, false, Some(10), Some(7)), Err(R::DownloadFailed)),
+            (check(10, 7, false, None, None), Err(R::DownloadFailed)),
+            (check(9, 7, true, Some(10), Some(7)), Err(R::DownloadFailed)),
+            (check(10, 8, true, Some(10), Some(7)), Err(R::ChecksumMismatch)),
+        ] {
+            assert_eq!(checked, wanted);
+        }
+        assert_eq!(expected(vec![]).check().unwrap_err().reason(), R::Internal);
+    }
+
+    #[test]
+    fn one_bad_part_is_enough_and_the_whole_has_its_own_checksum() {
+        let part = |crc32c| Stream { tally: read(10, 7, true), size: Some(10), crc32c: Some(crc32c) };
+        for bad in 0..3 {
+            let parts = (0..3).map(|i| part(if i == bad { 8 } else { 7 })).collect();
+            assert_eq!(expected(parts).check().unwrap_err().reason(), R::ChecksumMismatch);
+        }
+        let whole = Expected { whole: Some(3), ..expected(vec![part(7), part(7)]) };
+        assert_eq!(whole.check().unwrap(), (Some(3), 99));
+        let folder = Expected { is_folder: true, ..expected(vec![part(7)]) };
+        assert_eq!(folder.check().unwrap(), (None, 99));
+    }
+
+    #[test]
+    fn the_sha256_is_that_of_what_was_read_first() {
+        let tally = |sha256| Arc::new(Mutex::new(Tally { sha256, ..Tally::default() }));
+        let stream = |sha256| Stream { tally: tally(sha256), size: None, crc32c: None };
+        let two = expected(vec![stream(Some([0xab; 32])), stream(Some([0; 32]))]);
+        assert_eq!(two.sha256(), Some("ab".repeat(32)));
+        assert_eq!(expected(vec![stream(None)]).sha256(), None);
+        assert_eq!(expected(vec![]).sha256(), None);
+    }
+}
