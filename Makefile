@@ -29,9 +29,9 @@ schemas: ## Write schemas/ from the types
 reference: ## Write docs/reference/ from the code
 	@cargo run --quiet --bin pgrestored -- reference docs/reference
 
-bench: ## Ours against download + pg_restore -j, what a proof costs, how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES)
+bench: ## Ours against download + pg_restore -j, what a proof costs, how cost grows, how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
 	@scripts/setup.sh demo
-	@cargo bench --bench restore --bench verify --bench scale
+	@cargo bench --bench restore --bench verify --bench growth --bench scale
 
 release: ## Build what is released, in target/dist
 	@scripts/release.sh

@@ -1,29 +1,60 @@
-//! `make bench`: ours against what a user would do instead, `download + pg_restore -j$(nproc)`, in one
-//! run: the same object over loopback HTTP at the same rate, the same server with the same settings,
-//! interleaved pairs, medians and ratio, peak memory of all client processes, bytes put on a disk.
+//! `make bench`: ours against what a user would do instead: download the dump, check it, `pg_restore
+//! -j$(nproc)` (of SQL text: `psql`). In one run: the same object over loopback HTTP at the same rate, the
+//! same server with the same settings in a fresh state, interleaved, medians of the pairs' ratios; seconds
+//! of processor time of both sides, peak memory of all client processes, bytes put on a disk. Beside them,
+//! `pg_restore -j` from a local file, and `pg_restore` from standard input.
 //!
 //! `BENCH_SCALE` (1) multiplies the datasets, `BENCH_PAIRS` (5) is how often each pair runs,
-//! `BENCH_RATES` (0,50) are MB/s, 0 for loopback speed. Results: `target/bench/restore.json`.
+//! `BENCH_RATES` (0,50,20) are MB/s, 0 for loopback speed, `BENCH_DATASETS` (all) and `BENCH_TARGETS`
+//! (durable,throwaway) name what is measured, `BENCH_FOLDER` keeps the dumps. Results:
+//! `target/bench/restore.json` and `restore.md`.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use pgrestored::sandbox::{Sandbox, find_bindir};
-use shared::{MB, Measured, OURS, env_or, fresh, make_dump, median, open_to_all, serve, watch};
+use shared::datasets::{ALL, Dataset, Form};
+use shared::{
+    MB, Measured, OURS, env_or, fresh, make_dump, measure, median, open_to_all, query, serve, watch,
+};
 
 mod shared;
+
+/// A way to restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Way {
+    Ours,
+    /// Download, check, restore in parallel.
+    Baseline,
+    /// The dump is on a local disk already.
+    LocalFile,
+    /// `pg_restore` reads the download; of SQL text, `psql`.
+    StandardInput,
+}
 
 #[derive(Debug, serde::Serialize)]
 struct Row {
     dataset: &'static str,
+    target: &'static str,
     object_bytes: u64,
+    /// 0: what loopback gives.
     rate_mb_s: u64,
-    ours: Vec<Measured>,
-    baseline: Vec<Measured>,
-    ratio_median: f64,
+    runs: Vec<(Way, Vec<Measured>)>,
+    /// Medians over the rounds of (the other's seconds / ours).
+    ratios: Vec<(Way, f64)>,
+    /// Of max(download, seconds of processor time / cores), what ours took.
+    of_floor: f64,
+}
+
+struct Bench {
+    bindir: PathBuf,
+    scratch: PathBuf,
+    cores: usize,
+    pairs: usize,
 }
 
 fn main() {
@@ -33,186 +64,241 @@ fn main() {
     }
     let scale: f64 = env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number");
     let pairs: usize = env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number");
-    let rates: Vec<u64> = env_or("BENCH_RATES", "0,50")
-        .split(',')
-        .map(|r| r.parse().expect("BENCH_RATES are numbers"))
-        .collect();
+    let rates = env_or("BENCH_RATES", "0,50,20");
+    let rates: Vec<u64> = rates.split(',').map(|r| r.parse().expect("BENCH_RATES are numbers")).collect();
+    let (wanted, targets) = (env_or("BENCH_DATASETS", ""), env_or("BENCH_TARGETS", "durable,throwaway"));
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
-    let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
+    let own = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
+    let scratch = PathBuf::from(env_or("BENCH_FOLDER", &own.display().to_string()));
     std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
     open_to_all(&scratch);
-    let rows = |n: f64| (n * scale).max(1000.0) as u64;
-    let datasets = [
-        ("events", include_str!("events.sql"), rows(2_000_000.0)),
-        ("mixed", include_str!("mixed.sql"), rows(120_000.0)),
-    ];
-    let jobs = std::thread::available_parallelism().map_or(2, usize::from);
-    println!(
-        "machine: {jobs} cores; PostgreSQL of {}; default settings (durable); {pairs} pairs",
-        bindir.display()
-    );
-    println!("baseline: download to a file, then pg_restore -j{jobs} into a new database\n");
+    let bench = Bench { bindir, scratch, cores, pairs };
+    println!("{}\nbaseline: download, CRC32C, pg_restore -j{cores} into a new database", machine(&bench));
     let mut table = Vec::new();
-    for (name, sql, rows) in datasets {
-        let dump = make_dump(&bindir, &scratch, name, sql, rows);
-        for rate in &rates {
-            table.push(compare(&bindir, &scratch, name, &dump, *rate, pairs, jobs));
+    for dataset in ALL.iter().filter(|d| wanted.is_empty() || wanted.split(',').any(|w| w == d.name)) {
+        let dump = dataset.dump(&bench.bindir, &bench.scratch, scale);
+        for target in ["durable", "throwaway"].into_iter().filter(|t| targets.contains(t)) {
+            for (i, rate) in rates.iter().enumerate() {
+                table.push(bench.compare(dataset, &dump, target, *rate, i == 0));
+            }
         }
     }
-    let flat = memory(&bindir, &scratch, scale, jobs);
-    print_table(&table);
-    let (bytes, m) = flat;
-    println!(
-        "\nmemory: {:.0} MB of table data restored with {:.0} MiB at the peak (limit 256 MiB), {} bytes on disk, {:.1} s",
+    let (bytes, m) = bench.memory(scale);
+    let memory = format!(
+        "memory: {:.0} MB of table data restored with {:.0} MiB at the peak, {} bytes on disk, {:.1} s",
         bytes as f64 / MB,
         m.peak_memory_bytes as f64 / 1048576.0,
         m.peak_disk_bytes,
         m.seconds
     );
+    let text = format!("{}\n\n{}\n{memory}\n", machine(&bench), as_table(&table));
+    println!("\n{text}");
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     std::fs::create_dir_all(&out).expect("target/bench");
-    let json = serde_json::json!({ "cores": jobs, "pairs": pairs, "rows": table, "memory": { "table_data_bytes": bytes, "measured": m } });
+    let json = serde_json::json!({
+        "machine": machine(&bench), "scale": scale, "pairs": pairs, "rows": table,
+        "memory": { "table_data_bytes": bytes, "measured": m },
+    });
     std::fs::write(out.join("restore.json"), format!("{json:#}\n")).expect("results");
-    let _ = std::fs::remove_dir_all(&scratch);
-    assert!(m.peak_memory_bytes < 256 << 20, "the memory is not bounded");
+    std::fs::write(out.join("restore.md"), text).expect("results");
+    let _ = std::fs::remove_dir_all(&own);
 }
 
-fn compare(
-    bindir: &Path,
-    scratch: &Path,
-    name: &'static str,
-    dump: &Path,
-    rate: u64,
-    pairs: usize,
-    jobs: usize,
-) -> Row {
-    let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-    let server = Sandbox::start(bindir, &std::env::temp_dir(), true, "").expect("a target cluster");
-    let served = serve(scratch, rate);
-    let (mut ours, mut baseline) = (vec![], vec![]);
-    for i in 0..pairs {
-        // Each goes first in half of the pairs.
-        for first in [i % 2 == 0, i % 2 != 0] {
-            fresh(&server);
-            if first {
-                ours.push(restore_ours(&server, &served.host, object, jobs));
-            } else {
-                baseline.push(restore_baseline(&server, &served.host, object, scratch, jobs));
+fn machine(bench: &Bench) -> String {
+    let version = Command::new(bench.bindir.join("postgres")).arg("--version").output().expect("a version");
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or(": unknown");
+    format!(
+        "machine: {} cores ({}); {}; {} pairs",
+        bench.cores,
+        cpu.trim_start_matches([' ', '\t', ':']),
+        String::from_utf8_lossy(&version.stdout).trim(),
+        bench.pairs
+    )
+}
+
+impl Bench {
+    /// `with_peers`: all four ways, else the two that are compared.
+    fn compare(
+        &self,
+        dataset: &Dataset,
+        dump: &Path,
+        target: &'static str,
+        rate: u64,
+        with_peers: bool,
+    ) -> Row {
+        let server = Sandbox::start(
+            &self.bindir,
+            &std::env::temp_dir(),
+            target == "durable",
+            "-c max_locks_per_transaction=1024",
+        )
+        .expect("a target cluster");
+        let served = serve(&self.scratch, rate);
+        let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+        let url = format!("http://{}/storage/v1/b/bench/o/{object}?alt=media", served.host);
+        let ways = match with_peers {
+            true => vec![Way::Ours, Way::Baseline, Way::LocalFile, Way::StandardInput],
+            false => vec![Way::Ours, Way::Baseline],
+        };
+        let mut runs: Vec<(Way, Vec<Measured>)> = ways.into_iter().map(|w| (w, vec![])).collect();
+        for round in 0..self.pairs {
+            // Each goes first in its turn.
+            let n = runs.len();
+            for i in 0..n {
+                let (way, measured) = &mut runs[(round + i) % n];
+                fresh(&server);
+                measured.push(match way {
+                    Way::Ours => restore_ours(&server, &served.host, object),
+                    way => self.restore_theirs(*way, dataset.form, &server, &url, dump),
+                });
             }
+            let all: Vec<String> =
+                runs.iter().map(|(w, m)| format!("{w:?} {:.2} s", m[round].seconds)).collect();
+            println!("{} on {target} at {rate} MB/s, round {}: {}", dataset.name, round + 1, all.join(", "));
         }
-        println!(
-            "{name} at {rate} MB/s, pair {}: ours {:.2} s, baseline {:.2} s",
-            i + 1,
-            ours[i].seconds,
-            baseline[i].seconds
-        );
+        let object_bytes = std::fs::metadata(dump).expect("the dump").len();
+        let ours = runs[0].1.clone();
+        let ratio = |theirs: &[Measured]| {
+            median(ours.iter().zip(theirs).map(|(o, t)| t.seconds / o.seconds).collect())
+        };
+        let ratios = runs[1..].iter().map(|(w, m)| (*w, ratio(m))).collect();
+        let download = if rate == 0 { 0.0 } else { object_bytes as f64 / (rate as f64 * MB) };
+        let floor =
+            |m: &Measured| download.max((m.client_cpu + m.server_cpu) / self.cores as f64) / m.seconds;
+        let of_floor = median(ours.iter().map(floor).collect());
+        Row { dataset: dataset.name, target, object_bytes, rate_mb_s: rate, runs, ratios, of_floor }
     }
-    let ratios: Vec<f64> = ours.iter().zip(&baseline).map(|(o, b)| b.seconds / o.seconds).collect();
-    let object_bytes = std::fs::metadata(dump).expect("the dump").len();
-    Row { dataset: name, object_bytes, rate_mb_s: rate, ours, baseline, ratio_median: median(ratios) }
+
+    fn restore_theirs(&self, way: Way, form: Form, server: &Sandbox, url: &str, dump: &Path) -> Measured {
+        let downloaded = self.scratch.join("downloaded");
+        // A shell's line, as a user would write it; `$0` is the file, `$1` the address.
+        let unpack = match form {
+            Form::Custom | Form::Piped => None,
+            Form::PipedZstd => Some("zstd -dc"),
+            Form::PlainGzip => Some("gzip -dc"),
+        };
+        let into = match form {
+            Form::PlainGzip => "psql -X -q -o /dev/null -v ON_ERROR_STOP=1 -d restored".to_owned(),
+            _ if way == Way::StandardInput => "pg_restore -d restored".to_owned(),
+            _ => format!("pg_restore -d restored -j{}", self.cores),
+        };
+        let from = match (way, form, unpack) {
+            (Way::StandardInput, _, None) => format!("curl -sf \"$1\" | {into}"),
+            (Way::StandardInput, _, Some(unpack)) => format!("curl -sf \"$1\" | {unpack} | {into}"),
+            (_, Form::PlainGzip, Some(unpack)) => format!("{unpack} \"$0\" | {into}"),
+            (_, _, Some(unpack)) => format!("{unpack} \"$0\" > \"$0.unpacked\" && {into} \"$0.unpacked\""),
+            (_, _, None) => format!("{into} \"$0\""),
+        };
+        let line = format!("set -o pipefail; createdb -T template0 restored && {from}");
+        let measured = measure(server, || {
+            let (file, mut disk) = match way {
+                Way::Baseline => (downloaded.as_path(), download(url, &downloaded)),
+                _ => (dump, 0),
+            };
+            let mut command = server.command("bash");
+            command.args(["-c", &line]).arg(file).arg(url).stdin(Stdio::null());
+            let (memory, _) = watch(command.spawn().expect("a shell"));
+            let unpacked = PathBuf::from(format!("{}.unpacked", file.display()));
+            if let Ok(size) = std::fs::metadata(&unpacked).map(|m| m.len()) {
+                disk += size;
+                std::fs::remove_file(&unpacked).expect("what was unpacked");
+            }
+            (memory, disk)
+        });
+        let _ = std::fs::remove_file(&downloaded);
+        measured
+    }
+
+    /// A dump with 1 GB of table data (at scale 1): the memory must not follow its size.
+    fn memory(&self, scale: f64) -> (u64, Measured) {
+        let sql = "CREATE TABLE big (id bigint, a text, b text); INSERT INTO big SELECT g, repeat(md5(g::text), 8), md5((g * 3)::text) FROM generate_series(1, :rows) g;";
+        let rows = (3_350_000.0 * scale) as u64;
+        let dump = make_dump(&self.bindir, &self.scratch, "big", sql, rows);
+        let server =
+            Sandbox::start(&self.bindir, &std::env::temp_dir(), false, "").expect("a target cluster");
+        let served = serve(&self.scratch, 0);
+        let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+        let measured = restore_ours(&server, &served.host, object);
+        let size = query(&server, "restored", "SELECT sum(octet_length(big::text)) FROM big");
+        (size.parse().expect("a number"), measured)
+    }
 }
 
-fn restore_ours(server: &Sandbox, host: &str, object: &str, jobs: usize) -> Measured {
-    let mut command = Command::new(OURS);
-    command
-        .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
-        // `pg_restore` does not analyse what it restores.
-        .args([
-            "--no-analyze",
-            "--jobs",
-            &jobs.to_string(),
-            "--db-host",
-            server.host(),
-            "--storage-emulator-host",
-            host,
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let started = Instant::now();
-    let (memory, written) = watch(command.spawn().expect("pgrestored"));
-    Measured { seconds: started.elapsed().as_secs_f64(), peak_memory_bytes: memory, peak_disk_bytes: written }
+fn restore_ours(server: &Sandbox, host: &str, object: &str) -> Measured {
+    measure(server, || {
+        let mut command = Command::new(OURS);
+        command
+            .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
+            // `pg_restore` does not analyse what it restores.
+            .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        watch(command.spawn().expect("pgrestored"))
+    })
 }
 
-fn restore_baseline(server: &Sandbox, host: &str, object: &str, scratch: &Path, jobs: usize) -> Measured {
-    let file = scratch.join("downloaded");
-    let started = Instant::now();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let size =
-        runtime.block_on(download(&format!("http://{host}/storage/v1/b/bench/o/{object}?alt=media"), &file));
-    server.run(server.command("createdb").args(["-T", "template0", "restored"])).expect("createdb");
-    let mut command = server.command("pg_restore");
-    command.args(["-d", "restored", "-j", &jobs.to_string()]).arg(&file);
-    let (memory, _) = watch(command.spawn().expect("pg_restore"));
-    let seconds = started.elapsed().as_secs_f64();
-    std::fs::remove_file(&file).expect("the download");
-    Measured { seconds, peak_memory_bytes: memory, peak_disk_bytes: size }
-}
-
-async fn download(url: &str, file: &Path) -> u64 {
+/// Downloads and checks, at once: the fastest that a user could do.
+fn download(url: &str, file: &Path) -> u64 {
     use std::io::Write;
-    let mut answer = reqwest::get(url).await.expect("the object");
-    assert!(answer.status().is_success());
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(file).expect("a file"));
-    let mut size = 0;
-    while let Some(chunk) = answer.chunk().await.expect("its bytes") {
-        out.write_all(&chunk).expect("room for the download");
-        size += chunk.len() as u64;
-    }
-    out.flush().expect("room for the download");
-    open_file(file);
-    size
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut answer = reqwest::get(url).await.expect("the object");
+        assert!(answer.status().is_success());
+        let hash =
+            answer.headers().get("x-goog-hash").and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
+        let mut out =
+            std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(file).expect("a file"));
+        let (mut size, mut crc) = (0, 0);
+        while let Some(chunk) = answer.chunk().await.expect("its bytes") {
+            crc = crc32c::crc32c_append(crc, &chunk);
+            out.write_all(&chunk).expect("room for the download");
+            size += chunk.len() as u64;
+        }
+        out.flush().expect("room for the download");
+        assert!(hash.contains(&pgrestored::backup::encode_crc32c(crc)), "{hash}: not the object's bytes");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(file, mode).expect("permissions");
+        size
+    })
 }
 
-fn open_file(file: &Path) {
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(file, mode).expect("permissions");
-}
-
-/// A dump with 1 GB of table data (at scale 1): the memory must not follow its size.
-fn memory(bindir: &Path, scratch: &Path, scale: f64, jobs: usize) -> (u64, Measured) {
-    let sql = "CREATE TABLE big (id bigint, a text, b text); INSERT INTO big SELECT g, repeat(md5(g::text), 8), md5((g * 3)::text) FROM generate_series(1, :rows) g;";
-    let rows = (3_350_000.0 * scale) as u64;
-    let dump = make_dump(bindir, scratch, "big", sql, rows);
-    let server = Sandbox::start(bindir, &std::env::temp_dir(), false, "").expect("a target cluster");
-    let served = serve(scratch, 0);
-    let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-    let measured = restore_ours(&server, &served.host, object, jobs);
-    let size = server
-        .run(server.command("psql").args([
-            "-X",
-            "-A",
-            "-t",
-            "-d",
-            "restored",
-            "-c",
-            "SELECT sum(octet_length(big::text)) FROM big",
-        ]))
-        .expect("the size");
-    (String::from_utf8_lossy(&size).trim().parse().expect("a number"), measured)
-}
-
-fn print_table(rows: &[Row]) {
-    println!(
-        "\n| dataset | object MB | rate MB/s | ours s | baseline s | ratio | ours MiB | baseline MiB | ours disk MB | baseline disk MB |"
+fn as_table(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "| dataset | target | object MB | MB/s | ours s | baseline s | ratio | local -j | stdin | of floor | CPU ours (client + server) | CPU baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
     for r in rows {
-        let of = |m: &[Measured], f: fn(&Measured) -> f64| median(m.iter().map(f).collect());
-        let seconds = |m: &Measured| m.seconds;
-        let mib = |m: &Measured| m.peak_memory_bytes as f64 / 1048576.0;
-        let disk = |m: &Measured| m.peak_disk_bytes as f64 / MB;
-        println!(
-            "| {} | {:.1} | {} | {:.2} | {:.2} | {:.2} | {:.0} | {:.0} | {:.1} | {:.1} |",
+        let of = |way: Way, f: fn(&Measured) -> f64| {
+            let runs = r.runs.iter().find(|(w, _)| *w == way);
+            runs.map_or(f64::NAN, |(_, m)| median(m.iter().map(f).collect()))
+        };
+        let ratio = |way: Way| {
+            let found = r.ratios.iter().find(|(w, _)| *w == way);
+            found.map_or("–".to_owned(), |(_, ratio)| format!("{ratio:.2}"))
+        };
+        let (o, b) = (Way::Ours, Way::Baseline);
+        let _ = writeln!(
+            out,
+            "| {} | {} | {:.0} | {} | {:.2} | {:.2} | **{}** | {} | {} | {:.0} % | {:.1} + {:.1} | {:.1} + {:.1} | {:.0} | {:.0} | {:.0} |",
             r.dataset,
+            r.target,
             r.object_bytes as f64 / MB,
-            if r.rate_mb_s == 0 { "loopback".into() } else { r.rate_mb_s.to_string() },
-            of(&r.ours, seconds),
-            of(&r.baseline, seconds),
-            r.ratio_median,
-            of(&r.ours, mib),
-            of(&r.baseline, mib),
-            of(&r.ours, disk),
-            of(&r.baseline, disk)
+            r.rate_mb_s,
+            of(o, |m| m.seconds),
+            of(b, |m| m.seconds),
+            ratio(b),
+            ratio(Way::LocalFile),
+            ratio(Way::StandardInput),
+            r.of_floor * 100.0,
+            of(o, |m| m.client_cpu),
+            of(o, |m| m.server_cpu),
+            of(b, |m| m.client_cpu),
+            of(b, |m| m.server_cpu),
+            of(o, |m| m.peak_memory_bytes as f64 / 1048576.0),
+            of(b, |m| m.peak_memory_bytes as f64 / 1048576.0),
+            of(b, |m| m.peak_disk_bytes as f64 / MB),
         );
     }
+    out
 }

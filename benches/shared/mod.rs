@@ -13,12 +13,69 @@ use pgrestored::sandbox::Sandbox;
 pub const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 pub const MB: f64 = 1e6;
 
+pub mod datasets;
+
 /// What one restore took.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Measured {
     pub seconds: f64,
+    /// Of every process of the restoring side, in seconds of one core.
+    pub client_cpu: f64,
+    /// Of every process of the server.
+    pub server_cpu: f64,
     pub peak_memory_bytes: u64,
     pub peak_disk_bytes: u64,
+}
+
+/// Measures what `work` takes on `server`; `work` returns the peaks of memory and disk.
+pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> Measured {
+    let postmaster = postmaster(server);
+    let (client, served) = (cpu_of_children(std::process::id()), cpu_of_children(postmaster));
+    let started = std::time::Instant::now();
+    let (peak_memory_bytes, peak_disk_bytes) = work();
+    let seconds = started.elapsed().as_secs_f64();
+    let client_cpu = cpu_of_children(std::process::id()) - client;
+    // Backends are counted once they have ended.
+    let deadline = std::time::Instant::now() + Duration::from_secs(2);
+    while backends(server) > 0 && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let server_cpu = cpu_of_children(postmaster) - served;
+    Measured { seconds, client_cpu, server_cpu, peak_memory_bytes, peak_disk_bytes }
+}
+
+fn postmaster(server: &Sandbox) -> u32 {
+    query(server, "postgres", "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)")
+        .parse()
+        .expect("a pid")
+}
+
+fn backends(server: &Sandbox) -> u32 {
+    let others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    query(server, "postgres", others).parse().expect("a number")
+}
+
+pub fn query(server: &Sandbox, database: &str, sql: &str) -> String {
+    let out = server.run(server.command("psql").args(["-X", "-A", "-t", "-d", database, "-c", sql]));
+    String::from_utf8_lossy(&out.expect("an answer")).trim().to_owned()
+}
+
+/// Seconds of processor time of the children of `pid`: of those that have ended, and of those that run.
+fn cpu_of_children(pid: u32) -> f64 {
+    let ticks = |pid: u32, fields: [usize; 2]| -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let all: Vec<&str> = rest.split_whitespace().collect();
+        fields.iter().filter_map(|f| all.get(*f)?.parse::<u64>().ok()).sum()
+    };
+    // Fields 14 to 17 of `proc(5)`: own time, and that of children that were waited for.
+    let ended = ticks(pid, [13, 14]);
+    let running: u64 = match pid == std::process::id() {
+        // Those that serve the bench itself.
+        true => 0,
+        false => family(pid).iter().filter(|p| **p != pid).map(|p| ticks(*p, [11, 12])).sum(),
+    };
+    (ended + running) as f64 / 100.0
 }
 
 pub fn env_or(name: &str, default: &str) -> String {
@@ -31,21 +88,8 @@ pub fn open_to_all(folder: &Path) {
 }
 
 pub fn make_dump(bindir: &Path, scratch: &Path, name: &str, sql: &str, rows: u64) -> PathBuf {
-    let source = Sandbox::start(bindir, &std::env::temp_dir(), false, "").expect("a source cluster");
-    let (script, dump) = (scratch.join(format!("{name}.sql")), scratch.join(format!("{name}.dump")));
-    std::fs::write(&script, sql).expect("the script");
-    source
-        .run(
-            source
-                .command("psql")
-                .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v"])
-                .arg(format!("rows={rows}"))
-                .arg("-o/dev/null")
-                .arg("-f")
-                .arg(&script),
-        )
-        .expect("the dataset");
-    source.run(source.command("pg_dump").args(["-Fc", "-f"]).arg(&dump)).expect("the dump");
+    let dump = scratch.join(format!("{name}.dump"));
+    datasets::make_dump(bindir, scratch, sql, rows, datasets::Form::Custom, &dump);
     dump
 }
 

@@ -1,0 +1,207 @@
+//! `make bench`, fourth part: what a restore costs as a backup grows, by rows, by tables, by large objects:
+//! each must grow with its number and no faster. With it, how soon the first byte of COPY is at the server,
+//! and which part of a restore is staging, checks and swap.
+//!
+//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) runs each. Results: `target/bench/growth.json`
+//! and a plot, `growth.svg`.
+
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pgrestored::sandbox::{Sandbox, find_bindir};
+use shared::datasets::ALL;
+use shared::{Measured, OURS, env_or, fresh, measure, median, open_to_all, serve, watch};
+
+mod shared;
+
+/// Parts of the largest size.
+const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
+/// What is counted in each dataset, and how many at a scale of 1.
+const UNITS: [(&str, &str, f64); 3] =
+    [("events", "row", 3_000_000.0), ("many", "table", 2_000.0), ("objects", "large object", 4_500.0)];
+/// What is neither loading nor building: what makes a restore safe.
+const SAFETY: [&str; 3] = ["prepare", "check", "swap"];
+
+#[derive(Debug, serde::Serialize)]
+struct Row {
+    unit: &'static str,
+    count: f64,
+    seconds: f64,
+    cpu_seconds: f64,
+    microseconds_each: f64,
+    first_copy_byte_ms: f64,
+    safety_share: f64,
+    peak_memory_bytes: u64,
+}
+
+/// One run: what it took, when the first byte of COPY was there, and the share of the safety stages.
+struct Run {
+    measured: Measured,
+    first_byte: f64,
+    safety: f64,
+}
+
+fn main() {
+    // Under `cargo test --benches` nothing is measured.
+    if std::env::args().any(|a| a == "--test") {
+        return;
+    }
+    let scale: f64 = env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number");
+    let pairs: usize = env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number");
+    let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
+    let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
+    open_to_all(&scratch);
+    let server = Sandbox::start(&bindir, &std::env::temp_dir(), true, "-c max_locks_per_transaction=1024")
+        .expect("a target cluster");
+    let served = serve(&scratch, 0);
+    let mut table = Vec::new();
+    for (name, unit, at_one) in UNITS {
+        let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
+        for size in SIZES {
+            let dump = dataset.dump(&bindir, &scratch, scale * size);
+            let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+            let runs: Vec<Run> = (0..pairs).map(|_| run(&server, &served.host, object, &scratch)).collect();
+            let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
+            let (count, seconds) = ((at_one * scale * size).round(), of(|r| r.measured.seconds));
+            table.push(Row {
+                unit,
+                count,
+                seconds,
+                cpu_seconds: of(|r| r.measured.client_cpu + r.measured.server_cpu),
+                microseconds_each: seconds / count * 1e6,
+                first_copy_byte_ms: of(|r| r.first_byte * 1e3),
+                safety_share: of(|r| r.safety),
+                peak_memory_bytes: of(|r| r.measured.peak_memory_bytes as f64) as u64,
+            });
+        }
+    }
+    println!(
+        "| unit | count | s | CPU s | µs each | first COPY byte ms | staging, checks, swap | MiB |\n|---|---|---|---|---|---|---|---|"
+    );
+    for r in &table {
+        println!(
+            "| {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.0} | {:.1} % | {:.0} |",
+            r.unit,
+            r.count,
+            r.seconds,
+            r.cpu_seconds,
+            r.microseconds_each,
+            r.first_copy_byte_ms,
+            r.safety_share * 100.0,
+            r.peak_memory_bytes as f64 / 1048576.0
+        );
+    }
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    std::fs::create_dir_all(&out).expect("target/bench");
+    let json = serde_json::json!({ "scale": scale, "runs": pairs, "rows": table });
+    std::fs::write(out.join("growth.json"), format!("{json:#}\n")).expect("results");
+    std::fs::write(out.join("growth.svg"), plot(&table)).expect("the plot");
+    let _ = std::fs::remove_dir_all(&scratch);
+}
+
+fn run(server: &Sandbox, host: &str, object: &str, scratch: &Path) -> Run {
+    fresh(server);
+    let result = scratch.join("result.json");
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (host, done) = (server.host().to_owned(), done.clone());
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || first_copy_byte(&host, &done, &ready));
+        is_ready.recv().expect("the watcher");
+        thread
+    };
+    let started = Instant::now();
+    let measured = measure(server, || {
+        let mut command = Command::new(OURS);
+        command
+            .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
+            .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
+            .stdout(std::fs::File::create(&result).expect("a file"))
+            .stderr(Stdio::null());
+        watch(command.spawn().expect("pgrestored"))
+    });
+    done.store(true, Ordering::Relaxed);
+    let first = watcher.join().expect("the watcher");
+    let result: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&result).expect("the result")).expect("JSON");
+    let stages = result["stages"].as_object().expect("stages");
+    let seconds = |names: &[&str]| -> f64 { names.iter().filter_map(|n| stages.get(*n)?.as_f64()).sum() };
+    let all: f64 = stages.values().filter_map(serde_json::Value::as_f64).sum();
+    Run {
+        measured,
+        first_byte: first.map_or(f64::NAN, |at| (at - started).as_secs_f64()),
+        safety: seconds(&SAFETY) / all,
+    }
+}
+
+/// When the server has had the first byte of a COPY.
+fn first_copy_byte(host: &str, done: &AtomicBool, ready: &std::sync::mpsc::Sender<()>) -> Option<Instant> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut config = tokio_postgres::Config::new();
+        let (client, connection) = config
+            .host(host)
+            .user("postgres")
+            .dbname("postgres")
+            .connect(tokio_postgres::NoTls)
+            .await
+            .expect("a session");
+        tokio::spawn(connection);
+        let sql = "SELECT 1 FROM pg_stat_progress_copy WHERE bytes_processed > 0 LIMIT 1";
+        let asked = client.prepare(sql).await.expect("the question");
+        ready.send(()).expect("the bench");
+        while !done.load(Ordering::Relaxed) {
+            if client.query_opt(&asked, &[]).await.expect("an answer").is_some() {
+                return Some(Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        None
+    })
+}
+
+/// Seconds over the number of each unit, both as parts of the largest: a straight line is linear.
+fn plot(rows: &[Row]) -> String {
+    let (width, height, margin) = (640.0, 420.0, 50.0);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    );
+    let place =
+        |x: f64, y: f64| (margin + x * (width - 2.0 * margin), height - margin - y * (height - 2.0 * margin));
+    let ((x0, y0), (x1, y1)) = (place(0.0, 0.0), place(1.0, 1.0));
+    let _ = writeln!(svg, "<path d=\"M{x0} {y1}V{y0}H{x1}\" fill=\"none\" stroke=\"black\"/>");
+    let _ = writeln!(svg, "<path d=\"M{x0} {y0}L{x1} {y1}\" stroke=\"#ccc\" stroke-dasharray=\"4\"/>");
+    let _ = writeln!(svg, "<text x=\"{x0}\" y=\"{}\">part of the largest number</text>", height - 15.0);
+    let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\">part of its seconds</text>", x0, y1 - 10.0);
+    for (i, ((_, unit, _), colour)) in UNITS.iter().zip(["#1b6ca8", "#c0392b", "#2e8b57"]).enumerate() {
+        let of_unit: Vec<&Row> = rows.iter().filter(|r| r.unit == *unit).collect();
+        let Some(last) = of_unit.last() else { continue };
+        let points: Vec<String> = of_unit
+            .iter()
+            .map(|r| place(r.count / last.count, r.seconds / last.seconds))
+            .map(|(x, y)| format!("{x:.1},{y:.1}"))
+            .collect();
+        let _ = writeln!(
+            svg,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            points.join(" ")
+        );
+        let y = y1 + 20.0 + 16.0 * i as f64;
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{y}\" fill=\"{colour}\">{unit}s: {:.0} in {:.1} s</text>",
+            x0 + 20.0,
+            last.count,
+            last.seconds
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
