@@ -290,7 +290,7 @@ impl RestoreManager {
         let swapped = match (loaded, &staging) {
             (Ok(()), Some(staging)) => self.swap(job, &mut claimed, staging, progress, times, facts).await,
             (Ok(()), None) => Err(RestoreError::internal("nothing was loaded")),
-            (Err(e), _) => Err(e),
+            (Err(e), _) => Err(claimed.unless_lost(e).await),
         };
         match swapped {
             Ok(result) => Ok(Ended::Restored(Box::new(result))),
@@ -370,9 +370,10 @@ impl RestoreManager {
         if let Some(loader) = &loader {
             claimed.admit(loader, made).await?;
         }
-        let server = loader.as_ref().map_or(&self.server, |l| &l.server);
+        let own = made.on(&self.server);
+        let server = &made.on(loader.as_ref().map_or(&self.server, |l| &l.server));
         let opened = match data_only {
-            true => Some(restore::open_tables(&self.server, &made.name).await?),
+            true => Some(restore::open_tables(&own, &made.name).await?),
             false => None,
         };
         let sessions = job.jobs.unwrap_or(self.config.jobs);
@@ -388,7 +389,7 @@ impl RestoreManager {
         facts.loaded = Some(prove(loaded, &expected, facts)?);
         reached("loaded");
         if let Some(opened) = opened {
-            opened.close(&self.server, &made.name).await?;
+            opened.close(&own, &made.name).await?;
         }
         if !job.selection.rename_schemas.is_empty() {
             restore::rename_schemas(server, &made.name, &job.selection.rename_schemas).await?;

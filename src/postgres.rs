@@ -19,6 +19,8 @@ use crate::retry::Backoff;
 /// How long one connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+const NO_DATABASE: &str = "3D000";
+
 /// A PostgreSQL server and how to log in to it. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
@@ -26,6 +28,8 @@ pub struct Server {
     tls: Option<MakeRustlsConnect>,
     maintenance: Arc<str>,
     connect_budget: Duration,
+    /// A database that is meant by its OID.
+    bound: Option<(Arc<str>, u32)>,
 }
 
 /// One connection. Dropping it closes the connection; the server rolls back what was open.
@@ -64,6 +68,7 @@ impl Server {
             tls,
             maintenance: db.maintenance.as_str().into(),
             connect_budget: db.connect_budget,
+            bound: None,
         })
     }
 
@@ -85,6 +90,12 @@ impl Server {
     /// The same server, tried once.
     pub fn impatient(&self) -> Self {
         Server { connect_budget: Duration::ZERO, ..self.clone() }
+    }
+
+    /// The same server, where `database` means the one that has `oid` and no other of that name: who has
+    /// lost it to another worker does nothing in that worker's.
+    pub fn bound_to(&self, database: &str, oid: u32) -> Self {
+        Server { bound: Some((database.into(), oid)), ..self.clone() }
     }
 
     /// A session on the maintenance database.
@@ -109,6 +120,10 @@ impl Server {
                     tracing::warn!(error = %e, "connecting to the target server failed, trying again");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
+                // Another attempt finds another one.
+                Err(e) if self.bound.is_some() && e.sqlstate() == Some(NO_DATABASE) => {
+                    return Err(DatabaseError::new(R::TargetUnavailable, format!("{e}: it was ours")));
+                }
                 other => return other,
             }
         }
@@ -131,9 +146,17 @@ impl Server {
         };
         let driver = tokio_util::task::AbortOnDropHandle::new(driver);
         let row = client
-            .query_one("SELECT current_setting('server_version_num')::int4", &[])
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4, oid FROM pg_database WHERE datname = current_database()",
+                &[],
+            )
             .await
             .map_err(|e| fault(&e, &what))?;
+        if self.bound.as_ref().is_some_and(|(name, oid)| **name == *database && *oid != row.get::<_, u32>(1))
+        {
+            return Err(DatabaseError::new(R::RestoreError, format!("{what}: it is another one"))
+                .with_sqlstate(NO_DATABASE));
+        }
         let version = row.get::<_, i32>(0).unsigned_abs();
         let session = Session { client, version, _driver: driver };
         session.run(&session.own_settings()).await?;

@@ -149,6 +149,18 @@ async fn try_lock(session: &Session, name: &str) -> Result<bool, DatabaseError> 
     Ok(locked.map_err(|e| fault(&e, "locking the target"))?.get(0))
 }
 
+async fn unless_lost(lock: &Session, e: RestoreError) -> RestoreError {
+    if !matches!(e, RestoreError::Database(_)) {
+        return e;
+    }
+    match tokio::time::timeout(PING, lock.run("SELECT 1")).await {
+        Ok(Ok(())) => e,
+        _ => DatabaseError::new(R::TargetUnavailable, "the session that holds the lock was lost")
+            .with_source(e)
+            .into(),
+    }
+}
+
 async fn unlock(session: &Session, name: &str) -> Result<(), DatabaseError> {
     let unlocked = session
         .client()
@@ -268,6 +280,12 @@ impl Claimed {
         let kept_as = previous_name(&self.target, server_clock(&self.lock).await?);
         self.existing = Some(Existing { oid, kept_as });
         Ok(notes)
+    }
+
+    /// The same error, or that the lock was lost: then others have cleaned up behind this attempt, and
+    /// what the server says comes from that.
+    pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
+        unless_lost(&self.lock, e).await
     }
 
     /// Returns when the session that holds the lock is lost.
@@ -403,14 +421,17 @@ impl Apart {
         &self.session
     }
 
-    /// Makes the database; what bears its name is dropped first. Returns what had to be done otherwise
-    /// than the dump says.
+    /// Makes the database.
     ///
     /// # Errors
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
-    pub async fn create(&self, options: &CreateOptions) -> Result<Vec<String>, RestoreError> {
-        let note = staging::create_with_fallbacks(&self.session, &self.name, options).await?;
-        Ok(note.map(str::to_owned).into_iter().collect())
+    pub async fn create(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
+        Ok(staging::make(&self.session, &self.name, options).await?)
+    }
+
+    /// As [`Claimed::unless_lost`].
+    pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
+        unless_lost(&self.session, e).await
     }
 
     /// Drops it, and roles that were made for it.

@@ -383,6 +383,10 @@ impl RestoreManager {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
         }
         report.rewrites = fit.report();
+        let done = match done {
+            Ok(()) => Ok(()),
+            Err(e) => Err(apart.unless_lost(e).await),
+        };
         ground.tidy(&apart).await;
         done
     }
@@ -409,12 +413,13 @@ impl RestoreManager {
         for sql in &prepared.roles {
             place.apart.session().run(sql).await.map_err(|e| e.context("creating a role"))?;
         }
-        let server = place.loader.map_or(&place.ground.server, |l| &l.server);
         let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name()).by_files();
-        report.notes.extend(place.apart.create(&options).await?);
+        let mut made = place.apart.create(&options).await?;
+        report.notes.append(&mut made.notes);
         if let Some(loader) = place.loader {
-            place.apart.admit(loader).await?;
+            place.apart.admit(loader, &made).await?;
         }
+        let server = &made.on(place.loader.map_or(&place.ground.server, |l| &l.server));
         let sessions = run.job.jobs.unwrap_or(self.config.jobs);
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);

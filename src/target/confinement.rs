@@ -108,7 +108,7 @@ impl Claimed {
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
     pub async fn admit(&self, loader: &Loader, staging: &Staging) -> Result<(), RestoreError> {
-        admit(&self.server, &self.lock, loader, &staging.name).await
+        admit(&staging.on(&self.server), &self.lock, loader, &staging.name).await
     }
 
     /// Gives everything that was loaded to its owner, and takes every right from the role that loaded.
@@ -117,7 +117,7 @@ impl Claimed {
     /// `insufficient_privilege`, `target_unavailable`.
     pub async fn hand_over(&self, loader: &Loader, staging: &Staging) -> Result<Vec<String>, RestoreError> {
         let (database, role, owner) = (ident(&staging.name), ident(&loader.role), ident(&loader.owner));
-        let inside = self.server.connect(&staging.name, "restricted").await?;
+        let inside = staging.on(&self.server).connect(&staging.name, "restricted").await?;
         let said = |e: DatabaseError| e.context("handing over what was loaded");
         let public = "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
         let public = inside.client().query_opt(public, &[&loader.role]).await.map_err(looking)?;
@@ -164,8 +164,8 @@ impl Apart {
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
-    pub async fn admit(&self, loader: &Loader) -> Result<(), RestoreError> {
-        admit(&self.server, &self.session, loader, &self.name).await
+    pub async fn admit(&self, loader: &Loader, made: &Staging) -> Result<(), RestoreError> {
+        admit(&made.on(&self.server), &self.session, loader, &made.name).await
     }
 }
 

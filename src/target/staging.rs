@@ -29,6 +29,13 @@ pub struct Staging {
     pub(super) is_new: bool,
 }
 
+impl Staging {
+    /// `server`, where the database's name means this one.
+    pub fn on(&self, server: &Server) -> Server {
+        server.bound_to(&self.name, self.oid)
+    }
+}
+
 const LOCALE_OPTIONS: [&str; 7] =
     ["LOCALE_PROVIDER", "LOCALE", "LC_COLLATE", "LC_CTYPE", "ICU_LOCALE", "ICU_RULES", "BUILTIN_LOCALE"];
 
@@ -113,17 +120,27 @@ pub(super) fn name_for(request_id: &str) -> String {
 pub(super) async fn create(claimed: &Claimed, options: &CreateOptions) -> Result<Staging, RestoreError> {
     let name = name_for(&claimed.request_id);
     let lock = &claimed.lock;
-    let note = create_with_fallbacks(lock, &name, options).await?;
+    let made = make(lock, &name, options).await?;
     reached("created");
     let label = label(&claimed.target, &claimed.request_id);
     lock.run(&format!("COMMENT ON DATABASE {} IS {}", ident(&name), literal(&label))).await?;
+    Ok(made)
+}
+
+/// Makes the database, and finds out which it is.
+pub(super) async fn make(
+    lock: &Session,
+    name: &str,
+    options: &CreateOptions,
+) -> Result<Staging, DatabaseError> {
+    let note = create_with_fallbacks(lock, name, options).await?;
     let row = lock
         .client()
         .query_one("SELECT oid FROM pg_database WHERE datname = $1", &[&name])
         .await
         .map_err(|e| fault(&e, "looking for the staging database"))?;
     let notes = note.map(str::to_owned).into_iter().collect();
-    Ok(Staging { name, oid: row.get(0), notes, is_new: true })
+    Ok(Staging { name: name.to_owned(), oid: row.get(0), notes, is_new: true })
 }
 
 /// What the comment of a staging database begins with.
@@ -133,7 +150,7 @@ fn label(target: &str, request_id: &str) -> String {
     format!("{LABEL} for {target}, request {request_id}")
 }
 
-pub(super) async fn create_with_fallbacks(
+async fn create_with_fallbacks(
     lock: &Session,
     name: &str,
     options: &CreateOptions,

@@ -294,3 +294,50 @@ async fn without_the_schema_restores_work_and_say_so() {
     assert_eq!(app.manager.reap().await.unwrap().dropped, [format!("database {labelled}")]);
     assert_eq!(c.psql("postgres", "SELECT to_regnamespace('pgrestored') IS NULL"), "t");
 }
+
+/// Other workers clean up behind an attempt whose lock is lost: what it meets then is nobody's fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_lost_its_lock_fails_for_now() {
+    let (c, old, _) = two_backups();
+    let c = std::sync::Arc::new(c);
+    let lose = |what: &'static str| {
+        let c = c.clone();
+        move || {
+            let staging = c.leftovers().into_iter().find(|d| d.starts_with("pgrestored_s_")).unwrap();
+            c.psql("postgres", "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pgrestored lock'");
+            c.psql("postgres", &what.replace("STAGING", &staging));
+        }
+    };
+    for at in ["schema", "loaded", "checked"] {
+        for what in [
+            "DROP DATABASE STAGING WITH (FORCE)",
+            "DROP DATABASE STAGING WITH (FORCE);\nCREATE DATABASE STAGING",
+        ] {
+            fail::cfg_callback(at, lose(what)).unwrap();
+            let request = job(&old, "app", OnExisting::Fail);
+            let first = restore(&c, &request).await;
+            assert_eq!(first.failure, Some(R::TargetUnavailable), "{at}: {:?}", first.result.error);
+            fail::remove(at);
+            let again = restore(&c, &request).await;
+            assert_eq!(again.failure, None, "{at}: {:?}", again.result.error);
+            assert_eq!((marker(&c, "app").as_str(), c.leftovers()), ("old", vec![]));
+            c.psql("postgres", "DROP DATABASE app");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_meant_by_its_oid_is_no_other_of_its_name() {
+    let c = Cluster::start();
+    c.create("ours", "SELECT 1");
+    let server = pgrestored::postgres::Server::new(&c.app(&[]).manager.config().db).unwrap();
+    let oid: u32 = c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'ours'").parse().unwrap();
+    let bound = server.bound_to("ours", oid);
+    assert!(bound.connect("ours", "test").await.is_ok() && bound.connect("postgres", "test").await.is_ok());
+    for sql in ["DROP DATABASE ours", "CREATE DATABASE ours"] {
+        c.psql("postgres", sql);
+        let e = bound.connect("ours", "test").await.err().unwrap();
+        assert_eq!(e.reason(), R::TargetUnavailable, "{e}");
+    }
+    assert_eq!(server.connect("missing", "test").await.err().unwrap().reason(), R::RestoreError);
+}
