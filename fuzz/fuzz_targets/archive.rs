@@ -2,9 +2,7 @@
 //! Any bytes as an archive of any format, in any wrapping: an answer, never a panic or a hang.
 
 use libfuzzer_sys::fuzz_target;
-use pgrestored::archive::{Archive, Keys, Origin};
-
-use pgrestored::archive::DataSink;
+use pgrestored::archive::{Archive, DataSink, Keys, Origin};
 
 mod shared;
 
@@ -13,7 +11,7 @@ const MOST: usize = 8 << 20;
 
 struct Bounded(shared::Seen, usize);
 
-impl pgrestored::archive::DataSink for Bounded {
+impl DataSink for Bounded {
     fn begin(&mut self, e: &pgrestored::archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
         self.0.begin(e)
     }
