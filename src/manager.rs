@@ -250,7 +250,7 @@ impl RestoreManager {
     ) -> Result<Ended, RestoreError> {
         progress.enter("prepare");
         self.check_target(&job.target_db)?;
-        check_part(job)?;
+        targets::check_part(job)?;
         let end = async {
             tokio::select! {
                 () = stop.cancelled() => RestoreError::cancelled("the restore was interrupted"),
@@ -485,8 +485,6 @@ impl RestoreManager {
     }
 }
 
-/// A part of a backup makes a new database; rows alone go into a copy of one that is there. Anything
-/// else would lose what the part does not have.
 /// Ends what a trace shows of a job: its last stage, and how the current span, the job's, came out.
 fn end_spans(progress: &Progress, failure: Option<R>) {
     progress.end();
@@ -517,21 +515,6 @@ fn work_of(progress: &Progress) -> Work {
 /// A restricted restore keeps nothing of the dump's roles: everything belongs to one role without powers.
 fn restricted(policy: Policy) -> Policy {
     Policy { owners: Owners::None, privileges: false, create_roles: false, globals: None, ..policy }
-}
-
-fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
-    let replaces = job.on_existing == OnExisting::Replace;
-    match (job.selection.is_everything(), job.selection.data_only) {
-        (false, false) if replaces => {
-            let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
-            Err(ValidationError::new(R::TargetNotAllowed, what).into())
-        }
-        (_, true) if !replaces => {
-            let what = "rows alone go into a copy of an existing database, which then takes its place: on_existing must be replace";
-            Err(ValidationError::new(R::InvalidRequest, what).into())
-        }
-        _ => Ok(()),
-    }
 }
 
 enum Ended {

@@ -3,7 +3,7 @@
 use super::RestoreManager;
 use crate::admission::fits;
 use crate::error::{FailureReason as R, RestoreError, ValidationError};
-use crate::job::{RestoreJob, check_target};
+use crate::job::{OnExisting, RestoreJob, check_target};
 use crate::postgres::Server;
 use crate::target::{self, Kept, Reaped, RolledBack, Terms};
 
@@ -68,5 +68,22 @@ impl RestoreManager {
     /// `target_unavailable`, `access_denied`.
     pub async fn kept(&self, target_db: &str) -> Result<Vec<Kept>, RestoreError> {
         target::kept(&self.server, target_db, self.config.keep_previous).await
+    }
+}
+
+/// A part of a backup makes a new database; rows alone go into a copy of one that is there. Anything
+/// else would lose what the part does not have.
+pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
+    let replaces = job.on_existing == OnExisting::Replace;
+    match (job.selection.is_everything(), job.selection.data_only) {
+        (false, false) if replaces => {
+            let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
+            Err(ValidationError::new(R::TargetNotAllowed, what).into())
+        }
+        (_, true) if !replaces => {
+            let what = "rows alone go into a copy of an existing database, which then takes its place: on_existing must be replace";
+            Err(ValidationError::new(R::InvalidRequest, what).into())
+        }
+        _ => Ok(()),
     }
 }
