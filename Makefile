@@ -12,9 +12,8 @@ demo: ## Show the main job on this machine, from nothing to a restored database
 	@cargo build --quiet --bin pgrestored
 	@target/debug/pgrestored demo
 
-# Many tests wait, for leases and deadlines: one more at a time than there are processors.
 test: setup ## Run every test
-	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run --test-threads $$(( $$(nproc) + 1 ))
+	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run
 
 check: ## Format, lints, licences and sources of dependencies, generated files
 	@cargo fmt --all --check

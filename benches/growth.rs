@@ -14,17 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pgrestored::sandbox::{Sandbox, find_bindir};
+use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
-use shared::{Measured, OURS, env_or, fresh, measure, median, open_to_all, serve, watch};
+use shared::{Measured, OURS, Stand, fresh, keep, measure, median, serve, watch};
 
 mod shared;
 
 /// Parts of the largest size.
 const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
-/// What is counted in each dataset, and how many at a scale of 1.
-const UNITS: [(&str, &str, f64); 3] =
-    [("events", "row", 3_000_000.0), ("many", "table", 2_000.0), ("objects", "large object", 4_500.0)];
+/// What is counted in each dataset.
+const UNITS: [(&str, &str); 3] = [("events", "row"), ("many", "table"), ("objects", "large object")];
 /// What is neither loading nor building: what makes a restore safe.
 const SAFETY: [&str; 3] = ["prepare", "check", "swap"];
 
@@ -48,28 +47,20 @@ struct Run {
 }
 
 fn main() {
-    // Under `cargo test --benches` nothing is measured.
-    if std::env::args().any(|a| a == "--test") {
-        return;
-    }
-    let scale: f64 = env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number");
-    let pairs: usize = env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number");
-    let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
-    let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
-    open_to_all(&scratch);
-    let server = Sandbox::start(&bindir, &std::env::temp_dir(), true, "-c max_locks_per_transaction=1024")
+    let Some(stand) = Stand::new() else { return };
+    let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
+    let server = Sandbox::start(bindir, &std::env::temp_dir(), true, "-c max_locks_per_transaction=1024")
         .expect("a target cluster");
-    let served = serve(&scratch, 0);
+    let served = serve(scratch, 0);
     let mut table = Vec::new();
-    for (name, unit, at_one) in UNITS {
+    for (name, unit) in UNITS {
         let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
         for size in SIZES {
-            let dump = dataset.dump(&bindir, &scratch, scale * size);
+            let dump = dataset.dump(bindir, scratch, scale * size);
             let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-            let runs: Vec<Run> = (0..pairs).map(|_| run(&server, &served.host, object, &scratch)).collect();
+            let runs: Vec<Run> = (0..pairs).map(|_| run(&server, &served.host, object, scratch)).collect();
             let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
-            let (count, seconds) = ((at_one * scale * size).round(), of(|r| r.measured.seconds));
+            let (count, seconds) = ((dataset.rows * scale * size).round(), of(|r| r.measured.seconds));
             table.push(Row {
                 unit,
                 count,
@@ -98,12 +89,9 @@ fn main() {
             r.peak_memory_bytes as f64 / 1048576.0
         );
     }
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    std::fs::create_dir_all(&out).expect("target/bench");
     let json = serde_json::json!({ "scale": scale, "runs": pairs, "rows": table });
-    std::fs::write(out.join("growth.json"), format!("{json:#}\n")).expect("results");
-    std::fs::write(out.join("growth.svg"), plot(&table)).expect("the plot");
-    let _ = std::fs::remove_dir_all(&scratch);
+    keep("growth.json", &format!("{json:#}\n"));
+    keep("growth.svg", &plot(&table));
 }
 
 fn run(server: &Sandbox, host: &str, object: &str, scratch: &Path) -> Run {
@@ -180,7 +168,7 @@ fn plot(rows: &[Row]) -> String {
     let _ = writeln!(svg, "<path d=\"M{x0} {y0}L{x1} {y1}\" stroke=\"#ccc\" stroke-dasharray=\"4\"/>");
     let _ = writeln!(svg, "<text x=\"{x0}\" y=\"{}\">part of the largest number</text>", height - 15.0);
     let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\">part of its seconds</text>", x0, y1 - 10.0);
-    for (i, ((_, unit, _), colour)) in UNITS.iter().zip(["#1b6ca8", "#c0392b", "#2e8b57"]).enumerate() {
+    for (i, ((_, unit), colour)) in UNITS.iter().zip(["#1b6ca8", "#c0392b", "#2e8b57"]).enumerate() {
         let of_unit: Vec<&Row> = rows.iter().filter(|r| r.unit == *unit).collect();
         let Some(last) = of_unit.last() else { continue };
         let points: Vec<String> = of_unit

@@ -15,10 +15,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use pgrestored::sandbox::{Sandbox, find_bindir};
+use pgrestored::sandbox::Sandbox;
 use shared::datasets::{ALL, Dataset, Form};
 use shared::{
-    MB, Measured, OURS, env_or, fresh, make_dump, measure, median, open_to_all, query, serve, watch,
+    MB, Measured, OURS, Stand, env_or, fresh, keep, make_dump, measure, median, open_to_all, query, serve,
+    watch,
 };
 
 mod shared;
@@ -58,22 +59,15 @@ struct Bench {
 }
 
 fn main() {
-    // Under `cargo test --benches` nothing is measured.
-    if std::env::args().any(|a| a == "--test") {
-        return;
-    }
-    let scale: f64 = env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number");
-    let pairs: usize = env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number");
+    let Some(stand) = Stand::new() else { return };
     let rates = env_or("BENCH_RATES", "0,50,20");
     let rates: Vec<u64> = rates.split(',').map(|r| r.parse().expect("BENCH_RATES are numbers")).collect();
     let (wanted, targets) = (env_or("BENCH_DATASETS", ""), env_or("BENCH_TARGETS", "durable,throwaway"));
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
-    let own = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
-    let scratch = PathBuf::from(env_or("BENCH_FOLDER", &own.display().to_string()));
+    let scratch = PathBuf::from(env_or("BENCH_FOLDER", &stand.scratch.display().to_string()));
     std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
     open_to_all(&scratch);
-    let bench = Bench { bindir, scratch, cores, pairs };
+    let (scale, pairs, cores) = (stand.scale, stand.pairs, stand.cores);
+    let bench = Bench { bindir: stand.bindir.clone(), scratch, cores, pairs };
     println!("{}\nbaseline: download, CRC32C, pg_restore -j{cores} into a new database", machine(&bench));
     let mut table = Vec::new();
     for dataset in ALL.iter().filter(|d| wanted.is_empty() || wanted.split(',').any(|w| w == d.name)) {
@@ -94,15 +88,12 @@ fn main() {
     );
     let text = format!("{}\n\n{}\n{memory}\n", machine(&bench), as_table(&table));
     println!("\n{text}");
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    std::fs::create_dir_all(&out).expect("target/bench");
     let json = serde_json::json!({
         "machine": machine(&bench), "scale": scale, "pairs": pairs, "rows": table,
         "memory": { "table_data_bytes": bytes, "measured": m },
     });
-    std::fs::write(out.join("restore.json"), format!("{json:#}\n")).expect("results");
-    std::fs::write(out.join("restore.md"), text).expect("results");
-    let _ = std::fs::remove_dir_all(&own);
+    keep("restore.json", &format!("{json:#}\n"));
+    keep("restore.md", &text);
 }
 
 fn machine(bench: &Bench) -> String {

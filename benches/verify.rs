@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use pgrestored::sandbox::{Sandbox, find_bindir};
-use shared::{MB, OURS, env_or, fresh, make_dump, median, open_to_all, serve, watch};
+use pgrestored::sandbox::Sandbox;
+use shared::{MB, OURS, Stand, fresh, keep, make_dump, median, serve, watch};
 
 mod shared;
 
@@ -35,19 +35,11 @@ struct Row {
 }
 
 fn main() {
-    // Under `cargo test --benches` nothing is measured.
-    if std::env::args().any(|a| a == "--test") {
-        return;
-    }
-    let scale: f64 = env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number");
-    let pairs: usize = env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number");
-    let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
-    let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
-    open_to_all(&scratch);
-    let jobs = std::thread::available_parallelism().map_or(2, usize::from);
+    let Some(stand) = Stand::new() else { return };
+    let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
+    let jobs = stand.cores;
     println!("machine: {jobs} cores; PostgreSQL of {}; {pairs} rounds", bindir.display());
-    let starts = starts(&bindir, &scratch);
+    let starts = starts(bindir, scratch);
     let rows = |n: f64| (n * scale).max(1000.0) as u64;
     let datasets = [
         ("events", include_str!("events.sql"), rows(3_300_000.0)),
@@ -56,8 +48,8 @@ fn main() {
     let table: Vec<Row> = datasets
         .into_iter()
         .map(|(name, sql, rows)| {
-            let dump = make_dump(&bindir, &scratch, name, sql, rows);
-            compare(&bindir, &scratch, name, &dump, pairs, jobs)
+            let dump = make_dump(bindir, scratch, name, sql, rows);
+            compare(bindir, scratch, name, &dump, pairs, jobs)
         })
         .collect();
     print(&table);
@@ -67,12 +59,9 @@ fn main() {
         min(&starts),
         max(&starts)
     );
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
-    std::fs::create_dir_all(&out).expect("target/bench");
     let json =
         serde_json::json!({ "cores": jobs, "rounds": pairs, "rows": table, "sandbox_start_ms": starts });
-    std::fs::write(out.join("verify.json"), format!("{json:#}\n")).expect("results");
-    let _ = std::fs::remove_dir_all(&scratch);
+    keep("verify.json", &format!("{json:#}\n"));
 }
 
 fn min(values: &[f64]) -> f64 {

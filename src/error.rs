@@ -427,6 +427,7 @@ mod tests {
         let eof = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         assert_eq!(RestoreError::from_archive_io(eof, "x").reason(), R::ArchiveCorrupt);
     }
+
     #[test]
     fn damage_and_an_early_end_are_told_apart() {
         use std::io::{Error, ErrorKind};

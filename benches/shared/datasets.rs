@@ -22,7 +22,7 @@ pub struct Dataset {
     pub name: &'static str,
     sql: &'static str,
     /// At a scale of 1.
-    rows: f64,
+    pub rows: f64,
     pub form: Form,
 }
 

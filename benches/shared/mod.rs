@@ -78,6 +78,48 @@ fn cpu_of_children(pid: u32) -> f64 {
     (ended + running) as f64 / 100.0
 }
 
+/// What a bench begins with. Its folder goes with it.
+pub struct Stand {
+    pub bindir: PathBuf,
+    pub scratch: PathBuf,
+    pub cores: usize,
+    pub scale: f64,
+    pub pairs: usize,
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.scratch);
+    }
+}
+
+impl Stand {
+    /// `None` under `cargo test --benches`, where nothing is measured.
+    pub fn new() -> Option<Self> {
+        if std::env::args().any(|a| a == "--test") {
+            return None;
+        }
+        let bindir = pgrestored::sandbox::find_bindir(&[]).expect("a PostgreSQL server: make setup");
+        let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
+        open_to_all(&scratch);
+        Some(Stand {
+            bindir,
+            scratch,
+            cores: std::thread::available_parallelism().map_or(2, usize::from),
+            scale: env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number"),
+            pairs: env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number"),
+        })
+    }
+}
+
+/// Writes a result to `target/bench`.
+pub fn keep(name: &str, text: &str) {
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    std::fs::create_dir_all(&out).expect("target/bench");
+    std::fs::write(out.join(name), text).expect("results");
+}
+
 pub fn env_or(name: &str, default: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| default.to_owned())
 }
