@@ -51,12 +51,13 @@ fn main() {
     let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
     let server = Sandbox::start(bindir, &std::env::temp_dir(), true, "-c max_locks_per_transaction=1024")
         .expect("a target cluster");
-    let served = serve(scratch, 0);
     let mut table = Vec::new();
     for (name, unit) in UNITS {
         let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
         for size in SIZES {
             let dump = dataset.dump(bindir, scratch, scale * size);
+            // It serves what is there when it begins.
+            let served = serve(scratch, 0);
             let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
             let runs: Vec<Run> = (0..pairs).map(|_| run(&server, &served.host, object, scratch)).collect();
             let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
@@ -112,7 +113,7 @@ fn run(server: &Sandbox, host: &str, object: &str, scratch: &Path) -> Run {
             .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
             .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
             .stdout(std::fs::File::create(&result).expect("a file"))
-            .stderr(Stdio::null());
+            .stderr(Stdio::inherit());
         watch(command.spawn().expect("pgrestored"))
     });
     done.store(true, Ordering::Relaxed);

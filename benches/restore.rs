@@ -188,7 +188,9 @@ impl Bench {
                 Way::Baseline => (downloaded.as_path(), download(url, &downloaded)),
                 _ => (dump, 0),
             };
-            let mut command = server.command("bash");
+            let path = format!("{}:{}", self.bindir.display(), env_or("PATH", "/usr/bin:/bin"));
+            let mut command = Command::new("bash");
+            command.env("PATH", path).env("PGHOST", server.host()).env("PGUSER", "postgres");
             command.args(["-c", &line]).arg(file).arg(url).stdin(Stdio::null());
             let (memory, _) = watch(command.spawn().expect("a shell"));
             let unpacked = PathBuf::from(format!("{}.unpacked", file.display()));
@@ -225,7 +227,7 @@ fn restore_ours(server: &Sandbox, host: &str, object: &str) -> Measured {
             // `pg_restore` does not analyse what it restores.
             .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(Stdio::inherit());
         watch(command.spawn().expect("pgrestored"))
     })
 }
