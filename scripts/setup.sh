@@ -18,7 +18,11 @@ command -v cc >/dev/null || apt_install build-essential
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt_install postgresql
 [ "$want" = demo ] && exit 0
 if [ "$want" = deny ]; then
-  cargo deny --version >/dev/null 2>&1 || { echo "setup: installing cargo-deny (some minutes)"; cargo install --quiet --locked cargo-deny; }
+  cargo deny --version >/dev/null 2>&1 || {
+    echo "setup: installing cargo-deny (some minutes)"
+    # Built to be built soon: it runs for seconds.
+    CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug cargo-deny
+  }
   exit 0
 fi
 

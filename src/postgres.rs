@@ -382,6 +382,52 @@ mod tests {
         }
     }
 
+    /// What is made of the answer of a server that greets with `hello` and answers `sql` with `words`.
+    async fn answered(hello: &[u8], sql: &str, words: &[u8]) -> DatabaseError {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        theirs.write_all(hello).await.unwrap();
+        let config = "user=u dbname=d".parse::<tokio_postgres::Config>().unwrap();
+        let error = match config.connect_raw(ours, tokio_postgres::NoTls).await {
+            Err(e) => e,
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                let mut heard = [0; 1024];
+                theirs.read(&mut heard).await.unwrap();
+                let server = async {
+                    theirs.read(&mut heard).await.unwrap();
+                    theirs.write_all(words).await.unwrap();
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    answer = client.batch_execute(sql) => answer.unwrap_err(),
+                    () = server => unreachable!(),
+                }
+            }
+        };
+        fault(&error, "what")
+    }
+
+    fn refusal(fields: &[&str]) -> Vec<u8> {
+        let fields: Vec<u8> = fields.iter().flat_map(|f| f.bytes().chain([0])).chain([0]).collect();
+        [b"E", &u32::try_from(fields.len() + 4).unwrap().to_be_bytes()[..], &fields].concat()
+    }
+
+    #[tokio::test]
+    async fn a_servers_words_are_ours_without_values() {
+        const HELLO: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        let value = refusal(&["SERROR", "C22P02", "Mnot a number: \"secret\"", "Dsecret", "ss", "tt"]);
+        let e = answered(HELLO, "SELECT 1", &value).await;
+        assert_eq!(e.to_string(), "what: a value was rejected (table s.t) [22P02]");
+        let right = refusal(&["SERROR", "C42501", "Mmay not", "Dsecret", "ts"]);
+        let e = answered(HELLO, "SELECT 1", &right).await;
+        assert_eq!(e.to_string(), "what: may not [42501]");
+        // Not the server's words: a text that cannot be sent, a password that is asked for, a line that is cut.
+        assert_eq!(answered(HELLO, "SELECT '\0'", b"").await.reason(), R::RestoreError);
+        assert_eq!(answered(b"R\0\0\0\x08\0\0\0\x03", "", b"").await.reason(), R::AccessDenied);
+        assert_eq!(answered(b"?\0\0\0\x04", "", b"").await.reason(), R::TargetUnavailable);
+    }
+
     #[test]
     fn identifiers_and_literals_are_quoted() {
         assert_eq!(ident("a\"b"), "\"a\"\"b\"");

@@ -339,3 +339,17 @@ impl Journal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_as_they_are_written() {
+        for (kind, written) in
+            [(Kind::Staging, "staging"), (Kind::Verification, "verification"), (Kind::Previous, "previous")]
+        {
+            assert_eq!((Kind::parse(written), kind.as_str()), (kind, written));
+        }
+    }
+}

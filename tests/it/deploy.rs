@@ -123,8 +123,10 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
         return;
     }
     let (mut made, mut survivors) = (0, Vec::new());
-    let tests = FILES.iter().find(|(rules, _)| *rules == file).map(|(_, test)| test).unwrap();
-    let text = std::fs::read_to_string(prometheus().join(file)).unwrap();
+    let test = FILES.iter().find(|(rules, _)| *rules == file).map(|(_, test)| test).unwrap();
+    let tests = groups_of(&text_of(&format!("deploy/prometheus/{test}")));
+    let text = text_of(&format!("deploy/prometheus/{file}"));
+    assert!(passes(file, &text, &tests, ""), "{file} as it is");
     for (from, to) in SWAPS {
         for (at, _) in text.match_indices(from) {
             let line = text[..at].rsplit('\n').next().unwrap();
@@ -133,7 +135,7 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
             }
             made += 1;
             let mutant = format!("{}{to}{}", &text[..at], &text[at + from.len()..]);
-            if passes(file, &mutant, tests) {
+            if passes(file, &mutant, &tests, rule_at(&text, at)) {
                 survivors.push(format!("{file}:{}: {from} → {to}", text[..at].lines().count()));
             }
         }
@@ -162,15 +164,34 @@ fn every_mutant_of_the_restore_alerts_is_found() {
     every_mutant_is_found("restore.alerts.yml", 15);
 }
 
-fn passes(file: &str, mutant: &str, test: &str) -> bool {
+/// The groups of a test of rules, each as a test of its own.
+fn groups_of(test: &str) -> Vec<String> {
+    const BEGIN: &str = "\n  - name: ";
+    let (head, groups) = test.split_at(test.find(BEGIN).unwrap());
+    groups.split(BEGIN).skip(1).map(|group| format!("{head}{BEGIN}{group}")).collect()
+}
+
+/// The name of the rule that stands at `at`.
+fn rule_at(rules: &str, at: usize) -> &str {
+    let name = |key: &str| rules[..at].rfind(key).map(|begin| begin + key.len());
+    let begin = name("- alert: ").max(name("- record: ")).unwrap_or(0);
+    rules[begin..].lines().next().unwrap()
+}
+
+/// Whether the rules pass every group; those that name the rule are tried first.
+fn passes(file: &str, mutant: &str, groups: &[String], rule: &str) -> bool {
     let scratch = tempfile::tempdir().unwrap();
-    for name in FILES.iter().flat_map(|(rules, test)| [rules, test]) {
-        std::fs::copy(prometheus().join(name), scratch.path().join(name)).unwrap();
+    for (rules, _) in FILES {
+        std::fs::copy(prometheus().join(rules), scratch.path().join(rules)).unwrap();
     }
     std::fs::write(scratch.path().join(file), mutant).unwrap();
-    let mut promtool = Command::new("promtool");
-    promtool.args(["test", "rules", test]).current_dir(scratch.path());
-    promtool.output().unwrap().status.success()
+    let (first, then): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.contains(rule));
+    first.into_iter().chain(then).all(|group| {
+        std::fs::write(scratch.path().join("group.yml"), group).unwrap();
+        let mut promtool = Command::new("promtool");
+        promtool.args(["test", "rules", "group.yml"]).current_dir(scratch.path());
+        promtool.output().unwrap().status.success()
+    })
 }
 
 /// The names and severities of the reference, and every alert has its page.
