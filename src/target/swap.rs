@@ -15,8 +15,9 @@ use crate::postgres::{Session, fault, ident, literal};
 use crate::retry::Backoff;
 use crate::steps::reached;
 
-/// Tries of the transaction against concurrent `GRANT` or `ALTER DATABASE`, which collide with it.
-const TRIES: u32 = 20;
+/// How long the transaction is tried against concurrent `GRANT` or `ALTER DATABASE`, which collide with
+/// it, and against sessions that may not be ended.
+const COLLISION_LIMIT: Duration = Duration::from_secs(30);
 const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 const EVICTION_LIMIT: Duration = Duration::from_secs(10);
 /// How long a lost session may take to end.
@@ -54,7 +55,8 @@ pub(super) async fn swap(
     outcome: &serde_json::Value,
 ) -> Result<(), RestoreError> {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-    for tries_left in (0..TRIES).rev() {
+    let deadline = tokio::time::Instant::now() + COLLISION_LIMIT;
+    loop {
         match transaction(claimed, staging, outcome).await {
             Ok(()) => break,
             Err(e) => {
@@ -66,7 +68,7 @@ pub(super) async fn swap(
                     }
                     return Err(e.context("swapping the database into place").into());
                 }
-                if tries_left == 0 || !is_collision(&e) {
+                if !is_collision(&e) || tokio::time::Instant::now() >= deadline {
                     return Err(final_error(e, claimed).await);
                 }
                 tracing::debug!(error = %e, "the swap collided, trying again");
@@ -172,8 +174,9 @@ async fn check_again(claimed: &Claimed) -> Result<(), DatabaseError> {
             let what = format!("database {} appeared during the restore", claimed.target);
             Err(DatabaseError::new(R::TargetExists, what).with_sqlstate("42P04"))
         }
+        // object_not_in_prerequisite_state: it is tried again with the new one.
         _ => Err(DatabaseError::new(R::TargetUnavailable, "the target was replaced by someone else")
-            .with_sqlstate("42P04")),
+            .with_sqlstate("55000")),
     }
 }
 

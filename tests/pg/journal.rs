@@ -1,10 +1,13 @@
 //! What the bookkeeping is for: one outcome a request, the order of requests, the way back, and
 //! nothing that stays behind.
 
+use std::sync::Arc;
+
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::manager::Finished;
 use pgrestored::target::Reaped;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, job, sequence};
 
@@ -87,7 +90,7 @@ async fn a_request_has_one_outcome_and_its_id_one_meaning() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_kills_workers_is_quarantined() {
     let (c, old, _) = two_backups();
-    let deadly = job(&old, "app", OnExisting::Fail);
+    let deadly = job(&c.waiting_dump(), "app", OnExisting::Fail);
     restore(&c, &job(&old, "other", OnExisting::Fail)).await;
     let died = |times: u32| {
         c.psql(
@@ -107,7 +110,21 @@ async fn a_request_that_kills_workers_is_quarantined() {
     assert!(done.result.error.as_ref().unwrap().message.contains("quarantined"), "{:?}", done.result.error);
     assert!(done.is_final, "the worker is to acknowledge it");
     assert!(restore(&c, &deadly).await.repeated);
+    // One that is stopped in order did not die, and takes those before it back.
     died(9);
+    let (app, stop) = (c.app(&[]), CancellationToken::new());
+    let stopped = async {
+        while c.leftovers().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (done, ()) = tokio::join!(app.manager.run(&deadly, Arc::default(), stop.clone()), stopped);
+    assert_eq!(done.failure, Some(R::Cancelled));
+    let starts = format!("SELECT starts FROM pgrestored.request WHERE request_id = '{}'", deadly.request_id);
+    assert_eq!(c.psql("postgres", &starts), "0");
+    died(9);
+    c.psql("postgres", "CREATE ROLE go_on");
     assert_eq!(restore(&c, &deadly).await.failure, None);
 }
 

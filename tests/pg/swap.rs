@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::Status;
 use pgrestored::job::OnExisting;
+use pgrestored::manager::Finished;
 use pgrestored::progress::Progress;
 use tokio_util::sync::CancellationToken;
 
@@ -309,6 +310,69 @@ async fn a_lost_answer_to_the_commit_is_settled() {
     assert_eq!(done.result.error, None);
     let again = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
     assert!(again.repeated);
+}
+
+/// Restores a dump that waits until `meanwhile` is over, which begins when there is a staging database.
+async fn restore_around(
+    c: &Cluster,
+    flags: &[(&str, &str)],
+    on_existing: OnExisting,
+    meanwhile: impl FnOnce(),
+) -> Finished {
+    let (app, job) = (c.app(flags), job(&c.waiting_dump(), "app", on_existing));
+    let running =
+        tokio::spawn(async move { app.manager.run(&job, Arc::default(), CancellationToken::new()).await });
+    while c.leftovers().is_empty() {
+        assert!(!running.is_finished(), "{:?}", running.await.unwrap().result.error);
+        tokio::task::yield_now().await;
+    }
+    meanwhile();
+    c.psql("postgres", "CREATE ROLE go_on");
+    let done = running.await.unwrap();
+    c.psql("postgres", "DROP ROLE go_on");
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_appears_meanwhile_is_not_replaced() {
+    let c = Cluster::start();
+    let appear = || {
+        let recorded = "SELECT name, kind, target FROM pgrestored.owned_database";
+        assert_eq!(c.psql("postgres", recorded), format!("{}|staging|app", c.leftovers()[0]));
+        c.create("app", "CREATE TABLE theirs ()");
+    };
+    let done = restore_around(&c, &[], OnExisting::Fail, appear).await;
+    assert_eq!(done.failure, Some(R::TargetExists), "{:?}", done.result.error);
+    assert_eq!(marker(&c, "app"), "theirs");
+    let exchange = || {
+        c.psql("postgres", "ALTER DATABASE app RENAME TO old");
+        c.create("app", "CREATE TABLE newer ()");
+    };
+    let done = restore_around(&c, &[], OnExisting::Replace, exchange).await;
+    assert_eq!(done.failure, Some(R::TargetUnavailable), "{:?}", done.result.error);
+    assert_eq!((marker(&c, "app").as_str(), marker(&c, "old").as_str()), ("newer", "theirs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_may_not_be_ended_stop_the_swap_and_are_named() {
+    let c = Cluster::start();
+    c.psql("postgres", "CREATE ROLE maker LOGIN CREATEDB; CREATE DATABASE app OWNER maker");
+    let config = format!("host={} user=postgres dbname=app", c.sandbox.host());
+    let mut staying = None;
+    let done = restore_around(&c, &[("db-user", "maker")], OnExisting::Replace, || {
+        let connected = tokio_postgres::connect(&config, tokio_postgres::NoTls);
+        let (client, connection) = futures::executor::block_on(connected).unwrap();
+        staying = Some((client, tokio::spawn(connection)));
+    })
+    .await;
+    assert_eq!(done.failure, Some(R::TargetUnavailable));
+    let said = done.result.error.unwrap().message;
+    assert!(
+        said.contains("stays in use by postgres (a superuser), whose sessions maker may not end"),
+        "{said}"
+    );
+    assert!(!staying.unwrap().0.is_closed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

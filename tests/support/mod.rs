@@ -105,6 +105,18 @@ impl Cluster {
     }
 
     /// What `pg_restore` makes of an archive, in a new database.
+    /// SQL text whose restore waits for a role `go_on`.
+    pub fn waiting_dump(&self) -> PathBuf {
+        let wait = "WHILE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'go_on') LOOP PERFORM pg_sleep(0.01); END LOOP;";
+        let text = format!(
+            "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.1\n-- Dumped by pg_dump version 15.1\n
+CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
+        );
+        let path = self.scratch("waiting.sql");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
     pub fn pg_restore(&self, archive: &Path, database: &str, args: &[&str]) {
         self.psql("postgres", &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"));
         self.sandbox
