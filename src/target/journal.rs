@@ -298,10 +298,7 @@ impl Journal {
     }
 
     /// Forgets outcomes of long ago, except what orders the requests of a target.
-    pub async fn forget_old(self, session: &Session) -> Result<u64, DatabaseError> {
-        if !self.on {
-            return Ok(0);
-        }
+    pub async fn forget_old(self, session: &Session) -> Result<(), DatabaseError> {
         self.execute(
             session,
             "DELETE FROM pgrestored.request r WHERE state = 'done' AND updated < now() - $1 * interval '1 day'
@@ -309,7 +306,8 @@ impl Journal {
                                               WHERE n.target = r.target AND n.applied))",
             &[&f64::from(REMEMBERED_DAYS)],
         )
-        .await
+        .await?;
+        Ok(())
     }
 
     /// Records the outcome, in whatever transaction is open; `applied`: the target is this request's.

@@ -63,6 +63,27 @@ async fn an_older_request_never_rolls_a_newer_result_back() {
     assert_eq!(marker(&c, "app"), "new");
 }
 
+/// Outcomes of long ago are forgotten; what orders the requests of a target is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_outcomes_are_forgotten_but_for_the_newest_of_a_target() {
+    let (c, old, new) = two_backups();
+    let mut ids = Vec::new();
+    for (target, days) in [("app", 91), ("other", 89)] {
+        for (archive, later) in [(&old, 1), (&new, 2)] {
+            let job = RestoreJob { sequence: sequence(later), ..job(archive, target, OnExisting::Replace) };
+            assert_eq!(restore(&c, &job).await.failure, None);
+            ids.push(job.request_id);
+        }
+        let aged = format!(
+            "UPDATE pgrestored.request SET updated = now() - interval '{days} days' WHERE target = '{target}'"
+        );
+        c.psql("postgres", &aged);
+    }
+    c.app(&[]).manager.reap().await.unwrap();
+    let remembered = c.psql("postgres", "SELECT request_id FROM pgrestored.request ORDER BY request_id");
+    assert_eq!(remembered.lines().collect::<Vec<_>>(), ids[1..]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_has_one_outcome_and_its_id_one_meaning() {
     let (c, old, new) = two_backups();

@@ -22,6 +22,15 @@ fn marker(c: &Cluster, database: &str) -> String {
     )
 }
 
+/// A superuser's session.
+async fn connect(c: &Cluster, database: &str) -> (tokio_postgres::Client, Connection) {
+    let config = format!("host={} user=postgres dbname={database}", c.sandbox.host());
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+type Connection = tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_existing_target_is_refused_and_left_alone() {
     let c = Cluster::start();
@@ -49,8 +58,10 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
         (SELECT string_agg(setrole::regrole || ':' || setconfig::text, ' ' ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid)
         FROM pg_database d WHERE datname = 'app'";
     let before = c.psql("postgres", describe);
+    let (client, connection) = connect(&c, "app").await;
     let done = c.try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace).await;
     assert_eq!(done.result.error, None);
+    assert!(connection.await.unwrap().is_err() && client.is_closed(), "who was on it is sent away");
     assert_eq!(c.psql("postgres", describe), before);
     assert_eq!(marker(&c, "app"), "t");
     let kept = done.result.previous_database.unwrap();
@@ -212,9 +223,7 @@ async fn one_target_has_one_restore() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let archive = c.dump_to_file("src", &[]);
-    let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
-    let (holder, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
-    let driver = tokio::spawn(connection);
+    let (holder, driver) = connect(&c, "postgres").await;
     holder.execute("SELECT pg_advisory_lock(hashtextextended('pgrestored:app', 7))", &[]).await.unwrap();
     let done = c.try_restore(&archive, "app", OnExisting::Fail).await;
     assert_eq!(done.failure, Some(R::TargetBusy));
@@ -317,7 +326,7 @@ async fn restore_around(
     c: &Cluster,
     flags: &[(&str, &str)],
     on_existing: OnExisting,
-    meanwhile: impl FnOnce(),
+    meanwhile: impl AsyncFnOnce(),
 ) -> Finished {
     let (app, job) = (c.app(flags), job(&c.waiting_dump(), "app", on_existing));
     let running =
@@ -326,7 +335,7 @@ async fn restore_around(
         assert!(!running.is_finished(), "{:?}", running.await.unwrap().result.error);
         tokio::task::yield_now().await;
     }
-    meanwhile();
+    meanwhile().await;
     c.psql("postgres", "CREATE ROLE go_on");
     let done = running.await.unwrap();
     c.psql("postgres", "DROP ROLE go_on");
@@ -337,7 +346,7 @@ async fn restore_around(
 #[tokio::test(flavor = "multi_thread")]
 async fn what_appears_meanwhile_is_not_replaced() {
     let c = Cluster::start();
-    let appear = || {
+    let appear = async || {
         let recorded = "SELECT name, kind, target FROM pgrestored.owned_database";
         assert_eq!(c.psql("postgres", recorded), format!("{}|staging|app", c.leftovers()[0]));
         c.create("app", "CREATE TABLE theirs ()");
@@ -345,7 +354,7 @@ async fn what_appears_meanwhile_is_not_replaced() {
     let done = restore_around(&c, &[], OnExisting::Fail, appear).await;
     assert_eq!(done.failure, Some(R::TargetExists), "{:?}", done.result.error);
     assert_eq!(marker(&c, "app"), "theirs");
-    let exchange = || {
+    let exchange = async || {
         c.psql("postgres", "ALTER DATABASE app RENAME TO old");
         c.create("app", "CREATE TABLE newer ()");
     };
@@ -354,25 +363,34 @@ async fn what_appears_meanwhile_is_not_replaced() {
     assert_eq!((marker(&c, "app").as_str(), marker(&c, "old").as_str()), ("newer", "theirs"));
 }
 
+/// A superuser's session that began meanwhile, on the target of a role that may not end it.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_that_may_not_be_ended_stop_the_swap_and_are_named() {
+async fn sessions_that_may_not_be_ended_end_by_themselves_or_stop_the_swap() {
     let c = Cluster::start();
     c.psql("postgres", "CREATE ROLE maker LOGIN CREATEDB; CREATE DATABASE app OWNER maker");
-    let config = format!("host={} user=postgres dbname=app", c.sandbox.host());
-    let mut staying = None;
-    let done = restore_around(&c, &[("db-user", "maker")], OnExisting::Replace, || {
-        let connected = tokio_postgres::connect(&config, tokio_postgres::NoTls);
-        let (client, connection) = futures::executor::block_on(connected).unwrap();
-        staying = Some((client, tokio::spawn(connection)));
-    })
-    .await;
+    let leaving = async || {
+        let (client, _) = connect(&c, "app").await;
+        let evicting =
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgrestored eviction'";
+        tokio::spawn(async move {
+            for there in [true, false] {
+                while client.query_one(evicting, &[]).await.unwrap().get::<_, bool>(0) != there {}
+            }
+        });
+    };
+    let maker = [("db-user", "maker")];
+    let done = restore_around(&c, &maker, OnExisting::Replace, leaving).await;
+    assert_eq!(done.result.error, None);
+    let mut client = None;
+    let staying = async || client = Some(connect(&c, "app").await.0);
+    let done = restore_around(&c, &maker, OnExisting::Replace, staying).await;
     assert_eq!(done.failure, Some(R::TargetUnavailable));
     let said = done.result.error.unwrap().message;
     assert!(
         said.contains("stays in use by postgres (a superuser), whose sessions maker may not end"),
         "{said}"
     );
-    assert!(!staying.unwrap().0.is_closed());
+    assert!(!client.unwrap().is_closed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
