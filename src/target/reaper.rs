@@ -184,3 +184,22 @@ pub(super) async fn drop_expired(claimed: &Claimed) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_servers_had_is_one_answer() {
+        let of = |n: &str| Reaped {
+            dropped: vec![format!("dropped {n}")],
+            kept: vec![format!("kept {n}")],
+            unknown: vec![format!("unknown {n}")],
+            failed: vec![format!("failed {n}")],
+        };
+        let (mut sum, b) = (of("a"), of("b"));
+        sum.add(b.clone());
+        assert_eq!((&sum.dropped[1..], &sum.kept[1..]), (&b.dropped[..], &b.kept[..]));
+        assert_eq!((&sum.unknown[1..], &sum.failed[1..]), (&b.unknown[..], &b.failed[..]));
+    }
+}

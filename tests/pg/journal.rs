@@ -306,6 +306,24 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
 }
 
 /// A role that may not make the schema: everything works, and the result says what is missing.
+/// One that cannot be dropped does not keep the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_reaper_may_not_drop_is_said() {
+    let c = Cluster::start();
+    c.psql("postgres", "CREATE ROLE maker LOGIN CREATEDB; GRANT CREATE ON DATABASE postgres TO maker");
+    let app = c.app(&[("db-user", "maker")]);
+    let waiting = job(&c.waiting_dump(), "app", OnExisting::Fail);
+    c.psql("postgres", "CREATE ROLE go_on");
+    let done = app.manager.run(&waiting, Arc::default(), CancellationToken::new()).await;
+    assert_eq!(done.result.error, None);
+    let (theirs, ours) = (leave(&c, 1, ""), leave(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"));
+    let reaped = app.manager.reap().await.unwrap();
+    assert_eq!(reaped.dropped, [format!("database {ours}")], "{reaped:?}");
+    assert_eq!(reaped.failed.len(), 1);
+    assert!(reaped.failed[0].starts_with(&format!("{theirs}: ")), "{reaped:?}");
+    assert_eq!(c.leftovers(), [theirs]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_schema_restores_work_and_say_so() {
     let (c, old, new) = two_backups();

@@ -49,7 +49,7 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
     c.create("app", "CREATE TABLE precious (a int)");
     c.psql(
         "postgres",
-        "ALTER DATABASE app OWNER TO role_a; ALTER DATABASE app CONNECTION LIMIT 42; COMMENT ON DATABASE app IS 'it''s \\ ours';
+        "ALTER DATABASE app OWNER TO role_a; ALTER DATABASE app CONNECTION LIMIT 1; COMMENT ON DATABASE app IS 'it''s \\ ours';
          REVOKE ALL ON DATABASE app FROM PUBLIC; GRANT CONNECT ON DATABASE app TO role_b WITH GRANT OPTION;
          ALTER DATABASE app SET search_path = \"$user\", public, \"Odd\"; ALTER DATABASE app SET my.setting = 'a''b';
          ALTER ROLE role_b IN DATABASE app SET work_mem = '7MB'",
