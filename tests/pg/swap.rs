@@ -422,4 +422,19 @@ async fn a_role_without_rights_is_told_at_once() {
         .await;
     assert_eq!(done.result.error, None);
     assert!(done.result.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", done.result.notes);
+    // Its own settings it carries over; those of others it names.
+    let set = |role: &str| {
+        c.psql("postgres", &format!("ALTER ROLE {role} IN DATABASE app SET work_mem = '7MB'"));
+    };
+    set("maker");
+    set("role_b");
+    let done = app
+        .manager
+        .run(&job(&archive, "app", OnExisting::Replace), Arc::default(), CancellationToken::new())
+        .await;
+    assert_eq!(done.result.error, None);
+    let notes = done.result.notes.iter().filter(|n| n.starts_with("settings of role role_b in database app"));
+    assert_eq!(notes.count(), 1, "{:?}", done.result.notes);
+    let carried = "SELECT setrole::regrole FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = 'app')";
+    assert_eq!(c.psql("postgres", carried), "maker");
 }
