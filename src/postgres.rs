@@ -393,9 +393,9 @@ mod tests {
             Ok((client, connection)) => {
                 tokio::spawn(connection);
                 let mut heard = [0; 1024];
-                theirs.read(&mut heard).await.unwrap();
+                assert!(theirs.read(&mut heard).await.unwrap() > 0);
                 let server = async {
-                    theirs.read(&mut heard).await.unwrap();
+                    assert!(theirs.read(&mut heard).await.unwrap() > 0);
                     theirs.write_all(words).await.unwrap();
                     std::future::pending::<()>().await;
                 };

@@ -168,6 +168,10 @@ fn every_mutant_of_the_restore_alerts_is_found() {
 fn groups_of(test: &str) -> Vec<String> {
     const BEGIN: &str = "\n  - name: ";
     let (head, groups) = test.split_at(test.find(BEGIN).unwrap());
+    // Groups that refer to each other's anchors stay together.
+    if test.contains(": *") {
+        return vec![test.to_owned()];
+    }
     groups.split(BEGIN).skip(1).map(|group| format!("{head}{BEGIN}{group}")).collect()
 }
 
