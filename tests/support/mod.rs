@@ -104,7 +104,6 @@ impl Cluster {
         file
     }
 
-    /// What `pg_restore` makes of an archive, in a new database.
     /// SQL text whose restore waits for a role `go_on`.
     pub fn waiting_dump(&self) -> PathBuf {
         let wait = "WHILE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'go_on') LOOP PERFORM pg_sleep(0.01); END LOOP;";
@@ -117,6 +116,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         path
     }
 
+    /// What `pg_restore` makes of an archive, in a new database.
     pub fn pg_restore(&self, archive: &Path, database: &str, args: &[&str]) {
         self.psql("postgres", &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"));
         self.sandbox
