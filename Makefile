@@ -12,8 +12,7 @@ setup: ## Install what is missing (PostgreSQL, nextest, other PostgreSQL version
 
 demo: ## Show the main job on this machine, from nothing to a restored database
 	@scripts/setup.sh demo
-	@cargo build --quiet --bin pgrestored
-	@target/debug/pgrestored demo
+	@cargo run --quiet --bin pgrestored -- demo
 
 test: setup ## Run every test
 	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run $(threads)
