@@ -1,9 +1,6 @@
 # Everything a new user, CI and the next owner run. `make help` lists it.
 .PHONY: help setup demo test check bench soak nightly mutants fuzz schemas reference release fmt
 
-# See .config/nextest.toml.
-threads = --test-threads $$((2 * $$(nproc)))
-
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
@@ -15,7 +12,7 @@ demo: ## Show the main job on this machine, from nothing to a restored database
 	@cargo run --quiet --bin pgrestored -- demo
 
 test: setup ## Run every test
-	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run $(threads)
+	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run
 
 check: ## Format, lints, licences and sources of dependencies, generated files
 	@cargo fmt --all --check
@@ -39,7 +36,7 @@ release: ## Build what is released, in target/dist
 	@scripts/release.sh
 
 soak: setup ## Every fault campaign, whole (hours); each prints a line CAMPAIGN with its seed and its tally
-	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run $(threads) --profile soak --no-capture --test pg --test cloud \
+	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud \
 		-E 'test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
 		2>&1 | grep --line-buffered -v '^{'
 
