@@ -1,5 +1,6 @@
 //! The documents that others rely on: metrics exposition, schemas, examples, events.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pgrestored::error::{FailureReason, RestoreError, ValidationError};
@@ -97,6 +98,29 @@ fn schemas_are_what_the_types_say() {
         .unwrap()
         .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "json"));
     assert_eq!(files.count(), pgrestored::cli::schemas().len());
+}
+
+/// Name and text of every file.
+fn texts(folder: &Path) -> BTreeMap<String, String> {
+    let files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
+    let text = |f: &Path| std::fs::read_to_string(f).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
+    files.map(|f| (f.file_name().into_string().unwrap(), text(&f.path()))).collect()
+}
+
+#[test]
+fn the_reference_is_what_the_code_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+        .arg("reference")
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let (mut now, written) =
+        (texts(folder.path()), texts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference")));
+    assert!(now.keys().eq(written.keys()), "{:?}: run make reference", written.keys());
+    now.retain(|name, text| written[name] != *text);
+    assert!(now.is_empty(), "{:?}: run make reference", now.keys());
 }
 
 fn validator(name: &str) -> jsonschema::Validator {

@@ -164,8 +164,12 @@ async fn a_rollback_brings_the_replaced_database_back_and_a_second_one_undoes_it
     );
     let until = kept[0].keep_until.unwrap().duration_since(kept[0].replaced);
     assert!((86_390..86_410).contains(&until.as_secs()), "{until:?}");
+    // Newer by its name, and nobody recorded it.
+    let newer = format!("{}f", kept[0].name);
+    c.psql("postgres", &format!("CREATE DATABASE \"{newer}\""));
     let back = app.manager.rollback("app", None, "rb1").await.unwrap();
     assert_eq!(back.restored_database, kept[0].name);
+    assert!(!back.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", back.notes);
     assert_eq!((marker(&c, "app").as_str(), c.psql("app", "SHOW my.side").as_str()), ("old", "old"));
     let comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'app'";
     assert_eq!(c.psql("postgres", comment), "mine");
@@ -337,7 +341,8 @@ async fn without_the_schema_restores_work_and_say_so() {
     let app = c.app(&as_plain);
     let kept = app.manager.kept("app").await.unwrap();
     assert_eq!(kept.first().map(|k| &k.name), done.result.previous_database.as_ref());
-    app.manager.rollback("app", None, "back").await.unwrap();
+    let back = app.manager.rollback("app", None, "back").await.unwrap();
+    assert!(back.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", back.notes);
     assert_eq!(marker(&c, "app"), "old");
     // Its own staging databases are known by what they say of themselves.
     let labelled = "pgrestored_s_00000000000000aa";

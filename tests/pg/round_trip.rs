@@ -180,12 +180,12 @@ mod by_version {
         equal(&c, &piped, &format!("{version}, {database}, piped, {statistics:?}")).await;
     }
 
-    async fn company(version: u32) {
+    async fn samples(version: u32) {
         let objects = "SELECT lo_from_bytea(7000 + i, decode(md5(i::text), 'hex')) FROM generate_series(1, 50) i;
             GRANT SELECT ON LARGE OBJECT 7001 TO role_a; COMMENT ON LARGE OBJECT 7002 IS 'x'; ALTER LARGE OBJECT 7003 OWNER TO role_b;
             DO $$ BEGIN FOR i IN 7010..7020 LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO \"Röle \"\"C\"\"\"', i); END LOOP; END $$; ANALYZE";
-        let demo = include_str!("../../src/cli/demo.sql");
-        every_dump(version, "company", &format!("{demo};\n{objects}")).await;
+        let samples = include_str!("samples.sql");
+        every_dump(version, "samples", &format!("{samples};\n{objects}")).await;
     }
 
     async fn values(version: u32) {
@@ -208,8 +208,8 @@ mod by_version {
     }
 
     every_version! {
-        company_16 company 16;
-        company_18 company 18;
+        samples_16 samples 16;
+        samples_18 samples 18;
         values_16 values 16;
         values_18 values 18;
         names_16 names 16;

@@ -273,6 +273,35 @@ async fn a_stopped_restore_leaves_nothing() {
 }
 
 /// A COMMIT whose answer is lost is settled by the staging database's OID.
+/// Takes the target's lock when the swap's session loses it, and keeps it until the session that
+/// settles has found it taken for longer than it waits at once.
+struct Blocker {
+    client: Arc<tokio_postgres::Client>,
+    watcher: tokio_postgres::Client,
+}
+
+impl Blocker {
+    async fn start(c: &Cluster) -> Self {
+        let (client, watcher) = (connect(c, "postgres").await.0, connect(c, "postgres").await.0);
+        Blocker { client: Arc::new(client), watcher }
+    }
+
+    /// Returns when it waits for the lock.
+    async fn block(&self) {
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let lock = "SELECT pg_advisory_lock(hashtextextended('pgrestored:app', 7))";
+            client.batch_execute(lock).await.unwrap();
+            let tried = "SELECT count(*) > 0 FROM pg_sleep(0.05), pg_stat_activity
+                WHERE application_name = 'pgrestored lock' AND backend_start < clock_timestamp() - interval '4 s'";
+            while !client.query_one(tried, &[]).await.unwrap().get::<_, bool>(0) {}
+            client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+        });
+        let waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'";
+        while !self.watcher.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_to_the_commit_is_settled() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -280,6 +309,7 @@ async fn a_lost_answer_to_the_commit_is_settled() {
     c.create("src", SOURCE);
     let archive = c.dump_to_file("src", &[]);
     let socket = format!("{}/.s.PGSQL.5432", c.sandbox.host());
+    let blocker = Arc::new(Blocker::start(&c).await);
     // A proxy that cuts the connection when the server answers a COMMIT of the swap's session.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -288,7 +318,7 @@ async fn a_lost_answer_to_the_commit_is_settled() {
     tokio::spawn(async move {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
-            let (seen, socket) = (seen.clone(), socket.clone());
+            let (seen, socket, blocker) = (seen.clone(), socket.clone(), blocker.clone());
             tokio::spawn(async move {
                 let mut server = tokio::net::UnixStream::connect(socket).await.unwrap();
                 let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
@@ -304,7 +334,10 @@ async fn a_lost_answer_to_the_commit_is_settled() {
                         }
                         n = server.read(&mut down) => {
                             let Ok(n @ 1..) = n else { return };
-                            if committing && !seen.swap(true, std::sync::atomic::Ordering::SeqCst) { return }
+                            if committing && !seen.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                                blocker.block().await;
+                                return;
+                            }
                             if client.write_all(&down[..n]).await.is_err() { return }
                         }
                     }
@@ -363,6 +396,27 @@ async fn what_appears_meanwhile_is_not_replaced() {
     assert_eq!((marker(&c, "app").as_str(), marker(&c, "old").as_str()), ("newer", "theirs"));
 }
 
+/// The name is free when the swap looks, and taken by a transaction that commits before the swap's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_appears_at_the_last_moment_is_not_replaced() {
+    let c = Cluster::start();
+    let making = async || {
+        let (client, _) = connect(&c, "postgres").await;
+        let columns = c.psql("postgres", "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = 'pg_database'::regclass AND attnum > 0 AND attname NOT IN ('oid', 'datname')");
+        let row = format!("BEGIN; SET LOCAL allow_system_table_mods = on;
+            INSERT INTO pg_database (oid, datname, {columns}) SELECT 9999, 'app', {columns} FROM pg_database WHERE datname = 'template0'");
+        client.batch_execute(&row).await.unwrap();
+        let waits = "SELECT count(*) > 0 FROM pg_sleep(0.005), pg_locks WHERE NOT granted AND locktype = 'transactionid'";
+        tokio::spawn(async move {
+            while !client.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+            client.batch_execute("COMMIT").await.unwrap();
+        });
+    };
+    let done = restore_around(&c, &[], OnExisting::Fail, making).await;
+    assert_eq!(done.failure, Some(R::TargetExists), "{:?}", done.result.error);
+    assert_eq!(c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'"), "9999");
+}
+
 /// A superuser's session that began meanwhile, on the target of a role that may not end it.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_may_not_be_ended_end_by_themselves_or_stop_the_swap() {
@@ -380,6 +434,15 @@ async fn sessions_that_may_not_be_ended_end_by_themselves_or_stop_the_swap() {
     };
     let maker = [("db-user", "maker")];
     let done = restore_around(&c, &maker, OnExisting::Replace, leaving).await;
+    assert_eq!(done.result.error, None);
+    let leaving_late = async || {
+        let (client, _) = connect(&c, "app").await;
+        let collided = "SELECT count(*) > 0 FROM pg_sleep(0.005), pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
+        tokio::spawn(
+            async move { while !client.query_one(collided, &[]).await.unwrap().get::<_, bool>(0) {} },
+        );
+    };
+    let done = restore_around(&c, &maker, OnExisting::Replace, leaving_late).await;
     assert_eq!(done.result.error, None);
     let mut client = None;
     let staying = async || client = Some(connect(&c, "app").await.0);
