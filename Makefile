@@ -1,8 +1,8 @@
 # Everything a new user, CI and the next owner run. `make help` lists it.
-.PHONY: help setup demo test check bench soak nightly mutants fuzz schemas reference release fmt
+.PHONY: help setup demo test check bench soak nightly mutants fuzz advisories schemas reference release fmt
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 setup: ## Install what is missing (PostgreSQL, nextest, other PostgreSQL versions for the tests)
 	@scripts/setup.sh all
@@ -42,10 +42,14 @@ soak: setup ## Every fault campaign, whole (hours); each prints a line CAMPAIGN 
 mutants: setup ## Every small change of the code on which the guarantees rest must fail a test (hours)
 	@scripts/mutants.sh
 
-nightly: soak fuzz ## What is too long for every change
+nightly: soak fuzz advisories ## What is too long for every change
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS (60) each, with FUZZ_SANITIZER (address); needs a nightly toolchain
 	@scripts/fuzz.sh
+
+advisories: ## Known vulnerabilities of dependencies; needs the network
+	@scripts/setup.sh deny
+	@cargo deny --log-level error check advisories
 
 fmt: ## Format
 	@cargo fmt --all
