@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for a time, from the fixtures as seeds. Any finding is a failure.
-# FUZZ_SANITIZER=none (address) tries many times as much in the same time, and sees no misuse of memory:
-# this crate has no unsafe code.
+# FUZZ_SANITIZER=none (address) tries many times as much in the same time, and sees no misuse of memory: this
+# crate has no unsafe code, its decompressors have.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds="${FUZZ_SECONDS:-60}"

@@ -272,9 +272,8 @@ async fn a_stopped_restore_leaves_nothing() {
     assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
 }
 
-/// A COMMIT whose answer is lost is settled by the staging database's OID.
 /// Takes the target's lock when the swap's session loses it, and keeps it until the session that
-/// settles has found it taken for longer than it waits at once.
+/// settles has found it taken for longer than the two seconds that it waits at once.
 struct Blocker {
     client: Arc<tokio_postgres::Client>,
     watcher: tokio_postgres::Client,
@@ -302,6 +301,7 @@ impl Blocker {
     }
 }
 
+/// A COMMIT whose answer is lost is settled by the staging database's OID.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_to_the_commit_is_settled() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
