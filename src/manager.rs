@@ -399,7 +399,7 @@ impl RestoreManager {
             facts.notes.extend(restore::analyze(server, &made.name, sessions).await?);
         }
         progress.enter("check");
-        facts.notes.extend(restore::check(server, &made.name).await?);
+        facts.notes.extend(restore::check(server, &made.name, sessions).await?);
         reached("checked");
         if let Some(loader) = &loader {
             facts.notes.extend(claimed.hand_over(loader, made).await?);

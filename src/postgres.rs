@@ -169,6 +169,8 @@ impl Server {
 pub struct ServerFacts {
     /// `server_version_num`, such as 150018.
     pub version: u32,
+    /// Cores that it may use; `None` where that cannot be known.
+    pub cores: Option<usize>,
     /// The role that asks.
     pub user: String,
     pub is_superuser: bool,
@@ -207,6 +209,7 @@ impl Session {
         let member = format!("SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, '{how}')");
         Ok(ServerFacts {
             version: self.version,
+            cores: self.cores().await,
             user: row.get(0),
             is_superuser: row.get(1),
             may_create_roles: row.get(2),
@@ -226,6 +229,19 @@ impl Session {
                 .map(|l| plain_locale(l))
                 .collect(),
         })
+    }
+
+    /// A server on this machine has its cores; of another one, only a privileged role can see them.
+    async fn cores(&self) -> Option<usize> {
+        const LOCAL: &str = "SELECT coalesce(inet_server_addr() = inet_client_addr(), true)";
+        const CPUS: &str = "SELECT count(*) FROM regexp_split_to_table(pg_read_file('/proc/cpuinfo'), E'\\n') l WHERE l LIKE 'processor%'";
+        const QUOTA: &str = "SELECT ceil(q::numeric / p::numeric)::int8 FROM (SELECT split_part(c, ' ', 1) q, split_part(c, ' ', 2) p FROM pg_read_file('/sys/fs/cgroup/cpu.max', true) c) x WHERE q ~ '^[0-9]+$'";
+        if self.client.query_one(LOCAL, &[]).await.ok()?.get(0) {
+            return std::thread::available_parallelism().ok().map(usize::from);
+        }
+        let cpus: i64 = self.client.query_one(CPUS, &[]).await.ok()?.get(0);
+        let quota = self.client.query_opt(QUOTA, &[]).await.ok().flatten().map(|row| row.get::<_, i64>(0));
+        usize::try_from(quota.map_or(cpus, |q| q.min(cpus))).ok().filter(|n| *n > 0)
     }
 
     async fn names(&self, sql: &str) -> Result<BTreeSet<String>, DatabaseError> {

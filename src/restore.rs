@@ -9,6 +9,7 @@
 mod append;
 mod board;
 mod ddl;
+mod families;
 mod feeder;
 mod fit;
 mod globals;
@@ -21,22 +22,25 @@ mod script;
 mod select;
 mod settle;
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::future::try_join_all;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::archive::{Archive, Ledger, TextEncoding, TocEntry};
-use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError};
+use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
 use crate::policy::Selection;
 use crate::postgres::{Server, Session};
 use crate::progress::Progress;
 use crate::steps::reached;
 use board::Board;
 use ddl::{DumpSettings, OutputState};
+use families::{Family, Stage};
 use plan::Plan;
-use schedule::Work;
+use schedule::{Part, Work};
 use script::Step;
 
 pub use append::{Opened, open_tables};
@@ -47,6 +51,10 @@ pub use settle::{Survey, analyze, check, rename_schemas, survey};
 
 /// Pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
+/// The same, where several sessions hold their locks.
+const APART_BATCH: usize = 50;
+/// Sessions that make what comes before the data.
+const MAX_MAKERS: usize = 8;
 /// Threads that read members of a directory at the same time.
 const MAX_STREAMS: usize = 16;
 /// Names that a note lists.
@@ -122,6 +130,10 @@ struct Job {
     fit: Arc<Fit>,
     ledger: Option<Arc<Ledger>>,
     max_bytes: u64,
+    /// There are as many sessions as the server has cores.
+    fills_server: bool,
+    /// Tables that the server's own vacuum leaves alone for now.
+    quiet: Mutex<Vec<String>>,
 }
 
 /// A session that restores: its output settings are tracked.
@@ -202,7 +214,7 @@ pub async fn load(
     let is_script = archive.is_script();
     let entries = if is_script { vec![] } else { entries };
     let mut plan = Plan::new(&entries);
-    let pre_data = std::mem::take(&mut plan.pre_data);
+    let stages = families::stages(&entries, &std::mem::take(&mut plan.pre_data));
     let tables = plan.nodes.iter().filter(|n| entries[n.entry].desc == "TABLE DATA").count() as u64;
     progress.tables.store(tables, Relaxed);
     progress.tasks.store(plan.nodes.iter().filter(|n| !n.is_data).count() as u64, Relaxed);
@@ -213,9 +225,11 @@ pub async fn load(
         encoding: archive.encoding().clone(),
         content: if is_script { Content::Script(Mutex::default()) } else { Content::Toc(entries) },
         progress,
+        fills_server: fit.facts.cores.is_some_and(|cores| options.sessions >= cores),
         fit,
         ledger: options.ledger.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
+        quiet: Mutex::default(),
     });
 
     let streams = archive.into_streams(options.sessions.min(MAX_STREAMS));
@@ -230,10 +244,9 @@ pub async fn load(
     }
 
     job.progress.enter("schema");
-    let mut ready = None;
+    let mut ready = vec![];
     if !is_script {
-        let first = job.worker().await?;
-        ready = Some(run_pre_data(&job, first, &pre_data).await?);
+        ready = run_pre_data(&job, &stages, options.sessions.clamp(1, MAX_MAKERS)).await?;
         reached("schema");
         job.progress.enter("data");
         if !board.change(|s| s.is_stream_open()) {
@@ -242,7 +255,7 @@ pub async fn load(
         }
     }
     for id in 0..options.sessions {
-        running.spawn(run_session(job.clone(), board.clone(), id, ready.take()));
+        running.spawn(run_session(job.clone(), board.clone(), id, ready.pop()));
     }
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a restoring task died: {e}")))??;
@@ -259,7 +272,15 @@ impl Job {
     async fn worker(&self) -> Result<Worker, DatabaseError> {
         let session = self.server.connect(&self.database, "restore").await?;
         session.run(&self.settings.session_sql()).await?;
+        if self.fills_server {
+            // One core each: helpers would take time from the other sessions.
+            session.run("SET max_parallel_maintenance_workers = 0").await?;
+        }
         Ok(Worker { session, output: OutputState::new(&self.settings), script: Arc::default() })
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, Vec<String>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entry whose data a lane loads.
@@ -274,18 +295,68 @@ impl Job {
     }
 }
 
-async fn run_pre_data(job: &Job, mut worker: Worker, pre_data: &[usize]) -> Result<Worker, RestoreError> {
-    let Content::Toc(entries) = &job.content else { return Ok(worker) };
-    for batch in pre_data.chunks(PRE_DATA_BATCH) {
-        let mut sql = vec!["BEGIN".to_owned()];
-        sql.extend(batch.iter().map(|i| worker.output.sql_for(&entries[*i], entries)));
-        sql.push("COMMIT".to_owned());
-        worker.session.pipeline(&sql).await.map_err(|(at, e)| {
-            let entry = at.checked_sub(1).and_then(|i| batch.get(i));
-            e.context(&entry.map_or_else(|| "end of a transaction".to_owned(), |i| entries[*i].name()))
-        })?;
+/// Makes what comes before the data; returns the sessions that did it.
+async fn run_pre_data(job: &Job, stages: &[Stage], sessions: usize) -> Result<Vec<Worker>, RestoreError> {
+    let widest = stages.iter().map(Vec::len).max().unwrap_or(0);
+    let mut workers = try_join_all((0..sessions.min(widest).max(1)).map(|_| job.worker())).await?;
+    for stage in stages {
+        let unmade = match stage.as_slice() {
+            [in_order] => in_order.clone(),
+            families => make_apart(job, &mut workers, families).await?,
+        };
+        for batch in unmade.chunks(PRE_DATA_BATCH) {
+            workers[0].tasks(job, &whole(batch), false).await?;
+        }
     }
-    Ok(worker)
+    Ok(workers)
+}
+
+/// Makes families beside each other. What cannot be made so (an old archive does not name everything
+/// that an entry depends on) is returned, in the archive's order.
+async fn make_apart(
+    job: &Job,
+    workers: &mut [Worker],
+    families: &[Family],
+) -> Result<Vec<usize>, RestoreError> {
+    let mut batches: VecDeque<Family> = VecDeque::new();
+    for family in families {
+        match batches.back_mut() {
+            Some(last) if last.len() + family.len() <= APART_BATCH => last.extend(family),
+            _ => batches.push_back(family.clone()),
+        }
+    }
+    let (batches, unmade) = (Mutex::new(batches), Mutex::new(vec![]));
+    let next = || batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let make = async |worker: &mut Worker, mut batch: &[usize]| {
+        while !batch.is_empty() {
+            let (now, later) = batch.split_at(batch.len().min(PRE_DATA_BATCH));
+            let before = worker.output.clone();
+            if let Err(e) = worker.tasks(job, &whole(now), false).await {
+                tracing::debug!(error = report(&e), "made in the archive's order instead");
+                worker.session.run("ROLLBACK").await.map_err(|_| e)?;
+                worker.output = before;
+                unmade.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
+                break;
+            }
+            batch = later;
+        }
+        Ok::<_, RestoreError>(())
+    };
+    try_join_all(workers.iter_mut().map(async |worker| {
+        while let Some(batch) = next() {
+            make(worker, &batch).await?;
+        }
+        Ok::<_, RestoreError>(())
+    }))
+    .await?;
+    let mut unmade = unmade.into_inner().unwrap_or_else(PoisonError::into_inner);
+    unmade.sort_unstable();
+    Ok(unmade)
+}
+
+/// Entries that are each made at once.
+fn whole(indices: &[usize]) -> Vec<(usize, Part)> {
+    indices.iter().map(|i| (*i, Part::Whole)).collect()
 }
 
 impl Worker {
@@ -307,20 +378,44 @@ impl Worker {
         sql
     }
 
-    async fn task(&mut self, job: &Job, index: usize) -> Result<(), RestoreError> {
-        if let Content::Toc(entries) = &job.content {
-            let sql = self.output.sql_for(&entries[index], entries);
-            return Ok(self.session.run(&sql).await.map_err(|e| e.context(&entries[index].name()))?);
+    /// Gives tables that were left alone back to the server's own vacuum.
+    async fn wake(&mut self, job: &Job) -> Result<(), DatabaseError> {
+        let quiet = std::mem::take(&mut *job.quiet());
+        for batch in quiet.chunks(PRE_DATA_BATCH) {
+            let mut sql = vec!["BEGIN".to_owned()];
+            sql.extend(batch.iter().map(|t| format!("ALTER TABLE ONLY {t} RESET (autovacuum_enabled)")));
+            sql.push("COMMIT".to_owned());
+            self.session.pipeline(&sql).await.map_err(|(_, e)| e.context("settings of tables"))?;
         }
-        let step = job.content.step(index, true);
-        let Some(Step::Statements { list, settings, .. }) = step.as_deref() else { return Ok(()) };
-        let mut sql = vec![format!("{}BEGIN", self.script_settings(settings))];
-        sql.extend(list.iter().map(|s| s.text.clone()));
+        Ok(())
+    }
+
+    /// Runs what these are made by, in one transaction; with `spread`, on as many cores as the server's own
+    /// settings say.
+    async fn tasks(&mut self, job: &Job, tasks: &[(usize, Part)], spread: bool) -> Result<(), RestoreError> {
+        let (mut sql, mut names): (Vec<String>, Vec<String>) = Default::default();
+        let mut steps = vec![];
+        for (index, part) in tasks.iter().copied() {
+            if let Content::Toc(entries) = &job.content {
+                sql.push(self.output.sql_for_part(&entries[index], part, entries));
+                names.push(entries[index].name());
+            } else {
+                steps.extend(job.content.step(index, true));
+            }
+        }
+        for step in &steps {
+            let Step::Statements { list, settings, .. } = &**step else { continue };
+            sql.push(self.script_settings(settings));
+            names.push("settings".to_owned());
+            sql.extend(list.iter().map(|s| s.text.clone()));
+            names.extend(list.iter().map(|s| format!("line {}: {}", s.line, first_words(&s.text))));
+        }
+        let widen = "BEGIN; SET LOCAL max_parallel_maintenance_workers TO DEFAULT";
+        sql.insert(0, if spread { widen } else { "BEGIN" }.to_owned());
         sql.push("COMMIT".to_owned());
-        let sent = self.session.pipeline(&sql).await;
-        sent.map_err(|(at, e)| match at.checked_sub(1).and_then(|i| list.get(i)) {
-            Some(s) => e.context(&format!("line {}: {}", s.line, first_words(&s.text))).into(),
-            None => RestoreError::from(e),
+        self.session.pipeline(&sql).await.map_err(|(at, e)| {
+            let name = at.checked_sub(1).and_then(|i| names.get(i));
+            e.context(name.map_or("end of a transaction", String::as_str)).into()
         })
     }
 }
@@ -351,7 +446,7 @@ async fn run_session(
     };
     loop {
         match board.next_work(id).await? {
-            Work::Lane(node) => {
+            Work::Lane { node, first } => {
                 reached("lane");
                 let index = board.entry_of(node);
                 let entry = job.data_entry(index)?;
@@ -359,21 +454,34 @@ async fn run_session(
                 let span = span_of(&job, &name);
                 let load = async {
                     worker.before_data(&job, index, &entry).await?;
-                    lane::run(&job, &board, &worker.session, &entry, (node, id)).await
+                    lane::run(&job, &board, &worker.session, &entry, (node, id), first).await
                 };
                 let rows = load.instrument(span.clone()).await.map_err(|e| said_of(e, &name))?;
                 span.record("rows", rows);
                 job.progress.rows.fetch_add(rows, Relaxed);
                 board.change(|s| s.lane_done(node));
             }
-            Work::Task(node) => {
+            Work::Tasks { nodes, spread } => {
                 reached("task");
-                let index = board.entry_of(node);
-                worker.task(&job, index).instrument(span_of(&job, &job.content.name(index))).await?;
-                job.progress.tasks_done.fetch_add(1, Relaxed);
-                board.change(|s| s.task_done(node));
+                let (tasks, sees_all) = board.change(|s| {
+                    let tasks: Vec<(usize, Part)> =
+                        nodes.iter().map(|n| (s.node(*n).entry, s.part(*n))).collect();
+                    (tasks, s.node(nodes[0]).pass.sees_all())
+                });
+                if sees_all {
+                    worker.wake(&job).await?;
+                }
+                let first = job.content.name(tasks[0].0);
+                let name = match tasks.len() - 1 {
+                    0 => first,
+                    more => format!("{first} and {more} more"),
+                };
+                worker.tasks(&job, &tasks, spread).instrument(span_of(&job, &name)).await?;
+                let done = tasks.iter().filter(|(_, part)| *part != Part::Index).count();
+                job.progress.tasks_done.fetch_add(done as u64, Relaxed);
+                board.change(|s| s.tasks_done(&nodes));
             }
-            Work::Finished => return Ok(()),
+            Work::Finished => return Ok(worker.wake(&job).await?),
             Work::Stuck(node) => {
                 let index = board.entry_of(node);
                 let what = format!("entries wait for each other: {}", job.content.name(index));

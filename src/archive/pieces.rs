@@ -102,6 +102,8 @@ pub(super) fn cut_rows(
     let rows = strip_end(&buf, at_row_start)
         .ok_or_else(|| corrupt(format!("{what}: the rows have no end marker")))?;
     buf.truncate(rows);
+    // Thousands of small tables may wait for their turn.
+    buf.shrink_to_fit();
     if !buf.is_empty() || !at_row_start {
         sink.piece(Piece::Rows { text: buf, ends_row: true })?;
     }

@@ -1,6 +1,7 @@
 //! The statements that make an entry: what `pg_restore` would send for it, settings, definition
 //! and owner together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
 
+use super::schedule::Part;
 use crate::archive::TocEntry;
 use crate::postgres::{ident, literal};
 
@@ -44,12 +45,27 @@ impl OutputState {
         OutputState { fixed_search_path: settings.search_path.is_some(), ..OutputState::default() }
     }
 
-    /// One string of statements that makes `entry`; empty where there is nothing to run.
-    /// `all` finds the large objects that a grouped privilege entry speaks of.
-    pub fn sql_for(&mut self, entry: &TocEntry, all: &[TocEntry]) -> String {
+    /// The same for a part of `entry`.
+    pub fn sql_for_part(&mut self, entry: &TocEntry, part: Part, all: &[TocEntry]) -> String {
+        let sql = match (part, key_as_index(entry)) {
+            (Part::Index, Some((index, _))) => index,
+            (Part::Key, Some((_, key))) => key,
+            _ => return self.sql_for(entry, all),
+        };
+        self.settings_for(entry) + &sql
+    }
+
+    fn settings_for(&mut self, entry: &TocEntry) -> String {
         let mut sql = String::new();
         self.select_schema(entry, &mut sql);
         self.select_storage(entry, &mut sql);
+        sql
+    }
+
+    /// One string of statements that makes `entry`; empty where there is nothing to run.
+    /// `all` finds the large objects that a grouped privilege entry speaks of.
+    pub fn sql_for(&mut self, entry: &TocEntry, all: &[TocEntry]) -> String {
+        let mut sql = self.settings_for(entry);
         match entry.desc.as_str() {
             "BLOB METADATA" => create_large_objects(entry, &mut sql),
             "ACL" if entry.tag.starts_with("LARGE OBJECTS") => grant_large_objects(entry, all, &mut sql),
@@ -100,7 +116,8 @@ impl OutputState {
     }
 }
 
-fn qualified(entry: &TocEntry) -> String {
+/// The table of an entry, with its schema where the archive says it.
+pub fn qualified(entry: &TocEntry) -> String {
     match &entry.namespace {
         Some(schema) => format!("{}.{}", ident(schema), ident(&entry.tag)),
         None => ident(&entry.tag),
@@ -197,13 +214,76 @@ fn owned_object(entry: &TocEntry) -> Option<String> {
     }
 }
 
-/// `COPY … FROM stdin` for a table's data; another encoding than the session's is named.
-pub fn copy_sql(entry: &TocEntry, encoding: &crate::archive::TextEncoding) -> String {
+/// `COPY … FROM stdin` for a table's data; another encoding than the session's is named. With `freeze`,
+/// the rows need no look at their transaction later; the table must be made or emptied in the same one.
+pub fn copy_sql(entry: &TocEntry, encoding: &crate::archive::TextEncoding, freeze: bool) -> String {
     let copy = entry.copy_stmt.trim().trim_end_matches(';');
-    match encoding.is_utf8() {
+    let encoding = (!encoding.is_utf8()).then(|| format!("ENCODING {}", literal(encoding.name())));
+    let options: Vec<String> = encoding.into_iter().chain(freeze.then(|| "FREEZE".to_owned())).collect();
+    match options.is_empty() {
         true => copy.to_owned(),
-        false => format!("{copy} WITH (ENCODING {})", literal(encoding.name())),
+        false => format!("{copy} WITH ({})", options.join(", ")),
     }
+}
+
+/// Whether an entry's COPY fills its own table: a partition's rows may go to the root of its partitions.
+pub fn fills_itself(entry: &TocEntry) -> bool {
+    let Some(rest) = entry.copy_stmt.trim_start().strip_prefix("COPY ") else { return false };
+    let (mut quoted, mut parts, mut start) = (false, vec![], 0);
+    for (i, c) in rest.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            '.' | ' ' | '(' if !quoted => {
+                parts.push(plain(&rest[start..i]));
+                start = i + 1;
+                if c != '.' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    match parts.as_slice() {
+        [schema, table] => entry.namespace.as_ref() == Some(schema) && *table == entry.tag,
+        [table] => *table == entry.tag,
+        _ => false,
+    }
+}
+
+/// A name as it is stored.
+fn plain(name: &str) -> String {
+    match name.strip_prefix('"').and_then(|n| n.strip_suffix('"')) {
+        Some(inner) => inner.replace("\"\"", "\""),
+        None => name.to_owned(),
+    }
+}
+
+/// For a primary key or a unique constraint without anything unusual: the statement that builds its index,
+/// which others may do beside it, and the one that makes the key of the index.
+pub fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
+    let (table, rest) =
+        entry.defn.trim().strip_prefix("ALTER TABLE ONLY ")?.split_once("\n    ADD CONSTRAINT ")?;
+    let name = match rest.strip_prefix('"') {
+        // A quote in a quoted name is doubled; such a name is not worth the care.
+        Some(quoted) => &rest[..quoted.find('"')? + 2],
+        None => &rest[..rest.find(' ')?],
+    };
+    let kinds = ["PRIMARY KEY", "UNIQUE"].into_iter();
+    let (kind, columns) = kinds
+        .filter_map(|k| Some((k, rest[name.len()..].strip_prefix(' ')?.strip_prefix(k)?.strip_prefix(" (")?)))
+        .next()?;
+    let columns = columns.strip_suffix(");")?;
+    let is_name = |c: &str| match c.strip_prefix('"').and_then(|c| c.strip_suffix('"')) {
+        Some(inner) => !inner.contains('"'),
+        None => c.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'),
+    };
+    let is_plain = !table.contains(['\n', ';']) && columns.split(", ").all(is_name);
+    is_plain.then(|| {
+        (
+            format!("CREATE UNIQUE INDEX {name} ON {table} USING btree ({columns});"),
+            format!("ALTER TABLE ONLY {table} ADD CONSTRAINT {name} {kind} USING INDEX {name};"),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -226,6 +306,52 @@ mod tests {
         assert!(sql.ends_with("ALTER FUNCTION f(integer) OWNER TO \"o\"\"x\";"), "{sql}");
         let sql = state.sql_for(&entry("INDEX", "i", "CREATE INDEX i;"), &[]);
         assert_eq!(sql, "CREATE INDEX i;");
+    }
+
+    #[test]
+    fn a_copy_fills_the_entrys_own_table_or_another() {
+        let mut e = entry("TABLE DATA", "t \"x\".(y", "");
+        let mut of = |schema: Option<&str>, copy: &str| {
+            (e.namespace, e.copy_stmt) = (schema.map(str::to_owned), copy.to_owned());
+            fills_itself(&e)
+        };
+        let name = r#""S.1"."t ""x"".(y""#;
+        assert!(of(Some("S.1"), &format!("COPY {name} (a, b) FROM stdin;\n")));
+        assert!(of(Some("S.1"), &format!("COPY {name} FROM stdin;\n")));
+        assert!(of(Some("s"), r#"COPY "t ""x"".(y" FROM stdin;"#));
+        assert!(!of(Some("s"), &format!("COPY {name} (a) FROM stdin;")), "of another schema");
+        assert!(!of(Some("s"), "COPY s.root (a) FROM stdin;"));
+        assert!(!of(Some("s"), ""));
+    }
+
+    #[test]
+    fn only_a_plain_key_is_made_of_an_index() {
+        let of = |tail: &str| {
+            let defn = format!("ALTER TABLE ONLY s.\"T t\"\n    ADD CONSTRAINT {tail};\n");
+            key_as_index(&entry("CONSTRAINT", "T t k", &defn))
+        };
+        let (index, key) = of("\"k K\" PRIMARY KEY (a, \"B b\")").unwrap();
+        assert_eq!(index, "CREATE UNIQUE INDEX \"k K\" ON s.\"T t\" USING btree (a, \"B b\");");
+        assert_eq!(key, "ALTER TABLE ONLY s.\"T t\" ADD CONSTRAINT \"k K\" PRIMARY KEY USING INDEX \"k K\";");
+        assert!(of("k UNIQUE (a)").unwrap().1.contains("ADD CONSTRAINT k UNIQUE USING INDEX k;"));
+        for other in [
+            "k UNIQUE NULLS NOT DISTINCT (a)",
+            "k UNIQUE (a) INCLUDE (b)",
+            "k UNIQUE (a) WITH (fillfactor='70')",
+            "k PRIMARY KEY (a) DEFERRABLE INITIALLY DEFERRED",
+            "k PRIMARY KEY (a, b WITHOUT OVERLAPS)",
+            "k EXCLUDE USING gist (a WITH &&)",
+            "k UNIQUE (a);\nALTER TABLE s.t CLUSTER ON k",
+            "k UNIQUE (\"a\"\"b\")",
+            "\"k\"\"k\" UNIQUE (a)",
+            "k CHECK ((a > 0))",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(
+            key_as_index(&entry("CONSTRAINT", "t k", "ALTER TABLE s.t\n    ADD CONSTRAINT k UNIQUE (a);")),
+            None
+        );
     }
 
     #[test]

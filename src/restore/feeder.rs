@@ -154,7 +154,7 @@ impl Script {
         let is_data = matches!(step, Step::Data { .. });
         let entry = self.pieces.job.content.push(step)?;
         let (exclusive, shared) = tables;
-        let node = |after| Node { entry, pass: Pass::Main, is_data, after, exclusive, shared };
+        let node = |after| Node { is_data, after, exclusive, shared, ..Node::of(entry, Pass::Main) };
         let job = &self.pieces.job;
         let barrier = || job.content.push(Step::Nothing);
         let (order, board) = (&mut self.order, &self.pieces.board);
@@ -164,8 +164,7 @@ impl Script {
         // An empty step between two groups keeps the number of edges small.
         if let Some(after) = order.barrier_before(group) {
             let entry = barrier()?;
-            let empty =
-                Node { entry, pass: Pass::Main, is_data: false, after, exclusive: vec![], shared: vec![] };
+            let empty = Node { after, ..Node::of(entry, Pass::Main) };
             let added = board.change(|s| s.add(empty));
             job.progress.tasks.fetch_add(1, Relaxed);
             order.passed(added);

@@ -290,6 +290,7 @@ pub(super) mod tests {
         change(&mut policy);
         let set = |names: &[&str]| names.iter().map(|n| n.to_string()).collect();
         let facts = ServerFacts {
+            cores: None,
             version,
             user: "me".into(),
             is_superuser: true,

@@ -18,18 +18,31 @@ const BATCH_BYTES: usize = 1 << 20;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
-/// Loads pieces of `node` until its lane ends; returns the rows that the server counted.
+/// Loads pieces of `node` until its lane ends; returns the rows that the server counted. A `fresh`
+/// table is empty, and nobody else loads it.
 pub(super) async fn run(
     job: &Job,
     board: &Board,
     session: &Session,
     entry: &TocEntry,
     (node, id): Lane,
+    fresh: bool,
 ) -> Result<u64, RestoreError> {
     let Some(first) = board.take(node, id).await? else { return Ok(0) };
     match first.piece {
         Piece::Rows { .. } => {
-            copy(board, session, &ddl::copy_sql(entry, &job.encoding), (node, id), first).await
+            let sql = ddl::copy_sql(entry, &job.encoding, fresh);
+            if !fresh {
+                return copy(board, session, &sql, (node, id), first).await;
+            }
+            // The server's own vacuum would hold the table when its indexes are to be built.
+            let table = ddl::qualified(entry);
+            let quiet = format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
+            session.run(&format!("BEGIN; TRUNCATE ONLY {table}; {quiet}")).await?;
+            let rows = copy(board, session, &sql, (node, id), first).await?;
+            session.run("COMMIT").await?;
+            job.quiet().push(table);
+            Ok(rows)
         }
         Piece::Statements(_) => insert(job, board, session, (node, id), first).await,
         Piece::LargeObject { .. } => put_large_objects(board, session, (node, id), first).await,

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::ddl;
 use crate::archive::{Section, TocEntry};
 
 /// Passes of a restore; one is complete before the next starts.
@@ -33,6 +34,11 @@ impl Pass {
         }
     }
 
+    /// Whether its entries see everything that is done after them.
+    pub fn sees_all(self) -> bool {
+        self == Pass::EventTriggers
+    }
+
     /// Whether its entries run one at a time, in the archive's order.
     pub fn is_serial(self) -> bool {
         matches!(self, Pass::Acl | Pass::EventTriggers)
@@ -47,12 +53,32 @@ pub struct Node {
     pub pass: Pass,
     /// The entry's data comes from the archive's data blocks.
     pub is_data: bool,
+    /// The data of a table that this restore has made: nothing else is in it.
+    pub is_fresh: bool,
+    /// A key of such a table that can be made of an index.
+    pub is_key: bool,
     /// Nodes that must be finished before.
     pub after: Vec<usize>,
     /// Tables (dump ids) that nothing else may work on meanwhile.
     pub exclusive: Vec<i32>,
     /// Tables (dump ids) that others may share.
     pub shared: Vec<i32>,
+}
+
+impl Node {
+    /// A task that nothing stands before.
+    pub fn of(entry: usize, pass: Pass) -> Self {
+        Node {
+            entry,
+            pass,
+            is_data: false,
+            is_fresh: false,
+            is_key: false,
+            after: vec![],
+            exclusive: vec![],
+            shared: vec![],
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -91,12 +117,10 @@ impl Plan {
             } else {
                 node_of.insert(e.dump_id, plan.nodes.len());
                 plan.nodes.push(Node {
-                    entry: i,
-                    pass,
                     is_data: e.has_data,
-                    after: vec![],
-                    exclusive: vec![],
-                    shared: vec![],
+                    is_fresh: tables.is_fresh(e),
+                    is_key: tables.is_key(e),
+                    ..Node::of(i, pass)
                 });
             }
         }
@@ -118,7 +142,7 @@ impl Plan {
     }
 }
 
-fn pass_of(e: &TocEntry, tables: &Tables) -> Pass {
+fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> Pass {
     match e.desc.as_str() {
         "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => Pass::Acl,
         "MATERIALIZED VIEW DATA" => Pass::Refresh,
@@ -147,7 +171,8 @@ fn locks(desc: &str) -> Lock {
 }
 
 /// Which entries are relations, where their data is, and which are partitions (or heirs) of which.
-struct Tables {
+struct Tables<'a> {
+    by_id: HashMap<i32, &'a TocEntry>,
     relations: HashSet<i32>,
     /// Materialized views and their data: filled in the last pass.
     refreshed: HashSet<i32>,
@@ -155,8 +180,8 @@ struct Tables {
     children: HashMap<i32, Vec<i32>>,
 }
 
-impl Tables {
-    fn new(entries: &[TocEntry]) -> Self {
+impl<'a> Tables<'a> {
+    fn new(entries: &'a [TocEntry]) -> Self {
         let ids = |wanted: &[&str]| -> HashSet<i32> {
             entries.iter().filter(|e| wanted.contains(&e.desc.as_str())).map(|e| e.dump_id).collect()
         };
@@ -182,7 +207,31 @@ impl Tables {
                 _ => {}
             }
         }
-        Tables { relations, refreshed, data_of, children }
+        Tables { by_id, relations, refreshed, data_of, children }
+    }
+
+    /// Whether these are the rows of a table that the archive makes, as COPY into that very table.
+    fn is_fresh(&self, e: &TocEntry) -> bool {
+        e.desc == "TABLE DATA"
+            && ddl::fills_itself(e)
+            && self.heap_of(e).is_some_and(|t| {
+                let is_its = t.tag == e.tag && t.namespace == e.namespace;
+                is_its && !t.defn.contains("autovacuum_enabled")
+            })
+    }
+
+    fn is_key(&self, e: &TocEntry) -> bool {
+        e.desc == "CONSTRAINT" && ddl::key_as_index(e).is_some() && self.heap_of(e).is_some()
+    }
+
+    /// The ordinary table that an entry depends on, where the archive makes it.
+    fn heap_of(&self, e: &TocEntry) -> Option<&TocEntry> {
+        let mut below = e.dependencies.iter().filter_map(|id| self.by_id.get(id).copied());
+        let table = below.find(|t| t.desc == "TABLE")?;
+        // Other access methods need not know what COPY's FREEZE is.
+        let is_heap = table.table_am.as_deref().is_none_or(|am| matches!(am, "" | "heap"));
+        let is_plain = table.relkind.is_none_or(|kind| kind == 'r') && !table.defn.contains("PARTITION BY");
+        (is_heap && is_plain).then_some(table)
     }
 
     fn with_descendants(&self, table: i32) -> Vec<i32> {
@@ -198,7 +247,7 @@ impl Tables {
 
     /// Dump ids that come before `e`: its own dependencies and, for what is not data itself, the
     /// data of every table it depends on.
-    fn prerequisites<'a>(&'a self, e: &'a TocEntry) -> impl Iterator<Item = i32> + 'a {
+    fn prerequisites<'b>(&'b self, e: &'b TocEntry) -> impl Iterator<Item = i32> + 'b {
         let tables = e.dependencies.iter().filter(|id| !e.has_data && self.relations.contains(id));
         let data = tables
             .flat_map(|id| self.with_descendants(*id))

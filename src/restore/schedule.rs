@@ -8,21 +8,44 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
-use super::plan::{Pass, Plan};
+use super::plan::{Node, Pass, Plan};
+
+/// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
+const MAX_TASKS: usize = 50;
+/// Bytes of data behind tasks that are taken together.
+const LIGHT_BYTES: u64 = 1 << 20;
+/// Work ahead for each session, in the weight of a task, from which on the task keeps to one core: how long
+/// an index takes is known only roughly.
+const TAIL: u64 = 3;
+/// A table's first lane is alone from as much data on; beside less, what it saves costs more.
+const FIRST_BYTES: u64 = 192 << 10;
+/// And up to as much, where other sessions wait.
+const ALONE_BYTES: u64 = 32 << 20;
 
 /// What a session may do now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Load pieces of this data node until [`Next::Leave`] or [`Next::End`].
-    Lane(usize),
-    /// Run the statements of this node.
-    Task(usize),
+    /// Load pieces of this data node until [`Next::Leave`] or [`Next::End`]. `first`: nothing of it is at the
+    /// server, and nobody else loads it until this lane is done.
+    Lane { node: usize, first: bool },
+    /// Run the statements of these nodes, in this order. `spread`: other sessions have less to do.
+    Tasks { nodes: Vec<usize>, spread: bool },
     /// Nothing yet; ask again after a change.
     Wait,
     /// Everything is restored.
     Finished,
     /// Nothing runs and nothing can start: entries wait for each other.
     Stuck(usize),
+}
+
+/// What a task makes of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    Whole,
+    /// Of a key, its index: beside other indexes of the table.
+    Index,
+    /// The key, of the index that is there.
+    Key,
 }
 
 /// What a lane does next.
@@ -40,11 +63,40 @@ pub enum Next<P> {
 struct Queue<P> {
     pieces: VecDeque<(P, bool)>,
     lanes: usize,
+    /// Whether a lane has it for itself.
+    alone: bool,
+    /// Whether no lane has begun.
+    untouched: bool,
     /// Session in the middle of a row: the next piece is its.
     holder: Option<usize>,
     ended: bool,
     /// Bytes queued so far: the weight of what waits for this table.
     bytes: u64,
+}
+
+/// Tables that tasks work on: by how many alone, by how many beside others.
+#[derive(Debug, Default)]
+struct Held(HashMap<i32, (usize, usize)>);
+
+impl Held {
+    fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
+        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 += 1);
+        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 += 1);
+    }
+
+    fn remove(&mut self, exclusive: &[i32], shared: &[i32]) {
+        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 -= 1);
+        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 -= 1);
+        self.0.retain(|_, count| *count != (0, 0));
+    }
+
+    fn count(&self, table: i32) -> (usize, usize) {
+        self.0.get(&table).copied().unwrap_or_default()
+    }
+
+    fn exclusive(&self, table: i32) -> usize {
+        self.count(table).0
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +117,14 @@ pub struct Schedule<P> {
     ready: [BTreeSet<(Reverse<u64>, usize)>; Pass::COUNT],
     queues: HashMap<usize, Queue<P>>,
     arrival: VecDeque<usize>,
-    exclusive: HashSet<i32>,
-    shared: HashMap<i32, usize>,
+    held: Held,
     sessions: usize,
-    running_tasks: usize,
+    /// Sessions that run tasks.
+    running: usize,
+    /// Sessions that wait for work.
+    idle: HashSet<usize>,
+    /// Keys whose index is there, or is being built.
+    parts: HashMap<usize, Part>,
     /// Archive readers that may still bring data.
     streams: usize,
     /// Nodes come while the stream is read: there is no table of contents.
@@ -96,10 +152,11 @@ impl<P> Schedule<P> {
             ready: Default::default(),
             queues: HashMap::new(),
             arrival: VecDeque::new(),
-            exclusive: HashSet::new(),
-            shared: HashMap::new(),
+            held: Held::default(),
             sessions,
-            running_tasks: 0,
+            running: 0,
+            idle: HashSet::new(),
+            parts: HashMap::new(),
             streams,
             growing,
             pass: Pass::Main,
@@ -113,6 +170,11 @@ impl<P> Schedule<P> {
 
     pub fn node(&self, node: usize) -> &super::plan::Node {
         &self.plan.nodes[node]
+    }
+
+    /// Which part of a node is made by the task that runs it.
+    pub fn part(&self, node: usize) -> Part {
+        self.parts.get(&node).copied().unwrap_or(Part::Whole)
     }
 
     /// Nodes whose data comes from the archive, each with its entry.
@@ -145,7 +207,15 @@ impl<P> Schedule<P> {
         if self.queues.contains_key(&node) {
             return;
         }
-        let queue = Queue { pieces: VecDeque::new(), lanes: 0, holder: None, ended: false, bytes: 0 };
+        let queue = Queue {
+            pieces: VecDeque::new(),
+            lanes: 0,
+            alone: false,
+            untouched: true,
+            holder: None,
+            ended: false,
+            bytes: 0,
+        };
         self.queues.insert(node, queue);
         self.arrival.push_back(node);
         self.state[node] = State::Running;
@@ -189,17 +259,23 @@ impl<P> Schedule<P> {
     // --- the sessions' side ---
 
     pub fn next(&mut self, session: usize) -> Work {
+        self.idle.remove(&session);
         if let Some(node) = self.lane_to_join(session) {
+            let (mut first, fresh) = (false, self.plan.nodes[node].is_fresh);
             if let Some(q) = self.queues.get_mut(&node) {
                 q.lanes += 1;
+                q.alone = std::mem::take(&mut q.untouched) && fresh && q.bytes >= FIRST_BYTES;
+                first = q.alone;
             }
-            return Work::Lane(node);
+            return Work::Lane { node, first };
         }
-        if self.may_run_task()
-            && let Some(node) = self.take_task()
-        {
-            return Work::Task(node);
+        if self.may_run_task() {
+            let (nodes, weight) = self.take_tasks();
+            if !nodes.is_empty() {
+                return Work::Tasks { nodes, spread: self.may_spread(weight) };
+            }
         }
+        self.idle.insert(session);
         match self.left.iter().sum::<usize>() {
             0 if !self.is_stream_open() => Work::Finished,
             1.. if self.stalled() => Work::Stuck(self.first_waiting()),
@@ -210,10 +286,14 @@ impl<P> Schedule<P> {
     /// The next piece for a lane of `node`.
     pub fn take(&mut self, node: usize, session: usize) -> Next<P> {
         let other_data = self.lane_to_join(session).is_some_and(|n| n != node);
-        let others_need_us = other_data || (self.may_run_task() && self.heaviest_runnable().is_some());
+        let others_need_us =
+            other_data || (self.may_run_task() && self.heaviest_runnable(&Held::default()).is_some());
         let Some(q) = self.queues.get_mut(&node) else { return Next::End };
         if q.holder.is_some_and(|h| h != session) {
             return if others_need_us { Next::Leave } else { Next::Wait };
+        }
+        if q.alone && q.holder.is_none() && q.bytes >= ALONE_BYTES && !self.idle.is_empty() {
+            return Next::Leave;
         }
         match q.pieces.pop_front() {
             Some((piece, splittable)) => {
@@ -231,26 +311,29 @@ impl<P> Schedule<P> {
     pub fn lane_done(&mut self, node: usize) {
         if let Some(q) = self.queues.get_mut(&node) {
             q.lanes -= 1;
+            q.alone = false;
         }
         self.finish_if_loaded(node);
     }
 
-    /// A task's statements are complete on the server.
-    pub fn task_done(&mut self, node: usize) {
-        self.running_tasks -= 1;
-        let n = &self.plan.nodes[node];
-        for t in &n.exclusive {
-            self.exclusive.remove(t);
+    /// The statements of tasks that were taken together are complete on the server.
+    pub fn tasks_done(&mut self, nodes: &[usize]) {
+        self.running -= 1;
+        for node in nodes {
+            let (exclusive, shared) = locks(&self.plan.nodes[*node], self.part(*node));
+            self.held.remove(exclusive, shared);
         }
-        for t in &n.shared {
-            if let Some(count) = self.shared.get_mut(t) {
-                *count -= 1;
-                if *count == 0 {
-                    self.shared.remove(t);
+        for node in nodes {
+            match self.parts.get_mut(node) {
+                Some(part @ Part::Index) => {
+                    *part = Part::Key;
+                    self.state[*node] = State::Waiting;
+                    // What waits for the key should not wait for longer.
+                    self.ready[self.plan.nodes[*node].pass as usize].insert((Reverse(u64::MAX), *node));
                 }
+                _ => self.finish(*node),
             }
         }
-        self.finish(node);
     }
 
     // --- inside ---
@@ -302,49 +385,93 @@ impl<P> Schedule<P> {
     fn lane_to_join(&self, session: usize) -> Option<usize> {
         self.arrival.iter().copied().find(|n| {
             let Some(q) = self.queues.get(n) else { return false };
-            let free = q.holder.is_none_or(|h| h == session) && self.missing[*n] == 0;
+            let free = !q.alone && q.holder.is_none_or(|h| h == session) && self.missing[*n] == 0;
             free && !q.pieces.is_empty() && (q.lanes == 0 || q.pieces.len() >= 2)
         })
     }
 
     fn may_run_task(&self) -> bool {
         // Where nodes grow, tasks that are ready stand before the data to come.
-        !self.is_stream_open() || self.growing || self.running_tasks + 1 < self.sessions
+        !self.is_stream_open() || self.growing || self.running + 1 < self.sessions
     }
 
-    fn runnable(&self, node: usize) -> bool {
+    /// Whether no other session than one that holds `ours` works on the node's tables.
+    fn runnable(&self, (Reverse(weight), node): (Reverse<u64>, usize), ours: &Held) -> bool {
         let n = &self.plan.nodes[node];
-        !n.exclusive.iter().any(|t| self.exclusive.contains(t) || self.shared.contains_key(t))
-            && !n.shared.iter().any(|t| self.exclusive.contains(t))
+        let (exclusive, shared) = locks(n, self.next_part(n, weight, node));
+        exclusive.iter().all(|t| self.held.count(*t) == ours.count(*t))
+            && shared.iter().all(|t| self.held.exclusive(*t) == ours.exclusive(*t))
     }
 
-    fn heaviest_runnable(&self) -> Option<(Reverse<u64>, usize)> {
-        if self.pass.is_serial() && self.running_tasks > 0 {
+    /// The index of a large table's key is built first, beside others.
+    fn next_part(&self, n: &Node, weight: u64, node: usize) -> Part {
+        match self.part(node) {
+            Part::Whole if n.is_key && weight > LIGHT_BYTES => Part::Index,
+            part => part,
+        }
+    }
+
+    fn heaviest_runnable(&self, ours: &Held) -> Option<(Reverse<u64>, usize)> {
+        if self.pass.is_serial() && self.running > 0 {
             return None;
         }
-        self.ready[self.pass as usize].iter().find(|(_, n)| self.runnable(*n)).copied()
+        self.ready[self.pass as usize].iter().find(|key| self.runnable(**key, ours)).copied()
     }
 
-    fn take_task(&mut self) -> Option<usize> {
-        let key = self.heaviest_runnable()?;
-        self.ready[self.pass as usize].remove(&key);
-        let node = key.1;
-        self.state[node] = State::Running;
-        self.running_tasks += 1;
-        let n = &self.plan.nodes[node];
-        self.exclusive.extend(&n.exclusive);
-        for t in &n.shared {
-            *self.shared.entry(*t).or_insert(0) += 1;
+    /// The heaviest task, and while they are light, more of them: not more than a fair share. With them,
+    /// the bytes behind them.
+    fn take_tasks(&mut self) -> (Vec<usize>, u64) {
+        let sharing = match self.pass {
+            Pass::Acl | Pass::EventTriggers => 1,
+            // Nobody knows what their queries take.
+            Pass::Refresh => usize::MAX,
+            Pass::Main => self.sessions,
+        };
+        let share = self.ready[self.pass as usize].len().div_ceil(sharing).min(MAX_TASKS);
+        let (mut nodes, mut ours, mut bytes) = (vec![], Held::default(), 0);
+        while let Some(key) = self.heaviest_runnable(&ours) {
+            let (Reverse(weight), node) = key;
+            let part = self.next_part(&self.plan.nodes[node], weight, node);
+            // A key of an index that is there is made in no time.
+            let weight = if part == Part::Key { 0 } else { weight };
+            if !nodes.is_empty() && (bytes + weight > LIGHT_BYTES || nodes.len() >= share) {
+                break;
+            }
+            bytes += weight;
+            self.ready[self.pass as usize].remove(&key);
+            self.state[node] = State::Running;
+            if part == Part::Index {
+                self.parts.insert(node, part);
+            }
+            let (exclusive, shared) = locks(&self.plan.nodes[node], part);
+            self.held.add(exclusive, shared);
+            ours.add(exclusive, shared);
+            nodes.push(node);
         }
-        Some(node)
+        self.running += usize::from(!nodes.is_empty());
+        (nodes, bytes)
+    }
+
+    /// Whether a task of this weight may take more than one core of the server: where what is ready
+    /// besides would soon leave the other sessions without work.
+    fn may_spread(&self, weight: u64) -> bool {
+        let mut room = weight.saturating_mul(TAIL * (self.sessions as u64 - 1)).max(1);
+        let mut others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
+        !self.is_stream_open()
+            && weight > LIGHT_BYTES
+            && others.all(|(Reverse(other), node)| {
+                let is_key = self.part(*node) == Part::Key;
+                room = room.saturating_sub(if is_key { 0 } else { *other });
+                room > 0
+            })
     }
 
     /// Nothing runs, nothing is queued, the stream is over, and yet something waits.
     fn stalled(&self) -> bool {
         !self.is_stream_open()
-            && self.running_tasks == 0
+            && self.running == 0
             && self.arrival.is_empty()
-            && self.heaviest_runnable().is_none()
+            && self.heaviest_runnable(&Held::default()).is_none()
     }
 
     fn first_waiting(&self) -> usize {
@@ -352,13 +479,28 @@ impl<P> Schedule<P> {
     }
 }
 
+/// Tables that a task works on alone, and those that it shares.
+fn locks(n: &Node, part: Part) -> (&[i32], &[i32]) {
+    match part {
+        Part::Index => (&[], &n.exclusive),
+        Part::Whole | Part::Key => (&n.exclusive, &n.shared),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Node;
     use super::*;
 
     fn node(entry: usize, pass: Pass, is_data: bool, after: &[usize], exclusive: &[i32]) -> Node {
-        Node { entry, pass, is_data, after: after.to_vec(), exclusive: exclusive.to_vec(), shared: vec![] }
+        Node { is_data, after: after.to_vec(), exclusive: exclusive.to_vec(), ..Node::of(entry, pass) }
+    }
+
+    fn lane(node: usize) -> Work {
+        Work::Lane { node, first: false }
+    }
+
+    fn tasks(nodes: &[usize]) -> Work {
+        Work::Tasks { nodes: nodes.to_vec(), spread: false }
     }
 
     /// Random plans, random order of events: no node starts before its prerequisites, none beside
@@ -378,9 +520,16 @@ mod tests {
                     };
                     let after: Vec<usize> =
                         if is_data { vec![] } else { (0..i).filter(|_| rng.u8(0..6) == 0).collect() };
-                    let exclusive: Vec<i32> =
-                        if rng.bool() && !is_data { vec![rng.i32(0..3)] } else { vec![] };
-                    node(i, pass, is_data, &after, &exclusive)
+                    let mut table = || {
+                        if rng.bool() && !is_data { vec![rng.i32(0..3)] } else { vec![] }
+                    };
+                    let (exclusive, shared) = (table(), table());
+                    Node {
+                        shared,
+                        is_fresh: rng.bool(),
+                        is_key: rng.bool(),
+                        ..node(i, pass, is_data, &after, &exclusive)
+                    }
                 })
                 .collect();
             // A node of an earlier pass must not wait for one of a later pass.
@@ -422,7 +571,8 @@ mod tests {
                     }
                     (Some((node, left)), _) => {
                         let number = sent.entry(node).or_insert(0);
-                        s.push(node, *number, 1, left == 1 || rng.bool());
+                        let weight = [1, FIRST_BYTES, ALONE_BYTES][rng.usize(0..3)];
+                        s.push(node, *number, weight, left == 1 || rng.bool());
                         *number += 1;
                         open = Some((node, left - 1));
                     }
@@ -442,27 +592,49 @@ mod tests {
                     }
                     Work::Wait => {}
                     Work::Stuck(n) => panic!("stuck at {n}"),
-                    Work::Task(t) => {
-                        assert!(nodes[t].after.iter().all(|d| s.state[*d] == State::Done));
+                    Work::Tasks { nodes: tasks, spread } => {
+                        let others = doing.iter().flatten().filter_map(|w| match w {
+                            Work::Tasks { nodes: others, .. } => Some(others),
+                            _ => None,
+                        });
+                        let others: Vec<usize> = others.flatten().copied().collect();
+                        for t in &tasks {
+                            assert!(nodes[*t].after.iter().all(|d| s.state[*d] == State::Done));
+                            for o in &others {
+                                let held = |node: usize| locks(&nodes[node], s.part(node));
+                                let apart = |a, b| {
+                                    let ((alone, _), (other, shared)) = (held(a), held(b));
+                                    alone.iter().all(|x| !other.contains(x) && !shared.contains(x))
+                                };
+                                assert!(apart(*t, *o) && apart(*o, *t));
+                                assert_eq!(nodes[*t].pass, nodes[*o].pass);
+                                assert!(!nodes[*t].pass.is_serial());
+                            }
+                            let part = s.part(*t);
+                            assert!(done.insert((*t, part)), "node {t} twice");
+                            let whole = done.contains(&(*t, Part::Whole));
+                            assert!(part != Part::Key || (!whole && done.contains(&(*t, Part::Index))));
+                        }
+                        doing[who] = Some(Work::Tasks { nodes: tasks, spread });
+                    }
+                    lane => {
+                        let Work::Lane { node, first } = lane else { unreachable!("{lane:?}") };
                         for other in doing.iter().flatten() {
-                            if let Work::Task(o) = other {
-                                assert!(nodes[t].exclusive.iter().all(|x| !nodes[*o].exclusive.contains(x)));
-                                assert_eq!(nodes[t].pass, nodes[*o].pass);
-                                assert!(!nodes[t].pass.is_serial());
+                            if let Work::Lane { node: o, first: alone } = other {
+                                assert!(*o != node || !(first || *alone), "not alone on {node}");
                             }
                         }
-                        assert!(done.insert(t), "node {t} twice");
-                        doing[who] = Some(Work::Task(t));
+                        assert!(!first || (nodes[node].is_fresh && !taken.contains_key(&node)));
+                        doing[who] = Some(lane);
                     }
-                    lane => doing[who] = Some(lane),
                 },
-                Some(Work::Task(t)) => s.task_done(t),
-                Some(Work::Lane(node)) => match s.take(node, who) {
+                Some(Work::Tasks { nodes: tasks, .. }) => s.tasks_done(&tasks),
+                Some(Work::Lane { node, first }) => match s.take(node, who) {
                     Next::Piece(p) => {
                         taken.entry(node).or_default().push(p);
-                        doing[who] = Some(Work::Lane(node));
+                        doing[who] = Some(Work::Lane { node, first });
                     }
-                    Next::Wait => doing[who] = Some(Work::Lane(node)),
+                    Next::Wait => doing[who] = Some(Work::Lane { node, first }),
                     Next::Leave | Next::End => s.lane_done(node),
                 },
                 Some(_) => {}
@@ -479,15 +651,106 @@ mod tests {
             node(2, Pass::Main, false, &[], &[]),
         ];
         let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
-        assert_eq!(s.next(0), Work::Task(1));
+        assert_eq!(s.next(0), tasks(&[1]));
         assert_eq!(s.next(1), Work::Wait, "kept for data");
         s.begin(0);
         for i in 0..4 {
             s.push(0, i, 1, true);
         }
-        s.task_done(1);
-        assert_eq!((s.next(0), s.next(1)), (Work::Lane(0), Work::Lane(0)));
+        s.tasks_done(&[1]);
+        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
         assert_eq!((s.take(0, 0), s.take(0, 1)), (Next::Piece(0), Next::Piece(1)));
+    }
+
+    /// One session's share; on one table, in their order; a heavy one alone.
+    #[test]
+    fn light_tasks_are_taken_together() {
+        let mut nodes = vec![node(0, Pass::Main, true, &[], &[])];
+        nodes.push(node(1, Pass::Main, false, &[0], &[]));
+        nodes.extend((2..8).map(|i| node(i, Pass::Main, false, &[], &[i as i32 / 4])));
+        nodes.push(node(8, Pass::Acl, false, &[], &[]));
+        nodes.push(node(9, Pass::Acl, false, &[], &[]));
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        s.begin(0);
+        s.push(0, 7, LIGHT_BYTES + 1, true);
+        s.end(0);
+        s.stream_ended();
+        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(7)));
+        s.lane_done(0);
+        assert_eq!(s.next(0), Work::Tasks { nodes: vec![1], spread: true }, "its table is large");
+        assert_eq!(s.next(1), tasks(&[2, 3, 4]));
+        s.tasks_done(&[1]);
+        assert_eq!(s.next(0), Work::Wait, "the rest is on a table of the other session's");
+        s.tasks_done(&[2, 3, 4]);
+        assert_eq!(s.next(0), tasks(&[5, 6]));
+        assert_eq!(s.next(1), Work::Wait);
+        s.tasks_done(&[5, 6]);
+        assert_eq!(s.next(0), tasks(&[7]));
+        s.tasks_done(&[7]);
+        assert_eq!((s.next(0), s.next(1)), (tasks(&[8, 9]), Work::Wait));
+    }
+
+    /// The first lane of a table that the restore has made has it for itself, until it is large and others
+    /// have nothing to do.
+    #[test]
+    fn the_first_lane_of_a_fresh_table_is_alone() {
+        let nodes = vec![Node { is_fresh: true, ..node(0, Pass::Main, true, &[], &[]) }];
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        s.begin(0);
+        (0..3).for_each(|i| s.push(0, i, FIRST_BYTES, true));
+        assert_eq!(s.next(0), Work::Lane { node: 0, first: true });
+        assert_eq!((s.take(0, 0), s.next(1)), (Next::Piece(0), Work::Wait));
+        assert_eq!(s.take(0, 0), Next::Piece(1), "it is not large");
+        s.push(0, 3, ALONE_BYTES, true);
+        assert_eq!(s.take(0, 0), Next::Leave);
+        s.lane_done(0);
+        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
+    }
+
+    /// What is heavier than all else together may use what the others leave idle.
+    #[test]
+    fn a_task_may_spread_where_the_rest_is_less() {
+        let mut nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, true, &[], &[])];
+        nodes.extend((2..7).map(|i| node(i, Pass::Main, false, &[usize::from(i == 6)], &[])));
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        for (i, bytes) in [(0, 4 * LIGHT_BYTES), (1, 2 * LIGHT_BYTES)] {
+            s.begin(i);
+            s.push(i, 0, bytes, true);
+            s.end(i);
+            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), Next::Piece(0)));
+            s.lane_done(i);
+        }
+        s.stream_ended();
+        assert_eq!(s.next(0), tasks(&[2]), "three as large and a smaller one are to come");
+        assert_eq!(s.next(1), Work::Tasks { nodes: vec![3], spread: true });
+        s.tasks_done(&[2]);
+        assert_eq!(s.next(0), Work::Tasks { nodes: vec![4], spread: true });
+    }
+
+    /// The index of a large table's key is built beside others; what waits for the key waits for both parts.
+    #[test]
+    fn a_large_key_is_made_in_two_parts() {
+        let key = Node { is_key: true, ..node(1, Pass::Main, false, &[0], &[7]) };
+        let index = Node { shared: vec![7], ..node(2, Pass::Main, false, &[0], &[]) };
+        let nodes =
+            vec![node(0, Pass::Main, true, &[], &[]), key, index, node(3, Pass::Main, false, &[1], &[])];
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        s.begin(0);
+        s.push(0, 0, LIGHT_BYTES + 1, true);
+        s.end(0);
+        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
+        s.lane_done(0);
+        s.stream_ended();
+        let alone = |node| Work::Tasks { nodes: vec![node], spread: true };
+        assert_eq!((s.next(0), s.next(1)), (alone(1), alone(2)));
+        assert_eq!((s.part(1), s.part(2)), (Part::Index, Part::Whole));
+        s.tasks_done(&[1]);
+        assert_eq!(s.next(0), Work::Wait, "the other index holds the table");
+        s.tasks_done(&[2]);
+        assert_eq!((s.next(0), s.part(1)), (tasks(&[1]), Part::Key));
+        assert_eq!(s.next(1), Work::Wait, "what waits for the key");
+        s.tasks_done(&[1]);
+        assert_eq!(s.next(1), tasks(&[3]));
     }
 
     #[test]
@@ -498,7 +761,7 @@ mod tests {
         s.push(0, 0, 1, false);
         s.push(0, 1, 1, true);
         s.push(0, 2, 1, true);
-        assert_eq!((s.next(0), s.next(1)), (Work::Lane(0), Work::Lane(0)));
+        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
         assert_eq!(s.take(0, 1), Next::Piece(0));
         assert_eq!(s.take(0, 0), Next::Wait);
         assert_eq!(s.take(0, 1), Next::Piece(1));

@@ -2,9 +2,12 @@
 //! result: sequences behind their columns, invalid indexes, constraints that were not validated.
 
 use std::collections::VecDeque;
+use std::slice::Chunks;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::try_join_all;
 use tokio::task::JoinSet;
+use tokio_postgres::Row;
 
 use super::listed;
 use crate::error::{DatabaseError, RestoreError, report};
@@ -100,20 +103,19 @@ pub struct Survey {
     pub not_checked: Vec<String>,
 }
 
-/// Looks at the restored database.
+/// Looks at the restored database, with up to `sessions` connections.
 ///
 /// # Errors
 /// `target_unavailable`.
-pub async fn survey(server: &Server, database: &str) -> Result<Survey, RestoreError> {
-    let session = server.connect(database, "check").await?;
-    session.run("SET row_security = off").await?;
+pub async fn survey(server: &Server, database: &str, sessions: usize) -> Result<Survey, RestoreError> {
+    let session = observer(server, database).await?;
     let mut not_checked = Vec::new();
     let mut found = Vec::new();
     for names in [
         names(&session, INVALID_INDEXES).await,
         names(&session, NOT_VALIDATED).await,
         names(&session, NOT_POPULATED).await,
-        sequences_behind(&session).await,
+        sequences_behind(&session, server, database, sessions).await,
     ] {
         found.push(match names {
             Ok(names) => names,
@@ -139,8 +141,8 @@ pub async fn survey(server: &Server, database: &str) -> Result<Survey, RestoreEr
 ///
 /// # Errors
 /// `target_unavailable`.
-pub async fn check(server: &Server, database: &str) -> Result<Vec<String>, RestoreError> {
-    let s = survey(server, database).await?;
+pub async fn check(server: &Server, database: &str, sessions: usize) -> Result<Vec<String>, RestoreError> {
+    let s = survey(server, database, sessions).await?;
     let notes = [
         listed("invalid index", &s.invalid_indexes),
         listed("constraint that is not validated", &s.not_validated),
@@ -159,6 +161,12 @@ const NOT_VALIDATED: &str = "SELECT format('%s of %s', conname, conrelid::regcla
 const NOT_POPULATED: &str =
     "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND NOT relispopulated ORDER BY 1";
 
+async fn observer(server: &Server, database: &str) -> Result<Session, DatabaseError> {
+    let session = server.connect(database, "check").await?;
+    session.run("SET row_security = off").await?;
+    Ok(session)
+}
+
 async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseError> {
     let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, "looking at the result"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
@@ -176,22 +184,41 @@ const SEQUENCES: &str = "SELECT format('%I.%I', sn.nspname, s.relname), format('
     AND (pg_table_size(t.oid) < $1 OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid \
          AND i.indkey[0] = a.attnum AND i.indisvalid AND i.indpred IS NULL)) ORDER BY 1";
 
-async fn sequences_behind(session: &Session) -> Result<Vec<String>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| fault(&e, "sequences");
-    let all = session.client().query(SEQUENCES, &[&SMALL_TABLE]).await.map_err(e)?;
-    let mut behind = Vec::new();
-    for batch in all.chunks(BATCH_SEQUENCES) {
-        let questions = batch.iter().map(|row| {
-            let (sequence, table, column): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
-            let name = crate::postgres::literal(&format!("{sequence} (of {table}.{column})"));
-            format!(
-                "SELECT {name} FROM {sequence} s WHERE (SELECT max({column}) FROM {table}) >= \
-                 s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END"
-            )
-        });
-        let sql = questions.collect::<Vec<_>>().join(" UNION ALL ");
-        let rows = session.client().query(&sql, &[]).await.map_err(e)?;
-        behind.extend(rows.iter().map(|r| r.get::<_, String>(0)));
-    }
+async fn sequences_behind(
+    first: &Session,
+    server: &Server,
+    database: &str,
+    sessions: usize,
+) -> Result<Vec<String>, DatabaseError> {
+    let all = first.client().query(SEQUENCES, &[&SMALL_TABLE]).await.map_err(|e| fault(&e, "sequences"))?;
+    let more = sessions.min(all.len().div_ceil(BATCH_SEQUENCES)).saturating_sub(1);
+    let others = try_join_all((0..more).map(|_| observer(server, database))).await?;
+    let batches = Mutex::new(all.chunks(BATCH_SEQUENCES));
+    let asked = std::iter::once(first).chain(&others).map(|session| ask(session, &batches));
+    let mut behind = try_join_all(asked).await?.concat();
+    behind.sort_unstable();
     Ok(behind)
+}
+
+async fn ask(session: &Session, batches: &Mutex<Chunks<'_, Row>>) -> Result<Vec<String>, DatabaseError> {
+    let mut behind: Vec<String> = vec![];
+    loop {
+        let next = batches.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some(batch) = next else { return Ok(behind) };
+        let rows = session.client().query(&question(batch), &[]).await;
+        behind.extend(rows.map_err(|e| fault(&e, "sequences"))?.iter().map(|r| r.get::<_, String>(0)));
+    }
+}
+
+/// Asks which of these sequences are behind.
+fn question(sequences: &[Row]) -> String {
+    let questions = sequences.iter().map(|row| {
+        let (sequence, table, column): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
+        let name = crate::postgres::literal(&format!("{sequence} (of {table}.{column})"));
+        format!(
+            "SELECT {name} FROM {sequence} s WHERE (SELECT max({column}) FROM {table}) >= \
+             s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END"
+        )
+    });
+    questions.collect::<Vec<_>>().join(" UNION ALL ")
 }

@@ -107,6 +107,26 @@ async fn the_corpus_has_every_kind() {
     }
 }
 
+/// What is done otherwise for large tables leaves nothing behind, and is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_tables() {
+    let c = Cluster::start();
+    c.create("large", include_str!("large.sql"));
+    let file = c.dump_to_file("large", &[]);
+    equal(&c, &file, "large, file").await;
+    equal(&c, &c.dump_through_pipe("large", &["-Z0"]), "large, piped, none").await;
+    let by_root = ["--load-via-partition-root"];
+    equal(&c, &c.dump_to_file("large", &by_root), "large, by the partitions' root").await;
+
+    c.restore(&file, "kept").await;
+    let frozen = "CREATE EXTENSION pageinspect; \
+        SELECT bool_and(t_infomask & 768 = 768) FROM heap_page_items(get_raw_page('keyed', 0)) WHERE lp_len > 0";
+    assert_eq!(c.psql("kept", frozen).lines().last(), Some("t"), "its rows are frozen");
+    let keys = "SELECT string_agg(conname, ',' ORDER BY conname) FROM pg_constraint JOIN pg_index ON indexrelid = conindid \
+        WHERE conrelid = 'keyed'::regclass AND contype IN ('p', 'u') AND indisvalid AND indimmediate";
+    assert_eq!(c.psql("kept", keys), r#"K one,keyed_c_b_key,keyed_pkey,two of"#);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn names() {
     let c = Cluster::start();
@@ -146,6 +166,20 @@ async fn another_encoding() {
             "LATIN1|C"
         );
         drop_database(&c, "ours");
+    }
+}
+
+/// Tables that several sessions make at once, each with an array type that has another one's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_whose_types_collide() {
+    let c = Cluster::start();
+    let sql = "DO $$ BEGIN FOR i IN 1..150 LOOP \
+        EXECUTE format('CREATE TABLE %I (a int, b %I[])', 't' || i, 'int4'); EXECUTE format('CREATE TABLE %I (a int)', '_t' || i); \
+        EXECUTE format('CREATE TABLE %I (a int DEFAULT 7 PRIMARY KEY)', '__t' || i); END LOOP; END $$";
+    c.create("collide", sql);
+    let file = c.dump_to_file("collide", &[]);
+    for _ in 0..3 {
+        equal(&c, &file, "colliding types").await;
     }
 }
 

@@ -1,0 +1,117 @@
+//! What comes before the data, in stages: entries that make tables, sequences and views are families
+//! by what they depend on, and families of one stage are made beside each other. Everything else
+//! keeps the archive's order, in stages of its own.
+
+use std::collections::HashMap;
+
+use crate::archive::TocEntry;
+
+/// Entries (indices in the table of contents) that follow each other.
+pub type Family = Vec<usize>;
+/// Families that do not depend on each other, in the order of their first entries.
+pub type Stage = Vec<Family>;
+
+/// Fewer entries are not worth more than one session.
+const MIN_APART: usize = 50;
+
+/// The stages of `pre_data`, which is in the archive's order.
+pub fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<Stage> {
+    let mut stages: Vec<Stage> = vec![];
+    let mut in_order: Family = vec![];
+    for run in pre_data.chunk_by(|a, b| may_be_apart(&entries[*a]) && may_be_apart(&entries[*b])) {
+        if run.len() < MIN_APART {
+            in_order.extend(run);
+            continue;
+        }
+        stages.extend((!in_order.is_empty()).then(|| vec![std::mem::take(&mut in_order)]));
+        stages.push(families(entries, run));
+    }
+    stages.extend((!in_order.is_empty()).then_some(vec![in_order]));
+    stages
+}
+
+/// Kinds whose entries name all that they depend on.
+fn may_be_apart(e: &TocEntry) -> bool {
+    matches!(
+        e.desc.as_str(),
+        "TABLE"
+            | "SEQUENCE"
+            | "SEQUENCE OWNED BY"
+            | "DEFAULT"
+            | "VIEW"
+            | "TABLE ATTACH"
+            | "COMMENT"
+            | "SECURITY LABEL"
+            | "BLOB"
+            | "BLOB METADATA"
+    )
+}
+
+fn families(entries: &[TocEntry], run: &[usize]) -> Stage {
+    let place: HashMap<i32, usize> =
+        run.iter().enumerate().map(|(at, i)| (entries[*i].dump_id, at)).collect();
+    // Each entry leads to an earlier one of its family; the first leads to itself.
+    let mut leads_to: Vec<usize> = (0..run.len()).collect();
+    for (at, i) in run.iter().enumerate() {
+        for other in entries[*i].dependencies.iter().filter_map(|id| place.get(id)) {
+            let (a, b) = (first_of(&mut leads_to, at), first_of(&mut leads_to, *other));
+            leads_to[a.max(b)] = a.min(b);
+        }
+    }
+    let mut stage: Vec<Family> = vec![];
+    let mut family_of: HashMap<usize, usize> = HashMap::new();
+    for (at, i) in run.iter().enumerate() {
+        let family = *family_of.entry(first_of(&mut leads_to, at)).or_insert_with(|| {
+            stage.push(vec![]);
+            stage.len() - 1
+        });
+        stage[family].push(*i);
+    }
+    stage
+}
+
+fn first_of(leads_to: &mut [usize], mut at: usize) -> usize {
+    while leads_to[at] != at {
+        leads_to[at] = leads_to[leads_to[at]];
+        at = leads_to[at];
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
+        TocEntry { dependencies: dependencies.to_vec(), ..TocEntry::bare(id, desc, "x") }
+    }
+
+    #[test]
+    fn tables_are_apart_and_what_depends_on_them_is_with_them() {
+        let n = i32::try_from(MIN_APART).unwrap();
+        let mut entries = vec![entry(1, "SCHEMA", &[]), entry(2, "TYPE", &[1])];
+        entries.extend((0..n).map(|i| entry(100 + i, "TABLE", &[1, 2])));
+        entries.push(entry(200, "VIEW", &[100, 102]));
+        entries.push(entry(201, "DEFAULT", &[101]));
+        entries.push(entry(202, "COMMENT", &[200]));
+        entries.push(entry(203, "FUNCTION", &[101]));
+        entries.push(entry(204, "TABLE", &[203]));
+        let all: Vec<usize> = (0..entries.len()).collect();
+        let stages = stages(&entries, &all);
+        let last = entries.len();
+        assert_eq!(stages.len(), 3);
+        assert_eq!(stages[0], [vec![0, 1]]);
+        assert_eq!(stages[1].len(), MIN_APART - 1);
+        assert_eq!(stages[1][0], [2, 4, last - 5, last - 3]);
+        assert_eq!(stages[1][1], [3, last - 4]);
+        assert_eq!(stages[2], [vec![last - 2, last - 1]]);
+    }
+
+    #[test]
+    fn few_are_made_in_order() {
+        let entries: Vec<TocEntry> = (0..9).map(|i| entry(i, "TABLE", &[])).collect();
+        let all: Vec<usize> = (0..9).collect();
+        assert_eq!(stages(&entries, &all), [vec![all]]);
+        assert_eq!(stages(&entries, &[]), Vec::<Stage>::new());
+    }
+}
