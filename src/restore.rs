@@ -132,7 +132,7 @@ struct Job {
     max_bytes: u64,
     /// There are as many sessions as the server has cores.
     fills_server: bool,
-    /// Tables that the server's own vacuum leaves alone for now.
+    /// Tables that the server's own vacuum leaves alone until [`Worker::wake`].
     quiet: Mutex<Vec<String>>,
 }
 
