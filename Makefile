@@ -29,7 +29,7 @@ reference: ## Write docs/reference/ from the code
 
 bench: ## Ours against download + pg_restore -j, what a proof costs, how cost grows, how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
 	@scripts/setup.sh demo
-	@cargo bench --bench restore --bench verify --bench growth --bench scale
+	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling
 
 release: ## Build what is released, in target/dist
 	@scripts/release.sh

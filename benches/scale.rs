@@ -1,6 +1,6 @@
 //! `make bench`, third part: workers on one subscription. Throughput by their number, with reads that are
-//! each as slow as a bucket's; that no restore runs twice; and how long until a killed worker's job is
-//! another's.
+//! each as slow as a bucket's; that no restore runs twice; how long until a killed worker's job is another's;
+//! and how K restores into K targets share one server that is the bottleneck.
 //!
 //! `BENCH_WORKERS` (1,2,4,8,16,32), `BENCH_REQUESTS` (6 for each worker). Results: `target/bench/scale.json`.
 
@@ -24,6 +24,9 @@ const LEASE: Duration = Duration::from_secs(10);
 /// Bytes a second of one read: each restore alone takes some seconds of waiting.
 const READ_SECONDS: f64 = 4.0;
 const TAKEOVERS: usize = 5;
+/// Rows of the backup that keeps a server busy.
+const SHARED_ROWS: u64 = 200_000;
+const SHARED_ROUNDS: usize = 3;
 
 #[derive(Debug, serde::Serialize)]
 struct Row {
@@ -37,6 +40,18 @@ struct Row {
     restored: u64,
     redeliveries: u64,
     cpu_busy: f64,
+}
+
+/// Restores that begin together on one server, nothing else being slow.
+#[derive(Debug, serde::Serialize)]
+struct Shared {
+    workers: usize,
+    restores_a_minute: f64,
+    /// Of one worker's.
+    speedup: f64,
+    slowest_of_fastest: f64,
+    /// Jain's index of the rates: 1 where each has the same share.
+    fairness: f64,
 }
 
 struct Worker {
@@ -83,7 +98,8 @@ fn main() {
         emulator.pubsub.create_subscription(&full("topics"), &full("subscriptions"), options);
     }
     emulator.storage.put_file(BUCKET, "events.dump", dump).expect("the object");
-    emulator.storage.limit_rate_each((size as f64 / READ_SECONDS) as u64);
+    let large = make_dump(&bindir, &scratch, "large", include_str!("events.sql"), SHARED_ROWS);
+    emulator.storage.put_file(BUCKET, "large.dump", large).expect("the object");
     let options = "-c autovacuum=off -c jit=off -c max_connections=200";
     let server = Sandbox::start(&bindir, &std::env::temp_dir(), false, options).expect("a target cluster");
     let stage = Stage { emulator, server, runtime };
@@ -93,6 +109,8 @@ fn main() {
         "machine: {cores} cores; object of {:.1} MB, read in {READ_SECONDS} s at least",
         size as f64 / 1e6
     );
+    let rate = (size as f64 / READ_SECONDS) as u64;
+    stage.emulator.storage.limit_rate_each(rate);
     let mut rows: Vec<Row> = Vec::new();
     for workers in counts {
         let mut row = stage.throughput(workers, workers * requests);
@@ -112,6 +130,19 @@ fn main() {
         assert_eq!(row.restored, row.requests as u64, "a restore ran twice, or not at all");
         rows.push(row);
     }
+    stage.emulator.storage.limit_rate_each(0);
+    let mut shares: Vec<Shared> = vec![];
+    for workers in [1, 2, 4, 8] {
+        let mut row = stage.share(workers);
+        row.speedup =
+            row.restores_a_minute / shares.first().map_or(row.restores_a_minute, |r| r.restores_a_minute);
+        println!(
+            "{} restores at once on one server: {:.1} a minute ({:.2} times one), slowest {:.2} times the fastest, fairness {:.3}",
+            row.workers, row.restores_a_minute, row.speedup, row.slowest_of_fastest, row.fairness
+        );
+        shares.push(row);
+    }
+    stage.emulator.storage.limit_rate_each(rate);
     let takeovers: Vec<f64> = (0..TAKEOVERS).map(|i| stage.takeover(i)).collect();
     println!(
         "a killed worker's job is another's after {:.1} s (median of {TAKEOVERS}, longest {:.1} s); lease {} s",
@@ -121,7 +152,7 @@ fn main() {
     );
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     std::fs::create_dir_all(&out).expect("target/bench");
-    let json = serde_json::json!({ "cores": cores, "rows": rows, "takeover_seconds": takeovers });
+    let json = serde_json::json!({ "cores": cores, "rows": rows, "shared_server": shares, "takeover_seconds": takeovers });
     std::fs::write(out.join("scale.json"), format!("{json:#}\n")).expect("results");
     let _ = std::fs::remove_dir_all(&scratch);
 }
@@ -158,9 +189,8 @@ impl Stage {
         Worker { child, admin }
     }
 
-    fn ask(&self, id: &str, target: &str) {
-        let body =
-            serde_json::json!({ "request_id": id, "backup": { "name": "events.dump" }, "target_db": target });
+    fn ask(&self, backup: &str, id: &str, target: &str) {
+        let body = serde_json::json!({ "request_id": id, "backup": { "name": backup }, "target_db": target });
         let topic = "projects/bench/topics/restore-requests";
         self.emulator
             .pubsub
@@ -184,13 +214,9 @@ impl Stage {
         let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
         let (begun, before) = (Instant::now(), cpu());
         let of = format!("w{count}-");
-        (0..requests).for_each(|i| self.ask(&format!("{of}{i}"), &format!("w{count}_{i}")));
-        while self.answers(&of).len() < requests {
-            assert!(begun.elapsed() < Duration::from_secs(600), "not all were answered");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        (0..requests).for_each(|i| self.ask("events.dump", &format!("{of}{i}"), &format!("w{count}_{i}")));
+        self.await_answers(&of, requests);
         let (seconds, after) = (begun.elapsed().as_secs_f64(), cpu());
-        assert!(self.answers(&of).iter().all(|r| r["status"] == "success"), "a restore failed");
         let sum = |name: &str| -> u64 {
             let of = |w: &Worker| {
                 let text = self.get(&format!("http://{}/metrics", w.admin));
@@ -210,11 +236,57 @@ impl Stage {
             cpu_busy: (after.0 - before.0) / (after.1 - before.1),
         };
         drop(workers);
-        for i in 0..requests {
-            let drop = format!("DROP DATABASE w{count}_{i}");
-            self.server.run(self.server.command("psql").args(["-X", "-q", "-c", &drop])).expect("dropped");
-        }
+        (0..requests).for_each(|i| self.drop_database(&format!("w{count}_{i}")));
         row
+    }
+
+    fn drop_database(&self, name: &str) {
+        let drop = format!("DROP DATABASE {name}");
+        self.server.run(self.server.command("psql").args(["-X", "-q", "-c", &drop])).expect("dropped");
+    }
+
+    /// Waits until so many requests have succeeded.
+    fn await_answers(&self, of: &str, requests: usize) -> Vec<Value> {
+        let begun = Instant::now();
+        loop {
+            let answers = self.answers(of);
+            if answers.len() >= requests {
+                assert!(answers.iter().all(|r| r["status"] == "success"), "a restore failed");
+                return answers;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(600), "not all were answered");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// As many restores as workers, into as many targets, some rounds.
+    fn share(&self, count: usize) -> Shared {
+        let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
+        let (mut seconds, mut spread, mut fairness) = (vec![], vec![], vec![]);
+        for round in 0..SHARED_ROUNDS {
+            let of = format!("shared{count}-{round}-");
+            let begun = Instant::now();
+            for i in 0..count {
+                self.ask("large.dump", &format!("{of}{i}"), &format!("shared{count}_{round}_{i}"));
+            }
+            let answers = self.await_answers(&of, count);
+            seconds.push(begun.elapsed().as_secs_f64());
+            let rates: Vec<f64> =
+                answers.iter().filter_map(|r| r["duration_seconds"].as_f64()).map(|s| 1.0 / s).collect();
+            let (sum, squares): (f64, f64) = (rates.iter().sum(), rates.iter().map(|r| r * r).sum());
+            let [least, most] = [f64::min, f64::max].map(|f| rates.iter().copied().reduce(f).expect("rates"));
+            spread.push(most / least);
+            fairness.push(sum * sum / (rates.len() as f64 * squares));
+            (0..count).for_each(|i| self.drop_database(&format!("shared{count}_{round}_{i}")));
+        }
+        drop(workers);
+        Shared {
+            workers: count,
+            restores_a_minute: count as f64 / median(seconds) * 60.0,
+            speedup: 1.0,
+            slowest_of_fastest: median(spread),
+            fairness: median(fairness),
+        }
     }
 
     fn runs(&self, w: &Worker, id: &str) -> bool {
@@ -228,7 +300,7 @@ impl Stage {
     /// Seconds from the death of a worker in the middle of a restore until another one loads it.
     fn takeover(&self, i: usize) -> f64 {
         let (first, id) = (self.worker(), format!("takeover-{i}"));
-        self.ask(&id, &format!("takeover_{i}"));
+        self.ask("events.dump", &id, &format!("takeover_{i}"));
         while !self.runs(&first, &id) {
             std::thread::sleep(Duration::from_millis(5));
         }

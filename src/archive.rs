@@ -34,7 +34,7 @@ pub use encoding::TextEncoding;
 pub use header::{Format, Header};
 pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
 pub use layers::{Keys, Layer};
-pub use ledger::{Counting, EntryTally, Ledger, ObjectData, Rows, TableData};
+pub use ledger::{Counting, EntryTally, Ledger, ObjectData, Rows, TableData, copy_target};
 
 pub use lexer::{Dialect, Lexeme, Token, statements, tokens};
 pub use pieces::{DataSink, Piece, Statement};

@@ -88,7 +88,8 @@ pub struct Config {
     pub completion_subscription: String,
     pub pubsub_emulator: Option<String>,
     pub storage_emulator: Option<StorageEmulator>,
-    pub jobs: usize,
+    /// `None`: by the server's cores.
+    pub jobs: Option<usize>,
     pub max_concurrent: usize,
     pub timeout: Duration,
     pub max_attempts: u32,
@@ -100,6 +101,9 @@ pub struct Config {
     pub reap_every: Option<Duration>,
     pub lease_extension: Duration,
     pub queue_bytes: usize,
+    /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
+    /// exactly.
+    pub binary_from: Option<usize>,
     pub retry_budget: Duration,
     pub stall_timeout: Duration,
     pub policy: Policy,
@@ -216,12 +220,21 @@ fn or(given: &Option<String>, default: &str) -> String {
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Connections of one restore where nobody says how many: the server has few, and others want some.
+const MAX_DEFAULT_JOBS: usize = 32;
+
 impl Config {
+    /// Connections that load one restore: as many as are asked for, else as the server has cores, else, where
+    /// that cannot be known, as this machine has.
+    pub fn jobs_for(&self, asked: Option<usize>, server_cores: Option<usize>) -> usize {
+        let here = || std::thread::available_parallelism().map_or(1, usize::from);
+        asked.or(self.jobs).unwrap_or_else(|| server_cores.unwrap_or_else(here).min(MAX_DEFAULT_JOBS))
+    }
+
     /// # Errors
     /// All mistakes at once.
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut m = Mistakes::default();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
         let trust = match set(&raw.backup_trust) {
             None | Some("full") => Trust::Full,
@@ -283,7 +296,7 @@ impl Config {
                 json: with_scheme(json),
                 grpc: with_scheme(set(&raw.storage_emulator_grpc_host).unwrap_or(json)),
             }),
-            jobs: m.at_least_one("RESTORE_JOBS", &raw.restore_jobs, cores),
+            jobs: set(&raw.restore_jobs).map(|_| m.at_least_one("RESTORE_JOBS", &raw.restore_jobs, 1)),
             max_concurrent: m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1),
             timeout: m.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
             max_attempts: m.parse(
@@ -306,6 +319,7 @@ impl Config {
             reap_every: Some(m.duration_or_none("REAP_EVERY", &raw.reap_every, 600 * SECOND))
                 .filter(|every| !every.is_zero()),
             lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
+            binary_from: binary_from(raw, &mut m),
             queue_bytes: m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20,
             retry_budget,
             policy: policy(raw, &mut m),
@@ -374,6 +388,18 @@ fn secret(variable: &str, file: &Option<String>, text: &Option<String>, m: &mut 
             .ok()
     });
     from_file.or(set(text).map(str::to_owned))
+}
+
+fn binary_from(raw: &RawConfig, m: &mut Mistakes) -> Option<usize> {
+    match set(&raw.restore_copy_format) {
+        None | Some("auto") => Some(64 << 10),
+        Some("text") => None,
+        Some("binary") => Some(0),
+        Some(_) => {
+            m.add("RESTORE_COPY_FORMAT", "must be auto, text or binary");
+            None
+        }
+    }
 }
 
 fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
@@ -494,6 +520,17 @@ mod tests {
         assert_eq!(c.admin_addr.to_string(), "127.0.0.1:9464");
         let remote = RawConfig { db_host: Some("db.example.com".into()), ..RawConfig::default() };
         assert_eq!(Config::new(&remote).unwrap().db.ssl_mode, SslMode::VerifyFull);
+    }
+
+    #[test]
+    fn as_many_connections_as_the_server_has_cores() {
+        let mut c = Config::new(&RawConfig::default()).unwrap();
+        assert_eq!(c.jobs_for(None, Some(5)), 5);
+        assert_eq!(c.jobs_for(None, Some(500)), MAX_DEFAULT_JOBS);
+        assert_eq!(c.jobs_for(Some(100), Some(5)), 100);
+        assert!((1..=MAX_DEFAULT_JOBS).contains(&c.jobs_for(None, None)));
+        c.jobs = Some(3);
+        assert_eq!((c.jobs_for(None, Some(5)), c.jobs_for(Some(2), Some(5))), (3, 2));
     }
 
     #[test]

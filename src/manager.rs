@@ -376,10 +376,11 @@ impl RestoreManager {
             true => Some(restore::open_tables(&own, &made.name).await?),
             false => None,
         };
-        let sessions = job.jobs.unwrap_or(self.config.jobs);
+        let sessions = self.config.jobs_for(job.jobs, fit.facts.cores);
         let options = LoadOptions {
             sessions,
             queue_bytes: self.config.queue_bytes,
+            binary_from: self.config.binary_from,
             max_bytes: self.config.max_bytes,
             ledger: None,
         };

@@ -7,6 +7,7 @@
 //! `fit` what is sent otherwise than the dump says.
 
 mod append;
+mod binary;
 mod board;
 mod ddl;
 mod families;
@@ -22,7 +23,7 @@ mod script;
 mod select;
 mod settle;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -44,6 +45,7 @@ use schedule::{Part, Work};
 use script::Step;
 
 pub use append::{Opened, open_tables};
+pub use binary::Columns;
 pub use fit::{Fit, RULES, Rule};
 pub use globals::roles_of;
 pub use preflight::{Finding, Level, Needs, preflight};
@@ -67,6 +69,9 @@ pub struct LoadOptions {
     pub sessions: usize,
     /// Bytes of data that may wait in memory between the reader and the connections.
     pub queue_bytes: usize,
+    /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
+    /// exactly.
+    pub binary_from: Option<usize>,
     /// Uncompressed bytes that the backup may bring.
     pub max_bytes: Option<u64>,
     /// Where the data that passes by is counted, for a comparison afterwards.
@@ -130,6 +135,9 @@ struct Job {
     fit: Arc<Fit>,
     ledger: Option<Arc<Ledger>>,
     max_bytes: u64,
+    binary_from: Option<usize>,
+    /// Of nodes with rows, once asked: `None` where they are sent as text.
+    columns: Mutex<HashMap<usize, Option<Arc<Columns>>>>,
     /// There are as many sessions as the server has cores.
     fills_server: bool,
     /// Tables that the server's own vacuum leaves alone until [`Worker::wake`].
@@ -229,6 +237,8 @@ pub async fn load(
         fit,
         ledger: options.ledger.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
+        binary_from: options.binary_from,
+        columns: Mutex::default(),
         quiet: Mutex::default(),
     });
 
@@ -281,6 +291,10 @@ impl Job {
 
     fn quiet(&self) -> MutexGuard<'_, Vec<String>> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn columns(&self) -> MutexGuard<'_, HashMap<usize, Option<Arc<Columns>>>> {
+        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entry whose data a lane loads.

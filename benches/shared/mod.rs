@@ -14,6 +14,7 @@ pub const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 pub const MB: f64 = 1e6;
 
 pub mod datasets;
+pub mod model;
 
 /// What one restore took.
 #[derive(Debug, Clone, Copy, serde::Serialize)]

@@ -209,7 +209,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// `COPY s.t (a, b) FROM stdin;` → `s.t` and `(a, b)`
-fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
+pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
     let t = tokens(copy, Dialect::default());
     let from = t.iter().rposition(|w| w.is("from"))?;
     let open = t[..from].iter().position(|w| w.is_symbol(b'('));

@@ -21,7 +21,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
         "restore_completion_topic": config.completion_topic,
         "pubsub_emulator": config.pubsub_emulator,
         "storage_emulator": config.storage_emulator.as_ref().map(|e| &e.json),
-        "restore_jobs": config.jobs,
+        "restore_jobs": config.jobs.map_or_else(|| "the server's cores".into(), serde_json::Value::from),
         "restore_max_concurrent": config.max_concurrent,
         "restore_timeout_seconds": config.timeout.as_secs(),
         "admin_addr": config.admin_addr.to_string(),

@@ -135,7 +135,7 @@ pub struct RawConfig {
     /// Where the storage emulator's gRPC port differs
     #[arg(long, env = "STORAGE_EMULATOR_GRPC_HOST", global = true, value_name = "HOST:PORT")]
     pub(super) storage_emulator_grpc_host: Option<String>,
-    /// Connections that load one restore [default: cores]
+    /// Connections that load one restore [default: the server's cores]
     #[arg(long, env = "RESTORE_JOBS", global = true, value_name = "N")]
     pub(super) restore_jobs: Option<String>,
     /// Restores at once in this worker [default: 1]
@@ -162,6 +162,10 @@ pub struct RawConfig {
     /// Memory for data between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_queue_mib: Option<String>,
+    /// How rows are sent: text, as the backup has them; binary, which costs the server less, where they can be
+    /// converted exactly; auto: binary but for small tables [default: auto]
+    #[arg(long, env = "RESTORE_COPY_FORMAT", global = true, value_name = "FORMAT")]
+    pub(super) restore_copy_format: Option<String>,
     /// How long a connection to server or store is tried again [default: 15m]
     #[arg(long, env = "RETRY_BUDGET", global = true, value_name = "TIME")]
     pub(super) retry_budget: Option<String>,

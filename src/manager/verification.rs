@@ -420,13 +420,14 @@ impl RestoreManager {
             place.apart.admit(loader, &made).await?;
         }
         let server = &made.on(place.loader.map_or(&place.ground.server, |l| &l.server));
-        let sessions = run.job.jobs.unwrap_or(self.config.jobs);
+        let sessions = self.config.jobs_for(run.job.jobs, place.fit.facts.cores);
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);
         let entries = if archive.is_script() { vec![] } else { prepared.entries };
         let options = LoadOptions {
             sessions,
             queue_bytes: self.config.queue_bytes,
+            binary_from: self.config.binary_from,
             max_bytes: self.config.max_bytes,
             ledger: Some(ledger.clone()),
         };

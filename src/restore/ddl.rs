@@ -2,7 +2,7 @@
 //! and owner together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
 
 use super::schedule::Part;
-use crate::archive::TocEntry;
+use crate::archive::{TextEncoding, TocEntry, copy_target};
 use crate::postgres::{ident, literal};
 
 /// Settings of the dump that every restoring session needs, from the entries that carry them.
@@ -214,16 +214,34 @@ fn owned_object(entry: &TocEntry) -> Option<String> {
     }
 }
 
-/// `COPY … FROM stdin` for a table's data; another encoding than the session's is named. With `freeze`,
-/// the rows need no look at their transaction later; the table must be made or emptied in the same one.
-pub fn copy_sql(entry: &TocEntry, encoding: &crate::archive::TextEncoding, freeze: bool) -> String {
+/// How a table's data is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct CopyAs {
+    /// The rows need no look at their transaction later; the table must be made or emptied in the same one.
+    pub freeze: bool,
+    /// Tuples, not lines of text.
+    pub binary: bool,
+}
+
+/// `COPY … FROM stdin` for a table's data; another encoding than the session's is named.
+pub fn copy_sql(entry: &TocEntry, encoding: &TextEncoding, sent: CopyAs) -> String {
     let copy = entry.copy_stmt.trim().trim_end_matches(';');
     let encoding = (!encoding.is_utf8()).then(|| format!("ENCODING {}", literal(encoding.name())));
-    let options: Vec<String> = encoding.into_iter().chain(freeze.then(|| "FREEZE".to_owned())).collect();
+    let format = sent.binary.then(|| "FORMAT binary".to_owned());
+    let freeze = sent.freeze.then(|| "FREEZE".to_owned());
+    let options: Vec<String> = encoding.into_iter().chain(format).chain(freeze).collect();
     match options.is_empty() {
         true => copy.to_owned(),
         false => format!("{copy} WITH ({})", options.join(", ")),
     }
+}
+
+/// A query that has the columns of a COPY's rows.
+pub fn columns_sql(entry: &TocEntry) -> Option<String> {
+    let (relation, columns) = copy_target(&entry.copy_stmt)?;
+    let columns = columns?;
+    let names = columns.strip_prefix('(')?.strip_suffix(')')?;
+    Some(format!("SELECT {names} FROM ONLY {relation}"))
 }
 
 /// Whether an entry's COPY fills its own table: a partition's rows may go to the root of its partitions.

@@ -1,11 +1,16 @@
 //! One session's share of an entry's data: COPY for rows, simple queries for `--inserts` dumps,
 //! `lo_put` for large objects.
 
+use std::pin::Pin;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::SinkExt;
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
+use super::binary::{self, Columns};
 use super::board::{Board, Queued};
+use super::ddl::CopyAs;
 use super::{Job, ddl};
 use crate::archive::{Piece, TocEntry};
 use crate::error::RestoreError;
@@ -17,6 +22,9 @@ const COPY_BYTES: usize = 64 << 20;
 const BATCH_BYTES: usize = 1 << 20;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
+
+/// Node and session.
+type Lane = (usize, usize);
 
 /// Loads pieces of `node` until its lane ends; returns the rows that the server counted. A `fresh`
 /// table is empty, and nobody else loads it.
@@ -31,15 +39,15 @@ pub(super) async fn run(
     let Some(first) = board.take(node, id).await? else { return Ok(0) };
     match first.piece {
         Piece::Rows { .. } => {
-            let sql = ddl::copy_sql(entry, &job.encoding, fresh);
+            let rows = RowLane { job, board, session, entry, node, id, fresh };
             if !fresh {
-                return copy(board, session, &sql, (node, id), first).await;
+                return rows.copy(first).await;
             }
             // The server's own vacuum would hold the table when its indexes are to be built.
             let table = ddl::qualified(entry);
             let quiet = format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
             session.run(&format!("BEGIN; TRUNCATE ONLY {table}; {quiet}")).await?;
-            let rows = copy(board, session, &sql, (node, id), first).await?;
+            let rows = rows.copy(first).await?;
             session.run("COMMIT").await?;
             job.quiet().push(table);
             Ok(rows)
@@ -49,33 +57,107 @@ pub(super) async fn run(
     }
 }
 
-/// Node and session.
-type Lane = (usize, usize);
+/// A lane of a table's rows.
+struct RowLane<'a> {
+    job: &'a Job,
+    board: &'a Board,
+    session: &'a Session,
+    entry: &'a TocEntry,
+    node: usize,
+    id: usize,
+    fresh: bool,
+}
 
-async fn copy(
-    board: &Board,
-    session: &Session,
-    sql: &str,
-    (node, id): Lane,
-    first: Queued,
-) -> Result<u64, RestoreError> {
-    let sink = session.client().copy_in::<_, Bytes>(sql).await.map_err(|e| fault(&e, "COPY"))?;
-    tokio::pin!(sink);
-    let (mut next, mut sent) = (Some(first), 0);
-    while let Some(queued) = next {
-        let Piece::Rows { text, ends_row } = queued.piece else {
-            return Err(RestoreError::internal("rows mixed with other data"));
-        };
-        sent += text.len();
-        if sink.feed(Bytes::from(text)).await.is_err() {
-            break; // The server's own words come with `finish`.
+/// A COPY that has begun.
+struct Copying {
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+    binary: bool,
+    /// Bytes of the backup.
+    sent: usize,
+}
+
+impl RowLane<'_> {
+    async fn copy(&self, first: Queued) -> Result<u64, RestoreError> {
+        let mut columns = self.columns(&first).await?;
+        let (mut next, mut copying, mut rows) = (Some(first), None::<Copying>, 0);
+        // A row may be longer than a piece: then it is no piece of whole rows.
+        let mut begins_row = true;
+        while let Some(queued) = next {
+            let Piece::Rows { text, ends_row } = queued.piece else {
+                return Err(RestoreError::internal("rows mixed with other data"));
+            };
+            let size = text.len();
+            let bytes = match columns.as_deref().filter(|_| begins_row && ends_row) {
+                Some(of) => of.tuples(&text).ok_or(text),
+                None => Err(text),
+            };
+            if bytes.is_err() && begins_row && ends_row && columns.take().is_some() {
+                // Its values have other spellings: trying each piece would cost more than it gives.
+                self.job.columns().insert(self.node, None);
+            }
+            begins_row = ends_row;
+            let binary = bytes.is_ok();
+            if let Some(done) = copying.take_if(|c| c.binary != binary) {
+                rows += done.finish().await?;
+            }
+            let copy = match &mut copying {
+                Some(copy) => copy,
+                none => none.insert(self.begin(binary).await?),
+            };
+            copy.sent += size;
+            if copy.sink.feed(Bytes::from(bytes.unwrap_or_else(|text| text))).await.is_err() {
+                break; // The server's own words come with `finish`.
+            }
+            next = match ends_row && copy.sent >= COPY_BYTES {
+                true => None,
+                false => self.board.take(self.node, self.id).await?,
+            };
         }
-        next = match ends_row && sent >= COPY_BYTES {
-            true => None,
-            false => board.take(node, id).await?,
-        };
+        match copying {
+            Some(last) => Ok(rows + last.finish().await?),
+            None => Ok(rows),
+        }
     }
-    Ok(sink.as_mut().finish().await.map_err(|e| fault(&e, "COPY"))?)
+
+    async fn begin(&self, binary: bool) -> Result<Copying, RestoreError> {
+        let sql = ddl::copy_sql(self.entry, &self.job.encoding, CopyAs { freeze: self.fresh, binary });
+        let sink = self.session.client().copy_in(sql.as_str()).await.map_err(|e| fault(&e, "COPY"))?;
+        let mut sink = Box::pin(sink);
+        if binary && sink.feed(Bytes::from_static(binary::HEADER)).await.is_err() {
+            sink.as_mut().finish().await.map_err(|e| fault(&e, "COPY"))?;
+        }
+        Ok(Copying { sink, binary, sent: 0 })
+    }
+
+    /// How the table's rows become tuples; `None` where they stay text.
+    async fn columns(&self, first: &Queued) -> Result<Option<Arc<Columns>>, RestoreError> {
+        let Some(from) = self.job.binary_from.filter(|_| self.job.encoding.is_utf8()) else {
+            return Ok(None);
+        };
+        if let Some(known) = self.job.columns().get(&self.node) {
+            return Ok(known.clone());
+        }
+        // Asking for the columns costs a round trip.
+        if first.piece.len() < from {
+            return Ok(None);
+        }
+        let Some(sql) = ddl::columns_sql(self.entry) else { return Ok(None) };
+        let asked = self.session.client().prepare(&sql).await.map_err(|e| fault(&e, "columns"))?;
+        let columns = Columns::of(asked.columns().iter().map(|c| c.type_())).map(Arc::new);
+        self.job.columns().insert(self.node, columns.clone());
+        Ok(columns)
+    }
+}
+
+impl Copying {
+    /// Ends the COPY; the rows that the server counted.
+    async fn finish(mut self) -> Result<u64, RestoreError> {
+        if self.binary {
+            // Where this fails, `finish` says why.
+            let _ = self.sink.feed(Bytes::from_static(binary::TRAILER)).await;
+        }
+        Ok(self.sink.as_mut().finish().await.map_err(|e| fault(&e, "COPY"))?)
+    }
 }
 
 async fn insert(

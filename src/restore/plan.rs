@@ -130,9 +130,9 @@ impl Plan {
             node.after.retain(|n| *n != i);
             node.after.sort_unstable();
             node.after.dedup();
-            let touched = e.dependencies.iter().filter(|id| tables.relations.contains(id));
-            let touched: Vec<i32> = touched.flat_map(|id| tables.with_descendants(*id)).collect();
-            match locks(&e.desc) {
+            let touched = e.dependencies.iter().flat_map(|id| tables.under(*id));
+            let touched: Vec<i32> = touched.flat_map(|id| tables.with_descendants(id)).collect();
+            match locks(e) {
                 Lock::Exclusive => node.exclusive = touched,
                 Lock::Shared => node.shared = touched,
                 Lock::None => {}
@@ -159,13 +159,17 @@ enum Lock {
     None,
 }
 
-fn locks(desc: &str) -> Lock {
-    match desc {
+fn locks(e: &TocEntry) -> Lock {
+    match e.desc.as_str() {
         "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "RULE" | "TRIGGER" | "POLICY"
         | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => {
             Lock::Exclusive
         }
-        "INDEX" | "STATISTICS DATA" => Lock::Shared,
+        // Their lock bears neither another of its kind nor an index build.
+        "STATISTICS" | "STATISTICS DATA" => Lock::Exclusive,
+        // CLUSTER ON, or REPLICA IDENTITY, comes with it.
+        "INDEX" if e.defn.contains("\nALTER TABLE ") => Lock::Exclusive,
+        "INDEX" => Lock::Shared,
         _ => Lock::None,
     }
 }
@@ -234,6 +238,16 @@ impl<'a> Tables<'a> {
         (is_heap && is_plain).then_some(table)
     }
 
+    /// The tables that are locked where this entry is worked on: itself, or that of an index or key.
+    fn under(&self, id: i32) -> Vec<i32> {
+        if self.relations.contains(&id) {
+            return vec![id];
+        }
+        let of_table = self.by_id.get(&id).filter(|e| matches!(e.desc.as_str(), "INDEX" | "CONSTRAINT"));
+        let tables = of_table.into_iter().flat_map(|e| &e.dependencies);
+        tables.copied().filter(|id| self.relations.contains(id)).collect()
+    }
+
     fn with_descendants(&self, table: i32) -> Vec<i32> {
         let (mut found, mut known, mut next) = (vec![table], HashSet::from([table]), 0);
         while let Some(id) = found.get(next) {
@@ -254,5 +268,45 @@ impl<'a> Tables<'a> {
             .flat_map(|t| self.data_of.get(&t).into_iter().flatten().copied());
         let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
         direct.chain(data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: i32, desc: &str, after: &[i32], defn: &str) -> TocEntry {
+        let section = if desc == "TABLE" { Section::PreData } else { Section::PostData };
+        TocEntry { section, dependencies: after.to_vec(), defn: defn.into(), ..TocEntry::bare(id, desc, "x") }
+    }
+
+    /// Two sessions that each hold what the other one waits for: statistics of an index lock its table.
+    #[test]
+    fn what_locks_a_table_against_index_builds_is_alone_on_it() {
+        let index = "CREATE INDEX x ON t USING btree (a);\n";
+        let entries = [
+            entry(1, "TABLE", &[], "CREATE TABLE t ();"),
+            entry(2, "INDEX", &[1], index),
+            entry(3, "STATISTICS DATA", &[2], "SELECT 1;"),
+            entry(4, "STATISTICS DATA", &[1], "SELECT 1;"),
+            entry(5, "STATISTICS", &[1], "CREATE STATISTICS x ON a, b FROM t;"),
+            entry(6, "CONSTRAINT", &[1], "ALTER TABLE ONLY t ADD CONSTRAINT x UNIQUE (a);"),
+            entry(7, "STATISTICS DATA", &[6], "SELECT 1;"),
+            entry(
+                8,
+                "INDEX",
+                &[1],
+                &format!("{index}\nALTER TABLE ONLY t REPLICA IDENTITY USING INDEX x;\n"),
+            ),
+        ];
+        let plan = Plan::new(&entries);
+        let locks = |id: i32| {
+            let node = plan.nodes.iter().find(|n| entries[n.entry].dump_id == id).unwrap();
+            (node.exclusive.as_slice(), node.shared.as_slice())
+        };
+        assert_eq!(locks(2), (&[][..], &[1][..]), "indexes are built beside each other");
+        for id in [3, 4, 5, 6, 7, 8] {
+            assert_eq!(locks(id), (&[1][..], &[][..]), "{id}");
+        }
     }
 }

@@ -29,8 +29,9 @@ fn places(total: u64, all: u64, some: u64) -> Vec<u64> {
     (seed % step..total).step_by(usize::try_from(step).unwrap()).collect()
 }
 
-fn through(c: &Cluster, proxy: &CutProxy) -> App {
+fn through(c: &Cluster, proxy: &CutProxy, copy_format: &str) -> App {
     c.app(&[
+        ("restore-copy-format", copy_format),
         ("db-host", "127.0.0.1"),
         ("db-port", &proxy.port.to_string()),
         ("restore-jobs", "1"),
@@ -41,11 +42,20 @@ fn through(c: &Cluster, proxy: &CutProxy) -> App {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_cut_at_any_byte_is_no_part_of_a_table() {
+    cut_a_copy("text").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tuples_cut_at_any_byte_are_no_part_of_a_table() {
+    cut_a_copy("binary").await;
+}
+
+async fn cut_a_copy(format: &str) {
     let c = Cluster::start_with("-c fsync=off");
     c.create("src", &rows("t", 65));
     let dump = c.dump_to_file("src", &[]);
     let proxy = CutProxy::start(c.sandbox.host(), b"COPY public.t").await;
-    let app = through(&c, &proxy);
+    let app = through(&c, &proxy, format);
     assert_eq!(run(&app, &job(&dump, "whole", OnExisting::Fail)).await.failure, None);
     let total = proxy.counted();
     assert!(total > 2_000, "{total}");
@@ -71,7 +81,7 @@ async fn a_copy_cut_at_any_byte_is_no_part_of_a_table() {
     }
     proxy.disarm();
     assert_eq!(run(&app, &job(&dump, "app", OnExisting::Fail)).await.failure, None);
-    eprintln!("CAMPAIGN copy cuts: {failed} failed and clean, {done} complete, 0 partial");
+    eprintln!("CAMPAIGN copy cuts, {format}: {failed} failed and clean, {done} complete, 0 partial");
     assert!(failed > 0);
 }
 
@@ -82,7 +92,7 @@ async fn a_swap_cut_at_any_byte_is_done_or_not() {
     c.create("b", &rows("t2", 3));
     let dumps = [c.dump_to_file("a", &[]), c.dump_to_file("b", &[])];
     let proxy = CutProxy::start(c.sandbox.host(), b"SET LOCAL lock_timeout").await;
-    let app = through(&c, &proxy);
+    let app = through(&c, &proxy, "text");
     let table =
         || c.psql("app", "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'");
     let request =

@@ -19,3 +19,4 @@ mod cuts;
 mod hostile;
 mod journal;
 mod limits;
+mod tuples;

@@ -3,17 +3,24 @@
 
 use std::path::Path;
 
-use crate::support::{Cluster, assert_same, bindir_of};
+use pgrestored::job::OnExisting;
 
-/// Restores `archive` both ways and compares; returns our content.
+use crate::support::{Cluster, assert_same, bindir_of, job};
+
+/// Restores `archive` both ways and compares; returns our content. Ours runs with rows as text and as tuples.
 async fn equal(c: &Cluster, archive: &Path, what: &str) -> String {
     let tag = uuid::Uuid::new_v4().simple().to_string();
-    let (ours, theirs) = (format!("ours_{tag}"), format!("theirs_{tag}"));
-    c.restore(archive, &ours).await;
+    let [ours, tuples, theirs] = ["ours", "tuples", "theirs"].map(|way| format!("{way}_{tag}"));
+    for (database, format) in [(&ours, "text"), (&tuples, "binary")] {
+        let job = job(archive, database, OnExisting::Fail);
+        let done = c.restore_with(&job, &[("restore-copy-format", format)]).await;
+        assert!(done.failure.is_none(), "{what}, {format}: {:?}", done.result.error);
+    }
     c.pg_restore(archive, &theirs, &[]);
     let content = c.content(&ours, &[]);
     assert_same(&content, &c.content(&theirs, &[]), what);
-    for database in [ours, theirs] {
+    assert_same(&c.content(&tuples, &[]), &content, &format!("{what}, as tuples"));
+    for database in [ours, tuples, theirs] {
         drop_database(c, &database);
     }
     content

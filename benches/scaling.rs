@@ -1,0 +1,245 @@
+//! `make bench`, fifth part: what the parts of a restore cost, measured at four sizes; a model of them,
+//! checked against whole restores at the same sizes; and what it says of machines that are not here.
+//!
+//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) runs each. Results: `target/bench/scaling.json`
+//! and the figures of `docs/scaling.md`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use pgrestored::sandbox::Sandbox;
+use shared::datasets::ALL;
+use shared::model::{Costs, Machine, Outcome, Table, simulate};
+use shared::{MB, Measured, OURS, Stand, fresh, keep, measure, median, serve, watch};
+
+mod shared;
+
+/// Parts of the largest size.
+const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
+/// Each with its tables' share of the text and its indexes: what the model is told of it.
+const DATASETS: [(&str, usize, usize); 2] = [("events", 1, 4), ("mixed", 28, 7)];
+const PAGE: &str = "docs/scaling.md";
+const MARKS: [&str; 2] = ["<!-- figures of make bench -->\n", "<!-- end of figures -->\n"];
+/// A terabyte of archive, in MB.
+const TERABYTE: f64 = 1e6;
+/// 10 Gbit/s, in MB/s.
+const LINK: f64 = 1250.0;
+
+/// One size of one dataset, medians.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+struct Size {
+    archive_mb: f64,
+    text_mb: f64,
+    seconds: f64,
+    client_cpu: f64,
+    server_cpu: f64,
+    /// Of a restore without indexes and keys.
+    server_cpu_of_data: f64,
+    /// Of reading the archive and no more.
+    read_seconds: f64,
+    model_seconds: f64,
+}
+
+struct Bench {
+    stand: Stand,
+    server: Sandbox,
+}
+
+fn main() {
+    let Some(stand) = Stand::new() else { return };
+    let options = "-c max_locks_per_transaction=1024";
+    let server =
+        Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options).expect("a target cluster");
+    let bench = Bench { stand, server };
+    let mut figures = String::new();
+    let mut json = vec![];
+    for (name, tables, indexes) in DATASETS {
+        let mut sizes: Vec<Size> = SIZES.iter().map(|s| bench.size(name, *s)).collect();
+        let costs = costs(&sizes);
+        let here = Machine {
+            server_cores: bench.stand.cores as f64,
+            client_cores: None,
+            link: f64::INFINITY,
+            readers: 1.0,
+        };
+        for size in &mut sizes {
+            size.model_seconds = simulate(&costs, &here, &cut(size.text_mb, tables, indexes)).seconds;
+        }
+        figures.push_str(&checked(name, &costs, &sizes));
+        json.push(serde_json::json!({ "dataset": name, "costs": costs, "sizes": sizes }));
+        figures.push_str(&elsewhere(&costs, tables, indexes));
+    }
+    println!("{figures}");
+    keep("scaling.json", &format!("{:#}\n", serde_json::Value::from(json)));
+    renew(&figures).expect("docs/scaling.md");
+}
+
+/// So much text, in tables of the same size.
+fn cut(text: f64, tables: usize, indexes: usize) -> Vec<Table> {
+    vec![Table { text: text / tables as f64, indexes }; tables]
+}
+
+impl Bench {
+    fn size(&self, name: &str, part: f64) -> Size {
+        let Stand { bindir, scratch, scale, pairs, .. } = &self.stand;
+        let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
+        let dump = dataset.dump(bindir, scratch, scale * part);
+        // It serves what is there when it begins.
+        let served = serve(scratch, 0);
+        let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
+        let result = scratch.join("result.json");
+        let whole: Vec<Measured> =
+            (0..*pairs).map(|_| self.restore(&served.host, object, &result, &[])).collect();
+        let text: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&result).expect("the result")).expect("JSON");
+        let sections = ["--section", "pre-data", "--section", "data"];
+        let data: Vec<Measured> =
+            (0..*pairs).map(|_| self.restore(&served.host, object, &result, &sections)).collect();
+        let read: Vec<f64> = (0..*pairs).map(|_| self.read(&dump)).collect();
+        let of = |runs: &[Measured], f: fn(&Measured) -> f64| median(runs.iter().map(f).collect());
+        let size = Size {
+            archive_mb: std::fs::metadata(&dump).expect("the dump").len() as f64 / MB,
+            text_mb: text["bytes"].as_f64().expect("bytes") / MB,
+            seconds: of(&whole, |m| m.seconds),
+            client_cpu: of(&whole, |m| m.client_cpu),
+            server_cpu: of(&whole, |m| m.server_cpu),
+            server_cpu_of_data: of(&data, |m| m.server_cpu),
+            read_seconds: median(read),
+            model_seconds: f64::NAN,
+        };
+        println!("{name}, {:.0} MB of text: {:.2} s", size.text_mb, size.seconds);
+        size
+    }
+
+    fn restore(&self, host: &str, object: &str, result: &Path, more: &[&str]) -> Measured {
+        fresh(&self.server);
+        measure(&self.server, || {
+            let mut command = Command::new(OURS);
+            command
+                .args([
+                    "restore",
+                    object,
+                    "--target",
+                    "restored",
+                    "--output",
+                    "json",
+                    "--backup-bucket",
+                    "bench",
+                ])
+                .args(["--no-analyze", "--db-host", self.server.host(), "--storage-emulator-host", host])
+                .args(more)
+                .stdout(std::fs::File::create(result).expect("a file"))
+                .stderr(Stdio::inherit());
+            watch(command.spawn().expect("pgrestored"))
+        })
+    }
+
+    /// Seconds that reading an archive takes, every block of it.
+    fn read(&self, dump: &Path) -> f64 {
+        let measured = measure(&self.server, || {
+            let mut command = Command::new(OURS);
+            command.arg("verify").arg(dump).args(["--depth", "archive", "--output", "json"]);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            watch(command.spawn().expect("pgrestored"))
+        });
+        measured.seconds
+    }
+}
+
+/// What an MB more costs, over the sizes, by least squares; with it what does not grow.
+fn slope(sizes: &[Size], of: impl Fn(&Size) -> f64) -> (f64, f64) {
+    let n = sizes.len() as f64;
+    let (x, y) = (sizes.iter().map(|s| s.text_mb).sum::<f64>() / n, sizes.iter().map(&of).sum::<f64>() / n);
+    let over: f64 = sizes.iter().map(|s| (s.text_mb - x) * (of(s) - y)).sum();
+    let under: f64 = sizes.iter().map(|s| (s.text_mb - x).powi(2)).sum();
+    (over / under, (y - over / under * x).max(0.0))
+}
+
+fn costs(sizes: &[Size]) -> Costs {
+    let last = sizes.last().expect("sizes");
+    let (copy, _) = slope(sizes, |s| s.server_cpu_of_data);
+    Costs {
+        fixed: slope(sizes, |s| s.seconds).1,
+        expansion: last.text_mb / last.archive_mb,
+        reader: 1.0 / slope(sizes, |s| s.read_seconds).0,
+        client: slope(sizes, |s| s.client_cpu).0,
+        copy,
+        build: (slope(sizes, |s| s.server_cpu).0 - copy).max(0.0),
+    }
+}
+
+fn checked(name: &str, costs: &Costs, sizes: &[Size]) -> String {
+    let mut out = format!(
+        "### {name}\n\nA MB of text costs the client {:.1} ms of a core, the server {:.1} ms for COPY and {:.1} ms for indexes \
+         and keys; one reader takes {:.0} MB/s of text out of an archive; a MB of archive has {:.1} MB of text.\n\n\
+         | text MB | measured s | model s | measured / model |\n|---|---|---|---|\n",
+        costs.client * 1e3,
+        costs.copy * 1e3,
+        costs.build * 1e3,
+        costs.reader,
+        costs.expansion
+    );
+    for s in sizes {
+        let _ = writeln!(
+            out,
+            "| {:.0} | {:.2} | {:.2} | {:.2} |",
+            s.text_mb,
+            s.seconds,
+            s.model_seconds,
+            s.seconds / s.model_seconds
+        );
+    }
+    out
+}
+
+/// A terabyte of such data on a server of 32 cores.
+fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
+    let machine = Machine { server_cores: 32.0, client_cores: Some(8.0), link: LINK, readers: 1.0 };
+    let text = TERABYTE * costs.expansion;
+    let many = cut(text, 1000, indexes);
+    let one = cut(text, tables, indexes);
+    let rows: [(&str, &[Table], Machine); 5] = [
+        ("1,000 tables, one file", &many, machine),
+        ("1,000 tables, a directory (16 readers)", &many, Machine { readers: 16.0, ..machine }),
+        ("the same, a link of 1 Gbit/s", &many, Machine { readers: 16.0, link: LINK / 10.0, ..machine }),
+        (
+            "the same, 64 cores",
+            &many,
+            Machine { readers: 16.0, server_cores: 64.0, client_cores: Some(16.0), ..machine },
+        ),
+        ("as many tables as here, a directory", &one, Machine { readers: 16.0, ..machine }),
+    ];
+    let mut out = String::from(
+        "\n1 TB of archive, 32 cores and a client of 8 beside them, 10 Gbit/s:\n\n\
+         | backup | minutes | waits most for | link | reader | client | loading | tail |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for (what, tables, machine) in rows {
+        let o: Outcome = simulate(costs, &machine, tables);
+        let part = |s: f64| format!("{:.0} %", s / o.seconds * 100.0);
+        let _ = writeln!(
+            out,
+            "| {what} | {:.0} | {} | {} | {} | {} | {} | {} |",
+            o.seconds / 60.0,
+            o.bound(),
+            part(o.link),
+            part(o.reader),
+            part(o.client),
+            part(o.copy),
+            part(o.tail)
+        );
+    }
+    out.push('\n');
+    out
+}
+
+/// Puts the figures between the page's marks.
+fn renew(figures: &str) -> std::io::Result<()> {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    let text = std::fs::read_to_string(&page)?;
+    let [begin, end] = MARKS.map(|m| text.find(m).expect("the page's marks"));
+    std::fs::write(
+        page,
+        format!("{}{}\n{}", &text[..begin + MARKS[0].len()], figures.trim_end(), &text[end..]),
+    )
+}
