@@ -131,7 +131,9 @@ impl Plan {
             node.after.sort_unstable();
             node.after.dedup();
             let touched = e.dependencies.iter().flat_map(|id| tables.under(*id));
-            let touched: Vec<i32> = touched.flat_map(|id| tables.with_descendants(id)).collect();
+            let mut touched: Vec<i32> = touched.flat_map(|id| tables.with_descendants(id)).collect();
+            touched.sort_unstable();
+            touched.dedup();
             match locks(e) {
                 Lock::Exclusive => node.exclusive = touched,
                 Lock::Shared => node.shared = touched,
