@@ -222,6 +222,8 @@ pub(super) fn cut_large_object(
         let ended = fill(input, &mut bytes, PIECE)
             .map_err(|e| RestoreError::from_archive_io(e, &format!("large object {oid}")))?;
         let read = bytes.len() as u64;
+        // Thousands of small objects may wait for their turn.
+        bytes.shrink_to_fit();
         if read > 0 {
             sink.piece(Piece::LargeObject { oid, offset, bytes })?;
         }
