@@ -14,6 +14,7 @@ mod families;
 mod feeder;
 mod fit;
 mod globals;
+mod holds;
 mod lane;
 mod plan;
 mod preflight;
@@ -40,8 +41,9 @@ use crate::steps::reached;
 use board::Board;
 use ddl::{DumpSettings, OutputState};
 use families::{Family, Stage};
+use holds::Part;
 use plan::Plan;
-use schedule::{Part, Work};
+use schedule::Work;
 use script::Step;
 
 pub use append::{Opened, open_tables};

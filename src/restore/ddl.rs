@@ -1,7 +1,7 @@
 //! The statements that make an entry: what `pg_restore` would send for it, settings, definition
 //! and owner together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
 
-use super::schedule::Part;
+use super::holds::Part;
 use crate::archive::{TextEncoding, TocEntry, copy_target};
 use crate::postgres::{ident, literal};
 

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
+use super::holds::{Held, Part, locks};
 use super::plan::{Node, Pass, Plan};
 
 /// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
@@ -38,16 +39,6 @@ pub enum Work {
     Stuck(usize),
 }
 
-/// What a task makes of its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    Whole,
-    /// Of a key, its index: beside other indexes of the table.
-    Index,
-    /// The key, of the index that is there.
-    Key,
-}
-
 /// What a lane does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<P> {
@@ -72,31 +63,6 @@ struct Queue<P> {
     ended: bool,
     /// Bytes queued so far: the weight of what waits for this table.
     bytes: u64,
-}
-
-/// Tables that tasks work on: by how many alone, by how many beside others.
-#[derive(Debug, Default)]
-struct Held(HashMap<i32, (usize, usize)>);
-
-impl Held {
-    fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
-        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 += 1);
-        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 += 1);
-    }
-
-    fn remove(&mut self, exclusive: &[i32], shared: &[i32]) {
-        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 -= 1);
-        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 -= 1);
-        self.0.retain(|_, count| *count != (0, 0));
-    }
-
-    fn count(&self, table: i32) -> (usize, usize) {
-        self.0.get(&table).copied().unwrap_or_default()
-    }
-
-    fn exclusive(&self, table: i32) -> usize {
-        self.count(table).0
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -476,14 +442,6 @@ impl<P> Schedule<P> {
 
     fn first_waiting(&self) -> usize {
         self.state.iter().position(|s| *s == State::Waiting).unwrap_or_default()
-    }
-}
-
-/// Tables that a task works on alone, and those that it shares.
-fn locks(n: &Node, part: Part) -> (&[i32], &[i32]) {
-    match part {
-        Part::Index => (&[], &n.exclusive),
-        Part::Whole | Part::Key => (&n.exclusive, &n.shared),
     }
 }
 

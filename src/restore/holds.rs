@@ -1,0 +1,48 @@
+//! Which tables the tasks that run work on: what may run beside them.
+
+use std::collections::HashMap;
+
+use super::plan::Node;
+
+/// What a task makes of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    Whole,
+    /// Of a key, its index: beside other indexes of the table.
+    Index,
+    /// The key, of the index that is there.
+    Key,
+}
+
+/// Tables that tasks work on: by how many alone, by how many beside others.
+#[derive(Debug, Default)]
+pub struct Held(HashMap<i32, (usize, usize)>);
+
+impl Held {
+    pub fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
+        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 += 1);
+        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 += 1);
+    }
+
+    pub fn remove(&mut self, exclusive: &[i32], shared: &[i32]) {
+        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 -= 1);
+        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 -= 1);
+        self.0.retain(|_, count| *count != (0, 0));
+    }
+
+    pub fn count(&self, table: i32) -> (usize, usize) {
+        self.0.get(&table).copied().unwrap_or_default()
+    }
+
+    pub fn exclusive(&self, table: i32) -> usize {
+        self.count(table).0
+    }
+}
+
+/// Tables that a task works on alone, and those that it shares.
+pub fn locks(n: &Node, part: Part) -> (&[i32], &[i32]) {
+    match part {
+        Part::Index => (&[], &n.exclusive),
+        Part::Whole | Part::Key => (&n.exclusive, &n.shared),
+    }
+}
