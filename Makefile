@@ -1,5 +1,5 @@
 # Everything a new user, CI and the next owner run. `make help` lists it.
-.PHONY: help setup demo test check bench soak nightly mutants fuzz advisories schemas reference release fmt
+.PHONY: help setup demo test check bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -30,6 +30,10 @@ reference: ## Write docs/reference/ from the code
 bench: ## Ours against download + pg_restore -j, what a proof costs, how cost grows, how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
 	@scripts/setup.sh demo
 	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling
+
+smoke: ## The first of the benches on some 20 MB of each dataset, once and without optimisation: that it works
+	@scripts/setup.sh demo
+	@BENCH_SCALE=0.04 BENCH_PAIRS=1 BENCH_RATES=0 BENCH_TARGETS=durable cargo bench --profile dev --bench restore
 
 release: ## Build what is released, in target/dist
 	@scripts/release.sh

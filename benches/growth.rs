@@ -8,15 +8,13 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
-use shared::{Measured, OURS, Stand, fresh, keep, measure, median, serve, watch};
+use shared::{Ours, Stand, fresh, keep, median, restore_ours, serve};
 
 mod shared;
 
@@ -24,8 +22,6 @@ mod shared;
 const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
 /// What is counted in each dataset.
 const UNITS: [(&str, &str); 3] = [("events", "row"), ("many", "table"), ("objects", "large object")];
-/// What is neither loading nor building: what makes a restore safe.
-const SAFETY: [&str; 3] = ["prepare", "check", "swap"];
 
 #[derive(Debug, serde::Serialize)]
 struct Row {
@@ -39,11 +35,10 @@ struct Row {
     peak_memory_bytes: u64,
 }
 
-/// One run: what it took, when the first byte of COPY was there, and the share of the safety stages.
+/// One run, and when the first byte of COPY was there.
 struct Run {
-    measured: Measured,
+    ours: Ours,
     first_byte: f64,
-    safety: f64,
 }
 
 fn main() {
@@ -59,18 +54,18 @@ fn main() {
             // It serves what is there when it begins.
             let served = serve(scratch, 0);
             let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-            let runs: Vec<Run> = (0..pairs).map(|_| run(&server, &served.host, object, scratch)).collect();
+            let runs: Vec<Run> = (0..pairs).map(|_| run(&server, &served.host, object)).collect();
             let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
-            let (count, seconds) = ((dataset.rows * scale * size).round(), of(|r| r.measured.seconds));
+            let (count, seconds) = ((dataset.rows * scale * size).round(), of(|r| r.ours.measured.seconds));
             table.push(Row {
                 unit,
                 count,
                 seconds,
-                cpu_seconds: of(|r| r.measured.client_cpu + r.measured.server_cpu),
+                cpu_seconds: of(|r| r.ours.measured.client_cpu + r.ours.measured.server_cpu),
                 microseconds_each: seconds / count * 1e6,
                 first_copy_byte_ms: of(|r| r.first_byte * 1e3),
-                safety_share: of(|r| r.safety),
-                peak_memory_bytes: of(|r| r.measured.peak_memory_bytes as f64) as u64,
+                safety_share: of(|r| r.ours.safety()),
+                peak_memory_bytes: of(|r| r.ours.measured.peak_memory_bytes as f64) as u64,
             });
         }
     }
@@ -95,9 +90,8 @@ fn main() {
     keep("growth.svg", &plot(&table));
 }
 
-fn run(server: &Sandbox, host: &str, object: &str, scratch: &Path) -> Run {
+fn run(server: &Sandbox, host: &str, object: &str) -> Run {
     fresh(server);
-    let result = scratch.join("result.json");
     let done = Arc::new(AtomicBool::new(false));
     let watcher = {
         let (host, done) = (server.host().to_owned(), done.clone());
@@ -107,27 +101,10 @@ fn run(server: &Sandbox, host: &str, object: &str, scratch: &Path) -> Run {
         thread
     };
     let started = Instant::now();
-    let measured = measure(server, || {
-        let mut command = Command::new(OURS);
-        command
-            .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
-            .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
-            .stdout(std::fs::File::create(&result).expect("a file"))
-            .stderr(Stdio::inherit());
-        watch(command.spawn().expect("pgrestored"))
-    });
+    let ours = restore_ours(server, host, object, &[]);
     done.store(true, Ordering::Relaxed);
     let first = watcher.join().expect("the watcher");
-    let result: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&result).expect("the result")).expect("JSON");
-    let stages = result["stages"].as_object().expect("stages");
-    let seconds = |names: &[&str]| -> f64 { names.iter().filter_map(|n| stages.get(*n)?.as_f64()).sum() };
-    let all: f64 = stages.values().filter_map(serde_json::Value::as_f64).sum();
-    Run {
-        measured,
-        first_byte: first.map_or(f64::NAN, |at| (at - started).as_secs_f64()),
-        safety: seconds(&SAFETY) / all,
-    }
+    Run { first_byte: first.map_or(f64::NAN, |at| (at - started).as_secs_f64()), ours }
 }
 
 /// When the server has had the first byte of a COPY.

@@ -4,10 +4,11 @@
 //! of processor time of both sides, peak memory of all client processes, bytes put on a disk. Beside them,
 //! `pg_restore -j` from a local file, and `pg_restore` from standard input.
 //!
-//! `BENCH_SCALE` (1) multiplies the datasets, `BENCH_PAIRS` (5) is how often each pair runs,
-//! `BENCH_RATES` (0,50,20) are MB/s, 0 for loopback speed, `BENCH_DATASETS` (all) and `BENCH_TARGETS`
-//! (durable,throwaway) name what is measured, `BENCH_FOLDER` keeps the dumps. Results:
-//! `target/bench/restore.json` and `restore.md`.
+//! `BENCH_SCALE` (1) multiplies the datasets, `BENCH_PAIRS` (5) is how often each pair runs, `BENCH_PEERS`
+//! (as often) how often the other ways do, at the first of the rates. `BENCH_RATES` (0,50,20) are MB/s, 0 for loopback speed, `BENCH_DATASETS` (all, `memory` with them) and
+//! `BENCH_TARGETS` (durable,throwaway) name what is measured, `BENCH_FOLDER` keeps the dumps. Results:
+//! `target/bench/restore.json`, where those stay that are not measured again, and, from a scale of 1 on, the
+//! figures of `docs/speed.md`.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
 
@@ -18,14 +19,14 @@ use std::process::{Command, Stdio};
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::{ALL, Dataset, Form};
 use shared::{
-    MB, Measured, OURS, Stand, env_or, fresh, keep, make_dump, measure, median, open_to_all, query, serve,
-    watch,
+    MB, Measured, Stand, env_or, fresh, keep, kept, make_dump, measure, median, open_to_all, query, renew,
+    restore_ours, serve, watch,
 };
 
 mod shared;
 
 /// A way to restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Way {
     Ours,
@@ -37,10 +38,12 @@ enum Way {
     StandardInput,
 }
 
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Row {
-    dataset: &'static str,
-    target: &'static str,
+    dataset: String,
+    target: String,
+    scale: f64,
+    pairs: usize,
     object_bytes: u64,
     /// 0: what loopback gives.
     rate_mb_s: u64,
@@ -49,13 +52,86 @@ struct Row {
     ratios: Vec<(Way, f64)>,
     /// Of max(download, seconds of processor time / cores), what ours took.
     of_floor: f64,
+    /// What staging, checks and swap are of ours.
+    safety: f64,
 }
+
+impl Row {
+    fn is_again(&self, other: &Row) -> bool {
+        let key = |r: &Row| (r.dataset.clone(), r.target.clone(), r.rate_mb_s, r.scale.to_bits());
+        key(self) == key(other)
+    }
+
+    fn ratio(&self, way: Way) -> Option<f64> {
+        self.ratios.iter().find(|(w, _)| *w == way).map(|(_, ratio)| *ratio)
+    }
+}
+
+/// One restore of one large table: what it holds in memory must not follow its size.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Memory {
+    table_data_bytes: u64,
+    measured: Measured,
+}
+
+/// What has been measured on this machine.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+struct Results {
+    machine: String,
+    scale: f64,
+    rows: Vec<Row>,
+    memory: Vec<Memory>,
+}
+
+impl Results {
+    /// Of the same machine and versions.
+    fn kept(machine: String, scale: f64) -> Self {
+        let new = Results { machine, scale, ..Results::default() };
+        let kept = kept(new.file());
+        let kept = kept.map(|json| serde_json::from_value::<Results>(json).expect("results of this bench"));
+        match kept.filter(|k| k.machine == new.machine) {
+            Some(kept) => Results { scale, ..kept },
+            None => new,
+        }
+    }
+
+    fn file(&self) -> &'static str {
+        if self.scale < 1.0 { "restore-small.json" } else { "restore.json" }
+    }
+
+    fn add(&mut self, row: Row) {
+        self.rows.retain(|r| !r.is_again(&row));
+        self.rows.push(row);
+        self.write();
+    }
+
+    fn remember(&mut self, memory: Memory) {
+        self.memory.retain(|m| m.table_data_bytes != memory.table_data_bytes);
+        self.memory.push(memory);
+        self.memory.sort_by_key(|m| m.table_data_bytes);
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let place = |name: &str| ALL.iter().position(|d| d.name == name);
+        self.rows.sort_by_key(|r| (r.target.clone(), place(&r.dataset), r.rate_mb_s));
+        keep(self.file(), &format!("{:#}\n", serde_json::json!(self)));
+        renew(PAGE, self.scale, &self.text());
+    }
+}
+
+const PAGE: &str = "docs/speed.md";
+/// Beside the datasets.
+const MEMORY: &str = "memory";
 
 struct Bench {
     bindir: PathBuf,
     scratch: PathBuf,
     cores: usize,
+    scale: f64,
     pairs: usize,
+    peers: usize,
 }
 
 fn main() {
@@ -67,33 +143,23 @@ fn main() {
     std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
     open_to_all(&scratch);
     let (scale, pairs, cores) = (stand.scale, stand.pairs, stand.cores);
-    let bench = Bench { bindir: stand.bindir.clone(), scratch, cores, pairs };
+    let peers = env_or("BENCH_PEERS", &pairs.to_string()).parse().expect("BENCH_PEERS is a number");
+    let bench = Bench { bindir: stand.bindir.clone(), scratch, cores, scale, pairs, peers };
     println!("{}\nbaseline: download, CRC32C, pg_restore -j{cores} into a new database", machine(&bench));
-    let mut table = Vec::new();
-    for dataset in ALL.iter().filter(|d| wanted.is_empty() || wanted.split(',').any(|w| w == d.name)) {
+    let mut results = Results::kept(machine(&bench), scale);
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
+    for dataset in ALL.iter().filter(|d| is_wanted(d.name)) {
         let dump = dataset.dump(&bench.bindir, &bench.scratch, scale);
         for target in ["durable", "throwaway"].into_iter().filter(|t| targets.contains(t)) {
             for (i, rate) in rates.iter().enumerate() {
-                table.push(bench.compare(dataset, &dump, target, *rate, i == 0));
+                results.add(bench.compare(dataset, &dump, target, *rate, i == 0));
             }
         }
     }
-    let (bytes, m) = bench.memory(scale);
-    let memory = format!(
-        "memory: {:.0} MB of table data restored with {:.0} MiB at the peak, {} bytes on disk, {:.1} s",
-        bytes as f64 / MB,
-        m.peak_memory_bytes as f64 / 1048576.0,
-        m.peak_disk_bytes,
-        m.seconds
-    );
-    let text = format!("{}\n\n{}\n{memory}\n", machine(&bench), as_table(&table));
-    println!("\n{text}");
-    let json = serde_json::json!({
-        "machine": machine(&bench), "scale": scale, "pairs": pairs, "rows": table,
-        "memory": { "table_data_bytes": bytes, "measured": m },
-    });
-    keep("restore.json", &format!("{json:#}\n"));
-    keep("restore.md", &text);
+    if is_wanted(MEMORY) {
+        results.remember(bench.memory());
+    }
+    println!("\n{}", results.text());
 }
 
 fn machine(bench: &Bench) -> String {
@@ -101,11 +167,10 @@ fn machine(bench: &Bench) -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or(": unknown");
     format!(
-        "machine: {} cores ({}); {}; {} pairs",
+        "{} cores ({}); {}",
         bench.cores,
         cpu.trim_start_matches([' ', '\t', ':']),
-        String::from_utf8_lossy(&version.stdout).trim(),
-        bench.pairs
+        String::from_utf8_lossy(&version.stdout).trim()
     )
 }
 
@@ -133,20 +198,27 @@ impl Bench {
             true => vec![Way::Ours, Way::Baseline, Way::LocalFile, Way::StandardInput],
             false => vec![Way::Ours, Way::Baseline],
         };
+        let mut safety = vec![];
         let mut runs: Vec<(Way, Vec<Measured>)> = ways.into_iter().map(|w| (w, vec![])).collect();
         for round in 0..self.pairs {
-            // Each goes first in its turn.
-            let n = runs.len();
+            // Each goes first in its turn. The two that are compared come first.
+            let n = if round < self.peers { runs.len() } else { 2 };
             for i in 0..n {
                 let (way, measured) = &mut runs[(round + i) % n];
                 fresh(&server);
                 measured.push(match way {
-                    Way::Ours => restore_ours(&server, &served.host, object),
+                    Way::Ours => {
+                        let ours = restore_ours(&server, &served.host, object, &[]);
+                        safety.push(ours.safety());
+                        ours.measured
+                    }
                     way => self.restore_theirs(*way, dataset.form, &server, &url, dump),
                 });
             }
-            let all: Vec<String> =
-                runs.iter().map(|(w, m)| format!("{w:?} {:.2} s", m[round].seconds)).collect();
+            let all: Vec<String> = runs
+                .iter()
+                .filter_map(|(w, m)| Some(format!("{w:?} {:.2} s", m.get(round)?.seconds)))
+                .collect();
             println!("{} on {target} at {rate} MB/s, round {}: {}", dataset.name, round + 1, all.join(", "));
         }
         let object_bytes = std::fs::metadata(dump).expect("the dump").len();
@@ -154,12 +226,24 @@ impl Bench {
         let ratio = |theirs: &[Measured]| {
             median(ours.iter().zip(theirs).map(|(o, t)| t.seconds / o.seconds).collect())
         };
-        let ratios = runs[1..].iter().map(|(w, m)| (*w, ratio(m))).collect();
+        let others = runs[1..].iter().filter(|(_, m)| !m.is_empty());
+        let ratios = others.map(|(w, m)| (*w, ratio(m))).collect();
         let download = if rate == 0 { 0.0 } else { object_bytes as f64 / (rate as f64 * MB) };
         let floor =
             |m: &Measured| download.max((m.client_cpu + m.server_cpu) / self.cores as f64) / m.seconds;
         let of_floor = median(ours.iter().map(floor).collect());
-        Row { dataset: dataset.name, target, object_bytes, rate_mb_s: rate, runs, ratios, of_floor }
+        Row {
+            dataset: dataset.name.to_owned(),
+            target: target.to_owned(),
+            scale: self.scale,
+            pairs: self.pairs,
+            object_bytes,
+            rate_mb_s: rate,
+            runs,
+            ratios,
+            of_floor,
+            safety: median(safety),
+        }
     }
 
     fn restore_theirs(&self, way: Way, form: Form, server: &Sandbox, url: &str, dump: &Path) -> Measured {
@@ -204,32 +288,19 @@ impl Bench {
         measured
     }
 
-    /// A dump with 1 GB of table data (at scale 1): the memory must not follow its size.
-    fn memory(&self, scale: f64) -> (u64, Measured) {
+    /// A dump with 1 GB of table data, at a scale of 1.
+    fn memory(&self) -> Memory {
         let sql = "CREATE TABLE big (id bigint, a text, b text); INSERT INTO big SELECT g, repeat(md5(g::text), 8), md5((g * 3)::text) FROM generate_series(1, :rows) g;";
-        let rows = (3_350_000.0 * scale) as u64;
-        let dump = make_dump(&self.bindir, &self.scratch, "big", sql, rows);
+        let rows = (3_350_000.0 * self.scale) as u64;
+        let dump = make_dump(&self.bindir, &self.scratch, &format!("big-{rows}"), sql, rows);
         let server =
             Sandbox::start(&self.bindir, &std::env::temp_dir(), false, "").expect("a target cluster");
         let served = serve(&self.scratch, 0);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-        let measured = restore_ours(&server, &served.host, object);
+        let measured = restore_ours(&server, &served.host, object, &[]).measured;
         let size = query(&server, "restored", "SELECT sum(octet_length(big::text)) FROM big");
-        (size.parse().expect("a number"), measured)
+        Memory { table_data_bytes: size.parse().expect("a number"), measured }
     }
-}
-
-fn restore_ours(server: &Sandbox, host: &str, object: &str) -> Measured {
-    measure(server, || {
-        let mut command = Command::new(OURS);
-        command
-            .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
-            // `pg_restore` does not analyse what it restores.
-            .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit());
-        watch(command.spawn().expect("pgrestored"))
-    })
 }
 
 /// Downloads and checks, at once: the fastest that a user could do.
@@ -257,41 +328,60 @@ fn download(url: &str, file: &Path) -> u64 {
     })
 }
 
-fn as_table(rows: &[Row]) -> String {
-    let mut out = String::from(
-        "| dataset | target | object MB | MB/s | ours s | baseline s | ratio | local -j | stdin | of floor | CPU ours (client + server) | CPU baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    for r in rows {
-        let of = |way: Way, f: fn(&Measured) -> f64| {
-            let runs = r.runs.iter().find(|(w, _)| *w == way);
-            runs.map_or(f64::NAN, |(_, m)| median(m.iter().map(f).collect()))
-        };
-        let ratio = |way: Way| {
-            let found = r.ratios.iter().find(|(w, _)| *w == way);
-            found.map_or("–".to_owned(), |(_, ratio)| format!("{ratio:.2}"))
-        };
-        let (o, b) = (Way::Ours, Way::Baseline);
-        let _ = writeln!(
-            out,
-            "| {} | {} | {:.0} | {} | {:.2} | {:.2} | **{}** | {} | {} | {:.0} % | {:.1} + {:.1} | {:.1} + {:.1} | {:.0} | {:.0} | {:.0} |",
-            r.dataset,
-            r.target,
-            r.object_bytes as f64 / MB,
-            r.rate_mb_s,
-            of(o, |m| m.seconds),
-            of(b, |m| m.seconds),
-            ratio(b),
-            ratio(Way::LocalFile),
-            ratio(Way::StandardInput),
-            r.of_floor * 100.0,
-            of(o, |m| m.client_cpu),
-            of(o, |m| m.server_cpu),
-            of(b, |m| m.client_cpu),
-            of(b, |m| m.server_cpu),
-            of(o, |m| m.peak_memory_bytes as f64 / 1048576.0),
-            of(b, |m| m.peak_memory_bytes as f64 / 1048576.0),
-            of(b, |m| m.peak_disk_bytes as f64 / MB),
-        );
+impl Results {
+    fn text(&self) -> String {
+        let mut out = format!("{}.\n\n", self.machine);
+        let mut targets: Vec<&str> = self.rows.iter().map(|r| r.target.as_str()).collect();
+        targets.dedup();
+        for target in targets {
+            let _ = writeln!(
+                out,
+                "### {target}\n\n| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | file here | stdin | of floor | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+            );
+            self.rows.iter().filter(|r| r.target == target).for_each(|r| out.push_str(&line(r)));
+            out.push('\n');
+        }
+        for m in &self.memory {
+            let _ = writeln!(
+                out,
+                "Memory: {:.0} MB of table data, {:.0} MiB at the peak, {} bytes on disk, {:.0} s.",
+                m.table_data_bytes as f64 / MB,
+                m.measured.peak_memory_bytes as f64 / 1048576.0,
+                m.measured.peak_disk_bytes,
+                m.measured.seconds
+            );
+        }
+        out
     }
-    out
+}
+
+fn line(r: &Row) -> String {
+    let of = |way: Way, f: fn(&Measured) -> f64| {
+        let runs = r.runs.iter().find(|(w, _)| *w == way);
+        runs.map_or(f64::NAN, |(_, m)| median(m.iter().map(f).collect()))
+    };
+    let ratio = |way: Way| r.ratio(way).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+    let rate = if r.rate_mb_s == 0 { "loopback".to_owned() } else { r.rate_mb_s.to_string() };
+    let scale = if r.scale == 1.0 { String::new() } else { format!(" × {}", r.scale) };
+    let (o, b) = (Way::Ours, Way::Baseline);
+    format!(
+        "| {}{scale} | {:.0} | {rate} | {} | {:.2} | {:.2} | **{}** | {} | {} | {:.0} % | {:.1} % | {:.1} + {:.1} | {:.1} + {:.1} | {:.0} | {:.0} | {:.0} |\n",
+        r.dataset,
+        r.object_bytes as f64 / MB,
+        r.pairs,
+        of(o, |m| m.seconds),
+        of(b, |m| m.seconds),
+        ratio(b),
+        ratio(Way::LocalFile),
+        ratio(Way::StandardInput),
+        r.of_floor * 100.0,
+        r.safety * 100.0,
+        of(o, |m| m.client_cpu),
+        of(o, |m| m.server_cpu),
+        of(b, |m| m.client_cpu),
+        of(b, |m| m.server_cpu),
+        of(o, |m| m.peak_memory_bytes as f64 / 1048576.0),
+        of(b, |m| m.peak_memory_bytes as f64 / 1048576.0),
+        of(b, |m| m.peak_disk_bytes as f64 / MB),
+    )
 }

@@ -7,13 +7,15 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
 use shared::model::{Costs, Machine, Outcome, Table, simulate};
-use shared::{MB, Measured, OURS, Stand, fresh, keep, measure, median, serve, watch};
+use shared::{
+    MB, Measured, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve, watch,
+};
 
 mod shared;
 
@@ -22,7 +24,6 @@ const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
 /// Each with its tables' share of the text and its indexes: what the model is told of it.
 const DATASETS: [(&str, usize, usize); 2] = [("events", 1, 4), ("mixed", 28, 7)];
 const PAGE: &str = "docs/scaling.md";
-const MARKS: [&str; 2] = ["<!-- figures of make bench -->\n", "<!-- end of figures -->\n"];
 /// A terabyte of archive, in MB.
 const TERABYTE: f64 = 1e6;
 /// 10 Gbit/s, in MB/s.
@@ -74,7 +75,7 @@ fn main() {
     }
     println!("{figures}");
     keep("scaling.json", &format!("{:#}\n", serde_json::Value::from(json)));
-    renew(&figures).expect("docs/scaling.md");
+    renew(PAGE, bench.stand.scale, &figures);
 }
 
 /// So much text, in tables of the same size.
@@ -90,19 +91,20 @@ impl Bench {
         // It serves what is there when it begins.
         let served = serve(scratch, 0);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-        let result = scratch.join("result.json");
-        let whole: Vec<Measured> =
-            (0..*pairs).map(|_| self.restore(&served.host, object, &result, &[])).collect();
-        let text: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(&result).expect("the result")).expect("JSON");
+        let restore = |more: &[&str]| {
+            fresh(&self.server);
+            restore_ours(&self.server, &served.host, object, more)
+        };
+        let whole: Vec<Ours> = (0..*pairs).map(|_| restore(&[])).collect();
         let sections = ["--section", "pre-data", "--section", "data"];
-        let data: Vec<Measured> =
-            (0..*pairs).map(|_| self.restore(&served.host, object, &result, &sections)).collect();
+        let data: Vec<Ours> = (0..*pairs).map(|_| restore(&sections)).collect();
         let read: Vec<f64> = (0..*pairs).map(|_| self.read(&dump)).collect();
-        let of = |runs: &[Measured], f: fn(&Measured) -> f64| median(runs.iter().map(f).collect());
+        let of = |runs: &[Ours], f: fn(&Measured) -> f64| {
+            median(runs.iter().map(|run| f(&run.measured)).collect())
+        };
         let size = Size {
             archive_mb: std::fs::metadata(&dump).expect("the dump").len() as f64 / MB,
-            text_mb: text["bytes"].as_f64().expect("bytes") / MB,
+            text_mb: whole[0].result["bytes"].as_f64().expect("bytes") / MB,
             seconds: of(&whole, |m| m.seconds),
             client_cpu: of(&whole, |m| m.client_cpu),
             server_cpu: of(&whole, |m| m.server_cpu),
@@ -112,29 +114,6 @@ impl Bench {
         };
         println!("{name}, {:.0} MB of text: {:.2} s", size.text_mb, size.seconds);
         size
-    }
-
-    fn restore(&self, host: &str, object: &str, result: &Path, more: &[&str]) -> Measured {
-        fresh(&self.server);
-        measure(&self.server, || {
-            let mut command = Command::new(OURS);
-            command
-                .args([
-                    "restore",
-                    object,
-                    "--target",
-                    "restored",
-                    "--output",
-                    "json",
-                    "--backup-bucket",
-                    "bench",
-                ])
-                .args(["--no-analyze", "--db-host", self.server.host(), "--storage-emulator-host", host])
-                .args(more)
-                .stdout(std::fs::File::create(result).expect("a file"))
-                .stderr(Stdio::inherit());
-            watch(command.spawn().expect("pgrestored"))
-        })
     }
 
     /// Seconds that reading an archive takes, every block of it.
@@ -238,15 +217,4 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
     }
     out.push('\n');
     out
-}
-
-/// Puts the figures between the page's marks.
-fn renew(figures: &str) -> std::io::Result<()> {
-    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(PAGE);
-    let text = std::fs::read_to_string(&page)?;
-    let [begin, end] = MARKS.map(|m| text.find(m).expect("the page's marks"));
-    std::fs::write(
-        page,
-        format!("{}{}\n{}", &text[..begin + MARKS[0].len()], figures.trim_end(), &text[end..]),
-    )
 }

@@ -17,7 +17,7 @@ pub mod datasets;
 pub mod model;
 
 /// What one restore took.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct Measured {
     pub seconds: f64,
     /// Of every process of the restoring side, in seconds of one core.
@@ -114,11 +114,72 @@ impl Stand {
     }
 }
 
+/// A restore of ours: what it took, and the result that it printed.
+pub struct Ours {
+    pub measured: Measured,
+    pub result: serde_json::Value,
+}
+
+/// What is neither loading nor building: what makes a restore safe.
+const SAFETY: [&str; 3] = ["prepare", "check", "swap"];
+
+impl Ours {
+    /// The share of staging, checks and swap.
+    pub fn safety(&self) -> f64 {
+        let stages = self.result["stages"].as_object().expect("stages");
+        let safety: f64 = SAFETY.iter().filter_map(|s| stages.get(*s)?.as_f64()).sum();
+        safety / stages.values().filter_map(serde_json::Value::as_f64).sum::<f64>()
+    }
+}
+
+/// Restores `object` out of the stand-in at `host` into `restored`, which is not there yet.
+pub fn restore_ours(server: &Sandbox, host: &str, object: &str, more: &[&str]) -> Ours {
+    let mut printed = None;
+    let measured = measure(server, || {
+        let mut command = Command::new(OURS);
+        command
+            .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
+            // `pg_restore` does not analyse what it restores.
+            .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        let mut child = command.spawn().expect("pgrestored");
+        let stdout = child.stdout.take().expect("stdout");
+        printed = Some(std::thread::spawn(move || std::io::read_to_string(stdout).expect("the result")));
+        watch(child)
+    });
+    let result = printed.expect("a run").join().expect("the result");
+    Ours { measured, result: serde_json::from_str(&result).expect("JSON") }
+}
+
+const RESULTS: &str = "target/bench";
+
 /// Writes a result to `target/bench`.
 pub fn keep(name: &str, text: &str) {
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join(RESULTS);
     std::fs::create_dir_all(&out).expect("target/bench");
     std::fs::write(out.join(name), text).expect("results");
+}
+
+/// What an earlier run has kept.
+pub fn kept(name: &str) -> Option<serde_json::Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(RESULTS).join(name);
+    Some(serde_json::from_slice(&std::fs::read(file).ok()?).expect("JSON that a bench wrote"))
+}
+
+const MARKS: [&str; 2] = ["<!-- figures of make bench -->\n", "<!-- end of figures -->\n"];
+
+/// Puts the figures between a page's marks; those of a smaller scale are no figures.
+pub fn renew(page: &str, scale: f64, figures: &str) {
+    if scale < 1.0 {
+        return;
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = std::fs::read_to_string(&page).expect("the page");
+    let [begin, end] = MARKS.map(|m| text.find(m).expect("the page's marks"));
+    let text = format!("{}{}\n{}", &text[..begin + MARKS[0].len()], figures.trim_end(), &text[end..]);
+    std::fs::write(page, text).expect("the page");
 }
 
 pub fn env_or(name: &str, default: &str) -> String {

@@ -10,7 +10,7 @@ use super::header::read_header;
 use super::index::{Metered, Todo};
 use super::layers::{Head, buffered};
 use super::members::cut_table;
-use super::pieces::{DataSink, cut_large_object};
+use super::pieces::{DataSink, ObjectCutter};
 use super::toc::{Fields, corrupt, read_int, read_toc};
 use super::{Archive, Body, Codec, Context, DataOffset, Format, Limits, TocEntry, dialect_of};
 use crate::error::RestoreError;
@@ -196,6 +196,7 @@ fn read_large_objects(
     sink: &mut dyn DataSink,
 ) -> Result<(), RestoreError> {
     let what = "large objects";
+    let mut cutter = ObjectCutter::default();
     loop {
         let oid = int(input, form, what)?;
         let oid = u32::try_from(oid).map_err(|_| corrupt(format!("{oid} is no large object")))?;
@@ -206,7 +207,7 @@ fn read_large_objects(
         {
             let data = form.codec.decoder(&mut body, &form.context.limits);
             let mut data = data.map_err(|e| RestoreError::from_archive_io(e, what))?;
-            cut_large_object(&mut data, oid, sink)?;
+            cutter.cut(&mut data, oid, sink)?;
         }
         body.finish(what)?;
     }

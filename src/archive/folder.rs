@@ -8,7 +8,7 @@ use super::members::{
     Contents, Index, Member, TOC, own_wrappings, plain_name, read_contents, read_object, read_object_list,
     read_table,
 };
-use super::pieces::DataSink;
+use super::pieces::{DataSink, ObjectCutter};
 use super::toc::corrupt;
 use super::{Archive, Body, Context, DataOffset, Folder, Format, Limits, TocEntry};
 use crate::error::{FailureReason, RestoreError, ValidationError};
@@ -96,9 +96,10 @@ impl Members {
     }
 
     fn read_objects(&self, list: &str, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        let mut cutter = ObjectCutter::default();
         for oid in read_object_list(self.open(list)?.0, &self.context)? {
             let (bytes, suffixes) = self.open(&format!("blob_{oid}.dat"))?;
-            read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), sink)?;
+            read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), &mut cutter, sink)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use super::header::read_header;
 use super::layers::{self, Lent};
-use super::pieces::{DataSink, WithoutOids, cut_large_object, cut_rows, cut_statements};
+use super::pieces::{DataSink, ObjectCutter, WithoutOids, cut_rows, cut_statements};
 use super::toc::{Fields, corrupt, read_toc};
 use super::{Codec, Context, DataOffset, Format, Header, Limits, TextEncoding, TocEntry, dialect_of};
 use crate::error::RestoreError;
@@ -158,10 +158,11 @@ pub(super) fn read_object(
     context: &Context,
     oid: u32,
     wrappings: usize,
+    cutter: &mut ObjectCutter,
     sink: &mut dyn DataSink,
 ) -> Result<(), RestoreError> {
     let mut input = layers::unwrap_some(member, wrappings, &context.limits)?;
-    cut_large_object(&mut input, oid, sink)
+    cutter.cut(&mut input, oid, sink)
 }
 
 /// Lines of a number and the name of a member.

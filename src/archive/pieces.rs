@@ -3,6 +3,8 @@
 
 use std::io::Read;
 
+use bytes::{Bytes, BytesMut};
+
 use super::lexer::StatementEnd;
 use super::toc::corrupt;
 use super::{Context, TocEntry};
@@ -10,6 +12,8 @@ use crate::error::RestoreError;
 
 /// Bytes of a piece, about: large enough to cost nothing per piece, small enough to spread.
 pub(super) const PIECE: usize = 256 << 10;
+/// Memory that pieces of large objects share.
+const TOGETHER: usize = 1 << 20;
 /// `\.` and the blank lines that end the COPY data of every table.
 const END_OF_COPY: &[u8] = b"\\.\n\n\n";
 
@@ -21,7 +25,7 @@ pub enum Piece {
     /// Whole INSERT statements, in the dump's encoding.
     Statements(Vec<u8>),
     /// Bytes of one large object from `offset` on; pieces of one object do not overlap.
-    LargeObject { oid: u32, offset: u64, bytes: Vec<u8> },
+    LargeObject { oid: u32, offset: u64, bytes: Bytes },
 }
 
 impl Piece {
@@ -210,27 +214,40 @@ impl<R: Read> Read for WithoutOids<R> {
     }
 }
 
-/// One large object in pieces that end on PostgreSQL's large-object page bounds (2 KiB).
-pub(super) fn cut_large_object(
-    input: &mut impl Read,
-    oid: u32,
-    sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
-    let mut offset = 0;
-    loop {
-        let mut bytes = Vec::new();
-        let ended = fill(input, &mut bytes, PIECE)
-            .map_err(|e| RestoreError::from_archive_io(e, &format!("large object {oid}")))?;
-        let read = bytes.len() as u64;
-        // Thousands of small objects may wait for their turn.
-        bytes.shrink_to_fit();
-        if read > 0 {
-            sink.piece(Piece::LargeObject { oid, offset, bytes })?;
+/// Cuts large objects into pieces. Small ones lie together in memory: allocated each for itself, they leave
+/// holes where they were, and thousands of them twice the memory that they need.
+#[derive(Debug, Default)]
+pub(super) struct ObjectCutter {
+    read: Vec<u8>,
+    together: BytesMut,
+}
+
+impl ObjectCutter {
+    /// One large object in pieces that end on PostgreSQL's large-object page bounds (2 KiB).
+    pub fn cut(
+        &mut self,
+        input: &mut impl Read,
+        oid: u32,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), RestoreError> {
+        let mut offset = 0;
+        loop {
+            self.read.clear();
+            let ended = fill(input, &mut self.read, PIECE)
+                .map_err(|e| RestoreError::from_archive_io(e, &format!("large object {oid}")))?;
+            let read = self.read.len();
+            if read > 0 {
+                if self.together.capacity() < read {
+                    self.together = BytesMut::with_capacity(TOGETHER);
+                }
+                self.together.extend_from_slice(&self.read);
+                sink.piece(Piece::LargeObject { oid, offset, bytes: self.together.split().freeze() })?;
+            }
+            if ended {
+                return Ok(());
+            }
+            offset += read as u64;
         }
-        if ended {
-            return Ok(());
-        }
-        offset += read;
     }
 }
 
@@ -279,6 +296,28 @@ mod tests {
             assert!(pieces.iter().all(|(t, ends)| *ends && t.ends_with(b"\n")), "{total}");
             assert_eq!(pieces.concat_text(), text, "{total}");
         }
+    }
+
+    #[test]
+    fn large_objects_are_cut_whole_and_small_ones_lie_together() {
+        let (mut cutter, mut sink) = (ObjectCutter::default(), Collect::default());
+        let sizes = [0, 1, 5_000, 7_000, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 17, 9, TOGETHER, 3];
+        let content = |oid: usize| -> Vec<u8> { (0..sizes[oid]).map(|i| (i * 7 + oid) as u8).collect() };
+        for oid in 0..sizes.len() {
+            cutter.cut(&mut content(oid).as_slice(), oid as u32, &mut sink).unwrap();
+        }
+        let mut found = vec![vec![]; sizes.len()];
+        let mut places = vec![];
+        for piece in &sink.0 {
+            let Piece::LargeObject { oid, offset, bytes } = piece else { panic!("{piece:?}") };
+            let object = &mut found[*oid as usize];
+            assert_eq!((object.len() as u64, offset % 2048), (*offset, 0));
+            object.extend_from_slice(bytes);
+            places.push((*oid, bytes.as_ptr() as usize));
+        }
+        assert_eq!(found, (0..sizes.len()).map(content).collect::<Vec<_>>());
+        assert_eq!(places[..2], [(1, places[0].1), (2, places[0].1 + 1)]);
+        assert_eq!(places[2], (3, places[1].1 + 5_000));
     }
 
     trait ConcatText {

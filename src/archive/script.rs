@@ -164,7 +164,7 @@ impl Script {
             let bytes = hex_constant(args).ok_or_else(bad)?;
             self.object = Some((oid, offset + bytes.len() as u64));
             if !bytes.is_empty() {
-                sink.piece(Piece::LargeObject { oid, offset, bytes })?;
+                sink.piece(Piece::LargeObject { oid, offset, bytes: bytes.into() })?;
             }
         } else if call.starts_with("_close(") {
             self.object.take().ok_or_else(bad)?;

@@ -11,7 +11,7 @@ use super::members::{
     Contents, Index, Member, TOC, own_wrappings, plain_name, read_contents, read_object, read_object_list,
     read_table,
 };
-use super::pieces::DataSink;
+use super::pieces::{DataSink, ObjectCutter};
 use super::toc::{corrupt, unsupported};
 use super::{Archive, Body, Context, Format, Limits, Reopen, TocEntry};
 use crate::error::RestoreError;
@@ -246,6 +246,7 @@ impl Members {
         let mut objects = vec![Objects::default(); entries.len()];
         // Where the tar began with it, it was read already.
         let mut has_toc = self.first.is_none();
+        let mut cutter = ObjectCutter::default();
         while let Some(file) = match self.first.take() {
             Some(file) => Some(file),
             None => self.tar.next()?,
@@ -282,7 +283,7 @@ impl Members {
                 Member::LargeObject(oid) => {
                     let at = index.entry_of_object(oid).unwrap_or_default();
                     sink.begin(&entries[at])?;
-                    read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), sink)?;
+                    read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), &mut cutter, sink)?;
                 }
                 Member::Toc | Member::Ignored | Member::Unknown => {}
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::board::{Board, Queued};
 use super::plan::{Node, Pass};
-use super::script::{Class, Group, Order, Step, classify};
+use super::script::{Class, Group, Order, Step, classify, table_named};
 use super::{Content, Job};
 use crate::archive::{DataSink, DataStream, EntryTally, Extent, Piece, Statement, TocEntry};
 use crate::error::{FailureReason, RestoreError, ValidationError};
@@ -37,6 +37,7 @@ pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Resul
                 serial: vec![],
                 apart: vec![],
                 current: 0,
+                rows_of: HashMap::new(),
                 clean: true,
             };
             stream.read(&mut feeder)?;
@@ -145,6 +146,8 @@ struct Script {
     /// Statements that may wait (comments) or that nobody waits for (sequences).
     apart: Vec<Statement>,
     current: usize,
+    /// The nodes of the tables' rows, which say how heavy is what is built on them.
+    rows_of: HashMap<i32, usize>,
     /// Nothing has been made yet: what `--clean` drops is not there.
     clean: bool,
 }
@@ -154,7 +157,12 @@ impl Script {
         let is_data = matches!(step, Step::Data { .. });
         let entry = self.pieces.job.content.push(step)?;
         let (exclusive, shared) = tables;
-        let node = |after| Node { is_data, after, exclusive, shared, ..Node::of(entry, Pass::Main) };
+        let rows: Vec<usize> =
+            exclusive.iter().chain(&shared).filter_map(|t| self.rows_of.get(t).copied()).collect();
+        let node = |after: Vec<usize>| {
+            let after = [after, rows].concat();
+            Node { is_data, after, exclusive, shared, ..Node::of(entry, Pass::Main) }
+        };
         let job = &self.pieces.job;
         let barrier = || job.content.push(Step::Nothing);
         let (order, board) = (&mut self.order, &self.pieces.board);
@@ -230,6 +238,9 @@ impl DataSink for Script {
         }
         let step = Step::Data { entry: Box::new(entry.clone()), settings: self.settings.clone() };
         self.current = self.add(step, Group::Data, Default::default())?;
+        if let Some(table) = table_named(&entry.tag) {
+            self.rows_of.insert(self.order.table(&table), self.current);
+        }
         self.pieces.begin(self.current, entry)
     }
 

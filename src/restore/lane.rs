@@ -19,7 +19,7 @@ use crate::postgres::{Session, fault};
 /// One COPY ends after this many bytes: the server's refusal of a row is seen only at its end.
 const COPY_BYTES: usize = 64 << 20;
 /// Large objects sent in one statement.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
@@ -208,7 +208,7 @@ async fn put_large_objects(
             };
             oids.push(*oid);
             offsets.push(i64::try_from(*offset).unwrap_or(i64::MAX));
-            bytes.push(b.as_slice());
+            bytes.push(b.as_ref());
         }
         session
             .client()

@@ -152,17 +152,17 @@ impl<P> Schedule<P> {
     // --- the archive reader's side ---
 
     /// Adds a node that comes after all it names.
-    pub fn add(&mut self, mut node: super::plan::Node) -> usize {
+    pub fn add(&mut self, node: super::plan::Node) -> usize {
         let index = self.plan.nodes.len();
-        node.after.retain(|d| self.state[*d] != State::Done);
-        node.after.iter().for_each(|d| self.dependents[*d].push(index));
+        let missing: Vec<usize> =
+            node.after.iter().copied().filter(|d| self.state[*d] != State::Done).collect();
+        missing.iter().for_each(|d| self.dependents[*d].push(index));
         self.left[node.pass as usize] += 1;
-        self.missing.push(node.after.len());
+        self.missing.push(missing.len());
         self.state.push(State::Waiting);
         self.dependents.push(vec![]);
-        let ready = node.after.is_empty();
         self.plan.nodes.push(node);
-        if ready {
+        if missing.is_empty() {
             self.make_ready(index);
         }
         index
@@ -646,6 +646,26 @@ mod tests {
         assert_eq!(s.next(0), tasks(&[7]));
         s.tasks_done(&[7]);
         assert_eq!((s.next(0), s.next(1)), (tasks(&[8, 9]), Work::Wait));
+    }
+
+    /// Also where its rows were loaded before it was known: the heavier first, and alone.
+    #[test]
+    fn what_is_added_later_is_as_heavy_as_its_rows() {
+        let rows = |i| node(i, Pass::Main, true, &[], &[]);
+        let plan = Plan { pre_data: vec![], nodes: vec![] };
+        let mut s: Schedule<u32> = Schedule::new(plan, 2, 1, true);
+        for (i, bytes) in [(0, 1), (1, 3 * LIGHT_BYTES), (2, 2 * LIGHT_BYTES)] {
+            assert_eq!(s.add(rows(i)), i);
+            s.begin(i);
+            s.push(i, 0, bytes, true);
+            s.end(i);
+            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), Next::Piece(0)));
+            s.lane_done(i);
+        }
+        (3..6).for_each(|i| assert_eq!(s.add(node(i, Pass::Main, false, &[i - 3], &[])), i));
+        assert_eq!((s.next(0), s.next(1)), (tasks(&[4]), tasks(&[5])));
+        s.tasks_done(&[4]);
+        assert_eq!(s.next(0), tasks(&[3]));
     }
 
     /// The first lane of a table that the restore has made has it for itself, until it is large and others

@@ -107,6 +107,11 @@ fn table<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
     }
 }
 
+/// The table that is named so in the text, as [`Class::Build`] names it.
+pub(super) fn table_named(text: &str) -> Option<String> {
+    table(&tokens(text, Dialect::default())).map(|(name, _)| name)
+}
+
 pub(super) fn classify(sql: &str) -> Class {
     let t = tokens(sql, Dialect::default());
     let Some(first) = t.first().and_then(Token::name) else { return Class::Serial };
@@ -239,6 +244,18 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_has_one_name_in_copy_and_in_ddl() {
+        for (copy, index) in
+            [("s.t", "ON s.t (a)"), ("\"S\".t", "ON ONLY \"S\".t (a)"), ("t", "ON \"t\" (a)")]
+        {
+            let Class::Build { shared, .. } = classify(&format!("CREATE INDEX i {index};")) else {
+                panic!("{index}")
+            };
+            assert_eq!(table_named(copy), Some(shared[0].clone()));
+        }
+    }
 
     #[test]
     fn statements_are_told_by_their_words() {
