@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, job};
 
 pub const BUCKET: &str = "test-backups";
-const PATIENCE: Duration = Duration::from_secs(100);
+pub const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Google's emulator; ends when dropped.
 pub struct GoogleEmulator {

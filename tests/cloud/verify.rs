@@ -8,7 +8,7 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
-use crate::peers::{BUCKET, Kind, Peers, restore};
+use crate::peers::{BUCKET, Kind, PATIENCE, Peers, restore};
 use crate::support::{Cluster, assert_same};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
@@ -194,14 +194,16 @@ async fn older_backups_are_skipped_by_policy() {
     notify(&peers, "new.dump", new, &[]).await;
     assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
     notify(&peers, "old.dump", old, &[]).await;
-    // A person's request is always answered, and comes after it.
+    let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
+    let skipped = peers.emulator.pubsub.until(|p| p.delivered(&name) == (2, 2));
+    tokio::time::timeout(PATIENCE, skipped).await.expect("the older one is settled");
+    // A person's request is always answered; a result of the older one would come before.
     peers
         .publish(r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#)
         .await;
     let asked = peers.result().await;
     assert_eq!((asked.request_id.as_str(), asked.verdict), ("asked", Some(Verdict::Verified)));
     running.stop().await;
-    let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
     assert_eq!(peers.emulator.pubsub.delivered(&name), (2, 2));
     let eager = peers.worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-older", "verify")]).await;
     notify(&peers, "old.dump", old, &[]).await;
