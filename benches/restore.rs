@@ -5,10 +5,10 @@
 //! `pg_restore -j` from a local file, and `pg_restore` from standard input.
 //!
 //! `BENCH_SCALE` (1) multiplies the datasets, `BENCH_PAIRS` (5) is how often each pair runs, `BENCH_PEERS`
-//! (as often) how often the other ways do, at the first of the rates. `BENCH_RATES` (0,50,20) are MB/s, 0 for loopback speed, `BENCH_DATASETS` (all, `memory` with them) and
-//! `BENCH_TARGETS` (durable,throwaway) name what is measured, `BENCH_FOLDER` keeps the dumps. Results:
-//! `target/bench/restore.json`, where those stay that are not measured again, and, from a scale of 1 on, the
-//! figures of `docs/speed.md`.
+//! (as often) how often the other ways do, at the first of the rates. `BENCH_RATES` (0,50,20) are MB/s, 0
+//! for loopback speed, `BENCH_DATASETS` (all, `memory` with them) and `BENCH_TARGETS` (durable,throwaway)
+//! name what is measured, `BENCH_FOLDER` keeps the dumps. Results: `target/bench/restore.json`, where those
+//! stay that are not measured again, and, from a scale of 1 on, the figures of `docs/speed.md`.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
 
