@@ -13,6 +13,7 @@ mod encoding;
 mod folder;
 mod header;
 mod index;
+mod inflate;
 mod layers;
 mod ledger;
 mod lexer;

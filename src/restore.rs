@@ -23,6 +23,7 @@ mod schedule;
 mod script;
 mod select;
 mod settle;
+mod sorting;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -43,7 +44,7 @@ use ddl::{DumpSettings, OutputState};
 use families::{Family, Stage};
 use holds::Part;
 use plan::Plan;
-use schedule::Work;
+use schedule::{Size, Spread, Work};
 use script::Step;
 
 pub use append::{Opened, open_tables};
@@ -321,7 +322,7 @@ async fn run_pre_data(job: &Job, stages: &[Stage], sessions: usize) -> Result<Ve
             families => make_apart(job, &mut workers, families).await?,
         };
         for batch in unmade.chunks(PRE_DATA_BATCH) {
-            workers[0].tasks(job, &whole(batch), false).await?;
+            workers[0].tasks(job, &whole(batch), Size::default()).await?;
         }
     }
     Ok(workers)
@@ -347,7 +348,7 @@ async fn make_apart(
         while !batch.is_empty() {
             let (now, later) = batch.split_at(batch.len().min(PRE_DATA_BATCH));
             let before = worker.output.clone();
-            if let Err(e) = worker.tasks(job, &whole(now), false).await {
+            if let Err(e) = worker.tasks(job, &whole(now), Size::default()).await {
                 tracing::debug!(error = report(&e), "made in the archive's order instead");
                 worker.session.run("ROLLBACK").await.map_err(|_| e)?;
                 worker.output = before;
@@ -406,9 +407,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Runs what these are made by, in one transaction; with `spread`, on as many cores as the server's own
-    /// settings say.
-    async fn tasks(&mut self, job: &Job, tasks: &[(usize, Part)], spread: bool) -> Result<(), RestoreError> {
+    /// Runs what these are made by, in one transaction.
+    async fn tasks(&mut self, job: &Job, tasks: &[(usize, Part)], size: Size) -> Result<(), RestoreError> {
         let (mut sql, mut names): (Vec<String>, Vec<String>) = Default::default();
         let mut steps = vec![];
         for (index, part) in tasks.iter().copied() {
@@ -426,8 +426,15 @@ impl Worker {
             sql.extend(list.iter().map(|s| s.text.clone()));
             names.extend(list.iter().map(|s| format!("line {}: {}", s.line, first_words(&s.text))));
         }
-        let widen = "BEGIN; SET LOCAL max_parallel_maintenance_workers TO DEFAULT";
-        sql.insert(0, if spread { widen } else { "BEGIN" }.to_owned());
+        let mut begin = vec!["BEGIN".to_owned()];
+        if size.spread != Spread::No {
+            begin.push("SET LOCAL max_parallel_maintenance_workers TO DEFAULT".to_owned());
+        }
+        if job.fills_server && size.spread != Spread::Now {
+            // With so little, the server takes no helpers.
+            begin.extend(sql.iter().find_map(|sql| sorting::memory_for(sql, size.rows)));
+        }
+        sql.insert(0, begin.join("; "));
         sql.push("COMMIT".to_owned());
         self.session.pipeline(&sql).await.map_err(|(at, e)| {
             let name = at.checked_sub(1).and_then(|i| names.get(i));
@@ -475,9 +482,9 @@ async fn run_session(
                 let rows = load.instrument(span.clone()).await.map_err(|e| said_of(e, &name))?;
                 span.record("rows", rows);
                 job.progress.rows.fetch_add(rows, Relaxed);
-                board.change(|s| s.lane_done(node));
+                board.change(|s| s.lane_done(node, rows));
             }
-            Work::Tasks { nodes, spread } => {
+            Work::Tasks { nodes, size } => {
                 reached("task");
                 let (tasks, sees_all) = board.change(|s| {
                     let tasks: Vec<(usize, Part)> =
@@ -492,7 +499,7 @@ async fn run_session(
                     0 => first,
                     more => format!("{first} and {more} more"),
                 };
-                worker.tasks(&job, &tasks, spread).instrument(span_of(&job, &name)).await?;
+                worker.tasks(&job, &tasks, size).instrument(span_of(&job, &name)).await?;
                 let done = tasks.iter().filter(|(_, part)| *part != Part::Index).count();
                 job.progress.tasks_done.fetch_add(done as u64, Relaxed);
                 board.change(|s| s.tasks_done(&nodes));

@@ -3,6 +3,7 @@
 use std::io::{BufRead, Read};
 
 use super::Limits;
+use super::inflate::Zlib;
 
 /// Compression of the data blocks, as the header names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Codec {
         }
         Ok(match self {
             Codec::None => Decoder::Plain(body),
-            Codec::Gzip => Decoder::Gzip(Box::new(flate2::bufread::ZlibDecoder::new(body))),
+            Codec::Gzip => Decoder::Gzip(Box::new(Zlib::new(body))),
             Codec::Lz4 => Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(body))),
             Codec::Zstd => {
                 let mut d = zstd::stream::read::Decoder::with_buffer(body)?;
@@ -48,7 +49,7 @@ impl Codec {
 
 pub(super) enum Decoder<'a, R: BufRead> {
     Plain(&'a mut R),
-    Gzip(Box<flate2::bufread::ZlibDecoder<&'a mut R>>),
+    Gzip(Box<Zlib<&'a mut R>>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<&'a mut R>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, &'a mut R>>),
 }

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 
 use super::Limits;
+use super::inflate::Gzip;
 use super::toc::{beyond_us, corrupt, unsupported};
 use crate::error::RestoreError;
 
@@ -51,7 +52,7 @@ impl Layer {
 
     fn unwrap<'a>(self, input: Head<'a>, limits: &Limits, keys: &Keys) -> Result<Lent<'a>, RestoreError> {
         Ok(match self {
-            Layer::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            Layer::Gzip => Box::new(Gzip::new(input)),
             Layer::Zstd => {
                 let failed = |e| RestoreError::from_archive_io(e, "zstd");
                 let mut d = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;

@@ -160,7 +160,9 @@ impl Script {
         let rows: Vec<usize> =
             exclusive.iter().chain(&shared).filter_map(|t| self.rows_of.get(t).copied()).collect();
         let node = |after: Vec<usize>| {
-            let after = [after, rows].concat();
+            let mut after = [after, rows].concat();
+            after.sort_unstable();
+            after.dedup();
             Node { is_data, after, exclusive, shared, ..Node::of(entry, Pass::Main) }
         };
         let job = &self.pieces.job;

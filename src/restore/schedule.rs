@@ -29,14 +29,34 @@ pub enum Work {
     /// Load pieces of this data node until [`Next::Leave`] or [`Next::End`]. `first`: nothing of it is at the
     /// server, and nobody else loads it until this lane is done.
     Lane { node: usize, first: bool },
-    /// Run the statements of these nodes, in this order. `spread`: other sessions have less to do.
-    Tasks { nodes: Vec<usize>, spread: bool },
+    /// Run the statements of these nodes, in this order.
+    Tasks { nodes: Vec<usize>, size: Size },
     /// Nothing yet; ask again after a change.
     Wait,
     /// Everything is restored.
     Finished,
     /// Nothing runs and nothing can start: entries wait for each other.
     Stuck(usize),
+}
+
+/// How much there is to do in tasks that are run together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    pub spread: Spread,
+    /// Rows of the largest.
+    pub rows: u64,
+}
+
+/// Whether tasks may take as many cores as the server's own settings say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// One core each.
+    #[default]
+    No,
+    /// Other sessions will have less to do.
+    Soon,
+    /// A session has nothing to do.
+    Now,
 }
 
 /// What a lane does next.
@@ -63,6 +83,8 @@ struct Queue<P> {
     ended: bool,
     /// Bytes queued so far: the weight of what waits for this table.
     bytes: u64,
+    /// Rows that the server has counted.
+    rows: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +203,7 @@ impl<P> Schedule<P> {
             holder: None,
             ended: false,
             bytes: 0,
+            rows: 0,
         };
         self.queues.insert(node, queue);
         self.arrival.push_back(node);
@@ -238,7 +261,8 @@ impl<P> Schedule<P> {
         if self.may_run_task() {
             let (nodes, weight) = self.take_tasks();
             if !nodes.is_empty() {
-                return Work::Tasks { nodes, spread: self.may_spread(weight) };
+                let size = Size { spread: self.spread(weight), rows: self.rows_behind(nodes[0]) };
+                return Work::Tasks { nodes, size };
             }
         }
         self.idle.insert(session);
@@ -273,9 +297,10 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// A lane's COPY is complete on the server.
-    pub fn lane_done(&mut self, node: usize) {
+    /// A lane's COPY is complete on the server, which has so many rows of it.
+    pub fn lane_done(&mut self, node: usize, rows: u64) {
         if let Some(q) = self.queues.get_mut(&node) {
+            q.rows += rows;
             q.lanes -= 1;
             q.alone = false;
         }
@@ -418,18 +443,28 @@ impl<P> Schedule<P> {
         (nodes, bytes)
     }
 
+    fn rows_behind(&self, node: usize) -> u64 {
+        self.plan.nodes[node].after.iter().filter_map(|d| self.queues.get(d)).map(|q| q.rows).sum()
+    }
+
     /// Whether a task of this weight may take more than one core of the server: where what is ready
     /// besides would soon leave the other sessions without work.
-    fn may_spread(&self, weight: u64) -> bool {
+    fn spread(&self, weight: u64) -> Spread {
+        if self.is_stream_open() || weight <= LIGHT_BYTES {
+            return Spread::No;
+        }
+        let ready = &self.ready[self.pass as usize];
         let mut room = weight.saturating_mul(TAIL * (self.sessions as u64 - 1)).max(1);
-        let mut others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
-        !self.is_stream_open()
-            && weight > LIGHT_BYTES
-            && others.all(|(Reverse(other), node)| {
-                let is_key = self.part(*node) == Part::Key;
-                room = room.saturating_sub(if is_key { 0 } else { *other });
-                room > 0
-            })
+        let is_enough = ready.iter().take(MAX_TASKS).any(|(Reverse(other), node)| {
+            let is_key = self.part(*node) == Part::Key;
+            room = room.saturating_sub(if is_key { 0 } else { *other });
+            room == 0
+        });
+        match is_enough {
+            true => Spread::No,
+            false if self.running + ready.len() < self.sessions => Spread::Now,
+            false => Spread::Soon,
+        }
     }
 
     /// Nothing runs, nothing is queued, the stream is over, and yet something waits.
@@ -458,7 +493,11 @@ mod tests {
     }
 
     fn tasks(nodes: &[usize]) -> Work {
-        Work::Tasks { nodes: nodes.to_vec(), spread: false }
+        Work::Tasks { nodes: nodes.to_vec(), size: Size::default() }
+    }
+
+    fn spread(spread: Spread, node: usize) -> Work {
+        Work::Tasks { nodes: vec![node], size: Size { spread, rows: 0 } }
     }
 
     /// Random plans, random order of events: no node starts before its prerequisites, none beside
@@ -550,7 +589,7 @@ mod tests {
                     }
                     Work::Wait => {}
                     Work::Stuck(n) => panic!("stuck at {n}"),
-                    Work::Tasks { nodes: tasks, spread } => {
+                    Work::Tasks { nodes: tasks, size } => {
                         let others = doing.iter().flatten().filter_map(|w| match w {
                             Work::Tasks { nodes: others, .. } => Some(others),
                             _ => None,
@@ -573,7 +612,7 @@ mod tests {
                             let whole = done.contains(&(*t, Part::Whole));
                             assert!(part != Part::Key || (!whole && done.contains(&(*t, Part::Index))));
                         }
-                        doing[who] = Some(Work::Tasks { nodes: tasks, spread });
+                        doing[who] = Some(Work::Tasks { nodes: tasks, size });
                     }
                     lane => {
                         let Work::Lane { node, first } = lane else { unreachable!("{lane:?}") };
@@ -593,7 +632,7 @@ mod tests {
                         doing[who] = Some(Work::Lane { node, first });
                     }
                     Next::Wait => doing[who] = Some(Work::Lane { node, first }),
-                    Next::Leave | Next::End => s.lane_done(node),
+                    Next::Leave | Next::End => s.lane_done(node, 0),
                 },
                 Some(_) => {}
             }
@@ -634,8 +673,8 @@ mod tests {
         s.end(0);
         s.stream_ended();
         assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(7)));
-        s.lane_done(0);
-        assert_eq!(s.next(0), Work::Tasks { nodes: vec![1], spread: true }, "its table is large");
+        s.lane_done(0, 0);
+        assert_eq!(s.next(0), spread(Spread::Soon, 1), "its table is large");
         assert_eq!(s.next(1), tasks(&[2, 3, 4]));
         s.tasks_done(&[1]);
         assert_eq!(s.next(0), Work::Wait, "the rest is on a table of the other session's");
@@ -660,10 +699,11 @@ mod tests {
             s.push(i, 0, bytes, true);
             s.end(i);
             assert_eq!((s.next(0), s.take(i, 0)), (lane(i), Next::Piece(0)));
-            s.lane_done(i);
+            s.lane_done(i, i as u64);
         }
         (3..6).for_each(|i| assert_eq!(s.add(node(i, Pass::Main, false, &[i - 3], &[])), i));
-        assert_eq!((s.next(0), s.next(1)), (tasks(&[4]), tasks(&[5])));
+        let alone = |i, rows| Work::Tasks { nodes: vec![i], size: Size { rows, ..Size::default() } };
+        assert_eq!((s.next(0), s.next(1)), (alone(4, 1), alone(5, 2)));
         s.tasks_done(&[4]);
         assert_eq!(s.next(0), tasks(&[3]));
     }
@@ -681,7 +721,7 @@ mod tests {
         assert_eq!(s.take(0, 0), Next::Piece(1), "it is not large");
         s.push(0, 3, ALONE_BYTES, true);
         assert_eq!(s.take(0, 0), Next::Leave);
-        s.lane_done(0);
+        s.lane_done(0, 0);
         assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
     }
 
@@ -696,13 +736,30 @@ mod tests {
             s.push(i, 0, bytes, true);
             s.end(i);
             assert_eq!((s.next(0), s.take(i, 0)), (lane(i), Next::Piece(0)));
-            s.lane_done(i);
+            s.lane_done(i, 0);
         }
         s.stream_ended();
         assert_eq!(s.next(0), tasks(&[2]), "three as large and a smaller one are to come");
-        assert_eq!(s.next(1), Work::Tasks { nodes: vec![3], spread: true });
+        assert_eq!(s.next(1), spread(Spread::Soon, 3));
         s.tasks_done(&[2]);
-        assert_eq!(s.next(0), Work::Tasks { nodes: vec![4], spread: true });
+        assert_eq!(s.next(0), spread(Spread::Soon, 4));
+        s.tasks_done(&[4]);
+        assert_eq!(s.next(0), spread(Spread::Soon, 5), "it would leave one for the other session");
+        s.tasks_done(&[3]);
+        assert_eq!(s.next(1), spread(Spread::Soon, 6));
+    }
+
+    #[test]
+    fn a_last_task_has_what_is_idle() {
+        let nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, false, &[0], &[])];
+        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        s.begin(0);
+        s.push(0, 0, LIGHT_BYTES + 1, true);
+        s.end(0);
+        s.stream_ended();
+        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
+        s.lane_done(0, 0);
+        assert_eq!(s.next(0), spread(Spread::Now, 1));
     }
 
     /// The index of a large table's key is built beside others; what waits for the key waits for both parts.
@@ -717,10 +774,9 @@ mod tests {
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
         assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
-        s.lane_done(0);
+        s.lane_done(0, 0);
         s.stream_ended();
-        let alone = |node| Work::Tasks { nodes: vec![node], spread: true };
-        assert_eq!((s.next(0), s.next(1)), (alone(1), alone(2)));
+        assert_eq!((s.next(0), s.next(1)), (spread(Spread::Soon, 1), spread(Spread::Soon, 2)));
         assert_eq!((s.part(1), s.part(2)), (Part::Index, Part::Whole));
         s.tasks_done(&[1]);
         assert_eq!(s.next(0), Work::Wait, "the other index holds the table");

@@ -70,6 +70,26 @@ async fn the_demo_database() {
     equal(&c, &piped, "demo, piped, none").await;
 }
 
+/// What does not fit into memory anyway is sorted in as little as merges at once, where no core is idle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_sort_takes_little_memory() {
+    let c = Cluster::start_with("-c maintenance_work_mem=2MB -c trace_sort=on");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let rows = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 100000) g;";
+    let indexes = "CREATE INDEX ON t (b);".repeat(cores + 1);
+    c.create("large", &format!("{rows} {indexes} ALTER TABLE t ADD PRIMARY KEY (a);"));
+    let (mut before, jobs) = (0, cores.to_string());
+    for form in ["-Fc", "-Fp"] {
+        let archive = c.dump_to_file("large", &[form]);
+        let job = job(&archive, &format!("restored{form}"), OnExisting::Fail);
+        let done = c.restore_with(&job, &[("restore-jobs", &jobs)]).await;
+        assert!(done.failure.is_none(), "{form}: {:?}", done.result.error);
+        let sorts = c.sandbox.log().matches("workMem = 1596,").count();
+        assert!(sorts - before > cores.min(2), "{form}: {sorts} after {before}");
+        before = sorts;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbench() {
     let c = Cluster::start();
