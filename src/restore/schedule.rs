@@ -109,6 +109,8 @@ pub struct Schedule<P> {
     sessions: usize,
     /// Sessions that run tasks.
     running: usize,
+    /// Tasks among these that take their time.
+    heavy: HashSet<usize>,
     /// Sessions that wait for work.
     idle: HashSet<usize>,
     /// Keys whose index is there, or is being built.
@@ -143,6 +145,7 @@ impl<P> Schedule<P> {
             held: Held::default(),
             sessions,
             running: 0,
+            heavy: HashSet::new(),
             idle: HashSet::new(),
             parts: HashMap::new(),
             streams,
@@ -311,6 +314,7 @@ impl<P> Schedule<P> {
     pub fn tasks_done(&mut self, nodes: &[usize]) {
         self.running -= 1;
         for node in nodes {
+            self.heavy.remove(node);
             let (exclusive, shared) = locks(&self.plan.nodes[*node], self.part(*node));
             self.held.remove(exclusive, shared);
         }
@@ -429,6 +433,9 @@ impl<P> Schedule<P> {
                 break;
             }
             bytes += weight;
+            if weight > LIGHT_BYTES {
+                self.heavy.insert(node);
+            }
             self.ready[self.pass as usize].remove(&key);
             self.state[node] = State::Running;
             if part == Part::Index {
@@ -453,16 +460,15 @@ impl<P> Schedule<P> {
         if self.is_stream_open() || weight <= LIGHT_BYTES {
             return Spread::No;
         }
-        let ready = &self.ready[self.pass as usize];
-        let mut room = weight.saturating_mul(TAIL * (self.sessions as u64 - 1)).max(1);
-        let is_enough = ready.iter().take(MAX_TASKS).any(|(Reverse(other), node)| {
-            let is_key = self.part(*node) == Part::Key;
-            room = room.saturating_sub(if is_key { 0 } else { *other });
-            room == 0
-        });
-        match is_enough {
-            true => Spread::No,
-            false if self.running + ready.len() < self.sessions => Spread::Now,
+        let others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
+        let others =
+            others.filter(|(_, node)| self.part(*node) != Part::Key).map(|(Reverse(other), _)| *other);
+        let most = weight.saturating_mul(TAIL * (self.sessions as u64 - 1));
+        if others.clone().fold(0, u64::saturating_add) >= most.max(1) {
+            return Spread::No;
+        }
+        match self.heavy.len() + others.filter(|other| *other > LIGHT_BYTES).count() < self.sessions {
+            true => Spread::Now,
             false => Spread::Soon,
         }
     }
@@ -751,15 +757,17 @@ mod tests {
 
     #[test]
     fn a_last_task_has_what_is_idle() {
-        let nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, false, &[0], &[])];
+        let mut nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, false, &[0], &[])];
+        nodes.extend((2..5).map(|i| node(i, Pass::Main, false, &[], &[])));
         let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
         s.stream_ended();
         assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
+        assert_eq!(s.next(1), tasks(&[2, 3]));
         s.lane_done(0, 0);
-        assert_eq!(s.next(0), spread(Spread::Now, 1));
+        assert_eq!(s.next(0), spread(Spread::Now, 1), "what else there is, is done in no time");
     }
 
     /// The index of a large table's key is built beside others; what waits for the key waits for both parts.

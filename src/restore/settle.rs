@@ -181,8 +181,8 @@ const SEQUENCES: &str = "SELECT format('%I.%I', sn.nspname, s.relname), format('
     JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid \
     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') \
     AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) \
-    AND (pg_table_size(t.oid) < $1 OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid \
-         AND i.indkey[0] = a.attnum AND i.indisvalid AND i.indpred IS NULL)) ORDER BY 1";
+    AND (EXISTS (SELECT FROM pg_index i WHERE i.indrelid = t.oid AND i.indkey[0] = a.attnum \
+         AND i.indisvalid AND i.indpred IS NULL) OR pg_table_size(t.oid) < $1) ORDER BY 1";
 
 async fn sequences_behind(
     first: &Session,
