@@ -680,7 +680,7 @@ mod tests {
         s.stream_ended();
         assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(7)));
         s.lane_done(0, 0);
-        assert_eq!(s.next(0), spread(Spread::Soon, 1), "its table is large");
+        assert_eq!(s.next(0), spread(Spread::Now, 1), "its table is large");
         assert_eq!(s.next(1), tasks(&[2, 3, 4]));
         s.tasks_done(&[1]);
         assert_eq!(s.next(0), Work::Wait, "the rest is on a table of the other session's");
