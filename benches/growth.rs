@@ -21,10 +21,17 @@ mod shared;
 /// Parts of the largest size.
 const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
 /// What is counted in each dataset.
-const UNITS: [(&str, &str); 3] = [("events", "row"), ("many", "table"), ("objects", "large object")];
+const UNITS: [(&str, &str); 5] = [
+    ("events", "row"),
+    ("many", "table"),
+    ("objects", "large object"),
+    ("pgbench", "row"),
+    ("mixed", "row of the largest table"),
+];
 
 #[derive(Debug, serde::Serialize)]
 struct Row {
+    dataset: &'static str,
     unit: &'static str,
     count: f64,
     seconds: f64,
@@ -58,6 +65,7 @@ fn main() {
             let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
             let (count, seconds) = ((dataset.rows * scale * size).round(), of(|r| r.ours.measured.seconds));
             table.push(Row {
+                dataset: name,
                 unit,
                 count,
                 seconds,
@@ -70,11 +78,12 @@ fn main() {
         }
     }
     println!(
-        "| unit | count | s | CPU s | µs each | first COPY byte ms | staging, checks, swap | MiB |\n|---|---|---|---|---|---|---|---|"
+        "| dataset | unit | count | s | CPU s | µs each | first COPY byte ms | staging, checks, swap | MiB |\n|---|---|---|---|---|---|---|---|---|"
     );
     for r in &table {
         println!(
-            "| {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.0} | {:.1} % | {:.0} |",
+            "| {} | {} | {:.0} | {:.2} | {:.2} | {:.1} | {:.0} | {:.1} % | {:.0} |",
+            r.dataset,
             r.unit,
             r.count,
             r.seconds,
@@ -146,8 +155,9 @@ fn plot(rows: &[Row]) -> String {
     let _ = writeln!(svg, "<path d=\"M{x0} {y0}L{x1} {y1}\" stroke=\"#ccc\" stroke-dasharray=\"4\"/>");
     let _ = writeln!(svg, "<text x=\"{x0}\" y=\"{}\">part of the largest number</text>", height - 15.0);
     let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\">part of its seconds</text>", x0, y1 - 10.0);
-    for (i, ((_, unit), colour)) in UNITS.iter().zip(["#1b6ca8", "#c0392b", "#2e8b57"]).enumerate() {
-        let of_unit: Vec<&Row> = rows.iter().filter(|r| r.unit == *unit).collect();
+    let colours = ["#1b6ca8", "#c0392b", "#2e8b57", "#8e6bb0", "#c98a1b"];
+    for (i, ((name, unit), colour)) in UNITS.iter().zip(colours).enumerate() {
+        let of_unit: Vec<&Row> = rows.iter().filter(|r| r.dataset == *name).collect();
         let Some(last) = of_unit.last() else { continue };
         let points: Vec<String> = of_unit
             .iter()
@@ -162,7 +172,7 @@ fn plot(rows: &[Row]) -> String {
         let y = y1 + 20.0 + 16.0 * i as f64;
         let _ = writeln!(
             svg,
-            "<text x=\"{}\" y=\"{y}\" fill=\"{colour}\">{unit}s: {:.0} in {:.1} s</text>",
+            "<text x=\"{}\" y=\"{y}\" fill=\"{colour}\">{name} ({unit}): {:.0} in {:.1} s</text>",
             x0 + 20.0,
             last.count,
             last.seconds

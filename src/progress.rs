@@ -63,7 +63,18 @@ pub struct Snapshot {
 impl Progress {
     /// Ends the current stage and begins `name`.
     pub fn enter(&self, name: &'static str) {
+        Self::begin(&mut self.stage.lock().unwrap_or_else(PoisonError::into_inner), name);
+    }
+
+    /// The same where the current stage is `from`; otherwise nothing.
+    pub fn advance(&self, from: &'static str, name: &'static str) {
         let mut s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if s.current.is_some_and(|(current, _)| current == from) {
+            Self::begin(&mut s, name);
+        }
+    }
+
+    fn begin(s: &mut Stages, name: &'static str) {
         let now = tokio::time::Instant::now();
         if let Some((last, since)) = s.current.replace((name, now)) {
             s.finished.push((last, (now - since).as_secs_f64()));

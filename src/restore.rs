@@ -16,6 +16,7 @@ mod fit;
 mod globals;
 mod holds;
 mod lane;
+mod making;
 mod plan;
 mod preflight;
 mod roles;
@@ -25,11 +26,10 @@ mod select;
 mod settle;
 mod sorting;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::try_join_all;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -41,8 +41,8 @@ use crate::progress::Progress;
 use crate::steps::reached;
 use board::Board;
 use ddl::{DumpSettings, OutputState};
-use families::{Family, Stage};
 use holds::Part;
+use making::Batch;
 use plan::Plan;
 use schedule::{Size, Spread, Work};
 use script::Step;
@@ -56,10 +56,6 @@ pub use settle::{Survey, analyze, check, rename_schemas, survey};
 
 /// Pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
-/// The same, where several sessions hold their locks.
-const APART_BATCH: usize = 50;
-/// Sessions that make what comes before the data.
-const MAX_MAKERS: usize = 8;
 /// Threads that read members of a directory at the same time.
 const MAX_STREAMS: usize = 16;
 /// Names that a note lists.
@@ -224,8 +220,7 @@ pub async fn load(
 ) -> Result<Loaded, RestoreError> {
     let is_script = archive.is_script();
     let entries = if is_script { vec![] } else { entries };
-    let mut plan = Plan::new(&entries);
-    let stages = families::stages(&entries, &std::mem::take(&mut plan.pre_data));
+    let plan = Plan::new(&entries);
     let tables = plan.nodes.iter().filter(|n| entries[n.entry].desc == "TABLE DATA").count() as u64;
     progress.tables.store(tables, Relaxed);
     progress.tasks.store(plan.nodes.iter().filter(|n| !n.is_data).count() as u64, Relaxed);
@@ -251,24 +246,14 @@ pub async fn load(
     // Whatever ends this function ends the readers and the sessions too.
     let _stop = board.stop_on_drop();
     let mut running = JoinSet::new();
+    job.progress.enter("schema");
     for stream in streams {
         let (board, job) = (board.clone(), job.clone());
         running.spawn_blocking(move || feeder::run(board, job, stream));
     }
 
-    job.progress.enter("schema");
-    let mut ready = vec![];
-    if !is_script {
-        ready = run_pre_data(&job, &stages, options.sessions.clamp(1, MAX_MAKERS)).await?;
-        reached("schema");
-        job.progress.enter("data");
-        if !board.change(|s| s.is_stream_open()) {
-            // A small archive was read to its end while its schema was made.
-            job.progress.enter("indexes");
-        }
-    }
     for id in 0..options.sessions {
-        running.spawn(run_session(job.clone(), board.clone(), id, ready.pop()));
+        running.spawn(run_session(job.clone(), board.clone(), id));
     }
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a restoring task died: {e}")))??;
@@ -292,6 +277,17 @@ impl Job {
         Ok(Worker { session, output: OutputState::new(&self.settings), script: Arc::default() })
     }
 
+    /// Called when everything before the data is there, and when all data has been read.
+    fn enter_stage(&self, board: &Board) {
+        let (is_made, is_read) = board.change(|s| (s.is_made(), !s.is_stream_open()));
+        if is_made && matches!(self.content, Content::Toc(_)) {
+            self.progress.advance("schema", "data");
+        }
+        if is_made && is_read {
+            self.progress.advance("data", "indexes");
+        }
+    }
+
     fn quiet(&self) -> MutexGuard<'_, Vec<String>> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -310,65 +306,6 @@ impl Job {
             _ => Err(RestoreError::internal("data of a step that has none")),
         }
     }
-}
-
-/// Makes what comes before the data; returns the sessions that did it.
-async fn run_pre_data(job: &Job, stages: &[Stage], sessions: usize) -> Result<Vec<Worker>, RestoreError> {
-    let widest = stages.iter().map(Vec::len).max().unwrap_or(0);
-    let mut workers = try_join_all((0..sessions.min(widest).max(1)).map(|_| job.worker())).await?;
-    for stage in stages {
-        let unmade = match stage.as_slice() {
-            [in_order] => in_order.clone(),
-            families => make_apart(job, &mut workers, families).await?,
-        };
-        for batch in unmade.chunks(PRE_DATA_BATCH) {
-            workers[0].tasks(job, &whole(batch), Size::default()).await?;
-        }
-    }
-    Ok(workers)
-}
-
-/// Makes families beside each other. What cannot be made so (an old archive does not name everything
-/// that an entry depends on) is returned, in the archive's order.
-async fn make_apart(
-    job: &Job,
-    workers: &mut [Worker],
-    families: &[Family],
-) -> Result<Vec<usize>, RestoreError> {
-    let mut batches: VecDeque<Family> = VecDeque::new();
-    for family in families {
-        match batches.back_mut() {
-            Some(last) if last.len() + family.len() <= APART_BATCH => last.extend(family),
-            _ => batches.push_back(family.clone()),
-        }
-    }
-    let (batches, unmade) = (Mutex::new(batches), Mutex::new(vec![]));
-    let next = || batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let make = async |worker: &mut Worker, mut batch: &[usize]| {
-        while !batch.is_empty() {
-            let (now, later) = batch.split_at(batch.len().min(PRE_DATA_BATCH));
-            let before = worker.output.clone();
-            if let Err(e) = worker.tasks(job, &whole(now), Size::default()).await {
-                tracing::debug!(error = report(&e), "made in the archive's order instead");
-                worker.session.run("ROLLBACK").await.map_err(|_| e)?;
-                worker.output = before;
-                unmade.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
-                break;
-            }
-            batch = later;
-        }
-        Ok::<_, RestoreError>(())
-    };
-    try_join_all(workers.iter_mut().map(async |worker| {
-        while let Some(batch) = next() {
-            make(worker, &batch).await?;
-        }
-        Ok::<_, RestoreError>(())
-    }))
-    .await?;
-    let mut unmade = unmade.into_inner().unwrap_or_else(PoisonError::into_inner);
-    unmade.sort_unstable();
-    Ok(unmade)
 }
 
 /// Entries that are each made at once.
@@ -405,6 +342,26 @@ impl Worker {
             self.session.pipeline(&sql).await.map_err(|(_, e)| e.context("settings of tables"))?;
         }
         Ok(())
+    }
+
+    /// Makes a batch of what comes before the data; returns the entries that are left of it.
+    async fn make(&mut self, job: &Job, batch: &Batch) -> Result<Vec<usize>, RestoreError> {
+        let mut left = batch.entries.as_slice();
+        while !left.is_empty() {
+            let (now, later) = left.split_at(left.len().min(PRE_DATA_BATCH));
+            let before = self.output.clone();
+            if let Err(e) = self.tasks(job, &whole(now), Size::default()).await {
+                if !batch.may_fail {
+                    return Err(e);
+                }
+                tracing::debug!(error = report(&e), "made in the archive's order instead");
+                self.session.run("ROLLBACK").await.map_err(|_| e)?;
+                self.output = before;
+                break;
+            }
+            left = later;
+        }
+        Ok(left.to_vec())
     }
 
     /// Runs what these are made by, in one transaction.
@@ -457,19 +414,19 @@ fn first_words(sql: &str) -> String {
     line.split('\'').next().unwrap_or_default().chars().take(80).collect()
 }
 
-async fn run_session(
-    job: Arc<Job>,
-    board: Arc<Board>,
-    id: usize,
-    worker: Option<Worker>,
-) -> Result<(), RestoreError> {
-    let mut worker = match worker {
-        Some(w) => w,
-        None => job.worker().await?,
-    };
+async fn run_session(job: Arc<Job>, board: Arc<Board>, id: usize) -> Result<(), RestoreError> {
+    let mut worker = job.worker().await?;
     loop {
         match board.next_work(id).await? {
+            Work::Make { batch, what } => {
+                let left = worker.make(&job, &what).await?;
+                reached("schema");
+                if board.change(|s| s.made(batch, left)) {
+                    job.enter_stage(&board);
+                }
+            }
             Work::Lane { node, first } => {
+                job.progress.advance("schema", "data");
                 reached("lane");
                 let index = board.entry_of(node);
                 let entry = job.data_entry(index)?;

@@ -44,13 +44,8 @@ pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Resul
             feeder.flush()?;
         }
     }
-    let is_last = board.change(|s| {
-        s.stream_ended();
-        !s.is_stream_open()
-    });
-    if is_last && job.progress.stage() == "data" {
-        job.progress.enter("indexes");
-    }
+    board.change(|s| s.stream_ended());
+    job.enter_stage(&board);
     Ok(())
 }
 
@@ -232,9 +227,7 @@ impl DataSink for Script {
         self.flush()?;
         self.clean = false;
         let progress = &self.pieces.job.progress;
-        if progress.stage() == "schema" {
-            progress.enter("data");
-        }
+        progress.advance("schema", "data");
         if entry.desc == "TABLE DATA" {
             progress.tables.fetch_add(1, Relaxed);
         }
@@ -278,9 +271,7 @@ impl DataSink for Script {
             Class::Build { exclusive, shared, group } => {
                 if self.order.group() != group || !self.serial.is_empty() {
                     self.flush()?;
-                    if self.pieces.job.progress.stage() == "data" {
-                        self.pieces.job.progress.enter("indexes");
-                    }
+                    self.pieces.job.progress.advance("data", "indexes");
                 }
                 let exclusive = exclusive.iter().map(|t| self.order.table(t)).collect();
                 let shared = shared.iter().map(|t| self.order.table(t)).collect();

@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ddl;
+use super::making::Making;
+use super::{ddl, families};
 use crate::archive::{Section, TocEntry};
 
 /// Passes of a restore; one is complete before the next starts.
@@ -63,6 +64,8 @@ pub struct Node {
     pub exclusive: Vec<i32>,
     /// Tables (dump ids) that others may share.
     pub shared: Vec<i32>,
+    /// Batches of what comes before the data that must be made before; `None` for all of them.
+    pub made: Option<Vec<usize>>,
 }
 
 impl Node {
@@ -77,14 +80,15 @@ impl Node {
             after: vec![],
             exclusive: vec![],
             shared: vec![],
+            made: None,
         }
     }
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// Entries before the data, in order.
-    pub pre_data: Vec<usize>,
+    /// What comes before the data.
+    pub making: Making,
     pub nodes: Vec<Node>,
 }
 
@@ -100,7 +104,7 @@ pub fn is_left_out(e: &TocEntry) -> bool {
 
 impl Plan {
     pub fn new(entries: &[TocEntry]) -> Self {
-        let mut plan = Plan::default();
+        let (mut plan, mut pre_data) = (Plan::default(), vec![]);
         let mut node_of = HashMap::new();
         let tables = Tables::new(entries);
         for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_left_out(e)) {
@@ -113,7 +117,7 @@ impl Plan {
                 Section::Data | Section::PostData => false,
             };
             if early && pass == Pass::Main && !e.has_data {
-                plan.pre_data.push(i);
+                pre_data.push(i);
             } else {
                 node_of.insert(e.dump_id, plan.nodes.len());
                 plan.nodes.push(Node {
@@ -124,8 +128,11 @@ impl Plan {
                 });
             }
         }
+        plan.making = Making::new(&families::stages(entries, &pre_data));
+        let mut made = plan.making.needs(entries);
         for (i, node) in plan.nodes.iter_mut().enumerate() {
             let e = &entries[node.entry];
+            node.made = made.remove(&node.entry);
             node.after = tables.prerequisites(e).filter_map(|id| node_of.get(&id).copied()).collect();
             node.after.retain(|n| *n != i);
             node.after.sort_unstable();

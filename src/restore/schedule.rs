@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::holds::{Held, Part, locks};
+use super::making::Batch;
 use super::plan::{Node, Pass, Plan};
 
 /// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
@@ -26,6 +27,8 @@ const ALONE_BYTES: u64 = 32 << 20;
 /// What a session may do now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Work {
+    /// Make this batch of what comes before the data.
+    Make { batch: usize, what: Batch },
     /// Load pieces of this data node until [`Next::Leave`] or [`Next::End`]. `first`: nothing of it is at the
     /// server, and nobody else loads it until this lane is done.
     Lane { node: usize, first: bool },
@@ -104,7 +107,10 @@ pub struct Schedule<P> {
     /// Nodes whose prerequisites are done, by pass: heaviest first, then in the archive's order.
     ready: [BTreeSet<(Reverse<u64>, usize)>; Pass::COUNT],
     queues: HashMap<usize, Queue<P>>,
+    /// Nodes with a queue that may be loaded and are not.
     arrival: VecDeque<usize>,
+    /// Lanes of all nodes.
+    lanes: usize,
     held: Held,
     sessions: usize,
     /// Sessions that run tasks.
@@ -122,6 +128,8 @@ pub struct Schedule<P> {
     pass: Pass,
     /// Nodes not finished, by pass.
     left: [usize; Pass::COUNT],
+    /// Data nodes that wait for a batch before the data, or (`None`) for all of them.
+    unmade: HashMap<Option<usize>, Vec<usize>>,
 }
 
 impl<P> Schedule<P> {
@@ -130,17 +138,25 @@ impl<P> Schedule<P> {
     pub fn new(plan: Plan, sessions: usize, streams: usize, growing: bool) -> Self {
         let n = plan.nodes.len();
         let mut dependents = vec![Vec::new(); n];
-        let mut left = [0; Pass::COUNT];
+        let mut missing: Vec<usize> = plan.nodes.iter().map(|n| n.after.len()).collect();
+        let (mut left, mut unmade) = ([0; Pass::COUNT], HashMap::<_, Vec<usize>>::new());
         for (i, node) in plan.nodes.iter().enumerate() {
             node.after.iter().for_each(|d| dependents[*d].push(i));
             left[node.pass as usize] += 1;
+            if node.is_data && !plan.making.is_done() {
+                let all = || vec![None];
+                let made = node.made.as_ref().map_or_else(all, |m| m.iter().copied().map(Some).collect());
+                missing[i] += made.len();
+                made.into_iter().for_each(|batch| unmade.entry(batch).or_default().push(i));
+            }
         }
         let mut s = Schedule {
-            missing: plan.nodes.iter().map(|n| n.after.len()).collect(),
+            missing,
             state: vec![State::Waiting; n],
             dependents,
             ready: Default::default(),
             queues: HashMap::new(),
+            lanes: 0,
             arrival: VecDeque::new(),
             held: Held::default(),
             sessions,
@@ -152,6 +168,7 @@ impl<P> Schedule<P> {
             growing,
             pass: Pass::Main,
             left,
+            unmade,
             plan,
         };
         (0..n).filter(|i| s.missing[*i] == 0).collect::<Vec<_>>().into_iter().for_each(|i| s.make_ready(i));
@@ -209,7 +226,9 @@ impl<P> Schedule<P> {
             rows: 0,
         };
         self.queues.insert(node, queue);
-        self.arrival.push_back(node);
+        if self.missing[node] == 0 {
+            self.arrival.push_back(node);
+        }
         self.state[node] = State::Running;
     }
 
@@ -252,7 +271,15 @@ impl<P> Schedule<P> {
 
     pub fn next(&mut self, session: usize) -> Work {
         self.idle.remove(&session);
-        if let Some(node) = self.lane_to_join(session) {
+        let lane = self.lane_to_join(session);
+        // The first who can loads; the others make what there is not yet.
+        if (lane.is_none() || self.lanes > 0)
+            && let Some(batch) = self.plan.making.next()
+        {
+            return Work::Make { batch, what: self.plan.making.batch(batch).clone() };
+        }
+        if let Some(node) = lane {
+            self.lanes += 1;
             let (mut first, fresh) = (false, self.plan.nodes[node].is_fresh);
             if let Some(q) = self.queues.get_mut(&node) {
                 q.lanes += 1;
@@ -270,7 +297,7 @@ impl<P> Schedule<P> {
         }
         self.idle.insert(session);
         match self.left.iter().sum::<usize>() {
-            0 if !self.is_stream_open() => Work::Finished,
+            0 if self.is_made() && !self.is_stream_open() => Work::Finished,
             1.. if self.stalled() => Work::Stuck(self.first_waiting()),
             _ => Work::Wait,
         }
@@ -279,8 +306,9 @@ impl<P> Schedule<P> {
     /// The next piece for a lane of `node`.
     pub fn take(&mut self, node: usize, session: usize) -> Next<P> {
         let other_data = self.lane_to_join(session).is_some_and(|n| n != node);
-        let others_need_us =
-            other_data || (self.may_run_task() && self.heaviest_runnable(&Held::default()).is_some());
+        let others_need_us = other_data
+            || self.plan.making.has_next()
+            || (self.may_run_task() && self.heaviest_runnable(&Held::default()).is_some());
         let Some(q) = self.queues.get_mut(&node) else { return Next::End };
         if q.holder.is_some_and(|h| h != session) {
             return if others_need_us { Next::Leave } else { Next::Wait };
@@ -302,6 +330,7 @@ impl<P> Schedule<P> {
 
     /// A lane's COPY is complete on the server, which has so many rows of it.
     pub fn lane_done(&mut self, node: usize, rows: u64) {
+        self.lanes -= 1;
         if let Some(q) = self.queues.get_mut(&node) {
             q.rows += rows;
             q.lanes -= 1;
@@ -331,6 +360,25 @@ impl<P> Schedule<P> {
         }
     }
 
+    /// A session has made a batch but for the entries `left`. True when everything before the data is there.
+    pub fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
+        let complete = self.plan.making.made(batch, left);
+        let is_done = self.plan.making.is_done();
+        for key in complete.into_iter().map(Some).chain(is_done.then_some(None)) {
+            for node in self.unmade.remove(&key).unwrap_or_default() {
+                self.missing[node] -= 1;
+                if self.missing[node] == 0 {
+                    self.make_ready(node);
+                }
+            }
+        }
+        is_done
+    }
+
+    pub fn is_made(&self) -> bool {
+        self.plan.making.is_done()
+    }
+
     // --- inside ---
 
     fn finish_if_loaded(&mut self, node: usize) {
@@ -356,6 +404,7 @@ impl<P> Schedule<P> {
     fn make_ready(&mut self, node: usize) {
         let n = &self.plan.nodes[node];
         if n.is_data {
+            self.arrival.extend(self.queues.contains_key(&node).then_some(node));
             self.finish_if_loaded(node);
         } else {
             // Everything it waits for is loaded, so its weight is final.
@@ -380,7 +429,7 @@ impl<P> Schedule<P> {
     fn lane_to_join(&self, session: usize) -> Option<usize> {
         self.arrival.iter().copied().find(|n| {
             let Some(q) = self.queues.get(n) else { return false };
-            let free = !q.alone && q.holder.is_none_or(|h| h == session) && self.missing[*n] == 0;
+            let free = !q.alone && q.holder.is_none_or(|h| h == session);
             free && !q.pieces.is_empty() && (q.lanes == 0 || q.pieces.len() >= 2)
         })
     }
@@ -407,7 +456,7 @@ impl<P> Schedule<P> {
     }
 
     fn heaviest_runnable(&self, ours: &Held) -> Option<(Reverse<u64>, usize)> {
-        if self.pass.is_serial() && self.running > 0 {
+        if !self.is_made() || (self.pass.is_serial() && self.running > 0) {
             return None;
         }
         self.ready[self.pass as usize].iter().find(|key| self.runnable(**key, ours)).copied()
@@ -476,6 +525,7 @@ impl<P> Schedule<P> {
     /// Nothing runs, nothing is queued, the stream is over, and yet something waits.
     fn stalled(&self) -> bool {
         !self.is_stream_open()
+            && self.is_made()
             && self.running == 0
             && self.arrival.is_empty()
             && self.heaviest_runnable(&Held::default()).is_none()
@@ -488,6 +538,7 @@ impl<P> Schedule<P> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::making::Making;
     use super::*;
 
     fn node(entry: usize, pass: Pass, is_data: bool, after: &[usize], exclusive: &[i32]) -> Node {
@@ -512,7 +563,7 @@ mod tests {
     fn every_schedule_is_complete_and_in_order() {
         for seed in 0..400 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let n = rng.usize(1..40);
+            let n = rng.usize(0..40);
             let nodes: Vec<Node> = (0..n)
                 .map(|i| {
                     let is_data = i < n / 3;
@@ -548,9 +599,22 @@ mod tests {
         }
     }
 
-    fn run(rng: &mut fastrand::Rng, nodes: Vec<Node>) {
+    /// Stages of batches, of which some fail, and for each data node what it needs of them.
+    fn made(rng: &mut fastrand::Rng, nodes: &mut [Node]) -> Making {
+        let stages: Vec<Vec<Vec<usize>>> =
+            (0..rng.usize(0..3)).map(|_| vec![vec![0; 50]; rng.usize(1..5)]).collect();
+        let batches = stages.iter().map(Vec::len).sum::<usize>();
+        for node in nodes.iter_mut().filter(|n| n.is_data) {
+            node.made = rng.bool().then(|| (0..batches).filter(|_| rng.u8(0..3) == 0).collect());
+        }
+        Making::new(&stages)
+    }
+
+    fn run(rng: &mut fastrand::Rng, mut nodes: Vec<Node>) {
         let sessions = rng.usize(1..5);
-        let plan = Plan { pre_data: vec![], nodes: nodes.clone() };
+        let making = made(rng, &mut nodes);
+        let (mut whole, mut failed) = (HashSet::new(), vec![]);
+        let plan = Plan { nodes: nodes.clone(), making };
         let mut s: Schedule<u32> = Schedule::new(plan, sessions, 1, false);
         let mut feed: VecDeque<(usize, u32)> =
             (0..nodes.len()).filter(|i| nodes[*i].is_data).map(|i| (i, rng.u32(0..6))).collect();
@@ -586,6 +650,7 @@ mod tests {
                 None => match s.next(who) {
                     Work::Finished => {
                         assert_eq!(s.left, [0; Pass::COUNT]);
+                        assert!(s.is_made());
                         for (node, count) in sent {
                             let mut got = taken.remove(&node).unwrap_or_default();
                             got.sort_unstable();
@@ -595,7 +660,9 @@ mod tests {
                     }
                     Work::Wait => {}
                     Work::Stuck(n) => panic!("stuck at {n}"),
+                    make @ Work::Make { .. } => doing[who] = Some(make),
                     Work::Tasks { nodes: tasks, size } => {
+                        assert!(s.is_made());
                         let others = doing.iter().flatten().filter_map(|w| match w {
                             Work::Tasks { nodes: others, .. } => Some(others),
                             _ => None,
@@ -628,9 +695,23 @@ mod tests {
                             }
                         }
                         assert!(!first || (nodes[node].is_fresh && !taken.contains_key(&node)));
+                        let needs = &nodes[node].made;
+                        let is_there = |needs: &Vec<usize>| needs.iter().all(|batch| whole.contains(batch));
+                        assert!(needs.as_ref().map_or(s.is_made(), is_there));
                         doing[who] = Some(lane);
                     }
                 },
+                Some(Work::Make { batch, what }) => {
+                    if what.may_fail && rng.u8(0..4) == 0 {
+                        failed.push(batch);
+                        s.made(batch, vec![0]);
+                    } else {
+                        whole.insert(batch);
+                        // Alone, it is what the others have left.
+                        whole.extend(failed.drain(..if what.may_fail { 0 } else { failed.len() }));
+                        s.made(batch, vec![]);
+                    }
+                }
                 Some(Work::Tasks { nodes: tasks, .. }) => s.tasks_done(&tasks),
                 Some(Work::Lane { node, first }) => match s.take(node, who) {
                     Next::Piece(p) => {
@@ -653,7 +734,7 @@ mod tests {
             node(1, Pass::Main, false, &[], &[]),
             node(2, Pass::Main, false, &[], &[]),
         ];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
         assert_eq!(s.next(0), tasks(&[1]));
         assert_eq!(s.next(1), Work::Wait, "kept for data");
         s.begin(0);
@@ -673,7 +754,7 @@ mod tests {
         nodes.extend((2..8).map(|i| node(i, Pass::Main, false, &[], &[i as i32 / 4])));
         nodes.push(node(8, Pass::Acl, false, &[], &[]));
         nodes.push(node(9, Pass::Acl, false, &[], &[]));
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
         s.begin(0);
         s.push(0, 7, LIGHT_BYTES + 1, true);
         s.end(0);
@@ -697,7 +778,7 @@ mod tests {
     #[test]
     fn what_is_added_later_is_as_heavy_as_its_rows() {
         let rows = |i| node(i, Pass::Main, true, &[], &[]);
-        let plan = Plan { pre_data: vec![], nodes: vec![] };
+        let plan = Plan::default();
         let mut s: Schedule<u32> = Schedule::new(plan, 2, 1, true);
         for (i, bytes) in [(0, 1), (1, 3 * LIGHT_BYTES), (2, 2 * LIGHT_BYTES)] {
             assert_eq!(s.add(rows(i)), i);
@@ -719,7 +800,7 @@ mod tests {
     #[test]
     fn the_first_lane_of_a_fresh_table_is_alone() {
         let nodes = vec![Node { is_fresh: true, ..node(0, Pass::Main, true, &[], &[]) }];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
         s.begin(0);
         (0..3).for_each(|i| s.push(0, i, FIRST_BYTES, true));
         assert_eq!(s.next(0), Work::Lane { node: 0, first: true });
@@ -736,7 +817,7 @@ mod tests {
     fn a_task_may_spread_where_the_rest_is_less() {
         let mut nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, true, &[], &[])];
         nodes.extend((2..7).map(|i| node(i, Pass::Main, false, &[usize::from(i == 6)], &[])));
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
         for (i, bytes) in [(0, 4 * LIGHT_BYTES), (1, 2 * LIGHT_BYTES)] {
             s.begin(i);
             s.push(i, 0, bytes, true);
@@ -759,7 +840,7 @@ mod tests {
     fn a_last_task_has_what_is_idle() {
         let mut nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, false, &[0], &[])];
         nodes.extend((2..5).map(|i| node(i, Pass::Main, false, &[], &[])));
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
@@ -777,7 +858,7 @@ mod tests {
         let index = Node { shared: vec![7], ..node(2, Pass::Main, false, &[0], &[]) };
         let nodes =
             vec![node(0, Pass::Main, true, &[], &[]), key, index, node(3, Pass::Main, false, &[1], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
@@ -798,7 +879,7 @@ mod tests {
     #[test]
     fn a_row_in_pieces_stays_on_one_session() {
         let nodes = vec![node(0, Pass::Main, true, &[], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
         s.begin(0);
         s.push(0, 0, 1, false);
         s.push(0, 1, 1, true);
@@ -813,7 +894,7 @@ mod tests {
     #[test]
     fn entries_that_wait_for_each_other_are_reported() {
         let nodes = vec![node(0, Pass::Main, false, &[1], &[]), node(1, Pass::Main, false, &[0], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { pre_data: vec![], nodes }, 1, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 1, 1, false);
         s.stream_ended();
         assert_eq!(s.next(0), Work::Stuck(0));
     }

@@ -225,6 +225,44 @@ async fn two_thousand_small_tables() {
     equal(&c, &c.dump_through_pipe("many", &[]), "2,000 tables").await;
 }
 
+/// Rows of a table that is there do not wait for all the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_rows_come_while_tables_are_made() {
+    let c = Cluster::start_with("-c log_statement=all");
+    let tables = "DO $$ BEGIN FOR i IN 1000..1999 LOOP \
+        EXECUTE format('CREATE TABLE t%s AS SELECT 1 AS a', i); END LOOP; END $$";
+    c.create("many", tables);
+    let archive = c.dump_to_file("many", &[]);
+    let before = c.sandbox.log().len();
+    c.restore(&archive, "restored").await;
+    let log = &c.sandbox.log()[before..];
+    let (first, last) = (log.find("COPY public.t").unwrap(), log.rfind("CREATE TABLE public.t").unwrap());
+    assert!(first < last, "the first COPY is {} bytes behind the last table", first - last);
+}
+
+/// What looks at a table's rows as they come may look at any other table, which must be there.
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_that_read_other_tables() {
+    let c = Cluster::start();
+    let sql = "CREATE FUNCTION below(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+        $$ BEGIN RETURN (SELECT count(*) FROM public.z WHERE a < 0); END $$; \
+        CREATE DOMAIN checked AS int CHECK (below(VALUE) = 0); \
+        DO $$ BEGIN FOR i IN 100..199 LOOP \
+        EXECUTE format('CREATE TABLE a%s (a int CHECK (below(a) = 0))', i); \
+        EXECUTE format('CREATE TABLE b%s (a checked)', i); \
+        EXECUTE format('CREATE TABLE c%s (a int, b int GENERATED ALWAYS AS (below(a)) STORED)', i); \
+        EXECUTE format('CREATE TABLE d%s (a int) PARTITION BY LIST (below(a))', i); \
+        EXECUTE format('CREATE TABLE d%s_0 PARTITION OF d%1$s FOR VALUES IN (0)', i); \
+        EXECUTE format('CREATE TABLE e%s (c checked[]) INHERITS (a%1$s)', i); \
+        EXECUTE format('CREATE TABLE y%s (a int)', i); END LOOP; END $$; CREATE TABLE z (a int);";
+    let rows = "DO $$ DECLARE t text; BEGIN FOREACH t IN ARRAY ARRAY['a', 'b', 'c', 'd', 'e'] LOOP \
+        FOR i IN 100..199 LOOP EXECUTE format('INSERT INTO %s%s (a) VALUES (1)', t, i); END LOOP; END LOOP; END $$";
+    c.create("checks", &format!("{sql} {rows}"));
+    for args in [&[][..], &["--load-via-partition-root"], &["--inserts"]] {
+        equal(&c, &c.dump_to_file("checks", args), &format!("checks {args:?}")).await;
+    }
+}
+
 /// Dumps by other versions, restored into their own server.
 mod by_version {
     use super::{Cluster, bindir_of, equal};
