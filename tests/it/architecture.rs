@@ -205,3 +205,18 @@ fn files_keep_their_size() {
         assert!(!sizes.keys().any(|f| f.contains(banned)), "a module called {banned}");
     }
 }
+
+/// A test's build has the features of dev dependencies, too: what the program needs, it must ask for itself.
+#[test]
+fn the_program_has_the_features_that_it_needs() {
+    let tree = ["tree", "--locked", "-e", "normal", "-i", "serde_json", "--depth", "0", "-f", "{f}"];
+    let cargo = std::process::Command::new(env!("CARGO"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(tree)
+        .output()
+        .unwrap();
+    let features = String::from_utf8(cargo.stdout).unwrap();
+    // A result of record is published again as the very same bytes.
+    let has = features.trim().split(',').any(|f| f == "float_roundtrip");
+    assert!(has, "{features:?}: {}", String::from_utf8_lossy(&cargo.stderr));
+}
