@@ -25,6 +25,7 @@ mod script;
 mod select;
 mod settle;
 mod sorting;
+mod spread;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -44,8 +45,9 @@ use ddl::{DumpSettings, OutputState};
 use holds::Part;
 use making::Batch;
 use plan::Plan;
-use schedule::{Size, Spread, Work};
+use schedule::Work;
 use script::Step;
+use spread::{Size, Spread};
 
 pub use append::{Opened, open_tables};
 pub use binary::Columns;

@@ -11,14 +11,12 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use super::holds::{Held, Part, locks};
 use super::making::Batch;
 use super::plan::{Node, Pass, Plan};
+use super::spread::{Size, Spread};
 
 /// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
 const MAX_TASKS: usize = 50;
 /// Bytes of data behind tasks that are taken together.
-const LIGHT_BYTES: u64 = 1 << 20;
-/// Work ahead for each session, in the weight of a task, from which on the task keeps to one core: how long
-/// an index takes is known only roughly.
-const TAIL: u64 = 3;
+pub(super) const LIGHT_BYTES: u64 = 1 << 20;
 /// A table's first lane is alone from as much data on; beside less, what it saves costs more.
 const FIRST_BYTES: u64 = 192 << 10;
 /// And up to as much, where other sessions wait.
@@ -40,26 +38,6 @@ pub enum Work {
     Finished,
     /// Nothing runs and nothing can start: entries wait for each other.
     Stuck(usize),
-}
-
-/// How much there is to do in tasks that are run together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
-    pub spread: Spread,
-    /// Rows of the largest.
-    pub rows: u64,
-}
-
-/// Whether tasks may take as many cores as the server's own settings say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Spread {
-    /// One core each.
-    #[default]
-    No,
-    /// Other sessions will have less to do.
-    Soon,
-    /// A session has nothing to do.
-    Now,
 }
 
 /// What a lane does next.
@@ -503,22 +481,13 @@ impl<P> Schedule<P> {
         self.plan.nodes[node].after.iter().filter_map(|d| self.queues.get(d)).map(|q| q.rows).sum()
     }
 
-    /// Whether a task of this weight may take more than one core of the server: where what is ready
-    /// besides would soon leave the other sessions without work.
     fn spread(&self, weight: u64) -> Spread {
-        if self.is_stream_open() || weight <= LIGHT_BYTES {
-            return Spread::No;
-        }
         let others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
         let others =
             others.filter(|(_, node)| self.part(*node) != Part::Key).map(|(Reverse(other), _)| *other);
-        let most = weight.saturating_mul(TAIL * (self.sessions as u64 - 1));
-        if others.clone().fold(0, u64::saturating_add) >= most.max(1) {
-            return Spread::No;
-        }
-        match self.heavy.len() + others.filter(|other| *other > LIGHT_BYTES).count() < self.sessions {
-            true => Spread::Now,
-            false => Spread::Soon,
+        match self.is_stream_open() {
+            true => Spread::No,
+            false => Spread::of(weight, others, self.heavy.len(), self.sessions),
         }
     }
 
