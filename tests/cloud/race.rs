@@ -209,7 +209,8 @@ impl Race {
             let bodies = outcomes
                 .get(&asked.id)
                 .unwrap_or_else(|| panic!("seed {}: {} has no outcome", self.seed, asked.id));
-            assert_eq!(bodies.len(), 1, "seed {}: {} has {} outcomes", self.seed, asked.id, bodies.len());
+            let texts: Vec<_> = bodies.iter().map(|b| String::from_utf8_lossy(b)).collect();
+            assert_eq!(bodies.len(), 1, "seed {}: {}: {texts:#?}", self.seed, asked.id);
             let result: RestoreResult = serde_json::from_slice(bodies.iter().next().unwrap()).unwrap();
             let is_done = result.status == Status::Success;
             if let Some(e) = result.error.as_ref().filter(|_| asked.target.is_some()) {
