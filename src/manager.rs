@@ -261,6 +261,7 @@ impl RestoreManager {
             }
         };
         tokio::pin!(end);
+        self.open_ahead(&job.backup);
         let claim = tokio::select! {
             claim = target::claim(&self.server, job, self.terms()) => claim?,
             e = &mut end => return Err(e),

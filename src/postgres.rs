@@ -201,33 +201,39 @@ impl Session {
     /// # Errors
     /// `target_unavailable`, or the server's refusal.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
-        let e = |e: tokio_postgres::Error| fault(&e, "looking at the server");
-        let me = "SELECT current_user::text, rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
-        let row = self.client.query_one(me, &[]).await.map_err(e)?;
         // Since 16, being a member is one thing and giving objects away another.
         let how = if self.version >= 160000 { "SET" } else { "MEMBER" };
         let member = format!("SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, '{how}')");
+        let me = async {
+            let sql = "SELECT current_user::text, rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
+            self.client.query_one(sql, &[]).await.map_err(|e| fault(&e, "looking at the server"))
+        };
+        // None of them waits for the answer to another one.
+        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales) = tokio::try_join!(
+            me,
+            self.cores().map(Ok),
+            self.names("SELECT rolname::text FROM pg_roles"),
+            self.names(&member),
+            self.names("SELECT spcname::text FROM pg_tablespace"),
+            self.names("SELECT name::text FROM pg_available_extensions"),
+            self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser"),
+            self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'"),
+            self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
+        )?;
         Ok(ServerFacts {
             version: self.version,
-            cores: self.cores().await,
-            user: row.get(0),
-            is_superuser: row.get(1),
-            may_create_roles: row.get(2),
-            roles: self.names("SELECT rolname::text FROM pg_roles").await?,
-            may_become: self.names(&member).await?,
-            tablespaces: self.names("SELECT spcname::text FROM pg_tablespace").await?,
-            extensions: self.names("SELECT name::text FROM pg_available_extensions").await?,
-            trusted_extensions: self
-                .names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser")
-                .await?,
+            cores,
+            user: me.get(0),
+            is_superuser: me.get(1),
+            may_create_roles: me.get(2),
+            roles,
+            may_become,
+            tablespaces,
+            extensions,
+            trusted_extensions,
             untrusted_extensions: BTreeSet::new(),
-            access_methods: self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'").await?,
-            locales: self
-                .names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''")
-                .await?
-                .iter()
-                .map(|l| plain_locale(l))
-                .collect(),
+            access_methods,
+            locales: locales.iter().map(|l| plain_locale(l)).collect(),
         })
     }
 

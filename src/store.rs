@@ -186,4 +186,11 @@ impl Stores {
         open.insert(place.clone(), store.clone());
         Ok(store)
     }
+
+    /// Opens a store beside other work: building its clients takes tens of milliseconds, most of it for
+    /// the certificates of this machine. What goes wrong is told by [`Stores::at`].
+    pub fn open_ahead(self: &Arc<Self>, place: Location) {
+        let stores = self.clone();
+        tokio::spawn(async move { stores.at(&place).await.is_ok() });
+    }
 }

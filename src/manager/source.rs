@@ -94,6 +94,16 @@ impl RestoreManager {
         Ok(Source::Object(pinned))
     }
 
+    /// Opens the store of a backup while the target is claimed.
+    pub(super) fn open_ahead(&self, wanted: &BackupRef) {
+        let place = match wanted {
+            BackupRef::Stdin => return,
+            BackupRef::Named { place, .. } => place.as_ref(),
+            BackupRef::Latest { .. } => None,
+        };
+        self.stores.open_ahead(place.unwrap_or(&self.config.bucket).clone());
+    }
+
     /// Finds and pins a backup; `None` for standard input.
     ///
     /// # Errors
