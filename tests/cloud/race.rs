@@ -326,6 +326,8 @@ async fn workers_race_and_die() {
     race.check_leaks().await;
     race.check_metrics().await;
     race.check();
+    let deaths = race.deaths.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(deaths > 0 || !is_full_campaign(), "nobody died: a program without failpoints");
     race.tally("race", &format!("{rounds} rounds"));
 }
 
