@@ -194,3 +194,18 @@ impl Stores {
         tokio::spawn(async move { stores.at(&place).await.is_ok() });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_was_opened_ahead_is_there() {
+        let stores = Arc::new(Stores::new(None));
+        let place = Location::Folder("/tmp".into());
+        stores.open_ahead(place.clone());
+        tokio::task::yield_now().await;
+        let open = stores.open.lock().await.get(&place).cloned().unwrap();
+        assert!(Arc::ptr_eq(&open, &stores.at(&place).await.unwrap()));
+    }
+}

@@ -94,14 +94,20 @@ impl RestoreManager {
         Ok(Source::Object(pinned))
     }
 
+    /// Where a backup is kept; `None` for standard input.
+    fn place_of<'a>(&'a self, wanted: &'a BackupRef) -> Option<&'a Location> {
+        match wanted {
+            BackupRef::Stdin => None,
+            BackupRef::Named { place, .. } => Some(place.as_ref().unwrap_or(&self.config.bucket)),
+            BackupRef::Latest { .. } => Some(&self.config.bucket),
+        }
+    }
+
     /// Opens the store of a backup while the target is claimed.
     pub(super) fn open_ahead(&self, wanted: &BackupRef) {
-        let place = match wanted {
-            BackupRef::Stdin => return,
-            BackupRef::Named { place, .. } => place.as_ref(),
-            BackupRef::Latest { .. } => None,
-        };
-        self.stores.open_ahead(place.unwrap_or(&self.config.bucket).clone());
+        if let Some(place) = self.place_of(wanted) {
+            self.stores.open_ahead(place.clone());
+        }
     }
 
     /// Finds and pins a backup; `None` for standard input.
@@ -114,15 +120,14 @@ impl RestoreManager {
         generation: Option<i64>,
         crc32c: Option<u32>,
     ) -> Result<Option<PinnedBackup>, RestoreError> {
+        let Some(place) = self.place_of(wanted) else { return Ok(None) };
+        let store = self.stores.at(place).await?;
         let pinned = match wanted {
             BackupRef::Stdin => return Ok(None),
-            BackupRef::Named { place, name } => {
-                let store = self.stores.at(place.as_ref().unwrap_or(&self.config.bucket)).await?;
-                backup::pin(store, name, generation, crc32c).await?
-            }
+            BackupRef::Named { name, .. } => backup::pin(store, name, generation, crc32c).await?,
             BackupRef::Latest { prefix, at } => {
                 let apart = self.config.policy.globals.as_deref();
-                backup::pin_latest(self.stores.at(&self.config.bucket).await?, prefix, *at, apart).await?
+                backup::pin_latest(store, prefix, *at, apart).await?
             }
         };
         Ok(Some(pinned))
