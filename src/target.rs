@@ -4,6 +4,7 @@
 
 mod confinement;
 mod journal;
+mod powers;
 mod reaper;
 mod rollback;
 mod staging;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::powers::power_of;
 use super::{Apart, Claimed, Staging, short_hash, try_lock};
 use crate::config::RestrictedRoles;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
@@ -21,13 +22,9 @@ pub struct Loader {
     /// Made for this restore, and dropped with it.
     is_ephemeral: bool,
     owner: String,
+    /// Why the owner of the replaced database does not own what was loaded.
+    passed_over: Option<String>,
 }
-
-/// What makes a role too powerful to own what an untrusted backup brought: its functions could be
-/// `SECURITY DEFINER`.
-const POWERS: &str = "rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls \
-    OR pg_has_role(oid, 'pg_execute_server_program', 'MEMBER') \
-    OR pg_has_role(oid, 'pg_read_server_files', 'MEMBER') OR pg_has_role(oid, 'pg_write_server_files', 'MEMBER')";
 
 fn refused(what: String) -> RestoreError {
     DatabaseError::new(R::InsufficientPrivilege, what).into()
@@ -44,9 +41,10 @@ impl Claimed {
     /// `insufficient_privilege` where there is no fitting role and none can be made, `target_busy` where
     /// all of them are at work, `target_unavailable`.
     pub async fn confine(&self, roles: &RestrictedRoles) -> Result<Loader, RestoreError> {
-        let owner = self.heir(&roles.owner).await?;
+        let (owner, passed_over) = self.heir(&roles.owner).await?;
         if roles.users.is_empty() {
-            return ephemeral(&self.server, &self.lock, &self.staging_name(), owner).await;
+            let loader = ephemeral(&self.server, &self.lock, &self.staging_name(), owner).await?;
+            return Ok(Loader { passed_over, ..loader });
         }
         for role in &roles.users {
             if !try_lock(&self.lock, &format!("role {role}")).await? {
@@ -54,31 +52,31 @@ impl Claimed {
             }
             check_pooled(&self.lock, role).await?;
             let server = self.server.as_role(role, roles.password.clone());
-            return Ok(Loader { server, role: role.clone(), is_ephemeral: false, owner });
+            return Ok(Loader { server, role: role.clone(), is_ephemeral: false, owner, passed_over });
         }
         let what = "every role of DB_RESTRICTED_USER is at work: name as many as restores run at once";
         Err(DatabaseError::new(R::TargetBusy, what).into())
     }
 
     /// Who owns what is restored: the owner of the database that is replaced, if that is a role without
-    /// powers, else the configured one.
-    async fn heir(&self, configured: &str) -> Result<String, RestoreError> {
+    /// powers, else the configured one. With it, why the former was passed over.
+    async fn heir(&self, configured: &str) -> Result<(String, Option<String>), RestoreError> {
         let session = &self.lock;
+        let mut passed_over = None;
         if let Some(existing) = &self.existing {
-            let sql = format!(
-                "SELECT rolname::text FROM pg_roles JOIN pg_database d ON datdba = pg_roles.oid
-                 WHERE d.oid = $1 AND rolname <> current_user AND NOT ({})",
-                POWERS.replace("(oid,", "(pg_roles.oid,")
-            );
-            let owner = session.client().query_opt(&sql, &[&existing.oid]).await.map_err(looking)?;
-            if let Some(owner) = owner {
-                return Ok(owner.get(0));
+            let sql = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE oid = $1";
+            let owner = session.client().query_opt(sql, &[&existing.oid]).await.map_err(looking)?;
+            if let Some(owner) = owner.map(|row| row.get::<_, String>(0)) {
+                match power_of(session, &owner).await? {
+                    None => return Ok((owner, None)),
+                    Some(why) => {
+                        passed_over = Some(format!("role {owner} owns the replaced database: {why}"))
+                    }
+                }
             }
         }
-        let sql = format!(
-            "SELECT {POWERS}, rolname = current_user, pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1"
-        );
-        let found = session.client().query_opt(&sql, &[&configured]).await.map_err(looking)?;
+        let sql = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
+        let found = session.client().query_opt(sql, &[&configured]).await.map_err(looking)?;
         let Some(row) = found else {
             if !may_make_roles(session).await? {
                 return Err(refused(format!(
@@ -89,18 +87,14 @@ impl Claimed {
             let name = ident(configured);
             session.run(&format!("CREATE ROLE {name} NOLOGIN")).await?;
             belong_to(session, &name).await?;
-            return Ok(configured.to_owned());
+            return Ok((configured.to_owned(), passed_over));
         };
-        let (is_powerful, is_me, is_member): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
-        if is_powerful || is_me {
-            let what = "is too powerful to own what an untrusted backup brought: its functions could act as that role";
-            return Err(refused(format!("role {configured} (RESTRICTED_OWNER) {what}")));
-        }
-        if !is_member {
+        check_owner(session, configured).await?;
+        if !row.get::<_, bool>(0) {
             let (owner, me) = (ident(configured), ident(self.server.user()));
             return Err(refused(format!("{me} is no member of {owner}: GRANT {owner} TO {me}")));
         }
-        Ok(configured.to_owned())
+        Ok((configured.to_owned(), passed_over))
     }
 
     /// Lets the loading role, and nobody else, into the staging database.
@@ -119,6 +113,8 @@ impl Claimed {
         let (database, role, owner) = (ident(&staging.name), ident(&loader.role), ident(&loader.owner));
         let inside = staging.on(&self.server).connect(&staging.name, "restricted").await?;
         let said = |e: DatabaseError| e.context("handing over what was loaded");
+        // Roles may have been granted since the load began.
+        check_owner(&self.lock, &loader.owner).await?;
         let public = "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
         let public = inside.client().query_opt(public, &[&loader.role]).await.map_err(looking)?;
         if public.is_some() && inside.version() >= 150000 {
@@ -144,7 +140,9 @@ impl Claimed {
             self.lock.run(&format!("DROP ROLE {role}")).await.map_err(said)?;
         }
         reached("handed_over");
-        Ok(vec![format!("restricted: everything in it belongs to role {}", loader.owner)])
+        let passed_over = loader.passed_over.as_ref().map(|why| format!(", not to another: {why}"));
+        let belongs = format!("restricted: everything in it belongs to role {}", loader.owner);
+        Ok(vec![belongs + &passed_over.unwrap_or_default()])
     }
 }
 
@@ -196,7 +194,7 @@ async fn ephemeral(
     belong_to(session, &name).await?;
     reached("role");
     let server = server.as_role(&role, Some(password.into()));
-    Ok(Loader { server, role, is_ephemeral: true, owner })
+    Ok(Loader { server, role, is_ephemeral: true, owner, passed_over: None })
 }
 
 async fn admit(
@@ -249,6 +247,7 @@ pub async fn check_restricted(server: &Server, roles: &RestrictedRoles) -> Resul
     if owner.map_err(looking)?.is_none() && !may_make {
         return Err(refused(format!("there is no role {} (RESTRICTED_OWNER)", roles.owner)));
     }
+    check_owner(&session, &roles.owner).await?;
     for role in &roles.users {
         check_pooled(&session, role).await?;
         let as_role = server.as_role(role, roles.password.clone());
@@ -281,30 +280,42 @@ async fn belong_to(session: &Session, role: &str) -> Result<(), DatabaseError> {
     session.run(&format!("GRANT {role} TO {}{how}", ident(row.get(1)))).await
 }
 
+/// The role of `RESTRICTED_OWNER` owns code that anybody may have written.
+async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError> {
+    match power_of(session, owner).await? {
+        None => Ok(()),
+        Some(why) => Err(refused(format!(
+            "role {owner} is too powerful to own what an untrusted backup brought, whose functions could act as that role: {why} \
+             (take that from it, or name another role in RESTRICTED_OWNER)"
+        ))),
+    }
+}
+
 /// A role that lives longer than one restore must be what its name says.
 async fn check_pooled(session: &Session, role: &str) -> Result<(), RestoreError> {
-    let sql = format!(
-        "SELECT {POWERS}, rolcanlogin, pg_has_role(oid, 'USAGE'), EXISTS (SELECT FROM pg_db_role_setting
+    let sql = "SELECT rolcanlogin, pg_has_role(oid, 'USAGE'), EXISTS (SELECT FROM pg_db_role_setting
            WHERE setrole = pg_roles.oid AND setdatabase = 0),
          EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid), rolname = current_user
-         FROM pg_roles WHERE rolname = $1"
-    );
-    let row = session.client().query_opt(&sql, &[&role]).await.map_err(looking)?;
+         FROM pg_roles WHERE rolname = $1";
+    let row = session.client().query_opt(sql, &[&role]).await.map_err(looking)?;
     let row = row.ok_or_else(|| refused(format!("there is no role {role} (DB_RESTRICTED_USER)")))?;
-    let name = ident(role);
+    let (name, power) = (ident(role), power_of(session, role).await?);
     for (wrong, why) in [
-        (row.get(0), "is too powerful to load what is not trusted".to_owned()),
-        (!row.get::<_, bool>(1), format!("may not log in: ALTER ROLE {name} LOGIN")),
+        (row.get(4), "is the role of DB_USER".to_owned()),
         (
-            !row.get::<_, bool>(2),
+            power.is_some(),
+            format!("is too powerful to load what is not trusted: {}", power.unwrap_or_default()),
+        ),
+        (!row.get::<_, bool>(0), format!("may not log in: ALTER ROLE {name} LOGIN")),
+        (
+            !row.get::<_, bool>(1),
             format!("is not ours to give objects of: GRANT {name} TO the role of DB_USER"),
         ),
         (
-            row.get(3),
+            row.get(2),
             format!("has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL"),
         ),
-        (row.get(4), "is a member of other roles".to_owned()),
-        (row.get(5), "is the role of DB_USER".to_owned()),
+        (row.get(3), "is a member of other roles".to_owned()),
     ] {
         if wrong {
             return Err(refused(format!("role {role} (DB_RESTRICTED_USER) {why}")));

@@ -12,7 +12,7 @@ use pgrestored::manager::Finished;
 use pgrestored::postgres::Server;
 
 use crate::formats::Format;
-use crate::support::{Cluster, job};
+use crate::support::{Cluster, bindir_of, job};
 
 const RESTRICTED: (&str, &str) = ("backup-trust", "restricted");
 const SECRET: &str = "s3cr3t-c4n4ry";
@@ -386,5 +386,102 @@ async fn trust_follows_the_place() {
         let done = c.restore_with(&job(&dump, &target, OnExisting::Fail), &[(flag, &place)]).await;
         assert_eq!(done.result.error, None);
         assert_eq!(owner(&target), wanted, "{flag}");
+    }
+}
+
+/// A function that waits to be called by anybody, and runs as the owner of what was restored.
+const ESCALATES: &str = "CREATE FUNCTION public.pwn() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $f$
+BEGIN
+  EXECUTE 'CREATE FUNCTION public.su() RETURNS text LANGUAGE sql SECURITY DEFINER AS $x$ SELECT current_user::text || pg_read_file(''/etc/hostname'') $x$';
+  EXECUTE 'ALTER FUNCTION public.su() OWNER TO dba';
+  RETURN public.su();
+END $f$;";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_become_a_superuser_inherits_nothing_from_a_backup() {
+    let c = Cluster::start();
+    let dump = with(&c, &plain(&c), ESCALATES);
+    // Two steps away from a superuser, and without powers of its own.
+    c.psql(
+        "postgres",
+        "CREATE ROLE dba SUPERUSER; CREATE ROLE ops NOINHERIT; CREATE ROLE app_owner; CREATE ROLE visitor;
+         GRANT dba TO ops; GRANT ops TO app_owner; CREATE DATABASE app OWNER app_owner",
+    );
+    let call = "SET ROLE visitor; DO $$ BEGIN RAISE 'got %', public.pwn();
+        EXCEPTION WHEN insufficient_privilege THEN NULL; END $$";
+    let owner = "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'pwn'";
+    let done = c.restore_with(&job(&dump, "app", OnExisting::Replace), &[RESTRICTED]).await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(c.psql("app", owner), "pgrestored_owner");
+    c.psql("app", call);
+    let said = done.result.notes.iter().find(|n| n.contains("app_owner"));
+    assert!(said.is_some_and(|n| n.contains("a member of dba, which has SUPERUSER")), "{said:?}");
+    // The same where that role is the configured one.
+    let flags = [RESTRICTED, ("restricted-owner", "app_owner")];
+    let done = c.restore_with(&job(&dump, "new", OnExisting::Fail), &flags).await;
+    assert_eq!(done.failure, Some(R::InsufficientPrivilege), "{:?}", done.result.error);
+    // Granted while the restore is at work.
+    c.psql("postgres", "CREATE ROLE late; CREATE DATABASE target OWNER late");
+    let grants = "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_auth_members WHERE member = 'late'::regrole) LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;";
+    let waiting = with(&c, &std::fs::read_to_string(&dump).unwrap(), grants);
+    let (request, flags) = (job(&waiting, "target", OnExisting::Replace), [RESTRICTED]);
+    let restored = c.restore_with(&request, &flags);
+    let granted = async {
+        let at_work = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'pgrestored_r_%' AND wait_event = 'PgSleep'";
+        while c.psql("postgres", at_work) == "0" {
+            tokio::task::yield_now().await;
+        }
+        c.psql("postgres", "GRANT pg_monitor TO late");
+    };
+    let (done, ()) = tokio::join!(restored, granted);
+    assert_eq!(done.failure, Some(R::InsufficientPrivilege), "{:?}", done.result.error);
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}
+
+/// Of each role, what `doctor` says of it as the owner of what restricted restores bring.
+#[tokio::test(flavor = "multi_thread")]
+async fn powers_are_found_behind_any_chain_of_memberships() {
+    const EVERYWHERE: &str = "
+        CREATE ROLE plain; CREATE ROLE friend; CREATE ROLE member_of_plain; GRANT plain, friend TO member_of_plain;
+        CREATE ROLE dba SUPERUSER; CREATE ROLE one; GRANT dba TO one; CREATE ROLE two NOINHERIT; GRANT one TO two;
+        CREATE ROLE makes_roles CREATEROLE; CREATE ROLE with_makes_roles; GRANT makes_roles TO with_makes_roles;
+        CREATE ROLE replicates REPLICATION; CREATE ROLE with_replicates; GRANT replicates TO with_replicates;
+        CREATE ROLE sees_all BYPASSRLS; CREATE ROLE with_sees_all; GRANT sees_all TO with_sees_all;
+        CREATE ROLE makes_databases CREATEDB; CREATE ROLE with_makes_databases; GRANT makes_databases TO with_makes_databases;
+        CREATE ROLE monitors; GRANT pg_monitor TO monitors; CREATE ROLE signals; GRANT pg_signal_backend TO signals;
+        CREATE ROLE rds_superuser; CREATE ROLE hosted; GRANT rds_superuser TO hosted;
+        CREATE ROLE cloudsqlsuperuser; CREATE ROLE hosted_elsewhere; GRANT cloudsqlsuperuser TO hosted_elsewhere;
+        CREATE ROLE runs_as_us; GRANT postgres TO runs_as_us;";
+    let powerful = "dba one two makes_roles with_makes_roles with_replicates with_sees_all with_makes_databases monitors signals hosted hosted_elsewhere runs_as_us";
+    for version in [15, 16, 18] {
+        let c = match version {
+            15 => Cluster::start(),
+            _ => match bindir_of(version) {
+                Some(bindir) => Cluster::of(&bindir, ""),
+                None => continue,
+            },
+        };
+        c.psql("postgres", EVERYWHERE);
+        let mut powerful: Vec<&str> = powerful.split(' ').collect();
+        c.psql(
+            "postgres",
+            "CREATE ROLE sets_parameters; GRANT ALTER SYSTEM ON PARAMETER archive_command TO sets_parameters;
+             CREATE ROLE with_sets_parameters; GRANT sets_parameters TO with_sets_parameters;",
+        );
+        powerful.extend(["sets_parameters", "with_sets_parameters"]);
+        if version >= 16 {
+            c.psql(
+                "postgres",
+                "CREATE ROLE administers; GRANT pg_read_all_data TO administers WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;
+                 CREATE ROLE idle_member; GRANT one TO idle_member WITH INHERIT FALSE, SET FALSE",
+            );
+            powerful.extend(["administers", "idle_member"]);
+        }
+        for role in ["plain", "friend", "member_of_plain"].into_iter().chain(powerful.iter().copied()) {
+            let config = c.app(&[("restricted-owner", role)]).config.clone();
+            let server = Server::new(&config.db).unwrap();
+            let said = pgrestored::target::check_restricted(&server, &config.restricted).await;
+            assert_eq!(said.is_err(), powerful.contains(&role), "{version} {role}: {said:?}");
+        }
     }
 }

@@ -1,0 +1,91 @@
+//! What a role can do beyond its own objects, by itself or through the roles that it can become. Code of
+//! an untrusted backup may be run with all of it: a function that is `SECURITY DEFINER` runs as its owner.
+
+use crate::error::DatabaseError;
+use crate::postgres::{Session, fault, literal};
+
+/// Roles of hosted PostgreSQL that stand in for a superuser, replicate, or reach other databases.
+const PLATFORM_ROLES: [&str; 30] = [
+    "alloydbadmin",
+    "alloydbimportexport",
+    "alloydbreplica",
+    "authenticator",
+    "avnadmin",
+    "azure_pg_admin",
+    "azuresu",
+    "ccp_monitoring",
+    "cloud_admin",
+    "cloudsqladmin",
+    "cloudsqlimportexport",
+    "cloudsqlreplica",
+    "dashboard_user",
+    "doadmin",
+    "mdb_admin",
+    "mdb_replication",
+    "oci_admin",
+    "rds_ad",
+    "rds_password",
+    "rds_replication",
+    "rdsadmin",
+    "rdsrepladmin",
+    "rdstopmgr",
+    "replication",
+    "service_role",
+    "supabase_admin",
+    "supabase_read_only_user",
+    "supabase_replication_admin",
+    "tsdbadmin",
+    "yb_db_admin",
+];
+
+/// Every role that `$1` is a member of, with itself, by any chain. Membership counts whatever its
+/// options are: since 16, one without `INHERIT` and `SET` may have `ADMIN`, which can grant the others.
+const REACHED: &str = "WITH RECURSIVE reached(oid) AS (
+    SELECT oid FROM pg_roles WHERE rolname = $1
+    UNION SELECT m.roleid FROM pg_auth_members m JOIN reached ON m.member = reached.oid)";
+
+/// Oids from here on are of objects that somebody made.
+const FIRST_NORMAL_OID: u32 = 16_384;
+
+/// Why code of an untrusted backup must not run as `role`: its own attributes, and what it reaches
+/// through membership. `None` for a role that is not there.
+///
+/// # Errors
+/// `target_unavailable`.
+pub(super) async fn power_of(session: &Session, role: &str) -> Result<Option<String>, DatabaseError> {
+    let platform: Vec<String> = PLATFORM_ROLES.iter().map(|r| literal(r)).collect();
+    let sql = format!(
+        "{REACHED} SELECT r.rolname::text, r.rolname = $1, concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END,
+           CASE WHEN rolcreaterole THEN 'CREATEROLE' END, CASE WHEN rolcreatedb THEN 'CREATEDB' END,
+           CASE WHEN rolreplication THEN 'REPLICATION' END, CASE WHEN rolbypassrls THEN 'BYPASSRLS' END)
+         FROM reached JOIN pg_roles r USING (oid)
+         WHERE rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls
+           OR (r.oid < {FIRST_NORMAL_OID} AND r.rolname LIKE 'pg\\_%') OR r.rolname = current_user
+           OR r.rolname LIKE '%superuser%' OR r.rolname IN ({})
+         ORDER BY r.rolname = $1 DESC, rolsuper DESC, 1 LIMIT 1",
+        platform.join(", ")
+    );
+    let looking = |e: tokio_postgres::Error| fault(&e, "looking at what a role may do");
+    if let Some(row) = session.client().query_opt(&sql, &[&role]).await.map_err(looking)? {
+        let (reached, is_itself, attributes): (&str, bool, &str) = (row.get(0), row.get(1), row.get(2));
+        return Ok(Some(match (is_itself, attributes) {
+            (true, "") => "it is a role that administers the server".to_owned(),
+            (true, attributes) => format!("it has {attributes}"),
+            (false, "") => format!("it is, directly or through other roles, a member of {reached}"),
+            (false, attributes) => {
+                format!(
+                    "it is, directly or through other roles, a member of {reached}, which has {attributes}"
+                )
+            }
+        }));
+    }
+    if session.version() < 150_000 {
+        return Ok(None);
+    }
+    let parameters = format!(
+        "{REACHED} SELECT parname FROM pg_parameter_acl, aclexplode(paracl) WHERE grantee IN (SELECT oid FROM reached)
+         ORDER BY 1 LIMIT 1"
+    );
+    let granted = session.client().query_opt(&parameters, &[&role]).await.map_err(looking)?;
+    Ok(granted.map(|r| format!("it may set the server's parameter {}", r.get::<_, &str>(0))))
+}
