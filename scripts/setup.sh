@@ -125,3 +125,10 @@ PY
   fi
   rm -rf "$fetched"
 done
+
+# The minor release decides what a dump holds and what a server takes.
+for server in /usr/lib/postgresql/*/bin/postgres "$tools"/pg[0-9]*/bin/postgres; do
+  [ -x "$server" ] || continue
+  dump="$("$(dirname "$server")/pg_dump" --version 2>/dev/null || echo "no pg_dump")"
+  echo "setup: tests run on $("$server" --version | sed 's/^postgres (PostgreSQL)/PostgreSQL/') with $dump (${server%/postgres})"
+done

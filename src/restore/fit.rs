@@ -249,7 +249,9 @@ impl Fit {
             | "SCHEMA"
             | "TYPE" => true,
             "COMMENT" => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),
-            "TABLE" => e.defn.contains("SET COMPRESSION"),
+            "TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" => {
+                e.defn.contains("SET COMPRESSION") || e.defn.contains("pg_attver")
+            }
             _ => false,
         };
         if looked_at {

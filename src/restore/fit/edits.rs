@@ -49,6 +49,36 @@ pub(super) fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
     Some(format!("{}{}", &sql[..from], &sql[to..]))
 }
 
+/// `ALTER TABLE … ALTER COLUMN … SET (…)` without one of the options: `Some(None)` where it is the only one.
+#[allow(clippy::option_option, reason = "another statement, nothing left, or what is left")]
+pub(super) fn without_column_option(t: &[Token<'_>], sql: &str, option: &str) -> Option<Option<String>> {
+    let column = t.windows(2).position(|w| w[0].is("alter") && w[1].is("column"))?;
+    let open = column + 4;
+    if !t.get(open - 1)?.is("set") || !t.get(open)?.is_symbol(b'(') {
+        return None;
+    }
+    let close = t[open..].iter().position(|w| w.is_symbol(b')'))? + open;
+    // One action alone, as pg_dump writes it.
+    if t.get(close + 1).is_some_and(|w| !w.is_symbol(b';')) {
+        return None;
+    }
+    let (all, kept): (usize, Vec<&str>) = {
+        let options: Vec<&[Token<'_>]> = t[open + 1..close].split(|w| w.is_symbol(b',')).collect();
+        let others =
+            options.iter().filter(|o| o.first().is_some_and(|w| w.name().as_deref() != Some(option)));
+        let text = |o: &&[Token<'_>]| o.last().map_or("", |last| &sql[o[0].at..last.at + last.text.len()]);
+        (options.len(), others.map(text).collect())
+    };
+    match kept.len() {
+        0 => Some(None),
+        n if n == all => None,
+        _ => {
+            let (before, after) = (&sql[..=t[open].at], &sql[t[close].at..]);
+            Some(Some(format!("{before}{}{after}", kept.join(", "))))
+        }
+    }
+}
+
 /// A list of privileges without one of them.
 pub(super) fn without_privilege(t: &[Token<'_>], sql: &str, privilege: &str) -> Option<String> {
     let on = t.iter().position(|w| w.is("on"))?;

@@ -1,7 +1,8 @@
 //! One statement at a time: left out, changed, or as it is.
 
 use super::edits::{
-    compatible, is, is_contrib, is_statistics, summary, without_multirange, without_privilege,
+    compatible, is, is_contrib, is_statistics, summary, without_column_option, without_multirange,
+    without_privilege,
 };
 use super::rules::*;
 use super::{Fit, Fitted};
@@ -18,6 +19,9 @@ const SETTINGS_SINCE: [(&str, u32); 4] = [
     ("event_triggers", 170000),
 ];
 
+/// What a server keeps in a column's options for itself.
+const VERSION_OF_COLUMN: &str = "pg_attver";
+
 const ARRAY_FUNCTIONS: [&str; 3] = ["array_append", "array_prepend", "array_cat"];
 
 impl Fit {
@@ -28,7 +32,7 @@ impl Fit {
     /// `role_missing`, `extension_missing`.
     pub fn statement(&self, sql: &str, clean: bool) -> Result<Option<Fitted>, RestoreError> {
         let t = tokens(sql, Dialect::default());
-        if let Some(rule) = self.leaves_out(&t, clean)? {
+        if let Some(rule) = self.leaves_out(&t, sql, clean)? {
             if let Some(rule) = rule {
                 self.used(rule, summary(&t));
             }
@@ -52,7 +56,12 @@ impl Fit {
 
     /// The rule that leaves a statement out; the inner `None` where the use is reported already.
     #[allow(clippy::option_option, reason = "left out or not, and reported here or not")]
-    fn leaves_out(&self, t: &[Token<'_>], clean: bool) -> Result<Option<Option<&'static str>>, RestoreError> {
+    fn leaves_out(
+        &self,
+        t: &[Token<'_>],
+        sql: &str,
+        clean: bool,
+    ) -> Result<Option<Option<&'static str>>, RestoreError> {
         let version = self.facts.version;
         let name = |i: usize| t.get(i).and_then(Token::name).unwrap_or_default();
         let rule = |when: bool, rule: &'static str| Ok(when.then_some(Some(rule)));
@@ -91,6 +100,9 @@ impl Fit {
                 let owner = t.windows(2).any(|w| w[0].is("owner") && w[1].is("to"));
                 if owner && self.policy.owners == Owners::None {
                     return rule(true, OWNER_LEFT_OUT);
+                }
+                if without_column_option(t, sql, VERSION_OF_COLUMN) == Some(None) {
+                    return rule(true, COLUMN_VERSION);
                 }
                 let compression = t.windows(2).any(|w| w[0].is("set") && w[1].is("compression"));
                 rule(compression && version < 140000, COMPRESSION)
@@ -145,7 +157,11 @@ impl Fit {
                     _ => None,
                 }
             }
-            "grant" | "revoke" | "alter" if self.facts.version < 170000 && name(1) != "table" => {
+            "alter" if matches!(name(1).as_str(), "table" | "foreign") => {
+                let left = without_column_option(t, sql, VERSION_OF_COLUMN).flatten();
+                left.inspect(|_| self.used(COLUMN_VERSION, summary(t)))
+            }
+            "grant" | "revoke" | "alter" if self.facts.version < 170000 => {
                 without_privilege(t, sql, "maintain")
                     .inspect(|_| self.used(MAINTAIN, summary(t)))
                     .or_else(|| self.with_new_arguments(sql))
@@ -219,6 +235,17 @@ mod tests {
                 MAINTAIN,
             ),
             ("GRANT MAINTAIN ON TABLE t TO there;", None, MAINTAIN),
+            ("ALTER TABLE ONLY s.t ALTER COLUMN \"set\" SET (pg_attver=7);", None, COLUMN_VERSION),
+            (
+                "ALTER FOREIGN TABLE ONLY s.t ALTER COLUMN a SET (n_distinct=5, pg_attver=7);",
+                Some("ALTER FOREIGN TABLE ONLY s.t ALTER COLUMN a SET (n_distinct=5);"),
+                COLUMN_VERSION,
+            ),
+            (
+                "ALTER TABLE ONLY s.t ALTER COLUMN a SET (pg_attver=7, n_distinct=-0.5, n_distinct_inherited=2);",
+                Some("ALTER TABLE ONLY s.t ALTER COLUMN a SET (n_distinct=-0.5, n_distinct_inherited=2);"),
+                COLUMN_VERSION,
+            ),
             (
                 "SELECT * FROM pg_catalog.pg_restore_relation_stats('version', '180000'::integer);",
                 None,
@@ -246,6 +273,8 @@ mod tests {
             "SET default_table_access_method = heap;",
             "CREATE TABLE public.t (a int);",
             "DROP TABLE x;",
+            "ALTER TABLE ONLY t ALTER COLUMN pg_attver SET (n_distinct=5);",
+            "ALTER TABLE ONLY t ALTER COLUMN a SET DEFAULT 'SET (pg_attver=7)';",
             "COMMENT ON COLUMN t.database IS 'x';",
             "CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public;",
             "CREATE LANGUAGE plpgsqlx HANDLER h;",
