@@ -57,6 +57,30 @@ pub struct Limits {
     pub max_statement: usize,
     /// Base-2 logarithm of the largest zstd window.
     pub zstd_window_log: u32,
+    /// Bytes of memory that one archive's readers may keep: table of contents, lists, a statement.
+    pub memory: u64,
+}
+
+impl Limits {
+    /// These limits with another budget of memory.
+    pub fn with_memory(self, bytes: u64) -> Self {
+        Limits { memory: bytes, ..self }
+    }
+
+    /// Refuses what takes `needed` bytes of memory where that is more than this worker has for it.
+    ///
+    /// # Errors
+    /// `archive_unsupported`, which does not blame the backup.
+    pub fn check_memory(&self, what: &str, needed: u64) -> Result<(), RestoreError> {
+        if needed <= self.memory {
+            return Ok(());
+        }
+        let (needed, has) = (needed.div_ceil(1 << 20), self.memory >> 20);
+        Err(toc::beyond_us(format!(
+            "{what} needs {needed} MiB of memory, this worker has {has} MiB for it: give it more \
+             (its container's limit, or RESTORE_MEMORY_MIB)"
+        )))
+    }
 }
 
 impl Default for Limits {
@@ -67,6 +91,7 @@ impl Default for Limits {
             max_toc: 1 << 30,
             max_statement: 1 << 30,
             zstd_window_log: 27,
+            memory: 256 << 20,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod argv;
 mod location;
+mod memory;
 mod raw;
 mod server;
 mod verification;
@@ -101,6 +102,8 @@ pub struct Config {
     pub reap_every: Option<Duration>,
     pub lease_extension: Duration,
     pub queue_bytes: usize,
+    /// Bytes that the readers of one archive may keep of it: table of contents, lists, a statement.
+    pub archive_memory: u64,
     /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
     /// exactly.
     pub binary_from: Option<usize>,
@@ -236,6 +239,8 @@ impl Config {
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut m = Mistakes::default();
         let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
+        let max_concurrent = m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
+        let queue_bytes = m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20;
         let trust = match set(&raw.backup_trust) {
             None | Some("full") => Trust::Full,
             Some("restricted") => Trust::Restricted,
@@ -297,7 +302,7 @@ impl Config {
                 grpc: with_scheme(set(&raw.storage_emulator_grpc_host).unwrap_or(json)),
             }),
             jobs: set(&raw.restore_jobs).map(|_| m.at_least_one("RESTORE_JOBS", &raw.restore_jobs, 1)),
-            max_concurrent: m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1),
+            max_concurrent,
             timeout: m.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
             max_attempts: m.parse(
                 "RESTORE_MAX_ATTEMPTS",
@@ -320,7 +325,8 @@ impl Config {
                 .filter(|every| !every.is_zero()),
             lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
             binary_from: binary_from(raw, &mut m),
-            queue_bytes: m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20,
+            queue_bytes,
+            archive_memory: memory::archive_budget(raw, max_concurrent, queue_bytes, &mut m),
             retry_budget,
             policy: policy(raw, &mut m),
             age_identity: age_identity(raw, &mut m),

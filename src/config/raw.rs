@@ -162,6 +162,9 @@ pub struct RawConfig {
     /// Memory for data between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_queue_mib: Option<String>,
+    /// Memory that this worker may use, in MiB: of a backup that needs more, it is said how much [default: the cgroup's limit, else half of the machine's memory, at most 2048]
+    #[arg(long, env = "RESTORE_MEMORY_MIB", global = true, value_name = "MIB")]
+    pub(super) restore_memory_mib: Option<String>,
     /// How rows are sent: text, as the backup has them; binary, which costs the server less, where they can be
     /// converted exactly; auto: binary but for small tables [default: auto]
     #[arg(long, env = "RESTORE_COPY_FORMAT", global = true, value_name = "FORMAT")]

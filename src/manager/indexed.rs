@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreManager;
-use crate::archive::{Archive, BlockIndex, Ledger, Limits};
+use crate::archive::{Archive, BlockIndex, Ledger};
 use crate::backup::{self, Expected, PinnedBackup, encode_crc32c};
 use crate::error::{RestoreError, report as said};
 use crate::progress::Progress;
@@ -86,9 +86,9 @@ impl RestoreManager {
         tracing::info!(backup = pinned.uri(), blocks = index.blocks.len(), "reading by the restore index");
         let (origin, ranges, expected) =
             backup::open_by_blocks(pinned, &index, self.limits(), progress, stop);
-        let keys = self.keys()?;
+        let (keys, bounds) = (self.keys()?, self.archive_limits());
         let opened = tokio::task::spawn_blocking(move || {
-            let mut archive = Archive::open(origin, Limits::default(), &keys)?;
+            let mut archive = Archive::open(origin, bounds, &keys)?;
             archive.by_blocks(&index, ranges)?;
             Ok::<_, RestoreError>(archive)
         });

@@ -71,6 +71,11 @@ impl RestoreManager {
         DownloadOptions { stall: self.config.stall_timeout, budget: self.config.retry_budget, sha256: false }
     }
 
+    /// Bounds on what an archive may make this worker allocate.
+    pub(super) fn archive_limits(&self) -> Limits {
+        Limits::default().with_memory(self.config.archive_memory)
+    }
+
     pub(super) fn keys(&self) -> Result<Keys, RestoreError> {
         use secrecy::ExposeSecret;
         let Some(text) = &self.config.age_identity else { return Ok(Keys::default()) };
@@ -175,8 +180,8 @@ impl RestoreManager {
         stop: CancellationToken,
     ) -> Result<(Archive, Expected), RestoreError> {
         let (origin, expected) = backup::open(source, reach, self.limits(), progress, stop);
-        let keys = self.keys()?;
-        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, Limits::default(), &keys))
+        let (keys, bounds) = (self.keys()?, self.archive_limits());
+        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, bounds, &keys))
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         Ok((archive, expected))

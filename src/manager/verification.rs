@@ -10,7 +10,7 @@ use tracing::field::Empty;
 
 use super::ground::Ground;
 use super::{Finished, RestoreManager, end_spans, restricted};
-use crate::archive::{Archive, Counting, Ledger, Limits};
+use crate::archive::{Archive, Counting, Ledger};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::{EvidencePlace, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, RetryClass, report as said};
@@ -340,8 +340,8 @@ impl RestoreManager {
         let options = self.verification_options();
         let (origin, expected) =
             backup::open(source, Reach::Whole, options, run.progress.clone(), run.stop.clone());
-        let keys = self.keys()?;
-        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, Limits::default(), &keys))
+        let (keys, bounds) = (self.keys()?, self.archive_limits());
+        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, bounds, &keys))
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         report.archive = Some(archive_proof(&archive));

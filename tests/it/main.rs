@@ -1,5 +1,7 @@
 //! Without any server: the house's walls, the contract's documents, the archive corpus, the command line.
 
+#[path = "../support/memory.rs"]
+mod memory;
 #[path = "../support/synthetic.rs"]
 mod synthetic;
 #[path = "../support/tools.rs"]

@@ -1,6 +1,7 @@
 //! What the tests share: throwaway clusters, restores as a user does them, comparison by `pg_dump`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod memory;
 pub mod proxy;
 pub mod tools;
 

@@ -1,0 +1,114 @@
+//! How much memory this worker may use, and how much of it what it reads of an archive may keep.
+
+use std::path::{Path, PathBuf};
+
+use super::raw::RawConfig;
+use super::{Mistakes, set};
+
+const MIB: u64 = 1 << 20;
+/// What the worker needs before it opens any archive.
+const BASE: u64 = 96 * MIB;
+/// What each restore needs beside its queue and what is kept of its archive: buffers and decompressors.
+const PER_JOB: u64 = 40 * MIB;
+/// Of a machine that nothing limits.
+const MOST_UNASKED: u64 = 2048 * MIB;
+/// However small the limit: less than this, and no dump of a real database could be read.
+const LEAST_BUDGET: u64 = 32 * MIB;
+
+/// Bytes that the readers of one archive may keep: half of what is left to each job, since the program
+/// around them keeps some of it once more.
+pub(super) fn archive_budget(raw: &RawConfig, jobs: usize, queue_bytes: usize, m: &mut Mistakes) -> u64 {
+    let asked = set(&raw.restore_memory_mib)
+        .map(|_| m.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);
+    let limit = asked.map_or_else(|| limit(Path::new("/")), |mib| mib.saturating_mul(MIB));
+    budget_of(limit, jobs as u64, queue_bytes as u64)
+}
+
+fn budget_of(limit: u64, jobs: u64, queue_bytes: u64) -> u64 {
+    let jobs = jobs.max(1);
+    let fixed = jobs.saturating_mul(queue_bytes.saturating_add(PER_JOB)).saturating_add(BASE);
+    (limit.saturating_sub(fixed) / jobs.saturating_mul(2)).max(LEAST_BUDGET)
+}
+
+/// The cgroup's limit; where it has none, half of the machine's memory, and no more than 2 GiB.
+fn limit(root: &Path) -> u64 {
+    let machine = read_machine(root).unwrap_or(MOST_UNASKED);
+    match cgroup_limits(root).into_iter().min() {
+        Some(limit) if limit < machine => limit,
+        _ => (machine / 2).min(MOST_UNASKED),
+    }
+}
+
+fn read_machine(root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Every limit on this process: of its own cgroup and of those around it, of version 2 and of version 1.
+fn cgroup_limits(root: &Path) -> Vec<u64> {
+    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        // Number, controllers, path; of version 2, no controllers.
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            c if c.split(',').any(|c| c == "memory") => ("sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        // Inside a container the path may be the host's: then the group is the mount itself.
+        let mut group = PathBuf::from(path.trim_start_matches('/'));
+        loop {
+            let limit = std::fs::read_to_string(root.join(mount).join(&group).join(file)).ok();
+            found.extend(limit.and_then(|t| t.trim().parse::<u64>().ok()));
+            if !group.pop() {
+                break;
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let gib = ("proc/meminfo", "MemTotal:       8388608 kB\nMemFree: 1 kB\n");
+        for (name, text) in std::iter::once(&gib).chain(files) {
+            let file = root.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_smallest_limit_around_the_process_counts() {
+        let of = |files: &[(&str, &str)]| limit(machine(files).path()) / MIB;
+        let v2 = ("proc/self/cgroup", "0::/pod/worker\n");
+        assert_eq!(of(&[]), 2048);
+        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "536870912\n")]), 512);
+        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "max\n")]), 2048);
+        let outer = ("sys/fs/cgroup/pod/memory.max", "268435456\n");
+        assert_eq!(of(&[v2, outer, ("sys/fs/cgroup/pod/worker/memory.max", "536870912\n")]), 256);
+        let v1 = ("proc/self/cgroup", "9:name=systemd:/\n4:cpu,memory:/docker/1f\n0::/\n");
+        assert_eq!(of(&[v1, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n")]), 1024);
+        // What version 1 says where there is no limit.
+        assert_eq!(of(&[v1, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")]), 2048);
+        // A limit that the machine does not have.
+        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "99999999999999\n")]), 2048);
+        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "4294967296\n")]), 4096);
+    }
+
+    #[test]
+    fn what_is_kept_of_an_archive_leaves_the_rest_to_the_worker() {
+        let budget = |limit: u64, jobs| budget_of(limit * MIB, jobs, 32 * MIB) / MIB;
+        assert_eq!((budget(512, 1), budget(1024, 1), budget(2048, 1)), (172, 428, 940));
+        assert_eq!((budget(1024, 4), budget(64, 1), budget(0, 1)), (80, 32, 32));
+        assert_eq!(budget_of(u64::MAX, u64::MAX, u64::MAX), LEAST_BUDGET);
+    }
+}

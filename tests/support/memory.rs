@@ -1,0 +1,45 @@
+//! How much memory a run of the program took.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::process::{Command, Stdio};
+
+/// How a program ended, and the most memory that it held at once.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    /// Peak of its resident memory, in MiB.
+    pub peak_mib: u64,
+}
+
+/// Runs `program`, ends it where it takes more than two minutes, and gives what the kernel counted of it
+/// (`ru_maxrss`): the same number however busy the machine is.
+pub fn peak_rss_of(program: &Command) -> Run {
+    const COUNT: &str = "
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], timeout=120)
+sys.stderr.write('\\npeak %d\\n' % resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)";
+    let mut counted = Command::new("python3");
+    counted.args(["-c", COUNT]).arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => counted.env(name, value),
+            None => counted.env_remove(name),
+        };
+    }
+    if let Some(folder) = program.get_current_dir() {
+        counted.current_dir(folder);
+    }
+    let out = counted.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    let (stderr, peak) =
+        text.trim_end().rsplit_once("\npeak ").unwrap_or_else(|| panic!("no figure: {text}"));
+    Run {
+        code: out.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: stderr.to_owned(),
+        peak_mib: peak.parse::<u64>().unwrap().div_ceil(1024),
+    }
+}
