@@ -11,12 +11,14 @@ mod codec;
 mod custom;
 mod encoding;
 mod folder;
+mod frames;
 mod header;
 mod index;
 mod inflate;
 mod layers;
 mod ledger;
 mod lexer;
+mod lzma;
 mod members;
 mod moments;
 mod pieces;
@@ -55,9 +57,8 @@ pub struct Limits {
     pub max_toc: u64,
     /// Bytes of one SQL statement.
     pub max_statement: usize,
-    /// Base-2 logarithm of the largest zstd window.
-    pub zstd_window_log: u32,
-    /// Bytes of memory that one archive's readers may keep: table of contents, lists, a statement.
+    /// Bytes of memory that one archive's readers may keep: table of contents, lists, a statement, what a
+    /// decompressor looks back at.
     pub memory: u64,
 }
 
@@ -90,7 +91,6 @@ impl Default for Limits {
             max_string: 64 << 20,
             max_toc: 1 << 30,
             max_statement: 1 << 30,
-            zstd_window_log: 27,
             memory: 256 << 20,
         }
     }

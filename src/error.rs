@@ -320,6 +320,14 @@ impl RestoreError {
         self.fault().reason
     }
 
+    /// Who has to act. What this program, as it is set up, cannot read is not the backup's fault.
+    pub fn blame(&self) -> Blame {
+        match self {
+            RestoreError::Job(_) if self.reason() == R::ArchiveUnsupported => Blame::Infrastructure,
+            _ => self.reason().blame(),
+        }
+    }
+
     /// Five-character SQLSTATE, where PostgreSQL gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         self.fault().sqlstate.as_deref()
@@ -393,7 +401,7 @@ impl ErrorBody {
         let reason = error.reason();
         ErrorBody {
             reason,
-            blame: reason.blame(),
+            blame: error.blame(),
             stage: stage.to_owned(),
             message: report(error),
             sqlstate: error.sqlstate().map(str::to_owned),

@@ -3,6 +3,7 @@
 use std::io::{BufRead, Read};
 
 use super::Limits;
+use super::frames::Zstd;
 use super::inflate::Zlib;
 
 /// Compression of the data blocks, as the header names it.
@@ -38,11 +39,7 @@ impl Codec {
             Codec::None => Decoder::Plain(body),
             Codec::Gzip => Decoder::Gzip(Box::new(Zlib::new(body))),
             Codec::Lz4 => Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(body))),
-            Codec::Zstd => {
-                let mut d = zstd::stream::read::Decoder::with_buffer(body)?;
-                d.window_log_max(limits.zstd_window_log)?;
-                Decoder::Zstd(Box::new(d))
-            }
+            Codec::Zstd => Decoder::Zstd(Box::new(Zstd::new(body, limits)?)),
         })
     }
 }
@@ -51,7 +48,7 @@ pub(super) enum Decoder<'a, R: BufRead> {
     Plain(&'a mut R),
     Gzip(Box<Zlib<&'a mut R>>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<&'a mut R>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, &'a mut R>>),
+    Zstd(Box<Zstd<&'a mut R>>),
 }
 
 impl<R: BufRead> Read for Decoder<'_, R> {
@@ -62,5 +59,27 @@ impl<R: BufRead> Read for Decoder<'_, R> {
             Decoder::Lz4(r) => r.read(buf),
             Decoder::Zstd(r) => r.read(buf),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Blame, FailureReason, RestoreError};
+
+    /// `zstd --long=31` of a pipe.
+    const LONG: &[u8] = include_bytes!("../../tests/fixtures/wrapped/long31.zst");
+
+    #[test]
+    fn a_block_whose_window_is_too_large_is_not_damaged() {
+        let read = |memory: u64| {
+            let (mut body, mut out) = (LONG, Vec::new());
+            let mut decoder = Codec::Zstd.decoder(&mut body, &Limits::default().with_memory(memory))?;
+            decoder.read_to_end(&mut out).map(|_| out)
+        };
+        assert!(read(4 << 30).unwrap().ends_with(b"dump complete\n--\n\n"));
+        let e = RestoreError::from_archive_io(read(1 << 30).unwrap_err(), "data of t");
+        assert_eq!((e.reason(), e.blame()), (FailureReason::ArchiveUnsupported, Blame::Infrastructure));
+        assert!(e.to_string().contains("2048 MiB"), "{e}");
     }
 }

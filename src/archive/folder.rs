@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::members::{
-    Contents, Index, Member, TOC, own_wrappings, plain_name, read_contents, read_object, read_object_list,
-    read_table,
+    Contents, Index, Member, TOC, check_objects, missing_object, own_wrappings, plain_name, read_contents,
+    read_object, read_object_list, read_table,
 };
 use super::pieces::{DataSink, ObjectCutter};
 use super::toc::corrupt;
@@ -20,7 +20,18 @@ pub(super) struct Members {
     /// By the name that `pg_dump` gave: the whole name, how often it is compressed, its size.
     by_name: HashMap<String, (String, usize, u64)>,
     wrappings: usize,
+    /// Of each entry with large objects, by its position.
+    objects: HashMap<usize, Objects>,
     todo: Mutex<VecDeque<usize>>,
+}
+
+/// The large objects of one entry.
+#[derive(Default)]
+struct Objects {
+    /// Those whose members are there.
+    there: BTreeSet<u32>,
+    /// Those that the table of contents has.
+    made: BTreeSet<u32>,
 }
 
 pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, RestoreError> {
@@ -37,8 +48,8 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, R
     };
     let Contents { header, entries, encoding, context, wrapped } =
         read_contents(folder.open(toc)?, Format::Directory, limits)?;
-    let index = Index::new(&entries);
-    let (mut todo, mut known) = (Vec::new(), BTreeSet::new());
+    let index = Index::new(&entries)?;
+    let mut todo = Vec::new();
     for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
         let DataOffset::Member(name) = &e.offset else {
             return Err(corrupt(format!("{} has data and names no member", e.name())));
@@ -46,18 +57,39 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, R
         let Some((_, _, size)) = by_name.get(name) else {
             return Err(corrupt(format!("the member {name} is missing: it has the data of {}", e.name())));
         };
-        known.insert(name);
         todo.push((*size, i));
     }
-    let unknown = by_name.keys().find(|n| index.look_up(&entries, n) == Member::Unknown);
-    if let Some(name) = unknown {
-        return Err(corrupt(format!("the member {name} is in no table of contents")));
-    }
+    let objects = objects_of(&index, &entries, by_name.keys())?;
     todo.sort_unstable_by(|a, b| b.cmp(a));
     let todo = Mutex::new(todo.into_iter().map(|(_, i)| i).collect());
     let wrappings = own_wrappings(header.codec) + wrapped;
-    let members = Members { folder, context, by_name, wrappings, todo };
+    let members = Members { folder, context, by_name, wrappings, objects, todo };
     Ok(Archive { header, entries, encoding, body: Body::Folder(members) })
+}
+
+/// Which large objects each entry has; every member must belong to an entry.
+fn objects_of<'a>(
+    index: &Index,
+    entries: &[TocEntry],
+    names: impl Iterator<Item = &'a String>,
+) -> Result<HashMap<usize, Objects>, RestoreError> {
+    let made = index.objects(entries).into_iter();
+    let mut objects: HashMap<usize, Objects> =
+        made.map(|(at, made)| (at, Objects { made, ..Objects::default() })).collect();
+    for name in names {
+        let at = match index.look_up(entries, name) {
+            Member::LargeObject(oid) => index.entry_of_object(oid).map(|at| (at, oid)),
+            Member::Unknown => None,
+            Member::Toc | Member::Data(_) | Member::ObjectList(_) | Member::Ignored => continue,
+        };
+        let (at, oid) = at.ok_or_else(|| corrupt(format!("the member {name} is in no table of contents")))?;
+        objects.entry(at).or_default().there.insert(oid);
+    }
+    // Known before any list is read, and also where none will be.
+    match objects.values().find_map(|o| o.made.difference(&o.there).next()) {
+        Some(oid) => Err(missing_object(*oid, "it is in the table of contents")),
+        None => Ok(objects),
+    }
 }
 
 impl Members {
@@ -82,8 +114,11 @@ impl Members {
             }
             sink.begin(entry)?;
             match entry.desc.as_str() {
-                "BLOBS" => self.read_objects(name, sink)?,
-                _ => read_table(self.open(name)?.0, &self.context, entry, sink)?,
+                "BLOBS" => self.read_objects(at, name, sink)?,
+                _ => {
+                    let (bytes, suffixes) = self.open(name)?;
+                    read_table(bytes, &self.context, entry, self.wrappings.max(suffixes), sink)?;
+                }
             }
             sink.end(entry)?;
         }
@@ -95,9 +130,13 @@ impl Members {
         Ok((self.folder.open(whole)?, *suffixes))
     }
 
-    fn read_objects(&self, list: &str, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    fn read_objects(&self, at: usize, list: &str, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        let listed = read_object_list(self.open(list)?.0, &self.context)?;
+        let (none, objects) = (Objects::default(), self.objects.get(&at));
+        let Objects { there, made } = objects.unwrap_or(&none);
+        check_objects(list, &listed, there, made)?;
         let mut cutter = ObjectCutter::default();
-        for oid in read_object_list(self.open(list)?.0, &self.context)? {
+        for oid in listed {
             let (bytes, suffixes) = self.open(&format!("blob_{oid}.dat"))?;
             read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), &mut cutter, sink)?;
         }

@@ -4,7 +4,9 @@
 use std::io::{BufRead, BufReader, Read};
 
 use super::Limits;
+use super::frames::{self, Bzip2, Lz4, Zstd};
 use super::inflate::Gzip;
+use super::lzma::{Lzip, LzmaAlone, Xz};
 use super::toc::{beyond_us, corrupt, unsupported};
 use crate::error::RestoreError;
 
@@ -21,6 +23,8 @@ pub enum Layer {
     Lz4,
     Bzip2,
     Xz,
+    Lzma,
+    Lzip,
     Age,
 }
 
@@ -32,6 +36,8 @@ impl Layer {
             Layer::Lz4 => "lz4",
             Layer::Bzip2 => "bzip2",
             Layer::Xz => "xz",
+            Layer::Lzma => "lzma",
+            Layer::Lzip => "lzip",
             Layer::Age => "age",
         }
     }
@@ -42,78 +48,34 @@ impl Layer {
             (b"\x1f\x8b\x08", Layer::Gzip),
             (b"\x28\xb5\x2f\xfd", Layer::Zstd),
             (b"\x04\x22\x4d\x18", Layer::Lz4),
-            (b"BZh", Layer::Bzip2),
+            (b"\x02\x21\x4c\x18", Layer::Lz4),
             (b"\xfd7zXZ\0", Layer::Xz),
             (b"age-encryption.org/v1\n", Layer::Age),
             (b"-----BEGIN AGE ENCRYPTED FILE-----", Layer::Age),
         ];
-        MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, layer)| *layer)
+        let by_magic = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, layer)| *layer);
+        by_magic.or_else(|| match head {
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Layer::Bzip2),
+            _ if Lzip::is_begun_by(head) => Some(Layer::Lzip),
+            _ if LzmaAlone::is_begun_by(head) => Some(Layer::Lzma),
+            _ => None,
+        })
     }
 
     fn unwrap<'a>(self, input: Head<'a>, limits: &Limits, keys: &Keys) -> Result<Lent<'a>, RestoreError> {
+        let failed = |e| RestoreError::from_archive_io(e, "zstd");
         Ok(match self {
             Layer::Gzip => Box::new(Gzip::new(input)),
-            Layer::Zstd => {
-                let failed = |e| RestoreError::from_archive_io(e, "zstd");
-                let mut d = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
-                d.window_log_max(limits.zstd_window_log).map_err(failed)?;
-                Box::new(d)
-            }
-            Layer::Lz4 => Box::new(Frames::new(input)),
-            Layer::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+            Layer::Zstd => Box::new(Zstd::new(input, limits).map_err(failed)?),
+            Layer::Lz4 => Box::new(Lz4::new(input)),
+            Layer::Bzip2 => Box::new(Bzip2::new(input)),
             Layer::Xz => {
-                let memory = 1 << (limits.zstd_window_log.saturating_sub(10) + 1);
-                Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, memory))
+                Box::new(Xz::new(input, limits).map_err(|e| RestoreError::from_archive_io(e, "xz"))?)
             }
+            Layer::Lzma => Box::new(LzmaAlone::new(input, limits)),
+            Layer::Lzip => Box::new(Lzip::new(input, limits)),
             Layer::Age => keys.decrypt(input)?,
         })
-    }
-}
-
-/// `lz4_flex` takes a cut between blocks for the end, and stops after one frame.
-struct Frames<'a> {
-    decoder: lz4_flex::frame::FrameDecoder<Watched<'a>>,
-    between: bool,
-}
-
-impl<'a> Frames<'a> {
-    fn new(input: Head<'a>) -> Self {
-        let decoder = lz4_flex::frame::FrameDecoder::new(Watched { input, ended: false });
-        Frames { decoder, between: true }
-    }
-}
-
-/// Remembers whether the end was met.
-struct Watched<'a> {
-    input: Head<'a>,
-    ended: bool,
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.input.read(buf)?;
-        self.ended |= n == 0 && !buf.is_empty();
-        Ok(n)
-    }
-}
-
-impl Read for Frames<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            if self.between && self.decoder.get_mut().input.fill_buf()?.is_empty() {
-                return Ok(0);
-            }
-            self.between = false;
-            let n = self.decoder.read(buf)?;
-            if n > 0 || buf.is_empty() {
-                return Ok(n);
-            }
-            // A frame's own end mark comes before the decoder asks for more.
-            if self.decoder.get_ref().ended {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            self.between = true;
-        }
     }
 }
 
@@ -186,6 +148,23 @@ pub(super) fn peek(mut input: Head<'_>) -> Result<(Vec<u8>, Head<'_>), RestoreEr
     Ok((head, buffered(again)))
 }
 
+/// The wrapping that comes next, the first bytes, and all of them.
+fn next_layer(input: Head<'_>) -> Result<(Option<Layer>, Vec<u8>, Head<'_>), RestoreError> {
+    let (head, whole) = peek(input)?;
+    if !frames::begins_with_skippable(&head) {
+        return Ok((Layer::of(&head), head, whole));
+    }
+    let whole =
+        frames::skip_frames(whole).map_err(|e| RestoreError::from_archive_io(e, "a frame to skip"))?;
+    let (head, whole) = peek(whole)?;
+    match Layer::of(&head) {
+        Some(layer @ (Layer::Zstd | Layer::Lz4)) => Ok((Some(layer), head, whole)),
+        _ => Err(corrupt(
+            "it begins like zstd or lz4, and there is no compressed data behind the frames to skip",
+        )),
+    }
+}
+
 /// Takes off every wrapping; gives the first bytes of what is inside.
 pub(super) fn unwrap<'a>(
     input: Lent<'a>,
@@ -194,8 +173,8 @@ pub(super) fn unwrap<'a>(
 ) -> Result<(Vec<Layer>, Vec<u8>, Head<'a>), RestoreError> {
     let (mut layers, mut input) = (Vec::new(), buffered(input));
     loop {
-        let (head, whole) = peek(input)?;
-        let Some(layer) = Layer::of(&head) else { return Ok((layers, head, whole)) };
+        let (layer, head, whole) = next_layer(input)?;
+        let Some(layer) = layer else { return Ok((layers, head, whole)) };
         if layers.len() == MAX_LAYERS {
             return Err(unsupported(format!("the backup is wrapped more than {MAX_LAYERS} times")));
         }
@@ -212,11 +191,51 @@ pub(super) fn unwrap_some<'a>(
 ) -> Result<Head<'a>, RestoreError> {
     let mut input = buffered(input);
     for _ in 0..count {
-        let (head, whole) = peek(input)?;
-        let Some(layer) = Layer::of(&head) else { return Ok(whole) };
+        let (layer, _, whole) = next_layer(input)?;
+        let Some(layer) = layer else { return Ok(whole) };
         input = buffered(layer.unwrap(whole, limits, &Keys::default())?);
     }
     Ok(input)
+}
+
+/// A wrapping that is not taken off, and how to: what is inside may well be a good backup.
+fn name_unread_wrapping(head: &[u8]) -> Option<&'static str> {
+    const NAMES: [(&[u8], &str); 20] = [
+        (b"PK\x05\x06", "it is an empty ZIP file"),
+        (
+            b"PK\x07\x08",
+            "it is a part of a ZIP file: unpack it with `unzip` and compress it with zstd or gzip instead",
+        ),
+        (b"PK\x03\x04", "it is a ZIP file: unpack it with `unzip` and compress it with zstd or gzip instead"),
+        (b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive: unpack it with `7z x` first"),
+        (b"Rar!\x1a\x07", "it is a RAR archive: unpack it with `unrar x` first"),
+        (b"\x1f\x9d", "it is compressed by compress (.Z): decompress it with `uncompress` first"),
+        (b"\x1f\xa0", "it is compressed as LZH: decompress it with `gzip -d` first"),
+        (b"\x1f\x1e", "it is compressed by pack (.z): decompress it with `gzip -d` first"),
+        (b"\x89LZO\0\r\n\x1a\n", "it is compressed by lzop: decompress it with `lzop -d` first"),
+        (b"LRZI", "it is compressed by lrzip: decompress it with `lrzip -d` first"),
+        (b"LZIP\0", "it is compressed by an lzip of before 2009: decompress it with `lzip -d` first"),
+        (
+            b"7kSt\xa0\x31\x83\xd3\x8c\xb2\x28\xb0\xd3zPQ",
+            "it is a ZPAQ archive: unpack it with `zpaq x` first",
+        ),
+        (b"zPQ", "it is a ZPAQ archive: unpack it with `zpaq x` first"),
+        (b"\xff\x06\0\0sNaPpY", "it is compressed by snappy: decompress it with `snzip -d` first"),
+        (b"MSCF\0\0\0\0", "it is a Windows cabinet: unpack it with `cabextract` first"),
+        (b"Salted__", "it is encrypted by openssl: decrypt it first, or encrypt with age"),
+        (b"-----BEGIN PGP", ENCRYPTED_BY_GNUPG),
+        (b"\x85\x01", ENCRYPTED_BY_GNUPG),
+        (b"\x85\x02", ENCRYPTED_BY_GNUPG),
+        (b"\x8c\x0d", ENCRYPTED_BY_GNUPG),
+    ];
+    const ENCRYPTED_BY_GNUPG: &str = "it is encrypted by GnuPG: decrypt it first, or encrypt with age";
+    if head.starts_with(b"PK\x03\x04") && head.get(6).is_some_and(|flags| flags & 1 == 1) {
+        return Some("it is a ZIP file with a password: unpack it with `unzip` and encrypt with age instead");
+    }
+    if matches!(head, [0x22..=0x27, 0xb5, 0x2f, 0xfd, ..]) {
+        return Some("it is compressed by a zstd of before 0.8: decompress it with an old `zstd -d` first");
+    }
+    NAMES.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, what)| *what)
 }
 
 /// What the bytes are, if they are something that people mistake for a dump.
@@ -227,23 +246,15 @@ pub(super) fn name_wrong_input(head: &[u8]) -> RestoreError {
     if b"PGDMP".starts_with(head) {
         return corrupt("the archive ends early: first bytes");
     }
+    if let Some(what) = name_unread_wrapping(head) {
+        return beyond_us(format!("the backup cannot be read as it is: {what}"));
+    }
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let lower = text.get(..text.len().min(400)).unwrap_or(text).to_lowercase();
     let starts = |magic: &[u8]| head.starts_with(magic);
-    let what = if starts(b"PK\x03\x04") {
-        match head.get(6).is_some_and(|flags| flags & 1 == 1) {
-            true => "it is a ZIP file with a password: unpack it and compress it with zstd or gzip instead",
-            false => "it is a ZIP file: unpack it and compress it with zstd or gzip instead",
-        }
-    } else if starts(b"\xff\xfe") || starts(b"\xfe\xff") {
+    let what = if starts(b"\xff\xfe") || starts(b"\xfe\xff") {
         "it is UTF-16 text, as PowerShell's > writes it: use pg_dump --file"
-    } else if starts(b"7z\xbc\xaf\x27\x1c") || starts(b"Rar!") {
-        "it is a 7-Zip or RAR archive: unpack it first"
-    } else if starts(b"Salted__") {
-        "it is encrypted by openssl: decrypt it first, or encrypt with age"
-    } else if starts(b"-----BEGIN PGP") || starts(b"\x85\x01") || starts(b"\x85\x02") || starts(b"\x8c\x0d") {
-        "it is encrypted by GnuPG: decrypt it first, or encrypt with age"
     } else if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
         "it is an HTML page, perhaps a login or error page that was saved under the dump's name"
     } else if lower.starts_with("<?xml") {

@@ -2,7 +2,7 @@
 //! the large objects and their list.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::Read;
+use std::io::{BufRead, Read};
 
 use super::header::read_header;
 use super::layers::{self, Lent};
@@ -46,6 +46,8 @@ pub(super) struct Index {
     /// Position of the entry by the large object's number; of old dumps, there is one for all.
     by_object: HashMap<u32, usize>,
     all_objects: Option<usize>,
+    /// Position of the entry by its number, for lists that are named after it.
+    by_id: HashMap<i32, usize>,
 }
 
 /// What a member's name says.
@@ -73,23 +75,41 @@ pub(super) fn plain_name(name: &str) -> (&str, usize) {
 }
 
 impl Index {
-    pub fn new(entries: &[TocEntry]) -> Self {
-        let (mut by_member, mut by_object, mut all_objects) = (HashMap::new(), HashMap::new(), None);
+    /// # Errors
+    /// `archive_corrupt` where two entries name one member, or one names the table of contents itself.
+    pub fn new(entries: &[TocEntry]) -> Result<Self, RestoreError> {
+        let mut index = Index {
+            by_member: HashMap::new(),
+            by_object: HashMap::new(),
+            all_objects: None,
+            by_id: HashMap::new(),
+        };
         for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
             if let DataOffset::Member(name) = &e.offset {
-                by_member.insert(name.clone(), i);
-            }
-            if e.desc == "BLOBS" {
-                all_objects = Some(i);
-                let groups = entries
-                    .iter()
-                    .filter(|g| g.desc == "BLOB METADATA" && e.dependencies.contains(&g.dump_id));
-                for oid in groups.flat_map(|g| g.defn.lines()).filter_map(|l| l.trim().parse().ok()) {
-                    by_object.insert(oid, i);
+                let other = index.by_member.insert(name.clone(), i);
+                if other.is_some() || name == TOC {
+                    let what = format!("the member {name:?} cannot have the data of {}", e.name());
+                    return Err(corrupt(format!("{what}: it is named for something else, too")));
                 }
             }
+            if e.desc == "BLOBS" {
+                index.all_objects = Some(i);
+                index.by_id.insert(e.dump_id, i);
+            }
         }
-        Index { by_member, by_object, all_objects }
+        index.learn_objects(entries);
+        Ok(index)
+    }
+
+    /// Since PostgreSQL 17 a list has the objects of the groups that its entry depends on.
+    fn learn_objects(&mut self, entries: &[TocEntry]) {
+        let groups = entries.iter().filter(|e| e.desc == "BLOB METADATA").map(|e| (e.dump_id, e));
+        let groups: HashMap<i32, &TocEntry> = groups.collect();
+        for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data && e.desc == "BLOBS") {
+            for oid in e.dependencies.iter().filter_map(|id| groups.get(id)).flat_map(|g| oids_of(g)) {
+                self.by_object.insert(oid, i);
+            }
+        }
     }
 
     pub fn look_up(&self, entries: &[TocEntry], plain_name: &str) -> Member {
@@ -99,43 +119,98 @@ impl Index {
         if let Some(i) = self.by_member.get(plain_name).copied() {
             return if entries[i].desc == "BLOBS" { Member::ObjectList(i) } else { Member::Data(i) };
         }
-        let oid = plain_name.strip_prefix("blob_").and_then(|n| n.strip_suffix(".dat"));
-        match oid.and_then(|n| n.parse().ok()) {
-            Some(oid) => Member::LargeObject(oid),
-            // Tar dumps give their lists no name in the table of contents: since 17 the entry's number is
-            // in the member's, before there is one list. Finders leave files of their own.
-            None if plain_name.starts_with("blobs_") => {
-                let id = plain_name.strip_prefix("blobs_").and_then(|n| n.strip_suffix(".toc"));
-                let id = id.and_then(|n| n.parse::<i32>().ok());
-                let at = entries.iter().position(|e| e.desc == "BLOBS" && Some(e.dump_id) == id);
-                at.map_or(Member::Unknown, Member::ObjectList)
-            }
-            None if plain_name == "blobs.toc" => self.all_objects.map_or(Member::Ignored, Member::ObjectList),
-            None if plain_name == "restore.sql"
-                || plain_name.starts_with("._")
-                || plain_name == ".DS_Store" =>
-            {
-                Member::Ignored
-            }
-            None => Member::Unknown,
+        if let Some(oid) = oid_of(plain_name) {
+            return Member::LargeObject(oid);
+        }
+        // Tar dumps give their lists no name in the table of contents: since 17 the entry's number is
+        // in the member's, before there is one list.
+        let of_list = match plain_name.strip_prefix("blobs_").and_then(|n| n.strip_suffix(".toc")) {
+            Some(id) => id.parse().ok().and_then(|id| self.by_id.get(&id).copied()),
+            None if plain_name == "blobs.toc" => self.all_objects,
+            None => None,
+        };
+        match of_list {
+            Some(at) => Member::ObjectList(at),
+            None if may_hold_data(plain_name) => Member::Unknown,
+            None => Member::Ignored,
         }
     }
 
     pub fn entry_of_object(&self, oid: u32) -> Option<usize> {
         self.by_object.get(&oid).copied().or(self.all_objects)
     }
+
+    /// The large objects whose data each entry must have, as the table of contents says.
+    pub fn objects(&self, entries: &[TocEntry]) -> HashMap<usize, BTreeSet<u32>> {
+        let mut objects: HashMap<usize, BTreeSet<u32>> = HashMap::new();
+        for oid in
+            entries.iter().filter(|e| matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA")).flat_map(oids_of)
+        {
+            if let Some(at) = self.entry_of_object(oid) {
+                objects.entry(at).or_default().insert(oid);
+            }
+        }
+        objects
+    }
 }
 
-/// Reads the data of a table's member.
+/// The numbers of the large objects that an entry makes.
+fn oids_of(entry: &TocEntry) -> impl Iterator<Item = u32> {
+    let text = if entry.desc == "BLOB" { &entry.tag } else { &entry.defn };
+    text.lines().filter_map(|l| l.trim().parse().ok())
+}
+
+/// The number of a large object in its member's name, as `pg_dump` writes it.
+fn oid_of(plain_name: &str) -> Option<u32> {
+    let digits = plain_name.strip_prefix("blob_")?.strip_suffix(".dat")?;
+    digits.parse().ok().filter(|oid: &u32| oid.to_string() == digits)
+}
+
+/// Whether a member's name is of the kind that holds data. Others lie there by chance: notes, checksums,
+/// a mark that the upload is complete, what a finder leaves.
+fn may_hold_data(plain_name: &str) -> bool {
+    let is_dot_file = plain_name.starts_with("._");
+    let ends = [".dat", ".toc"].iter().any(|end| plain_name.ends_with(end));
+    (ends || plain_name.starts_with("blob")) && !is_dot_file
+}
+
+pub(super) fn missing_object(oid: u32, why: &str) -> RestoreError {
+    corrupt(format!("the member blob_{oid}.dat is missing: {why}"))
+}
+
+/// Compares a list of large objects with those whose members are there and those that the table of
+/// contents has: what is not in all of them was lost.
+pub(super) fn check_objects(
+    list: &str,
+    listed: &BTreeSet<u32>,
+    there: &BTreeSet<u32>,
+    made: &BTreeSet<u32>,
+) -> Result<(), RestoreError> {
+    if let Some(oid) = listed.difference(there).next() {
+        return Err(missing_object(*oid, &format!("it is listed in {list}")));
+    }
+    if let Some(oid) = there.difference(listed).next() {
+        return Err(corrupt(format!("{list} is incomplete: the member blob_{oid}.dat is not listed in it")));
+    }
+    match made.difference(listed).next() {
+        None => Ok(()),
+        Some(oid) => {
+            let what = format!("the large object {oid} of the table of contents is not listed in it");
+            Err(corrupt(format!("{list} is incomplete: {what}")))
+        }
+    }
+}
+
+/// Reads the data of a table's member, which is compressed `wrappings` times: rows may begin like a
+/// compressed file, so that cannot be told by content.
 pub(super) fn read_table(
     member: Lent<'_>,
     context: &Context,
     entry: &TocEntry,
+    wrappings: usize,
     sink: &mut dyn DataSink,
 ) -> Result<(), RestoreError> {
-    // A table's text never begins like a compressed file, so all wrappings can be told by content.
-    let (_, _, input) = layers::unwrap(member, &context.limits, &layers::Keys::default())?;
-    cut_table(input, context, entry, sink)
+    cut_table(layers::unwrap_some(member, wrappings, &context.limits)?, context, entry, sink)
 }
 
 pub(super) fn cut_table(
@@ -165,18 +240,30 @@ pub(super) fn read_object(
     cutter.cut(&mut input, oid, sink)
 }
 
-/// Lines of a number and the name of a member.
+/// Bytes of the longest line of a list: two numbers of ten digits, and what names a member.
+const MAX_LIST_LINE: u64 = 64;
+
+/// Lines of a number and the name of the member that has it, each number once.
 pub(super) fn read_object_list(member: Lent<'_>, context: &Context) -> Result<BTreeSet<u32>, RestoreError> {
     let what = "list of large objects";
-    let (_, _, input) = layers::unwrap(member, &context.limits, &layers::Keys::default())?;
-    let mut text = String::new();
-    let most = context.limits.max_toc;
-    input.take(most).read_to_string(&mut text).map_err(|e| RestoreError::from_archive_io(e, what))?;
-    let oids = text.lines().filter(|l| !l.is_empty()).map(|line| {
-        let (oid, _) = line.split_once(' ').ok_or_else(|| corrupt(format!("{what}: {line:?}")))?;
-        oid.parse().map_err(|_| corrupt(format!("{what}: {oid:?} is no large object")))
-    });
-    oids.collect()
+    let (_, _, mut input) = layers::unwrap(member, &context.limits, &layers::Keys::default())?;
+    let (mut oids, mut line) = (BTreeSet::new(), Vec::new());
+    loop {
+        line.clear();
+        let read = (&mut input).take(MAX_LIST_LINE).read_until(b'\n', &mut line);
+        if read.map_err(|e| RestoreError::from_archive_io(e, what))? == 0 {
+            return Ok(oids);
+        }
+        let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
+        let oid = text
+            .split_once(' ')
+            .filter(|(oid, name)| oid_of(plain_name(name).0).is_some_and(|named| named.to_string() == *oid));
+        let oid = oid.and_then(|(oid, _)| oid.parse().ok());
+        let oid = oid.ok_or_else(|| corrupt(format!("{what}: {text:?} names no large object")))?;
+        if !oids.insert(oid) {
+            return Err(corrupt(format!("{what}: {oid} is listed twice")));
+        }
+    }
 }
 
 /// Compressions that `pg_dump` itself gave to each large object.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::layers::{self, Head, Keys, Lent};
 use super::members::{
-    Contents, Index, Member, TOC, own_wrappings, plain_name, read_contents, read_object, read_object_list,
-    read_table,
+    Contents, Index, Member, TOC, check_objects, own_wrappings, plain_name, read_contents, read_object,
+    read_object_list, read_table,
 };
 use super::pieces::{DataSink, ObjectCutter};
 use super::toc::{corrupt, unsupported};
@@ -241,7 +241,7 @@ struct Objects {
 
 impl Members {
     pub fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
-        let index = Index::new(entries);
+        let index = Index::new(entries)?;
         let mut seen = vec![false; entries.len()];
         let mut objects = vec![Objects::default(); entries.len()];
         // Where the tar began with it, it was read already.
@@ -276,7 +276,8 @@ impl Members {
             match member {
                 Member::Data(at) => {
                     sink.begin(&entries[at])?;
-                    read_table(bytes, &self.context, &entries[at], sink)?;
+                    let wrappings = self.wrappings.max(suffixes);
+                    read_table(bytes, &self.context, &entries[at], wrappings, sink)?;
                     sink.end(&entries[at])?;
                 }
                 Member::ObjectList(at) => objects[at].listed = read_object_list(bytes, &self.context)?,
@@ -292,11 +293,13 @@ impl Members {
         if let Some((e, _)) = missing {
             return Err(corrupt(format!("the archive ends early: no data of {}", e.name())));
         }
-        for (entry, of_entry) in entries.iter().zip(objects).filter(|(e, _)| e.has_data && e.desc == "BLOBS")
-        {
-            if of_entry.listed != of_entry.seen {
-                return Err(corrupt("the large objects are not those of their list"));
-            }
+        let made = index.objects(entries);
+        let with_objects =
+            entries.iter().zip(objects).enumerate().filter(|(_, (e, _))| e.has_data && e.desc == "BLOBS");
+        for (at, (entry, of_entry)) in with_objects {
+            let none = BTreeSet::new();
+            let made = made.get(&at).unwrap_or(&none);
+            check_objects("the list of large objects", &of_entry.listed, &of_entry.seen, made)?;
             sink.begin(entry)?;
             sink.end(entry)?;
         }

@@ -13,4 +13,6 @@ mod cli;
 mod contract;
 mod deploy;
 mod documents;
+mod members;
 mod platforms;
+mod wrappings;

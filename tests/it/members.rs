@@ -1,0 +1,235 @@
+//! Dumps of several members, as a folder, packed and as `pg_dump -Ft`: every member that may hold data is
+//! read, and every one that is listed is there.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use pgrestored::archive::{Archive, Bytes, DataSink, Folder, Keys, Limits, Origin, Piece, Reopen, TocEntry};
+use pgrestored::error::{FailureReason as R, RestoreError};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// The files of a fixture.
+fn unpacked(name: &str) -> Files {
+    let file = std::fs::File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name));
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file.unwrap()));
+    let mut files = Files::new();
+    for entry in tar.entries().unwrap().map(Result::unwrap).filter(|e| e.header().entry_type().is_file()) {
+        let (mut entry, mut bytes) = (entry, Vec::new());
+        entry.read_to_end(&mut bytes).unwrap();
+        files.insert(entry.path().unwrap().to_str().unwrap().trim_start_matches("./").to_owned(), bytes);
+    }
+    files
+}
+
+#[derive(Clone)]
+struct Memory(Files);
+
+impl Folder for Memory {
+    fn members(&self) -> Vec<(String, u64)> {
+        self.0.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()
+    }
+
+    fn open(&self, name: &str) -> Result<Bytes, RestoreError> {
+        Ok(Box::new(Cursor::new(self.0[name].clone())))
+    }
+}
+
+#[derive(Clone)]
+struct Twice(Vec<u8>);
+
+impl Reopen for Twice {
+    fn open(&self, offset: u64) -> Result<Bytes, RestoreError> {
+        Ok(Box::new(Cursor::new(self.0[offset as usize..].to_vec())))
+    }
+}
+
+/// How the files are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    Folder,
+    /// Each member compressed once more, as a copy to a bucket may do.
+    Gzipped,
+    Packed,
+    /// `pg_dump -Ft`.
+    Tar,
+}
+
+const FORMS: [Form; 4] = [Form::Folder, Form::Gzipped, Form::Packed, Form::Tar];
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    w.write_all(bytes).unwrap();
+    w.finish().unwrap()
+}
+
+fn pack(files: &Files, prefix: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    // The table of contents comes first, as pg_dump writes it.
+    let (toc, others): (Vec<_>, Vec<_>) = files.iter().partition(|f| f.0 == "toc.dat");
+    for (name, bytes) in toc.into_iter().chain(others) {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(format!("{prefix}{name}")).unwrap();
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        tar.append(&header, &bytes[..]).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+fn origin(files: &Files, form: Form) -> Origin {
+    let stream = |bytes: Vec<u8>| Origin::Stream {
+        bytes: Box::new(Cursor::new(bytes.clone())),
+        again: Some(Arc::new(Twice(bytes))),
+    };
+    match form {
+        Form::Folder => Origin::Folder(Arc::new(Memory(files.clone()))),
+        Form::Gzipped => {
+            let files = files.iter().map(|(name, bytes)| (format!("{name}.gz"), gzip(bytes)));
+            Origin::Folder(Arc::new(Memory(files.collect())))
+        }
+        Form::Packed => stream(pack(files, "./")),
+        Form::Tar => stream(pack(files, "")),
+    }
+}
+
+/// Which large objects came; nothing else is looked at.
+#[derive(Default)]
+struct Objects {
+    seen: BTreeMap<u32, usize>,
+    only_tables: bool,
+}
+
+impl DataSink for Objects {
+    fn begin(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        if let Piece::LargeObject { oid, bytes, .. } = piece {
+            *self.seen.entry(oid).or_default() += bytes.len();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+        Ok(())
+    }
+
+    fn wants(&self, entry: &TocEntry) -> bool {
+        !self.only_tables || entry.desc != "BLOBS"
+    }
+}
+
+fn read(files: &Files, form: Form, only_tables: bool) -> Result<Objects, RestoreError> {
+    let mut sink = Objects { only_tables, ..Objects::default() };
+    Archive::open(origin(files, form), Limits::default(), &Keys::default())?.read_data(&mut sink)?;
+    Ok(sink)
+}
+
+/// Both fixtures of a version, and the name of their list.
+fn dumps(version: u32) -> [(Files, Vec<Form>); 2] {
+    let forms = |tar: bool| FORMS.into_iter().filter(|f| (*f == Form::Tar) == tar).collect();
+    [
+        (unpacked(&format!("v{version}.directory.tar.gz")), forms(false)),
+        (unpacked(&format!("v{version}.tar.gz")), forms(true)),
+    ]
+}
+
+fn list_of(files: &Files) -> String {
+    files.keys().find(|n| n.starts_with("blobs") && n.ends_with(".toc")).unwrap().clone()
+}
+
+/// A file of this name, whatever compression is in its name.
+fn member_of(files: &Files, plain: &str) -> String {
+    files.keys().find(|n| n.trim_end_matches(".gz") == plain).unwrap().clone()
+}
+
+fn for_each_form(mut f: impl FnMut(u32, &Files, Form)) {
+    for version in [15, 16, 18] {
+        for (files, forms) in dumps(version) {
+            forms.into_iter().for_each(|form| f(version, &files, form));
+        }
+    }
+}
+
+#[test]
+fn every_form_is_read_whole() {
+    for_each_form(|version, files, form| {
+        let objects = read(files, form, false).unwrap_or_else(|e| panic!("{version} {form:?}: {e}"));
+        // The other one is empty.
+        assert_eq!(objects.seen.keys().copied().collect::<Vec<_>>(), [9001], "{version} {form:?}");
+        assert!(read(files, form, true).is_ok(), "{version} {form:?}");
+    });
+}
+
+/// What a list of large objects says has to be what is there.
+#[test]
+fn a_list_that_is_not_that_of_the_members_is_damage() {
+    let whole = "9001 blob_9001.dat\n9002 blob_9002.dat\n";
+    let lists: [(&str, String, &str); 16] = [
+        ("cut behind a line", "9001 blob_9001.dat\n".into(), "blob_9002.dat is not listed"),
+        ("cut before it", "9002 blob_9002.dat\n".into(), "blob_9001.dat is not listed"),
+        ("empty", String::new(), "blob_9001.dat is not listed"),
+        ("cut in a number", "9001 blob_9001.dat\n90".into(), "names no large object"),
+        ("cut in a name", "9001 blob_9001.dat\n9002 blob_9".into(), "names no large object"),
+        ("one too many", format!("{whole}9003 blob_9003.dat\n"), "blob_9003.dat is missing"),
+        ("an empty line", "9001 blob_9001.dat\n\n9002 blob_9002.dat\n".into(), "names no large object"),
+        ("twice", whole.repeat(2), "listed twice"),
+        ("another's name", "9001 blob_9002.dat\n9002 blob_9001.dat\n".into(), "names no large object"),
+        ("elsewhere", "9001 ../secret.dat\n9002 blob_9002.dat\n".into(), "names no large object"),
+        ("absolute", "9001 /etc/passwd\n9002 blob_9002.dat\n".into(), "names no large object"),
+        ("too large", format!("{whole}99999999999 blob_99999999999.dat\n"), "names no large object"),
+        ("other digits", "+9001 blob_+9001.dat\n9002 blob_9002.dat\n".into(), "names no large object"),
+        ("zeros", "09001 blob_09001.dat\n9002 blob_9002.dat\n".into(), "names no large object"),
+        ("no end of line", "x".repeat(1 << 20), "names no large object"),
+        ("zero bytes", "\0".repeat(4096), "names no large object"),
+    ];
+    for_each_form(|version, files, form| {
+        for (what, list, word) in &lists {
+            let mut files = files.clone();
+            files.insert(list_of(&files), list.clone().into_bytes());
+            let e = read(&files, form, false).err().unwrap_or_else(|| panic!("{version} {form:?} {what}"));
+            assert_eq!(e.reason(), R::ArchiveCorrupt, "{version} {form:?} {what}: {e}");
+            assert!(e.to_string().contains(word), "{version} {form:?} {what}: {e}");
+        }
+    });
+}
+
+/// The same for the members themselves, also where only the tables are read.
+#[test]
+fn members_that_are_missing_or_of_nobody_are_damage() {
+    for_each_form(|version, files, form| {
+        let refused = |files: &Files, only_tables: bool, word: &str| {
+            let e = read(files, form, only_tables).err();
+            let e = e.unwrap_or_else(|| panic!("{version} {form:?}: {word}"));
+            assert_eq!(e.reason(), R::ArchiveCorrupt, "{version} {form:?}: {e}");
+            assert!(e.to_string().contains(word), "{version} {form:?}: {e}, not {word}");
+        };
+        let mut gone = files.clone();
+        gone.remove(&member_of(files, "blob_9002.dat"));
+        refused(&gone, false, "blob_9002.dat");
+        refused(&gone, true, "9002");
+        // Both sides agree, and the table of contents knows better.
+        gone.insert(list_of(files), b"9001 blob_9001.dat\n".to_vec());
+        refused(&gone, false, "9002");
+        let mut gone = files.clone();
+        gone.remove(&list_of(files));
+        refused(&gone, false, "BLOBS");
+        for name in
+            ["blob_7.dat", "blob_9001.dat.lz4", "77.dat", "blobs_3.toc", "blob_x.dat", "blob_09001.dat"]
+        {
+            let mut more = files.clone();
+            more.insert(name.into(), b"x".to_vec());
+            refused(&more, false, name.trim_end_matches(".lz4"));
+        }
+        let mut notes = files.clone();
+        for name in ["README", "_SUCCESS", "SHA256SUMS", "globals.sql", "._toc.dat", ".DS_Store"] {
+            notes.insert(name.into(), b"not of the dump".to_vec());
+        }
+        assert!(read(&notes, form, false).is_ok(), "{version} {form:?}");
+    });
+}

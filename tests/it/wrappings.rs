@@ -1,0 +1,115 @@
+//! What people wrap dumps in, as the tools themselves write it (`scripts/wrapped.sh`).
+
+use std::path::Path;
+
+use pgrestored::archive::{Archive, Keys, Layer, Limits, Origin};
+use pgrestored::error::{Blame, FailureReason as R, RestoreError};
+
+use crate::archive::Collect;
+
+/// Every file that is read, and its wrapping.
+const READ: [(&str, Layer); 17] = [
+    ("dictionary.xz", Layer::Xz),
+    ("known.lzma", Layer::Lzma),
+    ("legacy.lz4", Layer::Lz4),
+    ("long31.zst", Layer::Zstd),
+    ("mixed.lz4", Layer::Lz4),
+    ("pzstd.zst", Layer::Zstd),
+    ("skippable.lz4", Layer::Lz4),
+    ("skippable.zst", Layer::Zstd),
+    ("two.bz2", Layer::Bzip2),
+    ("two.gz", Layer::Gzip),
+    ("two.lz", Layer::Lzip),
+    ("two.lz4", Layer::Lz4),
+    ("two.xz", Layer::Xz),
+    ("two.zst", Layer::Zstd),
+    ("zeros.bz2", Layer::Bzip2),
+    ("zeros.gz", Layer::Gzip),
+    ("zeros.lz", Layer::Lzip),
+];
+
+/// Every file that is not, and what is said of it.
+const NAMED: [(&str, &str); 4] =
+    [("in.7z", "`7z x`"), ("in.Z", "`uncompress`"), ("in.lzo", "`lzop -d`"), ("in.zip", "`unzip`")];
+
+/// Enough for what the tools may ask for at most.
+const LARGE: u64 = 8 << 30;
+
+fn bytes_of(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wrapped");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Layer>, Collect), RestoreError> {
+    let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
+    let archive = Archive::open(origin, Limits::default().with_memory(memory), &Keys::default())?;
+    let (layers, mut sink) = (archive.header().layers.clone(), Collect::default());
+    archive.read_data(&mut sink)?;
+    Ok((layers, sink))
+}
+
+#[test]
+fn every_wrapped_file_is_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wrapped");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let known = READ.iter().any(|f| f.0 == name) || NAMED.iter().any(|f| f.0 == name);
+        assert!(known || name == "in.sql", "{name} is not in the corpus");
+    }
+}
+
+#[test]
+fn what_the_tools_write_is_read_whole() {
+    let (_, plain) = read(&bytes_of("in.sql"), LARGE).unwrap();
+    assert!(plain.data[0].1.len() > 1000);
+    for (name, layer) in READ {
+        let (layers, inside) = read(&bytes_of(name), LARGE).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(layers, [layer], "{name}");
+        assert_eq!((&inside.data, &inside.statements), (&plain.data, &plain.statements), "{name}");
+    }
+}
+
+#[test]
+fn a_cut_and_bytes_behind_the_end_are_noticed() {
+    for (name, _) in READ {
+        let whole = bytes_of(name);
+        let end = whole.iter().rposition(|b| *b != 0).unwrap();
+        // Fewer bytes are no known format. Padding may be cut, and the trailing lz4 or zstd frame that is to be skipped.
+        let end = if name.starts_with("skippable") { end - 20 } else { end };
+        for cut in 16..end {
+            let e = read(&whole[..cut], LARGE).err().unwrap_or_else(|| panic!("{name}: a cut at {cut}"));
+            assert_eq!(e.reason(), R::ArchiveCorrupt, "{name}, {cut}: {e}");
+        }
+        for behind in [&b"psql: warning\n"[..], b"\0\0\0\0x", b"PGDMP"] {
+            let e = read(&[&whole[..], behind].concat(), LARGE).err();
+            let e = e.unwrap_or_else(|| panic!("{name} and {behind:?}"));
+            assert_eq!(e.reason(), R::ArchiveCorrupt, "{name}: {e}");
+            assert!(e.to_string().contains("has ended and other bytes follow"), "{name}: {e}");
+        }
+    }
+}
+
+/// Such a file may be a good backup.
+#[test]
+fn a_limit_of_this_program_is_not_the_backups_fault() {
+    for (name, needed) in [("long31.zst", "2048 MiB"), ("dictionary.xz", "768 MiB"), ("two.gz", "")] {
+        match read(&bytes_of(name), 256 << 20) {
+            Ok(_) => assert!(needed.is_empty(), "{name}"),
+            Err(e) => {
+                assert_eq!((e.reason(), e.blame()), (R::ArchiveUnsupported, Blame::Infrastructure), "{e}");
+                assert!(e.to_string().contains(needed) && e.to_string().contains("256 MiB"), "{name}: {e}");
+            }
+        }
+    }
+    for (name, how) in NAMED {
+        let e = read(&bytes_of(name), LARGE).err().unwrap();
+        assert_eq!((e.reason(), e.blame()), (R::ArchiveUnsupported, Blame::Infrastructure), "{e}");
+        assert!(e.to_string().contains(how), "{name}: {e}");
+    }
+    // The second one asks for more than the first.
+    for (first, second) in [("two.zst", "long31.zst"), ("two.xz", "dictionary.xz")] {
+        let both = [bytes_of(first), bytes_of(second)].concat();
+        let e = read(&both, 256 << 20).err().unwrap();
+        assert_eq!((e.reason(), e.blame()), (R::ArchiveUnsupported, Blame::Infrastructure), "{first}: {e}");
+    }
+}
