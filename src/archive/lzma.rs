@@ -121,7 +121,7 @@ impl<'a> LzmaAlone<'a> {
         let dictionary = u32_at(header, 1);
         let size = u64_at(header, 5);
         let is_usual =
-            |d: u32| d == u32::MAX || d.is_power_of_two() || d % 3 == 0 && (d / 3).is_power_of_two();
+            |d: u32| d == u32::MAX || d.is_power_of_two() || d.is_multiple_of(3) && (d / 3).is_power_of_two();
         header[0] < 225 && dictionary >= 4096 && is_usual(dictionary) && (size == u64::MAX || size < 1 << 38)
     }
 
