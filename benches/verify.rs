@@ -75,10 +75,10 @@ fn max(values: &[f64]) -> f64 {
 /// Milliseconds to the answer of `SELECT 1`, the template being there.
 fn starts(bindir: &Path, scratch: &Path) -> Vec<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    drop(Sandbox::isolated(bindir, scratch).expect("the template"));
+    drop(Sandbox::isolated(bindir, scratch, &[]).expect("the template"));
     let start = || {
         let begun = Instant::now();
-        let sandbox = Sandbox::isolated(bindir, scratch).expect("a sandbox");
+        let sandbox = Sandbox::isolated(bindir, scratch, &[]).expect("a sandbox");
         assert!(sandbox.isolation().why_not.is_none(), "{:?}", sandbox.isolation());
         runtime.block_on(async {
             let config = format!("host={} user=postgres dbname=postgres", sandbox.host());

@@ -27,6 +27,10 @@ if [ "$want" = deny ]; then
 fi
 
 ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
+# An extension that works in one database of a server; hosted runners may have another PostgreSQL than Debian's.
+ls /usr/share/postgresql/*/extension/pg_cron.control >/dev/null 2>&1 ||
+  apt_install "postgresql-$(ls /usr/lib/postgresql | sort -n | tail -1)-cron" ||
+  { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will say that it is skipped" >&2; }
 cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
 
 # What is deployed beside the program, and what checks it.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use secrecy::SecretString;
 
-use crate::policy::{Extensions, Owners, Policy, pair};
+use crate::policy::{Extensions, InPlace, Owners, Policy, pair};
 
 pub use argv::hide_secrets;
 pub use location::Location;
@@ -110,6 +110,7 @@ pub struct Config {
     pub retry_budget: Duration,
     pub stall_timeout: Duration,
     pub policy: Policy,
+    pub in_place: InPlace,
     /// Text of age identities.
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
@@ -329,6 +330,7 @@ impl Config {
             archive_memory: memory::archive_budget(raw, max_concurrent, queue_bytes, &mut m),
             retry_budget,
             policy: policy(raw, &mut m),
+            in_place: in_place(raw, &mut m),
             age_identity: age_identity(raw, &mut m),
             stall_timeout: m.duration("DOWNLOAD_STALL_TIMEOUT", &raw.download_stall_timeout, 30 * SECOND),
             drain_timeout: m.duration("DRAIN_TIMEOUT", &raw.drain_timeout, 25 * SECOND),
@@ -406,6 +408,16 @@ fn binary_from(raw: &RawConfig, m: &mut Mistakes) -> Option<usize> {
             None
         }
     }
+}
+
+fn in_place(raw: &RawConfig, m: &mut Mistakes) -> InPlace {
+    let chosen = set(&raw.restore_in_place).map(|t| InPlace::from_str(t, true)).transpose();
+    chosen
+        .unwrap_or_else(|_| {
+            m.add("RESTORE_IN_PLACE", "must be auto, always or never");
+            None
+        })
+        .unwrap_or_default()
 }
 
 fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::job::{BackupRef, Job, OnExisting, RestoreJob, VerifyJob};
-use crate::policy::{Depth, Rewrite, Selection};
+use crate::policy::{Depth, InPlace, Rewrite, Selection};
 use crate::proof::{Trigger, VerificationSummary};
 
 pub use crate::error::ErrorBody;
@@ -85,6 +85,10 @@ pub struct RestoreRequest {
     /// Which part of the backup; without it, all of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub select: Selection,
+    /// Whether a new database is made under its own name, closed to others until it is proven; without it,
+    /// as configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<InPlace>,
 }
 
 fn is_default(selection: &Selection) -> bool {
@@ -239,6 +243,9 @@ impl RestoreRequest {
             if self.target_db.is_some() || !is_default(&self.select) || self.on_existing != OnExisting::Fail {
                 return Err(invalid("mode verify: target_db, on_existing and select are for a restore"));
             }
+            if self.in_place.is_some() {
+                return Err(invalid("mode verify: in_place is for a restore"));
+            }
             return Ok(Job::Verify(VerifyJob {
                 request_id: self.request_id,
                 backup,
@@ -270,6 +277,7 @@ impl RestoreRequest {
             attempt: 1,
             policy: None,
             selection: self.select,
+            in_place: self.in_place,
             digest,
         })))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Location;
 use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::policy::{Depth, Policy, Selection, Trigger};
+use crate::policy::{Depth, InPlace, Policy, Selection, Trigger};
 
 /// What to do when the target database exists.
 #[derive(
@@ -61,6 +61,8 @@ pub struct RestoreJob {
     /// Where it differs from the configured one.
     pub policy: Option<Policy>,
     pub selection: Selection,
+    /// Where it differs from the configured one.
+    pub in_place: Option<InPlace>,
     /// Digest of what was asked, to tell a duplicate from a reuse of its id.
     pub digest: String,
 }
@@ -82,6 +84,7 @@ impl RestoreJob {
             attempt: 1,
             policy: None,
             selection: Selection::default(),
+            in_place: None,
             digest,
         }
     }

@@ -7,6 +7,7 @@ mod cause;
 mod ground;
 mod indexed;
 mod limits;
+mod placement;
 mod record;
 mod source;
 mod standing;
@@ -126,6 +127,7 @@ impl RestoreManager {
             attempt: 1,
             policy: None,
             selection: Default::default(),
+            in_place: None,
             digest: String::new(),
         };
         let done = self.run(&job, Arc::default(), CancellationToken::new()).await;
@@ -341,7 +343,10 @@ impl RestoreManager {
         };
         let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
         let analyze = policy.analyze;
+        let placement = self.placement(job, claimed, archive.entries());
+        facts.notes.extend(placement.notes);
         let facts_of_server = claimed.server_facts().await?;
+        let facts_of_server = placement::facts_for(facts_of_server, &placement.database, &job.target_db);
         let facts_of_server = match &loader {
             Some(loader) => loader.facts(facts_of_server),
             None => facts_of_server,
@@ -368,6 +373,9 @@ impl RestoreManager {
         claimed.make_roles(&prepared.roles).await?;
         let made = staging.insert(claimed.create_staging(&options).await?);
         facts.notes.append(&mut made.notes);
+        if placement.in_place {
+            claimed.put_in_place(made).await?;
+        }
         if let Some(loader) = &loader {
             claimed.admit(loader, made).await?;
         }

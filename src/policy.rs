@@ -48,6 +48,29 @@ pub enum Extensions {
     SkipMissing,
 }
 
+/// Whether a database that does not exist yet is made under its own name from the beginning, closed to
+/// others until it is proven, or under a name of ours and renamed at the end.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum InPlace {
+    /// Where the dump depends on its database's name, as far as that can be seen before it is read.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
 /// How a dump is fitted to a server that is not the one it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {

@@ -3,7 +3,7 @@
 
 mod tls;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,10 +185,20 @@ pub struct ServerFacts {
     pub trusted_extensions: BTreeSet<String>,
     /// Those that are there and that this role may not create.
     pub untrusted_extensions: BTreeSet<String>,
+    /// Those that are there and cannot be created in the database that is restored, and why.
+    pub unusable_extensions: BTreeMap<String, String>,
+    /// The database that pg_cron works in, empty where the server does not load it; `None` where this role
+    /// may not know.
+    pub cron_database: Option<String>,
     pub access_methods: BTreeSet<String>,
     /// Locales of the operating system, in lower case and without hyphens.
     pub locales: BTreeSet<String>,
 }
+
+/// Settings that a role may not see are missing in the view.
+const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.database_name'
+    UNION ALL SELECT '' WHERE pg_has_role('pg_read_all_settings', 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'cron.database_name')";
 
 /// `en_US.UTF-8` and `en_US.utf8` are the same locale.
 pub fn plain_locale(name: &str) -> String {
@@ -209,7 +219,7 @@ impl Session {
             self.client.query_one(sql, &[]).await.map_err(|e| fault(&e, "looking at the server"))
         };
         // None of them waits for the answer to another one.
-        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales) = tokio::try_join!(
+        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron) = tokio::try_join!(
             me,
             self.cores().map(Ok),
             self.names("SELECT rolname::text FROM pg_roles"),
@@ -219,6 +229,7 @@ impl Session {
             self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser"),
             self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'"),
             self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
+            self.names(CRON_DATABASE),
         )?;
         Ok(ServerFacts {
             version: self.version,
@@ -232,6 +243,8 @@ impl Session {
             extensions,
             trusted_extensions,
             untrusted_extensions: BTreeSet::new(),
+            unusable_extensions: BTreeMap::new(),
+            cron_database: cron.into_iter().next(),
             access_methods,
             locales: locales.iter().map(|l| plain_locale(l)).collect(),
         })

@@ -9,6 +9,7 @@
 mod append;
 mod binary;
 mod board;
+mod database_name;
 mod ddl;
 mod families;
 mod feeder;
@@ -51,6 +52,7 @@ use spread::{Size, Spread};
 
 pub use append::{Opened, open_tables};
 pub use binary::Columns;
+pub use database_name::that_name_their_database;
 pub use fit::{Fit, RULES, Rule};
 pub use globals::roles_of;
 pub use preflight::{Finding, Level, Needs, preflight};

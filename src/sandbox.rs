@@ -94,17 +94,19 @@ impl Sandbox {
     }
 
     /// Starts a cluster for dumps that nobody has vouched for: nothing of this machine is reachable
-    /// from it, as far as [`Sandbox::isolation`] says.
+    /// from it, as far as [`Sandbox::isolation`] says. `more`: settings, as NAME=VALUE.
     ///
     /// # Errors
     /// What `initdb` or the server said.
-    pub fn isolated(bindir: &Path, parent: &Path) -> Result<Self> {
+    pub fn isolated(bindir: &Path, parent: &Path, more: &[String]) -> Result<Self> {
         // Not `postgres`, who may own clusters of this machine.
         let user = server_user(&["nobody", "postgres"])?;
         let settings: Vec<String> = THROWAWAY
             .iter()
             .chain(&["autovacuum=off", "jit=off", "max_locks_per_transaction=256"])
-            .flat_map(|s| ["-c".to_owned(), (*s).to_owned()])
+            .copied()
+            .chain(more.iter().map(String::as_str))
+            .flat_map(|s| ["-c".to_owned(), s.to_owned()])
             .collect();
         Self::launch(bindir, parent, user, isolation::probe(user.is_some()), &settings)
     }

@@ -3,6 +3,7 @@
 //! transaction on L. Losing L loses the lock and with it the power to swap: that is the fence.
 
 mod confinement;
+mod in_place;
 mod journal;
 mod powers;
 mod reaper;
@@ -227,6 +228,8 @@ impl Claimed {
     }
 
     async fn check_target(&mut self) -> Result<Vec<String>, RestoreError> {
+        // Whoever made it is dead: the lock of its name is ours.
+        self.drop_half_made().await?;
         let e = |e: tokio_postgres::Error| fault(&e, "looking at the target");
         let client = self.lock.client();
         let me = client
@@ -356,6 +359,7 @@ impl Claimed {
             take_locks(&session, &self.target, &self.request_id).await?;
             self.lock = session;
         }
+        self.drop_half_made().await?;
         let staging = staging::name_for(&self.request_id);
         reaper::remove(&self.server, &self.lock, self.journal, &staging).await?;
         Ok(())
@@ -404,11 +408,20 @@ pub struct Apart {
 }
 
 impl Apart {
+    /// Name of the database of a verification; every attempt has the same.
+    pub fn name_for(request_id: &str) -> String {
+        format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id))
+    }
+
     /// # Errors
     /// `target_busy` where another worker does the same verification, `target_unavailable`.
-    pub async fn claim(server: &Server, request_id: &str, recorded: bool) -> Result<Self, RestoreError> {
+    pub async fn claim(
+        server: &Server,
+        request_id: &str,
+        name: String,
+        recorded: bool,
+    ) -> Result<Self, RestoreError> {
         let session = server.maintenance("verification").await?;
-        let name = format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id));
         lock_name(&session, &name).await?;
         let journal = if recorded { Journal::open(&session).await? } else { Journal::off() };
         // A proof that died may have left something.

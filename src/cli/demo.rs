@@ -231,6 +231,7 @@ fn request() -> RestoreRequest {
         deadline: None,
         labels: [("ticket".to_owned(), "OPS-1".to_owned())].into(),
         select: Default::default(),
+        in_place: None,
     }
 }
 

@@ -439,7 +439,7 @@ async fn sandbox(app: &App) -> Vec<Checkup> {
         let Some(newest) = fitting(&all, None) else { return Ok(None) };
         let majors: Vec<_> = all.iter().map(|b| b.major.to_string()).collect();
         std::fs::create_dir_all(&parent)?;
-        Sandbox::isolated(&newest.dir, &parent).map(|s| Some((majors, s.isolation().clone())))
+        Sandbox::isolated(&newest.dir, &parent, &[]).map(|s| Some((majors, s.isolation().clone())))
     });
     let mut checkups = vec![match started.await {
         Ok(Ok(Some((majors, isolation)))) => {

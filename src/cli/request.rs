@@ -4,6 +4,7 @@ use super::{CommandError, CommandResult, Exit, Output, print_json, status, watch
 use crate::app::App;
 use crate::event::{BackupSpec, Mode, RestoreRequest};
 use crate::job::OnExisting;
+use crate::policy::InPlace;
 use crate::queue::ResultSink;
 use crate::telemetry;
 
@@ -56,6 +57,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         deadline: None,
         labels: Default::default(),
         select: args.select,
+        in_place: Some(app.config.in_place).filter(|p| !args.verify && *p != InPlace::Auto),
     };
     // What the worker would refuse is refused here.
     request.clone().into_job(app.config.db_name.as_deref().or(Some("any")))?;

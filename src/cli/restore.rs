@@ -83,6 +83,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         attempt: 1,
         policy: None,
         selection: args.select,
+        in_place: None,
         digest: args.backup,
     })
 }

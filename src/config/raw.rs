@@ -199,6 +199,19 @@ pub struct RawConfig {
         value_name = "POLICY"
     )]
     pub(super) restore_extensions: Option<String>,
+    /// Make a new database under its own name, closed to others until it is proven: always, never, or (auto) where
+    /// the dump names current_database() or an extension that is bound to one database [default: auto]
+    #[arg(
+        long,
+        visible_alias = "in-place",
+        env = "RESTORE_IN_PLACE",
+        global = true,
+        value_name = "POLICY",
+        num_args = 0..=1,
+        default_missing_value = "always",
+        require_equals = true
+    )]
+    pub(super) restore_in_place: Option<String>,
     /// Do not analyse the tables after the load [default: false]
     #[arg(long, visible_alias = "no-analyze", env = "RESTORE_NO_ANALYZE", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_no_analyze: Option<String>,

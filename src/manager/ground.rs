@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::RestoreManager;
+use crate::archive::TocEntry;
 use crate::config::{DbConfig, SslMode, TlsFiles};
 use crate::error::{FailureReason as R, JobError, RestoreError, report};
 use crate::postgres::Server;
@@ -32,12 +33,16 @@ impl Drop for Ground {
 }
 
 impl Ground {
-    /// A database for one verification; on a scratch server it is recorded, for the reaper.
+    /// A database for one verification: in a sandbox it may have `name`; on a scratch server it has one of
+    /// ours, and is recorded for the reaper.
     ///
     /// # Errors
     /// `target_busy`, `target_unavailable`.
-    pub async fn claim(&self, request_id: &str) -> Result<Apart, RestoreError> {
-        Apart::claim(&self.server, request_id, self.sandbox.is_none()).await
+    pub async fn claim(&self, request_id: &str, name: String) -> Result<Apart, RestoreError> {
+        match self.sandbox.is_some() {
+            true => Apart::claim(&self.server, request_id, name, false).await,
+            false => Apart::claim(&self.server, request_id, Apart::name_for(request_id), true).await,
+        }
     }
 
     /// Whether what is loaded can reach nothing but itself.
@@ -58,6 +63,29 @@ impl Ground {
             Err(_) => tracing::error!("dropping the database on the scratch server took too long"),
         }
     }
+}
+
+/// Names that the server has already.
+const TAKEN: [&str; 3] = ["postgres", "template0", "template1"];
+
+/// The name that a backup's database had, where a sandbox can give it.
+pub(super) fn own_name(database: Option<&str>) -> Option<String> {
+    let name = database?;
+    let fits = !name.is_empty() && name.len() <= 63 && !name.chars().any(char::is_control);
+    (fits && !TAKEN.contains(&name)).then(|| name.to_owned())
+}
+
+/// What pg_cron needs to be created in `database`; it starts none of the jobs that it finds there.
+pub(super) fn settings_for(entries: &[TocEntry], database: &str) -> Vec<String> {
+    if !entries.iter().any(|e| e.desc == "EXTENSION" && e.tag == "pg_cron") {
+        return vec![];
+    }
+    vec![
+        "shared_preload_libraries=pg_cron".into(),
+        format!("cron.database_name={database}"),
+        "cron.launch_active_jobs=off".into(),
+        "cron.log_run=off".into(),
+    ]
 }
 
 fn unavailable(what: String) -> RestoreError {
@@ -89,8 +117,13 @@ impl RestoreManager {
         self.config.verify.sandbox_dir.clone().unwrap_or_else(usual)
     }
 
-    /// A server of a fitting version that nothing of value is reachable from.
-    pub(super) async fn ground(&self, major: Option<u32>) -> Result<Ground, RestoreError> {
+    /// A server of a fitting version that nothing of value is reachable from, with `settings` as far as a
+    /// sandbox starts with them.
+    pub(super) async fn ground(
+        &self,
+        major: Option<u32>,
+        settings: Vec<String>,
+    ) -> Result<Ground, RestoreError> {
         if let Some(scratch) = &self.config.verify.scratch {
             let server = Server::new(scratch)?;
             let version = version_text(server.maintenance("verification").await?.version());
@@ -103,7 +136,11 @@ impl RestoreManager {
             let none =
                 "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
             let binaries = fitting(&all, major).ok_or_else(|| std::io::Error::other(none))?;
-            Sandbox::isolated(&binaries.dir, &parent)
+            Sandbox::isolated(&binaries.dir, &parent, &settings).or_else(|e| match settings.as_slice() {
+                [] => Err(e),
+                // A library that is not there; the preflight says what is missing.
+                _ => Sandbox::isolated(&binaries.dir, &parent, &[]),
+            })
         });
         let started =
             started.await.map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;

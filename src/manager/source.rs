@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::placement::facts_for;
 use super::{Facts, RestoreManager};
 use crate::archive::{self, Archive, Keys, Limits};
 use crate::backup::{self, Backup, DownloadOptions, Expected, PinnedBackup, Reach, Source};
@@ -165,7 +166,11 @@ impl RestoreManager {
         let session = self.server.maintenance("preflight").await?;
         let policy = self.config.policy.clone();
         let globals = self.globals(&policy, pinned, &CancellationToken::new()).await?;
-        let fit = Fit::new(session.facts().await?, policy, globals);
+        let facts = session.facts().await?;
+        // Which database it will be is not known here.
+        let of_any = facts.cron_database.clone().unwrap_or_default();
+        let facts = facts_for(facts, &of_any, &of_any);
+        let fit = Fit::new(facts, policy, globals);
         let entries = archive.entries();
         let needs = Needs::of(archive, entries, pinned.map(|b| b.object.size));
         Ok(restore::preflight(archive, entries, &needs, &fit))

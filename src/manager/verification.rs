@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::ground::Ground;
-use super::{Finished, RestoreManager, end_spans, restricted};
+use super::ground::{self, Ground};
+use super::{Finished, RestoreManager, end_spans, placement, restricted};
 use crate::archive::{Archive, Counting, Ledger};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::{EvidencePlace, Trust};
@@ -355,10 +355,14 @@ impl RestoreManager {
             return Ok(());
         }
         run.progress.enter("sandbox");
-        let ground = self.ground(major_of(&archive.header().server_version)).await?;
+        let header = archive.header();
+        let name = ground::own_name(header.database.as_deref());
+        let name = name.unwrap_or_else(|| Apart::name_for(&run.job.request_id));
+        let settings = ground::settings_for(archive.entries(), &name);
+        let ground = self.ground(major_of(&header.server_version), settings).await?;
         report.server = Some(ground.proof.clone());
         step("sandbox");
-        let apart = ground.claim(&run.job.request_id).await?;
+        let apart = ground.claim(&run.job.request_id, name).await?;
         let mut policy = self.verification_policy();
         // A sandbox is apart as a whole; on a scratch server the role that loads is.
         let confined = !ground.is_sandbox() && self.config.verify.scratch_trust == Trust::Restricted;
@@ -366,7 +370,7 @@ impl RestoreManager {
         if confined && loader.is_none() {
             report.notes.push("the scratch server's role may make no roles, and loads itself".into());
         }
-        let facts = apart.session().facts().await?;
+        let facts = placement::facts_for(apart.session().facts().await?, &apart.name, &apart.name);
         let facts = match &loader {
             Some(loader) => {
                 policy = restricted(policy);

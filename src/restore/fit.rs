@@ -180,6 +180,7 @@ impl Fit {
             }
             gone.extend(more);
         }
+        gone.extend(data_of_gone(entries, &gone));
         for e in entries.iter().filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION") {
             self.used(EXTENSION_SKIPPED, e.name());
         }
@@ -201,9 +202,14 @@ impl Fit {
                 Ok(false)
             }
             Extensions::Require => {
-                let what = format!(
-                    "extension {name} is not available on the server (install it, or --extensions skip-missing)"
-                );
+                let what = match self.facts.unusable_extensions.get(name) {
+                    Some(why) => {
+                        format!("extension {name}: {why}, or leave it out with --extensions skip-missing")
+                    }
+                    None => format!(
+                        "extension {name} is not available on the server (install it, or --extensions skip-missing)"
+                    ),
+                };
                 Err(DatabaseError::new(R::ExtensionMissing, what).into())
             }
         }
@@ -283,6 +289,29 @@ impl Fit {
     }
 }
 
+/// Rows and sequence values of tables that an extension made. They name no extension, only a table that
+/// the archive does not have: they go with an extension that their schema is called after, or where no
+/// other extension is left that it could be of.
+fn data_of_gone(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
+    let of = |desc: &'static str| entries.iter().filter(move |e| e.desc == desc);
+    let schemas: HashSet<&str> = of("SCHEMA").map(|e| e.tag.as_str()).collect();
+    let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
+    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) =
+        of("EXTENSION").filter(|e| e.tag != "plpgsql").partition(|e| gone.contains(&e.dump_id));
+    let is_called_after = |schema: &str, e: &TocEntry| {
+        e.tag == schema || e.tag.strip_prefix("pg_").is_some_and(|rest| rest == schema)
+    };
+    let is_gone = |e: &&TocEntry| {
+        let Some(schema) = e.namespace.as_deref() else { return false };
+        matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET")
+            && e.dependencies.iter().all(|d| !ids.contains(d))
+            && schema != "public"
+            && !schemas.contains(schema)
+            && (left.is_empty() || missing.iter().any(|m| is_called_after(schema, m)))
+    };
+    entries.iter().filter(is_gone).map(|e| e.dump_id).collect()
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -303,6 +332,8 @@ pub(super) mod tests {
             extensions: set(&["plpgsql", "hstore"]),
             trusted_extensions: set(&["plpgsql", "hstore"]),
             untrusted_extensions: BTreeSet::new(),
+            unusable_extensions: BTreeMap::new(),
+            cron_database: None,
             access_methods: set(&["heap"]),
             locales: set(&["c", "posix"]),
         };
@@ -347,5 +378,28 @@ pub(super) mod tests {
         f.entries(&mut left).unwrap();
         assert_eq!(left.iter().map(|e| e.tag.as_str()).collect::<Vec<_>>(), ["other"]);
         assert!(f.report()[0].examples.contains(&"TABLE places".to_owned()));
+    }
+
+    #[test]
+    fn rows_of_a_missing_extensions_tables_go_with_it_and_those_of_others_stay() {
+        let entry = |id, desc: &str, schema: Option<&str>, tag: &str, needs: &[i32]| {
+            let mut e = TocEntry::bare(id, desc, tag);
+            (e.namespace, e.dependencies) = (schema.map(str::to_owned), needs.to_vec());
+            e
+        };
+        let all = vec![
+            entry(1, "EXTENSION", None, "pg_cron", &[]),
+            entry(2, "EXTENSION", None, "hstore", &[]),
+            entry(3, "SCHEMA", None, "s", &[]),
+            entry(4, "TABLE", Some("s"), "t", &[3]),
+            entry(5, "TABLE DATA", Some("s"), "t", &[4]),
+            entry(6, "TABLE DATA", Some("cron"), "job", &[90]),
+            entry(7, "SEQUENCE SET", Some("cron"), "jobid_seq", &[91]),
+            entry(8, "TABLE DATA", Some("tiger"), "x", &[92]),
+        ];
+        let f = fit(150000, |p| p.extensions = Extensions::SkipMissing);
+        let mut left = all;
+        f.entries(&mut left).unwrap();
+        assert_eq!(left.iter().map(|e| e.dump_id).collect::<Vec<_>>(), [2, 3, 4, 5, 8]);
     }
 }

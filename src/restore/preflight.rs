@@ -190,8 +190,30 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     let gone = |e: &str| fit.facts.version >= 170000 && matches!(e, "adminpack" | "old_snapshot");
     let lacking = needs.extensions.iter().map(String::as_str);
     let lacking = lacking.filter(|e| !fit.facts.extensions.contains(*e) && !gone(e));
+    let (unusable, lacking): (Vec<&str>, Vec<&str>) =
+        lacking.partition(|e| fit.facts.unusable_extensions.contains_key(*e));
+    for extension in unusable {
+        let why = fit.facts.unusable_extensions[extension].as_str();
+        let what = format!("extension {extension} cannot be created: {why}");
+        found.push(match fit.policy.extensions {
+            Extensions::Require => finding(
+                Level::Blocks,
+                Some(R::ExtensionMissing),
+                what,
+                "CREATE EXTENSION would fail",
+                "or restore with --extensions skip-missing",
+            ),
+            Extensions::SkipMissing => finding(
+                Level::Warns,
+                None,
+                what,
+                "it is left out with everything that depends on it",
+                "see there",
+            ),
+        });
+    }
     let (untrusted, missing): (Vec<&str>, Vec<&str>) =
-        lacking.partition(|e| fit.facts.untrusted_extensions.contains(*e));
+        lacking.into_iter().partition(|e| fit.facts.untrusted_extensions.contains(*e));
     if !untrusted.is_empty() && fit.policy.extensions == Extensions::Require {
         found.push(finding(
             Level::Blocks,
@@ -199,6 +221,16 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
             format!("only a superuser may create: extension {}", names(&untrusted)),
             "a restricted restore loads as a role that may not",
             "restore with BACKUP_TRUST=full where the backup is trusted, or with --extensions skip-missing",
+        ));
+    }
+    let bound = fit.facts.cron_database.as_ref().filter(|_| needs.extensions.contains("pg_cron"));
+    if let Some(database) = bound.filter(|d| !d.is_empty()) {
+        found.push(finding(
+            Level::Notes,
+            None,
+            format!("the server has the extension pg_cron in the database {database} alone (cron.database_name)"),
+            "the backup can be restored as a new database of that name, in place",
+            "none needed for that name; for another one, set cron.database_name or use --extensions skip-missing",
         ));
     }
     if !missing.is_empty() {

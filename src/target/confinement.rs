@@ -109,7 +109,11 @@ impl Claimed {
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
-    pub async fn hand_over(&self, loader: &Loader, staging: &Staging) -> Result<Vec<String>, RestoreError> {
+    pub async fn hand_over(
+        &self,
+        loader: &Loader,
+        staging: &mut Staging,
+    ) -> Result<Vec<String>, RestoreError> {
         let (database, role, owner) = (ident(&staging.name), ident(&loader.role), ident(&loader.owner));
         let inside = staging.on(&self.server).connect(&staging.name, "restricted").await?;
         let said = |e: DatabaseError| e.context("handing over what was loaded");
@@ -125,14 +129,18 @@ impl Claimed {
             .await
             .map_err(said)?;
         drop(inside);
+        let before = staging.at_end.len();
         if self.existing.is_none() {
-            self.lock.run(&format!("ALTER DATABASE {database} OWNER TO {owner}")).await.map_err(said)?;
+            staging.at_end.push(format!("ALTER DATABASE {database} OWNER TO {owner}"));
         }
         // What every new database has; that of a replaced one is carried over.
-        self.lock
-            .run(&format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC"))
-            .await
-            .map_err(said)?;
+        staging.at_end.push(format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC"));
+        if !staging.is_in_place {
+            // Nobody knows it by its name yet.
+            for statement in staging.at_end.split_off(before) {
+                self.lock.run(&statement).await.map_err(said)?;
+            }
+        }
         if loader.is_ephemeral {
             // A session that has just been closed may not have ended yet.
             let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";

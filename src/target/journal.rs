@@ -76,6 +76,13 @@ pub(super) struct Owned {
     pub expired: bool,
 }
 
+impl Owned {
+    /// Half made under the target's own name.
+    pub fn is_in_place(&self) -> bool {
+        self.kind == Kind::Staging && self.name == self.target
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Staging,

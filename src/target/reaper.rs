@@ -4,7 +4,7 @@
 use super::journal::{Journal, Kind, Owned};
 use super::rollback::find_kept;
 use super::staging::{LABEL, force_drop};
-use super::{Claimed, try_lock, unlock};
+use super::{Claimed, in_place, try_lock, unlock};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::job::{OWN_PREFIX, made_for};
 use crate::postgres::{Server, Session, fault, ident};
@@ -81,14 +81,17 @@ async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
         "SELECT datname::text FROM pg_database WHERE datname ~ $1 AND pg_get_userbyid(datdba) = current_user
         AND shobj_description(oid, 'pg_database') LIKE $2 || '%' ORDER BY 1";
     let rows = session.client().query(sql, &[&PATTERN, &LABEL]).await;
-    let owned = |name: String| Owned {
-        target: name.clone(),
+    let owned = |name: String, target: String| Owned {
         name,
+        target,
         kind: Kind::Staging,
         keep_until: None,
         expired: false,
     };
-    Ok(rows.map_err(|e| fault(&e, "listing databases"))?.iter().map(|r| owned(r.get(0))).collect())
+    let rows = rows.map_err(|e| fault(&e, "listing databases"))?;
+    let mut all: Vec<Owned> = rows.iter().map(|r| owned(r.get(0), String::new())).collect();
+    all.extend(in_place::labelled(session).await?.into_iter().map(|name| owned(name.clone(), name)));
+    Ok(all)
 }
 
 /// What was dropped with one database; `None` where it is to stay.
@@ -112,6 +115,12 @@ async fn reap_one(
         return Ok(None);
     }
     let done = match still_recorded(session, journal, database).await {
+        Ok(true) if database.is_in_place() => {
+            let dropped = in_place::remove(server, session, journal, &database.name).await;
+            dropped.map(|was_there| {
+                Some(was_there.then(|| format!("database {}", database.name)).into_iter().collect())
+            })
+        }
         Ok(true) => remove(server, session, journal, &database.name).await.map(Some),
         Ok(false) => Ok(Some(vec![])),
         Err(e) => Err(e),

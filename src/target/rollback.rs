@@ -132,7 +132,7 @@ async fn exchange(claimed: &mut Claimed, wanted: Option<&str>) -> Result<RolledB
         notes,
     };
     let outcome = serde_json::to_value(&done).map_err(|e| RestoreError::internal(e.to_string()))?;
-    let incoming = Staging { name: name.clone(), oid, notes: vec![], is_new: false };
+    let incoming = Staging { oid, is_new: false, ..Staging::named(name) };
     reached("rollback");
     claimed.swap(&incoming, &outcome).await?;
     Ok(done)

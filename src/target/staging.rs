@@ -27,9 +27,24 @@ pub struct Staging {
     pub notes: Vec<String>,
     /// It gets the properties of the database that it replaces; one that comes back has its own.
     pub(super) is_new: bool,
+    /// It bears the target's name already.
+    pub(super) is_in_place: bool,
+    /// Statements of the transaction that makes it the target.
+    pub(super) at_end: Vec<String>,
 }
 
 impl Staging {
+    pub(super) fn named(name: &str) -> Self {
+        Staging {
+            name: name.to_owned(),
+            oid: 0,
+            notes: vec![],
+            is_new: true,
+            is_in_place: false,
+            at_end: vec![],
+        }
+    }
+
     /// `server`, where the database's name means this one.
     pub fn on(&self, server: &Server) -> Server {
         server.bound_to(&self.name, self.oid)
@@ -140,7 +155,7 @@ pub(super) async fn make(
         .await
         .map_err(|e| fault(&e, "looking for the staging database"))?;
     let notes = note.map(str::to_owned).into_iter().collect();
-    Ok(Staging { name: name.to_owned(), oid: row.get(0), notes, is_new: true })
+    Ok(Staging { oid: row.get(0), notes, ..Staging::named(name) })
 }
 
 /// What the comment of a staging database begins with.
@@ -148,6 +163,11 @@ pub(super) const LABEL: &str = "pgrestored staging database";
 
 fn label(target: &str, request_id: &str) -> String {
     format!("{LABEL} for {target}, request {request_id}")
+}
+
+/// Whether a comment is that of a database which some request makes for `target`.
+pub(super) fn is_label_of(comment: &str, target: &str) -> bool {
+    comment.starts_with(&label(target, ""))
 }
 
 async fn create_with_fallbacks(

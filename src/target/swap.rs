@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::journal::Known;
 use super::staging::Staging;
-use super::{Claimed, Existing, reaper};
+use super::{Claimed, Existing, in_place, reaper};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::OnExisting;
 use crate::postgres::{Session, fault, ident, literal};
@@ -129,11 +130,14 @@ async fn transaction(
          SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL synchronous_commit = on",
     )
     .await?;
-    check_again(claimed).await?;
+    check_again(claimed, staging).await?;
     reached("swap.begun");
     if staging.is_new {
         // It bears a label of ours.
         lock.run(&format!("COMMENT ON DATABASE {} IS NULL", ident(&staging.name))).await?;
+    }
+    for statement in &staging.at_end {
+        lock.run(statement).await.map_err(|e| e.context("giving the new database to others"))?;
     }
     if let Some(Existing { oid, kept_as }) = &claimed.existing {
         let oid = *oid;
@@ -146,16 +150,21 @@ async fn transaction(
         let keep = claimed.terms.keep.as_secs_f64() / 3600.0;
         claimed.journal.own_previous(lock, kept_as, &claimed.request_id, &claimed.target, keep).await?;
     }
-    rename(claimed, staging.oid, &staging.name, &claimed.target).await?;
+    if !staging.is_in_place {
+        rename(claimed, staging.oid, &staging.name, &claimed.target).await?;
+    }
     reached("swap.new_renamed");
     claimed.journal.forget_database(lock, &staging.name).await?;
+    if staging.is_in_place {
+        claimed.journal.forget_database(lock, &claimed.staging_name()).await?;
+    }
     claimed.journal.finish(lock, &claimed.request_id, claimed.attempt, outcome, true).await?;
     reached("swap.journaled");
     lock.run("COMMIT").await
 }
 
 /// The lock is still held by this session, and the name still means what it meant.
-async fn check_again(claimed: &Claimed) -> Result<(), DatabaseError> {
+async fn check_again(claimed: &Claimed, staging: &Staging) -> Result<(), DatabaseError> {
     let client = claimed.lock.client();
     let held = client
         .query_opt("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted LIMIT 1", &[])
@@ -168,7 +177,9 @@ async fn check_again(claimed: &Claimed) -> Result<(), DatabaseError> {
         .query_opt("SELECT oid FROM pg_database WHERE datname = $1", &[&claimed.target])
         .await
         .map_err(looking)?;
-    match (now.map(|r| r.get::<_, u32>(0)), claimed.existing.as_ref().map(|e| e.oid), claimed.on_existing) {
+    let in_place = staging.is_in_place.then_some(staging.oid);
+    let before = claimed.existing.as_ref().map(|e| e.oid).or(in_place);
+    match (now.map(|r| r.get::<_, u32>(0)), before, claimed.on_existing) {
         (now, before, _) if now == before => Ok(()),
         (Some(_), None, OnExisting::Fail | OnExisting::Replace) => {
             let what = format!("database {} appeared during the restore", claimed.target);
@@ -351,9 +362,22 @@ async fn settle(claimed: &mut Claimed, staging: &Staging) -> Result<bool, Restor
             return Err(e.context("locking the target again").into());
         }
     }
-    let name = name_of(&session, staging.oid).await?;
     claimed.lock = session;
+    if staging.is_in_place {
+        return is_recorded(claimed, staging).await;
+    }
+    let name = name_of(&claimed.lock, staging.oid).await?;
     Ok(name.as_deref() == Some(claimed.target.as_str()))
+}
+
+/// Whether a database that had its name before was opened and recorded: the journal knows, or the
+/// database itself.
+async fn is_recorded(claimed: &Claimed, staging: &Staging) -> Result<bool, RestoreError> {
+    if claimed.journal.is_on() {
+        let known = claimed.journal.look_up(&claimed.lock, &claimed.request_id).await?;
+        return Ok(matches!(known, Known::Done { .. }));
+    }
+    Ok(in_place::is_open(&claimed.lock, &claimed.target, staging.oid).await?)
 }
 
 async fn name_of(session: &Session, oid: u32) -> Result<Option<String>, DatabaseError> {

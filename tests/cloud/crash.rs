@@ -30,6 +30,8 @@ enum Mode {
     CreateFromText,
     Replace,
     Restricted,
+    InPlace,
+    InPlaceRestricted,
     Verify,
 }
 
@@ -45,8 +47,27 @@ impl Mode {
             }
             Mode::Replace => [&BEFORE[..], &SWAP, &AFTER].concat(),
             Mode::Restricted => [&BEFORE[..], &["role", "handed_over"], &SWAP, &AFTER].concat(),
+            Mode::InPlace => {
+                [vec!["in_place"], but(&BEFORE, &[]), but(&SWAP, &["swap.old_renamed"]), AFTER.to_vec()]
+                    .concat()
+            }
+            Mode::InPlaceRestricted => [
+                vec!["in_place", "handed_over", "role"],
+                but(&BEFORE, &[]),
+                but(&SWAP, &["swap.old_renamed"]),
+                AFTER.to_vec(),
+            ]
+            .concat(),
             Mode::Verify => [&["sandbox", "schema", "lane", "examined", "evidence"][..], &AFTER].concat(),
         }
+    }
+
+    fn is_restricted(self) -> bool {
+        matches!(self, Mode::Restricted | Mode::InPlaceRestricted)
+    }
+
+    fn is_in_place(self) -> bool {
+        matches!(self, Mode::InPlace | Mode::InPlaceRestricted)
     }
 
     fn replaces(self) -> bool {
@@ -92,6 +113,7 @@ impl Ground {
         let c = Arc::new(Cluster::start());
         c.create("a", &table("old_one"));
         c.create("b", &table("new_one"));
+        c.psql("postgres", "CREATE ROLE visitor LOGIN");
         let storage = &peers.emulator.storage;
         storage.put(BUCKET, "old.dump", std::fs::read(c.dump_to_file("a", &[])).unwrap());
         storage.put(BUCKET, "new.dump", std::fs::read(c.dump_to_file("b", &[])).unwrap());
@@ -114,7 +136,8 @@ impl Ground {
             ("db-user", "postgres".into()),
             ("sandbox-dir", self.sandboxes.display().to_string()),
             ("restore-records", format!("file://{}", self.records.display())),
-            ("backup-trust", if mode == Mode::Restricted { "restricted" } else { "full" }.into()),
+            ("backup-trust", if mode.is_restricted() { "restricted" } else { "full" }.into()),
+            ("restore-in-place", if mode.is_in_place() { "always" } else { "auto" }.into()),
             ("reap-every", "0".into()),
         ]
     }
@@ -167,7 +190,12 @@ impl Ground {
         if mode.replaces() {
             self.c.create(&target, &table("old_one"));
         }
-        let watched = Watched::start(self.c.clone(), mode.replaces().then(|| target.clone()));
+        // Of what is made in place, somebody without rights sees nothing or all of it.
+        let (is_watched, user) = match mode.is_in_place() {
+            true => (true, "visitor"),
+            false => (mode.replaces(), "postgres"),
+        };
+        let watched = Watched::start(self.c.clone(), user, is_watched.then(|| target.clone()));
         let flags = self.flags(mode);
         let flags: Vec<(&str, &str)> = flags.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let point = format!("{step}=return");
@@ -203,7 +231,7 @@ impl Ground {
             assert_eq!(self.c.psql(&target, "SELECT count(*) FROM new_one"), "300", "{what}");
         }
         self.until_settled().await;
-        watched.stop(&what).await;
+        watched.stop(&what, if mode.replaces() { &["old_one", "new_one"] } else { &["new_one"] }).await;
         second.child.kill().await.unwrap();
         let reaper = self.peers.app(&self.c, &flags).manager.reap().await.unwrap();
         assert_eq!((reaper.failed, reaper.unknown), (vec![], vec![]), "{what}");
@@ -229,24 +257,25 @@ struct Watched {
 }
 
 impl Watched {
-    fn start(c: Arc<Cluster>, target: Option<String>) -> Self {
+    fn start(c: Arc<Cluster>, user: &'static str, target: Option<String>) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let (mut seen, mut worst) = (Vec::<String>::new(), Duration::ZERO);
             let Some(target) = target else { return (seen, worst) };
-            let mut last = tokio::time::Instant::now();
-            let config = format!("host={} user=postgres dbname={target}", c.sandbox.host());
+            let mut last: Option<tokio::time::Instant> = None;
+            let config = format!("host={} user={user} dbname={target}", c.sandbox.host());
             while !stopped.is_cancelled() {
                 let Ok((client, connection)) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await
                 else {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                     continue;
                 };
                 let driver = tokio::spawn(connection);
                 let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
                 while let (false, Ok(rows)) = (stopped.is_cancelled(), client.query(sql, &[]).await) {
-                    worst = worst.max(last.elapsed());
-                    last = tokio::time::Instant::now();
+                    worst = worst.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
+                    last = Some(tokio::time::Instant::now());
                     let name: String = rows.first().expect("a table").get(0);
                     if seen.last() != Some(&name) {
                         seen.push(name);
@@ -261,10 +290,10 @@ impl Watched {
         Watched { stop, task }
     }
 
-    async fn stop(self, what: &str) {
+    async fn stop(self, what: &str, all: &[&str]) {
         self.stop.cancel();
         let (seen, worst) = self.task.await.unwrap();
-        assert!(seen.is_empty() || seen == ["old_one", "new_one"], "{what}: {seen:?}");
+        assert!(seen.is_empty() || seen == all, "{what}: {seen:?}");
         assert!(worst < Duration::from_secs(5), "{what}: not readable for {worst:?}");
     }
 }
@@ -299,6 +328,16 @@ async fn killed_while_replacing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_restricted() {
     campaign(Mode::Restricted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_restoring_in_place() {
+    campaign(Mode::InPlace).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_restricted_in_place() {
+    campaign(Mode::InPlaceRestricted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

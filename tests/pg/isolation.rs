@@ -67,7 +67,7 @@ async fn nothing_is_reached(bindir: &Path) {
 
     let (dir, folder) = (bindir.to_owned(), parent.path().to_owned());
     let sandbox =
-        tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder)).await.unwrap().unwrap();
+        tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder, &[])).await.unwrap().unwrap();
     let i = sandbox.isolation().clone();
     assert!(i.network && i.pids && i.files && i.why_not.is_none(), "{i:?}");
     let client = connect(&sandbox).await;
@@ -224,7 +224,7 @@ fn the_folder_of_sandboxes_is_ones_own() {
     use std::os::unix::fs::{MetadataExt, chown};
     let (scratch, bindir) = (tempfile::tempdir().unwrap(), find_bindir(&[]).unwrap());
     let fresh = scratch.path().join("fresh");
-    drop(Sandbox::isolated(&bindir, &fresh).unwrap());
+    drop(Sandbox::isolated(&bindir, &fresh, &[]).unwrap());
     assert_eq!(std::fs::metadata(&fresh).unwrap().mode() & 0o777, 0o700);
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         return;
@@ -232,10 +232,10 @@ fn the_folder_of_sandboxes_is_ones_own() {
     let other = scratch.path().join("other");
     std::fs::create_dir(&other).unwrap();
     chown(&other, Some(12345), None).unwrap();
-    let refused = Sandbox::isolated(&bindir, &other).err().unwrap().to_string();
+    let refused = Sandbox::isolated(&bindir, &other, &[]).err().unwrap().to_string();
     assert!(refused.contains("belongs to somebody else"), "{refused}");
     // A template that somebody has laid there.
     let template = std::fs::read_dir(&fresh).unwrap().flatten().map(|e| e.path()).next().unwrap();
     chown(&template, Some(12345), None).unwrap();
-    assert!(Sandbox::isolated(&bindir, &fresh).err().unwrap().to_string().contains("not ours"));
+    assert!(Sandbox::isolated(&bindir, &fresh, &[]).err().unwrap().to_string().contains("not ours"));
 }

@@ -8,6 +8,7 @@ mod synthetic;
 
 mod damage;
 mod formats;
+mod in_place;
 mod inputs;
 mod round_trip;
 mod servers;

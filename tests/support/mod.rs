@@ -22,6 +22,17 @@ pub fn bindir_of(version: u32) -> Option<PathBuf> {
     tools::installed(&format!("pg{version}/bin/initdb")).map(|p| p.with_file_name(""))
 }
 
+/// A file of a Debian package that `make setup` installs; `None`, loudly, where it is not there.
+pub fn of_package(package: &str, path: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(path);
+    if !path.exists() {
+        assert!(std::env::var("CI").is_err(), "{package} is missing: run make setup");
+        eprintln!("SKIPPED: {package} is not installed: run make setup");
+        return None;
+    }
+    Some(path)
+}
+
 /// A throwaway cluster with the roles and the tablespace that the corpus uses.
 pub struct Cluster {
     pub sandbox: Sandbox,
@@ -190,6 +201,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         attempt: 1,
         policy: None,
         selection: Default::default(),
+        in_place: None,
         digest: format!("{archive:?} {target}"),
     }
 }

@@ -1,0 +1,91 @@
+//! Under which name a database is loaded: one of ours, exchanged for the target's at the end, or the
+//! target's own from the beginning.
+
+use super::RestoreManager;
+use crate::archive::TocEntry;
+use crate::job::RestoreJob;
+use crate::policy::InPlace;
+use crate::postgres::ServerFacts;
+use crate::restore::that_name_their_database;
+use crate::target::Claimed;
+
+/// Names that a note lists.
+const LISTED: usize = 10;
+
+/// Where a restore loads.
+pub(super) struct Placement {
+    pub in_place: bool,
+    /// Name of the database while it is loaded.
+    pub database: String,
+    pub notes: Vec<String>,
+}
+
+impl RestoreManager {
+    /// Chooses for a dump with these entries.
+    pub(super) fn placement(&self, job: &RestoreJob, claimed: &Claimed, entries: &[TocEntry]) -> Placement {
+        let dependent = that_name_their_database(entries);
+        let asked = job.in_place.unwrap_or(self.config.in_place);
+        let exists = claimed.previous_name().is_some();
+        let in_place = match asked {
+            _ if exists => false,
+            InPlace::Auto => !dependent.is_empty(),
+            InPlace::Always => true,
+            InPlace::Never => false,
+        };
+        let database = if in_place { job.target_db.clone() } else { claimed.staging_name() };
+        let shown = shown(&dependent);
+        let note = match (in_place, dependent.is_empty(), exists) {
+            (true, true, _) => {
+                Some("restored in place: the database had its own name from the beginning".to_owned())
+            }
+            (true, false, _) => Some(format!(
+                "restored in place: the database had its own name from the beginning, on which the backup depends ({shown})"
+            )),
+            (false, true, true) if asked == InPlace::Always => {
+                Some(format!("not restored in place: {} exists", job.target_db))
+            }
+            (false, true, _) => None,
+            (false, false, exists) => {
+                let why = if exists {
+                    format!("{} exists", job.target_db)
+                } else {
+                    "restoring in place is off".into()
+                };
+                Some(format!(
+                    "the backup depends on its database's name ({shown}); what was computed from it during the restore \
+                     saw {database}, not {}, because {why}: to avoid that, restore in place into a database that does not exist",
+                    job.target_db
+                ))
+            }
+        };
+        Placement { in_place, database, notes: note.into_iter().collect() }
+    }
+}
+
+fn shown(names: &[String]) -> String {
+    let more = names.len().saturating_sub(LISTED);
+    let listed = names[..names.len() - more].join(", ");
+    if more > 0 { format!("{listed} and {more} more") } else { listed }
+}
+
+/// What the server has for a database of this name: extensions that belong to another one are not there.
+pub(super) fn facts_for(facts: ServerFacts, database: &str, target: &str) -> ServerFacts {
+    let elsewhere = |bound: &String| bound.is_empty() || bound != database;
+    let Some(bound) = facts.cron_database.clone().filter(elsewhere) else { return facts };
+    let why = match bound.as_str() {
+        "" => "the server does not load it: add pg_cron to shared_preload_libraries, and restart the server"
+            .to_owned(),
+        bound if bound == target => format!(
+            "the server has it in the database {bound} alone (cron.database_name), which exists and can only be \
+             replaced under another name: rename or drop {bound}, and restore it as a new database"
+        ),
+        bound => format!(
+            "the server has it in the database {bound} alone (cron.database_name): restore into a new database of that \
+             name, or set cron.database_name"
+        ),
+    };
+    let mut facts = facts;
+    facts.extensions.remove("pg_cron");
+    facts.unusable_extensions.insert("pg_cron".into(), why);
+    facts
+}

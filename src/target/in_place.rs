@@ -1,0 +1,109 @@
+//! A database that is made under the target's own name, because what the dump computes depends on it.
+//! It is only ever made where no database has that name. It begins as any staging database, gets the
+//! name while it is empty and closed to others, and is opened by the same transaction that records the
+//! outcome. Until then its comment says whose it is, and its row in the journal that it may be dropped.
+
+use super::journal::{Journal, Kind};
+use super::staging::{LABEL, Staging, force_drop};
+use super::{Claimed, staging};
+use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
+use crate::postgres::{Server, Session, fault, ident};
+use crate::steps::reached;
+
+/// What every new database grants.
+const OPEN: &str = "GRANT CONNECT, TEMPORARY ON DATABASE";
+
+impl Claimed {
+    /// Gives the empty staging database the target's name, closed to all but its owner and superusers.
+    ///
+    /// # Errors
+    /// `target_exists` where a database of that name appeared, `target_unavailable`.
+    pub async fn put_in_place(&self, made: &mut Staging) -> Result<(), RestoreError> {
+        let (lock, from, to) = (&self.lock, ident(&made.name), ident(&self.target));
+        lock.run(
+            "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
+             SET LOCAL synchronous_commit = on",
+        )
+        .await?;
+        let moved = async {
+            lock.run(&format!("REVOKE ALL ON DATABASE {from} FROM PUBLIC")).await?;
+            lock.run(&format!("ALTER DATABASE {from} RENAME TO {to}")).await?;
+            self.journal.own(lock, Kind::Staging, &self.target, &self.request_id, &self.target).await?;
+            lock.run("COMMIT").await
+        };
+        if let Err(e) = moved.await {
+            // A session that is gone has rolled it back.
+            let _ = lock.run("ROLLBACK").await;
+            return Err(match e.sqlstate() {
+                Some("42P04" | "23505") => {
+                    let what = format!("database {} appeared during the restore", self.target);
+                    ValidationError::new(R::TargetExists, what).into()
+                }
+                _ => e.context("naming the new database").into(),
+            });
+        }
+        made.name.clone_from(&self.target);
+        made.is_in_place = true;
+        made.at_end.push(format!("{OPEN} {to} TO PUBLIC"));
+        reached("in_place");
+        Ok(())
+    }
+
+    /// Drops what an attempt left half made under the target's name.
+    pub(super) async fn drop_half_made(&self) -> Result<(), DatabaseError> {
+        remove(&self.server, &self.lock, self.journal, &self.target).await?;
+        Ok(())
+    }
+}
+
+/// Drops the database `target` if it is half made, and nothing else. The lock of its name must be ours.
+/// Returns whether there was one.
+pub(super) async fn remove(
+    server: &Server,
+    session: &Session,
+    journal: Journal,
+    target: &str,
+) -> Result<bool, DatabaseError> {
+    let recorded = journal.owned(session, Some(target)).await?;
+    let is_recorded = recorded.iter().any(|o| o.is_in_place());
+    if journal.is_on() && !is_recorded {
+        return Ok(false);
+    }
+    let dropped = match comment_of(session, target).await? {
+        Some((comment, is_ours)) if staging::is_label_of(&comment, target) && (is_recorded || is_ours) => {
+            force_drop(server, session, target).await?;
+            true
+        }
+        _ => false,
+    };
+    if is_recorded {
+        journal.forget_database(session, target).await?;
+    }
+    Ok(dropped)
+}
+
+/// Databases that say themselves that they are half made, and belong to this role.
+pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseError> {
+    let sql = "SELECT datname::text FROM pg_database WHERE pg_get_userbyid(datdba) = current_user
+        AND starts_with(shobj_description(oid, 'pg_database'), $1 || ' for ' || datname || ', request ') ORDER BY 1";
+    let rows = session.client().query(sql, &[&LABEL]).await;
+    Ok(rows.map_err(|e| fault(&e, "listing databases"))?.iter().map(|r| r.get(0)).collect())
+}
+
+/// The comment of a database, empty where it has none, and whether this role owns the database.
+async fn comment_of(session: &Session, name: &str) -> Result<Option<(String, bool)>, DatabaseError> {
+    let sql =
+        "SELECT coalesce(shobj_description(oid, 'pg_database'), ''), pg_get_userbyid(datdba) = current_user
+        FROM pg_database WHERE datname = $1";
+    let row = session.client().query_opt(sql, &[&name]).await;
+    Ok(row.map_err(|e| fault(&e, "looking at the target"))?.map(|r| (r.get(0), r.get(1))))
+}
+
+/// Whether the transaction that opened the database was committed.
+pub(super) async fn is_open(session: &Session, target: &str, oid: u32) -> Result<bool, DatabaseError> {
+    let sql = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
+        WHERE datname = $1 AND oid = $2";
+    let row = session.client().query_opt(sql, &[&target, &oid]).await;
+    let row = row.map_err(|e| fault(&e, "looking at the target"))?;
+    Ok(row.is_some_and(|r| !staging::is_label_of(r.get(0), target)))
+}
