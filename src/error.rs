@@ -217,12 +217,14 @@ pub struct Fault {
     reason: FailureReason,
     message: String,
     sqlstate: Option<String>,
+    /// Where it happened, if that is not where the job as a whole is.
+    stage: Option<&'static str>,
     source: Option<Source>,
 }
 
 impl Fault {
     fn new(reason: FailureReason, message: impl Into<String>) -> Self {
-        Fault { reason, message: message.into(), sqlstate: None, source: None }
+        Fault { reason, message: message.into(), sqlstate: None, stage: None, source: None }
     }
 }
 
@@ -253,6 +255,18 @@ macro_rules! family_member {
 
             pub fn sqlstate(&self) -> Option<&str> {
                 self.0.sqlstate.as_deref()
+            }
+
+            /// The same error, of a stage that others of the job may have left already.
+            pub fn in_stage(mut self, stage: &'static str) -> Self {
+                self.0.stage = Some(stage);
+                self
+            }
+
+            /// The same error with something to add.
+            pub fn followed_by(mut self, more: &str) -> Self {
+                self.0.message.push_str(more);
+                self
             }
 
             /// The same error, said of `what`.
@@ -402,7 +416,7 @@ impl ErrorBody {
         ErrorBody {
             reason,
             blame: error.blame(),
-            stage: stage.to_owned(),
+            stage: error.fault().stage.unwrap_or(stage).to_owned(),
             message: report(error),
             sqlstate: error.sqlstate().map(str::to_owned),
             retryable: match reason.retry_class() {

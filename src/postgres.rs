@@ -1,6 +1,7 @@
 //! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), running
 //! statements pipelined, and the one place that maps SQLSTATE to a [`FailureReason`].
 
+mod context;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -354,7 +355,8 @@ pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
         (Some(s), Some(t)) => format!(" (table {s}.{t})"),
         _ => String::new(),
     };
-    DatabaseError::new(reason_of(code, db.message()), format!("{what}: {message}{table} [{code}]"))
+    let context = context::of(db);
+    DatabaseError::new(reason_of(code, db.message()), format!("{what}: {message}{table} [{code}]{context}"))
         .with_sqlstate(code)
 }
 

@@ -6,6 +6,7 @@
 //! `script`, statement by statement; `schedule` keeps both. `ddl` says what is sent for an entry,
 //! `fit` what is sent otherwise than the dump says.
 
+mod advice;
 mod append;
 mod binary;
 mod board;
@@ -398,7 +399,13 @@ impl Worker {
         sql.insert(0, begin.join("; "));
         sql.push("COMMIT".to_owned());
         self.session.pipeline(&sql).await.map_err(|(at, e)| {
-            let name = at.checked_sub(1).and_then(|i| names.get(i));
+            let at = at.checked_sub(1);
+            let name = at.and_then(|i| names.get(i));
+            let entry = match (&job.content, at.and_then(|i| tasks.get(i))) {
+                (Content::Toc(entries), Some((index, _))) => Some(&entries[*index]),
+                _ => None,
+            };
+            let e = advice::with_advice(e, entry);
             e.context(name.map_or("end of a transaction", String::as_str)).into()
         })
     }
@@ -423,7 +430,8 @@ async fn run_session(job: Arc<Job>, board: Arc<Board>, id: usize) -> Result<(), 
     loop {
         match board.next_work(id).await? {
             Work::Make { batch, what } => {
-                let left = worker.make(&job, &what).await?;
+                let made = worker.make(&job, &what).await;
+                let left = made.map_err(|e| of_stage(e, "schema"))?;
                 reached("schema");
                 if board.change(|s| s.made(batch, left)) {
                     job.enter_stage(&board);
@@ -483,7 +491,15 @@ fn span_of(job: &Job, name: &str) -> tracing::Span {
 
 fn said_of(e: RestoreError, what: &str) -> RestoreError {
     match e {
-        RestoreError::Database(e) => e.context(what).into(),
+        RestoreError::Database(e) => advice::with_advice(e, None).context(what).in_stage("data").into(),
+        other => other,
+    }
+}
+
+/// A refusal of the server, in a stage that other sessions may have left already.
+fn of_stage(e: RestoreError, stage: &'static str) -> RestoreError {
+    match e {
+        RestoreError::Database(e) => e.in_stage(stage).into(),
         other => other,
     }
 }

@@ -48,18 +48,34 @@ pub(super) fn select(
         entries.retain(|e| kept.contains(&e.dump_id));
     }
     if !selection.exclude_table_data.is_empty() {
-        let left_out: Vec<String> = entries
-            .iter()
-            .filter(|e| e.desc == "TABLE DATA" && any(&selection.exclude_table_data, e))
-            .map(TocEntry::name)
-            .collect();
-        entries.retain(|e| !(e.desc == "TABLE DATA" && any(&selection.exclude_table_data, e)));
+        let gone = without_rows(entries, &selection.exclude_table_data);
+        let is_gone = |e: &TocEntry| gone.contains(&e.dump_id);
+        let left_out: Vec<String> = entries.iter().filter(|e| is_gone(e)).map(TocEntry::name).collect();
+        entries.retain(|e| !is_gone(e));
         notes.extend(listed("left out", &left_out));
     }
     if selection.schema_only || !selection.sections.is_empty() || selection.data_only {
         entries.retain(|e| FRAME.contains(&e.desc.as_str()) || in_sections(e, selection));
     }
     Ok(notes)
+}
+
+/// Rows of these tables and materialized views, and those of materialized views that are made of the rows
+/// of such views: the server does not read one without rows.
+fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<i32> {
+    let is_view = |e: &TocEntry| e.desc == "MATERIALIZED VIEW DATA";
+    let named = |e: &&TocEntry| (e.desc == "TABLE DATA" || is_view(e)) && any(patterns, e);
+    let mut gone: HashSet<i32> = entries.iter().filter(named).map(|e| e.dump_id).collect();
+    let mut empty: HashSet<i32> =
+        entries.iter().filter(|e| is_view(e) && gone.contains(&e.dump_id)).map(|e| e.dump_id).collect();
+    while !empty.is_empty() {
+        let reads = |e: &&TocEntry| {
+            is_view(e) && !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| empty.contains(d))
+        };
+        empty = entries.iter().filter(reads).map(|e| e.dump_id).collect();
+        gone.extend(&empty);
+    }
+    gone
 }
 
 fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {

@@ -246,3 +246,37 @@ async fn encrypted_backups_open_with_their_key_alone() {
     assert!(e.reason == R::ArchiveUnsupported && e.message.contains("does not open"), "{e:?}");
     assert!(!e.message.contains("AGE-SECRET-KEY"), "{e:?}");
 }
+
+/// The server finds nothing without its schema while a dump is restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_relies_on_the_search_path_is_explained_and_can_be_left_out() {
+    let c = Cluster::start();
+    c.create(
+        "src",
+        "CREATE TABLE docs (b text); INSERT INTO docs VALUES ('a b');
+         CREATE MATERIALIZED VIEW w AS SELECT word FROM ts_stat('SELECT to_tsvector(''simple'', b) FROM docs');
+         CREATE MATERIALIZED VIEW n AS SELECT count(*) FROM w; CREATE UNIQUE INDEX ON w (word)",
+    );
+    let dump = c.dump_as("src", Format::Custom);
+    for (backup, way_out) in [(&dump, true), (&c.dump_as("src", Format::Plain), false)] {
+        let error = c.try_restore(backup, "app", OnExisting::Fail).await.result.error.unwrap();
+        let message = &error.message;
+        assert!(message.contains("empty search_path") && message.contains("FROM docs"), "{message}");
+        assert!(!message.contains("simple"), "{message}");
+        assert_eq!(message.contains("--exclude-table-data public.w"), way_out, "{message}");
+    }
+    let mut without = job(&dump, "app", OnExisting::Fail);
+    without.selection.exclude_table_data = vec!["public.w".into()];
+    let done = c.restore_with(&without, &[]).await;
+    assert_eq!(done.result.error, None);
+    let views = "SELECT relname, relispopulated FROM pg_class WHERE relkind = 'm' ORDER BY 1";
+    assert_eq!((c.psql("app", views).as_str(), c.psql("app", "TABLE docs").as_str()), ("n|f\nw|f", "a b"));
+    // A refused row is one of the data, however far the other sessions are.
+    let text = "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.1\n-- Dumped by pg_dump version 15.1\n
+CREATE TABLE public.t (a int);\nCOPY public.t (a) FROM stdin;\nsecret\n\\.\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
+    let file = c.scratch("refused.sql");
+    std::fs::write(&file, text).unwrap();
+    let error = c.try_restore(&file, "refused", OnExisting::Fail).await.result.error.unwrap();
+    assert_eq!((error.reason, error.stage.as_str()), (R::DataRejected, "data"), "{error:?}");
+    assert!(!error.message.contains("secret"), "{error:?}");
+}

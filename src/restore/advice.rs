@@ -1,0 +1,69 @@
+//! What to do about an error whose usual cause is known. Pure.
+
+use crate::archive::TocEntry;
+use crate::error::{DatabaseError, FailureReason as R};
+
+/// Adds what to do where something is not found because `pg_dump` restores with an empty search path.
+/// `entry`: what was being restored, where it has a name.
+pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
+    if e.reason() == R::RoleMissing || !lacks_a_schema(&e.to_string()) {
+        return e;
+    }
+    let otherwise = entry.filter(|e| e.desc == "MATERIALIZED VIEW DATA").map(|e| {
+        let name = e.namespace.as_ref().map_or_else(|| e.tag.clone(), |ns| format!("{ns}.{}", e.tag));
+        format!(", or leave the rows of this materialized view out: --exclude-table-data {name}")
+    });
+    e.followed_by(&format!(
+        ": pg_dump restores with an empty search_path, so a function has to name the schema of what it uses, or have a \
+         SET search_path of its own{}",
+        otherwise.unwrap_or_default()
+    ))
+}
+
+/// Whether the server did not find a name that was given without a schema. What `pg_dump` itself writes
+/// always has one.
+fn lacks_a_schema(message: &str) -> bool {
+    let quoted = |kind: &str| {
+        let rest = message.split_once(kind)?.1;
+        let (name, rest) = rest.split_once('"')?;
+        Some(!name.contains('.') && rest.starts_with(" does not exist"))
+    };
+    let function = || {
+        let (name, rest) = message.split_once("function ")?.1.split_once('(')?;
+        Some(!name.contains(['.', ' ']) && rest.contains(") does not exist"))
+    };
+    ["relation \"", "type \"", "text search configuration \""].into_iter().any(|k| quoted(k) == Some(true))
+        || function() == Some(true)
+        || message.contains("operator does not exist: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_without_a_schema_are_told_from_others() {
+        for (message, wanted) in [
+            ("statement: relation \"docs\" does not exist [42P01]", true),
+            ("statement: relation \"public.docs\" does not exist [42P01]", false),
+            ("function helper(integer, text) does not exist [42883]", true),
+            ("function s.helper(integer) does not exist [42883]", false),
+            ("type \"citext\" does not exist", true),
+            ("schema \"s\" does not exist [3F000]", false),
+            ("column \"a\" of relation \"t\" already exists", false),
+            ("operator does not exist: public.citext = text", true),
+        ] {
+            assert_eq!(lacks_a_schema(message), wanted, "{message}");
+        }
+    }
+
+    #[test]
+    fn rows_of_a_materialized_view_can_be_left_out() {
+        let mut entry = TocEntry::bare(1, "MATERIALIZED VIEW DATA", "w");
+        entry.namespace = Some("s".into());
+        let e = || DatabaseError::new(R::RestoreError, "relation \"docs\" does not exist");
+        assert!(with_advice(e(), Some(&entry)).to_string().contains("--exclude-table-data s.w"));
+        let said = with_advice(e(), None).to_string();
+        assert!(said.contains("empty search_path") && !said.contains("--exclude"), "{said}");
+    }
+}
