@@ -23,6 +23,7 @@ mod members;
 mod moments;
 mod pieces;
 mod script;
+mod tail;
 mod tarball;
 mod text;
 mod toc;
@@ -51,8 +52,6 @@ pub type Bytes = Box<dyn Read + Send>;
 pub struct Limits {
     /// Entries in the table of contents.
     pub max_entries: usize,
-    /// Bytes of one string in the table of contents.
-    pub max_string: usize,
     /// Bytes of the whole table of contents.
     pub max_toc: u64,
     /// Bytes of one SQL statement.
@@ -86,13 +85,7 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            max_entries: 2_000_000,
-            max_string: 64 << 20,
-            max_toc: 1 << 30,
-            max_statement: 1 << 30,
-            memory: 256 << 20,
-        }
+        Limits { max_entries: 20_000_000, max_toc: 1 << 30, max_statement: 1 << 30, memory: 256 << 20 }
     }
 }
 
@@ -208,11 +201,8 @@ impl Archive {
     /// # Errors
     /// `archive_corrupt` where the index is another archive's.
     pub fn by_blocks(&mut self, index: &BlockIndex, ranges: Arc<dyn Ranges>) -> Result<(), RestoreError> {
-        let has = |id: i32| self.entries.iter().any(|e| e.dump_id == id && e.has_data);
-        let fits = index.blocks.iter().all(|b| has(b.dump_id))
-            && index.blocks.len() == self.entries.iter().filter(|e| e.has_data).count();
         match &mut self.body {
-            Body::Custom(blocks) if fits => blocks.by_index(index::Todo::new(index, ranges)),
+            Body::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
             _ => Err(toc::corrupt("the restore index is another archive's")),
         }
     }
@@ -231,7 +221,7 @@ impl Archive {
         let entries: Arc<[TocEntry]> = self.entries.into();
         match self.body {
             Body::Custom(blocks) => blocks
-                .into_streams(most)
+                .into_streams(&entries, most)
                 .into_iter()
                 .map(|s| DataStream(Source::Custom(s, entries.clone())))
                 .collect(),

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backup::{self, Expected, PinnedBackup, Reach, Source};
+use crate::archive::Archive;
+use crate::backup::{self, Expected, PinnedBackup};
 use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
@@ -311,9 +312,11 @@ impl RestoreManager {
         }
     }
 
-    /// Everything up to a loaded and proven staging database.
-    async fn load(
+    /// Everything from an archive that was opened up to a loaded and proven staging database.
+    #[expect(clippy::too_many_arguments, reason = "what one restore is about")]
+    async fn load_from(
         &self,
+        (archive, expected): (Archive, Expected),
         job: &RestoreJob,
         claimed: &Claimed,
         staging: &mut Option<Staging>,
@@ -321,17 +324,7 @@ impl RestoreManager {
         stop: &CancellationToken,
         facts: &mut Facts,
     ) -> Result<(), RestoreError> {
-        let source = self.source(job, facts).await?;
-        let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
-        facts.pinned.clone_from(&pinned);
-        let index = match &pinned {
-            Some(p) => self.index_of(p).await,
-            None => None,
-        };
-        let (archive, expected) = match (index, pinned.clone()) {
-            (Some(index), Some(p)) => self.read_by_blocks(p, index, progress.clone(), stop.clone()).await?,
-            _ => self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?,
-        };
+        let pinned = facts.pinned.clone();
         let mut policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
         claimed.announce_staging().await?;
         let loader = match self.trust_of(&job.backup) {

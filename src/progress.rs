@@ -10,7 +10,7 @@ const DATA_SHARE: f64 = 0.7;
 /// Less than this share done says nothing about the rest.
 const TELLING: f64 = 0.02;
 
-/// Counters of one job. All only grow.
+/// Counters of one job. All only grow, but where it begins again.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Bytes of the object read.
@@ -89,6 +89,13 @@ impl Progress {
     pub fn span(&self) -> tracing::Span {
         let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         s.span.clone().unwrap_or_else(tracing::Span::none)
+    }
+
+    /// Forgets what was counted of the data: it is read once more, from its beginning.
+    pub fn begin_again(&self) {
+        let all = [&self.data_bytes, &self.data_expected, &self.rows, &self.tables_done, &self.tasks_done];
+        all.iter().chain(&[&self.object_bytes]).for_each(|n| n.store(0, Relaxed));
+        self.enter("prepare");
     }
 
     /// Ends the span of the last stage. What was counted stays.

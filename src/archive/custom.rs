@@ -5,14 +5,18 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
+use std::sync::Arc;
 
 use super::header::read_header;
-use super::index::{Metered, Todo};
+use super::index::{IndexedBlock, Metered, Todo};
 use super::layers::{Head, buffered};
 use super::members::cut_table;
 use super::pieces::{DataSink, ObjectCutter};
-use super::toc::{Fields, corrupt, read_int, read_toc};
-use super::{Archive, Body, Codec, Context, DataOffset, Format, Limits, TocEntry, dialect_of};
+use super::tail::{SHOWN, no_block, other_bytes, peek, read_tail};
+use super::toc::{EntrySum, Fields, Toc, corrupt, read_int, read_toc};
+use super::{
+    Archive, BlockIndex, Body, Codec, Context, DataOffset, Format, Limits, Ranges, TocEntry, dialect_of,
+};
 use crate::error::RestoreError;
 
 const BLOCK_DATA: u8 = 1;
@@ -28,9 +32,14 @@ pub(super) struct Blocks {
 /// How the blocks of one archive are written.
 #[derive(Clone)]
 pub(super) struct Form {
-    codec: Codec,
-    int_size: u8,
-    context: Context,
+    pub codec: Codec,
+    pub int_size: u8,
+    pub off_size: u8,
+    /// The archive version's second number.
+    pub minor: u8,
+    pub context: Context,
+    /// Of the entries, for the table of contents behind the data.
+    pub sums: Arc<[EntrySum]>,
 }
 
 /// What one reader reads.
@@ -38,25 +47,26 @@ pub(super) enum Stream {
     /// All blocks, in order.
     Whole(Blocks),
     /// Blocks by the index, among other readers.
-    Shared(Todo, Form),
+    Shared(Todo, Form, Arc<Positions>),
+}
+
+/// Where each entry stands in the table of contents, by its dump id.
+pub(super) type Positions = HashMap<i32, usize>;
+
+fn positions(entries: &[TocEntry]) -> Positions {
+    entries.iter().enumerate().map(|(i, e)| (e.dump_id, i)).collect()
 }
 
 /// Reads the header and the table of contents.
 pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, RestoreError> {
     let mut input = Metered::new(input);
-    let mut f = Fields {
-        members: false,
-        input: &mut input,
-        int_size: 4,
-        off_size: 8,
-        limits,
-        budget: limits.max_toc,
-    };
+    let mut f = Fields::new(&mut input, limits);
     let header = read_header(&mut f, Format::Custom)?;
-    let (entries, encoding) = read_toc(&mut f, header.version.map_or(0, |v| v.1))?;
-    let int_size = f.int_size;
+    let minor = header.version.map_or(0, |v| v.1);
+    let Toc { entries, encoding, sums } = read_toc(&mut f, minor)?;
+    let (int_size, off_size) = (f.int_size, f.off_size);
     let context = Context { limits, dialect: dialect_of(&entries, &encoding) };
-    let form = Form { codec: header.codec, int_size, context };
+    let form = Form { codec: header.codec, int_size, off_size, minor, context, sums: sums.into() };
     let blocks = Blocks { input, form, todo: None };
     Ok(Archive { header, entries, encoding, body: Body::Custom(blocks) })
 }
@@ -70,88 +80,148 @@ pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<i32, u64> {
 }
 
 impl Blocks {
-    /// The head's own input ends here.
-    pub fn by_index(&mut self, todo: Todo) -> Result<(), RestoreError> {
-        self.todo = Some(todo);
-        match next_block(&mut self.input, &self.form)? {
-            None => Ok(()),
-            Some(_) => Err(corrupt("the table of contents is not as long as it was")),
+    /// Reads by the index from here on; the head's own input ends here.
+    ///
+    /// # Errors
+    /// `archive_corrupt` where the index is another archive's.
+    pub fn by_index(
+        &mut self,
+        entries: &[TocEntry],
+        index: &BlockIndex,
+        ranges: Arc<dyn Ranges>,
+    ) -> Result<(), RestoreError> {
+        let wrong = |what: &str| corrupt(format!("the restore index is another archive's: {what}"));
+        let mut unread: HashMap<i32, &TocEntry> =
+            entries.iter().filter(|e| e.has_data).map(|e| (e.dump_id, e)).collect();
+        if !index.blocks.iter().all(|b| unread.remove(&b.dump_id).is_some()) || !unread.is_empty() {
+            return Err(wrong("it has other blocks"));
         }
+        if !self.input.fill_buf().map_err(|e| RestoreError::from_archive_io(e, "head"))?.is_empty() {
+            return Err(wrong("the table of contents is not as long as it was"));
+        }
+        let mut offsets: Vec<DataOffset> =
+            entries.iter().filter(|e| e.has_data).map(|e| e.offset.clone()).collect();
+        if let Some(tail) = index.tail {
+            let mut input = Metered::new(buffered(ranges.open(tail)?));
+            offsets =
+                read_tail(&mut input, &self.form, entries)?.ok_or_else(|| wrong("nothing behind it"))?;
+        }
+        let starts: HashMap<i32, u64> = index.blocks.iter().map(|b| (b.dump_id, b.extent.offset)).collect();
+        let of_data = entries.iter().filter(|e| e.has_data).zip(&offsets);
+        let said = of_data.map(|(e, o)| match o {
+            DataOffset::At(n) => Some(starts.get(&e.dump_id) == Some(n)),
+            _ => None,
+        });
+        let said: Vec<Option<bool>> = said.collect();
+        if said.contains(&Some(false)) {
+            return Err(wrong("its blocks begin elsewhere"));
+        }
+        self.todo = Some(Todo::new(index, ranges, !said.contains(&None)));
+        Ok(())
     }
 
     /// One reader, or (with an index) up to `most`.
-    pub fn into_streams(mut self, most: usize) -> Vec<Stream> {
+    pub fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<Stream> {
         match self.todo.take() {
             None => vec![Stream::Whole(self)],
-            Some(todo) => (0..most.max(1)).map(|_| Stream::Shared(todo.clone(), self.form.clone())).collect(),
+            Some(todo) => {
+                let positions = Arc::new(positions(entries));
+                let stream = || Stream::Shared(todo.clone(), self.form.clone(), positions.clone());
+                (0..most.max(1)).map(|_| stream()).collect()
+            }
         }
     }
 
     /// Hands all data to `sink`, in the order of the file, and reads to the end of the input.
     fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
         sink.extent(None, self.input.cut());
-        let index: HashMap<i32, usize> = entries.iter().enumerate().map(|(i, e)| (e.dump_id, i)).collect();
-        let mut seen = vec![false; entries.len()];
-        while let Some((kind, id)) = next_block(&mut self.input, &self.form)? {
-            let at = i32::try_from(id).ok().and_then(|id| index.get(&id)).copied();
-            let at = at.ok_or_else(|| corrupt(format!("a data block of the unknown entry {id}")))?;
-            let entry = &entries[at];
-            if !entry.has_data || std::mem::replace(&mut seen[at], true) {
-                return Err(corrupt(format!("an unexpected data block of entry {id}")));
+        let positions = positions(entries);
+        let mut unread: Vec<bool> = entries.iter().map(|e| e.has_data).collect();
+        let mut left = unread.iter().filter(|u| **u).count();
+        loop {
+            let begin = self.input.position();
+            let start =
+                self.input.fill_buf().map_err(|e| RestoreError::from_archive_io(e, "block header"))?;
+            let start = start[..start.len().min(SHOWN)].to_vec();
+            let Some(kind) = next_kind(&mut self.input)? else { break };
+            let id = int(&mut self.input, &self.form, "block header");
+            let at = id.as_ref().ok().and_then(|id| positions.get(&i32::try_from(*id).ok()?)).copied();
+            let Some(at) = at.filter(|at| entries[*at].has_data) else {
+                return Err(match (left, id) {
+                    // Not whole: what is wrong with the number says more than what follows.
+                    (1.., Err(e)) => e,
+                    (1.., Ok(id)) => corrupt(format!("a data block of the unknown entry {id}")),
+                    _ => other_bytes(begin, &start),
+                });
+            };
+            if !std::mem::replace(&mut unread[at], false) {
+                return Err(corrupt(format!("the data of {} is there twice", entries[at].name())));
             }
-            read_block(&mut self.input, &self.form, kind, entry, sink)?;
-            sink.extent(Some(entry), self.input.cut());
+            left -= 1;
+            read_block(&mut self.input, &self.form, kind, &entries[at], sink)?;
+            sink.extent(Some(&entries[at]), self.input.cut());
         }
-        let missing = entries.iter().zip(&seen).find(|(e, seen)| e.has_data && !**seen);
-        match missing {
-            Some((e, _)) => Err(corrupt(format!("the archive ends early: no data of {} {}", e.desc, e.tag))),
-            None => Ok(()),
+        if let Some((missing, _)) = entries.iter().zip(&unread).find(|(_, unread)| **unread) {
+            let at = self.input.position();
+            let start = peek(&mut self.input)?;
+            return Err(match start.is_empty() {
+                true => {
+                    corrupt(format!("the archive ends early: no data of {} {}", missing.desc, missing.tag))
+                }
+                false => no_block(at, &start, missing),
+            });
         }
+        if read_tail(&mut self.input, &self.form, entries)?.is_some() {
+            sink.tail(self.input.cut());
+        }
+        Ok(())
     }
 }
 
 impl Stream {
     /// Hands the data to `sink`.
     pub fn read(self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
-        let (todo, form) = match self {
+        let (todo, form, positions) = match self {
             Stream::Whole(blocks) => return blocks.read(entries, sink),
-            Stream::Shared(todo, form) => (todo, form),
+            Stream::Shared(todo, form, positions) => (todo, form, positions),
         };
-        while let Some(block) = todo.next() {
-            let entry = entries.iter().find(|e| e.dump_id == block.dump_id);
-            let entry = entry.ok_or_else(|| corrupt("the restore index is another archive's"))?;
-            if !sink.wants(entry) {
-                continue;
-            }
-            let mut input = buffered(todo.open(&block)?);
-            match next_block(&mut input, &form)? {
-                Some((kind, id)) if id == i64::from(block.dump_id) => {
-                    read_block(&mut input, &form, kind, entry, sink)?;
+        let entry_of = |block: &IndexedBlock| {
+            let at = positions.get(&block.dump_id).copied();
+            at.map(|at| &entries[at]).ok_or_else(|| corrupt("the restore index is another archive's"))
+        };
+        while let Some(run) = todo.next(|block| entry_of(block).is_ok_and(|e| sink.wants(e))) {
+            let mut input = Metered::new(buffered(todo.open(&run)?));
+            for block in &run {
+                let entry = entry_of(block)?;
+                let elsewhere = || corrupt(format!("the block of {} is not where it was", entry.name()));
+                let kind = next_kind(&mut input)?.ok_or_else(elsewhere)?;
+                if int(&mut input, &form, "block header")? != i64::from(block.dump_id) {
+                    return Err(elsewhere());
                 }
-                _ => {
-                    return Err(corrupt(format!("the block of entry {} is not where it was", block.dump_id)));
+                match sink.wants(entry) {
+                    true => read_block(&mut input, &form, kind, entry, sink)?,
+                    false => pass_block(&mut input, &form, kind)?,
+                }
+                let read = input.cut();
+                if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
+                    return Err(corrupt(format!("the block of {} is not what it was", entry.name())));
                 }
             }
             // To the end, so that the checksum is of all of it.
-            if next_block(&mut input, &form)?.is_some() {
-                return Err(corrupt(format!(
-                    "the block of entry {} is not as long as it was",
-                    block.dump_id
-                )));
+            if next_kind(&mut input)?.is_some() {
+                return Err(corrupt("a block is not as long as it was"));
             }
         }
         Ok(())
     }
 }
 
-/// Type of the next block and the number of its entry; `None` at the end.
-fn next_block(input: &mut impl Read, form: &Form) -> Result<Option<(u8, i64)>, RestoreError> {
-    let mut byte = [0u8; 1];
-    match input.read(&mut byte) {
-        Ok(0) => Ok(None),
-        Ok(_) => Ok(Some((byte[0], int(input, form, "block header")?))),
-        Err(e) => Err(RestoreError::from_archive_io(e, "block header")),
-    }
+/// Type of the next block; `None` where none begins.
+fn next_kind(input: &mut impl BufRead) -> Result<Option<u8>, RestoreError> {
+    let next = input.fill_buf().map_err(|e| RestoreError::from_archive_io(e, "block header"))?;
+    let kind = next.first().copied().filter(|k| [BLOCK_DATA, BLOCK_LARGE_OBJECTS].contains(k));
+    input.consume(usize::from(kind.is_some()));
+    Ok(kind)
 }
 
 fn int(input: &mut impl Read, form: &Form, what: &str) -> Result<i64, RestoreError> {
@@ -210,6 +280,22 @@ fn read_large_objects(
             cutter.cut(&mut data, oid, sink)?;
         }
         body.finish(what)?;
+    }
+}
+
+/// Reads over a block that nobody wants.
+fn pass_block(input: &mut impl BufRead, form: &Form, kind: u8) -> Result<(), RestoreError> {
+    let what = "a block that is passed over";
+    loop {
+        if kind == BLOCK_LARGE_OBJECTS && int(input, form, what)? == 0 {
+            return Ok(());
+        }
+        let body = BlockBody::new(input, form.int_size);
+        std::io::copy(&mut { body }, &mut std::io::sink())
+            .map_err(|e| RestoreError::from_archive_io(e, what))?;
+        if kind == BLOCK_DATA {
+            return Ok(());
+        }
     }
 }
 

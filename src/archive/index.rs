@@ -38,18 +38,22 @@ pub struct IndexedBlock {
 pub struct BlockIndex {
     pub head: Extent,
     pub blocks: Vec<IndexedBlock>,
+    /// The table of contents once more, where `pg_dump` wrote it behind the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Extent>,
 }
 
 impl BlockIndex {
-    /// Size and CRC32C of the whole archive; `None` where the parts leave gaps.
+    /// Size and CRC32C of the whole archive; `None` where the parts leave gaps or overlap.
     pub fn whole(&self) -> Option<(u64, u32)> {
-        let (mut end, mut crc) = (self.head.length, self.head.crc32c);
-        for b in &self.blocks {
-            if self.head.offset != 0 || b.extent.offset != end {
+        let (mut end, mut crc) = (0u64, 0);
+        let blocks = self.blocks.iter().map(|b| &b.extent);
+        for part in std::iter::once(&self.head).chain(blocks).chain(&self.tail) {
+            if part.offset != end {
                 return None;
             }
-            crc = crc32c::crc32c_combine(crc, b.extent.crc32c, usize::try_from(b.extent.length).ok()?);
-            end += b.extent.length;
+            crc = crc32c::crc32c_combine(crc, part.crc32c, usize::try_from(part.length).ok()?);
+            end = end.checked_add(part.length)?;
         }
         Some((end, crc))
     }
@@ -62,26 +66,69 @@ pub trait Ranges: Send + Sync {
     fn open(&self, extent: Extent) -> Result<Bytes, RestoreError>;
 }
 
-/// The blocks that are still to be read, largest first, for several readers.
+/// Bytes of blocks that follow each other and are asked for together, about: less is not worth a request.
+const TOGETHER: u64 = 4 << 20;
+
+/// The blocks that are still to be read, largest first, for several readers. Small ones that follow each
+/// other are read together.
 #[derive(Clone)]
 pub(super) struct Todo {
-    blocks: Arc<Mutex<VecDeque<IndexedBlock>>>,
+    runs: Arc<Mutex<VecDeque<Vec<IndexedBlock>>>>,
     ranges: Arc<dyn Ranges>,
+    /// The archive itself says where its blocks begin, and that is where the index has them. Otherwise
+    /// only reading all of them tells that each begins where the one before it ends.
+    may_pass_over: bool,
 }
 
 impl Todo {
-    pub fn new(index: &BlockIndex, ranges: Arc<dyn Ranges>) -> Self {
-        let mut blocks = index.blocks.clone();
-        blocks.sort_by_key(|b| std::cmp::Reverse(b.bytes));
-        Todo { blocks: Arc::new(Mutex::new(blocks.into())), ranges }
+    pub fn new(index: &BlockIndex, ranges: Arc<dyn Ranges>, may_pass_over: bool) -> Self {
+        let mut runs: Vec<Vec<IndexedBlock>> = vec![];
+        let mut length = 0;
+        for block in &index.blocks {
+            match runs.last_mut() {
+                Some(run) if length + block.extent.length <= TOGETHER => run.push(*block),
+                _ => {
+                    runs.push(vec![*block]);
+                    length = 0;
+                }
+            }
+            length += block.extent.length;
+        }
+        let bytes = |run: &Vec<IndexedBlock>| run.iter().fold(0u64, |n, b| n.saturating_add(b.bytes));
+        runs.sort_by_cached_key(|run| std::cmp::Reverse(bytes(run)));
+        Todo { runs: Arc::new(Mutex::new(runs.into())), ranges, may_pass_over }
     }
 
-    pub fn next(&self) -> Option<IndexedBlock> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    /// The next blocks to be read, which follow each other. What nobody wants is left out where it may be.
+    pub fn next(&self, wants: impl Fn(&IndexedBlock) -> bool) -> Option<Vec<IndexedBlock>> {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut run = runs.pop_front()?;
+            if !self.may_pass_over {
+                return Some(run);
+            }
+            let unwanted = run.iter().take_while(|b| !wants(b)).count();
+            run.drain(..unwanted);
+            let wanted = run.iter().take_while(|b| wants(b)).count();
+            let rest = run.split_off(wanted);
+            if !rest.is_empty() {
+                runs.push_front(rest);
+            }
+            if !run.is_empty() {
+                return Some(run);
+            }
+        }
     }
 
-    pub fn open(&self, block: &IndexedBlock) -> Result<Bytes, RestoreError> {
-        self.ranges.open(block.extent)
+    /// Opens blocks that follow each other.
+    pub fn open(&self, run: &[IndexedBlock]) -> Result<Bytes, RestoreError> {
+        let mut whole = Extent { offset: run.first().map_or(0, |b| b.extent.offset), ..Extent::default() };
+        for block in run {
+            let length = usize::try_from(block.extent.length).unwrap_or(usize::MAX);
+            whole.crc32c = crc32c::crc32c_combine(whole.crc32c, block.extent.crc32c, length);
+            whole.length += block.extent.length;
+        }
+        self.ranges.open(whole)
     }
 }
 
@@ -94,6 +141,11 @@ pub(super) struct Metered<R> {
 impl<R> Metered<R> {
     pub fn new(input: R) -> Self {
         Metered { input, current: Extent::default() }
+    }
+
+    /// Bytes read so far.
+    pub fn position(&self) -> u64 {
+        self.current.offset + self.current.length
     }
 
     /// What was read since the last cut.

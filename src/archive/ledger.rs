@@ -136,6 +136,11 @@ impl Ledger {
         }
     }
 
+    /// Remembers where the table of contents lies that stands behind the data.
+    pub fn tail(&self, extent: Extent) {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).tail = Some(extent);
+    }
+
     /// Where the blocks of a custom archive lie, once all of it was read; empty for every other.
     pub fn index(&self) -> BlockIndex {
         self.index.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -424,6 +429,10 @@ impl DataSink for Counting<'_> {
 
     fn end(&mut self, _entry: &TocEntry) -> Result<(), RestoreError> {
         self.current.take().map_or(Ok(()), |c| self.ledger.finish(c))
+    }
+
+    fn tail(&mut self, extent: Extent) {
+        self.ledger.tail(extent);
     }
 
     fn extent(&mut self, entry: Option<&TocEntry>, extent: Extent) {

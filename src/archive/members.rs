@@ -7,7 +7,7 @@ use std::io::{BufRead, Read};
 use super::header::read_header;
 use super::layers::{self, Lent};
 use super::pieces::{DataSink, ObjectCutter, WithoutOids, cut_rows, cut_statements};
-use super::toc::{Fields, corrupt, read_toc};
+use super::toc::{Fields, Toc, corrupt, read_toc};
 use super::{Codec, Context, DataOffset, Format, Header, Limits, TextEncoding, TocEntry, dialect_of};
 use crate::error::RestoreError;
 
@@ -26,11 +26,11 @@ pub(super) struct Contents {
 
 pub(super) fn read_contents(toc: Lent<'_>, format: Format, limits: Limits) -> Result<Contents, RestoreError> {
     let (layers, _, mut input) = layers::unwrap(toc, &limits, &layers::Keys::default())?;
-    let mut f =
-        Fields { members: true, input: &mut input, int_size: 4, off_size: 8, limits, budget: limits.max_toc };
+    let mut f = Fields::new(&mut input, limits);
+    f.members = true;
     let header = read_header(&mut f, format)?;
     let minor = header.version.map_or(0, |v| v.1);
-    let (entries, encoding) = read_toc(&mut f, minor)?;
+    let Toc { entries, encoding, .. } = read_toc(&mut f, minor)?;
     let mut rest = [0u8; 1];
     if input.read(&mut rest).map_err(|e| RestoreError::from_archive_io(e, TOC))? > 0 {
         return Err(corrupt("bytes after the end of toc.dat"));

@@ -55,6 +55,8 @@ pub trait DataSink {
     fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
     /// Where what was just read lies: the head of the archive (no entry), or an entry's block.
     fn extent(&mut self, _entry: Option<&TocEntry>, _extent: super::Extent) {}
+    /// Where the table of contents lies that stands behind the data.
+    fn tail(&mut self, _extent: super::Extent) {}
     /// A statement of SQL text, which stands between what was before it and what comes after it.
     fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
         Err(RestoreError::internal(format!("a statement outside of SQL text, line {}", statement.line)))

@@ -56,14 +56,51 @@ pub struct TocEntry {
 
 /// Integers and strings as the archive writes them.
 pub(super) struct Fields<'a, R> {
+    pub input: &'a mut R,
     /// Data is in members of a directory or tar, not in blocks of this file.
     pub members: bool,
-    pub input: &'a mut R,
     pub int_size: u8,
     pub off_size: u8,
     pub limits: Limits,
-    /// Bytes that the table of contents may still take.
-    pub budget: u64,
+    /// Bytes that the table of contents may still take in the archive.
+    budget: u64,
+    /// Longer strings are passed over, and only summed.
+    keep: usize,
+    /// Memory that what was read takes, whether it was kept or passed over.
+    memory: u64,
+    /// CRC32C of what was read of an entry, data offsets aside.
+    sum: u32,
+    /// A table of contents behind the data, in which definitions may be left out.
+    is_repeated: bool,
+}
+
+/// What an entry is made of, to be compared with a second copy of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EntrySum {
+    pub definition: u32,
+    pub rest: u32,
+}
+
+/// A table of contents, and the sums of its entries.
+pub(super) struct Toc {
+    pub entries: Vec<TocEntry>,
+    pub encoding: TextEncoding,
+    pub sums: Vec<EntrySum>,
+}
+
+/// Strings up to this length are always kept: kinds and flags decide how the next field is read.
+const SHORT: usize = 64;
+/// `pg_dump` keeps no longer string than this.
+const LONGEST: u64 = i32::MAX as u64;
+/// What an entry takes besides its strings: itself, its copy that is fitted to the server, and its node
+/// in the plan of the restore.
+const ENTRY_MEMORY: u64 = 2 * size_of::<TocEntry>() as u64 + 512;
+/// What a dependency takes: here, in the copy, and as an edge of the plan.
+const DEPENDENCY_MEMORY: u64 = 24;
+
+/// What a string takes: its bytes and what the allocator adds, twice, since it is fitted as a copy.
+fn memory_of(length: u64) -> u64 {
+    if length == 0 { 0 } else { 2 * (length + 24) }
 }
 
 pub(super) fn corrupt(what: impl Into<String>) -> RestoreError {
@@ -98,7 +135,26 @@ pub(super) fn beyond_us(what: impl Into<String>) -> RestoreError {
     JobError::new(FailureReason::ArchiveUnsupported, what).into()
 }
 
-impl<R: Read> Fields<'_, R> {
+impl<'a, R: Read> Fields<'a, R> {
+    pub fn new(input: &'a mut R, limits: Limits) -> Self {
+        Fields {
+            input,
+            members: false,
+            int_size: 4,
+            off_size: 8,
+            limits,
+            budget: limits.max_toc,
+            keep: usize::MAX,
+            memory: 0,
+            sum: 0,
+            is_repeated: false,
+        }
+    }
+
+    fn mix(&mut self, bytes: &[u8]) {
+        self.sum = crc32c::crc32c_append(self.sum, bytes);
+    }
+
     pub fn byte(&mut self, what: &str) -> Result<u8, RestoreError> {
         let mut b = [0u8; 1];
         self.input.read_exact(&mut b).map_err(|e| RestoreError::from_archive_io(e, what))?;
@@ -107,34 +163,72 @@ impl<R: Read> Fields<'_, R> {
 
     pub fn int(&mut self, what: &str) -> Result<i64, RestoreError> {
         self.spend(u64::from(self.int_size) + 1)?;
-        read_int(self.input, self.int_size).map_err(|e| RestoreError::from_archive_io(e, what))
+        let value =
+            read_int(self.input, self.int_size).map_err(|e| RestoreError::from_archive_io(e, what))?;
+        self.mix(&value.to_le_bytes());
+        Ok(value)
     }
 
     fn spend(&mut self, n: u64) -> Result<(), RestoreError> {
         self.budget = self.budget.checked_sub(n).ok_or_else(|| {
-            corrupt(format!("the table of contents is larger than {} bytes", self.limits.max_toc))
+            beyond_us(format!("the table of contents is larger than {} MiB", self.limits.max_toc >> 20))
         })?;
         Ok(())
     }
 
-    /// A length and that many bytes; a negative length means that there is no string.
+    /// Counts memory; from where it is more than the worker has, nothing long is kept any more, and the
+    /// rest is read to say how much it would be.
+    fn take_memory(&mut self, n: u64) {
+        self.memory = self.memory.saturating_add(n);
+        if self.memory > self.limits.memory {
+            self.keep = SHORT;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.memory > self.limits.memory
+    }
+
+    /// A length and that many bytes; a negative length means that there is no string. Of what is not
+    /// kept, an empty string.
     pub fn bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, RestoreError> {
-        let len = self.int(what)?;
-        let Ok(len) = usize::try_from(len) else { return Ok(None) };
-        if len > self.limits.max_string {
-            return Err(corrupt(format!("{what}: a string of {len} bytes")));
+        let length = self.int(what)?;
+        let Ok(length) = u64::try_from(length) else { return Ok(None) };
+        if length > LONGEST {
+            return Err(corrupt(format!("{what}: a string of {length} bytes")));
         }
-        self.spend(len as u64)?;
-        let mut text = Vec::with_capacity(len.min(4096));
-        let read = self.input.take(len as u64).read_to_end(&mut text);
-        let read = read.map_err(|e| RestoreError::from_archive_io(e, what))?;
-        if read < len {
-            return Err(corrupt(format!("the archive ends early: {what}")));
+        self.spend(length)?;
+        self.take_memory(memory_of(length));
+        let keeps = usize::try_from(length).is_ok_and(|n| n <= self.keep);
+        let (mut text, mut left) = (Vec::new(), length);
+        let mut part = vec![0u8; length.min(32 << 10) as usize];
+        while left > 0 {
+            let part = &mut part[..left.min(32 << 10) as usize];
+            self.input.read_exact(part).map_err(|e| RestoreError::from_archive_io(e, what))?;
+            if part.contains(&0) {
+                return Err(corrupt(format!("{what}: a string with a NUL byte")));
+            }
+            self.mix(part);
+            left -= part.len() as u64;
+            if keeps {
+                // What is claimed may be more than there is: memory follows what was read.
+                if text.capacity() - text.len() < part.len() {
+                    let more = (left + part.len() as u64).min((text.len() as u64).max(32 << 10));
+                    text.reserve_exact(more as usize);
+                }
+                text.extend_from_slice(part);
+            }
         }
-        if text.contains(&0) {
-            return Err(corrupt(format!("{what}: a string with a NUL byte")));
-        }
+        text.shrink_to_fit();
         Ok(Some(text))
+    }
+
+    /// A short string that is not kept for long.
+    fn passing(&mut self, what: &str) -> Result<Option<Vec<u8>>, RestoreError> {
+        let before = (self.memory, std::mem::replace(&mut self.keep, SHORT));
+        let text = self.bytes(what);
+        (self.memory, self.keep) = before;
+        text
     }
 
     fn offset(&mut self) -> Result<DataOffset, RestoreError> {
@@ -169,53 +263,117 @@ struct RawEntry {
     with_oids: bool,
     dependencies: Vec<i32>,
     offset: DataOffset,
+    sum: EntrySum,
 }
 
 /// Reads the whole table of contents. `minor` is the archive version's second number (12 to 16).
 ///
 /// # Errors
-/// `archive_corrupt`, or the reader's own error.
-pub(super) fn read_toc<R: Read>(
-    fields: &mut Fields<'_, R>,
-    minor: u8,
-) -> Result<(Vec<TocEntry>, TextEncoding), RestoreError> {
+/// `archive_corrupt`; `archive_unsupported` where it takes more memory than there is; or the reader's
+/// own error.
+pub(super) fn read_toc<R: Read>(fields: &mut Fields<'_, R>, minor: u8) -> Result<Toc, RestoreError> {
     let count = fields.int("number of entries")?;
-    let count = usize::try_from(count)
-        .ok()
-        .filter(|n| *n <= fields.limits.max_entries)
-        .ok_or_else(|| corrupt(format!("a table of contents with {count} entries")))?;
-    let mut raw = Vec::with_capacity(count.min(4096));
-    for i in 0..count {
-        raw.push(read_entry(fields, minor).map_err(|e| in_entry(e, i))?);
-    }
-    let encoding = dump_encoding(&raw);
-    let entries = raw.into_iter().map(|e| e.decode(&encoding)).collect::<Result<Vec<_>, _>>()?;
+    let count =
+        usize::try_from(count).map_err(|_| corrupt(format!("a table of contents with {count} entries")))?;
     let mut ids = std::collections::HashSet::new();
-    if let Some(twice) = entries.iter().find(|e| !ids.insert(e.dump_id)) {
-        return Err(corrupt(format!("two entries with the number {}", twice.dump_id)));
+    let (mut raw, mut entries, mut sums, mut encoding) = (vec![], vec![], vec![], None);
+    for i in 0..count {
+        if i == fields.limits.max_entries {
+            return Err(beyond_us(format!("a table of contents with {count} entries: {i} are read")));
+        }
+        let entry = read_entry(fields, minor).map_err(|e| in_entry(e, i, "table of contents"))?;
+        fields.take_memory(ENTRY_MEMORY);
+        if fields.is_over() {
+            (raw, entries, sums, ids) = Default::default();
+            continue;
+        }
+        if !ids.insert(entry.dump_id) {
+            return Err(corrupt(format!("two entries with the number {}", entry.dump_id)));
+        }
+        sums.push(entry.sum);
+        encoding = encoding.or_else(|| entry.encoding());
+        raw.push(entry);
+        // The encoding comes first, in what any pg_dump has written.
+        if let Some(encoding) = &encoding {
+            for entry in raw.drain(..) {
+                entries.push(entry.decode(encoding)?);
+            }
+        }
     }
-    Ok((entries, encoding))
+    fields.limits.check_memory("the table of contents", fields.memory)?;
+    let encoding = encoding.unwrap_or_else(|| TextEncoding::new("UTF8"));
+    for entry in raw {
+        entries.push(entry.decode(&encoding)?);
+    }
+    Ok(Toc { entries, encoding, sums })
 }
 
-fn in_entry(e: RestoreError, index: usize) -> RestoreError {
+/// Reads a copy of the table of contents that stands behind the data: it must be the same, but for data
+/// offsets and the definitions that `pg_dump` leaves out there. Nothing is kept of it.
+///
+/// # Errors
+/// `archive_corrupt` where it differs or ends early.
+pub(super) fn compare_toc<R: Read>(
+    fields: &mut Fields<'_, R>,
+    minor: u8,
+    entries: &[TocEntry],
+    sums: &[EntrySum],
+) -> Result<Vec<DataOffset>, RestoreError> {
+    (fields.keep, fields.is_repeated) = (SHORT, true);
+    let differs = |what: String| {
+        corrupt(format!(
+            "the table of contents behind the data differs from the one at the beginning: {what}"
+        ))
+    };
+    let count = fields.int(REPEATED)?;
+    if usize::try_from(count) != Ok(entries.len()) {
+        return Err(differs(format!("it has {count} entries, not {}", entries.len())));
+    }
+    let mut offsets = Vec::new();
+    for (i, (entry, sum)) in entries.iter().zip(sums).enumerate() {
+        let again = read_entry(fields, minor).map_err(|e| in_entry(e, i, REPEATED))?;
+        let is_left_out = is_left_out_at_times(again.desc()) && again.strings[DEFINITION].is_none();
+        if again.sum.rest != sum.rest || !(is_left_out || again.sum.definition == sum.definition) {
+            return Err(differs(entry.name()));
+        }
+        if entry.has_data {
+            offsets.push(again.offset);
+        }
+    }
+    Ok(offsets)
+}
+
+/// What is read where it cannot be read to its end.
+const REPEATED: &str = "table of contents behind the data";
+
+/// `pg_dump` 18 writes statistics once: where it writes its table of contents again, it passes over them.
+fn is_left_out_at_times(desc: &[u8]) -> bool {
+    desc == b"STATISTICS DATA"
+}
+
+fn in_entry(e: RestoreError, index: usize, of: &str) -> RestoreError {
     match e {
         RestoreError::Validation(v) => {
-            ValidationError::new(v.reason(), format!("{v} (entry {} of the table of contents)", index + 1))
-                .into()
+            ValidationError::new(v.reason(), format!("{v} (entry {} of the {of})", index + 1)).into()
         }
         other => other,
     }
 }
 
+/// Positions in `RawEntry::strings`.
+const DESC: usize = 1;
+const DEFINITION: usize = 2;
+
 fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, RestoreError> {
+    f.sum = 0;
     let dump_id = f.int("dump id")?;
     let dump_id = i32::try_from(dump_id)
         .ok()
         .filter(|id| *id > 0)
         .ok_or_else(|| corrupt(format!("{dump_id} is no dump id")))?;
     let has_data = f.int("data flag")? != 0;
-    f.bytes("table oid")?;
-    f.bytes("object oid")?;
+    f.passing("table oid")?;
+    f.passing("object oid")?;
     let tag = f.bytes("tag")?;
     let desc = f.bytes("kind")?;
     let section = match f.int("section")? {
@@ -225,8 +383,7 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Res
         4 => Section::PostData,
         n => return Err(corrupt(format!("{n} is no section"))),
     };
-    let defn = f.bytes("definition")?;
-    let drop_stmt = f.bytes("drop statement")?;
+    let (defn, drop_stmt, definition) = read_statements(f, desc.as_deref().unwrap_or_default())?;
     let copy_stmt = f.bytes("copy statement")?;
     let namespace = f.bytes("schema")?;
     let tablespace = f.bytes("tablespace")?;
@@ -237,7 +394,7 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Res
         None
     };
     let owner = f.bytes("owner")?;
-    let with_oids = f.bytes("oids flag")?.as_deref() == Some(b"true");
+    let with_oids = f.passing("oids flag")?.as_deref() == Some(b"true");
     let dependencies = read_dependencies(f)?;
     let offset = match f.members {
         false => f.offset()?,
@@ -249,25 +406,57 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Res
         },
     };
     let strings = [tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am];
-    Ok(RawEntry { dump_id, has_data, strings, section, relkind, owner, with_oids, dependencies, offset })
+    let sum = EntrySum { definition, rest: f.sum };
+    Ok(RawEntry { dump_id, has_data, strings, section, relkind, owner, with_oids, dependencies, offset, sum })
+}
+
+type Text = Option<Vec<u8>>;
+
+/// Definition and drop statement, and the definition's sum, which the entry's own leaves out.
+fn read_statements<R: Read>(f: &mut Fields<'_, R>, desc: &[u8]) -> Result<(Text, Text, u32), RestoreError> {
+    let before = std::mem::take(&mut f.sum);
+    let memory = f.memory;
+    let first = f.bytes("definition")?;
+    let sum = std::mem::replace(&mut f.sum, before);
+    if f.is_repeated && is_left_out_at_times(desc) && f.memory == memory {
+        // It is empty, and so it is the drop statement already.
+        f.mix(&sum.to_le_bytes());
+        return Ok((None, first, 0));
+    }
+    let outer = std::mem::take(&mut f.sum);
+    let drop_stmt = f.bytes("drop statement")?;
+    let of_drop = std::mem::replace(&mut f.sum, outer);
+    f.mix(&of_drop.to_le_bytes());
+    Ok((first, drop_stmt, sum))
 }
 
 fn read_dependencies<R: Read>(f: &mut Fields<'_, R>) -> Result<Vec<i32>, RestoreError> {
     let mut ids = Vec::new();
-    while let Some(text) = f.bytes("dependency")? {
+    while let Some(text) = f.passing("dependency")? {
         let id = std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok());
-        ids.push(id.ok_or_else(|| corrupt("a dependency that is no number"))?);
+        let id = id.ok_or_else(|| corrupt("a dependency that is no number"))?;
+        f.take_memory(DEPENDENCY_MEMORY);
+        if !f.is_over() {
+            ids.push(id);
+        }
     }
     Ok(ids)
 }
 
-fn dump_encoding(raw: &[RawEntry]) -> TextEncoding {
-    let defn = raw.iter().find(|e| e.strings[1].as_deref() == Some(b"ENCODING"));
-    let text = defn.and_then(|e| e.strings[2].as_deref()).map(String::from_utf8_lossy);
-    TextEncoding::new(text.as_deref().and_then(|t| t.split('\'').nth(1)).unwrap_or("UTF8"))
-}
-
 impl RawEntry {
+    fn desc(&self) -> &[u8] {
+        self.strings[DESC].as_deref().unwrap_or_default()
+    }
+
+    /// What this entry says of the dump's encoding.
+    fn encoding(&self) -> Option<TextEncoding> {
+        if self.desc() != b"ENCODING" {
+            return None;
+        }
+        let text = self.strings[DEFINITION].as_deref().map(String::from_utf8_lossy);
+        Some(TextEncoding::new(text.as_deref().and_then(|t| t.split('\'').nth(1)).unwrap_or("UTF8")))
+    }
+
     fn decode(self, encoding: &TextEncoding) -> Result<TocEntry, RestoreError> {
         let text = |s: Option<Vec<u8>>| s.map(|b| encoding.decode(b)).transpose();
         let [tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am] = self.strings;
@@ -348,12 +537,14 @@ mod tests {
     }
 
     #[test]
-    fn a_string_cannot_claim_more_than_its_limit() {
-        let limits = Limits { max_string: 10, ..Limits::default() };
-        let mut data: &[u8] = &[0, 11, 0, 0, 0, b'x'];
-        let mut f =
-            Fields { members: false, input: &mut data, int_size: 4, off_size: 8, limits, budget: 1 << 20 };
-        let e = f.bytes("tag").unwrap_err();
-        assert_eq!(e.reason(), FailureReason::ArchiveCorrupt);
+    fn a_string_cannot_claim_more_than_there_is_or_may_be() {
+        let claimed: &[u8] = &[0, 11, 0, 0, 0, b'x'];
+        for (limits, reason) in [
+            (Limits::default(), FailureReason::ArchiveCorrupt),
+            (Limits { max_toc: 10, ..Limits::default() }, FailureReason::ArchiveUnsupported),
+        ] {
+            let e = Fields::new(&mut &claimed[..], limits).bytes("tag").unwrap_err();
+            assert_eq!(e.reason(), reason, "{e}");
+        }
     }
 }

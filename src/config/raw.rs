@@ -162,7 +162,7 @@ pub struct RawConfig {
     /// Memory for data between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
     pub(super) restore_queue_mib: Option<String>,
-    /// Memory that this worker may use, in MiB: of a backup that needs more, it is said how much [default: the cgroup's limit, else half of the machine's memory, at most 2048]
+    /// Memory that this worker may use, in MiB: a backup that needs more is refused; where the cgroup has no limit, half of the machine's, at most 2048 [default: the cgroup's limit]
     #[arg(long, env = "RESTORE_MEMORY_MIB", global = true, value_name = "MIB")]
     pub(super) restore_memory_mib: Option<String>,
     /// How rows are sent: text, as the backup has them; binary, which costs the server less, where they can be

@@ -4,15 +4,60 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::RestoreManager;
+use super::{Facts, RestoreManager};
 use crate::archive::{Archive, BlockIndex, Ledger};
-use crate::backup::{self, Expected, PinnedBackup, encode_crc32c};
-use crate::error::{RestoreError, report as said};
+use crate::backup::{self, Expected, PinnedBackup, Reach, Source, encode_crc32c};
+use crate::error::{Blame, RestoreError, report as said};
+use crate::job::RestoreJob;
 use crate::progress::Progress;
 use crate::proof::ProofReport;
+use crate::target::{Claimed, Staging};
 use crate::verify::RestoreIndex;
 
 impl RestoreManager {
+    /// Everything up to a loaded and proven staging database. A restore index says only where things are: what
+    /// fails by it is read once more from front to back, and that counts.
+    pub(super) async fn load(
+        &self,
+        job: &RestoreJob,
+        claimed: &Claimed,
+        staging: &mut Option<Staging>,
+        progress: &Arc<Progress>,
+        stop: &CancellationToken,
+        facts: &mut Facts,
+    ) -> Result<(), RestoreError> {
+        let source = self.source(job, facts).await?;
+        let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
+        facts.pinned.clone_from(&pinned);
+        let index = match &pinned {
+            Some(p) => self.index_of(p).await,
+            None => None,
+        };
+        let (Some(index), Some(p)) = (index, pinned) else {
+            let opened = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
+            return self.load_from(opened, job, claimed, staging, progress, stop, facts).await;
+        };
+        let notes = facts.notes.len();
+        let by_index = async {
+            let opened = self.read_by_blocks(p, index, progress.clone(), stop.clone()).await?;
+            self.load_from(opened, job, claimed, staging, progress, stop, facts).await
+        };
+        match by_index.await {
+            Err(e) if e.reason().blame() == Blame::Backup && !stop.is_cancelled() => {
+                tracing::warn!(
+                    error = said(&e),
+                    "reading by the restore index failed: the backup is read from front to back instead"
+                );
+                *staging = None;
+                facts.notes.truncate(notes);
+                progress.begin_again();
+                let opened = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
+                self.load_from(opened, job, claimed, staging, progress, stop, facts).await
+            }
+            other => other,
+        }
+    }
+
     /// Keeps what was learned of a custom archive. Without it, a restore reads from front to back.
     pub(super) async fn keep_index(
         &self,
@@ -81,7 +126,7 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Result<(Archive, Expected), RestoreError> {
-        let expected = index.blocks.iter().map(|b| b.bytes).sum();
+        let expected = index.blocks.iter().fold(0u64, |n, b| n.saturating_add(b.bytes));
         progress.data_expected.store(expected, std::sync::atomic::Ordering::Relaxed);
         tracing::info!(backup = pinned.uri(), blocks = index.blocks.len(), "reading by the restore index");
         let (origin, ranges, expected) =

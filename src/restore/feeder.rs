@@ -124,6 +124,12 @@ impl DataSink for Contents {
         self.current.map_or(Ok(()), |node| self.pieces.end(node, entry))
     }
 
+    fn tail(&mut self, extent: Extent) {
+        if let Some(ledger) = &self.pieces.job.ledger {
+            ledger.tail(extent);
+        }
+    }
+
     fn extent(&mut self, entry: Option<&TocEntry>, extent: Extent) {
         if let Some(ledger) = &self.pieces.job.ledger {
             ledger.extent(entry, extent);

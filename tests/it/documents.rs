@@ -32,6 +32,7 @@ fn the_defaults_that_are_told_are_the_defaults() {
         .filter(|(_, default)| {
             ![
                 "the server's cores",
+                "the cgroup's limit",
                 "one for all",
                 "in the target server alone",
                 "no limit",

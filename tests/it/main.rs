@@ -15,4 +15,5 @@ mod deploy;
 mod documents;
 mod members;
 mod platforms;
+mod tail;
 mod wrappings;

@@ -10,6 +10,7 @@ mod damage;
 mod formats;
 mod in_place;
 mod inputs;
+mod redirected;
 mod round_trip;
 mod servers;
 mod swap;

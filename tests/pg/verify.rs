@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> ProofReport {
+pub async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> ProofReport {
     let job = VerifyJob {
         depth: Some(depth),
         ..VerifyJob::new(id, BackupRef::parse(backup, "").unwrap(), Trigger::Command)

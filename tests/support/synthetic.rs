@@ -3,6 +3,12 @@
 /// A table `public.t (a int)` with the rows 1 and 2, as archive version 1.`minor` has it. As in old
 /// archives, there is no entry for the search path and the table is named without its schema.
 pub fn synthetic(minor: u8, int_size: u8) -> Vec<u8> {
+    let [head, contents, data] = synthetic_parts(minor, int_size);
+    [head, contents, data].concat()
+}
+
+/// Its header, its table of contents, and its data.
+pub fn synthetic_parts(minor: u8, int_size: u8) -> [Vec<u8>; 3] {
     let mut out = b"PGDMP".to_vec();
     out.extend([1, minor, 0, int_size, 8, 1]);
     let int = |out: &mut Vec<u8>, v: i64| {
@@ -27,6 +33,7 @@ pub fn synthetic(minor: u8, int_size: u8) -> Vec<u8> {
     for s in ["db", "9.0.1", "9.0.1"] {
         text(&mut out, Some(s));
     }
+    let head = std::mem::take(&mut out);
     int(&mut out, 2);
     for (id, desc, section, defn, copy, data) in [
         (1, "TABLE", 2, "CREATE TABLE t (a int);\n", None, false),
@@ -59,6 +66,7 @@ pub fn synthetic(minor: u8, int_size: u8) -> Vec<u8> {
         out.push(if data { 1 } else { 3 });
         out.extend([0; 8]);
     }
+    let contents = std::mem::take(&mut out);
     out.push(1);
     int(&mut out, 2);
     let rows = b"1\n2\n\\.\n\n\n";
@@ -67,5 +75,5 @@ pub fn synthetic(minor: u8, int_size: u8) -> Vec<u8> {
         out.extend(chunk);
     }
     int(&mut out, 0);
-    out
+    [head, contents, out]
 }

@@ -1,0 +1,94 @@
+//! What stands behind the last data block of a custom archive.
+//!
+//! Where `pg_dump` can seek, it goes back at its end and writes the table of contents again, now with
+//! the offsets of the data. Where its output was opened for appending (the shell's `>>`, and since
+//! PostgreSQL 16 any standard output, so also `pg_dump -Fc db > file`), that write lands at the end of
+//! the file instead: the first table of contents has no offsets, and a second one stands behind the data.
+
+use std::io::Read;
+
+use super::custom::Form;
+use super::index::Metered;
+use super::toc::{Fields, compare_toc, corrupt};
+use super::{DataOffset, TocEntry};
+use crate::error::RestoreError;
+
+/// Bytes that an error shows, about.
+pub(super) const SHOWN: usize = 32;
+
+/// Reads to the end of the input, which stands behind the archive's data: there is nothing, or the table
+/// of contents again. Gives the offsets of the entries with data, where it has them.
+///
+/// # Errors
+/// `archive_corrupt` for a table of contents that is another one or ends early, and for any other bytes.
+pub(super) fn read_tail<R: std::io::BufRead>(
+    input: &mut Metered<R>,
+    form: &Form,
+    entries: &[TocEntry],
+) -> Result<Option<Vec<DataOffset>>, RestoreError> {
+    let begin = input.position();
+    let start = peek(input)?;
+    if start.is_empty() {
+        return Ok(None);
+    }
+    if !counts(&start, form, entries.len()) {
+        return Err(other_bytes(begin, &start));
+    }
+    let mut input = start.as_slice().chain(input);
+    let mut fields = Fields::new(&mut input, form.context.limits);
+    (fields.int_size, fields.off_size) = (form.int_size, form.off_size);
+    let offsets = compare_toc(&mut fields, form.minor, entries, &form.sums)?;
+    let (unread, behind) = input.get_ref();
+    let end = behind.position() - unread.len() as u64;
+    let rest = peek(&mut input)?;
+    match rest.is_empty() {
+        true => Ok(Some(offsets)),
+        false => Err(other_bytes(end, &rest)),
+    }
+}
+
+/// The next bytes, to be shown.
+pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, RestoreError> {
+    let mut start = Vec::new();
+    let read = input.take(SHOWN as u64).read_to_end(&mut start);
+    read.map_err(|e| RestoreError::from_archive_io(e, "bytes after the data"))?;
+    Ok(start)
+}
+
+/// Whether these bytes begin with that number, as a table of contents begins with the number of its
+/// entries, or are the beginning of it.
+fn counts(start: &[u8], form: &Form, entries: usize) -> bool {
+    let number = (entries as u64).to_le_bytes();
+    let wanted: Vec<u8> = [0].into_iter().chain(number).take(1 + usize::from(form.int_size)).collect();
+    match start.len() < wanted.len() {
+        true => wanted.starts_with(start),
+        false => start.starts_with(&wanted),
+    }
+}
+
+/// Bytes where the archive has to be at its end.
+pub(super) fn other_bytes(at: u64, start: &[u8]) -> RestoreError {
+    let what = match start.starts_with(b"PGDMP") {
+        true => "another archive begins".to_owned(),
+        false => format!("there are other bytes (\"{}\")", start.escape_ascii()),
+    };
+    corrupt(format!(
+        "after the end of the archive, at byte {at}, {what}: the file is not what pg_dump wrote; its first \
+         {at} bytes are the whole archive (head -c {at})"
+    ))
+}
+
+/// Bytes where the next data block has to be.
+pub(super) fn no_block(at: u64, start: &[u8], missing: &TocEntry) -> RestoreError {
+    let missing = missing.name();
+    if start.starts_with(b"PGDMP") {
+        return corrupt(format!(
+            "at byte {at} another archive begins, before the data of {missing}: two runs of pg_dump wrote \
+             into one file"
+        ));
+    }
+    corrupt(format!(
+        "the archive is damaged: at byte {at} no data block begins (\"{}\"), and the data of {missing} is missing",
+        start.escape_ascii()
+    ))
+}

@@ -1,0 +1,164 @@
+//! What stands behind the last data block of a custom archive: nothing, or the table of contents again,
+//! as `pg_dump` leaves it where its output was opened for appending; anything else is named.
+
+use std::sync::{Arc, Mutex};
+
+use pgrestored::archive::{
+    Archive, Bytes, Counting, DataSink, Extent, Keys, Ledger, Limits, Origin, Piece, Ranges, TocEntry,
+};
+use pgrestored::error::{FailureReason as R, RestoreError};
+
+use crate::synthetic::{synthetic, synthetic_parts};
+
+fn open(bytes: &[u8]) -> Result<Archive, RestoreError> {
+    let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
+    Archive::open(origin, Limits::default(), &Keys::default())
+}
+
+#[derive(Default)]
+struct Rows(Vec<u8>);
+
+impl DataSink for Rows {
+    fn begin(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+        Ok(())
+    }
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        let Piece::Rows { text, .. } = piece else { panic!("{piece:?}") };
+        self.0.extend(text);
+        Ok(())
+    }
+    fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
+
+fn rows(bytes: &[u8]) -> Result<Vec<u8>, RestoreError> {
+    let mut sink = Rows::default();
+    open(bytes)?.read_data(&mut sink)?;
+    Ok(sink.0)
+}
+
+/// The bytes, and the ranges that were asked for.
+struct Parts(Vec<u8>, Mutex<Vec<Extent>>);
+
+impl Ranges for Parts {
+    fn open(&self, e: Extent) -> Result<Bytes, RestoreError> {
+        self.1.lock().unwrap().push(e);
+        let part = self.0[e.offset as usize..][..e.length as usize].to_vec();
+        assert_eq!(crc32c::crc32c(&part), e.crc32c);
+        Ok(Box::new(std::io::Cursor::new(part)))
+    }
+}
+
+/// Where everything lies, learned by reading it once.
+fn learn(bytes: &[u8]) -> pgrestored::archive::BlockIndex {
+    let archive = open(bytes).unwrap();
+    let ledger = Ledger::of(&archive);
+    archive.read_data(&mut Counting::new(&ledger, &|_| {})).unwrap();
+    ledger.index()
+}
+
+/// As `pg_dump -Fc >> file` writes it, and where its second table of contents begins.
+fn appended(minor: u8, int_size: u8) -> (Vec<u8>, usize) {
+    let [head, contents, data] = synthetic_parts(minor, int_size);
+    let mut again = contents.clone();
+    let offset = again.len() - 9;
+    again[offset] = 2;
+    again[offset + 1..].copy_from_slice(&((head.len() + contents.len()) as u64).to_le_bytes());
+    let end = head.len() + contents.len() + data.len();
+    ([head, contents, data, again].concat(), end)
+}
+
+#[test]
+fn a_table_of_contents_behind_the_data_is_taken_by_every_reader() {
+    for minor in 12..=16 {
+        for int_size in [4, 8] {
+            let (bytes, end) = appended(minor, int_size);
+            assert_eq!(rows(&bytes).unwrap(), b"1\n2\n", "1.{minor}");
+            let index = learn(&bytes);
+            assert_eq!(index.tail.unwrap().offset, end as u64);
+            assert_eq!(index.whole(), Some((bytes.len() as u64, crc32c::crc32c(&bytes))));
+            let mut archive = open(&bytes[..index.head.length as usize]).unwrap();
+            let parts = Arc::new(Parts(bytes, Mutex::default()));
+            archive.by_blocks(&index, parts.clone()).unwrap();
+            let mut sink = Rows::default();
+            archive.into_streams(3).into_iter().for_each(|s| s.read(&mut sink).unwrap());
+            assert_eq!(sink.0, b"1\n2\n");
+            assert_eq!(parts.1.lock().unwrap().len(), 2);
+        }
+    }
+    // Of an archive without data, too.
+    let [head, mut contents, _] = synthetic_parts(16, 4);
+    let has_data = contents.len() - 9;
+    contents[has_data] = 3;
+    let flag = contents.windows(10).rposition(|w| w == [0, 2, 0, 0, 0, 0, 1, 0, 0, 0]).unwrap() + 6;
+    contents[flag] = 0;
+    assert_eq!(rows(&[&head[..], &contents, &contents].concat()).unwrap(), b"");
+}
+
+#[test]
+fn a_second_table_of_contents_that_is_not_whole_or_not_the_same_is_an_error() {
+    for minor in [13, 16] {
+        let (bytes, end) = appended(minor, 4);
+        for cut in end + 1..bytes.len() {
+            let e = rows(&bytes[..cut]).expect_err("a cut table of contents");
+            assert_eq!(e.reason(), R::ArchiveCorrupt, "{cut}: {e}");
+        }
+        let mut taken = vec![];
+        for at in end..bytes.len() - 8 {
+            let mut bad = bytes.clone();
+            bad[at] ^= 4;
+            match rows(&bad) {
+                Ok(_) => taken.push(at),
+                Err(e) => assert_eq!(e.reason(), R::ArchiveCorrupt, "{at}: {e}"),
+            }
+        }
+        // The offset of the first entry.
+        assert!(taken.len() == 8 && taken[7] - taken[0] == 7, "{taken:?}");
+        let other = bytes[end..].iter().map(|b| if *b == b'm' { b'n' } else { *b });
+        let e = rows(&bytes[..end].iter().copied().chain(other).collect::<Vec<_>>()).unwrap_err().to_string();
+        assert!(e.contains("behind the data differs from the one at the beginning: TABLE public.t"), "{e}");
+    }
+}
+
+#[test]
+fn other_bytes_after_the_end_are_named() {
+    let whole = synthetic(16, 4);
+    let (appended, end) = appended(16, 4);
+    let again = &appended[end..];
+    for (before, behind, said) in [
+        (&whole, &b"done\n"[..], "other bytes (\"done\\n\")"),
+        (&whole, b"\0", "(\"\\x00\")"),
+        (&whole, &[0; 9000], "\\x00\\x00"),
+        (&whole, &[1; 3], "(\"\\x01\\x01\\x01\")"),
+        (&whole, &[3; 9000], "\\x03\\x03"),
+        (&whole, b"\x01\x00\x07\0\0\0junk", "other bytes"),
+        (&whole, b"pg_dump: warning: \x1b[31mcircular", "pg_dump: warning: \\x1b[31m"),
+        (&whole, &whole, "another archive begins"),
+        (&appended, b"\0", "other bytes"),
+        (&appended, again, "other bytes"),
+        (&appended, &whole, "another archive begins"),
+    ] {
+        let e = rows(&[&before[..], behind].concat()).expect_err(said);
+        let text = e.to_string();
+        assert_eq!(e.reason(), R::ArchiveCorrupt, "{text}");
+        assert!(text.contains("ends early") || text.contains(said), "{said}: {text}");
+        if !text.contains("ends early") {
+            let size = before.len();
+            assert!(
+                text.contains(&format!("at byte {size}")) && text.contains(&format!("head -c {size}")),
+                "{text}"
+            );
+        }
+    }
+    // Two archives in one file, the second over the first's data.
+    let [head, contents, _] = synthetic_parts(16, 4);
+    let e = rows(&[&head[..], &contents, &whole].concat()).unwrap_err().to_string();
+    assert!(e.contains("another archive begins, before the data of TABLE DATA public.t"), "{e}");
+    let e = rows(&[&head[..], &contents, b"\nDETAIL: x"].concat()).unwrap_err().to_string();
+    assert!(e.contains("no data block begins (\"\\nDETAIL: x\")"), "{e}");
+    // A block that is there twice.
+    let [head, contents, data] = synthetic_parts(16, 4);
+    let e = rows(&[head, contents, data.clone(), data].concat()).unwrap_err().to_string();
+    assert!(e.contains("the data of TABLE DATA public.t is there twice"), "{e}");
+}
