@@ -47,6 +47,31 @@ pub use toc::{DataOffset, Section, TocEntry};
 /// A stream of bytes.
 pub type Bytes = Box<dyn Read + Send>;
 
+/// Whether the first bytes are those of a dump, or of a wrapping that is taken off.
+pub fn is_recognised(head: &[u8]) -> bool {
+    Format::of(head).is_some() || Layer::of(head).is_some() || frames::begins_with_skippable(head)
+}
+
+/// Names of a directory dump's members, without their folder.
+pub mod member_name {
+    use super::members::{TOC, is_data_file, may_hold_data, plain_name};
+
+    /// The table of contents: the one name that makes a folder a dump.
+    pub fn is_contents(file: &str) -> bool {
+        plain_name(file).0 == TOC
+    }
+
+    /// What `pg_dump` itself names so, compressed or not.
+    pub fn is_known(file: &str) -> bool {
+        is_contents(file) || is_data_file(plain_name(file).0)
+    }
+
+    /// What belongs to the dump by its kind: what is of this kind and is not known was not written by `pg_dump`.
+    pub fn is_of_dump(file: &str) -> bool {
+        may_hold_data(plain_name(file).0)
+    }
+}
+
 /// Bounds on what an archive may make the reader allocate.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {

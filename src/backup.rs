@@ -3,20 +3,22 @@
 
 mod download;
 mod origin;
+mod pieces;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use base64::Engine;
 
+use crate::archive::member_name;
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::store::{BackupStore, StoredObject};
 
+use pieces::Series;
+
 pub use download::{Download, DownloadOptions, Reach, Source};
 pub use origin::{Expected, open, open_by_blocks};
-
-/// The member that makes a folder of objects a backup.
-const TOC: &str = "toc.dat";
+pub use pieces::whole_of;
 
 /// A backup as `list_available_backups` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -47,9 +49,10 @@ impl From<StoredObject> for Backup {
 #[derive(Clone)]
 pub struct PinnedBackup {
     pub store: Arc<dyn BackupStore>,
-    /// Of a directory dump: its name with the slash, all bytes together, the generation of `toc.dat`.
+    /// Of a directory dump: its name with the slash, all bytes together, the generation of `toc.dat`. Of
+    /// pieces: their common name, all bytes together, the newest generation.
     pub object: StoredObject,
-    /// The objects of a directory dump.
+    /// The objects of a directory dump, or the pieces of a file in their order.
     pub members: Vec<StoredObject>,
     /// CRC32C that the bytes must have, from the store or from the request.
     pub expected_crc32c: Option<u32>,
@@ -58,6 +61,16 @@ pub struct PinnedBackup {
 impl PinnedBackup {
     pub fn uri(&self) -> String {
         self.store.uri(&self.object.name)
+    }
+
+    pub fn is_folder(&self) -> bool {
+        self.object.name.ends_with('/')
+    }
+
+    /// One of its objects alone.
+    fn member(&self, object: &StoredObject) -> PinnedBackup {
+        let (object, expected_crc32c) = (object.clone(), object.crc32c);
+        PinnedBackup { store: self.store.clone(), object, members: vec![], expected_crc32c }
     }
 }
 
@@ -82,48 +95,81 @@ pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option
     candidates.max_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)))
 }
 
-/// Objects as backups: those of one directory dump are one, with the directory's name.
-/// Evidence of ours is none.
-pub fn backups_of(mut objects: Vec<StoredObject>) -> Vec<StoredObject> {
-    objects.retain(|o| !crate::proof::is_ours(&o.name));
-    let folder_of = |name: &str| name.rfind('/').map_or(0, |n| n + 1);
-    let is_toc = |name: &str| name.trim_end_matches(".gz").ends_with(TOC);
-    let folders: Vec<String> = objects
-        .iter()
-        .filter(|o| is_toc(&o.name) && folder_of(&o.name) > 0)
-        .map(|o| o.name[..folder_of(&o.name)].to_owned())
-        .collect();
+/// A backup that was found in a listing.
+struct Found {
+    object: StoredObject,
+    /// What a file was cut into.
+    series: Option<Series>,
+}
+
+/// Objects as backups: those of one directory dump are one, with the directory's name, and so are the
+/// pieces of a file. Evidence of ours is none.
+pub fn backups_of(objects: Vec<StoredObject>) -> Vec<StoredObject> {
+    found_in(objects).into_iter().map(|f| f.object).collect()
+}
+
+fn found_in(mut objects: Vec<StoredObject>) -> Vec<Found> {
+    // Consoles make an object with a folder's name, to show the folder.
+    objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
+    let is_toc =
+        |o: &StoredObject| !folder_of(&o.name).is_empty() && member_name::is_contents(file_of(&o.name));
+    let folders: HashSet<String> =
+        objects.iter().filter(|o| is_toc(o)).map(|o| folder_of(&o.name).to_owned()).collect();
     let (mut of_folder, mut others): (BTreeMap<String, Vec<StoredObject>>, Vec<StoredObject>) =
         Default::default();
     for o in objects {
-        let folder = &o.name[..folder_of(&o.name)];
-        match folders.iter().any(|f| f == folder) {
+        let folder = folder_of(&o.name);
+        match folders.contains(folder) && member_name::is_of_dump(file_of(&o.name)) {
             true => of_folder.entry(folder.to_owned()).or_default().push(o),
             false => others.push(o),
         }
     }
-    others.extend(of_folder.into_iter().filter_map(|(name, members)| whole(name, &members)));
-    others.sort_by(|a, b| a.name.cmp(&b.name));
-    others
+    let (series, others) = pieces::series_of(others);
+    let mut all: Vec<Found> = others.into_iter().map(|object| Found { object, series: None }).collect();
+    all.extend(series.into_iter().map(|s| Found { object: s.whole(), series: Some(s) }));
+    let folders = of_folder.into_iter().filter_map(|(name, members)| whole(name, &members));
+    all.extend(folders.map(|object| Found { object, series: None }));
+    all.sort_by(|a, b| a.object.name.cmp(&b.object.name));
+    all
+}
+
+/// The folder of an object, with its slash.
+fn folder_of(name: &str) -> &str {
+    &name[..name.rfind('/').map_or(0, |n| n + 1)]
+}
+
+fn file_of(name: &str) -> &str {
+    &name[folder_of(name).len()..]
 }
 
 /// A directory dump as one object; `None` without its table of contents.
 fn whole(name: String, members: &[StoredObject]) -> Option<StoredObject> {
-    let toc = members.iter().find(|m| m.name.trim_end_matches(".gz").ends_with(TOC))?;
+    let toc = members.iter().find(|m| member_name::is_contents(file_of(&m.name)))?;
     let created = members.iter().map(|m| m.created).max()?;
     let size = members.iter().map(|m| m.size).sum();
     Some(StoredObject { name, size, created, crc32c: None, generation: toc.generation })
+}
+
+/// What lies directly in a folder.
+///
+/// # Errors
+/// The store's own.
+pub async fn files_of(store: &dyn BackupStore, folder: &str) -> Result<Vec<StoredObject>, StorageError> {
+    let mut files = store.members(folder).await?;
+    files.retain(|m| folder_of(&m.name) == folder && !file_of(&m.name).is_empty());
+    Ok(files)
 }
 
 fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
     StorageError::new(R::BackupNotFound, format!("{}: {what}", store.uri(name))).into()
 }
 
-/// Pins one named backup; a name that ends in `/` is a directory dump.
+/// Pins one named backup; a name that ends in `/` is a directory dump, and the name of a piece, or what
+/// all pieces have in common, is the file that they are of.
 ///
 /// # Errors
-/// `backup_not_found`, `checksum_mismatch` where the store's CRC32C is not the request's, and the
-/// store's own.
+/// `backup_not_found`, `archive_corrupt` where a piece is missing, `checksum_mismatch` where the store's
+/// CRC32C is not the request's, and the store's own.
 pub async fn pin(
     store: Arc<dyn BackupStore>,
     name: &str,
@@ -135,11 +181,21 @@ pub async fn pin(
     }
     let object = match store.stat(name, generation).await {
         Err(e) if e.reason() == R::BackupNotFound => {
-            // The name of a directory without its slash.
-            return pin_folder(store, &format!("{name}/"), generation).await.map_err(|_| e.into());
+            // The name of a directory without its slash, or of a file that was cut into pieces.
+            if let Ok(folder) = pin_folder(store.clone(), &format!("{name}/"), generation).await {
+                return Ok(folder);
+            }
+            let pieces = pin_pieces(&store, name, None).await?;
+            let pieces = pieces.filter(|p| generation.is_none_or(|g| g == p.object.generation));
+            return pieces.map(|p| PinnedBackup { expected_crc32c: crc32c, ..p }).ok_or_else(|| e.into());
         }
         other => other?,
     };
+    if crc32c.is_none()
+        && let Some(pieces) = pin_pieces(&store, name, Some(&object)).await?
+    {
+        return Ok(pieces);
+    }
     if let (Some(wanted), Some(is)) = (crc32c, object.crc32c)
         && wanted != is
     {
@@ -150,14 +206,38 @@ pub async fn pin(
     Ok(PinnedBackup { store, object, members: vec![], expected_crc32c })
 }
 
+/// The file that was cut into pieces and is called so, or that `piece` is of.
+async fn pin_pieces(
+    store: &Arc<dyn BackupStore>,
+    name: &str,
+    piece: Option<&StoredObject>,
+) -> Result<Option<PinnedBackup>, RestoreError> {
+    let Some(prefix) = pieces::prefix_of(name, piece.is_some()) else { return Ok(None) };
+    let found = found_in(store.members(prefix).await?).into_iter().filter_map(|f| f.series);
+    let has = |s: &Series| {
+        piece.is_none_or(|o| s.pieces.iter().any(|p| (&p.name, p.generation) == (&o.name, o.generation)))
+    };
+    let series = found.filter(|s| s.is_meant_by(name) && has(s)).min_by_key(|s| s.name != name);
+    series.map(|s| pinned_series(store.clone(), s)).transpose()
+}
+
+fn pinned_series(store: Arc<dyn BackupStore>, series: Series) -> Result<PinnedBackup, RestoreError> {
+    if let Some(missing) = &series.missing {
+        let what = format!("the piece {missing} is missing");
+        return Err(
+            ValidationError::new(R::ArchiveCorrupt, format!("{}: {what}", store.uri(&series.name))).into()
+        );
+    }
+    Ok(PinnedBackup { store, object: series.whole(), members: series.pieces, expected_crc32c: None })
+}
+
 async fn pin_folder(
     store: Arc<dyn BackupStore>,
     name: &str,
     generation: Option<i64>,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut members = store.members(name).await?;
-    // What lies deeper is no member.
-    members.retain(|m| m.name.strip_prefix(name).is_some_and(|n| !n.is_empty() && !n.contains('/')));
+    let mut members = files_of(store.as_ref(), name).await?;
+    members.retain(|m| member_name::is_of_dump(file_of(&m.name)));
     let what = "no directory dump: there is no toc.dat";
     let object = whole(name.to_owned(), &members).ok_or_else(|| not_found(store.as_ref(), name, what))?;
     if generation.is_some_and(|g| g != object.generation) {
@@ -176,17 +256,22 @@ pub async fn pin_latest(
     at: Option<jiff::Timestamp>,
     apart: Option<&str>,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut all = backups_of(store.list(prefix).await?);
-    all.retain(|o| apart.is_none_or(|a| !o.name.ends_with(a)));
-    let object = newest(all, at).ok_or_else(|| {
+    let mut all = found_in(store.list(prefix).await?);
+    all.retain(|f| apart.is_none_or(|a| !f.object.name.ends_with(a)));
+    let object = newest(all.iter().map(|f| f.object.clone()).collect(), at).ok_or_else(|| {
         let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
         not_found(store.as_ref(), prefix, &format!("no backup{when}"))
     })?;
     if object.name.ends_with('/') {
         return pin_folder(store, &object.name, Some(object.generation)).await;
     }
-    let expected_crc32c = object.crc32c;
-    Ok(PinnedBackup { store, object, members: vec![], expected_crc32c })
+    match all.into_iter().find(|f| f.object == object).and_then(|f| f.series) {
+        Some(series) => pinned_series(store, series),
+        None => {
+            let expected_crc32c = object.crc32c;
+            Ok(PinnedBackup { store, object, members: vec![], expected_crc32c })
+        }
+    }
 }
 
 #[cfg(test)]
@@ -233,11 +318,36 @@ mod tests {
             object("night/toc.dat", 2, 7),
             object("night/deeper/x.dump", 1, 8),
             object("toc.dat", 3, 9),
+            object("night/", 0, 10),
         ]);
         let seen: Vec<_> = all.iter().map(|o| (o.name.as_str(), o.size, o.generation)).collect();
         assert_eq!(
             seen,
             [("a.dump", 1, 1), ("night/", 12, 7), ("night/deeper/x.dump", 1, 8), ("toc.dat", 3, 9)]
         );
+    }
+
+    /// A name that only ends like the table of contents' hides nothing.
+    #[test]
+    fn only_toc_dat_itself_makes_a_directory() {
+        let object = |name: &str| StoredObject {
+            name: name.into(),
+            size: 1,
+            created: jiff::Timestamp::UNIX_EPOCH,
+            crc32c: Some(1),
+            generation: 1,
+        };
+        let names = |all: &[&str]| -> Vec<String> {
+            backups_of(all.iter().map(|n| object(n)).collect()).into_iter().map(|o| o.name).collect()
+        };
+        for other in ["my_toc.dat", "toc.dat.bak", "toc.dat.gz.old", "xtoc.dat.gz", "toc.data"] {
+            let other = format!("n/{other}");
+            assert_eq!(names(&["n/a.dump", "n/b.dump", &other]), ["n/a.dump", "n/b.dump", &other]);
+        }
+        for toc in ["n/toc.dat", "n/toc.dat.gz", "n/toc.dat.zst", "n/toc.dat.lz4"] {
+            // What is of no dump stays what it is.
+            assert_eq!(names(&["n/a.dump", "n/3.dat.gz", "n/blobs.toc", toc]), ["n/", "n/a.dump"]);
+        }
+        assert_eq!(names(&["a/b/toc.dat", "a/toc.dat", "a/b/1.dat", "a/1.dat"]), ["a/", "a/b/"]);
     }
 }

@@ -12,6 +12,7 @@ mod record;
 mod source;
 mod standing;
 mod targets;
+mod upload;
 mod verification;
 
 use std::sync::Arc;

@@ -251,7 +251,9 @@ impl Worker {
             job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
             match self.manager.is_outdated(&job).await {
                 Ok(true) => {
-                    tracing::info!("older than the newest proven backup: skipped");
+                    tracing::info!(
+                        "older than the newest proven backup, or than another piece of it: skipped"
+                    );
                     self.forget(&job.request_id);
                     return self.settle(delivery, Settle::Ack, job.attempt, &lanes.shutdown).await;
                 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::members::{
     Contents, Index, Member, TOC, check_objects, missing_object, own_wrappings, plain_name, read_contents,
-    read_object, read_object_list, read_table,
+    read_object, read_object_list, read_table, shown,
 };
 use super::pieces::{DataSink, ObjectCutter};
 use super::toc::corrupt;
@@ -39,7 +39,11 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, R
     for (name, size) in folder.members() {
         let (plain, suffixes) = plain_name(&name);
         if let Some((other, _, _)) = by_name.insert(plain.to_owned(), (name.clone(), suffixes, size)) {
-            return Err(corrupt(format!("two members of the same name: {other} and {name}")));
+            return Err(corrupt(format!(
+                "two members of the same name: {} and {}",
+                shown(&other),
+                shown(&name)
+            )));
         }
     }
     let Some((toc, _, _)) = by_name.get(TOC) else {
@@ -55,7 +59,11 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, R
             return Err(corrupt(format!("{} has data and names no member", e.name())));
         };
         let Some((_, _, size)) = by_name.get(name) else {
-            return Err(corrupt(format!("the member {name} is missing: it has the data of {}", e.name())));
+            return Err(corrupt(format!(
+                "the member {} is missing: it has the data of {}",
+                shown(name),
+                e.name()
+            )));
         };
         todo.push((*size, i));
     }
@@ -82,7 +90,8 @@ fn objects_of<'a>(
             Member::Unknown => None,
             Member::Toc | Member::Data(_) | Member::ObjectList(_) | Member::Ignored => continue,
         };
-        let (at, oid) = at.ok_or_else(|| corrupt(format!("the member {name} is in no table of contents")))?;
+        let (at, oid) =
+            at.ok_or_else(|| corrupt(format!("the member {} is in no table of contents", shown(name))))?;
         objects.entry(at).or_default().there.insert(oid);
     }
     // Known before any list is read, and also where none will be.

@@ -88,7 +88,7 @@ impl Index {
             if let DataOffset::Member(name) = &e.offset {
                 let other = index.by_member.insert(name.clone(), i);
                 if other.is_some() || name == TOC {
-                    let what = format!("the member {name:?} cannot have the data of {}", e.name());
+                    let what = format!("the member {} cannot have the data of {}", shown(name), e.name());
                     return Err(corrupt(format!("{what}: it is named for something else, too")));
                 }
             }
@@ -166,9 +166,19 @@ fn oid_of(plain_name: &str) -> Option<u32> {
     digits.parse().ok().filter(|oid: &u32| oid.to_string() == digits)
 }
 
+/// Whether `pg_dump` names the data of a table, a large object or a list of them so.
+pub(super) fn is_data_file(plain_name: &str) -> bool {
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    match (plain_name.strip_suffix(".dat"), plain_name.strip_suffix(".toc")) {
+        (Some(data), _) => digits(data.strip_prefix("blob_").unwrap_or(data)),
+        (_, Some(list)) => list == "blobs" || list.strip_prefix("blobs_").is_some_and(digits),
+        _ => false,
+    }
+}
+
 /// Whether a member's name is of the kind that holds data. Others lie there by chance: notes, checksums,
 /// a mark that the upload is complete, what a finder leaves.
-fn may_hold_data(plain_name: &str) -> bool {
+pub(super) fn may_hold_data(plain_name: &str) -> bool {
     let is_dot_file = plain_name.starts_with("._");
     let ends = [".dat", ".toc"].iter().any(|end| plain_name.ends_with(end));
     (ends || plain_name.starts_with("blob")) && !is_dot_file
@@ -176,6 +186,13 @@ fn may_hold_data(plain_name: &str) -> bool {
 
 pub(super) fn missing_object(oid: u32, why: &str) -> RestoreError {
     corrupt(format!("the member blob_{oid}.dat is missing: {why}"))
+}
+
+/// A name out of an archive as a person may read it.
+pub(super) fn shown(name: &str) -> String {
+    const MOST: usize = 200;
+    let text: String = name.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if name.chars().nth(MOST).is_some() { text + "…" } else { text }
 }
 
 /// Compares a list of large objects with those whose members are there and those that the table of

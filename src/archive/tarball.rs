@@ -9,16 +9,18 @@ use std::sync::Arc;
 use super::layers::{self, Head, Keys, Lent};
 use super::members::{
     Contents, Index, Member, TOC, check_objects, own_wrappings, plain_name, read_contents, read_object,
-    read_object_list, read_table,
+    read_object_list, read_table, shown,
 };
 use super::pieces::{DataSink, ObjectCutter};
-use super::toc::{corrupt, unsupported};
+use super::toc::{beyond_us, corrupt, unsupported};
 use super::{Archive, Body, Context, Format, Limits, Reopen, TocEntry};
 use crate::error::RestoreError;
 
 const BLOCK: usize = 512;
 /// Bytes of a member's name or of its extended header.
 const MAX_NAME: u64 = 1 << 20;
+/// Bytes of a member: no file is larger.
+const MAX_SIZE: u64 = i64::MAX as u64 - BLOCK as u64;
 /// A member of more bytes than this is passed over by opening the object behind it.
 const WORTH_A_JUMP: u64 = 1 << 20;
 
@@ -27,6 +29,11 @@ pub(super) struct Again {
     pub source: Arc<dyn Reopen>,
     pub layers: usize,
     pub keys: Keys,
+}
+
+/// Holes are left out of such members, so that their bytes are not those of the file.
+fn sparse() -> RestoreError {
+    beyond_us("the tar has sparse members: pack the directory again, without --sparse")
 }
 
 fn damaged(e: std::io::Error) -> RestoreError {
@@ -72,9 +79,15 @@ impl Tar {
                 return Err(corrupt("the archive is damaged: tar header"));
             }
             let size = long_size.take().unwrap_or(header.entry_size().map_err(damaged)?);
+            if size > MAX_SIZE {
+                return Err(corrupt(format!("a member of {size} bytes in the tar")));
+            }
             self.left = size;
             self.padding = size.next_multiple_of(BLOCK as u64) - size;
             let kind = header.entry_type();
+            if kind.is_gnu_sparse() {
+                return Err(sparse());
+            }
             if kind.is_gnu_longname() {
                 long_name = Some(self.small()?);
             } else if kind.is_pax_local_extensions() {
@@ -85,8 +98,11 @@ impl Tar {
                         b"path" => long_name = Some(extension.value_bytes().to_vec()),
                         b"size" => {
                             let text = std::str::from_utf8(extension.value_bytes()).ok();
-                            long_size = text.and_then(|t| t.parse().ok());
+                            let size = text.and_then(|t| t.parse().ok());
+                            long_size =
+                                Some(size.ok_or_else(|| corrupt("a size in the tar that is no number"))?);
                         }
+                        key if key.starts_with(b"GNU.sparse.") => return Err(sparse()),
                         _ => {}
                     }
                 }
@@ -129,7 +145,8 @@ impl Tar {
     /// The same by opening the object behind the member.
     fn jump(&mut self, source: &dyn Reopen) -> Result<(), RestoreError> {
         if self.left > WORTH_A_JUMP {
-            self.position += std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
+            let behind = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
+            self.position = self.position.saturating_add(behind);
             self.input = layers::buffered(source.open(self.position)?);
         }
         Ok(())
@@ -265,11 +282,14 @@ impl Members {
                 }
                 Member::Ignored => true,
                 Member::Unknown => {
-                    return Err(corrupt(format!("the member {} is in no table of contents", file.path)));
+                    return Err(corrupt(format!(
+                        "the member {} is in no table of contents",
+                        shown(&file.path)
+                    )));
                 }
             };
             if !is_new {
-                return Err(corrupt(format!("the member {} is there twice", file.path)));
+                return Err(corrupt(format!("the member {} is there twice", shown(&file.path))));
             }
             tracing::trace!(member = file.path, size = file.size, "member of the tar");
             let bytes = self.tar.member();

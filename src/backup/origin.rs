@@ -1,13 +1,15 @@
 //! A backup as the archive reader wants it: one stream, or the members of a directory; and the proof
 //! afterwards that every byte was the store's.
 
+use std::collections::{HashMap, VecDeque};
+use std::io::Read;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::PinnedBackup;
 use super::download::{Download, DownloadOptions, Reach, Source, Tally};
-use super::{PinnedBackup, TOC};
 use crate::archive::{BlockIndex, Bytes, Extent, Folder, Origin, Ranges, Reopen};
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::progress::Progress;
@@ -18,9 +20,20 @@ pub struct Expected {
     streams: Arc<Mutex<Vec<Stream>>>,
     /// Size of the whole backup, if it is known.
     size: Option<u64>,
-    is_folder: bool,
-    /// Of what is read in parts: the CRC32C that they add up to.
-    whole: Option<u32>,
+    reading: Reading,
+}
+
+/// How the streams make the backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// One stream is all of it.
+    Whole,
+    /// Members of a directory.
+    Members,
+    /// So many pieces, one after the other, with the CRC32C that they add up to where it is known.
+    Pieces(usize, Option<u32>),
+    /// Blocks, and the CRC32C that they add up to.
+    Blocks(u32),
 }
 
 struct Stream {
@@ -44,18 +57,27 @@ pub fn open(
     progress.object_size.store(size.unwrap_or_default(), Relaxed);
     let streams = Arc::default();
     let reader = Reader { limits, reach, progress, stop, streams: Arc::clone(&streams) };
-    let expected = |is_folder| Expected { streams, size, is_folder, whole: None };
+    let expected = |reading| Expected { streams, size, reading };
     match source {
         Source::Stdin => {
             let bytes = reader.start(Source::Stdin, None, None);
-            (Origin::Stream { bytes, again: None }, expected(false))
+            (Origin::Stream { bytes, again: None }, expected(Reading::Whole))
         }
         Source::Object(b) if b.members.is_empty() => {
             let bytes = reader.start(Source::Object(b.clone()), size, b.expected_crc32c);
             let again = Again { backup: b, reader };
-            (Origin::Stream { bytes, again: Some(Arc::new(again)) }, expected(false))
+            (Origin::Stream { bytes, again: Some(Arc::new(again)) }, expected(Reading::Whole))
         }
-        Source::Object(b) => (Origin::Folder(Arc::new(Members { backup: b, reader })), expected(true)),
+        Source::Object(b) if b.is_folder() => {
+            (Origin::Folder(Arc::new(Members::new(b, reader))), expected(Reading::Members))
+        }
+        Source::Object(b) => {
+            let reading = Reading::Pieces(b.members.len(), b.expected_crc32c);
+            let reader = Arc::new(reader);
+            let bytes = Box::new(Pieces::new(&b, reader.clone()));
+            let again = Arc::new(PiecesAgain { backup: b, reader });
+            (Origin::Stream { bytes, again: Some(again) }, expected(reading))
+        }
     }
 }
 
@@ -76,8 +98,8 @@ pub fn open_by_blocks(
     let reader =
         Reader { limits: options, reach: Reach::Whole, progress, stop, streams: Arc::clone(&streams) };
     let bytes = reader.start_part(backup.clone(), index.head);
-    let whole = index.whole().map(|(_, crc)| crc);
-    let expected = Expected { streams, size, is_folder: false, whole };
+    let reading = index.whole().map_or(Reading::Whole, |(_, crc)| Reading::Blocks(crc));
+    let expected = Expected { streams, size, reading };
     (Origin::Stream { bytes, again: None }, Arc::new(Blocks { backup, reader }), expected)
 }
 
@@ -104,6 +126,15 @@ struct Reader {
 impl Reader {
     fn start(&self, source: Source, size: Option<u64>, crc32c: Option<u32>) -> Bytes {
         self.start_from(source, (0, self.reach), size, crc32c)
+    }
+
+    /// A look at what is read elsewhere: not counted, and no part of the proof.
+    fn look(&self, backup: &PinnedBackup, offset: u64) -> Bytes {
+        if offset >= backup.object.size {
+            return Box::new(std::io::empty());
+        }
+        let (source, from) = (Source::Object(backup.clone()), (offset, Reach::Beginning));
+        Box::new(Download::start(source, from, self.limits, Arc::default(), self.stop.clone()).0)
     }
 
     fn start_part(&self, backup: PinnedBackup, e: Extent) -> Bytes {
@@ -134,39 +165,106 @@ struct Again {
 
 impl Reopen for Again {
     fn open(&self, offset: u64) -> Result<Bytes, RestoreError> {
-        let source = Source::Object(self.backup.clone());
-        let from = (offset, Reach::Beginning);
-        let r = &self.reader;
-        Ok(Box::new(Download::start(source, from, r.limits, Arc::default(), r.stop.clone()).0))
+        Ok(self.reader.look(&self.backup, offset))
+    }
+}
+
+/// Pieces of a file, each opened when the one before it was read.
+struct Pieces {
+    todo: VecDeque<PinnedBackup>,
+    current: Option<Bytes>,
+    reader: Arc<Reader>,
+}
+
+impl Pieces {
+    fn new(backup: &PinnedBackup, reader: Arc<Reader>) -> Self {
+        let todo = backup.members.iter().map(|m| backup.member(m)).collect();
+        Pieces { todo, current: None, reader }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            if let Some(current) = &mut self.current {
+                let n = current.read(out)?;
+                if n > 0 || out.is_empty() {
+                    return Ok(n);
+                }
+            }
+            let Some(next) = self.todo.pop_front() else { return Ok(0) };
+            let (size, crc32c) = (Some(next.object.size), next.expected_crc32c);
+            self.current = Some(self.reader.start(Source::Object(next), size, crc32c));
+        }
+    }
+}
+
+/// The same pieces once more.
+struct PiecesAgain {
+    backup: PinnedBackup,
+    reader: Arc<Reader>,
+}
+
+impl Reopen for PiecesAgain {
+    fn open(&self, mut offset: u64) -> Result<Bytes, RestoreError> {
+        let mut bytes: Bytes = Box::new(std::io::empty());
+        for piece in &self.backup.members {
+            let skipped = offset.min(piece.size);
+            offset -= skipped;
+            if skipped < piece.size {
+                bytes = Box::new(bytes.chain(LookLater {
+                    backup: self.backup.member(piece),
+                    offset: skipped,
+                    reader: self.reader.clone(),
+                    opened: None,
+                }));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// A piece that is opened when it is its turn.
+struct LookLater {
+    backup: PinnedBackup,
+    offset: u64,
+    reader: Arc<Reader>,
+    opened: Option<Bytes>,
+}
+
+impl Read for LookLater {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let open = || self.reader.look(&self.backup, self.offset);
+        self.opened.get_or_insert_with(open).read(out)
     }
 }
 
 /// The objects of a directory dump.
 struct Members {
     backup: PinnedBackup,
+    by_name: HashMap<String, StoredObject>,
     reader: Reader,
 }
 
 impl Members {
-    fn name<'a>(&self, o: &'a StoredObject) -> &'a str {
-        o.name.strip_prefix(&self.backup.object.name).unwrap_or(&o.name)
+    fn new(backup: PinnedBackup, reader: Reader) -> Self {
+        let name = |o: &StoredObject| o.name.strip_prefix(&backup.object.name).unwrap_or(&o.name).to_owned();
+        let by_name = backup.members.iter().map(|o| (name(o), o.clone())).collect();
+        Members { backup, by_name, reader }
     }
 }
 
 impl Folder for Members {
     fn members(&self) -> Vec<(String, u64)> {
-        self.backup.members.iter().map(|o| (self.name(o).to_owned(), o.size)).collect()
+        self.by_name.iter().map(|(name, o)| (name.clone(), o.size)).collect()
     }
 
     fn open(&self, name: &str) -> Result<Bytes, RestoreError> {
-        let object = self.backup.members.iter().find(|o| self.name(o) == name).cloned();
-        let object = object.ok_or_else(|| {
+        let object = self.by_name.get(name).ok_or_else(|| {
             StorageError::new(R::BackupNotFound, format!("{}{name}: not a member", self.backup.uri()))
         })?;
-        let (size, expected_crc32c) = (object.size, object.crc32c);
-        let member =
-            PinnedBackup { store: self.backup.store.clone(), object, members: vec![], expected_crc32c };
-        Ok(self.reader.start(Source::Object(member), Some(size), expected_crc32c))
+        let (size, crc32c) = (object.size, object.crc32c);
+        Ok(self.reader.start(Source::Object(self.backup.member(object)), Some(size), crc32c))
     }
 }
 
@@ -178,25 +276,36 @@ impl Expected {
     /// `checksum_mismatch`; `download_failed` where an end was not reached.
     pub fn check(&self) -> Result<(Option<u32>, u64), RestoreError> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = Tally::default();
+        let (mut last, mut together) = (Tally::default(), 0);
         for stream in streams.iter() {
             last = stream.check()?;
+            together = crc32c::crc32c_combine(together, last.crc32c, last.bytes as usize);
         }
         if streams.is_empty() {
-            return Err(RestoreError::internal(format!("neither an object nor {TOC} was read")));
+            return Err(RestoreError::internal("neither an object nor toc.dat was read"));
         }
-        match (self.is_folder, self.whole) {
-            (true, _) => Ok((None, self.size.unwrap_or_default())),
-            (false, Some(whole)) => Ok((Some(whole), self.size.unwrap_or_default())),
-            (false, None) => Ok((Some(last.crc32c), last.bytes)),
+        let size = self.size.unwrap_or_default();
+        match self.reading {
+            Reading::Members => Ok((None, size)),
+            Reading::Blocks(whole) => Ok((Some(whole), size)),
+            Reading::Whole => Ok((Some(last.crc32c), last.bytes)),
+            Reading::Pieces(count, _) if streams.len() < count => {
+                let what = format!("{} of {count} pieces of the backup were read", streams.len());
+                Err(StorageError::new(R::DownloadFailed, what).into())
+            }
+            Reading::Pieces(_, Some(wanted)) if wanted != together => Err(other_checksum()),
+            Reading::Pieces(..) => Ok((Some(together), size)),
         }
     }
 }
 
 impl Expected {
     /// SHA-256, in hexadecimal, of what was read first: the object, or a directory's `toc.dat`; `None`
-    /// where it was not asked for or not read to its end.
+    /// where it was not asked for or not read to its end, and of pieces.
     pub fn sha256(&self) -> Option<String> {
+        if matches!(self.reading, Reading::Pieces(..)) {
+            return None;
+        }
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let tally = *streams.first()?.tally.lock().unwrap_or_else(PoisonError::into_inner);
         tally.sha256.map(|h| h.iter().map(|b| format!("{b:02x}")).collect())
@@ -211,13 +320,15 @@ impl Stream {
             return Err(StorageError::new(R::DownloadFailed, what).into());
         }
         match self.crc32c {
-            Some(wanted) if wanted != t.crc32c => {
-                let what = "the bytes of the backup do not have the CRC32C that the store has for them";
-                Err(ValidationError::new(R::ChecksumMismatch, what).into())
-            }
+            Some(wanted) if wanted != t.crc32c => Err(other_checksum()),
             _ => Ok(t),
         }
     }
+}
+
+fn other_checksum() -> RestoreError {
+    let what = "the bytes of the backup do not have the CRC32C that the store has for them";
+    ValidationError::new(R::ChecksumMismatch, what).into()
 }
 
 #[cfg(test)]
@@ -229,7 +340,7 @@ mod tests {
     }
 
     fn expected(streams: Vec<Stream>) -> Expected {
-        Expected { streams: Arc::new(Mutex::new(streams)), size: Some(99), is_folder: false, whole: None }
+        Expected { streams: Arc::new(Mutex::new(streams)), size: Some(99), reading: Reading::Whole }
     }
 
     #[test]
@@ -258,10 +369,28 @@ mod tests {
             let parts = (0..3).map(|i| part(if i == bad { 8 } else { 7 })).collect();
             assert_eq!(expected(parts).check().unwrap_err().reason(), R::ChecksumMismatch);
         }
-        let whole = Expected { whole: Some(3), ..expected(vec![part(7), part(7)]) };
+        let whole = Expected { reading: Reading::Blocks(3), ..expected(vec![part(7), part(7)]) };
         assert_eq!(whole.check().unwrap(), (Some(3), 99));
-        let folder = Expected { is_folder: true, ..expected(vec![part(7)]) };
+        let folder = Expected { reading: Reading::Members, ..expected(vec![part(7)]) };
         assert_eq!(folder.check().unwrap(), (None, 99));
+    }
+
+    #[test]
+    fn all_pieces_are_read_and_add_up() {
+        let whole = b"one backup in three pieces";
+        let piece = |bytes: &[u8]| {
+            let crc = crc32c::crc32c(bytes);
+            Stream { tally: read(bytes.len() as u64, crc, true), size: None, crc32c: Some(crc) }
+        };
+        let pieces = || whole.chunks(9).map(piece).collect::<Vec<_>>();
+        let of = |streams, crc| Expected { reading: Reading::Pieces(3, crc), ..expected(streams) };
+        let crc = crc32c::crc32c(whole);
+        assert_eq!(of(pieces(), None).check().unwrap(), (Some(crc), 99));
+        assert_eq!(of(pieces(), Some(crc)).check().unwrap(), (Some(crc), 99));
+        assert_eq!(of(pieces(), Some(crc ^ 1)).check().unwrap_err().reason(), R::ChecksumMismatch);
+        let mut two = pieces();
+        two.pop();
+        assert_eq!(of(two, None).check().unwrap_err().reason(), R::DownloadFailed);
     }
 
     #[test]

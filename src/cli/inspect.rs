@@ -8,6 +8,7 @@ use super::{CommandResult, Exit, Output, human_bytes, print_json};
 use crate::app::App;
 use crate::archive::{Archive, DataOffset, Layer};
 use crate::backup::Backup;
+use crate::error::StorageError;
 use crate::job::BackupRef;
 use crate::restore::{Finding, Level, Needs};
 
@@ -64,7 +65,11 @@ pub(super) struct Inspection {
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let stop = CancellationToken::new();
     let wanted = BackupRef::parse(&args.backup, &args.prefix)?;
-    let (pinned, archive) = app.manager.open(&wanted, stop.clone()).await?;
+    let opened = app.manager.open(&wanted, stop.clone()).await;
+    let (pinned, archive) = opened.map_err(|e| match super::restore::hint_of(&args.backup, e.reason()) {
+        Some(hint) => StorageError::new(e.reason(), format!("{e}; {hint}")).into(),
+        None => e,
+    })?;
     let size = pinned.as_ref().map(|p| p.object.size);
     let findings = match args.against {
         true => Some(app.manager.preflight(&archive, pinned.as_ref()).await?),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommandResult, Exit, Output, print_json, until_signal};
 use crate::app::App;
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
 use crate::event::RestoreResult;
 use crate::job::{BackupRef, OnExisting, RestoreJob};
 use crate::progress::{Progress, Snapshot};
@@ -44,11 +44,13 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let shown = tokio::spawn(show(progress.clone()));
-    let (finished, signalled) =
+    let named = job.digest.clone();
+    let (mut finished, signalled) =
         until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
     shown.abort();
     let _ = shown.await;
     app.manager.record_completion(&finished);
+    add_hint(&named, finished.result.error.as_mut());
     match output {
         Output::Json => {
             print_json(&finished.result)?;
@@ -60,6 +62,21 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         (Some(FailureReason::Cancelled), Some(signal)) => signal,
         (Some(reason), _) => Exit::of(reason),
     })
+}
+
+/// Where a backup that was not found in BACKUP_BUCKET is a file here: how to name that.
+pub(super) fn hint_of(backup: &str, reason: FailureReason) -> Option<String> {
+    let is_name = !backup.contains("://") && !backup.starts_with(['/', '.', '-']);
+    let is_here = is_name && std::path::Path::new(backup).exists();
+    (reason == FailureReason::BackupNotFound && is_here)
+        .then(|| format!("there is a {backup} in the current folder: write ./{backup}"))
+}
+
+pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
+    let Some(e) = error else { return };
+    if let Some(hint) = hint_of(backup, e.reason) {
+        e.message = format!("{}; {hint}", e.message);
+    }
 }
 
 fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {

@@ -54,11 +54,13 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     };
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let shown = tokio::spawn(super::restore::show(progress.clone()));
-    let (finished, signalled) =
+    let (mut finished, signalled) =
         until_signal(app.manager.verify_backup(&job, progress.clone(), stop.clone()), &stop).await?;
     shown.abort();
     let _ = shown.await;
     app.manager.record_completion(&finished);
+    super::restore::add_hint(&args.backup, finished.result.error.as_mut());
+    super::restore::add_hint(&args.backup, finished.proof.as_mut().and_then(|p| p.error.as_mut()));
     if let Some(proof) = &finished.proof {
         if let Some(file) = &args.html {
             std::fs::write(file, page(proof, None))?;

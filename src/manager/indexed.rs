@@ -66,6 +66,7 @@ impl RestoreManager {
         ledger: &Ledger,
     ) {
         let index = ledger.index();
+        let pinned = pinned.filter(|p| p.members.is_empty());
         let (Some(p), Some((size, crc32c))) = (pinned, index.whole()) else { return };
         if index.blocks.is_empty()
             || size != p.object.size

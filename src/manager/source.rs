@@ -18,6 +18,18 @@ use crate::progress::Progress;
 use crate::restore::{self, Finding, Fit, Needs};
 use crate::store::BackupStore;
 
+/// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
+fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
+    let leads_inside = match (location, place) {
+        (Location::Folder(outer), Location::Folder(inner)) => {
+            // What is not there is not read either.
+            outer.canonicalize().ok().zip(inner.canonicalize().ok()).is_none_or(|(o, i)| i.starts_with(o))
+        }
+        _ => true,
+    };
+    location.contains(place, name) && leads_inside
+}
+
 /// Bytes of a globals file.
 const MAX_GLOBALS: u64 = 16 << 20;
 
@@ -205,12 +217,12 @@ impl RestoreManager {
 
     /// Whether a place is BACKUP_BUCKET or one of TRUSTED_SOURCES.
     fn is_listed(&self, place: &Location, name: &str) -> bool {
-        let contains = |l: &Location| l.contains(place, name);
+        let contains = |l: &Location| is_inside(l, place, name);
         contains(&self.config.bucket) || self.config.trusted_sources.iter().any(contains)
     }
 
     fn is_allowed(&self, place: &Location, name: &str) -> bool {
-        self.config.allowed_sources.iter().any(|l| l.contains(place, name))
+        self.config.allowed_sources.iter().any(|l| is_inside(l, place, name))
     }
 
     /// Whether a request may name this backup: inside the bucket, or a trusted or allowed source.
@@ -231,5 +243,28 @@ impl RestoreManager {
         !crate::proof::is_ours(name)
             && self.config.verify.watches(name)
             && globals.is_none_or(|g| !name.ends_with(g))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_another_folder_is_not_inside() {
+        let top = tempfile::tempdir().unwrap();
+        let path = |name: &str| top.path().join(name);
+        for folder in ["backups/sub", "elsewhere"] {
+            std::fs::create_dir_all(path(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink(path("elsewhere"), path("backups/out")).unwrap();
+        std::os::unix::fs::symlink(path("backups"), path("link")).unwrap();
+        for bucket in ["backups", "link"] {
+            let inside = |place: &str| {
+                is_inside(&Location::Folder(path(bucket)), &Location::Folder(path(place)), "x.dump")
+            };
+            assert!(inside(bucket) && inside(&format!("{bucket}/sub")) && inside(&format!("{bucket}/new")));
+            assert!(!inside(&format!("{bucket}/out")) && !inside("elsewhere"));
+        }
     }
 }

@@ -1,11 +1,16 @@
 //! How the sets of backups stand: when each was last proven, how long it takes, what is due.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
+
 use super::RestoreManager;
-use crate::backup;
-use crate::error::RestoreError;
+use crate::archive::{is_recognised, member_name};
+use crate::backup::{self, PinnedBackup, Reach, Source};
+use crate::error::{Blame, FailureReason as R, RestoreError, StorageError};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{ProofReport, Rto, Verdict};
@@ -14,6 +19,8 @@ use crate::store::StoredObject;
 
 /// Reports of a set that are looked at.
 const READ: usize = 200;
+/// Bytes that a dump is known by.
+const HEAD: u64 = 8 << 10;
 
 /// A set of backups, as its evidence says.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -46,6 +53,10 @@ impl SetStanding {
             self.rto = report.rto.or(self.rto);
         }
     }
+}
+
+fn left_alone(name: &str, why: &str) -> RestoreError {
+    StorageError::new(R::ArchiveUnsupported, format!("{name}: nothing was deleted: {why}")).into()
 }
 
 impl RestoreManager {
@@ -87,15 +98,24 @@ impl RestoreManager {
         evidence.reports(self.config.verify.prefix_of(set), most, |r| r.backup_set == set).await
     }
 
-    /// Whether a backup that has just arrived is older than one of its set that is proven already.
+    /// Whether another verification speaks for a backup that has just arrived: it is older than one of its
+    /// set that is proven already, or a piece that came later will ask for the whole.
     ///
     /// # Errors
     /// The store's own.
     pub async fn is_outdated(&self, job: &VerifyJob) -> Result<bool, RestoreError> {
-        if !self.config.verify.skip_older {
+        let is_piece =
+            matches!(&job.backup, BackupRef::Named { name, .. } if backup::whole_of(name).is_some());
+        if !self.config.verify.skip_older && !is_piece {
             return Ok(false);
         }
         let Some(pinned) = self.pin(&job.backup, job.generation, None).await? else { return Ok(false) };
+        if is_piece && job.generation < Some(pinned.object.generation) {
+            return Ok(true);
+        }
+        if !self.config.verify.skip_older {
+            return Ok(false);
+        }
         let set = self.config.verify.set_of(&pinned.object.name).to_owned();
         let Some(evidence) = self.evidence(None).await? else { return Ok(false) };
         let generation = pinned.object.generation.to_string();
@@ -126,23 +146,72 @@ impl RestoreManager {
     }
 
     /// Deletes a backup, exactly the generation that was decided on; its evidence stays. Of a
-    /// directory, the table of contents goes last: what is left of an interrupted deletion is still
-    /// seen as a backup, and goes with the next one.
+    /// directory, the table of contents goes last, and of pieces the first one: what is left of an
+    /// interrupted deletion is still seen as a backup, and goes with the next one. What is no dump, and a
+    /// folder that holds anything else, is left as it is.
     ///
     /// # Errors
-    /// `backup_changed`, `access_denied`, `download_failed`.
+    /// `backup_changed`, `archive_unsupported` for what is no dump and folders with other files,
+    /// `access_denied`, `download_failed`.
     pub async fn delete_backup(&self, object: &StoredObject) -> Result<(), RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        if !object.name.ends_with('/') {
+        let pinned = backup::pin(store.clone(), &object.name, Some(object.generation), None).await?;
+        if pinned.object != *object
+            && (pinned.object.name != object.name || pinned.object.size != object.size)
+        {
+            let what = format!("{}: it is another backup by now", object.name);
+            return Err(StorageError::new(R::BackupChanged, what).into());
+        }
+        self.check_is_dump(&pinned).await?;
+        if pinned.members.is_empty() {
             return Ok(store.delete(object).await?);
         }
-        let pinned = backup::pin(store.clone(), &object.name, Some(object.generation), None).await?;
-        let (toc, members): (Vec<_>, Vec<_>) =
-            pinned.members.iter().partition(|m| m.name.trim_end_matches(".gz").ends_with("/toc.dat"));
-        for member in members.into_iter().chain(toc) {
+        let mut members: Vec<&StoredObject> = pinned.members.iter().rev().collect();
+        if pinned.is_folder() {
+            let file = |o: &StoredObject| o.name[object.name.len()..].to_owned();
+            let manifest = self.config.verify.manifest.as_str();
+            let files = backup::files_of(store.as_ref(), &object.name).await?;
+            let stranger = files.iter().map(file).find(|f| !member_name::is_known(f) && f != manifest);
+            if let Some(stranger) = stranger {
+                let what = format!("it also holds {stranger:?}, which is of no dump: move that elsewhere");
+                return Err(left_alone(&object.name, &what));
+            }
+            members.sort_by_key(|m| member_name::is_contents(&file(m)));
+        }
+        for member in members {
             store.delete(member).await?;
         }
         Ok(())
+    }
+
+    /// Refuses what does not look like a dump: it is somebody's file that lies among the backups. A damaged
+    /// dump, and one that is encrypted with a key that is not here, still looks like one.
+    async fn check_is_dump(&self, pinned: &PinnedBackup) -> Result<(), RestoreError> {
+        let stop = CancellationToken::new();
+        let source = Source::Object(pinned.clone());
+        let opened = self.read(source, Reach::Beginning, Arc::default(), stop.clone()).await;
+        stop.cancel();
+        let e = match opened {
+            Ok(_) => return Ok(()),
+            Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => return Err(e),
+            Err(e) => e,
+        };
+        let is_other = e.reason() == R::ArchiveUnsupported && e.blame() == Blame::Backup;
+        let first = pinned.members.first().unwrap_or(&pinned.object);
+        if !is_other && (pinned.is_folder() || is_recognised(&self.head_of(pinned, first).await?)) {
+            return Ok(());
+        }
+        Err(left_alone(&pinned.object.name, &format!("it is not known to be a dump ({e})")))
+    }
+
+    /// The first bytes of an object.
+    async fn head_of(&self, pinned: &PinnedBackup, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
+        let chunks = pinned.store.read(object, 0, Some(object.size.min(HEAD))).await?;
+        let add = |mut all: Vec<u8>, c: bytes::Bytes| async move {
+            all.extend_from_slice(&c);
+            Ok(all)
+        };
+        Ok(chunks.try_fold(Vec::new(), add).await?)
     }
 
     /// Verifications that are due: the newest backup of each set whose last proof is older than the

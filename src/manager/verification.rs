@@ -25,8 +25,6 @@ use crate::verify::{self, Checks, ChecksFile, Evidence, History, SigningKey, Sub
 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: usize = 10;
-/// How often a folder is looked at until all of its members are there.
-const SETTLE_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a restore for proof stands on.
 struct Place<'a> {
@@ -219,7 +217,7 @@ impl RestoreManager {
         // Before a byte is read: a wrong checks file or key is nobody's backup's fault.
         self.checks("")?;
         let crc32c = job.crc32c.as_deref().map(backup::decode_crc32c).transpose()?;
-        let mut pinned = self.pin(&job.backup, job.generation, crc32c).await?;
+        let mut pinned = self.pin_whole(job, crc32c).await?;
         self.describe_backup(report, pinned.as_ref());
         let evidence = self.evidence(pinned.as_ref()).await?;
         if let (Some(p), Some(evidence)) = (&pinned, &evidence) {
@@ -245,8 +243,11 @@ impl RestoreManager {
             let Err(e) = self.deeper(&run, source, report).await else { return Ok(None) };
             pinned = match (e.reason(), pinned) {
                 (R::ArchiveCorrupt, Some(p)) if job.trigger == Trigger::Notification => {
-                    match self.when_it_grows(&p).await? {
-                        Some(more) => Some(more),
+                    match self.when_it_grows(&p, job).await? {
+                        Some(more) => {
+                            self.describe_backup(report, Some(&more));
+                            Some(more)
+                        }
                         None => return Err(self.cause(e, Some(&p), stop, report).await),
                     }
                 }
@@ -266,23 +267,6 @@ impl RestoreManager {
         };
         report.backup_created = Some(p.object.created);
         report.backup_set = self.config.verify.set_of(&p.object.name).to_owned();
-    }
-
-    /// A folder whose upload may still be going on: waits until there are other members than before.
-    /// `None` for what is no folder, or where nothing came for the time that uploads are given.
-    async fn when_it_grows(&self, pinned: &PinnedBackup) -> Result<Option<PinnedBackup>, RestoreError> {
-        let Some(newest) = pinned.members.iter().map(|m| m.created).max() else { return Ok(None) };
-        let age = Duration::try_from(jiff::Timestamp::now().duration_since(newest)).unwrap_or_default();
-        let deadline = tokio::time::Instant::now() + self.config.verify.settle.saturating_sub(age);
-        while tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(SETTLE_PAUSE).await;
-            let generation = Some(pinned.object.generation);
-            let now = backup::pin(pinned.store.clone(), &pinned.object.name, generation, None).await?;
-            if now.members != pinned.members {
-                return Ok(Some(now));
-            }
-        }
-        Ok(None)
     }
 
     /// Proven backups of the same set that are older than this one.

@@ -1,8 +1,10 @@
 //! Backups in a folder (`file://`). A file's generation is its modification time in nanoseconds; a
-//! file that changes while it is read is an error.
+//! file that changes while it is read is an error. Nothing outside of the folder is read, written or
+//! deleted, whatever a name or a symbolic link in it says, and only regular files are opened.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -33,10 +35,70 @@ fn fault(e: std::io::Error, path: &Path) -> StorageError {
     StorageError::new(reason, format!("{}: {}", path.display(), e.kind())).with_source(e)
 }
 
+fn outside(path: &Path, what: &str) -> StorageError {
+    StorageError::new(R::SourceNotAllowed, format!("{}: {what}", path.display()))
+}
+
+/// The path of what is called `name` in `folder`, whose last component may still be a link.
+fn path_of(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
+    let path = folder.join(name);
+    match Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
+        true => Ok(path),
+        false => Err(outside(&path, "the name leads out of the folder")),
+    }
+}
+
+/// Where a path really is, which must be inside `folder`.
+fn real(folder: &Path, path: &Path) -> Result<PathBuf, StorageError> {
+    let inside = folder.canonicalize().map_err(|e| fault(e, folder))?;
+    let real = path.canonicalize().map_err(|e| fault(e, path))?;
+    match real.starts_with(&inside) {
+        true => Ok(real),
+        false => Err(outside(path, "a symbolic link leads out of the folder")),
+    }
+}
+
+/// Where a file really is. A link leads to what lies in the link's own folder: that may be a directory
+/// dump, whose members come from nowhere else.
+fn real_file(folder: &Path, path: &Path) -> Result<PathBuf, StorageError> {
+    let own = path.parent().unwrap_or(folder);
+    real(folder, own)?;
+    real(own, path)
+}
+
+fn locate(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
+    real_file(folder, &path_of(folder, name)?)
+}
+
+/// The same for what may be made: the folders that are there are inside.
+fn locate_new(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
+    let path = path_of(folder, name)?;
+    std::fs::create_dir_all(folder).map_err(|e| fault(e, folder))?;
+    if let Some(there) = path.ancestors().skip(1).find(|p| p.exists()) {
+        real(folder, there)?;
+    }
+    Ok(path)
+}
+
+/// Opens a regular file; what stands in its place meanwhile, such as a pipe, is not waited for.
+fn open_file(path: &Path) -> Result<std::fs::File, StorageError> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|e| fault(e, path))?;
+    match file.metadata().map_err(|e| fault(e, path))?.is_file() {
+        true => Ok(file),
+        false => Err(not_a_file(path)),
+    }
+}
+
+fn not_a_file(path: &Path) -> StorageError {
+    StorageError::new(R::BackupNotFound, format!("{}: not a file", path.display()))
+}
+
 fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
     let meta = std::fs::metadata(path).map_err(|e| fault(e, path))?;
     if !meta.is_file() {
-        return Err(StorageError::new(R::BackupNotFound, format!("{}: not a file", path.display())));
+        return Err(not_a_file(path));
     }
     let modified = meta.modified().map_err(|e| fault(e, path))?;
     let created = jiff::Timestamp::try_from(modified).unwrap_or_default();
@@ -45,7 +107,7 @@ fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
 }
 
 fn checksum(path: &Path) -> Result<u32, StorageError> {
-    let mut file = std::fs::File::open(path).map_err(|e| fault(e, path))?;
+    let mut file = open_file(path)?;
     let (mut crc, mut buf) = (0, vec![0; CHUNK]);
     loop {
         match file.read(&mut buf).map_err(|e| fault(e, path))? {
@@ -55,7 +117,7 @@ fn checksum(path: &Path) -> Result<u32, StorageError> {
     }
 }
 
-/// Files below `folder`, subfolders included, by name; each read for its checksum where that is wanted.
+/// Files below `folder`, subfolders included, by name; links that lead out are left out. Each is read for its checksum where that is wanted.
 fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject>, StorageError> {
     let (mut found, mut todo) = (Vec::new(), vec![(folder.to_owned(), String::new())]);
     while let Some((dir, base)) = todo.pop() {
@@ -74,7 +136,7 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                 if below.starts_with(prefix) || prefix.starts_with(&below) {
                     todo.push((entry.path(), below));
                 }
-            } else if name.starts_with(prefix) && entry.path().is_file() {
+            } else if name.starts_with(prefix) && is_file_inside(folder, &entry.path(), kind) {
                 let described = describe(&entry.path(), name).and_then(|object| match checksums {
                     true => Ok(StoredObject { crc32c: Some(checksum(&entry.path())?), ..object }),
                     false => Ok(object),
@@ -90,6 +152,10 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+fn is_file_inside(folder: &Path, path: &Path, kind: std::fs::FileType) -> bool {
+    kind.is_file() || kind.is_symlink() && path.is_file() && real_file(folder, path).is_ok()
 }
 
 async fn blocking<T: Send + 'static>(
@@ -116,8 +182,9 @@ impl BackupStore for LocalStore {
         name: &'a str,
         generation: Option<i64>,
     ) -> BoxFuture<'a, Result<StoredObject, StorageError>> {
-        let (path, name) = (self.folder.join(name), name.to_owned());
+        let (folder, name) = (self.folder.clone(), name.to_owned());
         Box::pin(blocking(move || {
+            let path = locate(&folder, &name)?;
             let object = describe(&path, name)?;
             match generation {
                 Some(wanted) if wanted != object.generation => {
@@ -136,8 +203,13 @@ impl BackupStore for LocalStore {
         length: Option<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, StorageError>> {
         Box::pin(async move {
-            let path = self.folder.join(&object.name);
-            let mut file = tokio::fs::File::open(&path).await.map_err(|e| fault(e, &path))?;
+            let (folder, name) = (self.folder.clone(), object.name.clone());
+            let opened = blocking(move || {
+                let path = locate(&folder, &name)?;
+                Ok((open_file(&path)?, path))
+            });
+            let (file, path) = opened.await?;
+            let mut file = tokio::fs::File::from_std(file);
             file.set_max_buf_size(CHUNK);
             file.seek(std::io::SeekFrom::Start(offset)).await.map_err(|e| fault(e, &path))?;
             let state = (file.take(length.unwrap_or(u64::MAX)), path, object.clone());
@@ -164,8 +236,9 @@ impl BackupStore for LocalStore {
         content: Bytes,
         _content_type: &'a str,
     ) -> BoxFuture<'a, Result<Option<StoredObject>, StorageError>> {
-        let (path, name) = (self.folder.join(name), name.to_owned());
+        let (root, name) = (self.folder.clone(), name.to_owned());
         Box::pin(blocking(move || {
+            let path = locate_new(&root, &name)?;
             let folder = path.parent().unwrap_or(&path);
             std::fs::create_dir_all(folder).map_err(|e| fault(e, folder))?;
             // Whole or not at all: written beside it, then linked, which fails where there is one.
@@ -183,8 +256,11 @@ impl BackupStore for LocalStore {
     }
 
     fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>> {
-        let (path, object) = (self.folder.join(&object.name), object.clone());
+        let (folder, object) = (self.folder.clone(), object.clone());
         Box::pin(blocking(move || {
+            // A link is deleted, not what it leads to.
+            locate(&folder, &object.name)?;
+            let path = path_of(&folder, &object.name)?;
             let now = describe(&path, object.name.clone())?;
             if (now.size, now.generation) != (object.size, object.generation) {
                 let what = format!("{}: another file by now", path.display());
@@ -224,5 +300,83 @@ mod tests {
                 assert!(found.unwrap().iter().any(|o| o.name == "stays"));
             }
         });
+    }
+
+    /// A folder that somebody else may write to.
+    fn hostile() -> (tempfile::TempDir, LocalStore) {
+        let top = tempfile::tempdir().unwrap();
+        let folder = top.path().join("backups");
+        std::fs::create_dir_all(folder.join("dir")).unwrap();
+        std::fs::create_dir(top.path().join("elsewhere")).unwrap();
+        std::fs::write(top.path().join("elsewhere/secret"), "secret").unwrap();
+        std::fs::write(folder.join("a.dump"), "a").unwrap();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
+        link("a.dump", "inside");
+        link("../elsewhere/secret", "out");
+        link("/etc/passwd", "absolute");
+        link("../elsewhere", "dir-out");
+        link("out", "dir/twice");
+        link("../a.dump", "dir/above");
+        link("..", "dir/up");
+        link("loop", "loop");
+        link("nothing", "dangling");
+        let fifo = std::process::Command::new("mkfifo").arg(folder.join("fifo")).status();
+        assert!(fifo.unwrap().success());
+        std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+        (top, LocalStore::new(folder))
+    }
+
+    #[tokio::test]
+    async fn nothing_outside_of_the_folder_is_seen() {
+        let (top, store) = hostile();
+        let listed = store.list("").await.unwrap();
+        let names: Vec<_> = listed.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["a.dump", "inside"]);
+        let absolute = top.path().join("elsewhere/secret");
+        for name in [
+            "out",
+            "absolute",
+            "dir-out/secret",
+            "dir/twice",
+            "dir/above",
+            "dir/up/../../elsewhere/secret",
+            "../elsewhere/secret",
+            absolute.to_str().unwrap(),
+            "dir/../../elsewhere/secret",
+            "./../elsewhere/secret",
+            "loop",
+            "dangling",
+            "fifo",
+            "socket",
+            "dir",
+        ] {
+            let object = StoredObject { name: name.into(), ..listed[0].clone() };
+            assert!(store.stat(name, None).await.is_err(), "{name}");
+            assert!(store.read(&object, 0, None).await.is_err(), "{name}");
+            assert!(store.delete(&object).await.is_err(), "{name}");
+        }
+        for name in ["dir-out/new", "../new", "dir-out/sub/new", top.path().join("new").to_str().unwrap()] {
+            let made = store.create(name, Bytes::from_static(b"x"), "text/plain").await;
+            assert_eq!(made.unwrap_err().reason(), R::SourceNotAllowed, "{name}");
+        }
+        let left: Vec<_> = std::fs::read_dir(top.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert_eq!(std::fs::read_dir(top.path().join("elsewhere")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn links_inside_are_files_and_the_folder_may_be_one() {
+        let (top, store) = hostile();
+        std::os::unix::fs::symlink(&store.folder, top.path().join("link")).unwrap();
+        let store = LocalStore::new(top.path().join("link"));
+        for name in ["a.dump", "inside", "dir/up/a.dump"] {
+            let object = store.stat(name, None).await.unwrap();
+            let bytes = super::super::read_small(&store, &object, 10).await.unwrap();
+            assert_eq!(bytes, b"a", "{name}");
+        }
+        assert!(store.create("new/b", Bytes::from_static(b"b"), "text/plain").await.unwrap().is_some());
+        let link = store.stat("inside", None).await.unwrap();
+        store.delete(&link).await.unwrap();
+        assert!(store.stat("a.dump", None).await.is_ok() && store.stat("inside", None).await.is_err());
     }
 }

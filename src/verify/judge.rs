@@ -55,7 +55,7 @@ pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
     report.verdict = if body.blame == Blame::Backup { Verdict::Failed } else { Verdict::Inconclusive };
     report.fix = match body.blame {
         Blame::Infrastructure if body.reason == R::ArchiveUnsupported => Some(
-            "give the worker the key of the backup, or a newer pgrestored; the backup may be good".into(),
+            "do as the message says (a key, more memory, another wrapping), or use a newer pgrestored; the backup may be good".into(),
         ),
         _ => advice(e.reason()).map(str::to_owned),
     };

@@ -3,31 +3,16 @@
 
 use std::collections::HashMap;
 
+use crate::archive::member_name;
+use crate::backup::whole_of;
 use crate::config::{Config, Location};
 use crate::event::GcsNotification;
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
 use crate::proof::is_ours;
 
-/// The table of contents of a directory dump.
+/// The table of contents of a directory dump, what says that it is complete where nothing else is set.
 const TOC: &str = "toc.dat";
-
-/// The name without the compressions that were added to it.
-fn plain(name: &str) -> &str {
-    let mut name = name;
-    while let Some(stem) = [".gz", ".zst", ".lz4"].iter().find_map(|s| name.strip_suffix(s)) {
-        name = stem;
-    }
-    name
-}
-
-/// Whether a file of this name is a part of a directory dump that does not stand for the whole.
-fn is_member(file: &str) -> bool {
-    let file = plain(file);
-    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-    let number = file.strip_suffix(".dat").map(|n| n.strip_prefix("blob_").unwrap_or(n));
-    number.is_some_and(digits) || (file.starts_with("blobs") && file.ends_with(".toc"))
-}
 
 /// The verification that a message asks for.
 ///
@@ -36,7 +21,7 @@ fn is_member(file: &str) -> bool {
 pub(super) fn job_of(
     attributes: &HashMap<String, String>,
     config: &Config,
-    is_backup: impl Fn(&str) -> bool,
+    is_backup: impl Fn(&str) -> bool + Copy,
 ) -> Result<VerifyJob, String> {
     let n = GcsNotification::from_attributes(attributes).ok_or("the message is no notification")?;
     if n.event_type != "OBJECT_FINALIZE" {
@@ -58,14 +43,17 @@ pub(super) fn job_of(
     let manifest = config.verify.manifest.as_str();
     let (backup, generation) = match file {
         file if !folder.is_empty() && file == manifest && manifest != TOC => (folder, None),
-        file if !folder.is_empty() && plain(file) == TOC => match manifest == TOC {
+        file if !folder.is_empty() && member_name::is_contents(file) => match manifest == TOC {
             true => (folder, Some(generation)),
             false => return Err(format!("the folder's {manifest} has to come")),
         },
-        file if is_member(file) => return Err(format!("the folder's {manifest} has to come")),
+        file if member_name::is_known(file) && !member_name::is_contents(file) => {
+            return Err(format!("the folder's {manifest} has to come"));
+        }
         _ => (name, Some(generation)),
     };
-    if !is_backup(backup) {
+    // A piece of a file is watched by the file's name.
+    if !is_backup(backup) && !whole_of(backup).is_some_and(is_backup) {
         return Err("VERIFY_PREFIX or VERIFY_SUFFIX leave the object out".into());
     }
     let backup = BackupRef::Named { place: None, name: backup.to_owned() };
@@ -124,6 +112,12 @@ mod tests {
         assert!(ask(&only, &[("objectId", "db/nightly/readme.txt")]).is_err());
         assert!(ask(&only, &[("objectId", "db/nightly/a.dump")]).is_ok());
         assert!(ask(&only, &[("objectId", "db/nightly/x/toc.dat")]).is_ok());
+        // Whether it is a piece is known when the others are looked for.
+        assert_eq!(
+            ask(&only, &[("objectId", "db/nightly/a.dump.ab")]),
+            Ok(("nightly/a.dump.ab".into(), Some(17)))
+        );
+        assert!(ask(&only, &[("objectId", "db/nightly/a.zip.ab")]).is_err());
     }
 
     #[test]

@@ -257,6 +257,42 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     impatient.stop().await;
 }
 
+/// The pieces of a file arrive in any order, and each is announced: the backup is proven as one, once all of it
+/// is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn pieces_are_proven_when_all_of_them_are_there() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    let pieces: Vec<&[u8]> = dump.chunks(dump.len().div_ceil(3)).collect();
+    let flags = [NOTIFIED[0], NOTIFIED[1], ("verify-suffix", ".dump")];
+    let running = peers.worker(&c, &flags).await;
+    let put = |at: usize| {
+        let name = format!("x.dump.a{}", ["a", "b", "c"][at]);
+        (peers.emulator.storage.put(BUCKET, &name, pieces[at].to_vec()), name)
+    };
+    let (generation, first) = put(0);
+    notify(&peers, &first, generation, &[]).await;
+    let begun = async {
+        while !running.get("/status.json").await.1.contains("\"backup\":\"x.dump.aa\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), begun).await.expect("the verification does not begin");
+    for at in [2, 1] {
+        let (generation, name) = put(at);
+        notify(&peers, &name, generation, &[]).await;
+    }
+    let result = peers.result().await;
+    assert_eq!(result.verdict, Some(Verdict::Verified), "{:?}", result.error);
+    assert_eq!((result.rows, result.backup.name.as_deref()), (5000, Some("x.dump")));
+    assert_eq!(result.backup.size, Some(dump.len().to_string()));
+    let crc32c = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
+    assert_eq!(result.backup.crc32c, Some(crc32c));
+    running.stop().await;
+}
+
 /// One permit: a person's restore takes it from a running verification, which begins again afterwards,
 /// on the same delivery.
 #[tokio::test(flavor = "multi_thread")]

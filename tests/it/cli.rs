@@ -191,3 +191,73 @@ fn a_line_of_the_log_says_its_request_and_trace() {
     assert_eq!(line["request_id"], "r9");
     assert!(line["trace_id"].as_str().is_some_and(|t| t.len() == 32), "{line}");
 }
+
+/// What `split` made of a file is the file.
+#[test]
+fn pieces_are_one_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let bucket = format!("file://{}", folder.path().display());
+    let bucket = [("BACKUP_BUCKET", bucket.as_str())];
+    let json = |args: &[&str]| -> serde_json::Value {
+        let out = run(&[args, &["--output", "json"]].concat(), &bucket);
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{args:?}: {e} {}", text(&out.stderr)))
+    };
+    let fixture = |name: &str| {
+        let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(path).unwrap()
+    };
+    let put = |prefix: &str, counts: &[&str], bytes: &[u8]| {
+        for (count, piece) in counts.iter().zip(bytes.chunks(bytes.len().div_ceil(counts.len()))) {
+            std::fs::write(folder.path().join(format!("{prefix}{count}")), piece).unwrap();
+        }
+    };
+    let custom = fixture("v15.custom.dump");
+    put("x.dump.", &["aa", "ab", "ac"], &custom);
+    // Its table of contents is not the first member: it is looked for in another reading, by jumps.
+    let mut tar = Vec::new();
+    std::io::Read::read_to_end(
+        &mut flate2::read::GzDecoder::new(&fixture("v15.directory.tar.gz")[..]),
+        &mut tar,
+    )
+    .unwrap();
+    put("d.tar.part-", &["0001", "0002", "0003", "0004"], &tar);
+    std::fs::write(folder.path().join("alone.aa"), &custom).unwrap();
+    let listed = json(&["list"]);
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["alone.aa", "d.tar", "x.dump"]);
+    assert_eq!(listed[2]["size"], custom.len());
+    for name in ["x.dump", "x.dump.", "x.dump.aa", "x.dump.ac", "alone.aa"] {
+        assert_eq!(json(&["inspect", name])["format"], "custom", "{name}");
+    }
+    assert_eq!(json(&["inspect", "d.tar"])["format"], "directory in a tar");
+    std::fs::remove_file(folder.path().join("x.dump.ab")).unwrap();
+    let out = run(&["inspect", "x.dump"], &bucket);
+    assert_eq!(out.status.code(), Some(65));
+    assert!(text(&out.stderr).contains("the piece x.dump.ab is missing"), "{}", text(&out.stderr));
+}
+
+/// A person's own file is meant, and is named so that it can be.
+#[test]
+fn a_file_in_the_current_folder_is_pointed_at() {
+    let (here, bucket) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let fixture = format!("{}/tests/fixtures/v15.custom.dump", env!("CARGO_MANIFEST_DIR"));
+    std::fs::copy(&fixture, here.path().join("app.dump")).unwrap();
+    std::os::unix::fs::symlink(&fixture, here.path().join("link.dump")).unwrap();
+    let place = format!("file://{}", bucket.path().display());
+    let ours = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        let out = command.args(args).env("BACKUP_BUCKET", &place).current_dir(here.path()).output().unwrap();
+        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+    };
+    let (code, said) = ours(&["inspect", "app.dump"]);
+    assert_ne!(code, Some(0));
+    assert!(said.contains("write ./app.dump"), "{said}");
+    assert!(ours(&["verify", "app.dump"]).1.contains("write ./app.dump"));
+    assert!(!ours(&["inspect", "other.dump"]).1.contains("write ./"));
+    assert_eq!(ours(&["inspect", "./app.dump"]).0, Some(0));
+    // A link that a person names is followed; one in a place of backups is not.
+    assert_eq!(ours(&["inspect", "./link.dump"]).0, Some(0));
+    let (code, said) = ours(&["inspect", &format!("file://{}/link.dump", here.path().display())]);
+    assert_ne!(code, Some(0));
+    assert!(said.contains("leads out of the folder"), "{said}");
+}

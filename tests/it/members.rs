@@ -42,7 +42,8 @@ struct Twice(Vec<u8>);
 
 impl Reopen for Twice {
     fn open(&self, offset: u64) -> Result<Bytes, RestoreError> {
-        Ok(Box::new(Cursor::new(self.0[offset as usize..].to_vec())))
+        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
+        Ok(Box::new(Cursor::new(rest.to_vec())))
     }
 }
 
@@ -232,4 +233,59 @@ fn members_that_are_missing_or_of_nobody_are_damage() {
         }
         assert!(read(&notes, form, false).is_ok(), "{version} {form:?}");
     });
+}
+
+/// A member of a tar by hand, with a size of its own.
+fn tar_member(name: &str, kind: u8, size: u64, bytes: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).unwrap();
+    header.set_entry_type(tar::EntryType::new(kind));
+    header.set_size(size);
+    if size >= 1 << 33 {
+        let field = &mut header.as_mut_bytes()[124..136];
+        field.fill(0);
+        field[0] = 0x80;
+        field[4..].copy_from_slice(&size.to_be_bytes());
+    }
+    header.set_cksum();
+    let mut out = [header.as_bytes(), bytes].concat();
+    out.resize(out.len().next_multiple_of(512), 0);
+    out
+}
+
+/// Whatever a tar says of its members: an answer, at once.
+#[test]
+fn a_tar_that_lies_is_refused_at_once() {
+    let files = unpacked("v15.tar.gz");
+    let toc = tar_member("toc.dat", b'0', files["toc.dat"].len() as u64, &files["toc.dat"]);
+    let packed = tar_member("./3387.dat.gz", b'0', 3, b"abc");
+    let pax = |text: &str| tar_member("x", b'x', text.len() as u64, text.as_bytes());
+    let sizes =
+        [1 << 33, i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63, u64::MAX - 600, u64::MAX - 1, u64::MAX];
+    let mut cases: Vec<(String, Vec<u8>, R)> = Vec::new();
+    for size in sizes {
+        for first in [&toc, &packed] {
+            for kind in [b'0', b'5', b'L', b'x', b'g', b'K', b'2'] {
+                let lying = tar_member("3389.dat", kind, size, b"rows");
+                let what = format!("{size} bytes of {}", char::from(kind));
+                cases.push((what, [&first[..], &lying].concat(), R::ArchiveCorrupt));
+            }
+        }
+        let lying = [&toc[..], &pax(&format!("{} size={size}\n", 7 + size.to_string().len() + 2)), &packed];
+        cases.push((format!("pax size {size}"), lying.concat(), R::ArchiveCorrupt));
+    }
+    for text in ["30 size=18446744073709551616\n", "11 size=-1\n", "12 size=abc\n", "9999999 size=1\n"] {
+        cases.push((text.to_owned(), [&toc[..], &pax(text), &packed].concat(), R::ArchiveCorrupt));
+    }
+    let sparse = tar_member("3389.dat", b'S', 4, b"rows");
+    cases.push(("sparse".into(), [&toc[..], &sparse].concat(), R::ArchiveUnsupported));
+    let sparse = [&toc[..], &pax("22 GNU.sparse.major=1\n"), &packed].concat();
+    cases.push(("sparse by pax".into(), sparse, R::ArchiveUnsupported));
+    for (what, bytes, reason) in cases {
+        let again = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn Reopen>);
+        let origin = Origin::Stream { bytes: Box::new(Cursor::new(bytes)), again };
+        let read = Archive::open(origin, Limits::default(), &Keys::default())
+            .and_then(|a| a.read_data(&mut Objects::default()));
+        assert_eq!(read.unwrap_err().reason(), reason, "{what}");
+    }
 }

@@ -632,6 +632,15 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
         b.put(&name, &std::fs::read(entry.path()).unwrap());
         b.age(&name, 24 * 40);
     }
+    // In two pieces; and a folder with something else in it.
+    for (name, part) in [("split.dump.aa", &dump[..200]), ("split.dump.ab", &dump[200..])] {
+        b.put(name, part);
+        b.age(name, 24 * 50);
+    }
+    for (name, bytes) in [("mixed/toc.dat", &b"x"[..]), ("mixed/1.dat", b"x"), ("mixed/notes.txt", b"mine")] {
+        b.put(name, bytes);
+        b.age(name, 24 * 60);
+    }
     let bucket = format!("file://{}", b.folder.path().display());
     let prune = |more: &[&str]| {
         let args = ["prune", "--output", "json", "--backup-retention-min", "1", "--backup-bucket", &bucket];
@@ -646,14 +655,22 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
         all.iter().filter(|(_, a)| a == "keep").map(|(n, _)| n.clone()).collect::<Vec<_>>()
     };
     // Nothing is proven: nothing goes.
-    assert_eq!(keeps(&prune(&["--apply"])).len(), 5);
+    assert_eq!(keeps(&prune(&["--apply"])).len(), 8);
     assert_eq!(verify(&b.app(&[]), "2.dump").await.verdict, Verdict::Verified);
     let dry = prune(&[]);
     assert_eq!(keeps(&dry), ["4.dump", "3.dump", "2.dump"]);
     assert!(dry.iter().skip(3).all(|(_, action)| action == "delete"), "{dry:?}");
     assert!(b.folder.path().join("1.dump").exists());
     let done = prune(&["--apply"]);
-    assert!(done.iter().skip(3).all(|(_, action)| action == "deleted"), "{done:?}");
+    let mut left: Vec<_> =
+        done.iter().skip(3).filter(|(_, a)| a != "deleted").map(|(n, a)| (n.as_str(), a.as_str())).collect();
+    left.sort_unstable();
+    // What is of no dump is somebody's, and so is the folder that it lies in.
+    assert_eq!(left, [("mixed/", "failed"), ("mixed/notes.txt", "failed")]);
+    assert!(["toc.dat", "1.dat", "notes.txt"].iter().all(|f| b.folder.path().join("mixed").join(f).exists()));
+    assert!(
+        !b.folder.path().join("split.dump.aa").exists() && !b.folder.path().join("split.dump.ab").exists()
+    );
     assert!(!b.folder.path().join("1.dump").exists() && !b.folder.path().join("old/toc.dat").exists());
     assert_eq!(b.files(".dsse.json").len(), 1, "evidence stays");
     assert_eq!(keeps(&prune(&["--apply"])), ["4.dump", "3.dump", "2.dump"]);
