@@ -210,6 +210,13 @@ impl Archive {
         &self.entries
     }
 
+    /// Adds entries that are known from elsewhere to those of SQL text, which only say what it needs.
+    pub fn foresee(&mut self, later: Vec<TocEntry>) {
+        if self.is_script() {
+            self.entries.extend(later);
+        }
+    }
+
     /// The dump's text encoding: of statements and of COPY data.
     pub fn encoding(&self) -> &TextEncoding {
         &self.encoding

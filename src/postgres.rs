@@ -192,9 +192,20 @@ pub struct ServerFacts {
     /// may not know.
     pub cron_database: Option<String>,
     pub access_methods: BTreeSet<String>,
+    /// Those of indexes.
+    pub index_methods: BTreeSet<String>,
+    /// It is built with ICU.
+    pub has_icu: bool,
+    /// It is built with lz4, for columns.
+    pub has_lz4: bool,
     /// Locales of the operating system, in lower case and without hyphens.
     pub locales: BTreeSet<String>,
 }
+
+/// What a server is built with. `initdb` lists ICU's own collations where there are any.
+const BUILT: &str = "SELECT 'index ' || amname FROM pg_am WHERE amtype = 'i'
+    UNION ALL SELECT 'icu' WHERE EXISTS (SELECT FROM pg_collation WHERE collname LIKE '%-x-icu')
+    UNION ALL SELECT 'lz4' FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals)";
 
 /// Settings that a role may not see are missing in the view.
 const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.database_name'
@@ -220,7 +231,7 @@ impl Session {
             self.client.query_one(sql, &[]).await.map_err(|e| fault(&e, "looking at the server"))
         };
         // None of them waits for the answer to another one.
-        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron) = tokio::try_join!(
+        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
             me,
             self.cores().map(Ok),
             self.names("SELECT rolname::text FROM pg_roles"),
@@ -231,6 +242,7 @@ impl Session {
             self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'"),
             self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
             self.names(CRON_DATABASE),
+            self.names(BUILT),
         )?;
         Ok(ServerFacts {
             version: self.version,
@@ -247,6 +259,9 @@ impl Session {
             unusable_extensions: BTreeMap::new(),
             cron_database: cron.into_iter().next(),
             access_methods,
+            index_methods: built.iter().filter_map(|b| b.strip_prefix("index ").map(str::to_owned)).collect(),
+            has_icu: built.contains("icu"),
+            has_lz4: built.contains("lz4"),
             locales: locales.iter().map(|l| plain_locale(l)).collect(),
         })
     }

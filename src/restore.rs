@@ -28,6 +28,7 @@ mod select;
 mod settle;
 mod sorting;
 mod spread;
+mod tail;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -58,6 +59,7 @@ pub use fit::{Fit, RULES, Rule};
 pub use globals::roles_of;
 pub use preflight::{Finding, Level, Needs, preflight};
 pub use settle::{Survey, analyze, check, rename_schemas, survey};
+pub use tail::{TAIL, roles_at_end};
 
 /// Pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;

@@ -316,7 +316,8 @@ impl Claimed {
     /// `target_unavailable`.
     pub async fn announce_staging(&self) -> Result<(), RestoreError> {
         let name = staging::name_for(&self.request_id);
-        // An attempt that died may have left something.
+        // An attempt that died, or a first one of this claim, may have left something.
+        self.drop_half_made().await?;
         reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
         self.journal.own(&self.lock, Kind::Staging, &name, &self.request_id, &self.target).await?;
         reached("announced");

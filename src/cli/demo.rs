@@ -212,7 +212,10 @@ fn print_proof(r: &RestoreResult) {
     println!("   {verdict} in {:.1} s: {} tables, {} rows", r.duration_seconds, r.tables, r.rows);
     let Some(v) = &r.verification else { return };
     if let Some(i) = &v.isolation {
-        let apart = i.why_not.as_deref().unwrap_or("no network, no processes, no files of this machine");
+        let apart = i
+            .why_not
+            .as_deref()
+            .unwrap_or("no network, no processes, no files of this machine but its programs");
         println!("   sandbox: {apart}");
     }
     v.findings.iter().for_each(|c| println!("   {}: {}", c.title(), c.message));

@@ -153,7 +153,9 @@ fn describe(
 ) -> Inspection {
     let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
     let mut kinds = BTreeMap::new();
-    entries.iter().for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
+    // What is known of the end of SQL text has no number.
+    let numbered = entries.iter().filter(|e| e.dump_id != 0);
+    numbered.for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {
         schema.as_ref().map_or_else(|| tag.to_owned(), |s| format!("{s}.{tag}"))
     };

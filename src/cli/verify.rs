@@ -117,7 +117,7 @@ fn print(r: &ProofReport, evidence: Option<&str>) {
     );
     if let Some(s) = &r.server {
         let apart = s.isolation.as_ref().map_or("", |i| match &i.why_not {
-            None => ", without network, processes and files of this machine",
+            None => ", without network, processes and files of this machine but its programs",
             Some(_) => ", NOT kept apart from this machine",
         });
         out!("  restored into a {} of PostgreSQL {}{apart}", s.kind, s.version);

@@ -34,7 +34,8 @@ impl RestoreManager {
             None => None,
         };
         let (Some(index), Some(p)) = (index, pinned) else {
-            let opened = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
+            let mut opened = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
+            self.look_ahead(&mut opened.0, facts.pinned.as_ref()).await;
             return self.load_from(opened, job, claimed, staging, progress, stop, facts).await;
         };
         let notes = facts.notes.len();

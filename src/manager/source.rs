@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::placement::facts_for;
@@ -162,7 +163,8 @@ impl RestoreManager {
     ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
         let pinned = self.pin(wanted, None, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-        let (archive, _) = self.read(source, Reach::Beginning, Arc::default(), stop).await?;
+        let (mut archive, _) = self.read(source, Reach::Beginning, Arc::default(), stop).await?;
+        self.look_ahead(&mut archive, pinned.as_ref()).await;
         Ok((pinned, archive))
     }
 
@@ -186,6 +188,31 @@ impl RestoreManager {
         let entries = archive.entries();
         let needs = Needs::of(archive, entries, pinned.map(|b| b.object.size));
         Ok(restore::preflight(archive, entries, &needs, &fit))
+    }
+
+    /// What stands at the end of SQL text that is as it was written, and in UTF-8: a small part, read by
+    /// itself. It only helps to fail early, so nothing is said where it cannot be had.
+    pub(super) async fn look_ahead(&self, archive: &mut Archive, pinned: Option<&PinnedBackup>) {
+        let Some(p) = pinned.filter(|p| p.members.is_empty()) else { return };
+        if !archive.is_script() || !archive.header().layers.is_empty() || !archive.encoding().is_utf8() {
+            return;
+        }
+        let length = restore::TAIL.min(p.object.size);
+        let read = async {
+            let chunks = p.store.read(&p.object, p.object.size - length, Some(length)).await?;
+            let add = |mut all: Vec<u8>, chunk: bytes::Bytes| async move {
+                all.extend_from_slice(&chunk);
+                Ok(all)
+            };
+            chunks.try_fold(Vec::new(), add).await
+        };
+        match tokio::time::timeout(self.config.stall_timeout, read).await {
+            Ok(Ok(tail)) => archive.foresee(restore::roles_at_end(&tail)),
+            Ok(Err(e)) => {
+                tracing::debug!(error = crate::error::report(&e), "the end of the text was not read")
+            }
+            Err(_) => tracing::debug!("the end of the text was not read in time"),
+        }
     }
 
     /// Starts the download and reads it as far as the table of contents.

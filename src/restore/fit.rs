@@ -335,6 +335,9 @@ pub(super) mod tests {
             unusable_extensions: BTreeMap::new(),
             cron_database: None,
             access_methods: set(&["heap"]),
+            index_methods: set(&["btree", "gin"]),
+            has_icu: true,
+            has_lz4: true,
             locales: set(&["c", "posix"]),
         };
         Fit::new(facts, policy, BTreeMap::new())

@@ -1,5 +1,7 @@
 //! What a backup needs and whether a server has it, before a byte of data moves. Pure.
 
+mod builds;
+
 use std::collections::BTreeSet;
 
 use super::fit::Fit;
@@ -160,6 +162,7 @@ pub fn preflight(archive: &Archive, entries: &[TocEntry], needs: &Needs, fit: &F
     storage(needs, fit, &mut found);
     locale(needs, fit, &mut found);
     definitions(entries, fit, &mut found);
+    builds::missing(entries, needs, fit, &mut found);
     found.sort_by_key(|f| f.level);
     found
 }

@@ -24,11 +24,29 @@ while [ "$1" != -- ]; do
   eval "place$n=\$1"; shift
 done
 shift
-for hidden in /tmp /var/tmp /home /root /srv /mnt /media /var/lib /var/log /var/backups /opt; do
-  [ -d "$hidden" ] && [ ! -L "$hidden" ] && mount -t tmpfs -o mode=755 tmpfs "$hidden"
+mkdir /run/etc
+for part in ld.so.cache ld.so.conf ld.so.conf.d ld-musl-x86_64.path nsswitch.conf localtime; do
+  [ -e "/etc/$part" ] && cp -rL "/etc/$part" /run/etc/
 done
+grep -E "^(root|nobody|postgres):|^[^:]*:[^:]*:$(id -u):" /etc/passwd >/run/etc/passwd || true
+grep -E "^(root|nogroup|postgres):|^[^:]*:[^:]*:$(id -g):" /etc/group >/run/etc/group || true
+for part in /* /.[!.]*; do
+  [ -L "$part" ] && continue
+  case $part in
+    /bin | /dev | /etc | /gnu | /lib | /lib32 | /lib64 | /libx32 | /nix | /proc | /run | /sbin | /usr) ;;
+    *)
+      if [ -d "$part" ]; then mount -t tmpfs -o mode=755 tmpfs "$part"
+      elif [ -f "$part" ]; then mount --bind /dev/null "$part"
+      fi ;;
+  esac
+done
+for part in /usr/local /usr/src; do
+  [ -d "$part" ] && [ ! -L "$part" ] && mount -t tmpfs -o mode=755 tmpfs "$part"
+done
+mount --bind /run/etc /etc
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -m 1777 /var/tmp 2>/dev/null || true
 for n in $kept; do
   eval "place=\$place$n"
   mkdir -p "$place"; mount --rbind "/run/$n" "$place"; umount -l "/run/$n"; rmdir "/run/$n"
@@ -36,6 +54,19 @@ done
 mount -t proc proc /proc 2>/dev/null || true
 "$@" &
 wait $!
+"#;
+
+/// Runs a command without any right, in a last namespace of users that has room for no other: within one,
+/// an unprivileged process could mount, and reach parts of the kernel that are closed to it otherwise. Where
+/// the platform lets nobody make one, there is nothing to close.
+const CLOSED: &str = r#"
+if unshare --user --map-current-user true 2>/dev/null; then
+  exec unshare --user --map-current-user --keep-caps sh -c '
+    echo 0 >/proc/sys/user/max_user_namespaces || true
+    exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all --no-new-privs --pdeathsig KILL "$@"
+  ' closed "$@"
+fi
+exec setpriv --no-new-privs --pdeathsig KILL "$@"
 "#;
 
 /// Runs a command unless the keeper is gone: it may have died before its death's signal was asked for.
@@ -88,7 +119,7 @@ pub(super) fn command(
         command.push(folder.display().to_string());
         // The programs' libraries and files stand beside them.
         let prefix = bindir.parent().unwrap_or(bindir);
-        if !prefix.starts_with("/usr") {
+        if !prefix.starts_with("/usr") || prefix.starts_with("/usr/local") {
             command.push(prefix.display().to_string());
         }
         command.push("--".into());
@@ -99,9 +130,9 @@ pub(super) fn command(
     }
     if isolation.files {
         command.extend(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"].map(str::to_owned));
-    }
-    command.extend(["--no-new-privs", "--pdeathsig", "KILL"].map(str::to_owned));
-    if !isolation.files {
+        command.extend(["sh", "-c", CLOSED, "closed"].map(str::to_owned));
+    } else {
+        command.extend(["--no-new-privs", "--pdeathsig", "KILL"].map(str::to_owned));
         command.extend(BOUND.map(str::to_owned));
     }
     command.extend(server.iter().cloned());

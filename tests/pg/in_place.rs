@@ -63,6 +63,30 @@ async fn what_names_its_database_sees_the_targets_name() {
     assert!(never.failure.is_none() && said(&never.result.notes), "{:?}", never.result.notes);
 }
 
+/// A table that takes no rows in a database of another name, in a proof as in a restore.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_valid_in_their_own_database_only_are_restored_and_proven() {
+    let c = Cluster::start();
+    let own = "CREATE TABLE t (a int CHECK (current_database() = 'Only here')); INSERT INTO t VALUES (1)";
+    c.create("Only here", own);
+    let dump = c.dump_as("Only here", Format::Custom);
+    let text = c.dump_as("Only here", Format::PlainCreate);
+    let sandboxes = tempfile::tempdir().unwrap();
+    for backup in [&dump, &text] {
+        let app = c.app(&[("sandbox-dir", sandboxes.path().to_str().unwrap())]);
+        let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();
+        let proof = VerifyJob::new("proof", backup, Trigger::Command);
+        let proven = app.manager.verify_backup(&proof, Arc::default(), CancellationToken::new()).await;
+        let proof = proven.proof.unwrap();
+        assert!(proof.is_verified(), "{:?} {:?}", proof.error, proof.checks);
+    }
+    let error = c.try_restore(&dump, "Only here", OnExisting::Replace).await.result.error.unwrap();
+    assert_eq!(error.reason, R::DataRejected, "{error:?}");
+    c.psql("postgres", "DROP DATABASE \"Only here\"");
+    c.restore(&text, "Only here").await;
+    assert_eq!(c.psql("Only here", "TABLE t"), "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_half_made_is_open_or_taken_for_finished() {
     let c = Cluster::start();

@@ -54,6 +54,10 @@ async fn inside(client: &tokio_postgres::Client, command: &str) -> String {
     rows.iter().map(|r| format!("{}\n", r.get::<_, &str>(0))).collect()
 }
 
+fn dir_under_root(name: &str) -> bool {
+    Path::new("/").join(name).symlink_metadata().is_ok_and(|m| m.is_dir())
+}
+
 async fn nothing_is_reached(bindir: &Path) {
     let parent = tempfile::tempdir().unwrap();
     std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -104,6 +108,24 @@ async fn nothing_is_reached(bindir: &Path) {
         !who.starts_with("0\n") && who.contains("0000000000000000") && who.contains("NoNewPrivs:\t1"),
         "{who}"
     );
+    // Nothing of the machine but its programs, and no way to another namespace of users.
+    let programs =
+        ["bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "proc", "run", "sbin", "usr"];
+    let shown = inside(&client, "find / -xdev -mindepth 1 -maxdepth 1 -printf '%f\\n'").await;
+    let others = shown.lines().filter(|l| !programs.contains(l) && !l.starts_with("status"));
+    for folder in others.filter(|l| dir_under_root(l)) {
+        let files = inside(&client, &format!("find /{folder} -type f")).await;
+        let own = [sandbox.host(), bindir.parent().unwrap().to_str().unwrap()];
+        let strange = files.lines().find(|f| f.starts_with('/') && own.iter().all(|o| !f.starts_with(o)));
+        assert_eq!(strange, None, "{folder}");
+    }
+    let etc = inside(&client, "ls /etc").await;
+    let kept = ["group", "ld", "localtime", "nsswitch.conf", "passwd"];
+    assert!(etc.lines().all(|l| kept.iter().any(|k| l.starts_with(k))), "{etc}");
+    let said = inside(&client, "cat /etc/hostname; cat /etc/machine-id; ls /sys").await;
+    assert!(said.contains("No such file") && !said.contains("kernel"), "{said}");
+    let said = inside(&client, "unshare --user true && echo made").await;
+    assert!(said.contains("status") && !said.contains("made"), "{said}");
     // Without the isolation, the same canaries are touched, for the first time: the test can fail.
     let open = Sandbox::start(bindir, parent.path(), false, "").unwrap();
     for canary in [&loopback, &everywhere] {

@@ -534,3 +534,49 @@ async fn statements_of_text_keep_their_order() {
         c.psql("postgres", "DROP DATABASE ours");
     }
 }
+
+/// What a server was built without, and roles that SQL text names at its end, are known before the data.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_is_built_without_and_late_roles_are_foretold() {
+    let (Some(c), Some(other)) = (server(15), server(16)) else { return };
+    let sources = [
+        (
+            "collation",
+            "CREATE COLLATION folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false); CREATE TABLE t (a int)",
+        ),
+        ("column", "CREATE TABLE t (a text COLLATE \"de-x-icu\")"),
+    ];
+    for (name, sql) in sources {
+        c.create(name, &format!("{sql}; INSERT INTO t SELECT '1' FROM generate_series(1, 10)"));
+        let done = other.try_restore(&c.dump_as(name, Format::Custom), "ours", OnExisting::Fail).await;
+        let e = done.result.error.unwrap();
+        assert_eq!((e.reason, e.stage.as_str()), (R::VersionIncompatible, "prepare"), "{e:?}");
+        assert!(e.message.contains("ICU"), "{e:?}");
+    }
+    c.psql("postgres", "CREATE DATABASE icu TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de'");
+    let done = other.try_restore(&c.dump_as("icu", Format::Custom), "ours", OnExisting::Fail).await;
+    assert_eq!(done.failure, Some(R::VersionIncompatible), "{:?}", done.result.error);
+    // That server has no lz4, and needs none to hold the rows.
+    c.create("lz4", "CREATE TABLE t (a text COMPRESSION lz4); INSERT INTO t SELECT repeat('x', 5000)");
+    for format in [Format::Custom, Format::Plain] {
+        let done = other.try_restore(&c.dump_as("lz4", format), "ours", OnExisting::Fail).await;
+        assert_eq!(done.result.error, None);
+        assert!(rules(&done.result).contains(&"column-compression"));
+        other.psql("postgres", "DROP DATABASE ours");
+    }
+    c.psql("postgres", "CREATE ROLE gone");
+    c.create(
+        "late",
+        "CREATE TABLE t (a int, p text); INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 5000) i; GRANT SELECT ON t TO gone",
+    );
+    for format in [Format::Plain, Format::PlainInserts] {
+        let e = other
+            .try_restore(&c.dump_as("late", format), "ours", OnExisting::Fail)
+            .await
+            .result
+            .error
+            .unwrap();
+        assert_eq!((e.reason, e.stage.as_str()), (R::RoleMissing, "prepare"), "{e:?}");
+        assert!(e.message.contains("gone"), "{e:?}");
+    }
+}

@@ -26,7 +26,7 @@ rules! {
     MAINTAIN = "maintain-privilege": "the privilege MAINTAIN is left out before 17";
     ACCESS_METHOD = "access-method": "a table access method that the server does not have becomes heap";
     TABLESPACE = "tablespace": "a tablespace that the server does not have becomes the default one";
-    COMPRESSION = "column-compression": "ALTER COLUMN … SET COMPRESSION is left out before 14";
+    COMPRESSION = "column-compression": "ALTER COLUMN … SET COMPRESSION is left out before 14, and with lz4 where the server is built without it";
     COLUMN_VERSION = "column-version": "the column option pg_attver, which a server keeps for itself (15.20 and other releases of November 2026) and a pg_dump that is older prints, is left out";
     MULTIRANGE = "multirange-name": "the name of a range type's multirange is left out before 14, which has none";
     STATISTICS = "statistics-data": "the dump's statistics are left out before 18; the tables are analysed instead";

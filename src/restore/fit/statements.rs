@@ -105,7 +105,8 @@ impl Fit {
                     return rule(true, COLUMN_VERSION);
                 }
                 let compression = t.windows(2).any(|w| w[0].is("set") && w[1].is("compression"));
-                rule(compression && version < 140000, COMPRESSION)
+                let unknown = t.iter().any(|w| w.is("lz4")) && !self.facts.has_lz4;
+                rule(compression && (version < 140000 || unknown), COMPRESSION)
             }
             "comment" | "security" if t.iter().take(5).any(|w| w.is("database")) && name(2) != "column" => {
                 rule(name(2) == "database", DATABASE)

@@ -1,0 +1,58 @@
+//! The end of SQL text, where privileges stand: looked at before the text is read from its beginning. Pure.
+
+use super::roles::mentions;
+use crate::archive::{Dialect, TocEntry, statements, tokens};
+
+/// Bytes of the end of the text that are looked at.
+pub const TAIL: u64 = 1 << 20;
+
+const ENTRY: &[u8] = b"\n--\n-- Name: ";
+
+/// Entries for the statements there that name roles. What stands before the last rows is passed over: its
+/// beginning is not known, so a row could be taken for a statement.
+pub fn roles_at_end(tail: &[u8]) -> Vec<TocEntry> {
+    let rows_end = [b"\n\\.\n".as_slice(), b"\nINSERT INTO "].into_iter();
+    let after_rows = rows_end.filter_map(|end| memchr::memmem::rfind(tail, end)).max().unwrap_or_default();
+    let Some(start) = memchr::memmem::find(&tail[after_rows..], ENTRY) else { return vec![] };
+    let Ok(text) = std::str::from_utf8(&tail[after_rows + start..]) else { return vec![] };
+    statements(text, Dialect::default()).into_iter().filter_map(entry_of).collect()
+}
+
+fn entry_of(sql: &str) -> Option<TocEntry> {
+    let words = tokens(sql, Dialect::default());
+    let is = |i: usize, word: &str| words.get(i).is_some_and(|w| w.is(word));
+    let on_database = words.windows(2).any(|w| w[0].is("on") && w[1].is("database"));
+    let desc = match () {
+        () if on_database || (is(0, "alter") && is(1, "database")) => return None,
+        () if is(0, "grant") || is(0, "revoke") => "ACL",
+        () if is(0, "alter") && is(1, "default") => "DEFAULT ACL",
+        () if is(0, "create") && is(1, "policy") => "POLICY",
+        () if is(0, "alter") && words.windows(2).any(|w| w[0].is("owner") && w[1].is("to")) => "OWNER",
+        () => return None,
+    };
+    let mut entry = TocEntry::bare(0, desc, "");
+    if desc == "OWNER" {
+        entry.owner = mentions(sql).into_iter().next()?.role;
+    }
+    sql.clone_into(&mut entry.defn);
+    Some(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_found_behind_the_last_rows_and_nowhere_else() {
+        let tail = "x\n\n--\n-- Name: no; Type: ACL; Schema: public; Owner: a\n--\n\nGRANT SELECT ON TABLE public.row TO in_a_row;\n\\.\n\n\n\
+            --\n-- Name: f(); Type: FUNCTION; Schema: public; Owner: maker\n--\n\nCREATE FUNCTION public.f() RETURNS text LANGUAGE sql AS $$ GRANT x TO nobody; $$;\n\n\n\
+            ALTER FUNCTION public.f() OWNER TO maker;\n\n\
+            --\n-- Name: TABLE t; Type: ACL; Schema: public; Owner: a\n--\n\nGRANT SELECT ON TABLE public.t TO gone;\n\n\n\
+            GRANT CONNECT ON DATABASE d TO visitor;\n--\n-- PostgreSQL database dump complete\n--\n";
+        let found = roles_at_end(tail.as_bytes());
+        let said: Vec<_> = found.iter().map(|e| (e.desc.as_str(), e.owner.as_str())).collect();
+        assert_eq!(said, [("OWNER", "maker"), ("ACL", "")]);
+        assert!(found[1].defn.contains("TO gone"));
+        assert!(roles_at_end(b"GRANT SELECT ON TABLE public.t TO gone;").is_empty());
+    }
+}
