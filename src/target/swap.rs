@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::Known;
-use super::staging::Staging;
+use super::staging::{LABEL, Staging};
 use super::{Claimed, Existing, in_place, reaper};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::OnExisting;
@@ -249,7 +249,8 @@ async fn properties(client: &Client, oid: u32, staging: &Staging) -> Result<Vec<
     if limit != -1 {
         sql.push(format!("ALTER DATABASE {name} CONNECTION LIMIT {limit}"));
     }
-    if let Some(c) = comment {
+    // A label of ours says that a database is half made.
+    if let Some(c) = comment.filter(|c| !c.starts_with(LABEL)) {
         sql.push(format!("COMMENT ON DATABASE {name} IS {}", literal(&c)));
     }
     if has_acl {

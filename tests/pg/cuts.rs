@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pgrestored::app::App;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
+use pgrestored::policy::InPlace;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::proxy::CutProxy;
@@ -138,4 +139,45 @@ async fn a_swap_cut_at_any_byte_is_done_or_not() {
         "CAMPAIGN swap cuts: {done} done, {undone} undone and done again ({settled} found done), 0 inconsistent"
     );
     assert!(done > 0 && undone > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_made_in_place_is_there_or_not_wherever_it_is_cut() {
+    let c = Cluster::start_with("-c fsync=off");
+    c.create("a", &rows("t1", 3));
+    let dump = c.dump_to_file("a", &[]);
+    let proxy = CutProxy::start(c.sandbox.host(), b"SET LOCAL lock_timeout").await;
+    let app = through(&c, &proxy, "text");
+    let request = || RestoreJob { in_place: Some(InPlace::Always), ..job(&dump, "app", OnExisting::Fail) };
+    let is_open = "SELECT has_database_privilege('role_a', 'app', 'CONNECT')
+        AND shobj_description(oid, 'pg_database') IS NULL FROM pg_database WHERE datname = 'app'";
+    assert_eq!(run(&app, &request()).await.failure, None);
+    let total = proxy.counted();
+    assert!(total > 700, "{total}");
+    let (mut done, mut undone, mut settled) = (0, 0, 0);
+    for at in places(total, 900, 15) {
+        c.psql("postgres", "DROP DATABASE app");
+        let job = request();
+        proxy.arm(at);
+        let finished = run(&app, &job).await;
+        assert!(proxy.was_cut(), "{at}");
+        match finished.failure {
+            None => done += 1,
+            Some(reason) => {
+                assert_eq!(reason, R::TargetUnavailable, "{at}: {:?}", finished.result.error);
+                assert!(!c.databases().contains(&"app".to_owned()), "{at}: said not to be done");
+                undone += 1;
+                let again = run(&app, &job).await;
+                assert_eq!(again.failure, None, "{at}: {:?}", again.result.error);
+                settled += usize::from(again.repeated);
+            }
+        }
+        assert_eq!(c.psql("app", "SELECT count(*) FROM t1"), "3", "{at}");
+        assert_eq!(c.psql("postgres", is_open), "t", "{at}");
+        assert_eq!(c.leftovers(), Vec::<String>::new(), "{at}");
+    }
+    eprintln!(
+        "CAMPAIGN in-place cuts: {done} done, {undone} undone and done again ({settled} found done), 0 half made"
+    );
+    assert!(done > 0 && undone > 0 && settled == 0);
 }
