@@ -76,7 +76,7 @@ fn a_cut_and_bytes_behind_the_end_are_noticed() {
         let end = whole.iter().rposition(|b| *b != 0).unwrap();
         // Fewer bytes are no known format. Padding may be cut, and the trailing lz4 or zstd frame that is to be skipped.
         let end = if name.starts_with("skippable") { end - 20 } else { end };
-        for cut in 16..end {
+        for cut in (16..end).step_by(5) {
             let e = read(&whole[..cut], LARGE).err().unwrap_or_else(|| panic!("{name}: a cut at {cut}"));
             assert_eq!(e.reason(), R::ArchiveCorrupt, "{name}, {cut}: {e}");
         }
