@@ -17,7 +17,7 @@ use crate::metrics::{RestoreMetricsManager, now_seconds};
 use crate::postgres::Server;
 use crate::queue::{PubSub, PubSubConfig, QueueError, RequestQueue};
 use crate::store::Stores;
-use crate::verify::{ChecksFile, SigningKey};
+use crate::verify::{ChecksFile, Keyring};
 use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
 
 /// What a lease may last beyond the restore's own limit.
@@ -119,9 +119,10 @@ impl App {
 pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
     use secrecy::ExposeSecret;
     let checks = config.verify.checks.as_deref().map(|text| ChecksFile::parse(text).map(drop));
-    let key = config.verify.signing_key.as_ref().map(|k| SigningKey::from_pem(k.expose_secret()).map(drop));
+    let key = config.verify.signing_key.as_ref().map(|k| k.expose_secret());
+    let keys = Keyring::new(key, config.verify.trusted_keys.as_deref()).map(drop);
     let mut wrong: Vec<String> =
-        [checks, key].into_iter().flatten().filter_map(|r| r.err().map(|e| report(&e))).collect();
+        [checks, Some(keys)].into_iter().flatten().filter_map(|r| r.err().map(|e| report(&e))).collect();
     wrong.extend(Admission::new(config, &config.request_subscription).err().into_iter().flatten());
     if let Some((id, key)) = &config.signing_key {
         let signed = admission::sign(key.expose_secret(), id, jiff::Timestamp::UNIX_EPOCH, b"");

@@ -97,8 +97,8 @@ enum Command {
     /// Check documents of evidence
     #[command(subcommand)]
     Evidence(evidence::Args),
-    /// Break a good backup in every known way; each must get its own verdict
-    Selftest,
+    /// Break a good backup in every known way; each must get its own verdict, three times
+    Selftest(selftest::Args),
     /// Show which old backups may go; delete them with --apply
     #[command(after_help = "Examples:\n  pgrestored prune\n  pgrestored prune --apply")]
     Prune(prune::Args),
@@ -371,7 +371,7 @@ impl Cli {
             Command::List(args) => list::run(App::new(config?)?, args, output).await,
             Command::Verify(args) => verify::run(App::new(config?)?, args, output).await,
             Command::Evidence(args) => evidence::run(args, output),
-            Command::Selftest => selftest::run(config?, output).await,
+            Command::Selftest(args) => selftest::run(config?, args, output).await,
             Command::Prune(args) => prune::run(App::new(config?)?, args, output).await,
             Command::Report(args) => report::run(App::new(config?)?, args, output).await,
             Command::Rollback(args) => rollback::run(App::new(config?)?, args, output).await,

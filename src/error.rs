@@ -334,11 +334,12 @@ impl RestoreError {
         self.fault().reason
     }
 
-    /// Who has to act. What this program, as it is set up, cannot read is not the backup's fault.
+    /// Who has to act on it. What the worker itself could not do (a limit, a key that it does not have)
+    /// is never the backup's fault.
     pub fn blame(&self) -> Blame {
-        match self {
-            RestoreError::Job(_) if self.reason() == R::ArchiveUnsupported => Blame::Infrastructure,
-            _ => self.reason().blame(),
+        match (self, self.reason().blame()) {
+            (RestoreError::Job(_), Blame::Backup) => Blame::Infrastructure,
+            (_, blame) => blame,
         }
     }
 
@@ -475,6 +476,8 @@ mod tests {
         assert_eq!((e.sqlstate(), e.to_string()), (Some("42601"), "here: no".into()));
         assert_eq!(ErrorBody::new(&e, "schema").sqlstate.as_deref(), Some("42601"));
         assert_eq!(RestoreError::cancelled("x").reason(), R::Cancelled);
+        let limit = RestoreError::from(JobError::new(R::ArchiveUnsupported, "needs more"));
+        assert_eq!(ErrorBody::new(&limit, "data").blame, Blame::Infrastructure);
         assert_eq!(
             (RestoreError::internal("x").reason(), RestoreError::internal("x").sqlstate()),
             (R::Internal, None)

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::job::{BackupRef, Job, OnExisting, RestoreJob, VerifyJob};
+use crate::job::{BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_request_id};
 use crate::policy::{Depth, InPlace, Rewrite, Selection};
 use crate::proof::{Trigger, VerificationSummary};
 
@@ -224,10 +224,7 @@ impl RestoreRequest {
     /// `invalid_request`.
     pub fn into_job(self, default_db: Option<&str>) -> Result<Job, RestoreError> {
         let digest = self.digest();
-        let id = &self.request_id;
-        if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
-            return Err(invalid("request_id: must have 1 to 200 bytes and no control characters"));
-        }
+        check_request_id(&self.request_id)?;
         let backup = match (&self.backup.name, &self.backup.uri) {
             (Some(name), None) => BackupRef::from_name(name, "")?,
             (None, Some(uri)) => BackupRef::from_uri(uri)?,

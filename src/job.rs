@@ -197,6 +197,35 @@ fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(FailureReason::InvalidRequest, what).into()
 }
 
+/// What the ids of jobs begin with that nobody asked for by a request: notifications, the schedule, the
+/// self-test, messages that cannot be read.
+pub const OWN_IDS: [&str; 4] = ["gcs:", "schedule:", "selftest:", "message:"];
+/// What stands in the id of a job that looks at an older backup.
+pub const OWN_PROBE: &str = ":bisect:";
+
+/// Whether an id is one of this program's own making. A request with such an id would be answered in
+/// the place of what it is made for.
+pub fn is_own_id(id: &str) -> bool {
+    OWN_IDS.iter().any(|own| id.starts_with(own)) || id.contains(OWN_PROBE)
+}
+
+/// Checks the id that a requester chose.
+///
+/// # Errors
+/// `invalid_request`.
+pub fn check_request_id(id: &str) -> Result<(), RestoreError> {
+    if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
+        return Err(invalid("request_id: must have 1 to 200 bytes and no control characters"));
+    }
+    if is_own_id(id) {
+        let own = OWN_IDS.join(", ");
+        return Err(invalid(format!(
+            "request_id: ids that begin with {own} or contain {OWN_PROBE} are this program's own; choose another"
+        )));
+    }
+    Ok(())
+}
+
 impl BackupRef {
     /// BACKUP of the command line: an object name, a `gs://` or `file://` URI, a path that starts with
     /// `/` or `./`, `-`, `latest` or `latest@TIME` (under `prefix`).
@@ -336,6 +365,19 @@ mod tests {
         for text in ["", "latest@soon", "gs://bucket", "ftp://x/y", "a/../b", "a\nb", &long(1025)] {
             let e = BackupRef::parse(text, "").unwrap_err();
             assert_eq!(e.reason(), FailureReason::InvalidRequest, "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_of_the_programs_own_making_are_reserved() {
+        for id in ["ops-1", "a:b", "xgcs:a", "gcs", "bisect:1", &"x".repeat(200)] {
+            assert!(check_request_id(id).is_ok(), "{id}");
+        }
+        let long = "x".repeat(201);
+        for id in
+            ["", "a\n", &long, "gcs:b/x#1", "schedule:default:1:2", "selftest:1", "message:7", "r:bisect:9"]
+        {
+            assert_eq!(check_request_id(id).unwrap_err().reason(), FailureReason::InvalidRequest, "{id}");
         }
     }
 

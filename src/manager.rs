@@ -4,6 +4,7 @@
 
 mod bisection;
 mod cause;
+mod evidence;
 mod ground;
 mod indexed;
 mod limits;
@@ -15,7 +16,8 @@ mod targets;
 mod upload;
 mod verification;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,7 @@ use crate::restore::{self, Fit, LoadOptions, Loaded};
 use crate::steps::reached;
 use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
+use crate::verify::OwnEvidence;
 
 pub use standing::SetStanding;
 
@@ -54,6 +57,9 @@ pub struct RestoreManager {
     stores: Arc<Stores>,
     server: Server,
     metrics: RestoreMetricsManager,
+    own_evidence: Arc<OwnEvidence>,
+    /// Of each set, when its newest proven backup was made.
+    newest_proven: Arc<Mutex<HashMap<String, jiff::Timestamp>>>,
 }
 
 /// How a job ended: the body of its result event, and the reason if it failed.
@@ -103,7 +109,8 @@ impl RestoreManager {
         server: Server,
         metrics: RestoreMetricsManager,
     ) -> Self {
-        RestoreManager { config, stores, server, metrics }
+        let (own_evidence, newest_proven) = Default::default();
+        RestoreManager { config, stores, server, metrics, own_evidence, newest_proven }
     }
 
     pub fn config(&self) -> &Config {
@@ -216,10 +223,13 @@ impl RestoreManager {
             Verdict::Failed => VerificationStatus::Failure,
             Verdict::Inconclusive => VerificationStatus::Inconclusive,
         };
-        // An older backup, proven as a sample, makes the newest one no better proven.
-        let set = (report.trigger != Trigger::Sample).then_some(report.backup_set.as_str());
-        self.metrics.record_verification(status, set);
-        if let (true, Some(rto)) = (report.is_verified(), &report.rto) {
+        // An older backup, proven as a sample, makes the newest one no better proven; nor does a look at
+        // its bytes alone.
+        let created =
+            report.backup_created.filter(|_| report.is_proof() && report.trigger != Trigger::Sample);
+        let is_proof = created.is_some_and(|t| self.is_newest_proof(&report.backup_set, t));
+        self.metrics.record_verification(status, is_proof.then_some(report.backup_set.as_str()));
+        if let (true, Some(rto)) = (report.is_proof(), &report.rto) {
             self.metrics.record_rto(&report.backup_set, rto.measured_seconds, rto.forecast_seconds);
         }
     }

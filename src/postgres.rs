@@ -363,7 +363,8 @@ pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     };
     let code = db.code().code();
     let message = match &code[..2] {
-        "22" => "a value was rejected".to_owned(),
+        // A name of a locale is no row.
+        "22" if !is_of_the_build(db.message()) => "a value was rejected".to_owned(),
         _ => db.message().to_owned(),
     };
     let table = match (db.schema(), db.table()) {
@@ -383,6 +384,9 @@ fn reason_of(code: &str, message: &str) -> R {
         "42704" if message.starts_with("role ") => R::RoleMissing,
         "42704" if message.starts_with("unrecognized configuration parameter") => R::VersionIncompatible,
         "0A000" | "58P01" if message.contains("extension") => R::ExtensionMissing,
+        // `$libdir/…`: the library of an extension that is not installed.
+        "58P01" if message.starts_with("could not access file") => R::ExtensionMissing,
+        _ if is_of_the_build(message) => R::VersionIncompatible,
         "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => R::TargetUnavailable,
         _ => match &code[..2] {
             "28" => R::AccessDenied,
@@ -391,6 +395,26 @@ fn reason_of(code: &str, message: &str) -> R {
             _ => R::RestoreError,
         },
     }
+}
+
+/// Whether a refusal says that the server was built without something, or that its machine does not have
+/// a locale.
+fn is_of_the_build(message: &str) -> bool {
+    let begins = [
+        "could not create locale",
+        "could not open collator",
+        "collation \"pg_catalog.",
+        "invalid locale name",
+    ];
+    let has = [
+        "not supported in this build",
+        "not supported by this build",
+        "ICU locale \"",
+        "unsupported XML feature",
+    ];
+    begins.iter().any(|b| message.starts_with(b))
+        || has.iter().any(|h| message.contains(h))
+        || message.starts_with("compression method ") && message.ends_with(" not supported")
 }
 
 /// `name` as an identifier, always quoted.
@@ -421,6 +445,21 @@ mod tests {
             ("0A000", "extension \"x\" is not available", R::ExtensionMissing),
             ("58P01", "could not open extension control file", R::ExtensionMissing),
             ("0A000", "cannot do that", R::RestoreError),
+            (
+                "58P01",
+                "could not access file \"$libdir/postgis-3\": No such file or directory",
+                R::ExtensionMissing,
+            ),
+            ("0A000", "ICU is not supported in this build", R::VersionIncompatible),
+            ("0A000", "compression method lz4 not supported", R::VersionIncompatible),
+            ("22023", "could not create locale \"de_DE.utf8\": No such file", R::VersionIncompatible),
+            (
+                "42704",
+                "collation \"pg_catalog.de_DE\" for encoding \"UTF8\" does not exist",
+                R::VersionIncompatible,
+            ),
+            ("42704", "collation \"s.mine\" for encoding \"UTF8\" does not exist", R::RestoreError),
+            ("22023", "invalid value for parameter", R::DataRejected),
             ("55P03", "canceling statement due to lock timeout", R::TargetUnavailable),
             ("53300", "too many connections", R::TargetUnavailable),
             ("57P01", "terminating connection", R::TargetUnavailable),

@@ -230,6 +230,10 @@ pub struct ProofReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_created: Option<jiff::Timestamp>,
     pub backup_set: String,
+    /// Name of the database that was dumped, where the dump says it: of two databases in one set, each
+    /// is compared with its own backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// Of the object's bytes, in hexadecimal; of a directory, of its `toc.dat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
@@ -274,6 +278,8 @@ pub struct VerificationSummary {
     pub depth_requested: Depth,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// URI of the evidence, where it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
@@ -304,6 +310,7 @@ impl ProofReport {
             backup: ResultBackup::default(),
             backup_created: None,
             backup_set: String::new(),
+            database: None,
             sha256: None,
             started_at: started,
             finished_at: started,
@@ -335,6 +342,7 @@ impl ProofReport {
             backup_set: self.backup_set.clone(),
             depth_requested: self.depth_requested,
             depth: self.depth,
+            database: self.database.clone(),
             evidence,
             findings: findings.take(FINDINGS).cloned().collect(),
             rto: self.rto,
@@ -348,6 +356,57 @@ impl ProofReport {
         self.verdict == Verdict::Verified
     }
 
+    /// Whether the backup was restored and found in order. A shallower verification proves less: it
+    /// makes no set fresh, no backup proven, and nothing else due later.
+    pub fn is_proof(&self) -> bool {
+        self.is_verified() && self.depth >= Some(Depth::Restore)
+    }
+
+    /// The name of the backup and the generation that it speaks of.
+    pub fn subject(&self) -> Option<(&str, &str)> {
+        Some((self.backup.name.as_deref()?, self.backup.generation.as_deref()?))
+    }
+
+    /// Which database the backup is of, as far as it can be told.
+    pub fn origin(&self) -> Origin {
+        Origin::new(self.database.clone(), self.backup.name.as_deref().unwrap_or_default())
+    }
+
+    /// The same without all that makes it long: for questions that many reports answer.
+    pub fn brief(self) -> Self {
+        ProofReport {
+            tables: vec![],
+            checks: vec![],
+            notes: vec![],
+            rewrites: vec![],
+            stages: BTreeMap::new(),
+            drift: None,
+            bisection: None,
+            ..self
+        }
+    }
+
+    /// What its verdict says, in words that claim no more than the depth that was reached.
+    pub fn claim(&self) -> &'static str {
+        match (self.verdict, self.depth) {
+            (Verdict::Failed, _) => "Failed: this backup cannot be relied on",
+            (Verdict::Inconclusive, _) => "Inconclusive: nothing is proven",
+            (Verdict::Verified, None) => "Nothing was looked at",
+            (Verdict::Verified, Some(Depth::Object)) => {
+                "The object is what the store says; it was neither opened nor restored"
+            }
+            (Verdict::Verified, Some(Depth::Archive)) => {
+                "The archive can be read to its end; it was not restored"
+            }
+            (Verdict::Verified, Some(Depth::Restore)) => {
+                "Verified: this backup was restored; the restored rows were not compared"
+            }
+            (Verdict::Verified, Some(Depth::Data)) => {
+                "Verified: this backup was restored and is what it says"
+            }
+        }
+    }
+
     /// Checks with this answer.
     pub fn count(&self, status: CheckStatus) -> usize {
         self.checks.iter().filter(|c| c.status == status).count()
@@ -356,6 +415,41 @@ impl ProofReport {
     pub fn blame(&self) -> Option<Blame> {
         self.error.as_ref().map(|e| e.blame)
     }
+}
+
+/// Which database a backup is of: by the name in the dump; where a dump says none (SQL text without
+/// CREATE DATABASE), by the name of the object without its digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    database: Option<String>,
+    pattern: String,
+}
+
+impl Origin {
+    pub fn new(database: Option<String>, name: &str) -> Self {
+        Origin { database: database.filter(|d| !d.is_empty()), pattern: pattern_of(name) }
+    }
+
+    /// Whether both are of one database. Where one of them does not say its name, their objects' names
+    /// must be alike.
+    pub fn is_same(&self, other: &Origin) -> bool {
+        match (&self.database, &other.database) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.pattern == other.pattern,
+        }
+    }
+}
+
+/// A name with each run of digits as one `#`: `shop-2026-11-22.sql` is `shop-#-#-#.sql`.
+pub fn pattern_of(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for c in name.chars() {
+        let c = if c.is_ascii_digit() { '#' } else { c };
+        if !(c == '#' && pattern.ends_with('#')) {
+            pattern.push(c);
+        }
+    }
+    pattern
 }
 
 /// What a person can do about a verification that failed for this reason.
@@ -385,7 +479,7 @@ pub fn advice(reason: FailureReason) -> Option<&'static str> {
             "make the role on the server that verifies, or set RESTORE_CREATE_ROLES; the backup may be good"
         }
         R::VersionIncompatible => {
-            "install a PostgreSQL of the dump's version for the sandbox (PG_BINDIR); the backup may be good"
+            "install a PostgreSQL of the dump's version for the sandbox (PG_BINDIR), and the locale that the message names; the backup may be good"
         }
         R::InsufficientPrivilege => {
             "give the role of the scratch server what it needs; the backup may be good"

@@ -1,8 +1,8 @@
-//! Which backups may go. Pure: the newest proven backup of a set never goes, nor does anything while
-//! nothing is proven, nor what is needed to keep a floor.
+//! Which backups may go. Pure: the newest proven backup of each database of a set never goes, nor does
+//! anything of a database of which nothing is proven, nor what is needed to keep a floor, nor what is
+//! not understood.
 
-use std::collections::HashSet;
-
+use crate::proof::Origin;
 use crate::store::StoredObject;
 
 /// What is to become of one backup, and why.
@@ -23,33 +23,58 @@ pub struct Rules {
     pub floor: usize,
 }
 
-/// Decides over all backups of a set, newest first. `proven` has name and generation of those that
-/// were restored for proof.
-pub fn decide(
-    backups: Vec<StoredObject>,
-    proven: &HashSet<(String, String)>,
-    now: jiff::Timestamp,
-    rules: Rules,
-) -> Vec<Decision> {
-    let is_proven = |o: &StoredObject| proven.contains(&(o.name.clone(), o.generation.to_string()));
-    let newest_proven = backups.iter().position(is_proven);
-    let limit = jiff::SignedDuration::from_hours(24 * i64::from(rules.days));
-    let judge = |(i, o): (usize, StoredObject)| {
-        let proven = is_proven(&o);
-        let keep = |why: String| (false, why);
-        let age = now.duration_since(o.created);
-        let (delete, why) = match newest_proven {
-            _ if age < limit => keep(format!("younger than {} days", rules.days)),
-            _ if i < rules.floor => keep(format!("one of the newest {}", rules.floor)),
-            None => keep("no backup of the set is proven: nothing goes".into()),
-            Some(newest) if newest == i => keep("the newest proven backup of the set".into()),
-            Some(newest) if i < newest => keep("newer than the newest proven backup of the set".into()),
-            Some(_) if proven => (true, format!("older than {} days", rules.days)),
-            Some(_) => (true, format!("older than {} days, and never proven", rules.days)),
+/// A backup and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub object: StoredObject,
+    /// It was restored for proof, and nothing has been found wrong with it since.
+    pub proven: bool,
+    /// Which database it is of; of one that could go, or why that is not known.
+    pub origin: Result<Origin, String>,
+}
+
+impl Rules {
+    /// Why the backup stays whatever is proven, if it does; `place` is its place in the set, newest first.
+    pub fn keeps(&self, place: usize, object: &StoredObject, now: jiff::Timestamp) -> Option<String> {
+        let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.days));
+        if now.duration_since(object.created) < limit {
+            return Some(format!("younger than {} days", self.days));
+        }
+        (place < self.floor).then(|| format!("one of the newest {}", self.floor))
+    }
+}
+
+/// Decides over all backups of a set, newest first.
+pub fn decide(backups: Vec<Candidate>, now: jiff::Timestamp, rules: Rules) -> Vec<Decision> {
+    let proven = backups.iter().filter(|c| c.proven);
+    let all_proven: Vec<Origin> = proven.filter_map(|c| c.origin.clone().ok()).collect();
+    let any_proven = backups.iter().any(|c| c.proven);
+    // Of each database, whether a newer backup is proven.
+    let mut newer: Vec<Origin> = Vec::new();
+    let mut decisions = Vec::with_capacity(backups.len());
+    for (place, c) in backups.into_iter().enumerate() {
+        let has = |known: &[Origin], o: &Origin| known.iter().any(|n| n.is_same(o));
+        let keep = |why: &str| (false, why.to_owned());
+        let (delete, why) = match (rules.keeps(place, &c.object, now), &c.origin) {
+            (Some(why), _) => (false, why),
+            (None, _) if !any_proven => keep("no backup of the set is proven: nothing goes"),
+            (None, Err(why)) => keep(why),
+            (None, Ok(o)) if !has(&newer, o) => keep(match (c.proven, has(&all_proven, o)) {
+                (true, _) => "the newest proven backup of its database",
+                (false, true) => "newer than the newest proven backup of its database",
+                (false, false) => "no backup of its database is proven",
+            }),
+            _ if c.proven => (true, format!("older than {} days", rules.days)),
+            _ => (true, format!("older than {} days, and never proven", rules.days)),
         };
-        Decision { object: o, proven, delete, why }
-    };
-    backups.into_iter().enumerate().map(judge).collect()
+        if let (true, Ok(o)) = (c.proven, &c.origin)
+            && !newer.contains(o)
+        {
+            newer.push(o.clone());
+        }
+        decisions.push(Decision { object: c.object, proven: c.proven, delete, why });
+    }
+    decisions
 }
 
 #[cfg(test)]
@@ -58,18 +83,30 @@ mod tests {
 
     const DAY: i64 = 86_400;
 
-    fn decisions(ages: &[i64], proven: &[usize], floor: usize) -> Vec<bool> {
+    /// Backups of these ages and databases; a database `-` is not known.
+    fn decided(backups: &[(i64, &str)], proven: &[usize], floor: usize) -> Vec<Decision> {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
-        let object = |(i, age): (usize, &i64)| StoredObject {
-            name: format!("b{i}"),
-            size: 1,
-            created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
-            crc32c: None,
-            generation: i as i64,
+        let candidate = |(i, (age, database)): (usize, &(i64, &str))| Candidate {
+            object: StoredObject {
+                name: format!("b{i}"),
+                size: 1,
+                created: jiff::Timestamp::from_second((1_000 - age) * DAY).unwrap(),
+                crc32c: None,
+                generation: i as i64,
+            },
+            proven: proven.contains(&i),
+            origin: match *database {
+                "-" => Err("cannot be read".into()),
+                name => Ok(Origin::new(Some(name.to_owned()), &format!("b{i}"))),
+            },
         };
-        let backups = ages.iter().enumerate().map(object).collect();
-        let proven = proven.iter().map(|i| (format!("b{i}"), i.to_string())).collect();
-        decide(backups, &proven, now, Rules { days: 7, floor }).into_iter().map(|d| d.delete).collect()
+        let all = backups.iter().enumerate().map(candidate).collect();
+        decide(all, now, Rules { days: 7, floor })
+    }
+
+    fn decisions(ages: &[i64], proven: &[usize], floor: usize) -> Vec<bool> {
+        let backups: Vec<_> = ages.iter().map(|age| (*age, "a")).collect();
+        decided(&backups, proven, floor).into_iter().map(|d| d.delete).collect()
     }
 
     #[test]
@@ -80,23 +117,43 @@ mod tests {
         assert_eq!(decisions(&[10, 11, 12], &[], 0), [false; 3]);
         assert_eq!(decisions(&[10, 11, 12], &[0], 3), [false; 3]);
         assert_eq!(decisions(&[10, 11, 12], &[0], 2), [false, false, true]);
+        // Made in the future, by its own account: young.
+        assert_eq!(decisions(&[-30_000, 10, 11], &[1], 0), [false, false, true]);
+    }
+
+    #[test]
+    fn each_database_of_a_set_keeps_its_newest_proven_backup() {
+        let mixed = [(8, "a"), (9, "b"), (10, "a"), (11, "b"), (12, "c"), (13, "-"), (14, "a")];
+        let all = decided(&mixed, &[0, 2, 3], 0);
+        let gone: Vec<usize> = (0..mixed.len()).filter(|i| all[*i].delete).collect();
+        assert_eq!(gone, [2, 6]);
+        let why = |i: usize| all[i].why.as_str();
+        assert_eq!(why(1), "newer than the newest proven backup of its database");
+        assert_eq!(why(3), "the newest proven backup of its database");
+        assert_eq!((why(4), why(5)), ("no backup of its database is proven", "cannot be read"));
     }
 
     proptest::proptest! {
         #[test]
-        fn whatever_there_is_the_newest_proven_one_and_the_floor_stay(
-            mut ages in proptest::collection::vec(0i64..100, 0..20),
+        fn whatever_there_is_the_newest_proven_ones_and_the_floor_stay(
+            mut backups in proptest::collection::vec((0i64..100, 0usize..3), 0..20),
             proven in proptest::collection::hash_set(0usize..20, 0..20),
             floor in 0usize..6,
         ) {
-            ages.sort_unstable();
-            let proven: Vec<usize> = proven.into_iter().filter(|i| *i < ages.len()).collect();
-            let gone = decisions(&ages, &proven, floor);
-            let newest = proven.iter().min();
-            proptest::prop_assert!(newest.is_none_or(|n| !gone[*n]));
-            proptest::prop_assert!(newest.is_some() || gone.iter().all(|g| !g));
-            proptest::prop_assert!(gone.iter().filter(|g| !**g).count() >= floor.min(ages.len()));
-            proptest::prop_assert!(gone.iter().zip(&ages).all(|(g, age)| !*g || *age >= 7));
+            backups.sort_unstable();
+            let backups: Vec<(i64, &str)> = backups.into_iter().map(|(age, d)| (age, ["a", "b", "-"][d])).collect();
+            let mut proven: Vec<usize> = proven.into_iter().filter(|i| *i < backups.len()).collect();
+            proven.sort_unstable();
+            let gone: Vec<bool> = decided(&backups, &proven, floor).into_iter().map(|d| d.delete).collect();
+            for database in ["a", "b"] {
+                let of = |i: &&usize| backups[**i].1 == database;
+                let newest = proven.iter().find(of);
+                proptest::prop_assert!(newest.is_none_or(|n| !gone[*n]));
+                let all: Vec<usize> = (0..backups.len()).filter(|i| of(&i)).collect();
+                proptest::prop_assert!(newest.is_some() || all.iter().all(|i| !gone[*i]));
+            }
+            proptest::prop_assert!(gone.iter().filter(|g| !**g).count() >= floor.min(backups.len()));
+            proptest::prop_assert!(gone.iter().zip(&backups).all(|(g, (age, d))| !*g || (*age >= 7 && *d != "-")));
         }
     }
 }

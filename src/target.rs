@@ -22,7 +22,7 @@ use journal::{Journal, Kind, Known};
 pub use confinement::{Loader, check_restricted};
 pub use reaper::{Reaped, reap};
 pub use rollback::{Kept, RolledBack, kept, rollback};
-pub use staging::{CreateOptions, Staging};
+pub use staging::{CreateOptions, OTHER_LOCALE, Staging};
 
 /// How often the lock's session is asked whether it is still there.
 const PING: Duration = Duration::from_secs(5);

@@ -2,13 +2,14 @@
 //! be checked is never a pass.
 //!
 //! `accounting` compares every row, `catalog` every entry, `physical` what lies on the disk, `asked`
-//! what the checks file asks for, `drift` the last proven backups. `evidence` is what is kept, `page`
-//! and `junit` its forms for people and for CI.
+//! what the checks file asks for, `drift` the last proven backups. `evidence` is what is kept, and what of
+//! it counts, `envelope` its document, `page` and `junit` its forms for people and for CI.
 
 mod accounting;
 mod asked;
 mod catalog;
 mod drift;
+mod envelope;
 mod evidence;
 pub mod judge;
 mod junit;
@@ -24,7 +25,8 @@ use crate::proof::{Check, CheckStatus, Drift, TableProof};
 
 pub use asked::{Checks, ChecksFile};
 pub use drift::History;
-pub use evidence::{Envelope, Evidence, RestoreIndex, SigningKey, evidence_name, verify_envelope};
+pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
+pub use evidence::{Evidence, Found, Kept, OwnEvidence, Question, RestoreIndex, evidence_name, is_of};
 pub use junit::junit;
 pub use page::{ledger_page, page};
 

@@ -21,7 +21,7 @@ use tracing::Instrument;
 use crate::admission::Admission;
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::{RestoreRequest, RestoreResult};
-use crate::job::{Job, VerifyJob};
+use crate::job::{Job, VerifyJob, check_request_id, is_own_id};
 use crate::manager::{Finished, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
 use crate::outcome::{Settle, disposition};
@@ -340,7 +340,7 @@ impl Worker {
     ) {
         let received = jiff::Timestamp::now();
         let request_id = match &request {
-            Ok(r) if !r.request_id.is_empty() => r.request_id.clone(),
+            Ok(r) if !r.request_id.is_empty() && !is_own_id(&r.request_id) => r.request_id.clone(),
             _ => request_id_of(&delivery),
         };
         tracing::Span::current().record("request_id", request_id.as_str());
@@ -542,6 +542,7 @@ fn request_id_of(delivery: &Delivery) -> String {
     let body: Option<serde_json::Value> = serde_json::from_slice(&delivery.data).ok();
     let in_body = body.as_ref().and_then(|b| b.get("request_id")?.as_str());
     let named = in_body.or(delivery.attributes.get("request_id").map(String::as_str));
-    let named = named.filter(|id| !id.is_empty() && id.len() <= 200 && !id.chars().any(char::is_control));
+    // Nor is it answered under an id of our own: its event would be taken for that of another job.
+    let named = named.filter(|id| check_request_id(id).is_ok());
     named.map_or_else(|| format!("message:{}", delivery.message_id), str::to_owned)
 }

@@ -45,10 +45,10 @@ function show(s) {
   $("state").className = s.ready ? "good" : "bad";
   const none = document.createElement("p"); none.className = "soft"; none.textContent = "nothing";
   $("running").replaceChildren(...(s.running.length ? s.running.map(job) : [none]));
-  fill("sets", s.sets.map((x) => row(cell(x.name), cell(ago(x.last_proof), x.last_proof ? "when" : "bad"), cell(x.proven_backup),
+  fill("sets", s.sets.map((x) => row(cell(x.name), cell(ago(x.last_proof), x.last_proof ? "when" : "bad"), cell(x.proven_backup && x.proven_backup + (x.proven_depth ? ", depth " + x.proven_depth : "") + (x.is_signed ? "" : ", evidence not signed")),
     cell(secs(x.rto?.measured_seconds), "num"), cell(secs(x.rto?.forecast_seconds), "num"), cell(x.last_verdict, shade[x.last_verdict]))));
   fill("recent", s.recent.map((r) => { const word = r.verdict ?? r.status; return row(cell(ago(r.finished_at), "when"),
-    cell((r.kind === "verification" ? "" : "restore: ") + word, shade[word]), cell(r.backup.name ?? r.request_id), cell(r.target_db), cell(r.rows.toLocaleString("en"), "num"),
+    cell((r.kind === "verification" ? "" : "restore: ") + word + (r.verification?.depth && !r.error ? ", depth " + r.verification.depth : ""), shade[word]), cell(r.backup.name ?? r.request_id), cell(r.target_db), cell(r.rows.toLocaleString("en"), "num"),
     took(r), cell(r.error ? r.error.reason + ": " + r.error.message : "", "why")); }));
 }
 

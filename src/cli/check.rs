@@ -35,6 +35,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
             EvidencePlace::At(place) => place.uri(""),
         },
         "evidence_signing_key": if v.signing_key.is_some() { "set" } else { "not set" },
+        "evidence_trusted_keys": if v.trusted_keys.is_some() { "set" } else { "not set" },
         "backup_sets": v.sets.iter().map(|s| s.name.clone()).collect::<Vec<_>>(),
         "scratch_db_host": v.scratch.as_ref().map(|s| &s.host),
     });

@@ -198,7 +198,26 @@ async fn bucket(app: &App) -> Vec<Checkup> {
         Ok(None) => Checkup::skipped("bucket rights", "this store does not tell"),
         Err(e) => failed("bucket rights", &e.into(), "see credentials"),
     });
+    if verifies && app.config.verify.evidence != EvidencePlace::Nowhere {
+        checkups.push(evidence_keys(app));
+    }
     checkups
+}
+
+fn evidence_keys(app: &App) -> Checkup {
+    let warn = |what: &str| Checkup::new("evidence", Health::Warning, what);
+    match app.manager.keyring() {
+        Ok(keys) if keys.signs() => Checkup::ok("evidence", "signed; only what a trusted key signed counts"),
+        Ok(keys) if keys.is_empty() => warn(
+            "not signed: whoever may create objects there can write it; prune deletes nothing on its word",
+        )
+        .fix("set EVIDENCE_SIGNING_KEY_FILE (openssl genpkey -algorithm ed25519)"),
+        Ok(_) => {
+            warn("EVIDENCE_TRUSTED_KEYS without EVIDENCE_SIGNING_KEY: what this worker proves does not count")
+                .fix("set EVIDENCE_SIGNING_KEY_FILE on workers")
+        }
+        Err(e) => failed("evidence", &e, "see EVIDENCE_SIGNING_KEY and EVIDENCE_TRUSTED_KEYS"),
+    }
 }
 
 fn may_list(bucket: &Location, place: &str) -> String {

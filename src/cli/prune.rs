@@ -13,6 +13,9 @@ pub(super) struct Args {
     /// Only this set of backups
     #[arg(long)]
     set: Option<String>,
+    /// Count evidence that is not signed: whoever may create objects there then decides what goes
+    #[arg(long)]
+    trust_unsigned: bool,
 }
 
 /// What `prune` says of one backup.
@@ -33,7 +36,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         if args.set.as_ref().is_some_and(|wanted| *wanted != set.name) {
             continue;
         }
-        for decision in app.manager.retention(&set.name).await? {
+        for decision in app.manager.retention(&set.name, args.trust_unsigned).await? {
             let mut why = decision.why.clone();
             let action = match (decision.delete, args.apply) {
                 (false, _) => "keep",

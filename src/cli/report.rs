@@ -32,6 +32,12 @@ pub(super) struct Ledger {
     pub verified: usize,
     pub failed: usize,
     pub inconclusive: usize,
+    /// Of those that are verified, so many were restored; the others were only read.
+    pub restored: usize,
+    /// Whether only evidence that a trusted key signed counts.
+    pub is_signed: bool,
+    /// Documents that were left out: not signed by a trusted key, not in their place, or not to be read.
+    pub left_out: usize,
     pub sets: Vec<SetStanding>,
     /// Newest first.
     pub verifications: Vec<ProofReport>,
@@ -47,18 +53,35 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let standing = app.manager.standing().await?;
     let sets: Vec<SetStanding> =
         standing.into_iter().filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name)).collect();
-    let mut all = Vec::new();
+    let (mut all, mut left_out) = (Vec::new(), 0);
     for set in &sets {
-        all.extend(app.manager.reports_of(&set.name, MOST).await?);
+        let found = app.manager.reports_of(&set.name, MOST).await?;
+        all.extend(found.reports);
+        left_out += found.refused;
     }
     all.retain(|r| r.finished_at >= since);
     all.sort_by_key(|r| std::cmp::Reverse(r.finished_at));
     let of = |v| all.iter().filter(|r| r.verdict == v).count();
     use crate::proof::Verdict as V;
     let (verified, failed, inconclusive) = (of(V::Verified), of(V::Failed), of(V::Inconclusive));
-    let ledger = Ledger { since, until, verified, failed, inconclusive, sets, verifications: all };
+    let restored = all.iter().filter(|r| r.is_proof()).count();
+    let is_signed = !app.manager.keyring()?.is_empty();
+    let ledger = Ledger {
+        since,
+        until,
+        verified,
+        failed,
+        inconclusive,
+        restored,
+        is_signed,
+        left_out,
+        sets,
+        verifications: all,
+    };
     if let Some(file) = &args.html {
-        let title = format!("{} to {}", since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
+        let signed = if is_signed { "signed evidence" } else { "evidence whose signatures are not checked" };
+        let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
+        let title = format!("{from} to {to}, from {signed}; {left_out} documents do not count");
         std::fs::write(file, ledger_page(&ledger.verifications, &title))?;
     }
     match output {
@@ -72,14 +95,25 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
 
 fn print(l: &Ledger) {
     out!(
-        "{} verified, {} failed, {} inconclusive since {}",
+        "{} verified ({} of them restored), {} failed, {} inconclusive since {}",
         l.verified,
+        l.restored,
         l.failed,
         l.inconclusive,
         l.since.strftime("%Y-%m-%d %H:%M")
     );
+    if !l.is_signed {
+        out!(
+            "no trusted key is set (EVIDENCE_TRUSTED_KEYS_FILE): whoever may create objects there can write evidence"
+        );
+    }
+    if l.left_out > 0 {
+        out!("{} documents do not count: see the warnings", l.left_out);
+    }
     for s in &l.sets {
-        let proven = s.last_proof.map_or("never proven".into(), |t| format!("last proven {t}"));
+        let proven = s.last_proof.map_or("never proven".into(), |t| {
+            format!("last proven {t}, depth {}", s.proven_depth.map_or("restore", |d| d.as_str()))
+        });
         let rto = s.rto.map(|r| {
             format!(
                 ", a restore takes {:.1} s, the next about {:.1} s",

@@ -11,7 +11,7 @@ use super::{CommandResult, Exit, Output, print_json, until_signal};
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
 use crate::event::RestoreResult;
-use crate::job::{BackupRef, OnExisting, RestoreJob};
+use crate::job::{BackupRef, OnExisting, RestoreJob, check_request_id};
 use crate::progress::{Progress, Snapshot};
 
 #[derive(Debug, clap::Args)]
@@ -85,8 +85,10 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
     if args.jobs == Some(0) {
         return Err(invalid("--jobs: must be at least 1"));
     }
+    let request_id = args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    check_request_id(&request_id)?;
     Ok(RestoreJob {
-        request_id: args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        request_id,
         backup: BackupRef::parse(&args.backup, &args.prefix)?,
         generation: args.generation,
         crc32c: None,

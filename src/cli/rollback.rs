@@ -38,6 +38,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         };
     }
     let id = args.request_id.unwrap_or_else(|| format!("rollback-{}", uuid::Uuid::new_v4()));
+    crate::job::check_request_id(&id)?;
     let done = app.manager.rollback(&args.target, args.to.as_deref(), &id).await;
     if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable) {
         // It may have been done all the same; another one would undo it.

@@ -1,5 +1,6 @@
 //! `selftest`: the detector is tested like everything else. A good backup is broken in every way that
-//! is known, and each has to get its own verdict, reason and blame.
+//! is known, and each has to get its own verdict, reason and blame: three times, in an order that is
+//! another one each time, because a verdict that depends on luck is no verdict.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +44,16 @@ sets:
 /// What a broken backup has to get.
 type Wanted = (Verdict, Option<(R, Blame)>);
 
+/// How often each case is judged.
+const ROUNDS: usize = 3;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Order of the cases, as an earlier run printed it [default: another one each time]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
 struct Case {
     name: &'static str,
     bytes: Vec<u8>,
@@ -56,9 +67,16 @@ struct Case {
 pub(super) struct Answer {
     case: &'static str,
     wanted: String,
+    /// Every answer that differs from the others.
     found: String,
     right: bool,
+    /// Whether it was the same each time.
+    steady: bool,
+    /// How often it was judged.
+    runs: usize,
     message: String,
+    /// What makes the same order again.
+    seed: u64,
 }
 
 const VERIFIED: Wanted = (Verdict::Verified, None);
@@ -201,6 +219,7 @@ fn config_in(config: &Config, folder: &Path, names: &[&str]) -> Config {
     v.checks = Some(CHECKS.to_owned());
     (v.depth, v.evidence, v.bisect) = (Depth::Data, EvidencePlace::BesideBackup, 0);
     (v.prefix, v.suffixes) = (String::new(), vec![]);
+    (v.signing_key, v.trusted_keys) = (None, None);
     config
 }
 
@@ -213,13 +232,20 @@ impl Drop for Scratch {
     }
 }
 
-pub(super) async fn run(config: Config, output: Output) -> CommandResult {
-    let answers = answers(&config, |answer| {
+pub(super) async fn run(config: Config, args: Args, output: Output) -> CommandResult {
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    if output == Output::Text {
+        out!("each case {ROUNDS} times, in the order of --seed {seed}");
+    }
+    let answers = answers(&config, seed, |answer| {
         if output == Output::Text {
             let mark = if answer.right { "ok    " } else { "WRONG " };
             out!("{mark} {:<26} {}", answer.case, answer.found);
             if !answer.right {
                 out!("       wanted: {}; said: {}", answer.wanted, answer.message);
+            }
+            if !answer.steady {
+                out!("       not the same each time");
             }
         }
     })
@@ -238,7 +264,8 @@ pub(super) async fn run(config: Config, output: Output) -> CommandResult {
 pub(super) async fn keep_testing(config: &Config, metrics: &RestoreMetricsManager, every: Duration) {
     loop {
         // Two dozen broken backups are no news to whoever reads the log.
-        let answers = answers(config, |_| {}).with_subscriber(NoSubscriber::default()).await;
+        let seed = fastrand::u64(..);
+        let answers = answers(config, seed, |_| {}).with_subscriber(NoSubscriber::default()).await;
         let wrong = match &answers {
             Ok(answers) => answers.iter().filter(|a| !a.right).map(|a| a.case).collect(),
             Err(e) => {
@@ -250,52 +277,136 @@ pub(super) async fn keep_testing(config: &Config, metrics: &RestoreMetricsManage
         if wrong.is_empty() {
             tracing::info!("the self-test of the verification is passed");
         } else {
-            tracing::error!(cases = wrong.join(", "), "the self-test of the verification has failed");
+            tracing::error!(cases = wrong.join(", "), seed, "the self-test of the verification has failed");
         }
         tokio::time::sleep(every).await;
     }
 }
 
-async fn answers(config: &Config, mut said: impl FnMut(&Answer)) -> Result<Vec<Answer>, CommandError> {
-    let scratch = Scratch(std::env::temp_dir().join(format!("pgrestored-selftest-{}", uuid::Uuid::new_v4())));
-    let cases = cases()?;
-    let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
-    names.dedup();
-    let app = App::new(config_in(config, &scratch.0, &names))?;
-    let mut answers = Vec::new();
-    for (i, case) in cases.into_iter().enumerate() {
-        let name = format!("{}/{i}.backup", case.name);
-        let path = scratch.0.join(&name);
-        std::fs::create_dir_all(path.parent().unwrap_or(&scratch.0))?;
+/// A folder as the bucket, and whoever verifies there.
+struct Round {
+    app: App,
+    scratch: Scratch,
+}
+
+impl Round {
+    fn new(config: &Config, names: &[&str]) -> Result<Self, CommandError> {
+        let folder = std::env::temp_dir().join(format!("pgrestored-selftest-{}", uuid::Uuid::new_v4()));
+        let app = App::new(config_in(config, &folder, names))?;
+        Ok(Round { app, scratch: Scratch(folder) })
+    }
+
+    async fn judge(&self, number: usize, case: &Case) -> Result<Finished, CommandError> {
+        let name = format!("{}/{number}.backup", case.name);
+        let path = self.scratch.0.join(&name);
+        std::fs::create_dir_all(path.parent().unwrap_or(&self.scratch.0))?;
         std::fs::write(&path, &case.bytes)?;
         let backup = BackupRef::Named { place: None, name };
         let job = VerifyJob {
             crc32c: case.crc32c.clone(),
-            ..VerifyJob::new(format!("selftest-{i}"), backup, Trigger::SelfTest)
+            ..VerifyJob::new(format!("selftest:{number}"), backup, Trigger::SelfTest)
         };
-        let finished = app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await;
-        let answer = compare(&case, &finished);
-        said(&answer);
-        answers.push(answer);
+        Ok(self.app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await)
     }
-    Ok(answers)
 }
 
-fn compare(case: &Case, finished: &Finished) -> Answer {
+/// Each case in each round, shuffled. Cases of one name are one backup after the other, and stay together.
+fn shuffled(cases: &[Case], seed: u64) -> Vec<(usize, std::ops::Range<usize>)> {
+    let starts = (0..cases.len()).filter(|i| *i == 0 || cases[*i].name != cases[*i - 1].name);
+    let mut all = Vec::new();
+    for start in starts {
+        let together = cases[start..].iter().take_while(|c| c.name == cases[start].name).count();
+        all.extend((0..ROUNDS).map(|round| (round, start..start + together)));
+    }
+    fastrand::Rng::with_seed(seed).shuffle(&mut all);
+    all
+}
+
+async fn answers(
+    config: &Config,
+    seed: u64,
+    mut said: impl FnMut(&Answer),
+) -> Result<Vec<Answer>, CommandError> {
+    let cases = cases()?;
+    let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
+    names.dedup();
+    let rounds = (0..ROUNDS).map(|_| Round::new(config, &names)).collect::<Result<Vec<_>, _>>()?;
+    let mut found: Vec<Vec<Finished>> = cases.iter().map(|_| vec![]).collect();
+    let mut answers: Vec<Option<Answer>> = cases.iter().map(|_| None).collect();
+    for (round, together) in shuffled(&cases, seed) {
+        for i in together {
+            found[i].push(rounds[round].judge(i, &cases[i]).await?);
+            if found[i].len() == ROUNDS {
+                let answer = compare(&cases[i], &std::mem::take(&mut found[i]), seed);
+                said(&answer);
+                answers[i] = Some(answer);
+            }
+        }
+    }
+    Ok(answers.into_iter().flatten().collect())
+}
+
+fn compare(case: &Case, runs: &[Finished], seed: u64) -> Answer {
     let text = |(verdict, why): &Wanted| match why {
         None => verdict.as_str().to_owned(),
         Some((reason, blame)) => {
             format!("{}: {reason}, blame {}", verdict.as_str(), format!("{blame:?}").to_lowercase())
         }
     };
-    let error = finished.result.error.as_ref();
-    let verdict = finished.result.verdict.unwrap_or(Verdict::Inconclusive);
-    let found = (verdict, error.map(|e| (e.reason, e.blame)));
+    let found = |f: &Finished| -> Wanted {
+        let error = f.result.error.as_ref();
+        (f.result.verdict.unwrap_or(Verdict::Inconclusive), error.map(|e| (e.reason, e.blame)))
+    };
+    let mut distinct: Vec<String> = runs.iter().map(|f| text(&found(f))).collect();
+    distinct.sort();
+    distinct.dedup();
+    let wrong = runs.iter().find(|f| found(f) != case.wanted).or(runs.first());
     Answer {
         case: case.name,
         wanted: text(&case.wanted),
-        found: text(&found),
-        right: found == case.wanted,
-        message: error.map(|e| e.message.clone()).unwrap_or_default(),
+        right: runs.iter().all(|f| found(f) == case.wanted),
+        steady: distinct.len() == 1,
+        found: distinct.join(" / "),
+        runs: runs.len(),
+        message: wrong.and_then(|f| f.result.error.as_ref()).map(|e| e.message.clone()).unwrap_or_default(),
+        seed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::RestoreResult;
+
+    fn finished(verdict: Verdict) -> Finished {
+        let mut result = RestoreResult::new("r", (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH));
+        result.verdict = Some(verdict);
+        Finished { result, failure: None, repeated: false, is_final: true, proof: None }
+    }
+
+    #[test]
+    fn an_answer_that_is_not_the_same_each_time_is_wrong() {
+        let case = Case { name: "x", bytes: vec![], crc32c: None, wanted: VERIFIED };
+        let of = |verdicts: [Verdict; ROUNDS]| {
+            let a = compare(&case, &verdicts.map(finished), 7);
+            (a.right, a.steady, a.found)
+        };
+        use Verdict::{Failed, Verified};
+        assert_eq!(of([Verified; 3]), (true, true, "verified".into()));
+        assert_eq!(of([Verified, Failed, Verified]), (false, false, "failed / verified".into()));
+        assert_eq!(of([Failed; 3]), (false, true, "failed".into()));
+    }
+
+    #[test]
+    fn every_case_is_judged_in_every_round_in_an_order_of_its_own() {
+        let cases = cases().unwrap();
+        let order = shuffled(&cases, 1);
+        let mut all: Vec<(usize, usize)> =
+            order.iter().flat_map(|(round, cases)| cases.clone().map(|c| (*round, c))).collect();
+        assert_ne!(order, shuffled(&cases, 2));
+        assert_eq!(order, shuffled(&cases, 1));
+        all.sort_unstable();
+        let wanted: Vec<_> = (0..ROUNDS).flat_map(|r| (0..cases.len()).map(move |c| (r, c))).collect();
+        assert_eq!(all, wanted);
     }
 }

@@ -89,10 +89,12 @@ pub(super) fn result_line(r: &RestoreResult) -> String {
         (None, None) => ("restored", paint::good),
         (None, Some(_)) => ("failed", paint::bad),
     };
+    let depth = r.verification.as_ref().filter(|_| r.error.is_none()).and_then(|v| v.depth);
+    let depth = depth.map(|d| format!(", depth {}", d.as_str())).unwrap_or_default();
     let why = r.error.as_ref().map(|e| format!(": {}: {}", e.reason, e.message)).unwrap_or_default();
     let backup = r.backup.name.as_deref().unwrap_or("-");
     let into = r.target_db.as_deref().map(|t| format!(" into {t}")).unwrap_or_default();
-    format!("{} {} {backup}{into} in {:.1} s{why}", r.request_id, colour(word), r.duration_seconds)
+    format!("{} {} {backup}{into} in {:.1} s{depth}{why}", r.request_id, colour(word), r.duration_seconds)
 }
 
 fn print(s: &WorkerStatus) {
@@ -114,7 +116,9 @@ fn print(s: &WorkerStatus) {
         let proven = match (&set.last_proof, &set.proven_backup) {
             (Some(at), Some(backup)) => {
                 let age = jiff::Timestamp::now().duration_since(*at).as_secs_f64();
-                format!("{backup} was proven {} ago", span(age))
+                let depth = set.proven_depth.map_or("restore", |d| d.as_str());
+                let signed = if set.is_signed { "" } else { " (no key says whose evidence counts)" };
+                format!("{backup} was proven {} ago, depth {depth}{signed}", span(age))
             }
             _ => paint::warn("nothing is proven"),
         };

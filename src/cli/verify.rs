@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CommandResult, Exit, Output, human_bytes, print_json, until_signal};
 use crate::app::App;
 use crate::error::FailureReason;
-use crate::job::{BackupRef, VerifyJob};
+use crate::job::{BackupRef, VerifyJob, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
 use crate::proof::{CheckStatus, ProofReport, Verdict};
@@ -46,6 +46,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let id = args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    check_request_id(&id)?;
     let job = VerifyJob {
         generation: args.generation,
         depth: args.depth,
@@ -102,6 +103,9 @@ fn print(r: &ProofReport, evidence: Option<&str>) {
     let what = r.backup.uri.as_deref().unwrap_or("standard input");
     let depth = r.depth.map_or("nothing", Depth::as_str);
     out!("{}: {what} in {:.1} s, depth {depth}", r.verdict.as_str(), r.duration_seconds);
+    if r.is_verified() && !r.is_proof() {
+        out!("  {}", r.claim());
+    }
     if let Some(e) = &r.error {
         out!("  {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
     }

@@ -269,6 +269,12 @@ pub struct RawConfig {
     /// File with that key
     #[arg(long, env = "EVIDENCE_SIGNING_KEY_FILE", global = true, value_name = "FILE")]
     pub(super) evidence_signing_key_file: Option<String>,
+    /// Ed25519 public keys in PEM, one after the other: evidence that one of them signed counts, beside this worker's own
+    #[arg(long, env = "EVIDENCE_TRUSTED_KEYS", global = true, value_name = "PEM")]
+    pub(super) evidence_trusted_keys: Option<String>,
+    /// File with those keys
+    #[arg(long, env = "EVIDENCE_TRUSTED_KEYS_FILE", global = true, value_name = "FILE")]
+    pub(super) evidence_trusted_keys_file: Option<String>,
     /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one for all]
     #[arg(long, env = "BACKUP_SETS", global = true, value_name = "LIST")]
     pub(super) backup_sets: Option<String>,

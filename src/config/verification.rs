@@ -45,6 +45,8 @@ pub struct VerifyConfig {
     pub bisect: usize,
     pub evidence: EvidencePlace,
     pub signing_key: Option<SecretString>,
+    /// Public keys in PEM whose evidence counts, beside the signing key's own.
+    pub trusted_keys: Option<String>,
     pub sets: Vec<BackupSet>,
     pub retention_min: usize,
     pub sandbox_dir: Option<PathBuf>,
@@ -128,6 +130,12 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
             m,
         )
         .map(SecretString::from),
+        trusted_keys: secret(
+            "EVIDENCE_TRUSTED_KEYS",
+            &raw.evidence_trusted_keys_file,
+            &raw.evidence_trusted_keys,
+            m,
+        ),
         sets: sets(&list(&raw.backup_sets), m),
         retention_min: m.parse(
             "BACKUP_RETENTION_MIN",

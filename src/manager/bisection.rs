@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 use super::RestoreManager;
 use crate::backup;
 use crate::error::{Blame, FailureReason as R, RestoreError, report as said};
-use crate::job::{BackupRef, ResultBackup, VerifyJob};
+use crate::job::{BackupRef, OWN_PROBE, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{Bisection, Probe, ProofReport, Verdict};
+use crate::proof::{Bisection, Origin, Probe, ProofReport, Verdict};
 use crate::store::StoredObject;
+use crate::verify::is_of;
 
 /// Reports that are read to find what is proven already.
 const READ: usize = 200;
@@ -60,19 +61,17 @@ impl RestoreManager {
     ) -> Result<Bisection, RestoreError> {
         let reason = failed.error.as_ref().map_or(R::VerificationFailed, |e| e.reason);
         let depth = depth_of(reason, failed.depth_requested);
-        let older = self.older(failed).await?;
+        let mut older = self.older(failed).await?;
         let prefix = self.config.verify.prefix_of(&failed.backup_set);
-        let proven = match self.evidence(None).await? {
-            Some(e) => e.reports(prefix, READ, |r| r.is_verified() && r.depth >= Some(depth)).await?,
+        let known = match self.evidence(None).await? {
+            Some(e) => e.reports(prefix, READ, |r| Some(r.brief())).await?.reports,
             None => vec![],
         };
-        let is_proven = |o: &StoredObject| {
-            let generation = o.generation.to_string();
-            let same = |b: &ResultBackup| {
-                b.name.as_ref() == Some(&o.name) && b.generation.as_ref() == Some(&generation)
-            };
-            proven.iter().any(|r| same(&r.backup))
-        };
+        let origin = failed.origin();
+        older.retain(|o| !known.iter().any(|r| is_of(r, o) && !r.origin().is_same(&origin)));
+        let proven: Vec<ProofReport> =
+            known.into_iter().filter(|r| r.is_verified() && r.depth >= Some(depth)).collect();
+        let is_proven = |o: &StoredObject| proven.iter().any(|r| is_of(r, o));
         // Between the one that failed and the newest that is known to be good.
         let mut good = older.iter().position(is_proven).unwrap_or(older.len());
         let mut bad: Option<usize> = None;
@@ -83,9 +82,15 @@ impl RestoreManager {
                 break;
             }
             let middle = (from + good) / 2;
-            let probe = self.probe(job, &older[middle], depth, stop).await;
+            let (probe, of) = self.probe(job, &older[middle], depth, stop).await;
             let verdict = probe.verdict;
             found.probes.push(probe);
+            if of.is_some_and(|of| !of.is_same(&origin)) {
+                // Of another database, as it turned out: its verdict is no answer.
+                older.remove(middle);
+                good -= 1;
+                continue;
+            }
             match verdict {
                 Verdict::Failed => bad = Some(middle),
                 Verdict::Verified => good = middle,
@@ -131,9 +136,9 @@ impl RestoreManager {
         o: &StoredObject,
         depth: Depth,
         stop: &CancellationToken,
-    ) -> Probe {
+    ) -> (Probe, Option<Origin>) {
         let backup = BackupRef::Named { place: None, name: o.name.clone() };
-        let id = format!("{}:bisect:{}", job.request_id, o.generation);
+        let id = format!("{}{OWN_PROBE}{}", job.request_id, o.generation);
         let probe = VerifyJob {
             generation: Some(o.generation),
             depth: Some(depth),
@@ -142,7 +147,8 @@ impl RestoreManager {
             ..VerifyJob::new(id, backup, Trigger::Bisection)
         };
         let done = Box::pin(self.verify_backup(&probe, Arc::default(), stop.clone())).await;
+        let of = done.proof.as_ref().filter(|p| p.database.is_some()).map(|p| p.origin());
         let verdict = done.proof.map_or(Verdict::Inconclusive, |p| p.verdict);
-        Probe { backup: self.named(o), verdict, depth }
+        (Probe { backup: self.named(o), verdict, depth }, of)
     }
 }

@@ -45,6 +45,8 @@ impl RestoreManager {
             ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, RestoreError as Refused,
         };
         let may_be_bytes = match e.reason() {
+            // The worker's own limit, whatever the bytes are.
+            _ if matches!(e, RestoreError::Job(_)) => false,
             ArchiveCorrupt | ArchiveUnsupported | ChecksumMismatch | DataRejected => true,
             // A flipped bit in a name. Of a large backup, that is too seldom to read all of it again.
             Refused => pinned.is_some_and(|p| p.object.size <= SMALL),

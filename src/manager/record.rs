@@ -3,10 +3,13 @@
 
 use super::RestoreManager;
 use crate::error::{FailureReason as R, RestoreError, ValidationError};
-use crate::event::RestoreResult;
+use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
 use crate::store;
+use crate::verify::{Keyring, Signature};
 
+/// What a signature of a record is over, beside the record itself.
+const SIGNED: &str = "application/vnd.pgrestored.outcome+json";
 /// Bytes of a record.
 const MAX_RECORD: u64 = 4 << 20;
 
@@ -16,6 +19,32 @@ struct Record {
     /// Of what was asked: the same id may not mean something else.
     digest: String,
     result: RestoreResult,
+    /// Where there is a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signature: Option<Signature>,
+}
+
+impl Record {
+    /// What is signed: everything, with the request that it answers.
+    fn text(&self) -> Result<Vec<u8>, RestoreError> {
+        let all = (&self.result.request_id, &self.digest, &self.result);
+        serde_json::to_vec(&all).map_err(|e| RestoreError::internal(e.to_string()))
+    }
+
+    fn seal(self, keys: &Keyring) -> Result<Self, RestoreError> {
+        Ok(Record { signature: keys.sign(SIGNED, &self.text()?), ..self })
+    }
+
+    /// Whether it may be taken for the outcome of a request. A verdict is taken on signed word alone, where
+    /// there is a key: it would be believed like evidence.
+    fn counts(&self, request_id: &str, keys: &Keyring) -> Result<bool, RestoreError> {
+        if self.result.kind != Kind::Verification || keys.is_empty() {
+            return Ok(true);
+        }
+        let text = self.text()?;
+        let is_signed = self.signature.as_ref().is_some_and(|s| keys.has_signed(SIGNED, &text, s));
+        Ok(is_signed && self.result.request_id == request_id)
+    }
 }
 
 /// Name of the record: the suffix keeps it from being taken for a backup.
@@ -48,6 +77,13 @@ impl RestoreManager {
         let text = store::read_small(store.as_ref(), &object, MAX_RECORD).await?;
         let record: Record = serde_json::from_slice(&text)
             .map_err(|e| RestoreError::internal(format!("the outcome of record cannot be read: {e}")))?;
+        if !record.counts(request_id, &self.keyring()?)? {
+            tracing::error!(
+                name = store.uri(&object.name),
+                "the outcome there does not count: it is not signed"
+            );
+            return Ok(None);
+        }
         if record.digest != digest {
             let what = format!("request_id {request_id} was used for another request");
             return Err(ValidationError::new(R::InvalidRequest, what).into());
@@ -61,7 +97,8 @@ impl RestoreManager {
     /// `access_denied`, `download_failed`.
     pub async fn record(&self, digest: &str, result: &RestoreResult) -> Result<RestoreResult, RestoreError> {
         let Some(place) = &self.config.records else { return Ok(result.clone()) };
-        let record = Record { digest: digest.to_owned(), result: result.clone() };
+        let record = Record { digest: digest.to_owned(), result: result.clone(), signature: None };
+        let record = record.seal(&self.keyring()?)?;
         let text = serde_json::to_vec_pretty(&record).map_err(|e| RestoreError::internal(e.to_string()))?;
         let store = self.stores.at(place).await?;
         let made = store.create(&name_of(&result.request_id), text.into(), "application/json").await;
@@ -80,6 +117,33 @@ impl RestoreManager {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verdict_is_taken_on_signed_word_alone_where_there_is_a_key() {
+        const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+        let (keys, none) = (Keyring::new(Some(KEY), None).unwrap(), Keyring::default());
+        let t = jiff::Timestamp::UNIX_EPOCH;
+        let record = |kind: Kind, keys: &Keyring| {
+            let mut result = RestoreResult::new("r", (t, t));
+            result.kind = kind;
+            result.duration_seconds = 0.1 + 0.2;
+            let record = Record { digest: "d".into(), result, signature: None }.seal(keys).unwrap();
+            // As it is read again.
+            serde_json::from_slice::<Record>(&serde_json::to_vec_pretty(&record).unwrap()).unwrap()
+        };
+        let counts = |record: &Record, id: &str, keys: &Keyring| record.counts(id, keys).unwrap();
+        let signed = record(Kind::Verification, &keys);
+        assert!(counts(&signed, "r", &keys) && counts(&signed, "r", &none));
+        assert!(!counts(&signed, "another", &keys));
+        assert!(!counts(&record(Kind::Verification, &none), "r", &keys));
+        assert!(counts(&record(Kind::Restore, &none), "r", &keys));
+        let mut changed = record(Kind::Verification, &keys);
+        changed.result.rows = 5;
+        assert!(!counts(&changed, "r", &keys));
+        let mut of_another = record(Kind::Verification, &keys);
+        of_another.digest = String::new();
+        assert!(!counts(&of_another, "r", &keys));
+    }
 
     #[test]
     fn every_id_has_a_name_of_its_own_and_none_is_a_backup() {

@@ -1,7 +1,7 @@
 //! How the sets of backups stand: when each was last proven, how long it takes, what is due.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::RestoreManager;
 use crate::archive::{is_recognised, member_name};
 use crate::backup::{self, PinnedBackup, Reach, Source};
-use crate::error::{Blame, FailureReason as R, RestoreError, StorageError};
+use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report as said};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{ProofReport, Rto, Verdict};
-use crate::retention::{Decision, Rules, decide};
+use crate::proof::{Origin, ProofReport, Rto, Verdict};
+use crate::retention::{Candidate, Decision, Rules, decide};
 use crate::store::StoredObject;
+use crate::verify::{Evidence, Found, is_of};
 
 /// Reports of a set that are looked at.
 const READ: usize = 200;
@@ -35,21 +36,45 @@ pub struct SetStanding {
     /// When that backup was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_created: Option<jiff::Timestamp>,
+    /// How far it was looked at: `restore` or `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_depth: Option<Depth>,
+    /// Of the last verification that restored, or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verdict: Option<Verdict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto: Option<Rto>,
+    /// Whether this rests on signed evidence alone.
+    #[serde(default)]
+    pub is_signed: bool,
 }
 
 impl SetStanding {
+    fn new(name: &str, is_signed: bool) -> Self {
+        SetStanding {
+            name: name.to_owned(),
+            last_proof: None,
+            proven_backup: None,
+            proven_created: None,
+            proven_depth: None,
+            last_verdict: None,
+            rto: None,
+            is_signed,
+        }
+    }
+
     /// What a verification adds to it. An older backup that is proven afterwards, as a sample, makes
-    /// the newest one no better proven.
+    /// the newest one no better proven; one that was not restored says nothing good of the set.
     pub fn add(&mut self, report: &ProofReport) {
+        if report.is_verified() && !report.is_proof() {
+            return;
+        }
         self.last_verdict = Some(report.verdict);
-        if report.is_verified() && report.backup_created >= self.proven_created {
+        if report.is_proof() && report.backup_created >= self.proven_created {
             self.last_proof = Some(report.finished_at);
             self.proven_backup = report.backup.name.clone();
             self.proven_created = report.backup_created;
+            self.proven_depth = report.depth;
             self.rto = report.rto.or(self.rto);
         }
     }
@@ -67,20 +92,17 @@ impl RestoreManager {
     /// The store's own.
     pub async fn standing(&self) -> Result<Vec<SetStanding>, RestoreError> {
         let mut all = Vec::new();
+        let is_signed = !self.keyring()?.is_empty();
         for set in &self.config.verify.sets {
-            let mut standing = SetStanding {
-                name: set.name.clone(),
-                last_proof: None,
-                proven_backup: None,
-                proven_created: None,
-                last_verdict: None,
-                rto: None,
-            };
-            let mut reports = self.reports_of(&set.name, READ).await?;
+            let mut standing = SetStanding::new(&set.name, is_signed);
+            let mut reports = self.brief_reports_of(&set.name).await?;
             reports.sort_by_key(|r| r.finished_at);
             reports.iter().for_each(|r| standing.add(r));
             let at = standing.last_proof.map_or(0.0, |t| t.as_microsecond() as f64 / 1e6);
             self.metrics.record_proof(&set.name, at);
+            if let Some(created) = standing.proven_created {
+                self.is_newest_proof(&set.name, created);
+            }
             if let Some(rto) = &standing.rto {
                 self.metrics.record_rto(&set.name, rto.measured_seconds, rto.forecast_seconds);
             }
@@ -89,17 +111,44 @@ impl RestoreManager {
         Ok(all)
     }
 
-    /// Reports of a set, newest first, at most `most`.
+    /// Whether no newer backup of the set than one made at `created` is known to be proven.
+    pub(super) fn is_newest_proof(&self, set: &str, created: jiff::Timestamp) -> bool {
+        let mut newest = self.newest_proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = newest.entry(set.to_owned()).or_insert(created);
+        *known = created.max(*known);
+        *known == created
+    }
+
+    /// Reports of a set that count, newest first, at most `most`.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn reports_of(&self, set: &str, most: usize) -> Result<Vec<ProofReport>, RestoreError> {
-        let Some(evidence) = self.evidence(None).await? else { return Ok(vec![]) };
-        evidence.reports(self.config.verify.prefix_of(set), most, |r| r.backup_set == set).await
+    pub async fn reports_of(&self, set: &str, most: usize) -> Result<Found<ProofReport>, RestoreError> {
+        let of_set = |r: ProofReport| (r.backup_set == set).then_some(r);
+        self.take_reports(set, most, of_set).await
+    }
+
+    /// The newest of them, without what makes them long.
+    async fn brief_reports_of(&self, set: &str) -> Result<Vec<ProofReport>, RestoreError> {
+        let of_set = |r: ProofReport| (r.backup_set == set).then(|| r.brief());
+        Ok(self.take_reports(set, READ, of_set).await?.reports)
+    }
+
+    async fn take_reports(
+        &self,
+        set: &str,
+        most: usize,
+        wanted: impl FnMut(ProofReport) -> Option<ProofReport>,
+    ) -> Result<Found<ProofReport>, RestoreError> {
+        match self.evidence(None).await? {
+            Some(evidence) => evidence.reports(self.config.verify.prefix_of(set), most, wanted).await,
+            None => Ok(Found { reports: vec![], refused: 0, is_flooded: false }),
+        }
     }
 
     /// Whether another verification speaks for a backup that has just arrived: it is older than one of its
-    /// set that is proven already, or a piece that came later will ask for the whole.
+    /// set and database that is proven already, or a piece that came later will ask for the whole. Where
+    /// evidence is not signed, the newer one must at least be there.
     ///
     /// # Errors
     /// The store's own.
@@ -117,32 +166,90 @@ impl RestoreManager {
             return Ok(false);
         }
         let set = self.config.verify.set_of(&pinned.object.name).to_owned();
-        let Some(evidence) = self.evidence(None).await? else { return Ok(false) };
-        let generation = pinned.object.generation.to_string();
-        let newer = evidence
-            .reports(self.config.verify.prefix_of(&set), 1, |r| {
-                let is_other = r.backup.name.as_ref() != Some(&pinned.object.name)
-                    || r.backup.generation.as_ref() != Some(&generation);
-                r.is_verified()
-                    && r.backup_set == set
-                    && is_other
-                    && r.backup_created > Some(pinned.object.created)
-            })
-            .await?;
-        Ok(!newer.is_empty())
+        let created = Some(pinned.object.created);
+        let is_newer = |r: ProofReport| {
+            let is_newer = r.is_proof() && r.backup_set == set && r.backup_created > created;
+            (is_newer && !is_of(&r, &pinned.object)).then(|| r.brief())
+        };
+        let mut newer = self.take_reports(&set, READ, is_newer).await?.reports;
+        if newer.is_empty() {
+            return Ok(false);
+        }
+        if self.keyring()?.is_empty() {
+            let there = self.backups_of_set(&set).await?;
+            newer.retain(|r| there.iter().any(|o| is_of(r, o) && r.backup_created == Some(o.created)));
+        }
+        // One that cannot be opened is not left out: its verification says why.
+        let Ok(database) = self.database_of(&pinned).await else { return Ok(false) };
+        let origin = Origin::new(database, &pinned.object.name);
+        Ok(newer.iter().any(|r| r.origin().is_same(&origin)))
     }
 
-    /// What is to become of each backup of a set, newest first.
+    /// The name of the database that a backup says it is of, from its first bytes.
+    async fn database_of(&self, pinned: &PinnedBackup) -> Result<Option<String>, RestoreError> {
+        let stop = CancellationToken::new();
+        let _guard = stop.clone().drop_guard();
+        let source = Source::Object(pinned.clone());
+        let (archive, _) = self.read(source, Reach::Beginning, Default::default(), stop).await?;
+        Ok(archive.header().database.clone())
+    }
+
+    /// What is to become of each backup of a set, newest first. Nothing goes on the word of evidence that
+    /// anybody could have written, unless `trust_unsigned`.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn retention(&self, set: &str) -> Result<Vec<Decision>, RestoreError> {
-        let reports = self.reports_of(set, usize::MAX).await?;
-        let restored = reports.iter().filter(|r| r.is_verified() && r.depth >= Some(Depth::Restore));
-        let proven: HashSet<(String, String)> =
-            restored.filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?))).collect();
+    pub async fn retention(&self, set: &str, trust_unsigned: bool) -> Result<Vec<Decision>, RestoreError> {
         let rules = Rules { days: self.config.retention_days, floor: self.config.verify.retention_min };
-        Ok(decide(self.backups_of_set(set).await?, &proven, jiff::Timestamp::now(), rules))
+        let (now, backups) = (jiff::Timestamp::now(), self.backups_of_set(set).await?);
+        let evidence = self.evidence(None).await?;
+        let is_unsigned = evidence.as_ref().is_some_and(|e| !e.is_signed()) && !trust_unsigned;
+        let mut candidates = Vec::with_capacity(backups.len());
+        let mut documents = match evidence.as_ref().filter(|_| !is_unsigned) {
+            Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
+            None => Default::default(),
+        };
+        for (place, object) in backups.into_iter().enumerate() {
+            let beside = documents.remove(&Evidence::folder(&object)).unwrap_or_default();
+            let reports = match &evidence {
+                Some(evidence) => evidence.about(&object, beside).await?,
+                None => vec![],
+            };
+            let may_go = rules.keeps(place, &object, now).is_none();
+            candidates.push(self.candidate(object, &reports, may_go && !is_unsigned).await);
+        }
+        let mut decisions = decide(candidates, now, rules);
+        if is_unsigned {
+            let why = "evidence is not signed: set EVIDENCE_SIGNING_KEY_FILE, or EVIDENCE_TRUSTED_KEYS_FILE where the workers sign";
+            let old = decisions.iter_mut().enumerate();
+            old.filter(|(i, d)| rules.keeps(*i, &d.object, now).is_none())
+                .for_each(|(_, d)| why.clone_into(&mut d.why));
+        }
+        Ok(decisions)
+    }
+
+    /// What is known of a backup: the last answer that restored it or found it bad, and its database; of
+    /// one that `may_go` and that no answer names one of, from its own first bytes.
+    async fn candidate(&self, object: StoredObject, reports: &[ProofReport], may_go: bool) -> Candidate {
+        let conclusive = reports.iter().filter(|r| r.is_proof() || r.verdict == Verdict::Failed);
+        let proven = conclusive.max_by_key(|r| r.finished_at).is_some_and(ProofReport::is_proof);
+        let database = reports.iter().find_map(|r| r.database.clone());
+        let database = match database {
+            None if may_go || proven => {
+                let read = async {
+                    let store = self.stores.at(&self.config.bucket).await?;
+                    let pinned = backup::pin(store, &object.name, Some(object.generation), None).await?;
+                    self.database_of(&pinned).await
+                };
+                read.await
+            }
+            known => Ok(known),
+        };
+        let origin = match database {
+            Ok(database) => Ok(Origin::new(database, &object.name)),
+            Err(e) => Err(format!("which database it is of cannot be told: {}", said(&e))),
+        };
+        Candidate { object, proven, origin }
     }
 
     /// Deletes a backup, exactly the generation that was decided on; its evidence stays. Of a
@@ -223,12 +330,13 @@ impl RestoreManager {
         let Some(every) = self.config.verify.schedule else { return Ok(vec![]) };
         let mut jobs = Vec::new();
         for set in &self.config.verify.sets {
-            let reports = self.reports_of(&set.name, READ).await?;
-            let is_fresh = |r: &ProofReport| {
-                let age = Duration::try_from(now.duration_since(r.finished_at)).unwrap_or_default();
-                r.is_verified() && r.trigger != Trigger::Sample && age < every
-            };
-            if reports.iter().any(is_fresh) {
+            let mut reports = self.brief_reports_of(&set.name).await?;
+            reports.sort_by_key(|r| r.finished_at);
+            let mut standing = SetStanding::new(&set.name, false);
+            reports.iter().filter(|r| r.trigger != Trigger::Sample).for_each(|r| standing.add(r));
+            let age =
+                standing.last_proof.map(|t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
+            if age.is_some_and(|age| age < every) {
                 continue;
             }
             let backups = self.backups_of_set(&set.name).await?;
@@ -243,6 +351,7 @@ impl RestoreManager {
             jobs.push(job(newest, Trigger::Schedule));
             let proven: HashSet<(String, String)> = reports
                 .iter()
+                .filter(|r| r.is_proof() || r.verdict == Verdict::Failed)
                 .filter_map(|r| Some((r.backup.name.clone()?, r.backup.generation.clone()?)))
                 .collect();
             let mut sample: Vec<&StoredObject> = older.iter().collect();

@@ -12,19 +12,16 @@ use super::ground::{self, Ground};
 use super::{Finished, RestoreManager, end_spans, placement, restricted};
 use crate::archive::{Archive, Counting, Ledger};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
-use crate::config::{EvidencePlace, Trust};
-use crate::error::{FailureReason as R, JobError, RestoreError, RetryClass, report as said};
-use crate::job::{BackupRef, ResultBackup, VerifyJob};
+use crate::config::Trust;
+use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::job::{ResultBackup, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
 use crate::proof::{ArchiveProof, ProofReport};
 use crate::restore::{self, Fit, LoadOptions};
 use crate::steps::reached as step;
 use crate::target::{Apart, CreateOptions, Loader};
-use crate::verify::{self, Checks, ChecksFile, Evidence, History, SigningKey, Subject, judge};
-
-/// Proven backups that bands and forecasts are learned from.
-const HISTORY: usize = 10;
+use crate::verify::{self, Checks, ChecksFile, History, Kept, Subject, judge};
 
 /// What a restore for proof stands on.
 struct Place<'a> {
@@ -33,6 +30,8 @@ struct Place<'a> {
     /// Who loads, where it is another role than the ground's own.
     loader: Option<&'a Loader>,
     fit: &'a Arc<Fit>,
+    /// What the restored database is compared with.
+    history: &'a History,
 }
 
 /// What one verification is made of.
@@ -40,7 +39,6 @@ struct Run<'a> {
     job: &'a VerifyJob,
     progress: &'a Arc<Progress>,
     stop: &'a CancellationToken,
-    history: History,
 }
 
 impl RestoreManager {
@@ -81,8 +79,9 @@ impl RestoreManager {
         let depth = job.depth.unwrap_or(self.config.verify.depth);
         let mut report = ProofReport::new(&job.request_id, job.trigger, depth, started);
         report.backup_set = self.config.verify.set_of("").to_owned();
+        let mut pinned = None;
         let ended = tokio::select! {
-            ended = self.verify_stages(job, progress, &stop, &mut report) => ended,
+            ended = self.verify_stages(job, progress, &stop, &mut report, &mut pinned) => ended,
             () = stop.cancelled() => Err(RestoreError::cancelled("the verification was interrupted")),
             () = tokio::time::sleep(limit) => {
                 Err(JobError::new(R::Timeout, format!("not finished within {limit:?}")).into())
@@ -93,116 +92,27 @@ impl RestoreManager {
         report.finished_at = started.checked_add(clock.elapsed()).unwrap_or(started);
         report.stages = progress.stages().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         match ended {
-            Ok(Some(recorded)) => {
-                let failure = recorded.error.as_ref().map(|e| e.reason);
-                let evidence = self.evidence_uri(&recorded).await;
-                let result = judge::result_of(job, &recorded, evidence);
-                return Finished {
-                    result,
-                    failure,
-                    repeated: true,
-                    is_final: true,
-                    proof: Some(Box::new(recorded)),
-                };
+            Ok(Some(kept)) => {
+                let failure = kept.report.error.as_ref().map(|e| e.reason);
+                let result = judge::result_of(job, &kept.report, Some(kept.uri));
+                let proof = Some(Box::new(kept.report));
+                return Finished { result, failure, repeated: true, is_final: true, proof };
             }
             Ok(None) => judge::judge(&mut report, progress.stage()),
             Err(e) => judge::fail(&mut report, &e, progress.stage()),
         }
+        judge::mind_the_locale(&mut report);
+        self.doubt(&mut report, pinned.as_ref()).await;
         if self.is_bisected(job, &report) {
             progress.enter("bisect");
             report.bisection = self.bisect(job, &report, &stop).await;
         }
-        self.conclude(job, report, progress).await
+        self.conclude(job, report, pinned.as_ref(), progress).await
     }
 
     /// Whether the message has come so often that it is taken for one that kills workers.
-    fn is_quarantined(&self, job: &VerifyJob) -> bool {
+    pub(super) fn is_quarantined(&self, job: &VerifyJob) -> bool {
         job.attempt > self.config.quarantine_after
-    }
-
-    /// Writes the evidence of a final answer and makes the result of it.
-    async fn conclude(&self, job: &VerifyJob, mut report: ProofReport, progress: &Progress) -> Finished {
-        let reason = |r: &ProofReport| r.error.as_ref().map(|e| e.reason);
-        let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
-        let mut evidence = None;
-        if is_final && job.trigger != Trigger::Bisection {
-            progress.enter("evidence");
-            match self.write_evidence(&report).await {
-                // Another worker may have been faster: its answer stands.
-                Ok(Some(written)) => {
-                    evidence = self.evidence_uri(&written).await;
-                    report = written;
-                }
-                Ok(None) => {}
-                Err(e) => {
-                    tracing::error!(error = said(&e), "the evidence was not written");
-                    report.notes.push(format!("the evidence was not written: {}", said(&e)));
-                }
-            }
-        }
-        let failure = reason(&report);
-        tracing::info!(
-            verdict = report.verdict.as_str(),
-            depth = report.depth.map_or("", Depth::as_str),
-            duration_s = report.duration_seconds,
-            rows = report.rows,
-            failure_reason = failure.map_or("", R::as_str),
-            "verification ended"
-        );
-        let result = judge::result_of(job, &report, evidence);
-        Finished {
-            result,
-            failure,
-            repeated: false,
-            is_final: self.is_quarantined(job),
-            proof: Some(Box::new(report)),
-        }
-    }
-
-    /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.
-    pub(super) async fn evidence(
-        &self,
-        pinned: Option<&PinnedBackup>,
-    ) -> Result<Option<Evidence>, RestoreError> {
-        Ok(match (&self.config.verify.evidence, pinned) {
-            (EvidencePlace::Nowhere, _) => None,
-            (EvidencePlace::At(place), _) => Some(Evidence::at(self.stores.at(place).await?)),
-            (EvidencePlace::BesideBackup, Some(p)) => Some(Evidence::at(p.store.clone())),
-            (EvidencePlace::BesideBackup, None) => {
-                Some(Evidence::at(self.stores.at(&self.config.bucket).await?))
-            }
-        })
-    }
-
-    async fn evidence_of(&self, report: &ProofReport) -> Result<Option<Evidence>, RestoreError> {
-        let (Some(uri), Some(name)) = (&report.backup.uri, &report.backup.name) else { return Ok(None) };
-        if self.config.verify.evidence != EvidencePlace::BesideBackup || self.config.bucket.uri(name) == *uri
-        {
-            return self.evidence(None).await;
-        }
-        match BackupRef::from_uri(uri)? {
-            BackupRef::Named { place: Some(place), .. } => {
-                Ok(Some(Evidence::at(self.stores.at(&place).await?)))
-            }
-            _ => self.evidence(None).await,
-        }
-    }
-
-    async fn evidence_uri(&self, report: &ProofReport) -> Option<String> {
-        self.evidence_of(report).await.ok().flatten()?.uri(report)
-    }
-
-    async fn write_evidence(&self, report: &ProofReport) -> Result<Option<ProofReport>, RestoreError> {
-        use secrecy::ExposeSecret;
-        let Some(evidence) = self.evidence_of(report).await? else { return Ok(None) };
-        if report.backup.generation.is_none() {
-            return Ok(None);
-        }
-        let key = self.config.verify.signing_key.as_ref();
-        let key = key.map(|k| SigningKey::from_pem(k.expose_secret())).transpose()?;
-        let written = evidence.write(report, key.as_ref()).await.map(Some);
-        step("evidence");
-        written
     }
 
     /// The whole way; `Some` where this request has its answer already.
@@ -212,47 +122,40 @@ impl RestoreManager {
         progress: &Arc<Progress>,
         stop: &CancellationToken,
         report: &mut ProofReport,
-    ) -> Result<Option<ProofReport>, RestoreError> {
+        pinned: &mut Option<PinnedBackup>,
+    ) -> Result<Option<Kept>, RestoreError> {
         progress.enter("prepare");
         // Before a byte is read: a wrong checks file or key is nobody's backup's fault.
         self.checks("")?;
         let crc32c = job.crc32c.as_deref().map(backup::decode_crc32c).transpose()?;
-        let mut pinned = self.pin_whole(job, crc32c).await?;
+        *pinned = self.pin_whole(job, crc32c).await?;
         self.describe_backup(report, pinned.as_ref());
-        let evidence = self.evidence(pinned.as_ref()).await?;
-        if let (Some(p), Some(evidence)) = (&pinned, &evidence) {
-            let generation = p.object.generation.to_string();
-            if let Some(recorded) = evidence.find(&p.object.name, &generation, &job.request_id).await? {
-                return Ok(Some(recorded));
-            }
+        if let Some(kept) = self.answered(job, pinned.as_ref(), report.depth_requested).await? {
+            return Ok(Some(kept));
         }
         if self.is_quarantined(job) {
             let what = format!("quarantined: {} deliveries came to no end", job.attempt - 1);
             return Err(RestoreError::internal(what));
         }
         if report.depth_requested == Depth::Object {
-            let source = pinned.map_or(Source::Stdin, Source::Object);
+            let source = pinned.clone().map_or(Source::Stdin, Source::Object);
             let expected = self.drain(source, progress, stop).await?;
             reached(report, &expected, Depth::Object)?;
             return Ok(None);
         }
-        let history = self.history(evidence.as_ref(), report).await?;
-        let run = Run { job, progress, stop, history };
+        let run = Run { job, progress, stop };
         loop {
             let source = pinned.clone().map_or(Source::Stdin, Source::Object);
             let Err(e) = self.deeper(&run, source, report).await else { return Ok(None) };
-            pinned = match (e.reason(), pinned) {
-                (R::ArchiveCorrupt, Some(p)) if job.trigger == Trigger::Notification => {
-                    match self.when_it_grows(&p, job).await? {
-                        Some(more) => {
-                            self.describe_backup(report, Some(&more));
-                            Some(more)
-                        }
-                        None => return Err(self.cause(e, Some(&p), stop, report).await),
-                    }
+            let more = match &*pinned {
+                Some(p) if e.reason() == R::ArchiveCorrupt && job.trigger == Trigger::Notification => {
+                    self.when_it_grows(p, job).await?
                 }
-                (_, p) => return Err(self.cause(e, p.as_ref(), stop, report).await),
+                _ => None,
             };
+            let Some(more) = more else { return Err(self.cause(e, pinned.as_ref(), stop, report).await) };
+            *pinned = Some(more);
+            self.describe_backup(report, pinned.as_ref());
         }
     }
 
@@ -267,30 +170,6 @@ impl RestoreManager {
         };
         report.backup_created = Some(p.object.created);
         report.backup_set = self.config.verify.set_of(&p.object.name).to_owned();
-    }
-
-    /// Proven backups of the same set that are older than this one.
-    async fn history(
-        &self,
-        evidence: Option<&Evidence>,
-        report: &ProofReport,
-    ) -> Result<History, RestoreError> {
-        let Some(evidence) = evidence else { return Ok(History::default()) };
-        let (set, own) = (&report.backup_set, (&report.backup.name, &report.backup.generation));
-        let mut proven = evidence
-            .reports(self.config.verify.prefix_of(set), HISTORY, |r| {
-                r.is_verified()
-                    && r.depth >= Some(Depth::Restore)
-                    && r.backup_set == *set
-                    && (&r.backup.name, &r.backup.generation) != own
-                    && r.backup_created <= report.backup_created
-            })
-            .await?;
-        proven.sort_by_key(|r| std::cmp::Reverse(r.backup_created));
-        proven.dedup_by(|a, b| {
-            (&a.backup.name, &a.backup.generation) == (&b.backup.name, &b.backup.generation)
-        });
-        Ok(History(proven))
     }
 
     fn verification_options(&self) -> DownloadOptions {
@@ -329,6 +208,7 @@ impl RestoreManager {
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         report.archive = Some(archive_proof(&archive));
+        report.database = archive.header().database.clone().filter(|d| !d.is_empty());
         let ledger = Arc::new(Ledger::of(&archive));
         if report.depth_requested == Depth::Archive {
             run.progress.enter("data");
@@ -338,6 +218,7 @@ impl RestoreManager {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
             return Ok(());
         }
+        let history = self.history(pinned.as_ref(), report).await?;
         run.progress.enter("sandbox");
         let header = archive.header();
         let name = ground::own_name(header.database.as_deref());
@@ -365,7 +246,8 @@ impl RestoreManager {
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
         let fit = Fit::new(facts, policy, globals).for_database(&apart.name);
         let fit = Arc::new(fit);
-        let place = Place { ground: &ground, apart: &apart, loader: loader.as_ref(), fit: &fit };
+        let place =
+            Place { ground: &ground, apart: &apart, loader: loader.as_ref(), fit: &fit, history: &history };
         let done = self.restore_and_look(run, archive, (expected, ledger.clone()), place, report).await;
         if report.depth >= Some(Depth::Restore) {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
@@ -423,7 +305,7 @@ impl RestoreManager {
         restore::load(server, &place.apart.name, archive, entries.clone(), options, fit, shown).await?;
         reached(report, &expected, Depth::Restore)?;
         sum_up(report, &ledger);
-        report.rto = Some(judge::forecast(begun.elapsed().as_secs_f64(), report.bytes, &run.history));
+        report.rto = Some(judge::forecast(begun.elapsed().as_secs_f64(), report.bytes, place.history));
         if report.depth_requested < Depth::Data {
             return Ok(());
         }
@@ -439,7 +321,7 @@ impl RestoreManager {
             sessions,
         };
         let checks = self.checks(&report.backup_set)?;
-        let found = verify::examine(&subject, &checks, &run.history).await?;
+        let found = verify::examine(&subject, &checks, place.history).await?;
         step("examined");
         (report.tables, report.checks, report.drift) = (found.tables, found.checks, found.drift);
         Ok(())

@@ -10,7 +10,7 @@ use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Step, classify, table_named};
 use super::{Content, Job};
 use crate::archive::{DataSink, DataStream, EntryTally, Extent, Piece, Statement, TocEntry};
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 
 /// Statements that are sent in one transaction.
 const STEP_STATEMENTS: usize = 200;
@@ -81,7 +81,8 @@ impl Pieces {
                 "the backup brings more data than {} GiB (RESTORE_MAX_GIB)",
                 self.job.max_bytes >> 30
             );
-            return Err(ValidationError::new(FailureReason::DataRejected, what).into());
+            // A limit of ours: nothing is wrong with the backup.
+            return Err(JobError::new(FailureReason::DataRejected, what).into());
         }
         Ok(())
     }

@@ -6,6 +6,9 @@ use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, fault, ident, literal};
 use crate::steps::reached;
 
+/// What a note begins with that says that a database has another locale than the dump's.
+pub const OTHER_LOCALE: &str = "the dump's locale is not on this server";
+
 /// Encoding and locale of a database, as `CREATE DATABASE` takes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateOptions {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::FailureReason;
 use crate::proof::{Check, CheckStatus, Drift, ProofReport, TableProof};
 
 /// What drift means.
@@ -55,9 +56,14 @@ const NULL_TOLERANCE: f64 = 0.2;
 /// Findings that are named one by one.
 const NAMED: usize = 20;
 
-/// The proven backups of a set, newest first.
+/// The proven backups of the same database in a set.
 #[derive(Debug, Clone, Default)]
-pub struct History(pub Vec<ProofReport>);
+pub struct History {
+    /// Newest first.
+    pub reports: Vec<ProofReport>,
+    /// So much lies among the evidence that does not count that they could not be looked for.
+    pub is_hidden: bool,
+}
 
 /// What a number has been in the proven backups, newest first.
 struct Past(Vec<f64>);
@@ -75,9 +81,16 @@ pub(super) fn compare(
     history: &History,
     policy: &DriftPolicy,
 ) -> (Option<Drift>, Vec<Check>) {
-    let Some(last) = history.0.first().filter(|_| policy.mode != DriftMode::Off) else {
+    if policy.mode == DriftMode::Off {
         return (None, vec![]);
-    };
+    }
+    if history.is_hidden {
+        let what = "the last proven backups cannot be found among documents of evidence that do not count";
+        let fix = "see the worker's log for their names, delete them, and see who may create objects there";
+        let check = Check::new("drift", CheckStatus::NotChecked, what).because(FailureReason::AccessDenied);
+        return (None, vec![check.fix(fix)]);
+    }
+    let Some(last) = history.reports.first() else { return (None, vec![]) };
     let now: BTreeMap<&str, &TableProof> = tables.iter().map(|t| (t.name.as_str(), t)).collect();
     let before: BTreeMap<&str, &TableProof> = last.tables.iter().map(|t| (t.name.as_str(), t)).collect();
     let (mut schema, mut outside, mut unusual) = (vec![], vec![], vec![]);
@@ -94,11 +107,11 @@ pub(super) fn compare(
             continue;
         }
         let past: Vec<&TableProof> =
-            history.0.iter().filter_map(|r| r.tables.iter().find(|t| t.name == *name)).collect();
+            history.reports.iter().filter_map(|r| r.tables.iter().find(|t| t.name == *name)).collect();
         rows(name, table, &past, policy, &mut outside, &mut unusual);
         content(name, table, &past, &mut outside, &mut unusual);
     }
-    let samples = u32::try_from(history.0.len()).unwrap_or(u32::MAX);
+    let samples = u32::try_from(history.reports.len()).unwrap_or(u32::MAX);
     let generation = last.backup.generation.clone().unwrap_or_default();
     let mut findings: Vec<String> = outside.iter().chain(&unusual).chain(&schema).cloned().collect();
     findings.truncate(200);
@@ -221,7 +234,7 @@ mod tests {
             r.tables = vec![table("t", *n, 0.1, "2026-01-01")];
             r
         };
-        History(rows.iter().map(report).collect())
+        History { reports: rows.iter().map(report).collect(), is_hidden: false }
     }
 
     fn status(now: TableProof, past: &[u64]) -> Vec<(Option<String>, CheckStatus)> {
@@ -256,5 +269,9 @@ mod tests {
         let other = status(table("u", 1000, 0.1, "2026-01-02"), &[1000]);
         assert_eq!(other[1], (Some("schema".into()), CheckStatus::Warned));
         assert_eq!(compare(&[], &History::default(), &DriftPolicy::default()).1, vec![]);
+        // What cannot be compared is no pass.
+        let hidden = History { is_hidden: true, ..history(&[1000]) };
+        let checks = compare(&[table("t", 10, 0.1, "")], &hidden, &DriftPolicy::default()).1;
+        assert_eq!((checks[0].status, checks[0].required), (CheckStatus::NotChecked, true));
     }
 }

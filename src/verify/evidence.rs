@@ -1,34 +1,34 @@
-//! What is kept of a verification, beside the backup: an in-toto statement in a DSSE envelope, signed
-//! where there is a key, made once and never changed; and a page and a JUnit file of the same.
-//! Anybody can check it: the envelope is JSON, the signature Ed25519 over DSSE's own encoding
-//! (<https://github.com/secure-systems-lab/dsse/blob/master/protocol.md>).
+//! What is kept of a verification, beside the backup: a document that is made once and never changed,
+//! and a page and a JUnit file of the same. Whoever may create objects in the bucket can put documents
+//! there, too: which of them count is decided here, by signature, place and time.
 
-use std::sync::Arc;
+use std::cmp::Ordering::{Equal, Greater, Less};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
+use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::{junit, page};
-use crate::admission::der_of;
 use crate::archive::BlockIndex;
-use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
-use crate::proof::{EVIDENCE_SUFFIX, ProofReport, is_ours};
+use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError, report as said};
+use crate::policy::{Depth, Trigger};
+use crate::proof::{EVIDENCE_SUFFIX, ProofReport, pattern_of};
 use crate::store::{BackupStore, StoredObject, read_small};
 
-const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
-const PREDICATE_TYPE: &str = "https://pgrestored.io/attestation/restore-proof/v1";
 const ENVELOPE: &str = ".dsse.json";
-/// Bytes of an envelope that is read.
-const MAX_ENVELOPE: u64 = 256 << 20;
-/// Of a public key in DER, what comes before its 32 bytes (RFC 8410).
-const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
+/// Documents that are read for one question.
+const MOST_READ: usize = 5_000;
+/// Documents that do not count, after which a question is given up.
+const MOST_REFUSED: usize = 1_000;
+/// Documents beside one generation of a backup that are read.
+const MOST_BESIDE: usize = 64;
+/// Of those that do not count, so many less one are named in the log.
+const NAMED: usize = 6;
+/// How far clocks of workers and stores may be apart.
+const SKEW: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// Documents of its own that a worker remembers.
+const REMEMBERED: usize = 1_000;
+/// And of those that do not count.
+const REFUSED: usize = 20_000;
 
 /// Where the evidence of one generation of a backup lies.
 fn folder_of(backup: &str, generation: &str) -> String {
@@ -57,213 +57,240 @@ pub struct RestoreIndex {
 /// Bytes of an index that is read.
 const MAX_INDEX: u64 = 256 << 20;
 
-/// Who signed, and what.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct Signature {
-    /// SHA-256 of the public key in DER, in hexadecimal.
-    pub keyid: String,
-    /// Base64.
-    pub sig: String,
+/// What is asked of which backup: the answer of another question is none of this one.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    pub backup: &'a StoredObject,
+    pub request_id: &'a str,
+    pub trigger: Trigger,
+    pub depth: Depth,
 }
 
-/// A DSSE envelope.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Envelope {
-    /// Base64 of the statement.
-    pub payload: String,
-    pub payload_type: String,
-    /// Empty where the evidence is not signed.
-    pub signatures: Vec<Signature>,
-}
-
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-struct SubjectOf {
-    name: String,
-    digest: std::collections::BTreeMap<String, String>,
-}
-
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Statement {
-    #[serde(rename = "_type")]
-    kind: String,
-    subject: Vec<SubjectOf>,
-    predicate_type: String,
-    predicate: ProofReport,
-}
-
-/// What the signature is over: DSSE's pre-authentication encoding.
-fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
-    out.extend_from_slice(payload);
-    out
-}
-
-/// An Ed25519 key that signs evidence.
-pub struct SigningKey(Ed25519KeyPair);
-
-fn invalid(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(R::InvalidRequest, what).into()
-}
-
-fn key_id(public: &[u8]) -> String {
-    sha256_hex(&[&SPKI_PREFIX[..], public].concat())
-}
-
-impl SigningKey {
-    /// PKCS #8 in PEM, as `openssl genpkey -algorithm ed25519` writes it.
-    ///
-    /// # Errors
-    /// `invalid_request`, without the key.
-    pub fn from_pem(pem: &str) -> Result<Self, RestoreError> {
-        let der = der_of(pem, "PRIVATE KEY");
-        let pair = der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok());
-        let what = "EVIDENCE_SIGNING_KEY: must be an Ed25519 key, PKCS #8 in PEM (openssl genpkey -algorithm ed25519)";
-        pair.map(SigningKey).ok_or_else(|| invalid(what))
+impl Question<'_> {
+    fn base(&self) -> String {
+        evidence_name(&self.backup.name, &self.backup.generation.to_string(), self.request_id)
     }
 
-    fn sign(&self, message: &[u8]) -> Signature {
-        Signature {
-            keyid: key_id(self.0.public_key().as_ref()),
-            sig: STANDARD.encode(self.0.sign(message).as_ref()),
-        }
+    /// Distinguishes it from every other question.
+    fn key(&self) -> String {
+        format!("{}\n{:?}\n{}", self.base(), self.trigger, self.depth.as_str())
+    }
+
+    fn is_answered_by(&self, r: &ProofReport) -> bool {
+        (r.request_id.as_str(), r.trigger, r.depth_requested) == (self.request_id, self.trigger, self.depth)
+            && is_of(r, self.backup)
     }
 }
 
-impl Envelope {
-    /// # Errors
-    /// `internal`, if the report cannot be written as JSON.
-    pub fn seal(report: &ProofReport, key: Option<&SigningKey>) -> Result<Self, RestoreError> {
-        let mut digest = std::collections::BTreeMap::new();
-        digest.extend(report.backup.crc32c.clone().map(|c| ("crc32c".to_owned(), c)));
-        digest.extend(report.sha256.clone().map(|c| ("sha256".to_owned(), c)));
-        let name = match (&report.backup.uri, &report.backup.generation) {
-            (Some(uri), Some(generation)) => format!("{uri}#{generation}"),
-            (Some(uri), None) => uri.clone(),
-            _ => "standard input".to_owned(),
-        };
-        let statement = Statement {
-            kind: STATEMENT_TYPE.into(),
-            subject: vec![SubjectOf { name, digest }],
-            predicate_type: PREDICATE_TYPE.into(),
-            predicate: report.clone(),
-        };
-        let payload = serde_json::to_vec(&statement).map_err(|e| RestoreError::internal(e.to_string()))?;
-        let signatures = key.map(|k| k.sign(&encoded(PAYLOAD_TYPE, &payload))).into_iter().collect();
-        Ok(Envelope { payload: STANDARD.encode(&payload), payload_type: PAYLOAD_TYPE.into(), signatures })
+/// Whether a report is about exactly these bytes, as far as the store says what they are. A directory and
+/// pieces have no checksum: any of them that was added or replaced since makes it another backup.
+pub fn is_of(report: &ProofReport, object: &StoredObject) -> bool {
+    let (name, generation) = (Some(object.name.as_str()), Some(object.generation.to_string()));
+    if report.backup.name.as_deref() != name || report.backup.generation != generation {
+        return false;
     }
-
-    fn payload(&self) -> Result<Vec<u8>, RestoreError> {
-        STANDARD.decode(&self.payload).map_err(|_| invalid("the evidence's payload is not base64"))
-    }
-
-    /// What it says, whether it is signed or not.
-    ///
-    /// # Errors
-    /// `invalid_request` for what is no evidence.
-    pub fn open(&self) -> Result<ProofReport, RestoreError> {
-        if self.payload_type != PAYLOAD_TYPE {
-            return Err(invalid(format!("the evidence is of the type {}", self.payload_type)));
-        }
-        let statement: Statement = serde_json::from_slice(&self.payload()?)
-            .map_err(|e| invalid(format!("the evidence cannot be read: {e}")))?;
-        if statement.predicate_type != PREDICATE_TYPE {
-            return Err(invalid(format!("the evidence is a {}", statement.predicate_type)));
-        }
-        Ok(statement.predicate)
-    }
-}
-
-/// Checks the signature of an envelope with a public key in PEM, and opens it.
-///
-/// # Errors
-/// `invalid_request` for what is no evidence or no key; `verification_failed` where the signature is
-/// missing, another key's, or not over these bytes.
-pub fn verify_envelope(envelope: &Envelope, public_pem: &str) -> Result<ProofReport, RestoreError> {
-    let der = der_of(public_pem, "PUBLIC KEY");
-    let public = der.as_deref().and_then(|d| d.strip_prefix(&SPKI_PREFIX[..])).filter(|k| k.len() == 32);
-    let public = public.ok_or_else(|| invalid("the key must be an Ed25519 public key in PEM"))?;
-    let failed = |what: &str| RestoreError::from(ValidationError::new(R::VerificationFailed, what));
-    let id = key_id(public);
-    let Some(signature) = envelope.signatures.iter().find(|s| s.keyid == id) else {
-        return Err(failed(match envelope.signatures.is_empty() {
-            true => "the evidence is not signed",
-            false => "the evidence is signed with another key",
-        }));
+    let same = match object.crc32c.map(crate::backup::encode_crc32c) {
+        Some(crc32c) => report.backup.crc32c == Some(crc32c),
+        None => report.backup_created == Some(object.created),
     };
-    let bytes = STANDARD.decode(&signature.sig).map_err(|_| failed("the signature is not base64"))?;
-    let message = encoded(&envelope.payload_type, &envelope.payload()?);
-    UnparsedPublicKey::new(&ED25519, public)
-        .verify(&message, &bytes)
-        .map_err(|_| failed("the signature is not over this evidence: it was changed"))?;
-    envelope.open()
+    same && (object.name.ends_with('/') || report.backup.size == Some(object.size.to_string()))
+}
+
+/// A report and where its document lies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    pub report: ProofReport,
+    /// `gs://…` or `file://…`
+    pub uri: String,
+}
+
+/// What was found among documents.
+pub struct Found<T> {
+    pub reports: Vec<T>,
+    /// Documents that do not count.
+    pub refused: usize,
+    /// There were so many of those, under names that anybody may give, that the search was given up.
+    pub is_flooded: bool,
+}
+
+/// What this process wrote itself, by its question: name and SHA-256. Without a key, it is all that can
+/// be told from what others write.
+#[derive(Default)]
+pub struct OwnEvidence(Mutex<Remembered>);
+
+#[derive(Default)]
+struct Remembered {
+    known: HashMap<String, (String, String)>,
+    order: VecDeque<String>,
+    /// Name and generation of documents that do not count, and are not read again.
+    refused: HashSet<(String, i64)>,
+}
+
+impl OwnEvidence {
+    fn remember(&self, question: String, name: &str, json: &[u8]) {
+        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.known.insert(question.clone(), (name.to_owned(), sha256_hex(json))).is_none() {
+            own.order.push_back(question);
+        }
+        if own.order.len() > REMEMBERED
+            && let Some(oldest) = own.order.pop_front()
+        {
+            own.known.remove(&oldest);
+        }
+    }
+
+    fn refuse(&self, o: &StoredObject) {
+        let refused = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).refused;
+        if refused.len() >= REFUSED {
+            refused.clear();
+        }
+        refused.insert((o.name.clone(), o.generation));
+    }
+
+    fn has_refused(&self, o: &StoredObject) -> bool {
+        let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        own.refused.contains(&(o.name.clone(), o.generation))
+    }
+
+    fn of(&self, question: &str) -> Option<(String, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.get(question).cloned()
+    }
 }
 
 /// The place where evidence is kept.
 #[derive(Clone)]
 pub struct Evidence {
     store: Arc<dyn BackupStore>,
+    /// Where the backups are that it is about.
+    backups: Arc<dyn BackupStore>,
+    keys: Arc<Keyring>,
+    own: Arc<OwnEvidence>,
+}
+
+fn refused(what: impl Into<String>) -> RestoreError {
+    ValidationError::new(R::VerificationFailed, what).into()
 }
 
 impl Evidence {
-    pub fn at(store: Arc<dyn BackupStore>) -> Self {
-        Evidence { store }
+    pub fn new(
+        store: Arc<dyn BackupStore>,
+        backups: Arc<dyn BackupStore>,
+        keys: Arc<Keyring>,
+        own: Arc<OwnEvidence>,
+    ) -> Self {
+        Evidence { store, backups, keys, own }
     }
 
-    /// Writes the evidence of a verification, once: where this request has evidence of this
-    /// generation already, that one stands and is returned.
-    ///
-    /// # Errors
-    /// `access_denied`, `download_failed`.
-    pub async fn write(
-        &self,
-        report: &ProofReport,
-        key: Option<&SigningKey>,
-    ) -> Result<ProofReport, RestoreError> {
-        let (Some(backup), Some(generation)) = (&report.backup.name, &report.backup.generation) else {
-            return Ok(report.clone());
-        };
-        let base = evidence_name(backup, generation, &report.request_id);
-        let envelope = Envelope::seal(report, key)?;
-        let json = serde_json::to_vec_pretty(&envelope).map_err(|e| RestoreError::internal(e.to_string()))?;
-        let name = format!("{base}{ENVELOPE}");
-        if self.store.create(&name, json.into(), "application/json").await?.is_none() {
-            let there = self.store.stat(&name, None).await?;
-            return self.read(&there).await;
+    /// Whether it has names of its own, among which nobody else's documents can be.
+    pub fn has_own_names(&self) -> bool {
+        self.keys.signs()
+    }
+
+    /// Whether what counts is signed.
+    pub fn is_signed(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Where the answer of a question is written, and where else, if there is another question's or
+    /// somebody else's. With a key, nobody can foretell either of the names.
+    fn names(&self, question: &Question<'_>) -> [String; 2] {
+        let base = question.base();
+        let name = |second: &str| format!("{base}-{second}{ENVELOPE}");
+        match (self.keys.secret_name(&base), self.keys.secret_name(&question.key())) {
+            (Some(first), Some(second)) => [name(&first), name(&second)],
+            _ => {
+                let second = uuid::Uuid::new_v4().simple().to_string();
+                [format!("{base}{ENVELOPE}"), name(&second[..16])]
+            }
         }
-        let html = page(report, Some(&format!("{}{ENVELOPE}", base.rsplit('/').next().unwrap_or_default())));
-        self.store.create(&format!("{base}.html"), html.into(), "text/html; charset=utf-8").await?;
+    }
+
+    /// Whether a name is one that only a worker with this key can have given.
+    fn is_own_name(&self, name: &str) -> bool {
+        let parts = name.strip_suffix(ENVELOPE).and_then(|n| n.rsplit_once('-'));
+        parts.is_some_and(|(base, second)| self.keys.secret_name(base).as_deref() == Some(second))
+    }
+
+    /// Writes the evidence of a verification, once: where this question has its answer already, that
+    /// one stands and is returned. What somebody else put there in its place is left alone.
+    ///
+    /// # Errors
+    /// `access_denied`, `download_failed`; `internal` where nothing can be written.
+    pub async fn write(&self, question: &Question<'_>, report: &ProofReport) -> Result<Kept, RestoreError> {
+        let envelope = self.keys.seal(report)?;
+        let report = &envelope.open()?;
+        let json = serde_json::to_vec_pretty(&envelope).map_err(|e| RestoreError::internal(e.to_string()))?;
+        for name in self.names(question) {
+            let made = self.store.create(&name, json.clone().into(), "application/json").await?;
+            if made.is_some() {
+                self.own.remember(question.key(), &name, &json);
+                self.write_forms(&name, report).await?;
+                return Ok(Kept { report: report.clone(), uri: self.store.uri(&name) });
+            }
+            if let Some(there) = self.answer_at(question, &name).await? {
+                return Ok(there);
+            }
+        }
+        let at = self.store.uri(&question.base());
+        Err(RestoreError::internal(format!("{at}: others have written where the evidence goes")))
+    }
+
+    /// The page and the JUnit file beside a document. They are for people, and prove nothing.
+    async fn write_forms(&self, name: &str, report: &ProofReport) -> Result<(), RestoreError> {
+        let base = name.trim_end_matches(ENVELOPE);
+        let file = name.rsplit('/').next().unwrap_or_default();
+        let html = page(report, Some((file, self.keys.signs())));
         let xml = junit(report).map_err(RestoreError::internal)?;
-        self.store.create(&format!("{base}.junit.xml"), xml.into(), "application/xml").await?;
-        Ok(report.clone())
+        for (ending, text, kind) in
+            [("html", html, "text/html; charset=utf-8"), ("junit.xml", xml, "application/xml")]
+        {
+            let name = format!("{base}.{ending}");
+            if self.store.create(&name, text.into(), kind).await?.is_none() {
+                tracing::error!(name = self.store.uri(&name), "not of this worker: somebody else wrote it");
+            }
+        }
+        Ok(())
     }
 
-    /// `gs://…` or `file://…` of a request's evidence.
-    pub fn uri(&self, report: &ProofReport) -> Option<String> {
-        let base = evidence_name(
-            report.backup.name.as_deref()?,
-            report.backup.generation.as_deref()?,
-            &report.request_id,
-        );
-        Some(self.store.uri(&format!("{base}{ENVELOPE}")))
-    }
-
-    /// The recorded answer of a request about this generation.
+    /// The recorded answer of a question. With a key, what is signed; without one, what this process
+    /// wrote itself.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
-    pub async fn find(
-        &self,
-        backup: &str,
-        generation: &str,
-        request_id: &str,
-    ) -> Result<Option<ProofReport>, RestoreError> {
-        let name = format!("{}{ENVELOPE}", evidence_name(backup, generation, request_id));
-        match self.store.stat(&name, None).await {
-            Ok(object) => self.read(&object).await.map(Some),
-            Err(e) if e.reason() == R::BackupNotFound => Ok(None),
-            Err(e) => Err(e.into()),
+    pub async fn find(&self, question: &Question<'_>) -> Result<Option<Kept>, RestoreError> {
+        let own = self.own.of(&question.key()).map(|(name, _)| name);
+        // Where workers without this key write.
+        let plain = format!("{}{ENVELOPE}", question.base());
+        for name in own.into_iter().chain(self.names(question)).chain([plain]) {
+            if let Some(there) = self.answer_at(question, &name).await? {
+                return Ok(Some(there));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The answer of a question, if the object of this name is one that can be relied on.
+    async fn answer_at(&self, question: &Question<'_>, name: &str) -> Result<Option<Kept>, RestoreError> {
+        let own = self.own.of(&question.key()).filter(|(own, _)| own == name);
+        if self.keys.is_empty() && own.is_none() {
+            return Ok(None);
+        }
+        let object = match self.store.stat(name, None).await {
+            Err(e) if e.reason() == R::BackupNotFound => return Ok(None),
+            other => other?,
+        };
+        let uri = self.store.uri(name);
+        match self.read(&object, own.map(|(_, sha256)| sha256).as_deref()).await {
+            Ok(report) if question.is_answered_by(&report) => Ok(Some(Kept { report, uri })),
+            Ok(_) => {
+                tracing::info!(name = uri, "the evidence there answers another question");
+                Ok(None)
+            }
+            Err(e) if matches!(e, RestoreError::Validation(_)) || object.size > MAX_ENVELOPE => {
+                tracing::error!(name = uri, error = said(&e), "the evidence there does not count");
+                Ok(None)
+            }
+            Err(e) => Err(e),
         }
     }
 
@@ -294,119 +321,200 @@ impl Evidence {
         index.map(Some).map_err(|e| invalid(format!("{}: no restore index: {e}", self.store.uri(&name))))
     }
 
-    async fn read(&self, object: &StoredObject) -> Result<ProofReport, RestoreError> {
+    /// What a document says, if it counts: signed where that is asked for, and in its place and time.
+    /// `own` is the SHA-256 of what this process wrote there itself, which needs no signature.
+    async fn read(&self, object: &StoredObject, own: Option<&str>) -> Result<ProofReport, RestoreError> {
         let bytes = read_small(self.store.as_ref(), object, MAX_ENVELOPE).await?;
-        let envelope: Envelope = serde_json::from_slice(&bytes)
-            .map_err(|e| invalid(format!("{}: no evidence: {e}", self.store.uri(&object.name))))?;
-        envelope.open()
+        let envelope: Envelope =
+            serde_json::from_slice(&bytes).map_err(|e| invalid(format!("no evidence: {e}")))?;
+        let report = match own.map(|sha256| sha256 == sha256_hex(&bytes)) {
+            Some(true) => envelope.open()?,
+            Some(false) if self.keys.is_empty() => {
+                return Err(refused("it is not what this worker wrote there"));
+            }
+            _ => self.keys.open(&envelope)?,
+        };
+        self.check_place(&report, object)?;
+        check_times(&report, object, jiff::Timestamp::now())?;
+        Ok(report)
     }
 
-    /// All envelopes below `prefix`, newest first.
+    /// A document lies beside the backup and generation that it is about, under its request's name.
+    fn check_place(&self, report: &ProofReport, object: &StoredObject) -> Result<(), RestoreError> {
+        let misplaced = || refused("it is about another backup or request than lies here");
+        let (name, generation) = report.subject().ok_or_else(misplaced)?;
+        let base = evidence_name(name, generation, &report.request_id);
+        let rest = object.name.strip_prefix(&base);
+        let fits = rest.is_some_and(|r| r == ENVELOPE || (r.starts_with('-') && is_document(&object.name)))
+            && report.backup.uri == Some(self.backups.uri(name));
+        if fits { Ok(()) } else { Err(misplaced()) }
+    }
+
+    /// All documents below `prefix`, newest first.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
+    async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
         let mut all = match self.store.members(prefix).await {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
             other => other?,
         };
-        all.retain(|o| is_ours(&o.name) && o.name.ends_with(ENVELOPE));
+        all.retain(|o| is_document(&o.name));
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
         Ok(all)
     }
 
-    /// Reports below `prefix` that `wanted` takes, newest first, at most `most`. What cannot be read
-    /// is left out, with a warning.
+    /// What `wanted` takes of the reports below `prefix` that count, newest first, at most `most`.
     ///
     /// # Errors
     /// The store's own.
-    pub async fn reports(
+    pub async fn reports<T>(
         &self,
         prefix: &str,
         most: usize,
-        wanted: impl Fn(&ProofReport) -> bool,
-    ) -> Result<Vec<ProofReport>, RestoreError> {
-        let mut found = Vec::new();
+        wanted: impl FnMut(ProofReport) -> Option<T>,
+    ) -> Result<Found<T>, RestoreError> {
+        let all = self.list(prefix).await?;
+        self.select(all, most, wanted).await
+    }
+
+    /// The same, those beside backups of a name like this one's first: of a set of many databases, its
+    /// own are found soon.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn reports_like<T>(
+        &self,
+        (prefix, name): (&str, &str),
+        most: usize,
+        wanted: impl FnMut(ProofReport) -> Option<T>,
+    ) -> Result<Found<T>, RestoreError> {
+        let pattern = pattern_of(name.trim_end_matches('/'));
+        let mut all = self.list(prefix).await?;
+        let backup = |o: &StoredObject| pattern_of(o.name.split(EVIDENCE_SUFFIX).next().unwrap_or_default());
+        all.sort_by_cached_key(|o| backup(o) != pattern);
+        self.select(all, most, wanted).await
+    }
+
+    /// The folder of the documents about one generation of a backup.
+    pub fn folder(object: &StoredObject) -> String {
+        folder_of(&object.name, &object.generation.to_string())
+    }
+
+    /// Documents of each generation, by their folders, newest first; of others' so many as are looked at.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn folders(&self, prefix: &str) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
+        let mut folders: HashMap<String, Vec<StoredObject>> = HashMap::new();
         for object in self.list(prefix).await? {
-            if found.len() >= most {
-                break;
-            }
-            match self.read(&object).await {
-                Ok(report) if wanted(&report) => found.push(report),
-                Ok(_) => {}
-                Err(e) => tracing::warn!(
-                    name = object.name,
-                    error = crate::error::report(&e),
-                    "evidence cannot be read"
-                ),
+            let folder = object.name.rfind('/').map_or("", |n| &object.name[..=n]).to_owned();
+            let beside = folders.entry(folder).or_default();
+            if beside.len() < MOST_BESIDE || self.is_own_name(&object.name) {
+                beside.push(object);
             }
         }
+        Ok(folders)
+    }
+
+    /// What these documents say of exactly this backup, as far as they count.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn about(
+        &self,
+        object: &StoredObject,
+        documents: Vec<StoredObject>,
+    ) -> Result<Vec<ProofReport>, RestoreError> {
+        let wanted = |r: ProofReport| is_of(&r, object).then(|| r.brief());
+        Ok(self.select(documents, MOST_BESIDE, wanted).await?.reports)
+    }
+
+    async fn select<T>(
+        &self,
+        documents: Vec<StoredObject>,
+        most: usize,
+        mut wanted: impl FnMut(ProofReport) -> Option<T>,
+    ) -> Result<Found<T>, RestoreError> {
+        let mut found = Found { reports: vec![], refused: 0, is_flooded: false };
+        // However many others write, what has a name of our own is read first.
+        let (mut read, mut others) = (0, Vec::new());
+        for (i, object) in documents.into_iter().enumerate() {
+            if found.reports.len() >= most || read >= MOST_READ {
+                return Ok(found);
+            }
+            if self.is_own_name(&object.name) {
+                read += 1;
+                self.take(&object, &mut found, &mut wanted).await;
+            } else {
+                others.push(object);
+            }
+            if i % 1_000 == 999 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for object in others.into_iter().take(MOST_READ - read) {
+            if found.reports.len() >= most || found.is_flooded {
+                break;
+            }
+            self.take(&object, &mut found, &mut wanted).await;
+            found.is_flooded = found.refused >= MOST_REFUSED;
+        }
         Ok(found)
+    }
+
+    /// Reads one document, and says so where it does not count, once.
+    async fn take<T>(
+        &self,
+        object: &StoredObject,
+        found: &mut Found<T>,
+        wanted: &mut impl FnMut(ProofReport) -> Option<T>,
+    ) {
+        if self.own.has_refused(object) {
+            found.refused += 1;
+            return;
+        }
+        match self.read(object, None).await {
+            Ok(report) => found.reports.extend(wanted(report)),
+            Err(e) => {
+                found.refused += 1;
+                match found.refused.cmp(&NAMED) {
+                    Less => {
+                        tracing::warn!(name = object.name, error = said(&e), "evidence that does not count")
+                    }
+                    Equal => tracing::warn!("further documents of evidence that do not count are not named"),
+                    Greater => {}
+                }
+                if matches!(e, RestoreError::Validation(_)) {
+                    self.own.refuse(object);
+                }
+            }
+        }
+    }
+}
+
+/// `BACKUP.pgrestored/GENERATION/ID.dsse.json`: no other name is that of a document.
+fn is_document(name: &str) -> bool {
+    let is_hex = |t: &str| t.len() == 16 && t.bytes().all(|b| b.is_ascii_hexdigit());
+    let below = name.rsplit_once(EVIDENCE_SUFFIX).and_then(|(_, below)| below.strip_suffix(ENVELOPE));
+    let Some((generation, id)) = below.and_then(|b| b.split_once('/')) else { return false };
+    let (first, second) = id.split_once('-').map_or((id, None), |(a, b)| (a, Some(b)));
+    generation.bytes().all(|b| b.is_ascii_digit()) && is_hex(first) && second.is_none_or(is_hex)
+}
+
+/// Nothing is told of what has not been yet: by our clock and by the store's.
+fn check_times(
+    report: &ProofReport,
+    document: &StoredObject,
+    now: jiff::Timestamp,
+) -> Result<(), RestoreError> {
+    let last = (now.min(document.created)).saturating_add(SKEW).unwrap_or(now);
+    let told = [Some(report.started_at), Some(report.finished_at), report.backup_created];
+    match told.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
+        true => Ok(()),
+        false => Err(refused("it tells of a time that had not come when it was written")),
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::event::{ResultBackup, Verdict};
-    use crate::policy::Depth;
-    use crate::proof::Trigger;
-
-    /// `openssl genpkey -algorithm ed25519`, and its `openssl pkey -pubout`.
-    const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
-
-    pub fn report(request_id: &str) -> ProofReport {
-        let t = jiff::Timestamp::UNIX_EPOCH;
-        let text = |t: &str| Some(t.to_owned());
-        ProofReport {
-            verdict: Verdict::Verified,
-            depth: Some(Depth::Data),
-            backup: ResultBackup {
-                name: text("a/b.dump"),
-                uri: text("gs://bucket/a/b.dump"),
-                generation: text("17"),
-                size: text("9"),
-                crc32c: text("yZRlqg=="),
-            },
-            backup_created: Some(t),
-            backup_set: "default".into(),
-            ..ProofReport::new(request_id, Trigger::Command, Depth::Data, t)
-        }
-    }
-
-    fn public_pem(key: &SigningKey) -> String {
-        let der = [&SPKI_PREFIX[..], key.0.public_key().as_ref()].concat();
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
-    }
-
-    #[test]
-    fn a_signature_holds_for_its_own_bytes_and_key_alone() {
-        let key = SigningKey::from_pem(PRIVATE).unwrap();
-        let sealed = Envelope::seal(&report("r"), Some(&key)).unwrap();
-        let public = public_pem(&key);
-        assert_eq!(verify_envelope(&sealed, &public).unwrap(), report("r"));
-        let mut changed = sealed.clone();
-        changed.payload = Envelope::seal(&report("s"), None).unwrap().payload;
-        for (envelope, why) in
-            [(&changed, "changed"), (&Envelope::seal(&report("r"), None).unwrap(), "not signed")]
-        {
-            let e = verify_envelope(envelope, &public).unwrap_err();
-            assert_eq!(e.reason(), R::VerificationFailed);
-            assert!(e.to_string().contains(why), "{e}");
-        }
-        let other = public.replace('A', "B");
-        assert!(verify_envelope(&sealed, &other).is_err());
-        assert!(
-            SigningKey::from_pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----").is_err()
-        );
-    }
-
-    #[test]
-    fn evidence_lies_beside_its_backup_under_a_name_of_its_own() {
-        let name = evidence_name("a/b.dump", "17", "r1");
-        assert!(name.starts_with("a/b.dump.pgrestored/17/") && is_ours(&name), "{name}");
-        assert!(evidence_name("night/", "3", "r1").starts_with("night.pgrestored/3/"));
-        assert_ne!(name, evidence_name("a/b.dump", "17", "r2"));
-        assert!(!is_ours("a/b.dump"));
-    }
-}
+pub(super) mod tests;

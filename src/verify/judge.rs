@@ -4,7 +4,9 @@ use super::History;
 use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClass};
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
+use crate::policy::Depth;
 use crate::proof::{CheckStatus, ProofReport, Rto, Verdict, advice};
+use crate::target::OTHER_LOCALE;
 
 /// The verdict of a verification that came to its end: what failed, else what could not be checked.
 pub fn judge(report: &mut ProofReport, stage: &str) {
@@ -14,7 +16,7 @@ pub fn judge(report: &mut ProofReport, stage: &str) {
         (Some(c), _) => (R::VerificationFailed, Blame::Backup, Verdict::Failed, c),
         (None, Some(c)) => {
             let reason = c.reason.unwrap_or(R::Internal);
-            (reason, blame_of(reason), Verdict::Inconclusive, c)
+            (reason, blame_of_open(reason), Verdict::Inconclusive, c)
         }
         (None, None) => {
             report.verdict = Verdict::Verified;
@@ -44,22 +46,92 @@ fn blame_of(reason: R) -> Blame {
     }
 }
 
+/// What could not be asked is nobody's less than the backup's: a question that the server refuses, such
+/// as one of the checks file about a table that is not there, or one that is no SQL.
+fn blame_of_open(reason: R) -> Blame {
+    match reason {
+        R::DataRejected | R::RestoreError => Blame::Request,
+        other => Some(blame_of(other)).filter(|b| *b != Blame::Backup).unwrap_or(Blame::Infrastructure),
+    }
+}
+
+/// Whether a refusal says more of the server that verifies than of the backup: a limit of its
+/// configuration, its disk, its memory, a defect.
+fn is_the_servers(e: &RestoreError) -> bool {
+    let Some(code) = e.sqlstate() else { return false };
+    // A deeper stack is a setting (max_stack_depth); 54000 is a limit of PostgreSQL itself.
+    matches!(code, "54001") || matches!(code.get(..2), Some("08" | "53" | "57" | "58" | "XX" | "F0"))
+}
+
 /// The verdict of a verification that could not go on.
 pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
     let mut body = ErrorBody::new(e, stage);
     body.blame = match e {
-        // A key that is missing, or an archive newer than this program.
-        RestoreError::Job(_) if e.reason() == R::ArchiveUnsupported => Blame::Infrastructure,
+        // A limit of this program, a key that is missing, or an archive newer than it.
+        RestoreError::Job(_) if blame_of(e.reason()) == Blame::Backup => Blame::Infrastructure,
+        _ if is_the_servers(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
         _ => blame_of(e.reason()),
     };
     report.verdict = if body.blame == Blame::Backup { Verdict::Failed } else { Verdict::Inconclusive };
-    report.fix = match body.blame {
-        Blame::Infrastructure if body.reason == R::ArchiveUnsupported => Some(
-            "do as the message says (a key, more memory, another wrapping), or use a newer pgrestored; the backup may be good".into(),
+    report.fix = match (body.blame, body.reason) {
+        (Blame::Infrastructure, R::ArchiveUnsupported | R::ArchiveCorrupt | R::DataRejected) => Some(
+            "do as the message says (a key, more memory, a higher limit, another wrapping), or use a newer pgrestored; the backup may be good".into(),
         ),
+        (Blame::Target, R::RestoreError | R::DataRejected) => {
+            Some("look at the server that verifies (its log, limits and disk); the backup may be good".into())
+        }
         _ => advice(e.reason()).map(str::to_owned),
     };
     report.error = Some(body);
+}
+
+/// A backup that was restored with another locale than its own, because the server that verifies does not
+/// have that one: what is refused then may be accepted where it belongs.
+pub fn mind_the_locale(report: &mut ProofReport) {
+    let is_other = report.notes.iter().any(|n| n.starts_with(OTHER_LOCALE));
+    let Some(error) = report.error.as_mut().filter(|_| is_other && report.verdict == Verdict::Failed) else {
+        return;
+    };
+    if matches!(error.reason, R::DataRejected | R::RestoreError) {
+        (error.blame, report.verdict) = (Blame::Target, Verdict::Inconclusive);
+        error.message = format!("{} ({OTHER_LOCALE})", error.message);
+        report.fix =
+            Some("install the dump's locale on the machine of the sandbox; the backup may be good".into());
+    }
+}
+
+/// Checks whose answer follows from the backup and the restored database alone. The others also depend
+/// on other backups or on the checks file, which may be other ones by now.
+const OF_THE_BACKUP: [&str; 6] =
+    ["rows", "large objects", "entries", "sequence values", "sequences", "indexes"];
+
+/// Whether an earlier answer about the same bytes says that what is `failed` now was in order.
+pub fn contradicts(earlier: &ProofReport, failed: &ProofReport) -> bool {
+    let needed = match failed.error.as_ref().map(|e| e.reason) {
+        Some(R::ArchiveCorrupt | R::ArchiveUnsupported) => Depth::Archive,
+        Some(R::DataRejected | R::RestoreError) => Depth::Restore,
+        Some(R::VerificationFailed) => {
+            let mut wrong = failed.checks.iter().filter(|c| c.status == CheckStatus::Failed);
+            match wrong.all(|c| OF_THE_BACKUP.contains(&c.name.as_str())) {
+                true => Depth::Data,
+                false => return false,
+            }
+        }
+        // Other bytes than those that were verified.
+        _ => return false,
+    };
+    earlier.is_verified() && earlier.depth >= Some(needed)
+}
+
+/// Takes a verdict back that an earlier one, of `at`, contradicts: nothing is proven, in neither direction.
+pub fn doubt(report: &mut ProofReport, at: jiff::Timestamp) {
+    report.verdict = Verdict::Inconclusive;
+    let why = "one of both answers is wrong, which is a defect of pgrestored or of the server that verifies";
+    if let Some(error) = &mut report.error {
+        error.blame = Blame::Infrastructure;
+        error.message = format!("{}; the same backup was verified at {at}: {why}", error.message);
+    }
+    report.fix = Some("verify it again, run `pgrestored selftest`, and report what differs".into());
 }
 
 /// The result event of a verification.
@@ -82,11 +154,22 @@ pub fn result_of(job: &VerifyJob, report: &ProofReport, evidence: Option<String>
     r
 }
 
-/// What the next restore of the set takes: the usual time for a byte, as much data as is to be
-/// expected after the usual growth.
+/// Backups of a size so many times smaller or larger say nothing of how fast this one is: of a small one,
+/// what does not depend on its size takes most of the time.
+const ALIKE: f64 = 4.0;
+/// A forecast is at most so many times shorter or longer than what was measured, whatever the past says.
+const FORECAST_WITHIN: f64 = 2.0;
+
+/// What the next restore of the database takes: the usual time for a byte of backups of about its size,
+/// as much data as is to be expected after the usual growth; never more than twice or less than half of
+/// what was measured.
 pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
-    let past = history.0.iter().filter_map(|r| Some((r.rto?.measured_seconds, r.bytes)));
-    let all: Vec<(f64, u64)> = std::iter::once((seconds, bytes)).chain(past).collect();
+    let past = history.reports.iter().filter_map(|r| Some((r.rto?.measured_seconds, r.bytes)));
+    let is_alike = |(s, b): &(f64, u64)| {
+        let ratio = *b as f64 / bytes as f64;
+        *s > 0.0 && (1.0 / ALIKE..=ALIKE).contains(&ratio)
+    };
+    let all: Vec<(f64, u64)> = std::iter::once((seconds, bytes)).chain(past.filter(is_alike)).collect();
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
@@ -98,6 +181,7 @@ pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
         Some(pace) => pace * bytes as f64 * growth.unwrap_or(1.0),
         None => seconds,
     };
+    let forecast = forecast.clamp(seconds / FORECAST_WITHIN, seconds * FORECAST_WITHIN);
     Rto { measured_seconds: seconds, forecast_seconds: forecast, samples: all.len() as u32 }
 }
 
@@ -163,8 +247,97 @@ mod tests {
         };
         assert_eq!(forecast(10.0, 1000, &History::default()).forecast_seconds, 10.0);
         assert_eq!(forecast(3.0, 0, &History::default()).forecast_seconds, 3.0);
-        let grown = forecast(12.0, 1200, &History(vec![past(10.0, 1000)]));
+        let of = |seconds: f64, bytes: u64, reports: Vec<ProofReport>| {
+            forecast(seconds, bytes, &History { reports, is_hidden: false })
+        };
+        let grown = of(12.0, 1200, vec![past(10.0, 1000)]);
         assert!((grown.forecast_seconds - 14.4).abs() < 1e-9, "{grown:?}");
         assert_eq!(grown.samples, 2);
+        // A tiny one before it takes what a restore takes at least, and says nothing of a byte.
+        let big = of(30.0, 1 << 30, vec![past(0.4, 8_000), past(0.4, 10)]);
+        assert_eq!((big.forecast_seconds, big.samples), (30.0, 1));
+        let tiny = of(0.4, 10, vec![past(30.0, 1 << 30)]);
+        assert_eq!((tiny.forecast_seconds, tiny.samples), (0.4, 1));
+        // Whatever the past says, it is no more than twice.
+        let odd = of(10.0, 1000, vec![past(900.0, 900), past(800.0, 250), past(700.0, 250)]);
+        assert_eq!(odd.forecast_seconds, 20.0);
+        let quick = of(10.0, 1000, vec![past(1e-9, 3900), past(1e-9, 3900), past(1e-9, 3900)]);
+        assert_eq!(quick.forecast_seconds, 5.0);
+    }
+
+    /// A limit or defect of the server that verifies, or of this program, is not the backup's fault.
+    #[test]
+    fn what_the_server_lacks_is_never_blamed_on_the_backup() {
+        use crate::error::{JobError, ValidationError};
+        let of = |e: RestoreError| {
+            let mut r = report("r");
+            fail(&mut r, &e, "data");
+            (r.verdict, r.error.unwrap().blame)
+        };
+        for code in ["54001", "58030", "XX000", "XX001", "53400", "57P02", "08006"] {
+            let e = DatabaseError::new(R::RestoreError, "x").with_sqlstate(code);
+            assert_eq!(of(e.into()), (Verdict::Inconclusive, Blame::Target), "{code}");
+        }
+        for (reason, code) in
+            [(R::RestoreError, "42883"), (R::DataRejected, "23505"), (R::RestoreError, "54000")]
+        {
+            let e = DatabaseError::new(reason, "x").with_sqlstate(code);
+            assert_eq!(of(e.into()), (Verdict::Failed, Blame::Backup), "{code}");
+        }
+        for reason in [R::ArchiveUnsupported, R::DataRejected, R::ArchiveCorrupt, R::RestoreError] {
+            let limit = JobError::new(reason, "needs 9 GiB");
+            assert_eq!(of(limit.into()), (Verdict::Inconclusive, Blame::Infrastructure), "{reason}");
+        }
+        let refused = ValidationError::new(R::ArchiveUnsupported, "no dump");
+        assert_eq!(of(refused.into()), (Verdict::Failed, Blame::Backup));
+        // A question that cannot be asked.
+        for reason in R::ALL {
+            let mut r = report("r");
+            r.checks = vec![Check::new("assertion", CheckStatus::NotChecked, "").because(reason)];
+            judge(&mut r, "check");
+            assert_eq!(r.verdict, Verdict::Inconclusive);
+            assert_ne!(r.error.unwrap().blame, Blame::Backup, "{reason}");
+        }
+    }
+
+    #[test]
+    fn another_locale_than_the_dumps_is_the_servers_lack() {
+        for (reason, wanted) in
+            [(R::DataRejected, Verdict::Inconclusive), (R::ArchiveCorrupt, Verdict::Failed)]
+        {
+            let mut r = report("r");
+            r.notes = vec![format!("{OTHER_LOCALE}: C was used")];
+            fail(&mut r, &StorageError::new(reason, "x").into(), "indexes");
+            mind_the_locale(&mut r);
+            assert_eq!(r.verdict, wanted, "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_an_earlier_one_contradicts_is_none() {
+        let failed = |reason: R, check: &str| {
+            let mut r = report("now");
+            fail(&mut r, &StorageError::new(reason, "x").into(), "data");
+            r.checks = vec![Check::new(check, CheckStatus::Failed, "")];
+            r
+        };
+        let earlier = |depth| ProofReport { depth: Some(depth), ..report("then") };
+        for (reason, check, shallowest) in [
+            (R::ArchiveCorrupt, "-", Some(Depth::Archive)),
+            (R::DataRejected, "-", Some(Depth::Restore)),
+            (R::VerificationFailed, "rows", Some(Depth::Data)),
+            (R::VerificationFailed, "drift", None),
+            (R::VerificationFailed, "assertion", None),
+            (R::ChecksumMismatch, "-", None),
+        ] {
+            let mut now = failed(reason, check);
+            for depth in [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data] {
+                let wanted = shallowest.is_some_and(|s| depth >= s);
+                assert_eq!(contradicts(&earlier(depth), &now), wanted, "{reason} {check} {depth:?}");
+            }
+            doubt(&mut now, jiff::Timestamp::UNIX_EPOCH);
+            assert_eq!(now.verdict, Verdict::Inconclusive);
+            assert_eq!(now.error.unwrap().blame, Blame::Infrastructure);
+        }
     }
 }

@@ -37,6 +37,7 @@ pub fn junit(report: &ProofReport) -> Result<String, String> {
         suite.add_test_case(case);
     }
     // The whole, so that a restore that never came to its checks is no empty suite.
+    let depth = report.depth.map_or("nothing", |d| d.as_str());
     let mut verdict = match (report.verdict, &report.error) {
         (Verdict::Verified, _) => TestCase::new("verdict", TestCaseStatus::success()),
         (verdict, error) => {
@@ -48,6 +49,7 @@ pub fn junit(report: &ProofReport) -> Result<String, String> {
         }
     };
     verdict.set_classname("restore").set_time(Duration::from_secs_f64(report.duration_seconds.max(0.0)));
+    verdict.set_system_out(format!("depth reached: {depth}. {}.", report.claim()));
     suite.add_test_case(verdict);
     all.add_test_suite(suite);
     all.to_string().map_err(|e| e.to_string())
@@ -70,6 +72,10 @@ mod tests {
             Check::new("amcheck", CheckStatus::NotChecked, "not there").optional(),
         ];
         let xml = super::junit(&r).unwrap();
+        assert!(xml.contains("depth reached: data. Failed: this backup cannot be relied on."), "{xml}");
+        r.verdict = Verdict::Verified;
+        r.depth = Some(crate::policy::Depth::Object);
+        assert!(super::junit(&r).unwrap().contains("neither opened nor restored"));
         for part in ["tests=\"5\"", "failures=\"2\"", "errors=\"1\"", "<skipped", "1 &lt; 2"] {
             assert!(xml.contains(part), "{part} in {xml}");
         }

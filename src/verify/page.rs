@@ -69,18 +69,14 @@ fn fact(label: &str, value: &str) -> Markup {
     html! { div.fact { b { (value) } span { (label) } } }
 }
 
-/// The page of one verification; `envelope` is the name of the signed document beside it.
-pub fn page(r: &ProofReport, envelope: Option<&str>) -> String {
+/// The page of one verification; `envelope` is the name of the document beside it, and whether that is
+/// signed.
+pub fn page(r: &ProofReport, envelope: Option<(&str, bool)>) -> String {
     let name = r.backup.name.as_deref().unwrap_or("standard input");
-    let says = match r.verdict {
-        Verdict::Verified => "Verified: this backup was restored and is what it says",
-        Verdict::Failed => "Failed: this backup cannot be relied on",
-        Verdict::Inconclusive => "Inconclusive: nothing is proven",
-    };
     let body = html! {
-        div class={"badge " (class_of(r.verdict))} role="status" { (r.verdict.as_str()) }
+        div class={"badge " (class_of(r.verdict))} role="status" { (verdict(r)) }
         h1 { (name) }
-        p.soft { (says) ". " (time(r.finished_at)) ", set " (r.backup_set) "." }
+        p.soft { (r.claim()) ". " (time(r.finished_at)) ", set " (r.backup_set) "." }
         @if let Some(e) = &r.error {
             div.box {
                 b { (e.message) }
@@ -105,7 +101,15 @@ pub fn page(r: &ProofReport, envelope: Option<&str>) -> String {
         (tables(&r.tables))
         (facts(r, envelope))
     };
-    shell(&format!("{}: {name}", r.verdict.as_str()), &body)
+    shell(&format!("{}: {name}", verdict(r)), &body)
+}
+
+/// The verdict, and of one that is no proof of a restore how far it goes.
+fn verdict(r: &ProofReport) -> String {
+    match (r.is_verified() && !r.is_proof(), r.depth) {
+        (true, Some(depth)) => format!("verified: {} only", depth.as_str()),
+        _ => r.verdict.as_str().to_owned(),
+    }
 }
 
 fn restore_time(rto: &Rto) -> Markup {
@@ -218,7 +222,7 @@ fn tables(all: &[TableProof]) -> Markup {
     }
 }
 
-fn facts(r: &ProofReport, envelope: Option<&str>) -> Markup {
+fn facts(r: &ProofReport, envelope: Option<(&str, bool)>) -> Markup {
     let row = |name: &str, value: &str| html! { tr { th { (name) } td.mono { (value) } } };
     let isolation = r.server.as_ref().and_then(|s| s.isolation.as_ref()).map(|i| {
         let of = |is: bool, what: &'static str| if is { what } else { "" };
@@ -232,6 +236,7 @@ fn facts(r: &ProofReport, envelope: Option<&str>) -> Markup {
     html! {
         h2 id="backup" { "The backup and how it was proven" }
         div.scroll tabindex="0" role="region" aria-labelledby="backup" { table { tbody {
+            @if let Some(database) = &r.database { (row("Database", database)) }
             (row("Object", r.backup.uri.as_deref().unwrap_or("standard input")))
             (row("Generation", r.backup.generation.as_deref().unwrap_or("–")))
             (row("Size", r.backup.size.as_deref().unwrap_or("–")))
@@ -254,9 +259,13 @@ fn facts(r: &ProofReport, envelope: Option<&str>) -> Markup {
                 }
             }
         }
-        @if let Some(file) = envelope {
-            p { "The whole of it, as a document that can be checked: " a href=(file) { (file) }
-                " (" span.mono { "pgrestored evidence verify" } ")." }
+        @if let Some((file, signed)) = envelope {
+            p {
+                @if signed { "The whole of it, as a signed document that can be checked: " }
+                @else { "The whole of it, as a document, which is not signed: " }
+                a href=(file) { (file) } " (" span.mono { "pgrestored evidence verify" } ")."
+                @if signed { " This page itself proves nothing." }
+            }
         }
     }
 }
@@ -269,7 +278,8 @@ pub fn ledger_page(reports: &[ProofReport], title: &str) -> String {
         p.soft { (title) }
         div.facts {
             (fact("verifications", &count(reports.len() as u64)))
-            (fact("verified", &count(of(Verdict::Verified))))
+            (fact("restored and verified", &count(reports.iter().filter(|r| r.is_proof()).count() as u64)))
+            (fact("verified, not restored", &count(reports.iter().filter(|r| r.is_verified() && !r.is_proof()).count() as u64)))
             (fact("failed", &count(of(Verdict::Failed))))
             (fact("inconclusive", &count(of(Verdict::Inconclusive))))
         }
@@ -281,7 +291,7 @@ pub fn ledger_page(reports: &[ProofReport], title: &str) -> String {
                     @for r in reports {
                         tr {
                             td style="white-space:nowrap" { (r.finished_at.strftime("%Y-%m-%d %H:%M").to_string()) }
-                            td class=(class_of(r.verdict)) { (r.verdict.as_str()) " " span.soft { (r.depth.map_or("", |d| d.as_str())) } }
+                            td class=(class_of(r.verdict)) { (verdict(r)) " " span.soft { (r.depth.map_or("", |d| d.as_str())) } }
                             td { (r.backup_set) }
                             td { (r.backup.name.as_deref().unwrap_or("–"))
                                 @if let Some(e) = &r.error { div.soft { (e.message) } } }
@@ -308,5 +318,26 @@ mod tests {
         let html = super::page(&r, None);
         assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
         assert!(super::ledger_page(&[r], "x").contains("&lt;img"));
+    }
+
+    /// A page says how far it was looked, and nothing more.
+    #[test]
+    fn a_page_claims_no_more_than_the_depth_that_was_reached() {
+        use crate::policy::Depth;
+        for (depth, badge, says) in [
+            (Depth::Object, "verified: object only", "neither opened nor restored"),
+            (Depth::Archive, "verified: archive only", "it was not restored"),
+            (Depth::Restore, ">verified<", "the restored rows were not compared"),
+            (Depth::Data, ">verified<", "was restored and is what it says"),
+        ] {
+            let mut r = report("r");
+            r.depth = Some(depth);
+            let html = super::page(&r, Some(("x.dsse.json", false)));
+            assert!(html.contains(badge) && html.contains(says), "{depth:?}: {html}");
+            assert_eq!(html.contains("was restored and is what it says"), depth == Depth::Data);
+            assert!(html.contains("which is not signed"), "{html}");
+            let ledger = super::ledger_page(&[r], "x");
+            assert!(ledger.contains(badge.trim_end_matches('<')), "{depth:?}: {ledger}");
+        }
     }
 }

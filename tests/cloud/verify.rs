@@ -427,3 +427,65 @@ async fn a_verified_backup_is_restored_by_its_index() {
     storage.put(BUCKET, &name, "garbage");
     assert_eq!(restore(&app, "a.dump", "without_garbage").await.failure, None);
 }
+
+/// Neither a request with the id of the bucket's own notification, nor an object that lies where its
+/// answer will lie, stands in the place of the proof.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_answers_for_the_bucket() {
+    let peers = start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    let generation = upload(&peers, &c, "a.dump");
+    let id = format!("gcs:{BUCKET}/a.dump#{generation}");
+    let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+    let running = peers.worker(&c, &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat()).await;
+    // The event of the refusal is not taken for that of the proof.
+    peers
+        .publish(&format!(
+            r#"{{"request_id":"{id}","backup":{{"name":"a.dump"}},"mode":"verify","depth":"object"}}"#
+        ))
+        .await;
+    let (refused, event) = peers.results(1).await.remove(0);
+    assert_eq!(refused.error.map(|e| e.reason), Some(R::InvalidRequest));
+    assert!(refused.request_id.starts_with("message:"), "{}", refused.request_id);
+    // What the notification will find in its place: verified, says somebody without the key.
+    let now = jiff::Timestamp::now();
+    let mut forged = pgrestored::proof::ProofReport {
+        verdict: Verdict::Verified,
+        depth: Some(pgrestored::policy::Depth::Data),
+        backup_set: "default".into(),
+        ..pgrestored::proof::ProofReport::new(
+            &id,
+            pgrestored::policy::Trigger::Notification,
+            Default::default(),
+            now,
+        )
+    };
+    let size = peers.emulator.storage.get(BUCKET, "a.dump").unwrap().len();
+    forged.backup.name = Some("a.dump".into());
+    forged.backup.uri = Some(format!("gs://{BUCKET}/a.dump"));
+    forged.backup.generation = Some(generation.to_string());
+    forged.backup.size = Some(size.to_string());
+    let name = pgrestored::verify::evidence_name("a.dump", &generation.to_string(), &id);
+    let envelope = pgrestored::verify::Envelope::seal(&forged, None).unwrap();
+    let forged_name = format!("{name}.dsse.json");
+    let json = serde_json::to_vec(&envelope).unwrap();
+    peers.emulator.storage.put(BUCKET, &forged_name, json.clone());
+    notify(&peers, "a.dump", generation, &[]).await;
+    let (proof, proven) = peers.results(1).await.remove(0);
+    assert_eq!(
+        (proof.verdict, proof.rows, proof.request_id.as_str()),
+        (Some(Verdict::Verified), 5000, id.as_str())
+    );
+    assert_ne!(event.attributes["ce-id"], proven.attributes["ce-id"]);
+    // Its own answer lies under another name, and a redelivery finds it there, also by another worker.
+    assert_eq!(peers.emulator.storage.get(BUCKET, &forged_name).unwrap().to_vec(), json);
+    let at = proof.verification.as_ref().unwrap().evidence.clone().unwrap();
+    assert!(at.starts_with(&format!("gs://{BUCKET}/{name}-")), "{at}");
+    running.stop().await;
+    let next = peers.worker(&c, &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat()).await;
+    notify(&peers, "a.dump", generation, &[]).await;
+    assert_eq!(peers.result().await, proof);
+    assert_eq!(evidence(&peers, ".dsse.json").len(), 2);
+    next.stop().await;
+}

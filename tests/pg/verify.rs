@@ -13,7 +13,7 @@ use pgrestored::job::{BackupRef, VerifyJob};
 use pgrestored::policy::{Depth, Trigger};
 use pgrestored::proof::{Check, CheckStatus, ProofReport};
 use pgrestored::sandbox::find_bindir;
-use pgrestored::verify::{Checks, History, Subject, examine};
+use pgrestored::verify::{Checks, Envelope, History, Subject, evidence_name, examine};
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
@@ -21,6 +21,12 @@ use crate::support::{Cluster, bindir_of};
 
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const SMALL: &str = include_str!("../fixtures/small.sql");
+
+/// Evidence of a worker with this key is signed.
+const SIGNED: [(&str, &str); 1] = [(
+    "evidence-signing-key",
+    "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n",
+)];
 
 /// A folder as the bucket, sandboxes of one version.
 struct Bench {
@@ -644,7 +650,8 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
     let bucket = format!("file://{}", b.folder.path().display());
     let prune = |more: &[&str]| {
         let args = ["prune", "--output", "json", "--backup-retention-min", "1", "--backup-bucket", &bucket];
-        let out = Command::new(OURS).args(args).args(more).output().unwrap();
+        let key = ("EVIDENCE_SIGNING_KEY", SIGNED[0].1);
+        let out = Command::new(OURS).args(args).args(more).envs([key]).output().unwrap();
         let all: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
         let of = |p: &serde_json::Value| {
             (p["name"].as_str().unwrap().to_owned(), p["action"].as_str().unwrap().to_owned())
@@ -656,24 +663,23 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
     };
     // Nothing is proven: nothing goes.
     assert_eq!(keeps(&prune(&["--apply"])).len(), 8);
-    assert_eq!(verify(&b.app(&[]), "2.dump").await.verdict, Verdict::Verified);
+    assert_eq!(verify(&b.app(&SIGNED), "2.dump").await.verdict, Verdict::Verified);
     let dry = prune(&[]);
-    assert_eq!(keeps(&dry), ["4.dump", "3.dump", "2.dump"]);
-    assert!(dry.iter().skip(3).all(|(_, action)| action == "delete"), "{dry:?}");
+    // What is of no dump is somebody's, and so is the folder that it lies in: nobody knows of which database.
+    let mut kept = keeps(&dry);
+    kept.sort_unstable();
+    assert_eq!(kept, ["2.dump", "3.dump", "4.dump", "mixed/", "mixed/notes.txt"]);
+    assert_eq!(dry.iter().filter(|(_, action)| action == "delete").count(), 3, "{dry:?}");
     assert!(b.folder.path().join("1.dump").exists());
     let done = prune(&["--apply"]);
-    let mut left: Vec<_> =
-        done.iter().skip(3).filter(|(_, a)| a != "deleted").map(|(n, a)| (n.as_str(), a.as_str())).collect();
-    left.sort_unstable();
-    // What is of no dump is somebody's, and so is the folder that it lies in.
-    assert_eq!(left, [("mixed/", "failed"), ("mixed/notes.txt", "failed")]);
+    assert_eq!(done.iter().filter(|(_, action)| action == "deleted").count(), 3, "{done:?}");
     assert!(["toc.dat", "1.dat", "notes.txt"].iter().all(|f| b.folder.path().join("mixed").join(f).exists()));
     assert!(
         !b.folder.path().join("split.dump.aa").exists() && !b.folder.path().join("split.dump.ab").exists()
     );
     assert!(!b.folder.path().join("1.dump").exists() && !b.folder.path().join("old/toc.dat").exists());
     assert_eq!(b.files(".dsse.json").len(), 1, "evidence stays");
-    assert_eq!(keeps(&prune(&["--apply"])), ["4.dump", "3.dump", "2.dump"]);
+    assert_eq!(keeps(&prune(&["--apply"])).len(), 5);
 }
 
 /// A server of one's own for verifications: nothing is left on it.
@@ -803,5 +809,171 @@ async fn rows_are_counted_where_they_arrive() {
         assert_eq!(r.verdict, Verdict::Verified, "{args:?}: {}", why(&r));
         assert_eq!(r.tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), tables);
         assert_eq!(r.rows, 503 + 475, "{args:?}");
+    }
+}
+
+/// Two databases in one folder, by their dumps' own words: each is compared with its own backups, has a
+/// forecast of its own, and keeps its newest proven backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_share_a_folder_are_told_apart() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    let users = |n: u32| {
+        format!(
+            "CREATE TABLE users (i int, p text); INSERT INTO users SELECT g, repeat('x', 300) FROM generate_series(1, {n}) g"
+        )
+    };
+    for (database, n) in [("tiny", 50), ("big", 20_000)] {
+        c.create(database, &users(n));
+    }
+    let text = |database: &str, more: &[&str]| {
+        c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", database]).args(more)).unwrap()
+    };
+    let app = b.app(&SIGNED);
+    for (name, days, bytes) in [
+        ("5.dump", 15, std::fs::read(c.dump_to_file("big", &[])).unwrap()),
+        ("4.dump", 14, std::fs::read(c.dump_to_file("tiny", &[])).unwrap()),
+        // Text with CREATE DATABASE says its name, too.
+        ("3.sql", 13, text("big", &["-C"])),
+        // Text without has only its object's.
+        ("big-2.sql", 12, text("big", &[])),
+        ("tiny-1.sql", 11, text("tiny", &[])),
+        ("big-0.sql", 10, text("big", &[])),
+    ] {
+        b.put(name, &bytes);
+        b.age(name, 24 * days);
+        let r = verify(&app, name).await;
+        assert_eq!(r.verdict, Verdict::Verified, "{name}: {}", why(&r));
+        let rto = r.rto.unwrap();
+        assert!(rto.forecast_seconds <= 2.0 * rto.measured_seconds, "{name}: {rto:?}");
+        assert!(rto.forecast_seconds >= rto.measured_seconds / 2.0, "{name}: {rto:?}");
+        let samples = r.drift.map_or(0, |d| d.samples);
+        assert_eq!(samples, u32::from(matches!(name, "3.sql" | "big-0.sql")), "{name}");
+    }
+    let decided = app.manager.retention("default", false).await.unwrap();
+    let gone: Vec<&str> = decided.iter().filter(|d| d.delete).map(|d| d.object.name.as_str()).collect();
+    assert_eq!(gone, ["5.dump"], "{decided:#?}");
+    // A loss is still found, in its own database.
+    c.psql("big", "DELETE FROM users WHERE i > 50");
+    b.put("6.dump", &std::fs::read(c.dump_to_file("big", &[])).unwrap());
+    let r = verify(&app, "6.dump").await;
+    assert_eq!(r.error.as_ref().map(|e| e.reason), Some(R::VerificationFailed), "{}", why(&r));
+    // Since when: the other database's backups are no answer.
+    let since = r.bisection.unwrap();
+    assert_eq!(since.last_good.unwrap().name.as_deref(), Some("3.sql"), "{:?}", since.probes);
+}
+
+/// What somebody without the key writes neither makes a damaged backup good, nor lets good ones be
+/// deleted, nor makes others look old; and it is in the way of nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_evidence_changes_nothing() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", SMALL);
+    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    for (name, days, len) in [("good.dump", 30, dump.len()), ("cut.dump", 20, dump.len() - 300)] {
+        b.put(name, &dump[..len]);
+        b.age(name, 24 * days);
+    }
+    // The forger's own worker says what he wants said of the damaged one, for each request to come.
+    let forger = b.app(&[]);
+    let forge = async |backup: &str, id: &str, change: &dyn Fn(&mut ProofReport)| {
+        let pinned =
+            forger.manager.pin(&BackupRef::parse(backup, "").unwrap(), None, None).await.unwrap().unwrap();
+        let generation = pinned.object.generation.to_string();
+        let now = jiff::Timestamp::now();
+        let mut r = ProofReport {
+            verdict: Verdict::Verified,
+            depth: Some(Depth::Data),
+            backup_created: Some(pinned.object.created),
+            backup_set: "default".into(),
+            database: Some("src".into()),
+            ..ProofReport::new(id, Trigger::Command, Depth::Data, now)
+        };
+        r.backup.name = Some(backup.into());
+        r.backup.uri = Some(pinned.uri());
+        r.backup.generation = Some(generation.clone());
+        r.backup.size = Some(pinned.object.size.to_string());
+        change(&mut r);
+        let envelope = Envelope::seal(&r, None).unwrap();
+        let name = format!("{}.dsse.json", evidence_name(backup, &generation, id));
+        b.put(&name, &serde_json::to_vec(&envelope).unwrap());
+    };
+    forge("cut.dump", "r1", &|_| {}).await;
+    let eons: jiff::Timestamp = "2099-01-01T00:00:00Z".parse().unwrap();
+    forge("cut.dump", "r2", &|r| (r.finished_at, r.backup_created) = (eons, Some(eons))).await;
+    forge("good.dump", "r3", &|r| {
+        r.rto = Some(pgrestored::proof::Rto { measured_seconds: 1e9, forecast_seconds: 1e9, samples: 9 })
+    })
+    .await;
+    let notified = |app: &App, backup: &'static str| {
+        let (manager, trigger) = (app.manager.clone(), Trigger::Notification);
+        let job = VerifyJob::new(format!("n-{backup}"), BackupRef::parse(backup, "").unwrap(), trigger);
+        async move { manager.is_outdated(&job).await.unwrap() }
+    };
+    let gone = async |app: &App| {
+        let all = app.manager.retention("default", false).await.unwrap();
+        all.iter().filter(|d| d.delete).count()
+    };
+    assert!(!notified(&b.app(&SIGNED), "good.dump").await, "nothing is proven yet");
+    for (app, is_signed) in [(b.app(&SIGNED), true), (b.app(&[]), false)] {
+        let app = &app;
+        assert_eq!(gone(app).await, 0);
+        let standing = app.manager.standing().await.unwrap();
+        assert!(standing[0].last_proof.is_none_or(|at| !is_signed && at < eons), "{standing:?}");
+        // Read to the damage, whatever lies there; and its own answer is the answer.
+        let r = verify_as(app, "r1", "cut.dump", Depth::Data).await;
+        assert_eq!(r.error.as_ref().map(|e| e.reason), Some(R::ArchiveCorrupt), "{}", why(&r));
+        assert_eq!(verify_as(app, "r1", "cut.dump", Depth::Data).await, r);
+    }
+    // Unsigned evidence is good for deleting only where somebody says so.
+    let app = b.app(&[("backup-retention-min", "0")]);
+    assert_eq!(gone(&app).await, 0);
+    let why_kept = app.manager.retention("default", false).await.unwrap().remove(0).why;
+    assert!(why_kept.contains("not signed") && why_kept.contains("EVIDENCE_SIGNING_KEY"), "{why_kept}");
+    // With the key, the honest answers decide: the good one is the newest proven.
+    let app = b.app(&[SIGNED[0], ("backup-retention-min", "0")]);
+    assert_eq!(verify(&app, "good.dump").await.verdict, Verdict::Verified);
+    assert_eq!(gone(&app).await, 0, "the damaged one is newer than the newest proven one");
+    assert!(!notified(&app, "cut.dump").await, "nor is it older");
+    let standing = app.manager.standing().await.unwrap();
+    assert_eq!(standing[0].proven_backup.as_deref(), Some("good.dump"));
+}
+
+/// A look at the bytes alone makes nothing proven, fresh, outdated or due later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shallow_verification_proves_no_backup() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create("src", SMALL);
+    let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
+    for (name, days) in [("new.dump", 10), ("old.dump", 20)] {
+        b.put(name, &dump);
+        b.age(name, 24 * days);
+    }
+    let app = b.app(&[SIGNED[0], ("verify-schedule", "24h"), ("backup-retention-min", "0")]);
+    let now = jiff::Timestamp::now();
+    let old = VerifyJob::new("n", BackupRef::parse("old.dump", "").unwrap(), Trigger::Notification);
+    let metric = || {
+        let text = app.metrics.exposition();
+        let line =
+            text.lines().find(|l| l.starts_with("restore_verification_last_success_timestamp_seconds{"));
+        line.is_some_and(|l| !l.ends_with(" 0"))
+    };
+    for depth in [Depth::Object, Depth::Archive, Depth::Restore] {
+        let job = VerifyJob {
+            depth: Some(depth),
+            ..VerifyJob::new(depth.as_str(), BackupRef::parse("new.dump", "").unwrap(), Trigger::Request)
+        };
+        let done = app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await;
+        assert_eq!(done.result.verdict, Some(Verdict::Verified));
+        app.manager.record_completion(&done);
+        let is_proof = depth >= Depth::Restore;
+        let standing = app.manager.standing().await.unwrap().remove(0);
+        assert_eq!(standing.last_proof.is_some(), is_proof, "{depth:?}");
+        assert_eq!(standing.proven_depth, is_proof.then_some(depth));
+        assert_eq!(standing.last_verdict.is_some(), is_proof);
+        assert_eq!(app.manager.due(now).await.unwrap().is_empty(), is_proof, "{depth:?}");
+        assert_eq!(app.manager.is_outdated(&old).await.unwrap(), is_proof, "{depth:?}");
+        assert_eq!(metric(), is_proof, "{depth:?}");
+        let deleted = app.manager.retention("default", false).await.unwrap();
+        assert_eq!(deleted.iter().filter(|d| d.delete).count(), usize::from(is_proof), "{depth:?}");
     }
 }

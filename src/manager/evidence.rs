@@ -1,0 +1,173 @@
+//! The evidence of verifications: where it is kept, which earlier answers count, what the next backup is
+//! compared with, and what an answer is worth that an earlier one contradicts.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Finished, RestoreManager};
+use crate::backup::PinnedBackup;
+use crate::config::EvidencePlace;
+use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said};
+use crate::job::VerifyJob;
+use crate::policy::{Depth, Trigger};
+use crate::progress::Progress;
+use crate::proof::{ProofReport, Verdict};
+use crate::steps::reached as step;
+use crate::verify::{Evidence, History, Kept, Keyring, Question, judge};
+
+/// Proven backups that bands and forecasts are learned from.
+const HISTORY: usize = 10;
+
+impl RestoreManager {
+    /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.
+    pub(super) async fn evidence(
+        &self,
+        pinned: Option<&PinnedBackup>,
+    ) -> Result<Option<Evidence>, RestoreError> {
+        let verify = &self.config.verify;
+        if verify.evidence == EvidencePlace::Nowhere {
+            return Ok(None);
+        }
+        let backups = match pinned {
+            Some(p) => p.store.clone(),
+            None => self.stores.at(&self.config.bucket).await?,
+        };
+        let store = match &verify.evidence {
+            EvidencePlace::At(place) => self.stores.at(place).await?,
+            _ => backups.clone(),
+        };
+        let keys = Arc::new(self.keyring()?);
+        Ok(Some(Evidence::new(store, backups, keys, self.own_evidence.clone())))
+    }
+
+    /// The key that signs evidence, and those whose evidence counts.
+    ///
+    /// # Errors
+    /// `invalid_request`, without any key.
+    pub fn keyring(&self) -> Result<Keyring, RestoreError> {
+        use secrecy::ExposeSecret;
+        let verify = &self.config.verify;
+        let signing = verify.signing_key.as_ref().map(|k| k.expose_secret());
+        Keyring::new(signing, verify.trusted_keys.as_deref())
+    }
+
+    /// The answer that this job has already, if there is one that can be relied on.
+    pub(super) async fn answered(
+        &self,
+        job: &VerifyJob,
+        pinned: Option<&PinnedBackup>,
+        depth: Depth,
+    ) -> Result<Option<Kept>, RestoreError> {
+        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else { return Ok(None) };
+        evidence.find(&question(job, p, depth)).await
+    }
+
+    /// Writes the evidence of a final answer and makes the result of it.
+    pub(super) async fn conclude(
+        &self,
+        job: &VerifyJob,
+        mut report: ProofReport,
+        pinned: Option<&PinnedBackup>,
+        progress: &Progress,
+    ) -> Finished {
+        let reason = |r: &ProofReport| r.error.as_ref().map(|e| e.reason);
+        let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
+        let mut uri = None;
+        if is_final && job.trigger != Trigger::Bisection {
+            progress.enter("evidence");
+            match self.write_evidence(job, &report, pinned).await {
+                // Another worker may have been faster: its answer stands.
+                Ok(Some(kept)) => (report, uri) = (kept.report, Some(kept.uri)),
+                Ok(None) => {}
+                Err(e) => {
+                    tracing::error!(error = said(&e), "the evidence was not written");
+                    report.notes.push(format!("the evidence was not written: {}", said(&e)));
+                }
+            }
+        }
+        let failure = reason(&report);
+        tracing::info!(
+            verdict = report.verdict.as_str(),
+            depth = report.depth.map_or("", Depth::as_str),
+            duration_s = report.duration_seconds,
+            rows = report.rows,
+            failure_reason = failure.map_or("", R::as_str),
+            "verification ended"
+        );
+        Finished {
+            result: judge::result_of(job, &report, uri),
+            failure,
+            repeated: false,
+            is_final: self.is_quarantined(job),
+            proof: Some(Box::new(report)),
+        }
+    }
+
+    async fn write_evidence(
+        &self,
+        job: &VerifyJob,
+        report: &ProofReport,
+        pinned: Option<&PinnedBackup>,
+    ) -> Result<Option<Kept>, RestoreError> {
+        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else { return Ok(None) };
+        let kept = evidence.write(&question(job, p, report.depth_requested), report).await.map(Some);
+        step("evidence");
+        kept
+    }
+
+    /// Proven backups of the same set and database that are older than this one.
+    pub(super) async fn history(
+        &self,
+        pinned: Option<&PinnedBackup>,
+        report: &ProofReport,
+    ) -> Result<History, RestoreError> {
+        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
+            return Ok(History::default());
+        };
+        let (set, origin) = (&report.backup_set, report.origin());
+        let mut seen: HashSet<(String, String)> = HashSet::new();
+        let place = (self.config.verify.prefix_of(set), p.object.name.as_str());
+        let found = evidence.reports_like(place, HISTORY, |r| {
+            let is_wanted = r.is_proof()
+                && r.backup_set == *set
+                && r.subject() != report.subject()
+                && r.backup_created <= report.backup_created
+                && r.origin().is_same(&origin);
+            let (name, generation) = r.subject().filter(|_| is_wanted)?;
+            seen.insert((name.to_owned(), generation.to_owned())).then_some(r)
+        });
+        let found = found.await?;
+        let mut reports = found.reports;
+        reports.sort_by_key(|r| std::cmp::Reverse(r.backup_created));
+        Ok(History { reports, is_hidden: found.is_flooded && !evidence.has_own_names() })
+    }
+
+    /// The same bytes were proven before, and now they are said to be bad: one of both answers is wrong,
+    /// and it may be this one. Only what is signed can say so.
+    pub(super) async fn doubt(&self, report: &mut ProofReport, pinned: Option<&PinnedBackup>) {
+        let (Some(p), Verdict::Failed) = (pinned, report.verdict) else { return };
+        let earlier = async {
+            let Some(evidence) = self.evidence(pinned).await?.filter(Evidence::is_signed) else {
+                return Ok(vec![]);
+            };
+            let folder = Evidence::folder(&p.object);
+            let documents = evidence.folders(&folder).await?.remove(&folder).unwrap_or_default();
+            evidence.about(&p.object, documents).await
+        };
+        let earlier: Vec<ProofReport> = match earlier.await {
+            Ok(all) => all,
+            Err(e) => return tracing::warn!(error = said(&e), "earlier evidence cannot be read"),
+        };
+        if let Some(r) = earlier.iter().find(|r| judge::contradicts(r, report)) {
+            tracing::error!(
+                backup = p.uri(),
+                "the same backup was verified before and fails now: a defect of this program or its server"
+            );
+            judge::doubt(report, r.finished_at);
+        }
+    }
+}
+
+fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Question<'a> {
+    Question { backup: &pinned.object, request_id: &job.request_id, trigger: job.trigger, depth }
+}

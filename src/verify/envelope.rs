@@ -1,0 +1,426 @@
+//! The document of evidence: an in-toto statement in a DSSE envelope, signed with Ed25519 over DSSE's
+//! own encoding (<https://github.com/secure-systems-lab/dsse/blob/master/protocol.md>); and the keys
+//! whose signature makes it count.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::admission::der_of;
+use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::proof::{CheckStatus, ProofReport};
+
+const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
+const PREDICATE_TYPE: &str = "https://pgrestored.io/attestation/restore-proof/v1";
+/// Bytes of an envelope that is written or read: some 18,000 tables, or 2,000 with twenty columns each.
+/// What a report has beyond that is left out when it is written, and a note says so. A verification
+/// holds ten of them at once.
+pub(super) const MAX_ENVELOPE: u64 = 4 << 20;
+/// Of that, the statement before base64, with 64 KiB for what is around it.
+const MAX_STATEMENT: usize = (MAX_ENVELOPE as usize - (64 << 10)) / 4 * 3;
+/// Signatures of an envelope that are tried.
+const MAX_SIGNATURES: usize = 16;
+/// Checks and notes that are kept where a report is too long.
+const KEPT: usize = 500;
+/// Of a public key in DER, what comes before its 32 bytes (RFC 8410).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub(super) fn invalid(what: impl Into<String>) -> RestoreError {
+    ValidationError::new(R::InvalidRequest, what).into()
+}
+
+fn refused(what: &str) -> RestoreError {
+    ValidationError::new(R::VerificationFailed, what).into()
+}
+
+fn key_id(public: &[u8]) -> String {
+    sha256_hex(&[&SPKI_PREFIX[..], public].concat())
+}
+
+/// Who signed, and what.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+pub struct Signature {
+    /// SHA-256 of the public key in DER, in hexadecimal.
+    pub keyid: String,
+    /// Base64.
+    pub sig: String,
+}
+
+/// A DSSE envelope.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope {
+    /// Base64 of the statement.
+    pub payload: String,
+    pub payload_type: String,
+    /// Empty where the evidence is not signed.
+    pub signatures: Vec<Signature>,
+}
+
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct SubjectOf {
+    name: String,
+    digest: BTreeMap<String, String>,
+}
+
+impl SubjectOf {
+    fn of(report: &ProofReport) -> Self {
+        let mut digest = BTreeMap::new();
+        digest.extend(report.backup.crc32c.clone().map(|c| ("crc32c".to_owned(), c)));
+        digest.extend(report.sha256.clone().map(|c| ("sha256".to_owned(), c)));
+        let name = match (&report.backup.uri, &report.backup.generation) {
+            (Some(uri), Some(generation)) => format!("{uri}#{generation}"),
+            (Some(uri), None) => uri.clone(),
+            _ => "standard input".to_owned(),
+        };
+        SubjectOf { name, digest }
+    }
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Statement {
+    #[serde(rename = "_type")]
+    kind: String,
+    subject: Vec<SubjectOf>,
+    predicate_type: String,
+    predicate: ProofReport,
+}
+
+impl Statement {
+    fn of(report: ProofReport) -> Self {
+        Statement {
+            kind: STATEMENT_TYPE.into(),
+            subject: vec![SubjectOf::of(&report)],
+            predicate_type: PREDICATE_TYPE.into(),
+            predicate: report,
+        }
+    }
+
+    fn json(report: ProofReport) -> Result<Vec<u8>, RestoreError> {
+        serde_json::to_vec(&Statement::of(report)).map_err(|e| RestoreError::internal(e.to_string()))
+    }
+}
+
+/// What the signature is over: DSSE's pre-authentication encoding.
+fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+    let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    out.extend_from_slice(payload);
+    out
+}
+
+/// An Ed25519 key that signs evidence.
+pub struct SigningKey(Ed25519KeyPair);
+
+impl SigningKey {
+    /// PKCS #8 in PEM, as `openssl genpkey -algorithm ed25519` writes it.
+    ///
+    /// # Errors
+    /// `invalid_request`, without the key.
+    pub fn from_pem(pem: &str) -> Result<Self, RestoreError> {
+        let der = der_of(pem, "PRIVATE KEY");
+        let pair = der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok());
+        let what = "EVIDENCE_SIGNING_KEY: must be an Ed25519 key, PKCS #8 in PEM (openssl genpkey -algorithm ed25519)";
+        pair.map(SigningKey).ok_or_else(|| invalid(what))
+    }
+
+    fn sign(&self, message: &[u8]) -> Signature {
+        Signature {
+            keyid: key_id(self.0.public_key().as_ref()),
+            sig: STANDARD.encode(self.0.sign(message).as_ref()),
+        }
+    }
+}
+
+/// The key that signs, and those whose signature counts.
+#[derive(Default)]
+pub struct Keyring {
+    signing: Option<SigningKey>,
+    /// Ed25519 public keys.
+    trusted: Vec<Vec<u8>>,
+}
+
+impl Keyring {
+    /// `signing` is a private key, `trusted` public keys one after the other, all in PEM. What the
+    /// signing key signed is always trusted.
+    ///
+    /// # Errors
+    /// `invalid_request`, without any key.
+    pub fn new(signing: Option<&str>, trusted: Option<&str>) -> Result<Self, RestoreError> {
+        let signing = signing.map(SigningKey::from_pem).transpose()?;
+        let mut keys: Vec<Vec<u8>> = signing.iter().map(|k| k.0.public_key().as_ref().to_vec()).collect();
+        if let Some(pem) = trusted {
+            let what = "EVIDENCE_TRUSTED_KEYS: must be Ed25519 public keys in PEM (openssl pkey -pubout)";
+            let blocks: Vec<&str> = pem.split_inclusive("-----END PUBLIC KEY-----").collect();
+            let of_block = |block: &&str| public_key(block).ok_or_else(|| invalid(what));
+            let is_empty = |block: &&&str| block.trim().is_empty();
+            let more: Vec<_> =
+                blocks.iter().filter(|b| !is_empty(b)).map(of_block).collect::<Result<_, _>>()?;
+            if more.is_empty() {
+                return Err(invalid(what));
+            }
+            keys.extend(more);
+        }
+        Ok(Keyring { signing, trusted: keys })
+    }
+
+    /// No signature is asked for: evidence cannot be told from what somebody else wrote.
+    pub fn is_empty(&self) -> bool {
+        self.trusted.is_empty()
+    }
+
+    pub fn signs(&self) -> bool {
+        self.signing.is_some()
+    }
+
+    /// A name that nobody can foretell who does not have the signing key, and that everybody who has it
+    /// finds again. `None` without one.
+    pub(super) fn secret_name(&self, of: &str) -> Option<String> {
+        // Never a message of DSSE: those begin otherwise.
+        let message = format!("pgrestored evidence name\n{of}");
+        self.signing.as_ref().map(|k| sha256_hex(k.sign(message.as_bytes()).sig.as_bytes())[..16].to_owned())
+    }
+
+    /// # Errors
+    /// `internal`, if the report cannot be written as JSON.
+    pub fn seal(&self, report: &ProofReport) -> Result<Envelope, RestoreError> {
+        Envelope::seal(report, self.signing.as_ref())
+    }
+
+    /// Signs a text that is no evidence, of the kind `kind`. `None` without a key.
+    pub fn sign(&self, kind: &str, text: &[u8]) -> Option<Signature> {
+        self.signing.as_ref().map(|k| k.sign(&encoded(kind, text)))
+    }
+
+    /// Whether a trusted key signed this text as one of the kind `kind`.
+    pub fn has_signed(&self, kind: &str, text: &[u8], signature: &Signature) -> bool {
+        let key = self.trusted.iter().find(|k| key_id(k) == signature.keyid);
+        let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
+        key.is_some_and(|k| UnparsedPublicKey::new(&ED25519, k).verify(&encoded(kind, text), &bytes).is_ok())
+    }
+
+    /// What an envelope says, where its signature counts or none is asked for.
+    ///
+    /// # Errors
+    /// `invalid_request` for what is no evidence, `verification_failed` for a signature that is missing,
+    /// another key's, or not over these bytes.
+    pub fn open(&self, envelope: &Envelope) -> Result<ProofReport, RestoreError> {
+        if !self.is_empty() {
+            check(envelope, &self.trusted)?;
+        }
+        envelope.open()
+    }
+}
+
+fn public_key(pem: &str) -> Option<Vec<u8>> {
+    let der = der_of(pem, "PUBLIC KEY")?;
+    der.strip_prefix(&SPKI_PREFIX[..]).filter(|k| k.len() == 32).map(<[u8]>::to_vec)
+}
+
+/// Whether one of `keys` signed the envelope.
+fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<(), RestoreError> {
+    if envelope.signatures.is_empty() {
+        return Err(refused("the evidence is not signed"));
+    }
+    let message = encoded(&envelope.payload_type, &envelope.payload()?);
+    let mut why = "the evidence is signed with another key";
+    for signature in envelope.signatures.iter().take(MAX_SIGNATURES) {
+        let Some(key) = keys.iter().find(|k| key_id(k) == signature.keyid) else { continue };
+        let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
+        match UnparsedPublicKey::new(&ED25519, key).verify(&message, &bytes) {
+            Ok(()) => return Ok(()),
+            Err(_) => why = "the signature is not over this evidence: it was changed",
+        }
+    }
+    Err(refused(why))
+}
+
+impl Envelope {
+    /// # Errors
+    /// `internal`, if the report cannot be written as JSON.
+    pub fn seal(report: &ProofReport, key: Option<&SigningKey>) -> Result<Self, RestoreError> {
+        let payload = Statement::json(within_bounds(report)?)?;
+        let signatures = key.map(|k| k.sign(&encoded(PAYLOAD_TYPE, &payload))).into_iter().collect();
+        Ok(Envelope { payload: STANDARD.encode(&payload), payload_type: PAYLOAD_TYPE.into(), signatures })
+    }
+
+    fn payload(&self) -> Result<Vec<u8>, RestoreError> {
+        STANDARD.decode(&self.payload).map_err(|_| invalid("the evidence's payload is not base64"))
+    }
+
+    /// What it says, whether it is signed or not.
+    ///
+    /// # Errors
+    /// `invalid_request` for what is no evidence, or says one thing of its subject and another in its
+    /// predicate.
+    pub fn open(&self) -> Result<ProofReport, RestoreError> {
+        if self.payload_type != PAYLOAD_TYPE {
+            return Err(invalid(format!("the evidence is of the type {}", self.payload_type)));
+        }
+        let statement: Statement = serde_json::from_slice(&self.payload()?)
+            .map_err(|e| invalid(format!("the evidence cannot be read: {e}")))?;
+        if statement.kind != STATEMENT_TYPE || statement.predicate_type != PREDICATE_TYPE {
+            return Err(invalid(format!("the evidence is a {}", statement.predicate_type)));
+        }
+        if statement.subject != [SubjectOf::of(&statement.predicate)] {
+            return Err(invalid("the subject of the evidence is not the backup of its predicate"));
+        }
+        Ok(statement.predicate)
+    }
+}
+
+/// Checks the signature of an envelope with a public key in PEM, and opens it.
+///
+/// # Errors
+/// `invalid_request` for what is no evidence or no key; `verification_failed` where the signature is
+/// missing, another key's, or not over these bytes.
+pub fn verify_envelope(envelope: &Envelope, public_pem: &str) -> Result<ProofReport, RestoreError> {
+    let key = public_key(public_pem);
+    let key = key.ok_or_else(|| invalid("the key must be an Ed25519 public key in PEM"))?;
+    check(envelope, &[key])?;
+    envelope.open()
+}
+
+/// The report, without what would make its document longer than is read: columns first, then checks
+/// that passed and notes, then the smallest tables.
+fn within_bounds(report: &ProofReport) -> Result<ProofReport, RestoreError> {
+    let mut r = report.clone();
+    let fits = |r: &ProofReport| Ok::<_, RestoreError>(Statement::json(r.clone())?.len() <= MAX_STATEMENT);
+    if fits(&r)? {
+        return Ok(r);
+    }
+    r.tables.iter_mut().for_each(|t| t.columns.clear());
+    r.notes.push("too long for its document: the columns of the tables are left out".into());
+    if fits(&r)? {
+        return Ok(r);
+    }
+    r.checks.sort_by_key(|c| c.status == CheckStatus::Passed);
+    r.checks.truncate(KEPT);
+    let about = r.notes.pop();
+    r.notes.truncate(KEPT);
+    r.notes.extend(about);
+    r.tables.sort_by_key(|t| std::cmp::Reverse(t.bytes));
+    let all = r.tables.len();
+    while !fits(&r)? && !r.tables.is_empty() {
+        r.tables.truncate(r.tables.len() / 2);
+    }
+    r.notes.push(format!("too long for its document: it has the {} largest of {all} tables", r.tables.len()));
+    r.tables.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(r)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::proof::{ColumnProof, TableProof};
+    use crate::verify::evidence::tests::report;
+
+    /// `openssl genpkey -algorithm ed25519`, and its `openssl pkey -pubout`.
+    pub const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
+
+    pub const OTHER_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
+
+    pub fn public_pem(private: &str) -> String {
+        let key = SigningKey::from_pem(private).unwrap();
+        let der = [&SPKI_PREFIX[..], key.0.public_key().as_ref()].concat();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+    }
+
+    /// A signed document whose subject is another's.
+    pub fn mixed(predicate: &ProofReport, subject: &ProofReport) -> Vec<u8> {
+        let statement =
+            Statement { subject: vec![SubjectOf::of(subject)], ..Statement::of(predicate.clone()) };
+        let payload = serde_json::to_vec(&statement).unwrap();
+        let key = SigningKey::from_pem(PRIVATE).unwrap();
+        let signatures = vec![key.sign(&encoded(PAYLOAD_TYPE, &payload))];
+        let payload_type = PAYLOAD_TYPE.to_owned();
+        serde_json::to_vec(&Envelope { payload: STANDARD.encode(&payload), payload_type, signatures })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_own_bytes_and_key_alone() {
+        let key = SigningKey::from_pem(PRIVATE).unwrap();
+        let sealed = Envelope::seal(&report("r"), Some(&key)).unwrap();
+        let public = public_pem(PRIVATE);
+        assert_eq!(verify_envelope(&sealed, &public).unwrap(), report("r"));
+        let mut changed = sealed.clone();
+        changed.payload = Envelope::seal(&report("s"), None).unwrap().payload;
+        for (envelope, why) in
+            [(&changed, "changed"), (&Envelope::seal(&report("r"), None).unwrap(), "not signed")]
+        {
+            let e = verify_envelope(envelope, &public).unwrap_err();
+            assert_eq!(e.reason(), R::VerificationFailed);
+            assert!(e.to_string().contains(why), "{e}");
+        }
+        let other = public.replace('A', "B");
+        assert!(verify_envelope(&sealed, &other).is_err());
+        assert!(
+            SigningKey::from_pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----").is_err()
+        );
+    }
+
+    #[test]
+    fn several_keys_may_be_trusted_and_none_is_a_mistake() {
+        let both = public_pem(PRIVATE) + "\n" + &public_pem(OTHER_PRIVATE);
+        for (signing, trusted, by, opens) in [
+            (None, None, None, true),
+            (None, Some(&both), Some(PRIVATE), true),
+            (None, Some(&both), Some(OTHER_PRIVATE), true),
+            (None, Some(&both), None, false),
+            (Some(PRIVATE), None, Some(PRIVATE), true),
+            (Some(PRIVATE), None, Some(OTHER_PRIVATE), false),
+            (Some(PRIVATE), None, None, false),
+            (Some(PRIVATE), Some(&both), Some(OTHER_PRIVATE), true),
+        ] {
+            let sealed = Keyring::new(by, None).unwrap().seal(&report("r")).unwrap();
+            let keys = Keyring::new(signing, trusted.map(String::as_str)).unwrap();
+            assert_eq!(keys.open(&sealed).is_ok(), opens, "{signing:?} {trusted:?} {by:?}");
+        }
+        // A good signature among others counts, as many as are tried.
+        let mut sealed = Keyring::new(Some(PRIVATE), None).unwrap().seal(&report("r")).unwrap();
+        let good = sealed.signatures[0].clone();
+        sealed.signatures.insert(0, Signature { sig: "AAAA".into(), ..good.clone() });
+        let keys = Keyring::new(Some(PRIVATE), None).unwrap();
+        assert!(keys.open(&sealed).is_ok());
+        sealed.signatures = vec![sealed.signatures[0].clone(); MAX_SIGNATURES];
+        sealed.signatures.push(good);
+        assert!(keys.open(&sealed).is_err());
+        for wrong in
+            ["no key", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", &(both + "and more")]
+        {
+            let said = Keyring::new(None, Some(wrong)).map(drop).unwrap_err().to_string();
+            assert!(said.starts_with("EVIDENCE_TRUSTED_KEYS") && !said.contains("AAAA"), "{said}");
+        }
+    }
+
+    /// No report is so long that its own document is not read.
+    #[test]
+    fn a_document_is_never_longer_than_what_is_read() {
+        let table = |n: usize| TableProof {
+            name: format!("public.a_table_with_a_name_{n:06}"),
+            rows: 1,
+            bytes: n as u64,
+            digest: "0".repeat(32),
+            restored_rows: Some(1),
+            columns: vec![ColumnProof { name: "c".repeat(30), kind: "text".into(), nulls: 0.0, span: None }],
+        };
+        for (tables, kept, columns) in [(1_000, 1_000, 1), (15_000, 15_000, 0), (26_000, 13_000, 0)] {
+            let mut r = report("r");
+            r.tables = (0..tables).map(table).collect();
+            let sealed = Envelope::seal(&r, None).unwrap();
+            assert!(serde_json::to_vec_pretty(&sealed).unwrap().len() as u64 <= MAX_ENVELOPE);
+            let back = sealed.open().unwrap();
+            assert_eq!((back.tables.len(), back.tables[0].columns.len()), (kept, columns), "{tables}");
+            assert_eq!(back.notes.is_empty(), tables == 1_000);
+        }
+    }
+}

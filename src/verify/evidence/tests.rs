@@ -1,0 +1,269 @@
+//! What counts as evidence, and what does not.
+
+use super::*;
+use crate::config::Location;
+use crate::event::{ResultBackup, Verdict};
+use crate::store::Stores;
+use crate::verify::envelope::tests::{OTHER_PRIVATE, PRIVATE};
+
+pub fn report(request_id: &str) -> ProofReport {
+    let t = jiff::Timestamp::UNIX_EPOCH;
+    let text = |t: &str| Some(t.to_owned());
+    ProofReport {
+        verdict: Verdict::Verified,
+        depth: Some(Depth::Data),
+        backup: ResultBackup {
+            name: text("a/b.dump"),
+            uri: text("gs://bucket/a/b.dump"),
+            generation: text("17"),
+            size: text("9"),
+            crc32c: text("yZRlqg=="),
+        },
+        backup_created: Some(t),
+        backup_set: "default".into(),
+        ..ProofReport::new(request_id, Trigger::Command, Depth::Data, t)
+    }
+}
+
+#[test]
+fn evidence_lies_beside_its_backup_under_a_name_of_its_own() {
+    let name = evidence_name("a/b.dump", "17", "r1");
+    assert!(name.starts_with("a/b.dump.pgrestored/17/") && crate::proof::is_ours(&name), "{name}");
+    assert!(evidence_name("night/", "3", "r1").starts_with("night.pgrestored/3/"));
+    assert_ne!(name, evidence_name("a/b.dump", "17", "r2"));
+    assert!(!crate::proof::is_ours("a/b.dump"));
+    for (name, is) in [
+        (format!("{name}.dsse.json"), true),
+        (format!("{name}-0123456789abcdef.dsse.json"), true),
+        (format!("{name}-0123456789abcde.dsse.json"), false),
+        (format!("{name}-01234567/9abcdef.dsse.json"), false),
+        (format!("{name}.html"), false),
+        ("a.dump.pgrestored/17/x.dsse.json".into(), false),
+        ("a.dump.pgrestored/x/0123456789abcdef.dsse.json".into(), false),
+        ("a.dump/17/0123456789abcdef.dsse.json".into(), false),
+    ] {
+        assert_eq!(is_document(&name), is, "{name}");
+    }
+}
+
+/// A bucket in a folder, and whoever reads its evidence with these keys.
+struct Place {
+    folder: tempfile::TempDir,
+    store: Arc<dyn BackupStore>,
+    object: StoredObject,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.dump"), "123456789").unwrap();
+        std::fs::write(folder.path().join("b.dump"), "123456789").unwrap();
+        let place = Location::Folder(folder.path().to_owned());
+        let store = Stores::new(None).at(&place).await.unwrap();
+        let object = store.stat("a.dump", None).await.unwrap();
+        Place { folder, store, object }
+    }
+
+    fn reader(&self, signing: Option<&str>, trusted: Option<&str>) -> Evidence {
+        let keys = Arc::new(Keyring::new(signing, trusted).unwrap());
+        Evidence::new(self.store.clone(), self.store.clone(), keys, Arc::default())
+    }
+
+    fn question<'a>(&'a self, request_id: &'a str) -> Question<'a> {
+        let (trigger, depth) = (Trigger::Notification, Depth::Data);
+        Question { backup: &self.object, request_id, trigger, depth }
+    }
+
+    /// What an honest worker would say of the backup.
+    fn report(&self, request_id: &str, depth: Depth) -> ProofReport {
+        let now = jiff::Timestamp::now();
+        ProofReport {
+            verdict: Verdict::Verified,
+            depth: Some(depth),
+            depth_requested: depth,
+            backup: ResultBackup {
+                name: Some("a.dump".into()),
+                uri: Some(self.store.uri("a.dump")),
+                generation: Some(self.object.generation.to_string()),
+                size: Some("9".into()),
+                crc32c: Some("yZRlqg==".into()),
+            },
+            backup_created: Some(self.object.created),
+            backup_set: "default".into(),
+            ..ProofReport::new(request_id, Trigger::Notification, depth, now)
+        }
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn put_sealed(&self, name: &str, report: &ProofReport, signing: Option<&str>) {
+        let sealed = Keyring::new(signing, None).unwrap().seal(report).unwrap();
+        self.put(name, &serde_json::to_vec(&sealed).unwrap());
+    }
+
+    fn name_for(&self, request_id: &str) -> String {
+        format!("{}{ENVELOPE}", self.question(request_id).base())
+    }
+
+    fn documents(&self) -> usize {
+        let folder = self.folder.path().join(Evidence::folder(&self.object));
+        let names = std::fs::read_dir(folder).into_iter().flatten();
+        names.filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().ends_with(ENVELOPE)).count()
+    }
+}
+
+async fn all_of(evidence: &Evidence) -> (usize, usize) {
+    let found = evidence.reports("", 100, Some).await.unwrap();
+    (found.reports.len(), found.refused)
+}
+
+/// Each way to put a document into the bucket without the key, or out of its place and time.
+#[tokio::test]
+async fn what_an_object_creator_puts_there_does_not_count() {
+    let signed = Some(PRIVATE);
+    for (what, counts) in [
+        ("honest", true),
+        ("unsigned", false),
+        ("another key", false),
+        ("another backup", false),
+        ("another generation", false),
+        ("another request", false),
+        ("another place", false),
+        ("finished in 2099", false),
+        ("started in 2099", false),
+        ("made in 2099", false),
+        ("ends before it begins", false),
+        ("subject of another", false),
+        ("too long", false),
+        ("garbage", false),
+    ] {
+        let p = Place::new().await;
+        let later: jiff::Timestamp = "2099-01-01T00:00:00Z".parse().unwrap();
+        let (mut r, mut name) = (p.report("r", Depth::Data), p.name_for("r"));
+        match what {
+            "another backup" => name = name.replacen("a.dump", "b.dump", 1),
+            "another generation" => name = name.replacen(&p.object.generation.to_string(), "17", 1),
+            "another request" => name = p.name_for("gcs:b/a.dump#1"),
+            "another place" => r.backup.uri = Some("gs://other/a.dump".into()),
+            "finished in 2099" => r.finished_at = later,
+            "started in 2099" => (r.started_at, r.finished_at) = (later, later),
+            "made in 2099" => r.backup_created = Some(later),
+            "ends before it begins" => r.finished_at = jiff::Timestamp::UNIX_EPOCH,
+            _ => {}
+        }
+        match what {
+            "unsigned" => p.put_sealed(&name, &r, None),
+            "another key" => p.put_sealed(&name, &r, Some(OTHER_PRIVATE)),
+            "garbage" => p.put(&name, b"{"),
+            "too long" => p.put(&name, &vec![b' '; MAX_ENVELOPE as usize + 1]),
+            "subject of another" => {
+                let mut other = r.clone();
+                other.backup.generation = Some("17".into());
+                p.put(&name, &crate::verify::envelope::tests::mixed(&r, &other));
+            }
+            _ => p.put_sealed(&name, &r, signed),
+        }
+        let evidence = p.reader(signed, None);
+        assert_eq!(all_of(&evidence).await, (usize::from(counts), usize::from(!counts)), "{what}");
+        let found = evidence.find(&p.question("r")).await.unwrap();
+        assert_eq!(found.is_some(), counts, "{what}");
+        if what == "another request" {
+            assert_eq!(evidence.find(&p.question("gcs:b/a.dump#1")).await.unwrap(), None);
+        }
+        // Whatever lies there, the next answer is this worker's own, and is found again.
+        let own = evidence.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
+        assert_eq!(evidence.find(&p.question("r")).await.unwrap(), Some(own), "{what}");
+    }
+}
+
+/// What others may write cannot be told from what is true: only its own is taken, which it knows.
+#[tokio::test]
+async fn without_a_key_a_worker_takes_its_own_word_alone() {
+    let p = Place::new().await;
+    let (report, question) = (p.report("r", Depth::Data), p.question("r"));
+    p.put_sealed(&p.name_for("r"), &report, None);
+    let evidence = p.reader(None, None);
+    assert_eq!(evidence.find(&question).await.unwrap(), None);
+    let own = evidence.write(&question, &report).await.unwrap();
+    assert_ne!(own.uri, p.store.uri(&p.name_for("r")), "not what was there before");
+    assert_eq!(evidence.find(&question).await.unwrap().as_ref(), Some(&own));
+    assert_eq!(p.documents(), 2);
+    // Another process does not know it, and looks again.
+    assert_eq!(p.reader(None, None).find(&question).await.unwrap(), None);
+    // Its own, written over.
+    let path = own.uri.trim_start_matches("file://").to_owned();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\n", " ")).unwrap();
+    assert_eq!(evidence.find(&question).await.unwrap(), None);
+}
+
+/// The answer of another question about the same backup is none.
+#[tokio::test]
+async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
+    let p = Place::new().await;
+    let evidence = p.reader(Some(PRIVATE), None);
+    let asked = Question { trigger: Trigger::Request, depth: Depth::Object, ..p.question("r") };
+    let shallow = ProofReport { trigger: Trigger::Request, ..p.report("r", Depth::Object) };
+    evidence.write(&asked, &shallow).await.unwrap();
+    assert_eq!(evidence.find(&p.question("r")).await.unwrap(), None);
+    let deep = evidence.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
+    assert_eq!(deep.report.depth, Some(Depth::Data));
+    // Both have their place, for every worker with the key; and another's answer stands.
+    let other = p.reader(Some(PRIVATE), None);
+    assert_eq!(other.find(&p.question("r")).await.unwrap().as_ref(), Some(&deep));
+    let again = other.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
+    assert_eq!((again, p.documents()), (deep, 2));
+    assert_eq!(other.find(&asked).await.unwrap().unwrap().report, shallow);
+    // Whoever has the public key alone reads the same.
+    let public = crate::verify::envelope::tests::public_pem(PRIVATE);
+    let two = format!("{}{public}", crate::verify::envelope::tests::public_pem(OTHER_PRIVATE));
+    assert_eq!(all_of(&p.reader(None, Some(&two))).await, (2, 0));
+    assert_eq!(all_of(&p.reader(Some(OTHER_PRIVATE), None)).await, (0, 2));
+}
+
+/// However much others write there, and however new it is, what the key's owner wrote is found.
+#[tokio::test]
+async fn a_flood_hides_nothing_from_whoever_has_the_key() {
+    let p = Place::new().await;
+    let evidence = p.reader(Some(PRIVATE), None);
+    evidence.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
+    let folder = Evidence::folder(&p.object);
+    for i in 0..MOST_REFUSED + 10 {
+        p.put(&format!("{folder}{i:016x}{ENVELOPE}"), b"{}");
+    }
+    let found = evidence.reports("", 1, Some).await.unwrap();
+    assert_eq!((found.reports.len(), found.refused), (1, 0));
+    let all = evidence.reports("", 100, Some).await.unwrap();
+    assert_eq!((all.reports.len(), all.refused, all.is_flooded), (1, MOST_REFUSED, true));
+    // Without the key's own names, the search is given up, and that is said.
+    let public = crate::verify::envelope::tests::public_pem(PRIVATE);
+    let found = p.reader(None, Some(&public)).reports("", 1, Some).await.unwrap();
+    assert!(found.reports.is_empty() && found.is_flooded);
+}
+
+/// Other bytes under the same name are another backup.
+#[tokio::test]
+async fn an_answer_is_about_exactly_these_bytes() {
+    let p = Place::new().await;
+    let r = p.report("r", Depth::Data);
+    let crc32c = Some(crc32c::crc32c(b"hello world"));
+    assert!(is_of(&r, &p.object) && is_of(&r, &StoredObject { crc32c, ..p.object.clone() }));
+    for other in [
+        StoredObject { size: 8, ..p.object.clone() },
+        StoredObject { generation: 1, ..p.object.clone() },
+        StoredObject { crc32c: Some(1), ..p.object.clone() },
+        StoredObject { name: "b.dump".into(), ..p.object.clone() },
+    ] {
+        assert!(!is_of(&r, &other), "{other:?}");
+    }
+    // A directory, to which a member was added.
+    let folder = StoredObject { name: "a/".into(), size: 10, ..p.object.clone() };
+    let of_folder = ProofReport { backup: ResultBackup { name: Some("a/".into()), ..r.backup.clone() }, ..r };
+    assert!(is_of(&of_folder, &folder));
+    let later = folder.created.saturating_add(jiff::SignedDuration::from_secs(1)).unwrap();
+    assert!(!is_of(&of_folder, &StoredObject { created: later, ..folder }));
+}
