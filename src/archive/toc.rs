@@ -90,8 +90,8 @@ pub(super) struct Toc {
 
 /// Strings up to this length are always kept: kinds and flags decide how the next field is read.
 const SHORT: usize = 64;
-/// `pg_dump` keeps no longer string than this.
-const LONGEST: u64 = i32::MAX as u64;
+/// PostgreSQL keeps no longer text than this.
+const LONGEST: u64 = (1 << 30) - 1;
 /// What an entry takes besides its strings: itself, its copy that is fitted to the server, and its node
 /// in the plan of the restore.
 const ENTRY_MEMORY: u64 = 2 * size_of::<TocEntry>() as u64 + 512;
@@ -197,7 +197,6 @@ impl<'a, R: Read> Fields<'a, R> {
         if length > LONGEST {
             return Err(corrupt(format!("{what}: a string of {length} bytes")));
         }
-        self.spend(length)?;
         self.take_memory(memory_of(length));
         let keeps = usize::try_from(length).is_ok_and(|n| n <= self.keep);
         let (mut text, mut left) = (Vec::new(), length);
@@ -209,6 +208,7 @@ impl<'a, R: Read> Fields<'a, R> {
                 return Err(corrupt(format!("{what}: a string with a NUL byte")));
             }
             self.mix(part);
+            self.spend(part.len() as u64)?;
             left -= part.len() as u64;
             if keeps {
                 // What is claimed may be more than there is: memory follows what was read.
@@ -543,7 +543,8 @@ mod tests {
             (Limits::default(), FailureReason::ArchiveCorrupt),
             (Limits { max_toc: 10, ..Limits::default() }, FailureReason::ArchiveUnsupported),
         ] {
-            let e = Fields::new(&mut &claimed[..], limits).bytes("tag").unwrap_err();
+            let text = if limits.max_toc == 10 { b"\0\x0b\0\0\0twelve bytes".as_slice() } else { claimed };
+            let e = Fields::new(&mut &text[..], limits).bytes("tag").unwrap_err();
             assert_eq!(e.reason(), reason, "{e}");
         }
     }

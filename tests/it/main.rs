@@ -9,6 +9,7 @@ mod tools;
 
 mod architecture;
 mod archive;
+mod bounds;
 mod cli;
 mod contract;
 mod deploy;
