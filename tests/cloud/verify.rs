@@ -426,6 +426,59 @@ async fn a_verified_backup_is_restored_by_its_index() {
     assert_eq!(restore(&app, "a.dump", "without").await.failure, None);
     storage.put(BUCKET, &name, "garbage");
     assert_eq!(restore(&app, "a.dump", "without_garbage").await.failure, None);
+    // A forged one, whose checksums are right, costs time.
+    let whole = storage.get(BUCKET, "a.dump").unwrap().to_vec();
+    for (nth, forge) in FORGERIES.into_iter().enumerate() {
+        let mut forged: serde_json::Value = serde_json::from_str(&index).unwrap();
+        forge(&mut forged);
+        sign_again(&mut forged, &whole);
+        storage.put(BUCKET, &name, forged.to_string());
+        let target = format!("forged_{nth}");
+        let done = restore(&app, "a.dump", &target).await;
+        assert_eq!(done.result.error, None, "{forged}");
+        assert_same(&c.content(&target, &[]), &c.content("src", &[]), &forged.to_string());
+        c.psql("postgres", &format!("DROP DATABASE {target}"));
+    }
+}
+
+/// What somebody who may write objects can do to an index.
+const FORGERIES: [fn(&mut serde_json::Value); 9] = [
+    |i| (0..3).for_each(|b| i["blocks"][b]["bytes"] = u64::MAX.into()),
+    |i| (0..3).for_each(|b| i["blocks"][b]["rows"] = 0.into()),
+    |i| move_bound(i, "/blocks/0", "/blocks/1", -10),
+    |i| move_bound(i, "/blocks/0", "/blocks/1", 10),
+    |i| move_bound(i, "/head", "/blocks/0", -20),
+    |i| {
+        let first = i["blocks"][0]["dump_id"].take();
+        i["blocks"][0]["dump_id"] = std::mem::replace(&mut i["blocks"][1]["dump_id"], first);
+    },
+    |i| i["blocks"][1]["dump_id"] = i["blocks"][0]["dump_id"].clone(),
+    |i| i["blocks"][1]["dump_id"] = (-7).into(),
+    |i| i["blocks"][0]["length"] = u64::MAX.into(),
+];
+
+/// Moves the bound between two parts that follow each other.
+fn move_bound(index: &mut serde_json::Value, before: &str, after: &str, by: i64) {
+    let mut add = |part: &str, field: &str, by: i64| {
+        let value = index.pointer_mut(part).unwrap().get_mut(field).unwrap();
+        *value = (value.as_i64().unwrap() + by).into();
+    };
+    add(before, "length", by);
+    add(after, "offset", by);
+    add(after, "length", -by);
+}
+
+/// Gives each part the checksum of its bytes.
+fn sign_again(index: &mut serde_json::Value, whole: &[u8]) {
+    let parts = 1 + index["blocks"].as_array().unwrap().len();
+    for n in 0..parts {
+        let part = if n == 0 { &mut index["head"] } else { &mut index["blocks"][n - 1] };
+        let (offset, length) = (part["offset"].as_u64().unwrap(), part["length"].as_u64().unwrap());
+        let bytes = whole.get(offset as usize..).and_then(|b| b.get(..length as usize));
+        if let Some(bytes) = bytes {
+            part["crc32c"] = crc32c::crc32c(bytes).into();
+        }
+    }
 }
 
 /// Neither a request with the id of the bucket's own notification, nor an object that lies where its
