@@ -15,7 +15,7 @@ use crate::error::{DatabaseError, report};
 use crate::manager::RestoreManager;
 use crate::metrics::{RestoreMetricsManager, now_seconds};
 use crate::postgres::Server;
-use crate::queue::{PubSub, PubSubConfig, QueueError, RequestQueue};
+use crate::queue::{PubSub, PubSubConfig, QueueError, RequestQueue, Resource};
 use crate::store::Stores;
 use crate::verify::{ChecksFile, Keyring};
 use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
@@ -82,6 +82,7 @@ impl App {
     /// The admin address is taken, a client cannot be built.
     pub async fn start_worker(&self, shutdown: Shutdown) -> Result<RunningWorker, AppError> {
         let pubsub = self.pubsub()?;
+        let wanted = self.wanted();
         let listener = TcpListener::bind(self.config.admin_addr).await.map_err(AppError::Admin)?;
         let admin = listener.local_addr().map_err(AppError::Admin)?;
         let results = Arc::new(pubsub.topic(&self.config.completion_topic).await?);
@@ -94,7 +95,12 @@ impl App {
             Admission::new(&self.config, &self.config.request_subscription).map_err(ConfigErrors)?;
         let settings = WorkerSettings::new(&self.config, admission);
         let worker = Worker::new(self.manager.clone(), results, self.metrics.clone(), settings);
-        let routes = admin::router(self.metrics.clone(), worker.state());
+        let state = worker.state();
+        state.follow(pubsub.health());
+        let routes = admin::router(self.metrics.clone(), state.clone(), &self.config.admin_hosts);
+        let served = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, routes)));
+        // Said before anything is waited for: the client would wait in silence.
+        let watched = AbortOnDropHandle::new(tokio::spawn(pubsub.watch(wanted).await));
         tracing::info!(
             %admin,
             subscription = self.config.request_subscription,
@@ -105,10 +111,19 @@ impl App {
             notifications = self.config.notification_subscription.as_deref().unwrap_or(""),
             "the worker is up"
         );
-        let served = AbortOnDropHandle::new(tokio::spawn(async move { axum::serve(listener, routes).await }));
-        let state = worker.state();
         let task = tokio::spawn(async move { worker.run(Box::new(requests), notifications, shutdown).await });
-        Ok(RunningWorker { admin, state, task, _served: served })
+        Ok(RunningWorker { admin, state, task, _served: served, _watched: watched })
+    }
+
+    /// What the worker lives on.
+    fn wanted(&self) -> Vec<(Resource, String)> {
+        let c = &self.config;
+        let mut wanted = vec![
+            (Resource::Subscription, c.request_subscription.clone()),
+            (Resource::Topic, c.completion_topic.clone()),
+        ];
+        wanted.extend(c.notification_subscription.clone().map(|name| (Resource::Subscription, name)));
+        wanted
     }
 }
 
@@ -137,7 +152,8 @@ pub struct RunningWorker {
     pub admin: SocketAddr,
     pub state: Arc<WorkerState>,
     task: tokio::task::JoinHandle<Result<(), QueueError>>,
-    _served: AbortOnDropHandle<std::io::Result<()>>,
+    _served: AbortOnDropHandle<()>,
+    _watched: AbortOnDropHandle<()>,
 }
 
 impl RunningWorker {

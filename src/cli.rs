@@ -1,13 +1,8 @@
 //! The command line: one file a command, documented exit codes, one JSON document with
 //! `--output json`.
 
-/// A line on standard output. A reader that has gone (`| head`) is no error of ours.
-macro_rules! out {
-    ($($arg:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($arg)*);
-    }};
-}
+#[macro_use]
+mod terminal;
 
 mod check;
 #[cfg(feature = "emulator")]
@@ -276,6 +271,17 @@ impl From<ConfigErrors> for CommandError {
 }
 
 impl CommandError {
+    /// Says it on standard error; every mistake of a configuration on a line of its own.
+    fn complain(&self) {
+        match self {
+            CommandError::App(AppError::Config(e)) => {
+                err!("pgrestored: the configuration is wrong");
+                e.0.iter().for_each(|mistake| err!("  {mistake}"));
+            }
+            other => err!("pgrestored: {}", report(other)),
+        }
+    }
+
     fn exit(&self) -> Exit {
         match self {
             CommandError::App(AppError::Config(_)) => Exit::Config,
@@ -285,6 +291,7 @@ impl CommandError {
             }
             CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => match e {
                 QueueError::Permanent(_) => Exit::Permission,
+                QueueError::Refused(_) => Exit::BadData,
                 QueueError::Transient(_) => Exit::Unavailable,
             },
             CommandError::Restore(e) => Exit::of(e.reason()),
@@ -338,7 +345,7 @@ impl Cli {
             done
         });
         let exit = done.unwrap_or_else(|e| {
-            eprintln!("pgrestored: {}", report(&e));
+            e.complain();
             e.exit()
         });
         ExitCode::from(exit.code())
@@ -385,7 +392,7 @@ impl Cli {
 /// Prints one JSON document.
 fn print_json(value: &impl serde::Serialize) -> CommandResult {
     let text = serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
-    out!("{text}");
+    terminal::print_document(&text);
     Ok(Exit::Ok)
 }
 

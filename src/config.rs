@@ -115,6 +115,8 @@ pub struct Config {
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
     pub admin_addr: SocketAddr,
+    /// Names by which it may be asked, besides addresses, localhost and the machine's own.
+    pub admin_hosts: Vec<String>,
     /// Empty: PATH and the usual folders.
     pub pg_bindir: Vec<PathBuf>,
     pub verify: VerifyConfig,
@@ -340,6 +342,7 @@ impl Config {
                 SocketAddr::from(([127, 0, 0, 1], 9464)),
                 "must be an address with a port, such as 127.0.0.1:9464",
             ),
+            admin_hosts: list(&raw.admin_hosts),
             pg_bindir: raw.pg_bindir(),
             verify: verification::read(raw, retry_budget, &mut m),
             otlp_endpoint: set(&raw.otel_exporter_otlp_endpoint).map(str::to_owned),

@@ -3,8 +3,12 @@
 //! field and the retry decision all follow from it. `Display` says this layer only;
 //! [`report`] walks the sources.
 
+mod bounded;
+
 use std::error::Error as StdError;
 use std::fmt;
+
+pub use bounded::{MAX_TEXT, bound_list, is_unsafe, line_of, one_line};
 
 /// Why a restore failed: closed, each reason with one blame and one retry class.
 /// Also the label `failure_reason` of `restore_failure_total` and `error.reason` of a result event.
@@ -223,8 +227,10 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whatever the message was made of, it is one bounded line from here on.
     fn new(reason: FailureReason, message: impl Into<String>) -> Self {
-        Fault { reason, message: message.into(), sqlstate: None, stage: None, source: None }
+        let message = one_line(&message.into());
+        Fault { reason, message, sqlstate: None, stage: None, source: None }
     }
 }
 
@@ -265,13 +271,15 @@ macro_rules! family_member {
 
             /// The same error with something to add.
             pub fn followed_by(mut self, more: &str) -> Self {
-                self.0.message.push_str(more);
+                let more = one_line(more);
+                let message = line_of(&self.0.message, MAX_TEXT.saturating_sub(more.len()));
+                self.0.message = message + &more;
                 self
             }
 
             /// The same error, said of `what`.
             pub fn context(mut self, what: &str) -> Self {
-                self.0.message = format!("{what}: {}", self.0.message);
+                self.0.message = one_line(&format!("{what}: {}", self.0.message));
                 self
             }
         }
@@ -380,19 +388,19 @@ impl RestoreError {
     }
 }
 
-/// One line for people and logs: the error and its sources, without row data.
+/// One bounded line for people and logs: the error and its sources, without row data.
 pub fn report(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(e) = next {
-        let text = e.to_string();
+        let text = one_line(&e.to_string());
         if !line.ends_with(&text) {
             line.push_str(": ");
             line.push_str(&text);
         }
         next = e.source();
     }
-    line
+    one_line(&line)
 }
 
 /// Why a restore failed.
@@ -467,6 +475,17 @@ mod tests {
         let again =
             StorageError::new(R::DownloadFailed, "reading: cut").with_source(std::io::Error::other("cut"));
         assert_eq!(report(&again), "reading: cut");
+    }
+
+    #[test]
+    fn no_error_grows_with_what_it_quotes() {
+        let huge = "\u{1b}[2J\n".repeat(4_000_000);
+        let cause = std::io::Error::other(huge.clone());
+        let e =
+            RestoreError::from(DatabaseError::new(R::RestoreError, &huge).context(&huge).with_source(cause));
+        for text in [e.to_string(), report(&e), ErrorBody::new(&e, "data").message] {
+            assert!(text.len() <= MAX_TEXT && !text.chars().any(char::is_control), "{text}");
+        }
     }
 
     #[test]

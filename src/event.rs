@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::{FailureReason, RestoreError, ValidationError, bound_list, line_of, one_line};
 use crate::job::{BackupRef, Job, OnExisting, RestoreJob, VerifyJob, check_request_id};
 use crate::policy::{Depth, InPlace, Rewrite, Selection};
 use crate::proof::{Trigger, VerificationSummary};
@@ -16,6 +16,12 @@ pub use crate::proof::Verdict;
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
 pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
 const RESULT_SCHEMA: &str = "https://pgrestored.io/schemas/restore-result.v1.json";
+/// Notes and rewrites that a result has room for; the rest is counted.
+const LISTED: usize = 100;
+/// Examples of one rewrite.
+const EXAMPLES: usize = 10;
+/// Bytes of a text in a result that is reduced.
+const REDUCED_TEXT: usize = 500;
 /// Largest request that is read.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
@@ -195,6 +201,7 @@ impl RestoreRequest {
         if data.len() > MAX_REQUEST_BYTES {
             return Err(invalid(format!("the request is larger than {MAX_REQUEST_BYTES} bytes")));
         }
+        check_attributes(attributes)?;
         let not_json = |e: serde_json::Error| invalid(format!("the request cannot be read: {e}"));
         let content_type = attributes.get("content-type").map(String::as_str).unwrap_or_default();
         if content_type.starts_with("application/cloudevents") {
@@ -224,6 +231,7 @@ impl RestoreRequest {
     /// `invalid_request`.
     pub fn into_job(self, default_db: Option<&str>) -> Result<Job, RestoreError> {
         let digest = self.digest();
+        check_texts(&serde_json::to_value(&self).map_err(|e| invalid(e.to_string()))?)?;
         check_request_id(&self.request_id)?;
         let backup = match (&self.backup.name, &self.backup.uri) {
             (Some(name), None) => BackupRef::from_name(name, "")?,
@@ -277,6 +285,72 @@ impl RestoreRequest {
             in_place: self.in_place,
             digest,
         })))
+    }
+}
+
+/// Bytes of one string in a request, and strings in all of it.
+const MAX_STRING: usize = 1024;
+const MAX_STRINGS: usize = 2000;
+
+/// Checks every string of a request, keys included, against what the journal, a message and a record can
+/// hold: refused now, and not after the work.
+///
+/// # Errors
+/// `invalid_request`, with the place in the document.
+pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
+    let mut strings = 0;
+    // What is still to be looked at, and where it is.
+    let mut rest = vec![(String::new(), document)];
+    while let Some((place, value)) = rest.pop() {
+        let below = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+        match value {
+            serde_json::Value::String(text) => {
+                check_text(&place, text)?;
+                strings += 1;
+            }
+            serde_json::Value::Array(all) => rest.extend(all.iter().map(|v| (place.clone(), v))),
+            serde_json::Value::Object(fields) => {
+                for (name, v) in fields {
+                    check_text(&format!("a name in {place}"), name)?;
+                    strings += 1;
+                    rest.push((below(name), v));
+                }
+            }
+            _ => {}
+        }
+        if strings > MAX_STRINGS {
+            return Err(invalid(format!("the request has more than {MAX_STRINGS} strings")));
+        }
+    }
+    Ok(())
+}
+
+fn check_text(place: &str, text: &str) -> Result<(), RestoreError> {
+    if text.len() > MAX_STRING {
+        return Err(invalid(format!("{place}: is longer than {MAX_STRING} bytes")));
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(invalid(format!("{place}: has a control character ({})", c.escape_unicode()))),
+        None => Ok(()),
+    }
+}
+
+/// Attributes that mean something here have no control characters either.
+fn check_attributes(attributes: &HashMap<String, String>) -> Result<(), RestoreError> {
+    let ours = |key: &str| key.starts_with("ce-") || matches!(key, "request_id" | "content-type");
+    attributes
+        .iter()
+        .filter(|(key, _)| ours(key))
+        .try_for_each(|(key, value)| check_text(&format!("attribute {key}"), value))
+}
+
+/// Bounds what was done otherwise than the backup says.
+pub fn bound_rewrites(all: &mut Vec<Rewrite>) {
+    all.truncate(LISTED);
+    for rewrite in all {
+        rewrite.what = one_line(&rewrite.what);
+        rewrite.examples.truncate(EXAMPLES);
+        rewrite.examples.iter_mut().for_each(|e| *e = line_of(e, REDUCED_TEXT));
     }
 }
 
@@ -336,6 +410,44 @@ impl RestoreResult {
         result
     }
 
+    /// Bounds what grows with the backup or the server, so that every result can be recorded and published.
+    pub fn bound(&mut self) {
+        bound_list(&mut self.notes, LISTED);
+        bound_rewrites(&mut self.rewrites);
+        if let Some(error) = &mut self.error {
+            error.message = one_line(&error.message);
+        }
+        if let Some(verification) = &mut self.verification {
+            verification.bound();
+        }
+    }
+
+    /// The same answer without what could keep it from being published, and `why` that is so.
+    pub fn reduced(&self, why: &str) -> Self {
+        let short = |text: &String| line_of(text, REDUCED_TEXT);
+        let backup = ResultBackup {
+            name: self.backup.name.as_ref().map(short),
+            uri: self.backup.uri.as_ref().map(short),
+            ..self.backup.clone()
+        };
+        let error = self.error.as_ref().map(|e| ErrorBody { message: short(&e.message), ..e.clone() });
+        RestoreResult {
+            request_id: short(&self.request_id),
+            target_db: self.target_db.as_ref().map(short),
+            stages: BTreeMap::new(),
+            notes: vec![line_of(
+                &format!("reduced: the whole result could not be published: {why}"),
+                REDUCED_TEXT,
+            )],
+            rewrites: vec![],
+            labels: BTreeMap::new(),
+            verification: None,
+            backup,
+            error,
+            ..self.clone()
+        }
+    }
+
     /// Makes a failure of it.
     pub fn fail(&mut self, error: &RestoreError, stage: &str) {
         self.status = Status::Failure;
@@ -381,8 +493,10 @@ impl RestoreRequest {
 }
 
 /// Pub/Sub allows 1024 bytes in an attribute.
+pub const MAX_ATTRIBUTE_BYTES: usize = 1024;
+
 fn attribute_text(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(250).collect()
+    line_of(text, MAX_ATTRIBUTE_BYTES)
 }
 
 fn event_attributes(kind: &str, id: &str, time: &str) -> BTreeMap<String, String> {
@@ -464,6 +578,68 @@ mod tests {
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &old).is_err());
         let other = attrs(&[("ce-specversion", "1.0"), ("ce-type", "restore.requested.v2")]);
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &other).is_err());
+    }
+
+    /// What the journal, an event or a record could not hold is refused wherever it stands.
+    #[test]
+    fn every_string_of_a_request_can_be_recorded() {
+        let ask = |change: &dyn Fn(&mut serde_json::Value)| {
+            let mut body: serde_json::Value = serde_json::from_str(BODY).unwrap();
+            change(&mut body);
+            let request = RestoreRequest::from_message(body.to_string().as_bytes(), &attrs(&[]))?;
+            request.into_job(None).map(drop)
+        };
+        assert!(ask(&|b| b["labels"] = serde_json::json!({ "team": "Zürich 🐘" })).is_ok());
+        for bad in ["\0", "a\0b", "\u{1b}[2J", "\n", "\u{7f}", "\u{9b}0m", &"x".repeat(MAX_STRING + 1)] {
+            let places: [(&str, serde_json::Value); 9] = [
+                ("request_id", bad.into()),
+                ("target_db", bad.into()),
+                ("backup", serde_json::json!({ "name": bad })),
+                ("backup", serde_json::json!({ "name": "a", "crc32c": bad })),
+                ("labels", serde_json::json!({ "a": bad })),
+                ("labels", serde_json::json!({ bad: "a" })),
+                ("select", serde_json::json!({ "tables": ["ok", bad] })),
+                ("select", serde_json::json!({ "rename_schemas": { "a": bad } })),
+                ("select", serde_json::json!({ "rename_schemas": { bad: "a" } })),
+            ];
+            for (field, value) in places {
+                let e = ask(&|b| b[field] = value.clone()).unwrap_err();
+                assert_eq!(e.reason(), FailureReason::InvalidRequest, "{field}: {value}");
+                assert!(!e.to_string().chars().any(char::is_control), "{e}");
+            }
+        }
+        let many: BTreeMap<String, String> =
+            (0..MAX_STRINGS).map(|i| (i.to_string(), String::new())).collect();
+        assert!(ask(&|b| b["labels"] = serde_json::json!(many)).is_err());
+        // Half of a character is none, and so many brackets are no request.
+        for bad in
+            [r#""\ud800""#.to_owned(), r#""\udc00\ud800""#.to_owned(), "[".repeat(5000) + &"]".repeat(5000)]
+        {
+            let body = BODY.replace(r#""a.dump""#, &bad);
+            assert!(RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).is_err(), "{bad:.20}");
+        }
+        let odd = attrs(&[("ce-id", "a\0"), ("ce-specversion", "1.0"), ("ce-type", REQUEST_TYPE)]);
+        assert!(RestoreRequest::from_message(BODY.as_bytes(), &odd).is_err());
+    }
+
+    #[test]
+    fn a_result_can_always_be_published() {
+        let t: jiff::Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
+        let huge = "\u{1b}é".repeat(5_000);
+        let mut result = RestoreResult::failure(&"é".repeat(100), &invalid(&huge), "data", (t, t));
+        result.notes = vec![huge.clone(); 300];
+        let rewrite = Rewrite { rule: "r".into(), what: huge.clone(), count: 1, examples: vec![huge; 50] };
+        result.rewrites = vec![rewrite; 300];
+        result.bound();
+        let message = result.to_message().unwrap();
+        assert!(message.data.len() < 5_000_000, "{}", message.data.len());
+        assert!(message.attributes.values().all(|v| v.len() <= MAX_ATTRIBUTE_BYTES));
+        let mut again = result.clone();
+        again.bound();
+        assert!(again == result, "bounded twice, it is another one");
+        let reduced = result.reduced("INVALID_ARGUMENT");
+        assert!(reduced.to_message().unwrap().data.len() < 10_000);
+        assert_eq!((reduced.status, &reduced.request_id), (result.status, &result.request_id));
     }
 
     #[test]

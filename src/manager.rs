@@ -495,6 +495,7 @@ impl RestoreManager {
         r.notes = facts.notes.clone();
         r.rewrites = facts.fit.as_ref().map(|f| f.report()).unwrap_or_default();
         r.labels = job.labels.clone();
+        r.bound();
         r
     }
 }

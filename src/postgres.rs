@@ -14,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{DbConfig, SslMode};
-use crate::error::{DatabaseError, FailureReason as R};
+use crate::error::{DatabaseError, FailureReason as R, one_line};
 use crate::retry::Backoff;
 
 /// How long one connection attempt may take.
@@ -365,7 +365,7 @@ pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     let message = match &code[..2] {
         // A name of a locale is no row.
         "22" if !is_of_the_build(db.message()) => "a value was rejected".to_owned(),
-        _ => db.message().to_owned(),
+        _ => one_line(db.message()),
     };
     let table = match (db.schema(), db.table()) {
         (Some(s), Some(t)) => format!(" (table {s}.{t})"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::{Blame, ErrorBody, FailureReason};
+use crate::error::{Blame, ErrorBody, FailureReason, bound_list, one_line};
 use crate::job::ResultBackup;
 use crate::policy::{Depth, Rewrite};
 
@@ -64,7 +64,7 @@ impl Check {
             name: name.to_owned(),
             subject: None,
             status,
-            message: message.into(),
+            message: one_line(&message.into()),
             fix: None,
             required: true,
             seconds: 0.0,
@@ -73,12 +73,12 @@ impl Check {
     }
 
     pub fn of(mut self, subject: impl Into<String>) -> Self {
-        self.subject = Some(subject.into());
+        self.subject = Some(one_line(&subject.into()));
         self
     }
 
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.fix = Some(fix.into());
+        self.fix = Some(one_line(&fix.into()));
         self
     }
 
@@ -297,6 +297,26 @@ pub struct VerificationSummary {
 
 /// Findings that an event names; the evidence has them all.
 const FINDINGS: usize = 50;
+/// Checks, and findings of a drift, that evidence has room for.
+const CHECKS: usize = 2000;
+/// Notes, and older backups that a bisection looked at.
+const LISTED: usize = 100;
+
+impl VerificationSummary {
+    /// Bounds what grows with the backup.
+    pub fn bound(&mut self) {
+        self.findings.truncate(FINDINGS);
+        for check in &mut self.findings {
+            check.message = one_line(&check.message);
+            check.subject = check.subject.as_deref().map(one_line);
+            check.fix = check.fix.as_deref().map(one_line);
+        }
+        self.fix = self.fix.as_deref().map(one_line);
+        if let Some(bisection) = &mut self.bisection {
+            bisection.probes.truncate(LISTED);
+        }
+    }
+}
 
 impl ProofReport {
     /// Nothing is known yet.
@@ -332,6 +352,21 @@ impl ProofReport {
             bisection: None,
             worker_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Bounds what grows with the backup or the server; tables, of which there is one entry each, aside.
+    pub fn bound(&mut self) {
+        // What failed is not what is left out.
+        if self.checks.len() > CHECKS {
+            self.checks.sort_by_key(|c| c.status == CheckStatus::Passed);
+            self.checks.truncate(CHECKS);
+            self.notes.push(format!("only the first {CHECKS} checks are listed"));
+        }
+        bound_list(&mut self.notes, LISTED);
+        if let Some(drift) = &mut self.drift {
+            bound_list(&mut drift.findings, CHECKS);
+        }
+        self.fix = self.fix.as_deref().map(one_line);
     }
 
     /// The same for the result event.

@@ -1,12 +1,15 @@
 //! Where requests come from and results go: the ports, and the Pub/Sub adapter.
 
+mod health;
 mod pubsub;
 mod setup;
+mod slots;
 
 use std::collections::HashMap;
 
 use futures::future::BoxFuture;
 
+pub use health::{Health, Resource};
 pub use pubsub::{PubSub, PubSubConfig};
 pub use setup::{Look, SubscriptionSetup, check_credentials};
 
@@ -18,6 +21,9 @@ pub enum QueueError {
     /// The subscription or topic is missing or refused: a retry changes nothing.
     #[error("{0}")]
     Permanent(String),
+    /// This message cannot be published as it is (INVALID_ARGUMENT); another one can.
+    #[error("{0}")]
+    Refused(String),
     #[error("{0}")]
     Transient(String),
 }
@@ -42,6 +48,10 @@ pub trait Lease: Send {
     /// # Errors
     /// The lease had ended: the message will be delivered again.
     fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>>;
+
+    /// Nobody works on the message any more, though it is not given back yet: another one may come in
+    /// its place.
+    fn rest(&mut self);
 
     /// The message is to be delivered again.
     fn nack(self: Box<Self>);

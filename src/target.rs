@@ -2,6 +2,7 @@
 //! into a staging database of its own and, once that is proven, swaps it into place in one
 //! transaction on L. Losing L loses the lock and with it the power to swap: that is the fence.
 
+mod abandoned;
 mod confinement;
 mod in_place;
 mod journal;
@@ -19,6 +20,7 @@ use crate::postgres::{Server, ServerFacts, Session, fault, ident};
 use crate::steps::reached;
 use journal::{Journal, Kind, Known};
 
+pub use abandoned::unended;
 pub use confinement::{Loader, check_restricted};
 pub use reaper::{Reaped, reap};
 pub use rollback::{Kept, RolledBack, kept, rollback};

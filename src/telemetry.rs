@@ -86,10 +86,22 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
     tracing_subscriber::registry()
         .with(tracing_opentelemetry::layer().with_tracer(traces.tracer("pgrestored")).with_filter(spans))
         .with(context)
-        .with(lines.with_filter(filter.or(filter_fn(is_our_span))))
+        .with(lines.with_filter(filter.and(filter_fn(has_no_secrets)).or(filter_fn(is_our_span))))
         .try_init()
         .map_err(|e| e.to_string())?;
     Ok(Telemetry { traces })
+}
+
+/// Libraries write what passes through them: statements with their values, passwords and the messages they
+/// are proven with, tokens in headers. So they say no more than this, whatever `RUST_LOG` asks for; and the
+/// client of PostgreSQL, whose notices are a server's words, only what is wrong.
+fn has_no_secrets(what: &tracing::Metadata<'_>) -> bool {
+    let of = |name: &str| what.target().split("::").next() == Some(name);
+    match () {
+        () if of("pgrestored") => true,
+        () if of("tokio_postgres") || of("postgres_protocol") => *what.level() <= Level::WARN,
+        () => *what.level() <= Level::INFO,
+    }
 }
 
 /// A line of any level says which request and trace it is of.
@@ -222,11 +234,15 @@ impl Extractor for Incoming<'_> {
     }
 }
 
+/// Of a trace's state that is passed on; the standard asks for 512.
+const MAX_TRACE_BYTES: usize = 512;
+
 struct Outgoing<'a>(&'a mut BTreeMap<String, String>);
 
 impl Injector for Outgoing<'_> {
     fn set(&mut self, key: &str, value: String) {
-        if !value.is_empty() {
+        // A publisher's own state may be longer than what an attribute takes.
+        if !value.is_empty() && value.len() <= MAX_TRACE_BYTES {
             self.0.insert(format!("googclient_{key}"), value.clone());
             self.0.insert(key.to_owned(), value);
         }

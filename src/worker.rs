@@ -5,6 +5,7 @@
 //! Three lanes: requests, notifications of new backups, and the schedule. A backlog in one delays none
 //! of the others, and a person's request goes before every verification of the other two (`permits`).
 
+mod ending;
 mod notification;
 mod permits;
 mod state;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -24,15 +26,16 @@ use crate::event::{RestoreRequest, RestoreResult};
 use crate::job::{Job, VerifyJob, check_request_id, is_own_id};
 use crate::manager::{Finished, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
-use crate::outcome::{Settle, disposition};
+use crate::outcome::Settle;
 use crate::progress::Progress;
 use crate::queue::{Delivery, QueueError, RequestQueue, ResultSink};
-use crate::retry::Backoff;
-use crate::steps::reached;
 use crate::telemetry;
 use permits::{Permit, Permits};
 
 pub use state::{JobStatus, WorkerState, WorkerStatus};
+
+/// Messages that wait to be given back, beyond those that are worked on.
+const MAX_WAITING: usize = 100;
 
 /// Bounds of the pause between looks at the schedule.
 const SCHEDULE_MIN: Duration = Duration::from_secs(1);
@@ -118,6 +121,8 @@ pub struct Worker {
     in_work: Arc<Mutex<HashMap<String, CancellationToken>>>,
     /// Deliveries so far, where the subscription does not count them.
     deliveries: Arc<Mutex<HashMap<String, u32>>>,
+    /// Messages that may wait to be given back without a permit.
+    waiting: Arc<Semaphore>,
 }
 
 impl Worker {
@@ -135,6 +140,7 @@ impl Worker {
             state: Arc::default(),
             in_work: Arc::default(),
             deliveries: Arc::default(),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         }
     }
 
@@ -203,10 +209,7 @@ impl Worker {
                 },
             };
             let (worker, stop) = (self.clone(), lanes.shutdown.clone());
-            lanes.tasks.spawn(async move {
-                worker.handle(delivery, request, &stop).await;
-                drop(permit);
-            });
+            lanes.tasks.spawn(async move { worker.handle(delivery, request, permit, &stop).await });
         }
     }
 
@@ -228,7 +231,7 @@ impl Worker {
                 Ok(job) => job,
                 Err(why) => {
                     tracing::info!(message_id = delivery.message_id, why, "a notification asks for nothing");
-                    self.settle(delivery, Settle::Ack, 1, &lanes.shutdown).await;
+                    self.settle(delivery, Settle::Ack, (1, None), &lanes.shutdown).await;
                     continue;
                 }
             };
@@ -255,21 +258,27 @@ impl Worker {
                         "older than the newest proven backup, or than another piece of it: skipped"
                     );
                     self.forget(&job.request_id);
-                    return self.settle(delivery, Settle::Ack, job.attempt, &lanes.shutdown).await;
+                    let settled = (job.attempt, Some(permit));
+                    return self.settle(delivery, Settle::Ack, settled, &lanes.shutdown).await;
                 }
                 Ok(false) => {}
                 // The verification meets it again, and says it.
                 Err(e) => tracing::debug!(error = report(&e), "the newest proof cannot be told"),
             }
             let attempt = job.attempt;
-            let finished = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
-            self.end(delivery, finished, (attempt, ""), &lanes.shutdown).await;
+            let (finished, permit) = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
+            self.end(delivery, finished, (attempt, "", permit), &lanes.shutdown).await;
         };
         work.instrument(span).await;
     }
 
     /// Verifies; where a restore takes the permit away, waits for another one and begins again.
-    async fn verify_unless_taken(&self, job: Job, permit: Permit, lanes: &Lanes) -> Finished {
+    async fn verify_unless_taken(
+        &self,
+        job: Job,
+        permit: Permit,
+        lanes: &Lanes,
+    ) -> (Finished, Option<Permit>) {
         let mut permit = permit;
         loop {
             let taken = permit.taken_away();
@@ -285,14 +294,14 @@ impl Worker {
             };
             let is_taken = taken.is_cancelled() && finished.failure == Some(R::Cancelled);
             if !is_taken || lanes.shutdown.hard.is_cancelled() {
-                return finished;
+                return (finished, Some(permit));
             }
             tracing::info!("a restore goes before this verification");
             drop(permit);
             permit = match lanes.until_soft(lanes.permits.verification()).await {
                 Some(permit) => permit,
                 // Given back, for another worker.
-                None => return finished,
+                None => return (finished, None),
             };
         }
     }
@@ -320,6 +329,7 @@ impl Worker {
         &self,
         delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
+        permit: Option<Permit>,
         shutdown: &Shutdown,
     ) {
         let span = tracing::info_span!(
@@ -329,13 +339,14 @@ impl Worker {
             otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
-        self.handle_in_span(delivery, request, shutdown).instrument(span).await;
+        self.handle_in_span(delivery, request, permit, shutdown).instrument(span).await;
     }
 
     async fn handle_in_span(
         &self,
         delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
+        permit: Option<Permit>,
         shutdown: &Shutdown,
     ) {
         let received = jiff::Timestamp::now();
@@ -366,7 +377,7 @@ impl Worker {
                 Finished::refused(result, e.reason())
             }
         };
-        self.end(delivery, finished, (attempt, &digest), shutdown).await;
+        self.end(delivery, finished, (attempt, &digest, permit), shutdown).await;
     }
 
     /// What a message asks for, if it may ask for it. Nothing has been read or connected to by then.
@@ -455,85 +466,6 @@ impl Worker {
                 Finished::refused(result, e.reason())
             }
         }
-    }
-
-    /// Records, publishes, then settles: never another way round. `attempt` is the delivery's and goes
-    /// with the digest of what was asked.
-    async fn end(
-        &self,
-        delivery: Delivery,
-        mut finished: Finished,
-        (attempt, digest): (u32, &str),
-        shutdown: &Shutdown,
-    ) {
-        let attempts = if finished.is_final { u32::MAX } else { attempt };
-        let d = disposition(finished.failure, attempts, self.settings.max_attempts);
-        self.state.set_ready(d.ready);
-        let mut settle = d.settle;
-        if d.publish {
-            reached("ended");
-            match self.record_and_publish(&mut finished, digest).await {
-                Ok(()) => self.completed(&finished),
-                Err(e) => {
-                    tracing::error!(error = e, "the result could not be published");
-                    self.metrics.record_publish_failure();
-                    settle = Settle::NackAfterBackoff;
-                }
-            }
-        }
-        self.settle(delivery, settle, attempt, shutdown).await;
-    }
-
-    async fn record_and_publish(&self, finished: &mut Finished, digest: &str) -> Result<(), String> {
-        let counts = self.manager.record(digest, &finished.result).await.map_err(|e| report(&e))?;
-        reached("recorded");
-        if counts != finished.result {
-            // Another worker was faster: its outcome is the one.
-            *finished = Finished::recorded(counts);
-        }
-        self.publish(&finished.result).await?;
-        reached("published");
-        Ok(())
-    }
-
-    async fn settle(&self, delivery: Delivery, settle: Settle, attempt: u32, shutdown: &Shutdown) {
-        match settle {
-            Settle::Ack => {
-                if let Err(e) = delivery.lease.ack().await {
-                    self.metrics.record_lease_lost();
-                    tracing::warn!(error = %e, "the message could not be acknowledged and will come again");
-                }
-                reached("acked");
-            }
-            Settle::NackAfterBackoff => {
-                let (first, max) = self.settings.nack_backoff;
-                let pause = tokio::time::sleep(Backoff::after(attempt, first, max));
-                shutdown.soft.run_until_cancelled(pause).await;
-                delivery.lease.nack();
-            }
-            // `run_alone` holds busy requests; one that gets here is given back.
-            Settle::Nack | Settle::Hold => delivery.lease.nack(),
-        }
-    }
-
-    fn completed(&self, finished: &Finished) {
-        if !finished.repeated {
-            self.manager.record_completion(finished);
-        }
-        self.forget(&finished.result.request_id);
-        self.state.finished(finished);
-    }
-
-    fn forget(&self, request_id: &str) {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).remove(request_id);
-    }
-
-    async fn publish(&self, result: &RestoreResult) -> Result<(), String> {
-        let mut message = result.to_message().map_err(|e| report(&e))?;
-        telemetry::inject(&mut message.attributes);
-        let id = self.results.publish(message).await.map_err(|e| e.to_string())?;
-        tracing::info!(event_message_id = id, "the result is published");
-        Ok(())
     }
 }
 

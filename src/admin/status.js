@@ -41,7 +41,7 @@ function took(r) {
 
 function show(s) {
   $("version").textContent = s.version;
-  $("state").textContent = s.stopping ? "stopping" : s.ready ? "ready" : "not ready: its own set-up is broken, see the log";
+  $("state").textContent = s.stopping ? "stopping" : s.ready ? "ready" : "not ready: " + (s.problems?.join("; ") || "its own set-up is broken, see the log");
   $("state").className = s.ready ? "good" : "bad";
   const none = document.createElement("p"); none.className = "soft"; none.textContent = "nothing";
   $("running").replaceChildren(...(s.running.length ? s.running.map(job) : [none]));

@@ -25,6 +25,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
         "restore_max_concurrent": config.max_concurrent,
         "restore_timeout_seconds": config.timeout.as_secs(),
         "admin_addr": config.admin_addr.to_string(),
+        "admin_hosts": config.admin_hosts,
         "backup_notification_subscription": config.notification_subscription,
         "verify_depth": v.depth.as_str(),
         "verify_checks": if v.checks.is_some() { "read" } else { "not set" },

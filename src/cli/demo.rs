@@ -29,7 +29,7 @@ struct Checks(Vec<&'static str>);
 
 impl Checks {
     fn expect(&mut self, holds: bool, what: &'static str) {
-        println!("   {} {what}", if holds { "✓" } else { "✗" });
+        out!("   {} {what}", if holds { "✓" } else { "✗" });
         if !holds {
             self.0.push(what);
         }
@@ -38,10 +38,7 @@ impl Checks {
 
 pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     let bindir = find_bindir(&bindirs)?;
-    println!(
-        "1. A throwaway PostgreSQL ({}) and the emulator of Pub/Sub and Cloud Storage",
-        bindir.display()
-    );
+    out!("1. A throwaway PostgreSQL ({}) and the emulator of Pub/Sub and Cloud Storage", bindir.display());
     let postgres = {
         let parent = std::env::temp_dir();
         tokio::task::spawn_blocking(move || Sandbox::start(&bindir, &parent, false, ""))
@@ -53,48 +50,48 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     let app = App::new(config(&postgres, &emulator)?)?;
     let server = Server::new(&app.config.db).map_err(crate::error::RestoreError::from)?;
 
-    println!("2. A company's database, dumped with pg_dump -Fc and uploaded");
+    out!("2. A company's database, dumped with pg_dump -Fc and uploaded");
     let dump = make_backup(&server, &postgres).await?;
     let size = dump.len() as u64;
     emulator.storage.put(BUCKET, OBJECT, dump);
     let backups = app.manager.list_available_backups().await?;
     for Backup { name, size, checksum, .. } in &backups {
-        println!(
+        out!(
             "   gs://{BUCKET}/{name}  {}  crc32c {}",
             human_bytes(*size),
             checksum.as_deref().unwrap_or("-")
         );
     }
 
-    println!("3. A worker, and the bucket's notification of the new object: it is proven restorable");
+    out!("3. A worker, and the bucket's notification of the new object: it is proven restorable");
     let shutdown = Shutdown::default();
     let worker = app.start_worker(shutdown.clone()).await?;
     let generation = backups.first().map(|b| b.generation.clone()).unwrap_or_default();
     let proof = publish_and_wait(&app, &worker, "backup-notifications", notification(&generation)).await?;
     print_proof(&proof);
 
-    println!("4. A request on projects/demo/topics/restore-requests");
+    out!("4. A request on projects/demo/topics/restore-requests");
     let message = request().to_message(jiff::Timestamp::now())?;
-    println!("   {}", String::from_utf8_lossy(&message.data));
+    out!("   {}", String::from_utf8_lossy(&message.data));
     let result = publish_and_wait(&app, &worker, "restore-requests", message).await?;
 
-    println!("5. The result event");
+    out!("5. The result event");
     let text = serde_json::to_string_pretty(&result).map_err(|e| CommandError::Other(e.to_string()))?;
-    text.lines().for_each(|l| println!("   {l}"));
+    text.lines().for_each(|l| out!("   {l}"));
 
-    println!("6. Rows, source and restored");
+    out!("6. Rows, source and restored");
     let mut checks = Checks(vec![]);
     let same = result.status == Status::Success && compare(&server).await?;
 
-    println!("7. Metrics (http://{}/metrics)", worker.admin);
+    out!("7. Metrics (http://{}/metrics)", worker.admin);
     let metrics = app.metrics.exposition();
     for line in metrics.lines().filter(|l| is_shown(l)) {
-        println!("   {line}");
+        out!("   {line}");
     }
     shutdown.soft.cancel();
     worker.ended().await?;
 
-    println!("8. What has to be true");
+    out!("8. What has to be true");
     let (_, acked) = emulator.pubsub.delivered(&subscription("restore-requests"));
     checks.expect(
         proof.verdict == Some(Verdict::Verified),
@@ -112,10 +109,10 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     checks.expect(metrics.contains("restore_success_total 1\n"), "restore_success_total counts it");
     checks.expect(metrics.contains("restore_in_progress 0\n"), "nothing is in progress any more");
     Ok(if checks.0.is_empty() {
-        println!("All of it holds.");
+        out!("All of it holds.");
         Exit::Ok
     } else {
-        println!("Not true: {}", checks.0.join("; "));
+        out!("Not true: {}", checks.0.join("; "));
         Exit::Failed
     })
 }
@@ -209,17 +206,17 @@ fn notification(generation: &str) -> Message {
 
 fn print_proof(r: &RestoreResult) {
     let verdict = r.verdict.map_or("none", Verdict::as_str);
-    println!("   {verdict} in {:.1} s: {} tables, {} rows", r.duration_seconds, r.tables, r.rows);
+    out!("   {verdict} in {:.1} s: {} tables, {} rows", r.duration_seconds, r.tables, r.rows);
     let Some(v) = &r.verification else { return };
     if let Some(i) = &v.isolation {
         let apart = i
             .why_not
             .as_deref()
             .unwrap_or("no network, no processes, no files of this machine but its programs");
-        println!("   sandbox: {apart}");
+        out!("   sandbox: {apart}");
     }
-    v.findings.iter().for_each(|c| println!("   {}: {}", c.title(), c.message));
-    println!("   evidence: {}", v.evidence.as_deref().unwrap_or("-"));
+    v.findings.iter().for_each(|c| out!("   {}: {}", c.title(), c.message));
+    out!("   evidence: {}", v.evidence.as_deref().unwrap_or("-"));
 }
 
 fn request() -> RestoreRequest {
@@ -267,7 +264,7 @@ async fn publish_and_wait(
 fn show_progress(worker: &RunningWorker) {
     for job in worker.state.status().running {
         let p = job.progress;
-        println!(
+        out!(
             "   {:<8} {:>10} of {} read, {:>7} rows, tables {}/{}, indexes and keys {}/{}",
             p.stage,
             human_bytes(p.object_bytes),
@@ -314,7 +311,7 @@ async fn compare(server: &Server) -> Result<bool, CommandError> {
         let other = restored.iter().find(|(t, _, _)| t == table);
         let same = other.is_some_and(|(_, r, d)| r == rows && d == digest);
         let there = other.map_or("-".into(), |(_, r, _)| r.to_string());
-        println!("   {:<28} {rows:>8} {there:>8}  {}", table, if same { "✓" } else { "✗" });
+        out!("   {:<28} {rows:>8} {there:>8}  {}", table, if same { "✓" } else { "✗" });
     }
     Ok(!source.is_empty() && source == restored)
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::{CommandResult, Exit, Output, human_bytes, paint, print_json};
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
-use crate::error::{FailureReason, RestoreError, report};
+use crate::error::{FailureReason, RestoreError, bound_list, report};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
 use crate::queue::{Look, PubSub, QueueError, SubscriptionSetup, check_credentials};
 use crate::restore::{Finding, Level, Needs};
 use crate::sandbox::{Sandbox, fitting, found};
-use crate::target::check_restricted;
+use crate::target::{check_restricted, unended};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
@@ -73,7 +73,7 @@ fn failed(check: &'static str, e: &RestoreError, fix: &str) -> Checkup {
 fn queue_failed(check: &'static str, e: &QueueError) -> Checkup {
     match e {
         QueueError::Permanent(what) => Checkup::failure(check, Exit::Permission, what).fix("see credentials"),
-        QueueError::Transient(what) => {
+        QueueError::Refused(what) | QueueError::Transient(what) => {
             Checkup::failure(check, Exit::Unavailable, what).fix("is Pub/Sub reachable from here?")
         }
     }
@@ -331,7 +331,7 @@ async fn target(app: &App) -> Vec<Checkup> {
         true => Checkup::ok("target server", said),
         false => Checkup::new("target server", Health::Warning, format!("{said}; tested are 13 to 18")),
     };
-    vec![server, rights(app, &facts, may_create), journal(may_journal), restricted(app).await]
+    vec![server, rights(app, &facts, may_create), journal(app, may_journal).await, restricted(app).await]
 }
 
 /// The roles of restricted restores, where there can be any.
@@ -375,7 +375,19 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> Checkup {
     Checkup::ok(name, format!("{} may create databases{owners}", facts.user))
 }
 
-fn journal(may_journal: bool) -> Checkup {
+/// Since when a request without an outcome is worth a word.
+const UNENDED: Duration = Duration::from_secs(3600);
+
+async fn journal(app: &App, may_journal: bool) -> Checkup {
+    let unended = async { unended(&Server::new(&app.config.db)?, UNENDED).await };
+    if let Some(what) = unended.await.ok().filter(|ids| !ids.is_empty()) {
+        let mut shown = what;
+        bound_list(&mut shown, 10);
+        let said = format!("began, have no outcome, and nobody works on them: {}", shown.join(", "));
+        return Checkup::new("target journal", Health::Warning, said).fix(
+            "look for their messages in the dead-letter topic; after REQUEST_MAX_AGE the reaper records them as failed",
+        );
+    }
     match may_journal {
         true => Checkup::ok("target journal", "requests can be recorded in the schema pgrestored"),
         false => Checkup::new(

@@ -15,6 +15,7 @@ pub(super) async fn run(app: App, output: Output) -> CommandResult {
                 ("kept", &reaped.kept),
                 ("NOT RECORDED, left alone", &reaped.unknown),
                 ("NOT DROPPED", &reaped.failed),
+                ("abandoned request, recorded as failed", &reaped.abandoned),
             ] {
                 list.iter().for_each(|name| out!("{what}: {name}"));
             }

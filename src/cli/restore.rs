@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CommandResult, Exit, Output, print_json, until_signal};
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
-use crate::event::RestoreResult;
+use crate::event::{RestoreResult, check_texts};
 use crate::job::{BackupRef, OnExisting, RestoreJob, check_request_id};
 use crate::progress::{Progress, Snapshot};
 
@@ -85,6 +85,9 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
     if args.jobs == Some(0) {
         return Err(invalid("--jobs: must be at least 1"));
     }
+    check_texts(
+        &serde_json::json!({ "--target": target, "--request-id": args.request_id, "part": args.select }),
+    )?;
     let request_id = args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&request_id)?;
     Ok(RestoreJob {
@@ -116,7 +119,7 @@ pub(super) async fn show(progress: Arc<Progress>) {
             every.tick().await;
             loop {
                 every.tick().await;
-                eprintln!("{}", line(&progress.snapshot()));
+                err!("{}", line(&progress.snapshot()));
             }
         }
     }
@@ -155,7 +158,7 @@ async fn show_bar(progress: Arc<Progress>) {
         every.tick().await;
         let s = progress.snapshot();
         bar.0.set_position((s.fraction.unwrap_or(0.0) * 1000.0) as u64);
-        bar.0.set_message(line(&s));
+        bar.0.set_message(super::terminal::escaped(&line(&s)).into_owned());
     }
 }
 

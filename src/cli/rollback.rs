@@ -3,6 +3,7 @@
 use super::{CommandResult, Exit, Output, print_json};
 use crate::app::App;
 use crate::error::FailureReason;
+use crate::event::check_texts;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -21,6 +22,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    check_texts(&serde_json::json!({ "DB": args.target, "--to": args.to, "--request-id": args.request_id }))?;
     if args.list {
         let kept = app.manager.kept(&args.target).await?;
         return match output {
@@ -42,7 +44,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let done = app.manager.rollback(&args.target, args.to.as_deref(), &id).await;
     if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable) {
         // It may have been done all the same; another one would undo it.
-        eprintln!("to find out or try again: pgrestored rollback {} --request-id {id}", args.target);
+        err!("to find out or try again: pgrestored rollback {} --request-id {id}", args.target);
     }
     let done = done?;
     match output {

@@ -74,12 +74,12 @@ pub(super) fn run(args: &Args) -> CommandResult {
     let wanted = args.name.as_deref().unwrap_or_default().trim_end_matches(".v1").to_owned();
     match all().into_iter().find(|(name, _)| *name == wanted) {
         Some((_, schema)) => {
-            out!("{}", text(&schema)?.trim_end());
+            super::terminal::print_document(text(&schema)?.trim_end());
             Ok(Exit::Ok)
         }
         None => {
             let names: Vec<_> = all().into_iter().map(|(n, _)| n).collect();
-            eprintln!("pgrestored: there is no schema {wanted}; there are {}", names.join(", "));
+            err!("pgrestored: there is no schema {wanted}; there are {}", names.join(", "));
             Ok(Exit::Usage)
         }
     }

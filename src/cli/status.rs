@@ -101,9 +101,10 @@ fn print(s: &WorkerStatus) {
     let state = match (s.stopping, s.ready) {
         (true, _) => paint::warn("stopping"),
         (false, true) => paint::good("ready"),
-        (false, false) => paint::bad("not ready: its own set-up is broken (pgrestored doctor)"),
+        (false, false) => paint::bad("not ready"),
     };
     out!("pgrestored {} is {state}", s.version);
+    s.problems.iter().for_each(|p| out!("  {p}"));
     out!("running");
     s.running.iter().for_each(|j| out!("  {} {}", j.request_id, line(j)));
     if s.running.is_empty() {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CommandResult, Exit, Output, human_bytes, print_json, until_signal};
 use crate::app::App;
 use crate::error::FailureReason;
+use crate::event::check_texts;
 use crate::job::{BackupRef, VerifyJob, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
@@ -45,6 +46,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
+    check_texts(&serde_json::json!({ "--request-id": args.request_id }))?;
     let id = args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&id)?;
     let job = VerifyJob {

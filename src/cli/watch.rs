@@ -111,11 +111,11 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
         match &bar {
             Some(bar) => {
                 bar.0.set_position((job.progress.fraction.unwrap_or(0.0) * 1000.0) as u64);
-                bar.0.set_message(status::line(&job));
+                bar.0.set_message(super::terminal::escaped(&status::line(&job)).into_owned());
             }
             None if said.is_none_or(|at| at.elapsed() >= LINE) => {
                 said = Some(tokio::time::Instant::now());
-                eprintln!("{}", status::line(&job));
+                err!("{}", status::line(&job));
             }
             None => {}
         }

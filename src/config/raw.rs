@@ -311,6 +311,9 @@ pub struct RawConfig {
     /// /metrics, health and status [default: 127.0.0.1:9464]
     #[arg(long, env = "ADMIN_ADDR", global = true, value_name = "ADDR")]
     pub(super) admin_addr: Option<String>,
+    /// Names by which the admin port may be asked, separated by commas, with * and ?; addresses, localhost and the machine's own name always may
+    #[arg(long, env = "ADMIN_HOSTS", global = true, value_name = "NAMES")]
+    pub(super) admin_hosts: Option<String>,
     /// Folders with PostgreSQL's binaries, separated by colons; else PATH and the usual folders
     #[arg(long, env = "PG_BINDIR", global = true, value_name = "FOLDERS")]
     pub(super) pg_bindir: Option<String>,

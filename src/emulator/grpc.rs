@@ -9,6 +9,9 @@ use tonic::Status;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
+/// Bytes of one request: more than any service takes, so that each says its own limit.
+const MAX_MESSAGE: usize = 64 << 20;
+
 /// A method with one request and one answer.
 pub(super) fn unary<Q, R, F, Fut>(f: F) -> MethodRouter
 where
@@ -24,7 +27,9 @@ where
                 let answer = f(r.into_inner());
                 async move { answer.await.map(tonic::Response::new) }
             });
-            Grpc::new(ProstCodec::<R, Q>::default()).unary(service, request).await
+            let codec = Grpc::new(ProstCodec::<R, Q>::default());
+            let mut method = codec.max_decoding_message_size(MAX_MESSAGE);
+            method.unary(service, request).await
         }
     })
 }

@@ -68,6 +68,8 @@ struct Inner {
     sequence: u64,
     /// Publish calls to refuse.
     refuse_publish: u32,
+    /// Bytes of a publish call, where that is less than the service takes.
+    max_request: Option<usize>,
     /// Streams opened before this number are cut.
     cut_before: u64,
     streams: u64,
@@ -78,6 +80,43 @@ struct Inner {
 pub struct PubSubService {
     inner: Arc<Mutex<Inner>>,
     wake: Arc<Notify>,
+}
+
+/// What the service takes in one call.
+const MAX_MESSAGES: usize = 1000;
+const MAX_REQUEST_BYTES: usize = 10_000_000;
+/// What it takes in one message.
+const MAX_ATTRIBUTES: usize = 100;
+const MAX_KEY_BYTES: usize = 256;
+const MAX_VALUE_BYTES: usize = 1024;
+
+/// The limits of the service, all of them INVALID_ARGUMENT.
+fn check_sizes(r: &pb::PublishRequest, max: usize) -> Result<(), Status> {
+    let refuse = |what: &str| Err(Status::invalid_argument(format!("The value for {what}.")));
+    if r.messages.is_empty() || r.messages.len() > MAX_MESSAGES {
+        return refuse("message_count is out of range: from 1 to 1000");
+    }
+    for m in &r.messages {
+        if m.data.is_empty() && m.attributes.is_empty() {
+            return refuse("message is empty: it needs data or an attribute");
+        }
+        if m.attributes.len() > MAX_ATTRIBUTES {
+            return refuse("attributes is too large: at most 100");
+        }
+        for (key, value) in &m.attributes {
+            let is_reserved = key.starts_with("goog") && !key.starts_with("googclient_");
+            if key.is_empty() || key.len() > MAX_KEY_BYTES || is_reserved {
+                return refuse("an attribute key is not valid: from 1 to 256 bytes, not goog");
+            }
+            if value.len() > MAX_VALUE_BYTES {
+                return refuse("an attribute value is too large: at most 1024 bytes");
+            }
+        }
+    }
+    match prost::Message::encoded_len(r) > max {
+        true => refuse("request_size is too large"),
+        false => Ok(()),
+    }
 }
 
 fn no_subscription() -> Status {
@@ -183,6 +222,11 @@ impl PubSubService {
     /// Fault: the next `calls` calls to publish are refused as unavailable.
     pub fn refuse_publish(&self, calls: u32) {
         self.lock().refuse_publish = calls;
+    }
+
+    /// Fault: publish calls larger than this are refused for their content.
+    pub fn limit_messages(&self, bytes: usize) {
+        self.lock().max_request = Some(bytes);
     }
 
     /// Fault: ends all open streams; clients have to open new ones.
@@ -359,6 +403,7 @@ impl PubSubService {
                 return Err(Status::unavailable("publishing is refused"));
             }
         }
+        check_sizes(&r, self.lock().max_request.unwrap_or(MAX_REQUEST_BYTES))?;
         // The time is the server's to say.
         let stamped = |m| pb::PubsubMessage { publish_time: None, ..m };
         let ids: Result<Vec<_>, _> =

@@ -73,6 +73,8 @@ impl RestoreManager {
         let reason = |r: &ProofReport| r.error.as_ref().map(|e| e.reason);
         let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
         let mut uri = None;
+        report.bound();
+        crate::event::bound_rewrites(&mut report.rewrites);
         if is_final && job.trigger != Trigger::Bisection {
             progress.enter("evidence");
             match self.write_evidence(job, &report, pinned).await {

@@ -38,9 +38,10 @@ impl RestoreManager {
     /// # Errors
     /// `target_unavailable`, `access_denied`.
     pub async fn reap(&self) -> Result<Reaped, RestoreError> {
-        let mut reaped = target::reap(&self.server).await?;
+        let max_age = self.config.request_max_age;
+        let mut reaped = target::reap(&self.server, max_age).await?;
         if let Some(scratch) = &self.config.verify.scratch {
-            let more = target::reap(&Server::new(scratch)?).await?;
+            let more = target::reap(&Server::new(scratch)?, max_age).await?;
             reaped.add(more);
         }
         Ok(reaped)

@@ -4,12 +4,15 @@
 //! messages the worker can take, recycles a stream that was idle for long, and builds a new one with
 //! backoff whenever one ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use google_cloud_auth::credentials::anonymous;
+use google_cloud_gax::error::rpc::Code;
 use google_cloud_gax::retry_policy::RetryPolicyExt as _;
 use google_cloud_pubsub::client::{Publisher, Subscriber};
+use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message as PubSubMessage;
 use google_cloud_pubsub::retry_policy::RetryableErrors;
 use google_cloud_pubsub::subscriber::MessageStream;
@@ -18,7 +21,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
+use super::health::FoundBy;
+use super::slots::{Slot, Slots};
+use super::{Delivery, Health, Lease, QueueError, RequestQueue, Resource, ResultSink};
+use crate::error::report;
 use crate::event::Message;
 use crate::retry::Backoff;
 
@@ -26,6 +32,9 @@ use crate::retry::Backoff;
 const PUBLISH_BUDGET: Duration = Duration::from_secs(60);
 /// How long a stopping subscription waits for its last words to arrive.
 const FLUSH_BUDGET: Duration = Duration::from_secs(5);
+
+/// A stream that was not refused for this long is taken for a good one: it may be that nothing comes.
+const WELL_AFTER: Duration = Duration::from_secs(5);
 
 /// How to reach Pub/Sub.
 #[derive(Debug, Clone)]
@@ -45,13 +54,20 @@ pub struct PubSubConfig {
 }
 
 /// Opens subscriptions and topics of one project.
+#[derive(Clone)]
 pub struct PubSub {
     config: PubSubConfig,
+    pub(super) health: Health,
 }
 
 impl PubSub {
     pub fn new(config: PubSubConfig) -> Self {
-        PubSub { config }
+        PubSub { config, health: Health::default() }
+    }
+
+    /// What is wrong with its topics and subscriptions, as far as anybody has looked.
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
 
     pub(super) fn emulator(&self) -> Option<&String> {
@@ -74,6 +90,8 @@ impl PubSub {
             config: self.config.clone(),
             stop: CancellationToken::new(),
             streams: TaskTracker::new(),
+            slots: Slots::new(self.config.concurrency),
+            health: self.health.clone(),
         };
         // Credentials that are missing are said now, not by silence later.
         drop(pump.client().await?);
@@ -93,9 +111,11 @@ impl PubSub {
         }
         let publisher = builder
             .with_retry_policy(RetryableErrors.with_time_limit(PUBLISH_BUDGET))
+            // A message that is refused takes no other one along.
+            .set_message_count_threshold(1)
             .build()
             .await
-            .map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {e}")))?;
+            .map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))?;
         Ok(Topic { publisher })
     }
 }
@@ -109,9 +129,19 @@ impl ResultSink for Topic {
         let message = PubSubMessage::new().set_data(message.data).set_attributes(message.attributes);
         let sent = self.publisher.publish(message);
         Box::pin(async move {
-            sent.await.map_err(|e| QueueError::Transient(format!("publishing: {}", crate::error::report(&e))))
+            sent.await.map_err(|e| {
+                let what = format!("publishing: {}", report(&e));
+                if is_refused(&e) { QueueError::Refused(what) } else { QueueError::Transient(what) }
+            })
         })
     }
+}
+
+/// Whether the service says that it will never take this message.
+fn is_refused(e: &PublishError) -> bool {
+    let PublishError::Rpc(e) = e else { return false };
+    let code = e.status().map(|s| s.code);
+    matches!(code, Some(Code::InvalidArgument | Code::OutOfRange))
 }
 
 struct Subscription {
@@ -157,6 +187,8 @@ struct Pump {
     config: PubSubConfig,
     stop: CancellationToken,
     streams: TaskTracker,
+    slots: Slots,
+    health: Health,
 }
 
 type Sender = mpsc::Sender<Result<Delivery, QueueError>>;
@@ -165,6 +197,8 @@ type Sender = mpsc::Sender<Result<Delivery, QueueError>>;
 enum StreamEnd {
     Stopped,
     Idle,
+    /// More messages could be worked on than it hands out.
+    TooNarrow,
     Broken(String),
     Permanent(String),
 }
@@ -179,7 +213,7 @@ impl Pump {
             }
             match end {
                 StreamEnd::Stopped => return,
-                StreamEnd::Idle => tracing::debug!("an idle stream is replaced"),
+                StreamEnd::Idle | StreamEnd::TooNarrow => tracing::debug!("the stream is replaced"),
                 StreamEnd::Permanent(what) => {
                     tracing::error!(error = what, "the subscription refuses us");
                     let _ = tx.send(Err(QueueError::Permanent(what))).await;
@@ -201,7 +235,7 @@ impl Pump {
         if let Some(endpoint) = &self.config.emulator {
             builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
         }
-        builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {e}")))
+        builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))
     }
 
     async fn one_stream(&self, tx: &Sender) -> (StreamEnd, u64) {
@@ -210,7 +244,10 @@ impl Pump {
             Ok(client) => client,
             Err(e) => return (StreamEnd::Broken(e.to_string()), 0),
         };
-        let outstanding = i64::try_from(self.config.concurrency).unwrap_or(i64::MAX);
+        let Some((number, free)) = self.stop.run_until_cancelled(self.slots.open()).await else {
+            return (StreamEnd::Stopped, 0);
+        };
+        let outstanding = i64::try_from(free).unwrap_or(i64::MAX);
         let stream = client
             .subscribe(&self.subscription)
             .set_max_outstanding_messages(outstanding)
@@ -218,8 +255,11 @@ impl Pump {
             .set_max_lease_extension(self.config.lease_extension)
             .build();
         let shutdown = stream.shutdown_token();
-        let held = std::sync::Arc::new(());
+        let held = Arc::new(());
         let mut received = 0;
+        let is_well = tokio::time::sleep(WELL_AFTER);
+        tokio::pin!(is_well);
+        let mut is_settled = false;
         // One future per message, never abandoned half way: the client loses messages otherwise.
         let mut next = Box::pin(next_of(stream));
         let end = loop {
@@ -229,7 +269,13 @@ impl Pump {
                     item
                 }
                 () = self.stop.cancelled() => break StreamEnd::Stopped,
-                () = tokio::time::sleep(self.config.idle_recycle) => match std::sync::Arc::strong_count(&held) {
+                () = &mut is_well, if !is_settled => {
+                    is_settled = true;
+                    self.health.found(&self.subscription, FoundBy::Stream, None);
+                    continue;
+                }
+                () = self.slots.regained() => break StreamEnd::TooNarrow,
+                () = tokio::time::sleep(self.config.idle_recycle) => match Arc::strong_count(&held) {
                     1 => break StreamEnd::Idle,
                     // While messages are worked on, silence says nothing about the connection.
                     _ => continue,
@@ -238,12 +284,22 @@ impl Pump {
             let delivery = match item {
                 None => break StreamEnd::Broken("the stream was closed".into()),
                 Some(Err(e)) if is_permanent(&e) => {
-                    break StreamEnd::Permanent(format!("{}: {e}", self.subscription));
+                    break StreamEnd::Permanent(format!("{}: {}", self.subscription, report(&e)));
                 }
-                Some(Err(e)) => break StreamEnd::Broken(e.to_string()),
-                Some(Ok((message, handler))) => delivery(message, handler, held.clone()),
+                Some(Err(e)) => {
+                    if e.status().is_some_and(|s| s.code == Code::NotFound) {
+                        let problem = Resource::Subscription.missing(&self.subscription);
+                        self.health.found(&self.subscription, FoundBy::Stream, Some(problem));
+                    }
+                    break StreamEnd::Broken(report(&e));
+                }
+                Some(Ok((message, handler))) => {
+                    let held = Held { handler, slot: self.slots.take(number), _held: held.clone() };
+                    delivery(message, held)
+                }
             };
             received += 1;
+            self.health.found(&self.subscription, FoundBy::Stream, None);
             let sent = tokio::select! {
                 sent = tx.send(Ok(delivery)) => sent.is_ok(),
                 () = self.stop.cancelled() => false,
@@ -275,27 +331,27 @@ async fn next_of(mut stream: MessageStream) -> (Item, MessageStream) {
 }
 
 fn is_permanent(e: &google_cloud_pubsub::Error) -> bool {
-    use google_cloud_gax::error::rpc::Code;
     let code = e.status().map(|s| s.code);
     matches!(code, Some(Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument))
 }
 
-fn delivery(message: PubSubMessage, handler: Handler, held: std::sync::Arc<()>) -> Delivery {
+fn delivery(message: PubSubMessage, held: Held) -> Delivery {
     let published = message.publish_time.map(|t| t.seconds() * 1_000_000 + i64::from(t.nanos()) / 1000);
-    let attempt = handler.delivery_attempt().and_then(|n| u32::try_from(n).ok());
+    let attempt = held.handler.delivery_attempt().and_then(|n| u32::try_from(n).ok());
     Delivery {
         message_id: message.message_id,
         data: message.data.to_vec(),
         attributes: message.attributes.into_iter().collect(),
         published: published.unwrap_or_default(),
         attempt: attempt.filter(|n| *n > 0),
-        lease: Box::new(Held { handler, _held: held }),
+        lease: Box::new(held),
     }
 }
 
 struct Held {
     handler: Handler,
-    _held: std::sync::Arc<()>,
+    slot: Slot,
+    _held: Arc<()>,
 }
 
 impl Lease for Held {
@@ -311,6 +367,10 @@ impl Lease for Held {
                 }
             }
         })
+    }
+
+    fn rest(&mut self) {
+        self.slot.rest();
     }
 
     fn nack(self: Box<Self>) {

@@ -42,7 +42,8 @@ ALTER TABLE pgrestored.owned_database DROP CONSTRAINT IF EXISTS owned_database_k
 
 /// Whether the bookkeeping is there, in its newest form.
 const INSTALLED: &str = "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL AND EXISTS (
-  SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgrestored.request') AND attname = 'applied')";
+  SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgrestored.request') AND attname = 'applied'),
+  getdatabaseencoding() = 'UTF8'";
 
 /// Days that an outcome is remembered beyond what orders the requests of a target.
 const REMEMBERED_DAYS: i32 = 90;
@@ -51,6 +52,50 @@ const REMEMBERED_DAYS: i32 = 90;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Journal {
     on: bool,
+    /// The maintenance database can hold every character.
+    is_utf8: bool,
+}
+
+/// Field of an outcome that is kept as a text, in a database that cannot hold all of its characters.
+const AS_TEXT: &str = "json_text";
+
+/// The outcome as `jsonb` of any database takes it: without a NUL and, where the database is not UTF-8,
+/// in ASCII.
+fn storable(outcome: &serde_json::Value, is_utf8: bool) -> String {
+    let text = outcome.to_string();
+    if !text.contains("\\u0000") && (is_utf8 || text.is_ascii()) {
+        return text;
+    }
+    let mut ascii = String::new();
+    for unit in text.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(b) if b.is_ascii() => ascii.push(char::from(b)),
+            _ => ascii.push_str(&format!("\\u{unit:04x}")),
+        }
+    }
+    serde_json::json!({ AS_TEXT: ascii }).to_string()
+}
+
+/// What [`storable`] was made of.
+fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
+    match outcome.get(AS_TEXT) {
+        Some(text) => serde_json::from_str(text.as_str()?).ok(),
+        None => Some(outcome),
+    }
+}
+
+/// What the journal refuses is never the backup's fault.
+fn refused(e: &tokio_postgres::Error) -> DatabaseError {
+    let e = fault(e, "journal");
+    match e.reason() {
+        FailureReason::DataRejected => {
+            let what = format!(
+                "the journal cannot record the request (can DB_MAINTENANCE_NAME's encoding hold its names?): {e}"
+            );
+            DatabaseError::new(FailureReason::InvalidRequest, what)
+        }
+        _ => e,
+    }
 }
 
 pub(super) enum Known {
@@ -108,6 +153,17 @@ impl Kind {
     }
 }
 
+/// A request that began and has no outcome.
+pub(super) struct Running {
+    pub request_id: String,
+    pub target: String,
+    pub attempt: uuid::Uuid,
+    pub created: jiff::Timestamp,
+    /// When its last attempt began or was given back.
+    pub updated: jiff::Timestamp,
+    pub now: jiff::Timestamp,
+}
+
 pub(super) struct Row<'a> {
     pub request_id: &'a str,
     pub digest: &'a str,
@@ -123,11 +179,11 @@ impl Journal {
             return Ok(found);
         }
         match session.run(&format!("BEGIN; {INSTALL} COMMIT;")).await {
-            Ok(()) => Ok(Journal { on: true }),
+            Ok(()) => Ok(Journal { on: true, ..found }),
             Err(e) if e.reason() == FailureReason::InsufficientPrivilege => {
                 session.run("ROLLBACK").await?;
                 tracing::warn!(error = %e, "the schema pgrestored cannot be created: working without a journal");
-                Ok(Journal { on: false })
+                Ok(found)
             }
             Err(e) => Err(e.context("creating the journal")),
         }
@@ -135,13 +191,14 @@ impl Journal {
 
     /// The journal if there is one: it is not made.
     pub async fn find(session: &Session) -> Result<Self, DatabaseError> {
-        let installed = session.client().query_one(INSTALLED, &[]).await;
-        Ok(Journal { on: installed.map_err(|e| fault(&e, "looking for the journal"))?.get(0) })
+        let row = session.client().query_one(INSTALLED, &[]).await;
+        let row = row.map_err(|e| fault(&e, "looking for the journal"))?;
+        Ok(Journal { on: row.get(0), is_utf8: row.get(1) })
     }
 
     /// Where nothing is to be recorded.
     pub fn off() -> Self {
-        Journal { on: false }
+        Journal { on: false, is_utf8: true }
     }
 
     pub fn is_on(self) -> bool {
@@ -157,7 +214,7 @@ impl Journal {
         if !self.on {
             return Ok(1);
         }
-        session.client().execute(sql, values).await.map_err(|e| fault(&e, "journal"))
+        session.client().execute(sql, values).await.map_err(|e| refused(&e))
     }
 
     pub async fn look_up(self, session: &Session, request_id: &str) -> Result<Known, DatabaseError> {
@@ -171,10 +228,11 @@ impl Journal {
                 &[&request_id],
             )
             .await
-            .map_err(|e| fault(&e, "journal"))?;
+            .map_err(|e| refused(&e))?;
         let Some(row) = row else { return Ok(Known::New) };
         let outcome: Option<String> = row.get(2);
-        match (row.get::<_, &str>(0), outcome.and_then(|t| serde_json::from_str(&t).ok())) {
+        let outcome = outcome.and_then(|t| stored(serde_json::from_str(&t).ok()?));
+        match (row.get::<_, &str>(0), outcome) {
             ("done", Some(outcome)) => Ok(Known::Done { digest: row.get(1), outcome }),
             _ => Ok(Known::Unfinished { digest: row.get(1), starts: row.get(3) }),
         }
@@ -198,7 +256,7 @@ impl Journal {
                 &[&target, &sequence],
             )
             .await
-            .map_err(|e| fault(&e, "journal"))?;
+            .map_err(|e| refused(&e))?;
         Ok(row.map(|r| r.get(0)))
     }
 
@@ -291,7 +349,7 @@ impl Journal {
                 &[&target],
             )
             .await
-            .map_err(|e| fault(&e, "journal"))?;
+            .map_err(|e| refused(&e))?;
         let owned = |r: &tokio_postgres::Row| Owned {
             name: r.get(0),
             kind: Kind::parse(r.get(1)),
@@ -302,6 +360,44 @@ impl Journal {
                 .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok()),
         };
         Ok(rows.iter().map(owned).collect())
+    }
+
+    /// Requests without an outcome that were published, and last touched, longer ago than `age`.
+    pub async fn running(
+        self,
+        session: &Session,
+        age: std::time::Duration,
+        limit: i64,
+    ) -> Result<Vec<Running>, DatabaseError> {
+        if !self.on {
+            return Ok(vec![]);
+        }
+        let rows = session
+            .client()
+            .query(
+                "SELECT request_id, target, attempt::text, (extract(epoch FROM created) * 1000000)::bigint,
+                   (extract(epoch FROM updated) * 1000000)::bigint,
+                   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+                 FROM pgrestored.request
+                 WHERE state = 'running' AND updated < clock_timestamp() - $1 * interval '1 second'
+                   AND sequence < (extract(epoch FROM clock_timestamp()) - $1) * 1000000
+                 ORDER BY updated LIMIT $2",
+                &[&age.as_secs_f64(), &limit],
+            )
+            .await
+            .map_err(|e| refused(&e))?;
+        let time = |r: &tokio_postgres::Row, i| jiff::Timestamp::from_microsecond(r.get(i)).ok();
+        let running = |r: &tokio_postgres::Row| {
+            Some(Running {
+                request_id: r.get(0),
+                target: r.get(1),
+                attempt: r.get::<_, &str>(2).parse().ok()?,
+                created: time(r, 3)?,
+                updated: time(r, 4)?,
+                now: time(r, 5)?,
+            })
+        };
+        Ok(rows.iter().filter_map(running).collect())
     }
 
     /// Forgets outcomes of long ago, except what orders the requests of a target.
@@ -332,7 +428,7 @@ impl Journal {
                 "UPDATE pgrestored.request SET state = 'done', outcome = $3::text::jsonb, applied = $4,
                    starts = 0, updated = now()
                  WHERE request_id = $1 AND attempt = $2::text::uuid AND state = 'running'",
-                &[&request_id, &attempt.to_string(), &outcome.to_string(), &applied],
+                &[&request_id, &attempt.to_string(), &storable(outcome, self.is_utf8), &applied],
             )
             .await?;
         match changed {
@@ -348,6 +444,22 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outcome_is_kept_in_every_encoding() {
+        for outcome in
+            [serde_json::json!({ "a": "plain" }), serde_json::json!({ "ü🐘": ["x\0y", "\\u0000", "\"ä\\"] })]
+        {
+            for is_utf8 in [true, false] {
+                let text = storable(&outcome, is_utf8);
+                assert!(is_utf8 || text.is_ascii());
+                let kept: serde_json::Value = serde_json::from_str(&text).unwrap();
+                let has_nul = |v: &serde_json::Value| v.to_string().replace("\\\\", "").contains("\\u0000");
+                assert!(!has_nul(&kept), "{text}");
+                assert_eq!(stored(kept), Some(outcome.clone()));
+            }
+        }
+    }
 
     #[test]
     fn kinds_are_read_as_they_are_written() {

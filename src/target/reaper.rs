@@ -1,10 +1,12 @@
 //! The reaper: drops what killed workers left. Only what is recorded as ours, bears one of our names,
 //! and whose lock is free: a living worker holds it.
 
+use std::time::Duration;
+
 use super::journal::{Journal, Kind, Owned};
 use super::rollback::find_kept;
 use super::staging::{LABEL, force_drop};
-use super::{Claimed, in_place, try_lock, unlock};
+use super::{Claimed, abandoned, in_place, try_lock, unlock};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::job::{OWN_PREFIX, made_for};
 use crate::postgres::{Server, Session, fault, ident};
@@ -22,6 +24,9 @@ pub struct Reaped {
     pub unknown: Vec<String>,
     /// Could not be dropped, and why.
     pub failed: Vec<String>,
+    /// Requests that began long ago and were never heard of again: they are recorded as failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub abandoned: Vec<String>,
 }
 
 impl Reaped {
@@ -30,14 +35,15 @@ impl Reaped {
         self.kept.extend(more.kept);
         self.unknown.extend(more.unknown);
         self.failed.extend(more.failed);
+        self.abandoned.extend(more.abandoned);
     }
 }
 
-/// One pass over a server.
+/// One pass over a server. Requests that were published longer than `max_age` ago are taken by nobody.
 ///
 /// # Errors
 /// `target_unavailable`, `access_denied`. What cannot be dropped is in the answer.
-pub async fn reap(server: &Server) -> Result<Reaped, RestoreError> {
+pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreError> {
     // Nobody waits for it: a server that is away is looked at the next time.
     let session = server.impatient().maintenance("reaper").await?;
     let journal = Journal::find(&session).await?;
@@ -61,6 +67,9 @@ pub async fn reap(server: &Server) -> Result<Reaped, RestoreError> {
             Err(e) => reaped.failed.push(format!("{name}: {}", report(&e))),
         }
     }
+    let (abandoned, mut failed) = abandoned::settle(&session, journal, max_age).await?;
+    reaped.abandoned = abandoned;
+    reaped.failed.append(&mut failed);
     journal.forget_old(&session).await?;
     Ok(reaped)
 }
@@ -205,10 +214,12 @@ mod tests {
             kept: vec![format!("kept {n}")],
             unknown: vec![format!("unknown {n}")],
             failed: vec![format!("failed {n}")],
+            abandoned: vec![format!("abandoned {n}")],
         };
         let (mut sum, b) = (of("a"), of("b"));
         sum.add(b.clone());
         assert_eq!((&sum.dropped[1..], &sum.kept[1..]), (&b.dropped[..], &b.kept[..]));
+        assert_eq!(&sum.abandoned[1..], &b.abandoned[..]);
         assert_eq!((&sum.unknown[1..], &sum.failed[1..]), (&b.unknown[..], &b.failed[..]));
     }
 }

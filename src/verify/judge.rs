@@ -1,7 +1,7 @@
 //! From what was found to a verdict with its blame, and on to the result event. Pure.
 
 use super::History;
-use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClass};
+use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClass, one_line};
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
@@ -30,7 +30,7 @@ pub fn judge(report: &mut ProofReport, stage: &str) {
         reason,
         blame,
         stage: stage.to_owned(),
-        message: format!("{}: {}", check.title(), check.message),
+        message: one_line(&format!("{}: {}", check.title(), check.message)),
         sqlstate: None,
         retryable: reason.retry_class() != RetryClass::Permanent,
     });
@@ -151,6 +151,7 @@ pub fn result_of(job: &VerifyJob, report: &ProofReport, evidence: Option<String>
     r.labels = job.labels.clone();
     r.verification = Some(Box::new(report.summary(evidence)));
     r.error = report.error.clone();
+    r.bound();
     r
 }
 

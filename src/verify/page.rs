@@ -16,6 +16,8 @@ fn shell(title: &str, body: &Markup) -> String {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
+                // What is shown comes from backups: nothing of it may load or run anything.
+                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
                 // An icon of its own, so that no browser asks for one.
                 link rel="icon" href="data:,";
                 title { (title) }

@@ -8,6 +8,7 @@ use crate::event::{Kind, RestoreResult};
 use crate::job::{BackupRef, Job};
 use crate::manager::{Finished, SetStanding};
 use crate::progress::{Progress, Snapshot};
+use crate::queue::Health;
 
 /// Results that are remembered.
 const REMEMBERED: usize = 50;
@@ -21,6 +22,8 @@ pub struct WorkerState {
     next: AtomicU64,
     broken: AtomicBool,
     stopping: AtomicBool,
+    /// Of the queues that it lives on.
+    health: Mutex<Health>,
 }
 
 struct Running {
@@ -58,6 +61,9 @@ pub struct WorkerStatus {
     pub recent: Vec<RestoreResult>,
     /// How each set of backups stands.
     pub sets: Vec<SetStanding>,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 /// Lists a job as running until it is dropped.
@@ -119,9 +125,28 @@ impl WorkerState {
         self.stopping.store(true, Relaxed);
     }
 
+    /// Readiness follows what is found out about the queues.
+    pub fn follow(&self, health: Health) {
+        *lock(&self.health) = health;
+    }
+
+    /// Why this worker cannot be trusted with requests; nothing where it can.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = lock(&self.health).problems();
+        if self.broken.load(Relaxed) {
+            problems.push(
+                "credentials or permissions of its own are missing: see its log and pgrestored doctor".into(),
+            );
+        }
+        if self.stopping.load(Relaxed) {
+            problems.push("it is stopping".into());
+        }
+        problems
+    }
+
     /// Whether this worker can be trusted with requests.
     pub fn is_ready(&self) -> bool {
-        !self.broken.load(Relaxed) && !self.stopping.load(Relaxed)
+        self.problems().is_empty()
     }
 
     pub fn status(&self) -> WorkerStatus {
@@ -141,6 +166,7 @@ impl WorkerState {
             running: lock(&self.running).iter().map(describe).collect(),
             recent: lock(&self.recent).iter().cloned().collect(),
             sets: lock(&self.sets).clone(),
+            problems: self.problems(),
         }
     }
 }

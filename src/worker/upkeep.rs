@@ -36,7 +36,8 @@ impl Worker {
                 let (worker, shared) = (self.clone(), lanes.clone());
                 // Tracked, so that a stop waits for it no longer than for any other.
                 let proof = lanes.tasks.spawn(async move {
-                    let finished = worker.verify_unless_taken(Job::Verify(job), permit, &shared).await;
+                    let (finished, _permit) =
+                        worker.verify_unless_taken(Job::Verify(job), permit, &shared).await;
                     worker.publish_scheduled(&finished).await
                 });
                 match lanes.until_soft(proof).await {
@@ -62,6 +63,9 @@ impl Worker {
                     }
                     for name in &reaped.unknown {
                         tracing::warn!(name, "named like one of ours and not recorded: left alone");
+                    }
+                    for request_id in &reaped.abandoned {
+                        tracing::warn!(request_id, "began and was never heard of again: recorded as failed");
                     }
                     reaped.failed.iter().for_each(|why| tracing::error!(why, "the reaper failed"));
                 }

@@ -17,6 +17,7 @@ mod process;
 mod queue;
 mod race;
 mod refusals;
+mod service;
 mod storage;
 mod telemetry;
 mod verify;

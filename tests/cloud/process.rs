@@ -28,7 +28,18 @@ pub async fn worker_with(
     more: &[(&str, &str)],
     variables: &[(&str, &str)],
 ) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    let command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    worker_by(command, peers, c, more, variables).await
+}
+
+/// The same, where `command` is the program or what it is started by.
+async fn worker_by(
+    mut command: Command,
+    peers: &Peers,
+    c: &Cluster,
+    more: &[(&str, &str)],
+    variables: &[(&str, &str)],
+) -> Process {
     command.arg("worker").env_clear().kill_on_drop(true).stdin(Stdio::null()).stderr(Stdio::piped());
     // Where sandboxes find their programs.
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(variables.iter().copied());
@@ -297,4 +308,74 @@ async fn secrets_stay_inside() {
     }
     let log = serde_json::to_string(&process.log()).unwrap();
     assert!(log.contains("the restore failed") && !log.contains(CANARY));
+}
+
+/// More connections than there are descriptors, none of them a whole request: restores and probes go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_connections_disturb_nothing() {
+    use tokio::io::AsyncWriteExt;
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = slow_backup(&peers, 1);
+    peers.emulator.storage.limit_rate(0);
+    let mut limited = Command::new("prlimit");
+    limited.args(["--nofile=160:160", env!("CARGO_BIN_EXE_pgrestored")]);
+    let process = worker_by(limited, &peers, &c, &[], &[]).await;
+    let mut silent = Vec::new();
+    for _ in 0..500 {
+        let mut stream = tokio::net::TcpStream::connect(process.admin()).await.unwrap();
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ").await;
+        silent.push(stream);
+    }
+    assert_eq!(get(&format!("http://{}/livez", process.admin())).await.0, 200);
+    peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
+    assert_eq!(peers.result().await.status, Status::Success);
+    assert_eq!(get(&format!("http://{}/readyz", process.admin())).await.0, 200);
+    let held = std::fs::read_dir(format!("/proc/{}/fd", process.child.id().unwrap())).unwrap().count();
+    assert!(held < 100, "{held} descriptors");
+    drop(silent);
+}
+
+/// The most talkative log there is has no password and nothing that proves one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_level_of_the_log_has_secrets() {
+    const CANARY: &str = "c4n4ry-p4ssw0rd";
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = slow_backup(&peers, 1);
+    peers.emulator.storage.limit_rate(0);
+    c.psql("postgres", &format!("CREATE ROLE app LOGIN SUPERUSER PASSWORD '{CANARY}'"));
+    let rules = "local all app scram-sha-256\nlocal all all trust\n";
+    c.psql("postgres", &format!("COPY (SELECT rule FROM regexp_split_to_table($r${rules}$r$, E'\\n') rule) TO PROGRAM 'cat > pg_hba.conf'; SELECT pg_reload_conf()"));
+    c.psql("src", "CREATE ROLE visitor; ALTER TABLE t OWNER TO visitor");
+    let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
+    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    c.psql("postgres", "DROP DATABASE src");
+    c.psql("postgres", "DROP ROLE visitor");
+    let globals = "--\n-- PostgreSQL database cluster dump\n--\n\nCREATE ROLE visitor;\nALTER ROLE visitor WITH LOGIN PASSWORD 'SCRAM-SHA-256$4096:c4n4ry-s4lt$x:y';\n";
+    peers.emulator.storage.put(BUCKET, "globals.sql", globals.as_bytes().to_vec());
+    let flags = [("db-user", "app"), ("db-password", CANARY)];
+    for more in [
+        &[("backup-trust", "restricted")][..],
+        &[
+            ("restore-globals", "globals.sql"),
+            ("restore-role-passwords", "true"),
+            ("restore-create-roles", "true"),
+        ],
+    ] {
+        let flags = [&flags, more].concat();
+        let process = worker_with(&peers, &c, &flags, &[("RUST_LOG", "trace")]).await;
+        let target = format!("app{}", more.len());
+        peers
+            .publish(&format!(
+                r#"{{"request_id":"{target}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
+            ))
+            .await;
+        let result = peers.result().await;
+        assert_eq!((result.status, result.error), (Status::Success, None));
+        let log = serde_json::to_string(&process.log()).unwrap();
+        assert!(log.contains("stage begins"), "debug lines of our own are there");
+        for secret in [CANARY, "c4n4ry-s4lt", "SCRAM-SHA-256", "PASSWORD '"] {
+            assert!(!log.contains(secret), "{secret}");
+        }
+    }
+    assert_eq!(c.psql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname = 'visitor'"), "1");
 }

@@ -153,7 +153,7 @@ fn names_stay_in_their_rooms() {
             ],
         ),
         ("process::exit", &[]),
-        (".nack()", &["worker.rs", "queue/pubsub.rs"]),
+        (".nack()", &["worker/ending.rs", "queue/pubsub.rs"]),
         ("libpgdump", &[]),
     ];
     for (file, _, lines) in house() {
@@ -193,6 +193,17 @@ fn pure_parts_do_not_wait() {
         for word in [".await", "tokio", "async "] {
             assert!(!lines.iter().any(|l| l.contains(word)), "{pure} has {word}");
         }
+    }
+}
+
+/// Whatever goes to a terminal goes through the one place that escapes it.
+#[test]
+fn commands_print_through_one_place() {
+    for (file, room, lines) in house() {
+        let prints =
+            |l: &String| l.contains("println!") || l.contains("print!(") || l.contains("stdout().write");
+        let found: Vec<&String> = lines.iter().filter(|l| prints(l)).collect();
+        assert!(room != "cli" || found.is_empty(), "{file}: {found:?}");
     }
 }
 

@@ -261,3 +261,35 @@ fn a_file_in_the_current_folder_is_pointed_at() {
     assert_ne!(code, Some(0));
     assert!(said.contains("leads out of the folder"), "{said}");
 }
+
+/// A name, a flag or a damaged file says what it wants: the terminal is not driven by it.
+#[test]
+fn what_is_shown_drives_no_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = format!("file://{}", dir.path().display());
+    std::fs::write(dir.path().join("a\u{1b}]0;owned\u{7}\u{9b}2J.dump"), b"PGDMP").unwrap();
+    let odd = "x\u{1b}[2J\nok: restored";
+    let bucket = [("BACKUP_BUCKET", folder.as_str())];
+    for args in [
+        &["list"][..],
+        &["list", "--output", "json"],
+        &["inspect", odd],
+        &["inspect", &format!("./{odd}")],
+        &["restore", "a.dump", "--target", odd],
+        &["restore", "a.dump", "--target", "app", "--request-id", odd],
+        &["restore", "a.dump", "--target", "app", "--table", odd],
+        &["rollback", odd],
+        &["verify", odd],
+        &["status", "--url", odd],
+        &["schema", odd],
+        &["check", "--backup-bucket", odd],
+        &["check", "--db-name", odd],
+        &["evidence", "verify", odd],
+    ] {
+        let out = run(args, &bucket);
+        let shown = text(&out.stdout) + &text(&out.stderr);
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{args:?}: {shown:?}");
+        assert!(!shown.lines().any(|l| l.starts_with("ok: restored")), "{args:?}: {shown:?}");
+    }
+    assert!(text(&run(&["list"], &bucket).stdout).contains("owned"), "the backup is listed");
+}

@@ -402,3 +402,87 @@ async fn a_database_that_is_meant_by_its_oid_is_no_other_of_its_name() {
     }
     assert_eq!(server.connect("missing", "test").await.err().unwrap().reason(), R::RestoreError);
 }
+
+/// A request whose worker was killed, and whose message never came again: it ends when its message would
+/// not be taken any more. One that is worked on, and one that may still come, are left alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_nobody_comes_back_to_ends() {
+    let (c, old, _) = two_backups();
+    assert_eq!(restore(&c, &job(&old, "app", OnExisting::Fail)).await.failure, None);
+    let lost = job(&old, "lost_target", OnExisting::Fail);
+    for (id, published, touched) in [
+        (lost.request_id.as_str(), "8 days", "8 days"),
+        ("living", "8 days", "8 days"),
+        ("tried again", "8 days", "2 hours"),
+        ("young", "6 days", "6 days"),
+    ] {
+        c.psql("postgres", &format!(
+            "INSERT INTO pgrestored.request (request_id, digest, target, sequence, attempt, state, updated)
+             VALUES ('{id}', $d${}$d$, 'lost_target', extract(epoch FROM now() - interval '{published}') * 1000000,
+               gen_random_uuid(), 'running', now() - interval '{touched}')", lost.digest));
+    }
+    let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
+    let lock = "SELECT pg_advisory_lock(hashtextextended('pgrestored:pgrestored_s_'
+        || left(encode(sha256('living'), 'hex'), 16), 7))";
+    client.batch_execute(lock).await.unwrap();
+
+    let app = c.app(&[]);
+    let server = pgrestored::postgres::Server::new(&app.config.db).unwrap();
+    let mut unended =
+        pgrestored::target::unended(&server, std::time::Duration::from_secs(3600)).await.unwrap();
+    unended.sort();
+    assert_eq!(unended, [lost.request_id.as_str(), "tried again", "young"]);
+    assert_eq!(app.manager.reap().await.unwrap().abandoned, std::slice::from_ref(&lost.request_id));
+    assert_eq!(app.manager.reap().await.unwrap(), Reaped::default());
+    let left =
+        c.psql("postgres", "SELECT request_id FROM pgrestored.request WHERE state = 'running' ORDER BY 1");
+    assert_eq!(left, "living\ntried again\nyoung");
+    // Whoever asks again gets that answer.
+    let again = restore(&c, &lost).await;
+    assert_eq!((again.failure, again.repeated), (Some(R::Internal), true));
+    let message = again.result.error.unwrap().message;
+    assert!(message.starts_with("abandoned: ") && message.contains("lost_target is as it was"), "{message}");
+    drop(driver);
+}
+
+/// What a server says, and what a request is labelled with, fits into the journal whatever it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_outcome_can_be_recorded() {
+    let (c, old, _) = two_backups();
+    let endless = "DO $$ BEGIN RAISE EXCEPTION '%', repeat(E'x\\n\\x1b]0;owned\\x07', 1500000); END $$;";
+    let text = std::fs::read_to_string(c.waiting_dump()).unwrap();
+    let (before, after) = text.split_once("DO $$").unwrap();
+    let (_, after) = after.split_once("END $$;").unwrap();
+    let endless = format!("{before}{endless}{after}");
+    let file = c.scratch("endless.sql");
+    std::fs::write(&file, endless).unwrap();
+    let failed = restore(&c, &job(&file, "endless", OnExisting::Fail)).await;
+    let message = failed.result.error.unwrap().message;
+    assert!(
+        message.contains("xx\\u{1b}]0;owned\\u{7}") || message.contains("x \\u{1b}]0;owned\\u{7}"),
+        "{message}"
+    );
+    assert!(message.len() <= pgrestored::error::MAX_TEXT && !message.chars().any(char::is_control));
+    let longest = c.psql("postgres", "SELECT max(length(outcome::text)) < 5000 FROM pgrestored.request");
+    assert_eq!(longest, "t");
+
+    c.psql(
+        "postgres",
+        "CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'",
+    );
+    let in_latin = [("db-maintenance-name", "latin")];
+    let mut labelled = job(&old, "app", OnExisting::Fail);
+    labelled.labels.insert("team".into(), "Zürich 🐘 \"\\".into());
+    let done = c.restore_with(&labelled, &in_latin).await;
+    assert_eq!(done.result.error, None);
+    let again = c.restore_with(&labelled, &in_latin).await;
+    assert!(again.repeated);
+    assert_eq!(again.result, done.result);
+    let mut foreign = job(&old, "app2", OnExisting::Fail);
+    foreign.request_id = "🐘".into();
+    let refused = c.restore_with(&foreign, &in_latin).await;
+    assert_eq!(refused.failure, Some(R::InvalidRequest), "{:?}", refused.result.error);
+    assert_eq!(c.leftovers(), Vec::<String>::new());
+}

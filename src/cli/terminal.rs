@@ -1,0 +1,98 @@
+//! The one way to a terminal. Names, labels and messages come from outside: whatever is in them, a line
+//! stays a line, and no sequence of theirs drives the terminal.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use crate::error::is_unsafe;
+
+/// A line on standard output, escaped. A reader that has gone (`| head`) is no error of ours.
+macro_rules! out {
+    ($($arg:tt)*) => { $crate::cli::terminal::print(&format!($($arg)*)) };
+}
+
+/// A line on standard error, escaped.
+macro_rules! err {
+    ($($arg:tt)*) => { $crate::cli::terminal::complain(&format!($($arg)*)) };
+}
+
+/// The colours that `paint` gives, and their end.
+const COLOURS: [&str; 5] = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"];
+
+/// `text` with its control characters escaped, colours of ours aside.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return text.into();
+    }
+    let (mut line, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(c) = rest.chars().next() {
+        let colour = COLOURS.iter().find(|colour| rest.starts_with(**colour));
+        let length = match colour {
+            Some(colour) => {
+                line.push_str(colour);
+                colour.len()
+            }
+            None if is_unsafe(c) => {
+                line.extend(c.escape_default());
+                c.len_utf8()
+            }
+            None => {
+                line.push(c);
+                c.len_utf8()
+            }
+        };
+        rest = &rest[length..];
+    }
+    line.into()
+}
+
+/// A JSON document with what its writer leaves as it is, and a terminal obeys, escaped.
+pub(super) fn escaped_json(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| is_unsafe(c) && c != '\n') {
+        return text.into();
+    }
+    let mut document = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_unsafe(c) && c != '\n' {
+            true => document.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => document.push(c),
+        }
+    }
+    document.into()
+}
+
+pub(super) fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", escaped(line));
+}
+
+pub(super) fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", escaped(line));
+}
+
+pub(super) fn print_document(json: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", escaped_json(json));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_drives_a_terminal() {
+        assert_eq!(escaped("Zürich 🐘 'x'"), "Zürich 🐘 'x'");
+        assert_eq!(escaped("\x1b[32mok\x1b[0m"), "\x1b[32mok\x1b[0m");
+        for (text, wanted) in [
+            ("a\x1b]0;owned\x07b", "a\\u{1b}]0;owned\\u{7}b"),
+            ("x\nok: verified", "x\\nok: verified"),
+            ("\x1b[8mhidden\x1b[0m", "\\u{1b}[8mhidden\x1b[0m"),
+            ("\u{9b}2J\u{202e}\r\x08\x7f", "\\u{9b}2J\\u{202e}\\r\\u{8}\\u{7f}"),
+        ] {
+            assert_eq!(escaped(text), wanted);
+        }
+        let value = serde_json::json!({ "a": "\u{9b}2J\u{202e}\x1b\n\u{7f}é" });
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let shown = escaped_json(&text).into_owned();
+        assert!(!shown.chars().any(|c| is_unsafe(c) && c != '\n'), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+}

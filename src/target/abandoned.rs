@@ -1,0 +1,82 @@
+//! Requests that began and have no outcome: their worker was killed and the message never came again, or
+//! the end could not be recorded. Nobody answers them any more once their message is too old to be taken.
+
+use std::time::Duration;
+
+use super::journal::{Journal, Running};
+use super::{staging, try_lock, unlock};
+use crate::error::{DatabaseError, FailureReason as R, JobError, RestoreError, report};
+use crate::event::RestoreResult;
+use crate::postgres::{Server, Session};
+
+/// Requests that one pass settles.
+const AT_ONCE: i64 = 1000;
+
+/// Records a failure for each request that began longer ago than `max_age` and that nobody works on.
+/// Returns their ids, and what went wrong.
+pub(super) async fn settle(
+    session: &Session,
+    journal: Journal,
+    max_age: Duration,
+) -> Result<(Vec<String>, Vec<String>), DatabaseError> {
+    let (mut settled, mut failed) = (Vec::new(), Vec::new());
+    for row in journal.running(session, max_age, AT_ONCE).await? {
+        match settle_one(session, journal, &row).await {
+            Ok(true) => settled.push(row.request_id),
+            Ok(false) => {}
+            Err(e) if session.client().is_closed() => return Err(e),
+            Err(e) => failed.push(format!("request {}: {}", row.request_id, report(&e))),
+        }
+    }
+    Ok((settled, failed))
+}
+
+async fn settle_one(session: &Session, journal: Journal, row: &Running) -> Result<bool, DatabaseError> {
+    // A living attempt holds it.
+    let lock = staging::name_for(&row.request_id);
+    if !try_lock(session, &lock).await? {
+        return Ok(false);
+    }
+    let recorded = match serde_json::to_value(outcome(row)) {
+        Ok(outcome) => journal.finish(session, &row.request_id, row.attempt, &outcome, false).await,
+        Err(_) => Ok(()),
+    };
+    if !session.client().is_closed() {
+        unlock(session, &lock).await?;
+    }
+    match recorded {
+        Ok(()) => Ok(true),
+        // Another attempt came in between: it is not abandoned.
+        Err(e) if e.reason() == R::TargetUnavailable && !session.client().is_closed() => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn outcome(row: &Running) -> RestoreResult {
+    let what = format!(
+        "abandoned: the last attempt began at {} and was never heard of again; {} is as it was",
+        row.updated, row.target
+    );
+    let e = RestoreError::from(JobError::new(R::Internal, what));
+    let mut result = RestoreResult::failure(&row.request_id, &e, "abandoned", (row.created, row.now));
+    result.target_db = Some(row.target.clone());
+    result
+}
+
+/// Requests that began longer ago than `age` and that nobody works on.
+///
+/// # Errors
+/// `target_unavailable`, `access_denied`.
+pub async fn unended(server: &Server, age: Duration) -> Result<Vec<String>, RestoreError> {
+    let session = server.impatient().maintenance("unended requests").await?;
+    let journal = Journal::find(&session).await?;
+    let mut ids = Vec::new();
+    for row in journal.running(&session, age, AT_ONCE).await? {
+        let lock = staging::name_for(&row.request_id);
+        if try_lock(&session, &lock).await? {
+            unlock(&session, &lock).await?;
+            ids.push(row.request_id);
+        }
+    }
+    Ok(ids)
+}
