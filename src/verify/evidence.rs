@@ -54,8 +54,8 @@ pub struct RestoreIndex {
     pub index: BlockIndex,
 }
 
-/// Bytes of an index that is read.
-const MAX_INDEX: u64 = 256 << 20;
+/// Bytes of an index that is written and read: some 250,000 blocks. Larger archives are read from front to back.
+const MAX_INDEX: u64 = 32 << 20;
 
 /// What is asked of which backup: the answer of another question is none of this one.
 #[derive(Debug, Clone, Copy)]
@@ -301,6 +301,9 @@ impl Evidence {
     pub async fn write_index(&self, backup: &str, index: &RestoreIndex) -> Result<(), RestoreError> {
         let name = format!("{}index.json", folder_of(backup, &index.generation));
         let json = serde_json::to_vec(index).map_err(|e| RestoreError::internal(e.to_string()))?;
+        if json.len() as u64 > MAX_INDEX {
+            return Ok(());
+        }
         self.store.create(&name, json.into(), "application/json").await?;
         Ok(())
     }

@@ -45,6 +45,9 @@ fn entry(id: i32, definition: &[u8], dependencies: usize) -> Vec<u8> {
     out
 }
 
+/// Writes what follows the header.
+type Make<'a> = dyn Fn(&mut dyn Write) -> std::io::Result<()> + 'a;
+
 #[test]
 fn a_table_of_contents_takes_no_more_memory_than_there_is() {
     let folder = tempfile::tempdir().unwrap();
@@ -60,7 +63,7 @@ fn a_table_of_contents_takes_no_more_memory_than_there_is() {
         f.write_all(&length.to_le_bytes())?;
         f.write_all(b"COMMENT")
     };
-    let cases: [(&str, i32, &dyn Fn(&mut dyn Write) -> std::io::Result<()>, &str); 6] = [
+    let cases: [(&str, i32, &Make<'_>, &str); 6] = [
         ("strings", 4, &strings, "the table of contents needs 161 MiB of memory, this worker has 32 MiB"),
         ("entries", 120_000, &entries, "MiB of memory, this worker has 32 MiB"),
         ("dependencies", 1, &edges, "MiB of memory, this worker has 32 MiB"),
