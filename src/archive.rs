@@ -34,13 +34,13 @@ use std::sync::Arc;
 use crate::error::RestoreError;
 
 pub use codec::Codec;
-pub use encoding::TextEncoding;
+pub use encoding::{TextEncoding, has_kept, kept_byte};
 pub use header::{Format, Header};
 pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
 pub use layers::{Keys, Layer};
 pub use ledger::{Counting, EntryTally, Ledger, ObjectData, Rows, TableData, copy_target};
 
-pub use lexer::{Dialect, Lexeme, Token, statements, tokens};
+pub use lexer::{Dialect, Lexeme, Token, Wide, statements, tokens};
 pub use pieces::{DataSink, Piece, Statement};
 pub use toc::{DataOffset, Section, TocEntry};
 
@@ -222,6 +222,30 @@ impl Archive {
         &self.encoding
     }
 
+    /// Texts of the table of contents that are still the dump's own bytes.
+    pub fn kept_texts(&mut self) -> Vec<String> {
+        let encoding = &self.encoding;
+        let texts = self.entries.iter_mut().flat_map(TocEntry::texts_mut).filter(|t| encoding.has_kept(t));
+        let distinct: std::collections::BTreeSet<String> = texts.map(|t| t.clone()).collect();
+        distinct.into_iter().collect()
+    }
+
+    /// Exchanges texts of the table of contents for what they mean.
+    pub fn put_texts(&mut self, meaning: impl Fn(&str) -> Option<String>) {
+        let encoding = &self.encoding;
+        for text in self.entries.iter_mut().flat_map(TocEntry::texts_mut).filter(|t| encoding.has_kept(t)) {
+            if let Some(converted) = meaning(text) {
+                *text = converted;
+            }
+        }
+    }
+
+    /// The same where no server is asked: for people alone.
+    pub fn put_texts_for_people(&mut self) {
+        let encoding = self.encoding.clone();
+        self.put_texts(|text| Some(encoding.for_people(text)));
+    }
+
     /// Whether it is SQL text: statements come one by one, and there is no table of contents.
     pub fn is_script(&self) -> bool {
         matches!(self.body, Body::Script(_))
@@ -324,5 +348,5 @@ impl DataStream {
 /// How the statements of an archive with these entries are to be read.
 fn dialect_of(entries: &[TocEntry], encoding: &TextEncoding) -> Dialect {
     let setting = entries.iter().find(|e| e.desc == "STDSTRINGS");
-    Dialect { standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")), wide: encoding.is_wide() }
+    Dialect { standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")), wide: encoding.wide() }
 }

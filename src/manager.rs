@@ -327,7 +327,7 @@ impl RestoreManager {
     #[expect(clippy::too_many_arguments, reason = "what one restore is about")]
     async fn load_from(
         &self,
-        (archive, expected): (Archive, Expected),
+        (mut archive, expected): (Archive, Expected),
         job: &RestoreJob,
         claimed: &Claimed,
         staging: &mut Option<Staging>,
@@ -359,9 +359,15 @@ impl RestoreManager {
         let fit = Arc::new(fit.for_database(&claimed.staging_name()));
         facts.fit = Some(fit.clone());
         let stored = pinned.map(|b| b.object.size);
+        let data_only = job.selection.data_only;
+        let asked = claimed.session();
+        let options = match data_only {
+            true => CreateOptions::copy_of(&job.target_db),
+            false => CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?,
+        };
+        restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
         let prepared = restore::prepare(&archive, &job.selection, stored, &fit)?;
         facts.notes.extend(prepared.notes);
-        let data_only = job.selection.data_only;
         if data_only && loader.is_some() {
             let what = "rows alone go into a copy of the target, where a restricted role owns nothing: restore the whole";
             return Err(ValidationError::new(R::InvalidRequest, what).into());
@@ -370,10 +376,6 @@ impl RestoreManager {
             let what = format!("target_db: {} does not exist, and rows alone need its tables", job.target_db);
             return Err(ValidationError::new(R::InvalidRequest, what).into());
         }
-        let options = match data_only {
-            true => CreateOptions::copy_of(&job.target_db),
-            false => CreateOptions::of_dump(archive.entries(), archive.encoding().name()),
-        };
         claimed.make_roles(&prepared.roles).await?;
         let made = staging.insert(claimed.create_staging(&options).await?);
         facts.notes.append(&mut made.notes);

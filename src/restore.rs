@@ -10,6 +10,7 @@ mod advice;
 mod append;
 mod binary;
 mod board;
+mod conversion;
 mod database_name;
 mod ddl;
 mod families;
@@ -54,6 +55,7 @@ use spread::{Size, Spread};
 
 pub use append::{Opened, open_tables};
 pub use binary::Columns;
+pub use conversion::convert_texts;
 pub use database_name::that_name_their_database;
 pub use fit::{Fit, RULES, Rule};
 pub use globals::roles_of;
@@ -328,7 +330,7 @@ impl Worker {
             _ => self.output.sql_before_data(entry),
         };
         if !settings.is_empty() {
-            self.session.run(&settings).await?;
+            self.session.run(&conversion::sendable(settings, &job.encoding)).await?;
         }
         Ok(())
     }
@@ -388,7 +390,8 @@ impl Worker {
             sql.push(self.script_settings(settings));
             names.push("settings".to_owned());
             sql.extend(list.iter().map(|s| s.text.clone()));
-            names.extend(list.iter().map(|s| format!("line {}: {}", s.line, first_words(&s.text))));
+            let words = |sql: &str| job.encoding.for_people(&first_words(sql));
+            names.extend(list.iter().map(|s| format!("line {}: {}", s.line, words(&s.text))));
         }
         let mut begin = vec!["BEGIN".to_owned()];
         if size.spread != Spread::No {
@@ -398,6 +401,8 @@ impl Worker {
             // With so little, the server takes no helpers.
             begin.extend(sql.iter().find_map(|sql| sorting::memory_for(sql, size.rows)));
         }
+        let mut sql: Vec<String> =
+            sql.into_iter().map(|sql| conversion::sendable(sql, &job.encoding)).collect();
         sql.insert(0, begin.join("; "));
         sql.push("COMMIT".to_owned());
         self.session.pipeline(&sql).await.map_err(|(at, e)| {

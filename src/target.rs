@@ -331,6 +331,11 @@ impl Claimed {
         staging::name_for(&self.request_id)
     }
 
+    /// The session that holds the target's lock, to ask the server.
+    pub fn session(&self) -> &Session {
+        &self.lock
+    }
+
     /// What the server has.
     ///
     /// # Errors

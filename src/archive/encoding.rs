@@ -1,8 +1,13 @@
-//! The text encoding of a dump. Statements are sent to the server as UTF-8, so the names and
-//! definitions of a dump in another encoding are converted here; table data is not touched: the
-//! server converts it (`COPY … WITH (ENCODING …)`).
+//! The text encoding of a dump. PostgreSQL converts text, nobody else: what is not ASCII in a dump of
+//! another encoding than UTF-8 is kept as its bytes, one private character each ([`kept`]), until a server
+//! has said what it means (`restore::conversion`). Table data is not touched at all: the server converts
+//! it (`COPY … WITH (ENCODING …)`).
 
+use super::lexer::Wide;
 use crate::error::{FailureReason, RestoreError, ValidationError};
+
+/// The first of the 256 characters that stand for bytes: the end of Unicode's last private plane.
+const KEPT: u32 = 0x10_FF00;
 
 /// PostgreSQL's name of an encoding (`UTF8`, `LATIN1`, …) and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,102 +15,190 @@ pub struct TextEncoding {
     name: String,
 }
 
+/// The character that stands for a byte.
+fn kept(byte: u8) -> char {
+    char::from_u32(KEPT + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// The byte that a character stands for.
+pub fn kept_byte(c: char) -> Option<u8> {
+    u32::from(c).checked_sub(KEPT).and_then(|b| u8::try_from(b).ok())
+}
+
+/// Whether some of the text is bytes of the dump that nobody has converted.
+pub fn has_kept(text: &str) -> bool {
+    // The first byte of every character that stands for one.
+    memchr::memchr(0xf4, text.as_bytes()).is_some() && text.chars().any(|c| kept_byte(c).is_some())
+}
+
 impl TextEncoding {
     pub fn new(name: &str) -> Self {
         TextEncoding { name: name.to_owned() }
     }
 
-    /// PostgreSQL's name, for `CREATE DATABASE … ENCODING` and `COPY … ENCODING`.
+    /// The name as the dump has it, for `COPY … ENCODING`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// As PostgreSQL compares names of encodings.
+    fn plain(&self) -> String {
+        self.name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    }
+
     /// Whether bytes in this encoding can be sent to a UTF-8 session as they are.
     pub fn is_utf8(&self) -> bool {
-        matches!(self.name.to_ascii_uppercase().as_str(), "UTF8" | "UNICODE" | "UTF-8")
+        matches!(self.plain().as_str(), "utf8" | "unicode")
     }
 
-    /// Whether second bytes of a character may look like ASCII, a quote or a backslash among them.
-    pub fn is_wide(&self) -> bool {
-        matches!(
-            self.name.to_ascii_uppercase().as_str(),
-            "SJIS" | "SHIFT_JIS" | "SHIFT_JIS_2004" | "BIG5" | "GBK" | "UHC" | "GB18030" | "JOHAB"
-        )
+    pub fn is_sql_ascii(&self) -> bool {
+        self.plain() == "sqlascii"
     }
 
-    /// Text as UTF-8.
+    /// PostgreSQL converts it only by way of other encodings, and never to UTF-8.
+    pub fn is_mule(&self) -> bool {
+        self.plain() == "muleinternal"
+    }
+
+    pub fn is_same(&self, other: &str) -> bool {
+        self.plain() == TextEncoding::new(other).plain()
+    }
+
+    /// How long its characters are, where a byte of them may look like ASCII.
+    pub fn wide(&self) -> Wide {
+        match self.plain().as_str() {
+            "sjis" | "shiftjis" | "shiftjis2004" | "mskanji" | "win932" | "windows932" => Wide::Sjis,
+            "gb18030" => Wide::Gb18030,
+            "johab" => Wide::Johab,
+            "big5" | "win950" | "windows950" | "gbk" | "win936" | "windows936" | "uhc" | "win949"
+            | "windows949" => Wide::Double,
+            _ => Wide::No,
+        }
+    }
+
+    /// Text in which everything that is not ASCII, and not in UTF-8, is kept as its bytes.
     ///
     /// # Errors
-    /// `archive_corrupt` where the bytes are not in this encoding, `archive_unsupported` where the
-    /// encoding is one that cannot be converted here and the text is not plain ASCII.
+    /// `archive_corrupt` where a dump in UTF-8 is not.
     pub fn decode(&self, bytes: Vec<u8>) -> Result<String, RestoreError> {
-        let name = self.name.to_ascii_uppercase();
-        let bytes = match String::from_utf8(bytes) {
-            Ok(text) if self.is_utf8() || text.is_ascii() => return Ok(text),
-            Ok(text) if name == "SQL_ASCII" => return Ok(text),
-            Ok(text) => text.into_bytes(),
-            Err(e) => e.into_bytes(),
-        };
-        if name == "LATIN1" {
-            return Ok(bytes.iter().map(|b| char::from(*b)).collect());
-        }
-        let Some(encoding) = label(&name).and_then(|l| encoding_rs::Encoding::for_label(l.as_bytes())) else {
-            return Err(match self.is_utf8() {
-                true => fault(FailureReason::ArchiveCorrupt, "text in the archive is not valid UTF-8".into()),
-                false => fault(
-                    FailureReason::ArchiveUnsupported,
-                    format!("names or definitions of the dump are in {name}, which cannot be converted"),
-                ),
+        if self.is_utf8() || bytes.is_ascii() {
+            return String::from_utf8(bytes).map_err(|_| {
+                ValidationError::new(FailureReason::ArchiveCorrupt, "text in the archive is not valid UTF-8")
+                    .into()
             });
-        };
-        match encoding.decode_without_bom_handling_and_without_replacement(&bytes) {
-            Some(text) => Ok(text.into_owned()),
-            None => {
-                Err(fault(FailureReason::ArchiveCorrupt, format!("text in the archive is not valid {name}")))
+        }
+        Ok(self.view(&bytes))
+    }
+
+    /// The same of text that may be cut anywhere.
+    pub fn view(&self, bytes: &[u8]) -> String {
+        if self.is_utf8() || bytes.is_ascii() {
+            return String::from_utf8_lossy(bytes).into_owned();
+        }
+        let (wide, mut text, mut at) = (self.wide(), String::with_capacity(bytes.len() * 2), 0);
+        while let Some(&b) = bytes.get(at) {
+            if b < 0x80 {
+                text.push(char::from(b));
+                at += 1;
+                continue;
             }
+            let end = bytes.len().min(at + wide.length(&bytes[at..]).unwrap_or(1));
+            text.extend(bytes[at..end].iter().map(|b| kept(*b)));
+            at = end;
+        }
+        text
+    }
+
+    /// Whether some of the text is bytes of the dump. In UTF-8, every character is itself.
+    pub fn has_kept(&self, text: &str) -> bool {
+        !self.is_utf8() && has_kept(text)
+    }
+
+    /// Text as [`TextEncoding::decode`] gives it, in the dump's encoding again.
+    pub fn bytes_of(&self, text: &str) -> Vec<u8> {
+        if !self.has_kept(text) {
+            return text.as_bytes().to_vec();
+        }
+        let mut bytes = Vec::with_capacity(text.len());
+        for c in text.chars() {
+            match kept_byte(c) {
+                Some(b) => bytes.push(b),
+                None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        bytes
+    }
+
+    /// Text to be read by people, where no server was asked: bytes that were kept by the usual table of the
+    /// encoding, or as `\xNN`.
+    pub fn for_people(&self, text: &str) -> String {
+        if !self.has_kept(text) {
+            return text.to_owned();
+        }
+        let (mut shown, mut run) = (String::with_capacity(text.len()), Vec::new());
+        for c in text.chars() {
+            match kept_byte(c) {
+                Some(b) => run.push(b),
+                None => {
+                    shown.push_str(&self.guess(&std::mem::take(&mut run)));
+                    shown.push(c);
+                }
+            }
+        }
+        shown.push_str(&self.guess(&run));
+        shown
+    }
+
+    fn guess(&self, bytes: &[u8]) -> String {
+        let name = self.plain();
+        if matches!(name.as_str(), "latin1" | "iso88591") {
+            return bytes.iter().map(|b| char::from(*b)).collect();
+        }
+        let label = if self.is_sql_ascii() { Some("utf-8") } else { label(&name) };
+        let found = label
+            .and_then(|l| encoding_rs::Encoding::for_label(l.as_bytes()))
+            .and_then(|e| e.decode_without_bom_handling_and_without_replacement(bytes));
+        match found {
+            Some(text) => text.into_owned(),
+            None => bytes.iter().map(|b| format!("\\x{b:02x}")).collect(),
         }
     }
 }
 
-fn fault(reason: FailureReason, message: String) -> RestoreError {
-    ValidationError::new(reason, message).into()
-}
-
-/// PostgreSQL's encoding name as a WHATWG label.
+/// PostgreSQL's encoding name, plain, as a WHATWG label.
 fn label(name: &str) -> Option<&'static str> {
     Some(match name {
-        "LATIN2" => "iso-8859-2",
-        "LATIN3" => "iso-8859-3",
-        "LATIN4" => "iso-8859-4",
-        "LATIN5" | "WIN1254" => "windows-1254",
-        "LATIN6" => "iso-8859-10",
-        "LATIN7" => "iso-8859-13",
-        "LATIN8" => "iso-8859-14",
-        "LATIN9" => "iso-8859-15",
-        "LATIN10" => "iso-8859-16",
-        "ISO_8859_5" => "iso-8859-5",
-        "ISO_8859_6" => "iso-8859-6",
-        "ISO_8859_7" => "iso-8859-7",
-        "ISO_8859_8" => "iso-8859-8",
-        "KOI8R" | "KOI8" => "koi8-r",
-        "KOI8U" => "koi8-u",
-        "WIN866" => "ibm866",
-        "WIN874" => "windows-874",
-        "WIN1250" => "windows-1250",
-        "WIN1251" | "WIN" => "windows-1251",
-        "WIN1252" => "windows-1252",
-        "WIN1253" => "windows-1253",
-        "WIN1255" => "windows-1255",
-        "WIN1256" => "windows-1256",
-        "WIN1257" => "windows-1257",
-        "WIN1258" => "windows-1258",
-        "EUC_JP" => "euc-jp",
-        "SJIS" | "SHIFT_JIS" => "shift_jis",
-        "EUC_KR" => "euc-kr",
-        "UHC" => "euc-kr",
-        "EUC_CN" | "GBK" => "gbk",
-        "GB18030" => "gb18030",
-        "BIG5" => "big5",
+        "latin2" | "iso88592" => "iso-8859-2",
+        "latin3" | "iso88593" => "iso-8859-3",
+        "latin4" | "iso88594" => "iso-8859-4",
+        "latin5" | "iso88599" | "win1254" => "windows-1254",
+        "latin6" | "iso885910" => "iso-8859-10",
+        "latin7" | "iso885913" => "iso-8859-13",
+        "latin8" | "iso885914" => "iso-8859-14",
+        "latin9" | "iso885915" => "iso-8859-15",
+        "latin10" | "iso885916" => "iso-8859-16",
+        "iso88595" => "iso-8859-5",
+        "iso88596" => "iso-8859-6",
+        "iso88597" => "iso-8859-7",
+        "iso88598" => "iso-8859-8",
+        "koi8r" | "koi8" => "koi8-r",
+        "koi8u" => "koi8-u",
+        "win866" => "ibm866",
+        "win874" => "windows-874",
+        "win1250" => "windows-1250",
+        "win1251" | "win" => "windows-1251",
+        "win1252" => "windows-1252",
+        "win1253" => "windows-1253",
+        "win1255" => "windows-1255",
+        "win1256" => "windows-1256",
+        "win1257" => "windows-1257",
+        "win1258" => "windows-1258",
+        "eucjp" => "euc-jp",
+        "sjis" | "shiftjis" => "shift_jis",
+        "euckr" | "uhc" => "euc-kr",
+        "euccn" | "gbk" => "gbk",
+        "gb18030" => "gb18030",
+        "big5" => "big5",
         _ => return None,
     })
 }
@@ -115,14 +208,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decodes_the_dumps_own_encoding() {
-        assert_eq!(TextEncoding::new("LATIN1").decode(b"caf\xe9".to_vec()).unwrap(), "café");
-        assert_eq!(TextEncoding::new("LATIN9").decode(b"\xa4".to_vec()).unwrap(), "€");
-        assert_eq!(TextEncoding::new("LATIN2").decode("é".as_bytes().to_vec()).unwrap(), "ĂŠ");
-        assert_eq!(TextEncoding::new("UTF8").decode("é".as_bytes().to_vec()).unwrap(), "é");
-        let bad = TextEncoding::new("UTF8").decode(vec![0xff]).unwrap_err();
+    fn what_is_not_utf8_is_kept_byte_by_byte() {
+        let utf8 = TextEncoding::new("UTF8");
+        for text in ["é", "\u{10ff27}"] {
+            assert_eq!(utf8.decode(text.as_bytes().to_vec()).unwrap(), text);
+            assert_eq!(utf8.bytes_of(text), text.as_bytes());
+            assert_eq!(utf8.for_people(text), text);
+        }
+        let bad = utf8.decode(vec![0xff]).unwrap_err();
         assert_eq!(bad.reason(), FailureReason::ArchiveCorrupt);
-        let unknown = TextEncoding::new("MULE_INTERNAL").decode(vec![0xff]).unwrap_err();
-        assert_eq!(unknown.reason(), FailureReason::ArchiveUnsupported);
+        for name in ["LATIN1", "SQL_ASCII", "MULE_INTERNAL", "sjis", "BIG5", "GB18030", "JOHAB", "EUC_TW"] {
+            let encoding = TextEncoding::new(name);
+            assert_eq!(encoding.decode(b"SELECT 'a';".to_vec()).unwrap(), "SELECT 'a';");
+            // Also what no such text may hold.
+            for end in 0..=u8::MAX {
+                let bytes = [b"'x", &[0x81, 0x30, 0x81, 0x30, 0xb1, b'\'', end][..]].concat();
+                let text = encoding.decode(bytes.clone()).unwrap();
+                assert!(has_kept(&text), "{name}");
+                assert_eq!(encoding.bytes_of(&text), bytes, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_byte_of_a_character_is_taken_for_ascii() {
+        for (name, bytes, ascii) in [
+            ("SJIS", &b"'\x95\x5c\xb1'"[..], "''"),
+            ("Shift_JIS", b"\x83\x5c\\", "\\"),
+            ("GBK", b"\"\x81\x5c\"", "\"\""),
+            ("BIG5", b"\xa5\x5c;", ";"),
+            ("UHC", b"\x81\x41'", "'"),
+            ("JOHAB", b"\x88\x3b;", ";"),
+            ("GB18030", b"\x81\x30\x89\x38'\x81\x5c'", "''"),
+            ("EUC_JP", b"'\x8f\xb0\xa1\x8e\xb1'", "''"),
+            ("EUC_TW", b"'\x8e\xa2\xa1\xa1'", "''"),
+        ] {
+            let text = TextEncoding::new(name).decode(bytes.to_vec()).unwrap();
+            assert_eq!(text.chars().filter(char::is_ascii).collect::<String>(), ascii, "{name}");
+        }
+    }
+
+    #[test]
+    fn people_read_characters() {
+        let shown = |name: &str, bytes: &[u8]| {
+            let encoding = TextEncoding::new(name);
+            encoding.for_people(&encoding.view(bytes))
+        };
+        assert_eq!(shown("LATIN1", b"caf\xe9 1"), "café 1");
+        assert_eq!(shown("SJIS", b"public.\x95\x5c"), "public.表");
+        assert_eq!(shown("SQL_ASCII", b"caf\xe9"), "caf\\xe9");
+        assert_eq!(shown("SQL_ASCII", "café".as_bytes()), "café");
+        assert_eq!(shown("MULE_INTERNAL", b"\x81\xe9"), "\\x81\\xe9");
     }
 }

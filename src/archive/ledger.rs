@@ -84,8 +84,6 @@ impl LongRow {
 pub struct TableData {
     /// The list of columns in parentheses, as the archive has it; `None`: all that can be inserted.
     pub columns: Option<String>,
-    /// Counted in UTF-8, not in the archive's encoding.
-    pub in_utf8: bool,
     pub rows: Rows,
 }
 
@@ -113,8 +111,7 @@ pub struct Ledger {
 impl Ledger {
     pub fn of(archive: &super::Archive) -> Self {
         Ledger {
-            // Statements are read in UTF-8.
-            dialect: Dialect { wide: false, ..super::dialect_of(archive.entries(), archive.encoding()) },
+            dialect: super::dialect_of(archive.entries(), archive.encoding()),
             encoding: archive.encoding().clone(),
             tables: Mutex::default(),
             objects: Mutex::default(),
@@ -148,7 +145,7 @@ impl Ledger {
 
     /// The data of `entry` begins.
     pub fn begin(&self, entry: &TocEntry) -> EntryTally {
-        let (relation, columns) = copy_target(&entry.copy_stmt).unzip();
+        let (relation, columns) = copy_target(&self.encoding.for_people(&entry.copy_stmt)).unzip();
         EntryTally {
             dump_id: entry.dump_id,
             relation,
@@ -159,7 +156,7 @@ impl Ledger {
             objects: BTreeMap::new(),
             fallback: match &entry.namespace {
                 Some(schema) => format!("{}.{}", quoted(schema), quoted(&entry.tag)),
-                None => quoted(&entry.tag),
+                None => self.encoding.for_people(&quoted(&entry.tag)),
             },
             is_rows: entry.desc == "TABLE DATA",
         }
@@ -192,7 +189,7 @@ impl Ledger {
             // Partitions that are loaded through their root are one table.
             let all = tables.entry(tally.relation.unwrap_or(tally.fallback)).or_default();
             all.rows.merge(&tally.data.rows);
-            (all.columns, all.in_utf8) = (tally.data.columns, tally.data.in_utf8);
+            all.columns = tally.data.columns;
         }
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         objects.extend(tally.objects);
@@ -248,8 +245,7 @@ impl EntryTally {
             Piece::Rows { text, .. } => self.rows(text),
             Piece::Statements(text) => {
                 let sql = encoding.decode(text.clone())?;
-                self.data.in_utf8 = true;
-                self.inserts(&sql)?;
+                self.inserts(&sql, encoding)?;
             }
             Piece::LargeObject { oid, bytes, .. } => {
                 let o = self.objects.entry(*oid).or_default();
@@ -281,7 +277,7 @@ impl EntryTally {
     }
 
     /// Each tuple of INSERT statements as the line that COPY would write.
-    fn inserts(&mut self, sql: &str) -> Result<(), RestoreError> {
+    fn inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), RestoreError> {
         let t = tokens(sql, self.dialect);
         let mut i = 0;
         while i < t.len() {
@@ -296,15 +292,15 @@ impl EntryTally {
             }
             if t[values - 1].is("default") {
                 // `DEFAULT VALUES`: a table without columns.
-                self.target(sql, &t[i..values]);
-                self.line(&[]);
+                self.target(sql, &t[i..values], encoding);
+                self.line(&[], encoding);
                 i = values + 1;
                 continue;
             }
-            self.target(sql, &t[i..values]);
+            self.target(sql, &t[i..values], encoding);
             i = values + 1;
             loop {
-                i = self.tuple(&t, i)?;
+                i = self.tuple(&t, i, encoding)?;
                 if !t.get(i).is_some_and(|w| w.is_symbol(b',')) {
                     break;
                 }
@@ -319,7 +315,7 @@ impl EntryTally {
     }
 
     /// `INSERT INTO s.t (a, b) OVERRIDING SYSTEM VALUE`
-    fn target(&mut self, sql: &str, t: &[Token<'_>]) {
+    fn target(&mut self, sql: &str, t: &[Token<'_>], encoding: &TextEncoding) {
         if self.relation.is_some() {
             return;
         }
@@ -328,15 +324,20 @@ impl EntryTally {
         let words = ["overriding", "default"];
         let after = t.iter().skip(3).find(|w| w.is_symbol(b'(') || words.iter().any(|x| w.is(x)));
         let end = after.map_or_else(|| t.last().map_or(first.at, |l| l.at + l.text.len()), |w| w.at);
-        self.relation = Some(sql[first.at..end].trim().to_owned());
+        self.relation = Some(encoding.for_people(sql[first.at..end].trim()));
         let close = t.iter().position(|w| w.is_symbol(b')'));
         if let (Some(open), Some(close)) = (open, close.filter(|c| open < Some(*c))) {
-            self.data.columns = Some(sql[t[open].at..=t[close].at].to_owned());
+            self.data.columns = Some(encoding.for_people(&sql[t[open].at..=t[close].at]));
         }
     }
 
     /// The tuple that begins at `i`; where it ends.
-    fn tuple(&mut self, t: &[Token<'_>], mut i: usize) -> Result<usize, RestoreError> {
+    fn tuple(
+        &mut self,
+        t: &[Token<'_>],
+        mut i: usize,
+        encoding: &TextEncoding,
+    ) -> Result<usize, RestoreError> {
         let wrong = || corrupt("an INSERT whose values cannot be read");
         if !t.get(i).is_some_and(|w| w.is_symbol(b'(')) {
             return Err(wrong());
@@ -358,13 +359,14 @@ impl EntryTally {
                 break;
             }
         }
-        self.line(&fields);
+        self.line(&fields, encoding);
         Ok(i)
     }
 
-    fn line(&mut self, fields: &[String]) {
+    fn line(&mut self, fields: &[String], encoding: &TextEncoding) {
         let line = fields.join("\t");
-        self.data.rows.row(line.as_bytes(), &mut self.scratch);
+        // In the archive's encoding, as COPY would have it.
+        self.data.rows.row(&encoding.bytes_of(&line), &mut self.scratch);
     }
 }
 
@@ -458,7 +460,7 @@ mod tests {
         let entry =
             TocEntry { copy_stmt: "COPY s.t (a) FROM stdin;".into(), ..TocEntry::bare(1, "TABLE DATA", "t") };
         let ledger = Ledger {
-            dialect: Dialect { standard_strings: true, wide: false },
+            dialect: Dialect::default(),
             encoding: TextEncoding::new("UTF8"),
             tables: Mutex::default(),
             objects: Mutex::default(),
@@ -530,14 +532,31 @@ mod tests {
         t.inserts(
             "INSERT INTO s.\"T (x)\" VALUES (1, -2.5, NULL, true, 'it''s\ta \\', B'101', DEFAULT),\n\t(2, 'NaN', false, '', '');\n\
              INSERT INTO s.\"T (x)\" (a, \"b c\") OVERRIDING SYSTEM VALUE VALUES (3, 'x') ON CONFLICT DO NOTHING;\n",
+            &TextEncoding::new("UTF8"),
         )
         .unwrap();
         assert_eq!(t.data.rows, rows(&["1\t-2.5\t\\N\tt\tit's\\ta \\\\\t101", "2\tNaN\tf\t\t", "3\tx"]));
         assert_eq!(t.relation.as_deref(), Some("s.\"T (x)\""));
         let mut t = tally();
         t.relation = None;
-        t.inserts("INSERT INTO s.none DEFAULT VALUES;\nINSERT INTO s.none DEFAULT VALUES;\n").unwrap();
+        t.inserts(
+            "INSERT INTO s.none DEFAULT VALUES;\nINSERT INTO s.none DEFAULT VALUES;\n",
+            &TextEncoding::new("UTF8"),
+        )
+        .unwrap();
         assert_eq!((t.relation.as_deref(), t.data.rows), (Some("s.none"), rows(&["", ""])));
+    }
+
+    /// As it is read back: COPY … TO with the same encoding.
+    #[test]
+    fn an_insert_is_counted_in_the_dumps_own_encoding() {
+        let sjis = TextEncoding::new("SJIS");
+        let sql = sjis.decode(b"INSERT INTO s.t VALUES ('\x95\x5c\\', '\xb1\t');\n".to_vec()).unwrap();
+        let mut t = tally();
+        t.inserts(&sql, &sjis).unwrap();
+        let mut wanted = Rows::default();
+        wanted.row(b"\x95\x5c\\\\\t\xb1\\t", &mut Vec::new());
+        assert_eq!(t.data.rows, wanted);
     }
 
     #[test]
@@ -561,7 +580,7 @@ mod tests {
             let text: String = words.concat();
             let mut t = tally();
             t.relation = None;
-            let _ = t.inserts(&text);
+            let _ = t.inserts(&text, &TextEncoding::new("UTF8"));
             let _ = copy_target(&text);
             let lines = text.clone() + "\n";
             let mut whole = tally();

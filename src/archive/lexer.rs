@@ -6,13 +6,44 @@
 pub struct Dialect {
     /// `standard_conforming_strings`: a backslash in `'…'` is an ordinary character.
     pub standard_strings: bool,
-    /// Client encodings such as SJIS whose second bytes may look like a quote or a backslash.
-    pub wide: bool,
+    /// How long characters are that may have a byte which looks like a quote or a backslash.
+    pub wide: Wide,
+}
+
+/// The length of characters, as `pg_wchar.c` has it, in the encodings that only clients use. In all others
+/// no byte of a longer character looks like ASCII, and each may pass for a character.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wide {
+    #[default]
+    No,
+    /// BIG5, GBK, UHC: two bytes from 0x80 on.
+    Double,
+    /// SJIS: half-width katakana, 0xa1 to 0xdf, are one byte.
+    Sjis,
+    /// Four bytes where the second is a digit.
+    Gb18030,
+    /// Three bytes after 0x8f.
+    Johab,
+}
+
+impl Wide {
+    /// Bytes of the character at the start of `buf`; `None` where another byte has to be seen.
+    pub fn length(self, buf: &[u8]) -> Option<usize> {
+        let first = *buf.first()?;
+        Some(match self {
+            _ if first < 0x80 => 1,
+            Wide::No => 1,
+            Wide::Double => 2,
+            Wide::Sjis => 1 + usize::from(!(0xa1..=0xdf).contains(&first)),
+            Wide::Gb18030 => 2 + 2 * usize::from(buf.get(1)?.is_ascii_digit()),
+            Wide::Johab => 2 + usize::from(first == 0x8f),
+        })
+    }
 }
 
 impl Default for Dialect {
     fn default() -> Self {
-        Dialect { standard_strings: true, wide: false }
+        Dialect { standard_strings: true, wide: Wide::No }
     }
 }
 
@@ -94,17 +125,18 @@ fn closed(
 }
 
 /// Index after the quote that closes the one at `start`.
-fn quoted(buf: &[u8], start: usize, quote: u8, escapes: bool, wide: bool) -> Option<usize> {
+fn quoted(buf: &[u8], start: usize, quote: u8, escapes: bool, wide: Wide) -> Option<usize> {
     let mut at = start + 1;
     loop {
         let rest = buf.get(at..)?;
-        let found = match (escapes, wide) {
-            (_, true) => rest.iter().position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\'))?,
-            (true, false) => memchr::memchr2(quote, b'\\', rest)?,
-            (false, false) => memchr::memchr(quote, rest)?,
+        let found = match (escapes, wide == Wide::No) {
+            (_, false) => rest.iter().position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\'))?,
+            (true, true) => memchr::memchr2(quote, b'\\', rest)?,
+            (false, true) => memchr::memchr(quote, rest)?,
         };
         at += found;
         match buf[at] {
+            b if b >= 0x80 => at += wide.length(&buf[at..])?,
             b if b != quote => at += 2,
             _ if buf.get(at + 1) == Some(&quote) => at += 2,
             _ => return Some(at + 1),
@@ -152,8 +184,21 @@ fn dollar(buf: &[u8], at_end: bool) -> Result<Option<(Lexeme, usize)>, Untermina
     }
 }
 
+/// Where a word ends that begins here; `None` where it may go on.
+fn word_end(buf: &[u8], wide: Wide) -> Option<usize> {
+    let mut at = 0;
+    while at < buf.len() {
+        match buf[at] {
+            b if b >= 0x80 => at += wide.length(&buf[at..])?,
+            b if in_word(b) => at += 1,
+            _ => return Some(at),
+        }
+    }
+    None
+}
+
 fn word(buf: &[u8], dialect: Dialect, at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
-    let n = match buf.iter().position(|b| !in_word(*b)) {
+    let n = match word_end(buf, dialect.wide) {
         Some(n) => n,
         None if at_end => buf.len(),
         None => return Ok(None),
@@ -291,6 +336,7 @@ impl Token<'_> {
 /// The tokens of a statement, without blanks and comments; as far as it can be read.
 pub fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
     let (mut found, mut at) = (Vec::new(), 0);
+    let dialect = Dialect { wide: Wide::No, ..dialect };
     while let Ok(Some((kind, n))) = lexeme(&sql.as_bytes()[at..], dialect, true) {
         if !matches!(kind, Lexeme::Blank | Lexeme::Comment) {
             // Every lexeme ends before a byte below 0x80, or at the end.
@@ -305,6 +351,7 @@ pub fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
 /// Cuts SQL text into its statements, each with its semicolon.
 pub fn statements(sql: &str, dialect: Dialect) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), sql);
+    let dialect = Dialect { wide: Wide::No, ..dialect };
     while !rest.trim().is_empty() {
         let end = StatementEnd::default().find(rest.as_bytes(), dialect, true);
         let n = end.ok().flatten().filter(|n| rest.is_char_boundary(*n)).unwrap_or(rest.len());
@@ -337,16 +384,32 @@ mod tests {
             let twice = format!("{one}\n{one}\n");
             assert_eq!(split(&twice), [one, one]);
         }
-        let old = Dialect { standard_strings: false, wide: false };
+        let old = Dialect { standard_strings: false, wide: Wide::No };
         assert_eq!(statements("SELECT 'a\\';'; SELECT 2;", old).len(), 2);
     }
 
     #[test]
-    fn second_bytes_of_wide_encodings_are_no_quotes() {
-        let sjis = b"SELECT '\x83\x5c', '\x81\x27';SELECT 2;";
-        let dialect = Dialect { standard_strings: false, wide: true };
-        let n = StatementEnd::default().find(sjis, dialect, true).unwrap().unwrap();
-        assert_eq!(&sjis[n..], b"SELECT 2;");
+    fn no_byte_of_a_wide_character_is_a_quote() {
+        for (wide, first) in [
+            (Wide::Sjis, &b"SELECT '\x83\x5c', '\xb1', '\x81\x27';"[..]),
+            (Wide::Sjis, b"SELECT \xb1 AS \"\x95\x5c\";"),
+            (Wide::Double, b"SELECT '\xa5\x5c', \"\x81\x5c\", \x81\x5c;"),
+            (Wide::Gb18030, b"SELECT '\x81\x30\x81\x30', '\x81\x5c', \"\x90\x30\x81\x35\";"),
+            (Wide::Johab, b"SELECT '\x88\x5c', \x88\x3b, '\x8f\xa1\x5c';"),
+        ] {
+            for standard_strings in [true, false] {
+                let dialect = Dialect { standard_strings, wide };
+                let text = [first, b"SELECT 2;"].concat();
+                for seen in 1..text.len() {
+                    let mut scan = StatementEnd::default();
+                    let found = match scan.find(&text[..seen], dialect, false).unwrap() {
+                        Some(n) => n,
+                        None => scan.find(&text, dialect, true).unwrap().unwrap(),
+                    };
+                    assert_eq!(found, first.len(), "{wide:?}, {seen} bytes at first");
+                }
+            }
+        }
     }
 
     #[test]

@@ -352,7 +352,7 @@ mod tests {
 
     fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, RestoreError> {
         let mut sink = Collect::default();
-        let dialect = crate::archive::Dialect { standard_strings, wide: false };
+        let dialect = crate::archive::Dialect { standard_strings, ..Default::default() };
         let context = Context { limits: crate::archive::Limits::default(), dialect };
         cut_statements(&mut &data[..], &context, "t", &mut sink)?;
         Ok(sink

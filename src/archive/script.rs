@@ -59,6 +59,7 @@ pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, Rest
     };
     entries.iter_mut().zip(1..).for_each(|(e, id)| e.dump_id = id);
     let encoding = text.encoding.clone();
+    text.encoding_matters = true;
     let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;
     let script = Script { text, ahead, open: None, object: None, next_id };
     Ok(Archive { header, entries, encoding, body: Body::Script(Box::new(script)) })
@@ -68,9 +69,13 @@ pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, Rest
 fn preview(s: &Statement, entries: &mut Vec<TocEntry>) {
     let words = tokens(&s.text, Dialect::default());
     if is_words(&words, &["create", "database"]) {
-        let mut e = TocEntry::bare(0, "DATABASE", "");
-        e.defn = s.text.clone();
-        entries.push(e);
+        // Its own comment stood before it, or none did.
+        if entries.last().is_none_or(|e| e.desc != "DATABASE" || !e.defn.is_empty()) {
+            entries.push(TocEntry::bare(0, "DATABASE", ""));
+        }
+        if let Some(e) = entries.last_mut() {
+            e.defn.clone_from(&s.text);
+        }
     } else if let Some(e) = entries.last_mut().filter(|_| !is_words(&words, &["set"])) {
         e.defn.push_str(&s.text);
         e.defn.push('\n');
@@ -133,7 +138,7 @@ impl Script {
     /// INSERT statements of one table in a row are its data.
     fn insert(&mut self, bytes: Vec<u8>, line: u64, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
         // Only the beginning is looked at: the name is before any value.
-        let head = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]);
+        let head = self.text.encoding.view(&bytes[..bytes.len().min(300)]);
         let table =
             table_of(&head, 2).ok_or_else(|| corrupt(format!("line {line}: INSERT into no table")))?;
         if self.open.as_ref().is_none_or(|e| e.tag != table) {

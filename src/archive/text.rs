@@ -6,7 +6,7 @@ use std::io::Read;
 use super::layers::Head;
 use super::lexer::{Dialect, Lexeme, StatementEnd, Token, lexeme, tokens};
 use super::pieces::{DataSink, PIECE, Piece, Statement};
-use super::toc::{corrupt, unsupported};
+use super::toc::{beyond_us, corrupt, unsupported};
 use super::{Limits, Section, TextEncoding, TocEntry};
 use crate::error::RestoreError;
 
@@ -39,6 +39,8 @@ pub(super) struct Text {
     pub consumed: u64,
     dialect: Dialect,
     pub encoding: TextEncoding,
+    /// Something was read, or will be, in this encoding and no other.
+    pub encoding_matters: bool,
     pub server_version: String,
     pub pg_dump_version: String,
     /// Name in `CREATE DATABASE`, which `\connect` may name.
@@ -61,6 +63,7 @@ impl Text {
             consumed: 0,
             dialect: Dialect::default(),
             encoding: TextEncoding::new("UTF8"),
+            encoding_matters: false,
             server_version: String::new(),
             pg_dump_version: String::new(),
             database: None,
@@ -114,11 +117,11 @@ impl Text {
         loop {
             if let Some(n) = memchr::memchr(b'\n', self.rest()) {
                 let line = self.take(n + 1);
-                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+                return Ok(self.encoding.view(&line).trim_end().to_owned());
             }
             if !self.more()? {
                 let line = self.take(self.rest().len());
-                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
+                return Ok(self.encoding.view(&line).trim_end().to_owned());
             }
         }
     }
@@ -286,6 +289,7 @@ impl Text {
         if scan.is(&["insert", "into"]) {
             return Ok(Some(Item::Insert { bytes, line }));
         }
+        self.encoding_matters |= !bytes.is_ascii();
         let text = self.encoding.decode(bytes).map_err(|e| match e {
             RestoreError::Validation(v) => v.context(&format!("line {line}")).into(),
             other => other,
@@ -298,8 +302,7 @@ impl Text {
             let value = words.get(3).and_then(|t| t.string().or_else(|| t.name()));
             match (words.get(1).and_then(Token::name).as_deref(), value) {
                 (Some("client_encoding"), Some(name)) => {
-                    self.encoding = TextEncoding::new(&name.to_uppercase());
-                    self.dialect.wide = self.encoding.is_wide();
+                    self.set_encoding(&name, line)?;
                     return Ok(None);
                 }
                 (Some("standard_conforming_strings"), Some(value)) => {
@@ -312,6 +315,22 @@ impl Text {
             self.database = tokens(&text, self.dialect).get(2).and_then(Token::name);
         }
         Ok(Some(Item::Statement(Statement { text, line })))
+    }
+
+    /// `SET client_encoding`, which holds for the whole dump: there is one encoding for all of its rows.
+    fn set_encoding(&mut self, name: &str, line: u64) -> Result<(), RestoreError> {
+        if self.encoding.is_same(name) {
+            return Ok(());
+        }
+        if self.encoding_matters {
+            let (now, was) = (name.to_uppercase(), self.encoding.name());
+            return Err(beyond_us(format!(
+                "line {line}: client_encoding becomes {now}, and text in {was} came before: restore the parts one by one"
+            )));
+        }
+        self.encoding = TextEncoding::new(&name.to_uppercase());
+        self.dialect.wide = self.encoding.wide();
+        Ok(())
     }
 
     fn copy(&mut self, statement: Statement) -> Result<Item, RestoreError> {

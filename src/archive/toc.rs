@@ -24,7 +24,7 @@ pub enum DataOffset {
     NoData,
 }
 
-/// One object of the dump. Text is UTF-8 whatever the dump's encoding.
+/// One object of the dump. Text is as [`TextEncoding::decode`] gives it.
 #[derive(Debug, Clone)]
 pub struct TocEntry {
     pub dump_id: i32,
@@ -513,6 +513,20 @@ impl TocEntry {
             dependencies: vec![],
             offset: DataOffset::NoData,
         }
+    }
+
+    /// All text of the entry that may be something else than ASCII.
+    pub fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let names =
+            [&mut self.tag, &mut self.owner, &mut self.copy_stmt, &mut self.drop_stmt, &mut self.defn];
+        let more = [&mut self.namespace, &mut self.tablespace, &mut self.table_am];
+        names.into_iter().chain(more.into_iter().filter_map(Option::as_mut))
+    }
+
+    /// The texts of the entry that have names, not definitions.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        let names = [&self.tag, &self.owner, &self.copy_stmt, &self.drop_stmt];
+        names.into_iter().chain([&self.namespace, &self.tablespace, &self.table_am].into_iter().flatten())
     }
 
     /// `TABLE public.t`, for people.

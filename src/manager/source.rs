@@ -165,6 +165,7 @@ impl RestoreManager {
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
         let (mut archive, _) = self.read(source, Reach::Beginning, Arc::default(), stop).await?;
         self.look_ahead(&mut archive, pinned.as_ref()).await;
+        archive.put_texts_for_people();
         Ok((pinned, archive))
     }
 

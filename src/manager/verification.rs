@@ -271,19 +271,21 @@ impl RestoreManager {
     async fn restore_and_look(
         &self,
         run: &Run<'_>,
-        archive: Archive,
+        mut archive: Archive,
         (expected, ledger): (Expected, Arc<Ledger>),
         place: Place<'_>,
         report: &mut ProofReport,
     ) -> Result<(), RestoreError> {
         let begun = tokio::time::Instant::now();
         let stored = report.backup.size.as_deref().and_then(|s| s.parse().ok());
+        let asked = place.apart.session();
+        let options = CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?.by_files();
+        restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
         let prepared = restore::prepare(&archive, &Selection::default(), stored, place.fit)?;
         report.notes.extend(prepared.notes);
         for sql in &prepared.roles {
             place.apart.session().run(sql).await.map_err(|e| e.context("creating a role"))?;
         }
-        let options = CreateOptions::of_dump(archive.entries(), archive.encoding().name()).by_files();
         let mut made = place.apart.create(&options).await?;
         report.notes.append(&mut made.notes);
         if let Some(loader) = place.loader {
@@ -344,11 +346,12 @@ fn reached(report: &mut ProofReport, expected: &Expected, depth: Depth) -> Resul
 }
 
 async fn count_all(
-    archive: Archive,
+    mut archive: Archive,
     ledger: Arc<Ledger>,
     progress: &Arc<Progress>,
 ) -> Result<(), RestoreError> {
     let progress = progress.clone();
+    archive.put_texts_for_people();
     let read = tokio::task::spawn_blocking(move || {
         let seen = |n| {
             progress.data_bytes.fetch_add(n, std::sync::atomic::Ordering::Relaxed);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::board::{Board, Queued};
+use super::conversion::Converter;
 use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Step, classify, table_named};
 use super::{Content, Job};
@@ -39,6 +40,7 @@ pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Resul
                 current: 0,
                 rows_of: HashMap::new(),
                 clean: true,
+                converter: Converter::new(&job.server, &job.database, &job.encoding),
             };
             stream.read(&mut feeder)?;
             feeder.flush()?;
@@ -152,6 +154,7 @@ struct Script {
     rows_of: HashMap<i32, usize>,
     /// Nothing has been made yet: what `--clean` drops is not there.
     clean: bool,
+    converter: Converter,
 }
 
 impl Script {
@@ -232,6 +235,8 @@ impl Script {
 impl DataSink for Script {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.flush()?;
+        let mut entry = entry.clone();
+        self.pieces.runtime.block_on(self.converter.entry(&mut entry))?;
         self.clean = false;
         let progress = &self.pieces.job.progress;
         progress.advance("schema", "data");
@@ -243,7 +248,7 @@ impl DataSink for Script {
         if let Some(table) = table_named(&entry.tag) {
             self.rows_of.insert(self.order.table(&table), self.current);
         }
-        self.pieces.begin(self.current, entry)
+        self.pieces.begin(self.current, &entry)
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
@@ -254,7 +259,8 @@ impl DataSink for Script {
         self.pieces.end(self.current, entry)
     }
 
-    fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+    fn statement(&mut self, mut statement: Statement) -> Result<(), RestoreError> {
+        self.pieces.runtime.block_on(self.converter.statement(&mut statement))?;
         let Some(fitted) = self.pieces.job.fit.statement(&statement.text, self.clean)? else { return Ok(()) };
         if !fitted.roles.is_empty() {
             self.make_roles(fitted.roles, statement.line)?;

@@ -11,7 +11,7 @@ use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 use super::binary::{self, Columns};
 use super::board::{Board, Queued};
 use super::ddl::CopyAs;
-use super::{Job, ddl};
+use super::{Job, conversion, ddl};
 use crate::archive::{Piece, TocEntry};
 use crate::error::RestoreError;
 use crate::postgres::{Session, fault};
@@ -172,15 +172,19 @@ async fn insert(
         let Piece::Statements(bytes) = queued.piece else {
             return Err(RestoreError::internal("statements mixed with other data"));
         };
-        let sql = job.encoding.decode(bytes)?;
-        let answers = session.client().simple_query(&sql).await.map_err(|e| fault(&e, "INSERT"))?;
-        rows += answers
-            .iter()
-            .map(|m| if let SimpleQueryMessage::CommandComplete(n) = m { *n } else { 0 })
-            .sum::<u64>();
+        rows += match job.encoding.is_utf8() || bytes.is_ascii() {
+            true => simple_insert(session, &job.encoding.decode(bytes)?).await?,
+            false => conversion::insert(session, &job.encoding, &bytes).await?,
+        };
         next = board.take(node, id).await?;
     }
     Ok(rows)
+}
+
+async fn simple_insert(session: &Session, sql: &str) -> Result<u64, RestoreError> {
+    let answers = session.client().simple_query(sql).await.map_err(|e| fault(&e, "INSERT"))?;
+    let rows = answers.iter().map(|m| if let SimpleQueryMessage::CommandComplete(n) = m { *n } else { 0 });
+    Ok(rows.sum())
 }
 
 /// Objects exist already (their entries come before the data); pages of one object do not overlap

@@ -1,7 +1,7 @@
 //! The staging database: made from `template0`, named after its request, dropped by force.
 
 use super::{Claimed, short_hash};
-use crate::archive::TocEntry;
+use crate::archive::{Dialect, TextEncoding, TocEntry, tokens};
 use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, fault, ident, literal};
 use crate::steps::reached;
@@ -57,18 +57,35 @@ impl Staging {
 const LOCALE_OPTIONS: [&str; 7] =
     ["LOCALE_PROVIDER", "LOCALE", "LC_COLLATE", "LC_CTYPE", "ICU_LOCALE", "ICU_RULES", "BUILTIN_LOCALE"];
 
-const CLIENT_ENCODINGS: [&str; 8] =
-    ["SJIS", "SHIFT_JIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"];
-
 impl CreateOptions {
-    /// From the dump's own `CREATE DATABASE`, and its client encoding where there is none.
-    pub fn of_dump(entries: &[TocEntry], encoding: &str) -> Self {
+    /// From the dump's own `CREATE DATABASE`. Where it has none: the encoding of the server's own databases, as
+    /// `createdb` gives it, if that holds what the dump says in `text`, and UTF-8, which holds everything,
+    /// otherwise. `text` is what the clients speak to whom the dump was written, not the source's encoding.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn of_dump(
+        session: &Session,
+        entries: &[TocEntry],
+        text: &TextEncoding,
+    ) -> Result<Self, DatabaseError> {
         let create = entries.iter().find(|e| e.desc == "DATABASE").map(|e| e.defn.as_str());
         let mut options = create.map(Self::parse).unwrap_or_default();
-        // What only clients use cannot be a database's encoding; UTF-8 has all characters of it.
-        let only_clients = CLIENT_ENCODINGS.contains(&encoding.to_ascii_uppercase().as_str());
-        options.encoding.get_or_insert_with(|| if only_clients { "UTF8" } else { encoding }.to_owned());
-        options
+        if options.encoding.is_none() {
+            options.encoding = Some(text_holder(text, &encoding_of(session, "template0").await?));
+        }
+        Ok(options)
+    }
+
+    /// The encoding that the database will have.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn encoding(&self, session: &Session) -> Result<String, DatabaseError> {
+        match &self.encoding {
+            Some(e) => Ok(e.clone()),
+            None => encoding_of(session, self.template.as_deref().unwrap_or("template0")).await,
+        }
     }
 
     /// The same by copying files: faster on a server that need not be durable.
@@ -83,18 +100,20 @@ impl CreateOptions {
 
     /// `CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';`
     fn parse(create: &str) -> Self {
-        let options = create.rsplit_once("TEMPLATE = template0").map_or("", |(_, rest)| rest);
+        let t = tokens(create, Dialect::default());
+        let end = t.iter().position(|w| w.is_symbol(b';')).unwrap_or(t.len());
+        // After the name.
+        let words = t.get(3..end).unwrap_or_default();
         let value = |key: &str| {
-            let (_, rest) = options.split_once(&format!(" {key} = "))?;
-            Some(match rest.strip_prefix('\'') {
-                Some(quoted) => quoted.split('\'').next().unwrap_or_default().to_owned(),
-                None => rest.split([' ', ';']).next().unwrap_or_default().to_owned(),
-            })
+            let at = words.iter().position(|w| w.is(key))? + 1;
+            let at = at + usize::from(words.get(at)?.is_symbol(b'='));
+            let word = words.get(at)?;
+            word.string().or_else(|| word.name())
         };
         CreateOptions {
             template: None,
             by_files: false,
-            encoding: value("ENCODING"),
+            encoding: value("ENCODING").filter(|e| !e.eq_ignore_ascii_case("default")),
             locale: LOCALE_OPTIONS.iter().filter_map(|k| Some((*k, value(k)?))).collect(),
         }
     }
@@ -128,6 +147,22 @@ impl CreateOptions {
             (with(vec![("LOCALE", "C".into())]), Some("the dump's locale is not on this server: C was used")),
         ]
     }
+}
+
+/// The encoding of a database for a dump that does not say what its source has.
+fn text_holder(text: &TextEncoding, default: &str) -> String {
+    // Of text without an encoding nothing else holds everything.
+    if text.is_sql_ascii() {
+        return "SQL_ASCII".to_owned();
+    }
+    if text.is_same(default) { default.to_owned() } else { "UTF8".to_owned() }
+}
+
+async fn encoding_of(session: &Session, database: &str) -> Result<String, DatabaseError> {
+    let sql = "SELECT pg_catalog.pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = $1";
+    let row = session.client().query_opt(sql, &[&database]).await;
+    let row = row.map_err(|e| fault(&e, "looking at the encoding of a database"))?;
+    Ok(row.map_or_else(|| "UTF8".to_owned(), |row| row.get(0)))
 }
 
 /// The staging database of a request: every attempt has the same.
@@ -265,5 +300,27 @@ mod tests {
             "CREATE DATABASE a WITH TEMPLATE = template0 ENCODING = 'LATIN1' LC_COLLATE = 'C' LC_CTYPE = 'C';",
         );
         assert!(old.sql("s", 150000).ends_with("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"));
+        let by_hand = CreateOptions::parse(
+            "create database \"ENCODING\" encoding 'EUC_JP' lc_collate='C' ;\n\nALTER DATABASE x SET locale = 'y';",
+        );
+        assert!(by_hand.sql("s", 150000).ends_with("template0\" ENCODING 'EUC_JP' LC_COLLATE 'C'"));
+        let icu = CreateOptions::parse(
+            "CREATE DATABASE a WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C.UTF-8' ICU_LOCALE = 'de-DE';\n",
+        );
+        assert!(
+            icu.sql("s", 150000).ends_with("LOCALE_PROVIDER \"icu\" LOCALE 'C.UTF-8' ICU_LOCALE 'de-DE'")
+        );
+    }
+
+    #[test]
+    fn text_is_not_the_databases_encoding() {
+        let of = |text: &str, default: &str| text_holder(&TextEncoding::new(text), default);
+        assert_eq!(of("LATIN1", "UTF8"), "UTF8");
+        assert_eq!(of("UTF8", "UTF8"), "UTF8");
+        assert_eq!(of("latin-1", "LATIN1"), "LATIN1");
+        assert_eq!(of("UTF8", "LATIN1"), "UTF8", "which may hold more");
+        assert_eq!(of("SJIS", "EUC_JP"), "UTF8");
+        assert_eq!(of("UTF8", "SQL_ASCII"), "UTF8");
+        assert_eq!(of("SQL_ASCII", "UTF8"), "SQL_ASCII");
     }
 }

@@ -243,7 +243,6 @@ async fn describe(
         }
     }
     let list = columns.iter().map(|c| ident(&c.name)).collect::<Vec<_>>().join(", ");
-    let encoding = if data.in_utf8 { "UTF8" } else { encoding };
     let table = Table {
         name: name.to_owned(),
         columns,

@@ -1,0 +1,319 @@
+//! What text of a dump in another encoding than UTF-8 means: PostgreSQL says it, by its own tables. Text is
+//! sent in UTF-8 where that gives the target's database the very bytes that the dump's own encoding would
+//! give it; a statement with other text is sent as the dump's bytes, for the server to convert and execute.
+
+use std::collections::HashMap;
+
+use crate::archive::{
+    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_kept, kept_byte, statements, tokens,
+};
+use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::postgres::{Server, Session, fault};
+
+/// Texts, and bytes of them, that are asked for at once.
+const BATCH: usize = 500;
+const BATCH_BYTES: usize = 4 << 20;
+
+/// From the encoding of a dump into that of a database.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    from: TextEncoding,
+    into: String,
+}
+
+impl Conversion {
+    /// # Errors
+    /// `archive_unsupported` where no connection can be made to a database of that encoding.
+    pub fn new(from: &TextEncoding, into: &str) -> Result<Self, RestoreError> {
+        if TextEncoding::new(into).is_mule() {
+            let what = "the database is in MULE_INTERNAL, which PostgreSQL does not convert to UTF8: dump it with \
+                        --encoding, and restore the dump into a database that was made in another encoding";
+            return Err(JobError::new(R::ArchiveUnsupported, what).into());
+        }
+        Ok(Conversion { from: from.clone(), into: into.to_owned() })
+    }
+
+    /// What these texts mean, in UTF-8. Those are not in it that have to be sent as bytes.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn meanings(
+        &self,
+        session: &Session,
+        texts: Vec<String>,
+    ) -> Result<HashMap<String, String>, RestoreError> {
+        let (mut found, mut batch, mut size) = (HashMap::new(), Vec::new(), 0);
+        let mut texts = texts.into_iter().peekable();
+        while let Some(text) = texts.next() {
+            size += text.len();
+            batch.push(text);
+            if batch.len() < BATCH && size < BATCH_BYTES && texts.peek().is_some() {
+                continue;
+            }
+            let batch = std::mem::take(&mut batch);
+            size = 0;
+            if self.ask(session, &batch, &mut found).await? || batch.len() == 1 {
+                continue;
+            }
+            for one in batch {
+                self.ask(session, &[one], &mut found).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether there was an answer: none, where one of them cannot be converted.
+    async fn ask(
+        &self,
+        session: &Session,
+        texts: &[String],
+        found: &mut HashMap<String, String>,
+    ) -> Result<bool, RestoreError> {
+        // By way of the database's encoding where there is no other way, as from MULE_INTERNAL.
+        let (direct, by_way) = ("convert(b, $2, 'UTF8')", "convert(convert(b, $2, $3), $3, 'UTF8')");
+        for way in [direct, by_way] {
+            let sql = format!(
+                "SELECT u, convert(u, 'UTF8', $3) = convert(b, $2, $3) \
+                 FROM (SELECT {way} AS u, b FROM unnest($1::bytea[]) WITH ORDINALITY AS x(b, n) ORDER BY n) y"
+            );
+            let bytes: Vec<Vec<u8>> = texts.iter().map(|t| self.from.bytes_of(t)).collect();
+            let names = (self.from.name(), self.into.as_str());
+            let asked = session.client().query(&sql, &[&bytes, &names.0, &names.1]).await;
+            match asked {
+                Ok(rows) => {
+                    for (text, row) in texts.iter().zip(rows) {
+                        let meaning = String::from_utf8(row.get(0)).ok();
+                        // What stands for bytes here must not come from a dump.
+                        let meaning = meaning.filter(|m| row.get(1) && !has_kept(m));
+                        found.extend(meaning.map(|m| (text.clone(), m)));
+                    }
+                    return Ok(true);
+                }
+                Err(e) if is_about_text(&e) => {}
+                Err(e) => return Err(fault(&e, "converting text of the dump").into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts what it means in place of the dump's own bytes in the table of contents.
+    ///
+    /// # Errors
+    /// `archive_unsupported` for a name that cannot be said in UTF-8.
+    pub async fn of_contents(&self, session: &Session, archive: &mut Archive) -> Result<(), RestoreError> {
+        let texts = archive.kept_texts();
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let meanings = self.meanings(session, texts).await?;
+        archive.put_texts(|text| meanings.get(text).cloned());
+        archive.entries().iter().try_for_each(|e| self.check_names(e))
+    }
+
+    /// Names are compared with what the server has, so they have to be text in the session's encoding.
+    fn check_names(&self, e: &TocEntry) -> Result<(), RestoreError> {
+        match e.names().any(|name| self.from.has_kept(name)) {
+            true => Err(self.unnameable(&e.name())),
+            false => Ok(()),
+        }
+    }
+
+    fn unnameable(&self, what: &str) -> RestoreError {
+        let (from, into, what) = (self.from.name(), &self.into, self.from.for_people(what));
+        let what = format!(
+            "{what}: a name in {from} that PostgreSQL cannot convert to UTF8 and back for a database in {into}: \
+             rename it in the source, or restore the dump with pg_restore or psql"
+        );
+        JobError::new(R::ArchiveUnsupported, what).into()
+    }
+}
+
+/// Converts SQL text as it comes, which it asks a session of its own for.
+pub(super) struct Converter {
+    server: Server,
+    database: String,
+    from: TextEncoding,
+    asked: Option<(Conversion, Session)>,
+}
+
+impl Converter {
+    pub fn new(server: &Server, database: &str, from: &TextEncoding) -> Self {
+        let (server, database) = (server.clone(), database.to_owned());
+        Converter { server, database, from: from.clone(), asked: None }
+    }
+
+    async fn meanings(&mut self, texts: Vec<String>) -> Result<HashMap<String, String>, RestoreError> {
+        let (conversion, session) = match self.asked.take() {
+            Some(asked) => asked,
+            None => {
+                let session = self.server.connect(&self.database, "conversion").await?;
+                let sql = "SELECT pg_catalog.getdatabaseencoding()::text";
+                let row = session.client().query_one(sql, &[]).await;
+                let into: String = row.map_err(|e| fault(&e, "looking at the database"))?.get(0);
+                (Conversion::new(&self.from, &into)?, session)
+            }
+        };
+        let meanings = conversion.meanings(&session, texts).await;
+        self.asked = Some((conversion, session));
+        meanings
+    }
+
+    fn check(&self, names: bool, what: &str) -> Result<(), RestoreError> {
+        match (&self.asked, names) {
+            (Some((conversion, _)), true) => Err(conversion.unnameable(what)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says the texts of an entry in UTF-8.
+    ///
+    /// # Errors
+    /// `archive_unsupported` for a name that cannot be said so, and those of the connection.
+    pub async fn entry(&mut self, e: &mut TocEntry) -> Result<(), RestoreError> {
+        let kept = e.texts_mut().filter(|t| self.from.has_kept(t));
+        let kept: Vec<String> = kept.map(|t| t.clone()).collect();
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let meanings = self.meanings(kept).await?;
+        for text in e.texts_mut() {
+            if let Some(meaning) = meanings.get(text.as_str()) {
+                text.clone_from(meaning);
+            }
+        }
+        self.check(e.names().any(|name| has_kept(name)), &e.name())
+    }
+
+    /// The same for a statement; one that cannot be said so stays as it is, if it names nothing so.
+    ///
+    /// # Errors
+    /// As [`Converter::entry`].
+    pub async fn statement(&mut self, s: &mut Statement) -> Result<(), RestoreError> {
+        if !self.from.has_kept(&s.text) {
+            return Ok(());
+        }
+        if let Some(meaning) = self.meanings(vec![s.text.clone()]).await?.remove(&s.text) {
+            s.text = meaning;
+            return Ok(());
+        }
+        self.check(names_something(&s.text), &format!("line {}", s.line))
+    }
+}
+
+/// Whether a statement gives something a name that is not text in UTF-8.
+fn names_something(sql: &str) -> bool {
+    let t = tokens(sql, Dialect::default());
+    let head = t.iter().take_while(|w| !w.is_symbol(b'(') && !w.is("as"));
+    let mut names = head.filter(|w| matches!(w.kind, Lexeme::Word | Lexeme::QuotedWord));
+    t.first().is_some_and(|w| w.is("create") || w.is("alter")) && names.any(|w| has_kept(w.text))
+}
+
+/// Text that is not what it says it is, or that cannot be converted, or not by this server.
+fn is_about_text(e: &tokio_postgres::Error) -> bool {
+    // 42883: no conversion between the two.
+    e.code().is_some_and(|c| c.code().starts_with("22") || c.code() == "42883")
+}
+
+/// Puts what the server says that they mean in place of an archive's texts in its own encoding. `into`: the
+/// encoding of the database that the archive goes into.
+///
+/// # Errors
+/// `archive_unsupported` for a name that cannot be said in UTF-8, and for a database that no session can be
+/// in; those of the connection.
+pub async fn convert_texts(session: &Session, archive: &mut Archive, into: &str) -> Result<(), RestoreError> {
+    let conversion = Conversion::new(archive.encoding(), into)?;
+    conversion.of_contents(session, archive).await
+}
+
+/// SQL as it is sent: with text that is still the dump's own bytes, the server converts it and runs it.
+pub fn sendable(sql: String, encoding: &TextEncoding) -> String {
+    if !encoding.has_kept(&sql) {
+        return sql;
+    }
+    format!("DO LANGUAGE plpgsql $pgrestored$BEGIN EXECUTE {}; END$pgrestored$;", parts(&sql, encoding))
+}
+
+/// Runs INSERT statements as the dump's own bytes; returns the rows that the server counted.
+///
+/// # Errors
+/// The server's refusal, and those of the connection.
+pub async fn insert(session: &Session, encoding: &TextEncoding, bytes: &[u8]) -> Result<u64, RestoreError> {
+    let e = |e: tokio_postgres::Error| RestoreError::from(fault(&e, "INSERT"));
+    let strings = "SELECT current_setting('standard_conforming_strings') = 'on'";
+    let standard_strings = session.client().query_one(strings, &[]).await.map_err(e)?.get(0);
+    let text = encoding.view(bytes);
+    let mut body = String::from("DECLARE one pg_catalog.int8; all_rows pg_catalog.int8 := 0; BEGIN ");
+    for statement in statements(&text, Dialect { standard_strings, ..Dialect::default() }) {
+        body.push_str(&format!(
+            "EXECUTE {}; GET DIAGNOSTICS one = ROW_COUNT; all_rows := all_rows OPERATOR(pg_catalog.+) one; ",
+            parts(statement, encoding)
+        ));
+    }
+    let run = format!(
+        "DO LANGUAGE plpgsql $pgrestored${body} \
+         PERFORM pg_catalog.set_config('pgrestored.rows', all_rows::pg_catalog.text, false); END$pgrestored$"
+    );
+    session.client().batch_execute(&run).await.map_err(e)?;
+    let rows = "SELECT pg_catalog.current_setting('pgrestored.rows')::pg_catalog.int8";
+    let rows: i64 = session.client().query_one(rows, &[]).await.map_err(e)?.get(0);
+    Ok(u64::try_from(rows).unwrap_or_default())
+}
+
+/// An expression for the text, of ASCII alone.
+fn parts(sql: &str, encoding: &TextEncoding) -> String {
+    let (mut parts, mut run, mut converted) = (Vec::new(), Vec::<u8>::new(), false);
+    let part = |run: &[u8], converted: bool| {
+        let name = if converted { "UTF8" } else { encoding.name() };
+        let hex: String = run.iter().map(|b| format!("{b:02x}")).collect();
+        let name = crate::postgres::literal(name);
+        format!("pg_catalog.convert_from(pg_catalog.decode('{hex}', 'hex'), {name})")
+    };
+    for c in sql.chars() {
+        // ASCII goes with what stands beside it.
+        if !c.is_ascii() && kept_byte(c).is_none() != converted {
+            if !run.is_empty() {
+                parts.push(part(&std::mem::take(&mut run), converted));
+            }
+            converted = !converted;
+        }
+        match kept_byte(c) {
+            Some(b) => run.push(b),
+            None => run.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    parts.push(part(&run, converted));
+    parts.join(" OPERATOR(pg_catalog.||) ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_text_that_nobody_converted_is_sent_as_bytes() {
+        let latin1 = TextEncoding::new("LATIN1");
+        let kept = latin1.decode(b"COMMENT ON TABLE t IS '\xe9';".to_vec()).unwrap();
+        assert_eq!(sendable("SELECT 'é';".into(), &latin1), "SELECT 'é';");
+        let sent = sendable(format!("{kept} ALTER TABLE \"表\" OWNER TO x;"), &latin1);
+        assert!(sent.is_ascii(), "{sent}");
+        let hex = |text: &[u8]| text.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let (first, second) =
+            (b"COMMENT ON TABLE t IS '\xe9'; ALTER TABLE \"", "表\" OWNER TO x;".as_bytes());
+        assert!(sent.contains(&format!("decode('{}', 'hex'), 'LATIN1') OPERATOR", hex(first))), "{sent}");
+        assert!(sent.contains(&format!("decode('{}', 'hex'), 'UTF8');", hex(second))), "{sent}");
+        // In UTF-8 every character is itself.
+        let private = "SELECT '\u{10ff27}';".to_owned();
+        assert_eq!(sendable(private.clone(), &TextEncoding::new("UTF8")), private);
+    }
+
+    #[test]
+    fn what_a_statement_names_is_told_from_what_it_says() {
+        let latin1 = TextEncoding::new("LATIN1");
+        let names = |sql: &[u8]| names_something(&latin1.decode(sql.to_vec()).unwrap());
+        assert!(names(b"CREATE TABLE \"\xe9\" (a int);"));
+        assert!(names(b"ALTER TABLE public.\"\xe9\" OWNER TO x;"));
+        assert!(!names(b"CREATE TABLE t (a text DEFAULT '\xe9');"));
+        assert!(!names(b"COMMENT ON TABLE t IS '\xe9';"));
+        assert!(!names(b"CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$SELECT '\xe9'$$;"));
+    }
+}

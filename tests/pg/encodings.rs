@@ -1,0 +1,225 @@
+//! Dumps in every encoding that PostgreSQL knows. What `psql` and `pg_restore` make of a file is right.
+
+use std::path::{Path, PathBuf};
+
+use pgrestored::error::{Blame, FailureReason as R};
+use pgrestored::job::OnExisting;
+
+use crate::support::{Cluster, assert_same, normalised};
+
+/// Encodings that only clients have, and that databases have too; text that they hold. Second bytes that look
+/// like a backslash, characters of one and of four bytes are among them.
+const CLIENTS: &[(&str, &str)] = &[
+    ("SJIS", "表ソ能ｱ"),
+    ("SHIFT_JIS_2004", "表ソｱ"),
+    ("GBK", "乗誠表"),
+    ("BIG5", "功許蓋"),
+    ("GB18030", "乗ßā𠀀"),
+    ("UHC", "갂똠방"),
+    ("EUC_JP", "表ソｱ丂"),
+    ("KOI8R", "привет"),
+];
+
+/// Encodings of databases.
+const DATABASES: &[(&str, &str)] = &[
+    ("EUC_TW", "中文"),
+    ("EUC_JIS_2004", "表ソｱ"),
+    ("EUC_KR", "가각"),
+    ("EUC_CN", "中文"),
+    ("LATIN5", "ş\u{85}ı"),
+    ("SQL_ASCII", "é表"),
+];
+
+const FORMATS: [&[&str]; 5] =
+    [&["-Fp"], &["-Fc"], &["-Fp", "--inserts"], &["-Fd"], &["-Fc", "--inserts", "--rows-per-insert=2"]];
+
+/// Without the roles that not every encoding can name.
+fn start() -> Cluster {
+    let c = Cluster::start();
+    c.psql("postgres", "DROP ROLE \"Röle \"\"C\"\"\"");
+    c
+}
+
+fn database(c: &Cluster, name: &str, options: &str, sql: &[u8]) {
+    let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+    c.psql("postgres", &format!("{drop}; CREATE DATABASE {name} TEMPLATE template0 {options}"));
+    let file = c.scratch("make.sql");
+    std::fs::write(&file, sql).unwrap();
+    let mut psql = c.sandbox.command("psql");
+    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", name, "-f"]).arg(&file);
+    c.sandbox.run(&mut psql).unwrap();
+}
+
+/// Everything in a database that has text.
+fn sample(s: &str) -> String {
+    format!(
+        r#"SET client_encoding = 'UTF8';
+CREATE TABLE "t{s}" ("c{s}" text DEFAULT '{s}', b int CONSTRAINT "k{s}" CHECK (b <> 7));
+COMMENT ON TABLE "t{s}" IS 'x{s}''\';
+INSERT INTO "t{s}" VALUES ('{s}', 1), ('\{s}\', 2), (E'a\t{s}\n''{s}', 3), (NULL, 4);
+CREATE VIEW v AS SELECT "c{s}" AS "z{s}", '{s}'::text AS y FROM "t{s}" WHERE "c{s}" <> '{s};';
+CREATE FUNCTION f(a text) RETURNS text LANGUAGE sql AS $$ SELECT a || '{s}' /* {s} */ -- {s}
+$$;
+CREATE FUNCTION g(a text DEFAULT '{s}') RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT a; SELECT '{s}'; END;
+CREATE TYPE e AS ENUM ('{s}', 'b'); CREATE TABLE u (a e); INSERT INTO u VALUES ('{s}');
+CREATE INDEX "i{s}" ON "t{s}" ("c{s}") WHERE "c{s}" <> '{s}';
+SELECT lo_create(4242); COMMENT ON LARGE OBJECT 4242 IS '{s}';"#
+    )
+}
+
+/// The database as SQL in its own encoding, each byte a character.
+fn content(c: &Cluster, database: &str) -> String {
+    let dump = c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", database])).unwrap();
+    normalised(&dump.into_iter().map(char::from).collect::<String>())
+}
+
+fn dump(c: &Cluster, database: &str, args: &[&str]) -> PathBuf {
+    let file = c.scratch(&uuid::Uuid::new_v4().to_string());
+    c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", database, "-f"]).arg(&file).args(args)).unwrap();
+    match file.is_dir() {
+        true => {
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&file, open).unwrap();
+            file.join("")
+        }
+        false => file,
+    }
+}
+
+/// What PostgreSQL's own tools make of a file, in a database with these options.
+fn theirs(c: &Cluster, file: &Path, format: &str, options: &str) -> String {
+    database(c, "theirs", options, b"");
+    let tool = if format == "-Fp" { "psql" } else { "pg_restore" };
+    let mut command = c.sandbox.command(tool);
+    match tool {
+        "psql" => {
+            command.args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", "theirs", "-f"])
+        }
+        _ => command.args(["-d", "theirs"]),
+    };
+    c.sandbox.run(command.arg(file)).unwrap();
+    content(c, "theirs")
+}
+
+async fn same_as_theirs(c: &Cluster, of: &str, args: &[&str], options: &str, what: &str) {
+    let file = dump(c, of, args);
+    let what = format!("{what} {args:?}");
+    let wanted = theirs(c, &file, args[0], options);
+    c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
+    c.restore(&file, "ours").await;
+    assert_same(&content(c, "ours"), &wanted, &what);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_in_a_clients_encoding_is_what_postgres_makes_of_it() {
+    let c = start();
+    for (i, (encoding, text)) in CLIENTS.iter().enumerate() {
+        database(&c, "src", "", sample(text).as_bytes());
+        let option = format!("--encoding={encoding}");
+        // Text always; the archives in turn.
+        for format in [FORMATS[i % 2 * 2], FORMATS[[1, 3, 4][i % 3]]] {
+            same_as_theirs(&c, "src", &[format, &[option.as_str()]].concat(), "", encoding).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_in_another_encoding_is_what_postgres_makes_of_it() {
+    let c = start();
+    for (i, (encoding, text)) in DATABASES.iter().enumerate() {
+        let options = format!("ENCODING '{encoding}' LOCALE 'C'");
+        database(&c, "src", &options, sample(text).as_bytes());
+        same_as_theirs(&c, "src", FORMATS[[1, 3, 4][i % 3]], &options, encoding).await;
+        // Text that does not make its database goes into one of the server's own, as for psql.
+        if *encoding != "SQL_ASCII" {
+            same_as_theirs(&c, "src", FORMATS[i % 2 * 2], "", encoding).await;
+        }
+    }
+}
+
+/// Bytes that are no text in any encoding, and codes that Unicode does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_said_in_utf8_goes_through_as_bytes() {
+    let c = start();
+    for (encoding, s) in [("SQL_ASCII", &b"caf\xe9\xe0"[..]), ("EUC_JP", b"\xfe\xfe\xa4\xa2")] {
+        let make = format!("SET client_encoding = '{encoding}';");
+        let sql = [
+            make.as_bytes(),
+            b"CREATE TABLE t (x text DEFAULT '",
+            s,
+            b"'); INSERT INTO t VALUES ('",
+            s,
+            b"\\'), ('",
+            s,
+            b"');",
+            b"COMMENT ON TABLE t IS '",
+            s,
+            b"'; CREATE VIEW v AS SELECT x, '",
+            s,
+            b"'::text AS y FROM t;",
+            b"CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT '",
+            s,
+            b"' $$;",
+        ];
+        let options = format!("ENCODING '{encoding}' LOCALE 'C'");
+        database(&c, "src", &options, &sql.concat());
+        for format in &FORMATS[1..] {
+            let text = format[0] == "-Fp" && encoding != "SQL_ASCII";
+            let more: &[&str] = if text { &["-C"] } else { &[] };
+            let file = dump(&c, "src", &[*format, more].concat());
+            c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
+            let result = c.restore(&file, "ours").await;
+            assert_same(&content(&c, "ours"), &content(&c, "src"), &format!("{encoding} {format:?}"));
+            assert_eq!(result.rows, 2, "{encoding} {format:?}");
+        }
+    }
+    // A name has to be said in UTF-8, and no session can be in a database in MULE_INTERNAL.
+    let named = "ENCODING 'SQL_ASCII' LOCALE 'C'";
+    for (options, sql) in [
+        (named, &b"CREATE TABLE \"caf\xe9\" (a int);"[..]),
+        ("ENCODING 'MULE_INTERNAL' LOCALE 'C'", b"CREATE TABLE t (a int);"),
+    ] {
+        database(&c, "src", options, sql);
+        for format in [&["-Fc"][..], &["-Fp", "-C"]] {
+            let done = c.try_restore(&dump(&c, "src", format), "refused", OnExisting::Fail).await;
+            let failure = done.failure.unwrap_or_else(|| panic!("{options} {format:?}"));
+            assert_eq!(failure, R::ArchiveUnsupported, "{options} {format:?}");
+            assert_ne!(done.result.error.unwrap().blame, Blame::Backup, "{options} {format:?}");
+        }
+    }
+    assert!(c.leftovers().is_empty());
+}
+
+/// `pg_dump -C` says in which encoding and locale the database was; text without it says nothing of the kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_made_as_the_text_says() {
+    let c = start();
+    let of = |name: &str| {
+        let sql = "SELECT pg_encoding_to_char(encoding), datlocprovider, datcollate, coalesce(daticulocale, '-') FROM pg_database";
+        c.psql("postgres", &format!("{sql} WHERE datname = '{name}'"))
+    };
+    c.psql("postgres", "CREATE DATABASE plain TEMPLATE template0");
+    for (options, other) in [
+        ("LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'", "--encoding=LATIN9"),
+        ("ENCODING 'LATIN1' LOCALE 'C'", "--encoding=UTF8"),
+    ] {
+        database(
+            &c,
+            "src",
+            options,
+            "SET client_encoding = 'UTF8'; CREATE TABLE t AS SELECT 'é'::text".as_bytes(),
+        );
+        for (args, wanted) in [
+            (&["-Fp", "-C"][..], of("src")),
+            (&["-Fp", "-C", other], of("src")),
+            (&["-Fp", "--encoding=LATIN1"], of("plain")),
+            (&["-Fp"], of("plain")),
+            (&["-Fc", "--encoding=LATIN1"], of("src")),
+        ] {
+            c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
+            c.restore(&dump(&c, "src", args), "ours").await;
+            assert_eq!(of("ours"), wanted, "{options} {args:?}");
+            assert_eq!(c.psql("ours", "SET client_encoding = 'UTF8'; TABLE t"), "é", "{options} {args:?}");
+        }
+    }
+}
