@@ -347,6 +347,13 @@ impl RestoreManager {
         };
         let globals = self.globals(&policy, pinned.as_ref(), stop).await?;
         let analyze = policy.analyze;
+        let data_only = job.selection.data_only;
+        let asked = claimed.session();
+        let options = match data_only {
+            true => CreateOptions::copy_of(&job.target_db),
+            false => CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?,
+        };
+        restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
         let placement = self.placement(job, claimed, archive.entries());
         facts.notes.extend(placement.notes);
         let facts_of_server = claimed.server_facts().await?;
@@ -359,13 +366,6 @@ impl RestoreManager {
         let fit = Arc::new(fit.for_database(&claimed.staging_name()));
         facts.fit = Some(fit.clone());
         let stored = pinned.map(|b| b.object.size);
-        let data_only = job.selection.data_only;
-        let asked = claimed.session();
-        let options = match data_only {
-            true => CreateOptions::copy_of(&job.target_db),
-            false => CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?,
-        };
-        restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
         let prepared = restore::prepare(&archive, &job.selection, stored, &fit)?;
         facts.notes.extend(prepared.notes);
         if data_only && loader.is_some() {
