@@ -7,9 +7,11 @@
 //! directory, and SQL text; archive versions 1.12 to 1.16 (PostgreSQL 9.0 to 18). The formats'
 //! definition is PostgreSQL's `pg_backup_*.c` and `psqlscan.l`.
 
+mod cluster;
 mod codec;
 mod custom;
 mod encoding;
+mod end_marks;
 mod folder;
 mod frames;
 mod header;
@@ -22,6 +24,9 @@ mod lzma;
 mod members;
 mod moments;
 mod pieces;
+mod psql;
+mod recognise;
+mod rows;
 mod script;
 mod tail;
 mod tarball;
@@ -29,9 +34,9 @@ mod text;
 mod toc;
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::error::RestoreError;
+use crate::error::{FailureReason, RestoreError, ValidationError};
 
 pub use codec::Codec;
 pub use encoding::{TextEncoding, has_kept, kept_byte};
@@ -40,7 +45,7 @@ pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
 pub use layers::{Keys, Layer};
 pub use ledger::{Counting, EntryTally, Ledger, ObjectData, Rows, TableData, copy_target};
 
-pub use lexer::{Dialect, Lexeme, Token, Wide, statements, tokens};
+pub use lexer::{Dialect, Lexeme, Token, Wide, first_tokens, statements, tokens};
 pub use pieces::{DataSink, Piece, Statement};
 pub use toc::{DataOffset, Section, TocEntry};
 
@@ -177,6 +182,39 @@ impl Archive {
     /// `archive_unsupported` for what is no dump, `archive_corrupt` for damaged bytes, or the
     /// origin's own [`RestoreError`].
     pub fn open(origin: Origin, limits: Limits, keys: &Keys) -> Result<Self, RestoreError> {
+        Self::open_database(origin, limits, keys, None)
+    }
+
+    /// The same of one database: of the text of `pg_dumpall`, its part alone is read.
+    ///
+    /// # Errors
+    /// As [`Archive::open`], and `invalid_request` where the archive is of another database.
+    pub fn open_database(
+        origin: Origin,
+        limits: Limits,
+        keys: &Keys,
+        database: Option<&str>,
+    ) -> Result<Self, RestoreError> {
+        let archive = Self::open_any(origin, limits, keys, database)?;
+        let own = archive.header.database.as_deref();
+        if let Some(wanted) = database.filter(|d| own != Some(*d)) {
+            let what = match own {
+                Some(own) => format!("the backup is of database {own}, not of {wanted}"),
+                None => format!(
+                    "the backup does not say whether it is of database {wanted}: leave --database out"
+                ),
+            };
+            return Err(ValidationError::new(FailureReason::InvalidRequest, what).into());
+        }
+        Ok(archive)
+    }
+
+    fn open_any(
+        origin: Origin,
+        limits: Limits,
+        keys: &Keys,
+        database: Option<&str>,
+    ) -> Result<Self, RestoreError> {
         let (bytes, again) = match origin {
             Origin::Folder(folder) => return folder::open(folder, limits),
             Origin::Stream { bytes, again } => (bytes, again),
@@ -192,7 +230,7 @@ impl Archive {
                 });
                 tarball::open(input, again, limits)?
             }
-            Some(Format::Plain) => script::open(input, limits)?,
+            Some(Format::Plain) => script::open(input, limits, database)?,
             Some(Format::Directory | Format::DirectoryTar) | None => {
                 return Err(layers::name_wrong_input(&head));
             }
@@ -249,6 +287,24 @@ impl Archive {
     /// Whether it is SQL text: statements come one by one, and there is no table of contents.
     pub fn is_script(&self) -> bool {
         matches!(self.body, Body::Script(_))
+    }
+
+    /// Whether it is SQL text that nothing shows to be `pg_dump`'s: its statements run in their own order.
+    pub fn is_foreign(&self) -> bool {
+        matches!(&self.body, Body::Script(s) if s.is_foreign)
+    }
+
+    /// Whether it is SQL text whose rows come before anything that could take them is made.
+    pub fn holds_rows_alone(&self) -> bool {
+        matches!(&self.body, Body::Script(s) if s.rows_alone)
+    }
+
+    /// Whether the archive shows that it is complete, once all of it was read.
+    pub fn completeness(&self) -> Arc<OnceLock<bool>> {
+        match &self.body {
+            Body::Script(s) => s.completeness.clone(),
+            _ => Arc::new(OnceLock::from(true)),
+        }
     }
 
     /// Reads the data by blocks from here on, with as many readers as are asked for. Only the archive's
@@ -310,13 +366,20 @@ pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, Resto
         return Err(toc::corrupt("a folder where a file was expected"));
     };
     let (_, _, input) = layers::unwrap(bytes, &Limits::default(), keys)?;
-    let mut text = String::new();
-    let read = input.take(most + 1).read_to_string(&mut text);
-    let read = read.map_err(|e| RestoreError::from_archive_io(e, "text"))?;
-    match read as u64 > most {
-        true => Err(toc::corrupt(format!("a text of more than {most} bytes"))),
-        false => Ok(text),
+    let mut text = Vec::new();
+    let failed = |e| RestoreError::from_archive_io(e, "text");
+    let mut input = input;
+    (&mut input).take(most + 1).read_to_end(&mut text).map_err(failed)?;
+    // Of a whole cluster, what stands before its first database.
+    let databases = memchr::memmem::find(&text, b"\n\\connect ");
+    if let Some(n) = databases {
+        text.truncate(n + 1);
+        std::io::copy(&mut input, &mut std::io::sink()).map_err(failed)?;
     }
+    if text.len() as u64 > most {
+        return Err(toc::corrupt(format!("a text of more than {most} bytes")));
+    }
+    String::from_utf8(text).map_err(|_| toc::corrupt("a text that is not UTF-8"))
 }
 
 /// A part of an archive's data that one thread reads.

@@ -102,6 +102,8 @@ pub struct Config {
     pub reap_every: Option<Duration>,
     pub lease_extension: Duration,
     pub queue_bytes: usize,
+    /// Whether SQL text without `pg_dump`'s end mark is refused; without an answer, verifications alone do.
+    pub require_complete: Option<bool>,
     /// Bytes that the readers of one archive may keep of it: table of contents, lists, a statement.
     pub archive_memory: u64,
     /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
@@ -329,6 +331,14 @@ impl Config {
             lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
             binary_from: binary_from(raw, &mut m),
             queue_bytes,
+            require_complete: set(&raw.restore_require_complete).map(|_| {
+                m.parse(
+                    "RESTORE_REQUIRE_COMPLETE",
+                    &raw.restore_require_complete,
+                    true,
+                    "must be true or false",
+                )
+            }),
             archive_memory: memory::archive_budget(raw, max_concurrent, queue_bytes, &mut m),
             retry_budget,
             policy: policy(raw, &mut m),

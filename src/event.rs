@@ -10,7 +10,7 @@ use crate::policy::{Depth, InPlace, Rewrite, Selection};
 use crate::proof::{Trigger, VerificationSummary};
 
 pub use crate::error::ErrorBody;
-pub use crate::job::ResultBackup;
+pub use crate::job::{Completeness, ResultBackup};
 pub use crate::proof::Verdict;
 
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
@@ -57,6 +57,11 @@ pub struct BackupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9+/]{6}==$"))]
     pub crc32c: Option<String>,
+    /// Of a dump of a whole cluster (`pg_dumpall`), this database; of any other backup, the database that it
+    /// must be of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub database: Option<String>,
 }
 
 /// A request to restore a backup. Strict: an unknown field is an error.
@@ -140,6 +145,9 @@ pub struct RestoreResult {
     /// Name under which the replaced database is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_database: Option<String>,
+    /// Of a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<Completeness>,
     /// What a person should know of the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -240,6 +248,10 @@ impl RestoreRequest {
         };
         let generation = self.backup.generation.as_deref().map(str::parse).transpose();
         let generation = generation.map_err(|_| invalid("backup.generation: must be a whole number"))?;
+        let named = self.backup.database.as_deref();
+        if named.is_some_and(|d| d.is_empty() || d.len() > 63 || d.chars().any(char::is_control)) {
+            return Err(invalid("backup.database: must have 1 to 63 bytes and no control characters"));
+        }
         if self.jobs.is_some_and(|n| !(1..=256).contains(&n)) {
             return Err(invalid("jobs: must be from 1 to 256"));
         }
@@ -256,6 +268,7 @@ impl RestoreRequest {
                 backup,
                 generation,
                 crc32c: self.backup.crc32c,
+                database: self.backup.database,
                 depth: self.depth,
                 jobs,
                 deadline: self.deadline,
@@ -281,6 +294,7 @@ impl RestoreRequest {
             sequence: None,
             attempt: 1,
             policy: None,
+            database: self.backup.database,
             selection: self.select,
             in_place: self.in_place,
             digest,
@@ -390,6 +404,7 @@ impl RestoreResult {
             rows: 0,
             bytes: 0,
             previous_database: None,
+            completeness: None,
             notes: vec![],
             rewrites: vec![],
             labels: BTreeMap::new(),

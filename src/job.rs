@@ -60,6 +60,8 @@ pub struct RestoreJob {
     pub attempt: u32,
     /// Where it differs from the configured one.
     pub policy: Option<Policy>,
+    /// Of a dump of a whole cluster, this database.
+    pub database: Option<String>,
     pub selection: Selection,
     /// Where it differs from the configured one.
     pub in_place: Option<InPlace>,
@@ -83,6 +85,7 @@ impl RestoreJob {
             sequence: None,
             attempt: 1,
             policy: None,
+            database: None,
             selection: Selection::default(),
             in_place: None,
             digest,
@@ -110,6 +113,23 @@ pub struct ResultBackup {
     pub crc32c: Option<String>,
 }
 
+/// Whether a backup could be shown to have everything that was written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Completeness {
+    /// Its own end mark or table of contents says so.
+    Proven,
+    /// SQL text without pg_dump's end mark: a cut between two statements does not show.
+    Unknown,
+}
+
+impl Completeness {
+    /// Of what an archive showed of itself, if it was read to its end.
+    pub fn of(is_complete: Option<&bool>) -> Self {
+        if is_complete == Some(&true) { Completeness::Proven } else { Completeness::Unknown }
+    }
+}
+
 /// A backup to prove.
 #[derive(Debug, Clone)]
 pub struct VerifyJob {
@@ -119,6 +139,8 @@ pub struct VerifyJob {
     pub generation: Option<i64>,
     /// Base64 of the big-endian CRC32C that the object must have.
     pub crc32c: Option<String>,
+    /// Of a dump of a whole cluster, this database.
+    pub database: Option<String>,
     /// How far; without it, as configured.
     pub depth: Option<Depth>,
     pub jobs: Option<usize>,
@@ -137,6 +159,7 @@ impl VerifyJob {
             backup,
             generation: None,
             crc32c: None,
+            database: None,
             depth: None,
             jobs: None,
             deadline: None,
@@ -149,6 +172,7 @@ impl VerifyJob {
 
 /// What a worker does.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them for each message in work")]
 pub enum Job {
     Restore(Box<RestoreJob>),
     Verify(VerifyJob),

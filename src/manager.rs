@@ -4,6 +4,7 @@
 
 mod bisection;
 mod cause;
+mod completeness;
 mod evidence;
 mod ground;
 mod indexed;
@@ -29,7 +30,7 @@ use crate::backup::{self, Expected, PinnedBackup};
 use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
-use crate::job::{BackupRef, OnExisting, RestoreJob};
+use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob};
 use crate::metrics::{RestoreMetricsManager, VerificationStatus, Work};
 use crate::outcome::disposition;
 use crate::policy::{Owners, Policy, Trigger};
@@ -98,6 +99,7 @@ struct Facts {
     /// The request is taken for one that kills workers.
     is_quarantined: bool,
     notes: Vec<String>,
+    completeness: Option<Completeness>,
     /// How the dump was fitted to the target.
     fit: Option<Arc<Fit>>,
 }
@@ -135,6 +137,7 @@ impl RestoreManager {
             sequence: None,
             attempt: 1,
             policy: None,
+            database: None,
             selection: Default::default(),
             in_place: None,
             digest: String::new(),
@@ -336,6 +339,7 @@ impl RestoreManager {
         facts: &mut Facts,
     ) -> Result<(), RestoreError> {
         let pinned = facts.pinned.clone();
+        let completeness = self.completeness_of(&archive)?;
         let mut policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
         claimed.announce_staging().await?;
         let loader = match self.trust_of(&job.backup) {
@@ -403,6 +407,7 @@ impl RestoreManager {
         let shown = progress.clone();
         let loaded = restore::load(server, &made.name, archive, entries, options, fit.clone(), shown).await?;
         facts.loaded = Some(prove(loaded, &expected, facts)?);
+        self.note_end(Completeness::of(completeness.get()), facts)?;
         reached("loaded");
         if let Some(opened) = opened {
             opened.close(&own, &made.name).await?;
@@ -497,6 +502,7 @@ impl RestoreManager {
         r.notes = facts.notes.clone();
         r.rewrites = facts.fit.as_ref().map(|f| f.report()).unwrap_or_default();
         r.labels = job.labels.clone();
+        r.completeness = facts.completeness.filter(|_| error.is_none());
         r.bound();
         r
     }

@@ -20,6 +20,8 @@ use crate::retry::Backoff;
 /// How long one connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes of a statement whose text is not kept while the server works on it.
+const LARGE: usize = 1 << 20;
 const NO_DATABASE: &str = "3D000";
 
 /// A PostgreSQL server and how to log in to it. Cheap to clone.
@@ -324,6 +326,34 @@ impl Session {
     ///
     /// # Errors
     /// The index of the first statement that failed, and why.
+    pub async fn pipeline_of(&self, statements: Vec<String>) -> Result<(), (usize, DatabaseError)> {
+        let mut begun = 0;
+        let mut small: Vec<String> = vec![];
+        for sql in statements {
+            if sql.len() < LARGE {
+                small.push(sql);
+                continue;
+            }
+            self.pipeline(&small).await.map_err(|(at, e)| (begun + at, e))?;
+            begun += small.len();
+            small.clear();
+            self.send(sql).await.map_err(|e| (begun, e))?;
+            begun += 1;
+        }
+        self.pipeline(&small).await.map_err(|(at, e)| (begun + at, e))
+    }
+
+    /// One large statement, whose text goes as soon as it is on its way.
+    async fn send(&self, sql: String) -> Result<(), DatabaseError> {
+        use futures::TryStreamExt;
+        let answers = self.client.simple_query_raw(&sql).await;
+        drop(sql);
+        let answers = answers.map_err(|e| fault(&e, "statement"))?;
+        let done = std::pin::pin!(answers).try_for_each(|_| std::future::ready(Ok(()))).await;
+        done.map_err(|e| fault(&e, "statement"))
+    }
+
+    /// The same of statements that are kept.
     pub async fn pipeline(&self, statements: &[String]) -> Result<(), (usize, DatabaseError)> {
         let mut sent: Vec<_> =
             statements.iter().map(|s| Box::pin(maybe_done(self.client.batch_execute(s)))).collect();

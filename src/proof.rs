@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Blame, ErrorBody, FailureReason, bound_list, one_line};
-use crate::job::ResultBackup;
+use crate::job::{Completeness, ResultBackup};
 use crate::policy::{Depth, Rewrite};
 
 pub use crate::policy::Trigger;
@@ -259,6 +259,9 @@ pub struct ProofReport {
     pub notes: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rewrites: Vec<Rewrite>,
+    /// Whether the backup showed that it is complete, once it was read to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<Completeness>,
     /// The root cause of a verdict that is not `verified`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
@@ -347,6 +350,7 @@ impl ProofReport {
             drift: None,
             notes: vec![],
             rewrites: vec![],
+            completeness: None,
             error: None,
             fix: None,
             bisection: None,

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::archive::{Archive, Ledger, TextEncoding, TocEntry};
+use crate::archive::{Archive, Dialect, Ledger, TextEncoding, TocEntry, first_tokens, statements};
 use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
 use crate::policy::Selection;
 use crate::postgres::{Server, Session};
@@ -148,6 +148,8 @@ struct Job {
     columns: Mutex<HashMap<usize, Option<Arc<Columns>>>>,
     /// There are as many sessions as the server has cores.
     fills_server: bool,
+    /// SQL text that `pg_dump` did not write: one session runs it in its order.
+    is_foreign: bool,
     /// Tables that the server's own vacuum leaves alone until [`Worker::wake`].
     quiet: Mutex<Vec<String>>,
 }
@@ -186,11 +188,10 @@ pub fn prepare(
     let mut prepared = Prepared { entries: archive.entries().to_vec(), ..Prepared::default() };
     if !archive.is_script() {
         prepared.notes = select::select(&mut prepared.entries, selection)?;
-    } else if !selection.is_everything() {
-        let what = "a part can be restored only of an archive with a table of contents (pg_dump -Fc, -Fd, -Ft), \
-                    not of SQL text";
-        return Err(ValidationError::new(FailureReason::InvalidRequest, what).into());
+    } else {
+        check_part_of_text(archive, selection)?;
     }
+    refuse_prepared(&prepared.entries)?;
     let needs = Needs::of(archive, &prepared.entries, stored);
     let findings = preflight(archive, &prepared.entries, &needs, fit);
     let blocking: Vec<&Finding> = findings.iter().filter(|f| f.level == Level::Blocks).collect();
@@ -210,6 +211,47 @@ pub fn prepare(
     prepared.roles = roles.map(|r| fit.make_role(r)).collect::<Result<_, _>>()?;
     fit.entries(&mut prepared.entries)?;
     Ok(prepared)
+}
+
+/// Of SQL text, everything is restored, and rows alone go where tables are.
+fn check_part_of_text(archive: &Archive, selection: &Selection) -> Result<(), RestoreError> {
+    let rows = Selection { data_only: true, ..Selection::default() };
+    let renamed = Selection { rename_schemas: vec![], ..selection.clone() };
+    let what = match (archive.holds_rows_alone(), selection.data_only) {
+        (true, true) if *selection == rows => return Ok(()),
+        (false, false) if renamed.is_everything() => return Ok(()),
+        (true, false) => {
+            "the SQL text holds rows alone, no tables (pg_dump --data-only): restore its schema first, then these rows \
+             into that database with --data-only and --on-existing replace"
+        }
+        (false, true) if renamed == rows => {
+            "rows alone are taken only of SQL text that holds nothing else (pg_dump --data-only), or of an archive \
+             with a table of contents (pg_dump -Fc, -Fd, -Ft)"
+        }
+        _ => {
+            "a part can be restored only of an archive with a table of contents (pg_dump -Fc, -Fd, -Ft), \
+             not of SQL text"
+        }
+    };
+    Err(ValidationError::new(FailureReason::InvalidRequest, what).into())
+}
+
+/// A transaction that a backup prepares would outlive its session, with all its locks.
+fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> {
+    let may_name =
+        |sql: &str| memchr::memmem::find(sql.to_ascii_lowercase().as_bytes(), b"prepare").is_some();
+    for e in entries.iter().filter(|e| may_name(&e.defn)) {
+        for sql in statements(&e.defn, Dialect::default()) {
+            let t = first_tokens(sql, Dialect::default(), 2);
+            if let [first, second] = t.as_slice()
+                && (first.is("prepare") && second.is("transaction") || second.is("prepared"))
+            {
+                let what = format!("{}: a transaction that is prepared: a dump has none", e.name());
+                return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Restores the `entries` of `archive` into `database`, which must be empty and ours; of SQL text,
@@ -246,11 +288,13 @@ pub async fn load(
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
         binary_from: options.binary_from,
         columns: Mutex::default(),
+        is_foreign: archive.is_foreign(),
         quiet: Mutex::default(),
     });
 
-    let streams = archive.into_streams(options.sessions.min(MAX_STREAMS));
-    let board = Board::new(plan, options.sessions, options.queue_bytes, streams.len(), is_script);
+    let sessions = if job.is_foreign { 1 } else { options.sessions };
+    let streams = archive.into_streams(sessions.min(MAX_STREAMS));
+    let board = Board::new(plan, sessions, options.queue_bytes, streams.len(), is_script);
     let board = Arc::new(board);
     // Whatever ends this function ends the readers and the sessions too.
     let _stop = board.stop_on_drop();
@@ -261,7 +305,7 @@ pub async fn load(
         running.spawn_blocking(move || feeder::run(board, job, stream));
     }
 
-    for id in 0..options.sessions {
+    for id in 0..sessions {
         running.spawn(run_session(job.clone(), board.clone(), id));
     }
     while let Some(ended) = running.join_next().await {
@@ -279,6 +323,10 @@ impl Job {
     async fn worker(&self) -> Result<Worker, DatabaseError> {
         let session = self.server.connect(&self.database, "restore").await?;
         session.run(&self.settings.session_sql()).await?;
+        if self.is_foreign {
+            // What pg_dump writes names schemas or sets the path itself; other text counts on the default.
+            session.run("RESET search_path; RESET check_function_bodies; RESET row_security").await?;
+        }
         if self.fills_server {
             // One core each: helpers would take time from the other sessions.
             session.run("SET max_parallel_maintenance_workers = 0").await?;
@@ -385,13 +433,21 @@ impl Worker {
                 steps.extend(job.content.step(index, true));
             }
         }
-        for step in &steps {
-            let Step::Statements { list, settings, .. } = &**step else { continue };
-            sql.push(self.script_settings(settings));
+        let (mut bare, mut rooms) = (false, vec![]);
+        for step in steps {
+            // Nobody else asks for it any more: what may be large is not copied.
+            let Ok(Step::Statements(step)) = Arc::try_unwrap(step) else { continue };
+            sql.push(self.script_settings(&step.settings));
             names.push("settings".to_owned());
-            sql.extend(list.iter().map(|s| s.text.clone()));
             let words = |sql: &str| job.encoding.for_people(&first_words(sql));
-            names.extend(list.iter().map(|s| format!("line {}: {}", s.line, words(&s.text))));
+            names.extend(step.list.iter().map(|s| format!("line {}: {}", s.line, words(&s.text))));
+            sql.extend(step.list.into_iter().map(|s| conversion::sendable(s.text, &job.encoding)));
+            bare |= step.bare;
+            rooms.push(step.room);
+        }
+        if bare {
+            let failed = |(at, e)| of_statement(advice::with_advice(e, None), &names, at);
+            return self.session.pipeline_of(sql).await.map_err(failed);
         }
         let mut begin = vec!["BEGIN".to_owned()];
         if size.spread != Spread::No {
@@ -404,16 +460,14 @@ impl Worker {
         let mut sql: Vec<String> =
             sql.into_iter().map(|sql| conversion::sendable(sql, &job.encoding)).collect();
         sql.insert(0, begin.join("; "));
+        names.insert(0, "begin of a transaction".to_owned());
         sql.push("COMMIT".to_owned());
-        self.session.pipeline(&sql).await.map_err(|(at, e)| {
-            let at = at.checked_sub(1);
-            let name = at.and_then(|i| names.get(i));
-            let entry = match (&job.content, at.and_then(|i| tasks.get(i))) {
+        self.session.pipeline_of(sql).await.map_err(|(at, e)| {
+            let entry = match (&job.content, at.checked_sub(1).and_then(|i| tasks.get(i))) {
                 (Content::Toc(entries), Some((index, _))) => Some(&entries[*index]),
                 _ => None,
             };
-            let e = advice::with_advice(e, entry);
-            e.context(name.map_or("end of a transaction", String::as_str)).into()
+            of_statement(advice::with_advice(e, entry), &names, at)
         })
     }
 }
@@ -424,6 +478,11 @@ pub fn listed(what: &str, names: &[String]) -> Option<String> {
     let first = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     (!names.is_empty()).then(|| format!("{what}: {first}{rest}"))
+}
+
+/// The error of one of several statements.
+fn of_statement(e: DatabaseError, names: &[String], at: usize) -> RestoreError {
+    e.context(names.get(at).map_or("end of a transaction", String::as_str)).into()
 }
 
 /// What a statement begins with, without any value.

@@ -2,8 +2,9 @@
 
 use std::io::Read;
 
+use super::layers::HEAD;
 use super::toc::{Fields, beyond_us, corrupt, unsupported};
-use super::{Codec, Layer};
+use super::{Codec, Layer, recognise};
 use crate::error::RestoreError;
 
 /// How `pg_dump` wrote it.
@@ -37,13 +38,7 @@ impl Format {
         if head.len() >= 512 && head[257..].starts_with(b"ustar") {
             return Some(Format::Tar);
         }
-        // The words that `pg_dump` begins with, before any statement.
-        let comments = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
-        let mut comments = comments.map(|l| l.strip_prefix(b"\xef\xbb\xbf").unwrap_or(l));
-        let before_statements = comments
-            .by_ref()
-            .take_while(|l| l.is_empty() || l.starts_with(b"--") || l.starts_with(b"\\restrict"));
-        before_statements.into_iter().find(|l| *l == b"-- PostgreSQL database dump").map(|_| Format::Plain)
+        recognise::is_sql(head, head.len() < HEAD).then_some(Format::Plain)
     }
 }
 

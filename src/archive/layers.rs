@@ -3,11 +3,11 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use super::Limits;
 use super::frames::{self, Bzip2, Lz4, Zstd};
 use super::inflate::Gzip;
 use super::lzma::{Lzip, LzmaAlone, Xz};
 use super::toc::{beyond_us, corrupt, unsupported};
+use super::{Limits, recognise};
 use crate::error::RestoreError;
 
 /// Wrappings inside each other that are taken off.
@@ -265,14 +265,15 @@ pub(super) fn name_wrong_input(head: &[u8]) -> RestoreError {
         "it is a dump of MySQL or MariaDB"
     } else if starts(b"SQLite format 3") || lower.starts_with("pragma foreign_keys") {
         "it is an SQLite database"
-    } else if lower.contains("postgresql database cluster dump") {
-        "it is a dump of a whole cluster by pg_dumpall: dump each database with pg_dump, and keep the roles in a globals file beside it"
+    } else if let Some(program) = recognise::message_of(head.trim_ascii_start()) {
+        let what = format!("it is a message of {program} and no dump: the command that made it failed");
+        return unsupported(format!("this is no PostgreSQL dump: {what}"));
     } else if starts(b"TAPE") {
         "it is a backup of SQL Server"
     } else if starts(b"\x6d\xe2\x99\x81") {
         "it is a dump of MongoDB"
     } else {
-        "it is neither an archive of pg_dump (-Fc, -Ft, -Fd) nor SQL text that pg_dump wrote"
+        "it is neither an archive of pg_dump (-Fc, -Ft, -Fd) nor SQL text"
     };
     unsupported(format!("this is no PostgreSQL dump: {what}"))
 }
@@ -289,7 +290,7 @@ mod tests {
             (b"-- MySQL dump 10.13", "MySQL"),
             (b"\xff\xfe-\0-\0", "UTF-16"),
             (b"Salted__12345678", "openssl"),
-            (b"--\n-- PostgreSQL database cluster dump\n--\n", "pg_dumpall"),
+            (b"pg_dump: error: connection to server failed\n", "pg_dump"),
             (b"hello", "neither"),
             (b"", "empty"),
         ] {

@@ -97,6 +97,8 @@ pub struct ObjectData {
 /// All data of an archive, by table and large object. Several readers may write to it.
 #[derive(Debug)]
 pub struct Ledger {
+    /// Rows of text that `pg_dump` did not write are not what COPY would give back.
+    counts_rows: bool,
     dialect: Dialect,
     encoding: TextEncoding,
     /// By the name as the archive's statements have it, schema and quotes included.
@@ -111,6 +113,7 @@ pub struct Ledger {
 impl Ledger {
     pub fn of(archive: &super::Archive) -> Self {
         Ledger {
+            counts_rows: !archive.is_foreign(),
             dialect: super::dialect_of(archive.entries(), archive.encoding()),
             encoding: archive.encoding().clone(),
             tables: Mutex::default(),
@@ -158,7 +161,7 @@ impl Ledger {
                 Some(schema) => format!("{}.{}", quoted(schema), quoted(&entry.tag)),
                 None => self.encoding.for_people(&quoted(&entry.tag)),
             },
-            is_rows: entry.desc == "TABLE DATA",
+            is_rows: entry.desc == "TABLE DATA" && self.counts_rows,
         }
     }
 
@@ -242,6 +245,7 @@ impl EntryTally {
     /// `archive_corrupt` for an INSERT that is none.
     pub fn piece(&mut self, piece: &Piece, encoding: &TextEncoding) -> Result<(), RestoreError> {
         match piece {
+            Piece::Rows { .. } | Piece::Statements(_) if !self.is_rows => {}
             Piece::Rows { text, .. } => self.rows(text),
             Piece::Statements(text) => {
                 let sql = encoding.decode(text.clone())?;
@@ -460,6 +464,7 @@ mod tests {
         let entry =
             TocEntry { copy_stmt: "COPY s.t (a) FROM stdin;".into(), ..TocEntry::bare(1, "TABLE DATA", "t") };
         let ledger = Ledger {
+            counts_rows: true,
             dialect: Dialect::default(),
             encoding: TextEncoding::new("UTF8"),
             tables: Mutex::default(),

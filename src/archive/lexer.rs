@@ -73,41 +73,73 @@ fn in_word(b: u8) -> bool {
     starts_word(b) || b.is_ascii_digit() || b == b'$'
 }
 
+/// How far a lexeme that does not end yet has been looked at, so that more bytes never make the reader
+/// look at the same ones again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Bytes of the lexeme that need no second look.
+    at: usize,
+    /// Depth of block comments; length of a dollar quote's tag, once known.
+    depth: usize,
+}
+
+impl Scanned {
+    /// Length of the run of bytes that are `more`; `None` where the buffer does not show its end.
+    fn run(&mut self, buf: &[u8], more: fn(u8) -> bool) -> Option<usize> {
+        let from = self.at.min(buf.len());
+        let found = buf[from..].iter().position(|b| !more(*b)).map(|n| from + n);
+        self.at = found.unwrap_or(buf.len());
+        found
+    }
+}
+
 /// The lexeme at the start of `buf` and its length; `None` where more bytes could change it.
 ///
 /// # Errors
 /// With `at_end`, a quote or comment that the end of the text leaves open.
 pub fn lexeme(buf: &[u8], dialect: Dialect, at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+    lexeme_after(buf, dialect, at_end, &mut Scanned::default())
+}
+
+/// The same, where `scanned` of the lexeme is known from earlier calls with fewer bytes.
+fn lexeme_after(
+    buf: &[u8],
+    dialect: Dialect,
+    at_end: bool,
+    scanned: &mut Scanned,
+) -> Result<Option<(Lexeme, usize)>, Unterminated> {
     let Some(&first) = buf.first() else { return Ok(None) };
-    let run = |kind, more: fn(u8) -> bool| match buf.iter().position(|b| !more(*b)) {
+    let mut run = |kind, more: fn(u8) -> bool| match scanned.run(buf, more) {
         Some(n) => Some((kind, n)),
         None => at_end.then_some((kind, buf.len())),
-    };
-    let ended = |kind, what, found: Option<usize>| match found {
-        Some(n) => Ok(Some((kind, n))),
-        None if at_end => Err(Unterminated(what)),
-        None => Ok(None),
     };
     let second = buf.get(1).copied();
     if second.is_none() && !at_end {
         return Ok(None);
     }
     match first {
-        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => {
-            Ok(run(Lexeme::Blank, |b| matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)))
-        }
+        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Ok(run(Lexeme::Blank, is_blank)),
         b'-' if second == Some(b'-') => Ok(run(Lexeme::Comment, |b| b != b'\n')),
-        b'/' if second == Some(b'*') => ended(Lexeme::Comment, "a comment", block_comment(buf)),
+        b'/' if second == Some(b'*') => match block_comment(buf, scanned) {
+            Some(n) => Ok(Some((Lexeme::Comment, n))),
+            None if at_end => Err(Unterminated("a comment")),
+            None => Ok(None),
+        },
         b'\'' => {
-            let end = quoted(buf, 0, b'\'', !dialect.standard_strings, dialect.wide);
+            let end = quoted(buf, 0, !dialect.standard_strings, dialect.wide, scanned);
             closed(end, buf.len(), at_end, Lexeme::Text)
         }
-        b'"' => closed(quoted(buf, 0, b'"', false, dialect.wide), buf.len(), at_end, Lexeme::QuotedWord),
-        b'$' => dollar(buf, at_end),
+        b'"' => closed(quoted(buf, 0, false, dialect.wide, scanned), buf.len(), at_end, Lexeme::QuotedWord),
+        b'$' => dollar(buf, at_end, scanned),
         b if b.is_ascii_digit() => Ok(run(Lexeme::Number, |b| b.is_ascii_alphanumeric() || b == b'.')),
-        b if starts_word(b) => word(buf, dialect, at_end),
+        b if starts_word(b) => word(buf, dialect, at_end, scanned),
         b => Ok(Some((Lexeme::Symbol(b), 1))),
     }
+}
+
+/// What `psql` takes for blank.
+pub(super) fn is_blank(b: u8) -> bool {
+    matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
 /// A closing quote that is the last byte might yet be doubled.
@@ -125,16 +157,23 @@ fn closed(
 }
 
 /// Index after the quote that closes the one at `start`.
-fn quoted(buf: &[u8], start: usize, quote: u8, escapes: bool, wide: Wide) -> Option<usize> {
-    let mut at = start + 1;
+fn quoted(buf: &[u8], start: usize, escapes: bool, wide: Wide, scanned: &mut Scanned) -> Option<usize> {
+    let quote = buf[start];
+    let mut at = scanned.at.max(start + 1);
     loop {
+        scanned.at = at;
         let rest = buf.get(at..)?;
         let found = match (escapes, wide == Wide::No) {
-            (_, false) => rest.iter().position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\'))?,
-            (true, true) => memchr::memchr2(quote, b'\\', rest)?,
-            (false, true) => memchr::memchr(quote, rest)?,
+            (_, false) => rest.iter().position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\')),
+            (true, true) => memchr::memchr2(quote, b'\\', rest),
+            (false, true) => memchr::memchr(quote, rest),
+        };
+        let Some(found) = found else {
+            scanned.at = buf.len();
+            return None;
         };
         at += found;
+        scanned.at = at;
         match buf[at] {
             b if b >= 0x80 => at += wide.length(&buf[at..])?,
             b if b != quote => at += 2,
@@ -144,97 +183,123 @@ fn quoted(buf: &[u8], start: usize, quote: u8, escapes: bool, wide: Wide) -> Opt
     }
 }
 
-fn block_comment(buf: &[u8]) -> Option<usize> {
-    let (mut at, mut depth) = (2, 1);
-    while depth > 0 {
-        at += memchr::memchr2(b'*', b'/', buf.get(at..)?)?;
-        match (buf[at], buf.get(at + 1)?) {
+fn block_comment(buf: &[u8], scanned: &mut Scanned) -> Option<usize> {
+    if scanned.at == 0 {
+        *scanned = Scanned { at: 2, depth: 1 };
+    }
+    while scanned.depth > 0 {
+        let Some(n) = memchr::memchr2(b'*', b'/', &buf[scanned.at..]) else {
+            scanned.at = buf.len();
+            return None;
+        };
+        scanned.at += n;
+        match (buf[scanned.at], buf.get(scanned.at + 1)?) {
             (b'*', b'/') => {
-                depth -= 1;
-                at += 2;
+                scanned.depth -= 1;
+                scanned.at += 2;
             }
             (b'/', b'*') => {
-                depth += 1;
-                at += 2;
+                scanned.depth += 1;
+                scanned.at += 2;
             }
-            _ => at += 1,
+            _ => scanned.at += 1,
         }
     }
-    Some(at)
+    Some(scanned.at)
 }
 
 /// `$tag$…$tag$`, or a parameter such as `$1`, or a lone dollar sign.
-fn dollar(buf: &[u8], at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+fn dollar(buf: &[u8], at_end: bool, scanned: &mut Scanned) -> Result<Option<(Lexeme, usize)>, Unterminated> {
     let symbol = Ok(Some((Lexeme::Symbol(b'$'), 1)));
+    scanned.at = scanned.at.max(1);
     if buf.get(1).is_some_and(u8::is_ascii_digit) {
-        let digits = buf[1..].iter().position(|b| !b.is_ascii_digit());
-        return Ok(digits.map(|n| (Lexeme::Number, n + 1)).or(at_end.then_some((Lexeme::Number, buf.len()))));
+        let digits = scanned.run(buf, |b| b.is_ascii_digit());
+        return Ok(digits.or(at_end.then_some(buf.len())).map(|n| (Lexeme::Number, n)));
     }
-    let Some(tag) = buf[1..].iter().position(|b| !in_word(*b) || *b == b'$') else {
-        return if at_end { symbol } else { Ok(None) };
-    };
-    let tag_end = tag + 2;
-    if buf[tag + 1] != b'$' {
-        return symbol;
+    if scanned.depth == 0 {
+        let Some(tag) = scanned.run(buf, |b| in_word(b) && b != b'$') else {
+            return if at_end { symbol } else { Ok(None) };
+        };
+        if buf[tag] != b'$' {
+            return symbol;
+        }
+        *scanned = Scanned { at: tag + 1, depth: tag + 1 };
     }
-    match memchr::memmem::find(&buf[tag_end..], &buf[..tag_end]) {
-        Some(n) => Ok(Some((Lexeme::Text, tag_end + n + tag_end))),
+    match memchr::memmem::find(&buf[scanned.at..], &buf[..scanned.depth]) {
+        Some(n) => Ok(Some((Lexeme::Text, scanned.at + n + scanned.depth))),
         None if at_end => Err(Unterminated("a dollar quote")),
-        None => Ok(None),
+        None => {
+            // The last bytes may be the beginning of the tag.
+            scanned.at = (buf.len() + 1 - scanned.depth).max(scanned.at);
+            Ok(None)
+        }
     }
 }
 
-/// Where a word ends that begins here; `None` where it may go on.
-fn word_end(buf: &[u8], wide: Wide) -> Option<usize> {
-    let mut at = 0;
-    while at < buf.len() {
-        match buf[at] {
-            b if b >= 0x80 => at += wide.length(&buf[at..])?,
-            b if in_word(b) => at += 1,
-            _ => return Some(at),
-        }
+/// Where a word ends that may have wide characters; `None` where it may go on.
+fn word_end(buf: &[u8], wide: Wide, scanned: &mut Scanned) -> Option<usize> {
+    while let Some(&b) = buf.get(scanned.at) {
+        scanned.at += match b {
+            0x80.. => wide.length(&buf[scanned.at..])?,
+            b if in_word(b) => 1,
+            _ => return Some(scanned.at),
+        };
     }
     None
 }
 
-fn word(buf: &[u8], dialect: Dialect, at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
-    let n = match word_end(buf, dialect.wide) {
-        Some(n) => n,
-        None if at_end => buf.len(),
-        None => return Ok(None),
-    };
+fn word(
+    buf: &[u8],
+    dialect: Dialect,
+    at_end: bool,
+    scanned: &mut Scanned,
+) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+    let next = buf.get(1).copied();
+    if buf[0] >= 0x80 || next.is_some_and(in_word) {
+        let end = match dialect.wide {
+            Wide::No => scanned.run(buf, in_word),
+            wide => word_end(buf, wide, scanned),
+        };
+        return Ok(end.or(at_end.then_some(buf.len())).map(|n| (Lexeme::Word, n)));
+    }
     let prefix = buf[0].to_ascii_lowercase();
-    let next = buf.get(n).copied();
-    if n == 1 && next == Some(b'\'') && matches!(prefix, b'e' | b'b' | b'x' | b'n') {
+    if next == Some(b'\'') && matches!(prefix, b'e' | b'b' | b'x' | b'n') {
         let escapes = prefix == b'e' || (prefix == b'n' && !dialect.standard_strings);
-        return closed(quoted(buf, 1, b'\'', escapes, dialect.wide), buf.len(), at_end, Lexeme::Text);
+        return closed(quoted(buf, 1, escapes, dialect.wide, scanned), buf.len(), at_end, Lexeme::Text);
     }
-    if n == 1 && prefix == b'u' && next == Some(b'&') {
-        match buf.get(2).copied() {
+    if prefix == b'u' && next == Some(b'&') {
+        let kind = match buf.get(2).copied() {
             None if !at_end => return Ok(None),
-            Some(b'\'') => {
-                return closed(quoted(buf, 2, b'\'', false, dialect.wide), buf.len(), at_end, Lexeme::Text);
-            }
-            Some(b'"') => {
-                let end = quoted(buf, 2, b'"', false, dialect.wide);
-                return closed(end, buf.len(), at_end, Lexeme::QuotedWord);
-            }
-            _ => {}
-        }
+            Some(b'\'') => Lexeme::Text,
+            Some(b'"') => Lexeme::QuotedWord,
+            _ => return Ok(Some((Lexeme::Word, 1))),
+        };
+        return closed(quoted(buf, 2, false, dialect.wide, scanned), buf.len(), at_end, kind);
     }
-    Ok(Some((Lexeme::Word, n)))
+    Ok(Some((Lexeme::Word, 1)))
 }
+
+/// Words that a statement is recognised by.
+const FIRST_WORDS: usize = 4;
+/// Variables of `psql` that one statement is asked for.
+const MOST_VARIABLES: usize = 100;
 
 /// Finds the semicolon that ends a statement, over several calls as its bytes arrive.
 #[derive(Debug, Default)]
 pub struct StatementEnd {
     /// Bytes that are whole lexemes.
     pub position: usize,
+    /// Of the lexeme at `position`.
+    scanned: Scanned,
     parens: usize,
     /// Depth of `BEGIN ATOMIC … END` in a function's body.
     begins: usize,
     /// The first words, in lower case.
     words: Vec<String>,
+    /// A single colon stands right before `position`.
+    after_colon: bool,
+    /// Names right behind a colon, where `psql` puts its variables.
+    variables: Vec<String>,
 }
 
 impl StatementEnd {
@@ -250,9 +315,12 @@ impl StatementEnd {
         at_end: bool,
     ) -> Result<Option<usize>, Unterminated> {
         loop {
-            let Some((kind, n)) = lexeme(&buf[self.position..], dialect, at_end)? else { return Ok(None) };
+            let found = lexeme_after(&buf[self.position..], dialect, at_end, &mut self.scanned)?;
+            let Some((kind, n)) = found else { return Ok(None) };
+            self.scanned = Scanned::default();
             let text = &buf[self.position..self.position + n];
             self.position += n;
+            self.variable(kind, text);
             match kind {
                 Lexeme::Symbol(b';') if self.parens == 0 && self.begins == 0 => {
                     return Ok(Some(self.position));
@@ -271,9 +339,34 @@ impl StatementEnd {
         words.len() <= self.words.len() && words.iter().zip(&self.words).all(|(a, b)| a == b)
     }
 
+    /// Whether a parenthesis or a function's body is open.
+    pub fn is_open(&self) -> bool {
+        self.parens > 0 || self.begins > 0
+    }
+
+    /// Names that `psql` would replace by its variables of these names, if it had them.
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    fn variable(&mut self, kind: Lexeme, text: &[u8]) {
+        let after_colon = std::mem::take(&mut self.after_colon);
+        let name = match (after_colon, kind) {
+            (true, Lexeme::Word) => text,
+            (true, Lexeme::Text | Lexeme::QuotedWord) => text.get(1..text.len() - 1).unwrap_or_default(),
+            (true, Lexeme::Symbol(b'{')) => b"{",
+            // Two colons are a cast.
+            (before, Lexeme::Symbol(b':')) => return self.after_colon = !before,
+            _ => return,
+        };
+        if self.variables.len() < MOST_VARIABLES && name.len() <= 64 {
+            self.variables.push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+
     fn word(&mut self, text: &[u8]) {
-        let word = || String::from_utf8_lossy(text).to_ascii_lowercase();
-        if self.words.len() < 4 {
+        let word = || String::from_utf8_lossy(&text[..text.len().min(64)]).to_ascii_lowercase();
+        if self.words.len() < FIRST_WORDS {
             self.words.push(word());
         }
         if self.parens == 0 && text.len() <= 5 && self.makes_a_routine() {
@@ -308,6 +401,11 @@ impl Token<'_> {
         self.kind == Lexeme::Word && self.text.eq_ignore_ascii_case(word)
     }
 
+    /// The text in lower case, where it is no longer than a name.
+    pub fn short(&self) -> Option<String> {
+        (self.text.len() <= 64).then(|| self.text.to_lowercase())
+    }
+
     pub fn is_symbol(&self, symbol: u8) -> bool {
         self.kind == Lexeme::Symbol(symbol)
     }
@@ -335,9 +433,16 @@ impl Token<'_> {
 
 /// The tokens of a statement, without blanks and comments; as far as it can be read.
 pub fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
+    first_tokens(sql, dialect, usize::MAX)
+}
+
+/// The same, of the beginning only.
+pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let dialect = Dialect { wide: Wide::No, ..dialect };
-    while let Ok(Some((kind, n))) = lexeme(&sql.as_bytes()[at..], dialect, true) {
+    while found.len() < most
+        && let Ok(Some((kind, n))) = lexeme(&sql.as_bytes()[at..], dialect, true)
+    {
         if !matches!(kind, Lexeme::Blank | Lexeme::Comment) {
             // Every lexeme ends before a byte below 0x80, or at the end.
             let Some(text) = sql.get(at..at + n) else { break };
@@ -421,6 +526,35 @@ mod tests {
     }
 
     #[test]
+    fn names_behind_a_single_colon_are_variables() {
+        let of = |sql: &str| {
+            let mut scan = StatementEnd::default();
+            scan.find(sql.as_bytes(), Dialect::default(), true).unwrap();
+            scan.variables().to_vec()
+        };
+        assert_eq!(
+            of("SELECT :a, :'b', :\"c\", a::text, x := y, t[1:2], 'x:d', :{?e};"),
+            ["a", "b", "c", "{"]
+        );
+    }
+
+    #[test]
+    fn an_open_lexeme_is_scanned_once() {
+        for open in ["'", "\"", "E'", "$a$", "$", "/*", "a", "1", "-- ", " "] {
+            let mut scan = StatementEnd::default();
+            let mut text = open.as_bytes().to_vec();
+            for _ in 0..10 {
+                text.extend_from_slice(&[b'1'; 100]);
+                let blank = if open == " " { vec![b' '; 100] } else { vec![] };
+                text.extend_from_slice(&blank);
+                assert_eq!(scan.find(&text, Dialect::default(), false).unwrap(), None, "{open}");
+                let seen = scan.position + scan.scanned.at;
+                assert!(seen + 8 > text.len(), "{open}: {seen} of {}", text.len());
+            }
+        }
+    }
+
+    #[test]
     fn tokens_know_names_and_strings() {
         let t = tokens("GRANT Select ON \"T\"\"x\" TO 'it''s'", Dialect::default());
         let names: Vec<_> = t.iter().filter_map(Token::name).collect();
@@ -430,26 +564,37 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// However the bytes arrive, the statement ends at the same place.
+        #![proptest_config(proptest::test_runner::Config::with_cases(1024))]
+
+        /// However the bytes arrive, the statement ends at the same place, and no byte of a lexeme
+        /// that is still open is looked at again.
         #[test]
-        fn any_chunking_gives_the_same_end(text in "[-a-eE'\"$;/*() \n\\\\0-2]{0,60}", cuts in proptest::collection::vec(0usize..60, 0..6)) {
+        fn any_chunking_gives_the_same_end(
+            text in "(E'|e''|U&'|u&\"|\\$|\\$a\\$|/\\*|\\*/|--|:|[-a-eE'\"$;/*() \n\\\\0-2\u{80}-\u{90}]){0,40}",
+            cuts in proptest::collection::vec(0usize..60, 0..12),
+            standard_strings: bool,
+            wide in proptest::sample::select(vec![Wide::No, Wide::Double, Wide::Sjis, Wide::Gb18030, Wide::Johab]),
+        ) {
             let bytes = text.as_bytes();
-            let whole = StatementEnd::default().find(bytes, Dialect::default(), true);
+            let dialect = Dialect { standard_strings, wide };
+            let mut once = StatementEnd::default();
+            let whole = once.find(bytes, dialect, true);
             let mut cuts: Vec<usize> = cuts.into_iter().filter(|c| *c <= bytes.len()).collect();
             cuts.sort_unstable();
             let mut scan = StatementEnd::default();
             let mut early = None;
             for cut in cuts {
-                match scan.find(&bytes[..cut], Dialect::default(), false) {
+                match scan.find(&bytes[..cut], dialect, false) {
                     Ok(None) => {}
                     other => { early = Some(other); break }
                 }
             }
             let pieces = match early {
                 Some(found) => found,
-                None => scan.find(bytes, Dialect::default(), true),
+                None => scan.find(bytes, dialect, true),
             };
             proptest::prop_assert_eq!(whole, pieces);
+            proptest::prop_assert_eq!(once.variables(), scan.variables());
         }
     }
 }

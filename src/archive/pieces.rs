@@ -6,7 +6,7 @@ use std::io::Read;
 use bytes::{Bytes, BytesMut};
 
 use super::lexer::StatementEnd;
-use super::toc::corrupt;
+use super::toc::{beyond_us, corrupt, unsupported};
 use super::{Context, TocEntry};
 use crate::error::RestoreError;
 
@@ -139,13 +139,17 @@ pub(super) fn cut_statements(
     loop {
         let want = buf.len() + PIECE.max(buf.len());
         if buf.len() > context.limits.max_statement {
-            return Err(corrupt(format!("{what}: a statement of more than {} bytes", buf.len())));
+            return Err(beyond_us(format!("{what}: a statement of more than {} bytes", buf.len())));
         }
+        context.limits.check_memory(&format!("{what}: a statement"), 2 * buf.len() as u64)?;
         let ended = fill(input, &mut buf, want).map_err(|e| RestoreError::from_archive_io(e, what))?;
         let unfinished = || corrupt(format!("{what}: an unfinished statement"));
         let mut cut = 0;
         while let Some(n) = scan.find(&buf[cut..], context.dialect, ended).map_err(|_| unfinished())? {
             cut += n;
+            if !scan.is(&["insert", "into"]) {
+                return Err(unsupported(format!("{what}: a statement that is no INSERT among its rows")));
+            }
             scan = StatementEnd::default();
         }
         if cut > 0 {

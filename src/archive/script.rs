@@ -2,9 +2,11 @@
 //! of `psql` is run; those that `pg_dump` writes are understood, every other one is refused.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 
+use super::cluster;
 use super::layers::Head;
-use super::lexer::{Dialect, Token, tokens};
+use super::lexer::{Dialect, Token, first_tokens};
 use super::pieces::{DataSink, Piece, Statement};
 use super::text::{Item, Text};
 use super::toc::{corrupt, without_oids};
@@ -13,6 +15,9 @@ use crate::error::RestoreError;
 
 /// Bytes of statements that are looked at before the data, to say what the dump needs.
 const PREVIEW: u64 = 1 << 20;
+
+/// Bytes of one statement that are kept of the preview.
+const KEPT: usize = 64 << 10;
 
 /// The text from where the preview ended.
 pub(super) struct Script {
@@ -23,30 +28,86 @@ pub(super) struct Script {
     open: Option<TocEntry>,
     object: Option<(u32, u64)>,
     next_id: i32,
+    /// Rows come before anything is made that could take them.
+    pub rows_alone: bool,
+    /// Nothing says that `pg_dump` wrote it.
+    pub is_foreign: bool,
+    /// Known when all was read.
+    pub completeness: Arc<OnceLock<bool>>,
 }
 
-pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, RestoreError> {
-    let mut text = Text::new(input, limits);
-    let (mut ahead, mut entries): (VecDeque<Item>, Vec<TocEntry>) = Default::default();
-    loop {
-        let item = text.next()?;
-        match &item {
-            Item::Entry(e) if e.desc == "TABLE DATA" || e.desc == "BLOBS" || e.desc == "LARGE OBJECTS" => {
-                ahead.push_back(item);
-                break;
+/// What the beginning of the text makes.
+#[derive(Default)]
+struct Preview {
+    ahead: VecDeque<Item>,
+    entries: Vec<TocEntry>,
+    has_definitions: bool,
+    has_rows: bool,
+}
+
+impl Preview {
+    /// Looks at an item; says whether it is data.
+    fn add(&mut self, item: Item) -> bool {
+        let is_data = match &item {
+            Item::Entry(e) if matches!(e.desc.as_str(), "TABLE DATA" | "BLOBS" | "LARGE OBJECTS") => {
+                self.has_rows = e.desc == "TABLE DATA";
+                true
             }
-            Item::Entry(e) => entries.push((**e).clone()),
-            Item::Statement(s) => preview(s, &mut entries),
-            Item::Copy(_) | Item::Insert { .. } | Item::End => {
-                ahead.push_back(item);
-                break;
+            Item::Entry(e) => {
+                self.entries.push((**e).clone());
+                false
             }
+            Item::Statement(s) => {
+                self.statement(s);
+                false
+            }
+            Item::Copy(_) | Item::Insert { .. } => {
+                self.has_rows = true;
+                true
+            }
+            Item::End(_) => true,
+        };
+        self.ahead.push_back(item);
+        is_data
+    }
+
+    /// Adds a statement to the entry whose comment stood before it.
+    fn statement(&mut self, s: &Statement) {
+        let words = first_tokens(&s.text, Dialect::default(), 40);
+        self.has_definitions |= is_definition(&words);
+        if s.text.len() > KEPT {
+            return;
         }
-        ahead.push_back(item);
-        if text.consumed > PREVIEW {
+        if is_words(&words, &["create", "database"]) {
+            // Its own comment stood before it, or none did.
+            if self.entries.last().is_none_or(|e| e.desc != "DATABASE" || !e.defn.is_empty()) {
+                self.entries.push(TocEntry::bare(0, "DATABASE", ""));
+            }
+            if let Some(e) = self.entries.last_mut() {
+                e.defn.clone_from(&s.text);
+            }
+        } else if let Some(e) = self.entries.last_mut().filter(|_| !is_words(&words, &["set"])) {
+            e.defn.push_str(&s.text);
+            e.defn.push('\n');
+        }
+    }
+}
+
+pub(super) fn open(
+    input: Head<'static>,
+    limits: Limits,
+    database: Option<&str>,
+) -> Result<Archive, RestoreError> {
+    let mut text = Text::new(input, limits);
+    text.wanted = database.map(str::to_owned);
+    let mut preview = Preview::default();
+    loop {
+        let item = cluster::next(&mut text)?;
+        if preview.add(item) || text.consumed > PREVIEW && !text.frames.is_cluster() {
             break;
         }
     }
+    let Preview { ahead, mut entries, has_definitions, has_rows } = preview;
     let header = Header {
         format: Format::Plain,
         layers: vec![],
@@ -61,24 +122,33 @@ pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, Rest
     let encoding = text.encoding.clone();
     text.encoding_matters = true;
     let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;
-    let script = Script { text, ahead, open: None, object: None, next_id };
+    let script = Script {
+        is_foreign: !text.frames.any(),
+        rows_alone: has_rows && !has_definitions,
+        completeness: Arc::default(),
+        text,
+        ahead,
+        open: None,
+        object: None,
+        next_id,
+    };
     Ok(Archive { header, entries, encoding, body: Body::Script(Box::new(script)) })
 }
 
-/// Adds a statement to the entry whose comment stood before it.
-fn preview(s: &Statement, entries: &mut Vec<TocEntry>) {
-    let words = tokens(&s.text, Dialect::default());
-    if is_words(&words, &["create", "database"]) {
-        // Its own comment stood before it, or none did.
-        if entries.last().is_none_or(|e| e.desc != "DATABASE" || !e.defn.is_empty()) {
-            entries.push(TocEntry::bare(0, "DATABASE", ""));
+/// Whether a statement before the data may make what takes rows.
+fn is_definition(words: &[Token<'_>]) -> bool {
+    let Some(first) = words.first().and_then(Token::name) else { return false };
+    match first.as_str() {
+        "select" => {
+            let call: String = words.iter().skip(1).take(3).filter_map(Token::short).collect();
+            !matches!(call.as_str(), "pg_catalog.set_config" | "pg_catalog.setval")
         }
-        if let Some(e) = entries.last_mut() {
-            e.defn.clone_from(&s.text);
-        }
-    } else if let Some(e) = entries.last_mut().filter(|_| !is_words(&words, &["set"])) {
-        e.defn.push_str(&s.text);
-        e.defn.push('\n');
+        "alter" => !words.windows(2).any(|w| w[0].is("disable") && w[1].is("trigger")),
+        other => ![
+            "set", "reset", "begin", "start", "commit", "end", "truncate", "delete", "lock", "analyze",
+            "vacuum",
+        ]
+        .contains(&other),
     }
 }
 
@@ -92,7 +162,7 @@ impl Script {
         loop {
             let item = match self.ahead.pop_front() {
                 Some(item) => item,
-                None => self.text.next()?,
+                None => cluster::next(&mut self.text)?,
             };
             match item {
                 Item::Entry(_) => {}
@@ -113,8 +183,9 @@ impl Script {
                         sink.statement(statement)?;
                     }
                 }
-                Item::End => {
+                Item::End(completeness) => {
                     self.close(sink)?;
+                    let _ = self.completeness.set(completeness);
                     return Ok(());
                 }
             }
@@ -193,7 +264,7 @@ fn hex_constant(text: &str) -> Option<Vec<u8>> {
 
 /// The name after `skip` words, as it is written: `public.t`.
 fn table_of(sql: &str, skip: usize) -> Option<String> {
-    let words = tokens(sql, Dialect::default());
+    let words = first_tokens(sql, Dialect::default(), skip + 3);
     let first = words.get(skip)?;
     first.name()?;
     let mut last = first;

@@ -1,17 +1,26 @@
 //! The lexical side of SQL text: a buffer that moves forward over statements, comments, rows and
-//! the few commands of `psql` that `pg_dump` writes.
+//! the commands of `psql`. What is not needed is passed over without being kept.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
+use super::end_marks::{self, Frames};
 use super::layers::Head;
-use super::lexer::{Dialect, Lexeme, StatementEnd, Token, lexeme, tokens};
-use super::pieces::{DataSink, PIECE, Piece, Statement};
+use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_blank, tokens};
+use super::pieces::Statement;
+use super::psql::{self, Command};
+use super::recognise::{entry_of, message_of};
 use super::toc::{beyond_us, corrupt, unsupported};
-use super::{Limits, Section, TextEncoding, TocEntry};
+use super::{Limits, TextEncoding, TocEntry};
 use crate::error::RestoreError;
 
 const READ: usize = 256 << 10;
-const END_OF_DUMP: &str = "-- PostgreSQL database dump complete";
+/// Memory that is not asked for.
+const READ_TWICE: u64 = 4 * READ as u64;
+/// Bytes of a comment line that are looked at.
+const COMMENT: usize = 4 << 10;
+/// Bytes in which the name of a program that wrote a message must end.
+const MESSAGE: usize = 100;
 
 /// What stands in the text.
 pub(super) enum Item {
@@ -24,7 +33,8 @@ pub(super) enum Item {
     },
     /// A comment line that says which entry comes: kind, name, schema, owner.
     Entry(Box<TocEntry>),
-    End,
+    /// Whether the text shows that all of it is there.
+    End(bool),
 }
 
 /// The text as a buffer that moves forward.
@@ -33,7 +43,7 @@ pub(super) struct Text {
     limits: Limits,
     buf: Vec<u8>,
     start: usize,
-    at_end: bool,
+    pub(super) at_end: bool,
     /// Line at `start`, from 1.
     pub line: u64,
     pub consumed: u64,
@@ -43,12 +53,20 @@ pub(super) struct Text {
     pub encoding_matters: bool,
     pub server_version: String,
     pub pg_dump_version: String,
-    /// Name in `CREATE DATABASE`, which `\connect` may name.
+    /// The database that the text creates or connects to.
     pub database: Option<String>,
-    connected: bool,
+    created: HashSet<String>,
+    connected: Option<String>,
     /// Token of `\restrict`.
     restricted: Option<String>,
-    complete: bool,
+    pub frames: Frames,
+    /// Of a cluster's databases, the one that is restored, and whether it has come.
+    pub wanted: Option<String>,
+    pub was_wanted: bool,
+    /// The databases of a cluster so far.
+    pub databases: BTreeSet<String>,
+    /// Variables that `psql` would have.
+    variables: HashSet<String>,
 }
 
 impl Text {
@@ -67,18 +85,36 @@ impl Text {
             server_version: String::new(),
             pg_dump_version: String::new(),
             database: None,
-            connected: false,
+            created: HashSet::new(),
+            connected: None,
             restricted: None,
-            complete: false,
+            frames: Frames::default(),
+            wanted: None,
+            was_wanted: false,
+            databases: BTreeSet::new(),
+            variables: psql::PREDEFINED.map(str::to_owned).into(),
         }
     }
 
-    fn rest(&self) -> &[u8] {
+    /// Whether the text at this place is what is restored: of a cluster, one database.
+    pub fn is_wanted(&self) -> bool {
+        !self.frames.is_cluster() || (self.wanted.is_some() && self.database == self.wanted)
+    }
+
+    fn enter(&mut self, database: String) {
+        if self.frames.is_cluster() {
+            self.databases.insert(database.clone());
+            self.was_wanted |= self.wanted.as_ref() == Some(&database);
+        }
+        self.database = Some(database);
+    }
+
+    pub(super) fn rest(&self) -> &[u8] {
         &self.buf[self.start..]
     }
 
-    /// Reads on, as much again as there is already; says whether there was more.
-    fn more(&mut self) -> Result<bool, RestoreError> {
+    /// Reads on; says whether there was more.
+    pub(super) fn more(&mut self) -> Result<bool, RestoreError> {
         if self.at_end {
             return Ok(false);
         }
@@ -86,42 +122,106 @@ impl Text {
             self.buf.drain(..self.start);
             self.start = 0;
         }
-        let want = READ.max(self.buf.len());
-        if self.buf.len() > self.limits.max_statement {
-            return Err(corrupt(format!(
-                "line {}: a statement of more than {} bytes",
-                self.line,
-                self.buf.len()
-            )));
+        let kept = self.buf.len();
+        let what = || format!("line {}: a statement of more than {} MiB", self.line, kept >> 20);
+        if kept > self.limits.max_statement {
+            return Err(beyond_us(format!("{}, more than PostgreSQL takes", what())));
         }
-        let read = (&mut self.input).take(want as u64).read_to_end(&mut self.buf);
+        // Once in the text and once on its way to the server.
+        if let needed @ READ_TWICE.. = 2 * kept as u64 {
+            self.limits.check_memory(&what(), needed)?;
+        }
+        let read = (&mut self.input).take(READ as u64).read_to_end(&mut self.buf);
         let read = read.map_err(|e| RestoreError::from_archive_io(e, "SQL text"))?;
-        self.at_end = read < want;
+        self.at_end = read < READ;
         Ok(read > 0)
     }
 
+    /// Takes the first bytes out of the buffer; many of them are not copied.
     fn take(&mut self, n: usize) -> Vec<u8> {
-        let bytes = self.buf[self.start..self.start + n].to_vec();
-        self.pass(n);
+        self.count(n);
+        if self.start == 0 && n >= READ {
+            let rest = self.buf.split_off(n);
+            return std::mem::replace(&mut self.buf, rest);
+        }
+        let bytes = self.rest()[..n].to_vec();
+        self.start += n;
         bytes
     }
 
-    fn pass(&mut self, n: usize) {
-        self.line += memchr::memchr_iter(b'\n', &self.buf[self.start..self.start + n]).count() as u64;
+    pub(super) fn pass(&mut self, n: usize) {
+        self.count(n);
         self.start += n;
+    }
+
+    fn count(&mut self, n: usize) {
+        self.line += memchr::memchr_iter(b'\n', &self.rest()[..n]).count() as u64;
         self.consumed += n as u64;
     }
 
-    /// A line without its end.
-    fn take_line(&mut self) -> Result<String, RestoreError> {
+    /// Passes a line; gives its beginning, at most `most` bytes of it, and whether that is all of it.
+    fn take_line(&mut self, most: usize) -> Result<(String, bool), RestoreError> {
+        let (mut line, mut is_whole) = (Vec::new(), true);
         loop {
-            if let Some(n) = memchr::memchr(b'\n', self.rest()) {
-                let line = self.take(n + 1);
-                return Ok(self.encoding.view(&line).trim_end().to_owned());
+            let rest = self.rest();
+            let end = memchr::memchr(b'\n', rest);
+            let part = &rest[..end.unwrap_or(rest.len())];
+            let kept = part.len().min(most - line.len());
+            is_whole &= kept == part.len();
+            line.extend_from_slice(&part[..kept]);
+            self.pass(end.map_or(part.len(), |n| n + 1));
+            if end.is_some() || !self.more()? {
+                return Ok((self.encoding.view(&line).trim_end().to_owned(), is_whole));
             }
+        }
+    }
+
+    /// Passes a block comment, whatever its length.
+    fn pass_comment(&mut self) -> Result<(), RestoreError> {
+        let (begun, mut depth) = (self.line, 0_usize);
+        loop {
+            let rest = self.rest();
+            let (mut at, mut is_done) = (0, false);
+            while let Some(n) = memchr::memchr2(b'*', b'/', &rest[at..])
+                && at + n + 1 < rest.len()
+                && !is_done
+            {
+                at += n;
+                at += match &rest[at..at + 2] {
+                    b"/*" => {
+                        depth += 1;
+                        2
+                    }
+                    b"*/" => {
+                        depth -= 1;
+                        is_done = depth == 0;
+                        2
+                    }
+                    _ => 1,
+                };
+            }
+            if is_done {
+                self.pass(at);
+                return Ok(());
+            }
+            // A last byte that may be half of a mark stays.
+            let is_half = at < rest.len() && rest.last().is_some_and(|b| matches!(b, b'*' | b'/'));
+            self.pass(self.rest().len() - usize::from(is_half));
             if !self.more()? {
-                let line = self.take(self.rest().len());
-                return Ok(self.encoding.view(&line).trim_end().to_owned());
+                let what = format!("the dump ends early: a comment that begins in line {begun} does not end");
+                return Err(corrupt(what));
+            }
+        }
+    }
+
+    fn pass_blanks(&mut self) -> Result<(), RestoreError> {
+        loop {
+            let rest = self.rest();
+            let n = rest.iter().position(|b| !is_blank(*b)).unwrap_or(rest.len());
+            self.pass(n);
+            // Two bytes tell what begins.
+            if self.rest().len() >= 2 || !self.more()? {
+                return Ok(());
             }
         }
     }
@@ -134,27 +234,24 @@ impl Text {
                     self.start += 3;
                 }
             }
-            if self.rest().is_empty() && !self.more()? {
-                return self.finish();
-            }
-            if self.rest()[0] == b'\\' {
-                self.command()?;
-                continue;
-            }
-            let found = lexeme(self.rest(), self.dialect, self.at_end).map_err(|e| self.unfinished(e.0))?;
-            match found {
-                None if self.more()? => {}
-                None => return Err(self.unfinished("a statement")),
-                Some((Lexeme::Blank, n)) => self.pass(n),
-                Some((Lexeme::Comment, _)) if self.rest().starts_with(b"--") => {
-                    let comment = self.take_line()?;
+            self.pass_blanks()?;
+            match self.rest() {
+                [] => return self.finish(),
+                [b'\\', ..] => self.command()?,
+                [b'-', b'-', ..] => {
+                    let at = self.line;
+                    let (comment, _) = self.take_line(COMMENT)?;
+                    self.frames.comment(&comment, at)?;
+                    if comment == end_marks::END && self.frames.is_cluster() {
+                        self.database = None;
+                    }
                     if let Some(entry) = self.comment(&comment) {
                         return Ok(Item::Entry(Box::new(entry)));
                     }
                 }
-                Some((Lexeme::Comment, n)) => self.pass(n),
-                Some((Lexeme::Symbol(b';'), n)) => self.pass(n),
-                Some(_) => {
+                [b'/', b'*', ..] => self.pass_comment()?,
+                [b';', ..] => self.pass(1),
+                _ => {
                     if let Some(item) = self.statement()? {
                         return Ok(item);
                     }
@@ -173,148 +270,205 @@ impl Text {
     }
 
     fn finish(&self) -> Result<Item, RestoreError> {
-        if !self.complete {
-            let what = format!(
-                "the dump ends early, in line {}: its last line, {END_OF_DUMP:?}, is missing",
-                self.line
-            );
-            return Err(corrupt(what));
-        }
+        let is_complete = self.frames.finish(self.line)?;
         if self.restricted.is_some() {
             return Err(corrupt("the dump ends early: \\unrestrict is missing"));
         }
-        Ok(Item::End)
+        Ok(Item::End(is_complete))
     }
 
-    /// Versions, the end, and the entries that `pg_dump` names before their statements.
+    /// Versions, and the entries that `pg_dump` names before their statements.
     fn comment(&mut self, line: &str) -> Option<TocEntry> {
         if let Some(v) = line.strip_prefix("-- Dumped from database version ") {
             v.clone_into(&mut self.server_version);
         } else if let Some(v) = line.strip_prefix("-- Dumped by pg_dump version ") {
             v.clone_into(&mut self.pg_dump_version);
-        } else if line == END_OF_DUMP {
-            self.complete = true;
         }
-        let (is_data, rest) = match (line.strip_prefix("-- Name: "), line.strip_prefix("-- Data for Name: "))
-        {
-            (Some(rest), _) => (false, rest),
-            (_, Some(rest)) => (true, rest),
-            _ => return None,
-        };
-        // A name may hold anything: the fields are looked for from the end.
-        let (rest, _) = rest.split_once("; Tablespace: ").unwrap_or((rest, ""));
-        let (rest, owner) = rest.rsplit_once("; Owner: ")?;
-        let (rest, schema) = rest.rsplit_once("; Schema: ")?;
-        let (tag, desc) = rest.rsplit_once("; Type: ")?;
-        let mut entry = TocEntry::bare(0, desc, tag);
-        entry.namespace = (schema != "-").then(|| schema.to_owned());
-        if owner != "-" {
-            owner.clone_into(&mut entry.owner);
-        }
-        if is_data {
-            (entry.section, entry.has_data) = (Section::Data, true);
-        }
-        Some(entry)
+        entry_of(line)
     }
 
     /// A line that begins with a backslash.
     fn command(&mut self) -> Result<(), RestoreError> {
         let at = self.line;
-        let line = self.take_line()?;
-        let (name, argument) = line.split_once([' ', '\t']).unwrap_or((&line, ""));
-        let argument = argument.trim();
-        match name {
-            "\\restrict" if self.restricted.is_none() && !argument.is_empty() => {
-                self.restricted = Some(argument.to_owned());
-                Ok(())
-            }
-            "\\unrestrict" if self.restricted.as_deref() == Some(argument) => {
+        let (line, is_whole) = self.take_line(psql::LONGEST)?;
+        if !is_whole {
+            let name: String = line.chars().take_while(|c| !c.is_whitespace()).take(40).collect();
+            let most = psql::LONGEST >> 10;
+            return Err(unsupported(format!(
+                "line {at}: the command {name} of psql has more than {most} KiB"
+            )));
+        }
+        let command = psql::command(&line, at)?;
+        let name = line.split_whitespace().next().unwrap_or_default();
+        match (command, self.restricted.is_some()) {
+            (Command::Restrict(token), false) => self.restricted = Some(token),
+            (Command::Unrestrict(token), true) if self.restricted.as_ref() == Some(&token) => {
                 self.restricted = None;
+            }
+            (Command::Restrict(_) | Command::Unrestrict(_), _) => {
+                return Err(corrupt(format!("line {at}: {name} does not match the one before it")));
+            }
+            (_, true) => {
+                return Err(unsupported(format!(
+                    "line {at}: the command {name} of psql between \\restrict and \\unrestrict, where psql runs none"
+                )));
+            }
+            (Command::Connect(argument), false) => self.connect(&argument, at)?,
+            // The dump behind a \connect sets its own.
+            (Command::Encoding(name), false) if !name.is_empty() => self.set_encoding(&name, at)?,
+            (Command::Variable(name), false) => drop(self.variables.insert(name)),
+            (Command::Quit, false) => self.quit()?,
+            (Command::Encoding(_) | Command::Nothing, false) => {}
+        }
+        Ok(())
+    }
+
+    /// Passes everything that `psql` would not read any more.
+    fn quit(&mut self) -> Result<(), RestoreError> {
+        loop {
+            self.pass(self.rest().len());
+            if !self.more()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `\connect` to the database that the text itself has created means the target.
+    fn connect(&mut self, argument: &str, at: u64) -> Result<(), RestoreError> {
+        let named = psql::database_of(argument);
+        let fits = |name: &String| match &self.connected {
+            Some(before) => name == before,
+            None => self.created.contains(name),
+        };
+        match named {
+            Some(name) if self.frames.is_cluster() || fits(&name) => {
+                self.connected = Some(name.clone());
+                self.enter(name);
                 Ok(())
             }
-            "\\restrict" | "\\unrestrict" => {
-                Err(corrupt(format!("line {at}: {name} does not match the one before it")))
-            }
-            // Stands before \connect to a database with an odd name; the dump sets its own encoding.
-            "\\encoding" if self.restricted.is_none() && !self.connected => Ok(()),
-            "\\connect" | "\\c" if self.restricted.is_none() => self.connect(argument, at),
             _ => Err(unsupported(format!(
-                "line {at}: the command {name} of psql: commands of psql are not run (pg_dump writes none of them)"
+                "line {at}: \\connect: only one database is restored, the one that the dump creates"
             ))),
         }
     }
 
-    /// `\connect` to the database that the dump itself has just created means the target.
-    fn connect(&mut self, argument: &str, at: u64) -> Result<(), RestoreError> {
-        let words = tokens(argument, Dialect::default());
-        let named = match words.as_slice() {
-            [one] => one.name(),
-            // -reuse-previous=on "dbname='odd name'"
-            _ => argument.split_once("\"dbname='").and_then(|(_, rest)| {
-                Some(
-                    rest.strip_suffix("'\"")?.replace("\\'", "'").replace("\\\\", "\\").replace("\"\"", "\""),
-                )
-            }),
-        };
-        if self.connected || named.is_none() || named != self.database {
-            return Err(unsupported(format!(
-                "line {at}: \\connect: only one database is restored, the one that the dump creates"
-            )));
+    /// A line that a program wrote to its standard error, in the place of a statement.
+    fn check_message(&mut self) -> Result<(), RestoreError> {
+        while self.rest().len() < MESSAGE && !self.rest().contains(&b'\n') && self.more()? {}
+        let rest = self.rest();
+        let Some(program) = message_of(&rest[..rest.len().min(MESSAGE)]) else { return Ok(()) };
+        Err(corrupt(format!(
+            "line {}: a message of {program}, not SQL: its standard error went into the file (2>&1); dump again \
+             with --file, or remove the line if it is only a warning",
+            self.line
+        )))
+    }
+
+    /// Length of the statement at the start of the buffer.
+    fn find_end(&mut self, scan: &mut StatementEnd) -> Result<Option<usize>, RestoreError> {
+        loop {
+            let found =
+                scan.find(self.rest(), self.dialect, self.at_end).map_err(|e| self.unfinished(e.0))?;
+            if found.is_some() || !self.more()? {
+                return Ok(found);
+            }
         }
-        self.connected = true;
-        Ok(())
     }
 
     /// The statement at the start of the buffer; `None` for one that is for this reader alone.
     fn statement(&mut self) -> Result<Option<Item>, RestoreError> {
+        self.check_message()?;
         let mut scan = StatementEnd::default();
-        let n = loop {
-            let found =
-                scan.find(self.rest(), self.dialect, self.at_end).map_err(|e| self.unfinished(e.0))?;
-            match found {
-                Some(n) => break n,
-                None if self.more()? => {}
-                None => return Err(self.unfinished("a statement")),
-            }
-        };
+        let found = self.find_end(&mut scan)?;
         let line = self.line;
-        if self.complete {
-            return Err(corrupt(format!("line {line}: a statement after the end of the dump")));
+        let mut bytes = match found {
+            Some(n) => self.take(n),
+            // psql sends the last statement of a file without its semicolon, too.
+            None if !self.frames.is_open() && !scan.is_open() => self.take(self.rest().len()),
+            None => return Err(self.unfinished("a statement")),
+        };
+        if found.is_none() {
+            bytes.push(b';');
         }
-        let bytes = self.take(n);
         // No encoding of PostgreSQL has one.
-        if bytes.contains(&0) {
+        if memchr::memchr(0, &bytes).is_some() {
             return Err(corrupt(format!("line {line}: a statement with a NUL byte")));
         }
+        if let Some(name) = scan.variables().iter().find(|v| *v == "{" || self.variables.contains(*v)) {
+            return Err(unsupported(format!(
+                "line {line}: psql would put its variable {name} into the statement: variables are not kept"
+            )));
+        }
+        self.note(&scan, line)?;
         if scan.is(&["insert", "into"]) {
             return Ok(Some(Item::Insert { bytes, line }));
         }
-        self.encoding_matters |= !bytes.is_ascii();
-        let text = self.encoding.decode(bytes).map_err(|e| match e {
-            RestoreError::Validation(v) => v.context(&format!("line {line}")).into(),
-            other => other,
-        })?;
+        self.encoding_matters |= self.is_wanted() && !bytes.is_ascii();
+        let text = match self.is_wanted() {
+            true => self.encoding.decode(bytes).map_err(|e| match e {
+                RestoreError::Validation(v) => RestoreError::from(v.context(&format!("line {line}"))),
+                other => other,
+            })?,
+            false => String::from_utf8_lossy(&bytes).into_owned(),
+        };
         if scan.is(&["copy"]) {
             return self.copy(Statement { text, line }).map(Some);
         }
-        if scan.is(&["set"]) {
-            let words = tokens(&text, self.dialect);
-            let value = words.get(3).and_then(|t| t.string().or_else(|| t.name()));
-            match (words.get(1).and_then(Token::name).as_deref(), value) {
-                (Some("client_encoding"), Some(name)) => {
-                    self.set_encoding(&name, line)?;
-                    return Ok(None);
-                }
-                (Some("standard_conforming_strings"), Some(value)) => {
-                    self.dialect.standard_strings = !matches!(value.as_str(), "off" | "false" | "0");
-                }
-                _ => {}
-            }
-        }
+        let is_for_us = self.setting(&scan, &text, line)?;
         if scan.is(&["create", "database"]) {
-            self.database = tokens(&text, self.dialect).get(2).and_then(Token::name);
+            let name = first_tokens(&text, self.dialect, 3).get(2).and_then(Token::name);
+            self.created.extend(name.clone());
+            name.into_iter().for_each(|n| self.enter(n));
         }
-        Ok(Some(Item::Statement(Statement { text, line })))
+        Ok((!is_for_us).then_some(Item::Statement(Statement { text, line })))
+    }
+
+    /// What a statement says of transactions and of the text's completeness.
+    fn note(&mut self, scan: &StatementEnd, line: u64) -> Result<(), RestoreError> {
+        let is = |words: &[&str]| scan.is(words);
+        if is(&["prepare", "transaction"]) || is(&["commit", "prepared"]) || is(&["rollback", "prepared"]) {
+            let what = format!(
+                "line {line}: a transaction that is prepared (PREPARE TRANSACTION, COMMIT PREPARED): a dump has none"
+            );
+            return Err(unsupported(what));
+        }
+        let begins = is(&["begin"]) || is(&["start", "transaction"]);
+        let ends = is(&["commit"]) || is(&["end"]);
+        if begins {
+            self.frames.transaction(Some(line));
+        } else if ends && !is(&["commit", "and", "chain"]) {
+            self.frames.transaction(None);
+        }
+        let harmless = ["set", "reset", "analyze", "vacuum", "checkpoint", "show", "discard"];
+        let sets = is(&["select", "pg_catalog"]) || harmless.iter().any(|w| is(&[w]));
+        self.frames.statement(begins || ends || sets);
+        Ok(())
+    }
+
+    /// Settings that say how the text is to be read; whether the statement is for this reader alone.
+    fn setting(&mut self, scan: &StatementEnd, text: &str, line: u64) -> Result<bool, RestoreError> {
+        if scan.is(&["reset", "all"]) || scan.is(&["discard", "all"]) {
+            self.dialect.standard_strings = true;
+        }
+        if !scan.is(&["set"]) {
+            return Ok(false);
+        }
+        let words = first_tokens(text, self.dialect, 8);
+        let first = if words.get(1).is_some_and(|w| w.is("session") || w.is("local")) { 2 } else { 1 };
+        let named = words.get(first).and_then(Token::name);
+        let at = if named.as_deref() == Some("names") { first + 1 } else { first + 2 };
+        let value = words.get(at).and_then(|t| t.string().or_else(|| t.name()));
+        match (named.as_deref(), value) {
+            (Some("client_encoding" | "names"), Some(name)) => {
+                self.set_encoding(&name, line)?;
+                return Ok(true);
+            }
+            (Some("standard_conforming_strings"), Some(value)) => {
+                self.dialect.standard_strings = !matches!(value.as_str(), "off" | "false" | "0" | "no");
+            }
+            _ => {}
+        }
+        Ok(false)
     }
 
     /// `SET client_encoding`, which holds for the whole dump: there is one encoding for all of its rows.
@@ -322,7 +476,7 @@ impl Text {
         if self.encoding.is_same(name) {
             return Ok(());
         }
-        if self.encoding_matters {
+        if self.encoding_matters && self.is_wanted() {
             let (now, was) = (name.to_uppercase(), self.encoding.name());
             return Err(beyond_us(format!(
                 "line {line}: client_encoding becomes {now}, and text in {was} came before: restore the parts one by one"
@@ -347,106 +501,11 @@ impl Text {
             return Err(unsupported(what));
         }
         // The rows begin in the next line.
-        self.take_line()?;
+        let (behind, _) = self.take_line(COMMENT)?;
+        if !behind.is_empty() && !behind.trim_start().starts_with("--") {
+            let what = format!("line {}: something stands behind COPY in its line", statement.line);
+            return Err(unsupported(what));
+        }
         Ok(Item::Copy(statement))
-    }
-
-    /// Rows up to the line `\.`.
-    pub fn copy_rows(&mut self, entry: &TocEntry, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
-        let first_line = self.line;
-        let mut rows = Rows { text: self, at_row_start: true, done: false };
-        let what = format!("rows of {} (from line {first_line})", entry.tag);
-        let failed = |e| RestoreError::from_archive_io(e, &what);
-        let mut oids = super::pieces::WithoutOids::new(&mut rows);
-        let (mut buf, mut fresh): (Vec<u8>, bool) = (Vec::with_capacity(PIECE), true);
-        loop {
-            let want = (PIECE - buf.len()) as u64;
-            let read = match entry.oids_in_data {
-                true => (&mut oids).take(want).read_to_end(&mut buf).map_err(failed)?,
-                false => oids.get_mut().take(want).read_to_end(&mut buf).map_err(failed)?,
-            };
-            let ended = (read as u64) < want;
-            let (cut, ends_row) = match (ended, memchr::memrchr(b'\n', &buf)) {
-                (true, _) => (buf.len(), true),
-                (false, Some(newline)) => (newline + 1, true),
-                (false, None) => (buf.len(), false),
-            };
-            let rest = buf.split_off(cut);
-            let piece = std::mem::replace(&mut buf, rest);
-            if !piece.is_empty() || !fresh {
-                sink.piece(Piece::Rows { text: piece, ends_row })?;
-            }
-            fresh = ends_row;
-            if ended {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// The rows of one COPY block as a stream that ends at its end marker.
-struct Rows<'a> {
-    text: &'a mut Text,
-    at_row_start: bool,
-    done: bool,
-}
-
-impl Rows<'_> {
-    /// Bytes of rows that can be given out; 0 where more must be read first.
-    fn ready(&mut self) -> usize {
-        let buf = self.text.rest();
-        if self.at_row_start && buf.first() == Some(&b'\\') && buf.get(1).is_none_or(|b| *b == b'.') {
-            return 0;
-        }
-        match memchr::memmem::find(buf, b"\n\\.") {
-            Some(n) => n + 1,
-            // The last bytes may be the beginning of an end marker.
-            None => match buf {
-                [head @ .., b'\n', b'\\'] => head.len() + 1,
-                all => all.len(),
-            },
-        }
-    }
-
-    /// Passes the end marker, if it stands here.
-    fn passes_end(&mut self) -> bool {
-        let buf = self.text.rest();
-        let n = match buf {
-            [b'\\', b'.', b'\n', ..] => 3,
-            [b'\\', b'.', b'\r', b'\n', ..] => 4,
-            [b'\\', b'.'] if self.text.at_end => 2,
-            _ => return false,
-        };
-        self.text.pass(n);
-        true
-    }
-}
-
-impl Read for Rows<'_> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        if self.done || out.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            let n = self.ready().min(out.len());
-            if n > 0 {
-                out[..n].copy_from_slice(&self.text.rest()[..n]);
-                self.text.pass(n);
-                self.at_row_start = out[n - 1] == b'\n';
-                return Ok(n);
-            }
-            if self.passes_end() {
-                self.done = true;
-                return Ok(0);
-            }
-            let too_long = self.text.rest().len() > 4;
-            if too_long {
-                let what = format!("line {}: \\. is not alone in its line", self.text.line);
-                return Err(corrupt(what).into());
-            }
-            if !self.text.more()? {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-        }
     }
 }

@@ -19,6 +19,9 @@ pub(super) struct Args {
     /// Where `latest` looks
     #[arg(long, default_value = "")]
     prefix: String,
+    /// Of a dump of a whole cluster (pg_dumpall), this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
     /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to mend it
     #[arg(long)]
     against: bool,
@@ -65,7 +68,8 @@ pub(super) struct Inspection {
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let stop = CancellationToken::new();
     let wanted = BackupRef::parse(&args.backup, &args.prefix)?;
-    let opened = app.manager.open(&wanted, stop.clone()).await;
+    let database = args.database.as_deref();
+    let opened = app.manager.open_database(&wanted, database, stop.clone()).await;
     let (pinned, archive) = opened.map_err(|e| match super::restore::hint_of(&args.backup, e.reason()) {
         Some(hint) => StorageError::new(e.reason(), format!("{e}; {hint}")).into(),
         None => e,

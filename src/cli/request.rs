@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// Connections that load
     #[arg(long)]
     jobs: Option<u32>,
+    /// Of a dump of a whole cluster (pg_dumpall), this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
     /// [default: made up]
     #[arg(long)]
     request_id: Option<String>,
@@ -48,7 +51,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let (uri, name) = if is_uri { (Some(args.backup), None) } else { (None, Some(args.backup)) };
     let request = RestoreRequest {
         request_id: args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
-        backup: BackupSpec { name, uri, ..BackupSpec::default() },
+        backup: BackupSpec { name, uri, database: args.database, ..BackupSpec::default() },
         target_db: args.target,
         on_existing: args.on_existing,
         mode: if args.verify { Mode::Verify } else { Mode::Restore },

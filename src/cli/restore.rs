@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Only this generation of the object
     #[arg(long)]
     generation: Option<i64>,
+    /// Of a dump of a whole cluster (pg_dumpall), this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
     /// Name of this restore in the journal [default: made up]
     #[arg(long)]
     request_id: Option<String>,
@@ -104,9 +107,10 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         sequence: None,
         attempt: 1,
         policy: None,
+        digest: args.database.iter().fold(args.backup, |all, d| format!("{all} {d}")),
+        database: args.database,
         selection: args.select,
         in_place: None,
-        digest: args.backup,
     })
 }
 

@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Only this generation of the object
     #[arg(long)]
     generation: Option<i64>,
+    /// Of a dump of a whole cluster (pg_dumpall), this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
     /// Name of this verification [default: made up]
     #[arg(long)]
     request_id: Option<String>,
@@ -52,6 +55,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let job = VerifyJob {
         generation: args.generation,
         depth: args.depth,
+        database: args.database,
         jobs: args.jobs.filter(|n| *n > 0),
         ..VerifyJob::new(id, BackupRef::parse(&args.backup, &args.prefix)?, Trigger::Command)
     };

@@ -221,6 +221,9 @@ pub struct RawConfig {
     /// Take passwords from the globals, too [default: false]
     #[arg(long, visible_alias = "role-passwords", env = "RESTORE_ROLE_PASSWORDS", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_role_passwords: Option<String>,
+    /// Demand that SQL text shows its completeness by pg_dump's end mark: true, of restores and verifications; false, of none; without it, verifications alone
+    #[arg(long, visible_alias = "require-complete", env = "RESTORE_REQUIRE_COMPLETE", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) restore_require_complete: Option<String>,
     /// age identity that opens encrypted backups
     #[arg(long, env = "BACKUP_AGE_IDENTITY", global = true, value_name = "SECRET", hide_env_values = true)]
     pub(super) backup_age_identity: Option<String>,

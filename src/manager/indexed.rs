@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::source::Wanted;
 use super::{Facts, RestoreManager};
 use crate::archive::{Archive, BlockIndex, Ledger};
 use crate::backup::{self, Expected, PinnedBackup, Reach, Source, encode_crc32c};
@@ -30,12 +31,16 @@ impl RestoreManager {
         let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
         facts.pinned.clone_from(&pinned);
         let index = match &pinned {
-            Some(p) => self.index_of(p).await,
-            None => None,
+            // With a database to look for, the archive is read as it is.
+            Some(p) if job.database.is_none() => self.index_of(p).await,
+            _ => None,
         };
         let (Some(index), Some(p)) = (index, pinned) else {
-            let mut opened = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
-            self.look_ahead(&mut opened.0, facts.pinned.as_ref()).await;
+            let wanted = Wanted { source, database: job.database.clone() };
+            let mut opened = self.read_database(wanted, Reach::Whole, progress.clone(), stop.clone()).await?;
+            if job.database.is_none() {
+                self.look_ahead(&mut opened.0, facts.pinned.as_ref()).await;
+            }
             return self.load_from(opened, job, claimed, staging, progress, stop, facts).await;
         };
         let notes = facts.notes.len();

@@ -34,6 +34,12 @@ fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
 /// Bytes of a globals file.
 const MAX_GLOBALS: u64 = 16 << 20;
 
+/// What is read: of a dump of a whole cluster, one database.
+pub(super) struct Wanted {
+    pub source: Source,
+    pub database: Option<String>,
+}
+
 impl RestoreManager {
     /// The store of the configured bucket.
     ///
@@ -161,10 +167,27 @@ impl RestoreManager {
         wanted: &BackupRef,
         stop: CancellationToken,
     ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
+        self.open_database(wanted, None, stop).await
+    }
+
+    /// The same of one database of a cluster's dump.
+    ///
+    /// # Errors
+    /// As [`RestoreManager::open`], `invalid_request` where the backup is of another database.
+    pub async fn open_database(
+        &self,
+        wanted: &BackupRef,
+        database: Option<&str>,
+        stop: CancellationToken,
+    ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
         let pinned = self.pin(wanted, None, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-        let (mut archive, _) = self.read(source, Reach::Beginning, Arc::default(), stop).await?;
-        self.look_ahead(&mut archive, pinned.as_ref()).await;
+        let from = Wanted { source, database: database.map(str::to_owned) };
+        let (mut archive, _) = self.read_database(from, Reach::Beginning, Arc::default(), stop).await?;
+        // The end of a cluster's dump is another database's.
+        if database.is_none() {
+            self.look_ahead(&mut archive, pinned.as_ref()).await;
+        }
         archive.put_texts_for_people();
         Ok((pinned, archive))
     }
@@ -224,9 +247,20 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Result<(Archive, Expected), RestoreError> {
+        self.read_database(Wanted { source, database: None }, reach, progress, stop).await
+    }
+
+    pub(super) async fn read_database(
+        &self,
+        Wanted { source, database }: Wanted,
+        reach: Reach,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Result<(Archive, Expected), RestoreError> {
         let (origin, expected) = backup::open(source, reach, self.limits(), progress, stop);
         let (keys, bounds) = (self.keys()?, self.archive_limits());
-        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, bounds, &keys))
+        let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
+        let archive = tokio::task::spawn_blocking(open)
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         Ok((archive, expected))

@@ -299,7 +299,13 @@ impl RestoreManager {
         let opened = self.read(source, Reach::Beginning, Arc::default(), stop.clone()).await;
         stop.cancel();
         let e = match opened {
+            // Written by hand or by another tool: that it is a backup is not known.
+            Ok((archive, _)) if archive.is_foreign() => {
+                return Err(left_alone(&pinned.object.name, "it is SQL text that pg_dump did not write"));
+            }
             Ok(_) => return Ok(()),
+            // Of a whole cluster, where no database is named.
+            Err(e) if e.reason() == R::InvalidRequest => return Ok(()),
             Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => return Err(e),
             Err(e) => e,
         };

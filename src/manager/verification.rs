@@ -14,7 +14,7 @@ use crate::archive::{Archive, Counting, Ledger};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::Trust;
 use crate::error::{FailureReason as R, JobError, RestoreError};
-use crate::job::{ResultBackup, VerifyJob};
+use crate::job::{Completeness, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
 use crate::proof::{ArchiveProof, ProofReport};
@@ -204,11 +204,15 @@ impl RestoreManager {
         let (origin, expected) =
             backup::open(source, Reach::Whole, options, run.progress.clone(), run.stop.clone());
         let (keys, bounds) = (self.keys()?, self.archive_limits());
-        let archive = tokio::task::spawn_blocking(move || Archive::open(origin, bounds, &keys))
+        let database = run.job.database.clone();
+        let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
+        let archive = tokio::task::spawn_blocking(open)
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        report.notes.extend(run.job.database.as_ref().map(|d| format!("only database {d} was looked at")));
         report.archive = Some(archive_proof(&archive));
         report.database = archive.header().database.clone().filter(|d| !d.is_empty());
+        let completeness = archive.completeness();
         let ledger = Arc::new(Ledger::of(&archive));
         if report.depth_requested == Depth::Archive {
             run.progress.enter("data");
@@ -216,6 +220,7 @@ impl RestoreManager {
             reached(report, &expected, Depth::Archive)?;
             sum_up(report, &ledger);
             self.keep_index(pinned.as_ref(), report, &ledger).await;
+            self.note_completeness(report, completeness.get().map(|c| Completeness::of(Some(c))));
             return Ok(());
         }
         let history = self.history(pinned.as_ref(), report).await?;
@@ -253,6 +258,7 @@ impl RestoreManager {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
         }
         report.rewrites = fit.report();
+        self.note_completeness(report, completeness.get().map(|c| Completeness::of(Some(c))));
         let done = match done {
             Ok(()) => Ok(()),
             Err(e) => Err(apart.unless_lost(e).await),

@@ -1,6 +1,7 @@
 //! The archive reader's end of the board: what it reads becomes pieces for the sessions to take, and
 //! of SQL text also the steps of the restore.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,9 +9,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::board::{Board, Queued};
 use super::conversion::Converter;
 use super::plan::{Node, Pass};
-use super::script::{Class, Group, Order, Step, classify, table_named};
+use super::script::{Class, Group, Order, Statements, Step, classify, table_named};
 use super::{Content, Job};
-use crate::archive::{DataSink, DataStream, EntryTally, Extent, Piece, Statement, TocEntry};
+use crate::archive::{
+    DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry, first_tokens,
+};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 
 /// Statements that are sent in one transaction.
@@ -41,6 +44,8 @@ pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Resul
                 rows_of: HashMap::new(),
                 clean: true,
                 converter: Converter::new(&job.server, &job.database, &job.encoding),
+                in_transaction: false,
+                has_post_data: false,
             };
             stream.read(&mut feeder)?;
             feeder.flush()?;
@@ -155,6 +160,10 @@ struct Script {
     /// Nothing has been made yet: what `--clean` drops is not there.
     clean: bool,
     converter: Converter,
+    /// Text that `pg_dump` did not write has begun a transaction.
+    in_transaction: bool,
+    /// Keys or triggers are there, which rows have to please in the text's order.
+    has_post_data: bool,
 }
 
 impl Script {
@@ -200,7 +209,8 @@ impl Script {
         }
         let bytes = list.iter().map(|s| s.text.len() as u64).sum();
         let room = self.pieces.runtime.block_on(self.pieces.board.room_for(bytes, None))?;
-        let step = Step::Statements { list, settings: self.settings.clone(), _room: room };
+        let (settings, bare) = (self.settings.clone(), self.in_transaction);
+        let step = Step::Statements(Statements { list, settings, bare, room });
         self.add(step, group, tables).map(drop)
     }
 
@@ -223,12 +233,41 @@ impl Script {
         Ok(())
     }
 
+    /// BEGIN, COMMIT or what stands between them in a text that `pg_dump` did not write: one session runs
+    /// all of it, so they are what they say.
+    fn transaction(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        self.flush()?;
+        let first = first_tokens(&statement.text, Dialect::default(), 4);
+        let ends = first.first().is_some_and(|t| t.is("commit") || t.is("end"));
+        let goes_on = first.get(1).is_some_and(|t| t.is("and")) && !first.get(2).is_some_and(|t| t.is("no"));
+        self.in_transaction = true;
+        self.statements(vec![statement], Group::Serial, Default::default())?;
+        self.in_transaction = !ends || goes_on;
+        Ok(())
+    }
+
     fn set(&mut self, name: String, sql: String) -> Result<(), RestoreError> {
         if self.settings.get(&name) != Some(sql.as_str()) {
             self.flush()?;
             self.settings = Arc::new(self.settings.with(name, sql));
         }
         Ok(())
+    }
+}
+
+/// Whether rows that come after a statement have to please it: keys, triggers and rules.
+fn limits_rows(class: &Class, sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), 5);
+    let makes = t.first().is_some_and(|w| w.is("create"));
+    matches!(class, Class::Build { group: Group::Keys, .. })
+        || (makes && t.iter().any(|w| w.is("trigger") || w.is("rule")))
+}
+
+/// What a statement is where every one waits for the one before it.
+fn in_order(class: Class) -> Class {
+    match class {
+        Class::Build { .. } | Class::Sequence | Class::Late => Class::Serial,
+        other => other,
     }
 }
 
@@ -244,7 +283,9 @@ impl DataSink for Script {
             progress.tables.fetch_add(1, Relaxed);
         }
         let step = Step::Data { entry: Box::new(entry.clone()), settings: self.settings.clone() };
-        self.current = self.add(step, Group::Data, Default::default())?;
+        let serial = self.pieces.job.is_foreign || self.has_post_data;
+        let group = if serial { Group::Serial } else { Group::Data };
+        self.current = self.add(step, group, Default::default())?;
         if let Some(table) = table_named(&entry.tag) {
             self.rows_of.insert(self.order.table(&table), self.current);
         }
@@ -265,14 +306,30 @@ impl DataSink for Script {
         if !fitted.roles.is_empty() {
             self.make_roles(fitted.roles, statement.line)?;
         }
-        let statement = Statement { text: fitted.text, ..statement };
+        let statement = match fitted.text {
+            Cow::Owned(text) => Statement { text, ..statement },
+            Cow::Borrowed(_) => statement,
+        };
         let class = classify(&statement.text);
+        self.has_post_data |= limits_rows(&class, &statement.text);
+        let class = if self.pieces.job.is_foreign { in_order(class) } else { class };
         if !matches!(class, Class::Setting { .. } | Class::Transaction) {
             self.clean = false;
         }
         match class {
             Class::Setting { name, sql } => self.set(name, sql)?,
+            Class::ResetAll => {
+                self.flush()?;
+                self.settings = Arc::new(self.settings.reset());
+            }
+            Class::Transaction if self.pieces.job.is_foreign => self.transaction(statement)?,
             Class::Transaction => {}
+            Class::Alone => {
+                self.flush()?;
+                let within = std::mem::replace(&mut self.in_transaction, true);
+                self.statements(vec![statement], Group::Serial, Default::default())?;
+                self.in_transaction = within;
+            }
             Class::Rollback => {
                 let what = format!("line {}: ROLLBACK: a dump has none", statement.line);
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());

@@ -6,6 +6,7 @@ mod edits;
 mod rules;
 mod statements;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -48,13 +49,14 @@ struct State {
 
 /// A statement of SQL text as it is sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fitted {
+pub struct Fitted<'a> {
     /// Statements that make roles which it needs, for the role that restores to run before it.
     pub roles: Vec<String>,
-    pub text: String,
+    /// Borrowed where no rule changes it.
+    pub text: Cow<'a, str>,
 }
 
-impl Fitted {
+impl Fitted<'_> {
     /// Both, where the statement runs as the role that restores anyway.
     fn joined(self) -> String {
         self.roles.concat() + &self.text

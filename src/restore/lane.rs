@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::SinkExt;
+use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
 use super::binary::{self, Columns};
@@ -173,7 +173,7 @@ async fn insert(
             return Err(RestoreError::internal("statements mixed with other data"));
         };
         rows += match job.encoding.is_utf8() || bytes.is_ascii() {
-            true => simple_insert(session, &job.encoding.decode(bytes)?).await?,
+            true => simple_insert(session, job.encoding.decode(bytes)?).await?,
             false => conversion::insert(session, &job.encoding, &bytes).await?,
         };
         next = board.take(node, id).await?;
@@ -181,10 +181,16 @@ async fn insert(
     Ok(rows)
 }
 
-async fn simple_insert(session: &Session, sql: &str) -> Result<u64, RestoreError> {
-    let answers = session.client().simple_query(sql).await.map_err(|e| fault(&e, "INSERT"))?;
-    let rows = answers.iter().map(|m| if let SimpleQueryMessage::CommandComplete(n) = m { *n } else { 0 });
-    Ok(rows.sum())
+async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreError> {
+    let failed = |e| fault(&e, "INSERT");
+    let (answers, mut rows) = (session.client().simple_query_raw(&sql).await, 0);
+    // The text goes as soon as it is on its way: it may be large.
+    drop(sql);
+    let mut answers = std::pin::pin!(answers.map_err(failed)?);
+    while let Some(answer) = answers.try_next().await.map_err(failed)? {
+        rows += if let SimpleQueryMessage::CommandComplete(n) = answer { n } else { 0 };
+    }
+    Ok(rows)
 }
 
 /// Objects exist already (their entries come before the data); pages of one object do not overlap

@@ -1,7 +1,10 @@
 //! Role names in statements: who owns, who is granted what, for whom a policy holds.
 
-use crate::archive::{Dialect, Lexeme, Token, tokens};
+use crate::archive::{Dialect, Lexeme, Token, first_tokens};
 use crate::postgres::ident;
+
+/// Tokens that are looked at of one statement: roles stand among them.
+const LOOKED_AT: usize = 1 << 17;
 
 /// Names that stand for no role of the dump's.
 const NO_ROLES: [&str; 5] = ["public", "current_user", "current_role", "session_user", "none"];
@@ -16,7 +19,7 @@ pub(super) struct Mention {
 
 /// The roles that a statement names.
 pub(super) fn mentions(sql: &str) -> Vec<Mention> {
-    let t = tokens(sql, Dialect::default());
+    let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
     let mut found = Vec::new();
     let Some(first) = t.first().and_then(Token::name) else { return found };
     let is = |i: usize, word: &str| t.get(i).is_some_and(|t| t.is(word));

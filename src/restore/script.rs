@@ -5,17 +5,29 @@
 use std::collections::HashMap;
 
 use super::board::Room;
-use crate::archive::{Dialect, Statement, TocEntry, Token, tokens};
+use crate::archive::{Dialect, Statement, TocEntry, Token, first_tokens, tokens};
 use crate::postgres::ident;
 
 /// What one node does.
 pub(super) enum Step {
     /// The rows of one table, or large objects.
-    Data { entry: Box<TocEntry>, settings: std::sync::Arc<Settings> },
-    /// Statements in one transaction.
-    Statements { list: Vec<Statement>, settings: std::sync::Arc<Settings>, _room: Option<Room> },
+    Data {
+        entry: Box<TocEntry>,
+        settings: std::sync::Arc<Settings>,
+    },
+    Statements(Statements),
     /// Nothing: others wait for it.
     Nothing,
+}
+
+/// Statements that one session runs.
+pub(super) struct Statements {
+    pub list: Vec<Statement>,
+    pub settings: std::sync::Arc<Settings>,
+    /// They are no transaction of their own: they begin or end one, are within one that the text has
+    /// begun, or must not be in any.
+    pub bare: bool,
+    pub room: Option<Room>,
 }
 
 /// Settings of the dump that are in force at some place of the text: name and statement, in order.
@@ -32,6 +44,12 @@ impl Settings {
         all.0.retain(|(n, _)| *n != name);
         all.0.push((name, sql));
         all
+    }
+
+    /// What RESET ALL leaves.
+    pub fn reset(&self) -> Self {
+        let kept = ["session_authorization", "role"];
+        Settings(self.0.iter().filter(|(n, _)| kept.contains(&n.as_str())).cloned().collect())
     }
 
     pub fn without(&self, name: &str) -> Self {
@@ -86,10 +104,17 @@ pub(super) enum Class {
         name: String,
         sql: String,
     },
+    /// RESET ALL: what was set before holds no more.
+    ResetAll,
     /// BEGIN or COMMIT: everything becomes visible in one step anyway.
     Transaction,
     Rollback,
+    /// Refused by the server within a transaction.
+    Alone,
 }
+
+/// Tokens that say what a statement is.
+const CLASSIFIED: usize = 2000;
 
 fn is_words(t: &[Token<'_>], words: &[&str]) -> bool {
     words.len() <= t.len() && words.iter().zip(t).all(|(w, t)| t.is(w))
@@ -113,13 +138,14 @@ pub(super) fn table_named(text: &str) -> Option<String> {
 }
 
 pub(super) fn classify(sql: &str) -> Class {
-    let t = tokens(sql, Dialect::default());
+    let t = first_tokens(sql, Dialect::default(), CLASSIFIED);
     let Some(first) = t.first().and_then(Token::name) else { return Class::Serial };
     match first.as_str() {
+        "reset" | "discard" if is_words(&t[1..], &["all"]) => Class::ResetAll,
         "set" | "reset" => setting(&t, sql),
         "select" => {
-            let call: Vec<_> = t.iter().skip(1).take(4).map(|t| t.text.to_lowercase()).collect();
-            match call.join("").as_str() {
+            let call: String = t.iter().skip(1).take(4).filter_map(Token::short).collect();
+            match call.as_str() {
                 "pg_catalog.setval(" => Class::Sequence,
                 "pg_catalog.set_config(" => match t.get(5).and_then(Token::string) {
                     Some(name) => Class::Setting { name, sql: sql.to_owned() },
@@ -128,10 +154,18 @@ pub(super) fn classify(sql: &str) -> Class {
                 _ => Class::Serial,
             }
         }
-        "begin" | "commit" | "end" => Class::Transaction,
+        "savepoint" | "release" | "begin" | "commit" | "end" => Class::Transaction,
         "start" if is_words(&t[1..], &["transaction"]) => Class::Transaction,
         "rollback" | "abort" => Class::Rollback,
         "comment" => Class::Late,
+        "create" | "drop" | "reindex" | "refresh" if t.iter().take(5).any(|w| w.is("concurrently")) => {
+            Class::Alone
+        }
+        "alter"
+            if is_words(&t[1..], &["type"]) && t.windows(2).any(|w| w[0].is("add") && w[1].is("value")) =>
+        {
+            Class::Alone
+        }
         "create" => create_index(&t[1..]).unwrap_or(Class::Serial),
         "alter" if is_words(&t[1..], &["index"]) => Class::Late,
         "alter" if is_words(&t[1..], &["table"]) => alter_table(&t[2..]),

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Row;
 
 use super::listed;
-use crate::error::{DatabaseError, RestoreError, report};
+use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
 use crate::postgres::{Server, Session, fault, ident};
 
 /// Tables that are analysed by one statement: as many as this, or as large together.
@@ -142,6 +142,7 @@ pub async fn survey(server: &Server, database: &str, sessions: usize) -> Result<
 /// # Errors
 /// `target_unavailable`.
 pub async fn check(server: &Server, database: &str, sessions: usize) -> Result<Vec<String>, RestoreError> {
+    refuse_prepared(&observer(server, database).await?).await?;
     let s = survey(server, database, sessions).await?;
     let notes = [
         listed("invalid index", &s.invalid_indexes),
@@ -151,6 +152,19 @@ pub async fn check(server: &Server, database: &str, sessions: usize) -> Result<V
     ];
     let not_checked = s.not_checked.iter().map(|e| format!("not checked: {e}"));
     Ok(notes.into_iter().flatten().chain(not_checked).collect())
+}
+
+/// A transaction that the backup has prepared holds its locks for ever; it goes with the database.
+async fn refuse_prepared(session: &Session) -> Result<(), RestoreError> {
+    let left =
+        names(session, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await?;
+    match left.first() {
+        None => Ok(()),
+        Some(_) => {
+            let what = "the backup has left a prepared transaction (PREPARE TRANSACTION): a dump has none";
+            Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into())
+        }
+    }
 }
 
 const INVALID_INDEXES: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_index i \

@@ -148,6 +148,7 @@ pub fn result_of(job: &VerifyJob, report: &ProofReport, evidence: Option<String>
     (r.rows, r.bytes) = (report.rows, report.bytes);
     r.notes = report.notes.clone();
     r.rewrites = report.rewrites.clone();
+    r.completeness = report.completeness;
     r.labels = job.labels.clone();
     r.verification = Some(Box::new(report.summary(evidence)));
     r.error = report.error.clone();

@@ -17,4 +17,5 @@ mod documents;
 mod members;
 mod platforms;
 mod tail;
+mod text;
 mod wrappings;

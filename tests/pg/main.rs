@@ -23,3 +23,4 @@ mod hostile;
 mod journal;
 mod limits;
 mod tuples;
+mod text;

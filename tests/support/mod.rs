@@ -200,6 +200,7 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
         sequence: sequence(0),
         attempt: 1,
         policy: None,
+        database: None,
         selection: Default::default(),
         in_place: None,
         digest: format!("{archive:?} {target}"),

@@ -21,6 +21,7 @@ rules! {
     CLEAN = "clean": "what pg_dump --clean drops first is left out: a restore always begins empty";
     SCHEMA_PUBLIC = "schema-public": "CREATE SCHEMA public is left out: a new database has it";
     DATABASE = "database": "CREATE DATABASE, and owner, privileges, settings and comment of the database itself, are left out, as by pg_restore into a named database; encoding and locale are used";
+    MAINTENANCE = "maintenance": "VACUUM and CHECKPOINT in SQL text are left out: the tables are analysed when all is there";
     PLPGSQL = "plpgsql": "CREATE LANGUAGE plpgsql is left out: every database has it";
     COMMENT_ON_EXTENSION = "comment-on-extension": "COMMENT ON EXTENSION is left out where the restoring role is no superuser: it belongs to the extension's owner";
     MAINTAIN = "maintain-privilege": "the privilege MAINTAIN is left out before 17";

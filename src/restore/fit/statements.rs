@@ -1,12 +1,14 @@
 //! One statement at a time: left out, changed, or as it is.
 
+use std::borrow::Cow;
+
 use super::edits::{
     compatible, is, is_contrib, is_statistics, summary, without_column_option, without_multirange,
     without_privilege,
 };
 use super::rules::*;
 use super::{Fit, Fitted};
-use crate::archive::{Dialect, Token, tokens};
+use crate::archive::{Dialect, Token, first_tokens};
 use crate::error::RestoreError;
 use crate::policy::Owners;
 use crate::restore::roles::{mentions, renamed};
@@ -22,6 +24,9 @@ const SETTINGS_SINCE: [(&str, u32); 4] = [
 /// What a server keeps in a column's options for itself.
 const VERSION_OF_COLUMN: &str = "pg_attver";
 
+/// Tokens that are looked at of one statement: whatever a rule looks for stands among them.
+const LOOKED_AT: usize = 1 << 17;
+
 const ARRAY_FUNCTIONS: [&str; 3] = ["array_append", "array_prepend", "array_cat"];
 
 impl Fit {
@@ -30,15 +35,15 @@ impl Fit {
     ///
     /// # Errors
     /// `role_missing`, `extension_missing`.
-    pub fn statement(&self, sql: &str, clean: bool) -> Result<Option<Fitted>, RestoreError> {
-        let t = tokens(sql, Dialect::default());
+    pub fn statement<'a>(&self, sql: &'a str, clean: bool) -> Result<Option<Fitted<'a>>, RestoreError> {
+        let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
         if let Some(rule) = self.leaves_out(&t, sql, clean)? {
             if let Some(rule) = rule {
                 self.used(rule, summary(&t));
             }
             return Ok(None);
         }
-        let mut out = self.changed(&t, sql).unwrap_or_else(|| sql.to_owned());
+        let mut out = self.changed(&t, sql).map_or(Cow::Borrowed(sql), Cow::Owned);
         if is(&t, &["set"]) && !is(&t, &["set", "session", "authorization"]) {
             return Ok(Some(Fitted { roles: vec![], text: out }));
         }
@@ -46,7 +51,7 @@ impl Fit {
             && let Some(mapped) = renamed(&out, |r| Some(self.role(r)).filter(|m| *m != r).map(str::to_owned))
         {
             self.used(ROLE_MAPPED, summary(&t));
-            out = mapped;
+            out = Cow::Owned(mapped);
         }
         let mut roles: Vec<String> = mentions(&out).into_iter().map(|m| m.role).collect();
         roles.retain(|r| !self.has_role(r));
@@ -95,6 +100,13 @@ impl Fit {
                 }
             },
             "alter" if name(1) == "database" => rule(true, DATABASE),
+            "alter"
+                if matches!(name(1).as_str(), "role" | "user")
+                    && is(t.get(3..).unwrap_or_default(), &["in", "database"]) =>
+            {
+                rule(true, DATABASE)
+            }
+            "vacuum" | "checkpoint" => rule(true, MAINTENANCE),
             "alter" if name(1) == "default" => rule(!self.policy.privileges, PRIVILEGES_LEFT_OUT),
             "alter" => {
                 let owner = t.windows(2).any(|w| w[0].is("owner") && w[1].is("to"));
@@ -188,7 +200,7 @@ impl Fit {
 
     /// `AGGREGATE x(anyelement)` where that aggregate was made with other arguments.
     pub(super) fn with_new_arguments(&self, sql: &str) -> Option<String> {
-        let t = tokens(sql, Dialect::default());
+        let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
         let state = self.state();
         let known = |n: String| state.aggregates.contains(&n);
         let speaks = t.iter().any(|w| w.is("aggregate") || w.is("function"))

@@ -1,0 +1,137 @@
+//! Which parts of a text `pg_dump` wrote, by the comments that it begins and ends with, and what that
+//! says of the text's completeness.
+
+use super::toc::corrupt;
+use crate::error::RestoreError;
+
+pub(super) const HEAD: &str = "-- PostgreSQL database dump";
+pub(super) const END: &str = "-- PostgreSQL database dump complete";
+pub(super) const CLUSTER_HEAD: &str = "-- PostgreSQL database cluster dump";
+const CLUSTER_END: &str = "-- PostgreSQL database cluster dump complete";
+
+/// The dumps in a text, from head to end mark.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    /// Line of the head whose end mark has not come yet.
+    open: Option<u64>,
+    complete: u64,
+    /// A statement outside of every dump makes or changes something.
+    has_more: bool,
+    /// Line of the head of `pg_dumpall`.
+    cluster: Option<u64>,
+    cluster_complete: bool,
+    /// Line of a BEGIN without its COMMIT.
+    transaction: Option<u64>,
+}
+
+impl Frames {
+    /// Takes note of a comment line.
+    ///
+    /// # Errors
+    /// `archive_corrupt` where a dump begins before the one before it has ended.
+    pub fn comment(&mut self, comment: &str, line: u64) -> Result<(), RestoreError> {
+        match comment {
+            HEAD => {
+                if let Some(open) = self.open.replace(line) {
+                    return Err(corrupt(format!(
+                        "the dump that begins in line {open} ends early: another one begins in line {line}"
+                    )));
+                }
+            }
+            END if self.open.take().is_some() => self.complete += 1,
+            CLUSTER_HEAD => self.cluster = Some(line),
+            CLUSTER_END => self.cluster_complete = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes note of a statement. With `is_setting`, it makes and changes nothing.
+    pub fn statement(&mut self, is_setting: bool) {
+        // Around the dumps of a cluster's databases stand its roles.
+        self.has_more |= self.open.is_none() && self.cluster.is_none() && !is_setting;
+    }
+
+    pub fn transaction(&mut self, begun: Option<u64>) {
+        self.transaction = begun;
+    }
+
+    /// Whether a dump is open or was complete.
+    pub fn any(&self) -> bool {
+        self.open.is_some() || self.complete > 0
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Whether the end of the text, in `line`, shows that all of it is there.
+    ///
+    /// # Errors
+    /// `archive_corrupt` where an end mark or a COMMIT is missing.
+    pub fn finish(&self, line: u64) -> Result<bool, RestoreError> {
+        if let Some(open) = self.open {
+            return Err(corrupt(format!(
+                "the dump ends early, in line {line}: the last line of the dump that begins in line {open}, \
+                 {END:?}, is missing"
+            )));
+        }
+        if self.cluster.is_some() && !self.cluster_complete {
+            return Err(corrupt(format!(
+                "the dump ends early, in line {line}: the last line of pg_dumpall, {CLUSTER_END:?}, is missing"
+            )));
+        }
+        if let Some(begun) = self.transaction {
+            return Err(corrupt(format!(
+                "the text ends, in line {line}, inside the transaction that begins in line {begun}: COMMIT is \
+                 missing, and psql would undo all of it"
+            )));
+        }
+        Ok(self.complete > 0 && !self.has_more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(comments: &[&str]) -> Result<bool, RestoreError> {
+        let mut frames = Frames::default();
+        for (line, comment) in (1..).zip(comments) {
+            match *comment {
+                "set" => frames.statement(true),
+                "create" => frames.statement(false),
+                other => frames.comment(other, line)?,
+            }
+        }
+        frames.finish(9)
+    }
+
+    #[test]
+    fn end_marks_say_what_is_complete() {
+        const PROVEN: bool = true;
+        const UNKNOWN: bool = false;
+        for (comments, wanted) in [
+            (&["set", HEAD, "create", END, "set"][..], Some(PROVEN)),
+            (&[HEAD, "create", END, HEAD, "create", END], Some(PROVEN)),
+            (&[HEAD, "create", END, "create"], Some(UNKNOWN)),
+            (&["create"], Some(UNKNOWN)),
+            // The head may have been cut off with all that followed it.
+            (&["create", END], Some(UNKNOWN)),
+            (&[HEAD, "create"], None),
+            (&[HEAD, "create", END, HEAD, "create"], None),
+            (&[HEAD, "create", HEAD, "create", END], None),
+            (&[CLUSTER_HEAD, HEAD, END], None),
+            (&[CLUSTER_HEAD, "create", HEAD, END, CLUSTER_END], Some(PROVEN)),
+        ] {
+            assert_eq!(after(comments).ok(), wanted, "{comments:?}");
+        }
+        let mut open = Frames::default();
+        open.transaction(Some(3));
+        assert!(open.finish(9).unwrap_err().to_string().contains("begins in line 3"));
+    }
+}

@@ -1,0 +1,118 @@
+//! The rows of a COPY block in SQL text.
+
+use std::io::Read;
+
+use super::TocEntry;
+use super::pieces::{DataSink, PIECE, Piece};
+use super::text::Text;
+use super::toc::corrupt;
+use crate::error::RestoreError;
+
+impl Text {
+    /// Passes rows up to the line `\.`.
+    pub fn pass_rows(&mut self) -> Result<(), RestoreError> {
+        let what = format!("rows from line {}", self.line);
+        let mut rows = Rows { text: self, at_row_start: true, done: false };
+        let passed = std::io::copy(&mut rows, &mut std::io::sink());
+        passed.map(drop).map_err(|e| RestoreError::from_archive_io(e, &what))
+    }
+
+    /// Rows up to the line `\.`.
+    pub fn copy_rows(&mut self, entry: &TocEntry, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        let first_line = self.line;
+        let mut rows = Rows { text: self, at_row_start: true, done: false };
+        let what = format!("rows of {} (from line {first_line})", entry.tag);
+        let failed = |e| RestoreError::from_archive_io(e, &what);
+        let mut oids = super::pieces::WithoutOids::new(&mut rows);
+        let (mut buf, mut fresh): (Vec<u8>, bool) = (Vec::with_capacity(PIECE), true);
+        loop {
+            let want = (PIECE - buf.len()) as u64;
+            let read = match entry.oids_in_data {
+                true => (&mut oids).take(want).read_to_end(&mut buf).map_err(failed)?,
+                false => oids.get_mut().take(want).read_to_end(&mut buf).map_err(failed)?,
+            };
+            let ended = (read as u64) < want;
+            let (cut, ends_row) = match (ended, memchr::memrchr(b'\n', &buf)) {
+                (true, _) => (buf.len(), true),
+                (false, Some(newline)) => (newline + 1, true),
+                (false, None) => (buf.len(), false),
+            };
+            let rest = buf.split_off(cut);
+            let piece = std::mem::replace(&mut buf, rest);
+            if !piece.is_empty() || !fresh {
+                sink.piece(Piece::Rows { text: piece, ends_row })?;
+            }
+            fresh = ends_row;
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The rows of one COPY block as a stream that ends at its end marker.
+struct Rows<'a> {
+    text: &'a mut Text,
+    at_row_start: bool,
+    done: bool,
+}
+
+impl Rows<'_> {
+    /// Bytes of rows that can be given out; 0 where more must be read first.
+    fn ready(&mut self) -> usize {
+        let buf = self.text.rest();
+        if self.at_row_start && buf.first() == Some(&b'\\') && buf.get(1).is_none_or(|b| *b == b'.') {
+            return 0;
+        }
+        match memchr::memmem::find(buf, b"\n\\.") {
+            Some(n) => n + 1,
+            // The last bytes may be the beginning of an end marker.
+            None => match buf {
+                [head @ .., b'\n', b'\\'] => head.len() + 1,
+                all => all.len(),
+            },
+        }
+    }
+
+    /// Passes the end marker, if it stands here.
+    fn passes_end(&mut self) -> bool {
+        let buf = self.text.rest();
+        let n = match buf {
+            [b'\\', b'.', b'\n', ..] => 3,
+            [b'\\', b'.', b'\r', b'\n', ..] => 4,
+            [b'\\', b'.'] if self.text.at_end => 2,
+            _ => return false,
+        };
+        self.text.pass(n);
+        true
+    }
+}
+
+impl Read for Rows<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.done || out.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let n = self.ready().min(out.len());
+            if n > 0 {
+                out[..n].copy_from_slice(&self.text.rest()[..n]);
+                self.text.pass(n);
+                self.at_row_start = out[n - 1] == b'\n';
+                return Ok(n);
+            }
+            if self.passes_end() {
+                self.done = true;
+                return Ok(0);
+            }
+            let too_long = self.text.rest().len() > 4;
+            if too_long {
+                let what = format!("line {}: \\. is not alone in its line", self.text.line);
+                return Err(corrupt(what).into());
+            }
+            if !self.text.more()? {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}

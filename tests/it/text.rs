@@ -1,0 +1,276 @@
+//! SQL text without a server: what is read of it, what is refused by name and line, and in how much memory.
+
+use std::io::{Read, Write};
+use std::process::Command;
+
+use pgrestored::archive::{Archive, DataSink, Keys, Limits, Origin, Piece, Statement, TocEntry};
+use pgrestored::error::{FailureReason as R, RestoreError};
+use pgrestored::job::Completeness::{self, Proven, Unknown};
+
+use crate::memory::peak_rss_of;
+
+const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\n";
+const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
+
+fn dump(body: &str) -> String {
+    format!("{HEAD}{body}{END}")
+}
+
+/// Everything in its order, as text.
+#[derive(Default)]
+struct Collect(Vec<String>);
+
+impl DataSink for Collect {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.0.push(format!("rows of {}", entry.tag));
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        if let Piece::Rows { text, .. } | Piece::Statements(text) = piece {
+            self.0.push(String::from_utf8_lossy(&text).trim().to_owned());
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _entry: &TocEntry) -> Result<(), RestoreError> {
+        Ok(())
+    }
+
+    fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        self.0.push(statement.text);
+        Ok(())
+    }
+}
+
+fn read_of(text: &[u8], database: Option<&str>) -> Result<(Vec<String>, Completeness), RestoreError> {
+    let origin = Origin::once(std::io::Cursor::new(text.to_vec()));
+    let archive = Archive::open_database(origin, Limits::default(), &Keys::default(), database)?;
+    let (completeness, mut all) = (archive.completeness(), Collect::default());
+    archive.read_data(&mut all)?;
+    Ok((all.0, Completeness::of(completeness.get())))
+}
+
+fn read(text: &str) -> Result<(Vec<String>, Completeness), RestoreError> {
+    read_of(text.as_bytes(), None)
+}
+
+const TABLE: &str = "CREATE TABLE public.t (a int);\nCOPY public.t (a) FROM stdin;\n1\n\\.\n";
+
+#[test]
+fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
+    let d = dump(TABLE);
+    let stripped: String = d.lines().filter(|l| !l.starts_with("--")).map(|l| format!("{l}\n")).collect();
+    for (what, text, wanted) in [
+        ("as it is", d.clone(), Proven),
+        ("settings around it", format!("SET session_replication_role = replica;\n{d}RESET ALL;\n"), Proven),
+        ("in a transaction", format!("BEGIN;\n{d}COMMIT;\n"), Proven),
+        (
+            "with commands of psql",
+            format!("\\set ON_ERROR_STOP on\n\\echo x\n{d}\\timing\nANALYZE;\n"),
+            Proven,
+        ),
+        (
+            "two of them",
+            format!(
+                "{}{}",
+                dump("CREATE TABLE public.t (a int);\n"),
+                dump("COPY public.t (a) FROM stdin;\n1\n\\.\n")
+            ),
+            Proven,
+        ),
+        ("without comments", stripped, Unknown),
+        ("by hand", "CREATE TABLE u(id int);\nINSERT INTO u VALUES (1)".into(), Unknown),
+        ("with more behind it", format!("{d}CREATE TABLE more();\n"), Unknown),
+        ("with \\q", format!("{d}\\q\nno SQL at all\n"), Proven),
+    ] {
+        let (all, completeness) = read(&text).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(completeness, wanted, "{what}");
+        assert!(all.iter().any(|s| s.starts_with("rows of")), "{what}: {all:?}");
+    }
+}
+
+#[test]
+fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
+    let d = dump(TABLE);
+    for (what, text, reason, said) in [
+        ("a cut dump", d[..d.len() - 45].to_owned(), R::ArchiveCorrupt, "is missing"),
+        ("a second one that is cut", format!("{d}{}", &d[..d.len() - 45]), R::ArchiveCorrupt, "is missing"),
+        ("a dump in a cut one", format!("{HEAD}{d}"), R::ArchiveCorrupt, "another one begins in line"),
+        ("a transaction that is cut", format!("BEGIN;\n{d}"), R::ArchiveCorrupt, "begins in line 1"),
+        (
+            "stderr first",
+            format!("pg_dump: warning: x\n{d}"),
+            R::ArchiveCorrupt,
+            "line 1: a message of pg_dump",
+        ),
+        ("stderr last", format!("{d}pg_dump: warning: x\n"), R::ArchiveCorrupt, "a message of pg_dump"),
+        ("a program", format!("{d}\\! touch x\n"), R::ArchiveUnsupported, "the command \\! of psql"),
+        ("a file", format!("\\i x.sql\n{d}"), R::ArchiveUnsupported, "line 1: the command \\i"),
+        (
+            "a variable",
+            format!("\\set a 1\nSELECT :a;\n{d}"),
+            R::ArchiveUnsupported,
+            "line 2: psql would put",
+        ),
+        ("another database", format!("\\connect other\n{d}"), R::ArchiveUnsupported, "line 1: \\connect"),
+        (
+            "a prepared transaction",
+            dump("SELECT 1;PREPARE TRANSACTION 'x';"),
+            R::ArchiveUnsupported,
+            "line 8: a transaction that is prepared",
+        ),
+        (
+            "behind COPY",
+            dump("COPY public.t (a) FROM stdin; SELECT 1;\n\\.\n"),
+            R::ArchiveUnsupported,
+            "behind COPY",
+        ),
+        (
+            "another encoding",
+            format!("{d}{}", d.replace("UTF8", "LATIN1")),
+            R::ArchiveUnsupported,
+            "client_encoding changes",
+        ),
+    ] {
+        let e = read(&text).err().unwrap_or_else(|| panic!("{what}"));
+        assert_eq!(e.reason(), reason, "{what}: {e}");
+        assert!(e.to_string().contains(said), "{what}: {e}");
+    }
+}
+
+#[test]
+fn a_second_connect_to_the_same_database_changes_nothing() {
+    let text = dump(&format!(
+        "CREATE DATABASE \"f 01\" WITH TEMPLATE = template0 ENCODING = 'UTF8';\n\\connect \"f 01\"\n\
+         ALTER DATABASE \"f 01\" SET work_mem TO '3MB';\n\\connect \"f 01\"\n{TABLE}"
+    ));
+    assert_eq!(read(&text).unwrap().1, Proven);
+    let other = text.replacen("\\connect \"f 01\"\n", "\\connect \"f 01\"\n\\connect postgres\n", 1);
+    assert_eq!(read(&other).unwrap_err().reason(), R::ArchiveUnsupported);
+}
+
+fn cluster() -> String {
+    let of = |name: &str, rows: &str| {
+        format!(
+            "--\n-- Database \"{name}\" dump\n--\n\n{HEAD}CREATE DATABASE {name} WITH TEMPLATE = template0;\n\\connect {name}\n\n\
+             CREATE TABLE public.{name}_t (a text);\nCOPY public.{name}_t (a) FROM stdin;\n{rows}\n\\.\n{END}"
+        )
+    };
+    format!(
+        "--\n-- PostgreSQL database cluster dump\n--\n\nSET default_transaction_read_only = off;\n\nCREATE ROLE app;\n\
+         \\connect template1\n\n{}{}{}--\n-- PostgreSQL database cluster dump complete\n--\n\n",
+        dump(""),
+        // What looks like the end of the dump, as a row.
+        of("one", "x\n-- PostgreSQL database dump complete\n\\\\connect two"),
+        of("two", "y"),
+    )
+}
+
+#[test]
+fn one_database_of_a_cluster_is_read_by_its_name() {
+    let text = cluster();
+    let (all, completeness) = read_of(text.as_bytes(), Some("two")).unwrap();
+    assert_eq!(completeness, Proven);
+    assert_eq!(all.iter().filter(|s| s.contains("_t")).count(), 2, "{all:?}");
+    assert!(all.contains(&"rows of public.two_t".to_owned()) && all.contains(&"y".to_owned()), "{all:?}");
+    let e = read(&text).unwrap_err();
+    assert_eq!(e.reason(), R::InvalidRequest);
+    assert!(e.to_string().contains("--database (one, template1, two)"), "{e}");
+    let e = read_of(text.as_bytes(), Some("three")).unwrap_err();
+    assert!(e.to_string().contains("no database three, but one, template1, two"), "{e}");
+    let cut = &text.as_bytes()[..text.len() - 30];
+    assert_eq!(read_of(cut, Some("two")).unwrap_err().reason(), R::ArchiveCorrupt);
+    let roles = text.split("\\connect").next().unwrap().to_owned()
+        + "--\n-- PostgreSQL database cluster dump complete\n--\n";
+    assert!(read(&roles).unwrap_err().to_string().contains("--globals"));
+    let one = dump("CREATE DATABASE one;\n\\connect one\n");
+    assert!(read_of(one.as_bytes(), Some("one")).is_ok());
+    assert_eq!(read_of(one.as_bytes(), Some("two")).unwrap_err().reason(), R::InvalidRequest);
+}
+
+/// A text whose middle is `unit` so many times over.
+struct Long {
+    parts: Vec<(Vec<u8>, u64)>,
+}
+
+impl Read for Long {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while self.parts.first().is_some_and(|(_, times)| *times == 0) {
+            self.parts.remove(0);
+        }
+        let Some((unit, times)) = self.parts.first_mut() else { return Ok(0) };
+        let n = unit.len().min(out.len());
+        out[..n].copy_from_slice(&unit[..n]);
+        match n == unit.len() {
+            true => *times -= 1,
+            false => {
+                let rest = unit[n..].to_vec();
+                *times -= 1;
+                let again = (unit.clone(), *times);
+                self.parts.splice(0..1, [(rest, 1), again]);
+            }
+        }
+        Ok(n)
+    }
+}
+
+/// However long what stands in a text is, it is looked at a fixed number of times: twice the length takes
+/// about twice as many bytes of lexemes, and never the square of it.
+#[test]
+fn a_statement_that_does_not_fit_is_refused_by_name_and_not_blamed_on_the_backup() {
+    for middle in ["x", "\"\"", "''", "a ", "(", "$a$ $a$ "] {
+        let unit = middle.repeat((64 << 10) / middle.len());
+        let long = Long {
+            parts: vec![
+                (HEAD.as_bytes().to_vec(), 1),
+                (if middle == "''" || middle == "x" { b"SELECT '".to_vec() } else { b"SELECT ".to_vec() }, 1),
+                (unit.into_bytes(), 300),
+            ],
+        };
+        let limits = Limits::default().with_memory(16 << 20);
+        let e = Archive::open(Origin::once(long), limits, &Keys::default()).err().unwrap();
+        assert_eq!(e.reason(), R::ArchiveUnsupported, "{middle}: {e}");
+        assert!(matches!(e, RestoreError::Job(_)) && e.to_string().contains("line 8: a statement of"), "{e}");
+    }
+}
+
+/// Comments, blanks, lines of psql and rows are passed over in little memory, a statement takes little more
+/// than its own length.
+#[test]
+fn long_texts_are_read_in_bounded_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mib = |byte: u8| vec![byte; 1 << 20];
+    for (name, before, middle, after, most, code) in [
+        ("line comment", "--", mib(b'x'), "\n", 60, 0),
+        ("block comment", "/*", mib(b'x'), "*/\n", 60, 0),
+        ("blanks", "", mib(b' '), "\n", 60, 0),
+        (
+            "a row",
+            "CREATE TABLE public.t (a text);\nCOPY public.t (a) FROM stdin;\n",
+            mib(b'x'),
+            "\n\\.\n",
+            100,
+            0,
+        ),
+        ("a command", "\\restrict ", mib(b'x'), "\n", 60, 1),
+        ("a statement", "COMMENT ON TABLE public.t IS '", mib(b'x'), "';\n", 60 + 220, 0),
+    ] {
+        let path = folder.path().join("long.sql.gz");
+        let mut out =
+            flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
+        out.write_all(HEAD.as_bytes()).unwrap();
+        out.write_all(before.as_bytes()).unwrap();
+        (0..200).for_each(|_| out.write_all(&middle).unwrap());
+        out.write_all(after.as_bytes()).unwrap();
+        out.write_all(END.as_bytes()).unwrap();
+        out.finish().unwrap();
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        verify.args(["verify", "--depth", "archive", "./long.sql.gz"]).current_dir(folder.path());
+        verify.env("EVIDENCE_LOCATION", "none").env("RESTORE_MEMORY_MIB", "2000");
+        let run = peak_rss_of(&verify);
+        assert_eq!(run.code, code, "{name}: {}{}", run.stdout, run.stderr);
+        assert!(run.peak_mib < most, "{name}: {} MiB", run.peak_mib);
+        println!("{name}: {} MiB", run.peak_mib);
+    }
+}

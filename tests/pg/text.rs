@@ -1,0 +1,226 @@
+//! SQL text as people have it: with what they put around a dump, by other tools and by hand. The right value
+//! is what `psql` makes of the same file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pgrestored::error::{Blame, FailureReason as R};
+use pgrestored::event::Completeness::{Proven, Unknown};
+use pgrestored::job::{BackupRef, OnExisting, RestoreJob, VerifyJob};
+use pgrestored::policy::{Selection, Trigger};
+use pgrestored::proof::Verdict;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Cluster, assert_same, job};
+
+/// Rows in an order that keys and triggers see: a child's name before its parent's, a trigger that counts.
+const SHOP: &str = "CREATE TABLE z_parent (id int PRIMARY KEY, up int REFERENCES z_parent);
+    CREATE TABLE a_child (id serial PRIMARY KEY, parent int NOT NULL REFERENCES z_parent, note text);
+    CREATE TABLE log (n bigint);
+    CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.log SELECT count(*) FROM public.log; RETURN NEW; END';
+    INSERT INTO z_parent SELECT i, nullif(i / 2, 0) FROM generate_series(1, 500) i;
+    INSERT INTO a_child (parent, note) SELECT i, 'a;b--' FROM generate_series(1, 500) i;
+    CREATE TRIGGER noted AFTER INSERT ON a_child FOR EACH ROW EXECUTE FUNCTION noted();
+    COMMENT ON TABLE log IS '-- PostgreSQL database dump complete';";
+
+const BY_HAND: &str = "/* by hand */ CREATE TABLE p(id int PRIMARY KEY);
+CREATE TABLE c(p int REFERENCES p DEFERRABLE INITIALLY DEFERRED, who text);
+BEGIN;
+SET LOCAL my.who = 'me';
+INSERT INTO c VALUES (1, current_setting('my.who'));
+COPY c (p, who) FROM stdin;
+2\tyou
+\\.
+INSERT INTO p VALUES (1);
+INSERT INTO p SELECT 2;
+COMMIT;
+CREATE TEMP TABLE x AS SELECT 7 AS v;
+INSERT INTO p SELECT v FROM x;
+CREATE TYPE m AS ENUM ('a');
+ALTER TYPE m ADD VALUE 'b';
+CREATE TABLE e (m m DEFAULT 'b', n serial);
+INSERT INTO e DEFAULT VALUES; INSERT INTO e (m) VALUES ('a');
+INSERT INTO e (n) VALUES (currval('e_n_seq') + 10);
+CREATE INDEX CONCURRENTLY i ON c (p);
+VACUUM;
+CREATE SCHEMA s;
+SET search_path = s;
+CREATE TABLE t (a text);
+\\echo done
+INSERT INTO t VALUES ('no semicolon')";
+
+fn pg_dump(c: &Cluster, args: &[&str]) -> String {
+    String::from_utf8(c.sandbox.run(c.sandbox.command("pg_dump").args(args)).unwrap()).unwrap()
+}
+
+fn file(c: &Cluster, name: &str, text: &str) -> PathBuf {
+    let path = c.scratch(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn texts_give_what_psql_makes_of_them() {
+    let c = Cluster::start();
+    c.create("shop", SHOP);
+    let (whole, schema, rows) = (
+        pg_dump(&c, &["-d", "shop"]),
+        pg_dump(&c, &["-s", "-d", "shop"]),
+        pg_dump(&c, &["-a", "-d", "shop"]),
+    );
+    let stripped: Vec<&str> = whole.lines().filter(|l| !l.starts_with("--")).collect();
+    for (name, text, completeness) in [
+        (
+            "replica.sql",
+            format!("SET session_replication_role = replica;\n{schema}{rows}RESET ALL;\n"),
+            Proven,
+        ),
+        ("stripped.sql", stripped.join("\n"), Unknown),
+        ("schema_and_data.sql", format!("{schema}{rows}"), Proven),
+        ("transaction.sql", format!("BEGIN;\n{whole}COMMIT;\n"), Proven),
+        ("set.sql", format!("\\set ON_ERROR_STOP on\n{whole}"), Proven),
+        ("analyze.sql", format!("{whole}ANALYZE;\nVACUUM;\n"), Proven),
+        ("more.sql", format!("{whole}DELETE FROM public.log;\n"), Unknown),
+        ("hand.sql", BY_HAND.to_owned(), Unknown),
+    ] {
+        let (theirs, ours) = (format!("theirs_{name}"), format!("ours_{name}"));
+        c.create(&theirs, "");
+        c.psql(&theirs, &text);
+        let result = c.restore(&file(&c, name, &text), &ours).await;
+        assert_eq!(result.completeness, Some(completeness), "{name}");
+        assert_same(&c.content(&ours, &[]), &c.content(&theirs, &[]), name);
+    }
+}
+
+#[tokio::test]
+async fn a_dump_with_settings_of_its_database_is_restored_without_touching_that_one() {
+    let c = Cluster::start();
+    c.create("f01", SHOP);
+    c.psql(
+        "postgres",
+        "ALTER DATABASE f01 SET work_mem = '3MB'; ALTER ROLE role_a IN DATABASE f01 SET work_mem = '5MB'",
+    );
+    let text = pg_dump(&c, &["-C", "-d", "f01"]);
+    assert_eq!(text.matches("\n\\connect f01").count(), 2, "pg_dump connects twice");
+    let settings = "SELECT count(*) FROM pg_db_role_setting";
+    let before = c.psql("postgres", settings);
+    c.restore(&file(&c, "f01.sql", &text), "copy").await;
+    assert_same(&c.content("copy", &[]), &c.content("f01", &[]), "f01");
+    assert_eq!(c.psql("postgres", settings), before);
+}
+
+async fn data_only(c: &Cluster, path: &Path, target: &str) -> pgrestored::manager::Finished {
+    let selection = Selection { data_only: true, ..Selection::default() };
+    let job = RestoreJob { selection, ..job(path, target, OnExisting::Replace) };
+    c.restore_with(&job, &[]).await
+}
+
+#[tokio::test]
+async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
+    let c = Cluster::start();
+    c.create("shop", SHOP);
+    let (schema, rows) = (pg_dump(&c, &["-s", "-d", "shop"]), pg_dump(&c, &["-a", "-d", "shop"]));
+    let (schema, rows) = (file(&c, "s.sql", &schema), file(&c, "a.sql", &rows));
+    let refused = c.try_restore(&rows, "app", OnExisting::Fail).await.result.error.unwrap();
+    assert_eq!((refused.reason, refused.blame), (R::InvalidRequest, Blame::Request));
+    assert!(
+        refused.message.contains("rows alone") && refused.message.contains("--data-only"),
+        "{}",
+        refused.message
+    );
+    c.restore(&schema, "app").await;
+    let done = data_only(&c, &rows, "app").await;
+    assert!(done.failure.is_none(), "{:?}", done.result.error);
+    assert_same(&c.content("app", &[]), &c.content("shop", &[]), "schema, then rows");
+    let both = data_only(&c, &file(&c, "all.sql", &pg_dump(&c, &["-d", "shop"])), "app").await;
+    assert_eq!(both.failure, Some(R::InvalidRequest));
+    assert_same(&c.content("app", &[]), &c.content("shop", &[]), "as it was");
+}
+
+#[tokio::test]
+async fn one_database_of_a_cluster_brings_its_roles_from_the_same_file() {
+    let c = Cluster::start();
+    c.create("shop", SHOP);
+    c.create("other", "CREATE TABLE other (a int)");
+    c.psql("postgres", "CREATE ROLE owner_of_shop LOGIN");
+    c.psql("shop", "ALTER TABLE log OWNER TO owner_of_shop");
+    let text = String::from_utf8(c.sandbox.run(&mut c.sandbox.command("pg_dumpall")).unwrap()).unwrap();
+    let path = file(&c, "all.sql", &text);
+    let source = c.content("shop", &[]);
+    let refused = c.try_restore(&path, "copy", OnExisting::Fail).await.result.error.unwrap();
+    assert_eq!(refused.reason, R::InvalidRequest);
+    assert!(
+        refused.message.contains("other") && refused.message.contains("--database"),
+        "{}",
+        refused.message
+    );
+    c.psql("postgres", "DROP DATABASE shop; DROP ROLE owner_of_shop");
+    let wanted = RestoreJob { database: Some("shop".into()), ..job(&path, "copy", OnExisting::Fail) };
+    let done = c.restore_with(&wanted, &[("globals", "all.sql")]).await;
+    assert!(done.failure.is_none(), "{:?}", done.result.error);
+    assert_eq!(done.result.completeness, Some(Proven));
+    assert_same(&c.content("copy", &[]), &source, "shop");
+    assert_eq!(c.psql("postgres", "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'owner_of_shop'"), "t");
+}
+
+#[tokio::test]
+async fn a_prepared_transaction_is_a_bad_backup_and_leaves_nothing() {
+    let c = Cluster::start_with("-c max_prepared_transactions=4");
+    c.create("shop", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let whole = pg_dump(&c, &["-d", "shop"]);
+    let with = |sql: &str| {
+        whole.replace(
+            "\n--\n-- PostgreSQL database dump complete",
+            &format!("\n{sql}\n\n--\n-- PostgreSQL database dump complete"),
+        )
+    };
+    // A view whose definition in the archive has more statements than one.
+    c.psql("shop", "CREATE VIEW v AS SELECT 'select_and_some_more_text_12'::text AS a");
+    let custom = std::fs::read(c.dump_to_file("shop", &["-Z0"])).unwrap();
+    let (from, to): (&[u8], &[u8]) = (
+        b"SELECT 'select_and_some_more_text_12'::text AS a;",
+        b"SELECT 1 AS a;PREPARE TRANSACTION 'x'           ;",
+    );
+    assert_eq!(from.len(), to.len());
+    let at = memchr::memmem::find(&custom, from).unwrap();
+    let mut changed = custom;
+    changed[at..at + to.len()].copy_from_slice(to);
+    let archive = c.scratch("v.dump");
+    std::fs::write(&archive, changed).unwrap();
+    for path in [
+        file(
+            &c,
+            "a.sql",
+            &with("BEGIN;\nLOCK TABLE public.t IN ACCESS EXCLUSIVE MODE;\nPREPARE TRANSACTION 'evil';"),
+        ),
+        file(&c, "b.sql", &with("SELECT 1;PREPARE TRANSACTION 'evil2';")),
+        archive,
+    ] {
+        let e = c.try_restore(&path, "app", OnExisting::Fail).await.result.error.unwrap();
+        assert_eq!((e.reason, e.blame), (R::ArchiveUnsupported, Blame::Backup), "{}", e.message);
+        assert!(e.message.contains("prepared"), "{}", e.message);
+        assert_eq!(c.psql("postgres", "SELECT count(*) FROM pg_prepared_xacts"), "0");
+        assert!(c.leftovers().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn text_without_an_end_mark_is_not_called_verified_unless_that_is_accepted() {
+    let c = Cluster::start();
+    let path = file(&c, "hand.sql", "CREATE TABLE p (id int PRIMARY KEY);\nINSERT INTO p SELECT 1;\n");
+    for (accepts, verdict) in [(None, Verdict::Inconclusive), (Some("false"), Verdict::Verified)] {
+        let mut flags = vec![("evidence-location", "none")];
+        flags.extend(accepts.map(|a| ("restore-require-complete", a)));
+        let backup = BackupRef::parse(path.to_str().unwrap(), "").unwrap();
+        let asked = VerifyJob::new(format!("v-{accepts:?}"), backup, Trigger::Command);
+        let done =
+            c.app(&flags).manager.verify_backup(&asked, Arc::default(), CancellationToken::new()).await;
+        let proof = done.proof.unwrap();
+        assert_eq!((proof.verdict, proof.completeness), (verdict, Some(Unknown)), "{:?}", proof.error);
+        assert!(proof.error.iter().all(|e| e.blame != Blame::Backup), "{:?}", proof.error);
+    }
+    let done =
+        c.restore_with(&job(&path, "app", OnExisting::Fail), &[("restore-require-complete", "true")]).await;
+    assert_eq!(done.failure, Some(R::ArchiveUnsupported));
+    assert!(!c.databases().contains(&"app".to_owned()));
+}
