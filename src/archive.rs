@@ -328,6 +328,16 @@ impl Archive {
         }
     }
 
+    /// Data of entries (by dump id) with a lower turn is read before that with a higher one.
+    pub fn read_in_turns(&mut self, turns: &std::collections::HashMap<i32, usize>) {
+        match &mut self.body {
+            Body::Custom(blocks) => blocks.read_in_turns(turns),
+            Body::Folder(members) => members.read_in_turns(&self.entries, turns),
+            // These ask for each member whether it is due; text comes in its order.
+            Body::Tar(_) | Body::Script(_) => {}
+        }
+    }
+
     /// The data, as one or (of a directory) up to `most` streams to be read at the same time.
     pub fn into_streams(self, most: usize) -> Vec<DataStream> {
         let entries: Arc<[TocEntry]> = self.entries.into();

@@ -5,6 +5,7 @@
 mod bisection;
 mod cause;
 mod completeness;
+mod completion;
 mod evidence;
 mod ground;
 mod indexed;
@@ -31,12 +32,12 @@ use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob};
-use crate::metrics::{RestoreMetricsManager, VerificationStatus, Work};
+use crate::metrics::RestoreMetricsManager;
 use crate::outcome::disposition;
-use crate::policy::{Owners, Policy, Trigger};
+use crate::policy::{Owners, Policy};
 use crate::postgres::Server;
 use crate::progress::Progress;
-use crate::proof::{ProofReport, Verdict};
+use crate::proof::ProofReport;
 use crate::restore::{self, Fit, LoadOptions, Loaded};
 use crate::steps::reached;
 use crate::store::Stores;
@@ -170,7 +171,7 @@ impl RestoreManager {
     ) -> Finished {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
         let watched = progress.clone();
-        let _in_progress = self.metrics.start_restore(move || work_of(&watched));
+        let _in_progress = self.metrics.start_restore(move || completion::work_of(&watched));
         let mut facts = Facts::default();
         let limit = self.time_limit(job, started);
         // The download and the loading end with this job, however it ends.
@@ -203,52 +204,6 @@ impl RestoreManager {
         end_spans(&progress, failure);
         let is_final = repeated || facts.is_quarantined;
         Finished { result, failure, repeated, is_final, proof: None }
-    }
-
-    /// Stages and the summary line; completions are counted by whoever ends the request.
-    fn count(&self, progress: &Progress, facts: &Facts, result: &RestoreResult, failure: Option<R>) {
-        for (stage, seconds) in progress.stages() {
-            self.metrics.record_stage(stage, seconds);
-        }
-        tracing::info!(
-            duration_s = result.duration_seconds,
-            rows = result.rows,
-            size_bytes = facts.size,
-            failure_reason = failure.map_or("", R::as_str),
-            "restore ended"
-        );
-    }
-
-    /// Counts a verification that has its final answer.
-    fn record_verification(&self, report: &ProofReport) {
-        let status = match report.verdict {
-            Verdict::Verified => VerificationStatus::Success,
-            Verdict::Failed => VerificationStatus::Failure,
-            Verdict::Inconclusive => VerificationStatus::Inconclusive,
-        };
-        // An older backup, proven as a sample, makes the newest one no better proven; nor does a look at
-        // its bytes alone.
-        let created =
-            report.backup_created.filter(|_| report.is_proof() && report.trigger != Trigger::Sample);
-        let is_proof = created.is_some_and(|t| self.is_newest_proof(&report.backup_set, t));
-        self.metrics.record_verification(status, is_proof.then_some(report.backup_set.as_str()));
-        if let (true, Some(rto)) = (report.is_proof(), &report.rto) {
-            self.metrics.record_rto(&report.backup_set, rto.measured_seconds, rto.forecast_seconds);
-        }
-    }
-
-    /// Counts a request that has its final outcome.
-    pub fn record_completion(&self, finished: &Finished) {
-        if let Some(proof) = &finished.proof {
-            return self.record_verification(proof);
-        }
-        let size = finished.result.backup.size.as_deref().and_then(|s| s.parse().ok()).unwrap_or_default();
-        self.metrics.record_restore_completion(
-            finished.result.duration_seconds,
-            size,
-            finished.failure.is_none(),
-            finished.failure,
-        );
     }
 
     fn time_limit(&self, job: &RestoreJob, now: jiff::Timestamp) -> Duration {
@@ -402,6 +357,7 @@ impl RestoreManager {
             binary_from: self.config.binary_from,
             max_bytes: self.config.max_bytes,
             ledger: None,
+            in_order_into: opened.as_ref().map(|o| o.dependent.clone()),
         };
         let entries = prepared.entries;
         let shown = progress.clone();
@@ -523,16 +479,6 @@ fn say_failed(progress: &Progress, e: &RestoreError) {
         stage = progress.stage(), failure_reason = %e.reason(), error = report(e),
         "the restore failed"
     );
-}
-
-fn work_of(progress: &Progress) -> Work {
-    use std::sync::atomic::Ordering::Relaxed;
-    Work {
-        downloaded_bytes: progress.object_bytes.load(Relaxed),
-        rows: progress.rows.load(Relaxed),
-        objects: progress.tables_done.load(Relaxed) + progress.tasks_done.load(Relaxed),
-        download_retries: progress.download_retries.load(Relaxed),
-    }
 }
 
 /// A restricted restore keeps nothing of the dump's roles: everything belongs to one role without powers.

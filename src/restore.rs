@@ -13,6 +13,7 @@ mod board;
 mod conversion;
 mod database_name;
 mod ddl;
+mod dependence;
 mod families;
 mod feeder;
 mod fit;
@@ -30,8 +31,9 @@ mod settle;
 mod sorting;
 mod spread;
 mod tail;
+mod turns;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,6 +48,7 @@ use crate::progress::Progress;
 use crate::steps::reached;
 use board::Board;
 use ddl::{DumpSettings, OutputState};
+use dependence::Dependence;
 use holds::Part;
 use making::Batch;
 use plan::Plan;
@@ -84,6 +87,9 @@ pub struct LoadOptions {
     pub max_bytes: Option<u64>,
     /// Where the data that passes by is counted, for a comparison afterwards.
     pub ledger: Option<Arc<Ledger>>,
+    /// Where rows go into tables that are there already: those whose rows depend on others
+    /// ([`Opened::dependent`]).
+    pub in_order_into: Option<Arc<HashSet<String>>>,
 }
 
 /// Proof that everything in the archive is in the staging database.
@@ -110,6 +116,11 @@ impl Content {
         let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
         steps.push(Some(Arc::new(step)));
         Ok(steps.len() - 1)
+    }
+
+    fn dump_id(&self, index: usize) -> Option<i32> {
+        let Content::Toc(entries) = self else { return None };
+        entries.get(index).map(|e| e.dump_id)
     }
 
     /// The step of this number; with `last`, nobody asks for it again.
@@ -152,6 +163,8 @@ struct Job {
     is_foreign: bool,
     /// Tables that the server's own vacuum leaves alone until [`Worker::wake`].
     quiet: Mutex<Vec<String>>,
+    /// Tables that are there already whose rows depend on others.
+    in_order_into: Option<Arc<HashSet<String>>>,
 }
 
 /// A session that restores: its output settings are tracked.
@@ -263,7 +276,7 @@ fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> {
 pub async fn load(
     server: &Server,
     database: &str,
-    archive: Archive,
+    mut archive: Archive,
     entries: Vec<TocEntry>,
     options: LoadOptions,
     fit: Arc<Fit>,
@@ -271,7 +284,12 @@ pub async fn load(
 ) -> Result<Loaded, RestoreError> {
     let is_script = archive.is_script();
     let entries = if is_script { vec![] } else { entries };
-    let plan = Plan::new(&entries);
+    let dependence = match &options.in_order_into {
+        Some(tables) => Dependence::of_rows_into(&entries, tables),
+        // What is selected may lack functions that it depends on.
+        None => Dependence::of(if is_script { &[] } else { archive.entries() }),
+    };
+    let plan = Plan::new(&entries, &dependence);
     let tables = plan.nodes.iter().filter(|n| entries[n.entry].desc == "TABLE DATA").count() as u64;
     progress.tables.store(tables, Relaxed);
     progress.tasks.store(plan.nodes.iter().filter(|n| !n.is_data).count() as u64, Relaxed);
@@ -290,8 +308,16 @@ pub async fn load(
         columns: Mutex::default(),
         is_foreign: archive.is_foreign(),
         quiet: Mutex::default(),
+        in_order_into: options.in_order_into,
     });
 
+    let turns: HashMap<i32, usize> = plan
+        .nodes
+        .iter()
+        .filter(|n| n.is_data)
+        .filter_map(|n| Some((job.content.dump_id(n.entry)?, n.turn)))
+        .collect();
+    archive.read_in_turns(&turns);
     let sessions = if job.is_foreign { 1 } else { options.sessions };
     let streams = archive.into_streams(sessions.min(MAX_STREAMS));
     let board = Board::new(plan, sessions, options.queue_bytes, streams.len(), is_script);

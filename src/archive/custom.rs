@@ -120,6 +120,13 @@ impl Blocks {
         Ok(())
     }
 
+    /// By an index, blocks of a lower turn are taken before others; of one turn, the largest first.
+    pub fn read_in_turns(&mut self, turns: &HashMap<i32, usize>) {
+        if let Some(todo) = &self.todo {
+            todo.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
+        }
+    }
+
     /// One reader, or (with an index) up to `most`.
     pub fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<Stream> {
         match self.todo.take() {
@@ -190,6 +197,10 @@ impl Stream {
             at.map(|at| &entries[at]).ok_or_else(|| corrupt("the restore index is another archive's"))
         };
         while let Some(run) = todo.next(|block| entry_of(block).is_ok_and(|e| sink.wants(e))) {
+            if let Some(block) = run.first() {
+                // All of a run is of one turn.
+                sink.wait_for_turn(entry_of(block)?)?;
+            }
             let mut input = Metered::new(buffered(todo.open(&run)?));
             for block in &run {
                 let entry = entry_of(block)?;

@@ -111,6 +111,13 @@ impl Members {
         entries.iter().filter_map(size).collect()
     }
 
+    /// Members of a lower turn are taken before others; of one turn, the largest first.
+    pub fn read_in_turns(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
+        let turn = |at: &usize| turns.get(&entries[*at].dump_id).copied().unwrap_or_default();
+        let todo = self.todo.get_mut().unwrap_or_else(PoisonError::into_inner);
+        todo.make_contiguous().sort_by_key(turn);
+    }
+
     /// Reads members until none is left; other readers take their share.
     pub fn read(&self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
         loop {

@@ -99,6 +99,17 @@ impl Todo {
         Todo { runs: Arc::new(Mutex::new(runs.into())), ranges, may_pass_over }
     }
 
+    /// Blocks of a lower turn come before others; of one turn, the order stays.
+    pub fn sort_by_turn(&self, turn: impl Fn(&IndexedBlock) -> usize) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_one_turn = |run: Vec<IndexedBlock>| -> Vec<Vec<IndexedBlock>> {
+            run.chunk_by(|a, b| turn(a) == turn(b)).map(<[IndexedBlock]>::to_vec).collect()
+        };
+        let mut sorted: Vec<_> = std::mem::take(&mut *runs).into_iter().flat_map(of_one_turn).collect();
+        sorted.sort_by_key(|run| run.first().map_or(0, &turn));
+        *runs = sorted.into();
+    }
+
     /// The next blocks to be read, which follow each other. What nobody wants is left out where it may be.
     pub fn next(&self, wants: impl Fn(&IndexedBlock) -> bool) -> Option<Vec<IndexedBlock>> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);

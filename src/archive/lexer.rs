@@ -300,6 +300,8 @@ pub struct StatementEnd {
     after_colon: bool,
     /// Names right behind a colon, where `psql` puts its variables.
     variables: Vec<String>,
+    /// `VALUES` has come, and after it nothing but constants.
+    values: Option<bool>,
 }
 
 impl StatementEnd {
@@ -329,6 +331,7 @@ impl StatementEnd {
                 Lexeme::Symbol(b')') => self.parens = self.parens.saturating_sub(1),
                 Lexeme::Symbol(b'\\') => return Err(Unterminated("a command of psql in a statement")),
                 Lexeme::Word => self.word(text),
+                Lexeme::QuotedWord if self.values == Some(true) => self.values = Some(false),
                 _ => {}
             }
         }
@@ -364,7 +367,28 @@ impl StatementEnd {
         }
     }
 
+    /// Whether an INSERT brings constants alone, as `pg_dump` writes it: nothing that it would have to look up.
+    pub fn brings_constants(&self) -> bool {
+        self.values == Some(true)
+    }
+
+    /// What a word in the values of an INSERT may be.
+    fn value(&mut self, text: &[u8]) {
+        const CONSTANTS: [&str; 9] =
+            ["null", "true", "false", "default", "values", "on", "conflict", "do", "nothing"];
+        let is = |word: &str| text.eq_ignore_ascii_case(word.as_bytes());
+        match &mut self.values {
+            None if is("values") => self.values = Some(true),
+            None if is("select") => self.values = Some(false),
+            Some(constants) => *constants &= CONSTANTS.iter().any(|word| is(word)),
+            None => {}
+        }
+    }
+
     fn word(&mut self, text: &[u8]) {
+        if self.is(&["insert"]) {
+            self.value(text);
+        }
         let word = || String::from_utf8_lossy(&text[..text.len().min(64)]).to_ascii_lowercase();
         if self.words.len() < FIRST_WORDS {
             self.words.push(word());

@@ -51,7 +51,7 @@ pub(super) struct Index {
 }
 
 /// What a member's name says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Member {
     Toc,
     /// Data of the entry at this position.

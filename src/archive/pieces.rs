@@ -48,6 +48,14 @@ pub trait DataSink {
     fn wants(&self, _entry: &TocEntry) -> bool {
         true
     }
+    /// Whether all that is read before the data of `entry` has been read.
+    fn is_due(&self, _entry: &TocEntry) -> bool {
+        true
+    }
+    /// Waits until that is so, where other readers read it.
+    fn wait_for_turn(&self, _entry: &TocEntry) -> Result<(), RestoreError> {
+        Ok(())
+    }
     /// The data of `entry` starts here.
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
     fn piece(&mut self, piece: Piece) -> Result<(), RestoreError>;

@@ -2,7 +2,7 @@
 //! directory dump that was packed, whose table of contents may stand anywhere. One forward pass; the
 //! table of contents behind the data is fetched before it, where the object can be read twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -34,6 +34,14 @@ pub(super) struct Again {
 /// Holes are left out of such members, so that their bytes are not those of the file.
 fn sparse() -> RestoreError {
     beyond_us("the tar has sparse members: pack the directory again, without --sparse")
+}
+
+impl Again {
+    fn open(&self, limits: &Limits) -> Result<Tar, RestoreError> {
+        let (layers, _, input) = layers::unwrap(self.source.open(0)?, limits, &self.keys)?;
+        debug_assert_eq!(layers.len(), self.layers);
+        Ok(Tar::new(input))
+    }
 }
 
 fn damaged(e: std::io::Error) -> RestoreError {
@@ -153,7 +161,7 @@ impl Tar {
     }
 
     /// Reads what follows the end mark, which must be whole.
-    fn finish(mut self) -> Result<(), RestoreError> {
+    fn finish_at_end(&mut self) -> Result<(), RestoreError> {
         let mut rest = [0u8; BLOCK];
         let mut read = 0;
         loop {
@@ -192,6 +200,8 @@ pub(super) struct Members {
     /// Folder inside the tar that holds the members, with its slash.
     folder: String,
     wrappings: usize,
+    again: Option<Again>,
+    limits: Limits,
 }
 
 pub(super) fn open(
@@ -203,30 +213,34 @@ pub(super) fn open(
     let first = tar.next()?;
     if first.as_ref().is_some_and(|f| f.path == TOC) {
         let contents = read_contents(tar.member(), Format::Tar, limits)?;
-        return Ok(finish(contents, tar, None, String::new()));
+        return Ok(finish(contents, (tar, None), String::new(), again, limits));
     }
-    let (folder, contents) = find_toc(again, limits)?;
-    Ok(finish(contents, tar, first, folder))
+    let (folder, contents) = find_toc(again.as_ref(), limits)?;
+    Ok(finish(contents, (tar, first), folder, again, limits))
 }
 
-fn finish(contents: Contents, tar: Tar, first: Option<File>, folder: String) -> Archive {
+fn finish(
+    contents: Contents,
+    (tar, first): (Tar, Option<File>),
+    folder: String,
+    again: Option<Again>,
+    limits: Limits,
+) -> Archive {
     let Contents { header, entries, encoding, context, wrapped } = contents;
     let wrappings = own_wrappings(header.codec) + wrapped;
-    let members = Members { tar, first, context, folder, wrappings };
+    let members = Members { tar, first, context, folder, wrappings, again, limits };
     Archive { header, entries, encoding, body: Body::Tar(members) }
 }
 
 /// Looks for the table of contents in another reading of the tar.
-fn find_toc(again: Option<Again>, limits: Limits) -> Result<(String, Contents), RestoreError> {
+fn find_toc(again: Option<&Again>, limits: Limits) -> Result<(String, Contents), RestoreError> {
     let again = again.ok_or_else(|| {
         unsupported(
             "toc.dat is not the first member of this tar: that cannot be read from standard input, \
              name a file or an object",
         )
     })?;
-    let (layers, _, input) = layers::unwrap(again.source.open(0)?, &limits, &again.keys)?;
-    debug_assert_eq!(layers.len(), again.layers);
-    let mut tar = Tar::new(input);
+    let mut tar = again.open(&limits)?;
     while let Some(file) = tar.next()? {
         let (folder, name) = split(&file.path);
         if matches!(name, "backup_label" | "PG_VERSION") {
@@ -238,7 +252,7 @@ fn find_toc(again: Option<Again>, limits: Limits) -> Result<(String, Contents), 
         if plain_name(name).0 == TOC {
             return Ok((folder.to_owned(), read_contents(tar.member(), Format::DirectoryTar, limits)?));
         }
-        if layers.is_empty() {
+        if again.layers == 0 {
             tar.jump(again.source.as_ref())?;
         }
     }
@@ -253,17 +267,102 @@ fn split(path: &str) -> (&str, &str) {
 #[derive(Default, Clone)]
 struct Objects {
     seen: BTreeSet<u32>,
-    listed: BTreeSet<u32>,
+    listed: Option<BTreeSet<u32>>,
+    ended: bool,
+}
+
+/// What has been read so far.
+struct Reading<'a> {
+    entries: &'a [TocEntry],
+    index: Index,
+    seen: Vec<bool>,
+    objects: Vec<Objects>,
+    cutter: ObjectCutter,
+}
+
+impl Reading<'_> {
+    /// The entry that a member belongs to.
+    fn entry_of(&self, member: Member) -> Option<usize> {
+        match member {
+            Member::Data(at) | Member::ObjectList(at) => Some(at),
+            Member::LargeObject(oid) => self.index.entry_of_object(oid),
+            Member::Toc | Member::Ignored | Member::Unknown => None,
+        }
+    }
+
+    fn has_read(&self, member: Member, at: usize) -> bool {
+        match member {
+            Member::LargeObject(oid) => self.objects[at].seen.contains(&oid),
+            _ => self.seen[at],
+        }
+    }
+
+    /// The large objects of an entry are complete with those of its list.
+    fn end_objects(&mut self, at: usize, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        let of_entry = &mut self.objects[at];
+        if !of_entry.ended && of_entry.listed.as_ref() == Some(&of_entry.seen) {
+            of_entry.ended = true;
+            sink.begin(&self.entries[at])?;
+            sink.end(&self.entries[at])?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is missing.
+    fn finish(mut self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+        let missing = self.entries.iter().zip(&self.seen).find(|(e, seen)| e.has_data && !**seen);
+        if let Some((e, _)) = missing {
+            return Err(corrupt(format!("the archive ends early: no data of {}", e.name())));
+        }
+        let made = self.index.objects(self.entries);
+        let lists = self.entries.iter().enumerate().filter(|(_, e)| e.has_data && e.desc == "BLOBS");
+        for at in lists.map(|(at, _)| at).collect::<Vec<_>>() {
+            let (of_entry, none) = (&self.objects[at], BTreeSet::new());
+            let (listed, made) = (of_entry.listed.as_ref().unwrap_or(&none), made.get(&at).unwrap_or(&none));
+            check_objects("the list of large objects", listed, &of_entry.seen, made)?;
+            self.end_objects(at, sink)?;
+        }
+        Ok(())
+    }
 }
 
 impl Members {
     pub fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
-        let index = Index::new(entries)?;
-        let mut seen = vec![false; entries.len()];
-        let mut objects = vec![Objects::default(); entries.len()];
+        let mut reading = Reading {
+            entries,
+            index: Index::new(entries)?,
+            seen: vec![false; entries.len()],
+            objects: vec![Objects::default(); entries.len()],
+            cutter: ObjectCutter::default(),
+        };
+        let mut left = self.read_once(&mut reading, sink)?;
+        self.tar.finish_at_end()?;
+        while let Some(member) = left {
+            // A tar that was packed need not have the order in which rows are to be restored.
+            let Some(again) = &self.again else {
+                return Err(beyond_us(format!(
+                    "the member {} of this tar is restored after others that stand behind it, because its table \
+                     calls functions that may read them: that cannot be done from standard input, name a file \
+                     or an object",
+                    shown(&member)
+                )));
+            };
+            self.tar = again.open(&self.limits)?;
+            left = self.read_once(&mut reading, sink)?;
+        }
+        reading.finish(sink)
+    }
+
+    /// Reads all members that have not been read and are due; returns one that is not.
+    fn read_once(
+        &mut self,
+        reading: &mut Reading<'_>,
+        sink: &mut dyn DataSink,
+    ) -> Result<Option<String>, RestoreError> {
+        let mut met = HashSet::new();
+        let (mut left, mut has_read) = (None, false);
         // Where the tar began with it, it was read already.
-        let mut has_toc = self.first.is_none();
-        let mut cutter = ObjectCutter::default();
+        met.extend((self.tar.position > 0 && self.first.is_none()).then_some(Member::Toc));
         while let Some(file) = match self.first.take() {
             Some(file) => Some(file),
             None => self.tar.next()?,
@@ -271,58 +370,61 @@ impl Members {
             let (folder, name) = split(&file.path);
             let (plain, suffixes) = plain_name(name);
             let member = match folder == self.folder {
-                true => index.look_up(entries, plain),
+                true => reading.index.look_up(reading.entries, plain),
                 false => Member::Unknown,
             };
-            let is_new = match member {
-                Member::Toc => !std::mem::replace(&mut has_toc, true),
-                Member::Data(at) | Member::ObjectList(at) => !std::mem::replace(&mut seen[at], true),
-                Member::LargeObject(oid) => {
-                    index.entry_of_object(oid).is_some_and(|at| objects[at].seen.insert(oid))
-                }
-                Member::Ignored => true,
-                Member::Unknown => {
-                    return Err(corrupt(format!(
-                        "the member {} is in no table of contents",
-                        shown(&file.path)
-                    )));
-                }
-            };
-            if !is_new {
+            let at = reading.entry_of(member);
+            if member == Member::Unknown || (at.is_none() && matches!(member, Member::LargeObject(_))) {
+                return Err(corrupt(format!("the member {} is in no table of contents", shown(&file.path))));
+            }
+            if member != Member::Ignored && !met.insert(member) {
                 return Err(corrupt(format!("the member {} is there twice", shown(&file.path))));
             }
             tracing::trace!(member = file.path, size = file.size, "member of the tar");
-            let bytes = self.tar.member();
-            match member {
-                Member::Data(at) => {
-                    sink.begin(&entries[at])?;
-                    let wrappings = self.wrappings.max(suffixes);
-                    read_table(bytes, &self.context, &entries[at], wrappings, sink)?;
-                    sink.end(&entries[at])?;
-                }
-                Member::ObjectList(at) => objects[at].listed = read_object_list(bytes, &self.context)?,
-                Member::LargeObject(oid) => {
-                    let at = index.entry_of_object(oid).unwrap_or_default();
-                    sink.begin(&entries[at])?;
-                    read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), &mut cutter, sink)?;
-                }
-                Member::Toc | Member::Ignored | Member::Unknown => {}
+            let Some(at) = at.filter(|at| !reading.has_read(member, *at)) else { continue };
+            if sink.is_due(&reading.entries[at]) {
+                self.member(reading, member, (at, suffixes), sink)?;
+                has_read = true;
+            } else if left.is_none() {
+                left = Some(file.path);
             }
         }
-        let missing = entries.iter().zip(&seen).find(|(e, seen)| e.has_data && !**seen);
-        if let Some((e, _)) = missing {
-            return Err(corrupt(format!("the archive ends early: no data of {}", e.name())));
+        match left {
+            Some(path) if !has_read => {
+                Err(corrupt(format!("the data before the member {} is missing", shown(&path))))
+            }
+            left => Ok(left),
         }
-        let made = index.objects(entries);
-        let with_objects =
-            entries.iter().zip(objects).enumerate().filter(|(_, (e, _))| e.has_data && e.desc == "BLOBS");
-        for (at, (entry, of_entry)) in with_objects {
-            let none = BTreeSet::new();
-            let made = made.get(&at).unwrap_or(&none);
-            check_objects("the list of large objects", &of_entry.listed, &of_entry.seen, made)?;
-            sink.begin(entry)?;
-            sink.end(entry)?;
+    }
+
+    fn member(
+        &mut self,
+        reading: &mut Reading<'_>,
+        member: Member,
+        (at, suffixes): (usize, usize),
+        sink: &mut dyn DataSink,
+    ) -> Result<(), RestoreError> {
+        let entry = &reading.entries[at];
+        let bytes = self.tar.member();
+        match member {
+            Member::Data(_) => {
+                reading.seen[at] = true;
+                sink.begin(entry)?;
+                read_table(bytes, &self.context, entry, self.wrappings.max(suffixes), sink)?;
+                sink.end(entry)
+            }
+            Member::LargeObject(oid) => {
+                reading.objects[at].seen.insert(oid);
+                let wrappings = self.wrappings.max(suffixes);
+                sink.begin(entry)?;
+                read_object(bytes, &self.context, oid, wrappings, &mut reading.cutter, sink)?;
+                reading.end_objects(at, sink)
+            }
+            _ => {
+                reading.seen[at] = true;
+                reading.objects[at].listed = Some(read_object_list(bytes, &self.context)?);
+                reading.end_objects(at, sink)
+            }
         }
-        self.tar.finish()
     }
 }

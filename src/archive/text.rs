@@ -400,7 +400,7 @@ impl Text {
             )));
         }
         self.note(&scan, line)?;
-        if scan.is(&["insert", "into"]) {
+        if scan.is(&["insert", "into"]) && scan.brings_constants() {
             return Ok(Some(Item::Insert { bytes, line }));
         }
         self.encoding_matters |= self.is_wanted() && !bytes.is_ascii();

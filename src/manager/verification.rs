@@ -308,6 +308,7 @@ impl RestoreManager {
             binary_from: self.config.binary_from,
             max_bytes: self.config.max_bytes,
             ledger: Some(ledger.clone()),
+            in_order_into: None,
         };
         let (fit, shown) = (place.fit.clone(), run.progress.clone());
         restore::load(server, &place.apart.name, archive, entries.clone(), options, fit, shown).await?;

@@ -2,11 +2,19 @@
 //! still while the rows arrive, in any order and by several connections; afterwards both are as they
 //! were, and every foreign key has been checked.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::dependence::dependent_tables;
 use crate::error::RestoreError;
 use crate::postgres::{Server, fault, literal};
 
 /// What has to be done when the rows are there.
-pub struct Opened(Vec<(String, String)>);
+pub struct Opened {
+    afterwards: Vec<(String, String)>,
+    /// Tables whose rows depend on others: each with its schema and without.
+    pub dependent: Arc<HashSet<String>>,
+}
 
 const FOREIGN_KEYS: &str = "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid), \
     obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 ORDER BY oid";
@@ -41,7 +49,8 @@ pub async fn open_tables(server: &Server, database: &str) -> Result<Opened, Rest
         }
         afterwards.push((format!("foreign key {name} of {table}"), again));
     }
-    Ok(Opened(afterwards))
+    let dependent = Arc::new(dependent_tables(&session).await?);
+    Ok(Opened { afterwards, dependent })
 }
 
 impl Opened {
@@ -51,7 +60,7 @@ impl Opened {
     /// `data_rejected` where a row refers to one that is not there; the server's refusal.
     pub async fn close(self, server: &Server, database: &str) -> Result<(), RestoreError> {
         let session = server.connect(database, "prepare").await?;
-        for (what, sql) in self.0 {
+        for (what, sql) in self.afterwards {
             session.run(&sql).await.map_err(|e| e.context(&what))?;
         }
         Ok(())

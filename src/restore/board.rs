@@ -15,12 +15,13 @@ use crate::error::RestoreError;
 /// A queued piece and its room in memory.
 pub(super) struct Queued {
     pub piece: Piece,
-    _room: Option<Room>,
+    /// To be dropped when the piece is on its way, before the next one is waited for.
+    pub room: Option<Room>,
 }
 
 impl Queued {
     pub fn new(piece: Piece, room: Option<Room>) -> Self {
-        Queued { piece, _room: room }
+        Queued { piece, room }
     }
 }
 
@@ -30,6 +31,8 @@ pub(super) type Room = OwnedSemaphorePermit;
 pub(super) struct Board {
     schedule: Mutex<Schedule<Queued>>,
     changed: Notify,
+    /// The last piece of some node has been taken.
+    drained: Notify,
     /// One permit a KiB.
     room: Arc<Semaphore>,
     room_kib: u32,
@@ -43,6 +46,7 @@ impl Board {
         Board {
             schedule: Mutex::new(Schedule::new(plan, sessions, streams, growing)),
             changed: Notify::new(),
+            drained: Notify::new(),
             room: Arc::new(Semaphore::new(room_kib as usize)),
             room_kib,
             stopped: CancellationToken::new(),
@@ -59,9 +63,9 @@ impl Board {
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.room_kib);
         let stopped = || RestoreError::cancelled("the load was stopped");
         loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
             match self.room.clone().try_acquire_many_owned(kib) {
                 Ok(room) => return Ok(Some(room)),
                 Err(tokio::sync::TryAcquireError::Closed) => return Err(stopped()),
@@ -72,9 +76,20 @@ impl Board {
             }
             tokio::select! {
                 room = self.room.clone().acquire_many_owned(kib) => return room.map(Some).map_err(|_| stopped()),
-                () = changed => {}
+                () = drained => {}
             }
         }
+    }
+
+    /// Waits until all data that is loaded before `node`'s has arrived; false where no other reader brings it.
+    /// Were it read earlier, it could take the memory that data before it needs.
+    pub async fn is_turn_of(&self, node: usize) -> Result<bool, RestoreError> {
+        self.until(|s| (s.is_due(node) || !s.has_readers()).then(|| s.is_due(node))).await
+    }
+
+    /// Whether all data that is loaded before `node`'s has arrived.
+    pub fn is_due(&self, node: usize) -> bool {
+        self.lock().is_due(node)
     }
 
     /// Nodes whose data comes from the archive, each with its entry.
@@ -91,6 +106,10 @@ impl Board {
         let out = f(&mut self.lock());
         self.changed.notify_waiters();
         out
+    }
+
+    pub fn is_in_order(&self, node: usize) -> bool {
+        self.lock().node(node).in_order
     }
 
     pub fn entry_of(&self, node: usize) -> usize {
@@ -124,7 +143,12 @@ impl Board {
     /// The next piece for a lane, or `None` where the lane ends.
     pub async fn take(&self, node: usize, id: usize) -> Result<Option<Queued>, RestoreError> {
         self.until(|s| match s.take(node, id) {
-            Next::Piece(p) => Some(Some(p)),
+            Next::Piece(p) => {
+                if s.is_drained(node) {
+                    self.drained.notify_waiters();
+                }
+                Some(Some(p))
+            }
             Next::Wait => None,
             Next::Leave | Next::End => Some(None),
         })
@@ -134,7 +158,10 @@ impl Board {
     /// A piece that is queued already.
     pub fn take_queued(&self, node: usize, id: usize) -> Option<Queued> {
         match self.lock().take(node, id) {
-            Next::Piece(p) => Some(p),
+            Next::Piece(p) => {
+                self.drained.notify_waiters();
+                Some(p)
+            }
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::board::{Board, Queued};
 use super::conversion::Converter;
+use super::dependence::{Definitions, Dependence};
 use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Statements, Step, classify, table_named};
 use super::{Content, Job};
@@ -37,6 +38,7 @@ pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Resul
             let mut feeder = Script {
                 pieces,
                 order,
+                definitions: Definitions::default(),
                 settings: Arc::default(),
                 serial: vec![],
                 apart: vec![],
@@ -121,7 +123,27 @@ impl DataSink for Contents {
 
     fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.current = self.node_of.get(&entry.dump_id).copied();
-        self.current.map_or(Ok(()), |node| self.pieces.begin(node, entry))
+        let Some(node) = self.current else { return Ok(()) };
+        self.wait_for_turn(entry)?;
+        self.pieces.begin(node, entry)
+    }
+
+    fn wait_for_turn(&self, entry: &TocEntry) -> Result<(), RestoreError> {
+        let Some(node) = self.node_of.get(&entry.dump_id).copied() else { return Ok(()) };
+        if !self.pieces.runtime.block_on(self.pieces.board.is_turn_of(node))? {
+            let what = format!(
+                "{}: its table calls functions that may read other tables, so it is restored after the data that the \
+                 table of contents has before it, but some of that comes later in this archive: write the backup \
+                 again with pg_dump",
+                entry.name()
+            );
+            return Err(JobError::new(FailureReason::ArchiveUnsupported, what).into());
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, entry: &TocEntry) -> bool {
+        self.node_of.get(&entry.dump_id).is_none_or(|node| self.pieces.board.is_due(*node))
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
@@ -149,6 +171,8 @@ impl DataSink for Contents {
 struct Script {
     pieces: Pieces,
     order: Order,
+    /// What the statements so far have made: whose rows depend on others.
+    definitions: Definitions,
     settings: Arc<super::script::Settings>,
     /// Statements that follow each other, not yet a node.
     serial: Vec<Statement>,
@@ -177,7 +201,8 @@ impl Script {
             let mut after = [after, rows].concat();
             after.sort_unstable();
             after.dedup();
-            Node { is_data, after, exclusive, shared, ..Node::of(entry, Pass::Main) }
+            let in_order = is_data && group == Group::Serial;
+            Node { is_data, in_order, after, exclusive, shared, ..Node::of(entry, Pass::Main) }
         };
         let job = &self.pieces.job;
         let barrier = || job.content.push(Step::Nothing);
@@ -282,9 +307,13 @@ impl DataSink for Script {
         if entry.desc == "TABLE DATA" {
             progress.tables.fetch_add(1, Relaxed);
         }
+        let in_order = match &self.pieces.job.in_order_into {
+            Some(tables) => Dependence::of_rows_into(std::slice::from_ref(&entry), tables).has_rows(),
+            None => self.definitions.rows_depend(&entry, !self.pieces.job.is_foreign),
+        };
+        let in_order = in_order || self.pieces.job.is_foreign || self.has_post_data;
+        let group = if in_order { Group::Serial } else { Group::Data };
         let step = Step::Data { entry: Box::new(entry.clone()), settings: self.settings.clone() };
-        let serial = self.pieces.job.is_foreign || self.has_post_data;
-        let group = if serial { Group::Serial } else { Group::Data };
         self.current = self.add(step, group, Default::default())?;
         if let Some(table) = table_named(&entry.tag) {
             self.rows_of.insert(self.order.table(&table), self.current);
@@ -311,6 +340,7 @@ impl DataSink for Script {
             Cow::Borrowed(_) => statement,
         };
         let class = classify(&statement.text);
+        self.definitions.learn(&statement.text);
         self.has_post_data |= limits_rows(&class, &statement.text);
         let class = if self.pieces.job.is_foreign { in_order(class) } else { class };
         if !matches!(class, Class::Setting { .. } | Class::Transaction) {

@@ -36,10 +36,11 @@ pub(super) async fn run(
     (node, id): Lane,
     fresh: bool,
 ) -> Result<u64, RestoreError> {
+    let in_order = board.is_in_order(node);
     let Some(first) = board.take(node, id).await? else { return Ok(0) };
     match first.piece {
         Piece::Rows { .. } => {
-            let rows = RowLane { job, board, session, entry, node, id, fresh };
+            let rows = RowLane { job, board, session, entry, node, id, fresh, in_order };
             if !fresh {
                 return rows.copy(first).await;
             }
@@ -66,6 +67,9 @@ struct RowLane<'a> {
     node: usize,
     id: usize,
     fresh: bool,
+    /// All rows go in one COPY, as text: what a function sees of the rows before it is what it sees in
+    /// `pg_restore`'s.
+    in_order: bool,
 }
 
 /// A COPY that has begun.
@@ -78,12 +82,13 @@ struct Copying {
 
 impl RowLane<'_> {
     async fn copy(&self, first: Queued) -> Result<u64, RestoreError> {
-        let mut columns = self.columns(&first).await?;
+        let mut columns = if self.in_order { None } else { self.columns(&first).await? };
         let (mut next, mut copying, mut rows) = (Some(first), None::<Copying>, 0);
         // A row may be longer than a piece: then it is no piece of whole rows.
         let mut begins_row = true;
         while let Some(queued) = next {
-            let Piece::Rows { text, ends_row } = queued.piece else {
+            let Queued { piece, room } = queued;
+            let Piece::Rows { text, ends_row } = piece else {
                 return Err(RestoreError::internal("rows mixed with other data"));
             };
             let size = text.len();
@@ -108,7 +113,8 @@ impl RowLane<'_> {
             if copy.sink.feed(Bytes::from(bytes.unwrap_or_else(|text| text))).await.is_err() {
                 break; // The server's own words come with `finish`.
             }
-            next = match ends_row && copy.sent >= COPY_BYTES {
+            drop(room);
+            next = match ends_row && copy.sent >= COPY_BYTES && !self.in_order {
                 true => None,
                 false => self.board.take(self.node, self.id).await?,
             };
@@ -169,13 +175,15 @@ async fn insert(
 ) -> Result<u64, RestoreError> {
     let (mut next, mut rows) = (Some(first), 0);
     while let Some(queued) = next {
-        let Piece::Statements(bytes) = queued.piece else {
+        let Queued { piece, room } = queued;
+        let Piece::Statements(bytes) = piece else {
             return Err(RestoreError::internal("statements mixed with other data"));
         };
         rows += match job.encoding.is_utf8() || bytes.is_ascii() {
             true => simple_insert(session, job.encoding.decode(bytes)?).await?,
             false => conversion::insert(session, &job.encoding, &bytes).await?,
         };
+        drop(room);
         next = board.take(node, id).await?;
     }
     Ok(rows)

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::dependence::Dependence;
 use super::making::Making;
 use super::{ddl, families};
 use crate::archive::{Section, TocEntry};
@@ -66,6 +67,10 @@ pub struct Node {
     pub shared: Vec<i32>,
     /// Batches of what comes before the data that must be made before; `None` for all of them.
     pub made: Option<Vec<usize>>,
+    /// All data of a lower turn is loaded before.
+    pub turn: usize,
+    /// Rows that are loaded by one session in one COPY, as they stand in the archive.
+    pub in_order: bool,
 }
 
 impl Node {
@@ -81,6 +86,8 @@ impl Node {
             exclusive: vec![],
             shared: vec![],
             made: None,
+            turn: 0,
+            in_order: false,
         }
     }
 }
@@ -107,7 +114,7 @@ pub fn is_left_out(e: &TocEntry) -> bool {
 }
 
 impl Plan {
-    pub fn new(entries: &[TocEntry]) -> Self {
+    pub fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
         let (mut plan, mut pre_data) = (Plan::default(), vec![]);
         let mut node_of = HashMap::new();
         let tables = Tables::new(entries);
@@ -154,7 +161,50 @@ impl Plan {
                 Lock::None => {}
             }
         }
+        plan.take_turns(entries, dependence);
         plan
+    }
+
+    /// Rows that depend on others are loaded as if one session restored everything: after all data before
+    /// them and before all that comes after them. `pg_dump` has sequences' values and indexes behind all
+    /// rows; what of these reads rows of any table waits for all of them.
+    fn take_turns(&mut self, entries: &[TocEntry], dependence: &Dependence) {
+        let mut turn = 0;
+        for node in self.nodes.iter_mut().filter(|n| n.pass == Pass::Main) {
+            let e = &entries[node.entry];
+            node.turn = turn;
+            if node.is_data && dependence.rows.contains(&e.dump_id) {
+                node.turn = turn + 1;
+                turn += 2;
+                (node.in_order, node.is_fresh, node.made) = (true, false, None);
+            } else if !node.is_data && dependence.objects.contains(&e.dump_id) {
+                node.turn = usize::MAX;
+            } else if e.desc == "STATISTICS DATA" {
+                // Of tables whose rows may come later.
+                node.turn = 0;
+            }
+        }
+        self.refresh_in_order(entries, dependence);
+    }
+
+    /// A materialized view that may read any other comes after those before it, and before the rest.
+    fn refresh_in_order(&mut self, entries: &[TocEntry], dependence: &Dependence) {
+        let (mut before, mut reading): (Vec<usize>, Option<usize>) = (vec![], None);
+        for (i, node) in self.nodes.iter_mut().enumerate() {
+            let e = &entries[node.entry];
+            if e.desc != "MATERIALIZED VIEW DATA" {
+                continue;
+            }
+            let reads = dependence.objects.contains(&e.dump_id);
+            node.after.extend(reading);
+            node.after.extend(if reads { std::mem::take(&mut before) } else { vec![] });
+            node.after.sort_unstable();
+            node.after.dedup();
+            match reads {
+                true => reading = Some(i),
+                false => before.push(i),
+            }
+        }
     }
 }
 
@@ -315,7 +365,7 @@ mod tests {
                 &format!("{index}\nALTER TABLE ONLY t REPLICA IDENTITY USING INDEX x;\n"),
             ),
         ];
-        let plan = Plan::new(&entries);
+        let plan = Plan::new(&entries, &Dependence::default());
         let locks = |id: i32| {
             let node = plan.nodes.iter().find(|n| entries[n.entry].dump_id == id).unwrap();
             (node.exclusive.as_slice(), node.shared.as_slice())
@@ -337,7 +387,7 @@ mod tests {
             entry(5, "INDEX ATTACH", &[3], "ALTER INDEX x ATTACH PARTITION y;"),
             entry(6, "INDEX ATTACH", &[4], "ALTER INDEX x ATTACH PARTITION z;"),
         ];
-        let plan = Plan::new(&entries);
+        let plan = Plan::new(&entries, &Dependence::default());
         let locks = |id: i32| &plan.nodes.iter().find(|n| entries[n.entry].dump_id == id).unwrap().exclusive;
         assert!(locks(5).iter().any(|table| locks(6).contains(table)), "{:?} {:?}", locks(5), locks(6));
     }

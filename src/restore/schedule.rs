@@ -6,12 +6,13 @@
 //! is kept free for it, so that a long index build cannot stop the stream.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::holds::{Held, Part, locks};
 use super::making::Batch;
 use super::plan::{Node, Pass, Plan};
 use super::spread::{Size, Spread};
+use super::turns::Turns;
 
 /// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
 const MAX_TASKS: usize = 50;
@@ -108,6 +109,11 @@ pub struct Schedule<P> {
     left: [usize; Pass::COUNT],
     /// Data nodes that wait for a batch before the data, or (`None`) for all of them.
     unmade: HashMap<Option<usize>, Vec<usize>>,
+    /// Data that has not arrived, and data that is not loaded.
+    unread: Turns,
+    unloaded: Turns,
+    /// Nodes that wait for data of a lower turn, by their own.
+    waiting: BTreeMap<usize, Vec<usize>>,
 }
 
 impl<P> Schedule<P> {
@@ -128,6 +134,16 @@ impl<P> Schedule<P> {
                 made.into_iter().for_each(|batch| unmade.entry(batch).or_default().push(i));
             }
         }
+        let (mut unread, mut unloaded) = (Turns::default(), Turns::default());
+        for node in plan.nodes.iter().filter(|n| n.is_data) {
+            unread.add(node.turn);
+            unloaded.add(node.turn);
+        }
+        let mut waiting = BTreeMap::<usize, Vec<usize>>::new();
+        for (i, node) in plan.nodes.iter().enumerate().filter(|(_, n)| !unloaded.has_come(n.turn)) {
+            missing[i] += 1;
+            waiting.entry(node.turn).or_default().push(i);
+        }
         let mut s = Schedule {
             missing,
             state: vec![State::Waiting; n],
@@ -147,6 +163,9 @@ impl<P> Schedule<P> {
             pass: Pass::Main,
             left,
             unmade,
+            unread,
+            unloaded,
+            waiting,
             plan,
         };
         (0..n).filter(|i| s.missing[*i] == 0).collect::<Vec<_>>().into_iter().for_each(|i| s.make_ready(i));
@@ -223,7 +242,18 @@ impl<P> Schedule<P> {
         if let Some(q) = self.queues.get_mut(&node) {
             q.ended = true;
         }
+        self.unread.done(self.plan.nodes[node].turn);
         self.finish_if_loaded(node);
+    }
+
+    /// Whether all data that is loaded before this node's has arrived.
+    pub fn is_due(&self, node: usize) -> bool {
+        self.unread.has_come(self.plan.nodes[node].turn)
+    }
+
+    /// Whether there is more than one archive reader.
+    pub fn has_readers(&self) -> bool {
+        self.streams > 1
     }
 
     /// An archive reader has come to its end; after the last one, every data node has had its data.
@@ -284,10 +314,18 @@ impl<P> Schedule<P> {
     /// The next piece for a lane of `node`.
     pub fn take(&mut self, node: usize, session: usize) -> Next<P> {
         let other_data = self.lane_to_join(session).is_some_and(|n| n != node);
+        let in_order = self.plan.nodes[node].in_order;
         let others_need_us = other_data
             || self.plan.making.has_next()
             || (self.may_run_task() && self.heaviest_runnable(&Held::default()).is_some());
         let Some(q) = self.queues.get_mut(&node) else { return Next::End };
+        if in_order {
+            return match q.pieces.pop_front() {
+                Some((piece, _)) => Next::Piece(piece),
+                None if q.ended => Next::End,
+                None => Next::Wait,
+            };
+        }
         if q.holder.is_some_and(|h| h != session) {
             return if others_need_us { Next::Leave } else { Next::Wait };
         }
@@ -370,7 +408,14 @@ impl<P> Schedule<P> {
     fn finish(&mut self, node: usize) {
         self.state[node] = State::Done;
         self.left[self.plan.nodes[node].pass as usize] -= 1;
-        for d in std::mem::take(&mut self.dependents[node]) {
+        let mut released = std::mem::take(&mut self.dependents[node]);
+        if self.plan.nodes[node].is_data {
+            self.unloaded.done(self.plan.nodes[node].turn);
+            while let Some(turn) = self.waiting.first_entry().filter(|w| self.unloaded.has_come(*w.key())) {
+                released.extend(turn.remove());
+            }
+        }
+        for d in released {
             self.missing[d] -= 1;
             if self.missing[d] == 0 {
                 self.make_ready(d);
@@ -408,7 +453,8 @@ impl<P> Schedule<P> {
         self.arrival.iter().copied().find(|n| {
             let Some(q) = self.queues.get(n) else { return false };
             let free = !q.alone && q.holder.is_none_or(|h| h == session);
-            free && !q.pieces.is_empty() && (q.lanes == 0 || q.pieces.len() >= 2)
+            let may_share = q.pieces.len() >= 2 && !self.plan.nodes[*n].in_order;
+            free && !q.pieces.is_empty() && (q.lanes == 0 || may_share)
         })
     }
 
@@ -533,6 +579,7 @@ mod tests {
         for seed in 0..400 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let n = rng.usize(0..40);
+            let mut turn = 0;
             let nodes: Vec<Node> = (0..n)
                 .map(|i| {
                     let is_data = i < n / 3;
@@ -547,12 +594,19 @@ mod tests {
                         if rng.bool() && !is_data { vec![rng.i32(0..3)] } else { vec![] }
                     };
                     let (exclusive, shared) = (table(), table());
-                    Node {
+                    let in_order = is_data && rng.u8(0..4) == 0;
+                    turn += usize::from(in_order);
+                    let of_all = if rng.u8(0..5) == 0 { usize::MAX } else { turn };
+                    let node = Node {
                         shared,
-                        is_fresh: rng.bool(),
+                        is_fresh: rng.bool() && !in_order,
                         is_key: rng.bool(),
+                        turn: if is_data { turn } else { of_all },
+                        in_order,
                         ..node(i, pass, is_data, &after, &exclusive)
-                    }
+                    };
+                    turn += usize::from(in_order);
+                    node
                 })
                 .collect();
             // A node of an earlier pass must not wait for one of a later pass.
@@ -622,7 +676,9 @@ mod tests {
                         assert!(s.is_made());
                         for (node, count) in sent {
                             let mut got = taken.remove(&node).unwrap_or_default();
-                            got.sort_unstable();
+                            if !nodes[node].in_order {
+                                got.sort_unstable();
+                            }
                             assert_eq!(got, (0..count).collect::<Vec<_>>());
                         }
                         return;
@@ -638,6 +694,8 @@ mod tests {
                         });
                         let others: Vec<usize> = others.flatten().copied().collect();
                         for t in &tasks {
+                            let before = |n: usize| nodes[n].is_data && nodes[n].turn < nodes[*t].turn;
+                            assert!((0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done));
                             assert!(nodes[*t].after.iter().all(|d| s.state[*d] == State::Done));
                             for o in &others {
                                 let held = |node: usize| locks(&nodes[node], s.part(node));
@@ -664,6 +722,9 @@ mod tests {
                             }
                         }
                         assert!(!first || (nodes[node].is_fresh && !taken.contains_key(&node)));
+                        let before = |n: usize| nodes[n].is_data && nodes[n].turn < nodes[node].turn;
+                        assert!((0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done));
+                        assert!(!nodes[node].in_order || !taken.contains_key(&node), "two lanes of {node}");
                         let needs = &nodes[node].made;
                         let is_there = |needs: &Vec<usize>| needs.iter().all(|batch| whole.contains(batch));
                         assert!(needs.as_ref().map_or(s.is_made(), is_there));

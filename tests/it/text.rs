@@ -130,7 +130,7 @@ fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
             "another encoding",
             format!("{d}{}", d.replace("UTF8", "LATIN1")),
             R::ArchiveUnsupported,
-            "client_encoding changes",
+            "client_encoding becomes LATIN1",
         ),
     ] {
         let e = read(&text).err().unwrap_or_else(|| panic!("{what}"));

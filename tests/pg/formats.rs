@@ -122,7 +122,7 @@ impl Cluster {
         }
     }
 
-    fn tar(&self, folder: &Path, args: &[&str], first: &str) -> PathBuf {
+    pub fn tar(&self, folder: &Path, args: &[&str], first: &str) -> PathBuf {
         let tar = folder.with_extension("tar");
         let mut command = std::process::Command::new("tar");
         command.arg("-cf").arg(&tar).args(args).arg(folder).arg(first);

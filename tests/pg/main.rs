@@ -24,3 +24,4 @@ mod journal;
 mod limits;
 mod tuples;
 mod text;
+mod order;
