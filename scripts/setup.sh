@@ -39,6 +39,8 @@ command -v amtool >/dev/null || apt_install prometheus-alertmanager
 command -v chromium >/dev/null || command -v google-chrome >/dev/null || apt_install chromium
 command -v unshare >/dev/null && command -v setpriv >/dev/null || apt_install util-linux
 command -v openssl >/dev/null || apt_install openssl
+# tests/faults wraps dumps by the tools that people have.
+command -v pzstd >/dev/null || apt_install zstd
 
 command -v python3 >/dev/null || apt_install python3
 for tool in kubectl terraform; do

@@ -7,6 +7,7 @@ mod support;
 mod synthetic;
 
 mod damage;
+mod faults;
 mod encodings;
 mod formats;
 mod in_place;

@@ -1,0 +1,46 @@
+//! What of a backup is refused before its first statement is run, whatever the server would say.
+
+use crate::archive::{Archive, Dialect, TocEntry, first_tokens, statements};
+use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::policy::Selection;
+
+/// Of SQL text, everything is restored, and rows alone go where tables are.
+pub(super) fn check_part_of_text(archive: &Archive, selection: &Selection) -> Result<(), RestoreError> {
+    let rows = Selection { data_only: true, ..Selection::default() };
+    let renamed = Selection { rename_schemas: vec![], ..selection.clone() };
+    let what = match (archive.holds_rows_alone(), selection.data_only) {
+        (true, true) if *selection == rows => return Ok(()),
+        (false, false) if renamed.is_everything() => return Ok(()),
+        (true, false) => {
+            "the SQL text holds rows alone, no tables (pg_dump --data-only): restore its schema first, then these rows \
+             into that database with --data-only and --on-existing replace"
+        }
+        (false, true) if renamed == rows => {
+            "rows alone are taken only of SQL text that holds nothing else (pg_dump --data-only), or of an archive \
+             with a table of contents (pg_dump -Fc, -Fd, -Ft)"
+        }
+        _ => {
+            "a part can be restored only of an archive with a table of contents (pg_dump -Fc, -Fd, -Ft), \
+             not of SQL text"
+        }
+    };
+    Err(ValidationError::new(FailureReason::InvalidRequest, what).into())
+}
+
+/// A transaction that a backup prepares would outlive its session, with all its locks.
+pub(super) fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> {
+    let may_name =
+        |sql: &str| memchr::memmem::find(sql.to_ascii_lowercase().as_bytes(), b"prepare").is_some();
+    for e in entries.iter().filter(|e| may_name(&e.defn)) {
+        for sql in statements(&e.defn, Dialect::default()) {
+            let t = first_tokens(sql, Dialect::default(), 2);
+            if let [first, second] = t.as_slice()
+                && (first.is("prepare") && second.is("transaction") || second.is("prepared"))
+            {
+                let what = format!("{}: a transaction that is prepared: a dump has none", e.name());
+                return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
+            }
+        }
+    }
+    Ok(())
+}
