@@ -51,6 +51,8 @@ pub(super) struct Text {
     pub encoding: TextEncoding,
     /// Something was read, or will be, in this encoding and no other.
     pub encoding_matters: bool,
+    /// What `\encoding` names, from the next statement on, and its line.
+    announced: Option<(String, u64)>,
     pub server_version: String,
     pub pg_dump_version: String,
     /// The database that the text creates or connects to.
@@ -82,6 +84,7 @@ impl Text {
             dialect: Dialect::default(),
             encoding: TextEncoding::new("UTF8"),
             encoding_matters: false,
+            announced: None,
             server_version: String::new(),
             pg_dump_version: String::new(),
             database: None,
@@ -314,8 +317,7 @@ impl Text {
                 )));
             }
             (Command::Connect(argument), false) => self.connect(&argument, at)?,
-            // The dump behind a \connect sets its own.
-            (Command::Encoding(name), false) if !name.is_empty() => self.set_encoding(&name, at)?,
+            (Command::Encoding(name), false) if !name.is_empty() => self.announced = Some((name, at)),
             (Command::Variable(name), false) => drop(self.variables.insert(name)),
             (Command::Quit, false) => self.quit()?,
             (Command::Encoding(_) | Command::Nothing, false) => {}
@@ -342,6 +344,8 @@ impl Text {
         };
         match named {
             Some(name) if self.frames.is_cluster() || fits(&name) => {
+                // A new connection has its own encoding: pg_dump writes \encoding for the command alone.
+                self.announced = None;
                 self.connected = Some(name.clone());
                 self.enter(name);
                 Ok(())
@@ -378,6 +382,9 @@ impl Text {
     /// The statement at the start of the buffer; `None` for one that is for this reader alone.
     fn statement(&mut self) -> Result<Option<Item>, RestoreError> {
         self.check_message()?;
+        if let Some((name, at)) = self.announced.take() {
+            self.set_encoding(&name, at)?;
+        }
         let mut scan = StatementEnd::default();
         let found = self.find_end(&mut scan)?;
         let line = self.line;
