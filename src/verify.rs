@@ -2,8 +2,9 @@
 //! be checked is never a pass.
 //!
 //! `accounting` compares every row, `catalog` every entry, `physical` what lies on the disk, `asked`
-//! what the checks file asks for, `drift` the last proven backups. `evidence` is what is kept, and what of
-//! it counts, `envelope` its document, `page` and `junit` its forms for people and for CI.
+//! what the checks file asks for, `generated` the columns that a restore computes, `drift` the last proven
+//! backups. `evidence` is what is kept, and what of it counts, `envelope` its document, `page` and `junit`
+//! its forms for people and for CI.
 
 mod accounting;
 mod asked;
@@ -11,6 +12,7 @@ mod catalog;
 mod drift;
 mod envelope;
 mod evidence;
+mod generated;
 pub mod judge;
 mod junit;
 mod page;
@@ -110,6 +112,8 @@ pub async fn examine(
     e.checks.extend(timed("validity", true, catalog::validity(subject)).await?);
     e.checks.extend(damage);
     e.checks.extend(timed("asked", true, asked::run(subject, checks)).await?);
+    // Last: it calls functions of the dump, which may take the server down.
+    e.checks.extend(timed("generated columns", false, generated::check(subject)).await?);
     let (drift, found) = drift::compare(&e.tables, history, &checks.drift);
     e.drift = drift;
     e.checks.extend(found);

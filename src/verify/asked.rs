@@ -192,7 +192,8 @@ fn plain(sql: &str) -> &str {
     sql.trim().trim_end_matches(';')
 }
 
-async fn rows(session: &Session, sql: &str, timeout: &str) -> Result<Vec<String>, DatabaseError> {
+/// The first column of a query's rows as text, read-only and within `timeout`.
+pub(super) async fn rows(session: &Session, sql: &str, timeout: &str) -> Result<Vec<String>, DatabaseError> {
     let limit = duration(timeout).map_or(60_000, |d| d.as_millis());
     let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}");
     session.run(&begin).await?;

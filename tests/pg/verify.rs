@@ -399,6 +399,45 @@ async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() 
     }
 }
 
+/// What a generated column holds may depend on when its function runs: that is named, and is not the
+/// backup's fault. Here the labels are loaded after the rows that look for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_columns_that_depend_on_other_rows_are_named() {
+    let (c, b) = (Cluster::start(), Bench::start());
+    c.create(
+        "src",
+        r#"
+        CREATE SCHEMA "S"; CREATE DOMAIN "S".word AS varchar(9);
+        CREATE TABLE "S".z_labels (v int, label text);
+        CREATE FUNCTION "S".label(p int) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+            $$BEGIN RETURN (SELECT label FROM "S".z_labels WHERE v = p); END$$;
+        CREATE FUNCTION "S".empty(p int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+            $$BEGIN IF EXISTS (SELECT FROM "S".z_labels) THEN RAISE 'too late'; END IF; RETURN true; END$$;
+        CREATE TABLE "S".a_fails (v int, e boolean GENERATED ALWAYS AS ("S".empty(v)) STORED);
+        CREATE TABLE "S".a_plain (a int, b numeric, r int GENERATED ALWAYS AS (a + b) STORED,
+            j json GENERATED ALWAYS AS (CASE WHEN a > 3 THEN '{"x": [1, null]}'::json END) STORED,
+            p point GENERATED ALWAYS AS (point(a, b::float8)) STORED, s int[] GENERATED ALWAYS AS (ARRAY[a]) STORED);
+        CREATE TABLE "S".b_root (v int, "The ""label""" "S".word GENERATED ALWAYS AS ("S".label(v)) STORED)
+            PARTITION BY RANGE (v);
+        CREATE TABLE "S".b_1 PARTITION OF "S".b_root FOR VALUES FROM (0) TO (10);
+        CREATE TABLE "S".b_2 PARTITION OF "S".b_root FOR VALUES FROM (10) TO (20);
+        INSERT INTO "S".a_fails SELECT 1;
+        INSERT INTO "S".a_plain SELECT i, i / 3.0 FROM generate_series(1, 100) i UNION ALL SELECT NULL, 1;
+        INSERT INTO "S".z_labels SELECT i, 'l' || i FROM generate_series(1, 7) i;
+        INSERT INTO "S".b_root SELECT generate_series(0, 19)"#,
+    );
+    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    let r = verify(&b.app(&[]), "a.dump").await;
+    assert_eq!((r.verdict, r.blame(), r.depth), (Verdict::Verified, None, Some(Depth::Data)), "{}", why(&r));
+    let of: Vec<_> = r.checks.iter().filter(|c| c.name == "generated columns").collect();
+    let [warned, open] = of.as_slice() else { panic!("{of:#?}") };
+    assert_eq!(warned.status, CheckStatus::Warned);
+    let named = r#": "S".b_1."The ""label""" (7 rows)"#;
+    assert!(warned.message.ends_with(named) && warned.fix.is_some(), "{warned:?}");
+    assert_eq!((open.status, open.required), (CheckStatus::NotChecked, false));
+    assert!(open.message.contains(r#""S".a_fails.e (asking: too late"#), "{open:?}");
+}
+
 /// A table that is read back in parts of blocks, a row on each page: none is left out or counted twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_in_parts_is_the_table() {
