@@ -135,17 +135,49 @@ pub struct TableProof {
 }
 
 /// What keeps a server apart from the machine it runs on.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Isolation {
     /// No network, not even this machine's loopback.
     pub network: bool,
     /// No process of others can be seen or signalled, and none is left when the sandbox ends.
     pub pids: bool,
-    /// Sockets and files of others in the usual places cannot be seen.
+    /// No file and socket of this machine can be seen but those in `visible` and a few lines of `/etc`.
     pub files: bool,
+    /// Whether a seccomp filter refuses system calls that a database server never needs.
+    #[serde(default)]
+    pub seccomp: bool,
+    /// Whether a try to make a further namespace of users was refused.
+    #[serde(default)]
+    pub user_namespaces_closed: bool,
+    /// Folders of this machine's programs and libraries that can be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub visible: Vec<String>,
     /// Why something is not kept apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
+}
+
+impl Isolation {
+    /// In one line, what holds and what does not.
+    pub fn summary(&self) -> String {
+        if let Some(why) = &self.why_not {
+            return format!("NOT kept apart from this machine: {why}");
+        }
+        let apart = [(self.network, "network"), (self.pids, "processes"), (self.files, "files")];
+        let none: Vec<_> = apart.iter().filter(|(is, _)| *is).map(|(_, what)| format!("no {what}")).collect();
+        let visible = match self.visible.as_slice() {
+            [] => String::new(),
+            folders => format!(" but its programs and libraries ({}), a minimal /etc", folders.join(", ")),
+        };
+        let further = if self.user_namespaces_closed { "no" } else { "possible" };
+        let filter = if self.seccomp { "yes" } else { "no" };
+        format!(
+            "{} of this machine{visible}; new user namespaces: {further}; seccomp filter: {filter}",
+            none.join(", ")
+        )
+    }
 }
 
 /// The server that a backup was restored into.

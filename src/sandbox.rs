@@ -8,6 +8,7 @@
 
 mod binaries;
 mod isolation;
+mod seccomp;
 mod template;
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Result};
@@ -20,6 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::proof::Isolation;
 pub use binaries::{Binaries, find_bindir, fitting, found};
+pub use seccomp::{launch, set_launcher};
 
 /// Settings that trade durability for speed: the data dies with the sandbox anyway.
 const THROWAWAY: [&str; 12] = [
@@ -126,7 +128,7 @@ impl Sandbox {
         let folder = parent.join(name);
         std::fs::create_dir(&folder)?;
         // From here on the folder goes with the sandbox.
-        let sandbox = Sandbox { folder, bindir, user, isolation, keeper: Mutex::new(None) };
+        let mut sandbox = Sandbox { folder, bindir, user, isolation, keeper: Mutex::new(None) };
         own(&sandbox.folder, user)?;
         if sandbox.isolation.files {
             for part in ["data", "upper", "work"] {
@@ -152,6 +154,7 @@ impl Sandbox {
             &server,
         );
         sandbox.keep(&command)?;
+        sandbox.isolation = isolation::held(&sandbox.isolation, &sandbox.folder, &sandbox.bindir);
         Ok(sandbox)
     }
 

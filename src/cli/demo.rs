@@ -209,11 +209,7 @@ fn print_proof(r: &RestoreResult) {
     out!("   {verdict} in {:.1} s: {} tables, {} rows", r.duration_seconds, r.tables, r.rows);
     let Some(v) = &r.verification else { return };
     if let Some(i) = &v.isolation {
-        let apart = i
-            .why_not
-            .as_deref()
-            .unwrap_or("no network, no processes, no files of this machine but its programs");
-        out!("   sandbox: {apart}");
+        out!("   sandbox: {}", i.summary());
     }
     v.findings.iter().for_each(|c| out!("   {}: {}", c.title(), c.message));
     out!("   evidence: {}", v.evidence.as_deref().unwrap_or("-"));

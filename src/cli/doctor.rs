@@ -475,8 +475,9 @@ async fn sandbox(app: &App) -> Vec<Checkup> {
     let mut checkups = vec![match started.await {
         Ok(Ok(Some((majors, isolation)))) => {
             let what = format!("starts; servers of version {}", majors.join(", "));
+            let summary = isolation.summary();
             match isolation.why_not {
-                None => Checkup::ok("sandbox", format!("{what}; kept apart by namespaces")),
+                None => Checkup::ok("sandbox", format!("{what}; {summary}")),
                 Some(why) => {
                     let health = match app.config.verify.require_isolation {
                         true => Health::Failure,

@@ -126,11 +126,8 @@ fn print(r: &ProofReport, evidence: Option<&str>) {
         human_bytes(r.bytes)
     );
     if let Some(s) = &r.server {
-        let apart = s.isolation.as_ref().map_or("", |i| match &i.why_not {
-            None => ", without network, processes and files of this machine but its programs",
-            Some(_) => ", NOT kept apart from this machine",
-        });
-        out!("  restored into a {} of PostgreSQL {}{apart}", s.kind, s.version);
+        out!("  restored into a {} of PostgreSQL {}", s.kind, s.version);
+        s.isolation.iter().for_each(|i| out!("  {}: {}", s.kind, i.summary()));
     }
     if let Some(t) = &r.rto {
         out!("  a restore takes {:.1} s, the next about {:.1} s", t.measured_seconds, t.forecast_seconds);

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::event::Verdict;
-use crate::proof::{Check, CheckStatus, ProofReport, Rto, TableProof};
+use crate::proof::{Check, CheckStatus, Isolation, ProofReport, Rto, TableProof};
 
 const CSS: &str = include_str!("page.css");
 /// Tables that are shown; the JSON has them all.
@@ -226,15 +226,7 @@ fn tables(all: &[TableProof]) -> Markup {
 
 fn facts(r: &ProofReport, envelope: Option<(&str, bool)>) -> Markup {
     let row = |name: &str, value: &str| html! { tr { th { (name) } td.mono { (value) } } };
-    let isolation = r.server.as_ref().and_then(|s| s.isolation.as_ref()).map(|i| {
-        let of = |is: bool, what: &'static str| if is { what } else { "" };
-        let apart = [of(i.network, "network"), of(i.pids, "processes"), of(i.files, "files")];
-        let apart: Vec<_> = apart.into_iter().filter(|a| !a.is_empty()).collect();
-        match &i.why_not {
-            Some(why) => format!("none: {why}"),
-            None => format!("no {} of this machine", apart.join(", no ")),
-        }
-    });
+    let isolation = r.server.as_ref().and_then(|s| s.isolation.as_ref()).map(Isolation::summary);
     html! {
         h2 id="backup" { "The backup and how it was proven" }
         div.scroll tabindex="0" role="region" aria-labelledby="backup" { table { tbody {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use pgrestored::sandbox::{Sandbox, find_bindir};
+use pgrestored::sandbox::{Sandbox, find_bindir, set_launcher};
 use tokio::time::Instant;
 
 use crate::support::{Cluster, bindir_of};
@@ -58,6 +58,62 @@ fn dir_under_root(name: &str) -> bool {
     Path::new("/").join(name).symlink_metadata().is_ok_and(|m| m.is_dir())
 }
 
+/// The numbers of errors that system calls with senseless arguments end with, made by one perl inside.
+async fn errors(client: &tokio_postgres::Client, calls: &[(i64, &str)]) -> Vec<i32> {
+    let call = |(number, arguments): &(i64, &str)| {
+        format!("print syscall({number}, {arguments}) == -1 ? $!+0 : 0, qq(\\n);")
+    };
+    let script: String = calls.iter().map(call).collect();
+    let said = inside(client, &format!("perl -e '{script}'")).await;
+    said.lines().map(|l| l.parse().unwrap_or_else(|_| panic!("{said}"))).collect()
+}
+
+/// Allowed to anybody outside, refused by the filter inside; and what a server needs still works.
+async fn calls_are_refused(client: &tokio_postgres::Client) {
+    let status = inside(client, "grep Seccomp: /proc/self/status").await;
+    assert_eq!(status, "Seccomp:\t2\n");
+    let new_user = format!("{}, 0, 0, 0, 0", libc::CLONE_NEWUSER | libc::SIGCHLD);
+    let refused = [
+        (libc::SYS_unshare, "-1"),
+        (libc::SYS_setns, "-1, 0"),
+        (libc::SYS_mount, "0, 0, 0, 0, 0"),
+        (467, "-1, 0, 0, 0, 0"),
+        (libc::SYS_clone, new_user.as_str()),
+        (libc::SYS_ptrace, "-1, 0, 0, 0"),
+        (libc::SYS_process_vm_readv, "0, 0, 0, 0, 0, 0"),
+        (libc::SYS_bpf, "-1, 0, 0"),
+        (libc::SYS_perf_event_open, "0, 0, 0, 0, 0"),
+        (libc::SYS_userfaultfd, "-1"),
+        (libc::SYS_keyctl, "0, -3, 0"),
+        (libc::SYS_add_key, "0, 0, 0, 0, 0"),
+        (libc::SYS_io_uring_setup, "0, 0"),
+        (libc::SYS_name_to_handle_at, "-1, 0, 0, 0, 0"),
+        (libc::SYS_personality, "0x0040000"),
+        (libc::SYS_socketpair, "2, 1, 0, 0"),
+        (libc::SYS_socket, "2, 1, 0"),
+        (libc::SYS_socket, "16, 3, 0"),
+        (libc::SYS_socket, "38, 5, 0"),
+        (libc::SYS_socket, "40, 1, 0"),
+    ];
+    assert_eq!(errors(client, &refused).await, vec![libc::EPERM; refused.len()]);
+    let allowed = [
+        (libc::SYS_clone3, "0, 0", libc::ENOSYS),
+        (libc::SYS_socket, "1, 1, 0", 0),
+        (libc::SYS_personality, "0xffffffff", 0),
+    ];
+    let calls = allowed.map(|(number, arguments, _)| (number, arguments));
+    let ended = errors(client, &calls).await;
+    assert!(ended.iter().zip(&allowed).all(|(e, a)| *e == a.2 || (a.2 == 0 && *e >= 0)), "{ended:?}");
+    let parallel =
+        "SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+        SET min_parallel_table_scan_size = 0;
+        CREATE TABLE rows AS SELECT g FROM generate_series(1, 20000) g; ANALYZE rows";
+    client.batch_execute(parallel).await.unwrap();
+    let plan = client.query("EXPLAIN (ANALYZE, COSTS off) SELECT count(*) FROM rows", &[]).await.unwrap();
+    let plan: String = plan.iter().map(|r| r.get::<_, &str>(0)).collect();
+    assert!(plan.contains("Workers Launched: 2"), "{plan}");
+}
+
 async fn nothing_is_reached(bindir: &Path) {
     let parent = tempfile::tempdir().unwrap();
     std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -69,11 +125,13 @@ async fn nothing_is_reached(bindir: &Path) {
     std::fs::write(&secret, "the canary's secret").unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
 
+    set_launcher(OURS.into());
     let (dir, folder) = (bindir.to_owned(), parent.path().to_owned());
     let sandbox =
         tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder, &[])).await.unwrap().unwrap();
     let i = sandbox.isolation().clone();
     assert!(i.network && i.pids && i.files && i.why_not.is_none(), "{i:?}");
+    assert!(i.seccomp && i.user_namespaces_closed && i.visible.contains(&"/usr".into()), "{i:?}");
     let client = connect(&sandbox).await;
     // The control: the shell works, and sees its own.
     assert_eq!(inside(&client, "echo here").await, "here\n");
@@ -115,7 +173,8 @@ async fn nothing_is_reached(bindir: &Path) {
     let others = shown.lines().filter(|l| !programs.contains(l) && !l.starts_with("status"));
     for folder in others.filter(|l| dir_under_root(l)) {
         let files = inside(&client, &format!("find /{folder} -type f")).await;
-        let own = [sandbox.host(), bindir.parent().unwrap().to_str().unwrap()];
+        let prefix = bindir.canonicalize().unwrap().parent().unwrap().display().to_string();
+        let own = [sandbox.host(), prefix.as_str()];
         let strange = files.lines().find(|f| f.starts_with('/') && own.iter().all(|o| !f.starts_with(o)));
         assert_eq!(strange, None, "{folder}");
     }
@@ -126,6 +185,14 @@ async fn nothing_is_reached(bindir: &Path) {
     assert!(said.contains("No such file") && !said.contains("kernel"), "{said}");
     let said = inside(&client, "unshare --user true && echo made").await;
     assert!(said.contains("status") && !said.contains("made"), "{said}");
+    for program in i.visible.iter().map(String::as_str).chain(["/bin", sandbox.host()]) {
+        let is_ours = program == sandbox.host();
+        let said = inside(&client, &format!("test -w {program} && echo writable")).await;
+        assert_eq!(said == "writable\n", is_ours, "{program}: {said}");
+    }
+    let devices = inside(&client, "ls /dev").await;
+    assert_eq!(devices, "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n");
+    calls_are_refused(&client).await;
     // Without the isolation, the same canaries are touched, for the first time: the test can fail.
     let open = Sandbox::start(bindir, parent.path(), false, "").unwrap();
     for canary in [&loopback, &everywhere] {
@@ -154,7 +221,7 @@ async fn nothing_outside_is_reached_from_inside() {
 /// Binaries that are not below /usr are seen inside, and nothing else beside them.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outside_is_reached_from_inside_with_other_binaries() {
-    let Some(bindir) = bindir_of(17) else { return };
+    let Some(bindir) = bindir_of(18) else { return };
     nothing_is_reached(&bindir).await;
 }
 
@@ -180,6 +247,45 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(begun.elapsed() < PATIENCE, "{what}");
         std::thread::yield_now();
+    }
+}
+
+/// The program itself starts its sandboxes under the filter, and its evidence says what holds.
+#[test]
+fn the_evidence_says_what_was_kept_apart() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+    let dump = c.dump_to_file("src", &[]);
+    let scratch = tempfile::tempdir().unwrap();
+    let verify = |mut command: Command, more: &[&str]| {
+        command.args(["verify", dump.to_str().unwrap(), "--evidence-location", "none", "--sandbox-dir"]);
+        let output = command.arg(scratch.path().join("sandboxes")).args(more).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all_holds = |report: &str| {
+        let report: serde_json::Value = serde_json::from_str(report).unwrap();
+        let isolation = &report["verification"]["isolation"];
+        for holds in ["network", "pids", "files", "seccomp", "user_namespaces_closed"] {
+            assert_eq!(isolation[holds], true, "{holds}: {report}");
+        }
+    };
+    all_holds(&verify(Command::new(OURS), &["--output", "json"]));
+    let text = verify(Command::new(OURS), &[]);
+    assert!(text.contains("new user namespaces: no; seccomp filter: yes\n"), "{text}");
+    // The same for somebody who is not root, where the machine lets them make namespaces.
+    let nobody = |program: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+        command
+    };
+    if nobody("unshare".as_ref()).args(["--user", "true"]).status().unwrap().success() {
+        let program = scratch.path().join("pgrestored");
+        std::fs::copy(OURS, &program).unwrap();
+        std::fs::remove_dir_all(scratch.path().join("sandboxes")).unwrap();
+        for folder in [scratch.path(), dump.parent().unwrap()] {
+            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        }
+        all_holds(&verify(nobody(&program), &["--output", "json"]));
     }
 }
 

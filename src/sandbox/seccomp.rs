@@ -1,0 +1,201 @@
+//! The last step before a sandbox's server: a filter of system calls that refuses what a database server
+//! never asks for and attacks on a kernel need. `util-linux` of today's distributions has no option for it,
+//! so this program applies the filter to itself and then becomes the server.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+
+use seccompiler::{
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter,
+};
+
+/// The first argument of the launcher; what it runs stands behind `--`. No command of the command line.
+pub(super) const COMMAND: &str = "sandbox-exec";
+
+/// The program that applies the filter. Only `main` knows it: code of ours also runs in other programs.
+static LAUNCHER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which program is `pgrestored`; without it sandboxes have no seccomp filter. The first call counts.
+pub fn set_launcher(pgrestored: PathBuf) {
+    let _ = LAUNCHER.set(pgrestored);
+}
+
+pub(super) fn launcher() -> Option<&'static Path> {
+    LAUNCHER.get().map(PathBuf::as_path).filter(|l| l.is_file())
+}
+
+/// Becomes the command behind `sandbox-exec --`, under the filter. `None` if the arguments ask for something
+/// else; else it only returns if it failed.
+pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    arguments.next();
+    if arguments.next()? != COMMAND {
+        return None;
+    }
+    let command = arguments.next().filter(|a| a == "--").and_then(|_| arguments.next());
+    let failed = match (command, apply()) {
+        (None, _) => format!("usage: {COMMAND} -- COMMAND"),
+        (_, Err(e)) => format!("no seccomp filter: {e}"),
+        (Some(command), Ok(())) => {
+            let failed = Command::new(&command).args(arguments).exec();
+            format!("{}: {failed}", command.display())
+        }
+    };
+    // The log of the sandbox's server, which is not set up as ours.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("pgrestored: {failed}\n").as_bytes());
+    Some(ExitCode::FAILURE)
+}
+
+/// Filters this thread and what it becomes; sets `no_new_privs`.
+fn apply() -> Result<(), Error> {
+    filters()?.iter().try_for_each(|filter| apply_filter(filter))
+}
+
+/// The kernel asks each of them, and the strictest answer counts. A call of another architecture kills.
+fn filters() -> Result<Vec<BpfProgram>, Error> {
+    let arch = TargetArch::try_from(ARCH)?;
+    let filter = |rules, errno: i32| -> Result<BpfProgram, Error> {
+        let refused = SeccompAction::Errno(errno.unsigned_abs());
+        Ok(SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()?)
+    };
+    let mut filters = vec![
+        filter(refused()?, libc::EPERM)?,
+        // Its flags are in memory, where no filter sees them. The C library takes `clone` instead.
+        filter(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)?,
+    ];
+    if cfg!(target_arch = "x86_64") {
+        filters.push(without_x32());
+    }
+    Ok(filters)
+}
+
+const ARCH: &str = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86_64" };
+
+/// Calls that are refused, whatever their arguments.
+const REFUSED: &[i64] = &[
+    // Namespaces and mounts.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    // Other processes, and files by handle.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_fanotify_init,
+    // Large parts of the kernel that a server has no use for.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // The machine itself.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    KEXEC_FILE_LOAD,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_vhangup,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_nfsservctl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_sysfs,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS__sysctl,
+];
+
+/// The same number everywhere; the crate has no name for it.
+const OPEN_TREE_ATTR: i64 = 467;
+
+/// Without a name for aarch64 and musl.
+const KEXEC_FILE_LOAD: i64 = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
+/// Flags of `clone` that make namespaces. That of time is none of them there.
+const NAMESPACES: [i32; 7] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
+/// The refused calls, with what must hold of the arguments: one of the rules, each of its conditions.
+fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
+    // The kernel looks at the lower 32 bits of each of these.
+    let first = |op, value: i32| SeccompCondition::new(0, Len::Dword, op, u64::from(value.cast_unsigned()));
+    let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, vec![])).collect();
+    let mut namespaces = vec![];
+    for flag in NAMESPACES {
+        let is_set = Op::MaskedEq(u64::from(flag.cast_unsigned()));
+        namespaces.push(SeccompRule::new(vec![first(is_set, flag)?])?);
+    }
+    refused.insert(libc::SYS_clone, namespaces);
+    for call in [libc::SYS_socket, libc::SYS_socketpair] {
+        refused.insert(call, vec![SeccompRule::new(vec![first(Op::Ne, libc::AF_UNIX)?])?]);
+    }
+    // The usual one, and to ask which it is.
+    let unusual = vec![first(Op::Ne, 0)?, first(Op::Ne, -1)?];
+    refused.insert(libc::SYS_personality, vec![SeccompRule::new(unusual)?]);
+    Ok(refused)
+}
+
+/// The x32 calls of x86-64 go by the same architecture under numbers of their own, which no rule above names.
+fn without_x32() -> BpfProgram {
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const X32: u32 = 0x4000_0000;
+    let step = |code, jt, k| seccompiler::sock_filter { code, jt, jf: 0, k };
+    vec![
+        step(LOAD, 0, 0),
+        step(JUMP_IF_AT_LEAST, 1, X32),
+        step(RETURN, 0, SeccompAction::Allow.into()),
+        step(RETURN, 0, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()).into()),
+    ]
+}
