@@ -1,6 +1,8 @@
 //! What a verification found, as its evidence says it. Open: readers ignore fields that they do not
 //! know. No row data: counts, digests and times only.
 
+mod origin;
+
 use std::collections::BTreeMap;
 
 use crate::error::{Blame, ErrorBody, FailureReason, bound_list, one_line};
@@ -8,6 +10,7 @@ use crate::job::{Completeness, ResultBackup};
 use crate::policy::{Depth, Rewrite};
 
 pub use crate::policy::Trigger;
+pub use origin::{Origin, pattern_of};
 
 /// What folders of ours beside a backup end with.
 pub const EVIDENCE_SUFFIX: &str = ".pgrestored/";
@@ -486,41 +489,6 @@ impl ProofReport {
     pub fn blame(&self) -> Option<Blame> {
         self.error.as_ref().map(|e| e.blame)
     }
-}
-
-/// Which database a backup is of: by the name in the dump; where a dump says none (SQL text without
-/// CREATE DATABASE), by the name of the object without its digits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    database: Option<String>,
-    pattern: String,
-}
-
-impl Origin {
-    pub fn new(database: Option<String>, name: &str) -> Self {
-        Origin { database: database.filter(|d| !d.is_empty()), pattern: pattern_of(name) }
-    }
-
-    /// Whether both are of one database. Where one of them does not say its name, their objects' names
-    /// must be alike.
-    pub fn is_same(&self, other: &Origin) -> bool {
-        match (&self.database, &other.database) {
-            (Some(a), Some(b)) => a == b,
-            _ => self.pattern == other.pattern,
-        }
-    }
-}
-
-/// A name with each run of digits as one `#`: `shop-2026-11-22.sql` is `shop-#-#-#.sql`.
-pub fn pattern_of(name: &str) -> String {
-    let mut pattern = String::with_capacity(name.len());
-    for c in name.chars() {
-        let c = if c.is_ascii_digit() { '#' } else { c };
-        if !(c == '#' && pattern.ends_with('#')) {
-            pattern.push(c);
-        }
-    }
-    pattern
 }
 
 /// What a person can do about a verification that failed for this reason.

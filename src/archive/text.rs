@@ -433,7 +433,9 @@ impl Text {
     /// What a statement says of transactions and of the text's completeness.
     fn note(&mut self, scan: &StatementEnd, line: u64) -> Result<(), RestoreError> {
         let is = |words: &[&str]| scan.is(words);
-        if is(&["prepare", "transaction"]) || is(&["commit", "prepared"]) || is(&["rollback", "prepared"]) {
+        // PREPARE transaction AS … is a statement of that name.
+        let prepares = is(&["prepare", "transaction"]) && !is(&["prepare", "transaction", "as"]);
+        if prepares || is(&["commit", "prepared"]) || is(&["rollback", "prepared"]) {
             let what = format!(
                 "line {line}: a transaction that is prepared (PREPARE TRANSACTION, COMMIT PREPARED): a dump has none"
             );

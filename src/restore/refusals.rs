@@ -1,6 +1,6 @@
 //! What of a backup is refused before its first statement is run, whatever the server would say.
 
-use crate::archive::{Archive, Dialect, TocEntry, first_tokens, statements};
+use crate::archive::{Archive, Dialect, Lexeme, TocEntry, first_tokens, statements};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::Selection;
 
@@ -33,9 +33,10 @@ pub(super) fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> 
         |sql: &str| memchr::memmem::find(sql.to_ascii_lowercase().as_bytes(), b"prepare").is_some();
     for e in entries.iter().filter(|e| may_name(&e.defn)) {
         for sql in statements(&e.defn, Dialect::default()) {
-            let t = first_tokens(sql, Dialect::default(), 2);
-            if let [first, second] = t.as_slice()
+            let t = first_tokens(sql, Dialect::default(), 3);
+            if let [first, second, third] = t.as_slice()
                 && (first.is("prepare") && second.is("transaction") || second.is("prepared"))
+                && third.kind == Lexeme::Text
             {
                 let what = format!("{}: a transaction that is prepared: a dump has none", e.name());
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());

@@ -303,11 +303,15 @@ async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError>
 async fn check_pooled(session: &Session, role: &str) -> Result<(), RestoreError> {
     let sql = "SELECT rolcanlogin, pg_has_role(oid, 'USAGE'), EXISTS (SELECT FROM pg_db_role_setting
            WHERE setrole = pg_roles.oid AND setdatabase = 0),
-         EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid), rolname = current_user
+         EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid), rolname = current_user,
+         (SELECT string_agg(m.rolname, ', ' ORDER BY m.rolname) FROM pg_auth_members JOIN pg_roles m ON m.oid = member
+           WHERE roleid = pg_roles.oid AND m.rolname <> current_user AND NOT m.rolsuper)
          FROM pg_roles WHERE rolname = $1";
     let row = session.client().query_opt(sql, &[&role]).await.map_err(looking)?;
     let row = row.ok_or_else(|| refused(format!("there is no role {role} (DB_RESTRICTED_USER)")))?;
     let (name, power) = (ident(role), power_of(session, role).await?);
+    // Before 15 a role could grant itself, so that a backup could open what is loaded after it to others.
+    let members: Option<String> = row.get::<_, Option<String>>(5).filter(|_| session.version() < 150000);
     for (wrong, why) in [
         (row.get(4), "is the role of DB_USER".to_owned()),
         (
@@ -324,6 +328,13 @@ async fn check_pooled(session: &Session, role: &str) -> Result<(), RestoreError>
             format!("has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL"),
         ),
         (row.get(3), "is a member of other roles".to_owned()),
+        (
+            members.is_some(),
+            format!(
+                "has members, which an earlier backup may have made: REVOKE {name} FROM {}",
+                members.unwrap_or_default()
+            ),
+        ),
     ] {
         if wrong {
             return Err(refused(format!("role {role} (DB_RESTRICTED_USER) {why}")));

@@ -306,7 +306,10 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
         .map_err(looking)?;
     let statement = |role: Option<String>, setting: &str| {
         let (key, value) = setting.split_once('=')?;
-        let value = if is_list(key) && !value.is_empty() { value.to_owned() } else { literal(value) };
+        let value = match is_list(key).then(|| list(value)).flatten() {
+            Some(elements) => elements.iter().map(|e| literal(e)).collect::<Vec<_>>().join(", "),
+            None => literal(value),
+        };
         let key: Vec<String> = key.split('.').map(ident).collect();
         let what = match role {
             Some(role) => format!("ROLE {} IN DATABASE {name}", ident(&role)),
@@ -338,6 +341,39 @@ pub(super) async fn settings_of_others(
         )
     };
     Ok(rows.iter().map(note).collect())
+}
+
+/// The elements of a list as a setting keeps it, by the rules of `SplitGUCList`; `None` for what is no list, or
+/// an empty one. Any role may write such a value, so it never goes into a statement as it is.
+fn list(value: &str) -> Option<Vec<String>> {
+    let (mut elements, mut rest) = (Vec::new(), value.trim_ascii_start());
+    loop {
+        let (element, behind) = match rest.strip_prefix('"') {
+            Some(mut quoted) => {
+                let mut element = String::new();
+                loop {
+                    let (part, behind) = quoted.split_once('"')?;
+                    element.push_str(part);
+                    let Some(more) = behind.strip_prefix('"') else { break (element, behind) };
+                    element.push('"');
+                    quoted = more;
+                }
+            }
+            None => {
+                let end = rest.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
+            }
+        };
+        if element.is_empty() && !rest.starts_with('"') {
+            return None;
+        }
+        elements.push(element);
+        rest = behind.trim_ascii_start();
+        match rest.strip_prefix(',') {
+            Some(more) => rest = more.trim_ascii_start(),
+            None => return rest.is_empty().then_some(elements),
+        }
+    }
 }
 
 /// Settings whose stored value is a list of quoted names already.
@@ -400,6 +436,28 @@ async fn confirm(claimed: &Claimed, staging: &Staging) -> Result<(), RestoreErro
         false => {
             Err(DatabaseError::new(R::TargetUnavailable, "the target's name leads to another database")
                 .into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_a_setting_is_split_as_the_server_does() {
+        let of = |value: &str| list(value).map(|l| l.join("|"));
+        for (value, elements) in [
+            ("\"$user\", public", Some("$user|public")),
+            ("\"\"", Some("")),
+            ("\"a, \"\"b\"\"\",c", Some("a, \"b\"|c")),
+            ("x;alter/**/role/**/a/**/superuser", Some("x;alter/**/role/**/a/**/superuser")),
+            ("", None),
+            ("a b", None),
+            ("a,,b", None),
+            ("\"open", None),
+        ] {
+            assert_eq!(of(value).as_deref(), elements, "{value}");
         }
     }
 }

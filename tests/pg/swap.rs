@@ -69,6 +69,29 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
     assert_eq!(c.leftovers().len(), 0);
 }
 
+/// Every role may set what holds for itself in any database: it is carried over, and never run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_any_role_may_make_is_not_run() {
+    let c = Cluster::start();
+    c.create("src", SOURCE);
+    c.create("app", "CREATE TABLE precious (a int)");
+    c.psql(
+        "postgres",
+        "SET ROLE role_a; SELECT set_config('search_path', 'x;alter/**/role/**/role_a/**/superuser', false);
+         ALTER ROLE role_a IN DATABASE app SET search_path FROM CURRENT; ALTER ROLE role_a IN DATABASE app SET temp_tablespaces = '';
+         RESET ROLE; ALTER DATABASE app SET search_path = ''",
+    );
+    let done = c.try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace).await;
+    assert_eq!(done.result.error, None);
+    assert_eq!(c.psql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'role_a'"), "f");
+    let carried = "SELECT string_agg(setting, ' ' ORDER BY setting) FROM pg_db_role_setting, unnest(setconfig) AS setting
+        WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = 'app')";
+    assert_eq!(
+        c.psql("postgres", carried),
+        r#"search_path="" search_path="x;alter/**/role/**/role_a/**/superuser" temp_tablespaces="""#
+    );
+}
+
 /// Clients that connect again as fast as they can cannot stop the swap; they see only whole databases,
 /// never an older one again, and are refused for a moment at most.
 #[tokio::test(flavor = "multi_thread")]
