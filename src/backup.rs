@@ -18,7 +18,7 @@ use pieces::Series;
 
 pub use download::{Download, DownloadOptions, Reach, Source};
 pub use origin::{Expected, open, open_by_blocks};
-pub use pieces::whole_of;
+pub use pieces::{is_first_piece, whole_of};
 
 /// A backup as `list_available_backups` gives it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]

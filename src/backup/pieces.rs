@@ -66,6 +66,11 @@ pub fn whole_of(name: &str) -> Option<&str> {
     parse(name).map(|(prefix, _, _)| stem_of(prefix))
 }
 
+/// Whether a series of pieces may begin with this object.
+pub fn is_first_piece(name: &str) -> bool {
+    parse(name).is_some_and(|(prefix, _, suffix)| is_first(prefix, suffix))
+}
+
 /// What the names of all pieces begin with that `name` may mean; `None` where it is to be a piece and is none.
 pub(super) fn prefix_of(name: &str, is_piece: bool) -> Option<&str> {
     match whole_of(name) {
@@ -252,6 +257,17 @@ mod tests {
         let mut others: Vec<_> = others.into_iter().map(|o| o.name).collect();
         others.sort();
         (series, others)
+    }
+
+    /// An upload is waited for only where more may come.
+    #[test]
+    fn a_series_begins_with_its_first_piece() {
+        for name in ["x.dump.aa", "x.dump.00", "x.dump.001", "x.dump.part1"] {
+            assert!(is_first_piece(name), "{name}");
+        }
+        for name in ["x.dump", "x.sql.gz", "x.dump.ab", "x.dump.01", "x.backup"] {
+            assert!(!is_first_piece(name), "{name}");
+        }
     }
 
     #[test]

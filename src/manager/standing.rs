@@ -159,7 +159,7 @@ impl RestoreManager {
             return Ok(false);
         }
         let Some(pinned) = self.pin(&job.backup, job.generation, None).await? else { return Ok(false) };
-        if is_piece && job.generation < Some(pinned.object.generation) {
+        if is_piece && job.generation.is_some_and(|announced| announced < pinned.object.generation) {
             return Ok(true);
         }
         if !self.config.verify.skip_older {

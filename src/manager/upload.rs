@@ -44,7 +44,7 @@ impl RestoreManager {
     ) -> Result<Option<PinnedBackup>, RestoreError> {
         let object = &pinned.object;
         // The first piece looks like a file of its own until the second one is there.
-        let may_be_piece = pinned.members.is_empty() && backup::whole_of(&object.name).is_some();
+        let may_be_piece = pinned.members.is_empty() && backup::is_first_piece(&object.name);
         if pinned.members.is_empty() && !may_be_piece {
             return Ok(None);
         }

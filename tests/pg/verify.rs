@@ -209,7 +209,8 @@ async fn fixtures_verify_clean(version: u32) {
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.ends_with("small.sql") || path.ends_with("README.md") {
+        // What is wrapped has a list of its own.
+        if path.is_dir() || path.ends_with("small.sql") || path.ends_with("README.md") {
             continue;
         }
         let r = verify(&app, path.to_str().unwrap()).await;
@@ -874,9 +875,9 @@ async fn databases_that_share_a_folder_are_told_apart() {
         // Text with CREATE DATABASE says its name, too.
         ("3.sql", 13, text("big", &["-C"])),
         // Text without has only its object's.
-        ("big-2.sql", 12, text("big", &[])),
-        ("tiny-1.sql", 11, text("tiny", &[])),
-        ("big-0.sql", 10, text("big", &[])),
+        ("big-2026-11-02.sql", 12, text("big", &[])),
+        ("tiny-2026-11-01.sql", 11, text("tiny", &[])),
+        ("big-2026-11-03.sql", 10, text("big", &[])),
     ] {
         b.put(name, &bytes);
         b.age(name, 24 * days);
@@ -886,7 +887,7 @@ async fn databases_that_share_a_folder_are_told_apart() {
         assert!(rto.forecast_seconds <= 2.0 * rto.measured_seconds, "{name}: {rto:?}");
         assert!(rto.forecast_seconds >= rto.measured_seconds / 2.0, "{name}: {rto:?}");
         let samples = r.drift.map_or(0, |d| d.samples);
-        assert_eq!(samples, u32::from(matches!(name, "3.sql" | "big-0.sql")), "{name}");
+        assert_eq!(samples, u32::from(matches!(name, "3.sql" | "big-2026-11-03.sql")), "{name}");
     }
     let decided = app.manager.retention("default", false).await.unwrap();
     let gone: Vec<&str> = decided.iter().filter(|d| d.delete).map(|d| d.object.name.as_str()).collect();
