@@ -126,8 +126,8 @@ fn print(r: &ProofReport, evidence: Option<&str>) {
         human_bytes(r.bytes)
     );
     if let Some(s) = &r.server {
-        out!("  restored into a {} of PostgreSQL {}", s.kind, s.version);
-        s.isolation.iter().for_each(|i| out!("  {}: {}", s.kind, i.summary()));
+        let isolation = s.isolation.as_ref().map(|i| format!(": {}", i.summary())).unwrap_or_default();
+        out!("  restored into a {} of PostgreSQL {}{isolation}", s.kind, s.version);
     }
     if let Some(t) = &r.rto {
         out!("  a restore takes {:.1} s, the next about {:.1} s", t.measured_seconds, t.forecast_seconds);
