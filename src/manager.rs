@@ -259,7 +259,11 @@ impl RestoreManager {
                 e = &mut end => Err(e),
             },
         };
-        // From here on the job is not interrupted: the swap is short, and half of it is none of it.
+        // The last look: from here on the job is not interrupted. The swap is short and is whole or not at all.
+        let loaded = match stop.is_cancelled() {
+            true => loaded.and(Err(RestoreError::cancelled("the restore was interrupted"))),
+            false => loaded,
+        };
         let swapped = match (loaded, &staging) {
             (Ok(()), Some(staging)) => self.swap(job, &mut claimed, staging, progress, times, facts).await,
             (Ok(()), None) => Err(RestoreError::internal("nothing was loaded")),

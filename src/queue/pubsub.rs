@@ -308,6 +308,7 @@ impl Pump {
                 break StreamEnd::Stopped;
             }
         };
+        let is_idle = matches!(end, StreamEnd::Idle);
         // Leases still held are kept alive until they are settled; the stream gives nothing more.
         self.streams.spawn(async move {
             let rest = async {
@@ -317,7 +318,14 @@ impl Pump {
                     (item, stream) = next_of(stream).await;
                 }
             };
-            tokio::join!(shutdown.shutdown(), rest);
+            let closing = async { tokio::join!(shutdown.shutdown(), rest) };
+            if is_idle {
+                // Nothing is held. On a half-open connection no answer would ever come, and until the
+                // connection is dropped the server hands messages to it.
+                let _ = tokio::time::timeout(FLUSH_BUDGET, closing).await;
+            } else {
+                closing.await;
+            }
         });
         (end, received)
     }
