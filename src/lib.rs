@@ -50,6 +50,6 @@ pub mod metrics;
 pub mod steps;
 pub mod telemetry;
 
-/// The stand-in for Pub/Sub and Cloud Storage; left out of the worker image.
+/// Pub/Sub and Cloud Storage on a loopback port; left out of the worker image.
 #[cfg(feature = "emulator")]
-pub mod emulator;
+pub use gcp_emulator as emulator;

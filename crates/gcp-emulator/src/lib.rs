@@ -1,6 +1,6 @@
 //! Pub/Sub and Cloud Storage on one loopback port, for the demo and the tests: what Google's clients
 //! need of both, with flow control, filters and retry backoff as the service has them, and with
-//! faults on demand. State is in memory and lost at the end. It knows nothing of the other rooms.
+//! faults on demand. State is in memory and lost at the end. It depends on no other crate of this workspace.
 
 mod access;
 mod grpc;
