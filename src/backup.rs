@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use base64::Engine;
 
-use crate::archive::member_name;
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::store::{BackupStore, StoredObject};
+use pgdump_archive::member_name;
 
 use pieces::Series;
 

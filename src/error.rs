@@ -3,12 +3,12 @@
 //! field and the retry decision all follow from it. `Display` says this layer only;
 //! [`report`] walks the sources.
 
-mod bounded;
-
 use std::error::Error as StdError;
 use std::fmt;
 
-pub use bounded::{MAX_TEXT, bound_list, is_unsafe, line_of, one_line};
+use pgdump_archive::ArchiveError;
+
+pub use pgdump_archive::bounded::{MAX_TEXT, bound_list, is_unsafe, line_of, one_line};
 
 /// Why a restore failed: closed, each reason with one blame and one retry class.
 /// Also the label `failure_reason` of `restore_failure_total` and `error.reason` of a result event.
@@ -365,26 +365,50 @@ impl RestoreError {
     }
 }
 
-/// An error of the family travels through `std::io` unharmed: out of a reader, back out of a decoder.
+/// An error of the family travels through the archive's readers and sinks unharmed, and through `std::io`.
+impl From<RestoreError> for ArchiveError {
+    fn from(e: RestoreError) -> Self {
+        ArchiveError::source(e)
+    }
+}
+
 impl From<RestoreError> for std::io::Error {
     fn from(e: RestoreError) -> Self {
-        std::io::Error::other(e)
+        ArchiveError::from(e).into()
+    }
+}
+
+/// The one map from what an archive's reader says to a [`FailureReason`].
+impl From<ArchiveError> for RestoreError {
+    fn from(e: ArchiveError) -> Self {
+        let (reason, problem) = match e {
+            ArchiveError::Source(e) => {
+                return match e.downcast::<RestoreError>() {
+                    Ok(ours) => *ours,
+                    Err(e) => RestoreError::internal(e.to_string()),
+                };
+            }
+            ArchiveError::Limit(problem) => {
+                return JobError::new(R::ArchiveUnsupported, problem.into_parts().0).into();
+            }
+            ArchiveError::Corrupt(problem) => (R::ArchiveCorrupt, problem),
+            ArchiveError::Unsupported(problem) => (R::ArchiveUnsupported, problem),
+            ArchiveError::NotFound(problem) => (R::InvalidRequest, problem),
+            other => return RestoreError::internal(other.to_string()),
+        };
+        let (message, source) = problem.into_parts();
+        let error = ValidationError::new(reason, message);
+        match source {
+            Some(source) => error.with_source(source).into(),
+            None => error.into(),
+        }
     }
 }
 
 impl RestoreError {
-    /// Takes back the error that [`std::io::Error::other`] carried; any other I/O error while
-    /// reading an archive means damaged bytes.
+    /// Takes back the error that a reader of ours gave; any other I/O error while reading `what` means damaged bytes.
     pub fn from_archive_io(e: std::io::Error, what: &str) -> Self {
-        match e.downcast::<RestoreError>() {
-            Ok(ours) => ours,
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-                ValidationError::new(R::ArchiveCorrupt, format!("the archive ends early: {what}")).into()
-            }
-            Err(e) => ValidationError::new(R::ArchiveCorrupt, format!("the archive is damaged: {what}"))
-                .with_source(e)
-                .into(),
-        }
+        ArchiveError::from_io(e, what).into()
     }
 }
 
@@ -457,14 +481,6 @@ mod tests {
         assert_eq!(back.reason(), R::DownloadFailed);
         let eof = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
         assert_eq!(RestoreError::from_archive_io(eof, "x").reason(), R::ArchiveCorrupt);
-    }
-
-    #[test]
-    fn damage_and_an_early_end_are_told_apart() {
-        use std::io::{Error, ErrorKind};
-        let said = |e: Error| RestoreError::from_archive_io(e, "x").to_string();
-        assert_eq!(said(ErrorKind::UnexpectedEof.into()), "the archive ends early: x");
-        assert_eq!(said(ErrorKind::InvalidData.into()), "the archive is damaged: x");
     }
 
     #[test]

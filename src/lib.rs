@@ -30,7 +30,6 @@ pub mod verify;
 
 // The mechanisms.
 pub mod admission;
-pub mod archive;
 pub mod postgres;
 pub mod sandbox;
 pub mod store;

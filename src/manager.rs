@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::archive::Archive;
 use crate::backup::{self, Expected, PinnedBackup};
 use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
@@ -43,6 +42,7 @@ use crate::steps::reached;
 use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 use crate::verify::OwnEvidence;
+use pgdump_archive::Archive;
 
 pub use standing::SetStanding;
 

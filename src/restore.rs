@@ -41,7 +41,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::archive::{Archive, Ledger, TextEncoding, TocEntry};
 use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
 use crate::policy::Selection;
 use crate::postgres::{Server, Session};
@@ -52,6 +51,7 @@ use ddl::{DumpSettings, OutputState};
 use dependence::Dependence;
 use holds::Part;
 use making::Batch;
+use pgdump_archive::{Archive, Ledger, TextEncoding, TocEntry};
 use plan::Plan;
 use schedule::Work;
 use script::Step;

@@ -20,10 +20,10 @@ mod physical;
 
 use std::collections::BTreeMap;
 
-use crate::archive::{Ledger, TocEntry};
 use crate::error::{RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
+use pgdump_archive::{Ledger, TocEntry};
 
 pub use asked::{Checks, ChecksFile};
 pub use drift::History;

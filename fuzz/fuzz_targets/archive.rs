@@ -2,7 +2,7 @@
 //! Any bytes as an archive of any format, in any wrapping: an answer, never a panic or a hang.
 
 use libfuzzer_sys::fuzz_target;
-use pgrestored::archive::{Archive, DataSink, Keys, Origin};
+use pgdump_archive::{Archive, DataSink, Keys, Origin};
 
 mod shared;
 
@@ -12,20 +12,20 @@ const MOST: usize = 8 << 20;
 struct Bounded(shared::Seen, usize);
 
 impl DataSink for Bounded {
-    fn begin(&mut self, e: &pgrestored::archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
+    fn begin(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
         self.0.begin(e)
     }
-    fn piece(&mut self, p: pgrestored::archive::Piece) -> Result<(), pgrestored::error::RestoreError> {
+    fn piece(&mut self, p: pgdump_archive::Piece) -> Result<(), pgrestored::error::RestoreError> {
         self.1 += p.len();
         match self.1 > MOST {
             true => Err(pgrestored::error::RestoreError::cancelled("enough")),
             false => Ok(()),
         }
     }
-    fn end(&mut self, e: &pgrestored::archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
+    fn end(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
         self.0.end(e)
     }
-    fn statement(&mut self, s: pgrestored::archive::Statement) -> Result<(), pgrestored::error::RestoreError> {
+    fn statement(&mut self, s: pgdump_archive::Statement) -> Result<(), pgrestored::error::RestoreError> {
         self.0.statement(s)
     }
 }

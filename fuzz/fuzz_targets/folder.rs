@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use pgrestored::archive::{Archive, Bytes, Folder, Keys, Origin};
+use pgdump_archive::{Archive, Bytes, Folder, Keys, Origin};
 use pgrestored::error::RestoreError;
 
 mod shared;

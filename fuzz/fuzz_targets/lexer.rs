@@ -2,7 +2,7 @@
 //! Statements and tokens of any text: no panic, and nothing is lost.
 
 use libfuzzer_sys::fuzz_target;
-use pgrestored::archive::{Dialect, statements, tokens};
+use pgdump_archive::{Dialect, statements, tokens};
 
 fuzz_target!(|data: (bool, &str)| {
     let dialect = Dialect { standard_strings: data.0, ..Dialect::default() };

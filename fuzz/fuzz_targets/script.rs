@@ -2,7 +2,7 @@
 //! SQL text after `pg_dump`'s header: whole and in small pieces, it is read the same.
 
 use libfuzzer_sys::fuzz_target;
-use pgrestored::archive::{Archive, Keys, Origin};
+use pgdump_archive::{Archive, Keys, Origin};
 
 mod shared;
 

@@ -1,6 +1,6 @@
 // What the targets share: a sink that keeps everything, and limits that a fuzzer can live with.
 
-use pgrestored::archive::{DataSink, Limits, Piece, Statement, TocEntry};
+use pgdump_archive::{DataSink, Limits, Piece, Statement, TocEntry};
 use pgrestored::error::RestoreError;
 
 #[derive(Default, PartialEq, Debug)]

@@ -2,7 +2,7 @@
 //! Members of any name and content as a tar, whole and cut.
 
 use libfuzzer_sys::fuzz_target;
-use pgrestored::archive::{Archive, Keys, Origin};
+use pgdump_archive::{Archive, Keys, Origin};
 
 mod shared;
 

@@ -2,7 +2,7 @@
 //! Any bytes behind the beginning of each wrapping: bounded in what they unpack to, never a hang.
 
 use libfuzzer_sys::fuzz_target;
-use pgrestored::archive::{Keys, Origin, read_text};
+use pgdump_archive::{Keys, Origin, read_text};
 
 /// Bytes that may come out.
 const MOST: u64 = 4 << 20;

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
 use super::download::{Download, DownloadOptions, Reach, Source, Tally};
-use crate::archive::{BlockIndex, Bytes, Extent, Folder, Origin, Ranges, Reopen};
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::progress::Progress;
 use crate::store::StoredObject;
+use pgdump_archive::{ArchiveError, BlockIndex, Bytes, Extent, Folder, Origin, Ranges, Reopen};
 
 /// What the finished reading must have been.
 pub struct Expected {
@@ -110,7 +110,7 @@ struct Blocks {
 }
 
 impl Ranges for Blocks {
-    fn open(&self, extent: Extent) -> Result<Bytes, RestoreError> {
+    fn open(&self, extent: Extent) -> Result<Bytes, ArchiveError> {
         Ok(self.reader.start_part(self.backup.clone(), extent))
     }
 }
@@ -164,7 +164,7 @@ struct Again {
 }
 
 impl Reopen for Again {
-    fn open(&self, offset: u64) -> Result<Bytes, RestoreError> {
+    fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
         Ok(self.reader.look(&self.backup, offset))
     }
 }
@@ -206,7 +206,7 @@ struct PiecesAgain {
 }
 
 impl Reopen for PiecesAgain {
-    fn open(&self, mut offset: u64) -> Result<Bytes, RestoreError> {
+    fn open(&self, mut offset: u64) -> Result<Bytes, ArchiveError> {
         let mut bytes: Bytes = Box::new(std::io::empty());
         for piece in &self.backup.members {
             let skipped = offset.min(piece.size);
@@ -259,9 +259,10 @@ impl Folder for Members {
         self.by_name.iter().map(|(name, o)| (name.clone(), o.size)).collect()
     }
 
-    fn open(&self, name: &str) -> Result<Bytes, RestoreError> {
+    fn open(&self, name: &str) -> Result<Bytes, ArchiveError> {
         let object = self.by_name.get(name).ok_or_else(|| {
-            StorageError::new(R::BackupNotFound, format!("{}{name}: not a member", self.backup.uri()))
+            let what = format!("{}{name}: not a member", self.backup.uri());
+            RestoreError::from(StorageError::new(R::BackupNotFound, what))
         })?;
         let (size, crc32c) = (object.size, object.crc32c);
         Ok(self.reader.start(Source::Object(self.backup.member(object)), Some(size), crc32c))

@@ -6,11 +6,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommandResult, Exit, Output, human_bytes, print_json};
 use crate::app::App;
-use crate::archive::{Archive, DataOffset, Layer};
 use crate::backup::Backup;
 use crate::error::StorageError;
 use crate::job::BackupRef;
 use crate::restore::{Finding, Level, Needs};
+use pgdump_archive::{Archive, DataOffset, Layer};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

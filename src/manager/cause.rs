@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreManager;
-use crate::archive::Origin;
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::error::{FailureReason as R, RestoreError, StorageError};
 use crate::progress::Progress;
+use pgdump_archive::Origin;
 
 impl RestoreManager {
     /// Reads every byte, for its checksum alone.

@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Facts, RestoreManager};
-use crate::archive::Archive;
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::job::Completeness;
 use crate::proof::{Check, CheckStatus, ProofReport};
+use pgdump_archive::Archive;
 
 const NO_END_MARK: &str =
     "nothing shows that the SQL text is complete: not all of it stands between pg_dump's head and end mark";

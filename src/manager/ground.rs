@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::RestoreManager;
-use crate::archive::TocEntry;
 use crate::config::{DbConfig, SslMode, TlsFiles};
 use crate::error::{FailureReason as R, JobError, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
 use crate::sandbox::{Sandbox, fitting, found};
 use crate::target::Apart;
+use pgdump_archive::TocEntry;
 
 /// How long cleaning up a scratch server may take.
 const CLEANUP: Duration = Duration::from_secs(60);

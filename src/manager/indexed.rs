@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::source::Wanted;
 use super::{Facts, RestoreManager};
-use crate::archive::{Archive, BlockIndex, Ledger};
 use crate::backup::{self, Expected, PinnedBackup, Reach, Source, encode_crc32c};
 use crate::error::{Blame, RestoreError, report as said};
 use crate::job::RestoreJob;
@@ -14,6 +13,7 @@ use crate::progress::Progress;
 use crate::proof::ProofReport;
 use crate::target::{Claimed, Staging};
 use crate::verify::RestoreIndex;
+use pgdump_archive::{Archive, BlockIndex, Ledger};
 
 impl RestoreManager {
     /// Everything up to a loaded and proven staging database. A restore index says only where things are: what

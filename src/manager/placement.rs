@@ -2,12 +2,12 @@
 //! target's own from the beginning.
 
 use super::RestoreManager;
-use crate::archive::TocEntry;
 use crate::job::RestoreJob;
 use crate::policy::InPlace;
 use crate::postgres::ServerFacts;
 use crate::restore::that_name_their_database;
 use crate::target::Claimed;
+use pgdump_archive::TocEntry;
 
 /// Names that a note lists.
 const LISTED: usize = 10;

@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::placement::facts_for;
 use super::{Facts, RestoreManager};
-use crate::archive::{self, Archive, Keys, Limits};
 use crate::backup::{self, Backup, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::{Location, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError};
@@ -18,6 +17,7 @@ use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::restore::{self, Finding, Fit, Needs};
 use crate::store::BackupStore;
+use pgdump_archive::{self, Archive, Keys, Limits};
 
 /// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
 fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
@@ -81,7 +81,7 @@ impl RestoreManager {
         let (origin, expected) =
             backup::open(Source::Object(pinned), Reach::Whole, self.limits(), Arc::default(), stop.clone());
         let keys = self.keys()?;
-        let text = tokio::task::spawn_blocking(move || archive::read_text(origin, MAX_GLOBALS, &keys));
+        let text = tokio::task::spawn_blocking(move || pgdump_archive::read_text(origin, MAX_GLOBALS, &keys));
         let text = text.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
         expected.check()?;
         Ok(restore::roles_of(&text, policy.role_passwords))

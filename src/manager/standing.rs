@@ -8,7 +8,6 @@ use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreManager;
-use crate::archive::{is_recognised, member_name};
 use crate::backup::{self, PinnedBackup, Reach, Source};
 use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report as said};
 use crate::job::{BackupRef, VerifyJob};
@@ -17,6 +16,7 @@ use crate::proof::{Origin, ProofReport, Rto, Verdict};
 use crate::retention::{Candidate, Decision, Rules, decide};
 use crate::store::StoredObject;
 use crate::verify::{Evidence, Found, is_of};
+use pgdump_archive::{is_recognised, member_name};
 
 /// Reports of a set that are looked at.
 const READ: usize = 200;

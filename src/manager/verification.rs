@@ -10,7 +10,6 @@ use tracing::field::Empty;
 
 use super::ground::{self, Ground};
 use super::{Finished, RestoreManager, end_spans, placement, restricted};
-use crate::archive::{Archive, Counting, Ledger};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::Trust;
 use crate::error::{FailureReason as R, JobError, RestoreError};
@@ -22,6 +21,7 @@ use crate::restore::{self, Fit, LoadOptions};
 use crate::steps::reached as step;
 use crate::target::{Apart, CreateOptions, Loader};
 use crate::verify::{self, Checks, ChecksFile, History, Kept, Subject, judge};
+use pgdump_archive::{Archive, Counting, Ledger};
 
 /// What a restore for proof stands on.
 struct Place<'a> {
@@ -365,7 +365,7 @@ async fn count_all(
         };
         archive.read_data(&mut Counting::new(&ledger, &seen))
     });
-    read.await.map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))?
+    Ok(read.await.map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??)
 }
 
 fn archive_proof(archive: &Archive) -> ArchiveProof {

@@ -1,7 +1,7 @@
 //! What to do about an error whose usual cause is known. Pure.
 
-use crate::archive::TocEntry;
 use crate::error::{DatabaseError, FailureReason as R};
+use pgdump_archive::TocEntry;
 
 /// Adds what to do where something is not found because `pg_dump` restores with an empty search path.
 /// `entry`: what was being restored, where it has a name.

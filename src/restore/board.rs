@@ -9,8 +9,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::plan::Plan;
 use super::schedule::{Next, Schedule, Work};
-use crate::archive::Piece;
 use crate::error::RestoreError;
+use pgdump_archive::Piece;
 
 /// A queued piece and its room in memory.
 pub(super) struct Queued {

@@ -4,11 +4,11 @@
 
 use std::collections::HashMap;
 
-use crate::archive::{
-    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_kept, kept_byte, statements, tokens,
-};
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::postgres::{Server, Session, fault};
+use pgdump_archive::{
+    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_kept, kept_byte, statements, tokens,
+};
 
 /// Texts, and bytes of them, that are asked for at once.
 const BATCH: usize = 500;

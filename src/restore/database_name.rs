@@ -1,6 +1,6 @@
 //! What of a dump depends on the name of the database that it is restored into. Pure.
 
-use crate::archive::TocEntry;
+use pgdump_archive::TocEntry;
 
 /// Extensions that a server has in one database only, by the name in its configuration.
 const BOUND_EXTENSIONS: [&str; 1] = ["pg_cron"];

@@ -2,8 +2,8 @@
 //! and owner together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
 
 use super::holds::Part;
-use crate::archive::{TextEncoding, TocEntry, copy_target};
 use crate::postgres::{ident, literal};
+use pgdump_archive::{TextEncoding, TocEntry, copy_target};
 
 /// Settings of the dump that every restoring session needs, from the entries that carry them.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::archive::TocEntry;
+use pgdump_archive::TocEntry;
 
 /// Entries (indices in the table of contents) that follow each other.
 pub type Family = Vec<usize>;

@@ -12,10 +12,10 @@ use super::dependence::{Definitions, Dependence};
 use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Statements, Step, classify, table_named};
 use super::{Content, Job};
-use crate::archive::{
-    DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry, first_tokens,
-};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
+use pgdump_archive::{
+    ArchiveError, DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry, first_tokens,
+};
 
 /// Statements that are sent in one transaction.
 const STEP_STATEMENTS: usize = 200;
@@ -121,14 +121,14 @@ impl DataSink for Contents {
         self.node_of.contains_key(&entry.dump_id)
     }
 
-    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         self.current = self.node_of.get(&entry.dump_id).copied();
         let Some(node) = self.current else { return Ok(()) };
         self.wait_for_turn(entry)?;
-        self.pieces.begin(node, entry)
+        Ok(self.pieces.begin(node, entry)?)
     }
 
-    fn wait_for_turn(&self, entry: &TocEntry) -> Result<(), RestoreError> {
+    fn wait_for_turn(&self, entry: &TocEntry) -> Result<(), ArchiveError> {
         let Some(node) = self.node_of.get(&entry.dump_id).copied() else { return Ok(()) };
         if !self.pieces.runtime.block_on(self.pieces.board.is_turn_of(node))? {
             let what = format!(
@@ -137,7 +137,7 @@ impl DataSink for Contents {
                  again with pg_dump",
                 entry.name()
             );
-            return Err(JobError::new(FailureReason::ArchiveUnsupported, what).into());
+            return Err(ArchiveError::limit(what));
         }
         Ok(())
     }
@@ -146,12 +146,12 @@ impl DataSink for Contents {
         self.node_of.get(&entry.dump_id).is_none_or(|node| self.pieces.board.is_due(*node))
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
-        self.current.map_or(Ok(()), |node| self.pieces.push(node, piece))
+    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
+        Ok(self.current.map_or(Ok(()), |node| self.pieces.push(node, piece))?)
     }
 
-    fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        self.current.map_or(Ok(()), |node| self.pieces.end(node, entry))
+    fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        Ok(self.current.map_or(Ok(()), |node| self.pieces.end(node, entry))?)
     }
 
     fn tail(&mut self, extent: Extent) {
@@ -297,7 +297,25 @@ fn in_order(class: Class) -> Class {
 }
 
 impl DataSink for Script {
-    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        Ok(self.begin_rows(entry)?)
+    }
+
+    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
+        Ok(self.pieces.push(self.current, piece)?)
+    }
+
+    fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        Ok(self.pieces.end(self.current, entry)?)
+    }
+
+    fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
+        Ok(self.add_statement(statement)?)
+    }
+}
+
+impl Script {
+    fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.flush()?;
         let mut entry = entry.clone();
         self.pieces.runtime.block_on(self.converter.entry(&mut entry))?;
@@ -321,15 +339,7 @@ impl DataSink for Script {
         self.pieces.begin(self.current, &entry)
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
-        self.pieces.push(self.current, piece)
-    }
-
-    fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
-        self.pieces.end(self.current, entry)
-    }
-
-    fn statement(&mut self, mut statement: Statement) -> Result<(), RestoreError> {
+    fn add_statement(&mut self, mut statement: Statement) -> Result<(), RestoreError> {
         self.pieces.runtime.block_on(self.converter.statement(&mut statement))?;
         let Some(fitted) = self.pieces.job.fit.statement(&statement.text, self.clean)? else { return Ok(()) };
         if !fitted.roles.is_empty() {

@@ -13,11 +13,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use edits::is_contrib;
 use rules::*;
 
-use crate::archive::{Dialect, TocEntry, statements};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::job::made_for;
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
+use pgdump_archive::{Dialect, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
 /// Examples that a report gives of one rule.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::archive::{Dialect, Lexeme, Token, statements, tokens};
 use crate::postgres::ident;
+use pgdump_archive::{Dialect, Lexeme, Token, statements, tokens};
 
 /// Statements that make each role of the file, without what is never taken: SUPERUSER, REPLICATION,
 /// BYPASSRLS, CREATEROLE, CREATEDB, and, unless `passwords`, its password.

@@ -12,9 +12,9 @@ use super::binary::{self, Columns};
 use super::board::{Board, Queued};
 use super::ddl::CopyAs;
 use super::{Job, conversion, ddl};
-use crate::archive::{Piece, TocEntry};
 use crate::error::RestoreError;
 use crate::postgres::{Session, fault};
+use pgdump_archive::{Piece, TocEntry};
 
 /// One COPY ends after this many bytes: the server's refusal of a row is seen only at its end.
 const COPY_BYTES: usize = 64 << 20;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
 use super::families::Stage;
-use crate::archive::TocEntry;
+use pgdump_archive::TocEntry;
 
 /// Entries in one transaction, where several sessions hold their locks.
 const BATCH: usize = 50;

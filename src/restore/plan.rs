@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::dependence::Dependence;
 use super::making::Making;
 use super::{ddl, families};
-use crate::archive::{Section, TocEntry};
+use pgdump_archive::{Section, TocEntry};
 
 /// Passes of a restore; one is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use super::fit::Fit;
 use super::roles::mentions;
-use crate::archive::{Archive, Codec, Format, TocEntry, statements};
 use crate::error::FailureReason as R;
 use crate::policy::{Extensions, Owners};
 use crate::postgres::plain_locale;
+use pgdump_archive::{Archive, Codec, Format, TocEntry, statements};
 
 /// What a finding means for the restore.
 #[derive(
@@ -109,7 +109,7 @@ impl Needs {
                 self.large_objects += e.defn.lines().filter(|l| !l.trim().is_empty()).count() as u64
             }
             "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" => {
-                let all = statements(&e.defn, crate::archive::Dialect::default());
+                let all = statements(&e.defn, pgdump_archive::Dialect::default());
                 let roles: BTreeSet<String> = all.into_iter().flat_map(mentions).map(|m| m.role).collect();
                 let kind = if e.desc.contains("ACL") { &mut self.grantees } else { &mut self.named };
                 kind.extend(roles.iter().cloned());

@@ -1,8 +1,8 @@
 //! What of a backup is refused before its first statement is run, whatever the server would say.
 
-use crate::archive::{Archive, Dialect, Lexeme, TocEntry, first_tokens, statements};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::Selection;
+use pgdump_archive::{Archive, Dialect, Lexeme, TocEntry, first_tokens, statements};
 
 /// Of SQL text, everything is restored, and rows alone go where tables are.
 pub(super) fn check_part_of_text(archive: &Archive, selection: &Selection) -> Result<(), RestoreError> {

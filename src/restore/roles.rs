@@ -1,7 +1,7 @@
 //! Role names in statements: who owns, who is granted what, for whom a policy holds.
 
-use crate::archive::{Dialect, Lexeme, Token, first_tokens};
 use crate::postgres::ident;
+use pgdump_archive::{Dialect, Lexeme, Token, first_tokens};
 
 /// Tokens that are looked at of one statement: roles stand among them.
 const LOOKED_AT: usize = 1 << 17;

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use super::board::Room;
-use crate::archive::{Dialect, Statement, TocEntry, Token, first_tokens, tokens};
 use crate::postgres::ident;
+use pgdump_archive::{Dialect, Statement, TocEntry, Token, first_tokens, tokens};
 
 /// What one node does.
 pub(super) enum Step {

@@ -4,9 +4,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::listed;
-use crate::archive::{Section as TocSection, TocEntry};
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
+use pgdump_archive::{Section as TocSection, TocEntry};
 
 /// Entries that hold settings or the database itself: they stay with every part.
 const FRAME: [&str; 5] = ["ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES"];

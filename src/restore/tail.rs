@@ -1,7 +1,7 @@
 //! The end of SQL text, where privileges stand: looked at before the text is read from its beginning. Pure.
 
 use super::roles::mentions;
-use crate::archive::{Dialect, TocEntry, statements, tokens};
+use pgdump_archive::{Dialect, TocEntry, statements, tokens};
 
 /// Bytes of the end of the text that are looked at.
 pub const TAIL: u64 = 1 << 20;

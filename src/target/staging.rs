@@ -1,10 +1,10 @@
 //! The staging database: made from `template0`, named after its request, dropped by force.
 
 use super::{Claimed, short_hash};
-use crate::archive::{Dialect, TextEncoding, TocEntry, tokens};
 use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, fault, ident, literal};
 use crate::steps::reached;
+use pgdump_archive::{Dialect, TextEncoding, TocEntry, tokens};
 
 /// What a note begins with that says that a database has another locale than the dump's.
 pub const OTHER_LOCALE: &str = "the dump's locale is not on this server";

@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Subject;
-use crate::archive::{Dialect, ObjectData, Rows, TableData, tokens};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, fault, ident, literal};
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
+use pgdump_archive::{Dialect, ObjectData, Rows, TableData, tokens};
 
 /// Tables larger than this are read in parts.
 const PART_BYTES: i64 = 64 << 20;

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Subject;
-use crate::archive::{Dialect, TocEntry, Token, tokens};
 use crate::error::RestoreError;
 use crate::postgres::{Session, fault};
 use crate::proof::{Check, CheckStatus};
 use crate::restore::listed;
+use pgdump_archive::{Dialect, TocEntry, Token, tokens};
 
 /// Everything with a name, as the table of contents calls it: kind, schema, name.
 const INVENTORY: &str = r#"

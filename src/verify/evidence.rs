@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::{junit, page};
-use crate::archive::BlockIndex;
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError, report as said};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, ProofReport, pattern_of};
 use crate::store::{BackupStore, StoredObject, read_small};
+use pgdump_archive::BlockIndex;
 
 const ENVELOPE: &str = ".dsse.json";
 /// Documents that are read for one question.

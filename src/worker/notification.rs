@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use crate::archive::member_name;
 use crate::backup::whole_of;
 use crate::config::{Config, Location};
 use crate::event::GcsNotification;
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::Trigger;
 use crate::proof::is_ours;
+use pgdump_archive::member_name;
 
 /// The table of contents of a directory dump, what says that it is complete where nothing else is set.
 const TOC: &str = "toc.dat";

@@ -83,3 +83,46 @@ fn a_table_of_contents_takes_no_more_memory_than_there_is() {
         assert!(run.peak_mib < 128, "{name} took {} MiB", run.peak_mib);
     }
 }
+
+const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\n";
+const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
+
+/// Comments, blanks, lines of psql and rows are passed over in little memory, a statement takes little more
+/// than its own length.
+#[test]
+fn long_texts_are_read_in_bounded_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mib = |byte: u8| vec![byte; 1 << 20];
+    for (name, before, middle, after, most, code) in [
+        ("line comment", "--", mib(b'x'), "\n", 60, 0),
+        ("block comment", "/*", mib(b'x'), "*/\n", 60, 0),
+        ("blanks", "", mib(b' '), "\n", 60, 0),
+        (
+            "a row",
+            "CREATE TABLE public.t (a text);\nCOPY public.t (a) FROM stdin;\n",
+            mib(b'x'),
+            "\n\\.\n",
+            100,
+            0,
+        ),
+        ("a command", "\\restrict ", mib(b'x'), "\n", 60, 1),
+        ("a statement", "COMMENT ON TABLE public.t IS '", mib(b'x'), "';\n", 60 + 220, 0),
+    ] {
+        let path = folder.path().join("long.sql.gz");
+        let mut out =
+            flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
+        out.write_all(HEAD.as_bytes()).unwrap();
+        out.write_all(before.as_bytes()).unwrap();
+        (0..200).for_each(|_| out.write_all(&middle).unwrap());
+        out.write_all(after.as_bytes()).unwrap();
+        out.write_all(END.as_bytes()).unwrap();
+        out.finish().unwrap();
+        let mut verify = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+        verify.args(["verify", "--depth", "archive", "./long.sql.gz"]).current_dir(folder.path());
+        verify.env("EVIDENCE_LOCATION", "none").env("RESTORE_MEMORY_MIB", "2000");
+        let run = peak_rss_of(&verify);
+        assert_eq!(run.code, code, "{name}: {}{}", run.stdout, run.stderr);
+        assert!(run.peak_mib < most, "{name}: {} MiB", run.peak_mib);
+        println!("{name}: {} MiB", run.peak_mib);
+    }
+}

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pgdump_archive::{Archive, Counting, Keys, Ledger, Limits, Origin};
 use pgrestored::app::App;
-use pgrestored::archive::{Archive, Counting, Keys, Ledger, Limits, Origin};
 use pgrestored::event::Verdict;
 use pgrestored::job::OnExisting;
 use pgrestored::policy::Depth;

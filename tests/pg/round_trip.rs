@@ -117,9 +117,8 @@ async fn the_corpus_has_every_kind() {
     c.create("objects", include_str!("objects.sql"));
     let archive = c.dump_to_file("objects", &[]);
     let file = std::fs::File::open(&archive).unwrap();
-    let origin = pgrestored::archive::Origin::once(file);
-    let archive =
-        pgrestored::archive::Archive::open(origin, Default::default(), &Default::default()).unwrap();
+    let origin = pgdump_archive::Origin::once(file);
+    let archive = pgdump_archive::Archive::open(origin, Default::default(), &Default::default()).unwrap();
     let kinds: std::collections::BTreeSet<&str> = archive.entries().iter().map(|e| e.desc.as_str()).collect();
     let wanted = "ACCESS METHOD,ACL,AGGREGATE,BLOB,BLOBS,CAST,CHECK CONSTRAINT,COLLATION,COMMENT,CONSTRAINT,CONVERSION,\
         DATABASE,DEFAULT,DEFAULT ACL,DOMAIN,ENCODING,EVENT TRIGGER,EXTENSION,FK CONSTRAINT,FOREIGN DATA WRAPPER,\

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use pgdump_archive::{Archive, Counting, Keys, Ledger, Limits, Origin};
 use pgrestored::app::App;
-use pgrestored::archive::{Archive, Counting, Keys, Ledger, Limits, Origin};
 use pgrestored::config::{Config, RawConfig};
 use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::event::Verdict;
@@ -245,7 +245,7 @@ struct Restored {
     cluster: Cluster,
     archive: PathBuf,
     ledger: Ledger,
-    entries: Vec<pgrestored::archive::TocEntry>,
+    entries: Vec<pgdump_archive::TocEntry>,
 }
 
 impl Restored {

@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::definition::Definition;
 use super::expressions::Functions;
-use crate::archive::{Dialect, Section, TocEntry, Token, tokens};
 use crate::restore::ddl;
+use pgdump_archive::{Dialect, Section, TocEntry, Token, tokens};
 
 /// Entries that may read rows of any table when they are restored, by dump id.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Dependence {
     /// The same where the tables are there already: `tables` are those whose rows depend on others.
     pub fn of_rows_into(entries: &[TocEntry], tables: &HashSet<String>) -> Self {
         let is_dependent = |e: &&TocEntry| {
-            let written = crate::archive::copy_target(&e.copy_stmt).map(|(relation, _)| relation);
+            let written = pgdump_archive::copy_target(&e.copy_stmt).map(|(relation, _)| relation);
             // Of INSERT statements in SQL text, the tag is what is written there.
             let written = written.or_else(|| e.namespace.is_none().then(|| e.tag.clone()));
             let stored = written.as_deref().and_then(super::text::stored_name);
@@ -241,7 +241,7 @@ fn closure(from: impl IntoIterator<Item = i32>, more: impl Fn(i32) -> Vec<i32>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::{Archive, Keys, Limits, Origin};
+    use pgdump_archive::{Archive, Keys, Limits, Origin};
 
     fn entry(id: i32, desc: &str, tag: &str, dependencies: &[i32], defn: &str) -> TocEntry {
         let section = if desc == "TABLE DATA" { Section::Data } else { Section::PreData };

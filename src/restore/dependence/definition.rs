@@ -1,7 +1,7 @@
 //! A table's definition, taken apart as far as its expressions.
 
-use crate::archive::Token;
 use crate::postgres::ident;
+use pgdump_archive::Token;
 
 /// `CREATE TABLE s.t (…) …`
 #[derive(Debug, Default)]
@@ -157,7 +157,7 @@ pub(super) fn expressions_of<'a, 'b>(item: &'b [Token<'a>]) -> Vec<&'b [Token<'a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::{Dialect, tokens};
+    use pgdump_archive::{Dialect, tokens};
 
     fn shown(t: &[Token<'_>]) -> String {
         t.iter().map(|w| w.text).collect::<Vec<_>>().join(" ")

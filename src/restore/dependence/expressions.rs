@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::archive::Token;
+use pgdump_archive::Token;
 
 /// Functions of the server that read or change what other statements do, by name or its beginning.
 const READING: [&str; 24] = [
@@ -304,7 +304,7 @@ fn is_family(prefix: &str, rest: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::{Dialect, tokens};
+    use pgdump_archive::{Dialect, tokens};
 
     fn may_read(functions: &Functions, sql: &str) -> bool {
         functions.may_read(&tokens(sql, Dialect::default()))

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::definition::{Default as ColumnDefault, Definition, default_of, expressions_of, relation};
 use super::expressions::Functions;
-use crate::archive::{Dialect, TocEntry, Token, copy_target, tokens};
+use pgdump_archive::{Dialect, TocEntry, Token, copy_target, tokens};
 
 /// A table that the text has made so far.
 #[derive(Debug, Default)]
@@ -341,7 +341,7 @@ mod tests {
     fn dependent(sql: &str, tables: &[&str]) -> Vec<String> {
         let mut definitions = Definitions::default();
         let path = "SELECT pg_catalog.set_config('search_path', '', false);";
-        crate::archive::statements(&format!("{path}{sql}"), Dialect::default())
+        pgdump_archive::statements(&format!("{path}{sql}"), Dialect::default())
             .into_iter()
             .for_each(|statement| definitions.learn(statement));
         let depends = |table: &&&str| {

@@ -1,6 +1,6 @@
 //! What a statement is, told by its words, and the statement with a part of it taken out or exchanged.
 
-use crate::archive::Token;
+use pgdump_archive::Token;
 
 /// Extensions that come with PostgreSQL: none of them brings a table access method.
 const CONTRIB: &str = " adminpack amcheck autoinc bloom btree_gin btree_gist citext cube dblink dict_int dict_xsyn \

@@ -8,10 +8,10 @@ use super::edits::{
 };
 use super::rules::*;
 use super::{Fit, Fitted};
-use crate::archive::{Dialect, Token, first_tokens};
 use crate::error::RestoreError;
 use crate::policy::Owners;
 use crate::restore::roles::{mentions, renamed};
+use pgdump_archive::{Dialect, Token, first_tokens};
 
 /// Parameters that `pg_dump` sets, with the version that they came with.
 const SETTINGS_SINCE: [(&str, u32); 4] = [

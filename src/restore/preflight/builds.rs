@@ -1,9 +1,9 @@
 //! What a server was built or installed without, as far as definitions of a backup name it. Pure.
 
 use super::{Finding, Fit, Level, Needs, R, finding, names};
-use crate::archive::TocEntry;
 use crate::policy::Extensions;
 use crate::postgres::plain_locale;
+use pgdump_archive::TocEntry;
 
 const REFUSED: &str = "the server refuses the definition";
 

@@ -11,7 +11,7 @@ use super::members::{
 use super::pieces::{DataSink, ObjectCutter};
 use super::toc::corrupt;
 use super::{Archive, Body, Context, DataOffset, Folder, Format, Limits, TocEntry};
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::ArchiveError;
 
 /// The members of a directory, and which are still to be read.
 pub(super) struct Members {
@@ -34,7 +34,7 @@ struct Objects {
     made: BTreeSet<u32>,
 }
 
-pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, RestoreError> {
+pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, ArchiveError> {
     let mut by_name: HashMap<String, (String, usize, u64)> = HashMap::new();
     for (name, size) in folder.members() {
         let (plain, suffixes) = plain_name(&name);
@@ -48,7 +48,7 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, R
     }
     let Some((toc, _, _)) = by_name.get(TOC) else {
         let what = "there is no toc.dat: this is no directory of pg_dump -Fd, or its upload is not finished";
-        return Err(ValidationError::new(FailureReason::ArchiveCorrupt, what).into());
+        return Err(ArchiveError::corrupt(what));
     };
     let Contents { header, entries, encoding, context, wrapped } =
         read_contents(folder.open(toc)?, Format::Directory, limits)?;
@@ -80,7 +80,7 @@ fn objects_of<'a>(
     index: &Index,
     entries: &[TocEntry],
     names: impl Iterator<Item = &'a String>,
-) -> Result<HashMap<usize, Objects>, RestoreError> {
+) -> Result<HashMap<usize, Objects>, ArchiveError> {
     let made = index.objects(entries).into_iter();
     let mut objects: HashMap<usize, Objects> =
         made.map(|(at, made)| (at, Objects { made, ..Objects::default() })).collect();
@@ -119,7 +119,7 @@ impl Members {
     }
 
     /// Reads members until none is left; other readers take their share.
-    pub fn read(&self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    pub fn read(&self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         loop {
             let next = self.todo.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(at) = next else { return Ok(()) };
@@ -140,13 +140,13 @@ impl Members {
         }
     }
 
-    fn open(&self, name: &str) -> Result<(super::Bytes, usize), RestoreError> {
+    fn open(&self, name: &str) -> Result<(super::Bytes, usize), ArchiveError> {
         let (whole, suffixes, _) =
             self.by_name.get(name).ok_or_else(|| corrupt(format!("the member {name} is missing")))?;
         Ok((self.folder.open(whole)?, *suffixes))
     }
 
-    fn read_objects(&self, at: usize, list: &str, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    fn read_objects(&self, at: usize, list: &str, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let listed = read_object_list(self.open(list)?.0, &self.context)?;
         let (none, objects) = (Objects::default(), self.objects.get(&at));
         let Objects { there, made } = objects.unwrap_or(&none);

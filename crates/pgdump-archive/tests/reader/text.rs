@@ -1,13 +1,11 @@
 //! SQL text without a server: what is read of it, what is refused by name and line, and in how much memory.
 
-use std::io::{Read, Write};
-use std::process::Command;
+use std::io::Read;
 
-use pgrestored::archive::{Archive, DataSink, Keys, Limits, Origin, Piece, Statement, TocEntry};
-use pgrestored::error::{FailureReason as R, RestoreError};
-use pgrestored::job::Completeness::{self, Proven, Unknown};
+use pgdump_archive::ArchiveError;
+use pgdump_archive::{Archive, DataSink, Keys, Limits, Origin, Piece, Statement, TocEntry};
 
-use crate::memory::peak_rss_of;
+use crate::{Kind, kind};
 
 const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\n";
 const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
@@ -21,37 +19,37 @@ fn dump(body: &str) -> String {
 struct Collect(Vec<String>);
 
 impl DataSink for Collect {
-    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         self.0.push(format!("rows of {}", entry.tag));
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
         if let Piece::Rows { text, .. } | Piece::Statements(text) = piece {
             self.0.push(String::from_utf8_lossy(&text).trim().to_owned());
         }
         Ok(())
     }
 
-    fn end(&mut self, _entry: &TocEntry) -> Result<(), RestoreError> {
+    fn end(&mut self, _entry: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
 
-    fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+    fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
         self.0.push(statement.text);
         Ok(())
     }
 }
 
-fn read_of(text: &[u8], database: Option<&str>) -> Result<(Vec<String>, Completeness), RestoreError> {
+fn read_of(text: &[u8], database: Option<&str>) -> Result<(Vec<String>, bool), ArchiveError> {
     let origin = Origin::once(std::io::Cursor::new(text.to_vec()));
     let archive = Archive::open_database(origin, Limits::default(), &Keys::default(), database)?;
     let (completeness, mut all) = (archive.completeness(), Collect::default());
     archive.read_data(&mut all)?;
-    Ok((all.0, Completeness::of(completeness.get())))
+    Ok((all.0, completeness.get() == Some(&true)))
 }
 
-fn read(text: &str) -> Result<(Vec<String>, Completeness), RestoreError> {
+fn read(text: &str) -> Result<(Vec<String>, bool), ArchiveError> {
     read_of(text.as_bytes(), None)
 }
 
@@ -62,14 +60,10 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
     let d = dump(TABLE);
     let stripped: String = d.lines().filter(|l| !l.starts_with("--")).map(|l| format!("{l}\n")).collect();
     for (what, text, wanted) in [
-        ("as it is", d.clone(), Proven),
-        ("settings around it", format!("SET session_replication_role = replica;\n{d}RESET ALL;\n"), Proven),
-        ("in a transaction", format!("BEGIN;\n{d}COMMIT;\n"), Proven),
-        (
-            "with commands of psql",
-            format!("\\set ON_ERROR_STOP on\n\\echo x\n{d}\\timing\nANALYZE;\n"),
-            Proven,
-        ),
+        ("as it is", d.clone(), true),
+        ("settings around it", format!("SET session_replication_role = replica;\n{d}RESET ALL;\n"), true),
+        ("in a transaction", format!("BEGIN;\n{d}COMMIT;\n"), true),
+        ("with commands of psql", format!("\\set ON_ERROR_STOP on\n\\echo x\n{d}\\timing\nANALYZE;\n"), true),
         (
             "two of them",
             format!(
@@ -77,15 +71,15 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
                 dump("CREATE TABLE public.t (a int);\n"),
                 dump("COPY public.t (a) FROM stdin;\n1\n\\.\n")
             ),
-            Proven,
+            true,
         ),
-        ("without comments", stripped, Unknown),
-        ("by hand", "CREATE TABLE u(id int);\nINSERT INTO u VALUES (1)".into(), Unknown),
-        ("with more behind it", format!("{d}CREATE TABLE more();\n"), Unknown),
-        ("with \\q", format!("{d}\\q\nno SQL at all\n"), Proven),
+        ("without comments", stripped, false),
+        ("by hand", "CREATE TABLE u(id int);\nINSERT INTO u VALUES (1)".into(), false),
+        ("with more behind it", format!("{d}CREATE TABLE more();\n"), false),
+        ("with \\q", format!("{d}\\q\nno SQL at all\n"), true),
     ] {
-        let (all, completeness) = read(&text).unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert_eq!(completeness, wanted, "{what}");
+        let (all, is_complete) = read(&text).unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(is_complete, wanted, "{what}");
         assert!(all.iter().any(|s| s.starts_with("rows of")), "{what}: {all:?}");
     }
 }
@@ -93,48 +87,38 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
 #[test]
 fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
     let d = dump(TABLE);
-    for (what, text, reason, said) in [
-        ("a cut dump", d[..d.len() - 45].to_owned(), R::ArchiveCorrupt, "is missing"),
-        ("a second one that is cut", format!("{d}{}", &d[..d.len() - 45]), R::ArchiveCorrupt, "is missing"),
-        ("a dump in a cut one", format!("{HEAD}{d}"), R::ArchiveCorrupt, "another one begins in line"),
-        ("a transaction that is cut", format!("BEGIN;\n{d}"), R::ArchiveCorrupt, "begins in line 1"),
-        (
-            "stderr first",
-            format!("pg_dump: warning: x\n{d}"),
-            R::ArchiveCorrupt,
-            "line 1: a message of pg_dump",
-        ),
-        ("stderr last", format!("{d}pg_dump: warning: x\n"), R::ArchiveCorrupt, "a message of pg_dump"),
-        ("a program", format!("{d}\\! touch x\n"), R::ArchiveUnsupported, "the command \\! of psql"),
-        ("a file", format!("\\i x.sql\n{d}"), R::ArchiveUnsupported, "line 1: the command \\i"),
-        (
-            "a variable",
-            format!("\\set a 1\nSELECT :a;\n{d}"),
-            R::ArchiveUnsupported,
-            "line 2: psql would put",
-        ),
-        ("another database", format!("\\connect other\n{d}"), R::ArchiveUnsupported, "line 1: \\connect"),
+    for (what, text, wanted, said) in [
+        ("a cut dump", d[..d.len() - 45].to_owned(), Kind::Corrupt, "is missing"),
+        ("a second one that is cut", format!("{d}{}", &d[..d.len() - 45]), Kind::Corrupt, "is missing"),
+        ("a dump in a cut one", format!("{HEAD}{d}"), Kind::Corrupt, "another one begins in line"),
+        ("a transaction that is cut", format!("BEGIN;\n{d}"), Kind::Corrupt, "begins in line 1"),
+        ("stderr first", format!("pg_dump: warning: x\n{d}"), Kind::Corrupt, "line 1: a message of pg_dump"),
+        ("stderr last", format!("{d}pg_dump: warning: x\n"), Kind::Corrupt, "a message of pg_dump"),
+        ("a program", format!("{d}\\! touch x\n"), Kind::Unsupported, "the command \\! of psql"),
+        ("a file", format!("\\i x.sql\n{d}"), Kind::Unsupported, "line 1: the command \\i"),
+        ("a variable", format!("\\set a 1\nSELECT :a;\n{d}"), Kind::Unsupported, "line 2: psql would put"),
+        ("another database", format!("\\connect other\n{d}"), Kind::Unsupported, "line 1: \\connect"),
         (
             "a prepared transaction",
             dump("SELECT 1;PREPARE TRANSACTION 'x';"),
-            R::ArchiveUnsupported,
+            Kind::Unsupported,
             "line 8: a transaction that is prepared",
         ),
         (
             "behind COPY",
             dump("COPY public.t (a) FROM stdin; SELECT 1;\n\\.\n"),
-            R::ArchiveUnsupported,
+            Kind::Unsupported,
             "behind COPY",
         ),
         (
             "another encoding",
             format!("{d}{}", d.replace("UTF8", "LATIN1")),
-            R::ArchiveUnsupported,
+            Kind::Limit,
             "client_encoding becomes LATIN1",
         ),
     ] {
         let e = read(&text).err().unwrap_or_else(|| panic!("{what}"));
-        assert_eq!(e.reason(), reason, "{what}: {e}");
+        assert_eq!(kind(&e), wanted, "{what}: {e}");
         assert!(e.to_string().contains(said), "{what}: {e}");
     }
 }
@@ -145,9 +129,9 @@ fn a_second_connect_to_the_same_database_changes_nothing() {
         "CREATE DATABASE \"f 01\" WITH TEMPLATE = template0 ENCODING = 'UTF8';\n\\connect \"f 01\"\n\
          ALTER DATABASE \"f 01\" SET work_mem TO '3MB';\n\\connect \"f 01\"\n{TABLE}"
     ));
-    assert_eq!(read(&text).unwrap().1, Proven);
+    assert!(read(&text).unwrap().1);
     let other = text.replacen("\\connect \"f 01\"\n", "\\connect \"f 01\"\n\\connect postgres\n", 1);
-    assert_eq!(read(&other).unwrap_err().reason(), R::ArchiveUnsupported);
+    assert_eq!(kind(&read(&other).unwrap_err()), Kind::Unsupported);
 }
 
 fn cluster() -> String {
@@ -170,23 +154,23 @@ fn cluster() -> String {
 #[test]
 fn one_database_of_a_cluster_is_read_by_its_name() {
     let text = cluster();
-    let (all, completeness) = read_of(text.as_bytes(), Some("two")).unwrap();
-    assert_eq!(completeness, Proven);
+    let (all, is_complete) = read_of(text.as_bytes(), Some("two")).unwrap();
+    assert!(is_complete);
     assert_eq!(all.iter().filter(|s| s.contains("_t")).count(), 2, "{all:?}");
     assert!(all.contains(&"rows of public.two_t".to_owned()) && all.contains(&"y".to_owned()), "{all:?}");
     let e = read(&text).unwrap_err();
-    assert_eq!(e.reason(), R::InvalidRequest);
+    assert_eq!(kind(&e), Kind::NotFound);
     assert!(e.to_string().contains("--database (one, template1, two)"), "{e}");
     let e = read_of(text.as_bytes(), Some("three")).unwrap_err();
     assert!(e.to_string().contains("no database three, but one, template1, two"), "{e}");
     let cut = &text.as_bytes()[..text.len() - 30];
-    assert_eq!(read_of(cut, Some("two")).unwrap_err().reason(), R::ArchiveCorrupt);
+    assert_eq!(kind(&read_of(cut, Some("two")).unwrap_err()), Kind::Corrupt);
     let roles = text.split("\\connect").next().unwrap().to_owned()
         + "--\n-- PostgreSQL database cluster dump complete\n--\n";
     assert!(read(&roles).unwrap_err().to_string().contains("--globals"));
     let one = dump("CREATE DATABASE one;\n\\connect one\n");
     assert!(read_of(one.as_bytes(), Some("one")).is_ok());
-    assert_eq!(read_of(one.as_bytes(), Some("two")).unwrap_err().reason(), R::InvalidRequest);
+    assert_eq!(kind(&read_of(one.as_bytes(), Some("two")).unwrap_err()), Kind::NotFound);
 }
 
 /// A text whose middle is `unit` so many times over.
@@ -230,47 +214,10 @@ fn a_statement_that_does_not_fit_is_refused_by_name_and_not_blamed_on_the_backup
         };
         let limits = Limits::default().with_memory(16 << 20);
         let e = Archive::open(Origin::once(long), limits, &Keys::default()).err().unwrap();
-        assert_eq!(e.reason(), R::ArchiveUnsupported, "{middle}: {e}");
-        assert!(matches!(e, RestoreError::Job(_)) && e.to_string().contains("line 8: a statement of"), "{e}");
-    }
-}
-
-/// Comments, blanks, lines of psql and rows are passed over in little memory, a statement takes little more
-/// than its own length.
-#[test]
-fn long_texts_are_read_in_bounded_memory() {
-    let folder = tempfile::tempdir().unwrap();
-    let mib = |byte: u8| vec![byte; 1 << 20];
-    for (name, before, middle, after, most, code) in [
-        ("line comment", "--", mib(b'x'), "\n", 60, 0),
-        ("block comment", "/*", mib(b'x'), "*/\n", 60, 0),
-        ("blanks", "", mib(b' '), "\n", 60, 0),
-        (
-            "a row",
-            "CREATE TABLE public.t (a text);\nCOPY public.t (a) FROM stdin;\n",
-            mib(b'x'),
-            "\n\\.\n",
-            100,
-            0,
-        ),
-        ("a command", "\\restrict ", mib(b'x'), "\n", 60, 1),
-        ("a statement", "COMMENT ON TABLE public.t IS '", mib(b'x'), "';\n", 60 + 220, 0),
-    ] {
-        let path = folder.path().join("long.sql.gz");
-        let mut out =
-            flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
-        out.write_all(HEAD.as_bytes()).unwrap();
-        out.write_all(before.as_bytes()).unwrap();
-        (0..200).for_each(|_| out.write_all(&middle).unwrap());
-        out.write_all(after.as_bytes()).unwrap();
-        out.write_all(END.as_bytes()).unwrap();
-        out.finish().unwrap();
-        let mut verify = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-        verify.args(["verify", "--depth", "archive", "./long.sql.gz"]).current_dir(folder.path());
-        verify.env("EVIDENCE_LOCATION", "none").env("RESTORE_MEMORY_MIB", "2000");
-        let run = peak_rss_of(&verify);
-        assert_eq!(run.code, code, "{name}: {}{}", run.stdout, run.stderr);
-        assert!(run.peak_mib < most, "{name}: {} MiB", run.peak_mib);
-        println!("{name}: {} MiB", run.peak_mib);
+        assert_eq!(kind(&e), Kind::Limit, "{middle}: {e}");
+        assert!(
+            matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("line 8: a statement of"),
+            "{e}"
+        );
     }
 }

@@ -7,11 +7,13 @@
 //! directory, and SQL text; archive versions 1.12 to 1.16 (PostgreSQL 9.0 to 18). The formats'
 //! definition is PostgreSQL's `pg_backup_*.c` and `psqlscan.l`.
 
+pub mod bounded;
 mod cluster;
 mod codec;
 mod custom;
 mod encoding;
 mod end_marks;
+mod error;
 mod folder;
 mod frames;
 mod header;
@@ -36,10 +38,9 @@ mod toc;
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
-use crate::error::{FailureReason, RestoreError, ValidationError};
-
 pub use codec::Codec;
 pub use encoding::{TextEncoding, has_kept, kept_byte};
+pub use error::{ArchiveError, Problem};
 pub use header::{Format, Header};
 pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
 pub use layers::{Keys, Layer};
@@ -101,7 +102,7 @@ impl Limits {
     ///
     /// # Errors
     /// `archive_unsupported`, which does not blame the backup.
-    pub fn check_memory(&self, what: &str, needed: u64) -> Result<(), RestoreError> {
+    pub fn check_memory(&self, what: &str, needed: u64) -> Result<(), ArchiveError> {
         if needed <= self.memory {
             return Ok(());
         }
@@ -123,7 +124,7 @@ impl Default for Limits {
 pub trait Reopen: Send + Sync {
     /// # Errors
     /// The store's own.
-    fn open(&self, offset: u64) -> Result<Bytes, RestoreError>;
+    fn open(&self, offset: u64) -> Result<Bytes, ArchiveError>;
 }
 
 /// The members of a directory dump.
@@ -133,7 +134,7 @@ pub trait Folder: Send + Sync {
 
     /// # Errors
     /// The store's own.
-    fn open(&self, name: &str) -> Result<Bytes, RestoreError>;
+    fn open(&self, name: &str) -> Result<Bytes, ArchiveError>;
 }
 
 /// Where an archive comes from.
@@ -180,8 +181,8 @@ impl Archive {
     ///
     /// # Errors
     /// `archive_unsupported` for what is no dump, `archive_corrupt` for damaged bytes, or the
-    /// origin's own [`RestoreError`].
-    pub fn open(origin: Origin, limits: Limits, keys: &Keys) -> Result<Self, RestoreError> {
+    /// origin's own [`ArchiveError`].
+    pub fn open(origin: Origin, limits: Limits, keys: &Keys) -> Result<Self, ArchiveError> {
         Self::open_database(origin, limits, keys, None)
     }
 
@@ -194,7 +195,7 @@ impl Archive {
         limits: Limits,
         keys: &Keys,
         database: Option<&str>,
-    ) -> Result<Self, RestoreError> {
+    ) -> Result<Self, ArchiveError> {
         let archive = Self::open_any(origin, limits, keys, database)?;
         let own = archive.header.database.as_deref();
         if let Some(wanted) = database.filter(|d| own != Some(*d)) {
@@ -204,7 +205,7 @@ impl Archive {
                     "the backup does not say whether it is of database {wanted}: leave --database out"
                 ),
             };
-            return Err(ValidationError::new(FailureReason::InvalidRequest, what).into());
+            return Err(ArchiveError::not_found(what));
         }
         Ok(archive)
     }
@@ -214,7 +215,7 @@ impl Archive {
         limits: Limits,
         keys: &Keys,
         database: Option<&str>,
-    ) -> Result<Self, RestoreError> {
+    ) -> Result<Self, ArchiveError> {
         let (bytes, again) = match origin {
             Origin::Folder(folder) => return folder::open(folder, limits),
             Origin::Stream { bytes, again } => (bytes, again),
@@ -312,7 +313,7 @@ impl Archive {
     ///
     /// # Errors
     /// `archive_corrupt` where the index is another archive's.
-    pub fn by_blocks(&mut self, index: &BlockIndex, ranges: Arc<dyn Ranges>) -> Result<(), RestoreError> {
+    pub fn by_blocks(&mut self, index: &BlockIndex, ranges: Arc<dyn Ranges>) -> Result<(), ArchiveError> {
         match &mut self.body {
             Body::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
             _ => Err(toc::corrupt("the restore index is another archive's")),
@@ -362,7 +363,7 @@ impl Archive {
     ///
     /// # Errors
     /// As [`DataStream::read`].
-    pub fn read_data(self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    pub fn read_data(self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         self.into_streams(1).into_iter().try_for_each(|s| s.read(sink))
     }
 }
@@ -371,13 +372,13 @@ impl Archive {
 ///
 /// # Errors
 /// `archive_corrupt` for what is damaged, longer or no UTF-8, and the origin's own.
-pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, RestoreError> {
+pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, ArchiveError> {
     let Origin::Stream { bytes, .. } = origin else {
         return Err(toc::corrupt("a folder where a file was expected"));
     };
     let (_, _, input) = layers::unwrap(bytes, &Limits::default(), keys)?;
     let mut text = Vec::new();
-    let failed = |e| RestoreError::from_archive_io(e, "text");
+    let failed = |e| ArchiveError::from_io(e, "text");
     let mut input = input;
     (&mut input).take(most + 1).read_to_end(&mut text).map_err(failed)?;
     // Of a whole cluster, what stands before its first database.
@@ -408,7 +409,7 @@ impl DataStream {
     /// # Errors
     /// `archive_corrupt` where data is damaged, unknown, there twice or missing; the errors of the
     /// reader and of the sink.
-    pub fn read(self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    pub fn read(self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         match self.0 {
             Source::Custom(stream, entries) => stream.read(&entries, sink),
             Source::Tar(members, entries) => members.read(&entries, sink),

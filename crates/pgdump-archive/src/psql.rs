@@ -3,7 +3,7 @@
 
 use super::lexer::{Dialect, tokens};
 use super::toc::unsupported;
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// Bytes of one command.
 pub(super) const LONGEST: usize = 64 << 10;
@@ -79,7 +79,7 @@ pub(super) enum Command {
 ///
 /// # Errors
 /// `archive_unsupported` for every command that `psql` would run for its effect.
-pub(super) fn command(line: &str, at: u64) -> Result<Command, RestoreError> {
+pub(super) fn command(line: &str, at: u64) -> Result<Command, ArchiveError> {
     let (name, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     let argument = argument.trim();
     let first = || argument.split_whitespace().next().unwrap_or_default().to_owned();
@@ -136,7 +136,7 @@ fn has_more(argument: &str) -> bool {
     argument.starts_with('|')
 }
 
-fn refused(line: &str, name: &str, at: u64) -> RestoreError {
+fn refused(line: &str, name: &str, at: u64) -> ArchiveError {
     let name: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
     let why = match line.contains('`') {
         true => ", which runs a program",

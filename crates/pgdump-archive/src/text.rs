@@ -12,7 +12,7 @@ use super::psql::{self, Command};
 use super::recognise::{entry_of, message_of};
 use super::toc::{beyond_us, corrupt, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 const READ: usize = 256 << 10;
 /// Memory that is not asked for.
@@ -117,7 +117,7 @@ impl Text {
     }
 
     /// Reads on; says whether there was more.
-    pub(super) fn more(&mut self) -> Result<bool, RestoreError> {
+    pub(super) fn more(&mut self) -> Result<bool, ArchiveError> {
         if self.at_end {
             return Ok(false);
         }
@@ -135,7 +135,7 @@ impl Text {
             self.limits.check_memory(&what(), needed)?;
         }
         let read = (&mut self.input).take(READ as u64).read_to_end(&mut self.buf);
-        let read = read.map_err(|e| RestoreError::from_archive_io(e, "SQL text"))?;
+        let read = read.map_err(|e| ArchiveError::from_io(e, "SQL text"))?;
         self.at_end = read < READ;
         Ok(read > 0)
     }
@@ -163,7 +163,7 @@ impl Text {
     }
 
     /// Passes a line; gives its beginning, at most `most` bytes of it, and whether that is all of it.
-    fn take_line(&mut self, most: usize) -> Result<(String, bool), RestoreError> {
+    fn take_line(&mut self, most: usize) -> Result<(String, bool), ArchiveError> {
         let (mut line, mut is_whole) = (Vec::new(), true);
         loop {
             let rest = self.rest();
@@ -180,7 +180,7 @@ impl Text {
     }
 
     /// Passes a block comment, whatever its length.
-    fn pass_comment(&mut self) -> Result<(), RestoreError> {
+    fn pass_comment(&mut self) -> Result<(), ArchiveError> {
         let (begun, mut depth) = (self.line, 0_usize);
         loop {
             let rest = self.rest();
@@ -217,7 +217,7 @@ impl Text {
         }
     }
 
-    fn pass_blanks(&mut self) -> Result<(), RestoreError> {
+    fn pass_blanks(&mut self) -> Result<(), ArchiveError> {
         loop {
             let rest = self.rest();
             let n = rest.iter().position(|b| !is_blank(*b)).unwrap_or(rest.len());
@@ -229,7 +229,7 @@ impl Text {
         }
     }
 
-    pub fn next(&mut self) -> Result<Item, RestoreError> {
+    pub fn next(&mut self) -> Result<Item, ArchiveError> {
         loop {
             if self.consumed == 0 && self.rest().is_empty() {
                 self.more()?;
@@ -263,7 +263,7 @@ impl Text {
         }
     }
 
-    fn unfinished(&self, what: &str) -> RestoreError {
+    fn unfinished(&self, what: &str) -> ArchiveError {
         match what {
             "a command of psql in a statement" => unsupported(format!("line {}: {what}", self.line)),
             _ => {
@@ -272,7 +272,7 @@ impl Text {
         }
     }
 
-    fn finish(&self) -> Result<Item, RestoreError> {
+    fn finish(&self) -> Result<Item, ArchiveError> {
         let is_complete = self.frames.finish(self.line)?;
         if self.restricted.is_some() {
             return Err(corrupt("the dump ends early: \\unrestrict is missing"));
@@ -291,7 +291,7 @@ impl Text {
     }
 
     /// A line that begins with a backslash.
-    fn command(&mut self) -> Result<(), RestoreError> {
+    fn command(&mut self) -> Result<(), ArchiveError> {
         let at = self.line;
         let (line, is_whole) = self.take_line(psql::LONGEST)?;
         if !is_whole {
@@ -326,7 +326,7 @@ impl Text {
     }
 
     /// Passes everything that `psql` would not read any more.
-    fn quit(&mut self) -> Result<(), RestoreError> {
+    fn quit(&mut self) -> Result<(), ArchiveError> {
         loop {
             self.pass(self.rest().len());
             if !self.more()? {
@@ -336,7 +336,7 @@ impl Text {
     }
 
     /// `\connect` to the database that the text itself has created means the target.
-    fn connect(&mut self, argument: &str, at: u64) -> Result<(), RestoreError> {
+    fn connect(&mut self, argument: &str, at: u64) -> Result<(), ArchiveError> {
         let named = psql::database_of(argument);
         let fits = |name: &String| match &self.connected {
             Some(before) => name == before,
@@ -357,7 +357,7 @@ impl Text {
     }
 
     /// A line that a program wrote to its standard error, in the place of a statement.
-    fn check_message(&mut self) -> Result<(), RestoreError> {
+    fn check_message(&mut self) -> Result<(), ArchiveError> {
         while self.rest().len() < MESSAGE && !self.rest().contains(&b'\n') && self.more()? {}
         let rest = self.rest();
         let Some(program) = message_of(&rest[..rest.len().min(MESSAGE)]) else { return Ok(()) };
@@ -369,7 +369,7 @@ impl Text {
     }
 
     /// Length of the statement at the start of the buffer.
-    fn find_end(&mut self, scan: &mut StatementEnd) -> Result<Option<usize>, RestoreError> {
+    fn find_end(&mut self, scan: &mut StatementEnd) -> Result<Option<usize>, ArchiveError> {
         loop {
             let found =
                 scan.find(self.rest(), self.dialect, self.at_end).map_err(|e| self.unfinished(e.0))?;
@@ -380,7 +380,7 @@ impl Text {
     }
 
     /// The statement at the start of the buffer; `None` for one that is for this reader alone.
-    fn statement(&mut self) -> Result<Option<Item>, RestoreError> {
+    fn statement(&mut self) -> Result<Option<Item>, ArchiveError> {
         self.check_message()?;
         if let Some((name, at)) = self.announced.take() {
             self.set_encoding(&name, at)?;
@@ -412,10 +412,9 @@ impl Text {
         }
         self.encoding_matters |= self.is_wanted() && !bytes.is_ascii();
         let text = match self.is_wanted() {
-            true => self.encoding.decode(bytes).map_err(|e| match e {
-                RestoreError::Validation(v) => RestoreError::from(v.context(&format!("line {line}"))),
-                other => other,
-            })?,
+            true => {
+                self.encoding.decode(bytes).map_err(|e| e.map_message(|m| format!("line {line}: {m}")))?
+            }
             false => String::from_utf8_lossy(&bytes).into_owned(),
         };
         if scan.is(&["copy"]) {
@@ -431,7 +430,7 @@ impl Text {
     }
 
     /// What a statement says of transactions and of the text's completeness.
-    fn note(&mut self, scan: &StatementEnd, line: u64) -> Result<(), RestoreError> {
+    fn note(&mut self, scan: &StatementEnd, line: u64) -> Result<(), ArchiveError> {
         let is = |words: &[&str]| scan.is(words);
         // PREPARE transaction AS … is a statement of that name.
         let prepares = is(&["prepare", "transaction"]) && !is(&["prepare", "transaction", "as"]);
@@ -455,7 +454,7 @@ impl Text {
     }
 
     /// Settings that say how the text is to be read; whether the statement is for this reader alone.
-    fn setting(&mut self, scan: &StatementEnd, text: &str, line: u64) -> Result<bool, RestoreError> {
+    fn setting(&mut self, scan: &StatementEnd, text: &str, line: u64) -> Result<bool, ArchiveError> {
         if scan.is(&["reset", "all"]) || scan.is(&["discard", "all"]) {
             self.dialect.standard_strings = true;
         }
@@ -481,7 +480,7 @@ impl Text {
     }
 
     /// `SET client_encoding`, which holds for the whole dump: there is one encoding for all of its rows.
-    fn set_encoding(&mut self, name: &str, line: u64) -> Result<(), RestoreError> {
+    fn set_encoding(&mut self, name: &str, line: u64) -> Result<(), ArchiveError> {
         if self.encoding.is_same(name) {
             return Ok(());
         }
@@ -496,7 +495,7 @@ impl Text {
         Ok(())
     }
 
-    fn copy(&mut self, statement: Statement) -> Result<Item, RestoreError> {
+    fn copy(&mut self, statement: Statement) -> Result<Item, ArchiveError> {
         let words = tokens(&statement.text, self.dialect);
         let from = words.windows(2).position(|w| w[0].is("from") && w[1].is("stdin"));
         let Some(from) = from else {

@@ -8,12 +8,11 @@ use std::io::{BufRead, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Bytes;
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// Some bytes of an archive.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Extent {
     pub offset: u64,
     pub length: u64,
@@ -21,7 +20,8 @@ pub struct Extent {
 }
 
 /// One entry's data block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IndexedBlock {
     pub dump_id: i32,
     #[serde(flatten)]
@@ -32,9 +32,8 @@ pub struct IndexedBlock {
 }
 
 /// The header with the table of contents, and every block, in the order of the archive.
-#[derive(
-    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BlockIndex {
     pub head: Extent,
     pub blocks: Vec<IndexedBlock>,
@@ -63,7 +62,7 @@ impl BlockIndex {
 pub trait Ranges: Send + Sync {
     /// # Errors
     /// The store's own.
-    fn open(&self, extent: Extent) -> Result<Bytes, RestoreError>;
+    fn open(&self, extent: Extent) -> Result<Bytes, ArchiveError>;
 }
 
 /// Bytes of blocks that follow each other and are asked for together, about: less is not worth a request.
@@ -132,7 +131,7 @@ impl Todo {
     }
 
     /// Opens blocks that follow each other.
-    pub fn open(&self, run: &[IndexedBlock]) -> Result<Bytes, RestoreError> {
+    pub fn open(&self, run: &[IndexedBlock]) -> Result<Bytes, ArchiveError> {
         let mut whole = Extent { offset: run.first().map_or(0, |b| b.extent.offset), ..Extent::default() };
         for block in run {
             let length = usize::try_from(block.extent.length).unwrap_or(usize::MAX);

@@ -6,23 +6,23 @@ use super::TocEntry;
 use super::pieces::{DataSink, PIECE, Piece};
 use super::text::Text;
 use super::toc::corrupt;
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 impl Text {
     /// Passes rows up to the line `\.`.
-    pub fn pass_rows(&mut self) -> Result<(), RestoreError> {
+    pub fn pass_rows(&mut self) -> Result<(), ArchiveError> {
         let what = format!("rows from line {}", self.line);
         let mut rows = Rows { text: self, at_row_start: true, done: false };
         let passed = std::io::copy(&mut rows, &mut std::io::sink());
-        passed.map(drop).map_err(|e| RestoreError::from_archive_io(e, &what))
+        passed.map(drop).map_err(|e| ArchiveError::from_io(e, &what))
     }
 
     /// Rows up to the line `\.`.
-    pub fn copy_rows(&mut self, entry: &TocEntry, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    pub fn copy_rows(&mut self, entry: &TocEntry, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let first_line = self.line;
         let mut rows = Rows { text: self, at_row_start: true, done: false };
         let what = format!("rows of {} (from line {first_line})", entry.tag);
-        let failed = |e| RestoreError::from_archive_io(e, &what);
+        let failed = |e| ArchiveError::from_io(e, &what);
         let mut oids = super::pieces::WithoutOids::new(&mut rows);
         let (mut buf, mut fresh): (Vec<u8>, bool) = (Vec::with_capacity(PIECE), true);
         loop {

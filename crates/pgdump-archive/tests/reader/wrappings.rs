@@ -1,11 +1,11 @@
 //! What people wrap dumps in, as the tools themselves write it (`scripts/wrapped.sh`).
 
-use std::path::Path;
+use pgdump_archive::ArchiveError;
+use pgdump_archive::{Archive, Keys, Layer, Limits, Origin};
 
-use pgrestored::archive::{Archive, Keys, Layer, Limits, Origin};
-use pgrestored::error::{Blame, FailureReason as R, RestoreError};
+use crate::{Kind, kind};
 
-use crate::archive::Collect;
+use crate::formats::Collect;
 
 /// Every file that is read, and its wrapping.
 const READ: [(&str, Layer); 17] = [
@@ -36,11 +36,11 @@ const NAMED: [(&str, &str); 4] =
 const LARGE: u64 = 8 << 30;
 
 fn bytes_of(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wrapped");
+    let folder = crate::fixtures().join("wrapped");
     std::fs::read(folder.join(name)).unwrap()
 }
 
-fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Layer>, Collect), RestoreError> {
+fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Layer>, Collect), ArchiveError> {
     let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
     let archive = Archive::open(origin, Limits::default().with_memory(memory), &Keys::default())?;
     let (layers, mut sink) = (archive.header().layers.clone(), Collect::default());
@@ -50,7 +50,7 @@ fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Layer>, Collect), RestoreError
 
 #[test]
 fn every_wrapped_file_is_listed() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wrapped");
+    let folder = crate::fixtures().join("wrapped");
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let known = READ.iter().any(|f| f.0 == name) || NAMED.iter().any(|f| f.0 == name);
@@ -78,12 +78,12 @@ fn a_cut_and_bytes_behind_the_end_are_noticed() {
         let end = if name.starts_with("skippable") { end - 20 } else { end };
         for cut in (16..end).step_by(5) {
             let e = read(&whole[..cut], LARGE).err().unwrap_or_else(|| panic!("{name}: a cut at {cut}"));
-            assert_eq!(e.reason(), R::ArchiveCorrupt, "{name}, {cut}: {e}");
+            assert_eq!(kind(&e), Kind::Corrupt, "{name}, {cut}: {e}");
         }
         for behind in [&b"psql: warning\n"[..], b"\0\0\0\0x", b"PGDMP"] {
             let e = read(&[&whole[..], behind].concat(), LARGE).err();
             let e = e.unwrap_or_else(|| panic!("{name} and {behind:?}"));
-            assert_eq!(e.reason(), R::ArchiveCorrupt, "{name}: {e}");
+            assert_eq!(kind(&e), Kind::Corrupt, "{name}: {e}");
             assert!(e.to_string().contains("has ended and other bytes follow"), "{name}: {e}");
         }
     }
@@ -96,20 +96,20 @@ fn a_limit_of_this_program_is_not_the_backups_fault() {
         match read(&bytes_of(name), 256 << 20) {
             Ok(_) => assert!(needed.is_empty(), "{name}"),
             Err(e) => {
-                assert_eq!((e.reason(), e.blame()), (R::ArchiveUnsupported, Blame::Infrastructure), "{e}");
+                assert_eq!(kind(&e), Kind::Limit, "{e}");
                 assert!(e.to_string().contains(needed) && e.to_string().contains("256 MiB"), "{name}: {e}");
             }
         }
     }
     for (name, how) in NAMED {
         let e = read(&bytes_of(name), LARGE).err().unwrap();
-        assert_eq!((e.reason(), e.blame()), (R::ArchiveUnsupported, Blame::Infrastructure), "{e}");
+        assert_eq!(kind(&e), Kind::Limit, "{e}");
         assert!(e.to_string().contains(how), "{name}: {e}");
     }
     // The second one asks for more than the first.
     for (first, second) in [("two.zst", "long31.zst"), ("two.xz", "dictionary.xz")] {
         let both = [bytes_of(first), bytes_of(second)].concat();
         let e = read(&both, 256 << 20).err().unwrap();
-        assert_eq!((e.reason(), e.blame()), (R::ArchiveUnsupported, Blame::Infrastructure), "{first}: {e}");
+        assert_eq!(kind(&e), Kind::Limit, "{first}: {e}");
     }
 }

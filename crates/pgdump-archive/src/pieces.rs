@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use super::lexer::StatementEnd;
 use super::toc::{beyond_us, corrupt, unsupported};
 use super::{Context, TocEntry};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// Bytes of a piece, about: large enough to cost nothing per piece, small enough to spread.
 pub(super) const PIECE: usize = 256 << 10;
@@ -53,21 +53,24 @@ pub trait DataSink {
         true
     }
     /// Waits until that is so, where other readers read it.
-    fn wait_for_turn(&self, _entry: &TocEntry) -> Result<(), RestoreError> {
+    fn wait_for_turn(&self, _entry: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
     /// The data of `entry` starts here.
-    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError>;
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
+    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError>;
     /// The entry's data is complete: its own end marker was there.
-    fn end(&mut self, entry: &TocEntry) -> Result<(), RestoreError>;
+    fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
     /// Where what was just read lies: the head of the archive (no entry), or an entry's block.
     fn extent(&mut self, _entry: Option<&TocEntry>, _extent: super::Extent) {}
     /// Where the table of contents lies that stands behind the data.
     fn tail(&mut self, _extent: super::Extent) {}
     /// A statement of SQL text, which stands between what was before it and what comes after it.
-    fn statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
-        Err(RestoreError::internal(format!("a statement outside of SQL text, line {}", statement.line)))
+    fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
+        Err(ArchiveError::source(format!(
+            "this sink takes no statements (line {} of the text)",
+            statement.line
+        )))
     }
 }
 
@@ -93,11 +96,11 @@ pub(super) fn cut_rows(
     input: &mut impl Read,
     what: &str,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     let mut buf = Vec::with_capacity(PIECE);
     let mut at_row_start = true;
     loop {
-        let ended = fill(input, &mut buf, PIECE).map_err(|e| RestoreError::from_archive_io(e, what))?;
+        let ended = fill(input, &mut buf, PIECE).map_err(|e| ArchiveError::from_io(e, what))?;
         if ended {
             break;
         }
@@ -141,7 +144,7 @@ pub(super) fn cut_statements(
     context: &Context,
     what: &str,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     let mut buf = Vec::with_capacity(PIECE);
     let mut scan = StatementEnd::default();
     loop {
@@ -150,7 +153,7 @@ pub(super) fn cut_statements(
             return Err(beyond_us(format!("{what}: a statement of more than {} bytes", buf.len())));
         }
         context.limits.check_memory(&format!("{what}: a statement"), 2 * buf.len() as u64)?;
-        let ended = fill(input, &mut buf, want).map_err(|e| RestoreError::from_archive_io(e, what))?;
+        let ended = fill(input, &mut buf, want).map_err(|e| ArchiveError::from_io(e, what))?;
         let unfinished = || corrupt(format!("{what}: an unfinished statement"));
         let mut cut = 0;
         while let Some(n) = scan.find(&buf[cut..], context.dialect, ended).map_err(|_| unfinished())? {
@@ -243,12 +246,12 @@ impl ObjectCutter {
         input: &mut impl Read,
         oid: u32,
         sink: &mut dyn DataSink,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<(), ArchiveError> {
         let mut offset = 0;
         loop {
             self.read.clear();
             let ended = fill(input, &mut self.read, PIECE)
-                .map_err(|e| RestoreError::from_archive_io(e, &format!("large object {oid}")))?;
+                .map_err(|e| ArchiveError::from_io(e, &format!("large object {oid}")))?;
             let read = self.read.len();
             if read > 0 {
                 if self.together.capacity() < read {
@@ -273,19 +276,19 @@ mod tests {
     struct Collect(Vec<Piece>);
 
     impl DataSink for Collect {
-        fn begin(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+        fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
             Ok(())
         }
-        fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+        fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
             self.0.push(piece);
             Ok(())
         }
-        fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+        fn end(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
             Ok(())
         }
     }
 
-    fn rows(data: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, RestoreError> {
+    fn rows(data: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, ArchiveError> {
         let mut sink = Collect::default();
         cut_rows(&mut &data[..], "t", &mut sink)?;
         Ok(sink
@@ -358,14 +361,14 @@ mod tests {
     fn rows_without_their_end_marker_are_refused() {
         for data in [&b""[..], b"1\n2\n", b"1\n2\\.\n\n\n", b"1\n\\.", b"1\n\\\n\n"] {
             let e = rows(data).unwrap_err();
-            assert_eq!(e.reason(), crate::error::FailureReason::ArchiveCorrupt, "{data:?}");
+            assert!(matches!(e, ArchiveError::Corrupt(_)), "{data:?}");
         }
     }
 
-    fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, RestoreError> {
+    fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, ArchiveError> {
         let mut sink = Collect::default();
-        let dialect = crate::archive::Dialect { standard_strings, ..Default::default() };
-        let context = Context { limits: crate::archive::Limits::default(), dialect };
+        let dialect = crate::Dialect { standard_strings, ..Default::default() };
+        let context = Context { limits: crate::Limits::default(), dialect };
         cut_statements(&mut &data[..], &context, "t", &mut sink)?;
         Ok(sink
             .0

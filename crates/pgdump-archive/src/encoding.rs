@@ -4,7 +4,7 @@
 //! it (`COPY … WITH (ENCODING …)`).
 
 use super::lexer::Wide;
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::ArchiveError;
 
 /// The first of the 256 characters that stand for bytes: the end of Unicode's last private plane.
 const KEPT: u32 = 0x10_FF00;
@@ -80,12 +80,10 @@ impl TextEncoding {
     ///
     /// # Errors
     /// `archive_corrupt` where a dump in UTF-8 is not.
-    pub fn decode(&self, bytes: Vec<u8>) -> Result<String, RestoreError> {
+    pub fn decode(&self, bytes: Vec<u8>) -> Result<String, ArchiveError> {
         if self.is_utf8() || bytes.is_ascii() {
-            return String::from_utf8(bytes).map_err(|_| {
-                ValidationError::new(FailureReason::ArchiveCorrupt, "text in the archive is not valid UTF-8")
-                    .into()
-            });
+            return String::from_utf8(bytes)
+                .map_err(|_| ArchiveError::corrupt("text in the archive is not valid UTF-8"));
         }
         Ok(self.view(&bytes))
     }
@@ -216,7 +214,7 @@ mod tests {
             assert_eq!(utf8.for_people(text), text);
         }
         let bad = utf8.decode(vec![0xff]).unwrap_err();
-        assert_eq!(bad.reason(), FailureReason::ArchiveCorrupt);
+        assert!(matches!(bad, ArchiveError::Corrupt(_)));
         for name in ["LATIN1", "SQL_ASCII", "MULE_INTERNAL", "sjis", "BIG5", "GB18030", "JOHAB", "EUC_TW"] {
             let encoding = TextEncoding::new(name);
             assert_eq!(encoding.decode(b"SELECT 'a';".to_vec()).unwrap(), "SELECT 'a';");

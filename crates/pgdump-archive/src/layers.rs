@@ -8,7 +8,7 @@ use super::inflate::Gzip;
 use super::lzma::{Lzip, LzmaAlone, Xz};
 use super::toc::{beyond_us, corrupt, unsupported};
 use super::{Limits, recognise};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// Wrappings inside each other that are taken off.
 const MAX_LAYERS: usize = 4;
@@ -62,16 +62,14 @@ impl Layer {
         })
     }
 
-    fn unwrap<'a>(self, input: Head<'a>, limits: &Limits, keys: &Keys) -> Result<Lent<'a>, RestoreError> {
-        let failed = |e| RestoreError::from_archive_io(e, "zstd");
+    fn unwrap<'a>(self, input: Head<'a>, limits: &Limits, keys: &Keys) -> Result<Lent<'a>, ArchiveError> {
+        let failed = |e| ArchiveError::from_io(e, "zstd");
         Ok(match self {
             Layer::Gzip => Box::new(Gzip::new(input)),
             Layer::Zstd => Box::new(Zstd::new(input, limits).map_err(failed)?),
             Layer::Lz4 => Box::new(Lz4::new(input)),
             Layer::Bzip2 => Box::new(Bzip2::new(input)),
-            Layer::Xz => {
-                Box::new(Xz::new(input, limits).map_err(|e| RestoreError::from_archive_io(e, "xz"))?)
-            }
+            Layer::Xz => Box::new(Xz::new(input, limits).map_err(|e| ArchiveError::from_io(e, "xz"))?),
             Layer::Lzma => Box::new(LzmaAlone::new(input, limits)),
             Layer::Lzip => Box::new(Lzip::new(input, limits)),
             Layer::Age => keys.decrypt(input)?,
@@ -105,7 +103,7 @@ impl Keys {
         }
     }
 
-    fn decrypt<'a>(&self, input: Head<'a>) -> Result<Lent<'a>, RestoreError> {
+    fn decrypt<'a>(&self, input: Head<'a>) -> Result<Lent<'a>, ArchiveError> {
         let no = |e: &dyn std::fmt::Display| match self.identities.is_empty() {
             true => beyond_us(
                 "the backup is encrypted with age and there is no key for it: set BACKUP_AGE_IDENTITY_FILE",
@@ -116,7 +114,7 @@ impl Keys {
         };
         let decryptor = match age::Decryptor::new_buffered(age::armor::ArmoredReader::new(input)) {
             Ok(d) => d,
-            Err(age::DecryptError::Io(e)) => return Err(RestoreError::from_archive_io(e, "age header")),
+            Err(age::DecryptError::Io(e)) => return Err(ArchiveError::from_io(e, "age header")),
             Err(e) => return Err(no(&e)),
         };
         let keys = self.identities.iter().map(|i| i.as_ref() as &dyn age::Identity);
@@ -134,9 +132,9 @@ pub(super) fn buffered(input: Lent<'_>) -> Head<'_> {
 }
 
 /// The first bytes, as many as there are up to `HEAD`, left in place.
-pub(super) fn peek(mut input: Head<'_>) -> Result<(Vec<u8>, Head<'_>), RestoreError> {
+pub(super) fn peek(mut input: Head<'_>) -> Result<(Vec<u8>, Head<'_>), ArchiveError> {
     let mut head = Vec::with_capacity(HEAD);
-    let failed = |e| RestoreError::from_archive_io(e, "first bytes");
+    let failed = |e| ArchiveError::from_io(e, "first bytes");
     // One filled buffer is enough wherever the store gives that much at once.
     let filled = input.fill_buf().map_err(failed)?;
     if filled.len() >= HEAD {
@@ -149,13 +147,12 @@ pub(super) fn peek(mut input: Head<'_>) -> Result<(Vec<u8>, Head<'_>), RestoreEr
 }
 
 /// The wrapping that comes next, the first bytes, and all of them.
-fn next_layer(input: Head<'_>) -> Result<(Option<Layer>, Vec<u8>, Head<'_>), RestoreError> {
+fn next_layer(input: Head<'_>) -> Result<(Option<Layer>, Vec<u8>, Head<'_>), ArchiveError> {
     let (head, whole) = peek(input)?;
     if !frames::begins_with_skippable(&head) {
         return Ok((Layer::of(&head), head, whole));
     }
-    let whole =
-        frames::skip_frames(whole).map_err(|e| RestoreError::from_archive_io(e, "a frame to skip"))?;
+    let whole = frames::skip_frames(whole).map_err(|e| ArchiveError::from_io(e, "a frame to skip"))?;
     let (head, whole) = peek(whole)?;
     match Layer::of(&head) {
         Some(layer @ (Layer::Zstd | Layer::Lz4)) => Ok((Some(layer), head, whole)),
@@ -170,7 +167,7 @@ pub(super) fn unwrap<'a>(
     input: Lent<'a>,
     limits: &Limits,
     keys: &Keys,
-) -> Result<(Vec<Layer>, Vec<u8>, Head<'a>), RestoreError> {
+) -> Result<(Vec<Layer>, Vec<u8>, Head<'a>), ArchiveError> {
     let (mut layers, mut input) = (Vec::new(), buffered(input));
     loop {
         let (layer, head, whole) = next_layer(input)?;
@@ -188,7 +185,7 @@ pub(super) fn unwrap_some<'a>(
     input: Lent<'a>,
     count: usize,
     limits: &Limits,
-) -> Result<Head<'a>, RestoreError> {
+) -> Result<Head<'a>, ArchiveError> {
     let mut input = buffered(input);
     for _ in 0..count {
         let (layer, _, whole) = next_layer(input)?;
@@ -239,7 +236,7 @@ fn name_unread_wrapping(head: &[u8]) -> Option<&'static str> {
 }
 
 /// What the bytes are, if they are something that people mistake for a dump.
-pub(super) fn name_wrong_input(head: &[u8]) -> RestoreError {
+pub(super) fn name_wrong_input(head: &[u8]) -> ArchiveError {
     if head.is_empty() {
         return corrupt("the backup is empty");
     }

@@ -5,7 +5,7 @@ use std::io::Read;
 use super::layers::HEAD;
 use super::toc::{Fields, beyond_us, corrupt, unsupported};
 use super::{Codec, Layer, recognise};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// How `pg_dump` wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Header {
 }
 
 /// Reads the header of an archive; `format` is what the file around it says.
-pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Result<Header, RestoreError> {
+pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Result<Header, ArchiveError> {
     let mut magic = [0u8; 5];
     for b in &mut magic {
         *b = f.byte("first bytes")?;
@@ -104,7 +104,7 @@ pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Res
     let codec = read_codec(f, version.1)?;
     let created = read_created(f)?;
     let mut text = |what| {
-        Ok::<_, RestoreError>(String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned())
+        Ok::<_, ArchiveError>(String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned())
     };
     let (database, server_version, pg_dump_version) =
         (text("database name")?, text("server version")?, text("pg_dump version")?);
@@ -120,7 +120,7 @@ pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Res
     })
 }
 
-fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, RestoreError> {
+fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, ArchiveError> {
     if minor < 15 {
         return Ok(if f.int("compression level")? == 0 { Codec::None } else { Codec::Gzip });
     }
@@ -134,7 +134,7 @@ fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, Restor
 }
 
 /// Seconds, minutes, hours, day, month (from 0), year (from 1900), daylight-saving flag.
-fn read_created<R: Read>(f: &mut Fields<'_, R>) -> Result<Option<jiff::civil::DateTime>, RestoreError> {
+fn read_created<R: Read>(f: &mut Fields<'_, R>) -> Result<Option<jiff::civil::DateTime>, ArchiveError> {
     let mut tm = [0i64; 7];
     for field in &mut tm {
         *field = f.int("creation date")?;

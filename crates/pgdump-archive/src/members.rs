@@ -9,7 +9,7 @@ use super::layers::{self, Lent};
 use super::pieces::{DataSink, ObjectCutter, WithoutOids, cut_rows, cut_statements};
 use super::toc::{Fields, Toc, corrupt, read_toc};
 use super::{Codec, Context, DataOffset, Format, Header, Limits, TextEncoding, TocEntry, dialect_of};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// `toc.dat`, wherever it is kept.
 pub(super) const TOC: &str = "toc.dat";
@@ -24,7 +24,7 @@ pub(super) struct Contents {
     pub wrapped: usize,
 }
 
-pub(super) fn read_contents(toc: Lent<'_>, format: Format, limits: Limits) -> Result<Contents, RestoreError> {
+pub(super) fn read_contents(toc: Lent<'_>, format: Format, limits: Limits) -> Result<Contents, ArchiveError> {
     let (layers, _, mut input) = layers::unwrap(toc, &limits, &layers::Keys::default())?;
     let mut f = Fields::new(&mut input, limits);
     f.members = true;
@@ -32,7 +32,7 @@ pub(super) fn read_contents(toc: Lent<'_>, format: Format, limits: Limits) -> Re
     let minor = header.version.map_or(0, |v| v.1);
     let Toc { entries, encoding, .. } = read_toc(&mut f, minor)?;
     let mut rest = [0u8; 1];
-    if input.read(&mut rest).map_err(|e| RestoreError::from_archive_io(e, TOC))? > 0 {
+    if input.read(&mut rest).map_err(|e| ArchiveError::from_io(e, TOC))? > 0 {
         return Err(corrupt("bytes after the end of toc.dat"));
     }
     let context = Context { limits, dialect: dialect_of(&entries, &encoding) };
@@ -77,7 +77,7 @@ pub(super) fn plain_name(name: &str) -> (&str, usize) {
 impl Index {
     /// # Errors
     /// `archive_corrupt` where two entries name one member, or one names the table of contents itself.
-    pub fn new(entries: &[TocEntry]) -> Result<Self, RestoreError> {
+    pub fn new(entries: &[TocEntry]) -> Result<Self, ArchiveError> {
         let mut index = Index {
             by_member: HashMap::new(),
             by_object: HashMap::new(),
@@ -184,7 +184,7 @@ pub(super) fn may_hold_data(plain_name: &str) -> bool {
     (ends || plain_name.starts_with("blob")) && !is_dot_file
 }
 
-pub(super) fn missing_object(oid: u32, why: &str) -> RestoreError {
+pub(super) fn missing_object(oid: u32, why: &str) -> ArchiveError {
     corrupt(format!("the member blob_{oid}.dat is missing: {why}"))
 }
 
@@ -202,7 +202,7 @@ pub(super) fn check_objects(
     listed: &BTreeSet<u32>,
     there: &BTreeSet<u32>,
     made: &BTreeSet<u32>,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     if let Some(oid) = listed.difference(there).next() {
         return Err(missing_object(*oid, &format!("it is listed in {list}")));
     }
@@ -226,7 +226,7 @@ pub(super) fn read_table(
     entry: &TocEntry,
     wrappings: usize,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     cut_table(layers::unwrap_some(member, wrappings, &context.limits)?, context, entry, sink)
 }
 
@@ -235,7 +235,7 @@ pub(super) fn cut_table(
     context: &Context,
     entry: &TocEntry,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     let what = format!("data of {}", entry.tag);
     match (entry.copy_stmt.is_empty(), entry.oids_in_data) {
         (true, _) => cut_statements(&mut input, context, &what, sink),
@@ -252,7 +252,7 @@ pub(super) fn read_object(
     wrappings: usize,
     cutter: &mut ObjectCutter,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     let mut input = layers::unwrap_some(member, wrappings, &context.limits)?;
     cutter.cut(&mut input, oid, sink)
 }
@@ -261,14 +261,14 @@ pub(super) fn read_object(
 const MAX_LIST_LINE: u64 = 64;
 
 /// Lines of a number and the name of the member that has it, each number once.
-pub(super) fn read_object_list(member: Lent<'_>, context: &Context) -> Result<BTreeSet<u32>, RestoreError> {
+pub(super) fn read_object_list(member: Lent<'_>, context: &Context) -> Result<BTreeSet<u32>, ArchiveError> {
     let what = "list of large objects";
     let (_, _, mut input) = layers::unwrap(member, &context.limits, &layers::Keys::default())?;
     let (mut oids, mut line) = (BTreeSet::new(), Vec::new());
     loop {
         line.clear();
         let read = (&mut input).take(MAX_LIST_LINE).read_until(b'\n', &mut line);
-        if read.map_err(|e| RestoreError::from_archive_io(e, what))? == 0 {
+        if read.map_err(|e| ArchiveError::from_io(e, what))? == 0 {
             return Ok(oids);
         }
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{Limits, TextEncoding};
-use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
+use crate::error::ArchiveError;
 
 /// Where an entry belongs in the order of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +103,8 @@ fn memory_of(length: u64) -> u64 {
     if length == 0 { 0 } else { 2 * (length + 24) }
 }
 
-pub(super) fn corrupt(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(FailureReason::ArchiveCorrupt, what).into()
+pub(super) fn corrupt(what: impl Into<String>) -> ArchiveError {
+    ArchiveError::corrupt(what)
 }
 
 /// A sign byte and `size` little-endian bytes.
@@ -116,23 +116,20 @@ pub(super) fn read_int(input: &mut impl Read, size: u8) -> std::io::Result<i64> 
     value[..raw.len() - 1].copy_from_slice(&raw[1..]);
     let magnitude = i64::from_le_bytes(value);
     match (raw[0], magnitude) {
-        (_, i64::MIN..=-1) => {
-            Err(RestoreError::from(ValidationError::new(FailureReason::ArchiveCorrupt, "integer too large"))
-                .into())
-        }
+        (_, i64::MIN..=-1) => Err(corrupt("integer too large").into()),
         (0, v) => Ok(v),
         (1, v) => Ok(-v),
         (sign, _) => Err(corrupt(format!("{sign} is no sign of an integer")).into()),
     }
 }
 
-pub(super) fn unsupported(what: impl Into<String>) -> RestoreError {
-    ValidationError::new(FailureReason::ArchiveUnsupported, what).into()
+pub(super) fn unsupported(what: impl Into<String>) -> ArchiveError {
+    ArchiveError::unsupported(what)
 }
 
 /// Nothing is known to be wrong with the archive: this program, as it is set up, cannot read it.
-pub(super) fn beyond_us(what: impl Into<String>) -> RestoreError {
-    JobError::new(FailureReason::ArchiveUnsupported, what).into()
+pub(super) fn beyond_us(what: impl Into<String>) -> ArchiveError {
+    ArchiveError::limit(what)
 }
 
 impl<'a, R: Read> Fields<'a, R> {
@@ -155,21 +152,20 @@ impl<'a, R: Read> Fields<'a, R> {
         self.sum = crc32c::crc32c_append(self.sum, bytes);
     }
 
-    pub fn byte(&mut self, what: &str) -> Result<u8, RestoreError> {
+    pub fn byte(&mut self, what: &str) -> Result<u8, ArchiveError> {
         let mut b = [0u8; 1];
-        self.input.read_exact(&mut b).map_err(|e| RestoreError::from_archive_io(e, what))?;
+        self.input.read_exact(&mut b).map_err(|e| ArchiveError::from_io(e, what))?;
         Ok(b[0])
     }
 
-    pub fn int(&mut self, what: &str) -> Result<i64, RestoreError> {
+    pub fn int(&mut self, what: &str) -> Result<i64, ArchiveError> {
         self.spend(u64::from(self.int_size) + 1)?;
-        let value =
-            read_int(self.input, self.int_size).map_err(|e| RestoreError::from_archive_io(e, what))?;
+        let value = read_int(self.input, self.int_size).map_err(|e| ArchiveError::from_io(e, what))?;
         self.mix(&value.to_le_bytes());
         Ok(value)
     }
 
-    fn spend(&mut self, n: u64) -> Result<(), RestoreError> {
+    fn spend(&mut self, n: u64) -> Result<(), ArchiveError> {
         self.budget = self.budget.checked_sub(n).ok_or_else(|| {
             beyond_us(format!("the table of contents is larger than {} MiB", self.limits.max_toc >> 20))
         })?;
@@ -191,7 +187,7 @@ impl<'a, R: Read> Fields<'a, R> {
 
     /// A length and that many bytes; a negative length means that there is no string. Of what is not
     /// kept, an empty string.
-    pub fn bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, RestoreError> {
+    pub fn bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
         let length = self.int(what)?;
         let Ok(length) = u64::try_from(length) else { return Ok(None) };
         if length > LONGEST {
@@ -203,7 +199,7 @@ impl<'a, R: Read> Fields<'a, R> {
         let mut part = vec![0u8; length.min(32 << 10) as usize];
         while left > 0 {
             let part = &mut part[..left.min(32 << 10) as usize];
-            self.input.read_exact(part).map_err(|e| RestoreError::from_archive_io(e, what))?;
+            self.input.read_exact(part).map_err(|e| ArchiveError::from_io(e, what))?;
             if part.contains(&0) {
                 return Err(corrupt(format!("{what}: a string with a NUL byte")));
             }
@@ -224,14 +220,14 @@ impl<'a, R: Read> Fields<'a, R> {
     }
 
     /// A short string that is not kept for long.
-    fn passing(&mut self, what: &str) -> Result<Option<Vec<u8>>, RestoreError> {
+    fn passing(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
         let before = (self.memory, std::mem::replace(&mut self.keep, SHORT));
         let text = self.bytes(what);
         (self.memory, self.keep) = before;
         text
     }
 
-    fn offset(&mut self) -> Result<DataOffset, RestoreError> {
+    fn offset(&mut self) -> Result<DataOffset, ArchiveError> {
         let what = "data offset";
         let flag = self.byte(what)?;
         let mut raw = [0u8; 8];
@@ -271,7 +267,7 @@ struct RawEntry {
 /// # Errors
 /// `archive_corrupt`; `archive_unsupported` where it takes more memory than there is; or the reader's
 /// own error.
-pub(super) fn read_toc<R: Read>(fields: &mut Fields<'_, R>, minor: u8) -> Result<Toc, RestoreError> {
+pub(super) fn read_toc<R: Read>(fields: &mut Fields<'_, R>, minor: u8) -> Result<Toc, ArchiveError> {
     let count = fields.int("number of entries")?;
     let count =
         usize::try_from(count).map_err(|_| corrupt(format!("a table of contents with {count} entries")))?;
@@ -318,7 +314,7 @@ pub(super) fn compare_toc<R: Read>(
     minor: u8,
     entries: &[TocEntry],
     sums: &[EntrySum],
-) -> Result<Vec<DataOffset>, RestoreError> {
+) -> Result<Vec<DataOffset>, ArchiveError> {
     (fields.keep, fields.is_repeated) = (SHORT, true);
     let differs = |what: String| {
         corrupt(format!(
@@ -351,20 +347,15 @@ fn is_left_out_at_times(desc: &[u8]) -> bool {
     desc == b"STATISTICS DATA"
 }
 
-fn in_entry(e: RestoreError, index: usize, of: &str) -> RestoreError {
-    match e {
-        RestoreError::Validation(v) => {
-            ValidationError::new(v.reason(), format!("{v} (entry {} of the {of})", index + 1)).into()
-        }
-        other => other,
-    }
+fn in_entry(e: ArchiveError, index: usize, of: &str) -> ArchiveError {
+    e.map_message(|message| format!("{message} (entry {} of the {of})", index + 1))
 }
 
 /// Positions in `RawEntry::strings`.
 const DESC: usize = 1;
 const DEFINITION: usize = 2;
 
-fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, RestoreError> {
+fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, ArchiveError> {
     f.sum = 0;
     let dump_id = f.int("dump id")?;
     let dump_id = i32::try_from(dump_id)
@@ -413,7 +404,7 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Res
 type Text = Option<Vec<u8>>;
 
 /// Definition and drop statement, and the definition's sum, which the entry's own leaves out.
-fn read_statements<R: Read>(f: &mut Fields<'_, R>, desc: &[u8]) -> Result<(Text, Text, u32), RestoreError> {
+fn read_statements<R: Read>(f: &mut Fields<'_, R>, desc: &[u8]) -> Result<(Text, Text, u32), ArchiveError> {
     let before = std::mem::take(&mut f.sum);
     let memory = f.memory;
     let first = f.bytes("definition")?;
@@ -430,7 +421,7 @@ fn read_statements<R: Read>(f: &mut Fields<'_, R>, desc: &[u8]) -> Result<(Text,
     Ok((first, drop_stmt, sum))
 }
 
-fn read_dependencies<R: Read>(f: &mut Fields<'_, R>) -> Result<Vec<i32>, RestoreError> {
+fn read_dependencies<R: Read>(f: &mut Fields<'_, R>) -> Result<Vec<i32>, ArchiveError> {
     let mut ids = Vec::new();
     while let Some(text) = f.passing("dependency")? {
         let id = std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok());
@@ -457,7 +448,7 @@ impl RawEntry {
         Some(TextEncoding::new(text.as_deref().and_then(|t| t.split('\'').nth(1)).unwrap_or("UTF8")))
     }
 
-    fn decode(self, encoding: &TextEncoding) -> Result<TocEntry, RestoreError> {
+    fn decode(self, encoding: &TextEncoding) -> Result<TocEntry, ArchiveError> {
         let text = |s: Option<Vec<u8>>| s.map(|b| encoding.decode(b)).transpose();
         let [tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am] = self.strings;
         let (copy_stmt, oids_in_data) = without_oids(text(copy_stmt)?.unwrap_or_default());
@@ -553,13 +544,12 @@ mod tests {
     #[test]
     fn a_string_cannot_claim_more_than_there_is_or_may_be() {
         let claimed: &[u8] = &[0, 11, 0, 0, 0, b'x'];
-        for (limits, reason) in [
-            (Limits::default(), FailureReason::ArchiveCorrupt),
-            (Limits { max_toc: 10, ..Limits::default() }, FailureReason::ArchiveUnsupported),
-        ] {
+        for (limits, is_limit) in
+            [(Limits::default(), false), (Limits { max_toc: 10, ..Limits::default() }, true)]
+        {
             let text = if limits.max_toc == 10 { b"\0\x0b\0\0\0twelve bytes".as_slice() } else { claimed };
             let e = Fields::new(&mut &text[..], limits).bytes("tag").unwrap_err();
-            assert_eq!(e.reason(), reason, "{e}");
+            assert_eq!(matches!(e, ArchiveError::Limit(_)), is_limit, "{e}");
         }
     }
 }

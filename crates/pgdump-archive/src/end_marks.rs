@@ -2,7 +2,7 @@
 //! says of the text's completeness.
 
 use super::toc::corrupt;
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 pub(super) const HEAD: &str = "-- PostgreSQL database dump";
 pub(super) const END: &str = "-- PostgreSQL database dump complete";
@@ -29,7 +29,7 @@ impl Frames {
     ///
     /// # Errors
     /// `archive_corrupt` where a dump begins before the one before it has ended.
-    pub fn comment(&mut self, comment: &str, line: u64) -> Result<(), RestoreError> {
+    pub fn comment(&mut self, comment: &str, line: u64) -> Result<(), ArchiveError> {
         match comment {
             HEAD => {
                 if let Some(open) = self.open.replace(line) {
@@ -73,7 +73,7 @@ impl Frames {
     ///
     /// # Errors
     /// `archive_corrupt` where an end mark or a COMMIT is missing.
-    pub fn finish(&self, line: u64) -> Result<bool, RestoreError> {
+    pub fn finish(&self, line: u64) -> Result<bool, ArchiveError> {
         if let Some(open) = self.open {
             return Err(corrupt(format!(
                 "the dump ends early, in line {line}: the last line of the dump that begins in line {open}, \
@@ -99,7 +99,7 @@ impl Frames {
 mod tests {
     use super::*;
 
-    fn after(comments: &[&str]) -> Result<bool, RestoreError> {
+    fn after(comments: &[&str]) -> Result<bool, ArchiveError> {
         let mut frames = Frames::default();
         for (line, comment) in (1..).zip(comments) {
             match *comment {

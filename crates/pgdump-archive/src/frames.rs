@@ -6,7 +6,7 @@ use std::io::{BufRead, Error, ErrorKind, Read, Result};
 use super::Limits;
 use super::layers::{Head, Lent};
 use super::toc::{beyond_us, corrupt};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 const LZ4: u32 = 0x184d_2204;
 const LZ4_LEGACY: u32 = 0x184c_2102;
@@ -16,7 +16,7 @@ const LEGACY_BLOCK: usize = 8 << 20;
 const LEGACY_MOST: usize = LEGACY_BLOCK + LEGACY_BLOCK / 255 + 16;
 
 /// Bytes behind compressed data that are no more of it.
-pub(super) fn trailing(format: &str) -> RestoreError {
+pub(super) fn trailing(format: &str) -> ArchiveError {
     corrupt(format!(
         "the {format} data has ended and other bytes follow: the file is damaged, or something was appended to it"
     ))
@@ -125,7 +125,7 @@ pub(super) fn decompressing(format: &str) -> String {
 }
 
 /// A part of the data needs more memory than there is, and does not say how much.
-pub(super) fn too_large(format: &str, limits: &Limits) -> RestoreError {
+pub(super) fn too_large(format: &str, limits: &Limits) -> ArchiveError {
     let has = limits.memory >> 20;
     beyond_us(format!(
         "{} needs more than the {has} MiB of memory that this worker has for it: give it more (its \

@@ -11,7 +11,7 @@ use super::pieces::{DataSink, Piece, Statement};
 use super::text::{Item, Text};
 use super::toc::{corrupt, without_oids};
 use super::{Archive, Body, Codec, Format, Header, Limits, Section, TocEntry};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// Bytes of statements that are looked at before the data, to say what the dump needs.
 const PREVIEW: u64 = 1 << 20;
@@ -97,7 +97,7 @@ pub(super) fn open(
     input: Head<'static>,
     limits: Limits,
     database: Option<&str>,
-) -> Result<Archive, RestoreError> {
+) -> Result<Archive, ArchiveError> {
     let mut text = Text::new(input, limits);
     text.wanted = database.map(str::to_owned);
     let mut preview = Preview::default();
@@ -158,7 +158,7 @@ fn is_words(tokens: &[Token<'_>], words: &[&str]) -> bool {
 
 impl Script {
     /// Hands everything to `sink`, in the order of the text.
-    pub fn read(mut self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    pub fn read(mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         loop {
             let item = match self.ahead.pop_front() {
                 Some(item) => item,
@@ -199,7 +199,7 @@ impl Script {
         entry
     }
 
-    fn close(&mut self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    fn close(&mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         if self.object.take().is_some() {
             return Err(corrupt(format!("line {}: a large object is not closed", self.text.line)));
         }
@@ -207,7 +207,7 @@ impl Script {
     }
 
     /// INSERT statements of one table in a row are its data.
-    fn insert(&mut self, bytes: Vec<u8>, line: u64, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    fn insert(&mut self, bytes: Vec<u8>, line: u64, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         // Only the beginning is looked at: the name is before any value.
         let head = self.text.encoding.view(&bytes[..bytes.len().min(300)]);
         let table =
@@ -222,7 +222,7 @@ impl Script {
     }
 
     /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Says whether it was one of them.
-    fn large_object(&mut self, s: &Statement, sink: &mut dyn DataSink) -> Result<bool, RestoreError> {
+    fn large_object(&mut self, s: &Statement, sink: &mut dyn DataSink) -> Result<bool, ArchiveError> {
         let Some(call) = s.text.strip_prefix("SELECT pg_catalog.lo") else { return Ok(false) };
         let bad = || corrupt(format!("line {}: not as pg_dump writes a large object", s.line));
         if let Some(args) = call.strip_prefix("_open(") {

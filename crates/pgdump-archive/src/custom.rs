@@ -17,7 +17,7 @@ use super::toc::{EntrySum, Fields, Toc, corrupt, read_int, read_toc};
 use super::{
     Archive, BlockIndex, Body, Codec, Context, DataOffset, Format, Limits, Ranges, TocEntry, dialect_of,
 };
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 const BLOCK_DATA: u8 = 1;
 const BLOCK_LARGE_OBJECTS: u8 = 3;
@@ -58,7 +58,7 @@ fn positions(entries: &[TocEntry]) -> Positions {
 }
 
 /// Reads the header and the table of contents.
-pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, RestoreError> {
+pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, ArchiveError> {
     let mut input = Metered::new(input);
     let mut f = Fields::new(&mut input, limits);
     let header = read_header(&mut f, Format::Custom)?;
@@ -89,14 +89,14 @@ impl Blocks {
         entries: &[TocEntry],
         index: &BlockIndex,
         ranges: Arc<dyn Ranges>,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<(), ArchiveError> {
         let wrong = |what: &str| corrupt(format!("the restore index is another archive's: {what}"));
         let mut unread: HashMap<i32, &TocEntry> =
             entries.iter().filter(|e| e.has_data).map(|e| (e.dump_id, e)).collect();
         if !index.blocks.iter().all(|b| unread.remove(&b.dump_id).is_some()) || !unread.is_empty() {
             return Err(wrong("it has other blocks"));
         }
-        if !self.input.fill_buf().map_err(|e| RestoreError::from_archive_io(e, "head"))?.is_empty() {
+        if !self.input.fill_buf().map_err(|e| ArchiveError::from_io(e, "head"))?.is_empty() {
             return Err(wrong("the table of contents is not as long as it was"));
         }
         let mut offsets: Vec<DataOffset> =
@@ -140,15 +140,14 @@ impl Blocks {
     }
 
     /// Hands all data to `sink`, in the order of the file, and reads to the end of the input.
-    fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         sink.extent(None, self.input.cut());
         let positions = positions(entries);
         let mut unread: Vec<bool> = entries.iter().map(|e| e.has_data).collect();
         let mut left = unread.iter().filter(|u| **u).count();
         loop {
             let begin = self.input.position();
-            let start =
-                self.input.fill_buf().map_err(|e| RestoreError::from_archive_io(e, "block header"))?;
+            let start = self.input.fill_buf().map_err(|e| ArchiveError::from_io(e, "block header"))?;
             let start = start[..start.len().min(SHOWN)].to_vec();
             let Some(kind) = next_kind(&mut self.input)? else { break };
             let id = int(&mut self.input, &self.form, "block header");
@@ -187,7 +186,7 @@ impl Blocks {
 
 impl Stream {
     /// Hands the data to `sink`.
-    pub fn read(self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    pub fn read(self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let (todo, form, positions) = match self {
             Stream::Whole(blocks) => return blocks.read(entries, sink),
             Stream::Shared(todo, form, positions) => (todo, form, positions),
@@ -228,15 +227,15 @@ impl Stream {
 }
 
 /// Type of the next block; `None` where none begins.
-fn next_kind(input: &mut impl BufRead) -> Result<Option<u8>, RestoreError> {
-    let next = input.fill_buf().map_err(|e| RestoreError::from_archive_io(e, "block header"))?;
+fn next_kind(input: &mut impl BufRead) -> Result<Option<u8>, ArchiveError> {
+    let next = input.fill_buf().map_err(|e| ArchiveError::from_io(e, "block header"))?;
     let kind = next.first().copied().filter(|k| [BLOCK_DATA, BLOCK_LARGE_OBJECTS].contains(k));
     input.consume(usize::from(kind.is_some()));
     Ok(kind)
 }
 
-fn int(input: &mut impl Read, form: &Form, what: &str) -> Result<i64, RestoreError> {
-    read_int(input, form.int_size).map_err(|e| RestoreError::from_archive_io(e, what))
+fn int(input: &mut impl Read, form: &Form, what: &str) -> Result<i64, ArchiveError> {
+    read_int(input, form.int_size).map_err(|e| ArchiveError::from_io(e, what))
 }
 
 fn read_block(
@@ -245,7 +244,7 @@ fn read_block(
     kind: u8,
     entry: &TocEntry,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     sink.begin(entry)?;
     match kind {
         BLOCK_DATA => read_table(input, form, entry, sink)?,
@@ -260,12 +259,12 @@ fn read_table(
     form: &Form,
     entry: &TocEntry,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     let what = format!("data of {}", entry.tag);
     let mut body = BlockBody::new(input, form.int_size);
     {
         let data = form.codec.decoder(&mut body, &form.context.limits);
-        let data = data.map_err(|e| RestoreError::from_archive_io(e, &what))?;
+        let data = data.map_err(|e| ArchiveError::from_io(e, &what))?;
         cut_table(data, &form.context, entry, sink)?;
     }
     body.finish(&what)
@@ -275,7 +274,7 @@ fn read_large_objects(
     input: &mut impl BufRead,
     form: &Form,
     sink: &mut dyn DataSink,
-) -> Result<(), RestoreError> {
+) -> Result<(), ArchiveError> {
     let what = "large objects";
     let mut cutter = ObjectCutter::default();
     loop {
@@ -287,7 +286,7 @@ fn read_large_objects(
         let mut body = BlockBody::new(input, form.int_size);
         {
             let data = form.codec.decoder(&mut body, &form.context.limits);
-            let mut data = data.map_err(|e| RestoreError::from_archive_io(e, what))?;
+            let mut data = data.map_err(|e| ArchiveError::from_io(e, what))?;
             cutter.cut(&mut data, oid, sink)?;
         }
         body.finish(what)?;
@@ -295,15 +294,14 @@ fn read_large_objects(
 }
 
 /// Reads over a block that nobody wants.
-fn pass_block(input: &mut impl BufRead, form: &Form, kind: u8) -> Result<(), RestoreError> {
+fn pass_block(input: &mut impl BufRead, form: &Form, kind: u8) -> Result<(), ArchiveError> {
     let what = "a block that is passed over";
     loop {
         if kind == BLOCK_LARGE_OBJECTS && int(input, form, what)? == 0 {
             return Ok(());
         }
         let body = BlockBody::new(input, form.int_size);
-        std::io::copy(&mut { body }, &mut std::io::sink())
-            .map_err(|e| RestoreError::from_archive_io(e, what))?;
+        std::io::copy(&mut { body }, &mut std::io::sink()).map_err(|e| ArchiveError::from_io(e, what))?;
         if kind == BLOCK_DATA {
             return Ok(());
         }
@@ -325,8 +323,8 @@ impl<'a, R: BufRead> BlockBody<'a, R> {
     }
 
     /// The compressed stream must end where the chunks end.
-    fn finish(mut self, what: &str) -> Result<(), RestoreError> {
-        let rest = self.fill_buf().map_err(|e| RestoreError::from_archive_io(e, what))?;
+    fn finish(mut self, what: &str) -> Result<(), ArchiveError> {
+        let rest = self.fill_buf().map_err(|e| ArchiveError::from_io(e, what))?;
         match rest.is_empty() {
             true => Ok(()),
             false => Err(corrupt(format!("{what}: bytes after the end of the compressed data"))),

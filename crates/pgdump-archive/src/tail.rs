@@ -11,7 +11,7 @@ use super::custom::Form;
 use super::index::Metered;
 use super::toc::{Fields, compare_toc, corrupt};
 use super::{DataOffset, TocEntry};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// Bytes that an error shows, about.
 pub(super) const SHOWN: usize = 32;
@@ -25,7 +25,7 @@ pub(super) fn read_tail<R: std::io::BufRead>(
     input: &mut Metered<R>,
     form: &Form,
     entries: &[TocEntry],
-) -> Result<Option<Vec<DataOffset>>, RestoreError> {
+) -> Result<Option<Vec<DataOffset>>, ArchiveError> {
     let begin = input.position();
     let start = peek(input)?;
     if start.is_empty() {
@@ -48,10 +48,10 @@ pub(super) fn read_tail<R: std::io::BufRead>(
 }
 
 /// The next bytes, to be shown.
-pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, RestoreError> {
+pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
     let mut start = Vec::new();
     let read = input.take(SHOWN as u64).read_to_end(&mut start);
-    read.map_err(|e| RestoreError::from_archive_io(e, "bytes after the data"))?;
+    read.map_err(|e| ArchiveError::from_io(e, "bytes after the data"))?;
     Ok(start)
 }
 
@@ -67,7 +67,7 @@ fn counts(start: &[u8], form: &Form, entries: usize) -> bool {
 }
 
 /// Bytes where the archive has to be at its end.
-pub(super) fn other_bytes(at: u64, start: &[u8]) -> RestoreError {
+pub(super) fn other_bytes(at: u64, start: &[u8]) -> ArchiveError {
     let what = match start.starts_with(b"PGDMP") {
         true => "another archive begins".to_owned(),
         false => format!("there are other bytes (\"{}\")", start.escape_ascii()),
@@ -79,7 +79,7 @@ pub(super) fn other_bytes(at: u64, start: &[u8]) -> RestoreError {
 }
 
 /// Bytes where the next data block has to be.
-pub(super) fn no_block(at: u64, start: &[u8], missing: &TocEntry) -> RestoreError {
+pub(super) fn no_block(at: u64, start: &[u8], missing: &TocEntry) -> ArchiveError {
     let missing = missing.name();
     if start.starts_with(b"PGDMP") {
         return corrupt(format!(

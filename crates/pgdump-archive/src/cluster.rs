@@ -2,7 +2,7 @@
 //! known, and passed over.
 
 use super::text::{Item, Text};
-use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::error::ArchiveError;
 
 /// Bytes in which databases are looked for where none was named.
 const LOOK: u64 = 8 << 20;
@@ -10,7 +10,7 @@ const LOOK: u64 = 8 << 20;
 const NAMED: usize = 20;
 
 /// The next item of the wanted database; of a text that is no cluster's, the next item.
-pub(super) fn next(text: &mut Text) -> Result<Item, RestoreError> {
+pub(super) fn next(text: &mut Text) -> Result<Item, ArchiveError> {
     loop {
         let item = text.next()?;
         let at_end = matches!(item, Item::End(_));
@@ -29,7 +29,7 @@ pub(super) fn next(text: &mut Text) -> Result<Item, RestoreError> {
     }
 }
 
-fn not_found(text: &Text, at_end: bool) -> RestoreError {
+fn not_found(text: &Text, at_end: bool) -> ArchiveError {
     let mut names: Vec<&str> = text.databases.iter().map(String::as_str).take(NAMED).collect();
     if !at_end || text.databases.len() > NAMED {
         names.push("…");
@@ -47,5 +47,5 @@ fn not_found(text: &Text, at_end: bool) -> RestoreError {
         ),
         Some(wanted) => format!("the dump of a cluster has no database {wanted}, but {names}"),
     };
-    ValidationError::new(FailureReason::InvalidRequest, what).into()
+    ArchiveError::not_found(what)
 }

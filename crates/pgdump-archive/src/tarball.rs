@@ -14,7 +14,7 @@ use super::members::{
 use super::pieces::{DataSink, ObjectCutter};
 use super::toc::{beyond_us, corrupt, unsupported};
 use super::{Archive, Body, Context, Format, Limits, Reopen, TocEntry};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 const BLOCK: usize = 512;
 /// Bytes of a member's name or of its extended header.
@@ -32,20 +32,20 @@ pub(super) struct Again {
 }
 
 /// Holes are left out of such members, so that their bytes are not those of the file.
-fn sparse() -> RestoreError {
+fn sparse() -> ArchiveError {
     beyond_us("the tar has sparse members: pack the directory again, without --sparse")
 }
 
 impl Again {
-    fn open(&self, limits: &Limits) -> Result<Tar, RestoreError> {
+    fn open(&self, limits: &Limits) -> Result<Tar, ArchiveError> {
         let (layers, _, input) = layers::unwrap(self.source.open(0)?, limits, &self.keys)?;
         debug_assert_eq!(layers.len(), self.layers);
         Ok(Tar::new(input))
     }
 }
 
-fn damaged(e: std::io::Error) -> RestoreError {
-    RestoreError::from_archive_io(e, "tar")
+fn damaged(e: std::io::Error) -> ArchiveError {
+    ArchiveError::from_io(e, "tar")
 }
 
 /// A tar, read forward.
@@ -70,7 +70,7 @@ impl Tar {
     }
 
     /// The next regular file; `None` at the tar's end mark.
-    fn next(&mut self) -> Result<Option<File>, RestoreError> {
+    fn next(&mut self) -> Result<Option<File>, ArchiveError> {
         let (mut long_name, mut long_size) = (None, None);
         loop {
             self.skip()?;
@@ -129,7 +129,7 @@ impl Tar {
         Box::new(MemberBytes(self))
     }
 
-    fn small(&mut self) -> Result<Vec<u8>, RestoreError> {
+    fn small(&mut self) -> Result<Vec<u8>, ArchiveError> {
         if self.left > MAX_NAME {
             return Err(corrupt(format!("a name of {} bytes in the tar", self.left)));
         }
@@ -139,7 +139,7 @@ impl Tar {
     }
 
     /// Passes over what is left of the current member.
-    fn skip(&mut self) -> Result<(), RestoreError> {
+    fn skip(&mut self) -> Result<(), ArchiveError> {
         let amount = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
         let passed =
             std::io::copy(&mut (&mut self.input).take(amount), &mut std::io::sink()).map_err(damaged)?;
@@ -151,7 +151,7 @@ impl Tar {
     }
 
     /// The same by opening the object behind the member.
-    fn jump(&mut self, source: &dyn Reopen) -> Result<(), RestoreError> {
+    fn jump(&mut self, source: &dyn Reopen) -> Result<(), ArchiveError> {
         if self.left > WORTH_A_JUMP {
             let behind = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
             self.position = self.position.saturating_add(behind);
@@ -161,7 +161,7 @@ impl Tar {
     }
 
     /// Reads what follows the end mark, which must be whole.
-    fn finish_at_end(&mut self) -> Result<(), RestoreError> {
+    fn finish_at_end(&mut self) -> Result<(), ArchiveError> {
         let mut rest = [0u8; BLOCK];
         let mut read = 0;
         loop {
@@ -208,7 +208,7 @@ pub(super) fn open(
     input: Head<'static>,
     again: Option<Again>,
     limits: Limits,
-) -> Result<Archive, RestoreError> {
+) -> Result<Archive, ArchiveError> {
     let mut tar = Tar::new(input);
     let first = tar.next()?;
     if first.as_ref().is_some_and(|f| f.path == TOC) {
@@ -233,7 +233,7 @@ fn finish(
 }
 
 /// Looks for the table of contents in another reading of the tar.
-fn find_toc(again: Option<&Again>, limits: Limits) -> Result<(String, Contents), RestoreError> {
+fn find_toc(again: Option<&Again>, limits: Limits) -> Result<(String, Contents), ArchiveError> {
     let again = again.ok_or_else(|| {
         unsupported(
             "toc.dat is not the first member of this tar: that cannot be read from standard input, \
@@ -298,7 +298,7 @@ impl Reading<'_> {
     }
 
     /// The large objects of an entry are complete with those of its list.
-    fn end_objects(&mut self, at: usize, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    fn end_objects(&mut self, at: usize, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let of_entry = &mut self.objects[at];
         if !of_entry.ended && of_entry.listed.as_ref() == Some(&of_entry.seen) {
             of_entry.ended = true;
@@ -309,7 +309,7 @@ impl Reading<'_> {
     }
 
     /// Nothing is missing.
-    fn finish(mut self, sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    fn finish(mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let missing = self.entries.iter().zip(&self.seen).find(|(e, seen)| e.has_data && !**seen);
         if let Some((e, _)) = missing {
             return Err(corrupt(format!("the archive ends early: no data of {}", e.name())));
@@ -327,7 +327,7 @@ impl Reading<'_> {
 }
 
 impl Members {
-    pub fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), RestoreError> {
+    pub fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let mut reading = Reading {
             entries,
             index: Index::new(entries)?,
@@ -358,7 +358,7 @@ impl Members {
         &mut self,
         reading: &mut Reading<'_>,
         sink: &mut dyn DataSink,
-    ) -> Result<Option<String>, RestoreError> {
+    ) -> Result<Option<String>, ArchiveError> {
         let mut met = HashSet::new();
         let (mut left, mut has_read) = (None, false);
         // Where the tar began with it, it was read already.
@@ -403,7 +403,7 @@ impl Members {
         member: Member,
         (at, suffixes): (usize, usize),
         sink: &mut dyn DataSink,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<(), ArchiveError> {
         let entry = &reading.entries[at];
         let bytes = self.tar.member();
         match member {

@@ -15,7 +15,7 @@ use super::lexer::{Lexeme, Token, tokens};
 use super::moments::{in_utc, is_elsewhere};
 use super::toc::corrupt;
 use super::{BlockIndex, DataSink, Dialect, Extent, IndexedBlock, Piece, Statement, TextEncoding, TocEntry};
-use crate::error::RestoreError;
+use crate::error::ArchiveError;
 
 /// Rows so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -170,7 +170,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::finish`].
-    pub fn next(&self, before: Option<EntryTally>, entry: &TocEntry) -> Result<EntryTally, RestoreError> {
+    pub fn next(&self, before: Option<EntryTally>, entry: &TocEntry) -> Result<EntryTally, ArchiveError> {
         before.map_or(Ok(()), |b| self.finish(b))?;
         Ok(self.begin(entry))
     }
@@ -179,7 +179,7 @@ impl Ledger {
     ///
     /// # Errors
     /// `archive_corrupt` where a row has no end.
-    pub fn finish(&self, tally: EntryTally) -> Result<(), RestoreError> {
+    pub fn finish(&self, tally: EntryTally) -> Result<(), ArchiveError> {
         if tally.long.is_some() {
             return Err(corrupt(format!("{}: a row without an end", tally.fallback)));
         }
@@ -243,7 +243,7 @@ impl EntryTally {
     ///
     /// # Errors
     /// `archive_corrupt` for an INSERT that is none.
-    pub fn piece(&mut self, piece: &Piece, encoding: &TextEncoding) -> Result<(), RestoreError> {
+    pub fn piece(&mut self, piece: &Piece, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         match piece {
             Piece::Rows { .. } | Piece::Statements(_) if !self.is_rows => {}
             Piece::Rows { text, .. } => self.rows(text),
@@ -281,7 +281,7 @@ impl EntryTally {
     }
 
     /// Each tuple of INSERT statements as the line that COPY would write.
-    fn inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), RestoreError> {
+    fn inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         let t = tokens(sql, self.dialect);
         let mut i = 0;
         while i < t.len() {
@@ -341,7 +341,7 @@ impl EntryTally {
         t: &[Token<'_>],
         mut i: usize,
         encoding: &TextEncoding,
-    ) -> Result<usize, RestoreError> {
+    ) -> Result<usize, ArchiveError> {
         let wrong = || corrupt("an INSERT whose values cannot be read");
         if !t.get(i).is_some_and(|w| w.is_symbol(b'(')) {
             return Err(wrong());
@@ -423,17 +423,17 @@ impl<'a> Counting<'a> {
 }
 
 impl DataSink for Counting<'_> {
-    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         self.current = Some(self.ledger.next(self.current.take(), entry)?);
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
         (self.seen)(piece.len() as u64);
         self.current.as_mut().map_or(Ok(()), |c| c.piece(&piece, &self.ledger.encoding))
     }
 
-    fn end(&mut self, _entry: &TocEntry) -> Result<(), RestoreError> {
+    fn end(&mut self, _entry: &TocEntry) -> Result<(), ArchiveError> {
         self.current.take().map_or(Ok(()), |c| self.ledger.finish(c))
     }
 
@@ -445,7 +445,7 @@ impl DataSink for Counting<'_> {
         self.ledger.extent(entry, extent);
     }
 
-    fn statement(&mut self, _statement: Statement) -> Result<(), RestoreError> {
+    fn statement(&mut self, _statement: Statement) -> Result<(), ArchiveError> {
         Ok(())
     }
 }

@@ -3,14 +3,16 @@
 
 use std::sync::{Arc, Mutex};
 
-use pgrestored::archive::{
+use pgdump_archive::ArchiveError;
+use pgdump_archive::{
     Archive, Bytes, Counting, DataSink, Extent, Keys, Ledger, Limits, Origin, Piece, Ranges, TocEntry,
 };
-use pgrestored::error::{FailureReason as R, RestoreError};
+
+use crate::{Kind, kind};
 
 use crate::synthetic::{synthetic, synthetic_parts};
 
-fn open(bytes: &[u8]) -> Result<Archive, RestoreError> {
+fn open(bytes: &[u8]) -> Result<Archive, ArchiveError> {
     let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
     Archive::open(origin, Limits::default(), &Keys::default())
 }
@@ -19,20 +21,20 @@ fn open(bytes: &[u8]) -> Result<Archive, RestoreError> {
 struct Rows(Vec<u8>);
 
 impl DataSink for Rows {
-    fn begin(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+    fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
         let Piece::Rows { text, .. } = piece else { panic!("{piece:?}") };
         self.0.extend(text);
         Ok(())
     }
-    fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+    fn end(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
 }
 
-fn rows(bytes: &[u8]) -> Result<Vec<u8>, RestoreError> {
+fn rows(bytes: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let mut sink = Rows::default();
     open(bytes)?.read_data(&mut sink)?;
     Ok(sink.0)
@@ -42,7 +44,7 @@ fn rows(bytes: &[u8]) -> Result<Vec<u8>, RestoreError> {
 struct Parts(Vec<u8>, Mutex<Vec<Extent>>);
 
 impl Ranges for Parts {
-    fn open(&self, e: Extent) -> Result<Bytes, RestoreError> {
+    fn open(&self, e: Extent) -> Result<Bytes, ArchiveError> {
         self.1.lock().unwrap().push(e);
         let part = self.0[e.offset as usize..][..e.length as usize].to_vec();
         assert_eq!(crc32c::crc32c(&part), e.crc32c);
@@ -51,7 +53,7 @@ impl Ranges for Parts {
 }
 
 /// Where everything lies, learned by reading it once.
-fn learn(bytes: &[u8]) -> pgrestored::archive::BlockIndex {
+fn learn(bytes: &[u8]) -> pgdump_archive::BlockIndex {
     let archive = open(bytes).unwrap();
     let ledger = Ledger::of(&archive);
     archive.read_data(&mut Counting::new(&ledger, &|_| {})).unwrap();
@@ -102,7 +104,7 @@ fn a_second_table_of_contents_that_is_not_whole_or_not_the_same_is_an_error() {
         let (bytes, end) = appended(minor, 4);
         for cut in end + 1..bytes.len() {
             let e = rows(&bytes[..cut]).expect_err("a cut table of contents");
-            assert_eq!(e.reason(), R::ArchiveCorrupt, "{cut}: {e}");
+            assert_eq!(kind(&e), Kind::Corrupt, "{cut}: {e}");
         }
         let mut taken = vec![];
         for at in end..bytes.len() - 8 {
@@ -110,7 +112,7 @@ fn a_second_table_of_contents_that_is_not_whole_or_not_the_same_is_an_error() {
             bad[at] ^= 4;
             match rows(&bad) {
                 Ok(_) => taken.push(at),
-                Err(e) => assert_eq!(e.reason(), R::ArchiveCorrupt, "{at}: {e}"),
+                Err(e) => assert_eq!(kind(&e), Kind::Corrupt, "{at}: {e}"),
             }
         }
         // The offset of the first entry.
@@ -141,7 +143,7 @@ fn other_bytes_after_the_end_are_named() {
     ] {
         let e = rows(&[&before[..], behind].concat()).expect_err(said);
         let text = e.to_string();
-        assert_eq!(e.reason(), R::ArchiveCorrupt, "{text}");
+        assert_eq!(kind(&e), Kind::Corrupt, "{text}");
         assert!(text.contains("ends early") || text.contains(said), "{said}: {text}");
         if !text.contains("ends early") {
             let size = before.len();

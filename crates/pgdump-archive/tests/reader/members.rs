@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::path::Path;
 use std::sync::Arc;
 
-use pgrestored::archive::{Archive, Bytes, DataSink, Folder, Keys, Limits, Origin, Piece, Reopen, TocEntry};
-use pgrestored::error::{FailureReason as R, RestoreError};
+use pgdump_archive::ArchiveError;
+use pgdump_archive::{Archive, Bytes, DataSink, Folder, Keys, Limits, Origin, Piece, Reopen, TocEntry};
+
+use crate::{Kind, kind};
 
 type Files = BTreeMap<String, Vec<u8>>;
 
 /// The files of a fixture.
 fn unpacked(name: &str) -> Files {
-    let file = std::fs::File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name));
+    let file = std::fs::File::open(crate::fixtures().join(name));
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file.unwrap()));
     let mut files = Files::new();
     for entry in tar.entries().unwrap().map(Result::unwrap).filter(|e| e.header().entry_type().is_file()) {
@@ -32,7 +33,7 @@ impl Folder for Memory {
         self.0.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()
     }
 
-    fn open(&self, name: &str) -> Result<Bytes, RestoreError> {
+    fn open(&self, name: &str) -> Result<Bytes, ArchiveError> {
         Ok(Box::new(Cursor::new(self.0[name].clone())))
     }
 }
@@ -41,7 +42,7 @@ impl Folder for Memory {
 struct Twice(Vec<u8>);
 
 impl Reopen for Twice {
-    fn open(&self, offset: u64) -> Result<Bytes, RestoreError> {
+    fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
         let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
         Ok(Box::new(Cursor::new(rest.to_vec())))
     }
@@ -105,18 +106,18 @@ struct Objects {
 }
 
 impl DataSink for Objects {
-    fn begin(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+    fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
         if let Piece::LargeObject { oid, bytes, .. } = piece {
             *self.seen.entry(oid).or_default() += bytes.len();
         }
         Ok(())
     }
 
-    fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+    fn end(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
 
@@ -125,7 +126,7 @@ impl DataSink for Objects {
     }
 }
 
-fn read(files: &Files, form: Form, only_tables: bool) -> Result<Objects, RestoreError> {
+fn read(files: &Files, form: Form, only_tables: bool) -> Result<Objects, ArchiveError> {
     let mut sink = Objects { only_tables, ..Objects::default() };
     Archive::open(origin(files, form), Limits::default(), &Keys::default())?.read_data(&mut sink)?;
     Ok(sink)
@@ -194,7 +195,7 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
             let mut files = files.clone();
             files.insert(list_of(&files), list.clone().into_bytes());
             let e = read(&files, form, false).err().unwrap_or_else(|| panic!("{version} {form:?} {what}"));
-            assert_eq!(e.reason(), R::ArchiveCorrupt, "{version} {form:?} {what}: {e}");
+            assert_eq!(kind(&e), Kind::Corrupt, "{version} {form:?} {what}: {e}");
             assert!(e.to_string().contains(word), "{version} {form:?} {what}: {e}");
         }
     });
@@ -207,7 +208,7 @@ fn members_that_are_missing_or_of_nobody_are_damage() {
         let refused = |files: &Files, only_tables: bool, word: &str| {
             let e = read(files, form, only_tables).err();
             let e = e.unwrap_or_else(|| panic!("{version} {form:?}: {word}"));
-            assert_eq!(e.reason(), R::ArchiveCorrupt, "{version} {form:?}: {e}");
+            assert_eq!(kind(&e), Kind::Corrupt, "{version} {form:?}: {e}");
             assert!(e.to_string().contains(word), "{version} {form:?}: {e}, not {word}");
         };
         let mut gone = files.clone();
@@ -262,30 +263,30 @@ fn a_tar_that_lies_is_refused_at_once() {
     let pax = |text: &str| tar_member("x", b'x', text.len() as u64, text.as_bytes());
     let sizes =
         [1 << 33, i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63, u64::MAX - 600, u64::MAX - 1, u64::MAX];
-    let mut cases: Vec<(String, Vec<u8>, R)> = Vec::new();
+    let mut cases: Vec<(String, Vec<u8>, Kind)> = Vec::new();
     for size in sizes {
         for first in [&toc, &packed] {
             for kind in [b'0', b'5', b'L', b'x', b'g', b'K', b'2'] {
                 let lying = tar_member("3389.dat", kind, size, b"rows");
                 let what = format!("{size} bytes of {}", char::from(kind));
-                cases.push((what, [&first[..], &lying].concat(), R::ArchiveCorrupt));
+                cases.push((what, [&first[..], &lying].concat(), Kind::Corrupt));
             }
         }
         let lying = [&toc[..], &pax(&format!("{} size={size}\n", 7 + size.to_string().len() + 2)), &packed];
-        cases.push((format!("pax size {size}"), lying.concat(), R::ArchiveCorrupt));
+        cases.push((format!("pax size {size}"), lying.concat(), Kind::Corrupt));
     }
     for text in ["30 size=18446744073709551616\n", "11 size=-1\n", "12 size=abc\n", "9999999 size=1\n"] {
-        cases.push((text.to_owned(), [&toc[..], &pax(text), &packed].concat(), R::ArchiveCorrupt));
+        cases.push((text.to_owned(), [&toc[..], &pax(text), &packed].concat(), Kind::Corrupt));
     }
     let sparse = tar_member("3389.dat", b'S', 4, b"rows");
-    cases.push(("sparse".into(), [&toc[..], &sparse].concat(), R::ArchiveUnsupported));
+    cases.push(("sparse".into(), [&toc[..], &sparse].concat(), Kind::Limit));
     let sparse = [&toc[..], &pax("22 GNU.sparse.major=1\n"), &packed].concat();
-    cases.push(("sparse by pax".into(), sparse, R::ArchiveUnsupported));
+    cases.push(("sparse by pax".into(), sparse, Kind::Limit));
     for (what, bytes, reason) in cases {
         let again = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn Reopen>);
         let origin = Origin::Stream { bytes: Box::new(Cursor::new(bytes)), again };
         let read = Archive::open(origin, Limits::default(), &Keys::default())
             .and_then(|a| a.read_data(&mut Objects::default()));
-        assert_eq!(read.unwrap_err().reason(), reason, "{what}");
+        assert_eq!(kind(&read.unwrap_err()), reason, "{what}");
     }
 }

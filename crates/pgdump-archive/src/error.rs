@@ -1,0 +1,163 @@
+//! Why an archive could not be read.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use crate::bounded::one_line;
+
+type BoxedError = Box<dyn StdError + Send + Sync>;
+
+/// Why an archive could not be read. Messages are one line of bounded length, whatever the archive holds.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The archive is cut, damaged or contradicts itself.
+    Corrupt(Problem),
+    /// The input is not a dump, or one of a kind that this crate does not read.
+    Unsupported(Problem),
+    /// Nothing is known to be wrong with the archive: reading it takes more than [`Limits`](crate::Limits) allow, or a
+    /// key that was not given.
+    Limit(Problem),
+    /// The archive does not contain what was asked for.
+    NotFound(Problem),
+    /// The reader that supplies the bytes, or the sink that takes the data, failed; the error is theirs.
+    Source(BoxedError),
+}
+
+/// What is wrong, in one line, and the error behind it if there is one.
+#[derive(Debug)]
+pub struct Problem {
+    message: String,
+    source: Option<BoxedError>,
+}
+
+impl Problem {
+    fn new(message: impl Into<String>) -> Self {
+        Problem { message: one_line(&message.into()), source: None }
+    }
+
+    /// The message and the error behind it.
+    pub fn into_parts(self) -> (String, Option<BoxedError>) {
+        (self.message, self.source)
+    }
+}
+
+impl ArchiveError {
+    /// [`ArchiveError::Corrupt`] with this message.
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        ArchiveError::Corrupt(Problem::new(message))
+    }
+
+    /// [`ArchiveError::Unsupported`] with this message.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        ArchiveError::Unsupported(Problem::new(message))
+    }
+
+    /// [`ArchiveError::Limit`] with this message.
+    pub fn limit(message: impl Into<String>) -> Self {
+        ArchiveError::Limit(Problem::new(message))
+    }
+
+    /// [`ArchiveError::NotFound`] with this message.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        ArchiveError::NotFound(Problem::new(message))
+    }
+
+    /// An error of the reader or of the sink, which comes out again as [`ArchiveError::Source`]. A reader returns it
+    /// as `io::Error::from(ArchiveError::source(e))`; any other I/O error of a reader counts as damaged bytes.
+    pub fn source(error: impl Into<BoxedError>) -> Self {
+        ArchiveError::Source(error.into())
+    }
+
+    /// Takes back the error that [`io::Error::from`] carried through a decoder. Any other I/O error while reading
+    /// `what` means that the bytes are damaged or end early.
+    pub fn from_io(e: io::Error, what: &str) -> Self {
+        match e.downcast::<ArchiveError>() {
+            Ok(ours) => ours,
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::corrupt(format!("the archive ends early: {what}"))
+            }
+            Err(e) => {
+                let message = one_line(&format!("the archive is damaged: {what}"));
+                ArchiveError::Corrupt(Problem { message, source: Some(e.into()) })
+            }
+        }
+    }
+
+    /// The same error with its message changed; an error of the reader or of the sink stays as it is.
+    pub(crate) fn map_message(mut self, change: impl FnOnce(&str) -> String) -> Self {
+        if let Some(problem) = self.problem_mut() {
+            problem.message = one_line(&change(&problem.message));
+        }
+        self
+    }
+
+    fn problem(&self) -> Option<&Problem> {
+        use ArchiveError::{Corrupt, Limit, NotFound, Source, Unsupported};
+        match self {
+            Corrupt(p) | Unsupported(p) | Limit(p) | NotFound(p) => Some(p),
+            Source(_) => None,
+        }
+    }
+
+    fn problem_mut(&mut self) -> Option<&mut Problem> {
+        use ArchiveError::{Corrupt, Limit, NotFound, Source, Unsupported};
+        match self {
+            Corrupt(p) | Unsupported(p) | Limit(p) | NotFound(p) => Some(p),
+            Source(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ArchiveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.problem(), self) {
+            (Some(problem), _) => f.write_str(&problem.message),
+            (None, ArchiveError::Source(e)) => e.fmt(f),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+impl StdError for ArchiveError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match (self.problem(), self) {
+            (Some(problem), _) => problem.source.as_deref().map(|s| s as _),
+            (None, ArchiveError::Source(e)) => e.source(),
+            (None, _) => None,
+        }
+    }
+}
+
+impl From<ArchiveError> for io::Error {
+    fn from(e: ArchiveError) -> Self {
+        io::Error::other(e)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_and_an_early_end_are_told_apart() {
+        let message = |kind: io::ErrorKind| ArchiveError::from_io(kind.into(), "x").to_string();
+        assert_eq!(message(io::ErrorKind::UnexpectedEof), "the archive ends early: x");
+        assert_eq!(message(io::ErrorKind::InvalidData), "the archive is damaged: x");
+    }
+
+    #[test]
+    fn an_error_of_the_reader_survives_io() {
+        let inner = ArchiveError::source("the network is down");
+        let back = ArchiveError::from_io(inner.into(), "table of contents");
+        assert!(matches!(&back, ArchiveError::Source(e) if e.to_string() == "the network is down"));
+        assert_eq!(back.map_message(|_| String::new()).to_string(), "the network is down");
+    }
+
+    #[test]
+    fn no_message_grows_with_what_it_quotes() {
+        let long = ArchiveError::corrupt("x\n".repeat(1 << 20)).map_message(|m| format!("line 1: {m}"));
+        assert!(long.to_string().len() <= crate::bounded::MAX_TEXT);
+    }
+}

@@ -1,0 +1,39 @@
+//! Every format, version and codec of the corpus, damaged in every place, read without a server.
+
+#[path = "../../../../tests/support/synthetic.rs"]
+mod synthetic;
+
+mod formats;
+mod members;
+mod tail;
+mod text;
+mod wrappings;
+
+use std::path::{Path, PathBuf};
+
+use pgdump_archive::ArchiveError;
+
+/// The variants of [`ArchiveError`], to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Corrupt,
+    Unsupported,
+    Limit,
+    NotFound,
+    Other,
+}
+
+fn kind(e: &ArchiveError) -> Kind {
+    match e {
+        ArchiveError::Corrupt(_) => Kind::Corrupt,
+        ArchiveError::Unsupported(_) => Kind::Unsupported,
+        ArchiveError::Limit(_) => Kind::Limit,
+        ArchiveError::NotFound(_) => Kind::NotFound,
+        _ => Kind::Other,
+    }
+}
+
+/// Where the corpus of dumps lies.
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
