@@ -13,6 +13,7 @@ demo: ## Show the main job on this machine, from nothing to a restored database
 
 test: setup ## Run every test
 	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run
+	@cargo test --quiet --doc --workspace
 
 check: ## Format, lints, licences and sources of dependencies, generated files
 	@cargo fmt --all --check

@@ -1,11 +1,4 @@
-//! What a backup is: what it is wrapped in, the header, the table of contents and, after them, the
-//! table data and large objects as one forward pass (of a directory: one pass for each reader).
-//! Synchronous over [`std::io::Read`], so that it can run on threads of its own beside the
-//! decompressors; it seeks only where a tar has its table of contents behind the data.
-//!
-//! Read are all formats of `pg_dump`: custom (`-Fc`), directory (`-Fd`), tar (`-Ft`), a tar of a
-//! directory, and SQL text; archive versions 1.12 to 1.16 (PostgreSQL 9.0 to 18). The formats'
-//! definition is PostgreSQL's `pg_backup_*.c` and `psqlscan.l`.
+#![doc = include_str!("../README.md")]
 
 pub mod bounded;
 mod cluster;
