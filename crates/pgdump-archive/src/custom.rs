@@ -84,7 +84,7 @@ impl Blocks {
     ///
     /// # Errors
     /// `archive_corrupt` where the index is another archive's.
-    pub fn by_index(
+    pub(crate) fn by_index(
         &mut self,
         entries: &[TocEntry],
         index: &BlockIndex,
@@ -121,14 +121,14 @@ impl Blocks {
     }
 
     /// By an index, blocks of a lower turn are taken before others; of one turn, the largest first.
-    pub fn read_in_turns(&mut self, turns: &HashMap<i32, usize>) {
+    pub(crate) fn read_in_turns(&mut self, turns: &HashMap<i32, usize>) {
         if let Some(todo) = &self.todo {
             todo.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
         }
     }
 
     /// One reader, or (with an index) up to `most`.
-    pub fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<Stream> {
+    pub(crate) fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<Stream> {
         match self.todo.take() {
             None => vec![Stream::Whole(self)],
             Some(todo) => {
@@ -186,7 +186,7 @@ impl Blocks {
 
 impl Stream {
     /// Hands the data to `sink`.
-    pub fn read(self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn read(self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let (todo, form, positions) = match self {
             Stream::Whole(blocks) => return blocks.read(entries, sink),
             Stream::Shared(todo, form, positions) => (todo, form, positions),

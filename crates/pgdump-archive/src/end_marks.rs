@@ -29,7 +29,7 @@ impl Frames {
     ///
     /// # Errors
     /// `archive_corrupt` where a dump begins before the one before it has ended.
-    pub fn comment(&mut self, comment: &str, line: u64) -> Result<(), ArchiveError> {
+    pub(crate) fn comment(&mut self, comment: &str, line: u64) -> Result<(), ArchiveError> {
         match comment {
             HEAD => {
                 if let Some(open) = self.open.replace(line) {
@@ -47,25 +47,25 @@ impl Frames {
     }
 
     /// Takes note of a statement. With `is_setting`, it makes and changes nothing.
-    pub fn statement(&mut self, is_setting: bool) {
+    pub(crate) fn statement(&mut self, is_setting: bool) {
         // Around the dumps of a cluster's databases stand its roles.
         self.has_more |= self.open.is_none() && self.cluster.is_none() && !is_setting;
     }
 
-    pub fn transaction(&mut self, begun: Option<u64>) {
+    pub(crate) fn transaction(&mut self, begun: Option<u64>) {
         self.transaction = begun;
     }
 
     /// Whether a dump is open or was complete.
-    pub fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         self.open.is_some() || self.complete > 0
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    pub fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         self.cluster.is_some()
     }
 
@@ -73,7 +73,7 @@ impl Frames {
     ///
     /// # Errors
     /// `archive_corrupt` where an end mark or a COMMIT is missing.
-    pub fn finish(&self, line: u64) -> Result<bool, ArchiveError> {
+    pub(crate) fn finish(&self, line: u64) -> Result<bool, ArchiveError> {
         if let Some(open) = self.open {
             return Err(corrupt(format!(
                 "the dump ends early, in line {line}: the last line of the dump that begins in line {open}, \

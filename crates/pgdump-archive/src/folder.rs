@@ -103,7 +103,7 @@ fn objects_of<'a>(
 
 impl Members {
     /// Bytes of each entry's member, by dump id.
-    pub fn sizes(&self, entries: &[TocEntry]) -> HashMap<i32, u64> {
+    pub(crate) fn sizes(&self, entries: &[TocEntry]) -> HashMap<i32, u64> {
         let size = |e: &TocEntry| match &e.offset {
             DataOffset::Member(name) => Some((e.dump_id, self.by_name.get(name)?.2)),
             _ => None,
@@ -112,14 +112,14 @@ impl Members {
     }
 
     /// Members of a lower turn are taken before others; of one turn, the largest first.
-    pub fn read_in_turns(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
+    pub(crate) fn read_in_turns(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
         let turn = |at: &usize| turns.get(&entries[*at].dump_id).copied().unwrap_or_default();
         let todo = self.todo.get_mut().unwrap_or_else(PoisonError::into_inner);
         todo.make_contiguous().sort_by_key(turn);
     }
 
     /// Reads members until none is left; other readers take their share.
-    pub fn read(&self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn read(&self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         loop {
             let next = self.todo.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(at) = next else { return Ok(()) };

@@ -81,7 +81,7 @@ pub(super) struct Zstd<R: BufRead> {
 }
 
 impl<R: BufRead> Zstd<R> {
-    pub fn new(mut input: R, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(mut input: R, limits: &Limits) -> Result<Self> {
         if let Some(window) = window_of(input.fill_buf()?) {
             limits.check_memory(&decompressing("zstd"), window)?;
         }
@@ -174,7 +174,7 @@ struct Legacy {
 }
 
 impl<'a> Lz4<'a> {
-    pub fn new(input: Head<'a>) -> Self {
+    pub(crate) fn new(input: Head<'a>) -> Self {
         let input = Watched { input, again: None, ended: false };
         let decoder = lz4_flex::frame::FrameDecoder::new(input);
         Lz4 { decoder, state: State::Between, has_begun: false }
@@ -310,7 +310,7 @@ impl Read for Watched<'_> {
 pub(super) struct Bzip2<'a>(Option<bzip2::bufread::BzDecoder<Head<'a>>>);
 
 impl<'a> Bzip2<'a> {
-    pub fn new(input: Head<'a>) -> Self {
+    pub(crate) fn new(input: Head<'a>) -> Self {
         Bzip2(Some(bzip2::bufread::BzDecoder::new(input)))
     }
 }

@@ -80,7 +80,7 @@ pub(super) struct Todo {
 }
 
 impl Todo {
-    pub fn new(index: &BlockIndex, ranges: Arc<dyn Ranges>, may_pass_over: bool) -> Self {
+    pub(crate) fn new(index: &BlockIndex, ranges: Arc<dyn Ranges>, may_pass_over: bool) -> Self {
         let mut runs: Vec<Vec<IndexedBlock>> = vec![];
         let mut length = 0;
         for block in &index.blocks {
@@ -99,7 +99,7 @@ impl Todo {
     }
 
     /// Blocks of a lower turn come before others; of one turn, the order stays.
-    pub fn sort_by_turn(&self, turn: impl Fn(&IndexedBlock) -> usize) {
+    pub(crate) fn sort_by_turn(&self, turn: impl Fn(&IndexedBlock) -> usize) {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let of_one_turn = |run: Vec<IndexedBlock>| -> Vec<Vec<IndexedBlock>> {
             run.chunk_by(|a, b| turn(a) == turn(b)).map(<[IndexedBlock]>::to_vec).collect()
@@ -110,7 +110,7 @@ impl Todo {
     }
 
     /// The next blocks to be read, which follow each other. What nobody wants is left out where it may be.
-    pub fn next(&self, wants: impl Fn(&IndexedBlock) -> bool) -> Option<Vec<IndexedBlock>> {
+    pub(crate) fn next(&self, wants: impl Fn(&IndexedBlock) -> bool) -> Option<Vec<IndexedBlock>> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut run = runs.pop_front()?;
@@ -131,7 +131,7 @@ impl Todo {
     }
 
     /// Opens blocks that follow each other.
-    pub fn open(&self, run: &[IndexedBlock]) -> Result<Bytes, ArchiveError> {
+    pub(crate) fn open(&self, run: &[IndexedBlock]) -> Result<Bytes, ArchiveError> {
         let mut whole = Extent { offset: run.first().map_or(0, |b| b.extent.offset), ..Extent::default() };
         for block in run {
             let length = usize::try_from(block.extent.length).unwrap_or(usize::MAX);
@@ -149,17 +149,17 @@ pub(super) struct Metered<R> {
 }
 
 impl<R> Metered<R> {
-    pub fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Metered { input, current: Extent::default() }
     }
 
     /// Bytes read so far.
-    pub fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.current.offset + self.current.length
     }
 
     /// What was read since the last cut.
-    pub fn cut(&mut self) -> Extent {
+    pub(crate) fn cut(&mut self) -> Extent {
         let offset = self.current.offset + self.current.length;
         std::mem::replace(&mut self.current, Extent { offset, ..Extent::default() })
     }

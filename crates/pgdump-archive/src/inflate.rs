@@ -26,7 +26,7 @@ pub(super) struct Zlib<R> {
 }
 
 impl<R: BufRead> Zlib<R> {
-    pub fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Zlib { input: Input::new(input), stream: Stream::new(), checksum: simd_adler32::Adler32::new() }
     }
 }
@@ -59,7 +59,7 @@ struct Member {
 }
 
 impl<R: BufRead> Gzip<R> {
-    pub fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Gzip { input: Input::new(input), member: None, has_begun: false }
     }
 }

@@ -63,7 +63,7 @@ pub enum Lexeme {
 
 /// A quote or comment that does not end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unterminated(pub &'static str);
+pub(crate) struct Unterminated(pub &'static str);
 
 fn starts_word(b: u8) -> bool {
     b.is_ascii_alphabetic() || b == b'_' || b >= 0x80
@@ -76,7 +76,7 @@ fn in_word(b: u8) -> bool {
 /// How far a lexeme that does not end yet has been looked at, so that more bytes never make the reader
 /// look at the same ones again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scanned {
+pub(crate) struct Scanned {
     /// Bytes of the lexeme that need no second look.
     at: usize,
     /// Depth of block comments; length of a dollar quote's tag, once known.
@@ -97,7 +97,11 @@ impl Scanned {
 ///
 /// # Errors
 /// With `at_end`, a quote or comment that the end of the text leaves open.
-pub fn lexeme(buf: &[u8], dialect: Dialect, at_end: bool) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+pub(crate) fn lexeme(
+    buf: &[u8],
+    dialect: Dialect,
+    at_end: bool,
+) -> Result<Option<(Lexeme, usize)>, Unterminated> {
     lexeme_after(buf, dialect, at_end, &mut Scanned::default())
 }
 
@@ -286,7 +290,7 @@ const MOST_VARIABLES: usize = 100;
 
 /// Finds the semicolon that ends a statement, over several calls as its bytes arrive.
 #[derive(Debug, Default)]
-pub struct StatementEnd {
+pub(crate) struct StatementEnd {
     /// Bytes that are whole lexemes.
     pub position: usize,
     /// Of the lexeme at `position`.
@@ -310,7 +314,7 @@ impl StatementEnd {
     ///
     /// # Errors
     /// An open quote at the end, or a backslash outside quotes: a command of `psql`.
-    pub fn find(
+    pub(crate) fn find(
         &mut self,
         buf: &[u8],
         dialect: Dialect,
@@ -338,17 +342,17 @@ impl StatementEnd {
     }
 
     /// Whether the statement begins with these words, in lower case (four at most).
-    pub fn is(&self, words: &[&str]) -> bool {
+    pub(crate) fn is(&self, words: &[&str]) -> bool {
         words.len() <= self.words.len() && words.iter().zip(&self.words).all(|(a, b)| a == b)
     }
 
     /// Whether a parenthesis or a function's body is open.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.parens > 0 || self.begins > 0
     }
 
     /// Names that `psql` would replace by its variables of these names, if it had them.
-    pub fn variables(&self) -> &[String] {
+    pub(crate) fn variables(&self) -> &[String] {
         &self.variables
     }
 
@@ -368,7 +372,7 @@ impl StatementEnd {
     }
 
     /// Whether an INSERT brings constants alone, as `pg_dump` writes it: nothing that it would have to look up.
-    pub fn brings_constants(&self) -> bool {
+    pub(crate) fn brings_constants(&self) -> bool {
         self.values == Some(true)
     }
 

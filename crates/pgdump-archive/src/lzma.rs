@@ -19,7 +19,7 @@ pub(super) struct Xz<'a> {
 }
 
 impl<'a> Xz<'a> {
-    pub fn new(mut input: Head<'a>, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(mut input: Head<'a>, limits: &Limits) -> Result<Self> {
         if let Some(dictionary) = xz_dictionary_of(input.fill_buf()?) {
             limits.check_memory(&decompressing("xz"), dictionary)?;
         }
@@ -116,7 +116,7 @@ pub(super) struct LzmaAlone<'a> {
 impl<'a> LzmaAlone<'a> {
     /// Whether a file begins so. The format has no magic; its fields leave no text that looks like it
     /// (the rule is that of liblzma's `lzma_alone_decoder`).
-    pub fn is_begun_by(head: &[u8]) -> bool {
+    pub(crate) fn is_begun_by(head: &[u8]) -> bool {
         let Some((header, [0, ..])) = head.split_at_checked(HEADER) else { return false };
         let dictionary = u32_at(header, 1);
         let size = u64_at(header, 5);
@@ -125,7 +125,7 @@ impl<'a> LzmaAlone<'a> {
         header[0] < 225 && dictionary >= 4096 && is_usual(dictionary) && (size == u64::MAX || size < 1 << 38)
     }
 
-    pub fn new(input: Head<'a>, limits: &Limits) -> Self {
+    pub(crate) fn new(input: Head<'a>, limits: &Limits) -> Self {
         LzmaAlone { state: State::Between(Pending::new(input)), limits: *limits }
     }
 }
@@ -181,11 +181,11 @@ pub(super) struct Lzip<'a> {
 impl<'a> Lzip<'a> {
     const MAGIC: &'static [u8] = b"LZIP\x01";
 
-    pub fn is_begun_by(head: &[u8]) -> bool {
+    pub(crate) fn is_begun_by(head: &[u8]) -> bool {
         head.starts_with(Self::MAGIC) && head.get(5).is_some_and(|d| dictionary_of(*d).is_some())
     }
 
-    pub fn new(input: Head<'a>, limits: &Limits) -> Self {
+    pub(crate) fn new(input: Head<'a>, limits: &Limits) -> Self {
         let state = State::Between(Pending::new(input));
         Lzip { state, limits: *limits, checksum: crc32fast::Hasher::new(), len: 0 }
     }

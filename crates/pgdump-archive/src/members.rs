@@ -77,7 +77,7 @@ pub(super) fn plain_name(name: &str) -> (&str, usize) {
 impl Index {
     /// # Errors
     /// `archive_corrupt` where two entries name one member, or one names the table of contents itself.
-    pub fn new(entries: &[TocEntry]) -> Result<Self, ArchiveError> {
+    pub(crate) fn new(entries: &[TocEntry]) -> Result<Self, ArchiveError> {
         let mut index = Index {
             by_member: HashMap::new(),
             by_object: HashMap::new(),
@@ -112,7 +112,7 @@ impl Index {
         }
     }
 
-    pub fn look_up(&self, entries: &[TocEntry], plain_name: &str) -> Member {
+    pub(crate) fn look_up(&self, entries: &[TocEntry], plain_name: &str) -> Member {
         if plain_name == TOC {
             return Member::Toc;
         }
@@ -136,12 +136,12 @@ impl Index {
         }
     }
 
-    pub fn entry_of_object(&self, oid: u32) -> Option<usize> {
+    pub(crate) fn entry_of_object(&self, oid: u32) -> Option<usize> {
         self.by_object.get(&oid).copied().or(self.all_objects)
     }
 
     /// The large objects whose data each entry must have, as the table of contents says.
-    pub fn objects(&self, entries: &[TocEntry]) -> HashMap<usize, BTreeSet<u32>> {
+    pub(crate) fn objects(&self, entries: &[TocEntry]) -> HashMap<usize, BTreeSet<u32>> {
         let mut objects: HashMap<usize, BTreeSet<u32>> = HashMap::new();
         for oid in
             entries.iter().filter(|e| matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA")).flat_map(oids_of)

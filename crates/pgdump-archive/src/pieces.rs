@@ -185,12 +185,12 @@ enum OidState {
 }
 
 impl<R: Read> WithoutOids<R> {
-    pub fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         WithoutOids { input, state: OidState::RowStart }
     }
 
     /// The rows with their oids.
-    pub fn get_mut(&mut self) -> &mut R {
+    pub(crate) fn get_mut(&mut self) -> &mut R {
         &mut self.input
     }
 }
@@ -239,7 +239,7 @@ pub(super) struct ObjectCutter {
 
 impl ObjectCutter {
     /// One large object in pieces that end on PostgreSQL's large-object page bounds (2 KiB).
-    pub fn cut(
+    pub(crate) fn cut(
         &mut self,
         input: &mut impl Read,
         oid: u32,

@@ -10,7 +10,7 @@ use crate::error::ArchiveError;
 
 impl Text {
     /// Passes rows up to the line `\.`.
-    pub fn pass_rows(&mut self) -> Result<(), ArchiveError> {
+    pub(crate) fn pass_rows(&mut self) -> Result<(), ArchiveError> {
         let what = format!("rows from line {}", self.line);
         let mut rows = Rows { text: self, at_row_start: true, done: false };
         let passed = std::io::copy(&mut rows, &mut std::io::sink());
@@ -18,7 +18,11 @@ impl Text {
     }
 
     /// Rows up to the line `\.`.
-    pub fn copy_rows(&mut self, entry: &TocEntry, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn copy_rows(
+        &mut self,
+        entry: &TocEntry,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
         let first_line = self.line;
         let mut rows = Rows { text: self, at_row_start: true, done: false };
         let what = format!("rows of {} (from line {first_line})", entry.tag);

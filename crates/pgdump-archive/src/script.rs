@@ -158,7 +158,7 @@ fn is_words(tokens: &[Token<'_>], words: &[&str]) -> bool {
 
 impl Script {
     /// Hands everything to `sink`, in the order of the text.
-    pub fn read(mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn read(mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         loop {
             let item = match self.ahead.pop_front() {
                 Some(item) => item,

@@ -327,7 +327,7 @@ impl Reading<'_> {
 }
 
 impl Members {
-    pub fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let mut reading = Reading {
             entries,
             index: Index::new(entries)?,

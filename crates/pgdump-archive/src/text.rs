@@ -72,7 +72,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub fn new(input: Head<'static>, limits: Limits) -> Self {
+    pub(crate) fn new(input: Head<'static>, limits: Limits) -> Self {
         Text {
             input,
             limits,
@@ -100,7 +100,7 @@ impl Text {
     }
 
     /// Whether the text at this place is what is restored: of a cluster, one database.
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         !self.frames.is_cluster() || (self.wanted.is_some() && self.database == self.wanted)
     }
 
@@ -229,7 +229,7 @@ impl Text {
         }
     }
 
-    pub fn next(&mut self) -> Result<Item, ArchiveError> {
+    pub(crate) fn next(&mut self) -> Result<Item, ArchiveError> {
         loop {
             if self.consumed == 0 && self.rest().is_empty() {
                 self.more()?;

@@ -133,7 +133,7 @@ pub(super) fn beyond_us(what: impl Into<String>) -> ArchiveError {
 }
 
 impl<'a, R: Read> Fields<'a, R> {
-    pub fn new(input: &'a mut R, limits: Limits) -> Self {
+    pub(crate) fn new(input: &'a mut R, limits: Limits) -> Self {
         Fields {
             input,
             members: false,
@@ -152,13 +152,13 @@ impl<'a, R: Read> Fields<'a, R> {
         self.sum = crc32c::crc32c_append(self.sum, bytes);
     }
 
-    pub fn byte(&mut self, what: &str) -> Result<u8, ArchiveError> {
+    pub(crate) fn byte(&mut self, what: &str) -> Result<u8, ArchiveError> {
         let mut b = [0u8; 1];
         self.input.read_exact(&mut b).map_err(|e| ArchiveError::from_io(e, what))?;
         Ok(b[0])
     }
 
-    pub fn int(&mut self, what: &str) -> Result<i64, ArchiveError> {
+    pub(crate) fn int(&mut self, what: &str) -> Result<i64, ArchiveError> {
         self.spend(u64::from(self.int_size) + 1)?;
         let value = read_int(self.input, self.int_size).map_err(|e| ArchiveError::from_io(e, what))?;
         self.mix(&value.to_le_bytes());
@@ -187,7 +187,7 @@ impl<'a, R: Read> Fields<'a, R> {
 
     /// A length and that many bytes; a negative length means that there is no string. Of what is not
     /// kept, an empty string.
-    pub fn bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
+    pub(crate) fn bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
         let length = self.int(what)?;
         let Ok(length) = u64::try_from(length) else { return Ok(None) };
         if length > LONGEST {
