@@ -1,4 +1,4 @@
-#![warn(missing_docs, unreachable_pub)]
+#![warn(unreachable_pub)]
 #![doc = include_str!("../README.md")]
 
 pub mod bounded;
