@@ -21,8 +21,8 @@ use crate::policy::{Extensions, InPlace, Owners, Policy, pair};
 
 pub use argv::hide_secrets;
 pub use location::Location;
+pub use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 pub use raw::RawConfig;
-pub use server::{DbConfig, SslMode, TlsFiles};
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
 
 /// How far a backup is trusted.

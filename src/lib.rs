@@ -24,30 +24,26 @@ pub mod manager;
 // The stages.
 pub mod backup;
 pub mod retention;
-pub mod restore;
 pub mod target;
 pub mod verify;
 
 // The mechanisms.
 pub mod admission;
-pub mod postgres;
 pub mod sandbox;
 pub mod store;
 pub mod queue;
 
 // The words.
 pub mod job;
-pub mod policy;
 pub mod event;
 pub mod proof;
 pub mod outcome;
-pub mod error;
 pub mod config;
-pub mod retry;
 pub mod progress;
 pub mod metrics;
-pub mod steps;
 pub mod telemetry;
+
+pub use pgdump_restore::{error, policy, postgres, retry, steps};
 
 /// Pub/Sub and Cloud Storage on a loopback port; left out of the worker image.
 #[cfg(feature = "emulator")]

@@ -30,19 +30,19 @@ use crate::backup::{self, Expected, PinnedBackup};
 use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
-use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob};
+use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob, made_for};
 use crate::metrics::RestoreMetricsManager;
 use crate::outcome::disposition;
 use crate::policy::{Owners, Policy};
 use crate::postgres::Server;
 use crate::progress::Progress;
 use crate::proof::ProofReport;
-use crate::restore::{self, Fit, LoadOptions, Loaded};
 use crate::steps::reached;
 use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 use crate::verify::OwnEvidence;
 use pgdump_archive::Archive;
+use pgdump_restore::{Fit, LoadOptions, Loaded};
 
 pub use standing::SetStanding;
 
@@ -316,7 +316,7 @@ impl RestoreManager {
             true => CreateOptions::copy_of(&job.target_db),
             false => CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?,
         };
-        restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
+        pgdump_restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
         let placement = self.placement(job, claimed, archive.entries());
         facts.notes.extend(placement.notes);
         let facts_of_server = claimed.server_facts().await?;
@@ -326,10 +326,10 @@ impl RestoreManager {
             None => facts_of_server,
         };
         let fit = Fit::new(facts_of_server, policy, globals);
-        let fit = Arc::new(fit.for_database(&claimed.staging_name()));
+        let fit = Arc::new(fit.with_role_comment(made_for(&claimed.staging_name())));
         facts.fit = Some(fit.clone());
         let stored = pinned.map(|b| b.object.size);
-        let prepared = restore::prepare(&archive, &job.selection, stored, &fit)?;
+        let prepared = pgdump_restore::prepare(&archive, &job.selection, stored, &fit)?;
         facts.notes.extend(prepared.notes);
         if data_only && loader.is_some() {
             let what = "rows alone go into a copy of the target, where a restricted role owns nothing: restore the whole";
@@ -351,7 +351,7 @@ impl RestoreManager {
         let own = made.on(&self.server);
         let server = &made.on(loader.as_ref().map_or(&self.server, |l| &l.server));
         let opened = match data_only {
-            true => Some(restore::open_tables(&own, &made.name).await?),
+            true => Some(pgdump_restore::open_tables(&own, &made.name).await?),
             false => None,
         };
         let sessions = self.config.jobs_for(job.jobs, fit.facts.cores);
@@ -365,7 +365,8 @@ impl RestoreManager {
         };
         let entries = prepared.entries;
         let shown = progress.clone();
-        let loaded = restore::load(server, &made.name, archive, entries, options, fit.clone(), shown).await?;
+        let loaded =
+            pgdump_restore::load(server, &made.name, archive, entries, options, fit.clone(), shown).await?;
         facts.loaded = Some(prove(loaded, &expected, facts)?);
         self.note_end(Completeness::of(completeness.get()), facts)?;
         reached("loaded");
@@ -373,14 +374,14 @@ impl RestoreManager {
             opened.close(&own, &made.name).await?;
         }
         if !job.selection.rename_schemas.is_empty() {
-            restore::rename_schemas(server, &made.name, &job.selection.rename_schemas).await?;
+            pgdump_restore::rename_schemas(server, &made.name, &job.selection.rename_schemas).await?;
         }
         if analyze && !fit.has_statistics() {
             progress.enter("analyze");
-            facts.notes.extend(restore::analyze(server, &made.name, sessions).await?);
+            facts.notes.extend(pgdump_restore::analyze(server, &made.name, sessions).await?);
         }
         progress.enter("check");
-        facts.notes.extend(restore::check(server, &made.name, sessions).await?);
+        facts.notes.extend(pgdump_restore::check(server, &made.name, sessions).await?);
         reached("checked");
         if let Some(loader) = &loader {
             facts.notes.extend(claimed.hand_over(loader, made).await?);

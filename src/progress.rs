@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use pgdump_restore::LoadObserver;
+
 /// Share of a restore that its data takes when there are indexes and keys to build afterwards.
 const DATA_SHARE: f64 = 0.7;
 
@@ -144,5 +146,48 @@ impl Progress {
             tasks_done: self.tasks_done.load(Relaxed),
             tasks: self.tasks.load(Relaxed),
         }
+    }
+}
+
+impl LoadObserver for Progress {
+    fn enter(&self, name: &'static str) {
+        Progress::enter(self, name);
+    }
+
+    fn advance(&self, from: &'static str, name: &'static str) {
+        Progress::advance(self, from, name);
+    }
+
+    fn span(&self) -> tracing::Span {
+        Progress::span(self)
+    }
+
+    fn planned(&self, tables: u64, tasks: u64) {
+        self.tables.store(tables, Relaxed);
+        self.tasks.store(tasks, Relaxed);
+    }
+
+    fn found_table(&self) {
+        self.tables.fetch_add(1, Relaxed);
+    }
+
+    fn found_task(&self) {
+        self.tasks.fetch_add(1, Relaxed);
+    }
+
+    fn bytes_read(&self, bytes: u64) {
+        self.data_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn table_read(&self) {
+        self.tables_done.fetch_add(1, Relaxed);
+    }
+
+    fn rows_loaded(&self, rows: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+    }
+
+    fn tasks_done(&self, tasks: u64) {
+        self.tasks_done.fetch_add(tasks, Relaxed);
     }
 }

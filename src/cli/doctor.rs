@@ -11,9 +11,9 @@ use crate::error::{FailureReason, RestoreError, bound_list, report};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
 use crate::queue::{Look, PubSub, QueueError, SubscriptionSetup, check_credentials};
-use crate::restore::{Finding, Level, Needs};
 use crate::sandbox::{Sandbox, fitting, found};
 use crate::target::{check_restricted, unended};
+use pgdump_restore::{Finding, Level, Needs};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;

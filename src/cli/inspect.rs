@@ -9,8 +9,8 @@ use crate::app::App;
 use crate::backup::Backup;
 use crate::error::StorageError;
 use crate::job::BackupRef;
-use crate::restore::{Finding, Level, Needs};
 use pgdump_archive::{Archive, DataOffset, Layer};
+use pgdump_restore::{Finding, Level, Needs};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

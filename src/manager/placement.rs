@@ -5,9 +5,9 @@ use super::RestoreManager;
 use crate::job::RestoreJob;
 use crate::policy::InPlace;
 use crate::postgres::ServerFacts;
-use crate::restore::that_name_their_database;
 use crate::target::Claimed;
 use pgdump_archive::TocEntry;
+use pgdump_restore::that_name_their_database;
 
 /// Names that a note lists.
 const LISTED: usize = 10;

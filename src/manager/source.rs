@@ -15,9 +15,9 @@ use crate::event::ResultBackup;
 use crate::job::{BackupRef, RestoreJob};
 use crate::policy::Policy;
 use crate::progress::Progress;
-use crate::restore::{self, Finding, Fit, Needs};
 use crate::store::BackupStore;
 use pgdump_archive::{self, Archive, Keys, Limits};
+use pgdump_restore::{Finding, Fit, Needs};
 
 /// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
 fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
@@ -84,7 +84,7 @@ impl RestoreManager {
         let text = tokio::task::spawn_blocking(move || pgdump_archive::read_text(origin, MAX_GLOBALS, &keys));
         let text = text.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
         expected.check()?;
-        Ok(restore::roles_of(&text, policy.role_passwords))
+        Ok(pgdump_restore::roles_of(&text, policy.role_passwords))
     }
 
     pub(super) fn limits(&self) -> DownloadOptions {
@@ -211,7 +211,7 @@ impl RestoreManager {
         let fit = Fit::new(facts, policy, globals);
         let entries = archive.entries();
         let needs = Needs::of(archive, entries, pinned.map(|b| b.object.size));
-        Ok(restore::preflight(archive, entries, &needs, &fit))
+        Ok(pgdump_restore::preflight(archive, entries, &needs, &fit))
     }
 
     /// What stands at the end of SQL text that is as it was written, and in UTF-8: a small part, read by
@@ -221,7 +221,7 @@ impl RestoreManager {
         if !archive.is_script() || !archive.header().layers.is_empty() || !archive.encoding().is_utf8() {
             return;
         }
-        let length = restore::TAIL.min(p.object.size);
+        let length = pgdump_restore::TAIL.min(p.object.size);
         let read = async {
             let chunks = p.store.read(&p.object, p.object.size - length, Some(length)).await?;
             let add = |mut all: Vec<u8>, chunk: bytes::Bytes| async move {
@@ -231,7 +231,7 @@ impl RestoreManager {
             chunks.try_fold(Vec::new(), add).await
         };
         match tokio::time::timeout(self.config.stall_timeout, read).await {
-            Ok(Ok(tail)) => archive.foresee(restore::roles_at_end(&tail)),
+            Ok(Ok(tail)) => archive.foresee(pgdump_restore::roles_at_end(&tail)),
             Ok(Err(e)) => {
                 tracing::debug!(error = crate::error::report(&e), "the end of the text was not read")
             }

@@ -13,15 +13,15 @@ use super::{Finished, RestoreManager, end_spans, placement, restricted};
 use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
 use crate::config::Trust;
 use crate::error::{FailureReason as R, JobError, RestoreError};
-use crate::job::{Completeness, ResultBackup, VerifyJob};
+use crate::job::{Completeness, ResultBackup, VerifyJob, made_for};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
 use crate::proof::{ArchiveProof, ProofReport};
-use crate::restore::{self, Fit, LoadOptions};
 use crate::steps::reached as step;
 use crate::target::{Apart, CreateOptions, Loader};
 use crate::verify::{self, Checks, ChecksFile, History, Kept, Subject, judge};
 use pgdump_archive::{Archive, Counting, Ledger};
+use pgdump_restore::{Fit, LoadOptions};
 
 /// What a restore for proof stands on.
 struct Place<'a> {
@@ -249,7 +249,7 @@ impl RestoreManager {
             None => facts,
         };
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
-        let fit = Fit::new(facts, policy, globals).for_database(&apart.name);
+        let fit = Fit::new(facts, policy, globals).with_role_comment(made_for(&apart.name));
         let fit = Arc::new(fit);
         let place =
             Place { ground: &ground, apart: &apart, loader: loader.as_ref(), fit: &fit, history: &history };
@@ -286,8 +286,8 @@ impl RestoreManager {
         let stored = report.backup.size.as_deref().and_then(|s| s.parse().ok());
         let asked = place.apart.session();
         let options = CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?.by_files();
-        restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
-        let prepared = restore::prepare(&archive, &Selection::default(), stored, place.fit)?;
+        pgdump_restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
+        let prepared = pgdump_restore::prepare(&archive, &Selection::default(), stored, place.fit)?;
         report.notes.extend(prepared.notes);
         for sql in &prepared.roles {
             place.apart.session().run(sql).await.map_err(|e| e.context("creating a role"))?;
@@ -311,7 +311,8 @@ impl RestoreManager {
             in_order_into: None,
         };
         let (fit, shown) = (place.fit.clone(), run.progress.clone());
-        restore::load(server, &place.apart.name, archive, entries.clone(), options, fit, shown).await?;
+        pgdump_restore::load(server, &place.apart.name, archive, entries.clone(), options, fit, shown)
+            .await?;
         reached(report, &expected, Depth::Restore)?;
         sum_up(report, &ledger);
         report.rto = Some(judge::forecast(begun.elapsed().as_secs_f64(), report.bytes, place.history));

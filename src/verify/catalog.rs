@@ -7,8 +7,8 @@ use super::Subject;
 use crate::error::RestoreError;
 use crate::postgres::{Session, fault};
 use crate::proof::{Check, CheckStatus};
-use crate::restore::listed;
 use pgdump_archive::{Dialect, TocEntry, Token, tokens};
+use pgdump_restore::listed;
 
 /// Everything with a name, as the table of contents calls it: kind, schema, name.
 const INVENTORY: &str = r#"
@@ -225,7 +225,7 @@ pub(super) async fn has_event_triggers(subject: &Subject<'_>) -> Result<bool, Re
 
 /// Constraints and indexes are valid, sequences are not behind their columns.
 pub(super) async fn validity(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
-    let s = crate::restore::survey(subject.server, subject.database, subject.sessions).await?;
+    let s = pgdump_restore::survey(subject.server, subject.database, subject.sessions).await?;
     let mut checks = Vec::new();
     let mut finding = |name: &str, status, what: &str, names: &[String], fix: &str| {
         if let Some(message) = listed(what, names) {

@@ -8,7 +8,7 @@ use super::{Subject, asked};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, report};
 use crate::postgres::{Session, fault};
 use crate::proof::{Check, CheckStatus};
-use crate::restore::listed;
+use pgdump_restore::listed;
 
 const NAME: &str = "generated columns";
 /// All tables together; the smallest are asked first, so that one large table does not take the time of

@@ -92,7 +92,7 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
         ended.map_err(|e| RestoreError::internal(format!("a checking task died: {e}")))??;
     }
     let wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(vec![match crate::restore::listed("damaged", &wrong) {
+    Ok(vec![match pgdump_restore::listed("damaged", &wrong) {
         None => {
             let what = format!("{} B-tree indexes and {heaps} heaps are sound", all - heaps);
             Check::new("amcheck", CheckStatus::Passed, what).optional()

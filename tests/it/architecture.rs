@@ -5,25 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by floor; a room may import rooms of lower floors only.
 const FLOORS: [(u8, &[&str]); 9] = [
-    (
-        0,
-        &[
-            "error",
-            "config",
-            "policy",
-            "retry",
-            "job",
-            "event",
-            "proof",
-            "outcome",
-            "progress",
-            "metrics",
-            "steps",
-            "telemetry",
-        ],
-    ),
-    (1, &["admission", "postgres", "sandbox", "store", "queue"]),
-    (2, &["backup", "restore", "retention", "target"]),
+    (0, &["config", "job", "event", "proof", "outcome", "progress", "metrics", "telemetry"]),
+    (1, &["admission", "sandbox", "store", "queue"]),
+    (2, &["backup", "retention", "target"]),
     (3, &["verify"]),
     (4, &["manager"]),
     (5, &["worker"]),
@@ -32,25 +16,12 @@ const FLOORS: [(u8, &[&str]); 9] = [
     (8, &["cli"]),
 ];
 
+/// Modules of the crate `pgdump-restore` that this one exports again.
+const BELOW: [&str; 5] = ["error", "policy", "postgres", "retry", "steps"];
+
 /// Imports among the words, which build on each other: (who, whom).
-const WITHIN_WORDS: [(&str, &str); 16] = [
-    ("proof", "error"),
-    ("proof", "job"),
-    ("proof", "policy"),
-    ("event", "proof"),
-    ("job", "policy"),
-    ("event", "policy"),
-    ("config", "policy"),
-    ("job", "config"),
-    ("job", "error"),
-    ("event", "job"),
-    ("event", "error"),
-    ("outcome", "error"),
-    ("metrics", "error"),
-    ("event", "config"),
-    ("progress", "error"),
-    ("config", "error"),
-];
+const WITHIN_WORDS: [(&str, &str); 5] =
+    [("proof", "job"), ("event", "proof"), ("job", "config"), ("event", "job"), ("event", "config")];
 
 fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(f, _)| *f)
@@ -69,16 +40,30 @@ fn sources(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Every source file of the library crates: its path from the workspace's root, its lines outside tests.
+fn library_crates() -> Vec<(String, Vec<String>)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = ["gcp-emulator", "pgdump-archive", "pgdump-restore"];
+    let files = crates.iter().flat_map(|name| sources(&root.join("crates").join(name).join("src")));
+    files
+        .map(|path| (path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), code_of(&path)))
+        .collect()
+}
+
+/// The lines of a file outside tests and comments.
+fn code_of(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    code.lines().filter(|l| !l.trim_start().starts_with("//")).map(str::to_owned).collect()
+}
+
 /// Every source file below `src`: its path there, its room, its lines outside tests.
 fn house() -> Vec<(String, String, Vec<String>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources(&root).into_iter().map(|path| {
         let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
         let room = name.split(['/', '.']).next().unwrap().to_owned();
-        let text = std::fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        let lines = code.lines().filter(|l| !l.trim_start().starts_with("//")).map(str::to_owned).collect();
-        (name, room, lines)
+        (name, room, code_of(&path))
     });
     files.collect()
 }
@@ -97,7 +82,7 @@ fn imports_go_down_only() {
             continue;
         }
         for other in imports(&lines) {
-            if other == room {
+            if other == room || BELOW.contains(&other.as_str()) {
                 continue;
             }
             if other == "emulator" {
@@ -152,21 +137,8 @@ fn names_stay_in_their_rooms() {
 
 #[test]
 fn pure_parts_do_not_wait() {
-    for pure in [
-        "retention.rs",
-        "verify/drift.rs",
-        "verify/judge.rs",
-        "worker/notification.rs",
-        "restore/fit.rs",
-        "restore/preflight.rs",
-        "restore/roles.rs",
-        "restore/script.rs",
-        "restore/select.rs",
-        "restore/plan.rs",
-        "restore/schedule.rs",
-        "restore/ddl.rs",
-        "outcome.rs",
-    ] {
+    for pure in ["retention.rs", "verify/drift.rs", "verify/judge.rs", "worker/notification.rs", "outcome.rs"]
+    {
         let (_, _, lines) =
             house().into_iter().find(|(f, _, _)| f == pure).unwrap_or_else(|| panic!("{pure} is gone"));
         for word in [".await", "tokio", "async "] {
@@ -188,7 +160,8 @@ fn commands_print_through_one_place() {
 
 #[test]
 fn files_keep_their_size() {
-    let sizes: BTreeMap<String, usize> = house().into_iter().map(|(f, _, l)| (f, l.len())).collect();
+    let files = house().into_iter().map(|(file, _, lines)| (file, lines)).chain(library_crates());
+    let sizes: BTreeMap<String, usize> = files.map(|(file, lines)| (file, lines.len())).collect();
     let large: Vec<_> = sizes.iter().filter(|(_, n)| **n > 520).collect();
     assert!(large.is_empty(), "{large:?}");
     for banned in ["util", "common", "helpers", "types", "misc"] {

@@ -204,7 +204,7 @@ fn every_rule_is_documented() {
          is in the result (`rewrites`: rule, count, examples). What no rule covers goes to the server as it is, and\n\
          fails there if it must, with its line or its entry.\n\n| rule | what |\n|---|---|\n",
     );
-    for rule in pgrestored::restore::RULES {
+    for rule in pgdump_restore::RULES {
         text.push_str(&format!("| `{}` | {} |\n", rule.name, rule.what));
     }
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules.md");

@@ -1,6 +1,6 @@
 //! Rows as tuples of COPY's binary format: the same bytes as the server's own.
 
-use pgrestored::restore::Columns;
+use pgdump_restore::Columns;
 use tokio_postgres::NoTls;
 
 use crate::support::{Cluster, assert_same, job};

@@ -3,18 +3,8 @@
 use std::collections::BTreeMap;
 
 /// Who owns what is restored.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Owners {
     /// The roles that the dump names.
@@ -27,18 +17,8 @@ pub enum Owners {
 }
 
 /// What to do about extensions that the server does not have.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Extensions {
     /// The restore fails before any data moves.
@@ -50,18 +30,8 @@ pub enum Extensions {
 
 /// Whether a database that does not exist yet is made under its own name from the beginning, closed to
 /// others until it is proven, or under a name of ours and renamed at the end.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum InPlace {
     /// Where the dump depends on its database's name, as far as that can be seen before it is read.
@@ -106,19 +76,8 @@ impl Default for Policy {
 }
 
 /// A part of the order of a restore.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Section {
     PreData,
@@ -128,53 +87,44 @@ pub enum Section {
 
 /// Which part of a backup is restored; by default, all of it. Patterns have `*` and `?`; a table's
 /// may begin with its schema and a dot.
-#[derive(
-    Debug,
-    Clone,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::Args,
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::Args))]
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
     /// Only these schemas (pattern)
-    #[arg(long = "schema", value_name = "PATTERN")]
+    #[cfg_attr(feature = "cli", arg(long = "schema", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schemas: Vec<String>,
     /// Not these schemas (pattern)
-    #[arg(long = "exclude-schema", value_name = "PATTERN")]
+    #[cfg_attr(feature = "cli", arg(long = "exclude-schema", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_schemas: Vec<String>,
     /// Only these tables, and what they need (pattern)
-    #[arg(long = "table", value_name = "PATTERN")]
+    #[cfg_attr(feature = "cli", arg(long = "table", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<String>,
     /// Not these tables (pattern)
-    #[arg(long = "exclude-table", value_name = "PATTERN")]
+    #[cfg_attr(feature = "cli", arg(long = "exclude-table", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_tables: Vec<String>,
     /// The tables, but no rows of these (pattern)
-    #[arg(long = "exclude-table-data", value_name = "PATTERN")]
+    #[cfg_attr(feature = "cli", arg(long = "exclude-table-data", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
     /// Only these sections
-    #[arg(long = "section", value_enum, value_name = "SECTION")]
+    #[cfg_attr(feature = "cli", arg(long = "section", value_enum, value_name = "SECTION"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,
     /// No rows
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub schema_only: bool,
     /// Only rows: added to those of the existing target, in a copy that takes its place
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub data_only: bool,
     /// Restore the schema OLD under the name NEW
-    #[arg(long = "rename-schema", value_name = "OLD=NEW", value_parser = pair)]
+    #[cfg_attr(feature = "cli", arg(long = "rename-schema", value_name = "OLD=NEW", value_parser = pair))]
     #[serde(skip_serializing_if = "Vec::is_empty", with = "pairs")]
-    #[schemars(with = "BTreeMap<String, String>")]
+    #[cfg_attr(feature = "cli", schemars(with = "BTreeMap<String, String>"))]
     pub rename_schemas: Vec<(String, String)>,
 }
 
@@ -240,7 +190,8 @@ impl Selection {
 }
 
 /// Something that was done otherwise than the dump says.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Rewrite {
     /// Name of the rule.
     pub rule: String,
@@ -254,19 +205,9 @@ pub struct Rewrite {
 
 /// How far a verification goes; each includes those before it.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-    clap::ValueEnum,
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
     /// Size, checksum and generation of every byte.
@@ -292,7 +233,8 @@ impl Depth {
 }
 
 /// What asked for a verification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// A new object in the bucket.

@@ -10,8 +10,9 @@ use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
 use super::binary::{self, Columns};
 use super::board::{Board, Queued};
+use super::context::Job;
 use super::ddl::CopyAs;
-use super::{Job, conversion, ddl};
+use super::{conversion, ddl};
 use crate::error::RestoreError;
 use crate::postgres::{Session, fault};
 use pgdump_archive::{Piece, TocEntry};

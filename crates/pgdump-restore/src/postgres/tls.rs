@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{SslMode, TlsFiles};
+use super::options::{SslMode, TlsFiles};
 use crate::error::{DatabaseError, FailureReason as R};
 
 /// # Errors

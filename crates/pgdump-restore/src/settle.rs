@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use tokio::task::JoinSet;
 use tokio_postgres::Row;
 
-use super::listed;
+use super::notes::listed;
 use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
 use crate::postgres::{Server, Session, fault, ident};
 

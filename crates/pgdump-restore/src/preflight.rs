@@ -12,18 +12,8 @@ use crate::postgres::plain_locale;
 use pgdump_archive::{Archive, Codec, Format, TocEntry, statements};
 
 /// What a finding means for the restore.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    serde::Serialize,
-    serde::Deserialize,
-    schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// The restore cannot succeed.
@@ -34,7 +24,8 @@ pub enum Level {
 }
 
 /// Something about a backup and a server.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Finding {
     pub level: Level,
     /// How a restore would fail.
@@ -46,9 +37,8 @@ pub struct Finding {
 }
 
 /// What the entries of a backup name that a server must have.
-#[derive(
-    Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Needs {
     pub extensions: BTreeSet<String>,
     /// Owners, and roles in privileges and policies.

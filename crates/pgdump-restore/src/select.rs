@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::listed;
+use super::notes::listed;
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
 use pgdump_archive::{Section as TocSection, TocEntry};

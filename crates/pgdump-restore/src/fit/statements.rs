@@ -10,7 +10,7 @@ use super::rules::*;
 use super::{Fit, Fitted};
 use crate::error::RestoreError;
 use crate::policy::Owners;
-use crate::restore::roles::{mentions, renamed};
+use crate::roles::{mentions, renamed};
 use pgdump_archive::{Dialect, Token, first_tokens};
 
 /// Parameters that `pg_dump` sets, with the version that they came with.

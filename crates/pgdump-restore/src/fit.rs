@@ -14,7 +14,6 @@ use edits::is_contrib;
 use rules::*;
 
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
-use crate::job::made_for;
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
 use pgdump_archive::{Dialect, TocEntry, statements};
@@ -29,8 +28,8 @@ pub struct Fit {
     pub policy: Policy,
     /// Statements that make the roles of a globals file.
     globals: BTreeMap<String, String>,
-    /// The database that roles are made for: their comment says it.
-    database: String,
+    /// The comment of roles that are made.
+    role_comment: String,
     state: Mutex<State>,
 }
 
@@ -66,12 +65,12 @@ impl Fitted<'_> {
 impl Fit {
     /// `globals`: statements that make roles, by name.
     pub fn new(facts: ServerFacts, policy: Policy, globals: BTreeMap<String, String>) -> Self {
-        Fit { facts, policy, globals, database: String::new(), state: Mutex::default() }
+        Fit { facts, policy, globals, role_comment: String::new(), state: Mutex::default() }
     }
 
-    /// The same for a restore into `database`, with which the roles go that are made for it.
-    pub fn for_database(self, database: &str) -> Self {
-        Fit { database: database.to_owned(), ..self }
+    /// The same with a comment for the roles that are made.
+    pub fn with_role_comment(self, comment: String) -> Self {
+        Fit { role_comment: comment, ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,7 +134,7 @@ impl Fit {
         self.state().created.insert(role.to_owned());
         self.used(ROLE_CREATED, role);
         let create = definition.cloned().unwrap_or_else(|| format!("CREATE ROLE {} NOLOGIN;", ident(role)));
-        let label = format!("COMMENT ON ROLE {} IS {};", ident(role), literal(&made_for(&self.database)));
+        let label = format!("COMMENT ON ROLE {} IS {};", ident(role), literal(&self.role_comment));
         let body = format!("BEGIN {create} {label} EXCEPTION WHEN duplicate_object THEN NULL; END");
         Ok(format!("DO LANGUAGE plpgsql {};\n", literal(&body)))
     }

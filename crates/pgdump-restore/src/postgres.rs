@@ -2,7 +2,10 @@
 //! statements pipelined, and the one place that maps SQLSTATE to a [`FailureReason`].
 
 mod context;
+mod options;
 mod tls;
+
+pub use options::{DbConfig, SslMode, TlsFiles};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +16,6 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{DbConfig, SslMode};
 use crate::error::{DatabaseError, FailureReason as R, one_line};
 use crate::retry::Backoff;
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::definition::Definition;
 use super::expressions::Functions;
-use crate::restore::ddl;
+use crate::ddl;
 use pgdump_archive::{Dialect, Section, TocEntry, Token, tokens};
 
 /// Entries that may read rows of any table when they are restored, by dump id.
@@ -389,7 +389,7 @@ mod tests {
     /// Every dump that the tests keep: where nothing of it depends on others, its restore has no turns.
     #[test]
     fn no_table_of_the_fixtures_depends_on_others() {
-        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
         let mut seen = 0;
         for file in std::fs::read_dir(fixtures).unwrap() {
             let path = file.unwrap().path();
@@ -399,7 +399,7 @@ mod tests {
                 continue;
             }
             assert_eq!(dependent(archive.entries()), [""; 0], "{}", path.display());
-            let plan = crate::restore::plan::Plan::new(archive.entries(), &Dependence::of(archive.entries()));
+            let plan = crate::plan::Plan::new(archive.entries(), &Dependence::of(archive.entries()));
             assert!(plan.nodes.iter().all(|n| n.turn == 0 && !n.in_order), "{}", path.display());
             seen += plan.nodes.len();
         }

@@ -4,14 +4,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::board::{Board, Queued};
+use super::context::{Content, Job};
 use super::conversion::Converter;
 use super::dependence::{Definitions, Dependence};
 use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Statements, Step, classify, table_named};
-use super::{Content, Job};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 use pgdump_archive::{
     ArchiveError, DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry, first_tokens,
@@ -84,7 +83,7 @@ impl Pieces {
         let room = self.runtime.block_on(self.board.room_for(bytes, Some(node)))?;
         let splittable = !matches!(piece, Piece::Rows { ends_row: false, .. });
         self.board.change(|s| s.push(node, Queued::new(piece, room), bytes, splittable));
-        let so_far = self.job.progress.data_bytes.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        let so_far = self.job.bytes_read(bytes);
         if so_far > self.job.max_bytes {
             let what = format!(
                 "the backup brings more data than {} GiB (RESTORE_MAX_GIB)",
@@ -102,7 +101,7 @@ impl Pieces {
         }
         self.board.change(|s| s.end(node));
         if entry.desc == "TABLE DATA" {
-            self.job.progress.tables_done.fetch_add(1, Relaxed);
+            self.job.table_read();
         }
         Ok(())
     }
@@ -208,14 +207,14 @@ impl Script {
         let barrier = || job.content.push(Step::Nothing);
         let (order, board) = (&mut self.order, &self.pieces.board);
         if !is_data {
-            job.progress.tasks.fetch_add(1, Relaxed);
+            job.observer.found_task();
         }
         // An empty step between two groups keeps the number of edges small.
         if let Some(after) = order.barrier_before(group) {
             let entry = barrier()?;
             let empty = Node { after, ..Node::of(entry, Pass::Main) };
             let added = board.change(|s| s.add(empty));
-            job.progress.tasks.fetch_add(1, Relaxed);
+            job.observer.found_task();
             order.passed(added);
         }
         let added = board.change(|s| s.add(node(order.after())));
@@ -320,10 +319,10 @@ impl Script {
         let mut entry = entry.clone();
         self.pieces.runtime.block_on(self.converter.entry(&mut entry))?;
         self.clean = false;
-        let progress = &self.pieces.job.progress;
-        progress.advance("schema", "data");
+        let observer = &self.pieces.job.observer;
+        observer.advance("schema", "data");
         if entry.desc == "TABLE DATA" {
-            progress.tables.fetch_add(1, Relaxed);
+            observer.found_table();
         }
         let in_order = match &self.pieces.job.in_order_into {
             Some(tables) => Dependence::of_rows_into(std::slice::from_ref(&entry), tables).has_rows(),
@@ -381,7 +380,7 @@ impl Script {
             Class::Build { exclusive, shared, group } => {
                 if self.order.group() != group || !self.serial.is_empty() {
                     self.flush()?;
-                    self.pieces.job.progress.advance("data", "indexes");
+                    self.pieces.job.observer.advance("data", "indexes");
                 }
                 let exclusive = exclusive.iter().map(|t| self.order.table(t)).collect();
                 let shared = shared.iter().map(|t| self.order.table(t)).collect();

@@ -12,9 +12,8 @@ pub use pgdump_archive::bounded::{MAX_TEXT, bound_list, is_unsafe, line_of, one_
 
 /// Why a restore failed: closed, each reason with one blame and one retry class.
 /// Also the label `failure_reason` of `restore_failure_total` and `error.reason` of a result event.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
     /// The request or the command cannot be understood.
@@ -68,7 +67,8 @@ pub enum FailureReason {
 }
 
 /// Who has to act on a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Blame {
     Backup,
@@ -428,7 +428,8 @@ pub fn report(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// Why a restore failed.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     pub reason: FailureReason,
     pub blame: Blame,

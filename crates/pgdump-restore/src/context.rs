@@ -1,0 +1,140 @@
+//! What all sessions of one load share.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pgdump_archive::{Ledger, TextEncoding, TocEntry};
+
+use crate::binary::Columns;
+use crate::board::Board;
+use crate::ddl::DumpSettings;
+use crate::error::RestoreError;
+use crate::fit::Fit;
+use crate::observer::LoadObserver;
+use crate::postgres::Server;
+use crate::script::Step;
+
+/// What is to be restored: entries of a table of contents, or the steps of SQL text as they come.
+pub(crate) enum Content {
+    Toc(Vec<TocEntry>),
+    Script(Mutex<Vec<Option<Arc<Step>>>>),
+}
+
+impl Content {
+    /// Adds a step and gives its number.
+    pub(crate) fn push(&self, step: Step) -> Result<usize, RestoreError> {
+        let Content::Script(steps) = self else {
+            return Err(RestoreError::internal("a step beside a table of contents"));
+        };
+        let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.push(Some(Arc::new(step)));
+        Ok(steps.len() - 1)
+    }
+
+    pub(crate) fn dump_id(&self, index: usize) -> Option<i32> {
+        let Content::Toc(entries) = self else { return None };
+        entries.get(index).map(|e| e.dump_id)
+    }
+
+    /// The step of this number; with `last`, nobody asks for it again.
+    pub(crate) fn step(&self, index: usize, last: bool) -> Option<Arc<Step>> {
+        let Content::Script(steps) = self else { return None };
+        let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = steps.get_mut(index)?;
+        if last { step.take() } else { step.clone() }
+    }
+
+    /// For people. Statements of SQL text may hold data, so they have no names.
+    pub(crate) fn name(&self, index: usize) -> String {
+        match self {
+            Content::Toc(entries) => entries[index].name(),
+            Content::Script(_) => match self.step(index, false).as_deref() {
+                Some(Step::Data { entry, .. }) => entry.name(),
+                _ => "statements".to_owned(),
+            },
+        }
+    }
+}
+
+/// What has been loaded so far.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) tables: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    /// Bytes of table data and large objects, uncompressed.
+    pub(crate) bytes: AtomicU64,
+}
+
+/// What all sessions of one load share.
+pub(crate) struct Job {
+    pub(crate) server: Server,
+    pub(crate) database: String,
+    pub(crate) content: Content,
+    pub(crate) encoding: TextEncoding,
+    pub(crate) settings: DumpSettings,
+    pub(crate) observer: Arc<dyn LoadObserver>,
+    pub(crate) totals: Totals,
+    pub(crate) fit: Arc<Fit>,
+    pub(crate) ledger: Option<Arc<Ledger>>,
+    pub(crate) max_bytes: u64,
+    pub(crate) binary_from: Option<usize>,
+    /// Of nodes with rows, once asked: `None` where they are sent as text.
+    pub(crate) columns: Mutex<HashMap<usize, Option<Arc<Columns>>>>,
+    /// There are as many sessions as the server has cores.
+    pub(crate) fills_server: bool,
+    /// SQL text that `pg_dump` did not write: one session runs it in its order.
+    pub(crate) is_foreign: bool,
+    /// Tables that the server's own vacuum leaves alone until [`Worker::wake`].
+    pub(crate) quiet: Mutex<Vec<String>>,
+    /// Tables that are there already whose rows depend on others.
+    pub(crate) in_order_into: Option<Arc<HashSet<String>>>,
+}
+
+impl Job {
+    /// Counts bytes of data that go to the server, and gives their sum.
+    pub(crate) fn bytes_read(&self, bytes: u64) -> u64 {
+        self.observer.bytes_read(bytes);
+        self.totals.bytes.fetch_add(bytes, Relaxed).saturating_add(bytes)
+    }
+
+    pub(crate) fn table_read(&self) {
+        self.observer.table_read();
+        self.totals.tables.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn rows_loaded(&self, rows: u64) {
+        self.observer.rows_loaded(rows);
+        self.totals.rows.fetch_add(rows, Relaxed);
+    }
+
+    /// Called when everything before the data is there, and when all data has been read.
+    pub(crate) fn enter_stage(&self, board: &Board) {
+        let (is_made, is_read) = board.change(|s| (s.is_made(), !s.is_stream_open()));
+        if is_made && matches!(self.content, Content::Toc(_)) {
+            self.observer.advance("schema", "data");
+        }
+        if is_made && is_read {
+            self.observer.advance("data", "indexes");
+        }
+    }
+
+    pub(crate) fn quiet(&self) -> MutexGuard<'_, Vec<String>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn columns(&self) -> MutexGuard<'_, HashMap<usize, Option<Arc<Columns>>>> {
+        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry whose data a lane loads.
+    pub(crate) fn data_entry(&self, index: usize) -> Result<TocEntry, RestoreError> {
+        if let Content::Toc(entries) = &self.content {
+            return Ok(entries[index].clone());
+        }
+        match self.content.step(index, false).as_deref() {
+            Some(Step::Data { entry, .. }) => Ok((**entry).clone()),
+            _ => Err(RestoreError::internal("data of a step that has none")),
+        }
+    }
+}

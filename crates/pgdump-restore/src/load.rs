@@ -1,0 +1,212 @@
+//! Loads an archive into an empty staging database: readers, sessions and the board between them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+use pgdump_archive::{Archive, Ledger, TocEntry};
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use crate::board::Board;
+use crate::context::{Content, Job, Totals};
+use crate::ddl::DumpSettings;
+use crate::dependence::Dependence;
+use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::fit::Fit;
+use crate::holds::Part;
+use crate::observer::LoadObserver;
+use crate::plan::Plan;
+use crate::postgres::Server;
+use crate::schedule::Work;
+use crate::session::Worker;
+use crate::steps::reached;
+use crate::{advice, feeder, lane};
+
+/// Threads that read members of a directory at the same time.
+const MAX_STREAMS: usize = 16;
+
+/// How one archive is loaded.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Connections that load.
+    pub sessions: usize,
+    /// Bytes of data that may wait in memory between the reader and the connections.
+    pub queue_bytes: usize,
+    /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
+    /// exactly.
+    pub binary_from: Option<usize>,
+    /// Uncompressed bytes that the backup may bring.
+    pub max_bytes: Option<u64>,
+    /// Where the data that passes by is counted, for a comparison afterwards.
+    pub ledger: Option<Arc<Ledger>>,
+    /// Where rows go into tables that are there already: those whose rows depend on others
+    /// ([`Opened::dependent`]).
+    pub in_order_into: Option<Arc<HashSet<String>>>,
+}
+
+/// Proof that everything in the archive is in the staging database.
+#[derive(Debug, Clone, Copy)]
+pub struct Loaded {
+    pub tables: u64,
+    pub rows: u64,
+    /// Bytes of table data and large objects, uncompressed.
+    pub bytes: u64,
+}
+
+/// Restores the `entries` of `archive` into `database`, which must be empty and ours; of SQL text,
+/// everything.
+///
+/// # Errors
+/// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; the
+/// archive's and the download's own errors. The database is then half filled: drop it.
+pub async fn load(
+    server: &Server,
+    database: &str,
+    mut archive: Archive,
+    entries: Vec<TocEntry>,
+    options: LoadOptions,
+    fit: Arc<Fit>,
+    observer: Arc<dyn LoadObserver>,
+) -> Result<Loaded, RestoreError> {
+    let is_script = archive.is_script();
+    let entries = if is_script { vec![] } else { entries };
+    let dependence = match &options.in_order_into {
+        Some(tables) => Dependence::of_rows_into(&entries, tables),
+        // What is selected may lack functions that it depends on.
+        None => Dependence::of(if is_script { &[] } else { archive.entries() }),
+    };
+    let plan = Plan::new(&entries, &dependence);
+    let tables = plan.nodes.iter().filter(|n| entries[n.entry].desc == "TABLE DATA").count() as u64;
+    observer.planned(tables, plan.nodes.iter().filter(|n| !n.is_data).count() as u64);
+    let job = Arc::new(Job {
+        server: server.clone(),
+        database: database.to_owned(),
+        settings: DumpSettings::of(&entries),
+        encoding: archive.encoding().clone(),
+        content: if is_script { Content::Script(Mutex::default()) } else { Content::Toc(entries) },
+        observer,
+        totals: Totals::default(),
+        fills_server: fit.facts.cores.is_some_and(|cores| options.sessions >= cores),
+        fit,
+        ledger: options.ledger.clone(),
+        max_bytes: options.max_bytes.unwrap_or(u64::MAX),
+        binary_from: options.binary_from,
+        columns: Mutex::default(),
+        is_foreign: archive.is_foreign(),
+        quiet: Mutex::default(),
+        in_order_into: options.in_order_into,
+    });
+
+    let turns: HashMap<i32, usize> = plan
+        .nodes
+        .iter()
+        .filter(|n| n.is_data)
+        .filter_map(|n| Some((job.content.dump_id(n.entry)?, n.turn)))
+        .collect();
+    archive.read_in_turns(&turns);
+    let sessions = if job.is_foreign { 1 } else { options.sessions };
+    let streams = archive.into_streams(sessions.min(MAX_STREAMS));
+    let board = Board::new(plan, sessions, options.queue_bytes, streams.len(), is_script);
+    let board = Arc::new(board);
+    // Whatever ends this function ends the readers and the sessions too.
+    let _stop = board.stop_on_drop();
+    let mut running = JoinSet::new();
+    job.observer.enter("schema");
+    for stream in streams {
+        let (board, job) = (board.clone(), job.clone());
+        running.spawn_blocking(move || feeder::run(board, job, stream));
+    }
+
+    for id in 0..sessions {
+        running.spawn(run_session(job.clone(), board.clone(), id));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| RestoreError::internal(format!("a restoring task died: {e}")))??;
+    }
+    let totals = &job.totals;
+    Ok(Loaded {
+        tables: totals.tables.load(Relaxed),
+        rows: totals.rows.load(Relaxed),
+        bytes: totals.bytes.load(Relaxed),
+    })
+}
+
+async fn run_session(job: Arc<Job>, board: Arc<Board>, id: usize) -> Result<(), RestoreError> {
+    let mut worker = Worker::open(&job).await?;
+    loop {
+        match board.next_work(id).await? {
+            Work::Make { batch, what } => {
+                let made = worker.make(&job, &what).await;
+                let left = made.map_err(|e| of_stage(e, "schema"))?;
+                reached("schema");
+                if board.change(|s| s.made(batch, left)) {
+                    job.enter_stage(&board);
+                }
+            }
+            Work::Lane { node, first } => {
+                job.observer.advance("schema", "data");
+                reached("lane");
+                let index = board.entry_of(node);
+                let entry = job.data_entry(index)?;
+                let name = entry.name();
+                let span = span_of(&job, &name);
+                let load = async {
+                    worker.before_data(&job, index, &entry).await?;
+                    lane::run(&job, &board, &worker.session, &entry, (node, id), first).await
+                };
+                let rows = load.instrument(span.clone()).await.map_err(|e| said_of(e, &name))?;
+                span.record("rows", rows);
+                job.rows_loaded(rows);
+                board.change(|s| s.lane_done(node, rows));
+            }
+            Work::Tasks { nodes, size } => {
+                reached("task");
+                let (tasks, sees_all) = board.change(|s| {
+                    let tasks: Vec<(usize, Part)> =
+                        nodes.iter().map(|n| (s.node(*n).entry, s.part(*n))).collect();
+                    (tasks, s.node(nodes[0]).pass.sees_all())
+                });
+                if sees_all {
+                    worker.wake(&job).await?;
+                }
+                let first = job.content.name(tasks[0].0);
+                let name = match tasks.len() - 1 {
+                    0 => first,
+                    more => format!("{first} and {more} more"),
+                };
+                worker.tasks(&job, &tasks, size).instrument(span_of(&job, &name)).await?;
+                let done = tasks.iter().filter(|(_, part)| *part != Part::Index).count();
+                job.observer.tasks_done(done as u64);
+                board.change(|s| s.tasks_done(&nodes));
+            }
+            Work::Finished => return Ok(worker.wake(&job).await?),
+            Work::Stuck(node) => {
+                let index = board.entry_of(node);
+                let what = format!("entries wait for each other: {}", job.content.name(index));
+                return Err(ValidationError::new(FailureReason::ArchiveCorrupt, what).into());
+            }
+            Work::Wait => {}
+        }
+    }
+}
+
+/// What one session does for one entry, in the trace.
+fn span_of(job: &Job, name: &str) -> tracing::Span {
+    tracing::info_span!(parent: job.observer.span(), "entry", otel.name = name, rows = tracing::field::Empty)
+}
+
+fn said_of(e: RestoreError, what: &str) -> RestoreError {
+    match e {
+        RestoreError::Database(e) => advice::with_advice(e, None).context(what).in_stage("data").into(),
+        other => other,
+    }
+}
+
+/// A refusal of the server, in a stage that other sessions may have left already.
+fn of_stage(e: RestoreError, stage: &'static str) -> RestoreError {
+    match e {
+        RestoreError::Database(e) => e.in_stage(stage).into(),
+        other => other,
+    }
+}

@@ -1,0 +1,168 @@
+//! A session that restores: statements and settings in the transaction that they need.
+
+use std::sync::Arc;
+
+use pgdump_archive::TocEntry;
+
+use crate::context::{Content, Job};
+use crate::ddl::OutputState;
+use crate::error::{DatabaseError, RestoreError, report};
+use crate::holds::Part;
+use crate::making::Batch;
+use crate::postgres::Session;
+use crate::script::{self, Step};
+use crate::spread::{Size, Spread};
+use crate::{advice, conversion, sorting};
+
+/// Pre-data entries in one transaction.
+const PRE_DATA_BATCH: usize = 200;
+
+/// A session that restores: its output settings are tracked.
+pub(crate) struct Worker {
+    pub(crate) session: Session,
+    output: OutputState,
+    script: Arc<script::Settings>,
+}
+
+/// Entries that are each made at once.
+fn whole(indices: &[usize]) -> Vec<(usize, Part)> {
+    indices.iter().map(|i| (*i, Part::Whole)).collect()
+}
+
+impl Worker {
+    /// Connects and brings the session to what the dump expects.
+    pub(crate) async fn open(job: &Job) -> Result<Worker, DatabaseError> {
+        let session = job.server.connect(&job.database, "restore").await?;
+        session.run(&job.settings.session_sql()).await?;
+        if job.is_foreign {
+            // What pg_dump writes names schemas or sets the path itself; other text counts on the default.
+            session.run("RESET search_path; RESET check_function_bodies; RESET row_security").await?;
+        }
+        if job.fills_server {
+            // One core each: helpers would take time from the other sessions.
+            session.run("SET max_parallel_maintenance_workers = 0").await?;
+        }
+        Ok(Worker { session, output: OutputState::new(&job.settings), script: Arc::default() })
+    }
+
+    /// Brings the session's settings to what the data of `index` needs.
+    pub(crate) async fn before_data(
+        &mut self,
+        job: &Job,
+        index: usize,
+        entry: &TocEntry,
+    ) -> Result<(), RestoreError> {
+        let settings = match job.content.step(index, false).as_deref() {
+            Some(Step::Data { settings, .. }) => self.script_settings(settings),
+            _ => self.output.sql_before_data(entry),
+        };
+        if !settings.is_empty() {
+            self.session.run(&conversion::sendable(settings, &job.encoding)).await?;
+        }
+        Ok(())
+    }
+
+    fn script_settings(&mut self, wanted: &Arc<script::Settings>) -> String {
+        let sql = wanted.after(&self.script);
+        self.script = wanted.clone();
+        sql
+    }
+
+    /// Gives tables that were left alone back to the server's own vacuum.
+    pub(crate) async fn wake(&mut self, job: &Job) -> Result<(), DatabaseError> {
+        let quiet = std::mem::take(&mut *job.quiet());
+        for batch in quiet.chunks(PRE_DATA_BATCH) {
+            let mut sql = vec!["BEGIN".to_owned()];
+            sql.extend(batch.iter().map(|t| format!("ALTER TABLE ONLY {t} RESET (autovacuum_enabled)")));
+            sql.push("COMMIT".to_owned());
+            self.session.pipeline(&sql).await.map_err(|(_, e)| e.context("settings of tables"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a batch of what comes before the data; returns the entries that are left of it.
+    pub(crate) async fn make(&mut self, job: &Job, batch: &Batch) -> Result<Vec<usize>, RestoreError> {
+        let mut left = batch.entries.as_slice();
+        while !left.is_empty() {
+            let (now, later) = left.split_at(left.len().min(PRE_DATA_BATCH));
+            let before = self.output.clone();
+            if let Err(e) = self.tasks(job, &whole(now), Size::default()).await {
+                if !batch.may_fail {
+                    return Err(e);
+                }
+                tracing::debug!(error = report(&e), "made in the archive's order instead");
+                self.session.run("ROLLBACK").await.map_err(|_| e)?;
+                self.output = before;
+                break;
+            }
+            left = later;
+        }
+        Ok(left.to_vec())
+    }
+
+    /// Runs what these are made by, in one transaction.
+    pub(crate) async fn tasks(
+        &mut self,
+        job: &Job,
+        tasks: &[(usize, Part)],
+        size: Size,
+    ) -> Result<(), RestoreError> {
+        let (mut sql, mut names): (Vec<String>, Vec<String>) = Default::default();
+        let mut steps = vec![];
+        for (index, part) in tasks.iter().copied() {
+            if let Content::Toc(entries) = &job.content {
+                sql.push(self.output.sql_for_part(&entries[index], part, entries));
+                names.push(entries[index].name());
+            } else {
+                steps.extend(job.content.step(index, true));
+            }
+        }
+        let (mut bare, mut rooms) = (false, vec![]);
+        for step in steps {
+            // Nobody else asks for it any more: what may be large is not copied.
+            let Ok(Step::Statements(step)) = Arc::try_unwrap(step) else { continue };
+            sql.push(self.script_settings(&step.settings));
+            names.push("settings".to_owned());
+            let words = |sql: &str| job.encoding.for_people(&first_words(sql));
+            names.extend(step.list.iter().map(|s| format!("line {}: {}", s.line, words(&s.text))));
+            sql.extend(step.list.into_iter().map(|s| conversion::sendable(s.text, &job.encoding)));
+            bare |= step.bare;
+            rooms.push(step.room);
+        }
+        if bare {
+            let failed = |(at, e)| of_statement(advice::with_advice(e, None), &names, at);
+            return self.session.pipeline_of(sql).await.map_err(failed);
+        }
+        let mut begin = vec!["BEGIN".to_owned()];
+        if size.spread != Spread::No {
+            begin.push("SET LOCAL max_parallel_maintenance_workers TO DEFAULT".to_owned());
+        }
+        if job.fills_server && size.spread != Spread::Now {
+            // With so little, the server takes no helpers.
+            begin.extend(sql.iter().find_map(|sql| sorting::memory_for(sql, size.rows)));
+        }
+        let mut sql: Vec<String> =
+            sql.into_iter().map(|sql| conversion::sendable(sql, &job.encoding)).collect();
+        sql.insert(0, begin.join("; "));
+        names.insert(0, "begin of a transaction".to_owned());
+        sql.push("COMMIT".to_owned());
+        self.session.pipeline_of(sql).await.map_err(|(at, e)| {
+            let entry = match (&job.content, at.checked_sub(1).and_then(|i| tasks.get(i))) {
+                (Content::Toc(entries), Some((index, _))) => Some(&entries[*index]),
+                _ => None,
+            };
+            of_statement(advice::with_advice(e, entry), &names, at)
+        })
+    }
+}
+
+/// The error of one of several statements.
+fn of_statement(e: DatabaseError, names: &[String], at: usize) -> RestoreError {
+    e.context(names.get(at).map_or("end of a transaction", String::as_str)).into()
+}
+
+/// What a statement begins with, without any value.
+fn first_words(sql: &str) -> String {
+    let line = sql.lines().next().unwrap_or_default();
+    line.split('\'').next().unwrap_or_default().chars().take(80).collect()
+}
