@@ -367,6 +367,7 @@ impl RestoreManager {
         let shown = progress.clone();
         let loaded =
             pgdump_restore::load(server, &made.name, archive, entries, options, fit.clone(), shown).await?;
+        claimed.set_loader_right().await;
         facts.loaded = Some(prove(loaded, &expected, facts)?);
         self.note_end(Completeness::of(completeness.get()), facts)?;
         reached("loaded");

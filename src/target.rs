@@ -6,12 +6,14 @@ mod abandoned;
 mod confinement;
 mod in_place;
 mod journal;
+mod pooled;
 mod powers;
 mod reaper;
 mod rollback;
 mod staging;
 mod swap;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
@@ -19,6 +21,7 @@ use crate::job::{OnExisting, RestoreJob};
 use crate::postgres::{Server, ServerFacts, Session, fault, ident};
 use crate::steps::reached;
 use journal::{Journal, Kind, Known};
+use pooled::Pooled;
 
 pub use abandoned::unended;
 pub use confinement::{Loader, check_restricted};
@@ -68,6 +71,8 @@ pub struct Claimed {
     terms: Terms,
     /// The database that bears the target's name.
     existing: Option<Existing>,
+    /// The role of `DB_RESTRICTED_USER` that loads, its name locked.
+    pooled: OnceLock<Pooled>,
 }
 
 struct Existing {
@@ -111,6 +116,7 @@ pub async fn claim(server: &Server, job: &RestoreJob, terms: Terms) -> Result<Cl
         died,
         terms,
         existing: None,
+        pooled: OnceLock::new(),
     };
     claimed.journal.begin(&claimed.lock, &claimed.row(&job.digest)).await?;
     reached("claimed");
@@ -361,15 +367,24 @@ impl Claimed {
     /// # Errors
     /// Why it could not be dropped; it stays recorded as ours.
     pub async fn discard(&mut self) -> Result<(), RestoreError> {
+        let mut has_role = true;
         if self.lock.client().is_closed() {
             // Without the lock the next owner of the request has a database of the same name.
             let session = self.server.maintenance("lock").await?;
             take_locks(&session, &self.target, &self.request_id).await?;
             self.lock = session;
+            has_role = match self.pooled.get() {
+                Some(pooled) => try_lock(&self.lock, &pooled.lock_name()).await?,
+                None => false,
+            };
         }
         self.drop_half_made().await?;
         let staging = staging::name_for(&self.request_id);
         reaper::remove(&self.server, &self.lock, self.journal, &staging).await?;
+        // Where another restore loads with it by now, that one has set it right.
+        if let Some(pooled) = self.pooled.get().filter(|_| has_role) {
+            pooled.undo(&self.lock).await;
+        }
         Ok(())
     }
 

@@ -21,10 +21,10 @@ pub struct RawConfig {
     /// Further sources that requests may name; what is in them is restored restricted
     #[arg(long, env = "ALLOWED_SOURCES", global = true, value_name = "LIST")]
     pub(super) allowed_sources: Option<String>,
-    /// Roles that load restricted restores, one a restore, separated by commas; without it DB_USER makes one for each
+    /// Roles that load restricted restores and do nothing else, one a restore, separated by commas; without it DB_USER makes one for each
     #[arg(long, env = "DB_RESTRICTED_USER", global = true, value_name = "LIST")]
     pub(super) db_restricted_user: Option<String>,
-    /// Their password
+    /// Their password, which each restore sets again
     #[arg(
         long,
         env = "DB_RESTRICTED_PASSWORD",

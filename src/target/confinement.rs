@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::pooled::Pooled;
 use super::powers::power_of;
 use super::{Apart, Claimed, Staging, short_hash, try_lock};
 use crate::config::RestrictedRoles;
@@ -26,11 +27,11 @@ pub struct Loader {
     passed_over: Option<String>,
 }
 
-fn refused(what: String) -> RestoreError {
+pub(super) fn refused(what: String) -> RestoreError {
     DatabaseError::new(R::InsufficientPrivilege, what).into()
 }
 
-fn looking(e: tokio_postgres::Error) -> DatabaseError {
+pub(super) fn looking(e: tokio_postgres::Error) -> DatabaseError {
     fault(&e, "looking at roles")
 }
 
@@ -47,11 +48,16 @@ impl Claimed {
             return Ok(Loader { passed_over, ..loader });
         }
         for role in &roles.users {
-            if !try_lock(&self.lock, &format!("role {role}")).await? {
+            let pooled = Pooled::new(&self.server, role, roles.password.clone());
+            if !try_lock(&self.lock, &pooled.lock_name()).await? {
                 continue;
             }
-            check_pooled(&self.lock, role).await?;
-            let server = self.server.as_role(role, roles.password.clone());
+            pooled.check_nature(&self.lock).await?;
+            // A restore that was killed has undone nothing.
+            pooled.undo(&self.lock).await;
+            pooled.check_state(&self.lock).await?;
+            let server = pooled.server.clone();
+            let _ = self.pooled.set(pooled);
             return Ok(Loader { server, role: role.clone(), is_ephemeral: false, owner, passed_over });
         }
         let what = "every role of DB_RESTRICTED_USER is at work: name as many as restores run at once";
@@ -105,6 +111,14 @@ impl Claimed {
         admit(&staging.on(&self.server), &self.lock, loader, &staging.name).await
     }
 
+    /// Undoes what a backup can have done to the role of `DB_RESTRICTED_USER` that loads, if one does: its
+    /// sessions end, and later ones log in as before.
+    pub async fn set_loader_right(&self) {
+        if let Some(pooled) = self.pooled.get() {
+            pooled.undo(&self.lock).await;
+        }
+    }
+
     /// Gives everything that was loaded to its owner, and takes every right from the role that loaded.
     ///
     /// # Errors
@@ -117,6 +131,7 @@ impl Claimed {
         let (database, role, owner) = (ident(&staging.name), ident(&loader.role), ident(&loader.owner));
         let inside = staging.on(&self.server).connect(&staging.name, "restricted").await?;
         let said = |e: DatabaseError| e.context("handing over what was loaded");
+        self.set_loader_right().await;
         // Roles may have been granted since the load began.
         check_owner(&self.lock, &loader.owner).await?;
         let public = "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
@@ -129,17 +144,8 @@ impl Claimed {
             .await
             .map_err(said)?;
         drop(inside);
-        let before = staging.at_end.len();
         if self.existing.is_none() {
             staging.at_end.push(format!("ALTER DATABASE {database} OWNER TO {owner}"));
-        }
-        // What every new database has; that of a replaced one is carried over.
-        staging.at_end.push(format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC"));
-        if !staging.is_in_place {
-            // Nobody knows it by its name yet.
-            for statement in staging.at_end.split_off(before) {
-                self.lock.run(&statement).await.map_err(said)?;
-            }
         }
         if loader.is_ephemeral {
             // A session that has just been closed may not have ended yet.
@@ -257,9 +263,10 @@ pub async fn check_restricted(server: &Server, roles: &RestrictedRoles) -> Resul
     }
     check_owner(&session, &roles.owner).await?;
     for role in &roles.users {
-        check_pooled(&session, role).await?;
-        let as_role = server.as_role(role, roles.password.clone());
-        as_role.maintenance("doctor").await.map_err(|e| e.context(&format!("logging in as {role}")))?;
+        let pooled = Pooled::new(server, role, roles.password.clone());
+        pooled.check_nature(&session).await?;
+        pooled.check_state(&session).await?;
+        pooled.server.maintenance("doctor").await.map_err(|e| e.context(&format!("logging in as {role}")))?;
     }
     match (roles.users.as_slice(), may_make) {
         ([], false) => Err(refused("there is no DB_RESTRICTED_USER, and no role can be made".into())),
@@ -297,48 +304,4 @@ async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError>
              (take that from it, or name another role in RESTRICTED_OWNER)"
         ))),
     }
-}
-
-/// A role that lives longer than one restore must be what its name says.
-async fn check_pooled(session: &Session, role: &str) -> Result<(), RestoreError> {
-    let sql = "SELECT rolcanlogin, pg_has_role(oid, 'USAGE'), EXISTS (SELECT FROM pg_db_role_setting
-           WHERE setrole = pg_roles.oid AND setdatabase = 0),
-         EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid), rolname = current_user,
-         (SELECT string_agg(m.rolname, ', ' ORDER BY m.rolname) FROM pg_auth_members JOIN pg_roles m ON m.oid = member
-           WHERE roleid = pg_roles.oid AND m.rolname <> current_user AND NOT m.rolsuper)
-         FROM pg_roles WHERE rolname = $1";
-    let row = session.client().query_opt(sql, &[&role]).await.map_err(looking)?;
-    let row = row.ok_or_else(|| refused(format!("there is no role {role} (DB_RESTRICTED_USER)")))?;
-    let (name, power) = (ident(role), power_of(session, role).await?);
-    // Before 15 a role could grant itself, so that a backup could open what is loaded after it to others.
-    let members: Option<String> = row.get::<_, Option<String>>(5).filter(|_| session.version() < 150000);
-    for (wrong, why) in [
-        (row.get(4), "is the role of DB_USER".to_owned()),
-        (
-            power.is_some(),
-            format!("is too powerful to load what is not trusted: {}", power.unwrap_or_default()),
-        ),
-        (!row.get::<_, bool>(0), format!("may not log in: ALTER ROLE {name} LOGIN")),
-        (
-            !row.get::<_, bool>(1),
-            format!("is not ours to give objects of: GRANT {name} TO the role of DB_USER"),
-        ),
-        (
-            row.get(2),
-            format!("has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL"),
-        ),
-        (row.get(3), "is a member of other roles".to_owned()),
-        (
-            members.is_some(),
-            format!(
-                "has members, which an earlier backup may have made: REVOKE {name} FROM {}",
-                members.unwrap_or_default()
-            ),
-        ),
-    ] {
-        if wrong {
-            return Err(refused(format!("role {role} (DB_RESTRICTED_USER) {why}")));
-        }
-    }
-    Ok(())
 }

@@ -10,11 +10,8 @@ use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationEr
 use crate::postgres::{Server, Session, fault, ident};
 use crate::steps::reached;
 
-/// What every new database grants.
-const OPEN: &str = "GRANT CONNECT, TEMPORARY ON DATABASE";
-
 impl Claimed {
-    /// Gives the empty staging database the target's name, closed to all but its owner and superusers.
+    /// Gives the empty staging database the target's name. It stays closed to all but its owner and superusers.
     ///
     /// # Errors
     /// `target_exists` where a database of that name appeared, `target_unavailable`.
@@ -26,7 +23,6 @@ impl Claimed {
         )
         .await?;
         let moved = async {
-            lock.run(&format!("REVOKE ALL ON DATABASE {from} FROM PUBLIC")).await?;
             lock.run(&format!("ALTER DATABASE {from} RENAME TO {to}")).await?;
             self.journal.own(lock, Kind::Staging, &self.target, &self.request_id, &self.target).await?;
             lock.run("COMMIT").await
@@ -44,7 +40,6 @@ impl Claimed {
         }
         made.name.clone_from(&self.target);
         made.is_in_place = true;
-        made.at_end.push(format!("{OPEN} {to} TO PUBLIC"));
         reached("in_place");
         Ok(())
     }

@@ -120,7 +120,9 @@ impl CreateOptions {
 
     fn sql(&self, name: &str, server_version: u32) -> String {
         let template = self.template.as_deref().unwrap_or("template0");
-        let mut sql = format!("CREATE DATABASE {} TEMPLATE {}", ident(name), ident(template));
+        // Nobody gets in before PUBLIC has lost its right to.
+        let mut sql =
+            format!("CREATE DATABASE {} ALLOW_CONNECTIONS false TEMPLATE {}", ident(name), ident(template));
         if let Some(e) = &self.encoding {
             sql.push_str(&format!(" ENCODING {}", literal(e)));
         }
@@ -173,20 +175,33 @@ pub(super) fn name_for(request_id: &str) -> String {
 pub(super) async fn create(claimed: &Claimed, options: &CreateOptions) -> Result<Staging, RestoreError> {
     let name = name_for(&claimed.request_id);
     let lock = &claimed.lock;
-    let made = make(lock, &name, options).await?;
+    let note = create_with_fallbacks(lock, &name, options).await?;
     reached("created");
     let label = label(&claimed.target, &claimed.request_id);
     lock.run(&format!("COMMENT ON DATABASE {} IS {}", ident(&name), literal(&label))).await?;
-    Ok(made)
+    Ok(opened(lock, &name, note).await?)
 }
 
-/// Makes the database, and finds out which it is.
+/// Makes a database that never becomes a target.
 pub(super) async fn make(
     lock: &Session,
     name: &str,
     options: &CreateOptions,
 ) -> Result<Staging, DatabaseError> {
     let note = create_with_fallbacks(lock, name, options).await?;
+    opened(lock, name, note).await
+}
+
+/// Opens the database to its owner, and to nobody else: whoever could connect while it is loaded could put
+/// something there (before 15, anybody into `public`) that the loading role then runs. The swap opens it to
+/// others.
+async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Staging, DatabaseError> {
+    let quoted = ident(name);
+    // One transaction.
+    lock.run(&format!(
+        "REVOKE CONNECT ON DATABASE {quoted} FROM PUBLIC; ALTER DATABASE {quoted} ALLOW_CONNECTIONS true"
+    ))
+    .await?;
     let row = lock
         .client()
         .query_one("SELECT oid FROM pg_database WHERE datname = $1", &[&name])
@@ -293,7 +308,7 @@ mod tests {
         );
         assert_eq!(
             o.sql("s", 150000),
-            "CREATE DATABASE \"s\" TEMPLATE \"template0\" ENCODING 'UTF8' LOCALE_PROVIDER \"libc\" LOCALE 'C.UTF-8'"
+            "CREATE DATABASE \"s\" ALLOW_CONNECTIONS false TEMPLATE \"template0\" ENCODING 'UTF8' LOCALE_PROVIDER \"libc\" LOCALE 'C.UTF-8'"
         );
         assert!(!o.sql("s", 140000).contains("PROVIDER"));
         let old = CreateOptions::parse(

@@ -133,8 +133,13 @@ async fn transaction(
     check_again(claimed, staging).await?;
     reached("swap.begun");
     if staging.is_new {
-        // It bears a label of ours.
-        lock.run(&format!("COMMENT ON DATABASE {} IS NULL", ident(&staging.name))).await?;
+        // It bears a label of ours, and nobody could connect. PUBLIC gets what it has in every new database;
+        // what it has in one that is replaced comes below.
+        let name = ident(&staging.name);
+        lock.run(&format!(
+            "COMMENT ON DATABASE {name} IS NULL; GRANT CONNECT, TEMPORARY ON DATABASE {name} TO PUBLIC"
+        ))
+        .await?;
     }
     for statement in &staging.at_end {
         lock.run(statement).await.map_err(|e| e.context("giving the new database to others"))?;

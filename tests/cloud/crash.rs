@@ -207,6 +207,9 @@ impl Ground {
         let ended = tokio::time::timeout(Duration::from_secs(60), first.child.wait()).await;
         let ended = ended.unwrap_or_else(|_| panic!("{what}: never reached")).unwrap();
         assert_eq!(ended.signal(), Some(9), "{what}");
+        let open = "SELECT count(*) FROM pg_database WHERE datname ~ '^pgrestored_[sv]_' AND datallowconn
+            AND has_database_privilege('visitor', oid, 'CONNECT')";
+        assert_eq!(self.c.psql("postgres", open), "0", "{what}: what is half made is open to others");
         self.peers.emulator.pubsub.expire_leases(SUBSCRIPTION);
 
         let mut second = worker_with(&self.peers, &self.c, &flags, &[]).await;

@@ -6,6 +6,7 @@ mod support;
 #[path = "../support/synthetic.rs"]
 mod synthetic;
 
+mod access;
 mod damage;
 mod faults;
 mod encodings;

@@ -1,0 +1,207 @@
+//! Roles of `DB_RESTRICTED_USER`. They outlive a restore, and a backup that they load can change them: a role may
+//! set its own password and its own settings and, before 15, say who is a member of it. That is undone before
+//! and after each use, by whoever may: our own role, our own role as that role, or that role itself.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::confinement::{looking, refused};
+use super::powers::power_of;
+use crate::error::{DatabaseError, RestoreError, report};
+use crate::postgres::{Server, Session, ident};
+
+/// How long sessions of such a role may take to end.
+const ENDING_LIMIT: Duration = Duration::from_secs(5);
+const ENDING_PAUSE: Duration = Duration::from_millis(20);
+const DENIED: &str = "42501";
+
+/// From here on, no role administers itself.
+const NO_SELF_ADMIN: u32 = 150_000;
+
+/// One of them. What is done to it needs the lock of its name.
+pub(super) struct Pooled {
+    /// The server, for this role.
+    pub server: Server,
+    role: String,
+    password: Option<SecretString>,
+}
+
+impl Pooled {
+    pub fn new(server: &Server, role: &str, password: Option<SecretString>) -> Self {
+        let server = server.as_role(role, password.clone());
+        Pooled { server, role: role.to_owned(), password }
+    }
+
+    /// What one restore at a time locks.
+    pub fn lock_name(&self) -> String {
+        format!("role {}", self.role)
+    }
+
+    fn refused(&self, why: &str) -> RestoreError {
+        refused(format!("role {} (DB_RESTRICTED_USER) {why}", self.role))
+    }
+
+    /// Whether it is what its name says, which no backup can change.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn check_nature(&self, session: &Session) -> Result<(), RestoreError> {
+        let sql = "SELECT rolname = current_user, rolcanlogin,
+             EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid) FROM pg_roles WHERE rolname = $1";
+        let row = session.client().query_opt(sql, &[&self.role]).await.map_err(looking)?;
+        let row =
+            row.ok_or_else(|| refused(format!("there is no role {} (DB_RESTRICTED_USER)", self.role)))?;
+        if row.get(0) {
+            return Err(self.refused("is the role of DB_USER"));
+        }
+        if let Some(power) = power_of(session, &self.role).await? {
+            return Err(self.refused(&format!("is too powerful to load what is not trusted: {power}")));
+        }
+        if !row.get::<_, bool>(1) {
+            return Err(self.refused(&format!("may not log in: ALTER ROLE {} LOGIN", ident(&self.role))));
+        }
+        match row.get(2) {
+            true => Err(self.refused("is a member of other roles")),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether an earlier backup has left it as it was.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `target_unavailable`.
+    pub async fn check_state(&self, session: &Session) -> Result<(), RestoreError> {
+        let name = ident(&self.role);
+        if !self.is_ours(session).await? {
+            let why = format!("is not ours to give objects of: GRANT {name} TO the role of DB_USER");
+            return Err(self.refused(&why));
+        }
+        // Those for one database end with it.
+        if self.settings(session).await?.contains(&None) {
+            let why =
+                format!("has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL");
+            return Err(self.refused(&why));
+        }
+        let members = self.members(session).await?;
+        match members.is_empty() {
+            true => Ok(()),
+            false => Err(self.refused(&format!(
+                "has members, which an earlier backup may have made: REVOKE {name} FROM {}",
+                members.join(", ")
+            ))),
+        }
+    }
+
+    /// Undoes what a backup can have done to the role, and ends its sessions. What cannot be undone is for
+    /// [`Pooled::check_state`], or for the login that fails.
+    pub async fn undo(&self, session: &Session) {
+        if let Err(e) = self.undo_all(session).await {
+            tracing::warn!(role = self.role, error = report(&e), "a loading role could not be looked at");
+        }
+    }
+
+    async fn undo_all(&self, session: &Session) -> Result<(), DatabaseError> {
+        let role = ident(&self.role);
+        let administers_itself = session.version() < NO_SELF_ADMIN;
+        if administers_itself && !self.is_ours(session).await? {
+            let us = ident(self.our_role(session).await?.as_str());
+            self.attempt(session, &format!("GRANT {role} TO {us}"), "our membership").await;
+        }
+        // As a verifier: the password itself would be in the server's log.
+        let password = match &self.password {
+            Some(p) => {
+                let verifier = postgres_protocol::password::scram_sha_256(p.expose_secret().as_bytes());
+                format!("'{verifier}'")
+            }
+            None => "NULL".to_owned(),
+        };
+        self.attempt(session, &format!("ALTER ROLE {role} PASSWORD {password}"), "the password").await;
+        // Somebody who knew another password may still be there, and could do all of it again.
+        self.end_sessions(session).await?;
+        let settings = self.settings(session).await?;
+        if !settings.is_empty() {
+            // Only settings that the session knows can be reset, and it knows PL/pgSQL's from its first use.
+            let _ = session.run("DO 'BEGIN END'").await;
+        }
+        for database in settings {
+            let place = database.map(|d| format!(" IN DATABASE {}", ident(&d))).unwrap_or_default();
+            self.attempt(session, &format!("ALTER ROLE {role}{place} RESET ALL"), "the settings").await;
+        }
+        for member in self.members(session).await? {
+            self.attempt(session, &format!("REVOKE {role} FROM {}", ident(&member)), "the members").await;
+        }
+        Ok(())
+    }
+
+    async fn attempt(&self, session: &Session, sql: &str, what: &str) {
+        if let Err(e) = self.by_whoever_may(session, sql).await {
+            tracing::warn!(
+                role = self.role, error = %e,
+                "{what} of a loading role, which a backup may have changed, could not be set back"
+            );
+        }
+    }
+
+    async fn by_whoever_may(&self, session: &Session, sql: &str) -> Result<(), DatabaseError> {
+        let is_denied =
+            |done: &Result<(), DatabaseError>| matches!(done, Err(e) if e.sqlstate() == Some(DENIED));
+        let by_us = session.run(sql).await;
+        if !is_denied(&by_us) {
+            return by_us;
+        }
+        // One transaction, and the role is ours again at its end.
+        let as_it = session.run(&format!("SET LOCAL ROLE {}; {sql}", ident(&self.role))).await;
+        if !is_denied(&as_it) {
+            return as_it;
+        }
+        match self.server.impatient().maintenance("restricted").await {
+            Ok(itself) => itself.run(sql).await,
+            Err(_) => as_it,
+        }
+    }
+
+    async fn end_sessions(&self, session: &Session) -> Result<(), DatabaseError> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
+        let deadline = tokio::time::Instant::now() + ENDING_LIMIT;
+        while session.client().execute(sql, &[&self.role]).await.map_err(looking)? > 0 {
+            if tokio::time::Instant::now() >= deadline {
+                tracing::warn!(role = self.role, "sessions of a loading role do not end");
+                break;
+            }
+            tokio::time::sleep(ENDING_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn our_role(&self, session: &Session) -> Result<String, DatabaseError> {
+        let row = session.client().query_one("SELECT current_user::text", &[]).await;
+        Ok(row.map_err(looking)?.get(0))
+    }
+
+    /// Whether we may give away what it owns.
+    async fn is_ours(&self, session: &Session) -> Result<bool, DatabaseError> {
+        let row = session.client().query_one("SELECT pg_has_role($1::name, 'USAGE')", &[&self.role]).await;
+        Ok(row.map_err(looking)?.get(0))
+    }
+
+    /// The databases in which it has settings; `None` is every one.
+    async fn settings(&self, session: &Session) -> Result<Vec<Option<String>>, DatabaseError> {
+        let sql = "SELECT datname::text FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole
+             LEFT JOIN pg_database d ON d.oid = setdatabase WHERE rolname = $1 AND (setdatabase = 0 OR d.oid IS NOT NULL)";
+        let rows = session.client().query(sql, &[&self.role]).await.map_err(looking)?;
+        Ok(rows.iter().map(|r| r.get(0)).collect())
+    }
+
+    /// Who has become a member and can be there by its own doing.
+    async fn members(&self, session: &Session) -> Result<Vec<String>, DatabaseError> {
+        if session.version() >= NO_SELF_ADMIN {
+            return Ok(vec![]);
+        }
+        let sql = "SELECT m.rolname::text FROM pg_auth_members JOIN pg_roles m ON m.oid = member
+             JOIN pg_roles r ON r.oid = roleid
+             WHERE r.rolname = $1 AND m.rolname <> current_user AND NOT m.rolsuper ORDER BY 1";
+        let rows = session.client().query(sql, &[&self.role]).await.map_err(looking)?;
+        Ok(rows.iter().map(|r| r.get(0)).collect())
+    }
+}

@@ -1,0 +1,219 @@
+//! Who can reach a database while it is made, and what a backup leaves of the role that loaded it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgrestored::error::FailureReason as R;
+use pgrestored::job::OnExisting;
+use pgrestored::manager::Finished;
+use pgrestored::sandbox::find_bindir;
+use tokio_postgres::NoTls;
+use tokio_util::sync::CancellationToken;
+
+use crate::formats::Format;
+use crate::support::{Cluster, bindir_of, job};
+
+/// Before 15 everybody may create objects in `public`, and a role administers itself.
+fn servers() -> Vec<Cluster> {
+    let old = bindir_of(14).map(|b| Cluster::of(&b, ""));
+    old.into_iter().chain([Cluster::of(&find_bindir(&[]).unwrap(), "")]).collect()
+}
+
+/// `None` where `user` gets in, else the refusal's SQLSTATE.
+async fn refusal(c: &Cluster, user: &str, password: &str, database: &str) -> Option<String> {
+    let config = format!("host={} user={user} password='{password}' dbname={database}", c.sandbox.host());
+    let refused = tokio_postgres::connect(&config, NoTls).await.err()?;
+    Some(refused.code().map_or_else(|| refused.to_string(), |code| code.code().to_owned()))
+}
+
+const PRIVILEGES: &str = "SELECT coalesce(datacl, acldefault('d', datdba)), pg_get_userbyid(datdba) FROM pg_database WHERE datname = ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_is_in_a_database_that_is_loaded() {
+    for c in servers() {
+        c.psql("postgres", "CREATE ROLE visitor LOGIN; CREATE ROLE pgrestored_owner");
+        let dump = c.waiting_dump();
+        for (target, acl, trust) in [
+            ("fresh", None, "full"),
+            ("usual", Some(""), "full"),
+            (
+                "closed",
+                Some(
+                    "REVOKE ALL ON DATABASE closed FROM PUBLIC; GRANT CONNECT ON DATABASE closed TO visitor WITH GRANT OPTION",
+                ),
+                "full",
+            ),
+            (
+                "mixed",
+                Some(
+                    "REVOKE TEMP ON DATABASE mixed FROM PUBLIC; GRANT CREATE ON DATABASE mixed TO role_a; ALTER DATABASE mixed OWNER TO role_b",
+                ),
+                "full",
+            ),
+            ("untrusted", Some("GRANT CREATE ON DATABASE untrusted TO role_a"), "restricted"),
+        ] {
+            if let Some(acl) = acl {
+                c.create(target, "");
+                c.psql("postgres", acl);
+            }
+            let of = |database: &str| c.psql("postgres", &format!("{PRIVILEGES}'{database}'"));
+            let before = acl.map(|_| of(target));
+            let on_existing = if acl.is_some() { OnExisting::Replace } else { OnExisting::Fail };
+            let app = c.app(&[("backup-trust", trust)]);
+            let request = job(&dump, target, on_existing);
+            let running = app.manager.run(&request, Arc::default(), CancellationToken::new());
+            let looked = async {
+                let loaded = "SELECT datname FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+                let mut staging = String::new();
+                while staging.is_empty() {
+                    tokio::task::yield_now().await;
+                    staging = c.psql("postgres", loaded);
+                }
+                let refused = refusal(&c, "visitor", "", &staging).await;
+                assert_eq!(refused.as_deref(), Some("42501"), "{target}: {staging}");
+                c.psql("postgres", "CREATE ROLE go_on");
+            };
+            let (done, ()) = tokio::join!(running, looked);
+            assert_eq!(done.result.error, None, "{target}");
+            c.psql("postgres", "DROP ROLE go_on");
+            assert_eq!(refusal(&c, "visitor", "", target).await, None, "{target}");
+            let wanted = before.clone().unwrap_or("{=Tc/postgres,postgres=CTc/postgres}|postgres".into());
+            assert_eq!(of(target), wanted, "{target}");
+            if let Some(kept) = done.result.previous_database {
+                assert_eq!(Some(of(&kept)), before, "{target}");
+                app.manager.rollback(target, None, &format!("back-{target}")).await.unwrap();
+                assert_eq!(Some(of(target)), before, "{target}");
+            }
+        }
+    }
+}
+
+const LOADER: &str = "pgrestored_load_1";
+
+/// A server with the roles of deploy/postgres, where the loading role needs its password.
+struct Pool {
+    c: Cluster,
+    dump: PathBuf,
+}
+
+impl Pool {
+    fn of(c: Cluster) -> Self {
+        let roles = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/postgres/roles.sql");
+        c.psql("postgres", &std::fs::read_to_string(roles).unwrap());
+        c.psql("postgres", &format!("ALTER ROLE {LOADER} PASSWORD 'right'"));
+        let rules = format!("local all {LOADER} scram-sha-256\nlocal all all trust");
+        c.psql("postgres", &format!("COPY (SELECT rule FROM regexp_split_to_table($r${rules}$r$, E'\\n') rule) TO PROGRAM 'cat > pg_hba.conf'; SELECT pg_reload_conf()"));
+        c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+        let dump = c.dump_as("src", Format::Plain);
+        Pool { c, dump }
+    }
+
+    /// The dump, with statements in it that may be refused, and what comes then.
+    fn with(&self, statements: &[&str], then: &str) -> PathBuf {
+        let end = "--\n-- PostgreSQL database dump complete\n";
+        let tried: String = statements
+            .iter()
+            .map(|s| format!("DO $$ BEGIN {s}; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;\n"))
+            .collect();
+        let text = std::fs::read_to_string(&self.dump).unwrap();
+        assert!(text.contains(end));
+        let file = self.c.scratch("hostile.sql");
+        std::fs::write(&file, text.replacen(end, &format!("{tried}{then}\n{end}"), 1)).unwrap();
+        file
+    }
+
+    async fn restore(&self, file: &std::path::Path) -> Finished {
+        let flags = [
+            ("db-user", "pgrestored"),
+            ("backup-trust", "restricted"),
+            ("db-restricted-user", LOADER),
+            ("db-restricted-password", "right"),
+        ];
+        self.c.psql("postgres", "DROP DATABASE IF EXISTS app");
+        self.c.restore_with(&job(file, "app", OnExisting::Fail), &flags).await
+    }
+
+    /// Everything that a backup could have changed of the role.
+    fn state(&self) -> String {
+        self.c.psql(
+            "postgres",
+            &format!(
+                "SELECT rolconnlimit, rolvaliduntil, (SELECT string_agg(member::regrole::text, ',' ORDER BY 1) FROM pg_auth_members WHERE roleid = r.oid),
+                 (SELECT string_agg(setconfig::text, ',') FROM pg_db_role_setting WHERE setrole = r.oid),
+                 (SELECT count(*) FROM pg_stat_activity WHERE usename = rolname) FROM pg_roles r WHERE rolname = '{LOADER}'"
+            ),
+        )
+    }
+
+    async fn check(&self, what: &str) {
+        let version = self.c.psql("postgres", "SHOW server_version");
+        assert_eq!(self.state(), "-1||pgrestored||0", "{what} on {version}");
+        let wrong = refusal(&self.c, LOADER, "theirs", "postgres").await;
+        assert_eq!(wrong.as_deref(), Some("28P01"), "{what} on {version}");
+        assert_eq!(refusal(&self.c, LOADER, "right", "postgres").await, None, "{what} on {version}");
+        let next = self.restore(&self.dump).await;
+        assert_eq!(next.result.error, None, "{what} on {version}");
+    }
+}
+
+const CHANGES: [&str; 8] = [
+    "ALTER ROLE CURRENT_USER SET work_mem = '1GB'",
+    "ALTER ROLE CURRENT_USER SET search_path = 'pg_temp'",
+    // A session that has not used PL/pgSQL does not know it.
+    "ALTER ROLE CURRENT_USER SET plpgsql.extra_errors = 'all'",
+    "ALTER ROLE CURRENT_USER IN DATABASE postgres SET work_mem = '1GB'",
+    "GRANT pgrestored_load_1 TO role_b",
+    "ALTER ROLE CURRENT_USER CONNECTION LIMIT 0",
+    "ALTER ROLE CURRENT_USER VALID UNTIL '2001-01-01'",
+    "ALTER ROLE CURRENT_USER PASSWORD 'theirs'",
+];
+
+/// Whatever a backup does to the role that loads it, the next restore works, and nobody else is that role.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_backup_did_to_its_loading_role_is_undone() {
+    for c in servers() {
+        let pool = Pool::of(c);
+        for (i, change) in CHANGES.iter().enumerate() {
+            let done = pool.restore(&pool.with(&[change], "")).await;
+            assert_eq!(done.result.error, None, "{change}");
+            // Twice is much the same, and each look is a restore.
+            if i >= 3 {
+                pool.check(change).await;
+            }
+        }
+        // Undone as well where the restore fails of it, or after it.
+        let rows = "COPY public.t (a) FROM stdin;\nnone\n\\.\n";
+        let done = pool.restore(&pool.with(&CHANGES, rows)).await;
+        assert_eq!(done.failure, Some(R::DataRejected));
+        pool.check("a restore that failed").await;
+        // A restore that was killed undoes nothing, and somebody may be there still.
+        let config = format!("host={} user={LOADER} password=right dbname=postgres", pool.c.sandbox.host());
+        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
+        let accomplice = tokio::spawn(connection);
+        let killed = "ALTER ROLE pgrestored_load_1 PASSWORD 'theirs'; ALTER ROLE pgrestored_load_1 SET work_mem = '1GB';
+            ALTER ROLE pgrestored_load_1 SET plpgsql.extra_errors = 'all'";
+        pool.c.psql("postgres", &format!("DO 'BEGIN END'; {killed}"));
+        assert_eq!(pool.restore(&pool.dump).await.result.error, None);
+        assert!(accomplice.await.unwrap().is_err() && client.is_closed());
+        pool.check("a restore that was killed").await;
+    }
+}
+
+/// Before 15 a role can send its members away, and with them who gives away what it owns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loading_role_that_cannot_be_set_right_is_refused() {
+    let Some(bindir) = bindir_of(14) else { return };
+    let pool = Pool::of(Cluster::of(&bindir, ""));
+    let leave = "REVOKE pgrestored_load_1 FROM pgrestored";
+    assert_eq!(pool.restore(&pool.with(&[leave], "")).await.result.error, None);
+    pool.check("membership").await;
+    // With another password, only somebody else can.
+    let password = "ALTER ROLE CURRENT_USER PASSWORD 'theirs'";
+    assert!(pool.restore(&pool.with(&[leave, password], "")).await.failure.is_some());
+    let refused = pool.restore(&pool.dump).await.result.error.unwrap();
+    assert_eq!(refused.reason, R::InsufficientPrivilege);
+    assert!(refused.message.contains("GRANT \"pgrestored_load_1\" TO"), "{}", refused.message);
+    pool.c.psql("postgres", "GRANT pgrestored_load_1 TO pgrestored");
+    assert_eq!(pool.restore(&pool.dump).await.result.error, None);
+    pool.check("granted again").await;
+}
