@@ -9,7 +9,7 @@ use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
 use crate::peers::{BUCKET, Kind, PATIENCE, Peers, restore};
-use crate::support::{Cluster, assert_same};
+use crate::support::{Cluster, assert_same, job};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
 const NOTIFICATIONS: &str = "backup-notifications";
@@ -442,8 +442,60 @@ async fn a_verified_backup_is_restored_by_its_index() {
     }
 }
 
+/// A part of a backup is never less than that, whatever an index says that somebody has forged: neither where
+/// blocks may be passed over, because the archive says where they are, nor where all are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_restored_whatever_a_forged_index_says() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = Cluster::start();
+    let more = "CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)";
+    c.create("src", &format!("{SOURCE}; {more}"));
+    let app = peers.app(&c, &[]);
+    let storage = &peers.emulator.storage;
+    let part = async |backup: &str, table: &str| {
+        c.psql("postgres", "DROP DATABASE IF EXISTS part");
+        let job = pgrestored::job::RestoreJob {
+            backup: pgrestored::job::BackupRef::parse(backup, "").unwrap(),
+            selection: pgrestored::policy::Selection { tables: vec![table.into()], ..Default::default() },
+            ..job("/x".as_ref(), "part", pgrestored::job::OnExisting::Fail)
+        };
+        let done = app.manager.run(&job, Default::default(), Default::default()).await;
+        assert_eq!(done.result.error, None, "{backup} {table}");
+        c.content("part", &[])
+    };
+    for (backup, dump) in
+        [("piped.dump", c.dump_through_pipe("src", &[])), ("offsets.dump", c.dump_to_file("src", &[]))]
+    {
+        let whole = std::fs::read(dump).unwrap();
+        storage.put(BUCKET, backup, whole.clone());
+        let tables = ["public.t", "public.u"];
+        let honest = [part(backup, tables[0]).await, part(backup, tables[1]).await];
+        assert!(honest.iter().all(|h| h.matches('\n').count() > 5000));
+        let backup_ref = pgrestored::job::BackupRef::parse(backup, "").unwrap();
+        let request =
+            pgrestored::job::VerifyJob::new(backup, backup_ref, pgrestored::policy::Trigger::Command);
+        let verified = app.manager.verify_backup(&request, Default::default(), Default::default()).await;
+        assert_eq!(verified.result.verdict, Some(Verdict::Verified));
+        let name = evidence(&peers, "index.json").into_iter().find(|n| n.contains(backup)).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&storage.get(BUCKET, &name).unwrap()).unwrap();
+        assert_eq!(index["blocks"].as_array().unwrap().len(), 3, "{index}");
+        for (table, honest) in tables.iter().zip(&honest) {
+            assert_same(&part(backup, table).await, honest, &format!("{backup} {table} by its index"));
+        }
+        for forge in FORGERIES {
+            let mut forged = index.clone();
+            forge(&mut forged);
+            sign_again(&mut forged, &whole);
+            storage.put(BUCKET, &name, forged.to_string());
+            for (table, honest) in tables.iter().zip(&honest) {
+                assert_same(&part(backup, table).await, honest, &format!("{backup} {table} {forged}"));
+            }
+        }
+    }
+}
+
 /// What somebody who may write objects can do to an index.
-const FORGERIES: [fn(&mut serde_json::Value); 9] = [
+const FORGERIES: [fn(&mut serde_json::Value); 11] = [
     |i| (0..3).for_each(|b| i["blocks"][b]["bytes"] = u64::MAX.into()),
     |i| (0..3).for_each(|b| i["blocks"][b]["rows"] = 0.into()),
     |i| move_bound(i, "/blocks/0", "/blocks/1", -10),
@@ -456,7 +508,16 @@ const FORGERIES: [fn(&mut serde_json::Value); 9] = [
     |i| i["blocks"][1]["dump_id"] = i["blocks"][0]["dump_id"].clone(),
     |i| i["blocks"][1]["dump_id"] = (-7).into(),
     |i| i["blocks"][0]["length"] = u64::MAX.into(),
+    |i| swallow(i, 0),
+    |i| swallow(i, 1),
 ];
+
+/// Makes a block reach over the next one, which is not named any more.
+fn swallow(index: &mut serde_json::Value, nth: usize) {
+    let gone = index["blocks"].as_array_mut().unwrap().remove(nth + 1);
+    let length = &mut index["blocks"][nth]["length"];
+    *length = (length.as_u64().unwrap() + gone["length"].as_u64().unwrap()).into();
+}
 
 /// Moves the bound between two parts that follow each other.
 fn move_bound(index: &mut serde_json::Value, before: &str, after: &str, by: i64) {

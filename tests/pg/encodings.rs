@@ -18,6 +18,8 @@ const CLIENTS: &[(&str, &str)] = &[
     ("UHC", "갂똠방"),
     ("EUC_JP", "表ソｱ丂"),
     ("KOI8R", "привет"),
+    // Characters that the server takes of a client: it refuses most others of JOHAB, as for `psql`.
+    ("JOHAB", "똠갸험헡"),
 ];
 
 /// Encodings of databases.

@@ -137,6 +137,86 @@ async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
     assert_same(&c.content("app", &[]), &c.content("shop", &[]), "as it was");
 }
 
+/// Tables that reach into each other, sequences, generated and identity columns, partitions, large objects.
+const STOCK: &str = "CREATE TABLE \"a;item\" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, price numeric DEFAULT 1, twice numeric GENERATED ALWAYS AS (price * 2) STORED, note text);
+    CREATE TABLE b_part (id serial, day date, item int REFERENCES \"a;item\") PARTITION BY RANGE (day);
+    CREATE TABLE b_part_1 PARTITION OF b_part FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+    CREATE TABLE b_part_2 PARTITION OF b_part DEFAULT;
+    CREATE TABLE c_up (id int PRIMARY KEY, up int REFERENCES c_up, raw bytea);
+    CREATE SEQUENCE alone;";
+
+const STOCK_ROWS: &str = "INSERT INTO \"a;item\" (price, note) SELECT i, E'x;\\n\\'' || i || E'\\\\.' FROM generate_series(1, 300) i;
+    INSERT INTO b_part (day, item) SELECT '2020-06-01'::date + i, i FROM generate_series(1, 300) i;
+    INSERT INTO c_up SELECT i, nullif(i / 2, 0), decode(md5(i::text), 'hex') FROM generate_series(1, 300) i;
+    SELECT setval('alone', 77); SELECT lo_from_bytea(4711, 'large');";
+
+/// What is in the target before: other rows of the same tables.
+const STOCK_BEFORE: &str = "INSERT INTO \"a;item\" (id, price, note) OVERRIDING SYSTEM VALUE VALUES (1000, 5, 'before');
+    INSERT INTO b_part (id, day, item) VALUES (1000, '2020-01-02', 1000); INSERT INTO c_up VALUES (1000, 1000, NULL);";
+
+/// `pg_dump -a` as text, into what is there: what `psql` makes of it, all of it or nothing.
+#[tokio::test]
+async fn rows_alone_are_what_psql_makes_of_them_or_nothing() {
+    let c = Cluster::start();
+    for (name, tables, rows, before) in [
+        ("stock", STOCK, STOCK_ROWS, STOCK_BEFORE),
+        (
+            "shop",
+            SHOP,
+            "",
+            "INSERT INTO z_parent VALUES (1000); DELETE FROM log; INSERT INTO log VALUES (-1)",
+        ),
+    ] {
+        c.create(name, &format!("{tables}{rows}"));
+        let schema = pg_dump(&c, &["-s", "-d", name]);
+        // `psql` runs triggers; restored rows had theirs already.
+        let more: &[&str] = if name == "shop" { &["--disable-triggers"] } else { &[] };
+        let forms: [&[&str]; 4] =
+            [&[], &["--inserts"], &["--column-inserts", "--rows-per-insert=7"], &["-b"]];
+        for form in forms {
+            let what = format!("{name} {form:?}");
+            let text = pg_dump(&c, &[&["-a", "-d", name], more, form].concat());
+            c.psql("postgres", "DROP DATABASE IF EXISTS theirs; DROP DATABASE IF EXISTS ours WITH (FORCE)");
+            for database in ["theirs", "ours"] {
+                c.create(database, &schema);
+                c.psql(database, &format!("SET search_path = public; {before}"));
+            }
+            c.psql("theirs", &text);
+            let untouched = c.content("ours", &[]);
+            for (how, broken, reason) in broken(&text) {
+                let done = data_only(&c, &file(&c, "broken.sql", &broken), "ours").await;
+                let error = done.result.error.unwrap_or_else(|| panic!("{what} {how}: restored"));
+                assert_eq!(error.reason, reason, "{what} {how}: {error:?}");
+                assert_same(&c.content("ours", &[]), &untouched, &format!("{what} {how}"));
+                assert!(c.leftovers().is_empty() && done.result.previous_database.is_none(), "{what} {how}");
+            }
+            let done = data_only(&c, &file(&c, "rows.sql", &text), "ours").await;
+            assert_eq!(done.result.error, None, "{what}");
+            assert_same(&c.content("ours", &[]), &c.content("theirs", &[]), &what);
+            assert_same(&c.content(&done.result.previous_database.unwrap(), &[]), &untouched, &what);
+        }
+    }
+}
+
+/// The same text, wrong near its middle and at its end.
+fn broken(text: &str) -> Vec<(&'static str, String, R)> {
+    let end = "\n--\n-- PostgreSQL database dump complete\n";
+    let behind = |sql: &str| text.replacen(end, &format!("\n{sql}\n{end}"), 1);
+    let is_copy = text.contains("\nCOPY ");
+    let at = text.lines().position(|l| l.starts_with("150\t75") || l.contains("(150, 75")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let twice = [&lines[..=at], &lines[at..]].concat().join("\n") + "\n";
+    let wrong = lines[at].replacen("150", "wrong", 1);
+    let wrong = [&lines[..at], &[wrong.as_str()], &lines[at + 1..]].concat().join("\n") + "\n";
+    vec![
+        ("refused at the end", behind("SELECT 1 / 0;"), R::DataRejected),
+        ("cut", text[..text.len() / 2].rsplit_once('\n').unwrap().0.to_owned(), R::ArchiveCorrupt),
+        ("a row twice", twice, R::DataRejected),
+        // As a statement it names a column that is not there.
+        ("a value that is none", wrong, if is_copy { R::DataRejected } else { R::RestoreError }),
+    ]
+}
+
 #[tokio::test]
 async fn one_database_of_a_cluster_brings_its_roles_from_the_same_file() {
     let c = Cluster::start();

@@ -138,10 +138,14 @@ pub(super) fn open(
 /// Whether a statement before the data may make what takes rows.
 fn is_definition(words: &[Token<'_>]) -> bool {
     let Some(first) = words.first().and_then(Token::name) else { return false };
+    // To `pg_dump`, all of a large object is data: its owner, its comment, its privileges.
+    if words.windows(2).any(|w| w[0].is("large") && w[1].is("object")) {
+        return false;
+    }
     match first.as_str() {
         "select" => {
             let call: String = words.iter().skip(1).take(3).filter_map(Token::short).collect();
-            !matches!(call.as_str(), "pg_catalog.set_config" | "pg_catalog.setval")
+            !matches!(call.as_str(), "pg_catalog.set_config" | "pg_catalog.setval" | "pg_catalog.lo_create")
         }
         "alter" => !words.windows(2).any(|w| w[0].is("disable") && w[1].is("trigger")),
         other => ![
