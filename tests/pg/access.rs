@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::formats::Format;
 use crate::support::{Cluster, bindir_of, job};
 
-/// Before 15 everybody may create objects in `public`, and a role administers itself.
+/// Before 15 everybody may create objects in `public`, and a role administers itself; since 16 a membership
+/// has options.
 fn servers() -> Vec<Cluster> {
-    let old = bindir_of(14).map(|b| Cluster::of(&b, ""));
-    old.into_iter().chain([Cluster::of(&find_bindir(&[]).unwrap(), "")]).collect()
+    let others = [14, 18].into_iter().filter_map(bindir_of);
+    others.chain(find_bindir(&[])).map(|b| Cluster::of(&b, "")).collect()
 }
 
 /// `None` where `user` gets in, else the refusal's SQLSTATE.
