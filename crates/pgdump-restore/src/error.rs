@@ -347,6 +347,8 @@ impl RestoreError {
     pub fn blame(&self) -> Blame {
         match (self, self.reason().blame()) {
             (RestoreError::Job(_), Blame::Backup) => Blame::Infrastructure,
+            // A server that sends more than this worker takes.
+            (RestoreError::Database(e), _) if e.reason() == R::ArchiveUnsupported => Blame::Infrastructure,
             (_, blame) => blame,
         }
     }

@@ -1,8 +1,10 @@
 //! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), running
 //! statements pipelined, and the one place that maps SQLSTATE to a [`FailureReason`].
 
+mod bounded;
 mod context;
 mod options;
+mod socket;
 mod tls;
 
 pub use options::{DbConfig, SslMode, TlsFiles};
@@ -13,28 +15,34 @@ use std::time::Duration;
 
 use futures::future::{FutureExt, maybe_done};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{DatabaseError, FailureReason as R, one_line};
 use crate::retry::Backoff;
-
-/// How long one connection attempt may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use bounded::{Bounded, BoundedTls, Bounds, TOO_LARGE};
+use socket::Socket;
 
 /// Bytes of a statement whose text is not kept while the server works on it.
 const LARGE: usize = 1 << 20;
 const NO_DATABASE: &str = "3D000";
+/// Bytes of a row that is read, where nothing else was said.
+const MAX_ROW: usize = 64 << 20;
 
 /// A PostgreSQL server and how to log in to it. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
+    /// A host name, an address, or the folder of a Unix socket.
+    host: Arc<str>,
+    port: u16,
     config: Arc<tokio_postgres::Config>,
     tls: Option<MakeRustlsConnect>,
     maintenance: Arc<str>,
     connect_budget: Duration,
     /// A database that is meant by its OID.
     bound: Option<(Arc<str>, u32)>,
+    bounds: Bounds,
 }
 
 /// One connection. Dropping it closes the connection; the server rolls back what was open.
@@ -47,16 +55,10 @@ pub struct Session {
 impl Server {
     pub fn new(db: &DbConfig) -> Result<Self, DatabaseError> {
         let mut config = tokio_postgres::Config::new();
-        config.host(&db.host).port(db.port).user(&db.user);
+        config.user(&db.user);
         if let Some(password) = &db.password {
             config.password(password.expose_secret());
         }
-        config
-            .connect_timeout(CONNECT_TIMEOUT)
-            .keepalives_idle(Duration::from_secs(30))
-            .keepalives_interval(Duration::from_secs(10))
-            .keepalives_retries(3)
-            .tcp_user_timeout(Duration::from_secs(60));
         let tls = match db.ssl_mode {
             SslMode::Disable => None,
             mode => Some(tls::connector(mode, &db.tls)?),
@@ -69,11 +71,14 @@ impl Server {
             }
         });
         Ok(Server {
+            host: db.host.as_str().into(),
+            port: db.port,
             config: Arc::new(config),
             tls,
             maintenance: db.maintenance.as_str().into(),
             connect_budget: db.connect_budget,
             bound: None,
+            bounds: Bounds { max_row: MAX_ROW, discards_rows: false },
         })
     }
 
@@ -90,6 +95,16 @@ impl Server {
         // The role's own, or none: never another role's.
         config.password(password.as_ref().map_or("", |p| p.expose_secret()));
         Server { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// The same server, where one row that is read may have so many bytes; larger ones are an error.
+    pub fn with_max_row(&self, bytes: usize) -> Self {
+        Server { bounds: Bounds { max_row: bytes, ..self.bounds }, ..self.clone() }
+    }
+
+    /// The same server for sessions that run statements of a dump, whose answers nobody reads.
+    pub(crate) fn discarding_rows(&self) -> Self {
+        Server { bounds: Bounds { discards_rows: true, ..self.bounds }, ..self.clone() }
     }
 
     /// The same server, tried once.
@@ -134,19 +149,32 @@ impl Server {
         }
     }
 
+    fn handshake(
+        &self,
+        tls: &MakeRustlsConnect,
+        what: &str,
+    ) -> Result<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect, DatabaseError> {
+        let handshake = MakeTlsConnect::<Socket>::make_tls_connect(&mut tls.clone(), &self.host);
+        handshake.map_err(|e| DatabaseError::new(R::AccessDenied, format!("{what}: {e}")))
+    }
+
     async fn connect_once(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
         let mut config = (*self.config).clone();
         config.dbname(database).application_name(format!("pgrestored {purpose}"));
         let what = format!("connecting to database {database}");
+        let socket = socket::connect(&self.host, self.port).await.map_err(|e| {
+            DatabaseError::new(R::TargetUnavailable, format!("{what}: error connecting to server: {e}"))
+        })?;
+        let socket = Bounded::new(socket, self.bounds, self.tls.is_some());
         // The driver owns the socket; aborting it closes the connection.
         macro_rules! open {
             ($tls:expr) => {{
-                let (client, connection) = config.connect($tls).await.map_err(|e| fault(&e, &what))?;
+                let (client, connection) = config.connect_raw(socket, $tls).await.map_err(|e| fault(&e, &what))?;
                 (client, tokio::spawn(connection.map(drop)))
             }};
         }
         let (client, driver) = match &self.tls {
-            Some(tls) => open!(tls.clone()),
+            Some(tls) => open!(BoundedTls { tls: self.handshake(tls, &what)?, bounds: self.bounds }),
             None => open!(NoTls),
         };
         let driver = tokio_util::task::AbortOnDropHandle::new(driver);
@@ -411,6 +439,7 @@ pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
 /// Every SQLSTATE has exactly one reason; what is not listed is the target's refusal of the restore.
 fn reason_of(code: &str, message: &str) -> R {
     match code {
+        TOO_LARGE => R::ArchiveUnsupported,
         "42501" => R::InsufficientPrivilege,
         "53100" => R::InsufficientSpace,
         "42704" if message.starts_with("role ") => R::RoleMissing,

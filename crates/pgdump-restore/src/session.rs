@@ -32,7 +32,7 @@ fn whole(indices: &[usize]) -> Vec<(usize, Part)> {
 impl Worker {
     /// Connects and brings the session to what the dump expects.
     pub(crate) async fn open(job: &Job) -> Result<Worker, DatabaseError> {
-        let session = job.server.connect(&job.database, "restore").await?;
+        let session = job.server.discarding_rows().connect(&job.database, "restore").await?;
         session.run(&job.settings.session_sql()).await?;
         if job.is_foreign {
             // What pg_dump writes names schemas or sets the path itself; other text counts on the default.

@@ -1,0 +1,332 @@
+//! What a server sends, bounded. The client takes each message of the protocol whole, and PostgreSQL's may have 1 GiB:
+//! `SELECT repeat('x', 1000000000)` in a dump would take as much memory. So this stream follows the frames
+//! (<https://www.postgresql.org/docs/current/protocol-message-formats.html>) below the client, inside TLS: large notices
+//! are left out, large errors keep the beginning of each field, and a large row is left out where nobody reads the rows,
+//! or becomes an error that names the limit.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+/// Bytes of one message that always passes.
+const ALWAYS: usize = 1 << 20;
+/// Bytes of each field that a large error keeps.
+const FIELD: usize = 4096;
+/// Bytes that are read at once.
+const READ: usize = 16 << 10;
+
+/// The SQLSTATE of the error that stands for a message above the limit: of a class that PostgreSQL does not use.
+pub(super) const TOO_LARGE: &str = "XL001";
+
+/// Which messages pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes of one row that somebody reads.
+    pub(super) max_row: usize,
+    /// Nobody reads the rows: they are answers to statements of a dump.
+    pub(super) discards_rows: bool,
+}
+
+/// Where the filter is in the stream of messages.
+#[derive(Debug)]
+enum Position {
+    /// Before the one byte that answers a request for TLS.
+    Negotiation,
+    /// Within a message's type and length.
+    Header { bytes: [u8; 5], known: usize },
+    /// Within a message that passes, with so many bytes to come.
+    Passing(usize),
+    /// Within a message that is left out.
+    Skipping(usize),
+    /// Within an error that is too large.
+    Error(LargeError),
+}
+
+const START: Position = Position::Header { bytes: [0; 5], known: 0 };
+
+/// An error response whose fields are cut.
+#[derive(Debug)]
+struct LargeError {
+    left: usize,
+    fields: Vec<u8>,
+    /// Bytes of the current field, its code included; 0 before it.
+    field: usize,
+}
+
+impl LargeError {
+    /// Takes what is there of the message; the new one, once all of it was there.
+    fn take(&mut self, input: &[u8]) -> Option<Vec<u8>> {
+        for byte in input {
+            let ends = *byte == 0;
+            if ends || self.field < FIELD {
+                self.fields.push(*byte);
+            }
+            self.field = if ends { 0 } else { self.field + 1 };
+        }
+        self.left -= input.len();
+        (self.left == 0).then(|| framed(b'E', &self.fields))
+    }
+}
+
+fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    [&[kind], &length.to_be_bytes()[..], body].concat()
+}
+
+/// An error as the server would send it.
+fn refusal(size: usize, max: usize) -> Vec<u8> {
+    let message = format!(
+        "the server answers with a row of {} MiB, and this worker takes rows of at most {} MiB: give it more memory \
+         (its container's limit, or RESTORE_MEMORY_MIB)",
+        size.div_ceil(1 << 20),
+        max >> 20
+    );
+    framed(b'E', format!("SERROR\0VERROR\0C{TOO_LARGE}\0M{message}\0\0").as_bytes())
+}
+
+/// Follows the messages and says what the client sees of them.
+#[derive(Debug)]
+struct Filter {
+    bounds: Bounds,
+    position: Position,
+}
+
+impl Filter {
+    /// Adds to `out` what is left of `input`.
+    fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
+        while !input.is_empty() {
+            let used = self.step(input, out);
+            input = &input[used..];
+        }
+    }
+
+    /// Bytes of `input` that were dealt with.
+    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+        match &mut self.position {
+            Position::Negotiation => {
+                out.push(input[0]);
+                self.position = START;
+                1
+            }
+            Position::Header { bytes, known } => {
+                let used = input.len().min(bytes.len() - *known);
+                bytes[*known..*known + used].copy_from_slice(&input[..used]);
+                *known += used;
+                if *known == bytes.len() {
+                    let header = *bytes;
+                    self.position = self.begin(header, out);
+                }
+                used
+            }
+            Position::Passing(left) | Position::Skipping(left) => {
+                let used = input.len().min(*left);
+                *left -= used;
+                let is_over = *left == 0;
+                if matches!(self.position, Position::Passing(_)) {
+                    out.extend_from_slice(&input[..used]);
+                }
+                if is_over {
+                    self.position = START;
+                }
+                used
+            }
+            Position::Error(error) => {
+                let used = input.len().min(error.left);
+                if let Some(message) = error.take(&input[..used]) {
+                    out.extend_from_slice(&message);
+                    self.position = START;
+                }
+                used
+            }
+        }
+    }
+
+    /// What becomes of the message that begins with `header`.
+    fn begin(&self, header: [u8; 5], out: &mut Vec<u8>) -> Position {
+        let [kind, length @ ..] = header;
+        // A length below its own four bytes is no length; the client says so.
+        let size = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+        match kind {
+            _ if size <= ALWAYS => {}
+            b'N' => return Position::Skipping(size),
+            b'E' => return Position::Error(LargeError { left: size, fields: vec![], field: 0 }),
+            b'D' if self.bounds.discards_rows => return Position::Skipping(size),
+            _ if size > self.bounds.max_row => {
+                out.extend_from_slice(&refusal(size, self.bounds.max_row));
+                return Position::Skipping(size);
+            }
+            _ => {}
+        }
+        out.extend_from_slice(&header);
+        if size == 0 { START } else { Position::Passing(size) }
+    }
+}
+
+/// A stream whose messages are bounded; what is written passes.
+#[derive(Debug)]
+pub(super) struct Bounded<S> {
+    inner: S,
+    filter: Filter,
+    read: Box<[u8]>,
+    /// What the client has not taken yet, from `taken` on.
+    out: Vec<u8>,
+    taken: usize,
+}
+
+impl<S> Bounded<S> {
+    /// Of a connection that begins with the server's answer to a request for TLS, or with messages.
+    pub(super) fn new(inner: S, bounds: Bounds, negotiates: bool) -> Self {
+        let position = if negotiates { Position::Negotiation } else { START };
+        let filter = Filter { bounds, position };
+        Bounded { inner, filter, read: vec![0; READ].into(), out: Vec::with_capacity(READ), taken: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while this.taken == this.out.len() {
+            this.out.clear();
+            this.taken = 0;
+            // The client reads one byte of the negotiation, and what follows is TLS's own.
+            let most = if matches!(this.filter.position, Position::Negotiation) { 1 } else { READ };
+            let mut read = ReadBuf::new(&mut this.read[..most]);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.filter.feed(read.filled(), &mut this.out);
+        }
+        let waiting = &this.out[this.taken..];
+        let used = waiting.len().min(buf.remaining());
+        buf.put_slice(&waiting[..used]);
+        this.taken += used;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+impl<S: TlsStream + Unpin> TlsStream for Bounded<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.inner.channel_binding()
+    }
+}
+
+/// TLS below the bounds: messages are seen only inside it.
+pub(super) struct BoundedTls<T> {
+    pub(super) tls: T,
+    pub(super) bounds: Bounds,
+}
+
+impl<S, T> TlsConnect<Bounded<S>> for BoundedTls<T>
+where
+    S: Send + 'static,
+    T: TlsConnect<S>,
+    T::Future: Send + 'static,
+{
+    type Stream = Bounded<T::Stream>;
+    type Error = T::Error;
+    type Future = futures::future::BoxFuture<'static, Result<Self::Stream, T::Error>>;
+
+    fn connect(self, stream: Bounded<S>) -> Self::Future {
+        let (handshake, bounds) = (self.tls.connect(stream.inner), self.bounds);
+        Box::pin(async move { Ok(Bounded::new(handshake.await?, bounds, false)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { max_row: 4 << 20, discards_rows: false };
+
+    fn message(kind: u8, size: usize) -> Vec<u8> {
+        framed(kind, &vec![b'x'; size])
+    }
+
+    fn filtered(input: &[u8], bounds: Bounds, chunk: usize) -> Vec<u8> {
+        let (mut filter, mut out) = (Filter { bounds, position: START }, vec![]);
+        input.chunks(chunk).for_each(|part| filter.feed(part, &mut out));
+        out
+    }
+
+    #[test]
+    fn small_messages_pass_however_they_are_cut() {
+        let all = [message(b'Z', 1), message(b'C', 0), message(b'D', 7), message(b'E', 9)].concat();
+        for chunk in 1..=all.len() {
+            assert_eq!(filtered(&all, BOUNDS, chunk), all, "{chunk}");
+        }
+    }
+
+    #[test]
+    fn large_messages_are_left_out_cut_or_refused() {
+        let after = message(b'Z', 1);
+        for chunk in [1, 4, 5, 6, 7, READ, 8 << 20] {
+            let of = |kind, size, bounds| filtered(&[message(kind, size), after.clone()].concat(), bounds, chunk);
+            assert_eq!(of(b'N', 2 << 20, BOUNDS), after, "{chunk}");
+            assert_eq!(of(b'D', 2 << 20, Bounds { discards_rows: true, ..BOUNDS }), after);
+            assert_eq!(of(b'D', 2 << 20, BOUNDS).len(), (2 << 20) + 5 + after.len());
+            for kind in [b'D', b'd', b'T'] {
+                let refused = of(kind, 5 << 20, BOUNDS);
+                let text = String::from_utf8_lossy(&refused);
+                assert!(text.starts_with('E') && text.contains("a row of 5 MiB") && text.contains("at most 4 MiB"));
+                assert!(refused.ends_with(&after) && refused.len() < 400);
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_error_keeps_the_beginning_of_each_field() {
+        let fields = |n: usize| [b"SERROR\0C22023\0M", &vec![b'm'; n][..], b"\0D", &vec![b'd'; n][..], b"\0\0"].concat();
+        let wanted = framed(b'E', &fields(FIELD - 1));
+        let sent = framed(b'E', &fields(2 << 20));
+        for chunk in [1, 3, READ, 8 << 20] {
+            assert_eq!(filtered(&sent, BOUNDS, chunk), wanted, "{chunk}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_negotiation_is_not_taken() {
+        let mut stream = Bounded::new(&b"S\x16\x03\x01"[..], BOUNDS, true);
+        assert_eq!(stream.read_u8().await.unwrap(), b'S');
+        assert_eq!(stream.inner, b"\x16\x03\x01");
+        let plain = [b"N".to_vec(), message(b'N', 2 << 20), message(b'Z', 1)].concat();
+        let (mut stream, mut out) = (Bounded::new(&plain[..], BOUNDS, true), vec![]);
+        stream.read_to_end(&mut out).await.unwrap();
+        assert_eq!(out, [b"N".to_vec(), message(b'Z', 1)].concat());
+    }
+}
