@@ -117,6 +117,11 @@ impl RestoreManager {
         self.config.verify.sandbox_dir.clone().unwrap_or_else(usual)
     }
 
+    /// Bytes of one row that is read back: the client's buffer may grow to twice as much.
+    fn max_row(&self) -> usize {
+        usize::try_from(self.config.archive_memory / 2).unwrap_or(usize::MAX)
+    }
+
     /// A server of a fitting version that nothing of value is reachable from, with `settings` as far as a
     /// sandbox starts with them.
     pub(super) async fn ground(
@@ -125,7 +130,7 @@ impl RestoreManager {
         settings: Vec<String>,
     ) -> Result<Ground, RestoreError> {
         if let Some(scratch) = &self.config.verify.scratch {
-            let server = Server::new(scratch)?;
+            let server = Server::new(scratch)?.with_max_row(self.max_row());
             let version = version_text(server.maintenance("verification").await?.version());
             let proof = ServerProof { kind: "scratch server".into(), version, isolation: None };
             return Ok(Ground { server, proof, sandbox: None });
@@ -146,7 +151,7 @@ impl RestoreManager {
             started.await.map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
         let sandbox = started.map_err(|e| unavailable(format!("no sandbox: {e}")))?;
         let isolation = sandbox.isolation().clone();
-        let server = Server::new(&config_of(&sandbox))?;
+        let server = Server::new(&config_of(&sandbox))?.with_max_row(self.max_row());
         let proof = ServerProof { kind: "sandbox".into(), version: String::new(), isolation: None };
         let mut ground = Ground { server, proof, sandbox: Some(sandbox) };
         if let (true, Some(why)) = (self.config.verify.require_isolation, &isolation.why_not) {

@@ -25,7 +25,7 @@ pub fn judge(report: &mut ProofReport, stage: &str) {
         }
     };
     report.verdict = verdict;
-    report.fix = check.fix.clone().or_else(|| advice(reason).map(str::to_owned));
+    report.fix = check.fix.clone().or_else(|| fix_of(blame, reason).map(str::to_owned));
     report.error = Some(ErrorBody {
         reason,
         blame,
@@ -63,25 +63,39 @@ fn is_the_servers(e: &RestoreError) -> bool {
     matches!(code, "54001") || matches!(code.get(..2), Some("08" | "53" | "57" | "58" | "XX" | "F0"))
 }
 
+/// What a person can do, which depends on whose fault it is.
+fn fix_of(blame: Blame, reason: R) -> Option<&'static str> {
+    match (blame, reason) {
+        (Blame::Infrastructure, R::ArchiveUnsupported | R::ArchiveCorrupt | R::DataRejected) => Some(
+            "do as the message says (a key, more memory, a higher limit, another wrapping), or use a newer pgrestored; the backup may be good",
+        ),
+        (Blame::Target, R::RestoreError | R::DataRejected) => {
+            Some("look at the server that verifies (its log, limits and disk); the backup may be good")
+        }
+        _ => advice(reason),
+    }
+}
+
+/// Whether this program, as it is set up, could not do it; nothing is known to be wrong with the backup.
+fn is_limit(e: &RestoreError) -> bool {
+    match e {
+        RestoreError::Job(_) => blame_of(e.reason()) == Blame::Backup,
+        RestoreError::Database(_) => e.reason() == R::ArchiveUnsupported,
+        RestoreError::Validation(_) | RestoreError::Storage(_) => false,
+    }
+}
+
 /// The verdict of a verification that could not go on.
 pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
     let mut body = ErrorBody::new(e, stage);
     body.blame = match e {
         // A limit of this program, a key that is missing, or an archive newer than it.
-        RestoreError::Job(_) if blame_of(e.reason()) == Blame::Backup => Blame::Infrastructure,
+        _ if is_limit(e) => Blame::Infrastructure,
         _ if is_the_servers(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
         _ => blame_of(e.reason()),
     };
     report.verdict = if body.blame == Blame::Backup { Verdict::Failed } else { Verdict::Inconclusive };
-    report.fix = match (body.blame, body.reason) {
-        (Blame::Infrastructure, R::ArchiveUnsupported | R::ArchiveCorrupt | R::DataRejected) => Some(
-            "do as the message says (a key, more memory, a higher limit, another wrapping), or use a newer pgrestored; the backup may be good".into(),
-        ),
-        (Blame::Target, R::RestoreError | R::DataRejected) => {
-            Some("look at the server that verifies (its log, limits and disk); the backup may be good".into())
-        }
-        _ => advice(e.reason()).map(str::to_owned),
-    };
+    report.fix = fix_of(body.blame, body.reason).map(str::to_owned);
     report.error = Some(body);
 }
 

@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
 
 use crate::formats::Format;
-use crate::support::{Cluster, job, sequence};
+use crate::memory::{Run, peak_rss_of};
+use crate::support::{Cluster, assert_same, job, sequence};
 
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
     let done = c.restore_with(&job(file, "app", OnExisting::Fail), flags).await;
@@ -82,4 +84,64 @@ async fn only_allowed_targets_are_restored_into() {
         let done = c.restore_with(&job(&file, target, OnExisting::Fail), &flags).await;
         assert_eq!(done.failure, (!allowed).then_some(R::TargetNotAllowed), "{target}");
     }
+}
+
+/// A command of the program on `c`, as a worker that may use 512 MiB.
+fn run(c: &Cluster, args: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
+    command.args(args).env("RESTORE_MEMORY_MIB", "512").env("EVIDENCE_LOCATION", "none");
+    command.env("DB_HOST", c.sandbox.host()).env("DB_USER", "postgres");
+    let run = peak_rss_of(&command);
+    println!("{args:?}: {} MiB, {}{}", run.peak_mib, run.stdout, run.stderr);
+    run
+}
+
+/// What a dump makes the server send takes no memory: what psql would print is dropped, and of an error its
+/// beginning is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_of_the_server_take_no_memory() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let raise = |level: &str| {
+        format!(
+            "SET client_min_messages = notice;\nDO $$BEGIN RAISE {level} '%', repeat('x', 300000000); END$$;"
+        )
+    };
+    for (name, statement, code) in [
+        ("a row", "SELECT repeat('x', 300000000);".to_owned(), 0),
+        ("a notice", raise("NOTICE"), 0),
+        ("an exception", raise("EXCEPTION"), 1),
+    ] {
+        let file = c.scratch("answers.sql");
+        std::fs::write(&file, text.replacen("CREATE TABLE", &format!("{statement}\nCREATE TABLE"), 1))
+            .unwrap();
+        let run =
+            run(&c, &["restore", file.to_str().unwrap(), "--target", "app", "--on-existing", "replace"]);
+        assert_eq!(run.code == 0, code == 0, "{name}: {run:?}");
+        assert!(
+            run.peak_mib < 128 && run.stdout.len() + run.stderr.len() < 20_000,
+            "{name}: {} MiB",
+            run.peak_mib
+        );
+        if code == 0 {
+            assert_same(&c.content("app", &[]), &c.content("src", &[]), name);
+        }
+    }
+}
+
+/// A row that is too large for this worker to read back says so, and nothing against the backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_does_not_fit_is_not_the_backups_fault() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a text); INSERT INTO t SELECT repeat('x', 100000000)");
+    let file = c.dump_to_file("src", &[]);
+    let run = run(&c, &["verify", file.to_str().unwrap()]);
+    assert!(run.peak_mib < 300, "{} MiB", run.peak_mib);
+    let said = format!("{}{}", run.stdout, run.stderr);
+    assert!(
+        run.code != 0 && said.contains("a row of 96 MiB") && said.contains("RESTORE_MEMORY_MIB"),
+        "{said}"
+    );
+    assert!(said.contains("inconclusive") && !said.contains("blame: Backup"), "{said}");
 }

@@ -169,7 +169,8 @@ impl Server {
         // The driver owns the socket; aborting it closes the connection.
         macro_rules! open {
             ($tls:expr) => {{
-                let (client, connection) = config.connect_raw(socket, $tls).await.map_err(|e| fault(&e, &what))?;
+                let (client, connection) =
+                    config.connect_raw(socket, $tls).await.map_err(|e| fault(&e, &what))?;
                 (client, tokio::spawn(connection.map(drop)))
             }};
         }

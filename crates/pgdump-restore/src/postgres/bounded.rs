@@ -296,14 +296,19 @@ mod tests {
     fn large_messages_are_left_out_cut_or_refused() {
         let after = message(b'Z', 1);
         for chunk in [1, 4, 5, 6, 7, READ, 8 << 20] {
-            let of = |kind, size, bounds| filtered(&[message(kind, size), after.clone()].concat(), bounds, chunk);
+            let of =
+                |kind, size, bounds| filtered(&[message(kind, size), after.clone()].concat(), bounds, chunk);
             assert_eq!(of(b'N', 2 << 20, BOUNDS), after, "{chunk}");
             assert_eq!(of(b'D', 2 << 20, Bounds { discards_rows: true, ..BOUNDS }), after);
             assert_eq!(of(b'D', 2 << 20, BOUNDS).len(), (2 << 20) + 5 + after.len());
             for kind in [b'D', b'd', b'T'] {
                 let refused = of(kind, 5 << 20, BOUNDS);
                 let text = String::from_utf8_lossy(&refused);
-                assert!(text.starts_with('E') && text.contains("a row of 5 MiB") && text.contains("at most 4 MiB"));
+                assert!(
+                    text.starts_with('E')
+                        && text.contains("a row of 5 MiB")
+                        && text.contains("at most 4 MiB")
+                );
                 assert!(refused.ends_with(&after) && refused.len() < 400);
             }
         }
@@ -311,7 +316,9 @@ mod tests {
 
     #[test]
     fn a_large_error_keeps_the_beginning_of_each_field() {
-        let fields = |n: usize| [b"SERROR\0C22023\0M", &vec![b'm'; n][..], b"\0D", &vec![b'd'; n][..], b"\0\0"].concat();
+        let fields = |n: usize| {
+            [b"SERROR\0C22023\0M", &vec![b'm'; n][..], b"\0D", &vec![b'd'; n][..], b"\0\0"].concat()
+        };
         let wanted = framed(b'E', &fields(FIELD - 1));
         let sent = framed(b'E', &fields(2 << 20));
         for chunk in [1, 3, READ, 8 << 20] {
