@@ -8,7 +8,7 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
 
 use crate::formats::Format;
-use crate::memory::{Run, peak_rss_of};
+use crate::support::memory::{Run, peak_rss_of};
 use crate::support::{Cluster, assert_same, job, sequence};
 
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {

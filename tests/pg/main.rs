@@ -1,7 +1,5 @@
 //! Against real PostgreSQL: equality with `pg_restore`, staging and swap, damaged archives.
 
-#[path = "../support/memory.rs"]
-mod memory;
 #[path = "../support/mod.rs"]
 mod support;
 
