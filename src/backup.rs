@@ -4,6 +4,7 @@
 mod download;
 mod origin;
 mod pieces;
+mod rotation;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::store::{BackupStore, StoredObject};
 use pgdump_archive::member_name;
 
 use pieces::Series;
+use rotation::separate_whole_files;
 
 pub use download::{Download, DownloadOptions, Reach, Source};
 pub use origin::{Expected, open, open_by_blocks};
@@ -104,8 +106,15 @@ struct Found {
 
 /// Objects as backups: those of one directory dump are one, with the directory's name, and so are the
 /// pieces of a file. Evidence of ours is none.
-pub fn backups_of(objects: Vec<StoredObject>) -> Vec<StoredObject> {
-    found_in(objects).into_iter().map(|f| f.object).collect()
+///
+/// # Errors
+/// The store's own: files that are counted like pieces are looked into.
+pub async fn backups_of(
+    store: &dyn BackupStore,
+    objects: Vec<StoredObject>,
+) -> Result<Vec<StoredObject>, StorageError> {
+    let found = separate_whole_files(store, found_in(objects)).await?;
+    Ok(found.into_iter().map(|f| f.object).collect())
 }
 
 fn found_in(mut objects: Vec<StoredObject>) -> Vec<Found> {
@@ -213,7 +222,8 @@ async fn pin_pieces(
     piece: Option<&StoredObject>,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
     let Some(prefix) = pieces::prefix_of(name, piece.is_some()) else { return Ok(None) };
-    let found = found_in(store.members(prefix).await?).into_iter().filter_map(|f| f.series);
+    let found = separate_whole_files(store.as_ref(), found_in(store.members(prefix).await?)).await?;
+    let found = found.into_iter().filter_map(|f| f.series);
     let has = |s: &Series| {
         piece.is_none_or(|o| s.pieces.iter().any(|p| (&p.name, p.generation) == (&o.name, o.generation)))
     };
@@ -256,7 +266,7 @@ pub async fn pin_latest(
     at: Option<jiff::Timestamp>,
     apart: Option<&str>,
 ) -> Result<PinnedBackup, RestoreError> {
-    let mut all = found_in(store.list(prefix).await?);
+    let mut all = separate_whole_files(store.as_ref(), found_in(store.list(prefix).await?)).await?;
     all.retain(|f| apart.is_none_or(|a| !f.object.name.ends_with(a)));
     let object = newest(all.iter().map(|f| f.object.clone()).collect(), at).ok_or_else(|| {
         let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
@@ -277,6 +287,10 @@ pub async fn pin_latest(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn files_in(objects: Vec<StoredObject>) -> Vec<StoredObject> {
+        found_in(objects).into_iter().map(|f| f.object).collect()
+    }
 
     #[test]
     fn crc32c_is_written_as_cloud_storage_does() {
@@ -312,7 +326,7 @@ mod tests {
             crc32c: Some(1),
             generation,
         };
-        let all = backups_of(vec![
+        let all = files_in(vec![
             object("a.dump", 1, 1),
             object("night/1.dat.gz", 10, 5),
             object("night/toc.dat", 2, 7),
@@ -338,7 +352,7 @@ mod tests {
             generation: 1,
         };
         let names = |all: &[&str]| -> Vec<String> {
-            backups_of(all.iter().map(|n| object(n)).collect()).into_iter().map(|o| o.name).collect()
+            files_in(all.iter().map(|n| object(n)).collect()).into_iter().map(|o| o.name).collect()
         };
         for other in ["my_toc.dat", "toc.dat.bak", "toc.dat.gz.old", "xtoc.dat.gz", "toc.data"] {
             let other = format!("n/{other}");

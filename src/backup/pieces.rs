@@ -139,6 +139,10 @@ impl Run {
         }
         let mut last: Option<String> = None;
         for piece in sorted {
+            if run.is_over() {
+                run.others.push(piece);
+                continue;
+            }
             let is = suffix(&piece);
             if let Some(last) = &last {
                 let (next, wider) = next_of(last, count);
@@ -160,6 +164,14 @@ impl Run {
             run.missing = None;
         }
         run
+    }
+}
+
+impl Run {
+    /// Whether the last piece so far is the file's last: `split -b` makes all others of one size.
+    fn is_over(&self) -> bool {
+        let [first, second, .., last] = self.pieces.as_slice() else { return false };
+        first.size == second.size && last.size < first.size
     }
 }
 
@@ -291,6 +303,22 @@ mod tests {
             assert!(others.is_empty(), "{others:?}");
             assert!(names.iter().all(|n| whole_of(n) == Some(name)));
         }
+    }
+
+    /// Nobody makes a good backup a bad one by another file behind it.
+    #[test]
+    fn a_series_ends_with_its_short_piece() {
+        let sized = |sizes: &[u64]| {
+            let names = ["x.aa", "x.ab", "x.ac", "x.ad"];
+            let objects = names.iter().zip(sizes).map(|(n, size)| StoredObject { size: *size, ..object(n) });
+            let (series, others) = series_of(objects.collect());
+            (series.iter().map(|s| s.pieces.len()).collect::<Vec<_>>(), others.len())
+        };
+        assert_eq!(sized(&[9, 9, 4, 7]), (vec![3], 1));
+        assert_eq!(sized(&[9, 9, 9, 7]), (vec![4], 0));
+        // By lines: each as large as it happens to be.
+        assert_eq!(sized(&[9, 7, 8, 3]), (vec![4], 0));
+        assert_eq!(sized(&[9, 9, 10]), (vec![3], 0));
     }
 
     /// `split` takes more places by itself.

@@ -114,7 +114,8 @@ impl RestoreManager {
     /// Backups of a set, newest first.
     pub(super) async fn backups_of_set(&self, set: &str) -> Result<Vec<StoredObject>, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let mut all = backup::backups_of(store.members(self.config.verify.prefix_of(set)).await?);
+        let objects = store.members(self.config.verify.prefix_of(set)).await?;
+        let mut all = backup::backups_of(store.as_ref(), objects).await?;
         all.retain(|o| self.is_backup(&o.name) && self.config.verify.set_of(&o.name) == set);
         all.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
         Ok(all)

@@ -64,7 +64,8 @@ impl RestoreManager {
     /// `StorageError` if the listing fails.
     pub async fn list_backups(&self, prefix: &str) -> Result<Vec<Backup>, RestoreError> {
         let store = self.store().await?;
-        Ok(backup::backups_of(store.list(prefix).await?).into_iter().map(Backup::from).collect())
+        let backups = backup::backups_of(store.as_ref(), store.list(prefix).await?).await?;
+        Ok(backups.into_iter().map(Backup::from).collect())
     }
 
     /// Statements that make the roles of the globals file beside the backup, if there is to be one.

@@ -19,6 +19,9 @@ pub enum ArchiveError {
     /// Nothing is known to be wrong with the archive: reading it takes more than [`Limits`](crate::Limits) allow, or a
     /// key that was not given.
     Limit(Problem),
+    /// Beside the members of a directory lies one that is not part of it. Whoever may add files can do that, so nothing
+    /// is known to be wrong with the archive; without knowing which files are its own, it is not read.
+    Foreign(Problem),
     /// The archive does not contain what was asked for.
     NotFound(Problem),
     /// The reader that supplies the bytes, or the sink that takes the data, failed; the error is theirs.
@@ -59,6 +62,11 @@ impl ArchiveError {
         ArchiveError::Limit(Problem::new(message))
     }
 
+    /// [`ArchiveError::Foreign`] with this message.
+    pub fn foreign(message: impl Into<String>) -> Self {
+        ArchiveError::Foreign(Problem::new(message))
+    }
+
     /// [`ArchiveError::NotFound`] with this message.
     pub fn not_found(message: impl Into<String>) -> Self {
         ArchiveError::NotFound(Problem::new(message))
@@ -94,17 +102,17 @@ impl ArchiveError {
     }
 
     fn problem(&self) -> Option<&Problem> {
-        use ArchiveError::{Corrupt, Limit, NotFound, Source, Unsupported};
+        use ArchiveError::{Corrupt, Foreign, Limit, NotFound, Source, Unsupported};
         match self {
-            Corrupt(p) | Unsupported(p) | Limit(p) | NotFound(p) => Some(p),
+            Corrupt(p) | Unsupported(p) | Limit(p) | Foreign(p) | NotFound(p) => Some(p),
             Source(_) => None,
         }
     }
 
     fn problem_mut(&mut self) -> Option<&mut Problem> {
-        use ArchiveError::{Corrupt, Limit, NotFound, Source, Unsupported};
+        use ArchiveError::{Corrupt, Foreign, Limit, NotFound, Source, Unsupported};
         match self {
-            Corrupt(p) | Unsupported(p) | Limit(p) | NotFound(p) => Some(p),
+            Corrupt(p) | Unsupported(p) | Limit(p) | Foreign(p) | NotFound(p) => Some(p),
             Source(_) => None,
         }
     }

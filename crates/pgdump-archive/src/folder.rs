@@ -39,11 +39,7 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, A
     for (name, size) in folder.members() {
         let (plain, suffixes) = plain_name(&name);
         if let Some((other, _, _)) = by_name.insert(plain.to_owned(), (name.clone(), suffixes, size)) {
-            return Err(corrupt(format!(
-                "two members of the same name: {} and {}",
-                shown(&other),
-                shown(&name)
-            )));
+            return Err(foreign(format!("{} and {} are the same member twice", shown(&other), shown(&name))));
         }
     }
     let Some((toc, _, _)) = by_name.get(TOC) else {
@@ -75,6 +71,11 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, A
     Ok(Archive { header, entries, encoding, body: Body::Folder(members) })
 }
 
+/// A file that `pg_dump` did not write, named as it names its own.
+fn foreign(what: String) -> ArchiveError {
+    ArchiveError::foreign(format!("{what}: move the file that is not of this backup out of the folder"))
+}
+
 /// Which large objects each entry has; every member must belong to an entry.
 fn objects_of<'a>(
     index: &Index,
@@ -84,14 +85,18 @@ fn objects_of<'a>(
     let made = index.objects(entries).into_iter();
     let mut objects: HashMap<usize, Objects> =
         made.map(|(at, made)| (at, Objects { made, ..Objects::default() })).collect();
+    let knows_objects = objects.values().any(|o| !o.made.is_empty());
     for name in names {
         let at = match index.look_up(entries, name) {
-            Member::LargeObject(oid) => index.entry_of_object(oid).map(|at| (at, oid)),
+            Member::LargeObject(oid) => index
+                .entry_of_object(oid)
+                .map(|at| (at, oid))
+                .filter(|(at, oid)| !knows_objects || objects.get(at).is_some_and(|o| o.made.contains(oid))),
             Member::Unknown => None,
             Member::Toc | Member::Data(_) | Member::ObjectList(_) | Member::Ignored => continue,
         };
         let (at, oid) =
-            at.ok_or_else(|| corrupt(format!("the member {} is in no table of contents", shown(name))))?;
+            at.ok_or_else(|| foreign(format!("the table of contents does not have {}", shown(name))))?;
         objects.entry(at).or_default().there.insert(oid);
     }
     // Known before any list is read, and also where none will be.

@@ -52,6 +52,16 @@ pub fn is_recognised(head: &[u8]) -> bool {
     Format::of(head).is_some() || Layer::of(head).is_some() || frames::begins_with_skippable(head)
 }
 
+/// Whether the first bytes show that a file is not the continuation of another one: those of a custom archive, of
+/// `pg_dump`'s or `pg_dumpall`'s text, or of a compressed or encrypted file.
+pub fn begins_whole_file(head: &[u8]) -> bool {
+    const TEXTS: [&[u8]; 2] =
+        [b"--\n-- PostgreSQL database dump\n", b"--\n-- PostgreSQL database cluster dump\n"];
+    Format::of(head) == Some(Format::Custom)
+        || Layer::of(head).is_some()
+        || TEXTS.iter().any(|text| head.starts_with(text))
+}
+
 /// Names of a directory dump's members, without their folder.
 pub mod member_name {
     use super::members::{TOC, is_data_file, may_hold_data, plain_name};

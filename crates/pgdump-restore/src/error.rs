@@ -393,6 +393,10 @@ impl From<ArchiveError> for RestoreError {
             ArchiveError::Limit(problem) => {
                 return JobError::new(R::ArchiveUnsupported, problem.into_parts().0).into();
             }
+            // Nothing is known to be wrong with the backup.
+            ArchiveError::Foreign(problem) => {
+                return JobError::new(R::ArchiveCorrupt, problem.into_parts().0).into();
+            }
             ArchiveError::Corrupt(problem) => (R::ArchiveCorrupt, problem),
             ArchiveError::Unsupported(problem) => (R::ArchiveUnsupported, problem),
             ArchiveError::NotFound(problem) => (R::InvalidRequest, problem),

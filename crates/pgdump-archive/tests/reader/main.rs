@@ -19,6 +19,7 @@ enum Kind {
     Corrupt,
     Unsupported,
     Limit,
+    Foreign,
     NotFound,
     Other,
 }
@@ -28,6 +29,7 @@ fn kind(e: &ArchiveError) -> Kind {
         ArchiveError::Corrupt(_) => Kind::Corrupt,
         ArchiveError::Unsupported(_) => Kind::Unsupported,
         ArchiveError::Limit(_) => Kind::Limit,
+        ArchiveError::Foreign(_) => Kind::Foreign,
         ArchiveError::NotFound(_) => Kind::NotFound,
         _ => Kind::Other,
     }
