@@ -290,6 +290,20 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
     assert_eq!(result.backup.size, Some(dump.len().to_string()));
     let crc32c = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
     assert_eq!(result.backup.crc32c, Some(crc32c));
+    // And restored by their common name, as long as no piece is another one.
+    let generation = result.backup.generation.unwrap();
+    let request = |id: &str, target: &str| {
+        format!(
+            r#"{{"request_id":"{id}","backup":{{"name":"x.dump","generation":"{generation}"}},"target_db":"{target}"}}"#
+        )
+    };
+    peers.publish(&request("whole", "app")).await;
+    let restored = peers.result().await;
+    assert_eq!(restored.status, Status::Success, "{:?}", restored.error);
+    assert_same(&c.content("app", &[]), &c.content("src", &[]), "pieces");
+    put(1);
+    peers.publish(&request("replaced", "app2")).await;
+    assert_eq!(peers.result().await.error.unwrap().reason, R::BackupNotFound);
     running.stop().await;
 }
 
