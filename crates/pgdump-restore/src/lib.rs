@@ -14,6 +14,7 @@ pub mod steps;
 
 mod advice;
 mod append;
+mod arrivals;
 mod binary;
 mod board;
 mod context;

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
+use super::arrivals::Arrivals;
 use super::holds::{Held, Part, locks};
 use super::making::Batch;
 use super::plan::{Node, Pass, Plan};
@@ -87,7 +88,7 @@ pub struct Schedule<P> {
     ready: [BTreeSet<(Reverse<u64>, usize)>; Pass::COUNT],
     queues: HashMap<usize, Queue<P>>,
     /// Nodes with a queue that may be loaded and are not.
-    arrival: VecDeque<usize>,
+    arrival: Arrivals,
     /// Lanes of all nodes.
     lanes: usize,
     held: Held,
@@ -151,7 +152,7 @@ impl<P> Schedule<P> {
             ready: Default::default(),
             queues: HashMap::new(),
             lanes: 0,
-            arrival: VecDeque::new(),
+            arrival: Arrivals::default(),
             held: Held::default(),
             sessions,
             running: 0,
@@ -224,7 +225,7 @@ impl<P> Schedule<P> {
         };
         self.queues.insert(node, queue);
         if self.missing[node] == 0 {
-            self.arrival.push_back(node);
+            self.arrival.push(node);
         }
         self.state[node] = State::Running;
     }
@@ -400,7 +401,7 @@ impl<P> Schedule<P> {
     fn finish_if_loaded(&mut self, node: usize) {
         let loaded = self.queues.get(&node).is_some_and(|q| q.ended && q.lanes == 0 && q.pieces.is_empty());
         if loaded && self.missing[node] == 0 && self.state[node] != State::Done {
-            self.arrival.retain(|n| *n != node);
+            self.arrival.remove(node);
             self.finish(node);
         }
     }
@@ -427,7 +428,9 @@ impl<P> Schedule<P> {
     fn make_ready(&mut self, node: usize) {
         let n = &self.plan.nodes[node];
         if n.is_data {
-            self.arrival.extend(self.queues.contains_key(&node).then_some(node));
+            if self.queues.contains_key(&node) {
+                self.arrival.push(node);
+            }
             self.finish_if_loaded(node);
         } else {
             // Everything it waits for is loaded, so its weight is final.
@@ -450,7 +453,7 @@ impl<P> Schedule<P> {
 
     /// The oldest table with pieces that no lane is about to take.
     fn lane_to_join(&self, session: usize) -> Option<usize> {
-        self.arrival.iter().copied().find(|n| {
+        self.arrival.iter().find(|n| {
             let Some(q) = self.queues.get(n) else { return false };
             let free = !q.alone && q.holder.is_none_or(|h| h == session);
             let may_share = q.pieces.len() >= 2 && !self.plan.nodes[*n].in_order;

@@ -1,0 +1,54 @@
+//! Nodes in the order in which they came, each removed without a search.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// Nodes whose data may be loaded, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    next: u64,
+    by_order: BTreeMap<u64, usize>,
+    order_of: HashMap<usize, u64>,
+}
+
+impl Arrivals {
+    /// Adds a node behind all others; one that is there keeps its place.
+    pub(crate) fn push(&mut self, node: usize) {
+        if let std::collections::hash_map::Entry::Vacant(place) = self.order_of.entry(node) {
+            place.insert(self.next);
+            self.by_order.insert(self.next, node);
+            self.next += 1;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, node: usize) {
+        if let Some(order) = self.order_of.remove(&node) {
+            self.by_order.remove(&order);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.by_order.values().copied()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_order.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_arrival_is_kept() {
+        let mut arrivals = Arrivals::default();
+        [5, 3, 9, 3].into_iter().for_each(|n| arrivals.push(n));
+        assert_eq!(arrivals.iter().collect::<Vec<_>>(), [5, 3, 9]);
+        arrivals.remove(3);
+        arrivals.remove(3);
+        arrivals.push(3);
+        assert_eq!(arrivals.iter().collect::<Vec<_>>(), [5, 9, 3]);
+        [5, 9, 3].into_iter().for_each(|n| arrivals.remove(n));
+        assert!(arrivals.is_empty());
+    }
+}
