@@ -1,6 +1,9 @@
 //! The statements that make an entry: what `pg_restore` would send for it, settings, definition
 //! and owner together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use super::holds::Part;
 use crate::postgres::{ident, literal};
 use pgdump_archive::{TextEncoding, TocEntry, copy_target};
@@ -10,12 +13,22 @@ use pgdump_archive::{TextEncoding, TocEntry, copy_target};
 pub struct DumpSettings {
     standard_strings: Option<String>,
     search_path: Option<String>,
+    object_groups: Arc<ObjectGroups>,
 }
+
+/// Numbers of the large objects of each group, by the dump id of its entry.
+type ObjectGroups = HashMap<i32, Vec<String>>;
 
 impl DumpSettings {
     pub fn of(entries: &[TocEntry]) -> Self {
         let defn = |desc: &str| entries.iter().find(|e| e.desc == desc).map(|e| e.defn.clone());
-        DumpSettings { standard_strings: defn("STDSTRINGS"), search_path: defn("SEARCHPATH") }
+        let groups = entries.iter().filter(|e| e.desc == "BLOB METADATA");
+        let groups = groups.map(|e| (e.dump_id, object_numbers(e).map(str::to_owned).collect()));
+        DumpSettings {
+            standard_strings: defn("STDSTRINGS"),
+            search_path: defn("SEARCHPATH"),
+            object_groups: Arc::new(groups.collect()),
+        }
     }
 
     /// Statements for a fresh session on the staging database.
@@ -38,19 +51,24 @@ pub struct OutputState {
     table_am: Option<String>,
     /// The dump sets the search path once, so entries must not.
     fixed_search_path: bool,
+    object_groups: Arc<ObjectGroups>,
 }
 
 impl OutputState {
     pub fn new(settings: &DumpSettings) -> Self {
-        OutputState { fixed_search_path: settings.search_path.is_some(), ..OutputState::default() }
+        OutputState {
+            fixed_search_path: settings.search_path.is_some(),
+            object_groups: settings.object_groups.clone(),
+            ..OutputState::default()
+        }
     }
 
     /// The same for a part of `entry`.
-    pub fn sql_for_part(&mut self, entry: &TocEntry, part: Part, all: &[TocEntry]) -> String {
+    pub fn sql_for_part(&mut self, entry: &TocEntry, part: Part) -> String {
         let sql = match (part, key_as_index(entry)) {
             (Part::Index, Some((index, _))) => index,
             (Part::Key, Some((_, key))) => key,
-            _ => return self.sql_for(entry, all),
+            _ => return self.sql_for(entry),
         };
         self.settings_for(entry) + &sql
     }
@@ -63,12 +81,13 @@ impl OutputState {
     }
 
     /// One string of statements that makes `entry`; empty where there is nothing to run.
-    /// `all` finds the large objects that a grouped privilege entry speaks of.
-    pub fn sql_for(&mut self, entry: &TocEntry, all: &[TocEntry]) -> String {
+    pub fn sql_for(&mut self, entry: &TocEntry) -> String {
         let mut sql = self.settings_for(entry);
         match entry.desc.as_str() {
             "BLOB METADATA" => create_large_objects(entry, &mut sql),
-            "ACL" if entry.tag.starts_with("LARGE OBJECTS") => grant_large_objects(entry, all, &mut sql),
+            "ACL" if entry.tag.starts_with("LARGE OBJECTS") => {
+                grant_large_objects(entry, &self.object_groups, &mut sql)
+            }
             "SCHEMA" if entry.tag == "public" && entry.defn.starts_with("CREATE SCHEMA") => {}
             _ => sql.push_str(&entry.defn),
         }
@@ -138,16 +157,14 @@ fn create_large_objects(entry: &TocEntry, sql: &mut String) {
 }
 
 /// A privilege entry of a group of large objects names one of them: it holds for each of the group.
-fn grant_large_objects(entry: &TocEntry, all: &[TocEntry], sql: &mut String) {
-    let group = entry
-        .dependencies
-        .iter()
-        .find_map(|id| all.iter().find(|e| e.dump_id == *id && e.desc == "BLOB METADATA"));
-    let Some(group) = group else { return sql.push_str(&entry.defn) };
+fn grant_large_objects(entry: &TocEntry, groups: &ObjectGroups, sql: &mut String) {
+    let Some(group) = entry.dependencies.iter().find_map(|id| groups.get(id)) else {
+        return sql.push_str(&entry.defn);
+    };
     for command in split_commands(&entry.defn) {
         let Some((head, rest)) = command.split_once("LARGE OBJECT ") else { continue };
         let tail = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        for oid in object_numbers(group) {
+        for oid in group {
             sql.push_str(&format!("{head}LARGE OBJECT {oid}{tail};\n"));
         }
     }
@@ -318,11 +335,11 @@ mod tests {
     #[test]
     fn an_owner_is_set_by_the_objects_kind() {
         let mut state = OutputState { fixed_search_path: true, ..OutputState::default() };
-        let sql = state.sql_for(&entry("TABLE", "t", "CREATE TABLE s.t ();\n"), &[]);
+        let sql = state.sql_for(&entry("TABLE", "t", "CREATE TABLE s.t ();\n"));
         assert_eq!(sql, "CREATE TABLE s.t ();\n\nALTER TABLE \"s\".\"t\" OWNER TO \"o\"\"x\";");
-        let sql = state.sql_for(&entry("FUNCTION", "f(integer)", "CREATE FUNCTION …;"), &[]);
+        let sql = state.sql_for(&entry("FUNCTION", "f(integer)", "CREATE FUNCTION …;"));
         assert!(sql.ends_with("ALTER FUNCTION f(integer) OWNER TO \"o\"\"x\";"), "{sql}");
-        let sql = state.sql_for(&entry("INDEX", "i", "CREATE INDEX i;"), &[]);
+        let sql = state.sql_for(&entry("INDEX", "i", "CREATE INDEX i;"));
         assert_eq!(sql, "CREATE INDEX i;");
     }
 
@@ -379,11 +396,11 @@ mod tests {
         e.owner.clear();
         e.tablespace = Some(String::new());
         e.table_am = Some("heap".into());
-        let first = state.sql_for(&e, &[]);
+        let first = state.sql_for(&e);
         assert!(first.contains("search_path = \"s\", pg_catalog"));
         assert!(first.contains("default_tablespace = ''"));
         assert!(first.contains("default_table_access_method = \"heap\""));
-        assert_eq!(state.sql_for(&e, &[]), "X;");
+        assert_eq!(state.sql_for(&e), "X;");
     }
 
     #[test]
@@ -393,12 +410,13 @@ mod tests {
         let mut acl = entry("ACL", "LARGE OBJECTS 7..9", "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\n");
         acl.dependencies = vec![5];
         acl.owner.clear();
-        let mut state = OutputState { fixed_search_path: true, ..OutputState::default() };
-        let sql = state.sql_for(&acl, &[group.clone()]);
+        let groups = DumpSettings::of(std::slice::from_ref(&group));
+        let mut state = OutputState { fixed_search_path: true, ..OutputState::new(&groups) };
+        let sql = state.sql_for(&acl);
         assert_eq!(
             sql,
             "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\nGRANT SELECT ON LARGE OBJECT 9 TO \"a;b\";\n"
         );
-        assert!(state.sql_for(&group, &[]).contains("ALTER LARGE OBJECT 9 OWNER TO"));
+        assert!(state.sql_for(&group).contains("ALTER LARGE OBJECT 9 OWNER TO"));
     }
 }

@@ -111,7 +111,7 @@ impl Worker {
         let mut steps = vec![];
         for (index, part) in tasks.iter().copied() {
             if let Content::Toc(entries) = &job.content {
-                sql.push(self.output.sql_for_part(&entries[index], part, entries));
+                sql.push(self.output.sql_for_part(&entries[index], part));
                 names.push(entries[index].name());
             } else {
                 steps.extend(job.content.step(index, true));
