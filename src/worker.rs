@@ -12,6 +12,7 @@ mod state;
 mod upkeep;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::manager::{Finished, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
 use crate::outcome::Settle;
 use crate::progress::Progress;
-use crate::queue::{Delivery, QueueError, RequestQueue, ResultSink};
+use crate::queue::{Delivery, Lease, QueueError, RequestQueue, ResultSink};
 use crate::telemetry;
 use permits::{Permit, Permits};
 
@@ -109,6 +110,34 @@ impl Lanes {
     }
 }
 
+/// What a job holds of the worker while it is in work.
+struct Place<'a> {
+    /// Of a request: it may rest while nothing is done for it.
+    lease: Option<&'a mut (dyn Lease + 'static)>,
+    permit: Option<Permit>,
+    lanes: &'a Lanes,
+}
+
+impl Place<'_> {
+    /// Waits for `event`, without the permit where as many may wait; false where the worker is to stop.
+    async fn wait(&mut self, waiting: &Semaphore, event: impl Future<Output = ()>) -> bool {
+        let slot = waiting.try_acquire();
+        if let (Ok(_), Some(lease)) = (&slot, &mut self.lease) {
+            lease.rest();
+            self.permit = None;
+        }
+        if self.lanes.until_soft(event).await.is_none() {
+            return false;
+        }
+        drop(slot);
+        if self.lease.is_some() && self.permit.is_none() {
+            self.permit = self.lanes.until_soft(self.lanes.permits.restore()).await;
+            return self.permit.is_some();
+        }
+        true
+    }
+}
+
 /// Takes requests and sees each to its end.
 #[derive(Clone)]
 pub struct Worker {
@@ -118,7 +147,7 @@ pub struct Worker {
     settings: Arc<WorkerSettings>,
     state: Arc<WorkerState>,
     /// Requests in work in this process: a second delivery of one waits for the first.
-    in_work: Arc<Mutex<HashMap<String, CancellationToken>>>,
+    in_work: Arc<parking_lot::Mutex<HashMap<String, CancellationToken>>>,
     /// Deliveries so far, where the subscription does not count them.
     deliveries: Arc<Mutex<HashMap<String, u32>>>,
     /// Messages that may wait to be given back without a permit.
@@ -208,8 +237,8 @@ impl Worker {
                     None => return Ok(()),
                 },
             };
-            let (worker, stop) = (self.clone(), lanes.shutdown.clone());
-            lanes.tasks.spawn(async move { worker.handle(delivery, request, permit, &stop).await });
+            let (worker, lanes) = (self.clone(), lanes.clone());
+            lanes.tasks.clone().spawn(async move { worker.handle(delivery, request, permit, &lanes).await });
         }
     }
 
@@ -288,8 +317,9 @@ impl Worker {
                 stop.cancel();
                 std::future::pending::<Finished>().await
             };
+            let mut place = Place { lease: None, permit: None, lanes };
             let finished = tokio::select! {
-                finished = self.run_alone(&job, &lanes.shutdown, &stop) => finished,
+                finished = self.run_alone(&job, &mut place, &stop) => finished,
                 finished = given_up => finished,
             };
             let is_taken = taken.is_cancelled() && finished.failure == Some(R::Cancelled);
@@ -330,7 +360,7 @@ impl Worker {
         delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
         permit: Option<Permit>,
-        shutdown: &Shutdown,
+        lanes: &Lanes,
     ) {
         let span = tracing::info_span!(
             "delivery",
@@ -339,15 +369,15 @@ impl Worker {
             otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
-        self.handle_in_span(delivery, request, permit, shutdown).instrument(span).await;
+        self.handle_in_span(delivery, request, permit, lanes).instrument(span).await;
     }
 
     async fn handle_in_span(
         &self,
-        delivery: Delivery,
+        mut delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
-        permit: Option<Permit>,
-        shutdown: &Shutdown,
+        mut permit: Option<Permit>,
+        lanes: &Lanes,
     ) {
         let received = jiff::Timestamp::now();
         let request_id = match &request {
@@ -367,7 +397,12 @@ impl Worker {
         };
         let finished = match job.and_then(|job| Ok((job, recorded?))) {
             Ok((_, Some(result))) => Finished::recorded(result),
-            Ok((job, None)) => self.run_alone(&job, shutdown, &shutdown.hard).await,
+            Ok((job, None)) => {
+                let mut place = Place { lease: Some(delivery.lease.as_mut()), permit: permit.take(), lanes };
+                let finished = self.run_alone(&job, &mut place, &lanes.shutdown.hard).await;
+                permit = place.permit;
+                finished
+            }
             Err(e) => {
                 tracing::warn!(error = report(&e), "the request is refused");
                 // Of every delivery the same, so that a repetition says the same.
@@ -377,7 +412,7 @@ impl Worker {
                 Finished::refused(result, e.reason())
             }
         };
-        self.end(delivery, finished, (attempt, &digest, permit), shutdown).await;
+        self.end(delivery, finished, (attempt, &digest, permit), &lanes.shutdown).await;
     }
 
     /// What a message asks for, if it may ask for it. Nothing has been read or connected to by then.
@@ -411,21 +446,17 @@ impl Worker {
         attempt
     }
 
-    /// Runs a job when no other delivery of it is in work here, and waits while its target is busy.
-    async fn run_alone(&self, job: &Job, shutdown: &Shutdown, stop: &CancellationToken) -> Finished {
+    /// Runs a job when no other delivery of it is in work here, and waits while its target is busy. Who waits does
+    /// not work: the permit goes to others meanwhile.
+    async fn run_alone(&self, job: &Job, place: &mut Place<'_>, stop: &CancellationToken) -> Finished {
         let done = loop {
-            let earlier = {
-                let mut in_work = self.in_work.lock().unwrap_or_else(PoisonError::into_inner);
-                match in_work.get(job.request_id()) {
-                    Some(other) => other.clone(),
-                    None => {
-                        let done = CancellationToken::new();
-                        in_work.insert(job.request_id().to_owned(), done.clone());
-                        break done;
-                    }
-                }
+            let earlier = match self.in_work.lock().entry(job.request_id().to_owned()) {
+                Entry::Occupied(other) => other.get().clone(),
+                Entry::Vacant(free) => break free.insert(CancellationToken::new()).clone(),
             };
-            earlier.cancelled().await;
+            if !place.wait(&self.waiting, earlier.cancelled()).await {
+                return self.given_back(job);
+            }
         };
         let finished = loop {
             let finished = self.run_guarded(job, stop).await;
@@ -434,13 +465,21 @@ impl Worker {
             }
             let pause = self.settings.busy_pause.mul_f64(0.5 + fastrand::f64());
             // A waiting request is given back as soon as the worker is to stop.
-            if shutdown.soft.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            if !place.wait(&self.waiting, tokio::time::sleep(pause)).await {
                 break Finished { failure: Some(R::Cancelled), ..finished };
             }
         };
-        self.in_work.lock().unwrap_or_else(PoisonError::into_inner).remove(job.request_id());
+        self.in_work.lock().remove(job.request_id());
         done.cancel();
         finished
+    }
+
+    /// A job that has not begun when the worker is to stop.
+    fn given_back(&self, job: &Job) -> Finished {
+        let e = RestoreError::cancelled("the worker stops");
+        let now = jiff::Timestamp::now();
+        let result = RestoreResult::failure(job.request_id(), &e, "request", (now, now));
+        Finished::refused(result, e.reason())
     }
 
     /// The panic boundary: a defect ends one job, not the worker.

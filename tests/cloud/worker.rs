@@ -5,7 +5,9 @@ use std::time::Duration;
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::Status;
 
-use crate::peers::{BUCKET, Kind, Peers};
+use pgrestored::emulator::StorageFault;
+
+use crate::peers::{BUCKET, Kind, PATIENCE, Peers};
 use crate::support::{Cluster, assert_same};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
@@ -215,6 +217,38 @@ async fn a_busy_target_is_waited_for() {
         r.stop().await;
     }
     assert!(c.leftovers().is_empty());
+}
+
+/// Who waits for a busy target holds no permit: the only one goes to another target's request meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
+    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let c = with_backup(&peers, SOURCE);
+    let one =
+        [("restore-max-concurrent", "1"), ("download-stall-timeout", "600s"), ("drain-timeout", "100ms")];
+    peers.emulator.storage.fail_next_reads([StorageFault::StallAfter(100)]);
+    let holder = peers.worker(&c, &one).await;
+    peers.publish(&request("holds", "app")).await;
+    let holds = async {
+        while !holder.get("/status.json").await.1.contains("\"object_bytes\":100,") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, holds).await.expect("the first restore does not begin");
+    let other = peers.worker(&c, &one).await;
+    peers.publish(&request("waits", "app")).await;
+    // The target is seen busy before the next request comes.
+    let waits = async {
+        while !other.get("/status.json").await.1.contains("\"request_id\":\"waits\"") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("the second restore does not begin");
+    peers.publish(&request("works", "elsewhere")).await;
+    let result = peers.result().await;
+    assert_eq!((result.request_id.as_str(), result.status), ("works", Status::Success));
+    holder.stop().await;
+    other.stop().await;
 }
 
 /// A result that cannot be published keeps the message; the rerun publishes the recorded outcome.
