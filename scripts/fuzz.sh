@@ -12,19 +12,25 @@ cargo +nightly --version >/dev/null 2>&1 || {
 }
 cargo fuzz --version >/dev/null 2>&1 || { echo "fuzz: installing cargo-fuzz"; cargo install --quiet --locked cargo-fuzz; }
 
-mkdir -p fuzz/corpus/archive fuzz/corpus/script
+archive=crates/pgdump-archive/fuzz
+mkdir -p "$archive/corpus/archive" "$archive/corpus/script"
 for seed in tests/fixtures/v*; do
-  cp "$seed" fuzz/corpus/archive/
+  cp "$seed" "$archive/corpus/archive/"
 done
 for seed in tests/fixtures/v*.sql; do
   # The target reads a byte for the size of its pieces after the text.
-  cp "$seed" fuzz/corpus/script/
+  cp "$seed" "$archive/corpus/script/"
 done
-for target in lexer archive script folder request wrapped tar; do
+run() {
+  local folder="$1" target="$2"
   echo "fuzz: $target for $seconds s"
-  cargo +nightly fuzz run --sanitizer "${FUZZ_SANITIZER:-address}" "$target" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=65536 -print_final_stats=1 2>&1 | tail -25 >"fuzz/$target.log" || {
-    cat "fuzz/$target.log"
+  cargo +nightly fuzz run --fuzz-dir "$folder" --sanitizer "${FUZZ_SANITIZER:-address}" "$target" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -max_len=65536 -print_final_stats=1 2>&1 | tail -25 >"$folder/$target.log" || {
+    cat "$folder/$target.log"
     exit 1
   }
-  grep -E "number_of_executed_units|stat::peak_rss_mb" "fuzz/$target.log"
+  grep -E "number_of_executed_units|stat::peak_rss_mb" "$folder/$target.log"
+}
+for target in lexer archive script folder wrapped tar; do
+  run "$archive" "$target"
 done
+run fuzz request

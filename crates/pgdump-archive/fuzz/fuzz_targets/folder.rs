@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use pgdump_archive::{Archive, Bytes, Folder, Keys, Origin};
-use pgrestored::error::RestoreError;
 
 mod shared;
 
@@ -16,7 +15,7 @@ impl Folder for Members {
         self.0.iter().map(|(n, b)| (n.clone(), b.len() as u64)).collect()
     }
 
-    fn open(&self, name: &str) -> Result<Bytes, RestoreError> {
+    fn open(&self, name: &str) -> Result<Bytes, pgdump_archive::ArchiveError> {
         let found = self.0.iter().find(|(n, _)| n == name);
         Ok(Box::new(std::io::Cursor::new(found.map(|(_, b)| b.clone()).unwrap_or_default())))
     }

@@ -12,20 +12,20 @@ const MOST: usize = 8 << 20;
 struct Bounded(shared::Seen, usize);
 
 impl DataSink for Bounded {
-    fn begin(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
+    fn begin(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.begin(e)
     }
-    fn piece(&mut self, p: pgdump_archive::Piece) -> Result<(), pgrestored::error::RestoreError> {
+    fn piece(&mut self, p: pgdump_archive::Piece) -> Result<(), pgdump_archive::ArchiveError> {
         self.1 += p.len();
         match self.1 > MOST {
-            true => Err(pgrestored::error::RestoreError::cancelled("enough")),
+            true => Err(pgdump_archive::ArchiveError::source("enough")),
             false => Ok(()),
         }
     }
-    fn end(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgrestored::error::RestoreError> {
+    fn end(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.end(e)
     }
-    fn statement(&mut self, s: pgdump_archive::Statement) -> Result<(), pgrestored::error::RestoreError> {
+    fn statement(&mut self, s: pgdump_archive::Statement) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.statement(s)
     }
 }

@@ -1,7 +1,6 @@
 // What the targets share: a sink that keeps everything, and limits that a fuzzer can live with.
 
 use pgdump_archive::{DataSink, Limits, Piece, Statement, TocEntry};
-use pgrestored::error::RestoreError;
 
 #[derive(Default, PartialEq, Debug)]
 pub struct Seen {
@@ -19,12 +18,12 @@ impl Seen {
 }
 
 impl DataSink for Seen {
-    fn begin(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.push(&format!("begin {} {}", entry.dump_id, entry.tag), b"");
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), RestoreError> {
+    fn piece(&mut self, piece: Piece) -> Result<(), pgdump_archive::ArchiveError> {
         match piece {
             Piece::Rows { text, .. } => self.push("rows", &text),
             Piece::Statements(text) => self.push("statements", &text),
@@ -33,17 +32,17 @@ impl DataSink for Seen {
         Ok(())
     }
 
-    fn end(&mut self, _: &TocEntry) -> Result<(), RestoreError> {
+    fn end(&mut self, _: &TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.push("end", b"");
         Ok(())
     }
 
-    fn statement(&mut self, s: Statement) -> Result<(), RestoreError> {
+    fn statement(&mut self, s: Statement) -> Result<(), pgdump_archive::ArchiveError> {
         self.push(&format!("line {}", s.line), s.text.as_bytes());
         Ok(())
     }
 }
 
 pub fn limits() -> Limits {
-    Limits { max_entries: 10_000, max_toc: 4 << 20, max_statement: 4 << 20, zstd_window_log: 20, memory: 64 << 20 }
+    Limits { max_entries: 10_000, max_toc: 4 << 20, max_statement: 4 << 20, memory: 64 << 20 }
 }
