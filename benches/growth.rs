@@ -5,7 +5,11 @@
 //! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) runs each. Results: `target/bench/growth.json`
 //! and a plot, `growth.svg`.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "wall time is what is measured"
+)]
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -51,8 +55,13 @@ struct Run {
 fn main() {
     let Some(stand) = Stand::new() else { return };
     let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
-    let server = Sandbox::start(bindir, &std::env::temp_dir(), true, "-c max_locks_per_transaction=1024")
-        .expect("a target cluster");
+    let server = Sandbox::start(
+        bindir,
+        &std::env::temp_dir(),
+        true,
+        "-c max_locks_per_transaction=1024",
+    )
+    .expect("a target cluster");
     let mut table = Vec::new();
     for (name, unit) in UNITS {
         let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
@@ -61,9 +70,14 @@ fn main() {
             // It serves what is there when it begins.
             let served = serve(scratch, 0);
             let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-            let runs: Vec<Run> = (0..pairs).map(|_| run(&server, &served.host, object)).collect();
+            let runs: Vec<Run> = (0..pairs)
+                .map(|_| run(&server, &served.host, object))
+                .collect();
             let of = |f: fn(&Run) -> f64| median(runs.iter().map(f).collect());
-            let (count, seconds) = ((dataset.rows * scale * size).round(), of(|r| r.ours.measured.seconds));
+            let (count, seconds) = (
+                (dataset.rows * scale * size).round(),
+                of(|r| r.ours.measured.seconds),
+            );
             table.push(Row {
                 dataset: name,
                 unit,
@@ -113,12 +127,22 @@ fn run(server: &Sandbox, host: &str, object: &str) -> Run {
     let ours = restore_ours(server, host, object, &[]);
     done.store(true, Ordering::Relaxed);
     let first = watcher.join().expect("the watcher");
-    Run { first_byte: first.map_or(f64::NAN, |at| (at - started).as_secs_f64()), ours }
+    Run {
+        first_byte: first.map_or(f64::NAN, |at| (at - started).as_secs_f64()),
+        ours,
+    }
 }
 
 /// When the server has had the first byte of a COPY.
-fn first_copy_byte(host: &str, done: &AtomicBool, ready: &std::sync::mpsc::Sender<()>) -> Option<Instant> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+fn first_copy_byte(
+    host: &str,
+    done: &AtomicBool,
+    ready: &std::sync::mpsc::Sender<()>,
+) -> Option<Instant> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let mut config = tokio_postgres::Config::new();
         let (client, connection) = config
@@ -133,7 +157,12 @@ fn first_copy_byte(host: &str, done: &AtomicBool, ready: &std::sync::mpsc::Sende
         let asked = client.prepare(sql).await.expect("the question");
         ready.send(()).expect("the bench");
         while !done.load(Ordering::Relaxed) {
-            if client.query_opt(&asked, &[]).await.expect("an answer").is_some() {
+            if client
+                .query_opt(&asked, &[])
+                .await
+                .expect("an answer")
+                .is_some()
+            {
                 return Some(Instant::now());
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -148,13 +177,32 @@ fn plot(rows: &[Row]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    let place =
-        |x: f64, y: f64| (margin + x * (width - 2.0 * margin), height - margin - y * (height - 2.0 * margin));
+    let place = |x: f64, y: f64| {
+        (
+            margin + x * (width - 2.0 * margin),
+            height - margin - y * (height - 2.0 * margin),
+        )
+    };
     let ((x0, y0), (x1, y1)) = (place(0.0, 0.0), place(1.0, 1.0));
-    let _ = writeln!(svg, "<path d=\"M{x0} {y1}V{y0}H{x1}\" fill=\"none\" stroke=\"black\"/>");
-    let _ = writeln!(svg, "<path d=\"M{x0} {y0}L{x1} {y1}\" stroke=\"#ccc\" stroke-dasharray=\"4\"/>");
-    let _ = writeln!(svg, "<text x=\"{x0}\" y=\"{}\">part of the largest number</text>", height - 15.0);
-    let _ = writeln!(svg, "<text x=\"{}\" y=\"{}\">part of its seconds</text>", x0, y1 - 10.0);
+    let _ = writeln!(
+        svg,
+        "<path d=\"M{x0} {y1}V{y0}H{x1}\" fill=\"none\" stroke=\"black\"/>"
+    );
+    let _ = writeln!(
+        svg,
+        "<path d=\"M{x0} {y0}L{x1} {y1}\" stroke=\"#ccc\" stroke-dasharray=\"4\"/>"
+    );
+    let _ = writeln!(
+        svg,
+        "<text x=\"{x0}\" y=\"{}\">part of the largest number</text>",
+        height - 15.0
+    );
+    let _ = writeln!(
+        svg,
+        "<text x=\"{}\" y=\"{}\">part of its seconds</text>",
+        x0,
+        y1 - 10.0
+    );
     let colours = ["#1b6ca8", "#c0392b", "#2e8b57", "#8e6bb0", "#c98a1b"];
     for (i, ((name, unit), colour)) in UNITS.iter().zip(colours).enumerate() {
         let of_unit: Vec<&Row> = rows.iter().filter(|r| r.dataset == *name).collect();

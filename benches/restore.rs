@@ -10,7 +10,11 @@
 //! name what is measured, `BENCH_FOLDER` keeps the dumps. Results: `target/bench/restore.json`, where those
 //! stay that are not measured again, and, from a scale of 1 on, the figures of `docs/speed.md`.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "wall time is what is measured"
+)]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,8 +23,8 @@ use std::process::{Command, Stdio};
 use pgrestored::sandbox::Sandbox;
 use shared::datasets::{ALL, Dataset, Form};
 use shared::{
-    MB, Measured, Stand, env_or, fresh, keep, kept, make_dump, measure, median, open_to_all, query, renew,
-    restore_ours, serve, watch,
+    MB, Measured, Stand, env_or, fresh, keep, kept, make_dump, measure, median, open_to_all, query,
+    renew, restore_ours, serve, watch,
 };
 
 mod shared;
@@ -58,12 +62,22 @@ struct Row {
 
 impl Row {
     fn is_again(&self, other: &Row) -> bool {
-        let key = |r: &Row| (r.dataset.clone(), r.target.clone(), r.rate_mb_s, r.scale.to_bits());
+        let key = |r: &Row| {
+            (
+                r.dataset.clone(),
+                r.target.clone(),
+                r.rate_mb_s,
+                r.scale.to_bits(),
+            )
+        };
         key(self) == key(other)
     }
 
     fn ratio(&self, way: Way) -> Option<f64> {
-        self.ratios.iter().find(|(w, _)| *w == way).map(|(_, ratio)| *ratio)
+        self.ratios
+            .iter()
+            .find(|(w, _)| *w == way)
+            .map(|(_, ratio)| *ratio)
     }
 }
 
@@ -87,9 +101,14 @@ struct Results {
 impl Results {
     /// Of the same machine and versions.
     fn kept(machine: String, scale: f64) -> Self {
-        let new = Results { machine, scale, ..Results::default() };
+        let new = Results {
+            machine,
+            scale,
+            ..Results::default()
+        };
         let kept = kept(new.file());
-        let kept = kept.map(|json| serde_json::from_value::<Results>(json).expect("results of this bench"));
+        let kept = kept
+            .map(|json| serde_json::from_value::<Results>(json).expect("results of this bench"));
         match kept.filter(|k| k.machine == new.machine) {
             Some(kept) => Results { scale, ..kept },
             None => new,
@@ -97,7 +116,11 @@ impl Results {
     }
 
     fn file(&self) -> &'static str {
-        if self.scale < 1.0 { "restore-small.json" } else { "restore.json" }
+        if self.scale < 1.0 {
+            "restore-small.json"
+        } else {
+            "restore.json"
+        }
     }
 
     fn add(&mut self, row: Row) {
@@ -107,7 +130,8 @@ impl Results {
     }
 
     fn remember(&mut self, memory: Memory) {
-        self.memory.retain(|m| m.table_data_bytes != memory.table_data_bytes);
+        self.memory
+            .retain(|m| m.table_data_bytes != memory.table_data_bytes);
         self.memory.push(memory);
         self.memory.sort_by_key(|m| m.table_data_bytes);
         self.write();
@@ -115,7 +139,8 @@ impl Results {
 
     fn write(&mut self) {
         let place = |name: &str| ALL.iter().position(|d| d.name == name);
-        self.rows.sort_by_key(|r| (r.target.clone(), place(&r.dataset), r.rate_mb_s));
+        self.rows
+            .sort_by_key(|r| (r.target.clone(), place(&r.dataset), r.rate_mb_s));
         keep(self.file(), &format!("{:#}\n", serde_json::json!(self)));
         renew(PAGE, self.scale, &self.text());
     }
@@ -137,20 +162,41 @@ struct Bench {
 fn main() {
     let Some(stand) = Stand::new() else { return };
     let rates = env_or("BENCH_RATES", "0,50,20");
-    let rates: Vec<u64> = rates.split(',').map(|r| r.parse().expect("BENCH_RATES are numbers")).collect();
-    let (wanted, targets) = (env_or("BENCH_DATASETS", ""), env_or("BENCH_TARGETS", "durable,throwaway"));
+    let rates: Vec<u64> = rates
+        .split(',')
+        .map(|r| r.parse().expect("BENCH_RATES are numbers"))
+        .collect();
+    let (wanted, targets) = (
+        env_or("BENCH_DATASETS", ""),
+        env_or("BENCH_TARGETS", "durable,throwaway"),
+    );
     let scratch = PathBuf::from(env_or("BENCH_FOLDER", &stand.scratch.display().to_string()));
     std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
     open_to_all(&scratch);
     let (scale, pairs, cores) = (stand.scale, stand.pairs, stand.cores);
-    let peers = env_or("BENCH_PEERS", &pairs.to_string()).parse().expect("BENCH_PEERS is a number");
-    let bench = Bench { bindir: stand.bindir.clone(), scratch, cores, scale, pairs, peers };
-    println!("{}\nbaseline: download, CRC32C, pg_restore -j{cores} into a new database", machine(&bench));
+    let peers = env_or("BENCH_PEERS", &pairs.to_string())
+        .parse()
+        .expect("BENCH_PEERS is a number");
+    let bench = Bench {
+        bindir: stand.bindir.clone(),
+        scratch,
+        cores,
+        scale,
+        pairs,
+        peers,
+    };
+    println!(
+        "{}\nbaseline: download, CRC32C, pg_restore -j{cores} into a new database",
+        machine(&bench)
+    );
     let mut results = Results::kept(machine(&bench), scale);
     let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|w| w == name);
     for dataset in ALL.iter().filter(|d| is_wanted(d.name)) {
         let dump = dataset.dump(&bench.bindir, &bench.scratch, scale);
-        for target in ["durable", "throwaway"].into_iter().filter(|t| targets.contains(t)) {
+        for target in ["durable", "throwaway"]
+            .into_iter()
+            .filter(|t| targets.contains(t))
+        {
             for (i, rate) in rates.iter().enumerate() {
                 results.add(bench.compare(dataset, &dump, target, *rate, i == 0));
             }
@@ -163,9 +209,15 @@ fn main() {
 }
 
 fn machine(bench: &Bench) -> String {
-    let version = Command::new(bench.bindir.join("postgres")).arg("--version").output().expect("a version");
+    let version = Command::new(bench.bindir.join("postgres"))
+        .arg("--version")
+        .output()
+        .expect("a version");
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or(": unknown");
+    let cpu = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .unwrap_or(": unknown");
     format!(
         "{} cores ({}); {}",
         bench.cores,
@@ -193,7 +245,10 @@ impl Bench {
         .expect("a target cluster");
         let served = serve(&self.scratch, rate);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-        let url = format!("http://{}/storage/v1/b/bench/o/{object}?alt=media", served.host);
+        let url = format!(
+            "http://{}/storage/v1/b/bench/o/{object}?alt=media",
+            served.host
+        );
         let ways = match with_peers {
             true => vec![Way::Ours, Way::Baseline, Way::LocalFile, Way::StandardInput],
             false => vec![Way::Ours, Way::Baseline],
@@ -219,18 +274,33 @@ impl Bench {
                 .iter()
                 .filter_map(|(w, m)| Some(format!("{w:?} {:.2} s", m.get(round)?.seconds)))
                 .collect();
-            println!("{} on {target} at {rate} MB/s, round {}: {}", dataset.name, round + 1, all.join(", "));
+            println!(
+                "{} on {target} at {rate} MB/s, round {}: {}",
+                dataset.name,
+                round + 1,
+                all.join(", ")
+            );
         }
         let object_bytes = std::fs::metadata(dump).expect("the dump").len();
         let ours = runs[0].1.clone();
         let ratio = |theirs: &[Measured]| {
-            median(ours.iter().zip(theirs).map(|(o, t)| t.seconds / o.seconds).collect())
+            median(
+                ours.iter()
+                    .zip(theirs)
+                    .map(|(o, t)| t.seconds / o.seconds)
+                    .collect(),
+            )
         };
         let others = runs[1..].iter().filter(|(_, m)| !m.is_empty());
         let ratios = others.map(|(w, m)| (*w, ratio(m))).collect();
-        let download = if rate == 0 { 0.0 } else { object_bytes as f64 / (rate as f64 * MB) };
-        let floor =
-            |m: &Measured| download.max((m.client_cpu + m.server_cpu) / self.cores as f64) / m.seconds;
+        let download = if rate == 0 {
+            0.0
+        } else {
+            object_bytes as f64 / (rate as f64 * MB)
+        };
+        let floor = |m: &Measured| {
+            download.max((m.client_cpu + m.server_cpu) / self.cores as f64) / m.seconds
+        };
         let of_floor = median(ours.iter().map(floor).collect());
         Row {
             dataset: dataset.name.to_owned(),
@@ -246,7 +316,14 @@ impl Bench {
         }
     }
 
-    fn restore_theirs(&self, way: Way, form: Form, server: &Sandbox, url: &str, dump: &Path) -> Measured {
+    fn restore_theirs(
+        &self,
+        way: Way,
+        form: Form,
+        server: &Sandbox,
+        url: &str,
+        dump: &Path,
+    ) -> Measured {
         let downloaded = self.scratch.join("downloaded");
         // A shell's line, as a user would write it; `$0` is the file, `$1` the address.
         let unpack = match form {
@@ -263,7 +340,9 @@ impl Bench {
             (Way::StandardInput, _, None) => format!("curl -sf \"$1\" | {into}"),
             (Way::StandardInput, _, Some(unpack)) => format!("curl -sf \"$1\" | {unpack} | {into}"),
             (_, Form::PlainGzip, Some(unpack)) => format!("{unpack} \"$0\" | {into}"),
-            (_, _, Some(unpack)) => format!("{unpack} \"$0\" > \"$0.unpacked\" && {into} \"$0.unpacked\""),
+            (_, _, Some(unpack)) => {
+                format!("{unpack} \"$0\" > \"$0.unpacked\" && {into} \"$0.unpacked\"")
+            }
             (_, _, None) => format!("{into} \"$0\""),
         };
         let line = format!("set -o pipefail; createdb -T template0 restored && {from}");
@@ -272,10 +351,21 @@ impl Bench {
                 Way::Baseline => (downloaded.as_path(), download(url, &downloaded)),
                 _ => (dump, 0),
             };
-            let path = format!("{}:{}", self.bindir.display(), env_or("PATH", "/usr/bin:/bin"));
+            let path = format!(
+                "{}:{}",
+                self.bindir.display(),
+                env_or("PATH", "/usr/bin:/bin")
+            );
             let mut command = Command::new("bash");
-            command.env("PATH", path).env("PGHOST", server.host()).env("PGUSER", "postgres");
-            command.args(["-c", &line]).arg(file).arg(url).stdin(Stdio::null());
+            command
+                .env("PATH", path)
+                .env("PGHOST", server.host())
+                .env("PGUSER", "postgres");
+            command
+                .args(["-c", &line])
+                .arg(file)
+                .arg(url)
+                .stdin(Stdio::null());
             let (memory, _) = watch(command.spawn().expect("a shell"));
             let unpacked = PathBuf::from(format!("{}.unpacked", file.display()));
             if let Ok(size) = std::fs::metadata(&unpacked).map(|m| m.len()) {
@@ -292,28 +382,50 @@ impl Bench {
     fn memory(&self) -> Memory {
         let sql = "CREATE TABLE big (id bigint, a text, b text); INSERT INTO big SELECT g, repeat(md5(g::text), 8), md5((g * 3)::text) FROM generate_series(1, :rows) g;";
         let rows = (3_350_000.0 * self.scale) as u64;
-        let dump = make_dump(&self.bindir, &self.scratch, &format!("big-{rows}"), sql, rows);
-        let server =
-            Sandbox::start(&self.bindir, &std::env::temp_dir(), false, "").expect("a target cluster");
+        let dump = make_dump(
+            &self.bindir,
+            &self.scratch,
+            &format!("big-{rows}"),
+            sql,
+            rows,
+        );
+        let server = Sandbox::start(&self.bindir, &std::env::temp_dir(), false, "")
+            .expect("a target cluster");
         let served = serve(&self.scratch, 0);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
         let measured = restore_ours(&server, &served.host, object, &[]).measured;
-        let size = query(&server, "restored", "SELECT sum(octet_length(big::text)) FROM big");
-        Memory { table_data_bytes: size.parse().expect("a number"), measured }
+        let size = query(
+            &server,
+            "restored",
+            "SELECT sum(octet_length(big::text)) FROM big",
+        );
+        Memory {
+            table_data_bytes: size.parse().expect("a number"),
+            measured,
+        }
     }
 }
 
 /// Downloads and checks, at once: the fastest that a user could do.
 fn download(url: &str, file: &Path) -> u64 {
     use std::io::Write;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let mut answer = reqwest::get(url).await.expect("the object");
         assert!(answer.status().is_success());
-        let hash =
-            answer.headers().get("x-goog-hash").and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
-        let mut out =
-            std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(file).expect("a file"));
+        let hash = answer
+            .headers()
+            .get("x-goog-hash")
+            .and_then(|h| h.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let mut out = std::io::BufWriter::with_capacity(
+            1 << 20,
+            std::fs::File::create(file).expect("a file"),
+        );
         let (mut size, mut crc) = (0, 0);
         while let Some(chunk) = answer.chunk().await.expect("its bytes") {
             crc = crc32c::crc32c_append(crc, &chunk);
@@ -321,7 +433,10 @@ fn download(url: &str, file: &Path) -> u64 {
             size += chunk.len() as u64;
         }
         out.flush().expect("room for the download");
-        assert!(hash.contains(&pgrestored::backup::encode_crc32c(crc)), "{hash}: not the object's bytes");
+        assert!(
+            hash.contains(&pgrestored::backup::encode_crc32c(crc)),
+            "{hash}: not the object's bytes"
+        );
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(file, mode).expect("permissions");
         size
@@ -338,7 +453,10 @@ impl Results {
                 out,
                 "### {target}\n\n| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | file here | stdin | of floor | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
             );
-            self.rows.iter().filter(|r| r.target == target).for_each(|r| out.push_str(&line(r)));
+            self.rows
+                .iter()
+                .filter(|r| r.target == target)
+                .for_each(|r| out.push_str(&line(r)));
             out.push('\n');
         }
         for m in &self.memory {
@@ -360,9 +478,20 @@ fn line(r: &Row) -> String {
         let runs = r.runs.iter().find(|(w, _)| *w == way);
         runs.map_or(f64::NAN, |(_, m)| median(m.iter().map(f).collect()))
     };
-    let ratio = |way: Way| r.ratio(way).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
-    let rate = if r.rate_mb_s == 0 { "loopback".to_owned() } else { r.rate_mb_s.to_string() };
-    let scale = if r.scale == 1.0 { String::new() } else { format!(" × {}", r.scale) };
+    let ratio = |way: Way| {
+        r.ratio(way)
+            .map_or("–".to_owned(), |ratio| format!("{ratio:.2}"))
+    };
+    let rate = if r.rate_mb_s == 0 {
+        "loopback".to_owned()
+    } else {
+        r.rate_mb_s.to_string()
+    };
+    let scale = if r.scale == 1.0 {
+        String::new()
+    } else {
+        format!(" × {}", r.scale)
+    };
     let (o, b) = (Way::Ours, Way::Baseline);
     format!(
         "| {}{scale} | {:.0} | {rate} | {} | {:.2} | {:.2} | **{}** | {} | {} | {:.0} % | {:.1} % | {:.1} + {:.1} | {:.1} + {:.1} | {:.0} | {:.0} | {:.0} |\n",

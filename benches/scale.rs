@@ -4,7 +4,11 @@
 //!
 //! `BENCH_WORKERS` (1,2,4,8,16,32), `BENCH_REQUESTS` (6 for each worker). Results: `target/bench/scale.json`.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "wall time is what is measured"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -82,27 +86,59 @@ fn main() {
         .split(',')
         .map(|n| n.parse().expect("BENCH_WORKERS"))
         .collect();
-    let requests: usize = env_or("BENCH_REQUESTS", "6").parse().expect("BENCH_REQUESTS");
+    let requests: usize = env_or("BENCH_REQUESTS", "6")
+        .parse()
+        .expect("BENCH_REQUESTS");
     let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
     let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).expect("a folder for the dump");
     open_to_all(&scratch);
-    let dump = make_dump(&bindir, &scratch, "events", include_str!("events.sql"), 60_000);
+    let dump = make_dump(
+        &bindir,
+        &scratch,
+        "events",
+        include_str!("events.sql"),
+        60_000,
+    );
     let size = std::fs::metadata(&dump).expect("the dump").len();
 
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let emulator = runtime.block_on(Emulator::start(([127, 0, 0, 1], 0).into())).expect("the emulator");
+    let emulator = runtime
+        .block_on(Emulator::start(([127, 0, 0, 1], 0).into()))
+        .expect("the emulator");
     for name in ["restore-requests", "restore-completions"] {
-        let options = SubscriptionOptions { exactly_once: true, ..SubscriptionOptions::default() };
+        let options = SubscriptionOptions {
+            exactly_once: true,
+            ..SubscriptionOptions::default()
+        };
         let full = |kind: &str| format!("projects/bench/{kind}/{name}");
-        emulator.pubsub.create_subscription(&full("topics"), &full("subscriptions"), options);
+        emulator
+            .pubsub
+            .create_subscription(&full("topics"), &full("subscriptions"), options);
     }
-    emulator.storage.put_file(BUCKET, "events.dump", dump).expect("the object");
-    let large = make_dump(&bindir, &scratch, "large", include_str!("events.sql"), SHARED_ROWS);
-    emulator.storage.put_file(BUCKET, "large.dump", large).expect("the object");
+    emulator
+        .storage
+        .put_file(BUCKET, "events.dump", dump)
+        .expect("the object");
+    let large = make_dump(
+        &bindir,
+        &scratch,
+        "large",
+        include_str!("events.sql"),
+        SHARED_ROWS,
+    );
+    emulator
+        .storage
+        .put_file(BUCKET, "large.dump", large)
+        .expect("the object");
     let options = "-c autovacuum=off -c jit=off -c max_connections=200";
-    let server = Sandbox::start(&bindir, &std::env::temp_dir(), false, options).expect("a target cluster");
-    let stage = Stage { emulator, server, runtime };
+    let server =
+        Sandbox::start(&bindir, &std::env::temp_dir(), false, options).expect("a target cluster");
+    let stage = Stage {
+        emulator,
+        server,
+        runtime,
+    };
 
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     println!(
@@ -114,8 +150,10 @@ fn main() {
     let mut rows: Vec<Row> = Vec::new();
     for workers in counts {
         let mut row = stage.throughput(workers, workers * requests);
-        row.speedup =
-            row.restores_a_minute / rows.first().map_or(row.restores_a_minute, |r| r.restores_a_minute);
+        row.speedup = row.restores_a_minute
+            / rows
+                .first()
+                .map_or(row.restores_a_minute, |r| r.restores_a_minute);
         println!(
             "{} workers: {} requests in {:.1} s, {:.0} a minute ({:.2} times one worker); {} restored, {} redelivered; cores {:.0} % busy",
             row.workers,
@@ -127,15 +165,20 @@ fn main() {
             row.redeliveries,
             row.cpu_busy * 100.0
         );
-        assert_eq!(row.restored, row.requests as u64, "a restore ran twice, or not at all");
+        assert_eq!(
+            row.restored, row.requests as u64,
+            "a restore ran twice, or not at all"
+        );
         rows.push(row);
     }
     stage.emulator.storage.limit_rate_each(0);
     let mut shares: Vec<Shared> = vec![];
     for workers in [1, 2, 4, 8] {
         let mut row = stage.share(workers);
-        row.speedup =
-            row.restores_a_minute / shares.first().map_or(row.restores_a_minute, |r| r.restores_a_minute);
+        row.speedup = row.restores_a_minute
+            / shares
+                .first()
+                .map_or(row.restores_a_minute, |r| r.restores_a_minute);
         println!(
             "{} restores at once on one server: {:.1} a minute ({:.2} times one), slowest {:.2} times the fastest, fairness {:.3}",
             row.workers, row.restores_a_minute, row.speedup, row.slowest_of_fastest, row.fairness
@@ -160,8 +203,14 @@ fn main() {
 /// Jiffies that all cores were busy, and all together.
 fn cpu() -> (f64, f64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let n: Vec<f64> =
-        stat.lines().next().unwrap_or_default().split_whitespace().skip(1).flat_map(str::parse).collect();
+    let n: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .flat_map(str::parse)
+        .collect();
     let (all, idle): (f64, f64) = (n.iter().take(8).sum(), n.iter().skip(3).take(2).sum());
     (all - idle, all)
 }
@@ -170,15 +219,36 @@ impl Stage {
     fn worker(&self) -> Worker {
         let host = self.emulator.host();
         let mut command = Command::new(OURS);
-        command.args(["worker", "--backup-bucket", BUCKET, "--google-cloud-project", "bench"]);
-        command.args(["--pubsub-emulator-host", &host, "--storage-emulator-host", &host]);
-        command.args(["--db-host", self.server.host(), "--admin-addr", "127.0.0.1:0", "--restore-jobs", "2"]);
+        command.args([
+            "worker",
+            "--backup-bucket",
+            BUCKET,
+            "--google-cloud-project",
+            "bench",
+        ]);
+        command.args([
+            "--pubsub-emulator-host",
+            &host,
+            "--storage-emulator-host",
+            &host,
+        ]);
+        command.args([
+            "--db-host",
+            self.server.host(),
+            "--admin-addr",
+            "127.0.0.1:0",
+            "--restore-jobs",
+            "2",
+        ]);
         command.args(["--restore-lease-extension", "10s", "--log-format", "json"]);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("a worker");
         let mut log = BufReader::new(child.stderr.take().expect("stderr"));
         let admin = loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("the log") > 0, "the worker ended");
+            assert!(
+                log.read_line(&mut line).expect("the log") > 0,
+                "the worker ended"
+            );
             let line: Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(admin) = line["admin"].as_str() {
                 break admin.to_owned();
@@ -200,27 +270,47 @@ impl Stage {
 
     /// Result events so far whose request begins with this.
     fn answers(&self, of: &str) -> Vec<Value> {
-        let published = self.emulator.pubsub.published("projects/bench/topics/restore-completions");
-        let results = published.iter().filter_map(|p| serde_json::from_slice::<Value>(&p.data).ok());
-        results.filter(|r| r["request_id"].as_str().is_some_and(|id| id.starts_with(of))).collect()
+        let published = self
+            .emulator
+            .pubsub
+            .published("projects/bench/topics/restore-completions");
+        let results = published
+            .iter()
+            .filter_map(|p| serde_json::from_slice::<Value>(&p.data).ok());
+        results
+            .filter(|r| {
+                r["request_id"]
+                    .as_str()
+                    .is_some_and(|id| id.starts_with(of))
+            })
+            .collect()
     }
 
     fn get(&self, url: &str) -> String {
-        self.runtime
-            .block_on(async { reqwest::get(url).await.expect("a worker").text().await.expect("its answer") })
+        self.runtime.block_on(async {
+            reqwest::get(url)
+                .await
+                .expect("a worker")
+                .text()
+                .await
+                .expect("its answer")
+        })
     }
 
     fn throughput(&self, count: usize, requests: usize) -> Row {
         let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
         let (begun, before) = (Instant::now(), cpu());
         let of = format!("w{count}-");
-        (0..requests).for_each(|i| self.ask("events.dump", &format!("{of}{i}"), &format!("w{count}_{i}")));
+        (0..requests)
+            .for_each(|i| self.ask("events.dump", &format!("{of}{i}"), &format!("w{count}_{i}")));
         self.await_answers(&of, requests);
         let (seconds, after) = (begun.elapsed().as_secs_f64(), cpu());
         let sum = |name: &str| -> u64 {
             let of = |w: &Worker| {
                 let text = self.get(&format!("http://{}/metrics", w.admin));
-                let value = text.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok());
+                let value = text
+                    .lines()
+                    .find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok());
                 value.expect("the metric")
             };
             workers.iter().map(of).sum()
@@ -242,7 +332,9 @@ impl Stage {
 
     fn drop_database(&self, name: &str) {
         let drop = format!("DROP DATABASE {name}");
-        self.server.run(self.server.command("psql").args(["-X", "-q", "-c", &drop])).expect("dropped");
+        self.server
+            .run(self.server.command("psql").args(["-X", "-q", "-c", &drop]))
+            .expect("dropped");
     }
 
     /// Waits until so many requests have succeeded.
@@ -251,10 +343,16 @@ impl Stage {
         loop {
             let answers = self.answers(of);
             if answers.len() >= requests {
-                assert!(answers.iter().all(|r| r["status"] == "success"), "a restore failed");
+                assert!(
+                    answers.iter().all(|r| r["status"] == "success"),
+                    "a restore failed"
+                );
                 return answers;
             }
-            assert!(begun.elapsed() < Duration::from_secs(600), "not all were answered");
+            assert!(
+                begun.elapsed() < Duration::from_secs(600),
+                "not all were answered"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -267,14 +365,23 @@ impl Stage {
             let of = format!("shared{count}-{round}-");
             let begun = Instant::now();
             for i in 0..count {
-                self.ask("large.dump", &format!("{of}{i}"), &format!("shared{count}_{round}_{i}"));
+                self.ask(
+                    "large.dump",
+                    &format!("{of}{i}"),
+                    &format!("shared{count}_{round}_{i}"),
+                );
             }
             let answers = self.await_answers(&of, count);
             seconds.push(begun.elapsed().as_secs_f64());
-            let rates: Vec<f64> =
-                answers.iter().filter_map(|r| r["duration_seconds"].as_f64()).map(|s| 1.0 / s).collect();
-            let (sum, squares): (f64, f64) = (rates.iter().sum(), rates.iter().map(|r| r * r).sum());
-            let [least, most] = [f64::min, f64::max].map(|f| rates.iter().copied().reduce(f).expect("rates"));
+            let rates: Vec<f64> = answers
+                .iter()
+                .filter_map(|r| r["duration_seconds"].as_f64())
+                .map(|s| 1.0 / s)
+                .collect();
+            let (sum, squares): (f64, f64) =
+                (rates.iter().sum(), rates.iter().map(|r| r * r).sum());
+            let [least, most] =
+                [f64::min, f64::max].map(|f| rates.iter().copied().reduce(f).expect("rates"));
             spread.push(most / least);
             fairness.push(sum * sum / (rates.len() as f64 * squares));
             (0..count).for_each(|i| self.drop_database(&format!("shared{count}_{round}_{i}")));
@@ -291,10 +398,12 @@ impl Stage {
 
     fn runs(&self, w: &Worker, id: &str) -> bool {
         let status: Value =
-            serde_json::from_str(&self.get(&format!("http://{}/status.json", w.admin))).unwrap_or_default();
-        status["running"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|j| j["request_id"] == id && j["progress"]["stage"] == "data"))
+            serde_json::from_str(&self.get(&format!("http://{}/status.json", w.admin)))
+                .unwrap_or_default();
+        status["running"].as_array().is_some_and(|all| {
+            all.iter()
+                .any(|j| j["request_id"] == id && j["progress"]["stage"] == "data")
+        })
     }
 
     /// Seconds from the death of a worker in the middle of a restore until another one loads it.
@@ -310,7 +419,10 @@ impl Stage {
         drop(first);
         let killed = Instant::now();
         while !self.runs(&second, &id) {
-            assert!(killed.elapsed() < Duration::from_secs(120), "nobody took it");
+            assert!(
+                killed.elapsed() < Duration::from_secs(120),
+                "nobody took it"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         let seconds = killed.elapsed().as_secs_f64();

@@ -4,7 +4,11 @@
 //! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) runs each. Results: `target/bench/scaling.json`
 //! and the figures of `docs/scaling.md`.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "wall time is what is measured"
+)]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,7 +18,8 @@ use pgrestored::sandbox::Sandbox;
 use shared::datasets::ALL;
 use shared::model::{Costs, Machine, Outcome, Table, simulate};
 use shared::{
-    MB, Measured, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve, watch,
+    MB, Measured, OURS, Ours, Stand, fresh, keep, measure, median, renew, restore_ours, serve,
+    watch,
 };
 
 mod shared;
@@ -52,8 +57,8 @@ struct Bench {
 fn main() {
     let Some(stand) = Stand::new() else { return };
     let options = "-c max_locks_per_transaction=1024";
-    let server =
-        Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options).expect("a target cluster");
+    let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options)
+        .expect("a target cluster");
     let bench = Bench { stand, server };
     let mut figures = String::new();
     let mut json = vec![];
@@ -67,25 +72,41 @@ fn main() {
             readers: 1.0,
         };
         for size in &mut sizes {
-            size.model_seconds = simulate(&costs, &here, &cut(size.text_mb, tables, indexes)).seconds;
+            size.model_seconds =
+                simulate(&costs, &here, &cut(size.text_mb, tables, indexes)).seconds;
         }
         figures.push_str(&checked(name, &costs, &sizes));
         json.push(serde_json::json!({ "dataset": name, "costs": costs, "sizes": sizes }));
         figures.push_str(&elsewhere(&costs, tables, indexes));
     }
     println!("{figures}");
-    keep("scaling.json", &format!("{:#}\n", serde_json::Value::from(json)));
+    keep(
+        "scaling.json",
+        &format!("{:#}\n", serde_json::Value::from(json)),
+    );
     renew(PAGE, bench.stand.scale, &figures);
 }
 
 /// So much text, in tables of the same size.
 fn cut(text: f64, tables: usize, indexes: usize) -> Vec<Table> {
-    vec![Table { text: text / tables as f64, indexes }; tables]
+    vec![
+        Table {
+            text: text / tables as f64,
+            indexes
+        };
+        tables
+    ]
 }
 
 impl Bench {
     fn size(&self, name: &str, part: f64) -> Size {
-        let Stand { bindir, scratch, scale, pairs, .. } = &self.stand;
+        let Stand {
+            bindir,
+            scratch,
+            scale,
+            pairs,
+            ..
+        } = &self.stand;
         let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
         let dump = dataset.dump(bindir, scratch, scale * part);
         // It serves what is there when it begins.
@@ -112,7 +133,10 @@ impl Bench {
             read_seconds: median(read),
             model_seconds: f64::NAN,
         };
-        println!("{name}, {:.0} MB of text: {:.2} s", size.text_mb, size.seconds);
+        println!(
+            "{name}, {:.0} MB of text: {:.2} s",
+            size.text_mb, size.seconds
+        );
         size
     }
 
@@ -120,7 +144,10 @@ impl Bench {
     fn read(&self, dump: &Path) -> f64 {
         let measured = measure(&self.server, || {
             let mut command = Command::new(OURS);
-            command.arg("verify").arg(dump).args(["--depth", "archive", "--output", "json"]);
+            command
+                .arg("verify")
+                .arg(dump)
+                .args(["--depth", "archive", "--output", "json"]);
             command.stdout(Stdio::null()).stderr(Stdio::null());
             watch(command.spawn().expect("pgrestored"))
         });
@@ -131,7 +158,10 @@ impl Bench {
 /// What an MB more costs, over the sizes, by least squares; with it what does not grow.
 fn slope(sizes: &[Size], of: impl Fn(&Size) -> f64) -> (f64, f64) {
     let n = sizes.len() as f64;
-    let (x, y) = (sizes.iter().map(|s| s.text_mb).sum::<f64>() / n, sizes.iter().map(&of).sum::<f64>() / n);
+    let (x, y) = (
+        sizes.iter().map(|s| s.text_mb).sum::<f64>() / n,
+        sizes.iter().map(&of).sum::<f64>() / n,
+    );
     let over: f64 = sizes.iter().map(|s| (s.text_mb - x) * (of(s) - y)).sum();
     let under: f64 = sizes.iter().map(|s| (s.text_mb - x).powi(2)).sum();
     (over / under, (y - over / under * x).max(0.0))
@@ -176,7 +206,12 @@ fn checked(name: &str, costs: &Costs, sizes: &[Size]) -> String {
 
 /// A terabyte of such data on a server of 32 cores.
 fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
-    let machine = Machine { server_cores: 32.0, client_cores: Some(8.0), link: LINK, readers: 1.0 };
+    let machine = Machine {
+        server_cores: 32.0,
+        client_cores: Some(8.0),
+        link: LINK,
+        readers: 1.0,
+    };
     let text = TERABYTE * costs.expansion;
     let many = cut(text, 1000, indexes);
     let one = cut(text, tables, indexes);
@@ -186,15 +221,42 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
     };
     let rows: [(&str, &[Table], Machine); 5] = [
         ("1,000 tables, one file", &many, machine),
-        ("1,000 tables, a directory (16 readers)", &many, Machine { readers: 16.0, ..machine }),
-        ("the same, a link of 1 Gbit/s", &many, Machine { readers: 16.0, link: LINK / 10.0, ..machine }),
+        (
+            "1,000 tables, a directory (16 readers)",
+            &many,
+            Machine {
+                readers: 16.0,
+                ..machine
+            },
+        ),
+        (
+            "the same, a link of 1 Gbit/s",
+            &many,
+            Machine {
+                readers: 16.0,
+                link: LINK / 10.0,
+                ..machine
+            },
+        ),
         (
             "the same, 64 cores",
             &many,
-            Machine { readers: 16.0, server_cores: 64.0, client_cores: Some(16.0), ..machine },
+            Machine {
+                readers: 16.0,
+                server_cores: 64.0,
+                client_cores: Some(16.0),
+                ..machine
+            },
         ),
         // A table is one file of a directory.
-        (like_here.as_str(), &one, Machine { readers: (tables as f64).min(16.0), ..machine }),
+        (
+            like_here.as_str(),
+            &one,
+            Machine {
+                readers: (tables as f64).min(16.0),
+                ..machine
+            },
+        ),
     ];
     let mut out = String::from(
         "\n1 TB of archive, 32 cores and a client of 8 beside them, 10 Gbit/s:\n\n\

@@ -4,7 +4,11 @@
 //!
 //! `BENCH_SCALE` (1: about 1 GB of table data), `BENCH_PAIRS` (5). Results: `target/bench/verify.json`.
 
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "wall time is what is measured")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "wall time is what is measured"
+)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,7 +42,10 @@ fn main() {
     let Some(stand) = Stand::new() else { return };
     let (bindir, scratch, scale, pairs) = (&stand.bindir, &stand.scratch, stand.scale, stand.pairs);
     let jobs = stand.cores;
-    println!("machine: {jobs} cores; PostgreSQL of {}; {pairs} rounds", bindir.display());
+    println!(
+        "machine: {jobs} cores; PostgreSQL of {}; {pairs} rounds",
+        bindir.display()
+    );
     let starts = starts(bindir, scratch);
     let rows = |n: f64| (n * scale).max(1000.0) as u64;
     let datasets = [
@@ -59,8 +66,7 @@ fn main() {
         min(&starts),
         max(&starts)
     );
-    let json =
-        serde_json::json!({ "cores": jobs, "rounds": pairs, "rows": table, "sandbox_start_ms": starts });
+    let json = serde_json::json!({ "cores": jobs, "rounds": pairs, "rows": table, "sandbox_start_ms": starts });
     keep("verify.json", &format!("{json:#}\n"));
 }
 
@@ -74,16 +80,24 @@ fn max(values: &[f64]) -> f64 {
 
 /// Milliseconds to the answer of `SELECT 1`, the template being there.
 fn starts(bindir: &Path, scratch: &Path) -> Vec<f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     drop(Sandbox::isolated(bindir, scratch, &[]).expect("the template"));
     let start = || {
         let begun = Instant::now();
         let sandbox = Sandbox::isolated(bindir, scratch, &[]).expect("a sandbox");
-        assert!(sandbox.isolation().why_not.is_none(), "{:?}", sandbox.isolation());
+        assert!(
+            sandbox.isolation().why_not.is_none(),
+            "{:?}",
+            sandbox.isolation()
+        );
         runtime.block_on(async {
             let config = format!("host={} user=postgres dbname=postgres", sandbox.host());
-            let (client, connection) =
-                tokio_postgres::connect(&config, tokio_postgres::NoTls).await.expect("a connection");
+            let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+                .await
+                .expect("a connection");
             let driver = tokio::spawn(connection);
             client.query_one("SELECT 1", &[]).await.expect("an answer");
             driver.abort();
@@ -119,14 +133,27 @@ fn compare(
 ) -> Row {
     let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
     // The sandbox's own settings.
-    let server = Sandbox::start(bindir, &std::env::temp_dir(), false, "-c autovacuum=off -c jit=off")
-        .expect("a target cluster");
+    let server = Sandbox::start(
+        bindir,
+        &std::env::temp_dir(),
+        false,
+        "-c autovacuum=off -c jit=off",
+    )
+    .expect("a target cluster");
     let served = serve(scratch, 0);
     let jobs = jobs.to_string();
     let restore = |analyze: bool| {
         fresh(&server);
-        let mut args =
-            vec!["restore", object, "--target", "restored", "--jobs", &jobs, "--db-host", server.host()];
+        let mut args = vec![
+            "restore",
+            object,
+            "--target",
+            "restored",
+            "--jobs",
+            &jobs,
+            "--db-host",
+            server.host(),
+        ];
         if !analyze {
             args.push("--no-analyze");
         }
@@ -135,7 +162,16 @@ fn compare(
     let verify = |depth: &str| {
         ours(
             &served.host,
-            &["verify", object, "--depth", depth, "--jobs", &jobs, "--evidence-location", "none"],
+            &[
+                "verify",
+                object,
+                "--depth",
+                depth,
+                "--jobs",
+                &jobs,
+                "--evidence-location",
+                "none",
+            ],
         )
     };
     let (mut plain, mut bare, mut shallow, mut full) = (vec![], vec![], vec![], vec![]);
@@ -163,12 +199,17 @@ fn compare(
     }
     let size = "SELECT sum(pg_table_size(oid)) FROM pg_class WHERE relkind = 'r' AND oid >= 16384";
     let psql = ["-X", "-A", "-t", "-d", "restored", "-c", size];
-    let table_bytes = server.run(server.command("psql").args(psql)).expect("the size");
+    let table_bytes = server
+        .run(server.command("psql").args(psql))
+        .expect("the size");
     let cost = |base: &[f64]| median(full.iter().zip(base).map(|(f, b)| f / b - 1.0).collect());
     Row {
         dataset: name,
         object_bytes: std::fs::metadata(dump).expect("the dump").len(),
-        table_bytes: String::from_utf8_lossy(&table_bytes).trim().parse().unwrap_or(0),
+        table_bytes: String::from_utf8_lossy(&table_bytes)
+            .trim()
+            .parse()
+            .unwrap_or(0),
         cost_of_data: cost(&plain),
         cost_of_data_without_analyze: cost(&bare),
         restore_seconds: plain,

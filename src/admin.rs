@@ -22,31 +22,68 @@ pub use serve::{Bounds, serve, serve_within};
 pub fn router(metrics: RestoreMetricsManager, state: Arc<WorkerState>, names: &[String]) -> Router {
     let (ready, hosts) = (state.clone(), Arc::new(Hosts::new(names)));
     Router::new()
-        .route("/", get(|| async { asset("text/html; charset=utf-8", include_str!("admin/status.html")) }))
-        .route("/status.css", get(|| async { asset("text/css", include_str!("admin/status.css")) }))
-        .route("/status.js", get(|| async { asset("text/javascript", include_str!("admin/status.js")) }))
+        .route(
+            "/",
+            get(|| async {
+                asset(
+                    "text/html; charset=utf-8",
+                    include_str!("admin/status.html"),
+                )
+            }),
+        )
+        .route(
+            "/status.css",
+            get(|| async { asset("text/css", include_str!("admin/status.css")) }),
+        )
+        .route(
+            "/status.js",
+            get(|| async { asset("text/javascript", include_str!("admin/status.js")) }),
+        )
         .route("/metrics", get(move || async move { exposition(&metrics) }))
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { readiness(&ready.problems()) }))
-        .route("/status.json", get(move || async move { axum::Json(state.status()) }))
-        .layer(from_fn(move |request, next| guard::check(hosts.clone(), request, next)))
+        .route(
+            "/readyz",
+            get(move || async move { readiness(&ready.problems()) }),
+        )
+        .route(
+            "/status.json",
+            get(move || async move { axum::Json(state.status()) }),
+        )
+        .layer(from_fn(move |request, next| {
+            guard::check(hosts.clone(), request, next)
+        }))
 }
 
 /// The page has nothing from elsewhere, and no other page may frame it.
 fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
     let policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
                   frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-    ([(header::CONTENT_TYPE, kind), (header::CONTENT_SECURITY_POLICY, policy)], text)
+    (
+        [
+            (header::CONTENT_TYPE, kind),
+            (header::CONTENT_SECURITY_POLICY, policy),
+        ],
+        text,
+    )
 }
 
 fn exposition(metrics: &RestoreMetricsManager) -> impl IntoResponse + use<> {
     // Prometheus 3 refuses a missing or wrong content type.
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.exposition())
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        metrics.exposition(),
+    )
 }
 
 fn readiness(problems: &[String]) -> (StatusCode, String) {
     match problems {
         [] => (StatusCode::OK, "ready\n".to_owned()),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", problems.join("\n"))),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready\n{}\n", problems.join("\n")),
+        ),
     }
 }

@@ -88,7 +88,13 @@ impl Admission {
         let bucket = config.bucket.clone();
         let Some(text) = &config.request_policy else {
             let (rules, keys) = (Rules::default(), BTreeMap::new());
-            return Ok(Admission { bucket, sources: vec![], rules, keys, is_closed: false });
+            return Ok(Admission {
+                bucket,
+                sources: vec![],
+                rules,
+                keys,
+                is_closed: false,
+            });
         };
         let file: PolicyFile =
             serde_saphyr::from_str(text).map_err(|e| vec![format!("REQUEST_POLICY: {e}")])?;
@@ -103,7 +109,10 @@ impl Admission {
         for (name, rules) in &file.subscriptions {
             let unknown = rules.keys.iter().filter(|k| !file.keys.contains_key(*k));
             wrong.extend(unknown.map(|k| format!("REQUEST_POLICY: {name}: there is no key {k}")));
-            let places = rules.sources.iter().filter_map(|s| Location::parse(s).err());
+            let places = rules
+                .sources
+                .iter()
+                .filter_map(|s| Location::parse(s).err());
             wrong.extend(places.map(|e| format!("REQUEST_POLICY: {name}: sources: {e}")));
         }
         if !wrong.is_empty() {
@@ -112,8 +121,18 @@ impl Admission {
         let found = file.subscriptions.get(subscription).cloned();
         let is_closed = found.is_none();
         let rules = found.unwrap_or_default();
-        let sources = rules.sources.iter().filter_map(|s| Location::parse(s).ok()).collect();
-        Ok(Admission { bucket, sources, rules, keys, is_closed })
+        let sources = rules
+            .sources
+            .iter()
+            .filter_map(|s| Location::parse(s).ok())
+            .collect();
+        Ok(Admission {
+            bucket,
+            sources,
+            rules,
+            keys,
+            is_closed,
+        })
     }
 
     /// Whether the message is signed as its subscription asks; `published` in microseconds.
@@ -139,19 +158,27 @@ impl Admission {
         let (id, expires) = (attribute(KEY_ID)?, attribute(EXPIRES)?);
         let signature = STANDARD.decode(attribute(SIGNATURE)?);
         let refused = || invalid("the signature is not that of a key of this subscription");
-        let key =
-            self.keys.get(id).filter(|_| self.rules.keys.iter().any(|k| k == id)).ok_or_else(refused)?;
+        let key = self
+            .keys
+            .get(id)
+            .filter(|_| self.rules.keys.iter().any(|k| k == id))
+            .ok_or_else(refused)?;
         let message = signed_bytes(id, expires, data);
         let signature = signature.map_err(|_| refused())?;
         let verified = match key {
-            Key::Ed25519(public) => UnparsedPublicKey::new(&ED25519, public).verify(&message, &signature),
+            Key::Ed25519(public) => {
+                UnparsedPublicKey::new(&ED25519, public).verify(&message, &signature)
+            }
             Key::Hmac(secret) => hmac::verify(secret, &message, &signature),
         };
         verified.map_err(|_| refused())?;
-        let expires: jiff::Timestamp =
-            expires.parse().map_err(|_| invalid(format!("{EXPIRES}: must be a time (RFC 3339)")))?;
+        let expires: jiff::Timestamp = expires
+            .parse()
+            .map_err(|_| invalid(format!("{EXPIRES}: must be a time (RFC 3339)")))?;
         match expires.as_microsecond() < published {
-            true => Err(invalid("the signature had expired when the request was published")),
+            true => Err(invalid(
+                "the signature had expired when the request was published",
+            )),
             false => Ok(()),
         }
     }
@@ -168,7 +195,10 @@ impl Admission {
             Job::Verify(_) => (Mode::Verify, None),
         };
         if !self.rules.modes.is_empty() && !self.rules.modes.contains(&mode) {
-            return refuse(R::InvalidRequest, "mode: this subscription is not good for it".into());
+            return refuse(
+                R::InvalidRequest,
+                "mode: this subscription is not good for it".into(),
+            );
         }
         if !self.sources.is_empty() && !self.is_source(job.backup()) {
             return refuse(
@@ -224,11 +254,13 @@ impl Key {
         match spec {
             KeySpec::Ed25519(pem) => {
                 let der = der_of(pem, "PUBLIC KEY").filter(|d| d.len() == PUBLIC_PREFIX_BYTES + 32);
-                let der = der.ok_or("must be an Ed25519 public key in PEM (openssl pkey -pubout)")?;
+                let der =
+                    der.ok_or("must be an Ed25519 public key in PEM (openssl pkey -pubout)")?;
                 Ok(Key::Ed25519(der[PUBLIC_PREFIX_BYTES..].to_vec()))
             }
             KeySpec::HmacSha256File(file) => {
-                let secret = std::fs::read(file).map_err(|e| format!("cannot be read: {}", e.kind()))?;
+                let secret =
+                    std::fs::read(file).map_err(|e| format!("cannot be read: {}", e.kind()))?;
                 Ok(Key::Hmac(Box::new(hmac_key(&secret)?)))
             }
         }
@@ -270,7 +302,11 @@ pub fn sign(
         }
         false => STANDARD.encode(hmac::sign(&hmac_key(secret.as_bytes())?, &message).as_ref()),
     };
-    Ok([(KEY_ID, key_id.to_owned()), (EXPIRES, expires), (SIGNATURE, signature)])
+    Ok([
+        (KEY_ID, key_id.to_owned()),
+        (EXPIRES, expires),
+        (SIGNATURE, signature),
+    ])
 }
 
 #[cfg(test)]
@@ -284,10 +320,16 @@ mod tests {
     fn public() -> String {
         use aws_lc_rs::signature::KeyPair;
         let pair =
-            Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der_of(PRIVATE, "PRIVATE KEY").unwrap()).unwrap();
-        let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+            Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der_of(PRIVATE, "PRIVATE KEY").unwrap())
+                .unwrap();
+        let prefix = [
+            0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+        ];
         let der = [&prefix[..], pair.public_key().as_ref()].concat();
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+        format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            STANDARD.encode(der)
+        )
     }
 
     fn admission(policy: &str, subscription: &str) -> Result<Admission, Vec<String>> {
@@ -308,19 +350,45 @@ mod tests {
         let a = admission(policy, "tenant").unwrap();
         let ask = |body: &str| a.check(&job(body)).map_err(|e| e.reason());
         assert_eq!(ask(r#"{"request_id":"1","backup":{"name":"x"}}"#), Ok(()));
-        assert_eq!(ask(r#"{"request_id":"1","backup":{"name":"latest"}}"#), Ok(()));
         assert_eq!(
-            ask(r#"{"request_id":"1","backup":{"uri":"gs://shared/public/x"},"target_db":"app_1"}"#),
+            ask(r#"{"request_id":"1","backup":{"name":"latest"}}"#),
+            Ok(())
+        );
+        assert_eq!(
+            ask(
+                r#"{"request_id":"1","backup":{"uri":"gs://shared/public/x"},"target_db":"app_1"}"#
+            ),
             Ok(())
         );
         for (body, reason) in [
-            (r#"{"request_id":"1","backup":{"uri":"gs://bkt/tenant-b/x"}}"#, R::SourceNotAllowed),
-            (r#"{"request_id":"1","backup":{"uri":"gs://bkt/tenant-ab/x"}}"#, R::SourceNotAllowed),
-            (r#"{"request_id":"1","backup":{"uri":"gs://shared/x"}}"#, R::SourceNotAllowed),
-            (r#"{"request_id":"1","backup":{"name":"x"},"target_db":"other"}"#, R::TargetNotAllowed),
-            (r#"{"request_id":"1","backup":{"name":"x"},"target_db":"xapp_1"}"#, R::TargetNotAllowed),
-            (r#"{"request_id":"1","backup":{"name":"x"},"on_existing":"replace"}"#, R::TargetNotAllowed),
-            (r#"{"request_id":"1","backup":{"name":"x"},"mode":"verify"}"#, R::InvalidRequest),
+            (
+                r#"{"request_id":"1","backup":{"uri":"gs://bkt/tenant-b/x"}}"#,
+                R::SourceNotAllowed,
+            ),
+            (
+                r#"{"request_id":"1","backup":{"uri":"gs://bkt/tenant-ab/x"}}"#,
+                R::SourceNotAllowed,
+            ),
+            (
+                r#"{"request_id":"1","backup":{"uri":"gs://shared/x"}}"#,
+                R::SourceNotAllowed,
+            ),
+            (
+                r#"{"request_id":"1","backup":{"name":"x"},"target_db":"other"}"#,
+                R::TargetNotAllowed,
+            ),
+            (
+                r#"{"request_id":"1","backup":{"name":"x"},"target_db":"xapp_1"}"#,
+                R::TargetNotAllowed,
+            ),
+            (
+                r#"{"request_id":"1","backup":{"name":"x"},"on_existing":"replace"}"#,
+                R::TargetNotAllowed,
+            ),
+            (
+                r#"{"request_id":"1","backup":{"name":"x"},"mode":"verify"}"#,
+                R::InvalidRequest,
+            ),
         ] {
             assert_eq!(ask(body), Err(reason), "{body}");
         }
@@ -355,15 +423,26 @@ mod tests {
         let now: jiff::Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
         let later: jiff::Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
         let attributes = |key: &str, id: &str, data: &[u8]| -> HashMap<String, String> {
-            sign(key, id, later, data).unwrap().into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+            sign(key, id, later, data)
+                .unwrap()
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v))
+                .collect()
         };
         let check = |data: &[u8], attributes: &HashMap<String, String>, at: jiff::Timestamp| {
-            a.check_signature(data, attributes, at.as_microsecond()).is_ok()
+            a.check_signature(data, attributes, at.as_microsecond())
+                .is_ok()
         };
         for (key, id) in [(PRIVATE, "ops"), (shared, "ci")] {
             let good = attributes(key, id, b"body");
-            assert!(check(b"body", &good, now) && check(b"body", &good, later), "{id}");
-            assert!(!check(b"body", &good, "2026-11-24T13:00:01Z".parse().unwrap()), "{id}: expired");
+            assert!(
+                check(b"body", &good, now) && check(b"body", &good, later),
+                "{id}"
+            );
+            assert!(
+                !check(b"body", &good, "2026-11-24T13:00:01Z".parse().unwrap()),
+                "{id}: expired"
+            );
             assert!(!check(b"bodY", &good, now), "{id}: other bytes");
             for (name, value) in [
                 (KEY_ID, "old"),

@@ -56,7 +56,11 @@ impl App {
         let stores = Arc::new(Stores::new(config.storage_emulator.clone()));
         let server = Server::new(&config.db)?;
         let manager = RestoreManager::new(config.clone(), stores, server, metrics.clone());
-        Ok(App { config, metrics, manager })
+        Ok(App {
+            config,
+            metrics,
+            manager,
+        })
     }
 
     /// Pub/Sub of the configured project.
@@ -65,7 +69,8 @@ impl App {
     /// No project is configured.
     pub fn pubsub(&self) -> Result<PubSub, AppError> {
         let project = self.config.project.clone();
-        let project = project.ok_or_else(|| ConfigErrors(vec!["GOOGLE_CLOUD_PROJECT: required".into()]))?;
+        let project =
+            project.ok_or_else(|| ConfigErrors(vec!["GOOGLE_CLOUD_PROJECT: required".into()]))?;
         Ok(PubSub::new(PubSubConfig {
             project,
             emulator: self.config.pubsub_emulator.clone(),
@@ -83,21 +88,33 @@ impl App {
     pub async fn start_worker(&self, shutdown: Shutdown) -> Result<RunningWorker, AppError> {
         let pubsub = self.pubsub()?;
         let wanted = self.wanted();
-        let listener = TcpListener::bind(self.config.admin_addr).await.map_err(AppError::Admin)?;
+        let listener = TcpListener::bind(self.config.admin_addr)
+            .await
+            .map_err(AppError::Admin)?;
         let admin = listener.local_addr().map_err(AppError::Admin)?;
         let results = Arc::new(pubsub.topic(&self.config.completion_topic).await?);
         let requests = pubsub.subscribe(&self.config.request_subscription).await?;
-        let notifications: Option<Box<dyn RequestQueue>> = match &self.config.notification_subscription {
-            Some(name) => Some(Box::new(pubsub.subscribe(name).await?)),
-            None => None,
-        };
-        let admission =
-            Admission::new(&self.config, &self.config.request_subscription).map_err(ConfigErrors)?;
+        let notifications: Option<Box<dyn RequestQueue>> =
+            match &self.config.notification_subscription {
+                Some(name) => Some(Box::new(pubsub.subscribe(name).await?)),
+                None => None,
+            };
+        let admission = Admission::new(&self.config, &self.config.request_subscription)
+            .map_err(ConfigErrors)?;
         let settings = WorkerSettings::new(&self.config, admission);
-        let worker = Worker::new(self.manager.clone(), results, self.metrics.clone(), settings);
+        let worker = Worker::new(
+            self.manager.clone(),
+            results,
+            self.metrics.clone(),
+            settings,
+        );
         let state = worker.state();
         state.follow(pubsub.health());
-        let routes = admin::router(self.metrics.clone(), state.clone(), &self.config.admin_hosts);
+        let routes = admin::router(
+            self.metrics.clone(),
+            state.clone(),
+            &self.config.admin_hosts,
+        );
         let served = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, routes)));
         // Said before anything is waited for: the client would wait in silence.
         let watched = AbortOnDropHandle::new(tokio::spawn(pubsub.watch(wanted).await));
@@ -111,8 +128,18 @@ impl App {
             notifications = self.config.notification_subscription.as_deref().unwrap_or(""),
             "the worker is up"
         );
-        let task = tokio::spawn(async move { worker.run(Box::new(requests), notifications, shutdown).await });
-        Ok(RunningWorker { admin, state, task, _served: served, _watched: watched })
+        let task = tokio::spawn(async move {
+            worker
+                .run(Box::new(requests), notifications, shutdown)
+                .await
+        });
+        Ok(RunningWorker {
+            admin,
+            state,
+            task,
+            _served: served,
+            _watched: watched,
+        })
     }
 
     /// What the worker lives on.
@@ -122,7 +149,11 @@ impl App {
             (Resource::Subscription, c.request_subscription.clone()),
             (Resource::Topic, c.completion_topic.clone()),
         ];
-        wanted.extend(c.notification_subscription.clone().map(|name| (Resource::Subscription, name)));
+        wanted.extend(
+            c.notification_subscription
+                .clone()
+                .map(|name| (Resource::Subscription, name)),
+        );
         wanted
     }
 }
@@ -133,17 +164,37 @@ impl App {
 /// Every mistake in them.
 pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
     use secrecy::ExposeSecret;
-    let checks = config.verify.checks.as_deref().map(|text| ChecksFile::parse(text).map(drop));
-    let key = config.verify.signing_key.as_ref().map(|k| k.expose_secret());
+    let checks = config
+        .verify
+        .checks
+        .as_deref()
+        .map(|text| ChecksFile::parse(text).map(drop));
+    let key = config
+        .verify
+        .signing_key
+        .as_ref()
+        .map(|k| k.expose_secret());
     let keys = Keyring::new(key, config.verify.trusted_keys.as_deref()).map(drop);
-    let mut wrong: Vec<String> =
-        [checks, Some(keys)].into_iter().flatten().filter_map(|r| r.err().map(|e| report(&e))).collect();
-    wrong.extend(Admission::new(config, &config.request_subscription).err().into_iter().flatten());
+    let mut wrong: Vec<String> = [checks, Some(keys)]
+        .into_iter()
+        .flatten()
+        .filter_map(|r| r.err().map(|e| report(&e)))
+        .collect();
+    wrong.extend(
+        Admission::new(config, &config.request_subscription)
+            .err()
+            .into_iter()
+            .flatten(),
+    );
     if let Some((id, key)) = &config.signing_key {
         let signed = admission::sign(key.expose_secret(), id, jiff::Timestamp::UNIX_EPOCH, b"");
         wrong.extend(signed.err().map(|e| format!("REQUEST_SIGNING_KEY: {e}")));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(ConfigErrors(wrong)) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(ConfigErrors(wrong))
+    }
 }
 
 /// A worker at work.
@@ -163,6 +214,9 @@ impl RunningWorker {
     /// The subscription refused it.
     pub async fn ended(self) -> Result<(), AppError> {
         let ended = self.task.await;
-        Ok(ended.unwrap_or_else(|e| Err(QueueError::Transient(format!("the worker died: {e}"))))?)
+        Ok(
+            ended
+                .unwrap_or_else(|e| Err(QueueError::Transient(format!("the worker died: {e}"))))?,
+        )
     }
 }

@@ -72,7 +72,12 @@ impl PinnedBackup {
     /// One of its objects alone.
     fn member(&self, object: &StoredObject) -> PinnedBackup {
         let (object, expected_crc32c) = (object.clone(), object.crc32c);
-        PinnedBackup { store: self.store.clone(), object, members: vec![], expected_crc32c }
+        PinnedBackup {
+            store: self.store.clone(),
+            object,
+            members: vec![],
+            expected_crc32c,
+        }
     }
 }
 
@@ -86,14 +91,16 @@ pub fn encode_crc32c(crc: u32) -> String {
 pub fn decode_crc32c(text: &str) -> Result<u32, RestoreError> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok();
     let bytes = bytes.and_then(|b| <[u8; 4]>::try_from(b).ok());
-    bytes
-        .map(u32::from_be_bytes)
-        .ok_or_else(|| ValidationError::new(R::InvalidRequest, "crc32c: must be base64 of four bytes").into())
+    bytes.map(u32::from_be_bytes).ok_or_else(|| {
+        ValidationError::new(R::InvalidRequest, "crc32c: must be base64 of four bytes").into()
+    })
 }
 
 /// The newest of `objects` not after `at`; of two made at the same time, the later name.
 pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option<StoredObject> {
-    let candidates = objects.into_iter().filter(|o| at.is_none_or(|t| o.created <= t));
+    let candidates = objects
+        .into_iter()
+        .filter(|o| at.is_none_or(|t| o.created <= t));
     candidates.max_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)))
 }
 
@@ -120,10 +127,14 @@ pub async fn backups_of(
 fn found_in(mut objects: Vec<StoredObject>) -> Vec<Found> {
     // Consoles make an object with a folder's name, to show the folder.
     objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
-    let is_toc =
-        |o: &StoredObject| !folder_of(&o.name).is_empty() && member_name::is_contents(file_of(&o.name));
-    let folders: HashSet<String> =
-        objects.iter().filter(|o| is_toc(o)).map(|o| folder_of(&o.name).to_owned()).collect();
+    let is_toc = |o: &StoredObject| {
+        !folder_of(&o.name).is_empty() && member_name::is_contents(file_of(&o.name))
+    };
+    let folders: HashSet<String> = objects
+        .iter()
+        .filter(|o| is_toc(o))
+        .map(|o| folder_of(&o.name).to_owned())
+        .collect();
     let (mut of_folder, mut others): (BTreeMap<String, Vec<StoredObject>>, Vec<StoredObject>) =
         Default::default();
     for o in objects {
@@ -134,10 +145,24 @@ fn found_in(mut objects: Vec<StoredObject>) -> Vec<Found> {
         }
     }
     let (series, others) = pieces::series_of(others);
-    let mut all: Vec<Found> = others.into_iter().map(|object| Found { object, series: None }).collect();
-    all.extend(series.into_iter().map(|s| Found { object: s.whole(), series: Some(s) }));
-    let folders = of_folder.into_iter().filter_map(|(name, members)| whole(name, &members));
-    all.extend(folders.map(|object| Found { object, series: None }));
+    let mut all: Vec<Found> = others
+        .into_iter()
+        .map(|object| Found {
+            object,
+            series: None,
+        })
+        .collect();
+    all.extend(series.into_iter().map(|s| Found {
+        object: s.whole(),
+        series: Some(s),
+    }));
+    let folders = of_folder
+        .into_iter()
+        .filter_map(|(name, members)| whole(name, &members));
+    all.extend(folders.map(|object| Found {
+        object,
+        series: None,
+    }));
     all.sort_by(|a, b| a.object.name.cmp(&b.object.name));
     all
 }
@@ -153,17 +178,28 @@ fn file_of(name: &str) -> &str {
 
 /// A directory dump as one object; `None` without its table of contents.
 fn whole(name: String, members: &[StoredObject]) -> Option<StoredObject> {
-    let toc = members.iter().find(|m| member_name::is_contents(file_of(&m.name)))?;
+    let toc = members
+        .iter()
+        .find(|m| member_name::is_contents(file_of(&m.name)))?;
     let created = members.iter().map(|m| m.created).max()?;
     let size = members.iter().map(|m| m.size).sum();
-    Some(StoredObject { name, size, created, crc32c: None, generation: toc.generation })
+    Some(StoredObject {
+        name,
+        size,
+        created,
+        crc32c: None,
+        generation: toc.generation,
+    })
 }
 
 /// What lies directly in a folder.
 ///
 /// # Errors
 /// The store's own.
-pub async fn files_of(store: &dyn BackupStore, folder: &str) -> Result<Vec<StoredObject>, StorageError> {
+pub async fn files_of(
+    store: &dyn BackupStore,
+    folder: &str,
+) -> Result<Vec<StoredObject>, StorageError> {
     let mut files = store.members(folder).await?;
     files.retain(|m| folder_of(&m.name) == folder && !file_of(&m.name).is_empty());
     Ok(files)
@@ -196,7 +232,12 @@ pub async fn pin(
             }
             let pieces = pin_pieces(&store, name, None).await?;
             let pieces = pieces.filter(|p| generation.is_none_or(|g| g == p.object.generation));
-            return pieces.map(|p| PinnedBackup { expected_crc32c: crc32c, ..p }).ok_or_else(|| e.into());
+            return pieces
+                .map(|p| PinnedBackup {
+                    expected_crc32c: crc32c,
+                    ..p
+                })
+                .ok_or_else(|| e.into());
         }
         other => other?,
     };
@@ -208,11 +249,19 @@ pub async fn pin(
     if let (Some(wanted), Some(is)) = (crc32c, object.crc32c)
         && wanted != is
     {
-        let what = format!("{}: its CRC32C is not the one in the request", store.uri(name));
+        let what = format!(
+            "{}: its CRC32C is not the one in the request",
+            store.uri(name)
+        );
         return Err(ValidationError::new(R::ChecksumMismatch, what).into());
     }
     let expected_crc32c = object.crc32c.or(crc32c);
-    Ok(PinnedBackup { store, object, members: vec![], expected_crc32c })
+    Ok(PinnedBackup {
+        store,
+        object,
+        members: vec![],
+        expected_crc32c,
+    })
 }
 
 /// The file that was cut into pieces and is called so, or that `piece` is of.
@@ -221,24 +270,43 @@ async fn pin_pieces(
     name: &str,
     piece: Option<&StoredObject>,
 ) -> Result<Option<PinnedBackup>, RestoreError> {
-    let Some(prefix) = pieces::prefix_of(name, piece.is_some()) else { return Ok(None) };
-    let found = separate_whole_files(store.as_ref(), found_in(store.members(prefix).await?)).await?;
+    let Some(prefix) = pieces::prefix_of(name, piece.is_some()) else {
+        return Ok(None);
+    };
+    let found =
+        separate_whole_files(store.as_ref(), found_in(store.members(prefix).await?)).await?;
     let found = found.into_iter().filter_map(|f| f.series);
     let has = |s: &Series| {
-        piece.is_none_or(|o| s.pieces.iter().any(|p| (&p.name, p.generation) == (&o.name, o.generation)))
+        piece.is_none_or(|o| {
+            s.pieces
+                .iter()
+                .any(|p| (&p.name, p.generation) == (&o.name, o.generation))
+        })
     };
-    let series = found.filter(|s| s.is_meant_by(name) && has(s)).min_by_key(|s| s.name != name);
+    let series = found
+        .filter(|s| s.is_meant_by(name) && has(s))
+        .min_by_key(|s| s.name != name);
     series.map(|s| pinned_series(store.clone(), s)).transpose()
 }
 
-fn pinned_series(store: Arc<dyn BackupStore>, series: Series) -> Result<PinnedBackup, RestoreError> {
+fn pinned_series(
+    store: Arc<dyn BackupStore>,
+    series: Series,
+) -> Result<PinnedBackup, RestoreError> {
     if let Some(missing) = &series.missing {
         let what = format!("the piece {missing} is missing");
-        return Err(
-            ValidationError::new(R::ArchiveCorrupt, format!("{}: {what}", store.uri(&series.name))).into()
-        );
+        return Err(ValidationError::new(
+            R::ArchiveCorrupt,
+            format!("{}: {what}", store.uri(&series.name)),
+        )
+        .into());
     }
-    Ok(PinnedBackup { store, object: series.whole(), members: series.pieces, expected_crc32c: None })
+    Ok(PinnedBackup {
+        store,
+        object: series.whole(),
+        members: series.pieces,
+        expected_crc32c: None,
+    })
 }
 
 async fn pin_folder(
@@ -249,11 +317,21 @@ async fn pin_folder(
     let mut members = files_of(store.as_ref(), name).await?;
     members.retain(|m| member_name::is_of_dump(file_of(&m.name)));
     let what = "no directory dump: there is no toc.dat";
-    let object = whole(name.to_owned(), &members).ok_or_else(|| not_found(store.as_ref(), name, what))?;
+    let object =
+        whole(name.to_owned(), &members).ok_or_else(|| not_found(store.as_ref(), name, what))?;
     if generation.is_some_and(|g| g != object.generation) {
-        return Err(not_found(store.as_ref(), name, "that generation of its toc.dat is gone"));
+        return Err(not_found(
+            store.as_ref(),
+            name,
+            "that generation of its toc.dat is gone",
+        ));
     }
-    Ok(PinnedBackup { store, object, members, expected_crc32c: None })
+    Ok(PinnedBackup {
+        store,
+        object,
+        members,
+        expected_crc32c: None,
+    })
 }
 
 /// Pins the newest backup below `prefix`, not after `at`; objects called `apart` are none.
@@ -275,11 +353,20 @@ pub async fn pin_latest(
     if object.name.ends_with('/') {
         return pin_folder(store, &object.name, Some(object.generation)).await;
     }
-    match all.into_iter().find(|f| f.object == object).and_then(|f| f.series) {
+    match all
+        .into_iter()
+        .find(|f| f.object == object)
+        .and_then(|f| f.series)
+    {
         Some(series) => pinned_series(store, series),
         None => {
             let expected_crc32c = object.crc32c;
-            Ok(PinnedBackup { store, object, members: vec![], expected_crc32c })
+            Ok(PinnedBackup {
+                store,
+                object,
+                members: vec![],
+                expected_crc32c,
+            })
         }
     }
 }
@@ -295,7 +382,10 @@ mod tests {
     #[test]
     fn crc32c_is_written_as_cloud_storage_does() {
         assert_eq!(encode_crc32c(crc32c::crc32c(b"hello world")), "yZRlqg==");
-        assert_eq!(decode_crc32c("yZRlqg==").unwrap(), crc32c::crc32c(b"hello world"));
+        assert_eq!(
+            decode_crc32c("yZRlqg==").unwrap(),
+            crc32c::crc32c(b"hello world")
+        );
         assert!(decode_crc32c("yZRlqg").is_err());
         assert!(decode_crc32c("AAAA").is_err());
     }
@@ -309,7 +399,14 @@ mod tests {
             crc32c: None,
             generation: 1,
         };
-        let all = || vec![object("c", 1), object("a", 5), object("b", 5), object("d", 9)];
+        let all = || {
+            vec![
+                object("c", 1),
+                object("a", 5),
+                object("b", 5),
+                object("d", 9),
+            ]
+        };
         let at = |s| Some(jiff::Timestamp::from_second(s).unwrap());
         assert_eq!(newest(all(), None).unwrap().name, "d");
         assert_eq!(newest(all(), at(8)).unwrap().name, "b");
@@ -334,10 +431,18 @@ mod tests {
             object("toc.dat", 3, 9),
             object("night/", 0, 10),
         ]);
-        let seen: Vec<_> = all.iter().map(|o| (o.name.as_str(), o.size, o.generation)).collect();
+        let seen: Vec<_> = all
+            .iter()
+            .map(|o| (o.name.as_str(), o.size, o.generation))
+            .collect();
         assert_eq!(
             seen,
-            [("a.dump", 1, 1), ("night/", 12, 7), ("night/deeper/x.dump", 1, 8), ("toc.dat", 3, 9)]
+            [
+                ("a.dump", 1, 1),
+                ("night/", 12, 7),
+                ("night/deeper/x.dump", 1, 8),
+                ("toc.dat", 3, 9)
+            ]
         );
     }
 
@@ -352,16 +457,39 @@ mod tests {
             generation: 1,
         };
         let names = |all: &[&str]| -> Vec<String> {
-            files_in(all.iter().map(|n| object(n)).collect()).into_iter().map(|o| o.name).collect()
+            files_in(all.iter().map(|n| object(n)).collect())
+                .into_iter()
+                .map(|o| o.name)
+                .collect()
         };
-        for other in ["my_toc.dat", "toc.dat.bak", "toc.dat.gz.old", "xtoc.dat.gz", "toc.data"] {
+        for other in [
+            "my_toc.dat",
+            "toc.dat.bak",
+            "toc.dat.gz.old",
+            "xtoc.dat.gz",
+            "toc.data",
+        ] {
             let other = format!("n/{other}");
-            assert_eq!(names(&["n/a.dump", "n/b.dump", &other]), ["n/a.dump", "n/b.dump", &other]);
+            assert_eq!(
+                names(&["n/a.dump", "n/b.dump", &other]),
+                ["n/a.dump", "n/b.dump", &other]
+            );
         }
-        for toc in ["n/toc.dat", "n/toc.dat.gz", "n/toc.dat.zst", "n/toc.dat.lz4"] {
+        for toc in [
+            "n/toc.dat",
+            "n/toc.dat.gz",
+            "n/toc.dat.zst",
+            "n/toc.dat.lz4",
+        ] {
             // What is of no dump stays what it is.
-            assert_eq!(names(&["n/a.dump", "n/3.dat.gz", "n/blobs.toc", toc]), ["n/", "n/a.dump"]);
+            assert_eq!(
+                names(&["n/a.dump", "n/3.dat.gz", "n/blobs.toc", toc]),
+                ["n/", "n/a.dump"]
+            );
         }
-        assert_eq!(names(&["a/b/toc.dat", "a/toc.dat", "a/b/1.dat", "a/1.dat"]), ["a/", "a/b/"]);
+        assert_eq!(
+            names(&["a/b/toc.dat", "a/toc.dat", "a/b/1.dat", "a/1.dat"]),
+            ["a/", "a/b/"]
+        );
     }
 }

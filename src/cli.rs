@@ -54,7 +54,14 @@ pub struct Cli {
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
     /// Form of the log on standard error: auto is text on a terminal, else json
-    #[arg(long, global = true, env = "LOG_FORMAT", value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     log_format: LogFormat,
     #[command(flatten)]
     config: RawConfig,
@@ -79,7 +86,9 @@ enum Command {
     )]
     Restore(restore::Args),
     /// Bring back the database that a restore has replaced
-    #[command(after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list")]
+    #[command(
+        after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list"
+    )]
     Rollback(rollback::Args),
     /// Drop what killed workers left on the server
     #[command(after_help = "Example:\n  pgrestored reap --output json")]
@@ -152,7 +161,9 @@ const EXAMPLES: &str = "Examples:
   pgrestored list --output json";
 
 fn after_help() -> String {
-    let codes = Exit::ALL.map(|e| format!("  {:>3} {}\n", e.code(), e.meaning())).concat();
+    let codes = Exit::ALL
+        .map(|e| format!("  {:>3} {}\n", e.code(), e.meaning()))
+        .concat();
     format!("Exit codes:\n{codes}\n{EXAMPLES}")
 }
 
@@ -286,9 +297,9 @@ impl CommandError {
         match self {
             CommandError::App(AppError::Config(_)) => Exit::Config,
             CommandError::App(AppError::Database(e)) => Exit::of(e.reason()),
-            CommandError::App(AppError::Admin(_)) | CommandError::Io(_) | CommandError::Unavailable(_) => {
-                Exit::Unavailable
-            }
+            CommandError::App(AppError::Admin(_))
+            | CommandError::Io(_)
+            | CommandError::Unavailable(_) => Exit::Unavailable,
             CommandError::App(AppError::Queue(e)) | CommandError::Queue(e) => match e {
                 QueueError::Permanent(_) => Exit::Permission,
                 QueueError::Refused(_) => Exit::BadData,
@@ -316,10 +327,16 @@ impl Cli {
     /// Runs the command to its end.
     pub fn run(self) -> ExitCode {
         // What is in memory are passwords and other people's rows.
-        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        let none = rustix::process::Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
         let quiet = !matches!(self.command, Command::Worker(_));
-        let level = self.log_level.clone().unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
+        let level = self
+            .log_level
+            .clone()
+            .unwrap_or_else(|| if quiet { "warn" } else { "info" }.into());
         let config = match self.command {
             Command::Worker(_) | Command::Request(_) => Config::with_queue(&self.config),
             _ => Config::new(&self.config),
@@ -333,7 +350,9 @@ impl Cli {
             service_name: crate::config::service_name(),
             project: valid.and_then(|c| c.project.clone()),
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
         let done = runtime.map_err(CommandError::from).and_then(|runtime| {
             // The OTLP exporter wants a runtime around it when it is built.
             let _entered = runtime.enter();
@@ -356,7 +375,12 @@ impl Cli {
         match self.command {
             Command::Schema(args) => schema::run(&args),
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Cli::command(), "pgrestored", &mut std::io::stdout());
+                clap_complete::generate(
+                    shell,
+                    &mut Cli::command(),
+                    "pgrestored",
+                    &mut std::io::stdout(),
+                );
                 Ok(Exit::Ok)
             }
             Command::Man { folder } => Ok(reference::man(&folder)?),
@@ -391,7 +415,8 @@ impl Cli {
 
 /// Prints one JSON document.
 fn print_json(value: &impl serde::Serialize) -> CommandResult {
-    let text = serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
     terminal::print_document(&text);
     Ok(Exit::Ok)
 }
@@ -403,7 +428,10 @@ fn human_bytes(n: u64) -> String {
 
 /// Completes with the first SIGINT or SIGTERM.
 async fn stop_signal() -> Result<Exit, std::io::Error> {
-    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut int, mut term) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     Ok(tokio::select! {
         _ = int.recv() => Exit::Interrupted,
         _ = term.recv() => Exit::Terminated,

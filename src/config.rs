@@ -173,9 +173,14 @@ impl Mistakes {
     }
 
     fn duration(&mut self, variable: &str, given: &Option<String>, default: Duration) -> Duration {
-        let Some(text) = set(given) else { return default };
+        let Some(text) = set(given) else {
+            return default;
+        };
         let parsed = text.parse::<jiff::Span>().ok();
-        let parsed = parsed.and_then(|s| s.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok());
+        let parsed = parsed.and_then(|s| {
+            s.to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+                .ok()
+        });
         let parsed = parsed.and_then(|d| Duration::try_from(d).ok());
         match parsed.filter(|d| !d.is_zero()) {
             Some(d) => d,
@@ -187,7 +192,12 @@ impl Mistakes {
     }
 
     /// A time, or 0 for none.
-    fn duration_or_none(&mut self, variable: &str, given: &Option<String>, default: Duration) -> Duration {
+    fn duration_or_none(
+        &mut self,
+        variable: &str,
+        given: &Option<String>,
+        default: Duration,
+    ) -> Duration {
         match set(given) {
             Some("0") => Duration::ZERO,
             _ => self.duration(variable, given, default),
@@ -195,7 +205,10 @@ impl Mistakes {
     }
 
     fn locations(&mut self, variable: &str, given: &Option<String>) -> Vec<Location> {
-        list(given).iter().map(|text| self.location(variable, text)).collect()
+        list(given)
+            .iter()
+            .map(|text| self.location(variable, text))
+            .collect()
     }
 
     fn location(&mut self, variable: &str, text: &str) -> Location {
@@ -236,7 +249,9 @@ impl Config {
     /// that cannot be known, as this machine has.
     pub fn jobs_for(&self, asked: Option<usize>, server_cores: Option<usize>) -> usize {
         let here = || std::thread::available_parallelism().map_or(1, usize::from);
-        asked.or(self.jobs).unwrap_or_else(|| server_cores.unwrap_or_else(here).min(MAX_DEFAULT_JOBS))
+        asked
+            .or(self.jobs)
+            .unwrap_or_else(|| server_cores.unwrap_or_else(here).min(MAX_DEFAULT_JOBS))
     }
 
     /// # Errors
@@ -244,7 +259,8 @@ impl Config {
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut m = Mistakes::default();
         let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
-        let max_concurrent = m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
+        let max_concurrent =
+            m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
         let queue_bytes = m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20;
         let trust = match set(&raw.backup_trust) {
             None | Some("full") => Trust::Full,
@@ -255,7 +271,10 @@ impl Config {
             }
         };
         let config = Config {
-            bucket: m.location("BACKUP_BUCKET", set(&raw.backup_bucket).unwrap_or("secureai-backups")),
+            bucket: m.location(
+                "BACKUP_BUCKET",
+                set(&raw.backup_bucket).unwrap_or("secureai-backups"),
+            ),
             retention_days: m.parse(
                 "BACKUP_RETENTION_DAYS",
                 &raw.backup_retention_days,
@@ -279,34 +298,52 @@ impl Config {
             allowed_targets: list(&raw.allowed_targets),
             protected_databases: list(&raw.protected_databases),
             request_policy: text_of("REQUEST_POLICY", &raw.request_policy, &mut m),
-            request_max_age: m.duration("REQUEST_MAX_AGE", &raw.request_max_age, 7 * 24 * 3600 * SECOND),
+            request_max_age: m.duration(
+                "REQUEST_MAX_AGE",
+                &raw.request_max_age,
+                7 * 24 * 3600 * SECOND,
+            ),
             signing_key: secret(
                 "REQUEST_SIGNING_KEY",
                 &raw.request_signing_key_file,
                 &raw.request_signing_key,
                 &mut m,
             )
-            .map(|key| (or(&raw.request_signing_key_id, "default"), SecretString::from(key))),
+            .map(|key| {
+                (
+                    or(&raw.request_signing_key_id, "default"),
+                    SecretString::from(key),
+                )
+            }),
             records: set(&raw.restore_records).map(|place| m.location("RESTORE_RECORDS", place)),
             max_bytes: set(&raw.restore_max_gib)
                 .map(|_| m.at_least_one("RESTORE_MAX_GIB", &raw.restore_max_gib, 1) as u64)
                 .map(|gib| gib << 30),
             stage_limits: stage_limits(raw, &mut m),
-            stall_limit: m.duration("RESTORE_STALL_TIMEOUT", &raw.restore_stall_timeout, 2 * 3600 * SECOND),
+            stall_limit: m.duration(
+                "RESTORE_STALL_TIMEOUT",
+                &raw.restore_stall_timeout,
+                2 * 3600 * SECOND,
+            ),
             db: server::db_config(raw, retry_budget, &mut m),
             db_name: set(&raw.db_name).map(str::to_owned),
             project: set(&raw.google_cloud_project).map(str::to_owned),
             request_subscription: or(&raw.restore_request_subscription, "restore-requests"),
             request_topic: or(&raw.restore_request_topic, "restore-requests"),
-            notification_subscription: set(&raw.backup_notification_subscription).map(str::to_owned),
+            notification_subscription: set(&raw.backup_notification_subscription)
+                .map(str::to_owned),
             completion_topic: or(&raw.restore_completion_topic, "restore-completions"),
-            completion_subscription: or(&raw.restore_completion_subscription, "restore-completions"),
+            completion_subscription: or(
+                &raw.restore_completion_subscription,
+                "restore-completions",
+            ),
             pubsub_emulator: set(&raw.pubsub_emulator_host).map(with_scheme),
             storage_emulator: set(&raw.storage_emulator_host).map(|json| StorageEmulator {
                 json: with_scheme(json),
                 grpc: with_scheme(set(&raw.storage_emulator_grpc_host).unwrap_or(json)),
             }),
-            jobs: set(&raw.restore_jobs).map(|_| m.at_least_one("RESTORE_JOBS", &raw.restore_jobs, 1)),
+            jobs: set(&raw.restore_jobs)
+                .map(|_| m.at_least_one("RESTORE_JOBS", &raw.restore_jobs, 1)),
             max_concurrent,
             timeout: m.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
             max_attempts: m.parse(
@@ -328,7 +365,11 @@ impl Config {
             ),
             reap_every: Some(m.duration_or_none("REAP_EVERY", &raw.reap_every, 600 * SECOND))
                 .filter(|every| !every.is_zero()),
-            lease_extension: m.duration("RESTORE_LEASE_EXTENSION", &raw.restore_lease_extension, 60 * SECOND),
+            lease_extension: m.duration(
+                "RESTORE_LEASE_EXTENSION",
+                &raw.restore_lease_extension,
+                60 * SECOND,
+            ),
             binary_from: binary_from(raw, &mut m),
             queue_bytes,
             require_complete: set(&raw.restore_require_complete).map(|_| {
@@ -344,7 +385,11 @@ impl Config {
             policy: policy(raw, &mut m),
             in_place: in_place(raw, &mut m),
             age_identity: age_identity(raw, &mut m),
-            stall_timeout: m.duration("DOWNLOAD_STALL_TIMEOUT", &raw.download_stall_timeout, 30 * SECOND),
+            stall_timeout: m.duration(
+                "DOWNLOAD_STALL_TIMEOUT",
+                &raw.download_stall_timeout,
+                30 * SECOND,
+            ),
             drain_timeout: m.duration("DRAIN_TIMEOUT", &raw.drain_timeout, 25 * SECOND),
             admin_addr: m.parse(
                 "ADMIN_ADDR",
@@ -358,9 +403,16 @@ impl Config {
             otlp_endpoint: set(&raw.otel_exporter_otlp_endpoint).map(str::to_owned),
         };
         if config.quarantine_after <= config.max_attempts {
-            m.add("RESTORE_QUARANTINE_AFTER", "must be more than RESTORE_MAX_ATTEMPTS");
+            m.add(
+                "RESTORE_QUARANTINE_AFTER",
+                "must be more than RESTORE_MAX_ATTEMPTS",
+            );
         }
-        if m.0.is_empty() { Ok(config) } else { Err(ConfigErrors(m.0)) }
+        if m.0.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(m.0))
+        }
     }
 
     /// The same with what topics and subscriptions need.
@@ -385,7 +437,10 @@ pub fn colours() -> bool {
 
 /// What traces call this program: `OTEL_SERVICE_NAME`, else `pgrestored`.
 pub fn service_name() -> String {
-    std::env::var("OTEL_SERVICE_NAME").ok().filter(|n| !n.is_empty()).unwrap_or_else(|| "pgrestored".into())
+    std::env::var("OTEL_SERVICE_NAME")
+        .ok()
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "pgrestored".into())
 }
 
 /// The folders of PATH.
@@ -402,10 +457,20 @@ fn text_of(variable: &str, file: &Option<String>, m: &mut Mistakes) -> Option<St
 }
 
 /// The text of a secret, from its file or else itself.
-fn secret(variable: &str, file: &Option<String>, text: &Option<String>, m: &mut Mistakes) -> Option<String> {
+fn secret(
+    variable: &str,
+    file: &Option<String>,
+    text: &Option<String>,
+    m: &mut Mistakes,
+) -> Option<String> {
     let from_file = set(file).and_then(|file| {
         std::fs::read_to_string(file)
-            .map_err(|e| m.add(&format!("{variable}_FILE"), format!("cannot be read: {}", e.kind())))
+            .map_err(|e| {
+                m.add(
+                    &format!("{variable}_FILE"),
+                    format!("cannot be read: {}", e.kind()),
+                )
+            })
             .ok()
     });
     from_file.or(set(text).map(str::to_owned))
@@ -424,7 +489,9 @@ fn binary_from(raw: &RawConfig, m: &mut Mistakes) -> Option<usize> {
 }
 
 fn in_place(raw: &RawConfig, m: &mut Mistakes) -> InPlace {
-    let chosen = set(&raw.restore_in_place).map(|t| InPlace::from_str(t, true)).transpose();
+    let chosen = set(&raw.restore_in_place)
+        .map(|t| InPlace::from_str(t, true))
+        .transpose();
     chosen
         .unwrap_or_else(|_| {
             m.add("RESTORE_IN_PLACE", "must be auto, always or never");
@@ -434,9 +501,12 @@ fn in_place(raw: &RawConfig, m: &mut Mistakes) -> InPlace {
 }
 
 fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
-    let owners = set(&raw.restore_owners).map(|t| Owners::from_str(t, true)).transpose();
-    let extensions =
-        set(&raw.restore_extensions).map(|t| Extensions::from_str(&t.replace('_', "-"), true)).transpose();
+    let owners = set(&raw.restore_owners)
+        .map(|t| Owners::from_str(t, true))
+        .transpose();
+    let extensions = set(&raw.restore_extensions)
+        .map(|t| Extensions::from_str(&t.replace('_', "-"), true))
+        .transpose();
     Policy {
         owners: owners
             .unwrap_or_else(|_| {
@@ -463,7 +533,12 @@ fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
                 None
             })
             .unwrap_or_default(),
-        analyze: !m.parse("RESTORE_NO_ANALYZE", &raw.restore_no_analyze, false, "must be true or false"),
+        analyze: !m.parse(
+            "RESTORE_NO_ANALYZE",
+            &raw.restore_no_analyze,
+            false,
+            "must be true or false",
+        ),
         globals: set(&raw.restore_globals).map(str::to_owned),
         role_passwords: m.parse(
             "RESTORE_ROLE_PASSWORDS",
@@ -475,7 +550,9 @@ fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
 }
 
 /// Stages of a restore, as progress and metrics name them.
-const STAGES: [&str; 7] = ["prepare", "schema", "data", "indexes", "analyze", "check", "sandbox"];
+const STAGES: [&str; 7] = [
+    "prepare", "schema", "data", "indexes", "analyze", "check", "sandbox",
+];
 
 fn stage_limits(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, Duration> {
     let mut limits = BTreeMap::new();
@@ -487,7 +564,10 @@ fn stage_limits(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, Duration>
             }
             _ => m.add(
                 "RESTORE_STAGE_LIMITS",
-                format!("must be STAGE=TIME, separated by commas; stages are {}", STAGES.join(", ")),
+                format!(
+                    "must be STAGE=TIME, separated by commas; stages are {}",
+                    STAGES.join(", ")
+                ),
             ),
         }
     }
@@ -495,26 +575,45 @@ fn stage_limits(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, Duration>
 }
 
 fn role_map(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, String> {
-    let Some(text) = set(&raw.restore_role_map) else { return BTreeMap::new() };
+    let Some(text) = set(&raw.restore_role_map) else {
+        return BTreeMap::new();
+    };
     let text = match text.strip_prefix('@') {
         Some(file) => std::fs::read_to_string(file).unwrap_or_else(|e| {
-            m.add("RESTORE_ROLE_MAP", format!("its file cannot be read: {}", e.kind()));
+            m.add(
+                "RESTORE_ROLE_MAP",
+                format!("its file cannot be read: {}", e.kind()),
+            );
             String::new()
         }),
         None => text.replace(',', "\n"),
     };
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    lines.filter_map(|line| pair(line).map_err(|e| m.add("RESTORE_ROLE_MAP", e)).ok()).collect()
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'));
+    lines
+        .filter_map(|line| pair(line).map_err(|e| m.add("RESTORE_ROLE_MAP", e)).ok())
+        .collect()
 }
 
 fn age_identity(raw: &RawConfig, m: &mut Mistakes) -> Option<SecretString> {
-    let text = secret("BACKUP_AGE_IDENTITY", &raw.backup_age_identity_file, &raw.backup_age_identity, m);
+    let text = secret(
+        "BACKUP_AGE_IDENTITY",
+        &raw.backup_age_identity_file,
+        &raw.backup_age_identity,
+        m,
+    );
     text.map(SecretString::from)
 }
 
 fn with_scheme(host: &str) -> String {
     let host = host.trim_end_matches('/');
-    if host.contains("://") { host.to_owned() } else { format!("http://{host}") }
+    if host.contains("://") {
+        host.to_owned()
+    } else {
+        format!("http://{host}")
+    }
 }
 
 #[cfg(test)]
@@ -532,7 +631,13 @@ mod tests {
             ..RawConfig::default()
         };
         let text = Config::new(&raw).unwrap_err().to_string();
-        for variable in ["BACKUP_BUCKET", "DB_PORT", "RESTORE_TIMEOUT", "RESTORE_JOBS", "ADMIN_ADDR"] {
+        for variable in [
+            "BACKUP_BUCKET",
+            "DB_PORT",
+            "RESTORE_TIMEOUT",
+            "RESTORE_JOBS",
+            "ADMIN_ADDR",
+        ] {
             assert!(text.contains(variable), "{text}");
         }
         for value in ["NOT-A-BUCKET", "secret-port", "soon", "nowhere"] {
@@ -543,14 +648,29 @@ mod tests {
     #[test]
     fn defaults_are_the_contracts() {
         let c = Config::new(&RawConfig::default()).unwrap();
-        assert_eq!(c.bucket, Location::Bucket { bucket: "secureai-backups".into(), prefix: String::new() });
+        assert_eq!(
+            c.bucket,
+            Location::Bucket {
+                bucket: "secureai-backups".into(),
+                prefix: String::new()
+            }
+        );
         assert_eq!((c.retention_days, c.max_concurrent), (7, 1));
-        assert_eq!((c.db.host.as_str(), c.db.port, c.db.user.as_str()), ("localhost", 5432, "postgres"));
+        assert_eq!(
+            (c.db.host.as_str(), c.db.port, c.db.user.as_str()),
+            ("localhost", 5432, "postgres")
+        );
         assert_eq!(c.db.ssl_mode, SslMode::Prefer);
         assert_eq!(c.timeout, Duration::from_secs(12 * 3600));
         assert_eq!(c.admin_addr.to_string(), "127.0.0.1:9464");
-        let remote = RawConfig { db_host: Some("db.example.com".into()), ..RawConfig::default() };
-        assert_eq!(Config::new(&remote).unwrap().db.ssl_mode, SslMode::VerifyFull);
+        let remote = RawConfig {
+            db_host: Some("db.example.com".into()),
+            ..RawConfig::default()
+        };
+        assert_eq!(
+            Config::new(&remote).unwrap().db.ssl_mode,
+            SslMode::VerifyFull
+        );
     }
 
     #[test]
@@ -561,7 +681,10 @@ mod tests {
         assert_eq!(c.jobs_for(Some(100), Some(5)), 100);
         assert!((1..=MAX_DEFAULT_JOBS).contains(&c.jobs_for(None, None)));
         c.jobs = Some(3);
-        assert_eq!((c.jobs_for(None, Some(5)), c.jobs_for(Some(2), Some(5))), (3, 2));
+        assert_eq!(
+            (c.jobs_for(None, Some(5)), c.jobs_for(Some(2), Some(5))),
+            (3, 2)
+        );
     }
 
     #[test]
@@ -587,13 +710,24 @@ mod tests {
             ("restore-extensions", "skip-missing"),
             ("restore-no-privileges", "true"),
         ];
-        let policy = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap().policy;
+        let policy = Config::new(&RawConfig::from_flags(&flags).unwrap())
+            .unwrap()
+            .policy;
         std::fs::remove_file(&file).unwrap();
-        assert_eq!((policy.owners, policy.extensions), (Owners::Map, Extensions::SkipMissing));
+        assert_eq!(
+            (policy.owners, policy.extensions),
+            (Owners::Map, Extensions::SkipMissing)
+        );
         assert!(!policy.privileges && policy.analyze && !policy.create_roles);
         assert_eq!(policy.role_map["old"], "new");
-        let wrong = [("restore-owners", "some"), ("restore-role-map", "a"), ("restore-extensions", "x")];
-        let text = Config::new(&RawConfig::from_flags(&wrong).unwrap()).unwrap_err().to_string();
+        let wrong = [
+            ("restore-owners", "some"),
+            ("restore-role-map", "a"),
+            ("restore-extensions", "x"),
+        ];
+        let text = Config::new(&RawConfig::from_flags(&wrong).unwrap())
+            .unwrap_err()
+            .to_string();
         for variable in ["RESTORE_OWNERS", "RESTORE_ROLE_MAP", "RESTORE_EXTENSIONS"] {
             assert!(text.contains(variable), "{text}");
         }

@@ -27,7 +27,15 @@ pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// `restore` puts a database in place, `verify` proves that a backup can be restored.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -65,7 +73,9 @@ pub struct BackupSpec {
 }
 
 /// A request to restore a backup. Strict: an unknown field is an error.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
     /// Chosen by the requester; a second message with the same id is the same request.
@@ -106,14 +116,18 @@ fn is_default(selection: &Selection) -> bool {
     *selection == Selection::default()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Restore,
     Verification,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Success,
@@ -164,7 +178,9 @@ pub struct RestoreResult {
 }
 
 /// Attributes of a Cloud Storage notification. Only `OBJECT_FINALIZE` acts.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct GcsNotification {
     /// `projects/_/buckets/BUCKET/notificationConfigs/ID`
@@ -190,13 +206,18 @@ fn invalid(what: impl Into<String>) -> RestoreError {
 impl GcsNotification {
     /// Recognises a notification by its attributes.
     pub fn from_attributes(attributes: &HashMap<String, String>) -> Option<Self> {
-        attributes.get("notificationConfig").and(attributes.get("eventType"))?;
+        attributes
+            .get("notificationConfig")
+            .and(attributes.get("eventType"))?;
         serde_json::from_value(serde_json::to_value(attributes).ok()?).ok()
     }
 
     /// The id of the verification that this notification asks for.
     pub fn request_id(&self) -> String {
-        format!("gcs:{}/{}#{}", self.bucket_id, self.object_id, self.object_generation)
+        format!(
+            "gcs:{}/{}#{}",
+            self.bucket_id, self.object_id, self.object_generation
+        )
     }
 }
 
@@ -205,19 +226,29 @@ impl RestoreRequest {
     ///
     /// # Errors
     /// `invalid_request`, with the place in the document.
-    pub fn from_message(data: &[u8], attributes: &HashMap<String, String>) -> Result<Self, RestoreError> {
+    pub fn from_message(
+        data: &[u8],
+        attributes: &HashMap<String, String>,
+    ) -> Result<Self, RestoreError> {
         if data.len() > MAX_REQUEST_BYTES {
-            return Err(invalid(format!("the request is larger than {MAX_REQUEST_BYTES} bytes")));
+            return Err(invalid(format!(
+                "the request is larger than {MAX_REQUEST_BYTES} bytes"
+            )));
         }
         check_attributes(attributes)?;
         let not_json = |e: serde_json::Error| invalid(format!("the request cannot be read: {e}"));
-        let content_type = attributes.get("content-type").map(String::as_str).unwrap_or_default();
+        let content_type = attributes
+            .get("content-type")
+            .map(String::as_str)
+            .unwrap_or_default();
         if content_type.starts_with("application/cloudevents") {
             let event: serde_json::Map<String, serde_json::Value> =
                 serde_json::from_slice(data).map_err(not_json)?;
             let text = |key: &str| event.get(key).and_then(|v| v.as_str());
             check_event(text("specversion"), text("type"))?;
-            let body = event.get("data").ok_or_else(|| invalid("the event has no data"))?;
+            let body = event
+                .get("data")
+                .ok_or_else(|| invalid("the event has no data"))?;
             return serde_json::from_value(body.clone()).map_err(not_json);
         }
         if let Some(version) = attributes.get("ce-specversion") {
@@ -230,7 +261,10 @@ impl RestoreRequest {
     pub fn digest(&self) -> String {
         use sha2::Digest;
         let canonical = serde_json::to_vec(self).unwrap_or_default();
-        sha2::Sha256::digest(&canonical).iter().map(|b| format!("{b:02x}")).collect()
+        sha2::Sha256::digest(&canonical)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect()
     }
 
     /// Checks the request and says it as a job.
@@ -246,19 +280,32 @@ impl RestoreRequest {
             (None, Some(uri)) => BackupRef::from_uri(uri)?,
             _ => return Err(invalid("backup: exactly one of name and uri is needed")),
         };
-        let generation = self.backup.generation.as_deref().map(str::parse).transpose();
-        let generation = generation.map_err(|_| invalid("backup.generation: must be a whole number"))?;
+        let generation = self
+            .backup
+            .generation
+            .as_deref()
+            .map(str::parse)
+            .transpose();
+        let generation =
+            generation.map_err(|_| invalid("backup.generation: must be a whole number"))?;
         let named = self.backup.database.as_deref();
         if named.is_some_and(|d| d.is_empty() || d.len() > 63 || d.chars().any(char::is_control)) {
-            return Err(invalid("backup.database: must have 1 to 63 bytes and no control characters"));
+            return Err(invalid(
+                "backup.database: must have 1 to 63 bytes and no control characters",
+            ));
         }
         if self.jobs.is_some_and(|n| !(1..=256).contains(&n)) {
             return Err(invalid("jobs: must be from 1 to 256"));
         }
         let jobs = self.jobs.map(|n| n as usize);
         if self.mode == Mode::Verify {
-            if self.target_db.is_some() || !is_default(&self.select) || self.on_existing != OnExisting::Fail {
-                return Err(invalid("mode verify: target_db, on_existing and select are for a restore"));
+            if self.target_db.is_some()
+                || !is_default(&self.select)
+                || self.on_existing != OnExisting::Fail
+            {
+                return Err(invalid(
+                    "mode verify: target_db, on_existing and select are for a restore",
+                ));
             }
             if self.in_place.is_some() {
                 return Err(invalid("mode verify: in_place is for a restore"));
@@ -286,7 +333,8 @@ impl RestoreRequest {
             backup,
             generation,
             crc32c: self.backup.crc32c,
-            target_db: target_db.ok_or_else(|| invalid("target_db: none named and none configured"))?,
+            target_db: target_db
+                .ok_or_else(|| invalid("target_db: none named and none configured"))?,
             on_existing: self.on_existing,
             jobs,
             deadline: self.deadline,
@@ -316,7 +364,13 @@ pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
     // What is still to be looked at, and where it is.
     let mut rest = vec![(String::new(), document)];
     while let Some((place, value)) = rest.pop() {
-        let below = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
+        let below = |name: &str| {
+            if place.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{place}.{name}")
+            }
+        };
         match value {
             serde_json::Value::String(text) => {
                 check_text(&place, text)?;
@@ -333,7 +387,9 @@ pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
             _ => {}
         }
         if strings > MAX_STRINGS {
-            return Err(invalid(format!("the request has more than {MAX_STRINGS} strings")));
+            return Err(invalid(format!(
+                "the request has more than {MAX_STRINGS} strings"
+            )));
         }
     }
     Ok(())
@@ -341,10 +397,15 @@ pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
 
 fn check_text(place: &str, text: &str) -> Result<(), RestoreError> {
     if text.len() > MAX_STRING {
-        return Err(invalid(format!("{place}: is longer than {MAX_STRING} bytes")));
+        return Err(invalid(format!(
+            "{place}: is longer than {MAX_STRING} bytes"
+        )));
     }
     match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(invalid(format!("{place}: has a control character ({})", c.escape_unicode()))),
+        Some(c) => Err(invalid(format!(
+            "{place}: has a control character ({})",
+            c.escape_unicode()
+        ))),
         None => Ok(()),
     }
 }
@@ -364,7 +425,10 @@ pub fn bound_rewrites(all: &mut Vec<Rewrite>) {
     for rewrite in all {
         rewrite.what = one_line(&rewrite.what);
         rewrite.examples.truncate(EXAMPLES);
-        rewrite.examples.iter_mut().for_each(|e| *e = line_of(e, REDUCED_TEXT));
+        rewrite
+            .examples
+            .iter_mut()
+            .for_each(|e| *e = line_of(e, REDUCED_TEXT));
     }
 }
 
@@ -387,7 +451,10 @@ pub struct Message {
 
 impl RestoreResult {
     /// A success that says no more than when; the rest is filled in by whoever knows it.
-    pub fn new(request_id: &str, (started_at, finished_at): (jiff::Timestamp, jiff::Timestamp)) -> Self {
+    pub fn new(
+        request_id: &str,
+        (started_at, finished_at): (jiff::Timestamp, jiff::Timestamp),
+    ) -> Self {
         RestoreResult {
             request_id: request_id.to_owned(),
             kind: Kind::Restore,
@@ -445,7 +512,10 @@ impl RestoreResult {
             uri: self.backup.uri.as_ref().map(short),
             ..self.backup.clone()
         };
-        let error = self.error.as_ref().map(|e| ErrorBody { message: short(&e.message), ..e.clone() });
+        let error = self.error.as_ref().map(|e| ErrorBody {
+            message: short(&e.message),
+            ..e.clone()
+        });
         RestoreResult {
             request_id: short(&self.request_id),
             target_db: self.target_db.as_ref().map(short),
@@ -479,7 +549,8 @@ impl RestoreResult {
             &uuid::Uuid::NAMESPACE_URL,
             format!("pgrestored:{}", self.request_id).as_bytes(),
         );
-        let mut attributes = event_attributes(RESULT_TYPE, &id.to_string(), &self.finished_at.to_string());
+        let mut attributes =
+            event_attributes(RESULT_TYPE, &id.to_string(), &self.finished_at.to_string());
         attributes.insert("ce-dataschema".into(), RESULT_SCHEMA.into());
         attributes.insert("kind".into(), wire_name(&self.kind));
         attributes.insert("status".into(), wire_name(&self.status));
@@ -500,8 +571,11 @@ impl RestoreRequest {
     /// `internal`, if the request cannot be written as JSON.
     pub fn to_message(&self, now: jiff::Timestamp) -> Result<Message, RestoreError> {
         let data = serde_json::to_vec(self).map_err(|e| RestoreError::internal(e.to_string()))?;
-        let mut attributes =
-            event_attributes(REQUEST_TYPE, &uuid::Uuid::new_v4().to_string(), &now.to_string());
+        let mut attributes = event_attributes(
+            REQUEST_TYPE,
+            &uuid::Uuid::new_v4().to_string(),
+            &now.to_string(),
+        );
         attributes.insert("request_id".into(), attribute_text(&self.request_id));
         Ok(Message { data, attributes })
     }
@@ -541,7 +615,10 @@ mod tests {
     use super::*;
 
     fn attrs(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-        pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect()
     }
 
     const BODY: &str = r#"{"request_id":"r1","backup":{"name":"a.dump"},"target_db":"app"}"#;
@@ -549,11 +626,24 @@ mod tests {
     #[test]
     fn three_forms_of_a_request_are_read() {
         let bare = RestoreRequest::from_message(BODY.as_bytes(), &attrs(&[])).unwrap();
-        let ce = attrs(&[("ce-specversion", "1.0"), ("ce-type", "com.example.restore.requested.v1")]);
-        assert_eq!(RestoreRequest::from_message(BODY.as_bytes(), &ce).unwrap(), bare);
-        let structured = format!(r#"{{"specversion":"1.0","type":"{REQUEST_TYPE}","id":"1","data":{BODY}}}"#);
-        let form = attrs(&[("content-type", "application/cloudevents+json; charset=utf-8")]);
-        assert_eq!(RestoreRequest::from_message(structured.as_bytes(), &form).unwrap(), bare);
+        let ce = attrs(&[
+            ("ce-specversion", "1.0"),
+            ("ce-type", "com.example.restore.requested.v1"),
+        ]);
+        assert_eq!(
+            RestoreRequest::from_message(BODY.as_bytes(), &ce).unwrap(),
+            bare
+        );
+        let structured =
+            format!(r#"{{"specversion":"1.0","type":"{REQUEST_TYPE}","id":"1","data":{BODY}}}"#);
+        let form = attrs(&[(
+            "content-type",
+            "application/cloudevents+json; charset=utf-8",
+        )]);
+        assert_eq!(
+            RestoreRequest::from_message(structured.as_bytes(), &form).unwrap(),
+            bare
+        );
         assert_eq!(bare.on_existing, OnExisting::Fail);
     }
 
@@ -587,11 +677,18 @@ mod tests {
             r#"{"request_id":"r","mode":"verify","backup":{"name":"a"},"select":{"schema_only":true}}"#,
         ] {
             let request = RestoreRequest::from_message(bad.as_bytes(), &none).unwrap();
-            assert_eq!(request.into_job(None).unwrap_err().reason(), FailureReason::InvalidRequest, "{bad}");
+            assert_eq!(
+                request.into_job(None).unwrap_err().reason(),
+                FailureReason::InvalidRequest,
+                "{bad}"
+            );
         }
         let old = attrs(&[("ce-specversion", "0.3"), ("ce-type", REQUEST_TYPE)]);
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &old).is_err());
-        let other = attrs(&[("ce-specversion", "1.0"), ("ce-type", "restore.requested.v2")]);
+        let other = attrs(&[
+            ("ce-specversion", "1.0"),
+            ("ce-type", "restore.requested.v2"),
+        ]);
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &other).is_err());
     }
 
@@ -605,7 +702,15 @@ mod tests {
             request.into_job(None).map(drop)
         };
         assert!(ask(&|b| b["labels"] = serde_json::json!({ "team": "Zürich 🐘" })).is_ok());
-        for bad in ["\0", "a\0b", "\u{1b}[2J", "\n", "\u{7f}", "\u{9b}0m", &"x".repeat(MAX_STRING + 1)] {
+        for bad in [
+            "\0",
+            "a\0b",
+            "\u{1b}[2J",
+            "\n",
+            "\u{7f}",
+            "\u{9b}0m",
+            &"x".repeat(MAX_STRING + 1),
+        ] {
             let places: [(&str, serde_json::Value); 9] = [
                 ("request_id", bad.into()),
                 ("target_db", bad.into()),
@@ -614,26 +719,46 @@ mod tests {
                 ("labels", serde_json::json!({ "a": bad })),
                 ("labels", serde_json::json!({ bad: "a" })),
                 ("select", serde_json::json!({ "tables": ["ok", bad] })),
-                ("select", serde_json::json!({ "rename_schemas": { "a": bad } })),
-                ("select", serde_json::json!({ "rename_schemas": { bad: "a" } })),
+                (
+                    "select",
+                    serde_json::json!({ "rename_schemas": { "a": bad } }),
+                ),
+                (
+                    "select",
+                    serde_json::json!({ "rename_schemas": { bad: "a" } }),
+                ),
             ];
             for (field, value) in places {
                 let e = ask(&|b| b[field] = value.clone()).unwrap_err();
-                assert_eq!(e.reason(), FailureReason::InvalidRequest, "{field}: {value}");
+                assert_eq!(
+                    e.reason(),
+                    FailureReason::InvalidRequest,
+                    "{field}: {value}"
+                );
                 assert!(!e.to_string().chars().any(char::is_control), "{e}");
             }
         }
-        let many: BTreeMap<String, String> =
-            (0..MAX_STRINGS).map(|i| (i.to_string(), String::new())).collect();
+        let many: BTreeMap<String, String> = (0..MAX_STRINGS)
+            .map(|i| (i.to_string(), String::new()))
+            .collect();
         assert!(ask(&|b| b["labels"] = serde_json::json!(many)).is_err());
         // Half of a character is none, and so many brackets are no request.
-        for bad in
-            [r#""\ud800""#.to_owned(), r#""\udc00\ud800""#.to_owned(), "[".repeat(5000) + &"]".repeat(5000)]
-        {
+        for bad in [
+            r#""\ud800""#.to_owned(),
+            r#""\udc00\ud800""#.to_owned(),
+            "[".repeat(5000) + &"]".repeat(5000),
+        ] {
             let body = BODY.replace(r#""a.dump""#, &bad);
-            assert!(RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).is_err(), "{bad:.20}");
+            assert!(
+                RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).is_err(),
+                "{bad:.20}"
+            );
         }
-        let odd = attrs(&[("ce-id", "a\0"), ("ce-specversion", "1.0"), ("ce-type", REQUEST_TYPE)]);
+        let odd = attrs(&[
+            ("ce-id", "a\0"),
+            ("ce-specversion", "1.0"),
+            ("ce-type", REQUEST_TYPE),
+        ]);
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &odd).is_err());
     }
 
@@ -643,24 +768,40 @@ mod tests {
         let huge = "\u{1b}é".repeat(5_000);
         let mut result = RestoreResult::failure(&"é".repeat(100), &invalid(&huge), "data", (t, t));
         result.notes = vec![huge.clone(); 300];
-        let rewrite = Rewrite { rule: "r".into(), what: huge.clone(), count: 1, examples: vec![huge; 50] };
+        let rewrite = Rewrite {
+            rule: "r".into(),
+            what: huge.clone(),
+            count: 1,
+            examples: vec![huge; 50],
+        };
         result.rewrites = vec![rewrite; 300];
         result.bound();
         let message = result.to_message().unwrap();
         assert!(message.data.len() < 5_000_000, "{}", message.data.len());
-        assert!(message.attributes.values().all(|v| v.len() <= MAX_ATTRIBUTE_BYTES));
+        assert!(
+            message
+                .attributes
+                .values()
+                .all(|v| v.len() <= MAX_ATTRIBUTE_BYTES)
+        );
         let mut again = result.clone();
         again.bound();
         assert!(again == result, "bounded twice, it is another one");
         let reduced = result.reduced("INVALID_ARGUMENT");
         assert!(reduced.to_message().unwrap().data.len() < 10_000);
-        assert_eq!((reduced.status, &reduced.request_id), (result.status, &result.request_id));
+        assert_eq!(
+            (reduced.status, &reduced.request_id),
+            (result.status, &result.request_id)
+        );
     }
 
     #[test]
     fn sizes_have_limits() {
         let id = |n: usize| {
-            let body = format!(r#"{{"request_id":"{}","backup":{{"name":"a"}}}}"#, "x".repeat(n));
+            let body = format!(
+                r#"{{"request_id":"{}","backup":{{"name":"a"}}}}"#,
+                "x".repeat(n)
+            );
             let request = RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).unwrap();
             request.into_job(Some("d"))
         };
@@ -672,8 +813,11 @@ mod tests {
 
     #[test]
     fn a_digest_is_of_what_is_asked() {
-        let digest =
-            |body: &str| RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).unwrap().digest();
+        let digest = |body: &str| {
+            RestoreRequest::from_message(body.as_bytes(), &attrs(&[]))
+                .unwrap()
+                .digest()
+        };
         let spaced = r#"{ "target_db": "app", "backup": {"name":"a.dump"}, "request_id":"r1" }"#;
         assert_eq!(digest(BODY), digest(spaced));
         assert_ne!(digest(BODY), digest(&BODY.replace("a.dump", "b.dump")));
@@ -688,23 +832,35 @@ mod tests {
         };
         let mut restore = job(BODY);
         restore.delivered(5, 3);
-        assert_eq!((restore.request_id(), restore.target_db(), restore.attempt()), ("r1", Some("app"), 3));
+        assert_eq!(
+            (restore.request_id(), restore.target_db(), restore.attempt()),
+            ("r1", Some("app"), 3)
+        );
         let mut proof = job(r#"{"request_id":"v1","mode":"verify","backup":{"uri":"gs://bkt/a"}}"#);
         proof.delivered(5, 2);
-        assert_eq!((proof.request_id(), proof.target_db(), proof.attempt()), ("v1", None, 2));
+        assert_eq!(
+            (proof.request_id(), proof.target_db(), proof.attempt()),
+            ("v1", None, 2)
+        );
         assert_eq!(proof.backup(), &BackupRef::from_uri("gs://bkt/a").unwrap());
     }
 
     #[test]
     fn a_notification_is_known_by_its_attributes() {
         let a = attrs(&[
-            ("notificationConfig", "projects/_/buckets/b/notificationConfigs/1"),
+            (
+                "notificationConfig",
+                "projects/_/buckets/b/notificationConfigs/1",
+            ),
             ("eventType", "OBJECT_FINALIZE"),
             ("bucketId", "b"),
             ("objectId", "x/y.dump"),
             ("objectGeneration", "17"),
         ]);
-        assert_eq!(GcsNotification::from_attributes(&a).unwrap().request_id(), "gcs:b/x/y.dump#17");
+        assert_eq!(
+            GcsNotification::from_attributes(&a).unwrap().request_id(),
+            "gcs:b/x/y.dump#17"
+        );
         assert!(GcsNotification::from_attributes(&attrs(&[("eventType", "x")])).is_none());
     }
 
@@ -712,8 +868,12 @@ mod tests {
     fn a_result_has_the_same_event_id_each_time() {
         let t: jiff::Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
         let e = invalid("x");
-        let message = RestoreResult::failure("r1", &e, "request", (t, t)).to_message().unwrap();
-        let again = RestoreResult::failure("r1", &e, "request", (t, t)).to_message().unwrap();
+        let message = RestoreResult::failure("r1", &e, "request", (t, t))
+            .to_message()
+            .unwrap();
+        let again = RestoreResult::failure("r1", &e, "request", (t, t))
+            .to_message()
+            .unwrap();
         assert_eq!(message.attributes, again.attributes);
         assert_eq!(message.attributes["failure_reason"], "invalid_request");
         assert_eq!(message.attributes["status"], "failure");

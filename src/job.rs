@@ -32,9 +32,15 @@ pub enum OnExisting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupRef {
     /// By name, at a place or (none) in the configured one.
-    Named { place: Option<Location>, name: String },
+    Named {
+        place: Option<Location>,
+        name: String,
+    },
     /// The newest one not after `at`, below `prefix` of the configured place.
-    Latest { prefix: String, at: Option<jiff::Timestamp> },
+    Latest {
+        prefix: String,
+        at: Option<jiff::Timestamp>,
+    },
     /// Standard input.
     Stdin,
 }
@@ -114,7 +120,9 @@ pub struct ResultBackup {
 }
 
 /// Whether a backup could be shown to have everything that was written to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Completeness {
     /// Its own end mark or table of contents says so.
@@ -126,7 +134,11 @@ pub enum Completeness {
 impl Completeness {
     /// Of what an archive showed of itself, if it was read to its end.
     pub fn of(is_complete: Option<&bool>) -> Self {
-        if is_complete == Some(&true) { Completeness::Proven } else { Completeness::Unknown }
+        if is_complete == Some(&true) {
+            Completeness::Proven
+        } else {
+            Completeness::Unknown
+        }
     }
 }
 
@@ -172,7 +184,10 @@ impl VerifyJob {
 
 /// What a worker does.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "there is one of them for each message in work")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one of them for each message in work"
+)]
 pub enum Job {
     Restore(Box<RestoreJob>),
     Verify(VerifyJob),
@@ -239,7 +254,9 @@ pub fn is_own_id(id: &str) -> bool {
 /// `invalid_request`.
 pub fn check_request_id(id: &str) -> Result<(), RestoreError> {
     if id.is_empty() || id.len() > 200 || id.chars().any(char::is_control) {
-        return Err(invalid("request_id: must have 1 to 200 bytes and no control characters"));
+        return Err(invalid(
+            "request_id: must have 1 to 200 bytes and no control characters",
+        ));
     }
     if is_own_id(id) {
         let own = OWN_IDS.join(", ");
@@ -261,7 +278,8 @@ impl BackupRef {
             return Ok(BackupRef::Stdin);
         }
         if text.starts_with('/') || text.starts_with("./") || text.starts_with("../") {
-            let path = std::path::absolute(text).map_err(|e| invalid(format!("no path of a backup: {e}")))?;
+            let path = std::path::absolute(text)
+                .map_err(|e| invalid(format!("no path of a backup: {e}")))?;
             // A link that a person names is followed; those that lie in the folder do not lead out of it.
             let path = match path.is_symlink() {
                 true => path.canonicalize().unwrap_or(path),
@@ -270,11 +288,16 @@ impl BackupRef {
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
                 return Err(invalid("the backup's path names no file"));
             };
-            let name = name.to_str().ok_or_else(|| invalid("the backup's path is not UTF-8"))?;
+            let name = name
+                .to_str()
+                .ok_or_else(|| invalid("the backup's path is not UTF-8"))?;
             // A directory dump keeps its slash.
             let slash = if text.ends_with('/') { "/" } else { "" };
             let place = Some(Location::Folder(folder.to_owned()));
-            return Ok(BackupRef::Named { place, name: format!("{name}{slash}") });
+            return Ok(BackupRef::Named {
+                place,
+                name: format!("{name}{slash}"),
+            });
         }
         if text.contains("://") {
             return Self::from_uri(text);
@@ -285,8 +308,12 @@ impl BackupRef {
     /// # Errors
     /// `invalid_request`.
     pub fn from_uri(uri: &str) -> Result<Self, RestoreError> {
-        let (place, name) = Location::of_backup(uri).map_err(|e| invalid(format!("backup uri: {e}")))?;
-        Ok(BackupRef::Named { place: Some(place), name })
+        let (place, name) =
+            Location::of_backup(uri).map_err(|e| invalid(format!("backup uri: {e}")))?;
+        Ok(BackupRef::Named {
+            place: Some(place),
+            name,
+        })
     }
 
     /// A name in the configured place, or `latest`, or `latest@TIME`.
@@ -295,20 +322,32 @@ impl BackupRef {
     /// `invalid_request`.
     pub fn from_name(name: &str, prefix: &str) -> Result<Self, RestoreError> {
         if name == "latest" {
-            return Ok(BackupRef::Latest { prefix: prefix.to_owned(), at: None });
+            return Ok(BackupRef::Latest {
+                prefix: prefix.to_owned(),
+                at: None,
+            });
         }
         if let Some(time) = name.strip_prefix("latest@") {
-            let at = parse_time(time)
-                .ok_or_else(|| invalid("latest@ must be followed by a time such as 2026-11-20T00:00Z"))?;
-            return Ok(BackupRef::Latest { prefix: prefix.to_owned(), at: Some(at) });
+            let at = parse_time(time).ok_or_else(|| {
+                invalid("latest@ must be followed by a time such as 2026-11-20T00:00Z")
+            })?;
+            return Ok(BackupRef::Latest {
+                prefix: prefix.to_owned(),
+                at: Some(at),
+            });
         }
         if name.is_empty() || name.len() > 1024 || name.chars().any(char::is_control) {
-            return Err(invalid("backup name: must have 1 to 1024 bytes and no control characters"));
+            return Err(invalid(
+                "backup name: must have 1 to 1024 bytes and no control characters",
+            ));
         }
         if name.split('/').any(|part| part == "..") {
             return Err(invalid("backup name: must not climb out of its place"));
         }
-        Ok(BackupRef::Named { place: None, name: name.to_owned() })
+        Ok(BackupRef::Named {
+            place: None,
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -323,8 +362,15 @@ fn parse_time(text: &str) -> Option<jiff::Timestamp> {
 }
 
 /// Databases that no restore may touch, whatever is asked.
-const PROTECTED: [&str; 7] =
-    ["postgres", "template0", "template1", "cloudsqladmin", "rdsadmin", "azure_maintenance", "azure_sys"];
+const PROTECTED: [&str; 7] = [
+    "postgres",
+    "template0",
+    "template1",
+    "cloudsqladmin",
+    "rdsadmin",
+    "azure_maintenance",
+    "azure_sys",
+];
 
 /// Checks the name of a target database.
 ///
@@ -332,7 +378,9 @@ const PROTECTED: [&str; 7] =
 /// `invalid_request` for what cannot be a name, `target_not_allowed` for protected databases.
 pub fn check_target(name: &str, maintenance: &str) -> Result<(), RestoreError> {
     if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
-        return Err(invalid("target_db: must have 1 to 63 bytes and no control characters"));
+        return Err(invalid(
+            "target_db: must have 1 to 63 bytes and no control characters",
+        ));
     }
     if PROTECTED.contains(&name) || name == maintenance || name.starts_with(OWN_PREFIX) {
         let what = format!("target_db: database {name} is protected");
@@ -355,8 +403,10 @@ mod tests {
 
     #[test]
     fn backups_are_named_in_every_documented_way() {
-        let latest =
-            |at: Option<&str>| BackupRef::Latest { prefix: "p/".into(), at: at.map(|t| t.parse().unwrap()) };
+        let latest = |at: Option<&str>| BackupRef::Latest {
+            prefix: "p/".into(),
+            at: at.map(|t| t.parse().unwrap()),
+        };
         let named = |place: Option<&str>, name: &str| BackupRef::Named {
             place: place.map(|p| Location::parse(p).unwrap()),
             name: name.into(),
@@ -364,9 +414,15 @@ mod tests {
         for (text, wanted) in [
             ("-", BackupRef::Stdin),
             ("latest", latest(None)),
-            ("latest@2026-11-20T00:00Z", latest(Some("2026-11-20T00:00:00Z"))),
+            (
+                "latest@2026-11-20T00:00Z",
+                latest(Some("2026-11-20T00:00:00Z")),
+            ),
             ("latest@2026-11-20", latest(Some("2026-11-20T00:00:00Z"))),
-            ("latest@2026-11-20T01:02:03+01:00", latest(Some("2026-11-20T00:02:03Z"))),
+            (
+                "latest@2026-11-20T01:02:03+01:00",
+                latest(Some("2026-11-20T00:02:03Z")),
+            ),
             ("a/b.dump", named(None, "a/b.dump")),
             ("gs://bucket/a/b.dump", named(Some("bucket"), "a/b.dump")),
             ("/srv/b.dump", named(Some("file:///srv"), "b.dump")),
@@ -377,8 +433,10 @@ mod tests {
         }
         for relative in ["./b.dump", "../b.dump"] {
             let wanted = std::path::absolute(relative).unwrap();
-            let BackupRef::Named { place: Some(Location::Folder(folder)), name } =
-                BackupRef::parse(relative, "").unwrap()
+            let BackupRef::Named {
+                place: Some(Location::Folder(folder)),
+                name,
+            } = BackupRef::parse(relative, "").unwrap()
             else {
                 panic!("{relative}: no file")
             };
@@ -386,7 +444,15 @@ mod tests {
         }
         let long = |n: usize| "x".repeat(n);
         assert!(BackupRef::parse(&long(1024), "").is_ok());
-        for text in ["", "latest@soon", "gs://bucket", "ftp://x/y", "a/../b", "a\nb", &long(1025)] {
+        for text in [
+            "",
+            "latest@soon",
+            "gs://bucket",
+            "ftp://x/y",
+            "a/../b",
+            "a\nb",
+            &long(1025),
+        ] {
             let e = BackupRef::parse(text, "").unwrap_err();
             assert_eq!(e.reason(), FailureReason::InvalidRequest, "{text}");
         }
@@ -394,14 +460,32 @@ mod tests {
 
     #[test]
     fn ids_of_the_programs_own_making_are_reserved() {
-        for id in ["ops-1", "a:b", "xgcs:a", "gcs", "bisect:1", &"x".repeat(200)] {
+        for id in [
+            "ops-1",
+            "a:b",
+            "xgcs:a",
+            "gcs",
+            "bisect:1",
+            &"x".repeat(200),
+        ] {
             assert!(check_request_id(id).is_ok(), "{id}");
         }
         let long = "x".repeat(201);
-        for id in
-            ["", "a\n", &long, "gcs:b/x#1", "schedule:default:1:2", "selftest:1", "message:7", "r:bisect:9"]
-        {
-            assert_eq!(check_request_id(id).unwrap_err().reason(), FailureReason::InvalidRequest, "{id}");
+        for id in [
+            "",
+            "a\n",
+            &long,
+            "gcs:b/x#1",
+            "schedule:default:1:2",
+            "selftest:1",
+            "message:7",
+            "r:bisect:9",
+        ] {
+            assert_eq!(
+                check_request_id(id).unwrap_err().reason(),
+                FailureReason::InvalidRequest,
+                "{id}"
+            );
         }
     }
 

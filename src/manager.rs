@@ -46,8 +46,7 @@ use pgdump_restore::{Fit, LoadOptions, Loaded};
 
 pub use standing::SetStanding;
 
-const NO_JOURNAL: &str =
-    "no bookkeeping schema: a repeated request is not recognised, an older one not told from a newer";
+const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognised, an older one not told from a newer";
 
 /// How long cleaning up after a failure may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -81,12 +80,24 @@ impl Finished {
     /// A request that had its outcome already.
     pub fn recorded(result: RestoreResult) -> Self {
         let failure = result.error.as_ref().map(|e| e.reason);
-        Finished { result, failure, repeated: true, is_final: true, proof: None }
+        Finished {
+            result,
+            failure,
+            repeated: true,
+            is_final: true,
+            proof: None,
+        }
     }
 
     /// A request that failed before or beside its work.
     pub fn refused(result: RestoreResult, reason: R) -> Self {
-        Finished { result, failure: Some(reason), repeated: false, is_final: false, proof: None }
+        Finished {
+            result,
+            failure: Some(reason),
+            repeated: false,
+            is_final: false,
+            proof: None,
+        }
     }
 }
 
@@ -113,7 +124,14 @@ impl RestoreManager {
         metrics: RestoreMetricsManager,
     ) -> Self {
         let (own_evidence, newest_proven) = Default::default();
-        RestoreManager { config, stores, server, metrics, own_evidence, newest_proven }
+        RestoreManager {
+            config,
+            stores,
+            server,
+            metrics,
+            own_evidence,
+            newest_proven,
+        }
     }
 
     pub fn config(&self) -> &Config {
@@ -124,7 +142,11 @@ impl RestoreManager {
     ///
     /// # Errors
     /// `RestoreError` if the restore fails, as `ValidationError` if the backup or request is wrong.
-    pub async fn restore_backup(&self, backup_name: &str, target_db: &str) -> Result<bool, RestoreError> {
+    pub async fn restore_backup(
+        &self,
+        backup_name: &str,
+        target_db: &str,
+    ) -> Result<bool, RestoreError> {
         let job = RestoreJob {
             request_id: uuid::Uuid::new_v4().to_string(),
             backup: BackupRef::from_name(backup_name, "")?,
@@ -143,7 +165,9 @@ impl RestoreManager {
             in_place: None,
             digest: String::new(),
         };
-        let done = self.run(&job, Arc::default(), CancellationToken::new()).await;
+        let done = self
+            .run(&job, Arc::default(), CancellationToken::new())
+            .await;
         match done.result.error {
             None => Ok(true),
             Some(e) => Err(JobError::new(e.reason, e.message).into()),
@@ -151,7 +175,12 @@ impl RestoreManager {
     }
 
     /// Runs one job to its end: always a result, whatever happens.
-    pub async fn run(&self, job: &RestoreJob, progress: Arc<Progress>, stop: CancellationToken) -> Finished {
+    pub async fn run(
+        &self,
+        job: &RestoreJob,
+        progress: Arc<Progress>,
+        stop: CancellationToken,
+    ) -> Finished {
         let span = tracing::info_span!(
             "restore",
             request_id = job.request_id,
@@ -171,13 +200,17 @@ impl RestoreManager {
     ) -> Finished {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
         let watched = progress.clone();
-        let _in_progress = self.metrics.start_restore(move || completion::work_of(&watched));
+        let _in_progress = self
+            .metrics
+            .start_restore(move || completion::work_of(&watched));
         let mut facts = Facts::default();
         let limit = self.time_limit(job, started);
         // The download and the loading end with this job, however it ends.
         let stop = stop.child_token();
         let _guard = stop.clone().drop_guard();
-        let done = self.stages(job, &progress, &stop, limit, (started, clock), &mut facts).await;
+        let done = self
+            .stages(job, &progress, &stop, limit, (started, clock), &mut facts)
+            .await;
         let (result, failure, repeated) = match done {
             Ok(Ended::Restored(result)) => (*result, None, false),
             Ok(Ended::Failed(result)) => {
@@ -195,7 +228,11 @@ impl RestoreManager {
             }
             Err(e) => {
                 say_failed(&progress, &e);
-                (self.describe(job, &progress, (started, clock), &facts, Some(&e)), Some(e.reason()), false)
+                (
+                    self.describe(job, &progress, (started, clock), &facts, Some(&e)),
+                    Some(e.reason()),
+                    false,
+                )
             }
         };
         if !repeated {
@@ -203,11 +240,19 @@ impl RestoreManager {
         }
         end_spans(&progress, failure);
         let is_final = repeated || facts.is_quarantined;
-        Finished { result, failure, repeated, is_final, proof: None }
+        Finished {
+            result,
+            failure,
+            repeated,
+            is_final,
+            proof: None,
+        }
     }
 
     fn time_limit(&self, job: &RestoreJob, now: jiff::Timestamp) -> Duration {
-        let left = job.deadline.map(|d| Duration::try_from(d.duration_since(now)).unwrap_or_default());
+        let left = job
+            .deadline
+            .map(|d| Duration::try_from(d.duration_since(now)).unwrap_or_default());
         left.map_or(self.config.timeout, |l| l.min(self.config.timeout))
     }
 
@@ -265,7 +310,10 @@ impl RestoreManager {
             false => loaded,
         };
         let swapped = match (loaded, &staging) {
-            (Ok(()), Some(staging)) => self.swap(job, &mut claimed, staging, progress, times, facts).await,
+            (Ok(()), Some(staging)) => {
+                self.swap(job, &mut claimed, staging, progress, times, facts)
+                    .await
+            }
             (Ok(()), None) => Err(RestoreError::internal("nothing was loaded")),
             (Err(e), _) => Err(claimed.unless_lost(e).await),
         };
@@ -276,8 +324,15 @@ impl RestoreManager {
                 say_failed(progress, &e);
                 let result = self.describe(job, progress, times, facts, Some(&e));
                 self.clean_up(&mut claimed).await;
-                let attempt = if facts.is_quarantined { u32::MAX } else { job.attempt };
-                match self.record_end(&claimed, &result, e.reason(), attempt).await {
+                let attempt = if facts.is_quarantined {
+                    u32::MAX
+                } else {
+                    job.attempt
+                };
+                match self
+                    .record_end(&claimed, &result, e.reason(), attempt)
+                    .await
+                {
                     Some(outcome) => recorded(outcome),
                     None => Ok(Ended::Failed(Box::new(result))),
                 }
@@ -299,7 +354,10 @@ impl RestoreManager {
     ) -> Result<(), RestoreError> {
         let pinned = facts.pinned.clone();
         let completeness = self.completeness_of(&archive)?;
-        let mut policy = job.policy.clone().unwrap_or_else(|| self.config.policy.clone());
+        let mut policy = job
+            .policy
+            .clone()
+            .unwrap_or_else(|| self.config.policy.clone());
         claimed.announce_staging().await?;
         let loader = match self.trust_of(&job.backup) {
             Trust::Full => None,
@@ -320,7 +378,8 @@ impl RestoreManager {
         let placement = self.placement(job, claimed, archive.entries());
         facts.notes.extend(placement.notes);
         let facts_of_server = claimed.server_facts().await?;
-        let facts_of_server = placement::facts_for(facts_of_server, &placement.database, &job.target_db);
+        let facts_of_server =
+            placement::facts_for(facts_of_server, &placement.database, &job.target_db);
         let facts_of_server = match &loader {
             Some(loader) => loader.facts(facts_of_server),
             None => facts_of_server,
@@ -336,7 +395,10 @@ impl RestoreManager {
             return Err(ValidationError::new(R::InvalidRequest, what).into());
         }
         if data_only && claimed.previous_name().is_none() {
-            let what = format!("target_db: {} does not exist, and rows alone need its tables", job.target_db);
+            let what = format!(
+                "target_db: {} does not exist, and rows alone need its tables",
+                job.target_db
+            );
             return Err(ValidationError::new(R::InvalidRequest, what).into());
         }
         claimed.make_roles(&prepared.roles).await?;
@@ -365,8 +427,16 @@ impl RestoreManager {
         };
         let entries = prepared.entries;
         let shown = progress.clone();
-        let loaded =
-            pgdump_restore::load(server, &made.name, archive, entries, options, fit.clone(), shown).await?;
+        let loaded = pgdump_restore::load(
+            server,
+            &made.name,
+            archive,
+            entries,
+            options,
+            fit.clone(),
+            shown,
+        )
+        .await?;
         claimed.set_loader_right().await;
         facts.loaded = Some(prove(loaded, &expected, facts)?);
         self.note_end(Completeness::of(completeness.get()), facts)?;
@@ -375,14 +445,19 @@ impl RestoreManager {
             opened.close(&own, &made.name).await?;
         }
         if !job.selection.rename_schemas.is_empty() {
-            pgdump_restore::rename_schemas(server, &made.name, &job.selection.rename_schemas).await?;
+            pgdump_restore::rename_schemas(server, &made.name, &job.selection.rename_schemas)
+                .await?;
         }
         if analyze && !fit.has_statistics() {
             progress.enter("analyze");
-            facts.notes.extend(pgdump_restore::analyze(server, &made.name, sessions).await?);
+            facts
+                .notes
+                .extend(pgdump_restore::analyze(server, &made.name, sessions).await?);
         }
         progress.enter("check");
-        facts.notes.extend(pgdump_restore::check(server, &made.name, sessions).await?);
+        facts
+            .notes
+            .extend(pgdump_restore::check(server, &made.name, sessions).await?);
         reached("checked");
         if let Some(loader) = &loader {
             facts.notes.extend(claimed.hand_over(loader, made).await?);
@@ -401,7 +476,8 @@ impl RestoreManager {
     ) -> Result<RestoreResult, RestoreError> {
         let mut result = self.describe(job, progress, times, facts, None);
         result.previous_database = claimed.previous_name().map(str::to_owned);
-        let outcome = serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
+        let outcome =
+            serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
         progress.enter("swap");
         claimed.swap(staging, &outcome).await?;
         Ok(result)
@@ -410,7 +486,9 @@ impl RestoreManager {
     async fn clean_up(&self, claimed: &mut Claimed) {
         match tokio::time::timeout(CLEANUP, claimed.discard()).await {
             Ok(Ok(())) => {}
-            Ok(Err(e)) => tracing::error!(error = report(&e), "the staging database was not dropped"),
+            Ok(Err(e)) => {
+                tracing::error!(error = report(&e), "the staging database was not dropped")
+            }
             Err(_) => tracing::error!("dropping the staging database took too long"),
         }
     }
@@ -425,11 +503,18 @@ impl RestoreManager {
         attempt: u32,
     ) -> Option<serde_json::Value> {
         let done = match disposition(Some(reason), attempt, self.config.max_attempts).publish {
-            true => claimed.record_failure(&serde_json::to_value(result).ok()?).await,
+            true => {
+                claimed
+                    .record_failure(&serde_json::to_value(result).ok()?)
+                    .await
+            }
             false => claimed.give_back().await.map(|()| None),
         };
         done.unwrap_or_else(|e| {
-            tracing::warn!(error = report(&e), "the end of the attempt could not be recorded");
+            tracing::warn!(
+                error = report(&e),
+                "the end of the attempt could not be recorded"
+            );
             None
         })
     }
@@ -457,7 +542,11 @@ impl RestoreManager {
         }
         r.target_db = Some(job.target_db.clone());
         r.attempt = job.attempt;
-        r.stages = progress.stages().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        r.stages = progress
+            .stages()
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v))
+            .collect();
         if let Some(l) = facts.loaded {
             (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
         }
@@ -489,7 +578,13 @@ fn say_failed(progress: &Progress, e: &RestoreError) {
 
 /// A restricted restore keeps nothing of the dump's roles: everything belongs to one role without powers.
 fn restricted(policy: Policy) -> Policy {
-    Policy { owners: Owners::None, privileges: false, create_roles: false, globals: None, ..policy }
+    Policy {
+        owners: Owners::None,
+        privileges: false,
+        create_roles: false,
+        globals: None,
+        ..policy
+    }
 }
 
 enum Ended {

@@ -11,8 +11,9 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::error::FailureReason;
 
-const DURATION_BUCKETS: [f64; 12] =
-    [30., 60., 120., 300., 600., 900., 1800., 3600., 7200., 14400., 28800., 86400.];
+const DURATION_BUCKETS: [f64; 12] = [
+    30., 60., 120., 300., 600., 900., 1800., 3600., 7200., 14400., 28800., 86400.,
+];
 const STAGE_BUCKETS: [f64; 9] = [1., 5., 15., 60., 300., 900., 1800., 3600., 14400.];
 
 /// Values of the label `status` of `restore_verification_total`.
@@ -147,16 +148,29 @@ impl RestoreMetricsManager {
             c.add(0, &[]);
             c
         };
-        let labelled =
-            |name: &'static str, help: &'static str| m.u64_counter(name).with_description(help).build();
-        let histogram = |name: &'static str, help: &'static str, buckets: &[f64]| {
-            m.f64_histogram(name).with_description(help).with_boundaries(buckets.to_vec()).build()
+        let labelled = |name: &'static str, help: &'static str| {
+            m.u64_counter(name).with_description(help).build()
         };
-        let gauge = |name: &'static str, help: &'static str| m.f64_gauge(name).with_description(help).build();
+        let histogram = |name: &'static str, help: &'static str, buckets: &[f64]| {
+            m.f64_histogram(name)
+                .with_description(help)
+                .with_boundaries(buckets.to_vec())
+                .build()
+        };
+        let gauge = |name: &'static str, help: &'static str| {
+            m.f64_gauge(name).with_description(help).build()
+        };
         let metrics = RestoreMetricsManager {
             registry,
-            duration: histogram("restore_duration_seconds", "Restore duration", &DURATION_BUCKETS),
-            size: m.u64_gauge("restore_size_bytes").with_description("Restore size").build(),
+            duration: histogram(
+                "restore_duration_seconds",
+                "Restore duration",
+                &DURATION_BUCKETS,
+            ),
+            size: m
+                .u64_gauge("restore_size_bytes")
+                .with_description("Restore size")
+                .build(),
             success: counter("restore_success_total", "Successful restores"),
             failure: labelled("restore_failure_total", "Failed restores"),
             verification: labelled("restore_verification_total", "Verifications"),
@@ -172,7 +186,10 @@ impl RestoreMetricsManager {
                 "Time from publishing a request to its first delivery",
                 &STAGE_BUCKETS,
             ),
-            redeliveries: counter("restore_redeliveries_total", "Deliveries of a request after its first"),
+            redeliveries: counter(
+                "restore_redeliveries_total",
+                "Deliveries of a request after its first",
+            ),
             lease_lost: counter(
                 "restore_lease_lost_total",
                 "Leases that ended while their request was worked on",
@@ -181,12 +198,18 @@ impl RestoreMetricsManager {
                 "restore_result_publish_failure_total",
                 "Result events that could not be published",
             ),
-            last_success: gauge("restore_last_success_timestamp_seconds", "When a restore last succeeded"),
+            last_success: gauge(
+                "restore_last_success_timestamp_seconds",
+                "When a restore last succeeded",
+            ),
             verification_last_success: gauge(
                 "restore_verification_last_success_timestamp_seconds",
                 "When a backup of the set was last proven restorable",
             ),
-            rto: gauge("restore_rto_seconds", "How long the last proven restore of the set took"),
+            rto: gauge(
+                "restore_rto_seconds",
+                "How long the last proven restore of the set took",
+            ),
             rto_forecast: gauge(
                 "restore_rto_forecast_seconds",
                 "How long the next restore of the set is likely to take",
@@ -201,10 +224,12 @@ impl RestoreMetricsManager {
         self.size.record(0, &[]);
         self.last_success.record(0.0, &[]);
         for reason in FailureReason::ALL {
-            self.failure.add(0, &[KeyValue::new("failure_reason", reason.as_str())]);
+            self.failure
+                .add(0, &[KeyValue::new("failure_reason", reason.as_str())]);
         }
         for status in VerificationStatus::ALL {
-            self.verification.add(0, &[KeyValue::new("status", status.as_str())]);
+            self.verification
+                .add(0, &[KeyValue::new("status", status.as_str())]);
         }
         for status in SELFTEST_STATUS {
             self.selftest.add(0, &[KeyValue::new("status", status)]);
@@ -228,13 +253,15 @@ impl RestoreMetricsManager {
             self.last_success.record(now_seconds(), &[]);
         } else {
             let reason = failure_reason.unwrap_or(FailureReason::Internal);
-            self.failure.add(1, &[KeyValue::new("failure_reason", reason.as_str())]);
+            self.failure
+                .add(1, &[KeyValue::new("failure_reason", reason.as_str())]);
         }
     }
 
     /// Records the end of a verification; a success is also remembered for `backup_set`, if one is given.
     pub fn record_verification(&self, status: VerificationStatus, backup_set: Option<&str>) {
-        self.verification.add(1, &[KeyValue::new("status", status.as_str())]);
+        self.verification
+            .add(1, &[KeyValue::new("status", status.as_str())]);
         if let (VerificationStatus::Success, Some(set)) = (status, backup_set) {
             self.record_proof(set, now_seconds());
         }
@@ -266,12 +293,20 @@ impl RestoreMetricsManager {
         let mut running = lock(&self.running);
         let id = running.next;
         running.next += 1;
-        running.runs.push(Run { id, started: now_seconds(), work: Box::new(work) });
-        InProgress { running: self.running.clone(), id }
+        running.runs.push(Run {
+            id,
+            started: now_seconds(),
+            work: Box::new(work),
+        });
+        InProgress {
+            running: self.running.clone(),
+            id,
+        }
     }
 
     pub fn record_stage(&self, stage: &'static str, seconds: f64) {
-        self.stage_duration.record(seconds, &[KeyValue::new("stage", stage)]);
+        self.stage_duration
+            .record(seconds, &[KeyValue::new("stage", stage)]);
     }
 
     pub fn record_queue_delay(&self, seconds: f64) {
@@ -329,18 +364,28 @@ fn observe_running(m: &Meter, running: &SharedRunning, started: f64) {
         let r = running.clone();
         let done = move || {
             let r = lock(&r);
-            r.runs.iter().map(|run| (run.work)()).fold(r.ended, std::ops::Add::add)
+            r.runs
+                .iter()
+                .map(|run| (run.work)())
+                .fold(r.ended, std::ops::Add::add)
         };
         let m = m.u64_observable_counter(name).with_description(help);
-        m.with_callback(move |o| o.observe(part(done()), &[])).build();
+        m.with_callback(move |o| o.observe(part(done()), &[]))
+            .build();
     };
-    counter("restore_downloaded_bytes_total", "Bytes of backups read for restores", |w| w.downloaded_bytes);
+    counter(
+        "restore_downloaded_bytes_total",
+        "Bytes of backups read for restores",
+        |w| w.downloaded_bytes,
+    );
     counter("restore_rows_total", "Rows restored", |w| w.rows);
     let objects = "Tables filled, and indexes, keys and others made after them";
     counter("restore_objects_restored_total", objects, |w| w.objects);
-    counter("restore_download_retries_total", "Downloads resumed after a cut or a stall", |w| {
-        w.download_retries
-    });
+    counter(
+        "restore_download_retries_total",
+        "Downloads resumed after a cut or a stall",
+        |w| w.download_retries,
+    );
     m.f64_observable_gauge("process_start_time_seconds")
         .with_description("When this process started")
         .with_callback(move |o| o.observe(started, &[]))

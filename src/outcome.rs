@@ -25,8 +25,14 @@ pub struct Disposition {
 
 /// `failure` is `None` for a finished restore; `attempt` counts deliveries from 1.
 pub fn disposition(failure: Option<FailureReason>, attempt: u32, max_attempts: u32) -> Disposition {
-    let of = |publish, settle, ready| Disposition { publish, settle, ready };
-    let Some(reason) = failure else { return of(true, Settle::Ack, true) };
+    let of = |publish, settle, ready| Disposition {
+        publish,
+        settle,
+        ready,
+    };
+    let Some(reason) = failure else {
+        return of(true, Settle::Ack, true);
+    };
     match reason.retry_class() {
         RetryClass::Permanent => of(true, Settle::Ack, true),
         RetryClass::Transient if attempt >= max_attempts => of(true, Settle::Ack, true),
@@ -50,12 +56,36 @@ mod tests {
             (d.publish, d.settle, d.ready)
         };
         assert_eq!(row(None, 1), (true, Settle::Ack, true), "done");
-        assert_eq!(row(Some(R::ArchiveCorrupt), 1), (true, Settle::Ack, true), "rejected");
-        assert_eq!(row(Some(R::DownloadFailed), 3), (false, Settle::NackAfterBackoff, true), "transient");
-        assert_eq!(row(Some(R::DownloadFailed), 4), (true, Settle::Ack, true), "exhausted");
-        assert_eq!(row(Some(R::AccessDenied), 9), (false, Settle::NackAfterBackoff, false), "environment");
-        assert_eq!(row(Some(R::TargetBusy), 9), (false, Settle::Hold, true), "busy");
-        assert_eq!(row(Some(R::Cancelled), 9), (false, Settle::Nack, true), "shutdown");
+        assert_eq!(
+            row(Some(R::ArchiveCorrupt), 1),
+            (true, Settle::Ack, true),
+            "rejected"
+        );
+        assert_eq!(
+            row(Some(R::DownloadFailed), 3),
+            (false, Settle::NackAfterBackoff, true),
+            "transient"
+        );
+        assert_eq!(
+            row(Some(R::DownloadFailed), 4),
+            (true, Settle::Ack, true),
+            "exhausted"
+        );
+        assert_eq!(
+            row(Some(R::AccessDenied), 9),
+            (false, Settle::NackAfterBackoff, false),
+            "environment"
+        );
+        assert_eq!(
+            row(Some(R::TargetBusy), 9),
+            (false, Settle::Hold, true),
+            "busy"
+        );
+        assert_eq!(
+            row(Some(R::Cancelled), 9),
+            (false, Settle::Nack, true),
+            "shutdown"
+        );
     }
 
     #[test]

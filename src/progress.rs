@@ -65,7 +65,10 @@ pub struct Snapshot {
 impl Progress {
     /// Ends the current stage and begins `name`.
     pub fn enter(&self, name: &'static str) {
-        Self::begin(&mut self.stage.lock().unwrap_or_else(PoisonError::into_inner), name);
+        Self::begin(
+            &mut self.stage.lock().unwrap_or_else(PoisonError::into_inner),
+            name,
+        );
     }
 
     /// The same where the current stage is `from`; otherwise nothing.
@@ -95,8 +98,16 @@ impl Progress {
 
     /// Forgets what was counted of the data: it is read once more, from its beginning.
     pub fn begin_again(&self) {
-        let all = [&self.data_bytes, &self.data_expected, &self.rows, &self.tables_done, &self.tasks_done];
-        all.iter().chain(&[&self.object_bytes]).for_each(|n| n.store(0, Relaxed));
+        let all = [
+            &self.data_bytes,
+            &self.data_expected,
+            &self.rows,
+            &self.tables_done,
+            &self.tasks_done,
+        ];
+        all.iter()
+            .chain(&[&self.object_bytes])
+            .for_each(|n| n.store(0, Relaxed));
         self.enter("prepare");
     }
 
@@ -114,7 +125,9 @@ impl Progress {
     /// Each stage so far with its seconds, the current one included.
     pub fn stages(&self) -> Vec<(&'static str, f64)> {
         let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = s.current.map(|(name, since)| (name, since.elapsed().as_secs_f64()));
+        let current = s
+            .current
+            .map(|(name, since)| (name, since.elapsed().as_secs_f64()));
         s.finished.iter().copied().chain(current).collect()
     }
 
@@ -125,14 +138,16 @@ impl Progress {
         };
         let tasks = part(&self.tasks_done, &self.tasks);
         // What was handed on says more than what was read ahead.
-        let read =
-            part(&self.data_bytes, &self.data_expected).or(part(&self.object_bytes, &self.object_size));
+        let read = part(&self.data_bytes, &self.data_expected)
+            .or(part(&self.object_bytes, &self.object_size));
         let fraction = read.map(|read| match tasks {
             Some(built) => DATA_SHARE * read + (1.0 - DATA_SHARE) * built,
             None => read,
         });
         let spent: f64 = self.stages().iter().map(|(_, seconds)| seconds).sum();
-        let eta = fraction.filter(|f| *f > TELLING).map(|f| spent * (1.0 - f) / f);
+        let eta = fraction
+            .filter(|f| *f > TELLING)
+            .map(|f| spent * (1.0 - f) / f);
         Snapshot {
             stage: self.stage().to_owned(),
             fraction,

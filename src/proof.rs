@@ -21,7 +21,9 @@ pub fn is_ours(name: &str) -> bool {
 }
 
 /// Answer of a verification; what could not be checked is `inconclusive`, never `verified`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Verified,
@@ -29,7 +31,9 @@ pub enum Verdict {
     Inconclusive,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
     Passed,
@@ -97,12 +101,16 @@ impl Check {
 
     /// `rows of shop.orders`, for people.
     pub fn title(&self) -> String {
-        self.subject.as_ref().map_or_else(|| self.name.clone(), |s| format!("{} of {s}", self.name))
+        self.subject
+            .as_ref()
+            .map_or_else(|| self.name.clone(), |s| format!("{} of {s}", self.name))
     }
 }
 
 /// Smallest and largest value of a column of dates or times, as ISO 8601 in UTC.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Span {
     pub oldest: String,
     pub newest: String,
@@ -168,13 +176,28 @@ impl Isolation {
         if let Some(why) = &self.why_not {
             return format!("NOT kept apart from this machine: {why}");
         }
-        let apart = [(self.network, "network"), (self.pids, "processes"), (self.files, "files")];
-        let none: Vec<_> = apart.iter().filter(|(is, _)| *is).map(|(_, what)| format!("no {what}")).collect();
+        let apart = [
+            (self.network, "network"),
+            (self.pids, "processes"),
+            (self.files, "files"),
+        ];
+        let none: Vec<_> = apart
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, what)| format!("no {what}"))
+            .collect();
         let visible = match self.visible.as_slice() {
             [] => String::new(),
-            folders => format!(" but its programs and libraries ({}), a minimal /etc", folders.join(", ")),
+            folders => format!(
+                " but its programs and libraries ({}), a minimal /etc",
+                folders.join(", ")
+            ),
         };
-        let further = if self.user_namespaces_closed { "no" } else { "possible" };
+        let further = if self.user_namespaces_closed {
+            "no"
+        } else {
+            "possible"
+        };
         let filter = if self.seccomp { "yes" } else { "no" };
         format!(
             "{} of this machine{visible}; new user namespaces: {further}; seccomp filter: {filter}",
@@ -184,7 +207,9 @@ impl Isolation {
 }
 
 /// The server that a backup was restored into.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct ServerProof {
     /// `sandbox` or `scratch server`
     pub kind: String,
@@ -194,7 +219,9 @@ pub struct ServerProof {
 }
 
 /// What the archive says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct ArchiveProof {
     pub format: String,
     pub wrapped_in: Vec<String>,
@@ -206,7 +233,9 @@ pub struct ArchiveProof {
 }
 
 /// How long a restore takes.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Rto {
     /// From the first byte to a loaded database, this time.
     pub measured_seconds: f64,
@@ -229,7 +258,9 @@ pub struct Drift {
 }
 
 /// One older backup that a bisection looked at.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Probe {
     pub backup: ResultBackup,
     pub verdict: Verdict,
@@ -399,7 +430,8 @@ impl ProofReport {
         if self.checks.len() > CHECKS {
             self.checks.sort_by_key(|c| c.status == CheckStatus::Passed);
             self.checks.truncate(CHECKS);
-            self.notes.push(format!("only the first {CHECKS} checks are listed"));
+            self.notes
+                .push(format!("only the first {CHECKS} checks are listed"));
         }
         bound_list(&mut self.notes, LISTED);
         if let Some(drift) = &mut self.drift {
@@ -410,7 +442,10 @@ impl ProofReport {
 
     /// The same for the result event.
     pub fn summary(&self, evidence: Option<String>) -> VerificationSummary {
-        let findings = self.checks.iter().filter(|c| c.status != CheckStatus::Passed);
+        let findings = self
+            .checks
+            .iter()
+            .filter(|c| c.status != CheckStatus::Passed);
         VerificationSummary {
             trigger: self.trigger,
             backup_set: self.backup_set.clone(),
@@ -438,12 +473,18 @@ impl ProofReport {
 
     /// The name of the backup and the generation that it speaks of.
     pub fn subject(&self) -> Option<(&str, &str)> {
-        Some((self.backup.name.as_deref()?, self.backup.generation.as_deref()?))
+        Some((
+            self.backup.name.as_deref()?,
+            self.backup.generation.as_deref()?,
+        ))
     }
 
     /// Which database the backup is of, as far as it can be told.
     pub fn origin(&self) -> Origin {
-        Origin::new(self.database.clone(), self.backup.name.as_deref().unwrap_or_default())
+        Origin::new(
+            self.database.clone(),
+            self.backup.name.as_deref().unwrap_or_default(),
+        )
     }
 
     /// The same without all that makes it long: for questions that many reports answer.
@@ -532,7 +573,9 @@ pub fn advice(reason: FailureReason) -> Option<&'static str> {
         }
         R::DownloadFailed => "the store could not be read to the end: try again",
         R::Timeout => "give it more time (RESTORE_TIMEOUT), or verify less deeply (VERIFY_DEPTH)",
-        R::BackupNotFound => "the object or generation is gone: look at who deletes or overwrites it",
+        R::BackupNotFound => {
+            "the object or generation is gone: look at who deletes or overwrites it"
+        }
         R::BackupChanged => {
             "the object was overwritten while it was read: its new generation is verified by itself"
         }

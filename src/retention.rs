@@ -35,7 +35,12 @@ pub struct Candidate {
 
 impl Rules {
     /// Why the backup stays whatever is proven, if it does; `place` is its place in the set, newest first.
-    pub fn keeps(&self, place: usize, object: &StoredObject, now: jiff::Timestamp) -> Option<String> {
+    pub fn keeps(
+        &self,
+        place: usize,
+        object: &StoredObject,
+        now: jiff::Timestamp,
+    ) -> Option<String> {
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.days));
         if now.duration_since(object.created) < limit {
             return Some(format!("younger than {} days", self.days));
@@ -65,14 +70,22 @@ pub fn decide(backups: Vec<Candidate>, now: jiff::Timestamp, rules: Rules) -> Ve
                 (false, false) => "no backup of its database is proven",
             }),
             _ if c.proven => (true, format!("older than {} days", rules.days)),
-            _ => (true, format!("older than {} days, and never proven", rules.days)),
+            _ => (
+                true,
+                format!("older than {} days, and never proven", rules.days),
+            ),
         };
         if let (true, Ok(o)) = (c.proven, &c.origin)
             && !newer.contains(o)
         {
             newer.push(o.clone());
         }
-        decisions.push(Decision { object: c.object, proven: c.proven, delete, why });
+        decisions.push(Decision {
+            object: c.object,
+            proven: c.proven,
+            delete,
+            why,
+        });
     }
     decisions
 }
@@ -106,13 +119,22 @@ mod tests {
 
     fn decisions(ages: &[i64], proven: &[usize], floor: usize) -> Vec<bool> {
         let backups: Vec<_> = ages.iter().map(|age| (*age, "a")).collect();
-        decided(&backups, proven, floor).into_iter().map(|d| d.delete).collect()
+        decided(&backups, proven, floor)
+            .into_iter()
+            .map(|d| d.delete)
+            .collect()
     }
 
     #[test]
     fn old_backups_go_and_the_newest_proven_one_never_does() {
-        assert_eq!(decisions(&[1, 6, 7, 9], &[0], 0), [false, false, true, true]);
-        assert_eq!(decisions(&[10, 11, 12, 13], &[1, 3], 0), [false, false, true, true]);
+        assert_eq!(
+            decisions(&[1, 6, 7, 9], &[0], 0),
+            [false, false, true, true]
+        );
+        assert_eq!(
+            decisions(&[10, 11, 12, 13], &[1, 3], 0),
+            [false, false, true, true]
+        );
         // Nothing is proven: nothing goes.
         assert_eq!(decisions(&[10, 11, 12], &[], 0), [false; 3]);
         assert_eq!(decisions(&[10, 11, 12], &[0], 3), [false; 3]);
@@ -123,14 +145,28 @@ mod tests {
 
     #[test]
     fn each_database_of_a_set_keeps_its_newest_proven_backup() {
-        let mixed = [(8, "a"), (9, "b"), (10, "a"), (11, "b"), (12, "c"), (13, "-"), (14, "a")];
+        let mixed = [
+            (8, "a"),
+            (9, "b"),
+            (10, "a"),
+            (11, "b"),
+            (12, "c"),
+            (13, "-"),
+            (14, "a"),
+        ];
         let all = decided(&mixed, &[0, 2, 3], 0);
         let gone: Vec<usize> = (0..mixed.len()).filter(|i| all[*i].delete).collect();
         assert_eq!(gone, [2, 6]);
         let why = |i: usize| all[i].why.as_str();
-        assert_eq!(why(1), "newer than the newest proven backup of its database");
+        assert_eq!(
+            why(1),
+            "newer than the newest proven backup of its database"
+        );
         assert_eq!(why(3), "the newest proven backup of its database");
-        assert_eq!((why(4), why(5)), ("no backup of its database is proven", "cannot be read"));
+        assert_eq!(
+            (why(4), why(5)),
+            ("no backup of its database is proven", "cannot be read")
+        );
     }
 
     proptest::proptest! {

@@ -89,10 +89,19 @@ impl Sandbox {
         let user = server_user(&["postgres", "nobody"])?;
         let mut settings: Vec<String> = match durable {
             true => vec![],
-            false => THROWAWAY.iter().flat_map(|s| ["-c".to_owned(), (*s).to_owned()]).collect(),
+            false => THROWAWAY
+                .iter()
+                .flat_map(|s| ["-c".to_owned(), (*s).to_owned()])
+                .collect(),
         };
         settings.extend(options.split_whitespace().map(str::to_owned));
-        Self::launch(bindir, parent, user, isolation::none("not asked for"), &settings)
+        Self::launch(
+            bindir,
+            parent,
+            user,
+            isolation::none("not asked for"),
+            &settings,
+        )
     }
 
     /// Starts a cluster for dumps that nobody has vouched for: nothing of this machine is reachable
@@ -110,7 +119,13 @@ impl Sandbox {
             .chain(more.iter().map(String::as_str))
             .flat_map(|s| ["-c".to_owned(), s.to_owned()])
             .collect();
-        Self::launch(bindir, parent, user, isolation::probe(user.is_some()), &settings)
+        Self::launch(
+            bindir,
+            parent,
+            user,
+            isolation::probe(user.is_some()),
+            &settings,
+        )
     }
 
     fn launch(
@@ -124,11 +139,20 @@ impl Sandbox {
         sweep(parent);
         let (bindir, parent) = (bindir.canonicalize()?, parent.canonicalize()?);
         let template = template::get(&bindir, &parent, user)?;
-        let name = format!("{PREFIX}{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let name = format!(
+            "{PREFIX}{}",
+            &uuid::Uuid::new_v4().simple().to_string()[..12]
+        );
         let folder = parent.join(name);
         std::fs::create_dir(&folder)?;
         // From here on the folder goes with the sandbox.
-        let mut sandbox = Sandbox { folder, bindir, user, isolation, keeper: Mutex::new(None) };
+        let mut sandbox = Sandbox {
+            folder,
+            bindir,
+            user,
+            isolation,
+            keeper: Mutex::new(None),
+        };
         own(&sandbox.folder, user)?;
         if sandbox.isolation.files {
             for part in ["data", "upper", "work"] {
@@ -143,7 +167,12 @@ impl Sandbox {
         let mut server = vec![sandbox.bindir.join("postgres").display().to_string()];
         server.extend(["-D".into(), sandbox.data().display().to_string()]);
         server.extend(["-k".into(), sandbox.folder.display().to_string()]);
-        server.extend(["-c".into(), "listen_addresses=".into(), "-c".into(), "max_connections=100".into()]);
+        server.extend([
+            "-c".into(),
+            "listen_addresses=".into(),
+            "-c".into(),
+            "max_connections=100".into(),
+        ]);
         server.extend(settings.iter().cloned());
         let command = isolation::command(
             &sandbox.isolation,
@@ -162,17 +191,33 @@ impl Sandbox {
     fn keep(&self, server: &[String]) -> Result<()> {
         let signal = if self.isolation.pids { "KILL" } else { "QUIT" };
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "keeper"]).arg(&self.folder).arg(signal).args(server);
-        command.env_clear().env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.bindir.display()));
-        command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC").current_dir("/");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&self.folder)
+            .arg(signal)
+            .args(server);
+        command.env_clear().env(
+            "PATH",
+            format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.bindir.display()),
+        );
+        command
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
+            .current_dir("/");
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         // A signal to our group, such as Ctrl-C, is not for the keeper.
         let mut keeper = command.process_group(0).spawn()?;
         let mut pid = String::new();
         if let Some(out) = keeper.stdout.take() {
             BufReader::new(out).read_line(&mut pid)?;
         }
-        *self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeper);
+        *self
+            .keeper
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeper);
         let deadline = SystemTime::now() + START;
         while !self.is_ready() {
             let alive = !pid.trim().is_empty() && is_alive(pid.trim());
@@ -180,7 +225,9 @@ impl Sandbox {
                 let log = self.log();
                 let last: Vec<&str> = log.lines().rev().take(5).collect();
                 let said = last.into_iter().rev().collect::<Vec<_>>().join("; ");
-                return Err(Error::other(format!("the sandbox's server did not start: {said}")));
+                return Err(Error::other(format!(
+                    "the sandbox's server did not start: {said}"
+                )));
             }
             #[allow(
                 clippy::disallowed_methods,
@@ -239,7 +286,10 @@ impl Sandbox {
     pub fn command(&self, program: &str) -> Command {
         let mut command = plain_command(&self.bindir, program, self.user);
         command.current_dir(&self.folder);
-        command.env("PGHOST", &self.folder).env("PGUSER", "postgres").env("PGDATABASE", "postgres");
+        command
+            .env("PGHOST", &self.folder)
+            .env("PGUSER", "postgres")
+            .env("PGDATABASE", "postgres");
         command
     }
 
@@ -254,7 +304,11 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let keeper = self.keeper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let keeper = self
+            .keeper
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let Some(mut keeper) = keeper {
             // The end of its input ends the keeper.
             drop(keeper.stdin.take());
@@ -267,7 +321,11 @@ impl Drop for Sandbox {
 /// A program without our environment, as the server's user.
 fn plain_command(bindir: &Path, program: &str, user: Option<(u32, u32)>) -> Command {
     let mut command = Command::new(bindir.join(program));
-    command.env_clear().env("PATH", bindir).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+    command
+        .env_clear()
+        .env("PATH", bindir)
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC");
     if let Some((uid, gid)) = user {
         command.gid(gid).uid(uid);
     }
@@ -281,7 +339,10 @@ fn run(command: &mut Command) -> Result<Vec<u8>> {
         return Ok(output.stdout);
     }
     let program = command.get_program().to_string_lossy().into_owned();
-    Err(Error::other(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    Err(Error::other(format!(
+        "{program}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
 }
 
 /// The folder is the server's and nobody else's.
@@ -295,7 +356,8 @@ fn own(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
 /// Neither gone nor waiting to be buried.
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// Makes the folder of sandboxes and templates. Somebody else's would be a trap; `private`, nobody else
@@ -307,21 +369,28 @@ fn prepare(parent: &Path, private: bool) -> Result<()> {
         let mode = if private { 0o700 } else { 0o755 };
         return std::fs::set_permissions(parent, std::fs::Permissions::from_mode(mode));
     }
-    let (there, me) = (std::fs::metadata(parent)?, std::fs::metadata("/proc/self")?.uid());
+    let (there, me) = (
+        std::fs::metadata(parent)?,
+        std::fs::metadata("/proc/self")?.uid(),
+    );
     // In a sticky folder, such as /tmp, nobody can move what is ours.
     match there.uid() == me || there.mode() & 0o1000 != 0 {
         true => Ok(()),
-        false => Err(Error::other(format!("{}: belongs to somebody else", parent.display()))),
+        false => Err(Error::other(format!(
+            "{}: belongs to somebody else",
+            parent.display()
+        ))),
     }
 }
 
 /// Removes folders of sandboxes whose keeper was killed.
 fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        let is_old = entry
-            .metadata()
-            .and_then(|m| m.modified())
-            .is_ok_and(|t| SystemTime::now().duration_since(t).is_ok_and(|age| age > STALE));
+        let is_old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| {
+            SystemTime::now()
+                .duration_since(t)
+                .is_ok_and(|age| age > STALE)
+        });
         if !is_old || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
@@ -346,6 +415,11 @@ fn server_user(names: &[&str]) -> Result<Option<(u32, u32)>> {
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
     let found = names.iter().find_map(find);
-    let missing = || Error::new(ErrorKind::NotFound, format!("no user to run PostgreSQL as: {names:?}"));
+    let missing = || {
+        Error::new(
+            ErrorKind::NotFound,
+            format!("no user to run PostgreSQL as: {names:?}"),
+        )
+    };
     found.map(Some).ok_or_else(missing)
 }

@@ -39,7 +39,10 @@ pub trait BackupStore: Send + Sync {
     ///
     /// # Errors
     /// `backup_not_found` for a missing bucket or folder, `access_denied`, `download_failed`.
-    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
     /// One object; with `generation`, that one.
     ///
@@ -55,7 +58,10 @@ pub trait BackupStore: Send + Sync {
     ///
     /// # Errors
     /// As [`BackupStore::list`].
-    fn members<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+    fn members<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         self.list(prefix)
     }
 
@@ -129,17 +135,25 @@ pub async fn read_small(
         match is_whole && object.crc32c.is_none_or(|crc| crc == crc32c::crc32c(&all)) {
             true => Ok(all),
             false => {
-                let what = format!("{}: other bytes came than the store has", store.uri(&object.name));
+                let what = format!(
+                    "{}: other bytes came than the store has",
+                    store.uri(&object.name)
+                );
                 Err(StorageError::new(FailureReason::DownloadFailed, what))
             }
         }
     };
     let in_time = || async {
         let late = |_| {
-            let what = format!("{}: not read within {SMALL_LIMIT:?}", store.uri(&object.name));
+            let what = format!(
+                "{}: not read within {SMALL_LIMIT:?}",
+                store.uri(&object.name)
+            );
             Err(StorageError::new(FailureReason::DownloadFailed, what))
         };
-        tokio::time::timeout(SMALL_LIMIT, once()).await.unwrap_or_else(late)
+        tokio::time::timeout(SMALL_LIMIT, once())
+            .await
+            .unwrap_or_else(late)
     };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     for _ in 1..ATTEMPTS {
@@ -167,7 +181,10 @@ pub struct Stores {
 
 impl Stores {
     pub fn new(emulator: Option<StorageEmulator>) -> Self {
-        Stores { emulator, open: Mutex::new(HashMap::new()) }
+        Stores {
+            emulator,
+            open: Mutex::new(HashMap::new()),
+        }
     }
 
     /// # Errors

@@ -118,7 +118,10 @@ pub async fn claim(server: &Server, job: &RestoreJob, terms: Terms) -> Result<Cl
         existing: None,
         pooled: OnceLock::new(),
     };
-    claimed.journal.begin(&claimed.lock, &claimed.row(&job.digest)).await?;
+    claimed
+        .journal
+        .begin(&claimed.lock, &claimed.row(&job.digest))
+        .await?;
     reached("claimed");
     Ok(Claim::Granted(Box::new(claimed)))
 }
@@ -127,11 +130,17 @@ pub async fn claim(server: &Server, job: &RestoreJob, terms: Terms) -> Result<Cl
 async fn server_clock(session: &Session) -> Result<i64, DatabaseError> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let row = session.client().query_one(now, &[]).await;
-    Ok(row.map_err(|e| fault(&e, "reading the server's clock"))?.get(0))
+    Ok(row
+        .map_err(|e| fault(&e, "reading the server's clock"))?
+        .get(0))
 }
 
 /// Locks a request's target, and with it the request's staging database against the reaper.
-async fn take_locks(session: &Session, target: &str, request_id: &str) -> Result<(), DatabaseError> {
+async fn take_locks(
+    session: &Session,
+    target: &str,
+    request_id: &str,
+) -> Result<(), DatabaseError> {
     lock_name(session, target).await?;
     lock_name(session, &staging::name_for(request_id)).await
 }
@@ -154,7 +163,10 @@ async fn lock_name(session: &Session, name: &str) -> Result<(), DatabaseError> {
 async fn try_lock(session: &Session, name: &str) -> Result<bool, DatabaseError> {
     let locked = session
         .client()
-        .query_one("SELECT pg_try_advisory_lock(hashtextextended('pgrestored:' || $1, 7))", &[&name])
+        .query_one(
+            "SELECT pg_try_advisory_lock(hashtextextended('pgrestored:' || $1, 7))",
+            &[&name],
+        )
         .await;
     Ok(locked.map_err(|e| fault(&e, "locking the target"))?.get(0))
 }
@@ -165,18 +177,26 @@ async fn unless_lost(lock: &Session, e: RestoreError) -> RestoreError {
     }
     match tokio::time::timeout(PING, lock.run("SELECT 1")).await {
         Ok(Ok(())) => e,
-        _ => DatabaseError::new(R::TargetUnavailable, "the session that holds the lock was lost")
-            .with_source(e)
-            .into(),
+        _ => DatabaseError::new(
+            R::TargetUnavailable,
+            "the session that holds the lock was lost",
+        )
+        .with_source(e)
+        .into(),
     }
 }
 
 async fn unlock(session: &Session, name: &str) -> Result<(), DatabaseError> {
     let unlocked = session
         .client()
-        .execute("SELECT pg_advisory_unlock(hashtextextended('pgrestored:' || $1, 7))", &[&name])
+        .execute(
+            "SELECT pg_advisory_unlock(hashtextextended('pgrestored:' || $1, 7))",
+            &[&name],
+        )
         .await;
-    unlocked.map(drop).map_err(|e| fault(&e, "unlocking the target"))
+    unlocked
+        .map(drop)
+        .map_err(|e| fault(&e, "unlocking the target"))
 }
 
 impl Claimed {
@@ -209,18 +229,31 @@ impl Claimed {
     /// `target_unavailable`.
     pub async fn check(&mut self, delivery: u32) -> Result<Vec<String>, RestoreError> {
         if self.is_quarantined(delivery) {
-            let what = format!("quarantined: {} attempts died without a word", self.died.max(delivery - 1));
+            let what = format!(
+                "quarantined: {} attempts died without a word",
+                self.died.max(delivery - 1)
+            );
             return Err(RestoreError::internal(what));
         }
-        let age = server_clock(&self.lock).await?.saturating_sub(self.sequence);
+        let age = server_clock(&self.lock)
+            .await?
+            .saturating_sub(self.sequence);
         if age > i64::try_from(self.terms.max_age.as_micros()).unwrap_or(i64::MAX) {
-            let what =
-                format!("superseded: published longer ago than {:?} (REQUEST_MAX_AGE)", self.terms.max_age);
+            let what = format!(
+                "superseded: published longer ago than {:?} (REQUEST_MAX_AGE)",
+                self.terms.max_age
+            );
             return Err(ValidationError::new(R::TargetNotAllowed, what).into());
         }
-        if let Some(newer) = self.journal.newer(&self.lock, &self.target, self.sequence).await? {
-            let what =
-                format!("superseded: the newer request {newer} has been restored into {}", self.target);
+        if let Some(newer) = self
+            .journal
+            .newer(&self.lock, &self.target, self.sequence)
+            .await?
+        {
+            let what = format!(
+                "superseded: the newer request {newer} has been restored into {}",
+                self.target
+            );
             return Err(ValidationError::new(R::TargetNotAllowed, what).into());
         }
         self.check_target().await
@@ -249,7 +282,10 @@ impl Claimed {
             .map_err(e)?;
         let (may_create, is_superuser): (bool, bool) = (me.get(0), me.get(1));
         if !may_create {
-            let what = format!("role {} may not create databases (CREATEDB)", self.server.user());
+            let what = format!(
+                "role {} may not create databases (CREATEDB)",
+                self.server.user()
+            );
             return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
         }
         let found = client
@@ -262,12 +298,19 @@ impl Claimed {
             .map_err(e)?;
         let Some(row) = found else { return Ok(vec![]) };
         let (oid, is_template, mine): (u32, bool, bool) = (row.get(0), row.get(1), row.get(2));
-        let refuse = |reason, what: String| Err(RestoreError::from(ValidationError::new(reason, what)));
+        let refuse =
+            |reason, what: String| Err(RestoreError::from(ValidationError::new(reason, what)));
         if self.on_existing == OnExisting::Fail {
-            return refuse(R::TargetExists, format!("database {} exists (on_existing is fail)", self.target));
+            return refuse(
+                R::TargetExists,
+                format!("database {} exists (on_existing is fail)", self.target),
+            );
         }
         if is_template {
-            return refuse(R::TargetNotAllowed, format!("database {} is a template", self.target));
+            return refuse(
+                R::TargetNotAllowed,
+                format!("database {} is a template", self.target),
+            );
         }
         if !mine {
             let (me, owner): (&str, &str) = (self.server.user(), row.get(3));
@@ -327,7 +370,15 @@ impl Claimed {
         // An attempt that died, or a first one of this claim, may have left something.
         self.drop_half_made().await?;
         reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
-        self.journal.own(&self.lock, Kind::Staging, &name, &self.request_id, &self.target).await?;
+        self.journal
+            .own(
+                &self.lock,
+                Kind::Staging,
+                &name,
+                &self.request_id,
+                &self.target,
+            )
+            .await?;
         reached("announced");
         Ok(())
     }
@@ -356,7 +407,10 @@ impl Claimed {
     /// `insufficient_privilege`, `target_unavailable`.
     pub async fn make_roles(&self, statements: &[String]) -> Result<(), RestoreError> {
         for sql in statements {
-            self.lock.run(sql).await.map_err(|e| e.context("creating a role"))?;
+            self.lock
+                .run(sql)
+                .await
+                .map_err(|e| e.context("creating a role"))?;
         }
         Ok(())
     }
@@ -393,7 +447,11 @@ impl Claimed {
     /// # Errors
     /// `target_exists` where one appeared meanwhile, `target_unavailable`, `restore_error`: then the
     /// target is as it was.
-    pub async fn swap(&mut self, staging: &Staging, outcome: &serde_json::Value) -> Result<(), RestoreError> {
+    pub async fn swap(
+        &mut self,
+        staging: &Staging,
+        outcome: &serde_json::Value,
+    ) -> Result<(), RestoreError> {
         swap::swap(self, staging, outcome).await
     }
 
@@ -406,10 +464,14 @@ impl Claimed {
         &self,
         outcome: &serde_json::Value,
     ) -> Result<Option<serde_json::Value>, RestoreError> {
-        if let Known::Done { outcome, .. } = self.journal.look_up(&self.lock, &self.request_id).await? {
+        if let Known::Done { outcome, .. } =
+            self.journal.look_up(&self.lock, &self.request_id).await?
+        {
             return Ok(Some(outcome));
         }
-        self.journal.finish(&self.lock, &self.request_id, self.attempt, outcome, false).await?;
+        self.journal
+            .finish(&self.lock, &self.request_id, self.attempt, outcome, false)
+            .await?;
         Ok(None)
     }
 
@@ -418,7 +480,10 @@ impl Claimed {
     /// # Errors
     /// `target_unavailable`.
     pub async fn give_back(&self) -> Result<(), RestoreError> {
-        Ok(self.journal.give_back(&self.lock, &self.request_id, self.attempt).await?)
+        Ok(self
+            .journal
+            .give_back(&self.lock, &self.request_id, self.attempt)
+            .await?)
     }
 }
 
@@ -446,11 +511,22 @@ impl Apart {
     ) -> Result<Self, RestoreError> {
         let session = server.maintenance("verification").await?;
         lock_name(&session, &name).await?;
-        let journal = if recorded { Journal::open(&session).await? } else { Journal::off() };
+        let journal = if recorded {
+            Journal::open(&session).await?
+        } else {
+            Journal::off()
+        };
         // A proof that died may have left something.
         reaper::remove(server, &session, journal, &name).await?;
-        journal.own(&session, Kind::Verification, &name, request_id, &name).await?;
-        Ok(Apart { server: server.clone(), session, journal, name })
+        journal
+            .own(&session, Kind::Verification, &name, request_id, &name)
+            .await?;
+        Ok(Apart {
+            server: server.clone(),
+            session,
+            journal,
+            name,
+        })
     }
 
     /// The session that holds the lock, on the maintenance database.
@@ -493,5 +569,9 @@ fn previous_prefix(target: &str) -> String {
 /// 16 hexadecimal digits that stand for `text` in names.
 fn short_hash(text: &str) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
+    sha2::Sha256::digest(text.as_bytes())
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

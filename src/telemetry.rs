@@ -84,9 +84,19 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
     // Spans are made whatever the level of the log.
     let spans = Targets::new().with_target("pgrestored", LevelFilter::INFO);
     tracing_subscriber::registry()
-        .with(tracing_opentelemetry::layer().with_tracer(traces.tracer("pgrestored")).with_filter(spans))
+        .with(
+            tracing_opentelemetry::layer()
+                .with_tracer(traces.tracer("pgrestored"))
+                .with_filter(spans),
+        )
         .with(context)
-        .with(lines.with_filter(filter.and(filter_fn(has_no_secrets)).or(filter_fn(is_our_span))))
+        .with(
+            lines.with_filter(
+                filter
+                    .and(filter_fn(has_no_secrets))
+                    .or(filter_fn(is_our_span)),
+            ),
+        )
         .try_init()
         .map_err(|e| e.to_string())?;
     Ok(Telemetry { traces })
@@ -164,19 +174,25 @@ impl Context {
         let dispatch = self.0.get()?.upgrade()?;
         let context = tracing_opentelemetry::get_otel_context(span, &dispatch)?;
         let span = context.span().span_context().clone();
-        span.is_valid().then(|| (span.trace_id().to_string(), span.span_id().to_string()))
+        span.is_valid()
+            .then(|| (span.trace_id().to_string(), span.span_id().to_string()))
     }
 }
 
 type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
 
 fn people<S: Subscriber + for<'a> LookupSpan<'a>>(colours: bool) -> Lines<S> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
     layer.with_ansi(colours).boxed()
 }
 
 /// The fields of docs/logging.md.
-fn machines<S: Subscriber + for<'a> LookupSpan<'a>>(known: Context, project: Option<String>) -> Lines<S> {
+fn machines<S: Subscriber + for<'a> LookupSpan<'a>>(
+    known: Context,
+    project: Option<String>,
+) -> Lines<S> {
     let mut layer = JsonLayer::stderr();
     layer.with_timer("time", tracing_subscriber::fmt::time::SystemTime);
     layer.add_multiple_dynamic_fields(move |event, context, line| {
@@ -188,12 +204,18 @@ fn machines<S: Subscriber + for<'a> LookupSpan<'a>>(known: Context, project: Opt
         };
         // A line that cannot be written is not worth another one.
         let _ = line.write_field("severity", severity);
-        let Some(span) = context.event_span(event) else { return };
-        let request = span.scope().find_map(|s| s.extensions().get::<RequestId>().map(|r| r.0.clone()));
+        let Some(span) = context.event_span(event) else {
+            return;
+        };
+        let request = span
+            .scope()
+            .find_map(|s| s.extensions().get::<RequestId>().map(|r| r.0.clone()));
         if let Some(request) = request {
             let _ = line.write_field("request_id", request);
         }
-        let Some((trace, span)) = known.trace(&span.id()) else { return };
+        let Some((trace, span)) = known.trace(&span.id()) else {
+            return;
+        };
         if let Some(project) = &project {
             let name = format!("projects/{project}/traces/{trace}");
             let _ = line.write_field("logging.googleapis.com/trace", name);
@@ -212,7 +234,9 @@ fn tracer_provider(options: &Options) -> Result<SdkTracerProvider, String> {
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
     let provider = SdkTracerProvider::builder().with_resource(resource);
-    let Some(endpoint) = &options.otlp_endpoint else { return Ok(provider.build()) };
+    let Some(endpoint) = &options.otlp_endpoint else {
+        return Ok(provider.build());
+    };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
@@ -225,7 +249,10 @@ struct Incoming<'a>(&'a HashMap<String, String>);
 
 impl Extractor for Incoming<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        let found = self.0.get(key).or_else(|| self.0.get(&format!("googclient_{key}")));
+        let found = self
+            .0
+            .get(key)
+            .or_else(|| self.0.get(&format!("googclient_{key}")));
         found.map(String::as_str)
     }
 
@@ -258,5 +285,6 @@ pub fn follow(span: &Span, attributes: &HashMap<String, String>) {
 
 /// Writes the current span's context into a message's attributes, in both documented forms.
 pub fn inject(attributes: &mut BTreeMap<String, String>) {
-    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut Outgoing(attributes));
+    TraceContextPropagator::new()
+        .inject_context(&Span::current().context(), &mut Outgoing(attributes));
 }

@@ -28,7 +28,9 @@ use pgdump_archive::{Ledger, TocEntry};
 pub use asked::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
-pub use evidence::{Evidence, Found, Kept, OwnEvidence, Question, RestoreIndex, evidence_name, is_of};
+pub use evidence::{
+    Evidence, Found, Kept, OwnEvidence, Question, RestoreIndex, evidence_name, is_of,
+};
 pub use junit::junit;
 pub use page::{ledger_page, page};
 
@@ -79,7 +81,11 @@ async fn timed(
 
 /// The tables of an archive that was read and not restored.
 pub fn tables_of(ledger: &Ledger) -> Vec<TableProof> {
-    ledger.tables().iter().map(|(name, data)| accounting::proof_of(name, data)).collect()
+    ledger
+        .tables()
+        .iter()
+        .map(|(name, data)| accounting::proof_of(name, data))
+        .collect()
 }
 
 /// Looks at everything that depth `data` asks for.
@@ -97,7 +103,10 @@ pub async fn examine(
         e.tables = tables;
         Ok(found)
     };
-    let (rows, damage) = (timed("rows", true, ours), timed("amcheck", false, physical::check(subject)));
+    let (rows, damage) = (
+        timed("rows", true, ours),
+        timed("amcheck", false, physical::check(subject)),
+    );
     // Together, so that no core is idle at the end of either; but `amcheck` is an extension that is made
     // for it, and the dump's own event triggers may write that down among the rows.
     let (rows, damage) = if catalog::has_event_triggers(subject).await.unwrap_or(true) {
@@ -107,13 +116,18 @@ pub async fn examine(
         (rows?, damage?)
     };
     e.checks.extend(rows);
-    e.checks.extend(timed("large objects", true, accounting::compare_objects(subject)).await?);
-    e.checks.extend(timed("entries", true, catalog::compare(subject)).await?);
-    e.checks.extend(timed("validity", true, catalog::validity(subject)).await?);
+    e.checks
+        .extend(timed("large objects", true, accounting::compare_objects(subject)).await?);
+    e.checks
+        .extend(timed("entries", true, catalog::compare(subject)).await?);
+    e.checks
+        .extend(timed("validity", true, catalog::validity(subject)).await?);
     e.checks.extend(damage);
-    e.checks.extend(timed("asked", true, asked::run(subject, checks)).await?);
+    e.checks
+        .extend(timed("asked", true, asked::run(subject, checks)).await?);
     // Last: it calls functions of the dump, which may take the server down.
-    e.checks.extend(timed("generated columns", false, generated::check(subject)).await?);
+    e.checks
+        .extend(timed("generated columns", false, generated::check(subject)).await?);
     let (drift, found) = drift::compare(&e.tables, history, &checks.drift);
     e.drift = drift;
     e.checks.extend(found);
@@ -123,6 +137,8 @@ pub async fn examine(
 /// Counts by kind, for a table of contents.
 pub fn kinds(entries: &[TocEntry]) -> BTreeMap<String, u64> {
     let mut kinds = BTreeMap::new();
-    entries.iter().for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
+    entries
+        .iter()
+        .for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
     kinds
 }

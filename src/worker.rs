@@ -190,7 +190,12 @@ impl Worker {
         let permits = Permits::new(self.settings.max_concurrent);
         let tasks = TaskTracker::new();
         // A lane that cannot go on ends the others.
-        let lanes = Lanes { permits, tasks: tasks.clone(), soft: shutdown.soft.child_token(), shutdown };
+        let lanes = Lanes {
+            permits,
+            tasks: tasks.clone(),
+            soft: shutdown.soft.child_token(),
+            shutdown,
+        };
         let end = |ended: Result<(), QueueError>| {
             lanes.soft.cancel();
             ended
@@ -220,13 +225,23 @@ impl Worker {
     }
 
     /// A person's requests: restores and verifications.
-    async fn take_requests(&self, queue: &mut dyn RequestQueue, lanes: &Lanes) -> Result<(), QueueError> {
+    async fn take_requests(
+        &self,
+        queue: &mut dyn RequestQueue,
+        lanes: &Lanes,
+    ) -> Result<(), QueueError> {
         loop {
             // A message is not taken that nobody can work on.
-            if lanes.until_soft(lanes.permits.restore_possible()).await.is_none() {
+            if lanes
+                .until_soft(lanes.permits.restore_possible())
+                .await
+                .is_none()
+            {
                 return Ok(());
             }
-            let Some(delivery) = lanes.until_soft(queue.next()).await else { return Ok(()) };
+            let Some(delivery) = lanes.until_soft(queue.next()).await else {
+                return Ok(());
+            };
             let delivery = delivery?;
             let request = RestoreRequest::from_message(&delivery.data, &delivery.attributes);
             let permit = match request {
@@ -238,7 +253,10 @@ impl Worker {
                 },
             };
             let (worker, lanes) = (self.clone(), lanes.clone());
-            lanes.tasks.clone().spawn(async move { worker.handle(delivery, request, permit, &lanes).await });
+            lanes
+                .tasks
+                .clone()
+                .spawn(async move { worker.handle(delivery, request, permit, &lanes).await });
         }
     }
 
@@ -249,29 +267,53 @@ impl Worker {
         lanes: &Lanes,
     ) -> Result<(), QueueError> {
         loop {
-            if lanes.until_soft(lanes.permits.verification_possible()).await.is_none() {
+            if lanes
+                .until_soft(lanes.permits.verification_possible())
+                .await
+                .is_none()
+            {
                 return Ok(());
             }
-            let Some(delivery) = lanes.until_soft(queue.next()).await else { return Ok(()) };
+            let Some(delivery) = lanes.until_soft(queue.next()).await else {
+                return Ok(());
+            };
             let delivery = delivery?;
             let manager = &self.manager;
-            let job = notification::job_of(&delivery.attributes, manager.config(), |n| manager.is_backup(n));
+            let job = notification::job_of(&delivery.attributes, manager.config(), |n| {
+                manager.is_backup(n)
+            });
             let job = match job {
                 Ok(job) => job,
                 Err(why) => {
-                    tracing::info!(message_id = delivery.message_id, why, "a notification asks for nothing");
-                    self.settle(delivery, Settle::Ack, (1, None), &lanes.shutdown).await;
+                    tracing::info!(
+                        message_id = delivery.message_id,
+                        why,
+                        "a notification asks for nothing"
+                    );
+                    self.settle(delivery, Settle::Ack, (1, None), &lanes.shutdown)
+                        .await;
                     continue;
                 }
             };
-            let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else { return Ok(()) };
+            let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else {
+                return Ok(());
+            };
             let (worker, lanes) = (self.clone(), lanes.clone());
-            lanes.tasks.clone().spawn(async move { worker.prove_new(delivery, job, permit, &lanes).await });
+            lanes
+                .tasks
+                .clone()
+                .spawn(async move { worker.prove_new(delivery, job, permit, &lanes).await });
         }
     }
 
     /// One new backup, from its notification to its proof.
-    async fn prove_new(&self, delivery: Delivery, mut job: VerifyJob, permit: Permit, lanes: &Lanes) {
+    async fn prove_new(
+        &self,
+        delivery: Delivery,
+        mut job: VerifyJob,
+        permit: Permit,
+        lanes: &Lanes,
+    ) {
         let span = tracing::info_span!(
             "delivery",
             message_id = delivery.message_id,
@@ -288,15 +330,20 @@ impl Worker {
                     );
                     self.forget(&job.request_id);
                     let settled = (job.attempt, Some(permit));
-                    return self.settle(delivery, Settle::Ack, settled, &lanes.shutdown).await;
+                    return self
+                        .settle(delivery, Settle::Ack, settled, &lanes.shutdown)
+                        .await;
                 }
                 Ok(false) => {}
                 // The verification meets it again, and says it.
                 Err(e) => tracing::debug!(error = report(&e), "the newest proof cannot be told"),
             }
             let attempt = job.attempt;
-            let (finished, permit) = self.verify_unless_taken(Job::Verify(job), permit, lanes).await;
-            self.end(delivery, finished, (attempt, "", permit), &lanes.shutdown).await;
+            let (finished, permit) = self
+                .verify_unless_taken(Job::Verify(job), permit, lanes)
+                .await;
+            self.end(delivery, finished, (attempt, "", permit), &lanes.shutdown)
+                .await;
         };
         work.instrument(span).await;
     }
@@ -317,7 +364,11 @@ impl Worker {
                 stop.cancel();
                 std::future::pending::<Finished>().await
             };
-            let mut place = Place { lease: None, permit: None, lanes };
+            let mut place = Place {
+                lease: None,
+                permit: None,
+                lanes,
+            };
             let finished = tokio::select! {
                 finished = self.run_alone(&job, &mut place, &stop) => finished,
                 finished = given_up => finished,
@@ -369,7 +420,9 @@ impl Worker {
             otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
-        self.handle_in_span(delivery, request, permit, lanes).instrument(span).await;
+        self.handle_in_span(delivery, request, permit, lanes)
+            .instrument(span)
+            .await;
     }
 
     async fn handle_in_span(
@@ -386,7 +439,10 @@ impl Worker {
         };
         tracing::Span::current().record("request_id", request_id.as_str());
         let attempt = self.count_delivery(&delivery, &request_id, received);
-        let digest = request.as_ref().map(RestoreRequest::digest).unwrap_or_default();
+        let digest = request
+            .as_ref()
+            .map(RestoreRequest::digest)
+            .unwrap_or_default();
         let job = self.admit(&delivery, request).map(|mut job| {
             job.delivered(delivery.published, attempt);
             job
@@ -398,7 +454,11 @@ impl Worker {
         let finished = match job.and_then(|job| Ok((job, recorded?))) {
             Ok((_, Some(result))) => Finished::recorded(result),
             Ok((job, None)) => {
-                let mut place = Place { lease: Some(delivery.lease.as_mut()), permit: permit.take(), lanes };
+                let mut place = Place {
+                    lease: Some(delivery.lease.as_mut()),
+                    permit: permit.take(),
+                    lanes,
+                };
                 let finished = self.run_alone(&job, &mut place, &lanes.shutdown.hard).await;
                 permit = place.permit;
                 finished
@@ -412,7 +472,13 @@ impl Worker {
                 Finished::refused(result, e.reason())
             }
         };
-        self.end(delivery, finished, (attempt, &digest, permit), &lanes.shutdown).await;
+        self.end(
+            delivery,
+            finished,
+            (attempt, &digest, permit),
+            &lanes.shutdown,
+        )
+        .await;
     }
 
     /// What a message asks for, if it may ask for it. Nothing has been read or connected to by then.
@@ -434,13 +500,18 @@ impl Worker {
 
     fn count_delivery(&self, delivery: &Delivery, request_id: &str, now: jiff::Timestamp) -> u32 {
         let attempt = delivery.attempt.unwrap_or_else(|| {
-            let mut seen = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self
+                .deliveries
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let count = seen.entry(request_id.to_owned()).or_insert(0);
             *count += 1;
             *count
         });
         match attempt {
-            1 => self.metrics.record_queue_delay((now.as_microsecond() - delivery.published) as f64 / 1e6),
+            1 => self
+                .metrics
+                .record_queue_delay((now.as_microsecond() - delivery.published) as f64 / 1e6),
             _ => self.metrics.record_redelivery(),
         }
         attempt
@@ -448,7 +519,12 @@ impl Worker {
 
     /// Runs a job when no other delivery of it is in work here, and waits while its target is busy. Who waits does
     /// not work: the permit goes to others meanwhile.
-    async fn run_alone(&self, job: &Job, place: &mut Place<'_>, stop: &CancellationToken) -> Finished {
+    async fn run_alone(
+        &self,
+        job: &Job,
+        place: &mut Place<'_>,
+        stop: &CancellationToken,
+    ) -> Finished {
         let done = loop {
             let earlier = match self.in_work.lock().entry(job.request_id().to_owned()) {
                 Entry::Occupied(other) => other.get().clone(),
@@ -466,7 +542,10 @@ impl Worker {
             let pause = self.settings.busy_pause.mul_f64(0.5 + fastrand::f64());
             // A waiting request is given back as soon as the worker is to stop.
             if !place.wait(&self.waiting, tokio::time::sleep(pause)).await {
-                break Finished { failure: Some(R::Cancelled), ..finished };
+                break Finished {
+                    failure: Some(R::Cancelled),
+                    ..finished
+                };
             }
         };
         self.in_work.lock().remove(job.request_id());

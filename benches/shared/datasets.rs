@@ -33,16 +33,66 @@ const MANY: &str = include_str!("../many.sql");
 const OBJECTS: &str = include_str!("../objects.sql");
 
 pub const ALL: [Dataset; 10] = [
-    Dataset { name: "mixed", sql: MIXED, rows: 120_000.0, form: Form::Custom },
-    Dataset { name: "events", sql: EVENTS, rows: 3_000_000.0, form: Form::Custom },
-    Dataset { name: "pgbench", sql: PGBENCH, rows: 6_000_000.0, form: Form::Custom },
-    Dataset { name: "many", sql: MANY, rows: 2_000.0, form: Form::Custom },
-    Dataset { name: "objects", sql: OBJECTS, rows: 4_500.0, form: Form::Custom },
-    Dataset { name: "piped mixed", sql: MIXED, rows: 120_000.0, form: Form::Piped },
-    Dataset { name: "piped events", sql: EVENTS, rows: 3_000_000.0, form: Form::Piped },
-    Dataset { name: "zstd mixed", sql: MIXED, rows: 120_000.0, form: Form::PipedZstd },
-    Dataset { name: "zstd events", sql: EVENTS, rows: 3_000_000.0, form: Form::PipedZstd },
-    Dataset { name: "plain mixed", sql: MIXED, rows: 120_000.0, form: Form::PlainGzip },
+    Dataset {
+        name: "mixed",
+        sql: MIXED,
+        rows: 120_000.0,
+        form: Form::Custom,
+    },
+    Dataset {
+        name: "events",
+        sql: EVENTS,
+        rows: 3_000_000.0,
+        form: Form::Custom,
+    },
+    Dataset {
+        name: "pgbench",
+        sql: PGBENCH,
+        rows: 6_000_000.0,
+        form: Form::Custom,
+    },
+    Dataset {
+        name: "many",
+        sql: MANY,
+        rows: 2_000.0,
+        form: Form::Custom,
+    },
+    Dataset {
+        name: "objects",
+        sql: OBJECTS,
+        rows: 4_500.0,
+        form: Form::Custom,
+    },
+    Dataset {
+        name: "piped mixed",
+        sql: MIXED,
+        rows: 120_000.0,
+        form: Form::Piped,
+    },
+    Dataset {
+        name: "piped events",
+        sql: EVENTS,
+        rows: 3_000_000.0,
+        form: Form::Piped,
+    },
+    Dataset {
+        name: "zstd mixed",
+        sql: MIXED,
+        rows: 120_000.0,
+        form: Form::PipedZstd,
+    },
+    Dataset {
+        name: "zstd events",
+        sql: EVENTS,
+        rows: 3_000_000.0,
+        form: Form::PipedZstd,
+    },
+    Dataset {
+        name: "plain mixed",
+        sql: MIXED,
+        rows: 120_000.0,
+        form: Form::PlainGzip,
+    },
 ];
 
 impl Form {
@@ -69,7 +119,11 @@ impl Dataset {
     /// Makes the dump in `folder`, unless it is there. `scale` multiplies the rows.
     pub fn dump(&self, bindir: &Path, folder: &Path, scale: f64) -> PathBuf {
         let rows = (self.rows * scale).max(30.0) as u64;
-        let dump = folder.join(format!("{}-{rows}.{}", self.name.replace(' ', "-"), self.form.suffix()));
+        let dump = folder.join(format!(
+            "{}-{rows}.{}",
+            self.name.replace(' ', "-"),
+            self.form.suffix()
+        ));
         if !dump.exists() {
             make_dump(bindir, folder, self.sql, rows, self.form, &dump);
         }
@@ -79,19 +133,28 @@ impl Dataset {
 
 pub fn make_dump(bindir: &Path, folder: &Path, sql: &str, rows: u64, form: Form, dump: &Path) {
     let options = "-c max_locks_per_transaction=1024 -c fsync=off";
-    let source = Sandbox::start(bindir, &std::env::temp_dir(), false, options).expect("a source cluster");
+    let source =
+        Sandbox::start(bindir, &std::env::temp_dir(), false, options).expect("a source cluster");
     let script = folder.join("dataset.sql");
     std::fs::write(&script, sql).expect("the script");
     let mut psql = source.command("psql");
-    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v"]).arg(format!("rows={rows}"));
-    source.run(psql.arg("-o/dev/null").arg("-f").arg(&script)).expect("the dataset");
+    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v"])
+        .arg(format!("rows={rows}"));
+    source
+        .run(psql.arg("-o/dev/null").arg("-f").arg(&script))
+        .expect("the dataset");
     let line = format!(
         "set -o pipefail; \"{}\" -h \"{}\" -U postgres {}",
         bindir.join("pg_dump").display(),
         source.host(),
         form.words()
     );
-    let made =
-        Command::new("bash").arg("-c").arg(line).arg(dump).arg("postgres").stdin(Stdio::null()).status();
+    let made = Command::new("bash")
+        .arg("-c")
+        .arg(line)
+        .arg(dump)
+        .arg("postgres")
+        .stdin(Stdio::null())
+        .status();
     assert!(made.is_ok_and(|s| s.success()), "the dump");
 }

@@ -31,7 +31,10 @@ pub struct Measured {
 /// Measures what `work` takes on `server`; `work` returns the peaks of memory and disk.
 pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> Measured {
     let postmaster = postmaster(server);
-    let (client, served) = (cpu_of_children(std::process::id()), cpu_of_children(postmaster));
+    let (client, served) = (
+        cpu_of_children(std::process::id()),
+        cpu_of_children(postmaster),
+    );
     let started = std::time::Instant::now();
     let (peak_memory_bytes, peak_disk_bytes) = work();
     let seconds = started.elapsed().as_secs_f64();
@@ -42,13 +45,23 @@ pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> Measured 
         std::thread::sleep(Duration::from_millis(5));
     }
     let server_cpu = cpu_of_children(postmaster) - served;
-    Measured { seconds, client_cpu, server_cpu, peak_memory_bytes, peak_disk_bytes }
+    Measured {
+        seconds,
+        client_cpu,
+        server_cpu,
+        peak_memory_bytes,
+        peak_disk_bytes,
+    }
 }
 
 fn postmaster(server: &Sandbox) -> u32 {
-    query(server, "postgres", "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)")
-        .parse()
-        .expect("a pid")
+    query(
+        server,
+        "postgres",
+        "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)",
+    )
+    .parse()
+    .expect("a pid")
 }
 
 fn backends(server: &Sandbox) -> u32 {
@@ -57,8 +70,14 @@ fn backends(server: &Sandbox) -> u32 {
 }
 
 pub fn query(server: &Sandbox, database: &str, sql: &str) -> String {
-    let out = server.run(server.command("psql").args(["-X", "-A", "-t", "-d", database, "-c", sql]));
-    String::from_utf8_lossy(&out.expect("an answer")).trim().to_owned()
+    let out = server.run(
+        server
+            .command("psql")
+            .args(["-X", "-A", "-t", "-d", database, "-c", sql]),
+    );
+    String::from_utf8_lossy(&out.expect("an answer"))
+        .trim()
+        .to_owned()
 }
 
 /// Seconds of processor time of the children of `pid`: of those that have ended, and of those that run.
@@ -67,14 +86,21 @@ fn cpu_of_children(pid: u32) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let all: Vec<&str> = rest.split_whitespace().collect();
-        fields.iter().filter_map(|f| all.get(*f)?.parse::<u64>().ok()).sum()
+        fields
+            .iter()
+            .filter_map(|f| all.get(*f)?.parse::<u64>().ok())
+            .sum()
     };
     // Fields 14 to 17 of `proc(5)`: own time, and that of children that were waited for.
     let ended = ticks(pid, [13, 14]);
     let running: u64 = match pid == std::process::id() {
         // Those that serve the bench itself.
         true => 0,
-        false => family(pid).iter().filter(|p| **p != pid).map(|p| ticks(*p, [11, 12])).sum(),
+        false => family(pid)
+            .iter()
+            .filter(|p| **p != pid)
+            .map(|p| ticks(*p, [11, 12]))
+            .sum(),
     };
     (ended + running) as f64 / 100.0
 }
@@ -100,7 +126,8 @@ impl Stand {
         if std::env::args().any(|a| a == "--test") {
             return None;
         }
-        let bindir = pgrestored::sandbox::find_bindir(&[]).expect("a PostgreSQL server: make setup");
+        let bindir =
+            pgrestored::sandbox::find_bindir(&[]).expect("a PostgreSQL server: make setup");
         let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
         std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
         open_to_all(&scratch);
@@ -108,8 +135,12 @@ impl Stand {
             bindir,
             scratch,
             cores: std::thread::available_parallelism().map_or(2, usize::from),
-            scale: env_or("BENCH_SCALE", "1").parse().expect("BENCH_SCALE is a number"),
-            pairs: env_or("BENCH_PAIRS", "5").parse().expect("BENCH_PAIRS is a number"),
+            scale: env_or("BENCH_SCALE", "1")
+                .parse()
+                .expect("BENCH_SCALE is a number"),
+            pairs: env_or("BENCH_PAIRS", "5")
+                .parse()
+                .expect("BENCH_PAIRS is a number"),
         })
     }
 }
@@ -128,7 +159,11 @@ impl Ours {
     pub fn safety(&self) -> f64 {
         let stages = self.result["stages"].as_object().expect("stages");
         let safety: f64 = SAFETY.iter().filter_map(|s| stages.get(*s)?.as_f64()).sum();
-        safety / stages.values().filter_map(serde_json::Value::as_f64).sum::<f64>()
+        safety
+            / stages
+                .values()
+                .filter_map(serde_json::Value::as_f64)
+                .sum::<f64>()
     }
 }
 
@@ -138,19 +173,39 @@ pub fn restore_ours(server: &Sandbox, host: &str, object: &str, more: &[&str]) -
     let measured = measure(server, || {
         let mut command = Command::new(OURS);
         command
-            .args(["restore", object, "--target", "restored", "--output", "json", "--backup-bucket", "bench"])
+            .args([
+                "restore",
+                object,
+                "--target",
+                "restored",
+                "--output",
+                "json",
+                "--backup-bucket",
+                "bench",
+            ])
             // `pg_restore` does not analyse what it restores.
-            .args(["--no-analyze", "--db-host", server.host(), "--storage-emulator-host", host])
+            .args([
+                "--no-analyze",
+                "--db-host",
+                server.host(),
+                "--storage-emulator-host",
+                host,
+            ])
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit());
         let mut child = command.spawn().expect("pgrestored");
         let stdout = child.stdout.take().expect("stdout");
-        printed = Some(std::thread::spawn(move || std::io::read_to_string(stdout).expect("the result")));
+        printed = Some(std::thread::spawn(move || {
+            std::io::read_to_string(stdout).expect("the result")
+        }));
         watch(child)
     });
     let result = printed.expect("a run").join().expect("the result");
-    Ours { measured, result: serde_json::from_str(&result).expect("JSON") }
+    Ours {
+        measured,
+        result: serde_json::from_str(&result).expect("JSON"),
+    }
 }
 
 const RESULTS: &str = "target/bench";
@@ -164,11 +219,16 @@ pub fn keep(name: &str, text: &str) {
 
 /// What an earlier run has kept.
 pub fn kept(name: &str) -> Option<serde_json::Value> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(RESULTS).join(name);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(RESULTS)
+        .join(name);
     Some(serde_json::from_slice(&std::fs::read(file).ok()?).expect("JSON that a bench wrote"))
 }
 
-const MARKS: [&str; 2] = ["<!-- figures of make bench -->\n", "<!-- end of figures -->\n"];
+const MARKS: [&str; 2] = [
+    "<!-- figures of make bench -->\n",
+    "<!-- end of figures -->\n",
+];
 
 /// Puts the figures between a page's marks; those of a smaller scale are no figures.
 pub fn renew(page: &str, scale: f64, figures: &str) {
@@ -178,7 +238,12 @@ pub fn renew(page: &str, scale: f64, figures: &str) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     let text = std::fs::read_to_string(&page).expect("the page");
     let [begin, end] = MARKS.map(|m| text.find(m).expect("the page's marks"));
-    let text = format!("{}{}\n{}", &text[..begin + MARKS[0].len()], figures.trim_end(), &text[end..]);
+    let text = format!(
+        "{}{}\n{}",
+        &text[..begin + MARKS[0].len()],
+        figures.trim_end(),
+        &text[end..]
+    );
     std::fs::write(page, text).expect("the page");
 }
 
@@ -228,7 +293,9 @@ pub fn serve(scratch: &Path, rate_mb_s: u64) -> Served {
         .spawn()
         .expect("the emulator");
     let mut line = String::new();
-    std::io::BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("its address");
+    std::io::BufReader::new(child.stdout.take().expect("stdout"))
+        .read_line(&mut line)
+        .expect("its address");
     let host = line
         .split("STORAGE_EMULATOR_HOST=")
         .nth(1)
@@ -253,8 +320,11 @@ pub fn fresh(server: &Sandbox) {
 
 /// Waits for a process; the peak of its and its children's memory, and the bytes that it wrote to files.
 pub fn watch(mut child: Child) -> (u64, u64) {
-    let (peak, written, done) =
-        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (peak, written, done) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let sampler = {
         let (root, peak, written, done) = (child.id(), peak.clone(), written.clone(), done.clone());
         std::thread::spawn(move || {
@@ -264,7 +334,10 @@ pub fn watch(mut child: Child) -> (u64, u64) {
                     family.iter().map(|p| status_kib(*p, "VmRSS:") * 1024).sum(),
                     Ordering::Relaxed,
                 );
-                written.fetch_max(family.iter().map(|p| bytes_written(*p)).sum(), Ordering::Relaxed);
+                written.fetch_max(
+                    family.iter().map(|p| bytes_written(*p)).sum(),
+                    Ordering::Relaxed,
+                );
                 std::thread::sleep(Duration::from_millis(20));
             }
         })
@@ -273,12 +346,16 @@ pub fn watch(mut child: Child) -> (u64, u64) {
     done.store(true, Ordering::Relaxed);
     sampler.join().expect("the sampler");
     assert!(status.success(), "the restore failed: {status}");
-    (peak.load(Ordering::Relaxed), written.load(Ordering::Relaxed))
+    (
+        peak.load(Ordering::Relaxed),
+        written.load(Ordering::Relaxed),
+    )
 }
 
 pub fn family(root: u32) -> BTreeSet<u32> {
     let mut found = BTreeSet::from([root]);
-    let children = std::fs::read_to_string(format!("/proc/{root}/task/{root}/children")).unwrap_or_default();
+    let children =
+        std::fs::read_to_string(format!("/proc/{root}/task/{root}/children")).unwrap_or_default();
     for child in children.split_whitespace().filter_map(|c| c.parse().ok()) {
         found.extend(family(child));
     }
@@ -288,13 +365,16 @@ pub fn family(root: u32) -> BTreeSet<u32> {
 pub fn status_kib(pid: u32, key: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix(key));
-    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Bytes that went to a disk or its cache: sockets and pipes do not count.
 pub fn bytes_written(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    io.lines().find_map(|l| l.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0)
+    io.lines()
+        .find_map(|l| l.strip_prefix("write_bytes: ")?.parse().ok())
+        .unwrap_or(0)
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {

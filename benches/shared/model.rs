@@ -64,14 +64,20 @@ impl Outcome {
             (self.copy, "the server's cores, loading"),
             (self.tail, "indexes after the last row"),
         ];
-        parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or("", |p| p.1)
+        parts
+            .into_iter()
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map_or("", |p| p.1)
     }
 }
 
 /// Restores `tables`, in this order, with as many sessions as the server has cores.
 pub fn simulate(costs: &Costs, machine: &Machine, tables: &[Table]) -> Outcome {
     let sessions = machine.server_cores.max(1.0);
-    let mut out = Outcome { seconds: costs.fixed, ..Outcome::default() };
+    let mut out = Outcome {
+        seconds: costs.fixed,
+        ..Outcome::default()
+    };
     let mut waiting = std::collections::VecDeque::from_iter(tables.iter().copied());
     // Processor seconds left of each index that is ready or being built, longest first.
     let mut builds: Vec<f64> = vec![];
@@ -99,14 +105,31 @@ pub fn simulate(costs: &Costs, machine: &Machine, tables: &[Table]) -> Outcome {
         ];
         let rate = limits.into_iter().fold(f64::INFINITY, f64::min);
         let loaded = table.text / rate;
-        let built = builds.iter().take(building).copied().fold(f64::INFINITY, f64::min) / share;
+        let built = builds
+            .iter()
+            .take(building)
+            .copied()
+            .fold(f64::INFINITY, f64::min)
+            / share;
         let step = loaded.min(built);
         out.seconds += step;
-        let bounds = [&mut out.link, &mut out.reader, &mut out.client, &mut out.copy];
-        if let Some((bound, _)) = bounds.into_iter().zip(limits).min_by(|a, b| a.1.total_cmp(&b.1)) {
+        let bounds = [
+            &mut out.link,
+            &mut out.reader,
+            &mut out.client,
+            &mut out.copy,
+        ];
+        if let Some((bound, _)) = bounds
+            .into_iter()
+            .zip(limits)
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+        {
             *bound += step;
         }
-        builds.iter_mut().take(building).for_each(|b| *b -= step * share);
+        builds
+            .iter_mut()
+            .take(building)
+            .for_each(|b| *b -= step * share);
         builds.retain(|b| *b > 1e-9);
         if let Some(front) = waiting.front_mut() {
             front.text -= step * rate;

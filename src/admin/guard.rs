@@ -57,7 +57,10 @@ fn is_for_us(hosts: &Hosts, request: &Request) -> bool {
         (None, _) => request.version() == Version::HTTP_10,
         (Some(_), Some(_)) => false,
     };
-    host && request.uri().authority().is_none_or(|a| hosts.allow(a.as_str()))
+    host && request
+        .uri()
+        .authority()
+        .is_none_or(|a| hosts.allow(a.as_str()))
 }
 
 fn has_body(request: &Request) -> bool {
@@ -67,7 +70,8 @@ fn has_body(request: &Request) -> bool {
 
 pub(super) async fn check(hosts: Arc<Hosts>, request: Request, next: Next) -> Response {
     if !is_for_us(&hosts, &request) {
-        let why = "this name is none of the worker's: ask by its address, or name it in ADMIN_HOSTS\n";
+        let why =
+            "this name is none of the worker's: ask by its address, or name it in ADMIN_HOSTS\n";
         return refuse(StatusCode::MISDIRECTED_REQUEST, why);
     }
     if has_body(&request) {
@@ -75,11 +79,16 @@ pub(super) async fn check(hosts: Arc<Hosts>, request: Request, next: Next) -> Re
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
-        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        .or_insert(HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'",
+        ));
     response
 }
 
@@ -90,7 +99,11 @@ mod tests {
     #[test]
     fn only_names_of_ours_are_answered() {
         let hosts = Hosts::new(&["worker".into(), "*.Monitoring.svc".into()]);
-        let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+        let own = rustix::system::uname()
+            .nodename()
+            .to_str()
+            .unwrap()
+            .to_owned();
         for host in [
             "127.0.0.1",
             "10.0.0.7:9464",

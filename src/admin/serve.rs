@@ -44,7 +44,9 @@ const MAX_FIELDS: usize = 64;
 impl Default for Bounds {
     fn default() -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let share = limit.map_or(CONNECTIONS, |n| usize::try_from(n / SHARE).unwrap_or(CONNECTIONS));
+        let share = limit.map_or(CONNECTIONS, |n| {
+            usize::try_from(n / SHARE).unwrap_or(CONNECTIONS)
+        });
         Bounds {
             connections: share.clamp(4, CONNECTIONS),
             head: Duration::from_secs(5),
@@ -79,7 +81,12 @@ impl Open {
             }
         }
         all.push_back((id, evicted.clone()));
-        Connection { open: self.clone(), id, evicted, _place: place }
+        Connection {
+            open: self.clone(),
+            id,
+            evicted,
+            _place: place,
+        }
     }
 }
 
@@ -101,7 +108,9 @@ pub async fn serve_within(listener: TcpListener, routes: Router, bounds: Bounds)
     let mut said: Option<tokio::time::Instant> = None;
     for id in 0.. {
         // Those that were told to end have a descriptor until they have.
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let connection = open.add(id, place, bounds.connections);
@@ -153,7 +162,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let state = Arc::<crate::worker::WorkerState>::default();
         let metrics = crate::metrics::RestoreMetricsManager::new(0.0);
-        tokio::spawn(serve_within(listener, crate::admin::router(metrics, state, &[]), bounds));
+        tokio::spawn(serve_within(
+            listener,
+            crate::admin::router(metrics, state, &[]),
+            bounds,
+        ));
         address
     }
 
@@ -168,15 +181,26 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn those_who_say_nothing_keep_nobody_out() {
         let hour = Duration::from_secs(3600);
-        let address = server(Bounds { connections: 8, head: hour, lifetime: hour }).await;
+        let address = server(Bounds {
+            connections: 8,
+            head: hour,
+            lifetime: hour,
+        })
+        .await;
         let mut silent = Vec::new();
         for _ in 0..300 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ").await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ")
+                .await
+                .unwrap();
             silent.push(stream);
         }
         let answer = ask(address, ASK).await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"),
+            "{answer}"
+        );
         // All but the newest were sent away.
         for stream in &mut silent[..300 - 8] {
             let _ = stream.read(&mut [0; 1]).await;
@@ -187,8 +211,16 @@ mod tests {
     async fn a_head_that_does_not_come_is_not_waited_for() {
         let short = Duration::from_millis(100);
         for bounds in [
-            Bounds { connections: 8, head: short, lifetime: Duration::from_secs(3600) },
-            Bounds { connections: 8, head: Duration::from_secs(3600), lifetime: short },
+            Bounds {
+                connections: 8,
+                head: short,
+                lifetime: Duration::from_secs(3600),
+            },
+            Bounds {
+                connections: 8,
+                head: Duration::from_secs(3600),
+                lifetime: short,
+            },
         ] {
             let address = server(bounds).await;
             let answer = ask(address, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-a: ").await;
@@ -204,16 +236,35 @@ mod tests {
             ("GET /livez HTTP/1.0\r\n", "200"),
             ("GET /livez HTTP/1.1\r\n", "421"),
             ("GET /status.json HTTP/1.1\r\nHost: evil.example\r\n", "421"),
-            ("GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n", "421"),
-            ("GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", "421"),
-            ("GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n", "413"),
-            ("POST /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n", "413"),
+            (
+                "GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n",
+                "421",
+            ),
+            (
+                "GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n",
+                "421",
+            ),
+            (
+                "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n",
+                "413",
+            ),
+            (
+                "POST /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n",
+                "413",
+            ),
             ("POST /livez HTTP/1.1\r\nHost: localhost\r\n", "405"),
         ] {
-            let answer = ask(address, format!("{head}Connection: close\r\n\r\n").as_bytes()).await;
+            let answer = ask(
+                address,
+                format!("{head}Connection: close\r\n\r\n").as_bytes(),
+            )
+            .await;
             assert!(answer.split(' ').nth(1) == Some(code), "{head}: {answer}");
         }
-        let huge = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX-a: {}\r\n\r\n", "x".repeat(MAX_HEAD));
+        let huge = format!(
+            "GET /livez HTTP/1.1\r\nHost: localhost\r\nX-a: {}\r\n\r\n",
+            "x".repeat(MAX_HEAD)
+        );
         assert!(!ask(address, huge.as_bytes()).await.contains("200"));
     }
 }

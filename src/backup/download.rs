@@ -79,12 +79,18 @@ impl Download {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> (Self, Arc<Mutex<Tally>>) {
-        let (tx, incoming) = mpsc::channel(if reach == Reach::Beginning { 1 } else { READ_AHEAD });
+        let (tx, incoming) = mpsc::channel(if reach == Reach::Beginning {
+            1
+        } else {
+            READ_AHEAD
+        });
         let tally = Arc::new(Mutex::new(Tally::default()));
         tokio::spawn(async move {
             let work = async {
                 match source {
-                    Source::Object(b) => pump_object(&b, (offset, reach), limits, &progress, &tx).await,
+                    Source::Object(b) => {
+                        pump_object(&b, (offset, reach), limits, &progress, &tx).await
+                    }
                     Source::Stdin => pump_stdin(&progress, &tx).await,
                 }
             };
@@ -93,7 +99,10 @@ impl Download {
                 // A reader that is gone needs no error.
                 let _ = tx.send(Err(e)).await;
             } else if ended.is_none() {
-                let _ = tx.try_send(Err(StorageError::new(R::Cancelled, "the download was stopped")));
+                let _ = tx.try_send(Err(StorageError::new(
+                    R::Cancelled,
+                    "the download was stopped",
+                )));
             }
         });
         let download = Download {
@@ -144,13 +153,21 @@ async fn pump_object(
     progress: &Progress,
     tx: &Sender,
 ) -> Result<(), StorageError> {
-    let size = if let Reach::Until(end) = reach { end } else { backup.object.size };
+    let size = if let Reach::Until(end) = reach {
+        end
+    } else {
+        backup.object.size
+    };
     let mut range = FIRST_RANGE;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
     let mut last_progress = tokio::time::Instant::now();
     loop {
         let before = offset;
-        let end = if reach == Reach::Beginning { size.min(offset + range) } else { size };
+        let end = if reach == Reach::Beginning {
+            size.min(offset + range)
+        } else {
+            size
+        };
         let part = (end < backup.object.size).then_some(end - offset);
         let cut = match open(backup, offset, part, limits.stall).await {
             Ok(stream) => forward(stream, &mut offset, end, limits.stall, progress, tx).await,
@@ -186,12 +203,16 @@ async fn open(
     length: Option<u64>,
     stall: Duration,
 ) -> Result<ByteStream, StorageError> {
-    let opened = tokio::time::timeout(stall, backup.store.read(&backup.object, offset, length)).await;
+    let opened =
+        tokio::time::timeout(stall, backup.store.read(&backup.object, offset, length)).await;
     opened.unwrap_or_else(|_| Err(stalled(backup, stall)))
 }
 
 fn stalled(backup: &PinnedBackup, stall: Duration) -> StorageError {
-    StorageError::new(R::DownloadFailed, format!("{}: no byte for {stall:?}", backup.uri()))
+    StorageError::new(
+        R::DownloadFailed,
+        format!("{}: no byte for {stall:?}", backup.uri()),
+    )
 }
 
 /// Forwards until the object's end; `Ok` only when all `size` bytes were there.
@@ -216,7 +237,10 @@ async fn forward(
                     let piece = chunk.split_to(chunk.len().min(PIECE));
                     let n = piece.len() as u64;
                     if tx.send(Ok(piece)).await.is_err() {
-                        return Err(StorageError::new(R::Cancelled, "nobody reads the download any more"));
+                        return Err(StorageError::new(
+                            R::Cancelled,
+                            "nobody reads the download any more",
+                        ));
                     }
                     *offset += n;
                     progress.object_bytes.fetch_add(n, Relaxed);
@@ -224,7 +248,11 @@ async fn forward(
             }
             Some(Err(e)) => return Err(e),
             None if *offset == size => return Ok(()),
-            None => return Err(failed(format!("the connection ended at byte {offset} of {size}"))),
+            None => {
+                return Err(failed(format!(
+                    "the connection ended at byte {offset} of {size}"
+                )));
+            }
         }
     }
 }

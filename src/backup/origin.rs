@@ -54,29 +54,57 @@ pub fn open(
         Source::Object(b) => Some(b.object.size),
         Source::Stdin => None,
     };
-    progress.object_size.store(size.unwrap_or_default(), Relaxed);
+    progress
+        .object_size
+        .store(size.unwrap_or_default(), Relaxed);
     let streams = Arc::default();
-    let reader = Reader { limits, reach, progress, stop, streams: Arc::clone(&streams) };
-    let expected = |reading| Expected { streams, size, reading };
+    let reader = Reader {
+        limits,
+        reach,
+        progress,
+        stop,
+        streams: Arc::clone(&streams),
+    };
+    let expected = |reading| Expected {
+        streams,
+        size,
+        reading,
+    };
     match source {
         Source::Stdin => {
             let bytes = reader.start(Source::Stdin, None, None);
-            (Origin::Stream { bytes, again: None }, expected(Reading::Whole))
+            (
+                Origin::Stream { bytes, again: None },
+                expected(Reading::Whole),
+            )
         }
         Source::Object(b) if b.members.is_empty() => {
             let bytes = reader.start(Source::Object(b.clone()), size, b.expected_crc32c);
             let again = Again { backup: b, reader };
-            (Origin::Stream { bytes, again: Some(Arc::new(again)) }, expected(Reading::Whole))
+            (
+                Origin::Stream {
+                    bytes,
+                    again: Some(Arc::new(again)),
+                },
+                expected(Reading::Whole),
+            )
         }
-        Source::Object(b) if b.is_folder() => {
-            (Origin::Folder(Arc::new(Members::new(b, reader))), expected(Reading::Members))
-        }
+        Source::Object(b) if b.is_folder() => (
+            Origin::Folder(Arc::new(Members::new(b, reader))),
+            expected(Reading::Members),
+        ),
         Source::Object(b) => {
             let reading = Reading::Pieces(b.members.len(), b.expected_crc32c);
             let reader = Arc::new(reader);
             let bytes = Box::new(Pieces::new(&b, reader.clone()));
             let again = Arc::new(PiecesAgain { backup: b, reader });
-            (Origin::Stream { bytes, again: Some(again) }, expected(reading))
+            (
+                Origin::Stream {
+                    bytes,
+                    again: Some(again),
+                },
+                expected(reading),
+            )
         }
     }
 }
@@ -95,12 +123,27 @@ pub fn open_by_blocks(
     let size = Some(backup.object.size);
     progress.object_size.store(backup.object.size, Relaxed);
     let streams = Arc::default();
-    let reader =
-        Reader { limits: options, reach: Reach::Whole, progress, stop, streams: Arc::clone(&streams) };
+    let reader = Reader {
+        limits: options,
+        reach: Reach::Whole,
+        progress,
+        stop,
+        streams: Arc::clone(&streams),
+    };
     let bytes = reader.start_part(backup.clone(), index.head);
-    let reading = index.whole().map_or(Reading::Whole, |(_, crc)| Reading::Blocks(crc));
-    let expected = Expected { streams, size, reading };
-    (Origin::Stream { bytes, again: None }, Arc::new(Blocks { backup, reader }), expected)
+    let reading = index
+        .whole()
+        .map_or(Reading::Whole, |(_, crc)| Reading::Blocks(crc));
+    let expected = Expected {
+        streams,
+        size,
+        reading,
+    };
+    (
+        Origin::Stream { bytes, again: None },
+        Arc::new(Blocks { backup, reader }),
+        expected,
+    )
 }
 
 /// Blocks of one object.
@@ -149,10 +192,22 @@ impl Reader {
         size: Option<u64>,
         crc32c: Option<u32>,
     ) -> Bytes {
-        let (download, tally) =
-            Download::start(source, from, self.limits, self.progress.clone(), self.stop.clone());
-        let stream = Stream { tally, size, crc32c };
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        let (download, tally) = Download::start(
+            source,
+            from,
+            self.limits,
+            self.progress.clone(),
+            self.stop.clone(),
+        );
+        let stream = Stream {
+            tally,
+            size,
+            crc32c,
+        };
+        self.streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(stream);
         Box::new(download)
     }
 }
@@ -179,7 +234,11 @@ struct Pieces {
 impl Pieces {
     fn new(backup: &PinnedBackup, reader: Arc<Reader>) -> Self {
         let todo = backup.members.iter().map(|m| backup.member(m)).collect();
-        Pieces { todo, current: None, reader }
+        Pieces {
+            todo,
+            current: None,
+            reader,
+        }
     }
 }
 
@@ -192,7 +251,9 @@ impl Read for Pieces {
                     return Ok(n);
                 }
             }
-            let Some(next) = self.todo.pop_front() else { return Ok(0) };
+            let Some(next) = self.todo.pop_front() else {
+                return Ok(0);
+            };
             let (size, crc32c) = (Some(next.object.size), next.expected_crc32c);
             self.current = Some(self.reader.start(Source::Object(next), size, crc32c));
         }
@@ -248,15 +309,31 @@ struct Members {
 
 impl Members {
     fn new(backup: PinnedBackup, reader: Reader) -> Self {
-        let name = |o: &StoredObject| o.name.strip_prefix(&backup.object.name).unwrap_or(&o.name).to_owned();
-        let by_name = backup.members.iter().map(|o| (name(o), o.clone())).collect();
-        Members { backup, by_name, reader }
+        let name = |o: &StoredObject| {
+            o.name
+                .strip_prefix(&backup.object.name)
+                .unwrap_or(&o.name)
+                .to_owned()
+        };
+        let by_name = backup
+            .members
+            .iter()
+            .map(|o| (name(o), o.clone()))
+            .collect();
+        Members {
+            backup,
+            by_name,
+            reader,
+        }
     }
 }
 
 impl Folder for Members {
     fn members(&self) -> Vec<(String, u64)> {
-        self.by_name.iter().map(|(name, o)| (name.clone(), o.size)).collect()
+        self.by_name
+            .iter()
+            .map(|(name, o)| (name.clone(), o.size))
+            .collect()
     }
 
     fn open(&self, name: &str) -> Result<Bytes, ArchiveError> {
@@ -265,7 +342,11 @@ impl Folder for Members {
             RestoreError::from(StorageError::new(R::BackupNotFound, what))
         })?;
         let (size, crc32c) = (object.size, object.crc32c);
-        Ok(self.reader.start(Source::Object(self.backup.member(object)), Some(size), crc32c))
+        Ok(self.reader.start(
+            Source::Object(self.backup.member(object)),
+            Some(size),
+            crc32c,
+        ))
     }
 }
 
@@ -283,7 +364,9 @@ impl Expected {
             together = crc32c::crc32c_combine(together, last.crc32c, last.bytes as usize);
         }
         if streams.is_empty() {
-            return Err(RestoreError::internal("neither an object nor toc.dat was read"));
+            return Err(RestoreError::internal(
+                "neither an object nor toc.dat was read",
+            ));
         }
         let size = self.size.unwrap_or_default();
         match self.reading {
@@ -291,7 +374,10 @@ impl Expected {
             Reading::Blocks(whole) => Ok((Some(whole), size)),
             Reading::Whole => Ok((Some(last.crc32c), last.bytes)),
             Reading::Pieces(count, _) if streams.len() < count => {
-                let what = format!("{} of {count} pieces of the backup were read", streams.len());
+                let what = format!(
+                    "{} of {count} pieces of the backup were read",
+                    streams.len()
+                );
                 Err(StorageError::new(R::DownloadFailed, what).into())
             }
             Reading::Pieces(_, Some(wanted)) if wanted != together => Err(other_checksum()),
@@ -308,8 +394,14 @@ impl Expected {
             return None;
         }
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let tally = *streams.first()?.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.sha256.map(|h| h.iter().map(|b| format!("{b:02x}")).collect())
+        let tally = *streams
+            .first()?
+            .tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        tally
+            .sha256
+            .map(|h| h.iter().map(|b| format!("{b:02x}")).collect())
     }
 }
 
@@ -337,26 +429,47 @@ mod tests {
     use super::*;
 
     fn read(bytes: u64, crc32c: u32, ended: bool) -> Arc<Mutex<Tally>> {
-        Arc::new(Mutex::new(Tally { bytes, crc32c, ended, ..Tally::default() }))
+        Arc::new(Mutex::new(Tally {
+            bytes,
+            crc32c,
+            ended,
+            ..Tally::default()
+        }))
     }
 
     fn expected(streams: Vec<Stream>) -> Expected {
-        Expected { streams: Arc::new(Mutex::new(streams)), size: Some(99), reading: Reading::Whole }
+        Expected {
+            streams: Arc::new(Mutex::new(streams)),
+            size: Some(99),
+            reading: Reading::Whole,
+        }
     }
 
     #[test]
     fn what_was_read_must_be_all_of_it_and_what_the_store_has() {
         let check = |bytes, crc, ended, size, crc32c| {
             let tally = read(bytes, crc, ended);
-            expected(vec![Stream { tally, size, crc32c }]).check().map_err(|e| e.reason())
+            expected(vec![Stream {
+                tally,
+                size,
+                crc32c,
+            }])
+            .check()
+            .map_err(|e| e.reason())
         };
         for (checked, wanted) in [
             (check(10, 7, true, Some(10), Some(7)), Ok((Some(7), 10))),
             (check(10, 7, true, None, None), Ok((Some(7), 10))),
-            (check(10, 7, false, Some(10), Some(7)), Err(R::DownloadFailed)),
+            (
+                check(10, 7, false, Some(10), Some(7)),
+                Err(R::DownloadFailed),
+            ),
             (check(10, 7, false, None, None), Err(R::DownloadFailed)),
             (check(9, 7, true, Some(10), Some(7)), Err(R::DownloadFailed)),
-            (check(10, 8, true, Some(10), Some(7)), Err(R::ChecksumMismatch)),
+            (
+                check(10, 8, true, Some(10), Some(7)),
+                Err(R::ChecksumMismatch),
+            ),
         ] {
             assert_eq!(checked, wanted);
         }
@@ -365,14 +478,27 @@ mod tests {
 
     #[test]
     fn one_bad_part_is_enough_and_the_whole_has_its_own_checksum() {
-        let part = |crc32c| Stream { tally: read(10, 7, true), size: Some(10), crc32c: Some(crc32c) };
+        let part = |crc32c| Stream {
+            tally: read(10, 7, true),
+            size: Some(10),
+            crc32c: Some(crc32c),
+        };
         for bad in 0..3 {
             let parts = (0..3).map(|i| part(if i == bad { 8 } else { 7 })).collect();
-            assert_eq!(expected(parts).check().unwrap_err().reason(), R::ChecksumMismatch);
+            assert_eq!(
+                expected(parts).check().unwrap_err().reason(),
+                R::ChecksumMismatch
+            );
         }
-        let whole = Expected { reading: Reading::Blocks(3), ..expected(vec![part(7), part(7)]) };
+        let whole = Expected {
+            reading: Reading::Blocks(3),
+            ..expected(vec![part(7), part(7)])
+        };
         assert_eq!(whole.check().unwrap(), (Some(3), 99));
-        let folder = Expected { reading: Reading::Members, ..expected(vec![part(7)]) };
+        let folder = Expected {
+            reading: Reading::Members,
+            ..expected(vec![part(7)])
+        };
         assert_eq!(folder.check().unwrap(), (None, 99));
     }
 
@@ -381,23 +507,45 @@ mod tests {
         let whole = b"one backup in three pieces";
         let piece = |bytes: &[u8]| {
             let crc = crc32c::crc32c(bytes);
-            Stream { tally: read(bytes.len() as u64, crc, true), size: None, crc32c: Some(crc) }
+            Stream {
+                tally: read(bytes.len() as u64, crc, true),
+                size: None,
+                crc32c: Some(crc),
+            }
         };
         let pieces = || whole.chunks(9).map(piece).collect::<Vec<_>>();
-        let of = |streams, crc| Expected { reading: Reading::Pieces(3, crc), ..expected(streams) };
+        let of = |streams, crc| Expected {
+            reading: Reading::Pieces(3, crc),
+            ..expected(streams)
+        };
         let crc = crc32c::crc32c(whole);
         assert_eq!(of(pieces(), None).check().unwrap(), (Some(crc), 99));
         assert_eq!(of(pieces(), Some(crc)).check().unwrap(), (Some(crc), 99));
-        assert_eq!(of(pieces(), Some(crc ^ 1)).check().unwrap_err().reason(), R::ChecksumMismatch);
+        assert_eq!(
+            of(pieces(), Some(crc ^ 1)).check().unwrap_err().reason(),
+            R::ChecksumMismatch
+        );
         let mut two = pieces();
         two.pop();
-        assert_eq!(of(two, None).check().unwrap_err().reason(), R::DownloadFailed);
+        assert_eq!(
+            of(two, None).check().unwrap_err().reason(),
+            R::DownloadFailed
+        );
     }
 
     #[test]
     fn the_sha256_is_that_of_what_was_read_first() {
-        let tally = |sha256| Arc::new(Mutex::new(Tally { sha256, ..Tally::default() }));
-        let stream = |sha256| Stream { tally: tally(sha256), size: None, crc32c: None };
+        let tally = |sha256| {
+            Arc::new(Mutex::new(Tally {
+                sha256,
+                ..Tally::default()
+            }))
+        };
+        let stream = |sha256| Stream {
+            tally: tally(sha256),
+            size: None,
+            crc32c: None,
+        };
         let two = expected(vec![stream(Some([0xab; 32])), stream(Some([0; 32]))]);
         assert_eq!(two.sha256(), Some("ab".repeat(32)));
         assert_eq!(expected(vec![stream(None)]).sha256(), None);

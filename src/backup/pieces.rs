@@ -43,20 +43,26 @@ fn parse(name: &str) -> Option<(&str, Count, &str)> {
     let is_part = after_part(prefix).is_some();
     let fits = match count {
         Count::Letters => suffix.len() >= 2 && (is_part || prefix.ends_with(['.', '-', '_'])),
-        Count::Digits => suffix.len() <= 18 && (is_part || suffix.len() >= 2 && prefix.ends_with('.')),
+        Count::Digits => {
+            suffix.len() <= 18 && (is_part || suffix.len() >= 2 && prefix.ends_with('.'))
+        }
     };
     (fits && !stem_of(prefix).is_empty()).then_some((prefix, count, suffix))
 }
 
 /// What comes before `.part`, `.part-`, `_part.` and the like.
 fn after_part(prefix: &str) -> Option<&str> {
-    let stem = prefix.trim_end_matches(['.', '-', '_']).strip_suffix("part")?;
+    let stem = prefix
+        .trim_end_matches(['.', '-', '_'])
+        .strip_suffix("part")?;
     stem.strip_suffix(['.', '-', '_'])
 }
 
 /// The name of the whole.
 fn stem_of(prefix: &str) -> &str {
-    let stem = after_part(prefix).or_else(|| prefix.strip_suffix(['.', '-', '_'])).unwrap_or(prefix);
+    let stem = after_part(prefix)
+        .or_else(|| prefix.strip_suffix(['.', '-', '_']))
+        .unwrap_or(prefix);
     // A file has a name.
     if stem.ends_with('/') { "" } else { stem }
 }
@@ -100,7 +106,9 @@ fn next_of(suffix: &str, count: Count) -> (String, Option<String>) {
         next.insert(0, first + 1);
     }
     let next = String::from_utf8(next).unwrap_or_default();
-    let wider = next.starts_with(char::from(last)).then(|| format!("{next}{0}{0}", char::from(first)));
+    let wider = next
+        .starts_with(char::from(last))
+        .then(|| format!("{next}{0}{0}", char::from(first)));
     (next, wider)
 }
 
@@ -130,12 +138,21 @@ struct Run {
 
 impl Run {
     fn of(prefix: &str, count: Count, sorted: Vec<StoredObject>) -> Self {
-        let mut run = Run { pieces: vec![], others: vec![], missing: None };
+        let mut run = Run {
+            pieces: vec![],
+            others: vec![],
+            missing: None,
+        };
         let suffix = |o: &StoredObject| o.name[prefix.len()..].to_owned();
-        let Some(first) = sorted.first().map(suffix) else { return run };
+        let Some(first) = sorted.first().map(suffix) else {
+            return run;
+        };
         run.missing = missing_first(prefix, count, &first);
         if run.missing.is_none() && !is_first(prefix, &first) {
-            return Run { others: sorted, ..run };
+            return Run {
+                others: sorted,
+                ..run
+            };
         }
         let mut last: Option<String> = None;
         for piece in sorted {
@@ -170,7 +187,9 @@ impl Run {
 impl Run {
     /// Whether the last piece so far is the file's last: `split -b` makes all others of one size.
     fn is_over(&self) -> bool {
-        let [first, second, .., last] = self.pieces.as_slice() else { return false };
+        let [first, second, .., last] = self.pieces.as_slice() else {
+            return false;
+        };
         first.size == second.size && last.size < first.size
     }
 }
@@ -180,9 +199,9 @@ impl Run {
 fn is_near(last: &str, is: &str, count: Count, seen: usize) -> bool {
     let value = |text: &str| match count {
         Count::Digits => text.parse().unwrap_or(u64::MAX),
-        Count::Letters => {
-            text.bytes().fold(0u64, |n, b| n.saturating_mul(26).saturating_add(u64::from(b - b'a')))
-        }
+        Count::Letters => text.bytes().fold(0u64, |n, b| {
+            n.saturating_mul(26).saturating_add(u64::from(b - b'a'))
+        }),
     };
     let may_be = last.len() == is.len() || !last.starts_with('0') && count == Count::Digits;
     may_be && value(is).saturating_sub(value(last)) <= seen.max(3) as u64 + 1
@@ -217,15 +236,25 @@ pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredO
     let name_of = |prefix: &str, run: &Run| match stem_of(prefix) {
         stem if taken.get(stem) == Some(&1) => stem.to_owned(),
         // Letters and digits may follow the same text.
-        _ if runs.iter().filter(|(other, _)| other == prefix).count() > 1 => {
-            run.pieces.first().map(|p| p.name.clone()).unwrap_or_default()
-        }
+        _ if runs.iter().filter(|(other, _)| other == prefix).count() > 1 => run
+            .pieces
+            .first()
+            .map(|p| p.name.clone())
+            .unwrap_or_default(),
         _ => prefix.to_owned(),
     };
-    let names: Vec<String> = runs.iter().map(|(prefix, run)| name_of(prefix, run)).collect();
+    let names: Vec<String> = runs
+        .iter()
+        .map(|(prefix, run)| name_of(prefix, run))
+        .collect();
     let series = names.into_iter().zip(runs).map(|(name, (prefix, run))| {
         let missing = run.missing.map(|suffix| format!("{prefix}{suffix}"));
-        Series { name, prefix, pieces: run.pieces, missing }
+        Series {
+            name,
+            prefix,
+            pieces: run.pieces,
+            missing,
+        }
     });
     (series.collect(), others)
 }
@@ -237,9 +266,19 @@ impl Series {
         StoredObject {
             name: self.name.clone(),
             size: self.pieces.iter().map(|p| p.size).sum(),
-            created: self.pieces.iter().map(|p| p.created).max().unwrap_or_default(),
+            created: self
+                .pieces
+                .iter()
+                .map(|p| p.created)
+                .max()
+                .unwrap_or_default(),
             crc32c: None,
-            generation: self.pieces.iter().map(|p| p.generation).max().unwrap_or_default(),
+            generation: self
+                .pieces
+                .iter()
+                .map(|p| p.generation)
+                .max()
+                .unwrap_or_default(),
         }
     }
 
@@ -255,7 +294,13 @@ mod tests {
 
     fn object(name: &str) -> StoredObject {
         let created = jiff::Timestamp::UNIX_EPOCH;
-        StoredObject { name: name.into(), size: 1, created, crc32c: Some(7), generation: 1 }
+        StoredObject {
+            name: name.into(),
+            size: 1,
+            created,
+            crc32c: Some(7),
+            generation: 1,
+        }
     }
 
     /// A series as its name, the counts of its pieces and what is missing.
@@ -264,8 +309,16 @@ mod tests {
     /// The series, and the others.
     fn found(names: &[&str]) -> (Vec<Seen>, Vec<String>) {
         let (series, others) = series_of(names.iter().rev().map(|n| object(n)).collect());
-        let counts = |s: &Series| s.pieces.iter().map(|p| p.name[s.prefix.len()..].to_owned()).collect();
-        let series = series.iter().map(|s| (s.name.clone(), counts(s), s.missing.clone())).collect();
+        let counts = |s: &Series| {
+            s.pieces
+                .iter()
+                .map(|p| p.name[s.prefix.len()..].to_owned())
+                .collect()
+        };
+        let series = series
+            .iter()
+            .map(|s| (s.name.clone(), counts(s), s.missing.clone()))
+            .collect();
         let mut others: Vec<_> = others.into_iter().map(|o| o.name).collect();
         others.sort();
         (series, others)
@@ -292,14 +345,25 @@ mod tests {
             ("x.dump.", "x.dump", &["000", "001"]),
             ("x.dump.", "x.dump", &["001", "002", "003"]),
             ("x.dump.part-", "x.dump", &["0001", "0002"]),
-            ("x.dump.part", "x.dump", &["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"]),
+            (
+                "x.dump.part",
+                "x.dump",
+                &["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"],
+            ),
             ("x.dump_part_", "x.dump", &["0", "1"]),
             ("x.part-", "x", &["aa", "ab"]),
         ] {
             let names: Vec<String> = counts.iter().map(|c| format!("{prefix}{c}")).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let (series, others) = found(&names);
-            assert_eq!(series, [(name.to_owned(), counts.iter().map(|c| (*c).to_owned()).collect(), None)]);
+            assert_eq!(
+                series,
+                [(
+                    name.to_owned(),
+                    counts.iter().map(|c| (*c).to_owned()).collect(),
+                    None
+                )]
+            );
             assert!(others.is_empty(), "{others:?}");
             assert!(names.iter().all(|n| whole_of(n) == Some(name)));
         }
@@ -310,9 +374,15 @@ mod tests {
     fn a_series_ends_with_its_short_piece() {
         let sized = |sizes: &[u64]| {
             let names = ["x.aa", "x.ab", "x.ac", "x.ad"];
-            let objects = names.iter().zip(sizes).map(|(n, size)| StoredObject { size: *size, ..object(n) });
+            let objects = names.iter().zip(sizes).map(|(n, size)| StoredObject {
+                size: *size,
+                ..object(n)
+            });
             let (series, others) = series_of(objects.collect());
-            (series.iter().map(|s| s.pieces.len()).collect::<Vec<_>>(), others.len())
+            (
+                series.iter().map(|s| s.pieces.len()).collect::<Vec<_>>(),
+                others.len(),
+            )
         };
         assert_eq!(sized(&[9, 9, 4, 7]), (vec![3], 1));
         assert_eq!(sized(&[9, 9, 9, 7]), (vec![4], 0));
@@ -331,11 +401,17 @@ mod tests {
         }
         names.extend(["x.zaaa", "x.zaab"].map(String::from));
         let (series, others) = found(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!((series.len(), series[0].1.len(), &series[0].2, others.len()), (1, 652, &None, 0));
+        assert_eq!(
+            (series.len(), series[0].1.len(), &series[0].2, others.len()),
+            (1, 652, &None, 0)
+        );
         let mut names: Vec<String> = (0..90).map(|n| format!("x.{n:02}")).collect();
         names.extend(["x.9000", "x.9001"].map(String::from));
         let (series, others) = found(&names.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!((series.len(), series[0].1.len(), &series[0].2, others.len()), (1, 92, &None, 0));
+        assert_eq!(
+            (series.len(), series[0].1.len(), &series[0].2, others.len()),
+            (1, 92, &None, 0)
+        );
     }
 
     #[test]

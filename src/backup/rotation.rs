@@ -28,7 +28,12 @@ pub(super) async fn separate_whole_files(
             return Ok(vec![found]);
         }
         let pieces = found.series.into_iter().flat_map(|s| s.pieces);
-        Ok(pieces.map(|object| Found { object, series: None }).collect())
+        Ok(pieces
+            .map(|object| Found {
+                object,
+                series: None,
+            })
+            .collect())
     });
     let all: Vec<Vec<Found>> = separated.buffered(AT_ONCE).try_collect().await?;
     Ok(all.into_iter().flatten().collect())
@@ -55,21 +60,39 @@ mod tests {
         for (name, bytes) in files {
             std::fs::write(folder.path().join(name), bytes).unwrap();
         }
-        let store = Stores::new(None).at(&Location::Folder(folder.path().to_owned())).await.unwrap();
-        let all = backups_of(store.as_ref(), store.list("").await.unwrap()).await.unwrap();
+        let store = Stores::new(None)
+            .at(&Location::Folder(folder.path().to_owned()))
+            .await
+            .unwrap();
+        let all = backups_of(store.as_ref(), store.list("").await.unwrap())
+            .await
+            .unwrap();
         all.into_iter().map(|o| (o.name, o.size)).collect()
     }
 
     #[tokio::test]
     async fn rotated_dumps_are_backups_of_their_own() {
         let text = b"--\n-- PostgreSQL database dump\n--\n";
-        for whole in [&b"PGDMP\x01\x0e\0"[..], b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", text] {
+        for whole in [
+            &b"PGDMP\x01\x0e\0"[..],
+            b"\x1f\x8b\x08\0",
+            b"\x28\xb5\x2f\xfd",
+            text,
+        ] {
             let size = whole.len() as u64;
             let found = backups(&[("db.00", whole), ("db.01", whole), ("db.02", whole)]).await;
-            assert_eq!(found, ["db.00", "db.01", "db.02"].map(|n| (n.to_owned(), size)));
+            assert_eq!(
+                found,
+                ["db.00", "db.01", "db.02"].map(|n| (n.to_owned(), size))
+            );
         }
         // What begins in the middle of something is a piece.
-        for piece in [&b"\x01\x02\x03\x04"[..], b"INSERT INTO t VALUES (1);\n", b"1\t2\n", b""] {
+        for piece in [
+            &b"\x01\x02\x03\x04"[..],
+            b"INSERT INTO t VALUES (1);\n",
+            b"1\t2\n",
+            b"",
+        ] {
             let found = backups(&[("db.00", b"PGDMP"), ("db.01", piece)]).await;
             assert_eq!(found, [("db".to_owned(), 5 + piece.len() as u64)]);
         }

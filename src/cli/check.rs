@@ -45,7 +45,9 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
     }
     out!("The configuration is valid.");
     for (key, value) in shown.as_object().into_iter().flatten() {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         out!("  {key:<30} {}", if text == "null" { "-" } else { &text });
     }
     if config.project.is_none() {

@@ -38,7 +38,10 @@ impl Checks {
 
 pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     let bindir = find_bindir(&bindirs)?;
-    out!("1. A throwaway PostgreSQL ({}) and the emulator of Pub/Sub and Cloud Storage", bindir.display());
+    out!(
+        "1. A throwaway PostgreSQL ({}) and the emulator of Pub/Sub and Cloud Storage",
+        bindir.display()
+    );
     let postgres = {
         let parent = std::env::temp_dir();
         tokio::task::spawn_blocking(move || Sandbox::start(&bindir, &parent, false, ""))
@@ -55,7 +58,13 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     let size = dump.len() as u64;
     emulator.storage.put(BUCKET, OBJECT, dump);
     let backups = app.manager.list_available_backups().await?;
-    for Backup { name, size, checksum, .. } in &backups {
+    for Backup {
+        name,
+        size,
+        checksum,
+        ..
+    } in &backups
+    {
         out!(
             "   gs://{BUCKET}/{name}  {}  crc32c {}",
             human_bytes(*size),
@@ -66,8 +75,17 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     out!("3. A worker, and the bucket's notification of the new object: it is proven restorable");
     let shutdown = Shutdown::default();
     let worker = app.start_worker(shutdown.clone()).await?;
-    let generation = backups.first().map(|b| b.generation.clone()).unwrap_or_default();
-    let proof = publish_and_wait(&app, &worker, "backup-notifications", notification(&generation)).await?;
+    let generation = backups
+        .first()
+        .map(|b| b.generation.clone())
+        .unwrap_or_default();
+    let proof = publish_and_wait(
+        &app,
+        &worker,
+        "backup-notifications",
+        notification(&generation),
+    )
+    .await?;
     print_proof(&proof);
 
     out!("4. A request on projects/demo/topics/restore-requests");
@@ -76,7 +94,8 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     let result = publish_and_wait(&app, &worker, "restore-requests", message).await?;
 
     out!("5. The result event");
-    let text = serde_json::to_string_pretty(&result).map_err(|e| CommandError::Other(e.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(&result).map_err(|e| CommandError::Other(e.to_string()))?;
     text.lines().for_each(|l| out!("   {l}"));
 
     out!("6. Rows, source and restored");
@@ -97,17 +116,35 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
         proof.verdict == Some(Verdict::Verified),
         "the new backup was proven, row for row, in a sandbox",
     );
-    let has_evidence = proof.verification.as_ref().is_some_and(|v| v.evidence.is_some());
+    let has_evidence = proof
+        .verification
+        .as_ref()
+        .is_some_and(|v| v.evidence.is_some());
     checks.expect(has_evidence, "its evidence lies beside it in the bucket");
-    checks.expect(result.status == Status::Success, "the result event says success");
-    checks.expect(same, "every table has the source's rows and content, large objects too");
+    checks.expect(
+        result.status == Status::Success,
+        "the result event says success",
+    );
+    checks.expect(
+        same,
+        "every table has the source's rows and content, large objects too",
+    );
     checks.expect(
         result.backup.size == Some(size.to_string()),
         "every byte of the object was read and checked",
     );
-    checks.expect(acked == 1, "the request was acknowledged after its result was published");
-    checks.expect(metrics.contains("restore_success_total 1\n"), "restore_success_total counts it");
-    checks.expect(metrics.contains("restore_in_progress 0\n"), "nothing is in progress any more");
+    checks.expect(
+        acked == 1,
+        "the request was acknowledged after its result was published",
+    );
+    checks.expect(
+        metrics.contains("restore_success_total 1\n"),
+        "restore_success_total counts it",
+    );
+    checks.expect(
+        metrics.contains("restore_in_progress 0\n"),
+        "nothing is in progress any more",
+    );
     Ok(if checks.0.is_empty() {
         out!("All of it holds.");
         Exit::Ok
@@ -138,7 +175,11 @@ fn subscription(name: &str) -> String {
 }
 
 fn create_topics(emulator: &Emulator) {
-    for name in ["restore-requests", "restore-completions", "backup-notifications"] {
+    for name in [
+        "restore-requests",
+        "restore-completions",
+        "backup-notifications",
+    ] {
         emulator.pubsub.create_subscription(
             &topic(name),
             &subscription(name),
@@ -172,13 +213,19 @@ fn config(postgres: &Sandbox, emulator: &Emulator) -> Result<Config, CommandErro
 }
 
 async fn connect(server: &Server, database: &str) -> Result<Session, CommandError> {
-    Ok(server.connect(database, "demo").await.map_err(crate::error::RestoreError::from)?)
+    Ok(server
+        .connect(database, "demo")
+        .await
+        .map_err(crate::error::RestoreError::from)?)
 }
 
 async fn make_backup(server: &Server, postgres: &Sandbox) -> Result<Vec<u8>, CommandError> {
     let db = |e: crate::error::DatabaseError| CommandError::Restore(e.into());
     let admin = connect(server, "postgres").await?;
-    admin.run(&format!("CREATE DATABASE {SOURCE_DB}")).await.map_err(db)?;
+    admin
+        .run(&format!("CREATE DATABASE {SOURCE_DB}"))
+        .await
+        .map_err(db)?;
     let session = connect(server, SOURCE_DB).await?;
     session.run("SET search_path = public").await.map_err(db)?;
     session.run(SOURCE).await.map_err(db)?;
@@ -187,38 +234,60 @@ async fn make_backup(server: &Server, postgres: &Sandbox) -> Result<Vec<u8>, Com
     let output = tokio::process::Command::from(pg_dump).output().await?;
     match output.status.success() {
         true => Ok(output.stdout),
-        false => Err(CommandError::Other(format!("pg_dump: {}", String::from_utf8_lossy(&output.stderr)))),
+        false => Err(CommandError::Other(format!(
+            "pg_dump: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ))),
     }
 }
 
 /// As Cloud Storage sends it.
 fn notification(generation: &str) -> Message {
     let attributes = [
-        ("notificationConfig", format!("projects/_/buckets/{BUCKET}/notificationConfigs/1")),
+        (
+            "notificationConfig",
+            format!("projects/_/buckets/{BUCKET}/notificationConfigs/1"),
+        ),
         ("eventType", "OBJECT_FINALIZE".to_owned()),
         ("payloadFormat", "NONE".to_owned()),
         ("bucketId", BUCKET.to_owned()),
         ("objectId", OBJECT.to_owned()),
         ("objectGeneration", generation.to_owned()),
     ];
-    Message { data: vec![], attributes: attributes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect() }
+    Message {
+        data: vec![],
+        attributes: attributes
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v))
+            .collect(),
+    }
 }
 
 fn print_proof(r: &RestoreResult) {
     let verdict = r.verdict.map_or("none", Verdict::as_str);
-    out!("   {verdict} in {:.1} s: {} tables, {} rows", r.duration_seconds, r.tables, r.rows);
+    out!(
+        "   {verdict} in {:.1} s: {} tables, {} rows",
+        r.duration_seconds,
+        r.tables,
+        r.rows
+    );
     let Some(v) = &r.verification else { return };
     if let Some(i) = &v.isolation {
         out!("   sandbox: {}", i.summary());
     }
-    v.findings.iter().for_each(|c| out!("   {}: {}", c.title(), c.message));
+    v.findings
+        .iter()
+        .for_each(|c| out!("   {}: {}", c.title(), c.message));
     out!("   evidence: {}", v.evidence.as_deref().unwrap_or("-"));
 }
 
 fn request() -> RestoreRequest {
     RestoreRequest {
         request_id: "demo-1".into(),
-        backup: BackupSpec { name: Some("latest".into()), ..BackupSpec::default() },
+        backup: BackupSpec {
+            name: Some("latest".into()),
+            ..BackupSpec::default()
+        },
         target_db: Some(TARGET_DB.into()),
         on_existing: OnExisting::Fail,
         mode: Mode::Restore,
@@ -250,7 +319,8 @@ async fn publish_and_wait(
             () = &mut deadline => return Err(CommandError::Other("no result came".into())),
         }
     };
-    let result = serde_json::from_slice(&delivery.data).map_err(|e| CommandError::Other(e.to_string()))?;
+    let result =
+        serde_json::from_slice(&delivery.data).map_err(|e| CommandError::Other(e.to_string()))?;
     delivery.lease.ack().await?;
     results.close().await;
     results.flush().await;
@@ -275,7 +345,10 @@ fn show_progress(worker: &RunningWorker) {
 }
 
 /// Row count and an order-independent digest of every table's content.
-async fn contents(server: &Server, database: &str) -> Result<Vec<(String, i64, String)>, CommandError> {
+async fn contents(
+    server: &Server,
+    database: &str,
+) -> Result<Vec<(String, i64, String)>, CommandError> {
     let session = connect(server, database).await?;
     let query = |e| CommandError::Restore(crate::postgres::fault(&e, "comparing").into());
     let tables = session
@@ -289,25 +362,37 @@ async fn contents(server: &Server, database: &str) -> Result<Vec<(String, i64, S
         .map_err(query)?;
     let mut found = Vec::new();
     for table in tables.iter().map(|r| r.get::<_, String>(0)) {
-        let sql =
-            format!("SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)::text FROM {table} t");
+        let sql = format!(
+            "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0)::text FROM {table} t"
+        );
         let row = session.client().query_one(&sql, &[]).await.map_err(query)?;
         found.push((table, row.get(0), row.get(1)));
     }
     let objects = "SELECT count(*), coalesce(sum(hashtextextended(encode(lo_get(oid), 'hex'), 0)), 0)::text \
                    FROM pg_largeobject_metadata";
-    let row = session.client().query_one(objects, &[]).await.map_err(query)?;
+    let row = session
+        .client()
+        .query_one(objects, &[])
+        .await
+        .map_err(query)?;
     found.push(("large objects".into(), row.get(0), row.get(1)));
     Ok(found)
 }
 
 async fn compare(server: &Server) -> Result<bool, CommandError> {
-    let (source, restored) = (contents(server, SOURCE_DB).await?, contents(server, TARGET_DB).await?);
+    let (source, restored) = (
+        contents(server, SOURCE_DB).await?,
+        contents(server, TARGET_DB).await?,
+    );
     for (table, rows, digest) in &source {
         let other = restored.iter().find(|(t, _, _)| t == table);
         let same = other.is_some_and(|(_, r, d)| r == rows && d == digest);
         let there = other.map_or("-".into(), |(_, r, _)| r.to_string());
-        out!("   {:<28} {rows:>8} {there:>8}  {}", table, if same { "✓" } else { "✗" });
+        out!(
+            "   {:<28} {rows:>8} {there:>8}  {}",
+            table,
+            if same { "✓" } else { "✗" }
+        );
     }
     Ok(!source.is_empty() && source == restored)
 }

@@ -46,7 +46,13 @@ pub(super) struct Checkup {
 
 impl Checkup {
     fn new(check: &'static str, health: Health, message: impl Into<String>) -> Self {
-        Checkup { check, health, message: message.into(), fix: None, exit: Exit::Failed }
+        Checkup {
+            check,
+            health,
+            message: message.into(),
+            fix: None,
+            exit: Exit::Failed,
+        }
     }
 
     fn ok(check: &'static str, message: impl Into<String>) -> Self {
@@ -58,11 +64,17 @@ impl Checkup {
     }
 
     fn failure(check: &'static str, exit: Exit, message: impl Into<String>) -> Self {
-        Checkup { exit, ..Self::new(check, Health::Failure, message) }
+        Checkup {
+            exit,
+            ..Self::new(check, Health::Failure, message)
+        }
     }
 
     fn fix(self, fix: impl Into<String>) -> Self {
-        Checkup { fix: Some(fix.into()), ..self }
+        Checkup {
+            fix: Some(fix.into()),
+            ..self
+        }
     }
 }
 
@@ -72,7 +84,9 @@ fn failed(check: &'static str, e: &RestoreError, fix: &str) -> Checkup {
 
 fn queue_failed(check: &'static str, e: &QueueError) -> Checkup {
     match e {
-        QueueError::Permanent(what) => Checkup::failure(check, Exit::Permission, what).fix("see credentials"),
+        QueueError::Permanent(what) => {
+            Checkup::failure(check, Exit::Permission, what).fix("see credentials")
+        }
         QueueError::Refused(what) | QueueError::Transient(what) => {
             Checkup::failure(check, Exit::Unavailable, what).fix("is Pub/Sub reachable from here?")
         }
@@ -95,7 +109,10 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
             all.push(c);
         }
     };
-    say(vec![Checkup::ok("configuration", "valid; `pgrestored check` shows it")]);
+    say(vec![Checkup::ok(
+        "configuration",
+        "valid; `pgrestored check` shows it",
+    )]);
     say(vec![credentials(&app.config).await]);
     say(bucket(&app).await);
     say(queues(&app).await);
@@ -105,8 +122,15 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
     say(vec![traces(&app.config).await]);
     let failures = || all.iter().filter(|c| c.health == Health::Failure);
     // The gravest first.
-    let gravest = [Exit::Config, Exit::Permission, Exit::Unavailable, Exit::Failed];
-    let exit = gravest.into_iter().find(|exit| failures().any(|c| c.exit == *exit));
+    let gravest = [
+        Exit::Config,
+        Exit::Permission,
+        Exit::Unavailable,
+        Exit::Failed,
+    ];
+    let exit = gravest
+        .into_iter()
+        .find(|exit| failures().any(|c| c.exit == *exit));
     match output {
         Output::Json => {
             print_json(&all)?;
@@ -121,7 +145,9 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
             );
         }
     }
-    Ok(exit.or(failures().next().map(|_| Exit::Failed)).unwrap_or(Exit::Ok))
+    Ok(exit
+        .or(failures().next().map(|_| Exit::Failed))
+        .unwrap_or(Exit::Ok))
 }
 
 fn print(c: &Checkup) {
@@ -139,7 +165,8 @@ fn print(c: &Checkup) {
 
 async fn credentials(config: &Config) -> Checkup {
     let name = "credentials";
-    let is_local = matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
+    let is_local =
+        matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
     let has_queue = config.project.is_some() && config.pubsub_emulator.is_none();
     if is_local && !has_queue {
         return Checkup::skipped(name, "nothing of Google Cloud is used");
@@ -160,8 +187,10 @@ async fn bucket(app: &App) -> Vec<Checkup> {
         Err(e) => return vec![failed("bucket", &e, "see credentials")],
     };
     let listed = match app.manager.list_backups("").await {
-        Ok(all) if all.is_empty() => Checkup::new("bucket", Health::Warning, format!("{place}: no backups"))
-            .fix("is BACKUP_BUCKET the right one?"),
+        Ok(all) if all.is_empty() => {
+            Checkup::new("bucket", Health::Warning, format!("{place}: no backups"))
+                .fix("is BACKUP_BUCKET the right one?")
+        }
         Ok(all) => Checkup::ok("bucket", format!("{place}: {} backups", all.len())),
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
@@ -170,7 +199,8 @@ async fn bucket(app: &App) -> Vec<Checkup> {
     if !readable {
         return checkups;
     }
-    let verifies = app.config.notification_subscription.is_some() || app.config.verify.schedule.is_some();
+    let verifies =
+        app.config.notification_subscription.is_some() || app.config.verify.schedule.is_some();
     let writes = verifies && app.config.verify.evidence == EvidencePlace::BesideBackup;
     let mut wanted = vec!["storage.objects.get", "storage.objects.list"];
     if writes {
@@ -178,7 +208,11 @@ async fn bucket(app: &App) -> Vec<Checkup> {
     }
     checkups.push(match store.permissions(&wanted).await {
         Ok(Some(given)) => {
-            let missing: Vec<_> = wanted.iter().filter(|w| !given.iter().any(|g| g == *w)).copied().collect();
+            let missing: Vec<_> = wanted
+                .iter()
+                .filter(|w| !given.iter().any(|g| g == *w))
+                .copied()
+                .collect();
             match missing.as_slice() {
                 [] => Checkup::ok("bucket rights", wanted.join(", ")),
                 ["storage.objects.create"] => Checkup::failure(
@@ -242,13 +276,19 @@ async fn queues(app: &App) -> Vec<Checkup> {
     ];
     all.push(match &c.notification_subscription {
         Some(name) => subscription("notifications", &pubsub, name).await,
-        None => Checkup::skipped("notifications", "BACKUP_NOTIFICATION_SUBSCRIPTION is not set"),
+        None => Checkup::skipped(
+            "notifications",
+            "BACKUP_NOTIFICATION_SUBSCRIPTION is not set",
+        ),
     });
     all
 }
 
 async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Checkup {
-    let may = match pubsub.may("subscriptions", name, "pubsub.subscriptions.consume").await {
+    let may = match pubsub
+        .may("subscriptions", name, "pubsub.subscriptions.consume")
+        .await
+    {
         Ok(may) => may,
         Err(e) => return queue_failed(check, &e),
     };
@@ -265,17 +305,28 @@ async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Check
             .fix(format!("gcloud pubsub subscriptions add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.subscriber"));
     }
     let Look::Found(set_up) = set_up else {
-        return Checkup::ok(check, format!("{name} may be read; its settings may not be looked at"));
+        return Checkup::ok(
+            check,
+            format!("{name} may be read; its settings may not be looked at"),
+        );
     };
     if set_up.is_orphan {
-        return Checkup::failure(check, Exit::Config, format!("the topic of {name} was deleted"))
-            .fix("delete the subscription and create it on the topic anew");
+        return Checkup::failure(
+            check,
+            Exit::Config,
+            format!("the topic of {name} was deleted"),
+        )
+        .fix("delete the subscription and create it on the topic anew");
     }
     let weak = weaknesses(&set_up);
     match weak.is_empty() {
         true => Checkup::ok(check, format!("{name} may be read")),
-        false => Checkup::new(check, Health::Warning, format!("{name}: {}", weak.join("; ")))
-            .fix("deploy/terraform has all of it"),
+        false => Checkup::new(
+            check,
+            Health::Warning,
+            format!("{name}: {}", weak.join("; ")),
+        )
+        .fix("deploy/terraform has all of it"),
     }
 }
 
@@ -294,11 +345,13 @@ fn weaknesses(s: &SubscriptionSetup) -> Vec<&'static str> {
 }
 
 async fn topic(check: &'static str, pubsub: &PubSub, name: &str) -> Checkup {
-    let (found, may) =
-        match (pubsub.look_at_topic(name).await, pubsub.may("topics", name, "pubsub.topics.publish").await) {
-            (Err(e), _) | (_, Err(e)) => return queue_failed(check, &e),
-            (Ok(found), Ok(may)) => (found, may),
-        };
+    let (found, may) = match (
+        pubsub.look_at_topic(name).await,
+        pubsub.may("topics", name, "pubsub.topics.publish").await,
+    ) {
+        (Err(e), _) | (_, Err(e)) => return queue_failed(check, &e),
+        (Ok(found), Ok(may)) => (found, may),
+    };
     match (found, may) {
         (Look::Missing, _) => Checkup::failure(check, Exit::Config, format!("there is no topic {name}"))
             .fix(format!("gcloud pubsub topics create {name}")),
@@ -329,23 +382,37 @@ async fn target(app: &App) -> Vec<Checkup> {
     let said = format!("{at}: PostgreSQL {major}, as {}", facts.user);
     let server = match SUPPORTED.contains(&major) {
         true => Checkup::ok("target server", said),
-        false => Checkup::new("target server", Health::Warning, format!("{said}; tested are 13 to 18")),
+        false => Checkup::new(
+            "target server",
+            Health::Warning,
+            format!("{said}; tested are 13 to 18"),
+        ),
     };
-    vec![server, rights(app, &facts, may_create), journal(app, may_journal).await, restricted(app).await]
+    vec![
+        server,
+        rights(app, &facts, may_create),
+        journal(app, may_journal).await,
+        restricted(app).await,
+    ]
 }
 
 /// The roles of restricted restores, where there can be any.
 async fn restricted(app: &App) -> Checkup {
     let (name, c) = ("restricted roles", &app.config);
     if c.trust == Trust::Full && c.allowed_sources.is_empty() && c.restricted.users.is_empty() {
-        return Checkup::skipped(name, "every source is trusted (BACKUP_TRUST, ALLOWED_SOURCES)");
+        return Checkup::skipped(
+            name,
+            "every source is trusted (BACKUP_TRUST, ALLOWED_SOURCES)",
+        );
     }
     let checked = async { check_restricted(&Server::new(&c.db)?, &c.restricted).await };
     match checked.await {
         Ok(said) => Checkup::ok(name, said),
-        Err(e) => {
-            failed(name, &e, "psql -f deploy/postgres/roles.sql, and name the roles in DB_RESTRICTED_USER")
-        }
+        Err(e) => failed(
+            name,
+            &e,
+            "psql -f deploy/postgres/roles.sql, and name the roles in DB_RESTRICTED_USER",
+        ),
     }
 }
 
@@ -358,16 +425,30 @@ const RIGHTS: &str = "SELECT rolsuper OR rolcreatedb, \
 fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> Checkup {
     let name = "target rights";
     if !may_create {
-        return Checkup::failure(name, Exit::Permission, format!("{} may not create databases", facts.user))
-            .fix(format!("ALTER ROLE {} CREATEDB", crate::postgres::ident(&facts.user)));
+        return Checkup::failure(
+            name,
+            Exit::Permission,
+            format!("{} may not create databases", facts.user),
+        )
+        .fix(format!(
+            "ALTER ROLE {} CREATEDB",
+            crate::postgres::ident(&facts.user)
+        ));
     }
     if facts.is_superuser && app.config.trust == Trust::Full {
-        let what = format!("{} is a superuser: whoever writes to the bucket can run code as it", facts.user);
+        let what = format!(
+            "{} is a superuser: whoever writes to the bucket can run code as it",
+            facts.user
+        );
         return Checkup::new(name, Health::Warning, what).fix(
             "set BACKUP_TRUST=restricted, or restore as a role with CREATEDB that is a member of the owners (deploy/postgres), or let nobody else write to the bucket",
         );
     }
-    let others = facts.may_become.iter().filter(|r| **r != facts.user && !r.starts_with("pg_")).count();
+    let others = facts
+        .may_become
+        .iter()
+        .filter(|r| **r != facts.user && !r.starts_with("pg_"))
+        .count();
     let owners = match app.config.policy.owners {
         crate::policy::Owners::None => String::new(),
         _ => format!("; owns as {others} other roles"),
@@ -383,19 +464,27 @@ async fn journal(app: &App, may_journal: bool) -> Checkup {
     if let Some(what) = unended.await.ok().filter(|ids| !ids.is_empty()) {
         let mut shown = what;
         bound_list(&mut shown, 10);
-        let said = format!("began, have no outcome, and nobody works on them: {}", shown.join(", "));
+        let said = format!(
+            "began, have no outcome, and nobody works on them: {}",
+            shown.join(", ")
+        );
         return Checkup::new("target journal", Health::Warning, said).fix(
             "look for their messages in the dead-letter topic; after REQUEST_MAX_AGE the reaper records them as failed",
         );
     }
     match may_journal {
-        true => Checkup::ok("target journal", "requests can be recorded in the schema pgrestored"),
+        true => Checkup::ok(
+            "target journal",
+            "requests can be recorded in the schema pgrestored",
+        ),
         false => Checkup::new(
             "target journal",
             Health::Warning,
             "requests cannot be recorded: a repeated request restores again",
         )
-        .fix("GRANT CREATE ON DATABASE postgres TO the role, or create the schema pgrestored for it"),
+        .fix(
+            "GRANT CREATE ON DATABASE postgres TO the role, or create the schema pgrestored for it",
+        ),
     }
 }
 
@@ -404,7 +493,11 @@ async fn newest_backup(app: &App) -> Vec<Checkup> {
     let name = "newest backup";
     let stop = tokio_util::sync::CancellationToken::new();
     let _guard = stop.clone().drop_guard();
-    let opened = async { app.manager.open(&BackupRef::parse("latest", "")?, stop).await };
+    let opened = async {
+        app.manager
+            .open(&BackupRef::parse("latest", "")?, stop)
+            .await
+    };
     let (pinned, archive) = match opened.await {
         Ok(opened) => opened,
         Err(e) if e.reason() == FailureReason::BackupNotFound => {
@@ -412,7 +505,10 @@ async fn newest_backup(app: &App) -> Vec<Checkup> {
         }
         Err(e) => return vec![failed(name, &e, "pgrestored inspect latest")],
     };
-    let called = pinned.as_ref().map_or("latest", |p| p.object.name.as_str()).to_owned();
+    let called = pinned
+        .as_ref()
+        .map_or("latest", |p| p.object.name.as_str())
+        .to_owned();
     let Ok(findings) = app.manager.preflight(&archive, pinned.as_ref()).await else {
         return vec![Checkup::skipped(name, "the target server does not answer")];
     };
@@ -430,11 +526,20 @@ async fn newest_backup(app: &App) -> Vec<Checkup> {
 /// PostgreSQL does not tell how much room it has; where its folder is on this machine, we look.
 async fn target_room(app: &App, needed: Option<u64>) -> Checkup {
     let name = "target room";
-    let about =
-        needed.map_or_else(String::new, |n| format!("the newest backup needs about {}", human_bytes(n)));
+    let about = needed.map_or_else(String::new, |n| {
+        format!("the newest backup needs about {}", human_bytes(n))
+    });
     let folder = async {
-        let session = Server::new(&app.config.db).ok()?.maintenance("doctor").await.ok()?;
-        let row = session.client().query_one("SHOW data_directory", &[]).await.ok()?;
+        let session = Server::new(&app.config.db)
+            .ok()?
+            .maintenance("doctor")
+            .await
+            .ok()?;
+        let row = session
+            .client()
+            .query_one("SHOW data_directory", &[])
+            .await
+            .ok()?;
         row.try_get::<_, String>(0).ok()
     };
     let is_here = app.config.db.host.starts_with('/');
@@ -460,14 +565,24 @@ fn free(folder: &Path) -> Option<u64> {
 
 async fn sandbox(app: &App) -> Vec<Checkup> {
     if app.config.verify.scratch.is_some() {
-        return vec![Checkup::skipped("sandbox", "proofs are made on the scratch server")];
+        return vec![Checkup::skipped(
+            "sandbox",
+            "proofs are made on the scratch server",
+        )];
     }
     let (bindirs, parent) = (app.config.pg_bindir.clone(), app.manager.sandbox_dir());
-    let room = free(parent.parent().filter(|_| !parent.exists()).unwrap_or(&parent));
+    let room = free(
+        parent
+            .parent()
+            .filter(|_| !parent.exists())
+            .unwrap_or(&parent),
+    );
     let dir = parent.display().to_string();
     let started = tokio::task::spawn_blocking(move || {
         let all = found(&bindirs);
-        let Some(newest) = fitting(&all, None) else { return Ok(None) };
+        let Some(newest) = fitting(&all, None) else {
+            return Ok(None);
+        };
         let majors: Vec<_> = all.iter().map(|b| b.major.to_string()).collect();
         std::fs::create_dir_all(&parent)?;
         Sandbox::isolated(&newest.dir, &parent, &[]).map(|s| Some((majors, s.isolation().clone())))
@@ -514,11 +629,20 @@ async fn traces(config: &Config) -> Checkup {
     let Some(endpoint) = &config.otlp_endpoint else {
         return Checkup::skipped(name, "OTEL_EXPORTER_OTLP_ENDPOINT is not set");
     };
-    let address = endpoint.rsplit("://").next().unwrap_or(endpoint).trim_end_matches('/').to_owned();
+    let address = endpoint
+        .rsplit("://")
+        .next()
+        .unwrap_or(endpoint)
+        .trim_end_matches('/')
+        .to_owned();
     let connect = tokio::net::TcpStream::connect(&address);
     match tokio::time::timeout(PATIENCE, connect).await {
         Ok(Ok(_)) => Checkup::ok(name, format!("{endpoint} answers")),
-        _ => Checkup::new(name, Health::Warning, format!("{endpoint} does not answer: spans are lost"))
-            .fix("is the collector up, and is this its gRPC port (4317)?"),
+        _ => Checkup::new(
+            name,
+            Health::Warning,
+            format!("{endpoint} does not answer: spans are lost"),
+        )
+        .fix("is the collector up, and is this its gRPC port (4317)?"),
     }
 }

@@ -36,13 +36,21 @@ pub(super) async fn run(args: Args) -> CommandResult {
     for name in ["restore-requests", "restore-completions"] {
         let topic = format!("projects/{}/topics/{name}", args.emulated_project);
         let subscription = format!("projects/{}/subscriptions/{name}", args.emulated_project);
-        emulator.pubsub.create_subscription(&topic, &subscription, SubscriptionOptions::default());
+        emulator
+            .pubsub
+            .create_subscription(&topic, &subscription, SubscriptionOptions::default());
     }
     if let Some(folder) = &args.folder {
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
-            if let Some(name) = path.file_name().and_then(|n| n.to_str()).filter(|_| path.is_file()) {
-                emulator.storage.put_file(&args.emulated_bucket, name, path.clone())?;
+            if let Some(name) = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .filter(|_| path.is_file())
+            {
+                emulator
+                    .storage
+                    .put_file(&args.emulated_bucket, name, path.clone())?;
             }
         }
     }

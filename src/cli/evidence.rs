@@ -29,7 +29,10 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
     let Args::Verify { file, key, backup } = args;
     let envelope: Envelope = serde_json::from_slice(&std::fs::read(&file)?).map_err(|e| {
         let what = format!("{}: no evidence: {e}", file.display());
-        RestoreError::from(ValidationError::new(FailureReason::ArchiveUnsupported, what))
+        RestoreError::from(ValidationError::new(
+            FailureReason::ArchiveUnsupported,
+            what,
+        ))
     })?;
     let report = match &key {
         Some(key) => verify_envelope(&envelope, &std::fs::read_to_string(key)?)?,
@@ -38,10 +41,18 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
     if let Some(path) = &backup {
         let (size, crc32c) = measure(path)?;
         if report.backup.size.as_deref() != Some(&size.to_string()) {
-            return Err(failed(format!("{} has {size} bytes: another backup", path.display())).into());
+            return Err(failed(format!(
+                "{} has {size} bytes: another backup",
+                path.display()
+            ))
+            .into());
         }
         if report.backup.crc32c.as_ref() != Some(&crate::backup::encode_crc32c(crc32c)) {
-            return Err(failed(format!("{} has another CRC32C: another backup", path.display())).into());
+            return Err(failed(format!(
+                "{} has another CRC32C: another backup",
+                path.display()
+            ))
+            .into());
         }
     }
     if output == Output::Json {
@@ -53,7 +64,11 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
         (None, true) => "not signed",
     };
     let what = report.backup.uri.as_deref().unwrap_or("standard input");
-    out!("{}: {what} on {} ({signed})", report.verdict.as_str(), report.finished_at);
+    out!(
+        "{}: {what} on {} ({signed})",
+        report.verdict.as_str(),
+        report.finished_at
+    );
     out!(
         "  generation {}, CRC32C {}, depth {}",
         report.backup.generation.as_deref().unwrap_or("-"),

@@ -69,11 +69,17 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let stop = CancellationToken::new();
     let wanted = BackupRef::parse(&args.backup, &args.prefix)?;
     let database = args.database.as_deref();
-    let opened = app.manager.open_database(&wanted, database, stop.clone()).await;
-    let (pinned, archive) = opened.map_err(|e| match super::restore::hint_of(&args.backup, e.reason()) {
-        Some(hint) => StorageError::new(e.reason(), format!("{e}; {hint}")).into(),
-        None => e,
-    })?;
+    let opened = app
+        .manager
+        .open_database(&wanted, database, stop.clone())
+        .await;
+    let (pinned, archive) =
+        opened.map_err(
+            |e| match super::restore::hint_of(&args.backup, e.reason()) {
+                Some(hint) => StorageError::new(e.reason(), format!("{e}; {hint}")).into(),
+                None => e,
+            },
+        )?;
     let size = pinned.as_ref().map(|p| p.object.size);
     let findings = match args.against {
         true => Some(app.manager.preflight(&archive, pinned.as_ref()).await?),
@@ -81,7 +87,11 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     };
     let i = describe(pinned.map(|p| p.object.into()), &archive, size, findings);
     stop.cancel();
-    let blocked = i.findings.iter().flatten().any(|f| f.level == Level::Blocks);
+    let blocked = i
+        .findings
+        .iter()
+        .flatten()
+        .any(|f| f.level == Level::Blocks);
     match output {
         Output::Json => {
             print_json(&i)?;
@@ -93,18 +103,53 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
 
 fn print(i: &Inspection) {
     if let Some(b) = &i.backup {
-        out!("{}  {}  generation {}", b.name, human_bytes(b.size), b.generation);
+        out!(
+            "{}  {}  generation {}",
+            b.name,
+            human_bytes(b.size),
+            b.generation
+        );
     }
-    let version = i.archive_version.as_ref().map(|v| format!(" {v}")).unwrap_or_default();
-    let wrapped =
-        if i.wrapped_in.is_empty() { String::new() } else { format!(", in {}", i.wrapped_in.join(" in ")) };
-    out!("format          {}{version}, compression {}{wrapped}", i.format, i.compression);
-    let of = i.database.as_ref().map(|d| format!("database {d} ")).unwrap_or_default();
-    out!("dumped          {of}({}) of PostgreSQL {}", i.needs.encoding, i.server_version);
-    let at = i.dumped_at.as_ref().map(|t| format!(" at {t}")).unwrap_or_default();
+    let version = i
+        .archive_version
+        .as_ref()
+        .map(|v| format!(" {v}"))
+        .unwrap_or_default();
+    let wrapped = if i.wrapped_in.is_empty() {
+        String::new()
+    } else {
+        format!(", in {}", i.wrapped_in.join(" in "))
+    };
+    out!(
+        "format          {}{version}, compression {}{wrapped}",
+        i.format,
+        i.compression
+    );
+    let of = i
+        .database
+        .as_ref()
+        .map(|d| format!("database {d} "))
+        .unwrap_or_default();
+    out!(
+        "dumped          {of}({}) of PostgreSQL {}",
+        i.needs.encoding,
+        i.server_version
+    );
+    let at = i
+        .dumped_at
+        .as_ref()
+        .map(|t| format!(" at {t}"))
+        .unwrap_or_default();
     out!("                by pg_dump {}{at}", i.pg_dump_version);
     if i.format == "custom" {
-        out!("data offsets    {}", if i.has_offsets { "yes" } else { "no (a piped dump)" });
+        out!(
+            "data offsets    {}",
+            if i.has_offsets {
+                "yes"
+            } else {
+                "no (a piped dump)"
+            }
+        );
     }
     out!("extensions      {}", list(i.needs.extensions.iter()));
     out!("roles           {}", list(i.needs.roles.iter()));
@@ -116,21 +161,41 @@ fn print(i: &Inspection) {
     if let Some(n) = i.needs.estimated_bytes {
         out!("space needed    about {} (an estimate)", human_bytes(n));
     }
-    out!("entries{}", if i.needs.only_the_beginning { " before the data" } else { "" });
+    out!(
+        "entries{}",
+        if i.needs.only_the_beginning {
+            " before the data"
+        } else {
+            ""
+        }
+    );
     for (kind, n) in &i.entries {
         out!("  {n:>7}  {kind}");
     }
-    let largest: Vec<_> = i.tables.iter().filter(|t| t.stored_bytes.is_some()).take(10).collect();
+    let largest: Vec<_> = i
+        .tables
+        .iter()
+        .filter(|t| t.stored_bytes.is_some())
+        .take(10)
+        .collect();
     if !largest.is_empty() {
         out!("largest tables, as stored");
-        largest
-            .iter()
-            .for_each(|t| out!("  {:>12}  {}", human_bytes(t.stored_bytes.unwrap_or_default()), t.name));
+        largest.iter().for_each(|t| {
+            out!(
+                "  {:>12}  {}",
+                human_bytes(t.stored_bytes.unwrap_or_default()),
+                t.name
+            )
+        });
     }
     let Some(findings) = &i.findings else { return };
     out!(
         "target          {}",
-        if findings.is_empty() { "has everything that the backup needs" } else { "findings" }
+        if findings.is_empty() {
+            "has everything that the backup needs"
+        } else {
+            "findings"
+        }
     );
     for f in findings {
         let level = match f.level {
@@ -146,7 +211,11 @@ fn print(i: &Inspection) {
 
 fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
     let all: Vec<&str> = names.map(String::as_str).collect();
-    if all.is_empty() { "none".into() } else { all.join(", ") }
+    if all.is_empty() {
+        "none".into()
+    } else {
+        all.join(", ")
+    }
 }
 
 fn describe(
@@ -161,16 +230,25 @@ fn describe(
     let numbered = entries.iter().filter(|e| e.dump_id != 0);
     numbered.for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {
-        schema.as_ref().map_or_else(|| tag.to_owned(), |s| format!("{s}.{tag}"))
+        schema
+            .as_ref()
+            .map_or_else(|| tag.to_owned(), |s| format!("{s}.{tag}"))
     };
     let stored: BTreeMap<String, u64> = entries
         .iter()
         .filter(|e| e.desc == "TABLE DATA")
         .filter_map(|e| Some((name(&e.namespace, &e.tag), *sizes.get(&e.dump_id)?)))
         .collect();
-    let tables = entries.iter().filter(|e| e.desc == "TABLE").map(|e| name(&e.namespace, &e.tag));
-    let mut tables: Vec<Table> =
-        tables.map(|name| Table { stored_bytes: stored.get(&name).copied(), name }).collect();
+    let tables = entries
+        .iter()
+        .filter(|e| e.desc == "TABLE")
+        .map(|e| name(&e.namespace, &e.tag));
+    let mut tables: Vec<Table> = tables
+        .map(|name| Table {
+            stored_bytes: stored.get(&name).copied(),
+            name,
+        })
+        .collect();
     tables.sort_by_key(|t| std::cmp::Reverse(t.stored_bytes));
     Inspection {
         backup,
@@ -182,7 +260,9 @@ fn describe(
         server_version: h.server_version.clone(),
         pg_dump_version: h.pg_dump_version.clone(),
         dumped_at: h.created.map(|t| t.to_string()),
-        has_offsets: entries.iter().any(|e| matches!(e.offset, DataOffset::At(_))),
+        has_offsets: entries
+            .iter()
+            .any(|e| matches!(e.offset, DataOffset::At(_))),
         entries: kinds,
         tables,
         needs: Needs::of(archive, entries, size),

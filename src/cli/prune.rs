@@ -36,7 +36,11 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         if args.set.as_ref().is_some_and(|wanted| *wanted != set.name) {
             continue;
         }
-        for decision in app.manager.retention(&set.name, args.trust_unsigned).await? {
+        for decision in app
+            .manager
+            .retention(&set.name, args.trust_unsigned)
+            .await?
+        {
             let mut why = decision.why.clone();
             let action = match (decision.delete, args.apply) {
                 (false, _) => "keep",
@@ -51,7 +55,13 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
                 },
             };
             let (set, backup) = (set.name.clone(), Backup::from(decision.object));
-            all.push(Pruned { set, backup, proven: decision.proven, action, why });
+            all.push(Pruned {
+                set,
+                backup,
+                proven: decision.proven,
+                action,
+                why,
+            });
         }
     }
     if output == Output::Json {
@@ -71,7 +81,16 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     }
     let go = all.iter().filter(|p| p.action != "keep");
     let bytes: u64 = go.clone().map(|p| p.backup.size).sum();
-    let done = if args.apply { "were to go" } else { "would go (--apply deletes)" };
-    out!("{} of {} backups with {} {done}", go.count(), all.len(), human_bytes(bytes));
+    let done = if args.apply {
+        "were to go"
+    } else {
+        "would go (--apply deletes)"
+    };
+    out!(
+        "{} of {} backups with {} {done}",
+        go.count(),
+        all.len(),
+        human_bytes(bytes)
+    );
     Ok(exit)
 }

@@ -24,5 +24,9 @@ pub(super) async fn run(app: App, output: Output) -> CommandResult {
             }
         }
     }
-    Ok(if reaped.failed.is_empty() { Exit::Ok } else { Exit::Failed })
+    Ok(if reaped.failed.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
 }

@@ -24,7 +24,10 @@ pub(super) fn write(folder: &Path) -> Result<Exit, Error> {
         ("exit-codes", "Exit codes", exit_codes()),
         ("schemas", "Documents and their schemas", schemas()),
     ] {
-        std::fs::write(folder.join(format!("{name}.md")), format!("{NOTE}\n\n# {title}\n\n{body}"))?;
+        std::fs::write(
+            folder.join(format!("{name}.md")),
+            format!("{NOTE}\n\n# {title}\n\n{body}"),
+        )?;
     }
     Ok(Exit::Ok)
 }
@@ -38,7 +41,9 @@ pub(super) fn man(folder: &Path) -> Result<Exit, Error> {
 
 /// A cell of a table.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
+    text.replace('|', "\\|")
+        .replace('\n', " ")
+        .replace('<', "&lt;")
 }
 
 fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
@@ -58,7 +63,11 @@ fn split_default(help: &str) -> (&str, &str) {
 }
 
 fn code(text: &str) -> String {
-    if text.is_empty() { "–".into() } else { format!("`{text}`") }
+    if text.is_empty() {
+        "–".into()
+    } else {
+        format!("`{text}`")
+    }
 }
 
 fn configuration() -> String {
@@ -69,14 +78,22 @@ fn configuration() -> String {
         let (meaning, default) = split_default(&help);
         let flags = std::iter::once(flag).chain(arg.get_visible_aliases().into_iter().flatten());
         let flags: Vec<String> = flags.map(|f| format!("`--{f}`")).collect();
-        Some(vec![format!("`{variable}`"), flags.join(" "), cell(meaning), code(default)])
+        Some(vec![
+            format!("`{variable}`"),
+            flags.join(" "),
+            cell(meaning),
+            code(default),
+        ])
     });
     let head = "Every variable is a flag as well; a flag goes before its variable. `NAME_FILE` reads a secret from a file. \
                 Times are such as `90s`, `10m`, `12h`, `7d`. `pgrestored check` shows what is in force, every mistake at once.\n\n";
     let otel = "\nTraces go out by OTLP over gRPC where `OTEL_EXPORTER_OTLP_ENDPOINT` is set; the other `OTEL_*` variables \
                 of the SDK hold: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_RESOURCE_ATTRIBUTES`, \
                 `OTEL_SERVICE_NAME`, `OTEL_BSP_*`. `RUST_LOG` picks log lines by module.\n";
-    format!("{head}{}{otel}", table(&["variable", "flag", "meaning", "default"], rows))
+    format!(
+        "{head}{}{otel}",
+        table(&["variable", "flag", "meaning", "default"], rows)
+    )
 }
 
 fn commands() -> String {
@@ -85,14 +102,28 @@ fn commands() -> String {
         .to_owned();
     let mut top = Cli::command();
     top.build();
-    for command in top.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
+    for command in top
+        .get_subcommands()
+        .filter(|c| !c.is_hide_set() && c.get_name() != "help")
+    {
         // Writing to a String does not fail.
         let _ = write!(out, "\n## {}\n\n{}\n\n", command.get_name(), about(command));
-        let inner: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+        let inner: Vec<_> = command
+            .get_subcommands()
+            .filter(|c| c.get_name() != "help")
+            .collect();
         for c in &inner {
-            let _ = writeln!(out, "- `{} {}`: {}", command.get_name(), c.get_name(), about(c));
+            let _ = writeln!(
+                out,
+                "- `{} {}`: {}",
+                command.get_name(),
+                c.get_name(),
+                about(c)
+            );
         }
-        let own = command.get_arguments().filter(|a| a.get_env().is_none() && !a.is_global_set());
+        let own = command
+            .get_arguments()
+            .filter(|a| a.get_env().is_none() && !a.is_global_set());
         let rows: Vec<_> = own
             .filter(|a| !["help", "version"].contains(&a.get_id().as_str()) && !a.is_hide_set())
             .map(|a| {
@@ -102,9 +133,16 @@ fn commands() -> String {
                 };
                 let help = a.get_help().map(ToString::to_string).unwrap_or_default();
                 let (meaning, marked) = split_default(&help);
-                let given = a.get_default_values().first().map(|v| v.to_string_lossy().into_owned());
+                let given = a
+                    .get_default_values()
+                    .first()
+                    .map(|v| v.to_string_lossy().into_owned());
                 let given = given.filter(|v| a.get_action().takes_values() && !v.is_empty());
-                vec![name, cell(meaning), code(given.as_deref().unwrap_or(marked))]
+                vec![
+                    name,
+                    cell(meaning),
+                    code(given.as_deref().unwrap_or(marked)),
+                ]
             })
             .collect();
         if !rows.is_empty() {
@@ -115,7 +153,10 @@ fn commands() -> String {
 }
 
 fn about(command: &clap::Command) -> String {
-    command.get_about().map(ToString::to_string).unwrap_or_default()
+    command
+        .get_about()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 fn metrics() -> String {
@@ -125,27 +166,50 @@ fn metrics() -> String {
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = rest.split_once(' ').map_or("", |(_, h)| h);
-        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' ')) {
-            rows.push(vec![format!("`{name}`"), kind.into(), String::new(), cell(help)]);
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
+        {
+            rows.push(vec![
+                format!("`{name}`"),
+                kind.into(),
+                String::new(),
+                cell(help),
+            ]);
         } else if let Some(row) = rows.last_mut()
             && let Some((_, labels)) = line.split_once('{')
         {
-            let named = labels.split("\",").filter_map(|l| l.split_once('=')).map(|(label, _)| label);
-            let named: Vec<String> = named.filter(|l| *l != "le").map(|l| format!("`{l}`")).collect();
+            let named = labels
+                .split("\",")
+                .filter_map(|l| l.split_once('='))
+                .map(|(label, _)| label);
+            let named: Vec<String> = named
+                .filter(|l| *l != "le")
+                .map(|l| format!("`{l}`"))
+                .collect();
             row[2] = named.join(" ");
         }
     }
     let head = "At `/metrics` of `ADMIN_ADDR`, in Prometheus' text format. Counters are there from the start, with every value of \
          their label. Labels never hold an id, the name of a database or object, or a message.\n\n";
-    format!("{head}{}", table(&["metric", "type", "labels", "meaning"], rows))
+    format!(
+        "{head}{}",
+        table(&["metric", "type", "labels", "meaning"], rows)
+    )
 }
 
 fn failure_reasons() -> String {
     let schema = schemars::schema_for!(FailureReason);
-    let described = schema.get("oneOf").and_then(|o| o.as_array()).cloned().unwrap_or_default();
+    let described = schema
+        .get("oneOf")
+        .and_then(|o| o.as_array())
+        .cloned()
+        .unwrap_or_default();
     let meaning = |reason: &str| {
         let found = described.iter().find(|d| d["const"] == reason);
-        found.and_then(|d| d["description"].as_str()).unwrap_or_default().replace('\n', " ")
+        found
+            .and_then(|d| d["description"].as_str())
+            .unwrap_or_default()
+            .replace('\n', " ")
     };
     let retry = |class| match class {
         RetryClass::Permanent => "no: answered at once",
@@ -157,12 +221,24 @@ fn failure_reasons() -> String {
     let rows = FailureReason::ALL.map(|r| {
         let blame = format!("{:?}", r.blame()).to_lowercase();
         let exit = Exit::of(r).code().to_string();
-        vec![format!("`{r}`"), meaning(r.as_str()), blame, retry(r.retry_class()).into(), exit]
+        vec![
+            format!("`{r}`"),
+            meaning(r.as_str()),
+            blame,
+            retry(r.retry_class()).into(),
+            exit,
+        ]
     });
     let head = "The label `failure_reason` of `restore_failure_total`, `error.reason` of a result, and the attribute \
                 `failure_reason` of its message. Closed: a value is added only with a version. In a verification the \
                 server is ours, so that some are blamed on the backup (`error.blame` says whom).\n\n";
-    format!("{head}{}", table(&["reason", "meaning", "blame", "tried again", "exit code"], rows))
+    format!(
+        "{head}{}",
+        table(
+            &["reason", "meaning", "blame", "tried again", "exit code"],
+            rows
+        )
+    )
 }
 
 fn exit_codes() -> String {
@@ -172,9 +248,15 @@ fn exit_codes() -> String {
 
 fn schemas() -> String {
     let rows = super::schemas().into_iter().map(|(name, schema)| {
-        let said = schema.get("description").and_then(|d| d.as_str()).unwrap_or_default();
+        let said = schema
+            .get("description")
+            .and_then(|d| d.as_str())
+            .unwrap_or_default();
         let first = said.split("\n\n").next().unwrap_or_default();
-        vec![format!("[`{name}`](../../schemas/{name}.v1.json)"), cell(first)]
+        vec![
+            format!("[`{name}`](../../schemas/{name}.v1.json)"),
+            cell(first),
+        ]
     });
     let head = "JSON Schema 2020-12, generated from the types; `pgrestored schema NAME` prints one. Requests and checks \
                 files are strict: an unknown field is an error. Everything else is open: readers ignore what they do not \

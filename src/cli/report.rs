@@ -47,12 +47,16 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let span = args.since.parse::<jiff::Span>().ok();
     let until = jiff::Timestamp::now();
     let utc = until.to_zoned(jiff::tz::TimeZone::UTC);
-    let since = span.and_then(|s| utc.checked_sub(s).ok()).map(|z| z.timestamp());
-    let since =
-        since.ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
+    let since = span
+        .and_then(|s| utc.checked_sub(s).ok())
+        .map(|z| z.timestamp());
+    let since = since
+        .ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
     let standing = app.manager.standing().await?;
-    let sets: Vec<SetStanding> =
-        standing.into_iter().filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name)).collect();
+    let sets: Vec<SetStanding> = standing
+        .into_iter()
+        .filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name))
+        .collect();
     let (mut all, mut left_out) = (Vec::new(), 0);
     for set in &sets {
         let found = app.manager.reports_of(&set.name, MOST).await?;
@@ -79,7 +83,11 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         verifications: all,
     };
     if let Some(file) = &args.html {
-        let signed = if is_signed { "signed evidence" } else { "evidence whose signatures are not checked" };
+        let signed = if is_signed {
+            "signed evidence"
+        } else {
+            "evidence whose signatures are not checked"
+        };
         let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
         let title = format!("{from} to {to}, from {signed}; {left_out} documents do not count");
         std::fs::write(file, ledger_page(&ledger.verifications, &title))?;
@@ -112,7 +120,10 @@ fn print(l: &Ledger) {
     }
     for s in &l.sets {
         let proven = s.last_proof.map_or("never proven".into(), |t| {
-            format!("last proven {t}, depth {}", s.proven_depth.map_or("restore", |d| d.as_str()))
+            format!(
+                "last proven {t}, depth {}",
+                s.proven_depth.map_or("restore", |d| d.as_str())
+            )
         });
         let rto = s.rto.map(|r| {
             format!(
@@ -123,7 +134,9 @@ fn print(l: &Ledger) {
         out!("set {}: {proven}{}", s.name, rto.unwrap_or_default());
     }
     for r in &l.verifications {
-        let rto = r.rto.map_or("-".into(), |t| format!("{:.1} s", t.measured_seconds));
+        let rto = r
+            .rto
+            .map_or("-".into(), |t| format!("{:.1} s", t.measured_seconds));
         out!(
             "{}  {:<12} {:<8} {:>5} tables {:>12} rows  {rto:>9}  {}",
             r.finished_at.strftime("%Y-%m-%d %H:%M:%SZ"),

@@ -48,13 +48,28 @@ pub(super) struct Args {
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let is_uri = args.backup.contains("://");
-    let (uri, name) = if is_uri { (Some(args.backup), None) } else { (None, Some(args.backup)) };
+    let (uri, name) = if is_uri {
+        (Some(args.backup), None)
+    } else {
+        (None, Some(args.backup))
+    };
     let request = RestoreRequest {
-        request_id: args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
-        backup: BackupSpec { name, uri, database: args.database, ..BackupSpec::default() },
+        request_id: args
+            .request_id
+            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        backup: BackupSpec {
+            name,
+            uri,
+            database: args.database,
+            ..BackupSpec::default()
+        },
         target_db: args.target,
         on_existing: args.on_existing,
-        mode: if args.verify { Mode::Verify } else { Mode::Restore },
+        mode: if args.verify {
+            Mode::Verify
+        } else {
+            Mode::Restore
+        },
         depth: args.depth,
         jobs: args.jobs,
         deadline: None,
@@ -63,7 +78,9 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         in_place: Some(app.config.in_place).filter(|p| !args.verify && *p != InPlace::Auto),
     };
     // What the worker would refuse is refused here.
-    request.clone().into_job(app.config.db_name.as_deref().or(Some("any")))?;
+    request
+        .clone()
+        .into_job(app.config.db_name.as_deref().or(Some("any")))?;
     let pubsub = app.pubsub()?;
     let mut message = request.to_message(jiff::Timestamp::now())?;
     telemetry::inject(&mut message.attributes);
@@ -72,19 +89,34 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         let expires = jiff::Timestamp::now() + SIGNED_FOR;
         let signed = crate::admission::sign(key.expose_secret(), id, expires, &message.data);
         let signed = signed.map_err(CommandError::Other)?;
-        message.attributes.extend(signed.map(|(name, value)| (name.to_owned(), value)));
+        message
+            .attributes
+            .extend(signed.map(|(name, value)| (name.to_owned(), value)));
     }
-    let message_id = pubsub.topic(&app.config.request_topic).await?.publish(message).await?;
+    let message_id = pubsub
+        .topic(&app.config.request_topic)
+        .await?
+        .publish(message)
+        .await?;
     if !args.wait {
         return match output {
-            Output::Json => {
-                print_json(&serde_json::json!({ "request_id": request.request_id, "message_id": message_id }))
-            }
+            Output::Json => print_json(
+                &serde_json::json!({ "request_id": request.request_id, "message_id": message_id }),
+            ),
             Output::Text => {
-                out!("request {} published as message {message_id}", request.request_id);
+                out!(
+                    "request {} published as message {message_id}",
+                    request.request_id
+                );
                 Ok(Exit::Ok)
             }
         };
     }
-    watch::answer(&app, &request.request_id, &status::url(&app.config, args.url), output).await
+    watch::answer(
+        &app,
+        &request.request_id,
+        &status::url(&app.config, args.url),
+        output,
+    )
+    .await
 }

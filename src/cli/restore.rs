@@ -83,7 +83,8 @@ pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
 }
 
 fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
-    let invalid = |what: &str| RestoreError::from(ValidationError::new(FailureReason::InvalidRequest, what));
+    let invalid =
+        |what: &str| RestoreError::from(ValidationError::new(FailureReason::InvalidRequest, what));
     let target = args.target.or_else(|| app.config.db_name.clone());
     if args.jobs == Some(0) {
         return Err(invalid("--jobs: must be at least 1"));
@@ -91,7 +92,9 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
     check_texts(
         &serde_json::json!({ "--target": target, "--request-id": args.request_id, "part": args.select }),
     )?;
-    let request_id = args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let request_id = args
+        .request_id
+        .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&request_id)?;
     Ok(RestoreJob {
         request_id,
@@ -107,7 +110,10 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         sequence: None,
         attempt: 1,
         policy: None,
-        digest: args.database.iter().fold(args.backup, |all, d| format!("{all} {d}")),
+        digest: args
+            .database
+            .iter()
+            .fold(args.backup, |all, d| format!("{all} {d}")),
         database: args.database,
         selection: args.select,
         in_place: None,
@@ -130,7 +136,11 @@ pub(super) async fn show(progress: Arc<Progress>) {
 }
 
 fn line(s: &Snapshot) -> String {
-    let size = if s.object_size > 0 { format!(" of {}", HumanBytes(s.object_size)) } else { String::new() };
+    let size = if s.object_size > 0 {
+        format!(" of {}", HumanBytes(s.object_size))
+    } else {
+        String::new()
+    };
     format!(
         "{}: {}{size} read, {} rows, tables {}/{}, indexes and keys {}/{}",
         s.stage,
@@ -152,17 +162,23 @@ impl Drop for Bar {
     }
 }
 
-#[allow(clippy::literal_string_with_formatting_args, reason = "indicatif's own templates")]
+#[allow(
+    clippy::literal_string_with_formatting_args,
+    reason = "indicatif's own templates"
+)]
 async fn show_bar(progress: Arc<Progress>) {
     let template = "{elapsed_precise} [{bar:30}] {percent:>3} % ETA {eta}  {msg}";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = Bar(ProgressBar::new(1000).with_style(style.progress_chars("=> ")));
     let mut every = tokio::time::interval(Duration::from_millis(200));
     loop {
         every.tick().await;
         let s = progress.snapshot();
-        bar.0.set_position((s.fraction.unwrap_or(0.0) * 1000.0) as u64);
-        bar.0.set_message(super::terminal::escaped(&line(&s)).into_owned());
+        bar.0
+            .set_position((s.fraction.unwrap_or(0.0) * 1000.0) as u64);
+        bar.0
+            .set_message(super::terminal::escaped(&line(&s)).into_owned());
     }
 }
 
@@ -171,22 +187,43 @@ fn print_result(r: &RestoreResult) {
     let target = r.target_db.as_deref().unwrap_or("-");
     match &r.error {
         None => {
-            out!("restored {what} into {target} in {:.1} s", r.duration_seconds);
-            out!("  {} tables, {} rows, {}", r.tables, HumanCount(r.rows), HumanBytes(r.bytes));
-            let stages: Vec<_> = r.stages.iter().map(|(k, v)| format!("{k} {v:.1} s")).collect();
+            out!(
+                "restored {what} into {target} in {:.1} s",
+                r.duration_seconds
+            );
+            out!(
+                "  {} tables, {} rows, {}",
+                r.tables,
+                HumanCount(r.rows),
+                HumanBytes(r.bytes)
+            );
+            let stages: Vec<_> = r
+                .stages
+                .iter()
+                .map(|(k, v)| format!("{k} {v:.1} s"))
+                .collect();
             out!("  {}", stages.join(", "));
             if let Some(old) = &r.previous_database {
                 out!("  the replaced database is kept as {old}");
             }
         }
         Some(e) => {
-            out!("not restored: {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
+            out!(
+                "not restored: {} ({}, blame: {:?}, stage {})",
+                e.message,
+                e.reason,
+                e.blame,
+                e.stage
+            );
             out!("  {target} is as it was");
         }
     }
     for w in &r.rewrites {
-        let examples =
-            if w.examples.is_empty() { String::new() } else { format!(" ({})", w.examples.join(", ")) };
+        let examples = if w.examples.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", w.examples.join(", "))
+        };
         out!("  {} × {}: {}{examples}", w.count, w.rule, w.what);
     }
     r.notes.iter().for_each(|n| out!("  note: {n}"));

@@ -22,14 +22,19 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
-    check_texts(&serde_json::json!({ "DB": args.target, "--to": args.to, "--request-id": args.request_id }))?;
+    check_texts(
+        &serde_json::json!({ "DB": args.target, "--to": args.to, "--request-id": args.request_id }),
+    )?;
     if args.list {
         let kept = app.manager.kept(&args.target).await?;
         return match output {
             Output::Json => print_json(&kept),
             Output::Text => {
                 for k in &kept {
-                    let until = k.keep_until.map(|t| format!(", kept until {t}")).unwrap_or_default();
+                    let until = k
+                        .keep_until
+                        .map(|t| format!(", kept until {t}"))
+                        .unwrap_or_default();
                     out!("{}  replaced {}{until}", k.name, k.replaced);
                 }
                 if kept.is_empty() {
@@ -39,12 +44,20 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             }
         };
     }
-    let id = args.request_id.unwrap_or_else(|| format!("rollback-{}", uuid::Uuid::new_v4()));
+    let id = args
+        .request_id
+        .unwrap_or_else(|| format!("rollback-{}", uuid::Uuid::new_v4()));
     crate::job::check_request_id(&id)?;
-    let done = app.manager.rollback(&args.target, args.to.as_deref(), &id).await;
+    let done = app
+        .manager
+        .rollback(&args.target, args.to.as_deref(), &id)
+        .await;
     if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable) {
         // It may have been done all the same; another one would undo it.
-        err!("to find out or try again: pgrestored rollback {} --request-id {id}", args.target);
+        err!(
+            "to find out or try again: pgrestored rollback {} --request-id {id}",
+            args.target
+        );
     }
     let done = done?;
     match output {
@@ -53,7 +66,9 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             done.notes.iter().for_each(|n| out!("note: {n}"));
             out!("{} is what {} was", done.target_db, done.restored_database);
             if let Some(previous) = &done.previous_database {
-                out!("what it replaced is kept as {previous}: `pgrestored rollback` brings it back");
+                out!(
+                    "what it replaced is kept as {previous}: `pgrestored rollback` brings it back"
+                );
             }
             Ok(Exit::Ok)
         }

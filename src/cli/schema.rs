@@ -33,34 +33,74 @@ fn generator(for_reading: bool) -> SchemaGenerator {
 
 fn schema_of<T: JsonSchema>(name: &str, for_reading: bool) -> Schema {
     let mut schema = generator(for_reading).into_root_schema_for::<T>();
-    schema.insert("$id".into(), format!("https://pgrestored.io/schemas/{name}.v1.json").into());
+    schema.insert(
+        "$id".into(),
+        format!("https://pgrestored.io/schemas/{name}.v1.json").into(),
+    );
     schema
 }
 
 pub(super) fn all() -> Vec<(&'static str, Schema)> {
     vec![
-        ("restore-request", schema_of::<RestoreRequest>("restore-request", true)),
-        ("restore-result", schema_of::<RestoreResult>("restore-result", false)),
-        ("gcs-notification", schema_of::<GcsNotification>("gcs-notification", true)),
-        ("backup-list", schema_of::<Vec<Backup>>("backup-list", false)),
-        ("inspection", schema_of::<super::inspect::Inspection>("inspection", false)),
-        ("proof-report", schema_of::<ProofReport>("proof-report", false)),
+        (
+            "restore-request",
+            schema_of::<RestoreRequest>("restore-request", true),
+        ),
+        (
+            "restore-result",
+            schema_of::<RestoreResult>("restore-result", false),
+        ),
+        (
+            "gcs-notification",
+            schema_of::<GcsNotification>("gcs-notification", true),
+        ),
+        (
+            "backup-list",
+            schema_of::<Vec<Backup>>("backup-list", false),
+        ),
+        (
+            "inspection",
+            schema_of::<super::inspect::Inspection>("inspection", false),
+        ),
+        (
+            "proof-report",
+            schema_of::<ProofReport>("proof-report", false),
+        ),
         ("evidence", schema_of::<Envelope>("evidence", false)),
-        ("request-policy", schema_of::<PolicyFile>("request-policy", true)),
+        (
+            "request-policy",
+            schema_of::<PolicyFile>("request-policy", true),
+        ),
         ("checks", schema_of::<ChecksFile>("checks", true)),
-        ("pruned", schema_of::<Vec<super::prune::Pruned>>("pruned", false)),
+        (
+            "pruned",
+            schema_of::<Vec<super::prune::Pruned>>("pruned", false),
+        ),
         ("reaped", schema_of::<Reaped>("reaped", false)),
         ("kept", schema_of::<Vec<Kept>>("kept", false)),
         ("rolled-back", schema_of::<RolledBack>("rolled-back", false)),
-        ("selftest", schema_of::<Vec<super::selftest::Answer>>("selftest", false)),
-        ("ledger", schema_of::<super::report::Ledger>("ledger", false)),
-        ("worker-status", schema_of::<crate::worker::WorkerStatus>("worker-status", false)),
-        ("diagnosis", schema_of::<Vec<super::doctor::Checkup>>("diagnosis", false)),
+        (
+            "selftest",
+            schema_of::<Vec<super::selftest::Answer>>("selftest", false),
+        ),
+        (
+            "ledger",
+            schema_of::<super::report::Ledger>("ledger", false),
+        ),
+        (
+            "worker-status",
+            schema_of::<crate::worker::WorkerStatus>("worker-status", false),
+        ),
+        (
+            "diagnosis",
+            schema_of::<Vec<super::doctor::Checkup>>("diagnosis", false),
+        ),
     ]
 }
 
 fn text(schema: &Schema) -> Result<String, CommandError> {
-    let text = serde_json::to_string_pretty(schema).map_err(|e| CommandError::Other(e.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(schema).map_err(|e| CommandError::Other(e.to_string()))?;
     Ok(text + "\n")
 }
 
@@ -71,7 +111,12 @@ pub(super) fn run(args: &Args) -> CommandResult {
         }
         return Ok(Exit::Ok);
     }
-    let wanted = args.name.as_deref().unwrap_or_default().trim_end_matches(".v1").to_owned();
+    let wanted = args
+        .name
+        .as_deref()
+        .unwrap_or_default()
+        .trim_end_matches(".v1")
+        .to_owned();
     match all().into_iter().find(|(name, _)| *name == wanted) {
         Some((_, schema)) => {
             super::terminal::print_document(text(&schema)?.trim_end());
@@ -79,7 +124,10 @@ pub(super) fn run(args: &Args) -> CommandResult {
         }
         None => {
             let names: Vec<_> = all().into_iter().map(|(n, _)| n).collect();
-            err!("pgrestored: there is no schema {wanted}; there are {}", names.join(", "));
+            err!(
+                "pgrestored: there is no schema {wanted}; there are {}",
+                names.join(", ")
+            );
             Ok(Exit::Usage)
         }
     }

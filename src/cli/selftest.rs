@@ -91,7 +91,9 @@ fn inconclusive(reason: R, blame: Blame) -> Wanted {
 
 /// The good text with `new` before the first `mark`.
 fn before(mark: &str, new: &str) -> Vec<u8> {
-    GOOD_TEXT.replacen(mark, &format!("{new}\n{mark}"), 1).into_bytes()
+    GOOD_TEXT
+        .replacen(mark, &format!("{new}\n{mark}"), 1)
+        .into_bytes()
 }
 
 fn instead(old: &str, new: &str) -> Vec<u8> {
@@ -132,7 +134,8 @@ fn encrypted() -> Result<Vec<u8>, CommandError> {
     use std::io::Write;
     let other = |e: &dyn std::fmt::Display| CommandError::Other(e.to_string());
     let recipient = age::x25519::Identity::generate().to_public();
-    let encryptor = age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient));
+    let encryptor =
+        age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient));
     let mut out = Vec::new();
     let mut writer = encryptor.map_err(|e| other(&e))?.wrap_output(&mut out)?;
     writer.write_all(GOOD_DUMP)?;
@@ -147,42 +150,91 @@ fn cases() -> Result<Vec<Case>, CommandError> {
         bytes
     };
     let len = GOOD_DUMP.len();
-    let case = |name, bytes, wanted| Case { name, bytes, crc32c: None, wanted };
-    let owners =
-        "ALTER TABLE s.child OWNER TO selftest_owner;\nGRANT SELECT ON TABLE s.child TO selftest_reader;\n";
-    let set_back = ("setval('s.parent_id_seq', 120, true)", "setval('s.parent_id_seq', 5, true)");
+    let case = |name, bytes, wanted| Case {
+        name,
+        bytes,
+        crc32c: None,
+        wanted,
+    };
+    let owners = "ALTER TABLE s.child OWNER TO selftest_owner;\nGRANT SELECT ON TABLE s.child TO selftest_reader;\n";
+    let set_back = (
+        "setval('s.parent_id_seq', 120, true)",
+        "setval('s.parent_id_seq', 5, true)",
+    );
     let good_crc32c = Some(encode_crc32c(crc32c::crc32c(GOOD_DUMP)));
     use R::{
-        ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, ExtensionMissing, RestoreError,
-        Timeout, VerificationFailed,
+        ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, ExtensionMissing,
+        RestoreError, Timeout, VerificationFailed,
     };
     Ok(vec![
         case("good archive", GOOD_DUMP.to_vec(), VERIFIED),
         case("good text", GOOD_TEXT.into(), VERIFIED),
         case("missing role", before("COPY s.child ", owners), VERIFIED),
-        case("cut archive", GOOD_DUMP[..len - 300].to_vec(), failed(ArchiveCorrupt)),
-        case("cut text", GOOD_TEXT.as_bytes()[..GOOD_TEXT.len() * 3 / 5].to_vec(), failed(ArchiveCorrupt)),
-        case("flipped before the upload", flipped(len - 700), failed(ArchiveCorrupt)),
+        case(
+            "cut archive",
+            GOOD_DUMP[..len - 300].to_vec(),
+            failed(ArchiveCorrupt),
+        ),
+        case(
+            "cut text",
+            GOOD_TEXT.as_bytes()[..GOOD_TEXT.len() * 3 / 5].to_vec(),
+            failed(ArchiveCorrupt),
+        ),
+        case(
+            "flipped before the upload",
+            flipped(len - 700),
+            failed(ArchiveCorrupt),
+        ),
         Case {
             crc32c: good_crc32c,
-            ..case("flipped after the upload", flipped(len - 700), failed(ChecksumMismatch))
+            ..case(
+                "flipped after the upload",
+                flipped(len - 700),
+                failed(ChecksumMismatch),
+            )
         },
-        case("something behind", [GOOD_DUMP, b"more"].concat(), failed(ArchiveCorrupt)),
-        case("no backup", b"<html>503 Service Unavailable</html>".to_vec(), failed(ArchiveUnsupported)),
+        case(
+            "something behind",
+            [GOOD_DUMP, b"more"].concat(),
+            failed(ArchiveCorrupt),
+        ),
+        case(
+            "no backup",
+            b"<html>503 Service Unavailable</html>".to_vec(),
+            failed(ArchiveUnsupported),
+        ),
         case("empty", vec![], failed(ArchiveCorrupt)),
-        case("newer archive version", newer, inconclusive(ArchiveUnsupported, Blame::Infrastructure)),
-        case("wrong key", encrypted()?, inconclusive(ArchiveUnsupported, Blame::Infrastructure)),
+        case(
+            "newer archive version",
+            newer,
+            inconclusive(ArchiveUnsupported, Blame::Infrastructure),
+        ),
+        case(
+            "wrong key",
+            encrypted()?,
+            inconclusive(ArchiveUnsupported, Blame::Infrastructure),
+        ),
         case(
             "missing extension",
-            before("CREATE SCHEMA s;", "CREATE EXTENSION selftest_missing WITH SCHEMA public;"),
+            before(
+                "CREATE SCHEMA s;",
+                "CREATE EXTENSION selftest_missing WITH SCHEMA public;",
+            ),
             inconclusive(ExtensionMissing, Blame::Target),
         ),
         case(
             "missing function",
-            before("COPY s.child ", "ALTER TABLE s.child ADD CHECK (s.selftest_missing(id));"),
+            before(
+                "COPY s.child ",
+                "ALTER TABLE s.child ADD CHECK (s.selftest_missing(id));",
+            ),
             failed(RestoreError),
         ),
-        case("row twice", rows_of("s.parent", |n| if n == 1 { 2 } else { 1 }), failed(DataRejected)),
+        case(
+            "row twice",
+            rows_of("s.parent", |n| if n == 1 { 2 } else { 1 }),
+            failed(DataRejected),
+        ),
         case(
             "row swallowed",
             with_trigger("IF NEW.id = 200 THEN RETURN NULL; END IF; RETURN NEW;"),
@@ -193,13 +245,25 @@ fn cases() -> Result<Vec<Case>, CommandError> {
             with_trigger("IF NEW.id = 7 THEN NEW.v := NEW.v + 0.01; END IF; RETURN NEW;"),
             failed(VerificationFailed),
         ),
-        case("sequence behind", instead(set_back.0, set_back.1), failed(VerificationFailed)),
+        case(
+            "sequence behind",
+            instead(set_back.0, set_back.1),
+            failed(VerificationFailed),
+        ),
         case("shrunk", GOOD_TEXT.into(), VERIFIED),
-        case("shrunk", rows_of("s.child", |n| usize::from(n % 4 == 0)), failed(VerificationFailed)),
+        case(
+            "shrunk",
+            rows_of("s.child", |n| usize::from(n % 4 == 0)),
+            failed(VerificationFailed),
+        ),
         case("stale", GOOD_TEXT.into(), failed(VerificationFailed)),
         case("canary", GOOD_TEXT.into(), failed(VerificationFailed)),
         case("wrong answer", GOOD_TEXT.into(), failed(VerificationFailed)),
-        case("no answer", GOOD_TEXT.into(), inconclusive(Timeout, Blame::Infrastructure)),
+        case(
+            "no answer",
+            GOOD_TEXT.into(),
+            inconclusive(Timeout, Blame::Infrastructure),
+        ),
     ])
 }
 
@@ -213,7 +277,10 @@ fn config_in(config: &Config, folder: &Path, names: &[&str]) -> Config {
         use age::secrecy::ExposeSecret;
         identity.expose_secret().to_owned()
     }));
-    let set = |name: &&str| crate::config::BackupSet { name: (*name).to_owned(), prefix: format!("{name}/") };
+    let set = |name: &&str| crate::config::BackupSet {
+        name: (*name).to_owned(),
+        prefix: format!("{name}/"),
+    };
     let v = &mut config.verify;
     v.sets = names.iter().map(set).collect();
     v.checks = Some(CHECKS.to_owned());
@@ -255,19 +322,33 @@ pub(super) async fn run(config: Config, args: Args, output: Output) -> CommandRe
         Output::Json => {
             print_json(&answers)?;
         }
-        Output::Text => out!("{} of {} verdicts are right", answers.len() - wrong, answers.len()),
+        Output::Text => out!(
+            "{} of {} verdicts are right",
+            answers.len() - wrong,
+            answers.len()
+        ),
     }
     Ok(if wrong == 0 { Exit::Ok } else { Exit::Failed })
 }
 
 /// Tests the verification of a worker again and again, as it runs there. Never ends.
-pub(super) async fn keep_testing(config: &Config, metrics: &RestoreMetricsManager, every: Duration) {
+pub(super) async fn keep_testing(
+    config: &Config,
+    metrics: &RestoreMetricsManager,
+    every: Duration,
+) {
     loop {
         // Two dozen broken backups are no news to whoever reads the log.
         let seed = fastrand::u64(..);
-        let answers = answers(config, seed, |_| {}).with_subscriber(NoSubscriber::default()).await;
+        let answers = answers(config, seed, |_| {})
+            .with_subscriber(NoSubscriber::default())
+            .await;
         let wrong = match &answers {
-            Ok(answers) => answers.iter().filter(|a| !a.right).map(|a| a.case).collect(),
+            Ok(answers) => answers
+                .iter()
+                .filter(|a| !a.right)
+                .map(|a| a.case)
+                .collect(),
             Err(e) => {
                 tracing::error!(error = report(e), "the self-test could not be run");
                 vec!["all"]
@@ -277,7 +358,11 @@ pub(super) async fn keep_testing(config: &Config, metrics: &RestoreMetricsManage
         if wrong.is_empty() {
             tracing::info!("the self-test of the verification is passed");
         } else {
-            tracing::error!(cases = wrong.join(", "), seed, "the self-test of the verification has failed");
+            tracing::error!(
+                cases = wrong.join(", "),
+                seed,
+                "the self-test of the verification has failed"
+            );
         }
         tokio::time::sleep(every).await;
     }
@@ -291,9 +376,13 @@ struct Round {
 
 impl Round {
     fn new(config: &Config, names: &[&str]) -> Result<Self, CommandError> {
-        let folder = std::env::temp_dir().join(format!("pgrestored-selftest-{}", uuid::Uuid::new_v4()));
+        let folder =
+            std::env::temp_dir().join(format!("pgrestored-selftest-{}", uuid::Uuid::new_v4()));
         let app = App::new(config_in(config, &folder, names))?;
-        Ok(Round { app, scratch: Scratch(folder) })
+        Ok(Round {
+            app,
+            scratch: Scratch(folder),
+        })
     }
 
     async fn judge(&self, number: usize, case: &Case) -> Result<Finished, CommandError> {
@@ -307,7 +396,11 @@ impl Round {
             crc32c: case.crc32c.clone(),
             ..VerifyJob::new(format!("selftest:{number}"), backup, Trigger::SelfTest)
         };
-        Ok(self.app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await)
+        Ok(self
+            .app
+            .manager
+            .verify_backup(&job, Arc::default(), CancellationToken::new())
+            .await)
     }
 }
 
@@ -316,7 +409,10 @@ fn shuffled(cases: &[Case], seed: u64) -> Vec<(usize, std::ops::Range<usize>)> {
     let starts = (0..cases.len()).filter(|i| *i == 0 || cases[*i].name != cases[*i - 1].name);
     let mut all = Vec::new();
     for start in starts {
-        let together = cases[start..].iter().take_while(|c| c.name == cases[start].name).count();
+        let together = cases[start..]
+            .iter()
+            .take_while(|c| c.name == cases[start].name)
+            .count();
         all.extend((0..ROUNDS).map(|round| (round, start..start + together)));
     }
     fastrand::Rng::with_seed(seed).shuffle(&mut all);
@@ -331,7 +427,9 @@ async fn answers(
     let cases = cases()?;
     let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
     names.dedup();
-    let rounds = (0..ROUNDS).map(|_| Round::new(config, &names)).collect::<Result<Vec<_>, _>>()?;
+    let rounds = (0..ROUNDS)
+        .map(|_| Round::new(config, &names))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut found: Vec<Vec<Finished>> = cases.iter().map(|_| vec![]).collect();
     let mut answers: Vec<Option<Answer>> = cases.iter().map(|_| None).collect();
     for (round, together) in shuffled(&cases, seed) {
@@ -351,17 +449,27 @@ fn compare(case: &Case, runs: &[Finished], seed: u64) -> Answer {
     let text = |(verdict, why): &Wanted| match why {
         None => verdict.as_str().to_owned(),
         Some((reason, blame)) => {
-            format!("{}: {reason}, blame {}", verdict.as_str(), format!("{blame:?}").to_lowercase())
+            format!(
+                "{}: {reason}, blame {}",
+                verdict.as_str(),
+                format!("{blame:?}").to_lowercase()
+            )
         }
     };
     let found = |f: &Finished| -> Wanted {
         let error = f.result.error.as_ref();
-        (f.result.verdict.unwrap_or(Verdict::Inconclusive), error.map(|e| (e.reason, e.blame)))
+        (
+            f.result.verdict.unwrap_or(Verdict::Inconclusive),
+            error.map(|e| (e.reason, e.blame)),
+        )
     };
     let mut distinct: Vec<String> = runs.iter().map(|f| text(&found(f))).collect();
     distinct.sort();
     distinct.dedup();
-    let wrong = runs.iter().find(|f| found(f) != case.wanted).or(runs.first());
+    let wrong = runs
+        .iter()
+        .find(|f| found(f) != case.wanted)
+        .or(runs.first());
     Answer {
         case: case.name,
         wanted: text(&case.wanted),
@@ -369,7 +477,10 @@ fn compare(case: &Case, runs: &[Finished], seed: u64) -> Answer {
         steady: distinct.len() == 1,
         found: distinct.join(" / "),
         runs: runs.len(),
-        message: wrong.and_then(|f| f.result.error.as_ref()).map(|e| e.message.clone()).unwrap_or_default(),
+        message: wrong
+            .and_then(|f| f.result.error.as_ref())
+            .map(|e| e.message.clone())
+            .unwrap_or_default(),
         seed,
     }
 }
@@ -380,21 +491,38 @@ mod tests {
     use crate::event::RestoreResult;
 
     fn finished(verdict: Verdict) -> Finished {
-        let mut result = RestoreResult::new("r", (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH));
+        let mut result = RestoreResult::new(
+            "r",
+            (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH),
+        );
         result.verdict = Some(verdict);
-        Finished { result, failure: None, repeated: false, is_final: true, proof: None }
+        Finished {
+            result,
+            failure: None,
+            repeated: false,
+            is_final: true,
+            proof: None,
+        }
     }
 
     #[test]
     fn an_answer_that_is_not_the_same_each_time_is_wrong() {
-        let case = Case { name: "x", bytes: vec![], crc32c: None, wanted: VERIFIED };
+        let case = Case {
+            name: "x",
+            bytes: vec![],
+            crc32c: None,
+            wanted: VERIFIED,
+        };
         let of = |verdicts: [Verdict; ROUNDS]| {
             let a = compare(&case, &verdicts.map(finished), 7);
             (a.right, a.steady, a.found)
         };
         use Verdict::{Failed, Verified};
         assert_eq!(of([Verified; 3]), (true, true, "verified".into()));
-        assert_eq!(of([Verified, Failed, Verified]), (false, false, "failed / verified".into()));
+        assert_eq!(
+            of([Verified, Failed, Verified]),
+            (false, false, "failed / verified".into())
+        );
         assert_eq!(of([Failed; 3]), (false, true, "failed".into()));
     }
 
@@ -402,12 +530,16 @@ mod tests {
     fn every_case_is_judged_in_every_round_in_an_order_of_its_own() {
         let cases = cases().unwrap();
         let order = shuffled(&cases, 1);
-        let mut all: Vec<(usize, usize)> =
-            order.iter().flat_map(|(round, cases)| cases.clone().map(|c| (*round, c))).collect();
+        let mut all: Vec<(usize, usize)> = order
+            .iter()
+            .flat_map(|(round, cases)| cases.clone().map(|c| (*round, c)))
+            .collect();
         assert_ne!(order, shuffled(&cases, 2));
         assert_eq!(order, shuffled(&cases, 1));
         all.sort_unstable();
-        let wanted: Vec<_> = (0..ROUNDS).flat_map(|r| (0..cases.len()).map(move |c| (r, c))).collect();
+        let wanted: Vec<_> = (0..ROUNDS)
+            .flat_map(|r| (0..cases.len()).map(move |c| (r, c)))
+            .collect();
         assert_eq!(all, wanted);
     }
 }

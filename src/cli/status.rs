@@ -25,7 +25,9 @@ pub(super) struct Args {
 pub(super) async fn run(config: &Config, args: Args, output: Output) -> CommandResult {
     let at = url(config, args.url);
     if args.alive {
-        ask(&format!("{at}/livez")).await.map_err(|e| CommandError::Unavailable(format!("{at}: {e}")))?;
+        ask(&format!("{at}/livez"))
+            .await
+            .map_err(|e| CommandError::Unavailable(format!("{at}: {e}")))?;
         return Ok(Exit::Ok);
     }
     let status = status_at(&at).await.map_err(|e| {
@@ -53,14 +55,24 @@ pub(super) fn url(config: &Config, given: Option<String>) -> String {
 }
 
 async fn ask(url: &str) -> Result<String, reqwest::Error> {
-    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
-    client.get(url).send().await?.error_for_status()?.text().await
+    let client = reqwest::Client::builder()
+        .timeout(PATIENCE)
+        .no_proxy()
+        .build()?;
+    client
+        .get(url)
+        .send()
+        .await?
+        .error_for_status()?
+        .text()
+        .await
 }
 
 /// What the worker at `url` says of itself.
 pub(super) async fn status_at(url: &str) -> Result<WorkerStatus, String> {
-    let text =
-        ask(&format!("{url}/status.json")).await.map_err(|e| crate::error::report(&e.without_url()))?;
+    let text = ask(&format!("{url}/status.json"))
+        .await
+        .map_err(|e| crate::error::report(&e.without_url()))?;
     serde_json::from_str(&text).map_err(|e| format!("not a worker's status: {e}"))
 }
 
@@ -76,9 +88,20 @@ pub(super) fn line(j: &JobStatus) -> String {
         Some(target) => format!("restoring {} into {target}", j.backup),
         None => format!("verifying {}", j.backup),
     };
-    let share = p.fraction.map(|f| format!(", {:.0} %", f * 100.0)).unwrap_or_default();
-    let left = p.eta_seconds.map(|s| format!(", about {} left", span(s))).unwrap_or_default();
-    format!("{what}: {}{share}{left}; {} read, {} rows", p.stage, human_bytes(p.object_bytes), p.rows)
+    let share = p
+        .fraction
+        .map(|f| format!(", {:.0} %", f * 100.0))
+        .unwrap_or_default();
+    let left = p
+        .eta_seconds
+        .map(|s| format!(", about {} left", span(s)))
+        .unwrap_or_default();
+    format!(
+        "{what}: {}{share}{left}; {} read, {} rows",
+        p.stage,
+        human_bytes(p.object_bytes),
+        p.rows
+    )
 }
 
 /// One line of a result.
@@ -89,12 +112,31 @@ pub(super) fn result_line(r: &RestoreResult) -> String {
         (None, None) => ("restored", paint::good),
         (None, Some(_)) => ("failed", paint::bad),
     };
-    let depth = r.verification.as_ref().filter(|_| r.error.is_none()).and_then(|v| v.depth);
-    let depth = depth.map(|d| format!(", depth {}", d.as_str())).unwrap_or_default();
-    let why = r.error.as_ref().map(|e| format!(": {}: {}", e.reason, e.message)).unwrap_or_default();
+    let depth = r
+        .verification
+        .as_ref()
+        .filter(|_| r.error.is_none())
+        .and_then(|v| v.depth);
+    let depth = depth
+        .map(|d| format!(", depth {}", d.as_str()))
+        .unwrap_or_default();
+    let why = r
+        .error
+        .as_ref()
+        .map(|e| format!(": {}: {}", e.reason, e.message))
+        .unwrap_or_default();
     let backup = r.backup.name.as_deref().unwrap_or("-");
-    let into = r.target_db.as_deref().map(|t| format!(" into {t}")).unwrap_or_default();
-    format!("{} {} {backup}{into} in {:.1} s{depth}{why}", r.request_id, colour(word), r.duration_seconds)
+    let into = r
+        .target_db
+        .as_deref()
+        .map(|t| format!(" into {t}"))
+        .unwrap_or_default();
+    format!(
+        "{} {} {backup}{into} in {:.1} s{depth}{why}",
+        r.request_id,
+        colour(word),
+        r.duration_seconds
+    )
 }
 
 fn print(s: &WorkerStatus) {
@@ -106,7 +148,9 @@ fn print(s: &WorkerStatus) {
     out!("pgrestored {} is {state}", s.version);
     s.problems.iter().for_each(|p| out!("  {p}"));
     out!("running");
-    s.running.iter().for_each(|j| out!("  {} {}", j.request_id, line(j)));
+    s.running
+        .iter()
+        .for_each(|j| out!("  {} {}", j.request_id, line(j)));
     if s.running.is_empty() {
         out!("  {}", paint::soft("nothing"));
     }
@@ -118,16 +162,29 @@ fn print(s: &WorkerStatus) {
             (Some(at), Some(backup)) => {
                 let age = jiff::Timestamp::now().duration_since(*at).as_secs_f64();
                 let depth = set.proven_depth.map_or("restore", |d| d.as_str());
-                let signed = if set.is_signed { "" } else { " (no key says whose evidence counts)" };
-                format!("{backup} was proven {} ago, depth {depth}{signed}", span(age))
+                let signed = if set.is_signed {
+                    ""
+                } else {
+                    " (no key says whose evidence counts)"
+                };
+                format!(
+                    "{backup} was proven {} ago, depth {depth}{signed}",
+                    span(age)
+                )
             }
             _ => paint::warn("nothing is proven"),
         };
-        let rto = set.rto.as_ref().map(|r| format!("; a restore takes {}", span(r.measured_seconds)));
+        let rto = set
+            .rto
+            .as_ref()
+            .map(|r| format!("; a restore takes {}", span(r.measured_seconds)));
         out!("  {}: {proven}{}", set.name, rto.unwrap_or_default());
     }
     out!("last results");
-    s.recent.iter().take(SHOWN).for_each(|r| out!("  {}", result_line(r)));
+    s.recent
+        .iter()
+        .take(SHOWN)
+        .for_each(|r| out!("  {}", result_line(r)));
     if s.recent.is_empty() {
         out!("  {}", paint::soft("none"));
     }

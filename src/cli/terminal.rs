@@ -85,7 +85,10 @@ mod tests {
             ("a\x1b]0;owned\x07b", "a\\u{1b}]0;owned\\u{7}b"),
             ("x\nok: verified", "x\\nok: verified"),
             ("\x1b[8mhidden\x1b[0m", "\\u{1b}[8mhidden\x1b[0m"),
-            ("\u{9b}2J\u{202e}\r\x08\x7f", "\\u{9b}2J\\u{202e}\\r\\u{8}\\u{7f}"),
+            (
+                "\u{9b}2J\u{202e}\r\x08\x7f",
+                "\\u{9b}2J\\u{202e}\\r\\u{8}\\u{7f}",
+            ),
         ] {
             assert_eq!(escaped(text), wanted);
         }
@@ -93,6 +96,9 @@ mod tests {
         let text = serde_json::to_string_pretty(&value).unwrap();
         let shown = escaped_json(&text).into_owned();
         assert!(!shown.chars().any(|c| is_unsafe(c) && c != '\n'), "{shown}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+            value
+        );
     }
 }

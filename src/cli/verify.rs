@@ -50,24 +50,37 @@ pub(super) struct Args {
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     check_texts(&serde_json::json!({ "--request-id": args.request_id }))?;
-    let id = args.request_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let id = args
+        .request_id
+        .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     check_request_id(&id)?;
     let job = VerifyJob {
         generation: args.generation,
         depth: args.depth,
         database: args.database,
         jobs: args.jobs.filter(|n| *n > 0),
-        ..VerifyJob::new(id, BackupRef::parse(&args.backup, &args.prefix)?, Trigger::Command)
+        ..VerifyJob::new(
+            id,
+            BackupRef::parse(&args.backup, &args.prefix)?,
+            Trigger::Command,
+        )
     };
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
     let shown = tokio::spawn(super::restore::show(progress.clone()));
-    let (mut finished, signalled) =
-        until_signal(app.manager.verify_backup(&job, progress.clone(), stop.clone()), &stop).await?;
+    let (mut finished, signalled) = until_signal(
+        app.manager
+            .verify_backup(&job, progress.clone(), stop.clone()),
+        &stop,
+    )
+    .await?;
     shown.abort();
     let _ = shown.await;
     app.manager.record_completion(&finished);
     super::restore::add_hint(&args.backup, finished.result.error.as_mut());
-    super::restore::add_hint(&args.backup, finished.proof.as_mut().and_then(|p| p.error.as_mut()));
+    super::restore::add_hint(
+        &args.backup,
+        finished.proof.as_mut().and_then(|p| p.error.as_mut()),
+    );
     if let Some(proof) = &finished.proof {
         if let Some(file) = &args.html {
             std::fs::write(file, page(proof, None))?;
@@ -76,8 +89,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             std::fs::write(file, junit(proof).map_err(super::CommandError::Other)?)?;
         }
         if let Some(file) = &args.report {
-            let text =
-                serde_json::to_string_pretty(proof).map_err(|e| super::CommandError::Other(e.to_string()))?;
+            let text = serde_json::to_string_pretty(proof)
+                .map_err(|e| super::CommandError::Other(e.to_string()))?;
             std::fs::write(file, text + "\n")?;
         }
     }
@@ -85,9 +98,14 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         (Output::Json, _) => {
             print_json(&finished.result)?;
         }
-        (Output::Text, Some(proof)) => {
-            print(proof, finished.result.verification.as_deref().and_then(|v| v.evidence.as_deref()))
-        }
+        (Output::Text, Some(proof)) => print(
+            proof,
+            finished
+                .result
+                .verification
+                .as_deref()
+                .and_then(|v| v.evidence.as_deref()),
+        ),
         (Output::Text, None) => {}
     }
     Ok(match (finished.failure, signalled) {
@@ -108,12 +126,22 @@ pub(super) fn exit_of(verdict: Option<Verdict>, failure: Option<FailureReason>) 
 fn print(r: &ProofReport, evidence: Option<&str>) {
     let what = r.backup.uri.as_deref().unwrap_or("standard input");
     let depth = r.depth.map_or("nothing", Depth::as_str);
-    out!("{}: {what} in {:.1} s, depth {depth}", r.verdict.as_str(), r.duration_seconds);
+    out!(
+        "{}: {what} in {:.1} s, depth {depth}",
+        r.verdict.as_str(),
+        r.duration_seconds
+    );
     if r.is_verified() && !r.is_proof() {
         out!("  {}", r.claim());
     }
     if let Some(e) = &r.error {
-        out!("  {} ({}, blame: {:?}, stage {})", e.message, e.reason, e.blame, e.stage);
+        out!(
+            "  {} ({}, blame: {:?}, stage {})",
+            e.message,
+            e.reason,
+            e.blame,
+            e.stage
+        );
     }
     if let Some(fix) = &r.fix {
         out!("  fix: {fix}");
@@ -126,11 +154,23 @@ fn print(r: &ProofReport, evidence: Option<&str>) {
         human_bytes(r.bytes)
     );
     if let Some(s) = &r.server {
-        let isolation = s.isolation.as_ref().map(|i| format!(": {}", i.summary())).unwrap_or_default();
-        out!("  restored into a {} of PostgreSQL {}{isolation}", s.kind, s.version);
+        let isolation = s
+            .isolation
+            .as_ref()
+            .map(|i| format!(": {}", i.summary()))
+            .unwrap_or_default();
+        out!(
+            "  restored into a {} of PostgreSQL {}{isolation}",
+            s.kind,
+            s.version
+        );
     }
     if let Some(t) = &r.rto {
-        out!("  a restore takes {:.1} s, the next about {:.1} s", t.measured_seconds, t.forecast_seconds);
+        out!(
+            "  a restore takes {:.1} s, the next about {:.1} s",
+            t.measured_seconds,
+            t.forecast_seconds
+        );
     }
     for c in &r.checks {
         let mark = match c.status {
@@ -143,9 +183,15 @@ fn print(r: &ProofReport, evidence: Option<&str>) {
     }
     if let Some(b) = &r.bisection {
         let name = |o: &Option<crate::event::ResultBackup>| {
-            o.as_ref().and_then(|b| b.name.clone()).unwrap_or_else(|| "none found".into())
+            o.as_ref()
+                .and_then(|b| b.name.clone())
+                .unwrap_or_else(|| "none found".into())
         };
-        out!("  last good: {}; first bad: {}", name(&b.last_good), name(&b.first_bad));
+        out!(
+            "  last good: {}; first bad: {}",
+            name(&b.last_good),
+            name(&b.first_bad)
+        );
     }
     r.notes.iter().for_each(|n| out!("  note: {n}"));
     if let Some(uri) = evidence {

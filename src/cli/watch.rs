@@ -34,7 +34,11 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
 /// Waits for the answer of `id` and prints it; the exit code is the request's.
 pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> CommandResult {
     let mut results = match &app.config.project {
-        Some(_) => Some(app.pubsub()?.subscribe(&app.config.completion_subscription).await?),
+        Some(_) => Some(
+            app.pubsub()?
+                .subscribe(&app.config.completion_subscription)
+                .await?,
+        ),
         // Then the worker's page must have it.
         None => None,
     };
@@ -68,14 +72,19 @@ pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> Co
         queue.close().await;
         queue.flush().await;
     }
-    let Some(result) = result.transpose()? else { return Ok(signalled.unwrap_or(Exit::Interrupted)) };
+    let Some(result) = result.transpose()? else {
+        return Ok(signalled.unwrap_or(Exit::Interrupted));
+    };
     match output {
         Output::Json => {
             print_json(&result)?;
         }
         Output::Text => out!("{}", status::result_line(&result)),
     }
-    Ok(super::verify::exit_of(result.verdict, result.error.map(|e| e.reason)))
+    Ok(super::verify::exit_of(
+        result.verdict,
+        result.error.map(|e| e.reason),
+    ))
 }
 
 async fn result_of(
@@ -103,15 +112,24 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
     let mut every = tokio::time::interval(LOOK);
     loop {
         every.tick().await;
-        let Ok(WorkerStatus { running, recent, .. }) = status::status_at(url).await else { continue };
+        let Ok(WorkerStatus {
+            running, recent, ..
+        }) = status::status_at(url).await
+        else {
+            continue;
+        };
         if let Some(result) = recent.into_iter().find(|r| r.request_id == id) {
             return result;
         }
-        let Some(job) = running.into_iter().find(|j| j.request_id == id) else { continue };
+        let Some(job) = running.into_iter().find(|j| j.request_id == id) else {
+            continue;
+        };
         match &bar {
             Some(bar) => {
-                bar.0.set_position((job.progress.fraction.unwrap_or(0.0) * 1000.0) as u64);
-                bar.0.set_message(super::terminal::escaped(&status::line(&job)).into_owned());
+                bar.0
+                    .set_position((job.progress.fraction.unwrap_or(0.0) * 1000.0) as u64);
+                bar.0
+                    .set_message(super::terminal::escaped(&status::line(&job)).into_owned());
             }
             None if said.is_none_or(|at| at.elapsed() >= LINE) => {
                 said = Some(tokio::time::Instant::now());
@@ -128,8 +146,12 @@ struct Bar(ProgressBar);
 impl Bar {
     /// `None` where nobody watches a terminal.
     fn new() -> Option<Self> {
-        let style = ProgressStyle::with_template("[{bar:30}] {msg}").ok()?.progress_chars("=> ");
-        std::io::stderr().is_terminal().then(|| Bar(ProgressBar::new(1000).with_style(style)))
+        let style = ProgressStyle::with_template("[{bar:30}] {msg}")
+            .ok()?
+            .progress_chars("=> ");
+        std::io::stderr()
+            .is_terminal()
+            .then(|| Bar(ProgressBar::new(1000).with_style(style)))
     }
 }
 

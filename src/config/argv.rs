@@ -13,7 +13,9 @@ const SECRETS: [(&str, &str); 6] = [
 ];
 
 /// The arguments without secrets, and what goes into the environment instead.
-fn without_secrets(args: impl Iterator<Item = String>) -> (Vec<String>, Vec<(&'static str, String)>) {
+fn without_secrets(
+    args: impl Iterator<Item = String>,
+) -> (Vec<String>, Vec<(&'static str, String)>) {
     let (mut kept, mut moved, mut args) = (Vec::new(), Vec::new(), args);
     while let Some(arg) = args.next() {
         let (flag, value) = match arg.split_once('=') {
@@ -35,13 +37,22 @@ fn without_secrets(args: impl Iterator<Item = String>) -> (Vec<String>, Vec<(&'s
 /// Begins again, in the same process, with secrets in the environment that were given as flags.
 /// Returns where there are none.
 pub fn hide_secrets() {
-    let Ok(args) = std::env::args_os().skip(1).map(|a| a.into_string()).collect::<Result<Vec<_>, _>>() else {
+    let Ok(args) = std::env::args_os()
+        .skip(1)
+        .map(|a| a.into_string())
+        .collect::<Result<Vec<_>, _>>()
+    else {
         return;
     };
     let (kept, moved) = without_secrets(args.into_iter());
-    let (false, Ok(program)) = (moved.is_empty(), std::env::current_exe()) else { return };
+    let (false, Ok(program)) = (moved.is_empty(), std::env::current_exe()) else {
+        return;
+    };
     // Where that is not possible, the flags do as they are.
-    let _ = std::process::Command::new(program).args(kept).envs(moved).exec();
+    let _ = std::process::Command::new(program)
+        .args(kept)
+        .envs(moved)
+        .exec();
 }
 
 #[cfg(test)]
@@ -61,6 +72,12 @@ mod tests {
         ];
         let (kept, moved) = without_secrets(args.into_iter().map(str::to_owned));
         assert_eq!(kept, ["worker", "--db-user", "x", "--db-password-file=f"]);
-        assert_eq!(moved, [("DB_PASSWORD", "a=b".to_owned()), ("SCRATCH_DB_PASSWORD", "c d".to_owned())]);
+        assert_eq!(
+            moved,
+            [
+                ("DB_PASSWORD", "a=b".to_owned()),
+                ("SCRATCH_DB_PASSWORD", "c d".to_owned())
+            ]
+        );
     }
 }

@@ -27,7 +27,8 @@ impl Location {
         }
         let path = text.strip_prefix("gs://").unwrap_or(text);
         let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+        let valid =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
         if !(3..=222).contains(&bucket.len()) || !bucket.bytes().all(valid) {
             return Err("must be a bucket name, gs://bucket/prefix or file:///folder".into());
         }
@@ -35,7 +36,10 @@ impl Location {
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        Ok(Location::Bucket { bucket: bucket.to_owned(), prefix })
+        Ok(Location::Bucket {
+            bucket: bucket.to_owned(),
+            prefix,
+        })
     }
 
     /// Splits a URI of one backup into its place and its name there.
@@ -55,13 +59,21 @@ impl Location {
                 _ => Err("file:// must be followed by an absolute path of a file".into()),
             };
         }
-        let path = uri.strip_prefix("gs://").ok_or("must be a gs:// or file:// URI")?;
+        let path = uri
+            .strip_prefix("gs://")
+            .ok_or("must be a gs:// or file:// URI")?;
         match path.split_once('/').filter(|(_, name)| !name.is_empty()) {
             Some((bucket, name)) => {
                 let Location::Bucket { bucket, .. } = Location::parse(bucket)? else {
                     return Err("must be a gs:// URI".into());
                 };
-                Ok((Location::Bucket { bucket, prefix: String::new() }, name.to_owned()))
+                Ok((
+                    Location::Bucket {
+                        bucket,
+                        prefix: String::new(),
+                    },
+                    name.to_owned(),
+                ))
             }
             None => Err("must be gs://bucket/object".into()),
         }
@@ -70,12 +82,19 @@ impl Location {
     /// Whether the backup `name` at `place` lies inside this location.
     pub fn contains(&self, place: &Location, name: &str) -> bool {
         match (self, place) {
-            (Location::Bucket { bucket, prefix }, Location::Bucket { bucket: b, prefix: p }) => {
-                bucket == b && format!("{p}{name}").starts_with(prefix)
-            }
+            (
+                Location::Bucket { bucket, prefix },
+                Location::Bucket {
+                    bucket: b,
+                    prefix: p,
+                },
+            ) => bucket == b && format!("{p}{name}").starts_with(prefix),
             (Location::Folder(folder), Location::Folder(f)) => {
                 let path = f.join(name);
-                path.starts_with(folder) && !path.components().any(|c| c == std::path::Component::ParentDir)
+                path.starts_with(folder)
+                    && !path
+                        .components()
+                        .any(|c| c == std::path::Component::ParentDir)
             }
             _ => false,
         }

@@ -17,7 +17,12 @@ const LEAST_BUDGET: u64 = 32 * MIB;
 
 /// Bytes that the readers of one archive may keep: half of what is left to each job, since the program
 /// around them keeps some of it once more.
-pub(super) fn archive_budget(raw: &RawConfig, jobs: usize, queue_bytes: usize, m: &mut Mistakes) -> u64 {
+pub(super) fn archive_budget(
+    raw: &RawConfig,
+    jobs: usize,
+    queue_bytes: usize,
+    m: &mut Mistakes,
+) -> u64 {
     let asked = set(&raw.restore_memory_mib)
         .map(|_| m.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);
     let limit = asked.map_or_else(|| limit(Path::new("/")), |mib| mib.saturating_mul(MIB));
@@ -26,7 +31,9 @@ pub(super) fn archive_budget(raw: &RawConfig, jobs: usize, queue_bytes: usize, m
 
 fn budget_of(limit: u64, jobs: u64, queue_bytes: u64) -> u64 {
     let jobs = jobs.max(1);
-    let fixed = jobs.saturating_mul(queue_bytes.saturating_add(PER_JOB)).saturating_add(BASE);
+    let fixed = jobs
+        .saturating_mul(queue_bytes.saturating_add(PER_JOB))
+        .saturating_add(BASE);
     (limit.saturating_sub(fixed) / jobs.saturating_mul(2)).max(LEAST_BUDGET)
 }
 
@@ -42,7 +49,12 @@ fn limit(root: &Path) -> u64 {
 fn read_machine(root: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
 }
 
 /// Every limit on this process: of its own cgroup and of those around it, of version 2 and of version 1.
@@ -52,10 +64,14 @@ fn cgroup_limits(root: &Path) -> Vec<u64> {
     for line in groups.lines() {
         // Number, controllers, path; of version 2, no controllers.
         let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
         let (mount, file) = match controllers {
             "" => ("sys/fs/cgroup", "memory.max"),
-            c if c.split(',').any(|c| c == "memory") => ("sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            c if c.split(',').any(|c| c == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
             _ => continue,
         };
         // Inside a container the path may be the host's: then the group is the mount itself.
@@ -77,7 +93,10 @@ mod tests {
 
     fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        let gib = ("proc/meminfo", "MemTotal:       8388608 kB\nMemFree: 1 kB\n");
+        let gib = (
+            "proc/meminfo",
+            "MemTotal:       8388608 kB\nMemFree: 1 kB\n",
+        );
         for (name, text) in std::iter::once(&gib).chain(files) {
             let file = root.path().join(name);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -91,23 +110,66 @@ mod tests {
         let of = |files: &[(&str, &str)]| limit(machine(files).path()) / MIB;
         let v2 = ("proc/self/cgroup", "0::/pod/worker\n");
         assert_eq!(of(&[]), 2048);
-        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "536870912\n")]), 512);
-        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "max\n")]), 2048);
+        assert_eq!(
+            of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "536870912\n")]),
+            512
+        );
+        assert_eq!(
+            of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "max\n")]),
+            2048
+        );
         let outer = ("sys/fs/cgroup/pod/memory.max", "268435456\n");
-        assert_eq!(of(&[v2, outer, ("sys/fs/cgroup/pod/worker/memory.max", "536870912\n")]), 256);
-        let v1 = ("proc/self/cgroup", "9:name=systemd:/\n4:cpu,memory:/docker/1f\n0::/\n");
-        assert_eq!(of(&[v1, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n")]), 1024);
+        assert_eq!(
+            of(&[
+                v2,
+                outer,
+                ("sys/fs/cgroup/pod/worker/memory.max", "536870912\n")
+            ]),
+            256
+        );
+        let v1 = (
+            "proc/self/cgroup",
+            "9:name=systemd:/\n4:cpu,memory:/docker/1f\n0::/\n",
+        );
+        assert_eq!(
+            of(&[
+                v1,
+                ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n")
+            ]),
+            1024
+        );
         // What version 1 says where there is no limit.
-        assert_eq!(of(&[v1, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")]), 2048);
+        assert_eq!(
+            of(&[
+                v1,
+                (
+                    "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                    "9223372036854771712\n"
+                )
+            ]),
+            2048
+        );
         // A limit that the machine does not have.
-        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "99999999999999\n")]), 2048);
-        assert_eq!(of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "4294967296\n")]), 4096);
+        assert_eq!(
+            of(&[
+                v2,
+                ("sys/fs/cgroup/pod/worker/memory.max", "99999999999999\n")
+            ]),
+            2048
+        );
+        assert_eq!(
+            of(&[v2, ("sys/fs/cgroup/pod/worker/memory.max", "4294967296\n")]),
+            4096
+        );
     }
 
     #[test]
     fn what_is_kept_of_an_archive_leaves_the_rest_to_the_worker() {
         let budget = |limit: u64, jobs| budget_of(limit * MIB, jobs, 32 * MIB) / MIB;
-        assert_eq!((budget(512, 1), budget(1024, 1), budget(2048, 1)), (172, 428, 940));
+        assert_eq!(
+            (budget(512, 1), budget(1024, 1), budget(2048, 1)),
+            (172, 428, 940)
+        );
         assert_eq!((budget(1024, 4), budget(64, 1), budget(0, 1)), (80, 32, 32));
         assert_eq!(budget_of(u64::MAX, u64::MAX, u64::MAX), LEAST_BUDGET);
     }

@@ -10,7 +10,12 @@ pub struct RawConfig {
     #[arg(long, env = "BACKUP_BUCKET", global = true, value_name = "BUCKET")]
     pub(super) backup_bucket: Option<String>,
     /// Days to keep backups [default: 7]
-    #[arg(long, env = "BACKUP_RETENTION_DAYS", global = true, value_name = "DAYS")]
+    #[arg(
+        long,
+        env = "BACKUP_RETENTION_DAYS",
+        global = true,
+        value_name = "DAYS"
+    )]
     pub(super) backup_retention_days: Option<String>,
     /// full: restore the dump's owners, privileges and code as the connecting role may; restricted: load by a role that owns nothing [default: full]
     #[arg(long, env = "BACKUP_TRUST", global = true, value_name = "TRUST")]
@@ -34,7 +39,12 @@ pub struct RawConfig {
     )]
     pub(super) db_restricted_password: Option<String>,
     /// File that holds it
-    #[arg(long, env = "DB_RESTRICTED_PASSWORD_FILE", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "DB_RESTRICTED_PASSWORD_FILE",
+        global = true,
+        value_name = "FILE"
+    )]
     pub(super) db_restricted_password_file: Option<String>,
     /// Role that owns what a restricted restore puts in place, where the replaced database's owner is too powerful [default: pgrestored_owner]
     #[arg(long, env = "RESTRICTED_OWNER", global = true, value_name = "ROLE")]
@@ -49,7 +59,13 @@ pub struct RawConfig {
     #[arg(long, env = "DB_USER", global = true, value_name = "ROLE")]
     pub(super) db_user: Option<String>,
     /// Its password
-    #[arg(long, env = "DB_PASSWORD", global = true, value_name = "SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DB_PASSWORD",
+        global = true,
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
     pub(super) db_password: Option<String>,
     /// File that holds the password
     #[arg(long, env = "DB_PASSWORD_FILE", global = true, value_name = "FILE")]
@@ -82,10 +98,21 @@ pub struct RawConfig {
     #[arg(long, env = "REQUEST_MAX_AGE", global = true, value_name = "TIME")]
     pub(super) request_max_age: Option<String>,
     /// Key that signs requests: Ed25519 (PKCS #8 in PEM), or a shared secret
-    #[arg(long, env = "REQUEST_SIGNING_KEY", global = true, value_name = "SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "REQUEST_SIGNING_KEY",
+        global = true,
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
     pub(super) request_signing_key: Option<String>,
     /// File with that key
-    #[arg(long, env = "REQUEST_SIGNING_KEY_FILE", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "REQUEST_SIGNING_KEY_FILE",
+        global = true,
+        value_name = "FILE"
+    )]
     pub(super) request_signing_key_file: Option<String>,
     /// Its id in the worker's policy file [default: default]
     #[arg(long, env = "REQUEST_SIGNING_KEY_ID", global = true, value_name = "ID")]
@@ -100,7 +127,12 @@ pub struct RawConfig {
     #[arg(long, env = "RESTORE_STAGE_LIMITS", global = true, value_name = "LIST")]
     pub(super) restore_stage_limits: Option<String>,
     /// How long a restore may make no progress at all, an index that is being built aside [default: 2h]
-    #[arg(long, env = "RESTORE_STALL_TIMEOUT", global = true, value_name = "TIME")]
+    #[arg(
+        long,
+        env = "RESTORE_STALL_TIMEOUT",
+        global = true,
+        value_name = "TIME"
+    )]
     pub(super) restore_stall_timeout: Option<String>,
     /// Target database when a request names none
     #[arg(long, env = "DB_NAME", global = true, value_name = "DB")]
@@ -109,31 +141,76 @@ pub struct RawConfig {
     #[arg(long, env = "DB_MAINTENANCE_NAME", global = true, value_name = "DB")]
     pub(super) db_maintenance_name: Option<String>,
     /// Project of topics and subscriptions
-    #[arg(long, env = "GOOGLE_CLOUD_PROJECT", global = true, value_name = "PROJECT")]
+    #[arg(
+        long,
+        env = "GOOGLE_CLOUD_PROJECT",
+        global = true,
+        value_name = "PROJECT"
+    )]
     pub(super) google_cloud_project: Option<String>,
     /// Subscription with restore requests [default: restore-requests]
-    #[arg(long, env = "RESTORE_REQUEST_SUBSCRIPTION", global = true, value_name = "SUB")]
+    #[arg(
+        long,
+        env = "RESTORE_REQUEST_SUBSCRIPTION",
+        global = true,
+        value_name = "SUB"
+    )]
     pub(super) restore_request_subscription: Option<String>,
     /// Topic that `request` publishes to [default: restore-requests]
-    #[arg(long, env = "RESTORE_REQUEST_TOPIC", global = true, value_name = "TOPIC")]
+    #[arg(
+        long,
+        env = "RESTORE_REQUEST_TOPIC",
+        global = true,
+        value_name = "TOPIC"
+    )]
     pub(super) restore_request_topic: Option<String>,
     /// Subscription with Cloud Storage notifications; empty = off
-    #[arg(long, env = "BACKUP_NOTIFICATION_SUBSCRIPTION", global = true, value_name = "SUB")]
+    #[arg(
+        long,
+        env = "BACKUP_NOTIFICATION_SUBSCRIPTION",
+        global = true,
+        value_name = "SUB"
+    )]
     pub(super) backup_notification_subscription: Option<String>,
     /// Topic for result events [default: restore-completions]
-    #[arg(long, env = "RESTORE_COMPLETION_TOPIC", global = true, value_name = "TOPIC")]
+    #[arg(
+        long,
+        env = "RESTORE_COMPLETION_TOPIC",
+        global = true,
+        value_name = "TOPIC"
+    )]
     pub(super) restore_completion_topic: Option<String>,
     /// Subscription of the completion topic that `request --wait` reads [default: restore-completions]
-    #[arg(long, env = "RESTORE_COMPLETION_SUBSCRIPTION", global = true, value_name = "SUB")]
+    #[arg(
+        long,
+        env = "RESTORE_COMPLETION_SUBSCRIPTION",
+        global = true,
+        value_name = "SUB"
+    )]
     pub(super) restore_completion_subscription: Option<String>,
     /// Pub/Sub emulator: plain HTTP, no credentials
-    #[arg(long, env = "PUBSUB_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "PUBSUB_EMULATOR_HOST",
+        global = true,
+        value_name = "HOST:PORT"
+    )]
     pub(super) pubsub_emulator_host: Option<String>,
     /// Cloud Storage emulator: plain HTTP, no credentials
-    #[arg(long, env = "STORAGE_EMULATOR_HOST", global = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "STORAGE_EMULATOR_HOST",
+        global = true,
+        value_name = "HOST:PORT"
+    )]
     pub(super) storage_emulator_host: Option<String>,
     /// Where the storage emulator's gRPC port differs
-    #[arg(long, env = "STORAGE_EMULATOR_GRPC_HOST", global = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "STORAGE_EMULATOR_GRPC_HOST",
+        global = true,
+        value_name = "HOST:PORT"
+    )]
     pub(super) storage_emulator_grpc_host: Option<String>,
     /// Connections that load one restore [default: the server's cores]
     #[arg(long, env = "RESTORE_JOBS", global = true, value_name = "N")]
@@ -148,16 +225,31 @@ pub struct RawConfig {
     #[arg(long, env = "RESTORE_MAX_ATTEMPTS", global = true, value_name = "N")]
     pub(super) restore_max_attempts: Option<String>,
     /// Deliveries after which a message is taken for one that kills workers: answered and not tried again [default: 10]
-    #[arg(long, env = "RESTORE_QUARANTINE_AFTER", global = true, value_name = "N")]
+    #[arg(
+        long,
+        env = "RESTORE_QUARANTINE_AFTER",
+        global = true,
+        value_name = "N"
+    )]
     pub(super) restore_quarantine_after: Option<String>,
     /// How long a replaced database is kept for `rollback`; 0 = it is dropped at once [default: 24h]
-    #[arg(long, env = "RESTORE_KEEP_PREVIOUS", global = true, value_name = "TIME")]
+    #[arg(
+        long,
+        env = "RESTORE_KEEP_PREVIOUS",
+        global = true,
+        value_name = "TIME"
+    )]
     pub(super) restore_keep_previous: Option<String>,
     /// How often a worker drops what killed workers left; 0 = never [default: 10m]
     #[arg(long, env = "REAP_EVERY", global = true, value_name = "TIME")]
     pub(super) reap_every: Option<String>,
     /// How long a message is leased at a time (10s to 600s): a dead worker's message comes back after this [default: 60s]
-    #[arg(long, env = "RESTORE_LEASE_EXTENSION", global = true, value_name = "TIME")]
+    #[arg(
+        long,
+        env = "RESTORE_LEASE_EXTENSION",
+        global = true,
+        value_name = "TIME"
+    )]
     pub(super) restore_lease_extension: Option<String>,
     /// Memory for data between download and server, in MiB [default: 32]
     #[arg(long, env = "RESTORE_QUEUE_MIB", global = true, value_name = "MIB")]
@@ -167,22 +259,44 @@ pub struct RawConfig {
     pub(super) restore_memory_mib: Option<String>,
     /// How rows are sent: text, as the backup has them; binary, which costs the server less, where they can be
     /// converted exactly; auto: binary but for small tables [default: auto]
-    #[arg(long, env = "RESTORE_COPY_FORMAT", global = true, value_name = "FORMAT")]
+    #[arg(
+        long,
+        env = "RESTORE_COPY_FORMAT",
+        global = true,
+        value_name = "FORMAT"
+    )]
     pub(super) restore_copy_format: Option<String>,
     /// How long a connection to server or store is tried again [default: 15m]
     #[arg(long, env = "RETRY_BUDGET", global = true, value_name = "TIME")]
     pub(super) retry_budget: Option<String>,
     /// Time without a byte after which a download is reopened [default: 30s]
-    #[arg(long, env = "DOWNLOAD_STALL_TIMEOUT", global = true, value_name = "TIME")]
+    #[arg(
+        long,
+        env = "DOWNLOAD_STALL_TIMEOUT",
+        global = true,
+        value_name = "TIME"
+    )]
     pub(super) download_stall_timeout: Option<String>,
     /// How long a stopping worker lets its restores finish [default: 25s]
     #[arg(long, env = "DRAIN_TIMEOUT", global = true, value_name = "TIME")]
     pub(super) drain_timeout: Option<String>,
     /// keep: objects belong to the roles that the dump names; map: to others, by RESTORE_ROLE_MAP; none: to DB_USER [default: keep]
-    #[arg(long, visible_alias = "owners", env = "RESTORE_OWNERS", global = true, value_name = "POLICY")]
+    #[arg(
+        long,
+        visible_alias = "owners",
+        env = "RESTORE_OWNERS",
+        global = true,
+        value_name = "POLICY"
+    )]
     pub(super) restore_owners: Option<String>,
     /// Roles that take the place of others: OLD=NEW, separated by commas, or @FILE with one a line
-    #[arg(long, visible_alias = "role-map", env = "RESTORE_ROLE_MAP", global = true, value_name = "LIST")]
+    #[arg(
+        long,
+        visible_alias = "role-map",
+        env = "RESTORE_ROLE_MAP",
+        global = true,
+        value_name = "LIST"
+    )]
     pub(super) restore_role_map: Option<String>,
     /// Make roles that the server does not have, without login [default: false]
     #[arg(long, visible_alias = "create-roles", env = "RESTORE_CREATE_ROLES", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -216,7 +330,13 @@ pub struct RawConfig {
     #[arg(long, visible_alias = "no-analyze", env = "RESTORE_NO_ANALYZE", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_no_analyze: Option<String>,
     /// Object with the roles (pg_dumpall --globals-only): its name beside the backup, such as globals.sql
-    #[arg(long, visible_alias = "globals", env = "RESTORE_GLOBALS", global = true, value_name = "NAME")]
+    #[arg(
+        long,
+        visible_alias = "globals",
+        env = "RESTORE_GLOBALS",
+        global = true,
+        value_name = "NAME"
+    )]
     pub(super) restore_globals: Option<String>,
     /// Take passwords from the globals, too [default: false]
     #[arg(long, visible_alias = "role-passwords", env = "RESTORE_ROLE_PASSWORDS", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
@@ -225,16 +345,33 @@ pub struct RawConfig {
     #[arg(long, visible_alias = "require-complete", env = "RESTORE_REQUIRE_COMPLETE", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) restore_require_complete: Option<String>,
     /// age identity that opens encrypted backups
-    #[arg(long, env = "BACKUP_AGE_IDENTITY", global = true, value_name = "SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "BACKUP_AGE_IDENTITY",
+        global = true,
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
     pub(super) backup_age_identity: Option<String>,
     /// File with age identities, one a line
-    #[arg(long, env = "BACKUP_AGE_IDENTITY_FILE", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "BACKUP_AGE_IDENTITY_FILE",
+        global = true,
+        value_name = "FILE"
+    )]
     pub(super) backup_age_identity_file: Option<String>,
     /// How far a verification goes: object, archive, restore or data [default: data]
     #[arg(long, env = "VERIFY_DEPTH", global = true, value_name = "DEPTH")]
     pub(super) verify_depth: Option<String>,
     /// File with the checks of the data (YAML; `schema checks` is its schema)
-    #[arg(long, visible_alias = "checks", env = "VERIFY_CHECKS", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        visible_alias = "checks",
+        env = "VERIFY_CHECKS",
+        global = true,
+        value_name = "FILE"
+    )]
     pub(super) verify_checks: Option<String>,
     /// Only new objects whose name begins with this are verified
     #[arg(long, env = "VERIFY_PREFIX", global = true, value_name = "PREFIX")]
@@ -267,16 +404,32 @@ pub struct RawConfig {
     #[arg(long, env = "EVIDENCE_LOCATION", global = true, value_name = "PLACE")]
     pub(super) evidence_location: Option<String>,
     /// Ed25519 key (PKCS #8 in PEM) that signs evidence
-    #[arg(long, env = "EVIDENCE_SIGNING_KEY", global = true, value_name = "SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "EVIDENCE_SIGNING_KEY",
+        global = true,
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
     pub(super) evidence_signing_key: Option<String>,
     /// File with that key
-    #[arg(long, env = "EVIDENCE_SIGNING_KEY_FILE", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "EVIDENCE_SIGNING_KEY_FILE",
+        global = true,
+        value_name = "FILE"
+    )]
     pub(super) evidence_signing_key_file: Option<String>,
     /// Ed25519 public keys in PEM, one after the other: evidence that one of them signed counts, beside this worker's own
     #[arg(long, env = "EVIDENCE_TRUSTED_KEYS", global = true, value_name = "PEM")]
     pub(super) evidence_trusted_keys: Option<String>,
     /// File with those keys
-    #[arg(long, env = "EVIDENCE_TRUSTED_KEYS_FILE", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "EVIDENCE_TRUSTED_KEYS_FILE",
+        global = true,
+        value_name = "FILE"
+    )]
     pub(super) evidence_trusted_keys_file: Option<String>,
     /// Sets of backups that belong together: NAME=PREFIX, separated by commas [default: one for all]
     #[arg(long, env = "BACKUP_SETS", global = true, value_name = "LIST")]
@@ -300,10 +453,21 @@ pub struct RawConfig {
     #[arg(long, env = "SCRATCH_DB_USER", global = true, value_name = "ROLE")]
     pub(super) scratch_db_user: Option<String>,
     /// Password of that role
-    #[arg(long, env = "SCRATCH_DB_PASSWORD", global = true, value_name = "SECRET", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "SCRATCH_DB_PASSWORD",
+        global = true,
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
     pub(super) scratch_db_password: Option<String>,
     /// File that holds the password
-    #[arg(long, env = "SCRATCH_DB_PASSWORD_FILE", global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "SCRATCH_DB_PASSWORD_FILE",
+        global = true,
+        value_name = "FILE"
+    )]
     pub(super) scratch_db_password_file: Option<String>,
     /// As DB_SSLMODE
     #[arg(long, env = "SCRATCH_DB_SSLMODE", global = true, value_name = "MODE")]
@@ -321,7 +485,12 @@ pub struct RawConfig {
     #[arg(long, env = "PG_BINDIR", global = true, value_name = "FOLDERS")]
     pub(super) pg_bindir: Option<String>,
     /// Send traces by OTLP
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", global = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        global = true,
+        value_name = "URL"
+    )]
     pub(super) otel_exporter_otlp_endpoint: Option<String>,
 }
 
@@ -336,13 +505,18 @@ impl RawConfig {
             #[command(flatten)]
             raw: RawConfig,
         }
-        let args = flags.iter().map(|(flag, value)| format!("--{flag}={value}"));
-        let parsed =
-            <Flags as clap::Parser>::try_parse_from(std::iter::once("pgrestored".to_owned()).chain(args));
+        let args = flags
+            .iter()
+            .map(|(flag, value)| format!("--{flag}={value}"));
+        let parsed = <Flags as clap::Parser>::try_parse_from(
+            std::iter::once("pgrestored".to_owned()).chain(args),
+        );
         parsed.map(|f| f.raw).map_err(|e| e.to_string())
     }
 
     pub fn pg_bindir(&self) -> Vec<std::path::PathBuf> {
-        set(&self.pg_bindir).map(|dirs| std::env::split_paths(dirs).collect()).unwrap_or_default()
+        set(&self.pg_bindir)
+            .map(|dirs| std::env::split_paths(dirs).collect())
+            .unwrap_or_default()
     }
 }

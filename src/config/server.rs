@@ -30,7 +30,10 @@ fn tls_files(raw: &RawConfig, m: &mut Mistakes) -> TlsFiles {
     if certificate.is_some() != key.is_some() {
         m.add("DB_SSLCERT", "goes with DB_SSLKEY");
     }
-    TlsFiles { root, client: certificate.zip(key) }
+    TlsFiles {
+        root,
+        client: certificate.zip(key),
+    }
 }
 
 pub(super) fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
@@ -54,12 +57,18 @@ pub(super) fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mista
     server_config(&variables, connect_budget, m)
 }
 
-pub(super) fn server_config(v: &ServerVariables<'_>, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
+pub(super) fn server_config(
+    v: &ServerVariables<'_>,
+    connect_budget: Duration,
+    m: &mut Mistakes,
+) -> DbConfig {
     let name = |part: &str| format!("{}_{part}", v.prefix);
     let host = or(v.host, "localhost");
     let local = host.starts_with('/')
         || host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
     let ssl_mode = match set(v.ssl_mode) {
         None if local => SslMode::Prefer,
         None | Some("verify-full") => SslMode::VerifyFull,
@@ -68,7 +77,10 @@ pub(super) fn server_config(v: &ServerVariables<'_>, connect_budget: Duration, m
         Some("prefer" | "allow") => SslMode::Prefer,
         Some("require") => SslMode::Require,
         Some(_) => {
-            m.add(&name("SSLMODE"), "must be disable, prefer, require, verify-ca or verify-full");
+            m.add(
+                &name("SSLMODE"),
+                "must be disable, prefer, require, verify-ca or verify-full",
+            );
             SslMode::VerifyFull
         }
     };
@@ -89,7 +101,11 @@ pub(super) fn server_config(v: &ServerVariables<'_>, connect_budget: Duration, m
         port: m.parse(&name("PORT"), v.port, 5432, "must be a port number"),
         user: or(v.user, "postgres"),
         password: password.map(secret_line),
-        ssl_mode: if host.starts_with('/') { SslMode::Disable } else { ssl_mode },
+        ssl_mode: if host.starts_with('/') {
+            SslMode::Disable
+        } else {
+            ssl_mode
+        },
         maintenance: or(v.maintenance, "postgres"),
         connect_budget,
         host,

@@ -60,12 +60,16 @@ impl VerifyConfig {
     /// The set that a backup belongs to: the one with the longest prefix of its name.
     pub fn set_of<'a>(&'a self, name: &str) -> &'a str {
         let of = self.sets.iter().filter(|s| name.starts_with(&s.prefix));
-        of.max_by_key(|s| s.prefix.len()).map_or(UNNAMED_SET, |s| s.name.as_str())
+        of.max_by_key(|s| s.prefix.len())
+            .map_or(UNNAMED_SET, |s| s.name.as_str())
     }
 
     /// What the names of a set's backups begin with.
     pub fn prefix_of(&self, set: &str) -> &str {
-        self.sets.iter().find(|s| s.name == set).map_or("", |s| s.prefix.as_str())
+        self.sets
+            .iter()
+            .find(|s| s.name == set)
+            .map_or("", |s| s.prefix.as_str())
     }
 
     /// Whether an object of this name is a backup that is looked after. A directory's name ends in `/`.
@@ -82,10 +86,13 @@ const UNNAMED_SET: &str = "default";
 const MAX_SETS: usize = 200;
 
 pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> VerifyConfig {
-    let depth = set(&raw.verify_depth).map(|t| Depth::from_str(t, true)).transpose().unwrap_or_else(|_| {
-        m.add("VERIFY_DEPTH", "must be object, archive, restore or data");
-        None
-    });
+    let depth = set(&raw.verify_depth)
+        .map(|t| Depth::from_str(t, true))
+        .transpose()
+        .unwrap_or_else(|_| {
+            m.add("VERIFY_DEPTH", "must be object, archive, restore or data");
+            None
+        });
     let checks = set(&raw.verify_checks).and_then(|file| {
         std::fs::read_to_string(file)
             .map_err(|e| m.add("VERIFY_CHECKS", format!("cannot be read: {}", e.kind())))
@@ -116,12 +123,26 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
         prefix: set(&raw.verify_prefix).unwrap_or_default().to_owned(),
         suffixes: list(&raw.verify_suffix),
         manifest: set(&raw.verify_manifest).unwrap_or("toc.dat").to_owned(),
-        settle: m.duration("VERIFY_SETTLE", &raw.verify_settle, Duration::from_secs(600)),
+        settle: m.duration(
+            "VERIFY_SETTLE",
+            &raw.verify_settle,
+            Duration::from_secs(600),
+        ),
         skip_older: one_of(m, "VERIFY_OLDER", &raw.verify_older, ["skip", "verify"]) == "skip",
         schedule: every(m, "VERIFY_SCHEDULE", &raw.verify_schedule),
         selftest: every(m, "VERIFY_SELFTEST", &raw.verify_selftest),
-        sample: m.parse("VERIFY_SAMPLE", &raw.verify_sample, 0, "must be a whole number"),
-        bisect: m.parse("VERIFY_BISECT", &raw.verify_bisect, 6, "must be a whole number"),
+        sample: m.parse(
+            "VERIFY_SAMPLE",
+            &raw.verify_sample,
+            0,
+            "must be a whole number",
+        ),
+        bisect: m.parse(
+            "VERIFY_BISECT",
+            &raw.verify_bisect,
+            6,
+            "must be a whole number",
+        ),
         evidence,
         signing_key: secret(
             "EVIDENCE_SIGNING_KEY",
@@ -144,11 +165,20 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
             "must be a whole number",
         ),
         sandbox_dir: set(&raw.sandbox_dir).map(PathBuf::from),
-        require_isolation: one_of(m, "SANDBOX_ISOLATION", &raw.sandbox_isolation, ["prefer", "require"])
-            == "require",
+        require_isolation: one_of(
+            m,
+            "SANDBOX_ISOLATION",
+            &raw.sandbox_isolation,
+            ["prefer", "require"],
+        ) == "require",
         scratch: scratch(raw, connect_budget, m),
-        scratch_trust: match one_of(m, "SCRATCH_DB_TRUST", &raw.scratch_db_trust, ["restricted", "full"])
-            .as_str()
+        scratch_trust: match one_of(
+            m,
+            "SCRATCH_DB_TRUST",
+            &raw.scratch_db_trust,
+            ["restricted", "full"],
+        )
+        .as_str()
         {
             "full" => Trust::Full,
             _ => Trust::Restricted,
@@ -168,7 +198,10 @@ fn sets(given: &[String], m: &mut Mistakes) -> Vec<BackupSet> {
         m.add("BACKUP_SETS", format!("more than {MAX_SETS} sets"));
     }
     if sets.is_empty() {
-        sets.push(BackupSet { name: UNNAMED_SET.into(), prefix: String::new() });
+        sets.push(BackupSet {
+            name: UNNAMED_SET.into(),
+            prefix: String::new(),
+        });
     }
     sets
 }

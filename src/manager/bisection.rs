@@ -34,11 +34,9 @@ impl RestoreManager {
             && !matches!(job.trigger, Trigger::Bisection | Trigger::SelfTest)
             && report.verdict == Verdict::Failed
             && report.blame() == Some(Blame::Backup)
-            && report
-                .backup
-                .name
-                .as_ref()
-                .is_some_and(|n| report.backup.uri.as_deref() == Some(self.config.bucket.uri(n).as_str()))
+            && report.backup.name.as_ref().is_some_and(|n| {
+                report.backup.uri.as_deref() == Some(self.config.bucket.uri(n).as_str())
+            })
     }
 
     /// Looks for the last good and the first bad backup before this one. What goes wrong meanwhile
@@ -49,8 +47,12 @@ impl RestoreManager {
         failed: &ProofReport,
         stop: &CancellationToken,
     ) -> Option<Bisection> {
-        let searched = stop.run_until_cancelled(self.search(job, failed, stop)).await?;
-        searched.map_err(|e| tracing::warn!(error = said(&e), "the bisection was given up")).ok()
+        let searched = stop
+            .run_until_cancelled(self.search(job, failed, stop))
+            .await?;
+        searched
+            .map_err(|e| tracing::warn!(error = said(&e), "the bisection was given up"))
+            .ok()
     }
 
     async fn search(
@@ -59,7 +61,10 @@ impl RestoreManager {
         failed: &ProofReport,
         stop: &CancellationToken,
     ) -> Result<Bisection, RestoreError> {
-        let reason = failed.error.as_ref().map_or(R::VerificationFailed, |e| e.reason);
+        let reason = failed
+            .error
+            .as_ref()
+            .map_or(R::VerificationFailed, |e| e.reason);
         let depth = depth_of(reason, failed.depth_requested);
         let mut older = self.older(failed).await?;
         let prefix = self.config.verify.prefix_of(&failed.backup_set);
@@ -68,9 +73,15 @@ impl RestoreManager {
             None => vec![],
         };
         let origin = failed.origin();
-        older.retain(|o| !known.iter().any(|r| is_of(r, o) && !r.origin().is_same(&origin)));
-        let proven: Vec<ProofReport> =
-            known.into_iter().filter(|r| r.is_verified() && r.depth >= Some(depth)).collect();
+        older.retain(|o| {
+            !known
+                .iter()
+                .any(|r| is_of(r, o) && !r.origin().is_same(&origin))
+        });
+        let proven: Vec<ProofReport> = known
+            .into_iter()
+            .filter(|r| r.is_verified() && r.depth >= Some(depth))
+            .collect();
         let is_proven = |o: &StoredObject| proven.iter().any(|r| is_of(r, o));
         // Between the one that failed and the newest that is known to be good.
         let mut good = older.iter().position(is_proven).unwrap_or(older.len());
@@ -99,7 +110,8 @@ impl RestoreManager {
         }
         found.exact = bad.map_or(0, |b| b + 1) == good;
         found.last_good = older.get(good).map(|o| self.named(o));
-        found.first_bad = Some(bad.map_or_else(|| failed.backup.clone(), |b| self.named(&older[b])));
+        found.first_bad =
+            Some(bad.map_or_else(|| failed.backup.clone(), |b| self.named(&older[b])));
         Ok(found)
     }
 
@@ -112,7 +124,10 @@ impl RestoreManager {
     }
 
     /// Backups of a set, newest first.
-    pub(super) async fn backups_of_set(&self, set: &str) -> Result<Vec<StoredObject>, RestoreError> {
+    pub(super) async fn backups_of_set(
+        &self,
+        set: &str,
+    ) -> Result<Vec<StoredObject>, RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
         let objects = store.members(self.config.verify.prefix_of(set)).await?;
         let mut all = backup::backups_of(store.as_ref(), objects).await?;
@@ -138,7 +153,10 @@ impl RestoreManager {
         depth: Depth,
         stop: &CancellationToken,
     ) -> (Probe, Option<Origin>) {
-        let backup = BackupRef::Named { place: None, name: o.name.clone() };
+        let backup = BackupRef::Named {
+            place: None,
+            name: o.name.clone(),
+        };
         let id = format!("{}{OWN_PROBE}{}", job.request_id, o.generation);
         let probe = VerifyJob {
             generation: Some(o.generation),
@@ -148,8 +166,19 @@ impl RestoreManager {
             ..VerifyJob::new(id, backup, Trigger::Bisection)
         };
         let done = Box::pin(self.verify_backup(&probe, Arc::default(), stop.clone())).await;
-        let of = done.proof.as_ref().filter(|p| p.database.is_some()).map(|p| p.origin());
+        let of = done
+            .proof
+            .as_ref()
+            .filter(|p| p.database.is_some())
+            .map(|p| p.origin());
         let verdict = done.proof.map_or(Verdict::Inconclusive, |p| p.verdict);
-        (Probe { backup: self.named(o), verdict, depth }, of)
+        (
+            Probe {
+                backup: self.named(o),
+                verdict,
+                depth,
+            },
+            of,
+        )
     }
 }

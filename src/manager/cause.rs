@@ -21,15 +21,26 @@ impl RestoreManager {
         stop: &CancellationToken,
     ) -> Result<Expected, RestoreError> {
         progress.enter("download");
-        let options = DownloadOptions { sha256: true, ..self.limits() };
-        let (origin, expected) = backup::open(source, Reach::Whole, options, progress.clone(), stop.clone());
+        let options = DownloadOptions {
+            sha256: true,
+            ..self.limits()
+        };
+        let (origin, expected) = backup::open(
+            source,
+            Reach::Whole,
+            options,
+            progress.clone(),
+            stop.clone(),
+        );
         let read = tokio::task::spawn_blocking(move || match origin {
             Origin::Stream { bytes, .. } => read_to_end(bytes),
-            Origin::Folder(folder) => {
-                folder.members().iter().try_for_each(|(name, _)| read_to_end(folder.open(name)?))
-            }
+            Origin::Folder(folder) => folder
+                .members()
+                .iter()
+                .try_for_each(|(name, _)| read_to_end(folder.open(name)?)),
         });
-        read.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
+        read.await
+            .map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
         expected.check()?;
         Ok(expected)
     }
@@ -42,7 +53,8 @@ impl RestoreManager {
         stop: &CancellationToken,
     ) -> (RestoreError, Option<Expected>) {
         use R::{
-            ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, RestoreError as Refused,
+            ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected,
+            RestoreError as Refused,
         };
         let may_be_bytes = match e.reason() {
             // The worker's own limit, whatever the bytes are.
@@ -52,8 +64,13 @@ impl RestoreManager {
             Refused => pinned.is_some_and(|p| p.object.size <= SMALL),
             _ => false,
         };
-        let Some(pinned) = pinned.filter(|_| may_be_bytes) else { return (e, None) };
-        match self.drain(Source::Object(pinned.clone()), &Arc::default(), stop).await {
+        let Some(pinned) = pinned.filter(|_| may_be_bytes) else {
+            return (e, None);
+        };
+        match self
+            .drain(Source::Object(pinned.clone()), &Arc::default(), stop)
+            .await
+        {
             Ok(expected) if e.reason() == ChecksumMismatch => {
                 let what = "the bytes were damaged on their way: read again, they are the object's";
                 let damaged = StorageError::new(R::DownloadFailed, what).with_source(e);

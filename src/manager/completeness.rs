@@ -8,12 +8,14 @@ use crate::job::Completeness;
 use crate::proof::{Check, CheckStatus, ProofReport};
 use pgdump_archive::Archive;
 
-const NO_END_MARK: &str =
-    "nothing shows that the SQL text is complete: not all of it stands between pg_dump's head and end mark";
+const NO_END_MARK: &str = "nothing shows that the SQL text is complete: not all of it stands between pg_dump's head and end mark";
 
 impl RestoreManager {
     /// Where the archive will say it; refuses at once what never will, where that is demanded.
-    pub(super) fn completeness_of(&self, archive: &Archive) -> Result<Arc<OnceLock<bool>>, RestoreError> {
+    pub(super) fn completeness_of(
+        &self,
+        archive: &Archive,
+    ) -> Result<Arc<OnceLock<bool>>, RestoreError> {
         if archive.is_foreign() {
             self.check_complete(Completeness::Unknown)?;
         }
@@ -25,15 +27,22 @@ impl RestoreManager {
         if completeness == Completeness::Proven || self.config.require_complete != Some(true) {
             return Ok(());
         }
-        let what = format!("{NO_END_MARK}, and RESTORE_REQUIRE_COMPLETE (--require-complete) demands it");
+        let what =
+            format!("{NO_END_MARK}, and RESTORE_REQUIRE_COMPLETE (--require-complete) demands it");
         Err(JobError::new(R::ArchiveUnsupported, what).into())
     }
 
     /// Takes what the end of the backup says into the result.
-    pub(super) fn note_end(&self, found: Completeness, facts: &mut Facts) -> Result<(), RestoreError> {
+    pub(super) fn note_end(
+        &self,
+        found: Completeness,
+        facts: &mut Facts,
+    ) -> Result<(), RestoreError> {
         self.check_complete(found)?;
         facts.completeness = Some(found);
-        facts.notes.extend((found == Completeness::Unknown).then(|| NO_END_MARK.to_owned()));
+        facts
+            .notes
+            .extend((found == Completeness::Unknown).then(|| NO_END_MARK.to_owned()));
         Ok(())
     }
 
@@ -44,7 +53,9 @@ impl RestoreManager {
             let check = Check::new("completeness", CheckStatus::NotChecked, NO_END_MARK);
             let fix = "back up with pg_dump, which ends with a mark, and keep its comments; or accept such text with \
                        RESTORE_REQUIRE_COMPLETE=false";
-            report.checks.push(check.fix(fix).because(R::ArchiveUnsupported));
+            report
+                .checks
+                .push(check.fix(fix).because(R::ArchiveUnsupported));
         }
     }
 }

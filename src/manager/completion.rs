@@ -38,12 +38,18 @@ impl RestoreManager {
         };
         // An older backup, proven as a sample, makes the newest one no better proven; nor does a look at
         // its bytes alone.
-        let created =
-            report.backup_created.filter(|_| report.is_proof() && report.trigger != Trigger::Sample);
+        let created = report
+            .backup_created
+            .filter(|_| report.is_proof() && report.trigger != Trigger::Sample);
         let is_proof = created.is_some_and(|t| self.is_newest_proof(&report.backup_set, t));
-        self.metrics.record_verification(status, is_proof.then_some(report.backup_set.as_str()));
+        self.metrics
+            .record_verification(status, is_proof.then_some(report.backup_set.as_str()));
         if let (true, Some(rto)) = (report.is_proof(), &report.rto) {
-            self.metrics.record_rto(&report.backup_set, rto.measured_seconds, rto.forecast_seconds);
+            self.metrics.record_rto(
+                &report.backup_set,
+                rto.measured_seconds,
+                rto.forecast_seconds,
+            );
         }
     }
 
@@ -52,7 +58,13 @@ impl RestoreManager {
         if let Some(proof) = &finished.proof {
             return self.record_verification(proof);
         }
-        let size = finished.result.backup.size.as_deref().and_then(|s| s.parse().ok()).unwrap_or_default();
+        let size = finished
+            .result
+            .backup
+            .size
+            .as_deref()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or_default();
         self.metrics.record_restore_completion(
             finished.result.duration_seconds,
             size,

@@ -37,7 +37,12 @@ impl RestoreManager {
             _ => backups.clone(),
         };
         let keys = Arc::new(self.keyring()?);
-        Ok(Some(Evidence::new(store, backups, keys, self.own_evidence.clone())))
+        Ok(Some(Evidence::new(
+            store,
+            backups,
+            keys,
+            self.own_evidence.clone(),
+        )))
     }
 
     /// The key that signs evidence, and those whose evidence counts.
@@ -58,7 +63,9 @@ impl RestoreManager {
         pinned: Option<&PinnedBackup>,
         depth: Depth,
     ) -> Result<Option<Kept>, RestoreError> {
-        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else { return Ok(None) };
+        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
+            return Ok(None);
+        };
         evidence.find(&question(job, p, depth)).await
     }
 
@@ -83,7 +90,9 @@ impl RestoreManager {
                 Ok(None) => {}
                 Err(e) => {
                     tracing::error!(error = said(&e), "the evidence was not written");
-                    report.notes.push(format!("the evidence was not written: {}", said(&e)));
+                    report
+                        .notes
+                        .push(format!("the evidence was not written: {}", said(&e)));
                 }
             }
         }
@@ -111,8 +120,13 @@ impl RestoreManager {
         report: &ProofReport,
         pinned: Option<&PinnedBackup>,
     ) -> Result<Option<Kept>, RestoreError> {
-        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else { return Ok(None) };
-        let kept = evidence.write(&question(job, p, report.depth_requested), report).await.map(Some);
+        let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
+            return Ok(None);
+        };
+        let kept = evidence
+            .write(&question(job, p, report.depth_requested), report)
+            .await
+            .map(Some);
         step("evidence");
         kept
     }
@@ -136,24 +150,34 @@ impl RestoreManager {
                 && r.backup_created <= report.backup_created
                 && r.origin().is_same(&origin);
             let (name, generation) = r.subject().filter(|_| is_wanted)?;
-            seen.insert((name.to_owned(), generation.to_owned())).then_some(r)
+            seen.insert((name.to_owned(), generation.to_owned()))
+                .then_some(r)
         });
         let found = found.await?;
         let mut reports = found.reports;
         reports.sort_by_key(|r| std::cmp::Reverse(r.backup_created));
-        Ok(History { reports, is_hidden: found.is_flooded && !evidence.has_own_names() })
+        Ok(History {
+            reports,
+            is_hidden: found.is_flooded && !evidence.has_own_names(),
+        })
     }
 
     /// The same bytes were proven before, and now they are said to be bad: one of both answers is wrong,
     /// and it may be this one. Only what is signed can say so.
     pub(super) async fn doubt(&self, report: &mut ProofReport, pinned: Option<&PinnedBackup>) {
-        let (Some(p), Verdict::Failed) = (pinned, report.verdict) else { return };
+        let (Some(p), Verdict::Failed) = (pinned, report.verdict) else {
+            return;
+        };
         let earlier = async {
             let Some(evidence) = self.evidence(pinned).await?.filter(Evidence::is_signed) else {
                 return Ok(vec![]);
             };
             let folder = Evidence::folder(&p.object);
-            let documents = evidence.folders(&folder).await?.remove(&folder).unwrap_or_default();
+            let documents = evidence
+                .folders(&folder)
+                .await?
+                .remove(&folder)
+                .unwrap_or_default();
             evidence.about(&p.object, documents).await
         };
         let earlier: Vec<ProofReport> = match earlier.await {
@@ -171,5 +195,10 @@ impl RestoreManager {
 }
 
 fn question<'a>(job: &'a VerifyJob, pinned: &'a PinnedBackup, depth: Depth) -> Question<'a> {
-    Question { backup: &pinned.object, request_id: &job.request_id, trigger: job.trigger, depth }
+    Question {
+        backup: &pinned.object,
+        request_id: &job.request_id,
+        trigger: job.trigger,
+        depth,
+    }
 }

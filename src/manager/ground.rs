@@ -26,7 +26,9 @@ pub(super) struct Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         // Its end waits for processes.
-        if let (Some(sandbox), Ok(runtime)) = (self.sandbox.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some(sandbox), Ok(runtime)) =
+            (self.sandbox.take(), tokio::runtime::Handle::try_current())
+        {
             runtime.spawn_blocking(move || drop(sandbox));
         }
     }
@@ -41,7 +43,9 @@ impl Ground {
     pub async fn claim(&self, request_id: &str, name: String) -> Result<Apart, RestoreError> {
         match self.sandbox.is_some() {
             true => Apart::claim(&self.server, request_id, name, false).await,
-            false => Apart::claim(&self.server, request_id, Apart::name_for(request_id), true).await,
+            false => {
+                Apart::claim(&self.server, request_id, Apart::name_for(request_id), true).await
+            }
         }
     }
 
@@ -58,7 +62,10 @@ impl Ground {
         match tokio::time::timeout(CLEANUP, apart.discard()).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
-                tracing::error!(error = report(&e), "the database on the scratch server was not dropped");
+                tracing::error!(
+                    error = report(&e),
+                    "the database on the scratch server was not dropped"
+                );
             }
             Err(_) => tracing::error!("dropping the database on the scratch server took too long"),
         }
@@ -77,7 +84,10 @@ pub(super) fn own_name(database: Option<&str>) -> Option<String> {
 
 /// What pg_cron needs to be created in `database`; it starts none of the jobs that it finds there.
 pub(super) fn settings_for(entries: &[TocEntry], database: &str) -> Vec<String> {
-    if !entries.iter().any(|e| e.desc == "EXTENSION" && e.tag == "pg_cron") {
+    if !entries
+        .iter()
+        .any(|e| e.desc == "EXTENSION" && e.tag == "pg_cron")
+    {
         return vec![];
     }
     vec![
@@ -132,32 +142,51 @@ impl RestoreManager {
         if let Some(scratch) = &self.config.verify.scratch {
             let server = Server::new(scratch)?.with_max_row(self.max_row());
             let version = version_text(server.maintenance("verification").await?.version());
-            let proof = ServerProof { kind: "scratch server".into(), version, isolation: None };
-            return Ok(Ground { server, proof, sandbox: None });
+            let proof = ServerProof {
+                kind: "scratch server".into(),
+                version,
+                isolation: None,
+            };
+            return Ok(Ground {
+                server,
+                proof,
+                sandbox: None,
+            });
         }
         let (bindirs, parent) = (self.config.pg_bindir.clone(), self.sandbox_dir());
         let started = tokio::task::spawn_blocking(move || {
             let all = found(&bindirs);
-            let none =
-                "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
+            let none = "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
             let binaries = fitting(&all, major).ok_or_else(|| std::io::Error::other(none))?;
-            Sandbox::isolated(&binaries.dir, &parent, &settings).or_else(|e| match settings.as_slice() {
-                [] => Err(e),
-                // A library that is not there; the preflight says what is missing.
-                _ => Sandbox::isolated(&binaries.dir, &parent, &[]),
+            Sandbox::isolated(&binaries.dir, &parent, &settings).or_else(|e| {
+                match settings.as_slice() {
+                    [] => Err(e),
+                    // A library that is not there; the preflight says what is missing.
+                    _ => Sandbox::isolated(&binaries.dir, &parent, &[]),
+                }
             })
         });
-        let started =
-            started.await.map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
+        let started = started
+            .await
+            .map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
         let sandbox = started.map_err(|e| unavailable(format!("no sandbox: {e}")))?;
         let isolation = sandbox.isolation().clone();
         let server = Server::new(&config_of(&sandbox))?.with_max_row(self.max_row());
-        let proof = ServerProof { kind: "sandbox".into(), version: String::new(), isolation: None };
-        let mut ground = Ground { server, proof, sandbox: Some(sandbox) };
+        let proof = ServerProof {
+            kind: "sandbox".into(),
+            version: String::new(),
+            isolation: None,
+        };
+        let mut ground = Ground {
+            server,
+            proof,
+            sandbox: Some(sandbox),
+        };
         if let (true, Some(why)) = (self.config.verify.require_isolation, &isolation.why_not) {
             return Err(unavailable(format!("SANDBOX_ISOLATION is require: {why}")));
         }
-        ground.proof.version = version_text(ground.server.maintenance("verification").await?.version());
+        ground.proof.version =
+            version_text(ground.server.maintenance("verification").await?.version());
         ground.proof.isolation = Some(isolation);
         Ok(ground)
     }

@@ -28,7 +28,11 @@ impl RestoreManager {
         facts: &mut Facts,
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
-        let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
+        let pinned = if let Source::Object(b) = &source {
+            Some(b.clone())
+        } else {
+            None
+        };
         facts.pinned.clone_from(&pinned);
         let index = match &pinned {
             // With a database to look for, the archive is read as it is.
@@ -36,17 +40,27 @@ impl RestoreManager {
             _ => None,
         };
         let (Some(index), Some(p)) = (index, pinned) else {
-            let wanted = Wanted { source, database: job.database.clone() };
-            let mut opened = self.read_database(wanted, Reach::Whole, progress.clone(), stop.clone()).await?;
+            let wanted = Wanted {
+                source,
+                database: job.database.clone(),
+            };
+            let mut opened = self
+                .read_database(wanted, Reach::Whole, progress.clone(), stop.clone())
+                .await?;
             if job.database.is_none() {
                 self.look_ahead(&mut opened.0, facts.pinned.as_ref()).await;
             }
-            return self.load_from(opened, job, claimed, staging, progress, stop, facts).await;
+            return self
+                .load_from(opened, job, claimed, staging, progress, stop, facts)
+                .await;
         };
         let notes = facts.notes.len();
         let by_index = async {
-            let opened = self.read_by_blocks(p, index, progress.clone(), stop.clone()).await?;
-            self.load_from(opened, job, claimed, staging, progress, stop, facts).await
+            let opened = self
+                .read_by_blocks(p, index, progress.clone(), stop.clone())
+                .await?;
+            self.load_from(opened, job, claimed, staging, progress, stop, facts)
+                .await
         };
         match by_index.await {
             Err(e) if e.reason().blame() == Blame::Backup && !stop.is_cancelled() => {
@@ -57,8 +71,11 @@ impl RestoreManager {
                 *staging = None;
                 facts.notes.truncate(notes);
                 progress.begin_again();
-                let opened = self.read(source, Reach::Whole, progress.clone(), stop.clone()).await?;
-                self.load_from(opened, job, claimed, staging, progress, stop, facts).await
+                let opened = self
+                    .read(source, Reach::Whole, progress.clone(), stop.clone())
+                    .await?;
+                self.load_from(opened, job, claimed, staging, progress, stop, facts)
+                    .await
             }
             other => other,
         }
@@ -73,7 +90,9 @@ impl RestoreManager {
     ) {
         let index = ledger.index();
         let pinned = pinned.filter(|p| p.members.is_empty());
-        let (Some(p), Some((size, crc32c))) = (pinned, index.whole()) else { return };
+        let (Some(p), Some((size, crc32c))) = (pinned, index.whole()) else {
+            return;
+        };
         if index.blocks.is_empty()
             || size != p.object.size
             || report.backup.crc32c != Some(encode_crc32c(crc32c))
@@ -82,8 +101,12 @@ impl RestoreManager {
             return;
         }
         let generation = p.object.generation.to_string();
-        let document =
-            RestoreIndex { generation, size: size.to_string(), crc32c: encode_crc32c(crc32c), index };
+        let document = RestoreIndex {
+            generation,
+            size: size.to_string(),
+            crc32c: encode_crc32c(crc32c),
+            index,
+        };
         let kept = async {
             match self.evidence(Some(p)).await? {
                 Some(evidence) => evidence.write_index(&p.object.name, &document).await,
@@ -120,7 +143,10 @@ impl RestoreManager {
             && document.crc32c == encode_crc32c(crc32c)
             && pinned.expected_crc32c.is_none_or(|wanted| wanted == crc32c);
         if !same {
-            tracing::warn!(backup = pinned.uri(), "the restore index is of other bytes and is not used");
+            tracing::warn!(
+                backup = pinned.uri(),
+                "the restore index is of other bytes and is not used"
+            );
         }
         same.then_some(document.index)
     }
@@ -133,9 +159,18 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Result<(Archive, Expected), RestoreError> {
-        let expected = index.blocks.iter().fold(0u64, |n, b| n.saturating_add(b.bytes));
-        progress.data_expected.store(expected, std::sync::atomic::Ordering::Relaxed);
-        tracing::info!(backup = pinned.uri(), blocks = index.blocks.len(), "reading by the restore index");
+        let expected = index
+            .blocks
+            .iter()
+            .fold(0u64, |n, b| n.saturating_add(b.bytes));
+        progress
+            .data_expected
+            .store(expected, std::sync::atomic::Ordering::Relaxed);
+        tracing::info!(
+            backup = pinned.uri(),
+            blocks = index.blocks.len(),
+            "reading by the restore index"
+        );
         let (origin, ranges, expected) =
             backup::open_by_blocks(pinned, &index, self.limits(), progress, stop);
         let (keys, bounds) = (self.keys()?, self.archive_limits());
@@ -144,8 +179,9 @@ impl RestoreManager {
             archive.by_blocks(&index, ranges)?;
             Ok::<_, RestoreError>(archive)
         });
-        let archive =
-            opened.await.map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+        let archive = opened
+            .await
+            .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         Ok((archive, expected))
     }
 }

@@ -25,11 +25,18 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
         }
         let limit = config.stage_limits.get(stage);
         if let Some(limit) = limit.filter(|l| entered.elapsed() >= **l) {
-            return JobError::new(R::Timeout, format!("the stage {stage} took longer than {limit:?}")).into();
+            return JobError::new(
+                R::Timeout,
+                format!("the stage {stage} took longer than {limit:?}"),
+            )
+            .into();
         }
         // One index can take as long as it likes, and shows nothing of it.
         if stage != "indexes" && moved.elapsed() >= config.stall_limit {
-            let what = format!("no progress for {:?}, in the stage {stage}", config.stall_limit);
+            let what = format!(
+                "no progress for {:?}, in the stage {stage}",
+                config.stall_limit
+            );
             return JobError::new(R::Timeout, what).into();
         }
     }
@@ -37,6 +44,12 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
 
 /// All that moves.
 fn marks(p: &Progress) -> (&'static str, [u64; 5]) {
-    let all = [&p.object_bytes, &p.data_bytes, &p.rows, &p.tables_done, &p.tasks_done];
+    let all = [
+        &p.object_bytes,
+        &p.data_bytes,
+        &p.rows,
+        &p.tables_done,
+        &p.tasks_done,
+    ];
     (p.stage(), all.map(|n| n.load(Relaxed)))
 }

@@ -22,7 +22,12 @@ pub(super) struct Placement {
 
 impl RestoreManager {
     /// Chooses for a dump with these entries.
-    pub(super) fn placement(&self, job: &RestoreJob, claimed: &Claimed, entries: &[TocEntry]) -> Placement {
+    pub(super) fn placement(
+        &self,
+        job: &RestoreJob,
+        claimed: &Claimed,
+        entries: &[TocEntry],
+    ) -> Placement {
         let dependent = that_name_their_database(entries);
         let asked = job.in_place.unwrap_or(self.config.in_place);
         let exists = claimed.previous_name().is_some();
@@ -32,12 +37,16 @@ impl RestoreManager {
             InPlace::Always => true,
             InPlace::Never => false,
         };
-        let database = if in_place { job.target_db.clone() } else { claimed.staging_name() };
+        let database = if in_place {
+            job.target_db.clone()
+        } else {
+            claimed.staging_name()
+        };
         let shown = shown(&dependent);
         let note = match (in_place, dependent.is_empty(), exists) {
-            (true, true, _) => {
-                Some("restored in place: the database had its own name from the beginning".to_owned())
-            }
+            (true, true, _) => Some(
+                "restored in place: the database had its own name from the beginning".to_owned(),
+            ),
             (true, false, _) => Some(format!(
                 "restored in place: the database had its own name from the beginning, on which the backup depends ({shown})"
             )),
@@ -58,20 +67,30 @@ impl RestoreManager {
                 ))
             }
         };
-        Placement { in_place, database, notes: note.into_iter().collect() }
+        Placement {
+            in_place,
+            database,
+            notes: note.into_iter().collect(),
+        }
     }
 }
 
 fn shown(names: &[String]) -> String {
     let more = names.len().saturating_sub(LISTED);
     let listed = names[..names.len() - more].join(", ");
-    if more > 0 { format!("{listed} and {more} more") } else { listed }
+    if more > 0 {
+        format!("{listed} and {more} more")
+    } else {
+        listed
+    }
 }
 
 /// What the server has for a database of this name: extensions that belong to another one are not there.
 pub(super) fn facts_for(facts: ServerFacts, database: &str, target: &str) -> ServerFacts {
     let elsewhere = |bound: &String| bound.is_empty() || bound != database;
-    let Some(bound) = facts.cron_database.clone().filter(elsewhere) else { return facts };
+    let Some(bound) = facts.cron_database.clone().filter(elsewhere) else {
+        return facts;
+    };
     let why = match bound.as_str() {
         "" => "the server does not load it: add pg_cron to shared_preload_libraries, and restart the server"
             .to_owned(),

@@ -32,7 +32,10 @@ impl Record {
     }
 
     fn seal(self, keys: &Keyring) -> Result<Self, RestoreError> {
-        Ok(Record { signature: keys.sign(SIGNED, &self.text()?), ..self })
+        Ok(Record {
+            signature: keys.sign(SIGNED, &self.text()?),
+            ..self
+        })
     }
 
     /// Whether it may be taken for the outcome of a request. A verdict is taken on signed word alone, where
@@ -42,7 +45,10 @@ impl Record {
             return Ok(true);
         }
         let text = self.text()?;
-        let is_signed = self.signature.as_ref().is_some_and(|s| keys.has_signed(SIGNED, &text, s));
+        let is_signed = self
+            .signature
+            .as_ref()
+            .is_some_and(|s| keys.has_signed(SIGNED, &text, s));
         Ok(is_signed && self.result.request_id == request_id)
     }
 }
@@ -54,7 +60,10 @@ fn name_of(request_id: &str) -> String {
         true => char::from(b).to_string(),
         false => format!("%{b:02X}"),
     });
-    format!("outcomes{EVIDENCE_SUFFIX}{}.json", encoded.collect::<String>())
+    format!(
+        "outcomes{EVIDENCE_SUFFIX}{}.json",
+        encoded.collect::<String>()
+    )
 }
 
 impl RestoreManager {
@@ -67,7 +76,9 @@ impl RestoreManager {
         request_id: &str,
         digest: &str,
     ) -> Result<Option<RestoreResult>, RestoreError> {
-        let Some(place) = &self.config.records else { return Ok(None) };
+        let Some(place) = &self.config.records else {
+            return Ok(None);
+        };
         let store = self.stores.at(place).await?;
         let object = match store.stat(&name_of(request_id), None).await {
             Ok(object) => object,
@@ -75,8 +86,9 @@ impl RestoreManager {
             Err(e) => return Err(e.context("the outcome of record").into()),
         };
         let text = store::read_small(store.as_ref(), &object, MAX_RECORD).await?;
-        let record: Record = serde_json::from_slice(&text)
-            .map_err(|e| RestoreError::internal(format!("the outcome of record cannot be read: {e}")))?;
+        let record: Record = serde_json::from_slice(&text).map_err(|e| {
+            RestoreError::internal(format!("the outcome of record cannot be read: {e}"))
+        })?;
         if !record.counts(request_id, &self.keyring()?)? {
             tracing::error!(
                 name = store.uri(&object.name),
@@ -95,13 +107,30 @@ impl RestoreManager {
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
-    pub async fn record(&self, digest: &str, result: &RestoreResult) -> Result<RestoreResult, RestoreError> {
-        let Some(place) = &self.config.records else { return Ok(result.clone()) };
-        let record = Record { digest: digest.to_owned(), result: result.clone(), signature: None };
+    pub async fn record(
+        &self,
+        digest: &str,
+        result: &RestoreResult,
+    ) -> Result<RestoreResult, RestoreError> {
+        let Some(place) = &self.config.records else {
+            return Ok(result.clone());
+        };
+        let record = Record {
+            digest: digest.to_owned(),
+            result: result.clone(),
+            signature: None,
+        };
         let record = record.seal(&self.keyring()?)?;
-        let text = serde_json::to_vec_pretty(&record).map_err(|e| RestoreError::internal(e.to_string()))?;
+        let text = serde_json::to_vec_pretty(&record)
+            .map_err(|e| RestoreError::internal(e.to_string()))?;
         let store = self.stores.at(place).await?;
-        let made = store.create(&name_of(&result.request_id), text.into(), "application/json").await;
+        let made = store
+            .create(
+                &name_of(&result.request_id),
+                text.into(),
+                "application/json",
+            )
+            .await;
         match made.map_err(|e| e.context("the outcome of record"))? {
             Some(_) => Ok(result.clone()),
             None => match self.recorded(&result.request_id, digest).await {
@@ -127,7 +156,13 @@ mod tests {
             let mut result = RestoreResult::new("r", (t, t));
             result.kind = kind;
             result.duration_seconds = 0.1 + 0.2;
-            let record = Record { digest: "d".into(), result, signature: None }.seal(keys).unwrap();
+            let record = Record {
+                digest: "d".into(),
+                result,
+                signature: None,
+            }
+            .seal(keys)
+            .unwrap();
             // As it is read again.
             serde_json::from_slice::<Record>(&serde_json::to_vec_pretty(&record).unwrap()).unwrap()
         };

@@ -24,7 +24,11 @@ fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
     let leads_inside = match (location, place) {
         (Location::Folder(outer), Location::Folder(inner)) => {
             // What is not there is not read either.
-            outer.canonicalize().ok().zip(inner.canonicalize().ok()).is_none_or(|(o, i)| i.starts_with(o))
+            outer
+                .canonicalize()
+                .ok()
+                .zip(inner.canonicalize().ok())
+                .is_none_or(|(o, i)| i.starts_with(o))
         }
         _ => true,
     };
@@ -75,21 +79,37 @@ impl RestoreManager {
         backup: Option<&PinnedBackup>,
         stop: &CancellationToken,
     ) -> Result<BTreeMap<String, String>, RestoreError> {
-        let (Some(name), Some(backup)) = (&policy.globals, backup) else { return Ok(BTreeMap::new()) };
+        let (Some(name), Some(backup)) = (&policy.globals, backup) else {
+            return Ok(BTreeMap::new());
+        };
         let own = backup.object.name.trim_end_matches('/');
         let folder = own.rfind('/').map_or("", |n| &own[..=n]);
-        let pinned = backup::pin(backup.store.clone(), &format!("{folder}{name}"), None, None).await?;
-        let (origin, expected) =
-            backup::open(Source::Object(pinned), Reach::Whole, self.limits(), Arc::default(), stop.clone());
+        let pinned =
+            backup::pin(backup.store.clone(), &format!("{folder}{name}"), None, None).await?;
+        let (origin, expected) = backup::open(
+            Source::Object(pinned),
+            Reach::Whole,
+            self.limits(),
+            Arc::default(),
+            stop.clone(),
+        );
         let keys = self.keys()?;
-        let text = tokio::task::spawn_blocking(move || pgdump_archive::read_text(origin, MAX_GLOBALS, &keys));
-        let text = text.await.map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
+        let text = tokio::task::spawn_blocking(move || {
+            pgdump_archive::read_text(origin, MAX_GLOBALS, &keys)
+        });
+        let text = text
+            .await
+            .map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
         expected.check()?;
         Ok(pgdump_restore::roles_of(&text, policy.role_passwords))
     }
 
     pub(super) fn limits(&self) -> DownloadOptions {
-        DownloadOptions { stall: self.config.stall_timeout, budget: self.config.retry_budget, sha256: false }
+        DownloadOptions {
+            stall: self.config.stall_timeout,
+            budget: self.config.retry_budget,
+            sha256: false,
+        }
     }
 
     /// Bounds on what an archive may make this worker allocate.
@@ -99,13 +119,23 @@ impl RestoreManager {
 
     pub(super) fn keys(&self) -> Result<Keys, RestoreError> {
         use secrecy::ExposeSecret;
-        let Some(text) = &self.config.age_identity else { return Ok(Keys::default()) };
+        let Some(text) = &self.config.age_identity else {
+            return Ok(Keys::default());
+        };
         let wrong = |what| JobError::new(R::AccessDenied, format!("BACKUP_AGE_IDENTITY: {what}"));
         Keys::parse(text.expose_secret()).map_err(|what| wrong(what).into())
     }
 
-    pub(super) async fn source(&self, job: &RestoreJob, facts: &mut Facts) -> Result<Source, RestoreError> {
-        let crc32c = job.crc32c.as_deref().map(backup::decode_crc32c).transpose()?;
+    pub(super) async fn source(
+        &self,
+        job: &RestoreJob,
+        facts: &mut Facts,
+    ) -> Result<Source, RestoreError> {
+        let crc32c = job
+            .crc32c
+            .as_deref()
+            .map(backup::decode_crc32c)
+            .transpose()?;
         let Some(pinned) = self.pin(&job.backup, job.generation, crc32c).await? else {
             return Ok(Source::Stdin);
         };
@@ -146,7 +176,9 @@ impl RestoreManager {
         generation: Option<i64>,
         crc32c: Option<u32>,
     ) -> Result<Option<PinnedBackup>, RestoreError> {
-        let Some(place) = self.place_of(wanted) else { return Ok(None) };
+        let Some(place) = self.place_of(wanted) else {
+            return Ok(None);
+        };
         let store = self.stores.at(place).await?;
         let pinned = match wanted {
             BackupRef::Stdin => return Ok(None),
@@ -183,8 +215,13 @@ impl RestoreManager {
     ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
         let pinned = self.pin(wanted, None, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-        let from = Wanted { source, database: database.map(str::to_owned) };
-        let (mut archive, _) = self.read_database(from, Reach::Beginning, Arc::default(), stop).await?;
+        let from = Wanted {
+            source,
+            database: database.map(str::to_owned),
+        };
+        let (mut archive, _) = self
+            .read_database(from, Reach::Beginning, Arc::default(), stop)
+            .await?;
         // The end of a cluster's dump is another database's.
         if database.is_none() {
             self.look_ahead(&mut archive, pinned.as_ref()).await;
@@ -204,7 +241,9 @@ impl RestoreManager {
     ) -> Result<Vec<Finding>, RestoreError> {
         let session = self.server.maintenance("preflight").await?;
         let policy = self.config.policy.clone();
-        let globals = self.globals(&policy, pinned, &CancellationToken::new()).await?;
+        let globals = self
+            .globals(&policy, pinned, &CancellationToken::new())
+            .await?;
         let facts = session.facts().await?;
         // Which database it will be is not known here.
         let of_any = facts.cron_database.clone().unwrap_or_default();
@@ -218,13 +257,21 @@ impl RestoreManager {
     /// What stands at the end of SQL text that is as it was written, and in UTF-8: a small part, read by
     /// itself. It only helps to fail early, so nothing is said where it cannot be had.
     pub(super) async fn look_ahead(&self, archive: &mut Archive, pinned: Option<&PinnedBackup>) {
-        let Some(p) = pinned.filter(|p| p.members.is_empty()) else { return };
-        if !archive.is_script() || !archive.header().layers.is_empty() || !archive.encoding().is_utf8() {
+        let Some(p) = pinned.filter(|p| p.members.is_empty()) else {
+            return;
+        };
+        if !archive.is_script()
+            || !archive.header().layers.is_empty()
+            || !archive.encoding().is_utf8()
+        {
             return;
         }
         let length = pgdump_restore::TAIL.min(p.object.size);
         let read = async {
-            let chunks = p.store.read(&p.object, p.object.size - length, Some(length)).await?;
+            let chunks = p
+                .store
+                .read(&p.object, p.object.size - length, Some(length))
+                .await?;
             let add = |mut all: Vec<u8>, chunk: bytes::Bytes| async move {
                 all.extend_from_slice(&chunk);
                 Ok(all)
@@ -234,7 +281,10 @@ impl RestoreManager {
         match tokio::time::timeout(self.config.stall_timeout, read).await {
             Ok(Ok(tail)) => archive.foresee(pgdump_restore::roles_at_end(&tail)),
             Ok(Err(e)) => {
-                tracing::debug!(error = crate::error::report(&e), "the end of the text was not read")
+                tracing::debug!(
+                    error = crate::error::report(&e),
+                    "the end of the text was not read"
+                )
             }
             Err(_) => tracing::debug!("the end of the text was not read in time"),
         }
@@ -248,7 +298,16 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Result<(Archive, Expected), RestoreError> {
-        self.read_database(Wanted { source, database: None }, reach, progress, stop).await
+        self.read_database(
+            Wanted {
+                source,
+                database: None,
+            },
+            reach,
+            progress,
+            stop,
+        )
+        .await
     }
 
     pub(super) async fn read_database(
@@ -270,7 +329,13 @@ impl RestoreManager {
     /// How far a backup is trusted: by its place. A file of the machine on which a command runs, or its
     /// standard input, is the person's own.
     pub fn trust_of(&self, wanted: &BackupRef) -> Trust {
-        let BackupRef::Named { place: Some(place), name } = wanted else { return self.config.trust };
+        let BackupRef::Named {
+            place: Some(place),
+            name,
+        } = wanted
+        else {
+            return self.config.trust;
+        };
         let own = matches!(place, Location::Folder(_)) && !self.is_allowed(place, name);
         match self.is_listed(place, name) || own {
             true => self.config.trust,
@@ -285,7 +350,10 @@ impl RestoreManager {
     }
 
     fn is_allowed(&self, place: &Location, name: &str) -> bool {
-        self.config.allowed_sources.iter().any(|l| is_inside(l, place, name))
+        self.config
+            .allowed_sources
+            .iter()
+            .any(|l| is_inside(l, place, name))
     }
 
     /// Whether a request may name this backup: inside the bucket, or a trusted or allowed source.
@@ -293,7 +361,13 @@ impl RestoreManager {
     /// # Errors
     /// `source_not_allowed`.
     pub fn check_source(&self, wanted: &BackupRef) -> Result<(), RestoreError> {
-        let BackupRef::Named { place: Some(place), name } = wanted else { return Ok(()) };
+        let BackupRef::Named {
+            place: Some(place),
+            name,
+        } = wanted
+        else {
+            return Ok(());
+        };
         if self.is_listed(place, name) || self.is_allowed(place, name) {
             return Ok(());
         }
@@ -324,9 +398,17 @@ mod tests {
         std::os::unix::fs::symlink(path("backups"), path("link")).unwrap();
         for bucket in ["backups", "link"] {
             let inside = |place: &str| {
-                is_inside(&Location::Folder(path(bucket)), &Location::Folder(path(place)), "x.dump")
+                is_inside(
+                    &Location::Folder(path(bucket)),
+                    &Location::Folder(path(place)),
+                    "x.dump",
+                )
             };
-            assert!(inside(bucket) && inside(&format!("{bucket}/sub")) && inside(&format!("{bucket}/new")));
+            assert!(
+                inside(bucket)
+                    && inside(&format!("{bucket}/sub"))
+                    && inside(&format!("{bucket}/new"))
+            );
             assert!(!inside(&format!("{bucket}/out")) && !inside("elsewhere"));
         }
     }

@@ -81,7 +81,11 @@ impl SetStanding {
 }
 
 fn left_alone(name: &str, why: &str) -> RestoreError {
-    StorageError::new(R::ArchiveUnsupported, format!("{name}: nothing was deleted: {why}")).into()
+    StorageError::new(
+        R::ArchiveUnsupported,
+        format!("{name}: nothing was deleted: {why}"),
+    )
+    .into()
 }
 
 impl RestoreManager {
@@ -98,13 +102,16 @@ impl RestoreManager {
             let mut reports = self.brief_reports_of(&set.name).await?;
             reports.sort_by_key(|r| r.finished_at);
             reports.iter().for_each(|r| standing.add(r));
-            let at = standing.last_proof.map_or(0.0, |t| t.as_microsecond() as f64 / 1e6);
+            let at = standing
+                .last_proof
+                .map_or(0.0, |t| t.as_microsecond() as f64 / 1e6);
             self.metrics.record_proof(&set.name, at);
             if let Some(created) = standing.proven_created {
                 self.is_newest_proof(&set.name, created);
             }
             if let Some(rto) = &standing.rto {
-                self.metrics.record_rto(&set.name, rto.measured_seconds, rto.forecast_seconds);
+                self.metrics
+                    .record_rto(&set.name, rto.measured_seconds, rto.forecast_seconds);
             }
             all.push(standing);
         }
@@ -113,7 +120,10 @@ impl RestoreManager {
 
     /// Whether no newer backup of the set than one made at `created` is known to be proven.
     pub(super) fn is_newest_proof(&self, set: &str, created: jiff::Timestamp) -> bool {
-        let mut newest = self.newest_proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self
+            .newest_proven
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let known = newest.entry(set.to_owned()).or_insert(created);
         *known = created.max(*known);
         *known == created
@@ -123,7 +133,11 @@ impl RestoreManager {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn reports_of(&self, set: &str, most: usize) -> Result<Found<ProofReport>, RestoreError> {
+    pub async fn reports_of(
+        &self,
+        set: &str,
+        most: usize,
+    ) -> Result<Found<ProofReport>, RestoreError> {
         let of_set = |r: ProofReport| (r.backup_set == set).then_some(r);
         self.take_reports(set, most, of_set).await
     }
@@ -141,8 +155,16 @@ impl RestoreManager {
         wanted: impl FnMut(ProofReport) -> Option<ProofReport>,
     ) -> Result<Found<ProofReport>, RestoreError> {
         match self.evidence(None).await? {
-            Some(evidence) => evidence.reports(self.config.verify.prefix_of(set), most, wanted).await,
-            None => Ok(Found { reports: vec![], refused: 0, is_flooded: false }),
+            Some(evidence) => {
+                evidence
+                    .reports(self.config.verify.prefix_of(set), most, wanted)
+                    .await
+            }
+            None => Ok(Found {
+                reports: vec![],
+                refused: 0,
+                is_flooded: false,
+            }),
         }
     }
 
@@ -153,13 +175,18 @@ impl RestoreManager {
     /// # Errors
     /// The store's own.
     pub async fn is_outdated(&self, job: &VerifyJob) -> Result<bool, RestoreError> {
-        let is_piece =
-            matches!(&job.backup, BackupRef::Named { name, .. } if backup::whole_of(name).is_some());
+        let is_piece = matches!(&job.backup, BackupRef::Named { name, .. } if backup::whole_of(name).is_some());
         if !self.config.verify.skip_older && !is_piece {
             return Ok(false);
         }
-        let Some(pinned) = self.pin(&job.backup, job.generation, None).await? else { return Ok(false) };
-        if is_piece && job.generation.is_some_and(|announced| announced < pinned.object.generation) {
+        let Some(pinned) = self.pin(&job.backup, job.generation, None).await? else {
+            return Ok(false);
+        };
+        if is_piece
+            && job
+                .generation
+                .is_some_and(|announced| announced < pinned.object.generation)
+        {
             return Ok(true);
         }
         if !self.config.verify.skip_older {
@@ -177,10 +204,16 @@ impl RestoreManager {
         }
         if self.keyring()?.is_empty() {
             let there = self.backups_of_set(&set).await?;
-            newer.retain(|r| there.iter().any(|o| is_of(r, o) && r.backup_created == Some(o.created)));
+            newer.retain(|r| {
+                there
+                    .iter()
+                    .any(|o| is_of(r, o) && r.backup_created == Some(o.created))
+            });
         }
         // One that cannot be opened is not left out: its verification says why.
-        let Ok(database) = self.database_of(&pinned).await else { return Ok(false) };
+        let Ok(database) = self.database_of(&pinned).await else {
+            return Ok(false);
+        };
         let origin = Origin::new(database, &pinned.object.name);
         Ok(newer.iter().any(|r| r.origin().is_same(&origin)))
     }
@@ -190,7 +223,9 @@ impl RestoreManager {
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
         let source = Source::Object(pinned.clone());
-        let (archive, _) = self.read(source, Reach::Beginning, Default::default(), stop).await?;
+        let (archive, _) = self
+            .read(source, Reach::Beginning, Default::default(), stop)
+            .await?;
         Ok(archive.header().database.clone())
     }
 
@@ -199,8 +234,15 @@ impl RestoreManager {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn retention(&self, set: &str, trust_unsigned: bool) -> Result<Vec<Decision>, RestoreError> {
-        let rules = Rules { days: self.config.retention_days, floor: self.config.verify.retention_min };
+    pub async fn retention(
+        &self,
+        set: &str,
+        trust_unsigned: bool,
+    ) -> Result<Vec<Decision>, RestoreError> {
+        let rules = Rules {
+            days: self.config.retention_days,
+            floor: self.config.verify.retention_min,
+        };
         let (now, backups) = (jiff::Timestamp::now(), self.backups_of_set(set).await?);
         let evidence = self.evidence(None).await?;
         let is_unsigned = evidence.as_ref().is_some_and(|e| !e.is_signed()) && !trust_unsigned;
@@ -210,13 +252,18 @@ impl RestoreManager {
             None => Default::default(),
         };
         for (place, object) in backups.into_iter().enumerate() {
-            let beside = documents.remove(&Evidence::folder(&object)).unwrap_or_default();
+            let beside = documents
+                .remove(&Evidence::folder(&object))
+                .unwrap_or_default();
             let reports = match &evidence {
                 Some(evidence) => evidence.about(&object, beside).await?,
                 None => vec![],
             };
             let may_go = rules.keeps(place, &object, now).is_none();
-            candidates.push(self.candidate(object, &reports, may_go && !is_unsigned).await);
+            candidates.push(
+                self.candidate(object, &reports, may_go && !is_unsigned)
+                    .await,
+            );
         }
         let mut decisions = decide(candidates, now, rules);
         if is_unsigned {
@@ -230,15 +277,25 @@ impl RestoreManager {
 
     /// What is known of a backup: the last answer that restored it or found it bad, and its database; of
     /// one that `may_go` and that no answer names one of, from its own first bytes.
-    async fn candidate(&self, object: StoredObject, reports: &[ProofReport], may_go: bool) -> Candidate {
-        let conclusive = reports.iter().filter(|r| r.is_proof() || r.verdict == Verdict::Failed);
-        let proven = conclusive.max_by_key(|r| r.finished_at).is_some_and(ProofReport::is_proof);
+    async fn candidate(
+        &self,
+        object: StoredObject,
+        reports: &[ProofReport],
+        may_go: bool,
+    ) -> Candidate {
+        let conclusive = reports
+            .iter()
+            .filter(|r| r.is_proof() || r.verdict == Verdict::Failed);
+        let proven = conclusive
+            .max_by_key(|r| r.finished_at)
+            .is_some_and(ProofReport::is_proof);
         let database = reports.iter().find_map(|r| r.database.clone());
         let database = match database {
             None if may_go || proven => {
                 let read = async {
                     let store = self.stores.at(&self.config.bucket).await?;
-                    let pinned = backup::pin(store, &object.name, Some(object.generation), None).await?;
+                    let pinned =
+                        backup::pin(store, &object.name, Some(object.generation), None).await?;
                     self.database_of(&pinned).await
                 };
                 read.await
@@ -247,9 +304,16 @@ impl RestoreManager {
         };
         let origin = match database {
             Ok(database) => Ok(Origin::new(database, &object.name)),
-            Err(e) => Err(format!("which database it is of cannot be told: {}", said(&e))),
+            Err(e) => Err(format!(
+                "which database it is of cannot be told: {}",
+                said(&e)
+            )),
         };
-        Candidate { object, proven, origin }
+        Candidate {
+            object,
+            proven,
+            origin,
+        }
     }
 
     /// Deletes a backup, exactly the generation that was decided on; its evidence stays. Of a
@@ -262,7 +326,8 @@ impl RestoreManager {
     /// `access_denied`, `download_failed`.
     pub async fn delete_backup(&self, object: &StoredObject) -> Result<(), RestoreError> {
         let store = self.stores.at(&self.config.bucket).await?;
-        let pinned = backup::pin(store.clone(), &object.name, Some(object.generation), None).await?;
+        let pinned =
+            backup::pin(store.clone(), &object.name, Some(object.generation), None).await?;
         if pinned.object != *object
             && (pinned.object.name != object.name || pinned.object.size != object.size)
         {
@@ -278,9 +343,13 @@ impl RestoreManager {
             let file = |o: &StoredObject| o.name[object.name.len()..].to_owned();
             let manifest = self.config.verify.manifest.as_str();
             let files = backup::files_of(store.as_ref(), &object.name).await?;
-            let stranger = files.iter().map(file).find(|f| !member_name::is_known(f) && f != manifest);
+            let stranger = files
+                .iter()
+                .map(file)
+                .find(|f| !member_name::is_known(f) && f != manifest);
             if let Some(stranger) = stranger {
-                let what = format!("it also holds {stranger:?}, which is of no dump: move that elsewhere");
+                let what =
+                    format!("it also holds {stranger:?}, which is of no dump: move that elsewhere");
                 return Err(left_alone(&object.name, &what));
             }
             members.sort_by_key(|m| member_name::is_contents(&file(m)));
@@ -296,17 +365,24 @@ impl RestoreManager {
     async fn check_is_dump(&self, pinned: &PinnedBackup) -> Result<(), RestoreError> {
         let stop = CancellationToken::new();
         let source = Source::Object(pinned.clone());
-        let opened = self.read(source, Reach::Beginning, Arc::default(), stop.clone()).await;
+        let opened = self
+            .read(source, Reach::Beginning, Arc::default(), stop.clone())
+            .await;
         stop.cancel();
         let e = match opened {
             // Written by hand or by another tool: that it is a backup is not known.
             Ok((archive, _)) if archive.is_foreign() => {
-                return Err(left_alone(&pinned.object.name, "it is SQL text that pg_dump did not write"));
+                return Err(left_alone(
+                    &pinned.object.name,
+                    "it is SQL text that pg_dump did not write",
+                ));
             }
             Ok(_) => return Ok(()),
             // Of a whole cluster, where no database is named.
             Err(e) if e.reason() == R::InvalidRequest => return Ok(()),
-            Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => return Err(e),
+            Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => {
+                return Err(e);
+            }
             Err(e) => e,
         };
         let is_other = e.reason() == R::ArchiveUnsupported && e.blame() == Blame::Backup;
@@ -314,12 +390,22 @@ impl RestoreManager {
         if !is_other && (pinned.is_folder() || is_recognised(&self.head_of(pinned, first).await?)) {
             return Ok(());
         }
-        Err(left_alone(&pinned.object.name, &format!("it is not known to be a dump ({e})")))
+        Err(left_alone(
+            &pinned.object.name,
+            &format!("it is not known to be a dump ({e})"),
+        ))
     }
 
     /// The first bytes of an object.
-    async fn head_of(&self, pinned: &PinnedBackup, object: &StoredObject) -> Result<Vec<u8>, RestoreError> {
-        let chunks = pinned.store.read(object, 0, Some(object.size.min(HEAD))).await?;
+    async fn head_of(
+        &self,
+        pinned: &PinnedBackup,
+        object: &StoredObject,
+    ) -> Result<Vec<u8>, RestoreError> {
+        let chunks = pinned
+            .store
+            .read(object, 0, Some(object.size.min(HEAD)))
+            .await?;
         let add = |mut all: Vec<u8>, c: bytes::Bytes| async move {
             all.extend_from_slice(&c);
             Ok(all)
@@ -333,26 +419,40 @@ impl RestoreManager {
     /// # Errors
     /// The store's own.
     pub async fn due(&self, now: jiff::Timestamp) -> Result<Vec<VerifyJob>, RestoreError> {
-        let Some(every) = self.config.verify.schedule else { return Ok(vec![]) };
+        let Some(every) = self.config.verify.schedule else {
+            return Ok(vec![]);
+        };
         let mut jobs = Vec::new();
         for set in &self.config.verify.sets {
             let mut reports = self.brief_reports_of(&set.name).await?;
             reports.sort_by_key(|r| r.finished_at);
             let mut standing = SetStanding::new(&set.name, false);
-            reports.iter().filter(|r| r.trigger != Trigger::Sample).for_each(|r| standing.add(r));
-            let age =
-                standing.last_proof.map(|t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
+            reports
+                .iter()
+                .filter(|r| r.trigger != Trigger::Sample)
+                .for_each(|r| standing.add(r));
+            let age = standing
+                .last_proof
+                .map(|t| Duration::try_from(now.duration_since(t)).unwrap_or_default());
             if age.is_some_and(|age| age < every) {
                 continue;
             }
             let backups = self.backups_of_set(&set.name).await?;
-            let Some((newest, older)) = backups.split_first() else { continue };
+            let Some((newest, older)) = backups.split_first() else {
+                continue;
+            };
             // Workers that come to the same conclusion ask for the same verification.
             let turn = now.as_second() / i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1);
             let job = |o: &StoredObject, trigger| {
                 let id = format!("schedule:{}:{}:{turn}", set.name, o.generation);
-                let backup = BackupRef::Named { place: None, name: o.name.clone() };
-                VerifyJob { generation: Some(o.generation), ..VerifyJob::new(id, backup, trigger) }
+                let backup = BackupRef::Named {
+                    place: None,
+                    name: o.name.clone(),
+                };
+                VerifyJob {
+                    generation: Some(o.generation),
+                    ..VerifyJob::new(id, backup, trigger)
+                }
             };
             jobs.push(job(newest, Trigger::Schedule));
             let proven: HashSet<(String, String)> = reports
@@ -364,7 +464,12 @@ impl RestoreManager {
             // The same in every look of a turn, also of other workers.
             fastrand::Rng::with_seed(turn.unsigned_abs()).shuffle(&mut sample);
             sample.sort_by_key(|o| proven.contains(&(o.name.clone(), o.generation.to_string())));
-            jobs.extend(sample.into_iter().take(self.config.verify.sample).map(|o| job(o, Trigger::Sample)));
+            jobs.extend(
+                sample
+                    .into_iter()
+                    .take(self.config.verify.sample)
+                    .map(|o| job(o, Trigger::Sample)),
+            );
         }
         Ok(jobs)
     }

@@ -14,10 +14,13 @@ impl RestoreManager {
     /// `target_not_allowed`, `invalid_request` for what cannot be a name.
     pub fn check_target(&self, name: &str) -> Result<(), RestoreError> {
         check_target(name, &self.config.db.maintenance)?;
-        let refuse =
-            |why: &str| Err(ValidationError::new(R::TargetNotAllowed, format!("target_db: {why}")).into());
+        let refuse = |why: &str| {
+            Err(ValidationError::new(R::TargetNotAllowed, format!("target_db: {why}")).into())
+        };
         if self.config.protected_databases.iter().any(|p| p == name) {
-            return refuse(&format!("database {name} is protected (PROTECTED_DATABASES)"));
+            return refuse(&format!(
+                "database {name} is protected (PROTECTED_DATABASES)"
+            ));
         }
         match fits(&self.config.allowed_targets, name) {
             true => Ok(()),

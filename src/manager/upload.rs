@@ -48,15 +48,23 @@ impl RestoreManager {
         if pinned.members.is_empty() && !may_be_piece {
             return Ok(None);
         }
-        let newest = pinned.members.iter().map(|m| m.created).max().unwrap_or(object.created);
-        let age = Duration::try_from(jiff::Timestamp::now().duration_since(newest)).unwrap_or_default();
+        let newest = pinned
+            .members
+            .iter()
+            .map(|m| m.created)
+            .max()
+            .unwrap_or(object.created);
+        let age =
+            Duration::try_from(jiff::Timestamp::now().duration_since(newest)).unwrap_or_default();
         let deadline = tokio::time::Instant::now() + self.config.verify.settle.saturating_sub(age);
         while tokio::time::Instant::now() < deadline {
             tokio::time::sleep(SETTLE_PAUSE).await;
             let now = match pinned.is_folder() {
                 true => {
                     let generation = Some(object.generation);
-                    backup::pin(pinned.store.clone(), &object.name, generation, None).await.map(Some)
+                    backup::pin(pinned.store.clone(), &object.name, generation, None)
+                        .await
+                        .map(Some)
                 }
                 false => self.pin(&job.backup, job.generation, None).await,
             };

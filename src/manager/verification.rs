@@ -72,7 +72,9 @@ impl RestoreManager {
         stop: CancellationToken,
     ) -> Finished {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
-        let left = job.deadline.map(|d| Duration::try_from(d.duration_since(started)).unwrap_or_default());
+        let left = job
+            .deadline
+            .map(|d| Duration::try_from(d.duration_since(started)).unwrap_or_default());
         let limit = left.map_or(self.config.timeout, |l| l.min(self.config.timeout));
         let stop = stop.child_token();
         let _guard = stop.clone().drop_guard();
@@ -90,13 +92,23 @@ impl RestoreManager {
         };
         report.duration_seconds = clock.elapsed().as_secs_f64();
         report.finished_at = started.checked_add(clock.elapsed()).unwrap_or(started);
-        report.stages = progress.stages().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        report.stages = progress
+            .stages()
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v))
+            .collect();
         match ended {
             Ok(Some(kept)) => {
                 let failure = kept.report.error.as_ref().map(|e| e.reason);
                 let result = judge::result_of(job, &kept.report, Some(kept.uri));
                 let proof = Some(Box::new(kept.report));
-                return Finished { result, failure, repeated: true, is_final: true, proof };
+                return Finished {
+                    result,
+                    failure,
+                    repeated: true,
+                    is_final: true,
+                    proof,
+                };
             }
             Ok(None) => judge::judge(&mut report, progress.stage()),
             Err(e) => judge::fail(&mut report, &e, progress.stage()),
@@ -127,10 +139,17 @@ impl RestoreManager {
         progress.enter("prepare");
         // Before a byte is read: a wrong checks file or key is nobody's backup's fault.
         self.checks("")?;
-        let crc32c = job.crc32c.as_deref().map(backup::decode_crc32c).transpose()?;
+        let crc32c = job
+            .crc32c
+            .as_deref()
+            .map(backup::decode_crc32c)
+            .transpose()?;
         *pinned = self.pin_whole(job, crc32c).await?;
         self.describe_backup(report, pinned.as_ref());
-        if let Some(kept) = self.answered(job, pinned.as_ref(), report.depth_requested).await? {
+        if let Some(kept) = self
+            .answered(job, pinned.as_ref(), report.depth_requested)
+            .await?
+        {
             return Ok(Some(kept));
         }
         if self.is_quarantined(job) {
@@ -143,17 +162,27 @@ impl RestoreManager {
             reached(report, &expected, Depth::Object)?;
             return Ok(None);
         }
-        let run = Run { job, progress, stop };
+        let run = Run {
+            job,
+            progress,
+            stop,
+        };
         loop {
             let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-            let Err(e) = self.deeper(&run, source, report).await else { return Ok(None) };
+            let Err(e) = self.deeper(&run, source, report).await else {
+                return Ok(None);
+            };
             let more = match &*pinned {
-                Some(p) if e.reason() == R::ArchiveCorrupt && job.trigger == Trigger::Notification => {
+                Some(p)
+                    if e.reason() == R::ArchiveCorrupt && job.trigger == Trigger::Notification =>
+                {
                     self.when_it_grows(p, job).await?
                 }
                 _ => None,
             };
-            let Some(more) = more else { return Err(self.cause(e, pinned.as_ref(), stop, report).await) };
+            let Some(more) = more else {
+                return Err(self.cause(e, pinned.as_ref(), stop, report).await);
+            };
             *pinned = Some(more);
             self.describe_backup(report, pinned.as_ref());
         }
@@ -173,7 +202,10 @@ impl RestoreManager {
     }
 
     fn verification_options(&self) -> DownloadOptions {
-        DownloadOptions { sha256: true, ..self.limits() }
+        DownloadOptions {
+            sha256: true,
+            ..self.limits()
+        }
     }
 
     /// The same error, or what is behind it; what was learned of the object goes into the report.
@@ -199,17 +231,31 @@ impl RestoreManager {
         source: Source,
         report: &mut ProofReport,
     ) -> Result<(), RestoreError> {
-        let pinned = if let Source::Object(b) = &source { Some(b.clone()) } else { None };
+        let pinned = if let Source::Object(b) = &source {
+            Some(b.clone())
+        } else {
+            None
+        };
         let options = self.verification_options();
-        let (origin, expected) =
-            backup::open(source, Reach::Whole, options, run.progress.clone(), run.stop.clone());
+        let (origin, expected) = backup::open(
+            source,
+            Reach::Whole,
+            options,
+            run.progress.clone(),
+            run.stop.clone(),
+        );
         let (keys, bounds) = (self.keys()?, self.archive_limits());
         let database = run.job.database.clone();
         let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
         let archive = tokio::task::spawn_blocking(open)
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
-        report.notes.extend(run.job.database.as_ref().map(|d| format!("only database {d} was looked at")));
+        report.notes.extend(
+            run.job
+                .database
+                .as_ref()
+                .map(|d| format!("only database {d} was looked at")),
+        );
         report.archive = Some(archive_proof(&archive));
         report.database = archive.header().database.clone().filter(|d| !d.is_empty());
         let completeness = archive.completeness();
@@ -220,7 +266,10 @@ impl RestoreManager {
             reached(report, &expected, Depth::Archive)?;
             sum_up(report, &ledger);
             self.keep_index(pinned.as_ref(), report, &ledger).await;
-            self.note_completeness(report, completeness.get().map(|c| Completeness::of(Some(c))));
+            self.note_completeness(
+                report,
+                completeness.get().map(|c| Completeness::of(Some(c))),
+            );
             return Ok(());
         }
         let history = self.history(pinned.as_ref(), report).await?;
@@ -229,16 +278,25 @@ impl RestoreManager {
         let name = ground::own_name(header.database.as_deref());
         let name = name.unwrap_or_else(|| Apart::name_for(&run.job.request_id));
         let settings = ground::settings_for(archive.entries(), &name);
-        let ground = self.ground(major_of(&header.server_version), settings).await?;
+        let ground = self
+            .ground(major_of(&header.server_version), settings)
+            .await?;
         report.server = Some(ground.proof.clone());
         step("sandbox");
         let apart = ground.claim(&run.job.request_id, name).await?;
         let mut policy = self.verification_policy();
         // A sandbox is apart as a whole; on a scratch server the role that loads is.
-        let confined = !ground.is_sandbox() && self.config.verify.scratch_trust == Trust::Restricted;
-        let loader = if confined { apart.confine().await? } else { None };
+        let confined =
+            !ground.is_sandbox() && self.config.verify.scratch_trust == Trust::Restricted;
+        let loader = if confined {
+            apart.confine().await?
+        } else {
+            None
+        };
         if confined && loader.is_none() {
-            report.notes.push("the scratch server's role may make no roles, and loads itself".into());
+            report
+                .notes
+                .push("the scratch server's role may make no roles, and loads itself".into());
         }
         let facts = placement::facts_for(apart.session().facts().await?, &apart.name, &apart.name);
         let facts = match &loader {
@@ -251,14 +309,24 @@ impl RestoreManager {
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
         let fit = Fit::new(facts, policy, globals).with_role_comment(made_for(&apart.name));
         let fit = Arc::new(fit);
-        let place =
-            Place { ground: &ground, apart: &apart, loader: loader.as_ref(), fit: &fit, history: &history };
-        let done = self.restore_and_look(run, archive, (expected, ledger.clone()), place, report).await;
+        let place = Place {
+            ground: &ground,
+            apart: &apart,
+            loader: loader.as_ref(),
+            fit: &fit,
+            history: &history,
+        };
+        let done = self
+            .restore_and_look(run, archive, (expected, ledger.clone()), place, report)
+            .await;
         if report.depth >= Some(Depth::Restore) {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
         }
         report.rewrites = fit.report();
-        self.note_completeness(report, completeness.get().map(|c| Completeness::of(Some(c))));
+        self.note_completeness(
+            report,
+            completeness.get().map(|c| Completeness::of(Some(c))),
+        );
         let done = match done {
             Ok(()) => Ok(()),
             Err(e) => Err(apart.unless_lost(e).await),
@@ -271,7 +339,12 @@ impl RestoreManager {
     /// may be left out.
     fn verification_policy(&self) -> Policy {
         let configured = self.config.policy.clone();
-        Policy { create_roles: true, extensions: Extensions::Require, analyze: false, ..configured }
+        Policy {
+            create_roles: true,
+            extensions: Extensions::Require,
+            analyze: false,
+            ..configured
+        }
     }
 
     async fn restore_and_look(
@@ -285,12 +358,19 @@ impl RestoreManager {
         let begun = tokio::time::Instant::now();
         let stored = report.backup.size.as_deref().and_then(|s| s.parse().ok());
         let asked = place.apart.session();
-        let options = CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?.by_files();
+        let options = CreateOptions::of_dump(asked, archive.entries(), archive.encoding())
+            .await?
+            .by_files();
         pgdump_restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
         let prepared = pgdump_restore::prepare(&archive, &Selection::default(), stored, place.fit)?;
         report.notes.extend(prepared.notes);
         for sql in &prepared.roles {
-            place.apart.session().run(sql).await.map_err(|e| e.context("creating a role"))?;
+            place
+                .apart
+                .session()
+                .run(sql)
+                .await
+                .map_err(|e| e.context("creating a role"))?;
         }
         let mut made = place.apart.create(&options).await?;
         report.notes.append(&mut made.notes);
@@ -301,7 +381,11 @@ impl RestoreManager {
         let sessions = self.config.jobs_for(run.job.jobs, place.fit.facts.cores);
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);
-        let entries = if archive.is_script() { vec![] } else { prepared.entries };
+        let entries = if archive.is_script() {
+            vec![]
+        } else {
+            prepared.entries
+        };
         let options = LoadOptions {
             sessions,
             queue_bytes: self.config.queue_bytes,
@@ -311,11 +395,23 @@ impl RestoreManager {
             in_order_into: None,
         };
         let (fit, shown) = (place.fit.clone(), run.progress.clone());
-        pgdump_restore::load(server, &place.apart.name, archive, entries.clone(), options, fit, shown)
-            .await?;
+        pgdump_restore::load(
+            server,
+            &place.apart.name,
+            archive,
+            entries.clone(),
+            options,
+            fit,
+            shown,
+        )
+        .await?;
         reached(report, &expected, Depth::Restore)?;
         sum_up(report, &ledger);
-        report.rto = Some(judge::forecast(begun.elapsed().as_secs_f64(), report.bytes, place.history));
+        report.rto = Some(judge::forecast(
+            begun.elapsed().as_secs_f64(),
+            report.bytes,
+            place.history,
+        ));
         if report.depth_requested < Depth::Data {
             return Ok(());
         }
@@ -338,13 +434,23 @@ impl RestoreManager {
     }
 
     fn checks(&self, set: &str) -> Result<Checks, RestoreError> {
-        let file = self.config.verify.checks.as_deref().map(ChecksFile::parse).transpose()?;
+        let file = self
+            .config
+            .verify
+            .checks
+            .as_deref()
+            .map(ChecksFile::parse)
+            .transpose()?;
         Ok(file.unwrap_or_default().of_set(set))
     }
 }
 
 /// Every byte was the object's, and everything up to `depth` was in order.
-fn reached(report: &mut ProofReport, expected: &Expected, depth: Depth) -> Result<(), RestoreError> {
+fn reached(
+    report: &mut ProofReport,
+    expected: &Expected,
+    depth: Depth,
+) -> Result<(), RestoreError> {
     let (crc32c, size) = expected.check()?;
     report.backup.size = Some(size.to_string());
     report.backup.crc32c = crc32c.map(backup::encode_crc32c);
@@ -362,11 +468,15 @@ async fn count_all(
     archive.put_texts_for_people();
     let read = tokio::task::spawn_blocking(move || {
         let seen = |n| {
-            progress.data_bytes.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+            progress
+                .data_bytes
+                .fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         };
         archive.read_data(&mut Counting::new(&ledger, &seen))
     });
-    Ok(read.await.map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??)
+    Ok(read
+        .await
+        .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??)
 }
 
 fn archive_proof(archive: &Archive) -> ArchiveProof {
@@ -393,7 +503,11 @@ fn sum_up(report: &mut ProofReport, ledger: &Ledger) {
 
 /// `15.18 (Debian …)` → 15; `9.6.24` → 9
 fn major_of(version: &str) -> Option<u32> {
-    version.split(|c: char| !c.is_ascii_digit()).find(|p| !p.is_empty())?.parse().ok()
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .find(|p| !p.is_empty())?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

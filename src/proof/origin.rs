@@ -10,7 +10,10 @@ pub struct Origin {
 
 impl Origin {
     pub fn new(database: Option<String>, name: &str) -> Self {
-        Origin { database: database.filter(|d| !d.is_empty()), pattern: pattern_of(name) }
+        Origin {
+            database: database.filter(|d| !d.is_empty()),
+            pattern: pattern_of(name),
+        }
     }
 
     /// Whether both are of one database. Where one of them does not say its name, their objects' names
@@ -32,7 +35,11 @@ pub fn pattern_of(name: &str) -> String {
             true => rest.bytes().take_while(u8::is_ascii_digit).count(),
             false => c.len_utf8(),
         };
-        let moment = if c.is_ascii_digit() { moment_at(rest, n) } else { 0 };
+        let moment = if c.is_ascii_digit() {
+            moment_at(rest, n)
+        } else {
+            0
+        };
         match moment {
             0 => pattern.push_str(&rest[..n]),
             _ if pattern.ends_with('#') => {}
@@ -51,8 +58,14 @@ fn moment_at(text: &str, digits: usize) -> usize {
         return 0;
     }
     let (bytes, mut end) = (text.as_bytes(), digits);
-    while matches!(bytes.get(end), Some(b'-' | b'_' | b'.' | b':' | b'/' | b'T')) {
-        let n = bytes[end + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
+    while matches!(
+        bytes.get(end),
+        Some(b'-' | b'_' | b'.' | b':' | b'/' | b'T')
+    ) {
+        let n = bytes[end + 1..]
+            .iter()
+            .take_while(|b| b.is_ascii_digit())
+            .count();
         if !matches!(n, 2 | 4 | 6) {
             break;
         }

@@ -56,7 +56,8 @@ impl Health {
                 known.insert(key, problem);
             }
             None => {
-                if known.remove(&key).is_some() && !known.keys().any(|(other, _)| other == resource) {
+                if known.remove(&key).is_some() && !known.keys().any(|(other, _)| other == resource)
+                {
                     tracing::info!(resource, "there and answering again");
                 }
             }
@@ -106,7 +107,9 @@ impl PubSub {
             .map(|look| (look == Look::Missing).then_some(""))
         };
         let silent = || QueueError::Transient(format!("no answer within {PATIENCE:?}"));
-        let answer = tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(silent()));
+        let answer = tokio::time::timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| Err(silent()));
         match answer {
             Ok(None) => None,
             Ok(Some("")) => Some(kind.missing(resource)),
@@ -126,11 +129,17 @@ impl PubSub {
             self.health.found(&resource, FoundBy::Asking, problem);
             is_well
         });
-        futures::future::join_all(looks).await.into_iter().all(|is_well| is_well)
+        futures::future::join_all(looks)
+            .await
+            .into_iter()
+            .all(|is_well| is_well)
     }
 
     /// Looks at what is wanted, then goes on looking for as long as the answer is polled.
-    pub async fn watch(self, wanted: Vec<(Resource, String)>) -> impl Future<Output = ()> + Send + 'static {
+    pub async fn watch(
+        self,
+        wanted: Vec<(Resource, String)>,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let mut is_well = self.look(&wanted).await;
         async move {
             loop {

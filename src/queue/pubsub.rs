@@ -62,7 +62,10 @@ pub struct PubSub {
 
 impl PubSub {
     pub fn new(config: PubSubConfig) -> Self {
-        PubSub { config, health: Health::default() }
+        PubSub {
+            config,
+            health: Health::default(),
+        }
     }
 
     /// What is wrong with its topics and subscriptions, as far as anybody has looked.
@@ -84,7 +87,10 @@ impl PubSub {
 
     /// # Errors
     /// No client could be built (no credentials).
-    pub async fn subscribe(&self, subscription: &str) -> Result<impl RequestQueue + use<>, QueueError> {
+    pub async fn subscribe(
+        &self,
+        subscription: &str,
+    ) -> Result<impl RequestQueue + use<>, QueueError> {
         let pump = Pump {
             subscription: self.resource("subscriptions", subscription),
             config: self.config.clone(),
@@ -99,7 +105,12 @@ impl PubSub {
         let (tx, rx) = mpsc::channel(1);
         let (stop, streams) = (pump.stop.clone(), pump.streams.clone());
         let task = tokio::spawn(pump.run(tx));
-        Ok(Subscription { incoming: rx, stop, task: Some(task), streams })
+        Ok(Subscription {
+            incoming: rx,
+            stop,
+            task: Some(task),
+            streams,
+        })
     }
 
     /// # Errors
@@ -107,7 +118,9 @@ impl PubSub {
     pub async fn topic(&self, topic: &str) -> Result<impl ResultSink + use<>, QueueError> {
         let mut builder = Publisher::builder(self.resource("topics", topic));
         if let Some(endpoint) = &self.config.emulator {
-            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
+            builder = builder
+                .with_endpoint(endpoint)
+                .with_credentials(anonymous::Builder::new().build());
         }
         let publisher = builder
             .with_retry_policy(RetryableErrors.with_time_limit(PUBLISH_BUDGET))
@@ -126,12 +139,18 @@ struct Topic {
 
 impl ResultSink for Topic {
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<String, QueueError>> {
-        let message = PubSubMessage::new().set_data(message.data).set_attributes(message.attributes);
+        let message = PubSubMessage::new()
+            .set_data(message.data)
+            .set_attributes(message.attributes);
         let sent = self.publisher.publish(message);
         Box::pin(async move {
             sent.await.map_err(|e| {
                 let what = format!("publishing: {}", report(&e));
-                if is_refused(&e) { QueueError::Refused(what) } else { QueueError::Transient(what) }
+                if is_refused(&e) {
+                    QueueError::Refused(what)
+                } else {
+                    QueueError::Transient(what)
+                }
             })
         })
     }
@@ -139,7 +158,9 @@ impl ResultSink for Topic {
 
 /// Whether the service says that it will never take this message.
 fn is_refused(e: &PublishError) -> bool {
-    let PublishError::Rpc(e) = e else { return false };
+    let PublishError::Rpc(e) = e else {
+        return false;
+    };
     let code = e.status().map(|s| s.code);
     matches!(code, Some(Code::InvalidArgument | Code::OutOfRange))
 }
@@ -175,7 +196,10 @@ impl RequestQueue for Subscription {
 
     fn flush(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            if tokio::time::timeout(FLUSH_BUDGET, self.streams.wait()).await.is_err() {
+            if tokio::time::timeout(FLUSH_BUDGET, self.streams.wait())
+                .await
+                .is_err()
+            {
                 tracing::warn!("the last acknowledgements may not have arrived");
             }
         })
@@ -220,7 +244,10 @@ impl Pump {
                     return;
                 }
                 StreamEnd::Broken(what) => {
-                    tracing::warn!(error = what, "the stream of requests ended, a new one is opened");
+                    tracing::warn!(
+                        error = what,
+                        "the stream of requests ended, a new one is opened"
+                    );
                     let pause = tokio::time::sleep(backoff.next_delay());
                     if self.stop.run_until_cancelled(pause).await.is_none() {
                         return;
@@ -233,9 +260,14 @@ impl Pump {
     async fn client(&self) -> Result<Subscriber, QueueError> {
         let mut builder = Subscriber::builder();
         if let Some(endpoint) = &self.config.emulator {
-            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
+            builder = builder
+                .with_endpoint(endpoint)
+                .with_credentials(anonymous::Builder::new().build());
         }
-        builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))
+        builder
+            .build()
+            .await
+            .map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))
     }
 
     async fn one_stream(&self, tx: &Sender) -> (StreamEnd, u64) {
@@ -289,12 +321,17 @@ impl Pump {
                 Some(Err(e)) => {
                     if e.status().is_some_and(|s| s.code == Code::NotFound) {
                         let problem = Resource::Subscription.missing(&self.subscription);
-                        self.health.found(&self.subscription, FoundBy::Stream, Some(problem));
+                        self.health
+                            .found(&self.subscription, FoundBy::Stream, Some(problem));
                     }
                     break StreamEnd::Broken(report(&e));
                 }
                 Some(Ok((message, handler))) => {
-                    let held = Held { handler, slot: self.slots.take(number), _held: held.clone() };
+                    let held = Held {
+                        handler,
+                        slot: self.slots.take(number),
+                        _held: held.clone(),
+                    };
                     delivery(message, held)
                 }
             };
@@ -340,12 +377,20 @@ async fn next_of(mut stream: MessageStream) -> (Item, MessageStream) {
 
 fn is_permanent(e: &google_cloud_pubsub::Error) -> bool {
     let code = e.status().map(|s| s.code);
-    matches!(code, Some(Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument))
+    matches!(
+        code,
+        Some(Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument)
+    )
 }
 
 fn delivery(message: PubSubMessage, held: Held) -> Delivery {
-    let published = message.publish_time.map(|t| t.seconds() * 1_000_000 + i64::from(t.nanos()) / 1000);
-    let attempt = held.handler.delivery_attempt().and_then(|n| u32::try_from(n).ok());
+    let published = message
+        .publish_time
+        .map(|t| t.seconds() * 1_000_000 + i64::from(t.nanos()) / 1000);
+    let attempt = held
+        .handler
+        .delivery_attempt()
+        .and_then(|n| u32::try_from(n).ok());
     Delivery {
         message_id: message.message_id,
         data: message.data.to_vec(),
@@ -366,9 +411,10 @@ impl Lease for Held {
     fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>> {
         Box::pin(async move {
             match self.handler {
-                Handler::ExactlyOnce(h) => {
-                    h.confirmed_ack().await.map_err(|e| QueueError::Transient(format!("acknowledging: {e}")))
-                }
+                Handler::ExactlyOnce(h) => h
+                    .confirmed_ack()
+                    .await
+                    .map_err(|e| QueueError::Transient(format!("acknowledging: {e}"))),
                 h => {
                     h.ack();
                     Ok(())

@@ -45,7 +45,9 @@ pub async fn check_credentials() -> Result<(), QueueError> {
     match headers {
         Ok(Ok(CacheableResource::New { .. } | CacheableResource::NotModified)) => Ok(()),
         Ok(Err(e)) => Err(refused(&e)),
-        Err(_) => Err(QueueError::Transient(format!("no token within {PATIENCE:?}"))),
+        Err(_) => Err(QueueError::Transient(format!(
+            "no token within {PATIENCE:?}"
+        ))),
     }
 }
 
@@ -65,22 +67,36 @@ fn look<T>(answer: Result<T, Error>) -> Result<Look<T>, QueueError> {
 /// A client of one kind, for the emulator or with our credentials.
 macro_rules! client {
     ($self:ident, $client:ident) => {{
-        let mut builder = $client::builder().with_retry_policy(NeverRetry.with_time_limit(PATIENCE));
+        let mut builder =
+            $client::builder().with_retry_policy(NeverRetry.with_time_limit(PATIENCE));
         if let Some(endpoint) = $self.emulator() {
-            builder = builder.with_endpoint(endpoint).with_credentials(anonymous::Builder::new().build());
+            builder = builder
+                .with_endpoint(endpoint)
+                .with_credentials(anonymous::Builder::new().build());
         }
-        builder.build().await.map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))?
+        builder
+            .build()
+            .await
+            .map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))?
     }};
 }
 
 impl PubSub {
     /// # Errors
     /// Pub/Sub does not answer, or not to us.
-    pub async fn look_at_subscription(&self, name: &str) -> Result<Look<SubscriptionSetup>, QueueError> {
+    pub async fn look_at_subscription(
+        &self,
+        name: &str,
+    ) -> Result<Look<SubscriptionSetup>, QueueError> {
         let client = client!(self, SubscriptionAdmin);
-        let ask = client.get_subscription().set_subscription(self.resource("subscriptions", name)).send();
+        let ask = client
+            .get_subscription()
+            .set_subscription(self.resource("subscriptions", name))
+            .send();
         let set_up = |s: google_cloud_pubsub::model::Subscription| SubscriptionSetup {
-            dead_letter: s.dead_letter_policy.map(|d| (d.dead_letter_topic, d.max_delivery_attempts)),
+            dead_letter: s
+                .dead_letter_policy
+                .map(|d| (d.dead_letter_topic, d.max_delivery_attempts)),
             has_retry_policy: s.retry_policy.is_some(),
             exactly_once: s.enable_exactly_once_delivery,
             is_orphan: s.topic == "_deleted-topic_",
@@ -92,7 +108,14 @@ impl PubSub {
     /// Pub/Sub does not answer, or not to us.
     pub async fn look_at_topic(&self, name: &str) -> Result<Look<()>, QueueError> {
         let client = client!(self, TopicAdmin);
-        look(client.get_topic().set_topic(self.resource("topics", name)).send().await.map(drop))
+        look(
+            client
+                .get_topic()
+                .set_topic(self.resource("topics", name))
+                .send()
+                .await
+                .map(drop),
+        )
     }
 
     /// Whether we have a permission (`pubsub.topics.publish`, …) on one of `kind` (`topics`,
@@ -100,9 +123,16 @@ impl PubSub {
     ///
     /// # Errors
     /// Pub/Sub does not answer, or not to us.
-    pub async fn may(&self, kind: &str, name: &str, permission: &str) -> Result<Option<bool>, QueueError> {
+    pub async fn may(
+        &self,
+        kind: &str,
+        name: &str,
+        permission: &str,
+    ) -> Result<Option<bool>, QueueError> {
         let client = client!(self, SchemaService);
-        let ask = client.test_iam_permissions().set_resource(self.resource(kind, name));
+        let ask = client
+            .test_iam_permissions()
+            .set_resource(self.resource(kind, name));
         match ask.set_permissions([permission]).send().await {
             Ok(answer) => Ok(Some(answer.permissions.iter().any(|p| p == permission))),
             Err(e) if e.status().is_some_and(|s| s.code == Code::Unimplemented) => Ok(None),

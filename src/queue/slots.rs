@@ -35,7 +35,11 @@ pub(super) struct Slot {
 
 impl Slots {
     pub fn new(total: usize) -> Self {
-        Slots(Arc::new(Inner { total, state: Mutex::default(), changed: Notify::new() }))
+        Slots(Arc::new(Inner {
+            total,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -76,7 +80,11 @@ impl Slots {
     /// A message of `stream` is in work from now on.
     pub fn take(&self, stream: u64) -> Slot {
         self.lock().in_work += 1;
-        Slot { slots: self.clone(), stream, rests: false }
+        Slot {
+            slots: self.clone(),
+            stream,
+            rests: false,
+        }
     }
 
     fn free(&self, told: bool) {

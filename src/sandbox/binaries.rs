@@ -20,10 +20,17 @@ fn has_server(dir: &Path) -> bool {
 
 /// `postgres (PostgreSQL) 15.18 (Debian …)`
 fn major_of(dir: &Path) -> Option<u32> {
-    let said = super::run(std::process::Command::new(dir.join("postgres")).arg("--version")).ok()?;
+    let said =
+        super::run(std::process::Command::new(dir.join("postgres")).arg("--version")).ok()?;
     let said = String::from_utf8(said).ok()?;
-    let version = said.split_whitespace().find(|w| w.starts_with(|c: char| c.is_ascii_digit()))?;
-    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    let version = said
+        .split_whitespace()
+        .find(|w| w.starts_with(|c: char| c.is_ascii_digit()))?;
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// The servers in the `configured` folders; without those, the distribution's and one on PATH. Oldest
@@ -40,7 +47,12 @@ pub fn found(configured: &[PathBuf]) -> Vec<Binaries> {
     let mut all: Vec<Binaries> = dirs
         .into_iter()
         .filter(|d| has_server(d))
-        .filter_map(|dir| Some(Binaries { major: major_of(&dir)?, dir }))
+        .filter_map(|dir| {
+            Some(Binaries {
+                major: major_of(&dir)?,
+                dir,
+            })
+        })
         .collect();
     all.sort_by_key(|b| b.major);
     all.dedup_by_key(|b| b.major);
@@ -62,7 +74,10 @@ pub fn find_bindir(configured: &[PathBuf]) -> Result<PathBuf> {
         true => "no PostgreSQL server found: install it (make setup) or set PG_BINDIR",
         false => "PG_BINDIR holds no PostgreSQL server",
     };
-    found(configured).pop().map(|b| b.dir).ok_or_else(|| Error::new(ErrorKind::NotFound, what))
+    found(configured)
+        .pop()
+        .map(|b| b.dir)
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, what))
 }
 
 #[cfg(test)]
@@ -71,11 +86,22 @@ mod tests {
 
     #[test]
     fn a_dump_gets_its_own_version_or_the_next() {
-        let all: Vec<Binaries> =
-            [13, 15, 17].map(|major| Binaries { dir: PathBuf::new(), major }).into_iter().collect();
+        let all: Vec<Binaries> = [13, 15, 17]
+            .map(|major| Binaries {
+                dir: PathBuf::new(),
+                major,
+            })
+            .into_iter()
+            .collect();
         let of = |wanted| fitting(&all, wanted).map(|b| b.major);
-        assert_eq!([of(Some(9)), of(Some(13)), of(Some(14))], [Some(13), Some(13), Some(15)]);
-        assert_eq!([of(Some(17)), of(Some(18)), of(None)], [Some(17), Some(17), Some(17)]);
+        assert_eq!(
+            [of(Some(9)), of(Some(13)), of(Some(14))],
+            [Some(13), Some(13), Some(15)]
+        );
+        assert_eq!(
+            [of(Some(17)), of(Some(18)), of(None)],
+            [Some(17), Some(17), Some(17)]
+        );
         assert_eq!(fitting(&[], Some(15)), None);
     }
 }

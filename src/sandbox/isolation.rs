@@ -120,22 +120,42 @@ exec "$@"
 const REPORTED: &str = "isolation";
 
 /// Runs a command unless the keeper is gone: it may have died before its death's signal was asked for.
-const BOUND: [&str; 4] = ["sh", "-c", r#"[ "$PPID" = "$keeper" ] && exec "$@""#, "bound"];
+const BOUND: [&str; 4] = [
+    "sh",
+    "-c",
+    r#"[ "$PPID" = "$keeper" ] && exec "$@""#,
+    "bound",
+];
 
 /// Not kept apart at all.
 pub(super) fn none(why: &str) -> Isolation {
-    Isolation { why_not: Some(why.into()), ..Isolation::default() }
+    Isolation {
+        why_not: Some(why.into()),
+        ..Isolation::default()
+    }
 }
 
 /// What this platform allows.
 pub(super) fn probe(is_root: bool) -> Isolation {
     let mut probe = namespaces(is_root);
     // The mounts are what container platforms forbid.
-    probe.extend(["sh", "-c", "mount --make-rprivate / && mount -t tmpfs tmpfs /run"].map(str::to_owned));
+    probe.extend(
+        [
+            "sh",
+            "-c",
+            "mount --make-rprivate / && mount -t tmpfs tmpfs /run",
+        ]
+        .map(str::to_owned),
+    );
     let mut command = Command::new(&probe[0]);
     command.args(&probe[1..]).stdin(Stdio::null());
     match super::run(&mut command) {
-        Ok(_) => Isolation { network: true, pids: true, files: true, ..Isolation::default() },
+        Ok(_) => Isolation {
+            network: true,
+            pids: true,
+            files: true,
+            ..Isolation::default()
+        },
         Err(e) => none(&format!("namespaces are not available: {e}")),
     }
 }
@@ -147,7 +167,16 @@ fn namespaces(is_root: bool) -> Vec<String> {
     if !is_root {
         command.extend(["--user", "--map-current-user", "--keep-caps"]);
     }
-    command.extend(["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child=KILL", "--"]);
+    command.extend([
+        "--mount",
+        "--net",
+        "--pid",
+        "--ipc",
+        "--uts",
+        "--fork",
+        "--kill-child=KILL",
+        "--",
+    ]);
     command.into_iter().map(str::to_owned).collect()
 }
 
@@ -162,7 +191,12 @@ pub(super) fn command(
 ) -> Vec<String> {
     let mut command: Vec<String> = vec![];
     if isolation.files {
-        command.extend(["setpriv", "--pdeathsig", "KILL"].into_iter().chain(BOUND).map(str::to_owned));
+        command.extend(
+            ["setpriv", "--pdeathsig", "KILL"]
+                .into_iter()
+                .chain(BOUND)
+                .map(str::to_owned),
+        );
         command.extend(namespaces(user.is_some()));
         command.extend(["sh", "-c", INSIDE, "inside", PROGRAMS].map(str::to_owned));
         command.push(seccomp::launcher().map_or_else(String::new, |l| l.display().to_string()));
@@ -173,14 +207,28 @@ pub(super) fn command(
     }
     command.push("setpriv".into());
     if let Some((uid, gid)) = user {
-        command.extend([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
+        command.extend([
+            format!("--reuid={uid}"),
+            format!("--regid={gid}"),
+            "--clear-groups".into(),
+        ]);
     }
     if isolation.files {
-        command.extend(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"].map(str::to_owned));
+        command.extend(
+            [
+                "--bounding-set=-all",
+                "--inh-caps=-all",
+                "--ambient-caps=-all",
+            ]
+            .map(str::to_owned),
+        );
         command.extend(["sh", "-c", CLOSED, "closed"].map(str::to_owned));
         command.extend(["sh", "-c", FILTERED, "filtered"].map(str::to_owned));
         command.push(folder.join("launcher").display().to_string());
-        command.extend([REPORT.to_owned(), folder.join(REPORTED).display().to_string()]);
+        command.extend([
+            REPORT.to_owned(),
+            folder.join(REPORTED).display().to_string(),
+        ]);
     } else {
         command.extend(["--no-new-privs", "--pdeathsig", "KILL"].map(str::to_owned));
         command.extend(BOUND.map(str::to_owned));
@@ -197,11 +245,17 @@ pub(super) fn held(isolation: &Isolation, folder: &Path, bindir: &Path) -> Isola
     let report = std::fs::read_to_string(folder.join(REPORTED)).unwrap_or_default();
     let says = |line: &str| report.lines().any(|l| l == line);
     let is_filtered = says("filtered") && (says("Seccomp:\t2") || !report.contains("Seccomp:"));
-    let programs = PROGRAMS.split(' ').map(Path::new).filter(|p| p.is_dir() && !p.is_symlink());
+    let programs = PROGRAMS
+        .split(' ')
+        .map(Path::new)
+        .filter(|p| p.is_dir() && !p.is_symlink());
     Isolation {
         seccomp: is_filtered,
         user_namespaces_closed: says("no user namespaces"),
-        visible: programs.chain(prefix(bindir)).map(|p| p.display().to_string()).collect(),
+        visible: programs
+            .chain(prefix(bindir))
+            .map(|p| p.display().to_string())
+            .collect(),
         ..isolation.clone()
     }
 }
@@ -209,7 +263,9 @@ pub(super) fn held(isolation: &Isolation, folder: &Path, bindir: &Path) -> Isola
 /// The folder with the programs' libraries and files, unless it is seen anyway.
 fn prefix(bindir: &Path) -> Option<&Path> {
     let prefix = bindir.parent().unwrap_or(bindir);
-    let mut programs = PROGRAMS.split(' ').filter(|_| !prefix.starts_with("/usr/local"));
+    let mut programs = PROGRAMS
+        .split(' ')
+        .filter(|_| !prefix.starts_with("/usr/local"));
     (!programs.any(|p| prefix.starts_with(p))).then_some(prefix)
 }
 
@@ -224,8 +280,10 @@ mod tests {
             let nothing = none("");
             let (folder, server) = (Path::new("/"), ["echo".to_owned(), "started".to_owned()]);
             let command = super::command(&nothing, folder, folder, folder, None, &server);
-            let output =
-                Command::new(&command[0]).args(&command[1..]).env("keeper", keeper.to_string()).output();
+            let output = Command::new(&command[0])
+                .args(&command[1..])
+                .env("keeper", keeper.to_string())
+                .output();
             assert_eq!(String::from_utf8(output.unwrap().stdout).unwrap(), said);
         }
     }
@@ -233,9 +291,16 @@ mod tests {
     #[test]
     fn only_what_the_report_says_holds() {
         let folder = tempfile::tempdir().unwrap();
-        let all = Isolation { network: true, pids: true, files: true, ..Isolation::default() };
+        let all = Isolation {
+            network: true,
+            pids: true,
+            files: true,
+            ..Isolation::default()
+        };
         let both = |report: Option<&str>| {
-            report.iter().for_each(|r| std::fs::write(folder.path().join(REPORTED), r).unwrap());
+            report
+                .iter()
+                .for_each(|r| std::fs::write(folder.path().join(REPORTED), r).unwrap());
             let held = held(&all, folder.path(), Path::new("/opt/pg/bin"));
             assert_eq!(held.visible.last().map(String::as_str), Some("/opt/pg"));
             (held.seccomp, held.user_namespaces_closed)
@@ -243,10 +308,19 @@ mod tests {
         assert_eq!(both(None), (false, false));
         assert_eq!(both(Some("filtered\nSeccomp:\t0\n")), (false, false));
         // A filter that is not ours.
-        assert_eq!(both(Some("unfiltered\nSeccomp:\t2\nno user namespaces\n")), (false, true));
-        assert_eq!(both(Some("filtered\nSeccomp:\t2\nno user namespaces\n")), (true, true));
+        assert_eq!(
+            both(Some("unfiltered\nSeccomp:\t2\nno user namespaces\n")),
+            (false, true)
+        );
+        assert_eq!(
+            both(Some("filtered\nSeccomp:\t2\nno user namespaces\n")),
+            (true, true)
+        );
         // Where `/proc` is hidden, the launcher's own success.
         assert_eq!(both(Some("filtered\n")), (true, false));
-        assert_eq!(super::held(&none("no"), folder.path(), Path::new("/opt/pg/bin")), none("no"));
+        assert_eq!(
+            super::held(&none("no"), folder.path(), Path::new("/opt/pg/bin")),
+            none("no")
+        );
     }
 }

@@ -10,8 +10,8 @@ use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch, apply_filter,
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
 /// The first argument of the launcher; what it runs stands behind `--`. No command of the command line.
@@ -36,7 +36,10 @@ pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
     if arguments.next()? != COMMAND {
         return None;
     }
-    let command = arguments.next().filter(|a| a == "--").and_then(|_| arguments.next());
+    let command = arguments
+        .next()
+        .filter(|a| a == "--")
+        .and_then(|_| arguments.next());
     let failed = match (command, apply()) {
         (None, _) => format!("usage: {COMMAND} -- COMMAND"),
         (_, Err(e)) => format!("no seccomp filter: {e}"),
@@ -46,13 +49,18 @@ pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
         }
     };
     // The log of the sandbox's server, which is not set up as ours.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("pgrestored: {failed}\n").as_bytes());
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("pgrestored: {failed}\n").as_bytes(),
+    );
     Some(ExitCode::FAILURE)
 }
 
 /// Filters this thread and what it becomes; sets `no_new_privs`.
 fn apply() -> Result<(), Error> {
-    filters()?.iter().try_for_each(|filter| apply_filter(filter))
+    filters()?
+        .iter()
+        .try_for_each(|filter| apply_filter(filter))
 }
 
 /// The kernel asks each of them, and the strictest answer counts. A call of another architecture kills.
@@ -73,7 +81,11 @@ fn filters() -> Result<Vec<BpfProgram>, Error> {
     Ok(filters)
 }
 
-const ARCH: &str = if cfg!(target_arch = "aarch64") { "aarch64" } else { "x86_64" };
+const ARCH: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64"
+} else {
+    "x86_64"
+};
 
 /// Calls that are refused, whatever their arguments.
 const REFUSED: &[i64] = &[
@@ -152,7 +164,11 @@ const REFUSED: &[i64] = &[
 const OPEN_TREE_ATTR: i64 = 467;
 
 /// Without a name for aarch64 and musl.
-const KEXEC_FILE_LOAD: i64 = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+const KEXEC_FILE_LOAD: i64 = if cfg!(target_arch = "x86_64") {
+    320
+} else {
+    294
+};
 
 /// Flags of `clone` that make namespaces. That of time is none of them there.
 const NAMESPACES: [i32; 7] = [
@@ -168,8 +184,10 @@ const NAMESPACES: [i32; 7] = [
 /// The refused calls, with what must hold of the arguments: one of the rules, each of its conditions.
 fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     // The kernel looks at the lower 32 bits of each of these.
-    let first = |op, value: i32| SeccompCondition::new(0, Len::Dword, op, u64::from(value.cast_unsigned()));
-    let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, vec![])).collect();
+    let first =
+        |op, value: i32| SeccompCondition::new(0, Len::Dword, op, u64::from(value.cast_unsigned()));
+    let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().map(|call| (*call, vec![])).collect();
     let mut namespaces = vec![];
     for flag in NAMESPACES {
         let is_set = Op::MaskedEq(u64::from(flag.cast_unsigned()));
@@ -177,7 +195,10 @@ fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     }
     refused.insert(libc::SYS_clone, namespaces);
     for call in [libc::SYS_socket, libc::SYS_socketpair] {
-        refused.insert(call, vec![SeccompRule::new(vec![first(Op::Ne, libc::AF_UNIX)?])?]);
+        refused.insert(
+            call,
+            vec![SeccompRule::new(vec![first(Op::Ne, libc::AF_UNIX)?])?],
+        );
     }
     // The usual one, and to ask which it is.
     let unusual = vec![first(Op::Ne, 0)?, first(Op::Ne, -1)?];
@@ -196,6 +217,10 @@ fn without_x32() -> BpfProgram {
         step(LOAD, 0, 0),
         step(JUMP_IF_AT_LEAST, 1, X32),
         step(RETURN, 0, SeccompAction::Allow.into()),
-        step(RETURN, 0, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()).into()),
+        step(
+            RETURN,
+            0,
+            SeccompAction::Errno(libc::ENOSYS.unsigned_abs()).into(),
+        ),
     ]
 }

@@ -16,8 +16,15 @@ pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Res
     let me = std::fs::metadata("/proc/self")?.uid();
     let uid = user.map_or(me, |u| u.0);
     // Another build of the server is another template.
-    let key = format!("{}:{}:{}", bindir.display(), program.mtime(), program.size());
-    let key = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, key.as_bytes()).simple().to_string();
+    let key = format!(
+        "{}:{}:{}",
+        bindir.display(),
+        program.mtime(),
+        program.size()
+    );
+    let key = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_URL, key.as_bytes())
+        .simple()
+        .to_string();
     let folder = parent.join(format!("pgrestored-template-{}-{uid}", &key[..16]));
     if let Ok(there) = std::fs::metadata(&folder) {
         // In a folder that everybody may write to, a template of somebody else would be a trap.
@@ -55,8 +62,16 @@ fn place(made: &Path, near: &Path, folder: &Path) -> Result<()> {
 
 fn initdb(bindir: &Path, folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
     let mut initdb = plain_command(bindir, "initdb", user);
-    initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]);
-    initdb.args(["--locale=C.UTF-8", "--wal-segsize=4", "--pgdata"]).arg(folder).current_dir("/");
+    initdb.args([
+        "--no-sync",
+        "--auth=trust",
+        "--username=postgres",
+        "--encoding=UTF8",
+    ]);
+    initdb
+        .args(["--locale=C.UTF-8", "--wal-segsize=4", "--pgdata"])
+        .arg(folder)
+        .current_dir("/");
     run(&mut initdb).map(drop)
 }
 
@@ -75,7 +90,9 @@ impl Template {
         for entry in std::fs::read_dir(&self.0)? {
             let entry = entry?;
             match entry.file_name() == "base" {
-                true => databases.extend(std::fs::read_dir(entry.path())?.flatten().map(|e| e.path())),
+                true => {
+                    databases.extend(std::fs::read_dir(entry.path())?.flatten().map(|e| e.path()))
+                }
                 false => others.push(entry.path()),
             }
         }
@@ -89,7 +106,9 @@ impl Template {
             let mut args: Vec<&std::ffi::OsStr> = others.iter().map(|p| p.as_os_str()).collect();
             args.push(folder.as_os_str());
             copy(&args)?;
-            running.into_iter().try_for_each(|r| r.join().unwrap_or_else(|_| Err(Error::other("cp died"))))
+            running
+                .into_iter()
+                .try_for_each(|r| r.join().unwrap_or_else(|_| Err(Error::other("cp died"))))
         })
     }
 }

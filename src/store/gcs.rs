@@ -36,12 +36,15 @@ impl GcsStore {
         prefix: &str,
         emulator: Option<&StorageEmulator>,
     ) -> Result<Self, StorageError> {
-        let mut control =
-            StorageControl::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
-        let mut data = Storage::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
+        let mut control = StorageControl::builder()
+            .with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
+        let mut data =
+            Storage::builder().with_retry_policy(RetryableErrors.with_time_limit(CALL_BUDGET));
         if let Some(e) = emulator {
             let anyone = anonymous::Builder::new().build();
-            control = control.with_endpoint(&e.grpc).with_credentials(anyone.clone());
+            control = control
+                .with_endpoint(&e.grpc)
+                .with_credentials(anyone.clone());
             data = data.with_endpoint(&e.json).with_credentials(anyone);
         }
         let no_client = |e: google_cloud_gax::client_builder::Error| {
@@ -61,13 +64,23 @@ impl GcsStore {
 
     fn fault(&self, e: google_cloud_gax::error::Error, what: &str, gone: R) -> StorageError {
         let reason = reason_of(&e, gone);
-        StorageError::new(reason, format!("gs://{}/{}{what}", self.bucket, self.prefix)).with_source(e)
+        StorageError::new(
+            reason,
+            format!("gs://{}/{}{what}", self.bucket, self.prefix),
+        )
+        .with_source(e)
     }
 
     fn object(&self, o: google_cloud_storage::model::Object) -> StoredObject {
-        let created = o.create_time.and_then(|t| jiff::Timestamp::new(t.seconds(), t.nanos()).ok());
+        let created = o
+            .create_time
+            .and_then(|t| jiff::Timestamp::new(t.seconds(), t.nanos()).ok());
         StoredObject {
-            name: o.name.strip_prefix(&self.prefix).unwrap_or(&o.name).to_owned(),
+            name: o
+                .name
+                .strip_prefix(&self.prefix)
+                .unwrap_or(&o.name)
+                .to_owned(),
             size: u64::try_from(o.size).unwrap_or_default(),
             created: created.unwrap_or_default(),
             crc32c: o.checksums.and_then(|c| c.crc32c),
@@ -84,21 +97,32 @@ fn reason_of(e: &google_cloud_gax::error::Error, gone: R) -> R {
     match (e.status().map(|s| s.code), e.http_status_code()) {
         (Some(Code::NotFound), _) | (_, Some(404)) => gone,
         (Some(Code::FailedPrecondition), _) | (_, Some(412)) => R::BackupChanged,
-        (Some(Code::PermissionDenied | Code::Unauthenticated), _) | (_, Some(401 | 403)) => R::AccessDenied,
+        (Some(Code::PermissionDenied | Code::Unauthenticated), _) | (_, Some(401 | 403)) => {
+            R::AccessDenied
+        }
         (Some(Code::InvalidArgument), _) | (_, Some(400)) => R::InvalidRequest,
         _ => R::DownloadFailed,
     }
 }
 
 impl BackupStore for GcsStore {
-    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         Box::pin(async move {
             let wanted = format!("{}{prefix}", self.prefix);
-            let mut pages =
-                self.control.list_objects().set_parent(self.resource()).set_prefix(wanted).by_item();
+            let mut pages = self
+                .control
+                .list_objects()
+                .set_parent(self.resource())
+                .set_prefix(wanted)
+                .by_item();
             let mut found = Vec::new();
             while let Some(object) = pages.next().await {
-                found.push(self.object(object.map_err(|e| self.fault(e, prefix, R::BackupNotFound))?));
+                found.push(
+                    self.object(object.map_err(|e| self.fault(e, prefix, R::BackupNotFound))?),
+                );
             }
             Ok(found)
         })
@@ -118,7 +142,10 @@ impl BackupStore for GcsStore {
             if let Some(g) = generation {
                 get = get.set_generation(g);
             }
-            let object = get.send().await.map_err(|e| self.fault(e, name, R::BackupNotFound))?;
+            let object = get
+                .send()
+                .await
+                .map_err(|e| self.fault(e, name, R::BackupNotFound))?;
             Ok(self.object(object))
         })
     }
@@ -147,10 +174,16 @@ impl BackupStore for GcsStore {
                 None if offset > 0 => read = read.set_read_range(ReadRange::offset(offset)),
                 None => {}
             }
-            let response = read.send().await.map_err(|e| self.fault(e, &object.name, R::BackupChanged))?;
+            let response = read
+                .send()
+                .await
+                .map_err(|e| self.fault(e, &object.name, R::BackupChanged))?;
             let uri = self.uri(&object.name);
             let stream =
-                futures::stream::unfold(response, |mut r| async move { r.next().await.map(|c| (c, r)) });
+                futures::stream::unfold(
+                    response,
+                    |mut r| async move { r.next().await.map(|c| (c, r)) },
+                );
             let stream = stream.map(move |chunk| {
                 chunk.map_err(|e| {
                     StorageError::new(reason_of(&e, R::BackupChanged), uri.clone()).with_source(e)
@@ -192,7 +225,10 @@ impl BackupStore for GcsStore {
                 .set_bucket(self.resource())
                 .set_object(format!("{}{}", self.prefix, object.name))
                 .set_if_generation_match(object.generation);
-            delete.send().await.map_err(|e| self.fault(e, &object.name, R::BackupNotFound))
+            delete
+                .send()
+                .await
+                .map_err(|e| self.fault(e, &object.name, R::BackupNotFound))
         })
     }
 
@@ -201,7 +237,10 @@ impl BackupStore for GcsStore {
         wanted: &'a [&'a str],
     ) -> BoxFuture<'a, Result<Option<Vec<String>>, StorageError>> {
         Box::pin(async move {
-            let ask = self.control.test_iam_permissions().set_resource(self.resource());
+            let ask = self
+                .control
+                .test_iam_permissions()
+                .set_resource(self.resource());
             match ask.set_permissions(wanted.iter().copied()).send().await {
                 Ok(answer) => Ok(Some(answer.permissions)),
                 Err(e) if e.status().is_some_and(|s| s.code == Code::Unimplemented) => Ok(None),

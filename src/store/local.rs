@@ -42,7 +42,10 @@ fn outside(path: &Path, what: &str) -> StorageError {
 /// The path of what is called `name` in `folder`, whose last component may still be a link.
 fn path_of(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
     let path = folder.join(name);
-    match Path::new(name).components().all(|c| matches!(c, Component::Normal(_))) {
+    match Path::new(name)
+        .components()
+        .all(|c| matches!(c, Component::Normal(_)))
+    {
         true => Ok(path),
         false => Err(outside(&path, "the name leads out of the folder")),
     }
@@ -83,7 +86,10 @@ fn locate_new(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
 /// Opens a regular file; what stands in its place meanwhile, such as a pipe, is not waited for.
 fn open_file(path: &Path) -> Result<std::fs::File, StorageError> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path);
     let file = file.map_err(|e| fault(e, path))?;
     match file.metadata().map_err(|e| fault(e, path))?.is_file() {
         true => Ok(file),
@@ -103,7 +109,13 @@ fn describe(path: &Path, name: String) -> Result<StoredObject, StorageError> {
     let modified = meta.modified().map_err(|e| fault(e, path))?;
     let created = jiff::Timestamp::try_from(modified).unwrap_or_default();
     let generation = i64::try_from(created.as_nanosecond()).unwrap_or_default();
-    Ok(StoredObject { name, size: meta.len(), created, crc32c: None, generation })
+    Ok(StoredObject {
+        name,
+        size: meta.len(),
+        created,
+        crc32c: None,
+        generation,
+    })
 }
 
 fn checksum(path: &Path) -> Result<u32, StorageError> {
@@ -128,7 +140,9 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
         };
         for entry in entries {
             let entry = entry.map_err(|e| fault(e, &dir))?;
-            let Ok(file_name) = entry.file_name().into_string() else { continue };
+            let Ok(file_name) = entry.file_name().into_string() else {
+                continue;
+            };
             let name = format!("{base}{file_name}");
             let kind = entry.file_type().map_err(|e| fault(e, &dir))?;
             if kind.is_dir() {
@@ -138,7 +152,10 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                 }
             } else if name.starts_with(prefix) && is_file_inside(folder, &entry.path(), kind) {
                 let described = describe(&entry.path(), name).and_then(|object| match checksums {
-                    true => Ok(StoredObject { crc32c: Some(checksum(&entry.path())?), ..object }),
+                    true => Ok(StoredObject {
+                        crc32c: Some(checksum(&entry.path())?),
+                        ..object
+                    }),
                     false => Ok(object),
                 });
                 match described {
@@ -161,18 +178,24 @@ fn is_file_inside(folder: &Path, path: &Path, kind: std::fs::FileType) -> bool {
 async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
-    tokio::task::spawn_blocking(f)
-        .await
-        .unwrap_or_else(|e| Err(StorageError::new(R::Internal, "reading the folder died").with_source(e)))
+    tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| {
+        Err(StorageError::new(R::Internal, "reading the folder died").with_source(e))
+    })
 }
 
 impl BackupStore for LocalStore {
-    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
         Box::pin(blocking(move || walk(&folder, &prefix, true)))
     }
 
-    fn members<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
+    fn members<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>> {
         let (folder, prefix) = (self.folder.clone(), prefix.to_owned());
         Box::pin(blocking(move || walk(&folder, &prefix, false)))
     }
@@ -211,21 +234,24 @@ impl BackupStore for LocalStore {
             let (file, path) = opened.await?;
             let mut file = tokio::fs::File::from_std(file);
             file.set_max_buf_size(CHUNK);
-            file.seek(std::io::SeekFrom::Start(offset)).await.map_err(|e| fault(e, &path))?;
+            file.seek(std::io::SeekFrom::Start(offset))
+                .await
+                .map_err(|e| fault(e, &path))?;
             let state = (file.take(length.unwrap_or(u64::MAX)), path, object.clone());
-            let stream = futures::stream::try_unfold(state, |(mut file, path, object)| async move {
-                let mut buf = bytes::BytesMut::with_capacity(CHUNK);
-                let read = file.read_buf(&mut buf).await.map_err(|e| fault(e, &path))?;
-                if read > 0 {
-                    return Ok(Some((buf.freeze(), (file, path, object))));
-                }
-                let now = describe(&path, object.name.clone())?;
-                if (now.size, now.generation) != (object.size, object.generation) {
-                    let what = format!("{}: changed while it was read", path.display());
-                    return Err(StorageError::new(R::BackupChanged, what));
-                }
-                Ok(None::<(Bytes, _)>)
-            });
+            let stream =
+                futures::stream::try_unfold(state, |(mut file, path, object)| async move {
+                    let mut buf = bytes::BytesMut::with_capacity(CHUNK);
+                    let read = file.read_buf(&mut buf).await.map_err(|e| fault(e, &path))?;
+                    if read > 0 {
+                        return Ok(Some((buf.freeze(), (file, path, object))));
+                    }
+                    let now = describe(&path, object.name.clone())?;
+                    if (now.size, now.generation) != (object.size, object.generation) {
+                        let what = format!("{}: changed while it was read", path.display());
+                        return Err(StorageError::new(R::BackupChanged, what));
+                    }
+                    Ok(None::<(Bytes, _)>)
+                });
             Ok(stream.boxed())
         })
     }
@@ -284,7 +310,10 @@ mod tests {
     fn what_goes_while_it_is_listed_is_not_listed() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("stays"), "here").unwrap();
-        let (path, done) = (folder.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
+        let (path, done) = (
+            folder.path().to_owned(),
+            std::sync::atomic::AtomicBool::new(false),
+        );
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
@@ -310,7 +339,8 @@ mod tests {
         std::fs::create_dir(top.path().join("elsewhere")).unwrap();
         std::fs::write(top.path().join("elsewhere/secret"), "secret").unwrap();
         std::fs::write(folder.join("a.dump"), "a").unwrap();
-        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
+        let link =
+            |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
         link("a.dump", "inside");
         link("../elsewhere/secret", "out");
         link("/etc/passwd", "absolute");
@@ -320,7 +350,9 @@ mod tests {
         link("..", "dir/up");
         link("loop", "loop");
         link("nothing", "dangling");
-        let fifo = std::process::Command::new("mkfifo").arg(folder.join("fifo")).status();
+        let fifo = std::process::Command::new("mkfifo")
+            .arg(folder.join("fifo"))
+            .status();
         assert!(fifo.unwrap().success());
         std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
         (top, LocalStore::new(folder))
@@ -350,18 +382,36 @@ mod tests {
             "socket",
             "dir",
         ] {
-            let object = StoredObject { name: name.into(), ..listed[0].clone() };
+            let object = StoredObject {
+                name: name.into(),
+                ..listed[0].clone()
+            };
             assert!(store.stat(name, None).await.is_err(), "{name}");
             assert!(store.read(&object, 0, None).await.is_err(), "{name}");
             assert!(store.delete(&object).await.is_err(), "{name}");
         }
-        for name in ["dir-out/new", "../new", "dir-out/sub/new", top.path().join("new").to_str().unwrap()] {
-            let made = store.create(name, Bytes::from_static(b"x"), "text/plain").await;
+        for name in [
+            "dir-out/new",
+            "../new",
+            "dir-out/sub/new",
+            top.path().join("new").to_str().unwrap(),
+        ] {
+            let made = store
+                .create(name, Bytes::from_static(b"x"), "text/plain")
+                .await;
             assert_eq!(made.unwrap_err().reason(), R::SourceNotAllowed, "{name}");
         }
-        let left: Vec<_> = std::fs::read_dir(top.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> = std::fs::read_dir(top.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(left.len(), 2, "{left:?}");
-        assert_eq!(std::fs::read_dir(top.path().join("elsewhere")).unwrap().count(), 1);
+        assert_eq!(
+            std::fs::read_dir(top.path().join("elsewhere"))
+                .unwrap()
+                .count(),
+            1
+        );
     }
 
     #[tokio::test]
@@ -374,9 +424,17 @@ mod tests {
             let bytes = super::super::read_small(&store, &object, 10).await.unwrap();
             assert_eq!(bytes, b"a", "{name}");
         }
-        assert!(store.create("new/b", Bytes::from_static(b"b"), "text/plain").await.unwrap().is_some());
+        assert!(
+            store
+                .create("new/b", Bytes::from_static(b"b"), "text/plain")
+                .await
+                .unwrap()
+                .is_some()
+        );
         let link = store.stat("inside", None).await.unwrap();
         store.delete(&link).await.unwrap();
-        assert!(store.stat("a.dump", None).await.is_ok() && store.stat("inside", None).await.is_err());
+        assert!(
+            store.stat("a.dump", None).await.is_ok() && store.stat("inside", None).await.is_err()
+        );
     }
 }

@@ -31,14 +31,22 @@ pub(super) async fn settle(
     Ok((settled, failed))
 }
 
-async fn settle_one(session: &Session, journal: Journal, row: &Running) -> Result<bool, DatabaseError> {
+async fn settle_one(
+    session: &Session,
+    journal: Journal,
+    row: &Running,
+) -> Result<bool, DatabaseError> {
     // A living attempt holds it.
     let lock = staging::name_for(&row.request_id);
     if !try_lock(session, &lock).await? {
         return Ok(false);
     }
     let recorded = match serde_json::to_value(outcome(row)) {
-        Ok(outcome) => journal.finish(session, &row.request_id, row.attempt, &outcome, false).await,
+        Ok(outcome) => {
+            journal
+                .finish(session, &row.request_id, row.attempt, &outcome, false)
+                .await
+        }
         Err(_) => Ok(()),
     };
     if !session.client().is_closed() {
@@ -58,7 +66,8 @@ fn outcome(row: &Running) -> RestoreResult {
         row.updated, row.target
     );
     let e = RestoreError::from(JobError::new(R::Internal, what));
-    let mut result = RestoreResult::failure(&row.request_id, &e, "abandoned", (row.created, row.now));
+    let mut result =
+        RestoreResult::failure(&row.request_id, &e, "abandoned", (row.created, row.now));
     result.target_db = Some(row.target.clone());
     result
 }

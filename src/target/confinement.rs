@@ -45,7 +45,10 @@ impl Claimed {
         let (owner, passed_over) = self.heir(&roles.owner).await?;
         if roles.users.is_empty() {
             let loader = ephemeral(&self.server, &self.lock, &self.staging_name(), owner).await?;
-            return Ok(Loader { passed_over, ..loader });
+            return Ok(Loader {
+                passed_over,
+                ..loader
+            });
         }
         for role in &roles.users {
             let pooled = Pooled::new(&self.server, role, roles.password.clone());
@@ -58,9 +61,16 @@ impl Claimed {
             pooled.check_state(&self.lock).await?;
             let server = pooled.server.clone();
             let _ = self.pooled.set(pooled);
-            return Ok(Loader { server, role: role.clone(), is_ephemeral: false, owner, passed_over });
+            return Ok(Loader {
+                server,
+                role: role.clone(),
+                is_ephemeral: false,
+                owner,
+                passed_over,
+            });
         }
-        let what = "every role of DB_RESTRICTED_USER is at work: name as many as restores run at once";
+        let what =
+            "every role of DB_RESTRICTED_USER is at work: name as many as restores run at once";
         Err(DatabaseError::new(R::TargetBusy, what).into())
     }
 
@@ -71,18 +81,27 @@ impl Claimed {
         let mut passed_over = None;
         if let Some(existing) = &self.existing {
             let sql = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE oid = $1";
-            let owner = session.client().query_opt(sql, &[&existing.oid]).await.map_err(looking)?;
+            let owner = session
+                .client()
+                .query_opt(sql, &[&existing.oid])
+                .await
+                .map_err(looking)?;
             if let Some(owner) = owner.map(|row| row.get::<_, String>(0)) {
                 match power_of(session, &owner).await? {
                     None => return Ok((owner, None)),
                     Some(why) => {
-                        passed_over = Some(format!("role {owner} owns the replaced database: {why}"))
+                        passed_over =
+                            Some(format!("role {owner} owns the replaced database: {why}"))
                     }
                 }
             }
         }
         let sql = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
-        let found = session.client().query_opt(sql, &[&configured]).await.map_err(looking)?;
+        let found = session
+            .client()
+            .query_opt(sql, &[&configured])
+            .await
+            .map_err(looking)?;
         let Some(row) = found else {
             if !may_make_roles(session).await? {
                 return Err(refused(format!(
@@ -98,7 +117,9 @@ impl Claimed {
         check_owner(session, configured).await?;
         if !row.get::<_, bool>(0) {
             let (owner, me) = (ident(configured), ident(self.server.user()));
-            return Err(refused(format!("{me} is no member of {owner}: GRANT {owner} TO {me}")));
+            return Err(refused(format!(
+                "{me} is no member of {owner}: GRANT {owner} TO {me}"
+            )));
         }
         Ok((configured.to_owned(), passed_over))
     }
@@ -128,34 +149,66 @@ impl Claimed {
         loader: &Loader,
         staging: &mut Staging,
     ) -> Result<Vec<String>, RestoreError> {
-        let (database, role, owner) = (ident(&staging.name), ident(&loader.role), ident(&loader.owner));
-        let inside = staging.on(&self.server).connect(&staging.name, "restricted").await?;
+        let (database, role, owner) = (
+            ident(&staging.name),
+            ident(&loader.role),
+            ident(&loader.owner),
+        );
+        let inside = staging
+            .on(&self.server)
+            .connect(&staging.name, "restricted")
+            .await?;
         let said = |e: DatabaseError| e.context("handing over what was loaded");
         self.set_loader_right().await;
         // Roles may have been granted since the load began.
         check_owner(&self.lock, &loader.owner).await?;
-        let public = "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
-        let public = inside.client().query_opt(public, &[&loader.role]).await.map_err(looking)?;
+        let public =
+            "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
+        let public = inside
+            .client()
+            .query_opt(public, &[&loader.role])
+            .await
+            .map_err(looking)?;
         if public.is_some() && inside.version() >= 150000 {
-            inside.run("ALTER SCHEMA public OWNER TO pg_database_owner").await.map_err(said)?;
+            inside
+                .run("ALTER SCHEMA public OWNER TO pg_database_owner")
+                .await
+                .map_err(said)?;
         }
         inside
-            .run(&format!("REASSIGN OWNED BY {role} TO {owner}; DROP OWNED BY {role}"))
+            .run(&format!(
+                "REASSIGN OWNED BY {role} TO {owner}; DROP OWNED BY {role}"
+            ))
             .await
             .map_err(said)?;
         drop(inside);
         if self.existing.is_none() {
-            staging.at_end.push(format!("ALTER DATABASE {database} OWNER TO {owner}"));
+            staging
+                .at_end
+                .push(format!("ALTER DATABASE {database} OWNER TO {owner}"));
         }
         if loader.is_ephemeral {
             // A session that has just been closed may not have ended yet.
             let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
-            self.lock.client().execute(sql, &[&loader.role]).await.map_err(looking)?;
-            self.lock.run(&format!("DROP ROLE {role}")).await.map_err(said)?;
+            self.lock
+                .client()
+                .execute(sql, &[&loader.role])
+                .await
+                .map_err(looking)?;
+            self.lock
+                .run(&format!("DROP ROLE {role}"))
+                .await
+                .map_err(said)?;
         }
         reached("handed_over");
-        let passed_over = loader.passed_over.as_ref().map(|why| format!(", not to another: {why}"));
-        let belongs = format!("restricted: everything in it belongs to role {}", loader.owner);
+        let passed_over = loader
+            .passed_over
+            .as_ref()
+            .map(|why| format!(", not to another: {why}"));
+        let belongs = format!(
+            "restricted: everything in it belongs to role {}",
+            loader.owner
+        );
         Ok(vec![belongs + &passed_over.unwrap_or_default()])
     }
 }
@@ -167,7 +220,9 @@ impl Apart {
     /// `target_unavailable`.
     pub async fn confine(&self) -> Result<Option<Loader>, RestoreError> {
         match may_make_roles(&self.session).await? {
-            true => Ok(Some(ephemeral(&self.server, &self.session, &self.name, String::new()).await?)),
+            true => Ok(Some(
+                ephemeral(&self.server, &self.session, &self.name, String::new()).await?,
+            )),
             false => Ok(None),
         }
     }
@@ -195,7 +250,11 @@ async fn ephemeral(
         )));
     }
     let role = format!("{OWN_PREFIX}r_{}", short_hash(database));
-    let password = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let password = format!(
+        "{}{}",
+        uuid::Uuid::new_v4().simple(),
+        uuid::Uuid::new_v4().simple()
+    );
     // As a verifier: the password itself would be in the server's log.
     let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
     let (name, label) = (ident(&role), literal(&made_for(database)));
@@ -208,7 +267,13 @@ async fn ephemeral(
     belong_to(session, &name).await?;
     reached("role");
     let server = server.as_role(&role, Some(password.into()));
-    Ok(Loader { server, role, is_ephemeral: true, owner, passed_over: None })
+    Ok(Loader {
+        server,
+        role,
+        is_ephemeral: true,
+        owner,
+        passed_over: None,
+    })
 }
 
 async fn admit(
@@ -226,7 +291,9 @@ async fn admit(
     let inside = server.connect(database, "restricted").await?;
     // Before 15 everybody may create in it.
     if inside.version() >= 150000 {
-        inside.run(&format!("ALTER SCHEMA public OWNER TO {role}")).await?;
+        inside
+            .run(&format!("ALTER SCHEMA public OWNER TO {role}"))
+            .await?;
     }
     Ok(())
 }
@@ -254,45 +321,78 @@ impl Loader {
 ///
 /// # Errors
 /// `insufficient_privilege`, `target_unavailable`, `access_denied` where a role cannot log in.
-pub async fn check_restricted(server: &Server, roles: &RestrictedRoles) -> Result<String, RestoreError> {
+pub async fn check_restricted(
+    server: &Server,
+    roles: &RestrictedRoles,
+) -> Result<String, RestoreError> {
     let session = server.maintenance("doctor").await?;
     let may_make = may_make_roles(&session).await?;
-    let owner = session.client().query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&roles.owner]).await;
+    let owner = session
+        .client()
+        .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&roles.owner])
+        .await;
     if owner.map_err(looking)?.is_none() && !may_make {
-        return Err(refused(format!("there is no role {} (RESTRICTED_OWNER)", roles.owner)));
+        return Err(refused(format!(
+            "there is no role {} (RESTRICTED_OWNER)",
+            roles.owner
+        )));
     }
     check_owner(&session, &roles.owner).await?;
     for role in &roles.users {
         let pooled = Pooled::new(server, role, roles.password.clone());
         pooled.check_nature(&session).await?;
         pooled.check_state(&session).await?;
-        pooled.server.maintenance("doctor").await.map_err(|e| e.context(&format!("logging in as {role}")))?;
+        pooled
+            .server
+            .maintenance("doctor")
+            .await
+            .map_err(|e| e.context(&format!("logging in as {role}")))?;
     }
     match (roles.users.as_slice(), may_make) {
-        ([], false) => Err(refused("there is no DB_RESTRICTED_USER, and no role can be made".into())),
+        ([], false) => Err(refused(
+            "there is no DB_RESTRICTED_USER, and no role can be made".into(),
+        )),
         ([], true) => Ok("a role is made for each restore".into()),
-        (users, _) => Ok(format!("loaded by {}, owned by {}", users.join(", "), roles.owner)),
+        (users, _) => Ok(format!(
+            "loaded by {}, owned by {}",
+            users.join(", "),
+            roles.owner
+        )),
     }
 }
 
 async fn may_make_roles(session: &Session) -> Result<bool, DatabaseError> {
     // Before 16, a role with CREATEROLE could make itself what it likes: nothing is made easier by it.
     let sql = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
-    Ok(session.client().query_one(sql, &[]).await.map_err(looking)?.get(0))
+    Ok(session
+        .client()
+        .query_one(sql, &[])
+        .await
+        .map_err(looking)?
+        .get(0))
 }
 
 /// Makes us a member of a role that we have just made: objects are given to members' roles only.
 async fn belong_to(session: &Session, role: &str) -> Result<(), DatabaseError> {
     let row = session
         .client()
-        .query_one("SELECT rolsuper, current_user::text FROM pg_roles WHERE rolname = current_user", &[])
+        .query_one(
+            "SELECT rolsuper, current_user::text FROM pg_roles WHERE rolname = current_user",
+            &[],
+        )
         .await
         .map_err(looking)?;
     if row.get(0) {
         return Ok(());
     }
-    let how = if session.version() >= 160000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-    session.run(&format!("GRANT {role} TO {}{how}", ident(row.get(1)))).await
+    let how = if session.version() >= 160000 {
+        " WITH INHERIT TRUE, SET TRUE"
+    } else {
+        ""
+    };
+    session
+        .run(&format!("GRANT {role} TO {}{how}", ident(row.get(1))))
+        .await
 }
 
 /// The role of `RESTRICTED_OWNER` owns code that anybody may have written.

@@ -23,8 +23,17 @@ impl Claimed {
         )
         .await?;
         let moved = async {
-            lock.run(&format!("ALTER DATABASE {from} RENAME TO {to}")).await?;
-            self.journal.own(lock, Kind::Staging, &self.target, &self.request_id, &self.target).await?;
+            lock.run(&format!("ALTER DATABASE {from} RENAME TO {to}"))
+                .await?;
+            self.journal
+                .own(
+                    lock,
+                    Kind::Staging,
+                    &self.target,
+                    &self.request_id,
+                    &self.target,
+                )
+                .await?;
             lock.run("COMMIT").await
         };
         if let Err(e) = moved.await {
@@ -65,7 +74,9 @@ pub(super) async fn remove(
         return Ok(false);
     }
     let dropped = match comment_of(session, target).await? {
-        Some((comment, is_ours)) if staging::is_label_of(&comment, target) && (is_recorded || is_ours) => {
+        Some((comment, is_ours))
+            if staging::is_label_of(&comment, target) && (is_recorded || is_ours) =>
+        {
             force_drop(server, session, target).await?;
             true
         }
@@ -82,20 +93,33 @@ pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseE
     let sql = "SELECT datname::text FROM pg_database WHERE pg_get_userbyid(datdba) = current_user
         AND starts_with(shobj_description(oid, 'pg_database'), $1 || ' for ' || datname || ', request ') ORDER BY 1";
     let rows = session.client().query(sql, &[&LABEL]).await;
-    Ok(rows.map_err(|e| fault(&e, "listing databases"))?.iter().map(|r| r.get(0)).collect())
+    Ok(rows
+        .map_err(|e| fault(&e, "listing databases"))?
+        .iter()
+        .map(|r| r.get(0))
+        .collect())
 }
 
 /// The comment of a database, empty where it has none, and whether this role owns the database.
-async fn comment_of(session: &Session, name: &str) -> Result<Option<(String, bool)>, DatabaseError> {
+async fn comment_of(
+    session: &Session,
+    name: &str,
+) -> Result<Option<(String, bool)>, DatabaseError> {
     let sql =
         "SELECT coalesce(shobj_description(oid, 'pg_database'), ''), pg_get_userbyid(datdba) = current_user
         FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&name]).await;
-    Ok(row.map_err(|e| fault(&e, "looking at the target"))?.map(|r| (r.get(0), r.get(1))))
+    Ok(row
+        .map_err(|e| fault(&e, "looking at the target"))?
+        .map(|r| (r.get(0), r.get(1))))
 }
 
 /// Whether the transaction that opened the database was committed.
-pub(super) async fn is_open(session: &Session, target: &str, oid: u32) -> Result<bool, DatabaseError> {
+pub(super) async fn is_open(
+    session: &Session,
+    target: &str,
+    oid: u32,
+) -> Result<bool, DatabaseError> {
     let sql = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
         WHERE datname = $1 AND oid = $2";
     let row = session.client().query_opt(sql, &[&target, &oid]).await;

@@ -193,12 +193,18 @@ impl Journal {
     pub async fn find(session: &Session) -> Result<Self, DatabaseError> {
         let row = session.client().query_one(INSTALLED, &[]).await;
         let row = row.map_err(|e| fault(&e, "looking for the journal"))?;
-        Ok(Journal { on: row.get(0), is_utf8: row.get(1) })
+        Ok(Journal {
+            on: row.get(0),
+            is_utf8: row.get(1),
+        })
     }
 
     /// Where nothing is to be recorded.
     pub fn off() -> Self {
-        Journal { on: false, is_utf8: true }
+        Journal {
+            on: false,
+            is_utf8: true,
+        }
     }
 
     pub fn is_on(self) -> bool {
@@ -214,10 +220,18 @@ impl Journal {
         if !self.on {
             return Ok(1);
         }
-        session.client().execute(sql, values).await.map_err(|e| refused(&e))
+        session
+            .client()
+            .execute(sql, values)
+            .await
+            .map_err(|e| refused(&e))
     }
 
-    pub async fn look_up(self, session: &Session, request_id: &str) -> Result<Known, DatabaseError> {
+    pub async fn look_up(
+        self,
+        session: &Session,
+        request_id: &str,
+    ) -> Result<Known, DatabaseError> {
         if !self.on {
             return Ok(Known::New);
         }
@@ -229,12 +243,20 @@ impl Journal {
             )
             .await
             .map_err(|e| refused(&e))?;
-        let Some(row) = row else { return Ok(Known::New) };
+        let Some(row) = row else {
+            return Ok(Known::New);
+        };
         let outcome: Option<String> = row.get(2);
         let outcome = outcome.and_then(|t| stored(serde_json::from_str(&t).ok()?));
         match (row.get::<_, &str>(0), outcome) {
-            ("done", Some(outcome)) => Ok(Known::Done { digest: row.get(1), outcome }),
-            _ => Ok(Known::Unfinished { digest: row.get(1), starts: row.get(3) }),
+            ("done", Some(outcome)) => Ok(Known::Done {
+                digest: row.get(1),
+                outcome,
+            }),
+            _ => Ok(Known::Unfinished {
+                digest: row.get(1),
+                starts: row.get(3),
+            }),
         }
     }
 
@@ -331,12 +353,21 @@ impl Journal {
     }
 
     pub async fn forget_database(self, session: &Session, name: &str) -> Result<(), DatabaseError> {
-        self.execute(session, "DELETE FROM pgrestored.owned_database WHERE name = $1", &[&name]).await?;
+        self.execute(
+            session,
+            "DELETE FROM pgrestored.owned_database WHERE name = $1",
+            &[&name],
+        )
+        .await?;
         Ok(())
     }
 
     /// Every database that is recorded; those of `target`, if one is named.
-    pub async fn owned(self, session: &Session, target: Option<&str>) -> Result<Vec<Owned>, DatabaseError> {
+    pub async fn owned(
+        self,
+        session: &Session,
+        target: Option<&str>,
+    ) -> Result<Vec<Owned>, DatabaseError> {
         if !self.on {
             return Ok(vec![]);
         }
@@ -447,14 +478,16 @@ mod tests {
 
     #[test]
     fn an_outcome_is_kept_in_every_encoding() {
-        for outcome in
-            [serde_json::json!({ "a": "plain" }), serde_json::json!({ "ü🐘": ["x\0y", "\\u0000", "\"ä\\"] })]
-        {
+        for outcome in [
+            serde_json::json!({ "a": "plain" }),
+            serde_json::json!({ "ü🐘": ["x\0y", "\\u0000", "\"ä\\"] }),
+        ] {
             for is_utf8 in [true, false] {
                 let text = storable(&outcome, is_utf8);
                 assert!(is_utf8 || text.is_ascii());
                 let kept: serde_json::Value = serde_json::from_str(&text).unwrap();
-                let has_nul = |v: &serde_json::Value| v.to_string().replace("\\\\", "").contains("\\u0000");
+                let has_nul =
+                    |v: &serde_json::Value| v.to_string().replace("\\\\", "").contains("\\u0000");
                 assert!(!has_nul(&kept), "{text}");
                 assert_eq!(stored(kept), Some(outcome.clone()));
             }
@@ -463,9 +496,11 @@ mod tests {
 
     #[test]
     fn kinds_are_read_as_they_are_written() {
-        for (kind, written) in
-            [(Kind::Staging, "staging"), (Kind::Verification, "verification"), (Kind::Previous, "previous")]
-        {
+        for (kind, written) in [
+            (Kind::Staging, "staging"),
+            (Kind::Verification, "verification"),
+            (Kind::Previous, "previous"),
+        ] {
             assert_eq!((Kind::parse(written), kind.as_str()), (kind, written));
         }
     }

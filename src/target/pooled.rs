@@ -30,7 +30,11 @@ pub(super) struct Pooled {
 impl Pooled {
     pub fn new(server: &Server, role: &str, password: Option<SecretString>) -> Self {
         let server = server.as_role(role, password.clone());
-        Pooled { server, role: role.to_owned(), password }
+        Pooled {
+            server,
+            role: role.to_owned(),
+            password,
+        }
     }
 
     /// What one restore at a time locks.
@@ -49,17 +53,30 @@ impl Pooled {
     pub async fn check_nature(&self, session: &Session) -> Result<(), RestoreError> {
         let sql = "SELECT rolname = current_user, rolcanlogin,
              EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid) FROM pg_roles WHERE rolname = $1";
-        let row = session.client().query_opt(sql, &[&self.role]).await.map_err(looking)?;
-        let row =
-            row.ok_or_else(|| refused(format!("there is no role {} (DB_RESTRICTED_USER)", self.role)))?;
+        let row = session
+            .client()
+            .query_opt(sql, &[&self.role])
+            .await
+            .map_err(looking)?;
+        let row = row.ok_or_else(|| {
+            refused(format!(
+                "there is no role {} (DB_RESTRICTED_USER)",
+                self.role
+            ))
+        })?;
         if row.get(0) {
             return Err(self.refused("is the role of DB_USER"));
         }
         if let Some(power) = power_of(session, &self.role).await? {
-            return Err(self.refused(&format!("is too powerful to load what is not trusted: {power}")));
+            return Err(self.refused(&format!(
+                "is too powerful to load what is not trusted: {power}"
+            )));
         }
         if !row.get::<_, bool>(1) {
-            return Err(self.refused(&format!("may not log in: ALTER ROLE {} LOGIN", ident(&self.role))));
+            return Err(self.refused(&format!(
+                "may not log in: ALTER ROLE {} LOGIN",
+                ident(&self.role)
+            )));
         }
         match row.get(2) {
             true => Err(self.refused("is a member of other roles")),
@@ -74,13 +91,15 @@ impl Pooled {
     pub async fn check_state(&self, session: &Session) -> Result<(), RestoreError> {
         let name = ident(&self.role);
         if !self.is_ours(session).await? {
-            let why = format!("is not ours to give objects of: GRANT {name} TO the role of DB_USER");
+            let why =
+                format!("is not ours to give objects of: GRANT {name} TO the role of DB_USER");
             return Err(self.refused(&why));
         }
         // Those for one database end with it.
         if self.settings(session).await?.contains(&None) {
-            let why =
-                format!("has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL");
+            let why = format!(
+                "has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL"
+            );
             return Err(self.refused(&why));
         }
         let members = self.members(session).await?;
@@ -97,7 +116,11 @@ impl Pooled {
     /// [`Pooled::check_state`], or for the login that fails.
     pub async fn undo(&self, session: &Session) {
         if let Err(e) = self.undo_all(session).await {
-            tracing::warn!(role = self.role, error = report(&e), "a loading role could not be looked at");
+            tracing::warn!(
+                role = self.role,
+                error = report(&e),
+                "a loading role could not be looked at"
+            );
         }
     }
 
@@ -106,17 +129,24 @@ impl Pooled {
         let administers_itself = session.version() < NO_SELF_ADMIN;
         if administers_itself && !self.is_ours(session).await? {
             let us = ident(self.our_role(session).await?.as_str());
-            self.attempt(session, &format!("GRANT {role} TO {us}"), "our membership").await;
+            self.attempt(session, &format!("GRANT {role} TO {us}"), "our membership")
+                .await;
         }
         // As a verifier: the password itself would be in the server's log.
         let password = match &self.password {
             Some(p) => {
-                let verifier = postgres_protocol::password::scram_sha_256(p.expose_secret().as_bytes());
+                let verifier =
+                    postgres_protocol::password::scram_sha_256(p.expose_secret().as_bytes());
                 format!("'{verifier}'")
             }
             None => "NULL".to_owned(),
         };
-        self.attempt(session, &format!("ALTER ROLE {role} PASSWORD {password}"), "the password").await;
+        self.attempt(
+            session,
+            &format!("ALTER ROLE {role} PASSWORD {password}"),
+            "the password",
+        )
+        .await;
         // Somebody who knew another password may still be there, and could do all of it again.
         self.end_sessions(session).await?;
         let settings = self.settings(session).await?;
@@ -125,11 +155,23 @@ impl Pooled {
             let _ = session.run("DO 'BEGIN END'").await;
         }
         for database in settings {
-            let place = database.map(|d| format!(" IN DATABASE {}", ident(&d))).unwrap_or_default();
-            self.attempt(session, &format!("ALTER ROLE {role}{place} RESET ALL"), "the settings").await;
+            let place = database
+                .map(|d| format!(" IN DATABASE {}", ident(&d)))
+                .unwrap_or_default();
+            self.attempt(
+                session,
+                &format!("ALTER ROLE {role}{place} RESET ALL"),
+                "the settings",
+            )
+            .await;
         }
         for member in self.members(session).await? {
-            self.attempt(session, &format!("REVOKE {role} FROM {}", ident(&member)), "the members").await;
+            self.attempt(
+                session,
+                &format!("REVOKE {role} FROM {}", ident(&member)),
+                "the members",
+            )
+            .await;
         }
         Ok(())
     }
@@ -144,14 +186,15 @@ impl Pooled {
     }
 
     async fn by_whoever_may(&self, session: &Session, sql: &str) -> Result<(), DatabaseError> {
-        let is_denied =
-            |done: &Result<(), DatabaseError>| matches!(done, Err(e) if e.sqlstate() == Some(DENIED));
+        let is_denied = |done: &Result<(), DatabaseError>| matches!(done, Err(e) if e.sqlstate() == Some(DENIED));
         let by_us = session.run(sql).await;
         if !is_denied(&by_us) {
             return by_us;
         }
         // One transaction, and the role is ours again at its end.
-        let as_it = session.run(&format!("SET LOCAL ROLE {}; {sql}", ident(&self.role))).await;
+        let as_it = session
+            .run(&format!("SET LOCAL ROLE {}; {sql}", ident(&self.role)))
+            .await;
         if !is_denied(&as_it) {
             return as_it;
         }
@@ -164,7 +207,13 @@ impl Pooled {
     async fn end_sessions(&self, session: &Session) -> Result<(), DatabaseError> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
         let deadline = tokio::time::Instant::now() + ENDING_LIMIT;
-        while session.client().execute(sql, &[&self.role]).await.map_err(looking)? > 0 {
+        while session
+            .client()
+            .execute(sql, &[&self.role])
+            .await
+            .map_err(looking)?
+            > 0
+        {
             if tokio::time::Instant::now() >= deadline {
                 tracing::warn!(role = self.role, "sessions of a loading role do not end");
                 break;
@@ -175,13 +224,19 @@ impl Pooled {
     }
 
     async fn our_role(&self, session: &Session) -> Result<String, DatabaseError> {
-        let row = session.client().query_one("SELECT current_user::text", &[]).await;
+        let row = session
+            .client()
+            .query_one("SELECT current_user::text", &[])
+            .await;
         Ok(row.map_err(looking)?.get(0))
     }
 
     /// Whether we may give away what it owns.
     async fn is_ours(&self, session: &Session) -> Result<bool, DatabaseError> {
-        let row = session.client().query_one("SELECT pg_has_role($1::name, 'USAGE')", &[&self.role]).await;
+        let row = session
+            .client()
+            .query_one("SELECT pg_has_role($1::name, 'USAGE')", &[&self.role])
+            .await;
         Ok(row.map_err(looking)?.get(0))
     }
 
@@ -189,7 +244,11 @@ impl Pooled {
     async fn settings(&self, session: &Session) -> Result<Vec<Option<String>>, DatabaseError> {
         let sql = "SELECT datname::text FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole
              LEFT JOIN pg_database d ON d.oid = setdatabase WHERE rolname = $1 AND (setdatabase = 0 OR d.oid IS NOT NULL)";
-        let rows = session.client().query(sql, &[&self.role]).await.map_err(looking)?;
+        let rows = session
+            .client()
+            .query(sql, &[&self.role])
+            .await
+            .map_err(looking)?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 
@@ -201,7 +260,11 @@ impl Pooled {
         let sql = "SELECT m.rolname::text FROM pg_auth_members JOIN pg_roles m ON m.oid = member
              JOIN pg_roles r ON r.oid = roleid
              WHERE r.rolname = $1 AND m.rolname <> current_user AND NOT m.rolsuper ORDER BY 1";
-        let rows = session.client().query(sql, &[&self.role]).await.map_err(looking)?;
+        let rows = session
+            .client()
+            .query(sql, &[&self.role])
+            .await
+            .map_err(looking)?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 }

@@ -52,7 +52,10 @@ const FIRST_NORMAL_OID: u32 = 16_384;
 ///
 /// # Errors
 /// `target_unavailable`.
-pub(super) async fn power_of(session: &Session, role: &str) -> Result<Option<String>, DatabaseError> {
+pub(super) async fn power_of(
+    session: &Session,
+    role: &str,
+) -> Result<Option<String>, DatabaseError> {
     let platform: Vec<String> = PLATFORM_ROLES.iter().map(|r| literal(r)).collect();
     let sql = format!(
         "{REACHED} SELECT r.rolname::text, r.rolname = $1, concat_ws(' ', CASE WHEN rolsuper THEN 'SUPERUSER' END,
@@ -66,8 +69,14 @@ pub(super) async fn power_of(session: &Session, role: &str) -> Result<Option<Str
         platform.join(", ")
     );
     let looking = |e: tokio_postgres::Error| fault(&e, "looking at what a role may do");
-    if let Some(row) = session.client().query_opt(&sql, &[&role]).await.map_err(looking)? {
-        let (reached, is_itself, attributes): (&str, bool, &str) = (row.get(0), row.get(1), row.get(2));
+    if let Some(row) = session
+        .client()
+        .query_opt(&sql, &[&role])
+        .await
+        .map_err(looking)?
+    {
+        let (reached, is_itself, attributes): (&str, bool, &str) =
+            (row.get(0), row.get(1), row.get(2));
         return Ok(Some(match (is_itself, attributes) {
             (true, "") => "it is a role that administers the server".to_owned(),
             (true, attributes) => format!("it has {attributes}"),
@@ -86,6 +95,10 @@ pub(super) async fn power_of(session: &Session, role: &str) -> Result<Option<Str
         "{REACHED} SELECT parname FROM pg_parameter_acl, aclexplode(paracl) WHERE grantee IN (SELECT oid FROM reached)
          ORDER BY 1 LIMIT 1"
     );
-    let granted = session.client().query_opt(&parameters, &[&role]).await.map_err(looking)?;
+    let granted = session
+        .client()
+        .query_opt(&parameters, &[&role])
+        .await
+        .map_err(looking)?;
     Ok(granted.map(|r| format!("it may set the server's parameter {}", r.get::<_, &str>(0))))
 }

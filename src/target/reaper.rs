@@ -55,7 +55,11 @@ pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreE
     };
     for name in ours.iter().filter(|n| owned.iter().all(|o| o.name != **n)) {
         // Without a journal, replaced databases have nothing but their name: `rollback` knows it.
-        let list = if journal.is_on() { &mut reaped.unknown } else { &mut reaped.kept };
+        let list = if journal.is_on() {
+            &mut reaped.unknown
+        } else {
+            &mut reaped.kept
+        };
         list.push(name.clone());
     }
     for database in owned {
@@ -81,7 +85,11 @@ pub(super) async fn named_like_ours(session: &Session) -> Result<Vec<String>, Da
     debug_assert!(PATTERN.contains(OWN_PREFIX));
     let sql = "SELECT datname::text FROM pg_database WHERE datname ~ $1 ORDER BY 1";
     let rows = session.client().query(sql, &[&PATTERN]).await;
-    Ok(rows.map_err(|e| fault(&e, "listing databases"))?.iter().map(|r| r.get(0)).collect())
+    Ok(rows
+        .map_err(|e| fault(&e, "listing databases"))?
+        .iter()
+        .map(|r| r.get(0))
+        .collect())
 }
 
 /// Without a journal: staging databases of this role that say so themselves.
@@ -98,8 +106,16 @@ async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
         expired: false,
     };
     let rows = rows.map_err(|e| fault(&e, "listing databases"))?;
-    let mut all: Vec<Owned> = rows.iter().map(|r| owned(r.get(0), String::new())).collect();
-    all.extend(in_place::labelled(session).await?.into_iter().map(|name| owned(name.clone(), name)));
+    let mut all: Vec<Owned> = rows
+        .iter()
+        .map(|r| owned(r.get(0), String::new()))
+        .collect();
+    all.extend(
+        in_place::labelled(session)
+            .await?
+            .into_iter()
+            .map(|name| owned(name.clone(), name)),
+    );
     Ok(all)
 }
 
@@ -127,10 +143,17 @@ async fn reap_one(
         Ok(true) if database.is_in_place() => {
             let dropped = in_place::remove(server, session, journal, &database.name).await;
             dropped.map(|was_there| {
-                Some(was_there.then(|| format!("database {}", database.name)).into_iter().collect())
+                Some(
+                    was_there
+                        .then(|| format!("database {}", database.name))
+                        .into_iter()
+                        .collect(),
+                )
             })
         }
-        Ok(true) => remove(server, session, journal, &database.name).await.map(Some),
+        Ok(true) => remove(server, session, journal, &database.name)
+            .await
+            .map(Some),
         Ok(false) => Ok(Some(vec![])),
         Err(e) => Err(e),
     };
@@ -150,9 +173,9 @@ async fn still_recorded(
         return Ok(true);
     }
     let now = journal.owned(session, Some(&database.target)).await?;
-    Ok(now
-        .iter()
-        .any(|o| o.name == database.name && o.kind == database.kind && o.expired == database.expired))
+    Ok(now.iter().any(|o| {
+        o.name == database.name && o.kind == database.kind && o.expired == database.expired
+    }))
 }
 
 /// Drops a database of ours with the roles that were made for it, and forgets it. Returns what there was.
@@ -169,11 +192,20 @@ pub(super) async fn remove(
     }
     let made = "SELECT rolname::text FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = $1 ORDER BY 1";
     let roles = session.client().query(made, &[&made_for(name)]).await;
-    for role in roles.map_err(|e| fault(&e, "listing roles"))?.iter().map(|r| r.get::<_, String>(0)) {
-        match session.run(&format!("DROP ROLE IF EXISTS {}", ident(&role))).await {
+    for role in roles
+        .map_err(|e| fault(&e, "listing roles"))?
+        .iter()
+        .map(|r| r.get::<_, String>(0))
+    {
+        match session
+            .run(&format!("DROP ROLE IF EXISTS {}", ident(&role)))
+            .await
+        {
             Ok(()) => dropped.push(format!("role {role}")),
             Err(e) if session.client().is_closed() => return Err(e),
-            Err(e) => tracing::warn!(role, error = %e, "a role that was made for a restore is still there"),
+            Err(e) => {
+                tracing::warn!(role, error = %e, "a role that was made for a restore is still there")
+            }
         }
     }
     journal.forget_database(session, name).await?;
@@ -181,8 +213,13 @@ pub(super) async fn remove(
 }
 
 async fn exists(session: &Session, database: &str) -> Result<bool, DatabaseError> {
-    let row = session.client().query_opt("SELECT FROM pg_database WHERE datname = $1", &[&database]).await;
-    Ok(row.map_err(|e| fault(&e, "looking for a database"))?.is_some())
+    let row = session
+        .client()
+        .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&database])
+        .await;
+    Ok(row
+        .map_err(|e| fault(&e, "looking for a database"))?
+        .is_some())
 }
 
 /// Drops replaced databases of a claimed target whose time is over. Best effort: what is not dropped
@@ -193,12 +230,20 @@ pub(super) async fn drop_expired(claimed: &Claimed) {
         Ok(kept) => kept,
         Err(e) => return tracing::warn!(error = report(&e), "kept databases cannot be listed"),
     };
-    let now = super::server_clock(session).await.map(jiff::Timestamp::from_microsecond);
+    let now = super::server_clock(session)
+        .await
+        .map(jiff::Timestamp::from_microsecond);
     let Ok(Ok(now)) = now else { return };
-    let expired = kept.into_iter().filter(|k| k.keep_until.is_some_and(|until| until <= now));
+    let expired = kept
+        .into_iter()
+        .filter(|k| k.keep_until.is_some_and(|until| until <= now));
     for name in expired.map(|k| k.name) {
         if let Err(e) = remove(&claimed.server, session, journal, &name).await {
-            tracing::warn!(database = name, error = report(&e), "an expired database was not dropped");
+            tracing::warn!(
+                database = name,
+                error = report(&e),
+                "an expired database was not dropped"
+            );
         }
     }
 }
@@ -218,8 +263,14 @@ mod tests {
         };
         let (mut sum, b) = (of("a"), of("b"));
         sum.add(b.clone());
-        assert_eq!((&sum.dropped[1..], &sum.kept[1..]), (&b.dropped[..], &b.kept[..]));
+        assert_eq!(
+            (&sum.dropped[1..], &sum.kept[1..]),
+            (&b.dropped[..], &b.kept[..])
+        );
         assert_eq!(&sum.abandoned[1..], &b.abandoned[..]);
-        assert_eq!((&sum.unknown[1..], &sum.failed[1..]), (&b.unknown[..], &b.failed[..]));
+        assert_eq!(
+            (&sum.unknown[1..], &sum.failed[1..]),
+            (&b.unknown[..], &b.failed[..])
+        );
     }
 }

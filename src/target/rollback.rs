@@ -12,7 +12,9 @@ use crate::postgres::{Server, Session, fault};
 use crate::steps::reached;
 
 /// What a rollback did.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct RolledBack {
     pub request_id: String,
     pub target_db: String,
@@ -26,7 +28,9 @@ pub struct RolledBack {
 }
 
 /// A database that a restore has replaced.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Kept {
     pub name: String,
     pub replaced: jiff::Timestamp,
@@ -38,7 +42,11 @@ pub struct Kept {
 ///
 /// # Errors
 /// `target_unavailable`, `access_denied`.
-pub async fn kept(server: &Server, target: &str, keep: Duration) -> Result<Vec<Kept>, RestoreError> {
+pub async fn kept(
+    server: &Server,
+    target: &str,
+    keep: Duration,
+) -> Result<Vec<Kept>, RestoreError> {
     let session = server.maintenance("rollback").await?;
     let journal = Journal::find(&session).await?;
     find_kept(&session, journal, target, keep).await
@@ -55,15 +63,23 @@ pub(super) async fn find_kept(
     let recorded = journal.owned(session, Some(target)).await?;
     let mut kept = Vec::new();
     for name in reaper::named_like_ours(session).await? {
-        let micros = name.strip_prefix(&prefix).and_then(|hex| i64::from_str_radix(hex, 16).ok());
-        let Some(replaced) = micros.and_then(|m| jiff::Timestamp::from_microsecond(m).ok()) else { continue };
+        let micros = name
+            .strip_prefix(&prefix)
+            .and_then(|hex| i64::from_str_radix(hex, 16).ok());
+        let Some(replaced) = micros.and_then(|m| jiff::Timestamp::from_microsecond(m).ok()) else {
+            continue;
+        };
         let keep_until = match recorded.iter().find(|o| o.name == name) {
             Some(owned) => owned.keep_until,
             // Somebody else's, whatever it is called.
             None if journal.is_on() => continue,
             None => replaced.checked_add(keep).ok(),
         };
-        kept.push(Kept { name, replaced, keep_until });
+        kept.push(Kept {
+            name,
+            replaced,
+            keep_until,
+        });
     }
     kept.sort_by_key(|k| std::cmp::Reverse(k.replaced));
     Ok(kept)
@@ -83,15 +99,19 @@ pub async fn rollback(
     let mut claimed = match claim(server, job, terms).await? {
         Claim::Granted(claimed) => claimed,
         Claim::Done(outcome) => {
-            return serde_json::from_value(outcome)
-                .map_err(|e| RestoreError::internal(format!("the recorded outcome cannot be read: {e}")));
+            return serde_json::from_value(outcome).map_err(|e| {
+                RestoreError::internal(format!("the recorded outcome cannot be read: {e}"))
+            });
         }
     };
     match exchange(&mut claimed, wanted).await {
         Ok(done) => Ok(done),
         Err(e) => {
             if let Err(e) = claimed.give_back().await {
-                tracing::warn!(error = report(&e), "the end of the attempt could not be recorded");
+                tracing::warn!(
+                    error = report(&e),
+                    "the end of the attempt could not be recorded"
+                );
             }
             Err(e)
         }
@@ -103,26 +123,44 @@ async fn exchange(claimed: &mut Claimed, wanted: Option<&str>) -> Result<RolledB
     if !claimed.has_journal() {
         notes.push("no bookkeeping schema: found by its name".into());
     }
-    let kept = find_kept(&claimed.lock, claimed.journal, &claimed.target, claimed.terms.keep).await?;
+    let kept = find_kept(
+        &claimed.lock,
+        claimed.journal,
+        &claimed.target,
+        claimed.terms.keep,
+    )
+    .await?;
     let kept: Vec<String> = kept.into_iter().map(|k| k.name).collect();
     let none = |what: String| RestoreError::from(ValidationError::new(R::TargetNotAllowed, what));
     let name = match wanted {
         Some(name) => kept.iter().find(|k| *k == name).ok_or_else(|| {
-            none(format!("{name} is not kept for {} (kept: {})", claimed.target, kept.join(", ")))
+            none(format!(
+                "{name} is not kept for {} (kept: {})",
+                claimed.target,
+                kept.join(", ")
+            ))
         })?,
         None => kept.first().ok_or_else(|| {
-            none(format!("no database is kept that {} has replaced (RESTORE_KEEP_PREVIOUS)", claimed.target))
+            none(format!(
+                "no database is kept that {} has replaced (RESTORE_KEEP_PREVIOUS)",
+                claimed.target
+            ))
         })?,
     };
     let client = claimed.lock.client();
     let row = client
-        .query_opt("SELECT oid, pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = $1", &[name])
+        .query_opt(
+            "SELECT oid, pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = $1",
+            &[name],
+        )
         .await
         .map_err(|e| fault(&e, "looking at the kept database"))?;
     let row = row.ok_or_else(|| none(format!("the kept database {name} is gone")))?;
     let oid: u32 = row.get(0);
     if let Some(why) = swap::not_swappable(client, oid, name).await? {
-        return Err(none(format!("the kept database {name} cannot come back: {why}")));
+        return Err(none(format!(
+            "the kept database {name} cannot come back: {why}"
+        )));
     }
     let done = RolledBack {
         request_id: claimed.request_id.clone(),
@@ -132,7 +170,11 @@ async fn exchange(claimed: &mut Claimed, wanted: Option<&str>) -> Result<RolledB
         notes,
     };
     let outcome = serde_json::to_value(&done).map_err(|e| RestoreError::internal(e.to_string()))?;
-    let incoming = Staging { oid, is_new: false, ..Staging::named(name) };
+    let incoming = Staging {
+        oid,
+        is_new: false,
+        ..Staging::named(name)
+    };
     reached("rollback");
     claimed.swap(&incoming, &outcome).await?;
     Ok(done)

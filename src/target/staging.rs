@@ -54,8 +54,15 @@ impl Staging {
     }
 }
 
-const LOCALE_OPTIONS: [&str; 7] =
-    ["LOCALE_PROVIDER", "LOCALE", "LC_COLLATE", "LC_CTYPE", "ICU_LOCALE", "ICU_RULES", "BUILTIN_LOCALE"];
+const LOCALE_OPTIONS: [&str; 7] = [
+    "LOCALE_PROVIDER",
+    "LOCALE",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "ICU_LOCALE",
+    "ICU_RULES",
+    "BUILTIN_LOCALE",
+];
 
 impl CreateOptions {
     /// From the dump's own `CREATE DATABASE`. Where it has none: the encoding of the server's own databases, as
@@ -69,7 +76,10 @@ impl CreateOptions {
         entries: &[TocEntry],
         text: &TextEncoding,
     ) -> Result<Self, DatabaseError> {
-        let create = entries.iter().find(|e| e.desc == "DATABASE").map(|e| e.defn.as_str());
+        let create = entries
+            .iter()
+            .find(|e| e.desc == "DATABASE")
+            .map(|e| e.defn.as_str());
         let mut options = create.map(Self::parse).unwrap_or_default();
         if options.encoding.is_none() {
             options.encoding = Some(text_holder(text, &encoding_of(session, "template0").await?));
@@ -90,12 +100,18 @@ impl CreateOptions {
 
     /// The same by copying files: faster on a server that need not be durable.
     pub fn by_files(self) -> Self {
-        CreateOptions { by_files: true, ..self }
+        CreateOptions {
+            by_files: true,
+            ..self
+        }
     }
 
     /// A copy of another database.
     pub fn copy_of(database: &str) -> Self {
-        CreateOptions { template: Some(database.to_owned()), ..CreateOptions::default() }
+        CreateOptions {
+            template: Some(database.to_owned()),
+            ..CreateOptions::default()
+        }
     }
 
     /// `CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';`
@@ -114,15 +130,21 @@ impl CreateOptions {
             template: None,
             by_files: false,
             encoding: value("ENCODING").filter(|e| !e.eq_ignore_ascii_case("default")),
-            locale: LOCALE_OPTIONS.iter().filter_map(|k| Some((*k, value(k)?))).collect(),
+            locale: LOCALE_OPTIONS
+                .iter()
+                .filter_map(|k| Some((*k, value(k)?)))
+                .collect(),
         }
     }
 
     fn sql(&self, name: &str, server_version: u32) -> String {
         let template = self.template.as_deref().unwrap_or("template0");
         // Nobody gets in before PUBLIC has lost its right to.
-        let mut sql =
-            format!("CREATE DATABASE {} ALLOW_CONNECTIONS false TEMPLATE {}", ident(name), ident(template));
+        let mut sql = format!(
+            "CREATE DATABASE {} ALLOW_CONNECTIONS false TEMPLATE {}",
+            ident(name),
+            ident(template)
+        );
         if let Some(e) = &self.encoding {
             sql.push_str(&format!(" ENCODING {}", literal(e)));
         }
@@ -134,7 +156,11 @@ impl CreateOptions {
             if *key == "LOCALE_PROVIDER" && value == "libc" && server_version < 150000 {
                 continue;
             }
-            let value = if *key == "LOCALE_PROVIDER" { ident(value) } else { literal(value) };
+            let value = if *key == "LOCALE_PROVIDER" {
+                ident(value)
+            } else {
+                literal(value)
+            };
             sql.push_str(&format!(" {key} {value}"));
         }
         sql
@@ -142,11 +168,21 @@ impl CreateOptions {
 
     /// What is tried in turn: the dump's locale, the server's own, and C, which fits every encoding.
     fn fallbacks(&self) -> [(CreateOptions, Option<&'static str>); 3] {
-        let with = |locale| CreateOptions { locale, template: None, ..self.clone() };
+        let with = |locale| CreateOptions {
+            locale,
+            template: None,
+            ..self.clone()
+        };
         [
             (self.clone(), None),
-            (with(vec![]), Some("the dump's locale is not on this server: the server's default was used")),
-            (with(vec![("LOCALE", "C".into())]), Some("the dump's locale is not on this server: C was used")),
+            (
+                with(vec![]),
+                Some("the dump's locale is not on this server: the server's default was used"),
+            ),
+            (
+                with(vec![("LOCALE", "C".into())]),
+                Some("the dump's locale is not on this server: C was used"),
+            ),
         ]
     }
 }
@@ -157,11 +193,16 @@ fn text_holder(text: &TextEncoding, default: &str) -> String {
     if text.is_sql_ascii() {
         return "SQL_ASCII".to_owned();
     }
-    if text.is_same(default) { default.to_owned() } else { "UTF8".to_owned() }
+    if text.is_same(default) {
+        default.to_owned()
+    } else {
+        "UTF8".to_owned()
+    }
 }
 
 async fn encoding_of(session: &Session, database: &str) -> Result<String, DatabaseError> {
-    let sql = "SELECT pg_catalog.pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = $1";
+    let sql =
+        "SELECT pg_catalog.pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&database]).await;
     let row = row.map_err(|e| fault(&e, "looking at the encoding of a database"))?;
     Ok(row.map_or_else(|| "UTF8".to_owned(), |row| row.get(0)))
@@ -172,13 +213,21 @@ pub(super) fn name_for(request_id: &str) -> String {
     format!("{}s_{}", crate::job::OWN_PREFIX, short_hash(request_id))
 }
 
-pub(super) async fn create(claimed: &Claimed, options: &CreateOptions) -> Result<Staging, RestoreError> {
+pub(super) async fn create(
+    claimed: &Claimed,
+    options: &CreateOptions,
+) -> Result<Staging, RestoreError> {
     let name = name_for(&claimed.request_id);
     let lock = &claimed.lock;
     let note = create_with_fallbacks(lock, &name, options).await?;
     reached("created");
     let label = label(&claimed.target, &claimed.request_id);
-    lock.run(&format!("COMMENT ON DATABASE {} IS {}", ident(&name), literal(&label))).await?;
+    lock.run(&format!(
+        "COMMENT ON DATABASE {} IS {}",
+        ident(&name),
+        literal(&label)
+    ))
+    .await?;
     Ok(opened(lock, &name, note).await?)
 }
 
@@ -208,7 +257,11 @@ async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Stagin
         .await
         .map_err(|e| fault(&e, "looking for the staging database"))?;
     let notes = note.map(str::to_owned).into_iter().collect();
-    Ok(Staging { oid: row.get(0), notes, ..Staging::named(name) })
+    Ok(Staging {
+        oid: row.get(0),
+        notes,
+        ..Staging::named(name)
+    })
 }
 
 /// What the comment of a staging database begins with.
@@ -234,9 +287,11 @@ async fn create_with_fallbacks(
             Ok(()) => return Ok(note),
             Err(e) if is_about_locale(&e) && options.template.is_none() => refused = Some(e),
             Err(e) if e.sqlstate() == Some("55006") => {
-                let why =
-                    "it is in use, and a data-only restore begins with a copy of it, which needs it idle";
-                return Err(DatabaseError::new(FailureReason::TargetNotAllowed, format!("{e}: {why}")));
+                let why = "it is in use, and a data-only restore begins with a copy of it, which needs it idle";
+                return Err(DatabaseError::new(
+                    FailureReason::TargetNotAllowed,
+                    format!("{e}: {why}"),
+                ));
             }
             Err(e) => return Err(e.context("creating the staging database")),
         }
@@ -252,9 +307,15 @@ fn is_about_locale(e: &DatabaseError) -> bool {
 
 /// Drops a database of ours, with whatever keeps `DROP DATABASE … WITH (FORCE)` from it: that it is a
 /// template, that nobody can connect, subscriptions, prepared transactions.
-pub(super) async fn force_drop(server: &Server, lock: &Session, name: &str) -> Result<(), DatabaseError> {
+pub(super) async fn force_drop(
+    server: &Server,
+    lock: &Session,
+    name: &str,
+) -> Result<(), DatabaseError> {
     let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(name));
-    let Err(refused) = lock.run(&drop).await else { return Ok(()) };
+    let Err(refused) = lock.run(&drop).await else {
+        return Ok(());
+    };
     let said = |e: DatabaseError| e.context(&format!("dropping database {name}"));
     if !matches!(refused.sqlstate(), Some("55006" | "42809")) {
         return Err(said(refused));
@@ -279,18 +340,27 @@ pub(super) async fn force_drop(server: &Server, lock: &Session, name: &str) -> R
 async fn clear_out(server: &Server, name: &str) -> Result<(), DatabaseError> {
     let session = server.connect(name, "cleanup").await?;
     let list = async |sql: &str| {
-        let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, "listing what holds it"))?;
+        let rows = session
+            .client()
+            .query(sql, &[])
+            .await
+            .map_err(|e| fault(&e, "listing what holds it"))?;
         Ok::<Vec<String>, DatabaseError>(rows.iter().map(|r| r.get(0)).collect())
     };
-    for gid in list("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await? {
-        session.run(&format!("ROLLBACK PREPARED {}", literal(&gid))).await?;
+    for gid in list("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await?
+    {
+        session
+            .run(&format!("ROLLBACK PREPARED {}", literal(&gid)))
+            .await?;
     }
     let subscriptions = "SELECT subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid \
                          WHERE d.datname = current_database()";
     for name in list(subscriptions).await? {
         let s = ident(&name);
         session
-            .run(&format!("ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"))
+            .run(&format!(
+                "ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"
+            ))
             .await?;
         session.run(&format!("DROP SUBSCRIPTION {s}")).await?;
     }
@@ -314,16 +384,24 @@ mod tests {
         let old = CreateOptions::parse(
             "CREATE DATABASE a WITH TEMPLATE = template0 ENCODING = 'LATIN1' LC_COLLATE = 'C' LC_CTYPE = 'C';",
         );
-        assert!(old.sql("s", 150000).ends_with("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"));
+        assert!(
+            old.sql("s", 150000)
+                .ends_with("ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+        );
         let by_hand = CreateOptions::parse(
             "create database \"ENCODING\" encoding 'EUC_JP' lc_collate='C' ;\n\nALTER DATABASE x SET locale = 'y';",
         );
-        assert!(by_hand.sql("s", 150000).ends_with("template0\" ENCODING 'EUC_JP' LC_COLLATE 'C'"));
+        assert!(
+            by_hand
+                .sql("s", 150000)
+                .ends_with("template0\" ENCODING 'EUC_JP' LC_COLLATE 'C'")
+        );
         let icu = CreateOptions::parse(
             "CREATE DATABASE a WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = icu LOCALE = 'C.UTF-8' ICU_LOCALE = 'de-DE';\n",
         );
         assert!(
-            icu.sql("s", 150000).ends_with("LOCALE_PROVIDER \"icu\" LOCALE 'C.UTF-8' ICU_LOCALE 'de-DE'")
+            icu.sql("s", 150000)
+                .ends_with("LOCALE_PROVIDER \"icu\" LOCALE 'C.UTF-8' ICU_LOCALE 'de-DE'")
         );
     }
 

@@ -35,16 +35,30 @@ pub(super) async fn not_swappable(
     name: &str,
 ) -> Result<Option<&'static str>, DatabaseError> {
     let checks = [
-        ("SELECT 1 FROM pg_replication_slots WHERE database = $1", "it has a logical replication slot"),
-        ("SELECT 1 FROM pg_prepared_xacts WHERE database = $1", "it has a prepared transaction"),
+        (
+            "SELECT 1 FROM pg_replication_slots WHERE database = $1",
+            "it has a logical replication slot",
+        ),
+        (
+            "SELECT 1 FROM pg_prepared_xacts WHERE database = $1",
+            "it has a prepared transaction",
+        ),
     ];
     for (sql, why) in checks {
-        if client.query_opt(&format!("{sql} LIMIT 1"), &[&name]).await.map_err(looking)?.is_some() {
+        if client
+            .query_opt(&format!("{sql} LIMIT 1"), &[&name])
+            .await
+            .map_err(looking)?
+            .is_some()
+        {
             return Ok(Some(why));
         }
     }
     let subscription = client
-        .query_opt("SELECT 1 FROM pg_subscription WHERE subdbid = $1 LIMIT 1", &[&oid])
+        .query_opt(
+            "SELECT 1 FROM pg_subscription WHERE subdbid = $1 LIMIT 1",
+            &[&oid],
+        )
         .await
         .map_err(looking)?;
     Ok(subscription.map(|_| "it has a subscription"))
@@ -80,7 +94,10 @@ pub(super) async fn swap(
     reached("swapped");
     // The target is what it should be: whatever happens from here on, the restore is done.
     if let Err(e) = confirm(claimed, staging).await {
-        tracing::warn!(error = report(&e), "the swap is done, and the target could not be reached since");
+        tracing::warn!(
+            error = report(&e),
+            "the swap is done, and the target could not be reached since"
+        );
     }
     reaper::drop_expired(claimed).await;
     Ok(())
@@ -88,20 +105,27 @@ pub(super) async fn swap(
 
 /// `tuple concurrently updated`, sessions that have not ended yet, locks, deadlocks.
 fn is_collision(e: &DatabaseError) -> bool {
-    matches!(e.sqlstate(), Some("XX000" | "55006" | "55P03" | "40P01" | "40001" | "57014"))
+    matches!(
+        e.sqlstate(),
+        Some("XX000" | "55006" | "55P03" | "40P01" | "40001" | "57014")
+    )
 }
 
 async fn final_error(e: DatabaseError, claimed: &Claimed) -> RestoreError {
     let target = &claimed.target;
     match e.sqlstate() {
-        Some("42P04" | "23505") => {
-            ValidationError::new(R::TargetExists, format!("database {target} appeared during the restore"))
-                .into()
-        }
+        Some("42P04" | "23505") => ValidationError::new(
+            R::TargetExists,
+            format!("database {target} appeared during the restore"),
+        )
+        .into(),
         Some("55006" | "55P03") => {
             let who = who_stays(claimed).await.unwrap_or_default();
-            DatabaseError::new(R::TargetUnavailable, format!("database {target} stays in use{who}: {e}"))
-                .into()
+            DatabaseError::new(
+                R::TargetUnavailable,
+                format!("database {target} stays in use{who}: {e}"),
+            )
+            .into()
         }
         _ => e.context("swapping the database into place").into(),
     }
@@ -111,11 +135,19 @@ async fn final_error(e: DatabaseError, claimed: &Claimed) -> RestoreError {
 async fn who_stays(claimed: &Claimed) -> Result<String, DatabaseError> {
     let sql = "SELECT coalesce(string_agg(DISTINCT format('%s%s', usename, CASE WHEN rolsuper THEN ' (a superuser)' END), ', '), '')
         FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = $1";
-    let row = claimed.lock.client().query_one(sql, &[&claimed.target]).await.map_err(looking)?;
+    let row = claimed
+        .lock
+        .client()
+        .query_one(sql, &[&claimed.target])
+        .await
+        .map_err(looking)?;
     let names: String = row.get(0);
     Ok(match names.is_empty() {
         true => String::new(),
-        false => format!(" by {names}, whose sessions {} may not end", claimed.server.user()),
+        false => format!(
+            " by {names}, whose sessions {} may not end",
+            claimed.server.user()
+        ),
     })
 }
 
@@ -142,18 +174,29 @@ async fn transaction(
         .await?;
     }
     for statement in &staging.at_end {
-        lock.run(statement).await.map_err(|e| e.context("giving the new database to others"))?;
+        lock.run(statement)
+            .await
+            .map_err(|e| e.context("giving the new database to others"))?;
     }
     if let Some(Existing { oid, kept_as }) = &claimed.existing {
         let oid = *oid;
-        let carried = if staging.is_new { properties(lock.client(), oid, staging).await? } else { vec![] };
+        let carried = if staging.is_new {
+            properties(lock.client(), oid, staging).await?
+        } else {
+            vec![]
+        };
         for statement in carried {
-            lock.run(&statement).await.map_err(|e| e.context("carrying the database's properties over"))?;
+            lock.run(&statement)
+                .await
+                .map_err(|e| e.context("carrying the database's properties over"))?;
         }
         rename(claimed, oid, &claimed.target, kept_as).await?;
         reached("swap.old_renamed");
         let keep = claimed.terms.keep.as_secs_f64() / 3600.0;
-        claimed.journal.own_previous(lock, kept_as, &claimed.request_id, &claimed.target, keep).await?;
+        claimed
+            .journal
+            .own_previous(lock, kept_as, &claimed.request_id, &claimed.target, keep)
+            .await?;
     }
     if !staging.is_in_place {
         rename(claimed, staging.oid, &staging.name, &claimed.target).await?;
@@ -161,9 +204,15 @@ async fn transaction(
     reached("swap.new_renamed");
     claimed.journal.forget_database(lock, &staging.name).await?;
     if staging.is_in_place {
-        claimed.journal.forget_database(lock, &claimed.staging_name()).await?;
+        claimed
+            .journal
+            .forget_database(lock, &claimed.staging_name())
+            .await?;
     }
-    claimed.journal.finish(lock, &claimed.request_id, claimed.attempt, outcome, true).await?;
+    claimed
+        .journal
+        .finish(lock, &claimed.request_id, claimed.attempt, outcome, true)
+        .await?;
     reached("swap.journaled");
     lock.run("COMMIT").await
 }
@@ -176,10 +225,16 @@ async fn check_again(claimed: &Claimed, staging: &Staging) -> Result<(), Databas
         .await
         .map_err(looking)?;
     if held.is_none() {
-        return Err(DatabaseError::new(R::TargetUnavailable, "the target's lock is lost"));
+        return Err(DatabaseError::new(
+            R::TargetUnavailable,
+            "the target's lock is lost",
+        ));
     }
     let now = client
-        .query_opt("SELECT oid FROM pg_database WHERE datname = $1", &[&claimed.target])
+        .query_opt(
+            "SELECT oid FROM pg_database WHERE datname = $1",
+            &[&claimed.target],
+        )
         .await
         .map_err(looking)?;
     let in_place = staging.is_in_place.then_some(staging.oid);
@@ -191,8 +246,11 @@ async fn check_again(claimed: &Claimed, staging: &Staging) -> Result<(), Databas
             Err(DatabaseError::new(R::TargetExists, what).with_sqlstate("42P04"))
         }
         // object_not_in_prerequisite_state: it is tried again with the new one.
-        _ => Err(DatabaseError::new(R::TargetUnavailable, "the target was replaced by someone else")
-            .with_sqlstate("55000")),
+        _ => Err(DatabaseError::new(
+            R::TargetUnavailable,
+            "the target was replaced by someone else",
+        )
+        .with_sqlstate("55000")),
     }
 }
 
@@ -220,25 +278,42 @@ async fn rename(claimed: &Claimed, oid: u32, from: &str, to: &str) -> Result<(),
 }
 
 /// Ends the sessions on a database, again and again, until it is `renamed`.
-async fn evict(claimed: &Claimed, oid: u32, renamed: &CancellationToken) -> Result<(), DatabaseError> {
+async fn evict(
+    claimed: &Claimed,
+    oid: u32,
+    renamed: &CancellationToken,
+) -> Result<(), DatabaseError> {
     let killer = claimed.server.maintenance("eviction");
-    let Some(killer) = renamed.run_until_cancelled(killer).await else { return Ok(()) };
+    let Some(killer) = renamed.run_until_cancelled(killer).await else {
+        return Ok(());
+    };
     let killer = killer?;
-    let sql =
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND pid <> pg_backend_pid()";
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND pid <> pg_backend_pid()";
     while !renamed.is_cancelled() {
-        let sent = tokio::time::timeout(EVICTION_LIMIT, killer.client().execute(sql, &[&oid])).await;
-        let lost =
-            |_| DatabaseError::new(R::TargetUnavailable, "ending sessions on the target takes too long");
-        sent.map_err(lost)?.map_err(|e| fault(&e, "ending sessions on the target"))?;
-        let _ = renamed.run_until_cancelled(tokio::time::sleep(EVICTION_PAUSE)).await;
+        let sent =
+            tokio::time::timeout(EVICTION_LIMIT, killer.client().execute(sql, &[&oid])).await;
+        let lost = |_| {
+            DatabaseError::new(
+                R::TargetUnavailable,
+                "ending sessions on the target takes too long",
+            )
+        };
+        sent.map_err(lost)?
+            .map_err(|e| fault(&e, "ending sessions on the target"))?;
+        let _ = renamed
+            .run_until_cancelled(tokio::time::sleep(EVICTION_PAUSE))
+            .await;
     }
     Ok(())
 }
 
 /// Statements that give the staging database what belongs to the target and not to the dump: owner,
 /// connection limit, comment, privileges, settings, security labels.
-async fn properties(client: &Client, oid: u32, staging: &Staging) -> Result<Vec<String>, DatabaseError> {
+async fn properties(
+    client: &Client,
+    oid: u32,
+    staging: &Staging,
+) -> Result<Vec<String>, DatabaseError> {
     let name = ident(&staging.name);
     let row = client
         .query_one(
@@ -267,7 +342,11 @@ async fn properties(client: &Client, oid: u32, staging: &Staging) -> Result<Vec<
         .await
         .map_err(looking)?;
     sql.extend(labels.iter().map(|r| {
-        format!("SECURITY LABEL FOR {} ON DATABASE {name} IS {}", ident(r.get(0)), literal(r.get(1)))
+        format!(
+            "SECURITY LABEL FOR {} ON DATABASE {name} IS {}",
+            ident(r.get(0)),
+            literal(r.get(1))
+        )
     }));
     Ok(sql)
 }
@@ -294,7 +373,10 @@ async fn privileges(
         let grantee: Option<String> = r.get(0);
         let grantee = grantee.map_or("PUBLIC".to_owned(), |g| ident(&g));
         let option = if r.get(2) { " WITH GRANT OPTION" } else { "" };
-        sql.push(format!("GRANT {} ON DATABASE {name} TO {grantee}{option}", r.get::<_, &str>(1)));
+        sql.push(format!(
+            "GRANT {} ON DATABASE {name} TO {grantee}{option}",
+            r.get::<_, &str>(1)
+        ));
     }
     Ok(sql)
 }
@@ -312,7 +394,11 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
     let statement = |role: Option<String>, setting: &str| {
         let (key, value) = setting.split_once('=')?;
         let value = match is_list(key).then(|| list(value)).flatten() {
-            Some(elements) => elements.iter().map(|e| literal(e)).collect::<Vec<_>>().join(", "),
+            Some(elements) => elements
+                .iter()
+                .map(|e| literal(e))
+                .collect::<Vec<_>>()
+                .join(", "),
             None => literal(value),
         };
         let key: Vec<String> = key.split('.').map(ident).collect();
@@ -322,7 +408,10 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
         };
         Some(format!("ALTER {what} SET {} = {value}", key.join(".")))
     };
-    Ok(rows.iter().filter_map(|r| statement(r.get(0), r.get(1))).collect())
+    Ok(rows
+        .iter()
+        .filter_map(|r| statement(r.get(0), r.get(1)))
+        .collect())
 }
 
 /// Settings of other roles in this database: only a superuser can carry them over.
@@ -359,13 +448,17 @@ fn list(value: &str) -> Option<Vec<String>> {
                 loop {
                     let (part, behind) = quoted.split_once('"')?;
                     element.push_str(part);
-                    let Some(more) = behind.strip_prefix('"') else { break (element, behind) };
+                    let Some(more) = behind.strip_prefix('"') else {
+                        break (element, behind);
+                    };
                     element.push('"');
                     quoted = more;
                 }
             }
             None => {
-                let end = rest.find(|c: char| c == ',' || c.is_ascii_whitespace()).unwrap_or(rest.len());
+                let end = rest
+                    .find(|c: char| c == ',' || c.is_ascii_whitespace())
+                    .unwrap_or(rest.len());
                 (rest[..end].to_owned(), &rest[end..])
             }
         };
@@ -416,32 +509,47 @@ async fn settle(claimed: &mut Claimed, staging: &Staging) -> Result<bool, Restor
 /// database itself.
 async fn is_recorded(claimed: &Claimed, staging: &Staging) -> Result<bool, RestoreError> {
     if claimed.journal.is_on() {
-        let known = claimed.journal.look_up(&claimed.lock, &claimed.request_id).await?;
+        let known = claimed
+            .journal
+            .look_up(&claimed.lock, &claimed.request_id)
+            .await?;
         return Ok(matches!(known, Known::Done { .. }));
     }
     Ok(in_place::is_open(&claimed.lock, &claimed.target, staging.oid).await?)
 }
 
 async fn name_of(session: &Session, oid: u32) -> Result<Option<String>, DatabaseError> {
-    let row =
-        session.client().query_opt("SELECT datname::text FROM pg_database WHERE oid = $1", &[&oid]).await;
+    let row = session
+        .client()
+        .query_opt(
+            "SELECT datname::text FROM pg_database WHERE oid = $1",
+            &[&oid],
+        )
+        .await;
     Ok(row.map_err(looking)?.map(|r| r.get(0)))
 }
 
 /// A new session under the target's name must reach the restored database.
 async fn confirm(claimed: &Claimed, staging: &Staging) -> Result<(), RestoreError> {
-    let session = claimed.server.connect(&claimed.target, "confirmation").await?;
+    let session = claimed
+        .server
+        .connect(&claimed.target, "confirmation")
+        .await?;
     let row = session
         .client()
-        .query_one("SELECT oid FROM pg_database WHERE datname = current_database()", &[])
+        .query_one(
+            "SELECT oid FROM pg_database WHERE datname = current_database()",
+            &[],
+        )
         .await
         .map_err(|e| fault(&e, "confirming the swap"))?;
     match row.get::<_, u32>(0) == staging.oid {
         true => Ok(()),
-        false => {
-            Err(DatabaseError::new(R::TargetUnavailable, "the target's name leads to another database")
-                .into())
-        }
+        false => Err(DatabaseError::new(
+            R::TargetUnavailable,
+            "the target's name leads to another database",
+        )
+        .into()),
     }
 }
 
@@ -456,7 +564,10 @@ mod tests {
             ("\"$user\", public", Some("$user|public")),
             ("\"\"", Some("")),
             ("\"a, \"\"b\"\"\",c", Some("a, \"b\"|c")),
-            ("x;alter/**/role/**/a/**/superuser", Some("x;alter/**/role/**/a/**/superuser")),
+            (
+                "x;alter/**/role/**/a/**/superuser",
+                Some("x;alter/**/role/**/a/**/superuser"),
+            ),
             ("", None),
             ("a b", None),
             ("a,,b", None),

@@ -62,7 +62,11 @@ struct Found {
 
 impl Found {
     fn of(columns: usize) -> Self {
-        Found { rows: Rows::default(), nulls: vec![0; columns], spans: vec![None; columns] }
+        Found {
+            rows: Rows::default(),
+            nulls: vec![0; columns],
+            spans: vec![None; columns],
+        }
     }
 
     fn row(&mut self, line: &[u8], columns: &[Column], scratch: &mut Vec<u8>) {
@@ -72,8 +76,9 @@ impl Found {
         }
         let mut start = 0;
         let ends = memchr::memchr_iter(b'\t', line).chain(std::iter::once(line.len()));
-        for ((end, column), (nulls, span)) in
-            ends.zip(columns).zip(self.nulls.iter_mut().zip(&mut self.spans))
+        for ((end, column), (nulls, span)) in ends
+            .zip(columns)
+            .zip(self.nulls.iter_mut().zip(&mut self.spans))
         {
             let field = &line[start..end];
             start = end + 1;
@@ -90,7 +95,10 @@ impl Found {
 
     fn merge(&mut self, other: Found) {
         self.rows.merge(&other.rows);
-        self.nulls.iter_mut().zip(&other.nulls).for_each(|(a, b)| *a += b);
+        self.nulls
+            .iter_mut()
+            .zip(&other.nulls)
+            .for_each(|(a, b)| *a += b);
         for (span, other) in self.spans.iter_mut().zip(other.spans) {
             if let Some((a, b)) = other {
                 widen(span, &a);
@@ -122,7 +130,9 @@ pub(super) fn proof_of(name: &str, data: &TableData) -> TableProof {
 }
 
 /// Compares every table with the ledger.
-pub(super) async fn compare(subject: &Subject<'_>) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
+pub(super) async fn compare(
+    subject: &Subject<'_>,
+) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
     let wanted = subject.ledger.tables();
     let session = connect(subject.server, subject.database).await?;
     let (mut tables, mut parts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
@@ -153,17 +163,26 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<(Vec<TableProof>, V
     }
     proofs.sort_by(|a, b| a.name.cmp(&b.name));
     let rows: u64 = proofs.iter().filter_map(|p| p.restored_rows).sum();
-    let failed = wrong.iter().filter(|c| c.status == CheckStatus::Failed).count();
+    let failed = wrong
+        .iter()
+        .filter(|c| c.status == CheckStatus::Failed)
+        .count();
     let summary = match failed {
         0 => Check::new(
             "rows",
             CheckStatus::Passed,
-            format!("{} tables with {rows} rows are, row for row, what the archive has", proofs.len()),
+            format!(
+                "{} tables with {rows} rows are, row for row, what the archive has",
+                proofs.len()
+            ),
         ),
         n => Check::new(
             "rows",
             CheckStatus::Failed,
-            format!("{n} of {} tables are not what the archive has", proofs.len()),
+            format!(
+                "{n} of {} tables are not what the archive has",
+                proofs.len()
+            ),
         ),
     };
     wrong.truncate(NAMED);
@@ -172,13 +191,23 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<(Vec<TableProof>, V
 
 fn differs(table: &str, what: &str) -> Check {
     let fix = "look for triggers, rules or row filters on the table, then restore the backup again";
-    Check::new("rows", CheckStatus::Failed, what).of(table).fix(fix)
+    Check::new("rows", CheckStatus::Failed, what)
+        .of(table)
+        .fix(fix)
 }
 
-fn judge(table: &Table, data: &TableData, found: &Found, dumped_major: Option<u32>) -> Option<Check> {
+fn judge(
+    table: &Table,
+    data: &TableData,
+    found: &Found,
+    dumped_major: Option<u32>,
+) -> Option<Check> {
     let (theirs, ours) = (&data.rows, &found.rows);
     if theirs.count != ours.count {
-        let what = format!("{} rows in the archive, {} in the restored table", theirs.count, ours.count);
+        let what = format!(
+            "{} rows in the archive, {} in the restored table",
+            theirs.count, ours.count
+        );
         return Some(differs(&table.name, &what));
     }
     if theirs.digest == ours.digest {
@@ -186,21 +215,34 @@ fn judge(table: &Table, data: &TableData, found: &Found, dumped_major: Option<u3
     }
     if dumped_major.is_some_and(|m| m < 12) && table.columns.iter().any(|c| c.is_float) {
         let what = "the number of rows is right; before PostgreSQL 12 floating point numbers were written otherwise, so their content cannot be compared";
-        return Some(Check::new("rows", CheckStatus::NotChecked, what).of(&table.name).optional());
+        return Some(
+            Check::new("rows", CheckStatus::NotChecked, what)
+                .of(&table.name)
+                .optional(),
+        );
     }
-    let what = format!("as many rows as in the archive ({}), with another content", ours.count);
+    let what = format!(
+        "as many rows as in the archive ({}), with another content",
+        ours.count
+    );
     Some(differs(&table.name, &what))
 }
 
 fn proof_with(table: &Table, data: &TableData, found: &Found) -> TableProof {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     let all = found.rows.count.max(1) as f64;
-    let columns = table.columns.iter().zip(found.nulls.iter().zip(&found.spans));
+    let columns = table
+        .columns
+        .iter()
+        .zip(found.nulls.iter().zip(&found.spans));
     let columns = columns.map(|(c, (nulls, span))| ColumnProof {
         name: c.name.clone(),
         kind: c.kind.clone(),
         nulls: *nulls as f64 / all,
-        span: span.as_ref().map(|(a, b)| Span { oldest: text(a), newest: text(b) }),
+        span: span.as_ref().map(|(a, b)| Span {
+            oldest: text(a),
+            newest: text(b),
+        }),
     });
     TableProof {
         restored_rows: Some(found.rows.count),
@@ -219,7 +261,9 @@ async fn describe(
     let e = |e: tokio_postgres::Error| fault(&e, "looking at a table");
     let sql = "SELECT c.oid, c.relkind::text, pg_catalog.pg_relation_size(c.oid) \
         FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1::text)";
-    let Some(row) = session.client().query_opt(sql, &[&name]).await.map_err(e)? else { return Ok(None) };
+    let Some(row) = session.client().query_opt(sql, &[&name]).await.map_err(e)? else {
+        return Ok(None);
+    };
     let (oid, kind, bytes): (u32, String, i64) = (row.get(0), row.get(1), row.get(2));
     let sql = "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), \
         a.atttypid IN (1082, 1114, 1184), \
@@ -229,12 +273,20 @@ async fn describe(
     let rows = session.client().query(sql, &[&oid]).await.map_err(e)?;
     let mut columns: Vec<Column> = rows
         .iter()
-        .map(|r| Column { name: r.get(0), kind: r.get(1), has_span: r.get(2), is_float: r.get(3) })
+        .map(|r| Column {
+            name: r.get(0),
+            kind: r.get(1),
+            has_span: r.get(2),
+            is_float: r.get(3),
+        })
         .collect();
     if let Some(list) = &data.columns {
         // In the archive's order, which need not be the table's.
-        let mut by_name: HashMap<String, Column> = columns.drain(..).map(|c| (c.name.clone(), c)).collect();
-        let names = tokens(list, Dialect::default()).into_iter().filter_map(|t| t.name());
+        let mut by_name: HashMap<String, Column> =
+            columns.drain(..).map(|c| (c.name.clone(), c)).collect();
+        let names = tokens(list, Dialect::default())
+            .into_iter()
+            .filter_map(|t| t.name());
         for name in names {
             match by_name.remove(&name) {
                 Some(column) => columns.push(column),
@@ -242,7 +294,11 @@ async fn describe(
             }
         }
     }
-    let list = columns.iter().map(|c| ident(&c.name)).collect::<Vec<_>>().join(", ");
+    let list = columns
+        .iter()
+        .map(|c| ident(&c.name))
+        .collect::<Vec<_>>()
+        .join(", ");
     let table = Table {
         name: name.to_owned(),
         columns,
@@ -255,12 +311,32 @@ async fn describe(
 
 /// A large table in parts of blocks, where the server can read such parts by themselves.
 fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, Part)> {
-    if table.is_partitioned || bytes <= PART_BYTES || session.version() < 140000 || table.list.is_empty() {
-        return vec![(bytes, Part { table: index, blocks: None })];
+    if table.is_partitioned
+        || bytes <= PART_BYTES
+        || session.version() < 140000
+        || table.list.is_empty()
+    {
+        return vec![(
+            bytes,
+            Part {
+                table: index,
+                blocks: None,
+            },
+        )];
     }
     let (pages, each) = (bytes / PAGE + 1, PART_BYTES / PAGE);
     let starts = (0..pages).step_by(usize::try_from(each).unwrap_or(usize::MAX));
-    starts.map(|from| (PART_BYTES, Part { table: index, blocks: Some((from, from + each)) })).collect()
+    starts
+        .map(|from| {
+            (
+                PART_BYTES,
+                Part {
+                    table: index,
+                    blocks: Some((from, from + each)),
+                },
+            )
+        })
+        .collect()
 }
 
 fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
@@ -287,29 +363,49 @@ async fn read_all(
 ) -> Result<Vec<Found>, RestoreError> {
     let sessions = subject.sessions.clamp(1, queue.len().max(1));
     let queue = Arc::new(Mutex::new(queue));
-    let found = Arc::new(Mutex::new(tables.iter().map(|t| Found::of(t.columns.len())).collect::<Vec<_>>()));
+    let found = Arc::new(Mutex::new(
+        tables
+            .iter()
+            .map(|t| Found::of(t.columns.len()))
+            .collect::<Vec<_>>(),
+    ));
     let stop = CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let mut running = JoinSet::new();
     for _ in 0..sessions {
-        let (server, database, stop) = (subject.server.clone(), subject.database.to_owned(), stop.clone());
+        let (server, database, stop) = (
+            subject.server.clone(),
+            subject.database.to_owned(),
+            stop.clone(),
+        );
         let (queue, tables, found) = (queue.clone(), tables.clone(), found.clone());
         let reading = async move {
             let session = connect(&server, &database).await?;
             loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some(part) = next else { return Ok::<_, RestoreError>(()) };
+                let next = queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
+                let Some(part) = next else {
+                    return Ok::<_, RestoreError>(());
+                };
                 let table = &tables[part.table];
-                let read = read(&session, table, part.blocks).await.map_err(|e| e.context(&table.name))?;
+                let read = read(&session, table, part.blocks)
+                    .await
+                    .map_err(|e| e.context(&table.name))?;
                 found.lock().unwrap_or_else(PoisonError::into_inner)[part.table].merge(read);
             }
         };
         running.spawn_blocking(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime =
-                runtime.map_err(|e| RestoreError::internal(format!("a thread to count on: {e}")))?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = runtime
+                .map_err(|e| RestoreError::internal(format!("a thread to count on: {e}")))?;
             // Whoever waits for the answer may be gone.
-            runtime.block_on(stop.run_until_cancelled_owned(reading)).unwrap_or(Ok(()))
+            runtime
+                .block_on(stop.run_until_cancelled_owned(reading))
+                .unwrap_or(Ok(()))
         });
     }
     while let Some(ended) = running.join_next().await {
@@ -325,14 +421,26 @@ async fn connect(server: &Server, database: &str) -> Result<Session, DatabaseErr
     Ok(session)
 }
 
-async fn read(session: &Session, table: &Table, blocks: Option<(i64, i64)>) -> Result<Found, DatabaseError> {
+async fn read(
+    session: &Session,
+    table: &Table,
+    blocks: Option<(i64, i64)>,
+) -> Result<Found, DatabaseError> {
     let e = |e: tokio_postgres::Error| fault(&e, "reading rows back");
-    let rows = session.client().copy_out(&copy_sql(table, blocks)).await.map_err(e)?;
+    let rows = session
+        .client()
+        .copy_out(&copy_sql(table, blocks))
+        .await
+        .map_err(e)?;
     tokio::pin!(rows);
     let (mut found, mut scratch) = (Found::of(table.columns.len()), Vec::new());
     while let Some(line) = rows.next().await {
         let line = line.map_err(e)?;
-        found.row(line.strip_suffix(b"\n").unwrap_or(&line), &table.columns, &mut scratch);
+        found.row(
+            line.strip_suffix(b"\n").unwrap_or(&line),
+            &table.columns,
+            &mut scratch,
+        );
     }
     Ok(found)
 }
@@ -344,14 +452,21 @@ pub(super) async fn compare_objects(subject: &Subject<'_>) -> Result<Vec<Check>,
     let e = |e: tokio_postgres::Error| fault(&e, "looking at large objects");
     let there = session
         .client()
-        .query("SELECT oid FROM pg_catalog.pg_largeobject_metadata ORDER BY oid", &[])
+        .query(
+            "SELECT oid FROM pg_catalog.pg_largeobject_metadata ORDER BY oid",
+            &[],
+        )
         .await
         .map_err(e)?;
     let there: Vec<u32> = there.iter().map(|r| r.get(0)).collect();
     if wanted.is_empty() && there.is_empty() {
         return Ok(vec![]);
     }
-    let mut wrong: Vec<u32> = wanted.keys().filter(|o| there.binary_search(o).is_err()).copied().collect();
+    let mut wrong: Vec<u32> = wanted
+        .keys()
+        .filter(|o| there.binary_search(o).is_err())
+        .copied()
+        .collect();
     for batch in there.chunks(OBJECTS) {
         for (oid, is) in read_objects(&session, batch).await? {
             // An object without a byte has no data in the archive.
@@ -365,7 +480,10 @@ pub(super) async fn compare_objects(subject: &Subject<'_>) -> Result<Vec<Check>,
         true => Check::new(
             "large objects",
             CheckStatus::Passed,
-            format!("{} large objects with {bytes} bytes are what the archive has", there.len()),
+            format!(
+                "{} large objects with {bytes} bytes are what the archive has",
+                there.len()
+            ),
         ),
         false => {
             let named: Vec<String> = wrong.iter().take(NAMED).map(u32::to_string).collect();
@@ -375,14 +493,22 @@ pub(super) async fn compare_objects(subject: &Subject<'_>) -> Result<Vec<Check>,
     }])
 }
 
-async fn read_objects(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, ObjectData>, DatabaseError> {
+async fn read_objects(
+    session: &Session,
+    oids: &[u32],
+) -> Result<BTreeMap<u32, ObjectData>, DatabaseError> {
     let e = |e: tokio_postgres::Error| fault(&e, "reading large objects back");
     let sql = "SELECT o, pg_catalog.lo_get(o, $2, $3) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS x(o)";
     let read = session.client().prepare(sql).await.map_err(e)?;
-    let mut found: BTreeMap<u32, ObjectData> = oids.iter().map(|o| (*o, ObjectData::default())).collect();
+    let mut found: BTreeMap<u32, ObjectData> =
+        oids.iter().map(|o| (*o, ObjectData::default())).collect();
     let (mut open, mut offset) = (oids.to_vec(), 0i64);
     while !open.is_empty() {
-        let rows = session.client().query(&read, &[&open, &offset, &OBJECT_PART]).await.map_err(e)?;
+        let rows = session
+            .client()
+            .query(&read, &[&open, &offset, &OBJECT_PART])
+            .await
+            .map_err(e)?;
         open.clear();
         for row in &rows {
             let (oid, part): (u32, &[u8]) = (row.get(0), row.get(1));

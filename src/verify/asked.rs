@@ -10,7 +10,9 @@ use crate::postgres::{Session, fault};
 use crate::proof::{Check, CheckStatus};
 
 /// A checks file: what holds for every set of backups, and what holds for some.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChecksFile {
     pub freshness: Vec<Freshness>,
@@ -22,7 +24,9 @@ pub struct ChecksFile {
 }
 
 /// What the data of a backup has to be.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checks {
     pub freshness: Vec<Freshness>,
@@ -32,7 +36,9 @@ pub struct Checks {
 }
 
 /// The newest value of a column must not be much older than the backup.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Freshness {
     /// As SQL writes it, such as `shop.orders`.
@@ -43,7 +49,9 @@ pub struct Freshness {
 }
 
 /// A row whose value is known; only its digest is written down.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
     pub name: String,
@@ -82,7 +90,9 @@ pub struct Assertion {
 const TIMEOUT: &str = "60s";
 
 fn duration(text: &str) -> Option<jiff::SignedDuration> {
-    text.parse::<jiff::SignedDuration>().ok().filter(|d| d.is_positive())
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .filter(|d| d.is_positive())
 }
 
 impl ChecksFile {
@@ -91,11 +101,14 @@ impl ChecksFile {
     /// # Errors
     /// `invalid_request`, with the place in the file.
     pub fn parse(yaml: &str) -> Result<Self, RestoreError> {
-        let wrong = |what: String| RestoreError::from(ValidationError::new(R::InvalidRequest, what));
+        let wrong =
+            |what: String| RestoreError::from(ValidationError::new(R::InvalidRequest, what));
         let file: ChecksFile =
             serde_saphyr::from_str(yaml).map_err(|e| wrong(format!("VERIFY_CHECKS: {e}")))?;
         for checks in std::iter::once(&file.all()).chain(file.sets.values()) {
-            checks.validate().map_err(|what| wrong(format!("VERIFY_CHECKS: {what}")))?;
+            checks
+                .validate()
+                .map_err(|what| wrong(format!("VERIFY_CHECKS: {what}")))?;
         }
         Ok(file)
     }
@@ -127,32 +140,50 @@ impl ChecksFile {
 impl Checks {
     fn validate(&self) -> Result<(), String> {
         for f in &self.freshness {
-            duration(&f.max_age)
-                .ok_or(format!("freshness of {}: max_age must be a time such as 26h", f.table))?;
+            duration(&f.max_age).ok_or(format!(
+                "freshness of {}: max_age must be a time such as 26h",
+                f.table
+            ))?;
         }
         for c in &self.canaries {
             let hex = c.sha256.len() == 64 && c.sha256.bytes().all(|b| b.is_ascii_hexdigit());
-            hex.then_some(()).ok_or(format!("canary {}: sha256 must have 64 hexadecimal digits", c.name))?;
+            hex.then_some(()).ok_or(format!(
+                "canary {}: sha256 must have 64 hexadecimal digits",
+                c.name
+            ))?;
         }
         for a in &self.assertions {
             let asks = a.expect.is_some() || a.min.is_some() || a.max.is_some() || a.rows.is_some();
-            asks.then_some(()).ok_or(format!("assertion {}: needs expect, min, max or rows", a.name))?;
+            asks.then_some(()).ok_or(format!(
+                "assertion {}: needs expect, min, max or rows",
+                a.name
+            ))?;
             let time = a.timeout.as_deref().unwrap_or(TIMEOUT);
-            duration(time).ok_or(format!("assertion {}: timeout must be a time such as 30s", a.name))?;
+            duration(time).ok_or(format!(
+                "assertion {}: timeout must be a time such as 30s",
+                a.name
+            ))?;
         }
         self.drift.validate()
     }
 }
 
 /// Asks everything, each by itself.
-pub(super) async fn run(subject: &Subject<'_>, checks: &Checks) -> Result<Vec<Check>, RestoreError> {
+pub(super) async fn run(
+    subject: &Subject<'_>,
+    checks: &Checks,
+) -> Result<Vec<Check>, RestoreError> {
     let mut answers = Vec::new();
     if checks.freshness.is_empty() && checks.canaries.is_empty() && checks.assertions.is_empty() {
         return Ok(answers);
     }
     let mut session = connect(subject).await?;
     for f in &checks.freshness {
-        answers.push(answered("freshness", &f.table, freshness(&session, subject, f).await));
+        answers.push(answered(
+            "freshness",
+            &f.table,
+            freshness(&session, subject, f).await,
+        ));
     }
     for c in &checks.canaries {
         answers.push(answered("canary", &c.name, canary(&session, c).await));
@@ -167,8 +198,13 @@ pub(super) async fn run(subject: &Subject<'_>, checks: &Checks) -> Result<Vec<Ch
 }
 
 async fn connect(subject: &Subject<'_>) -> Result<Session, DatabaseError> {
-    let session = subject.server.connect(subject.database, "assertions").await?;
-    session.run("SET TimeZone = 'UTC'; SET row_security = off").await?;
+    let session = subject
+        .server
+        .connect(subject.database, "assertions")
+        .await?;
+    session
+        .run("SET TimeZone = 'UTC'; SET row_security = off")
+        .await?;
     Ok(session)
 }
 
@@ -176,16 +212,27 @@ fn answered(name: &str, subject: &str, answer: Result<Check, DatabaseError>) -> 
     match answer {
         Ok(check) => check.of(subject),
         // A question that the server does not understand has no answer.
-        Err(e) => Check::new(name, CheckStatus::NotChecked, report(&e)).of(subject).because(e.reason()),
+        Err(e) => Check::new(name, CheckStatus::NotChecked, report(&e))
+            .of(subject)
+            .because(e.reason()),
     }
 }
 
 /// The rows of one query as JSON, at most two of them, read-only and within `timeout`.
-async fn ask(session: &Session, sql: &str, timeout: &str) -> Result<Vec<serde_json::Value>, DatabaseError> {
-    let wrapped = format!("SELECT row_to_json(q)::text FROM ({}\n) q LIMIT 2", plain(sql));
-    rows(session, &wrapped, timeout)
-        .await
-        .map(|rows| rows.iter().map(|t| serde_json::from_str(t).unwrap_or(serde_json::Value::Null)).collect())
+async fn ask(
+    session: &Session,
+    sql: &str,
+    timeout: &str,
+) -> Result<Vec<serde_json::Value>, DatabaseError> {
+    let wrapped = format!(
+        "SELECT row_to_json(q)::text FROM ({}\n) q LIMIT 2",
+        plain(sql)
+    );
+    rows(session, &wrapped, timeout).await.map(|rows| {
+        rows.iter()
+            .map(|t| serde_json::from_str(t).unwrap_or(serde_json::Value::Null))
+            .collect()
+    })
 }
 
 fn plain(sql: &str) -> &str {
@@ -193,7 +240,11 @@ fn plain(sql: &str) -> &str {
 }
 
 /// The first column of a query's rows as text, read-only and within `timeout`.
-pub(super) async fn rows(session: &Session, sql: &str, timeout: &str) -> Result<Vec<String>, DatabaseError> {
+pub(super) async fn rows(
+    session: &Session,
+    sql: &str,
+    timeout: &str,
+) -> Result<Vec<String>, DatabaseError> {
     let limit = duration(timeout).map_or(60_000, |d| d.as_millis());
     let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}");
     session.run(&begin).await?;
@@ -204,7 +255,11 @@ pub(super) async fn rows(session: &Session, sql: &str, timeout: &str) -> Result<
         Some("57014") => DatabaseError::new(R::Timeout, format!("no answer within {timeout}")),
         _ => fault(&e, "asking"),
     };
-    Ok(answer.map_err(late)?.iter().map(|r| r.get::<_, Option<String>>(0).unwrap_or_default()).collect())
+    Ok(answer
+        .map_err(late)?
+        .iter()
+        .map(|r| r.get::<_, Option<String>>(0).unwrap_or_default())
+        .collect())
 }
 
 /// The only value of the only row.
@@ -217,25 +272,50 @@ fn value_of(rows: &[serde_json::Value]) -> Result<&serde_json::Value, String> {
     };
     match row.values().collect::<Vec<_>>().as_slice() {
         [one] => Ok(one),
-        several => Err(format!("the query gives {} columns, not one", several.len())),
+        several => Err(format!(
+            "the query gives {} columns, not one",
+            several.len()
+        )),
     }
 }
 
-async fn freshness(session: &Session, subject: &Subject<'_>, f: &Freshness) -> Result<Check, DatabaseError> {
+async fn freshness(
+    session: &Session,
+    subject: &Subject<'_>,
+    f: &Freshness,
+) -> Result<Check, DatabaseError> {
     let column = crate::postgres::ident(&f.column);
-    let sql = format!("SELECT extract(epoch FROM max({column}))::float8::text FROM {}", f.table);
-    let newest = rows(session, &sql, TIMEOUT).await?.pop().unwrap_or_default();
+    let sql = format!(
+        "SELECT extract(epoch FROM max({column}))::float8::text FROM {}",
+        f.table
+    );
+    let newest = rows(session, &sql, TIMEOUT)
+        .await?
+        .pop()
+        .unwrap_or_default();
     let fix = "the source may have stopped writing, or the backup is of an old copy: compare with the source";
     let failed = |what: String| Check::new("freshness", CheckStatus::Failed, what).fix(fix);
-    let Some(newest) = newest.parse::<f64>().ok().and_then(|s| jiff::Timestamp::from_second(s as i64).ok())
+    let Some(newest) = newest
+        .parse::<f64>()
+        .ok()
+        .and_then(|s| jiff::Timestamp::from_second(s as i64).ok())
     else {
-        return Ok(failed(format!("{} has no value: there is nothing new", f.column)));
+        return Ok(failed(format!(
+            "{} has no value: there is nothing new",
+            f.column
+        )));
     };
     let age = subject.backup_created.duration_since(newest);
     let max = duration(&f.max_age).unwrap_or_default();
-    let what =
-        format!("newest {} is of {newest}, {age:#} before the backup (at most {})", f.column, f.max_age);
-    Ok(if age > max { failed(what) } else { Check::new("freshness", CheckStatus::Passed, what) })
+    let what = format!(
+        "newest {} is of {newest}, {age:#} before the backup (at most {})",
+        f.column, f.max_age
+    );
+    Ok(if age > max {
+        failed(what)
+    } else {
+        Check::new("freshness", CheckStatus::Passed, what)
+    })
 }
 
 async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
@@ -250,7 +330,10 @@ async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
         Ok(other) => other.to_string(),
         Err(what) => return Ok(failed(&what)),
     };
-    let digest: String = sha2::Sha256::digest(value.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+    let digest: String = sha2::Sha256::digest(value.as_bytes())
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     Ok(match digest.eq_ignore_ascii_case(&c.sha256) {
         true => Check::new("canary", CheckStatus::Passed, "the row is as it was"),
         false => failed("the row has another value"),
@@ -262,7 +345,10 @@ async fn assertion(session: &Session, a: &Assertion) -> Result<Check, DatabaseEr
     let mut wrong = Vec::new();
     if let Some(wanted) = a.rows {
         let sql = format!("SELECT count(*)::text FROM ({}\n) q", plain(&a.sql));
-        let is = rows(session, &sql, timeout).await?.pop().unwrap_or_default();
+        let is = rows(session, &sql, timeout)
+            .await?
+            .pop()
+            .unwrap_or_default();
         if is != wanted.to_string() {
             wrong.push(format!("{is} rows, not {wanted}"));
         }
@@ -302,9 +388,18 @@ fn differs(a: &Assertion, value: &serde_json::Value) -> Option<String> {
     if a.min.is_none() && a.max.is_none() {
         return None;
     }
-    let Some(n) = number(value) else { return Some("is no number".into()) };
-    let low = a.min.filter(|m| n < *m).map(|m| format!("is {n}, less than {m}"));
-    low.or_else(|| a.max.filter(|m| n > *m).map(|m| format!("is {n}, more than {m}")))
+    let Some(n) = number(value) else {
+        return Some("is no number".into());
+    };
+    let low = a
+        .min
+        .filter(|m| n < *m)
+        .map(|m| format!("is {n}, less than {m}"));
+    low.or_else(|| {
+        a.max
+            .filter(|m| n > *m)
+            .map(|m| format!("is {n}, more than {m}"))
+    })
 }
 
 #[cfg(test)]
@@ -321,13 +416,29 @@ mod tests {
         .unwrap();
         assert_eq!(file.of_set("orders").assertions.len(), 1);
         let billing = file.of_set("billing");
-        assert_eq!((billing.assertions.len(), billing.freshness.len(), billing.drift.tolerance), (2, 1, 0.5));
+        assert_eq!(
+            (
+                billing.assertions.len(),
+                billing.freshness.len(),
+                billing.drift.tolerance
+            ),
+            (2, 1, 0.5)
+        );
         for (yaml, what) in [
             ("surprise: 1", "surprise"),
-            ("freshness: [{table: t, column: c, max_age: soon}]", "max_age"),
-            ("canaries: [{name: c, sql: SELECT 1, sha256: abc}]", "sha256"),
+            (
+                "freshness: [{table: t, column: c, max_age: soon}]",
+                "max_age",
+            ),
+            (
+                "canaries: [{name: c, sql: SELECT 1, sha256: abc}]",
+                "sha256",
+            ),
             ("assertions: [{name: a, sql: SELECT 1}]", "expect"),
-            ("assertions: [{name: a, sql: SELECT 1, rows: 0, timeout: never}]", "timeout"),
+            (
+                "assertions: [{name: a, sql: SELECT 1, rows: 0, timeout: never}]",
+                "timeout",
+            ),
             ("drift: {tolerance: 7}", "tolerance"),
         ] {
             let e = report(&ChecksFile::parse(yaml).unwrap_err());
@@ -352,8 +463,16 @@ mod tests {
         assert_eq!(differs(&a(json!("x")), &json!("x")), None);
         assert_eq!(differs(&a(json!(3)), &json!(4)).unwrap(), "is 4, not 3");
         // Text may be row data.
-        assert_eq!(differs(&a(json!("x")), &json!("secret")).unwrap(), "has another value");
-        let range = Assertion { expect: None, min: Some(1.0), max: Some(2.0), ..a(json!(0)) };
+        assert_eq!(
+            differs(&a(json!("x")), &json!("secret")).unwrap(),
+            "has another value"
+        );
+        let range = Assertion {
+            expect: None,
+            min: Some(1.0),
+            max: Some(2.0),
+            ..a(json!(0))
+        };
         assert_eq!(differs(&range, &json!(2)), None);
         assert!(differs(&range, &json!(0.5)).unwrap().contains("less than"));
         assert!(differs(&range, &json!(3)).unwrap().contains("more than"));

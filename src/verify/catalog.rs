@@ -85,7 +85,11 @@ type Key = (&'static str, Option<String>, String);
 fn key_of(e: &TocEntry) -> Option<Key> {
     let (schema, tag) = (|| e.namespace.clone(), || e.tag.clone());
     // `name(arguments)`; arguments have no parentheses.
-    let function = || e.tag.rsplit_once('(').map_or_else(tag, |(name, _)| name.to_owned());
+    let function = || {
+        e.tag
+            .rsplit_once('(')
+            .map_or_else(tag, |(name, _)| name.to_owned())
+    };
     Some(match e.desc.as_str() {
         "SCHEMA" => ("SCHEMA", None, tag()),
         "EXTENSION" => ("EXTENSION", None, tag()),
@@ -130,7 +134,10 @@ fn key_of(e: &TocEntry) -> Option<Key> {
 
 /// Whether there may be several of one name, so that they have to be counted.
 fn is_counted(kind: &str) -> bool {
-    matches!(kind, "FUNCTION" | "OPERATOR" | "CAST" | "TRANSFORM" | "USER MAPPING")
+    matches!(
+        kind,
+        "FUNCTION" | "OPERATOR" | "CAST" | "TRANSFORM" | "USER MAPPING"
+    )
 }
 
 /// Compares the table of contents with the catalogs.
@@ -148,7 +155,9 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, Restore
     let rows = rows.map_err(|e| fault(&e, "listing what was restored"))?;
     let mut there: HashMap<(String, Option<String>, String), u64> = HashMap::new();
     for row in &rows {
-        *there.entry((row.get(0), row.get(1), row.get(2))).or_default() += 1;
+        *there
+            .entry((row.get(0), row.get(1), row.get(2)))
+            .or_default() += 1;
     }
     let mut wanted: BTreeMap<Key, (u64, String)> = BTreeMap::new();
     for e in subject.entries {
@@ -159,7 +168,10 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, Restore
     let missing: BTreeSet<&String> = wanted
         .iter()
         .filter(|((kind, schema, name), (n, _))| {
-            let is = there.get(&((*kind).to_owned(), schema.clone(), name.clone())).copied().unwrap_or(0);
+            let is = there
+                .get(&((*kind).to_owned(), schema.clone(), name.clone()))
+                .copied()
+                .unwrap_or(0);
             is < if is_counted(kind) { *n } else { 1 }
         })
         .map(|(_, (_, name))| name)
@@ -169,7 +181,10 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, Restore
         0 => Check::new(
             "entries",
             CheckStatus::Passed,
-            format!("all {} entries of the table of contents are there", subject.entries.len()),
+            format!(
+                "all {} entries of the table of contents are there",
+                subject.entries.len()
+            ),
         ),
         n => {
             let named: Vec<&str> = missing.iter().take(NAMED).map(|m| m.as_str()).collect();
@@ -180,7 +195,10 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, Restore
             )
         }
     }];
-    if let Some(what) = listed("sequences that do not stand where the archive puts them", &behind) {
+    if let Some(what) = listed(
+        "sequences that do not stand where the archive puts them",
+        &behind,
+    ) {
         checks.push(Check::new("sequence values", CheckStatus::Failed, what));
     }
     Ok(checks)
@@ -190,25 +208,49 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, Restore
 fn setval(defn: &str) -> Option<(String, i64, bool)> {
     let t = tokens(defn, Dialect::default());
     let open = t.iter().position(|w| w.is_symbol(b'('))?;
-    let args: Vec<&Token<'_>> = t[open + 1..].iter().take_while(|w| !w.is_symbol(b')')).collect();
-    let commas: Vec<usize> =
-        args.iter().enumerate().filter(|(_, w)| w.is_symbol(b',')).map(|(i, _)| i).collect();
-    let value: String = args.get(commas.first()? + 1..*commas.get(1)?)?.iter().map(|w| w.text).collect();
-    Some((args.first()?.string()?, value.parse().ok()?, args.last()?.is("true")))
+    let args: Vec<&Token<'_>> = t[open + 1..]
+        .iter()
+        .take_while(|w| !w.is_symbol(b')'))
+        .collect();
+    let commas: Vec<usize> = args
+        .iter()
+        .enumerate()
+        .filter(|(_, w)| w.is_symbol(b','))
+        .map(|(i, _)| i)
+        .collect();
+    let value: String = args
+        .get(commas.first()? + 1..*commas.get(1)?)?
+        .iter()
+        .map(|w| w.text)
+        .collect();
+    Some((
+        args.first()?.string()?,
+        value.parse().ok()?,
+        args.last()?.is("true"),
+    ))
 }
 
 /// Sequences whose value is not the one of their entry.
 async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String>, RestoreError> {
     let mut wrong = Vec::new();
-    let set = entries.iter().filter(|e| e.desc == "SEQUENCE SET").filter_map(|e| setval(&e.defn));
+    let set = entries
+        .iter()
+        .filter(|e| e.desc == "SEQUENCE SET")
+        .filter_map(|e| setval(&e.defn));
     let set: Vec<_> = set.collect();
     for batch in set.chunks(100) {
         let questions = batch.iter().map(|(name, value, called)| {
             let shown = crate::postgres::literal(name);
-            format!("SELECT {shown} FROM {name} WHERE last_value <> {value} OR is_called <> {called}")
+            format!(
+                "SELECT {shown} FROM {name} WHERE last_value <> {value} OR is_called <> {called}"
+            )
         });
         let sql = questions.collect::<Vec<_>>().join(" UNION ALL ");
-        let rows = session.client().query(&sql, &[]).await.map_err(|e| fault(&e, "looking at sequences"))?;
+        let rows = session
+            .client()
+            .query(&sql, &[])
+            .await
+            .map_err(|e| fault(&e, "looking at sequences"))?;
         wrong.extend(rows.iter().map(|r| r.get::<_, String>(0)));
     }
     Ok(wrong)
@@ -218,8 +260,11 @@ async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String
 pub(super) async fn has_event_triggers(subject: &Subject<'_>) -> Result<bool, RestoreError> {
     let session = subject.server.connect(subject.database, "catalog").await?;
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger)";
-    let row =
-        session.client().query_one(sql, &[]).await.map_err(|e| fault(&e, "looking at event triggers"))?;
+    let row = session
+        .client()
+        .query_one(sql, &[])
+        .await
+        .map_err(|e| fault(&e, "looking at event triggers"))?;
     Ok(row.get(0))
 }
 
@@ -233,7 +278,13 @@ pub(super) async fn validity(subject: &Subject<'_>) -> Result<Vec<Check>, Restor
         }
     };
     use CheckStatus::{Failed, Warned};
-    finding("indexes", Failed, "invalid index", &s.invalid_indexes, "REINDEX them");
+    finding(
+        "indexes",
+        Failed,
+        "invalid index",
+        &s.invalid_indexes,
+        "REINDEX them",
+    );
     finding(
         "constraints",
         Warned,
@@ -255,8 +306,10 @@ pub(super) async fn validity(subject: &Subject<'_>) -> Result<Vec<Check>, Restor
         &s.sequences_behind,
         "the next insert would fail or repeat a number: setval() each to the largest value in use, in the source too",
     );
-    let not_checked =
-        s.not_checked.iter().map(|e| Check::new("validity", CheckStatus::NotChecked, e.clone()));
+    let not_checked = s
+        .not_checked
+        .iter()
+        .map(|e| Check::new("validity", CheckStatus::NotChecked, e.clone()));
     checks.extend(not_checked);
     if checks.iter().all(|c| c.status == Warned) {
         let what = "indexes and constraints are valid, sequences are not behind their columns";
@@ -272,7 +325,10 @@ mod tests {
     #[test]
     fn a_sequences_value_is_read_from_its_entry() {
         let of = |sql| setval(sql).unwrap();
-        assert_eq!(of("SELECT pg_catalog.setval('public.s', 12, true);"), ("public.s".into(), 12, true));
+        assert_eq!(
+            of("SELECT pg_catalog.setval('public.s', 12, true);"),
+            ("public.s".into(), 12, true)
+        );
         assert_eq!(
             of("SELECT pg_catalog.setval('\"S\".\"a''b\"', -5, false);"),
             ("\"S\".\"a'b\"".into(), -5, false)

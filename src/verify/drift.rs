@@ -8,7 +8,15 @@ use crate::proof::{Check, CheckStatus, Drift, ProofReport, TableProof};
 
 /// What drift means.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum DriftMode {
@@ -33,14 +41,20 @@ pub struct DriftPolicy {
 
 impl Default for DriftPolicy {
     fn default() -> Self {
-        DriftPolicy { mode: DriftMode::Fail, tolerance: 0.3, min_rows: 100, ignore: vec![] }
+        DriftPolicy {
+            mode: DriftMode::Fail,
+            tolerance: 0.3,
+            min_rows: 100,
+            ignore: vec![],
+        }
     }
 }
 
 impl DriftPolicy {
     pub(super) fn validate(&self) -> Result<(), String> {
         let fits = (0.0..=1.0).contains(&self.tolerance);
-        fits.then_some(()).ok_or_else(|| "drift: tolerance must be from 0 to 1".into())
+        fits.then_some(())
+            .ok_or_else(|| "drift: tolerance must be from 0 to 1".into())
     }
 
     fn ignores(&self, table: &str) -> bool {
@@ -71,7 +85,10 @@ struct Past(Vec<f64>);
 impl Past {
     /// The largest drop from one to the next, as a share.
     fn usual_drop(&self) -> f64 {
-        self.0.windows(2).map(|w| if w[1] > 0.0 { 1.0 - w[0] / w[1] } else { 0.0 }).fold(0.0, f64::max)
+        self.0
+            .windows(2)
+            .map(|w| if w[1] > 0.0 { 1.0 - w[0] / w[1] } else { 0.0 })
+            .fold(0.0, f64::max)
     }
 }
 
@@ -85,14 +102,19 @@ pub(super) fn compare(
         return (None, vec![]);
     }
     if history.is_hidden {
-        let what = "the last proven backups cannot be found among documents of evidence that do not count";
+        let what =
+            "the last proven backups cannot be found among documents of evidence that do not count";
         let fix = "see the worker's log for their names, delete them, and see who may create objects there";
-        let check = Check::new("drift", CheckStatus::NotChecked, what).because(FailureReason::AccessDenied);
+        let check =
+            Check::new("drift", CheckStatus::NotChecked, what).because(FailureReason::AccessDenied);
         return (None, vec![check.fix(fix)]);
     }
-    let Some(last) = history.reports.first() else { return (None, vec![]) };
+    let Some(last) = history.reports.first() else {
+        return (None, vec![]);
+    };
     let now: BTreeMap<&str, &TableProof> = tables.iter().map(|t| (t.name.as_str(), t)).collect();
-    let before: BTreeMap<&str, &TableProof> = last.tables.iter().map(|t| (t.name.as_str(), t)).collect();
+    let before: BTreeMap<&str, &TableProof> =
+        last.tables.iter().map(|t| (t.name.as_str(), t)).collect();
     let (mut schema, mut outside, mut unusual) = (vec![], vec![], vec![]);
     for name in before.keys().filter(|n| !now.contains_key(*n)) {
         schema.push(format!("table {name} is gone"));
@@ -106,21 +128,42 @@ pub(super) fn compare(
         if policy.ignores(name) {
             continue;
         }
-        let past: Vec<&TableProof> =
-            history.reports.iter().filter_map(|r| r.tables.iter().find(|t| t.name == *name)).collect();
+        let past: Vec<&TableProof> = history
+            .reports
+            .iter()
+            .filter_map(|r| r.tables.iter().find(|t| t.name == *name))
+            .collect();
         rows(name, table, &past, policy, &mut outside, &mut unusual);
         content(name, table, &past, &mut outside, &mut unusual);
     }
     let samples = u32::try_from(history.reports.len()).unwrap_or(u32::MAX);
     let generation = last.backup.generation.clone().unwrap_or_default();
-    let mut findings: Vec<String> = outside.iter().chain(&unusual).chain(&schema).cloned().collect();
+    let mut findings: Vec<String> = outside
+        .iter()
+        .chain(&unusual)
+        .chain(&schema)
+        .cloned()
+        .collect();
     findings.truncate(200);
-    let drift = Drift { compared_with: generation, samples, findings };
-    let as_asked = if policy.mode == DriftMode::Fail { CheckStatus::Failed } else { CheckStatus::Warned };
+    let drift = Drift {
+        compared_with: generation,
+        samples,
+        findings,
+    };
+    let as_asked = if policy.mode == DriftMode::Fail {
+        CheckStatus::Failed
+    } else {
+        CheckStatus::Warned
+    };
     let mut checks = Vec::new();
     let mut say = |status, kind: &str, found: &[String]| {
         if !found.is_empty() {
-            let named = found.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+            let named = found
+                .iter()
+                .take(NAMED)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("; ");
             let fix = "if this is as it should be, raise `drift.tolerance` or add the table to `drift.ignore` in the checks file";
             checks.push(Check::new("drift", status, named).of(kind).fix(fix));
         }
@@ -140,7 +183,10 @@ fn columns(name: &str, old: &TableProof, new: &TableProof, schema: &mut Vec<Stri
         return;
     }
     let of = |t: &TableProof| -> BTreeMap<String, String> {
-        t.columns.iter().map(|c| (c.name.clone(), c.kind.clone())).collect()
+        t.columns
+            .iter()
+            .map(|c| (c.name.clone(), c.kind.clone()))
+            .collect()
     };
     let (old, new) = (of(old), of(new));
     for (column, kind) in &old {
@@ -177,7 +223,9 @@ fn rows(
             floor.max(1.0)
         ));
     } else if now > last * 10.0 {
-        unusual.push(format!("{name}: {now} rows, {last} in the last proven backup"));
+        unusual.push(format!(
+            "{name}: {now} rows, {last} in the last proven backup"
+        ));
     }
 }
 
@@ -189,19 +237,27 @@ fn content(
     unusual: &mut Vec<String>,
 ) {
     for c in &table.columns {
-        let before: Vec<_> =
-            past.iter().filter_map(|t| t.columns.iter().find(|o| o.name == c.name)).collect();
+        let before: Vec<_> = past
+            .iter()
+            .filter_map(|t| t.columns.iter().find(|o| o.name == c.name))
+            .collect();
         let Some(last) = before.first() else { continue };
         let most = before.iter().map(|o| o.nulls).fold(0.0, f64::max);
         if c.nulls > most + NULL_TOLERANCE && table.rows > 0 {
             let (now, was) = (c.nulls * 100.0, most * 100.0);
-            outside.push(format!("{name}.{}: {now:.0} % null, at most {was:.0} % before", c.name));
+            outside.push(format!(
+                "{name}.{}: {now:.0} % null, at most {was:.0} % before",
+                c.name
+            ));
         }
         if let (Some(now), Some(was)) = (&c.span, &last.span)
             && now.newest < was.newest
         {
             let (now, was) = (&now.newest, &was.newest);
-            unusual.push(format!("{name}.{}: newest is of {now}, was of {was}", c.name));
+            unusual.push(format!(
+                "{name}.{}: newest is of {now}, was of {was}",
+                c.name
+            ));
         }
     }
 }
@@ -223,7 +279,10 @@ mod tests {
                 name: "at".into(),
                 kind: "date".into(),
                 nulls,
-                span: Some(Span { oldest: "2020-01-01".into(), newest: newest.into() }),
+                span: Some(Span {
+                    oldest: "2020-01-01".into(),
+                    newest: newest.into(),
+                }),
             }],
         }
     }
@@ -234,7 +293,10 @@ mod tests {
             r.tables = vec![table("t", *n, 0.1, "2026-01-01")];
             r
         };
-        History { reports: rows.iter().map(report).collect(), is_hidden: false }
+        History {
+            reports: rows.iter().map(report).collect(),
+            is_hidden: false,
+        }
     }
 
     fn status(now: TableProof, past: &[u64]) -> Vec<(Option<String>, CheckStatus)> {
@@ -268,10 +330,19 @@ mod tests {
         assert_eq!(back[1], (Some("content".into()), CheckStatus::Warned));
         let other = status(table("u", 1000, 0.1, "2026-01-02"), &[1000]);
         assert_eq!(other[1], (Some("schema".into()), CheckStatus::Warned));
-        assert_eq!(compare(&[], &History::default(), &DriftPolicy::default()).1, vec![]);
+        assert_eq!(
+            compare(&[], &History::default(), &DriftPolicy::default()).1,
+            vec![]
+        );
         // What cannot be compared is no pass.
-        let hidden = History { is_hidden: true, ..history(&[1000]) };
+        let hidden = History {
+            is_hidden: true,
+            ..history(&[1000])
+        };
         let checks = compare(&[table("t", 10, 0.1, "")], &hidden, &DriftPolicy::default()).1;
-        assert_eq!((checks[0].status, checks[0].required), (CheckStatus::NotChecked, true));
+        assert_eq!(
+            (checks[0].status, checks[0].required),
+            (CheckStatus::NotChecked, true)
+        );
     }
 }

@@ -26,11 +26,16 @@ const MAX_SIGNATURES: usize = 16;
 /// Checks and notes that are kept where a report is too long.
 const KEPT: usize = 500;
 /// Of a public key in DER, what comes before its 32 bytes (RFC 8410).
-const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const SPKI_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
 
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    sha2::Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 pub(super) fn invalid(what: impl Into<String>) -> RestoreError {
@@ -46,7 +51,9 @@ fn key_id(public: &[u8]) -> String {
 }
 
 /// Who signed, and what.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Signature {
     /// SHA-256 of the public key in DER, in hexadecimal.
     pub keyid: String,
@@ -55,7 +62,9 @@ pub struct Signature {
 }
 
 /// A DSSE envelope.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Envelope {
     /// Base64 of the statement.
@@ -74,7 +83,13 @@ struct SubjectOf {
 impl SubjectOf {
     fn of(report: &ProofReport) -> Self {
         let mut digest = BTreeMap::new();
-        digest.extend(report.backup.crc32c.clone().map(|c| ("crc32c".to_owned(), c)));
+        digest.extend(
+            report
+                .backup
+                .crc32c
+                .clone()
+                .map(|c| ("crc32c".to_owned(), c)),
+        );
         digest.extend(report.sha256.clone().map(|c| ("sha256".to_owned(), c)));
         let name = match (&report.backup.uri, &report.backup.generation) {
             (Some(uri), Some(generation)) => format!("{uri}#{generation}"),
@@ -106,13 +121,19 @@ impl Statement {
     }
 
     fn json(report: ProofReport) -> Result<Vec<u8>, RestoreError> {
-        serde_json::to_vec(&Statement::of(report)).map_err(|e| RestoreError::internal(e.to_string()))
+        serde_json::to_vec(&Statement::of(report))
+            .map_err(|e| RestoreError::internal(e.to_string()))
     }
 }
 
 /// What the signature is over: DSSE's pre-authentication encoding.
 fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let mut out = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    let mut out = format!(
+        "DSSEv1 {} {payload_type} {} ",
+        payload_type.len(),
+        payload.len()
+    )
+    .into_bytes();
     out.extend_from_slice(payload);
     out
 }
@@ -156,20 +177,30 @@ impl Keyring {
     /// `invalid_request`, without any key.
     pub fn new(signing: Option<&str>, trusted: Option<&str>) -> Result<Self, RestoreError> {
         let signing = signing.map(SigningKey::from_pem).transpose()?;
-        let mut keys: Vec<Vec<u8>> = signing.iter().map(|k| k.0.public_key().as_ref().to_vec()).collect();
+        let mut keys: Vec<Vec<u8>> = signing
+            .iter()
+            .map(|k| k.0.public_key().as_ref().to_vec())
+            .collect();
         if let Some(pem) = trusted {
-            let what = "EVIDENCE_TRUSTED_KEYS: must be Ed25519 public keys in PEM (openssl pkey -pubout)";
+            let what =
+                "EVIDENCE_TRUSTED_KEYS: must be Ed25519 public keys in PEM (openssl pkey -pubout)";
             let blocks: Vec<&str> = pem.split_inclusive("-----END PUBLIC KEY-----").collect();
             let of_block = |block: &&str| public_key(block).ok_or_else(|| invalid(what));
             let is_empty = |block: &&&str| block.trim().is_empty();
-            let more: Vec<_> =
-                blocks.iter().filter(|b| !is_empty(b)).map(of_block).collect::<Result<_, _>>()?;
+            let more: Vec<_> = blocks
+                .iter()
+                .filter(|b| !is_empty(b))
+                .map(of_block)
+                .collect::<Result<_, _>>()?;
             if more.is_empty() {
                 return Err(invalid(what));
             }
             keys.extend(more);
         }
-        Ok(Keyring { signing, trusted: keys })
+        Ok(Keyring {
+            signing,
+            trusted: keys,
+        })
     }
 
     /// No signature is asked for: evidence cannot be told from what somebody else wrote.
@@ -186,7 +217,9 @@ impl Keyring {
     pub(super) fn secret_name(&self, of: &str) -> Option<String> {
         // Never a message of DSSE: those begin otherwise.
         let message = format!("pgrestored evidence name\n{of}");
-        self.signing.as_ref().map(|k| sha256_hex(k.sign(message.as_bytes()).sig.as_bytes())[..16].to_owned())
+        self.signing
+            .as_ref()
+            .map(|k| sha256_hex(k.sign(message.as_bytes()).sig.as_bytes())[..16].to_owned())
     }
 
     /// # Errors
@@ -204,7 +237,11 @@ impl Keyring {
     pub fn has_signed(&self, kind: &str, text: &[u8], signature: &Signature) -> bool {
         let key = self.trusted.iter().find(|k| key_id(k) == signature.keyid);
         let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
-        key.is_some_and(|k| UnparsedPublicKey::new(&ED25519, k).verify(&encoded(kind, text), &bytes).is_ok())
+        key.is_some_and(|k| {
+            UnparsedPublicKey::new(&ED25519, k)
+                .verify(&encoded(kind, text), &bytes)
+                .is_ok()
+        })
     }
 
     /// What an envelope says, where its signature counts or none is asked for.
@@ -222,7 +259,9 @@ impl Keyring {
 
 fn public_key(pem: &str) -> Option<Vec<u8>> {
     let der = der_of(pem, "PUBLIC KEY")?;
-    der.strip_prefix(&SPKI_PREFIX[..]).filter(|k| k.len() == 32).map(<[u8]>::to_vec)
+    der.strip_prefix(&SPKI_PREFIX[..])
+        .filter(|k| k.len() == 32)
+        .map(<[u8]>::to_vec)
 }
 
 /// Whether one of `keys` signed the envelope.
@@ -233,7 +272,9 @@ fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<(), RestoreError> {
     let message = encoded(&envelope.payload_type, &envelope.payload()?);
     let mut why = "the evidence is signed with another key";
     for signature in envelope.signatures.iter().take(MAX_SIGNATURES) {
-        let Some(key) = keys.iter().find(|k| key_id(k) == signature.keyid) else { continue };
+        let Some(key) = keys.iter().find(|k| key_id(k) == signature.keyid) else {
+            continue;
+        };
         let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
         match UnparsedPublicKey::new(&ED25519, key).verify(&message, &bytes) {
             Ok(()) => return Ok(()),
@@ -248,12 +289,21 @@ impl Envelope {
     /// `internal`, if the report cannot be written as JSON.
     pub fn seal(report: &ProofReport, key: Option<&SigningKey>) -> Result<Self, RestoreError> {
         let payload = Statement::json(within_bounds(report)?)?;
-        let signatures = key.map(|k| k.sign(&encoded(PAYLOAD_TYPE, &payload))).into_iter().collect();
-        Ok(Envelope { payload: STANDARD.encode(&payload), payload_type: PAYLOAD_TYPE.into(), signatures })
+        let signatures = key
+            .map(|k| k.sign(&encoded(PAYLOAD_TYPE, &payload)))
+            .into_iter()
+            .collect();
+        Ok(Envelope {
+            payload: STANDARD.encode(&payload),
+            payload_type: PAYLOAD_TYPE.into(),
+            signatures,
+        })
     }
 
     fn payload(&self) -> Result<Vec<u8>, RestoreError> {
-        STANDARD.decode(&self.payload).map_err(|_| invalid("the evidence's payload is not base64"))
+        STANDARD
+            .decode(&self.payload)
+            .map_err(|_| invalid("the evidence's payload is not base64"))
     }
 
     /// What it says, whether it is signed or not.
@@ -263,15 +313,23 @@ impl Envelope {
     /// predicate.
     pub fn open(&self) -> Result<ProofReport, RestoreError> {
         if self.payload_type != PAYLOAD_TYPE {
-            return Err(invalid(format!("the evidence is of the type {}", self.payload_type)));
+            return Err(invalid(format!(
+                "the evidence is of the type {}",
+                self.payload_type
+            )));
         }
         let statement: Statement = serde_json::from_slice(&self.payload()?)
             .map_err(|e| invalid(format!("the evidence cannot be read: {e}")))?;
         if statement.kind != STATEMENT_TYPE || statement.predicate_type != PREDICATE_TYPE {
-            return Err(invalid(format!("the evidence is a {}", statement.predicate_type)));
+            return Err(invalid(format!(
+                "the evidence is a {}",
+                statement.predicate_type
+            )));
         }
         if statement.subject != [SubjectOf::of(&statement.predicate)] {
-            return Err(invalid("the subject of the evidence is not the backup of its predicate"));
+            return Err(invalid(
+                "the subject of the evidence is not the backup of its predicate",
+            ));
         }
         Ok(statement.predicate)
     }
@@ -293,12 +351,14 @@ pub fn verify_envelope(envelope: &Envelope, public_pem: &str) -> Result<ProofRep
 /// that passed and notes, then the smallest tables.
 fn within_bounds(report: &ProofReport) -> Result<ProofReport, RestoreError> {
     let mut r = report.clone();
-    let fits = |r: &ProofReport| Ok::<_, RestoreError>(Statement::json(r.clone())?.len() <= MAX_STATEMENT);
+    let fits =
+        |r: &ProofReport| Ok::<_, RestoreError>(Statement::json(r.clone())?.len() <= MAX_STATEMENT);
     if fits(&r)? {
         return Ok(r);
     }
     r.tables.iter_mut().for_each(|t| t.columns.clear());
-    r.notes.push("too long for its document: the columns of the tables are left out".into());
+    r.notes
+        .push("too long for its document: the columns of the tables are left out".into());
     if fits(&r)? {
         return Ok(r);
     }
@@ -312,7 +372,10 @@ fn within_bounds(report: &ProofReport) -> Result<ProofReport, RestoreError> {
     while !fits(&r)? && !r.tables.is_empty() {
         r.tables.truncate(r.tables.len() / 2);
     }
-    r.notes.push(format!("too long for its document: it has the {} largest of {all} tables", r.tables.len()));
+    r.notes.push(format!(
+        "too long for its document: it has the {} largest of {all} tables",
+        r.tables.len()
+    ));
     r.tables.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(r)
 }
@@ -331,19 +394,28 @@ pub(super) mod tests {
     pub fn public_pem(private: &str) -> String {
         let key = SigningKey::from_pem(private).unwrap();
         let der = [&SPKI_PREFIX[..], key.0.public_key().as_ref()].concat();
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+        format!(
+            "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+            STANDARD.encode(der)
+        )
     }
 
     /// A signed document whose subject is another's.
     pub fn mixed(predicate: &ProofReport, subject: &ProofReport) -> Vec<u8> {
-        let statement =
-            Statement { subject: vec![SubjectOf::of(subject)], ..Statement::of(predicate.clone()) };
+        let statement = Statement {
+            subject: vec![SubjectOf::of(subject)],
+            ..Statement::of(predicate.clone())
+        };
         let payload = serde_json::to_vec(&statement).unwrap();
         let key = SigningKey::from_pem(PRIVATE).unwrap();
         let signatures = vec![key.sign(&encoded(PAYLOAD_TYPE, &payload))];
         let payload_type = PAYLOAD_TYPE.to_owned();
-        serde_json::to_vec(&Envelope { payload: STANDARD.encode(&payload), payload_type, signatures })
-            .unwrap()
+        serde_json::to_vec(&Envelope {
+            payload: STANDARD.encode(&payload),
+            payload_type,
+            signatures,
+        })
+        .unwrap()
     }
 
     #[test]
@@ -354,9 +426,10 @@ pub(super) mod tests {
         assert_eq!(verify_envelope(&sealed, &public).unwrap(), report("r"));
         let mut changed = sealed.clone();
         changed.payload = Envelope::seal(&report("s"), None).unwrap().payload;
-        for (envelope, why) in
-            [(&changed, "changed"), (&Envelope::seal(&report("r"), None).unwrap(), "not signed")]
-        {
+        for (envelope, why) in [
+            (&changed, "changed"),
+            (&Envelope::seal(&report("r"), None).unwrap(), "not signed"),
+        ] {
             let e = verify_envelope(envelope, &public).unwrap_err();
             assert_eq!(e.reason(), R::VerificationFailed);
             assert!(e.to_string().contains(why), "{e}");
@@ -364,7 +437,8 @@ pub(super) mod tests {
         let other = public.replace('A', "B");
         assert!(verify_envelope(&sealed, &other).is_err());
         assert!(
-            SigningKey::from_pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----").is_err()
+            SigningKey::from_pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----")
+                .is_err()
         );
     }
 
@@ -383,22 +457,43 @@ pub(super) mod tests {
         ] {
             let sealed = Keyring::new(by, None).unwrap().seal(&report("r")).unwrap();
             let keys = Keyring::new(signing, trusted.map(String::as_str)).unwrap();
-            assert_eq!(keys.open(&sealed).is_ok(), opens, "{signing:?} {trusted:?} {by:?}");
+            assert_eq!(
+                keys.open(&sealed).is_ok(),
+                opens,
+                "{signing:?} {trusted:?} {by:?}"
+            );
         }
         // A good signature among others counts, as many as are tried.
-        let mut sealed = Keyring::new(Some(PRIVATE), None).unwrap().seal(&report("r")).unwrap();
+        let mut sealed = Keyring::new(Some(PRIVATE), None)
+            .unwrap()
+            .seal(&report("r"))
+            .unwrap();
         let good = sealed.signatures[0].clone();
-        sealed.signatures.insert(0, Signature { sig: "AAAA".into(), ..good.clone() });
+        sealed.signatures.insert(
+            0,
+            Signature {
+                sig: "AAAA".into(),
+                ..good.clone()
+            },
+        );
         let keys = Keyring::new(Some(PRIVATE), None).unwrap();
         assert!(keys.open(&sealed).is_ok());
         sealed.signatures = vec![sealed.signatures[0].clone(); MAX_SIGNATURES];
         sealed.signatures.push(good);
         assert!(keys.open(&sealed).is_err());
-        for wrong in
-            ["no key", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", &(both + "and more")]
-        {
-            let said = Keyring::new(None, Some(wrong)).map(drop).unwrap_err().to_string();
-            assert!(said.starts_with("EVIDENCE_TRUSTED_KEYS") && !said.contains("AAAA"), "{said}");
+        for wrong in [
+            "no key",
+            "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+            &(both + "and more"),
+        ] {
+            let said = Keyring::new(None, Some(wrong))
+                .map(drop)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                said.starts_with("EVIDENCE_TRUSTED_KEYS") && !said.contains("AAAA"),
+                "{said}"
+            );
         }
     }
 
@@ -411,15 +506,25 @@ pub(super) mod tests {
             bytes: n as u64,
             digest: "0".repeat(32),
             restored_rows: Some(1),
-            columns: vec![ColumnProof { name: "c".repeat(30), kind: "text".into(), nulls: 0.0, span: None }],
+            columns: vec![ColumnProof {
+                name: "c".repeat(30),
+                kind: "text".into(),
+                nulls: 0.0,
+                span: None,
+            }],
         };
-        for (tables, kept, columns) in [(1_000, 1_000, 1), (15_000, 15_000, 0), (26_000, 13_000, 0)] {
+        for (tables, kept, columns) in [(1_000, 1_000, 1), (15_000, 15_000, 0), (26_000, 13_000, 0)]
+        {
             let mut r = report("r");
             r.tables = (0..tables).map(table).collect();
             let sealed = Envelope::seal(&r, None).unwrap();
             assert!(serde_json::to_vec_pretty(&sealed).unwrap().len() as u64 <= MAX_ENVELOPE);
             let back = sealed.open().unwrap();
-            assert_eq!((back.tables.len(), back.tables[0].columns.len()), (kept, columns), "{tables}");
+            assert_eq!(
+                (back.tables.len(), back.tables[0].columns.len()),
+                (kept, columns),
+                "{tables}"
+            );
             assert_eq!(back.notes.is_empty(), tables == 1_000);
         }
     }

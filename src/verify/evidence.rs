@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::{junit, page};
-use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError, report as said};
+use crate::error::{
+    FailureReason as R, RestoreError, StorageError, ValidationError, report as said,
+};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, ProofReport, pattern_of};
 use crate::store::{BackupStore, StoredObject, read_small};
@@ -32,17 +34,26 @@ const REFUSED: usize = 20_000;
 
 /// Where the evidence of one generation of a backup lies.
 fn folder_of(backup: &str, generation: &str) -> String {
-    format!("{}{EVIDENCE_SUFFIX}{generation}/", backup.trim_end_matches('/'))
+    format!(
+        "{}{EVIDENCE_SUFFIX}{generation}/",
+        backup.trim_end_matches('/')
+    )
 }
 
 /// The name of a request's evidence, without what its forms end with: every attempt has the same.
 pub fn evidence_name(backup: &str, generation: &str, request_id: &str) -> String {
-    format!("{}{}", folder_of(backup, generation), &sha256_hex(request_id.as_bytes())[..16])
+    format!(
+        "{}{}",
+        folder_of(backup, generation),
+        &sha256_hex(request_id.as_bytes())[..16]
+    )
 }
 
 /// What a verification learned about where things lie in an archive: with it, a restore of the same
 /// generation starts knowing how much there is, and reads several blocks at the same time.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct RestoreIndex {
     /// Generation of the object; an int64 as a string.
     pub generation: String,
@@ -68,16 +79,26 @@ pub struct Question<'a> {
 
 impl Question<'_> {
     fn base(&self) -> String {
-        evidence_name(&self.backup.name, &self.backup.generation.to_string(), self.request_id)
+        evidence_name(
+            &self.backup.name,
+            &self.backup.generation.to_string(),
+            self.request_id,
+        )
     }
 
     /// Distinguishes it from every other question.
     fn key(&self) -> String {
-        format!("{}\n{:?}\n{}", self.base(), self.trigger, self.depth.as_str())
+        format!(
+            "{}\n{:?}\n{}",
+            self.base(),
+            self.trigger,
+            self.depth.as_str()
+        )
     }
 
     fn is_answered_by(&self, r: &ProofReport) -> bool {
-        (r.request_id.as_str(), r.trigger, r.depth_requested) == (self.request_id, self.trigger, self.depth)
+        (r.request_id.as_str(), r.trigger, r.depth_requested)
+            == (self.request_id, self.trigger, self.depth)
             && is_of(r, self.backup)
     }
 }
@@ -85,7 +106,10 @@ impl Question<'_> {
 /// Whether a report is about exactly these bytes, as far as the store says what they are. A directory and
 /// pieces have no checksum: any of them that was added or replaced since makes it another backup.
 pub fn is_of(report: &ProofReport, object: &StoredObject) -> bool {
-    let (name, generation) = (Some(object.name.as_str()), Some(object.generation.to_string()));
+    let (name, generation) = (
+        Some(object.name.as_str()),
+        Some(object.generation.to_string()),
+    );
     if report.backup.name.as_deref() != name || report.backup.generation != generation {
         return false;
     }
@@ -129,7 +153,11 @@ struct Remembered {
 impl OwnEvidence {
     fn remember(&self, question: String, name: &str, json: &[u8]) {
         let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.known.insert(question.clone(), (name.to_owned(), sha256_hex(json))).is_none() {
+        if own
+            .known
+            .insert(question.clone(), (name.to_owned(), sha256_hex(json)))
+            .is_none()
+        {
             own.order.push_back(question);
         }
         if own.order.len() > REMEMBERED
@@ -140,7 +168,11 @@ impl OwnEvidence {
     }
 
     fn refuse(&self, o: &StoredObject) {
-        let refused = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).refused;
+        let refused = &mut self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .refused;
         if refused.len() >= REFUSED {
             refused.clear();
         }
@@ -153,7 +185,12 @@ impl OwnEvidence {
     }
 
     fn of(&self, question: &str) -> Option<(String, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.get(question).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .known
+            .get(question)
+            .cloned()
     }
 }
 
@@ -178,7 +215,12 @@ impl Evidence {
         keys: Arc<Keyring>,
         own: Arc<OwnEvidence>,
     ) -> Self {
-        Evidence { store, backups, keys, own }
+        Evidence {
+            store,
+            backups,
+            keys,
+            own,
+        }
     }
 
     /// Whether it has names of its own, among which nobody else's documents can be.
@@ -196,7 +238,10 @@ impl Evidence {
     fn names(&self, question: &Question<'_>) -> [String; 2] {
         let base = question.base();
         let name = |second: &str| format!("{base}-{second}{ENVELOPE}");
-        match (self.keys.secret_name(&base), self.keys.secret_name(&question.key())) {
+        match (
+            self.keys.secret_name(&base),
+            self.keys.secret_name(&question.key()),
+        ) {
             (Some(first), Some(second)) => [name(&first), name(&second)],
             _ => {
                 let second = uuid::Uuid::new_v4().simple().to_string();
@@ -216,23 +261,36 @@ impl Evidence {
     ///
     /// # Errors
     /// `access_denied`, `download_failed`; `internal` where nothing can be written.
-    pub async fn write(&self, question: &Question<'_>, report: &ProofReport) -> Result<Kept, RestoreError> {
+    pub async fn write(
+        &self,
+        question: &Question<'_>,
+        report: &ProofReport,
+    ) -> Result<Kept, RestoreError> {
         let envelope = self.keys.seal(report)?;
         let report = &envelope.open()?;
-        let json = serde_json::to_vec_pretty(&envelope).map_err(|e| RestoreError::internal(e.to_string()))?;
+        let json = serde_json::to_vec_pretty(&envelope)
+            .map_err(|e| RestoreError::internal(e.to_string()))?;
         for name in self.names(question) {
-            let made = self.store.create(&name, json.clone().into(), "application/json").await?;
+            let made = self
+                .store
+                .create(&name, json.clone().into(), "application/json")
+                .await?;
             if made.is_some() {
                 self.own.remember(question.key(), &name, &json);
                 self.write_forms(&name, report).await?;
-                return Ok(Kept { report: report.clone(), uri: self.store.uri(&name) });
+                return Ok(Kept {
+                    report: report.clone(),
+                    uri: self.store.uri(&name),
+                });
             }
             if let Some(there) = self.answer_at(question, &name).await? {
                 return Ok(there);
             }
         }
         let at = self.store.uri(&question.base());
-        Err(RestoreError::internal(format!("{at}: others have written where the evidence goes")))
+        Err(RestoreError::internal(format!(
+            "{at}: others have written where the evidence goes"
+        )))
     }
 
     /// The page and the JUnit file beside a document. They are for people, and prove nothing.
@@ -241,12 +299,16 @@ impl Evidence {
         let file = name.rsplit('/').next().unwrap_or_default();
         let html = page(report, Some((file, self.keys.signs())));
         let xml = junit(report).map_err(RestoreError::internal)?;
-        for (ending, text, kind) in
-            [("html", html, "text/html; charset=utf-8"), ("junit.xml", xml, "application/xml")]
-        {
+        for (ending, text, kind) in [
+            ("html", html, "text/html; charset=utf-8"),
+            ("junit.xml", xml, "application/xml"),
+        ] {
             let name = format!("{base}.{ending}");
             if self.store.create(&name, text.into(), kind).await?.is_none() {
-                tracing::error!(name = self.store.uri(&name), "not of this worker: somebody else wrote it");
+                tracing::error!(
+                    name = self.store.uri(&name),
+                    "not of this worker: somebody else wrote it"
+                );
             }
         }
         Ok(())
@@ -270,7 +332,11 @@ impl Evidence {
     }
 
     /// The answer of a question, if the object of this name is one that can be relied on.
-    async fn answer_at(&self, question: &Question<'_>, name: &str) -> Result<Option<Kept>, RestoreError> {
+    async fn answer_at(
+        &self,
+        question: &Question<'_>,
+        name: &str,
+    ) -> Result<Option<Kept>, RestoreError> {
         let own = self.own.of(&question.key()).filter(|(own, _)| own == name);
         if self.keys.is_empty() && own.is_none() {
             return Ok(None);
@@ -280,14 +346,21 @@ impl Evidence {
             other => other?,
         };
         let uri = self.store.uri(name);
-        match self.read(&object, own.map(|(_, sha256)| sha256).as_deref()).await {
+        match self
+            .read(&object, own.map(|(_, sha256)| sha256).as_deref())
+            .await
+        {
             Ok(report) if question.is_answered_by(&report) => Ok(Some(Kept { report, uri })),
             Ok(_) => {
                 tracing::info!(name = uri, "the evidence there answers another question");
                 Ok(None)
             }
             Err(e) if matches!(e, RestoreError::Validation(_)) || object.size > MAX_ENVELOPE => {
-                tracing::error!(name = uri, error = said(&e), "the evidence there does not count");
+                tracing::error!(
+                    name = uri,
+                    error = said(&e),
+                    "the evidence there does not count"
+                );
                 Ok(None)
             }
             Err(e) => Err(e),
@@ -298,13 +371,19 @@ impl Evidence {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn write_index(&self, backup: &str, index: &RestoreIndex) -> Result<(), RestoreError> {
+    pub async fn write_index(
+        &self,
+        backup: &str,
+        index: &RestoreIndex,
+    ) -> Result<(), RestoreError> {
         let name = format!("{}index.json", folder_of(backup, &index.generation));
         let json = serde_json::to_vec(index).map_err(|e| RestoreError::internal(e.to_string()))?;
         if json.len() as u64 > MAX_INDEX {
             return Ok(());
         }
-        self.store.create(&name, json.into(), "application/json").await?;
+        self.store
+            .create(&name, json.into(), "application/json")
+            .await?;
         Ok(())
     }
 
@@ -312,7 +391,11 @@ impl Evidence {
     ///
     /// # Errors
     /// `invalid_request` for what is no index, and the store's own.
-    pub async fn index(&self, backup: &str, generation: &str) -> Result<Option<RestoreIndex>, RestoreError> {
+    pub async fn index(
+        &self,
+        backup: &str,
+        generation: &str,
+    ) -> Result<Option<RestoreIndex>, RestoreError> {
         let name = format!("{}index.json", folder_of(backup, generation));
         let object = match self.store.stat(&name, None).await {
             Ok(object) => object,
@@ -321,12 +404,18 @@ impl Evidence {
         };
         let bytes = read_small(self.store.as_ref(), &object, MAX_INDEX).await?;
         let index = serde_json::from_slice(&bytes);
-        index.map(Some).map_err(|e| invalid(format!("{}: no restore index: {e}", self.store.uri(&name))))
+        index
+            .map(Some)
+            .map_err(|e| invalid(format!("{}: no restore index: {e}", self.store.uri(&name))))
     }
 
     /// What a document says, if it counts: signed where that is asked for, and in its place and time.
     /// `own` is the SHA-256 of what this process wrote there itself, which needs no signature.
-    async fn read(&self, object: &StoredObject, own: Option<&str>) -> Result<ProofReport, RestoreError> {
+    async fn read(
+        &self,
+        object: &StoredObject,
+        own: Option<&str>,
+    ) -> Result<ProofReport, RestoreError> {
         let bytes = read_small(self.store.as_ref(), object, MAX_ENVELOPE).await?;
         let envelope: Envelope =
             serde_json::from_slice(&bytes).map_err(|e| invalid(format!("no evidence: {e}")))?;
@@ -348,7 +437,8 @@ impl Evidence {
         let (name, generation) = report.subject().ok_or_else(misplaced)?;
         let base = evidence_name(name, generation, &report.request_id);
         let rest = object.name.strip_prefix(&base);
-        let fits = rest.is_some_and(|r| r == ENVELOPE || (r.starts_with('-') && is_document(&object.name)))
+        let fits = rest
+            .is_some_and(|r| r == ENVELOPE || (r.starts_with('-') && is_document(&object.name)))
             && report.backup.uri == Some(self.backups.uri(name));
         if fits { Ok(()) } else { Err(misplaced()) }
     }
@@ -394,7 +484,8 @@ impl Evidence {
     ) -> Result<Found<T>, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
         let mut all = self.list(prefix).await?;
-        let backup = |o: &StoredObject| pattern_of(o.name.split(EVIDENCE_SUFFIX).next().unwrap_or_default());
+        let backup =
+            |o: &StoredObject| pattern_of(o.name.split(EVIDENCE_SUFFIX).next().unwrap_or_default());
         all.sort_by_cached_key(|o| backup(o) != pattern);
         self.select(all, most, wanted).await
     }
@@ -408,10 +499,17 @@ impl Evidence {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn folders(&self, prefix: &str) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
+    pub async fn folders(
+        &self,
+        prefix: &str,
+    ) -> Result<HashMap<String, Vec<StoredObject>>, RestoreError> {
         let mut folders: HashMap<String, Vec<StoredObject>> = HashMap::new();
         for object in self.list(prefix).await? {
-            let folder = object.name.rfind('/').map_or("", |n| &object.name[..=n]).to_owned();
+            let folder = object
+                .name
+                .rfind('/')
+                .map_or("", |n| &object.name[..=n])
+                .to_owned();
             let beside = folders.entry(folder).or_default();
             if beside.len() < MOST_BESIDE || self.is_own_name(&object.name) {
                 beside.push(object);
@@ -439,7 +537,11 @@ impl Evidence {
         most: usize,
         mut wanted: impl FnMut(ProofReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
-        let mut found = Found { reports: vec![], refused: 0, is_flooded: false };
+        let mut found = Found {
+            reports: vec![],
+            refused: 0,
+            is_flooded: false,
+        };
         // However many others write, what has a name of our own is read first.
         let (mut read, mut others) = (0, Vec::new());
         for (i, object) in documents.into_iter().enumerate() {
@@ -483,9 +585,15 @@ impl Evidence {
                 found.refused += 1;
                 match found.refused.cmp(&NAMED) {
                     Less => {
-                        tracing::warn!(name = object.name, error = said(&e), "evidence that does not count")
+                        tracing::warn!(
+                            name = object.name,
+                            error = said(&e),
+                            "evidence that does not count"
+                        )
                     }
-                    Equal => tracing::warn!("further documents of evidence that do not count are not named"),
+                    Equal => tracing::warn!(
+                        "further documents of evidence that do not count are not named"
+                    ),
                     Greater => {}
                 }
                 if matches!(e, RestoreError::Validation(_)) {
@@ -499,8 +607,12 @@ impl Evidence {
 /// `BACKUP.pgrestored/GENERATION/ID.dsse.json`: no other name is that of a document.
 fn is_document(name: &str) -> bool {
     let is_hex = |t: &str| t.len() == 16 && t.bytes().all(|b| b.is_ascii_hexdigit());
-    let below = name.rsplit_once(EVIDENCE_SUFFIX).and_then(|(_, below)| below.strip_suffix(ENVELOPE));
-    let Some((generation, id)) = below.and_then(|b| b.split_once('/')) else { return false };
+    let below = name
+        .rsplit_once(EVIDENCE_SUFFIX)
+        .and_then(|(_, below)| below.strip_suffix(ENVELOPE));
+    let Some((generation, id)) = below.and_then(|b| b.split_once('/')) else {
+        return false;
+    };
     let (first, second) = id.split_once('-').map_or((id, None), |(a, b)| (a, Some(b)));
     generation.bytes().all(|b| b.is_ascii_digit()) && is_hex(first) && second.is_none_or(is_hex)
 }
@@ -511,11 +623,19 @@ fn check_times(
     document: &StoredObject,
     now: jiff::Timestamp,
 ) -> Result<(), RestoreError> {
-    let last = (now.min(document.created)).saturating_add(SKEW).unwrap_or(now);
-    let told = [Some(report.started_at), Some(report.finished_at), report.backup_created];
+    let last = (now.min(document.created))
+        .saturating_add(SKEW)
+        .unwrap_or(now);
+    let told = [
+        Some(report.started_at),
+        Some(report.finished_at),
+        report.backup_created,
+    ];
     match told.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
         true => Ok(()),
-        false => Err(refused("it tells of a time that had not come when it was written")),
+        false => Err(refused(
+            "it tells of a time that had not come when it was written",
+        )),
     }
 }
 

@@ -62,8 +62,19 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
     for table in tables(&session).await? {
         let left = end.saturating_duration_since(tokio::time::Instant::now());
         let answer = match left.as_secs() {
-            0 => Err(DatabaseError::new(R::Timeout, format!("no answer within {} s", LIMIT.as_secs()))),
-            seconds => ask(subject, &mut session, &question(&table), &format!("{seconds}s")).await,
+            0 => Err(DatabaseError::new(
+                R::Timeout,
+                format!("no answer within {} s", LIMIT.as_secs()),
+            )),
+            seconds => {
+                ask(
+                    subject,
+                    &mut session,
+                    &question(&table),
+                    &format!("{seconds}s"),
+                )
+                .await
+            }
         };
         answers.push((table, answer));
     }
@@ -89,10 +100,20 @@ async fn tables(session: &Session) -> Result<Vec<Table>, DatabaseError> {
     let mut tables: Vec<Table> = Vec::new();
     for row in session.client().query(COLUMNS, &[]).await.map_err(e)? {
         let text = |i| row.try_get::<_, String>(i).map_err(e);
-        let (name, column) = (text(0)?, Column { name: text(1)?, kind: text(2)?, expression: text(3)? });
+        let (name, column) = (
+            text(0)?,
+            Column {
+                name: text(1)?,
+                kind: text(2)?,
+                expression: text(3)?,
+            },
+        );
         match tables.last_mut().filter(|t| t.name == name) {
             Some(table) => table.columns.push(column),
-            None => tables.push(Table { name, columns: vec![column] }),
+            None => tables.push(Table {
+                name,
+                columns: vec![column],
+            }),
         }
     }
     Ok(tables)
@@ -102,15 +123,27 @@ async fn tables(session: &Session) -> Result<Vec<Table>, DatabaseError> {
 /// byte for byte: not every type has an operator for it, and some take different values for equal.
 fn question(table: &Table) -> String {
     let count = |c: &Column| {
-        let Column { name, kind, expression } = c;
+        let Column {
+            name,
+            kind,
+            expression,
+        } = c;
         // What casts an expression to its column's type is not always written in it.
         format!(
             "pg_catalog.count(*) FILTER (WHERE {name}::text COLLATE \"C\" \
              IS DISTINCT FROM ({expression})::{kind}::text COLLATE \"C\")"
         )
     };
-    let counts = table.columns.iter().map(count).collect::<Vec<_>>().join(", ");
-    format!("SELECT pg_catalog.unnest(ARRAY[{counts}])::text FROM ONLY {}", table.name)
+    let counts = table
+        .columns
+        .iter()
+        .map(count)
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!(
+        "SELECT pg_catalog.unnest(ARRAY[{counts}])::text FROM ONLY {}",
+        table.name
+    )
 }
 
 fn judge(answers: &[(Table, Answer)]) -> Vec<Check> {
@@ -124,15 +157,21 @@ fn judge(answers: &[(Table, Answer)]) -> Vec<Check> {
             }
             Err(e) => {
                 let columns: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
-                open.push(format!("{}.{} ({})", table.name, columns.join(", "), report(e)));
+                open.push(format!(
+                    "{}.{} ({})",
+                    table.name,
+                    columns.join(", "),
+                    report(e)
+                ));
                 reason = reason.or(Some(e.reason()));
             }
         }
     }
     let mut checks = Vec::new();
-    if let Some(what) =
-        listed("stored values differ from what the expression gives after the restore", &differ)
-    {
+    if let Some(what) = listed(
+        "stored values differ from what the expression gives after the restore",
+        &differ,
+    ) {
         let fix = "the expression calls a function that reads other rows or settings, so what a restore stores \
             depends on when it runs; the backup is not at fault: make the function depend on its arguments \
             alone, or compute the column again after a restore (UPDATE … SET column = DEFAULT)";
@@ -154,7 +193,11 @@ mod tests {
     use super::*;
 
     fn column(name: &str, kind: &str, expression: &str) -> Column {
-        Column { name: name.into(), kind: kind.into(), expression: expression.into() }
+        Column {
+            name: name.into(),
+            kind: kind.into(),
+            expression: expression.into(),
+        }
     }
 
     #[test]
@@ -163,7 +206,10 @@ mod tests {
             column("sum", "numeric(8,2)", "(a + b)"),
             column("\"La\"\"bel\"", "\"S\".words", "\"S\".label(a)"),
         ];
-        let table = Table { name: "\"S\".t".into(), columns };
+        let table = Table {
+            name: "\"S\".t".into(),
+            columns,
+        };
         assert_eq!(
             question(&table),
             "SELECT pg_catalog.unnest(ARRAY[\
@@ -185,14 +231,32 @@ mod tests {
         assert_eq!(judge(&[]), []);
         let passed = judge(&[(table("s.a"), same()), (table("s.b"), same())]);
         assert_eq!((passed.len(), passed[0].status), (1, CheckStatus::Passed));
-        assert!(passed[0].message.starts_with("4 generated columns"), "{passed:?}");
+        assert!(
+            passed[0].message.starts_with("4 generated columns"),
+            "{passed:?}"
+        );
         let late = Err(DatabaseError::new(R::Timeout, "no answer within 5s"));
         let differs = Ok(vec!["0".to_owned(), "7".to_owned()]);
-        let found = judge(&[(table("s.a"), same()), (table("s.b"), differs), (table("s.c"), late)]);
-        let [warned, open] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!((warned.status, open.status), (CheckStatus::Warned, CheckStatus::NotChecked));
-        assert!(warned.message.ends_with(": s.b.y (7 rows)") && warned.fix.is_some(), "{warned:?}");
-        assert!(open.message.contains("s.c.x, y (no answer within 5s"), "{open:?}");
+        let found = judge(&[
+            (table("s.a"), same()),
+            (table("s.b"), differs),
+            (table("s.c"), late),
+        ]);
+        let [warned, open] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!(
+            (warned.status, open.status),
+            (CheckStatus::Warned, CheckStatus::NotChecked)
+        );
+        assert!(
+            warned.message.ends_with(": s.b.y (7 rows)") && warned.fix.is_some(),
+            "{warned:?}"
+        );
+        assert!(
+            open.message.contains("s.c.x, y (no answer within 5s"),
+            "{open:?}"
+        );
         assert_eq!((open.required, open.reason), (false, Some(R::Timeout)));
     }
 }

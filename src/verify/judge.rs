@@ -10,8 +10,14 @@ use crate::target::OTHER_LOCALE;
 
 /// The verdict of a verification that came to its end: what failed, else what could not be checked.
 pub fn judge(report: &mut ProofReport, stage: &str) {
-    let failed = report.checks.iter().find(|c| c.status == CheckStatus::Failed);
-    let open = report.checks.iter().find(|c| c.status == CheckStatus::NotChecked && c.required);
+    let failed = report
+        .checks
+        .iter()
+        .find(|c| c.status == CheckStatus::Failed);
+    let open = report
+        .checks
+        .iter()
+        .find(|c| c.status == CheckStatus::NotChecked && c.required);
     let (reason, blame, verdict, check) = match (failed, open) {
         (Some(c), _) => (R::VerificationFailed, Blame::Backup, Verdict::Failed, c),
         (None, Some(c)) => {
@@ -25,7 +31,10 @@ pub fn judge(report: &mut ProofReport, stage: &str) {
         }
     };
     report.verdict = verdict;
-    report.fix = check.fix.clone().or_else(|| fix_of(blame, reason).map(str::to_owned));
+    report.fix = check
+        .fix
+        .clone()
+        .or_else(|| fix_of(blame, reason).map(str::to_owned));
     report.error = Some(ErrorBody {
         reason,
         blame,
@@ -51,27 +60,34 @@ fn blame_of(reason: R) -> Blame {
 fn blame_of_open(reason: R) -> Blame {
     match reason {
         R::DataRejected | R::RestoreError => Blame::Request,
-        other => Some(blame_of(other)).filter(|b| *b != Blame::Backup).unwrap_or(Blame::Infrastructure),
+        other => Some(blame_of(other))
+            .filter(|b| *b != Blame::Backup)
+            .unwrap_or(Blame::Infrastructure),
     }
 }
 
 /// Whether a refusal says more of the server that verifies than of the backup: a limit of its
 /// configuration, its disk, its memory, a defect.
 fn is_the_servers(e: &RestoreError) -> bool {
-    let Some(code) = e.sqlstate() else { return false };
+    let Some(code) = e.sqlstate() else {
+        return false;
+    };
     // A deeper stack is a setting (max_stack_depth); 54000 is a limit of PostgreSQL itself.
-    matches!(code, "54001") || matches!(code.get(..2), Some("08" | "53" | "57" | "58" | "XX" | "F0"))
+    matches!(code, "54001")
+        || matches!(code.get(..2), Some("08" | "53" | "57" | "58" | "XX" | "F0"))
 }
 
 /// What a person can do, which depends on whose fault it is.
 fn fix_of(blame: Blame, reason: R) -> Option<&'static str> {
     match (blame, reason) {
-        (Blame::Infrastructure, R::ArchiveUnsupported | R::ArchiveCorrupt | R::DataRejected) => Some(
-            "do as the message says (a key, more memory, a higher limit, another wrapping), or use a newer pgrestored; the backup may be good",
-        ),
-        (Blame::Target, R::RestoreError | R::DataRejected) => {
-            Some("look at the server that verifies (its log, limits and disk); the backup may be good")
+        (Blame::Infrastructure, R::ArchiveUnsupported | R::ArchiveCorrupt | R::DataRejected) => {
+            Some(
+                "do as the message says (a key, more memory, a higher limit, another wrapping), or use a newer pgrestored; the backup may be good",
+            )
         }
+        (Blame::Target, R::RestoreError | R::DataRejected) => Some(
+            "look at the server that verifies (its log, limits and disk); the backup may be good",
+        ),
         _ => advice(reason),
     }
 }
@@ -94,7 +110,11 @@ pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
         _ if is_the_servers(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
         _ => blame_of(e.reason()),
     };
-    report.verdict = if body.blame == Blame::Backup { Verdict::Failed } else { Verdict::Inconclusive };
+    report.verdict = if body.blame == Blame::Backup {
+        Verdict::Failed
+    } else {
+        Verdict::Inconclusive
+    };
     report.fix = fix_of(body.blame, body.reason).map(str::to_owned);
     report.error = Some(body);
 }
@@ -103,21 +123,33 @@ pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
 /// have that one: what is refused then may be accepted where it belongs.
 pub fn mind_the_locale(report: &mut ProofReport) {
     let is_other = report.notes.iter().any(|n| n.starts_with(OTHER_LOCALE));
-    let Some(error) = report.error.as_mut().filter(|_| is_other && report.verdict == Verdict::Failed) else {
+    let Some(error) = report
+        .error
+        .as_mut()
+        .filter(|_| is_other && report.verdict == Verdict::Failed)
+    else {
         return;
     };
     if matches!(error.reason, R::DataRejected | R::RestoreError) {
         (error.blame, report.verdict) = (Blame::Target, Verdict::Inconclusive);
         error.message = format!("{} ({OTHER_LOCALE})", error.message);
-        report.fix =
-            Some("install the dump's locale on the machine of the sandbox; the backup may be good".into());
+        report.fix = Some(
+            "install the dump's locale on the machine of the sandbox; the backup may be good"
+                .into(),
+        );
     }
 }
 
 /// Checks whose answer follows from the backup and the restored database alone. The others also depend
 /// on other backups or on the checks file, which may be other ones by now.
-const OF_THE_BACKUP: [&str; 6] =
-    ["rows", "large objects", "entries", "sequence values", "sequences", "indexes"];
+const OF_THE_BACKUP: [&str; 6] = [
+    "rows",
+    "large objects",
+    "entries",
+    "sequence values",
+    "sequences",
+    "indexes",
+];
 
 /// Whether an earlier answer about the same bytes says that what is `failed` now was in order.
 pub fn contradicts(earlier: &ProofReport, failed: &ProofReport) -> bool {
@@ -125,7 +157,10 @@ pub fn contradicts(earlier: &ProofReport, failed: &ProofReport) -> bool {
         Some(R::ArchiveCorrupt | R::ArchiveUnsupported) => Depth::Archive,
         Some(R::DataRejected | R::RestoreError) => Depth::Restore,
         Some(R::VerificationFailed) => {
-            let mut wrong = failed.checks.iter().filter(|c| c.status == CheckStatus::Failed);
+            let mut wrong = failed
+                .checks
+                .iter()
+                .filter(|c| c.status == CheckStatus::Failed);
             match wrong.all(|c| OF_THE_BACKUP.contains(&c.name.as_str())) {
                 true => Depth::Data,
                 false => return false,
@@ -143,7 +178,10 @@ pub fn doubt(report: &mut ProofReport, at: jiff::Timestamp) {
     let why = "one of both answers is wrong, which is a defect of pgrestored or of the server that verifies";
     if let Some(error) = &mut report.error {
         error.blame = Blame::Infrastructure;
-        error.message = format!("{}; the same backup was verified at {at}: {why}", error.message);
+        error.message = format!(
+            "{}; the same backup was verified at {at}: {why}",
+            error.message
+        );
     }
     report.fix = Some("verify it again, run `pgrestored selftest`, and report what differs".into());
 }
@@ -152,7 +190,11 @@ pub fn doubt(report: &mut ProofReport, at: jiff::Timestamp) {
 pub fn result_of(job: &VerifyJob, report: &ProofReport, evidence: Option<String>) -> RestoreResult {
     let mut r = RestoreResult::new(&job.request_id, (report.started_at, report.finished_at));
     r.kind = Kind::Verification;
-    r.status = if report.is_verified() { Status::Success } else { Status::Failure };
+    r.status = if report.is_verified() {
+        Status::Success
+    } else {
+        Status::Failure
+    };
     r.verdict = Some(report.verdict);
     r.duration_seconds = report.duration_seconds;
     r.backup = report.backup.clone();
@@ -180,25 +222,43 @@ const FORECAST_WITHIN: f64 = 2.0;
 /// as much data as is to be expected after the usual growth; never more than twice or less than half of
 /// what was measured.
 pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
-    let past = history.reports.iter().filter_map(|r| Some((r.rto?.measured_seconds, r.bytes)));
+    let past = history
+        .reports
+        .iter()
+        .filter_map(|r| Some((r.rto?.measured_seconds, r.bytes)));
     let is_alike = |(s, b): &(f64, u64)| {
         let ratio = *b as f64 / bytes as f64;
         *s > 0.0 && (1.0 / ALIKE..=ALIKE).contains(&ratio)
     };
-    let all: Vec<(f64, u64)> = std::iter::once((seconds, bytes)).chain(past.filter(is_alike)).collect();
+    let all: Vec<(f64, u64)> = std::iter::once((seconds, bytes))
+        .chain(past.filter(is_alike))
+        .collect();
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     };
-    let pace = median(all.iter().filter(|(_, b)| *b > 0).map(|(s, b)| s / *b as f64).collect());
-    let growth =
-        median(all.windows(2).filter(|w| w[1].1 > 0).map(|w| w[0].1 as f64 / w[1].1 as f64).collect());
+    let pace = median(
+        all.iter()
+            .filter(|(_, b)| *b > 0)
+            .map(|(s, b)| s / *b as f64)
+            .collect(),
+    );
+    let growth = median(
+        all.windows(2)
+            .filter(|w| w[1].1 > 0)
+            .map(|w| w[0].1 as f64 / w[1].1 as f64)
+            .collect(),
+    );
     let forecast = match pace.filter(|_| bytes > 0) {
         Some(pace) => pace * bytes as f64 * growth.unwrap_or(1.0),
         None => seconds,
     };
     let forecast = forecast.clamp(seconds / FORECAST_WITHIN, seconds * FORECAST_WITHIN);
-    Rto { measured_seconds: seconds, forecast_seconds: forecast, samples: all.len() as u32 }
+    Rto {
+        measured_seconds: seconds,
+        forecast_seconds: forecast,
+        samples: all.len() as u32,
+    }
 }
 
 #[cfg(test)]
@@ -220,14 +280,26 @@ mod tests {
         let failed = || Check::new("entries", CheckStatus::Failed, "");
         let open = || Check::new("assertion", CheckStatus::NotChecked, "").because(R::Timeout);
         assert_eq!(of(vec![passed()]), (Verdict::Verified, None));
-        assert_eq!(of(vec![passed(), open().optional()]), (Verdict::Verified, None));
+        assert_eq!(
+            of(vec![passed(), open().optional()]),
+            (Verdict::Verified, None)
+        );
         assert_eq!(
             of(vec![passed(), open()]),
-            (Verdict::Inconclusive, Some((R::Timeout, Blame::Infrastructure)))
+            (
+                Verdict::Inconclusive,
+                Some((R::Timeout, Blame::Infrastructure))
+            )
         );
         // What is known to be wrong comes first.
         let both = of(vec![open(), failed()]);
-        assert_eq!(both, (Verdict::Failed, Some((R::VerificationFailed, Blame::Backup))));
+        assert_eq!(
+            both,
+            (
+                Verdict::Failed,
+                Some((R::VerificationFailed, Blame::Backup))
+            )
+        );
     }
 
     #[test]
@@ -247,24 +319,49 @@ mod tests {
                     | R::RestoreError
                     | R::VerificationFailed
             );
-            let wanted = if backups { Verdict::Failed } else { Verdict::Inconclusive };
-            assert_eq!(of(StorageError::new(reason, "x").into()), wanted, "{reason}");
+            let wanted = if backups {
+                Verdict::Failed
+            } else {
+                Verdict::Inconclusive
+            };
+            assert_eq!(
+                of(StorageError::new(reason, "x").into()),
+                wanted,
+                "{reason}"
+            );
         }
-        assert_eq!(of(DatabaseError::new(R::ExtensionMissing, "x").into()), Verdict::Inconclusive);
+        assert_eq!(
+            of(DatabaseError::new(R::ExtensionMissing, "x").into()),
+            Verdict::Inconclusive
+        );
     }
 
     #[test]
     fn a_forecast_follows_pace_and_growth() {
         let past = |rto: f64, bytes: u64| {
             let mut r = report("r");
-            r.rto = Some(Rto { measured_seconds: rto, forecast_seconds: 0.0, samples: 1 });
+            r.rto = Some(Rto {
+                measured_seconds: rto,
+                forecast_seconds: 0.0,
+                samples: 1,
+            });
             r.bytes = bytes;
             r
         };
-        assert_eq!(forecast(10.0, 1000, &History::default()).forecast_seconds, 10.0);
+        assert_eq!(
+            forecast(10.0, 1000, &History::default()).forecast_seconds,
+            10.0
+        );
         assert_eq!(forecast(3.0, 0, &History::default()).forecast_seconds, 3.0);
         let of = |seconds: f64, bytes: u64, reports: Vec<ProofReport>| {
-            forecast(seconds, bytes, &History { reports, is_hidden: false })
+            forecast(
+                seconds,
+                bytes,
+                &History {
+                    reports,
+                    is_hidden: false,
+                },
+            )
         };
         let grown = of(12.0, 1200, vec![past(10.0, 1000)]);
         assert!((grown.forecast_seconds - 14.4).abs() < 1e-9, "{grown:?}");
@@ -275,9 +372,17 @@ mod tests {
         let tiny = of(0.4, 10, vec![past(30.0, 1 << 30)]);
         assert_eq!((tiny.forecast_seconds, tiny.samples), (0.4, 1));
         // Whatever the past says, it is no more than twice.
-        let odd = of(10.0, 1000, vec![past(900.0, 900), past(800.0, 250), past(700.0, 250)]);
+        let odd = of(
+            10.0,
+            1000,
+            vec![past(900.0, 900), past(800.0, 250), past(700.0, 250)],
+        );
         assert_eq!(odd.forecast_seconds, 20.0);
-        let quick = of(10.0, 1000, vec![past(1e-9, 3900), past(1e-9, 3900), past(1e-9, 3900)]);
+        let quick = of(
+            10.0,
+            1000,
+            vec![past(1e-9, 3900), past(1e-9, 3900), past(1e-9, 3900)],
+        );
         assert_eq!(quick.forecast_seconds, 5.0);
     }
 
@@ -290,19 +395,36 @@ mod tests {
             fail(&mut r, &e, "data");
             (r.verdict, r.error.unwrap().blame)
         };
-        for code in ["54001", "58030", "XX000", "XX001", "53400", "57P02", "08006"] {
+        for code in [
+            "54001", "58030", "XX000", "XX001", "53400", "57P02", "08006",
+        ] {
             let e = DatabaseError::new(R::RestoreError, "x").with_sqlstate(code);
-            assert_eq!(of(e.into()), (Verdict::Inconclusive, Blame::Target), "{code}");
+            assert_eq!(
+                of(e.into()),
+                (Verdict::Inconclusive, Blame::Target),
+                "{code}"
+            );
         }
-        for (reason, code) in
-            [(R::RestoreError, "42883"), (R::DataRejected, "23505"), (R::RestoreError, "54000")]
-        {
+        for (reason, code) in [
+            (R::RestoreError, "42883"),
+            (R::DataRejected, "23505"),
+            (R::RestoreError, "54000"),
+        ] {
             let e = DatabaseError::new(reason, "x").with_sqlstate(code);
             assert_eq!(of(e.into()), (Verdict::Failed, Blame::Backup), "{code}");
         }
-        for reason in [R::ArchiveUnsupported, R::DataRejected, R::ArchiveCorrupt, R::RestoreError] {
+        for reason in [
+            R::ArchiveUnsupported,
+            R::DataRejected,
+            R::ArchiveCorrupt,
+            R::RestoreError,
+        ] {
             let limit = JobError::new(reason, "needs 9 GiB");
-            assert_eq!(of(limit.into()), (Verdict::Inconclusive, Blame::Infrastructure), "{reason}");
+            assert_eq!(
+                of(limit.into()),
+                (Verdict::Inconclusive, Blame::Infrastructure),
+                "{reason}"
+            );
         }
         let refused = ValidationError::new(R::ArchiveUnsupported, "no dump");
         assert_eq!(of(refused.into()), (Verdict::Failed, Blame::Backup));
@@ -318,9 +440,10 @@ mod tests {
 
     #[test]
     fn another_locale_than_the_dumps_is_the_servers_lack() {
-        for (reason, wanted) in
-            [(R::DataRejected, Verdict::Inconclusive), (R::ArchiveCorrupt, Verdict::Failed)]
-        {
+        for (reason, wanted) in [
+            (R::DataRejected, Verdict::Inconclusive),
+            (R::ArchiveCorrupt, Verdict::Failed),
+        ] {
             let mut r = report("r");
             r.notes = vec![format!("{OTHER_LOCALE}: C was used")];
             fail(&mut r, &StorageError::new(reason, "x").into(), "indexes");
@@ -337,7 +460,10 @@ mod tests {
             r.checks = vec![Check::new(check, CheckStatus::Failed, "")];
             r
         };
-        let earlier = |depth| ProofReport { depth: Some(depth), ..report("then") };
+        let earlier = |depth| ProofReport {
+            depth: Some(depth),
+            ..report("then")
+        };
         for (reason, check, shallowest) in [
             (R::ArchiveCorrupt, "-", Some(Depth::Archive)),
             (R::DataRejected, "-", Some(Depth::Restore)),
@@ -349,7 +475,11 @@ mod tests {
             let mut now = failed(reason, check);
             for depth in [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data] {
                 let wanted = shallowest.is_some_and(|s| depth >= s);
-                assert_eq!(contradicts(&earlier(depth), &now), wanted, "{reason} {check} {depth:?}");
+                assert_eq!(
+                    contradicts(&earlier(depth), &now),
+                    wanted,
+                    "{reason} {check} {depth:?}"
+                );
             }
             doubt(&mut now, jiff::Timestamp::UNIX_EPOCH);
             assert_eq!(now.verdict, Verdict::Inconclusive);

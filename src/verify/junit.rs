@@ -30,7 +30,8 @@ pub fn junit(report: &ProofReport) -> Result<String, String> {
             }
         };
         let mut case = TestCase::new(check.title(), status);
-        case.set_classname("restore").set_time(Duration::from_secs_f64(check.seconds.max(0.0)));
+        case.set_classname("restore")
+            .set_time(Duration::from_secs_f64(check.seconds.max(0.0)));
         if check.status == CheckStatus::Warned {
             case.set_system_out(&check.message);
         }
@@ -41,14 +42,23 @@ pub fn junit(report: &ProofReport) -> Result<String, String> {
     let mut verdict = match (report.verdict, &report.error) {
         (Verdict::Verified, _) => TestCase::new("verdict", TestCaseStatus::success()),
         (verdict, error) => {
-            let kind =
-                if verdict == Verdict::Failed { NonSuccessKind::Failure } else { NonSuccessKind::Error };
+            let kind = if verdict == Verdict::Failed {
+                NonSuccessKind::Failure
+            } else {
+                NonSuccessKind::Error
+            };
             let mut s = TestCaseStatus::non_success(kind);
-            s.set_message(error.as_ref().map_or(verdict.as_str(), |e| e.message.as_str()));
+            s.set_message(
+                error
+                    .as_ref()
+                    .map_or(verdict.as_str(), |e| e.message.as_str()),
+            );
             TestCase::new("verdict", s)
         }
     };
-    verdict.set_classname("restore").set_time(Duration::from_secs_f64(report.duration_seconds.max(0.0)));
+    verdict
+        .set_classname("restore")
+        .set_time(Duration::from_secs_f64(report.duration_seconds.max(0.0)));
     verdict.set_system_out(format!("depth reached: {depth}. {}.", report.claim()));
     suite.add_test_case(verdict);
     all.add_test_suite(suite);
@@ -72,11 +82,24 @@ mod tests {
             Check::new("amcheck", CheckStatus::NotChecked, "not there").optional(),
         ];
         let xml = super::junit(&r).unwrap();
-        assert!(xml.contains("depth reached: data. Failed: this backup cannot be relied on."), "{xml}");
+        assert!(
+            xml.contains("depth reached: data. Failed: this backup cannot be relied on."),
+            "{xml}"
+        );
         r.verdict = Verdict::Verified;
         r.depth = Some(crate::policy::Depth::Object);
-        assert!(super::junit(&r).unwrap().contains("neither opened nor restored"));
-        for part in ["tests=\"5\"", "failures=\"2\"", "errors=\"1\"", "<skipped", "1 &lt; 2"] {
+        assert!(
+            super::junit(&r)
+                .unwrap()
+                .contains("neither opened nor restored")
+        );
+        for part in [
+            "tests=\"5\"",
+            "failures=\"2\"",
+            "errors=\"1\"",
+            "<skipped",
+            "1 &lt; 2",
+        ] {
             assert!(xml.contains(part), "{part} in {xml}");
         }
     }

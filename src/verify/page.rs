@@ -149,9 +149,13 @@ fn checks(all: &[Check]) -> Markup {
 }
 
 fn bisection(r: &ProofReport) -> Markup {
-    let Some(b) = &r.bisection else { return html! {} };
+    let Some(b) = &r.bisection else {
+        return html! {};
+    };
     let name = |o: &Option<crate::event::ResultBackup>| {
-        o.as_ref().and_then(|b| b.name.clone()).unwrap_or_else(|| "none found".into())
+        o.as_ref()
+            .and_then(|b| b.name.clone())
+            .unwrap_or_else(|| "none found".into())
     };
     html! {
         h2 { "Since when" }
@@ -199,8 +203,13 @@ fn tables(all: &[TableProof]) -> Markup {
     }
     let mut tables: Vec<&TableProof> = all.iter().collect();
     tables.sort_by_key(|t| std::cmp::Reverse(t.bytes));
-    let newest =
-        |t: &TableProof| t.columns.iter().filter_map(|c| c.span.as_ref()).map(|s| s.newest.clone()).max();
+    let newest = |t: &TableProof| {
+        t.columns
+            .iter()
+            .filter_map(|c| c.span.as_ref())
+            .map(|s| s.newest.clone())
+            .max()
+    };
     html! {
         h2 id="tables" { "Tables" }
         div.scroll tabindex="0" role="region" aria-labelledby="tables" {
@@ -226,7 +235,11 @@ fn tables(all: &[TableProof]) -> Markup {
 
 fn facts(r: &ProofReport, envelope: Option<(&str, bool)>) -> Markup {
     let row = |name: &str, value: &str| html! { tr { th { (name) } td.mono { (value) } } };
-    let isolation = r.server.as_ref().and_then(|s| s.isolation.as_ref()).map(Isolation::summary);
+    let isolation = r
+        .server
+        .as_ref()
+        .and_then(|s| s.isolation.as_ref())
+        .map(Isolation::summary);
     html! {
         h2 id="backup" { "The backup and how it was proven" }
         div.scroll tabindex="0" role="region" aria-labelledby="backup" { table { tbody {
@@ -310,7 +323,10 @@ mod tests {
         let mut r = report("<script>alert(1)</script>");
         r.backup.name = Some("<img src=x onerror=alert(1)>".into());
         let html = super::page(&r, None);
-        assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
+        assert!(
+            !html.contains("<script") && !html.contains("<img"),
+            "{html}"
+        );
         assert!(super::ledger_page(&[r], "x").contains("&lt;img"));
     }
 
@@ -319,19 +335,44 @@ mod tests {
     fn a_page_claims_no_more_than_the_depth_that_was_reached() {
         use crate::policy::Depth;
         for (depth, badge, says) in [
-            (Depth::Object, "verified: object only", "neither opened nor restored"),
-            (Depth::Archive, "verified: archive only", "it was not restored"),
-            (Depth::Restore, ">verified<", "the restored rows were not compared"),
-            (Depth::Data, ">verified<", "was restored and is what it says"),
+            (
+                Depth::Object,
+                "verified: object only",
+                "neither opened nor restored",
+            ),
+            (
+                Depth::Archive,
+                "verified: archive only",
+                "it was not restored",
+            ),
+            (
+                Depth::Restore,
+                ">verified<",
+                "the restored rows were not compared",
+            ),
+            (
+                Depth::Data,
+                ">verified<",
+                "was restored and is what it says",
+            ),
         ] {
             let mut r = report("r");
             r.depth = Some(depth);
             let html = super::page(&r, Some(("x.dsse.json", false)));
-            assert!(html.contains(badge) && html.contains(says), "{depth:?}: {html}");
-            assert_eq!(html.contains("was restored and is what it says"), depth == Depth::Data);
+            assert!(
+                html.contains(badge) && html.contains(says),
+                "{depth:?}: {html}"
+            );
+            assert_eq!(
+                html.contains("was restored and is what it says"),
+                depth == Depth::Data
+            );
             assert!(html.contains("which is not signed"), "{html}");
             let ledger = super::ledger_page(&[r], "x");
-            assert!(ledger.contains(badge.trim_end_matches('<')), "{depth:?}: {ledger}");
+            assert!(
+                ledger.contains(badge.trim_end_matches('<')),
+                "{depth:?}: {ledger}"
+            );
         }
     }
 }

@@ -32,10 +32,14 @@ struct Work {
 
 fn not_available(e: &DatabaseError) -> Check {
     let fix = "install PostgreSQL's contrib modules beside the sandbox's server";
-    Check::new("amcheck", CheckStatus::NotChecked, format!("the extension amcheck is not available: {e}"))
-        .fix(fix)
-        .because(e.reason())
-        .optional()
+    Check::new(
+        "amcheck",
+        CheckStatus::NotChecked,
+        format!("the extension amcheck is not available: {e}"),
+    )
+    .fix(fix)
+    .because(e.reason())
+    .optional()
 }
 
 /// Checks every index and heap that `amcheck` knows.
@@ -44,10 +48,16 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
     let e = |e: tokio_postgres::Error| fault(&e, "amcheck");
     let installed = "SELECT n.nspname::text FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace \
         WHERE x.extname = 'amcheck'";
-    let schema = match session.client().query_opt(installed, &[]).await.map_err(e)? {
+    let schema = match session
+        .client()
+        .query_opt(installed, &[])
+        .await
+        .map_err(e)?
+    {
         Some(row) => row.get(0),
         None => {
-            let install = format!("CREATE SCHEMA {SCHEMA}; CREATE EXTENSION amcheck SCHEMA {SCHEMA}");
+            let install =
+                format!("CREATE SCHEMA {SCHEMA}; CREATE EXTENSION amcheck SCHEMA {SCHEMA}");
             if let Err(e) = session.run(&install).await {
                 return Ok(vec![not_available(&e)]);
             }
@@ -60,7 +70,12 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
             continue;
         }
         let rows = session.client().query(sql, &[]).await.map_err(e)?;
-        work.extend(rows.iter().map(|r| Work { oid: r.get(0), name: r.get(1), is_index, bytes: r.get(2) }));
+        work.extend(rows.iter().map(|r| Work {
+            oid: r.get(0),
+            name: r.get(1),
+            is_index,
+            bytes: r.get(2),
+        }));
     }
     work.sort_by_key(|w| std::cmp::Reverse(w.bytes));
     let (all, heaps) = (work.len(), work.iter().filter(|w| !w.is_index).count());
@@ -69,7 +84,11 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
     let wrong = Arc::new(Mutex::new(Vec::new()));
     let (mut running, mut ready) = (JoinSet::new(), Some(session));
     for _ in 0..sessions {
-        let (server, database, session) = (subject.server.clone(), subject.database.to_owned(), ready.take());
+        let (server, database, session) = (
+            subject.server.clone(),
+            subject.database.to_owned(),
+            ready.take(),
+        );
         let (queue, wrong, schema) = (queue.clone(), wrong.clone(), schema.clone());
         running.spawn(async move {
             let session = match session {
@@ -77,8 +96,13 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
                 None => server.connect(&database, "amcheck").await?,
             };
             loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some(work) = next else { return Ok::<_, DatabaseError>(()) };
+                let next = queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
+                let Some(work) = next else {
+                    return Ok::<_, DatabaseError>(());
+                };
                 if let Some(what) = check_one(&session, &schema, &work).await? {
                     wrong
                         .lock()
@@ -102,16 +126,25 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
 }
 
 /// What is wrong with one relation, in `amcheck`'s words.
-async fn check_one(session: &Session, schema: &str, work: &Work) -> Result<Option<String>, DatabaseError> {
+async fn check_one(
+    session: &Session,
+    schema: &str,
+    work: &Work,
+) -> Result<Option<String>, DatabaseError> {
     let schema = ident(schema);
     let sql = match work.is_index {
         true => format!("SELECT 0::int8, {schema}.bt_index_check($1::oid::regclass)::text"),
-        false => format!("SELECT count(*), min(msg) FROM {schema}.verify_heapam($1::oid::regclass)"),
+        false => {
+            format!("SELECT count(*), min(msg) FROM {schema}.verify_heapam($1::oid::regclass)")
+        }
     };
     match session.client().query_one(&sql, &[&work.oid]).await {
         Ok(row) => match row.get::<_, i64>(0) {
             0 => Ok(None),
-            n => Ok(Some(format!("{n} faults, such as: {}", row.get::<_, Option<&str>>(1).unwrap_or("?")))),
+            n => Ok(Some(format!(
+                "{n} faults, such as: {}",
+                row.get::<_, Option<&str>>(1).unwrap_or("?")
+            ))),
         },
         Err(e) if session.client().is_closed() => Err(fault(&e, "amcheck")),
         Err(e) => Ok(Some(report(&fault(&e, "amcheck")))),

@@ -38,7 +38,8 @@ impl Worker {
                 }
             }
         }
-        self.settle(delivery, settle, (attempt, permit), shutdown).await;
+        self.settle(delivery, settle, (attempt, permit), shutdown)
+            .await;
     }
 
     pub(super) async fn record_and_publish(
@@ -47,7 +48,11 @@ impl Worker {
         digest: &str,
     ) -> Result<(), String> {
         finished.result.bound();
-        let counts = self.manager.record(digest, &finished.result).await.map_err(|e| report(&e))?;
+        let counts = self
+            .manager
+            .record(digest, &finished.result)
+            .await
+            .map_err(|e| report(&e))?;
         reached("recorded");
         if counts != finished.result {
             // Another worker was faster: its outcome is the one.
@@ -100,7 +105,10 @@ impl Worker {
     }
 
     pub(super) fn forget(&self, request_id: &str) {
-        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).remove(request_id);
+        self.deliveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(request_id);
     }
 
     /// Publishes the whole answer or, where its content is refused, what is left without that.
@@ -109,7 +117,10 @@ impl Worker {
         telemetry::inject(&mut message.attributes);
         let id = match self.results.publish(message).await {
             Err(QueueError::Refused(why)) => {
-                tracing::error!(error = why, "the result cannot be published as it is: it is reduced");
+                tracing::error!(
+                    error = why,
+                    "the result cannot be published as it is: it is reduced"
+                );
                 let reduced = result.reduced(&why).to_message().map_err(|e| report(&e))?;
                 self.results.publish(reduced).await
             }

@@ -33,12 +33,17 @@ pub(super) fn job_of(
     if n.bucket_id != *bucket {
         return Err(format!("bucket {} is not BACKUP_BUCKET", n.bucket_id));
     }
-    let name =
-        n.object_id.strip_prefix(prefix.as_str()).ok_or("the object is outside of BACKUP_BUCKET's prefix")?;
+    let name = n
+        .object_id
+        .strip_prefix(prefix.as_str())
+        .ok_or("the object is outside of BACKUP_BUCKET's prefix")?;
     if is_ours(name) {
         return Err("the object is evidence".into());
     }
-    let generation = n.object_generation.parse().map_err(|_| "the generation is no number")?;
+    let generation = n
+        .object_generation
+        .parse()
+        .map_err(|_| "the generation is no number")?;
     let (folder, file) = name.rfind('/').map_or(("", name), |i| name.split_at(i + 1));
     let manifest = config.verify.manifest.as_str();
     let (backup, generation) = match file {
@@ -56,8 +61,14 @@ pub(super) fn job_of(
     if !is_backup(backup) && !whole_of(backup).is_some_and(is_backup) {
         return Err("VERIFY_PREFIX or VERIFY_SUFFIX leave the object out".into());
     }
-    let backup = BackupRef::Named { place: None, name: backup.to_owned() };
-    Ok(VerifyJob { generation, ..VerifyJob::new(n.request_id(), backup, Trigger::Notification) })
+    let backup = BackupRef::Named {
+        place: None,
+        name: backup.to_owned(),
+    };
+    Ok(VerifyJob {
+        generation,
+        ..VerifyJob::new(n.request_id(), backup, Trigger::Notification)
+    })
 }
 
 #[cfg(test)]
@@ -65,11 +76,17 @@ mod tests {
     use super::*;
     use crate::config::RawConfig;
 
-    fn ask(flags: &[(&str, &str)], changes: &[(&str, &str)]) -> Result<(String, Option<i64>), String> {
+    fn ask(
+        flags: &[(&str, &str)],
+        changes: &[(&str, &str)],
+    ) -> Result<(String, Option<i64>), String> {
         let flags = [&[("backup-bucket", "gs://bkt/db")], flags].concat();
         let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap();
         let mut attributes: HashMap<String, String> = [
-            ("notificationConfig", "projects/_/buckets/bkt/notificationConfigs/1"),
+            (
+                "notificationConfig",
+                "projects/_/buckets/bkt/notificationConfigs/1",
+            ),
             ("eventType", "OBJECT_FINALIZE"),
             ("bucketId", "bkt"),
             ("objectId", "db/a.dump"),
@@ -81,8 +98,14 @@ mod tests {
         .collect();
         attributes.retain(|_, v| !v.is_empty());
         let job = job_of(&attributes, &config, |n| config.verify.watches(n))?;
-        let BackupRef::Named { name, .. } = job.backup else { panic!("a name") };
-        assert!(job.request_id.starts_with("gcs:bkt/db/"), "{}", job.request_id);
+        let BackupRef::Named { name, .. } = job.backup else {
+            panic!("a name")
+        };
+        assert!(
+            job.request_id.starts_with("gcs:bkt/db/"),
+            "{}",
+            job.request_id
+        );
         Ok((name, job.generation))
     }
 
@@ -90,7 +113,10 @@ mod tests {
     fn only_new_backups_of_the_bucket_are_verified() {
         assert_eq!(ask(&[], &[]), Ok(("a.dump".into(), Some(17))));
         // Copies, compositions and overwrites are finalized, too.
-        assert_eq!(ask(&[], &[("overwroteGeneration", "16")]), Ok(("a.dump".into(), Some(17))));
+        assert_eq!(
+            ask(&[], &[("overwroteGeneration", "16")]),
+            Ok(("a.dump".into(), Some(17)))
+        );
         for changes in [
             ("eventType", "OBJECT_DELETE"),
             ("eventType", "OBJECT_METADATA_UPDATE"),
@@ -107,7 +133,10 @@ mod tests {
 
     #[test]
     fn prefix_and_suffix_are_applied_again() {
-        let only = [("verify-suffix", ".dump,.sql.gz"), ("verify-prefix", "nightly/")];
+        let only = [
+            ("verify-suffix", ".dump,.sql.gz"),
+            ("verify-prefix", "nightly/"),
+        ];
         assert!(ask(&only, &[]).is_err());
         assert!(ask(&only, &[("objectId", "db/nightly/readme.txt")]).is_err());
         assert!(ask(&only, &[("objectId", "db/nightly/a.dump")]).is_ok());
@@ -122,13 +151,25 @@ mod tests {
 
     #[test]
     fn a_directory_is_verified_when_its_last_object_is_there() {
-        for member in ["1.dat.gz", "42.dat", "blob_7.dat.zst", "blobs.toc", "blobs_12.toc"] {
-            assert!(ask(&[], &[("objectId", &format!("db/night/{member}"))]).is_err(), "{member}");
+        for member in [
+            "1.dat.gz",
+            "42.dat",
+            "blob_7.dat.zst",
+            "blobs.toc",
+            "blobs_12.toc",
+        ] {
+            assert!(
+                ask(&[], &[("objectId", &format!("db/night/{member}"))]).is_err(),
+                "{member}"
+            );
         }
         let toc = [("objectId", "db/night/toc.dat")];
         assert_eq!(ask(&[], &toc), Ok(("night/".into(), Some(17))));
         let with = [("verify-manifest", "_SUCCESS")];
         assert!(ask(&with, &toc).is_err());
-        assert_eq!(ask(&with, &[("objectId", "db/night/_SUCCESS")]), Ok(("night/".into(), None)));
+        assert_eq!(
+            ask(&with, &[("objectId", "db/night/_SUCCESS")]),
+            Ok(("night/".into(), None))
+        );
     }
 }

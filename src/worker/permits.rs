@@ -35,13 +35,20 @@ pub(super) struct Permit {
 impl Permit {
     /// Cancelled when a restore needs the permit; never, for a restore's own.
     pub fn taken_away(&self) -> CancellationToken {
-        self.verification.as_ref().map(|(_, t)| t.clone()).unwrap_or_default()
+        self.verification
+            .as_ref()
+            .map(|(_, t)| t.clone())
+            .unwrap_or_default()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         state.free += 1;
         if let Some((id, token)) = &self.verification {
             if token.is_cancelled() {
@@ -59,15 +66,25 @@ struct Waiting(Arc<Inner>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).waiting_restores -= 1;
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .waiting_restores -= 1;
         self.0.changed.notify_waiters();
     }
 }
 
 impl Permits {
     pub fn new(count: usize) -> Self {
-        let state = State { free: count, ..State::default() };
-        Permits(Arc::new(Inner { state: Mutex::new(state), changed: Notify::new() }))
+        let state = State {
+            free: count,
+            ..State::default()
+        };
+        Permits(Arc::new(Inner {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -88,7 +105,8 @@ impl Permits {
 
     /// Waits until a restore could get to work: a message is not taken that nobody can work on.
     pub async fn restore_possible(&self) {
-        self.until(|s| (s.free > 0 || s.verifications.len() > s.stopping).then_some(())).await;
+        self.until(|s| (s.free > 0 || s.verifications.len() > s.stopping).then_some(()))
+            .await;
     }
 
     /// A permit for a restore.
@@ -101,7 +119,11 @@ impl Permits {
                 return Some(());
             }
             // The youngest has done the least.
-            let running = s.verifications.iter().rev().find(|(_, token)| !token.is_cancelled());
+            let running = s
+                .verifications
+                .iter()
+                .rev()
+                .find(|(_, token)| !token.is_cancelled());
             if let Some((_, token)) = running.filter(|_| s.stopping < s.waiting_restores) {
                 token.cancel();
                 s.stopping += 1;
@@ -109,12 +131,16 @@ impl Permits {
             None
         })
         .await;
-        Permit { inner: self.0.clone(), verification: None }
+        Permit {
+            inner: self.0.clone(),
+            verification: None,
+        }
     }
 
     /// Waits until a verification could get to work.
     pub async fn verification_possible(&self) {
-        self.until(|s| (s.free > 0 && s.waiting_restores == 0).then_some(())).await;
+        self.until(|s| (s.free > 0 && s.waiting_restores == 0).then_some(()))
+            .await;
     }
 
     /// A permit for a verification, which may be taken away.
@@ -132,7 +158,10 @@ impl Permits {
             })
             .await;
         self.0.changed.notify_waiters();
-        Permit { inner: self.0.clone(), verification: Some(entry) }
+        Permit {
+            inner: self.0.clone(),
+            verification: Some(entry),
+        }
     }
 }
 

@@ -88,7 +88,11 @@ impl WorkerState {
         lock(&self.running).push(Running {
             id,
             request_id: job.request_id().to_owned(),
-            kind: if matches!(job, Job::Restore(_)) { Kind::Restore } else { Kind::Verification },
+            kind: if matches!(job, Job::Restore(_)) {
+                Kind::Restore
+            } else {
+                Kind::Verification
+            },
             backup: match job.backup() {
                 BackupRef::Named { name, .. } => name.clone(),
                 BackupRef::Latest { .. } => "latest".to_owned(),
@@ -99,12 +103,17 @@ impl WorkerState {
             attempt: job.attempt(),
             progress,
         });
-        Listed { state: self.clone(), id }
+        Listed {
+            state: self.clone(),
+            id,
+        }
     }
 
     pub(super) fn finished(&self, finished: &Finished) {
         if let Some(proof) = &finished.proof
-            && let Some(set) = lock(&self.sets).iter_mut().find(|s| s.name == proof.backup_set)
+            && let Some(set) = lock(&self.sets)
+                .iter_mut()
+                .find(|s| s.name == proof.backup_set)
         {
             set.add(proof);
         }

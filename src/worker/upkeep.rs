@@ -14,15 +14,23 @@ impl Worker {
         match lanes.until_soft(self.manager.standing()).await {
             Some(Ok(sets)) => self.state.set_standing(sets),
             Some(Err(e)) => {
-                tracing::warn!(error = report(&e), "the evidence of earlier verifications cannot be read");
+                tracing::warn!(
+                    error = report(&e),
+                    "the evidence of earlier verifications cannot be read"
+                );
             }
             None => return,
         }
-        let Some(pause) = self.settings.schedule_pause else { return };
+        let Some(pause) = self.settings.schedule_pause else {
+            return;
+        };
         // What has its answer is not asked again in the same turn, though it may still be due.
         let mut answered = HashSet::new();
         loop {
-            let due = match lanes.until_soft(self.manager.due(jiff::Timestamp::now())).await {
+            let due = match lanes
+                .until_soft(self.manager.due(jiff::Timestamp::now()))
+                .await
+            {
                 Some(Ok(due)) => due,
                 Some(Err(e)) => {
                     tracing::warn!(error = report(&e), "what is due cannot be told");
@@ -30,14 +38,21 @@ impl Worker {
                 }
                 None => return,
             };
-            for job in due.into_iter().filter(|j| !answered.contains(&j.request_id)).collect::<Vec<_>>() {
+            for job in due
+                .into_iter()
+                .filter(|j| !answered.contains(&j.request_id))
+                .collect::<Vec<_>>()
+            {
                 let id = job.request_id.clone();
-                let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else { return };
+                let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else {
+                    return;
+                };
                 let (worker, shared) = (self.clone(), lanes.clone());
                 // Tracked, so that a stop waits for it no longer than for any other.
                 let proof = lanes.tasks.spawn(async move {
-                    let (finished, _permit) =
-                        worker.verify_unless_taken(Job::Verify(job), permit, &shared).await;
+                    let (finished, _permit) = worker
+                        .verify_unless_taken(Job::Verify(job), permit, &shared)
+                        .await;
                     worker.publish_scheduled(&finished).await
                 });
                 match lanes.until_soft(proof).await {
@@ -54,7 +69,9 @@ impl Worker {
 
     /// Drops, now and again, what workers left that were killed.
     pub(super) async fn keep_clean(&self, lanes: &Lanes) {
-        let Some(pause) = self.manager.config().reap_every else { return };
+        let Some(pause) = self.manager.config().reap_every else {
+            return;
+        };
         loop {
             match lanes.until_soft(self.manager.reap()).await {
                 Some(Ok(reaped)) => {
@@ -65,9 +82,15 @@ impl Worker {
                         tracing::warn!(name, "named like one of ours and not recorded: left alone");
                     }
                     for request_id in &reaped.abandoned {
-                        tracing::warn!(request_id, "began and was never heard of again: recorded as failed");
+                        tracing::warn!(
+                            request_id,
+                            "began and was never heard of again: recorded as failed"
+                        );
                     }
-                    reaped.failed.iter().for_each(|why| tracing::error!(why, "the reaper failed"));
+                    reaped
+                        .failed
+                        .iter()
+                        .for_each(|why| tracing::error!(why, "the reaper failed"));
                 }
                 // A worker that only proves has no target server.
                 Some(Err(e)) => tracing::info!(error = report(&e), "the reaper could not look"),

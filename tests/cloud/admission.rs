@@ -22,20 +22,33 @@ async fn only_signed_requests_within_the_policy_are_done() {
         vec!["genpkey", "-algorithm", "ed25519", "-out", "key.pem"],
         vec!["pkey", "-in", "key.pem", "-pubout", "-out", "pub.pem"],
     ] {
-        assert!(Command::new("openssl").args(args).current_dir(c.scratch("")).status().unwrap().success());
+        assert!(
+            Command::new("openssl")
+                .args(args)
+                .current_dir(c.scratch(""))
+                .status()
+                .unwrap()
+                .success()
+        );
     }
     std::fs::write(c.scratch("shared"), "0123456789abcdef0123456789abcdef\n").unwrap();
-    let public = std::fs::read_to_string(c.scratch("pub.pem")).unwrap().replace('\n', "\n      ");
+    let public = std::fs::read_to_string(c.scratch("pub.pem"))
+        .unwrap()
+        .replace('\n', "\n      ");
     let policy = format!(
         "keys:\n  ops:\n    ed25519: |\n      {public}\n  ci:\n    hmac_sha256_file: {}\nsubscriptions:\n  restore-requests:\n    sources: [gs://{BUCKET}/tenant]\n    targets: ['app_*']\n    keys: [ops, ci]\n",
         file("shared")
     );
     std::fs::write(c.scratch("policy.yaml"), policy).unwrap();
-    let running = peers.worker(&c, &[("request-policy", &file("policy.yaml"))]).await;
+    let running = peers
+        .worker(&c, &[("request-policy", &file("policy.yaml"))])
+        .await;
 
     let request = |key: Option<(&str, &str)>, backup: &str, target: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-        command.env_clear().args(["request", backup, "--target", target]);
+        command
+            .env_clear()
+            .args(["request", backup, "--target", target]);
         for (flag, value) in peers.flags() {
             command.arg(format!("--{flag}={value}"));
         }
@@ -45,15 +58,27 @@ async fn only_signed_requests_within_the_policy_are_done() {
                 .arg(format!("--request-signing-key-id={id}"));
         }
         let out = command.output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     };
     let (private, shared) = (file("key.pem"), file("shared"));
-    let (ops, ci) = (Some((private.as_str(), "ops")), Some((shared.as_str(), "ci")));
+    let (ops, ci) = (
+        Some((private.as_str(), "ops")),
+        Some((shared.as_str(), "ci")),
+    );
     for (key, backup, target, reason) in [
         (ops, "tenant/src.dump", "app_1", None),
         (ci, "tenant/src.dump", "app_2", None),
         (None, "tenant/src.dump", "app_3", Some(R::InvalidRequest)),
-        (Some((shared.as_str(), "ops")), "tenant/src.dump", "app_3", Some(R::InvalidRequest)),
+        (
+            Some((shared.as_str(), "ops")),
+            "tenant/src.dump",
+            "app_3",
+            Some(R::InvalidRequest),
+        ),
         (ops, "other/src.dump", "app_3", Some(R::SourceNotAllowed)),
         (ops, "latest", "app_3", Some(R::SourceNotAllowed)),
         (ops, "tenant/src.dump", "payroll", Some(R::TargetNotAllowed)),
@@ -61,9 +86,19 @@ async fn only_signed_requests_within_the_policy_are_done() {
         request(key, backup, target);
         let result = peers.result().await;
         let said = result.error.as_ref().map(|e| e.reason);
-        assert_eq!(said, reason, "{key:?} {backup} {target}: {:?}", result.error);
+        assert_eq!(
+            said, reason,
+            "{key:?} {backup} {target}: {:?}",
+            result.error
+        );
         assert_eq!(result.status == Status::Success, reason.is_none());
     }
-    assert_eq!(c.databases().iter().filter(|d| d.starts_with("app_")).count(), 2);
+    assert_eq!(
+        c.databases()
+            .iter()
+            .filter(|d| d.starts_with("app_"))
+            .count(),
+        2
+    );
     running.stop().await;
 }

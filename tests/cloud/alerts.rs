@@ -25,19 +25,30 @@ impl Drop for Daemon {
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// `None`, loudly, where none of the names is installed.
 fn daemon(names: &[&str], args: &[String]) -> Option<Daemon> {
     for name in names {
         let mut command = Command::new(name);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if let Ok(child) = command.spawn() {
             return Some(Daemon(child));
         }
     }
-    assert!(std::env::var("CI").is_err(), "{names:?} is missing: run make setup");
+    assert!(
+        std::env::var("CI").is_err(),
+        "{names:?} is missing: run make setup"
+    );
     eprintln!("SKIPPED: {names:?} is not installed: run make setup");
     None
 }
@@ -51,7 +62,9 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{what}: not in {PATIENCE:?}"))
+    tokio::time::timeout(PATIENCE, found)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: not in {PATIENCE:?}"))
 }
 
 /// What came to the webhook: path, Authorization, alert.
@@ -67,7 +80,11 @@ impl Webhook {
                 let by = headers["authorization"].to_str().unwrap().to_owned();
                 let alerts = body["alerts"].as_array().unwrap().clone();
                 let mut received = received.lock().unwrap();
-                received.extend(alerts.into_iter().map(|a| (uri.path().to_owned(), by.clone(), a)));
+                received.extend(
+                    alerts
+                        .into_iter()
+                        .map(|a| (uri.path().to_owned(), by.clone(), a)),
+                );
             },
         );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -113,7 +130,10 @@ impl Stack {
             std::fs::write(&to, text).unwrap();
             to.display().to_string()
         };
-        let (hook, token) = (webhook.start().await, folder.path().join("token").display().to_string());
+        let (hook, token) = (
+            webhook.start().await,
+            folder.path().join("token").display().to_string(),
+        );
         std::fs::write(&token, "secret").unwrap();
         let routes = place(
             deploy.join("alertmanager/alertmanager.yml"),
@@ -131,12 +151,18 @@ impl Stack {
             &["prometheus-alertmanager", "alertmanager"],
             &[
                 format!("--config.file={routes}"),
-                format!("--storage.path={}", folder.path().join("alertmanager").display()),
+                format!(
+                    "--storage.path={}",
+                    folder.path().join("alertmanager").display()
+                ),
                 format!("--web.listen-address=127.0.0.1:{theirs}"),
                 "--cluster.listen-address=".to_owned(),
             ],
         )?;
-        place(deploy.join("prometheus/restore.rules.yml"), &[("[1h]", "[15s]"), ("- 3600", "- 15")]);
+        place(
+            deploy.join("prometheus/restore.rules.yml"),
+            &[("[1h]", "[15s]"), ("- 3600", "- 15")],
+        );
         place(
             deploy.join("prometheus/restore.alerts.yml"),
             &[("seconds > 3600", "seconds > 2"), ("for: 5m", "for: 0s")],
@@ -156,7 +182,10 @@ impl Stack {
             &["prometheus"],
             &[
                 format!("--config.file={config}"),
-                format!("--storage.tsdb.path={}", folder.path().join("tsdb").display()),
+                format!(
+                    "--storage.tsdb.path={}",
+                    folder.path().join("tsdb").display()
+                ),
                 format!("--web.listen-address=127.0.0.1:{ours}"),
             ],
         )?;
@@ -175,9 +204,14 @@ impl Stack {
     /// Waits until Alertmanager keeps an alert to itself because of another one.
     async fn until_muted(&self, name: &str) {
         let muted = async || {
-            let answer = reqwest::get(format!("{}/api/v2/alerts", self.alertmanager)).await.ok()?;
+            let answer = reqwest::get(format!("{}/api/v2/alerts", self.alertmanager))
+                .await
+                .ok()?;
             let alerts: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
-            let found = alerts.as_array()?.iter().find(|a| a["labels"]["alertname"] == name)?;
+            let found = alerts
+                .as_array()?
+                .iter()
+                .find(|a| a["labels"]["alertname"] == name)?;
             (!found["status"]["inhibitedBy"].as_array()?.is_empty()).then_some(())
         };
         until(&format!("{name} is muted"), muted).await;
@@ -186,9 +220,14 @@ impl Stack {
     /// What a query finds now; `None` while Prometheus does not answer.
     async fn query(&self, expr: &str) -> Option<Vec<Value>> {
         let encoded: String = expr.bytes().map(|b| format!("%{b:02X}")).collect();
-        let answer = reqwest::get(format!("{}/api/v1/query?query={encoded}", self.prometheus)).await.ok()?;
+        let answer = reqwest::get(format!("{}/api/v1/query?query={encoded}", self.prometheus))
+            .await
+            .ok()?;
         let body: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
-        assert!(body["status"] == "success" || body["errorType"] == "unavailable", "{expr}: {body}");
+        assert!(
+            body["status"] == "success" || body["errorType"] == "unavailable",
+            "{expr}: {body}"
+        );
         body["data"]["result"].as_array().cloned()
     }
 }
@@ -198,7 +237,10 @@ async fn the_dashboard_shows_it(stack: &Stack) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/grafana/pgrestored.json");
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     // Numbers of Pub/Sub itself.
-    let elsewhere = ["restore:oldest_request:seconds", "restore:dead_lettered:count"];
+    let elsewhere = [
+        "restore:oldest_request:seconds",
+        "restore:dead_lettered:count",
+    ];
     let mut asked = 0;
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
@@ -206,9 +248,12 @@ async fn the_dashboard_shows_it(stack: &Stack) {
             if elsewhere.contains(&expr.as_str()) {
                 continue;
             }
-            for (variable, value) in
-                [("$job", ".*"), ("$namespace", ".*"), ("$__range", "1m"), ("$__rate_interval", "10s")]
-            {
+            for (variable, value) in [
+                ("$job", ".*"),
+                ("$namespace", ".*"),
+                ("$__range", "1m"),
+                ("$__rate_interval", "10s"),
+            ] {
                 expr = expr.replace(variable, value);
             }
             // Increases over an hour of what happened seconds ago.
@@ -233,36 +278,73 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
     let size = dump.len() as u64;
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
     let running = peers.worker(&c, &[]).await;
-    let Some(stack) = Stack::start(running.worker.admin).await else { return };
+    let Some(stack) = Stack::start(running.worker.admin).await else {
+        return;
+    };
 
     // The first failure that this worker has ever had.
     let asked = tokio::time::Instant::now();
-    peers.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#).await;
-    let alert = stack.webhook.alert("/pager", "RestoreFailure", "firing").await;
-    eprintln!("the pager rang {:.1} s after the request", asked.elapsed().as_secs_f64());
+    peers
+        .publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
+        .await;
+    let alert = stack
+        .webhook
+        .alert("/pager", "RestoreFailure", "firing")
+        .await;
+    eprintln!(
+        "the pager rang {:.1} s after the request",
+        asked.elapsed().as_secs_f64()
+    );
     assert_eq!(alert["labels"]["failure_reason"], "backup_not_found");
-    assert!(alert["annotations"]["runbook_url"].as_str().unwrap().ends_with("/RestoreFailure.md"));
+    assert!(
+        alert["annotations"]["runbook_url"]
+            .as_str()
+            .unwrap()
+            .ends_with("/RestoreFailure.md")
+    );
     assert_eq!(peers.result().await.status, Status::Failure);
     // All of one restore failed, which is known already.
     stack.until_muted("HighRestoreFailureRate").await;
 
-    for (id, more) in [("proof", r#""mode":"verify""#), ("quick", r#""target_db":"app""#)] {
-        peers.publish(&format!(r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},{more}}}"#)).await;
+    for (id, more) in [
+        ("proof", r#""mode":"verify""#),
+        ("quick", r#""target_db":"app""#),
+    ] {
+        peers
+            .publish(&format!(
+                r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},{more}}}"#
+            ))
+            .await;
         assert_eq!(peers.result().await.status, Status::Success, "{id}");
     }
 
     // A restore that would take a day.
     peers.emulator.storage.limit_rate(size / 86_400 + 1);
-    peers.publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#).await;
-    stack.webhook.alert("/chat", "LongRunningRestore", "firing").await;
-    let status: Value =
-        serde_json::from_str(&get(&format!("http://{}/status.json", running.worker.admin)).await.1).unwrap();
+    peers
+        .publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#)
+        .await;
+    stack
+        .webhook
+        .alert("/chat", "LongRunningRestore", "firing")
+        .await;
+    let status: Value = serde_json::from_str(
+        &get(&format!("http://{}/status.json", running.worker.admin))
+            .await
+            .1,
+    )
+    .unwrap();
     assert_eq!(status["running"][0]["request_id"], "slow");
     the_dashboard_shows_it(&stack).await;
 
     peers.emulator.storage.limit_rate(0);
     assert_eq!(peers.result().await.status, Status::Success);
-    stack.webhook.alert("/chat", "LongRunningRestore", "resolved").await;
-    stack.webhook.alert("/pager", "RestoreFailure", "resolved").await;
+    stack
+        .webhook
+        .alert("/chat", "LongRunningRestore", "resolved")
+        .await;
+    stack
+        .webhook
+        .alert("/pager", "RestoreFailure", "resolved")
+        .await;
     running.stop().await;
 }

@@ -20,8 +20,23 @@ const RESULTS: &str = "projects/test/topics/restore-completions";
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
 /// From the first to the last thing that a restore does.
-const BEFORE: [&str; 8] = ["claimed", "announced", "created", "schema", "lane", "task", "loaded", "checked"];
-const SWAP: [&str; 5] = ["swap.begun", "swap.old_renamed", "swap.new_renamed", "swap.journaled", "swapped"];
+const BEFORE: [&str; 8] = [
+    "claimed",
+    "announced",
+    "created",
+    "schema",
+    "lane",
+    "task",
+    "loaded",
+    "checked",
+];
+const SWAP: [&str; 5] = [
+    "swap.begun",
+    "swap.old_renamed",
+    "swap.new_renamed",
+    "swap.journaled",
+    "swapped",
+];
 const AFTER: [&str; 4] = ["ended", "recorded", "published", "acked"];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,16 +56,27 @@ impl Mode {
             steps.iter().copied().filter(|s| !not.contains(s)).collect()
         };
         match self {
-            Mode::Create => [but(&BEFORE, &[]), but(&SWAP, &["swap.old_renamed"]), AFTER.to_vec()].concat(),
-            Mode::CreateFromText => {
-                [but(&BEFORE, &["schema"]), but(&SWAP, &["swap.old_renamed"]), AFTER.to_vec()].concat()
-            }
+            Mode::Create => [
+                but(&BEFORE, &[]),
+                but(&SWAP, &["swap.old_renamed"]),
+                AFTER.to_vec(),
+            ]
+            .concat(),
+            Mode::CreateFromText => [
+                but(&BEFORE, &["schema"]),
+                but(&SWAP, &["swap.old_renamed"]),
+                AFTER.to_vec(),
+            ]
+            .concat(),
             Mode::Replace => [&BEFORE[..], &SWAP, &AFTER].concat(),
             Mode::Restricted => [&BEFORE[..], &["role", "handed_over"], &SWAP, &AFTER].concat(),
-            Mode::InPlace => {
-                [vec!["in_place"], but(&BEFORE, &[]), but(&SWAP, &["swap.old_renamed"]), AFTER.to_vec()]
-                    .concat()
-            }
+            Mode::InPlace => [
+                vec!["in_place"],
+                but(&BEFORE, &[]),
+                but(&SWAP, &["swap.old_renamed"]),
+                AFTER.to_vec(),
+            ]
+            .concat(),
             Mode::InPlaceRestricted => [
                 vec!["in_place", "handed_over", "role"],
                 but(&BEFORE, &[]),
@@ -58,7 +84,11 @@ impl Mode {
                 AFTER.to_vec(),
             ]
             .concat(),
-            Mode::Verify => [&["sandbox", "schema", "lane", "examined", "evidence"][..], &AFTER].concat(),
+            Mode::Verify => [
+                &["sandbox", "schema", "lane", "examined", "evidence"][..],
+                &AFTER,
+            ]
+            .concat(),
         }
     }
 
@@ -75,7 +105,11 @@ impl Mode {
     }
 
     fn backup(self) -> &'static str {
-        if self == Mode::CreateFromText { "new.sql" } else { "new.dump" }
+        if self == Mode::CreateFromText {
+            "new.sql"
+        } else {
+            "new.dump"
+        }
     }
 
     fn body(self, id: &str, target: &str) -> String {
@@ -115,12 +149,22 @@ impl Ground {
         c.create("b", &table("new_one"));
         c.psql("postgres", "CREATE ROLE visitor LOGIN");
         let storage = &peers.emulator.storage;
-        storage.put(BUCKET, "old.dump", std::fs::read(c.dump_to_file("a", &[])).unwrap());
-        storage.put(BUCKET, "new.dump", std::fs::read(c.dump_to_file("b", &[])).unwrap());
+        storage.put(
+            BUCKET,
+            "old.dump",
+            std::fs::read(c.dump_to_file("a", &[])).unwrap(),
+        );
+        storage.put(
+            BUCKET,
+            "new.dump",
+            std::fs::read(c.dump_to_file("b", &[])).unwrap(),
+        );
         storage.put(
             BUCKET,
             "new.sql",
-            c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "b"])).unwrap(),
+            c.sandbox
+                .run(c.sandbox.command("pg_dump").args(["-d", "b"]))
+                .unwrap(),
         );
         let (sandboxes, records) = (c.scratch("sandboxes"), c.scratch("records"));
         for folder in [&sandboxes, &records] {
@@ -128,16 +172,35 @@ impl Ground {
             let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
             std::fs::set_permissions(folder, open).unwrap();
         }
-        Ground { peers, c, sandboxes, records }
+        Ground {
+            peers,
+            c,
+            sandboxes,
+            records,
+        }
     }
 
     fn flags(&self, mode: Mode) -> Vec<(&'static str, String)> {
         vec![
             ("db-user", "postgres".into()),
             ("sandbox-dir", self.sandboxes.display().to_string()),
-            ("restore-records", format!("file://{}", self.records.display())),
-            ("backup-trust", if mode.is_restricted() { "restricted" } else { "full" }.into()),
-            ("restore-in-place", if mode.is_in_place() { "always" } else { "auto" }.into()),
+            (
+                "restore-records",
+                format!("file://{}", self.records.display()),
+            ),
+            (
+                "backup-trust",
+                if mode.is_restricted() {
+                    "restricted"
+                } else {
+                    "full"
+                }
+                .into(),
+            ),
+            (
+                "restore-in-place",
+                if mode.is_in_place() { "always" } else { "auto" }.into(),
+            ),
             ("reap-every", "0".into()),
         ]
     }
@@ -145,13 +208,20 @@ impl Ground {
     /// What was published of a request: different bodies, and how many events.
     fn outcomes(&self, id: &str) -> (HashSet<Vec<u8>>, usize) {
         let all = self.peers.emulator.pubsub.published(RESULTS);
-        let ours: Vec<_> = all.into_iter().filter(|m| m.attributes["request_id"] == id).collect();
+        let ours: Vec<_> = all
+            .into_iter()
+            .filter(|m| m.attributes["request_id"] == id)
+            .collect();
         let count = ours.len();
         (ours.into_iter().map(|m| m.data).collect(), count)
     }
 
     async fn until_outcomes(&self, id: &str, count: usize) -> RestoreResult {
-        let there = self.peers.emulator.pubsub.until(|_| self.outcomes(id).1 >= count);
+        let there = self
+            .peers
+            .emulator
+            .pubsub
+            .until(|_| self.outcomes(id).1 >= count);
         let waited = tokio::time::timeout(Duration::from_secs(90), there).await;
         waited.unwrap_or_else(|_| panic!("{id}: {} of {count} outcomes", self.outcomes(id).1));
         let (bodies, _) = self.outcomes(id);
@@ -160,8 +230,14 @@ impl Ground {
     }
 
     async fn until_settled(&self) {
-        let settled = self.peers.emulator.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
-        tokio::time::timeout(Duration::from_secs(60), settled).await.expect("settled");
+        let settled = self
+            .peers
+            .emulator
+            .pubsub
+            .until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
+        tokio::time::timeout(Duration::from_secs(60), settled)
+            .await
+            .expect("settled");
     }
 
     /// Databases, roles and folders that only a restore or a proof in work has.
@@ -173,15 +249,26 @@ impl Ground {
              UNION ALL SELECT 'session ' || application_name FROM pg_stat_activity WHERE application_name LIKE 'pgrestored %'",
         );
         // Proofs in sandboxes leave no bookkeeping on the target.
-        if self.c.psql("postgres", "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL") == "t" {
-            let rows = "SELECT 'row ' || name FROM pgrestored.owned_database o WHERE kind <> 'previous'
+        if self.c.psql(
+            "postgres",
+            "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL",
+        ) == "t"
+        {
+            let rows =
+                "SELECT 'row ' || name FROM pgrestored.owned_database o WHERE kind <> 'previous'
                 OR NOT EXISTS (SELECT FROM pg_database WHERE datname = o.name)";
-            in_server = format!("{in_server}\n{}", self.c.psql("postgres", rows)).trim().to_owned();
+            in_server = format!("{in_server}\n{}", self.c.psql("postgres", rows))
+                .trim()
+                .to_owned();
         }
         let sandboxes = std::fs::read_dir(&self.sandboxes).unwrap();
         let sandboxes = sandboxes.map(|e| e.unwrap().file_name().into_string().unwrap());
         let sandboxes = sandboxes.filter(|n| !n.contains("template"));
-        in_server.lines().map(str::to_owned).chain(sandboxes).collect()
+        in_server
+            .lines()
+            .map(str::to_owned)
+            .chain(sandboxes)
+            .collect()
     }
 
     async fn case(&self, mode: Mode, step: &str, number: usize) {
@@ -201,20 +288,35 @@ impl Ground {
         let point = format!("{step}=return");
         let mut first = worker_with(&self.peers, &self.c, &flags, &[("FAILPOINTS", &point)]).await;
         let body = mode.body(&id, &target);
-        let publish =
-            |body: &str| self.peers.emulator.pubsub.publish(REQUESTS, body.as_bytes(), HashMap::new());
+        let publish = |body: &str| {
+            self.peers
+                .emulator
+                .pubsub
+                .publish(REQUESTS, body.as_bytes(), HashMap::new())
+        };
         publish(&body).unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(60), first.child.wait()).await;
-        let ended = ended.unwrap_or_else(|_| panic!("{what}: never reached")).unwrap();
+        let ended = ended
+            .unwrap_or_else(|_| panic!("{what}: never reached"))
+            .unwrap();
         assert_eq!(ended.signal(), Some(9), "{what}");
-        let open = "SELECT count(*) FROM pg_database WHERE datname ~ '^pgrestored_[sv]_' AND datallowconn
+        let open =
+            "SELECT count(*) FROM pg_database WHERE datname ~ '^pgrestored_[sv]_' AND datallowconn
             AND has_database_privilege('visitor', oid, 'CONNECT')";
-        assert_eq!(self.c.psql("postgres", open), "0", "{what}: what is half made is open to others");
+        assert_eq!(
+            self.c.psql("postgres", open),
+            "0",
+            "{what}: what is half made is open to others"
+        );
         self.peers.emulator.pubsub.expire_leases(SUBSCRIPTION);
 
         let mut second = worker_with(&self.peers, &self.c, &flags, &[]).await;
         let result = self.until_outcomes(&id, 1).await;
-        assert_eq!((result.status, result.error), (Status::Success, None), "{what}");
+        assert_eq!(
+            (result.status, result.error),
+            (Status::Success, None),
+            "{what}"
+        );
         self.until_settled().await;
         let before = self.outcomes(&id).1;
         publish(&body).unwrap();
@@ -230,13 +332,35 @@ impl Ground {
                 .publish_at(REQUESTS, older.as_bytes(), HashMap::new(), yesterday)
                 .unwrap();
             let refused = self.until_outcomes(&format!("older{number}"), 1).await;
-            assert!(refused.error.unwrap().message.contains("superseded"), "{what}");
-            assert_eq!(self.c.psql(&target, "SELECT count(*) FROM new_one"), "300", "{what}");
+            assert!(
+                refused.error.unwrap().message.contains("superseded"),
+                "{what}"
+            );
+            assert_eq!(
+                self.c.psql(&target, "SELECT count(*) FROM new_one"),
+                "300",
+                "{what}"
+            );
         }
         self.until_settled().await;
-        watched.stop(&what, if mode.replaces() { &["old_one", "new_one"] } else { &["new_one"] }).await;
+        watched
+            .stop(
+                &what,
+                if mode.replaces() {
+                    &["old_one", "new_one"]
+                } else {
+                    &["new_one"]
+                },
+            )
+            .await;
         second.child.kill().await.unwrap();
-        let reaper = self.peers.app(&self.c, &flags).manager.reap().await.unwrap();
+        let reaper = self
+            .peers
+            .app(&self.c, &flags)
+            .manager
+            .reap()
+            .await
+            .unwrap();
         assert_eq!((reaper.failed, reaper.unknown), (vec![], vec![]), "{what}");
         // Sessions of a killed process end when the server notices.
         let gone = async {
@@ -244,11 +368,15 @@ impl Ground {
                 tokio::task::yield_now().await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(10), gone).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(10), gone)
+            .await
+            .is_err()
+        {
             panic!("{what}: leaked {:?}", self.leaks());
         }
         if mode != Mode::Verify {
-            self.c.psql("postgres", &format!("DROP DATABASE {target} WITH (FORCE)"));
+            self.c
+                .psql("postgres", &format!("DROP DATABASE {target} WITH (FORCE)"));
         }
     }
 }
@@ -265,18 +393,22 @@ impl Watched {
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let (mut seen, mut worst) = (Vec::<String>::new(), Duration::ZERO);
-            let Some(target) = target else { return (seen, worst) };
+            let Some(target) = target else {
+                return (seen, worst);
+            };
             let mut last: Option<tokio::time::Instant> = None;
             let config = format!("host={} user={user} dbname={target}", c.sandbox.host());
             while !stopped.is_cancelled() {
-                let Ok((client, connection)) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await
+                let Ok((client, connection)) =
+                    tokio_postgres::connect(&config, tokio_postgres::NoTls).await
                 else {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                     continue;
                 };
                 let driver = tokio::spawn(connection);
                 let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'";
-                while let (false, Ok(rows)) = (stopped.is_cancelled(), client.query(sql, &[]).await) {
+                while let (false, Ok(rows)) = (stopped.is_cancelled(), client.query(sql, &[]).await)
+                {
                     worst = worst.max(last.map_or(Duration::ZERO, |last| last.elapsed()));
                     last = Some(tokio::time::Instant::now());
                     let name: String = rows.first().expect("a table").get(0);
@@ -297,7 +429,10 @@ impl Watched {
         self.stop.cancel();
         let (seen, worst) = self.task.await.unwrap();
         assert!(seen.is_empty() || seen == all, "{what}: {seen:?}");
-        assert!(worst < Duration::from_secs(5), "{what}: not readable for {worst:?}");
+        assert!(
+            worst < Duration::from_secs(5),
+            "{what}: not readable for {worst:?}"
+        );
     }
 }
 
@@ -310,7 +445,10 @@ async fn campaign(mode: Mode) {
         ground.case(mode, step, number).await;
         done += 1;
     }
-    eprintln!("CAMPAIGN sigkill {mode:?}: {done} of {} steps, all recovered, 0 leaks", steps.len());
+    eprintln!(
+        "CAMPAIGN sigkill {mode:?}: {done} of {} steps, all recovered, 0 leaks",
+        steps.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,29 +495,53 @@ async fn killed_while_rolling_back() {
     for (number, step) in steps.iter().enumerate().filter(|(i, _)| i % every == 0) {
         let (what, target) = (format!("rollback killed at {step}"), format!("app{number}"));
         ground.c.create(&target, &table("old_one"));
-        let mut job = crate::support::job("/x".as_ref(), &target, pgrestored::job::OnExisting::Replace);
+        let mut job =
+            crate::support::job("/x".as_ref(), &target, pgrestored::job::OnExisting::Replace);
         job.backup = pgrestored::job::BackupRef::parse("new.dump", "").unwrap();
         let app = ground.peers.app(&ground.c, &[]);
-        let replaced = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+        let replaced = app
+            .manager
+            .run(&job, Arc::default(), CancellationToken::new())
+            .await;
         assert_eq!(replaced.failure, None, "{what}");
         let roll = |point: &str| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-            command.env_clear().env("FAILPOINTS", point).args(["rollback", &target, "--output", "json"]);
+            command
+                .env_clear()
+                .env("FAILPOINTS", point)
+                .args(["rollback", &target, "--output", "json"]);
             command.arg(format!("--request-id=rollback-{number}"));
-            command.args([format!("--db-host={}", ground.c.sandbox.host()), "--db-user=postgres".into()]);
+            command.args([
+                format!("--db-host={}", ground.c.sandbox.host()),
+                "--db-user=postgres".into(),
+            ]);
             command
         };
         let killed = roll(&format!("{step}=return")).output().await.unwrap();
         assert_eq!(killed.status.signal(), Some(9), "{what}: {killed:?}");
-        let answers = [roll("").output().await.unwrap(), roll("").output().await.unwrap()];
+        let answers = [
+            roll("").output().await.unwrap(),
+            roll("").output().await.unwrap(),
+        ];
         for a in &answers {
-            assert!(a.status.success(), "{what}: {}", String::from_utf8_lossy(&a.stderr));
+            assert!(
+                a.status.success(),
+                "{what}: {}",
+                String::from_utf8_lossy(&a.stderr)
+            );
         }
         assert_eq!(answers[0].stdout, answers[1].stdout, "{what}: one outcome");
-        assert_eq!(ground.c.psql(&target, "SELECT count(*) FROM old_one"), "300", "{what}");
+        assert_eq!(
+            ground.c.psql(&target, "SELECT count(*) FROM old_one"),
+            "300",
+            "{what}"
+        );
         app.manager.reap().await.unwrap();
         drop(app);
         done += 1;
     }
-    eprintln!("CAMPAIGN sigkill rollback: {done} of {} steps, all recovered", steps.len());
+    eprintln!(
+        "CAMPAIGN sigkill rollback: {done} of {} steps, all recovered",
+        steps.len()
+    );
 }

@@ -38,7 +38,10 @@ impl Setup {
         let path = self.c.scratch("out");
         let _ = std::fs::remove_dir_all(&path);
         let mut dump = self.c.sandbox.command("pg_dump");
-        self.c.sandbox.run(dump.args(["-d", "src", "-f"]).arg(&path).args(args)).unwrap();
+        self.c
+            .sandbox
+            .run(dump.args(["-d", "src", "-f"]).arg(&path).args(args))
+            .unwrap();
         path
     }
 
@@ -50,13 +53,20 @@ impl Setup {
             let name = member.file_name().into_string().unwrap();
             let (name, bytes) = change(&name, std::fs::read(member.path()).unwrap());
             total += bytes.len() as u64;
-            self.peers.emulator.storage.put(BUCKET, &format!("{prefix}{name}"), bytes);
+            self.peers
+                .emulator
+                .storage
+                .put(BUCKET, &format!("{prefix}{name}"), bytes);
         }
         total
     }
 
     fn same(&self, target: &str) {
-        assert_same(&self.c.content(target, &[]), &self.c.content("src", &[]), target);
+        assert_same(
+            &self.c.content(target, &[]),
+            &self.c.content("src", &[]),
+            target,
+        );
     }
 }
 
@@ -64,25 +74,51 @@ impl Setup {
 async fn a_directory_is_a_prefix_of_the_bucket() {
     let s = setup().await;
     let total = s.upload("night/2026-11-22/", |name, bytes| (name.to_owned(), bytes));
-    s.peers.emulator.storage.put(BUCKET, "night/2026-11-22/deeper/note.txt", "not a member");
+    s.peers
+        .emulator
+        .storage
+        .put(BUCKET, "night/2026-11-22/deeper/note.txt", "not a member");
     let app = s.peers.app(&s.c, &[]);
     let storage = &s.peers.emulator.storage;
-    storage.fail_next_reads([F::CutAfter(10), F::Unavailable, F::CutAfter(1000), F::CutAfter(0)]);
+    storage.fail_next_reads([
+        F::CutAfter(10),
+        F::Unavailable,
+        F::CutAfter(1000),
+        F::CutAfter(0),
+    ]);
     let done = restore(&app, "night/2026-11-22/", "ours").await;
     assert_eq!(done.result.error, None);
     s.same("ours");
     let b = &done.result.backup;
-    assert_eq!((b.name.as_deref(), b.size.clone()), (Some("night/2026-11-22/"), Some(total.to_string())));
+    assert_eq!(
+        (b.name.as_deref(), b.size.clone()),
+        (Some("night/2026-11-22/"), Some(total.to_string()))
+    );
     assert!(b.crc32c.is_none() && b.generation.is_some());
     // It is one backup in the list, and the newest.
     let listed = app.manager.list_available_backups().await.unwrap();
-    assert!(listed.iter().any(|l| l.name == "night/2026-11-22/" && l.size == total), "{listed:?}");
-    assert_eq!(restore(&app, "night/2026-11-22", "without_slash").await.result.error, None);
+    assert!(
+        listed
+            .iter()
+            .any(|l| l.name == "night/2026-11-22/" && l.size == total),
+        "{listed:?}"
+    );
+    assert_eq!(
+        restore(&app, "night/2026-11-22", "without_slash")
+            .await
+            .result
+            .error,
+        None
+    );
     // One flipped bit in one member, with the member's checksum as it should be.
     storage.fail_next_reads([F::CutAfter(0), F::CutAfter(0), F::Flip(60)]);
     let done = restore(&app, "night/2026-11-22/", "never").await;
     let reason = done.failure.unwrap();
-    assert!(matches!(reason, R::ArchiveCorrupt | R::ChecksumMismatch), "{:?}", done.result.error);
+    assert!(
+        matches!(reason, R::ArchiveCorrupt | R::ChecksumMismatch),
+        "{:?}",
+        done.result.error
+    );
     assert!(!s.c.databases().contains(&"never".to_owned()));
     assert_eq!(s.c.leftovers(), Vec::<String>::new());
 }
@@ -92,10 +128,18 @@ async fn a_directory_is_a_prefix_of_the_bucket() {
 async fn members_that_are_compressed_twice() {
     let s = setup().await;
     s.upload("twice/", |name, bytes| (name.to_owned(), gzip(&bytes)));
-    s.upload("renamed/", |name, bytes| (format!("{name}.gz"), gzip(&bytes)));
+    s.upload("renamed/", |name, bytes| {
+        (format!("{name}.gz"), gzip(&bytes))
+    });
     let app = s.peers.app(&s.c, &[]);
     for prefix in ["twice", "renamed"] {
-        assert_eq!(restore(&app, &format!("{prefix}/"), prefix).await.result.error, None);
+        assert_eq!(
+            restore(&app, &format!("{prefix}/"), prefix)
+                .await
+                .result
+                .error,
+            None
+        );
         s.same(prefix);
     }
 }
@@ -126,15 +170,34 @@ async fn a_large_object_is_inspected_by_its_beginning() {
     let path = s.c.scratch("large.dump");
     std::fs::write(&path, &head).unwrap();
     // A file with a hole: 1 GB to the store.
-    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1 << 30)
+        .unwrap();
     storage.put_file(BUCKET, "large.dump", path).unwrap();
     let app = s.peers.app(&s.c, &[]);
     let stop = CancellationToken::new();
-    let (pinned, archive) =
-        app.manager.open(&BackupRef::parse("large.dump", "").unwrap(), stop.clone()).await.unwrap();
-    let findings = app.manager.preflight(&archive, pinned.as_ref()).await.unwrap();
-    assert_eq!((pinned.unwrap().object.size, archive.sizes().len()), (1 << 30, 3));
+    let (pinned, archive) = app
+        .manager
+        .open(&BackupRef::parse("large.dump", "").unwrap(), stop.clone())
+        .await
+        .unwrap();
+    let findings = app
+        .manager
+        .preflight(&archive, pinned.as_ref())
+        .await
+        .unwrap();
+    assert_eq!(
+        (pinned.unwrap().object.size, archive.sizes().len()),
+        (1 << 30, 3)
+    );
     assert_eq!(findings, []);
     stop.cancel();
-    assert!(storage.sent() < 1 << 20, "{} bytes were sent", storage.sent());
+    assert!(
+        storage.sent() < 1 << 20,
+        "{} bytes were sent",
+        storage.sent()
+    );
 }

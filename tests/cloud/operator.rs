@@ -10,12 +10,23 @@ use crate::support::Cluster;
 
 fn command(peers: &Peers, c: &Cluster, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-    command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).kill_on_drop(true);
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .kill_on_drop(true);
     let mut flags = peers.flags();
     flags.push(("db-host", c.sandbox.host().to_owned()));
     flags.retain(|(flag, _)| !args.contains(&format!("--{flag}").as_str()));
-    command.args(flags.iter().map(|(flag, value)| format!("--{flag}={value}")));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(
+        flags
+            .iter()
+            .map(|(flag, value)| format!("--{flag}={value}")),
+    );
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -32,25 +43,43 @@ fn document(out: &Output, schema: &str) -> Value {
     let found: Value = serde_json::from_slice(&out.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}{}", text(&out.stdout), text(&out.stderr)));
     let schemas = pgrestored::cli::schemas();
-    let (_, schema) = schemas.into_iter().find(|(name, _)| *name == schema).unwrap();
+    let (_, schema) = schemas
+        .into_iter()
+        .find(|(name, _)| *name == schema)
+        .unwrap();
     let validator = jsonschema::validator_for(&serde_json::to_value(schema).unwrap()).unwrap();
-    let wrong: Vec<String> = validator.iter_errors(&found).map(|e| e.to_string()).collect();
+    let wrong: Vec<String> = validator
+        .iter_errors(&found)
+        .map(|e| e.to_string())
+        .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     found
 }
 
 /// Health of each check, and the exit code.
-async fn diagnosis(peers: &Peers, c: &Cluster, more: &[&str]) -> (Vec<(String, String, Value)>, Option<i32>) {
+async fn diagnosis(
+    peers: &Peers,
+    c: &Cluster,
+    more: &[&str],
+) -> (Vec<(String, String, Value)>, Option<i32>) {
     let args = [&["doctor", "--output", "json"], more].concat();
     let out = run(peers, c, &args).await;
     let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let all = document(&out, "diagnosis");
     let all = all.as_array().unwrap().iter();
-    (all.map(|d| (word(&d["check"]), word(&d["health"]), d.clone())).collect(), out.status.code())
+    (
+        all.map(|d| (word(&d["check"]), word(&d["health"]), d.clone()))
+            .collect(),
+        out.status.code(),
+    )
 }
 
 fn health<'a>(found: &'a [(String, String, Value)], check: &str) -> &'a str {
-    &found.iter().find(|(name, ..)| name == check).unwrap_or_else(|| panic!("no {check}: {found:#?}")).1
+    &found
+        .iter()
+        .find(|(name, ..)| name == check)
+        .unwrap_or_else(|| panic!("no {check}: {found:#?}"))
+        .1
 }
 
 /// A cluster with a database `src` whose dump is in the bucket.
@@ -66,13 +95,25 @@ fn with_backup(peers: &Peers) -> Cluster {
 }
 
 async fn all_is_well(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else { return };
+    let Some(peers) = Peers::start(kind).await else {
+        return;
+    };
     let c = with_backup(&peers);
     let (found, code) = diagnosis(&peers, &c, &[]).await;
-    let failures: Vec<_> = found.iter().filter(|(_, health, _)| health == "failure").collect();
+    let failures: Vec<_> = found
+        .iter()
+        .filter(|(_, health, _)| health == "failure")
+        .collect();
     assert!(failures.is_empty(), "{failures:#?}");
     assert_eq!(code, Some(0));
-    for check in ["bucket", "results", "target server", "target journal", "newest backup", "sandbox"] {
+    for check in [
+        "bucket",
+        "results",
+        "target server",
+        "target journal",
+        "newest backup",
+        "sandbox",
+    ] {
         assert_eq!(health(&found, check), "ok", "{found:#?}");
     }
     // A superuser that restores what others wrote is worth a word, and so is a queue without a dead letter.
@@ -104,32 +145,85 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
     let deny = |permission: &str| peers.emulator.access.deny(permission);
     type Setting<'a> = (&'a [&'a str], &'a str, i32, &'a str);
     let cases: [Setting; 7] = [
-        (&["--restore-request-subscription", "nowhere"], "requests", 78, "subscriptions create nowhere"),
-        (&["--restore-completion-topic", "nowhere"], "results", 78, "topics create nowhere"),
-        (&["--db-host", "/nowhere", "--retry-budget", "10ms"], "target server", 69, "DB_HOST"),
-        (&["--db-user", "weak"], "target rights", 77, "ALTER ROLE \"weak\" CREATEDB"),
-        (&["--backup-bucket", "file:///nowhere/at/all"], "bucket", 1, "does the folder exist"),
-        (&["--backup-bucket", "other"], "newest backup", 1, "create-roles"),
-        (&["--sandbox-dir", "/proc/nowhere"], "sandbox", 1, "SANDBOX_DIR"),
+        (
+            &["--restore-request-subscription", "nowhere"],
+            "requests",
+            78,
+            "subscriptions create nowhere",
+        ),
+        (
+            &["--restore-completion-topic", "nowhere"],
+            "results",
+            78,
+            "topics create nowhere",
+        ),
+        (
+            &["--db-host", "/nowhere", "--retry-budget", "10ms"],
+            "target server",
+            69,
+            "DB_HOST",
+        ),
+        (
+            &["--db-user", "weak"],
+            "target rights",
+            77,
+            "ALTER ROLE \"weak\" CREATEDB",
+        ),
+        (
+            &["--backup-bucket", "file:///nowhere/at/all"],
+            "bucket",
+            1,
+            "does the folder exist",
+        ),
+        (
+            &["--backup-bucket", "other"],
+            "newest backup",
+            1,
+            "create-roles",
+        ),
+        (
+            &["--sandbox-dir", "/proc/nowhere"],
+            "sandbox",
+            1,
+            "SANDBOX_DIR",
+        ),
     ];
     for (flags, check, exit, fix) in cases {
         let (found, code) = diagnosis(&peers, &c, flags).await;
         assert_eq!(health(&found, check), "failure", "{flags:?}: {found:#?}");
         let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
-        assert!(said["fix"].as_str().unwrap().contains(fix), "{flags:?}: {said:#?}");
+        assert!(
+            said["fix"].as_str().unwrap().contains(fix),
+            "{flags:?}: {said:#?}"
+        );
         assert_eq!(code, Some(exit), "{flags:?}: {found:#?}");
     }
     for (permission, check, role) in [
-        ("pubsub.subscriptions.consume", "requests", "roles/pubsub.subscriber"),
+        (
+            "pubsub.subscriptions.consume",
+            "requests",
+            "roles/pubsub.subscriber",
+        ),
         ("pubsub.topics.publish", "results", "roles/pubsub.publisher"),
-        ("storage.objects.create", "bucket rights", "roles/storage.objectCreator"),
-        ("storage.objects.get", "bucket rights", "roles/storage.objectViewer"),
+        (
+            "storage.objects.create",
+            "bucket rights",
+            "roles/storage.objectCreator",
+        ),
+        (
+            "storage.objects.get",
+            "bucket rights",
+            "roles/storage.objectViewer",
+        ),
     ] {
         deny(permission);
         let (found, code) = diagnosis(&peers, &c, &["--verify-schedule", "24h"]).await;
         assert_eq!(health(&found, check), "failure", "{permission}: {found:#?}");
         let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
-        assert!(said["fix"].as_str().unwrap().contains(role), "{permission}: {said:#?}");
+        assert!(
+            said["fix"].as_str().unwrap().contains(role),
+            "{permission}: {said:#?}"
+        );
         assert_eq!(code, Some(77), "{permission}: {found:#?}");
     }
 }
@@ -162,40 +256,89 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     .unwrap();
     let stage = async || {
         let out = run(&peers, &c, &["status", "--url", &url, "--output", "json"]).await;
-        document(&out, "worker-status")["running"][0]["progress"]["stage"].as_str().map(str::to_owned)
+        document(&out, "worker-status")["running"][0]["progress"]["stage"]
+            .as_str()
+            .map(str::to_owned)
     };
     let at_work = async { while stage().await.as_deref() != Some("data") {} };
-    tokio::time::timeout(std::time::Duration::from_secs(60), at_work).await.expect("never at data");
+    tokio::time::timeout(std::time::Duration::from_secs(60), at_work)
+        .await
+        .expect("never at data");
     let shown = text(&run(&peers, &c, &["status", "--url", &url]).await.stdout);
-    assert!(shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"), "{shown}");
+    assert!(
+        shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"),
+        "{shown}"
+    );
     // Colours for a person at a terminal who has nothing against them.
     let at_a_terminal = async |more: &[(&str, &str)]| {
         let status = format!("{} status --url {url}", env!("CARGO_BIN_EXE_pgrestored"));
         let mut script = Command::new("script");
-        script.args(["-qec", &status, "/dev/null"]).env("TERM", "xterm").envs(more.iter().copied());
+        script
+            .args(["-qec", &status, "/dev/null"])
+            .env("TERM", "xterm")
+            .envs(more.iter().copied());
         text(&script.stdin(Stdio::null()).output().await.unwrap().stdout)
     };
     assert!(at_a_terminal(&[]).await.contains("is \x1b[32mready\x1b[0m"));
     let plain = at_a_terminal(&[("NO_COLOR", "1")]).await;
-    assert!(plain.contains("is ready") && !plain.contains('\x1b'), "{plain}");
+    assert!(
+        plain.contains("is ready") && !plain.contains('\x1b'),
+        "{plain}"
+    );
     // Two who wait, one of them without Pub/Sub: both get the answer.
     let without = ["watch", "r1", "--url", &url, "--google-cloud-project", ""];
     let by_page = command(&peers, &c, &without).spawn().unwrap();
     peers.emulator.storage.limit_rate(0);
     let out = asked.wait_with_output().await.unwrap();
     let result = document(&out, "restore-result");
-    assert_eq!((result["status"].as_str(), result["rows"].as_u64()), (Some("success"), Some(60_000)));
-    assert!(text(&out.stderr).contains("restoring src.dump into app"), "{}", text(&out.stderr));
+    assert_eq!(
+        (result["status"].as_str(), result["rows"].as_u64()),
+        (Some("success"), Some(60_000))
+    );
+    assert!(
+        text(&out.stderr).contains("restoring src.dump into app"),
+        "{}",
+        text(&out.stderr)
+    );
     let out = by_page.wait_with_output().await.unwrap();
     assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
-    assert!(text(&out.stdout).contains("r1 restored src.dump into app"), "{}", text(&out.stdout));
-    assert!(!text(&out.stdout).contains('\x1b'), "colours without a terminal");
+    assert!(
+        text(&out.stdout).contains("r1 restored src.dump into app"),
+        "{}",
+        text(&out.stdout)
+    );
+    assert!(
+        !text(&out.stdout).contains('\x1b'),
+        "colours without a terminal"
+    );
     // A failure is an answer, with its exit code.
-    let out = run(&peers, &c, &["request", "none.dump", "--target", "app2", "--wait", "--url", &url]).await;
+    let out = run(
+        &peers,
+        &c,
+        &[
+            "request",
+            "none.dump",
+            "--target",
+            "app2",
+            "--wait",
+            "--url",
+            &url,
+        ],
+    )
+    .await;
     assert_eq!(out.status.code(), Some(1));
     let said = text(&out.stdout);
-    assert!(said.contains("failed none.dump into app2") && said.contains("backup_not_found"), "{said}");
-    assert_eq!(run(&peers, &c, &["status", "--url", &url, "--alive"]).await.status.code(), Some(0));
+    assert!(
+        said.contains("failed none.dump into app2") && said.contains("backup_not_found"),
+        "{said}"
+    );
+    assert_eq!(
+        run(&peers, &c, &["status", "--url", &url, "--alive"])
+            .await
+            .status
+            .code(),
+        Some(0)
+    );
     running.stop().await;
     let out = run(&peers, &c, &["status", "--url", &url, "--alive"]).await;
     assert_eq!(out.status.code(), Some(69));

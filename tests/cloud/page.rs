@@ -13,16 +13,31 @@ use crate::support::{Cluster, tools};
 /// `None`, loudly, where browser or driver are missing.
 fn browser(url: &str, shots: &Path) -> Option<Command> {
     let modules = tools::installed("node/node_modules")?;
-    let browsers = ["/usr/bin/chromium", "/usr/bin/google-chrome", "/usr/bin/chromium-browser"];
+    let browsers = [
+        "/usr/bin/chromium",
+        "/usr/bin/google-chrome",
+        "/usr/bin/chromium-browser",
+    ];
     let Some(chromium) = browsers.iter().map(Path::new).find(|p| p.exists()) else {
-        assert!(std::env::var("CI").is_err(), "Chromium is missing: run make setup");
+        assert!(
+            std::env::var("CI").is_err(),
+            "Chromium is missing: run make setup"
+        );
         eprintln!("SKIPPED: Chromium is not installed: run make setup");
         return None;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/status.mjs");
     let mut command = Command::new("node");
-    command.arg(script).arg(url).arg(shots).env("NODE_MODULES", modules).env("CHROMIUM", chromium);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg(script)
+        .arg(url)
+        .arg(shots)
+        .env("NODE_MODULES", modules)
+        .env("CHROMIUM", chromium);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     Some(command)
 }
 
@@ -41,18 +56,26 @@ async fn the_page_shows_a_running_restore_and_how_it_ended() {
     let running = peers.worker(&c, &[]).await;
     let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("status-page");
     std::fs::create_dir_all(&shots).unwrap();
-    let Some(mut browser) = browser(&format!("http://{}/", running.worker.admin), &shots) else { return };
+    let Some(mut browser) = browser(&format!("http://{}/", running.worker.admin), &shots) else {
+        return;
+    };
 
-    peers.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#).await;
+    peers
+        .publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
+        .await;
     assert_eq!(peers.result().await.status, Status::Failure);
     peers.emulator.storage.limit_rate(rate);
-    peers.publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#).await;
+    peers
+        .publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#)
+        .await;
     let mut browser = browser.spawn().unwrap();
     let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
     assert_eq!(said.next_line().await.unwrap().as_deref(), Some("running"));
     // What it has done so far is counted while it runs.
     let metrics = running.get("/metrics").await.1;
-    let read = metrics.lines().find_map(|l| l.strip_prefix("restore_downloaded_bytes_total "));
+    let read = metrics
+        .lines()
+        .find_map(|l| l.strip_prefix("restore_downloaded_bytes_total "));
     assert!(read.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
     running.until_metric("restore_in_progress 1").await;
     peers.emulator.storage.limit_rate(0);

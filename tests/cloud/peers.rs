@@ -39,10 +39,14 @@ fn launcher() -> Option<PathBuf> {
         "/opt/google-cloud-sdk",
         "/snap/google-cloud-cli/current",
     ];
-    let found =
-        sdks.iter().map(|s| PathBuf::from(s).join("platform/pubsub-emulator/bin/cloud-pubsub-emulator"));
+    let found = sdks
+        .iter()
+        .map(|s| PathBuf::from(s).join("platform/pubsub-emulator/bin/cloud-pubsub-emulator"));
     let found = found.into_iter().find(|p| p.is_file());
-    assert!(found.is_some() || std::env::var("CI").is_err(), "Google's Pub/Sub emulator is missing");
+    assert!(
+        found.is_some() || std::env::var("CI").is_err(),
+        "Google's Pub/Sub emulator is missing"
+    );
     if found.is_none() {
         eprintln!(
             "SKIPPED: Google's Pub/Sub emulator is not installed (gcloud components install pubsub-emulator)"
@@ -54,7 +58,11 @@ fn launcher() -> Option<PathBuf> {
 impl GoogleEmulator {
     async fn start() -> Option<Self> {
         let launcher = launcher()?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let child = Command::new(launcher)
             .args(["--host=127.0.0.1", &format!("--port={port}")])
             .stdin(Stdio::null())
@@ -62,14 +70,19 @@ impl GoogleEmulator {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let emulator = GoogleEmulator { child, host: format!("127.0.0.1:{port}") };
+        let emulator = GoogleEmulator {
+            child,
+            host: format!("127.0.0.1:{port}"),
+        };
         let url = format!("http://{}/", emulator.host);
         let up = async {
             while reqwest::get(&url).await.is_err() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), up).await.expect("Google's emulator does not start");
+        tokio::time::timeout(Duration::from_secs(60), up)
+            .await
+            .expect("Google's emulator does not start");
         Some(emulator)
     }
 }
@@ -103,22 +116,30 @@ impl Peers {
 
     /// A topic with a subscription of the same name.
     pub async fn subscription(&self, name: &str) {
-        self.put(&format!("topics/{name}"), serde_json::json!({})).await;
-        let body =
-            serde_json::json!({ "topic": format!("projects/test/topics/{name}"), "ackDeadlineSeconds": 10 });
+        self.put(&format!("topics/{name}"), serde_json::json!({}))
+            .await;
+        let body = serde_json::json!({ "topic": format!("projects/test/topics/{name}"), "ackDeadlineSeconds": 10 });
         self.put(&format!("subscriptions/{name}"), body).await;
     }
 
     pub fn pubsub_host(&self) -> String {
-        self.google.as_ref().map_or_else(|| self.emulator.host(), |g| g.host.clone())
+        self.google
+            .as_ref()
+            .map_or_else(|| self.emulator.host(), |g| g.host.clone())
     }
 
     async fn put(&self, resource: &str, body: serde_json::Value) {
         let url = format!("http://{}/v1/projects/test/{resource}", self.pubsub_host());
-        let request =
-            reqwest::Client::new().put(url).header("content-type", "application/json").body(body.to_string());
+        let request = reqwest::Client::new()
+            .put(url)
+            .header("content-type", "application/json")
+            .body(body.to_string());
         let answer = request.send().await.unwrap();
-        assert!(answer.status().is_success(), "{resource}: {}", answer.text().await.unwrap());
+        assert!(
+            answer.status().is_success(),
+            "{resource}: {}",
+            answer.text().await.unwrap()
+        );
     }
 
     pub fn flags(&self) -> Vec<(&'static str, String)> {
@@ -161,23 +182,49 @@ impl Peers {
     }
 
     pub async fn publish_with(&self, body: &str, attributes: &[(&str, &str)]) {
-        let attributes = attributes.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-        let message = pgrestored::event::Message { data: body.as_bytes().to_vec(), attributes };
-        self.pubsub().topic("restore-requests").await.unwrap().publish(message).await.unwrap();
+        let attributes = attributes
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
+        let message = pgrestored::event::Message {
+            data: body.as_bytes().to_vec(),
+            attributes,
+        };
+        self.pubsub()
+            .topic("restore-requests")
+            .await
+            .unwrap()
+            .publish(message)
+            .await
+            .unwrap();
     }
 
     /// The next `count` result events, acknowledged.
     pub async fn results(&self, count: usize) -> Vec<(RestoreResult, Event)> {
-        let mut queue = self.pubsub().subscribe("restore-completions").await.unwrap();
+        let mut queue = self
+            .pubsub()
+            .subscribe("restore-completions")
+            .await
+            .unwrap();
         let mut out = Vec::new();
         let all = async {
             while out.len() < count {
-                let Delivery { data, attributes, lease, .. } = queue.next().await.unwrap();
-                out.push((serde_json::from_slice(&data).unwrap(), Event { attributes, data }));
+                let Delivery {
+                    data,
+                    attributes,
+                    lease,
+                    ..
+                } = queue.next().await.unwrap();
+                out.push((
+                    serde_json::from_slice(&data).unwrap(),
+                    Event { attributes, data },
+                ));
                 lease.ack().await.unwrap();
             }
         };
-        tokio::time::timeout(PATIENCE, all).await.expect("the results do not come");
+        tokio::time::timeout(PATIENCE, all)
+            .await
+            .expect("the results do not come");
         queue.close().await;
         queue.flush().await;
         out
@@ -220,7 +267,10 @@ impl Running {
     /// Stops softly and waits.
     pub async fn stop(self) {
         self.shutdown.soft.cancel();
-        tokio::time::timeout(PATIENCE, self.worker.ended()).await.expect("the worker does not stop").unwrap();
+        tokio::time::timeout(PATIENCE, self.worker.ended())
+            .await
+            .expect("the worker does not stop")
+            .unwrap();
     }
 }
 
@@ -235,5 +285,7 @@ pub async fn restore(app: &App, backup: &str, target: &str) -> Finished {
         backup: BackupRef::parse(backup, "").unwrap(),
         ..job("/x".as_ref(), target, OnExisting::Fail)
     };
-    app.manager.run(&job, Arc::default(), CancellationToken::new()).await
+    app.manager
+        .run(&job, Arc::default(), CancellationToken::new())
+        .await
 }

@@ -33,7 +33,10 @@ async fn see(failure: Failure) -> Seen {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = Cluster::start();
     c.create("src", ROWS);
-    c.create("app", "CREATE TABLE precious (a int); INSERT INTO precious VALUES (42)");
+    c.create(
+        "app",
+        "CREATE TABLE precious (a int); INSERT INTO precious VALUES (42)",
+    );
     let mut dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     match failure {
         // What was uploaded is damaged, and its checksum is that of the damage.
@@ -43,17 +46,24 @@ async fn see(failure: Failure) -> Seen {
         }
         // A row that the server cannot take.
         Failure::Database => {
-            let text = c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "src"])).unwrap();
+            let text = c
+                .sandbox
+                .run(c.sandbox.command("pg_dump").args(["-d", "src"]))
+                .unwrap();
             let text = String::from_utf8(text).unwrap();
             dump = text.replacen("\n17\t", "\n16\t", 1).into_bytes();
         }
-        Failure::Storage => peers.emulator.storage.fail_next_reads(vec![F::CutAfter(500); 10_000]),
+        Failure::Storage => peers
+            .emulator
+            .storage
+            .fail_next_reads(vec![F::CutAfter(500); 10_000]),
     }
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
     let (sandboxes, temporary) = (c.scratch("sandboxes"), c.scratch("tmp"));
     for folder in [&sandboxes, &temporary] {
         std::fs::create_dir(folder).unwrap();
-        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
     }
     let folder = sandboxes.display().to_string();
     let flags = [
@@ -62,7 +72,13 @@ async fn see(failure: Failure) -> Seen {
         ("retry-budget", "3s"),
         ("restore-max-attempts", "1"),
     ];
-    let worker = worker_with(&peers, &c, &flags, &[("TMPDIR", temporary.to_str().unwrap())]).await;
+    let worker = worker_with(
+        &peers,
+        &c,
+        &flags,
+        &[("TMPDIR", temporary.to_str().unwrap())],
+    )
+    .await;
     peers
         .publish(match failure {
             Failure::Verification => r#"{"request_id":"r1","backup":{"name":"src.dump"},"mode":"verify"}"#,
@@ -70,30 +86,53 @@ async fn see(failure: Failure) -> Seen {
         })
         .await;
     let result = peers.result().await;
-    let settled =
-        peers.emulator.pubsub.until(|p| p.unacked("projects/test/subscriptions/restore-requests") == (0, 0));
-    tokio::time::timeout(std::time::Duration::from_secs(30), settled).await.unwrap();
+    let settled = peers
+        .emulator
+        .pubsub
+        .until(|p| p.unacked("projects/test/subscriptions/restore-requests") == (0, 0));
+    tokio::time::timeout(std::time::Duration::from_secs(30), settled)
+        .await
+        .unwrap();
     let metrics = get(&format!("http://{}/metrics", worker.admin())).await.1;
-    Seen { peers, c, worker, result, sandboxes, temporary, metrics }
+    Seen {
+        peers,
+        c,
+        worker,
+        result,
+        sandboxes,
+        temporary,
+        metrics,
+    }
 }
 
 impl Seen {
     fn metric(&self, line: &str) {
-        assert!(self.metrics.lines().any(|l| l == line), "no {line} in\n{}", self.metrics);
+        assert!(
+            self.metrics.lines().any(|l| l == line),
+            "no {line} in\n{}",
+            self.metrics
+        );
     }
 
     /// The line of the log that says it, with what it says.
     fn logged(&self, message: &str, words: &[(&str, &str)]) {
         let all = self.worker.log();
-        let line = all.iter().find(|l| l["message"].as_str().is_some_and(|m| m.contains(message)));
+        let line = all
+            .iter()
+            .find(|l| l["message"].as_str().is_some_and(|m| m.contains(message)));
         let line = line.unwrap_or_else(|| panic!("no line {message}: {all:#?}"));
         for (field, value) in words {
-            assert!(line[field].as_str().is_some_and(|v| v.contains(value)), "{field}: {line}");
+            assert!(
+                line[field].as_str().is_some_and(|v| v.contains(value)),
+                "{field}: {line}"
+            );
         }
     }
 
     fn files(folder: &PathBuf) -> Vec<String> {
-        let all = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let all = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap());
         all.filter(|n| !n.contains("template")).collect()
     }
 }
@@ -108,7 +147,9 @@ async fn verification_failure_cleans_up_temporary_files() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("the sandbox stays");
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone)
+        .await
+        .expect("the sandbox stays");
     assert_eq!(Seen::files(&seen.temporary), Vec::<String>::new());
 }
 
@@ -117,7 +158,11 @@ async fn verification_failure_logs_error_details() {
     let seen = see(Failure::Verification).await;
     seen.logged(
         "verification ended",
-        &[("verdict", "failed"), ("failure_reason", "archive_corrupt"), ("request_id", "r1")],
+        &[
+            ("verdict", "failed"),
+            ("failure_reason", "archive_corrupt"),
+            ("request_id", "r1"),
+        ],
     );
     let error = seen.result.error.as_ref().unwrap();
     assert!(error.message.contains("damaged"), "{error:?}");
@@ -127,9 +172,17 @@ async fn verification_failure_logs_error_details() {
 async fn verification_failure_notifies_the_monitoring_system() {
     let seen = see(Failure::Verification).await;
     seen.metric("restore_verification_total{status=\"failure\"} 1");
-    let event = seen.peers.emulator.pubsub.published("projects/test/topics/restore-completions").remove(0);
+    let event = seen
+        .peers
+        .emulator
+        .pubsub
+        .published("projects/test/topics/restore-completions")
+        .remove(0);
     assert_eq!(
-        (event.attributes["kind"].as_str(), event.attributes["status"].as_str()),
+        (
+            event.attributes["kind"].as_str(),
+            event.attributes["status"].as_str()
+        ),
         ("verification", "failure")
     );
 }
@@ -138,7 +191,10 @@ async fn verification_failure_notifies_the_monitoring_system() {
 async fn verification_failure_returns_failure_status() {
     let seen = see(Failure::Verification).await;
     assert_eq!(seen.result.status, Status::Failure);
-    assert_eq!(seen.result.verdict, Some(pgrestored::event::Verdict::Failed));
+    assert_eq!(
+        seen.result.verdict,
+        Some(pgrestored::event::Verdict::Failed)
+    );
 }
 
 // 2. Database Restore Failure
@@ -147,14 +203,24 @@ async fn verification_failure_returns_failure_status() {
 async fn database_failure_rolls_back_the_partial_restore() {
     let seen = see(Failure::Database).await;
     assert_eq!(seen.c.psql("app", "SELECT a FROM precious"), "42");
-    assert_eq!(seen.c.psql("app", "SELECT to_regclass('public.t') IS NULL"), "t");
+    assert_eq!(
+        seen.c.psql("app", "SELECT to_regclass('public.t') IS NULL"),
+        "t"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn database_failure_cleans_up_the_target_database() {
     let seen = see(Failure::Database).await;
-    assert_eq!(seen.c.databases(), ["app", "postgres", "src", "template0", "template1"]);
-    assert_eq!(seen.c.psql("postgres", "SELECT count(*) FROM pgrestored.owned_database"), "0");
+    assert_eq!(
+        seen.c.databases(),
+        ["app", "postgres", "src", "template0", "template1"]
+    );
+    assert_eq!(
+        seen.c
+            .psql("postgres", "SELECT count(*) FROM pgrestored.owned_database"),
+        "0"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +228,11 @@ async fn database_failure_logs_error_details() {
     let seen = see(Failure::Database).await;
     seen.logged(
         "the restore failed",
-        &[("failure_reason", "data_rejected"), ("error", "23505"), ("request_id", "r1")],
+        &[
+            ("failure_reason", "data_rejected"),
+            ("error", "23505"),
+            ("request_id", "r1"),
+        ],
     );
 }
 
@@ -179,7 +249,10 @@ async fn database_failure_returns_failure_status() {
     let seen = see(Failure::Database).await;
     let error = seen.result.error.as_ref().unwrap();
     assert_eq!(seen.result.status, Status::Failure);
-    assert_eq!((error.reason.as_str(), error.sqlstate.as_deref()), ("data_rejected", Some("23505")));
+    assert_eq!(
+        (error.reason.as_str(), error.sqlstate.as_deref()),
+        ("data_rejected", Some("23505"))
+    );
 }
 
 // 3. Storage Operation Failure
@@ -187,21 +260,40 @@ async fn database_failure_returns_failure_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_failure_is_retried_with_exponential_backoff() {
     let seen = see(Failure::Storage).await;
-    let resumed: Vec<_> =
-        seen.worker.log().into_iter().filter(|l| l["message"] == "the download is resumed").collect();
+    let resumed: Vec<_> = seen
+        .worker
+        .log()
+        .into_iter()
+        .filter(|l| l["message"] == "the download is resumed")
+        .collect();
     assert!(resumed.len() >= 3, "{resumed:?}");
-    let at = |i: usize| resumed[i]["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-    let (first, last) =
-        (at(1).duration_since(at(0)), at(resumed.len() - 1).duration_since(at(resumed.len() - 2)));
+    let at = |i: usize| {
+        resumed[i]["time"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    let (first, last) = (
+        at(1).duration_since(at(0)),
+        at(resumed.len() - 1).duration_since(at(resumed.len() - 2)),
+    );
     // Pauses are drawn at random, up to a bound that doubles: in 3 s there are few tries, not thousands.
-    assert!(resumed.len() < 60, "{} tries in 3 s ({first:?} .. {last:?})", resumed.len());
+    assert!(
+        resumed.len() < 60,
+        "{} tries in 3 s ({first:?} .. {last:?})",
+        resumed.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_failure_cleans_up_partial_downloads() {
     let seen = see(Failure::Storage).await;
     assert_eq!(Seen::files(&seen.temporary), Vec::<String>::new());
-    assert_eq!(seen.c.databases(), ["app", "postgres", "src", "template0", "template1"]);
+    assert_eq!(
+        seen.c.databases(),
+        ["app", "postgres", "src", "template0", "template1"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,7 +301,11 @@ async fn storage_failure_logs_error_details() {
     let seen = see(Failure::Storage).await;
     seen.logged(
         "the restore failed",
-        &[("failure_reason", "download_failed"), ("error", "src.dump"), ("request_id", "r1")],
+        &[
+            ("failure_reason", "download_failed"),
+            ("error", "src.dump"),
+            ("request_id", "r1"),
+        ],
     );
 }
 
@@ -217,7 +313,10 @@ async fn storage_failure_logs_error_details() {
 async fn storage_failure_updates_metrics() {
     let seen = see(Failure::Storage).await;
     seen.metric("restore_failure_total{failure_reason=\"download_failed\"} 1");
-    let retries = seen.metrics.lines().find_map(|l| l.strip_prefix("restore_download_retries_total "));
+    let retries = seen
+        .metrics
+        .lines()
+        .find_map(|l| l.strip_prefix("restore_download_retries_total "));
     assert!(retries.unwrap().parse::<u32>().unwrap() > 0);
 }
 
@@ -225,6 +324,9 @@ async fn storage_failure_updates_metrics() {
 async fn storage_failure_returns_failure_status() {
     let seen = see(Failure::Storage).await;
     assert_eq!(seen.result.status, Status::Failure);
-    assert_eq!(seen.result.error.as_ref().unwrap().reason.as_str(), "download_failed");
+    assert_eq!(
+        seen.result.error.as_ref().unwrap().reason.as_str(),
+        "download_failed"
+    );
     assert_eq!(seen.c.psql("app", "SELECT a FROM precious"), "42");
 }

@@ -40,19 +40,33 @@ async fn worker_by(
     more: &[(&str, &str)],
     variables: &[(&str, &str)],
 ) -> Process {
-    command.arg("worker").env_clear().kill_on_drop(true).stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+        .arg("worker")
+        .env_clear()
+        .kill_on_drop(true)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
     // Where sandboxes find their programs.
-    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(variables.iter().copied());
+    command
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(variables.iter().copied());
     for (flag, value) in peers.flags() {
         command.arg(format!("--{flag}={value}"));
     }
-    for (flag, value) in [("db-host", c.sandbox.host()), ("admin-addr", "127.0.0.1:0")].iter().chain(more) {
+    for (flag, value) in [("db-host", c.sandbox.host()), ("admin-addr", "127.0.0.1:0")]
+        .iter()
+        .chain(more)
+    {
         command.arg(format!("--{flag}={value}"));
     }
     let mut child = command.spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
     let admin = loop {
-        let line = log.next_line().await.unwrap().expect("the worker says where it listens");
+        let line = log
+            .next_line()
+            .await
+            .unwrap()
+            .expect("the worker says where it listens");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         if let Some(admin) = line["admin"].as_str() {
             break admin.to_owned();
@@ -64,10 +78,16 @@ async fn worker_by(
     tokio::spawn(async move {
         while let Ok(Some(line)) = log.next_line().await {
             eprintln!("{line}");
-            kept.lock().unwrap().extend(serde_json::from_str::<serde_json::Value>(&line));
+            kept.lock()
+                .unwrap()
+                .extend(serde_json::from_str::<serde_json::Value>(&line));
         }
     });
-    Process { child, admin, log: lines }
+    Process {
+        child,
+        admin,
+        log: lines,
+    }
 }
 
 impl Process {
@@ -82,15 +102,22 @@ impl Process {
 
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     async fn until_stage(&self, stage: &str) {
         let reached = async {
             loop {
-                let status: serde_json::Value =
-                    serde_json::from_str(&get(&format!("http://{}/status.json", self.admin)).await.1)
-                        .unwrap();
+                let status: serde_json::Value = serde_json::from_str(
+                    &get(&format!("http://{}/status.json", self.admin)).await.1,
+                )
+                .unwrap();
                 if status["running"][0]["progress"]["stage"] == stage {
                     return;
                 }
@@ -119,16 +146,23 @@ fn slow_backup(peers: &Peers, seconds: u64) -> Cluster {
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers.emulator.storage.limit_rate(dump.len() as u64 / seconds);
+    peers
+        .emulator
+        .storage
+        .limit_rate(dump.len() as u64 / seconds);
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
     c
 }
 
 async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str) {
-    let Some(peers) = Peers::start(kind).await else { return };
+    let Some(peers) = Peers::start(kind).await else {
+        return;
+    };
     let c = slow_backup(&peers, 20);
     let first = worker(&peers, &c, &[("drain-timeout", "1s")]).await;
-    peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
+    peers
+        .publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+        .await;
     first.until_stage("data").await;
     assert_eq!(c.leftovers().len(), 1);
     first.signal(signal);
@@ -141,8 +175,15 @@ async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str)
     peers.emulator.storage.limit_rate(0);
     let second = worker(&peers, &c, &[]).await;
     let result = peers.result().await;
-    assert_eq!((result.status, result.request_id.as_str()), (Status::Success, "r1"));
-    assert_same(&c.content("app", &[]), &c.content("src", &[]), "restored and source");
+    assert_eq!(
+        (result.status, result.request_id.as_str()),
+        (Status::Success, "r1")
+    );
+    assert_same(
+        &c.content("app", &[]),
+        &c.content("src", &[]),
+        "restored and source",
+    );
     assert_eq!(c.leftovers(), Vec::<String>::new());
     second.signal("TERM");
     assert_eq!(second.exit_code().await, Some(0));
@@ -170,7 +211,9 @@ async fn a_soft_stop_finishes_what_runs() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = slow_backup(&peers, 3);
     let process = worker(&peers, &c, &[("drain-timeout", "60s")]).await;
-    peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
+    peers
+        .publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+        .await;
     process.until_stage("data").await;
     process.signal("TERM");
     assert_eq!(process.exit_code().await, Some(0));
@@ -188,7 +231,10 @@ async fn restore_by_hand_is_interrupted_cleanly() {
             .args(["restore", "latest", "--target", "app", "--output", "json"])
             .env_clear()
             .kill_on_drop(true);
-        command.arg(format!("--db-host={}", c.sandbox.host())).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .arg(format!("--db-host={}", c.sandbox.host()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         for (flag, value) in peers.flags() {
             command.arg(format!("--{flag}={value}"));
         }
@@ -198,9 +244,17 @@ async fn restore_by_hand_is_interrupted_cleanly() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), begun).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), begun)
+            .await
+            .unwrap();
         let pid = child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-s", signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let output = child.wait_with_output().await.unwrap();
         assert_eq!(output.status.code(), Some(code));
         let body: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -226,13 +280,22 @@ async fn a_worker_tests_its_own_verification() {
             .await
             .unwrap_or_else(|_| panic!("no {wanted}"));
         // Broken backups of the test are no verifications.
-        assert!(get(&url).await.1.contains("restore_verification_total{status=\"failure\"} 0\n"));
+        assert!(
+            get(&url)
+                .await
+                .1
+                .contains("restore_verification_total{status=\"failure\"} 0\n")
+        );
         process.signal("TERM");
         assert_eq!(process.exit_code().await, Some(0));
     };
     outcome(&[], r#"restore_selftest_total{status="success"} 1"#).await;
     // Without a server nothing is proven.
-    outcome(&[("pg-bindir", "/nowhere")], r#"restore_selftest_total{status="failure"} 1"#).await;
+    outcome(
+        &[("pg-bindir", "/nowhere")],
+        r#"restore_selftest_total{status="failure"} 1"#,
+    )
+    .await;
 }
 
 /// SIGTERM in each stage: out in time, nothing left, and the next worker does it.
@@ -240,7 +303,13 @@ async fn a_worker_tests_its_own_verification() {
 async fn sigterm_at_every_stage() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = slow_backup(&peers, 1);
-    let size = peers.app(&c, &[]).manager.list_available_backups().await.unwrap()[0].size;
+    let size = peers
+        .app(&c, &[])
+        .manager
+        .list_available_backups()
+        .await
+        .unwrap()[0]
+        .size;
     let stages = [
         ("prepare", "claimed", false),
         ("schema", "schema", false),
@@ -253,9 +322,22 @@ async fn sigterm_at_every_stage() {
     ];
     for (i, (stage, step, is_done)) in stages.into_iter().enumerate() {
         // The step takes its time, so that the signal comes into its stage.
-        let point = if step.is_empty() { String::new() } else { format!("{step}=1*return(2000)") };
-        peers.emulator.storage.limit_rate(if step.is_empty() { size / 20 } else { 0 });
-        let first = worker_with(&peers, &c, &[("drain-timeout", "100ms")], &[("FAILPOINTS", &point)]).await;
+        let point = if step.is_empty() {
+            String::new()
+        } else {
+            format!("{step}=1*return(2000)")
+        };
+        peers
+            .emulator
+            .storage
+            .limit_rate(if step.is_empty() { size / 20 } else { 0 });
+        let first = worker_with(
+            &peers,
+            &c,
+            &[("drain-timeout", "100ms")],
+            &[("FAILPOINTS", &point)],
+        )
+        .await;
         let target = format!("app{i}");
         peers
             .publish(&format!(
@@ -266,13 +348,21 @@ async fn sigterm_at_every_stage() {
         let begun = tokio::time::Instant::now();
         first.signal("TERM");
         assert_eq!(first.exit_code().await, Some(0), "{stage}");
-        assert!(begun.elapsed() < Duration::from_secs(25), "{stage}: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(25),
+            "{stage}: {:?}",
+            begun.elapsed()
+        );
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{stage}");
         assert_eq!(c.databases().contains(&target), is_done, "{stage}");
         peers.emulator.storage.limit_rate(0);
         let second = worker(&peers, &c, &[]).await;
         let result = peers.result().await;
-        assert_eq!((result.status, result.request_id), (Status::Success, format!("r{i}")), "{stage}");
+        assert_eq!(
+            (result.status, result.request_id),
+            (Status::Success, format!("r{i}")),
+            "{stage}"
+        );
         assert_same(&c.content(&target, &[]), &c.content("src", &[]), stage);
         second.signal("TERM");
         assert_eq!(second.exit_code().await, Some(0));
@@ -286,12 +376,25 @@ async fn secrets_stay_inside() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = slow_backup(&peers, 1);
     peers.emulator.storage.limit_rate(0);
-    let process = worker(&peers, &c, &[("db-password", CANARY), ("db-user", "postgres")]).await;
+    let process = worker(
+        &peers,
+        &c,
+        &[("db-password", CANARY), ("db-user", "postgres")],
+    )
+    .await;
     let of = |file: &str| {
         std::fs::read_to_string(format!("/proc/{}/{file}", process.child.id().unwrap())).unwrap()
     };
-    assert!(of("cmdline").contains("--db-user") && !of("cmdline").contains(CANARY), "{}", of("cmdline"));
-    let core = of("limits").lines().find(|l| l.starts_with("Max core file size")).unwrap().to_owned();
+    assert!(
+        of("cmdline").contains("--db-user") && !of("cmdline").contains(CANARY),
+        "{}",
+        of("cmdline")
+    );
+    let core = of("limits")
+        .lines()
+        .find(|l| l.starts_with("Max core file size"))
+        .unwrap()
+        .to_owned();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
     for body in [
         r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#,
@@ -304,7 +407,13 @@ async fn secrets_stay_inside() {
         assert!(!String::from_utf8_lossy(&event.data).contains(CANARY));
     }
     for page in ["metrics", "status.json", ""] {
-        assert!(!get(&format!("http://{}/{page}", process.admin)).await.1.contains(CANARY), "{page}");
+        assert!(
+            !get(&format!("http://{}/{page}", process.admin))
+                .await
+                .1
+                .contains(CANARY),
+            "{page}"
+        );
     }
     let log = serde_json::to_string(&process.log()).unwrap();
     assert!(log.contains("the restore failed") && !log.contains(CANARY));
@@ -322,15 +431,29 @@ async fn half_open_connections_disturb_nothing() {
     let process = worker_by(limited, &peers, &c, &[], &[]).await;
     let mut silent = Vec::new();
     for _ in 0..500 {
-        let mut stream = tokio::net::TcpStream::connect(process.admin()).await.unwrap();
-        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ").await;
+        let mut stream = tokio::net::TcpStream::connect(process.admin())
+            .await
+            .unwrap();
+        let _ = stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-a: ")
+            .await;
         silent.push(stream);
     }
-    assert_eq!(get(&format!("http://{}/livez", process.admin())).await.0, 200);
-    peers.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
+    assert_eq!(
+        get(&format!("http://{}/livez", process.admin())).await.0,
+        200
+    );
+    peers
+        .publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+        .await;
     assert_eq!(peers.result().await.status, Status::Success);
-    assert_eq!(get(&format!("http://{}/readyz", process.admin())).await.0, 200);
-    let held = std::fs::read_dir(format!("/proc/{}/fd", process.child.id().unwrap())).unwrap().count();
+    assert_eq!(
+        get(&format!("http://{}/readyz", process.admin())).await.0,
+        200
+    );
+    let held = std::fs::read_dir(format!("/proc/{}/fd", process.child.id().unwrap()))
+        .unwrap()
+        .count();
     assert!(held < 100, "{held} descriptors");
     drop(silent);
 }
@@ -342,7 +465,10 @@ async fn no_level_of_the_log_has_secrets() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = slow_backup(&peers, 1);
     peers.emulator.storage.limit_rate(0);
-    c.psql("postgres", &format!("CREATE ROLE app LOGIN SUPERUSER PASSWORD '{CANARY}'"));
+    c.psql(
+        "postgres",
+        &format!("CREATE ROLE app LOGIN SUPERUSER PASSWORD '{CANARY}'"),
+    );
     let rules = "local all app scram-sha-256\nlocal all all trust\n";
     c.psql("postgres", &format!("COPY (SELECT rule FROM regexp_split_to_table($r${rules}$r$, E'\\n') rule) TO PROGRAM 'cat > pg_hba.conf'; SELECT pg_reload_conf()"));
     c.psql("src", "CREATE ROLE visitor; ALTER TABLE t OWNER TO visitor");
@@ -351,7 +477,10 @@ async fn no_level_of_the_log_has_secrets() {
     c.psql("postgres", "DROP DATABASE src");
     c.psql("postgres", "DROP ROLE visitor");
     let globals = "--\n-- PostgreSQL database cluster dump\n--\n\nCREATE ROLE visitor;\nALTER ROLE visitor WITH LOGIN PASSWORD 'SCRAM-SHA-256$4096:c4n4ry-s4lt$x:y';\n";
-    peers.emulator.storage.put(BUCKET, "globals.sql", globals.as_bytes().to_vec());
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, "globals.sql", globals.as_bytes().to_vec());
     let flags = [("db-user", "app"), ("db-password", CANARY)];
     for more in [
         &[("backup-trust", "restricted")][..],
@@ -372,10 +501,19 @@ async fn no_level_of_the_log_has_secrets() {
         let result = peers.result().await;
         assert_eq!((result.status, result.error), (Status::Success, None));
         let log = serde_json::to_string(&process.log()).unwrap();
-        assert!(log.contains("stage begins"), "debug lines of our own are there");
+        assert!(
+            log.contains("stage begins"),
+            "debug lines of our own are there"
+        );
         for secret in [CANARY, "c4n4ry-s4lt", "SCRAM-SHA-256", "PASSWORD '"] {
             assert!(!log.contains(secret), "{secret}");
         }
     }
-    assert_eq!(c.psql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname = 'visitor'"), "1");
+    assert_eq!(
+        c.psql(
+            "postgres",
+            "SELECT count(*) FROM pg_roles WHERE rolname = 'visitor'"
+        ),
+        "1"
+    );
 }

@@ -12,7 +12,9 @@ const SUBSCRIPTION: &str = "projects/test/subscriptions/requests";
 
 async fn emulator(options: SubscriptionOptions) -> Emulator {
     let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
-    emulator.pubsub.create_subscription(TOPIC, SUBSCRIPTION, options);
+    emulator
+        .pubsub
+        .create_subscription(TOPIC, SUBSCRIPTION, options);
     emulator
 }
 
@@ -30,17 +32,26 @@ fn pubsub(host: &str, concurrency: usize, idle_recycle: Duration) -> PubSub {
 const LONG: Duration = Duration::from_secs(300);
 
 async fn next(queue: &mut impl RequestQueue) -> pgrestored::queue::Delivery {
-    tokio::time::timeout(Duration::from_secs(60), queue.next()).await.expect("no message comes").unwrap()
+    tokio::time::timeout(Duration::from_secs(60), queue.next())
+        .await
+        .expect("no message comes")
+        .unwrap()
 }
 
 fn publish(emulator: &Emulator, text: &str) {
-    emulator.pubsub.publish(TOPIC, text.as_bytes(), Default::default()).unwrap();
+    emulator
+        .pubsub
+        .publish(TOPIC, text.as_bytes(), Default::default())
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_stream_is_opened_again() {
     let e = emulator(SubscriptionOptions::default()).await;
-    let mut queue = pubsub(&e.host(), 1, LONG).subscribe("requests").await.unwrap();
+    let mut queue = pubsub(&e.host(), 1, LONG)
+        .subscribe("requests")
+        .await
+        .unwrap();
     for i in 0..4 {
         publish(&e, &format!("m{i}"));
         let delivery = next(&mut queue).await;
@@ -91,7 +102,10 @@ async fn a_half_open_connection_is_replaced() {
             });
         }
     });
-    let mut queue = pubsub(&host, 1, Duration::from_secs(2)).subscribe("requests").await.unwrap();
+    let mut queue = pubsub(&host, 1, Duration::from_secs(2))
+        .subscribe("requests")
+        .await
+        .unwrap();
     publish(&e, "before");
     next(&mut queue).await.lease.ack().await.unwrap();
     e.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (0, 0)).await;
@@ -108,7 +122,10 @@ async fn no_more_messages_are_taken_than_can_be_worked_on() {
     for i in 0..5 {
         publish(&e, &format!("m{i}"));
     }
-    let mut queue = pubsub(&e.host(), 2, LONG).subscribe("requests").await.unwrap();
+    let mut queue = pubsub(&e.host(), 2, LONG)
+        .subscribe("requests")
+        .await
+        .unwrap();
     let held = (next(&mut queue).await, next(&mut queue).await);
     assert_eq!(e.pubsub.unacked(SUBSCRIPTION), (3, 2));
     held.0.lease.nack();
@@ -117,7 +134,10 @@ async fn no_more_messages_are_taken_than_can_be_worked_on() {
     queue.close().await;
     queue.flush().await;
     // All that was taken and not settled comes to the next subscriber.
-    let mut other = pubsub(&e.host(), 5, LONG).subscribe("requests").await.unwrap();
+    let mut other = pubsub(&e.host(), 5, LONG)
+        .subscribe("requests")
+        .await
+        .unwrap();
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < 5 {
         let delivery = next(&mut other).await;
@@ -129,12 +149,18 @@ async fn no_more_messages_are_taken_than_can_be_worked_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exactly_once_and_delivery_attempts() {
     let dead = "projects/test/topics/dead";
-    let options =
-        SubscriptionOptions { exactly_once: true, dead_letter: Some((dead.into(), 5)), ..Default::default() };
+    let options = SubscriptionOptions {
+        exactly_once: true,
+        dead_letter: Some((dead.into(), 5)),
+        ..Default::default()
+    };
     let e = emulator(options).await;
     e.pubsub.create_topic(dead);
     publish(&e, "m");
-    let mut queue = pubsub(&e.host(), 1, LONG).subscribe("requests").await.unwrap();
+    let mut queue = pubsub(&e.host(), 1, LONG)
+        .subscribe("requests")
+        .await
+        .unwrap();
     for attempt in 1..=3 {
         let delivery = next(&mut queue).await;
         assert_eq!(delivery.attempt, Some(attempt));
@@ -153,12 +179,22 @@ async fn exactly_once_and_delivery_attempts() {
 async fn filters_and_retry_backoff() {
     let pause = Duration::from_secs(2);
     let filter = Some(("eventType".to_owned(), "OBJECT_FINALIZE".to_owned()));
-    let e = emulator(SubscriptionOptions { filter, retry_backoff: pause, ..Default::default() }).await;
+    let e = emulator(SubscriptionOptions {
+        filter,
+        retry_backoff: pause,
+        ..Default::default()
+    })
+    .await;
     for kind in ["OBJECT_DELETE", "OBJECT_FINALIZE"] {
         let attributes = [("eventType".to_owned(), kind.to_owned())].into();
-        e.pubsub.publish(TOPIC, kind.as_bytes(), attributes).unwrap();
+        e.pubsub
+            .publish(TOPIC, kind.as_bytes(), attributes)
+            .unwrap();
     }
-    let mut queue = pubsub(&e.host(), 5, LONG).subscribe("requests").await.unwrap();
+    let mut queue = pubsub(&e.host(), 5, LONG)
+        .subscribe("requests")
+        .await
+        .unwrap();
     let first = next(&mut queue).await;
     assert_eq!(first.data, b"OBJECT_FINALIZE");
     first.lease.nack();
@@ -166,7 +202,13 @@ async fn filters_and_retry_backoff() {
     let given_back = tokio::time::Instant::now();
     let again = next(&mut queue).await;
     assert_eq!(again.data, b"OBJECT_FINALIZE");
-    assert!(given_back.elapsed() > pause.mul_f64(0.7), "{:?}", given_back.elapsed());
+    assert!(
+        given_back.elapsed() > pause.mul_f64(0.7),
+        "{:?}",
+        given_back.elapsed()
+    );
     again.lease.ack().await.unwrap();
-    e.pubsub.until(|p| p.delivered(SUBSCRIPTION) == (2, 1)).await;
+    e.pubsub
+        .until(|p| p.delivered(SUBSCRIPTION) == (2, 1))
+        .await;
 }

@@ -70,7 +70,10 @@ struct Race {
 
 async fn spawn(peers: &Peers, c: &Cluster, failpoints: &str) -> Process {
     let folder = c.scratch("records").display().to_string();
-    let (records, sandboxes) = (format!("file://{folder}"), c.scratch("sandboxes").display().to_string());
+    let (records, sandboxes) = (
+        format!("file://{folder}"),
+        c.scratch("sandboxes").display().to_string(),
+    );
     let flags = [
         ("db-user", "postgres"),
         ("restore-records", records.as_str()),
@@ -87,7 +90,9 @@ async fn spawn(peers: &Peers, c: &Cluster, failpoints: &str) -> Process {
 
 impl Race {
     async fn start(percent: f64) -> Self {
-        let seed = std::env::var("CAMPAIGN_SEED").ok().and_then(|s| s.parse().ok());
+        let seed = std::env::var("CAMPAIGN_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok());
         let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
         fastrand::seed(seed);
         let peers = Arc::new(Peers::start(Kind::StandIn).await.unwrap());
@@ -102,7 +107,10 @@ impl Race {
             let source = format!("src{i}");
             c.create(&source, &format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT n, '{i}' FROM generate_series(1, 500) n; CREATE INDEX ON t (v)"));
             let dump = std::fs::read(c.dump_to_file(&source, &[])).unwrap();
-            peers.emulator.storage.put(BUCKET, &format!("{i}.dump"), dump);
+            peers
+                .emulator
+                .storage
+                .put(BUCKET, &format!("{i}.dump"), dump);
         }
         let workers = Arc::new(Mutex::new((0..WORKERS).map(|_| None).collect()));
         Race {
@@ -124,7 +132,9 @@ impl Race {
         tokio::spawn(async move {
             while !stop.is_cancelled() {
                 for slot in workers.lock().await.iter_mut() {
-                    let is_dead = slot.as_mut().is_some_and(|p| p.child.try_wait().unwrap().is_some());
+                    let is_dead = slot
+                        .as_mut()
+                        .is_some_and(|p| p.child.try_wait().unwrap().is_some());
                     if is_dead {
                         deaths.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                         peers.emulator.pubsub.expire_leases(SUBSCRIPTION);
@@ -143,7 +153,9 @@ impl Race {
         self.deliveries += 1;
         let pubsub = &self.peers.emulator.pubsub;
         let at = at.unwrap_or_else(SystemTime::now);
-        pubsub.publish_at(REQUESTS, body.as_bytes(), HashMap::new(), at).unwrap();
+        pubsub
+            .publish_at(REQUESTS, body.as_bytes(), HashMap::new(), at)
+            .unwrap();
     }
 
     fn ask(&mut self) {
@@ -156,13 +168,24 @@ impl Race {
             Duration::ZERO
         };
         let at = SystemTime::now() - before;
-        let order = i64::try_from(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros()).unwrap();
+        let order = i64::try_from(
+            at.duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .as_micros(),
+        )
+        .unwrap();
         let target = TARGETS[fastrand::usize(..TARGETS.len())];
         let body = format!(
             r#"{{"request_id":"{id}","backup":{{"name":"{backup}.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
         );
         self.publish(&body, Some(at));
-        self.asked.push(Asked { id, body, backup, target: Some(target), order });
+        self.asked.push(Asked {
+            id,
+            body,
+            backup,
+            target: Some(target),
+            order,
+        });
     }
 
     fn ask_for_a_proof(&mut self) {
@@ -171,16 +194,26 @@ impl Race {
             r#"{{"request_id":"{id}","backup":{{"name":"0.dump"}},"mode":"verify","depth":"archive"}}"#
         );
         self.publish(&body, None);
-        self.asked.push(Asked { id, body, backup: 0, target: None, order: 0 });
+        self.asked.push(Asked {
+            id,
+            body,
+            backup: 0,
+            target: None,
+            order: 0,
+        });
     }
 
     fn repeat(&mut self) {
         if let Some(again) = fastrand::choice(&self.asked).cloned() {
             // One that has its outcome may come as a new message; else it is the same one once more.
-            let first =
-                SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(again.order).unwrap_or(0));
+            let first = SystemTime::UNIX_EPOCH
+                + Duration::from_micros(u64::try_from(again.order).unwrap_or(0));
             let is_answered = self.outcomes().contains_key(&again.id);
-            let at = if again.order > 0 && !is_answered { Some(first) } else { None };
+            let at = if again.order > 0 && !is_answered {
+                Some(first)
+            } else {
+                None
+            };
             self.publish(&again.body, at);
         }
     }
@@ -189,15 +222,28 @@ impl Race {
     fn outcomes(&self) -> BTreeMap<String, HashSet<Vec<u8>>> {
         let mut all = BTreeMap::<String, HashSet<Vec<u8>>>::new();
         for m in self.peers.emulator.pubsub.published(RESULTS) {
-            all.entry(m.attributes["request_id"].clone()).or_default().insert(m.data);
+            all.entry(m.attributes["request_id"].clone())
+                .or_default()
+                .insert(m.data);
         }
         all
     }
 
     async fn settled(&self) {
-        let settled = self.peers.emulator.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
-        if tokio::time::timeout(Duration::from_secs(150), settled).await.is_err() {
-            panic!("seed {}: not settled: {:?}", self.seed, self.peers.emulator.pubsub.unacked(SUBSCRIPTION));
+        let settled = self
+            .peers
+            .emulator
+            .pubsub
+            .until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
+        if tokio::time::timeout(Duration::from_secs(150), settled)
+            .await
+            .is_err()
+        {
+            panic!(
+                "seed {}: not settled: {:?}",
+                self.seed,
+                self.peers.emulator.pubsub.unacked(SUBSCRIPTION)
+            );
         }
     }
 
@@ -210,21 +256,36 @@ impl Race {
                 .get(&asked.id)
                 .unwrap_or_else(|| panic!("seed {}: {} has no outcome", self.seed, asked.id));
             let texts: Vec<_> = bodies.iter().map(|b| String::from_utf8_lossy(b)).collect();
-            assert_eq!(bodies.len(), 1, "seed {}: {}: {texts:#?}", self.seed, asked.id);
-            let result: RestoreResult = serde_json::from_slice(bodies.iter().next().unwrap()).unwrap();
+            assert_eq!(
+                bodies.len(),
+                1,
+                "seed {}: {}: {texts:#?}",
+                self.seed,
+                asked.id
+            );
+            let result: RestoreResult =
+                serde_json::from_slice(bodies.iter().next().unwrap()).unwrap();
             let is_done = result.status == Status::Success;
             if let Some(e) = result.error.as_ref().filter(|_| asked.target.is_some()) {
                 // Superseded, or given up after the last attempt.
                 let is_due = e.message.contains("superseded") || e.retryable;
                 assert!(is_due, "seed {}: {}: {e:?}", self.seed, asked.id);
             }
-            let Some(target) = asked.target.filter(|_| is_done) else { continue };
-            if newest.get(target).is_none_or(|(n, _)| n.order < asked.order) {
+            let Some(target) = asked.target.filter(|_| is_done) else {
+                continue;
+            };
+            if newest
+                .get(target)
+                .is_none_or(|(n, _)| n.order < asked.order)
+            {
                 newest.insert(target, (asked, is_done));
             }
         }
         for (target, (asked, _)) in newest {
-            let there = self.c.psql(target, "SELECT string_agg(DISTINCT v, ','), count(*) FROM t");
+            let there = self.c.psql(
+                target,
+                "SELECT string_agg(DISTINCT v, ','), count(*) FROM t",
+            );
             assert_eq!(
                 there,
                 format!("{}|500", asked.backup),
@@ -249,8 +310,18 @@ impl Race {
         let clean = async {
             loop {
                 let reaped = app.manager.reap().await.unwrap();
-                assert_eq!((reaped.failed, reaped.unknown), (vec![], vec![]), "seed {}", self.seed);
-                let left = self.c.databases().into_iter().filter(|d| d.starts_with("pgrestored_")).count();
+                assert_eq!(
+                    (reaped.failed, reaped.unknown),
+                    (vec![], vec![]),
+                    "seed {}",
+                    self.seed
+                );
+                let left = self
+                    .c
+                    .databases()
+                    .into_iter()
+                    .filter(|d| d.starts_with("pgrestored_"))
+                    .count();
                 if left == 0 {
                     return;
                 }
@@ -258,7 +329,10 @@ impl Race {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(20), clean).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(20), clean)
+            .await
+            .is_err()
+        {
             panic!("seed {}: leaked {:?}", self.seed, self.c.databases());
         }
     }
@@ -287,12 +361,22 @@ impl Race {
         let (mut counted, mut running) = (0, 0);
         for admin in &admins {
             for line in get(&format!("http://{admin}/metrics")).await.1.lines() {
-                let Some((name, value)) = line.rsplit_once(' ') else { continue };
+                let Some((name, value)) = line.rsplit_once(' ') else {
+                    continue;
+                };
                 let is_outcome = name == "restore_success_total"
                     || name.starts_with("restore_failure_total{")
                     || name.starts_with("restore_verification_total{");
-                counted += if is_outcome { value.parse::<usize>().unwrap() } else { 0 };
-                running += if name == "restore_in_progress" { value.parse::<usize>().unwrap() } else { 0 };
+                counted += if is_outcome {
+                    value.parse::<usize>().unwrap()
+                } else {
+                    0
+                };
+                running += if name == "restore_in_progress" {
+                    value.parse::<usize>().unwrap()
+                } else {
+                    0
+                };
             }
         }
         assert_eq!(
@@ -327,7 +411,10 @@ async fn workers_race_and_die() {
     race.check_metrics().await;
     race.check();
     let deaths = race.deaths.load(std::sync::atomic::Ordering::SeqCst);
-    assert!(deaths > 0 || !is_full_campaign(), "nobody died: a program without failpoints");
+    assert!(
+        deaths > 0 || !is_full_campaign(),
+        "nobody died: a program without failpoints"
+    );
     race.tally("race", &format!("{rounds} rounds"));
 }
 
@@ -396,7 +483,9 @@ async fn chaos() {
             let (waiting, leased) = p.unacked(SUBSCRIPTION);
             waiting + leased < 12
         });
-        tokio::time::timeout(Duration::from_secs(300), waiting).await.expect("progress");
+        tokio::time::timeout(Duration::from_secs(300), waiting)
+            .await
+            .expect("progress");
     }
     calm.cancel();
     disturber.await.unwrap();

@@ -30,7 +30,13 @@ struct Bad {
 }
 
 fn bad(name: &str, data: impl Into<Vec<u8>>, reason: &'static str, touches: Touches) -> Bad {
-    Bad { name: name.to_owned(), data: data.into(), attributes: vec![], reason, touches }
+    Bad {
+        name: name.to_owned(),
+        data: data.into(),
+        attributes: vec![],
+        reason,
+        touches,
+    }
 }
 
 /// A good request with something else in the place of one field.
@@ -53,17 +59,32 @@ fn envelopes() -> Vec<Bad> {
         ("white space", "  \n"),
         ("no JSON", "restore latest please"),
         ("half JSON", r#"{"request_id":"x","#),
-        ("two documents", r#"{"request_id":"x","backup":{"name":"a"}} {}"#),
+        (
+            "two documents",
+            r#"{"request_id":"x","backup":{"name":"a"}} {}"#,
+        ),
         ("null", "null"),
         ("true", "true"),
         ("a number", "17"),
         ("a string", "\"x\""),
         ("an array", "[]"),
         ("an empty object", "{}"),
-        ("no id", r#"{"backup":{"name":"good.dump"},"target_db":"app"}"#),
-        ("no backup", r#"{"request_id":"no-backup","target_db":"app"}"#),
-        ("an empty id", r#"{"request_id":"","backup":{"name":"good.dump"},"target_db":"app"}"#),
-        ("a number as id", r#"{"request_id":1,"backup":{"name":"good.dump"},"target_db":"app"}"#),
+        (
+            "no id",
+            r#"{"backup":{"name":"good.dump"},"target_db":"app"}"#,
+        ),
+        (
+            "no backup",
+            r#"{"request_id":"no-backup","target_db":"app"}"#,
+        ),
+        (
+            "an empty id",
+            r#"{"request_id":"","backup":{"name":"good.dump"},"target_db":"app"}"#,
+        ),
+        (
+            "a number as id",
+            r#"{"request_id":1,"backup":{"name":"good.dump"},"target_db":"app"}"#,
+        ),
         (
             "a field twice",
             r#"{"request_id":"twice","request_id":"twice2","backup":{"name":"a"},"target_db":"app"}"#,
@@ -81,14 +102,24 @@ fn envelopes() -> Vec<Bad> {
             "{\"request_id\":\"nul\\u0000\",\"backup\":{\"name\":\"good.dump\"},\"target_db\":\"app\"}",
         ),
         ("comments", r#"{"request_id":"c" /* x */}"#),
-        ("NaN", r#"{"request_id":"nan","backup":{"name":"good.dump"},"target_db":"app","jobs":NaN}"#),
+        (
+            "NaN",
+            r#"{"request_id":"nan","backup":{"name":"good.dump"},"target_db":"app","jobs":NaN}"#,
+        ),
     ] {
         all.push(bad(name, data, "invalid_request", Nothing));
     }
-    all.push(bad("not UTF-8", b"{\"request_id\":\"\xff\xfe\"}".to_vec(), "invalid_request", Nothing));
+    all.push(bad(
+        "not UTF-8",
+        b"{\"request_id\":\"\xff\xfe\"}".to_vec(),
+        "invalid_request",
+        Nothing,
+    ));
     all.push(bad("deep", "[".repeat(20_000), "invalid_request", Nothing));
-    let huge =
-        format!(r#"{{"request_id":"huge","backup":{{"name":"{}"}},"target_db":"app"}}"#, "x".repeat(70_000));
+    let huge = format!(
+        r#"{{"request_id":"huge","backup":{{"name":"{}"}},"target_db":"app"}}"#,
+        "x".repeat(70_000)
+    );
     all.push(bad("huge", huge, "invalid_request", Nothing));
     let long_id = format!(
         r#"{{"request_id":"{}","backup":{{"name":"good.dump"}},"target_db":"app"}}"#,
@@ -96,14 +127,36 @@ fn envelopes() -> Vec<Bad> {
     );
     all.push(bad("a long id", long_id, "invalid_request", Nothing));
     for (name, attributes) in [
-        ("an old event", vec![("ce-specversion", "0.3"), ("ce-type", "io.pgrestored.restore.requested.v1")]),
-        ("another event", vec![("ce-specversion", "1.0"), ("ce-type", "io.pgrestored.restore.requested.v2")]),
+        (
+            "an old event",
+            vec![
+                ("ce-specversion", "0.3"),
+                ("ce-type", "io.pgrestored.restore.requested.v1"),
+            ],
+        ),
+        (
+            "another event",
+            vec![
+                ("ce-specversion", "1.0"),
+                ("ce-type", "io.pgrestored.restore.requested.v2"),
+            ],
+        ),
         ("an event without a type", vec![("ce-specversion", "1.0")]),
-        ("structured without data", vec![("content-type", "application/cloudevents+json")]),
+        (
+            "structured without data",
+            vec![("content-type", "application/cloudevents+json")],
+        ),
     ] {
-        let mut b =
-            bad(name, with("labels", serde_json::json!({ "case": name })), "invalid_request", Nothing);
-        b.attributes = attributes.into_iter().map(|(k, v)| (k, v.to_owned())).collect();
+        let mut b = bad(
+            name,
+            with("labels", serde_json::json!({ "case": name })),
+            "invalid_request",
+            Nothing,
+        );
+        b.attributes = attributes
+            .into_iter()
+            .map(|(k, v)| (k, v.to_owned()))
+            .collect();
         all.push(b);
     }
     all
@@ -116,9 +169,17 @@ fn fields() -> Vec<Bad> {
     let cases = [
         ("unknown", json!(1), "invalid_request"),
         ("backup", json!({}), "invalid_request"),
-        ("backup", json!({ "name": "a", "uri": "gs://b/a" }), "invalid_request"),
+        (
+            "backup",
+            json!({ "name": "a", "uri": "gs://b/a" }),
+            "invalid_request",
+        ),
         ("backup", json!("good.dump"), "invalid_request"),
-        ("backup", json!({ "name": "good.dump", "password": "x" }), "invalid_request"),
+        (
+            "backup",
+            json!({ "name": "good.dump", "password": "x" }),
+            "invalid_request",
+        ),
         ("backup.name", json!(""), "invalid_request"),
         ("backup.name", json!("../good.dump"), "invalid_request"),
         ("backup.name", json!("a/../../b"), "invalid_request"),
@@ -127,7 +188,11 @@ fn fields() -> Vec<Bad> {
         ("backup.name", json!("n".repeat(1025)), "invalid_request"),
         ("backup.name", json!(null), "invalid_request"),
         ("backup.generation", json!("x"), "invalid_request"),
-        ("backup.generation", json!("99999999999999999999"), "invalid_request"),
+        (
+            "backup.generation",
+            json!("99999999999999999999"),
+            "invalid_request",
+        ),
         ("backup.generation", json!(17), "invalid_request"),
         ("backup.crc32c", json!(5), "invalid_request"),
         ("target_db", json!(""), "invalid_request"),
@@ -152,21 +217,56 @@ fn fields() -> Vec<Bad> {
         ("target_db", json!("template1"), "target_not_allowed"),
         ("target_db", json!("cloudsqladmin"), "target_not_allowed"),
         ("target_db", json!("rdsadmin"), "target_not_allowed"),
-        ("target_db", json!("azure_maintenance"), "target_not_allowed"),
-        ("target_db", json!("pgrestored_s_0123456789abcdef"), "target_not_allowed"),
+        (
+            "target_db",
+            json!("azure_maintenance"),
+            "target_not_allowed",
+        ),
+        (
+            "target_db",
+            json!("pgrestored_s_0123456789abcdef"),
+            "target_not_allowed",
+        ),
         ("target_db", json!("payroll"), "target_not_allowed"),
         ("target_db", json!("elsewhere"), "target_not_allowed"),
-        ("backup", json!({ "uri": "gs://another-bucket/x.dump" }), "source_not_allowed"),
-        ("backup", json!({ "uri": "gs://test-backups-2/x.dump" }), "source_not_allowed"),
-        ("backup", json!({ "uri": "file:///etc/passwd" }), "source_not_allowed"),
-        ("backup", json!({ "uri": "http://169.254.169.254/x" }), "invalid_request"),
+        (
+            "backup",
+            json!({ "uri": "gs://another-bucket/x.dump" }),
+            "source_not_allowed",
+        ),
+        (
+            "backup",
+            json!({ "uri": "gs://test-backups-2/x.dump" }),
+            "source_not_allowed",
+        ),
+        (
+            "backup",
+            json!({ "uri": "file:///etc/passwd" }),
+            "source_not_allowed",
+        ),
+        (
+            "backup",
+            json!({ "uri": "http://169.254.169.254/x" }),
+            "invalid_request",
+        ),
         ("backup", json!({ "uri": "gs://" }), "invalid_request"),
-        ("backup", json!({ "uri": "gs://UPPER CASE/x" }), "invalid_request"),
-        ("backup", json!({ "uri": "s3://bucket/x" }), "invalid_request"),
+        (
+            "backup",
+            json!({ "uri": "gs://UPPER CASE/x" }),
+            "invalid_request",
+        ),
+        (
+            "backup",
+            json!({ "uri": "s3://bucket/x" }),
+            "invalid_request",
+        ),
     ];
     let bad_of = |(field, value, reason): (&str, serde_json::Value, &'static str)| {
         bad(
-            &format!("{field} {value}").chars().take(80).collect::<String>(),
+            &format!("{field} {value}")
+                .chars()
+                .take(80)
+                .collect::<String>(),
             with(field, value),
             reason,
             Nothing,
@@ -179,11 +279,36 @@ fn fields() -> Vec<Bad> {
 fn objects(peers: &Peers, good: &[u8]) -> Vec<Bad> {
     use serde_json::json;
     let mut all = vec![
-        bad("no such object", with("backup.name", json!("nothing.dump")), "backup_not_found", Object),
-        bad("no such generation", with("backup.generation", json!("1")), "backup_not_found", Object),
-        bad("another checksum", with("backup.crc32c", json!("AAAAAA==")), "checksum_mismatch", Object),
-        bad("no checksum", with("backup.crc32c", json!("!")), "invalid_request", Object),
-        bad("the target exists", with("target_db", json!("app_taken")), "target_exists", Object),
+        bad(
+            "no such object",
+            with("backup.name", json!("nothing.dump")),
+            "backup_not_found",
+            Object,
+        ),
+        bad(
+            "no such generation",
+            with("backup.generation", json!("1")),
+            "backup_not_found",
+            Object,
+        ),
+        bad(
+            "another checksum",
+            with("backup.crc32c", json!("AAAAAA==")),
+            "checksum_mismatch",
+            Object,
+        ),
+        bad(
+            "no checksum",
+            with("backup.crc32c", json!("!")),
+            "invalid_request",
+            Object,
+        ),
+        bad(
+            "the target exists",
+            with("target_db", json!("app_taken")),
+            "target_exists",
+            Object,
+        ),
         bad(
             "a template",
             r#"{"request_id":"tmpl","backup":{"name":"good.dump"},"target_db":"app_template","on_existing":"replace"}"#,
@@ -214,30 +339,59 @@ fn objects(peers: &Peers, good: &[u8]) -> Vec<Bad> {
         ("newer", newer, "archive_unsupported"),
         ("more", [good, b"more"].concat(), "archive_corrupt"),
         ("noise", vec![0xa7; 9000], "archive_unsupported"),
-        ("html", b"<!DOCTYPE html><html></html>".to_vec(), "archive_unsupported"),
+        (
+            "html",
+            b"<!DOCTYPE html><html></html>".to_vec(),
+            "archive_unsupported",
+        ),
         ("json", b"{\"error\":404}".to_vec(), "archive_unsupported"),
         (
             "zip",
             b"PK\x03\x04\x14\x00\x01\x00\x08\x00aaaaaaaaaaaaaaaaaaaaaaaaaa".to_vec(),
             "archive_unsupported",
         ),
-        ("sqlite", b"SQLite format 3\0abc".to_vec(), "archive_unsupported"),
-        ("mysql", b"-- MySQL dump 10.13\nCREATE TABLE `t` (a int);\n".to_vec(), "archive_unsupported"),
+        (
+            "sqlite",
+            b"SQLite format 3\0abc".to_vec(),
+            "archive_unsupported",
+        ),
+        (
+            "mysql",
+            b"-- MySQL dump 10.13\nCREATE TABLE `t` (a int);\n".to_vec(),
+            "archive_unsupported",
+        ),
         (
             "shell",
             b"--\n-- PostgreSQL database dump\n--\n\n\\! touch /tmp/x\n".to_vec(),
             "archive_unsupported",
         ),
-        ("pgp", b"-----BEGIN PGP MESSAGE-----\n".to_vec(), "archive_unsupported"),
+        (
+            "pgp",
+            b"-----BEGIN PGP MESSAGE-----\n".to_vec(),
+            "archive_unsupported",
+        ),
     ] {
         let object = format!("{name}.dump");
         peers.emulator.storage.put(BUCKET, &object, data);
-        all.push(bad(&object, with("backup.name", json!(object)), reason, Object));
+        all.push(bad(
+            &object,
+            with("backup.name", json!(object)),
+            reason,
+            Object,
+        ));
     }
     // The store says what the bytes should be.
-    peers.emulator.storage.put(BUCKET, "rotten.dump", good.to_vec());
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, "rotten.dump", good.to_vec());
     peers.emulator.storage.set_crc32c(BUCKET, "rotten.dump", 1);
-    all.push(bad("rotten", with("backup.name", json!("rotten.dump")), "checksum_mismatch", Object));
+    all.push(bad(
+        "rotten",
+        with("backup.name", json!("rotten.dump")),
+        "checksum_mismatch",
+        Object,
+    ));
     all
 }
 
@@ -254,24 +408,46 @@ async fn bad_inputs_are_answered_and_change_nothing() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 200) i");
     c.create("app_taken", "CREATE TABLE precious ()");
-    c.create("app_template", "CREATE TABLE precious (); ALTER DATABASE app_template IS_TEMPLATE true");
+    c.create(
+        "app_template",
+        "CREATE TABLE precious (); ALTER DATABASE app_template IS_TEMPLATE true",
+    );
     let good = std::fs::read(c.dump_to_file("src", &[])).unwrap();
-    peers.emulator.storage.put(BUCKET, "good.dump", good.clone());
-    let flags = [("allowed-targets", "app*,payroll"), ("protected-databases", "payroll,hr")];
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, "good.dump", good.clone());
+    let flags = [
+        ("allowed-targets", "app*,payroll"),
+        ("protected-databases", "payroll,hr"),
+    ];
     let running = peers.worker(&c, &flags).await;
     // The bookkeeping is there.
-    peers.publish(r#"{"request_id":"first","backup":{"name":"good.dump"},"target_db":"app_first"}"#).await;
+    peers
+        .publish(r#"{"request_id":"first","backup":{"name":"good.dump"},"target_db":"app_first"}"#)
+        .await;
     assert_eq!(peers.result().await.status, Status::Success);
     let before = c.psql("postgres", CATALOGS);
 
-    let all: Vec<Bad> = envelopes().into_iter().chain(fields()).chain(objects(&peers, &good)).collect();
+    let all: Vec<Bad> = envelopes()
+        .into_iter()
+        .chain(fields())
+        .chain(objects(&peers, &good))
+        .collect();
     let count = all.len();
     assert!(count >= 80, "{count}");
     for (i, b) in all.into_iter().enumerate() {
         let reads = peers.emulator.storage.reads();
-        let attributes: HashMap<String, String> =
-            b.attributes.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
-        peers.emulator.pubsub.publish(REQUESTS, &b.data, attributes).unwrap();
+        let attributes: HashMap<String, String> = b
+            .attributes
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.clone()))
+            .collect();
+        peers
+            .emulator
+            .pubsub
+            .publish(REQUESTS, &b.data, attributes)
+            .unwrap();
         let answered = peers
             .emulator
             .pubsub
@@ -280,12 +456,25 @@ async fn bad_inputs_are_answered_and_change_nothing() {
         answered.unwrap_or_else(|_| panic!("{}: no answer", b.name));
         let answer = peers.emulator.pubsub.published(RESULTS).pop().unwrap();
         let result: RestoreResult = serde_json::from_slice(&answer.data).unwrap();
-        let error = result.error.unwrap_or_else(|| panic!("{}: was done", b.name));
-        assert_eq!(error.reason.as_str(), b.reason, "{}: {}", b.name, error.message);
+        let error = result
+            .error
+            .unwrap_or_else(|| panic!("{}: was done", b.name));
+        assert_eq!(
+            error.reason.as_str(),
+            b.reason,
+            "{}: {}",
+            b.name,
+            error.message
+        );
         assert!(!error.retryable && !error.message.is_empty(), "{}", b.name);
         assert_eq!(answer.attributes["failure_reason"], b.reason, "{}", b.name);
         if b.touches == Nothing {
-            assert_eq!(peers.emulator.storage.reads(), reads, "{}: an object was read", b.name);
+            assert_eq!(
+                peers.emulator.storage.reads(),
+                reads,
+                "{}: an object was read",
+                b.name
+            );
         }
         assert_eq!(c.psql("postgres", CATALOGS), before, "{}", b.name);
     }

@@ -25,7 +25,9 @@ fn app(peers: &Peers, more: &[(&str, &str)]) -> App {
 }
 
 async fn within<T>(work: impl Future<Output = T>, what: &str) -> T {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
 /// One permit: a request that waits to be given back does not keep the next from its answer, though the
@@ -33,13 +35,21 @@ async fn within<T>(work: impl Future<Output = T>, what: &str) -> T {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
-    peers.emulator.storage.put(BUCKET, "good.dump", b"PGDMP".to_vec());
-    let app = app(&peers, &[("restore-max-concurrent", "1"), ("retry-budget", "10ms")]);
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, "good.dump", b"PGDMP".to_vec());
+    let app = app(
+        &peers,
+        &[("restore-max-concurrent", "1"), ("retry-budget", "10ms")],
+    );
     let pubsub = app.pubsub().unwrap();
     let admission = Admission::new(&app.config, "restore-requests").unwrap();
     let hour = Duration::from_secs(3600);
-    let settings =
-        WorkerSettings { nack_backoff: (hour, hour), ..WorkerSettings::new(&app.config, admission) };
+    let settings = WorkerSettings {
+        nack_backoff: (hour, hour),
+        ..WorkerSettings::new(&app.config, admission)
+    };
     let results = Arc::new(pubsub.topic("restore-completions").await.unwrap());
     let worker = Worker::new(app.manager.clone(), results, app.metrics.clone(), settings);
     let requests = Box::new(pubsub.subscribe("restore-requests").await.unwrap());
@@ -48,25 +58,49 @@ async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
     let running = tokio::spawn(async move { run.run(requests, None, stop).await });
 
     // No server answers: given back, after an hour.
-    let waits =
-        |id: &str| format!(r#"{{"request_id":"{id}","backup":{{"name":"good.dump"}},"target_db":"app"}}"#);
-    let answered = r#"{"request_id":"next","mode":"verify","depth":"object","backup":{"name":"none.dump"}}"#;
+    let waits = |id: &str| {
+        format!(r#"{{"request_id":"{id}","backup":{{"name":"good.dump"}},"target_db":"app"}}"#)
+    };
+    let answered =
+        r#"{"request_id":"next","mode":"verify","depth":"object","backup":{"name":"none.dump"}}"#;
     peers.publish(&waits("w1")).await;
     peers.publish(&waits("w2")).await;
     peers.publish(answered).await;
-    assert_eq!(within(peers.result(), "the next request's answer").await.request_id, "next");
-    within(peers.emulator.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (0, 2)), "two that wait").await;
+    assert_eq!(
+        within(peers.result(), "the next request's answer")
+            .await
+            .request_id,
+        "next"
+    );
+    within(
+        peers
+            .emulator
+            .pubsub
+            .until(|p| p.unacked(SUBSCRIPTION) == (0, 2)),
+        "two that wait",
+    )
+    .await;
     shutdown.soft.cancel();
     within(running, "the end").await.unwrap().unwrap();
     // At once, because nobody would have been there in an hour.
-    within(peers.emulator.pubsub.until(|p| p.unacked(SUBSCRIPTION) == (2, 0)), "both are given back").await;
+    within(
+        peers
+            .emulator
+            .pubsub
+            .until(|p| p.unacked(SUBSCRIPTION) == (2, 0)),
+        "both are given back",
+    )
+    .await;
 }
 
 /// What the service says of a message's content ends in an answer, and not in a loop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_cannot_be_published_as_it_is_is_reduced() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let running = app(&peers, &[]).start_worker(Shutdown::default()).await.unwrap();
+    let running = app(&peers, &[])
+        .start_worker(Shutdown::default())
+        .await
+        .unwrap();
     let labels = serde_json::json!({ "long": "x".repeat(1000), "team": "a" });
     let body = serde_json::json!({ "request_id": "r1", "mode": "verify", "depth": "object", "labels": labels,
         "backup": { "name": "none.dump" } });
@@ -76,19 +110,35 @@ async fn a_result_that_cannot_be_published_as_it_is_is_reduced() {
     peers.emulator.pubsub.limit_messages(1500);
     peers.publish(&body.to_string().replace("r1", "r2")).await;
     let reduced: RestoreResult = within(peers.result(), "the reduced answer").await;
-    assert_eq!((reduced.request_id.as_str(), reduced.status), ("r2", Status::Failure));
-    assert_eq!(reduced.error.map(|e| e.reason), whole.error.map(|e| e.reason));
+    assert_eq!(
+        (reduced.request_id.as_str(), reduced.status),
+        ("r2", Status::Failure)
+    );
+    assert_eq!(
+        reduced.error.map(|e| e.reason),
+        whole.error.map(|e| e.reason)
+    );
     assert!(
         reduced.labels.is_empty() && reduced.notes[0].contains("could not be published"),
         "{:?}",
         reduced.notes
     );
-    within(peers.emulator.pubsub.until(|p| p.delivered(SUBSCRIPTION) == (2, 2)), "acknowledged").await;
+    within(
+        peers
+            .emulator
+            .pubsub
+            .until(|p| p.delivered(SUBSCRIPTION) == (2, 2)),
+        "acknowledged",
+    )
+    .await;
     drop(running);
 }
 
 fn message(data: Vec<u8>, attributes: Vec<(String, String)>) -> Message {
-    Message { data, attributes: attributes.into_iter().collect() }
+    Message {
+        data,
+        attributes: attributes.into_iter().collect(),
+    }
 }
 
 /// The limits of the service, kept by the stand-in, and told apart from what passes.
@@ -96,7 +146,11 @@ fn message(data: Vec<u8>, attributes: Vec<(String, String)>) -> Message {
 async fn a_message_beyond_the_limits_is_refused_alone() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let topic = peers.pubsub().topic("restore-completions").await.unwrap();
-    let some = |n: usize| (0..n).map(|i| (format!("k{i}"), "v".to_owned())).collect::<Vec<_>>();
+    let some = |n: usize| {
+        (0..n)
+            .map(|i| (format!("k{i}"), "v".to_owned()))
+            .collect::<Vec<_>>()
+    };
     let one = |key: &str, value: &str| vec![(key.to_owned(), value.to_owned())];
     let good = [
         message(b"x".to_vec(), some(100)),
@@ -111,37 +165,67 @@ async fn a_message_beyond_the_limits_is_refused_alone() {
         message(vec![], vec![]),
         message(vec![b'x'; 10_000_001], vec![]),
     ];
-    let sent = good.into_iter().map(|m| (m, true)).chain(refused.into_iter().map(|m| (m, false)));
+    let sent = good
+        .into_iter()
+        .map(|m| (m, true))
+        .chain(refused.into_iter().map(|m| (m, false)));
     // All at once: none takes another along.
     let topic = &topic;
     let answers = sent.map(|(m, is_good)| async move { (topic.publish(m).await, is_good) });
-    for (i, (answer, is_good)) in futures::future::join_all(answers).await.into_iter().enumerate() {
+    for (i, (answer, is_good)) in futures::future::join_all(answers)
+        .await
+        .into_iter()
+        .enumerate()
+    {
         match is_good {
             true => assert!(answer.is_ok(), "{i}: {answer:?}"),
-            false => assert!(matches!(answer, Err(QueueError::Refused(_))), "{i}: {answer:?}"),
+            false => assert!(
+                matches!(answer, Err(QueueError::Refused(_))),
+                "{i}: {answer:?}"
+            ),
         }
     }
 }
 
 /// What is missing is said at once, by name and with what to do; what appears is used.
 async fn a_missing_queue_is_said(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else { return };
+    let Some(peers) = Peers::start(kind).await else {
+        return;
+    };
     for (flag, name, what) in [
-        ("restore-request-subscription", "late-requests", "subscriptions create late-requests"),
-        ("restore-completion-topic", "late-results", "topics create late-results"),
+        (
+            "restore-request-subscription",
+            "late-requests",
+            "subscriptions create late-requests",
+        ),
+        (
+            "restore-completion-topic",
+            "late-results",
+            "topics create late-results",
+        ),
     ] {
         let started = tokio::time::Instant::now();
-        let running = app(&peers, &[(flag, name)]).start_worker(Shutdown::default()).await.unwrap();
+        let running = app(&peers, &[(flag, name)])
+            .start_worker(Shutdown::default())
+            .await
+            .unwrap();
         let ready = format!("http://{}/readyz", running.admin);
         let (code, said) = get(&ready).await;
         assert!(
             code == 503 && said.contains(&format!("/{name} does not exist")) && said.contains(what),
             "{said}"
         );
-        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "{:?}",
+            started.elapsed()
+        );
         let status: serde_json::Value =
             serde_json::from_str(&get(&ready.replace("readyz", "status.json")).await.1).unwrap();
-        assert!(status["problems"][0].as_str().unwrap().contains(name), "{status}");
+        assert!(
+            status["problems"][0].as_str().unwrap().contains(name),
+            "{status}"
+        );
         assert_eq!(get(&ready.replace("readyz", "livez")).await.0, 200);
         peers.subscription(name).await;
         let is_ready = async {
@@ -174,11 +258,19 @@ async fn a_pubsub_that_does_not_answer_is_said() {
         listener.local_addr().unwrap().to_string()
     };
     for host in [nobody, silent.local_addr().unwrap().to_string()] {
-        let running =
-            app(&peers, &[("pubsub-emulator-host", &host)]).start_worker(Shutdown::default()).await.unwrap();
+        let running = app(&peers, &[("pubsub-emulator-host", &host)])
+            .start_worker(Shutdown::default())
+            .await
+            .unwrap();
         let (code, said) = get(&format!("http://{}/readyz", running.admin)).await;
-        assert!(code == 503 && said.contains("restore-requests cannot be reached"), "{said}");
-        assert!(said.contains("restore-completions cannot be reached"), "{said}");
+        assert!(
+            code == 503 && said.contains("restore-requests cannot be reached"),
+            "{said}"
+        );
+        assert!(
+            said.contains("restore-completions cannot be reached"),
+            "{said}"
+        );
         assert_eq!(get(&format!("http://{}/livez", running.admin)).await.0, 200);
         drop(running);
     }
@@ -199,7 +291,20 @@ async fn a_stream_that_finds_nothing_is_said_too() {
     within(said, "a word").await;
     assert!(health.problems()[0].contains("projects/test/subscriptions/nowhere does not exist"));
     peers.subscription("nowhere").await;
-    peers.pubsub().topic("nowhere").await.unwrap().publish(message(b"x".to_vec(), vec![])).await.unwrap();
-    within(queue.next(), "a message").await.unwrap().lease.ack().await.unwrap();
+    peers
+        .pubsub()
+        .topic("nowhere")
+        .await
+        .unwrap()
+        .publish(message(b"x".to_vec(), vec![]))
+        .await
+        .unwrap();
+    within(queue.next(), "a message")
+        .await
+        .unwrap()
+        .lease
+        .ack()
+        .await
+        .unwrap();
     assert_eq!(health.problems(), Vec::<String>::new());
 }

@@ -31,7 +31,10 @@ async fn setup() -> Setup {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_download_goes_on_at_the_last_good_byte() {
     let Setup { peers, c, dump } = setup().await;
-    let (app, size) = (peers.app(&c, &[("download-stall-timeout", "1s")]), dump.len() as u64);
+    let (app, size) = (
+        peers.app(&c, &[("download-stall-timeout", "1s")]),
+        dump.len() as u64,
+    );
     let faults = [
         F::CutAfter(0),
         F::CutAfter(1),
@@ -45,11 +48,18 @@ async fn a_cut_download_goes_on_at_the_last_good_byte() {
     let done = restore(&app, "src.dump", "app").await;
     assert_eq!(done.result.error, None);
     assert_eq!(done.result.backup.size, Some(size.to_string()));
-    assert_same(&c.content("app", &[]), &c.content("src", &[]), "restored and source");
+    assert_same(
+        &c.content("app", &[]),
+        &c.content("src", &[]),
+        "restored and source",
+    );
     // Each fault ended one read, and each was followed by one of ours.
     assert_eq!(peers.emulator.storage.reads(), faults.len() as u64 + 1);
     let metrics = app.metrics.exposition();
-    let retries = metrics.lines().find(|l| l.starts_with("restore_download_retries_total ")).unwrap();
+    let retries = metrics
+        .lines()
+        .find(|l| l.starts_with("restore_download_retries_total "))
+        .unwrap();
     let retries: usize = retries.rsplit(" ").next().unwrap().parse().unwrap();
     assert_eq!(retries, faults.len());
 }
@@ -58,9 +68,17 @@ async fn a_cut_download_goes_on_at_the_last_good_byte() {
 async fn a_download_that_never_goes_on_fails() {
     let Setup { peers, c, .. } = setup().await;
     let app = peers.app(&c, &[("retry-budget", "2s")]);
-    peers.emulator.storage.fail_next_reads(vec![F::CutAfter(0); 500]);
+    peers
+        .emulator
+        .storage
+        .fail_next_reads(vec![F::CutAfter(0); 500]);
     let done = restore(&app, "src.dump", "app").await;
-    assert_eq!(done.failure, Some(R::DownloadFailed), "{:?}", done.result.error);
+    assert_eq!(
+        done.failure,
+        Some(R::DownloadFailed),
+        "{:?}",
+        done.result.error
+    );
     assert!(c.leftovers().is_empty());
 }
 
@@ -69,12 +87,27 @@ async fn a_flipped_bit_never_gets_into_place() {
     let Setup { peers, c, .. } = setup().await;
     // Uncompressed, so that nothing but the checksum can notice.
     let plain = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
-    peers.emulator.storage.put(BUCKET, "plain.dump", plain.clone());
-    let digit = plain.len() / 2 + plain[plain.len() / 2..].iter().position(u8::is_ascii_digit).unwrap();
-    peers.emulator.storage.fail_next_reads([F::Flip(digit as u64)]);
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, "plain.dump", plain.clone());
+    let digit = plain.len() / 2
+        + plain[plain.len() / 2..]
+            .iter()
+            .position(u8::is_ascii_digit)
+            .unwrap();
+    peers
+        .emulator
+        .storage
+        .fail_next_reads([F::Flip(digit as u64)]);
     let app = peers.app(&c, &[]);
     let done = restore(&app, "plain.dump", "app").await;
-    assert_eq!(done.failure, Some(R::DownloadFailed), "{:?}", done.result.error);
+    assert_eq!(
+        done.failure,
+        Some(R::DownloadFailed),
+        "{:?}",
+        done.result.error
+    );
     assert!(!c.databases().contains(&"app".to_owned()));
     assert!(c.leftovers().is_empty());
     assert_eq!(restore(&app, "plain.dump", "app").await.result.error, None);
@@ -85,21 +118,33 @@ async fn an_overwritten_object_is_never_mixed() {
     let Setup { peers, c, dump } = setup().await;
     let app = peers.app(&c, &[]);
     peers.emulator.storage.limit_rate(dump.len() as u64 / 3);
-    peers.emulator.storage.fail_next_reads([F::CutAfter(dump.len() as u64 / 2)]);
+    peers
+        .emulator
+        .storage
+        .fail_next_reads([F::CutAfter(dump.len() as u64 / 2)]);
     let running = tokio::spawn({
         let manager = app.manager.clone();
         let job = RestoreJob {
             backup: BackupRef::parse("src.dump", "").unwrap(),
             ..job("/x".as_ref(), "app", OnExisting::Fail)
         };
-        async move { manager.run(&job, Arc::default(), CancellationToken::new()).await }
+        async move {
+            manager
+                .run(&job, Arc::default(), CancellationToken::new())
+                .await
+        }
     });
     while peers.emulator.storage.reads() == 0 {
         tokio::task::yield_now().await;
     }
     peers.emulator.storage.put(BUCKET, "src.dump", dump);
     let done = running.await.unwrap();
-    assert_eq!(done.failure, Some(R::BackupChanged), "{:?}", done.result.error);
+    assert_eq!(
+        done.failure,
+        Some(R::BackupChanged),
+        "{:?}",
+        done.result.error
+    );
     assert!(c.leftovers().is_empty());
 }
 
@@ -118,21 +163,40 @@ async fn backups_are_listed_and_selected() {
     let names: Vec<_> = listed.iter().map(|b| b.name.as_str()).collect();
     assert_eq!(names, ["a.dump", "b/c.dump", "b/d.dump", "b/e.dump"]);
     let last = &listed[3];
-    assert_eq!((last.size, last.generation.clone()), (dump.len() as u64, generation.to_string()));
+    assert_eq!(
+        (last.size, last.generation.clone()),
+        (dump.len() as u64, generation.to_string())
+    );
     let crc = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
     assert_eq!(last.checksum.as_deref(), Some(crc.as_str()));
     assert_eq!(app.manager.list_backups("b/").await.unwrap().len(), 3);
     let newest = async |text: &str, prefix: &str| {
         let wanted = BackupRef::parse(text, prefix).unwrap();
-        app.manager.pin(&wanted, None, None).await.map(|p| p.unwrap().object.name)
+        app.manager
+            .pin(&wanted, None, None)
+            .await
+            .map(|p| p.unwrap().object.name)
     };
     assert_eq!(newest("latest", "").await.unwrap(), "b/e.dump");
-    assert_eq!(newest(&format!("latest@{middle}"), "").await.unwrap(), "b/d.dump");
+    assert_eq!(
+        newest(&format!("latest@{middle}"), "").await.unwrap(),
+        "b/d.dump"
+    );
     assert_eq!(newest("latest", "a").await.unwrap(), "a.dump");
-    assert_eq!(newest("latest", "none/").await.unwrap_err().reason(), R::BackupNotFound);
-    assert_eq!(newest("latest@2020-01-01", "").await.unwrap_err().reason(), R::BackupNotFound);
+    assert_eq!(
+        newest("latest", "none/").await.unwrap_err().reason(),
+        R::BackupNotFound
+    );
+    assert_eq!(
+        newest("latest@2020-01-01", "").await.unwrap_err().reason(),
+        R::BackupNotFound
+    );
     assert!(app.manager.restore_backup("b/c.dump", "app").await.unwrap());
-    let e = app.manager.restore_backup("b/c.dump", "app").await.unwrap_err();
+    let e = app
+        .manager
+        .restore_backup("b/c.dump", "app")
+        .await
+        .unwrap_err();
     assert_eq!(e.reason(), R::TargetExists);
 }
 
@@ -140,7 +204,12 @@ async fn backups_are_listed_and_selected() {
 async fn a_restore_that_takes_too_long_is_ended() {
     let Setup { peers, c, dump } = setup().await;
     peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
-    let done = restore(&peers.app(&c, &[("restore-timeout", "2s")]), "src.dump", "app").await;
+    let done = restore(
+        &peers.app(&c, &[("restore-timeout", "2s")]),
+        "src.dump",
+        "app",
+    )
+    .await;
     assert_eq!(done.failure, Some(R::Timeout));
     assert!((2.0..15.0).contains(&done.result.duration_seconds));
     assert!(c.leftovers().is_empty());
@@ -149,7 +218,11 @@ async fn a_restore_that_takes_too_long_is_ended() {
         deadline: Some(jiff::Timestamp::now()),
         ..job("/x".as_ref(), "app", OnExisting::Fail)
     };
-    let late = peers.app(&c, &[]).manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    let late = peers
+        .app(&c, &[])
+        .manager
+        .run(&job, Arc::default(), CancellationToken::new())
+        .await;
     assert_eq!(late.failure, Some(R::Timeout));
 }
 
@@ -158,9 +231,21 @@ async fn a_restore_that_takes_too_long_is_ended() {
 async fn a_long_listing_is_complete() {
     let Setup { peers, c, .. } = setup().await;
     for i in 0..2500 {
-        peers.emulator.storage.put(BUCKET, &format!("many/{i:05}"), "x");
+        peers
+            .emulator
+            .storage
+            .put(BUCKET, &format!("many/{i:05}"), "x");
     }
-    assert_eq!(peers.app(&c, &[]).manager.list_backups("many/").await.unwrap().len(), 2500);
+    assert_eq!(
+        peers
+            .app(&c, &[])
+            .manager
+            .list_backups("many/")
+            .await
+            .unwrap()
+            .len(),
+        2500
+    );
 }
 
 /// Every fault at every part of a small object: the exact bytes, or a clean error.
@@ -183,18 +268,28 @@ async fn every_fault_at_every_chunk() {
     ];
     let app = peers.app(&c, &flags);
     let size = dump.len() as u64;
-    let chunks = if crate::support::is_full_campaign() { 64 } else { 6 };
+    let chunks = if crate::support::is_full_campaign() {
+        64
+    } else {
+        6
+    };
     let (mut exact, mut refused) = (0, 0);
     for at in (0..chunks).map(|i| i * size / chunks) {
         // The first read ends at this chunk; the next, a range, has the fault.
         let scripts: [(&str, Vec<F>); 9] = [
             ("cut", vec![F::CutAfter(at), F::CutAfter(0)]),
             ("stall", vec![F::StallAfter(at)]),
-            ("429", vec![F::CutAfter(at), F::TooManyRequests, F::TooManyRequests]),
+            (
+                "429",
+                vec![F::CutAfter(at), F::TooManyRequests, F::TooManyRequests],
+            ),
             ("503", vec![F::CutAfter(at), F::Unavailable, F::Unavailable]),
             ("corrupt", vec![F::Flip(at)]),
             ("overwritten", vec![F::OverwrittenAfter(at)]),
-            ("whole instead of range", vec![F::CutAfter(at), F::WholeObject]),
+            (
+                "whole instead of range",
+                vec![F::CutAfter(at), F::WholeObject],
+            ),
             ("short", vec![F::ShortAfter(at)]),
             ("short range", vec![F::CutAfter(at), F::ShortAfter(1)]),
         ];
@@ -241,15 +336,30 @@ async fn every_fault_at_every_chunk() {
 async fn a_small_object_comes_whole() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let text = b"{\"some\": \"document\"}".to_vec();
-    peers.emulator.storage.put(BUCKET, "small.json", text.clone());
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, "small.json", text.clone());
     let c = Cluster::start();
     let store = peers.app(&c, &[]).manager.store().await.unwrap();
     let object = store.stat("small.json", None).await.unwrap();
-    peers.emulator.storage.fail_next_reads([F::ShortAfter(5), F::Flip(3), F::CutAfter(2), F::StallAfter(2)]);
-    let read = pgrestored::store::read_small(store.as_ref(), &object, 1000).await.unwrap();
+    peers.emulator.storage.fail_next_reads([
+        F::ShortAfter(5),
+        F::Flip(3),
+        F::CutAfter(2),
+        F::StallAfter(2),
+    ]);
+    let read = pgrestored::store::read_small(store.as_ref(), &object, 1000)
+        .await
+        .unwrap();
     assert_eq!(read, text);
-    peers.emulator.storage.fail_next_reads(vec![F::ShortAfter(5); 20]);
-    let e = pgrestored::store::read_small(store.as_ref(), &object, 1000).await.unwrap_err();
+    peers
+        .emulator
+        .storage
+        .fail_next_reads(vec![F::ShortAfter(5); 20]);
+    let e = pgrestored::store::read_small(store.as_ref(), &object, 1000)
+        .await
+        .unwrap_err();
     assert_eq!(e.reason(), R::DownloadFailed);
 }
 
@@ -257,10 +367,19 @@ async fn a_small_object_comes_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_without_any_progress_ends() {
     let Setup { peers, c, .. } = setup().await;
-    let app = peers.app(&c, &[("download-stall-timeout", "1h"), ("restore-stall-timeout", "2s")]);
+    let app = peers.app(
+        &c,
+        &[
+            ("download-stall-timeout", "1h"),
+            ("restore-stall-timeout", "2s"),
+        ],
+    );
     peers.emulator.storage.fail_next_reads([F::StallAfter(0)]);
     let done = restore(&app, "src.dump", "app").await;
     let error = done.result.error.unwrap();
-    assert!(error.reason == R::Timeout && error.message.contains("no progress"), "{error:?}");
+    assert!(
+        error.reason == R::Timeout && error.message.contains("no progress"),
+        "{error:?}"
+    );
     assert!(c.leftovers().is_empty());
 }

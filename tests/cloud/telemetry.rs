@@ -29,11 +29,16 @@ impl TraceService for Receiver {
     ) -> Result<tonic::Response<otlp::ExportTraceServiceResponse>, tonic::Status> {
         for resource in request.into_inner().resource_spans {
             let attributes = resource.resource.unwrap().attributes;
-            assert!(attributes.iter().any(|a| a.key == "service.name"), "{attributes:?}");
+            assert!(
+                attributes.iter().any(|a| a.key == "service.name"),
+                "{attributes:?}"
+            );
             let spans = resource.scope_spans.into_iter().flat_map(|s| s.spans);
             self.0.lock().unwrap().extend(spans);
         }
-        Ok(tonic::Response::new(otlp::ExportTraceServiceResponse::default()))
+        Ok(tonic::Response::new(
+            otlp::ExportTraceServiceResponse::default(),
+        ))
     }
 }
 
@@ -64,15 +69,27 @@ impl Logged {
     fn start(peers: &Peers, c: &Cluster, otlp: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         command.arg("worker").env_clear().kill_on_drop(true);
-        command.env("PATH", std::env::var_os("PATH").unwrap()).env("DB_PASSWORD", PASSWORD);
+        command
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("DB_PASSWORD", PASSWORD);
         // The exporter's own pause would be 5 s.
         command.env("OTEL_BSP_SCHEDULE_DELAY", "100");
         for (flag, value) in peers.flags() {
             command.arg(format!("--{flag}={value}"));
         }
-        command.args(["--db-host", c.sandbox.host(), "--admin-addr", "127.0.0.1:0", "--log-level", "debug"]);
+        command.args([
+            "--db-host",
+            c.sandbox.host(),
+            "--admin-addr",
+            "127.0.0.1:0",
+            "--log-level",
+            "debug",
+        ]);
         command.args(["--otel-exporter-otlp-endpoint", otlp]);
-        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = tokio::spawn(async move {
             let mut all = Vec::new();
@@ -88,7 +105,13 @@ impl Logged {
     /// Stops it softly and gives what it has logged.
     async fn stop(mut self) -> Vec<Value> {
         let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-s", "TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         assert!(self.child.wait().await.unwrap().success());
         self.log.await.unwrap()
     }
@@ -101,10 +124,20 @@ fn hex(bytes: &[u8]) -> String {
 /// The fields that the document names.
 fn documented() -> BTreeSet<String> {
     let page =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/logging.md")).unwrap();
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/logging.md"))
+            .unwrap();
     let rows = page.lines().filter(|l| l.starts_with("| `"));
-    let cells = rows.flat_map(|l| l.split('|').nth(1).unwrap().split('`').filter(|w| !w.trim().is_empty()));
-    cells.map(str::to_owned).chain(["logging.googleapis.com/trace".to_owned()]).collect()
+    let cells = rows.flat_map(|l| {
+        l.split('|')
+            .nth(1)
+            .unwrap()
+            .split('`')
+            .filter(|w| !w.trim().is_empty())
+    });
+    cells
+        .map(str::to_owned)
+        .chain(["logging.googleapis.com/trace".to_owned()])
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,16 +156,25 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
     let twice = std::fs::read_to_string(c.dump_to_file("src", &["-Fp"])).unwrap();
     let row = format!("7\t{SECRET_ROW}-7\n");
     let twice = twice.replace(&row, &format!("{row}{row}"));
-    peers.emulator.storage.put(BUCKET, "twice.sql", twice.into_bytes());
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, "twice.sql", twice.into_bytes());
 
     let receiver = Receiver::default();
     let worker = Logged::start(&peers, &c, &receiver.start().await);
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("00-{trace}-b7ad6b7169203331-01");
     let ask = async |body: &str| {
-        peers.publish_with(body, &[("googclient_traceparent", &parent)]).await;
+        peers
+            .publish_with(body, &[("googclient_traceparent", &parent)])
+            .await;
         let (result, event) = peers.results(1).await.remove(0);
-        assert!(event.attributes["traceparent"].contains(trace), "{:?}", event.attributes);
+        assert!(
+            event.attributes["traceparent"].contains(trace),
+            "{:?}",
+            event.attributes
+        );
         result
     };
     let good = ask(r#"{"request_id":"good","backup":{"name":"src.dump"},"target_db":"app"}"#).await;
@@ -147,7 +189,10 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
 
     // One trace, the publisher's, and every span in it hangs on another or on the publisher's.
     let spans = receiver.0.lock().unwrap().clone();
-    assert!(spans.iter().all(|s| hex(&s.trace_id) == trace), "{spans:#?}");
+    assert!(
+        spans.iter().all(|s| hex(&s.trace_id) == trace),
+        "{spans:#?}"
+    );
     let ids: BTreeMap<String, &Span> = spans.iter().map(|s| (hex(&s.span_id), s)).collect();
     let path = |span: &Span| {
         let (mut names, mut at) = (vec![span.name.clone()], hex(&span.parent_span_id));
@@ -155,7 +200,10 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
             names.push(parent.name.clone());
             at = hex(&parent.parent_span_id);
         }
-        assert_eq!(at, "b7ad6b7169203331", "{names:?} does not hang on the publisher's span");
+        assert_eq!(
+            at, "b7ad6b7169203331",
+            "{names:?} does not hang on the publisher's span"
+        );
         names.reverse();
         names.join("/")
     };
@@ -172,30 +220,46 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
         assert!(paths.contains(wanted), "no {wanted}: {paths:#?}");
     }
     // A small archive is read to its end while its schema is made: its data is loaded in either stage.
-    let is_load =
-        |path: &str| path.starts_with("delivery/restore/") && path.ends_with("/TABLE DATA public.t");
-    for name in ["TABLE DATA public.t", "INDEX public.t_v", "CONSTRAINT public.t t_pkey"] {
+    let is_load = |path: &str| {
+        path.starts_with("delivery/restore/") && path.ends_with("/TABLE DATA public.t")
+    };
+    for name in [
+        "TABLE DATA public.t",
+        "INDEX public.t_v",
+        "CONSTRAINT public.t t_pkey",
+    ] {
         for kind in ["restore", "verification"] {
             let (from, to) = (format!("delivery/{kind}/"), format!("/{name}"));
             assert!(
-                paths.iter().any(|p| p.starts_with(&from) && p.ends_with(&to)),
+                paths
+                    .iter()
+                    .any(|p| p.starts_with(&from) && p.ends_with(&to)),
                 "{kind} {name}: {paths:#?}"
             );
         }
     }
     let attribute = |s: &Span, key: &str| {
         let found = s.attributes.iter().find(|a| a.key == key);
-        found.map(|a| format!("{:?}", a.value.as_ref().unwrap().value)).unwrap_or_default()
+        found
+            .map(|a| format!("{:?}", a.value.as_ref().unwrap().value))
+            .unwrap_or_default()
     };
-    let failed =
-        spans.iter().find(|s| s.name == "restore" && attribute(s, "request_id").contains("bad")).unwrap();
+    let failed = spans
+        .iter()
+        .find(|s| s.name == "restore" && attribute(s, "request_id").contains("bad"))
+        .unwrap();
     assert_eq!(failed.status.as_ref().unwrap().code, 2, "{failed:#?}");
     assert!(attribute(failed, "failure_reason").contains("data_rejected"));
     let loaded: u64 = spans
         .iter()
         .filter(|s| is_load(&path(s)))
         .filter_map(|s| {
-            attribute(s, "rows").chars().filter(char::is_ascii_digit).collect::<String>().parse::<u64>().ok()
+            attribute(s, "rows")
+                .chars()
+                .filter(char::is_ascii_digit)
+                .collect::<String>()
+                .parse::<u64>()
+                .ok()
         })
         .sum();
     assert!(loaded >= 5000, "{loaded}");
@@ -220,11 +284,19 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
         ("proof", "verification ended"),
         ("refused", "the request is refused"),
     ] {
-        let line = log.iter().find(|l| l["request_id"] == request && l["message"] == message);
+        let line = log
+            .iter()
+            .find(|l| l["request_id"] == request && l["message"] == message);
         let line = line.unwrap_or_else(|| panic!("no {message} of {request}"));
         assert_eq!(line["trace_id"], trace, "{line}");
-        assert_eq!(line["logging.googleapis.com/trace"], format!("projects/test/traces/{trace}"));
-        assert!(ids.contains_key(line["span_id"].as_str().unwrap()), "{line}");
+        assert_eq!(
+            line["logging.googleapis.com/trace"],
+            format!("projects/test/traces/{trace}")
+        );
+        assert!(
+            ids.contains_key(line["span_id"].as_str().unwrap()),
+            "{line}"
+        );
     }
     let spans = format!("{spans:?}");
     assert!(!spans.contains(SECRET_ROW) && !spans.contains(PASSWORD));

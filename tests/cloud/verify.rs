@@ -15,8 +15,10 @@ const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t
 const NOTIFICATIONS: &str = "backup-notifications";
 
 /// What this worker is configured with, beside the peers.
-const NOTIFIED: [(&str, &str); 2] =
-    [("backup-notification-subscription", NOTIFICATIONS), ("sandbox-isolation", "require")];
+const NOTIFIED: [(&str, &str); 2] = [
+    ("backup-notification-subscription", NOTIFICATIONS),
+    ("sandbox-isolation", "require"),
+];
 
 async fn start(kind: Kind) -> Option<Peers> {
     let peers = Peers::start(kind).await?;
@@ -35,27 +37,52 @@ fn attributes(name: &str, generation: i64, changes: &[(&str, &str)]) -> HashMap<
         ("objectId", name),
         ("objectGeneration", &generation),
     ];
-    all.into_iter().chain(changes.iter().copied()).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    all.into_iter()
+        .chain(changes.iter().copied())
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
 }
 
 async fn notify(peers: &Peers, name: &str, generation: i64, changes: &[(&str, &str)]) {
     let attributes = attributes(name, generation, changes).into_iter().collect();
-    let message = Message { data: vec![], attributes };
-    peers.pubsub().topic(NOTIFICATIONS).await.unwrap().publish(message).await.unwrap();
+    let message = Message {
+        data: vec![],
+        attributes,
+    };
+    peers
+        .pubsub()
+        .topic(NOTIFICATIONS)
+        .await
+        .unwrap()
+        .publish(message)
+        .await
+        .unwrap();
 }
 
 /// Dumps `src` into the bucket and gives the generation.
 fn upload(peers: &Peers, c: &Cluster, name: &str) -> i64 {
-    peers.emulator.storage.put(BUCKET, name, std::fs::read(c.dump_through_pipe("src", &[])).unwrap())
+    peers.emulator.storage.put(
+        BUCKET,
+        name,
+        std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
+    )
 }
 
 fn evidence(peers: &Peers, ending: &str) -> Vec<String> {
-    let all = peers.emulator.storage.objects(BUCKET).into_iter().map(|(n, _)| n);
-    all.filter(|n| n.contains(".pgrestored/") && n.ends_with(ending)).collect()
+    let all = peers
+        .emulator
+        .storage
+        .objects(BUCKET)
+        .into_iter()
+        .map(|(n, _)| n);
+    all.filter(|n| n.contains(".pgrestored/") && n.ends_with(ending))
+        .collect()
 }
 
 async fn notification_in_proof_out(kind: Kind) {
-    let Some(peers) = start(kind).await else { return };
+    let Some(peers) = start(kind).await else {
+        return;
+    };
     let c = Cluster::start();
     c.create("src", SOURCE);
     let generation = upload(&peers, &c, "nightly/a.dump");
@@ -65,13 +92,26 @@ async fn notification_in_proof_out(kind: Kind) {
         ("nightly/a.dump", ("eventType", "OBJECT_DELETE")),
         ("nightly/a.dump", ("eventType", "OBJECT_METADATA_UPDATE")),
         ("nightly/a.dump", ("bucketId", "other-bucket")),
-        ("nightly/a.dump.pgrestored/1/0123456789abcdef.dsse.json", ("payloadFormat", "NONE")),
+        (
+            "nightly/a.dump.pgrestored/1/0123456789abcdef.dsse.json",
+            ("payloadFormat", "NONE"),
+        ),
         ("folder/3312.dat.gz", ("payloadFormat", "NONE")),
     ] {
         notify(&peers, name, generation, &[changes]).await;
     }
-    let garbage = Message { data: b"garbage".to_vec(), attributes: Default::default() };
-    peers.pubsub().topic(NOTIFICATIONS).await.unwrap().publish(garbage).await.unwrap();
+    let garbage = Message {
+        data: b"garbage".to_vec(),
+        attributes: Default::default(),
+    };
+    peers
+        .pubsub()
+        .topic(NOTIFICATIONS)
+        .await
+        .unwrap()
+        .publish(garbage)
+        .await
+        .unwrap();
     // And the same three times, as at-least-once delivery may have it.
     for _ in 0..3 {
         notify(&peers, "nightly/a.dump", generation, &[]).await;
@@ -81,9 +121,16 @@ async fn notification_in_proof_out(kind: Kind) {
     for (result, event) in &events {
         assert_eq!(
             (result.kind, result.status, result.verdict),
-            (EventKind::Verification, Status::Success, Some(Verdict::Verified))
+            (
+                EventKind::Verification,
+                Status::Success,
+                Some(Verdict::Verified)
+            )
         );
-        assert_eq!((result.request_id.as_str(), result.rows), (id.as_str(), 5000));
+        assert_eq!(
+            (result.request_id.as_str(), result.rows),
+            (id.as_str(), 5000)
+        );
         assert_eq!(event.attributes["kind"], "verification");
         assert_eq!(event.attributes["ce-id"], events[0].1.attributes["ce-id"]);
         assert_eq!(result.verification, events[0].0.verification);
@@ -93,15 +140,25 @@ async fn notification_in_proof_out(kind: Kind) {
     assert!(isolation.network && isolation.pids && isolation.files);
     // Restored once: one evidence, with its page and the index.
     let written = evidence(&peers, ".dsse.json");
-    assert_eq!(summary.evidence.unwrap(), format!("gs://{BUCKET}/{}", written[0]));
     assert_eq!(
-        (written.len(), evidence(&peers, ".html").len(), evidence(&peers, "index.json").len()),
+        summary.evidence.unwrap(),
+        format!("gs://{BUCKET}/{}", written[0])
+    );
+    assert_eq!(
+        (
+            written.len(),
+            evidence(&peers, ".html").len(),
+            evidence(&peers, "index.json").len()
+        ),
         (1, 1, 1)
     );
     assert!(written[0].starts_with(&format!("nightly/a.dump.pgrestored/{generation}/")));
-    running.until_metric("restore_verification_total{status=\"success\"} 1").await;
+    running
+        .until_metric("restore_verification_total{status=\"success\"} 1")
+        .await;
     running.until_metric("restore_success_total 0").await;
-    let status: serde_json::Value = serde_json::from_str(&running.get("/status.json").await.1).unwrap();
+    let status: serde_json::Value =
+        serde_json::from_str(&running.get("/status.json").await.1).unwrap();
     assert_eq!(status["sets"][0]["proven_backup"], "nightly/a.dump");
     assert!(running.get("/").await.1.contains("status.js"));
     // Nothing of it is left on the target.
@@ -134,17 +191,33 @@ async fn every_generation_is_proven_by_itself() {
     let second = upload(&peers, &c, "a.dump");
     let running = peers.worker(&c, &NOTIFIED).await;
     notify(&peers, "a.dump", first, &[]).await;
-    notify(&peers, "a.dump", second, &[("overwroteGeneration", &first.to_string())]).await;
+    notify(
+        &peers,
+        "a.dump",
+        second,
+        &[("overwroteGeneration", &first.to_string())],
+    )
+    .await;
     let results = peers.results(2).await;
-    let of = |g: i64| &results.iter().find(|(r, _)| r.request_id.ends_with(&format!("#{g}"))).unwrap().0;
+    let of = |g: i64| {
+        &results
+            .iter()
+            .find(|(r, _)| r.request_id.ends_with(&format!("#{g}")))
+            .unwrap()
+            .0
+    };
     let gone = of(first);
     assert_eq!(
         (gone.verdict, gone.error.as_ref().unwrap().reason),
         (Some(Verdict::Inconclusive), R::BackupNotFound)
     );
     assert_eq!(of(second).verdict, Some(Verdict::Verified));
-    running.until_metric("restore_verification_total{status=\"inconclusive\"} 1").await;
-    running.until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 0").await;
+    running
+        .until_metric("restore_verification_total{status=\"inconclusive\"} 1")
+        .await;
+    running
+        .until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 0")
+        .await;
     running.stop().await;
 }
 
@@ -157,9 +230,11 @@ async fn a_bad_backup_is_told_with_its_last_good_one() {
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     let storage = &peers.emulator.storage;
     let hours_ago = |h: u64| SystemTime::now() - Duration::from_secs(h * 3600);
-    for (name, bytes, age) in
-        [("1.dump", &dump[..], 3), ("2.dump", &dump[..], 2), ("3.dump", &dump[..dump.len() / 2], 1)]
-    {
+    for (name, bytes, age) in [
+        ("1.dump", &dump[..], 3),
+        ("2.dump", &dump[..], 2),
+        ("3.dump", &dump[..dump.len() / 2], 1),
+    ] {
         storage.put(BUCKET, name, bytes.to_vec());
         storage.set_created(BUCKET, name, hours_ago(age));
     }
@@ -177,7 +252,9 @@ async fn a_bad_backup_is_told_with_its_last_good_one() {
     let found = v.bisection.unwrap();
     assert_eq!(found.last_good.unwrap().name.as_deref(), Some("2.dump"));
     assert_eq!(found.first_bad.unwrap().name.as_deref(), Some("3.dump"));
-    running.until_metric("restore_verification_total{status=\"failure\"} 1").await;
+    running
+        .until_metric("restore_verification_total{status=\"failure\"} 1")
+        .await;
     running.stop().await;
 }
 
@@ -188,26 +265,46 @@ async fn older_backups_are_skipped_by_policy() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let old = upload(&peers, &c, "old.dump");
-    peers.emulator.storage.set_created(BUCKET, "old.dump", SystemTime::now() - Duration::from_secs(3600));
+    peers.emulator.storage.set_created(
+        BUCKET,
+        "old.dump",
+        SystemTime::now() - Duration::from_secs(3600),
+    );
     let new = upload(&peers, &c, "new.dump");
     let running = peers.worker(&c, &NOTIFIED).await;
     notify(&peers, "new.dump", new, &[]).await;
     assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
     notify(&peers, "old.dump", old, &[]).await;
     let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
-    let skipped = peers.emulator.pubsub.until(|p| p.delivered(&name) == (2, 2));
-    tokio::time::timeout(PATIENCE, skipped).await.expect("the older one is settled");
+    let skipped = peers
+        .emulator
+        .pubsub
+        .until(|p| p.delivered(&name) == (2, 2));
+    tokio::time::timeout(PATIENCE, skipped)
+        .await
+        .expect("the older one is settled");
     // A person's request is always answered; a result of the older one would come before.
     peers
         .publish(r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#)
         .await;
     let asked = peers.result().await;
-    assert_eq!((asked.request_id.as_str(), asked.verdict), ("asked", Some(Verdict::Verified)));
+    assert_eq!(
+        (asked.request_id.as_str(), asked.verdict),
+        ("asked", Some(Verdict::Verified))
+    );
     running.stop().await;
     assert_eq!(peers.emulator.pubsub.delivered(&name), (2, 2));
-    let eager = peers.worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-older", "verify")]).await;
+    let eager = peers
+        .worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-older", "verify")])
+        .await;
     notify(&peers, "old.dump", old, &[]).await;
-    assert!(peers.result().await.request_id.ends_with(&format!("old.dump#{old}")));
+    assert!(
+        peers
+            .result()
+            .await
+            .request_id
+            .ends_with(&format!("old.dump#{old}"))
+    );
     eager.stop().await;
 }
 
@@ -218,38 +315,81 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let folder = c.scratch("night");
-    c.sandbox.run(c.sandbox.command("pg_dump").args(["-Fd", "-d", "src", "-f"]).arg(&folder)).unwrap();
-    let mut members: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    c.sandbox
+        .run(
+            c.sandbox
+                .command("pg_dump")
+                .args(["-Fd", "-d", "src", "-f"])
+                .arg(&folder),
+        )
+        .unwrap();
+    let mut members: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     members.sort_by_key(|p| !p.ends_with("toc.dat"));
     let running = peers.worker(&c, &NOTIFIED).await;
     let storage = &peers.emulator.storage;
     let put = |path: &std::path::Path| {
         let name = format!("night/{}", path.file_name().unwrap().to_str().unwrap());
-        (storage.put(BUCKET, &name, std::fs::read(path).unwrap()), name)
+        (
+            storage.put(BUCKET, &name, std::fs::read(path).unwrap()),
+            name,
+        )
     };
     // The table of contents first: what is missing is waited for.
     let (generation, toc) = put(&members[0]);
     notify(&peers, &toc, generation, &[]).await;
     let begun = async {
-        while !running.get("/status.json").await.1.contains("\"backup\":\"night/\"") {
+        while !running
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"backup\":\"night/\"")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), begun).await.expect("the verification does not begin");
+    tokio::time::timeout(Duration::from_secs(30), begun)
+        .await
+        .expect("the verification does not begin");
     for member in &members[1..] {
         let (generation, name) = put(member);
         notify(&peers, &name, generation, &[]).await;
     }
     let result = peers.result().await;
-    assert_eq!(result.verdict, Some(Verdict::Verified), "{:?}", result.error);
-    assert_eq!((result.rows, result.backup.name.as_deref()), (5000, Some("night/")));
+    assert_eq!(
+        result.verdict,
+        Some(Verdict::Verified),
+        "{:?}",
+        result.error
+    );
+    assert_eq!(
+        (result.rows, result.backup.name.as_deref()),
+        (5000, Some("night/"))
+    );
     assert_eq!(evidence(&peers, ".dsse.json").len(), 1);
     assert!(evidence(&peers, ".dsse.json")[0].starts_with("night.pgrestored/"));
     running.stop().await;
     // What never comes is the backup's fault.
-    storage.delete(BUCKET, &format!("night/{}", members[1].file_name().unwrap().to_str().unwrap()));
-    let impatient =
-        peers.worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-settle", "1ms"), ("verify-bisect", "0")]).await;
+    storage.delete(
+        BUCKET,
+        &format!(
+            "night/{}",
+            members[1].file_name().unwrap().to_str().unwrap()
+        ),
+    );
+    let impatient = peers
+        .worker(
+            &c,
+            &[
+                NOTIFIED[0],
+                NOTIFIED[1],
+                ("verify-settle", "1ms"),
+                ("verify-bisect", "0"),
+            ],
+        )
+        .await;
     let (generation, toc) = put(&members[0]);
     notify(&peers, &toc, generation, &[]).await;
     let result = peers.result().await;
@@ -270,23 +410,44 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
     let running = peers.worker(&c, &flags).await;
     let put = |at: usize| {
         let name = format!("x.dump.a{}", ["a", "b", "c"][at]);
-        (peers.emulator.storage.put(BUCKET, &name, pieces[at].to_vec()), name)
+        (
+            peers
+                .emulator
+                .storage
+                .put(BUCKET, &name, pieces[at].to_vec()),
+            name,
+        )
     };
     let (generation, first) = put(0);
     notify(&peers, &first, generation, &[]).await;
     let begun = async {
-        while !running.get("/status.json").await.1.contains("\"backup\":\"x.dump.aa\"") {
+        while !running
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"backup\":\"x.dump.aa\"")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), begun).await.expect("the verification does not begin");
+    tokio::time::timeout(Duration::from_secs(30), begun)
+        .await
+        .expect("the verification does not begin");
     for at in [2, 1] {
         let (generation, name) = put(at);
         notify(&peers, &name, generation, &[]).await;
     }
     let result = peers.result().await;
-    assert_eq!(result.verdict, Some(Verdict::Verified), "{:?}", result.error);
-    assert_eq!((result.rows, result.backup.name.as_deref()), (5000, Some("x.dump")));
+    assert_eq!(
+        result.verdict,
+        Some(Verdict::Verified),
+        "{:?}",
+        result.error
+    );
+    assert_eq!(
+        (result.rows, result.backup.name.as_deref()),
+        (5000, Some("x.dump"))
+    );
     assert_eq!(result.backup.size, Some(dump.len().to_string()));
     let crc32c = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
     assert_eq!(result.backup.crc32c, Some(crc32c));
@@ -303,7 +464,10 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
     assert_same(&c.content("app", &[]), &c.content("src", &[]), "pieces");
     put(1);
     peers.publish(&request("replaced", "app2")).await;
-    assert_eq!(peers.result().await.error.unwrap().reason, R::BackupNotFound);
+    assert_eq!(
+        peers.result().await.error.unwrap().reason,
+        R::BackupNotFound
+    );
     running.stop().await;
 }
 
@@ -316,18 +480,33 @@ async fn a_restore_goes_before_a_running_verification() {
     c.create("src", SOURCE);
     let generation = upload(&peers, &c, "a.dump");
     // The verification gets no further than this.
-    peers.emulator.storage.fail_next_reads([StorageFault::StallAfter(100)]);
+    peers
+        .emulator
+        .storage
+        .fail_next_reads([StorageFault::StallAfter(100)]);
     let running = peers.worker(&c, &NOTIFIED).await;
     notify(&peers, "a.dump", generation, &[]).await;
     let at_work = async {
-        while !running.get("/status.json").await.1.contains("\"object_bytes\":100,") {
+        while !running
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"object_bytes\":100,")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), at_work).await.expect("the verification does not begin");
-    peers.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#).await;
+    tokio::time::timeout(Duration::from_secs(30), at_work)
+        .await
+        .expect("the verification does not begin");
+    peers
+        .publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
+        .await;
     let results = peers.results(2).await;
-    assert_eq!((results[0].0.request_id.as_str(), results[0].0.status), ("urgent", Status::Success));
+    assert_eq!(
+        (results[0].0.request_id.as_str(), results[0].0.status),
+        ("urgent", Status::Success)
+    );
     let proof = &results[1].0;
     assert_eq!((proof.verdict, proof.attempt), (Some(Verdict::Verified), 1));
     running.until_metric("restore_redeliveries_total 0").await;
@@ -342,29 +521,59 @@ async fn what_is_due_by_the_schedule_is_proven() {
     c.create("src", SOURCE);
     for (name, age) in [("old.dump", 50), ("older.dump", 60), ("new.dump", 1)] {
         upload(&peers, &c, name);
-        peers.emulator.storage.set_created(BUCKET, name, SystemTime::now() - Duration::from_secs(age * 3600));
+        peers.emulator.storage.set_created(
+            BUCKET,
+            name,
+            SystemTime::now() - Duration::from_secs(age * 3600),
+        );
     }
-    let flags = [("verify-schedule", "12h"), ("verify-sample", "1"), ("sandbox-isolation", "require")];
+    let flags = [
+        ("verify-schedule", "12h"),
+        ("verify-sample", "1"),
+        ("sandbox-isolation", "require"),
+    ];
     let running = peers.worker(&c, &flags).await;
     let results = peers.results(2).await;
     assert_eq!(results[0].0.backup.name.as_deref(), Some("new.dump"));
-    assert!(results[1].0.backup.name.as_deref().unwrap().starts_with("old"));
-    assert!(results.iter().all(|(r, _)| r.verdict == Some(Verdict::Verified)));
+    assert!(
+        results[1]
+            .0
+            .backup
+            .name
+            .as_deref()
+            .unwrap()
+            .starts_with("old")
+    );
+    assert!(
+        results
+            .iter()
+            .all(|(r, _)| r.verdict == Some(Verdict::Verified))
+    );
     running.stop().await;
     // A new worker finds the proof and does not begin again; its metrics know of it.
     let next = peers.worker(&c, &flags).await;
     let known = async {
-        while !next.get("/status.json").await.1.contains("\"proven_backup\":\"new.dump\"") {
+        while !next
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"proven_backup\":\"new.dump\"")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), known).await.expect("the proof is not found");
+    tokio::time::timeout(Duration::from_secs(30), known)
+        .await
+        .expect("the proof is not found");
     let metrics = next.get("/metrics").await.1;
     let last = metrics
         .lines()
         .find(|l| l.starts_with("restore_verification_last_success_timestamp_seconds{"))
         .unwrap();
-    assert!(last.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 1e9, "{last}");
+    assert!(
+        last.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 1e9,
+        "{last}"
+    );
     assert_eq!(evidence(&peers, ".dsse.json").len(), 2);
     next.stop().await;
 }
@@ -376,16 +585,30 @@ async fn a_stop_does_not_wait_for_what_is_due() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     upload(&peers, &c, "a.dump");
-    peers.emulator.storage.fail_next_reads([StorageFault::StallAfter(100)]);
-    let running = peers.worker(&c, &[("verify-schedule", "12h"), ("drain-timeout", "1ms")]).await;
+    peers
+        .emulator
+        .storage
+        .fail_next_reads([StorageFault::StallAfter(100)]);
+    let running = peers
+        .worker(&c, &[("verify-schedule", "12h"), ("drain-timeout", "1ms")])
+        .await;
     let at_work = async {
-        while !running.get("/status.json").await.1.contains("\"object_bytes\":100,") {
+        while !running
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"object_bytes\":100,")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), at_work).await.expect("the verification does not begin");
+    tokio::time::timeout(Duration::from_secs(20), at_work)
+        .await
+        .expect("the verification does not begin");
     // Well before the stalled download would be opened again.
-    tokio::time::timeout(Duration::from_secs(15), running.stop()).await.expect("the stop waits");
+    tokio::time::timeout(Duration::from_secs(15), running.stop())
+        .await
+        .expect("the stop waits");
     assert!(evidence(&peers, ".dsse.json").is_empty());
     let next = peers.worker(&c, &[("verify-schedule", "12h")]).await;
     assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
@@ -414,14 +637,21 @@ async fn a_verified_backup_is_restored_by_its_index() {
         pgrestored::job::BackupRef::parse("a.dump", "").unwrap(),
         pgrestored::policy::Trigger::Command,
     );
-    let verified = app.manager.verify_backup(&request, Default::default(), Default::default()).await;
+    let verified = app
+        .manager
+        .verify_backup(&request, Default::default(), Default::default())
+        .await;
     assert_eq!(verified.result.verdict, Some(Verdict::Verified));
     let before = storage.reads();
     let done = restore(&app, "a.dump", "by_blocks").await;
     assert_eq!(done.result.error, None);
     // The index, the head, and all of the small blocks together.
     assert_eq!(storage.reads() - before, 3);
-    assert_same(&c.content("by_blocks", &[]), &c.content("src", &[]), "restored and source");
+    assert_same(
+        &c.content("by_blocks", &[]),
+        &c.content("src", &[]),
+        "restored and source",
+    );
     assert_eq!(done.result.backup.crc32c, verified.result.backup.crc32c);
     // A byte that is damaged on its way is found, whichever block it is in.
     let size: u64 = done.result.backup.size.unwrap().parse().unwrap();
@@ -437,10 +667,17 @@ async fn a_verified_backup_is_restored_by_its_index() {
     let app = peers.app(&c, &[("restore-in-place", "always")]);
     let name = evidence(&peers, "index.json").remove(0);
     let index = String::from_utf8(storage.get(BUCKET, &name).unwrap().to_vec()).unwrap();
-    storage.put(BUCKET, &name, index.replacen("\"crc32c\":", "\"crc32c\":1", 2));
+    storage.put(
+        BUCKET,
+        &name,
+        index.replacen("\"crc32c\":", "\"crc32c\":1", 2),
+    );
     assert_eq!(restore(&app, "a.dump", "without").await.failure, None);
     storage.put(BUCKET, &name, "garbage");
-    assert_eq!(restore(&app, "a.dump", "without_garbage").await.failure, None);
+    assert_eq!(
+        restore(&app, "a.dump", "without_garbage").await.failure,
+        None
+    );
     // A forged one, whose checksums are right, costs time.
     let whole = storage.get(BUCKET, "a.dump").unwrap().to_vec();
     for (nth, forge) in FORGERIES.into_iter().enumerate() {
@@ -451,7 +688,11 @@ async fn a_verified_backup_is_restored_by_its_index() {
         let target = format!("forged_{nth}");
         let done = restore(&app, "a.dump", &target).await;
         assert_eq!(done.result.error, None, "{forged}");
-        assert_same(&c.content(&target, &[]), &c.content("src", &[]), &forged.to_string());
+        assert_same(
+            &c.content(&target, &[]),
+            &c.content("src", &[]),
+            &forged.to_string(),
+        );
         c.psql("postgres", &format!("DROP DATABASE {target}"));
     }
 }
@@ -462,7 +703,8 @@ async fn a_verified_backup_is_restored_by_its_index() {
 async fn a_part_is_restored_whatever_a_forged_index_says() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = Cluster::start();
-    let more = "CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)";
+    let more =
+        "CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)";
     c.create("src", &format!("{SOURCE}; {more}"));
     let app = peers.app(&c, &[]);
     let storage = &peers.emulator.storage;
@@ -470,31 +712,52 @@ async fn a_part_is_restored_whatever_a_forged_index_says() {
         c.psql("postgres", "DROP DATABASE IF EXISTS part");
         let job = pgrestored::job::RestoreJob {
             backup: pgrestored::job::BackupRef::parse(backup, "").unwrap(),
-            selection: pgrestored::policy::Selection { tables: vec![table.into()], ..Default::default() },
+            selection: pgrestored::policy::Selection {
+                tables: vec![table.into()],
+                ..Default::default()
+            },
             ..job("/x".as_ref(), "part", pgrestored::job::OnExisting::Fail)
         };
-        let done = app.manager.run(&job, Default::default(), Default::default()).await;
+        let done = app
+            .manager
+            .run(&job, Default::default(), Default::default())
+            .await;
         assert_eq!(done.result.error, None, "{backup} {table}");
         c.content("part", &[])
     };
-    for (backup, dump) in
-        [("piped.dump", c.dump_through_pipe("src", &[])), ("offsets.dump", c.dump_to_file("src", &[]))]
-    {
+    for (backup, dump) in [
+        ("piped.dump", c.dump_through_pipe("src", &[])),
+        ("offsets.dump", c.dump_to_file("src", &[])),
+    ] {
         let whole = std::fs::read(dump).unwrap();
         storage.put(BUCKET, backup, whole.clone());
         let tables = ["public.t", "public.u"];
         let honest = [part(backup, tables[0]).await, part(backup, tables[1]).await];
         assert!(honest.iter().all(|h| h.matches('\n').count() > 5000));
         let backup_ref = pgrestored::job::BackupRef::parse(backup, "").unwrap();
-        let request =
-            pgrestored::job::VerifyJob::new(backup, backup_ref, pgrestored::policy::Trigger::Command);
-        let verified = app.manager.verify_backup(&request, Default::default(), Default::default()).await;
+        let request = pgrestored::job::VerifyJob::new(
+            backup,
+            backup_ref,
+            pgrestored::policy::Trigger::Command,
+        );
+        let verified = app
+            .manager
+            .verify_backup(&request, Default::default(), Default::default())
+            .await;
         assert_eq!(verified.result.verdict, Some(Verdict::Verified));
-        let name = evidence(&peers, "index.json").into_iter().find(|n| n.contains(backup)).unwrap();
-        let index: serde_json::Value = serde_json::from_slice(&storage.get(BUCKET, &name).unwrap()).unwrap();
+        let name = evidence(&peers, "index.json")
+            .into_iter()
+            .find(|n| n.contains(backup))
+            .unwrap();
+        let index: serde_json::Value =
+            serde_json::from_slice(&storage.get(BUCKET, &name).unwrap()).unwrap();
         assert_eq!(index["blocks"].as_array().unwrap().len(), 3, "{index}");
         for (table, honest) in tables.iter().zip(&honest) {
-            assert_same(&part(backup, table).await, honest, &format!("{backup} {table} by its index"));
+            assert_same(
+                &part(backup, table).await,
+                honest,
+                &format!("{backup} {table} by its index"),
+            );
         }
         for forge in FORGERIES {
             let mut forged = index.clone();
@@ -502,7 +765,11 @@ async fn a_part_is_restored_whatever_a_forged_index_says() {
             sign_again(&mut forged, &whole);
             storage.put(BUCKET, &name, forged.to_string());
             for (table, honest) in tables.iter().zip(&honest) {
-                assert_same(&part(backup, table).await, honest, &format!("{backup} {table} {forged}"));
+                assert_same(
+                    &part(backup, table).await,
+                    honest,
+                    &format!("{backup} {table} {forged}"),
+                );
             }
         }
     }
@@ -548,9 +815,18 @@ fn move_bound(index: &mut serde_json::Value, before: &str, after: &str, by: i64)
 fn sign_again(index: &mut serde_json::Value, whole: &[u8]) {
     let parts = 1 + index["blocks"].as_array().unwrap().len();
     for n in 0..parts {
-        let part = if n == 0 { &mut index["head"] } else { &mut index["blocks"][n - 1] };
-        let (offset, length) = (part["offset"].as_u64().unwrap(), part["length"].as_u64().unwrap());
-        let bytes = whole.get(offset as usize..).and_then(|b| b.get(..length as usize));
+        let part = if n == 0 {
+            &mut index["head"]
+        } else {
+            &mut index["blocks"][n - 1]
+        };
+        let (offset, length) = (
+            part["offset"].as_u64().unwrap(),
+            part["length"].as_u64().unwrap(),
+        );
+        let bytes = whole
+            .get(offset as usize..)
+            .and_then(|b| b.get(..length as usize));
         if let Some(bytes) = bytes {
             part["crc32c"] = crc32c::crc32c(bytes).into();
         }
@@ -567,7 +843,12 @@ async fn nobody_answers_for_the_bucket() {
     let generation = upload(&peers, &c, "a.dump");
     let id = format!("gcs:{BUCKET}/a.dump#{generation}");
     let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
-    let running = peers.worker(&c, &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat()).await;
+    let running = peers
+        .worker(
+            &c,
+            &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat(),
+        )
+        .await;
     // The event of the refusal is not taken for that of the proof.
     peers
         .publish(&format!(
@@ -576,7 +857,11 @@ async fn nobody_answers_for_the_bucket() {
         .await;
     let (refused, event) = peers.results(1).await.remove(0);
     assert_eq!(refused.error.map(|e| e.reason), Some(R::InvalidRequest));
-    assert!(refused.request_id.starts_with("message:"), "{}", refused.request_id);
+    assert!(
+        refused.request_id.starts_with("message:"),
+        "{}",
+        refused.request_id
+    );
     // What the notification will find in its place: verified, says somebody without the key.
     let now = jiff::Timestamp::now();
     let mut forged = pgrestored::proof::ProofReport {
@@ -599,7 +884,10 @@ async fn nobody_answers_for_the_bucket() {
     let envelope = pgrestored::verify::Envelope::seal(&forged, None).unwrap();
     let forged_name = format!("{name}.dsse.json");
     let json = serde_json::to_vec(&envelope).unwrap();
-    peers.emulator.storage.put(BUCKET, &forged_name, json.clone());
+    peers
+        .emulator
+        .storage
+        .put(BUCKET, &forged_name, json.clone());
     notify(&peers, "a.dump", generation, &[]).await;
     let (proof, proven) = peers.results(1).await.remove(0);
     assert_eq!(
@@ -608,11 +896,30 @@ async fn nobody_answers_for_the_bucket() {
     );
     assert_ne!(event.attributes["ce-id"], proven.attributes["ce-id"]);
     // Its own answer lies under another name, and a redelivery finds it there, also by another worker.
-    assert_eq!(peers.emulator.storage.get(BUCKET, &forged_name).unwrap().to_vec(), json);
-    let at = proof.verification.as_ref().unwrap().evidence.clone().unwrap();
+    assert_eq!(
+        peers
+            .emulator
+            .storage
+            .get(BUCKET, &forged_name)
+            .unwrap()
+            .to_vec(),
+        json
+    );
+    let at = proof
+        .verification
+        .as_ref()
+        .unwrap()
+        .evidence
+        .clone()
+        .unwrap();
     assert!(at.starts_with(&format!("gs://{BUCKET}/{name}-")), "{at}");
     running.stop().await;
-    let next = peers.worker(&c, &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat()).await;
+    let next = peers
+        .worker(
+            &c,
+            &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat(),
+        )
+        .await;
     notify(&peers, "a.dump", generation, &[]).await;
     assert_eq!(peers.result().await, proof);
     assert_eq!(evidence(&peers, ".dsse.json").len(), 2);

@@ -20,28 +20,43 @@ fn request(id: &str, target: &str) -> String {
 fn with_backup(peers: &Peers, sql: &str) -> Cluster {
     let c = Cluster::start();
     c.create("src", sql);
-    peers.emulator.storage.put(BUCKET, "src.dump", std::fs::read(c.dump_through_pipe("src", &[])).unwrap());
+    peers.emulator.storage.put(
+        BUCKET,
+        "src.dump",
+        std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
+    );
     c
 }
 
 async fn request_in_database_out(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else { return };
+    let Some(peers) = Peers::start(kind).await else {
+        return;
+    };
     let c = with_backup(&peers, SOURCE);
     let running = peers.worker(&c, &[]).await;
     assert_eq!(running.get("/livez").await.0, 200);
     assert_eq!(running.get("/readyz").await.0, 200);
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    peers.publish_with(&request("r1", "app"), &[("googclient_traceparent", trace)]).await;
+    peers
+        .publish_with(&request("r1", "app"), &[("googclient_traceparent", trace)])
+        .await;
     let (result, event) = peers.results(1).await.remove(0);
     assert_eq!((result.status, result.error), (Status::Success, None));
     assert_eq!((result.tables, result.rows), (1, 5000));
-    for (key, value) in
-        [("kind", "restore"), ("status", "success"), ("request_id", "r1"), ("ce-specversion", "1.0")]
-    {
+    for (key, value) in [
+        ("kind", "restore"),
+        ("status", "success"),
+        ("request_id", "r1"),
+        ("ce-specversion", "1.0"),
+    ] {
         assert_eq!(event.attributes[key], value);
     }
     assert!(event.attributes["ce-type"].ends_with("restore.completed.v1"));
-    assert_same(&c.content("app", &[]), &c.content("src", &[]), "restored and source");
+    assert_same(
+        &c.content("app", &[]),
+        &c.content("src", &[]),
+        "restored and source",
+    );
     for line in [
         "restore_success_total 1",
         "restore_in_progress 0",
@@ -50,7 +65,8 @@ async fn request_in_database_out(kind: Kind) {
     ] {
         running.until_metric(line).await;
     }
-    let status: serde_json::Value = serde_json::from_str(&running.get("/status.json").await.1).unwrap();
+    let status: serde_json::Value =
+        serde_json::from_str(&running.get("/status.json").await.1).unwrap();
     assert_eq!(status["recent"][0]["request_id"], "r1");
     running.stop().await;
     // Acknowledged: another worker gets nothing, so only the next request's result comes.
@@ -59,7 +75,13 @@ async fn request_in_database_out(kind: Kind) {
     assert_eq!(peers.result().await.request_id, "r2");
     next.stop().await;
     if kind == Kind::StandIn {
-        assert_eq!(peers.emulator.pubsub.delivered("projects/test/subscriptions/restore-requests"), (2, 2));
+        assert_eq!(
+            peers
+                .emulator
+                .pubsub
+                .delivered("projects/test/subscriptions/restore-requests"),
+            (2, 2)
+        );
     }
 }
 
@@ -74,15 +96,25 @@ async fn a_request_is_served_on_googles_emulator() {
 }
 
 async fn duplicates_restore_once(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else { return };
+    let Some(peers) = Peers::start(kind).await else {
+        return;
+    };
     let c = with_backup(&peers, SOURCE);
     let running = peers.worker(&c, &[("restore-max-concurrent", "3")]).await;
     for _ in 0..3 {
         peers.publish(&request("same", "app")).await;
     }
     let events = peers.results(3).await;
-    assert!(events.iter().all(|(r, e)| r.status == Status::Success && e.data == events[0].1.data));
-    assert!(events.iter().all(|(_, e)| e.attributes["ce-id"] == events[0].1.attributes["ce-id"]));
+    assert!(
+        events
+            .iter()
+            .all(|(r, e)| r.status == Status::Success && e.data == events[0].1.data)
+    );
+    assert!(
+        events
+            .iter()
+            .all(|(_, e)| e.attributes["ce-id"] == events[0].1.attributes["ce-id"])
+    );
     running.until_metric("restore_rows_total 5000").await;
     running.until_metric("restore_success_total 1").await;
     running.stop().await;
@@ -99,9 +131,13 @@ async fn duplicates_restore_once_on_googles_emulator() {
 }
 
 async fn bad_messages_are_answered(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else { return };
+    let Some(peers) = Peers::start(kind).await else {
+        return;
+    };
     let c = with_backup(&peers, SOURCE);
-    let running = peers.worker(&c, &[("trusted-sources", "gs://other-bucket/ok")]).await;
+    let running = peers
+        .worker(&c, &[("trusted-sources", "gs://other-bucket/ok")])
+        .await;
     let cases = [
         ("not json".to_owned(), R::InvalidRequest),
         (
@@ -143,14 +179,27 @@ async fn bad_messages_are_answered(kind: Kind) {
             .and_then(|v| Some(v["request_id"].as_str()?.to_owned()));
         let (result, event) = events
             .iter()
-            .find(|(r, _)| id.as_ref().map_or(r.request_id.starts_with("message:"), |id| r.request_id == *id))
+            .find(|(r, _)| {
+                id.as_ref()
+                    .map_or(r.request_id.starts_with("message:"), |id| {
+                        r.request_id == *id
+                    })
+            })
             .unwrap_or_else(|| panic!("no answer to {body}"));
         let error = result.error.as_ref().unwrap();
-        assert_eq!((error.reason, error.retryable), (*reason, false), "{body}: {error:?}");
+        assert_eq!(
+            (error.reason, error.retryable),
+            (*reason, false),
+            "{body}: {error:?}"
+        );
         assert_eq!(event.attributes["failure_reason"], reason.as_str());
     }
-    running.until_metric("restore_failure_total{failure_reason=\"invalid_request\"} 2").await;
-    running.until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 3").await;
+    running
+        .until_metric("restore_failure_total{failure_reason=\"invalid_request\"} 2")
+        .await;
+    running
+        .until_metric("restore_failure_total{failure_reason=\"backup_not_found\"} 3")
+        .await;
     assert!(c.leftovers().is_empty());
     running.stop().await;
 }
@@ -167,19 +216,37 @@ async fn bad_messages_are_answered_on_googles_emulator() {
 
 /// The lease is 10 s at a time; the download alone takes more than three of them.
 async fn a_long_restore_is_delivered_once(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else { return };
+    let Some(peers) = Peers::start(kind).await else {
+        return;
+    };
     let c = with_backup(
         &peers,
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) || md5((i + 1)::text) FROM generate_series(1, 90000) i",
     );
-    let size = peers.app(&c, &[]).manager.list_available_backups().await.unwrap()[0].size;
+    let size = peers
+        .app(&c, &[])
+        .manager
+        .list_available_backups()
+        .await
+        .unwrap()[0]
+        .size;
     peers.emulator.storage.limit_rate(size / 34);
     let running = peers.worker(&c, &[]).await;
     peers.publish(&request("long", "app")).await;
     let result = peers.result().await;
     assert_eq!((result.status, result.attempt), (Status::Success, 1));
-    assert!(result.duration_seconds > 30.0, "{}", result.duration_seconds);
-    assert!(running.get("/metrics").await.1.contains("restore_redeliveries_total 0\n"));
+    assert!(
+        result.duration_seconds > 30.0,
+        "{}",
+        result.duration_seconds
+    );
+    assert!(
+        running
+            .get("/metrics")
+            .await
+            .1
+            .contains("restore_redeliveries_total 0\n")
+    );
     running.stop().await;
 }
 
@@ -210,7 +277,13 @@ async fn a_busy_target_is_waited_for() {
     // Whichever went first: what is there in the end is the later request's.
     assert_eq!(of("two").error, None);
     match &of("one").error {
-        None => assert_eq!(results.iter().filter(|r| r.previous_database.is_some()).count(), 1),
+        None => assert_eq!(
+            results
+                .iter()
+                .filter(|r| r.previous_database.is_some())
+                .count(),
+            1
+        ),
         Some(e) => assert!(e.message.contains("superseded"), "{e:?}"),
     }
     for r in running {
@@ -224,29 +297,52 @@ async fn a_busy_target_is_waited_for() {
 async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = with_backup(&peers, SOURCE);
-    let one =
-        [("restore-max-concurrent", "1"), ("download-stall-timeout", "600s"), ("drain-timeout", "100ms")];
-    peers.emulator.storage.fail_next_reads([StorageFault::StallAfter(100)]);
+    let one = [
+        ("restore-max-concurrent", "1"),
+        ("download-stall-timeout", "600s"),
+        ("drain-timeout", "100ms"),
+    ];
+    peers
+        .emulator
+        .storage
+        .fail_next_reads([StorageFault::StallAfter(100)]);
     let holder = peers.worker(&c, &one).await;
     peers.publish(&request("holds", "app")).await;
     let holds = async {
-        while !holder.get("/status.json").await.1.contains("\"object_bytes\":100,") {
+        while !holder
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"object_bytes\":100,")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, holds).await.expect("the first restore does not begin");
+    tokio::time::timeout(PATIENCE, holds)
+        .await
+        .expect("the first restore does not begin");
     let other = peers.worker(&c, &one).await;
     peers.publish(&request("waits", "app")).await;
     // The target is seen busy before the next request comes.
     let waits = async {
-        while !other.get("/status.json").await.1.contains("\"request_id\":\"waits\"") {
+        while !other
+            .get("/status.json")
+            .await
+            .1
+            .contains("\"request_id\":\"waits\"")
+        {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, waits).await.expect("the second restore does not begin");
+    tokio::time::timeout(PATIENCE, waits)
+        .await
+        .expect("the second restore does not begin");
     peers.publish(&request("works", "elsewhere")).await;
     let result = peers.result().await;
-    assert_eq!((result.request_id.as_str(), result.status), ("works", Status::Success));
+    assert_eq!(
+        (result.request_id.as_str(), result.status),
+        ("works", Status::Success)
+    );
     holder.stop().await;
     other.stop().await;
 }
@@ -256,15 +352,34 @@ async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
 async fn an_unpublished_result_is_published_by_a_rerun() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = with_backup(&peers, SOURCE);
-    let running = peers.worker(&c, &[("restore-completion-topic", "missing-topic")]).await;
+    let running = peers
+        .worker(&c, &[("restore-completion-topic", "missing-topic")])
+        .await;
     peers.publish(&request("r1", "app")).await;
-    running.until_metric("restore_result_publish_failure_total 1").await;
-    let oid = c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'");
-    assert!(!running.get("/metrics").await.1.contains("restore_success_total 1\n"));
+    running
+        .until_metric("restore_result_publish_failure_total 1")
+        .await;
+    let oid = c.psql(
+        "postgres",
+        "SELECT oid FROM pg_database WHERE datname = 'app'",
+    );
+    assert!(
+        !running
+            .get("/metrics")
+            .await
+            .1
+            .contains("restore_success_total 1\n")
+    );
     running.stop().await;
     let next = peers.worker(&c, &[]).await;
     assert_eq!(peers.result().await.status, Status::Success);
-    assert_eq!(c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'"), oid);
+    assert_eq!(
+        c.psql(
+            "postgres",
+            "SELECT oid FROM pg_database WHERE datname = 'app'"
+        ),
+        oid
+    );
     next.stop().await;
 }
 
@@ -274,12 +389,23 @@ async fn an_absent_server_is_tried_again() {
     let peers = Peers::start(Kind::StandIn).await.unwrap();
     let c = with_backup(&peers, SOURCE);
     let app = [("retry-budget", "1s"), ("restore-max-attempts", "2")];
-    let nowhere = peers.worker(&c, &[("db-host", "/nowhere"), app[0], app[1]]).await;
+    let nowhere = peers
+        .worker(&c, &[("db-host", "/nowhere"), app[0], app[1]])
+        .await;
     peers.publish(&request("r1", "app")).await;
     let result = peers.result().await;
     let error = result.error.unwrap();
-    assert_eq!((error.reason, error.retryable, result.attempt), (R::TargetUnavailable, true, 2));
-    assert!(nowhere.get("/metrics").await.1.contains("restore_redeliveries_total 1\n"));
+    assert_eq!(
+        (error.reason, error.retryable, result.attempt),
+        (R::TargetUnavailable, true, 2)
+    );
+    assert!(
+        nowhere
+            .get("/metrics")
+            .await
+            .1
+            .contains("restore_redeliveries_total 1\n")
+    );
     nowhere.stop().await;
 }
 
@@ -295,8 +421,16 @@ async fn a_broken_environment_makes_the_worker_not_ready() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), not_ready).await.unwrap();
-    assert!(peers.emulator.pubsub.published("projects/test/topics/restore-completions").is_empty());
+    tokio::time::timeout(Duration::from_secs(30), not_ready)
+        .await
+        .unwrap();
+    assert!(
+        peers
+            .emulator
+            .pubsub
+            .published("projects/test/topics/restore-completions")
+            .is_empty()
+    );
     broken.stop().await;
     let sound = peers.worker(&c, &[]).await;
     assert_eq!(peers.result().await.status, Status::Success);
@@ -311,11 +445,19 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
     let c = with_backup(&peers, SOURCE);
     // Without bookkeeping nothing but the number of deliveries tells.
     c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
-    let (topic, subscription) =
-        ("projects/test/topics/restore-requests", "projects/test/subscriptions/counted");
+    let (topic, subscription) = (
+        "projects/test/topics/restore-requests",
+        "projects/test/subscriptions/counted",
+    );
     let dead = Some(("projects/test/topics/dead".to_owned(), 100));
-    let options = SubscriptionOptions { dead_letter: dead, ..SubscriptionOptions::default() };
-    peers.emulator.pubsub.create_subscription(topic, subscription, options);
+    let options = SubscriptionOptions {
+        dead_letter: dead,
+        ..SubscriptionOptions::default()
+    };
+    peers
+        .emulator
+        .pubsub
+        .create_subscription(topic, subscription, options);
     peers.publish(&request("deadly", "app")).await;
     peers
         .publish(r#"{"request_id":"proof","backup":{"name":"src.dump"},"mode":"verify","depth":"object"}"#)
@@ -323,19 +465,36 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
     // Workers that died with it in their hands.
     let mut queue = peers.pubsub().subscribe("counted").await.unwrap();
     for _ in 0..20 {
-        pgrestored::queue::RequestQueue::next(&mut queue).await.unwrap().lease.nack();
+        pgrestored::queue::RequestQueue::next(&mut queue)
+            .await
+            .unwrap()
+            .lease
+            .nack();
     }
     pgrestored::queue::RequestQueue::close(&mut queue).await;
     pgrestored::queue::RequestQueue::flush(&mut queue).await;
-    let flags =
-        [("restore-request-subscription", "counted"), ("db-user", "plain"), ("restore-owners", "none")];
+    let flags = [
+        ("restore-request-subscription", "counted"),
+        ("db-user", "plain"),
+        ("restore-owners", "none"),
+    ];
     let running = peers.worker(&c, &flags).await;
     for _ in 0..2 {
         let result = peers.result().await;
-        let error = result.error.unwrap_or_else(|| panic!("{} was done", result.request_id));
-        assert!(error.message.contains("quarantined"), "{}: {error:?}", result.request_id);
+        let error = result
+            .error
+            .unwrap_or_else(|| panic!("{} was done", result.request_id));
+        assert!(
+            error.message.contains("quarantined"),
+            "{}: {error:?}",
+            result.request_id
+        );
     }
-    peers.emulator.pubsub.until(|p| p.unacked(subscription) == (0, 0)).await;
+    peers
+        .emulator
+        .pubsub
+        .until(|p| p.unacked(subscription) == (0, 0))
+        .await;
     // Another one is none the worse for it.
     peers.publish(&request("harmless", "app")).await;
     assert_eq!(peers.result().await.status, Status::Success);
@@ -355,11 +514,25 @@ async fn the_outcome_of_record_answers_without_a_journal() {
     let record = "kept/outcomes.pgrestored/ops%2F1.json";
     let text = peers.emulator.storage.get(BUCKET, record).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    assert_eq!(body["result"], serde_json::from_slice::<serde_json::Value>(&first.1.data).unwrap());
-    let listed = peers.app(&c, &[]).manager.list_available_backups().await.unwrap();
-    assert_eq!(listed.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["src.dump"]);
+    assert_eq!(
+        body["result"],
+        serde_json::from_slice::<serde_json::Value>(&first.1.data).unwrap()
+    );
+    let listed = peers
+        .app(&c, &[])
+        .manager
+        .list_available_backups()
+        .await
+        .unwrap();
+    assert_eq!(
+        listed.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(),
+        ["src.dump"]
+    );
     // The server comes back from a backup of its own, without our bookkeeping and without the database.
-    c.psql("postgres", "DROP SCHEMA pgrestored CASCADE; DROP DATABASE app");
+    c.psql(
+        "postgres",
+        "DROP SCHEMA pgrestored CASCADE; DROP DATABASE app",
+    );
     peers.publish(&request("ops/1", "app")).await;
     let again = peers.results(1).await.remove(0);
     assert_eq!(again.1.data, first.1.data);
@@ -367,7 +540,10 @@ async fn the_outcome_of_record_answers_without_a_journal() {
     assert_eq!(peers.emulator.storage.get(BUCKET, record).unwrap(), text);
     // The same id for something else is none of it.
     peers.publish(&request("ops/1", "other")).await;
-    assert_eq!(peers.result().await.error.unwrap().reason, R::InvalidRequest);
+    assert_eq!(
+        peers.result().await.error.unwrap().reason,
+        R::InvalidRequest
+    );
     assert_eq!(peers.emulator.storage.get(BUCKET, record).unwrap(), text);
     running.stop().await;
 }

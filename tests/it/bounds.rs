@@ -9,7 +9,9 @@ use crate::memory::{Run, peak_rss_of};
 /// `inspect` of a file by a worker that may use 128 MiB, 32 of them for what is kept of an archive.
 fn inspect(file: &Path) -> Run {
     let mut program = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-    program.args(["inspect", file.to_str().unwrap()]).env("RESTORE_MEMORY_MIB", "128");
+    program
+        .args(["inspect", file.to_str().unwrap()])
+        .env("RESTORE_MEMORY_MIB", "128");
     peak_rss_of(&program)
 }
 
@@ -25,8 +27,12 @@ fn text(out: &mut Vec<u8>, s: &[u8]) {
 
 fn head(entries: i32) -> Vec<u8> {
     let mut out = b"PGDMP\x01\x0e\x00\x04\x08\x01".to_vec();
-    [0, 0, 0, 0, 1, 0, 120, 0].iter().for_each(|v| int(&mut out, *v));
-    ["x", "15.4", "15.4"].iter().for_each(|s| text(&mut out, s.as_bytes()));
+    [0, 0, 0, 0, 1, 0, 120, 0]
+        .iter()
+        .for_each(|v| int(&mut out, *v));
+    ["x", "15.4", "15.4"]
+        .iter()
+        .for_each(|s| text(&mut out, s.as_bytes()));
     int(&mut out, entries);
     out
 }
@@ -35,10 +41,14 @@ fn entry(id: i32, definition: &[u8], dependencies: usize) -> Vec<u8> {
     let mut out = vec![];
     int(&mut out, id);
     int(&mut out, 0);
-    ["0", "0", "c", "COMMENT"].iter().for_each(|s| text(&mut out, s.as_bytes()));
+    ["0", "0", "c", "COMMENT"]
+        .iter()
+        .for_each(|s| text(&mut out, s.as_bytes()));
     int(&mut out, 2);
     text(&mut out, definition);
-    ["", "", "public", "", "", "me", "false"].iter().for_each(|s| text(&mut out, s.as_bytes()));
+    ["", "", "public", "", "", "me", "false"]
+        .iter()
+        .for_each(|s| text(&mut out, s.as_bytes()));
     (0..dependencies).for_each(|_| text(&mut out, b"1"));
     int(&mut out, -1);
     out.extend([3, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -53,7 +63,8 @@ fn a_table_of_contents_takes_no_more_memory_than_there_is() {
     let folder = tempfile::tempdir().unwrap();
     let long = vec![b' '; 20 << 20];
     let strings = |f: &mut dyn Write| (1..=4).try_for_each(|i| f.write_all(&entry(i, &long, 0)));
-    let entries = |f: &mut dyn Write| (1..=120_000).try_for_each(|i| f.write_all(&entry(i, b"", 0)));
+    let entries =
+        |f: &mut dyn Write| (1..=120_000).try_for_each(|i| f.write_all(&entry(i, b"", 0)));
     let edges = |f: &mut dyn Write| f.write_all(&entry(1, b"", 3_000_000));
     // A length that the file does not have.
     let claim = |f: &mut dyn Write, length: i32| {
@@ -64,22 +75,53 @@ fn a_table_of_contents_takes_no_more_memory_than_there_is() {
         f.write_all(b"COMMENT")
     };
     let cases: [(&str, i32, &Make<'_>, &str); 6] = [
-        ("strings", 4, &strings, "the table of contents needs 161 MiB of memory, this worker has 32 MiB"),
-        ("entries", 120_000, &entries, "MiB of memory, this worker has 32 MiB"),
-        ("dependencies", 1, &edges, "MiB of memory, this worker has 32 MiB"),
+        (
+            "strings",
+            4,
+            &strings,
+            "the table of contents needs 161 MiB of memory, this worker has 32 MiB",
+        ),
+        (
+            "entries",
+            120_000,
+            &entries,
+            "MiB of memory, this worker has 32 MiB",
+        ),
+        (
+            "dependencies",
+            1,
+            &edges,
+            "MiB of memory, this worker has 32 MiB",
+        ),
         ("length", 1, &|f| claim(f, 900 << 20), "ends early"),
-        ("no length", 1, &|f| claim(f, i32::MAX), "a string of 2147483647 bytes"),
-        ("count", i32::MAX, &|f| f.write_all(&entry(1, b"", 0)), "ends early"),
+        (
+            "no length",
+            1,
+            &|f| claim(f, i32::MAX),
+            "a string of 2147483647 bytes",
+        ),
+        (
+            "count",
+            i32::MAX,
+            &|f| f.write_all(&entry(1, b"", 0)),
+            "ends early",
+        ),
     ];
     for (name, count, make, said) in cases {
         let file = folder.path().join(format!("{name}.dump.gz"));
         let out = std::fs::File::create(&file).unwrap();
-        let mut gz = flate2::write::GzEncoder::new(std::io::BufWriter::new(out), flate2::Compression::fast());
+        let mut gz = flate2::write::GzEncoder::new(
+            std::io::BufWriter::new(out),
+            flate2::Compression::fast(),
+        );
         gz.write_all(&head(count)).unwrap();
         make(&mut gz).unwrap();
         gz.finish().unwrap().flush().unwrap();
         let run = inspect(&file);
-        assert!(run.code == 65 && run.stderr.contains(said), "{name}: {run:?}");
+        assert!(
+            run.code == 65 && run.stderr.contains(said),
+            "{name}: {run:?}"
+        );
         assert!(run.peak_mib < 128, "{name} took {} MiB", run.peak_mib);
     }
 }
@@ -106,11 +148,20 @@ fn long_texts_are_read_in_bounded_memory() {
             0,
         ),
         ("a command", "\\restrict ", mib(b'x'), "\n", 60, 1),
-        ("a statement", "COMMENT ON TABLE public.t IS '", mib(b'x'), "';\n", 60 + 220, 0),
+        (
+            "a statement",
+            "COMMENT ON TABLE public.t IS '",
+            mib(b'x'),
+            "';\n",
+            60 + 220,
+            0,
+        ),
     ] {
         let path = folder.path().join("long.sql.gz");
-        let mut out =
-            flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
+        let mut out = flate2::write::GzEncoder::new(
+            std::fs::File::create(&path).unwrap(),
+            flate2::Compression::fast(),
+        );
         out.write_all(HEAD.as_bytes()).unwrap();
         out.write_all(before.as_bytes()).unwrap();
         (0..200).for_each(|_| out.write_all(&middle).unwrap());
@@ -118,8 +169,12 @@ fn long_texts_are_read_in_bounded_memory() {
         out.write_all(END.as_bytes()).unwrap();
         out.finish().unwrap();
         let mut verify = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-        verify.args(["verify", "--depth", "archive", "./long.sql.gz"]).current_dir(folder.path());
-        verify.env("EVIDENCE_LOCATION", "none").env("RESTORE_MEMORY_MIB", "2000");
+        verify
+            .args(["verify", "--depth", "archive", "./long.sql.gz"])
+            .current_dir(folder.path());
+        verify
+            .env("EVIDENCE_LOCATION", "none")
+            .env("RESTORE_MEMORY_MIB", "2000");
         let run = peak_rss_of(&verify);
         assert_eq!(run.code, code, "{name}: {}{}", run.stdout, run.stderr);
         assert!(run.peak_mib < most, "{name}: {} MiB", run.peak_mib);

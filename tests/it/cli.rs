@@ -33,13 +33,31 @@ fn exit_codes_are_the_documented_ones() {
         (&["inspect", "latest@soon"], 2),
         (&["restore", "bad.dump"], 2),
         (&["restore", "bad.dump", "--target", "postgres"], 1),
-        (&["restore", "bad.dump", "--target", "app", "--db-host", "/nowhere", "--retry-budget", "10ms"], 69),
+        (
+            &[
+                "restore",
+                "bad.dump",
+                "--target",
+                "app",
+                "--db-host",
+                "/nowhere",
+                "--retry-budget",
+                "10ms",
+            ],
+            69,
+        ),
         (&["worker"], 78),
         (&["request", "x.dump"], 78),
         (&["list", "--backup-bucket", "file:///nowhere/at/all"], 1),
     ] {
         let out = run(args, &bucket);
-        assert_eq!(out.status.code(), Some(code), "{args:?}: {}{}", text(&out.stdout), text(&out.stderr));
+        assert_eq!(
+            out.status.code(),
+            Some(code),
+            "{args:?}: {}{}",
+            text(&out.stdout),
+            text(&out.stderr)
+        );
     }
 }
 
@@ -67,16 +85,25 @@ fn a_wrong_configuration_is_reported_whole_and_without_values() {
     }
     assert!(!said.contains("hunter2"), "{said}");
     let worker = text(&run(&["worker"], &env).stderr);
-    assert!(worker.contains("GOOGLE_CLOUD_PROJECT") && worker.contains("DB_PORT"), "{worker}");
+    assert!(
+        worker.contains("GOOGLE_CLOUD_PROJECT") && worker.contains("DB_PORT"),
+        "{worker}"
+    );
 }
 
 #[test]
 fn check_never_shows_a_secret() {
-    let out = run(&["check", "--output", "json"], &[("DB_PASSWORD", "hunter2"), ("DB_NAME", "app")]);
+    let out = run(
+        &["check", "--output", "json"],
+        &[("DB_PASSWORD", "hunter2"), ("DB_NAME", "app")],
+    );
     let shown = text(&out.stdout);
     assert!(!shown.contains("hunter2") && !text(&out.stderr).contains("hunter2"));
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!((shown["db_password"].as_str(), shown["db_name"].as_str()), (Some("set"), Some("app")));
+    assert_eq!(
+        (shown["db_password"].as_str(), shown["db_name"].as_str()),
+        (Some("set"), Some("app"))
+    );
 }
 
 #[test]
@@ -84,20 +111,34 @@ fn list_and_inspect_print_one_document_that_fits_its_schema() {
     let fixtures = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
     let bucket = [("BACKUP_BUCKET", fixtures)];
     let schema = |name: &str| {
-        let (_, s) = pgrestored::cli::schemas().into_iter().find(|(n, _)| *n == name).unwrap();
+        let (_, s) = pgrestored::cli::schemas()
+            .into_iter()
+            .find(|(n, _)| *n == name)
+            .unwrap();
         jsonschema::draft202012::new(s.as_value()).unwrap()
     };
     let listed: serde_json::Value =
         serde_json::from_slice(&run(&["list", "--output", "json"], &bucket).stdout).unwrap();
     assert!(schema("backup-list").is_valid(&listed), "{listed}");
-    let zstd = listed.as_array().unwrap().iter().find(|b| b["name"] == "shop18.zstd.dump").unwrap();
+    let zstd = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|b| b["name"] == "shop18.zstd.dump")
+        .unwrap();
     assert_eq!(zstd["size"], 209125);
     assert!(zstd["checksum"].as_str().unwrap().ends_with("=="));
-    let out = run(&["inspect", "shop18.zstd.dump", "--output", "json"], &bucket);
+    let out = run(
+        &["inspect", "shop18.zstd.dump", "--output", "json"],
+        &bucket,
+    );
     let seen: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert!(schema("inspection").is_valid(&seen), "{seen}");
     assert_eq!(
-        (seen["compression"].as_str(), seen["archive_version"].as_str()),
+        (
+            seen["compression"].as_str(),
+            seen["archive_version"].as_str()
+        ),
         (Some("zstd"), Some("1.16.0"))
     );
     assert_eq!(seen["has_offsets"], true);
@@ -133,7 +174,15 @@ fn the_scratch_server_is_not_the_target() {
     assert_eq!(out.status.code(), Some(78));
     assert!(text(&out.stderr).contains("SCRATCH_DB_HOST: must not be the target server"));
     assert!(
-        run(&["check"], &[("SCRATCH_DB_HOST", "localhost"), ("SCRATCH_DB_PORT", "5433")]).status.success()
+        run(
+            &["check"],
+            &[
+                ("SCRATCH_DB_HOST", "localhost"),
+                ("SCRATCH_DB_PORT", "5433")
+            ]
+        )
+        .status
+        .success()
     );
 }
 
@@ -141,7 +190,10 @@ fn the_scratch_server_is_not_the_target() {
 #[test]
 fn a_wrong_checks_file_or_key_is_reported_at_the_start() {
     let scratch = tempfile::tempdir().unwrap();
-    let (checks, key) = (scratch.path().join("checks.yaml"), scratch.path().join("key.pem"));
+    let (checks, key) = (
+        scratch.path().join("checks.yaml"),
+        scratch.path().join("key.pem"),
+    );
     std::fs::write(&checks, "assertions: [{name: a, sql: SELECT 1}]").unwrap();
     std::fs::write(&key, "no key").unwrap();
     let env = [
@@ -153,7 +205,10 @@ fn a_wrong_checks_file_or_key_is_reported_at_the_start() {
         let out = run(command, &env);
         let said = text(&out.stderr);
         assert_eq!(out.status.code(), Some(78), "{command:?}: {said}");
-        assert!(said.contains("VERIFY_CHECKS") && said.contains("EVIDENCE_SIGNING_KEY"), "{said}");
+        assert!(
+            said.contains("VERIFY_CHECKS") && said.contains("EVIDENCE_SIGNING_KEY"),
+            "{said}"
+        );
     }
 }
 
@@ -166,8 +221,17 @@ fn completions_and_manual_know_every_command() {
         .map(|shell| text(&run(&["completions", shell], &[]).stdout))
         .to_vec();
     let help = text(&run(&["-h"], &[]).stdout);
-    let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
-    let commands: Vec<&str> = commands.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    let commands = help
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .split("Options:")
+        .next()
+        .unwrap();
+    let commands: Vec<&str> = commands
+        .lines()
+        .filter_map(|l| l.split_whitespace().next())
+        .collect();
     assert!(commands.len() > 15, "{commands:?}");
     for command in commands.into_iter().filter(|c| *c != "help") {
         let page = folder.path().join(format!("pgrestored-{command}.1"));
@@ -175,21 +239,42 @@ fn completions_and_manual_know_every_command() {
         assert!(shells.iter().all(|s| s.contains(command)), "{command}");
         // The short help is short, and has an example where there is something to say.
         let short = text(&run(&[command, "-h"], &[]).stdout);
-        assert!(short.lines().count() < 70 && !short.contains("DB_PASSWORD"), "{short}");
-        assert!(text(&run(&[command, "--help"], &[]).stdout).contains("DB_PASSWORD"), "{command}");
+        assert!(
+            short.lines().count() < 70 && !short.contains("DB_PASSWORD"),
+            "{short}"
+        );
+        assert!(
+            text(&run(&[command, "--help"], &[]).stdout).contains("DB_PASSWORD"),
+            "{command}"
+        );
     }
 }
 
 /// Whatever the level of the log: this command's is `warn`.
 #[test]
 fn a_line_of_the_log_says_its_request_and_trace() {
-    let args = ["restore", "none.dump", "--target", "x", "--request-id", "r9", "--retry-budget", "10ms"];
+    let args = [
+        "restore",
+        "none.dump",
+        "--target",
+        "x",
+        "--request-id",
+        "r9",
+        "--retry-budget",
+        "10ms",
+    ];
     let out = run(&args, &[("DB_HOST", "/nowhere")]);
     let said = text(&out.stderr);
-    let line = said.lines().find(|l| l.contains("the restore failed")).unwrap_or_else(|| panic!("{said}"));
+    let line = said
+        .lines()
+        .find(|l| l.contains("the restore failed"))
+        .unwrap_or_else(|| panic!("{said}"));
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["request_id"], "r9");
-    assert!(line["trace_id"].as_str().is_some_and(|t| t.len() == 32), "{line}");
+    assert!(
+        line["trace_id"].as_str().is_some_and(|t| t.len() == 32),
+        "{line}"
+    );
 }
 
 /// What `split` made of a file is the file.
@@ -200,14 +285,18 @@ fn pieces_are_one_backup() {
     let bucket = [("BACKUP_BUCKET", bucket.as_str())];
     let json = |args: &[&str]| -> serde_json::Value {
         let out = run(&[args, &["--output", "json"]].concat(), &bucket);
-        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{args:?}: {e} {}", text(&out.stderr)))
+        serde_json::from_slice(&out.stdout)
+            .unwrap_or_else(|e| panic!("{args:?}: {e} {}", text(&out.stderr)))
     };
     let fixture = |name: &str| {
         let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read(path).unwrap()
     };
     let put = |prefix: &str, counts: &[&str], bytes: &[u8]| {
-        for (count, piece) in counts.iter().zip(bytes.chunks(bytes.len().div_ceil(counts.len()))) {
+        for (count, piece) in counts
+            .iter()
+            .zip(bytes.chunks(bytes.len().div_ceil(counts.len())))
+        {
             std::fs::write(folder.path().join(format!("{prefix}{count}")), piece).unwrap();
         }
     };
@@ -223,7 +312,12 @@ fn pieces_are_one_backup() {
     put("d.tar.part-", &["0001", "0002", "0003", "0004"], &tar);
     std::fs::write(folder.path().join("alone.aa"), &custom).unwrap();
     let listed = json(&["list"]);
-    let names: Vec<_> = listed.as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap()).collect();
+    let names: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| b["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["alone.aa", "d.tar", "x.dump"]);
     assert_eq!(listed[2]["size"], custom.len());
     for name in ["x.dump", "x.dump.", "x.dump.aa", "x.dump.ac", "alone.aa"] {
@@ -233,20 +327,32 @@ fn pieces_are_one_backup() {
     std::fs::remove_file(folder.path().join("x.dump.ab")).unwrap();
     let out = run(&["inspect", "x.dump"], &bucket);
     assert_eq!(out.status.code(), Some(65));
-    assert!(text(&out.stderr).contains("the piece x.dump.ab is missing"), "{}", text(&out.stderr));
+    assert!(
+        text(&out.stderr).contains("the piece x.dump.ab is missing"),
+        "{}",
+        text(&out.stderr)
+    );
 }
 
 /// A person's own file is meant, and is named so that it can be.
 #[test]
 fn a_file_in_the_current_folder_is_pointed_at() {
     let (here, bucket) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let fixture = format!("{}/tests/fixtures/v15.custom.dump", env!("CARGO_MANIFEST_DIR"));
+    let fixture = format!(
+        "{}/tests/fixtures/v15.custom.dump",
+        env!("CARGO_MANIFEST_DIR")
+    );
     std::fs::copy(&fixture, here.path().join("app.dump")).unwrap();
     std::os::unix::fs::symlink(&fixture, here.path().join("link.dump")).unwrap();
     let place = format!("file://{}", bucket.path().display());
     let ours = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-        let out = command.args(args).env("BACKUP_BUCKET", &place).current_dir(here.path()).output().unwrap();
+        let out = command
+            .args(args)
+            .env("BACKUP_BUCKET", &place)
+            .current_dir(here.path())
+            .output()
+            .unwrap();
         (out.status.code(), text(&out.stdout) + &text(&out.stderr))
     };
     let (code, said) = ours(&["inspect", "app.dump"]);
@@ -257,7 +363,10 @@ fn a_file_in_the_current_folder_is_pointed_at() {
     assert_eq!(ours(&["inspect", "./app.dump"]).0, Some(0));
     // A link that a person names is followed; one in a place of backups is not.
     assert_eq!(ours(&["inspect", "./link.dump"]).0, Some(0));
-    let (code, said) = ours(&["inspect", &format!("file://{}/link.dump", here.path().display())]);
+    let (code, said) = ours(&[
+        "inspect",
+        &format!("file://{}/link.dump", here.path().display()),
+    ]);
     assert_ne!(code, Some(0));
     assert!(said.contains("leads out of the folder"), "{said}");
 }
@@ -267,7 +376,11 @@ fn a_file_in_the_current_folder_is_pointed_at() {
 fn what_is_shown_drives_no_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let folder = format!("file://{}", dir.path().display());
-    std::fs::write(dir.path().join("a\u{1b}]0;owned\u{7}\u{9b}2J.dump"), b"PGDMP").unwrap();
+    std::fs::write(
+        dir.path().join("a\u{1b}]0;owned\u{7}\u{9b}2J.dump"),
+        b"PGDMP",
+    )
+    .unwrap();
     let odd = "x\u{1b}[2J\nok: restored";
     let bucket = [("BACKUP_BUCKET", folder.as_str())];
     for args in [
@@ -288,8 +401,17 @@ fn what_is_shown_drives_no_terminal() {
     ] {
         let out = run(args, &bucket);
         let shown = text(&out.stdout) + &text(&out.stderr);
-        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{args:?}: {shown:?}");
-        assert!(!shown.lines().any(|l| l.starts_with("ok: restored")), "{args:?}: {shown:?}");
+        assert!(
+            !shown.chars().any(|c| c.is_control() && c != '\n'),
+            "{args:?}: {shown:?}"
+        );
+        assert!(
+            !shown.lines().any(|l| l.starts_with("ok: restored")),
+            "{args:?}: {shown:?}"
+        );
     }
-    assert!(text(&run(&["list"], &bucket).stdout).contains("owned"), "the backup is listed");
+    assert!(
+        text(&run(&["list"], &bucket).stdout).contains("owned"),
+        "the backup is listed"
+    );
 }

@@ -16,7 +16,12 @@ fn schemas() -> PathBuf {
 fn the_exposition_is_the_golden_one() {
     let m = RestoreMetricsManager::new(1.0);
     let fresh = m.exposition();
-    let work = Work { downloaded_bytes: 1000, rows: 20, objects: 5, download_retries: 3 };
+    let work = Work {
+        downloaded_bytes: 1000,
+        rows: 20,
+        objects: 5,
+        download_retries: 3,
+    };
     let running = m.start_restore(move || work);
     m.record_restore_completion(45.0, 1234, true, None);
     m.record_restore_completion(7.0, 99, false, Some(FailureReason::ChecksumMismatch));
@@ -46,15 +51,24 @@ fn the_exposition_is_the_golden_one() {
             }
             _ => format!("{l}\n"),
         });
-        lines.collect::<String>().replace(env!("CARGO_PKG_VERSION"), "VERSION")
+        lines
+            .collect::<String>()
+            .replace(env!("CARGO_PKG_VERSION"), "VERSION")
     };
-    let now = format!("# at the start\n{}\n# after some events\n{}", masked(&fresh), masked(&used));
+    let now = format!(
+        "# at the start\n{}\n# after some events\n{}",
+        masked(&fresh),
+        masked(&used)
+    );
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/metrics.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&golden, &now).unwrap();
     }
     let expected = std::fs::read_to_string(&golden).unwrap();
-    assert!(now == expected, "the exposition changed; UPDATE_GOLDEN=1 writes it anew\n{now}");
+    assert!(
+        now == expected,
+        "the exposition changed; UPDATE_GOLDEN=1 writes it anew\n{now}"
+    );
 }
 
 /// The user's own series, with exactly their labels, from the first scrape on.
@@ -71,16 +85,25 @@ fn the_documented_series_are_there_from_the_start() {
     }
     for reason in FailureReason::ALL {
         assert!(
-            text.contains(&format!("\nrestore_failure_total{{failure_reason=\"{reason}\"}} 0\n")),
+            text.contains(&format!(
+                "\nrestore_failure_total{{failure_reason=\"{reason}\"}} 0\n"
+            )),
             "{reason}"
         );
     }
     for status in VerificationStatus::ALL {
-        assert!(
-            text.contains(&format!("\nrestore_verification_total{{status=\"{}\"}} 0\n", status.as_str()))
-        );
+        assert!(text.contains(&format!(
+            "\nrestore_verification_total{{status=\"{}\"}} 0\n",
+            status.as_str()
+        )));
     }
-    for unwanted in ["otel_scope", "target_info", "_total_total", "_seconds_seconds", "_bytes_bytes"] {
+    for unwanted in [
+        "otel_scope",
+        "target_info",
+        "_total_total",
+        "_seconds_seconds",
+        "_bytes_bytes",
+    ] {
         assert!(!text.contains(unwanted), "{unwanted}");
     }
 }
@@ -94,17 +117,24 @@ fn schemas_are_what_the_types_say() {
         let now = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         assert!(written == now, "{name}: run make schemas");
     }
-    let files = std::fs::read_dir(schemas())
-        .unwrap()
-        .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "json"));
+    let files = std::fs::read_dir(schemas()).unwrap().filter(|e| {
+        e.as_ref()
+            .unwrap()
+            .path()
+            .extension()
+            .is_some_and(|x| x == "json")
+    });
     assert_eq!(files.count(), pgrestored::cli::schemas().len());
 }
 
 /// Name and text of every file.
 fn texts(folder: &Path) -> BTreeMap<String, String> {
     let files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
-    let text = |f: &Path| std::fs::read_to_string(f).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
-    files.map(|f| (f.file_name().into_string().unwrap(), text(&f.path()))).collect()
+    let text =
+        |f: &Path| std::fs::read_to_string(f).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
+    files
+        .map(|f| (f.file_name().into_string().unwrap(), text(&f.path())))
+        .collect()
 }
 
 #[test]
@@ -116,20 +146,30 @@ fn the_reference_is_what_the_code_says() {
         .status()
         .unwrap();
     assert!(status.success());
-    let (mut now, written) =
-        (texts(folder.path()), texts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference")));
-    assert!(now.keys().eq(written.keys()), "{:?}: run make reference", written.keys());
+    let (mut now, written) = (
+        texts(folder.path()),
+        texts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference")),
+    );
+    assert!(
+        now.keys().eq(written.keys()),
+        "{:?}: run make reference",
+        written.keys()
+    );
     now.retain(|name, text| written[name] != *text);
     assert!(now.is_empty(), "{:?}: run make reference", now.keys());
 }
 
 fn validator(name: &str) -> jsonschema::Validator {
-    let (_, schema) = pgrestored::cli::schemas().into_iter().find(|(n, _)| *n == name).unwrap();
+    let (_, schema) = pgrestored::cli::schemas()
+        .into_iter()
+        .find(|(n, _)| *n == name)
+        .unwrap();
     jsonschema::draft202012::new(schema.as_value()).unwrap()
 }
 
 fn example(name: &str) -> serde_json::Value {
-    serde_json::from_str(&std::fs::read_to_string(schemas().join("examples").join(name)).unwrap()).unwrap()
+    serde_json::from_str(&std::fs::read_to_string(schemas().join("examples").join(name)).unwrap())
+        .unwrap()
 }
 
 #[test]
@@ -148,7 +188,10 @@ fn every_example_fits_its_schema_and_its_type() {
             }
             "restore-result" => {
                 let result: RestoreResult = serde_json::from_value(value.clone()).unwrap();
-                assert_eq!(serde_json::to_value(&result).unwrap()["request_id"], value["request_id"]);
+                assert_eq!(
+                    serde_json::to_value(&result).unwrap()["request_id"],
+                    value["request_id"]
+                );
             }
             "gcs-notification" => {
                 let attributes = serde_json::from_value(value).unwrap();
@@ -169,7 +212,10 @@ fn the_request_schema_is_as_strict_as_the_type() {
         ("surprise", serde_json::json!(1)),
         ("on_existing", serde_json::json!("drop")),
         ("backup", serde_json::json!({})),
-        ("backup", serde_json::json!({ "name": "a", "uri": "gs://bkt/a" })),
+        (
+            "backup",
+            serde_json::json!({ "name": "a", "uri": "gs://bkt/a" }),
+        ),
         ("backup", serde_json::json!({ "name": "a", "dsn": "x" })),
         ("request_id", serde_json::json!("")),
         ("jobs", serde_json::json!(0)),
@@ -177,8 +223,12 @@ fn the_request_schema_is_as_strict_as_the_type() {
         let mut bad = good.clone();
         bad[pointer] = value;
         assert!(!v.is_valid(&bad), "{bad}");
-        let parsed = serde_json::from_value::<RestoreRequest>(bad.clone()).map_err(|e| e.to_string());
-        assert!(parsed.is_err() || parsed.unwrap().into_job(None).is_err(), "{bad}");
+        let parsed =
+            serde_json::from_value::<RestoreRequest>(bad.clone()).map_err(|e| e.to_string());
+        assert!(
+            parsed.is_err() || parsed.unwrap().into_job(None).is_err(),
+            "{bad}"
+        );
     }
 }
 
@@ -188,7 +238,8 @@ fn what_we_publish_fits_the_schema() {
     for reason in FailureReason::ALL {
         let error = RestoreError::from(ValidationError::new(reason, "what went wrong"));
         let result = RestoreResult::failure("r", &error, "data", (t, t));
-        let value: serde_json::Value = serde_json::from_slice(&result.to_message().unwrap().data).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_slice(&result.to_message().unwrap().data).unwrap();
         let v = validator("restore-result");
         let errors: Vec<_> = v.iter_errors(&value).map(|e| e.to_string()).collect();
         assert!(errors.is_empty(), "{reason}: {errors:?}");
@@ -211,5 +262,8 @@ fn every_rule_is_documented() {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, &text).unwrap();
     }
-    assert!(std::fs::read_to_string(&file).unwrap_or_default() == text, "run with UPDATE_GOLDEN=1");
+    assert!(
+        std::fs::read_to_string(&file).unwrap_or_default() == text,
+        "run with UPDATE_GOLDEN=1"
+    );
 }

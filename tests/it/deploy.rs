@@ -24,15 +24,25 @@ pub fn installed(command: &mut Command) -> Option<Output> {
     match command.output() {
         Ok(out) => Some(out),
         Err(e) => {
-            assert!(std::env::var("CI").is_err(), "{command:?}: {e}: run make setup");
-            eprintln!("SKIPPED: {:?} is not installed: run make setup", command.get_program());
+            assert!(
+                std::env::var("CI").is_err(),
+                "{command:?}: {e}: run make setup"
+            );
+            eprintln!(
+                "SKIPPED: {:?} is not installed: run make setup",
+                command.get_program()
+            );
             None
         }
     }
 }
 
 fn promtool(args: &[&str]) -> Option<Output> {
-    installed(Command::new("promtool").args(args).current_dir(prometheus()))
+    installed(
+        Command::new("promtool")
+            .args(args)
+            .current_dir(prometheus()),
+    )
 }
 
 /// The alerts, each with its severity.
@@ -41,7 +51,9 @@ pub fn alerts() -> Vec<(String, String)> {
     let rules = |(file, _): &(&str, &str)| text_of(&format!("deploy/prometheus/{file}"));
     let in_file = |text: String| {
         let alerts = text.split("- alert: ").skip(1);
-        alerts.map(|a| (word(a), word(a.split("severity: ").nth(1).unwrap()))).collect::<Vec<_>>()
+        alerts
+            .map(|a| (word(a), word(a.split("severity: ").nth(1).unwrap())))
+            .collect::<Vec<_>>()
     };
     FILES.iter().map(rules).flat_map(in_file).collect()
 }
@@ -49,26 +61,48 @@ pub fn alerts() -> Vec<(String, String)> {
 /// Our series and what is recorded of them.
 pub fn series() -> BTreeSet<String> {
     let exposition = RestoreMetricsManager::sample();
-    let ours = exposition.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next());
-    let rules: Vec<String> =
-        FILES.iter().map(|(file, _)| text_of(&format!("deploy/prometheus/{file}"))).collect();
-    let recorded = rules.iter().flat_map(|text| text.split("- record: ").skip(1));
-    ours.chain(recorded.map(|r| r.split('\n').next().unwrap())).map(str::to_owned).collect()
+    let ours = exposition
+        .lines()
+        .filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next());
+    let rules: Vec<String> = FILES
+        .iter()
+        .map(|(file, _)| text_of(&format!("deploy/prometheus/{file}")))
+        .collect();
+    let recorded = rules
+        .iter()
+        .flat_map(|text| text.split("- record: ").skip(1));
+    ours.chain(recorded.map(|r| r.split('\n').next().unwrap()))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Our series and recorded ones that a text names, parts of histograms without what they are called by.
 pub fn names_of_series(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
     let is_series = |w: &&str| {
-        ["restore_", "restore:", "process_"].iter().any(|p| w.starts_with(p))
+        ["restore_", "restore:", "process_"]
+            .iter()
+            .any(|p| w.starts_with(p))
             && FailureReason::ALL.iter().all(|r| r.as_str() != *w)
     };
     let whole = |w: &str| {
         let ends = ["_bucket", "_count", "_sum"];
-        ends.iter().find_map(|end| w.strip_suffix(end)).unwrap_or(w).to_owned()
+        ends.iter()
+            .find_map(|end| w.strip_suffix(end))
+            .unwrap_or(w)
+            .to_owned()
     };
     // `restore:dead_lettered:count` is a whole name.
-    words.filter(is_series).map(|w| if w.contains(':') { w.to_owned() } else { whole(w) }).collect()
+    words
+        .filter(is_series)
+        .map(|w| {
+            if w.contains(':') {
+                w.to_owned()
+            } else {
+                whole(w)
+            }
+        })
+        .collect()
 }
 
 /// Rules, and what tests them.
@@ -82,11 +116,23 @@ const FILES: [(&str, &str); 4] = [
 #[test]
 fn alerts_fire_and_are_silent_as_their_tests_say() {
     for test in ["proof.test.yml", "worker.test.yml", "restore.test.yml"] {
-        let Some(out) = promtool(&["test", "rules", test]) else { return };
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let Some(out) = promtool(&["test", "rules", test]) else {
+            return;
+        };
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
-    let Some(out) = promtool(&["check", "config", "prometheus.yml"]) else { return };
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let Some(out) = promtool(&["check", "config", "prometheus.yml"]) else {
+        return;
+    };
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 /// One wrong word in a rule, and a test of the rules fails.
@@ -123,7 +169,11 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
         return;
     }
     let (mut made, mut survivors) = (0, Vec::new());
-    let test = FILES.iter().find(|(rules, _)| *rules == file).map(|(_, test)| test).unwrap();
+    let test = FILES
+        .iter()
+        .find(|(rules, _)| *rules == file)
+        .map(|(_, test)| test)
+        .unwrap();
     let tests = groups_of(&text_of(&format!("deploy/prometheus/{test}")));
     let text = text_of(&format!("deploy/prometheus/{file}"));
     assert!(passes(file, &text, &tests, ""), "{file} as it is");
@@ -136,12 +186,19 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
             made += 1;
             let mutant = format!("{}{to}{}", &text[..at], &text[at + from.len()..]);
             if passes(file, &mutant, &tests, rule_at(&text, at)) {
-                survivors.push(format!("{file}:{}: {from} → {to}", text[..at].lines().count()));
+                survivors.push(format!(
+                    "{file}:{}: {from} → {to}",
+                    text[..at].lines().count()
+                ));
             }
         }
     }
     assert!(made >= at_least, "{made} mutants");
-    assert!(survivors.is_empty(), "{} of {made} survive: {survivors:#?}", survivors.len());
+    assert!(
+        survivors.is_empty(),
+        "{} of {made} survive: {survivors:#?}",
+        survivors.len()
+    );
 }
 
 #[test]
@@ -168,7 +225,11 @@ fn every_mutant_of_the_restore_alerts_is_found() {
 fn groups_of(test: &str) -> Vec<String> {
     const BEGIN: &str = "\n  - name: ";
     let (head, groups) = test.split_at(test.find(BEGIN).unwrap());
-    groups.split(BEGIN).skip(1).map(|group| format!("{head}{BEGIN}{group}")).collect()
+    groups
+        .split(BEGIN)
+        .skip(1)
+        .map(|group| format!("{head}{BEGIN}{group}"))
+        .collect()
 }
 
 /// The name of the rule that stands at `at`.
@@ -189,7 +250,9 @@ fn passes(file: &str, mutant: &str, groups: &[String], rule: &str) -> bool {
     first.into_iter().chain(then).all(|group| {
         std::fs::write(scratch.path().join("group.yml"), group).unwrap();
         let mut promtool = Command::new("promtool");
-        promtool.args(["test", "rules", "group.yml"]).current_dir(scratch.path());
+        promtool
+            .args(["test", "rules", "group.yml"])
+            .current_dir(scratch.path());
         promtool.output().unwrap().status.success()
     })
 }
@@ -205,27 +268,45 @@ fn the_five_alerts_are_there() {
         ("MultipleRestoresInProgress", "warning"),
         ("HighRestoreFailureRate", "warning"),
     ] {
-        assert!(alerts.contains(&(name.to_owned(), severity.to_owned())), "{name}");
+        assert!(
+            alerts.contains(&(name.to_owned(), severity.to_owned())),
+            "{name}"
+        );
     }
     let runbooks = format!("{}/docs/runbooks", env!("CARGO_PKG_REPOSITORY"));
-    let rules: String = FILES.iter().map(|(file, _)| text_of(&format!("deploy/prometheus/{file}"))).collect();
+    let rules: String = FILES
+        .iter()
+        .map(|(file, _)| text_of(&format!("deploy/prometheus/{file}")))
+        .collect();
     for (name, severity) in &alerts {
-        assert!(rules.contains(&format!("runbook_url: {runbooks}/{name}.md\n")), "{name}");
+        assert!(
+            rules.contains(&format!("runbook_url: {runbooks}/{name}.md\n")),
+            "{name}"
+        );
         let page = text_of(&format!("docs/runbooks/{name}.md"));
-        assert!(page.starts_with(&format!("# {name}\n\n{severity} · ")), "{name}");
+        assert!(
+            page.starts_with(&format!("# {name}\n\n{severity} · ")),
+            "{name}"
+        );
         for part in ["## What it means", "## How to look", "## How to fix"] {
             assert!(page.contains(part), "{name}: {part}");
         }
     }
-    let pages = std::fs::read_dir(root().join("docs/runbooks")).unwrap().count();
+    let pages = std::fs::read_dir(root().join("docs/runbooks"))
+        .unwrap()
+        .count();
     assert_eq!(pages, alerts.len(), "a page without its alert");
 }
 
 #[test]
 fn rules_and_runbooks_name_only_real_series() {
     let known = series();
-    let rules = FILES.iter().map(|(file, _)| format!("deploy/prometheus/{file}"));
-    let runbooks = alerts().into_iter().map(|(name, _)| format!("docs/runbooks/{name}.md"));
+    let rules = FILES
+        .iter()
+        .map(|(file, _)| format!("deploy/prometheus/{file}"));
+    let runbooks = alerts()
+        .into_iter()
+        .map(|(name, _)| format!("docs/runbooks/{name}.md"));
     for file in rules.chain(runbooks) {
         for name in names_of_series(&text_of(&file)) {
             assert!(known.contains(&name), "{file}: {name}");

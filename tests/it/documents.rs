@@ -13,7 +13,9 @@ use crate::deploy::root;
 pub fn variables() -> BTreeSet<String> {
     let command = Cli::command();
     let named = command.get_arguments().filter_map(|a| a.get_env());
-    named.map(|name| name.to_str().unwrap().to_owned()).collect()
+    named
+        .map(|name| name.to_str().unwrap().to_owned())
+        .collect()
 }
 
 /// `[default: …]` of the help is what holds where nothing is said.
@@ -26,7 +28,10 @@ fn the_defaults_that_are_told_are_the_defaults() {
         .filter_map(|a| {
             let help = a.get_help()?.to_string();
             let (_, default) = help.rsplit_once(" [default: ")?;
-            Some((a.get_long()?.to_owned(), default.trim_end_matches(']').to_owned()))
+            Some((
+                a.get_long()?.to_owned(),
+                default.trim_end_matches(']').to_owned(),
+            ))
         })
         // These are told in words.
         .filter(|(_, default)| {
@@ -45,16 +50,29 @@ fn the_defaults_that_are_told_are_the_defaults() {
     assert!(told.len() > 30, "{told:?}");
     let flags: Vec<(&str, &str)> = told.iter().map(|(f, d)| (f.as_str(), d.as_str())).collect();
     let of = |flags: &[(&str, &str)]| {
-        format!("{:#?}", Config::new(&RawConfig::from_flags(flags).unwrap()).unwrap())
+        format!(
+            "{:#?}",
+            Config::new(&RawConfig::from_flags(flags).unwrap()).unwrap()
+        )
     };
     assert_eq!(of(&flags), of(&[]));
 }
 
 /// Every page for people.
 fn pages() -> Vec<PathBuf> {
-    let top = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md"];
+    let top = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+    ];
     let mut pages: Vec<PathBuf> = top.iter().map(|name| root().join(name)).collect();
-    let mut folders = vec![root().join("docs"), root().join("examples"), root().join("deploy")];
+    let mut folders = vec![
+        root().join("docs"),
+        root().join("examples"),
+        root().join("deploy"),
+    ];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten() {
             let path = entry.unwrap().path();
@@ -74,17 +92,28 @@ fn pages() -> Vec<PathBuf> {
 fn links_lead_somewhere() {
     let anchor = |line: &str| {
         let words = line.trim_start_matches('#').trim().to_lowercase();
-        let kept = words.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-' || *c == '_');
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>()
+        let kept = words
+            .chars()
+            .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-' || *c == '_');
+        kept.map(|c| if c == ' ' { '-' } else { c })
+            .collect::<String>()
     };
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
-        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .map(|rest| rest.split(')').next().unwrap())
+        {
             if link.contains("://") {
                 continue;
             }
             let (file, part) = link.split_once('#').unwrap_or((link, ""));
-            let to = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let to = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(file)
+            };
             assert!(to.exists(), "{}: {link}", page.display());
             if !part.is_empty() {
                 let there = std::fs::read_to_string(&to).unwrap();
@@ -103,27 +132,35 @@ fn commands_that_are_shown_can_be_given() {
         let text = std::fs::read_to_string(&page).unwrap();
         for line in text.lines() {
             // In a block, or between backticks; up to what is the shell's.
-            let Some((before, rest)) = line.split_once("pgrestored ") else { continue };
+            let Some((before, rest)) = line.split_once("pgrestored ") else {
+                continue;
+            };
             let starts = before.is_empty() || before.ends_with([' ', '`']);
             let is_command = before.trim().is_empty()
                 || before.ends_with('`')
                 || before.trim_end().ends_with(['|', '&', '*'])
-                || before.split_whitespace().all(|w| w.contains('=') || w == "export" || w == "*");
+                || before
+                    .split_whitespace()
+                    .all(|w| w.contains('=') || w == "export" || w == "*");
             if !starts || !is_command {
                 continue;
             }
             let shell = |c: char| "`#|&>;".contains(c);
             let words = rest.split(shell).next().unwrap().split_whitespace();
-            let args: Vec<String> = words.map(|w| w.trim_matches(['\'', '"']).to_owned()).collect();
+            let args: Vec<String> = words
+                .map(|w| w.trim_matches(['\'', '"']).to_owned())
+                .collect();
             // Prose about pgrestored, and commands that are not written out.
-            let known =
-                Cli::command().get_subcommands().any(|c| args.first().is_some_and(|a| a == c.get_name()));
+            let known = Cli::command()
+                .get_subcommands()
+                .any(|c| args.first().is_some_and(|a| a == c.get_name()));
             if !known || args.iter().any(|a| a.contains('…') || a == "\\") {
                 continue;
             }
             let given = std::iter::once("pgrestored".to_owned()).chain(args.clone());
             let parsed = Cli::command().try_get_matches_from(given);
-            let missing = |e: &clap::Error| e.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+            let missing =
+                |e: &clap::Error| e.kind() == clap::error::ErrorKind::MissingRequiredArgument;
             match parsed {
                 Ok(_) => tried += 1,
                 Err(e) if e.kind() == clap::error::ErrorKind::DisplayHelp => tried += 1,
@@ -160,7 +197,15 @@ fn fields_of(call: &str) -> Vec<String> {
         .iter()
         .map(|p| p.trim())
         .filter(|p| !p.is_empty() && !p.starts_with('"') && !p.starts_with("parent:"));
-    names.map(|p| p.split(" = ").next().unwrap().trim_start_matches(['%', '?']).to_owned()).collect()
+    names
+        .map(|p| {
+            p.split(" = ")
+                .next()
+                .unwrap()
+                .trim_start_matches(['%', '?'])
+                .to_owned()
+        })
+        .collect()
 }
 
 /// Every field of a line of the log is in docs/logging.md.
@@ -169,7 +214,10 @@ fn every_field_of_the_log_is_documented() {
     let documented = log_fields();
     let (mut folders, mut lines) = (vec![root().join("src")], 0);
     while let Some(folder) = folders.pop() {
-        for path in std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()) {
+        for path in std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+        {
             if path.is_dir() {
                 folders.push(path);
                 continue;
@@ -192,7 +240,13 @@ fn every_field_of_the_log_is_documented() {
 pub fn log_fields() -> BTreeSet<String> {
     let page = std::fs::read_to_string(root().join("docs/logging.md")).unwrap();
     let rows = page.lines().filter(|l| l.starts_with("| `"));
-    let names =
-        rows.flat_map(|l| l.split('|').nth(1).unwrap().split('`').map(str::to_owned).collect::<Vec<_>>());
+    let names = rows.flat_map(|l| {
+        l.split('|')
+            .nth(1)
+            .unwrap()
+            .split('`')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
     names.filter(|w| !w.trim().is_empty()).collect()
 }

@@ -22,30 +22,50 @@ fn run_tool(name: &str, args: &[&str]) -> Option<String> {
 /// Standard output of a program that has to succeed; `None`, loudly, where it is not installed.
 fn run(command: &mut Command) -> Option<String> {
     let out = installed(command.current_dir(deploy()))?;
-    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr),
+    );
     assert!(out.status.success(), "{command:?}: {stdout}\n{stderr}");
     Some(stdout.into_owned())
 }
 
 /// Documents of what an overlay makes, as JSON.
 fn overlay(name: &str) -> Option<Vec<Value>> {
-    let yaml = run(Command::new("kubectl").args(["kustomize"]).arg(deploy().join("kubernetes").join(name)))?;
+    let yaml = run(Command::new("kubectl")
+        .args(["kustomize"])
+        .arg(deploy().join("kubernetes").join(name)))?;
     let read = |text: &str| serde_saphyr::from_str::<Value>(text).unwrap();
     Some(yaml.split("\n---\n").map(read).collect())
 }
 
-const OVERLAYS: [&str; 4] = ["base", "overlays/local", "overlays/production", "overlays/verification"];
+const OVERLAYS: [&str; 4] = [
+    "base",
+    "overlays/local",
+    "overlays/production",
+    "overlays/verification",
+];
 /// Kinds that are no part of Kubernetes itself: their schemas are not in the validator.
 const CUSTOM: [&str; 3] = ["ScaledObject", "TriggerAuthentication", "PodMonitor"];
 
 #[test]
 fn kubernetes_knows_every_field() {
     for name in OVERLAYS {
-        let Some(documents) = overlay(name) else { return };
-        for document in documents.iter().filter(|d| !CUSTOM.contains(&d["kind"].as_str().unwrap())) {
+        let Some(documents) = overlay(name) else {
+            return;
+        };
+        for document in documents
+            .iter()
+            .filter(|d| !CUSTOM.contains(&d["kind"].as_str().unwrap()))
+        {
             let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
             serde_json::to_writer(file.as_file(), document).unwrap();
-            let validate = ["--strict", "--kubernetes-version", "1.32", file.path().to_str().unwrap()];
+            let validate = [
+                "--strict",
+                "--kubernetes-version",
+                "1.32",
+                file.path().to_str().unwrap(),
+            ];
             if run_tool("kubernetes-validate", &validate).is_none() {
                 return;
             }
@@ -54,35 +74,63 @@ fn kubernetes_knows_every_field() {
 }
 
 fn of_kind<'a>(documents: &'a [Value], kind: &str) -> &'a Value {
-    documents.iter().find(|d| d["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+    documents
+        .iter()
+        .find(|d| d["kind"] == kind)
+        .unwrap_or_else(|| panic!("no {kind}"))
 }
 
 #[test]
 fn a_worker_on_kubernetes_is_hardened_and_drains() {
     for name in ["overlays/production", "overlays/verification"] {
-        let Some(documents) = overlay(name) else { return };
+        let Some(documents) = overlay(name) else {
+            return;
+        };
         let pod = &of_kind(&documents, "Deployment")["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
-        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true, "{name}");
-        assert_eq!(container["securityContext"]["capabilities"]["drop"][0], "ALL", "{name}");
+        assert_eq!(
+            container["securityContext"]["readOnlyRootFilesystem"], true,
+            "{name}"
+        );
+        assert_eq!(
+            container["securityContext"]["capabilities"]["drop"][0], "ALL",
+            "{name}"
+        );
         assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
         // What runs is cancelled and cleaned up before the pod is killed.
         let settings = &of_kind(&documents, "ConfigMap")["data"];
-        let drain = settings["DRAIN_TIMEOUT"].as_str().unwrap().strip_suffix('m').unwrap();
+        let drain = settings["DRAIN_TIMEOUT"]
+            .as_str()
+            .unwrap()
+            .strip_suffix('m')
+            .unwrap();
         let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
-        assert!(drain.parse::<u64>().unwrap() * 60 + 60 < grace, "{name}: {drain} min of {grace} s");
+        assert!(
+            drain.parse::<u64>().unwrap() * 60 + 60 < grace,
+            "{name}: {drain} min of {grace} s"
+        );
         // KEDA says how many workers there are, and finds them.
-        assert_eq!(of_kind(&documents, "Deployment")["spec"]["replicas"], Value::Null, "{name}");
+        assert_eq!(
+            of_kind(&documents, "Deployment")["spec"]["replicas"],
+            Value::Null,
+            "{name}"
+        );
         let scaled = &of_kind(&documents, "ScaledObject")["spec"];
-        assert_eq!(scaled["scaleTargetRef"]["name"], of_kind(&documents, "Deployment")["metadata"]["name"]);
+        assert_eq!(
+            scaled["scaleTargetRef"]["name"],
+            of_kind(&documents, "Deployment")["metadata"]["name"]
+        );
         assert_eq!(scaled["triggers"][0]["type"], "prometheus");
         let auth = &of_kind(&documents, "TriggerAuthentication")["metadata"]["name"];
         assert_eq!(scaled["triggers"][0]["authenticationRef"]["name"], *auth);
         let monitor = &of_kind(&documents, "PodMonitor")["spec"];
         let labels = &of_kind(&documents, "Deployment")["spec"]["template"]["metadata"]["labels"];
         assert_eq!(labels[monitor["jobLabel"].as_str().unwrap()], "pgrestored");
-        assert_eq!(monitor["podMetricsEndpoints"][0]["port"], container["ports"][0]["name"]);
+        assert_eq!(
+            monitor["podMetricsEndpoints"][0]["port"],
+            container["ports"][0]["name"]
+        );
     }
 }
 
@@ -91,19 +139,36 @@ fn a_worker_on_kubernetes_is_hardened_and_drains() {
 fn every_variable_that_is_deployed_is_one_of_ours() {
     let mut sets: Vec<(String, Vec<(String, String)>)> = Vec::new();
     for name in OVERLAYS {
-        let Some(documents) = overlay(name) else { return };
-        let data = of_kind(&documents, "ConfigMap")["data"].as_object().unwrap().clone();
-        let pairs = data.into_iter().map(|(k, v)| (k, v.as_str().unwrap().to_owned())).collect();
+        let Some(documents) = overlay(name) else {
+            return;
+        };
+        let data = of_kind(&documents, "ConfigMap")["data"]
+            .as_object()
+            .unwrap()
+            .clone();
+        let pairs = data
+            .into_iter()
+            .map(|(k, v)| (k, v.as_str().unwrap().to_owned()))
+            .collect();
         sets.push((name.to_owned(), pairs));
     }
-    let text = |file: &str| serde_saphyr::from_str::<Value>(&text_of(&format!("deploy/{file}"))).unwrap();
+    let text =
+        |file: &str| serde_saphyr::from_str::<Value>(&text_of(&format!("deploy/{file}"))).unwrap();
     let pool = text("cloud-run/worker-pool.yaml");
-    let env = pool["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
-    let plain = env.iter().filter_map(|e| Some((e["name"].as_str()?.into(), e["value"].as_str()?.into())));
+    let env = pool["spec"]["template"]["spec"]["containers"][0]["env"]
+        .as_array()
+        .unwrap();
+    let plain = env
+        .iter()
+        .filter_map(|e| Some((e["name"].as_str()?.into(), e["value"].as_str()?.into())));
     sets.push(("cloud-run".into(), plain.collect()));
     let compose = text("compose.yaml");
-    let env = compose["services"]["worker"]["environment"].as_object().unwrap();
-    let plain = env.iter().map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()));
+    let env = compose["services"]["worker"]["environment"]
+        .as_object()
+        .unwrap();
+    let plain = env
+        .iter()
+        .map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()));
     sets.push(("compose".into(), plain.collect()));
     let known = crate::documents::variables();
     for (name, pairs) in sets {
@@ -112,8 +177,17 @@ fn every_variable_that_is_deployed_is_one_of_ours() {
         // Files with secrets are not there.
         let pairs = pairs.iter().filter(|(k, _)| !k.ends_with("_FILE"));
         let mut check = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-        let out = check.arg("check").env_clear().envs(pairs.cloned()).output().unwrap();
-        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        let out = check
+            .arg("check")
+            .env_clear()
+            .envs(pairs.cloned())
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
 }
 
@@ -124,8 +198,18 @@ fn the_dockerfile_is_linted() {
 
 #[test]
 fn compose_knows_every_key() {
-    run_tool("check-jsonschema", &["--builtin-schema", "vendor.compose-spec", "compose.yaml"]);
-    run_tool("yamllint", &["-d", "{extends: relaxed, rules: {line-length: disable}}", "."]);
+    run_tool(
+        "check-jsonschema",
+        &["--builtin-schema", "vendor.compose-spec", "compose.yaml"],
+    );
+    run_tool(
+        "yamllint",
+        &[
+            "-d",
+            "{extends: relaxed, rules: {line-length: disable}}",
+            ".",
+        ],
+    );
 }
 
 #[test]
@@ -138,12 +222,20 @@ fn systemd_understands_the_unit() {
     let unit = text_of("deploy/systemd/pgrestored.service");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pgrestored.service");
-    let here = unit.replace("/usr/local/bin/pgrestored", env!("CARGO_BIN_EXE_pgrestored"));
+    let here = unit.replace(
+        "/usr/local/bin/pgrestored",
+        env!("CARGO_BIN_EXE_pgrestored"),
+    );
     std::fs::write(&file, here).unwrap();
     let mut verify = Command::new("systemd-analyze");
-    let Some(out) = installed(verify.args(["verify", "--man=no"]).arg(&file)) else { return };
+    let Some(out) = installed(verify.args(["verify", "--man=no"]).arg(&file)) else {
+        return;
+    };
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    let ours: Vec<&str> = said.lines().filter(|l| l.contains("pgrestored.service")).collect();
+    let ours: Vec<&str> = said
+        .lines()
+        .filter(|l| l.contains("pgrestored.service"))
+        .collect();
     assert!(ours.is_empty(), "{ours:#?}");
 }
 
@@ -157,15 +249,24 @@ fn alertmanager_sends_each_alert_where_it_belongs() {
     let alerts = crate::deploy::alerts();
     assert!(alerts.len() > 10, "{alerts:?}");
     for (name, severity) in &alerts {
-        let wanted = if severity == "critical" { "pager" } else { "chat" };
+        let wanted = if severity == "critical" {
+            "pager"
+        } else {
+            "chat"
+        };
         let config = format!("--config.file={file}");
         let verify = format!("--verify.receivers={wanted}");
         let labels = [format!("alertname={name}"), format!("severity={severity}")];
-        amtool(&["config", "routes", "test", &config, &verify, &labels[0], &labels[1]]);
+        amtool(&[
+            "config", "routes", "test", &config, &verify, &labels[0], &labels[1],
+        ]);
     }
     // What mutes and what is muted are alerts that there are.
     let config = text_of("deploy/alertmanager/alertmanager.yml");
-    let named = config.split("alertname=\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let named = config
+        .split("alertname=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap());
     for name in named {
         assert!(alerts.iter().any(|(alert, _)| alert == name), "{name}");
     }
@@ -174,21 +275,28 @@ fn alertmanager_sends_each_alert_where_it_belongs() {
 /// The dashboard asks only for series that there are, and its panels neither overlap nor go unexplained.
 #[test]
 fn the_dashboard_is_in_order() {
-    let dashboard: Value = serde_json::from_str(&text_of("deploy/grafana/pgrestored.json")).unwrap();
+    let dashboard: Value =
+        serde_json::from_str(&text_of("deploy/grafana/pgrestored.json")).unwrap();
     let known: BTreeSet<String> = crate::deploy::series();
     let (mut taken, mut queries) = (BTreeSet::new(), 0);
     for panel in dashboard["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap();
         let at = |key: &str| panel["gridPos"][key].as_u64().unwrap();
-        for (x, y) in
-            (at("x")..at("x") + at("w")).flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y)))
+        for (x, y) in (at("x")..at("x") + at("w"))
+            .flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y)))
         {
-            assert!(x < 24 && taken.insert((x, y)), "{title} overlaps at {x}, {y}");
+            assert!(
+                x < 24 && taken.insert((x, y)),
+                "{title} overlaps at {x}, {y}"
+            );
         }
         if panel["type"] == "row" {
             continue;
         }
-        assert!(panel["description"].as_str().is_some_and(|d| d.len() > 10), "{title}");
+        assert!(
+            panel["description"].as_str().is_some_and(|d| d.len() > 10),
+            "{title}"
+        );
         for target in panel["targets"].as_array().unwrap() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
             queries += 1;
@@ -202,12 +310,16 @@ fn the_dashboard_is_in_order() {
 
 #[test]
 fn the_asyncapi_document_is_read_by_its_parser() {
-    let Some(modules) = installed_tool("node/node_modules") else { return };
+    let Some(modules) = installed_tool("node/node_modules") else {
+        return;
+    };
     let program = "const { Parser, fromFile } = require('@asyncapi/parser'); const p = new Parser(); \
         fromFile(p, process.argv[1]).parse().then(({ document, diagnostics }) => { \
           const bad = diagnostics.filter((d) => d.severity <= 1); bad.forEach((d) => console.error(d.message, d.path)); \
           process.exit(document && bad.length === 0 ? 0 : 1); })";
     let mut node = Command::new("node");
-    node.args(["-e", program]).arg(root().join("schemas/asyncapi.yaml")).env("NODE_PATH", modules);
+    node.args(["-e", program])
+        .arg(root().join("schemas/asyncapi.yaml"))
+        .env("NODE_PATH", modules);
     run(&mut node);
 }

@@ -17,14 +17,24 @@ use crate::support::{Cluster, bindir_of, job};
 /// has options.
 fn servers() -> Vec<Cluster> {
     let others = [14, 18].into_iter().filter_map(bindir_of);
-    others.chain(find_bindir(&[])).map(|b| Cluster::of(&b, "")).collect()
+    others
+        .chain(find_bindir(&[]))
+        .map(|b| Cluster::of(&b, ""))
+        .collect()
 }
 
 /// `None` where `user` gets in, else the refusal's SQLSTATE.
 async fn refusal(c: &Cluster, user: &str, password: &str, database: &str) -> Option<String> {
-    let config = format!("host={} user={user} password='{password}' dbname={database}", c.sandbox.host());
+    let config = format!(
+        "host={} user={user} password='{password}' dbname={database}",
+        c.sandbox.host()
+    );
     let refused = tokio_postgres::connect(&config, NoTls).await.err()?;
-    Some(refused.code().map_or_else(|| refused.to_string(), |code| code.code().to_owned()))
+    Some(
+        refused
+            .code()
+            .map_or_else(|| refused.to_string(), |code| code.code().to_owned()),
+    )
 }
 
 const PRIVILEGES: &str = "SELECT coalesce(datacl, acldefault('d', datdba)), pg_get_userbyid(datdba) FROM pg_database WHERE datname = ";
@@ -32,7 +42,10 @@ const PRIVILEGES: &str = "SELECT coalesce(datacl, acldefault('d', datdba)), pg_g
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_else_is_in_a_database_that_is_loaded() {
     for c in servers() {
-        c.psql("postgres", "CREATE ROLE visitor LOGIN; CREATE ROLE pgrestored_owner");
+        c.psql(
+            "postgres",
+            "CREATE ROLE visitor LOGIN; CREATE ROLE pgrestored_owner",
+        );
         let dump = c.waiting_dump();
         for (target, acl, trust) in [
             ("fresh", None, "full"),
@@ -51,7 +64,11 @@ async fn nobody_else_is_in_a_database_that_is_loaded() {
                 ),
                 "full",
             ),
-            ("untrusted", Some("GRANT CREATE ON DATABASE untrusted TO role_a"), "restricted"),
+            (
+                "untrusted",
+                Some("GRANT CREATE ON DATABASE untrusted TO role_a"),
+                "restricted",
+            ),
         ] {
             if let Some(acl) = acl {
                 c.create(target, "");
@@ -59,10 +76,16 @@ async fn nobody_else_is_in_a_database_that_is_loaded() {
             }
             let of = |database: &str| c.psql("postgres", &format!("{PRIVILEGES}'{database}'"));
             let before = acl.map(|_| of(target));
-            let on_existing = if acl.is_some() { OnExisting::Replace } else { OnExisting::Fail };
+            let on_existing = if acl.is_some() {
+                OnExisting::Replace
+            } else {
+                OnExisting::Fail
+            };
             let app = c.app(&[("backup-trust", trust)]);
             let request = job(&dump, target, on_existing);
-            let running = app.manager.run(&request, Arc::default(), CancellationToken::new());
+            let running = app
+                .manager
+                .run(&request, Arc::default(), CancellationToken::new());
             let looked = async {
                 let loaded = "SELECT datname FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
                 let mut staging = String::new();
@@ -78,11 +101,16 @@ async fn nobody_else_is_in_a_database_that_is_loaded() {
             assert_eq!(done.result.error, None, "{target}");
             c.psql("postgres", "DROP ROLE go_on");
             assert_eq!(refusal(&c, "visitor", "", target).await, None, "{target}");
-            let wanted = before.clone().unwrap_or("{=Tc/postgres,postgres=CTc/postgres}|postgres".into());
+            let wanted = before
+                .clone()
+                .unwrap_or("{=Tc/postgres,postgres=CTc/postgres}|postgres".into());
             assert_eq!(of(target), wanted, "{target}");
             if let Some(kept) = done.result.previous_database {
                 assert_eq!(Some(of(&kept)), before, "{target}");
-                app.manager.rollback(target, None, &format!("back-{target}")).await.unwrap();
+                app.manager
+                    .rollback(target, None, &format!("back-{target}"))
+                    .await
+                    .unwrap();
                 assert_eq!(Some(of(target)), before, "{target}");
             }
         }
@@ -114,12 +142,20 @@ impl Pool {
         let end = "--\n-- PostgreSQL database dump complete\n";
         let tried: String = statements
             .iter()
-            .map(|s| format!("DO $$ BEGIN {s}; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;\n"))
+            .map(|s| {
+                format!(
+                    "DO $$ BEGIN {s}; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$;\n"
+                )
+            })
             .collect();
         let text = std::fs::read_to_string(&self.dump).unwrap();
         assert!(text.contains(end));
         let file = self.c.scratch("hostile.sql");
-        std::fs::write(&file, text.replacen(end, &format!("{tried}{then}\n{end}"), 1)).unwrap();
+        std::fs::write(
+            &file,
+            text.replacen(end, &format!("{tried}{then}\n{end}"), 1),
+        )
+        .unwrap();
         file
     }
 
@@ -131,7 +167,9 @@ impl Pool {
             ("db-restricted-password", "right"),
         ];
         self.c.psql("postgres", "DROP DATABASE IF EXISTS app");
-        self.c.restore_with(&job(file, "app", OnExisting::Fail), &flags).await
+        self.c
+            .restore_with(&job(file, "app", OnExisting::Fail), &flags)
+            .await
     }
 
     /// Everything that a backup could have changed of the role.
@@ -151,7 +189,11 @@ impl Pool {
         assert_eq!(self.state(), "-1||pgrestored||0", "{what} on {version}");
         let wrong = refusal(&self.c, LOADER, "theirs", "postgres").await;
         assert_eq!(wrong.as_deref(), Some("28P01"), "{what} on {version}");
-        assert_eq!(refusal(&self.c, LOADER, "right", "postgres").await, None, "{what} on {version}");
+        assert_eq!(
+            refusal(&self.c, LOADER, "right", "postgres").await,
+            None,
+            "{what} on {version}"
+        );
         let next = self.restore(&self.dump).await;
         assert_eq!(next.result.error, None, "{what} on {version}");
     }
@@ -188,12 +230,16 @@ async fn what_a_backup_did_to_its_loading_role_is_undone() {
         assert_eq!(done.failure, Some(R::DataRejected));
         pool.check("a restore that failed").await;
         // A restore that was killed undoes nothing, and somebody may be there still.
-        let config = format!("host={} user={LOADER} password=right dbname=postgres", pool.c.sandbox.host());
+        let config = format!(
+            "host={} user={LOADER} password=right dbname=postgres",
+            pool.c.sandbox.host()
+        );
         let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
         let accomplice = tokio::spawn(connection);
         let killed = "ALTER ROLE pgrestored_load_1 PASSWORD 'theirs'; ALTER ROLE pgrestored_load_1 SET work_mem = '1GB';
             ALTER ROLE pgrestored_load_1 SET plpgsql.extra_errors = 'all'";
-        pool.c.psql("postgres", &format!("DO 'BEGIN END'; {killed}"));
+        pool.c
+            .psql("postgres", &format!("DO 'BEGIN END'; {killed}"));
         assert_eq!(pool.restore(&pool.dump).await.result.error, None);
         assert!(accomplice.await.unwrap().is_err() && client.is_closed());
         pool.check("a restore that was killed").await;
@@ -206,15 +252,28 @@ async fn a_loading_role_that_cannot_be_set_right_is_refused() {
     let Some(bindir) = bindir_of(14) else { return };
     let pool = Pool::of(Cluster::of(&bindir, ""));
     let leave = "REVOKE pgrestored_load_1 FROM pgrestored";
-    assert_eq!(pool.restore(&pool.with(&[leave], "")).await.result.error, None);
+    assert_eq!(
+        pool.restore(&pool.with(&[leave], "")).await.result.error,
+        None
+    );
     pool.check("membership").await;
     // With another password, only somebody else can.
     let password = "ALTER ROLE CURRENT_USER PASSWORD 'theirs'";
-    assert!(pool.restore(&pool.with(&[leave, password], "")).await.failure.is_some());
+    assert!(
+        pool.restore(&pool.with(&[leave, password], ""))
+            .await
+            .failure
+            .is_some()
+    );
     let refused = pool.restore(&pool.dump).await.result.error.unwrap();
     assert_eq!(refused.reason, R::InsufficientPrivilege);
-    assert!(refused.message.contains("GRANT \"pgrestored_load_1\" TO"), "{}", refused.message);
-    pool.c.psql("postgres", "GRANT pgrestored_load_1 TO pgrestored");
+    assert!(
+        refused.message.contains("GRANT \"pgrestored_load_1\" TO"),
+        "{}",
+        refused.message
+    );
+    pool.c
+        .psql("postgres", "GRANT pgrestored_load_1 TO pgrestored");
     assert_eq!(pool.restore(&pool.dump).await.result.error, None);
     pool.check("granted again").await;
 }

@@ -19,7 +19,9 @@ fn rows(name: &str, count: u32) -> String {
 }
 
 async fn run(app: &App, job: &RestoreJob) -> pgrestored::manager::Finished {
-    app.manager.run(job, Arc::default(), CancellationToken::new()).await
+    app.manager
+        .run(job, Arc::default(), CancellationToken::new())
+        .await
 }
 
 /// Which bytes: `all` of them spread evenly in a whole campaign, else `some`; they change with the seed.
@@ -27,7 +29,9 @@ fn places(total: u64, all: u64, some: u64) -> Vec<u64> {
     let step = (total / if is_full_campaign() { all } else { some }).max(1);
     let seed = u64::from(std::process::id());
     eprintln!("CAMPAIGN cuts: {total} bytes, every {step}, seed {seed}");
-    (seed % step..total).step_by(usize::try_from(step).unwrap()).collect()
+    (seed % step..total)
+        .step_by(usize::try_from(step).unwrap())
+        .collect()
 }
 
 fn through(c: &Cluster, proxy: &CutProxy, copy_format: &str) -> App {
@@ -57,7 +61,12 @@ async fn cut_a_copy(format: &str) {
     let dump = c.dump_to_file("src", &[]);
     let proxy = CutProxy::start(c.sandbox.host(), b"COPY public.t").await;
     let app = through(&c, &proxy, format);
-    assert_eq!(run(&app, &job(&dump, "whole", OnExisting::Fail)).await.failure, None);
+    assert_eq!(
+        run(&app, &job(&dump, "whole", OnExisting::Fail))
+            .await
+            .failure,
+        None
+    );
     let total = proxy.counted();
     assert!(total > 2_000, "{total}");
     let (mut failed, mut done) = (0, 0);
@@ -73,16 +82,31 @@ async fn cut_a_copy(format: &str) {
                 done += 1;
             }
             Some(reason) => {
-                assert_eq!(reason, R::TargetUnavailable, "{at}: {:?}", finished.result.error);
-                assert!(!c.databases().contains(&"app".to_owned()), "{at}: a part is there");
+                assert_eq!(
+                    reason,
+                    R::TargetUnavailable,
+                    "{at}: {:?}",
+                    finished.result.error
+                );
+                assert!(
+                    !c.databases().contains(&"app".to_owned()),
+                    "{at}: a part is there"
+                );
                 failed += 1;
             }
         }
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{at}");
     }
     proxy.disarm();
-    assert_eq!(run(&app, &job(&dump, "app", OnExisting::Fail)).await.failure, None);
-    eprintln!("CAMPAIGN copy cuts, {format}: {failed} failed and clean, {done} complete, 0 partial");
+    assert_eq!(
+        run(&app, &job(&dump, "app", OnExisting::Fail))
+            .await
+            .failure,
+        None
+    );
+    eprintln!(
+        "CAMPAIGN copy cuts, {format}: {failed} failed and clean, {done} complete, 0 partial"
+    );
     assert!(failed > 0);
 }
 
@@ -94,10 +118,16 @@ async fn a_swap_cut_at_any_byte_is_done_or_not() {
     let dumps = [c.dump_to_file("a", &[]), c.dump_to_file("b", &[])];
     let proxy = CutProxy::start(c.sandbox.host(), b"SET LOCAL lock_timeout").await;
     let app = through(&c, &proxy, "text");
-    let table =
-        || c.psql("app", "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'");
-    let request =
-        |i: usize, n: i64| RestoreJob { sequence: sequence(n), ..job(&dumps[i], "app", OnExisting::Replace) };
+    let table = || {
+        c.psql(
+            "app",
+            "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'",
+        )
+    };
+    let request = |i: usize, n: i64| RestoreJob {
+        sequence: sequence(n),
+        ..job(&dumps[i], "app", OnExisting::Replace)
+    };
     let mut n = 0;
     let mut next = |i: usize| {
         n += 1;
@@ -122,7 +152,12 @@ async fn a_swap_cut_at_any_byte_is_done_or_not() {
                 (there, done) = (new, done + 1);
             }
             Some(reason) => {
-                assert_eq!(reason, R::TargetUnavailable, "{at}: {:?}", finished.result.error);
+                assert_eq!(
+                    reason,
+                    R::TargetUnavailable,
+                    "{at}: {:?}",
+                    finished.result.error
+                );
                 assert_eq!(now, format!("t{}", there + 1), "{at}: said not to be done");
                 undone += 1;
                 // The redelivery does it.
@@ -148,7 +183,10 @@ async fn a_database_made_in_place_is_there_or_not_wherever_it_is_cut() {
     let dump = c.dump_to_file("a", &[]);
     let proxy = CutProxy::start(c.sandbox.host(), b"SET LOCAL lock_timeout").await;
     let app = through(&c, &proxy, "text");
-    let request = || RestoreJob { in_place: Some(InPlace::Always), ..job(&dump, "app", OnExisting::Fail) };
+    let request = || RestoreJob {
+        in_place: Some(InPlace::Always),
+        ..job(&dump, "app", OnExisting::Fail)
+    };
     let is_open = "SELECT has_database_privilege('role_a', 'app', 'CONNECT')
         AND shobj_description(oid, 'pg_database') IS NULL FROM pg_database WHERE datname = 'app'";
     assert_eq!(run(&app, &request()).await.failure, None);
@@ -164,8 +202,16 @@ async fn a_database_made_in_place_is_there_or_not_wherever_it_is_cut() {
         match finished.failure {
             None => done += 1,
             Some(reason) => {
-                assert_eq!(reason, R::TargetUnavailable, "{at}: {:?}", finished.result.error);
-                assert!(!c.databases().contains(&"app".to_owned()), "{at}: said not to be done");
+                assert_eq!(
+                    reason,
+                    R::TargetUnavailable,
+                    "{at}: {:?}",
+                    finished.result.error
+                );
+                assert!(
+                    !c.databases().contains(&"app".to_owned()),
+                    "{at}: said not to be done"
+                );
                 undone += 1;
                 let again = run(&app, &job).await;
                 assert_eq!(again.failure, None, "{at}: {:?}", again.result.error);

@@ -45,9 +45,18 @@ async fn sweep(args: &[&str], flips: bool) {
         // A flip is found by the checksum at the latest; a cut is found without one.
         let job = job(&file, "app", OnExisting::Replace);
         let job = if flips { with_crc(job, crc) } else { job };
-        let done = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
-        let error = done.result.error.unwrap_or_else(|| panic!("damage at {at} was not noticed"));
-        assert!(!error.message.is_empty() && !error.retryable, "{at}: {error:?}");
+        let done = app
+            .manager
+            .run(&job, Arc::default(), CancellationToken::new())
+            .await;
+        let error = done
+            .result
+            .error
+            .unwrap_or_else(|| panic!("damage at {at} was not noticed"));
+        assert!(
+            !error.message.is_empty() && !error.retryable,
+            "{at}: {error:?}"
+        );
         *reasons.entry(error.reason.as_str()).or_insert(0) += 1;
         if !flips {
             assert_eq!(error.reason, R::ArchiveCorrupt, "{at}: {error:?}");
@@ -70,7 +79,13 @@ async fn sweep_all(wrapping: Wrapping) {
     let count = if is_full_campaign() { 1000 } else { 6 };
     let file = c.scratch("damaged");
     let mut tally = std::collections::BTreeMap::new();
-    for format in [Format::Custom, Format::CustomPiped, Format::Tar, Format::Plain, Format::DirectoryTar] {
+    for format in [
+        Format::Custom,
+        Format::CustomPiped,
+        Format::Tar,
+        Format::Plain,
+        Format::DirectoryTar,
+    ] {
         let good = wrap(&std::fs::read(c.dump_as("src", format)).unwrap(), wrapping);
         let crc = crc32c::crc32c(&good);
         for i in 0..2 * count {
@@ -82,17 +97,24 @@ async fn sweep_all(wrapping: Wrapping) {
             }
             std::fs::write(&file, &bad).unwrap();
             let job = with_crc(job(&file, "app", OnExisting::Replace), crc);
-            let run = app.manager.run(&job, Arc::default(), CancellationToken::new());
+            let run = app
+                .manager
+                .run(&job, Arc::default(), CancellationToken::new());
             let done = tokio::time::timeout(std::time::Duration::from_secs(60), run).await;
             let what = format!("seed {seed}: {format:?} {wrapping:?} damage {i} at {at}");
             let done = done.unwrap_or_else(|_| panic!("{what}: hangs"));
-            let reason = done.failure.unwrap_or_else(|| panic!("{what}: not noticed"));
+            let reason = done
+                .failure
+                .unwrap_or_else(|| panic!("{what}: not noticed"));
             assert!(!done.result.error.unwrap().retryable, "{what}: {reason}");
             *tally.entry(reason.as_str()).or_insert(0) += 1;
         }
     }
     let tables = "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'";
-    assert_eq!((c.psql("app", tables).as_str(), c.leftovers()), ("precious", vec![]));
+    assert_eq!(
+        (c.psql("app", tables).as_str(), c.leftovers()),
+        ("precious", vec![])
+    );
     eprintln!(
         "CAMPAIGN damage {wrapping:?}: seed {seed}, 5 formats, {count} cuts and {count} flips each: {tally:?}"
     );

@@ -32,8 +32,13 @@ const DATABASES: &[(&str, &str)] = &[
     ("SQL_ASCII", "é表"),
 ];
 
-const FORMATS: [&[&str]; 5] =
-    [&["-Fp"], &["-Fc"], &["-Fp", "--inserts"], &["-Fd"], &["-Fc", "--inserts", "--rows-per-insert=2"]];
+const FORMATS: [&[&str]; 5] = [
+    &["-Fp"],
+    &["-Fc"],
+    &["-Fp", "--inserts"],
+    &["-Fd"],
+    &["-Fc", "--inserts", "--rows-per-insert=2"],
+];
 
 /// Without the roles that not every encoding can name.
 fn start() -> Cluster {
@@ -44,11 +49,25 @@ fn start() -> Cluster {
 
 fn database(c: &Cluster, name: &str, options: &str, sql: &[u8]) {
     let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-    c.psql("postgres", &format!("{drop}; CREATE DATABASE {name} TEMPLATE template0 {options}"));
+    c.psql(
+        "postgres",
+        &format!("{drop}; CREATE DATABASE {name} TEMPLATE template0 {options}"),
+    );
     let file = c.scratch("make.sql");
     std::fs::write(&file, sql).unwrap();
     let mut psql = c.sandbox.command("psql");
-    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", "-d", name, "-f"]).arg(&file);
+    psql.args([
+        "-X",
+        "-q",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-o",
+        "/dev/null",
+        "-d",
+        name,
+        "-f",
+    ])
+    .arg(&file);
     c.sandbox.run(&mut psql).unwrap();
 }
 
@@ -71,13 +90,24 @@ SELECT lo_create(4242); COMMENT ON LARGE OBJECT 4242 IS '{s}';"#
 
 /// The database as SQL in its own encoding, each byte a character.
 fn content(c: &Cluster, database: &str) -> String {
-    let dump = c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", database])).unwrap();
+    let dump = c
+        .sandbox
+        .run(c.sandbox.command("pg_dump").args(["-d", database]))
+        .unwrap();
     normalised(&dump.into_iter().map(char::from).collect::<String>())
 }
 
 fn dump(c: &Cluster, database: &str, args: &[&str]) -> PathBuf {
     let file = c.scratch(&uuid::Uuid::new_v4().to_string());
-    c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", database, "-f"]).arg(&file).args(args)).unwrap();
+    c.sandbox
+        .run(
+            c.sandbox
+                .command("pg_dump")
+                .args(["-d", database, "-f"])
+                .arg(&file)
+                .args(args),
+        )
+        .unwrap();
     match file.is_dir() {
         true => {
             let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -91,12 +121,24 @@ fn dump(c: &Cluster, database: &str, args: &[&str]) -> PathBuf {
 /// What PostgreSQL's own tools make of a file, in a database with these options.
 fn theirs(c: &Cluster, file: &Path, format: &str, options: &str) -> String {
     database(c, "theirs", options, b"");
-    let tool = if format == "-Fp" { "psql" } else { "pg_restore" };
+    let tool = if format == "-Fp" {
+        "psql"
+    } else {
+        "pg_restore"
+    };
     let mut command = c.sandbox.command(tool);
     match tool {
-        "psql" => {
-            command.args(["-X", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-d", "theirs", "-f"])
-        }
+        "psql" => command.args([
+            "-X",
+            "-q",
+            "-o",
+            "/dev/null",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            "theirs",
+            "-f",
+        ]),
         _ => command.args(["-d", "theirs"]),
     };
     c.sandbox.run(command.arg(file)).unwrap();
@@ -120,7 +162,14 @@ async fn a_dump_in_a_clients_encoding_is_what_postgres_makes_of_it() {
         let option = format!("--encoding={encoding}");
         // Text always; the archives in turn.
         for format in [FORMATS[i % 2 * 2], FORMATS[[1, 3, 4][i % 3]]] {
-            same_as_theirs(&c, "src", &[format, &[option.as_str()]].concat(), "", encoding).await;
+            same_as_theirs(
+                &c,
+                "src",
+                &[format, &[option.as_str()]].concat(),
+                "",
+                encoding,
+            )
+            .await;
         }
     }
 }
@@ -143,7 +192,10 @@ async fn a_database_in_another_encoding_is_what_postgres_makes_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_said_in_utf8_goes_through_as_bytes() {
     let c = start();
-    for (encoding, s) in [("SQL_ASCII", &b"caf\xe9\xe0"[..]), ("EUC_JP", b"\xfe\xfe\xa4\xa2")] {
+    for (encoding, s) in [
+        ("SQL_ASCII", &b"caf\xe9\xe0"[..]),
+        ("EUC_JP", b"\xfe\xfe\xa4\xa2"),
+    ] {
         let make = format!("SET client_encoding = '{encoding}';");
         let sql = [
             make.as_bytes(),
@@ -171,7 +223,11 @@ async fn what_cannot_be_said_in_utf8_goes_through_as_bytes() {
             let file = dump(&c, "src", &[*format, more].concat());
             c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
             let result = c.restore(&file, "ours").await;
-            assert_same(&content(&c, "ours"), &content(&c, "src"), &format!("{encoding} {format:?}"));
+            assert_same(
+                &content(&c, "ours"),
+                &content(&c, "src"),
+                &format!("{encoding} {format:?}"),
+            );
             assert_eq!(result.rows, 2, "{encoding} {format:?}");
         }
     }
@@ -179,14 +235,25 @@ async fn what_cannot_be_said_in_utf8_goes_through_as_bytes() {
     let named = "ENCODING 'SQL_ASCII' LOCALE 'C'";
     for (options, sql) in [
         (named, &b"CREATE TABLE \"caf\xe9\" (a int);"[..]),
-        ("ENCODING 'MULE_INTERNAL' LOCALE 'C'", b"CREATE TABLE t (a int);"),
+        (
+            "ENCODING 'MULE_INTERNAL' LOCALE 'C'",
+            b"CREATE TABLE t (a int);",
+        ),
     ] {
         database(&c, "src", options, sql);
         for format in [&["-Fc"][..], &["-Fp", "-C"]] {
-            let done = c.try_restore(&dump(&c, "src", format), "refused", OnExisting::Fail).await;
-            let failure = done.failure.unwrap_or_else(|| panic!("{options} {format:?}"));
+            let done = c
+                .try_restore(&dump(&c, "src", format), "refused", OnExisting::Fail)
+                .await;
+            let failure = done
+                .failure
+                .unwrap_or_else(|| panic!("{options} {format:?}"));
             assert_eq!(failure, R::ArchiveUnsupported, "{options} {format:?}");
-            assert_ne!(done.result.error.unwrap().blame, Blame::Backup, "{options} {format:?}");
+            assert_ne!(
+                done.result.error.unwrap().blame,
+                Blame::Backup,
+                "{options} {format:?}"
+            );
         }
     }
     assert!(c.leftovers().is_empty());
@@ -202,7 +269,10 @@ async fn the_database_is_made_as_the_text_says() {
     };
     c.psql("postgres", "CREATE DATABASE plain TEMPLATE template0");
     for (options, other) in [
-        ("LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'", "--encoding=LATIN9"),
+        (
+            "LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'",
+            "--encoding=LATIN9",
+        ),
         ("ENCODING 'LATIN1' LOCALE 'C'", "--encoding=UTF8"),
     ] {
         database(
@@ -221,7 +291,11 @@ async fn the_database_is_made_as_the_text_says() {
             c.psql("postgres", "DROP DATABASE IF EXISTS ours WITH (FORCE)");
             c.restore(&dump(&c, "src", args), "ours").await;
             assert_eq!(of("ours"), wanted, "{options} {args:?}");
-            assert_eq!(c.psql("ours", "SET client_encoding = 'UTF8'; TABLE t"), "é", "{options} {args:?}");
+            assert_eq!(
+                c.psql("ours", "SET client_encoding = 'UTF8'; TABLE t"),
+                "é",
+                "{options} {args:?}"
+            );
         }
     }
 }

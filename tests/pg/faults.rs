@@ -15,7 +15,10 @@ const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults");
 fn normalised(printed: &str, scratch: &Path) -> String {
     let mut out = String::new();
     let printed = printed.replace(&scratch.display().to_string(), "OUT");
-    for line in printed.lines().filter(|l| !l.starts_with("  restored into a sandbox")) {
+    for line in printed
+        .lines()
+        .filter(|l| !l.starts_with("  restored into a sandbox"))
+    {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         for i in 1..words.len() {
             let is_duration = matches!(words[i].trim_end_matches([',', ')']), "s" | "ms");
@@ -32,10 +35,16 @@ fn normalised(printed: &str, scratch: &Path) -> String {
 /// A cluster that `pg_cron` runs in, where it is installed; in CI it must be.
 fn cluster() -> Option<Cluster> {
     let bindir = pgrestored::sandbox::find_bindir(&[]).unwrap();
-    let library = Command::new(bindir.join("pg_config")).arg("--pkglibdir").output().unwrap();
+    let library = Command::new(bindir.join("pg_config"))
+        .arg("--pkglibdir")
+        .output()
+        .unwrap();
     let library = String::from_utf8(library.stdout).unwrap();
     if !Path::new(library.trim()).join("pg_cron.so").exists() {
-        assert!(std::env::var("CI").is_err(), "pg_cron is missing: run make setup");
+        assert!(
+            std::env::var("CI").is_err(),
+            "pg_cron is missing: run make setup"
+        );
         eprintln!("SKIPPED: pg_cron is not installed: run make setup");
         return None;
     }
@@ -45,14 +54,30 @@ fn cluster() -> Option<Cluster> {
 
 /// Runs one script; what it printed on standard output.
 fn run(script: &Path, cluster: &Cluster, scratch: &Path) -> String {
-    let path = format!("{}:{}", cluster.sandbox.bindir().display(), std::env::var("PATH").unwrap());
+    let path = format!(
+        "{}:{}",
+        cluster.sandbox.bindir().display(),
+        std::env::var("PATH").unwrap()
+    );
     let mut bash = Command::new("bash");
-    bash.arg(script).env("PGHOST", cluster.sandbox.host()).env("PGPORT", "5432").env("PGUSER", "postgres");
-    bash.env("PR", env!("CARGO_BIN_EXE_pgrestored")).env("OUT", scratch).env("PATH", path);
+    bash.arg(script)
+        .env("PGHOST", cluster.sandbox.host())
+        .env("PGPORT", "5432")
+        .env("PGUSER", "postgres");
+    bash.env("PR", env!("CARGO_BIN_EXE_pgrestored"))
+        .env("OUT", scratch)
+        .env("PATH", path);
     // What is refused for want of memory says how much there is.
-    bash.env("RESTORE_MEMORY_MIB", "512").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    bash.env("RESTORE_MEMORY_MIB", "512")
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null());
     let done = bash.output().unwrap();
-    assert!(!done.stdout.is_empty(), "{}: {}", script.display(), String::from_utf8_lossy(&done.stderr));
+    assert!(
+        !done.stdout.is_empty(),
+        "{}: {}",
+        script.display(),
+        String::from_utf8_lossy(&done.stderr)
+    );
     normalised(&String::from_utf8(done.stdout).unwrap(), scratch)
 }
 
@@ -61,12 +86,18 @@ fn every_reported_backup_is_restored_or_refused_as_it_must_be() {
     let Some(cluster) = cluster() else { return };
     let scratch = cluster.scratch("faults");
     std::fs::create_dir(&scratch).unwrap();
-    let mut scripts: Vec<_> = std::fs::read_dir(SCRIPTS).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut scripts: Vec<_> = std::fs::read_dir(SCRIPTS)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     scripts.retain(|p| p.extension().is_some_and(|e| e == "sh") && !p.ends_with("env.sh"));
     scripts.sort();
     assert!(scripts.len() >= 17, "{scripts:?}");
     for script in scripts {
-        let (printed, expected) = (run(&script, &cluster, &scratch), script.with_extension("out"));
+        let (printed, expected) = (
+            run(&script, &cluster, &scratch),
+            script.with_extension("out"),
+        );
         if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(&expected, &printed).unwrap();
         }

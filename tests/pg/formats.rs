@@ -67,7 +67,11 @@ pub fn wrap(bytes: &[u8], wrapping: Wrapping) -> Vec<u8> {
         // Two frames each, as parallel compressors write them.
         Wrapping::Zstd => {
             let (a, b) = bytes.split_at(bytes.len() / 2);
-            [zstd::encode_all(a, 1).unwrap(), zstd::encode_all(b, 1).unwrap()].concat()
+            [
+                zstd::encode_all(a, 1).unwrap(),
+                zstd::encode_all(b, 1).unwrap(),
+            ]
+            .concat()
         }
         Wrapping::Lz4 => {
             let frame = |bytes: &[u8]| {
@@ -109,7 +113,9 @@ impl Cluster {
             Format::Directory | Format::DirectoryTar | Format::DirectoryTarTocFirst => &["-Fd"],
         };
         let mut dump = self.sandbox.command("pg_dump");
-        self.sandbox.run(dump.args(["-d", database, "-f"]).arg(&path).args(args)).unwrap();
+        self.sandbox
+            .run(dump.args(["-d", database, "-f"]).arg(&path).args(args))
+            .unwrap();
         match format {
             Format::Directory | Format::DirectoryUncompressed => {
                 let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -125,10 +131,17 @@ impl Cluster {
     pub fn tar(&self, folder: &Path, args: &[&str], first: &str) -> PathBuf {
         let tar = folder.with_extension("tar");
         let mut command = std::process::Command::new("tar");
-        command.arg("-cf").arg(&tar).args(args).arg(folder).arg(first);
+        command
+            .arg("-cf")
+            .arg(&tar)
+            .args(args)
+            .arg(folder)
+            .arg(first);
         if first == "toc.dat" {
-            let mut others: Vec<_> =
-                std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+            let mut others: Vec<_> = std::fs::read_dir(folder)
+                .unwrap()
+                .map(|e| e.unwrap().file_name())
+                .collect();
             others.retain(|n| n != "toc.dat");
             command.args(others);
         }
@@ -266,20 +279,34 @@ cells! {
 #[tokio::test(flavor = "multi_thread")]
 async fn encodings_whose_bytes_look_like_ascii() {
     let c = Cluster::start();
-    c.psql("postgres", "CREATE DATABASE euc TEMPLATE template0 ENCODING 'EUC_JP' LOCALE 'C'");
+    c.psql(
+        "postgres",
+        "CREATE DATABASE euc TEMPLATE template0 ENCODING 'EUC_JP' LOCALE 'C'",
+    );
     c.psql(
         "euc",
         "SET client_encoding = 'UTF8'; CREATE TABLE \"表ソ\" (t text); INSERT INTO \"表ソ\" VALUES ('表'), ('ソ\\'), ('能''予'), (E'表\\n十');
          CREATE VIEW v AS SELECT '表'::text AS u; COMMENT ON VIEW v IS 'ソ表'; CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT '予表;' $$",
     );
-    for args in [&["-E", "SJIS"][..], &["-E", "SJIS", "--inserts"], &["-E", "EUC_JP"], &["-E", "UTF8"]] {
+    for args in [
+        &["-E", "SJIS"][..],
+        &["-E", "SJIS", "--inserts"],
+        &["-E", "EUC_JP"],
+        &["-E", "UTF8"],
+    ] {
         for format in ["-Fp", "-Fc", "-Ft"] {
             let path = c.scratch(&format!("{}.dump", uuid::Uuid::new_v4()));
             let mut dump = c.sandbox.command("pg_dump");
-            c.sandbox.run(dump.args([format, "-d", "euc", "-f"]).arg(&path).args(args)).unwrap();
+            c.sandbox
+                .run(dump.args([format, "-d", "euc", "-f"]).arg(&path).args(args))
+                .unwrap();
             c.restore(&path, "ours").await;
             let what = format!("{format} {args:?}");
-            assert_same(&c.content("ours", &["-E", "UTF8"]), &c.content("euc", &["-E", "UTF8"]), &what);
+            assert_same(
+                &c.content("ours", &["-E", "UTF8"]),
+                &c.content("euc", &["-E", "UTF8"]),
+                &what,
+            );
             c.psql("postgres", "DROP DATABASE ours");
         }
     }
@@ -290,18 +317,30 @@ async fn encodings_whose_bytes_look_like_ascii() {
 async fn backslashes_that_escape() {
     let c = Cluster::start();
     c.create("vals", VALUES.1);
-    c.psql("vals", "CREATE VIEW back AS SELECT 'a\\b''c'::text AS t; COMMENT ON VIEW back IS '\\'';\\\\'");
+    c.psql(
+        "vals",
+        "CREATE VIEW back AS SELECT 'a\\b''c'::text AS t; COMMENT ON VIEW back IS '\\'';\\\\'",
+    );
     for args in [&["-Fp"][..], &["-Fp", "--inserts"], &["-Fc", "--inserts"]] {
         let path = c.scratch(&format!("{}.dump", uuid::Uuid::new_v4()));
         let mut dump = c.sandbox.command("pg_dump");
-        dump.env("PGOPTIONS", "-c standard_conforming_strings=off -c escape_string_warning=off");
-        c.sandbox.run(dump.args(["-d", "vals", "-f"]).arg(&path).args(args)).unwrap();
+        dump.env(
+            "PGOPTIONS",
+            "-c standard_conforming_strings=off -c escape_string_warning=off",
+        );
+        c.sandbox
+            .run(dump.args(["-d", "vals", "-f"]).arg(&path).args(args))
+            .unwrap();
         if args == ["-Fp"] {
             let text = std::fs::read_to_string(&path).unwrap();
             assert!(text.contains("standard_conforming_strings = off"));
         }
         c.restore(&path, "ours").await;
-        assert_same(&c.content("ours", &[]), &c.content("vals", &[]), &format!("{args:?}"));
+        assert_same(
+            &c.content("ours", &[]),
+            &c.content("vals", &[]),
+            &format!("{args:?}"),
+        );
         c.psql("postgres", "DROP DATABASE ours");
     }
 }
@@ -321,11 +360,22 @@ async fn many_readers_share_little_memory() {
     for format in [Format::Directory, Format::DirectoryTar, Format::Plain] {
         for jobs in ["1", "2", "5"] {
             let flags = [("restore-queue-mib", "1"), ("restore-jobs", jobs)];
-            let job =
-                crate::support::job(&c.dump_as("src", format), "ours", pgrestored::job::OnExisting::Fail);
+            let job = crate::support::job(
+                &c.dump_as("src", format),
+                "ours",
+                pgrestored::job::OnExisting::Fail,
+            );
             let done = c.restore_with(&job, &flags).await;
-            assert_eq!(done.failure, None, "{format:?}, {jobs}: {:?}", done.result.error);
-            assert_same(&c.content("ours", &[]), &c.content("src", &[]), &format!("{format:?}, {jobs}"));
+            assert_eq!(
+                done.failure, None,
+                "{format:?}, {jobs}: {:?}",
+                done.result.error
+            );
+            assert_same(
+                &c.content("ours", &[]),
+                &c.content("src", &[]),
+                &format!("{format:?}, {jobs}"),
+            );
             c.psql("postgres", "DROP DATABASE ours");
         }
     }

@@ -54,9 +54,18 @@ impl Canaries {
             &format!("CREATE TABLE vault AS SELECT '{SECRET}'::text AS secret; GRANT ALL ON vault TO PUBLIC"),
         );
         // Made by the first restricted restore, and the same ever after.
-        c.psql("postgres", "CREATE ROLE pgrestored_owner; CREATE ROLE victim");
+        c.psql(
+            "postgres",
+            "CREATE ROLE pgrestored_owner; CREATE ROLE victim",
+        );
         let before = c.psql("postgres", OUTSIDE);
-        Canaries { file: c.scratch("written-by-a-backup"), readable, port, touches, before }
+        Canaries {
+            file: c.scratch("written-by-a-backup"),
+            readable,
+            port,
+            touches,
+            before,
+        }
     }
 
     fn fill(&self, sql: &str) -> String {
@@ -68,11 +77,18 @@ impl Canaries {
     /// Nothing happened outside, and nothing from there is in the database.
     fn check(&self, c: &Cluster, what: &str) {
         assert!(!self.file.exists(), "{what}: a file was written");
-        assert_eq!(self.touches.load(Ordering::SeqCst), 0, "{what}: a connection was made");
+        assert_eq!(
+            self.touches.load(Ordering::SeqCst),
+            0,
+            "{what}: a connection was made"
+        );
         assert_eq!(c.psql("postgres", OUTSIDE), self.before, "{what}");
         assert!(c.leftovers().is_empty(), "{what}");
         if c.databases().contains(&"app".to_owned()) {
-            assert!(!c.content("app", &[]).contains(SECRET), "{what}: a secret came in");
+            assert!(
+                !c.content("app", &[]).contains(SECRET),
+                "{what}: a secret came in"
+            );
             c.psql("postgres", "DROP DATABASE app WITH (FORCE)");
         }
     }
@@ -81,7 +97,11 @@ impl Canaries {
 /// A dump of a small database in which `sql` stands, as SQL text.
 fn with(c: &Cluster, plain: &str, sql: &str) -> PathBuf {
     // The dump has none, and nothing is to be refused for that.
-    let sql = if sql.is_empty() { String::new() } else { format!("SET search_path = public;\n{sql}") };
+    let sql = if sql.is_empty() {
+        String::new()
+    } else {
+        format!("SET search_path = public;\n{sql}")
+    };
     let end = "--\n-- PostgreSQL database dump complete\n";
     assert!(plain.contains(end));
     let file = c.scratch("hostile.sql");
@@ -95,7 +115,8 @@ fn plain(c: &Cluster) -> String {
 }
 
 async fn restore(c: &Cluster, file: &std::path::Path, flags: &[(&str, &str)]) -> Finished {
-    c.restore_with(&job(file, "app", OnExisting::Fail), flags).await
+    c.restore_with(&job(file, "app", OnExisting::Fail), flags)
+        .await
 }
 
 /// Refused by the server or by us.
@@ -206,7 +227,8 @@ async fn what_a_backup_tries_is_refused_or_confined() {
         match done.failure {
             Some(_) => refused += 1,
             None => {
-                let owners = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384";
+                let owners =
+                    "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384";
                 assert_eq!(c.psql("app", owners), "pgrestored_owner", "{sql}");
                 if REFUSED.contains(sql) {
                     allowed.push(*sql);
@@ -220,12 +242,19 @@ async fn what_a_backup_tries_is_refused_or_confined() {
     assert_eq!(allowed, Vec::<&str>::new());
     assert!(refused >= 55);
     // The control: trusted, the same works, so the canaries do sing.
-    let sings = with(&c, &plain, &canaries.fill("CREATE TABLE stolen AS SELECT pg_read_file('READ') AS s;"));
+    let sings = with(
+        &c,
+        &plain,
+        &canaries.fill("CREATE TABLE stolen AS SELECT pg_read_file('READ') AS s;"),
+    );
     assert_eq!(restore(&c, &sings, &[]).await.failure, None);
     assert!(c.content("app", &[]).contains(SECRET));
     c.psql("postgres", "DROP DATABASE app");
-    let shell =
-        with(&c, &plain, &canaries.fill("DO $$ BEGIN EXECUTE 'COPY t TO PROGRAM ''touch WRITE'''; END $$;"));
+    let shell = with(
+        &c,
+        &plain,
+        &canaries.fill("DO $$ BEGIN EXECUTE 'COPY t TO PROGRAM ''touch WRITE'''; END $$;"),
+    );
     assert_eq!(restore(&c, &shell, &[]).await.failure, None);
     assert!(canaries.file.exists());
 }
@@ -282,26 +311,53 @@ async fn what_lies_in_wait_for_a_superuser_is_not_run_by_one() {
     c.psql("postgres", "CREATE ROLE victim; CREATE ROLE innocent LOGIN");
     c.psql("postgres", "CREATE DATABASE app OWNER innocent");
     // Made by somebody without powers, as it would be.
-    c.psql("src", "GRANT CREATE ON SCHEMA public TO innocent; GRANT CREATE ON DATABASE src TO innocent");
+    c.psql(
+        "src",
+        "GRANT CREATE ON SCHEMA public TO innocent; GRANT CREATE ON DATABASE src TO innocent",
+    );
     c.psql("src", &format!("SET ROLE innocent; {IN_WAIT}"));
-    let victim = || c.psql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'victim'");
-    for format in [Format::Custom, Format::Plain, Format::PlainInserts, Format::Directory, Format::Tar] {
+    let victim = || {
+        c.psql(
+            "postgres",
+            "SELECT rolsuper FROM pg_roles WHERE rolname = 'victim'",
+        )
+    };
+    for format in [
+        Format::Custom,
+        Format::Plain,
+        Format::PlainInserts,
+        Format::Directory,
+        Format::Tar,
+    ] {
         let dump = c.dump_as("src", format);
-        let done = c.restore_with(&job(&dump, "app", OnExisting::Replace), &[RESTRICTED]).await;
+        let done = c
+            .restore_with(&job(&dump, "app", OnExisting::Replace), &[RESTRICTED])
+            .await;
         assert_eq!(done.result.error, None, "{format:?}");
         assert_eq!(victim(), "f", "{format:?}");
-        assert_eq!(c.psql("app", "SET row_security = off; SELECT count(*) FROM checked"), "50");
+        assert_eq!(
+            c.psql(
+                "app",
+                "SET row_security = off; SELECT count(*) FROM checked"
+            ),
+            "50"
+        );
         // The owner of the replaced database is one without powers, and owns it all.
         let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(relowner)::text, ',') FROM pg_class WHERE oid >= 16384";
         assert_eq!(c.psql("app", owners), "innocent", "{format:?}");
         assert_eq!(
-            c.psql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgrestored_r_%'"),
+            c.psql(
+                "postgres",
+                "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'pgrestored_r_%'"
+            ),
             "0"
         );
     }
     // The control: trusted, a superuser loads it, and the trap snaps.
     let dump = c.dump_as("src", Format::Custom);
-    let done = c.restore_with(&job(&dump, "app", OnExisting::Replace), &[]).await;
+    let done = c
+        .restore_with(&job(&dump, "app", OnExisting::Replace), &[])
+        .await;
     assert_eq!((done.failure, victim().as_str()), (None, "t"));
 }
 
@@ -309,8 +365,11 @@ async fn what_lies_in_wait_for_a_superuser_is_not_run_by_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_powers_restores_replaces_and_rolls_back() {
     let c = Cluster::start();
-    let setup =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/postgres/roles.sql")).unwrap();
+    let setup = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/deploy/postgres/roles.sql"
+    ))
+    .unwrap();
     c.psql("postgres", &setup);
     c.psql(
         "postgres",
@@ -325,11 +384,20 @@ async fn a_role_without_powers_restores_replaces_and_rolls_back() {
         ("db-restricted-user", "pgrestored_load_1,pgrestored_load_2"),
     ];
     let replace = |dump: &std::path::Path| job(dump, "app", OnExisting::Replace);
-    for format in [Format::Custom, Format::Plain, Format::Directory, Format::Tar] {
+    for format in [
+        Format::Custom,
+        Format::Plain,
+        Format::Directory,
+        Format::Tar,
+    ] {
         let dump = c.dump_as("src", format);
         let done = c.restore_with(&replace(&dump), &flags).await;
         assert_eq!(done.result.error, None, "{format:?}");
-        assert!(done.result.notes.iter().any(|n| n.contains("app_owner")), "{:?}", done.result.notes);
+        assert!(
+            done.result.notes.iter().any(|n| n.contains("app_owner")),
+            "{:?}",
+            done.result.notes
+        );
         let no_owners = ["--no-owner", "--no-privileges"];
         crate::support::assert_same(
             &c.content("app", &no_owners),
@@ -337,34 +405,75 @@ async fn a_role_without_powers_restores_replaces_and_rolls_back() {
             "restricted",
         );
         assert_eq!(
-            c.psql("app", "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384"),
+            c.psql(
+                "app",
+                "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE oid >= 16384"
+            ),
             "app_owner"
         );
         assert_eq!(
-            c.psql("app", "SELECT pg_get_userbyid(lomowner) FROM pg_largeobject_metadata"),
+            c.psql(
+                "app",
+                "SELECT pg_get_userbyid(lomowner) FROM pg_largeobject_metadata"
+            ),
             "app_owner"
         );
         // As any database has it that nobody has changed.
         let usual = "SELECT array(SELECT unnest(datacl)::text ORDER BY 1) = array(SELECT unnest(acldefault('d', datdba))::text ORDER BY 1) FROM pg_database WHERE datname = 'app'";
         assert_eq!(c.psql("postgres", usual), "t");
     }
-    let new =
-        c.restore_with(&job(&c.dump_as("src", Format::Custom), "fresh", OnExisting::Fail), &flags).await;
+    let new = c
+        .restore_with(
+            &job(&c.dump_as("src", Format::Custom), "fresh", OnExisting::Fail),
+            &flags,
+        )
+        .await;
     assert_eq!(new.result.error, None);
     let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'fresh'";
     assert_eq!(c.psql("postgres", owner), "pgrestored_owner");
-    c.app(&flags).manager.rollback("app", None, "back").await.unwrap();
-    assert!(c.app(&flags).manager.reap().await.unwrap().failed.is_empty());
+    c.app(&flags)
+        .manager
+        .rollback("app", None, "back")
+        .await
+        .unwrap();
+    assert!(
+        c.app(&flags)
+            .manager
+            .reap()
+            .await
+            .unwrap()
+            .failed
+            .is_empty()
+    );
     assert_eq!(c.leftovers(), Vec::<String>::new());
     let config = c.app(&flags).config.clone();
     let doctor = async || {
-        pgrestored::target::check_restricted(&Server::new(&config.db).unwrap(), &config.restricted).await
+        pgrestored::target::check_restricted(&Server::new(&config.db).unwrap(), &config.restricted)
+            .await
     };
     assert!(doctor().await.unwrap().contains("pgrestored_load_2"));
-    c.psql("postgres", "ALTER ROLE pgrestored_load_1 SET work_mem = '1GB'");
-    assert!(doctor().await.unwrap_err().to_string().contains("RESET ALL"));
-    c.psql("postgres", "ALTER ROLE pgrestored_load_1 RESET ALL; ALTER ROLE pgrestored_load_1 CREATEDB");
-    assert!(doctor().await.unwrap_err().to_string().contains("too powerful"));
+    c.psql(
+        "postgres",
+        "ALTER ROLE pgrestored_load_1 SET work_mem = '1GB'",
+    );
+    assert!(
+        doctor()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("RESET ALL")
+    );
+    c.psql(
+        "postgres",
+        "ALTER ROLE pgrestored_load_1 RESET ALL; ALTER ROLE pgrestored_load_1 CREATEDB",
+    );
+    assert!(
+        doctor()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("too powerful")
+    );
 }
 
 /// A source that is only allowed is restored restricted, whatever BACKUP_TRUST says; an unknown one not at all.
@@ -374,12 +483,23 @@ async fn trust_follows_the_place() {
     c.create("src", "CREATE TABLE t (); ALTER TABLE t OWNER TO role_a");
     let dump = c.dump_to_file("src", &[]);
     let place = format!("file://{}", dump.parent().unwrap().display());
-    let owner = |db: &str| c.psql(db, "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 't'");
-    for (i, (flag, wanted)) in
-        [("trusted-sources", "role_a"), ("allowed-sources", "pgrestored_owner")].into_iter().enumerate()
+    let owner = |db: &str| {
+        c.psql(
+            db,
+            "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 't'",
+        )
+    };
+    for (i, (flag, wanted)) in [
+        ("trusted-sources", "role_a"),
+        ("allowed-sources", "pgrestored_owner"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let target = format!("app{i}");
-        let done = c.restore_with(&job(&dump, &target, OnExisting::Fail), &[(flag, &place)]).await;
+        let done = c
+            .restore_with(&job(&dump, &target, OnExisting::Fail), &[(flag, &place)])
+            .await;
         assert_eq!(done.result.error, None);
         assert_eq!(owner(&target), wanted, "{flag}");
     }
@@ -406,18 +526,33 @@ async fn what_can_become_a_superuser_inherits_nothing_from_a_backup() {
     let call = "SET ROLE visitor; DO $$ BEGIN RAISE 'got %', public.pwn();
         EXCEPTION WHEN insufficient_privilege THEN NULL; END $$";
     let owner = "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = 'pwn'";
-    let done = c.restore_with(&job(&dump, "app", OnExisting::Replace), &[RESTRICTED]).await;
+    let done = c
+        .restore_with(&job(&dump, "app", OnExisting::Replace), &[RESTRICTED])
+        .await;
     assert_eq!(done.result.error, None);
     assert_eq!(c.psql("app", owner), "pgrestored_owner");
     c.psql("app", call);
     let said = done.result.notes.iter().find(|n| n.contains("app_owner"));
-    assert!(said.is_some_and(|n| n.contains("a member of dba, which has SUPERUSER")), "{said:?}");
+    assert!(
+        said.is_some_and(|n| n.contains("a member of dba, which has SUPERUSER")),
+        "{said:?}"
+    );
     // The same where that role is the configured one.
     let flags = [RESTRICTED, ("restricted-owner", "app_owner")];
-    let done = c.restore_with(&job(&dump, "new", OnExisting::Fail), &flags).await;
-    assert_eq!(done.failure, Some(R::InsufficientPrivilege), "{:?}", done.result.error);
+    let done = c
+        .restore_with(&job(&dump, "new", OnExisting::Fail), &flags)
+        .await;
+    assert_eq!(
+        done.failure,
+        Some(R::InsufficientPrivilege),
+        "{:?}",
+        done.result.error
+    );
     // Granted while the restore is at work.
-    c.psql("postgres", "CREATE ROLE late; CREATE DATABASE target OWNER late");
+    c.psql(
+        "postgres",
+        "CREATE ROLE late; CREATE DATABASE target OWNER late",
+    );
     let grants = "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_auth_members WHERE member = 'late'::regrole) LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;";
     let waiting = with(&c, &std::fs::read_to_string(&dump).unwrap(), grants);
     let (request, flags) = (job(&waiting, "target", OnExisting::Replace), [RESTRICTED]);
@@ -430,7 +565,12 @@ async fn what_can_become_a_superuser_inherits_nothing_from_a_backup() {
         c.psql("postgres", "GRANT pg_monitor TO late");
     };
     let (done, ()) = tokio::join!(restored, granted);
-    assert_eq!(done.failure, Some(R::InsufficientPrivilege), "{:?}", done.result.error);
+    assert_eq!(
+        done.failure,
+        Some(R::InsufficientPrivilege),
+        "{:?}",
+        done.result.error
+    );
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
@@ -473,11 +613,18 @@ async fn powers_are_found_behind_any_chain_of_memberships() {
             );
             powerful.extend(["administers", "idle_member"]);
         }
-        for role in ["plain", "friend", "member_of_plain"].into_iter().chain(powerful.iter().copied()) {
+        for role in ["plain", "friend", "member_of_plain"]
+            .into_iter()
+            .chain(powerful.iter().copied())
+        {
             let config = c.app(&[("restricted-owner", role)]).config.clone();
             let server = Server::new(&config.db).unwrap();
             let said = pgrestored::target::check_restricted(&server, &config.restricted).await;
-            assert_eq!(said.is_err(), powerful.contains(&role), "{version} {role}: {said:?}");
+            assert_eq!(
+                said.is_err(),
+                powerful.contains(&role),
+                "{version} {role}: {said:?}"
+            );
         }
     }
 }

@@ -20,7 +20,10 @@ const OPEN: &str = "SELECT array(SELECT unnest(coalesce(datacl, acldefault('d', 
     shobj_description(oid, 'pg_database') IS NULL, datconnlimit FROM pg_database WHERE datname = ";
 
 fn rows_of_ours(c: &Cluster) -> String {
-    c.psql("postgres", "SELECT count(*) FROM pgrestored.owned_database WHERE kind <> 'previous'")
+    c.psql(
+        "postgres",
+        "SELECT count(*) FROM pgrestored.owned_database WHERE kind <> 'previous'",
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,16 +40,36 @@ async fn what_names_its_database_sees_the_targets_name() {
     .enumerate()
     {
         let (dump, target) = (c.dump_as("src", format), format!("app{i}"));
-        let done = c.restore_with(&job(&dump, &target, OnExisting::Fail), &[("backup-trust", trust)]).await;
+        let done = c
+            .restore_with(
+                &job(&dump, &target, OnExisting::Fail),
+                &[("backup-trust", trust)],
+            )
+            .await;
         assert_eq!(done.result.error, None, "{format:?} {trust}");
-        assert_eq!(c.psql(&target, "TABLE m"), format!("{target}|{target}"), "{format:?} {trust}");
-        let said =
-            done.result.notes.iter().any(|n| n.contains("in place") && n.contains("MATERIALIZED VIEW"));
+        assert_eq!(
+            c.psql(&target, "TABLE m"),
+            format!("{target}|{target}"),
+            "{format:?} {trust}"
+        );
+        let said = done
+            .result
+            .notes
+            .iter()
+            .any(|n| n.contains("in place") && n.contains("MATERIALIZED VIEW"));
         assert!(said, "{:?}", done.result.notes);
-        assert_eq!(c.psql("postgres", &format!("{OPEN}'{target}'")), "t|t|-1", "{format:?} {trust}");
+        assert_eq!(
+            c.psql("postgres", &format!("{OPEN}'{target}'")),
+            "t|t|-1",
+            "{format:?} {trust}"
+        );
         assert_eq!((c.leftovers(), rows_of_ours(&c).as_str()), (vec![], "0"));
         let plain = ["--no-owner", "--no-privileges"];
-        assert_same(&c.content(&target, &plain), &c.content("src", &plain), "in place");
+        assert_same(
+            &c.content(&target, &plain),
+            &c.content("src", &plain),
+            "in place",
+        );
     }
     // Where it exists, or nobody wants it, the note says what was seen.
     let dump = c.dump_as("src", Format::Custom);
@@ -55,19 +78,29 @@ async fn what_names_its_database_sees_the_targets_name() {
     let seen = c.psql("app0", "SELECT db FROM m");
     assert!(seen.starts_with("pgrestored_s_"));
     let said = |notes: &[String]| {
-        notes.iter().any(|n| n.contains("saw pgrestored_s_") && n.contains("MATERIALIZED VIEW"))
+        notes
+            .iter()
+            .any(|n| n.contains("saw pgrestored_s_") && n.contains("MATERIALIZED VIEW"))
     };
     assert!(said(&replaced.result.notes), "{:?}", replaced.result.notes);
-    let never = RestoreJob { in_place: Some(InPlace::Never), ..job(&dump, "other", OnExisting::Fail) };
+    let never = RestoreJob {
+        in_place: Some(InPlace::Never),
+        ..job(&dump, "other", OnExisting::Fail)
+    };
     let never = c.restore_with(&never, &[]).await;
-    assert!(never.failure.is_none() && said(&never.result.notes), "{:?}", never.result.notes);
+    assert!(
+        never.failure.is_none() && said(&never.result.notes),
+        "{:?}",
+        never.result.notes
+    );
 }
 
 /// A table that takes no rows in a database of another name, in a proof as in a restore.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_valid_in_their_own_database_only_are_restored_and_proven() {
     let c = Cluster::start();
-    let own = "CREATE TABLE t (a int CHECK (current_database() = 'Only here')); INSERT INTO t VALUES (1)";
+    let own =
+        "CREATE TABLE t (a int CHECK (current_database() = 'Only here')); INSERT INTO t VALUES (1)";
     c.create("Only here", own);
     let dump = c.dump_as("Only here", Format::Custom);
     let text = c.dump_as("Only here", Format::PlainCreate);
@@ -76,11 +109,19 @@ async fn rows_that_are_valid_in_their_own_database_only_are_restored_and_proven(
         let app = c.app(&[("sandbox-dir", sandboxes.path().to_str().unwrap())]);
         let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();
         let proof = VerifyJob::new("proof", backup, Trigger::Command);
-        let proven = app.manager.verify_backup(&proof, Arc::default(), CancellationToken::new()).await;
+        let proven = app
+            .manager
+            .verify_backup(&proof, Arc::default(), CancellationToken::new())
+            .await;
         let proof = proven.proof.unwrap();
         assert!(proof.is_verified(), "{:?} {:?}", proof.error, proof.checks);
     }
-    let error = c.try_restore(&dump, "Only here", OnExisting::Replace).await.result.error.unwrap();
+    let error = c
+        .try_restore(&dump, "Only here", OnExisting::Replace)
+        .await
+        .result
+        .error
+        .unwrap();
     assert_eq!(error.reason, R::DataRejected, "{error:?}");
     c.psql("postgres", "DROP DATABASE \"Only here\"");
     c.restore(&text, "Only here").await;
@@ -92,7 +133,10 @@ async fn nothing_half_made_is_open_or_taken_for_finished() {
     let c = Cluster::start();
     c.psql("postgres", "CREATE ROLE visitor LOGIN");
     let (waiting, app) = (c.waiting_dump(), c.app(&[("restore-in-place", "always")]));
-    let (stop, request) = (CancellationToken::new(), job(&waiting, "app", OnExisting::Fail));
+    let (stop, request) = (
+        CancellationToken::new(),
+        job(&waiting, "app", OnExisting::Fail),
+    );
     let running = app.manager.run(&request, Arc::default(), stop.clone());
     let visit = format!("host={} user=visitor dbname=app", c.sandbox.host());
     let looked = async {
@@ -100,13 +144,19 @@ async fn nothing_half_made_is_open_or_taken_for_finished() {
         while c.psql("postgres", waits) == "0" {
             tokio::task::yield_now().await;
         }
-        let refused = tokio_postgres::connect(&visit, tokio_postgres::NoTls).await.err().unwrap();
+        let refused = tokio_postgres::connect(&visit, tokio_postgres::NoTls)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(refused.code().unwrap().code(), "42501", "{refused}");
         // In use, whatever another request or the reaper wants.
         let second = c.try_restore(&waiting, "app", OnExisting::Replace).await;
         assert_eq!(second.failure, Some(R::TargetBusy));
         let reaped = app.manager.reap().await.unwrap();
-        assert!(reaped.kept.contains(&"app".to_owned()) && reaped.dropped.is_empty(), "{reaped:?}");
+        assert!(
+            reaped.kept.contains(&"app".to_owned()) && reaped.dropped.is_empty(),
+            "{reaped:?}"
+        );
         stop.cancel();
     };
     let (done, ()) = tokio::join!(running, looked);
@@ -135,7 +185,10 @@ async fn nothing_half_made_is_open_or_taken_for_finished() {
     let reaped = app.manager.reap().await.unwrap();
     assert_eq!((reaped.dropped, reaped.failed), (vec![], vec![]));
     assert!(c.databases().contains(&"app".to_owned()));
-    assert_eq!(c.try_restore(&dump, "app", OnExisting::Fail).await.failure, Some(R::TargetExists));
+    assert_eq!(
+        c.try_restore(&dump, "app", OnExisting::Fail).await.failure,
+        Some(R::TargetExists)
+    );
     assert_eq!(rows_of_ours(&c), "0");
 }
 
@@ -145,7 +198,10 @@ async fn without_a_journal_what_is_half_made_is_known_by_its_comment() {
     let c = Cluster::start();
     c.create("src", NAMED);
     let dump = c.dump_to_file("src", &["--no-owner"]);
-    c.psql("postgres", "CREATE ROLE poor LOGIN CREATEDB; REVOKE CREATE ON DATABASE postgres FROM PUBLIC");
+    c.psql(
+        "postgres",
+        "CREATE ROLE poor LOGIN CREATEDB; REVOKE CREATE ON DATABASE postgres FROM PUBLIC",
+    );
     let (flags, label) = (
         [("db-user", "poor"), ("restore-owners", "none")],
         "pgrestored staging database for app, request killed",
@@ -158,15 +214,35 @@ async fn without_a_journal_what_is_half_made_is_known_by_its_comment() {
     let reaped = c.app(&flags).manager.reap().await.unwrap();
     assert_eq!(reaped.dropped, ["database app"], "{reaped:?}");
     leave("poor");
-    let done = c.restore_with(&job(&dump, "app", OnExisting::Fail), &flags).await;
+    let done = c
+        .restore_with(&job(&dump, "app", OnExisting::Fail), &flags)
+        .await;
     assert_eq!(done.result.error, None);
     assert_eq!(c.psql("app", "SELECT db FROM m"), "app");
     assert_eq!(c.psql("postgres", &format!("{OPEN}'app'")), "t|t|-1");
-    assert!(c.app(&flags).manager.reap().await.unwrap().dropped.is_empty());
+    assert!(
+        c.app(&flags)
+            .manager
+            .reap()
+            .await
+            .unwrap()
+            .dropped
+            .is_empty()
+    );
     c.psql("postgres", "DROP DATABASE app");
     leave("role_a");
-    assert!(c.app(&flags).manager.reap().await.unwrap().dropped.is_empty());
-    let done = c.restore_with(&job(&dump, "app", OnExisting::Fail), &flags).await;
+    assert!(
+        c.app(&flags)
+            .manager
+            .reap()
+            .await
+            .unwrap()
+            .dropped
+            .is_empty()
+    );
+    let done = c
+        .restore_with(&job(&dump, "app", OnExisting::Fail), &flags)
+        .await;
     assert_eq!(done.failure, Some(R::TargetExists));
 }
 
@@ -174,23 +250,42 @@ async fn without_a_journal_what_is_half_made_is_known_by_its_comment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pg_cron_is_restored_into_the_database_that_it_works_in() {
     let bindir = pgrestored::sandbox::find_bindir(&[]).unwrap();
-    let major = bindir.parent().and_then(|p| p.file_name()?.to_str()).unwrap();
+    let major = bindir
+        .parent()
+        .and_then(|p| p.file_name()?.to_str())
+        .unwrap();
     let control = format!("/usr/share/postgresql/{major}/extension/pg_cron.control");
     if of_package(&format!("postgresql-{major}-cron"), &control).is_none() {
         return;
     }
-    let c = Cluster::start_with("-c shared_preload_libraries=pg_cron -c cron.database_name=cronsrc");
+    let c =
+        Cluster::start_with("-c shared_preload_libraries=pg_cron -c cron.database_name=cronsrc");
     c.create("cronsrc", "CREATE EXTENSION pg_cron; SELECT cron.schedule('j', '0 3 * * *', 'select 1'); CREATE TABLE t (a int)");
-    let (dump, text) = (c.dump_as("cronsrc", Format::Custom), c.dump_as("cronsrc", Format::Plain));
+    let (dump, text) = (
+        c.dump_as("cronsrc", Format::Custom),
+        c.dump_as("cronsrc", Format::Plain),
+    );
     let jobs = "SELECT jobid, schedule, command, database, jobname FROM cron.job";
     let source = c.psql("cronsrc", jobs);
     for backup in [&dump, &text] {
         // There is no way around the name of what exists.
         let done = c.try_restore(backup, "cronsrc", OnExisting::Replace).await;
         let error = done.result.error.unwrap();
-        assert_eq!((error.reason, error.stage.as_str()), (R::ExtensionMissing, "prepare"), "{error:?}");
-        assert!(error.message.contains("rename or drop cronsrc"), "{error:?}");
-        let error = c.try_restore(backup, "other", OnExisting::Fail).await.result.error.unwrap();
+        assert_eq!(
+            (error.reason, error.stage.as_str()),
+            (R::ExtensionMissing, "prepare"),
+            "{error:?}"
+        );
+        assert!(
+            error.message.contains("rename or drop cronsrc"),
+            "{error:?}"
+        );
+        let error = c
+            .try_restore(backup, "other", OnExisting::Fail)
+            .await
+            .result
+            .error
+            .unwrap();
         assert!(error.message.contains("cron.database_name"), "{error:?}");
         c.psql("postgres", "DROP DATABASE cronsrc WITH (FORCE)");
         c.restore(backup, "cronsrc").await;
@@ -200,12 +295,17 @@ async fn pg_cron_is_restored_into_the_database_that_it_works_in() {
         let flags = [("sandbox-dir", sandboxes.path().to_str().unwrap())];
         let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();
         let proof = VerifyJob::new("proof", backup, Trigger::Command);
-        let proven =
-            c.app(&flags).manager.verify_backup(&proof, Arc::default(), CancellationToken::new()).await;
+        let proven = c
+            .app(&flags)
+            .manager
+            .verify_backup(&proof, Arc::default(), CancellationToken::new())
+            .await;
         let proof = proven.proof.unwrap();
         assert!(proof.is_verified(), "{:?} {:?}", proof.error, proof.checks);
     }
     let leaves_out = [("restore-extensions", "skip-missing")];
-    let done = c.restore_with(&job(&dump, "other", OnExisting::Fail), &leaves_out).await;
+    let done = c
+        .restore_with(&job(&dump, "other", OnExisting::Fail), &leaves_out)
+        .await;
     assert_eq!(done.result.error, None);
 }

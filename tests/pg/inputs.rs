@@ -15,9 +15,13 @@ const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t
 /// The error of a restore that must fail and leave nothing.
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
     let before = c.databases();
-    let done = c.restore_with(&job(file, "never", OnExisting::Fail), flags).await;
+    let done = c
+        .restore_with(&job(file, "never", OnExisting::Fail), flags)
+        .await;
     assert_eq!(c.databases(), before, "{}", file.display());
-    done.result.error.unwrap_or_else(|| panic!("{} was restored", file.display()))
+    done.result
+        .error
+        .unwrap_or_else(|| panic!("{} was restored", file.display()))
 }
 
 /// Cut at many places: nothing but the whole is a dump.
@@ -37,9 +41,16 @@ async fn cuts(format: Format, wrapping: Wrapping) {
         std::fs::write(&file, &whole[..at]).unwrap();
         let e = refused(&c, &file, &[]).await;
         let named = matches!(e.reason, R::ArchiveCorrupt | R::ArchiveUnsupported);
-        assert!(named && !e.message.is_empty() && !e.retryable, "{format:?} {wrapping:?} cut at {at}: {e:?}");
+        assert!(
+            named && !e.message.is_empty() && !e.retryable,
+            "{format:?} {wrapping:?} cut at {at}: {e:?}"
+        );
         if at > 600 {
-            assert_eq!(e.reason, R::ArchiveCorrupt, "{format:?} {wrapping:?} cut at {at}: {e:?}");
+            assert_eq!(
+                e.reason,
+                R::ArchiveCorrupt,
+                "{format:?} {wrapping:?} cut at {at}: {e:?}"
+            );
         }
     }
 }
@@ -74,27 +85,71 @@ async fn other_peoples_files_have_their_names() {
     let c = Cluster::start();
     let zip = b"PK\x03\x04\x14\x00\x01\x00\x08\x00aaaaaaaaaaaaaaaaaaaaaaaaaa";
     let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\nSET x = 1;\n--\n-- PostgreSQL database cluster dump complete\n--\n";
-    let utf16: Vec<u8> = b"\xff\xfe".iter().copied().chain("-- x\n".bytes().flat_map(|b| [b, 0])).collect();
+    let utf16: Vec<u8> = b"\xff\xfe"
+        .iter()
+        .copied()
+        .chain("-- x\n".bytes().flat_map(|b| [b, 0]))
+        .collect();
     let inputs: [(&str, &[u8], R, &str); 14] = [
         ("empty", b"", R::ArchiveCorrupt, "empty"),
         ("zip", zip, R::ArchiveUnsupported, "password"),
-        ("html", b"<!DOCTYPE html>\n<html><body>404</body></html>", R::ArchiveUnsupported, "HTML"),
-        ("xml", b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", R::ArchiveUnsupported, "XML"),
-        ("json", b"{\"error\": {\"code\": 404}}", R::ArchiveUnsupported, "JSON"),
+        (
+            "html",
+            b"<!DOCTYPE html>\n<html><body>404</body></html>",
+            R::ArchiveUnsupported,
+            "HTML",
+        ),
+        (
+            "xml",
+            b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>",
+            R::ArchiveUnsupported,
+            "XML",
+        ),
+        (
+            "json",
+            b"{\"error\": {\"code\": 404}}",
+            R::ArchiveUnsupported,
+            "JSON",
+        ),
         (
             "mysql",
             b"-- MySQL dump 10.13  Distrib 8.0.36\n--\nCREATE TABLE `t` (a int);\n",
             R::ArchiveUnsupported,
             "MySQL",
         ),
-        ("sqlite", b"SQLite format 3\0abc", R::ArchiveUnsupported, "SQLite"),
-        ("pgp", b"-----BEGIN PGP MESSAGE-----\n", R::ArchiveUnsupported, "GnuPG"),
-        ("openssl", b"Salted__abcdefgh", R::ArchiveUnsupported, "openssl"),
-        ("cluster", cluster.as_bytes(), R::InvalidRequest, "pg_dumpall"),
+        (
+            "sqlite",
+            b"SQLite format 3\0abc",
+            R::ArchiveUnsupported,
+            "SQLite",
+        ),
+        (
+            "pgp",
+            b"-----BEGIN PGP MESSAGE-----\n",
+            R::ArchiveUnsupported,
+            "GnuPG",
+        ),
+        (
+            "openssl",
+            b"Salted__abcdefgh",
+            R::ArchiveUnsupported,
+            "openssl",
+        ),
+        (
+            "cluster",
+            cluster.as_bytes(),
+            R::InvalidRequest,
+            "pg_dumpall",
+        ),
         ("utf16", &utf16, R::ArchiveUnsupported, "UTF-16"),
         ("text", b"hello, world\n", R::ArchiveUnsupported, "neither"),
         ("noise", &[0xa7; 5000], R::ArchiveUnsupported, "neither"),
-        ("age", b"age-encryption.org/v1\n-> X25519 abc\n", R::ArchiveCorrupt, ""),
+        (
+            "age",
+            b"age-encryption.org/v1\n-> X25519 abc\n",
+            R::ArchiveCorrupt,
+            "",
+        ),
     ];
     for (name, bytes, reason, word) in inputs {
         let file = c.scratch(name);
@@ -114,22 +169,72 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
         "\n-- PostgreSQL database dump complete\n",
         "\n-- PostgreSQL database dump complete\nSELEKT 1;\n",
     );
-    let inserted =
-        |line: &str| text.replacen("CREATE TABLE public.t", &format!("{line}\nCREATE TABLE public.t"), 1);
+    let inserted = |line: &str| {
+        text.replacen(
+            "CREATE TABLE public.t",
+            &format!("{line}\nCREATE TABLE public.t"),
+            1,
+        )
+    };
     let unlocked = text.replace("\\unrestrict ", "\\unrestrict x");
     assert_ne!(unlocked, text, "this pg_dump writes \\restrict");
     let cases: [(&str, String, R, &str); 10] = [
         ("another token", unlocked, R::ArchiveCorrupt, "unrestrict"),
         // As psql says it.
-        ("two dumps", format!("{text}{text}"), R::RestoreError, "already exists"),
-        ("a broken statement at the end", at_end, R::RestoreError, "line"),
-        ("a shell command", inserted("\\! rm -rf /"), R::ArchiveUnsupported, "\\!"),
-        ("an include", inserted("\\i other.sql"), R::ArchiveUnsupported, "\\i"),
-        ("another database", inserted("\\connect other"), R::ArchiveUnsupported, "\\connect"),
-        ("a program's rows", inserted("COPY public.t FROM PROGRAM 'id';"), R::ArchiveUnsupported, "COPY"),
-        ("a rollback", inserted("ROLLBACK;"), R::ArchiveUnsupported, "ROLLBACK"),
-        ("a variable", inserted("SELECT 1 \\gset"), R::ArchiveUnsupported, "psql"),
-        ("a broken statement", inserted("CREATE TABEL x;"), R::RestoreError, "line"),
+        (
+            "two dumps",
+            format!("{text}{text}"),
+            R::RestoreError,
+            "already exists",
+        ),
+        (
+            "a broken statement at the end",
+            at_end,
+            R::RestoreError,
+            "line",
+        ),
+        (
+            "a shell command",
+            inserted("\\! rm -rf /"),
+            R::ArchiveUnsupported,
+            "\\!",
+        ),
+        (
+            "an include",
+            inserted("\\i other.sql"),
+            R::ArchiveUnsupported,
+            "\\i",
+        ),
+        (
+            "another database",
+            inserted("\\connect other"),
+            R::ArchiveUnsupported,
+            "\\connect",
+        ),
+        (
+            "a program's rows",
+            inserted("COPY public.t FROM PROGRAM 'id';"),
+            R::ArchiveUnsupported,
+            "COPY",
+        ),
+        (
+            "a rollback",
+            inserted("ROLLBACK;"),
+            R::ArchiveUnsupported,
+            "ROLLBACK",
+        ),
+        (
+            "a variable",
+            inserted("SELECT 1 \\gset"),
+            R::ArchiveUnsupported,
+            "psql",
+        ),
+        (
+            "a broken statement",
+            inserted("CREATE TABEL x;"),
+            R::RestoreError,
+            "line",
+        ),
     ];
     for (name, text, reason, word) in cases {
         let file = c.scratch("edited.sql");
@@ -144,7 +249,12 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
 async fn two_archives_in_one_file_are_none() {
     let c = Cluster::start();
     c.create("src", SOURCE);
-    for format in [Format::Custom, Format::CustomPiped, Format::Tar, Format::DirectoryTar] {
+    for format in [
+        Format::Custom,
+        Format::CustomPiped,
+        Format::Tar,
+        Format::DirectoryTar,
+    ] {
         let one = std::fs::read(c.dump_as("src", format)).unwrap();
         let file = c.scratch("two");
         std::fs::write(&file, [&one[..], &one[..]].concat()).unwrap();
@@ -159,15 +269,27 @@ async fn members_that_are_missing_or_too_many_are_noticed() {
     c.create("src", SOURCE);
     let make = || c.dump_as("src", Format::Directory);
     let member = |folder: &Path, what: &str| {
-        let all = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
-        all.into_iter().find(|p| p.file_name().unwrap().to_str().unwrap().contains(what)).unwrap()
+        let all = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().path());
+        all.into_iter()
+            .find(|p| p.file_name().unwrap().to_str().unwrap().contains(what))
+            .unwrap()
     };
     type Damage<'a> = &'a dyn Fn(&Path);
     let cases: [(&str, Damage<'_>); 6] = [
-        ("no table", &|f| std::fs::remove_file(member(f, ".dat.gz")).unwrap()),
-        ("no large object", &|f| std::fs::remove_file(member(f, "blob_")).unwrap()),
-        ("no list", &|f| std::fs::remove_file(member(f, "blobs.toc")).unwrap()),
-        ("a stranger", &|f| std::fs::write(f.join("9999.dat.gz"), "x").unwrap()),
+        ("no table", &|f| {
+            std::fs::remove_file(member(f, ".dat.gz")).unwrap()
+        }),
+        ("no large object", &|f| {
+            std::fs::remove_file(member(f, "blob_")).unwrap()
+        }),
+        ("no list", &|f| {
+            std::fs::remove_file(member(f, "blobs.toc")).unwrap()
+        }),
+        ("a stranger", &|f| {
+            std::fs::write(f.join("9999.dat.gz"), "x").unwrap()
+        }),
         ("a cut member", &|f| {
             let m = member(f, ".dat.gz");
             let bytes = std::fs::read(&m).unwrap();
@@ -198,9 +320,14 @@ async fn members_that_are_missing_or_too_many_are_noticed() {
 }
 
 fn encrypted(bytes: &[u8], to: &age::x25519::Recipient, armor: bool) -> Vec<u8> {
-    let encryptor = age::Encryptor::with_recipients(std::iter::once(to as &dyn age::Recipient)).unwrap();
+    let encryptor =
+        age::Encryptor::with_recipients(std::iter::once(to as &dyn age::Recipient)).unwrap();
     let mut out = Vec::new();
-    let format = if armor { age::armor::Format::AsciiArmor } else { age::armor::Format::Binary };
+    let format = if armor {
+        age::armor::Format::AsciiArmor
+    } else {
+        age::armor::Format::Binary
+    };
     let armored = age::armor::ArmoredWriter::wrap_output(&mut out, format).unwrap();
     let mut w = encryptor.wrap_output(armored).unwrap();
     w.write_all(bytes).unwrap();
@@ -213,9 +340,16 @@ async fn encrypted_backups_open_with_their_key_alone() {
     use age::secrecy::ExposeSecret;
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let (key, other) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    let (key, other) = (
+        age::x25519::Identity::generate(),
+        age::x25519::Identity::generate(),
+    );
     let identity = c.scratch("identity");
-    std::fs::write(&identity, format!("# mine\n{}\n", key.to_string().expose_secret())).unwrap();
+    std::fs::write(
+        &identity,
+        format!("# mine\n{}\n", key.to_string().expose_secret()),
+    )
+    .unwrap();
     let flag = ("backup-age-identity-file", identity.to_str().unwrap());
     let file = c.scratch("src.age");
     for (i, (format, wrapping, armor)) in [
@@ -231,20 +365,31 @@ async fn encrypted_backups_open_with_their_key_alone() {
         let whole = encrypted(&plain, &key.to_public(), armor);
         std::fs::write(&file, &whole).unwrap();
         let e = refused(&c, &file, &[]).await;
-        assert!(e.reason == R::ArchiveUnsupported && e.message.contains("BACKUP_AGE_IDENTITY_FILE"), "{e:?}");
+        assert!(
+            e.reason == R::ArchiveUnsupported && e.message.contains("BACKUP_AGE_IDENTITY_FILE"),
+            "{e:?}"
+        );
         let target = format!("ours{i}");
-        let done = c.restore_with(&job(&file, &target, OnExisting::Fail), &[flag]).await;
+        let done = c
+            .restore_with(&job(&file, &target, OnExisting::Fail), &[flag])
+            .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         crate::support::assert_same(&c.content(&target, &[]), &c.content("src", &[]), &target);
         for cut in [10, 100, whole.len() / 2, whole.len() - 9] {
             std::fs::write(&file, &whole[..cut]).unwrap();
             let e = refused(&c, &file, &[flag]).await;
-            assert!(matches!(e.reason, R::ArchiveCorrupt | R::ArchiveUnsupported), "cut at {cut}: {e:?}");
+            assert!(
+                matches!(e.reason, R::ArchiveCorrupt | R::ArchiveUnsupported),
+                "cut at {cut}: {e:?}"
+            );
         }
     }
     std::fs::write(&file, encrypted(b"x", &other.to_public(), false)).unwrap();
     let e = refused(&c, &file, &[flag]).await;
-    assert!(e.reason == R::ArchiveUnsupported && e.message.contains("does not open"), "{e:?}");
+    assert!(
+        e.reason == R::ArchiveUnsupported && e.message.contains("does not open"),
+        "{e:?}"
+    );
     assert!(!e.message.contains("AGE-SECRET-KEY"), "{e:?}");
 }
 
@@ -260,24 +405,51 @@ async fn a_function_that_relies_on_the_search_path_is_explained_and_can_be_left_
     );
     let dump = c.dump_as("src", Format::Custom);
     for (backup, way_out) in [(&dump, true), (&c.dump_as("src", Format::Plain), false)] {
-        let error = c.try_restore(backup, "app", OnExisting::Fail).await.result.error.unwrap();
+        let error = c
+            .try_restore(backup, "app", OnExisting::Fail)
+            .await
+            .result
+            .error
+            .unwrap();
         let message = &error.message;
-        assert!(message.contains("empty search_path") && message.contains("FROM docs"), "{message}");
+        assert!(
+            message.contains("empty search_path") && message.contains("FROM docs"),
+            "{message}"
+        );
         assert!(!message.contains("simple"), "{message}");
-        assert_eq!(message.contains("--exclude-table-data public.w"), way_out, "{message}");
+        assert_eq!(
+            message.contains("--exclude-table-data public.w"),
+            way_out,
+            "{message}"
+        );
     }
     let mut without = job(&dump, "app", OnExisting::Fail);
     without.selection.exclude_table_data = vec!["public.w".into()];
     let done = c.restore_with(&without, &[]).await;
     assert_eq!(done.result.error, None);
     let views = "SELECT relname, relispopulated FROM pg_class WHERE relkind = 'm' ORDER BY 1";
-    assert_eq!((c.psql("app", views).as_str(), c.psql("app", "TABLE docs").as_str()), ("n|f\nw|f", "a b"));
+    assert_eq!(
+        (
+            c.psql("app", views).as_str(),
+            c.psql("app", "TABLE docs").as_str()
+        ),
+        ("n|f\nw|f", "a b")
+    );
     // A refused row is one of the data, however far the other sessions are.
     let text = "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.1\n-- Dumped by pg_dump version 15.1\n
 CREATE TABLE public.t (a int);\nCOPY public.t (a) FROM stdin;\nsecret\n\\.\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
     let file = c.scratch("refused.sql");
     std::fs::write(&file, text).unwrap();
-    let error = c.try_restore(&file, "refused", OnExisting::Fail).await.result.error.unwrap();
-    assert_eq!((error.reason, error.stage.as_str()), (R::DataRejected, "data"), "{error:?}");
+    let error = c
+        .try_restore(&file, "refused", OnExisting::Fail)
+        .await
+        .result
+        .error
+        .unwrap();
+    assert_eq!(
+        (error.reason, error.stage.as_str()),
+        (R::DataRejected, "data"),
+        "{error:?}"
+    );
     assert!(!error.message.contains("secret"), "{error:?}");
 }

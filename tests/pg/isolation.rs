@@ -38,7 +38,9 @@ fn canary(address: &str) -> Option<Canary> {
 
 async fn connect(sandbox: &Sandbox) -> tokio_postgres::Client {
     let config = format!("host={} user=postgres dbname=postgres", sandbox.host());
-    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+        .await
+        .unwrap();
     tokio::spawn(connection);
     client
 }
@@ -51,11 +53,16 @@ async fn inside(client: &tokio_postgres::Client, command: &str) -> String {
     );
     client.batch_execute(&sql).await.unwrap();
     let rows = client.query("SELECT line FROM said", &[]).await.unwrap();
-    rows.iter().map(|r| format!("{}\n", r.get::<_, &str>(0))).collect()
+    rows.iter()
+        .map(|r| format!("{}\n", r.get::<_, &str>(0)))
+        .collect()
 }
 
 fn dir_under_root(name: &str) -> bool {
-    Path::new("/").join(name).symlink_metadata().is_ok_and(|m| m.is_dir())
+    Path::new("/")
+        .join(name)
+        .symlink_metadata()
+        .is_ok_and(|m| m.is_dir())
 }
 
 /// The numbers of errors that system calls with senseless arguments end with, made by one perl inside.
@@ -65,7 +72,9 @@ async fn errors(client: &tokio_postgres::Client, calls: &[(i64, &str)]) -> Vec<i
     };
     let script: String = calls.iter().map(call).collect();
     let said = inside(client, &format!("perl -e '{script}'")).await;
-    said.lines().map(|l| l.parse().unwrap_or_else(|_| panic!("{said}"))).collect()
+    said.lines()
+        .map(|l| l.parse().unwrap_or_else(|_| panic!("{said}")))
+        .collect()
 }
 
 /// Allowed to anybody outside, refused by the filter inside; and what a server needs still works.
@@ -95,7 +104,10 @@ async fn calls_are_refused(client: &tokio_postgres::Client) {
         (libc::SYS_socket, "38, 5, 0"),
         (libc::SYS_socket, "40, 1, 0"),
     ];
-    assert_eq!(errors(client, &refused).await, vec![libc::EPERM; refused.len()]);
+    assert_eq!(
+        errors(client, &refused).await,
+        vec![libc::EPERM; refused.len()]
+    );
     let allowed = [
         (libc::SYS_clone3, "0, 0", libc::ENOSYS),
         (libc::SYS_socket, "1, 1, 0", 0),
@@ -103,20 +115,36 @@ async fn calls_are_refused(client: &tokio_postgres::Client) {
     ];
     let calls = allowed.map(|(number, arguments, _)| (number, arguments));
     let ended = errors(client, &calls).await;
-    assert!(ended.iter().zip(&allowed).all(|(e, a)| *e == a.2 || (a.2 == 0 && *e >= 0)), "{ended:?}");
+    assert!(
+        ended
+            .iter()
+            .zip(&allowed)
+            .all(|(e, a)| *e == a.2 || (a.2 == 0 && *e >= 0)),
+        "{ended:?}"
+    );
     let parallel =
         "SET max_parallel_workers_per_gather = 2; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
         SET min_parallel_table_scan_size = 0;
         CREATE TABLE rows AS SELECT g FROM generate_series(1, 20000) g; ANALYZE rows";
     client.batch_execute(parallel).await.unwrap();
-    let plan = client.query("EXPLAIN (ANALYZE, COSTS off) SELECT count(*) FROM rows", &[]).await.unwrap();
+    let plan = client
+        .query(
+            "EXPLAIN (ANALYZE, COSTS off) SELECT count(*) FROM rows",
+            &[],
+        )
+        .await
+        .unwrap();
     let plan: String = plan.iter().map(|r| r.get::<_, &str>(0)).collect();
     assert!(plan.contains("Workers Launched: 2"), "{plan}");
 }
 
 async fn nothing_is_reached(bindir: &Path) {
     let parent = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(parent.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(
+        parent.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     let other = Cluster::start();
     other.psql("postgres", "CREATE TABLE canary ()");
     let loopback = canary("127.0.0.1:0").unwrap();
@@ -127,16 +155,25 @@ async fn nothing_is_reached(bindir: &Path) {
 
     set_launcher(OURS.into());
     let (dir, folder) = (bindir.to_owned(), parent.path().to_owned());
-    let sandbox =
-        tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder, &[])).await.unwrap().unwrap();
+    let sandbox = tokio::task::spawn_blocking(move || Sandbox::isolated(&dir, &folder, &[]))
+        .await
+        .unwrap()
+        .unwrap();
     let i = sandbox.isolation().clone();
-    assert!(i.network && i.pids && i.files && i.why_not.is_none(), "{i:?}");
-    assert!(i.seccomp && i.user_namespaces_closed && i.visible.contains(&"/usr".into()), "{i:?}");
+    assert!(
+        i.network && i.pids && i.files && i.why_not.is_none(),
+        "{i:?}"
+    );
+    assert!(
+        i.seccomp && i.user_namespaces_closed && i.visible.contains(&"/usr".into()),
+        "{i:?}"
+    );
     let client = connect(&sandbox).await;
     // The control: the shell works, and sees its own.
     assert_eq!(inside(&client, "echo here").await, "here\n");
 
-    let dial = |host: &str, port: u16| format!("timeout 3 bash -c \"echo x > /dev/tcp/{host}/{port}\"");
+    let dial =
+        |host: &str, port: u16| format!("timeout 3 bash -c \"echo x > /dev/tcp/{host}/{port}\"");
     for (host, port) in [
         ("127.0.0.1", loopback.port),
         ("127.0.0.1", everywhere.port),
@@ -144,60 +181,115 @@ async fn nothing_is_reached(bindir: &Path) {
         ("10.0.0.1", 80),
     ] {
         let said = inside(&client, &dial(host, port)).await;
-        assert!(said.contains("unreachable") || said.contains("status"), "{host}:{port}: {said}");
+        assert!(
+            said.contains("unreachable") || said.contains("status"),
+            "{host}:{port}: {said}"
+        );
     }
 
     let socket = format!("{}/.s.PGSQL.5432", other.sandbox.host());
-    assert!(Path::new(&socket).exists(), "the other server is there, outside");
+    assert!(
+        Path::new(&socket).exists(),
+        "the other server is there, outside"
+    );
     let said = inside(&client, &format!("ls {socket}")).await;
     assert!(said.contains("No such file"), "{said}");
-    for outside in [secret.to_str().unwrap(), "/var/lib/postgresql/15", "/root/.bashrc", "/run/postgresql"] {
+    for outside in [
+        secret.to_str().unwrap(),
+        "/var/lib/postgresql/15",
+        "/root/.bashrc",
+        "/run/postgresql",
+    ] {
         let said = inside(&client, &format!("cat {outside}; ls {outside}")).await;
-        assert!(!said.contains("canary") && said.contains("status"), "{outside}: {said}");
+        assert!(
+            !said.contains("canary") && said.contains("status"),
+            "{outside}: {said}"
+        );
     }
     let me = std::process::id();
     let said = inside(&client, &format!("kill -0 {me}; ls -d /proc/{me}")).await;
     assert!(said.contains("status"), "{said}");
     let seen = inside(&client, "ls /proc | grep -c ^[0-9]").await;
-    assert!(seen.trim().parse::<u32>().unwrap() < 30, "processes of others: {seen}");
-    let who =
-        inside(&client, "id -u; grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status").await;
     assert!(
-        !who.starts_with("0\n") && who.contains("0000000000000000") && who.contains("NoNewPrivs:\t1"),
+        seen.trim().parse::<u32>().unwrap() < 30,
+        "processes of others: {seen}"
+    );
+    let who = inside(
+        &client,
+        "id -u; grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status",
+    )
+    .await;
+    assert!(
+        !who.starts_with("0\n")
+            && who.contains("0000000000000000")
+            && who.contains("NoNewPrivs:\t1"),
         "{who}"
     );
     // Nothing of the machine but its programs, and no way to another namespace of users.
-    let programs =
-        ["bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "proc", "run", "sbin", "usr"];
-    let shown = inside(&client, "find / -xdev -mindepth 1 -maxdepth 1 -printf '%f\\n'").await;
-    let others = shown.lines().filter(|l| !programs.contains(l) && !l.starts_with("status"));
+    let programs = [
+        "bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "proc", "run",
+        "sbin", "usr",
+    ];
+    let shown = inside(
+        &client,
+        "find / -xdev -mindepth 1 -maxdepth 1 -printf '%f\\n'",
+    )
+    .await;
+    let others = shown
+        .lines()
+        .filter(|l| !programs.contains(l) && !l.starts_with("status"));
     for folder in others.filter(|l| dir_under_root(l)) {
         let files = inside(&client, &format!("find /{folder} -type f")).await;
-        let prefix = bindir.canonicalize().unwrap().parent().unwrap().display().to_string();
+        let prefix = bindir
+            .canonicalize()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .display()
+            .to_string();
         let own = [sandbox.host(), prefix.as_str()];
-        let strange = files.lines().find(|f| f.starts_with('/') && own.iter().all(|o| !f.starts_with(o)));
+        let strange = files
+            .lines()
+            .find(|f| f.starts_with('/') && own.iter().all(|o| !f.starts_with(o)));
         assert_eq!(strange, None, "{folder}");
     }
     let etc = inside(&client, "ls /etc").await;
     let kept = ["group", "ld", "localtime", "nsswitch.conf", "passwd"];
-    assert!(etc.lines().all(|l| kept.iter().any(|k| l.starts_with(k))), "{etc}");
+    assert!(
+        etc.lines().all(|l| kept.iter().any(|k| l.starts_with(k))),
+        "{etc}"
+    );
     let said = inside(&client, "cat /etc/hostname; cat /etc/machine-id; ls /sys").await;
-    assert!(said.contains("No such file") && !said.contains("kernel"), "{said}");
+    assert!(
+        said.contains("No such file") && !said.contains("kernel"),
+        "{said}"
+    );
     let said = inside(&client, "unshare --user true && echo made").await;
     assert!(said.contains("status") && !said.contains("made"), "{said}");
-    for program in i.visible.iter().map(String::as_str).chain(["/bin", sandbox.host()]) {
+    for program in i
+        .visible
+        .iter()
+        .map(String::as_str)
+        .chain(["/bin", sandbox.host()])
+    {
         let is_ours = program == sandbox.host();
         let said = inside(&client, &format!("test -w {program} && echo writable")).await;
         assert_eq!(said == "writable\n", is_ours, "{program}: {said}");
     }
     let devices = inside(&client, "ls /dev").await;
-    assert_eq!(devices, "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n");
+    assert_eq!(
+        devices,
+        "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n"
+    );
     calls_are_refused(&client).await;
     // Without the isolation, the same canaries are touched, for the first time: the test can fail.
     let open = Sandbox::start(bindir, parent.path(), false, "").unwrap();
     for canary in [&loopback, &everywhere] {
         inside(&connect(&open).await, &dial("127.0.0.1", canary.port)).await;
-        canary.touched.recv_timeout(PATIENCE).expect("touched from outside");
+        canary
+            .touched
+            .recv_timeout(PATIENCE)
+            .expect("touched from outside");
         assert!(canary.touched.try_recv().is_err(), "touched before");
     }
     // The template is out of reach, so that nothing can be laid into the next sandbox.
@@ -209,7 +301,9 @@ async fn nothing_is_reached(bindir: &Path) {
     let said = inside(&client, &format!("touch {template}/x")).await;
     assert!(said.contains("status"), "{said}");
     let folder = PathBuf::from(sandbox.host());
-    tokio::task::spawn_blocking(move || drop(sandbox)).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(sandbox))
+        .await
+        .unwrap();
     assert!(!folder.exists());
 }
 
@@ -258,32 +352,59 @@ fn the_evidence_says_what_was_kept_apart() {
     let dump = c.dump_to_file("src", &[]);
     let scratch = tempfile::tempdir().unwrap();
     let verify = |mut command: Command, more: &[&str]| {
-        command.args(["verify", dump.to_str().unwrap(), "--evidence-location", "none", "--sandbox-dir"]);
-        let output = command.arg(scratch.path().join("sandboxes")).args(more).output().unwrap();
+        command.args([
+            "verify",
+            dump.to_str().unwrap(),
+            "--evidence-location",
+            "none",
+            "--sandbox-dir",
+        ]);
+        let output = command
+            .arg(scratch.path().join("sandboxes"))
+            .args(more)
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     let all_holds = |report: &str| {
         let report: serde_json::Value = serde_json::from_str(report).unwrap();
         let isolation = &report["verification"]["isolation"];
-        for holds in ["network", "pids", "files", "seccomp", "user_namespaces_closed"] {
+        for holds in [
+            "network",
+            "pids",
+            "files",
+            "seccomp",
+            "user_namespaces_closed",
+        ] {
             assert_eq!(isolation[holds], true, "{holds}: {report}");
         }
     };
     all_holds(&verify(Command::new(OURS), &["--output", "json"]));
     let text = verify(Command::new(OURS), &[]);
-    assert!(text.contains("new user namespaces: no; seccomp filter: yes\n"), "{text}");
+    assert!(
+        text.contains("new user namespaces: no; seccomp filter: yes\n"),
+        "{text}"
+    );
     // The same for somebody who is not root, where the machine lets them make namespaces.
     let nobody = |program: &Path| {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(program);
         command
     };
-    if nobody("unshare".as_ref()).args(["--user", "true"]).status().unwrap().success() {
+    if nobody("unshare".as_ref())
+        .args(["--user", "true"])
+        .status()
+        .unwrap()
+        .success()
+    {
         let program = scratch.path().join("pgrestored");
         std::fs::copy(OURS, &program).unwrap();
         std::fs::remove_dir_all(scratch.path().join("sandboxes")).unwrap();
         for folder in [scratch.path(), dump.parent().unwrap()] {
-            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+                .unwrap();
         }
         all_holds(&verify(nobody(&program), &["--output", "json"]));
     }
@@ -296,14 +417,22 @@ fn a_killed_worker_leaves_nothing() {
     c.create("src", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     let dump = c.dump_to_file("src", &[]);
     let scratch = tempfile::tempdir().unwrap();
-    let (checks, folder) = (scratch.path().join("checks.yaml"), scratch.path().join("sandboxes"));
+    let (checks, folder) = (
+        scratch.path().join("checks.yaml"),
+        scratch.path().join("sandboxes"),
+    );
     std::fs::write(
         &checks,
         "assertions: [{name: long, sql: SELECT pg_sleep(600)::text, rows: 1, timeout: 10m}]",
     )
     .unwrap();
     let mut worker = Command::new(OURS)
-        .args(["verify", dump.to_str().unwrap(), "--evidence-location", "none"])
+        .args([
+            "verify",
+            dump.to_str().unwrap(),
+            "--evidence-location",
+            "none",
+        ])
         .arg("--sandbox-dir")
         .arg(&folder)
         .arg("--verify-checks")
@@ -314,11 +443,15 @@ fn a_killed_worker_leaves_nothing() {
         .unwrap();
     let sandboxes = || {
         let all = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        all.map(|e| e.path()).filter(|p| p.to_str().unwrap().contains("pgrestored-pg-")).collect::<Vec<_>>()
+        all.map(|e| e.path())
+            .filter(|p| p.to_str().unwrap().contains("pgrestored-pg-"))
+            .collect::<Vec<_>>()
     };
     until("the sandbox does not start", || {
         let there = sandboxes();
-        there.iter().any(|s| processes(s).iter().any(|p| p.contains("postgres -D")))
+        there
+            .iter()
+            .any(|s| processes(s).iter().any(|p| p.contains("postgres -D")))
     });
     worker.kill().unwrap();
     worker.wait().unwrap();
@@ -334,16 +467,30 @@ fn what_a_killed_keeper_left_is_swept() {
     let stale = parent.path().join("pgrestored-pg-000000000000");
     std::fs::create_dir_all(stale.join("data")).unwrap();
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
-    std::fs::File::open(&stale).unwrap().set_modified(long_ago).unwrap();
+    std::fs::File::open(&stale)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
     let kept = Sandbox::start(&bindir, parent.path(), false, "").unwrap();
     assert!(!stale.exists());
     // One that is kept stays, however old.
-    std::fs::File::open(kept.host()).unwrap().set_modified(long_ago).unwrap();
+    std::fs::File::open(kept.host())
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
     let other = Sandbox::start(&bindir, parent.path(), false, "").unwrap();
     assert!(Path::new(kept.host()).exists());
     drop((kept, other));
-    let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().flatten().map(|e| e.file_name()).collect();
-    assert!(left.iter().all(|n| n.to_str().unwrap().contains("template")), "{left:?}");
+    let left: Vec<_> = std::fs::read_dir(parent.path())
+        .unwrap()
+        .flatten()
+        .map(|e| e.file_name())
+        .collect();
+    assert!(
+        left.iter()
+            .all(|n| n.to_str().unwrap().contains("template")),
+        "{left:?}"
+    );
 }
 
 /// Templates and sandboxes are nobody else's.
@@ -360,10 +507,24 @@ fn the_folder_of_sandboxes_is_ones_own() {
     let other = scratch.path().join("other");
     std::fs::create_dir(&other).unwrap();
     chown(&other, Some(12345), None).unwrap();
-    let refused = Sandbox::isolated(&bindir, &other, &[]).err().unwrap().to_string();
+    let refused = Sandbox::isolated(&bindir, &other, &[])
+        .err()
+        .unwrap()
+        .to_string();
     assert!(refused.contains("belongs to somebody else"), "{refused}");
     // A template that somebody has laid there.
-    let template = std::fs::read_dir(&fresh).unwrap().flatten().map(|e| e.path()).next().unwrap();
+    let template = std::fs::read_dir(&fresh)
+        .unwrap()
+        .flatten()
+        .map(|e| e.path())
+        .next()
+        .unwrap();
     chown(&template, Some(12345), None).unwrap();
-    assert!(Sandbox::isolated(&bindir, &fresh, &[]).err().unwrap().to_string().contains("not ours"));
+    assert!(
+        Sandbox::isolated(&bindir, &fresh, &[])
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("not ours")
+    );
 }

@@ -12,12 +12,17 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, job, sequence};
 
 fn source(word: &str) -> String {
-    format!("CREATE TABLE {word} (id int PRIMARY KEY); INSERT INTO {word} SELECT generate_series(1, 500)")
+    format!(
+        "CREATE TABLE {word} (id int PRIMARY KEY); INSERT INTO {word} SELECT generate_series(1, 500)"
+    )
 }
 
 /// The names of the tables of a database: which backup it came from.
 fn marker(c: &Cluster, database: &str) -> String {
-    c.psql(database, "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'")
+    c.psql(
+        database,
+        "SELECT string_agg(tablename, ',') FROM pg_tables WHERE schemaname = 'public'",
+    )
 }
 
 async fn restore(c: &Cluster, job: &RestoreJob) -> Finished {
@@ -36,14 +41,26 @@ fn two_backups() -> (Cluster, std::path::PathBuf, std::path::PathBuf) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_request_never_rolls_a_newer_result_back() {
     let (c, old, new) = two_backups();
-    let newer = RestoreJob { sequence: sequence(200), ..job(&new, "app", OnExisting::Replace) };
-    let older = RestoreJob { sequence: sequence(100), ..job(&old, "app", OnExisting::Replace) };
+    let newer = RestoreJob {
+        sequence: sequence(200),
+        ..job(&new, "app", OnExisting::Replace)
+    };
+    let older = RestoreJob {
+        sequence: sequence(100),
+        ..job(&old, "app", OnExisting::Replace)
+    };
     assert_eq!(restore(&c, &newer).await.failure, None);
     let late = restore(&c, &older).await;
     assert_eq!(late.failure, Some(R::TargetNotAllowed));
     let message = late.result.error.clone().unwrap().message;
-    assert!(message.contains("superseded") && message.contains(&newer.request_id), "{message}");
-    assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("new", 0));
+    assert!(
+        message.contains("superseded") && message.contains(&newer.request_id),
+        "{message}"
+    );
+    assert_eq!(
+        (marker(&c, "app").as_str(), c.leftovers().len()),
+        ("new", 0)
+    );
     // Its outcome is final, too.
     let again = restore(&c, &older).await;
     assert!(again.repeated);
@@ -51,15 +68,29 @@ async fn an_older_request_never_rolls_a_newer_result_back() {
     // A failed newer request has changed nothing, so it supersedes nothing.
     let broken = c.scratch("broken");
     std::fs::write(&broken, b"PGDMP broken").unwrap();
-    let failed = RestoreJob { sequence: sequence(900), ..job(&broken, "app", OnExisting::Replace) };
+    let failed = RestoreJob {
+        sequence: sequence(900),
+        ..job(&broken, "app", OnExisting::Replace)
+    };
     assert!(restore(&c, &failed).await.failure.is_some());
-    let between = RestoreJob { sequence: sequence(300), ..job(&old, "app", OnExisting::Replace) };
+    let between = RestoreJob {
+        sequence: sequence(300),
+        ..job(&old, "app", OnExisting::Replace)
+    };
     assert_eq!(restore(&c, &between).await.failure, None);
     assert_eq!(marker(&c, "app"), "old");
     // Without a publish time, the server's clock is the order: after everything before.
-    let now = RestoreJob { sequence: None, ..job(&new, "app", OnExisting::Replace) };
+    let now = RestoreJob {
+        sequence: None,
+        ..job(&new, "app", OnExisting::Replace)
+    };
     assert_eq!(restore(&c, &now).await.failure, None);
-    assert_eq!(restore(&c, &job(&old, "app", OnExisting::Replace)).await.failure, Some(R::TargetNotAllowed));
+    assert_eq!(
+        restore(&c, &job(&old, "app", OnExisting::Replace))
+            .await
+            .failure,
+        Some(R::TargetNotAllowed)
+    );
     assert_eq!(marker(&c, "app"), "new");
 }
 
@@ -70,7 +101,10 @@ async fn old_outcomes_are_forgotten_but_for_the_newest_of_a_target() {
     let mut ids = Vec::new();
     for (target, days) in [("app", 91), ("other", 89)] {
         for (archive, later) in [(&old, 1), (&new, 2)] {
-            let job = RestoreJob { sequence: sequence(later), ..job(archive, target, OnExisting::Replace) };
+            let job = RestoreJob {
+                sequence: sequence(later),
+                ..job(archive, target, OnExisting::Replace)
+            };
             assert_eq!(restore(&c, &job).await.failure, None);
             ids.push(job.request_id);
         }
@@ -80,7 +114,10 @@ async fn old_outcomes_are_forgotten_but_for_the_newest_of_a_target() {
         c.psql("postgres", &aged);
     }
     c.app(&[]).manager.reap().await.unwrap();
-    let remembered = c.psql("postgres", "SELECT request_id FROM pgrestored.request ORDER BY request_id");
+    let remembered = c.psql(
+        "postgres",
+        "SELECT request_id FROM pgrestored.request ORDER BY request_id",
+    );
     assert_eq!(remembered.lines().collect::<Vec<_>>(), ids[1..]);
 }
 
@@ -94,16 +131,26 @@ async fn a_request_has_one_outcome_and_its_id_one_meaning() {
     let again = restore(&c, &first).await;
     assert!(again.repeated);
     assert_eq!(again.result, done.result);
-    assert_eq!(c.psql("app", "SELECT count(*) FROM old"), "501", "not restored twice");
+    assert_eq!(
+        c.psql("app", "SELECT count(*) FROM old"),
+        "501",
+        "not restored twice"
+    );
     // Refused because of what was there, it stays refused when that has gone.
     let refused = job(&new, "app", OnExisting::Fail);
     assert_eq!(restore(&c, &refused).await.failure, Some(R::TargetExists));
     c.psql("postgres", "DROP DATABASE app");
     let again = restore(&c, &refused).await;
-    assert_eq!((again.failure, again.repeated), (Some(R::TargetExists), true));
+    assert_eq!(
+        (again.failure, again.repeated),
+        (Some(R::TargetExists), true)
+    );
     assert!(!c.databases().contains(&"app".to_owned()));
     // The same id for something else.
-    let reused = RestoreJob { request_id: first.request_id.clone(), ..job(&new, "other", OnExisting::Fail) };
+    let reused = RestoreJob {
+        request_id: first.request_id.clone(),
+        ..job(&new, "other", OnExisting::Fail)
+    };
     assert_eq!(restore(&c, &reused).await.failure, Some(R::InvalidRequest));
     assert!(!c.databases().contains(&"other".to_owned()));
 }
@@ -128,7 +175,16 @@ async fn a_request_that_kills_workers_is_quarantined() {
     died(10);
     let done = restore(&c, &deadly).await;
     assert_eq!(done.failure, Some(R::Internal));
-    assert!(done.result.error.as_ref().unwrap().message.contains("quarantined"), "{:?}", done.result.error);
+    assert!(
+        done.result
+            .error
+            .as_ref()
+            .unwrap()
+            .message
+            .contains("quarantined"),
+        "{:?}",
+        done.result.error
+    );
     assert!(done.is_final, "the worker is to acknowledge it");
     assert!(restore(&c, &deadly).await.repeated);
     // One that is stopped in order did not die, and takes those before it back.
@@ -140,9 +196,15 @@ async fn a_request_that_kills_workers_is_quarantined() {
         }
         stop.cancel();
     };
-    let (done, ()) = tokio::join!(app.manager.run(&deadly, Arc::default(), stop.clone()), stopped);
+    let (done, ()) = tokio::join!(
+        app.manager.run(&deadly, Arc::default(), stop.clone()),
+        stopped
+    );
     assert_eq!(done.failure, Some(R::Cancelled));
-    let starts = format!("SELECT starts FROM pgrestored.request WHERE request_id = '{}'", deadly.request_id);
+    let starts = format!(
+        "SELECT starts FROM pgrestored.request WHERE request_id = '{}'",
+        deadly.request_id
+    );
     assert_eq!(c.psql("postgres", &starts), "0");
     died(9);
     c.psql("postgres", "CREATE ROLE go_on");
@@ -153,7 +215,10 @@ async fn a_request_that_kills_workers_is_quarantined() {
 async fn a_rollback_brings_the_replaced_database_back_and_a_second_one_undoes_it() {
     let (c, old, new) = two_backups();
     restore(&c, &job(&old, "app", OnExisting::Fail)).await;
-    c.psql("postgres", "ALTER DATABASE app SET my.side = 'old'; COMMENT ON DATABASE app IS 'mine'");
+    c.psql(
+        "postgres",
+        "ALTER DATABASE app SET my.side = 'old'; COMMENT ON DATABASE app IS 'mine'",
+    );
     let replaced = restore(&c, &job(&new, "app", OnExisting::Replace)).await;
     c.psql("postgres", "ALTER DATABASE app SET my.side = 'new'");
     let app = c.app(&[]);
@@ -169,18 +234,40 @@ async fn a_rollback_brings_the_replaced_database_back_and_a_second_one_undoes_it
     c.psql("postgres", &format!("CREATE DATABASE \"{newer}\""));
     let back = app.manager.rollback("app", None, "rb1").await.unwrap();
     assert_eq!(back.restored_database, kept[0].name);
-    assert!(!back.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", back.notes);
-    assert_eq!((marker(&c, "app").as_str(), c.psql("app", "SHOW my.side").as_str()), ("old", "old"));
-    let comment = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'app'";
+    assert!(
+        !back.notes.iter().any(|n| n.contains("bookkeeping")),
+        "{:?}",
+        back.notes
+    );
+    assert_eq!(
+        (
+            marker(&c, "app").as_str(),
+            c.psql("app", "SHOW my.side").as_str()
+        ),
+        ("old", "old")
+    );
+    let comment =
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = 'app'";
     assert_eq!(c.psql("postgres", comment), "mine");
     // The same id is the same rollback.
-    assert_eq!(app.manager.rollback("app", None, "rb1").await.unwrap(), back);
+    assert_eq!(
+        app.manager.rollback("app", None, "rb1").await.unwrap(),
+        back
+    );
     assert_eq!(marker(&c, "app"), "old");
     let forth = app.manager.rollback("app", None, "rb2").await.unwrap();
-    assert_eq!(Some(&forth.restored_database), back.previous_database.as_ref());
+    assert_eq!(
+        Some(&forth.restored_database),
+        back.previous_database.as_ref()
+    );
     assert_eq!(marker(&c, "app"), "new");
     // A request from before the rollback does not undo it.
-    assert_eq!(restore(&c, &job(&old, "app", OnExisting::Replace)).await.failure, Some(R::TargetNotAllowed));
+    assert_eq!(
+        restore(&c, &job(&old, "app", OnExisting::Replace))
+            .await
+            .failure,
+        Some(R::TargetNotAllowed)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,18 +277,41 @@ async fn a_rollback_refuses_what_would_be_lost() {
     let dump = c.dump_to_file("a", &[]);
     let app = c.app(&[]);
     let reason = async |target: &str, wanted: Option<&str>| {
-        app.manager.rollback(target, wanted, &uuid::Uuid::new_v4().to_string()).await.unwrap_err()
+        app.manager
+            .rollback(target, wanted, &uuid::Uuid::new_v4().to_string())
+            .await
+            .unwrap_err()
     };
-    assert!(reason("app", None).await.to_string().contains("no database is kept"));
+    assert!(
+        reason("app", None)
+            .await
+            .to_string()
+            .contains("no database is kept")
+    );
     assert_eq!(reason("postgres", None).await.reason(), R::TargetNotAllowed);
     c.create("app", "CREATE TABLE precious ()");
     restore(&c, &job(&dump, "app", OnExisting::Replace)).await;
-    assert!(reason("app", Some("template1")).await.to_string().contains("not kept"));
-    c.psql("app", "SELECT pg_create_logical_replication_slot('s', 'test_decoding')");
+    assert!(
+        reason("app", Some("template1"))
+            .await
+            .to_string()
+            .contains("not kept")
+    );
+    c.psql(
+        "app",
+        "SELECT pg_create_logical_replication_slot('s', 'test_decoding')",
+    );
     let e = reason("app", None).await;
-    assert!(e.reason() == R::TargetNotAllowed && e.to_string().contains("slot"), "{e}");
+    assert!(
+        e.reason() == R::TargetNotAllowed && e.to_string().contains("slot"),
+        "{e}"
+    );
     assert_eq!(
-        (marker(&c, "app").as_str(), c.psql("app", "SELECT count(*) FROM pg_replication_slots").as_str()),
+        (
+            marker(&c, "app").as_str(),
+            c.psql("app", "SELECT count(*) FROM pg_replication_slots")
+                .as_str()
+        ),
         ("old", "1")
     );
     c.psql("app", "SELECT pg_drop_replication_slot('s')");
@@ -214,16 +324,40 @@ async fn replaced_databases_are_kept_as_long_as_configured() {
     let (c, old, new) = two_backups();
     restore(&c, &job(&old, "app", OnExisting::Fail)).await;
     let at_once = [("restore-keep-previous", "0")];
-    let done = c.restore_with(&job(&new, "app", OnExisting::Replace), &at_once).await;
+    let done = c
+        .restore_with(&job(&new, "app", OnExisting::Replace), &at_once)
+        .await;
     assert_eq!(done.failure, None);
-    assert!(!c.databases().contains(&done.result.previous_database.unwrap()));
+    assert!(
+        !c.databases()
+            .contains(&done.result.previous_database.unwrap())
+    );
     let done = restore(&c, &job(&old, "app", OnExisting::Replace)).await;
     let kept = done.result.previous_database.unwrap();
-    assert!(c.app(&[]).manager.reap().await.unwrap().kept.contains(&kept));
-    c.psql("postgres", "UPDATE pgrestored.owned_database SET keep_until = now()");
+    assert!(
+        c.app(&[])
+            .manager
+            .reap()
+            .await
+            .unwrap()
+            .kept
+            .contains(&kept)
+    );
+    c.psql(
+        "postgres",
+        "UPDATE pgrestored.owned_database SET keep_until = now()",
+    );
     // The last copy stays, whatever its time.
     c.psql("postgres", "ALTER DATABASE app RENAME TO elsewhere");
-    assert!(c.app(&[]).manager.reap().await.unwrap().kept.contains(&kept));
+    assert!(
+        c.app(&[])
+            .manager
+            .reap()
+            .await
+            .unwrap()
+            .kept
+            .contains(&kept)
+    );
     c.psql("postgres", "ALTER DATABASE elsewhere RENAME TO app");
     let reaped = c.app(&[]).manager.reap().await.unwrap();
     assert_eq!(reaped.dropped, [format!("database {kept}")]);
@@ -236,7 +370,10 @@ fn leave(c: &Cluster, number: u32, in_it: &str) -> String {
         "postgres",
         &format!("INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ('{name}', 'staging', 'dead{number}', 'app')"),
     );
-    c.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
+    c.psql(
+        "postgres",
+        &format!("CREATE DATABASE {name} TEMPLATE template0"),
+    );
     let (outside, inside): (Vec<&str>, Vec<&str>) =
         in_it.split_inclusive(';').partition(|s| s.contains("SELF"));
     c.psql(&name, &inside.concat());
@@ -263,13 +400,18 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
     ];
     c.psql(
         "postgres",
-        &format!("CREATE ROLE left_role; COMMENT ON ROLE left_role IS 'made by pgrestored for {}'", left[0]),
+        &format!(
+            "CREATE ROLE left_role; COMMENT ON ROLE left_role IS 'made by pgrestored for {}'",
+            left[0]
+        ),
     );
     // Intent alone, a living worker, somebody else's databases.
     c.psql("postgres", "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ('pgrestored_s_00000000000000ff', 'staging', 'never', 'app')");
     let living = leave(&c, 8, "");
     let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
-    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+        .await
+        .unwrap();
     let driver = tokio::spawn(connection);
     let lock = format!("SELECT pg_advisory_lock(hashtextextended('pgrestored:{living}', 7))");
     client.batch_execute(&lock).await.unwrap();
@@ -291,11 +433,17 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
     assert_eq!((ours, &reaped.failed), (dropped, &vec![]));
     assert_eq!(
         (reaped.kept, reaped.unknown),
-        (vec![living.clone()], vec!["pgrestored_s_0123456789abcdef".to_owned()])
+        (
+            vec![living.clone()],
+            vec!["pgrestored_s_0123456789abcdef".to_owned()]
+        )
     );
     let there = c.databases();
     assert!(strangers.iter().all(|s| there.contains(&s.to_string())) && there.contains(&living));
-    assert_eq!(c.psql("postgres", "SELECT count(*) FROM pgrestored.owned_database"), "1");
+    assert_eq!(
+        c.psql("postgres", "SELECT count(*) FROM pgrestored.owned_database"),
+        "1"
+    );
     driver.abort();
     drop(client);
     // The server notices by itself that the worker has gone.
@@ -304,9 +452,17 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), done).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(30), done)
+        .await
+        .unwrap();
     let again = app.manager.reap().await.unwrap();
-    assert_eq!(again, Reaped { unknown: vec!["pgrestored_s_0123456789abcdef".into()], ..Reaped::default() });
+    assert_eq!(
+        again,
+        Reaped {
+            unknown: vec!["pgrestored_s_0123456789abcdef".into()],
+            ..Reaped::default()
+        }
+    );
 }
 
 /// A role that may not make the schema: everything works, and the result says what is missing.
@@ -314,17 +470,29 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_reaper_may_not_drop_is_said() {
     let c = Cluster::start();
-    c.psql("postgres", "CREATE ROLE maker LOGIN CREATEDB; GRANT CREATE ON DATABASE postgres TO maker");
+    c.psql(
+        "postgres",
+        "CREATE ROLE maker LOGIN CREATEDB; GRANT CREATE ON DATABASE postgres TO maker",
+    );
     let app = c.app(&[("db-user", "maker")]);
     let waiting = job(&c.waiting_dump(), "app", OnExisting::Fail);
     c.psql("postgres", "CREATE ROLE go_on");
-    let done = app.manager.run(&waiting, Arc::default(), CancellationToken::new()).await;
+    let done = app
+        .manager
+        .run(&waiting, Arc::default(), CancellationToken::new())
+        .await;
     assert_eq!(done.result.error, None);
-    let (theirs, ours) = (leave(&c, 1, ""), leave(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"));
+    let (theirs, ours) = (
+        leave(&c, 1, ""),
+        leave(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"),
+    );
     let reaped = app.manager.reap().await.unwrap();
     assert_eq!(reaped.dropped, [format!("database {ours}")], "{reaped:?}");
     assert_eq!(reaped.failed.len(), 1);
-    assert!(reaped.failed[0].starts_with(&format!("{theirs}: ")), "{reaped:?}");
+    assert!(
+        reaped.failed[0].starts_with(&format!("{theirs}: ")),
+        "{reaped:?}"
+    );
     assert_eq!(c.leftovers(), [theirs]);
 }
 
@@ -332,28 +500,61 @@ async fn what_the_reaper_may_not_drop_is_said() {
 async fn without_the_schema_restores_work_and_say_so() {
     let (c, old, new) = two_backups();
     c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
-    let as_plain = [("db-user", "plain"), ("restore-owners", "none"), ("restore-no-privileges", "true")];
-    let done = c.restore_with(&job(&old, "app", OnExisting::Fail), &as_plain).await;
+    let as_plain = [
+        ("db-user", "plain"),
+        ("restore-owners", "none"),
+        ("restore-no-privileges", "true"),
+    ];
+    let done = c
+        .restore_with(&job(&old, "app", OnExisting::Fail), &as_plain)
+        .await;
     assert_eq!(done.result.error, None);
-    assert!(done.result.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", done.result.notes);
-    let done = c.restore_with(&job(&new, "app", OnExisting::Replace), &as_plain).await;
+    assert!(
+        done.result.notes.iter().any(|n| n.contains("bookkeeping")),
+        "{:?}",
+        done.result.notes
+    );
+    let done = c
+        .restore_with(&job(&new, "app", OnExisting::Replace), &as_plain)
+        .await;
     assert_eq!((done.failure, marker(&c, "app").as_str()), (None, "new"));
     let app = c.app(&as_plain);
     let kept = app.manager.kept("app").await.unwrap();
-    assert_eq!(kept.first().map(|k| &k.name), done.result.previous_database.as_ref());
+    assert_eq!(
+        kept.first().map(|k| &k.name),
+        done.result.previous_database.as_ref()
+    );
     let back = app.manager.rollback("app", None, "back").await.unwrap();
-    assert!(back.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", back.notes);
+    assert!(
+        back.notes.iter().any(|n| n.contains("bookkeeping")),
+        "{:?}",
+        back.notes
+    );
     assert_eq!(marker(&c, "app"), "old");
     // Its own staging databases are known by what they say of themselves.
     let labelled = "pgrestored_s_00000000000000aa";
-    c.psql("postgres", &format!("CREATE DATABASE {labelled} OWNER plain"));
-    assert_eq!(app.manager.reap().await.unwrap().dropped, Vec::<String>::new());
     c.psql(
         "postgres",
-        &format!("COMMENT ON DATABASE {labelled} IS 'pgrestored staging database for app, request x'"),
+        &format!("CREATE DATABASE {labelled} OWNER plain"),
     );
-    assert_eq!(app.manager.reap().await.unwrap().dropped, [format!("database {labelled}")]);
-    assert_eq!(c.psql("postgres", "SELECT to_regnamespace('pgrestored') IS NULL"), "t");
+    assert_eq!(
+        app.manager.reap().await.unwrap().dropped,
+        Vec::<String>::new()
+    );
+    c.psql(
+        "postgres",
+        &format!(
+            "COMMENT ON DATABASE {labelled} IS 'pgrestored staging database for app, request x'"
+        ),
+    );
+    assert_eq!(
+        app.manager.reap().await.unwrap().dropped,
+        [format!("database {labelled}")]
+    );
+    assert_eq!(
+        c.psql("postgres", "SELECT to_regnamespace('pgrestored') IS NULL"),
+        "t"
+    );
 }
 
 /// Other workers clean up behind an attempt whose lock is lost: what it meets then is nobody's fault.
@@ -364,7 +565,11 @@ async fn an_attempt_that_lost_its_lock_fails_for_now() {
     let lose = |what: &'static str| {
         let c = c.clone();
         move || {
-            let staging = c.leftovers().into_iter().find(|d| d.starts_with("pgrestored_s_")).unwrap();
+            let staging = c
+                .leftovers()
+                .into_iter()
+                .find(|d| d.starts_with("pgrestored_s_"))
+                .unwrap();
             c.psql("postgres", "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pgrestored lock'");
             c.psql("postgres", &what.replace("STAGING", &staging));
         }
@@ -377,7 +582,12 @@ async fn an_attempt_that_lost_its_lock_fails_for_now() {
             fail::cfg_callback(at, lose(what)).unwrap();
             let request = job(&old, "app", OnExisting::Fail);
             let first = restore(&c, &request).await;
-            assert_eq!(first.failure, Some(R::TargetUnavailable), "{at}: {:?}", first.result.error);
+            assert_eq!(
+                first.failure,
+                Some(R::TargetUnavailable),
+                "{at}: {:?}",
+                first.result.error
+            );
             fail::remove(at);
             let again = restore(&c, &request).await;
             assert_eq!(again.failure, None, "{at}: {:?}", again.result.error);
@@ -392,15 +602,32 @@ async fn a_database_that_is_meant_by_its_oid_is_no_other_of_its_name() {
     let c = Cluster::start();
     c.create("ours", "SELECT 1");
     let server = pgrestored::postgres::Server::new(&c.app(&[]).manager.config().db).unwrap();
-    let oid: u32 = c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'ours'").parse().unwrap();
+    let oid: u32 = c
+        .psql(
+            "postgres",
+            "SELECT oid FROM pg_database WHERE datname = 'ours'",
+        )
+        .parse()
+        .unwrap();
     let bound = server.bound_to("ours", oid);
-    assert!(bound.connect("ours", "test").await.is_ok() && bound.connect("postgres", "test").await.is_ok());
+    assert!(
+        bound.connect("ours", "test").await.is_ok()
+            && bound.connect("postgres", "test").await.is_ok()
+    );
     for sql in ["DROP DATABASE ours", "CREATE DATABASE ours"] {
         c.psql("postgres", sql);
         let e = bound.connect("ours", "test").await.err().unwrap();
         assert_eq!(e.reason(), R::TargetUnavailable, "{e}");
     }
-    assert_eq!(server.connect("missing", "test").await.err().unwrap().reason(), R::RestoreError);
+    assert_eq!(
+        server
+            .connect("missing", "test")
+            .await
+            .err()
+            .unwrap()
+            .reason(),
+        R::RestoreError
+    );
 }
 
 /// A request whose worker was killed, and whose message never came again: it ends when its message would
@@ -408,7 +635,12 @@ async fn a_database_that_is_meant_by_its_oid_is_no_other_of_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_nobody_comes_back_to_ends() {
     let (c, old, _) = two_backups();
-    assert_eq!(restore(&c, &job(&old, "app", OnExisting::Fail)).await.failure, None);
+    assert_eq!(
+        restore(&c, &job(&old, "app", OnExisting::Fail))
+            .await
+            .failure,
+        None
+    );
     let lost = job(&old, "lost_target", OnExisting::Fail);
     for (id, published, touched) in [
         (lost.request_id.as_str(), "8 days", "8 days"),
@@ -422,7 +654,9 @@ async fn a_request_that_nobody_comes_back_to_ends() {
                gen_random_uuid(), 'running', now() - interval '{touched}')", lost.digest));
     }
     let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
-    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+        .await
+        .unwrap();
     let driver = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
     let lock = "SELECT pg_advisory_lock(hashtextextended('pgrestored:pgrestored_s_'
         || left(encode(sha256('living'), 'hex'), 16), 7))";
@@ -430,20 +664,29 @@ async fn a_request_that_nobody_comes_back_to_ends() {
 
     let app = c.app(&[]);
     let server = pgrestored::postgres::Server::new(&app.config.db).unwrap();
-    let mut unended =
-        pgrestored::target::unended(&server, std::time::Duration::from_secs(3600)).await.unwrap();
+    let mut unended = pgrestored::target::unended(&server, std::time::Duration::from_secs(3600))
+        .await
+        .unwrap();
     unended.sort();
     assert_eq!(unended, [lost.request_id.as_str(), "tried again", "young"]);
-    assert_eq!(app.manager.reap().await.unwrap().abandoned, std::slice::from_ref(&lost.request_id));
+    assert_eq!(
+        app.manager.reap().await.unwrap().abandoned,
+        std::slice::from_ref(&lost.request_id)
+    );
     assert_eq!(app.manager.reap().await.unwrap(), Reaped::default());
-    let left =
-        c.psql("postgres", "SELECT request_id FROM pgrestored.request WHERE state = 'running' ORDER BY 1");
+    let left = c.psql(
+        "postgres",
+        "SELECT request_id FROM pgrestored.request WHERE state = 'running' ORDER BY 1",
+    );
     assert_eq!(left, "living\ntried again\nyoung");
     // Whoever asks again gets that answer.
     let again = restore(&c, &lost).await;
     assert_eq!((again.failure, again.repeated), (Some(R::Internal), true));
     let message = again.result.error.unwrap().message;
-    assert!(message.starts_with("abandoned: ") && message.contains("lost_target is as it was"), "{message}");
+    assert!(
+        message.starts_with("abandoned: ") && message.contains("lost_target is as it was"),
+        "{message}"
+    );
     drop(driver);
 }
 
@@ -451,7 +694,8 @@ async fn a_request_that_nobody_comes_back_to_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_can_be_recorded() {
     let (c, old, _) = two_backups();
-    let endless = "DO $$ BEGIN RAISE EXCEPTION '%', repeat(E'x\\n\\x1b]0;owned\\x07', 1500000); END $$;";
+    let endless =
+        "DO $$ BEGIN RAISE EXCEPTION '%', repeat(E'x\\n\\x1b]0;owned\\x07', 1500000); END $$;";
     let text = std::fs::read_to_string(c.waiting_dump()).unwrap();
     let (before, after) = text.split_once("DO $$").unwrap();
     let (_, after) = after.split_once("END $$;").unwrap();
@@ -465,7 +709,10 @@ async fn every_outcome_can_be_recorded() {
         "{message}"
     );
     assert!(message.len() <= pgrestored::error::MAX_TEXT && !message.chars().any(char::is_control));
-    let longest = c.psql("postgres", "SELECT max(length(outcome::text)) < 5000 FROM pgrestored.request");
+    let longest = c.psql(
+        "postgres",
+        "SELECT max(length(outcome::text)) < 5000 FROM pgrestored.request",
+    );
     assert_eq!(longest, "t");
 
     c.psql(
@@ -474,7 +721,9 @@ async fn every_outcome_can_be_recorded() {
     );
     let in_latin = [("db-maintenance-name", "latin")];
     let mut labelled = job(&old, "app", OnExisting::Fail);
-    labelled.labels.insert("team".into(), "Zürich 🐘 \"\\".into());
+    labelled
+        .labels
+        .insert("team".into(), "Zürich 🐘 \"\\".into());
     let done = c.restore_with(&labelled, &in_latin).await;
     assert_eq!(done.result.error, None);
     let again = c.restore_with(&labelled, &in_latin).await;
@@ -483,6 +732,11 @@ async fn every_outcome_can_be_recorded() {
     let mut foreign = job(&old, "app2", OnExisting::Fail);
     foreign.request_id = "🐘".into();
     let refused = c.restore_with(&foreign, &in_latin).await;
-    assert_eq!(refused.failure, Some(R::InvalidRequest), "{:?}", refused.result.error);
+    assert_eq!(
+        refused.failure,
+        Some(R::InvalidRequest),
+        "{:?}",
+        refused.result.error
+    );
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }

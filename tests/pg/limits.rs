@@ -12,7 +12,9 @@ use crate::support::memory::{Run, peak_rss_of};
 use crate::support::{Cluster, assert_same, job, sequence};
 
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
-    let done = c.restore_with(&job(file, "app", OnExisting::Fail), flags).await;
+    let done = c
+        .restore_with(&job(file, "app", OnExisting::Fail), flags)
+        .await;
     assert_eq!(c.leftovers(), Vec::<String>::new());
     assert!(!c.databases().contains(&"app".to_owned()));
     done.result.error.expect("it was restored")
@@ -20,10 +22,17 @@ async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored
 
 /// SQL text that takes its time.
 fn slow(c: &Cluster) -> PathBuf {
-    c.create("src", "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 100)");
+    c.create(
+        "src",
+        "CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 100)",
+    );
     let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
     let file = c.scratch("slow.sql");
-    std::fs::write(&file, text.replacen("CREATE TABLE", "SELECT pg_sleep(60);\nCREATE TABLE", 1)).unwrap();
+    std::fs::write(
+        &file,
+        text.replacen("CREATE TABLE", "SELECT pg_sleep(60);\nCREATE TABLE", 1),
+    )
+    .unwrap();
     file
 }
 
@@ -33,7 +42,10 @@ async fn a_stage_has_a_limit() {
     let file = slow(&c);
     let stages = "prepare=30s,schema=1s,data=1s,indexes=1s";
     let e = refused(&c, &file, &[("restore-stage-limits", stages)]).await;
-    assert!(e.reason == R::Timeout && e.message.contains("stage"), "{e:?}");
+    assert!(
+        e.reason == R::Timeout && e.message.contains("stage"),
+        "{e:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +55,8 @@ async fn a_bomb_is_stopped_at_its_limit() {
     let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
     let at = text.find("FROM stdin;\n").unwrap() + "FROM stdin;\n".len();
     let file = c.scratch("bomb.sql.zst");
-    let mut zstd = zstd::stream::write::Encoder::new(std::fs::File::create(&file).unwrap(), 1).unwrap();
+    let mut zstd =
+        zstd::stream::write::Encoder::new(std::fs::File::create(&file).unwrap(), 1).unwrap();
     zstd.write_all(&text.as_bytes()[..at]).unwrap();
     let row = [vec![b'0'; 1023], vec![b'\n']].concat();
     let rows = row.repeat(1024);
@@ -55,7 +68,10 @@ async fn a_bomb_is_stopped_at_its_limit() {
     let size = std::fs::metadata(&file).unwrap().len();
     assert!(size < 4 << 20, "{size}");
     let e = refused(&c, &file, &[("restore-max-gib", "1")]).await;
-    assert!(e.reason == R::DataRejected && e.message.contains("RESTORE_MAX_GIB"), "{e:?}");
+    assert!(
+        e.reason == R::DataRejected && e.message.contains("RESTORE_MAX_GIB"),
+        "{e:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,11 +80,23 @@ async fn a_request_from_long_ago_is_refused() {
     c.create("src", "CREATE TABLE t ()");
     let file = c.dump_to_file("src", &[]);
     let day = 86_400_000_000;
-    let old = RestoreJob { sequence: sequence(-8 * day), ..job(&file, "app", OnExisting::Fail) };
+    let old = RestoreJob {
+        sequence: sequence(-8 * day),
+        ..job(&file, "app", OnExisting::Fail)
+    };
     let done = c.restore_with(&old, &[]).await;
     assert_eq!(done.failure, Some(R::TargetNotAllowed));
-    assert!(done.result.error.unwrap().message.contains("REQUEST_MAX_AGE"));
-    let newer = RestoreJob { sequence: sequence(-6 * day), ..job(&file, "app", OnExisting::Fail) };
+    assert!(
+        done.result
+            .error
+            .unwrap()
+            .message
+            .contains("REQUEST_MAX_AGE")
+    );
+    let newer = RestoreJob {
+        sequence: sequence(-6 * day),
+        ..job(&file, "app", OnExisting::Fail)
+    };
     assert_eq!(c.restore_with(&newer, &[]).await.failure, None);
 }
 
@@ -77,22 +105,43 @@ async fn only_allowed_targets_are_restored_into() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t ()");
     let file = c.dump_to_file("src", &[]);
-    let flags = [("allowed-targets", "app_*,test"), ("protected-databases", "app_payroll")];
-    for (target, allowed) in
-        [("app_1", true), ("test", true), ("app", false), ("app_payroll", false), ("tests", false)]
-    {
-        let done = c.restore_with(&job(&file, target, OnExisting::Fail), &flags).await;
-        assert_eq!(done.failure, (!allowed).then_some(R::TargetNotAllowed), "{target}");
+    let flags = [
+        ("allowed-targets", "app_*,test"),
+        ("protected-databases", "app_payroll"),
+    ];
+    for (target, allowed) in [
+        ("app_1", true),
+        ("test", true),
+        ("app", false),
+        ("app_payroll", false),
+        ("tests", false),
+    ] {
+        let done = c
+            .restore_with(&job(&file, target, OnExisting::Fail), &flags)
+            .await;
+        assert_eq!(
+            done.failure,
+            (!allowed).then_some(R::TargetNotAllowed),
+            "{target}"
+        );
     }
 }
 
 /// A command of the program on `c`, as a worker that may use 512 MiB.
 fn run(c: &Cluster, args: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-    command.args(args).env("RESTORE_MEMORY_MIB", "512").env("EVIDENCE_LOCATION", "none");
-    command.env("DB_HOST", c.sandbox.host()).env("DB_USER", "postgres");
+    command
+        .args(args)
+        .env("RESTORE_MEMORY_MIB", "512")
+        .env("EVIDENCE_LOCATION", "none");
+    command
+        .env("DB_HOST", c.sandbox.host())
+        .env("DB_USER", "postgres");
     let run = peak_rss_of(&command);
-    println!("{args:?}: {} MiB, {}{}", run.peak_mib, run.stdout, run.stderr);
+    println!(
+        "{args:?}: {} MiB, {}{}",
+        run.peak_mib, run.stdout, run.stderr
+    );
     run
 }
 
@@ -114,10 +163,22 @@ async fn large_answers_of_the_server_take_no_memory() {
         ("an exception", raise("EXCEPTION"), 1),
     ] {
         let file = c.scratch("answers.sql");
-        std::fs::write(&file, text.replacen("CREATE TABLE", &format!("{statement}\nCREATE TABLE"), 1))
-            .unwrap();
-        let run =
-            run(&c, &["restore", file.to_str().unwrap(), "--target", "app", "--on-existing", "replace"]);
+        std::fs::write(
+            &file,
+            text.replacen("CREATE TABLE", &format!("{statement}\nCREATE TABLE"), 1),
+        )
+        .unwrap();
+        let run = run(
+            &c,
+            &[
+                "restore",
+                file.to_str().unwrap(),
+                "--target",
+                "app",
+                "--on-existing",
+                "replace",
+            ],
+        );
         assert_eq!(run.code == 0, code == 0, "{name}: {run:?}");
         assert!(
             run.peak_mib < 128 && run.stdout.len() + run.stderr.len() < 20_000,
@@ -134,7 +195,10 @@ async fn large_answers_of_the_server_take_no_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_does_not_fit_is_not_the_backups_fault() {
     let c = Cluster::start();
-    c.create("src", "CREATE TABLE t (a text); INSERT INTO t SELECT repeat('x', 100000000)");
+    c.create(
+        "src",
+        "CREATE TABLE t (a text); INSERT INTO t SELECT repeat('x', 100000000)",
+    );
     let file = c.dump_to_file("src", &[]);
     let run = run(&c, &["verify", file.to_str().unwrap()]);
     assert!(run.peak_mib < 300, "{} MiB", run.peak_mib);
@@ -143,5 +207,8 @@ async fn a_row_that_does_not_fit_is_not_the_backups_fault() {
         run.code != 0 && said.contains("a row of 96 MiB") && said.contains("RESTORE_MEMORY_MIB"),
         "{said}"
     );
-    assert!(said.contains("inconclusive") && !said.contains("blame: Backup"), "{said}");
+    assert!(
+        said.contains("inconclusive") && !said.contains("blame: Backup"),
+        "{said}"
+    );
 }

@@ -85,18 +85,39 @@ fn theirs(c: &Cluster, dump: &Path) -> String {
 async fn compare(c: &Cluster, dump: &Path, expected: &str, jobs: &[&str], flags: &[(&str, &str)]) {
     for jobs in jobs {
         let flags = [flags, &[("restore-jobs", jobs)]].concat();
-        let done = c.restore_with(&job(dump, "ours", OnExisting::Fail), &flags).await;
-        assert_eq!(done.failure, None, "{}: {:?}", dump.display(), done.result.error);
-        assert_same(&content(c, "ours"), expected, &format!("{} with {jobs} jobs", dump.display()));
+        let done = c
+            .restore_with(&job(dump, "ours", OnExisting::Fail), &flags)
+            .await;
+        assert_eq!(
+            done.failure,
+            None,
+            "{}: {:?}",
+            dump.display(),
+            done.result.error
+        );
+        assert_same(
+            &content(c, "ours"),
+            expected,
+            &format!("{} with {jobs} jobs", dump.display()),
+        );
         c.psql("postgres", "DROP DATABASE ours");
     }
 }
 
 fn dump(c: &Cluster, name: &str, args: &[&str]) -> PathBuf {
     let path = c.scratch(name);
-    c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "src", "-f"]).arg(&path).args(args)).unwrap();
+    c.sandbox
+        .run(
+            c.sandbox
+                .command("pg_dump")
+                .args(["-d", "src", "-f"])
+                .arg(&path)
+                .args(args),
+        )
+        .unwrap();
     if path.is_dir() {
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
         return path.join("");
     }
     path
@@ -111,24 +132,52 @@ async fn functions_see_what_they_see_in_a_serial_restore() {
     let custom = dump(&c, "in.dump", &["-Fc", NO_BLOCKS]);
     let copied = theirs(&c, &custom);
     assert!(copied.contains("b_gen|b_gen|11992|l11992|0"), "{copied}");
-    let (text, directory) = (dump(&c, "in.sql", &[NO_BLOCKS]), dump(&c, "in.d", &["-Fd", NO_BLOCKS]));
+    let (text, directory) = (
+        dump(&c, "in.sql", &[NO_BLOCKS]),
+        dump(&c, "in.d", &["-Fd", NO_BLOCKS]),
+    );
     assert_same(&theirs(&c, &text), &copied, "psql's is pg_restore's");
     // Packed by name: the dictionary is not before what looks into it.
     let packed = c.tar(&directory, &["--sort=name", "-C"], ".");
-    let mut forms = vec![custom.clone(), text, directory, packed, dump(&c, "own.tar", &["-Ft", NO_BLOCKS])];
+    let mut forms = vec![
+        custom.clone(),
+        text,
+        directory,
+        packed,
+        dump(&c, "own.tar", &["-Ft", NO_BLOCKS]),
+    ];
     forms.push(c.dump_through_pipe("src", &[NO_BLOCKS]));
-    forms.push(dump(&c, "root.dump", &["-Fc", NO_BLOCKS, "--load-via-partition-root"]));
+    forms.push(dump(
+        &c,
+        "root.dump",
+        &["-Fc", NO_BLOCKS, "--load-via-partition-root"],
+    ));
     compare(&c, &custom, &copied, &["1"], &[("restore-queue-mib", "1")]).await;
     for form in &forms {
         compare(&c, form, &copied, &["4"], &[("restore-queue-mib", "1")]).await;
     }
     by_blocks(&c, &custom, &copied).await;
-    rows_alone(&c, &custom, &dump(&c, "rows.dump", &["-Fc", NO_BLOCKS, "-a"])).await;
-    c.psql("src", "DELETE FROM a_dict WHERE v <= 9000; DELETE FROM z_later WHERE v > 3000");
+    rows_alone(
+        &c,
+        &custom,
+        &dump(&c, "rows.dump", &["-Fc", NO_BLOCKS, "-a"]),
+    )
+    .await;
+    c.psql(
+        "src",
+        "DELETE FROM a_dict WHERE v <= 9000; DELETE FROM z_later WHERE v > 3000",
+    );
     let inserted = dump(&c, "inserts.sql", &["--inserts"]);
     let one_by_one = theirs(&c, &inserted);
     compare(&c, &inserted, &one_by_one, &["1", "4"], &[]).await;
-    compare(&c, &dump(&c, "inserts.dump", &["-Fc", "--column-inserts"]), &one_by_one, &["4"], &[]).await;
+    compare(
+        &c,
+        &dump(&c, "inserts.dump", &["-Fc", "--column-inserts"]),
+        &one_by_one,
+        &["4"],
+        &[],
+    )
+    .await;
     let several = dump(&c, "several.sql", &["--rows-per-insert=1000"]);
     compare(&c, &several, &theirs(&c, &several), &["4"], &[]).await;
 }
@@ -141,32 +190,73 @@ async fn by_blocks(c: &Cluster, dump: &Path, expected: &str) {
     let location = format!("file://{}", bucket.path().display());
     let flags = [("backup-bucket", location.as_str())];
     let backup = BackupRef::parse("in.dump", "").unwrap();
-    let verification =
-        VerifyJob { depth: Some(Depth::Data), ..VerifyJob::new("v", backup, Trigger::Command) };
+    let verification = VerifyJob {
+        depth: Some(Depth::Data),
+        ..VerifyJob::new("v", backup, Trigger::Command)
+    };
     let app = c.app(&flags);
-    let done = app.manager.verify_backup(&verification, Arc::default(), CancellationToken::new()).await;
+    let done = app
+        .manager
+        .verify_backup(&verification, Arc::default(), CancellationToken::new())
+        .await;
     let proof = done.proof.unwrap();
-    assert!(proof.verdict == pgrestored::event::Verdict::Verified, "{:?} {:?}", proof.error, proof.checks);
-    let walk = std::process::Command::new("find").arg(bucket.path()).output().unwrap();
-    assert!(String::from_utf8_lossy(&walk.stdout).contains("index.json"), "there is no restore index");
+    assert!(
+        proof.verdict == pgrestored::event::Verdict::Verified,
+        "{:?} {:?}",
+        proof.error,
+        proof.checks
+    );
+    let walk = std::process::Command::new("find")
+        .arg(bucket.path())
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8_lossy(&walk.stdout).contains("index.json"),
+        "there is no restore index"
+    );
     compare(c, Path::new("in.dump"), expected, &["4", "4"], &flags).await;
 }
 
 /// Rows alone, into tables that are there: what depends on what is in their catalog.
 async fn rows_alone(c: &Cluster, whole: &Path, rows: &Path) {
     c.create("empty", "");
-    let of_schema = c.sandbox.command("pg_restore").args(["-s", "-d", "empty"]).arg(whole).output().unwrap();
+    let of_schema = c
+        .sandbox
+        .command("pg_restore")
+        .args(["-s", "-d", "empty"])
+        .arg(whole)
+        .output()
+        .unwrap();
     assert!(of_schema.status.success());
-    let restored = c.sandbox.command("pg_restore").args(["-a", "-d", "empty"]).arg(rows).output().unwrap();
-    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    let restored = c
+        .sandbox
+        .command("pg_restore")
+        .args(["-a", "-d", "empty"])
+        .arg(rows)
+        .output()
+        .unwrap();
+    assert!(
+        restored.status.success(),
+        "{}",
+        String::from_utf8_lossy(&restored.stderr)
+    );
     let expected = content(c, "empty");
     for from in [whole, rows] {
         c.create("ours", "");
         assert!(
-            c.sandbox.command("pg_restore").args(["-s", "-d", "ours"]).arg(whole).status().unwrap().success()
+            c.sandbox
+                .command("pg_restore")
+                .args(["-s", "-d", "ours"])
+                .arg(whole)
+                .status()
+                .unwrap()
+                .success()
         );
         let mut job = job(from, "ours", OnExisting::Replace);
-        job.selection = Selection { data_only: true, ..Selection::default() };
+        job.selection = Selection {
+            data_only: true,
+            ..Selection::default()
+        };
         let done = c.restore_with(&job, &[]).await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         assert_same(&content(c, "ours"), &expected, "rows alone");
@@ -211,7 +301,14 @@ INSERT INTO f_select VALUES ((SELECT count(*) FROM z_later));
     let path = c.scratch("before.sql");
     std::fs::write(&path, text).unwrap();
     let expected = theirs(&c, &path);
-    compare(&c, &path, &expected, &["1", "4", "3"], &[("restore-queue-mib", "1")]).await;
+    compare(
+        &c,
+        &path,
+        &expected,
+        &["1", "4", "3"],
+        &[("restore-queue-mib", "1")],
+    )
+    .await;
 }
 
 /// A materialized view whose function reads the one before it, and an index whose function reads a table
@@ -231,7 +328,12 @@ async fn what_is_built_at_the_end_sees_all_that_came_before_it() {
     );
     let file = dump(&c, "in.dump", &["-Fc"]);
     for jobs in ["1", "4", "4", "4"] {
-        let done = c.restore_with(&job(&file, "ours", OnExisting::Fail), &[("restore-jobs", jobs)]).await;
+        let done = c
+            .restore_with(
+                &job(&file, "ours", OnExisting::Fail),
+                &[("restore-jobs", jobs)],
+            )
+            .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         let by_index = "SET enable_seqscan = off; SELECT count(*) FROM a_small WHERE public.key(v) < 0; SELECT n FROM z_count";
         assert_eq!(c.psql("ours", by_index), "9\n300000", "with {jobs} jobs");

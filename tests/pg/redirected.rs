@@ -35,15 +35,22 @@ const WAYS: [(&str, &str); 6] = [
 
 fn dump(c: &Cluster, bindir: &Path, options: &str, way: &str, file: &Path) {
     let way = way.replace('F', file.to_str().unwrap());
-    let line =
-        format!("{}/pg_dump -Fc -h {} -U postgres {options} {way}", bindir.display(), c.sandbox.host());
+    let line = format!(
+        "{}/pg_dump -Fc -h {} -U postgres {options} {way}",
+        bindir.display(),
+        c.sandbox.host()
+    );
     let made = Command::new("sh").args(["-c", &line]).status().unwrap();
     assert!(made.success(), "{line}");
 }
 
 fn bindirs() -> Vec<(u32, PathBuf)> {
-    let others = [16, 18].into_iter().filter_map(|v| bindir_of(v).map(|b| (v, b)));
-    std::iter::once((15, find_bindir(&[]).unwrap())).chain(others).collect()
+    let others = [16, 18]
+        .into_iter()
+        .filter_map(|v| bindir_of(v).map(|b| (v, b)));
+    std::iter::once((15, find_bindir(&[]).unwrap()))
+        .chain(others)
+        .collect()
 }
 
 /// Restores by the application, and says whether the restore index was used.
@@ -51,9 +58,18 @@ async fn restore_by(app: &App, file: &Path, target: &str) -> bool {
     let progress = Arc::new(Progress::default());
     let done = app
         .manager
-        .run(&job(file, target, OnExisting::Fail), progress.clone(), CancellationToken::new())
+        .run(
+            &job(file, target, OnExisting::Fail),
+            progress.clone(),
+            CancellationToken::new(),
+        )
         .await;
-    assert!(done.failure.is_none(), "{}: {:?}", file.display(), done.result.error);
+    assert!(
+        done.failure.is_none(),
+        "{}: {:?}",
+        file.display(),
+        done.result.error
+    );
     progress.data_expected.load(Ordering::Relaxed) > 0
 }
 
@@ -74,30 +90,60 @@ async fn however_a_dump_is_made_it_is_restored_and_proven() {
             if name == "redirected" {
                 // Where its server does not know a setting, it goes on, and ends with an error.
                 let mut theirs = Command::new(bindir.join("pg_restore"));
-                let _ = c
-                    .sandbox
-                    .run(theirs.args(["-h", c.sandbox.host(), "-U", "postgres", "-d", "theirs"]).arg(&file));
+                let _ = c.sandbox.run(
+                    theirs
+                        .args(["-h", c.sandbox.host(), "-U", "postgres", "-d", "theirs"])
+                        .arg(&file),
+                );
             }
             assert!(!restore_by(&app, &file, "ours").await, "{what}");
-            let deepest = if name == "redirected" { Depth::Data } else { Depth::Archive };
+            let deepest = if name == "redirected" {
+                Depth::Data
+            } else {
+                Depth::Archive
+            };
             for depth in [Depth::Object, deepest] {
-                let proof =
-                    verify_as(&app, &format!("{what} {depth:?}"), file.to_str().unwrap(), depth).await;
-                assert_eq!(proof.verdict, Verdict::Verified, "{what}: {:?}", proof.error);
+                let proof = verify_as(
+                    &app,
+                    &format!("{what} {depth:?}"),
+                    file.to_str().unwrap(),
+                    depth,
+                )
+                .await;
+                assert_eq!(
+                    proof.verdict,
+                    Verdict::Verified,
+                    "{what}: {:?}",
+                    proof.error
+                );
             }
-            assert_eq!(restore_by(&app, &file, "by_index").await, name != "zipped", "{what}");
+            assert_eq!(
+                restore_by(&app, &file, "by_index").await,
+                name != "zipped",
+                "{what}"
+            );
             for database in ["ours", "by_index"] {
                 assert_same(&c.content(database, &[]), &c.content("src", &[]), &what);
                 c.psql("postgres", &format!("DROP DATABASE {database}"));
             }
-            let seen =
-                Command::new(env!("CARGO_BIN_EXE_pgrestored")).arg("inspect").arg(&file).output().unwrap();
+            let seen = Command::new(env!("CARGO_BIN_EXE_pgrestored"))
+                .arg("inspect")
+                .arg(&file)
+                .output()
+                .unwrap();
             assert!(seen.status.success(), "{what}");
         }
-        assert_same(&c.content("theirs", &[]), &c.content("src", &[]), "pg_restore");
+        assert_same(
+            &c.content("theirs", &[]),
+            &c.content("src", &[]),
+            "pg_restore",
+        );
         c.psql("postgres", "DROP DATABASE theirs");
-        let more: &[&str] =
-            if version >= 18 { &["-s", "-a", "--statistics", "--statistics-only"] } else { &["-s", "-a"] };
+        let more: &[&str] = if version >= 18 {
+            &["-s", "-a", "--statistics", "--statistics-only"]
+        } else {
+            &["-s", "-a"]
+        };
         for options in more {
             for way in ["> F", ">> F"] {
                 let file = c.scratch(&uuid::Uuid::new_v4().to_string());
@@ -123,8 +169,14 @@ fn two_in_one_file(c: &Cluster) {
         let origin = Origin::once(std::fs::File::open(&file).unwrap());
         let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
         let ledger = Ledger::of(&archive);
-        let e = archive.read_data(&mut Counting::new(&ledger, &|_| {})).unwrap_err().to_string();
+        let e = archive
+            .read_data(&mut Counting::new(&ledger, &|_| {}))
+            .unwrap_err()
+            .to_string();
         let size = std::fs::metadata(&first).unwrap().len();
-        assert!(e.contains(&format!("at byte {size}, another archive begins")), "{version}: {e}");
+        assert!(
+            e.contains(&format!("at byte {size}, another archive begins")),
+            "{version}: {e}"
+        );
     }
 }

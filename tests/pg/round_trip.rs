@@ -13,13 +13,23 @@ async fn equal(c: &Cluster, archive: &Path, what: &str) -> String {
     let [ours, tuples, theirs] = ["ours", "tuples", "theirs"].map(|way| format!("{way}_{tag}"));
     for (database, format) in [(&ours, "text"), (&tuples, "binary")] {
         let job = job(archive, database, OnExisting::Fail);
-        let done = c.restore_with(&job, &[("restore-copy-format", format)]).await;
-        assert!(done.failure.is_none(), "{what}, {format}: {:?}", done.result.error);
+        let done = c
+            .restore_with(&job, &[("restore-copy-format", format)])
+            .await;
+        assert!(
+            done.failure.is_none(),
+            "{what}, {format}: {:?}",
+            done.result.error
+        );
     }
     c.pg_restore(archive, &theirs, &[]);
     let content = c.content(&ours, &[]);
     assert_same(&content, &c.content(&theirs, &[]), what);
-    assert_same(&c.content(&tuples, &[]), &content, &format!("{what}, as tuples"));
+    assert_same(
+        &c.content(&tuples, &[]),
+        &content,
+        &format!("{what}, as tuples"),
+    );
     for database in [ours, tuples, theirs] {
         drop_database(c, &database);
     }
@@ -31,7 +41,9 @@ fn drop_database(c: &Cluster, database: &str) {
     for s in subscriptions.lines() {
         c.psql(
             database,
-            &format!("ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"),
+            &format!(
+                "ALTER SUBSCRIPTION {s} DISABLE; ALTER SUBSCRIPTION {s} SET (slot_name = NONE)"
+            ),
         );
         c.psql(database, &format!("DROP SUBSCRIPTION {s}"));
     }
@@ -46,14 +58,24 @@ async fn every_form(c: &Cluster, database: &str) {
         ("level 9", &["-Z9"]),
         ("none", &["-Z0"]),
         ("inserts", &["--inserts", "-Z0"]),
-        ("column inserts, many rows each", &["--column-inserts", "--rows-per-insert=50"]),
+        (
+            "column inserts, many rows each",
+            &["--column-inserts", "--rows-per-insert=50"],
+        ),
         ("schema only", &["--schema-only"]),
     ];
     for (form, args) in forms {
-        for archive in [c.dump_to_file(database, args), c.dump_through_pipe(database, args)] {
+        for archive in [
+            c.dump_to_file(database, args),
+            c.dump_through_pipe(database, args),
+        ] {
             let ours = equal(c, &archive, &format!("{database}, {form}")).await;
             if form != "schema only" {
-                assert_same(&ours, &source, &format!("{database}, {form}: restored and source"));
+                assert_same(
+                    &ours,
+                    &source,
+                    &format!("{database}, {form}: restored and source"),
+                );
             }
         }
     }
@@ -77,7 +99,10 @@ async fn a_large_sort_takes_little_memory() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let rows = "CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 100000) g;";
     let indexes = "CREATE INDEX ON t (b);".repeat(cores + 1);
-    c.create("large", &format!("{rows} {indexes} ALTER TABLE t ADD PRIMARY KEY (a);"));
+    c.create(
+        "large",
+        &format!("{rows} {indexes} ALTER TABLE t ADD PRIMARY KEY (a);"),
+    );
     let (mut before, jobs) = (0, cores.to_string());
     for form in ["-Fc", "-Fp"] {
         let archive = c.dump_to_file("large", &[form]);
@@ -85,7 +110,10 @@ async fn a_large_sort_takes_little_memory() {
         let done = c.restore_with(&job, &[("restore-jobs", &jobs)]).await;
         assert!(done.failure.is_none(), "{form}: {:?}", done.result.error);
         let sorts = c.sandbox.log().matches("workMem = 1596,").count();
-        assert!(sorts - before > cores.min(2), "{form}: {sorts} after {before}");
+        assert!(
+            sorts - before > cores.min(2),
+            "{form}: {sorts} after {before}"
+        );
         before = sorts;
     }
 }
@@ -95,10 +123,19 @@ async fn pgbench() {
     let c = Cluster::start();
     c.create("bench", "SELECT 1");
     c.sandbox
-        .run(c.sandbox.command("pgbench").args(["-i", "-q", "-s", "5", "--foreign-keys", "bench"]))
+        .run(
+            c.sandbox
+                .command("pgbench")
+                .args(["-i", "-q", "-s", "5", "--foreign-keys", "bench"]),
+        )
         .unwrap();
     equal(&c, &c.dump_to_file("bench", &[]), "pgbench").await;
-    equal(&c, &c.dump_through_pipe("bench", &["-Z0"]), "pgbench, piped").await;
+    equal(
+        &c,
+        &c.dump_through_pipe("bench", &["-Z0"]),
+        "pgbench, piped",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,8 +155,10 @@ async fn the_corpus_has_every_kind() {
     let archive = c.dump_to_file("objects", &[]);
     let file = std::fs::File::open(&archive).unwrap();
     let origin = pgdump_archive::Origin::once(file);
-    let archive = pgdump_archive::Archive::open(origin, Default::default(), &Default::default()).unwrap();
-    let kinds: std::collections::BTreeSet<&str> = archive.entries().iter().map(|e| e.desc.as_str()).collect();
+    let archive =
+        pgdump_archive::Archive::open(origin, Default::default(), &Default::default()).unwrap();
+    let kinds: std::collections::BTreeSet<&str> =
+        archive.entries().iter().map(|e| e.desc.as_str()).collect();
     let wanted = "ACCESS METHOD,ACL,AGGREGATE,BLOB,BLOBS,CAST,CHECK CONSTRAINT,COLLATION,COMMENT,CONSTRAINT,CONVERSION,\
         DATABASE,DEFAULT,DEFAULT ACL,DOMAIN,ENCODING,EVENT TRIGGER,EXTENSION,FK CONSTRAINT,FOREIGN DATA WRAPPER,\
         FOREIGN TABLE,FUNCTION,INDEX,INDEX ATTACH,MATERIALIZED VIEW,MATERIALIZED VIEW DATA,OPERATOR,OPERATOR CLASS,\
@@ -140,17 +179,34 @@ async fn large_tables() {
     c.create("large", include_str!("large.sql"));
     let file = c.dump_to_file("large", &[]);
     equal(&c, &file, "large, file").await;
-    equal(&c, &c.dump_through_pipe("large", &["-Z0"]), "large, piped, none").await;
+    equal(
+        &c,
+        &c.dump_through_pipe("large", &["-Z0"]),
+        "large, piped, none",
+    )
+    .await;
     let by_root = ["--load-via-partition-root"];
-    equal(&c, &c.dump_to_file("large", &by_root), "large, by the partitions' root").await;
+    equal(
+        &c,
+        &c.dump_to_file("large", &by_root),
+        "large, by the partitions' root",
+    )
+    .await;
 
     c.restore(&file, "kept").await;
     let frozen = "CREATE EXTENSION pageinspect; \
         SELECT bool_and(t_infomask & 768 = 768) FROM heap_page_items(get_raw_page('keyed', 0)) WHERE lp_len > 0";
-    assert_eq!(c.psql("kept", frozen).lines().last(), Some("t"), "its rows are frozen");
+    assert_eq!(
+        c.psql("kept", frozen).lines().last(),
+        Some("t"),
+        "its rows are frozen"
+    );
     let keys = "SELECT string_agg(conname, ',' ORDER BY conname) FROM pg_constraint JOIN pg_index ON indexrelid = conindid \
         WHERE conrelid = 'keyed'::regclass AND contype IN ('p', 'u') AND indisvalid AND indimmediate";
-    assert_eq!(c.psql("kept", keys), r#"K one,keyed_c_b_key,keyed_pkey,two of"#);
+    assert_eq!(
+        c.psql("kept", keys),
+        r#"K one,keyed_c_b_key,keyed_pkey,two of"#
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +226,10 @@ async fn values() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_encoding() {
     let c = Cluster::start();
-    c.psql("postgres", "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    c.psql(
+        "postgres",
+        "CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'",
+    );
     c.psql(
         "latin",
         "SET client_encoding = 'UTF8'; CREATE TABLE \"täble\" (t text); INSERT INTO \"täble\" VALUES ('é'), ('ß\\');
@@ -235,8 +294,15 @@ async fn the_first_rows_come_while_tables_are_made() {
     let before = c.sandbox.log().len();
     c.restore(&archive, "restored").await;
     let log = &c.sandbox.log()[before..];
-    let (first, last) = (log.find("COPY public.t").unwrap(), log.rfind("CREATE TABLE public.t").unwrap());
-    assert!(first < last, "the first COPY is {} bytes behind the last table", first - last);
+    let (first, last) = (
+        log.find("COPY public.t").unwrap(),
+        log.rfind("CREATE TABLE public.t").unwrap(),
+    );
+    assert!(
+        first < last,
+        "the first COPY is {} bytes behind the last table",
+        first - last
+    );
 }
 
 /// What looks at a table's rows as they come may look at any other table, which must be there.
@@ -258,7 +324,12 @@ async fn checks_that_read_other_tables() {
         FOR i IN 100..199 LOOP EXECUTE format('INSERT INTO %s%s (a) VALUES (1)', t, i); END LOOP; END LOOP; END $$";
     c.create("checks", &format!("{sql} {rows}"));
     for args in [&[][..], &["--load-via-partition-root"], &["--inserts"]] {
-        equal(&c, &c.dump_to_file("checks", args), &format!("checks {args:?}")).await;
+        equal(
+            &c,
+            &c.dump_to_file("checks", args),
+            &format!("checks {args:?}"),
+        )
+        .await;
     }
 }
 
@@ -267,15 +338,31 @@ mod by_version {
     use super::{Cluster, bindir_of, equal};
 
     async fn every_dump(version: u32, database: &str, sql: &str) {
-        let Some(bindir) = bindir_of(version) else { return };
+        let Some(bindir) = bindir_of(version) else {
+            return;
+        };
         let c = Cluster::of(&bindir, "");
         c.create(database, sql);
         for args in [&[][..], &["-Z0"], &["--inserts"]] {
-            equal(&c, &c.dump_to_file(database, args), &format!("{version}, {database}, {args:?}")).await;
+            equal(
+                &c,
+                &c.dump_to_file(database, args),
+                &format!("{version}, {database}, {args:?}"),
+            )
+            .await;
         }
-        let statistics: &[&str] = if version >= 18 { &["--statistics"] } else { &[] };
+        let statistics: &[&str] = if version >= 18 {
+            &["--statistics"]
+        } else {
+            &[]
+        };
         let piped = c.dump_through_pipe(database, statistics);
-        equal(&c, &piped, &format!("{version}, {database}, piped, {statistics:?}")).await;
+        equal(
+            &c,
+            &piped,
+            &format!("{version}, {database}, piped, {statistics:?}"),
+        )
+        .await;
     }
 
     async fn samples(version: u32) {
@@ -322,14 +409,16 @@ async fn every_codec() {
     let c = Cluster::of(&bindir, "");
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let none = c.scratch("shop18.none.dump");
-    let mut packed =
-        flate2::read::GzDecoder::new(std::fs::File::open(fixtures.join("shop18.none.dump.gz")).unwrap());
+    let mut packed = flate2::read::GzDecoder::new(
+        std::fs::File::open(fixtures.join("shop18.none.dump.gz")).unwrap(),
+    );
     std::io::copy(&mut packed, &mut std::fs::File::create(&none).unwrap()).unwrap();
     c.restore(&none, "none").await;
     // What this pg_restore can read is restored by it, too.
-    for (archive, theirs) in
-        [(none.clone(), "theirs_none"), (fixtures.join("shop18.gzip.dump"), "theirs_gzip")]
-    {
+    for (archive, theirs) in [
+        (none.clone(), "theirs_none"),
+        (fixtures.join("shop18.gzip.dump"), "theirs_gzip"),
+    ] {
         let copy = c.scratch(theirs);
         std::fs::copy(archive, &copy).unwrap();
         c.pg_restore(&copy, theirs, &["--no-owner", "--no-privileges"]);
@@ -337,7 +426,8 @@ async fn every_codec() {
         assert_same(&c.content("none", &args), &c.content(theirs, &args), theirs);
     }
     for codec in ["gzip", "lz4", "lz4.piped", "zstd", "zstd.piped"] {
-        c.restore(&fixtures.join(format!("shop18.{codec}.dump")), "ours").await;
+        c.restore(&fixtures.join(format!("shop18.{codec}.dump")), "ours")
+            .await;
         assert_same(&c.content("ours", &[]), &c.content("none", &[]), codec);
         drop_database(&c, "ours");
     }
@@ -351,7 +441,13 @@ async fn every_archive_version() {
         let (archive, target) = (c.scratch(&format!("v{minor}.dump")), format!("v{minor}"));
         std::fs::write(&archive, crate::synthetic::synthetic(minor, 4)).unwrap();
         c.restore(&archive, &target).await;
-        assert_eq!(c.psql(&target, "SELECT string_agg(a::text, ',' ORDER BY a) FROM public.t"), "1,2");
+        assert_eq!(
+            c.psql(
+                &target,
+                "SELECT string_agg(a::text, ',' ORDER BY a) FROM public.t"
+            ),
+            "1,2"
+        );
     }
 }
 
@@ -361,7 +457,10 @@ async fn the_command_line() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 20000) i");
     let archive = c.dump_through_pipe("src", &[]);
-    for (backup, target) in [(archive.to_str().unwrap(), "from_path"), ("-", "from_stdin")] {
+    for (backup, target) in [
+        (archive.to_str().unwrap(), "from_path"),
+        ("-", "from_stdin"),
+    ] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         command.args([
             "restore",
@@ -373,12 +472,23 @@ async fn the_command_line() {
             "--db-host",
             c.sandbox.host(),
         ]);
-        command.env_clear().stdin(std::fs::File::open(&archive).unwrap());
+        command
+            .env_clear()
+            .stdin(std::fs::File::open(&archive).unwrap());
         let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let body: pgrestored::event::RestoreResult = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((body.rows, body.tables, body.target_db.as_deref()), (20000, 1, Some(target)));
-        let crc = pgrestored::backup::encode_crc32c(crc32c::crc32c(&std::fs::read(&archive).unwrap()));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let body: pgrestored::event::RestoreResult =
+            serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (body.rows, body.tables, body.target_db.as_deref()),
+            (20000, 1, Some(target))
+        );
+        let crc =
+            pgrestored::backup::encode_crc32c(crc32c::crc32c(&std::fs::read(&archive).unwrap()));
         assert_eq!(body.backup.crc32c, Some(crc));
         assert_same(&c.content(target, &[]), &c.content("src", &[]), backup);
     }
@@ -389,9 +499,17 @@ async fn the_command_line() {
 async fn one_table_is_loaded_by_several_connections() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 150000) i");
-    c.restore(&c.dump_through_pipe("src", &["-Z1"]), "ours").await;
-    assert_same(&c.content("ours", &[]), &c.content("src", &[]), "restored and source");
-    let shares: u32 = c.psql("ours", "SELECT count(DISTINCT xmin::text) FROM t").parse().unwrap();
+    c.restore(&c.dump_through_pipe("src", &["-Z1"]), "ours")
+        .await;
+    assert_same(
+        &c.content("ours", &[]),
+        &c.content("src", &[]),
+        "restored and source",
+    );
+    let shares: u32 = c
+        .psql("ours", "SELECT count(DISTINCT xmin::text) FROM t")
+        .parse()
+        .unwrap();
     // 38 MB fit into one COPY, so every further transaction is another lane's.
     assert!(shares > 1, "{shares} transactions");
 }

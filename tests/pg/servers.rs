@@ -25,7 +25,9 @@ fn content(tools: &Cluster, of: &Cluster, database: &str) -> String {
     let mut dump = tools.sandbox.command("pg_dump");
     dump.args(["-h", of.sandbox.host(), "-d", database, "--no-sync"]);
     let text = String::from_utf8(tools.sandbox.run(&mut dump).unwrap()).unwrap();
-    let kept = text.lines().filter(|l| !l.starts_with("-- Dumped from database version"));
+    let kept = text
+        .lines()
+        .filter(|l| !l.starts_with("-- Dumped from database version"));
     let kept = kept.filter_map(without_version);
     crate::support::normalised(&kept.collect::<Vec<_>>().join("\n"))
 }
@@ -33,24 +35,37 @@ fn content(tools: &Cluster, of: &Cluster, database: &str) -> String {
 /// A line without the column option `pg_attver`: servers since 15.20 count there for themselves, and a
 /// `pg_dump` that is older prints it.
 fn without_version(line: &str) -> Option<String> {
-    let Some((before, options)) = line.split_once(" SET (").filter(|_| line.contains("pg_attver=")) else {
+    let Some((before, options)) = line
+        .split_once(" SET (")
+        .filter(|_| line.contains("pg_attver="))
+    else {
         return Some(line.to_owned());
     };
-    let others: Vec<&str> =
-        options.trim_end_matches(");").split(", ").filter(|o| !o.starts_with("pg_attver=")).collect();
+    let others: Vec<&str> = options
+        .trim_end_matches(");")
+        .split(", ")
+        .filter(|o| !o.starts_with("pg_attver="))
+        .collect();
     (!others.is_empty()).then(|| format!("{before} SET ({});", others.join(", ")))
 }
 
 /// A dump of `source` restored into `target` is what `pg_restore` makes of it there, whichever
 /// direction; what `pg_restore` stumbles over is a rule.
 async fn across(source: u32, target: u32) {
-    let (Some(tools), Some(from), Some(to)) = (server(18), server(source), server(target)) else { return };
-    for (database, sql) in [("samples", include_str!("samples.sql")), ("names", include_str!("names.sql"))] {
+    let (Some(tools), Some(from), Some(to)) = (server(18), server(source), server(target)) else {
+        return;
+    };
+    for (database, sql) in [
+        ("samples", include_str!("samples.sql")),
+        ("names", include_str!("names.sql")),
+    ] {
         from.create(database, sql);
         let archive = from.dump_as(database, Format::Custom);
         to.psql("postgres", "CREATE DATABASE theirs TEMPLATE template0");
         let mut theirs = from.sandbox.command("pg_restore");
-        theirs.args(["-h", to.sandbox.host(), "-d", "theirs"]).arg(&archive);
+        theirs
+            .args(["-h", to.sandbox.host(), "-d", "theirs"])
+            .arg(&archive);
         // It ends with an error where the server does not know a setting.
         let _ = from.sandbox.run(&mut theirs);
         let wanted = content(&tools, &to, "theirs");
@@ -63,7 +78,11 @@ async fn across(source: u32, target: u32) {
             }
             assert_same(&content(&tools, &to, "ours"), &wanted, &what);
             let known = ["unknown-setting", "maintain-privilege", "multirange-name"];
-            assert!(rules(&result).iter().all(|r| known.contains(r)), "{what}: {:?}", result.rewrites);
+            assert!(
+                rules(&result).iter().all(|r| known.contains(r)),
+                "{what}: {:?}",
+                result.rewrites
+            );
             to.psql("postgres", "DROP DATABASE ours");
         }
         to.psql("postgres", "DROP DATABASE theirs");
@@ -104,22 +123,43 @@ across! {
 /// columns, and others do not know it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_servers_own_column_options_are_left_out() {
-    let (Some(tools), Some(from), Some(to)) = (server(18), server(15), server(16)) else { return };
+    let (Some(tools), Some(from), Some(to)) = (server(18), server(15), server(16)) else {
+        return;
+    };
     let sql = "CREATE TABLE t (a int, b text); ALTER TABLE t ALTER b SET (n_distinct = 5);
         CREATE MATERIALIZED VIEW m AS SELECT 1 AS a; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
         CREATE FOREIGN TABLE f (a int) SERVER s; INSERT INTO t VALUES (1, 'x')";
     from.create("src", sql);
-    let versions =
-        from.psql("src", "SELECT count(*) FROM pg_attribute WHERE attoptions::text LIKE '%pg_attver%'");
+    let versions = from.psql(
+        "src",
+        "SELECT count(*) FROM pg_attribute WHERE attoptions::text LIKE '%pg_attver%'",
+    );
     for format in ["-Fc", "-Fp"] {
         let file = from.scratch(format);
         let mut dump = tools.sandbox.command("pg_dump");
-        dump.args(["-h", from.sandbox.host(), "-d", "src", "--no-sync", format, "-f"]).arg(&file);
+        dump.args([
+            "-h",
+            from.sandbox.host(),
+            "-d",
+            "src",
+            "--no-sync",
+            format,
+            "-f",
+        ])
+        .arg(&file);
         tools.sandbox.run(&mut dump).unwrap();
         for target in [&to, &from] {
             let result = target.restore(&file, "ours").await;
-            assert_same(&content(&tools, target, "ours"), &content(&tools, &from, "src"), format);
-            assert!(versions == "0" || rules(&result).contains(&"column-version"), "{:?}", result.rewrites);
+            assert_same(
+                &content(&tools, target, "ours"),
+                &content(&tools, &from, "src"),
+                format,
+            );
+            assert!(
+                versions == "0" || rules(&result).contains(&"column-version"),
+                "{:?}",
+                result.rewrites
+            );
             target.psql("postgres", "DROP DATABASE ours");
         }
     }
@@ -127,11 +167,19 @@ async fn a_servers_own_column_options_are_left_out() {
 
 /// The committed dumps of every `pg_dump` at hand, into every server.
 async fn fixtures(target: u32) {
-    let (Some(tools), Some(to)) = (server(18), server(target)) else { return };
+    let (Some(tools), Some(to)) = (server(18), server(target)) else {
+        return;
+    };
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     for version in [15, 16, 18] {
         let mut wanted: Option<String> = None;
-        for form in ["custom.dump", "plain.sql", "inserts.sql", "tar.gz", "directory.tar.gz"] {
+        for form in [
+            "custom.dump",
+            "plain.sql",
+            "inserts.sql",
+            "tar.gz",
+            "directory.tar.gz",
+        ] {
             let name = format!("v{version}.{form}");
             to.restore(&folder.join(&name), "ours").await;
             let got = content(&tools, &to, "ours");
@@ -144,7 +192,11 @@ async fn fixtures(target: u32) {
     let shop = folder.join("shop18.zstd.dir.tar");
     to.restore(&shop, "ours").await;
     to.restore(&folder.join("shop18.zstd.dump"), "theirs").await;
-    assert_same(&content(&tools, &to, "ours"), &content(&tools, &to, "theirs"), "directory and custom");
+    assert_same(
+        &content(&tools, &to, "ours"),
+        &content(&tools, &to, "theirs"),
+        "directory and custom",
+    );
 }
 
 macro_rules! fixtures {
@@ -218,10 +270,19 @@ SELECT * FROM pg_catalog.pg_restore_relation_stats('relation', 't');
     ];
     assert_eq!(seen, wanted);
     assert_eq!(
-        c.psql("ours", "SELECT collect(a || coalesce(b, '-') ORDER BY a) FROM t"),
+        c.psql(
+            "ours",
+            "SELECT collect(a || coalesce(b, '-') ORDER BY a) FROM t"
+        ),
         "{\"1one\\\\two\",2-,\"3it's; \\\\\"}"
     );
-    assert_eq!(c.psql("ours", "SELECT has_table_privilege('role_a', 't', 'SELECT')"), "t");
+    assert_eq!(
+        c.psql(
+            "ours",
+            "SELECT has_table_privilege('role_a', 't', 'SELECT')"
+        ),
+        "t"
+    );
 }
 
 fn with(mut job: RestoreJob, change: impl Fn(&mut RestoreJob)) -> RestoreJob {
@@ -232,7 +293,10 @@ fn with(mut job: RestoreJob, change: impl Fn(&mut RestoreJob)) -> RestoreJob {
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_follow_the_policy() {
     let Some(c) = server(15) else { return };
-    c.psql("postgres", "CREATE ROLE gone; CREATE ROLE \"Gone too\"; CREATE ROLE heir LOGIN");
+    c.psql(
+        "postgres",
+        "CREATE ROLE gone; CREATE ROLE \"Gone too\"; CREATE ROLE heir LOGIN",
+    );
     c.create(
         "src",
         "CREATE SCHEMA s AUTHORIZATION gone; CREATE TABLE s.t (a int); ALTER TABLE s.t OWNER TO gone;
@@ -241,8 +305,17 @@ async fn roles_follow_the_policy() {
          CREATE POLICY p ON s.t TO \"Gone too\", role_a USING (true);
          ALTER DEFAULT PRIVILEGES FOR ROLE gone IN SCHEMA s GRANT SELECT ON TABLES TO \"Gone too\"",
     );
-    let globals = c.sandbox.command("pg_dumpall").arg("--globals-only").output().unwrap().stdout;
-    let dumps = [c.dump_as("src", Format::Custom), c.dump_as("src", Format::Plain)];
+    let globals = c
+        .sandbox
+        .command("pg_dumpall")
+        .arg("--globals-only")
+        .output()
+        .unwrap()
+        .stdout;
+    let dumps = [
+        c.dump_as("src", Format::Custom),
+        c.dump_as("src", Format::Plain),
+    ];
     std::fs::write(c.scratch("globals.sql"), globals).unwrap();
     c.psql("postgres", "DROP DATABASE src");
     c.psql("postgres", "DROP ROLE gone; DROP ROLE \"Gone too\"");
@@ -260,35 +333,77 @@ async fn roles_follow_the_policy() {
             async move { c.restore_with(&job, flags).await }
         };
         let done = run(&[]).await;
-        assert_eq!(done.failure, Some(R::RoleMissing), "{:?}", done.result.error);
+        assert_eq!(
+            done.failure,
+            Some(R::RoleMissing),
+            "{:?}",
+            done.result.error
+        );
 
         let done = run(&[("restore-owners", "none")]).await;
-        assert_eq!(done.failure, Some(R::RoleMissing), "privileges name them, too: {:?}", done.result.error);
-        let done = run(&[("restore-owners", "none"), ("restore-no-privileges", "true")]).await;
+        assert_eq!(
+            done.failure,
+            Some(R::RoleMissing),
+            "privileges name them, too: {:?}",
+            done.result.error
+        );
+        let done = run(&[
+            ("restore-owners", "none"),
+            ("restore-no-privileges", "true"),
+        ])
+        .await;
         // The policy of row security still names one.
-        assert_eq!(done.failure, Some(R::RoleMissing), "{:?}", done.result.error);
+        assert_eq!(
+            done.failure,
+            Some(R::RoleMissing),
+            "{:?}",
+            done.result.error
+        );
 
-        let done = run(&[("restore-owners", "map"), ("restore-role-map", "gone=heir,Gone too=heir")]).await;
+        let done = run(&[
+            ("restore-owners", "map"),
+            ("restore-role-map", "gone=heir,Gone too=heir"),
+        ])
+        .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         assert!(rules(&done.result).contains(&"role-mapped"));
         assert_eq!(c.psql("ours", owner), "heir");
-        assert_eq!(c.psql("ours", "SELECT polroles::regrole[]::text FROM pg_policy"), "{role_a,heir}");
+        assert_eq!(
+            c.psql("ours", "SELECT polroles::regrole[]::text FROM pg_policy"),
+            "{role_a,heir}"
+        );
         c.psql("postgres", "DROP DATABASE ours");
         assert_eq!(roles(), "");
     }
     for dump in &dumps {
         // A failure takes the roles that were made for it away again.
         let app = c.app(&[("restore-create-roles", "true")]);
-        let bad = with(job(dump, "ours", OnExisting::Fail), |j| j.crc32c = Some("AAAAAA==".into()));
-        let done = app.manager.run(&bad, Default::default(), Default::default()).await;
-        assert_eq!(done.failure, Some(R::ChecksumMismatch), "{:?}", done.result.error);
+        let bad = with(job(dump, "ours", OnExisting::Fail), |j| {
+            j.crc32c = Some("AAAAAA==".into())
+        });
+        let done = app
+            .manager
+            .run(&bad, Default::default(), Default::default())
+            .await;
+        assert_eq!(
+            done.failure,
+            Some(R::ChecksumMismatch),
+            "{:?}",
+            done.result.error
+        );
         assert_eq!(roles(), "");
         let good = job(dump, "ours", OnExisting::Fail);
-        let done = app.manager.run(&good, Default::default(), Default::default()).await;
+        let done = app
+            .manager
+            .run(&good, Default::default(), Default::default())
+            .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         assert_eq!(roles(), "Gone too,gone");
         assert_eq!(
-            c.psql("postgres", "SELECT bool_or(rolcanlogin) FROM pg_roles WHERE rolname ILIKE 'gone%'"),
+            c.psql(
+                "postgres",
+                "SELECT bool_or(rolcanlogin) FROM pg_roles WHERE rolname ILIKE 'gone%'"
+            ),
             "f"
         );
         assert_eq!(c.psql("ours", owner), "gone");
@@ -296,7 +411,10 @@ async fn roles_follow_the_policy() {
         c.psql("postgres", "DROP ROLE gone; DROP ROLE \"Gone too\"");
     }
     let done = c
-        .restore_with(&job(&dumps[0], "ours", OnExisting::Fail), &[("restore-globals", "globals.sql")])
+        .restore_with(
+            &job(&dumps[0], "ours", OnExisting::Fail),
+            &[("restore-globals", "globals.sql")],
+        )
         .await;
     assert_eq!(done.failure, None, "{:?}", done.result.error);
     assert_eq!(roles(), "Gone too,gone");
@@ -316,17 +434,43 @@ async fn what_the_server_lacks_is_known_before_data_moves() {
     // That server has no hstore, no such tablespace.
     let done = other.try_restore(&dump, "ours", OnExisting::Fail).await;
     let e = done.result.error.unwrap();
-    assert_eq!((e.reason, e.stage.as_str()), (R::ExtensionMissing, "prepare"), "{e:?}");
-    assert!(e.message.contains("hstore") && e.message.contains("skip-missing"), "{e:?}");
+    assert_eq!(
+        (e.reason, e.stage.as_str()),
+        (R::ExtensionMissing, "prepare"),
+        "{e:?}"
+    );
+    assert!(
+        e.message.contains("hstore") && e.message.contains("skip-missing"),
+        "{e:?}"
+    );
     let flags = [("restore-extensions", "skip-missing")];
-    let done = other.restore_with(&job(&dump, "ours", OnExisting::Fail), &flags).await;
+    let done = other
+        .restore_with(&job(&dump, "ours", OnExisting::Fail), &flags)
+        .await;
     assert_eq!(done.failure, None, "{:?}", done.result.error);
-    let skipped = done.result.rewrites.iter().find(|r| r.rule == "extension-skipped").unwrap();
-    let named = ["EXTENSION hstore", "TABLE public.with_hstore", "VIEW public.on_it"];
-    assert!(named.iter().all(|n| skipped.examples.iter().any(|e| e == n)), "{skipped:?}");
+    let skipped = done
+        .result
+        .rewrites
+        .iter()
+        .find(|r| r.rule == "extension-skipped")
+        .unwrap();
+    let named = [
+        "EXTENSION hstore",
+        "TABLE public.with_hstore",
+        "VIEW public.on_it",
+    ];
+    assert!(
+        named
+            .iter()
+            .all(|n| skipped.examples.iter().any(|e| e == n)),
+        "{skipped:?}"
+    );
     assert!(rules(&done.result).contains(&"tablespace"));
     assert_eq!(
-        other.psql("ours", "SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_stat_user_tables"),
+        other.psql(
+            "ours",
+            "SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_stat_user_tables"
+        ),
         "plain,spaced"
     );
     assert_eq!(other.psql("ours", "SELECT a FROM spaced"), "1");
@@ -335,19 +479,38 @@ async fn what_the_server_lacks_is_known_before_data_moves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ordinary_role_is_told_what_it_may_not() {
     let Some(c) = server(15) else { return };
-    c.psql("postgres", "CREATE ROLE restorer LOGIN CREATEDB; CREATE ROLE stranger");
-    c.create("src", "CREATE TABLE t (a int); ALTER TABLE t OWNER TO stranger; INSERT INTO t VALUES (1)");
+    c.psql(
+        "postgres",
+        "CREATE ROLE restorer LOGIN CREATEDB; CREATE ROLE stranger",
+    );
+    c.create(
+        "src",
+        "CREATE TABLE t (a int); ALTER TABLE t OWNER TO stranger; INSERT INTO t VALUES (1)",
+    );
     let dump = c.dump_as("src", Format::Custom);
     let user = ("db-user", "restorer");
-    let done = c.restore_with(&job(&dump, "ours", OnExisting::Fail), &[user]).await;
+    let done = c
+        .restore_with(&job(&dump, "ours", OnExisting::Fail), &[user])
+        .await;
     let e = done.result.error.unwrap();
-    assert_eq!((e.reason, e.stage.as_str()), (R::InsufficientPrivilege, "prepare"), "{e:?}");
+    assert_eq!(
+        (e.reason, e.stage.as_str()),
+        (R::InsufficientPrivilege, "prepare"),
+        "{e:?}"
+    );
     assert!(e.message.contains("stranger"), "{e:?}");
-    let done =
-        c.restore_with(&job(&dump, "ours", OnExisting::Fail), &[user, ("restore-owners", "none")]).await;
+    let done = c
+        .restore_with(
+            &job(&dump, "ours", OnExisting::Fail),
+            &[user, ("restore-owners", "none")],
+        )
+        .await;
     assert_eq!(done.failure, None, "{:?}", done.result.error);
     assert_eq!(
-        c.psql("ours", "SELECT tableowner, (SELECT a FROM t) FROM pg_tables WHERE tablename = 't'"),
+        c.psql(
+            "ours",
+            "SELECT tableowner, (SELECT a FROM t) FROM pg_tables WHERE tablename = 't'"
+        ),
         "restorer|1"
     );
 }
@@ -359,7 +522,9 @@ async fn a_part_is_restored_with_what_it_needs() {
     for format in [Format::Custom, Format::Directory] {
         let dump = c.dump_as("src", format);
         let run = |selection: Selection| {
-            let job = with(job(&dump, "ours", OnExisting::Fail), |j| j.selection = selection.clone());
+            let job = with(job(&dump, "ours", OnExisting::Fail), |j| {
+                j.selection = selection.clone()
+            });
             let c = &c;
             async move { c.restore_with(&job, &[]).await }
         };
@@ -378,11 +543,17 @@ async fn a_part_is_restored_with_what_it_needs() {
             "actor,film"
         );
         assert_eq!(
-            c.psql("ours", "SELECT count(*), (SELECT nextval('rental.actor_id_seq')) FROM rental.film"),
+            c.psql(
+                "ours",
+                "SELECT count(*), (SELECT nextval('rental.actor_id_seq')) FROM rental.film"
+            ),
             "1000|501"
         );
         assert!(
-            done.result.notes.iter().any(|n| n.contains("TYPE rental.rating")),
+            done.result
+                .notes
+                .iter()
+                .any(|n| n.contains("TYPE rental.rating")),
             "{:?}",
             done.result.notes
         );
@@ -410,13 +581,20 @@ async fn a_part_is_restored_with_what_it_needs() {
             "0|600"
         );
         assert!(
-            done.result.notes.iter().any(|n| n.contains("MATERIALIZED VIEW rental.sales")),
+            done.result
+                .notes
+                .iter()
+                .any(|n| n.contains("MATERIALIZED VIEW rental.sales")),
             "{:?}",
             done.result.notes
         );
         c.psql("postgres", "DROP DATABASE ours");
 
-        let done = run(Selection { schema_only: true, ..Selection::default() }).await;
+        let done = run(Selection {
+            schema_only: true,
+            ..Selection::default()
+        })
+        .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         assert_same(
             &c.content("ours", &["--schema-only"]),
@@ -426,21 +604,44 @@ async fn a_part_is_restored_with_what_it_needs() {
         assert_eq!(c.psql("ours", "SELECT count(*) FROM rental.film"), "0");
         c.psql("postgres", "DROP DATABASE ours");
 
-        let done = run(Selection { tables: vec!["nothing".into()], ..Selection::default() }).await;
+        let done = run(Selection {
+            tables: vec!["nothing".into()],
+            ..Selection::default()
+        })
+        .await;
         assert_eq!(done.failure, Some(R::InvalidRequest));
     }
-    let part = Selection { tables: vec!["rental.film".into()], ..Selection::default() };
-    let plain =
-        with(job(&c.dump_as("src", Format::Plain), "ours", OnExisting::Fail), |j| j.selection = part.clone());
+    let part = Selection {
+        tables: vec!["rental.film".into()],
+        ..Selection::default()
+    };
+    let plain = with(
+        job(&c.dump_as("src", Format::Plain), "ours", OnExisting::Fail),
+        |j| j.selection = part.clone(),
+    );
     let done = c.restore_with(&plain, &[]).await;
-    assert_eq!(done.failure, Some(R::InvalidRequest), "a script has no table of contents");
+    assert_eq!(
+        done.failure,
+        Some(R::InvalidRequest),
+        "a script has no table of contents"
+    );
     // A part in the place of a whole database would lose the rest of it.
     c.create("whole", "CREATE TABLE precious (a int)");
-    let replace = with(job(&c.dump_as("src", Format::Custom), "whole", OnExisting::Replace), |j| {
-        j.selection = part.clone()
-    });
+    let replace = with(
+        job(
+            &c.dump_as("src", Format::Custom),
+            "whole",
+            OnExisting::Replace,
+        ),
+        |j| j.selection = part.clone(),
+    );
     let done = c.restore_with(&replace, &[]).await;
-    assert_eq!(done.failure, Some(R::TargetNotAllowed), "{:?}", done.result.error);
+    assert_eq!(
+        done.failure,
+        Some(R::TargetNotAllowed),
+        "{:?}",
+        done.result.error
+    );
     assert_eq!(c.psql("whole", "SELECT count(*) FROM precious"), "0");
 }
 
@@ -458,17 +659,24 @@ async fn after_the_load_tables_are_analysed_and_oddities_named() {
     for format in [Format::Custom, Format::Plain] {
         let dump = c.dump_as("src", format);
         let notes = c.restore(&dump, "ours").await.notes.join("\n");
-        for word in
-            ["public.behind_id_seq (of public.behind.id)", "public.alone", "later of public.t", "empty"]
-        {
+        for word in [
+            "public.behind_id_seq (of public.behind.id)",
+            "public.alone",
+            "later of public.t",
+            "empty",
+        ] {
             assert!(notes.contains(word), "{format:?}: {word} is not in {notes}");
         }
         assert!(!notes.contains("t_id_seq (of public.t"), "{notes}");
         let analysed = "SELECT count(*) FROM pg_stats WHERE tablename = 't'";
         assert_eq!(c.psql("ours", analysed), "2");
         c.psql("postgres", "DROP DATABASE ours");
-        let done =
-            c.restore_with(&job(&dump, "ours", OnExisting::Fail), &[("restore-no-analyze", "true")]).await;
+        let done = c
+            .restore_with(
+                &job(&dump, "ours", OnExisting::Fail),
+                &[("restore-no-analyze", "true")],
+            )
+            .await;
         assert_eq!(done.failure, None);
         assert_eq!(c.psql("ours", analysed), "0");
         c.psql("postgres", "DROP DATABASE ours");
@@ -486,10 +694,18 @@ async fn rows_alone_are_added_in_a_copy() {
     c.psql("src", "ALTER TABLE child DISABLE TRIGGER noted; INSERT INTO parent SELECT generate_series(1, 50); INSERT INTO child SELECT i, i FROM generate_series(1, 50) i");
     let dump = c.dump_as("src", Format::Custom);
     c.create("app", schema);
-    c.psql("app", "INSERT INTO parent VALUES (1000); INSERT INTO log VALUES ('before')");
+    c.psql(
+        "app",
+        "INSERT INTO parent VALUES (1000); INSERT INTO log VALUES ('before')",
+    );
     let run = |target: &'static str, on_existing| {
-        let selection = Selection { data_only: true, ..Selection::default() };
-        let job = with(job(&dump, target, on_existing), |j| j.selection = selection.clone());
+        let selection = Selection {
+            data_only: true,
+            ..Selection::default()
+        };
+        let job = with(job(&dump, target, on_existing), |j| {
+            j.selection = selection.clone()
+        });
         let c = &c;
         async move { c.restore_with(&job, &[]).await }
     };
@@ -499,10 +715,21 @@ async fn rows_alone_are_added_in_a_copy() {
     assert_eq!(c.psql("app", "SELECT tgenabled, (SELECT convalidated FROM pg_constraint WHERE conname = 'fk'), (SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conname = 'fk') FROM pg_trigger WHERE tgname = 'noted'"), "O|t|kept");
     // Once more: the keys are there already, and nothing changes.
     let done = run("app", OnExisting::Replace).await;
-    assert_eq!(done.failure, Some(R::DataRejected), "{:?}", done.result.error);
+    assert_eq!(
+        done.failure,
+        Some(R::DataRejected),
+        "{:?}",
+        done.result.error
+    );
     assert_eq!(c.psql("app", "SELECT count(*) FROM parent"), "51");
-    assert_eq!(run("app", OnExisting::Fail).await.failure, Some(R::InvalidRequest));
-    assert_eq!(run("nowhere", OnExisting::Replace).await.failure, Some(R::InvalidRequest));
+    assert_eq!(
+        run("app", OnExisting::Fail).await.failure,
+        Some(R::InvalidRequest)
+    );
+    assert_eq!(
+        run("nowhere", OnExisting::Replace).await.failure,
+        Some(R::InvalidRequest)
+    );
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
@@ -519,16 +746,26 @@ async fn statements_of_text_keep_their_order() {
              ALTER TABLE public.t ADD COLUMN c{i} int DEFAULT {i};\nCREATE INDEX j{i} ON public.t USING btree (c{i});\n"
         ));
     }
-    text.push_str("ALTER TABLE ONLY public.t ADD CONSTRAINT k UNIQUE (a);\nCREATE TABLE public.u (a int);\n");
+    text.push_str(
+        "ALTER TABLE ONLY public.t ADD CONSTRAINT k UNIQUE (a);\nCREATE TABLE public.u (a int);\n",
+    );
     text.push_str("ALTER TABLE ONLY public.u ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES public.t(a);\nINSERT INTO public.u VALUES (2);\n");
     text.push_str("--\n-- PostgreSQL database dump complete\n--\n");
     let file = c.scratch("order.sql");
     std::fs::write(&file, text).unwrap();
     for jobs in ["1", "4"] {
-        let done = c.restore_with(&job(&file, "ours", OnExisting::Fail), &[("restore-jobs", jobs)]).await;
+        let done = c
+            .restore_with(
+                &job(&file, "ours", OnExisting::Fail),
+                &[("restore-jobs", jobs)],
+            )
+            .await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
         assert_eq!(
-            c.psql("ours", "SELECT count(*), (SELECT a FROM u) FROM pg_indexes WHERE tablename = 't'"),
+            c.psql(
+                "ours",
+                "SELECT count(*), (SELECT a FROM u) FROM pg_indexes WHERE tablename = 't'"
+            ),
             "61|2"
         );
         c.psql("postgres", "DROP DATABASE ours");
@@ -538,7 +775,9 @@ async fn statements_of_text_keep_their_order() {
 /// What a server was built without, and roles that SQL text names at its end, are known before the data.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_is_built_without_and_late_roles_are_foretold() {
-    let (Some(c), Some(other)) = (server(15), server(16)) else { return };
+    let (Some(c), Some(other)) = (server(15), server(16)) else {
+        return;
+    };
     let sources = [
         (
             "collation",
@@ -547,19 +786,43 @@ async fn what_a_server_is_built_without_and_late_roles_are_foretold() {
         ("column", "CREATE TABLE t (a text COLLATE \"de-x-icu\")"),
     ];
     for (name, sql) in sources {
-        c.create(name, &format!("{sql}; INSERT INTO t SELECT '1' FROM generate_series(1, 10)"));
-        let done = other.try_restore(&c.dump_as(name, Format::Custom), "ours", OnExisting::Fail).await;
+        c.create(
+            name,
+            &format!("{sql}; INSERT INTO t SELECT '1' FROM generate_series(1, 10)"),
+        );
+        let done = other
+            .try_restore(&c.dump_as(name, Format::Custom), "ours", OnExisting::Fail)
+            .await;
         let e = done.result.error.unwrap();
-        assert_eq!((e.reason, e.stage.as_str()), (R::VersionIncompatible, "prepare"), "{e:?}");
+        assert_eq!(
+            (e.reason, e.stage.as_str()),
+            (R::VersionIncompatible, "prepare"),
+            "{e:?}"
+        );
         assert!(e.message.contains("ICU"), "{e:?}");
     }
-    c.psql("postgres", "CREATE DATABASE icu TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de'");
-    let done = other.try_restore(&c.dump_as("icu", Format::Custom), "ours", OnExisting::Fail).await;
-    assert_eq!(done.failure, Some(R::VersionIncompatible), "{:?}", done.result.error);
+    c.psql(
+        "postgres",
+        "CREATE DATABASE icu TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de'",
+    );
+    let done = other
+        .try_restore(&c.dump_as("icu", Format::Custom), "ours", OnExisting::Fail)
+        .await;
+    assert_eq!(
+        done.failure,
+        Some(R::VersionIncompatible),
+        "{:?}",
+        done.result.error
+    );
     // That server has no lz4, and needs none to hold the rows.
-    c.create("lz4", "CREATE TABLE t (a text COMPRESSION lz4); INSERT INTO t SELECT repeat('x', 5000)");
+    c.create(
+        "lz4",
+        "CREATE TABLE t (a text COMPRESSION lz4); INSERT INTO t SELECT repeat('x', 5000)",
+    );
     for format in [Format::Custom, Format::Plain] {
-        let done = other.try_restore(&c.dump_as("lz4", format), "ours", OnExisting::Fail).await;
+        let done = other
+            .try_restore(&c.dump_as("lz4", format), "ours", OnExisting::Fail)
+            .await;
         assert_eq!(done.result.error, None);
         assert!(rules(&done.result).contains(&"column-compression"));
         other.psql("postgres", "DROP DATABASE ours");
@@ -576,7 +839,11 @@ async fn what_a_server_is_built_without_and_late_roles_are_foretold() {
             .result
             .error
             .unwrap();
-        assert_eq!((e.reason, e.stage.as_str()), (R::RoleMissing, "prepare"), "{e:?}");
+        assert_eq!(
+            (e.reason, e.stage.as_str()),
+            (R::RoleMissing, "prepare"),
+            "{e:?}"
+        );
         assert!(e.message.contains("gone"), "{e:?}");
     }
 }

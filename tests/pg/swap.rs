@@ -25,7 +25,9 @@ fn marker(c: &Cluster, database: &str) -> String {
 /// A superuser's session.
 async fn connect(c: &Cluster, database: &str) -> (tokio_postgres::Client, Connection) {
     let config = format!("host={} user=postgres dbname={database}", c.sandbox.host());
-    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+        .await
+        .unwrap();
     (client, tokio::spawn(connection))
 }
 
@@ -39,7 +41,10 @@ async fn an_existing_target_is_refused_and_left_alone() {
     let archive = c.dump_to_file("src", &[]);
     let done = c.try_restore(&archive, "app", OnExisting::Fail).await;
     assert_eq!(done.failure, Some(R::TargetExists));
-    assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
+    assert_eq!(
+        (marker(&c, "app").as_str(), c.leftovers().len()),
+        ("precious", 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,9 +64,14 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
         FROM pg_database d WHERE datname = 'app'";
     let before = c.psql("postgres", describe);
     let (client, connection) = connect(&c, "app").await;
-    let done = c.try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace).await;
+    let done = c
+        .try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace)
+        .await;
     assert_eq!(done.result.error, None);
-    assert!(connection.await.unwrap().is_err() && client.is_closed(), "who was on it is sent away");
+    assert!(
+        connection.await.unwrap().is_err() && client.is_closed(),
+        "who was on it is sent away"
+    );
     assert_eq!(c.psql("postgres", describe), before);
     assert_eq!(marker(&c, "app"), "t");
     let kept = done.result.previous_database.unwrap();
@@ -81,9 +91,17 @@ async fn a_setting_that_any_role_may_make_is_not_run() {
          ALTER ROLE role_a IN DATABASE app SET search_path FROM CURRENT; ALTER ROLE role_a IN DATABASE app SET temp_tablespaces = '';
          RESET ROLE; ALTER DATABASE app SET search_path = ''",
     );
-    let done = c.try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace).await;
+    let done = c
+        .try_restore(&c.dump_to_file("src", &[]), "app", OnExisting::Replace)
+        .await;
     assert_eq!(done.result.error, None);
-    assert_eq!(c.psql("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = 'role_a'"), "f");
+    assert_eq!(
+        c.psql(
+            "postgres",
+            "SELECT rolsuper FROM pg_roles WHERE rolname = 'role_a'"
+        ),
+        "f"
+    );
     let carried = "SELECT string_agg(setting, ' ' ORDER BY setting) FROM pg_db_role_setting, unnest(setconfig) AS setting
         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = 'app')";
     assert_eq!(
@@ -96,11 +114,20 @@ async fn a_setting_that_any_role_may_make_is_not_run() {
 /// never an older one again, and are refused for a moment at most.
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnecting_clients_do_not_stop_the_swap() {
-    let (swaps, clients) = if is_full_campaign() { (100, 32) } else { (4, 12) };
+    let (swaps, clients) = if is_full_campaign() {
+        (100, 32)
+    } else {
+        (4, 12)
+    };
     let c = Arc::new(Cluster::start_with("-c max_connections=200"));
     c.create("src", SOURCE);
     let archive = c.dump_to_file("src", &[]);
-    assert_eq!(c.try_restore(&archive, "app", OnExisting::Fail).await.failure, None);
+    assert_eq!(
+        c.try_restore(&archive, "app", OnExisting::Fail)
+            .await
+            .failure,
+        None
+    );
     let stop = CancellationToken::new();
     let readers: Vec<_> = (0..clients)
         .map(|_| {
@@ -136,7 +163,10 @@ async fn reconnecting_clients_do_not_stop_the_swap() {
     let app = c.app(&[("restore-keep-previous", "0")]);
     for _ in 0..swaps {
         let job = job(&archive, "app", OnExisting::Replace);
-        let done = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+        let done = app
+            .manager
+            .run(&job, Arc::default(), CancellationToken::new())
+            .await;
         assert_eq!(done.result.error, None);
     }
     stop.cancel();
@@ -154,18 +184,41 @@ async fn reconnecting_clients_do_not_stop_the_swap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_swap_would_destroy_is_not_swapped() {
-    let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4 -c max_prepared_transactions=4");
+    let c = Cluster::start_with(
+        "-c wal_level=logical -c max_wal_senders=4 -c max_prepared_transactions=4",
+    );
     c.create("src", SOURCE);
     let archive = c.dump_to_file("src", &[]);
-    c.create("slot", "SELECT pg_create_logical_replication_slot('s', 'test_decoding')");
-    c.create("prepared", "CREATE TABLE p (); BEGIN; INSERT INTO p DEFAULT VALUES; PREPARE TRANSACTION 'x'");
+    c.create(
+        "slot",
+        "SELECT pg_create_logical_replication_slot('s', 'test_decoding')",
+    );
+    c.create(
+        "prepared",
+        "CREATE TABLE p (); BEGIN; INSERT INTO p DEFAULT VALUES; PREPARE TRANSACTION 'x'",
+    );
     c.create("subscribed", "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)");
     c.create("template", "ALTER DATABASE template IS_TEMPLATE true");
-    for target in ["slot", "prepared", "subscribed", "template", "postgres", "template1"] {
+    for target in [
+        "slot",
+        "prepared",
+        "subscribed",
+        "template",
+        "postgres",
+        "template1",
+    ] {
         let done = c.try_restore(&archive, target, OnExisting::Replace).await;
-        assert_eq!(done.failure, Some(R::TargetNotAllowed), "{target}: {:?}", done.result.error);
+        assert_eq!(
+            done.failure,
+            Some(R::TargetNotAllowed),
+            "{target}: {:?}",
+            done.result.error
+        );
     }
-    assert_eq!(c.psql("slot", "SELECT slot_name FROM pg_replication_slots"), "s");
+    assert_eq!(
+        c.psql("slot", "SELECT slot_name FROM pg_replication_slots"),
+        "s"
+    );
     assert_eq!(c.leftovers().len(), 0);
 }
 
@@ -186,9 +239,10 @@ async fn a_failure_leaves_nothing_and_names_its_reason() {
     renamed[at + from.len() - 1] = b'x';
     let without_extension = c.scratch("renamed.dump");
     std::fs::write(&without_extension, renamed).unwrap();
-    for (archive, reason, word) in
-        [(archive, R::RoleMissing, "gone"), (without_extension, R::ExtensionMissing, "hstorx")]
-    {
+    for (archive, reason, word) in [
+        (archive, R::RoleMissing, "gone"),
+        (without_extension, R::ExtensionMissing, "hstorx"),
+    ] {
         if reason == R::ExtensionMissing {
             c.psql("postgres", "CREATE ROLE gone");
         }
@@ -196,7 +250,10 @@ async fn a_failure_leaves_nothing_and_names_its_reason() {
         let error = done.result.error.unwrap();
         assert_eq!(error.reason, reason, "{error:?}");
         assert!(error.message.contains(word), "{error:?}");
-        assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
+        assert_eq!(
+            (marker(&c, "app").as_str(), c.leftovers().len()),
+            ("precious", 0)
+        );
     }
 }
 
@@ -204,7 +261,10 @@ async fn a_failure_leaves_nothing_and_names_its_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_rows_are_not_quoted() {
     let c = Cluster::start();
-    c.create("dup", "CREATE TABLE t (a text); INSERT INTO t VALUES ('secret-value'), ('secret-value')");
+    c.create(
+        "dup",
+        "CREATE TABLE t (a text); INSERT INTO t VALUES ('secret-value'), ('secret-value')",
+    );
     // The same archive with a key that the rows cannot have.
     c.psql("dup", "CREATE TABLE u (a text PRIMARY KEY)");
     let archive = c.dump_to_file("dup", &["-Z0"]);
@@ -226,17 +286,41 @@ async fn rejected_rows_are_not_quoted() {
 async fn a_request_is_done_once() {
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let (app, job) = (c.app(&[]), job(&c.dump_to_file("src", &[]), "app", OnExisting::Replace));
-    let first = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
-    assert_eq!((first.result.status, first.repeated), (Status::Success, false));
-    let oid = c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'");
-    let again = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    let (app, job) = (
+        c.app(&[]),
+        job(&c.dump_to_file("src", &[]), "app", OnExisting::Replace),
+    );
+    let first = app
+        .manager
+        .run(&job, Arc::default(), CancellationToken::new())
+        .await;
+    assert_eq!(
+        (first.result.status, first.repeated),
+        (Status::Success, false)
+    );
+    let oid = c.psql(
+        "postgres",
+        "SELECT oid FROM pg_database WHERE datname = 'app'",
+    );
+    let again = app
+        .manager
+        .run(&job, Arc::default(), CancellationToken::new())
+        .await;
     assert!(again.repeated);
     assert_eq!(again.result, first.result);
-    assert_eq!(c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'"), oid);
+    assert_eq!(
+        c.psql(
+            "postgres",
+            "SELECT oid FROM pg_database WHERE datname = 'app'"
+        ),
+        oid
+    );
     let mut other = job.clone();
     other.digest = "another request".into();
-    let reused = app.manager.run(&other, Arc::default(), CancellationToken::new()).await;
+    let reused = app
+        .manager
+        .run(&other, Arc::default(), CancellationToken::new())
+        .await;
     assert_eq!(reused.failure, Some(R::InvalidRequest));
 }
 
@@ -247,7 +331,13 @@ async fn one_target_has_one_restore() {
     c.create("src", SOURCE);
     let archive = c.dump_to_file("src", &[]);
     let (holder, driver) = connect(&c, "postgres").await;
-    holder.execute("SELECT pg_advisory_lock(hashtextextended('pgrestored:app', 7))", &[]).await.unwrap();
+    holder
+        .execute(
+            "SELECT pg_advisory_lock(hashtextextended('pgrestored:app', 7))",
+            &[],
+        )
+        .await
+        .unwrap();
     let done = c.try_restore(&archive, "app", OnExisting::Fail).await;
     assert_eq!(done.failure, Some(R::TargetBusy));
     drop(holder);
@@ -277,7 +367,10 @@ async fn a_stopped_restore_leaves_nothing() {
         assert_eq!(done.failure, Some(R::Cancelled), "{stage}");
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{stage}");
     }
-    let (progress, job) = (Arc::new(Progress::default()), job(&archive, "app", OnExisting::Replace));
+    let (progress, job) = (
+        Arc::new(Progress::default()),
+        job(&archive, "app", OnExisting::Replace),
+    );
     let app = c.app(&[]);
     let running = {
         let (progress, manager, job) = (progress.clone(), app.manager.clone(), job.clone());
@@ -290,9 +383,20 @@ async fn a_stopped_restore_leaves_nothing() {
         "postgres",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgrestored lock'",
     );
-    let done = tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
-    assert_eq!(done.failure, Some(R::TargetUnavailable), "{:?}", done.result.error);
-    assert_eq!((marker(&c, "app").as_str(), c.leftovers().len()), ("precious", 0));
+    let done = tokio::time::timeout(Duration::from_secs(60), running)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        done.failure,
+        Some(R::TargetUnavailable),
+        "{:?}",
+        done.result.error
+    );
+    assert_eq!(
+        (marker(&c, "app").as_str(), c.leftovers().len()),
+        ("precious", 0)
+    );
 }
 
 /// Takes the target's lock when the swap's session loses it, and keeps it until the session that
@@ -304,8 +408,14 @@ struct Blocker {
 
 impl Blocker {
     async fn start(c: &Cluster) -> Self {
-        let (client, watcher) = (connect(c, "postgres").await.0, connect(c, "postgres").await.0);
-        Blocker { client: Arc::new(client), watcher }
+        let (client, watcher) = (
+            connect(c, "postgres").await.0,
+            connect(c, "postgres").await.0,
+        );
+        Blocker {
+            client: Arc::new(client),
+            watcher,
+        }
     }
 
     /// Returns when it waits for the lock.
@@ -316,11 +426,25 @@ impl Blocker {
             client.batch_execute(lock).await.unwrap();
             let tried = "SELECT count(*) > 0 FROM pg_sleep(0.05), pg_stat_activity
                 WHERE application_name = 'pgrestored lock' AND backend_start < clock_timestamp() - interval '4 s'";
-            while !client.query_one(tried, &[]).await.unwrap().get::<_, bool>(0) {}
-            client.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+            while !client
+                .query_one(tried, &[])
+                .await
+                .unwrap()
+                .get::<_, bool>(0)
+            {}
+            client
+                .batch_execute("SELECT pg_advisory_unlock_all()")
+                .await
+                .unwrap();
         });
         let waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'";
-        while !self.watcher.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+        while !self
+            .watcher
+            .query_one(waits, &[])
+            .await
+            .unwrap()
+            .get::<_, bool>(0)
+        {}
     }
 }
 
@@ -370,10 +494,19 @@ async fn a_lost_answer_to_the_commit_is_settled() {
     });
     let app = c.app(&[("db-host", "127.0.0.1"), ("db-port", &port)]);
     let job = job(&archive, "app", OnExisting::Fail);
-    let done = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
-    assert!(cut.load(std::sync::atomic::Ordering::SeqCst), "the answer was not lost");
+    let done = app
+        .manager
+        .run(&job, Arc::default(), CancellationToken::new())
+        .await;
+    assert!(
+        cut.load(std::sync::atomic::Ordering::SeqCst),
+        "the answer was not lost"
+    );
     assert_eq!(done.result.error, None);
-    let again = app.manager.run(&job, Arc::default(), CancellationToken::new()).await;
+    let again = app
+        .manager
+        .run(&job, Arc::default(), CancellationToken::new())
+        .await;
     assert!(again.repeated);
 }
 
@@ -385,10 +518,17 @@ async fn restore_around(
     meanwhile: impl AsyncFnOnce(),
 ) -> Finished {
     let (app, job) = (c.app(flags), job(&c.waiting_dump(), "app", on_existing));
-    let running =
-        tokio::spawn(async move { app.manager.run(&job, Arc::default(), CancellationToken::new()).await });
+    let running = tokio::spawn(async move {
+        app.manager
+            .run(&job, Arc::default(), CancellationToken::new())
+            .await
+    });
     while c.leftovers().is_empty() {
-        assert!(!running.is_finished(), "{:?}", running.await.unwrap().result.error);
+        assert!(
+            !running.is_finished(),
+            "{:?}",
+            running.await.unwrap().result.error
+        );
         tokio::task::yield_now().await;
     }
     meanwhile().await;
@@ -404,19 +544,35 @@ async fn what_appears_meanwhile_is_not_replaced() {
     let c = Cluster::start();
     let appear = async || {
         let recorded = "SELECT name, kind, target FROM pgrestored.owned_database";
-        assert_eq!(c.psql("postgres", recorded), format!("{}|staging|app", c.leftovers()[0]));
+        assert_eq!(
+            c.psql("postgres", recorded),
+            format!("{}|staging|app", c.leftovers()[0])
+        );
         c.create("app", "CREATE TABLE theirs ()");
     };
     let done = restore_around(&c, &[], OnExisting::Fail, appear).await;
-    assert_eq!(done.failure, Some(R::TargetExists), "{:?}", done.result.error);
+    assert_eq!(
+        done.failure,
+        Some(R::TargetExists),
+        "{:?}",
+        done.result.error
+    );
     assert_eq!(marker(&c, "app"), "theirs");
     let exchange = async || {
         c.psql("postgres", "ALTER DATABASE app RENAME TO old");
         c.create("app", "CREATE TABLE newer ()");
     };
     let done = restore_around(&c, &[], OnExisting::Replace, exchange).await;
-    assert_eq!(done.failure, Some(R::TargetUnavailable), "{:?}", done.result.error);
-    assert_eq!((marker(&c, "app").as_str(), marker(&c, "old").as_str()), ("newer", "theirs"));
+    assert_eq!(
+        done.failure,
+        Some(R::TargetUnavailable),
+        "{:?}",
+        done.result.error
+    );
+    assert_eq!(
+        (marker(&c, "app").as_str(), marker(&c, "old").as_str()),
+        ("newer", "theirs")
+    );
 }
 
 /// The name is free when the swap looks, and taken by a transaction that commits before the swap's.
@@ -431,27 +587,51 @@ async fn what_appears_at_the_last_moment_is_not_replaced() {
         client.batch_execute(&row).await.unwrap();
         let waits = "SELECT count(*) > 0 FROM pg_sleep(0.005), pg_locks WHERE NOT granted AND locktype = 'transactionid'";
         tokio::spawn(async move {
-            while !client.query_one(waits, &[]).await.unwrap().get::<_, bool>(0) {}
+            while !client
+                .query_one(waits, &[])
+                .await
+                .unwrap()
+                .get::<_, bool>(0)
+            {}
             client.batch_execute("COMMIT").await.unwrap();
         });
     };
     let done = restore_around(&c, &[], OnExisting::Fail, making).await;
-    assert_eq!(done.failure, Some(R::TargetExists), "{:?}", done.result.error);
-    assert_eq!(c.psql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'"), "9999");
+    assert_eq!(
+        done.failure,
+        Some(R::TargetExists),
+        "{:?}",
+        done.result.error
+    );
+    assert_eq!(
+        c.psql(
+            "postgres",
+            "SELECT oid FROM pg_database WHERE datname = 'app'"
+        ),
+        "9999"
+    );
 }
 
 /// A superuser's session that began meanwhile, on the target of a role that may not end it.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_may_not_be_ended_end_by_themselves_or_stop_the_swap() {
     let c = Cluster::start();
-    c.psql("postgres", "CREATE ROLE maker LOGIN CREATEDB; CREATE DATABASE app OWNER maker");
+    c.psql(
+        "postgres",
+        "CREATE ROLE maker LOGIN CREATEDB; CREATE DATABASE app OWNER maker",
+    );
     let leaving = async || {
         let (client, _) = connect(&c, "app").await;
-        let evicting =
-            "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgrestored eviction'";
+        let evicting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pgrestored eviction'";
         tokio::spawn(async move {
             for there in [true, false] {
-                while client.query_one(evicting, &[]).await.unwrap().get::<_, bool>(0) != there {}
+                while client
+                    .query_one(evicting, &[])
+                    .await
+                    .unwrap()
+                    .get::<_, bool>(0)
+                    != there
+                {}
             }
         });
     };
@@ -461,9 +641,14 @@ async fn sessions_that_may_not_be_ended_end_by_themselves_or_stop_the_swap() {
     let leaving_late = async || {
         let (client, _) = connect(&c, "app").await;
         let collided = "SELECT count(*) > 0 FROM pg_sleep(0.005), pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
-        tokio::spawn(
-            async move { while !client.query_one(collided, &[]).await.unwrap().get::<_, bool>(0) {} },
-        );
+        tokio::spawn(async move {
+            while !client
+                .query_one(collided, &[])
+                .await
+                .unwrap()
+                .get::<_, bool>(0)
+            {}
+        });
     };
     let done = restore_around(&c, &maker, OnExisting::Replace, leaving_late).await;
     assert_eq!(done.result.error, None);
@@ -485,41 +670,71 @@ async fn a_role_without_rights_is_told_at_once() {
     c.create("src", SOURCE);
     c.psql("postgres", "CREATE ROLE plain LOGIN; CREATE ROLE maker LOGIN CREATEDB; REVOKE CREATE ON DATABASE postgres FROM PUBLIC");
     let archive = c.dump_to_file("src", &["--no-owner"]);
-    for (user, expected) in
-        [("plain", Some(R::InsufficientPrivilege)), ("maker", Some(R::InsufficientPrivilege))]
-    {
+    for (user, expected) in [
+        ("plain", Some(R::InsufficientPrivilege)),
+        ("maker", Some(R::InsufficientPrivilege)),
+    ] {
         let app = c.app(&[("db-user", user)]);
         let done = app
             .manager
-            .run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new())
+            .run(
+                &job(&archive, "app", OnExisting::Fail),
+                Arc::default(),
+                CancellationToken::new(),
+            )
             .await;
         // `maker` may create databases but not become the dump's owner, postgres.
         assert_eq!(done.failure, expected, "{user}: {:?}", done.result.error);
         assert_eq!(c.leftovers().len(), 0);
     }
     // Without a journal a role that owns what it makes restores all the same, and the result says so.
-    c.psql("postgres", "CREATE DATABASE mine OWNER maker TEMPLATE template0");
-    c.psql("mine", "SET ROLE maker; CREATE TABLE m (a int); INSERT INTO m VALUES (1)");
+    c.psql(
+        "postgres",
+        "CREATE DATABASE mine OWNER maker TEMPLATE template0",
+    );
+    c.psql(
+        "mine",
+        "SET ROLE maker; CREATE TABLE m (a int); INSERT INTO m VALUES (1)",
+    );
     let archive = c.dump_to_file("mine", &[]);
     let app = c.app(&[("db-user", "maker")]);
     let done = app
         .manager
-        .run(&job(&archive, "app", OnExisting::Fail), Arc::default(), CancellationToken::new())
+        .run(
+            &job(&archive, "app", OnExisting::Fail),
+            Arc::default(),
+            CancellationToken::new(),
+        )
         .await;
     assert_eq!(done.result.error, None);
-    assert!(done.result.notes.iter().any(|n| n.contains("bookkeeping")), "{:?}", done.result.notes);
+    assert!(
+        done.result.notes.iter().any(|n| n.contains("bookkeeping")),
+        "{:?}",
+        done.result.notes
+    );
     // Its own settings it carries over; those of others it names.
     let set = |role: &str| {
-        c.psql("postgres", &format!("ALTER ROLE {role} IN DATABASE app SET work_mem = '7MB'"));
+        c.psql(
+            "postgres",
+            &format!("ALTER ROLE {role} IN DATABASE app SET work_mem = '7MB'"),
+        );
     };
     set("maker");
     set("role_b");
     let done = app
         .manager
-        .run(&job(&archive, "app", OnExisting::Replace), Arc::default(), CancellationToken::new())
+        .run(
+            &job(&archive, "app", OnExisting::Replace),
+            Arc::default(),
+            CancellationToken::new(),
+        )
         .await;
     assert_eq!(done.result.error, None);
-    let notes = done.result.notes.iter().filter(|n| n.starts_with("settings of role role_b in database app"));
+    let notes = done
+        .result
+        .notes
+        .iter()
+        .filter(|n| n.starts_with("settings of role role_b in database app"));
     assert_eq!(notes.count(), 1, "{:?}", done.result.notes);
     let carried = "SELECT setrole::regrole FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = 'app')";
     assert_eq!(c.psql("postgres", carried), "maker");

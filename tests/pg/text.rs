@@ -50,7 +50,12 @@ CREATE TABLE t (a text);
 INSERT INTO t VALUES ('no semicolon')";
 
 fn pg_dump(c: &Cluster, args: &[&str]) -> String {
-    String::from_utf8(c.sandbox.run(c.sandbox.command("pg_dump").args(args)).unwrap()).unwrap()
+    String::from_utf8(
+        c.sandbox
+            .run(c.sandbox.command("pg_dump").args(args))
+            .unwrap(),
+    )
+    .unwrap()
 }
 
 fn file(c: &Cluster, name: &str, text: &str) -> PathBuf {
@@ -77,10 +82,22 @@ async fn texts_give_what_psql_makes_of_them() {
         ),
         ("stripped.sql", stripped.join("\n"), Unknown),
         ("schema_and_data.sql", format!("{schema}{rows}"), Proven),
-        ("transaction.sql", format!("BEGIN;\n{whole}COMMIT;\n"), Proven),
-        ("set.sql", format!("\\set ON_ERROR_STOP on\n{whole}"), Proven),
+        (
+            "transaction.sql",
+            format!("BEGIN;\n{whole}COMMIT;\n"),
+            Proven,
+        ),
+        (
+            "set.sql",
+            format!("\\set ON_ERROR_STOP on\n{whole}"),
+            Proven,
+        ),
         ("analyze.sql", format!("{whole}ANALYZE;\nVACUUM;\n"), Proven),
-        ("more.sql", format!("{whole}DELETE FROM public.log;\n"), Unknown),
+        (
+            "more.sql",
+            format!("{whole}DELETE FROM public.log;\n"),
+            Unknown,
+        ),
         ("hand.sql", BY_HAND.to_owned(), Unknown),
     ] {
         let (theirs, ours) = (format!("theirs_{name}"), format!("ours_{name}"));
@@ -101,7 +118,11 @@ async fn a_dump_with_settings_of_its_database_is_restored_without_touching_that_
         "ALTER DATABASE f01 SET work_mem = '3MB'; ALTER ROLE role_a IN DATABASE f01 SET work_mem = '5MB'",
     );
     let text = pg_dump(&c, &["-C", "-d", "f01"]);
-    assert_eq!(text.matches("\n\\connect f01").count(), 2, "pg_dump connects twice");
+    assert_eq!(
+        text.matches("\n\\connect f01").count(),
+        2,
+        "pg_dump connects twice"
+    );
     let settings = "SELECT count(*) FROM pg_db_role_setting";
     let before = c.psql("postgres", settings);
     c.restore(&file(&c, "f01.sql", &text), "copy").await;
@@ -110,8 +131,14 @@ async fn a_dump_with_settings_of_its_database_is_restored_without_touching_that_
 }
 
 async fn data_only(c: &Cluster, path: &Path, target: &str) -> pgrestored::manager::Finished {
-    let selection = Selection { data_only: true, ..Selection::default() };
-    let job = RestoreJob { selection, ..job(path, target, OnExisting::Replace) };
+    let selection = Selection {
+        data_only: true,
+        ..Selection::default()
+    };
+    let job = RestoreJob {
+        selection,
+        ..job(path, target, OnExisting::Replace)
+    };
     c.restore_with(&job, &[]).await
 }
 
@@ -119,10 +146,21 @@ async fn data_only(c: &Cluster, path: &Path, target: &str) -> pgrestored::manage
 async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
     let c = Cluster::start();
     c.create("shop", SHOP);
-    let (schema, rows) = (pg_dump(&c, &["-s", "-d", "shop"]), pg_dump(&c, &["-a", "-d", "shop"]));
+    let (schema, rows) = (
+        pg_dump(&c, &["-s", "-d", "shop"]),
+        pg_dump(&c, &["-a", "-d", "shop"]),
+    );
     let (schema, rows) = (file(&c, "s.sql", &schema), file(&c, "a.sql", &rows));
-    let refused = c.try_restore(&rows, "app", OnExisting::Fail).await.result.error.unwrap();
-    assert_eq!((refused.reason, refused.blame), (R::InvalidRequest, Blame::Request));
+    let refused = c
+        .try_restore(&rows, "app", OnExisting::Fail)
+        .await
+        .result
+        .error
+        .unwrap();
+    assert_eq!(
+        (refused.reason, refused.blame),
+        (R::InvalidRequest, Blame::Request)
+    );
     assert!(
         refused.message.contains("rows alone") && refused.message.contains("--data-only"),
         "{}",
@@ -131,8 +169,17 @@ async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
     c.restore(&schema, "app").await;
     let done = data_only(&c, &rows, "app").await;
     assert!(done.failure.is_none(), "{:?}", done.result.error);
-    assert_same(&c.content("app", &[]), &c.content("shop", &[]), "schema, then rows");
-    let both = data_only(&c, &file(&c, "all.sql", &pg_dump(&c, &["-d", "shop"])), "app").await;
+    assert_same(
+        &c.content("app", &[]),
+        &c.content("shop", &[]),
+        "schema, then rows",
+    );
+    let both = data_only(
+        &c,
+        &file(&c, "all.sql", &pg_dump(&c, &["-d", "shop"])),
+        "app",
+    )
+    .await;
     assert_eq!(both.failure, Some(R::InvalidRequest));
     assert_same(&c.content("app", &[]), &c.content("shop", &[]), "as it was");
 }
@@ -170,13 +217,24 @@ async fn rows_alone_are_what_psql_makes_of_them_or_nothing() {
         c.create(name, &format!("{tables}{rows}"));
         let schema = pg_dump(&c, &["-s", "-d", name]);
         // `psql` runs triggers; restored rows had theirs already.
-        let more: &[&str] = if name == "shop" { &["--disable-triggers"] } else { &[] };
-        let forms: [&[&str]; 4] =
-            [&[], &["--inserts"], &["--column-inserts", "--rows-per-insert=7"], &["-b"]];
+        let more: &[&str] = if name == "shop" {
+            &["--disable-triggers"]
+        } else {
+            &[]
+        };
+        let forms: [&[&str]; 4] = [
+            &[],
+            &["--inserts"],
+            &["--column-inserts", "--rows-per-insert=7"],
+            &["-b"],
+        ];
         for form in forms {
             let what = format!("{name} {form:?}");
             let text = pg_dump(&c, &[&["-a", "-d", name], more, form].concat());
-            c.psql("postgres", "DROP DATABASE IF EXISTS theirs; DROP DATABASE IF EXISTS ours WITH (FORCE)");
+            c.psql(
+                "postgres",
+                "DROP DATABASE IF EXISTS theirs; DROP DATABASE IF EXISTS ours WITH (FORCE)",
+            );
             for database in ["theirs", "ours"] {
                 c.create(database, &schema);
                 c.psql(database, &format!("SET search_path = public; {before}"));
@@ -185,15 +243,29 @@ async fn rows_alone_are_what_psql_makes_of_them_or_nothing() {
             let untouched = c.content("ours", &[]);
             for (how, broken, reason) in broken(&text) {
                 let done = data_only(&c, &file(&c, "broken.sql", &broken), "ours").await;
-                let error = done.result.error.unwrap_or_else(|| panic!("{what} {how}: restored"));
+                let error = done
+                    .result
+                    .error
+                    .unwrap_or_else(|| panic!("{what} {how}: restored"));
                 assert_eq!(error.reason, reason, "{what} {how}: {error:?}");
-                assert_same(&c.content("ours", &[]), &untouched, &format!("{what} {how}"));
-                assert!(c.leftovers().is_empty() && done.result.previous_database.is_none(), "{what} {how}");
+                assert_same(
+                    &c.content("ours", &[]),
+                    &untouched,
+                    &format!("{what} {how}"),
+                );
+                assert!(
+                    c.leftovers().is_empty() && done.result.previous_database.is_none(),
+                    "{what} {how}"
+                );
             }
             let done = data_only(&c, &file(&c, "rows.sql", &text), "ours").await;
             assert_eq!(done.result.error, None, "{what}");
             assert_same(&c.content("ours", &[]), &c.content("theirs", &[]), &what);
-            assert_same(&c.content(&done.result.previous_database.unwrap(), &[]), &untouched, &what);
+            assert_same(
+                &c.content(&done.result.previous_database.unwrap(), &[]),
+                &untouched,
+                &what,
+            );
         }
     }
 }
@@ -203,17 +275,43 @@ fn broken(text: &str) -> Vec<(&'static str, String, R)> {
     let end = "\n--\n-- PostgreSQL database dump complete\n";
     let behind = |sql: &str| text.replacen(end, &format!("\n{sql}\n{end}"), 1);
     let is_copy = text.contains("\nCOPY ");
-    let at = text.lines().position(|l| l.starts_with("150\t75") || l.contains("(150, 75")).unwrap();
+    let at = text
+        .lines()
+        .position(|l| l.starts_with("150\t75") || l.contains("(150, 75"))
+        .unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let twice = [&lines[..=at], &lines[at..]].concat().join("\n") + "\n";
     let wrong = lines[at].replacen("150", "wrong", 1);
-    let wrong = [&lines[..at], &[wrong.as_str()], &lines[at + 1..]].concat().join("\n") + "\n";
+    let wrong = [&lines[..at], &[wrong.as_str()], &lines[at + 1..]]
+        .concat()
+        .join("\n")
+        + "\n";
     vec![
-        ("refused at the end", behind("SELECT 1 / 0;"), R::DataRejected),
-        ("cut", text[..text.len() / 2].rsplit_once('\n').unwrap().0.to_owned(), R::ArchiveCorrupt),
+        (
+            "refused at the end",
+            behind("SELECT 1 / 0;"),
+            R::DataRejected,
+        ),
+        (
+            "cut",
+            text[..text.len() / 2]
+                .rsplit_once('\n')
+                .unwrap()
+                .0
+                .to_owned(),
+            R::ArchiveCorrupt,
+        ),
         ("a row twice", twice, R::DataRejected),
         // As a statement it names a column that is not there.
-        ("a value that is none", wrong, if is_copy { R::DataRejected } else { R::RestoreError }),
+        (
+            "a value that is none",
+            wrong,
+            if is_copy {
+                R::DataRejected
+            } else {
+                R::RestoreError
+            },
+        ),
     ]
 }
 
@@ -224,10 +322,16 @@ async fn one_database_of_a_cluster_brings_its_roles_from_the_same_file() {
     c.create("other", "CREATE TABLE other (a int)");
     c.psql("postgres", "CREATE ROLE owner_of_shop LOGIN");
     c.psql("shop", "ALTER TABLE log OWNER TO owner_of_shop");
-    let text = String::from_utf8(c.sandbox.run(&mut c.sandbox.command("pg_dumpall")).unwrap()).unwrap();
+    let text =
+        String::from_utf8(c.sandbox.run(&mut c.sandbox.command("pg_dumpall")).unwrap()).unwrap();
     let path = file(&c, "all.sql", &text);
     let source = c.content("shop", &[]);
-    let refused = c.try_restore(&path, "copy", OnExisting::Fail).await.result.error.unwrap();
+    let refused = c
+        .try_restore(&path, "copy", OnExisting::Fail)
+        .await
+        .result
+        .error
+        .unwrap();
     assert_eq!(refused.reason, R::InvalidRequest);
     assert!(
         refused.message.contains("other") && refused.message.contains("--database"),
@@ -235,12 +339,21 @@ async fn one_database_of_a_cluster_brings_its_roles_from_the_same_file() {
         refused.message
     );
     c.psql("postgres", "DROP DATABASE shop; DROP ROLE owner_of_shop");
-    let wanted = RestoreJob { database: Some("shop".into()), ..job(&path, "copy", OnExisting::Fail) };
+    let wanted = RestoreJob {
+        database: Some("shop".into()),
+        ..job(&path, "copy", OnExisting::Fail)
+    };
     let done = c.restore_with(&wanted, &[("globals", "all.sql")]).await;
     assert!(done.failure.is_none(), "{:?}", done.result.error);
     assert_eq!(done.result.completeness, Some(Proven));
     assert_same(&c.content("copy", &[]), &source, "shop");
-    assert_eq!(c.psql("postgres", "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'owner_of_shop'"), "t");
+    assert_eq!(
+        c.psql(
+            "postgres",
+            "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'owner_of_shop'"
+        ),
+        "t"
+    );
 }
 
 #[tokio::test]
@@ -255,7 +368,10 @@ async fn a_prepared_transaction_is_a_bad_backup_and_leaves_nothing() {
         )
     };
     // A view whose definition in the archive has more statements than one.
-    c.psql("shop", "CREATE VIEW v AS SELECT 'select_and_some_more_text_12'::text AS a");
+    c.psql(
+        "shop",
+        "CREATE VIEW v AS SELECT 'select_and_some_more_text_12'::text AS a",
+    );
     let custom = std::fs::read(c.dump_to_file("shop", &["-Z0"])).unwrap();
     let (from, to): (&[u8], &[u8]) = (
         b"SELECT 'select_and_some_more_text_12'::text AS a;",
@@ -271,15 +387,30 @@ async fn a_prepared_transaction_is_a_bad_backup_and_leaves_nothing() {
         file(
             &c,
             "a.sql",
-            &with("BEGIN;\nLOCK TABLE public.t IN ACCESS EXCLUSIVE MODE;\nPREPARE TRANSACTION 'evil';"),
+            &with(
+                "BEGIN;\nLOCK TABLE public.t IN ACCESS EXCLUSIVE MODE;\nPREPARE TRANSACTION 'evil';",
+            ),
         ),
         file(&c, "b.sql", &with("SELECT 1;PREPARE TRANSACTION 'evil2';")),
         archive,
     ] {
-        let e = c.try_restore(&path, "app", OnExisting::Fail).await.result.error.unwrap();
-        assert_eq!((e.reason, e.blame), (R::ArchiveUnsupported, Blame::Backup), "{}", e.message);
+        let e = c
+            .try_restore(&path, "app", OnExisting::Fail)
+            .await
+            .result
+            .error
+            .unwrap();
+        assert_eq!(
+            (e.reason, e.blame),
+            (R::ArchiveUnsupported, Blame::Backup),
+            "{}",
+            e.message
+        );
         assert!(e.message.contains("prepared"), "{}", e.message);
-        assert_eq!(c.psql("postgres", "SELECT count(*) FROM pg_prepared_xacts"), "0");
+        assert_eq!(
+            c.psql("postgres", "SELECT count(*) FROM pg_prepared_xacts"),
+            "0"
+        );
         assert!(c.leftovers().is_empty());
     }
 }
@@ -287,20 +418,43 @@ async fn a_prepared_transaction_is_a_bad_backup_and_leaves_nothing() {
 #[tokio::test]
 async fn text_without_an_end_mark_is_not_called_verified_unless_that_is_accepted() {
     let c = Cluster::start();
-    let path = file(&c, "hand.sql", "CREATE TABLE p (id int PRIMARY KEY);\nINSERT INTO p SELECT 1;\n");
-    for (accepts, verdict) in [(None, Verdict::Inconclusive), (Some("false"), Verdict::Verified)] {
+    let path = file(
+        &c,
+        "hand.sql",
+        "CREATE TABLE p (id int PRIMARY KEY);\nINSERT INTO p SELECT 1;\n",
+    );
+    for (accepts, verdict) in [
+        (None, Verdict::Inconclusive),
+        (Some("false"), Verdict::Verified),
+    ] {
         let mut flags = vec![("evidence-location", "none")];
         flags.extend(accepts.map(|a| ("restore-require-complete", a)));
         let backup = BackupRef::parse(path.to_str().unwrap(), "").unwrap();
         let asked = VerifyJob::new(format!("v-{accepts:?}"), backup, Trigger::Command);
-        let done =
-            c.app(&flags).manager.verify_backup(&asked, Arc::default(), CancellationToken::new()).await;
+        let done = c
+            .app(&flags)
+            .manager
+            .verify_backup(&asked, Arc::default(), CancellationToken::new())
+            .await;
         let proof = done.proof.unwrap();
-        assert_eq!((proof.verdict, proof.completeness), (verdict, Some(Unknown)), "{:?}", proof.error);
-        assert!(proof.error.iter().all(|e| e.blame != Blame::Backup), "{:?}", proof.error);
+        assert_eq!(
+            (proof.verdict, proof.completeness),
+            (verdict, Some(Unknown)),
+            "{:?}",
+            proof.error
+        );
+        assert!(
+            proof.error.iter().all(|e| e.blame != Blame::Backup),
+            "{:?}",
+            proof.error
+        );
     }
-    let done =
-        c.restore_with(&job(&path, "app", OnExisting::Fail), &[("restore-require-complete", "true")]).await;
+    let done = c
+        .restore_with(
+            &job(&path, "app", OnExisting::Fail),
+            &[("restore-require-complete", "true")],
+        )
+        .await;
     assert_eq!(done.failure, Some(R::ArchiveUnsupported));
     assert!(!c.databases().contains(&"app".to_owned()));
 }

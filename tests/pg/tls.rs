@@ -16,21 +16,35 @@ struct Pki {
 }
 
 fn openssl(folder: &Path, args: &str) {
-    let out = Command::new("openssl").args(args.split(' ')).current_dir(folder).output().unwrap();
-    assert!(out.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&out.stderr));
+    let out = Command::new("openssl")
+        .args(args.split(' '))
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "openssl {args}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 impl Pki {
     fn new(folder: PathBuf, name: &str) -> Self {
         std::fs::create_dir(&folder).unwrap();
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-        openssl(&folder, &format!("req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=test-ca"));
+        openssl(
+            &folder,
+            &format!("req -x509 {key} -keyout ca.key -out ca.crt -days 2 -subj /CN=test-ca"),
+        );
         for (who, extension) in [
             ("server", format!("subjectAltName=IP:{name}")),
             ("client", "extendedKeyUsage=clientAuth".into()),
         ] {
             let subject = if who == "server" { name } else { "role_tls" };
-            openssl(&folder, &format!("req {key} -keyout {who}.key -out {who}.csr -subj /CN={subject}"));
+            openssl(
+                &folder,
+                &format!("req {key} -keyout {who}.key -out {who}.csr -subj /CN={subject}"),
+            );
             std::fs::write(folder.join("ext"), extension).unwrap();
             openssl(
                 &folder,
@@ -57,7 +71,11 @@ fn server() -> (Cluster, Pki, String) {
     let pki = Pki::new(c.scratch("pki"), &address);
     let data = PathBuf::from(c.psql("postgres", "SHOW data_directory"));
     let owner = std::fs::metadata(&data).unwrap();
-    for (from, to) in [("server.crt", "server.crt"), ("server.key", "server.key"), ("ca.crt", "root.crt")] {
+    for (from, to) in [
+        ("server.crt", "server.crt"),
+        ("server.key", "server.key"),
+        ("ca.crt", "root.crt"),
+    ] {
         let to = data.join(to);
         std::fs::copy(pki.file(from), &to).unwrap();
         std::os::unix::fs::chown(&to, Some(owner.uid()), Some(owner.gid())).unwrap();
@@ -72,10 +90,17 @@ fn server() -> (Cluster, Pki, String) {
 }
 
 async fn reaches(flags: &[(&str, &str)]) -> Result<(), String> {
-    let flags = [&[("retry-budget", "1s"), ("backup-bucket", "file:///nowhere")], flags].concat();
+    let flags = [
+        &[("retry-budget", "1s"), ("backup-bucket", "file:///nowhere")],
+        flags,
+    ]
+    .concat();
     let config = Config::new(&RawConfig::from_flags(&flags).unwrap()).map_err(|e| e.to_string())?;
     let server = Server::new(&config.db).map_err(|e| e.to_string())?;
-    let session = server.maintenance("test").await.map_err(|e| format!("{}: {e}", e.reason()))?;
+    let session = server
+        .maintenance("test")
+        .await
+        .map_err(|e| format!("{}: {e}", e.reason()))?;
     let tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     let row = session.client().query_one(tls, &[]).await.unwrap();
     assert!(row.get::<_, bool>(0), "not encrypted");
@@ -85,25 +110,58 @@ async fn reaches(flags: &[(&str, &str)]) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_modes_of_libpq() {
     let (c, pki, address) = server();
-    let (root, certificate, key) = (pki.file("ca.crt"), pki.file("client.crt"), pki.file("client.key"));
+    let (root, certificate, key) = (
+        pki.file("ca.crt"),
+        pki.file("client.crt"),
+        pki.file("client.key"),
+    );
     let other = Pki::new(c.scratch("other"), &address);
     let stranger = other.file("ca.crt");
-    let as_postgres =
-        |mode: &'static str| [("db-host", address.as_str()), ("db-user", "postgres"), ("db-sslmode", mode)];
+    let as_postgres = |mode: &'static str| {
+        [
+            ("db-host", address.as_str()),
+            ("db-user", "postgres"),
+            ("db-sslmode", mode),
+        ]
+    };
     let with = |mode: &'static str, more: &[(&'static str, &str)]| {
         let all = as_postgres(mode).into_iter().chain(more.iter().copied());
         all.map(|(k, v)| (k, v.to_owned())).collect::<Vec<_>>()
     };
     for (name, flags, is_good) in [
         ("require", with("require", &[]), true),
-        ("require, and its authority", with("require", &[("db-sslrootcert", &root)]), true),
-        ("require, and another authority", with("require", &[("db-sslrootcert", &stranger)]), false),
+        (
+            "require, and its authority",
+            with("require", &[("db-sslrootcert", &root)]),
+            true,
+        ),
+        (
+            "require, and another authority",
+            with("require", &[("db-sslrootcert", &stranger)]),
+            false,
+        ),
         ("prefer", with("prefer", &[]), true),
-        ("its authority", with("verify-full", &[("db-sslrootcert", &root)]), true),
-        ("any name", with("verify-ca", &[("db-sslrootcert", &root)]), true),
+        (
+            "its authority",
+            with("verify-full", &[("db-sslrootcert", &root)]),
+            true,
+        ),
+        (
+            "any name",
+            with("verify-ca", &[("db-sslrootcert", &root)]),
+            true,
+        ),
         ("an unknown authority", with("verify-full", &[]), false),
-        ("another authority", with("verify-full", &[("db-sslrootcert", &stranger)]), false),
-        ("another authority, any name", with("verify-ca", &[("db-sslrootcert", &stranger)]), false),
+        (
+            "another authority",
+            with("verify-full", &[("db-sslrootcert", &stranger)]),
+            false,
+        ),
+        (
+            "another authority, any name",
+            with("verify-ca", &[("db-sslrootcert", &stranger)]),
+            false,
+        ),
         ("plain", with("disable", &[]), false),
     ] {
         let flags: Vec<(&str, &str)> = flags.iter().map(|(k, v)| (*k, v.as_str())).collect();
@@ -115,12 +173,18 @@ async fn the_modes_of_libpq() {
     }
     // By another name than the certificate's.
     let elsewhere = "127.78.1.1";
-    let proxy = tokio::net::TcpListener::bind((elsewhere, 5432)).await.unwrap();
+    let proxy = tokio::net::TcpListener::bind((elsewhere, 5432))
+        .await
+        .unwrap();
     let to = address.clone();
     tokio::spawn(async move {
         while let Ok((mut client, _)) = proxy.accept().await {
-            let mut server = tokio::net::TcpStream::connect((to.as_str(), 5432)).await.unwrap();
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+            let mut server = tokio::net::TcpStream::connect((to.as_str(), 5432))
+                .await
+                .unwrap();
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut client, &mut server).await },
+            );
         }
     });
     let by = |mode: &'static str| {
@@ -131,7 +195,12 @@ async fn the_modes_of_libpq() {
             ("db-sslrootcert", root.as_str()),
         ]
     };
-    assert!(reaches(&by("verify-full")).await.unwrap_err().starts_with("access_denied"));
+    assert!(
+        reaches(&by("verify-full"))
+            .await
+            .unwrap_err()
+            .starts_with("access_denied")
+    );
     reaches(&by("verify-ca")).await.unwrap();
     // The client's certificate is its login.
     let as_role = [
@@ -141,8 +210,14 @@ async fn the_modes_of_libpq() {
         ("db-sslrootcert", root.as_str()),
     ];
     assert!(reaches(&as_role).await.is_err());
-    let with_certificate =
-        [&as_role[..], &[("db-sslcert", certificate.as_str()), ("db-sslkey", key.as_str())]].concat();
+    let with_certificate = [
+        &as_role[..],
+        &[
+            ("db-sslcert", certificate.as_str()),
+            ("db-sslkey", key.as_str()),
+        ],
+    ]
+    .concat();
     reaches(&with_certificate).await.unwrap();
 }
 
@@ -159,9 +234,18 @@ async fn a_password_is_not_sent_in_plain_text_to_another_machine() {
     };
     for mode in ["disable", "prefer"] {
         let e = ask("db.internal", mode, "secret-word", "").unwrap_err();
-        assert!(e.contains("DB_SSLMODE") && !e.contains("secret-word"), "{e}");
-        assert!(ask("db.internal", mode, "", "").is_ok() && ask("db.internal", mode, "x", "true").is_ok());
-        assert!(ask("127.0.0.1", mode, "x", "").is_ok() && ask("/var/run/postgresql", mode, "x", "").is_ok());
+        assert!(
+            e.contains("DB_SSLMODE") && !e.contains("secret-word"),
+            "{e}"
+        );
+        assert!(
+            ask("db.internal", mode, "", "").is_ok()
+                && ask("db.internal", mode, "x", "true").is_ok()
+        );
+        assert!(
+            ask("127.0.0.1", mode, "x", "").is_ok()
+                && ask("/var/run/postgresql", mode, "x", "").is_ok()
+        );
     }
     assert!(ask("db.internal", "require", "x", "").is_ok());
     assert!(ask("db.internal", "", "x", "").is_ok());

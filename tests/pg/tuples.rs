@@ -13,10 +13,19 @@ type Values = (&'static str, &'static [&'static str]);
 
 const CONVERTED: &[Values] = &[
     ("bool", &["VALUES (true), (false), (NULL)"]),
-    ("int2", &["SELECT generate_series(-32768, 32767, 97)", "VALUES (-32768), (32767), (0), (NULL)"]),
+    (
+        "int2",
+        &[
+            "SELECT generate_series(-32768, 32767, 97)",
+            "VALUES (-32768), (32767), (0), (NULL)",
+        ],
+    ),
     (
         "int4",
-        &["SELECT hashint4(i) FROM generate_series(1, 2000) i", "VALUES (-2147483648), (2147483647), (NULL)"],
+        &[
+            "SELECT hashint4(i) FROM generate_series(1, 2000) i",
+            "VALUES (-2147483648), (2147483647), (NULL)",
+        ],
     ),
     (
         "int8",
@@ -50,7 +59,10 @@ const CONVERTED: &[Values] = &[
             "VALUES ('NaN'::numeric), (0), (0.0), (0.0000), (-0.00), (1), (10), (9999), (10000), (10001), (100000000), (0.0001), (0.00001), (1.0000), (1.10000000), (-1234567890.0123456789), (1e100), (1e-100), (NULL)",
         ],
     ),
-    ("numeric(14, 2)", &["SELECT (hashint4(i) & 16777215)::numeric / 100 FROM generate_series(1, 2000) i"]),
+    (
+        "numeric(14, 2)",
+        &["SELECT (hashint4(i) & 16777215)::numeric / 100 FROM generate_series(1, 2000) i"],
+    ),
     (
         "text",
         &[
@@ -61,7 +73,10 @@ const CONVERTED: &[Values] = &[
     ),
     ("varchar(7)", &["VALUES ('abc'), (''), ('sieben7'), (NULL)"]),
     ("char(5)", &["VALUES ('a'), (''), ('fünf5'), (NULL)"]),
-    ("json", &["VALUES ('{\"a\": [1,  2]}'::json), ('null'), (E'\"\\\\u00e9\\\\n\"'), (NULL)"]),
+    (
+        "json",
+        &["VALUES ('{\"a\": [1,  2]}'::json), ('null'), (E'\"\\\\u00e9\\\\n\"'), (NULL)"],
+    ),
     (
         "jsonb",
         &[
@@ -76,7 +91,10 @@ const CONVERTED: &[Values] = &[
             "VALUES (''::bytea), ('\\x00ff'), (NULL)",
         ],
     ),
-    ("uuid", &["SELECT md5(i::text)::uuid FROM generate_series(1, 500) i"]),
+    (
+        "uuid",
+        &["SELECT md5(i::text)::uuid FROM generate_series(1, 500) i"],
+    ),
     (
         "date",
         &[
@@ -112,7 +130,10 @@ const CONVERTED: &[Values] = &[
             "VALUES ('1.2.3.4/24'::inet), ('0.0.0.0/0'), ('255.255.255.255/32'), ('::1'), ('fe80::1/64'), ('::ffff:1.2.3.4'), ('::/0')",
         ],
     ),
-    ("cidr", &["VALUES ('10.0.0.0/8'::cidr), ('1.2.3.4/32'), ('fe80::/10')"]),
+    (
+        "cidr",
+        &["VALUES ('10.0.0.0/8'::cidr), ('1.2.3.4/32'), ('fe80::/10')"],
+    ),
     ("mood", &["VALUES ('so so'::mood), ('fine'), (NULL)"]),
     ("positive", &["VALUES (1), (7), (NULL)"]),
     (
@@ -129,10 +150,15 @@ const CONVERTED: &[Values] = &[
             "VALUES ('{}'::text[])",
         ],
     ),
-    ("numeric[]", &["SELECT ARRAY[i / 7.0, 0, NULL] FROM generate_series(1, 100) i"]),
+    (
+        "numeric[]",
+        &["SELECT ARRAY[i / 7.0, 0, NULL] FROM generate_series(1, 100) i"],
+    ),
     (
         "timestamptz[]",
-        &["SELECT ARRAY[timestamptz '2024-01-01' + i * interval '1 h'] FROM generate_series(1, 100) i"],
+        &[
+            "SELECT ARRAY[timestamptz '2024-01-01' + i * interval '1 h'] FROM generate_series(1, 100) i",
+        ],
     ),
     ("bytea[]", &["VALUES (ARRAY['\\x0102'::bytea, '', NULL])"]),
     ("mood[]", &["VALUES ('{fine,\"so so\"}'::mood[])"]),
@@ -152,8 +178,7 @@ const LEFT: &[(&str, &str)] = &[
     ("int4[]", "'{{1,2},{3,4}}'"),
 ];
 
-const TYPES: &str =
-    "CREATE TYPE mood AS ENUM ('bad', 'so so', 'fine'); CREATE DOMAIN positive AS int CHECK (VALUE > 0);";
+const TYPES: &str = "CREATE TYPE mood AS ENUM ('bad', 'so so', 'fine'); CREATE DOMAIN positive AS int CHECK (VALUE > 0);";
 
 async fn columns(c: &Cluster, database: &str, table: &str) -> Option<Columns> {
     let (client, connection) = tokio_postgres::Config::new()
@@ -164,16 +189,27 @@ async fn columns(c: &Cluster, database: &str, table: &str) -> Option<Columns> {
         .await
         .unwrap();
     tokio::spawn(connection);
-    let asked = client.prepare(&format!("SELECT * FROM {table}")).await.unwrap();
+    let asked = client
+        .prepare(&format!("SELECT * FROM {table}"))
+        .await
+        .unwrap();
     Columns::of(asked.columns().iter().map(|c| c.type_()))
 }
 
 /// A table's rows as the server writes them in a format.
 fn copied(c: &Cluster, database: &str, table: &str, format: &str) -> Vec<u8> {
     let mut psql = c.sandbox.command("psql");
-    psql.args(["-X", "-q", "-d", database, "-c", &format!("COPY {table} TO STDOUT (FORMAT {format})")]);
+    psql.args([
+        "-X",
+        "-q",
+        "-d",
+        database,
+        "-c",
+        &format!("COPY {table} TO STDOUT (FORMAT {format})"),
+    ]);
     // Offsets to the second, in the nineteenth century.
-    psql.env("PGTZ", "Europe/Amsterdam").env("PGCLIENTENCODING", "UTF8");
+    psql.env("PGTZ", "Europe/Amsterdam")
+        .env("PGCLIENTENCODING", "UTF8");
     c.sandbox.run(&mut psql).unwrap()
 }
 
@@ -183,20 +219,33 @@ async fn tuples_are_the_servers_own() {
     c.create("tuples", TYPES);
     for (i, (of, queries)) in CONVERTED.iter().enumerate() {
         let table = format!("t{i}");
-        let fill: Vec<String> = queries.iter().map(|q| format!("INSERT INTO {table} {q};")).collect();
-        c.psql("tuples", &format!("CREATE TABLE {table} (v {of}); {}", fill.concat()));
-        let columns = columns(&c, "tuples", &table).await.unwrap_or_else(|| panic!("{of} is not known"));
+        let fill: Vec<String> = queries
+            .iter()
+            .map(|q| format!("INSERT INTO {table} {q};"))
+            .collect();
+        c.psql(
+            "tuples",
+            &format!("CREATE TABLE {table} (v {of}); {}", fill.concat()),
+        );
+        let columns = columns(&c, "tuples", &table)
+            .await
+            .unwrap_or_else(|| panic!("{of} is not known"));
         let text = copied(&c, "tuples", &table, "text");
         let binary = copied(&c, "tuples", &table, "binary");
         let ours = columns.tuples(&text);
         if ours.is_none() {
             let lines = text.split_inclusive(|b| *b == b'\n');
-            let left: Vec<_> =
-                lines.filter(|l| columns.tuples(l).is_none()).map(|l| l.escape_ascii().to_string()).collect();
+            let left: Vec<_> = lines
+                .filter(|l| columns.tuples(l).is_none())
+                .map(|l| l.escape_ascii().to_string())
+                .collect();
             panic!("{of}: not converted: {left:?}");
         }
         let theirs = &binary[ENVELOPE.0..binary.len() - ENVELOPE.1];
-        assert!(!theirs.is_empty() && ours.as_deref() == Some(theirs), "{of}: other bytes than the server's");
+        assert!(
+            !theirs.is_empty() && ours.as_deref() == Some(theirs),
+            "{of}: other bytes than the server's"
+        );
     }
 }
 
@@ -207,12 +256,17 @@ async fn what_cannot_be_converted_stays_text() {
     let mut all = String::from("CREATE TABLE all_types (i int");
     let mut rows = String::new();
     for (i, (of, value)) in LEFT.iter().enumerate() {
-        c.psql("left", &format!("CREATE TABLE t{i} (v {of}); INSERT INTO t{i} VALUES ({value})"));
+        c.psql(
+            "left",
+            &format!("CREATE TABLE t{i} (v {of}); INSERT INTO t{i} VALUES ({value})"),
+        );
         let columns = columns(&c, "left", &format!("t{i}")).await.unwrap();
         let text = copied(&c, "left", &format!("t{i}"), "text");
         assert_eq!(columns.tuples(&text), None, "{of} {value}");
         all.push_str(&format!(", c{i} {of}"));
-        rows.push_str(&format!("INSERT INTO all_types (i, c{i}) VALUES ({i}, {value});"));
+        rows.push_str(&format!(
+            "INSERT INTO all_types (i, c{i}) VALUES ({i}, {value});"
+        ));
     }
     // Pieces that can be converted, then one that cannot, in the middle of a table.
     let fill = "INSERT INTO all_types (i) SELECT i FROM generate_series(1, 60000) i;";
@@ -220,7 +274,9 @@ async fn what_cannot_be_converted_stays_text() {
     let dump = c.dump_to_file("left", &[]);
     for format in ["binary", "auto", "text"] {
         let job = job(&dump, format, pgrestored::job::OnExisting::Fail);
-        let done = c.restore_with(&job, &[("restore-copy-format", format)]).await;
+        let done = c
+            .restore_with(&job, &[("restore-copy-format", format)])
+            .await;
         assert!(done.failure.is_none(), "{format}: {:?}", done.result.error);
         assert_same(&c.content(format, &[]), &c.content("left", &[]), format);
     }

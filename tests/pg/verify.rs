@@ -36,7 +36,10 @@ struct Bench {
 
 impl Bench {
     fn of(bindir: &Path) -> Self {
-        Bench { folder: tempfile::tempdir().unwrap(), bindir: bindir.to_owned() }
+        Bench {
+            folder: tempfile::tempdir().unwrap(),
+            bindir: bindir.to_owned(),
+        }
     }
 
     fn start() -> Self {
@@ -45,7 +48,10 @@ impl Bench {
 
     fn app(&self, more: &[(&str, &str)]) -> App {
         let bucket = format!("file://{}", self.folder.path().display());
-        let sandboxes = std::env::temp_dir().join("pgrestored-test-sandboxes").display().to_string();
+        let sandboxes = std::env::temp_dir()
+            .join("pgrestored-test-sandboxes")
+            .display()
+            .to_string();
         let bindir = self.bindir.display().to_string();
         let mut flags = vec![
             ("backup-bucket", bucket.as_str()),
@@ -69,7 +75,10 @@ impl Bench {
 
     /// Says that a file was made so many hours ago.
     fn age(&self, name: &str, hours: u64) {
-        let file = std::fs::File::options().write(true).open(self.folder.path().join(name)).unwrap();
+        let file = std::fs::File::options()
+            .write(true)
+            .open(self.folder.path().join(name))
+            .unwrap();
         let then = std::time::SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
         file.set_modified(then).unwrap();
     }
@@ -96,7 +105,10 @@ pub async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> Proof
         depth: Some(depth),
         ..VerifyJob::new(id, BackupRef::parse(backup, "").unwrap(), Trigger::Command)
     };
-    let done = app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await;
+    let done = app
+        .manager
+        .verify_backup(&job, Arc::default(), CancellationToken::new())
+        .await;
     let proof = *done.proof.unwrap();
     assert_eq!(done.result.verdict, Some(proof.verdict));
     proof
@@ -107,17 +119,27 @@ async fn verify(app: &App, backup: &str) -> ProofReport {
 }
 
 fn why(r: &ProofReport) -> String {
-    let checks: Vec<_> = r.checks.iter().filter(|c| c.status != CheckStatus::Passed).collect();
+    let checks: Vec<_> = r
+        .checks
+        .iter()
+        .filter(|c| c.status != CheckStatus::Passed)
+        .collect();
     format!("{:?} {:?} {checks:#?}", r.verdict, r.error)
 }
 
 /// The detector detects: every broken backup of the self-test gets its own verdict.
 #[test]
 fn the_self_test_is_right() {
-    let out = Command::new(OURS).args(["selftest", "--output", "json"]).output().unwrap();
+    let out = Command::new(OURS)
+        .args(["selftest", "--output", "json"])
+        .output()
+        .unwrap();
     let answers: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
     let wrong: Vec<_> = answers.iter().filter(|a| a["right"] != true).collect();
-    assert!(out.status.success() && wrong.is_empty() && answers.len() >= 24, "{wrong:#?}");
+    assert!(
+        out.status.success() && wrong.is_empty() && answers.len() >= 24,
+        "{wrong:#?}"
+    );
 }
 
 /// No false alarm: a database of each kind, in each format, at full depth.
@@ -141,7 +163,11 @@ async fn verifies_clean(version: u32, database: &str, sql: &str) {
         let dump = c.dump_as(database, format);
         let r = verify(&app, dump.to_str().unwrap()).await;
         let what = format!("{version}, {database}, {format:?}: {}", why(&r));
-        assert_eq!((r.verdict, r.depth), (Verdict::Verified, Some(Depth::Data)), "{what}");
+        assert_eq!(
+            (r.verdict, r.depth),
+            (Verdict::Verified, Some(Depth::Data)),
+            "{what}"
+        );
         // What some servers do not have is said, and is no pass.
         let open: Vec<&str> = r
             .checks
@@ -150,7 +176,10 @@ async fn verifies_clean(version: u32, database: &str, sql: &str) {
             .map(|c| c.name.as_str())
             .collect();
         assert!(open.iter().all(|n| *n == "amcheck"), "{what}");
-        assert!(!r.tables.is_empty() && r.tables.iter().all(|t| t.restored_rows == Some(t.rows)), "{what}");
+        assert!(
+            !r.tables.is_empty() && r.tables.iter().all(|t| t.restored_rows == Some(t.rows)),
+            "{what}"
+        );
     }
 }
 
@@ -214,7 +243,13 @@ async fn fixtures_verify_clean(version: u32) {
             continue;
         }
         let r = verify(&app, path.to_str().unwrap()).await;
-        assert_eq!(r.verdict, Verdict::Verified, "{version}, {}: {}", path.display(), why(&r));
+        assert_eq!(
+            r.verdict,
+            Verdict::Verified,
+            "{version}, {}: {}",
+            path.display(),
+            why(&r)
+        );
         count += 1;
     }
     assert!(count >= 20, "{count}");
@@ -259,9 +294,15 @@ impl Restored {
         };
         let read = open();
         let (ledger, entries) = (Ledger::of(&read), read.entries().to_vec());
-        read.read_data(&mut Counting::new(&ledger, &|_| {})).unwrap();
+        read.read_data(&mut Counting::new(&ledger, &|_| {}))
+            .unwrap();
         cluster.restore(&archive, "ours").await;
-        Restored { cluster, archive, ledger, entries }
+        Restored {
+            cluster,
+            archive,
+            ledger,
+            entries,
+        }
     }
 
     /// Changes a copy of the restored database and says what is found; `nothing` changes nothing.
@@ -283,7 +324,10 @@ impl Restored {
             backup_created: jiff::Timestamp::now(),
             sessions: 2,
         };
-        examine(&subject, &Checks::default(), &History::default()).await.unwrap().checks
+        examine(&subject, &Checks::default(), &History::default())
+            .await
+            .unwrap()
+            .checks
     }
 }
 
@@ -297,13 +341,36 @@ async fn what_is_not_as_in_the_archive_is_found() {
         CREATE INDEX by_later ON s.child (id s.ops)";
     let r = Restored::new(&format!("{SMALL}; {more}")).await;
     let clean = r.after("SELECT 1").await;
-    assert!(clean.iter().all(|c| c.status == CheckStatus::Passed), "{clean:#?}");
+    assert!(
+        clean.iter().all(|c| c.status == CheckStatus::Passed),
+        "{clean:#?}"
+    );
     for (change, check, subject) in [
-        ("DELETE FROM s.child WHERE id = (SELECT max(id) FROM s.child)", "rows", "s.child"),
-        ("INSERT INTO s.child (parent_id) VALUES (1)", "rows", "s.child"),
-        ("UPDATE s.child SET v = v + 0.01 WHERE id = 7", "rows", "s.child"),
-        ("UPDATE s.parent SET note = overlay(note placing 'L' from 1) WHERE id = 3", "rows", "s.parent"),
-        ("UPDATE s.parent SET at = at + interval '1 microsecond' WHERE id = 3", "rows", "s.parent"),
+        (
+            "DELETE FROM s.child WHERE id = (SELECT max(id) FROM s.child)",
+            "rows",
+            "s.child",
+        ),
+        (
+            "INSERT INTO s.child (parent_id) VALUES (1)",
+            "rows",
+            "s.child",
+        ),
+        (
+            "UPDATE s.child SET v = v + 0.01 WHERE id = 7",
+            "rows",
+            "s.child",
+        ),
+        (
+            "UPDATE s.parent SET note = overlay(note placing 'L' from 1) WHERE id = 3",
+            "rows",
+            "s.parent",
+        ),
+        (
+            "UPDATE s.parent SET at = at + interval '1 microsecond' WHERE id = 3",
+            "rows",
+            "s.parent",
+        ),
         // A row for a row: the number stays.
         (
             "DELETE FROM s.part_1 WHERE a = 50; INSERT INTO s.part_1 SELECT a, b FROM s.part_1 WHERE a = 51",
@@ -311,24 +378,48 @@ async fn what_is_not_as_in_the_archive_is_found() {
             "s.part_1",
         ),
         ("DROP TABLE s.part_2", "rows", "s.part_2"),
-        ("UPDATE s.words SET c = left(c, 6) WHERE w = 'wört 123'", "rows", "s.words"),
+        (
+            "UPDATE s.words SET c = left(c, 6) WHERE w = 'wört 123'",
+            "rows",
+            "s.words",
+        ),
         (
             "UPDATE s.words SET w = convert_from(convert_to(w, 'UTF8'), 'LATIN1') WHERE w = 'wört 5'",
             "rows",
             "s.words",
         ),
-        ("UPDATE s.child SET tags = NULL WHERE id = 1", "rows", "s.child"),
+        (
+            "UPDATE s.child SET tags = NULL WHERE id = 1",
+            "rows",
+            "s.child",
+        ),
         ("SELECT lo_put(9001, 100, '\\x00')", "large objects", ""),
         ("SELECT lo_unlink(9001)", "large objects", ""),
-        ("SELECT lo_truncate(lo_open(9001, 131072), 4000)", "large objects", ""),
+        (
+            "SELECT lo_truncate(lo_open(9001, 131072), 4000)",
+            "large objects",
+            "",
+        ),
         ("DROP INDEX s.part_b", "entries", ""),
-        ("ALTER TABLE s.child DROP CONSTRAINT child_parent_id_fkey", "entries", ""),
+        (
+            "ALTER TABLE s.child DROP CONSTRAINT child_parent_id_fkey",
+            "entries",
+            "",
+        ),
         ("DROP TRIGGER nothing ON s.child", "entries", ""),
         ("DROP FUNCTION s.add", "entries", ""),
         ("DROP VIEW s.happy", "entries", ""),
         ("ALTER TABLE s.parent ALTER id DROP DEFAULT", "entries", ""),
-        ("REFRESH MATERIALIZED VIEW s.counts WITH NO DATA", "entries", ""),
-        ("SELECT setval('s.child_id_seq', 5000)", "sequence values", ""),
+        (
+            "REFRESH MATERIALIZED VIEW s.counts WITH NO DATA",
+            "entries",
+            "",
+        ),
+        (
+            "SELECT setval('s.child_id_seq', 5000)",
+            "sequence values",
+            "",
+        ),
         ("SELECT setval('s.parent_id_seq', 5)", "sequences", ""),
         (
             "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 's.child_parent'::regclass",
@@ -368,9 +459,21 @@ async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() 
         )
     };
     for (name, args, before) in [
-        ("rewritten", &[][..], trigger("NEW.v := NEW.v || ' '; RETURN NEW;")),
-        ("swallowed", &[], trigger("IF NEW.id = 50 THEN RETURN NULL; END IF; RETURN NEW;")),
-        ("rewritten inserts", &["--inserts"], trigger("NEW.id := NEW.id + 1; RETURN NEW;")),
+        (
+            "rewritten",
+            &[][..],
+            trigger("NEW.v := NEW.v || ' '; RETURN NEW;"),
+        ),
+        (
+            "swallowed",
+            &[],
+            trigger("IF NEW.id = 50 THEN RETURN NULL; END IF; RETURN NEW;"),
+        ),
+        (
+            "rewritten inserts",
+            &["--inserts"],
+            trigger("NEW.id := NEW.id + 1; RETURN NEW;"),
+        ),
         (
             "rule",
             &["--inserts"],
@@ -379,10 +482,21 @@ async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() 
         ("nothing", &["--inserts"], String::new()),
         ("nothing", &[], String::new()),
     ] {
-        let dump = c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args)).unwrap();
+        let dump = c
+            .sandbox
+            .run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args))
+            .unwrap();
         let text = String::from_utf8(dump).unwrap();
-        let mark = if args.is_empty() { "COPY public.t " } else { "INSERT INTO public.t " };
-        b.put("meddled.sql", text.replacen(mark, &format!("{before}\n{mark}"), 1).as_bytes());
+        let mark = if args.is_empty() {
+            "COPY public.t "
+        } else {
+            "INSERT INTO public.t "
+        };
+        b.put(
+            "meddled.sql",
+            text.replacen(mark, &format!("{before}\n{mark}"), 1)
+                .as_bytes(),
+        );
         let r = verify(&app, "meddled.sql").await;
         if name == "nothing" {
             assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
@@ -394,7 +508,9 @@ async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() 
             (Verdict::Failed, R::VerificationFailed, Blame::Backup)
         );
         assert!(
-            r.checks.iter().any(|k| k.name == "rows" && k.subject.as_deref() == Some("public.t")),
+            r.checks
+                .iter()
+                .any(|k| k.name == "rows" && k.subject.as_deref() == Some("public.t")),
             "{name}"
         );
     }
@@ -427,16 +543,39 @@ async fn generated_columns_that_depend_on_other_rows_are_named() {
         INSERT INTO "S".z_labels SELECT i, 'l' || i FROM generate_series(1, 7) i;
         INSERT INTO "S".b_root SELECT generate_series(0, 19)"#,
     );
-    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    b.put(
+        "a.dump",
+        &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
+    );
     let r = verify(&b.app(&[]), "a.dump").await;
-    assert_eq!((r.verdict, r.blame(), r.depth), (Verdict::Verified, None, Some(Depth::Data)), "{}", why(&r));
-    let of: Vec<_> = r.checks.iter().filter(|c| c.name == "generated columns").collect();
-    let [warned, open] = of.as_slice() else { panic!("{of:#?}") };
+    assert_eq!(
+        (r.verdict, r.blame(), r.depth),
+        (Verdict::Verified, None, Some(Depth::Data)),
+        "{}",
+        why(&r)
+    );
+    let of: Vec<_> = r
+        .checks
+        .iter()
+        .filter(|c| c.name == "generated columns")
+        .collect();
+    let [warned, open] = of.as_slice() else {
+        panic!("{of:#?}")
+    };
     assert_eq!(warned.status, CheckStatus::Warned);
     let named = r#": "S".b_1."The ""label""" (7 rows)"#;
-    assert!(warned.message.ends_with(named) && warned.fix.is_some(), "{warned:?}");
-    assert_eq!((open.status, open.required), (CheckStatus::NotChecked, false));
-    assert!(open.message.contains(r#""S".a_fails.e (asking: too late"#), "{open:?}");
+    assert!(
+        warned.message.ends_with(named) && warned.fix.is_some(),
+        "{warned:?}"
+    );
+    assert_eq!(
+        (open.status, open.required),
+        (CheckStatus::NotChecked, false)
+    );
+    assert!(
+        open.message.contains(r#""S".a_fails.e (asking: too late"#),
+        "{open:?}"
+    );
 }
 
 /// A table that is read back in parts of blocks, a row on each page: none is left out or counted twice.
@@ -448,8 +587,17 @@ async fn a_table_in_parts_is_the_table() {
         "CREATE TABLE big (id int, at timestamptz, pad text); ALTER TABLE big ALTER pad SET STORAGE PLAIN; \
          INSERT INTO big SELECT g, now(), repeat('x', 7000) FROM generate_series(1, 17000) g",
     );
-    assert!(c.psql("src", "SELECT pg_relation_size('big') > 2 * 64 * 1024 * 1024").starts_with('t'));
-    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    assert!(
+        c.psql(
+            "src",
+            "SELECT pg_relation_size('big') > 2 * 64 * 1024 * 1024"
+        )
+        .starts_with('t')
+    );
+    b.put(
+        "a.dump",
+        &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
+    );
     let r = verify(&b.app(&[]), "a.dump").await;
     assert!(r.is_verified(), "{}", why(&r));
     assert_eq!(r.rows, 17000);
@@ -466,10 +614,19 @@ async fn a_log_of_schema_changes_is_no_difference() {
          'BEGIN INSERT INTO public.ddl_log VALUES (tg_tag); END'; \
          CREATE EVENT TRIGGER log_ddl ON ddl_command_end EXECUTE FUNCTION log_ddl()",
     );
-    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    b.put(
+        "a.dump",
+        &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
+    );
     let r = verify(&b.app(&[]), "a.dump").await;
     assert!(r.is_verified(), "{}", why(&r));
-    assert!(r.checks.iter().any(|c| c.name == "amcheck" && c.status == CheckStatus::Passed), "{}", why(&r));
+    assert!(
+        r.checks
+            .iter()
+            .any(|c| c.name == "amcheck" && c.status == CheckStatus::Passed),
+        "{}",
+        why(&r)
+    );
 }
 
 /// Depth by depth: each says how far it came.
@@ -482,10 +639,24 @@ async fn depths_include_each_other() {
     let app = b.app(&[]);
     for depth in [Depth::Object, Depth::Archive, Depth::Restore, Depth::Data] {
         let r = verify_as(&app, depth.as_str(), "a.dump", depth).await;
-        assert_eq!((r.verdict, r.depth), (Verdict::Verified, Some(depth)), "{}", why(&r));
-        let sha = sha2::Sha256::digest(&dump).iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!((r.sha256, r.backup.size), (Some(sha), Some(dump.len().to_string())));
-        assert_eq!(r.backup.crc32c, Some(pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump))));
+        assert_eq!(
+            (r.verdict, r.depth),
+            (Verdict::Verified, Some(depth)),
+            "{}",
+            why(&r)
+        );
+        let sha = sha2::Sha256::digest(&dump)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect::<String>();
+        assert_eq!(
+            (r.sha256, r.backup.size),
+            (Some(sha), Some(dump.len().to_string()))
+        );
+        assert_eq!(
+            r.backup.crc32c,
+            Some(pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump)))
+        );
         assert_eq!(r.tables.is_empty(), depth == Depth::Object);
         assert_eq!(r.server.is_some(), depth >= Depth::Restore);
         assert_eq!(r.checks.is_empty(), depth < Depth::Data);
@@ -498,8 +669,17 @@ async fn depths_include_each_other() {
     b.put("bad.dump", &bad);
     for depth in [Depth::Object, Depth::Archive, Depth::Restore] {
         let r = verify_as(&app, &format!("bad {}", depth.as_str()), "bad.dump", depth).await;
-        let wanted = if depth == Depth::Object { Verdict::Verified } else { Verdict::Failed };
-        assert_eq!((r.verdict, r.depth), (wanted, Some(Depth::Object)), "{}", why(&r));
+        let wanted = if depth == Depth::Object {
+            Verdict::Verified
+        } else {
+            Verdict::Failed
+        };
+        assert_eq!(
+            (r.verdict, r.depth),
+            (wanted, Some(Depth::Object)),
+            "{}",
+            why(&r)
+        );
     }
 }
 
@@ -510,27 +690,57 @@ use sha2::Digest;
 async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
-    b.put("db/a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    b.put(
+        "db/a.dump",
+        &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
+    );
     let keys = tempfile::tempdir().unwrap();
     let (private, public) = (keys.path().join("key.pem"), keys.path().join("pub.pem"));
     let openssl = |args: &[&str]| {
         let out = Command::new("openssl").args(args).output().unwrap();
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     };
-    openssl(&["genpkey", "-algorithm", "ed25519", "-out", private.to_str().unwrap()]);
-    openssl(&["pkey", "-in", private.to_str().unwrap(), "-pubout", "-out", public.to_str().unwrap()]);
+    openssl(&[
+        "genpkey",
+        "-algorithm",
+        "ed25519",
+        "-out",
+        private.to_str().unwrap(),
+    ]);
+    openssl(&[
+        "pkey",
+        "-in",
+        private.to_str().unwrap(),
+        "-pubout",
+        "-out",
+        public.to_str().unwrap(),
+    ]);
     let app = b.app(&[("evidence-signing-key-file", private.to_str().unwrap())]);
     let first = verify_as(&app, "one", "db/a.dump", Depth::Data).await;
     let again = verify_as(&app, "one", "db/a.dump", Depth::Data).await;
     assert_eq!(first, again, "the second time, the record is the answer");
     let files = b.files(".dsse.json");
-    assert_eq!((files.len(), b.files(".html").len(), b.files(".junit.xml").len()), (1, 1, 1));
+    assert_eq!(
+        (
+            files.len(),
+            b.files(".html").len(),
+            b.files(".junit.xml").len()
+        ),
+        (1, 1, 1)
+    );
     assert_eq!(b.files("index.json").len(), 1);
     // DSSE's own encoding, checked by openssl.
-    let envelope: serde_json::Value = serde_json::from_slice(&std::fs::read(&files[0]).unwrap()).unwrap();
+    let envelope: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&files[0]).unwrap()).unwrap();
     use base64::Engine;
     let decode = |t: &serde_json::Value| {
-        base64::engine::general_purpose::STANDARD.decode(t.as_str().unwrap()).unwrap()
+        base64::engine::general_purpose::STANDARD
+            .decode(t.as_str().unwrap())
+            .unwrap()
     };
     let payload = decode(&envelope["payload"]);
     let kind = envelope["payloadType"].as_str().unwrap();
@@ -554,7 +764,10 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     ]);
     let statement: serde_json::Value = serde_json::from_slice(&payload).unwrap();
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
-    assert_eq!(statement["subject"][0]["digest"]["sha256"], serde_json::json!(first.sha256));
+    assert_eq!(
+        statement["subject"][0]["digest"]["sha256"],
+        serde_json::json!(first.sha256)
+    );
     // And by ourselves, offline.
     let backup = path(&b.folder.path().join("db/a.dump"));
     let ours = |file: &Path, backup: &str| {
@@ -571,15 +784,27 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     };
     assert!(ours(&files[0], &backup).status.success());
     let other = b.put("other.dump", b"another backup");
-    assert_eq!(ours(&files[0], other.to_str().unwrap()).status.code(), Some(1));
+    assert_eq!(
+        ours(&files[0], other.to_str().unwrap()).status.code(),
+        Some(1)
+    );
     let text = std::fs::read_to_string(&files[0]).unwrap();
     let mut forged = envelope.clone();
-    let changed = String::from_utf8(payload).unwrap().replace("\"verified\"", "\"failed\"");
-    forged["payload"] = base64::engine::general_purpose::STANDARD.encode(changed).into();
+    let changed = String::from_utf8(payload)
+        .unwrap()
+        .replace("\"verified\"", "\"failed\"");
+    forged["payload"] = base64::engine::general_purpose::STANDARD
+        .encode(changed)
+        .into();
     let forged_file = b.put("forged.json", forged.to_string().as_bytes());
     assert_eq!(ours(&forged_file, &backup).status.code(), Some(1));
     // What lies there is never written over.
-    assert_eq!(verify_as(&app, "two", "db/a.dump", Depth::Archive).await.verdict, Verdict::Verified);
+    assert_eq!(
+        verify_as(&app, "two", "db/a.dump", Depth::Archive)
+            .await
+            .verdict,
+        Verdict::Verified
+    );
     assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), text);
     assert_eq!(b.files(".dsse.json").len(), 2);
     // Evidence is no backup.
@@ -590,8 +815,13 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn proven_backups_are_the_measure_of_the_next() {
     let (c, b) = (Cluster::start(), Bench::start());
-    let rows = |n: u32| format!("TRUNCATE t; INSERT INTO t SELECT i, now() FROM generate_series(1, {n}) i");
-    c.create("src", "CREATE TABLE t (id int, at timestamptz); CREATE TABLE other (a int)");
+    let rows = |n: u32| {
+        format!("TRUNCATE t; INSERT INTO t SELECT i, now() FROM generate_series(1, {n}) i")
+    };
+    c.create(
+        "src",
+        "CREATE TABLE t (id int, at timestamptz); CREATE TABLE other (a int)",
+    );
     let app = b.app(&[("backup-sets", "orders=orders/,billing=billing/")]);
     for (day, n) in [(0, 1000), (1, 1100), (2, 1210)] {
         c.psql("src", &rows(n));
@@ -600,38 +830,71 @@ async fn proven_backups_are_the_measure_of_the_next() {
         b.age(&name, 72 - 24 * day);
         let r = verify(&app, &name).await;
         assert_eq!(r.verdict, Verdict::Verified, "{}", why(&r));
-        assert_eq!((r.backup_set.as_str(), r.rto.unwrap().samples as u64), ("orders", day + 1));
+        assert_eq!(
+            (r.backup_set.as_str(), r.rto.unwrap().samples as u64),
+            ("orders", day + 1)
+        );
     }
     c.psql("src", &format!("{}; DROP TABLE other", rows(300)));
-    b.put("orders/3.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    b.put(
+        "orders/3.dump",
+        &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
+    );
     let r = verify(&app, "orders/3.dump").await;
     assert_eq!(r.verdict, Verdict::Failed);
     assert_eq!(r.drift.as_ref().unwrap().samples, 3);
     let drift: Vec<_> = r.checks.iter().filter(|k| k.name == "drift").collect();
-    assert!(drift[0].message.contains("300 rows") && drift[0].status == CheckStatus::Failed, "{drift:#?}");
-    assert!(drift[1].message.contains("table public.other is gone"), "{drift:#?}");
+    assert!(
+        drift[0].message.contains("300 rows") && drift[0].status == CheckStatus::Failed,
+        "{drift:#?}"
+    );
+    assert!(
+        drift[1].message.contains("table public.other is gone"),
+        "{drift:#?}"
+    );
     // Since when: the one before it is proven already.
     let since = r.bisection.unwrap();
-    assert_eq!(since.last_good.unwrap().name.as_deref(), Some("orders/2.dump"));
+    assert_eq!(
+        since.last_good.unwrap().name.as_deref(),
+        Some("orders/2.dump")
+    );
     assert_eq!((since.probes.len(), since.exact), (0, true));
     // Another set has a history of its own.
-    b.put("billing/1.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    b.put(
+        "billing/1.dump",
+        &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
+    );
     assert_eq!(verify(&app, "billing/1.dump").await.drift, None);
     let standing = app.manager.standing().await.unwrap();
     assert_eq!(standing[0].proven_backup.as_deref(), Some("orders/2.dump"));
     assert_eq!(standing[0].last_verdict, Some(Verdict::Failed));
     let text = app.metrics.exposition();
-    for part in
-        ["restore_rto_seconds{backup_set=\"orders\"}", "restore_rto_forecast_seconds{backup_set=\"orders\"}"]
-    {
+    for part in [
+        "restore_rto_seconds{backup_set=\"orders\"}",
+        "restore_rto_forecast_seconds{backup_set=\"orders\"}",
+    ] {
         assert!(text.contains(part), "{part}");
     }
-    let args =
-        ["report", "--since", "1d", "--output", "json", "--backup-sets", "orders=orders/,billing=billing/"];
+    let args = [
+        "report",
+        "--since",
+        "1d",
+        "--output",
+        "json",
+        "--backup-sets",
+        "orders=orders/,billing=billing/",
+    ];
     let bucket = format!("file://{}", b.folder.path().display());
-    let out = Command::new(OURS).args(args).args(["--backup-bucket", &bucket]).output().unwrap();
+    let out = Command::new(OURS)
+        .args(args)
+        .args(["--backup-bucket", &bucket])
+        .output()
+        .unwrap();
     let ledger: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!((&ledger["verified"], &ledger["failed"]), (&4.into(), &1.into()));
+    assert_eq!(
+        (&ledger["verified"], &ledger["failed"]),
+        (&4.into(), &1.into())
+    );
 }
 
 /// First bad, last good, by halves and no deeper than needed.
@@ -643,7 +906,14 @@ async fn a_bisection_finds_the_first_bad_backup() {
     for i in 0..9 {
         let name = format!("{i}.dump");
         // Cut before the upload, from the sixth on.
-        b.put(&name, if i < 5 { &good } else { &good[..good.len() - 300] });
+        b.put(
+            &name,
+            if i < 5 {
+                &good
+            } else {
+                &good[..good.len() - 300]
+            },
+        );
         b.age(&name, 100 - i);
     }
     let r = verify(&b.app(&[]), "8.dump").await;
@@ -667,7 +937,12 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
-    for (name, days) in [("1.dump", 30), ("2.dump", 20), ("3.dump", 10), ("4.dump", 1)] {
+    for (name, days) in [
+        ("1.dump", 30),
+        ("2.dump", 20),
+        ("3.dump", 10),
+        ("4.dump", 1),
+    ] {
         b.put(name, &dump);
         b.age(name, 24 * days);
     }
@@ -679,45 +954,97 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
         b.age(&name, 24 * 40);
     }
     // In two pieces; and a folder with something else in it.
-    for (name, part) in [("split.dump.aa", &dump[..200]), ("split.dump.ab", &dump[200..])] {
+    for (name, part) in [
+        ("split.dump.aa", &dump[..200]),
+        ("split.dump.ab", &dump[200..]),
+    ] {
         b.put(name, part);
         b.age(name, 24 * 50);
     }
-    for (name, bytes) in [("mixed/toc.dat", &b"x"[..]), ("mixed/1.dat", b"x"), ("mixed/notes.txt", b"mine")] {
+    for (name, bytes) in [
+        ("mixed/toc.dat", &b"x"[..]),
+        ("mixed/1.dat", b"x"),
+        ("mixed/notes.txt", b"mine"),
+    ] {
         b.put(name, bytes);
         b.age(name, 24 * 60);
     }
     let bucket = format!("file://{}", b.folder.path().display());
     let prune = |more: &[&str]| {
-        let args = ["prune", "--output", "json", "--backup-retention-min", "1", "--backup-bucket", &bucket];
+        let args = [
+            "prune",
+            "--output",
+            "json",
+            "--backup-retention-min",
+            "1",
+            "--backup-bucket",
+            &bucket,
+        ];
         let key = ("EVIDENCE_SIGNING_KEY", SIGNED[0].1);
-        let out = Command::new(OURS).args(args).args(more).envs([key]).output().unwrap();
+        let out = Command::new(OURS)
+            .args(args)
+            .args(more)
+            .envs([key])
+            .output()
+            .unwrap();
         let all: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
         let of = |p: &serde_json::Value| {
-            (p["name"].as_str().unwrap().to_owned(), p["action"].as_str().unwrap().to_owned())
+            (
+                p["name"].as_str().unwrap().to_owned(),
+                p["action"].as_str().unwrap().to_owned(),
+            )
         };
         all.iter().map(of).collect::<Vec<_>>()
     };
     let keeps = |all: &[(String, String)]| {
-        all.iter().filter(|(_, a)| a == "keep").map(|(n, _)| n.clone()).collect::<Vec<_>>()
+        all.iter()
+            .filter(|(_, a)| a == "keep")
+            .map(|(n, _)| n.clone())
+            .collect::<Vec<_>>()
     };
     // Nothing is proven: nothing goes.
     assert_eq!(keeps(&prune(&["--apply"])).len(), 8);
-    assert_eq!(verify(&b.app(&SIGNED), "2.dump").await.verdict, Verdict::Verified);
+    assert_eq!(
+        verify(&b.app(&SIGNED), "2.dump").await.verdict,
+        Verdict::Verified
+    );
     let dry = prune(&[]);
     // What is of no dump is somebody's, and so is the folder that it lies in: nobody knows of which database.
     let mut kept = keeps(&dry);
     kept.sort_unstable();
-    assert_eq!(kept, ["2.dump", "3.dump", "4.dump", "mixed/", "mixed/notes.txt"]);
-    assert_eq!(dry.iter().filter(|(_, action)| action == "delete").count(), 3, "{dry:?}");
+    assert_eq!(
+        kept,
+        ["2.dump", "3.dump", "4.dump", "mixed/", "mixed/notes.txt"]
+    );
+    assert_eq!(
+        dry.iter().filter(|(_, action)| action == "delete").count(),
+        3,
+        "{dry:?}"
+    );
     assert!(b.folder.path().join("1.dump").exists());
     let done = prune(&["--apply"]);
-    assert_eq!(done.iter().filter(|(_, action)| action == "deleted").count(), 3, "{done:?}");
-    assert!(["toc.dat", "1.dat", "notes.txt"].iter().all(|f| b.folder.path().join("mixed").join(f).exists()));
-    assert!(
-        !b.folder.path().join("split.dump.aa").exists() && !b.folder.path().join("split.dump.ab").exists()
+    assert_eq!(
+        done.iter()
+            .filter(|(_, action)| action == "deleted")
+            .count(),
+        3,
+        "{done:?}"
     );
-    assert!(!b.folder.path().join("1.dump").exists() && !b.folder.path().join("old/toc.dat").exists());
+    assert!(
+        ["toc.dat", "1.dat", "notes.txt"].iter().all(|f| b
+            .folder
+            .path()
+            .join("mixed")
+            .join(f)
+            .exists())
+    );
+    assert!(
+        !b.folder.path().join("split.dump.aa").exists()
+            && !b.folder.path().join("split.dump.ab").exists()
+    );
+    assert!(
+        !b.folder.path().join("1.dump").exists() && !b.folder.path().join("old/toc.dat").exists()
+    );
     assert_eq!(b.files(".dsse.json").len(), 1, "evidence stays");
     assert_eq!(keeps(&prune(&["--apply"])).len(), 5);
 }
@@ -726,9 +1053,15 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scratch_server_is_left_as_it_was() {
     let (source, scratch, b) = (Cluster::start(), Cluster::start(), Bench::start());
-    source.create("src", &format!("{SMALL}; ALTER TABLE s.child OWNER TO role_a"));
+    source.create(
+        "src",
+        &format!("{SMALL}; ALTER TABLE s.child OWNER TO role_a"),
+    );
     scratch.psql("postgres", "DROP ROLE role_a");
-    b.put("a.dump", &std::fs::read(source.dump_to_file("src", &[])).unwrap());
+    b.put(
+        "a.dump",
+        &std::fs::read(source.dump_to_file("src", &[])).unwrap(),
+    );
     let look = "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles; SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database";
     let before = scratch.psql("postgres", look);
     let app = b.app(&[("scratch-db-host", scratch.sandbox.host())]);
@@ -746,13 +1079,23 @@ async fn a_scratch_server_is_left_as_it_was() {
     .unwrap();
     b.put("bad.sql", &text[..text.len() / 2]);
     assert_eq!(verify(&app, "bad.sql").await.verdict, Verdict::Failed);
-    assert_eq!(scratch.psql("postgres", look), before, "after a failure, too");
+    assert_eq!(
+        scratch.psql("postgres", look),
+        before,
+        "after a failure, too"
+    );
 }
 
 fn fits(schema: &str, value: &serde_json::Value) {
-    let (_, schema) = pgrestored::cli::schemas().into_iter().find(|(n, _)| *n == schema).unwrap();
+    let (_, schema) = pgrestored::cli::schemas()
+        .into_iter()
+        .find(|(n, _)| *n == schema)
+        .unwrap();
     let validator = jsonschema::draft202012::new(schema.as_value()).unwrap();
-    let errors: Vec<_> = validator.iter_errors(value).map(|e| e.to_string()).collect();
+    let errors: Vec<_> = validator
+        .iter_errors(value)
+        .map(|e| e.to_string())
+        .collect();
     assert!(errors.is_empty(), "{errors:?}");
 }
 
@@ -761,9 +1104,18 @@ fn fits(schema: &str, value: &serde_json::Value) {
 async fn the_command_says_what_it_found_in_every_form() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
-    b.put("a.dump", &std::fs::read(c.dump_to_file("src", &[])).unwrap());
+    b.put(
+        "a.dump",
+        &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
+    );
     b.put("secret.dump", b"<html>");
-    let out = |name: &str| b.folder.path().join(format!("out-{name}")).display().to_string();
+    let out = |name: &str| {
+        b.folder
+            .path()
+            .join(format!("out-{name}"))
+            .display()
+            .to_string()
+    };
     let checks = b.put(
         "checks.yaml",
         b"freshness: [{table: s.parent, column: at, max_age: 100000h}]\n\
@@ -774,7 +1126,16 @@ async fn the_command_says_what_it_found_in_every_form() {
     let bucket = format!("file://{}", b.folder.path().display());
     let run = |backup: &str, more: &[&str]| {
         let mut command = Command::new(OURS);
-        command.args(["verify", backup, "--output", "json", "--backup-bucket", &bucket]).args(more);
+        command
+            .args([
+                "verify",
+                backup,
+                "--output",
+                "json",
+                "--backup-bucket",
+                &bucket,
+            ])
+            .args(more);
         let out = command.output().unwrap();
         let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
         fits("restore-result", &value);
@@ -784,14 +1145,28 @@ async fn the_command_says_what_it_found_in_every_form() {
     let forms = ["--html", &html, "--junit", &junit, "--report", &report];
     let (code, result) = run("a.dump", &forms);
     assert_eq!((code, &result["verdict"]), (Some(0), &"verified".into()));
-    fits("proof-report", &serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap());
+    fits(
+        "proof-report",
+        &serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap(),
+    );
     let page = std::fs::read_to_string(html).unwrap();
     assert!(page.contains("s.parent") && !page.contains("<script") && !page.contains("http://"));
-    assert!(std::fs::read_to_string(junit).unwrap().contains("failures=\"0\""));
-    fits("evidence", &serde_json::from_slice(&std::fs::read(&b.files(".dsse.json")[0]).unwrap()).unwrap());
+    assert!(
+        std::fs::read_to_string(junit)
+            .unwrap()
+            .contains("failures=\"0\"")
+    );
+    fits(
+        "evidence",
+        &serde_json::from_slice(&std::fs::read(&b.files(".dsse.json")[0]).unwrap()).unwrap(),
+    );
     // A question that cannot be asked read-only has no answer, and no answer is no pass.
     let (code, result) = run("a.dump", &["--checks", checks.to_str().unwrap()]);
-    assert_eq!((code, &result["verdict"]), (Some(1), &"inconclusive".into()), "{result:#}");
+    assert_eq!(
+        (code, &result["verdict"]),
+        (Some(1), &"inconclusive".into()),
+        "{result:#}"
+    );
     let findings = result["verification"]["findings"].as_array().unwrap();
     assert_eq!(findings.len(), 1, "{findings:#?}");
     assert_eq!(
@@ -826,28 +1201,52 @@ async fn rows_are_counted_where_they_arrive() {
          INSERT INTO moments SELECT t, tstzrange(t, t + interval '1 day'), ARRAY[t, NULL] FROM generate_series('1900-01-01'::timestamptz, '2026-01-01', '97 days') t",
     );
     // Written in a time zone with half hours and, long ago, seconds.
-    c.psql("postgres", "ALTER DATABASE src SET TimeZone = 'Asia/Kolkata'");
+    c.psql(
+        "postgres",
+        "ALTER DATABASE src SET TimeZone = 'Asia/Kolkata'",
+    );
     let app = b.app(&[]);
     for (args, tables) in [
         (
             &["-Fc", "--load-via-partition-root"][..],
             vec!["public.base", "public.heir", "public.moments", "public.p"],
         ),
-        (&["-Fc"], vec!["public.base", "public.heir", "public.moments", "public.p0", "public.p1"]),
+        (
+            &["-Fc"],
+            vec![
+                "public.base",
+                "public.heir",
+                "public.moments",
+                "public.p0",
+                "public.p1",
+            ],
+        ),
         (
             &["-Fp", "--inserts", "--rows-per-insert=7"],
-            vec!["public.base", "public.heir", "public.moments", "public.p0", "public.p1"],
+            vec![
+                "public.base",
+                "public.heir",
+                "public.moments",
+                "public.p0",
+                "public.p1",
+            ],
         ),
         (
             &["-Fp", "--column-inserts", "--load-via-partition-root"],
             vec!["public.base", "public.heir", "public.moments", "public.p"],
         ),
     ] {
-        let dump = c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args)).unwrap();
+        let dump = c
+            .sandbox
+            .run(c.sandbox.command("pg_dump").args(["-d", "src"]).args(args))
+            .unwrap();
         b.put("x.dump", &dump);
         let r = verify(&app, "x.dump").await;
         assert_eq!(r.verdict, Verdict::Verified, "{args:?}: {}", why(&r));
-        assert_eq!(r.tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), tables);
+        assert_eq!(
+            r.tables.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(),
+            tables
+        );
         assert_eq!(r.rows, 503 + 475, "{args:?}");
     }
 }
@@ -866,12 +1265,27 @@ async fn databases_that_share_a_folder_are_told_apart() {
         c.create(database, &users(n));
     }
     let text = |database: &str, more: &[&str]| {
-        c.sandbox.run(c.sandbox.command("pg_dump").args(["-d", database]).args(more)).unwrap()
+        c.sandbox
+            .run(
+                c.sandbox
+                    .command("pg_dump")
+                    .args(["-d", database])
+                    .args(more),
+            )
+            .unwrap()
     };
     let app = b.app(&SIGNED);
     for (name, days, bytes) in [
-        ("5.dump", 15, std::fs::read(c.dump_to_file("big", &[])).unwrap()),
-        ("4.dump", 14, std::fs::read(c.dump_to_file("tiny", &[])).unwrap()),
+        (
+            "5.dump",
+            15,
+            std::fs::read(c.dump_to_file("big", &[])).unwrap(),
+        ),
+        (
+            "4.dump",
+            14,
+            std::fs::read(c.dump_to_file("tiny", &[])).unwrap(),
+        ),
         // Text with CREATE DATABASE says its name, too.
         ("3.sql", 13, text("big", &["-C"])),
         // Text without has only its object's.
@@ -884,22 +1298,49 @@ async fn databases_that_share_a_folder_are_told_apart() {
         let r = verify(&app, name).await;
         assert_eq!(r.verdict, Verdict::Verified, "{name}: {}", why(&r));
         let rto = r.rto.unwrap();
-        assert!(rto.forecast_seconds <= 2.0 * rto.measured_seconds, "{name}: {rto:?}");
-        assert!(rto.forecast_seconds >= rto.measured_seconds / 2.0, "{name}: {rto:?}");
+        assert!(
+            rto.forecast_seconds <= 2.0 * rto.measured_seconds,
+            "{name}: {rto:?}"
+        );
+        assert!(
+            rto.forecast_seconds >= rto.measured_seconds / 2.0,
+            "{name}: {rto:?}"
+        );
         let samples = r.drift.map_or(0, |d| d.samples);
-        assert_eq!(samples, u32::from(matches!(name, "3.sql" | "big-2026-11-03.sql")), "{name}");
+        assert_eq!(
+            samples,
+            u32::from(matches!(name, "3.sql" | "big-2026-11-03.sql")),
+            "{name}"
+        );
     }
     let decided = app.manager.retention("default", false).await.unwrap();
-    let gone: Vec<&str> = decided.iter().filter(|d| d.delete).map(|d| d.object.name.as_str()).collect();
+    let gone: Vec<&str> = decided
+        .iter()
+        .filter(|d| d.delete)
+        .map(|d| d.object.name.as_str())
+        .collect();
     assert_eq!(gone, ["5.dump"], "{decided:#?}");
     // A loss is still found, in its own database.
     c.psql("big", "DELETE FROM users WHERE i > 50");
-    b.put("6.dump", &std::fs::read(c.dump_to_file("big", &[])).unwrap());
+    b.put(
+        "6.dump",
+        &std::fs::read(c.dump_to_file("big", &[])).unwrap(),
+    );
     let r = verify(&app, "6.dump").await;
-    assert_eq!(r.error.as_ref().map(|e| e.reason), Some(R::VerificationFailed), "{}", why(&r));
+    assert_eq!(
+        r.error.as_ref().map(|e| e.reason),
+        Some(R::VerificationFailed),
+        "{}",
+        why(&r)
+    );
     // Since when: the other database's backups are no answer.
     let since = r.bisection.unwrap();
-    assert_eq!(since.last_good.unwrap().name.as_deref(), Some("3.sql"), "{:?}", since.probes);
+    assert_eq!(
+        since.last_good.unwrap().name.as_deref(),
+        Some("3.sql"),
+        "{:?}",
+        since.probes
+    );
 }
 
 /// What somebody without the key writes neither makes a damaged backup good, nor lets good ones be
@@ -909,15 +1350,22 @@ async fn forged_evidence_changes_nothing() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
-    for (name, days, len) in [("good.dump", 30, dump.len()), ("cut.dump", 20, dump.len() - 300)] {
+    for (name, days, len) in [
+        ("good.dump", 30, dump.len()),
+        ("cut.dump", 20, dump.len() - 300),
+    ] {
         b.put(name, &dump[..len]);
         b.age(name, 24 * days);
     }
     // The forger's own worker says what he wants said of the damaged one, for each request to come.
     let forger = b.app(&[]);
     let forge = async |backup: &str, id: &str, change: &dyn Fn(&mut ProofReport)| {
-        let pinned =
-            forger.manager.pin(&BackupRef::parse(backup, "").unwrap(), None, None).await.unwrap().unwrap();
+        let pinned = forger
+            .manager
+            .pin(&BackupRef::parse(backup, "").unwrap(), None, None)
+            .await
+            .unwrap()
+            .unwrap();
         let generation = pinned.object.generation.to_string();
         let now = jiff::Timestamp::now();
         let mut r = ProofReport {
@@ -939,40 +1387,77 @@ async fn forged_evidence_changes_nothing() {
     };
     forge("cut.dump", "r1", &|_| {}).await;
     let eons: jiff::Timestamp = "2099-01-01T00:00:00Z".parse().unwrap();
-    forge("cut.dump", "r2", &|r| (r.finished_at, r.backup_created) = (eons, Some(eons))).await;
+    forge("cut.dump", "r2", &|r| {
+        (r.finished_at, r.backup_created) = (eons, Some(eons))
+    })
+    .await;
     forge("good.dump", "r3", &|r| {
-        r.rto = Some(pgrestored::proof::Rto { measured_seconds: 1e9, forecast_seconds: 1e9, samples: 9 })
+        r.rto = Some(pgrestored::proof::Rto {
+            measured_seconds: 1e9,
+            forecast_seconds: 1e9,
+            samples: 9,
+        })
     })
     .await;
     let notified = |app: &App, backup: &'static str| {
         let (manager, trigger) = (app.manager.clone(), Trigger::Notification);
-        let job = VerifyJob::new(format!("n-{backup}"), BackupRef::parse(backup, "").unwrap(), trigger);
+        let job = VerifyJob::new(
+            format!("n-{backup}"),
+            BackupRef::parse(backup, "").unwrap(),
+            trigger,
+        );
         async move { manager.is_outdated(&job).await.unwrap() }
     };
     let gone = async |app: &App| {
         let all = app.manager.retention("default", false).await.unwrap();
         all.iter().filter(|d| d.delete).count()
     };
-    assert!(!notified(&b.app(&SIGNED), "good.dump").await, "nothing is proven yet");
+    assert!(
+        !notified(&b.app(&SIGNED), "good.dump").await,
+        "nothing is proven yet"
+    );
     for (app, is_signed) in [(b.app(&SIGNED), true), (b.app(&[]), false)] {
         let app = &app;
         assert_eq!(gone(app).await, 0);
         let standing = app.manager.standing().await.unwrap();
-        assert!(standing[0].last_proof.is_none_or(|at| !is_signed && at < eons), "{standing:?}");
+        assert!(
+            standing[0]
+                .last_proof
+                .is_none_or(|at| !is_signed && at < eons),
+            "{standing:?}"
+        );
         // Read to the damage, whatever lies there; and its own answer is the answer.
         let r = verify_as(app, "r1", "cut.dump", Depth::Data).await;
-        assert_eq!(r.error.as_ref().map(|e| e.reason), Some(R::ArchiveCorrupt), "{}", why(&r));
+        assert_eq!(
+            r.error.as_ref().map(|e| e.reason),
+            Some(R::ArchiveCorrupt),
+            "{}",
+            why(&r)
+        );
         assert_eq!(verify_as(app, "r1", "cut.dump", Depth::Data).await, r);
     }
     // Unsigned evidence is good for deleting only where somebody says so.
     let app = b.app(&[("backup-retention-min", "0")]);
     assert_eq!(gone(&app).await, 0);
-    let why_kept = app.manager.retention("default", false).await.unwrap().remove(0).why;
-    assert!(why_kept.contains("not signed") && why_kept.contains("EVIDENCE_SIGNING_KEY"), "{why_kept}");
+    let why_kept = app
+        .manager
+        .retention("default", false)
+        .await
+        .unwrap()
+        .remove(0)
+        .why;
+    assert!(
+        why_kept.contains("not signed") && why_kept.contains("EVIDENCE_SIGNING_KEY"),
+        "{why_kept}"
+    );
     // With the key, the honest answers decide: the good one is the newest proven.
     let app = b.app(&[SIGNED[0], ("backup-retention-min", "0")]);
     assert_eq!(verify(&app, "good.dump").await.verdict, Verdict::Verified);
-    assert_eq!(gone(&app).await, 0, "the damaged one is newer than the newest proven one");
+    assert_eq!(
+        gone(&app).await,
+        0,
+        "the damaged one is newer than the newest proven one"
+    );
     assert!(!notified(&app, "cut.dump").await, "nor is it older");
     let standing = app.manager.standing().await.unwrap();
     assert_eq!(standing[0].proven_backup.as_deref(), Some("good.dump"));
@@ -988,21 +1473,37 @@ async fn a_shallow_verification_proves_no_backup() {
         b.put(name, &dump);
         b.age(name, 24 * days);
     }
-    let app = b.app(&[SIGNED[0], ("verify-schedule", "24h"), ("backup-retention-min", "0")]);
+    let app = b.app(&[
+        SIGNED[0],
+        ("verify-schedule", "24h"),
+        ("backup-retention-min", "0"),
+    ]);
     let now = jiff::Timestamp::now();
-    let old = VerifyJob::new("n", BackupRef::parse("old.dump", "").unwrap(), Trigger::Notification);
+    let old = VerifyJob::new(
+        "n",
+        BackupRef::parse("old.dump", "").unwrap(),
+        Trigger::Notification,
+    );
     let metric = || {
         let text = app.metrics.exposition();
-        let line =
-            text.lines().find(|l| l.starts_with("restore_verification_last_success_timestamp_seconds{"));
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("restore_verification_last_success_timestamp_seconds{"));
         line.is_some_and(|l| !l.ends_with(" 0"))
     };
     for depth in [Depth::Object, Depth::Archive, Depth::Restore] {
         let job = VerifyJob {
             depth: Some(depth),
-            ..VerifyJob::new(depth.as_str(), BackupRef::parse("new.dump", "").unwrap(), Trigger::Request)
+            ..VerifyJob::new(
+                depth.as_str(),
+                BackupRef::parse("new.dump", "").unwrap(),
+                Trigger::Request,
+            )
         };
-        let done = app.manager.verify_backup(&job, Arc::default(), CancellationToken::new()).await;
+        let done = app
+            .manager
+            .verify_backup(&job, Arc::default(), CancellationToken::new())
+            .await;
         assert_eq!(done.result.verdict, Some(Verdict::Verified));
         app.manager.record_completion(&done);
         let is_proof = depth >= Depth::Restore;
@@ -1010,10 +1511,22 @@ async fn a_shallow_verification_proves_no_backup() {
         assert_eq!(standing.last_proof.is_some(), is_proof, "{depth:?}");
         assert_eq!(standing.proven_depth, is_proof.then_some(depth));
         assert_eq!(standing.last_verdict.is_some(), is_proof);
-        assert_eq!(app.manager.due(now).await.unwrap().is_empty(), is_proof, "{depth:?}");
-        assert_eq!(app.manager.is_outdated(&old).await.unwrap(), is_proof, "{depth:?}");
+        assert_eq!(
+            app.manager.due(now).await.unwrap().is_empty(),
+            is_proof,
+            "{depth:?}"
+        );
+        assert_eq!(
+            app.manager.is_outdated(&old).await.unwrap(),
+            is_proof,
+            "{depth:?}"
+        );
         assert_eq!(metric(), is_proof, "{depth:?}");
         let deleted = app.manager.retention("default", false).await.unwrap();
-        assert_eq!(deleted.iter().filter(|d| d.delete).count(), usize::from(is_proof), "{depth:?}");
+        assert_eq!(
+            deleted.iter().filter(|d| d.delete).count(),
+            usize::from(is_proof),
+            "{depth:?}"
+        );
     }
 }

@@ -22,7 +22,10 @@ done = subprocess.run(sys.argv[1:], timeout=120)
 sys.stderr.write('\\npeak %d\\n' % resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)";
     let mut counted = Command::new("python3");
-    counted.args(["-c", COUNT]).arg(program.get_program()).args(program.get_args());
+    counted
+        .args(["-c", COUNT])
+        .arg(program.get_program())
+        .args(program.get_args());
     for (name, value) in program.get_envs() {
         match value {
             Some(value) => counted.env(name, value),
@@ -34,8 +37,10 @@ sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)";
     }
     let out = counted.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    let (stderr, peak) =
-        text.trim_end().rsplit_once("\npeak ").unwrap_or_else(|| panic!("no figure: {text}"));
+    let (stderr, peak) = text
+        .trim_end()
+        .rsplit_once("\npeak ")
+        .unwrap_or_else(|| panic!("no figure: {text}"));
     Run {
         code: out.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),

@@ -26,7 +26,10 @@ pub fn bindir_of(version: u32) -> Option<PathBuf> {
 pub fn of_package(package: &str, path: &str) -> Option<PathBuf> {
     let path = PathBuf::from(path);
     if !path.exists() {
-        assert!(std::env::var("CI").is_err(), "{package} is missing: run make setup");
+        assert!(
+            std::env::var("CI").is_err(),
+            "{package} is missing: run make setup"
+        );
         eprintln!("SKIPPED: {package} is not installed: run make setup");
         return None;
     }
@@ -46,7 +49,10 @@ impl Cluster {
     }
 
     pub fn start_with(options: &str) -> Self {
-        Self::of(&find_bindir(&[]).expect("a PostgreSQL server: run make setup"), options)
+        Self::of(
+            &find_bindir(&[]).expect("a PostgreSQL server: run make setup"),
+            options,
+        )
     }
 
     pub fn of(bindir: &Path, options: &str) -> Self {
@@ -56,7 +62,10 @@ impl Cluster {
         std::fs::set_permissions(scratch.path(), open).unwrap();
         let sandbox = Sandbox::start(bindir, &std::env::temp_dir(), false, options).unwrap();
         let cluster = Cluster { sandbox, scratch };
-        cluster.psql("postgres", "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\";");
+        cluster.psql(
+            "postgres",
+            "CREATE ROLE role_a; CREATE ROLE role_b; CREATE ROLE \"Röle \"\"C\"\"\";",
+        );
         cluster
     }
 
@@ -66,7 +75,10 @@ impl Cluster {
 
     pub fn tablespace(&self, name: &str) {
         let folder = self.sandbox.make_folder(name).unwrap();
-        self.psql("postgres", &format!("CREATE TABLESPACE {name} LOCATION '{}'", folder.display()));
+        self.psql(
+            "postgres",
+            &format!("CREATE TABLESPACE {name} LOCATION '{}'", folder.display()),
+        );
     }
 
     /// Runs SQL and returns what psql prints, unaligned.
@@ -74,15 +86,32 @@ impl Cluster {
         let file = self.scratch(&format!("{}.sql", uuid::Uuid::new_v4()));
         std::fs::write(&file, sql).unwrap();
         let mut psql = self.sandbox.command("psql");
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-f"]).arg(&file);
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            database,
+            "-f",
+        ])
+        .arg(&file);
         psql.env("PGOPTIONS", "-c client_min_messages=warning");
-        let out = self.sandbox.run(&mut psql).unwrap_or_else(|e| panic!("{e}"));
+        let out = self
+            .sandbox
+            .run(&mut psql)
+            .unwrap_or_else(|e| panic!("{e}"));
         String::from_utf8(out).unwrap().trim_end().to_owned()
     }
 
     pub fn create(&self, database: &str, sql: &str) {
         let name = pgrestored::postgres::ident(database);
-        self.psql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
+        self.psql(
+            "postgres",
+            &format!("CREATE DATABASE {name} TEMPLATE template0"),
+        );
         self.psql(database, sql);
     }
 
@@ -93,14 +122,23 @@ impl Cluster {
 
     /// Databases that a restore made for itself and that are still there.
     pub fn leftovers(&self) -> Vec<String> {
-        self.databases().into_iter().filter(|d| d.starts_with("pgrestored_s_")).collect()
+        self.databases()
+            .into_iter()
+            .filter(|d| d.starts_with("pgrestored_s_"))
+            .collect()
     }
 
     /// `pg_dump -Fc` into a file: with data offsets.
     pub fn dump_to_file(&self, database: &str, args: &[&str]) -> PathBuf {
         let file = self.scratch(&format!("{}.dump", uuid::Uuid::new_v4()));
         self.sandbox
-            .run(self.sandbox.command("pg_dump").args(["-Fc", "-d", database, "-f"]).arg(&file).args(args))
+            .run(
+                self.sandbox
+                    .command("pg_dump")
+                    .args(["-Fc", "-d", database, "-f"])
+                    .arg(&file)
+                    .args(args),
+            )
             .unwrap();
         file
     }
@@ -110,7 +148,12 @@ impl Cluster {
         let file = self.scratch(&format!("{}.piped.dump", uuid::Uuid::new_v4()));
         let bytes = self
             .sandbox
-            .run(self.sandbox.command("pg_dump").args(["-Fc", "-d", database]).args(args))
+            .run(
+                self.sandbox
+                    .command("pg_dump")
+                    .args(["-Fc", "-d", database])
+                    .args(args),
+            )
             .unwrap();
         std::fs::write(&file, bytes).unwrap();
         file
@@ -130,15 +173,27 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
 
     /// What `pg_restore` makes of an archive, in a new database.
     pub fn pg_restore(&self, archive: &Path, database: &str, args: &[&str]) {
-        self.psql("postgres", &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"));
+        self.psql(
+            "postgres",
+            &format!("CREATE DATABASE \"{database}\" TEMPLATE template0"),
+        );
         self.sandbox
-            .run(self.sandbox.command("pg_restore").args(["-d", database]).args(args).arg(archive))
+            .run(
+                self.sandbox
+                    .command("pg_restore")
+                    .args(["-d", database])
+                    .args(args)
+                    .arg(archive),
+            )
             .unwrap_or_else(|e| panic!("pg_restore {}: {e}", archive.display()));
     }
 
     /// Restores a file with further flags of the configuration.
     pub async fn restore_with(&self, job: &RestoreJob, flags: &[(&str, &str)]) -> Finished {
-        self.app(flags).manager.run(job, Arc::default(), CancellationToken::new()).await
+        self.app(flags)
+            .manager
+            .run(job, Arc::default(), CancellationToken::new())
+            .await
     }
 
     pub fn app(&self, more: &[(&str, &str)]) -> App {
@@ -158,22 +213,42 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
     }
 
     /// Restores a file by our engine, whatever comes of it.
-    pub async fn try_restore(&self, archive: &Path, target: &str, on_existing: OnExisting) -> Finished {
+    pub async fn try_restore(
+        &self,
+        archive: &Path,
+        target: &str,
+        on_existing: OnExisting,
+    ) -> Finished {
         let job = job(archive, target, on_existing);
-        self.app(&[]).manager.run(&job, Arc::default(), CancellationToken::new()).await
+        self.app(&[])
+            .manager
+            .run(&job, Arc::default(), CancellationToken::new())
+            .await
     }
 
     /// Restores a file by our engine into a new database.
     pub async fn restore(&self, archive: &Path, target: &str) -> RestoreResult {
         let done = self.try_restore(archive, target, OnExisting::Fail).await;
-        assert!(done.failure.is_none(), "{}: {:?}", archive.display(), done.result.error);
+        assert!(
+            done.failure.is_none(),
+            "{}: {:?}",
+            archive.display(),
+            done.result.error
+        );
         done.result
     }
 
     /// The whole database as SQL, rows of each table sorted.
     pub fn content(&self, database: &str, args: &[&str]) -> String {
-        let dump =
-            self.sandbox.run(self.sandbox.command("pg_dump").args(["-d", database]).args(args)).unwrap();
+        let dump = self
+            .sandbox
+            .run(
+                self.sandbox
+                    .command("pg_dump")
+                    .args(["-d", database])
+                    .args(args),
+            )
+            .unwrap();
         normalised(&String::from_utf8(dump).unwrap())
     }
 }
@@ -237,12 +312,23 @@ pub fn assert_same(ours: &str, theirs: &str, what: &str) {
         return;
     }
     let (a, b): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
-    let at = (0..a.len().max(b.len())).find(|i| a.get(*i) != b.get(*i)).unwrap_or(0);
+    let at = (0..a.len().max(b.len()))
+        .find(|i| a.get(*i) != b.get(*i))
+        .unwrap_or(0);
     let show = |l: &[&str]| -> String {
-        let part = l.get(at.saturating_sub(3)..(at + 6).min(l.len())).unwrap_or_default();
-        part.iter().map(|x| format!("    {}\n", x.chars().take(300).collect::<String>())).collect()
+        let part = l
+            .get(at.saturating_sub(3)..(at + 6).min(l.len()))
+            .unwrap_or_default();
+        part.iter()
+            .map(|x| format!("    {}\n", x.chars().take(300).collect::<String>()))
+            .collect()
     };
-    panic!("{what}: line {}\n  ours:\n{}  pg_restore's:\n{}", at + 1, show(&a), show(&b));
+    panic!(
+        "{what}: line {}\n  ours:\n{}  pg_restore's:\n{}",
+        at + 1,
+        show(&a),
+        show(&b)
+    );
 }
 
 /// Whether campaigns are to be run whole: `CAMPAIGN=full`, as `make soak` does.

@@ -71,7 +71,9 @@ impl CutProxy {
 }
 
 async fn forward(mut client: TcpStream, s: Arc<Shared>) {
-    let Ok(mut server) = UnixStream::connect(&s.socket).await else { return };
+    let Ok(mut server) = UnixStream::connect(&s.socket).await else {
+        return;
+    };
     let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
     let mut counts = false;
     loop {
@@ -89,7 +91,11 @@ async fn forward(mut client: TcpStream, s: Arc<Shared>) {
                 s.was_cut.store(true, SeqCst);
             }
         }
-        let sent = if is_up { server.write_all(part).await } else { client.write_all(part).await };
+        let sent = if is_up {
+            server.write_all(part).await
+        } else {
+            client.write_all(part).await
+        };
         if ends || sent.is_err() {
             return;
         }

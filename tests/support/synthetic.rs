@@ -37,7 +37,14 @@ pub fn synthetic_parts(minor: u8, int_size: u8) -> [Vec<u8>; 3] {
     int(&mut out, 2);
     for (id, desc, section, defn, copy, data) in [
         (1, "TABLE", 2, "CREATE TABLE t (a int);\n", None, false),
-        (2, "TABLE DATA", 3, "", Some("COPY t (a) FROM stdin;\n"), true),
+        (
+            2,
+            "TABLE DATA",
+            3,
+            "",
+            Some("COPY t (a) FROM stdin;\n"),
+            true,
+        ),
     ] {
         int(&mut out, id);
         int(&mut out, i64::from(data));

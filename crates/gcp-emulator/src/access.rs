@@ -20,7 +20,10 @@ pub struct Access {
 impl Access {
     /// Such as `pubsub.topics.publish`. Only asking tells: calls are not refused.
     pub fn deny(&self, permission: &str) {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).insert(permission.to_owned());
+        self.denied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(permission.to_owned());
     }
 
     fn of(&self, asked: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -32,13 +35,21 @@ impl Access {
     pub(super) fn router(&self) -> Router {
         let access = self.clone();
         let storage = move |r: pb::TestIamPermissionsRequest| {
-            std::future::ready(Ok(pb::TestIamPermissionsResponse { permissions: access.of(r.permissions) }))
+            std::future::ready(Ok(pb::TestIamPermissionsResponse {
+                permissions: access.of(r.permissions),
+            }))
         };
         Router::new()
             .route("/v1/projects/{project}/topics/{topic}", post(test))
-            .route("/v1/projects/{project}/subscriptions/{subscription}", post(test))
+            .route(
+                "/v1/projects/{project}/subscriptions/{subscription}",
+                post(test),
+            )
             .with_state(self.clone())
-            .route("/google.storage.control.v2.StorageControl/TestIamPermissions", unary(storage))
+            .route(
+                "/google.storage.control.v2.StorageControl/TestIamPermissions",
+                unary(storage),
+            )
     }
 }
 
@@ -54,7 +65,9 @@ async fn test(
     axum::Json(body): axum::Json<Asked>,
 ) -> Result<axum::Json<serde_json::Value>, StatusCode> {
     match asked.ends_with(":testIamPermissions") {
-        true => Ok(axum::Json(serde_json::json!({ "permissions": access.of(body.permissions) }))),
+        true => Ok(axum::Json(
+            serde_json::json!({ "permissions": access.of(body.permissions) }),
+        )),
         false => Err(StatusCode::NOT_FOUND),
     }
 }

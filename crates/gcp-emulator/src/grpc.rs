@@ -50,7 +50,9 @@ where
                 let answer = f(r.into_inner());
                 async move { answer.await.map(tonic::Response::new) }
             });
-            Grpc::new(ProstCodec::<R, Q>::default()).streaming(service, request).await
+            Grpc::new(ProstCodec::<R, Q>::default())
+                .streaming(service, request)
+                .await
         }
     })
 }

@@ -34,12 +34,21 @@ impl Emulator {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let access = Access::default();
-        let routes = pubsub.router().merge(storage.router()).merge(access.router());
+        let routes = pubsub
+            .router()
+            .merge(storage.router())
+            .merge(access.router());
         let server = tokio::spawn(async move {
             // Serving ends only with the task.
             let _ = axum::serve(listener, routes).await;
         });
-        Ok(Emulator { pubsub, storage, access, address, server })
+        Ok(Emulator {
+            pubsub,
+            storage,
+            access,
+            address,
+            server,
+        })
     }
 
     /// `host:port`, for `PUBSUB_EMULATOR_HOST` and `STORAGE_EMULATOR_HOST`.

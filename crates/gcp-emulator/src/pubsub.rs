@@ -134,19 +134,39 @@ impl PubSubService {
     }
 
     /// Names are full: `projects/P/subscriptions/S`. The topic is made if it is missing.
-    pub fn create_subscription(&self, topic: &str, subscription: &str, options: SubscriptionOptions) {
+    pub fn create_subscription(
+        &self,
+        topic: &str,
+        subscription: &str,
+        options: SubscriptionOptions,
+    ) {
         let mut inner = self.lock();
         let subscribed = inner.topics.entry(topic.to_owned()).or_default();
         if !subscribed.iter().any(|s| s == subscription) {
             subscribed.push(subscription.to_owned());
         }
-        let new = Subscription { options, ..Subscription::default() };
-        inner.subscriptions.entry(subscription.to_owned()).or_insert(new);
+        let new = Subscription {
+            options,
+            ..Subscription::default()
+        };
+        inner
+            .subscriptions
+            .entry(subscription.to_owned())
+            .or_insert(new);
     }
 
     /// Publishes and returns the message's id, or `None` for a missing topic.
-    pub fn publish(&self, topic: &str, data: &[u8], attributes: HashMap<String, String>) -> Option<String> {
-        let message = pb::PubsubMessage { data: data.to_vec(), attributes, ..Default::default() };
+    pub fn publish(
+        &self,
+        topic: &str,
+        data: &[u8],
+        attributes: HashMap<String, String>,
+    ) -> Option<String> {
+        let message = pb::PubsubMessage {
+            data: data.to_vec(),
+            attributes,
+            ..Default::default()
+        };
         self.accept(topic, message).ok()
     }
 
@@ -159,19 +179,31 @@ impl PubSubService {
         time: std::time::SystemTime,
     ) -> Option<String> {
         let publish_time = Some(time.into());
-        let message =
-            pb::PubsubMessage { data: data.to_vec(), attributes, publish_time, ..Default::default() };
+        let message = pb::PubsubMessage {
+            data: data.to_vec(),
+            attributes,
+            publish_time,
+            ..Default::default()
+        };
         self.accept(topic, message).ok()
     }
 
     fn accept(&self, topic: &str, mut message: pb::PubsubMessage) -> Result<String, Status> {
         let mut inner = self.lock();
-        let names = inner.topics.get(topic).cloned().ok_or_else(|| Status::not_found("Topic not found"))?;
+        let names = inner
+            .topics
+            .get(topic)
+            .cloned()
+            .ok_or_else(|| Status::not_found("Topic not found"))?;
         inner.sequence += 1;
         message.message_id = inner.sequence.to_string();
-        message.publish_time.get_or_insert_with(|| std::time::SystemTime::now().into());
+        message
+            .publish_time
+            .get_or_insert_with(|| std::time::SystemTime::now().into());
         for name in names {
-            let Some(s) = inner.subscriptions.get_mut(&name) else { continue };
+            let Some(s) = inner.subscriptions.get_mut(&name) else {
+                continue;
+            };
             let wanted = s.options.filter.as_ref();
             if wanted.is_none_or(|(key, value)| message.attributes.get(key) == Some(value)) {
                 s.queue.push_back(Queued {
@@ -194,25 +226,38 @@ impl PubSubService {
 
     /// What a topic has got so far.
     pub fn published(&self, topic: &str) -> Vec<Published> {
-        self.lock().published.iter().filter(|(t, _)| t == topic).map(|(_, m)| m.clone()).collect()
+        self.lock()
+            .published
+            .iter()
+            .filter(|(t, _)| t == topic)
+            .map(|(_, m)| m.clone())
+            .collect()
     }
 
     /// Messages of a subscription that are neither acknowledged nor dead: (waiting, leased).
     pub fn unacked(&self, subscription: &str) -> (usize, usize) {
         let inner = self.lock();
-        inner.subscriptions.get(subscription).map_or((0, 0), |s| (s.queue.len(), s.leased.len()))
+        inner
+            .subscriptions
+            .get(subscription)
+            .map_or((0, 0), |s| (s.queue.len(), s.leased.len()))
     }
 
     /// Deliveries of a subscription so far, repeated ones included, and acknowledgements.
     pub fn delivered(&self, subscription: &str) -> (u64, u64) {
         let inner = self.lock();
-        inner.subscriptions.get(subscription).map_or((0, 0), |s| (s.deliveries, s.acked))
+        inner
+            .subscriptions
+            .get(subscription)
+            .map_or((0, 0), |s| (s.deliveries, s.acked))
     }
 
     /// Fault: all leases of a subscription end now, as if nobody had extended them.
     pub fn expire_leases(&self, subscription: &str) {
         let mut inner = self.lock();
-        let Some(s) = inner.subscriptions.get_mut(subscription) else { return };
+        let Some(s) = inner.subscriptions.get_mut(subscription) else {
+            return;
+        };
         let held: Vec<String> = s.leased.keys().cloned().collect();
         held.iter().for_each(|id| s.give_back(id, Duration::ZERO));
         drop(inner);
@@ -257,7 +302,10 @@ impl PubSubService {
         mut each: impl FnMut(&mut Subscription, &str),
     ) -> Result<(), Status> {
         let mut inner = self.lock();
-        let s = inner.subscriptions.get_mut(subscription).ok_or_else(no_subscription)?;
+        let s = inner
+            .subscriptions
+            .get_mut(subscription)
+            .ok_or_else(no_subscription)?;
         ids.iter().for_each(|id| each(s, id));
         drop(inner);
         self.wake.notify_waiters();
@@ -273,30 +321,50 @@ impl PubSubService {
     }
 
     fn modify_deadline(&self, r: &pb::ModifyAckDeadlineRequest) -> Result<(), Status> {
-        self.settle(&r.subscription, &r.ack_ids, |s, id| match r.ack_deadline_seconds {
-            0 => s.give_back(id, s.options.retry_backoff),
-            seconds => {
-                if let Some(l) = s.leased.get_mut(id) {
-                    l.until = Instant::now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(10));
+        self.settle(&r.subscription, &r.ack_ids, |s, id| {
+            match r.ack_deadline_seconds {
+                0 => s.give_back(id, s.options.retry_backoff),
+                seconds => {
+                    if let Some(l) = s.leased.get_mut(id) {
+                        l.until = Instant::now()
+                            + Duration::from_secs(u64::try_from(seconds).unwrap_or(10));
+                    }
                 }
             }
         })
     }
 
     /// Messages for a stream that has room for `max` (0 for any number).
-    fn take(&self, r: &pb::StreamingPullRequest, stream: u64) -> Result<Vec<pb::ReceivedMessage>, Status> {
+    fn take(
+        &self,
+        r: &pb::StreamingPullRequest,
+        stream: u64,
+    ) -> Result<Vec<pb::ReceivedMessage>, Status> {
         let mut inner = self.lock();
-        let s = inner.subscriptions.get_mut(&r.subscription).ok_or_else(no_subscription)?;
+        let s = inner
+            .subscriptions
+            .get_mut(&r.subscription)
+            .ok_or_else(no_subscription)?;
         let now = Instant::now();
-        let expired: Vec<String> =
-            s.leased.iter().filter(|(_, l)| l.until < now).map(|(id, _)| id.clone()).collect();
-        expired.iter().for_each(|id| s.give_back(id, Duration::ZERO));
+        let expired: Vec<String> = s
+            .leased
+            .iter()
+            .filter(|(_, l)| l.until < now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        expired
+            .iter()
+            .for_each(|id| s.give_back(id, Duration::ZERO));
         let held = s.leased.values().filter(|l| l.stream == stream).count();
         let room = match usize::try_from(r.max_outstanding_messages) {
             Ok(max @ 1..) => max.saturating_sub(held),
             _ => usize::MAX,
         };
-        let deadline = Duration::from_secs(u64::try_from(r.stream_ack_deadline_seconds).unwrap_or(0).max(10));
+        let deadline = Duration::from_secs(
+            u64::try_from(r.stream_ack_deadline_seconds)
+                .unwrap_or(0)
+                .max(10),
+        );
         let (mut out, mut dead) = (Vec::new(), Vec::new());
         let mut later = VecDeque::new();
         while let Some(mut q) = s.queue.pop_front() {
@@ -355,7 +423,9 @@ impl PubSubService {
             tokio::pin!(changed);
             changed.as_mut().enable();
             if self.lock().cut_before > stream {
-                let _ = tx.send(Err(Status::unavailable("the stream was cut"))).await;
+                let _ = tx
+                    .send(Err(Status::unavailable("the stream was cut")))
+                    .await;
                 return;
             }
             let answer = self.take(&first, stream);
@@ -382,9 +452,16 @@ impl PubSubService {
         }
     }
 
-    fn response(&self, subscription: &str, received: Vec<pb::ReceivedMessage>) -> pb::StreamingPullResponse {
-        let exactly_once =
-            self.lock().subscriptions.get(subscription).is_some_and(|s| s.options.exactly_once);
+    fn response(
+        &self,
+        subscription: &str,
+        received: Vec<pb::ReceivedMessage>,
+    ) -> pb::StreamingPullResponse {
+        let exactly_once = self
+            .lock()
+            .subscriptions
+            .get(subscription)
+            .is_some_and(|s| s.options.exactly_once);
         pb::StreamingPullResponse {
             received_messages: received,
             subscription_properties: Some(pb::streaming_pull_response::SubscriptionProperties {
@@ -405,9 +482,15 @@ impl PubSubService {
         }
         check_sizes(&r, self.lock().max_request.unwrap_or(MAX_REQUEST_BYTES))?;
         // The time is the server's to say.
-        let stamped = |m| pb::PubsubMessage { publish_time: None, ..m };
-        let ids: Result<Vec<_>, _> =
-            r.messages.into_iter().map(|m| self.accept(&r.topic, stamped(m))).collect();
+        let stamped = |m| pb::PubsubMessage {
+            publish_time: None,
+            ..m
+        };
+        let ids: Result<Vec<_>, _> = r
+            .messages
+            .into_iter()
+            .map(|m| self.accept(&r.topic, stamped(m)))
+            .collect();
         Ok(pb::PublishResponse { message_ids: ids? })
     }
 
@@ -424,33 +507,44 @@ impl PubSubService {
             )
             .route(
                 "/google.pubsub.v1.Subscriber/ModifyAckDeadline",
-                unary(move |r: pb::ModifyAckDeadlineRequest| std::future::ready(modify.modify_deadline(&r))),
+                unary(move |r: pb::ModifyAckDeadlineRequest| {
+                    std::future::ready(modify.modify_deadline(&r))
+                }),
             )
             .route(
                 "/google.pubsub.v1.Subscriber/StreamingPull",
-                bidi(move |mut requests: tonic::Streaming<pb::StreamingPullRequest>| {
-                    let service = pull.clone();
-                    async move {
-                        let first = requests.message().await?;
-                        let first = first.ok_or_else(|| Status::invalid_argument("no initial request"))?;
-                        let (tx, rx) = mpsc::channel(16);
-                        tokio::spawn(service.serve_stream(first, tx));
-                        Ok(tokio_stream::wrappers::ReceiverStream::new(rx))
-                    }
-                }),
+                bidi(
+                    move |mut requests: tonic::Streaming<pb::StreamingPullRequest>| {
+                        let service = pull.clone();
+                        async move {
+                            let first = requests.message().await?;
+                            let first = first
+                                .ok_or_else(|| Status::invalid_argument("no initial request"))?;
+                            let (tx, rx) = mpsc::channel(16);
+                            tokio::spawn(service.serve_stream(first, tx));
+                            Ok(tokio_stream::wrappers::ReceiverStream::new(rx))
+                        }
+                    },
+                ),
             )
             .merge(self.admin_router())
     }
 
     /// As REST describes it; `None` where there is none.
     fn describe_topic(&self, name: &str) -> Option<serde_json::Value> {
-        self.lock().topics.contains_key(name).then(|| serde_json::json!({ "name": name }))
+        self.lock()
+            .topics
+            .contains_key(name)
+            .then(|| serde_json::json!({ "name": name }))
     }
 
     fn describe_subscription(&self, name: &str) -> Option<serde_json::Value> {
         let inner = self.lock();
         let options = &inner.subscriptions.get(name)?.options;
-        let topic = inner.topics.iter().find(|(_, subscribed)| subscribed.iter().any(|s| s == name));
+        let topic = inner
+            .topics
+            .iter()
+            .find(|(_, subscribed)| subscribed.iter().any(|s| s == name));
         let dead_letter = options.dead_letter.as_ref().map(|(topic, attempts)| {
             serde_json::json!({ "deadLetterTopic": topic, "maxDeliveryAttempts": attempts })
         });
@@ -466,7 +560,10 @@ impl PubSubService {
     /// The REST calls that make topics and subscriptions, and describe them.
     fn admin_router(&self) -> Router {
         Router::new()
-            .route("/v1/projects/{project}/topics/{topic}", put(create_topic).get(get_topic))
+            .route(
+                "/v1/projects/{project}/topics/{topic}",
+                put(create_topic).get(get_topic),
+            )
             .route(
                 "/v1/projects/{project}/subscriptions/{subscription}",
                 put(create_subscription).get(get_subscription),
@@ -479,7 +576,11 @@ impl Subscription {
     fn give_back(&mut self, ack_id: &str, pause: Duration) {
         if let Some(l) = self.leased.remove(ack_id) {
             let not_before = Instant::now() + pause;
-            self.queue.push_front(Queued { message: l.message, deliveries: l.deliveries, not_before });
+            self.queue.push_front(Queued {
+                message: l.message,
+                deliveries: l.deliveries,
+                not_before,
+            });
         }
     }
 }
@@ -488,10 +589,14 @@ type Json = axum::Json<serde_json::Value>;
 
 /// What is asked for, or Google's error for what is not there.
 fn found(described: Option<serde_json::Value>) -> (StatusCode, Json) {
-    let error = serde_json::json!({ "code": 404, "status": "NOT_FOUND", "message": "Resource not found" });
+    let error =
+        serde_json::json!({ "code": 404, "status": "NOT_FOUND", "message": "Resource not found" });
     match described {
         Some(it) => (StatusCode::OK, axum::Json(it)),
-        None => (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({ "error": error }))),
+        None => (
+            StatusCode::NOT_FOUND,
+            axum::Json(serde_json::json!({ "error": error })),
+        ),
     }
 }
 
@@ -531,11 +636,16 @@ async fn create_subscription(
         dead_letter: dead["deadLetterTopic"].as_str().map(|t| {
             (
                 t.to_owned(),
-                dead["maxDeliveryAttempts"].as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or(5),
+                dead["maxDeliveryAttempts"]
+                    .as_i64()
+                    .and_then(|n| i32::try_from(n).ok())
+                    .unwrap_or(5),
             )
         }),
         ..SubscriptionOptions::default()
     };
     s.create_subscription(topic, &name, options);
-    Ok(axum::Json(serde_json::json!({ "name": name, "topic": topic })))
+    Ok(axum::Json(
+        serde_json::json!({ "name": name, "topic": topic }),
+    ))
 }

@@ -120,30 +120,54 @@ impl StorageService {
 
     fn insert(&self, bucket: &str, name: &str, content: Content, size: u64, crc32c: u32) -> i64 {
         let mut inner = self.lock();
-        let micros = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
-        let generation = i64::try_from(micros).unwrap_or(i64::MAX).max(inner.last_generation + 1);
+        let micros = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_micros();
+        let generation = i64::try_from(micros)
+            .unwrap_or(i64::MAX)
+            .max(inner.last_generation + 1);
         inner.last_generation = generation;
-        let object = Object { content, size, crc32c, generation, created: SystemTime::now(), is_gzip: false };
-        inner.objects.insert((bucket.to_owned(), name.to_owned()), object);
+        let object = Object {
+            content,
+            size,
+            crc32c,
+            generation,
+            created: SystemTime::now(),
+            is_gzip: false,
+        };
+        inner
+            .objects
+            .insert((bucket.to_owned(), name.to_owned()), object);
         generation
     }
 
     /// Says that an object has another CRC32C than its bytes have.
     pub fn set_crc32c(&self, bucket: &str, name: &str, crc32c: u32) {
-        if let Some(o) = self.lock().objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+        if let Some(o) = self
+            .lock()
+            .objects
+            .get_mut(&(bucket.to_owned(), name.to_owned()))
+        {
             o.crc32c = crc32c;
         }
     }
 
     /// Gives an object the metadata `Content-Encoding: gzip`.
     pub fn set_gzip_encoding(&self, bucket: &str, name: &str) {
-        if let Some(o) = self.lock().objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+        if let Some(o) = self
+            .lock()
+            .objects
+            .get_mut(&(bucket.to_owned(), name.to_owned()))
+        {
             o.is_gzip = true;
         }
     }
 
     pub fn delete(&self, bucket: &str, name: &str) {
-        self.lock().objects.remove(&(bucket.to_owned(), name.to_owned()));
+        self.lock()
+            .objects
+            .remove(&(bucket.to_owned(), name.to_owned()));
     }
 
     /// The same bytes as a new generation.
@@ -196,7 +220,8 @@ impl StorageService {
     pub fn objects(&self, bucket: &str) -> Vec<(String, i64)> {
         let inner = self.lock();
         let own = inner.objects.iter().filter(|((b, _), _)| b == bucket);
-        own.map(|((_, name), o)| (name.clone(), o.generation)).collect()
+        own.map(|((_, name), o)| (name.clone(), o.generation))
+            .collect()
     }
 
     /// The bytes of an object.
@@ -209,7 +234,11 @@ impl StorageService {
 
     /// Says when an object was made.
     pub fn set_created(&self, bucket: &str, name: &str, created: SystemTime) {
-        if let Some(o) = self.lock().objects.get_mut(&(bucket.to_owned(), name.to_owned())) {
+        if let Some(o) = self
+            .lock()
+            .objects
+            .get_mut(&(bucket.to_owned(), name.to_owned()))
+        {
             o.created = created;
         }
     }
@@ -217,7 +246,10 @@ impl StorageService {
     fn delete_object(&self, r: &pb::DeleteObjectRequest) -> Result<(), Status> {
         let key = (bucket_of(&r.bucket).to_owned(), r.object.clone());
         let mut inner = self.lock();
-        let there = inner.objects.get(&key).ok_or_else(|| Status::not_found("No such object"))?;
+        let there = inner
+            .objects
+            .get(&key)
+            .ok_or_else(|| Status::not_found("No such object"))?;
         if r.if_generation_match.is_some_and(|g| g != there.generation) {
             return Err(Status::failed_precondition("conditionNotMet"));
         }
@@ -226,22 +258,42 @@ impl StorageService {
     }
 
     fn find(&self, bucket: &str, name: &str, generation: i64) -> Option<Object> {
-        let found = self.lock().objects.get(&(bucket.to_owned(), name.to_owned())).cloned();
+        let found = self
+            .lock()
+            .objects
+            .get(&(bucket.to_owned(), name.to_owned()))
+            .cloned();
         found.filter(|o| generation == 0 || generation == o.generation)
     }
 
     fn list(&self, r: &pb::ListObjectsRequest) -> pb::ListObjectsResponse {
         let bucket = bucket_of(&r.parent);
-        let page = usize::try_from(r.page_size).ok().filter(|n| *n > 0).unwrap_or(1000);
+        let page = usize::try_from(r.page_size)
+            .ok()
+            .filter(|n| *n > 0)
+            .unwrap_or(1000);
         let inner = self.lock();
         let mut matching = inner.objects.iter().filter(|((b, name), _)| {
-            b == bucket && name.starts_with(&r.prefix) && (r.page_token.is_empty() || *name > r.page_token)
+            b == bucket
+                && name.starts_with(&r.prefix)
+                && (r.page_token.is_empty() || *name > r.page_token)
         });
-        let objects: Vec<_> =
-            matching.by_ref().take(page).map(|((b, name), o)| described(b, name, o)).collect();
+        let objects: Vec<_> = matching
+            .by_ref()
+            .take(page)
+            .map(|((b, name), o)| described(b, name, o))
+            .collect();
         let more = matching.next().is_some();
-        let next_page_token = objects.last().filter(|_| more).map(|o| o.name.clone()).unwrap_or_default();
-        pb::ListObjectsResponse { objects, next_page_token, ..Default::default() }
+        let next_page_token = objects
+            .last()
+            .filter(|_| more)
+            .map(|o| o.name.clone())
+            .unwrap_or_default();
+        pb::ListObjectsResponse {
+            objects,
+            next_page_token,
+            ..Default::default()
+        }
     }
 
     /// Waits for this many bytes' turn, of a read that has sent `sent` since `begun`.
@@ -257,7 +309,10 @@ impl StorageService {
                 return;
             }
             let now = tokio::time::Instant::now();
-            let slot = inner.next_slot.unwrap_or(now).max(now - Duration::from_millis(50));
+            let slot = inner
+                .next_slot
+                .unwrap_or(now)
+                .max(now - Duration::from_millis(50));
             let end = slot + Duration::from_secs_f64(bytes as f64 / inner.rate as f64);
             inner.next_slot = Some(end);
             end
@@ -288,14 +343,18 @@ impl StorageService {
             )
             .route(
                 "/google.storage.v2.Storage/DeleteObject",
-                unary(move |r: pb::DeleteObjectRequest| std::future::ready(delete.delete_object(&r))),
+                unary(move |r: pb::DeleteObjectRequest| {
+                    std::future::ready(delete.delete_object(&r))
+                }),
             )
             .merge(rest)
     }
 }
 
 fn bucket_of(resource: &str) -> &str {
-    resource.strip_prefix("projects/_/buckets/").unwrap_or(resource)
+    resource
+        .strip_prefix("projects/_/buckets/")
+        .unwrap_or(resource)
 }
 
 fn described(bucket: &str, name: &str, o: &Object) -> pb::Object {
@@ -307,15 +366,20 @@ fn described(bucket: &str, name: &str, o: &Object) -> pb::Object {
         size: i64::try_from(o.size).unwrap_or(i64::MAX),
         create_time: Some(o.created.into()),
         update_time: Some(o.created.into()),
-        checksums: Some(pb::ObjectChecksums { crc32c: Some(o.crc32c), ..Default::default() }),
+        checksums: Some(pb::ObjectChecksums {
+            crc32c: Some(o.crc32c),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
 
 /// First and last byte of a `Range` header, or `None` where it lies outside the object.
 fn range_of(headers: &HeaderMap, size: u64) -> Option<(u64, u64, bool)> {
-    let range =
-        headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("bytes="));
+    let range = headers
+        .get(header::RANGE)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("bytes="));
     let Some((from, to)) = range.and_then(|r| r.split_once('-')) else {
         return Some((0, size.saturating_sub(1), false));
     };
@@ -356,7 +420,9 @@ async fn read(
         _ => {}
     }
     if object.is_gzip {
-        let accepts = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok());
+        let accepts = headers
+            .get(header::ACCEPT_ENCODING)
+            .and_then(|v| v.to_str().ok());
         if !accepts.is_some_and(|a| a.contains("gzip")) {
             // The service would send it unpacked; this crate's client always accepts gzip.
             return (StatusCode::NOT_IMPLEMENTED, "decompressive transcoding").into_response();
@@ -369,7 +435,11 @@ async fn read(
     let Some((first, last, partial)) = range else {
         return (StatusCode::RANGE_NOT_SATISFIABLE, "range").into_response();
     };
-    let length = if object.size == 0 { 0 } else { last - first + 1 };
+    let length = if object.size == 0 {
+        0
+    } else {
+        last - first + 1
+    };
     let length = match fault {
         Some(StorageFault::ShortAfter(at)) => length.min(at),
         _ => length,
@@ -377,7 +447,11 @@ async fn read(
     let overwrite = (bucket, name);
     let crc = base64::engine::general_purpose::STANDARD.encode(object.crc32c.to_be_bytes());
     let mut response = Response::builder()
-        .status(if partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK })
+        .status(if partial {
+            StatusCode::PARTIAL_CONTENT
+        } else {
+            StatusCode::OK
+        })
         .header("x-goog-generation", object.generation)
         .header("x-goog-metageneration", 1)
         .header("x-goog-hash", format!("crc32c={crc}"))
@@ -388,10 +462,15 @@ async fn read(
         response = response.header(header::CONTENT_ENCODING, "gzip");
     }
     if partial {
-        response = response.header(header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", object.size));
+        response = response.header(
+            header::CONTENT_RANGE,
+            format!("bytes {first}-{last}/{}", object.size),
+        );
     }
     let body = body_of(s, object.content, (first, length), fault, overwrite);
-    response.body(body).unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    response
+        .body(body)
+        .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// The bytes from `first` on, in chunks, at the configured rate, with the fault in them.
@@ -414,9 +493,13 @@ fn body_of(
                     s.overwrite(&bucket, &name);
                     return Err(std::io::Error::other("cut"));
                 }
-                Some(StorageFault::CutAfter(at)) if sent >= at => return Err(std::io::Error::other("cut")),
+                Some(StorageFault::CutAfter(at)) if sent >= at => {
+                    return Err(std::io::Error::other("cut"));
+                }
                 Some(StorageFault::StallAfter(at)) if sent >= at => std::future::pending().await,
-                Some(F::CutAfter(at) | F::StallAfter(at) | F::OverwrittenAfter(at)) => n = n.min(at - sent),
+                Some(F::CutAfter(at) | F::StallAfter(at) | F::OverwrittenAfter(at)) => {
+                    n = n.min(at - sent)
+                }
                 _ => {}
             }
             if n == 0 {
@@ -461,9 +544,13 @@ async fn upload(
     headers: HeaderMap,
     data: Bytes,
 ) -> Response {
-    let Some(name) = query.get("name") else { return (StatusCode::BAD_REQUEST, "name").into_response() };
+    let Some(name) = query.get("name") else {
+        return (StatusCode::BAD_REQUEST, "name").into_response();
+    };
     let there = s.find(&bucket, name, 0).map_or(0, |o| o.generation);
-    let wanted = query.get("ifGenerationMatch").and_then(|g| g.parse::<i64>().ok());
+    let wanted = query
+        .get("ifGenerationMatch")
+        .and_then(|g| g.parse::<i64>().ok());
     if wanted.is_some_and(|g| g != there) {
         return (StatusCode::PRECONDITION_FAILED, "conditionNotMet").into_response();
     }
@@ -489,8 +576,12 @@ fn second_part(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let boundary = kind.split("boundary=").nth(1)?.trim_matches('"');
     let mark = format!("--{boundary}");
-    let find =
-        |what: &[u8], from: usize| body[from..].windows(what.len()).position(|w| w == what).map(|i| i + from);
+    let find = |what: &[u8], from: usize| {
+        body[from..]
+            .windows(what.len())
+            .position(|w| w == what)
+            .map(|i| i + from)
+    };
     let first = find(mark.as_bytes(), 0)?;
     let second = find(mark.as_bytes(), first + mark.len())?;
     let start = find(b"\r\n\r\n", second)? + 4;

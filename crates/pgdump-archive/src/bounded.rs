@@ -12,7 +12,10 @@ pub fn is_unsafe(c: char) -> bool {
 }
 
 fn breaks_line(c: char) -> bool {
-    matches!(c, '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+    matches!(
+        c,
+        '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}'
+    )
 }
 
 /// `text` as one line of at most `max` bytes: line breaks are spaces, other control characters are
@@ -68,7 +71,10 @@ mod tests {
 
     #[test]
     fn a_text_from_outside_is_one_short_line() {
-        assert_eq!(one_line("permission denied for table \"ä\""), "permission denied for table \"ä\"");
+        assert_eq!(
+            one_line("permission denied for table \"ä\""),
+            "permission denied for table \"ä\""
+        );
         assert_eq!(one_line("a\r\n\tb"), "a b");
         assert_eq!(
             one_line("\u{1b}]0;x\u{7}\0\u{9b}1m\u{202e}"),
@@ -76,7 +82,10 @@ mod tests {
         );
         for c in ["x", "ä", "\u{1b}", "𝄞"] {
             let line = one_line(&c.repeat(100_000));
-            assert!(line.len() <= MAX_TEXT && line.contains("more bytes"), "{line}");
+            assert!(
+                line.len() <= MAX_TEXT && line.contains("more bytes"),
+                "{line}"
+            );
             assert_eq!(one_line(&line), line);
             assert!(!line.chars().any(is_unsafe));
         }

@@ -30,7 +30,12 @@ pub(super) fn next(text: &mut Text) -> Result<Item, ArchiveError> {
 }
 
 fn not_found(text: &Text, at_end: bool) -> ArchiveError {
-    let mut names: Vec<&str> = text.databases.iter().map(String::as_str).take(NAMED).collect();
+    let mut names: Vec<&str> = text
+        .databases
+        .iter()
+        .map(String::as_str)
+        .take(NAMED)
+        .collect();
     if !at_end || text.databases.len() > NAMED {
         names.push("…");
     }

@@ -74,11 +74,15 @@ mod tests {
     fn a_block_whose_window_is_too_large_is_not_damaged() {
         let read = |memory: u64| {
             let (mut body, mut out) = (LONG, Vec::new());
-            let mut decoder = Codec::Zstd.decoder(&mut body, &Limits::default().with_memory(memory))?;
+            let mut decoder =
+                Codec::Zstd.decoder(&mut body, &Limits::default().with_memory(memory))?;
             decoder.read_to_end(&mut out).map(|_| out)
         };
         assert!(read(4 << 30).unwrap().ends_with(b"dump complete\n--\n\n"));
         let e = ArchiveError::from_io(read(1 << 30).unwrap_err(), "data of t");
-        assert!(matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("2048 MiB"), "{e}");
+        assert!(
+            matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("2048 MiB"),
+            "{e}"
+        );
     }
 }

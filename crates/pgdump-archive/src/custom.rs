@@ -15,7 +15,8 @@ use super::pieces::{DataSink, ObjectCutter};
 use super::tail::{SHOWN, no_block, other_bytes, peek, read_tail};
 use super::toc::{EntrySum, Fields, Toc, corrupt, read_int, read_toc};
 use super::{
-    Archive, BlockIndex, Body, Codec, Context, DataOffset, Format, Limits, Ranges, TocEntry, dialect_of,
+    Archive, BlockIndex, Body, Codec, Context, DataOffset, Format, Limits, Ranges, TocEntry,
+    dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -54,7 +55,11 @@ pub(super) enum Stream {
 pub(super) type Positions = HashMap<i32, usize>;
 
 fn positions(entries: &[TocEntry]) -> Positions {
-    entries.iter().enumerate().map(|(i, e)| (e.dump_id, i)).collect()
+    entries
+        .iter()
+        .enumerate()
+        .map(|(i, e)| (e.dump_id, i))
+        .collect()
 }
 
 /// Reads the header and the table of contents.
@@ -63,20 +68,52 @@ pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, Arch
     let mut f = Fields::new(&mut input, limits);
     let header = read_header(&mut f, Format::Custom)?;
     let minor = header.version.map_or(0, |v| v.1);
-    let Toc { entries, encoding, sums } = read_toc(&mut f, minor)?;
+    let Toc {
+        entries,
+        encoding,
+        sums,
+    } = read_toc(&mut f, minor)?;
     let (int_size, off_size) = (f.int_size, f.off_size);
-    let context = Context { limits, dialect: dialect_of(&entries, &encoding) };
-    let form = Form { codec: header.codec, int_size, off_size, minor, context, sums: sums.into() };
-    let blocks = Blocks { input, form, todo: None };
-    Ok(Archive { header, entries, encoding, body: Body::Custom(blocks) })
+    let context = Context {
+        limits,
+        dialect: dialect_of(&entries, &encoding),
+    };
+    let form = Form {
+        codec: header.codec,
+        int_size,
+        off_size,
+        minor,
+        context,
+        sums: sums.into(),
+    };
+    let blocks = Blocks {
+        input,
+        form,
+        todo: None,
+    };
+    Ok(Archive {
+        header,
+        entries,
+        encoding,
+        body: Body::Custom(blocks),
+    })
 }
 
 /// Bytes from each data block to the next one; of the last block, nothing is known.
 pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<i32, u64> {
-    let at = |e: &TocEntry| if let DataOffset::At(n) = e.offset { Some((n, e.dump_id)) } else { None };
+    let at = |e: &TocEntry| {
+        if let DataOffset::At(n) = e.offset {
+            Some((n, e.dump_id))
+        } else {
+            None
+        }
+    };
     let mut starts: Vec<(u64, i32)> = entries.iter().filter_map(at).collect();
     starts.sort_unstable();
-    starts.windows(2).map(|w| (w[0].1, w[1].0 - w[0].0)).collect()
+    starts
+        .windows(2)
+        .map(|w| (w[0].1, w[1].0 - w[0].0))
+        .collect()
 }
 
 impl Blocks {
@@ -91,22 +128,42 @@ impl Blocks {
         ranges: Arc<dyn Ranges>,
     ) -> Result<(), ArchiveError> {
         let wrong = |what: &str| corrupt(format!("the restore index is another archive's: {what}"));
-        let mut unread: HashMap<i32, &TocEntry> =
-            entries.iter().filter(|e| e.has_data).map(|e| (e.dump_id, e)).collect();
-        if !index.blocks.iter().all(|b| unread.remove(&b.dump_id).is_some()) || !unread.is_empty() {
+        let mut unread: HashMap<i32, &TocEntry> = entries
+            .iter()
+            .filter(|e| e.has_data)
+            .map(|e| (e.dump_id, e))
+            .collect();
+        if !index
+            .blocks
+            .iter()
+            .all(|b| unread.remove(&b.dump_id).is_some())
+            || !unread.is_empty()
+        {
             return Err(wrong("it has other blocks"));
         }
-        if !self.input.fill_buf().map_err(|e| ArchiveError::from_io(e, "head"))?.is_empty() {
+        if !self
+            .input
+            .fill_buf()
+            .map_err(|e| ArchiveError::from_io(e, "head"))?
+            .is_empty()
+        {
             return Err(wrong("the table of contents is not as long as it was"));
         }
-        let mut offsets: Vec<DataOffset> =
-            entries.iter().filter(|e| e.has_data).map(|e| e.offset.clone()).collect();
+        let mut offsets: Vec<DataOffset> = entries
+            .iter()
+            .filter(|e| e.has_data)
+            .map(|e| e.offset.clone())
+            .collect();
         if let Some(tail) = index.tail {
             let mut input = Metered::new(buffered(ranges.open(tail)?));
-            offsets =
-                read_tail(&mut input, &self.form, entries)?.ok_or_else(|| wrong("nothing behind it"))?;
+            offsets = read_tail(&mut input, &self.form, entries)?
+                .ok_or_else(|| wrong("nothing behind it"))?;
         }
-        let starts: HashMap<i32, u64> = index.blocks.iter().map(|b| (b.dump_id, b.extent.offset)).collect();
+        let starts: HashMap<i32, u64> = index
+            .blocks
+            .iter()
+            .map(|b| (b.dump_id, b.extent.offset))
+            .collect();
         let of_data = entries.iter().filter(|e| e.has_data).zip(&offsets);
         let said = of_data.map(|(e, o)| match o {
             DataOffset::At(n) => Some(starts.get(&e.dump_id) == Some(n)),
@@ -147,11 +204,20 @@ impl Blocks {
         let mut left = unread.iter().filter(|u| **u).count();
         loop {
             let begin = self.input.position();
-            let start = self.input.fill_buf().map_err(|e| ArchiveError::from_io(e, "block header"))?;
+            let start = self
+                .input
+                .fill_buf()
+                .map_err(|e| ArchiveError::from_io(e, "block header"))?;
             let start = start[..start.len().min(SHOWN)].to_vec();
-            let Some(kind) = next_kind(&mut self.input)? else { break };
+            let Some(kind) = next_kind(&mut self.input)? else {
+                break;
+            };
             let id = int(&mut self.input, &self.form, "block header");
-            let at = id.as_ref().ok().and_then(|id| positions.get(&i32::try_from(*id).ok()?)).copied();
+            let at = id
+                .as_ref()
+                .ok()
+                .and_then(|id| positions.get(&i32::try_from(*id).ok()?))
+                .copied();
             let Some(at) = at.filter(|at| entries[*at].has_data) else {
                 return Err(match (left, id) {
                     // Not whole: what is wrong with the number says more than what follows.
@@ -161,7 +227,10 @@ impl Blocks {
                 });
             };
             if !std::mem::replace(&mut unread[at], false) {
-                return Err(corrupt(format!("the data of {} is there twice", entries[at].name())));
+                return Err(corrupt(format!(
+                    "the data of {} is there twice",
+                    entries[at].name()
+                )));
             }
             left -= 1;
             read_block(&mut self.input, &self.form, kind, &entries[at], sink)?;
@@ -171,9 +240,10 @@ impl Blocks {
             let at = self.input.position();
             let start = peek(&mut self.input)?;
             return Err(match start.is_empty() {
-                true => {
-                    corrupt(format!("the archive ends early: no data of {} {}", missing.desc, missing.tag))
-                }
+                true => corrupt(format!(
+                    "the archive ends early: no data of {} {}",
+                    missing.desc, missing.tag
+                )),
                 false => no_block(at, &start, missing),
             });
         }
@@ -186,14 +256,19 @@ impl Blocks {
 
 impl Stream {
     /// Hands the data to `sink`.
-    pub(crate) fn read(self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn read(
+        self,
+        entries: &[TocEntry],
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
         let (todo, form, positions) = match self {
             Stream::Whole(blocks) => return blocks.read(entries, sink),
             Stream::Shared(todo, form, positions) => (todo, form, positions),
         };
         let entry_of = |block: &IndexedBlock| {
             let at = positions.get(&block.dump_id).copied();
-            at.map(|at| &entries[at]).ok_or_else(|| corrupt("the restore index is another archive's"))
+            at.map(|at| &entries[at])
+                .ok_or_else(|| corrupt("the restore index is another archive's"))
         };
         while let Some(run) = todo.next(|block| entry_of(block).is_ok_and(|e| sink.wants(e))) {
             if let Some(block) = run.first() {
@@ -203,7 +278,8 @@ impl Stream {
             let mut input = Metered::new(buffered(todo.open(&run)?));
             for block in &run {
                 let entry = entry_of(block)?;
-                let elsewhere = || corrupt(format!("the block of {} is not where it was", entry.name()));
+                let elsewhere =
+                    || corrupt(format!("the block of {} is not where it was", entry.name()));
                 let kind = next_kind(&mut input)?.ok_or_else(elsewhere)?;
                 if int(&mut input, &form, "block header")? != i64::from(block.dump_id) {
                     return Err(elsewhere());
@@ -214,7 +290,10 @@ impl Stream {
                 }
                 let read = input.cut();
                 if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
-                    return Err(corrupt(format!("the block of {} is not what it was", entry.name())));
+                    return Err(corrupt(format!(
+                        "the block of {} is not what it was",
+                        entry.name()
+                    )));
                 }
             }
             // To the end, so that the checksum is of all of it.
@@ -228,8 +307,13 @@ impl Stream {
 
 /// Type of the next block; `None` where none begins.
 fn next_kind(input: &mut impl BufRead) -> Result<Option<u8>, ArchiveError> {
-    let next = input.fill_buf().map_err(|e| ArchiveError::from_io(e, "block header"))?;
-    let kind = next.first().copied().filter(|k| [BLOCK_DATA, BLOCK_LARGE_OBJECTS].contains(k));
+    let next = input
+        .fill_buf()
+        .map_err(|e| ArchiveError::from_io(e, "block header"))?;
+    let kind = next
+        .first()
+        .copied()
+        .filter(|k| [BLOCK_DATA, BLOCK_LARGE_OBJECTS].contains(k));
     input.consume(usize::from(kind.is_some()));
     Ok(kind)
 }
@@ -301,7 +385,8 @@ fn pass_block(input: &mut impl BufRead, form: &Form, kind: u8) -> Result<(), Arc
             return Ok(());
         }
         let body = BlockBody::new(input, form.int_size);
-        std::io::copy(&mut { body }, &mut std::io::sink()).map_err(|e| ArchiveError::from_io(e, what))?;
+        std::io::copy(&mut { body }, &mut std::io::sink())
+            .map_err(|e| ArchiveError::from_io(e, what))?;
         if kind == BLOCK_DATA {
             return Ok(());
         }
@@ -319,15 +404,24 @@ struct BlockBody<'a, R> {
 
 impl<'a, R: BufRead> BlockBody<'a, R> {
     fn new(input: &'a mut R, int_size: u8) -> Self {
-        BlockBody { input, int_size, left: 0, ended: false }
+        BlockBody {
+            input,
+            int_size,
+            left: 0,
+            ended: false,
+        }
     }
 
     /// The compressed stream must end where the chunks end.
     fn finish(mut self, what: &str) -> Result<(), ArchiveError> {
-        let rest = self.fill_buf().map_err(|e| ArchiveError::from_io(e, what))?;
+        let rest = self
+            .fill_buf()
+            .map_err(|e| ArchiveError::from_io(e, what))?;
         match rest.is_empty() {
             true => Ok(()),
-            false => Err(corrupt(format!("{what}: bytes after the end of the compressed data"))),
+            false => Err(corrupt(format!(
+                "{what}: bytes after the end of the compressed data"
+            ))),
         }
     }
 }
@@ -336,7 +430,8 @@ impl<R: BufRead> BufRead for BlockBody<'_, R> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         if self.left == 0 && !self.ended {
             let len = read_int(self.input, self.int_size)?;
-            self.left = usize::try_from(len).map_err(|_| corrupt(format!("a chunk of {len} bytes")))?;
+            self.left =
+                usize::try_from(len).map_err(|_| corrupt(format!("a chunk of {len} bytes")))?;
             self.ended = self.left == 0;
         }
         if self.ended {

@@ -22,7 +22,9 @@ fn kept(byte: u8) -> char {
 
 /// The byte that a character stands for.
 pub fn kept_byte(c: char) -> Option<u8> {
-    u32::from(c).checked_sub(KEPT).and_then(|b| u8::try_from(b).ok())
+    u32::from(c)
+        .checked_sub(KEPT)
+        .and_then(|b| u8::try_from(b).ok())
 }
 
 /// Whether some of the text is bytes of the dump that nobody has converted.
@@ -33,7 +35,9 @@ pub fn has_kept(text: &str) -> bool {
 
 impl TextEncoding {
     pub fn new(name: &str) -> Self {
-        TextEncoding { name: name.to_owned() }
+        TextEncoding {
+            name: name.to_owned(),
+        }
     }
 
     /// The name as the dump has it, for `COPY … ENCODING`.
@@ -43,7 +47,11 @@ impl TextEncoding {
 
     /// As PostgreSQL compares names of encodings.
     fn plain(&self) -> String {
-        self.name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+        self.name
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_lowercase())
+            .collect()
     }
 
     /// Whether bytes in this encoding can be sent to a UTF-8 session as they are.
@@ -67,11 +75,13 @@ impl TextEncoding {
     /// How long its characters are, where a byte of them may look like ASCII.
     pub fn wide(&self) -> Wide {
         match self.plain().as_str() {
-            "sjis" | "shiftjis" | "shiftjis2004" | "mskanji" | "win932" | "windows932" => Wide::Sjis,
+            "sjis" | "shiftjis" | "shiftjis2004" | "mskanji" | "win932" | "windows932" => {
+                Wide::Sjis
+            }
             "gb18030" => Wide::Gb18030,
             "johab" => Wide::Johab,
-            "big5" | "win950" | "windows950" | "gbk" | "win936" | "windows936" | "uhc" | "win949"
-            | "windows949" => Wide::Double,
+            "big5" | "win950" | "windows950" | "gbk" | "win936" | "windows936" | "uhc"
+            | "win949" | "windows949" => Wide::Double,
             _ => Wide::No,
         }
     }
@@ -152,7 +162,11 @@ impl TextEncoding {
         if matches!(name.as_str(), "latin1" | "iso88591") {
             return bytes.iter().map(|b| char::from(*b)).collect();
         }
-        let label = if self.is_sql_ascii() { Some("utf-8") } else { label(&name) };
+        let label = if self.is_sql_ascii() {
+            Some("utf-8")
+        } else {
+            label(&name)
+        };
         let found = label
             .and_then(|l| encoding_rs::Encoding::for_label(l.as_bytes()))
             .and_then(|e| e.decode_without_bom_handling_and_without_replacement(bytes));
@@ -215,9 +229,21 @@ mod tests {
         }
         let bad = utf8.decode(vec![0xff]).unwrap_err();
         assert!(matches!(bad, ArchiveError::Corrupt(_)));
-        for name in ["LATIN1", "SQL_ASCII", "MULE_INTERNAL", "sjis", "BIG5", "GB18030", "JOHAB", "EUC_TW"] {
+        for name in [
+            "LATIN1",
+            "SQL_ASCII",
+            "MULE_INTERNAL",
+            "sjis",
+            "BIG5",
+            "GB18030",
+            "JOHAB",
+            "EUC_TW",
+        ] {
             let encoding = TextEncoding::new(name);
-            assert_eq!(encoding.decode(b"SELECT 'a';".to_vec()).unwrap(), "SELECT 'a';");
+            assert_eq!(
+                encoding.decode(b"SELECT 'a';".to_vec()).unwrap(),
+                "SELECT 'a';"
+            );
             // Also what no such text may hold.
             for end in 0..=u8::MAX {
                 let bytes = [b"'x", &[0x81, 0x30, 0x81, 0x30, 0xb1, b'\'', end][..]].concat();
@@ -242,7 +268,11 @@ mod tests {
             ("EUC_TW", b"'\x8e\xa2\xa1\xa1'", "''"),
         ] {
             let text = TextEncoding::new(name).decode(bytes.to_vec()).unwrap();
-            assert_eq!(text.chars().filter(char::is_ascii).collect::<String>(), ascii, "{name}");
+            assert_eq!(
+                text.chars().filter(char::is_ascii).collect::<String>(),
+                ascii,
+                "{name}"
+            );
         }
     }
 

@@ -126,12 +126,20 @@ mod tests {
             (&[HEAD, "create", END, HEAD, "create"], None),
             (&[HEAD, "create", HEAD, "create", END], None),
             (&[CLUSTER_HEAD, HEAD, END], None),
-            (&[CLUSTER_HEAD, "create", HEAD, END, CLUSTER_END], Some(PROVEN)),
+            (
+                &[CLUSTER_HEAD, "create", HEAD, END, CLUSTER_END],
+                Some(PROVEN),
+            ),
         ] {
             assert_eq!(after(comments).ok(), wanted, "{comments:?}");
         }
         let mut open = Frames::default();
         open.transaction(Some(3));
-        assert!(open.finish(9).unwrap_err().to_string().contains("begins in line 3"));
+        assert!(
+            open.finish(9)
+                .unwrap_err()
+                .to_string()
+                .contains("begins in line 3")
+        );
     }
 }

@@ -37,7 +37,10 @@ pub struct Problem {
 
 impl Problem {
     fn new(message: impl Into<String>) -> Self {
-        Problem { message: one_line(&message.into()), source: None }
+        Problem {
+            message: one_line(&message.into()),
+            source: None,
+        }
     }
 
     /// The message and the error behind it.
@@ -88,7 +91,10 @@ impl ArchiveError {
             }
             Err(e) => {
                 let message = one_line(&format!("the archive is damaged: {what}"));
-                ArchiveError::Corrupt(Problem { message, source: Some(e.into()) })
+                ArchiveError::Corrupt(Problem {
+                    message,
+                    source: Some(e.into()),
+                })
             }
         }
     }
@@ -151,8 +157,14 @@ mod tests {
     #[test]
     fn damage_and_an_early_end_are_told_apart() {
         let message = |kind: io::ErrorKind| ArchiveError::from_io(kind.into(), "x").to_string();
-        assert_eq!(message(io::ErrorKind::UnexpectedEof), "the archive ends early: x");
-        assert_eq!(message(io::ErrorKind::InvalidData), "the archive is damaged: x");
+        assert_eq!(
+            message(io::ErrorKind::UnexpectedEof),
+            "the archive ends early: x"
+        );
+        assert_eq!(
+            message(io::ErrorKind::InvalidData),
+            "the archive is damaged: x"
+        );
     }
 
     #[test]
@@ -160,12 +172,16 @@ mod tests {
         let inner = ArchiveError::source("the network is down");
         let back = ArchiveError::from_io(inner.into(), "table of contents");
         assert!(matches!(&back, ArchiveError::Source(e) if e.to_string() == "the network is down"));
-        assert_eq!(back.map_message(|_| String::new()).to_string(), "the network is down");
+        assert_eq!(
+            back.map_message(|_| String::new()).to_string(),
+            "the network is down"
+        );
     }
 
     #[test]
     fn no_message_grows_with_what_it_quotes() {
-        let long = ArchiveError::corrupt("x\n".repeat(1 << 20)).map_message(|m| format!("line 1: {m}"));
+        let long =
+            ArchiveError::corrupt("x\n".repeat(1 << 20)).map_message(|m| format!("line 1: {m}"));
         assert!(long.to_string().len() <= crate::bounded::MAX_TEXT);
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::members::{
-    Contents, Index, Member, TOC, check_objects, missing_object, own_wrappings, plain_name, read_contents,
-    read_object, read_object_list, read_table, shown,
+    Contents, Index, Member, TOC, check_objects, missing_object, own_wrappings, plain_name,
+    read_contents, read_object, read_object_list, read_table, shown,
 };
 use super::pieces::{DataSink, ObjectCutter};
 use super::toc::corrupt;
@@ -38,21 +38,35 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, A
     let mut by_name: HashMap<String, (String, usize, u64)> = HashMap::new();
     for (name, size) in folder.members() {
         let (plain, suffixes) = plain_name(&name);
-        if let Some((other, _, _)) = by_name.insert(plain.to_owned(), (name.clone(), suffixes, size)) {
-            return Err(foreign(format!("{} and {} are the same member twice", shown(&other), shown(&name))));
+        if let Some((other, _, _)) =
+            by_name.insert(plain.to_owned(), (name.clone(), suffixes, size))
+        {
+            return Err(foreign(format!(
+                "{} and {} are the same member twice",
+                shown(&other),
+                shown(&name)
+            )));
         }
     }
     let Some((toc, _, _)) = by_name.get(TOC) else {
         let what = "there is no toc.dat: this is no directory of pg_dump -Fd, or its upload is not finished";
         return Err(ArchiveError::corrupt(what));
     };
-    let Contents { header, entries, encoding, context, wrapped } =
-        read_contents(folder.open(toc)?, Format::Directory, limits)?;
+    let Contents {
+        header,
+        entries,
+        encoding,
+        context,
+        wrapped,
+    } = read_contents(folder.open(toc)?, Format::Directory, limits)?;
     let index = Index::new(&entries)?;
     let mut todo = Vec::new();
     for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
         let DataOffset::Member(name) = &e.offset else {
-            return Err(corrupt(format!("{} has data and names no member", e.name())));
+            return Err(corrupt(format!(
+                "{} has data and names no member",
+                e.name()
+            )));
         };
         let Some((_, _, size)) = by_name.get(name) else {
             return Err(corrupt(format!(
@@ -67,13 +81,27 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, A
     todo.sort_unstable_by(|a, b| b.cmp(a));
     let todo = Mutex::new(todo.into_iter().map(|(_, i)| i).collect());
     let wrappings = own_wrappings(header.codec) + wrapped;
-    let members = Members { folder, context, by_name, wrappings, objects, todo };
-    Ok(Archive { header, entries, encoding, body: Body::Folder(members) })
+    let members = Members {
+        folder,
+        context,
+        by_name,
+        wrappings,
+        objects,
+        todo,
+    };
+    Ok(Archive {
+        header,
+        entries,
+        encoding,
+        body: Body::Folder(members),
+    })
 }
 
 /// A file that `pg_dump` did not write, named as it names its own.
 fn foreign(what: String) -> ArchiveError {
-    ArchiveError::foreign(format!("{what}: move the file that is not of this backup out of the folder"))
+    ArchiveError::foreign(format!(
+        "{what}: move the file that is not of this backup out of the folder"
+    ))
 }
 
 /// Which large objects each entry has; every member must belong to an entry.
@@ -83,24 +111,44 @@ fn objects_of<'a>(
     names: impl Iterator<Item = &'a String>,
 ) -> Result<HashMap<usize, Objects>, ArchiveError> {
     let made = index.objects(entries).into_iter();
-    let mut objects: HashMap<usize, Objects> =
-        made.map(|(at, made)| (at, Objects { made, ..Objects::default() })).collect();
+    let mut objects: HashMap<usize, Objects> = made
+        .map(|(at, made)| {
+            (
+                at,
+                Objects {
+                    made,
+                    ..Objects::default()
+                },
+            )
+        })
+        .collect();
     let knows_objects = objects.values().any(|o| !o.made.is_empty());
     for name in names {
         let at = match index.look_up(entries, name) {
-            Member::LargeObject(oid) => index
-                .entry_of_object(oid)
-                .map(|at| (at, oid))
-                .filter(|(at, oid)| !knows_objects || objects.get(at).is_some_and(|o| o.made.contains(oid))),
+            Member::LargeObject(oid) => {
+                index
+                    .entry_of_object(oid)
+                    .map(|at| (at, oid))
+                    .filter(|(at, oid)| {
+                        !knows_objects || objects.get(at).is_some_and(|o| o.made.contains(oid))
+                    })
+            }
             Member::Unknown => None,
             Member::Toc | Member::Data(_) | Member::ObjectList(_) | Member::Ignored => continue,
         };
-        let (at, oid) =
-            at.ok_or_else(|| foreign(format!("the table of contents does not have {}", shown(name))))?;
+        let (at, oid) = at.ok_or_else(|| {
+            foreign(format!(
+                "the table of contents does not have {}",
+                shown(name)
+            ))
+        })?;
         objects.entry(at).or_default().there.insert(oid);
     }
     // Known before any list is read, and also where none will be.
-    match objects.values().find_map(|o| o.made.difference(&o.there).next()) {
+    match objects
+        .values()
+        .find_map(|o| o.made.difference(&o.there).next())
+    {
         Some(oid) => Err(missing_object(*oid, "it is in the table of contents")),
         None => Ok(objects),
     }
@@ -118,18 +166,33 @@ impl Members {
 
     /// Members of a lower turn are taken before others; of one turn, the largest first.
     pub(crate) fn read_in_turns(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
-        let turn = |at: &usize| turns.get(&entries[*at].dump_id).copied().unwrap_or_default();
+        let turn = |at: &usize| {
+            turns
+                .get(&entries[*at].dump_id)
+                .copied()
+                .unwrap_or_default()
+        };
         let todo = self.todo.get_mut().unwrap_or_else(PoisonError::into_inner);
         todo.make_contiguous().sort_by_key(turn);
     }
 
     /// Reads members until none is left; other readers take their share.
-    pub(crate) fn read(&self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn read(
+        &self,
+        entries: &[TocEntry],
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
         loop {
-            let next = self.todo.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = self
+                .todo
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
             let Some(at) = next else { return Ok(()) };
             let entry = &entries[at];
-            let DataOffset::Member(name) = &entry.offset else { continue };
+            let DataOffset::Member(name) = &entry.offset else {
+                continue;
+            };
             if !sink.wants(entry) {
                 continue;
             }
@@ -138,7 +201,13 @@ impl Members {
                 "BLOBS" => self.read_objects(at, name, sink)?,
                 _ => {
                     let (bytes, suffixes) = self.open(name)?;
-                    read_table(bytes, &self.context, entry, self.wrappings.max(suffixes), sink)?;
+                    read_table(
+                        bytes,
+                        &self.context,
+                        entry,
+                        self.wrappings.max(suffixes),
+                        sink,
+                    )?;
                 }
             }
             sink.end(entry)?;
@@ -146,12 +215,19 @@ impl Members {
     }
 
     fn open(&self, name: &str) -> Result<(super::Bytes, usize), ArchiveError> {
-        let (whole, suffixes, _) =
-            self.by_name.get(name).ok_or_else(|| corrupt(format!("the member {name} is missing")))?;
+        let (whole, suffixes, _) = self
+            .by_name
+            .get(name)
+            .ok_or_else(|| corrupt(format!("the member {name} is missing")))?;
         Ok((self.folder.open(whole)?, *suffixes))
     }
 
-    fn read_objects(&self, at: usize, list: &str, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    fn read_objects(
+        &self,
+        at: usize,
+        list: &str,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
         let listed = read_object_list(self.open(list)?.0, &self.context)?;
         let (none, objects) = (Objects::default(), self.objects.get(&at));
         let Objects { there, made } = objects.unwrap_or(&none);
@@ -159,7 +235,14 @@ impl Members {
         let mut cutter = ObjectCutter::default();
         for oid in listed {
             let (bytes, suffixes) = self.open(&format!("blob_{oid}.dat"))?;
-            read_object(bytes, &self.context, oid, self.wrappings.max(suffixes), &mut cutter, sink)?;
+            read_object(
+                bytes,
+                &self.context,
+                oid,
+                self.wrappings.max(suffixes),
+                &mut cutter,
+                sink,
+            )?;
         }
         Ok(())
     }

@@ -87,14 +87,27 @@ impl<R: BufRead> Zstd<R> {
         }
         let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
         // A later frame may have another window; zstd knows powers of two.
-        let log = limits.memory.checked_next_power_of_two().map_or(31, u64::ilog2);
+        let log = limits
+            .memory
+            .checked_next_power_of_two()
+            .map_or(31, u64::ilog2);
         decoder.window_log_max(log.clamp(10, 31))?;
-        Ok(Zstd { decoder, limits: *limits, has_begun: false })
+        Ok(Zstd {
+            decoder,
+            limits: *limits,
+            has_begun: false,
+        })
     }
 
     fn explain(&self, e: Error) -> Error {
         use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode as Code;
-        let Some(code) = e.get_ref().and_then(|e| e.downcast_ref::<zstd::Error>()).copied() else { return e };
+        let Some(code) = e
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<zstd::Error>())
+            .copied()
+        else {
+            return e;
+        };
         if code.is(Code::ZSTD_error_frameParameter_windowTooLarge) {
             return too_large("zstd", &self.limits).into();
         }
@@ -103,7 +116,10 @@ impl<R: BufRead> Zstd<R> {
         }
         if code.is(Code::ZSTD_error_dictionary_wrong) {
             let what = "the zstd data was made with a dictionary, which it does not contain";
-            return beyond_us(format!("{what}: decompress it with `zstd -d -D DICTIONARY` first")).into();
+            return beyond_us(format!(
+                "{what}: decompress it with `zstd -d -D DICTIONARY` first"
+            ))
+            .into();
         }
         match code.is(Code::ZSTD_error_prefix_unknown) && self.has_begun {
             true => trailing("zstd").into(),
@@ -175,9 +191,17 @@ struct Legacy {
 
 impl<'a> Lz4<'a> {
     pub(crate) fn new(input: Head<'a>) -> Self {
-        let input = Watched { input, again: None, ended: false };
+        let input = Watched {
+            input,
+            again: None,
+            ended: false,
+        };
         let decoder = lz4_flex::frame::FrameDecoder::new(input);
-        Lz4 { decoder, state: State::Between, has_begun: false }
+        Lz4 {
+            decoder,
+            state: State::Between,
+            has_begun: false,
+        }
     }
 
     /// What comes next; `None` at the end.
@@ -235,11 +259,16 @@ impl Read for Lz4<'_> {
 }
 
 fn without_dictionary(e: Error) -> Error {
-    let inner = e.get_ref().and_then(|e| e.downcast_ref::<lz4_flex::frame::Error>());
+    let inner = e
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<lz4_flex::frame::Error>());
     match inner {
         Some(lz4_flex::frame::Error::DictionaryNotSupported) => {
             let what = "the lz4 data was made with a dictionary, which it does not contain";
-            beyond_us(format!("{what}: decompress it with `lz4 -d -D DICTIONARY` first")).into()
+            beyond_us(format!(
+                "{what}: decompress it with `lz4 -d -D DICTIONARY` first"
+            ))
+            .into()
         }
         _ => e,
     }
@@ -322,7 +351,9 @@ impl Read for Bzip2<'_> {
             if n > 0 || buf.is_empty() {
                 return Ok(n);
             }
-            let Some(mut input) = self.0.take().map(|d| d.into_inner()) else { break };
+            let Some(mut input) = self.0.take().map(|d| d.into_inner()) else {
+                break;
+            };
             match input.fill_buf()?.first() {
                 Some(b'B') => self.0 = Some(bzip2::bufread::BzDecoder::new(input)),
                 _ => pass_zeros(&mut input, "bzip2")?,

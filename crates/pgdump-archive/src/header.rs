@@ -63,13 +63,19 @@ pub struct Header {
 impl Header {
     /// Major version of the server that was dumped: 15 of `15.18`, 9 of `9.6.24`.
     pub fn server_major(&self) -> Option<u32> {
-        let digits = self.server_version.split(|c: char| !c.is_ascii_digit()).next()?;
+        let digits = self
+            .server_version
+            .split(|c: char| !c.is_ascii_digit())
+            .next()?;
         digits.parse().ok()
     }
 }
 
 /// Reads the header of an archive; `format` is what the file around it says.
-pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Result<Header, ArchiveError> {
+pub(super) fn read_header<R: Read>(
+    f: &mut Fields<'_, R>,
+    format: Format,
+) -> Result<Header, ArchiveError> {
     let mut magic = [0u8; 5];
     for b in &mut magic {
         *b = f.byte("first bytes")?;
@@ -79,7 +85,11 @@ pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Res
     }
     let version = (f.byte("version")?, f.byte("version")?, f.byte("version")?);
     if version.0 != 1 || !(12..=16).contains(&version.1) {
-        let say = if version > (1, 16, u8::MAX) { beyond_us } else { unsupported };
+        let say = if version > (1, 16, u8::MAX) {
+            beyond_us
+        } else {
+            unsupported
+        };
         return Err(say(format!(
             "archive version {}.{}: versions 1.12 to 1.16 (PostgreSQL 9.0 to 18) are read",
             version.0, version.1
@@ -88,7 +98,9 @@ pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Res
     let int_size = f.byte("integer size")?;
     let off_size = f.byte("offset size")?;
     if !(1..=8).contains(&int_size) || !(1..=32).contains(&off_size) {
-        return Err(corrupt(format!("integers of {int_size} and offsets of {off_size} bytes")));
+        return Err(corrupt(format!(
+            "integers of {int_size} and offsets of {off_size} bytes"
+        )));
     }
     (f.int_size, f.off_size) = (int_size, off_size);
     // Directory dumps call themselves tar.
@@ -104,10 +116,15 @@ pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Res
     let codec = read_codec(f, version.1)?;
     let created = read_created(f)?;
     let mut text = |what| {
-        Ok::<_, ArchiveError>(String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned())
+        Ok::<_, ArchiveError>(
+            String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned(),
+        )
     };
-    let (database, server_version, pg_dump_version) =
-        (text("database name")?, text("server version")?, text("pg_dump version")?);
+    let (database, server_version, pg_dump_version) = (
+        text("database name")?,
+        text("server version")?,
+        text("pg_dump version")?,
+    );
     Ok(Header {
         format,
         layers: vec![],
@@ -122,7 +139,11 @@ pub(super) fn read_header<R: Read>(f: &mut Fields<'_, R>, format: Format) -> Res
 
 fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, ArchiveError> {
     if minor < 15 {
-        return Ok(if f.int("compression level")? == 0 { Codec::None } else { Codec::Gzip });
+        return Ok(if f.int("compression level")? == 0 {
+            Codec::None
+        } else {
+            Codec::Gzip
+        });
     }
     match f.byte("compression")? {
         0 => Ok(Codec::None),
@@ -134,7 +155,9 @@ fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, Archiv
 }
 
 /// Seconds, minutes, hours, day, month (from 0), year (from 1900), daylight-saving flag.
-fn read_created<R: Read>(f: &mut Fields<'_, R>) -> Result<Option<jiff::civil::DateTime>, ArchiveError> {
+fn read_created<R: Read>(
+    f: &mut Fields<'_, R>,
+) -> Result<Option<jiff::civil::DateTime>, ArchiveError> {
     let mut tm = [0i64; 7];
     for field in &mut tm {
         *field = f.int("creation date")?;

@@ -93,18 +93,28 @@ impl Todo {
             }
             length += block.extent.length;
         }
-        let bytes = |run: &Vec<IndexedBlock>| run.iter().fold(0u64, |n, b| n.saturating_add(b.bytes));
+        let bytes =
+            |run: &Vec<IndexedBlock>| run.iter().fold(0u64, |n, b| n.saturating_add(b.bytes));
         runs.sort_by_cached_key(|run| std::cmp::Reverse(bytes(run)));
-        Todo { runs: Arc::new(Mutex::new(runs.into())), ranges, may_pass_over }
+        Todo {
+            runs: Arc::new(Mutex::new(runs.into())),
+            ranges,
+            may_pass_over,
+        }
     }
 
     /// Blocks of a lower turn come before others; of one turn, the order stays.
     pub(crate) fn sort_by_turn(&self, turn: impl Fn(&IndexedBlock) -> usize) {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         let of_one_turn = |run: Vec<IndexedBlock>| -> Vec<Vec<IndexedBlock>> {
-            run.chunk_by(|a, b| turn(a) == turn(b)).map(<[IndexedBlock]>::to_vec).collect()
+            run.chunk_by(|a, b| turn(a) == turn(b))
+                .map(<[IndexedBlock]>::to_vec)
+                .collect()
         };
-        let mut sorted: Vec<_> = std::mem::take(&mut *runs).into_iter().flat_map(of_one_turn).collect();
+        let mut sorted: Vec<_> = std::mem::take(&mut *runs)
+            .into_iter()
+            .flat_map(of_one_turn)
+            .collect();
         sorted.sort_by_key(|run| run.first().map_or(0, &turn));
         *runs = sorted.into();
     }
@@ -132,7 +142,10 @@ impl Todo {
 
     /// Opens blocks that follow each other.
     pub(crate) fn open(&self, run: &[IndexedBlock]) -> Result<Bytes, ArchiveError> {
-        let mut whole = Extent { offset: run.first().map_or(0, |b| b.extent.offset), ..Extent::default() };
+        let mut whole = Extent {
+            offset: run.first().map_or(0, |b| b.extent.offset),
+            ..Extent::default()
+        };
         for block in run {
             let length = usize::try_from(block.extent.length).unwrap_or(usize::MAX);
             whole.crc32c = crc32c::crc32c_combine(whole.crc32c, block.extent.crc32c, length);
@@ -150,7 +163,10 @@ pub(super) struct Metered<R> {
 
 impl<R> Metered<R> {
     pub(crate) fn new(input: R) -> Self {
-        Metered { input, current: Extent::default() }
+        Metered {
+            input,
+            current: Extent::default(),
+        }
     }
 
     /// Bytes read so far.
@@ -161,7 +177,13 @@ impl<R> Metered<R> {
     /// What was read since the last cut.
     pub(crate) fn cut(&mut self) -> Extent {
         let offset = self.current.offset + self.current.length;
-        std::mem::replace(&mut self.current, Extent { offset, ..Extent::default() })
+        std::mem::replace(
+            &mut self.current,
+            Extent {
+                offset,
+                ..Extent::default()
+            },
+        )
     }
 }
 
@@ -205,7 +227,12 @@ mod tests {
             input.read_exact(&mut part).unwrap();
             match i {
                 0 => index.head = input.cut(),
-                _ => index.blocks.push(IndexedBlock { dump_id: 1, extent: input.cut(), rows: 0, bytes: 0 }),
+                _ => index.blocks.push(IndexedBlock {
+                    dump_id: 1,
+                    extent: input.cut(),
+                    rows: 0,
+                    bytes: 0,
+                }),
             }
         }
         assert_eq!(index.whole(), Some((1000, crc32c::crc32c(&data))));

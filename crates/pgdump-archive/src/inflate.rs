@@ -27,7 +27,11 @@ pub(super) struct Zlib<R> {
 
 impl<R: BufRead> Zlib<R> {
     pub(crate) fn new(input: R) -> Self {
-        Zlib { input: Input::new(input), stream: Stream::new(), checksum: simd_adler32::Adler32::new() }
+        Zlib {
+            input: Input::new(input),
+            stream: Stream::new(),
+            checksum: simd_adler32::Adler32::new(),
+        }
     }
 }
 
@@ -35,7 +39,9 @@ impl<R: BufRead> Read for Zlib<R> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         while self.stream.unread.is_empty() && !self.stream.is_done() {
             self.checksum.write(self.stream.inflate(&mut self.input)?);
-            if self.stream.is_done() && self.input.last(CHECKSUM) != self.checksum.finish().to_be_bytes() {
+            if self.stream.is_done()
+                && self.input.last(CHECKSUM) != self.checksum.finish().to_be_bytes()
+            {
                 return Err(damaged("another checksum, or bytes behind it"));
             }
         }
@@ -60,7 +66,11 @@ struct Member {
 
 impl<R: BufRead> Gzip<R> {
     pub(crate) fn new(input: R) -> Self {
-        Gzip { input: Input::new(input), member: None, has_begun: false }
+        Gzip {
+            input: Input::new(input),
+            member: None,
+            has_begun: false,
+        }
     }
 }
 
@@ -103,7 +113,11 @@ impl Member {
         let mut stream = Stream::new();
         // A member's data has no header of its own.
         stream.inflate(&mut Input::new(&b"\x78\x9c"[..]))?;
-        Ok(Member { stream, checksum: crc32fast::Hasher::new(), len: 0 })
+        Ok(Member {
+            stream,
+            checksum: crc32fast::Hasher::new(),
+            len: 0,
+        })
     }
 
     /// Leaves the input where the next member begins.
@@ -113,12 +127,18 @@ impl Member {
         trailer[4..].copy_from_slice(&self.len.to_le_bytes());
         input.give_back(CHECKSUM + TAKEN_AHEAD);
         let mut behind = Vec::new();
-        input.by_ref().take((TAKEN_AHEAD + trailer.len()) as u64).read_to_end(&mut behind)?;
+        input
+            .by_ref()
+            .take((TAKEN_AHEAD + trailer.len()) as u64)
+            .read_to_end(&mut behind)?;
         if behind.len() < trailer.len() {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         // From behind: that of an empty member is all zeros, and a zero stands before it.
-        match behind.windows(trailer.len()).rposition(|bytes| bytes == trailer) {
+        match behind
+            .windows(trailer.len())
+            .rposition(|bytes| bytes == trailer)
+        {
             Some(at) => input.give_back(behind.len() - at - trailer.len()),
             None => return Err(damaged("another checksum")),
         }
@@ -170,7 +190,11 @@ impl Stream {
     fn new() -> Self {
         let mut decompressor = Decompressor::new();
         decompressor.ignore_adler32();
-        Stream { decompressor, out: vec![0; WINDOW + AHEAD], unread: 0..0 }
+        Stream {
+            decompressor,
+            out: vec![0; WINDOW + AHEAD],
+            unread: 0..0,
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -185,9 +209,14 @@ impl Stream {
         }
         let at = self.unread.end;
         let more = input.fill_buf()?;
-        let (taken, made) = match self.decompressor.read(more, &mut self.out, at, more.is_empty()) {
+        let (taken, made) = match self
+            .decompressor
+            .read(more, &mut self.out, at, more.is_empty())
+        {
             Ok(done) => done,
-            Err(DecompressionError::InsufficientInput) => return Err(ErrorKind::UnexpectedEof.into()),
+            Err(DecompressionError::InsufficientInput) => {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
             Err(e) => return Err(damaged(&format!("{e:?}"))),
         };
         input.consume(taken);
@@ -218,7 +247,11 @@ struct Input<R> {
 
 impl<R: BufRead> Input<R> {
     fn new(inner: R) -> Self {
-        Input { inner, last: Default::default(), again: 0 }
+        Input {
+            inner,
+            last: Default::default(),
+            again: 0,
+        }
     }
 
     fn last(&self, n: usize) -> &[u8] {
@@ -279,7 +312,11 @@ mod tests {
             match random.u8(..4) {
                 0 => out.extend((0..random.usize(..3000)).map(|_| random.u8(..))),
                 1 => out.extend(std::iter::repeat_n(random.u8(..), random.usize(..1000))),
-                2 => out.extend(format!("{}\t{}\n", random.u16(..), random.u8(..)).repeat(9).into_bytes()),
+                2 => out.extend(
+                    format!("{}\t{}\n", random.u16(..), random.u8(..))
+                        .repeat(9)
+                        .into_bytes(),
+                ),
                 _ => {
                     let from = out.len() - random.usize(..=out.len().min(WINDOW));
                     out.extend_from_within(from..(from + random.usize(..400)).min(out.len()));
@@ -297,7 +334,10 @@ mod tests {
     }
 
     fn gzip(data: &[u8], level: u32) -> Vec<u8> {
-        let header = GzBuilder::new().filename("a.sql").comment("c").extra(&b"\x41\0\x02\0hi"[..]);
+        let header = GzBuilder::new()
+            .filename("a.sql")
+            .comment("c")
+            .extra(&b"\x41\0\x02\0hi"[..]);
         let header = if level > 5 { header } else { GzBuilder::new() };
         let mut w = header.write(Vec::new(), Compression::new(level));
         w.write_all(data).unwrap();
@@ -309,12 +349,16 @@ mod tests {
     /// Reads everything, from an input that gives so many bytes at once.
     fn read_zlib(packed: &[u8], step: usize) -> std::io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Zlib::new(BufReader::with_capacity(step, packed)).read_to_end(&mut out).map(|_| out)
+        Zlib::new(BufReader::with_capacity(step, packed))
+            .read_to_end(&mut out)
+            .map(|_| out)
     }
 
     fn read_gzip(packed: &[u8], step: usize) -> std::io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Gzip::new(BufReader::with_capacity(step, packed)).read_to_end(&mut out).map(|_| out)
+        Gzip::new(BufReader::with_capacity(step, packed))
+            .read_to_end(&mut out)
+            .map(|_| out)
     }
 
     #[test]
@@ -323,8 +367,16 @@ mod tests {
             let data = data(len);
             for level in [0, 1, 6, 9] {
                 for step in [1, 7, 4096, 1 << 20] {
-                    assert_eq!(read_zlib(&zlib(&data, level), step).unwrap(), data, "{len} {level} {step}");
-                    assert_eq!(read_gzip(&gzip(&data, level), step).unwrap(), data, "{len} {level} {step}");
+                    assert_eq!(
+                        read_zlib(&zlib(&data, level), step).unwrap(),
+                        data,
+                        "{len} {level} {step}"
+                    );
+                    assert_eq!(
+                        read_gzip(&gzip(&data, level), step).unwrap(),
+                        data,
+                        "{len} {level} {step}"
+                    );
                 }
             }
         }
@@ -333,7 +385,11 @@ mod tests {
     #[test]
     fn members_follow_each_other() {
         let parts: Vec<Vec<u8>> = [0, 1, 2, 300, 5, 0, 200_000].map(data).into();
-        let packed: Vec<u8> = parts.iter().zip(1..).flat_map(|(p, level)| gzip(p, level)).collect();
+        let packed: Vec<u8> = parts
+            .iter()
+            .zip(1..)
+            .flat_map(|(p, level)| gzip(p, level))
+            .collect();
         for step in [1, 2, 13, 1 << 20] {
             assert_eq!(read_gzip(&packed, step).unwrap(), parts.concat());
         }
@@ -343,7 +399,8 @@ mod tests {
     #[test]
     fn a_stream_that_was_cut_ends_early() {
         let data = data(2_000);
-        let read: [(Vec<u8>, Reader); 2] = [(zlib(&data, 6), read_zlib), (gzip(&data, 6), read_gzip)];
+        let read: [(Vec<u8>, Reader); 2] =
+            [(zlib(&data, 6), read_zlib), (gzip(&data, 6), read_gzip)];
         for (packed, read) in read {
             for cut in 1..packed.len() {
                 let e = read(&packed[..cut], 100).unwrap_err();
@@ -355,7 +412,8 @@ mod tests {
     #[test]
     fn a_flipped_bit_never_changes_what_comes_out() {
         let data = data(1_000);
-        let read: [(Vec<u8>, Reader); 2] = [(zlib(&data, 6), read_zlib), (gzip(&data, 3), read_gzip)];
+        let read: [(Vec<u8>, Reader); 2] =
+            [(zlib(&data, 6), read_zlib), (gzip(&data, 3), read_gzip)];
         for (packed, read) in read {
             let mut found = 0;
             for bit in 0..packed.len() * 8 {
@@ -379,7 +437,10 @@ mod tests {
                 read_zlib(&[zlib(b"rows", 6), more.clone()].concat(), 100)
                     .is_err_and(|e| { e.kind() == ErrorKind::InvalidData })
             );
-            assert_eq!(read_gzip(&[gzip(b"rows", 6), more].concat(), 100).unwrap(), b"rows");
+            assert_eq!(
+                read_gzip(&[gzip(b"rows", 6), more].concat(), 100).unwrap(),
+                b"rows"
+            );
             let other = [gzip(b"rows", 6), vec![0; n], b"x".to_vec()].concat();
             let e = read_gzip(&other, 100).unwrap_err().to_string();
             assert!(e.contains("other bytes follow"), "{e}");

@@ -53,7 +53,10 @@ impl Layer {
             (b"age-encryption.org/v1\n", Layer::Age),
             (b"-----BEGIN AGE ENCRYPTED FILE-----", Layer::Age),
         ];
-        let by_magic = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, layer)| *layer);
+        let by_magic = MAGIC
+            .iter()
+            .find(|(magic, _)| head.starts_with(magic))
+            .map(|(_, layer)| *layer);
         by_magic.or_else(|| match head {
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Layer::Bzip2),
             _ if Lzip::is_begun_by(head) => Some(Layer::Lzip),
@@ -62,14 +65,21 @@ impl Layer {
         })
     }
 
-    fn unwrap<'a>(self, input: Head<'a>, limits: &Limits, keys: &Keys) -> Result<Lent<'a>, ArchiveError> {
+    fn unwrap<'a>(
+        self,
+        input: Head<'a>,
+        limits: &Limits,
+        keys: &Keys,
+    ) -> Result<Lent<'a>, ArchiveError> {
         let failed = |e| ArchiveError::from_io(e, "zstd");
         Ok(match self {
             Layer::Gzip => Box::new(Gzip::new(input)),
             Layer::Zstd => Box::new(Zstd::new(input, limits).map_err(failed)?),
             Layer::Lz4 => Box::new(Lz4::new(input)),
             Layer::Bzip2 => Box::new(Bzip2::new(input)),
-            Layer::Xz => Box::new(Xz::new(input, limits).map_err(|e| ArchiveError::from_io(e, "xz"))?),
+            Layer::Xz => {
+                Box::new(Xz::new(input, limits).map_err(|e| ArchiveError::from_io(e, "xz"))?)
+            }
             Layer::Lzma => Box::new(LzmaAlone::new(input, limits)),
             Layer::Lzip => Box::new(Lzip::new(input, limits)),
             Layer::Age => keys.decrypt(input)?,
@@ -95,8 +105,13 @@ impl Keys {
     /// # Errors
     /// What is wrong, without the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-        let identities = lines.map(|l| l.parse().map(std::sync::Arc::new)).collect::<Result<Vec<_>, _>>();
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let identities = lines
+            .map(|l| l.parse().map(std::sync::Arc::new))
+            .collect::<Result<Vec<_>, _>>();
         match identities {
             Ok(identities) if !identities.is_empty() => Ok(Keys { identities }),
             _ => Err("must be age identities, one AGE-SECRET-KEY-1… a line".into()),
@@ -117,7 +132,10 @@ impl Keys {
             Err(age::DecryptError::Io(e)) => return Err(ArchiveError::from_io(e, "age header")),
             Err(e) => return Err(no(&e)),
         };
-        let keys = self.identities.iter().map(|i| i.as_ref() as &dyn age::Identity);
+        let keys = self
+            .identities
+            .iter()
+            .map(|i| i.as_ref() as &dyn age::Identity);
         Ok(Box::new(decryptor.decrypt(keys).map_err(|e| no(&e))?))
     }
 }
@@ -141,7 +159,10 @@ pub(super) fn peek(mut input: Head<'_>) -> Result<(Vec<u8>, Head<'_>), ArchiveEr
         head.extend_from_slice(&filled[..HEAD]);
         return Ok((head, input));
     }
-    (&mut input).take(HEAD as u64).read_to_end(&mut head).map_err(failed)?;
+    (&mut input)
+        .take(HEAD as u64)
+        .read_to_end(&mut head)
+        .map_err(failed)?;
     let again: Lent<'_> = Box::new(std::io::Cursor::new(head.clone()).chain(input));
     Ok((head, buffered(again)))
 }
@@ -152,7 +173,8 @@ fn next_layer(input: Head<'_>) -> Result<(Option<Layer>, Vec<u8>, Head<'_>), Arc
     if !frames::begins_with_skippable(&head) {
         return Ok((Layer::of(&head), head, whole));
     }
-    let whole = frames::skip_frames(whole).map_err(|e| ArchiveError::from_io(e, "a frame to skip"))?;
+    let whole =
+        frames::skip_frames(whole).map_err(|e| ArchiveError::from_io(e, "a frame to skip"))?;
     let (head, whole) = peek(whole)?;
     match Layer::of(&head) {
         Some(layer @ (Layer::Zstd | Layer::Lz4)) => Ok((Some(layer), head, whole)),
@@ -171,9 +193,13 @@ pub(super) fn unwrap<'a>(
     let (mut layers, mut input) = (Vec::new(), buffered(input));
     loop {
         let (layer, head, whole) = next_layer(input)?;
-        let Some(layer) = layer else { return Ok((layers, head, whole)) };
+        let Some(layer) = layer else {
+            return Ok((layers, head, whole));
+        };
         if layers.len() == MAX_LAYERS {
-            return Err(unsupported(format!("the backup is wrapped more than {MAX_LAYERS} times")));
+            return Err(unsupported(format!(
+                "the backup is wrapped more than {MAX_LAYERS} times"
+            )));
         }
         layers.push(layer);
         input = buffered(layer.unwrap(whole, limits, keys)?);
@@ -203,36 +229,83 @@ fn name_unread_wrapping(head: &[u8]) -> Option<&'static str> {
             b"PK\x07\x08",
             "it is a part of a ZIP file: unpack it with `unzip` and compress it with zstd or gzip instead",
         ),
-        (b"PK\x03\x04", "it is a ZIP file: unpack it with `unzip` and compress it with zstd or gzip instead"),
-        (b"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive: unpack it with `7z x` first"),
-        (b"Rar!\x1a\x07", "it is a RAR archive: unpack it with `unrar x` first"),
-        (b"\x1f\x9d", "it is compressed by compress (.Z): decompress it with `uncompress` first"),
-        (b"\x1f\xa0", "it is compressed as LZH: decompress it with `gzip -d` first"),
-        (b"\x1f\x1e", "it is compressed by pack (.z): decompress it with `gzip -d` first"),
-        (b"\x89LZO\0\r\n\x1a\n", "it is compressed by lzop: decompress it with `lzop -d` first"),
-        (b"LRZI", "it is compressed by lrzip: decompress it with `lrzip -d` first"),
-        (b"LZIP\0", "it is compressed by an lzip of before 2009: decompress it with `lzip -d` first"),
+        (
+            b"PK\x03\x04",
+            "it is a ZIP file: unpack it with `unzip` and compress it with zstd or gzip instead",
+        ),
+        (
+            b"7z\xbc\xaf\x27\x1c",
+            "it is a 7-Zip archive: unpack it with `7z x` first",
+        ),
+        (
+            b"Rar!\x1a\x07",
+            "it is a RAR archive: unpack it with `unrar x` first",
+        ),
+        (
+            b"\x1f\x9d",
+            "it is compressed by compress (.Z): decompress it with `uncompress` first",
+        ),
+        (
+            b"\x1f\xa0",
+            "it is compressed as LZH: decompress it with `gzip -d` first",
+        ),
+        (
+            b"\x1f\x1e",
+            "it is compressed by pack (.z): decompress it with `gzip -d` first",
+        ),
+        (
+            b"\x89LZO\0\r\n\x1a\n",
+            "it is compressed by lzop: decompress it with `lzop -d` first",
+        ),
+        (
+            b"LRZI",
+            "it is compressed by lrzip: decompress it with `lrzip -d` first",
+        ),
+        (
+            b"LZIP\0",
+            "it is compressed by an lzip of before 2009: decompress it with `lzip -d` first",
+        ),
         (
             b"7kSt\xa0\x31\x83\xd3\x8c\xb2\x28\xb0\xd3zPQ",
             "it is a ZPAQ archive: unpack it with `zpaq x` first",
         ),
-        (b"zPQ", "it is a ZPAQ archive: unpack it with `zpaq x` first"),
-        (b"\xff\x06\0\0sNaPpY", "it is compressed by snappy: decompress it with `snzip -d` first"),
-        (b"MSCF\0\0\0\0", "it is a Windows cabinet: unpack it with `cabextract` first"),
-        (b"Salted__", "it is encrypted by openssl: decrypt it first, or encrypt with age"),
+        (
+            b"zPQ",
+            "it is a ZPAQ archive: unpack it with `zpaq x` first",
+        ),
+        (
+            b"\xff\x06\0\0sNaPpY",
+            "it is compressed by snappy: decompress it with `snzip -d` first",
+        ),
+        (
+            b"MSCF\0\0\0\0",
+            "it is a Windows cabinet: unpack it with `cabextract` first",
+        ),
+        (
+            b"Salted__",
+            "it is encrypted by openssl: decrypt it first, or encrypt with age",
+        ),
         (b"-----BEGIN PGP", ENCRYPTED_BY_GNUPG),
         (b"\x85\x01", ENCRYPTED_BY_GNUPG),
         (b"\x85\x02", ENCRYPTED_BY_GNUPG),
         (b"\x8c\x0d", ENCRYPTED_BY_GNUPG),
     ];
-    const ENCRYPTED_BY_GNUPG: &str = "it is encrypted by GnuPG: decrypt it first, or encrypt with age";
+    const ENCRYPTED_BY_GNUPG: &str =
+        "it is encrypted by GnuPG: decrypt it first, or encrypt with age";
     if head.starts_with(b"PK\x03\x04") && head.get(6).is_some_and(|flags| flags & 1 == 1) {
-        return Some("it is a ZIP file with a password: unpack it with `unzip` and encrypt with age instead");
+        return Some(
+            "it is a ZIP file with a password: unpack it with `unzip` and encrypt with age instead",
+        );
     }
     if matches!(head, [0x22..=0x27, 0xb5, 0x2f, 0xfd, ..]) {
-        return Some("it is compressed by a zstd of before 0.8: decompress it with an old `zstd -d` first");
+        return Some(
+            "it is compressed by a zstd of before 0.8: decompress it with an old `zstd -d` first",
+        );
     }
-    NAMES.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, what)| *what)
+    NAMES
+        .iter()
+        .find(|(magic, _)| head.starts_with(magic))
+        .map(|(_, what)| *what)
 }
 
 /// What the bytes are, if they are something that people mistake for a dump.
@@ -248,7 +321,10 @@ pub(super) fn name_wrong_input(head: &[u8]) -> ArchiveError {
     }
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let lower = text.get(..text.len().min(400)).unwrap_or(text).to_lowercase();
+    let lower = text
+        .get(..text.len().min(400))
+        .unwrap_or(text)
+        .to_lowercase();
     let starts = |magic: &[u8]| head.starts_with(magic);
     let what = if starts(b"\xff\xfe") || starts(b"\xfe\xff") {
         "it is UTF-16 text, as PowerShell's > writes it: use pg_dump --file"
@@ -258,12 +334,16 @@ pub(super) fn name_wrong_input(head: &[u8]) -> ArchiveError {
         "it is an XML document, perhaps the storage service's error message"
     } else if lower.starts_with("{\"error") || lower.starts_with("{\n  \"error") {
         "it is a JSON error message, perhaps the storage service's"
-    } else if lower.contains("mysql dump") || lower.contains("mariadb dump") || lower.starts_with("/*!4") {
+    } else if lower.contains("mysql dump")
+        || lower.contains("mariadb dump")
+        || lower.starts_with("/*!4")
+    {
         "it is a dump of MySQL or MariaDB"
     } else if starts(b"SQLite format 3") || lower.starts_with("pragma foreign_keys") {
         "it is an SQLite database"
     } else if let Some(program) = recognise::message_of(head.trim_ascii_start()) {
-        let what = format!("it is a message of {program} and no dump: the command that made it failed");
+        let what =
+            format!("it is a message of {program} and no dump: the command that made it failed");
         return unsupported(format!("this is no PostgreSQL dump: {what}"));
     } else if starts(b"TAPE") {
         "it is a backup of SQL Server"

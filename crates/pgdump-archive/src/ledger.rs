@@ -14,7 +14,9 @@ use twox_hash::xxhash3_128;
 use super::lexer::{Lexeme, Token, tokens};
 use super::moments::{in_utc, is_elsewhere};
 use super::toc::corrupt;
-use super::{BlockIndex, DataSink, Dialect, Extent, IndexedBlock, Piece, Statement, TextEncoding, TocEntry};
+use super::{
+    BlockIndex, DataSink, Dialect, Extent, IndexedBlock, Piece, Statement, TextEncoding, TocEntry,
+};
 use crate::error::ArchiveError;
 
 /// Rows so far.
@@ -66,7 +68,11 @@ struct LongRow {
 
 impl LongRow {
     fn new() -> Self {
-        LongRow { hasher: Box::new(xxhash3_128::Hasher::new()), rest: Vec::new(), bytes: 0 }
+        LongRow {
+            hasher: Box::new(xxhash3_128::Hasher::new()),
+            rest: Vec::new(),
+            bytes: 0,
+        }
     }
 
     fn feed(&mut self, part: &[u8], at_end: bool) {
@@ -131,19 +137,30 @@ impl Ledger {
             Some(e) => {
                 let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
                 let (rows, bytes) = entries.get(&e.dump_id).copied().unwrap_or_default();
-                index.blocks.push(IndexedBlock { dump_id: e.dump_id, extent, rows, bytes });
+                index.blocks.push(IndexedBlock {
+                    dump_id: e.dump_id,
+                    extent,
+                    rows,
+                    bytes,
+                });
             }
         }
     }
 
     /// Remembers where the table of contents lies that stands behind the data.
     pub fn tail(&self, extent: Extent) {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner).tail = Some(extent);
+        self.index
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tail = Some(extent);
     }
 
     /// Where the blocks of a custom archive lie, once all of it was read; empty for every other.
     pub fn index(&self) -> BlockIndex {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.index
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The data of `entry` begins.
@@ -152,7 +169,10 @@ impl Ledger {
         EntryTally {
             dump_id: entry.dump_id,
             relation,
-            data: TableData { columns: columns.flatten(), ..TableData::default() },
+            data: TableData {
+                columns: columns.flatten(),
+                ..TableData::default()
+            },
             dialect: self.dialect,
             long: None,
             scratch: Vec::new(),
@@ -170,7 +190,11 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`Ledger::finish`].
-    pub fn next(&self, before: Option<EntryTally>, entry: &TocEntry) -> Result<EntryTally, ArchiveError> {
+    pub fn next(
+        &self,
+        before: Option<EntryTally>,
+        entry: &TocEntry,
+    ) -> Result<EntryTally, ArchiveError> {
         before.map_or(Ok(()), |b| self.finish(b))?;
         Ok(self.begin(entry))
     }
@@ -190,7 +214,9 @@ impl Ledger {
         if tally.is_rows {
             let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
             // Partitions that are loaded through their root are one table.
-            let all = tables.entry(tally.relation.unwrap_or(tally.fallback)).or_default();
+            let all = tables
+                .entry(tally.relation.unwrap_or(tally.fallback))
+                .or_default();
             all.rows.merge(&tally.data.rows);
             all.columns = tally.data.columns;
         }
@@ -201,11 +227,17 @@ impl Ledger {
 
     /// Tables by their names as SQL writes them.
     pub fn tables(&self) -> BTreeMap<String, TableData> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.tables
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn objects(&self) -> BTreeMap<u32, ObjectData> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.objects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -221,7 +253,9 @@ pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
     let start = t.get(1)?.at;
     let name_end = open.map_or(t[from].at, |i| t[i].at);
     let relation = copy.get(start..name_end)?.trim().to_owned();
-    let columns = open.and_then(|i| copy.get(t[i].at..t[from].at)).map(|c| c.trim().to_owned());
+    let columns = open
+        .and_then(|i| copy.get(t[i].at..t[from].at))
+        .map(|c| c.trim().to_owned());
     Some((relation, columns))
 }
 
@@ -262,7 +296,9 @@ impl EntryTally {
 
     fn rows(&mut self, mut text: &[u8]) {
         if let Some(long) = &mut self.long {
-            let Some(end) = memchr::memchr(b'\n', text) else { return long.feed(text, false) };
+            let Some(end) = memchr::memchr(b'\n', text) else {
+                return long.feed(text, false);
+            };
             long.feed(&text[..end], true);
             self.data.rows.add(long.hasher.finish_128(), long.bytes + 1);
             self.long = None;
@@ -326,8 +362,14 @@ impl EntryTally {
         let Some(first) = t.get(2) else { return };
         let open = t.iter().position(|w| w.is_symbol(b'('));
         let words = ["overriding", "default"];
-        let after = t.iter().skip(3).find(|w| w.is_symbol(b'(') || words.iter().any(|x| w.is(x)));
-        let end = after.map_or_else(|| t.last().map_or(first.at, |l| l.at + l.text.len()), |w| w.at);
+        let after = t
+            .iter()
+            .skip(3)
+            .find(|w| w.is_symbol(b'(') || words.iter().any(|x| w.is(x)));
+        let end = after.map_or_else(
+            || t.last().map_or(first.at, |l| l.at + l.text.len()),
+            |w| w.at,
+        );
         self.relation = Some(encoding.for_people(sql[first.at..end].trim()));
         let close = t.iter().position(|w| w.is_symbol(b')'));
         if let (Some(open), Some(close)) = (open, close.filter(|c| open < Some(*c))) {
@@ -350,7 +392,10 @@ impl EntryTally {
         i += 1;
         loop {
             let start = i;
-            while t.get(i).is_some_and(|w| !w.is_symbol(b',') && !w.is_symbol(b')')) {
+            while t
+                .get(i)
+                .is_some_and(|w| !w.is_symbol(b',') && !w.is_symbol(b')'))
+            {
                 i += 1;
             }
             let end = t.get(i).ok_or_else(wrong)?;
@@ -370,7 +415,9 @@ impl EntryTally {
     fn line(&mut self, fields: &[String], encoding: &TextEncoding) {
         let line = fields.join("\t");
         // In the archive's encoding, as COPY would have it.
-        self.data.rows.row(&encoding.bytes_of(&line), &mut self.scratch);
+        self.data
+            .rows
+            .row(&encoding.bytes_of(&line), &mut self.scratch);
     }
 }
 
@@ -399,9 +446,13 @@ fn field(t: &[Token<'_>]) -> Option<String> {
         [one] if one.kind == Lexeme::Word && one.is("false") => Some("f".into()),
         [one] => match (one.string(), one.text.strip_prefix(['B', 'b'])) {
             // The only escape that `pg_dump` writes.
-            (Some(text), _) if one.text.starts_with(['E', 'e']) => Some(escaped(&text.replace("\\\\", "\\"))),
+            (Some(text), _) if one.text.starts_with(['E', 'e']) => {
+                Some(escaped(&text.replace("\\\\", "\\")))
+            }
             (Some(text), _) => Some(escaped(&text)),
-            (None, Some(bits)) if bits.starts_with('\'') => Some(bits.trim_matches('\'').to_owned()),
+            (None, Some(bits)) if bits.starts_with('\'') => {
+                Some(bits.trim_matches('\'').to_owned())
+            }
             (None, _) => Some(one.text.to_owned()),
         },
         several => Some(several.iter().map(|w| w.text).collect()),
@@ -418,7 +469,11 @@ pub struct Counting<'a> {
 
 impl<'a> Counting<'a> {
     pub fn new(ledger: &'a Ledger, seen: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Counting { ledger, current: None, seen }
+        Counting {
+            ledger,
+            current: None,
+            seen,
+        }
     }
 }
 
@@ -430,11 +485,15 @@ impl DataSink for Counting<'_> {
 
     fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
         (self.seen)(piece.len() as u64);
-        self.current.as_mut().map_or(Ok(()), |c| c.piece(&piece, &self.ledger.encoding))
+        self.current
+            .as_mut()
+            .map_or(Ok(()), |c| c.piece(&piece, &self.ledger.encoding))
     }
 
     fn end(&mut self, _entry: &TocEntry) -> Result<(), ArchiveError> {
-        self.current.take().map_or(Ok(()), |c| self.ledger.finish(c))
+        self.current
+            .take()
+            .map_or(Ok(()), |c| self.ledger.finish(c))
     }
 
     fn tail(&mut self, extent: Extent) {
@@ -456,13 +515,17 @@ mod tests {
 
     fn rows(lines: &[&str]) -> Rows {
         let mut r = Rows::default();
-        lines.iter().for_each(|l| r.row(l.as_bytes(), &mut Vec::new()));
+        lines
+            .iter()
+            .for_each(|l| r.row(l.as_bytes(), &mut Vec::new()));
         r
     }
 
     fn tally() -> EntryTally {
-        let entry =
-            TocEntry { copy_stmt: "COPY s.t (a) FROM stdin;".into(), ..TocEntry::bare(1, "TABLE DATA", "t") };
+        let entry = TocEntry {
+            copy_stmt: "COPY s.t (a) FROM stdin;".into(),
+            ..TocEntry::bare(1, "TABLE DATA", "t")
+        };
         let ledger = Ledger {
             counts_rows: true,
             dialect: Dialect::default(),
@@ -479,7 +542,11 @@ mod tests {
     fn the_order_of_rows_does_not_matter_and_everything_else_does() {
         assert_eq!(rows(&["1\ta", "2\tb"]), rows(&["2\tb", "1\ta"]));
         for other in [["1\ta", "2\tc"], ["1\ta", "1\ta"], ["2\ta", "1\tb"]] {
-            assert_ne!(rows(&["1\ta", "2\tb"]).digest, rows(&other).digest, "{other:?}");
+            assert_ne!(
+                rows(&["1\ta", "2\tb"]).digest,
+                rows(&other).digest,
+                "{other:?}"
+            );
         }
         assert_ne!(rows(&["1\ta"]), rows(&["1\ta", "1\ta"]));
     }
@@ -491,9 +558,18 @@ mod tests {
             ("2026-11-24 23:30:00.25-05:30", "2026-11-25 05:00:00.25+00"),
             ("1850-01-01 00:53:28+00:53:28", "1850-01-01 00:00:00+00"),
             ("0044-03-15 01:00:00+01 BC", "0044-03-15 00:00:00+00 BC"),
-            ("x\t{\"2026-01-01 00:00:00+02\",NULL}\ty", "x\t{\"2025-12-31 22:00:00+00\",NULL}\ty"),
-            ("[\"2024-02-29 23:00:00-01\",)", "[\"2024-03-01 00:00:00+00\",)"),
-            ("294276-12-31 22:59:59.999999+00", "294276-12-31 23:59:59.999999+01"),
+            (
+                "x\t{\"2026-01-01 00:00:00+02\",NULL}\ty",
+                "x\t{\"2025-12-31 22:00:00+00\",NULL}\ty",
+            ),
+            (
+                "[\"2024-02-29 23:00:00-01\",)",
+                "[\"2024-03-01 00:00:00+00\",)",
+            ),
+            (
+                "294276-12-31 22:59:59.999999+00",
+                "294276-12-31 23:59:59.999999+01",
+            ),
         ] {
             assert_eq!(rows(&[a]).digest, rows(&[b]).digest, "{a} and {b}");
         }
@@ -525,7 +601,9 @@ mod tests {
                 assert_eq!(t.data.rows, whole, "{line} cut at {cut}");
             }
             let mut t = tally();
-            text.as_bytes().iter().for_each(|b| t.rows(std::slice::from_ref(b)));
+            text.as_bytes()
+                .iter()
+                .for_each(|b| t.rows(std::slice::from_ref(b)));
             assert_eq!(t.data.rows, whole);
         }
     }
@@ -540,7 +618,14 @@ mod tests {
             &TextEncoding::new("UTF8"),
         )
         .unwrap();
-        assert_eq!(t.data.rows, rows(&["1\t-2.5\t\\N\tt\tit's\\ta \\\\\t101", "2\tNaN\tf\t\t", "3\tx"]));
+        assert_eq!(
+            t.data.rows,
+            rows(&[
+                "1\t-2.5\t\\N\tt\tit's\\ta \\\\\t101",
+                "2\tNaN\tf\t\t",
+                "3\tx"
+            ])
+        );
         assert_eq!(t.relation.as_deref(), Some("s.\"T (x)\""));
         let mut t = tally();
         t.relation = None;
@@ -549,14 +634,19 @@ mod tests {
             &TextEncoding::new("UTF8"),
         )
         .unwrap();
-        assert_eq!((t.relation.as_deref(), t.data.rows), (Some("s.none"), rows(&["", ""])));
+        assert_eq!(
+            (t.relation.as_deref(), t.data.rows),
+            (Some("s.none"), rows(&["", ""]))
+        );
     }
 
     /// As it is read back: COPY … TO with the same encoding.
     #[test]
     fn an_insert_is_counted_in_the_dumps_own_encoding() {
         let sjis = TextEncoding::new("SJIS");
-        let sql = sjis.decode(b"INSERT INTO s.t VALUES ('\x95\x5c\\', '\xb1\t');\n".to_vec()).unwrap();
+        let sql = sjis
+            .decode(b"INSERT INTO s.t VALUES ('\x95\x5c\\', '\xb1\t');\n".to_vec())
+            .unwrap();
         let mut t = tally();
         t.inserts(&sql, &sjis).unwrap();
         let mut wanted = Rows::default();
@@ -567,8 +657,14 @@ mod tests {
     #[test]
     fn the_target_of_a_copy_is_read_with_its_columns() {
         let of = |sql| copy_target(sql).unwrap();
-        assert_eq!(of("COPY s.t (a, \"b (c\") FROM stdin;"), ("s.t".into(), Some("(a, \"b (c\")".into())));
-        assert_eq!(of("COPY \"S\".\"from\"  FROM stdin;"), ("\"S\".\"from\"".into(), None));
+        assert_eq!(
+            of("COPY s.t (a, \"b (c\") FROM stdin;"),
+            ("s.t".into(), Some("(a, \"b (c\")".into()))
+        );
+        assert_eq!(
+            of("COPY \"S\".\"from\"  FROM stdin;"),
+            ("\"S\".\"from\"".into(), None)
+        );
     }
 
     proptest::proptest! {

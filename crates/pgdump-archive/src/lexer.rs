@@ -43,7 +43,10 @@ impl Wide {
 
 impl Default for Dialect {
     fn default() -> Self {
-        Dialect { standard_strings: true, wide: Wide::No }
+        Dialect {
+            standard_strings: true,
+            wide: Wide::No,
+        }
     }
 }
 
@@ -112,7 +115,9 @@ fn lexeme_after(
     at_end: bool,
     scanned: &mut Scanned,
 ) -> Result<Option<(Lexeme, usize)>, Unterminated> {
-    let Some(&first) = buf.first() else { return Ok(None) };
+    let Some(&first) = buf.first() else {
+        return Ok(None);
+    };
     let mut run = |kind, more: fn(u8) -> bool| match scanned.run(buf, more) {
         Some(n) => Some((kind, n)),
         None => at_end.then_some((kind, buf.len())),
@@ -133,9 +138,16 @@ fn lexeme_after(
             let end = quoted(buf, 0, !dialect.standard_strings, dialect.wide, scanned);
             closed(end, buf.len(), at_end, Lexeme::Text)
         }
-        b'"' => closed(quoted(buf, 0, false, dialect.wide, scanned), buf.len(), at_end, Lexeme::QuotedWord),
+        b'"' => closed(
+            quoted(buf, 0, false, dialect.wide, scanned),
+            buf.len(),
+            at_end,
+            Lexeme::QuotedWord,
+        ),
         b'$' => dollar(buf, at_end, scanned),
-        b if b.is_ascii_digit() => Ok(run(Lexeme::Number, |b| b.is_ascii_alphanumeric() || b == b'.')),
+        b if b.is_ascii_digit() => Ok(run(Lexeme::Number, |b| {
+            b.is_ascii_alphanumeric() || b == b'.'
+        })),
         b if starts_word(b) => word(buf, dialect, at_end, scanned),
         b => Ok(Some((Lexeme::Symbol(b), 1))),
     }
@@ -161,14 +173,22 @@ fn closed(
 }
 
 /// Index after the quote that closes the one at `start`.
-fn quoted(buf: &[u8], start: usize, escapes: bool, wide: Wide, scanned: &mut Scanned) -> Option<usize> {
+fn quoted(
+    buf: &[u8],
+    start: usize,
+    escapes: bool,
+    wide: Wide,
+    scanned: &mut Scanned,
+) -> Option<usize> {
     let quote = buf[start];
     let mut at = scanned.at.max(start + 1);
     loop {
         scanned.at = at;
         let rest = buf.get(at..)?;
         let found = match (escapes, wide == Wide::No) {
-            (_, false) => rest.iter().position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\')),
+            (_, false) => rest
+                .iter()
+                .position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\')),
             (true, true) => memchr::memchr2(quote, b'\\', rest),
             (false, true) => memchr::memchr(quote, rest),
         };
@@ -213,12 +233,18 @@ fn block_comment(buf: &[u8], scanned: &mut Scanned) -> Option<usize> {
 }
 
 /// `$tag$…$tag$`, or a parameter such as `$1`, or a lone dollar sign.
-fn dollar(buf: &[u8], at_end: bool, scanned: &mut Scanned) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+fn dollar(
+    buf: &[u8],
+    at_end: bool,
+    scanned: &mut Scanned,
+) -> Result<Option<(Lexeme, usize)>, Unterminated> {
     let symbol = Ok(Some((Lexeme::Symbol(b'$'), 1)));
     scanned.at = scanned.at.max(1);
     if buf.get(1).is_some_and(u8::is_ascii_digit) {
         let digits = scanned.run(buf, |b| b.is_ascii_digit());
-        return Ok(digits.or(at_end.then_some(buf.len())).map(|n| (Lexeme::Number, n)));
+        return Ok(digits
+            .or(at_end.then_some(buf.len()))
+            .map(|n| (Lexeme::Number, n)));
     }
     if scanned.depth == 0 {
         let Some(tag) = scanned.run(buf, |b| in_word(b) && b != b'$') else {
@@ -227,7 +253,10 @@ fn dollar(buf: &[u8], at_end: bool, scanned: &mut Scanned) -> Result<Option<(Lex
         if buf[tag] != b'$' {
             return symbol;
         }
-        *scanned = Scanned { at: tag + 1, depth: tag + 1 };
+        *scanned = Scanned {
+            at: tag + 1,
+            depth: tag + 1,
+        };
     }
     match memchr::memmem::find(&buf[scanned.at..], &buf[..scanned.depth]) {
         Some(n) => Ok(Some((Lexeme::Text, scanned.at + n + scanned.depth))),
@@ -264,12 +293,19 @@ fn word(
             Wide::No => scanned.run(buf, in_word),
             wide => word_end(buf, wide, scanned),
         };
-        return Ok(end.or(at_end.then_some(buf.len())).map(|n| (Lexeme::Word, n)));
+        return Ok(end
+            .or(at_end.then_some(buf.len()))
+            .map(|n| (Lexeme::Word, n)));
     }
     let prefix = buf[0].to_ascii_lowercase();
     if next == Some(b'\'') && matches!(prefix, b'e' | b'b' | b'x' | b'n') {
         let escapes = prefix == b'e' || (prefix == b'n' && !dialect.standard_strings);
-        return closed(quoted(buf, 1, escapes, dialect.wide, scanned), buf.len(), at_end, Lexeme::Text);
+        return closed(
+            quoted(buf, 1, escapes, dialect.wide, scanned),
+            buf.len(),
+            at_end,
+            Lexeme::Text,
+        );
     }
     if prefix == b'u' && next == Some(b'&') {
         let kind = match buf.get(2).copied() {
@@ -278,7 +314,12 @@ fn word(
             Some(b'"') => Lexeme::QuotedWord,
             _ => return Ok(Some((Lexeme::Word, 1))),
         };
-        return closed(quoted(buf, 2, false, dialect.wide, scanned), buf.len(), at_end, kind);
+        return closed(
+            quoted(buf, 2, false, dialect.wide, scanned),
+            buf.len(),
+            at_end,
+            kind,
+        );
     }
     Ok(Some((Lexeme::Word, 1)))
 }
@@ -322,7 +363,9 @@ impl StatementEnd {
     ) -> Result<Option<usize>, Unterminated> {
         loop {
             let found = lexeme_after(&buf[self.position..], dialect, at_end, &mut self.scanned)?;
-            let Some((kind, n)) = found else { return Ok(None) };
+            let Some((kind, n)) = found else {
+                return Ok(None);
+            };
             self.scanned = Scanned::default();
             let text = &buf[self.position..self.position + n];
             self.position += n;
@@ -333,7 +376,9 @@ impl StatementEnd {
                 }
                 Lexeme::Symbol(b'(') => self.parens += 1,
                 Lexeme::Symbol(b')') => self.parens = self.parens.saturating_sub(1),
-                Lexeme::Symbol(b'\\') => return Err(Unterminated("a command of psql in a statement")),
+                Lexeme::Symbol(b'\\') => {
+                    return Err(Unterminated("a command of psql in a statement"));
+                }
                 Lexeme::Word => self.word(text),
                 Lexeme::QuotedWord if self.values == Some(true) => self.values = Some(false),
                 _ => {}
@@ -360,14 +405,17 @@ impl StatementEnd {
         let after_colon = std::mem::take(&mut self.after_colon);
         let name = match (after_colon, kind) {
             (true, Lexeme::Word) => text,
-            (true, Lexeme::Text | Lexeme::QuotedWord) => text.get(1..text.len() - 1).unwrap_or_default(),
+            (true, Lexeme::Text | Lexeme::QuotedWord) => {
+                text.get(1..text.len() - 1).unwrap_or_default()
+            }
             (true, Lexeme::Symbol(b'{')) => b"{",
             // Two colons are a cast.
             (before, Lexeme::Symbol(b':')) => return self.after_colon = !before,
             _ => return,
         };
         if self.variables.len() < MOST_VARIABLES && name.len() <= 64 {
-            self.variables.push(String::from_utf8_lossy(name).into_owned());
+            self.variables
+                .push(String::from_utf8_lossy(name).into_owned());
         }
     }
 
@@ -378,8 +426,9 @@ impl StatementEnd {
 
     /// What a word in the values of an INSERT may be.
     fn value(&mut self, text: &[u8]) {
-        const CONSTANTS: [&str; 9] =
-            ["null", "true", "false", "default", "values", "on", "conflict", "do", "nothing"];
+        const CONSTANTS: [&str; 9] = [
+            "null", "true", "false", "default", "values", "on", "conflict", "do", "nothing",
+        ];
         let is = |word: &str| text.eq_ignore_ascii_case(word.as_bytes());
         match &mut self.values {
             None if is("values") => self.values = Some(true),
@@ -442,9 +491,11 @@ impl Token<'_> {
     pub fn name(&self) -> Option<String> {
         match self.kind {
             Lexeme::Word => Some(self.text.to_lowercase()),
-            Lexeme::QuotedWord => {
-                self.text.strip_prefix('"')?.strip_suffix('"').map(|t| t.replace("\"\"", "\""))
-            }
+            Lexeme::QuotedWord => self
+                .text
+                .strip_prefix('"')?
+                .strip_suffix('"')
+                .map(|t| t.replace("\"\"", "\"")),
             _ => None,
         }
     }
@@ -455,7 +506,9 @@ impl Token<'_> {
             return None;
         }
         let text = self.text.trim_start_matches(['e', 'E', 'n', 'N']);
-        text.strip_prefix('\'')?.strip_suffix('\'').map(|t| t.replace("''", "'"))
+        text.strip_prefix('\'')?
+            .strip_suffix('\'')
+            .map(|t| t.replace("''", "'"))
     }
 }
 
@@ -467,13 +520,18 @@ pub fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
 /// The same, of the beginning only.
 pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> {
     let (mut found, mut at) = (Vec::new(), 0);
-    let dialect = Dialect { wide: Wide::No, ..dialect };
+    let dialect = Dialect {
+        wide: Wide::No,
+        ..dialect
+    };
     while found.len() < most
         && let Ok(Some((kind, n))) = lexeme(&sql.as_bytes()[at..], dialect, true)
     {
         if !matches!(kind, Lexeme::Blank | Lexeme::Comment) {
             // Every lexeme ends before a byte below 0x80, or at the end.
-            let Some(text) = sql.get(at..at + n) else { break };
+            let Some(text) = sql.get(at..at + n) else {
+                break;
+            };
             found.push(Token { kind, text, at });
         }
         at += n;
@@ -484,10 +542,17 @@ pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> 
 /// Cuts SQL text into its statements, each with its semicolon.
 pub fn statements(sql: &str, dialect: Dialect) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), sql);
-    let dialect = Dialect { wide: Wide::No, ..dialect };
+    let dialect = Dialect {
+        wide: Wide::No,
+        ..dialect
+    };
     while !rest.trim().is_empty() {
         let end = StatementEnd::default().find(rest.as_bytes(), dialect, true);
-        let n = end.ok().flatten().filter(|n| rest.is_char_boundary(*n)).unwrap_or(rest.len());
+        let n = end
+            .ok()
+            .flatten()
+            .filter(|n| rest.is_char_boundary(*n))
+            .unwrap_or(rest.len());
         found.push(rest[..n].trim());
         rest = &rest[n..];
     }
@@ -517,7 +582,10 @@ mod tests {
             let twice = format!("{one}\n{one}\n");
             assert_eq!(split(&twice), [one, one]);
         }
-        let old = Dialect { standard_strings: false, wide: Wide::No };
+        let old = Dialect {
+            standard_strings: false,
+            wide: Wide::No,
+        };
         assert_eq!(statements("SELECT 'a\\';'; SELECT 2;", old).len(), 2);
     }
 
@@ -527,11 +595,17 @@ mod tests {
             (Wide::Sjis, &b"SELECT '\x83\x5c', '\xb1', '\x81\x27';"[..]),
             (Wide::Sjis, b"SELECT \xb1 AS \"\x95\x5c\";"),
             (Wide::Double, b"SELECT '\xa5\x5c', \"\x81\x5c\", \x81\x5c;"),
-            (Wide::Gb18030, b"SELECT '\x81\x30\x81\x30', '\x81\x5c', \"\x90\x30\x81\x35\";"),
+            (
+                Wide::Gb18030,
+                b"SELECT '\x81\x30\x81\x30', '\x81\x5c', \"\x90\x30\x81\x35\";",
+            ),
             (Wide::Johab, b"SELECT '\x88\x5c', \x88\x3b, '\x8f\xa1\x5c';"),
         ] {
             for standard_strings in [true, false] {
-                let dialect = Dialect { standard_strings, wide };
+                let dialect = Dialect {
+                    standard_strings,
+                    wide,
+                };
                 let text = [first, b"SELECT 2;"].concat();
                 for seen in 1..text.len() {
                     let mut scan = StatementEnd::default();
@@ -547,7 +621,13 @@ mod tests {
 
     #[test]
     fn open_quotes_and_commands_are_refused() {
-        for bad in ["SELECT 'a;", "SELECT $a$ ;", "SELECT \"a;", "SELECT 1 /* ;", "SELECT 1 \\gexec"] {
+        for bad in [
+            "SELECT 'a;",
+            "SELECT $a$ ;",
+            "SELECT \"a;",
+            "SELECT 1 /* ;",
+            "SELECT 1 \\gexec",
+        ] {
             let end = StatementEnd::default().find(bad.as_bytes(), Dialect::default(), true);
             assert!(end.is_err(), "{bad}");
         }
@@ -575,7 +655,11 @@ mod tests {
                 text.extend_from_slice(&[b'1'; 100]);
                 let blank = if open == " " { vec![b' '; 100] } else { vec![] };
                 text.extend_from_slice(&blank);
-                assert_eq!(scan.find(&text, Dialect::default(), false).unwrap(), None, "{open}");
+                assert_eq!(
+                    scan.find(&text, Dialect::default(), false).unwrap(),
+                    None,
+                    "{open}"
+                );
                 let seen = scan.position + scan.scanned.at;
                 assert!(seen + 8 > text.len(), "{open}: {seen} of {}", text.len());
             }

@@ -55,8 +55,10 @@ pub fn is_recognised(head: &[u8]) -> bool {
 /// Whether the first bytes show that a file is not the continuation of another one: those of a custom archive, of
 /// `pg_dump`'s or `pg_dumpall`'s text, or of a compressed or encrypted file.
 pub fn begins_whole_file(head: &[u8]) -> bool {
-    const TEXTS: [&[u8]; 2] =
-        [b"--\n-- PostgreSQL database dump\n", b"--\n-- PostgreSQL database cluster dump\n"];
+    const TEXTS: [&[u8]; 2] = [
+        b"--\n-- PostgreSQL database dump\n",
+        b"--\n-- PostgreSQL database cluster dump\n",
+    ];
     Format::of(head) == Some(Format::Custom)
         || Layer::of(head).is_some()
         || TEXTS.iter().any(|text| head.starts_with(text))
@@ -99,7 +101,10 @@ pub struct Limits {
 impl Limits {
     /// These limits with another budget of memory.
     pub fn with_memory(self, bytes: u64) -> Self {
-        Limits { memory: bytes, ..self }
+        Limits {
+            memory: bytes,
+            ..self
+        }
     }
 
     /// Refuses what takes `needed` bytes of memory where that is more than this worker has for it.
@@ -120,7 +125,12 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_entries: 20_000_000, max_toc: 1 << 30, max_statement: 1 << 30, memory: 256 << 20 }
+        Limits {
+            max_entries: 20_000_000,
+            max_toc: 1 << 30,
+            max_statement: 1 << 30,
+            memory: 256 << 20,
+        }
     }
 }
 
@@ -154,7 +164,10 @@ pub enum Origin {
 impl Origin {
     /// Bytes that cannot be read again.
     pub fn once(bytes: impl Read + Send + 'static) -> Self {
-        Origin::Stream { bytes: Box::new(bytes), again: None }
+        Origin::Stream {
+            bytes: Box::new(bytes),
+            again: None,
+        }
     }
 }
 
@@ -268,7 +281,11 @@ impl Archive {
     /// Texts of the table of contents that are still the dump's own bytes.
     pub fn kept_texts(&mut self) -> Vec<String> {
         let encoding = &self.encoding;
-        let texts = self.entries.iter_mut().flat_map(TocEntry::texts_mut).filter(|t| encoding.has_kept(t));
+        let texts = self
+            .entries
+            .iter_mut()
+            .flat_map(TocEntry::texts_mut)
+            .filter(|t| encoding.has_kept(t));
         let distinct: std::collections::BTreeSet<String> = texts.map(|t| t.clone()).collect();
         distinct.into_iter().collect()
     }
@@ -276,7 +293,12 @@ impl Archive {
     /// Exchanges texts of the table of contents for what they mean.
     pub fn put_texts(&mut self, meaning: impl Fn(&str) -> Option<String>) {
         let encoding = &self.encoding;
-        for text in self.entries.iter_mut().flat_map(TocEntry::texts_mut).filter(|t| encoding.has_kept(t)) {
+        for text in self
+            .entries
+            .iter_mut()
+            .flat_map(TocEntry::texts_mut)
+            .filter(|t| encoding.has_kept(t))
+        {
             if let Some(converted) = meaning(text) {
                 *text = converted;
             }
@@ -317,7 +339,11 @@ impl Archive {
     ///
     /// # Errors
     /// `archive_corrupt` where the index is another archive's.
-    pub fn by_blocks(&mut self, index: &BlockIndex, ranges: Arc<dyn Ranges>) -> Result<(), ArchiveError> {
+    pub fn by_blocks(
+        &mut self,
+        index: &BlockIndex,
+        ranges: Arc<dyn Ranges>,
+    ) -> Result<(), ArchiveError> {
         match &mut self.body {
             Body::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
             _ => Err(toc::corrupt("the restore index is another archive's")),
@@ -368,7 +394,9 @@ impl Archive {
     /// # Errors
     /// As [`DataStream::read`].
     pub fn read_data(self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
-        self.into_streams(1).into_iter().try_for_each(|s| s.read(sink))
+        self.into_streams(1)
+            .into_iter()
+            .try_for_each(|s| s.read(sink))
     }
 }
 
@@ -384,7 +412,10 @@ pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, Archi
     let mut text = Vec::new();
     let failed = |e| ArchiveError::from_io(e, "text");
     let mut input = input;
-    (&mut input).take(most + 1).read_to_end(&mut text).map_err(failed)?;
+    (&mut input)
+        .take(most + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
     // Of a whole cluster, what stands before its first database.
     let databases = memchr::memmem::find(&text, b"\n\\connect ");
     if let Some(n) = databases {
@@ -426,5 +457,8 @@ impl DataStream {
 /// How the statements of an archive with these entries are to be read.
 fn dialect_of(entries: &[TocEntry], encoding: &TextEncoding) -> Dialect {
     let setting = entries.iter().find(|e| e.desc == "STDSTRINGS");
-    Dialect { standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")), wide: encoding.wide() }
+    Dialect {
+        standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")),
+        wide: encoding.wide(),
+    }
 }

@@ -23,8 +23,13 @@ impl<'a> Xz<'a> {
         if let Some(dictionary) = xz_dictionary_of(input.fill_buf()?) {
             limits.check_memory(&decompressing("xz"), dictionary)?;
         }
-        let most = u32::try_from(limits.memory >> 10).unwrap_or(u32::MAX).saturating_add(OVERHEAD);
-        Ok(Xz { reader: XzReader::new_mem_limit(input, true, most), limits: *limits })
+        let most = u32::try_from(limits.memory >> 10)
+            .unwrap_or(u32::MAX)
+            .saturating_add(OVERHEAD);
+        Ok(Xz {
+            reader: XzReader::new_mem_limit(input, true, most),
+            limits: *limits,
+        })
     }
 }
 
@@ -73,7 +78,10 @@ impl Read for Pending<'_> {
 
 impl<'a> Pending<'a> {
     fn new(input: Head<'a>) -> Self {
-        Pending { again: Default::default(), input }
+        Pending {
+            again: Default::default(),
+            input,
+        }
     }
 
     fn give_back(&mut self, mut unused: Vec<u8>) {
@@ -117,25 +125,40 @@ impl<'a> LzmaAlone<'a> {
     /// Whether a file begins so. The format has no magic; its fields leave no text that looks like it
     /// (the rule is that of liblzma's `lzma_alone_decoder`).
     pub(crate) fn is_begun_by(head: &[u8]) -> bool {
-        let Some((header, [0, ..])) = head.split_at_checked(HEADER) else { return false };
+        let Some((header, [0, ..])) = head.split_at_checked(HEADER) else {
+            return false;
+        };
         let dictionary = u32_at(header, 1);
         let size = u64_at(header, 5);
-        let is_usual =
-            |d: u32| d == u32::MAX || d.is_power_of_two() || d.is_multiple_of(3) && (d / 3).is_power_of_two();
-        header[0] < 225 && dictionary >= 4096 && is_usual(dictionary) && (size == u64::MAX || size < 1 << 38)
+        let is_usual = |d: u32| {
+            d == u32::MAX || d.is_power_of_two() || d.is_multiple_of(3) && (d / 3).is_power_of_two()
+        };
+        header[0] < 225
+            && dictionary >= 4096
+            && is_usual(dictionary)
+            && (size == u64::MAX || size < 1 << 38)
     }
 
     pub(crate) fn new(input: Head<'a>, limits: &Limits) -> Self {
-        LzmaAlone { state: State::Between(Pending::new(input)), limits: *limits }
+        LzmaAlone {
+            state: State::Between(Pending::new(input)),
+            limits: *limits,
+        }
     }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u32::from_le_bytes(*b))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_le_bytes(*b))
+    bytes
+        .get(at..)
+        .and_then(|b| b.first_chunk())
+        .map_or(0, |b| u64::from_le_bytes(*b))
 }
 
 impl Read for LzmaAlone<'_> {
@@ -149,9 +172,12 @@ impl Read for LzmaAlone<'_> {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
                     check_dictionary("lzma", u32_at(&header, 1), &self.limits)?;
-                    let (dictionary, size) =
-                        (u32_at(&header, 1).min(lzma_rust2::DICT_SIZE_MAX), u64_at(&header, 5));
-                    let mut member = LzmaReader::new_with_props(input, size, header[0], dictionary, None)?;
+                    let (dictionary, size) = (
+                        u32_at(&header, 1).min(lzma_rust2::DICT_SIZE_MAX),
+                        u64_at(&header, 5),
+                    );
+                    let mut member =
+                        LzmaReader::new_with_props(input, size, header[0], dictionary, None)?;
                     member.set_relaxed_end_condition(false);
                     self.state = State::Member(Box::new(member));
                 }
@@ -187,7 +213,12 @@ impl<'a> Lzip<'a> {
 
     pub(crate) fn new(input: Head<'a>, limits: &Limits) -> Self {
         let state = State::Between(Pending::new(input));
-        Lzip { state, limits: *limits, checksum: crc32fast::Hasher::new(), len: 0 }
+        Lzip {
+            state,
+            limits: *limits,
+            checksum: crc32fast::Hasher::new(),
+            len: 0,
+        }
     }
 
     fn begin(&mut self, mut input: Pending<'a>) -> Result<State<'a>> {
@@ -201,7 +232,15 @@ impl<'a> Lzip<'a> {
         check_dictionary("lzip", dictionary, &self.limits)?;
         (self.checksum, self.len) = (crc32fast::Hasher::new(), 0);
         // The properties are always these; the member ends with a mark.
-        Ok(State::Member(Box::new(LzmaReader::new(input, u64::MAX, 3, 0, 2, dictionary, None)?)))
+        Ok(State::Member(Box::new(LzmaReader::new(
+            input,
+            u64::MAX,
+            3,
+            0,
+            2,
+            dictionary,
+            None,
+        )?)))
     }
 
     /// Checks what stands behind a member's data.
@@ -212,7 +251,9 @@ impl<'a> Lzip<'a> {
         if trailer.len() < 20 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        match (u32_at(&trailer, 0), u64_at(&trailer, 4)) == (self.checksum.clone().finalize(), self.len) {
+        match (u32_at(&trailer, 0), u64_at(&trailer, 4))
+            == (self.checksum.clone().finalize(), self.len)
+        {
             true => Ok(input),
             false => Err(Error::new(ErrorKind::InvalidData, "lzip: another checksum")),
         }

@@ -8,7 +8,9 @@ use super::header::read_header;
 use super::layers::{self, Lent};
 use super::pieces::{DataSink, ObjectCutter, WithoutOids, cut_rows, cut_statements};
 use super::toc::{Fields, Toc, corrupt, read_toc};
-use super::{Codec, Context, DataOffset, Format, Header, Limits, TextEncoding, TocEntry, dialect_of};
+use super::{
+    Codec, Context, DataOffset, Format, Header, Limits, TextEncoding, TocEntry, dialect_of,
+};
 use crate::error::ArchiveError;
 
 /// `toc.dat`, wherever it is kept.
@@ -24,19 +26,38 @@ pub(super) struct Contents {
     pub wrapped: usize,
 }
 
-pub(super) fn read_contents(toc: Lent<'_>, format: Format, limits: Limits) -> Result<Contents, ArchiveError> {
+pub(super) fn read_contents(
+    toc: Lent<'_>,
+    format: Format,
+    limits: Limits,
+) -> Result<Contents, ArchiveError> {
     let (layers, _, mut input) = layers::unwrap(toc, &limits, &layers::Keys::default())?;
     let mut f = Fields::new(&mut input, limits);
     f.members = true;
     let header = read_header(&mut f, format)?;
     let minor = header.version.map_or(0, |v| v.1);
-    let Toc { entries, encoding, .. } = read_toc(&mut f, minor)?;
+    let Toc {
+        entries, encoding, ..
+    } = read_toc(&mut f, minor)?;
     let mut rest = [0u8; 1];
-    if input.read(&mut rest).map_err(|e| ArchiveError::from_io(e, TOC))? > 0 {
+    if input
+        .read(&mut rest)
+        .map_err(|e| ArchiveError::from_io(e, TOC))?
+        > 0
+    {
         return Err(corrupt("bytes after the end of toc.dat"));
     }
-    let context = Context { limits, dialect: dialect_of(&entries, &encoding) };
-    Ok(Contents { header, entries, encoding, context, wrapped: layers.len() })
+    let context = Context {
+        limits,
+        dialect: dialect_of(&entries, &encoding),
+    };
+    Ok(Contents {
+        header,
+        entries,
+        encoding,
+        context,
+        wrapped: layers.len(),
+    })
 }
 
 /// Which entry each member's data belongs to.
@@ -67,7 +88,10 @@ pub(super) enum Member {
 /// The name as `pg_dump` gave it, and the compressions that were added to it.
 pub(super) fn plain_name(name: &str) -> (&str, usize) {
     let (mut name, mut suffixes) = (name, 0);
-    while let Some(stem) = [".gz", ".lz4", ".zst"].iter().find_map(|s| name.strip_suffix(s)) {
+    while let Some(stem) = [".gz", ".lz4", ".zst"]
+        .iter()
+        .find_map(|s| name.strip_suffix(s))
+    {
         name = stem;
         suffixes += 1;
     }
@@ -88,8 +112,14 @@ impl Index {
             if let DataOffset::Member(name) = &e.offset {
                 let other = index.by_member.insert(name.clone(), i);
                 if other.is_some() || name == TOC {
-                    let what = format!("the member {} cannot have the data of {}", shown(name), e.name());
-                    return Err(corrupt(format!("{what}: it is named for something else, too")));
+                    let what = format!(
+                        "the member {} cannot have the data of {}",
+                        shown(name),
+                        e.name()
+                    );
+                    return Err(corrupt(format!(
+                        "{what}: it is named for something else, too"
+                    )));
                 }
             }
             if e.desc == "BLOBS" {
@@ -103,10 +133,22 @@ impl Index {
 
     /// Since PostgreSQL 17 a list has the objects of the groups that its entry depends on.
     fn learn_objects(&mut self, entries: &[TocEntry]) {
-        let groups = entries.iter().filter(|e| e.desc == "BLOB METADATA").map(|e| (e.dump_id, e));
+        let groups = entries
+            .iter()
+            .filter(|e| e.desc == "BLOB METADATA")
+            .map(|e| (e.dump_id, e));
         let groups: HashMap<i32, &TocEntry> = groups.collect();
-        for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data && e.desc == "BLOBS") {
-            for oid in e.dependencies.iter().filter_map(|id| groups.get(id)).flat_map(|g| oids_of(g)) {
+        for (i, e) in entries
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| e.has_data && e.desc == "BLOBS")
+        {
+            for oid in e
+                .dependencies
+                .iter()
+                .filter_map(|id| groups.get(id))
+                .flat_map(|g| oids_of(g))
+            {
                 self.by_object.insert(oid, i);
             }
         }
@@ -117,14 +159,21 @@ impl Index {
             return Member::Toc;
         }
         if let Some(i) = self.by_member.get(plain_name).copied() {
-            return if entries[i].desc == "BLOBS" { Member::ObjectList(i) } else { Member::Data(i) };
+            return if entries[i].desc == "BLOBS" {
+                Member::ObjectList(i)
+            } else {
+                Member::Data(i)
+            };
         }
         if let Some(oid) = oid_of(plain_name) {
             return Member::LargeObject(oid);
         }
         // Tar dumps give their lists no name in the table of contents: since 17 the entry's number is
         // in the member's, before there is one list.
-        let of_list = match plain_name.strip_prefix("blobs_").and_then(|n| n.strip_suffix(".toc")) {
+        let of_list = match plain_name
+            .strip_prefix("blobs_")
+            .and_then(|n| n.strip_suffix(".toc"))
+        {
             Some(id) => id.parse().ok().and_then(|id| self.by_id.get(&id).copied()),
             None if plain_name == "blobs.toc" => self.all_objects,
             None => None,
@@ -143,8 +192,10 @@ impl Index {
     /// The large objects whose data each entry must have, as the table of contents says.
     pub(crate) fn objects(&self, entries: &[TocEntry]) -> HashMap<usize, BTreeSet<u32>> {
         let mut objects: HashMap<usize, BTreeSet<u32>> = HashMap::new();
-        for oid in
-            entries.iter().filter(|e| matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA")).flat_map(oids_of)
+        for oid in entries
+            .iter()
+            .filter(|e| matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA"))
+            .flat_map(oids_of)
         {
             if let Some(at) = self.entry_of_object(oid) {
                 objects.entry(at).or_default().insert(oid);
@@ -156,20 +207,30 @@ impl Index {
 
 /// The numbers of the large objects that an entry makes.
 fn oids_of(entry: &TocEntry) -> impl Iterator<Item = u32> {
-    let text = if entry.desc == "BLOB" { &entry.tag } else { &entry.defn };
+    let text = if entry.desc == "BLOB" {
+        &entry.tag
+    } else {
+        &entry.defn
+    };
     text.lines().filter_map(|l| l.trim().parse().ok())
 }
 
 /// The number of a large object in its member's name, as `pg_dump` writes it.
 fn oid_of(plain_name: &str) -> Option<u32> {
     let digits = plain_name.strip_prefix("blob_")?.strip_suffix(".dat")?;
-    digits.parse().ok().filter(|oid: &u32| oid.to_string() == digits)
+    digits
+        .parse()
+        .ok()
+        .filter(|oid: &u32| oid.to_string() == digits)
 }
 
 /// Whether `pg_dump` names the data of a table, a large object or a list of them so.
 pub(super) fn is_data_file(plain_name: &str) -> bool {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-    match (plain_name.strip_suffix(".dat"), plain_name.strip_suffix(".toc")) {
+    match (
+        plain_name.strip_suffix(".dat"),
+        plain_name.strip_suffix(".toc"),
+    ) {
         (Some(data), _) => digits(data.strip_prefix("blob_").unwrap_or(data)),
         (_, Some(list)) => list == "blobs" || list.strip_prefix("blobs_").is_some_and(digits),
         _ => false,
@@ -191,8 +252,16 @@ pub(super) fn missing_object(oid: u32, why: &str) -> ArchiveError {
 /// A name out of an archive as a person may read it.
 pub(super) fn shown(name: &str) -> String {
     const MOST: usize = 200;
-    let text: String = name.chars().take(MOST).flat_map(char::escape_debug).collect();
-    if name.chars().nth(MOST).is_some() { text + "…" } else { text }
+    let text: String = name
+        .chars()
+        .take(MOST)
+        .flat_map(char::escape_debug)
+        .collect();
+    if name.chars().nth(MOST).is_some() {
+        text + "…"
+    } else {
+        text
+    }
 }
 
 /// Compares a list of large objects with those whose members are there and those that the table of
@@ -207,12 +276,15 @@ pub(super) fn check_objects(
         return Err(missing_object(*oid, &format!("it is listed in {list}")));
     }
     if let Some(oid) = there.difference(listed).next() {
-        return Err(corrupt(format!("{list} is incomplete: the member blob_{oid}.dat is not listed in it")));
+        return Err(corrupt(format!(
+            "{list} is incomplete: the member blob_{oid}.dat is not listed in it"
+        )));
     }
     match made.difference(listed).next() {
         None => Ok(()),
         Some(oid) => {
-            let what = format!("the large object {oid} of the table of contents is not listed in it");
+            let what =
+                format!("the large object {oid} of the table of contents is not listed in it");
             Err(corrupt(format!("{list} is incomplete: {what}")))
         }
     }
@@ -227,7 +299,12 @@ pub(super) fn read_table(
     wrappings: usize,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    cut_table(layers::unwrap_some(member, wrappings, &context.limits)?, context, entry, sink)
+    cut_table(
+        layers::unwrap_some(member, wrappings, &context.limits)?,
+        context,
+        entry,
+        sink,
+    )
 }
 
 pub(super) fn cut_table(
@@ -261,20 +338,25 @@ pub(super) fn read_object(
 const MAX_LIST_LINE: u64 = 64;
 
 /// Lines of a number and the name of the member that has it, each number once.
-pub(super) fn read_object_list(member: Lent<'_>, context: &Context) -> Result<BTreeSet<u32>, ArchiveError> {
+pub(super) fn read_object_list(
+    member: Lent<'_>,
+    context: &Context,
+) -> Result<BTreeSet<u32>, ArchiveError> {
     let what = "list of large objects";
     let (_, _, mut input) = layers::unwrap(member, &context.limits, &layers::Keys::default())?;
     let (mut oids, mut line) = (BTreeSet::new(), Vec::new());
     loop {
         line.clear();
-        let read = (&mut input).take(MAX_LIST_LINE).read_until(b'\n', &mut line);
+        let read = (&mut input)
+            .take(MAX_LIST_LINE)
+            .read_until(b'\n', &mut line);
         if read.map_err(|e| ArchiveError::from_io(e, what))? == 0 {
             return Ok(oids);
         }
         let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
-        let oid = text
-            .split_once(' ')
-            .filter(|(oid, name)| oid_of(plain_name(name).0).is_some_and(|named| named.to_string() == *oid));
+        let oid = text.split_once(' ').filter(|(oid, name)| {
+            oid_of(plain_name(name).0).is_some_and(|named| named.to_string() == *oid)
+        });
         let oid = oid.and_then(|(oid, _)| oid.parse().ok());
         let oid = oid.ok_or_else(|| corrupt(format!("{what}: {text:?} names no large object")))?;
         if !oids.insert(oid) {

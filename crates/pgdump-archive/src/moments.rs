@@ -14,13 +14,19 @@ pub(super) fn is_elsewhere(text: &[u8]) -> bool {
 /// Copies `text`, each point in time that is not in UTC as if it were. Unless `at_end`, stops where what
 /// follows could change the answer. Returns how much of `text` was dealt with.
 pub(super) fn in_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
-    let limit = if at_end { text.len() } else { text.len().saturating_sub(LOOKAHEAD + LOOKBEHIND) };
+    let limit = if at_end {
+        text.len()
+    } else {
+        text.len().saturating_sub(LOOKAHEAD + LOOKBEHIND)
+    };
     let mut done = 0;
     for colon in memchr::memchr_iter(b':', text) {
         if !at_end && colon + LOOKAHEAD > text.len() {
             break;
         }
-        let Some(time) = time_at(text, colon, done) else { continue };
+        let Some(time) = time_at(text, colon, done) else {
+            continue;
+        };
         out.extend_from_slice(&text[done..time.start]);
         time.write(text, out);
         done = time.end;
@@ -49,10 +55,15 @@ impl Moment {
         let (year, month, day) = date(self.seconds.div_euclid(86_400));
         let of_day = self.seconds.rem_euclid(86_400);
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
+        let (year, era) = if year > 0 {
+            (year, "")
+        } else {
+            (1 - year, " BC")
+        };
         let fraction = String::from_utf8_lossy(&text[self.fraction.clone()]);
-        let utc =
-            format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}+00{era}");
+        let utc = format!(
+            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}{fraction}+00{era}"
+        );
         out.extend_from_slice(utc.as_bytes());
     }
 }
@@ -64,7 +75,10 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
     if at(colon + 3)? != b':' || colon < 13 || at(colon - 3)? != b' ' {
         return None;
     }
-    let (hour, minute) = (number(&text[colon - 2..colon])?, number(text.get(colon + 1..colon + 3)?)?);
+    let (hour, minute) = (
+        number(&text[colon - 2..colon])?,
+        number(text.get(colon + 1..colon + 3)?)?,
+    );
     let second = number(text.get(colon + 4..colon + 6)?)?;
     let day = number(&text[colon - 5..colon - 3])?;
     let month = number(&text[colon - 8..colon - 6])?;
@@ -73,13 +87,23 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
     }
     let year_end = colon - 9;
     // At most six, whatever stands before: a row that comes in pieces must give the same answer.
-    let digits = text.get(from..year_end)?.iter().rev().take(6).take_while(|b| b.is_ascii_digit()).count();
+    let digits = text
+        .get(from..year_end)?
+        .iter()
+        .rev()
+        .take(6)
+        .take_while(|b| b.is_ascii_digit())
+        .count();
     let start = year_end - digits;
     let year = number(&text[start..year_end]).filter(|_| digits >= 4)?;
     let mut end = colon + 6;
     let mut fraction = end..end;
     if at(end) == Some(b'.') {
-        let n = text[end + 1..].iter().take(6).take_while(|b| b.is_ascii_digit()).count();
+        let n = text[end + 1..]
+            .iter()
+            .take(6)
+            .take_while(|b| b.is_ascii_digit())
+            .count();
         fraction = end..end + 1 + n;
         end += 1 + n;
     }
@@ -91,7 +115,10 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
     let mut offset = number(text.get(end + 1..end + 3)?)? * 3600;
     end += 3;
     for unit in [60, 1] {
-        let more = text.get(end + 1..end + 3).and_then(number).filter(|_| at(end) == Some(b':'));
+        let more = text
+            .get(end + 1..end + 3)
+            .and_then(number)
+            .filter(|_| at(end) == Some(b':'));
         let Some(n) = more else { break };
         offset += n * unit;
         end += 3;
@@ -102,8 +129,14 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
     let bc = text.get(end..end + 3) == Some(b" BC");
     let year = if bc { 1 - year } else { year };
     end += if bc { 3 } else { 0 };
-    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - sign * offset;
-    Some(Moment { start, end, seconds, fraction })
+    let seconds =
+        days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - sign * offset;
+    Some(Moment {
+        start,
+        end,
+        seconds,
+        fraction,
+    })
 }
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar.

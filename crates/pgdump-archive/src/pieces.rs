@@ -111,7 +111,10 @@ pub(super) fn cut_rows(
         let mut rest = Vec::with_capacity(PIECE);
         rest.extend_from_slice(&buf[cut..]);
         buf.truncate(cut);
-        sink.piece(Piece::Rows { text: std::mem::replace(&mut buf, rest), ends_row })?;
+        sink.piece(Piece::Rows {
+            text: std::mem::replace(&mut buf, rest),
+            ends_row,
+        })?;
         at_row_start = ends_row;
     }
     let rows = strip_end(&buf, at_row_start)
@@ -120,7 +123,10 @@ pub(super) fn cut_rows(
     // Thousands of small tables may wait for their turn.
     buf.shrink_to_fit();
     if !buf.is_empty() || !at_row_start {
-        sink.piece(Piece::Rows { text: buf, ends_row: true })?;
+        sink.piece(Piece::Rows {
+            text: buf,
+            ends_row: true,
+        })?;
     }
     Ok(())
 }
@@ -148,16 +154,26 @@ pub(super) fn cut_statements(
     loop {
         let want = buf.len() + PIECE.max(buf.len());
         if buf.len() > context.limits.max_statement {
-            return Err(beyond_us(format!("{what}: a statement of more than {} bytes", buf.len())));
+            return Err(beyond_us(format!(
+                "{what}: a statement of more than {} bytes",
+                buf.len()
+            )));
         }
-        context.limits.check_memory(&format!("{what}: a statement"), 2 * buf.len() as u64)?;
+        context
+            .limits
+            .check_memory(&format!("{what}: a statement"), 2 * buf.len() as u64)?;
         let ended = fill(input, &mut buf, want).map_err(|e| ArchiveError::from_io(e, what))?;
         let unfinished = || corrupt(format!("{what}: an unfinished statement"));
         let mut cut = 0;
-        while let Some(n) = scan.find(&buf[cut..], context.dialect, ended).map_err(|_| unfinished())? {
+        while let Some(n) = scan
+            .find(&buf[cut..], context.dialect, ended)
+            .map_err(|_| unfinished())?
+        {
             cut += n;
             if !scan.is(&["insert", "into"]) {
-                return Err(unsupported(format!("{what}: a statement that is no INSERT among its rows")));
+                return Err(unsupported(format!(
+                    "{what}: a statement that is no INSERT among its rows"
+                )));
             }
             scan = StatementEnd::default();
         }
@@ -166,7 +182,11 @@ pub(super) fn cut_statements(
             sink.piece(Piece::Statements(std::mem::replace(&mut buf, rest)))?;
         }
         if ended {
-            return if buf.trim_ascii().is_empty() { Ok(()) } else { Err(unfinished()) };
+            return if buf.trim_ascii().is_empty() {
+                Ok(())
+            } else {
+                Err(unfinished())
+            };
         }
     }
 }
@@ -186,7 +206,10 @@ enum OidState {
 
 impl<R: Read> WithoutOids<R> {
     pub(crate) fn new(input: R) -> Self {
-        WithoutOids { input, state: OidState::RowStart }
+        WithoutOids {
+            input,
+            state: OidState::RowStart,
+        }
     }
 
     /// The rows with their oids.
@@ -256,7 +279,11 @@ impl ObjectCutter {
                     self.together = BytesMut::with_capacity(TOGETHER);
                 }
                 self.together.extend_from_slice(&self.read);
-                sink.piece(Piece::LargeObject { oid, offset, bytes: self.together.split().freeze() })?;
+                sink.piece(Piece::LargeObject {
+                    oid,
+                    offset,
+                    bytes: self.together.split().freeze(),
+                })?;
             }
             if ended {
                 return Ok(());
@@ -301,14 +328,34 @@ mod tests {
 
     #[test]
     fn rows_are_cut_at_row_ends_and_lose_nothing() {
-        for total in [0usize, 1, 7, PIECE - 6, PIECE - 5, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 17] {
-            let mut text: Vec<u8> =
-                (0..total).map(|i| if i % 97 == 96 { b'\n' } else { b'a' + (i % 23) as u8 }).collect();
+        for total in [
+            0usize,
+            1,
+            7,
+            PIECE - 6,
+            PIECE - 5,
+            PIECE - 1,
+            PIECE,
+            PIECE + 1,
+            3 * PIECE + 17,
+        ] {
+            let mut text: Vec<u8> = (0..total)
+                .map(|i| {
+                    if i % 97 == 96 {
+                        b'\n'
+                    } else {
+                        b'a' + (i % 23) as u8
+                    }
+                })
+                .collect();
             if total > 0 {
                 text.push(b'\n');
             }
             let pieces = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
-            assert!(pieces.iter().all(|(t, ends)| *ends && t.ends_with(b"\n")), "{total}");
+            assert!(
+                pieces.iter().all(|(t, ends)| *ends && t.ends_with(b"\n")),
+                "{total}"
+            );
             assert_eq!(pieces.concat_text(), text, "{total}");
         }
     }
@@ -316,15 +363,32 @@ mod tests {
     #[test]
     fn large_objects_are_cut_whole_and_small_ones_lie_together() {
         let (mut cutter, mut sink) = (ObjectCutter::default(), Collect::default());
-        let sizes = [0, 1, 5_000, 7_000, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 17, 9, TOGETHER, 3];
-        let content = |oid: usize| -> Vec<u8> { (0..sizes[oid]).map(|i| (i * 7 + oid) as u8).collect() };
+        let sizes = [
+            0,
+            1,
+            5_000,
+            7_000,
+            PIECE - 1,
+            PIECE,
+            PIECE + 1,
+            5 * PIECE + 17,
+            9,
+            TOGETHER,
+            3,
+        ];
+        let content =
+            |oid: usize| -> Vec<u8> { (0..sizes[oid]).map(|i| (i * 7 + oid) as u8).collect() };
         for oid in 0..sizes.len() {
-            cutter.cut(&mut content(oid).as_slice(), oid as u32, &mut sink).unwrap();
+            cutter
+                .cut(&mut content(oid).as_slice(), oid as u32, &mut sink)
+                .unwrap();
         }
         let mut found = vec![vec![]; sizes.len()];
         let mut places = vec![];
         for piece in &sink.0 {
-            let Piece::LargeObject { oid, offset, bytes } = piece else { panic!("{piece:?}") };
+            let Piece::LargeObject { oid, offset, bytes } = piece else {
+                panic!("{piece:?}")
+            };
             let object = &mut found[*oid as usize];
             assert_eq!((object.len() as u64, offset % 2048), (*offset, 0));
             object.extend_from_slice(bytes);
@@ -357,7 +421,13 @@ mod tests {
 
     #[test]
     fn rows_without_their_end_marker_are_refused() {
-        for data in [&b""[..], b"1\n2\n", b"1\n2\\.\n\n\n", b"1\n\\.", b"1\n\\\n\n"] {
+        for data in [
+            &b""[..],
+            b"1\n2\n",
+            b"1\n2\\.\n\n\n",
+            b"1\n\\.",
+            b"1\n\\\n\n",
+        ] {
             let e = rows(data).unwrap_err();
             assert!(matches!(e, ArchiveError::Corrupt(_)), "{data:?}");
         }
@@ -365,8 +435,14 @@ mod tests {
 
     fn statements(data: &[u8], standard_strings: bool) -> Result<Vec<u8>, ArchiveError> {
         let mut sink = Collect::default();
-        let dialect = crate::Dialect { standard_strings, ..Default::default() };
-        let context = Context { limits: crate::Limits::default(), dialect };
+        let dialect = crate::Dialect {
+            standard_strings,
+            ..Default::default()
+        };
+        let context = Context {
+            limits: crate::Limits::default(),
+            dialect,
+        };
         cut_statements(&mut &data[..], &context, "t", &mut sink)?;
         Ok(sink
             .0
@@ -401,7 +477,13 @@ mod tests {
             let text: Vec<u8> = sink
                 .0
                 .iter()
-                .flat_map(|p| if let Piece::Rows { text, .. } = p { text.clone() } else { vec![] })
+                .flat_map(|p| {
+                    if let Piece::Rows { text, .. } = p {
+                        text.clone()
+                    } else {
+                        vec![]
+                    }
+                })
                 .collect();
             assert_eq!(text, b"1\ta\n2\tb\n");
         }

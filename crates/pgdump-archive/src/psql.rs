@@ -82,7 +82,13 @@ pub(super) enum Command {
 pub(super) fn command(line: &str, at: u64) -> Result<Command, ArchiveError> {
     let (name, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     let argument = argument.trim();
-    let first = || argument.split_whitespace().next().unwrap_or_default().to_owned();
+    let first = || {
+        argument
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     let shown = name.strip_prefix('\\').unwrap_or_default();
     let found = match name {
         "\\restrict" if !argument.is_empty() => return Ok(Command::Restrict(argument.to_owned())),
@@ -108,7 +114,12 @@ pub(super) fn database_of(argument: &str) -> Option<String> {
         [one] => one.name().or_else(|| one.string()),
         // -reuse-previous=on "dbname='odd name'"
         _ => argument.split_once("\"dbname='").and_then(|(_, rest)| {
-            Some(rest.strip_suffix("'\"")?.replace("\\'", "'").replace("\\\\", "\\").replace("\"\"", "\""))
+            Some(
+                rest.strip_suffix("'\"")?
+                    .replace("\\'", "'")
+                    .replace("\\\\", "\\")
+                    .replace("\"\"", "\""),
+            )
         }),
     }
 }

@@ -33,7 +33,10 @@ const FOLLOWING: [(&str, &str); 30] = [
     ("refresh", " materialized "),
     ("reassign", " owned "),
     ("import", " foreign "),
-    ("begin", " ; work transaction isolation read deferrable not "),
+    (
+        "begin",
+        " ; work transaction isolation read deferrable not ",
+    ),
     ("start", " transaction "),
     ("commit", " ; work transaction "),
     ("end", " ; work transaction "),
@@ -60,15 +63,25 @@ pub(super) fn is_sql(head: &[u8], whole: bool) -> bool {
     if is_of_pg_dump(head) {
         return true;
     }
-    if head.iter().any(|b| matches!(*b, 0..=8 | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f)) {
+    if head
+        .iter()
+        .any(|b| matches!(*b, 0..=8 | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f))
+    {
         return false;
     }
     let (words, text_ended) = first_statement(head);
     let lossy = String::from_utf8_lossy(words);
     let lower = String::from_utf8_lossy(&head[..head.len().min(2000)]).to_lowercase();
-    if ["mysql dump", "mariadb dump", "/*!4", "/*m!", "phpmyadmin", "go\r\n"]
-        .iter()
-        .any(|m| lower.contains(m))
+    if [
+        "mysql dump",
+        "mariadb dump",
+        "/*!4",
+        "/*m!",
+        "phpmyadmin",
+        "go\r\n",
+    ]
+    .iter()
+    .any(|m| lower.contains(m))
     {
         return false;
     }
@@ -87,7 +100,9 @@ fn is_of_pg_dump(head: &[u8]) -> bool {
     let before_statements = lines.by_ref().take_while(|l| {
         l.is_empty() || l.starts_with(b"--") || l.starts_with(b"\\") || message_of(l).is_some()
     });
-    before_statements.into_iter().any(|l| l == DUMP_HEAD.as_bytes() || l == CLUSTER_HEAD.as_bytes())
+    before_statements
+        .into_iter()
+        .any(|l| l == DUMP_HEAD.as_bytes() || l == CLUSTER_HEAD.as_bytes())
 }
 
 /// The text behind comments and commands of `psql`, and whether there is none.
@@ -120,8 +135,10 @@ fn begins_statement(first: &Token<'_>, t: &[Token<'_>]) -> bool {
     let first = first.text.to_lowercase();
     let second = t.get(1).map(|w| w.text.to_lowercase());
     let second = second.as_deref().unwrap_or(";");
-    let third =
-        |texts: &[&str]| t.get(2).is_some_and(|w| texts.iter().any(|x| w.text.eq_ignore_ascii_case(x)));
+    let third = |texts: &[&str]| {
+        t.get(2)
+            .is_some_and(|w| texts.iter().any(|x| w.text.eq_ignore_ascii_case(x)))
+    };
     let is_name = |i: usize| t.get(i).and_then(Token::name).is_some();
     // No column list of CSV, no key of a mapping.
     if matches!(second, "," | "=") || (second == ":" && first != "select") {
@@ -130,7 +147,9 @@ fn begins_statement(first: &Token<'_>, t: &[Token<'_>]) -> bool {
     match first.as_str() {
         "set" => {
             third(&["=", "to"])
-                || t.windows(2).take(4).any(|w| w[0].is_symbol(b'.') && w[1].name().is_some())
+                || t.windows(2)
+                    .take(4)
+                    .any(|w| w[0].is_symbol(b'.') && w[1].name().is_some())
                 || matches!(
                     second,
                     "session" | "local" | "role" | "transaction" | "constraints" | "time" | "names"
@@ -138,7 +157,9 @@ fn begins_statement(first: &Token<'_>, t: &[Token<'_>]) -> bool {
         }
         "select" | "with" | "values" | "call" | "table" => t.len() > 1,
         "update" => is_name(1) && t.iter().any(|w| w.is("set")),
-        "do" => t.get(1).is_some_and(|w| w.kind == Lexeme::Text || w.is("language")),
+        "do" => t
+            .get(1)
+            .is_some_and(|w| w.kind == Lexeme::Text || w.is("language")),
         "grant" | "revoke" => t.len() > 2,
         "copy" | "truncate" | "lock" | "reset" | "analyze" | "vacuum" | "cluster" | "listen" => {
             is_name(1) || follows(&first, second)
@@ -148,13 +169,18 @@ fn begins_statement(first: &Token<'_>, t: &[Token<'_>]) -> bool {
 }
 
 fn follows(first: &str, second: &str) -> bool {
-    let next = FOLLOWING.iter().find(|(word, _)| *word == first).map_or("", |(_, next)| next);
+    let next = FOLLOWING
+        .iter()
+        .find(|(word, _)| *word == first)
+        .map_or("", |(_, next)| next);
     next.split_whitespace().any(|w| w == second)
 }
 
 /// The program that wrote a line of text as a message: `pg_dump` of `pg_dump: warning: …`.
 pub(super) fn message_of(line: &[u8]) -> Option<&str> {
-    let name = line.iter().position(|b| !(b.is_ascii_alphanumeric() || b"_-./".contains(b)))?;
+    let name = line
+        .iter()
+        .position(|b| !(b.is_ascii_alphanumeric() || b"_-./".contains(b)))?;
     let says = line[name..].starts_with(b": ") && line[0].is_ascii_alphabetic() | (line[0] == b'/');
     let bare = std::str::from_utf8(&line[..name]).ok()?;
     (says && name <= 80).then(|| bare.rsplit('/').next().unwrap_or(bare))
@@ -162,7 +188,10 @@ pub(super) fn message_of(line: &[u8]) -> Option<&str> {
 
 /// The entry that a comment of `pg_dump` names before its statements.
 pub(super) fn entry_of(line: &str) -> Option<TocEntry> {
-    let (is_data, rest) = match (line.strip_prefix("-- Name: "), line.strip_prefix("-- Data for Name: ")) {
+    let (is_data, rest) = match (
+        line.strip_prefix("-- Name: "),
+        line.strip_prefix("-- Data for Name: "),
+    ) {
         (Some(rest), _) => (false, rest),
         (_, Some(rest)) => (true, rest),
         _ => return None,

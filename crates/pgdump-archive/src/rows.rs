@@ -12,9 +12,15 @@ impl Text {
     /// Passes rows up to the line `\.`.
     pub(crate) fn pass_rows(&mut self) -> Result<(), ArchiveError> {
         let what = format!("rows from line {}", self.line);
-        let mut rows = Rows { text: self, at_row_start: true, done: false };
+        let mut rows = Rows {
+            text: self,
+            at_row_start: true,
+            done: false,
+        };
         let passed = std::io::copy(&mut rows, &mut std::io::sink());
-        passed.map(drop).map_err(|e| ArchiveError::from_io(e, &what))
+        passed
+            .map(drop)
+            .map_err(|e| ArchiveError::from_io(e, &what))
     }
 
     /// Rows up to the line `\.`.
@@ -24,7 +30,11 @@ impl Text {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         let first_line = self.line;
-        let mut rows = Rows { text: self, at_row_start: true, done: false };
+        let mut rows = Rows {
+            text: self,
+            at_row_start: true,
+            done: false,
+        };
         let what = format!("rows of {} (from line {first_line})", entry.tag);
         let failed = |e| ArchiveError::from_io(e, &what);
         let mut oids = super::pieces::WithoutOids::new(&mut rows);
@@ -32,8 +42,15 @@ impl Text {
         loop {
             let want = (PIECE - buf.len()) as u64;
             let read = match entry.oids_in_data {
-                true => (&mut oids).take(want).read_to_end(&mut buf).map_err(failed)?,
-                false => oids.get_mut().take(want).read_to_end(&mut buf).map_err(failed)?,
+                true => (&mut oids)
+                    .take(want)
+                    .read_to_end(&mut buf)
+                    .map_err(failed)?,
+                false => oids
+                    .get_mut()
+                    .take(want)
+                    .read_to_end(&mut buf)
+                    .map_err(failed)?,
             };
             let ended = (read as u64) < want;
             let (cut, ends_row) = match (ended, memchr::memrchr(b'\n', &buf)) {
@@ -44,7 +61,10 @@ impl Text {
             let rest = buf.split_off(cut);
             let piece = std::mem::replace(&mut buf, rest);
             if !piece.is_empty() || !fresh {
-                sink.piece(Piece::Rows { text: piece, ends_row })?;
+                sink.piece(Piece::Rows {
+                    text: piece,
+                    ends_row,
+                })?;
             }
             fresh = ends_row;
             if ended {
@@ -65,7 +85,8 @@ impl Rows<'_> {
     /// Bytes of rows that can be given out; 0 where more must be read first.
     fn ready(&mut self) -> usize {
         let buf = self.text.rest();
-        if self.at_row_start && buf.first() == Some(&b'\\') && buf.get(1).is_none_or(|b| *b == b'.') {
+        if self.at_row_start && buf.first() == Some(&b'\\') && buf.get(1).is_none_or(|b| *b == b'.')
+        {
             return 0;
         }
         match memchr::memmem::find(buf, b"\n\\.") {

@@ -49,7 +49,9 @@ impl Preview {
     /// Looks at an item; says whether it is data.
     fn add(&mut self, item: Item) -> bool {
         let is_data = match &item {
-            Item::Entry(e) if matches!(e.desc.as_str(), "TABLE DATA" | "BLOBS" | "LARGE OBJECTS") => {
+            Item::Entry(e)
+                if matches!(e.desc.as_str(), "TABLE DATA" | "BLOBS" | "LARGE OBJECTS") =>
+            {
                 self.has_rows = e.desc == "TABLE DATA";
                 true
             }
@@ -80,13 +82,21 @@ impl Preview {
         }
         if is_words(&words, &["create", "database"]) {
             // Its own comment stood before it, or none did.
-            if self.entries.last().is_none_or(|e| e.desc != "DATABASE" || !e.defn.is_empty()) {
+            if self
+                .entries
+                .last()
+                .is_none_or(|e| e.desc != "DATABASE" || !e.defn.is_empty())
+            {
                 self.entries.push(TocEntry::bare(0, "DATABASE", ""));
             }
             if let Some(e) = self.entries.last_mut() {
                 e.defn.clone_from(&s.text);
             }
-        } else if let Some(e) = self.entries.last_mut().filter(|_| !is_words(&words, &["set"])) {
+        } else if let Some(e) = self
+            .entries
+            .last_mut()
+            .filter(|_| !is_words(&words, &["set"]))
+        {
             e.defn.push_str(&s.text);
             e.defn.push('\n');
         }
@@ -107,7 +117,12 @@ pub(super) fn open(
             break;
         }
     }
-    let Preview { ahead, mut entries, has_definitions, has_rows } = preview;
+    let Preview {
+        ahead,
+        mut entries,
+        has_definitions,
+        has_rows,
+    } = preview;
     let header = Header {
         format: Format::Plain,
         layers: vec![],
@@ -118,7 +133,10 @@ pub(super) fn open(
         server_version: std::mem::take(&mut text.server_version),
         pg_dump_version: std::mem::take(&mut text.pg_dump_version),
     };
-    entries.iter_mut().zip(1..).for_each(|(e, id)| e.dump_id = id);
+    entries
+        .iter_mut()
+        .zip(1..)
+        .for_each(|(e, id)| e.dump_id = id);
     let encoding = text.encoding.clone();
     text.encoding_matters = true;
     let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;
@@ -132,25 +150,45 @@ pub(super) fn open(
         object: None,
         next_id,
     };
-    Ok(Archive { header, entries, encoding, body: Body::Script(Box::new(script)) })
+    Ok(Archive {
+        header,
+        entries,
+        encoding,
+        body: Body::Script(Box::new(script)),
+    })
 }
 
 /// Whether a statement before the data may make what takes rows.
 fn is_definition(words: &[Token<'_>]) -> bool {
-    let Some(first) = words.first().and_then(Token::name) else { return false };
+    let Some(first) = words.first().and_then(Token::name) else {
+        return false;
+    };
     // To `pg_dump`, all of a large object is data: its owner, its comment, its privileges.
-    if words.windows(2).any(|w| w[0].is("large") && w[1].is("object")) {
+    if words
+        .windows(2)
+        .any(|w| w[0].is("large") && w[1].is("object"))
+    {
         return false;
     }
     match first.as_str() {
         "select" => {
-            let call: String = words.iter().skip(1).take(3).filter_map(Token::short).collect();
-            !matches!(call.as_str(), "pg_catalog.set_config" | "pg_catalog.setval" | "pg_catalog.lo_create")
+            let call: String = words
+                .iter()
+                .skip(1)
+                .take(3)
+                .filter_map(Token::short)
+                .collect();
+            !matches!(
+                call.as_str(),
+                "pg_catalog.set_config" | "pg_catalog.setval" | "pg_catalog.lo_create"
+            )
         }
-        "alter" => !words.windows(2).any(|w| w[0].is("disable") && w[1].is("trigger")),
+        "alter" => !words
+            .windows(2)
+            .any(|w| w[0].is("disable") && w[1].is("trigger")),
         other => ![
-            "set", "reset", "begin", "start", "commit", "end", "truncate", "delete", "lock", "analyze",
-            "vacuum",
+            "set", "reset", "begin", "start", "commit", "end", "truncate", "delete", "lock",
+            "analyze", "vacuum",
         ]
         .contains(&other),
     }
@@ -205,17 +243,25 @@ impl Script {
 
     fn close(&mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         if self.object.take().is_some() {
-            return Err(corrupt(format!("line {}: a large object is not closed", self.text.line)));
+            return Err(corrupt(format!(
+                "line {}: a large object is not closed",
+                self.text.line
+            )));
         }
         self.open.take().map_or(Ok(()), |e| sink.end(&e))
     }
 
     /// INSERT statements of one table in a row are its data.
-    fn insert(&mut self, bytes: Vec<u8>, line: u64, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    fn insert(
+        &mut self,
+        bytes: Vec<u8>,
+        line: u64,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
         // Only the beginning is looked at: the name is before any value.
         let head = self.text.encoding.view(&bytes[..bytes.len().min(300)]);
-        let table =
-            table_of(&head, 2).ok_or_else(|| corrupt(format!("line {line}: INSERT into no table")))?;
+        let table = table_of(&head, 2)
+            .ok_or_else(|| corrupt(format!("line {line}: INSERT into no table")))?;
         if self.open.as_ref().is_none_or(|e| e.tag != table) {
             self.close(sink)?;
             let entry = self.entry("TABLE DATA", &table);
@@ -226,12 +272,26 @@ impl Script {
     }
 
     /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Says whether it was one of them.
-    fn large_object(&mut self, s: &Statement, sink: &mut dyn DataSink) -> Result<bool, ArchiveError> {
-        let Some(call) = s.text.strip_prefix("SELECT pg_catalog.lo") else { return Ok(false) };
-        let bad = || corrupt(format!("line {}: not as pg_dump writes a large object", s.line));
+    fn large_object(
+        &mut self,
+        s: &Statement,
+        sink: &mut dyn DataSink,
+    ) -> Result<bool, ArchiveError> {
+        let Some(call) = s.text.strip_prefix("SELECT pg_catalog.lo") else {
+            return Ok(false);
+        };
+        let bad = || {
+            corrupt(format!(
+                "line {}: not as pg_dump writes a large object",
+                s.line
+            ))
+        };
         if let Some(args) = call.strip_prefix("_open(") {
             let digits = args.trim_start_matches('\'');
-            let oid = digits.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
+            let oid = digits
+                .split(|c: char| !c.is_ascii_digit())
+                .next()
+                .and_then(|n| n.parse().ok());
             if self.open.as_ref().is_none_or(|e| e.desc != "BLOBS") {
                 self.close(sink)?;
                 let entry = self.entry("BLOBS", "BLOBS");
@@ -244,7 +304,11 @@ impl Script {
             let bytes = hex_constant(args).ok_or_else(bad)?;
             self.object = Some((oid, offset + bytes.len() as u64));
             if !bytes.is_empty() {
-                sink.piece(Piece::LargeObject { oid, offset, bytes: bytes.into() })?;
+                sink.piece(Piece::LargeObject {
+                    oid,
+                    offset,
+                    bytes: bytes.into(),
+                })?;
             }
         } else if call.starts_with("_close(") {
             self.object.take().ok_or_else(bad)?;
@@ -257,13 +321,25 @@ impl Script {
 
 /// `'\x…'` as bytes, whatever quotes and backslashes the dialect needs around it.
 fn hex_constant(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_start_matches(['E', '\'', '\\']).strip_prefix('x')?.split('\'').next()?.as_bytes();
-    let nibble = |b: u8| char::from(b).to_digit(16).and_then(|n| u8::try_from(n).ok());
+    let digits = text
+        .trim_start_matches(['E', '\'', '\\'])
+        .strip_prefix('x')?
+        .split('\'')
+        .next()?
+        .as_bytes();
+    let nibble = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|n| u8::try_from(n).ok())
+    };
     let (pairs, rest) = digits.as_chunks::<2>();
     if !rest.is_empty() {
         return None;
     }
-    pairs.iter().map(|[a, b]| Some(nibble(*a)? << 4 | nibble(*b)?)).collect()
+    pairs
+        .iter()
+        .map(|[a, b]| Some(nibble(*a)? << 4 | nibble(*b)?))
+        .collect()
 }
 
 /// The name after `skip` words, as it is written: `public.t`.

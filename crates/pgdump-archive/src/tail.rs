@@ -59,7 +59,11 @@ pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
 /// entries, or are the beginning of it.
 fn counts(start: &[u8], form: &Form, entries: usize) -> bool {
     let number = (entries as u64).to_le_bytes();
-    let wanted: Vec<u8> = [0].into_iter().chain(number).take(1 + usize::from(form.int_size)).collect();
+    let wanted: Vec<u8> = [0]
+        .into_iter()
+        .chain(number)
+        .take(1 + usize::from(form.int_size))
+        .collect();
     match start.len() < wanted.len() {
         true => wanted.starts_with(start),
         false => start.starts_with(&wanted),

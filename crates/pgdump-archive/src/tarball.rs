@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::layers::{self, Head, Keys, Lent};
 use super::members::{
-    Contents, Index, Member, TOC, check_objects, own_wrappings, plain_name, read_contents, read_object,
-    read_object_list, read_table, shown,
+    Contents, Index, Member, TOC, check_objects, own_wrappings, plain_name, read_contents,
+    read_object, read_object_list, read_table, shown,
 };
 use super::pieces::{DataSink, ObjectCutter};
 use super::toc::{beyond_us, corrupt, unsupported};
@@ -66,7 +66,12 @@ struct File {
 
 impl Tar {
     fn new(input: Head<'static>) -> Self {
-        Tar { input, position: 0, left: 0, padding: 0 }
+        Tar {
+            input,
+            position: 0,
+            left: 0,
+            padding: 0,
+        }
     }
 
     /// The next regular file; `None` at the tar's end mark.
@@ -82,11 +87,14 @@ impl Tar {
             }
             let header = tar::Header::from_byte_slice(&block);
             let stored: u32 = block[148..156].iter().map(|b| u32::from(*b)).sum();
-            let sum = block.iter().map(|b| u32::from(*b)).sum::<u32>() - stored + 8 * u32::from(b' ');
+            let sum =
+                block.iter().map(|b| u32::from(*b)).sum::<u32>() - stored + 8 * u32::from(b' ');
             if header.cksum().ok() != Some(sum) {
                 return Err(corrupt("the archive is damaged: tar header"));
             }
-            let size = long_size.take().unwrap_or(header.entry_size().map_err(damaged)?);
+            let size = long_size
+                .take()
+                .unwrap_or(header.entry_size().map_err(damaged)?);
             if size > MAX_SIZE {
                 return Err(corrupt(format!("a member of {size} bytes in the tar")));
             }
@@ -108,16 +116,22 @@ impl Tar {
                             let text = std::str::from_utf8(extension.value_bytes()).ok();
                             let size = text.and_then(|t| t.parse().ok());
                             long_size =
-                                Some(size.ok_or_else(|| corrupt("a size in the tar that is no number"))?);
+                                Some(size.ok_or_else(|| {
+                                    corrupt("a size in the tar that is no number")
+                                })?);
                         }
                         key if key.starts_with(b"GNU.sparse.") => return Err(sparse()),
                         _ => {}
                     }
                 }
             } else {
-                let path = long_name.take().unwrap_or_else(|| header.path_bytes().into_owned());
+                let path = long_name
+                    .take()
+                    .unwrap_or_else(|| header.path_bytes().into_owned());
                 if kind.is_file() || kind.is_contiguous() {
-                    let path = String::from_utf8_lossy(&path).trim_end_matches('\0').to_owned();
+                    let path = String::from_utf8_lossy(&path)
+                        .trim_end_matches('\0')
+                        .to_owned();
                     return Ok(Some(File { path, size }));
                 }
             }
@@ -141,8 +155,8 @@ impl Tar {
     /// Passes over what is left of the current member.
     fn skip(&mut self) -> Result<(), ArchiveError> {
         let amount = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
-        let passed =
-            std::io::copy(&mut (&mut self.input).take(amount), &mut std::io::sink()).map_err(damaged)?;
+        let passed = std::io::copy(&mut (&mut self.input).take(amount), &mut std::io::sink())
+            .map_err(damaged)?;
         self.position += passed;
         match passed == amount {
             true => Ok(()),
@@ -180,7 +194,9 @@ struct MemberBytes<'a>(&'a mut Tar);
 impl Read for MemberBytes<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let tar = &mut *self.0;
-        let most = out.len().min(usize::try_from(tar.left).unwrap_or(usize::MAX));
+        let most = out
+            .len()
+            .min(usize::try_from(tar.left).unwrap_or(usize::MAX));
         let n = tar.input.read(&mut out[..most])?;
         if n == 0 && most > 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -226,10 +242,29 @@ fn finish(
     again: Option<Again>,
     limits: Limits,
 ) -> Archive {
-    let Contents { header, entries, encoding, context, wrapped } = contents;
+    let Contents {
+        header,
+        entries,
+        encoding,
+        context,
+        wrapped,
+    } = contents;
     let wrappings = own_wrappings(header.codec) + wrapped;
-    let members = Members { tar, first, context, folder, wrappings, again, limits };
-    Archive { header, entries, encoding, body: Body::Tar(members) }
+    let members = Members {
+        tar,
+        first,
+        context,
+        folder,
+        wrappings,
+        again,
+        limits,
+    };
+    Archive {
+        header,
+        entries,
+        encoding,
+        body: Body::Tar(members),
+    }
 }
 
 /// Looks for the table of contents in another reading of the tar.
@@ -250,13 +285,18 @@ fn find_toc(again: Option<&Again>, limits: Limits) -> Result<(String, Contents),
             ));
         }
         if plain_name(name).0 == TOC {
-            return Ok((folder.to_owned(), read_contents(tar.member(), Format::DirectoryTar, limits)?));
+            return Ok((
+                folder.to_owned(),
+                read_contents(tar.member(), Format::DirectoryTar, limits)?,
+            ));
         }
         if again.layers == 0 {
             tar.jump(again.source.as_ref())?;
         }
     }
-    Err(unsupported("this tar holds no dump: there is no toc.dat in it"))
+    Err(unsupported(
+        "this tar holds no dump: there is no toc.dat in it",
+    ))
 }
 
 fn split(path: &str) -> (&str, &str) {
@@ -310,15 +350,29 @@ impl Reading<'_> {
 
     /// Nothing is missing.
     fn finish(mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
-        let missing = self.entries.iter().zip(&self.seen).find(|(e, seen)| e.has_data && !**seen);
+        let missing = self
+            .entries
+            .iter()
+            .zip(&self.seen)
+            .find(|(e, seen)| e.has_data && !**seen);
         if let Some((e, _)) = missing {
-            return Err(corrupt(format!("the archive ends early: no data of {}", e.name())));
+            return Err(corrupt(format!(
+                "the archive ends early: no data of {}",
+                e.name()
+            )));
         }
         let made = self.index.objects(self.entries);
-        let lists = self.entries.iter().enumerate().filter(|(_, e)| e.has_data && e.desc == "BLOBS");
+        let lists = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| e.has_data && e.desc == "BLOBS");
         for at in lists.map(|(at, _)| at).collect::<Vec<_>>() {
             let (of_entry, none) = (&self.objects[at], BTreeSet::new());
-            let (listed, made) = (of_entry.listed.as_ref().unwrap_or(&none), made.get(&at).unwrap_or(&none));
+            let (listed, made) = (
+                of_entry.listed.as_ref().unwrap_or(&none),
+                made.get(&at).unwrap_or(&none),
+            );
             check_objects("the list of large objects", listed, &of_entry.seen, made)?;
             self.end_objects(at, sink)?;
         }
@@ -327,7 +381,11 @@ impl Reading<'_> {
 }
 
 impl Members {
-    pub(crate) fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+    pub(crate) fn read(
+        mut self,
+        entries: &[TocEntry],
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
         let mut reading = Reading {
             entries,
             index: Index::new(entries)?,
@@ -374,14 +432,24 @@ impl Members {
                 false => Member::Unknown,
             };
             let at = reading.entry_of(member);
-            if member == Member::Unknown || (at.is_none() && matches!(member, Member::LargeObject(_))) {
-                return Err(corrupt(format!("the member {} is in no table of contents", shown(&file.path))));
+            if member == Member::Unknown
+                || (at.is_none() && matches!(member, Member::LargeObject(_)))
+            {
+                return Err(corrupt(format!(
+                    "the member {} is in no table of contents",
+                    shown(&file.path)
+                )));
             }
             if member != Member::Ignored && !met.insert(member) {
-                return Err(corrupt(format!("the member {} is there twice", shown(&file.path))));
+                return Err(corrupt(format!(
+                    "the member {} is there twice",
+                    shown(&file.path)
+                )));
             }
             tracing::trace!(member = file.path, size = file.size, "member of the tar");
-            let Some(at) = at.filter(|at| !reading.has_read(member, *at)) else { continue };
+            let Some(at) = at.filter(|at| !reading.has_read(member, *at)) else {
+                continue;
+            };
             if sink.is_due(&reading.entries[at]) {
                 self.member(reading, member, (at, suffixes), sink)?;
                 has_read = true;
@@ -390,9 +458,10 @@ impl Members {
             }
         }
         match left {
-            Some(path) if !has_read => {
-                Err(corrupt(format!("the data before the member {} is missing", shown(&path))))
-            }
+            Some(path) if !has_read => Err(corrupt(format!(
+                "the data before the member {} is missing",
+                shown(&path)
+            ))),
             left => Ok(left),
         }
     }
@@ -410,14 +479,27 @@ impl Members {
             Member::Data(_) => {
                 reading.seen[at] = true;
                 sink.begin(entry)?;
-                read_table(bytes, &self.context, entry, self.wrappings.max(suffixes), sink)?;
+                read_table(
+                    bytes,
+                    &self.context,
+                    entry,
+                    self.wrappings.max(suffixes),
+                    sink,
+                )?;
                 sink.end(entry)
             }
             Member::LargeObject(oid) => {
                 reading.objects[at].seen.insert(oid);
                 let wrappings = self.wrappings.max(suffixes);
                 sink.begin(entry)?;
-                read_object(bytes, &self.context, oid, wrappings, &mut reading.cutter, sink)?;
+                read_object(
+                    bytes,
+                    &self.context,
+                    oid,
+                    wrappings,
+                    &mut reading.cutter,
+                    sink,
+                )?;
                 reading.end_objects(at, sink)
             }
             _ => {

@@ -126,7 +126,13 @@ impl Text {
             self.start = 0;
         }
         let kept = self.buf.len();
-        let what = || format!("line {}: a statement of more than {} MiB", self.line, kept >> 20);
+        let what = || {
+            format!(
+                "line {}: a statement of more than {} MiB",
+                self.line,
+                kept >> 20
+            )
+        };
         if kept > self.limits.max_statement {
             return Err(beyond_us(format!("{}, more than PostgreSQL takes", what())));
         }
@@ -134,7 +140,9 @@ impl Text {
         if let needed @ READ_TWICE.. = 2 * kept as u64 {
             self.limits.check_memory(&what(), needed)?;
         }
-        let read = (&mut self.input).take(READ as u64).read_to_end(&mut self.buf);
+        let read = (&mut self.input)
+            .take(READ as u64)
+            .read_to_end(&mut self.buf);
         let read = read.map_err(|e| ArchiveError::from_io(e, "SQL text"))?;
         self.at_end = read < READ;
         Ok(read > 0)
@@ -211,7 +219,9 @@ impl Text {
             let is_half = at < rest.len() && rest.last().is_some_and(|b| matches!(b, b'*' | b'/'));
             self.pass(self.rest().len() - usize::from(is_half));
             if !self.more()? {
-                let what = format!("the dump ends early: a comment that begins in line {begun} does not end");
+                let what = format!(
+                    "the dump ends early: a comment that begins in line {begun} does not end"
+                );
                 return Err(corrupt(what));
             }
         }
@@ -220,7 +230,10 @@ impl Text {
     fn pass_blanks(&mut self) -> Result<(), ArchiveError> {
         loop {
             let rest = self.rest();
-            let n = rest.iter().position(|b| !is_blank(*b)).unwrap_or(rest.len());
+            let n = rest
+                .iter()
+                .position(|b| !is_blank(*b))
+                .unwrap_or(rest.len());
             self.pass(n);
             // Two bytes tell what begins.
             if self.rest().len() >= 2 || !self.more()? {
@@ -265,10 +278,13 @@ impl Text {
 
     fn unfinished(&self, what: &str) -> ArchiveError {
         match what {
-            "a command of psql in a statement" => unsupported(format!("line {}: {what}", self.line)),
-            _ => {
-                corrupt(format!("the dump ends early: {what} that begins in line {} does not end", self.line))
+            "a command of psql in a statement" => {
+                unsupported(format!("line {}: {what}", self.line))
             }
+            _ => corrupt(format!(
+                "the dump ends early: {what} that begins in line {} does not end",
+                self.line
+            )),
         }
     }
 
@@ -295,7 +311,11 @@ impl Text {
         let at = self.line;
         let (line, is_whole) = self.take_line(psql::LONGEST)?;
         if !is_whole {
-            let name: String = line.chars().take_while(|c| !c.is_whitespace()).take(40).collect();
+            let name: String = line
+                .chars()
+                .take_while(|c| !c.is_whitespace())
+                .take(40)
+                .collect();
             let most = psql::LONGEST >> 10;
             return Err(unsupported(format!(
                 "line {at}: the command {name} of psql has more than {most} KiB"
@@ -309,7 +329,9 @@ impl Text {
                 self.restricted = None;
             }
             (Command::Restrict(_) | Command::Unrestrict(_), _) => {
-                return Err(corrupt(format!("line {at}: {name} does not match the one before it")));
+                return Err(corrupt(format!(
+                    "line {at}: {name} does not match the one before it"
+                )));
             }
             (_, true) => {
                 return Err(unsupported(format!(
@@ -317,7 +339,9 @@ impl Text {
                 )));
             }
             (Command::Connect(argument), false) => self.connect(&argument, at)?,
-            (Command::Encoding(name), false) if !name.is_empty() => self.announced = Some((name, at)),
+            (Command::Encoding(name), false) if !name.is_empty() => {
+                self.announced = Some((name, at))
+            }
             (Command::Variable(name), false) => drop(self.variables.insert(name)),
             (Command::Quit, false) => self.quit()?,
             (Command::Encoding(_) | Command::Nothing, false) => {}
@@ -360,7 +384,9 @@ impl Text {
     fn check_message(&mut self) -> Result<(), ArchiveError> {
         while self.rest().len() < MESSAGE && !self.rest().contains(&b'\n') && self.more()? {}
         let rest = self.rest();
-        let Some(program) = message_of(&rest[..rest.len().min(MESSAGE)]) else { return Ok(()) };
+        let Some(program) = message_of(&rest[..rest.len().min(MESSAGE)]) else {
+            return Ok(());
+        };
         Err(corrupt(format!(
             "line {}: a message of {program}, not SQL: its standard error went into the file (2>&1); dump again \
              with --file, or remove the line if it is only a warning",
@@ -371,8 +397,9 @@ impl Text {
     /// Length of the statement at the start of the buffer.
     fn find_end(&mut self, scan: &mut StatementEnd) -> Result<Option<usize>, ArchiveError> {
         loop {
-            let found =
-                scan.find(self.rest(), self.dialect, self.at_end).map_err(|e| self.unfinished(e.0))?;
+            let found = scan
+                .find(self.rest(), self.dialect, self.at_end)
+                .map_err(|e| self.unfinished(e.0))?;
             if found.is_some() || !self.more()? {
                 return Ok(found);
             }
@@ -401,7 +428,11 @@ impl Text {
         if memchr::memchr(0, &bytes).is_some() {
             return Err(corrupt(format!("line {line}: a statement with a NUL byte")));
         }
-        if let Some(name) = scan.variables().iter().find(|v| *v == "{" || self.variables.contains(*v)) {
+        if let Some(name) = scan
+            .variables()
+            .iter()
+            .find(|v| *v == "{" || self.variables.contains(*v))
+        {
             return Err(unsupported(format!(
                 "line {line}: psql would put its variable {name} into the statement: variables are not kept"
             )));
@@ -412,9 +443,10 @@ impl Text {
         }
         self.encoding_matters |= self.is_wanted() && !bytes.is_ascii();
         let text = match self.is_wanted() {
-            true => {
-                self.encoding.decode(bytes).map_err(|e| e.map_message(|m| format!("line {line}: {m}")))?
-            }
+            true => self
+                .encoding
+                .decode(bytes)
+                .map_err(|e| e.map_message(|m| format!("line {line}: {m}")))?,
             false => String::from_utf8_lossy(&bytes).into_owned(),
         };
         if scan.is(&["copy"]) {
@@ -422,7 +454,9 @@ impl Text {
         }
         let is_for_us = self.setting(&scan, &text, line)?;
         if scan.is(&["create", "database"]) {
-            let name = first_tokens(&text, self.dialect, 3).get(2).and_then(Token::name);
+            let name = first_tokens(&text, self.dialect, 3)
+                .get(2)
+                .and_then(Token::name);
             self.created.extend(name.clone());
             name.into_iter().for_each(|n| self.enter(n));
         }
@@ -447,14 +481,27 @@ impl Text {
         } else if ends && !is(&["commit", "and", "chain"]) {
             self.frames.transaction(None);
         }
-        let harmless = ["set", "reset", "analyze", "vacuum", "checkpoint", "show", "discard"];
+        let harmless = [
+            "set",
+            "reset",
+            "analyze",
+            "vacuum",
+            "checkpoint",
+            "show",
+            "discard",
+        ];
         let sets = is(&["select", "pg_catalog"]) || harmless.iter().any(|w| is(&[w]));
         self.frames.statement(begins || ends || sets);
         Ok(())
     }
 
     /// Settings that say how the text is to be read; whether the statement is for this reader alone.
-    fn setting(&mut self, scan: &StatementEnd, text: &str, line: u64) -> Result<bool, ArchiveError> {
+    fn setting(
+        &mut self,
+        scan: &StatementEnd,
+        text: &str,
+        line: u64,
+    ) -> Result<bool, ArchiveError> {
         if scan.is(&["reset", "all"]) || scan.is(&["discard", "all"]) {
             self.dialect.standard_strings = true;
         }
@@ -462,9 +509,20 @@ impl Text {
             return Ok(false);
         }
         let words = first_tokens(text, self.dialect, 8);
-        let first = if words.get(1).is_some_and(|w| w.is("session") || w.is("local")) { 2 } else { 1 };
+        let first = if words
+            .get(1)
+            .is_some_and(|w| w.is("session") || w.is("local"))
+        {
+            2
+        } else {
+            1
+        };
         let named = words.get(first).and_then(Token::name);
-        let at = if named.as_deref() == Some("names") { first + 1 } else { first + 2 };
+        let at = if named.as_deref() == Some("names") {
+            first + 1
+        } else {
+            first + 2
+        };
         let value = words.get(at).and_then(|t| t.string().or_else(|| t.name()));
         match (named.as_deref(), value) {
             (Some("client_encoding" | "names"), Some(name)) => {
@@ -472,7 +530,8 @@ impl Text {
                 return Ok(true);
             }
             (Some("standard_conforming_strings"), Some(value)) => {
-                self.dialect.standard_strings = !matches!(value.as_str(), "off" | "false" | "0" | "no");
+                self.dialect.standard_strings =
+                    !matches!(value.as_str(), "off" | "false" | "0" | "no");
             }
             _ => {}
         }
@@ -497,7 +556,9 @@ impl Text {
 
     fn copy(&mut self, statement: Statement) -> Result<Item, ArchiveError> {
         let words = tokens(&statement.text, self.dialect);
-        let from = words.windows(2).position(|w| w[0].is("from") && w[1].is("stdin"));
+        let from = words
+            .windows(2)
+            .position(|w| w[0].is("from") && w[1].is("stdin"));
         let Some(from) = from else {
             return Err(unsupported(format!(
                 "line {}: COPY that is not FROM stdin: pg_dump writes no other",
@@ -505,13 +566,19 @@ impl Text {
             )));
         };
         if words.len() > from + 3 {
-            let what = format!("line {}: COPY with options: pg_dump writes none", statement.line);
+            let what = format!(
+                "line {}: COPY with options: pg_dump writes none",
+                statement.line
+            );
             return Err(unsupported(what));
         }
         // The rows begin in the next line.
         let (behind, _) = self.take_line(COMMENT)?;
         if !behind.is_empty() && !behind.trim_start().starts_with("--") {
-            let what = format!("line {}: something stands behind COPY in its line", statement.line);
+            let what = format!(
+                "line {}: something stands behind COPY in its line",
+                statement.line
+            );
             return Err(unsupported(what));
         }
         Ok(Item::Copy(statement))

@@ -154,20 +154,26 @@ impl<'a, R: Read> Fields<'a, R> {
 
     pub(crate) fn byte(&mut self, what: &str) -> Result<u8, ArchiveError> {
         let mut b = [0u8; 1];
-        self.input.read_exact(&mut b).map_err(|e| ArchiveError::from_io(e, what))?;
+        self.input
+            .read_exact(&mut b)
+            .map_err(|e| ArchiveError::from_io(e, what))?;
         Ok(b[0])
     }
 
     pub(crate) fn int(&mut self, what: &str) -> Result<i64, ArchiveError> {
         self.spend(u64::from(self.int_size) + 1)?;
-        let value = read_int(self.input, self.int_size).map_err(|e| ArchiveError::from_io(e, what))?;
+        let value =
+            read_int(self.input, self.int_size).map_err(|e| ArchiveError::from_io(e, what))?;
         self.mix(&value.to_le_bytes());
         Ok(value)
     }
 
     fn spend(&mut self, n: u64) -> Result<(), ArchiveError> {
         self.budget = self.budget.checked_sub(n).ok_or_else(|| {
-            beyond_us(format!("the table of contents is larger than {} MiB", self.limits.max_toc >> 20))
+            beyond_us(format!(
+                "the table of contents is larger than {} MiB",
+                self.limits.max_toc >> 20
+            ))
         })?;
         Ok(())
     }
@@ -189,7 +195,9 @@ impl<'a, R: Read> Fields<'a, R> {
     /// kept, an empty string.
     pub(crate) fn bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
         let length = self.int(what)?;
-        let Ok(length) = u64::try_from(length) else { return Ok(None) };
+        let Ok(length) = u64::try_from(length) else {
+            return Ok(None);
+        };
         if length > LONGEST {
             return Err(corrupt(format!("{what}: a string of {length} bytes")));
         }
@@ -199,7 +207,9 @@ impl<'a, R: Read> Fields<'a, R> {
         let mut part = vec![0u8; length.min(32 << 10) as usize];
         while left > 0 {
             let part = &mut part[..left.min(32 << 10) as usize];
-            self.input.read_exact(part).map_err(|e| ArchiveError::from_io(e, what))?;
+            self.input
+                .read_exact(part)
+                .map_err(|e| ArchiveError::from_io(e, what))?;
             if part.contains(&0) {
                 return Err(corrupt(format!("{what}: a string with a NUL byte")));
             }
@@ -267,15 +277,20 @@ struct RawEntry {
 /// # Errors
 /// `archive_corrupt`; `archive_unsupported` where it takes more memory than there is; or the reader's
 /// own error.
-pub(super) fn read_toc<R: Read>(fields: &mut Fields<'_, R>, minor: u8) -> Result<Toc, ArchiveError> {
+pub(super) fn read_toc<R: Read>(
+    fields: &mut Fields<'_, R>,
+    minor: u8,
+) -> Result<Toc, ArchiveError> {
     let count = fields.int("number of entries")?;
-    let count =
-        usize::try_from(count).map_err(|_| corrupt(format!("a table of contents with {count} entries")))?;
+    let count = usize::try_from(count)
+        .map_err(|_| corrupt(format!("a table of contents with {count} entries")))?;
     let mut ids = std::collections::HashSet::new();
     let (mut raw, mut entries, mut sums, mut encoding) = (vec![], vec![], vec![], None);
     for i in 0..count {
         if i == fields.limits.max_entries {
-            return Err(beyond_us(format!("a table of contents with {count} entries: {i} are read")));
+            return Err(beyond_us(format!(
+                "a table of contents with {count} entries: {i} are read"
+            )));
         }
         let entry = read_entry(fields, minor).map_err(|e| in_entry(e, i, "table of contents"))?;
         fields.take_memory(ENTRY_MEMORY);
@@ -284,7 +299,10 @@ pub(super) fn read_toc<R: Read>(fields: &mut Fields<'_, R>, minor: u8) -> Result
             continue;
         }
         if !ids.insert(entry.dump_id) {
-            return Err(corrupt(format!("two entries with the number {}", entry.dump_id)));
+            return Err(corrupt(format!(
+                "two entries with the number {}",
+                entry.dump_id
+            )));
         }
         sums.push(entry.sum);
         encoding = encoding.or_else(|| entry.encoding());
@@ -296,12 +314,18 @@ pub(super) fn read_toc<R: Read>(fields: &mut Fields<'_, R>, minor: u8) -> Result
             }
         }
     }
-    fields.limits.check_memory("the table of contents", fields.memory)?;
+    fields
+        .limits
+        .check_memory("the table of contents", fields.memory)?;
     let encoding = encoding.unwrap_or_else(|| TextEncoding::new("UTF8"));
     for entry in raw {
         entries.push(entry.decode(&encoding)?);
     }
-    Ok(Toc { entries, encoding, sums })
+    Ok(Toc {
+        entries,
+        encoding,
+        sums,
+    })
 }
 
 /// Reads a copy of the table of contents that stands behind the data: it must be the same, but for data
@@ -323,7 +347,10 @@ pub(super) fn compare_toc<R: Read>(
     };
     let count = fields.int(REPEATED)?;
     if usize::try_from(count) != Ok(entries.len()) {
-        return Err(differs(format!("it has {count} entries, not {}", entries.len())));
+        return Err(differs(format!(
+            "it has {count} entries, not {}",
+            entries.len()
+        )));
     }
     let mut offsets = Vec::new();
     for (i, (entry, sum)) in entries.iter().zip(sums).enumerate() {
@@ -378,9 +405,16 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Arc
     let copy_stmt = f.bytes("copy statement")?;
     let namespace = f.bytes("schema")?;
     let tablespace = f.bytes("tablespace")?;
-    let table_am = if minor >= 14 { f.bytes("access method")? } else { None };
+    let table_am = if minor >= 14 {
+        f.bytes("access method")?
+    } else {
+        None
+    };
     let relkind = if minor >= 16 {
-        u8::try_from(f.int("relation kind")?).ok().filter(u8::is_ascii_alphabetic).map(char::from)
+        u8::try_from(f.int("relation kind")?)
+            .ok()
+            .filter(u8::is_ascii_alphabetic)
+            .map(char::from)
     } else {
         None
     };
@@ -396,15 +430,34 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Arc
             _ => DataOffset::NoData,
         },
     };
-    let strings = [tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am];
-    let sum = EntrySum { definition, rest: f.sum };
-    Ok(RawEntry { dump_id, has_data, strings, section, relkind, owner, with_oids, dependencies, offset, sum })
+    let strings = [
+        tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am,
+    ];
+    let sum = EntrySum {
+        definition,
+        rest: f.sum,
+    };
+    Ok(RawEntry {
+        dump_id,
+        has_data,
+        strings,
+        section,
+        relkind,
+        owner,
+        with_oids,
+        dependencies,
+        offset,
+        sum,
+    })
 }
 
 type Text = Option<Vec<u8>>;
 
 /// Definition and drop statement, and the definition's sum, which the entry's own leaves out.
-fn read_statements<R: Read>(f: &mut Fields<'_, R>, desc: &[u8]) -> Result<(Text, Text, u32), ArchiveError> {
+fn read_statements<R: Read>(
+    f: &mut Fields<'_, R>,
+    desc: &[u8],
+) -> Result<(Text, Text, u32), ArchiveError> {
     let before = std::mem::take(&mut f.sum);
     let memory = f.memory;
     let first = f.bytes("definition")?;
@@ -444,13 +497,28 @@ impl RawEntry {
         if self.desc() != b"ENCODING" {
             return None;
         }
-        let text = self.strings[DEFINITION].as_deref().map(String::from_utf8_lossy);
-        Some(TextEncoding::new(text.as_deref().and_then(|t| t.split('\'').nth(1)).unwrap_or("UTF8")))
+        let text = self.strings[DEFINITION]
+            .as_deref()
+            .map(String::from_utf8_lossy);
+        Some(TextEncoding::new(
+            text.as_deref()
+                .and_then(|t| t.split('\'').nth(1))
+                .unwrap_or("UTF8"),
+        ))
     }
 
     fn decode(self, encoding: &TextEncoding) -> Result<TocEntry, ArchiveError> {
         let text = |s: Option<Vec<u8>>| s.map(|b| encoding.decode(b)).transpose();
-        let [tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am] = self.strings;
+        let [
+            tag,
+            desc,
+            defn,
+            drop_stmt,
+            copy_stmt,
+            namespace,
+            tablespace,
+            table_am,
+        ] = self.strings;
         let (copy_stmt, oids_in_data) = without_oids(text(copy_stmt)?.unwrap_or_default());
         Ok(TocEntry {
             dump_id: self.dump_id,
@@ -477,7 +545,10 @@ impl RawEntry {
 /// `COPY t (a) WITH OIDS FROM stdin;` as every server since version 12 takes it.
 pub(super) fn without_oids(copy: String) -> (String, bool) {
     match copy.contains(" WITH OIDS FROM stdin") {
-        true => (copy.replacen(" WITH OIDS FROM stdin", " FROM stdin", 1), true),
+        true => (
+            copy.replacen(" WITH OIDS FROM stdin", " FROM stdin", 1),
+            true,
+        ),
         false => (copy, false),
     }
 }
@@ -508,16 +579,31 @@ impl TocEntry {
 
     /// All text of the entry that may be something else than ASCII.
     pub fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        let names =
-            [&mut self.tag, &mut self.owner, &mut self.copy_stmt, &mut self.drop_stmt, &mut self.defn];
-        let more = [&mut self.namespace, &mut self.tablespace, &mut self.table_am];
-        names.into_iter().chain(more.into_iter().filter_map(Option::as_mut))
+        let names = [
+            &mut self.tag,
+            &mut self.owner,
+            &mut self.copy_stmt,
+            &mut self.drop_stmt,
+            &mut self.defn,
+        ];
+        let more = [
+            &mut self.namespace,
+            &mut self.tablespace,
+            &mut self.table_am,
+        ];
+        names
+            .into_iter()
+            .chain(more.into_iter().filter_map(Option::as_mut))
     }
 
     /// The texts of the entry that have names, not definitions.
     pub fn names(&self) -> impl Iterator<Item = &String> {
         let names = [&self.tag, &self.owner, &self.copy_stmt, &self.drop_stmt];
-        names.into_iter().chain([&self.namespace, &self.tablespace, &self.table_am].into_iter().flatten())
+        names.into_iter().chain(
+            [&self.namespace, &self.tablespace, &self.table_am]
+                .into_iter()
+                .flatten(),
+        )
     }
 
     /// `TABLE public.t`, for people.
@@ -538,17 +624,36 @@ mod tests {
         assert_eq!(read_int(&mut &[0, 0x39, 0x30, 0, 0][..], 4).unwrap(), 12345);
         assert_eq!(read_int(&mut &[1, 1, 0, 0, 0][..], 4).unwrap(), -1);
         assert!(read_int(&mut &[7, 1, 0, 0, 0][..], 4).is_err());
-        assert!(read_int(&mut &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], 8).is_err());
+        assert!(
+            read_int(
+                &mut &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..],
+                8
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn a_string_cannot_claim_more_than_there_is_or_may_be() {
         let claimed: &[u8] = &[0, 11, 0, 0, 0, b'x'];
-        for (limits, is_limit) in
-            [(Limits::default(), false), (Limits { max_toc: 10, ..Limits::default() }, true)]
-        {
-            let text = if limits.max_toc == 10 { b"\0\x0b\0\0\0twelve bytes".as_slice() } else { claimed };
-            let e = Fields::new(&mut &text[..], limits).bytes("tag").unwrap_err();
+        for (limits, is_limit) in [
+            (Limits::default(), false),
+            (
+                Limits {
+                    max_toc: 10,
+                    ..Limits::default()
+                },
+                true,
+            ),
+        ] {
+            let text = if limits.max_toc == 10 {
+                b"\0\x0b\0\0\0twelve bytes".as_slice()
+            } else {
+                claimed
+            };
+            let e = Fields::new(&mut &text[..], limits)
+                .bytes("tag")
+                .unwrap_err();
             assert_eq!(matches!(e, ArchiveError::Limit(_)), is_limit, "{e}");
         }
     }

@@ -9,10 +9,17 @@ pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> Databas
     if e.reason() == R::RoleMissing || !lacks_a_schema(&e.to_string()) {
         return e;
     }
-    let otherwise = entry.filter(|e| e.desc == "MATERIALIZED VIEW DATA").map(|e| {
-        let name = e.namespace.as_ref().map_or_else(|| e.tag.clone(), |ns| format!("{ns}.{}", e.tag));
-        format!(", or leave the rows of this materialized view out: --exclude-table-data {name}")
-    });
+    let otherwise = entry
+        .filter(|e| e.desc == "MATERIALIZED VIEW DATA")
+        .map(|e| {
+            let name = e
+                .namespace
+                .as_ref()
+                .map_or_else(|| e.tag.clone(), |ns| format!("{ns}.{}", e.tag));
+            format!(
+                ", or leave the rows of this materialized view out: --exclude-table-data {name}"
+            )
+        });
     e.followed_by(&format!(
         ": pg_dump restores with an empty search_path, so a function has to name the schema of what it uses, or have a \
          SET search_path of its own{}",
@@ -32,7 +39,9 @@ fn lacks_a_schema(message: &str) -> bool {
         let (name, rest) = message.split_once("function ")?.1.split_once('(')?;
         Some(!name.contains(['.', ' ']) && rest.contains(") does not exist"))
     };
-    ["relation \"", "type \"", "text search configuration \""].into_iter().any(|k| quoted(k) == Some(true))
+    ["relation \"", "type \"", "text search configuration \""]
+        .into_iter()
+        .any(|k| quoted(k) == Some(true))
         || function() == Some(true)
         || message.contains("operator does not exist: ")
 }
@@ -45,8 +54,14 @@ mod tests {
     fn names_without_a_schema_are_told_from_others() {
         for (message, wanted) in [
             ("statement: relation \"docs\" does not exist [42P01]", true),
-            ("statement: relation \"public.docs\" does not exist [42P01]", false),
-            ("function helper(integer, text) does not exist [42883]", true),
+            (
+                "statement: relation \"public.docs\" does not exist [42P01]",
+                false,
+            ),
+            (
+                "function helper(integer, text) does not exist [42883]",
+                true,
+            ),
             ("function s.helper(integer) does not exist [42883]", false),
             ("type \"citext\" does not exist", true),
             ("schema \"s\" does not exist [3F000]", false),
@@ -62,8 +77,15 @@ mod tests {
         let mut entry = TocEntry::bare(1, "MATERIALIZED VIEW DATA", "w");
         entry.namespace = Some("s".into());
         let e = || DatabaseError::new(R::RestoreError, "relation \"docs\" does not exist");
-        assert!(with_advice(e(), Some(&entry)).to_string().contains("--exclude-table-data s.w"));
+        assert!(
+            with_advice(e(), Some(&entry))
+                .to_string()
+                .contains("--exclude-table-data s.w")
+        );
         let said = with_advice(e(), None).to_string();
-        assert!(said.contains("empty search_path") && !said.contains("--exclude"), "{said}");
+        assert!(
+            said.contains("empty search_path") && !said.contains("--exclude"),
+            "{said}"
+        );
     }
 }

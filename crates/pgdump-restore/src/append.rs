@@ -36,21 +36,35 @@ pub async fn open_tables(server: &Server, database: &str) -> Result<Opened, Rest
             "A" => "ALWAYS ",
             _ => "",
         };
-        session.run(&format!("ALTER TABLE {table} DISABLE TRIGGER {name}")).await?;
+        session
+            .run(&format!("ALTER TABLE {table} DISABLE TRIGGER {name}"))
+            .await?;
         let what = format!("trigger {name} of {table}");
-        afterwards.push((what, format!("ALTER TABLE {table} ENABLE {how}TRIGGER {name}")));
+        afterwards.push((
+            what,
+            format!("ALTER TABLE {table} ENABLE {how}TRIGGER {name}"),
+        ));
     }
     for row in session.client().query(FOREIGN_KEYS, &[]).await.map_err(e)? {
-        let (table, name, definition): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-        session.run(&format!("ALTER TABLE {table} DROP CONSTRAINT {name}")).await?;
+        let (table, name, definition): (String, String, String) =
+            (row.get(0), row.get(1), row.get(2));
+        session
+            .run(&format!("ALTER TABLE {table} DROP CONSTRAINT {name}"))
+            .await?;
         let mut again = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
         if let Some(comment) = row.get::<_, Option<String>>(3) {
-            again.push_str(&format!("; COMMENT ON CONSTRAINT {name} ON {table} IS {}", literal(&comment)));
+            again.push_str(&format!(
+                "; COMMENT ON CONSTRAINT {name} ON {table} IS {}",
+                literal(&comment)
+            ));
         }
         afterwards.push((format!("foreign key {name} of {table}"), again));
     }
     let dependent = Arc::new(dependent_tables(&session).await?);
-    Ok(Opened { afterwards, dependent })
+    Ok(Opened {
+        afterwards,
+        dependent,
+    })
 }
 
 impl Opened {

@@ -128,8 +128,16 @@ mod tests {
     fn rows_become_tuples() {
         let of = columns(&[Type::INT4, Type::TEXT, Type::BOOL]);
         let tuples = of.tuples(b"7\ta\\tb\tt\n-1\t\\N\tf\n").unwrap();
-        let first = [&[0, 3, 0, 0, 0, 4, 0, 0, 0, 7, 0, 0, 0, 3][..], b"a\tb", &[0, 0, 0, 1, 1]].concat();
-        let second = [0, 3, 0, 0, 0, 4, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 1, 0].to_vec();
+        let first = [
+            &[0, 3, 0, 0, 0, 4, 0, 0, 0, 7, 0, 0, 0, 3][..],
+            b"a\tb",
+            &[0, 0, 0, 1, 1],
+        ]
+        .concat();
+        let second = [
+            0, 3, 0, 0, 0, 4, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 1, 0,
+        ]
+        .to_vec();
         assert_eq!(tuples, [first, second].concat());
         assert_eq!(of.tuples(b""), Some(vec![]));
     }
@@ -137,7 +145,15 @@ mod tests {
     #[test]
     fn what_is_not_a_whole_row_is_not_converted() {
         let of = columns(&[Type::INT4, Type::TEXT]);
-        for rows in [&b"1\ta"[..], b"1\n", b"1\ta\tb\n", b"\n", b"1\ta\r\n", b"1\ta\\\n", b"1\t\\.\n"] {
+        for rows in [
+            &b"1\ta"[..],
+            b"1\n",
+            b"1\ta\tb\n",
+            b"\n",
+            b"1\ta\r\n",
+            b"1\ta\\\n",
+            b"1\t\\.\n",
+        ] {
             assert_eq!(of.tuples(rows), None, "{}", rows.escape_ascii());
         }
     }
@@ -146,17 +162,35 @@ mod tests {
     fn only_the_servers_own_spelling_is_converted() {
         let refused: &[(Type, &[&str])] = &[
             (Type::BOOL, &["true", "T", "", "1"]),
-            (Type::INT2, &["32768", "-32769", "+1", " 1", "1 ", "", "-", "0x1", "1_0", "1.0", "1-2", "--1"]),
+            (
+                Type::INT2,
+                &[
+                    "32768", "-32769", "+1", " 1", "1 ", "", "-", "0x1", "1_0", "1.0", "1-2", "--1",
+                ],
+            ),
             (Type::INT4, &["2147483648", "99999999999999999999"]),
             (Type::INT8, &["9223372036854775808", "-9223372036854775809"]),
             (Type::OID, &["-1", "4294967296"]),
-            (Type::FLOAT4, &["1e39", "1e-60", "inf", "nan", "-NaN", "", "1e", "0x1p3", " 1"]),
-            (Type::FLOAT8, &["1e309", "1e-400", "infinity", "+Infinity", "1d3"]),
+            (
+                Type::FLOAT4,
+                &[
+                    "1e39", "1e-60", "inf", "nan", "-NaN", "", "1e", "0x1p3", " 1",
+                ],
+            ),
+            (
+                Type::FLOAT8,
+                &["1e309", "1e-400", "infinity", "+Infinity", "1d3"],
+            ),
             (
                 Type::NUMERIC,
-                &["", "-", ".", ".5", "5.", "1e3", "+1", "1 ", "nan", "Infinity", "1.2.3", "--1"],
+                &[
+                    "", "-", ".", ".5", "5.", "1e3", "+1", "1 ", "nan", "Infinity", "1.2.3", "--1",
+                ],
             ),
-            (Type::BYTEA, &["", "x00", r"\\x0", r"\\x0g", r"\\X00", r"\\xAB", r"\\000"]),
+            (
+                Type::BYTEA,
+                &["", "x00", r"\\x0", r"\\x0g", r"\\X00", r"\\xAB", r"\\000"],
+            ),
             (
                 Type::UUID,
                 &[
@@ -219,7 +253,17 @@ mod tests {
                     "2024-01-01 00:00:00+01 BC",
                 ],
             ),
-            (Type::INET, &["10.1", "10.0.0.1/33", "010.0.0.1", "::1/129", "10.0.0.1/", "fe80::1%eth0"]),
+            (
+                Type::INET,
+                &[
+                    "10.1",
+                    "10.0.0.1/33",
+                    "010.0.0.1",
+                    "::1/129",
+                    "10.0.0.1/",
+                    "fe80::1%eth0",
+                ],
+            ),
             (
                 Type::INT4_ARRAY,
                 &[
@@ -238,7 +282,17 @@ mod tests {
                     "{1}{2}",
                 ],
             ),
-            (Type::TEXT_ARRAY, &["{a b}", r#"{"a}"#, r#"{"a"b}"#, r#"{a"b"}"#, r"{\\a}", r#"{"a\\"}"#]),
+            (
+                Type::TEXT_ARRAY,
+                &[
+                    "{a b}",
+                    r#"{"a}"#,
+                    r#"{"a"b}"#,
+                    r#"{a"b"}"#,
+                    r"{\\a}",
+                    r#"{"a\\"}"#,
+                ],
+            ),
             (Type::TEXT, &[r"\.", r"\101", r"\x41", r"\Na", r"\q", "a\\"]),
         ];
         for (of, texts) in refused {
@@ -250,9 +304,14 @@ mod tests {
 
     #[test]
     fn types_that_are_not_known_are_left_as_text() {
-        for of in
-            [Type::INTERVAL, Type::TS_VECTOR, Type::POINT, Type::INT4_RANGE, Type::XML, Type::POINT_ARRAY]
-        {
+        for of in [
+            Type::INTERVAL,
+            Type::TS_VECTOR,
+            Type::POINT,
+            Type::INT4_RANGE,
+            Type::XML,
+            Type::POINT_ARRAY,
+        ] {
             assert_eq!(Columns::of(&[Type::INT4, of]), None);
         }
         assert_eq!(Columns::of(&[]), None);

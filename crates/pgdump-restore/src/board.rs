@@ -41,8 +41,16 @@ pub(super) struct Board {
 
 impl Board {
     /// `growing` where the plan comes with the data.
-    pub fn new(plan: Plan, sessions: usize, queue_bytes: usize, streams: usize, growing: bool) -> Self {
-        let room_kib = u32::try_from(queue_bytes >> 10).unwrap_or(u32::MAX >> 4).max(1);
+    pub fn new(
+        plan: Plan,
+        sessions: usize,
+        queue_bytes: usize,
+        streams: usize,
+        growing: bool,
+    ) -> Self {
+        let room_kib = u32::try_from(queue_bytes >> 10)
+            .unwrap_or(u32::MAX >> 4)
+            .max(1);
         Board {
             schedule: Mutex::new(Schedule::new(plan, sessions, streams, growing)),
             changed: Notify::new(),
@@ -54,13 +62,22 @@ impl Board {
     }
 
     pub fn stop_on_drop(self: &Arc<Self>) -> (DropGuard, CloseOnDrop) {
-        (self.stopped.clone().drop_guard(), CloseOnDrop(self.room.clone()))
+        (
+            self.stopped.clone().drop_guard(),
+            CloseOnDrop(self.room.clone()),
+        )
     }
 
     /// Room for `bytes` of `node`'s data. A node whose pieces have all been taken always has room for
     /// one more: whoever waits for it may hold what the room waits for.
-    pub async fn room_for(&self, bytes: u64, node: Option<usize>) -> Result<Option<Room>, RestoreError> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.room_kib);
+    pub async fn room_for(
+        &self,
+        bytes: u64,
+        node: Option<usize>,
+    ) -> Result<Option<Room>, RestoreError> {
+        let kib = u32::try_from(bytes.div_ceil(1024))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.room_kib);
         let stopped = || RestoreError::cancelled("the load was stopped");
         loop {
             let drained = self.drained.notified();
@@ -84,7 +101,8 @@ impl Board {
     /// Waits until all data that is loaded before `node`'s has arrived; false where no other reader brings it.
     /// Were it read earlier, it could take the memory that data before it needs.
     pub async fn is_turn_of(&self, node: usize) -> Result<bool, RestoreError> {
-        self.until(|s| (s.is_due(node) || !s.has_readers()).then(|| s.is_due(node))).await
+        self.until(|s| (s.is_due(node) || !s.has_readers()).then(|| s.is_due(node)))
+            .await
     }
 
     /// Whether all data that is loaded before `node`'s has arrived.
@@ -137,7 +155,8 @@ impl Board {
 
     /// What session `id` does next; never [`Work::Wait`].
     pub async fn next_work(&self, id: usize) -> Result<Work, RestoreError> {
-        self.until(|s| Some(s.next(id)).filter(|w| *w != Work::Wait)).await
+        self.until(|s| Some(s.next(id)).filter(|w| *w != Work::Wait))
+            .await
     }
 
     /// The next piece for a lane, or `None` where the lane ends.

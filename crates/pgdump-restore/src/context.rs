@@ -33,13 +33,17 @@ impl Content {
     }
 
     pub(crate) fn dump_id(&self, index: usize) -> Option<i32> {
-        let Content::Toc(entries) = self else { return None };
+        let Content::Toc(entries) = self else {
+            return None;
+        };
         entries.get(index).map(|e| e.dump_id)
     }
 
     /// The step of this number; with `last`, nobody asks for it again.
     pub(crate) fn step(&self, index: usize, last: bool) -> Option<Arc<Step>> {
-        let Content::Script(steps) = self else { return None };
+        let Content::Script(steps) = self else {
+            return None;
+        };
         let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
         let step = steps.get_mut(index)?;
         if last { step.take() } else { step.clone() }
@@ -95,7 +99,10 @@ impl Job {
     /// Counts bytes of data that go to the server, and gives their sum.
     pub(crate) fn bytes_read(&self, bytes: u64) -> u64 {
         self.observer.bytes_read(bytes);
-        self.totals.bytes.fetch_add(bytes, Relaxed).saturating_add(bytes)
+        self.totals
+            .bytes
+            .fetch_add(bytes, Relaxed)
+            .saturating_add(bytes)
     }
 
     pub(crate) fn table_read(&self) {

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::postgres::{Server, Session, fault};
 use pgdump_archive::{
-    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_kept, kept_byte, statements, tokens,
+    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_kept, kept_byte, statements,
+    tokens,
 };
 
 /// Texts, and bytes of them, that are asked for at once.
@@ -30,7 +31,10 @@ impl Conversion {
                         --encoding, and restore the dump into a database that was made in another encoding";
             return Err(JobError::new(R::ArchiveUnsupported, what).into());
         }
-        Ok(Conversion { from: from.clone(), into: into.to_owned() })
+        Ok(Conversion {
+            from: from.clone(),
+            into: into.to_owned(),
+        })
     }
 
     /// What these texts mean, in UTF-8. Those are not in it that have to be sent as bytes.
@@ -70,7 +74,10 @@ impl Conversion {
         found: &mut HashMap<String, String>,
     ) -> Result<bool, RestoreError> {
         // By way of the database's encoding where there is no other way, as from MULE_INTERNAL.
-        let (direct, by_way) = ("convert(b, $2, 'UTF8')", "convert(convert(b, $2, $3), $3, 'UTF8')");
+        let (direct, by_way) = (
+            "convert(b, $2, 'UTF8')",
+            "convert(convert(b, $2, $3), $3, 'UTF8')",
+        );
         for way in [direct, by_way] {
             let sql = format!(
                 "SELECT u, convert(u, 'UTF8', $3) = convert(b, $2, $3) \
@@ -78,7 +85,10 @@ impl Conversion {
             );
             let bytes: Vec<Vec<u8>> = texts.iter().map(|t| self.from.bytes_of(t)).collect();
             let names = (self.from.name(), self.into.as_str());
-            let asked = session.client().query(&sql, &[&bytes, &names.0, &names.1]).await;
+            let asked = session
+                .client()
+                .query(&sql, &[&bytes, &names.0, &names.1])
+                .await;
             match asked {
                 Ok(rows) => {
                     for (text, row) in texts.iter().zip(rows) {
@@ -100,14 +110,21 @@ impl Conversion {
     ///
     /// # Errors
     /// `archive_unsupported` for a name that cannot be said in UTF-8.
-    pub async fn of_contents(&self, session: &Session, archive: &mut Archive) -> Result<(), RestoreError> {
+    pub async fn of_contents(
+        &self,
+        session: &Session,
+        archive: &mut Archive,
+    ) -> Result<(), RestoreError> {
         let texts = archive.kept_texts();
         if texts.is_empty() {
             return Ok(());
         }
         let meanings = self.meanings(session, texts).await?;
         archive.put_texts(|text| meanings.get(text).cloned());
-        archive.entries().iter().try_for_each(|e| self.check_names(e))
+        archive
+            .entries()
+            .iter()
+            .try_for_each(|e| self.check_names(e))
     }
 
     /// Names are compared with what the server has, so they have to be text in the session's encoding.
@@ -139,17 +156,27 @@ pub(super) struct Converter {
 impl Converter {
     pub fn new(server: &Server, database: &str, from: &TextEncoding) -> Self {
         let (server, database) = (server.clone(), database.to_owned());
-        Converter { server, database, from: from.clone(), asked: None }
+        Converter {
+            server,
+            database,
+            from: from.clone(),
+            asked: None,
+        }
     }
 
-    async fn meanings(&mut self, texts: Vec<String>) -> Result<HashMap<String, String>, RestoreError> {
+    async fn meanings(
+        &mut self,
+        texts: Vec<String>,
+    ) -> Result<HashMap<String, String>, RestoreError> {
         let (conversion, session) = match self.asked.take() {
             Some(asked) => asked,
             None => {
                 let session = self.server.connect(&self.database, "conversion").await?;
                 let sql = "SELECT pg_catalog.getdatabaseencoding()::text";
                 let row = session.client().query_one(sql, &[]).await;
-                let into: String = row.map_err(|e| fault(&e, "looking at the database"))?.get(0);
+                let into: String = row
+                    .map_err(|e| fault(&e, "looking at the database"))?
+                    .get(0);
                 (Conversion::new(&self.from, &into)?, session)
             }
         };
@@ -211,7 +238,8 @@ fn names_something(sql: &str) -> bool {
 /// Text that is not what it says it is, or that cannot be converted, or not by this server.
 fn is_about_text(e: &tokio_postgres::Error) -> bool {
     // 42883: no conversion between the two.
-    e.code().is_some_and(|c| c.code().starts_with("22") || c.code() == "42883")
+    e.code()
+        .is_some_and(|c| c.code().starts_with("22") || c.code() == "42883")
 }
 
 /// Puts what the server says that they mean in place of an archive's texts in its own encoding. `into`: the
@@ -220,7 +248,11 @@ fn is_about_text(e: &tokio_postgres::Error) -> bool {
 /// # Errors
 /// `archive_unsupported` for a name that cannot be said in UTF-8, and for a database that no session can be
 /// in; those of the connection.
-pub async fn convert_texts(session: &Session, archive: &mut Archive, into: &str) -> Result<(), RestoreError> {
+pub async fn convert_texts(
+    session: &Session,
+    archive: &mut Archive,
+    into: &str,
+) -> Result<(), RestoreError> {
     let conversion = Conversion::new(archive.encoding(), into)?;
     conversion.of_contents(session, archive).await
 }
@@ -230,20 +262,39 @@ pub fn sendable(sql: String, encoding: &TextEncoding) -> String {
     if !encoding.has_kept(&sql) {
         return sql;
     }
-    format!("DO LANGUAGE plpgsql $pgrestored$BEGIN EXECUTE {}; END$pgrestored$;", parts(&sql, encoding))
+    format!(
+        "DO LANGUAGE plpgsql $pgrestored$BEGIN EXECUTE {}; END$pgrestored$;",
+        parts(&sql, encoding)
+    )
 }
 
 /// Runs INSERT statements as the dump's own bytes; returns the rows that the server counted.
 ///
 /// # Errors
 /// The server's refusal, and those of the connection.
-pub async fn insert(session: &Session, encoding: &TextEncoding, bytes: &[u8]) -> Result<u64, RestoreError> {
+pub async fn insert(
+    session: &Session,
+    encoding: &TextEncoding,
+    bytes: &[u8],
+) -> Result<u64, RestoreError> {
     let e = |e: tokio_postgres::Error| RestoreError::from(fault(&e, "INSERT"));
     let strings = "SELECT current_setting('standard_conforming_strings') = 'on'";
-    let standard_strings = session.client().query_one(strings, &[]).await.map_err(e)?.get(0);
+    let standard_strings = session
+        .client()
+        .query_one(strings, &[])
+        .await
+        .map_err(e)?
+        .get(0);
     let text = encoding.view(bytes);
-    let mut body = String::from("DECLARE one pg_catalog.int8; all_rows pg_catalog.int8 := 0; BEGIN ");
-    for statement in statements(&text, Dialect { standard_strings, ..Dialect::default() }) {
+    let mut body =
+        String::from("DECLARE one pg_catalog.int8; all_rows pg_catalog.int8 := 0; BEGIN ");
+    for statement in statements(
+        &text,
+        Dialect {
+            standard_strings,
+            ..Dialect::default()
+        },
+    ) {
         body.push_str(&format!(
             "EXECUTE {}; GET DIAGNOSTICS one = ROW_COUNT; all_rows := all_rows OPERATOR(pg_catalog.+) one; ",
             parts(statement, encoding)
@@ -255,7 +306,12 @@ pub async fn insert(session: &Session, encoding: &TextEncoding, bytes: &[u8]) ->
     );
     session.client().batch_execute(&run).await.map_err(e)?;
     let rows = "SELECT pg_catalog.current_setting('pgrestored.rows')::pg_catalog.int8";
-    let rows: i64 = session.client().query_one(rows, &[]).await.map_err(e)?.get(0);
+    let rows: i64 = session
+        .client()
+        .query_one(rows, &[])
+        .await
+        .map_err(e)?
+        .get(0);
     Ok(u64::try_from(rows).unwrap_or_default())
 }
 
@@ -292,18 +348,34 @@ mod tests {
     #[test]
     fn only_text_that_nobody_converted_is_sent_as_bytes() {
         let latin1 = TextEncoding::new("LATIN1");
-        let kept = latin1.decode(b"COMMENT ON TABLE t IS '\xe9';".to_vec()).unwrap();
+        let kept = latin1
+            .decode(b"COMMENT ON TABLE t IS '\xe9';".to_vec())
+            .unwrap();
         assert_eq!(sendable("SELECT 'é';".into(), &latin1), "SELECT 'é';");
         let sent = sendable(format!("{kept} ALTER TABLE \"表\" OWNER TO x;"), &latin1);
         assert!(sent.is_ascii(), "{sent}");
         let hex = |text: &[u8]| text.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let (first, second) =
-            (b"COMMENT ON TABLE t IS '\xe9'; ALTER TABLE \"", "表\" OWNER TO x;".as_bytes());
-        assert!(sent.contains(&format!("decode('{}', 'hex'), 'LATIN1') OPERATOR", hex(first))), "{sent}");
-        assert!(sent.contains(&format!("decode('{}', 'hex'), 'UTF8');", hex(second))), "{sent}");
+        let (first, second) = (
+            b"COMMENT ON TABLE t IS '\xe9'; ALTER TABLE \"",
+            "表\" OWNER TO x;".as_bytes(),
+        );
+        assert!(
+            sent.contains(&format!(
+                "decode('{}', 'hex'), 'LATIN1') OPERATOR",
+                hex(first)
+            )),
+            "{sent}"
+        );
+        assert!(
+            sent.contains(&format!("decode('{}', 'hex'), 'UTF8');", hex(second))),
+            "{sent}"
+        );
         // In UTF-8 every character is itself.
         let private = "SELECT '\u{10ff27}';".to_owned();
-        assert_eq!(sendable(private.clone(), &TextEncoding::new("UTF8")), private);
+        assert_eq!(
+            sendable(private.clone(), &TextEncoding::new("UTF8")),
+            private
+        );
     }
 
     #[test]
@@ -314,6 +386,8 @@ mod tests {
         assert!(names(b"ALTER TABLE public.\"\xe9\" OWNER TO x;"));
         assert!(!names(b"CREATE TABLE t (a text DEFAULT '\xe9');"));
         assert!(!names(b"COMMENT ON TABLE t IS '\xe9';"));
-        assert!(!names(b"CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$SELECT '\xe9'$$;"));
+        assert!(!names(
+            b"CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$SELECT '\xe9'$$;"
+        ));
     }
 }

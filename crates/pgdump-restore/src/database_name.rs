@@ -6,12 +6,21 @@ use pgdump_archive::TocEntry;
 const BOUND_EXTENSIONS: [&str; 1] = ["pg_cron"];
 
 /// Words that stand for the name of the current database.
-const WORDS: [&str; 3] = ["current_database", "current_catalog", "information_schema_catalog_name"];
+const WORDS: [&str; 3] = [
+    "current_database",
+    "current_catalog",
+    "information_schema_catalog_name",
+];
 
 /// Entries that depend on the database's name, as far as their definitions say so.
 pub fn that_name_their_database(entries: &[TocEntry]) -> Vec<String> {
-    let of_database = |e: &&TocEntry| e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
-    entries.iter().filter(|e| !of_database(e) && names_it(e)).map(TocEntry::name).collect()
+    let of_database =
+        |e: &&TocEntry| e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
+    entries
+        .iter()
+        .filter(|e| !of_database(e) && names_it(e))
+        .map(TocEntry::name)
+        .collect()
 }
 
 fn names_it(e: &TocEntry) -> bool {
@@ -24,7 +33,9 @@ fn names_it(e: &TocEntry) -> bool {
 
 fn has_word(definition: &str) -> bool {
     let words = definition.split(|c: char| !c.is_alphanumeric() && c != '_');
-    words.into_iter().any(|w| WORDS.iter().any(|name| w.eq_ignore_ascii_case(name)))
+    words
+        .into_iter()
+        .any(|w| WORDS.iter().any(|name| w.eq_ignore_ascii_case(name)))
 }
 
 #[cfg(test)]
@@ -39,15 +50,30 @@ mod tests {
             e
         };
         let all = [
-            entry("MATERIALIZED VIEW", "m", "CREATE MATERIALIZED VIEW m AS SELECT Current_Database() AS db"),
-            entry("TABLE", "t", "CREATE TABLE t (a text DEFAULT CURRENT_CATALOG)"),
+            entry(
+                "MATERIALIZED VIEW",
+                "m",
+                "CREATE MATERIALIZED VIEW m AS SELECT Current_Database() AS db",
+            ),
+            entry(
+                "TABLE",
+                "t",
+                "CREATE TABLE t (a text DEFAULT CURRENT_CATALOG)",
+            ),
             entry("EXTENSION", "pg_cron", "CREATE EXTENSION pg_cron"),
             entry("TABLE", "u", "CREATE TABLE u (current_database_name text)"),
             entry("EXTENSION", "hstore", "CREATE EXTENSION hstore"),
             entry("DATABASE", "d", "CREATE DATABASE current_database"),
-            entry("COMMENT", "TABLE u", "COMMENT ON TABLE u IS 'of current_database()'"),
+            entry(
+                "COMMENT",
+                "TABLE u",
+                "COMMENT ON TABLE u IS 'of current_database()'",
+            ),
         ];
         let found = that_name_their_database(&all);
-        assert_eq!(found, ["MATERIALIZED VIEW m", "TABLE t", "EXTENSION pg_cron"]);
+        assert_eq!(
+            found,
+            ["MATERIALIZED VIEW m", "TABLE t", "EXTENSION pg_cron"]
+        );
     }
 }

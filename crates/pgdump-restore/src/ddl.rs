@@ -21,7 +21,12 @@ type ObjectGroups = HashMap<i32, Vec<String>>;
 
 impl DumpSettings {
     pub fn of(entries: &[TocEntry]) -> Self {
-        let defn = |desc: &str| entries.iter().find(|e| e.desc == desc).map(|e| e.defn.clone());
+        let defn = |desc: &str| {
+            entries
+                .iter()
+                .find(|e| e.desc == desc)
+                .map(|e| e.defn.clone())
+        };
         let groups = entries.iter().filter(|e| e.desc == "BLOB METADATA");
         let groups = groups.map(|e| (e.dump_id, object_numbers(e).map(str::to_owned).collect()));
         DumpSettings {
@@ -93,7 +98,10 @@ impl OutputState {
         }
         if let (Some(am), Some('p')) = (&entry.table_am, entry.relkind) {
             let table = qualified(entry);
-            sql.push_str(&format!("\nALTER TABLE {table} SET ACCESS METHOD {};", ident(am)));
+            sql.push_str(&format!(
+                "\nALTER TABLE {table} SET ACCESS METHOD {};",
+                ident(am)
+            ));
         }
         set_owner(entry, &mut sql);
         sql
@@ -108,12 +116,22 @@ impl OutputState {
     }
 
     fn select_schema(&mut self, entry: &TocEntry, sql: &mut String) {
-        let Some(schema) = entry.namespace.as_deref().filter(|_| !self.fixed_search_path) else { return };
+        let Some(schema) = entry
+            .namespace
+            .as_deref()
+            .filter(|_| !self.fixed_search_path)
+        else {
+            return;
+        };
         if self.schema.as_deref() == Some(schema) {
             return;
         }
         self.schema = Some(schema.to_owned());
-        let tail = if schema == "pg_catalog" { "" } else { ", pg_catalog" };
+        let tail = if schema == "pg_catalog" {
+            ""
+        } else {
+            ", pg_catalog"
+        };
         sql.push_str(&format!("SET search_path = {}{tail};\n", ident(schema)));
     }
 
@@ -121,7 +139,11 @@ impl OutputState {
         if let Some(space) = &entry.tablespace
             && self.tablespace.as_ref() != Some(space)
         {
-            let value = if space.is_empty() { "''".to_owned() } else { ident(space) };
+            let value = if space.is_empty() {
+                "''".to_owned()
+            } else {
+                ident(space)
+            };
             sql.push_str(&format!("SET default_tablespace = {value};\n"));
             self.tablespace = Some(space.clone());
         }
@@ -129,7 +151,10 @@ impl OutputState {
             && entry.relkind != Some('p')
             && self.table_am.as_ref() != Some(am)
         {
-            sql.push_str(&format!("SET default_table_access_method = {};\n", ident(am)));
+            sql.push_str(&format!(
+                "SET default_table_access_method = {};\n",
+                ident(am)
+            ));
             self.table_am = Some(am.clone());
         }
     }
@@ -145,7 +170,11 @@ pub fn qualified(entry: &TocEntry) -> String {
 
 /// The object numbers in a `BLOB METADATA` entry, one a line.
 fn object_numbers(entry: &TocEntry) -> impl Iterator<Item = &str> {
-    entry.defn.lines().map(str::trim).filter(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()))
+    entry
+        .defn
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn create_large_objects(entry: &TocEntry, sql: &mut String) {
@@ -162,7 +191,9 @@ fn grant_large_objects(entry: &TocEntry, groups: &ObjectGroups, sql: &mut String
         return sql.push_str(&entry.defn);
     };
     for command in split_commands(&entry.defn) {
-        let Some((head, rest)) = command.split_once("LARGE OBJECT ") else { continue };
+        let Some((head, rest)) = command.split_once("LARGE OBJECT ") else {
+            continue;
+        };
         let tail = rest.trim_start_matches(|c: char| c.is_ascii_digit());
         for oid in group {
             sql.push_str(&format!("{head}LARGE OBJECT {oid}{tail};\n"));
@@ -223,7 +254,8 @@ fn owned_object(entry: &TocEntry) -> Option<String> {
         | "SERVER"
         | "SUBSCRIPTION" => Some(format!("{} {}", entry.desc, ident(&entry.tag))),
         "BLOB" => Some(format!("LARGE OBJECT {}", entry.tag)),
-        "AGGREGATE" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS" | "OPERATOR FAMILY" | "PROCEDURE" => {
+        "AGGREGATE" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS" | "OPERATOR FAMILY"
+        | "PROCEDURE" => {
             let object = entry.drop_stmt.strip_prefix("DROP ")?;
             Some(object.trim_end_matches(['\n', ';']).to_owned())
         }
@@ -263,7 +295,9 @@ pub fn columns_sql(entry: &TocEntry) -> Option<String> {
 
 /// Whether an entry's COPY fills its own table: a partition's rows may go to the root of its partitions.
 pub fn fills_itself(entry: &TocEntry) -> bool {
-    let Some(rest) = entry.copy_stmt.trim_start().strip_prefix("COPY ") else { return false };
+    let Some(rest) = entry.copy_stmt.trim_start().strip_prefix("COPY ") else {
+        return false;
+    };
     let (mut quoted, mut parts, mut start) = (false, vec![], 0);
     for (i, c) in rest.char_indices() {
         match c {
@@ -296,8 +330,11 @@ fn plain(name: &str) -> String {
 /// For a primary key or a unique constraint without anything unusual: the statement that builds its index,
 /// which others may do beside it, and the one that makes the key of the index.
 pub fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
-    let (table, rest) =
-        entry.defn.trim().strip_prefix("ALTER TABLE ONLY ")?.split_once("\n    ADD CONSTRAINT ")?;
+    let (table, rest) = entry
+        .defn
+        .trim()
+        .strip_prefix("ALTER TABLE ONLY ")?
+        .split_once("\n    ADD CONSTRAINT ")?;
     let name = match rest.strip_prefix('"') {
         // A quote in a quoted name is doubled; such a name is not worth the care.
         Some(quoted) => &rest[..quoted.find('"')? + 2],
@@ -305,7 +342,15 @@ pub fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
     };
     let kinds = ["PRIMARY KEY", "UNIQUE"].into_iter();
     let (kind, columns) = kinds
-        .filter_map(|k| Some((k, rest[name.len()..].strip_prefix(' ')?.strip_prefix(k)?.strip_prefix(" (")?)))
+        .filter_map(|k| {
+            Some((
+                k,
+                rest[name.len()..]
+                    .strip_prefix(' ')?
+                    .strip_prefix(k)?
+                    .strip_prefix(" (")?,
+            ))
+        })
         .next()?;
     let columns = columns.strip_suffix(");")?;
     let is_name = |c: &str| match c.strip_prefix('"').and_then(|c| c.strip_suffix('"')) {
@@ -334,11 +379,20 @@ mod tests {
 
     #[test]
     fn an_owner_is_set_by_the_objects_kind() {
-        let mut state = OutputState { fixed_search_path: true, ..OutputState::default() };
+        let mut state = OutputState {
+            fixed_search_path: true,
+            ..OutputState::default()
+        };
         let sql = state.sql_for(&entry("TABLE", "t", "CREATE TABLE s.t ();\n"));
-        assert_eq!(sql, "CREATE TABLE s.t ();\n\nALTER TABLE \"s\".\"t\" OWNER TO \"o\"\"x\";");
+        assert_eq!(
+            sql,
+            "CREATE TABLE s.t ();\n\nALTER TABLE \"s\".\"t\" OWNER TO \"o\"\"x\";"
+        );
         let sql = state.sql_for(&entry("FUNCTION", "f(integer)", "CREATE FUNCTION …;"));
-        assert!(sql.ends_with("ALTER FUNCTION f(integer) OWNER TO \"o\"\"x\";"), "{sql}");
+        assert!(
+            sql.ends_with("ALTER FUNCTION f(integer) OWNER TO \"o\"\"x\";"),
+            "{sql}"
+        );
         let sql = state.sql_for(&entry("INDEX", "i", "CREATE INDEX i;"));
         assert_eq!(sql, "CREATE INDEX i;");
     }
@@ -351,10 +405,16 @@ mod tests {
             fills_itself(&e)
         };
         let name = r#""S.1"."t ""x"".(y""#;
-        assert!(of(Some("S.1"), &format!("COPY {name} (a, b) FROM stdin;\n")));
+        assert!(of(
+            Some("S.1"),
+            &format!("COPY {name} (a, b) FROM stdin;\n")
+        ));
         assert!(of(Some("S.1"), &format!("COPY {name} FROM stdin;\n")));
         assert!(of(Some("s"), r#"COPY "t ""x"".(y" FROM stdin;"#));
-        assert!(!of(Some("s"), &format!("COPY {name} (a) FROM stdin;")), "of another schema");
+        assert!(
+            !of(Some("s"), &format!("COPY {name} (a) FROM stdin;")),
+            "of another schema"
+        );
         assert!(!of(Some("s"), "COPY s.root (a) FROM stdin;"));
         assert!(!of(Some("s"), ""));
     }
@@ -366,9 +426,20 @@ mod tests {
             key_as_index(&entry("CONSTRAINT", "T t k", &defn))
         };
         let (index, key) = of("\"k K\" PRIMARY KEY (a, \"B b\")").unwrap();
-        assert_eq!(index, "CREATE UNIQUE INDEX \"k K\" ON s.\"T t\" USING btree (a, \"B b\");");
-        assert_eq!(key, "ALTER TABLE ONLY s.\"T t\" ADD CONSTRAINT \"k K\" PRIMARY KEY USING INDEX \"k K\";");
-        assert!(of("k UNIQUE (a)").unwrap().1.contains("ADD CONSTRAINT k UNIQUE USING INDEX k;"));
+        assert_eq!(
+            index,
+            "CREATE UNIQUE INDEX \"k K\" ON s.\"T t\" USING btree (a, \"B b\");"
+        );
+        assert_eq!(
+            key,
+            "ALTER TABLE ONLY s.\"T t\" ADD CONSTRAINT \"k K\" PRIMARY KEY USING INDEX \"k K\";"
+        );
+        assert!(
+            of("k UNIQUE (a)")
+                .unwrap()
+                .1
+                .contains("ADD CONSTRAINT k UNIQUE USING INDEX k;")
+        );
         for other in [
             "k UNIQUE NULLS NOT DISTINCT (a)",
             "k UNIQUE (a) INCLUDE (b)",
@@ -384,7 +455,11 @@ mod tests {
             assert_eq!(of(other), None, "{other}");
         }
         assert_eq!(
-            key_as_index(&entry("CONSTRAINT", "t k", "ALTER TABLE s.t\n    ADD CONSTRAINT k UNIQUE (a);")),
+            key_as_index(&entry(
+                "CONSTRAINT",
+                "t k",
+                "ALTER TABLE s.t\n    ADD CONSTRAINT k UNIQUE (a);"
+            )),
             None
         );
     }
@@ -407,16 +482,27 @@ mod tests {
     fn privileges_of_a_group_hold_for_each_large_object() {
         let mut group = entry("BLOB METADATA", "7..9", "7\n9\n");
         group.dump_id = 5;
-        let mut acl = entry("ACL", "LARGE OBJECTS 7..9", "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\n");
+        let mut acl = entry(
+            "ACL",
+            "LARGE OBJECTS 7..9",
+            "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\n",
+        );
         acl.dependencies = vec![5];
         acl.owner.clear();
         let groups = DumpSettings::of(std::slice::from_ref(&group));
-        let mut state = OutputState { fixed_search_path: true, ..OutputState::new(&groups) };
+        let mut state = OutputState {
+            fixed_search_path: true,
+            ..OutputState::new(&groups)
+        };
         let sql = state.sql_for(&acl);
         assert_eq!(
             sql,
             "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\nGRANT SELECT ON LARGE OBJECT 9 TO \"a;b\";\n"
         );
-        assert!(state.sql_for(&group).contains("ALTER LARGE OBJECT 9 OWNER TO"));
+        assert!(
+            state
+                .sql_for(&group)
+                .contains("ALTER LARGE OBJECT 9 OWNER TO")
+        );
     }
 }

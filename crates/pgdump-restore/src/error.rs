@@ -172,9 +172,11 @@ impl FailureReason {
             | R::InsufficientPrivilege
             | R::InsufficientSpace
             | R::RestoreError => Blame::Target,
-            R::TargetUnavailable | R::AccessDenied | R::DownloadFailed | R::Timeout | R::Internal => {
-                Blame::Infrastructure
-            }
+            R::TargetUnavailable
+            | R::AccessDenied
+            | R::DownloadFailed
+            | R::Timeout
+            | R::Internal => Blame::Infrastructure,
         }
     }
 
@@ -230,7 +232,13 @@ impl Fault {
     /// Whatever the message was made of, it is one bounded line from here on.
     fn new(reason: FailureReason, message: impl Into<String>) -> Self {
         let message = one_line(&message.into());
-        Fault { reason, message, sqlstate: None, stage: None, source: None }
+        Fault {
+            reason,
+            message,
+            sqlstate: None,
+            stage: None,
+            source: None,
+        }
     }
 }
 
@@ -348,7 +356,9 @@ impl RestoreError {
         match (self, self.reason().blame()) {
             (RestoreError::Job(_), Blame::Backup) => Blame::Infrastructure,
             // A server that sends more than this worker takes.
-            (RestoreError::Database(e), _) if e.reason() == R::ArchiveUnsupported => Blame::Infrastructure,
+            (RestoreError::Database(e), _) if e.reason() == R::ArchiveUnsupported => {
+                Blame::Infrastructure
+            }
             (_, blame) => blame,
         }
     }
@@ -477,7 +487,8 @@ mod tests {
             let json = serde_json::to_value(reason).unwrap();
             assert_eq!(json, reason.as_str());
         }
-        let distinct: std::collections::HashSet<_> = FailureReason::ALL.iter().map(|r| r.as_str()).collect();
+        let distinct: std::collections::HashSet<_> =
+            FailureReason::ALL.iter().map(|r| r.as_str()).collect();
         assert_eq!(distinct.len(), FailureReason::ALL.len());
     }
 
@@ -487,16 +498,20 @@ mod tests {
         let back = RestoreError::from_archive_io(inner.into(), "table of contents");
         assert_eq!(back.reason(), R::DownloadFailed);
         let eof = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        assert_eq!(RestoreError::from_archive_io(eof, "x").reason(), R::ArchiveCorrupt);
+        assert_eq!(
+            RestoreError::from_archive_io(eof, "x").reason(),
+            R::ArchiveCorrupt
+        );
     }
 
     #[test]
     fn a_report_has_every_cause_once() {
         let cause = std::io::Error::other("the disk burns");
-        let e = RestoreError::from(StorageError::new(R::DownloadFailed, "reading").with_source(cause));
+        let e =
+            RestoreError::from(StorageError::new(R::DownloadFailed, "reading").with_source(cause));
         assert_eq!(report(&e), "reading: the disk burns");
-        let again =
-            StorageError::new(R::DownloadFailed, "reading: cut").with_source(std::io::Error::other("cut"));
+        let again = StorageError::new(R::DownloadFailed, "reading: cut")
+            .with_source(std::io::Error::other("cut"));
         assert_eq!(report(&again), "reading: cut");
     }
 
@@ -504,24 +519,45 @@ mod tests {
     fn no_error_grows_with_what_it_quotes() {
         let huge = "\u{1b}[2J\n".repeat(4_000_000);
         let cause = std::io::Error::other(huge.clone());
-        let e =
-            RestoreError::from(DatabaseError::new(R::RestoreError, &huge).context(&huge).with_source(cause));
-        for text in [e.to_string(), report(&e), ErrorBody::new(&e, "data").message] {
-            assert!(text.len() <= MAX_TEXT && !text.chars().any(char::is_control), "{text}");
+        let e = RestoreError::from(
+            DatabaseError::new(R::RestoreError, &huge)
+                .context(&huge)
+                .with_source(cause),
+        );
+        for text in [
+            e.to_string(),
+            report(&e),
+            ErrorBody::new(&e, "data").message,
+        ] {
+            assert!(
+                text.len() <= MAX_TEXT && !text.chars().any(char::is_control),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn members_of_the_family_keep_what_they_know() {
-        let refused = DatabaseError::new(R::RestoreError, "no").with_sqlstate("42601").context("here");
+        let refused = DatabaseError::new(R::RestoreError, "no")
+            .with_sqlstate("42601")
+            .context("here");
         let e = RestoreError::from(refused);
-        assert_eq!((e.sqlstate(), e.to_string()), (Some("42601"), "here: no".into()));
-        assert_eq!(ErrorBody::new(&e, "schema").sqlstate.as_deref(), Some("42601"));
+        assert_eq!(
+            (e.sqlstate(), e.to_string()),
+            (Some("42601"), "here: no".into())
+        );
+        assert_eq!(
+            ErrorBody::new(&e, "schema").sqlstate.as_deref(),
+            Some("42601")
+        );
         assert_eq!(RestoreError::cancelled("x").reason(), R::Cancelled);
         let limit = RestoreError::from(JobError::new(R::ArchiveUnsupported, "needs more"));
         assert_eq!(ErrorBody::new(&limit, "data").blame, Blame::Infrastructure);
         assert_eq!(
-            (RestoreError::internal("x").reason(), RestoreError::internal("x").sqlstate()),
+            (
+                RestoreError::internal("x").reason(),
+                RestoreError::internal("x").sqlstate()
+            ),
             (R::Internal, None)
         );
     }

@@ -48,12 +48,19 @@ fn may_be_apart(e: &TocEntry) -> bool {
 }
 
 fn families(entries: &[TocEntry], run: &[usize]) -> Stage {
-    let place: HashMap<i32, usize> =
-        run.iter().enumerate().map(|(at, i)| (entries[*i].dump_id, at)).collect();
+    let place: HashMap<i32, usize> = run
+        .iter()
+        .enumerate()
+        .map(|(at, i)| (entries[*i].dump_id, at))
+        .collect();
     // Each entry leads to an earlier one of its family; the first leads to itself.
     let mut leads_to: Vec<usize> = (0..run.len()).collect();
     for (at, i) in run.iter().enumerate() {
-        for other in entries[*i].dependencies.iter().filter_map(|id| place.get(id)) {
+        for other in entries[*i]
+            .dependencies
+            .iter()
+            .filter_map(|id| place.get(id))
+        {
             let (a, b) = (first_of(&mut leads_to, at), first_of(&mut leads_to, *other));
             leads_to[a.max(b)] = a.min(b);
         }
@@ -61,10 +68,12 @@ fn families(entries: &[TocEntry], run: &[usize]) -> Stage {
     let mut stage: Vec<Family> = vec![];
     let mut family_of: HashMap<usize, usize> = HashMap::new();
     for (at, i) in run.iter().enumerate() {
-        let family = *family_of.entry(first_of(&mut leads_to, at)).or_insert_with(|| {
-            stage.push(vec![]);
-            stage.len() - 1
-        });
+        let family = *family_of
+            .entry(first_of(&mut leads_to, at))
+            .or_insert_with(|| {
+                stage.push(vec![]);
+                stage.len() - 1
+            });
         stage[family].push(*i);
     }
     stage
@@ -83,7 +92,10 @@ mod tests {
     use super::*;
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
-        TocEntry { dependencies: dependencies.to_vec(), ..TocEntry::bare(id, desc, "x") }
+        TocEntry {
+            dependencies: dependencies.to_vec(),
+            ..TocEntry::bare(id, desc, "x")
+        }
     }
 
     #[test]

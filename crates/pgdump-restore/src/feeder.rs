@@ -13,7 +13,8 @@ use super::plan::{Node, Pass};
 use super::script::{Class, Group, Order, Statements, Step, classify, table_named};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 use pgdump_archive::{
-    ArchiveError, DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry, first_tokens,
+    ArchiveError, DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry,
+    first_tokens,
 };
 
 /// Statements that are sent in one transaction.
@@ -23,14 +24,30 @@ const STEP_BYTES: usize = 1 << 20;
 const MAX_APART: usize = 10_000;
 
 /// Reads one stream of an archive to its end. Runs on a thread that may block.
-pub(super) fn run(board: Arc<Board>, job: Arc<Job>, stream: DataStream) -> Result<(), RestoreError> {
+pub(super) fn run(
+    board: Arc<Board>,
+    job: Arc<Job>,
+    stream: DataStream,
+) -> Result<(), RestoreError> {
     let runtime = tokio::runtime::Handle::current();
-    let pieces = Pieces { board: board.clone(), job: job.clone(), runtime, tally: None };
+    let pieces = Pieces {
+        board: board.clone(),
+        job: job.clone(),
+        runtime,
+        tally: None,
+    };
     match &job.content {
         Content::Toc(entries) => {
             let nodes = board.data_nodes();
-            let node_of = nodes.into_iter().map(|(node, e)| (entries[e].dump_id, node)).collect();
-            stream.read(&mut Contents { pieces, node_of, current: None })?;
+            let node_of = nodes
+                .into_iter()
+                .map(|(node, e)| (entries[e].dump_id, node))
+                .collect();
+            stream.read(&mut Contents {
+                pieces,
+                node_of,
+                current: None,
+            })?;
         }
         Content::Script(_) => {
             let order = Order::default();
@@ -80,9 +97,18 @@ impl Pieces {
         if let Some(tally) = &mut self.tally {
             tally.piece(&piece, &self.job.encoding)?;
         }
-        let room = self.runtime.block_on(self.board.room_for(bytes, Some(node)))?;
-        let splittable = !matches!(piece, Piece::Rows { ends_row: false, .. });
-        self.board.change(|s| s.push(node, Queued::new(piece, room), bytes, splittable));
+        let room = self
+            .runtime
+            .block_on(self.board.room_for(bytes, Some(node)))?;
+        let splittable = !matches!(
+            piece,
+            Piece::Rows {
+                ends_row: false,
+                ..
+            }
+        );
+        self.board
+            .change(|s| s.push(node, Queued::new(piece, room), bytes, splittable));
         let so_far = self.job.bytes_read(bytes);
         if so_far > self.job.max_bytes {
             let what = format!(
@@ -122,14 +148,22 @@ impl DataSink for Contents {
 
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         self.current = self.node_of.get(&entry.dump_id).copied();
-        let Some(node) = self.current else { return Ok(()) };
+        let Some(node) = self.current else {
+            return Ok(());
+        };
         self.wait_for_turn(entry)?;
         Ok(self.pieces.begin(node, entry)?)
     }
 
     fn wait_for_turn(&self, entry: &TocEntry) -> Result<(), ArchiveError> {
-        let Some(node) = self.node_of.get(&entry.dump_id).copied() else { return Ok(()) };
-        if !self.pieces.runtime.block_on(self.pieces.board.is_turn_of(node))? {
+        let Some(node) = self.node_of.get(&entry.dump_id).copied() else {
+            return Ok(());
+        };
+        if !self
+            .pieces
+            .runtime
+            .block_on(self.pieces.board.is_turn_of(node))?
+        {
             let what = format!(
                 "{}: its table calls functions that may read other tables, so it is restored after the data that the \
                  table of contents has before it, but some of that comes later in this archive: write the backup \
@@ -142,15 +176,21 @@ impl DataSink for Contents {
     }
 
     fn is_due(&self, entry: &TocEntry) -> bool {
-        self.node_of.get(&entry.dump_id).is_none_or(|node| self.pieces.board.is_due(*node))
+        self.node_of
+            .get(&entry.dump_id)
+            .is_none_or(|node| self.pieces.board.is_due(*node))
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        Ok(self.current.map_or(Ok(()), |node| self.pieces.push(node, piece))?)
+        Ok(self
+            .current
+            .map_or(Ok(()), |node| self.pieces.push(node, piece))?)
     }
 
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
-        Ok(self.current.map_or(Ok(()), |node| self.pieces.end(node, entry))?)
+        Ok(self
+            .current
+            .map_or(Ok(()), |node| self.pieces.end(node, entry))?)
     }
 
     fn tail(&mut self, extent: Extent) {
@@ -190,18 +230,33 @@ struct Script {
 }
 
 impl Script {
-    fn add(&mut self, step: Step, group: Group, tables: (Vec<i32>, Vec<i32>)) -> Result<usize, RestoreError> {
+    fn add(
+        &mut self,
+        step: Step,
+        group: Group,
+        tables: (Vec<i32>, Vec<i32>),
+    ) -> Result<usize, RestoreError> {
         let is_data = matches!(step, Step::Data { .. });
         let entry = self.pieces.job.content.push(step)?;
         let (exclusive, shared) = tables;
-        let rows: Vec<usize> =
-            exclusive.iter().chain(&shared).filter_map(|t| self.rows_of.get(t).copied()).collect();
+        let rows: Vec<usize> = exclusive
+            .iter()
+            .chain(&shared)
+            .filter_map(|t| self.rows_of.get(t).copied())
+            .collect();
         let node = |after: Vec<usize>| {
             let mut after = [after, rows].concat();
             after.sort_unstable();
             after.dedup();
             let in_order = is_data && group == Group::Serial;
-            Node { is_data, in_order, after, exclusive, shared, ..Node::of(entry, Pass::Main) }
+            Node {
+                is_data,
+                in_order,
+                after,
+                exclusive,
+                shared,
+                ..Node::of(entry, Pass::Main)
+            }
         };
         let job = &self.pieces.job;
         let barrier = || job.content.push(Step::Nothing);
@@ -212,7 +267,10 @@ impl Script {
         // An empty step between two groups keeps the number of edges small.
         if let Some(after) = order.barrier_before(group) {
             let entry = barrier()?;
-            let empty = Node { after, ..Node::of(entry, Pass::Main) };
+            let empty = Node {
+                after,
+                ..Node::of(entry, Pass::Main)
+            };
             let added = board.change(|s| s.add(empty));
             job.observer.found_task();
             order.passed(added);
@@ -232,9 +290,17 @@ impl Script {
             return Ok(());
         }
         let bytes = list.iter().map(|s| s.text.len() as u64).sum();
-        let room = self.pieces.runtime.block_on(self.pieces.board.room_for(bytes, None))?;
+        let room = self
+            .pieces
+            .runtime
+            .block_on(self.pieces.board.room_for(bytes, None))?;
         let (settings, bare) = (self.settings.clone(), self.in_transaction);
-        let step = Step::Statements(Statements { list, settings, bare, room });
+        let step = Step::Statements(Statements {
+            list,
+            settings,
+            bare,
+            room,
+        });
         self.add(step, group, tables).map(drop)
     }
 
@@ -251,7 +317,10 @@ impl Script {
         self.flush()?;
         let of_text = self.settings.clone();
         self.settings = Arc::new(of_text.without("session_authorization"));
-        self.serial = roles.into_iter().map(|text| Statement { text, line }).collect();
+        self.serial = roles
+            .into_iter()
+            .map(|text| Statement { text, line })
+            .collect();
         self.flush()?;
         self.settings = of_text;
         Ok(())
@@ -263,7 +332,8 @@ impl Script {
         self.flush()?;
         let first = first_tokens(&statement.text, Dialect::default(), 4);
         let ends = first.first().is_some_and(|t| t.is("commit") || t.is("end"));
-        let goes_on = first.get(1).is_some_and(|t| t.is("and")) && !first.get(2).is_some_and(|t| t.is("no"));
+        let goes_on =
+            first.get(1).is_some_and(|t| t.is("and")) && !first.get(2).is_some_and(|t| t.is("no"));
         self.in_transaction = true;
         self.statements(vec![statement], Group::Serial, Default::default())?;
         self.in_transaction = !ends || goes_on;
@@ -283,8 +353,13 @@ impl Script {
 fn limits_rows(class: &Class, sql: &str) -> bool {
     let t = first_tokens(sql, Dialect::default(), 5);
     let makes = t.first().is_some_and(|w| w.is("create"));
-    matches!(class, Class::Build { group: Group::Keys, .. })
-        || (makes && t.iter().any(|w| w.is("trigger") || w.is("rule")))
+    matches!(
+        class,
+        Class::Build {
+            group: Group::Keys,
+            ..
+        }
+    ) || (makes && t.iter().any(|w| w.is("trigger") || w.is("rule")))
 }
 
 /// What a statement is where every one waits for the one before it.
@@ -317,7 +392,9 @@ impl Script {
     fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.flush()?;
         let mut entry = entry.clone();
-        self.pieces.runtime.block_on(self.converter.entry(&mut entry))?;
+        self.pieces
+            .runtime
+            .block_on(self.converter.entry(&mut entry))?;
         self.clean = false;
         let observer = &self.pieces.job.observer;
         observer.advance("schema", "data");
@@ -325,12 +402,19 @@ impl Script {
             observer.found_table();
         }
         let in_order = match &self.pieces.job.in_order_into {
-            Some(tables) => Dependence::of_rows_into(std::slice::from_ref(&entry), tables).has_rows(),
-            None => self.definitions.rows_depend(&entry, !self.pieces.job.is_foreign),
+            Some(tables) => {
+                Dependence::of_rows_into(std::slice::from_ref(&entry), tables).has_rows()
+            }
+            None => self
+                .definitions
+                .rows_depend(&entry, !self.pieces.job.is_foreign),
         };
         let in_order = in_order || self.pieces.job.is_foreign || self.has_post_data;
         let group = if in_order { Group::Serial } else { Group::Data };
-        let step = Step::Data { entry: Box::new(entry.clone()), settings: self.settings.clone() };
+        let step = Step::Data {
+            entry: Box::new(entry.clone()),
+            settings: self.settings.clone(),
+        };
         self.current = self.add(step, group, Default::default())?;
         if let Some(table) = table_named(&entry.tag) {
             self.rows_of.insert(self.order.table(&table), self.current);
@@ -339,8 +423,12 @@ impl Script {
     }
 
     fn add_statement(&mut self, mut statement: Statement) -> Result<(), RestoreError> {
-        self.pieces.runtime.block_on(self.converter.statement(&mut statement))?;
-        let Some(fitted) = self.pieces.job.fit.statement(&statement.text, self.clean)? else { return Ok(()) };
+        self.pieces
+            .runtime
+            .block_on(self.converter.statement(&mut statement))?;
+        let Some(fitted) = self.pieces.job.fit.statement(&statement.text, self.clean)? else {
+            return Ok(());
+        };
         if !fitted.roles.is_empty() {
             self.make_roles(fitted.roles, statement.line)?;
         }
@@ -351,7 +439,11 @@ impl Script {
         let class = classify(&statement.text);
         self.definitions.learn(&statement.text);
         self.has_post_data |= limits_rows(&class, &statement.text);
-        let class = if self.pieces.job.is_foreign { in_order(class) } else { class };
+        let class = if self.pieces.job.is_foreign {
+            in_order(class)
+        } else {
+            class
+        };
         if !matches!(class, Class::Setting { .. } | Class::Transaction) {
             self.clean = false;
         }
@@ -377,7 +469,11 @@ impl Script {
             Class::Late if matches!(self.order.group(), Group::Build | Group::Keys) => {
                 self.apart.push(statement)
             }
-            Class::Build { exclusive, shared, group } => {
+            Class::Build {
+                exclusive,
+                shared,
+                group,
+            } => {
                 if self.order.group() != group || !self.serial.is_empty() {
                     self.flush()?;
                     self.pieces.job.observer.advance("data", "indexes");

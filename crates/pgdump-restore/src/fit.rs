@@ -65,12 +65,21 @@ impl Fitted<'_> {
 impl Fit {
     /// `globals`: statements that make roles, by name.
     pub fn new(facts: ServerFacts, policy: Policy, globals: BTreeMap<String, String>) -> Self {
-        Fit { facts, policy, globals, role_comment: String::new(), state: Mutex::default() }
+        Fit {
+            facts,
+            policy,
+            globals,
+            role_comment: String::new(),
+            state: Mutex::default(),
+        }
     }
 
     /// The same with a comment for the roles that are made.
     pub fn with_role_comment(self, comment: String) -> Self {
-        Fit { role_comment: comment, ..self }
+        Fit {
+            role_comment: comment,
+            ..self
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,7 +101,11 @@ impl Fit {
         let state = self.state();
         let rewrite = |(name, (count, examples)): (&&'static str, &(u64, Vec<String>))| Rewrite {
             rule: (*name).to_owned(),
-            what: RULES.iter().find(|r| r.name == *name).map_or("", |r| r.what).to_owned(),
+            what: RULES
+                .iter()
+                .find(|r| r.name == *name)
+                .map_or("", |r| r.what)
+                .to_owned(),
             count: *count,
             examples: examples.clone(),
         };
@@ -106,7 +119,9 @@ impl Fit {
 
     /// The role's name on the target.
     pub fn role<'a>(&'a self, role: &'a str) -> &'a str {
-        let mapped = (self.policy.owners == Owners::Map).then(|| self.policy.role_map.get(role)).flatten();
+        let mapped = (self.policy.owners == Owners::Map)
+            .then(|| self.policy.role_map.get(role))
+            .flatten();
         mapped.map_or(role, String::as_str)
     }
 
@@ -127,14 +142,21 @@ impl Fit {
     pub fn make_role(&self, role: &str) -> Result<String, RestoreError> {
         let definition = self.globals.get(role);
         if !self.policy.create_roles && definition.is_none() {
-            let what =
-                format!("role {role} does not exist on the server (--create-roles, --owners map or none)");
+            let what = format!(
+                "role {role} does not exist on the server (--create-roles, --owners map or none)"
+            );
             return Err(DatabaseError::new(R::RoleMissing, what).into());
         }
         self.state().created.insert(role.to_owned());
         self.used(ROLE_CREATED, role);
-        let create = definition.cloned().unwrap_or_else(|| format!("CREATE ROLE {} NOLOGIN;", ident(role)));
-        let label = format!("COMMENT ON ROLE {} IS {};", ident(role), literal(&self.role_comment));
+        let create = definition
+            .cloned()
+            .unwrap_or_else(|| format!("CREATE ROLE {} NOLOGIN;", ident(role)));
+        let label = format!(
+            "COMMENT ON ROLE {} IS {};",
+            ident(role),
+            literal(&self.role_comment)
+        );
         let body = format!("BEGIN {create} {label} EXCEPTION WHEN duplicate_object THEN NULL; END");
         Ok(format!("DO LANGUAGE plpgsql {};\n", literal(&body)))
     }
@@ -144,13 +166,19 @@ impl Fit {
     /// # Errors
     /// `role_missing`, `extension_missing`.
     pub fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
-        let methods: HashSet<&str> =
-            entries.iter().filter(|e| e.desc == "ACCESS METHOD").map(|e| e.tag.as_str()).collect();
+        let methods: HashSet<&str> = entries
+            .iter()
+            .filter(|e| e.desc == "ACCESS METHOD")
+            .map(|e| e.tag.as_str())
+            .collect();
         let extensions = entries.iter().filter(|e| e.desc == "EXTENSION");
         let own = !methods.is_empty() || extensions.clone().any(|e| !is_contrib(&e.tag));
         self.state().brings_methods |= own;
         let mut gone = HashSet::new();
-        for e in entries.iter().filter(|e| e.desc == "EXTENSION" && !e.tag.is_empty()) {
+        for e in entries
+            .iter()
+            .filter(|e| e.desc == "EXTENSION" && !e.tag.is_empty())
+        {
             if !self.keeps_extension(&e.tag)? {
                 gone.insert(e.dump_id);
             }
@@ -173,7 +201,9 @@ impl Fit {
         loop {
             let more: Vec<i32> = entries
                 .iter()
-                .filter(|e| !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d)))
+                .filter(|e| {
+                    !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d))
+                })
                 .map(|e| e.dump_id)
                 .collect();
             if more.is_empty() {
@@ -182,7 +212,10 @@ impl Fit {
             gone.extend(more);
         }
         gone.extend(data_of_gone(entries, &gone));
-        for e in entries.iter().filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION") {
+        for e in entries
+            .iter()
+            .filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION")
+        {
             self.used(EXTENSION_SKIPPED, e.name());
         }
         entries.retain(|e| !gone.contains(&e.dump_id));
@@ -205,7 +238,9 @@ impl Fit {
             Extensions::Require => {
                 let what = match self.facts.unusable_extensions.get(name) {
                     Some(why) => {
-                        format!("extension {name}: {why}, or leave it out with --extensions skip-missing")
+                        format!(
+                            "extension {name}: {why}, or leave it out with --extensions skip-missing"
+                        )
                     }
                     None => format!(
                         "extension {name} is not available on the server (install it, or --extensions skip-missing)"
@@ -224,14 +259,19 @@ impl Fit {
                     e.owner.clear();
                 }
                 Owners::Map if self.role(&e.owner) != e.owner => {
-                    self.used(ROLE_MAPPED, format!("{} → {}", e.owner, self.role(&e.owner)));
+                    self.used(
+                        ROLE_MAPPED,
+                        format!("{} → {}", e.owner, self.role(&e.owner)),
+                    );
                     e.owner = self.role(&e.owner).to_owned();
                 }
                 Owners::Map | Owners::Keep => {}
             }
         }
-        if let Some(space) =
-            e.tablespace.as_mut().filter(|t| !t.is_empty() && !self.facts.tablespaces.contains(*t))
+        if let Some(space) = e
+            .tablespace
+            .as_mut()
+            .filter(|t| !t.is_empty() && !self.facts.tablespaces.contains(*t))
         {
             self.used(TABLESPACE, space.as_str());
             space.clear();
@@ -278,8 +318,9 @@ impl Fit {
             e.defn = out.join("\n");
             e.defn.push_str(if e.defn.is_empty() { "" } else { "\n" });
             if e.desc == "AGGREGATE" {
-                e.drop_stmt =
-                    self.with_new_arguments(&e.drop_stmt).unwrap_or(std::mem::take(&mut e.drop_stmt));
+                e.drop_stmt = self
+                    .with_new_arguments(&e.drop_stmt)
+                    .unwrap_or(std::mem::take(&mut e.drop_stmt));
             }
         }
         Ok(())
@@ -297,13 +338,16 @@ fn data_of_gone(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
     let of = |desc: &'static str| entries.iter().filter(move |e| e.desc == desc);
     let schemas: HashSet<&str> = of("SCHEMA").map(|e| e.tag.as_str()).collect();
     let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
-    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) =
-        of("EXTENSION").filter(|e| e.tag != "plpgsql").partition(|e| gone.contains(&e.dump_id));
+    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of("EXTENSION")
+        .filter(|e| e.tag != "plpgsql")
+        .partition(|e| gone.contains(&e.dump_id));
     let is_called_after = |schema: &str, e: &TocEntry| {
         e.tag == schema || e.tag.strip_prefix("pg_").is_some_and(|rest| rest == schema)
     };
     let is_gone = |e: &&TocEntry| {
-        let Some(schema) = e.namespace.as_deref() else { return false };
+        let Some(schema) = e.namespace.as_deref() else {
+            return false;
+        };
         matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET")
             && e.dependencies.iter().all(|d| !ids.contains(d))
             && schema != "public"
@@ -347,8 +391,19 @@ pub(super) mod tests {
     #[test]
     fn roles_follow_the_policy() {
         let sql = "ALTER TABLE t OWNER TO gone;";
-        assert_eq!(fit(150000, |_| ()).statement(sql, false).unwrap_err().reason(), R::RoleMissing);
-        assert_eq!(fit(150000, |p| p.owners = Owners::None).statement(sql, false).unwrap(), None);
+        assert_eq!(
+            fit(150000, |_| ())
+                .statement(sql, false)
+                .unwrap_err()
+                .reason(),
+            R::RoleMissing
+        );
+        assert_eq!(
+            fit(150000, |p| p.owners = Owners::None)
+                .statement(sql, false)
+                .unwrap(),
+            None
+        );
         let mapped = fit(150000, |p| {
             p.owners = Owners::Map;
             p.role_map.insert("gone".into(), "there".into());
@@ -359,10 +414,22 @@ pub(super) mod tests {
         );
         let makes = fit(150000, |p| p.create_roles = true);
         let made = makes.statement(sql, false).unwrap().unwrap().joined();
-        assert!(made.starts_with("DO LANGUAGE plpgsql") && made.ends_with(sql), "{made}");
-        assert_eq!(makes.statement(sql, false).unwrap().unwrap().joined(), sql, "made once");
+        assert!(
+            made.starts_with("DO LANGUAGE plpgsql") && made.ends_with(sql),
+            "{made}"
+        );
+        assert_eq!(
+            makes.statement(sql, false).unwrap().unwrap().joined(),
+            sql,
+            "made once"
+        );
         let grant = "GRANT SELECT ON TABLE t TO there;";
-        assert_eq!(fit(150000, |p| p.privileges = false).statement(grant, false).unwrap(), None);
+        assert_eq!(
+            fit(150000, |p| p.privileges = false)
+                .statement(grant, false)
+                .unwrap(),
+            None
+        );
     }
 
     #[test]
@@ -380,7 +447,10 @@ pub(super) mod tests {
         let f = fit(150000, |p| p.extensions = Extensions::SkipMissing);
         let mut left = all;
         f.entries(&mut left).unwrap();
-        assert_eq!(left.iter().map(|e| e.tag.as_str()).collect::<Vec<_>>(), ["other"]);
+        assert_eq!(
+            left.iter().map(|e| e.tag.as_str()).collect::<Vec<_>>(),
+            ["other"]
+        );
         assert!(f.report()[0].examples.contains(&"TABLE places".to_owned()));
     }
 
@@ -404,6 +474,9 @@ pub(super) mod tests {
         let f = fit(150000, |p| p.extensions = Extensions::SkipMissing);
         let mut left = all;
         f.entries(&mut left).unwrap();
-        assert_eq!(left.iter().map(|e| e.dump_id).collect::<Vec<_>>(), [2, 3, 4, 5, 8]);
+        assert_eq!(
+            left.iter().map(|e| e.dump_id).collect::<Vec<_>>(),
+            [2, 3, 4, 5, 8]
+        );
     }
 }

@@ -9,14 +9,20 @@ use pgdump_archive::{Dialect, Lexeme, Token, statements, tokens};
 /// BYPASSRLS, CREATEROLE, CREATEDB, and, unless `passwords`, its password.
 pub fn roles_of(text: &str, passwords: bool) -> BTreeMap<String, String> {
     let mut options: BTreeMap<String, String> = BTreeMap::new();
-    let without_commands = text.lines().filter(|l| !l.starts_with('\\')).collect::<Vec<_>>().join("\n");
+    let without_commands = text
+        .lines()
+        .filter(|l| !l.starts_with('\\'))
+        .collect::<Vec<_>>()
+        .join("\n");
     for sql in statements(&without_commands, Dialect::default()) {
         let t = tokens(sql, Dialect::default());
         let is = |i: usize, word: &str| t.get(i).is_some_and(|t| t.is(word));
         if !is(1, "role") {
             continue;
         }
-        let Some(role) = t.get(2).and_then(Token::name) else { continue };
+        let Some(role) = t.get(2).and_then(Token::name) else {
+            continue;
+        };
         if is(0, "create") {
             options.entry(role).or_default();
         } else if is(0, "alter") && is(3, "with") {
@@ -38,7 +44,10 @@ fn harmless(t: &[Token<'_>], passwords: bool) -> String {
     let mut out = String::new();
     let mut i = 0;
     while let Some(word) = t.get(i).and_then(Token::name) {
-        let value = t.get(i + 1).filter(|v| matches!(v.kind, Lexeme::Text | Lexeme::Number)).map(|v| v.text);
+        let value = t
+            .get(i + 1)
+            .filter(|v| matches!(v.kind, Lexeme::Text | Lexeme::Number))
+            .map(|v| v.text);
         match (word.as_str(), value) {
             ("login" | "nologin" | "inherit" | "noinherit", _) => {
                 out.push_str(&format!(" {}", word.to_uppercase()))
@@ -84,7 +93,10 @@ GRANT app TO \"Odd \"\"one\"\"\";\n";
             roles["app"],
             "CREATE ROLE \"app\" INHERIT LOGIN CONNECTION LIMIT 5 VALID UNTIL '2030-01-01 00:00:00+00';"
         );
-        assert_eq!(roles["Odd \"one\""], "CREATE ROLE \"Odd \"\"one\"\"\" NOINHERIT NOLOGIN;");
+        assert_eq!(
+            roles["Odd \"one\""],
+            "CREATE ROLE \"Odd \"\"one\"\"\" NOINHERIT NOLOGIN;"
+        );
         assert_eq!(roles.len(), 2);
         assert!(roles_of(FILE, true)["app"].contains("PASSWORD 'SCRAM-SHA-256$4096:x;y'"));
     }

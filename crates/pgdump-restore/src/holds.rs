@@ -20,13 +20,21 @@ pub struct Held(HashMap<i32, (usize, usize)>);
 
 impl Held {
     pub fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
-        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 += 1);
-        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 += 1);
+        exclusive
+            .iter()
+            .for_each(|t| self.0.entry(*t).or_default().0 += 1);
+        shared
+            .iter()
+            .for_each(|t| self.0.entry(*t).or_default().1 += 1);
     }
 
     pub fn remove(&mut self, exclusive: &[i32], shared: &[i32]) {
-        exclusive.iter().for_each(|t| self.0.entry(*t).or_default().0 -= 1);
-        shared.iter().for_each(|t| self.0.entry(*t).or_default().1 -= 1);
+        exclusive
+            .iter()
+            .for_each(|t| self.0.entry(*t).or_default().0 -= 1);
+        shared
+            .iter()
+            .for_each(|t| self.0.entry(*t).or_default().1 -= 1);
         self.0.retain(|_, count| *count != (0, 0));
     }
 

@@ -38,17 +38,30 @@ pub(super) async fn run(
     fresh: bool,
 ) -> Result<u64, RestoreError> {
     let in_order = board.is_in_order(node);
-    let Some(first) = board.take(node, id).await? else { return Ok(0) };
+    let Some(first) = board.take(node, id).await? else {
+        return Ok(0);
+    };
     match first.piece {
         Piece::Rows { .. } => {
-            let rows = RowLane { job, board, session, entry, node, id, fresh, in_order };
+            let rows = RowLane {
+                job,
+                board,
+                session,
+                entry,
+                node,
+                id,
+                fresh,
+                in_order,
+            };
             if !fresh {
                 return rows.copy(first).await;
             }
             // The server's own vacuum would hold the table when its indexes are to be built.
             let table = ddl::qualified(entry);
             let quiet = format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
-            session.run(&format!("BEGIN; TRUNCATE ONLY {table}; {quiet}")).await?;
+            session
+                .run(&format!("BEGIN; TRUNCATE ONLY {table}; {quiet}"))
+                .await?;
             let rows = rows.copy(first).await?;
             session.run("COMMIT").await?;
             job.quiet().push(table);
@@ -83,7 +96,11 @@ struct Copying {
 
 impl RowLane<'_> {
     async fn copy(&self, first: Queued) -> Result<u64, RestoreError> {
-        let mut columns = if self.in_order { None } else { self.columns(&first).await? };
+        let mut columns = if self.in_order {
+            None
+        } else {
+            self.columns(&first).await?
+        };
         let (mut next, mut copying, mut rows) = (Some(first), None::<Copying>, 0);
         // A row may be longer than a piece: then it is no piece of whole rows.
         let mut begins_row = true;
@@ -111,7 +128,12 @@ impl RowLane<'_> {
                 none => none.insert(self.begin(binary).await?),
             };
             copy.sent += size;
-            if copy.sink.feed(Bytes::from(bytes.unwrap_or_else(|text| text))).await.is_err() {
+            if copy
+                .sink
+                .feed(Bytes::from(bytes.unwrap_or_else(|text| text)))
+                .await
+                .is_err()
+            {
                 break; // The server's own words come with `finish`.
             }
             drop(room);
@@ -127,13 +149,32 @@ impl RowLane<'_> {
     }
 
     async fn begin(&self, binary: bool) -> Result<Copying, RestoreError> {
-        let sql = ddl::copy_sql(self.entry, &self.job.encoding, CopyAs { freeze: self.fresh, binary });
-        let sink = self.session.client().copy_in(sql.as_str()).await.map_err(|e| fault(&e, "COPY"))?;
+        let sql = ddl::copy_sql(
+            self.entry,
+            &self.job.encoding,
+            CopyAs {
+                freeze: self.fresh,
+                binary,
+            },
+        );
+        let sink = self
+            .session
+            .client()
+            .copy_in(sql.as_str())
+            .await
+            .map_err(|e| fault(&e, "COPY"))?;
         let mut sink = Box::pin(sink);
         if binary && sink.feed(Bytes::from_static(binary::HEADER)).await.is_err() {
-            sink.as_mut().finish().await.map_err(|e| fault(&e, "COPY"))?;
+            sink.as_mut()
+                .finish()
+                .await
+                .map_err(|e| fault(&e, "COPY"))?;
         }
-        Ok(Copying { sink, binary, sent: 0 })
+        Ok(Copying {
+            sink,
+            binary,
+            sent: 0,
+        })
     }
 
     /// How the table's rows become tuples; `None` where they stay text.
@@ -148,8 +189,15 @@ impl RowLane<'_> {
         if first.piece.len() < from {
             return Ok(None);
         }
-        let Some(sql) = ddl::columns_sql(self.entry) else { return Ok(None) };
-        let asked = self.session.client().prepare(&sql).await.map_err(|e| fault(&e, "columns"))?;
+        let Some(sql) = ddl::columns_sql(self.entry) else {
+            return Ok(None);
+        };
+        let asked = self
+            .session
+            .client()
+            .prepare(&sql)
+            .await
+            .map_err(|e| fault(&e, "columns"))?;
         let columns = Columns::of(asked.columns().iter().map(|c| c.type_())).map(Arc::new);
         self.job.columns().insert(self.node, columns.clone());
         Ok(columns)
@@ -163,7 +211,12 @@ impl Copying {
             // Where this fails, `finish` says why.
             let _ = self.sink.feed(Bytes::from_static(binary::TRAILER)).await;
         }
-        Ok(self.sink.as_mut().finish().await.map_err(|e| fault(&e, "COPY"))?)
+        Ok(self
+            .sink
+            .as_mut()
+            .finish()
+            .await
+            .map_err(|e| fault(&e, "COPY"))?)
     }
 }
 
@@ -197,7 +250,11 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
     drop(sql);
     let mut answers = std::pin::pin!(answers.map_err(failed)?);
     while let Some(answer) = answers.try_next().await.map_err(failed)? {
-        rows += if let SimpleQueryMessage::CommandComplete(n) = answer { n } else { 0 };
+        rows += if let SimpleQueryMessage::CommandComplete(n) = answer {
+            n
+        } else {
+            0
+        };
     }
     Ok(rows)
 }
@@ -210,7 +267,11 @@ async fn put_large_objects(
     (node, id): Lane,
     first: Queued,
 ) -> Result<u64, RestoreError> {
-    let put = session.client().prepare(PUT).await.map_err(|e| fault(&e, "large objects"))?;
+    let put = session
+        .client()
+        .prepare(PUT)
+        .await
+        .map_err(|e| fault(&e, "large objects"))?;
     let mut next = Some(first);
     while let Some(queued) = next {
         let (mut batch, mut size) = (Vec::new(), 0);
@@ -218,12 +279,23 @@ async fn put_large_objects(
         while let Some(q) = more {
             size += q.piece.len();
             batch.push(q);
-            more = if size < BATCH_BYTES { board.take_queued(node, id) } else { None };
+            more = if size < BATCH_BYTES {
+                board.take_queued(node, id)
+            } else {
+                None
+            };
         }
         let (mut oids, mut offsets, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for q in &batch {
-            let Piece::LargeObject { oid, offset, bytes: b } = &q.piece else {
-                return Err(RestoreError::internal("large objects mixed with other data"));
+            let Piece::LargeObject {
+                oid,
+                offset,
+                bytes: b,
+            } = &q.piece
+            else {
+                return Err(RestoreError::internal(
+                    "large objects mixed with other data",
+                ));
             };
             oids.push(*oid);
             offsets.push(i64::try_from(*offset).unwrap_or(i64::MAX));

@@ -77,17 +77,31 @@ pub async fn load(
         None => Dependence::of(if is_script { &[] } else { archive.entries() }),
     };
     let plan = Plan::new(&entries, &dependence);
-    let tables = plan.nodes.iter().filter(|n| entries[n.entry].desc == "TABLE DATA").count() as u64;
-    observer.planned(tables, plan.nodes.iter().filter(|n| !n.is_data).count() as u64);
+    let tables = plan
+        .nodes
+        .iter()
+        .filter(|n| entries[n.entry].desc == "TABLE DATA")
+        .count() as u64;
+    observer.planned(
+        tables,
+        plan.nodes.iter().filter(|n| !n.is_data).count() as u64,
+    );
     let job = Arc::new(Job {
         server: server.clone(),
         database: database.to_owned(),
         settings: DumpSettings::of(&entries),
         encoding: archive.encoding().clone(),
-        content: if is_script { Content::Script(Mutex::default()) } else { Content::Toc(entries) },
+        content: if is_script {
+            Content::Script(Mutex::default())
+        } else {
+            Content::Toc(entries)
+        },
         observer,
         totals: Totals::default(),
-        fills_server: fit.facts.cores.is_some_and(|cores| options.sessions >= cores),
+        fills_server: fit
+            .facts
+            .cores
+            .is_some_and(|cores| options.sessions >= cores),
         fit,
         ledger: options.ledger.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
@@ -107,7 +121,13 @@ pub async fn load(
     archive.read_in_turns(&turns);
     let sessions = if job.is_foreign { 1 } else { options.sessions };
     let streams = archive.into_streams(sessions.min(MAX_STREAMS));
-    let board = Board::new(plan, sessions, options.queue_bytes, streams.len(), is_script);
+    let board = Board::new(
+        plan,
+        sessions,
+        options.queue_bytes,
+        streams.len(),
+        is_script,
+    );
     let board = Arc::new(board);
     // Whatever ends this function ends the readers and the sessions too.
     let _stop = board.stop_on_drop();
@@ -155,7 +175,10 @@ async fn run_session(job: Arc<Job>, board: Arc<Board>, id: usize) -> Result<(), 
                     worker.before_data(&job, index, &entry).await?;
                     lane::run(&job, &board, &worker.session, &entry, (node, id), first).await
                 };
-                let rows = load.instrument(span.clone()).await.map_err(|e| said_of(e, &name))?;
+                let rows = load
+                    .instrument(span.clone())
+                    .await
+                    .map_err(|e| said_of(e, &name))?;
                 span.record("rows", rows);
                 job.rows_loaded(rows);
                 board.change(|s| s.lane_done(node, rows));
@@ -163,8 +186,10 @@ async fn run_session(job: Arc<Job>, board: Arc<Board>, id: usize) -> Result<(), 
             Work::Tasks { nodes, size } => {
                 reached("task");
                 let (tasks, sees_all) = board.change(|s| {
-                    let tasks: Vec<(usize, Part)> =
-                        nodes.iter().map(|n| (s.node(*n).entry, s.part(*n))).collect();
+                    let tasks: Vec<(usize, Part)> = nodes
+                        .iter()
+                        .map(|n| (s.node(*n).entry, s.part(*n)))
+                        .collect();
                     (tasks, s.node(nodes[0]).pass.sees_all())
                 });
                 if sees_all {
@@ -175,8 +200,14 @@ async fn run_session(job: Arc<Job>, board: Arc<Board>, id: usize) -> Result<(), 
                     0 => first,
                     more => format!("{first} and {more} more"),
                 };
-                worker.tasks(&job, &tasks, size).instrument(span_of(&job, &name)).await?;
-                let done = tasks.iter().filter(|(_, part)| *part != Part::Index).count();
+                worker
+                    .tasks(&job, &tasks, size)
+                    .instrument(span_of(&job, &name))
+                    .await?;
+                let done = tasks
+                    .iter()
+                    .filter(|(_, part)| *part != Part::Index)
+                    .count();
                 job.observer.tasks_done(done as u64);
                 board.change(|s| s.tasks_done(&nodes));
             }
@@ -198,7 +229,10 @@ fn span_of(job: &Job, name: &str) -> tracing::Span {
 
 fn said_of(e: RestoreError, what: &str) -> RestoreError {
     match e {
-        RestoreError::Database(e) => advice::with_advice(e, None).context(what).in_stage("data").into(),
+        RestoreError::Database(e) => advice::with_advice(e, None)
+            .context(what)
+            .in_stage("data")
+            .into(),
         other => other,
     }
 }

@@ -41,16 +41,27 @@ impl Making {
         for stage in stages {
             let from = making.batches.len();
             for family in stage {
-                let most = if making.batches.len() == from + 1 { FIRST_BATCH } else { BATCH };
+                let most = if making.batches.len() == from + 1 {
+                    FIRST_BATCH
+                } else {
+                    BATCH
+                };
                 match making.batches[from..].last_mut() {
-                    Some(batch) if batch.entries.len() + family.len() <= most => batch.entries.extend(family),
+                    Some(batch) if batch.entries.len() + family.len() <= most => {
+                        batch.entries.extend(family)
+                    }
                     _ => {
-                        let batch = Batch { entries: family.clone(), may_fail: stage.len() > 1 };
+                        let batch = Batch {
+                            entries: family.clone(),
+                            may_fail: stage.len() > 1,
+                        };
                         making.batches.push(batch);
                     }
                 }
             }
-            making.stages.push_back((from..making.batches.len()).collect());
+            making
+                .stages
+                .push_back((from..making.batches.len()).collect());
         }
         making
     }
@@ -71,7 +82,10 @@ impl Making {
 
     /// What a session makes now; then [`Making::made`].
     pub fn next(&mut self) -> Option<usize> {
-        let next = self.has_next().then(|| self.stages.front_mut()?.pop_front()).flatten()?;
+        let next = self
+            .has_next()
+            .then(|| self.stages.front_mut()?.pop_front())
+            .flatten()?;
         self.running += 1;
         Some(next)
     }
@@ -85,7 +99,10 @@ impl Making {
             false => self.failed.push(batch),
         }
         self.left.extend(left);
-        let Some(stage) = self.stages.front_mut().filter(|stage| self.running == 0 && stage.is_empty())
+        let Some(stage) = self
+            .stages
+            .front_mut()
+            .filter(|stage| self.running == 0 && stage.is_empty())
         else {
             return complete;
         };
@@ -96,7 +113,10 @@ impl Making {
             let mut entries = std::mem::take(&mut self.left);
             entries.sort_unstable();
             stage.push_back(self.batches.len());
-            self.batches.push(Batch { entries, may_fail: false });
+            self.batches.push(Batch {
+                entries,
+                may_fail: false,
+            });
         }
         complete
     }
@@ -129,23 +149,34 @@ impl<'a> Needs<'a> {
         for (at, batch) in making.batches.iter().enumerate() {
             for e in batch.entries.iter().map(|i| &entries[*i]) {
                 needs.batch_of.insert(e.dump_id, at);
-                e.dependencies.iter().for_each(|id| needs.dependents.entry(*id).or_default().push(e));
+                e.dependencies
+                    .iter()
+                    .for_each(|id| needs.dependents.entry(*id).or_default().push(e));
             }
         }
         needs
     }
 
     fn of(&self, data: &TocEntry) -> Option<Vec<usize>> {
-        let [table] = data.dependencies.as_slice() else { return None };
+        let [table] = data.dependencies.as_slice() else {
+            return None;
+        };
         let is_its = self.by_id.get(table)?.desc == "TABLE" && ddl::fills_itself(data);
         let dependents = self.dependents.get(table).into_iter().flatten();
-        let of_it: Vec<&TocEntry> = dependents.copied().filter(|e| e.desc != "FUNCTION").collect();
-        let alters =
-            of_it.iter().filter(|e| !matches!(e.desc.as_str(), "TABLE" | "VIEW" | "MATERIALIZED VIEW"));
-        let is_known = is_its && self.runs_no_function([*table].into_iter().chain(alters.map(|e| e.dump_id)));
+        let of_it: Vec<&TocEntry> = dependents
+            .copied()
+            .filter(|e| e.desc != "FUNCTION")
+            .collect();
+        let alters = of_it
+            .iter()
+            .filter(|e| !matches!(e.desc.as_str(), "TABLE" | "VIEW" | "MATERIALIZED VIEW"));
+        let is_known =
+            is_its && self.runs_no_function([*table].into_iter().chain(alters.map(|e| e.dump_id)));
         is_known.then(|| {
             let all = std::iter::once(*table).chain(of_it.iter().map(|e| e.dump_id));
-            let mut batches: Vec<usize> = all.filter_map(|id| self.batch_of.get(&id).copied()).collect();
+            let mut batches: Vec<usize> = all
+                .filter_map(|id| self.batch_of.get(&id).copied())
+                .collect();
             batches.sort_unstable();
             batches.dedup();
             batches
@@ -159,7 +190,8 @@ impl<'a> Needs<'a> {
         while let Some(id) = next.pop() {
             match self.by_id.get(&id) {
                 Some(e)
-                    if !matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE") && !e.has_data =>
+                    if !matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE")
+                        && !e.has_data =>
                 {
                     next.extend(e.dependencies.iter().filter(|id| seen.insert(**id)));
                 }
@@ -180,14 +212,24 @@ mod tests {
 
     #[test]
     fn batches_of_a_stage_are_made_beside_each_other() {
-        let stages = [vec![family(0..300)], (300..380).map(|i| family([i])).collect(), vec![family([380])]];
+        let stages = [
+            vec![family(0..300)],
+            (300..380).map(|i| family([i])).collect(),
+            vec![family([380])],
+        ];
         let mut m = Making::new(&stages);
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
         assert_eq!(sizes, [300, FIRST_BATCH, BATCH, 20, 1]);
         assert_eq!((m.next(), m.next()), (Some(0), None));
         assert_eq!(m.made(0, vec![]), [0]);
-        assert_eq!((m.next(), m.next(), m.next(), m.next()), (Some(1), Some(2), Some(3), None));
-        assert_eq!((m.made(2, vec![]), m.made(3, vec![]), m.has_next()), (vec![2], vec![3], false));
+        assert_eq!(
+            (m.next(), m.next(), m.next(), m.next()),
+            (Some(1), Some(2), Some(3), None)
+        );
+        assert_eq!(
+            (m.made(2, vec![]), m.made(3, vec![]), m.has_next()),
+            (vec![2], vec![3], false)
+        );
         assert_eq!(m.made(1, vec![]), [1]);
         assert_eq!((m.next(), m.is_done()), (Some(4), false));
         assert_eq!((m.made(4, vec![]), m.is_done()), (vec![4], true));
@@ -195,31 +237,56 @@ mod tests {
 
     #[test]
     fn what_is_left_is_made_in_the_archives_order_before_the_next_stage() {
-        let stages = [(0..FIRST_BATCH + 2 * BATCH).rev().map(|i| family([i])).collect(), vec![family([500])]];
+        let stages = [
+            (0..FIRST_BATCH + 2 * BATCH)
+                .rev()
+                .map(|i| family([i]))
+                .collect(),
+            vec![family([500])],
+        ];
         let mut m = Making::new(&stages);
         assert_eq!((m.next(), m.next(), m.next()), (Some(0), Some(1), Some(2)));
         assert_eq!(m.made(0, vec![101, 100]), [0; 0]);
         assert_eq!((m.made(1, vec![]), m.next()), (vec![1], None));
-        assert_eq!((m.made(2, vec![3]), m.next(), m.next()), (vec![], Some(4), None));
-        assert_eq!(*m.batch(4), Batch { entries: vec![3, 100, 101], may_fail: false });
+        assert_eq!(
+            (m.made(2, vec![3]), m.next(), m.next()),
+            (vec![], Some(4), None)
+        );
+        assert_eq!(
+            *m.batch(4),
+            Batch {
+                entries: vec![3, 100, 101],
+                may_fail: false
+            }
+        );
         assert_eq!((m.made(4, vec![]), m.next()), (vec![4, 0, 2], Some(3)));
     }
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
-        TocEntry { dependencies: dependencies.to_vec(), ..TocEntry::bare(id, desc, "x") }
+        TocEntry {
+            dependencies: dependencies.to_vec(),
+            ..TocEntry::bare(id, desc, "x")
+        }
     }
 
     fn rows(id: i32, dependencies: &[i32]) -> TocEntry {
         let copy_stmt = "COPY s.x (a) FROM stdin;".to_owned();
         let namespace = Some("s".to_owned());
-        TocEntry { has_data: true, copy_stmt, namespace, ..entry(id, "TABLE DATA", dependencies) }
+        TocEntry {
+            has_data: true,
+            copy_stmt,
+            namespace,
+            ..entry(id, "TABLE DATA", dependencies)
+        }
     }
 
     /// What is made, each in a batch of its own, and then the rows; for each of these, what they wait for.
     fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<usize>>> {
         let stages: Vec<Stage> = (0..made.len()).map(|i| vec![vec![i]]).collect();
         let mut needs = Making::new(&stages).needs(&[made, rows].concat());
-        (0..rows.len()).map(|i| needs.remove(&(made.len() + i))).collect()
+        (0..rows.len())
+            .map(|i| needs.remove(&(made.len() + i)))
+            .collect()
     }
 
     #[test]
@@ -232,7 +299,10 @@ mod tests {
             entry(5, "DEFAULT", &[3]),
             entry(6, "FUNCTION", &[3]),
         ];
-        assert_eq!(needs(&made, &[rows(12, &[2]), rows(13, &[3])]), [Some(vec![1, 3]), Some(vec![2, 3, 4])]);
+        assert_eq!(
+            needs(&made, &[rows(12, &[2]), rows(13, &[3])]),
+            [Some(vec![1, 3]), Some(vec![2, 3, 4])]
+        );
     }
 
     /// A function may read any table by its name.
@@ -249,15 +319,33 @@ mod tests {
             entry(8, "TABLE", &[]),
             entry(9, "VIEW", &[8, 1]),
         ];
-        let of = [rows(13, &[3]), rows(14, &[4]), rows(15, &[5]), rows(17, &[7]), rows(18, &[8])];
-        assert_eq!(needs(&made, &of), [None, None, None, None, Some(vec![7, 8])]);
+        let of = [
+            rows(13, &[3]),
+            rows(14, &[4]),
+            rows(15, &[5]),
+            rows(17, &[7]),
+            rows(18, &[8]),
+        ];
+        assert_eq!(
+            needs(&made, &of),
+            [None, None, None, None, Some(vec![7, 8])]
+        );
     }
 
     #[test]
     fn other_data_waits_for_everything() {
         let made = [entry(1, "TABLE", &[]), entry(2, "BLOB METADATA", &[])];
-        let elsewhere = TocEntry { copy_stmt: "COPY s.root (a) FROM stdin;".into(), ..rows(11, &[1]) };
-        let objects = TocEntry { has_data: true, ..entry(12, "BLOBS", &[2]) };
-        assert_eq!(needs(&made, &[elsewhere, objects, rows(13, &[])]), [None, None, None]);
+        let elsewhere = TocEntry {
+            copy_stmt: "COPY s.root (a) FROM stdin;".into(),
+            ..rows(11, &[1])
+        };
+        let objects = TocEntry {
+            has_data: true,
+            ..entry(12, "BLOBS", &[2])
+        };
+        assert_eq!(
+            needs(&made, &[elsewhere, objects, rows(13, &[])]),
+            [None, None, None]
+        );
     }
 }

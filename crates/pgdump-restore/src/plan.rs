@@ -144,12 +144,16 @@ impl Plan {
         for (i, node) in plan.nodes.iter_mut().enumerate() {
             let e = &entries[node.entry];
             node.made = made.remove(&node.entry);
-            node.after = tables.prerequisites(e).filter_map(|id| node_of.get(&id).copied()).collect();
+            node.after = tables
+                .prerequisites(e)
+                .filter_map(|id| node_of.get(&id).copied())
+                .collect();
             node.after.retain(|n| *n != i);
             node.after.sort_unstable();
             node.after.dedup();
             let touched = e.dependencies.iter().flat_map(|id| tables.under(*id));
-            let mut touched: Vec<i32> = touched.flat_map(|id| tables.with_descendants(id)).collect();
+            let mut touched: Vec<i32> =
+                touched.flat_map(|id| tables.with_descendants(id)).collect();
             touched.sort_unstable();
             touched.dedup();
             if e.desc == "INDEX ATTACH" {
@@ -197,7 +201,11 @@ impl Plan {
             }
             let reads = dependence.objects.contains(&e.dump_id);
             node.after.extend(reading);
-            node.after.extend(if reads { std::mem::take(&mut before) } else { vec![] });
+            node.after.extend(if reads {
+                std::mem::take(&mut before)
+            } else {
+                vec![]
+            });
             node.after.sort_unstable();
             node.after.dedup();
             match reads {
@@ -214,7 +222,13 @@ fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> Pass {
         "MATERIALIZED VIEW DATA" => Pass::Refresh,
         "EVENT TRIGGER" => Pass::EventTriggers,
         "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => Pass::EventTriggers,
-        "STATISTICS DATA" if e.dependencies.iter().any(|id| tables.refreshed.contains(id)) => Pass::Refresh,
+        "STATISTICS DATA"
+            if e.dependencies
+                .iter()
+                .any(|id| tables.refreshed.contains(id)) =>
+        {
+            Pass::Refresh
+        }
         _ => Pass::Main,
     }
 }
@@ -253,7 +267,11 @@ struct Tables<'a> {
 impl<'a> Tables<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
         let ids = |wanted: &[&str]| -> HashSet<i32> {
-            entries.iter().filter(|e| wanted.contains(&e.desc.as_str())).map(|e| e.dump_id).collect()
+            entries
+                .iter()
+                .filter(|e| wanted.contains(&e.desc.as_str()))
+                .map(|e| e.dump_id)
+                .collect()
         };
         let relations = ids(&["TABLE", "MATERIALIZED VIEW", "FOREIGN TABLE"]);
         let refreshed = ids(&["MATERIALIZED VIEW", "MATERIALIZED VIEW DATA"]);
@@ -261,23 +279,39 @@ impl<'a> Tables<'a> {
         let mut data_of: HashMap<i32, Vec<i32>> = HashMap::new();
         let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
         for e in entries {
-            let tables = || e.dependencies.iter().copied().filter(|id| relations.contains(id));
+            let tables = || {
+                e.dependencies
+                    .iter()
+                    .copied()
+                    .filter(|id| relations.contains(id))
+            };
             match e.desc.as_str() {
                 "TABLE DATA" => {
                     tables().for_each(|t| data_of.entry(t).or_default().push(e.dump_id));
                 }
-                "TABLE" => tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id)),
+                "TABLE" => {
+                    tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id))
+                }
                 // A partition is attached after it was made: the entry depends on both tables and
                 // bears the partition's name.
                 "TABLE ATTACH" => {
-                    let is_child = |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
+                    let is_child =
+                        |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
                     let (child, parents): (Vec<i32>, Vec<i32>) = tables().partition(is_child);
-                    parents.into_iter().for_each(|p| children.entry(p).or_default().extend(&child));
+                    parents
+                        .into_iter()
+                        .for_each(|p| children.entry(p).or_default().extend(&child));
                 }
                 _ => {}
             }
         }
-        Tables { by_id, relations, refreshed, data_of, children }
+        Tables {
+            by_id,
+            relations,
+            refreshed,
+            data_of,
+            children,
+        }
     }
 
     /// Whether these are the rows of a table that the archive makes, as COPY into that very table.
@@ -296,11 +330,18 @@ impl<'a> Tables<'a> {
 
     /// The ordinary table that an entry depends on, where the archive makes it.
     fn heap_of(&self, e: &TocEntry) -> Option<&TocEntry> {
-        let mut below = e.dependencies.iter().filter_map(|id| self.by_id.get(id).copied());
+        let mut below = e
+            .dependencies
+            .iter()
+            .filter_map(|id| self.by_id.get(id).copied());
         let table = below.find(|t| t.desc == "TABLE")?;
         // Other access methods need not know what COPY's FREEZE is.
-        let is_heap = table.table_am.as_deref().is_none_or(|am| matches!(am, "" | "heap"));
-        let is_plain = table.relkind.is_none_or(|kind| kind == 'r') && !table.defn.contains("PARTITION BY");
+        let is_heap = table
+            .table_am
+            .as_deref()
+            .is_none_or(|am| matches!(am, "" | "heap"));
+        let is_plain =
+            table.relkind.is_none_or(|kind| kind == 'r') && !table.defn.contains("PARTITION BY");
         (is_heap && is_plain).then_some(table)
     }
 
@@ -309,9 +350,15 @@ impl<'a> Tables<'a> {
         if self.relations.contains(&id) {
             return vec![id];
         }
-        let of_table = self.by_id.get(&id).filter(|e| matches!(e.desc.as_str(), "INDEX" | "CONSTRAINT"));
+        let of_table = self
+            .by_id
+            .get(&id)
+            .filter(|e| matches!(e.desc.as_str(), "INDEX" | "CONSTRAINT"));
         let tables = of_table.into_iter().flat_map(|e| &e.dependencies);
-        tables.copied().filter(|id| self.relations.contains(id)).collect()
+        tables
+            .copied()
+            .filter(|id| self.relations.contains(id))
+            .collect()
     }
 
     fn with_descendants(&self, table: i32) -> Vec<i32> {
@@ -328,7 +375,10 @@ impl<'a> Tables<'a> {
     /// Dump ids that come before `e`: its own dependencies and, for what is not data itself, the
     /// data of every table it depends on.
     fn prerequisites<'b>(&'b self, e: &'b TocEntry) -> impl Iterator<Item = i32> + 'b {
-        let tables = e.dependencies.iter().filter(|id| !e.has_data && self.relations.contains(id));
+        let tables = e
+            .dependencies
+            .iter()
+            .filter(|id| !e.has_data && self.relations.contains(id));
         let data = tables
             .flat_map(|id| self.with_descendants(*id))
             .flat_map(|t| self.data_of.get(&t).into_iter().flatten().copied());
@@ -342,8 +392,17 @@ mod tests {
     use super::*;
 
     fn entry(id: i32, desc: &str, after: &[i32], defn: &str) -> TocEntry {
-        let section = if desc == "TABLE" { Section::PreData } else { Section::PostData };
-        TocEntry { section, dependencies: after.to_vec(), defn: defn.into(), ..TocEntry::bare(id, desc, "x") }
+        let section = if desc == "TABLE" {
+            Section::PreData
+        } else {
+            Section::PostData
+        };
+        TocEntry {
+            section,
+            dependencies: after.to_vec(),
+            defn: defn.into(),
+            ..TocEntry::bare(id, desc, "x")
+        }
     }
 
     /// Two sessions that each hold what the other one waits for: statistics of an index lock its table.
@@ -356,7 +415,12 @@ mod tests {
             entry(3, "STATISTICS DATA", &[2], "SELECT 1;"),
             entry(4, "STATISTICS DATA", &[1], "SELECT 1;"),
             entry(5, "STATISTICS", &[1], "CREATE STATISTICS x ON a, b FROM t;"),
-            entry(6, "CONSTRAINT", &[1], "ALTER TABLE ONLY t ADD CONSTRAINT x UNIQUE (a);"),
+            entry(
+                6,
+                "CONSTRAINT",
+                &[1],
+                "ALTER TABLE ONLY t ADD CONSTRAINT x UNIQUE (a);",
+            ),
             entry(7, "STATISTICS DATA", &[6], "SELECT 1;"),
             entry(
                 8,
@@ -367,10 +431,18 @@ mod tests {
         ];
         let plan = Plan::new(&entries, &Dependence::default());
         let locks = |id: i32| {
-            let node = plan.nodes.iter().find(|n| entries[n.entry].dump_id == id).unwrap();
+            let node = plan
+                .nodes
+                .iter()
+                .find(|n| entries[n.entry].dump_id == id)
+                .unwrap();
             (node.exclusive.as_slice(), node.shared.as_slice())
         };
-        assert_eq!(locks(2), (&[][..], &[1][..]), "indexes are built beside each other");
+        assert_eq!(
+            locks(2),
+            (&[][..], &[1][..]),
+            "indexes are built beside each other"
+        );
         for id in [3, 4, 5, 6, 7, 8] {
             assert_eq!(locks(id), (&[1][..], &[][..]), "{id}");
         }
@@ -388,7 +460,19 @@ mod tests {
             entry(6, "INDEX ATTACH", &[4], "ALTER INDEX x ATTACH PARTITION z;"),
         ];
         let plan = Plan::new(&entries, &Dependence::default());
-        let locks = |id: i32| &plan.nodes.iter().find(|n| entries[n.entry].dump_id == id).unwrap().exclusive;
-        assert!(locks(5).iter().any(|table| locks(6).contains(table)), "{:?} {:?}", locks(5), locks(6));
+        let locks = |id: i32| {
+            &plan
+                .nodes
+                .iter()
+                .find(|n| entries[n.entry].dump_id == id)
+                .unwrap()
+                .exclusive
+        };
+        assert!(
+            locks(5).iter().any(|table| locks(6).contains(table)),
+            "{:?} {:?}",
+            locks(5),
+            locks(6)
+        );
     }
 }

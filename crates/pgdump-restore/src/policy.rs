@@ -76,7 +76,9 @@ impl Default for Policy {
 }
 
 /// A part of the order of a restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Section {
@@ -108,11 +110,17 @@ pub struct Selection {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_tables: Vec<String>,
     /// The tables, but no rows of these (pattern)
-    #[cfg_attr(feature = "cli", arg(long = "exclude-table-data", value_name = "PATTERN"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long = "exclude-table-data", value_name = "PATTERN")
+    )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
     /// Only these sections
-    #[cfg_attr(feature = "cli", arg(long = "section", value_enum, value_name = "SECTION"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long = "section", value_enum, value_name = "SECTION")
+    )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,
     /// No rows
@@ -184,7 +192,10 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 impl Selection {
     /// Whether everything is restored, names of schemas aside.
     pub fn is_everything(&self) -> bool {
-        let names = Selection { rename_schemas: self.rename_schemas.clone(), ..Selection::default() };
+        let names = Selection {
+            rename_schemas: self.rename_schemas.clone(),
+            ..Selection::default()
+        };
         *self == names
     }
 }
@@ -205,7 +216,16 @@ pub struct Rewrite {
 
 /// How far a verification goes; each includes those before it.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]

@@ -78,7 +78,10 @@ impl Server {
             maintenance: db.maintenance.as_str().into(),
             connect_budget: db.connect_budget,
             bound: None,
-            bounds: Bounds { max_row: MAX_ROW, discards_rows: false },
+            bounds: Bounds {
+                max_row: MAX_ROW,
+                discards_rows: false,
+            },
         })
     }
 
@@ -94,28 +97,49 @@ impl Server {
         config.user(user);
         // The role's own, or none: never another role's.
         config.password(password.as_ref().map_or("", |p| p.expose_secret()));
-        Server { config: Arc::new(config), ..self.clone() }
+        Server {
+            config: Arc::new(config),
+            ..self.clone()
+        }
     }
 
     /// The same server, where one row that is read may have so many bytes; larger ones are an error.
     pub fn with_max_row(&self, bytes: usize) -> Self {
-        Server { bounds: Bounds { max_row: bytes, ..self.bounds }, ..self.clone() }
+        Server {
+            bounds: Bounds {
+                max_row: bytes,
+                ..self.bounds
+            },
+            ..self.clone()
+        }
     }
 
     /// The same server for sessions that run statements of a dump, whose answers nobody reads.
     pub(crate) fn discarding_rows(&self) -> Self {
-        Server { bounds: Bounds { discards_rows: true, ..self.bounds }, ..self.clone() }
+        Server {
+            bounds: Bounds {
+                discards_rows: true,
+                ..self.bounds
+            },
+            ..self.clone()
+        }
     }
 
     /// The same server, tried once.
     pub fn impatient(&self) -> Self {
-        Server { connect_budget: Duration::ZERO, ..self.clone() }
+        Server {
+            connect_budget: Duration::ZERO,
+            ..self.clone()
+        }
     }
 
     /// The same server, where `database` means the one that has `oid` and no other of that name: who has
     /// lost it to another worker does nothing in that worker's.
     pub fn bound_to(&self, database: &str, oid: u32) -> Self {
-        Server { bound: Some((database.into(), oid)), ..self.clone() }
+        Server {
+            bound: Some((database.into(), oid)),
+            ..self.clone()
+        }
     }
 
     /// A session on the maintenance database.
@@ -136,13 +160,19 @@ impl Server {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
         loop {
             match self.connect_once(database, purpose).await {
-                Err(e) if e.reason() == R::TargetUnavailable && tokio::time::Instant::now() < deadline => {
+                Err(e)
+                    if e.reason() == R::TargetUnavailable
+                        && tokio::time::Instant::now() < deadline =>
+                {
                     tracing::warn!(error = %e, "connecting to the target server failed, trying again");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
                 // Another attempt finds another one.
                 Err(e) if self.bound.is_some() && e.sqlstate() == Some(NO_DATABASE) => {
-                    return Err(DatabaseError::new(R::TargetUnavailable, format!("{e}: it was ours")));
+                    return Err(DatabaseError::new(
+                        R::TargetUnavailable,
+                        format!("{e}: it was ours"),
+                    ));
                 }
                 other => return other,
             }
@@ -160,22 +190,32 @@ impl Server {
 
     async fn connect_once(&self, database: &str, purpose: &str) -> Result<Session, DatabaseError> {
         let mut config = (*self.config).clone();
-        config.dbname(database).application_name(format!("pgrestored {purpose}"));
+        config
+            .dbname(database)
+            .application_name(format!("pgrestored {purpose}"));
         let what = format!("connecting to database {database}");
         let socket = socket::connect(&self.host, self.port).await.map_err(|e| {
-            DatabaseError::new(R::TargetUnavailable, format!("{what}: error connecting to server: {e}"))
+            DatabaseError::new(
+                R::TargetUnavailable,
+                format!("{what}: error connecting to server: {e}"),
+            )
         })?;
         let socket = Bounded::new(socket, self.bounds, self.tls.is_some());
         // The driver owns the socket; aborting it closes the connection.
         macro_rules! open {
             ($tls:expr) => {{
-                let (client, connection) =
-                    config.connect_raw(socket, $tls).await.map_err(|e| fault(&e, &what))?;
+                let (client, connection) = config
+                    .connect_raw(socket, $tls)
+                    .await
+                    .map_err(|e| fault(&e, &what))?;
                 (client, tokio::spawn(connection.map(drop)))
             }};
         }
         let (client, driver) = match &self.tls {
-            Some(tls) => open!(BoundedTls { tls: self.handshake(tls, &what)?, bounds: self.bounds }),
+            Some(tls) => open!(BoundedTls {
+                tls: self.handshake(tls, &what)?,
+                bounds: self.bounds
+            }),
             None => open!(NoTls),
         };
         let driver = tokio_util::task::AbortOnDropHandle::new(driver);
@@ -186,13 +226,22 @@ impl Server {
             )
             .await
             .map_err(|e| fault(&e, &what))?;
-        if self.bound.as_ref().is_some_and(|(name, oid)| **name == *database && *oid != row.get::<_, u32>(1))
+        if self
+            .bound
+            .as_ref()
+            .is_some_and(|(name, oid)| **name == *database && *oid != row.get::<_, u32>(1))
         {
-            return Err(DatabaseError::new(R::RestoreError, format!("{what}: it is another one"))
-                .with_sqlstate(NO_DATABASE));
+            return Err(
+                DatabaseError::new(R::RestoreError, format!("{what}: it is another one"))
+                    .with_sqlstate(NO_DATABASE),
+            );
         }
         let version = row.get::<_, i32>(0).unsigned_abs();
-        let session = Session { client, version, _driver: driver };
+        let session = Session {
+            client,
+            version,
+            _driver: driver,
+        };
         session.run(&session.own_settings()).await?;
         Ok(session)
     }
@@ -257,11 +306,18 @@ impl Session {
     /// `target_unavailable`, or the server's refusal.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
         // Since 16, being a member is one thing and giving objects away another.
-        let how = if self.version >= 160000 { "SET" } else { "MEMBER" };
+        let how = if self.version >= 160000 {
+            "SET"
+        } else {
+            "MEMBER"
+        };
         let member = format!("SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, '{how}')");
         let me = async {
             let sql = "SELECT current_user::text, rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
-            self.client.query_one(sql, &[]).await.map_err(|e| fault(&e, "looking at the server"))
+            self.client
+                .query_one(sql, &[])
+                .await
+                .map_err(|e| fault(&e, "looking at the server"))
         };
         // None of them waits for the answer to another one.
         let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
@@ -292,7 +348,10 @@ impl Session {
             unusable_extensions: BTreeMap::new(),
             cron_database: cron.into_iter().next(),
             access_methods,
-            index_methods: built.iter().filter_map(|b| b.strip_prefix("index ").map(str::to_owned)).collect(),
+            index_methods: built
+                .iter()
+                .filter_map(|b| b.strip_prefix("index ").map(str::to_owned))
+                .collect(),
             has_icu: built.contains("icu"),
             has_lz4: built.contains("lz4"),
             locales: locales.iter().map(|l| plain_locale(l)).collect(),
@@ -308,12 +367,24 @@ impl Session {
             return std::thread::available_parallelism().ok().map(usize::from);
         }
         let cpus: i64 = self.client.query_one(CPUS, &[]).await.ok()?.get(0);
-        let quota = self.client.query_opt(QUOTA, &[]).await.ok().flatten().map(|row| row.get::<_, i64>(0));
-        usize::try_from(quota.map_or(cpus, |q| q.min(cpus))).ok().filter(|n| *n > 0)
+        let quota = self
+            .client
+            .query_opt(QUOTA, &[])
+            .await
+            .ok()
+            .flatten()
+            .map(|row| row.get::<_, i64>(0));
+        usize::try_from(quota.map_or(cpus, |q| q.min(cpus)))
+            .ok()
+            .filter(|n| *n > 0)
     }
 
     async fn names(&self, sql: &str) -> Result<BTreeSet<String>, DatabaseError> {
-        let rows = self.client.query(sql, &[]).await.map_err(|e| fault(&e, "looking at the server"))?;
+        let rows = self
+            .client
+            .query(sql, &[])
+            .await
+            .map_err(|e| fault(&e, "looking at the server"))?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 
@@ -350,7 +421,10 @@ impl Session {
     /// # Errors
     /// The server's refusal, without row data.
     pub async fn run(&self, sql: &str) -> Result<(), DatabaseError> {
-        self.client.batch_execute(sql).await.map_err(|e| fault(&e, "statement"))
+        self.client
+            .batch_execute(sql)
+            .await
+            .map_err(|e| fault(&e, "statement"))
     }
 
     /// Runs statements without waiting for one before the next is sent.
@@ -365,13 +439,17 @@ impl Session {
                 small.push(sql);
                 continue;
             }
-            self.pipeline(&small).await.map_err(|(at, e)| (begun + at, e))?;
+            self.pipeline(&small)
+                .await
+                .map_err(|(at, e)| (begun + at, e))?;
             begun += small.len();
             small.clear();
             self.send(sql).await.map_err(|e| (begun, e))?;
             begun += 1;
         }
-        self.pipeline(&small).await.map_err(|(at, e)| (begun + at, e))
+        self.pipeline(&small)
+            .await
+            .map_err(|(at, e)| (begun + at, e))
     }
 
     /// One large statement, whose text goes as soon as it is on its way.
@@ -380,14 +458,18 @@ impl Session {
         let answers = self.client.simple_query_raw(&sql).await;
         drop(sql);
         let answers = answers.map_err(|e| fault(&e, "statement"))?;
-        let done = std::pin::pin!(answers).try_for_each(|_| std::future::ready(Ok(()))).await;
+        let done = std::pin::pin!(answers)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await;
         done.map_err(|e| fault(&e, "statement"))
     }
 
     /// The same of statements that are kept.
     pub async fn pipeline(&self, statements: &[String]) -> Result<(), (usize, DatabaseError)> {
-        let mut sent: Vec<_> =
-            statements.iter().map(|s| Box::pin(maybe_done(self.client.batch_execute(s)))).collect();
+        let mut sent: Vec<_> = statements
+            .iter()
+            .map(|s| Box::pin(maybe_done(self.client.batch_execute(s))))
+            .collect();
         for request in &mut sent {
             // The first poll sends the request, in this order; the answer is awaited below.
             let _ = futures::poll!(request.as_mut());
@@ -433,8 +515,11 @@ pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
         _ => String::new(),
     };
     let context = context::of(db);
-    DatabaseError::new(reason_of(code, db.message()), format!("{what}: {message}{table} [{code}]{context}"))
-        .with_sqlstate(code)
+    DatabaseError::new(
+        reason_of(code, db.message()),
+        format!("{what}: {message}{table} [{code}]{context}"),
+    )
+    .with_sqlstate(code)
 }
 
 /// Every SQLSTATE has exactly one reason; what is not listed is the target's refusal of the restore.
@@ -444,12 +529,16 @@ fn reason_of(code: &str, message: &str) -> R {
         "42501" => R::InsufficientPrivilege,
         "53100" => R::InsufficientSpace,
         "42704" if message.starts_with("role ") => R::RoleMissing,
-        "42704" if message.starts_with("unrecognized configuration parameter") => R::VersionIncompatible,
+        "42704" if message.starts_with("unrecognized configuration parameter") => {
+            R::VersionIncompatible
+        }
         "0A000" | "58P01" if message.contains("extension") => R::ExtensionMissing,
         // `$libdir/…`: the library of an extension that is not installed.
         "58P01" if message.starts_with("could not access file") => R::ExtensionMissing,
         _ if is_of_the_build(message) => R::VersionIncompatible,
-        "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => R::TargetUnavailable,
+        "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => {
+            R::TargetUnavailable
+        }
         _ => match &code[..2] {
             "28" => R::AccessDenied,
             "08" | "57" => R::TargetUnavailable,
@@ -502,27 +591,59 @@ mod tests {
             ("42501", "permission denied", R::InsufficientPrivilege),
             ("53100", "could not extend file", R::InsufficientSpace),
             ("42704", "role \"x\" does not exist", R::RoleMissing),
-            ("42704", "unrecognized configuration parameter \"x\"", R::VersionIncompatible),
+            (
+                "42704",
+                "unrecognized configuration parameter \"x\"",
+                R::VersionIncompatible,
+            ),
             ("42704", "type \"x\" does not exist", R::RestoreError),
-            ("0A000", "extension \"x\" is not available", R::ExtensionMissing),
-            ("58P01", "could not open extension control file", R::ExtensionMissing),
+            (
+                "0A000",
+                "extension \"x\" is not available",
+                R::ExtensionMissing,
+            ),
+            (
+                "58P01",
+                "could not open extension control file",
+                R::ExtensionMissing,
+            ),
             ("0A000", "cannot do that", R::RestoreError),
             (
                 "58P01",
                 "could not access file \"$libdir/postgis-3\": No such file or directory",
                 R::ExtensionMissing,
             ),
-            ("0A000", "ICU is not supported in this build", R::VersionIncompatible),
-            ("0A000", "compression method lz4 not supported", R::VersionIncompatible),
-            ("22023", "could not create locale \"de_DE.utf8\": No such file", R::VersionIncompatible),
+            (
+                "0A000",
+                "ICU is not supported in this build",
+                R::VersionIncompatible,
+            ),
+            (
+                "0A000",
+                "compression method lz4 not supported",
+                R::VersionIncompatible,
+            ),
+            (
+                "22023",
+                "could not create locale \"de_DE.utf8\": No such file",
+                R::VersionIncompatible,
+            ),
             (
                 "42704",
                 "collation \"pg_catalog.de_DE\" for encoding \"UTF8\" does not exist",
                 R::VersionIncompatible,
             ),
-            ("42704", "collation \"s.mine\" for encoding \"UTF8\" does not exist", R::RestoreError),
+            (
+                "42704",
+                "collation \"s.mine\" for encoding \"UTF8\" does not exist",
+                R::RestoreError,
+            ),
             ("22023", "invalid value for parameter", R::DataRejected),
-            ("55P03", "canceling statement due to lock timeout", R::TargetUnavailable),
+            (
+                "55P03",
+                "canceling statement due to lock timeout",
+                R::TargetUnavailable,
+            ),
             ("53300", "too many connections", R::TargetUnavailable),
             ("57P01", "terminating connection", R::TargetUnavailable),
             ("08006", "connection failure", R::TargetUnavailable),
@@ -562,23 +683,51 @@ mod tests {
     }
 
     fn refusal(fields: &[&str]) -> Vec<u8> {
-        let fields: Vec<u8> = fields.iter().flat_map(|f| f.bytes().chain([0])).chain([0]).collect();
-        [b"E", &u32::try_from(fields.len() + 4).unwrap().to_be_bytes()[..], &fields].concat()
+        let fields: Vec<u8> = fields
+            .iter()
+            .flat_map(|f| f.bytes().chain([0]))
+            .chain([0])
+            .collect();
+        [
+            b"E",
+            &u32::try_from(fields.len() + 4).unwrap().to_be_bytes()[..],
+            &fields,
+        ]
+        .concat()
     }
 
     #[tokio::test]
     async fn a_servers_words_are_ours_without_values() {
         const HELLO: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
-        let value = refusal(&["SERROR", "C22P02", "Mnot a number: \"secret\"", "Dsecret", "ss", "tt"]);
+        let value = refusal(&[
+            "SERROR",
+            "C22P02",
+            "Mnot a number: \"secret\"",
+            "Dsecret",
+            "ss",
+            "tt",
+        ]);
         let e = answered(HELLO, "SELECT 1", &value).await;
-        assert_eq!(e.to_string(), "what: a value was rejected (table s.t) [22P02]");
+        assert_eq!(
+            e.to_string(),
+            "what: a value was rejected (table s.t) [22P02]"
+        );
         let right = refusal(&["SERROR", "C42501", "Mmay not", "Dsecret", "ts"]);
         let e = answered(HELLO, "SELECT 1", &right).await;
         assert_eq!(e.to_string(), "what: may not [42501]");
         // Not the server's words: a text that cannot be sent, a password that is asked for, a line that is cut.
-        assert_eq!(answered(HELLO, "SELECT '\0'", b"").await.reason(), R::RestoreError);
-        assert_eq!(answered(b"R\0\0\0\x08\0\0\0\x03", "", b"").await.reason(), R::AccessDenied);
-        assert_eq!(answered(b"?\0\0\0\x04", "", b"").await.reason(), R::TargetUnavailable);
+        assert_eq!(
+            answered(HELLO, "SELECT '\0'", b"").await.reason(),
+            R::RestoreError
+        );
+        assert_eq!(
+            answered(b"R\0\0\0\x08\0\0\0\x03", "", b"").await.reason(),
+            R::AccessDenied
+        );
+        assert_eq!(
+            answered(b"?\0\0\0\x04", "", b"").await.reason(),
+            R::TargetUnavailable
+        );
     }
 
     #[test]

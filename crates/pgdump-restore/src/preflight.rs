@@ -12,7 +12,9 @@ use crate::postgres::plain_locale;
 use pgdump_archive::{Archive, Codec, Format, TocEntry, statements};
 
 /// What a finding means for the restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
@@ -76,9 +78,13 @@ impl Needs {
         for e in entries {
             needs.add(e);
         }
-        let create = entries.iter().find(|e| e.desc == "DATABASE").map(|e| e.defn.as_str());
-        let options =
-            create.and_then(|sql| sql.rsplit_once("ENCODING = ")).and_then(|(_, rest)| rest.split_once(' '));
+        let create = entries
+            .iter()
+            .find(|e| e.desc == "DATABASE")
+            .map(|e| e.defn.as_str());
+        let options = create
+            .and_then(|sql| sql.rsplit_once("ENCODING = "))
+            .and_then(|(_, rest)| rest.split_once(' '));
         needs.locale = options.map(|(_, locale)| locale.trim_end_matches(['\n', ';']).to_owned());
         needs
     }
@@ -100,14 +106,20 @@ impl Needs {
             }
             "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" => {
                 let all = statements(&e.defn, pgdump_archive::Dialect::default());
-                let roles: BTreeSet<String> = all.into_iter().flat_map(mentions).map(|m| m.role).collect();
-                let kind = if e.desc.contains("ACL") { &mut self.grantees } else { &mut self.named };
+                let roles: BTreeSet<String> =
+                    all.into_iter().flat_map(mentions).map(|m| m.role).collect();
+                let kind = if e.desc.contains("ACL") {
+                    &mut self.grantees
+                } else {
+                    &mut self.named
+                };
                 kind.extend(roles.iter().cloned());
                 self.roles.extend(roles);
             }
             _ => {}
         }
-        self.tablespaces.extend(e.tablespace.clone().filter(|t| !t.is_empty()));
+        self.tablespaces
+            .extend(e.tablespace.clone().filter(|t| !t.is_empty()));
         self.access_methods.extend(e.table_am.clone());
     }
 }
@@ -115,9 +127,16 @@ impl Needs {
 impl Needs {
     /// The roles that the server must have under a policy, by their names there.
     pub(super) fn roles_under<'a>(&'a self, fit: &'a Fit) -> BTreeSet<&'a str> {
-        let owners = self.owners.iter().filter(|_| fit.policy.owners != Owners::None);
+        let owners = self
+            .owners
+            .iter()
+            .filter(|_| fit.policy.owners != Owners::None);
         let grantees = self.grantees.iter().filter(|_| fit.policy.privileges);
-        owners.chain(grantees).chain(&self.named).map(|r| fit.role(r)).collect()
+        owners
+            .chain(grantees)
+            .chain(&self.named)
+            .map(|r| fit.role(r))
+            .collect()
     }
 }
 
@@ -125,7 +144,11 @@ impl Needs {
 fn estimate(archive: &Archive, stored: u64) -> u64 {
     let header = archive.header();
     let packed = header.codec != Codec::None || !header.layers.is_empty();
-    let unpacked = if packed { stored.saturating_mul(4) } else { stored };
+    let unpacked = if packed {
+        stored.saturating_mul(4)
+    } else {
+        stored
+    };
     match header.format {
         Format::Plain | Format::Tar | Format::Custom | Format::Directory | Format::DirectoryTar => {
             unpacked.saturating_add(unpacked / 3)
@@ -136,15 +159,34 @@ fn estimate(archive: &Archive, stored: u64) -> u64 {
 fn names(set: &[&str]) -> String {
     let shown: Vec<_> = set.iter().take(10).copied().collect();
     let more = set.len().saturating_sub(shown.len());
-    format!("{}{}", shown.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
+    format!(
+        "{}{}",
+        shown.join(", "),
+        if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        }
+    )
 }
 
 fn finding(level: Level, reason: Option<R>, what: String, consequence: &str, fix: &str) -> Finding {
-    Finding { level, reason, what, consequence: consequence.into(), fix: fix.into() }
+    Finding {
+        level,
+        reason,
+        what,
+        consequence: consequence.into(),
+        fix: fix.into(),
+    }
 }
 
 /// Compares a backup with a server, under a policy; what blocks comes first.
-pub fn preflight(archive: &Archive, entries: &[TocEntry], needs: &Needs, fit: &Fit) -> Vec<Finding> {
+pub fn preflight(
+    archive: &Archive,
+    entries: &[TocEntry],
+    needs: &Needs,
+    fit: &Fit,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     versions(archive, fit, &mut found);
     extensions(needs, fit, &mut found);
@@ -205,8 +247,9 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
             ),
         });
     }
-    let (untrusted, missing): (Vec<&str>, Vec<&str>) =
-        lacking.into_iter().partition(|e| fit.facts.untrusted_extensions.contains(*e));
+    let (untrusted, missing): (Vec<&str>, Vec<&str>) = lacking
+        .into_iter()
+        .partition(|e| fit.facts.untrusted_extensions.contains(*e));
     if !untrusted.is_empty() && fit.policy.extensions == Extensions::Require {
         found.push(finding(
             Level::Blocks,
@@ -216,7 +259,11 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
             "restore with BACKUP_TRUST=full where the backup is trusted, or with --extensions skip-missing",
         ));
     }
-    let bound = fit.facts.cron_database.as_ref().filter(|_| needs.extensions.contains("pg_cron"));
+    let bound = fit
+        .facts
+        .cron_database
+        .as_ref()
+        .filter(|_| needs.extensions.contains("pg_cron"));
     if let Some(database) = bound.filter(|d| !d.is_empty()) {
         found.push(finding(
             Level::Notes,
@@ -250,8 +297,11 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
 fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     let mut missing = needs.roles_under(fit);
     missing.retain(|r| !fit.has_role(r));
-    let (made, missing): (Vec<&str>, Vec<&str>) = missing.into_iter().partition(|r| fit.makes_role(r));
-    for (roles, makes) in [(made, true), (missing, false)].into_iter().filter(|(roles, _)| !roles.is_empty())
+    let (made, missing): (Vec<&str>, Vec<&str>) =
+        missing.into_iter().partition(|r| fit.makes_role(r));
+    for (roles, makes) in [(made, true), (missing, false)]
+        .into_iter()
+        .filter(|(roles, _)| !roles.is_empty())
     {
         let what = format!("the server does not have: role {}", names(&roles));
         found.push(match makes {
@@ -279,13 +329,22 @@ fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
         });
     }
     let foreign = |r: &&str| fit.facts.roles.contains(*r) && !fit.facts.may_become.contains(*r);
-    let foreign: Vec<&str> = needs.owners.iter().map(|r| fit.role(r)).filter(foreign).collect();
+    let foreign: Vec<&str> = needs
+        .owners
+        .iter()
+        .map(|r| fit.role(r))
+        .filter(foreign)
+        .collect();
     let owners_kept = fit.policy.owners != Owners::None;
     if owners_kept && !fit.facts.is_superuser && !foreign.is_empty() {
         found.push(finding(
             Level::Blocks,
             Some(R::InsufficientPrivilege),
-            format!("role {} is no member of: {}", fit.facts.user, names(&foreign)),
+            format!(
+                "role {} is no member of: {}",
+                fit.facts.user,
+                names(&foreign)
+            ),
             "objects cannot be given to these owners",
             "GRANT these roles to the restoring role, or restore with --owners map or none",
         ));
@@ -312,10 +371,23 @@ fn storage(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
 
 fn locale(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     let Some(options) = &needs.locale else { return };
-    let value =
-        |key: &str| Some(options.split_once(&format!("{key} = '"))?.1.split('\'').next().unwrap_or_default());
+    let value = |key: &str| {
+        Some(
+            options
+                .split_once(&format!("{key} = '"))?
+                .1
+                .split('\'')
+                .next()
+                .unwrap_or_default(),
+        )
+    };
     let libc = !options.contains("LOCALE_PROVIDER") || options.contains("LOCALE_PROVIDER = libc");
-    let Some(name) = value("LC_COLLATE").or_else(|| value("LOCALE")).filter(|_| libc) else { return };
+    let Some(name) = value("LC_COLLATE")
+        .or_else(|| value("LOCALE"))
+        .filter(|_| libc)
+    else {
+        return;
+    };
     let plain = plain_locale(name);
     let everywhere = matches!(plain.as_str(), "c" | "posix" | "c.utf8");
     if !everywhere && !fit.facts.locales.contains(&plain) {
@@ -339,7 +411,13 @@ fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
         "TRANSFORM",
         "OPERATOR CLASS",
     ];
-    let of = |kind: &str| entries.iter().filter(|e| e.desc == kind).map(TocEntry::name).collect::<Vec<_>>();
+    let of = |kind: &str| {
+        entries
+            .iter()
+            .filter(|e| e.desc == kind)
+            .map(TocEntry::name)
+            .collect::<Vec<_>>()
+    };
     let special: Vec<String> = SUPERUSERS.iter().flat_map(|k| of(k)).collect();
     if !fit.facts.is_superuser && !special.is_empty() {
         let listed: Vec<&str> = special.iter().map(String::as_str).collect();
@@ -354,9 +432,14 @@ fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
     let types = ["abstime", "reltime", "tinterval"];
     let has_type = |e: &&TocEntry| {
         let words = || e.defn.split(|c: char| !c.is_alphanumeric() && c != '_');
-        matches!(e.desc.as_str(), "TABLE" | "TYPE" | "DOMAIN") && words().any(|w| types.contains(&w))
+        matches!(e.desc.as_str(), "TABLE" | "TYPE" | "DOMAIN")
+            && words().any(|w| types.contains(&w))
     };
-    let old: Vec<String> = entries.iter().filter(has_type).map(TocEntry::name).collect();
+    let old: Vec<String> = entries
+        .iter()
+        .filter(has_type)
+        .map(TocEntry::name)
+        .collect();
     let postfix = |e: &&TocEntry| {
         let defn = e.defn.to_ascii_uppercase();
         e.desc == "OPERATOR"
@@ -371,13 +454,23 @@ fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
             "types that are gone since PostgreSQL 12 (abstime, reltime, tinterval)",
             "change the columns to timestamptz or interval in the source",
         ),
-        (operators, "postfix operators, gone since PostgreSQL 14", "replace them by functions in the source"),
+        (
+            operators,
+            "postfix operators, gone since PostgreSQL 14",
+            "replace them by functions in the source",
+        ),
     ] {
         if !all.is_empty() {
             let listed: Vec<&str> = all.iter().map(String::as_str).collect();
             let what = format!("{what}: {}", names(&listed));
             let reason = Some(R::VersionIncompatible);
-            found.push(finding(Level::Blocks, reason, what, "the server refuses the definition", fix));
+            found.push(finding(
+                Level::Blocks,
+                reason,
+                what,
+                "the server refuses the definition",
+                fix,
+            ));
         }
     }
 }
@@ -389,15 +482,24 @@ mod tests {
 
     #[test]
     fn a_locale_that_the_server_does_not_list_is_a_warning() {
-        let facts = ServerFacts { locales: ["en_us.utf8".to_owned()].into(), ..ServerFacts::default() };
+        let facts = ServerFacts {
+            locales: ["en_us.utf8".to_owned()].into(),
+            ..ServerFacts::default()
+        };
         let fit = Fit::new(facts, Default::default(), Default::default());
         for (options, warns) in [
             ("LOCALE_PROVIDER = libc LOCALE = 'en_US.UTF-8'", false),
             ("LC_COLLATE = 'de_DE.UTF-8' LC_CTYPE = 'de_DE.UTF-8'", true),
-            ("LOCALE_PROVIDER = icu LOCALE = 'xx' ICU_LOCALE = 'de'", false),
+            (
+                "LOCALE_PROVIDER = icu LOCALE = 'xx' ICU_LOCALE = 'de'",
+                false,
+            ),
             ("LOCALE = 'C.UTF-8'", false),
         ] {
-            let needs = Needs { locale: Some(options.into()), ..Needs::default() };
+            let needs = Needs {
+                locale: Some(options.into()),
+                ..Needs::default()
+            };
             let mut found = vec![];
             locale(&needs, &fit, &mut found);
             assert_eq!(!found.is_empty(), warns, "{options}");

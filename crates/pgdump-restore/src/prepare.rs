@@ -32,7 +32,10 @@ pub fn prepare(
     stored: Option<u64>,
     fit: &Fit,
 ) -> Result<Prepared, RestoreError> {
-    let mut prepared = Prepared { entries: archive.entries().to_vec(), ..Prepared::default() };
+    let mut prepared = Prepared {
+        entries: archive.entries().to_vec(),
+        ..Prepared::default()
+    };
     if !archive.is_script() {
         prepared.notes = select::select(&mut prepared.entries, selection)?;
     } else {
@@ -41,20 +44,30 @@ pub fn prepare(
     refusals::refuse_prepared(&prepared.entries)?;
     let needs = Needs::of(archive, &prepared.entries, stored);
     let findings = preflight(archive, &prepared.entries, &needs, fit);
-    let blocking: Vec<&Finding> = findings.iter().filter(|f| f.level == Level::Blocks).collect();
+    let blocking: Vec<&Finding> = findings
+        .iter()
+        .filter(|f| f.level == Level::Blocks)
+        .collect();
     if let Some(reason) = blocking.iter().find_map(|f| f.reason) {
-        let all: Vec<String> =
-            blocking.iter().map(|f| format!("{}: {} ({})", f.what, f.consequence, f.fix)).collect();
+        let all: Vec<String> = blocking
+            .iter()
+            .map(|f| format!("{}: {} ({})", f.what, f.consequence, f.fix))
+            .collect();
         return Err(DatabaseError::new(reason, all.join("; ")).into());
     }
     let warned = findings.iter().filter(|f| f.level == Level::Warns);
-    prepared.notes.extend(warned.map(|f| format!("{}: {}", f.what, f.consequence)));
+    prepared
+        .notes
+        .extend(warned.map(|f| format!("{}: {}", f.what, f.consequence)));
     if archive.is_script() {
         // Its statements are fitted one by one, as they come.
         return Ok(prepared);
     }
     // Made before the first statement: an owner may come before a privilege that names the same role.
-    let roles = needs.roles_under(fit).into_iter().filter(|r| !fit.has_role(r));
+    let roles = needs
+        .roles_under(fit)
+        .into_iter()
+        .filter(|r| !fit.has_role(r));
     prepared.roles = roles.map(|r| fit.make_role(r)).collect::<Result<_, _>>()?;
     fit.entries(&mut prepared.entries)?;
     Ok(prepared)

@@ -5,9 +5,18 @@ use crate::policy::Selection;
 use pgdump_archive::{Archive, Dialect, Lexeme, TocEntry, first_tokens, statements};
 
 /// Of SQL text, everything is restored, and rows alone go where tables are.
-pub(super) fn check_part_of_text(archive: &Archive, selection: &Selection) -> Result<(), RestoreError> {
-    let rows = Selection { data_only: true, ..Selection::default() };
-    let renamed = Selection { rename_schemas: vec![], ..selection.clone() };
+pub(super) fn check_part_of_text(
+    archive: &Archive,
+    selection: &Selection,
+) -> Result<(), RestoreError> {
+    let rows = Selection {
+        data_only: true,
+        ..Selection::default()
+    };
+    let renamed = Selection {
+        rename_schemas: vec![],
+        ..selection.clone()
+    };
     let what = match (archive.holds_rows_alone(), selection.data_only) {
         (true, true) if *selection == rows => return Ok(()),
         (false, false) if renamed.is_everything() => return Ok(()),
@@ -38,7 +47,10 @@ pub(super) fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> 
                 && (first.is("prepare") && second.is("transaction") || second.is("prepared"))
                 && third.kind == Lexeme::Text
             {
-                let what = format!("{}: a transaction that is prepared: a dump has none", e.name());
+                let what = format!(
+                    "{}: a transaction that is prepared: a dump has none",
+                    e.name()
+                );
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
             }
         }

@@ -11,7 +11,10 @@ pub struct Backoff {
 impl Backoff {
     /// The first delay is at most `first`; none is longer than `max`.
     pub fn new(first: Duration, max: Duration) -> Self {
-        Backoff { bound: first.min(max), max }
+        Backoff {
+            bound: first.min(max),
+            max,
+        }
     }
 
     pub fn next_delay(&mut self) -> Duration {

@@ -7,7 +7,13 @@ use pgdump_archive::{Dialect, Lexeme, Token, first_tokens};
 const LOOKED_AT: usize = 1 << 17;
 
 /// Names that stand for no role of the dump's.
-const NO_ROLES: [&str; 5] = ["public", "current_user", "current_role", "session_user", "none"];
+const NO_ROLES: [&str; 5] = [
+    "public",
+    "current_user",
+    "current_role",
+    "session_user",
+    "none",
+];
 
 /// A role named in a statement: where, in bytes, and who.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +27,20 @@ pub(super) struct Mention {
 pub(super) fn mentions(sql: &str) -> Vec<Mention> {
     let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
     let mut found = Vec::new();
-    let Some(first) = t.first().and_then(Token::name) else { return found };
+    let Some(first) = t.first().and_then(Token::name) else {
+        return found;
+    };
     let is = |i: usize, word: &str| t.get(i).is_some_and(|t| t.is(word));
     match first.as_str() {
         "grant" | "revoke" => privileges(&t, &mut found),
         "alter" if is(1, "default") => privileges(&t, &mut found),
         "alter" => {
-            let owner = t.windows(2).rposition(|w| w[0].is("owner") && w[1].is("to"));
-            owner.into_iter().for_each(|i| push(t.get(i + 2), &mut found));
+            let owner = t
+                .windows(2)
+                .rposition(|w| w[0].is("owner") && w[1].is("to"));
+            owner
+                .into_iter()
+                .for_each(|i| push(t.get(i + 2), &mut found));
         }
         "create" if is(1, "policy") => {
             if let Some(to) = depths(&t).find(|(i, depth)| *depth == 0 && is(*i, "to")) {
@@ -66,14 +78,22 @@ fn depths<'a>(t: &'a [Token<'_>]) -> impl Iterator<Item = (usize, usize)> + 'a {
 
 /// `GRANT … TO a, b GRANTED BY c`, `REVOKE … FROM a`, `ALTER DEFAULT PRIVILEGES FOR ROLE d …`.
 fn privileges(t: &[Token<'_>], found: &mut Vec<Mention>) {
-    if let Some(by) = t.windows(2).position(|w| w[0].is("for") && (w[1].is("role") || w[1].is("user"))) {
+    if let Some(by) = t
+        .windows(2)
+        .position(|w| w[0].is("for") && (w[1].is("role") || w[1].is("user")))
+    {
         list(&t[by + 2..], found);
     }
-    let by = depths(t).filter(|(i, depth)| *depth == 0 && (t[*i].is("to") || t[*i].is("from"))).last();
+    let by = depths(t)
+        .filter(|(i, depth)| *depth == 0 && (t[*i].is("to") || t[*i].is("from")))
+        .last();
     if let Some((i, _)) = by {
         list(&t[i + 1..], found);
     }
-    if let Some(by) = t.windows(2).position(|w| w[0].is("granted") && w[1].is("by")) {
+    if let Some(by) = t
+        .windows(2)
+        .position(|w| w[0].is("granted") && w[1].is("by"))
+    {
         push(t.get(by + 2), found);
     }
 }
@@ -97,7 +117,11 @@ fn push(token: Option<&Token<'_>>, found: &mut Vec<Mention>) {
     let role = t.name().or_else(|| t.string());
     let is_word = t.kind == Lexeme::Word;
     if let Some(role) = role.filter(|r| !is_word || !NO_ROLES.contains(&r.as_str())) {
-        found.push(Mention { at: t.at, len: t.text.len(), role });
+        found.push(Mention {
+            at: t.at,
+            len: t.text.len(),
+            role,
+        });
     }
 }
 
@@ -128,15 +152,33 @@ mod tests {
     #[test]
     fn roles_are_found_where_they_stand() {
         for (sql, wanted) in [
-            ("GRANT SELECT ON TABLE s.t TO a, \"B c\" WITH GRANT OPTION;", vec!["a", "B c"]),
-            ("GRANT ALL ON FUNCTION f(a integer, t text) TO PUBLIC;", vec![]),
-            ("GRANT ALL ON SCHEMA x TO GROUP g GRANTED BY h;", vec!["g", "h"]),
+            (
+                "GRANT SELECT ON TABLE s.t TO a, \"B c\" WITH GRANT OPTION;",
+                vec!["a", "B c"],
+            ),
+            (
+                "GRANT ALL ON FUNCTION f(a integer, t text) TO PUBLIC;",
+                vec![],
+            ),
+            (
+                "GRANT ALL ON SCHEMA x TO GROUP g GRANTED BY h;",
+                vec!["g", "h"],
+            ),
             ("REVOKE ALL ON TABLE \"to\" FROM x;", vec!["x"]),
-            ("ALTER DEFAULT PRIVILEGES FOR ROLE d IN SCHEMA s GRANT SELECT ON TABLES TO e;", vec!["d", "e"]),
+            (
+                "ALTER DEFAULT PRIVILEGES FOR ROLE d IN SCHEMA s GRANT SELECT ON TABLES TO e;",
+                vec!["d", "e"],
+            ),
             ("ALTER TABLE s.owner OWNER TO \"O\"\"x\";", vec!["O\"x"]),
-            ("CREATE POLICY p ON t FOR SELECT TO a, b USING ((x = 'to'));", vec!["a", "b"]),
+            (
+                "CREATE POLICY p ON t FOR SELECT TO a, b USING ((x = 'to'));",
+                vec!["a", "b"],
+            ),
             ("CREATE POLICY p ON t USING (c IN (SELECT 1));", vec![]),
-            ("CREATE USER MAPPING FOR u SERVER s OPTIONS (password 'x');", vec!["u"]),
+            (
+                "CREATE USER MAPPING FOR u SERVER s OPTIONS (password 'x');",
+                vec!["u"],
+            ),
             ("SET SESSION AUTHORIZATION 'x y';", vec!["x y"]),
             ("CREATE TABLE t (a int);", vec![]),
         ] {
@@ -148,7 +190,8 @@ mod tests {
     fn roles_are_exchanged_in_place() {
         let map = |r: &str| (r == "a").then(|| "new \"a\"".to_owned());
         let sql = "GRANT SELECT(a) ON TABLE a TO a, b GRANTED BY a;";
-        let wanted = "GRANT SELECT(a) ON TABLE a TO \"new \"\"a\"\"\", b GRANTED BY \"new \"\"a\"\"\";";
+        let wanted =
+            "GRANT SELECT(a) ON TABLE a TO \"new \"\"a\"\"\", b GRANTED BY \"new \"\"a\"\"\";";
         assert_eq!(renamed(sql, map).unwrap(), wanted);
         assert_eq!(renamed("SELECT 1;", map), None);
     }

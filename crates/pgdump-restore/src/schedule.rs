@@ -130,9 +130,13 @@ impl<P> Schedule<P> {
             left[node.pass as usize] += 1;
             if node.is_data && !plan.making.is_done() {
                 let all = || vec![None];
-                let made = node.made.as_ref().map_or_else(all, |m| m.iter().copied().map(Some).collect());
+                let made = node
+                    .made
+                    .as_ref()
+                    .map_or_else(all, |m| m.iter().copied().map(Some).collect());
                 missing[i] += made.len();
-                made.into_iter().for_each(|batch| unmade.entry(batch).or_default().push(i));
+                made.into_iter()
+                    .for_each(|batch| unmade.entry(batch).or_default().push(i));
             }
         }
         let (mut unread, mut unloaded) = (Turns::default(), Turns::default());
@@ -141,7 +145,12 @@ impl<P> Schedule<P> {
             unloaded.add(node.turn);
         }
         let mut waiting = BTreeMap::<usize, Vec<usize>>::new();
-        for (i, node) in plan.nodes.iter().enumerate().filter(|(_, n)| !unloaded.has_come(n.turn)) {
+        for (i, node) in plan
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, n)| !unloaded.has_come(n.turn))
+        {
             missing[i] += 1;
             waiting.entry(node.turn).or_default().push(i);
         }
@@ -169,7 +178,11 @@ impl<P> Schedule<P> {
             waiting,
             plan,
         };
-        (0..n).filter(|i| s.missing[*i] == 0).collect::<Vec<_>>().into_iter().for_each(|i| s.make_ready(i));
+        (0..n)
+            .filter(|i| s.missing[*i] == 0)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|i| s.make_ready(i));
         s.advance_pass();
         s
     }
@@ -194,8 +207,12 @@ impl<P> Schedule<P> {
     /// Adds a node that comes after all it names.
     pub fn add(&mut self, node: super::plan::Node) -> usize {
         let index = self.plan.nodes.len();
-        let missing: Vec<usize> =
-            node.after.iter().copied().filter(|d| self.state[*d] != State::Done).collect();
+        let missing: Vec<usize> = node
+            .after
+            .iter()
+            .copied()
+            .filter(|d| self.state[*d] != State::Done)
+            .collect();
         missing.iter().for_each(|d| self.dependents[*d].push(index));
         self.left[node.pass as usize] += 1;
         self.missing.push(missing.len());
@@ -285,7 +302,10 @@ impl<P> Schedule<P> {
         if (lane.is_none() || self.lanes > 0)
             && let Some(batch) = self.plan.making.next()
         {
-            return Work::Make { batch, what: self.plan.making.batch(batch).clone() };
+            return Work::Make {
+                batch,
+                what: self.plan.making.batch(batch).clone(),
+            };
         }
         if let Some(node) = lane {
             self.lanes += 1;
@@ -300,7 +320,10 @@ impl<P> Schedule<P> {
         if self.may_run_task() {
             let (nodes, weight) = self.take_tasks();
             if !nodes.is_empty() {
-                let size = Size { spread: self.spread(weight), rows: self.rows_behind(nodes[0]) };
+                let size = Size {
+                    spread: self.spread(weight),
+                    rows: self.rows_behind(nodes[0]),
+                };
                 return Work::Tasks { nodes, size };
             }
         }
@@ -319,7 +342,9 @@ impl<P> Schedule<P> {
         let others_need_us = other_data
             || self.plan.making.has_next()
             || (self.may_run_task() && self.heaviest_runnable(&Held::default()).is_some());
-        let Some(q) = self.queues.get_mut(&node) else { return Next::End };
+        let Some(q) = self.queues.get_mut(&node) else {
+            return Next::End;
+        };
         if in_order {
             return match q.pieces.pop_front() {
                 Some((piece, _)) => Next::Piece(piece),
@@ -328,7 +353,11 @@ impl<P> Schedule<P> {
             };
         }
         if q.holder.is_some_and(|h| h != session) {
-            return if others_need_us { Next::Leave } else { Next::Wait };
+            return if others_need_us {
+                Next::Leave
+            } else {
+                Next::Wait
+            };
         }
         if q.alone && q.holder.is_none() && q.bytes >= ALONE_BYTES && !self.idle.is_empty() {
             return Next::Leave;
@@ -340,7 +369,9 @@ impl<P> Schedule<P> {
             }
             None if q.ended => Next::End,
             // The last lane stays for what comes next, unless data waits elsewhere.
-            None if q.holder.is_none() && (other_data || (q.lanes > 1 && others_need_us)) => Next::Leave,
+            None if q.holder.is_none() && (other_data || (q.lanes > 1 && others_need_us)) => {
+                Next::Leave
+            }
             None => Next::Wait,
         }
     }
@@ -370,7 +401,8 @@ impl<P> Schedule<P> {
                     *part = Part::Key;
                     self.state[*node] = State::Waiting;
                     // What waits for the key should not wait for longer.
-                    self.ready[self.plan.nodes[*node].pass as usize].insert((Reverse(u64::MAX), *node));
+                    self.ready[self.plan.nodes[*node].pass as usize]
+                        .insert((Reverse(u64::MAX), *node));
                 }
                 _ => self.finish(*node),
             }
@@ -381,7 +413,11 @@ impl<P> Schedule<P> {
     pub fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
         let complete = self.plan.making.made(batch, left);
         let is_done = self.plan.making.is_done();
-        for key in complete.into_iter().map(Some).chain(is_done.then_some(None)) {
+        for key in complete
+            .into_iter()
+            .map(Some)
+            .chain(is_done.then_some(None))
+        {
             for node in self.unmade.remove(&key).unwrap_or_default() {
                 self.missing[node] -= 1;
                 if self.missing[node] == 0 {
@@ -399,7 +435,10 @@ impl<P> Schedule<P> {
     // --- inside ---
 
     fn finish_if_loaded(&mut self, node: usize) {
-        let loaded = self.queues.get(&node).is_some_and(|q| q.ended && q.lanes == 0 && q.pieces.is_empty());
+        let loaded = self
+            .queues
+            .get(&node)
+            .is_some_and(|q| q.ended && q.lanes == 0 && q.pieces.is_empty());
         if loaded && self.missing[node] == 0 && self.state[node] != State::Done {
             self.arrival.remove(node);
             self.finish(node);
@@ -412,7 +451,11 @@ impl<P> Schedule<P> {
         let mut released = std::mem::take(&mut self.dependents[node]);
         if self.plan.nodes[node].is_data {
             self.unloaded.done(self.plan.nodes[node].turn);
-            while let Some(turn) = self.waiting.first_entry().filter(|w| self.unloaded.has_come(*w.key())) {
+            while let Some(turn) = self
+                .waiting
+                .first_entry()
+                .filter(|w| self.unloaded.has_come(*w.key()))
+            {
                 released.extend(turn.remove());
             }
         }
@@ -436,7 +479,12 @@ impl<P> Schedule<P> {
             // Everything it waits for is loaded, so its weight is final.
             let weight = match n.pass.is_serial() {
                 true => 0,
-                false => n.after.iter().filter_map(|d| self.queues.get(d)).map(|q| q.bytes).sum(),
+                false => n
+                    .after
+                    .iter()
+                    .filter_map(|d| self.queues.get(d))
+                    .map(|q| q.bytes)
+                    .sum(),
             };
             self.ready[n.pass as usize].insert((Reverse(weight), node));
         }
@@ -454,7 +502,9 @@ impl<P> Schedule<P> {
     /// The oldest table with pieces that no lane is about to take.
     fn lane_to_join(&self, session: usize) -> Option<usize> {
         self.arrival.iter().find(|n| {
-            let Some(q) = self.queues.get(n) else { return false };
+            let Some(q) = self.queues.get(n) else {
+                return false;
+            };
             let free = !q.alone && q.holder.is_none_or(|h| h == session);
             let may_share = q.pieces.len() >= 2 && !self.plan.nodes[*n].in_order;
             free && !q.pieces.is_empty() && (q.lanes == 0 || may_share)
@@ -470,8 +520,12 @@ impl<P> Schedule<P> {
     fn runnable(&self, (Reverse(weight), node): (Reverse<u64>, usize), ours: &Held) -> bool {
         let n = &self.plan.nodes[node];
         let (exclusive, shared) = locks(n, self.next_part(n, weight, node));
-        exclusive.iter().all(|t| self.held.count(*t) == ours.count(*t))
-            && shared.iter().all(|t| self.held.exclusive(*t) == ours.exclusive(*t))
+        exclusive
+            .iter()
+            .all(|t| self.held.count(*t) == ours.count(*t))
+            && shared
+                .iter()
+                .all(|t| self.held.exclusive(*t) == ours.exclusive(*t))
     }
 
     /// The index of a large table's key is built first, beside others.
@@ -486,7 +540,10 @@ impl<P> Schedule<P> {
         if !self.is_made() || (self.pass.is_serial() && self.running > 0) {
             return None;
         }
-        self.ready[self.pass as usize].iter().find(|key| self.runnable(**key, ours)).copied()
+        self.ready[self.pass as usize]
+            .iter()
+            .find(|key| self.runnable(**key, ours))
+            .copied()
     }
 
     /// The heaviest task, and while they are light, more of them: not more than a fair share. With them,
@@ -498,7 +555,10 @@ impl<P> Schedule<P> {
             Pass::Refresh => usize::MAX,
             Pass::Main => self.sessions,
         };
-        let share = self.ready[self.pass as usize].len().div_ceil(sharing).min(MAX_TASKS);
+        let share = self.ready[self.pass as usize]
+            .len()
+            .div_ceil(sharing)
+            .min(MAX_TASKS);
         let (mut nodes, mut ours, mut bytes) = (vec![], Held::default(), 0);
         while let Some(key) = self.heaviest_runnable(&ours) {
             let (Reverse(weight), node) = key;
@@ -527,13 +587,19 @@ impl<P> Schedule<P> {
     }
 
     fn rows_behind(&self, node: usize) -> u64 {
-        self.plan.nodes[node].after.iter().filter_map(|d| self.queues.get(d)).map(|q| q.rows).sum()
+        self.plan.nodes[node]
+            .after
+            .iter()
+            .filter_map(|d| self.queues.get(d))
+            .map(|q| q.rows)
+            .sum()
     }
 
     fn spread(&self, weight: u64) -> Spread {
         let others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
-        let others =
-            others.filter(|(_, node)| self.part(*node) != Part::Key).map(|(Reverse(other), _)| *other);
+        let others = others
+            .filter(|(_, node)| self.part(*node) != Part::Key)
+            .map(|(Reverse(other), _)| *other);
         match self.is_stream_open() {
             true => Spread::No,
             false => Spread::of(weight, others, self.heavy.len(), self.sessions),
@@ -550,7 +616,10 @@ impl<P> Schedule<P> {
     }
 
     fn first_waiting(&self) -> usize {
-        self.state.iter().position(|s| *s == State::Waiting).unwrap_or_default()
+        self.state
+            .iter()
+            .position(|s| *s == State::Waiting)
+            .unwrap_or_default()
     }
 }
 
@@ -560,7 +629,12 @@ mod tests {
     use super::*;
 
     fn node(entry: usize, pass: Pass, is_data: bool, after: &[usize], exclusive: &[i32]) -> Node {
-        Node { is_data, after: after.to_vec(), exclusive: exclusive.to_vec(), ..Node::of(entry, pass) }
+        Node {
+            is_data,
+            after: after.to_vec(),
+            exclusive: exclusive.to_vec(),
+            ..Node::of(entry, pass)
+        }
     }
 
     fn lane(node: usize) -> Work {
@@ -568,11 +642,17 @@ mod tests {
     }
 
     fn tasks(nodes: &[usize]) -> Work {
-        Work::Tasks { nodes: nodes.to_vec(), size: Size::default() }
+        Work::Tasks {
+            nodes: nodes.to_vec(),
+            size: Size::default(),
+        }
     }
 
     fn spread(spread: Spread, node: usize) -> Work {
-        Work::Tasks { nodes: vec![node], size: Size { spread, rows: 0 } }
+        Work::Tasks {
+            nodes: vec![node],
+            size: Size { spread, rows: 0 },
+        }
     }
 
     /// Random plans, random order of events: no node starts before its prerequisites, none beside
@@ -591,10 +671,17 @@ mod tests {
                         (_, 8) => Pass::Acl,
                         _ => [Pass::Refresh, Pass::EventTriggers][rng.usize(0..2)],
                     };
-                    let after: Vec<usize> =
-                        if is_data { vec![] } else { (0..i).filter(|_| rng.u8(0..6) == 0).collect() };
+                    let after: Vec<usize> = if is_data {
+                        vec![]
+                    } else {
+                        (0..i).filter(|_| rng.u8(0..6) == 0).collect()
+                    };
                     let mut table = || {
-                        if rng.bool() && !is_data { vec![rng.i32(0..3)] } else { vec![] }
+                        if rng.bool() && !is_data {
+                            vec![rng.i32(0..3)]
+                        } else {
+                            vec![]
+                        }
                     };
                     let (exclusive, shared) = (table(), table());
                     let in_order = is_data && rng.u8(0..4) == 0;
@@ -627,11 +714,14 @@ mod tests {
 
     /// Stages of batches, of which some fail, and for each data node what it needs of them.
     fn made(rng: &mut fastrand::Rng, nodes: &mut [Node]) -> Making {
-        let stages: Vec<Vec<Vec<usize>>> =
-            (0..rng.usize(0..3)).map(|_| vec![vec![0; 50]; rng.usize(1..5)]).collect();
+        let stages: Vec<Vec<Vec<usize>>> = (0..rng.usize(0..3))
+            .map(|_| vec![vec![0; 50]; rng.usize(1..5)])
+            .collect();
         let batches = stages.iter().map(Vec::len).sum::<usize>();
         for node in nodes.iter_mut().filter(|n| n.is_data) {
-            node.made = rng.bool().then(|| (0..batches).filter(|_| rng.u8(0..3) == 0).collect());
+            node.made = rng
+                .bool()
+                .then(|| (0..batches).filter(|_| rng.u8(0..3) == 0).collect());
         }
         Making::new(&stages)
     }
@@ -640,10 +730,15 @@ mod tests {
         let sessions = rng.usize(1..5);
         let making = made(rng, &mut nodes);
         let (mut whole, mut failed) = (HashSet::new(), vec![]);
-        let plan = Plan { nodes: nodes.clone(), making };
+        let plan = Plan {
+            nodes: nodes.clone(),
+            making,
+        };
         let mut s: Schedule<u32> = Schedule::new(plan, sessions, 1, false);
-        let mut feed: VecDeque<(usize, u32)> =
-            (0..nodes.len()).filter(|i| nodes[*i].is_data).map(|i| (i, rng.u32(0..6))).collect();
+        let mut feed: VecDeque<(usize, u32)> = (0..nodes.len())
+            .filter(|i| nodes[*i].is_data)
+            .map(|i| (i, rng.u32(0..6)))
+            .collect();
         let mut sent: HashMap<usize, u32> = HashMap::new();
         let mut taken: HashMap<usize, Vec<u32>> = HashMap::new();
         let mut doing: Vec<Option<Work>> = (0..sessions).map(|_| None).collect();
@@ -697,14 +792,19 @@ mod tests {
                         });
                         let others: Vec<usize> = others.flatten().copied().collect();
                         for t in &tasks {
-                            let before = |n: usize| nodes[n].is_data && nodes[n].turn < nodes[*t].turn;
-                            assert!((0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done));
+                            let before =
+                                |n: usize| nodes[n].is_data && nodes[n].turn < nodes[*t].turn;
+                            assert!(
+                                (0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done)
+                            );
                             assert!(nodes[*t].after.iter().all(|d| s.state[*d] == State::Done));
                             for o in &others {
                                 let held = |node: usize| locks(&nodes[node], s.part(node));
                                 let apart = |a, b| {
                                     let ((alone, _), (other, shared)) = (held(a), held(b));
-                                    alone.iter().all(|x| !other.contains(x) && !shared.contains(x))
+                                    alone
+                                        .iter()
+                                        .all(|x| !other.contains(x) && !shared.contains(x))
                                 };
                                 assert!(apart(*t, *o) && apart(*o, *t));
                                 assert_eq!(nodes[*t].pass, nodes[*o].pass);
@@ -713,23 +813,36 @@ mod tests {
                             let part = s.part(*t);
                             assert!(done.insert((*t, part)), "node {t} twice");
                             let whole = done.contains(&(*t, Part::Whole));
-                            assert!(part != Part::Key || (!whole && done.contains(&(*t, Part::Index))));
+                            assert!(
+                                part != Part::Key || (!whole && done.contains(&(*t, Part::Index)))
+                            );
                         }
                         doing[who] = Some(Work::Tasks { nodes: tasks, size });
                     }
                     lane => {
-                        let Work::Lane { node, first } = lane else { unreachable!("{lane:?}") };
+                        let Work::Lane { node, first } = lane else {
+                            unreachable!("{lane:?}")
+                        };
                         for other in doing.iter().flatten() {
-                            if let Work::Lane { node: o, first: alone } = other {
+                            if let Work::Lane {
+                                node: o,
+                                first: alone,
+                            } = other
+                            {
                                 assert!(*o != node || !(first || *alone), "not alone on {node}");
                             }
                         }
                         assert!(!first || (nodes[node].is_fresh && !taken.contains_key(&node)));
-                        let before = |n: usize| nodes[n].is_data && nodes[n].turn < nodes[node].turn;
+                        let before =
+                            |n: usize| nodes[n].is_data && nodes[n].turn < nodes[node].turn;
                         assert!((0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done));
-                        assert!(!nodes[node].in_order || !taken.contains_key(&node), "two lanes of {node}");
+                        assert!(
+                            !nodes[node].in_order || !taken.contains_key(&node),
+                            "two lanes of {node}"
+                        );
                         let needs = &nodes[node].made;
-                        let is_there = |needs: &Vec<usize>| needs.iter().all(|batch| whole.contains(batch));
+                        let is_there =
+                            |needs: &Vec<usize>| needs.iter().all(|batch| whole.contains(batch));
                         assert!(needs.as_ref().map_or(s.is_made(), is_there));
                         doing[who] = Some(lane);
                     }
@@ -767,7 +880,15 @@ mod tests {
             node(1, Pass::Main, false, &[], &[]),
             node(2, Pass::Main, false, &[], &[]),
         ];
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            2,
+            1,
+            false,
+        );
         assert_eq!(s.next(0), tasks(&[1]));
         assert_eq!(s.next(1), Work::Wait, "kept for data");
         s.begin(0);
@@ -776,7 +897,10 @@ mod tests {
         }
         s.tasks_done(&[1]);
         assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
-        assert_eq!((s.take(0, 0), s.take(0, 1)), (Next::Piece(0), Next::Piece(1)));
+        assert_eq!(
+            (s.take(0, 0), s.take(0, 1)),
+            (Next::Piece(0), Next::Piece(1))
+        );
     }
 
     /// One session's share; on one table, in their order; a heavy one alone.
@@ -787,7 +911,15 @@ mod tests {
         nodes.extend((2..8).map(|i| node(i, Pass::Main, false, &[], &[i as i32 / 4])));
         nodes.push(node(8, Pass::Acl, false, &[], &[]));
         nodes.push(node(9, Pass::Acl, false, &[], &[]));
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            2,
+            1,
+            false,
+        );
         s.begin(0);
         s.push(0, 7, LIGHT_BYTES + 1, true);
         s.end(0);
@@ -797,7 +929,11 @@ mod tests {
         assert_eq!(s.next(0), spread(Spread::Now, 1), "its table is large");
         assert_eq!(s.next(1), tasks(&[2, 3, 4]));
         s.tasks_done(&[1]);
-        assert_eq!(s.next(0), Work::Wait, "the rest is on a table of the other session's");
+        assert_eq!(
+            s.next(0),
+            Work::Wait,
+            "the rest is on a table of the other session's"
+        );
         s.tasks_done(&[2, 3, 4]);
         assert_eq!(s.next(0), tasks(&[5, 6]));
         assert_eq!(s.next(1), Work::Wait);
@@ -822,7 +958,13 @@ mod tests {
             s.lane_done(i, i as u64);
         }
         (3..6).for_each(|i| assert_eq!(s.add(node(i, Pass::Main, false, &[i - 3], &[])), i));
-        let alone = |i, rows| Work::Tasks { nodes: vec![i], size: Size { rows, ..Size::default() } };
+        let alone = |i, rows| Work::Tasks {
+            nodes: vec![i],
+            size: Size {
+                rows,
+                ..Size::default()
+            },
+        };
         assert_eq!((s.next(0), s.next(1)), (alone(4, 1), alone(5, 2)));
         s.tasks_done(&[4]);
         assert_eq!(s.next(0), tasks(&[3]));
@@ -832,11 +974,28 @@ mod tests {
     /// have nothing to do.
     #[test]
     fn the_first_lane_of_a_fresh_table_is_alone() {
-        let nodes = vec![Node { is_fresh: true, ..node(0, Pass::Main, true, &[], &[]) }];
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
+        let nodes = vec![Node {
+            is_fresh: true,
+            ..node(0, Pass::Main, true, &[], &[])
+        }];
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            2,
+            1,
+            false,
+        );
         s.begin(0);
         (0..3).for_each(|i| s.push(0, i, FIRST_BYTES, true));
-        assert_eq!(s.next(0), Work::Lane { node: 0, first: true });
+        assert_eq!(
+            s.next(0),
+            Work::Lane {
+                node: 0,
+                first: true
+            }
+        );
         assert_eq!((s.take(0, 0), s.next(1)), (Next::Piece(0), Work::Wait));
         assert_eq!(s.take(0, 0), Next::Piece(1), "it is not large");
         s.push(0, 3, ALONE_BYTES, true);
@@ -848,9 +1007,20 @@ mod tests {
     /// What is heavier than all else together may use what the others leave idle.
     #[test]
     fn a_task_may_spread_where_the_rest_is_less() {
-        let mut nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, true, &[], &[])];
+        let mut nodes = vec![
+            node(0, Pass::Main, true, &[], &[]),
+            node(1, Pass::Main, true, &[], &[]),
+        ];
         nodes.extend((2..7).map(|i| node(i, Pass::Main, false, &[usize::from(i == 6)], &[])));
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            2,
+            1,
+            false,
+        );
         for (i, bytes) in [(0, 4 * LIGHT_BYTES), (1, 2 * LIGHT_BYTES)] {
             s.begin(i);
             s.push(i, 0, bytes, true);
@@ -859,21 +1029,40 @@ mod tests {
             s.lane_done(i, 0);
         }
         s.stream_ended();
-        assert_eq!(s.next(0), tasks(&[2]), "three as large and a smaller one are to come");
+        assert_eq!(
+            s.next(0),
+            tasks(&[2]),
+            "three as large and a smaller one are to come"
+        );
         assert_eq!(s.next(1), spread(Spread::Soon, 3));
         s.tasks_done(&[2]);
         assert_eq!(s.next(0), spread(Spread::Soon, 4));
         s.tasks_done(&[4]);
-        assert_eq!(s.next(0), spread(Spread::Soon, 5), "it would leave one for the other session");
+        assert_eq!(
+            s.next(0),
+            spread(Spread::Soon, 5),
+            "it would leave one for the other session"
+        );
         s.tasks_done(&[3]);
         assert_eq!(s.next(1), spread(Spread::Soon, 6));
     }
 
     #[test]
     fn a_last_task_has_what_is_idle() {
-        let mut nodes = vec![node(0, Pass::Main, true, &[], &[]), node(1, Pass::Main, false, &[0], &[])];
+        let mut nodes = vec![
+            node(0, Pass::Main, true, &[], &[]),
+            node(1, Pass::Main, false, &[0], &[]),
+        ];
         nodes.extend((2..5).map(|i| node(i, Pass::Main, false, &[], &[])));
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            2,
+            1,
+            false,
+        );
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
@@ -881,24 +1070,49 @@ mod tests {
         assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
         assert_eq!(s.next(1), tasks(&[2, 3]));
         s.lane_done(0, 0);
-        assert_eq!(s.next(0), spread(Spread::Now, 1), "what else there is, is done in no time");
+        assert_eq!(
+            s.next(0),
+            spread(Spread::Now, 1),
+            "what else there is, is done in no time"
+        );
     }
 
     /// The index of a large table's key is built beside others; what waits for the key waits for both parts.
     #[test]
     fn a_large_key_is_made_in_two_parts() {
-        let key = Node { is_key: true, ..node(1, Pass::Main, false, &[0], &[7]) };
-        let index = Node { shared: vec![7], ..node(2, Pass::Main, false, &[0], &[]) };
-        let nodes =
-            vec![node(0, Pass::Main, true, &[], &[]), key, index, node(3, Pass::Main, false, &[1], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
+        let key = Node {
+            is_key: true,
+            ..node(1, Pass::Main, false, &[0], &[7])
+        };
+        let index = Node {
+            shared: vec![7],
+            ..node(2, Pass::Main, false, &[0], &[])
+        };
+        let nodes = vec![
+            node(0, Pass::Main, true, &[], &[]),
+            key,
+            index,
+            node(3, Pass::Main, false, &[1], &[]),
+        ];
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            2,
+            1,
+            false,
+        );
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
         assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
         s.lane_done(0, 0);
         s.stream_ended();
-        assert_eq!((s.next(0), s.next(1)), (spread(Spread::Soon, 1), spread(Spread::Soon, 2)));
+        assert_eq!(
+            (s.next(0), s.next(1)),
+            (spread(Spread::Soon, 1), spread(Spread::Soon, 2))
+        );
         assert_eq!((s.part(1), s.part(2)), (Part::Index, Part::Whole));
         s.tasks_done(&[1]);
         assert_eq!(s.next(0), Work::Wait, "the other index holds the table");
@@ -912,7 +1126,15 @@ mod tests {
     #[test]
     fn a_row_in_pieces_stays_on_one_session() {
         let nodes = vec![node(0, Pass::Main, true, &[], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 2, 1, false);
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            2,
+            1,
+            false,
+        );
         s.begin(0);
         s.push(0, 0, 1, false);
         s.push(0, 1, 1, true);
@@ -926,8 +1148,19 @@ mod tests {
 
     #[test]
     fn entries_that_wait_for_each_other_are_reported() {
-        let nodes = vec![node(0, Pass::Main, false, &[1], &[]), node(1, Pass::Main, false, &[0], &[])];
-        let mut s: Schedule<u32> = Schedule::new(Plan { nodes, ..Plan::default() }, 1, 1, false);
+        let nodes = vec![
+            node(0, Pass::Main, false, &[1], &[]),
+            node(1, Pass::Main, false, &[0], &[]),
+        ];
+        let mut s: Schedule<u32> = Schedule::new(
+            Plan {
+                nodes,
+                ..Plan::default()
+            },
+            1,
+            1,
+            false,
+        );
         s.stream_ended();
         assert_eq!(s.next(0), Work::Stuck(0));
     }

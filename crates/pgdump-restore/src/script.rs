@@ -36,7 +36,10 @@ pub(super) struct Settings(Vec<(String, String)>);
 
 impl Settings {
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, sql)| sql.as_str())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, sql)| sql.as_str())
     }
 
     pub fn with(&self, name: String, sql: String) -> Self {
@@ -49,7 +52,13 @@ impl Settings {
     /// What RESET ALL leaves.
     pub fn reset(&self) -> Self {
         let kept = ["session_authorization", "role"];
-        Settings(self.0.iter().filter(|(n, _)| kept.contains(&n.as_str())).cloned().collect())
+        Settings(
+            self.0
+                .iter()
+                .filter(|(n, _)| kept.contains(&n.as_str()))
+                .cloned()
+                .collect(),
+        )
     }
 
     pub fn without(&self, name: &str) -> Self {
@@ -127,7 +136,10 @@ fn table<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
     }
     let first = t.first()?.name()?;
     match t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
-        true => Some((format!("{}.{}", ident(&first), ident(&t.get(2)?.name()?)), &t[3..])),
+        true => Some((
+            format!("{}.{}", ident(&first), ident(&t.get(2)?.name()?)),
+            &t[3..],
+        )),
         false => Some((ident(&first), &t[1..])),
     }
 }
@@ -139,7 +151,9 @@ pub(super) fn table_named(text: &str) -> Option<String> {
 
 pub(super) fn classify(sql: &str) -> Class {
     let t = first_tokens(sql, Dialect::default(), CLASSIFIED);
-    let Some(first) = t.first().and_then(Token::name) else { return Class::Serial };
+    let Some(first) = t.first().and_then(Token::name) else {
+        return Class::Serial;
+    };
     match first.as_str() {
         "reset" | "discard" if is_words(&t[1..], &["all"]) => Class::ResetAll,
         "set" | "reset" => setting(&t, sql),
@@ -148,7 +162,10 @@ pub(super) fn classify(sql: &str) -> Class {
             match call.as_str() {
                 "pg_catalog.setval(" => Class::Sequence,
                 "pg_catalog.set_config(" => match t.get(5).and_then(Token::string) {
-                    Some(name) => Class::Setting { name, sql: sql.to_owned() },
+                    Some(name) => Class::Setting {
+                        name,
+                        sql: sql.to_owned(),
+                    },
                     None => Class::Serial,
                 },
                 _ => Class::Serial,
@@ -158,11 +175,14 @@ pub(super) fn classify(sql: &str) -> Class {
         "start" if is_words(&t[1..], &["transaction"]) => Class::Transaction,
         "rollback" | "abort" => Class::Rollback,
         "comment" => Class::Late,
-        "create" | "drop" | "reindex" | "refresh" if t.iter().take(5).any(|w| w.is("concurrently")) => {
+        "create" | "drop" | "reindex" | "refresh"
+            if t.iter().take(5).any(|w| w.is("concurrently")) =>
+        {
             Class::Alone
         }
         "alter"
-            if is_words(&t[1..], &["type"]) && t.windows(2).any(|w| w[0].is("add") && w[1].is("value")) =>
+            if is_words(&t[1..], &["type"])
+                && t.windows(2).any(|w| w[0].is("add") && w[1].is("value")) =>
         {
             Class::Alone
         }
@@ -175,14 +195,22 @@ pub(super) fn classify(sql: &str) -> Class {
 
 fn setting(t: &[Token<'_>], sql: &str) -> Class {
     let reset = t[0].is("reset");
-    let rest = if t.get(1).is_some_and(|w| w.is("session")) { &t[2..] } else { &t[1..] };
+    let rest = if t.get(1).is_some_and(|w| w.is("session")) {
+        &t[2..]
+    } else {
+        &t[1..]
+    };
     let sql = sql.to_owned();
     match rest.first().and_then(Token::name) {
         // Holds for one transaction: the place where it stands matters.
         Some(name) if name == "local" => Class::Serial,
         Some(name) if name == "authorization" => Class::Setting {
             name: "session_authorization".into(),
-            sql: if reset { "RESET SESSION AUTHORIZATION;".into() } else { sql },
+            sql: if reset {
+                "RESET SESSION AUTHORIZATION;".into()
+            } else {
+                sql
+            },
         },
         Some(name) => Class::Setting { name, sql },
         None => Class::Serial,
@@ -196,12 +224,18 @@ fn create_index(t: &[Token<'_>]) -> Option<Class> {
     }
     let on = t.iter().position(|w| w.is("on"))?;
     let (table, _) = table(&t[on + 1..])?;
-    Some(Class::Build { exclusive: vec![], shared: vec![table], group: Group::Build })
+    Some(Class::Build {
+        exclusive: vec![],
+        shared: vec![table],
+        group: Group::Build,
+    })
 }
 
 fn alter_table(t: &[Token<'_>]) -> Class {
     let only = t.first().is_some_and(|w| w.is("only"));
-    let Some((name, rest)) = table(t) else { return Class::Serial };
+    let Some((name, rest)) = table(t) else {
+        return Class::Serial;
+    };
     if is_words(rest, &["cluster"]) || is_words(rest, &["replica", "identity"]) {
         return Class::Late;
     }
@@ -210,14 +244,25 @@ fn alter_table(t: &[Token<'_>]) -> Class {
         return Class::Serial;
     }
     let kind = &rest[3.min(rest.len())..];
-    if is_words(kind, &["primary", "key"]) || is_words(kind, &["unique"]) || is_words(kind, &["exclude"]) {
-        return Class::Build { exclusive: vec![name], shared: vec![], group: Group::Build };
+    if is_words(kind, &["primary", "key"])
+        || is_words(kind, &["unique"])
+        || is_words(kind, &["exclude"])
+    {
+        return Class::Build {
+            exclusive: vec![name],
+            shared: vec![],
+            group: Group::Build,
+        };
     }
     if is_words(kind, &["foreign", "key"])
         && let Some(at) = kind.iter().position(|w| w.is("references"))
         && let Some((other, _)) = table(&kind[at + 1..])
     {
-        return Class::Build { exclusive: vec![name, other], shared: vec![], group: Group::Keys };
+        return Class::Build {
+            exclusive: vec![name, other],
+            shared: vec![],
+            group: Group::Keys,
+        };
     }
     Class::Serial
 }
@@ -281,9 +326,11 @@ mod tests {
 
     #[test]
     fn a_table_has_one_name_in_copy_and_in_ddl() {
-        for (copy, index) in
-            [("s.t", "ON s.t (a)"), ("\"S\".t", "ON ONLY \"S\".t (a)"), ("t", "ON \"t\" (a)")]
-        {
+        for (copy, index) in [
+            ("s.t", "ON s.t (a)"),
+            ("\"S\".t", "ON ONLY \"S\".t (a)"),
+            ("t", "ON \"t\" (a)"),
+        ] {
             let Class::Build { shared, .. } = classify(&format!("CREATE INDEX i {index};")) else {
                 panic!("{index}")
             };
@@ -303,7 +350,10 @@ mod tests {
                 "CREATE UNIQUE INDEX i ON ONLY s.t USING btree (a);",
                 build(&[], &["\"s\".\"t\""], Group::Build),
             ),
-            ("CREATE INDEX \"on\" ON t USING btree (a);", build(&[], &["\"t\""], Group::Build)),
+            (
+                "CREATE INDEX \"on\" ON t USING btree (a);",
+                build(&[], &["\"t\""], Group::Build),
+            ),
             (
                 "ALTER TABLE ONLY s.\"T\"\n    ADD CONSTRAINT p PRIMARY KEY (a);",
                 build(&["\"s\".\"T\""], &[], Group::Build),
@@ -312,11 +362,17 @@ mod tests {
                 "ALTER TABLE ONLY s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);",
                 build(&["\"s\".\"t\"", "\"s\".\"u\""], &[], Group::Keys),
             ),
-            ("ALTER TABLE s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);", Class::Serial),
+            (
+                "ALTER TABLE s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);",
+                Class::Serial,
+            ),
             ("CREATE TABLE t (a int);", Class::Serial),
             ("COMMENT ON INDEX i IS 'x';", Class::Late),
             ("ALTER INDEX i ATTACH PARTITION j;", Class::Late),
-            ("SELECT pg_catalog.setval('public.s', 3, true);", Class::Sequence),
+            (
+                "SELECT pg_catalog.setval('public.s', 3, true);",
+                Class::Sequence,
+            ),
             ("BEGIN;", Class::Transaction),
             ("ROLLBACK;", Class::Rollback),
             ("SET LOCAL x = 1;", Class::Serial),
@@ -328,9 +384,18 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(name("SET default_tablespace = '';"), "default_tablespace");
-        assert_eq!(name("SET SESSION AUTHORIZATION 'x';"), "session_authorization");
-        assert_eq!(name("RESET SESSION AUTHORIZATION;"), "session_authorization");
-        assert_eq!(name("SELECT pg_catalog.set_config('search_path', '', false);"), "search_path");
+        assert_eq!(
+            name("SET SESSION AUTHORIZATION 'x';"),
+            "session_authorization"
+        );
+        assert_eq!(
+            name("RESET SESSION AUTHORIZATION;"),
+            "session_authorization"
+        );
+        assert_eq!(
+            name("SELECT pg_catalog.set_config('search_path', '', false);"),
+            "search_path"
+        );
     }
 
     #[test]
@@ -340,7 +405,10 @@ mod tests {
         assert_eq!(b.after(&a), "SET y = 1;");
         assert_eq!(a.after(&b), "RESET \"y\";");
         assert_eq!(b.after(&b), "");
-        assert_eq!(b.with("x".into(), "SET x = 2;".into()).after(&b), "SET x = 2;");
+        assert_eq!(
+            b.with("x".into(), "SET x = 2;".into()).after(&b),
+            "SET x = 2;"
+        );
     }
 
     #[test]
@@ -362,7 +430,11 @@ mod tests {
         assert_eq!(add(&mut o, Group::Serial), (1, vec![0]));
         assert_eq!(add(&mut o, Group::Data), (2, vec![1]));
         assert_eq!(add(&mut o, Group::Data), (3, vec![1]));
-        assert_eq!(add(&mut o, Group::Build), (5, vec![4]), "after a barrier for both");
+        assert_eq!(
+            add(&mut o, Group::Build),
+            (5, vec![4]),
+            "after a barrier for both"
+        );
         assert_eq!(add(&mut o, Group::Keys), (6, vec![5]));
     }
 }

@@ -9,16 +9,30 @@ use crate::policy::{Section, Selection, matches};
 use pgdump_archive::{Section as TocSection, TocEntry};
 
 /// Entries that hold settings or the database itself: they stay with every part.
-const FRAME: [&str; 5] = ["ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES"];
+const FRAME: [&str; 5] = [
+    "ENCODING",
+    "STDSTRINGS",
+    "SEARCHPATH",
+    "DATABASE",
+    "DATABASE PROPERTIES",
+];
 /// Kinds that are tables to a user.
-const RELATIONS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE"];
+const RELATIONS: [&str; 5] = [
+    "TABLE",
+    "FOREIGN TABLE",
+    "VIEW",
+    "MATERIALIZED VIEW",
+    "SEQUENCE",
+];
 
 fn any(patterns: &[String], e: &TocEntry) -> bool {
-    patterns.iter().any(|p| match (p.split_once('.'), &e.namespace) {
-        (Some((schema, table)), Some(ns)) => matches(schema, ns) && matches(table, &e.tag),
-        (Some(_), None) => false,
-        (None, _) => matches(p, &e.tag),
-    })
+    patterns
+        .iter()
+        .any(|p| match (p.split_once('.'), &e.namespace) {
+            (Some((schema, table)), Some(ns)) => matches(schema, ns) && matches(table, &e.tag),
+            (Some(_), None) => false,
+            (None, _) => matches(p, &e.tag),
+        })
 }
 
 fn any_schema(patterns: &[String], name: &str) -> bool {
@@ -50,7 +64,11 @@ pub(super) fn select(
     if !selection.exclude_table_data.is_empty() {
         let gone = without_rows(entries, &selection.exclude_table_data);
         let is_gone = |e: &TocEntry| gone.contains(&e.dump_id);
-        let left_out: Vec<String> = entries.iter().filter(|e| is_gone(e)).map(TocEntry::name).collect();
+        let left_out: Vec<String> = entries
+            .iter()
+            .filter(|e| is_gone(e))
+            .map(TocEntry::name)
+            .collect();
         entries.retain(|e| !is_gone(e));
         notes.extend(listed("left out", &left_out));
     }
@@ -66,11 +84,16 @@ fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<i32> {
     let is_view = |e: &TocEntry| e.desc == "MATERIALIZED VIEW DATA";
     let named = |e: &&TocEntry| (e.desc == "TABLE DATA" || is_view(e)) && any(patterns, e);
     let mut gone: HashSet<i32> = entries.iter().filter(named).map(|e| e.dump_id).collect();
-    let mut empty: HashSet<i32> =
-        entries.iter().filter(|e| is_view(e) && gone.contains(&e.dump_id)).map(|e| e.dump_id).collect();
+    let mut empty: HashSet<i32> = entries
+        .iter()
+        .filter(|e| is_view(e) && gone.contains(&e.dump_id))
+        .map(|e| e.dump_id)
+        .collect();
     while !empty.is_empty() {
         let reads = |e: &&TocEntry| {
-            is_view(e) && !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| empty.contains(d))
+            is_view(e)
+                && !gone.contains(&e.dump_id)
+                && e.dependencies.iter().any(|d| empty.contains(d))
         };
         empty = entries.iter().filter(reads).map(|e| e.dump_id).collect();
         gone.extend(&empty);
@@ -79,15 +102,32 @@ fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<i32> {
 }
 
 fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
-    let relations = || entries.iter().filter(|e| RELATIONS.contains(&e.desc.as_str()));
-    for p in selection.tables.iter().chain(&selection.exclude_tables).chain(&selection.exclude_table_data) {
+    let relations = || {
+        entries
+            .iter()
+            .filter(|e| RELATIONS.contains(&e.desc.as_str()))
+    };
+    for p in selection
+        .tables
+        .iter()
+        .chain(&selection.exclude_tables)
+        .chain(&selection.exclude_table_data)
+    {
         if !relations().any(|e| any(std::slice::from_ref(p), e)) {
             return Err(refused(format!("no table of the backup matches {p}")));
         }
     }
-    let schemas: BTreeSet<&str> = entries.iter().filter_map(|e| e.namespace.as_deref()).collect();
+    let schemas: BTreeSet<&str> = entries
+        .iter()
+        .filter_map(|e| e.namespace.as_deref())
+        .collect();
     let old = selection.rename_schemas.iter().map(|(old, _)| old);
-    for p in selection.schemas.iter().chain(&selection.exclude_schemas).chain(old) {
+    for p in selection
+        .schemas
+        .iter()
+        .chain(&selection.exclude_schemas)
+        .chain(old)
+    {
         if !schemas.iter().any(|s| matches(p, s)) {
             return Err(refused(format!("no schema of the backup matches {p}")));
         }
@@ -119,7 +159,8 @@ fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
         return false;
     }
     if selection.data_only {
-        return section == Section::Data && matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET");
+        return section == Section::Data
+            && matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET");
     }
     selection.sections.is_empty() || selection.sections.contains(&section)
 }
@@ -131,7 +172,10 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
     let is_excluded = |e: &TocEntry| {
         let in_schema = match e.desc.as_str() {
             "SCHEMA" => any_schema(&selection.exclude_schemas, &e.tag),
-            _ => e.namespace.as_deref().is_some_and(|n| any_schema(&selection.exclude_schemas, n)),
+            _ => e
+                .namespace
+                .as_deref()
+                .is_some_and(|n| any_schema(&selection.exclude_schemas, n)),
         };
         in_schema || (is_relation(e) && any(&selection.exclude_tables, e))
     };
@@ -148,20 +192,30 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
             (false, None) => e.desc == "SCHEMA" && any_schema(&selection.schemas, &e.tag),
         }
     };
-    let mut kept: HashSet<i32> =
-        entries.iter().filter(|e| is_wanted(e) && !is_excluded(e)).map(|e| e.dump_id).collect();
+    let mut kept: HashSet<i32> = entries
+        .iter()
+        .filter(|e| is_wanted(e) && !is_excluded(e))
+        .map(|e| e.dump_id)
+        .collect();
     if !selection.tables.is_empty() {
         add_what_belongs(entries, &by_id, &mut kept);
     }
     let with_them = add_what_is_needed(&by_id, &mut kept, is_excluded);
     let gone = drop_what_lacks(entries, &mut kept);
     notes.extend(listed("needed and restored, too", &with_them));
-    notes.extend(listed("left out, because what it needs is not selected", &gone));
+    notes.extend(listed(
+        "left out, because what it needs is not selected",
+        &gone,
+    ));
     kept
 }
 
 /// Indexes, keys, rows, privileges, … of kept tables.
-fn add_what_belongs(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &mut HashSet<i32>) {
+fn add_what_belongs(
+    entries: &[TocEntry],
+    by_id: &HashMap<i32, &TocEntry>,
+    kept: &mut HashSet<i32>,
+) {
     const OWN: [&str; 18] = [
         "TABLE DATA",
         "INDEX",
@@ -183,7 +237,11 @@ fn add_what_belongs(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept:
         "SECURITY LABEL",
     ];
     const ATTACHED: [&str; 2] = ["INDEX ATTACH", "TABLE ATTACH"];
-    let is_relation = |id: &i32| by_id.get(id).is_some_and(|e| RELATIONS.contains(&e.desc.as_str()));
+    let is_relation = |id: &i32| {
+        by_id
+            .get(id)
+            .is_some_and(|e| RELATIONS.contains(&e.desc.as_str()))
+    };
     loop {
         let before = kept.len();
         for e in entries {
@@ -192,7 +250,11 @@ fn add_what_belongs(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept:
             if !own && !attached || kept.contains(&e.dump_id) {
                 continue;
             }
-            let mut tables = e.dependencies.iter().filter(|id| is_relation(id)).peekable();
+            let mut tables = e
+                .dependencies
+                .iter()
+                .filter(|id| is_relation(id))
+                .peekable();
             let belongs = match tables.peek() {
                 Some(_) => {
                     tables.clone().any(|id| kept.contains(id))
@@ -204,7 +266,9 @@ fn add_what_belongs(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept:
                         })
                 }
                 // Of an index or a key of such a table.
-                None => !e.dependencies.is_empty() && e.dependencies.iter().all(|id| kept.contains(id)),
+                None => {
+                    !e.dependencies.is_empty() && e.dependencies.iter().all(|id| kept.contains(id))
+                }
             };
             if belongs {
                 kept.insert(e.dump_id);
@@ -232,7 +296,12 @@ fn add_what_is_needed(
     let mut todo: Vec<i32> = kept.iter().copied().collect();
     let mut added = BTreeSet::new();
     while let Some(id) = todo.pop() {
-        for needed in by_id.get(&id).into_iter().flat_map(|e| &e.dependencies).filter_map(|d| by_id.get(d)) {
+        for needed in by_id
+            .get(&id)
+            .into_iter()
+            .flat_map(|e| &e.dependencies)
+            .filter_map(|d| by_id.get(d))
+        {
             let table = RELATIONS.contains(&needed.desc.as_str()) || needed.has_data;
             if !table && !is_excluded(needed) && kept.insert(needed.dump_id) {
                 todo.push(needed.dump_id);
@@ -253,7 +322,11 @@ fn drop_what_lacks(entries: &[TocEntry], kept: &mut HashSet<i32>) -> Vec<String>
         let lacking: Vec<&TocEntry> = entries
             .iter()
             .filter(|e| kept.contains(&e.dump_id))
-            .filter(|e| e.dependencies.iter().any(|d| all.contains(d) && !kept.contains(d)))
+            .filter(|e| {
+                e.dependencies
+                    .iter()
+                    .any(|d| all.contains(d) && !kept.contains(d))
+            })
             .collect();
         if lacking.is_empty() {
             return gone.into_iter().collect();
@@ -324,32 +397,69 @@ mod tests {
 
     #[test]
     fn a_table_brings_what_it_needs_and_nothing_else() {
-        let (kept, notes) =
-            ids(Selection { tables: vec!["shop.orders".into()], ..Selection::default() }).unwrap();
+        let (kept, notes) = ids(Selection {
+            tables: vec!["shop.orders".into()],
+            ..Selection::default()
+        })
+        .unwrap();
         assert_eq!(kept, [1, 2, 3, 4, 6, 7, 8, 10]);
-        assert!(notes.iter().any(|n| n.contains("TYPE shop.mood")), "{notes:?}");
-        assert!(notes.iter().any(|n| n.contains("FK CONSTRAINT shop.orders orders_fk")), "{notes:?}");
+        assert!(
+            notes.iter().any(|n| n.contains("TYPE shop.mood")),
+            "{notes:?}"
+        );
+        assert!(
+            notes
+                .iter()
+                .any(|n| n.contains("FK CONSTRAINT shop.orders orders_fk")),
+            "{notes:?}"
+        );
     }
 
     #[test]
     fn schemas_go_in_and_out() {
-        let (kept, _) = ids(Selection { schemas: vec!["sh*".into()], ..Selection::default() }).unwrap();
+        let (kept, _) = ids(Selection {
+            schemas: vec!["sh*".into()],
+            ..Selection::default()
+        })
+        .unwrap();
         assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-        let (kept, notes) =
-            ids(Selection { exclude_schemas: vec!["shop".into()], ..Selection::default() }).unwrap();
+        let (kept, notes) = ids(Selection {
+            exclude_schemas: vec!["shop".into()],
+            ..Selection::default()
+        })
+        .unwrap();
         assert_eq!(kept, [1, 13]);
-        assert!(notes.iter().any(|n| n.contains("VIEW other.v")), "{notes:?}");
-        let (kept, _) = ids(Selection { schema_only: true, ..Selection::default() }).unwrap();
+        assert!(
+            notes.iter().any(|n| n.contains("VIEW other.v")),
+            "{notes:?}"
+        );
+        let (kept, _) = ids(Selection {
+            schema_only: true,
+            ..Selection::default()
+        })
+        .unwrap();
         assert!(!kept.contains(&8) && kept.contains(&12));
     }
 
     #[test]
     fn what_matches_nothing_is_refused() {
         for s in [
-            Selection { tables: vec!["nothing".into()], ..Selection::default() },
-            Selection { schemas: vec!["nothing".into()], ..Selection::default() },
-            Selection { rename_schemas: vec![("shop".into(), "other".into())], ..Selection::default() },
-            Selection { sections: vec![Section::Data], ..Selection::default() },
+            Selection {
+                tables: vec!["nothing".into()],
+                ..Selection::default()
+            },
+            Selection {
+                schemas: vec!["nothing".into()],
+                ..Selection::default()
+            },
+            Selection {
+                rename_schemas: vec![("shop".into(), "other".into())],
+                ..Selection::default()
+            },
+            Selection {
+                sections: vec![Section::Data],
+                ..Selection::default()
+            },
         ] {
             assert_eq!(ids(s).unwrap_err().reason(), FailureReason::InvalidRequest);
         }

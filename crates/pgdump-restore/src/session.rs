@@ -32,17 +32,29 @@ fn whole(indices: &[usize]) -> Vec<(usize, Part)> {
 impl Worker {
     /// Connects and brings the session to what the dump expects.
     pub(crate) async fn open(job: &Job) -> Result<Worker, DatabaseError> {
-        let session = job.server.discarding_rows().connect(&job.database, "restore").await?;
+        let session = job
+            .server
+            .discarding_rows()
+            .connect(&job.database, "restore")
+            .await?;
         session.run(&job.settings.session_sql()).await?;
         if job.is_foreign {
             // What pg_dump writes names schemas or sets the path itself; other text counts on the default.
-            session.run("RESET search_path; RESET check_function_bodies; RESET row_security").await?;
+            session
+                .run("RESET search_path; RESET check_function_bodies; RESET row_security")
+                .await?;
         }
         if job.fills_server {
             // One core each: helpers would take time from the other sessions.
-            session.run("SET max_parallel_maintenance_workers = 0").await?;
+            session
+                .run("SET max_parallel_maintenance_workers = 0")
+                .await?;
         }
-        Ok(Worker { session, output: OutputState::new(&job.settings), script: Arc::default() })
+        Ok(Worker {
+            session,
+            output: OutputState::new(&job.settings),
+            script: Arc::default(),
+        })
     }
 
     /// Brings the session's settings to what the data of `index` needs.
@@ -57,7 +69,9 @@ impl Worker {
             _ => self.output.sql_before_data(entry),
         };
         if !settings.is_empty() {
-            self.session.run(&conversion::sendable(settings, &job.encoding)).await?;
+            self.session
+                .run(&conversion::sendable(settings, &job.encoding))
+                .await?;
         }
         Ok(())
     }
@@ -73,15 +87,26 @@ impl Worker {
         let quiet = std::mem::take(&mut *job.quiet());
         for batch in quiet.chunks(PRE_DATA_BATCH) {
             let mut sql = vec!["BEGIN".to_owned()];
-            sql.extend(batch.iter().map(|t| format!("ALTER TABLE ONLY {t} RESET (autovacuum_enabled)")));
+            sql.extend(
+                batch
+                    .iter()
+                    .map(|t| format!("ALTER TABLE ONLY {t} RESET (autovacuum_enabled)")),
+            );
             sql.push("COMMIT".to_owned());
-            self.session.pipeline(&sql).await.map_err(|(_, e)| e.context("settings of tables"))?;
+            self.session
+                .pipeline(&sql)
+                .await
+                .map_err(|(_, e)| e.context("settings of tables"))?;
         }
         Ok(())
     }
 
     /// Makes a batch of what comes before the data; returns the entries that are left of it.
-    pub(crate) async fn make(&mut self, job: &Job, batch: &Batch) -> Result<Vec<usize>, RestoreError> {
+    pub(crate) async fn make(
+        &mut self,
+        job: &Job,
+        batch: &Batch,
+    ) -> Result<Vec<usize>, RestoreError> {
         let mut left = batch.entries.as_slice();
         while !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(PRE_DATA_BATCH));
@@ -120,12 +145,22 @@ impl Worker {
         let (mut bare, mut rooms) = (false, vec![]);
         for step in steps {
             // Nobody else asks for it any more: what may be large is not copied.
-            let Ok(Step::Statements(step)) = Arc::try_unwrap(step) else { continue };
+            let Ok(Step::Statements(step)) = Arc::try_unwrap(step) else {
+                continue;
+            };
             sql.push(self.script_settings(&step.settings));
             names.push("settings".to_owned());
             let words = |sql: &str| job.encoding.for_people(&first_words(sql));
-            names.extend(step.list.iter().map(|s| format!("line {}: {}", s.line, words(&s.text))));
-            sql.extend(step.list.into_iter().map(|s| conversion::sendable(s.text, &job.encoding)));
+            names.extend(
+                step.list
+                    .iter()
+                    .map(|s| format!("line {}: {}", s.line, words(&s.text))),
+            );
+            sql.extend(
+                step.list
+                    .into_iter()
+                    .map(|s| conversion::sendable(s.text, &job.encoding)),
+            );
             bare |= step.bare;
             rooms.push(step.room);
         }
@@ -139,10 +174,15 @@ impl Worker {
         }
         if job.fills_server && size.spread != Spread::Now {
             // With so little, the server takes no helpers.
-            begin.extend(sql.iter().find_map(|sql| sorting::memory_for(sql, size.rows)));
+            begin.extend(
+                sql.iter()
+                    .find_map(|sql| sorting::memory_for(sql, size.rows)),
+            );
         }
-        let mut sql: Vec<String> =
-            sql.into_iter().map(|sql| conversion::sendable(sql, &job.encoding)).collect();
+        let mut sql: Vec<String> = sql
+            .into_iter()
+            .map(|sql| conversion::sendable(sql, &job.encoding))
+            .collect();
         sql.insert(0, begin.join("; "));
         names.insert(0, "begin of a transaction".to_owned());
         sql.push("COMMIT".to_owned());
@@ -158,11 +198,17 @@ impl Worker {
 
 /// The error of one of several statements.
 fn of_statement(e: DatabaseError, names: &[String], at: usize) -> RestoreError {
-    e.context(names.get(at).map_or("end of a transaction", String::as_str)).into()
+    e.context(names.get(at).map_or("end of a transaction", String::as_str))
+        .into()
 }
 
 /// What a statement begins with, without any value.
 fn first_words(sql: &str) -> String {
     let line = sql.lines().next().unwrap_or_default();
-    line.split('\'').next().unwrap_or_default().chars().take(80).collect()
+    line.split('\'')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(80)
+        .collect()
 }

@@ -33,7 +33,10 @@ pub async fn rename_schemas(
     let session = server.connect(database, "rename").await?;
     for (old, new) in renames {
         let sql = format!("ALTER SCHEMA {} RENAME TO {}", ident(old), ident(new));
-        session.run(&sql).await.map_err(|e| e.context(&format!("renaming schema {old}")))?;
+        session
+            .run(&sql)
+            .await
+            .map_err(|e| e.context(&format!("renaming schema {old}")))?;
     }
     Ok(())
 }
@@ -42,14 +45,22 @@ pub async fn rename_schemas(
 ///
 /// # Errors
 /// `target_unavailable`. A table that cannot be analysed is a note.
-pub async fn analyze(server: &Server, database: &str, sessions: usize) -> Result<Vec<String>, RestoreError> {
+pub async fn analyze(
+    server: &Server,
+    database: &str,
+    sessions: usize,
+) -> Result<Vec<String>, RestoreError> {
     let session = server.connect(database, "analyze").await?;
     // Partitions are analysed with the table that they belong to.
     let tables = "SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid), c.relkind = 'p' \
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
         WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 3 DESC, 2 DESC";
-    let rows = session.client().query(tables, &[]).await.map_err(|e| fault(&e, "listing tables"))?;
+    let rows = session
+        .client()
+        .query(tables, &[])
+        .await
+        .map_err(|e| fault(&e, "listing tables"))?;
     let (mut batches, mut batch, mut size) = (VecDeque::new(), Vec::new(), 0);
     for row in rows {
         let (name, bytes): (String, i64) = (row.get(0), row.get(1));
@@ -61,7 +72,10 @@ pub async fn analyze(server: &Server, database: &str, sessions: usize) -> Result
         }
     }
     batches.extend((!batch.is_empty()).then_some(batch));
-    let (batches, notes) = (Arc::new(Mutex::new(batches)), Arc::new(Mutex::new(Vec::new())));
+    let (batches, notes) = (
+        Arc::new(Mutex::new(batches)),
+        Arc::new(Mutex::new(Vec::new())),
+    );
     let mut running = JoinSet::new();
     let mut first = Some(session);
     for _ in 0..sessions.max(1) {
@@ -70,8 +84,13 @@ pub async fn analyze(server: &Server, database: &str, sessions: usize) -> Result
         running.spawn(async move {
             let mut session = ready;
             loop {
-                let next = batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                let Some(tables) = next else { return Ok::<_, DatabaseError>(()) };
+                let next = batches
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
+                let Some(tables) = next else {
+                    return Ok::<_, DatabaseError>(());
+                };
                 let session = match &session {
                     Some(s) => s,
                     None => session.insert(server.connect(&database, "analyze").await?),
@@ -81,7 +100,10 @@ pub async fn analyze(server: &Server, database: &str, sessions: usize) -> Result
                         return Err(e.context("ANALYZE"));
                     }
                     let note = format!("not analysed: {}: {}", tables.join(", "), report(&e));
-                    notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+                    notes
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(note);
                 }
             }
         });
@@ -89,7 +111,9 @@ pub async fn analyze(server: &Server, database: &str, sessions: usize) -> Result
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("an analysing task died: {e}")))??;
     }
-    Ok(std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner)))
+    Ok(std::mem::take(
+        &mut *notes.lock().unwrap_or_else(PoisonError::into_inner),
+    ))
 }
 
 /// What is wrong, or only unusual, with a restored database; each by name.
@@ -107,7 +131,11 @@ pub struct Survey {
 ///
 /// # Errors
 /// `target_unavailable`.
-pub async fn survey(server: &Server, database: &str, sessions: usize) -> Result<Survey, RestoreError> {
+pub async fn survey(
+    server: &Server,
+    database: &str,
+    sessions: usize,
+) -> Result<Survey, RestoreError> {
     let session = observer(server, database).await?;
     let mut not_checked = Vec::new();
     let mut found = Vec::new();
@@ -141,13 +169,20 @@ pub async fn survey(server: &Server, database: &str, sessions: usize) -> Result<
 ///
 /// # Errors
 /// `target_unavailable`.
-pub async fn check(server: &Server, database: &str, sessions: usize) -> Result<Vec<String>, RestoreError> {
+pub async fn check(
+    server: &Server,
+    database: &str,
+    sessions: usize,
+) -> Result<Vec<String>, RestoreError> {
     refuse_prepared(&observer(server, database).await?).await?;
     let s = survey(server, database, sessions).await?;
     let notes = [
         listed("invalid index", &s.invalid_indexes),
         listed("constraint that is not validated", &s.not_validated),
-        listed("materialized view without rows, as in the source", &s.not_populated),
+        listed(
+            "materialized view without rows, as in the source",
+            &s.not_populated,
+        ),
         listed("sequence behind its column", &s.sequences_behind),
     ];
     let not_checked = s.not_checked.iter().map(|e| format!("not checked: {e}"));
@@ -156,12 +191,16 @@ pub async fn check(server: &Server, database: &str, sessions: usize) -> Result<V
 
 /// A transaction that the backup has prepared holds its locks for ever; it goes with the database.
 async fn refuse_prepared(session: &Session) -> Result<(), RestoreError> {
-    let left =
-        names(session, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await?;
+    let left = names(
+        session,
+        "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()",
+    )
+    .await?;
     match left.first() {
         None => Ok(()),
         Some(_) => {
-            let what = "the backup has left a prepared transaction (PREPARE TRANSACTION): a dump has none";
+            let what =
+                "the backup has left a prepared transaction (PREPARE TRANSACTION): a dump has none";
             Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into())
         }
     }
@@ -172,8 +211,7 @@ const INVALID_INDEXES: &str = "SELECT format('%I.%I', n.nspname, c.relname) FROM
     WHERE NOT (i.indisvalid AND i.indisready) ORDER BY 1";
 const NOT_VALIDATED: &str = "SELECT format('%s of %s', conname, conrelid::regclass) FROM pg_constraint \
     WHERE NOT convalidated AND conrelid <> 0 ORDER BY 1";
-const NOT_POPULATED: &str =
-    "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND NOT relispopulated ORDER BY 1";
+const NOT_POPULATED: &str = "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'm' AND NOT relispopulated ORDER BY 1";
 
 async fn observer(server: &Server, database: &str) -> Result<Session, DatabaseError> {
     let session = server.connect(database, "check").await?;
@@ -182,7 +220,11 @@ async fn observer(server: &Server, database: &str) -> Result<Session, DatabaseEr
 }
 
 async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseError> {
-    let rows = session.client().query(sql, &[]).await.map_err(|e| fault(&e, "looking at the result"))?;
+    let rows = session
+        .client()
+        .query(sql, &[])
+        .await
+        .map_err(|e| fault(&e, "looking at the result"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
@@ -204,23 +246,41 @@ async fn sequences_behind(
     database: &str,
     sessions: usize,
 ) -> Result<Vec<String>, DatabaseError> {
-    let all = first.client().query(SEQUENCES, &[&SMALL_TABLE]).await.map_err(|e| fault(&e, "sequences"))?;
-    let more = sessions.min(all.len().div_ceil(BATCH_SEQUENCES)).saturating_sub(1);
+    let all = first
+        .client()
+        .query(SEQUENCES, &[&SMALL_TABLE])
+        .await
+        .map_err(|e| fault(&e, "sequences"))?;
+    let more = sessions
+        .min(all.len().div_ceil(BATCH_SEQUENCES))
+        .saturating_sub(1);
     let others = try_join_all((0..more).map(|_| observer(server, database))).await?;
     let batches = Mutex::new(all.chunks(BATCH_SEQUENCES));
-    let asked = std::iter::once(first).chain(&others).map(|session| ask(session, &batches));
+    let asked = std::iter::once(first)
+        .chain(&others)
+        .map(|session| ask(session, &batches));
     let mut behind = try_join_all(asked).await?.concat();
     behind.sort_unstable();
     Ok(behind)
 }
 
-async fn ask(session: &Session, batches: &Mutex<Chunks<'_, Row>>) -> Result<Vec<String>, DatabaseError> {
+async fn ask(
+    session: &Session,
+    batches: &Mutex<Chunks<'_, Row>>,
+) -> Result<Vec<String>, DatabaseError> {
     let mut behind: Vec<String> = vec![];
     loop {
-        let next = batches.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = batches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next();
         let Some(batch) = next else { return Ok(behind) };
         let rows = session.client().query(&question(batch), &[]).await;
-        behind.extend(rows.map_err(|e| fault(&e, "sequences"))?.iter().map(|r| r.get::<_, String>(0)));
+        behind.extend(
+            rows.map_err(|e| fault(&e, "sequences"))?
+                .iter()
+                .map(|r| r.get::<_, String>(0)),
+        );
     }
 }
 

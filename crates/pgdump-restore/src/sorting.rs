@@ -13,7 +13,9 @@ const LEAST_KIB: u64 = 1024;
 pub(super) fn memory_for(sql: &str, rows: u64) -> Option<String> {
     let [least, usual] = ROW_BYTES.map(|bytes| rows.saturating_mul(bytes));
     let kib = (usual.saturating_mul(RUN_BYTES).isqrt() / 1024).max(LEAST_KIB);
-    let sorts = [" USING btree ", " PRIMARY KEY (", " UNIQUE ("].iter().any(|words| sql.contains(words));
+    let sorts = [" USING btree ", " PRIMARY KEY (", " UNIQUE ("]
+        .iter()
+        .any(|words| sql.contains(words));
     (sorts && least / 1024 > kib).then(|| {
         format!(
             "SELECT pg_catalog.set_config('maintenance_work_mem', '{kib}kB', true) WHERE \
@@ -33,10 +35,19 @@ mod tests {
     #[test]
     fn as_little_as_merges_at_once() {
         let sql = memory_for(INDEX, 3_000_000).unwrap();
-        assert!(sql.contains("'8746kB'") && sql.ends_with("BETWEEN 8955904 AND 144000000"), "{sql}");
+        assert!(
+            sql.contains("'8746kB'") && sql.ends_with("BETWEEN 8955904 AND 144000000"),
+            "{sql}"
+        );
         for rows in [100_000, 3_000_000, 1_000_000_000] {
             let sql = memory_for(INDEX, rows).unwrap();
-            let kib: u64 = sql.split('\'').nth(3).unwrap().trim_end_matches("kB").parse().unwrap();
+            let kib: u64 = sql
+                .split('\'')
+                .nth(3)
+                .unwrap()
+                .trim_end_matches("kB")
+                .parse()
+                .unwrap();
             let runs = rows.saturating_mul(96) / (kib * 1024);
             assert!(runs <= kib * 1024 / RUN_BYTES + 1, "{rows}: {runs} runs");
         }
@@ -48,9 +59,15 @@ mod tests {
             assert_eq!(memory_for(INDEX, rows), None);
         }
         let many = 3_000_000;
-        assert_eq!(memory_for("CREATE INDEX i ON public.t USING gin (a);", many), None);
+        assert_eq!(
+            memory_for("CREATE INDEX i ON public.t USING gin (a);", many),
+            None
+        );
         let key = "ALTER TABLE ONLY t ADD CONSTRAINT k";
-        assert_eq!(memory_for(&format!("{key} FOREIGN KEY (a) REFERENCES u(a);"), many), None);
+        assert_eq!(
+            memory_for(&format!("{key} FOREIGN KEY (a) REFERENCES u(a);"), many),
+            None
+        );
         for kind in ["PRIMARY KEY", "UNIQUE"] {
             assert!(memory_for(&format!("{key} {kind} (a) INCLUDE (b);"), many).is_some());
         }

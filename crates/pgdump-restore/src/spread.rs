@@ -29,7 +29,12 @@ pub enum Spread {
 impl Spread {
     /// Of a task of this weight, where what is ready besides (`others`, by weight) would soon leave the other
     /// sessions without work; `heavy` tasks run, this one among them.
-    pub fn of(weight: u64, others: impl Iterator<Item = u64> + Clone, heavy: usize, sessions: usize) -> Self {
+    pub fn of(
+        weight: u64,
+        others: impl Iterator<Item = u64> + Clone,
+        heavy: usize,
+        sessions: usize,
+    ) -> Self {
         let most = weight.saturating_mul(TAIL * (sessions as u64 - 1));
         if weight <= LIGHT_BYTES || others.clone().fold(0, u64::saturating_add) >= most.max(1) {
             return Spread::No;

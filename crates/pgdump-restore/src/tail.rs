@@ -12,22 +12,36 @@ const ENTRY: &[u8] = b"\n--\n-- Name: ";
 /// beginning is not known, so a row could be taken for a statement.
 pub fn roles_at_end(tail: &[u8]) -> Vec<TocEntry> {
     let rows_end = [b"\n\\.\n".as_slice(), b"\nINSERT INTO "].into_iter();
-    let after_rows = rows_end.filter_map(|end| memchr::memmem::rfind(tail, end)).max().unwrap_or_default();
-    let Some(start) = memchr::memmem::find(&tail[after_rows..], ENTRY) else { return vec![] };
-    let Ok(text) = std::str::from_utf8(&tail[after_rows + start..]) else { return vec![] };
-    statements(text, Dialect::default()).into_iter().filter_map(entry_of).collect()
+    let after_rows = rows_end
+        .filter_map(|end| memchr::memmem::rfind(tail, end))
+        .max()
+        .unwrap_or_default();
+    let Some(start) = memchr::memmem::find(&tail[after_rows..], ENTRY) else {
+        return vec![];
+    };
+    let Ok(text) = std::str::from_utf8(&tail[after_rows + start..]) else {
+        return vec![];
+    };
+    statements(text, Dialect::default())
+        .into_iter()
+        .filter_map(entry_of)
+        .collect()
 }
 
 fn entry_of(sql: &str) -> Option<TocEntry> {
     let words = tokens(sql, Dialect::default());
     let is = |i: usize, word: &str| words.get(i).is_some_and(|w| w.is(word));
-    let on_database = words.windows(2).any(|w| w[0].is("on") && w[1].is("database"));
+    let on_database = words
+        .windows(2)
+        .any(|w| w[0].is("on") && w[1].is("database"));
     let desc = match () {
         () if on_database || (is(0, "alter") && is(1, "database")) => return None,
         () if is(0, "grant") || is(0, "revoke") => "ACL",
         () if is(0, "alter") && is(1, "default") => "DEFAULT ACL",
         () if is(0, "create") && is(1, "policy") => "POLICY",
-        () if is(0, "alter") && words.windows(2).any(|w| w[0].is("owner") && w[1].is("to")) => "OWNER",
+        () if is(0, "alter") && words.windows(2).any(|w| w[0].is("owner") && w[1].is("to")) => {
+            "OWNER"
+        }
         () => return None,
     };
     let mut entry = TocEntry::bare(0, desc, "");
@@ -50,7 +64,10 @@ mod tests {
             --\n-- Name: TABLE t; Type: ACL; Schema: public; Owner: a\n--\n\nGRANT SELECT ON TABLE public.t TO gone;\n\n\n\
             GRANT CONNECT ON DATABASE d TO visitor;\n--\n-- PostgreSQL database dump complete\n--\n";
         let found = roles_at_end(tail.as_bytes());
-        let said: Vec<_> = found.iter().map(|e| (e.desc.as_str(), e.owner.as_str())).collect();
+        let said: Vec<_> = found
+            .iter()
+            .map(|e| (e.desc.as_str(), e.owner.as_str()))
+            .collect();
         assert_eq!(said, [("OWNER", "maker"), ("ACL", "")]);
         assert!(found[1].defn.contains("TO gone"));
         assert!(roles_at_end(b"GRANT SELECT ON TABLE public.t TO gone;").is_empty());

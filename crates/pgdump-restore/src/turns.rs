@@ -23,7 +23,9 @@ impl Turns {
 
     /// Whether nothing of a lower turn is left.
     pub fn has_come(&self, turn: usize) -> bool {
-        self.0.first_key_value().is_none_or(|(lowest, _)| *lowest >= turn)
+        self.0
+            .first_key_value()
+            .is_none_or(|(lowest, _)| *lowest >= turn)
     }
 }
 

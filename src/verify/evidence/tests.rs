@@ -28,7 +28,10 @@ pub fn report(request_id: &str) -> ProofReport {
 #[test]
 fn evidence_lies_beside_its_backup_under_a_name_of_its_own() {
     let name = evidence_name("a/b.dump", "17", "r1");
-    assert!(name.starts_with("a/b.dump.pgrestored/17/") && crate::proof::is_ours(&name), "{name}");
+    assert!(
+        name.starts_with("a/b.dump.pgrestored/17/") && crate::proof::is_ours(&name),
+        "{name}"
+    );
     assert!(evidence_name("night/", "3", "r1").starts_with("night.pgrestored/3/"));
     assert_ne!(name, evidence_name("a/b.dump", "17", "r2"));
     assert!(!crate::proof::is_ours("a/b.dump"));
@@ -39,7 +42,10 @@ fn evidence_lies_beside_its_backup_under_a_name_of_its_own() {
         (format!("{name}-01234567/9abcdef.dsse.json"), false),
         (format!("{name}.html"), false),
         ("a.dump.pgrestored/17/x.dsse.json".into(), false),
-        ("a.dump.pgrestored/x/0123456789abcdef.dsse.json".into(), false),
+        (
+            "a.dump.pgrestored/x/0123456789abcdef.dsse.json".into(),
+            false,
+        ),
         ("a.dump/17/0123456789abcdef.dsse.json".into(), false),
     ] {
         assert_eq!(is_document(&name), is, "{name}");
@@ -61,7 +67,11 @@ impl Place {
         let place = Location::Folder(folder.path().to_owned());
         let store = Stores::new(None).at(&place).await.unwrap();
         let object = store.stat("a.dump", None).await.unwrap();
-        Place { folder, store, object }
+        Place {
+            folder,
+            store,
+            object,
+        }
     }
 
     fn reader(&self, signing: Option<&str>, trusted: Option<&str>) -> Evidence {
@@ -71,7 +81,12 @@ impl Place {
 
     fn question<'a>(&'a self, request_id: &'a str) -> Question<'a> {
         let (trigger, depth) = (Trigger::Notification, Depth::Data);
-        Question { backup: &self.object, request_id, trigger, depth }
+        Question {
+            backup: &self.object,
+            request_id,
+            trigger,
+            depth,
+        }
     }
 
     /// What an honest worker would say of the backup.
@@ -112,7 +127,16 @@ impl Place {
     fn documents(&self) -> usize {
         let folder = self.folder.path().join(Evidence::folder(&self.object));
         let names = std::fs::read_dir(folder).into_iter().flatten();
-        names.filter(|e| e.as_ref().unwrap().file_name().to_str().unwrap().ends_with(ENVELOPE)).count()
+        names
+            .filter(|e| {
+                e.as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_str()
+                    .unwrap()
+                    .ends_with(ENVELOPE)
+            })
+            .count()
     }
 }
 
@@ -168,15 +192,29 @@ async fn what_an_object_creator_puts_there_does_not_count() {
             _ => p.put_sealed(&name, &r, signed),
         }
         let evidence = p.reader(signed, None);
-        assert_eq!(all_of(&evidence).await, (usize::from(counts), usize::from(!counts)), "{what}");
+        assert_eq!(
+            all_of(&evidence).await,
+            (usize::from(counts), usize::from(!counts)),
+            "{what}"
+        );
         let found = evidence.find(&p.question("r")).await.unwrap();
         assert_eq!(found.is_some(), counts, "{what}");
         if what == "another request" {
-            assert_eq!(evidence.find(&p.question("gcs:b/a.dump#1")).await.unwrap(), None);
+            assert_eq!(
+                evidence.find(&p.question("gcs:b/a.dump#1")).await.unwrap(),
+                None
+            );
         }
         // Whatever lies there, the next answer is this worker's own, and is found again.
-        let own = evidence.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
-        assert_eq!(evidence.find(&p.question("r")).await.unwrap(), Some(own), "{what}");
+        let own = evidence
+            .write(&p.question("r"), &p.report("r", Depth::Data))
+            .await
+            .unwrap();
+        assert_eq!(
+            evidence.find(&p.question("r")).await.unwrap(),
+            Some(own),
+            "{what}"
+        );
     }
 }
 
@@ -189,7 +227,11 @@ async fn without_a_key_a_worker_takes_its_own_word_alone() {
     let evidence = p.reader(None, None);
     assert_eq!(evidence.find(&question).await.unwrap(), None);
     let own = evidence.write(&question, &report).await.unwrap();
-    assert_ne!(own.uri, p.store.uri(&p.name_for("r")), "not what was there before");
+    assert_ne!(
+        own.uri,
+        p.store.uri(&p.name_for("r")),
+        "not what was there before"
+    );
     assert_eq!(evidence.find(&question).await.unwrap().as_ref(), Some(&own));
     assert_eq!(p.documents(), 2);
     // Another process does not know it, and looks again.
@@ -206,21 +248,40 @@ async fn without_a_key_a_worker_takes_its_own_word_alone() {
 async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
     let p = Place::new().await;
     let evidence = p.reader(Some(PRIVATE), None);
-    let asked = Question { trigger: Trigger::Request, depth: Depth::Object, ..p.question("r") };
-    let shallow = ProofReport { trigger: Trigger::Request, ..p.report("r", Depth::Object) };
+    let asked = Question {
+        trigger: Trigger::Request,
+        depth: Depth::Object,
+        ..p.question("r")
+    };
+    let shallow = ProofReport {
+        trigger: Trigger::Request,
+        ..p.report("r", Depth::Object)
+    };
     evidence.write(&asked, &shallow).await.unwrap();
     assert_eq!(evidence.find(&p.question("r")).await.unwrap(), None);
-    let deep = evidence.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
+    let deep = evidence
+        .write(&p.question("r"), &p.report("r", Depth::Data))
+        .await
+        .unwrap();
     assert_eq!(deep.report.depth, Some(Depth::Data));
     // Both have their place, for every worker with the key; and another's answer stands.
     let other = p.reader(Some(PRIVATE), None);
-    assert_eq!(other.find(&p.question("r")).await.unwrap().as_ref(), Some(&deep));
-    let again = other.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
+    assert_eq!(
+        other.find(&p.question("r")).await.unwrap().as_ref(),
+        Some(&deep)
+    );
+    let again = other
+        .write(&p.question("r"), &p.report("r", Depth::Data))
+        .await
+        .unwrap();
     assert_eq!((again, p.documents()), (deep, 2));
     assert_eq!(other.find(&asked).await.unwrap().unwrap().report, shallow);
     // Whoever has the public key alone reads the same.
     let public = crate::verify::envelope::tests::public_pem(PRIVATE);
-    let two = format!("{}{public}", crate::verify::envelope::tests::public_pem(OTHER_PRIVATE));
+    let two = format!(
+        "{}{public}",
+        crate::verify::envelope::tests::public_pem(OTHER_PRIVATE)
+    );
     assert_eq!(all_of(&p.reader(None, Some(&two))).await, (2, 0));
     assert_eq!(all_of(&p.reader(Some(OTHER_PRIVATE), None)).await, (0, 2));
 }
@@ -230,7 +291,10 @@ async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
 async fn a_flood_hides_nothing_from_whoever_has_the_key() {
     let p = Place::new().await;
     let evidence = p.reader(Some(PRIVATE), None);
-    evidence.write(&p.question("r"), &p.report("r", Depth::Data)).await.unwrap();
+    evidence
+        .write(&p.question("r"), &p.report("r", Depth::Data))
+        .await
+        .unwrap();
     let folder = Evidence::folder(&p.object);
     for i in 0..MOST_REFUSED + 10 {
         p.put(&format!("{folder}{i:016x}{ENVELOPE}"), b"{}");
@@ -238,10 +302,17 @@ async fn a_flood_hides_nothing_from_whoever_has_the_key() {
     let found = evidence.reports("", 1, Some).await.unwrap();
     assert_eq!((found.reports.len(), found.refused), (1, 0));
     let all = evidence.reports("", 100, Some).await.unwrap();
-    assert_eq!((all.reports.len(), all.refused, all.is_flooded), (1, MOST_REFUSED, true));
+    assert_eq!(
+        (all.reports.len(), all.refused, all.is_flooded),
+        (1, MOST_REFUSED, true)
+    );
     // Without the key's own names, the search is given up, and that is said.
     let public = crate::verify::envelope::tests::public_pem(PRIVATE);
-    let found = p.reader(None, Some(&public)).reports("", 1, Some).await.unwrap();
+    let found = p
+        .reader(None, Some(&public))
+        .reports("", 1, Some)
+        .await
+        .unwrap();
     assert!(found.reports.is_empty() && found.is_flooded);
 }
 
@@ -251,19 +322,59 @@ async fn an_answer_is_about_exactly_these_bytes() {
     let p = Place::new().await;
     let r = p.report("r", Depth::Data);
     let crc32c = Some(crc32c::crc32c(b"hello world"));
-    assert!(is_of(&r, &p.object) && is_of(&r, &StoredObject { crc32c, ..p.object.clone() }));
+    assert!(
+        is_of(&r, &p.object)
+            && is_of(
+                &r,
+                &StoredObject {
+                    crc32c,
+                    ..p.object.clone()
+                }
+            )
+    );
     for other in [
-        StoredObject { size: 8, ..p.object.clone() },
-        StoredObject { generation: 1, ..p.object.clone() },
-        StoredObject { crc32c: Some(1), ..p.object.clone() },
-        StoredObject { name: "b.dump".into(), ..p.object.clone() },
+        StoredObject {
+            size: 8,
+            ..p.object.clone()
+        },
+        StoredObject {
+            generation: 1,
+            ..p.object.clone()
+        },
+        StoredObject {
+            crc32c: Some(1),
+            ..p.object.clone()
+        },
+        StoredObject {
+            name: "b.dump".into(),
+            ..p.object.clone()
+        },
     ] {
         assert!(!is_of(&r, &other), "{other:?}");
     }
     // A directory, to which a member was added.
-    let folder = StoredObject { name: "a/".into(), size: 10, ..p.object.clone() };
-    let of_folder = ProofReport { backup: ResultBackup { name: Some("a/".into()), ..r.backup.clone() }, ..r };
+    let folder = StoredObject {
+        name: "a/".into(),
+        size: 10,
+        ..p.object.clone()
+    };
+    let of_folder = ProofReport {
+        backup: ResultBackup {
+            name: Some("a/".into()),
+            ..r.backup.clone()
+        },
+        ..r
+    };
     assert!(is_of(&of_folder, &folder));
-    let later = folder.created.saturating_add(jiff::SignedDuration::from_secs(1)).unwrap();
-    assert!(!is_of(&of_folder, &StoredObject { created: later, ..folder }));
+    let later = folder
+        .created
+        .saturating_add(jiff::SignedDuration::from_secs(1))
+        .unwrap();
+    assert!(!is_of(
+        &of_folder,
+        &StoredObject {
+            created: later,
+            ..folder
+        }
+    ));
 }

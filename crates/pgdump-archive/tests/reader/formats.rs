@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, Codec, DataOffset, DataSink, Format, Keys, Layer, Limits, Origin, Piece, Reopen,
-    Statement, TocEntry,
+    Archive, Bytes, Codec, DataOffset, DataSink, Format, Keys, Layer, Limits, Origin, Piece,
+    Reopen, Statement, TocEntry,
 };
 
 use crate::{Kind, fixtures, kind};
@@ -30,7 +30,9 @@ fn bytes_of(name: &str) -> Vec<u8> {
         return raw;
     }
     let mut out = Vec::new();
-    flate2::read::GzDecoder::new(&raw[..]).read_to_end(&mut out).unwrap();
+    flate2::read::GzDecoder::new(&raw[..])
+        .read_to_end(&mut out)
+        .unwrap();
     out
 }
 
@@ -127,11 +129,16 @@ impl Read for Slowly {
 fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Layer>, Collect) {
     let path = fixtures().join(name);
     let bytes = Box::new(Slowly(std::fs::File::open(&path).unwrap(), chunk));
-    let origin = Origin::Stream { bytes, again: Some(std::sync::Arc::new(File(path))) };
+    let origin = Origin::Stream {
+        bytes,
+        again: Some(std::sync::Arc::new(File(path))),
+    };
     let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
     let header = archive.header().clone();
     let mut sink = Collect::default();
-    archive.read_data(&mut sink).unwrap_or_else(|e| panic!("{name}: {e}"));
+    archive
+        .read_data(&mut sink)
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
     (header.format, header.layers, sink)
 }
 
@@ -140,7 +147,10 @@ fn every_format_is_recognised_and_read_whole() {
     for (name, format, layers) in FORMATS {
         let (is, wrapped, read) = read_fixture(name, usize::MAX);
         assert_eq!((is, wrapped.as_slice()), (format, layers), "{name}");
-        assert!(read.data.iter().map(|(_, d)| d.len()).sum::<usize>() > 10_000, "{name}");
+        assert!(
+            read.data.iter().map(|(_, d)| d.len()).sum::<usize>() > 10_000,
+            "{name}"
+        );
         if name.starts_with('v') {
             assert_eq!(read.objects[&9001].len(), 4500, "{name}");
         }
@@ -150,14 +160,21 @@ fn every_format_is_recognised_and_read_whole() {
 /// However the bytes arrive, they are read the same.
 #[test]
 fn any_chunking_gives_the_same() {
-    let all = FORMATS.iter().map(|f| f.0).chain(CORPUS.iter().map(|c| c.0).filter(|n| !n.ends_with(".gz")));
+    let all = FORMATS
+        .iter()
+        .map(|f| f.0)
+        .chain(CORPUS.iter().map(|c| c.0).filter(|n| !n.ends_with(".gz")));
     for name in all {
         let whole = read_fixture(name, usize::MAX).2;
         for chunk in [1, 7, 511, 4096] {
             let pieces = read_fixture(name, chunk).2;
             assert_eq!(
                 (pieces.data, pieces.objects, pieces.statements),
-                (whole.data.clone(), whole.objects.clone(), whole.statements.clone()),
+                (
+                    whole.data.clone(),
+                    whole.objects.clone(),
+                    whole.statements.clone()
+                ),
                 "{name}, {chunk}"
             );
         }
@@ -185,7 +202,10 @@ fn every_codec_holds_the_same_data() {
         let archive = open(&bytes).unwrap();
         assert_eq!(archive.header().codec, codec, "{name}");
         assert_eq!(archive.header().version.unwrap().1, 16, "{name}");
-        let offsets = archive.entries().iter().any(|e| matches!(e.offset, DataOffset::At(_)));
+        let offsets = archive
+            .entries()
+            .iter()
+            .any(|e| matches!(e.offset, DataOffset::At(_)));
         assert_eq!(offsets, has_offsets, "{name}");
         let read = read_all(&bytes).unwrap();
         let sorted = |c: &Collect| {
@@ -225,15 +245,29 @@ fn every_archive_version_is_read() {
             let bytes = synthetic(minor, int_size);
             let archive = open(&bytes).unwrap_or_else(|e| panic!("1.{minor}: {e}"));
             assert_eq!(archive.header().version, Some((1, minor, 0)));
-            assert_eq!(archive.header().created.unwrap().to_string(), "2026-11-04T03:02:01");
+            assert_eq!(
+                archive.header().created.unwrap().to_string(),
+                "2026-11-04T03:02:01"
+            );
             assert_eq!(archive.entries()[1].dependencies, [1]);
-            assert_eq!(archive.entries()[0].table_am.as_deref(), (minor >= 14).then_some("heap"));
+            assert_eq!(
+                archive.entries()[0].table_am.as_deref(),
+                (minor >= 14).then_some("heap")
+            );
             let read = read_all(&bytes).unwrap();
             assert_eq!(read.data, [("t".to_owned(), b"1\n2\n".to_vec())]);
         }
     }
-    for (minor, wanted) in [(11, Kind::Unsupported), (17, Kind::Limit), (255, Kind::Limit)] {
-        assert_eq!(open(&synthetic(minor, 4)).err().map(|e| kind(&e)), Some(wanted), "1.{minor}");
+    for (minor, wanted) in [
+        (11, Kind::Unsupported),
+        (17, Kind::Limit),
+        (255, Kind::Limit),
+    ] {
+        assert_eq!(
+            open(&synthetic(minor, 4)).err().map(|e| kind(&e)),
+            Some(wanted),
+            "1.{minor}"
+        );
     }
 }
 
@@ -242,10 +276,15 @@ fn every_archive_version_is_read() {
 fn every_truncation_is_noticed() {
     let whole = synthetic(16, 4);
     // The beginning of a real one: wherever it is cut, data is missing.
-    let real: Vec<u8> = bytes_of("shop18.zstd.dump").into_iter().take(20_000).collect();
+    let real: Vec<u8> = bytes_of("shop18.zstd.dump")
+        .into_iter()
+        .take(20_000)
+        .collect();
     for bytes in [whole, real] {
         for cut in 0..bytes.len() {
-            let e = read_all(&bytes[..cut]).err().unwrap_or_else(|| panic!("a cut at {cut} was not noticed"));
+            let e = read_all(&bytes[..cut])
+                .err()
+                .unwrap_or_else(|| panic!("a cut at {cut} was not noticed"));
             assert_eq!(kind(&e), Kind::Corrupt, "{cut}: {e}");
         }
     }
@@ -259,7 +298,10 @@ fn a_statement_with_a_nul_byte_is_damage() {
     // What comes before is how a dump is known.
     let begin = whole.windows(4).position(|w| w == b"SET ").unwrap();
     let mut in_statements = 0;
-    for at in (begin..whole.len()).filter(|at| whole[*at] == b' ').step_by(3) {
+    for at in (begin..whole.len())
+        .filter(|at| whole[*at] == b' ')
+        .step_by(3)
+    {
         let mut bad = whole.clone();
         bad[at] = 0;
         match read_all(&bad) {
@@ -267,7 +309,10 @@ fn a_statement_with_a_nul_byte_is_damage() {
                 assert_eq!(kind(&e), Kind::Corrupt, "{at}: {e}");
                 in_statements += 1;
             }
-            Ok(read) => assert!(read.statements.iter().all(|s| !s.text.contains('\0')), "{at}"),
+            Ok(read) => assert!(
+                read.statements.iter().all(|s| !s.text.contains('\0')),
+                "{at}"
+            ),
         }
     }
     assert!(in_statements > 100, "{in_statements}");

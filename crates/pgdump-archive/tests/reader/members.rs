@@ -6,7 +6,9 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use pgdump_archive::ArchiveError;
-use pgdump_archive::{Archive, Bytes, DataSink, Folder, Keys, Limits, Origin, Piece, Reopen, TocEntry};
+use pgdump_archive::{
+    Archive, Bytes, DataSink, Folder, Keys, Limits, Origin, Piece, Reopen, TocEntry,
+};
 
 use crate::{Kind, kind};
 
@@ -17,10 +19,24 @@ fn unpacked(name: &str) -> Files {
     let file = std::fs::File::open(crate::fixtures().join(name));
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file.unwrap()));
     let mut files = Files::new();
-    for entry in tar.entries().unwrap().map(Result::unwrap).filter(|e| e.header().entry_type().is_file()) {
+    for entry in tar
+        .entries()
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|e| e.header().entry_type().is_file())
+    {
         let (mut entry, mut bytes) = (entry, Vec::new());
         entry.read_to_end(&mut bytes).unwrap();
-        files.insert(entry.path().unwrap().to_str().unwrap().trim_start_matches("./").to_owned(), bytes);
+        files.insert(
+            entry
+                .path()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .trim_start_matches("./")
+                .to_owned(),
+            bytes,
+        );
     }
     files
 }
@@ -30,7 +46,10 @@ struct Memory(Files);
 
 impl Folder for Memory {
     fn members(&self) -> Vec<(String, u64)> {
-        self.0.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect()
+        self.0
+            .iter()
+            .map(|(name, bytes)| (name.clone(), bytes.len() as u64))
+            .collect()
     }
 
     fn open(&self, name: &str) -> Result<Bytes, ArchiveError> {
@@ -43,7 +62,10 @@ struct Twice(Vec<u8>);
 
 impl Reopen for Twice {
     fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
-        let rest = usize::try_from(offset).ok().and_then(|at| self.0.get(at..)).unwrap_or_default();
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|at| self.0.get(at..))
+            .unwrap_or_default();
         Ok(Box::new(Cursor::new(rest.to_vec())))
     }
 }
@@ -90,7 +112,9 @@ fn origin(files: &Files, form: Form) -> Origin {
     match form {
         Form::Folder => Origin::Folder(Arc::new(Memory(files.clone()))),
         Form::Gzipped => {
-            let files = files.iter().map(|(name, bytes)| (format!("{name}.gz"), gzip(bytes)));
+            let files = files
+                .iter()
+                .map(|(name, bytes)| (format!("{name}.gz"), gzip(bytes)));
             Origin::Folder(Arc::new(Memory(files.collect())))
         }
         Form::Packed => stream(pack(files, "./")),
@@ -127,27 +151,47 @@ impl DataSink for Objects {
 }
 
 fn read(files: &Files, form: Form, only_tables: bool) -> Result<Objects, ArchiveError> {
-    let mut sink = Objects { only_tables, ..Objects::default() };
-    Archive::open(origin(files, form), Limits::default(), &Keys::default())?.read_data(&mut sink)?;
+    let mut sink = Objects {
+        only_tables,
+        ..Objects::default()
+    };
+    Archive::open(origin(files, form), Limits::default(), &Keys::default())?
+        .read_data(&mut sink)?;
     Ok(sink)
 }
 
 /// Both fixtures of a version, and the name of their list.
 fn dumps(version: u32) -> [(Files, Vec<Form>); 2] {
-    let forms = |tar: bool| FORMS.into_iter().filter(|f| (*f == Form::Tar) == tar).collect();
+    let forms = |tar: bool| {
+        FORMS
+            .into_iter()
+            .filter(|f| (*f == Form::Tar) == tar)
+            .collect()
+    };
     [
-        (unpacked(&format!("v{version}.directory.tar.gz")), forms(false)),
+        (
+            unpacked(&format!("v{version}.directory.tar.gz")),
+            forms(false),
+        ),
         (unpacked(&format!("v{version}.tar.gz")), forms(true)),
     ]
 }
 
 fn list_of(files: &Files) -> String {
-    files.keys().find(|n| n.starts_with("blobs") && n.ends_with(".toc")).unwrap().clone()
+    files
+        .keys()
+        .find(|n| n.starts_with("blobs") && n.ends_with(".toc"))
+        .unwrap()
+        .clone()
 }
 
 /// A file of this name, whatever compression is in its name.
 fn member_of(files: &Files, plain: &str) -> String {
-    files.keys().find(|n| n.trim_end_matches(".gz") == plain).unwrap().clone()
+    files
+        .keys()
+        .find(|n| n.trim_end_matches(".gz") == plain)
+        .unwrap()
+        .clone()
 }
 
 fn for_each_form(mut f: impl FnMut(u32, &Files, Form)) {
@@ -161,9 +205,14 @@ fn for_each_form(mut f: impl FnMut(u32, &Files, Form)) {
 #[test]
 fn every_form_is_read_whole() {
     for_each_form(|version, files, form| {
-        let objects = read(files, form, false).unwrap_or_else(|e| panic!("{version} {form:?}: {e}"));
+        let objects =
+            read(files, form, false).unwrap_or_else(|e| panic!("{version} {form:?}: {e}"));
         // The other one is empty.
-        assert_eq!(objects.seen.keys().copied().collect::<Vec<_>>(), [9001], "{version} {form:?}");
+        assert_eq!(
+            objects.seen.keys().copied().collect::<Vec<_>>(),
+            [9001],
+            "{version} {form:?}"
+        );
         assert!(read(files, form, true).is_ok(), "{version} {form:?}");
     });
 }
@@ -173,30 +222,87 @@ fn every_form_is_read_whole() {
 fn a_list_that_is_not_that_of_the_members_is_damage() {
     let whole = "9001 blob_9001.dat\n9002 blob_9002.dat\n";
     let lists: [(&str, String, &str); 16] = [
-        ("cut behind a line", "9001 blob_9001.dat\n".into(), "blob_9002.dat is not listed"),
-        ("cut before it", "9002 blob_9002.dat\n".into(), "blob_9001.dat is not listed"),
+        (
+            "cut behind a line",
+            "9001 blob_9001.dat\n".into(),
+            "blob_9002.dat is not listed",
+        ),
+        (
+            "cut before it",
+            "9002 blob_9002.dat\n".into(),
+            "blob_9001.dat is not listed",
+        ),
         ("empty", String::new(), "blob_9001.dat is not listed"),
-        ("cut in a number", "9001 blob_9001.dat\n90".into(), "names no large object"),
-        ("cut in a name", "9001 blob_9001.dat\n9002 blob_9".into(), "names no large object"),
-        ("one too many", format!("{whole}9003 blob_9003.dat\n"), "blob_9003.dat is missing"),
-        ("an empty line", "9001 blob_9001.dat\n\n9002 blob_9002.dat\n".into(), "names no large object"),
+        (
+            "cut in a number",
+            "9001 blob_9001.dat\n90".into(),
+            "names no large object",
+        ),
+        (
+            "cut in a name",
+            "9001 blob_9001.dat\n9002 blob_9".into(),
+            "names no large object",
+        ),
+        (
+            "one too many",
+            format!("{whole}9003 blob_9003.dat\n"),
+            "blob_9003.dat is missing",
+        ),
+        (
+            "an empty line",
+            "9001 blob_9001.dat\n\n9002 blob_9002.dat\n".into(),
+            "names no large object",
+        ),
         ("twice", whole.repeat(2), "listed twice"),
-        ("another's name", "9001 blob_9002.dat\n9002 blob_9001.dat\n".into(), "names no large object"),
-        ("elsewhere", "9001 ../secret.dat\n9002 blob_9002.dat\n".into(), "names no large object"),
-        ("absolute", "9001 /etc/passwd\n9002 blob_9002.dat\n".into(), "names no large object"),
-        ("too large", format!("{whole}99999999999 blob_99999999999.dat\n"), "names no large object"),
-        ("other digits", "+9001 blob_+9001.dat\n9002 blob_9002.dat\n".into(), "names no large object"),
-        ("zeros", "09001 blob_09001.dat\n9002 blob_9002.dat\n".into(), "names no large object"),
-        ("no end of line", "x".repeat(1 << 20), "names no large object"),
+        (
+            "another's name",
+            "9001 blob_9002.dat\n9002 blob_9001.dat\n".into(),
+            "names no large object",
+        ),
+        (
+            "elsewhere",
+            "9001 ../secret.dat\n9002 blob_9002.dat\n".into(),
+            "names no large object",
+        ),
+        (
+            "absolute",
+            "9001 /etc/passwd\n9002 blob_9002.dat\n".into(),
+            "names no large object",
+        ),
+        (
+            "too large",
+            format!("{whole}99999999999 blob_99999999999.dat\n"),
+            "names no large object",
+        ),
+        (
+            "other digits",
+            "+9001 blob_+9001.dat\n9002 blob_9002.dat\n".into(),
+            "names no large object",
+        ),
+        (
+            "zeros",
+            "09001 blob_09001.dat\n9002 blob_9002.dat\n".into(),
+            "names no large object",
+        ),
+        (
+            "no end of line",
+            "x".repeat(1 << 20),
+            "names no large object",
+        ),
         ("zero bytes", "\0".repeat(4096), "names no large object"),
     ];
     for_each_form(|version, files, form| {
         for (what, list, word) in &lists {
             let mut files = files.clone();
             files.insert(list_of(&files), list.clone().into_bytes());
-            let e = read(&files, form, false).err().unwrap_or_else(|| panic!("{version} {form:?} {what}"));
+            let e = read(&files, form, false)
+                .err()
+                .unwrap_or_else(|| panic!("{version} {form:?} {what}"));
             assert_eq!(kind(&e), Kind::Corrupt, "{version} {form:?} {what}: {e}");
-            assert!(e.to_string().contains(word), "{version} {form:?} {what}: {e}");
+            assert!(
+                e.to_string().contains(word),
+                "{version} {form:?} {what}: {e}"
+            );
         }
     });
 }
@@ -210,12 +316,19 @@ fn missing_members_are_damage_and_others_are_foreign() {
             let e = read(files, form, only_tables).err();
             let e = e.unwrap_or_else(|| panic!("{version} {form:?}: {word}"));
             assert_eq!(kind(&e), wanted, "{version} {form:?}: {e}");
-            assert!(e.to_string().contains(word), "{version} {form:?}: {e}, not {word}");
+            assert!(
+                e.to_string().contains(word),
+                "{version} {form:?}: {e}, not {word}"
+            );
         };
-        let refused =
-            |files: &Files, only_tables, word: &str| refused_as(Kind::Corrupt, files, only_tables, word);
-        let of_others =
-            if matches!(form, Form::Folder | Form::Gzipped) { Kind::Foreign } else { Kind::Corrupt };
+        let refused = |files: &Files, only_tables, word: &str| {
+            refused_as(Kind::Corrupt, files, only_tables, word)
+        };
+        let of_others = if matches!(form, Form::Folder | Form::Gzipped) {
+            Kind::Foreign
+        } else {
+            Kind::Corrupt
+        };
         let mut gone = files.clone();
         gone.remove(&member_of(files, "blob_9002.dat"));
         refused(&gone, false, "blob_9002.dat");
@@ -226,15 +339,27 @@ fn missing_members_are_damage_and_others_are_foreign() {
         let mut gone = files.clone();
         gone.remove(&list_of(files));
         refused(&gone, false, "BLOBS");
-        for name in
-            ["blob_7.dat", "blob_9001.dat.lz4", "77.dat", "blobs_3.toc", "blob_x.dat", "blob_09001.dat"]
-        {
+        for name in [
+            "blob_7.dat",
+            "blob_9001.dat.lz4",
+            "77.dat",
+            "blobs_3.toc",
+            "blob_x.dat",
+            "blob_09001.dat",
+        ] {
             let mut more = files.clone();
             more.insert(name.into(), b"x".to_vec());
             refused_as(of_others, &more, false, name.trim_end_matches(".lz4"));
         }
         let mut notes = files.clone();
-        for name in ["README", "_SUCCESS", "SHA256SUMS", "globals.sql", "._toc.dat", ".DS_Store"] {
+        for name in [
+            "README",
+            "_SUCCESS",
+            "SHA256SUMS",
+            "globals.sql",
+            "._toc.dat",
+            ".DS_Store",
+        ] {
             notes.insert(name.into(), b"not of the dump".to_vec());
         }
         assert!(read(&notes, form, false).is_ok(), "{version} {form:?}");
@@ -263,11 +388,23 @@ fn tar_member(name: &str, kind: u8, size: u64, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn a_tar_that_lies_is_refused_at_once() {
     let files = unpacked("v15.tar.gz");
-    let toc = tar_member("toc.dat", b'0', files["toc.dat"].len() as u64, &files["toc.dat"]);
+    let toc = tar_member(
+        "toc.dat",
+        b'0',
+        files["toc.dat"].len() as u64,
+        &files["toc.dat"],
+    );
     let packed = tar_member("./3387.dat.gz", b'0', 3, b"abc");
     let pax = |text: &str| tar_member("x", b'x', text.len() as u64, text.as_bytes());
-    let sizes =
-        [1 << 33, i64::MAX as u64 - 1, i64::MAX as u64, 1 << 63, u64::MAX - 600, u64::MAX - 1, u64::MAX];
+    let sizes = [
+        1 << 33,
+        i64::MAX as u64 - 1,
+        i64::MAX as u64,
+        1 << 63,
+        u64::MAX - 600,
+        u64::MAX - 1,
+        u64::MAX,
+    ];
     let mut cases: Vec<(String, Vec<u8>, Kind)> = Vec::new();
     for size in sizes {
         for first in [&toc, &packed] {
@@ -277,11 +414,24 @@ fn a_tar_that_lies_is_refused_at_once() {
                 cases.push((what, [&first[..], &lying].concat(), Kind::Corrupt));
             }
         }
-        let lying = [&toc[..], &pax(&format!("{} size={size}\n", 7 + size.to_string().len() + 2)), &packed];
+        let lying = [
+            &toc[..],
+            &pax(&format!("{} size={size}\n", 7 + size.to_string().len() + 2)),
+            &packed,
+        ];
         cases.push((format!("pax size {size}"), lying.concat(), Kind::Corrupt));
     }
-    for text in ["30 size=18446744073709551616\n", "11 size=-1\n", "12 size=abc\n", "9999999 size=1\n"] {
-        cases.push((text.to_owned(), [&toc[..], &pax(text), &packed].concat(), Kind::Corrupt));
+    for text in [
+        "30 size=18446744073709551616\n",
+        "11 size=-1\n",
+        "12 size=abc\n",
+        "9999999 size=1\n",
+    ] {
+        cases.push((
+            text.to_owned(),
+            [&toc[..], &pax(text), &packed].concat(),
+            Kind::Corrupt,
+        ));
     }
     let sparse = tar_member("3389.dat", b'S', 4, b"rows");
     cases.push(("sparse".into(), [&toc[..], &sparse].concat(), Kind::Limit));
@@ -289,7 +439,10 @@ fn a_tar_that_lies_is_refused_at_once() {
     cases.push(("sparse by pax".into(), sparse, Kind::Limit));
     for (what, bytes, reason) in cases {
         let again = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn Reopen>);
-        let origin = Origin::Stream { bytes: Box::new(Cursor::new(bytes)), again };
+        let origin = Origin::Stream {
+            bytes: Box::new(Cursor::new(bytes)),
+            again,
+        };
         let read = Archive::open(origin, Limits::default(), &Keys::default())
             .and_then(|a| a.read_data(&mut Objects::default()));
         assert_eq!(kind(&read.unwrap_err()), reason, "{what}");

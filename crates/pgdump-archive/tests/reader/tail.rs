@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, Counting, DataSink, Extent, Keys, Ledger, Limits, Origin, Piece, Ranges, TocEntry,
+    Archive, Bytes, Counting, DataSink, Extent, Keys, Ledger, Limits, Origin, Piece, Ranges,
+    TocEntry,
 };
 
 use crate::{Kind, kind};
@@ -25,7 +26,9 @@ impl DataSink for Rows {
         Ok(())
     }
     fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        let Piece::Rows { text, .. } = piece else { panic!("{piece:?}") };
+        let Piece::Rows { text, .. } = piece else {
+            panic!("{piece:?}")
+        };
         self.0.extend(text);
         Ok(())
     }
@@ -56,7 +59,9 @@ impl Ranges for Parts {
 fn learn(bytes: &[u8]) -> pgdump_archive::BlockIndex {
     let archive = open(bytes).unwrap();
     let ledger = Ledger::of(&archive);
-    archive.read_data(&mut Counting::new(&ledger, &|_| {})).unwrap();
+    archive
+        .read_data(&mut Counting::new(&ledger, &|_| {}))
+        .unwrap();
     ledger.index()
 }
 
@@ -79,12 +84,18 @@ fn a_table_of_contents_behind_the_data_is_taken_by_every_reader() {
             assert_eq!(rows(&bytes).unwrap(), b"1\n2\n", "1.{minor}");
             let index = learn(&bytes);
             assert_eq!(index.tail.unwrap().offset, end as u64);
-            assert_eq!(index.whole(), Some((bytes.len() as u64, crc32c::crc32c(&bytes))));
+            assert_eq!(
+                index.whole(),
+                Some((bytes.len() as u64, crc32c::crc32c(&bytes)))
+            );
             let mut archive = open(&bytes[..index.head.length as usize]).unwrap();
             let parts = Arc::new(Parts(bytes, Mutex::default()));
             archive.by_blocks(&index, parts.clone()).unwrap();
             let mut sink = Rows::default();
-            archive.into_streams(3).into_iter().for_each(|s| s.read(&mut sink).unwrap());
+            archive
+                .into_streams(3)
+                .into_iter()
+                .for_each(|s| s.read(&mut sink).unwrap());
             assert_eq!(sink.0, b"1\n2\n");
             assert_eq!(parts.1.lock().unwrap().len(), 2);
         }
@@ -93,9 +104,16 @@ fn a_table_of_contents_behind_the_data_is_taken_by_every_reader() {
     let [head, mut contents, _] = synthetic_parts(16, 4);
     let has_data = contents.len() - 9;
     contents[has_data] = 3;
-    let flag = contents.windows(10).rposition(|w| w == [0, 2, 0, 0, 0, 0, 1, 0, 0, 0]).unwrap() + 6;
+    let flag = contents
+        .windows(10)
+        .rposition(|w| w == [0, 2, 0, 0, 0, 0, 1, 0, 0, 0])
+        .unwrap()
+        + 6;
     contents[flag] = 0;
-    assert_eq!(rows(&[&head[..], &contents, &contents].concat()).unwrap(), b"");
+    assert_eq!(
+        rows(&[&head[..], &contents, &contents].concat()).unwrap(),
+        b""
+    );
 }
 
 #[test]
@@ -117,9 +135,22 @@ fn a_second_table_of_contents_that_is_not_whole_or_not_the_same_is_an_error() {
         }
         // The offset of the first entry.
         assert!(taken.len() == 8 && taken[7] - taken[0] == 7, "{taken:?}");
-        let other = bytes[end..].iter().map(|b| if *b == b'm' { b'n' } else { *b });
-        let e = rows(&bytes[..end].iter().copied().chain(other).collect::<Vec<_>>()).unwrap_err().to_string();
-        assert!(e.contains("behind the data differs from the one at the beginning: TABLE public.t"), "{e}");
+        let other = bytes[end..]
+            .iter()
+            .map(|b| if *b == b'm' { b'n' } else { *b });
+        let e = rows(
+            &bytes[..end]
+                .iter()
+                .copied()
+                .chain(other)
+                .collect::<Vec<_>>(),
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            e.contains("behind the data differs from the one at the beginning: TABLE public.t"),
+            "{e}"
+        );
     }
 }
 
@@ -135,7 +166,11 @@ fn other_bytes_after_the_end_are_named() {
         (&whole, &[1; 3], "(\"\\x01\\x01\\x01\")"),
         (&whole, &[3; 9000], "\\x03\\x03"),
         (&whole, b"\x01\x00\x07\0\0\0junk", "other bytes"),
-        (&whole, b"pg_dump: warning: \x1b[31mcircular", "pg_dump: warning: \\x1b[31m"),
+        (
+            &whole,
+            b"pg_dump: warning: \x1b[31mcircular",
+            "pg_dump: warning: \\x1b[31m",
+        ),
         (&whole, &whole, "another archive begins"),
         (&appended, b"\0", "other bytes"),
         (&appended, again, "other bytes"),
@@ -144,23 +179,39 @@ fn other_bytes_after_the_end_are_named() {
         let e = rows(&[&before[..], behind].concat()).expect_err(said);
         let text = e.to_string();
         assert_eq!(kind(&e), Kind::Corrupt, "{text}");
-        assert!(text.contains("ends early") || text.contains(said), "{said}: {text}");
+        assert!(
+            text.contains("ends early") || text.contains(said),
+            "{said}: {text}"
+        );
         if !text.contains("ends early") {
             let size = before.len();
             assert!(
-                text.contains(&format!("at byte {size}")) && text.contains(&format!("head -c {size}")),
+                text.contains(&format!("at byte {size}"))
+                    && text.contains(&format!("head -c {size}")),
                 "{text}"
             );
         }
     }
     // Two archives in one file, the second over the first's data.
     let [head, contents, _] = synthetic_parts(16, 4);
-    let e = rows(&[&head[..], &contents, &whole].concat()).unwrap_err().to_string();
-    assert!(e.contains("another archive begins, before the data of TABLE DATA public.t"), "{e}");
-    let e = rows(&[&head[..], &contents, b"\nDETAIL: x"].concat()).unwrap_err().to_string();
+    let e = rows(&[&head[..], &contents, &whole].concat())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        e.contains("another archive begins, before the data of TABLE DATA public.t"),
+        "{e}"
+    );
+    let e = rows(&[&head[..], &contents, b"\nDETAIL: x"].concat())
+        .unwrap_err()
+        .to_string();
     assert!(e.contains("no data block begins (\"\\nDETAIL: x\")"), "{e}");
     // A block that is there twice.
     let [head, contents, data] = synthetic_parts(16, 4);
-    let e = rows(&[head, contents, data.clone(), data].concat()).unwrap_err().to_string();
-    assert!(e.contains("the data of TABLE DATA public.t is there twice"), "{e}");
+    let e = rows(&[head, contents, data.clone(), data].concat())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        e.contains("the data of TABLE DATA public.t is there twice"),
+        "{e}"
+    );
 }

@@ -26,7 +26,8 @@ impl DataSink for Collect {
 
     fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
         if let Piece::Rows { text, .. } | Piece::Statements(text) = piece {
-            self.0.push(String::from_utf8_lossy(&text).trim().to_owned());
+            self.0
+                .push(String::from_utf8_lossy(&text).trim().to_owned());
         }
         Ok(())
     }
@@ -58,12 +59,24 @@ const TABLE: &str = "CREATE TABLE public.t (a int);\nCOPY public.t (a) FROM stdi
 #[test]
 fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
     let d = dump(TABLE);
-    let stripped: String = d.lines().filter(|l| !l.starts_with("--")).map(|l| format!("{l}\n")).collect();
+    let stripped: String = d
+        .lines()
+        .filter(|l| !l.starts_with("--"))
+        .map(|l| format!("{l}\n"))
+        .collect();
     for (what, text, wanted) in [
         ("as it is", d.clone(), true),
-        ("settings around it", format!("SET session_replication_role = replica;\n{d}RESET ALL;\n"), true),
+        (
+            "settings around it",
+            format!("SET session_replication_role = replica;\n{d}RESET ALL;\n"),
+            true,
+        ),
         ("in a transaction", format!("BEGIN;\n{d}COMMIT;\n"), true),
-        ("with commands of psql", format!("\\set ON_ERROR_STOP on\n\\echo x\n{d}\\timing\nANALYZE;\n"), true),
+        (
+            "with commands of psql",
+            format!("\\set ON_ERROR_STOP on\n\\echo x\n{d}\\timing\nANALYZE;\n"),
+            true,
+        ),
         (
             "two of them",
             format!(
@@ -74,13 +87,24 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
             true,
         ),
         ("without comments", stripped, false),
-        ("by hand", "CREATE TABLE u(id int);\nINSERT INTO u VALUES (1)".into(), false),
-        ("with more behind it", format!("{d}CREATE TABLE more();\n"), false),
+        (
+            "by hand",
+            "CREATE TABLE u(id int);\nINSERT INTO u VALUES (1)".into(),
+            false,
+        ),
+        (
+            "with more behind it",
+            format!("{d}CREATE TABLE more();\n"),
+            false,
+        ),
         ("with \\q", format!("{d}\\q\nno SQL at all\n"), true),
     ] {
         let (all, is_complete) = read(&text).unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(is_complete, wanted, "{what}");
-        assert!(all.iter().any(|s| s.starts_with("rows of")), "{what}: {all:?}");
+        assert!(
+            all.iter().any(|s| s.starts_with("rows of")),
+            "{what}: {all:?}"
+        );
     }
 }
 
@@ -88,16 +112,66 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
 fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
     let d = dump(TABLE);
     for (what, text, wanted, said) in [
-        ("a cut dump", d[..d.len() - 45].to_owned(), Kind::Corrupt, "is missing"),
-        ("a second one that is cut", format!("{d}{}", &d[..d.len() - 45]), Kind::Corrupt, "is missing"),
-        ("a dump in a cut one", format!("{HEAD}{d}"), Kind::Corrupt, "another one begins in line"),
-        ("a transaction that is cut", format!("BEGIN;\n{d}"), Kind::Corrupt, "begins in line 1"),
-        ("stderr first", format!("pg_dump: warning: x\n{d}"), Kind::Corrupt, "line 1: a message of pg_dump"),
-        ("stderr last", format!("{d}pg_dump: warning: x\n"), Kind::Corrupt, "a message of pg_dump"),
-        ("a program", format!("{d}\\! touch x\n"), Kind::Unsupported, "the command \\! of psql"),
-        ("a file", format!("\\i x.sql\n{d}"), Kind::Unsupported, "line 1: the command \\i"),
-        ("a variable", format!("\\set a 1\nSELECT :a;\n{d}"), Kind::Unsupported, "line 2: psql would put"),
-        ("another database", format!("\\connect other\n{d}"), Kind::Unsupported, "line 1: \\connect"),
+        (
+            "a cut dump",
+            d[..d.len() - 45].to_owned(),
+            Kind::Corrupt,
+            "is missing",
+        ),
+        (
+            "a second one that is cut",
+            format!("{d}{}", &d[..d.len() - 45]),
+            Kind::Corrupt,
+            "is missing",
+        ),
+        (
+            "a dump in a cut one",
+            format!("{HEAD}{d}"),
+            Kind::Corrupt,
+            "another one begins in line",
+        ),
+        (
+            "a transaction that is cut",
+            format!("BEGIN;\n{d}"),
+            Kind::Corrupt,
+            "begins in line 1",
+        ),
+        (
+            "stderr first",
+            format!("pg_dump: warning: x\n{d}"),
+            Kind::Corrupt,
+            "line 1: a message of pg_dump",
+        ),
+        (
+            "stderr last",
+            format!("{d}pg_dump: warning: x\n"),
+            Kind::Corrupt,
+            "a message of pg_dump",
+        ),
+        (
+            "a program",
+            format!("{d}\\! touch x\n"),
+            Kind::Unsupported,
+            "the command \\! of psql",
+        ),
+        (
+            "a file",
+            format!("\\i x.sql\n{d}"),
+            Kind::Unsupported,
+            "line 1: the command \\i",
+        ),
+        (
+            "a variable",
+            format!("\\set a 1\nSELECT :a;\n{d}"),
+            Kind::Unsupported,
+            "line 2: psql would put",
+        ),
+        (
+            "another database",
+            format!("\\connect other\n{d}"),
+            Kind::Unsupported,
+            "line 1: \\connect",
+        ),
         (
             "a prepared transaction",
             dump("SELECT 1;PREPARE TRANSACTION 'x';"),
@@ -130,7 +204,11 @@ fn a_second_connect_to_the_same_database_changes_nothing() {
          ALTER DATABASE \"f 01\" SET work_mem TO '3MB';\n\\connect \"f 01\"\n{TABLE}"
     ));
     assert!(read(&text).unwrap().1);
-    let other = text.replacen("\\connect \"f 01\"\n", "\\connect \"f 01\"\n\\connect postgres\n", 1);
+    let other = text.replacen(
+        "\\connect \"f 01\"\n",
+        "\\connect \"f 01\"\n\\connect postgres\n",
+        1,
+    );
     assert_eq!(kind(&read(&other).unwrap_err()), Kind::Unsupported);
 }
 
@@ -146,7 +224,10 @@ fn cluster() -> String {
          \\connect template1\n\n{}{}{}--\n-- PostgreSQL database cluster dump complete\n--\n\n",
         dump(""),
         // What looks like the end of the dump, as a row.
-        of("one", "x\n-- PostgreSQL database dump complete\n\\\\connect two"),
+        of(
+            "one",
+            "x\n-- PostgreSQL database dump complete\n\\\\connect two"
+        ),
         of("two", "y"),
     )
 }
@@ -156,13 +237,27 @@ fn one_database_of_a_cluster_is_read_by_its_name() {
     let text = cluster();
     let (all, is_complete) = read_of(text.as_bytes(), Some("two")).unwrap();
     assert!(is_complete);
-    assert_eq!(all.iter().filter(|s| s.contains("_t")).count(), 2, "{all:?}");
-    assert!(all.contains(&"rows of public.two_t".to_owned()) && all.contains(&"y".to_owned()), "{all:?}");
+    assert_eq!(
+        all.iter().filter(|s| s.contains("_t")).count(),
+        2,
+        "{all:?}"
+    );
+    assert!(
+        all.contains(&"rows of public.two_t".to_owned()) && all.contains(&"y".to_owned()),
+        "{all:?}"
+    );
     let e = read(&text).unwrap_err();
     assert_eq!(kind(&e), Kind::NotFound);
-    assert!(e.to_string().contains("--database (one, template1, two)"), "{e}");
+    assert!(
+        e.to_string().contains("--database (one, template1, two)"),
+        "{e}"
+    );
     let e = read_of(text.as_bytes(), Some("three")).unwrap_err();
-    assert!(e.to_string().contains("no database three, but one, template1, two"), "{e}");
+    assert!(
+        e.to_string()
+            .contains("no database three, but one, template1, two"),
+        "{e}"
+    );
     let cut = &text.as_bytes()[..text.len() - 30];
     assert_eq!(kind(&read_of(cut, Some("two")).unwrap_err()), Kind::Corrupt);
     let roles = text.split("\\connect").next().unwrap().to_owned()
@@ -170,7 +265,10 @@ fn one_database_of_a_cluster_is_read_by_its_name() {
     assert!(read(&roles).unwrap_err().to_string().contains("--globals"));
     let one = dump("CREATE DATABASE one;\n\\connect one\n");
     assert!(read_of(one.as_bytes(), Some("one")).is_ok());
-    assert_eq!(kind(&read_of(one.as_bytes(), Some("two")).unwrap_err()), Kind::NotFound);
+    assert_eq!(
+        kind(&read_of(one.as_bytes(), Some("two")).unwrap_err()),
+        Kind::NotFound
+    );
 }
 
 /// A text whose middle is `unit` so many times over.
@@ -183,7 +281,9 @@ impl Read for Long {
         while self.parts.first().is_some_and(|(_, times)| *times == 0) {
             self.parts.remove(0);
         }
-        let Some((unit, times)) = self.parts.first_mut() else { return Ok(0) };
+        let Some((unit, times)) = self.parts.first_mut() else {
+            return Ok(0);
+        };
         let n = unit.len().min(out.len());
         out[..n].copy_from_slice(&unit[..n]);
         match n == unit.len() {
@@ -208,12 +308,21 @@ fn a_statement_that_does_not_fit_is_refused_by_name_and_not_blamed_on_the_backup
         let long = Long {
             parts: vec![
                 (HEAD.as_bytes().to_vec(), 1),
-                (if middle == "''" || middle == "x" { b"SELECT '".to_vec() } else { b"SELECT ".to_vec() }, 1),
+                (
+                    if middle == "''" || middle == "x" {
+                        b"SELECT '".to_vec()
+                    } else {
+                        b"SELECT ".to_vec()
+                    },
+                    1,
+                ),
                 (unit.into_bytes(), 300),
             ],
         };
         let limits = Limits::default().with_memory(16 << 20);
-        let e = Archive::open(Origin::once(long), limits, &Keys::default()).err().unwrap();
+        let e = Archive::open(Origin::once(long), limits, &Keys::default())
+            .err()
+            .unwrap();
         assert_eq!(kind(&e), Kind::Limit, "{middle}: {e}");
         assert!(
             matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("line 8: a statement of"),

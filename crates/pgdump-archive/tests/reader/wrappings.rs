@@ -29,8 +29,12 @@ const READ: [(&str, Layer); 17] = [
 ];
 
 /// Every file that is not, and what is said of it.
-const NAMED: [(&str, &str); 4] =
-    [("in.7z", "`7z x`"), ("in.Z", "`uncompress`"), ("in.lzo", "`lzop -d`"), ("in.zip", "`unzip`")];
+const NAMED: [(&str, &str); 4] = [
+    ("in.7z", "`7z x`"),
+    ("in.Z", "`uncompress`"),
+    ("in.lzo", "`lzop -d`"),
+    ("in.zip", "`unzip`"),
+];
 
 /// Enough for what the tools may ask for at most.
 const LARGE: u64 = 8 << 30;
@@ -42,7 +46,11 @@ fn bytes_of(name: &str) -> Vec<u8> {
 
 fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Layer>, Collect), ArchiveError> {
     let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
-    let archive = Archive::open(origin, Limits::default().with_memory(memory), &Keys::default())?;
+    let archive = Archive::open(
+        origin,
+        Limits::default().with_memory(memory),
+        &Keys::default(),
+    )?;
     let (layers, mut sink) = (archive.header().layers.clone(), Collect::default());
     archive.read_data(&mut sink)?;
     Ok((layers, sink))
@@ -63,9 +71,14 @@ fn what_the_tools_write_is_read_whole() {
     let (_, plain) = read(&bytes_of("in.sql"), LARGE).unwrap();
     assert!(plain.data[0].1.len() > 1000);
     for (name, layer) in READ {
-        let (layers, inside) = read(&bytes_of(name), LARGE).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (layers, inside) =
+            read(&bytes_of(name), LARGE).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(layers, [layer], "{name}");
-        assert_eq!((&inside.data, &inside.statements), (&plain.data, &plain.statements), "{name}");
+        assert_eq!(
+            (&inside.data, &inside.statements),
+            (&plain.data, &plain.statements),
+            "{name}"
+        );
     }
 }
 
@@ -75,16 +88,25 @@ fn a_cut_and_bytes_behind_the_end_are_noticed() {
         let whole = bytes_of(name);
         let end = whole.iter().rposition(|b| *b != 0).unwrap();
         // Fewer bytes are no known format. Padding may be cut, and the trailing lz4 or zstd frame that is to be skipped.
-        let end = if name.starts_with("skippable") { end - 20 } else { end };
+        let end = if name.starts_with("skippable") {
+            end - 20
+        } else {
+            end
+        };
         for cut in (16..end).step_by(5) {
-            let e = read(&whole[..cut], LARGE).err().unwrap_or_else(|| panic!("{name}: a cut at {cut}"));
+            let e = read(&whole[..cut], LARGE)
+                .err()
+                .unwrap_or_else(|| panic!("{name}: a cut at {cut}"));
             assert_eq!(kind(&e), Kind::Corrupt, "{name}, {cut}: {e}");
         }
         for behind in [&b"psql: warning\n"[..], b"\0\0\0\0x", b"PGDMP"] {
             let e = read(&[&whole[..], behind].concat(), LARGE).err();
             let e = e.unwrap_or_else(|| panic!("{name} and {behind:?}"));
             assert_eq!(kind(&e), Kind::Corrupt, "{name}: {e}");
-            assert!(e.to_string().contains("has ended and other bytes follow"), "{name}: {e}");
+            assert!(
+                e.to_string().contains("has ended and other bytes follow"),
+                "{name}: {e}"
+            );
         }
     }
 }
@@ -92,12 +114,19 @@ fn a_cut_and_bytes_behind_the_end_are_noticed() {
 /// Such a file may be a good backup.
 #[test]
 fn a_limit_of_this_program_is_not_the_backups_fault() {
-    for (name, needed) in [("long31.zst", "2048 MiB"), ("dictionary.xz", "768 MiB"), ("two.gz", "")] {
+    for (name, needed) in [
+        ("long31.zst", "2048 MiB"),
+        ("dictionary.xz", "768 MiB"),
+        ("two.gz", ""),
+    ] {
         match read(&bytes_of(name), 256 << 20) {
             Ok(_) => assert!(needed.is_empty(), "{name}"),
             Err(e) => {
                 assert_eq!(kind(&e), Kind::Limit, "{e}");
-                assert!(e.to_string().contains(needed) && e.to_string().contains("256 MiB"), "{name}: {e}");
+                assert!(
+                    e.to_string().contains(needed) && e.to_string().contains("256 MiB"),
+                    "{name}: {e}"
+                );
             }
         }
     }

@@ -161,15 +161,22 @@ fn integer(text: &[u8]) -> Option<i64> {
 }
 
 fn is_number(text: &[u8]) -> bool {
-    text.iter().all(|b| matches!(b, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e'))
+    text.iter()
+        .all(|b| matches!(b, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e'))
 }
 
 /// Whether no digit before an exponent is another than zero.
 fn is_zero(text: &[u8]) -> bool {
-    text.iter().take_while(|b| **b != b'e').all(|b| matches!(b, b'0' | b'.' | b'-'))
+    text.iter()
+        .take_while(|b| **b != b'e')
+        .all(|b| matches!(b, b'0' | b'.' | b'-'))
 }
 
-fn float<F: std::str::FromStr + std::ops::Neg<Output = F>>(text: &[u8], nan: F, infinity: F) -> Option<F> {
+fn float<F: std::str::FromStr + std::ops::Neg<Output = F>>(
+    text: &[u8],
+    nan: F,
+    infinity: F,
+) -> Option<F> {
     match text {
         b"NaN" => Some(nan),
         b"Infinity" => Some(infinity),
@@ -209,7 +216,9 @@ fn numeric(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let whole = &whole[zeros..];
     let mut weight = i16::try_from(whole.len().div_ceil(4)).ok()? - 1;
     let (first, rest) = whole.split_at(whole.len() % 4);
-    let groups = std::iter::once(first).filter(|g| !g.is_empty()).chain(rest.chunks(4));
+    let groups = std::iter::once(first)
+        .filter(|g| !g.is_empty())
+        .chain(rest.chunks(4));
     let groups = groups.map(digits).chain(fraction.chunks(4).map(|g| {
         let places = u32::try_from(4 - g.len()).ok()?;
         Some(digits(g)? * 10_i64.pow(places))
@@ -266,8 +275,14 @@ static HEX: [u8; 256] = {
 
 /// Days since 2000-01-01 of `2000-01-01`, in the Gregorian calendar.
 fn date(text: &[u8]) -> Option<i64> {
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
-    let (year, month, day) = (digits(&[*y1, *y2, *y3, *y4])?, digits(&[*m1, *m2])?, digits(&[*d1, *d2])?);
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else {
+        return None;
+    };
+    let (year, month, day) = (
+        digits(&[*y1, *y2, *y3, *y4])?,
+        digits(&[*m1, *m2])?,
+        digits(&[*d1, *d2])?,
+    );
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let last = match month {
         2 => 28 + i64::from(is_leap),
@@ -287,8 +302,14 @@ fn date(text: &[u8]) -> Option<i64> {
 
 /// Microseconds of `12:34:56.789`, and what follows it.
 fn time(text: &[u8]) -> Option<(i64, &[u8])> {
-    let [h1, h2, b':', m1, m2, b':', s1, s2, rest @ ..] = text else { return None };
-    let (hour, minute, second) = (digits(&[*h1, *h2])?, digits(&[*m1, *m2])?, digits(&[*s1, *s2])?);
+    let [h1, h2, b':', m1, m2, b':', s1, s2, rest @ ..] = text else {
+        return None;
+    };
+    let (hour, minute, second) = (
+        digits(&[*h1, *h2])?,
+        digits(&[*m1, *m2])?,
+        digits(&[*s1, *s2])?,
+    );
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
@@ -299,7 +320,10 @@ fn time(text: &[u8]) -> Option<(i64, &[u8])> {
         parts = digits(&fraction[..length])? * 10_i64.pow(places);
         rest = &fraction[length..];
     }
-    Some(((hour * 3600 + minute * 60 + second) * MICROSECONDS + parts, rest))
+    Some((
+        (hour * 3600 + minute * 60 + second) * MICROSECONDS + parts,
+        rest,
+    ))
 }
 
 /// Microseconds since 2000-01-01 of `2000-01-01 12:34:56.789`, and what follows it.
@@ -374,7 +398,11 @@ fn array(text: &[u8], element: &Form, oid: u32, out: &mut Vec<u8>) -> Option<()>
         } else {
             let length = rest.iter().position(|b| matches!(b, b',' | b'}'))?;
             let (bare, after) = rest.split_at(length);
-            if bare.is_empty() || bare.iter().any(|b| b.is_ascii_whitespace() || b"{\"\\\x0b".contains(b)) {
+            if bare.is_empty()
+                || bare
+                    .iter()
+                    .any(|b| b.is_ascii_whitespace() || b"{\"\\\x0b".contains(b))
+            {
                 return None;
             }
             if bare.eq_ignore_ascii_case(b"NULL") {

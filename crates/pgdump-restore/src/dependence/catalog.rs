@@ -57,5 +57,8 @@ WHERE c.relkind IN ('r', 'p') AND (c.relhasrules
 pub(crate) async fn dependent_tables(session: &Session) -> Result<HashSet<String>, DatabaseError> {
     let rows = session.client().query(DEPENDENT, &[]).await;
     let rows = rows.map_err(|e| fault(&e, "which rows depend on others"))?;
-    Ok(rows.iter().flat_map(|row| [row.get::<_, String>(0), row.get(1)]).collect())
+    Ok(rows
+        .iter()
+        .flat_map(|row| [row.get::<_, String>(0), row.get(1)])
+        .collect())
 }

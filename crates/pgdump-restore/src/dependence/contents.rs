@@ -23,8 +23,15 @@ impl Dependence {
     pub fn of(entries: &[TocEntry]) -> Self {
         let mut graph = Graph::new(entries);
         let rows = entries.iter().filter(|e| e.desc == "TABLE DATA");
-        let rows = rows.filter(|e| graph.rows_depend(e)).map(|e| e.dump_id).collect();
-        let objects = entries.iter().filter(|e| graph.object_reads(e)).map(|e| e.dump_id).collect();
+        let rows = rows
+            .filter(|e| graph.rows_depend(e))
+            .map(|e| e.dump_id)
+            .collect();
+        let objects = entries
+            .iter()
+            .filter(|e| graph.object_reads(e))
+            .map(|e| e.dump_id)
+            .collect();
         Dependence { rows, objects }
     }
 
@@ -40,16 +47,29 @@ impl Dependence {
             let written = written.or_else(|| e.namespace.is_none().then(|| e.tag.clone()));
             let stored = written.as_deref().and_then(super::text::stored_name);
             e.desc == "TABLE DATA"
-                && [Some(ddl::qualified(e)), stored].iter().flatten().any(|name| tables.contains(name))
+                && [Some(ddl::qualified(e)), stored]
+                    .iter()
+                    .flatten()
+                    .any(|name| tables.contains(name))
         };
-        let rows = entries.iter().filter(is_dependent).map(|e| e.dump_id).collect();
-        Dependence { rows, objects: HashSet::new() }
+        let rows = entries
+            .iter()
+            .filter(is_dependent)
+            .map(|e| e.dump_id)
+            .collect();
+        Dependence {
+            rows,
+            objects: HashSet::new(),
+        }
     }
 }
 
 /// What a table's rows go through besides its own definition, where it is made before them.
 fn alters_rows(e: &TocEntry) -> bool {
-    matches!(e.desc.as_str(), "TRIGGER" | "RULE" | "FK CONSTRAINT" | "CHECK CONSTRAINT")
+    matches!(
+        e.desc.as_str(),
+        "TRIGGER" | "RULE" | "FK CONSTRAINT" | "CHECK CONSTRAINT"
+    )
 }
 
 struct Graph<'a> {
@@ -66,10 +86,18 @@ struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
-        let is_function = |e: &&TocEntry| matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE");
-        let made = entries.iter().filter(is_function).filter_map(|e| name_of_function(&e.tag)).collect();
+        let is_function =
+            |e: &&TocEntry| matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE");
+        let made = entries
+            .iter()
+            .filter(is_function)
+            .filter_map(|e| name_of_function(&e.tag))
+            .collect();
         let path = entries.iter().find(|e| e.desc == "SEARCHPATH");
-        let functions = Functions { made, is_path_empty: path.is_some_and(|e| e.defn.contains("''")) };
+        let functions = Functions {
+            made,
+            is_path_empty: path.is_some_and(|e| e.defn.contains("''")),
+        };
         let mut graph = Graph {
             by_id: entries.iter().map(|e| (e.dump_id, e)).collect(),
             functions,
@@ -88,7 +116,9 @@ impl<'a> Graph<'a> {
         let (children, parents): (Vec<i32>, Vec<i32>) = match e.desc.as_str() {
             "TABLE" => (vec![e.dump_id], tables),
             "TABLE ATTACH" => tables.into_iter().partition(|id| {
-                self.by_id.get(id).is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
+                self.by_id
+                    .get(id)
+                    .is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
             }),
             _ if e.section == Section::PreData && alters_rows(e) => {
                 return self.altered.extend(tables);
@@ -119,12 +149,20 @@ impl<'a> Graph<'a> {
 
     /// Where rows go to the root of the partitions, they may go to each of these.
     fn routed_rows_depend(&mut self, table: i32) -> bool {
-        let roots = closure([table], |id| self.parents.get(&id).cloned().unwrap_or_default());
-        let root = roots.iter().copied().find(|id| !self.parents.contains_key(id)).unwrap_or(table);
+        let roots = closure([table], |id| {
+            self.parents.get(&id).cloned().unwrap_or_default()
+        });
+        let root = roots
+            .iter()
+            .copied()
+            .find(|id| !self.parents.contains_key(id))
+            .unwrap_or(table);
         if let Some(known) = self.routed.get(&root) {
             return *known;
         }
-        let all = closure(roots, |id| self.children.get(&id).cloned().unwrap_or_default());
+        let all = closure(roots, |id| {
+            self.children.get(&id).cloned().unwrap_or_default()
+        });
         let answer = self.reads(all);
         self.routed.insert(root, answer);
         answer
@@ -133,7 +171,9 @@ impl<'a> Graph<'a> {
     fn object_reads(&self, e: &TocEntry) -> bool {
         let defn = || tokens(&e.defn, Dialect::default());
         match e.desc.as_str() {
-            "INDEX" | "CHECK CONSTRAINT" => self.reads(self.but_tables(e)) || self.index_calls(&defn()),
+            "INDEX" | "CHECK CONSTRAINT" => {
+                self.reads(self.but_tables(e)) || self.index_calls(&defn())
+            }
             "CONSTRAINT" if e.defn.contains("EXCLUDE") => {
                 self.reads(self.but_tables(e)) || self.index_calls(&defn())
             }
@@ -150,7 +190,10 @@ impl<'a> Graph<'a> {
     fn but_tables(&self, e: &TocEntry) -> Vec<i32> {
         let is_other = |id: &i32| {
             let other = self.by_id.get(id).map(|o| o.desc.as_str());
-            !matches!(other, None | Some("TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" | "SEQUENCE"))
+            !matches!(
+                other,
+                None | Some("TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" | "SEQUENCE")
+            )
         };
         e.dependencies.iter().copied().filter(is_other).collect()
     }
@@ -159,7 +202,8 @@ impl<'a> Graph<'a> {
         // `USING btree (…)` is no call.
         let expressions = t.iter().position(|w| w.is("using")).map_or(0, |at| at + 2);
         let expressions = t.iter().position(|w| w.is("check")).unwrap_or(expressions);
-        t.get(expressions..).is_some_and(|t| self.functions.may_read(t))
+        t.get(expressions..)
+            .is_some_and(|t| self.functions.may_read(t))
     }
 
     /// Whether a function that may read rows is among all that these depend on.
@@ -167,7 +211,9 @@ impl<'a> Graph<'a> {
         let mut next: Vec<i32> = ids.into_iter().collect();
         let mut seen: HashSet<i32> = next.iter().copied().collect();
         while let Some(id) = next.pop() {
-            let Some(e) = self.by_id.get(&id) else { return true };
+            let Some(e) = self.by_id.get(&id) else {
+                return true;
+            };
             let more = match e.desc.as_str() {
                 "FUNCTION" | "PROCEDURE" | "AGGREGATE" => None,
                 "TABLE" => self.behind_table(e),
@@ -195,12 +241,18 @@ impl<'a> Graph<'a> {
         let mut more: Vec<i32> = table.dependencies.clone();
         more.extend(self.parents.get(&table.dump_id).into_iter().flatten());
         let calls_functions = more.iter().any(|id| self.is_function(*id));
-        let has_expressions = ["CHECK", "GENERATED", "PARTITION BY"].iter().any(|w| table.defn.contains(w));
+        let has_expressions = ["CHECK", "GENERATED", "PARTITION BY"]
+            .iter()
+            .any(|w| table.defn.contains(w));
         if calls_functions || has_expressions {
             let t = tokens(&table.defn, Dialect::default());
             let start = t.iter().position(|w| w.is("table")).map_or(0, |at| at + 1);
             let definition = Definition::of(&t[start..])?;
-            if definition.expressions().into_iter().any(|t| self.functions.may_read(t)) {
+            if definition
+                .expressions()
+                .into_iter()
+                .any(|t| self.functions.may_read(t))
+            {
                 return None;
             }
             more.retain(|id| !self.is_function(*id) || !self.is_of_a_default(*id, &definition));
@@ -214,9 +266,14 @@ impl<'a> Graph<'a> {
 
     /// Whether a table calls a function for defaults alone: rows of a dump have all columns.
     fn is_of_a_default(&self, id: i32, definition: &Definition<'_, '_>) -> bool {
-        let Some(name) = self.by_id.get(&id).and_then(|e| name_of_function(&e.tag)) else { return false };
+        let Some(name) = self.by_id.get(&id).and_then(|e| name_of_function(&e.tag)) else {
+            return false;
+        };
         let is_it = |t: &Token<'_>| t.name().as_deref() == Some(name.as_str());
-        let in_default = definition.defaults().iter().any(|d| d.expression.iter().any(is_it));
+        let in_default = definition
+            .defaults()
+            .iter()
+            .any(|d| d.expression.iter().any(is_it));
         in_default && !definition.expressions().iter().any(|e| e.iter().any(is_it))
     }
 }
@@ -244,20 +301,38 @@ mod tests {
     use pgdump_archive::{Archive, Keys, Limits, Origin};
 
     fn entry(id: i32, desc: &str, tag: &str, dependencies: &[i32], defn: &str) -> TocEntry {
-        let section = if desc == "TABLE DATA" { Section::Data } else { Section::PreData };
+        let section = if desc == "TABLE DATA" {
+            Section::Data
+        } else {
+            Section::PreData
+        };
         let (dependencies, namespace) = (dependencies.to_vec(), Some("s".to_owned()));
-        TocEntry { section, dependencies, namespace, defn: defn.into(), ..TocEntry::bare(id, desc, tag) }
+        TocEntry {
+            section,
+            dependencies,
+            namespace,
+            defn: defn.into(),
+            ..TocEntry::bare(id, desc, tag)
+        }
     }
 
     fn rows(id: i32, table: i32, tag: &str) -> TocEntry {
         let copy_stmt = format!("COPY s.{tag} (v) FROM stdin;");
-        TocEntry { has_data: true, copy_stmt, ..entry(id, "TABLE DATA", tag, &[table], "") }
+        TocEntry {
+            has_data: true,
+            copy_stmt,
+            ..entry(id, "TABLE DATA", tag, &[table], "")
+        }
     }
 
     /// The tables whose rows depend on others.
     fn dependent(entries: &[TocEntry]) -> Vec<&str> {
         let found = Dependence::of(entries).rows;
-        entries.iter().filter(|e| found.contains(&e.dump_id)).map(|e| e.tag.as_str()).collect()
+        entries
+            .iter()
+            .filter(|e| found.contains(&e.dump_id))
+            .map(|e| e.tag.as_str())
+            .collect()
     }
 
     /// Entries as `pg_dump` of 15 and 18 writes their dependencies.
@@ -274,7 +349,13 @@ mod tests {
                 "SELECT pg_catalog.set_config('search_path', '', false);",
             ),
             entry(2, "FUNCTION", "f(integer)", &[], ""),
-            entry(3, "DOMAIN", "d", &[2], "CREATE DOMAIN s.d AS integer CONSTRAINT c CHECK (s.f(VALUE));"),
+            entry(
+                3,
+                "DOMAIN",
+                "d",
+                &[2],
+                "CREATE DOMAIN s.d AS integer CONSTRAINT c CHECK (s.f(VALUE));",
+            ),
             entry(4, "TYPE", "c", &[3], ""),
             entry(5, "OPERATOR", "===", &[2], ""),
             entry(6, "EXTENSION", "e", &[], ""),
@@ -289,9 +370,27 @@ mod tests {
                 &[5],
                 "CREATE TABLE s.x (v integer CHECK (v OPERATOR(s.===) 3));",
             ),
-            entry(15, "TABLE", "by_cast", &[2], "CREATE TABLE s.x (v s.y, CHECK (((v)::integer = 1)));"),
-            entry(16, "TABLE", "root", &[2], "CREATE TABLE s.root (v integer)\nPARTITION BY RANGE (s.f(v));"),
-            entry(17, "TABLE", "middle", &[], "CREATE TABLE s.middle (v integer)\nPARTITION BY LIST (v);"),
+            entry(
+                15,
+                "TABLE",
+                "by_cast",
+                &[2],
+                "CREATE TABLE s.x (v s.y, CHECK (((v)::integer = 1)));",
+            ),
+            entry(
+                16,
+                "TABLE",
+                "root",
+                &[2],
+                "CREATE TABLE s.root (v integer)\nPARTITION BY RANGE (s.f(v));",
+            ),
+            entry(
+                17,
+                "TABLE",
+                "middle",
+                &[],
+                "CREATE TABLE s.middle (v integer)\nPARTITION BY LIST (v);",
+            ),
             entry(18, "TABLE", "leaf", &[], plain),
             entry(
                 19,
@@ -301,7 +400,13 @@ mod tests {
                 "CREATE TABLE s.x (v integer CHECK (s.of_extension(v)));",
             ),
             entry(20, "TABLE", "triggered", &[], plain),
-            entry(21, "TABLE", "reads", &[], "CREATE TABLE s.x (v oid CHECK ((lo_get(v) IS NOT NULL)));"),
+            entry(
+                21,
+                "TABLE",
+                "reads",
+                &[],
+                "CREATE TABLE s.x (v oid CHECK ((lo_get(v) IS NOT NULL)));",
+            ),
             entry(30, "TABLE ATTACH", "leaf", &[18, 17], ""),
             entry(31, "TABLE ATTACH", "middle", &[17, 16], ""),
             entry(32, "TRIGGER", "triggered t", &[20], ""),
@@ -314,8 +419,11 @@ mod tests {
         entries.extend(tables.iter().map(|(id, tag)| rows(100 + id, *id, tag)));
         entries.push(rows(200, 6, "table_of_extension"));
         entries.push(rows(201, 99, "unknown"));
-        let names: Vec<&str> =
-            tables.iter().map(|(_, tag)| tag.as_str()).chain(["table_of_extension", "unknown"]).collect();
+        let names: Vec<&str> = tables
+            .iter()
+            .map(|(_, tag)| tag.as_str())
+            .chain(["table_of_extension", "unknown"])
+            .collect();
         assert_eq!(dependent(&entries), names);
     }
 
@@ -334,11 +442,29 @@ mod tests {
             entry(2, "FUNCTION", "f(integer)", &[], ""),
             entry(3, "EXTENSION", "e", &[], ""),
             entry(4, "TYPE", "mood", &[], "CREATE TYPE s.mood AS ENUM ('a');"),
-            entry(5, "DOMAIN", "d", &[], "CREATE DOMAIN s.d AS integer CONSTRAINT c CHECK ((VALUE > 0));"),
+            entry(
+                5,
+                "DOMAIN",
+                "d",
+                &[],
+                "CREATE DOMAIN s.d AS integer CONSTRAINT c CHECK ((VALUE > 0));",
+            ),
             entry(10, "TABLE", "defaults", &[2, 3, 4, 5], defaults),
-            entry(11, "TABLE", "root", &[], "CREATE TABLE s.root (v integer)\nPARTITION BY RANGE (v);"),
+            entry(
+                11,
+                "TABLE",
+                "root",
+                &[],
+                "CREATE TABLE s.root (v integer)\nPARTITION BY RANGE (v);",
+            ),
             entry(12, "TABLE", "leaf", &[], "CREATE TABLE s.leaf (v integer);"),
-            entry(13, "TABLE", "other", &[2], "CREATE TABLE s.other (v integer CHECK (s.f(v)));"),
+            entry(
+                13,
+                "TABLE",
+                "other",
+                &[2],
+                "CREATE TABLE s.other (v integer CHECK (s.f(v)));",
+            ),
             entry(30, "TABLE ATTACH", "leaf", &[12, 11], ""),
             entry(31, "TABLE ATTACH", "other", &[13, 11], ""),
             entry(32, "VIEW", "v", &[10, 2], ""),
@@ -347,14 +473,22 @@ mod tests {
             rows(101, 12, "leaf"),
         ];
         assert_eq!(dependent(&entries), [""; 0]);
-        let to_root = TocEntry { copy_stmt: "COPY s.root (v) FROM stdin;".into(), ..rows(101, 12, "leaf") };
+        let to_root = TocEntry {
+            copy_stmt: "COPY s.root (v) FROM stdin;".into(),
+            ..rows(101, 12, "leaf")
+        };
         let entries = [&entries[..entries.len() - 1], &[to_root]].concat();
-        assert_eq!(dependent(&entries), ["leaf"], "rows of the root may go to any partition");
+        assert_eq!(
+            dependent(&entries),
+            ["leaf"],
+            "rows of the root may go to any partition"
+        );
     }
 
     #[test]
     fn what_is_built_of_the_rows_may_read_others_too() {
-        let index = |of: &str| format!("CREATE INDEX i ON s.t USING btree ({of}) WITH (fillfactor='70');");
+        let index =
+            |of: &str| format!("CREATE INDEX i ON s.t USING btree ({of}) WITH (fillfactor='70');");
         let entries = [
             entry(
                 1,
@@ -364,11 +498,29 @@ mod tests {
                 "SELECT pg_catalog.set_config('search_path', '', false);",
             ),
             entry(2, "FUNCTION", "f(integer)", &[], ""),
-            entry(3, "TABLE", "t", &[2], "CREATE TABLE s.t (v integer CHECK (s.f(v)));"),
+            entry(
+                3,
+                "TABLE",
+                "t",
+                &[2],
+                "CREATE TABLE s.t (v integer CHECK (s.f(v)));",
+            ),
             entry(4, "INDEX", "plain", &[3], &index("v, lower(w)")),
             entry(5, "INDEX", "reads", &[3, 2], &index("s.f(v)")),
-            entry(6, "INDEX", "of_extension", &[3], &index("s.st_transform(v, 3857)")),
-            entry(7, "CONSTRAINT", "key", &[3], "ALTER TABLE ONLY s.t ADD CONSTRAINT key PRIMARY KEY (v);"),
+            entry(
+                6,
+                "INDEX",
+                "of_extension",
+                &[3],
+                &index("s.st_transform(v, 3857)"),
+            ),
+            entry(
+                7,
+                "CONSTRAINT",
+                "key",
+                &[3],
+                "ALTER TABLE ONLY s.t ADD CONSTRAINT key PRIMARY KEY (v);",
+            ),
             entry(
                 8,
                 "CHECK CONSTRAINT",
@@ -389,18 +541,26 @@ mod tests {
     /// Every dump that the tests keep: where nothing of it depends on others, its restore has no turns.
     #[test]
     fn no_table_of_the_fixtures_depends_on_others() {
-        let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+        let fixtures =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
         let mut seen = 0;
         for file in std::fs::read_dir(fixtures).unwrap() {
             let path = file.unwrap().path();
             let origin = Origin::once(std::fs::File::open(&path).unwrap());
-            let Ok(archive) = Archive::open(origin, Limits::default(), &Keys::default()) else { continue };
+            let Ok(archive) = Archive::open(origin, Limits::default(), &Keys::default()) else {
+                continue;
+            };
             if archive.is_script() {
                 continue;
             }
             assert_eq!(dependent(archive.entries()), [""; 0], "{}", path.display());
-            let plan = crate::plan::Plan::new(archive.entries(), &Dependence::of(archive.entries()));
-            assert!(plan.nodes.iter().all(|n| n.turn == 0 && !n.in_order), "{}", path.display());
+            let plan =
+                crate::plan::Plan::new(archive.entries(), &Dependence::of(archive.entries()));
+            assert!(
+                plan.nodes.iter().all(|n| n.turn == 0 && !n.in_order),
+                "{}",
+                path.display()
+            );
             seen += plan.nodes.len();
         }
         assert!(seen > 100, "{seen}");

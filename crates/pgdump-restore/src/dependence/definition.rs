@@ -29,7 +29,10 @@ pub(super) fn relation<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [T
     }
     let first = t.first()?.name()?;
     match t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
-        true => Some((format!("{}.{}", ident(&first), ident(&t.get(2)?.name()?)), t.get(3..)?)),
+        true => Some((
+            format!("{}.{}", ident(&first), ident(&t.get(2)?.name()?)),
+            t.get(3..)?,
+        )),
         false => Some((ident(&first), t.get(1..)?)),
     }
 }
@@ -59,7 +62,11 @@ fn outer<'a, 'b>(t: &'b [Token<'a>]) -> impl Iterator<Item = (usize, &'b Token<'
     t.iter().enumerate().filter(move |(_, token)| {
         let is_open = token.is_symbol(b'(') || token.is_symbol(b'[');
         let is_closed = token.is_symbol(b')') || token.is_symbol(b']');
-        depth = if is_closed { depth.saturating_sub(1) } else { depth };
+        depth = if is_closed {
+            depth.saturating_sub(1)
+        } else {
+            depth
+        };
         let is_outer = depth == 0 && !is_closed;
         depth += usize::from(is_open);
         is_outer
@@ -68,7 +75,10 @@ fn outer<'a, 'b>(t: &'b [Token<'a>]) -> impl Iterator<Item = (usize, &'b Token<'
 
 fn at_commas<'a, 'b>(t: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
     let (mut items, mut start) = (vec![], 0);
-    let commas: Vec<usize> = outer(t).filter(|(_, w)| w.is_symbol(b',')).map(|(i, _)| i).collect();
+    let commas: Vec<usize> = outer(t)
+        .filter(|(_, w)| w.is_symbol(b','))
+        .map(|(i, _)| i)
+        .collect();
     for end in commas.into_iter().chain([t.len()]) {
         items.push(&t[start..end]);
         start = end + 1;
@@ -98,14 +108,27 @@ impl<'a, 'b> Definition<'a, 'b> {
     /// Of the tokens behind `CREATE … TABLE`.
     pub fn of(t: &'b [Token<'a>]) -> Option<Self> {
         let (name, rest) = relation(t)?;
-        let open =
-            rest.iter().position(|w| w.is_symbol(b'(') || w.is("for") || w.is("default") || w.is("as"));
+        let open = rest
+            .iter()
+            .position(|w| w.is_symbol(b'(') || w.is("for") || w.is("default") || w.is("as"));
         let before = open.unwrap_or(rest.len());
         match rest.get(before..).and_then(parenthesized) {
             // The parents of a partition stand before its columns.
-            Some((body, tail)) if before == 0 => Some(Definition { name, items: at_commas(body), tail }),
-            Some((body, _)) => Some(Definition { name, items: at_commas(body), tail: rest }),
-            None => Some(Definition { name, items: vec![], tail: rest }),
+            Some((body, tail)) if before == 0 => Some(Definition {
+                name,
+                items: at_commas(body),
+                tail,
+            }),
+            Some((body, _)) => Some(Definition {
+                name,
+                items: at_commas(body),
+                tail: rest,
+            }),
+            None => Some(Definition {
+                name,
+                items: vec![],
+                tail: rest,
+            }),
         }
     }
 
@@ -121,7 +144,12 @@ impl<'a, 'b> Definition<'a, 'b> {
     /// Checks, generated columns and the partition key: all that every row goes through.
     pub fn expressions(&self) -> Vec<&'b [Token<'a>]> {
         let mut found: Vec<&[Token<'_>]> = self.items().flat_map(expressions_of).collect();
-        found.extend(self.tail.iter().position(|w| w.is("partition")).map(|at| &self.tail[at..]));
+        found.extend(
+            self.tail
+                .iter()
+                .position(|w| w.is("partition"))
+                .map(|at| &self.tail[at..]),
+        );
         found
     }
 }
@@ -132,26 +160,49 @@ pub(super) fn default_of<'a, 'b>(item: &'b [Token<'a>]) -> Option<Default<'a, 'b
     if let Some((at, _)) = outer(item).find(|(i, w)| *i > 0 && w.is("default")) {
         let is_end = |(i, w): &(usize, &Token<'_>)| *i > at + 1 && is_clause(w);
         let end = outer(item).find(is_end).map_or(item.len(), |(i, _)| i);
-        return item.get(at + 1..end).map(|expression| Default { column, expression });
+        return item
+            .get(at + 1..end)
+            .map(|expression| Default { column, expression });
     }
     let is_counted = |w: &Token<'_>| {
-        ["identity", "serial", "bigserial", "smallserial", "serial4", "serial8", "serial2"]
-            .iter()
-            .any(|s| w.is(s))
+        [
+            "identity",
+            "serial",
+            "bigserial",
+            "smallserial",
+            "serial4",
+            "serial8",
+            "serial2",
+        ]
+        .iter()
+        .any(|s| w.is(s))
     };
     let at = outer(item).find(|(i, w)| *i > 0 && is_counted(w))?.0;
-    Some(Default { column, expression: &item[at..=at] })
+    Some(Default {
+        column,
+        expression: &item[at..=at],
+    })
 }
 
 /// What of a column or constraint is evaluated for each row, its default apart.
 pub(super) fn expressions_of<'a, 'b>(item: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
-    let places: Vec<usize> = outer(item).filter(|(_, w)| is_clause(w)).map(|(i, _)| i).collect();
+    let places: Vec<usize> = outer(item)
+        .filter(|(_, w)| is_clause(w))
+        .map(|(i, _)| i)
+        .collect();
     let ends = places.iter().copied().skip(1).chain([item.len()]);
     let of_clause = |(start, end): (usize, usize)| {
-        let is_evaluated = ["check", "exclude", "generated"].iter().any(|w| item[start].is(w));
+        let is_evaluated = ["check", "exclude", "generated"]
+            .iter()
+            .any(|w| item[start].is(w));
         is_evaluated.then(|| &item[start..end])
     };
-    places.iter().copied().zip(ends).filter_map(of_clause).collect()
+    places
+        .iter()
+        .copied()
+        .zip(ends)
+        .filter_map(of_clause)
+        .collect()
 }
 
 #[cfg(test)]
@@ -172,12 +223,19 @@ mod tests {
         let t = tokens(sql, Dialect::default());
         let d = Definition::of(&t).unwrap();
         assert_eq!(d.name, "\"s\".\"T t\"");
-        let defaults: Vec<(String, String)> =
-            d.defaults().into_iter().map(|d| (d.column, shown(d.expression))).collect();
+        let defaults: Vec<(String, String)> = d
+            .defaults()
+            .into_iter()
+            .map(|d| (d.column, shown(d.expression)))
+            .collect();
         let of = |c: &str, e: &str| (c.to_owned(), e.to_owned());
         assert_eq!(
             defaults,
-            [of("id", "nextval ( 's.q' : : regclass )"), of("n", "NULL : : numeric"), of("k", "AS IDENTITY")]
+            [
+                of("id", "nextval ( 's.q' : : regclass )"),
+                of("n", "NULL : : numeric"),
+                of("k", "AS IDENTITY")
+            ]
         );
         let expressions: Vec<String> = d.expressions().into_iter().map(shown).collect();
         assert_eq!(

@@ -267,14 +267,22 @@ impl Functions {
     /// `OPERATOR(s.=)`
     fn is_reading_operator(&self, t: &[Token<'_>], i: usize) -> bool {
         let is_one = t[i].is("operator") && t.get(i + 1).is_some_and(|w| w.is_symbol(b'('));
-        is_one && t.get(i + 2).and_then(Token::name).is_some_and(|schema| schema != "pg_catalog")
+        is_one
+            && t.get(i + 2)
+                .and_then(Token::name)
+                .is_some_and(|schema| schema != "pg_catalog")
     }
 
     fn is_reading_call(&self, t: &[Token<'_>], i: usize) -> bool {
-        let Some(name) = t[i].name().filter(|_| t.get(i + 1).is_some_and(|w| w.is_symbol(b'('))) else {
+        let Some(name) = t[i]
+            .name()
+            .filter(|_| t.get(i + 1).is_some_and(|w| w.is_symbol(b'(')))
+        else {
             return false;
         };
-        let schema = (i >= 2 && t[i - 1].is_symbol(b'.')).then(|| t[i - 2].name()).flatten();
+        let schema = (i >= 2 && t[i - 1].is_symbol(b'.'))
+            .then(|| t[i - 2].name())
+            .flatten();
         let first = if schema.is_some() { i - 2 } else { i };
         // `::numeric(10,2)`
         if first > 0 && t[first - 1].is_symbol(b':') {
@@ -284,7 +292,9 @@ impl Functions {
         match schema.as_deref() {
             Some("pg_catalog") => reads(&name),
             Some(_) => self.made.contains(&name) || !PURE.contains(&name.as_str()),
-            None if !is_quoted && (t[i].is("operator") || GRAMMAR.contains(&name.as_str())) => false,
+            None if !is_quoted && (t[i].is("operator") || GRAMMAR.contains(&name.as_str())) => {
+                false
+            }
             None if self.is_path_empty => reads(&name),
             None if self.made.contains(&name) => true,
             None => !SERVERS.contains(&name.as_str()) && !PURE.contains(&name.as_str()),
@@ -293,7 +303,10 @@ impl Functions {
 }
 
 fn reads(name: &str) -> bool {
-    READING.iter().any(|r| name.strip_prefix(r).is_some_and(|rest| rest.is_empty() || is_family(r, rest)))
+    READING.iter().any(|r| {
+        name.strip_prefix(r)
+            .is_some_and(|rest| rest.is_empty() || is_family(r, rest))
+    })
 }
 
 /// `lo_` and `txid_` begin the names of many; others have forms such as `query_to_xml_and_xmlschema`.
@@ -312,7 +325,10 @@ mod tests {
 
     #[test]
     fn ordinary_expressions_read_nothing() {
-        let f = Functions { made: HashSet::from(["lower".to_owned()]), is_path_empty: true };
+        let f = Functions {
+            made: HashSet::from(["lower".to_owned()]),
+            is_path_empty: true,
+        };
         for sql in [
             "CHECK ((amount > (0)::numeric))",
             "CHECK (((lower((name)::text) <> ''::text) AND (length((name)::text) < 20)))",
@@ -329,7 +345,10 @@ mod tests {
 
     #[test]
     fn what_is_not_known_may_read() {
-        let f = Functions { is_path_empty: true, ..Functions::default() };
+        let f = Functions {
+            is_path_empty: true,
+            ..Functions::default()
+        };
         for sql in [
             "CHECK (public.ok(v))",
             "CHECK (\"S\".\"Ok\"(v))",
@@ -346,7 +365,10 @@ mod tests {
 
     #[test]
     fn a_name_without_a_schema_may_be_the_dumps() {
-        let f = Functions { made: HashSet::from(["lower".to_owned()]), is_path_empty: false };
+        let f = Functions {
+            made: HashSet::from(["lower".to_owned()]),
+            is_path_empty: false,
+        };
         for (sql, expected) in [
             ("CHECK (lower(v) = v)", true),
             ("CHECK (upper(v) = v AND v IN ('a'))", false),

@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::definition::{Default as ColumnDefault, Definition, default_of, expressions_of, relation};
+use super::definition::{
+    Default as ColumnDefault, Definition, default_of, expressions_of, relation,
+};
 use super::expressions::Functions;
 use pgdump_archive::{Dialect, TocEntry, Token, copy_target, tokens};
 
@@ -83,7 +85,11 @@ const HARMLESS: [&str; 22] = [
 impl Definitions {
     /// Learns from a statement that comes before the rows asked for later.
     pub fn learn(&mut self, sql: &str) {
-        let first = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        let first = sql
+            .trim_start()
+            .split(|c: char| !c.is_ascii_alphabetic())
+            .next()
+            .unwrap_or_default();
         match first.to_ascii_lowercase().as_str() {
             "create" => self.create(&tokens(sql, Dialect::default())),
             "alter" => self.alter(&tokens(sql, Dialect::default())),
@@ -99,10 +105,14 @@ impl Definitions {
             return false;
         }
         let known = stored_name(&entry.tag).filter(|name| self.tables.contains_key(name));
-        let Some(name) = known.filter(|_| !self.is_unknown) else { return true };
+        let Some(name) = known.filter(|_| !self.is_unknown) else {
+            return true;
+        };
         let is_insert = entry.copy_stmt.is_empty();
         self.reached_from(&name).into_iter().any(|table| {
-            let Some(t) = self.tables.get(table) else { return true };
+            let Some(t) = self.tables.get(table) else {
+                return true;
+            };
             let fills = |column: &String| match is_insert {
                 true => by_pg_dump,
                 false => has_column(&entry.copy_stmt, column),
@@ -124,7 +134,12 @@ impl Definitions {
     }
 
     fn set_or_call(&mut self, t: &[Token<'_>]) {
-        let words: Vec<String> = t.iter().skip(1).take(6).map(|w| w.text.to_lowercase()).collect();
+        let words: Vec<String> = t
+            .iter()
+            .skip(1)
+            .take(6)
+            .map(|w| w.text.to_lowercase())
+            .collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["pg_catalog", ".", "set_config", "(", "'search_path'", ","] => {
@@ -133,7 +148,8 @@ impl Definitions {
             ["pg_catalog", ".", call, ..]
                 if *call == "setval" || *call == "set_config" || call.starts_with("lo") => {}
             ["search_path", ..] | ["session", "search_path", ..] | ["all", ..] => {
-                self.functions.is_path_empty = words.get(2) == Some(&"''") && words.get(3) == Some(&";");
+                self.functions.is_path_empty =
+                    words.get(2) == Some(&"''") && words.get(3) == Some(&";");
             }
             // Statistics, since 18.
             ["*", "from", "pg_catalog", ".", call, ..] if call.starts_with("pg_restore_") => {}
@@ -143,8 +159,14 @@ impl Definitions {
     }
 
     fn create(&mut self, t: &[Token<'_>]) {
-        let kind = 1 + t.iter().skip(1).take_while(|w| ADJECTIVES.iter().any(|a| w.is(a))).count();
-        let Some(word) = t.get(kind).and_then(Token::name) else { return };
+        let kind = 1 + t
+            .iter()
+            .skip(1)
+            .take_while(|w| ADJECTIVES.iter().any(|a| w.is(a)))
+            .count();
+        let Some(word) = t.get(kind).and_then(Token::name) else {
+            return;
+        };
         let rest = &t[kind + 1..];
         match word.as_str() {
             "table" => self.create_table(rest),
@@ -161,8 +183,14 @@ impl Definitions {
 
     /// `… ON s.t …`, or `… TO s.t …` of a rule.
     fn reads_on(&mut self, t: &[Token<'_>], word: &str, other: &str) {
-        for at in t.iter().enumerate().filter(|(_, w)| w.is(word) || w.is(other)).map(|(i, _)| i + 1) {
-            if let Some(table) = relation(&t[at..]).and_then(|(name, _)| self.tables.get_mut(&name)) {
+        for at in t
+            .iter()
+            .enumerate()
+            .filter(|(_, w)| w.is(word) || w.is(other))
+            .map(|(i, _)| i + 1)
+        {
+            if let Some(table) = relation(&t[at..]).and_then(|(name, _)| self.tables.get_mut(&name))
+            {
                 table.reads = true;
                 return;
             }
@@ -171,18 +199,27 @@ impl Definitions {
     }
 
     fn create_table(&mut self, t: &[Token<'_>]) {
-        let Some(definition) = Definition::of(t) else { return self.is_unknown = true };
+        let Some(definition) = Definition::of(t) else {
+            return self.is_unknown = true;
+        };
         let mut made = Table::default();
         for item in definition.items() {
             self.column(item, &mut made);
             if item.first().is_some_and(|w| w.is("like")) {
-                made.linked.extend(relation(&item[1..]).map(|(name, _)| name));
+                made.linked
+                    .extend(relation(&item[1..]).map(|(name, _)| name));
             }
         }
         let expressions = definition.expressions();
         made.reads |= self.any_reads(&expressions) || self.names_type(t);
-        let parents = definition.tail.iter().enumerate().filter(|(_, w)| w.is("of") || w.is("inherits"));
-        let parents: Vec<String> = parents.flat_map(|(i, _)| names(&definition.tail[i + 1..])).collect();
+        let parents = definition
+            .tail
+            .iter()
+            .enumerate()
+            .filter(|(_, w)| w.is("of") || w.is("inherits"));
+        let parents: Vec<String> = parents
+            .flat_map(|(i, _)| names(&definition.tail[i + 1..]))
+            .collect();
         for parent in parents {
             self.link(&definition.name, &parent, &mut made);
         }
@@ -206,39 +243,57 @@ impl Definitions {
         let is_word = |words: &[&str]| item.iter().any(|w| words.iter().any(|x| w.is(x)));
         table.reads |= is_word(&["references", "exclude"]) || self.any_reads(&expressions_of(item));
         table.has_key |= is_word(&["primary", "unique"]);
-        table.defaults.extend(default_of(item).filter(|d| self.may_differ(d)).map(|d| d.column));
+        table.defaults.extend(
+            default_of(item)
+                .filter(|d| self.may_differ(d))
+                .map(|d| d.column),
+        );
     }
 
     fn may_differ(&self, default: &ColumnDefault<'_, '_>) -> bool {
-        let is_counted = |w: &Token<'_>| w.is("identity") || w.text.to_lowercase().contains("serial");
+        let is_counted =
+            |w: &Token<'_>| w.is("identity") || w.text.to_lowercase().contains("serial");
         default.expression.iter().any(is_counted) || self.any_reads(&[default.expression])
     }
 
     fn any_reads(&self, expressions: &[&[Token<'_>]]) -> bool {
         let is_bare = |t: &&[Token<'_>]| t.len() > 2;
         (self.has_operators && expressions.iter().any(is_bare))
-            || expressions.iter().any(|t| self.functions.may_read(t) || self.names_type(t))
+            || expressions
+                .iter()
+                .any(|t| self.functions.may_read(t) || self.names_type(t))
     }
 
     fn names_type(&self, t: &[Token<'_>]) -> bool {
-        !self.types.is_empty() && t.iter().filter_map(Token::name).any(|name| self.types.contains(&name))
+        !self.types.is_empty()
+            && t.iter()
+                .filter_map(Token::name)
+                .any(|name| self.types.contains(&name))
     }
 
     fn create_type(&mut self, t: &[Token<'_>]) {
         let check = t.iter().position(|w| w.is("check")).unwrap_or(t.len());
         // A base type or range is made of functions.
-        let of_functions = ["input", "canonical"]
-            .iter()
-            .any(|word| t.windows(2).any(|pair| pair[0].is(word) && pair[1].is_symbol(b'=')));
+        let of_functions = ["input", "canonical"].iter().any(|word| {
+            t.windows(2)
+                .any(|pair| pair[0].is(word) && pair[1].is_symbol(b'='))
+        });
         if of_functions || self.any_reads(&[&t[check..]]) || self.names_type(t) {
             self.types.extend(last_name(t));
         }
     }
 
     fn create_index(&mut self, t: &[Token<'_>], rest: &[Token<'_>]) {
-        let Some(on) = rest.iter().position(|w| w.is("on")) else { return self.is_unknown = true };
-        let Some((name, what)) = relation(&rest[on + 1..]) else { return self.is_unknown = true };
-        let columns = what.iter().position(|w| w.is_symbol(b'(')).map_or(&[][..], |at| &what[at..]);
+        let Some(on) = rest.iter().position(|w| w.is("on")) else {
+            return self.is_unknown = true;
+        };
+        let Some((name, what)) = relation(&rest[on + 1..]) else {
+            return self.is_unknown = true;
+        };
+        let columns = what
+            .iter()
+            .position(|w| w.is_symbol(b'('))
+            .map_or(&[][..], |at| &what[at..]);
         let reads = self.any_reads(&[columns]) && self.functions.may_read(columns);
         if let Some(table) = self.tables.get_mut(&name) {
             table.has_key |= t.iter().any(|w| w.is("unique"));
@@ -250,7 +305,10 @@ impl Definitions {
         match t.get(1).and_then(Token::name).as_deref() {
             Some("table") => self.alter_table(&t[2..]),
             Some("domain" | "type") => {
-                let check = t.iter().position(|w| w.is("check") || w.is("attribute")).unwrap_or(t.len());
+                let check = t
+                    .iter()
+                    .position(|w| w.is("check") || w.is("attribute"))
+                    .unwrap_or(t.len());
                 if self.any_reads(&[&t[check..]]) {
                     self.types.extend(last_name(&t[2..]));
                 }
@@ -262,9 +320,14 @@ impl Definitions {
     }
 
     fn alter_table(&mut self, t: &[Token<'_>]) {
-        let Some((name, actions)) = relation(t) else { return self.is_unknown = true };
-        let has =
-            |words: &[&str]| actions.windows(words.len()).any(|w| words.iter().zip(w).all(|(x, w)| w.is(x)));
+        let Some((name, actions)) = relation(t) else {
+            return self.is_unknown = true;
+        };
+        let has = |words: &[&str]| {
+            actions
+                .windows(words.len())
+                .any(|w| words.iter().zip(w).all(|(x, w)| w.is(x)))
+        };
         if has(&["rename"]) || has(&["set", "schema"]) {
             self.is_unknown = true;
         }
@@ -275,7 +338,11 @@ impl Definitions {
         if has(&["attach", "partition"])
             && let Some((child, _)) = relation(&actions[2..])
         {
-            self.tables.entry(child.clone()).or_default().linked.insert(name.clone());
+            self.tables
+                .entry(child.clone())
+                .or_default()
+                .linked
+                .insert(name.clone());
             made.linked.insert(child);
         }
         if has(&["inherit"])
@@ -295,10 +362,17 @@ impl Definitions {
     /// Columns that get a default: `ALTER [COLUMN] c SET DEFAULT …`, `ALTER c ADD GENERATED … AS IDENTITY`,
     /// `ADD [COLUMN] c type DEFAULT …`
     fn altered_defaults(&self, actions: &[Token<'_>]) -> HashSet<String> {
-        let starts = actions.iter().enumerate().filter(|(_, w)| w.is("alter") || w.is("add"));
+        let starts = actions
+            .iter()
+            .enumerate()
+            .filter(|(_, w)| w.is("alter") || w.is("add"));
         let column = |(i, _): (usize, &Token<'_>)| {
             let rest = actions.get(i + 1..)?;
-            let rest = if rest.first()?.is("column") { &rest[1..] } else { rest };
+            let rest = if rest.first()?.is("column") {
+                &rest[1..]
+            } else {
+                rest
+            };
             let (name, _) = relation(rest)?;
             let default = default_of(rest).filter(|d| self.may_differ(d))?;
             (!name.contains('.')).then_some(default.column)
@@ -309,13 +383,21 @@ impl Definitions {
 
 /// The last part of a name with a schema, as it is stored.
 fn last_name(t: &[Token<'_>]) -> Option<String> {
-    let at = if t.get(1).is_some_and(|d| d.is_symbol(b'.')) { 2 } else { 0 };
+    let at = if t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
+        2
+    } else {
+        0
+    };
     t.get(at).and_then(Token::name)
 }
 
 /// Names of relations at the start, in parentheses or not, with commas between.
 fn names(t: &[Token<'_>]) -> Vec<String> {
-    let mut rest = if t.first().is_some_and(|w| w.is_symbol(b'(')) { &t[1..] } else { t };
+    let mut rest = if t.first().is_some_and(|w| w.is_symbol(b'(')) {
+        &t[1..]
+    } else {
+        t
+    };
     let mut found = vec![];
     while let Some((name, after)) = relation(rest) {
         found.push(name);
@@ -329,8 +411,12 @@ fn names(t: &[Token<'_>]) -> Vec<String> {
 
 /// Whether a COPY brings values of this column.
 fn has_column(copy: &str, column: &str) -> bool {
-    let Some((_, Some(columns))) = copy_target(copy) else { return true };
-    tokens(&columns, Dialect::default()).iter().any(|w| w.name().as_deref() == Some(column))
+    let Some((_, Some(columns))) = copy_target(copy) else {
+        return true;
+    };
+    tokens(&columns, Dialect::default())
+        .iter()
+        .any(|w| w.name().as_deref() == Some(column))
 }
 
 #[cfg(test)]
@@ -346,14 +432,25 @@ mod tests {
             .for_each(|statement| definitions.learn(statement));
         let depends = |table: &&&str| {
             let copy_stmt = format!("COPY {table} FROM stdin;");
-            definitions.rows_depend(&TocEntry { copy_stmt, ..TocEntry::bare(1, "TABLE DATA", table) }, true)
+            definitions.rows_depend(
+                &TocEntry {
+                    copy_stmt,
+                    ..TocEntry::bare(1, "TABLE DATA", table)
+                },
+                true,
+            )
         };
-        tables.iter().filter(depends).map(|t| (*t).to_owned()).collect()
+        tables
+            .iter()
+            .filter(depends)
+            .map(|t| (*t).to_owned())
+            .collect()
     }
 
     #[test]
     fn tables_that_run_code_of_the_text_depend_on_others() {
-        let function = "CREATE FUNCTION s.f(p integer) RETURNS boolean LANGUAGE sql AS 'select true';";
+        let function =
+            "CREATE FUNCTION s.f(p integer) RETURNS boolean LANGUAGE sql AS 'select true';";
         for sql in [
             "CREATE TABLE s.t (v integer, CONSTRAINT c CHECK (s.f(v)));",
             "CREATE TABLE s.t (v integer, l text GENERATED ALWAYS AS (s.f(v)) STORED);",
@@ -380,7 +477,11 @@ mod tests {
             "CREATE TABLE s.t (v integer CHECK (public.of_an_extension(v)));",
             "CREATE TABLE s.old (v integer); ALTER TABLE s.old RENAME TO t;",
         ] {
-            assert_eq!(dependent(&format!("{function}{sql}"), &["s.t"]), ["s.t"], "{sql}");
+            assert_eq!(
+                dependent(&format!("{function}{sql}"), &["s.t"]),
+                ["s.t"],
+                "{sql}"
+            );
         }
     }
 
@@ -403,7 +504,11 @@ mod tests {
             CREATE VIEW s.v AS SELECT s.next_id() AS id; GRANT ALL ON TABLE s.t TO x;
             SELECT pg_catalog.lo_create('12'); SET default_tablespace = '';";
         assert_eq!(dependent(sql, &["s.t", "s.r", "s.p"]), [""; 0]);
-        assert_eq!(dependent(sql, &["s.other"]), ["s.other"], "nobody knows what it is");
+        assert_eq!(
+            dependent(sql, &["s.other"]),
+            ["s.other"],
+            "nobody knows what it is"
+        );
     }
 
     #[test]
@@ -411,15 +516,24 @@ mod tests {
         let mut definitions = Definitions::default();
         definitions.learn("CREATE TABLE t (id serial, \"V\" int DEFAULT 3, k int PRIMARY KEY);");
         let depends = |copy: &str, by_pg_dump| {
-            let entry = TocEntry { copy_stmt: copy.to_owned(), ..TocEntry::bare(1, "TABLE DATA", "t") };
+            let entry = TocEntry {
+                copy_stmt: copy.to_owned(),
+                ..TocEntry::bare(1, "TABLE DATA", "t")
+            };
             definitions.rows_depend(&entry, by_pg_dump)
         };
         assert!(!depends("COPY t (id, \"V\") FROM stdin;", false));
         assert!(!depends("COPY t (id) FROM stdin;", false), "a constant");
         assert!(depends("COPY t (\"V\", k) FROM stdin;", false));
-        assert!(depends("", true), "of two rows with one key, the first stays");
+        assert!(
+            depends("", true),
+            "of two rows with one key, the first stays"
+        );
         definitions.learn("CREATE TABLE u (id serial);");
         let of_u = TocEntry::bare(1, "TABLE DATA", "u");
-        assert_eq!([true, false].map(|by| definitions.rows_depend(&of_u, by)), [false, true]);
+        assert_eq!(
+            [true, false].map(|by| definitions.rows_depend(&of_u, by)),
+            [false, true]
+        );
     }
 }

@@ -24,22 +24,33 @@ pub(super) fn is_statistics(t: &[Token<'_>]) -> bool {
         && t.get(5).is_some_and(|f| {
             matches!(
                 f.text,
-                "pg_restore_relation_stats" | "pg_restore_attribute_stats" | "pg_restore_extended_stats"
+                "pg_restore_relation_stats"
+                    | "pg_restore_attribute_stats"
+                    | "pg_restore_extended_stats"
             )
         })
 }
 
 /// The first words of a statement, without any value.
 pub(super) fn summary(t: &[Token<'_>]) -> String {
-    let words = t.iter().take(6).filter(|t| t.name().is_some() || matches!(t.text, "." | "("));
+    let words = t
+        .iter()
+        .take(6)
+        .filter(|t| t.name().is_some() || matches!(t.text, "." | "("));
     let text: Vec<_> = words.map(|t| t.text).collect();
-    text.join(" ").replace(" . ", ".").trim_end_matches(" (").to_owned()
+    text.join(" ")
+        .replace(" . ", ".")
+        .trim_end_matches(" (")
+        .to_owned()
 }
 
 /// `CREATE TYPE … AS RANGE (…, multirange_type_name = x)` without that option.
 pub(super) fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
     let i = t.iter().position(|w| w.is("multirange_type_name"))?;
-    let end = t[i..].iter().position(|w| w.is_symbol(b',') || w.is_symbol(b')'))? + i;
+    let end = t[i..]
+        .iter()
+        .position(|w| w.is_symbol(b',') || w.is_symbol(b')'))?
+        + i;
     let comma = t[i - 1].is_symbol(b',');
     let (from, to) = match comma {
         true => (t[i - 1].at, t[end].at),
@@ -50,9 +61,18 @@ pub(super) fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
 }
 
 /// `ALTER TABLE … ALTER COLUMN … SET (…)` without one of the options: `Some(None)` where it is the only one.
-#[allow(clippy::option_option, reason = "another statement, nothing left, or what is left")]
-pub(super) fn without_column_option(t: &[Token<'_>], sql: &str, option: &str) -> Option<Option<String>> {
-    let column = t.windows(2).position(|w| w[0].is("alter") && w[1].is("column"))?;
+#[allow(
+    clippy::option_option,
+    reason = "another statement, nothing left, or what is left"
+)]
+pub(super) fn without_column_option(
+    t: &[Token<'_>],
+    sql: &str,
+    option: &str,
+) -> Option<Option<String>> {
+    let column = t
+        .windows(2)
+        .position(|w| w[0].is("alter") && w[1].is("column"))?;
     let open = column + 4;
     if !t.get(open - 1)?.is("set") || !t.get(open)?.is_symbol(b'(') {
         return None;
@@ -64,9 +84,14 @@ pub(super) fn without_column_option(t: &[Token<'_>], sql: &str, option: &str) ->
     }
     let (all, kept): (usize, Vec<&str>) = {
         let options: Vec<&[Token<'_>]> = t[open + 1..close].split(|w| w.is_symbol(b',')).collect();
-        let others =
-            options.iter().filter(|o| o.first().is_some_and(|w| w.name().as_deref() != Some(option)));
-        let text = |o: &&[Token<'_>]| o.last().map_or("", |last| &sql[o[0].at..last.at + last.text.len()]);
+        let others = options.iter().filter(|o| {
+            o.first()
+                .is_some_and(|w| w.name().as_deref() != Some(option))
+        });
+        let text = |o: &&[Token<'_>]| {
+            o.last()
+                .map_or("", |last| &sql[o[0].at..last.at + last.text.len()])
+        };
         (options.len(), others.map(text).collect())
     };
     match kept.len() {

@@ -35,7 +35,11 @@ impl Fit {
     ///
     /// # Errors
     /// `role_missing`, `extension_missing`.
-    pub fn statement<'a>(&self, sql: &'a str, clean: bool) -> Result<Option<Fitted<'a>>, RestoreError> {
+    pub fn statement<'a>(
+        &self,
+        sql: &'a str,
+        clean: bool,
+    ) -> Result<Option<Fitted<'a>>, RestoreError> {
         let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
         if let Some(rule) = self.leaves_out(&t, sql, clean)? {
             if let Some(rule) = rule {
@@ -45,22 +49,33 @@ impl Fit {
         }
         let mut out = self.changed(&t, sql).map_or(Cow::Borrowed(sql), Cow::Owned);
         if is(&t, &["set"]) && !is(&t, &["set", "session", "authorization"]) {
-            return Ok(Some(Fitted { roles: vec![], text: out }));
+            return Ok(Some(Fitted {
+                roles: vec![],
+                text: out,
+            }));
         }
         if self.policy.owners == Owners::Map
-            && let Some(mapped) = renamed(&out, |r| Some(self.role(r)).filter(|m| *m != r).map(str::to_owned))
+            && let Some(mapped) = renamed(&out, |r| {
+                Some(self.role(r)).filter(|m| *m != r).map(str::to_owned)
+            })
         {
             self.used(ROLE_MAPPED, summary(&t));
             out = Cow::Owned(mapped);
         }
         let mut roles: Vec<String> = mentions(&out).into_iter().map(|m| m.role).collect();
         roles.retain(|r| !self.has_role(r));
-        let roles = roles.iter().map(|r| self.make_role(r)).collect::<Result<_, _>>()?;
+        let roles = roles
+            .iter()
+            .map(|r| self.make_role(r))
+            .collect::<Result<_, _>>()?;
         Ok(Some(Fitted { roles, text: out }))
     }
 
     /// The rule that leaves a statement out; the inner `None` where the use is reported already.
-    #[allow(clippy::option_option, reason = "left out or not, and reported here or not")]
+    #[allow(
+        clippy::option_option,
+        reason = "left out or not, and reported here or not"
+    )]
     fn leaves_out(
         &self,
         t: &[Token<'_>],
@@ -73,16 +88,22 @@ impl Fit {
         match name(0).as_str() {
             "set" => {
                 let since = SETTINGS_SINCE.iter().find(|(n, _)| *n == name(1));
-                rule(since.is_some_and(|(_, since)| version < *since), UNKNOWN_SETTING)
+                rule(
+                    since.is_some_and(|(_, since)| version < *since),
+                    UNKNOWN_SETTING,
+                )
             }
             "drop" => rule(clean, CLEAN),
-            "alter" if clean && t.iter().any(|w| w.is("drop") || w.is("detach")) => rule(true, CLEAN),
+            "alter" if clean && t.iter().any(|w| w.is("drop") || w.is("detach")) => {
+                rule(true, CLEAN)
+            }
             "select" if t.len() > 4 && t[3].text == "lo_unlink" => rule(clean, CLEAN),
             "create" => match name(1).as_str() {
                 "database" => rule(true, DATABASE),
-                "schema" => {
-                    rule(name(2) == "public" || (name(2) == "if" && name(5) == "public"), SCHEMA_PUBLIC)
-                }
+                "schema" => rule(
+                    name(2) == "public" || (name(2) == "if" && name(5) == "public"),
+                    SCHEMA_PUBLIC,
+                ),
                 "extension" => {
                     let extension = if name(2) == "if" { name(5) } else { name(2) };
                     self.state().brings_methods |= !is_contrib(&extension);
@@ -96,7 +117,10 @@ impl Fit {
                 "or" if clean && name(3) == "view" => rule(true, CLEAN),
                 _ => {
                     let language = t.iter().take(5).position(|w| w.is("language"));
-                    rule(language.is_some_and(|i| name(i + 1) == "plpgsql" && t.len() <= i + 3), PLPGSQL)
+                    rule(
+                        language.is_some_and(|i| name(i + 1) == "plpgsql" && t.len() <= i + 3),
+                        PLPGSQL,
+                    )
                 }
             },
             "alter" if name(1) == "database" => rule(true, DATABASE),
@@ -116,11 +140,15 @@ impl Fit {
                 if without_column_option(t, sql, VERSION_OF_COLUMN) == Some(None) {
                     return rule(true, COLUMN_VERSION);
                 }
-                let compression = t.windows(2).any(|w| w[0].is("set") && w[1].is("compression"));
+                let compression = t
+                    .windows(2)
+                    .any(|w| w[0].is("set") && w[1].is("compression"));
                 let unknown = t.iter().any(|w| w.is("lz4")) && !self.facts.has_lz4;
                 rule(compression && (version < 140000 || unknown), COMPRESSION)
             }
-            "comment" | "security" if t.iter().take(5).any(|w| w.is("database")) && name(2) != "column" => {
+            "comment" | "security"
+                if t.iter().take(5).any(|w| w.is("database")) && name(2) != "column" =>
+            {
                 rule(name(2) == "database", DATABASE)
             }
             "comment" if name(2) == "extension" => {
@@ -155,7 +183,9 @@ impl Fit {
             "set" => {
                 let value = t.get(3).and_then(|v| v.name().or_else(|| v.string()))?;
                 match name(1).as_str() {
-                    "default_tablespace" if !value.is_empty() && !self.facts.tablespaces.contains(&value) => {
+                    "default_tablespace"
+                        if !value.is_empty() && !self.facts.tablespaces.contains(&value) =>
+                    {
                         self.used(TABLESPACE, value);
                         Some("SET default_tablespace = '';".into())
                     }
@@ -186,10 +216,15 @@ impl Fit {
                 let over_arrays = t
                     .windows(3)
                     .any(|w| w[0].is("sfunc") && ARRAY_FUNCTIONS.iter().any(|f| w[2].is(f)))
-                    || t.windows(5).any(|w| w[0].is("sfunc") && ARRAY_FUNCTIONS.iter().any(|f| w[4].is(f)));
+                    || t.windows(5)
+                        .any(|w| w[0].is("sfunc") && ARRAY_FUNCTIONS.iter().any(|f| w[4].is(f)));
                 let out = over_arrays.then(|| compatible(t, sql)).flatten()?;
                 self.used(ARRAY_AGGREGATE, summary(t));
-                let aggregate = if t.get(3).is_some_and(|d| d.is_symbol(b'.')) { name(4) } else { name(2) };
+                let aggregate = if t.get(3).is_some_and(|d| d.is_symbol(b'.')) {
+                    name(4)
+                } else {
+                    name(2)
+                };
                 self.state().aggregates.insert(aggregate);
                 Some(out)
             }
@@ -204,7 +239,8 @@ impl Fit {
         let state = self.state();
         let known = |n: String| state.aggregates.contains(&n);
         let speaks = t.iter().any(|w| w.is("aggregate") || w.is("function"))
-            && t.windows(2).any(|w| w[1].is_symbol(b'(') && w[0].name().is_some_and(known));
+            && t.windows(2)
+                .any(|w| w[1].is_symbol(b'(') && w[0].name().is_some_and(known));
         speaks.then(|| compatible(&t, sql)).flatten()
     }
 }
@@ -220,18 +256,34 @@ mod tests {
         let f = fit(150000, |_| ());
         for (sql, wanted, rule) in [
             ("SET transaction_timeout = 0;", None, UNKNOWN_SETTING),
-            ("SET default_tablespace = slow;", Some("SET default_tablespace = '';"), TABLESPACE),
+            (
+                "SET default_tablespace = slow;",
+                Some("SET default_tablespace = '';"),
+                TABLESPACE,
+            ),
             (
                 "SET default_table_access_method = odd;",
                 Some("SET default_table_access_method = heap;"),
                 ACCESS_METHOD,
             ),
-            ("SET default_with_oids = true;", Some("SET default_with_oids = false;"), WITH_OIDS),
-            ("CREATE DATABASE x WITH TEMPLATE = template0;", None, DATABASE),
+            (
+                "SET default_with_oids = true;",
+                Some("SET default_with_oids = false;"),
+                WITH_OIDS,
+            ),
+            (
+                "CREATE DATABASE x WITH TEMPLATE = template0;",
+                None,
+                DATABASE,
+            ),
             ("GRANT CONNECT ON DATABASE x TO there;", None, DATABASE),
             ("COMMENT ON DATABASE x IS 'y';", None, DATABASE),
             ("CREATE SCHEMA public;", None, SCHEMA_PUBLIC),
-            ("CREATE OR REPLACE PROCEDURAL LANGUAGE plpgsql;", None, PLPGSQL),
+            (
+                "CREATE OR REPLACE PROCEDURAL LANGUAGE plpgsql;",
+                None,
+                PLPGSQL,
+            ),
             (
                 "GRANT SELECT,MAINTAIN,UPDATE ON TABLE t TO there;",
                 Some("GRANT SELECT,UPDATE ON TABLE t TO there;"),
@@ -248,7 +300,11 @@ mod tests {
                 MAINTAIN,
             ),
             ("GRANT MAINTAIN ON TABLE t TO there;", None, MAINTAIN),
-            ("ALTER TABLE ONLY s.t ALTER COLUMN \"set\" SET (pg_attver=7);", None, COLUMN_VERSION),
+            (
+                "ALTER TABLE ONLY s.t ALTER COLUMN \"set\" SET (pg_attver=7);",
+                None,
+                COLUMN_VERSION,
+            ),
             (
                 "ALTER FOREIGN TABLE ONLY s.t ALTER COLUMN a SET (n_distinct=5, pg_attver=7);",
                 Some("ALTER FOREIGN TABLE ONLY s.t ALTER COLUMN a SET (n_distinct=5);"),
@@ -256,7 +312,9 @@ mod tests {
             ),
             (
                 "ALTER TABLE ONLY s.t ALTER COLUMN a SET (pg_attver=7, n_distinct=-0.5, n_distinct_inherited=2);",
-                Some("ALTER TABLE ONLY s.t ALTER COLUMN a SET (n_distinct=-0.5, n_distinct_inherited=2);"),
+                Some(
+                    "ALTER TABLE ONLY s.t ALTER COLUMN a SET (n_distinct=-0.5, n_distinct_inherited=2);",
+                ),
                 COLUMN_VERSION,
             ),
             (
@@ -277,7 +335,14 @@ mod tests {
                 ARRAY_AGGREGATE,
             ),
         ] {
-            assert_eq!(f.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), wanted, "{sql}");
+            assert_eq!(
+                f.statement(sql, false)
+                    .unwrap()
+                    .map(Fitted::joined)
+                    .as_deref(),
+                wanted,
+                "{sql}"
+            );
             assert!(f.report().iter().any(|r| r.rule == rule), "{sql}: {rule}");
         }
         for same in [
@@ -293,35 +358,75 @@ mod tests {
             "CREATE LANGUAGE plpgsqlx HANDLER h;",
             "GRANT ALL ON TABLE t TO there;",
         ] {
-            assert_eq!(f.statement(same, false).unwrap().map(Fitted::joined).as_deref(), Some(same));
+            assert_eq!(
+                f.statement(same, false)
+                    .unwrap()
+                    .map(Fitted::joined)
+                    .as_deref(),
+                Some(same)
+            );
         }
         let old = fit(130000, |_| ());
         for (sql, wanted, rule) in [
-            ("ALTER TABLE ONLY t ALTER COLUMN a SET COMPRESSION lz4;", None, COMPRESSION),
-            ("SET default_toast_compression = 'pglz';", None, UNKNOWN_SETTING),
+            (
+                "ALTER TABLE ONLY t ALTER COLUMN a SET COMPRESSION lz4;",
+                None,
+                COMPRESSION,
+            ),
+            (
+                "SET default_toast_compression = 'pglz';",
+                None,
+                UNKNOWN_SETTING,
+            ),
             (
                 "CREATE TYPE s.r AS RANGE (\n    subtype = time,\n    multirange_type_name = s.m\n);",
                 Some("CREATE TYPE s.r AS RANGE (\n    subtype = time);"),
                 MULTIRANGE,
             ),
         ] {
-            assert_eq!(old.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), wanted, "{sql}");
+            assert_eq!(
+                old.statement(sql, false)
+                    .unwrap()
+                    .map(Fitted::joined)
+                    .as_deref(),
+                wanted,
+                "{sql}"
+            );
             assert!(old.report().iter().any(|r| r.rule == rule), "{sql}: {rule}");
         }
         let mut ordinary = fit(170000, |_| ());
         ordinary.facts.is_superuser = false;
         let comment = "COMMENT ON EXTENSION plpgsql IS 'x';";
         assert_eq!(ordinary.statement(comment, false).unwrap(), None);
-        assert_eq!(f.statement(comment, false).unwrap().map(Fitted::joined).as_deref(), Some(comment));
-        assert_eq!(ordinary.statement("CREATE EXTENSION adminpack;", false).unwrap(), None);
-        let e = f.statement("CREATE EXTENSION adminpack;", false).unwrap_err();
+        assert_eq!(
+            f.statement(comment, false)
+                .unwrap()
+                .map(Fitted::joined)
+                .as_deref(),
+            Some(comment)
+        );
+        assert_eq!(
+            ordinary
+                .statement("CREATE EXTENSION adminpack;", false)
+                .unwrap(),
+            None
+        );
+        let e = f
+            .statement("CREATE EXTENSION adminpack;", false)
+            .unwrap_err();
         assert_eq!(e.reason(), R::ExtensionMissing);
         let rules: Vec<String> = ordinary.report().into_iter().map(|r| r.rule).collect();
         assert_eq!(rules, [COMMENT_ON_EXTENSION, EXTENSION_GONE]);
 
         let new = fit(170000, |_| ());
         let sql = "GRANT SELECT,MAINTAIN ON TABLE t TO there;";
-        assert_eq!(new.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), Some(sql));
+        assert_eq!(
+            new.statement(sql, false)
+                .unwrap()
+                .map(Fitted::joined)
+                .as_deref(),
+            Some(sql)
+        );
         assert!(new.report().is_empty());
     }
 
@@ -334,7 +439,13 @@ mod tests {
             "ALTER TABLE t ALTER COLUMN a DROP DEFAULT;",
         ] {
             assert_eq!(f.statement(sql, true).unwrap(), None);
-            assert_eq!(f.statement(sql, false).unwrap().map(Fitted::joined).as_deref(), Some(sql));
+            assert_eq!(
+                f.statement(sql, false)
+                    .unwrap()
+                    .map(Fitted::joined)
+                    .as_deref(),
+                Some(sql)
+            );
         }
     }
 }

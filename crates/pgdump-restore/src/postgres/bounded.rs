@@ -45,7 +45,10 @@ enum Position {
     Error(LargeError),
 }
 
-const START: Position = Position::Header { bytes: [0; 5], known: 0 };
+const START: Position = Position::Header {
+    bytes: [0; 5],
+    known: 0,
+};
 
 /// An error response whose fields are cut.
 #[derive(Debug)]
@@ -84,7 +87,10 @@ fn refusal(size: usize, max: usize) -> Vec<u8> {
         size.div_ceil(1 << 20),
         max >> 20
     );
-    framed(b'E', format!("SERROR\0VERROR\0C{TOO_LARGE}\0M{message}\0\0").as_bytes())
+    framed(
+        b'E',
+        format!("SERROR\0VERROR\0C{TOO_LARGE}\0M{message}\0\0").as_bytes(),
+    )
 }
 
 /// Follows the messages and says what the client sees of them.
@@ -152,7 +158,13 @@ impl Filter {
         match kind {
             _ if size <= ALWAYS => {}
             b'N' => return Position::Skipping(size),
-            b'E' => return Position::Error(LargeError { left: size, fields: vec![], field: 0 }),
+            b'E' => {
+                return Position::Error(LargeError {
+                    left: size,
+                    fields: vec![],
+                    field: 0,
+                });
+            }
             b'D' if self.bounds.discards_rows => return Position::Skipping(size),
             _ if size > self.bounds.max_row => {
                 out.extend_from_slice(&refusal(size, self.bounds.max_row));
@@ -161,7 +173,11 @@ impl Filter {
             _ => {}
         }
         out.extend_from_slice(&header);
-        if size == 0 { START } else { Position::Passing(size) }
+        if size == 0 {
+            START
+        } else {
+            Position::Passing(size)
+        }
     }
 }
 
@@ -179,9 +195,19 @@ pub(super) struct Bounded<S> {
 impl<S> Bounded<S> {
     /// Of a connection that begins with the server's answer to a request for TLS, or with messages.
     pub(super) fn new(inner: S, bounds: Bounds, negotiates: bool) -> Self {
-        let position = if negotiates { Position::Negotiation } else { START };
+        let position = if negotiates {
+            Position::Negotiation
+        } else {
+            START
+        };
         let filter = Filter { bounds, position };
-        Bounded { inner, filter, read: vec![0; READ].into(), out: Vec::with_capacity(READ), taken: 0 }
+        Bounded {
+            inner,
+            filter,
+            read: vec![0; READ].into(),
+            out: Vec::with_capacity(READ),
+            taken: 0,
+        }
     }
 }
 
@@ -196,7 +222,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
             this.out.clear();
             this.taken = 0;
             // The client reads one byte of the negotiation, and what follows is TLS's own.
-            let most = if matches!(this.filter.position, Position::Negotiation) { 1 } else { READ };
+            let most = if matches!(this.filter.position, Position::Negotiation) {
+                1
+            } else {
+                READ
+            };
             let mut read = ReadBuf::new(&mut this.read[..most]);
             ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
@@ -213,7 +243,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -272,21 +306,38 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { max_row: 4 << 20, discards_rows: false };
+    const BOUNDS: Bounds = Bounds {
+        max_row: 4 << 20,
+        discards_rows: false,
+    };
 
     fn message(kind: u8, size: usize) -> Vec<u8> {
         framed(kind, &vec![b'x'; size])
     }
 
     fn filtered(input: &[u8], bounds: Bounds, chunk: usize) -> Vec<u8> {
-        let (mut filter, mut out) = (Filter { bounds, position: START }, vec![]);
-        input.chunks(chunk).for_each(|part| filter.feed(part, &mut out));
+        let (mut filter, mut out) = (
+            Filter {
+                bounds,
+                position: START,
+            },
+            vec![],
+        );
+        input
+            .chunks(chunk)
+            .for_each(|part| filter.feed(part, &mut out));
         out
     }
 
     #[test]
     fn small_messages_pass_however_they_are_cut() {
-        let all = [message(b'Z', 1), message(b'C', 0), message(b'D', 7), message(b'E', 9)].concat();
+        let all = [
+            message(b'Z', 1),
+            message(b'C', 0),
+            message(b'D', 7),
+            message(b'E', 9),
+        ]
+        .concat();
         for chunk in 1..=all.len() {
             assert_eq!(filtered(&all, BOUNDS, chunk), all, "{chunk}");
         }
@@ -296,10 +347,25 @@ mod tests {
     fn large_messages_are_left_out_cut_or_refused() {
         let after = message(b'Z', 1);
         for chunk in [1, 4, 5, 6, 7, READ, 8 << 20] {
-            let of =
-                |kind, size, bounds| filtered(&[message(kind, size), after.clone()].concat(), bounds, chunk);
+            let of = |kind, size, bounds| {
+                filtered(
+                    &[message(kind, size), after.clone()].concat(),
+                    bounds,
+                    chunk,
+                )
+            };
             assert_eq!(of(b'N', 2 << 20, BOUNDS), after, "{chunk}");
-            assert_eq!(of(b'D', 2 << 20, Bounds { discards_rows: true, ..BOUNDS }), after);
+            assert_eq!(
+                of(
+                    b'D',
+                    2 << 20,
+                    Bounds {
+                        discards_rows: true,
+                        ..BOUNDS
+                    }
+                ),
+                after
+            );
             assert_eq!(of(b'D', 2 << 20, BOUNDS).len(), (2 << 20) + 5 + after.len());
             for kind in [b'D', b'd', b'T'] {
                 let refused = of(kind, 5 << 20, BOUNDS);
@@ -317,7 +383,14 @@ mod tests {
     #[test]
     fn a_large_error_keeps_the_beginning_of_each_field() {
         let fields = |n: usize| {
-            [b"SERROR\0C22023\0M", &vec![b'm'; n][..], b"\0D", &vec![b'd'; n][..], b"\0\0"].concat()
+            [
+                b"SERROR\0C22023\0M",
+                &vec![b'm'; n][..],
+                b"\0D",
+                &vec![b'd'; n][..],
+                b"\0\0",
+            ]
+            .concat()
         };
         let wanted = framed(b'E', &fields(FIELD - 1));
         let sent = framed(b'E', &fields(2 << 20));

@@ -19,19 +19,31 @@ pub(super) fn of(db: &DbError) -> String {
 fn said(context: &str, query: Option<&str>) -> String {
     // Other lines quote values: `COPY t, line 1, column a: "…"`, `SQL statement "…"`.
     let is_function = |l: &&str| l.starts_with("PL/") || l.starts_with("SQL function ");
-    let mut parts: Vec<String> = context.lines().filter(is_function).map(|l| format!("in {l}")).collect();
+    let mut parts: Vec<String> = context
+        .lines()
+        .filter(is_function)
+        .map(|l| format!("in {l}"))
+        .collect();
     parts.extend(query.map(|q| format!("in the query {}", without_literals(q))));
     if parts.is_empty() {
         return String::new();
     }
-    format!(" ({})", parts.join("; ").chars().take(ALL).collect::<String>())
+    format!(
+        " ({})",
+        parts.join("; ").chars().take(ALL).collect::<String>()
+    )
 }
 
 /// A query on one line, its constants left out: they may have come from a row.
 fn without_literals(query: &str) -> String {
     let mut out = String::new();
     let mut quoted = false;
-    for c in query.split_whitespace().collect::<Vec<_>>().join(" ").chars() {
+    for c in query
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+    {
         match (c, quoted) {
             ('\'', false) => out.push_str("'…"),
             ('\'', true) => out.push('\''),
@@ -55,10 +67,19 @@ mod tests {
     fn functions_are_named_and_values_are_not() {
         let context = "PL/pgSQL function s.f(integer) line 3 at SQL statement\nSQL statement \"SELECT 'secret'\"\n\
                        COPY t, line 1, column a: \"secret\"";
-        assert_eq!(said(context, None), " (in PL/pgSQL function s.f(integer) line 3 at SQL statement)");
+        assert_eq!(
+            said(context, None),
+            " (in PL/pgSQL function s.f(integer) line 3 at SQL statement)"
+        );
         let query = "SELECT to_tsvector('it''s secret',\n b) FROM docs";
-        assert_eq!(said("", Some(query)), " (in the query SELECT to_tsvector('…''…', b) FROM docs)");
-        assert_eq!(said("", Some("SELECT $$secret$$")), " (in the query SELECT …)");
+        assert_eq!(
+            said("", Some(query)),
+            " (in the query SELECT to_tsvector('…''…', b) FROM docs)"
+        );
+        assert_eq!(
+            said("", Some("SELECT $$secret$$")),
+            " (in the query SELECT …)"
+        );
         assert_eq!(said("COPY t, line 1: \"secret\"", None), "");
     }
 }

@@ -37,7 +37,9 @@ pub(super) async fn connect(host: &str, port: u16) -> io::Result<Socket> {
 
 async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, "connection timed out");
-    tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(timed_out)?
+    tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(timed_out)?
 }
 
 /// A peer that vanished is noticed within a minute.
@@ -75,7 +77,11 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         delegate!(self, s => Pin::new(s).poll_write(cx, buf))
     }
 

@@ -15,9 +15,13 @@ use crate::error::{DatabaseError, FailureReason as R};
 
 /// # Errors
 /// `access_denied`, for certificates or a key that cannot be used.
-pub(super) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsConnect, DatabaseError> {
+pub(super) fn connector(
+    mode: SslMode,
+    files: &TlsFiles,
+) -> Result<MakeRustlsConnect, DatabaseError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let failed = |what: &str| DatabaseError::new(R::AccessDenied, format!("TLS cannot be set up: {what}"));
+    let failed =
+        |what: &str| DatabaseError::new(R::AccessDenied, format!("TLS cannot be set up: {what}"));
     let wrong = |e: Error| failed("rustls refuses it").with_source(e);
     let roots = files.root.as_deref().map(|pem| {
         let mut roots = RootCertStore::empty();
@@ -38,7 +42,8 @@ pub(super) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsCon
     };
     let verifier: Arc<dyn ServerCertVerifier> = match (mode, roots) {
         (SslMode::VerifyFull | SslMode::VerifyCa, Some(roots)) => {
-            let built = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+            let built =
+                WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
             built.map_err(|_| failed("the root certificates cannot be used"))?
         }
         (SslMode::VerifyFull | SslMode::VerifyCa, None) => {
@@ -59,7 +64,8 @@ pub(super) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsCon
         None => builder.with_no_client_auth(),
         Some((certificates, key)) => {
             use secrecy::ExposeSecret;
-            let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
+            let all: Result<Vec<_>, _> =
+                CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
             let all = all.map_err(|_| failed("the client's certificate is no PEM"))?;
             let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes());
             let key = key.map_err(|_| failed("the client's key is no PEM"))?;
@@ -95,7 +101,9 @@ impl ServerCertVerifier for Lenient {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Lenient::AnyName(_, strict) = self else { return Ok(ServerCertVerified::assertion()) };
+        let Lenient::AnyName(_, strict) = self else {
+            return Ok(ServerCertVerified::assertion());
+        };
         // The name is looked at last, so this error means that all else is right.
         match strict.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
             Err(Error::InvalidCertificate(
@@ -126,6 +134,8 @@ impl ServerCertVerifier for Lenient {
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.provider().signature_verification_algorithms.supported_schemes()
+        self.provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

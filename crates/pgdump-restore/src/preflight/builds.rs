@@ -34,12 +34,31 @@ fn icu(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec<Finding>)
     let users: Vec<&TocEntry> = entries.iter().filter(uses).collect();
     if !users.is_empty() {
         let what = format!("{what}: {}", listed(users));
-        found.push(finding(Level::Blocks, Some(R::VersionIncompatible), what, REFUSED, fix));
+        found.push(finding(
+            Level::Blocks,
+            Some(R::VersionIncompatible),
+            what,
+            REFUSED,
+            fix,
+        ));
     }
-    if needs.locale.as_ref().is_some_and(|l| l.contains("LOCALE_PROVIDER = icu")) {
-        let (what, level) = (format!("{what}: for the locale of the database"), Level::Blocks);
+    if needs
+        .locale
+        .as_ref()
+        .is_some_and(|l| l.contains("LOCALE_PROVIDER = icu"))
+    {
+        let (what, level) = (
+            format!("{what}: for the locale of the database"),
+            Level::Blocks,
+        );
         let refused = "CREATE DATABASE is refused";
-        found.push(finding(level, Some(R::VersionIncompatible), what, refused, fix));
+        found.push(finding(
+            level,
+            Some(R::VersionIncompatible),
+            what,
+            refused,
+            fix,
+        ));
     }
 }
 
@@ -58,7 +77,10 @@ fn collations(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
         found.push(finding(
             Level::Warns,
             None,
-            format!("the server does not list the locale of: {}", listed(unknown)),
+            format!(
+                "the server does not list the locale of: {}",
+                listed(unknown)
+            ),
             "where its machine does not have it either, CREATE COLLATION fails",
             "install the locale on the server's machine",
         ));
@@ -71,7 +93,9 @@ fn option(definition: &str, name: &str) -> Option<String> {
     options.split(',').find_map(|option| {
         let (key, value) = option.split_once('=')?;
         let value = value.trim().trim_end_matches([';', ')', ' ', '\n']);
-        key.trim().eq_ignore_ascii_case(name).then(|| value.trim_matches('\'').to_owned())
+        key.trim()
+            .eq_ignore_ascii_case(name)
+            .then(|| value.trim_matches('\'').to_owned())
     })
 }
 
@@ -100,7 +124,8 @@ fn index_methods(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec
     // An extension may bring it.
     let brings = needs.extensions.iter().any(|e| e != "plpgsql");
     let brings = brings || entries.iter().any(|e| e.desc == "ACCESS METHOD");
-    if brings && fit.policy.extensions == Extensions::Require || fit.facts.index_methods.is_empty() {
+    if brings && fit.policy.extensions == Extensions::Require || fit.facts.index_methods.is_empty()
+    {
         return;
     }
     let method = |e: &TocEntry| {
@@ -108,16 +133,28 @@ fn index_methods(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec
         Some(rest.split([' ', '(']).next()?.trim_matches('"').to_owned())
     };
     let is_missing = |e: &&TocEntry| {
-        e.desc == "INDEX" && !brings && method(e).is_some_and(|m| !fit.facts.index_methods.contains(&m))
+        e.desc == "INDEX"
+            && !brings
+            && method(e).is_some_and(|m| !fit.facts.index_methods.contains(&m))
     };
     let missing: Vec<&TocEntry> = entries.iter().filter(is_missing).collect();
     if !missing.is_empty() {
-        let methods: std::collections::BTreeSet<String> = missing.iter().filter_map(|e| method(e)).collect();
+        let methods: std::collections::BTreeSet<String> =
+            missing.iter().filter_map(|e| method(e)).collect();
         let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
-        let what =
-            format!("the server does not have: access method {} of {}", names(&methods), listed(missing));
+        let what = format!(
+            "the server does not have: access method {} of {}",
+            names(&methods),
+            listed(missing)
+        );
         let fix = "install the extension that brings it, or leave the index out of the dump";
-        found.push(finding(Level::Blocks, Some(R::VersionIncompatible), what, REFUSED, fix));
+        found.push(finding(
+            Level::Blocks,
+            Some(R::VersionIncompatible),
+            what,
+            REFUSED,
+            fix,
+        ));
     }
 }
 
@@ -164,18 +201,46 @@ mod tests {
         let (blocks, warns) = (Level::Blocks, Level::Warns);
         let (version, extension) = (Some(R::VersionIncompatible), Some(R::ExtensionMissing));
         for (desc, definition, wanted) in [
-            ("COLLATION", "CREATE COLLATION s.c (provider = icu, locale = 'de');", Some((blocks, version))),
-            ("TABLE", "CREATE TABLE t (a text COLLATE pg_catalog.\"de-x-icu\");", Some((blocks, version))),
+            (
+                "COLLATION",
+                "CREATE COLLATION s.c (provider = icu, locale = 'de');",
+                Some((blocks, version)),
+            ),
+            (
+                "TABLE",
+                "CREATE TABLE t (a text COLLATE pg_catalog.\"de-x-icu\");",
+                Some((blocks, version)),
+            ),
             (
                 "COLLATION",
                 "CREATE COLLATION s.c (provider = libc, locale = 'xx_XX.utf8');",
                 Some((warns, None)),
             ),
-            ("COLLATION", "CREATE COLLATION s.c (provider = libc, locale = 'de_DE.UTF-8');", None),
-            ("COLLATION", "CREATE COLLATION s.c (lc_collate = 'C', lc_ctype = 'C');", None),
-            ("PROCEDURAL LANGUAGE", "CREATE OR REPLACE PROCEDURAL LANGUAGE x;", Some((blocks, extension))),
-            ("PROCEDURAL LANGUAGE", "CREATE LANGUAGE x HANDLER s.h;", None),
-            ("INDEX", "CREATE INDEX x ON s.t USING rum (a);", Some((blocks, version))),
+            (
+                "COLLATION",
+                "CREATE COLLATION s.c (provider = libc, locale = 'de_DE.UTF-8');",
+                None,
+            ),
+            (
+                "COLLATION",
+                "CREATE COLLATION s.c (lc_collate = 'C', lc_ctype = 'C');",
+                None,
+            ),
+            (
+                "PROCEDURAL LANGUAGE",
+                "CREATE OR REPLACE PROCEDURAL LANGUAGE x;",
+                Some((blocks, extension)),
+            ),
+            (
+                "PROCEDURAL LANGUAGE",
+                "CREATE LANGUAGE x HANDLER s.h;",
+                None,
+            ),
+            (
+                "INDEX",
+                "CREATE INDEX x ON s.t USING rum (a);",
+                Some((blocks, version)),
+            ),
             ("INDEX", "CREATE INDEX x ON s.t USING btree (a);", None),
             (
                 "TABLE",
@@ -185,7 +250,11 @@ mod tests {
         ] {
             let mut e = TocEntry::bare(1, desc, "x");
             e.defn = definition.into();
-            assert_eq!(found_in(e), wanted.into_iter().collect::<Vec<_>>(), "{definition}");
+            assert_eq!(
+                found_in(e),
+                wanted.into_iter().collect::<Vec<_>>(),
+                "{definition}"
+            );
         }
     }
 }
