@@ -2,7 +2,9 @@
 //! text format. Counters start at zero for every label value, so that `increase()` sees a first
 //! failure.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
@@ -80,7 +82,7 @@ struct Running {
 type SharedRunning = Arc<Mutex<Running>>;
 
 fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+    running.lock()
 }
 
 /// Manages metrics collection for restore operations.

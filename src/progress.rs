@@ -2,7 +2,8 @@
 //! line every 10 s and `/status.json`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use pgdump_restore::LoadObserver;
 
@@ -65,15 +66,12 @@ pub struct Snapshot {
 impl Progress {
     /// Ends the current stage and begins `name`.
     pub fn enter(&self, name: &'static str) {
-        Self::begin(
-            &mut self.stage.lock().unwrap_or_else(PoisonError::into_inner),
-            name,
-        );
+        Self::begin(&mut self.stage.lock(), name);
     }
 
     /// The same where the current stage is `from`; otherwise nothing.
     pub fn advance(&self, from: &'static str, name: &'static str) {
-        let mut s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut s = self.stage.lock();
         if s.current.is_some_and(|(current, _)| current == from) {
             Self::begin(&mut s, name);
         }
@@ -92,7 +90,7 @@ impl Progress {
 
     /// The span of the current stage, for what is done in it.
     pub fn span(&self) -> tracing::Span {
-        let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let s = self.stage.lock();
         s.span.clone().unwrap_or_else(tracing::Span::none)
     }
 
@@ -113,18 +111,18 @@ impl Progress {
 
     /// Ends the span of the last stage. What was counted stays.
     pub fn end(&self) {
-        let mut s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut s = self.stage.lock();
         (s.span, s.job) = (None, None);
     }
 
     pub fn stage(&self) -> &'static str {
-        let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let s = self.stage.lock();
         s.current.map_or("queued", |(name, _)| name)
     }
 
     /// Each stage so far with its seconds, the current one included.
     pub fn stages(&self) -> Vec<(&'static str, f64)> {
-        let s = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let s = self.stage.lock();
         let current = s
             .current
             .map(|(name, since)| (name, since.elapsed().as_secs_f64()));

@@ -16,7 +16,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::proof::Isolation;
@@ -214,10 +215,7 @@ impl Sandbox {
         if let Some(out) = keeper.stdout.take() {
             BufReader::new(out).read_line(&mut pid)?;
         }
-        *self
-            .keeper
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(keeper);
+        *self.keeper.lock() = Some(keeper);
         let deadline = SystemTime::now() + START;
         while !self.is_ready() {
             let alive = !pid.trim().is_empty() && is_alive(pid.trim());
@@ -304,11 +302,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let keeper = self
-            .keeper
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        let keeper = self.keeper.lock().take();
         if let Some(mut keeper) = keeper {
             // The end of its input ends the keeper.
             drop(keeper.stdin.take());

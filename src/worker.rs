@@ -13,7 +13,9 @@ mod upkeep;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -500,10 +502,7 @@ impl Worker {
 
     fn count_delivery(&self, delivery: &Delivery, request_id: &str, now: jiff::Timestamp) -> u32 {
         let attempt = delivery.attempt.unwrap_or_else(|| {
-            let mut seen = self
-                .deliveries
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.deliveries.lock();
             let count = seen.entry(request_id.to_owned()).or_insert(0);
             *count += 1;
             *count

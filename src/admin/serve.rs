@@ -3,7 +3,9 @@
 //! gets in, and the descriptors that restores need are never touched.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
@@ -69,7 +71,7 @@ struct Connection {
 
 impl Open {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, CancellationToken)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn add(&self, id: u64, place: OwnedSemaphorePermit, most: usize) -> Connection {

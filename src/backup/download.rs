@@ -2,8 +2,10 @@
 //! cut, reopened after a stall, and checked at its end. Nothing is written to a disk.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -122,7 +124,7 @@ impl Read for Download {
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(e)) => return Err(RestoreError::from(e).into()),
                 None => {
-                    let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut tally = self.tally.lock();
                     tally.ended = true;
                     if let Some(sha256) = self.sha256.take() {
                         tally.sha256 = Some(sha256.finalize().into());
@@ -137,7 +139,7 @@ impl Read for Download {
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(&out[..n]);
         }
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tally = self.tally.lock();
         tally.crc32c = crc32c::crc32c_append(tally.crc32c, &out[..n]);
         tally.bytes += n as u64;
         Ok(n)

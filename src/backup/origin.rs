@@ -3,8 +3,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use tokio_util::sync::CancellationToken;
 
@@ -204,10 +206,7 @@ impl Reader {
             size,
             crc32c,
         };
-        self.streams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(stream);
+        self.streams.lock().push(stream);
         Box::new(download)
     }
 }
@@ -357,7 +356,7 @@ impl Expected {
     /// # Errors
     /// `checksum_mismatch`; `download_failed` where an end was not reached.
     pub fn check(&self) -> Result<(Option<u32>, u64), RestoreError> {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = self.streams.lock();
         let (mut last, mut together) = (Tally::default(), 0);
         for stream in streams.iter() {
             last = stream.check()?;
@@ -393,12 +392,8 @@ impl Expected {
         if matches!(self.reading, Reading::Pieces(..)) {
             return None;
         }
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let tally = *streams
-            .first()?
-            .tally
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let streams = self.streams.lock();
+        let tally = *streams.first()?.tally.lock();
         tally
             .sha256
             .map(|h| h.iter().map(|b| format!("{b:02x}")).collect())
@@ -407,7 +402,7 @@ impl Expected {
 
 impl Stream {
     fn check(&self) -> Result<Tally, RestoreError> {
-        let t = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        let t = *self.tally.lock();
         if !t.ended || self.size.is_some_and(|s| s != t.bytes) {
             let what = format!("{} bytes of the backup were read, not all", t.bytes);
             return Err(StorageError::new(R::DownloadFailed, what).into());

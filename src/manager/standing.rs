@@ -1,7 +1,7 @@
 //! How the sets of backups stand: when each was last proven, how long it takes, what is due.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -120,10 +120,7 @@ impl RestoreManager {
 
     /// Whether no newer backup of the set than one made at `created` is known to be proven.
     pub(super) fn is_newest_proof(&self, set: &str, created: jiff::Timestamp) -> bool {
-        let mut newest = self
-            .newest_proven
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest_proven.lock();
         let known = newest.entry(set.to_owned()).or_insert(created);
         *known = created.max(*known);
         *known == created

@@ -2,7 +2,9 @@
 //! Google's client tries for ever in silence what has no credentials or does not answer.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::{Look, PubSub, QueueError};
@@ -33,7 +35,7 @@ pub struct Health(Arc<Mutex<BTreeMap<(String, FoundBy), String>>>);
 
 impl Health {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, FoundBy), String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// What is wrong, a sentence each; nothing where all is well.

@@ -2,7 +2,9 @@
 //! a stream may hand out is fixed when it is opened: so a new one is opened whenever more could come than
 //! the present one is good for.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
@@ -43,7 +45,7 @@ impl Slots {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     async fn until<T>(&self, ask: impl Fn(&mut State) -> Option<T>) -> T {

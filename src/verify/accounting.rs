@@ -2,7 +2,9 @@
 //! number of rows and the digest have to be the same. Every large object likewise.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use futures::StreamExt;
 use tokio::task::JoinSet;
@@ -382,10 +384,7 @@ async fn read_all(
         let reading = async move {
             let session = connect(&server, &database).await?;
             loop {
-                let next = queue
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .pop_front();
+                let next = queue.lock().pop_front();
                 let Some(part) = next else {
                     return Ok::<_, RestoreError>(());
                 };
@@ -393,7 +392,7 @@ async fn read_all(
                 let read = read(&session, table, part.blocks)
                     .await
                     .map_err(|e| e.context(&table.name))?;
-                found.lock().unwrap_or_else(PoisonError::into_inner)[part.table].merge(read);
+                found.lock()[part.table].merge(read);
             }
         };
         running.spawn_blocking(move || {
@@ -411,7 +410,7 @@ async fn read_all(
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a counting task died: {e}")))??;
     }
-    let found = found.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = found.lock();
     Ok(found.clone())
 }
 

@@ -4,7 +4,9 @@
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::{junit, page};
@@ -152,7 +154,7 @@ struct Remembered {
 
 impl OwnEvidence {
     fn remember(&self, question: String, name: &str, json: &[u8]) {
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.0.lock();
         if own
             .known
             .insert(question.clone(), (name.to_owned(), sha256_hex(json)))
@@ -168,11 +170,7 @@ impl OwnEvidence {
     }
 
     fn refuse(&self, o: &StoredObject) {
-        let refused = &mut self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .refused;
+        let refused = &mut self.0.lock().refused;
         if refused.len() >= REFUSED {
             refused.clear();
         }
@@ -180,17 +178,12 @@ impl OwnEvidence {
     }
 
     fn has_refused(&self, o: &StoredObject) -> bool {
-        let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.0.lock();
         own.refused.contains(&(o.name.clone(), o.generation))
     }
 
     fn of(&self, question: &str) -> Option<(String, String)> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .known
-            .get(question)
-            .cloned()
+        self.0.lock().known.get(question).cloned()
     }
 }
 

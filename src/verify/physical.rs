@@ -1,7 +1,9 @@
 //! What lies on the disk, by PostgreSQL's own `amcheck`: B-tree indexes in order, heaps sound.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use tokio::task::JoinSet;
 
@@ -96,18 +98,12 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
                 None => server.connect(&database, "amcheck").await?,
             };
             loop {
-                let next = queue
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .pop_front();
+                let next = queue.lock().pop_front();
                 let Some(work) = next else {
                     return Ok::<_, DatabaseError>(());
                 };
                 if let Some(what) = check_one(&session, &schema, &work).await? {
-                    wrong
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(format!("{}: {what}", work.name));
+                    wrong.lock().push(format!("{}: {what}", work.name));
                 }
             }
         });
@@ -115,7 +111,7 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a checking task died: {e}")))??;
     }
-    let wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let wrong = wrong.lock().clone();
     Ok(vec![match pgdump_restore::listed("damaged", &wrong) {
         None => {
             let what = format!("{} B-tree indexes and {heaps} heaps are sound", all - heaps);

@@ -1,7 +1,5 @@
 //! How a delivery ends: its outcome is recorded and published, and only then is the message settled.
 
-use std::sync::PoisonError;
-
 use super::permits::Permit;
 use super::{Shutdown, Worker};
 use crate::error::report;
@@ -105,10 +103,7 @@ impl Worker {
     }
 
     pub(super) fn forget(&self, request_id: &str) {
-        self.deliveries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(request_id);
+        self.deliveries.lock().remove(request_id);
     }
 
     /// Publishes the whole answer or, where its content is refused, what is left without that.

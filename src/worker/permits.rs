@@ -1,7 +1,9 @@
 //! Who may work: as many jobs at once as are configured. A restore that a person waits for goes before
 //! every verification and, where all permits are taken, takes one from a verification.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -44,11 +46,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self
-            .inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.inner.state.lock();
         state.free += 1;
         if let Some((id, token)) = &self.verification {
             if token.is_cancelled() {
@@ -66,11 +64,7 @@ struct Waiting(Arc<Inner>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .waiting_restores -= 1;
+        self.0.state.lock().waiting_restores -= 1;
         self.0.changed.notify_waiters();
     }
 }
@@ -88,7 +82,7 @@ impl Permits {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     async fn until<T>(&self, mut ask: impl FnMut(&mut State) -> Option<T>) -> T {

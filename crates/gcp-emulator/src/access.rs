@@ -1,7 +1,9 @@
 //! Who may do what: everybody everything, but for what a test takes away.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -20,14 +22,11 @@ pub struct Access {
 impl Access {
     /// Such as `pubsub.topics.publish`. Only asking tells: calls are not refused.
     pub fn deny(&self, permission: &str) {
-        self.denied
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(permission.to_owned());
+        self.denied.lock().insert(permission.to_owned());
     }
 
     fn of(&self, asked: impl IntoIterator<Item = String>) -> Vec<String> {
-        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        let denied = self.denied.lock();
         asked.into_iter().filter(|p| !denied.contains(p)).collect()
     }
 

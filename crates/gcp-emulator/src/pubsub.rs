@@ -1,7 +1,9 @@
 //! Pub/Sub: topics, subscriptions, publishing, streaming pull with leases.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
@@ -125,7 +127,7 @@ fn no_subscription() -> Status {
 
 impl PubSubService {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Names are full: `projects/P/topics/T`.

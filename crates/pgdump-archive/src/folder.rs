@@ -2,7 +2,9 @@
 //! readers take the members between them, largest first.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::members::{
     Contents, Index, Member, TOC, check_objects, missing_object, own_wrappings, plain_name,
@@ -172,7 +174,7 @@ impl Members {
                 .copied()
                 .unwrap_or_default()
         };
-        let todo = self.todo.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let todo = self.todo.get_mut();
         todo.make_contiguous().sort_by_key(turn);
     }
 
@@ -183,11 +185,7 @@ impl Members {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         loop {
-            let next = self
-                .todo
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop_front();
+            let next = self.todo.lock().pop_front();
             let Some(at) = next else { return Ok(()) };
             let entry = &entries[at];
             let DataOffset::Member(name) = &entry.offset else {

@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Bytes;
 use crate::error::ArchiveError;
@@ -105,7 +107,7 @@ impl Todo {
 
     /// Blocks of a lower turn come before others; of one turn, the order stays.
     pub(crate) fn sort_by_turn(&self, turn: impl Fn(&IndexedBlock) -> usize) {
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = self.runs.lock();
         let of_one_turn = |run: Vec<IndexedBlock>| -> Vec<Vec<IndexedBlock>> {
             run.chunk_by(|a, b| turn(a) == turn(b))
                 .map(<[IndexedBlock]>::to_vec)
@@ -121,7 +123,7 @@ impl Todo {
 
     /// The next blocks to be read, which follow each other. What nobody wants is left out where it may be.
     pub(crate) fn next(&self, wants: impl Fn(&IndexedBlock) -> bool) -> Option<Vec<IndexedBlock>> {
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runs = self.runs.lock();
         loop {
             let mut run = runs.pop_front()?;
             if !self.may_pass_over {

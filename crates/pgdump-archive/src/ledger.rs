@@ -7,7 +7,8 @@
 //! that COPY would write.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use twox_hash::xxhash3_128;
 
@@ -131,11 +132,11 @@ impl Ledger {
 
     /// Remembers where something lies: the head, or an entry's block.
     pub fn extent(&self, entry: Option<&TocEntry>, extent: Extent) {
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.index.lock();
         match entry {
             None => index.head = extent,
             Some(e) => {
-                let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+                let entries = self.entries.lock();
                 let (rows, bytes) = entries.get(&e.dump_id).copied().unwrap_or_default();
                 index.blocks.push(IndexedBlock {
                     dump_id: e.dump_id,
@@ -149,18 +150,12 @@ impl Ledger {
 
     /// Remembers where the table of contents lies that stands behind the data.
     pub fn tail(&self, extent: Extent) {
-        self.index
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tail = Some(extent);
+        self.index.lock().tail = Some(extent);
     }
 
     /// Where the blocks of a custom archive lie, once all of it was read; empty for every other.
     pub fn index(&self) -> BlockIndex {
-        self.index
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.index.lock().clone()
     }
 
     /// The data of `entry` begins.
@@ -208,11 +203,11 @@ impl Ledger {
             return Err(corrupt(format!("{}: a row without an end", tally.fallback)));
         }
         let bytes = tally.data.rows.bytes + tally.objects.values().map(|o| o.bytes).sum::<u64>();
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock();
         entries.insert(tally.dump_id, (tally.data.rows.count, bytes));
         drop(entries);
         if tally.is_rows {
-            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tables = self.tables.lock();
             // Partitions that are loaded through their root are one table.
             let all = tables
                 .entry(tally.relation.unwrap_or(tally.fallback))
@@ -220,24 +215,18 @@ impl Ledger {
             all.rows.merge(&tally.data.rows);
             all.columns = tally.data.columns;
         }
-        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut objects = self.objects.lock();
         objects.extend(tally.objects);
         Ok(())
     }
 
     /// Tables by their names as SQL writes them.
     pub fn tables(&self) -> BTreeMap<String, TableData> {
-        self.tables
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.tables.lock().clone()
     }
 
     pub fn objects(&self) -> BTreeMap<u32, ObjectData> {
-        self.objects
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.objects.lock().clone()
     }
 }
 

@@ -2,7 +2,9 @@
 //! the sessions (tasks that await). Memory is bounded here: a piece is queued only when the budget
 //! has room for it, and gives its room back when it is on its way to the server.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -116,7 +118,7 @@ impl Board {
     }
 
     fn lock(&self) -> MutexGuard<'_, Schedule<Queued>> {
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+        self.schedule.lock()
     }
 
     /// Changes the schedule and wakes whoever waits for a change.

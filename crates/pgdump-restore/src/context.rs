@@ -1,8 +1,10 @@
 //! What all sessions of one load share.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use pgdump_archive::{Ledger, TextEncoding, TocEntry};
 
@@ -27,7 +29,7 @@ impl Content {
         let Content::Script(steps) = self else {
             return Err(RestoreError::internal("a step beside a table of contents"));
         };
-        let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = steps.lock();
         steps.push(Some(Arc::new(step)));
         Ok(steps.len() - 1)
     }
@@ -44,7 +46,7 @@ impl Content {
         let Content::Script(steps) = self else {
             return None;
         };
-        let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = steps.lock();
         let step = steps.get_mut(index)?;
         if last { step.take() } else { step.clone() }
     }
@@ -127,11 +129,11 @@ impl Job {
     }
 
     pub(crate) fn quiet(&self) -> MutexGuard<'_, Vec<String>> {
-        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
+        self.quiet.lock()
     }
 
     pub(crate) fn columns(&self) -> MutexGuard<'_, HashMap<usize, Option<Arc<Columns>>>> {
-        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.columns.lock()
     }
 
     /// The entry whose data a lane loads.

@@ -8,7 +8,8 @@ mod statements;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use edits::is_contrib;
 use rules::*;
@@ -83,7 +84,7 @@ impl Fit {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn used(&self, rule: &'static str, example: impl Into<String>) {

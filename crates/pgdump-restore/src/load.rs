@@ -1,8 +1,10 @@
 //! Loads an archive into an empty staging database: readers, sessions and the board between them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+
+use parking_lot::Mutex;
 
 use pgdump_archive::{Archive, Ledger, TocEntry};
 use tokio::task::JoinSet;

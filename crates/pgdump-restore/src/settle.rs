@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::slice::Chunks;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use futures::future::try_join_all;
 use tokio::task::JoinSet;
@@ -84,10 +86,7 @@ pub async fn analyze(
         running.spawn(async move {
             let mut session = ready;
             loop {
-                let next = batches
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .pop_front();
+                let next = batches.lock().pop_front();
                 let Some(tables) = next else {
                     return Ok::<_, DatabaseError>(());
                 };
@@ -100,10 +99,7 @@ pub async fn analyze(
                         return Err(e.context("ANALYZE"));
                     }
                     let note = format!("not analysed: {}: {}", tables.join(", "), report(&e));
-                    notes
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(note);
+                    notes.lock().push(note);
                 }
             }
         });
@@ -111,9 +107,7 @@ pub async fn analyze(
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("an analysing task died: {e}")))??;
     }
-    Ok(std::mem::take(
-        &mut *notes.lock().unwrap_or_else(PoisonError::into_inner),
-    ))
+    Ok(std::mem::take(&mut *notes.lock()))
 }
 
 /// What is wrong, or only unusual, with a restored database; each by name.
@@ -270,10 +264,7 @@ async fn ask(
 ) -> Result<Vec<String>, DatabaseError> {
     let mut behind: Vec<String> = vec![];
     loop {
-        let next = batches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .next();
+        let next = batches.lock().next();
         let Some(batch) = next else { return Ok(behind) };
         let rows = session.client().query(&question(batch), &[]).await;
         behind.extend(
