@@ -249,9 +249,10 @@ impl Bench {
             "http://{}/storage/v1/b/bench/o/{object}?alt=media",
             served.host
         );
-        let ways = match with_peers {
-            true => vec![Way::Ours, Way::Baseline, Way::LocalFile, Way::StandardInput],
-            false => vec![Way::Ours, Way::Baseline],
+        let ways = if with_peers {
+            vec![Way::Ours, Way::Baseline, Way::LocalFile, Way::StandardInput]
+        } else {
+            vec![Way::Ours, Way::Baseline]
         };
         let mut safety = vec![];
         let mut runs: Vec<(Way, Vec<Measured>)> = ways.into_iter().map(|w| (w, vec![])).collect();

@@ -175,11 +175,12 @@ impl Admission {
         let expires: jiff::Timestamp = expires
             .parse()
             .map_err(|_| invalid(format!("{EXPIRES}: must be a time (RFC 3339)")))?;
-        match expires.as_microsecond() < published {
-            true => Err(invalid(
+        if expires.as_microsecond() < published {
+            Err(invalid(
                 "the signature had expired when the request was published",
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 
@@ -269,9 +270,10 @@ impl Key {
 
 fn hmac_key(secret: &[u8]) -> Result<hmac::Key, String> {
     let secret = secret.trim_ascii_end();
-    match secret.len() >= MIN_SECRET {
-        true => Ok(hmac::Key::new(hmac::HMAC_SHA256, secret)),
-        false => Err(format!("must have at least {MIN_SECRET} bytes")),
+    if secret.len() >= MIN_SECRET {
+        Ok(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    } else {
+        Err(format!("must have at least {MIN_SECRET} bytes"))
     }
 }
 
@@ -293,14 +295,13 @@ pub fn sign(
 ) -> Result<[(&'static str, String); 3], String> {
     let expires = expires.to_string();
     let message = signed_bytes(key_id, &expires, data);
-    let signature = match secret.contains("-----BEGIN") {
-        true => {
-            let der = der_of(secret, "PRIVATE KEY");
-            let pair = der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok());
-            let pair = pair.ok_or("must be an Ed25519 key, PKCS #8 in PEM")?;
-            STANDARD.encode(pair.sign(&message).as_ref())
-        }
-        false => STANDARD.encode(hmac::sign(&hmac_key(secret.as_bytes())?, &message).as_ref()),
+    let signature = if secret.contains("-----BEGIN") {
+        let der = der_of(secret, "PRIVATE KEY");
+        let pair = der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok());
+        let pair = pair.ok_or("must be an Ed25519 key, PKCS #8 in PEM")?;
+        STANDARD.encode(pair.sign(&message).as_ref())
+    } else {
+        STANDARD.encode(hmac::sign(&hmac_key(secret.as_bytes())?, &message).as_ref())
     };
     Ok([
         (KEY_ID, key_id.to_owned()),

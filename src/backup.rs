@@ -139,9 +139,10 @@ fn found_in(mut objects: Vec<StoredObject>) -> Vec<Found> {
         Default::default();
     for o in objects {
         let folder = folder_of(&o.name);
-        match folders.contains(folder) && member_name::is_of_dump(file_of(&o.name)) {
-            true => of_folder.entry(folder.to_owned()).or_default().push(o),
-            false => others.push(o),
+        if folders.contains(folder) && member_name::is_of_dump(file_of(&o.name)) {
+            of_folder.entry(folder.to_owned()).or_default().push(o)
+        } else {
+            others.push(o)
         }
     }
     let (series, others) = pieces::series_of(others);

@@ -281,9 +281,10 @@ impl BackupRef {
             let path = std::path::absolute(text)
                 .map_err(|e| invalid(format!("no path of a backup: {e}")))?;
             // A link that a person names is followed; those that lie in the folder do not lead out of it.
-            let path = match path.is_symlink() {
-                true => path.canonicalize().unwrap_or(path),
-                false => path,
+            let path = if path.is_symlink() {
+                path.canonicalize().unwrap_or(path)
+            } else {
+                path
             };
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
                 return Err(invalid("the backup's path names no file"));

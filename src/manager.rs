@@ -307,9 +307,10 @@ impl RestoreManager {
             },
         };
         // The last look: from here on the job is not interrupted. The swap is short and is whole or not at all.
-        let loaded = match stop.is_cancelled() {
-            true => loaded.and(Err(RestoreError::cancelled("the restore was interrupted"))),
-            false => loaded,
+        let loaded = if stop.is_cancelled() {
+            loaded.and(Err(RestoreError::cancelled("the restore was interrupted")))
+        } else {
+            loaded
         };
         let swapped = match (loaded, &staging) {
             (Ok(()), Some(staging)) => {
@@ -372,9 +373,10 @@ impl RestoreManager {
         let analyze = policy.analyze;
         let data_only = job.selection.data_only;
         let asked = claimed.session();
-        let options = match data_only {
-            true => CreateOptions::copy_of(&job.target_db),
-            false => CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?,
+        let options = if data_only {
+            CreateOptions::copy_of(&job.target_db)
+        } else {
+            CreateOptions::of_dump(asked, archive.entries(), archive.encoding()).await?
         };
         pgdump_restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
         let placement = self.placement(job, claimed, archive.entries());
@@ -414,9 +416,10 @@ impl RestoreManager {
         }
         let own = made.on(&self.server);
         let server = &made.on(loader.as_ref().map_or(&self.server, |l| &l.server));
-        let opened = match data_only {
-            true => Some(pgdump_restore::open_tables(&own, &made.name).await?),
-            false => None,
+        let opened = if data_only {
+            Some(pgdump_restore::open_tables(&own, &made.name).await?)
+        } else {
+            None
         };
         let sessions = self.config.jobs_for(job.jobs, fit.facts.cores);
         let options = LoadOptions {
@@ -504,13 +507,12 @@ impl RestoreManager {
         reason: R,
         attempt: u32,
     ) -> Option<serde_json::Value> {
-        let done = match disposition(Some(reason), attempt, self.config.max_attempts).publish {
-            true => {
-                claimed
-                    .record_failure(&serde_json::to_value(result).ok()?)
-                    .await
-            }
-            false => claimed.give_back().await.map(|()| None),
+        let done = if disposition(Some(reason), attempt, self.config.max_attempts).publish {
+            claimed
+                .record_failure(&serde_json::to_value(result).ok()?)
+                .await
+        } else {
+            claimed.give_back().await.map(|()| None)
         };
         done.unwrap_or_else(|e| {
             tracing::warn!(

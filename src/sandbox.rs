@@ -88,12 +88,13 @@ impl Sandbox {
     /// What `initdb` or the server said.
     pub fn start(bindir: &Path, parent: &Path, durable: bool, options: &str) -> Result<Self> {
         let user = server_user(&["postgres", "nobody"])?;
-        let mut settings: Vec<String> = match durable {
-            true => vec![],
-            false => THROWAWAY
+        let mut settings: Vec<String> = if durable {
+            vec![]
+        } else {
+            THROWAWAY
                 .iter()
                 .flat_map(|s| ["-c".to_owned(), (*s).to_owned()])
-                .collect(),
+                .collect()
         };
         settings.extend(options.split_whitespace().map(str::to_owned));
         Self::launch(
@@ -368,12 +369,13 @@ fn prepare(parent: &Path, private: bool) -> Result<()> {
         std::fs::metadata("/proc/self")?.uid(),
     );
     // In a sticky folder, such as /tmp, nobody can move what is ours.
-    match there.uid() == me || there.mode() & 0o1000 != 0 {
-        true => Ok(()),
-        false => Err(Error::other(format!(
+    if there.uid() == me || there.mode() & 0o1000 != 0 {
+        Ok(())
+    } else {
+        Err(Error::other(format!(
             "{}: belongs to somebody else",
             parent.display()
-        ))),
+        )))
     }
 }
 

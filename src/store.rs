@@ -132,15 +132,14 @@ pub async fn read_small(
         };
         let all = chunks.try_fold(Vec::new(), add).await?;
         let is_whole = all.len() as u64 == object.size;
-        match is_whole && object.crc32c.is_none_or(|crc| crc == crc32c::crc32c(&all)) {
-            true => Ok(all),
-            false => {
-                let what = format!(
-                    "{}: other bytes came than the store has",
-                    store.uri(&object.name)
-                );
-                Err(StorageError::new(FailureReason::DownloadFailed, what))
-            }
+        if is_whole && object.crc32c.is_none_or(|crc| crc == crc32c::crc32c(&all)) {
+            Ok(all)
+        } else {
+            let what = format!(
+                "{}: other bytes came than the store has",
+                store.uri(&object.name)
+            );
+            Err(StorageError::new(FailureReason::DownloadFailed, what))
         }
     };
     let in_time = || async {

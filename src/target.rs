@@ -262,9 +262,10 @@ impl Claimed {
     /// Whether attempts of this request have died so often that no further one is made. Without a
     /// journal, every delivery before this one is taken for a death.
     pub fn is_quarantined(&self, delivery: u32) -> bool {
-        match self.journal.is_on() {
-            true => self.died >= self.terms.deaths,
-            false => delivery > self.terms.deaths,
+        if self.journal.is_on() {
+            self.died >= self.terms.deaths
+        } else {
+            delivery > self.terms.deaths
         }
     }
 
@@ -328,9 +329,10 @@ impl Claimed {
                 format!("database {} cannot be replaced: {why}", self.target),
             );
         }
-        let notes = match is_superuser {
-            true => vec![],
-            false => swap::settings_of_others(client, oid, &self.target).await?,
+        let notes = if is_superuser {
+            vec![]
+        } else {
+            swap::settings_of_others(client, oid, &self.target).await?
         };
         let kept_as = previous_name(&self.target, server_clock(&self.lock).await?);
         self.existing = Some(Existing { oid, kept_as });

@@ -77,9 +77,10 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
         LogFormat::Json => false,
     };
     let context = Context::default();
-    let lines = match text {
-        true => people(options.colours && std::io::stderr().is_terminal()),
-        false => machines(context.clone(), options.project.clone()),
+    let lines = if text {
+        people(options.colours && std::io::stderr().is_terminal())
+    } else {
+        machines(context.clone(), options.project.clone())
     };
     // Spans are made whatever the level of the log.
     let spans = Targets::new().with_target("pgrestored", LevelFilter::INFO);

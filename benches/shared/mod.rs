@@ -93,14 +93,15 @@ fn cpu_of_children(pid: u32) -> f64 {
     };
     // Fields 14 to 17 of `proc(5)`: own time, and that of children that were waited for.
     let ended = ticks(pid, [13, 14]);
-    let running: u64 = match pid == std::process::id() {
+    let running: u64 = if pid == std::process::id() {
         // Those that serve the bench itself.
-        true => 0,
-        false => family(pid)
+        0
+    } else {
+        family(pid)
             .iter()
             .filter(|p| **p != pid)
             .map(|p| ticks(*p, [11, 12]))
-            .sum(),
+            .sum()
     };
     (ended + running) as f64 / 100.0
 }

@@ -232,12 +232,13 @@ async fn make_backup(server: &Server, postgres: &Sandbox) -> Result<Vec<u8>, Com
     let mut pg_dump = postgres.command("pg_dump");
     pg_dump.args(["--format=custom", SOURCE_DB]);
     let output = tokio::process::Command::from(pg_dump).output().await?;
-    match output.status.success() {
-        true => Ok(output.stdout),
-        false => Err(CommandError::Other(format!(
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(CommandError::Other(format!(
             "pg_dump: {}",
             String::from_utf8_lossy(&output.stderr)
-        ))),
+        )))
     }
 }
 

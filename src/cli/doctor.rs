@@ -319,14 +319,15 @@ async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Check
         .fix("delete the subscription and create it on the topic anew");
     }
     let weak = weaknesses(&set_up);
-    match weak.is_empty() {
-        true => Checkup::ok(check, format!("{name} may be read")),
-        false => Checkup::new(
+    if weak.is_empty() {
+        Checkup::ok(check, format!("{name} may be read"))
+    } else {
+        Checkup::new(
             check,
             Health::Warning,
             format!("{name}: {}", weak.join("; ")),
         )
-        .fix("deploy/terraform has all of it"),
+        .fix("deploy/terraform has all of it")
     }
 }
 
@@ -380,13 +381,14 @@ async fn target(app: &App) -> Vec<Checkup> {
     };
     let major = facts.version / 10_000;
     let said = format!("{at}: PostgreSQL {major}, as {}", facts.user);
-    let server = match SUPPORTED.contains(&major) {
-        true => Checkup::ok("target server", said),
-        false => Checkup::new(
+    let server = if SUPPORTED.contains(&major) {
+        Checkup::ok("target server", said)
+    } else {
+        Checkup::new(
             "target server",
             Health::Warning,
             format!("{said}; tested are 13 to 18"),
-        ),
+        )
     };
     vec![
         server,
@@ -472,19 +474,20 @@ async fn journal(app: &App, may_journal: bool) -> Checkup {
             "look for their messages in the dead-letter topic; after REQUEST_MAX_AGE the reaper records them as failed",
         );
     }
-    match may_journal {
-        true => Checkup::ok(
+    if may_journal {
+        Checkup::ok(
             "target journal",
             "requests can be recorded in the schema pgrestored",
-        ),
-        false => Checkup::new(
+        )
+    } else {
+        Checkup::new(
             "target journal",
             Health::Warning,
             "requests cannot be recorded: a repeated request restores again",
         )
         .fix(
             "GRANT CREATE ON DATABASE postgres TO the role, or create the schema pgrestored for it",
-        ),
+        )
     }
 }
 
@@ -543,9 +546,10 @@ async fn target_room(app: &App, needed: Option<u64>) -> Checkup {
         row.try_get::<_, String>(0).ok()
     };
     let is_here = app.config.db.host.starts_with('/');
-    let room = match is_here {
-        true => folder.await.and_then(|f| free(Path::new(&f))),
-        false => None,
+    let room = if is_here {
+        folder.await.and_then(|f| free(Path::new(&f)))
+    } else {
+        None
     };
     match (room, needed) {
         (Some(room), Some(needed)) if room < needed => {
@@ -594,9 +598,10 @@ async fn sandbox(app: &App) -> Vec<Checkup> {
             match isolation.why_not {
                 None => Checkup::ok("sandbox", format!("{what}; {summary}")),
                 Some(why) => {
-                    let health = match app.config.verify.require_isolation {
-                        true => Health::Failure,
-                        false => Health::Warning,
+                    let health = if app.config.verify.require_isolation {
+                        Health::Failure
+                    } else {
+                        Health::Warning
                     };
                     Checkup::new("sandbox", health, format!("{what}; not kept apart: {why}")).fix(
                         "run as root or allow user namespaces, or prove on a scratch server (SCRATCH_DB_HOST); \
@@ -615,10 +620,11 @@ async fn sandbox(app: &App) -> Vec<Checkup> {
     }];
     if let Some(room) = room {
         let what = format!("{dir}: {} free", human_bytes(room));
-        checkups.push(match room < ROOM {
-            true => Checkup::new("sandbox room", Health::Warning, what)
-                .fix("SANDBOX_DIR needs room for one restored database"),
-            false => Checkup::ok("sandbox room", what),
+        checkups.push(if room < ROOM {
+            Checkup::new("sandbox room", Health::Warning, what)
+                .fix("SANDBOX_DIR needs room for one restored database")
+        } else {
+            Checkup::ok("sandbox room", what)
         });
     }
     checkups

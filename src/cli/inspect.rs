@@ -81,9 +81,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             },
         )?;
     let size = pinned.as_ref().map(|p| p.object.size);
-    let findings = match args.against {
-        true => Some(app.manager.preflight(&archive, pinned.as_ref()).await?),
-        false => None,
+    let findings = if args.against {
+        Some(app.manager.preflight(&archive, pinned.as_ref()).await?)
+    } else {
+        None
     };
     let i = describe(pinned.map(|p| p.object.into()), &archive, size, findings);
     stop.cancel();

@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 
 fn paint(code: &str, text: &str) -> String {
-    match std::io::stdout().is_terminal() && crate::config::colours() {
-        true => format!("\x1b[{code}m{text}\x1b[0m"),
-        false => text.to_owned(),
+    if std::io::stdout().is_terminal() && crate::config::colours() {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
     }
 }
 

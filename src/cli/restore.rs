@@ -122,15 +122,14 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
 
 /// Bars on a terminal, else a line every 10 s; until it is aborted.
 pub(super) async fn show(progress: Arc<Progress>) {
-    match std::io::stderr().is_terminal() {
-        true => show_bar(progress).await,
-        false => {
-            let mut every = tokio::time::interval(Duration::from_secs(10));
+    if std::io::stderr().is_terminal() {
+        show_bar(progress).await
+    } else {
+        let mut every = tokio::time::interval(Duration::from_secs(10));
+        every.tick().await;
+        loop {
             every.tick().await;
-            loop {
-                every.tick().await;
-                err!("{}", line(&progress.snapshot()));
-            }
+            err!("{}", line(&progress.snapshot()));
         }
     }
 }

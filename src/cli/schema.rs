@@ -25,9 +25,10 @@ pub(super) struct Args {
 
 fn generator(for_reading: bool) -> SchemaGenerator {
     let settings = SchemaSettings::draft2020_12();
-    match for_reading {
-        true => settings.into_generator(),
-        false => settings.for_serialize().into_generator(),
+    if for_reading {
+        settings.into_generator()
+    } else {
+        settings.for_serialize().into_generator()
     }
 }
 

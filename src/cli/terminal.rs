@@ -53,9 +53,10 @@ pub(super) fn escaped_json(text: &str) -> Cow<'_, str> {
     }
     let mut document = String::with_capacity(text.len());
     for c in text.chars() {
-        match is_unsafe(c) && c != '\n' {
-            true => document.push_str(&format!("\\u{:04x}", u32::from(c))),
-            false => document.push(c),
+        if is_unsafe(c) && c != '\n' {
+            document.push_str(&format!("\\u{:04x}", u32::from(c)))
+        } else {
+            document.push(c)
         }
     }
     document.into()

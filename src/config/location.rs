@@ -20,9 +20,10 @@ impl Location {
     /// What is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("file://") {
-            return match path.starts_with('/') {
-                true => Ok(Location::Folder(PathBuf::from(path))),
-                false => Err("file:// must be followed by an absolute path".into()),
+            return if path.starts_with('/') {
+                Ok(Location::Folder(PathBuf::from(path)))
+            } else {
+                Err("file:// must be followed by an absolute path".into())
             };
         }
         let path = text.strip_prefix("gs://").unwrap_or(text);

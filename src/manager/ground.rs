@@ -41,11 +41,10 @@ impl Ground {
     /// # Errors
     /// `target_busy`, `target_unavailable`.
     pub async fn claim(&self, request_id: &str, name: String) -> Result<Apart, RestoreError> {
-        match self.sandbox.is_some() {
-            true => Apart::claim(&self.server, request_id, name, false).await,
-            false => {
-                Apart::claim(&self.server, request_id, Apart::name_for(request_id), true).await
-            }
+        if self.sandbox.is_some() {
+            Apart::claim(&self.server, request_id, name, false).await
+        } else {
+            Apart::claim(&self.server, request_id, Apart::name_for(request_id), true).await
         }
     }
 

@@ -56,9 +56,12 @@ impl Record {
 /// Name of the record: the suffix keeps it from being taken for a backup.
 fn name_of(request_id: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let encoded = request_id.bytes().map(|b| match plain(b) {
-        true => char::from(b).to_string(),
-        false => format!("%{b:02X}"),
+    let encoded = request_id.bytes().map(|b| {
+        if plain(b) {
+            char::from(b).to_string()
+        } else {
+            format!("%{b:02X}")
+        }
     });
     format!(
         "outcomes{EVIDENCE_SUFFIX}{}.json",

@@ -337,9 +337,10 @@ impl RestoreManager {
             return self.config.trust;
         };
         let own = matches!(place, Location::Folder(_)) && !self.is_allowed(place, name);
-        match self.is_listed(place, name) || own {
-            true => self.config.trust,
-            false => Trust::Restricted,
+        if self.is_listed(place, name) || own {
+            self.config.trust
+        } else {
+            Trust::Restricted
         }
     }
 

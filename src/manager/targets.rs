@@ -22,9 +22,10 @@ impl RestoreManager {
                 "database {name} is protected (PROTECTED_DATABASES)"
             ));
         }
-        match fits(&self.config.allowed_targets, name) {
-            true => Ok(()),
-            false => refuse(&format!("database {name} is none of ALLOWED_TARGETS")),
+        if fits(&self.config.allowed_targets, name) {
+            Ok(())
+        } else {
+            refuse(&format!("database {name} is none of ALLOWED_TARGETS"))
         }
     }
 

@@ -59,14 +59,13 @@ impl RestoreManager {
         let deadline = tokio::time::Instant::now() + self.config.verify.settle.saturating_sub(age);
         while tokio::time::Instant::now() < deadline {
             tokio::time::sleep(SETTLE_PAUSE).await;
-            let now = match pinned.is_folder() {
-                true => {
-                    let generation = Some(object.generation);
-                    backup::pin(pinned.store.clone(), &object.name, generation, None)
-                        .await
-                        .map(Some)
-                }
-                false => self.pin(&job.backup, job.generation, None).await,
+            let now = if pinned.is_folder() {
+                let generation = Some(object.generation);
+                backup::pin(pinned.store.clone(), &object.name, generation, None)
+                    .await
+                    .map(Some)
+            } else {
+                self.pin(&job.backup, job.generation, None).await
             };
             match now {
                 Ok(Some(now)) if now.members != pinned.members => return Ok(Some(now)),

@@ -31,9 +31,10 @@ impl Origin {
 pub fn pattern_of(name: &str) -> String {
     let (mut pattern, mut rest) = (String::with_capacity(name.len()), name);
     while let Some(c) = rest.chars().next() {
-        let n = match c.is_ascii_digit() {
-            true => rest.bytes().take_while(u8::is_ascii_digit).count(),
-            false => c.len_utf8(),
+        let n = if c.is_ascii_digit() {
+            rest.bytes().take_while(u8::is_ascii_digit).count()
+        } else {
+            c.len_utf8()
         };
         let moment = if c.is_ascii_digit() {
             moment_at(rest, n)

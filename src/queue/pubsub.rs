@@ -79,9 +79,10 @@ impl PubSub {
 
     /// `name` alone or as `projects/…/subscriptions/…`.
     pub(super) fn resource(&self, kind: &str, name: &str) -> String {
-        match name.starts_with("projects/") {
-            true => name.to_owned(),
-            false => format!("projects/{}/{kind}/{name}", self.config.project),
+        if name.starts_with("projects/") {
+            name.to_owned()
+        } else {
+            format!("projects/{}/{kind}/{name}", self.config.project)
         }
     }
 

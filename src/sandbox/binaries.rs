@@ -70,9 +70,10 @@ pub fn fitting(all: &[Binaries], wanted: Option<u32>) -> Option<&Binaries> {
 /// # Errors
 /// None was found.
 pub fn find_bindir(configured: &[PathBuf]) -> Result<PathBuf> {
-    let what = match configured.is_empty() {
-        true => "no PostgreSQL server found: install it (make setup) or set PG_BINDIR",
-        false => "PG_BINDIR holds no PostgreSQL server",
+    let what = if configured.is_empty() {
+        "no PostgreSQL server found: install it (make setup) or set PG_BINDIR"
+    } else {
+        "PG_BINDIR holds no PostgreSQL server"
     };
     found(configured)
         .pop()

@@ -28,9 +28,10 @@ pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Res
     let folder = parent.join(format!("pgrestored-template-{}-{uid}", &key[..16]));
     if let Ok(there) = std::fs::metadata(&folder) {
         // In a folder that everybody may write to, a template of somebody else would be a trap.
-        return match there.uid() == uid {
-            true => Ok(Template(folder)),
-            false => Err(Error::other(format!("{}: not ours", folder.display()))),
+        return if there.uid() == uid {
+            Ok(Template(folder))
+        } else {
+            Err(Error::other(format!("{}: not ours", folder.display())))
         };
     }
     let name = format!("pgrestored-making-{}", uuid::Uuid::new_v4().simple());
@@ -89,11 +90,10 @@ impl Template {
         let (mut databases, mut others) = (vec![], vec![]);
         for entry in std::fs::read_dir(&self.0)? {
             let entry = entry?;
-            match entry.file_name() == "base" {
-                true => {
-                    databases.extend(std::fs::read_dir(entry.path())?.flatten().map(|e| e.path()))
-                }
-                false => others.push(entry.path()),
+            if entry.file_name() == "base" {
+                databases.extend(std::fs::read_dir(entry.path())?.flatten().map(|e| e.path()))
+            } else {
+                others.push(entry.path())
             }
         }
         std::fs::create_dir_all(folder.join("base"))?;

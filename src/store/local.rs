@@ -42,12 +42,13 @@ fn outside(path: &Path, what: &str) -> StorageError {
 /// The path of what is called `name` in `folder`, whose last component may still be a link.
 fn path_of(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
     let path = folder.join(name);
-    match Path::new(name)
+    if Path::new(name)
         .components()
         .all(|c| matches!(c, Component::Normal(_)))
     {
-        true => Ok(path),
-        false => Err(outside(&path, "the name leads out of the folder")),
+        Ok(path)
+    } else {
+        Err(outside(&path, "the name leads out of the folder"))
     }
 }
 
@@ -55,9 +56,10 @@ fn path_of(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
 fn real(folder: &Path, path: &Path) -> Result<PathBuf, StorageError> {
     let inside = folder.canonicalize().map_err(|e| fault(e, folder))?;
     let real = path.canonicalize().map_err(|e| fault(e, path))?;
-    match real.starts_with(&inside) {
-        true => Ok(real),
-        false => Err(outside(path, "a symbolic link leads out of the folder")),
+    if real.starts_with(&inside) {
+        Ok(real)
+    } else {
+        Err(outside(path, "a symbolic link leads out of the folder"))
     }
 }
 
@@ -91,9 +93,10 @@ fn open_file(path: &Path) -> Result<std::fs::File, StorageError> {
         .custom_flags(flags)
         .open(path);
     let file = file.map_err(|e| fault(e, path))?;
-    match file.metadata().map_err(|e| fault(e, path))?.is_file() {
-        true => Ok(file),
-        false => Err(not_a_file(path)),
+    if file.metadata().map_err(|e| fault(e, path))?.is_file() {
+        Ok(file)
+    } else {
+        Err(not_a_file(path))
     }
 }
 
@@ -151,12 +154,15 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                     todo.push((entry.path(), below));
                 }
             } else if name.starts_with(prefix) && is_file_inside(folder, &entry.path(), kind) {
-                let described = describe(&entry.path(), name).and_then(|object| match checksums {
-                    true => Ok(StoredObject {
-                        crc32c: Some(checksum(&entry.path())?),
-                        ..object
-                    }),
-                    false => Ok(object),
+                let described = describe(&entry.path(), name).and_then(|object| {
+                    if checksums {
+                        Ok(StoredObject {
+                            crc32c: Some(checksum(&entry.path())?),
+                            ..object
+                        })
+                    } else {
+                        Ok(object)
+                    }
                 });
                 match described {
                     Ok(object) => found.push(object),

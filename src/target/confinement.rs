@@ -219,11 +219,12 @@ impl Apart {
     /// # Errors
     /// `target_unavailable`.
     pub async fn confine(&self) -> Result<Option<Loader>, RestoreError> {
-        match may_make_roles(&self.session).await? {
-            true => Ok(Some(
+        if may_make_roles(&self.session).await? {
+            Ok(Some(
                 ephemeral(&self.server, &self.session, &self.name, String::new()).await?,
-            )),
-            false => Ok(None),
+            ))
+        } else {
+            Ok(None)
         }
     }
 

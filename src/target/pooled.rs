@@ -78,9 +78,10 @@ impl Pooled {
                 ident(&self.role)
             )));
         }
-        match row.get(2) {
-            true => Err(self.refused("is a member of other roles")),
-            false => Ok(()),
+        if row.get(2) {
+            Err(self.refused("is a member of other roles"))
+        } else {
+            Ok(())
         }
     }
 
@@ -103,12 +104,13 @@ impl Pooled {
             return Err(self.refused(&why));
         }
         let members = self.members(session).await?;
-        match members.is_empty() {
-            true => Ok(()),
-            false => Err(self.refused(&format!(
+        if members.is_empty() {
+            Ok(())
+        } else {
+            Err(self.refused(&format!(
                 "has members, which an earlier backup may have made: REVOKE {name} FROM {}",
                 members.join(", ")
-            ))),
+            )))
         }
     }
 

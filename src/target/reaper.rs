@@ -49,9 +49,10 @@ pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreE
     let journal = Journal::find(&session).await?;
     let mut reaped = Reaped::default();
     let ours = named_like_ours(&session).await?;
-    let owned = match journal.is_on() {
-        true => journal.owned(&session, None).await?,
-        false => labelled(&session).await?,
+    let owned = if journal.is_on() {
+        journal.owned(&session, None).await?
+    } else {
+        labelled(&session).await?
     };
     for name in ours.iter().filter(|n| owned.iter().all(|o| o.name != **n)) {
         // Without a journal, replaced databases have nothing but their name: `rollback` knows it.

@@ -142,12 +142,13 @@ async fn who_stays(claimed: &Claimed) -> Result<String, DatabaseError> {
         .await
         .map_err(looking)?;
     let names: String = row.get(0);
-    Ok(match names.is_empty() {
-        true => String::new(),
-        false => format!(
+    Ok(if names.is_empty() {
+        String::new()
+    } else {
+        format!(
             " by {names}, whose sessions {} may not end",
             claimed.server.user()
-        ),
+        )
     })
 }
 
@@ -543,13 +544,14 @@ async fn confirm(claimed: &Claimed, staging: &Staging) -> Result<(), RestoreErro
         )
         .await
         .map_err(|e| fault(&e, "confirming the swap"))?;
-    match row.get::<_, u32>(0) == staging.oid {
-        true => Ok(()),
-        false => Err(DatabaseError::new(
+    if row.get::<_, u32>(0) == staging.oid {
+        Ok(())
+    } else {
+        Err(DatabaseError::new(
             R::TargetUnavailable,
             "the target's name leads to another database",
         )
-        .into()),
+        .into())
     }
 }
 

@@ -475,20 +475,19 @@ pub(super) async fn compare_objects(subject: &Subject<'_>) -> Result<Vec<Check>,
         }
     }
     let bytes: u64 = wanted.values().map(|o| o.bytes).sum();
-    Ok(vec![match wrong.is_empty() {
-        true => Check::new(
+    Ok(vec![if wrong.is_empty() {
+        Check::new(
             "large objects",
             CheckStatus::Passed,
             format!(
                 "{} large objects with {bytes} bytes are what the archive has",
                 there.len()
             ),
-        ),
-        false => {
-            let named: Vec<String> = wrong.iter().take(NAMED).map(u32::to_string).collect();
-            let what = format!("{} large objects differ: {}", wrong.len(), named.join(", "));
-            Check::new("large objects", CheckStatus::Failed, what)
-        }
+        )
+    } else {
+        let named: Vec<String> = wrong.iter().take(NAMED).map(u32::to_string).collect();
+        let what = format!("{} large objects differ: {}", wrong.len(), named.join(", "));
+        Check::new("large objects", CheckStatus::Failed, what)
     }])
 }
 

@@ -334,9 +334,10 @@ async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
         .iter()
         .map(|b| format!("{b:02x}"))
         .collect();
-    Ok(match digest.eq_ignore_ascii_case(&c.sha256) {
-        true => Check::new("canary", CheckStatus::Passed, "the row is as it was"),
-        false => failed("the row has another value"),
+    Ok(if digest.eq_ignore_ascii_case(&c.sha256) {
+        Check::new("canary", CheckStatus::Passed, "the row is as it was")
+    } else {
+        failed("the row has another value")
     })
 }
 
@@ -360,9 +361,10 @@ async fn assertion(session: &Session, a: &Assertion) -> Result<Check, DatabaseEr
             Err(what) => wrong.push(what),
         }
     }
-    let check = match wrong.is_empty() {
-        true => Check::new("assertion", CheckStatus::Passed, "holds"),
-        false => Check::new("assertion", CheckStatus::Failed, wrong.join("; ")),
+    let check = if wrong.is_empty() {
+        Check::new("assertion", CheckStatus::Passed, "holds")
+    } else {
+        Check::new("assertion", CheckStatus::Failed, wrong.join("; "))
     };
     Ok(match &a.fix {
         Some(fix) if !wrong.is_empty() => check.fix(fix),

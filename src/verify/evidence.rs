@@ -624,11 +624,12 @@ fn check_times(
         Some(report.finished_at),
         report.backup_created,
     ];
-    match told.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
-        true => Ok(()),
-        false => Err(refused(
+    if told.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
+        Ok(())
+    } else {
+        Err(refused(
             "it tells of a time that had not come when it was written",
-        )),
+        ))
     }
 }
 

@@ -161,9 +161,10 @@ pub fn contradicts(earlier: &ProofReport, failed: &ProofReport) -> bool {
                 .checks
                 .iter()
                 .filter(|c| c.status == CheckStatus::Failed);
-            match wrong.all(|c| OF_THE_BACKUP.contains(&c.name.as_str())) {
-                true => Depth::Data,
-                false => return false,
+            if wrong.all(|c| OF_THE_BACKUP.contains(&c.name.as_str())) {
+                Depth::Data
+            } else {
+                return false;
             }
         }
         // Other bytes than those that were verified.

@@ -128,11 +128,10 @@ async fn check_one(
     work: &Work,
 ) -> Result<Option<String>, DatabaseError> {
     let schema = ident(schema);
-    let sql = match work.is_index {
-        true => format!("SELECT 0::int8, {schema}.bt_index_check($1::oid::regclass)::text"),
-        false => {
-            format!("SELECT count(*), min(msg) FROM {schema}.verify_heapam($1::oid::regclass)")
-        }
+    let sql = if work.is_index {
+        format!("SELECT 0::int8, {schema}.bt_index_check($1::oid::regclass)::text")
+    } else {
+        format!("SELECT count(*), min(msg) FROM {schema}.verify_heapam($1::oid::regclass)")
     };
     match session.client().query_one(&sql, &[&work.oid]).await {
         Ok(row) => match row.get::<_, i64>(0) {

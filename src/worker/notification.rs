@@ -48,10 +48,13 @@ pub(super) fn job_of(
     let manifest = config.verify.manifest.as_str();
     let (backup, generation) = match file {
         file if !folder.is_empty() && file == manifest && manifest != TOC => (folder, None),
-        file if !folder.is_empty() && member_name::is_contents(file) => match manifest == TOC {
-            true => (folder, Some(generation)),
-            false => return Err(format!("the folder's {manifest} has to come")),
-        },
+        file if !folder.is_empty() && member_name::is_contents(file) => {
+            if manifest == TOC {
+                (folder, Some(generation))
+            } else {
+                return Err(format!("the folder's {manifest} has to come"));
+            }
+        }
         file if member_name::is_known(file) && !member_name::is_contents(file) => {
             return Err(format!("the folder's {manifest} has to come"));
         }

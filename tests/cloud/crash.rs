@@ -278,9 +278,10 @@ impl Ground {
             self.c.create(&target, &table("old_one"));
         }
         // Of what is made in place, somebody without rights sees nothing or all of it.
-        let (is_watched, user) = match mode.is_in_place() {
-            true => (true, "visitor"),
-            false => (mode.replaces(), "postgres"),
+        let (is_watched, user) = if mode.is_in_place() {
+            (true, "visitor")
+        } else {
+            (mode.replaces(), "postgres")
         };
         let watched = Watched::start(self.c.clone(), user, is_watched.then(|| target.clone()));
         let flags = self.flags(mode);

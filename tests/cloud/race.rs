@@ -463,9 +463,10 @@ async fn disturb(
 #[tokio::test(flavor = "multi_thread")]
 async fn chaos() {
     let mut race = Race::start(0.2).await;
-    let (deliveries, at_least) = match is_full_campaign() {
-        true => (2_000, Duration::from_secs(1_800)),
-        false => (40, Duration::from_secs(15)),
+    let (deliveries, at_least) = if is_full_campaign() {
+        (2_000, Duration::from_secs(1_800))
+    } else {
+        (40, Duration::from_secs(15))
     };
     let begun = Instant::now();
     let (stop, calm) = (CancellationToken::new(), CancellationToken::new());

@@ -177,12 +177,13 @@ async fn a_message_beyond_the_limits_is_refused_alone() {
         .into_iter()
         .enumerate()
     {
-        match is_good {
-            true => assert!(answer.is_ok(), "{i}: {answer:?}"),
-            false => assert!(
+        if is_good {
+            assert!(answer.is_ok(), "{i}: {answer:?}")
+        } else {
+            assert!(
                 matches!(answer, Err(QueueError::Refused(_))),
                 "{i}: {answer:?}"
-            ),
+            )
         }
     }
 }

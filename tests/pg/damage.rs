@@ -91,9 +91,10 @@ async fn sweep_all(wrapping: Wrapping) {
         for i in 0..2 * count {
             let mut bad = good.clone();
             let at = fastrand::usize(..good.len());
-            match i < count {
-                true => bad.truncate(at),
-                false => bad[at] ^= 1 << fastrand::u8(..8),
+            if i < count {
+                bad.truncate(at)
+            } else {
+                bad[at] ^= 1 << fastrand::u8(..8)
             }
             std::fs::write(&file, &bad).unwrap();
             let job = with_crc(job(&file, "app", OnExisting::Replace), crc);

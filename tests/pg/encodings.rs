@@ -108,13 +108,12 @@ fn dump(c: &Cluster, database: &str, args: &[&str]) -> PathBuf {
                 .args(args),
         )
         .unwrap();
-    match file.is_dir() {
-        true => {
-            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-            std::fs::set_permissions(&file, open).unwrap();
-            file.join("")
-        }
-        false => file,
+    if file.is_dir() {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&file, open).unwrap();
+        file.join("")
+    } else {
+        file
     }
 }
 

@@ -72,9 +72,10 @@ fn content(c: &Cluster, database: &str) -> String {
 /// What `pg_restore` or `psql` makes of a dump.
 fn theirs(c: &Cluster, dump: &Path) -> String {
     let is_text = dump.extension().is_some_and(|e| e == "sql");
-    match is_text {
-        true => c.create("theirs", &std::fs::read_to_string(dump).unwrap()),
-        false => c.pg_restore(dump, "theirs", &[]),
+    if is_text {
+        c.create("theirs", &std::fs::read_to_string(dump).unwrap())
+    } else {
+        c.pg_restore(dump, "theirs", &[])
     }
     let found = content(c, "theirs");
     c.psql("postgres", "DROP DATABASE theirs");

@@ -63,10 +63,11 @@ async fn test(
     Path((_, asked)): Path<(String, String)>,
     axum::Json(body): axum::Json<Asked>,
 ) -> Result<axum::Json<serde_json::Value>, StatusCode> {
-    match asked.ends_with(":testIamPermissions") {
-        true => Ok(axum::Json(
+    if asked.ends_with(":testIamPermissions") {
+        Ok(axum::Json(
             serde_json::json!({ "permissions": access.of(body.permissions) }),
-        )),
-        false => Err(StatusCode::NOT_FOUND),
+        ))
+    } else {
+        Err(StatusCode::NOT_FOUND)
     }
 }

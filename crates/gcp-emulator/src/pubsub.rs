@@ -115,9 +115,10 @@ fn check_sizes(r: &pb::PublishRequest, max: usize) -> Result<(), Status> {
             }
         }
     }
-    match prost::Message::encoded_len(r) > max {
-        true => refuse("request_size is too large"),
-        false => Ok(()),
+    if prost::Message::encoded_len(r) > max {
+        refuse("request_size is too large")
+    } else {
+        Ok(())
     }
 }
 

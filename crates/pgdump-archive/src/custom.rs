@@ -239,12 +239,13 @@ impl Blocks {
         if let Some((missing, _)) = entries.iter().zip(&unread).find(|(_, unread)| **unread) {
             let at = self.input.position();
             let start = peek(&mut self.input)?;
-            return Err(match start.is_empty() {
-                true => corrupt(format!(
+            return Err(if start.is_empty() {
+                corrupt(format!(
                     "the archive ends early: no data of {} {}",
                     missing.desc, missing.tag
-                )),
-                false => no_block(at, &start, missing),
+                ))
+            } else {
+                no_block(at, &start, missing)
             });
         }
         if read_tail(&mut self.input, &self.form, entries)?.is_some() {
@@ -284,9 +285,10 @@ impl Stream {
                 if int(&mut input, &form, "block header")? != i64::from(block.dump_id) {
                     return Err(elsewhere());
                 }
-                match sink.wants(entry) {
-                    true => read_block(&mut input, &form, kind, entry, sink)?,
-                    false => pass_block(&mut input, &form, kind)?,
+                if sink.wants(entry) {
+                    read_block(&mut input, &form, kind, entry, sink)?
+                } else {
+                    pass_block(&mut input, &form, kind)?
                 }
                 let read = input.cut();
                 if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
@@ -417,11 +419,12 @@ impl<'a, R: BufRead> BlockBody<'a, R> {
         let rest = self
             .fill_buf()
             .map_err(|e| ArchiveError::from_io(e, what))?;
-        match rest.is_empty() {
-            true => Ok(()),
-            false => Err(corrupt(format!(
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(corrupt(format!(
                 "{what}: bytes after the end of the compressed data"
-            ))),
+            )))
         }
     }
 }

@@ -55,9 +55,10 @@ fn skip_frame(input: &mut impl Read) -> Result<()> {
     let mut size = [0; 4];
     input.read_exact(&mut size)?;
     let size = u64::from(u32::from_le_bytes(size));
-    match std::io::copy(&mut input.take(size), &mut std::io::sink())? == size {
-        true => Ok(()),
-        false => Err(ErrorKind::UnexpectedEof.into()),
+    if std::io::copy(&mut input.take(size), &mut std::io::sink())? == size {
+        Ok(())
+    } else {
+        Err(ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -121,9 +122,10 @@ impl<R: BufRead> Zstd<R> {
             ))
             .into();
         }
-        match code.is(Code::ZSTD_error_prefix_unknown) && self.has_begun {
-            true => trailing("zstd").into(),
-            false => e,
+        if code.is(Code::ZSTD_error_prefix_unknown) && self.has_begun {
+            trailing("zstd").into()
+        } else {
+            e
         }
     }
 }

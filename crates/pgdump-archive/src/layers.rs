@@ -119,13 +119,16 @@ impl Keys {
     }
 
     fn decrypt<'a>(&self, input: Head<'a>) -> Result<Lent<'a>, ArchiveError> {
-        let no = |e: &dyn std::fmt::Display| match self.identities.is_empty() {
-            true => beyond_us(
-                "the backup is encrypted with age and there is no key for it: set BACKUP_AGE_IDENTITY_FILE",
-            ),
-            false => beyond_us(format!(
-                "the backup is encrypted with age and BACKUP_AGE_IDENTITY does not open it: {e}"
-            )),
+        let no = |e: &dyn std::fmt::Display| {
+            if self.identities.is_empty() {
+                beyond_us(
+                    "the backup is encrypted with age and there is no key for it: set BACKUP_AGE_IDENTITY_FILE",
+                )
+            } else {
+                beyond_us(format!(
+                    "the backup is encrypted with age and BACKUP_AGE_IDENTITY does not open it: {e}"
+                ))
+            }
         };
         let decryptor = match age::Decryptor::new_buffered(age::armor::ArmoredReader::new(input)) {
             Ok(d) => d,

@@ -34,13 +34,12 @@ impl Rows {
     /// Counts one row, without its newline.
     pub fn row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
         // What is in UTC already, and most rows are, is not copied.
-        let hash = match is_elsewhere(line) {
-            false => xxhash3_128::Hasher::oneshot(line),
-            true => {
-                scratch.clear();
-                in_utc(line, true, scratch);
-                xxhash3_128::Hasher::oneshot(scratch)
-            }
+        let hash = if is_elsewhere(line) {
+            scratch.clear();
+            in_utc(line, true, scratch);
+            xxhash3_128::Hasher::oneshot(scratch)
+        } else {
+            xxhash3_128::Hasher::oneshot(line)
         };
         self.add(hash, line.len() as u64 + 1);
     }

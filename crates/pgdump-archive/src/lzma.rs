@@ -251,11 +251,12 @@ impl<'a> Lzip<'a> {
         if trailer.len() < 20 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        match (u32_at(&trailer, 0), u64_at(&trailer, 4))
+        if (u32_at(&trailer, 0), u64_at(&trailer, 4))
             == (self.checksum.clone().finalize(), self.len)
         {
-            true => Ok(input),
-            false => Err(Error::new(ErrorKind::InvalidData, "lzip: another checksum")),
+            Ok(input)
+        } else {
+            Err(Error::new(ErrorKind::InvalidData, "lzip: another checksum"))
         }
     }
 }

@@ -101,9 +101,10 @@ pub(super) fn command(line: &str, at: u64) -> Result<Command, ArchiveError> {
         _ if SHOWN.contains(&shown) || is_description(shown) => Command::Nothing,
         _ => return Err(refused(line, name, at)),
     };
-    match has_more(argument) {
-        true => Err(refused(line, name, at)),
-        false => Ok(found),
+    if has_more(argument) {
+        Err(refused(line, name, at))
+    } else {
+        Ok(found)
     }
 }
 
@@ -149,9 +150,10 @@ fn has_more(argument: &str) -> bool {
 
 fn refused(line: &str, name: &str, at: u64) -> ArchiveError {
     let name: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
-    let why = match line.contains('`') {
-        true => ", which runs a program",
-        false => "",
+    let why = if line.contains('`') {
+        ", which runs a program"
+    } else {
+        ""
     };
     unsupported(format!(
         "line {at}: the command {name} of psql{why}: commands of psql are not run (pg_dump writes none of them)"

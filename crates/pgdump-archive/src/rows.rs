@@ -41,16 +41,16 @@ impl Text {
         let (mut buf, mut fresh): (Vec<u8>, bool) = (Vec::with_capacity(PIECE), true);
         loop {
             let want = (PIECE - buf.len()) as u64;
-            let read = match entry.oids_in_data {
-                true => (&mut oids)
+            let read = if entry.oids_in_data {
+                (&mut oids)
                     .take(want)
                     .read_to_end(&mut buf)
-                    .map_err(failed)?,
-                false => oids
-                    .get_mut()
+                    .map_err(failed)?
+            } else {
+                oids.get_mut()
                     .take(want)
                     .read_to_end(&mut buf)
-                    .map_err(failed)?,
+                    .map_err(failed)?
             };
             let ended = (read as u64) < want;
             let (cut, ends_row) = match (ended, memchr::memrchr(b'\n', &buf)) {

@@ -41,9 +41,10 @@ pub(super) fn read_tail<R: std::io::BufRead>(
     let (unread, behind) = input.get_ref();
     let end = behind.position() - unread.len() as u64;
     let rest = peek(&mut input)?;
-    match rest.is_empty() {
-        true => Ok(Some(offsets)),
-        false => Err(other_bytes(end, &rest)),
+    if rest.is_empty() {
+        Ok(Some(offsets))
+    } else {
+        Err(other_bytes(end, &rest))
     }
 }
 
@@ -64,17 +65,19 @@ fn counts(start: &[u8], form: &Form, entries: usize) -> bool {
         .chain(number)
         .take(1 + usize::from(form.int_size))
         .collect();
-    match start.len() < wanted.len() {
-        true => wanted.starts_with(start),
-        false => start.starts_with(&wanted),
+    if start.len() < wanted.len() {
+        wanted.starts_with(start)
+    } else {
+        start.starts_with(&wanted)
     }
 }
 
 /// Bytes where the archive has to be at its end.
 pub(super) fn other_bytes(at: u64, start: &[u8]) -> ArchiveError {
-    let what = match start.starts_with(b"PGDMP") {
-        true => "another archive begins".to_owned(),
-        false => format!("there are other bytes (\"{}\")", start.escape_ascii()),
+    let what = if start.starts_with(b"PGDMP") {
+        "another archive begins".to_owned()
+    } else {
+        format!("there are other bytes (\"{}\")", start.escape_ascii())
     };
     corrupt(format!(
         "after the end of the archive, at byte {at}, {what}: the file is not what pg_dump wrote; its first \

@@ -158,9 +158,10 @@ impl Tar {
         let passed = std::io::copy(&mut (&mut self.input).take(amount), &mut std::io::sink())
             .map_err(damaged)?;
         self.position += passed;
-        match passed == amount {
-            true => Ok(()),
-            false => Err(corrupt("the archive ends early: a member of the tar")),
+        if passed == amount {
+            Ok(())
+        } else {
+            Err(corrupt("the archive ends early: a member of the tar"))
         }
     }
 
@@ -427,9 +428,10 @@ impl Members {
         } {
             let (folder, name) = split(&file.path);
             let (plain, suffixes) = plain_name(name);
-            let member = match folder == self.folder {
-                true => reading.index.look_up(reading.entries, plain),
-                false => Member::Unknown,
+            let member = if folder == self.folder {
+                reading.index.look_up(reading.entries, plain)
+            } else {
+                Member::Unknown
             };
             let at = reading.entry_of(member);
             if member == Member::Unknown

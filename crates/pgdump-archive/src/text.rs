@@ -442,12 +442,12 @@ impl Text {
             return Ok(Some(Item::Insert { bytes, line }));
         }
         self.encoding_matters |= self.is_wanted() && !bytes.is_ascii();
-        let text = match self.is_wanted() {
-            true => self
-                .encoding
+        let text = if self.is_wanted() {
+            self.encoding
                 .decode(bytes)
-                .map_err(|e| e.map_message(|m| format!("line {line}: {m}")))?,
-            false => String::from_utf8_lossy(&bytes).into_owned(),
+                .map_err(|e| e.map_message(|m| format!("line {line}: {m}")))?
+        } else {
+            String::from_utf8_lossy(&bytes).into_owned()
         };
         if scan.is(&["copy"]) {
             return self.copy(Statement { text, line }).map(Some);

@@ -421,14 +421,15 @@ fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, Arc
     let owner = f.bytes("owner")?;
     let with_oids = f.passing("oids flag")?.as_deref() == Some(b"true");
     let dependencies = read_dependencies(f)?;
-    let offset = match f.members {
-        false => f.offset()?,
-        true => match f.bytes("member name")? {
+    let offset = if f.members {
+        match f.bytes("member name")? {
             Some(name) if !name.is_empty() => DataOffset::Member(
                 String::from_utf8(name).map_err(|_| corrupt("a member's name is no text"))?,
             ),
             _ => DataOffset::NoData,
-        },
+        }
+    } else {
+        f.offset()?
     };
     let strings = [
         tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am,
@@ -544,12 +545,13 @@ impl RawEntry {
 
 /// `COPY t (a) WITH OIDS FROM stdin;` as every server since version 12 takes it.
 pub(super) fn without_oids(copy: String) -> (String, bool) {
-    match copy.contains(" WITH OIDS FROM stdin") {
-        true => (
+    if copy.contains(" WITH OIDS FROM stdin") {
+        (
             copy.replacen(" WITH OIDS FROM stdin", " FROM stdin", 1),
             true,
-        ),
-        false => (copy, false),
+        )
+    } else {
+        (copy, false)
     }
 }
 

@@ -129,9 +129,10 @@ impl Conversion {
 
     /// Names are compared with what the server has, so they have to be text in the session's encoding.
     fn check_names(&self, e: &TocEntry) -> Result<(), RestoreError> {
-        match e.names().any(|name| self.from.has_kept(name)) {
-            true => Err(self.unnameable(&e.name())),
-            false => Ok(()),
+        if e.names().any(|name| self.from.has_kept(name)) {
+            Err(self.unnameable(&e.name()))
+        } else {
+            Ok(())
         }
     }
 

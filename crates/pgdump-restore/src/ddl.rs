@@ -279,9 +279,10 @@ pub fn copy_sql(entry: &TocEntry, encoding: &TextEncoding, sent: CopyAs) -> Stri
     let format = sent.binary.then(|| "FORMAT binary".to_owned());
     let freeze = sent.freeze.then(|| "FREEZE".to_owned());
     let options: Vec<String> = encoding.into_iter().chain(format).chain(freeze).collect();
-    match options.is_empty() {
-        true => copy.to_owned(),
-        false => format!("{copy} WITH ({})", options.join(", ")),
+    if options.is_empty() {
+        copy.to_owned()
+    } else {
+        format!("{copy} WITH ({})", options.join(", "))
     }
 }
 

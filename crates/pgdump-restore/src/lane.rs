@@ -137,9 +137,10 @@ impl RowLane<'_> {
                 break; // The server's own words come with `finish`.
             }
             drop(room);
-            next = match ends_row && copy.sent >= COPY_BYTES && !self.in_order {
-                true => None,
-                false => self.board.take(self.node, self.id).await?,
+            next = if ends_row && copy.sent >= COPY_BYTES && !self.in_order {
+                None
+            } else {
+                self.board.take(self.node, self.id).await?
             };
         }
         match copying {
@@ -233,9 +234,10 @@ async fn insert(
         let Piece::Statements(bytes) = piece else {
             return Err(RestoreError::internal("statements mixed with other data"));
         };
-        rows += match job.encoding.is_utf8() || bytes.is_ascii() {
-            true => simple_insert(session, job.encoding.decode(bytes)?).await?,
-            false => conversion::insert(session, &job.encoding, &bytes).await?,
+        rows += if job.encoding.is_utf8() || bytes.is_ascii() {
+            simple_insert(session, job.encoding.decode(bytes)?).await?
+        } else {
+            conversion::insert(session, &job.encoding, &bytes).await?
         };
         drop(room);
         next = board.take(node, id).await?;

@@ -94,9 +94,10 @@ impl Making {
     pub fn made(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
         self.running -= 1;
         let mut complete = vec![];
-        match left.is_empty() {
-            true => complete.push(batch),
-            false => self.failed.push(batch),
+        if left.is_empty() {
+            complete.push(batch)
+        } else {
+            self.failed.push(batch)
         }
         self.left.extend(left);
         let Some(stage) = self

@@ -208,9 +208,10 @@ impl Plan {
             });
             node.after.sort_unstable();
             node.after.dedup();
-            match reads {
-                true => reading = Some(i),
-                false => before.push(i),
+            if reads {
+                reading = Some(i)
+            } else {
+                before.push(i)
             }
         }
     }

@@ -575,9 +575,10 @@ pub fn ident(name: &str) -> String {
 
 /// `text` as a string constant, whatever `standard_conforming_strings` says.
 pub fn literal(text: &str) -> String {
-    match text.contains('\\') {
-        true => format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''")),
-        false => format!("'{}'", text.replace('\'', "''")),
+    if text.contains('\\') {
+        format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
     }
 }
 

@@ -477,14 +477,14 @@ impl<P> Schedule<P> {
             self.finish_if_loaded(node);
         } else {
             // Everything it waits for is loaded, so its weight is final.
-            let weight = match n.pass.is_serial() {
-                true => 0,
-                false => n
-                    .after
+            let weight = if n.pass.is_serial() {
+                0
+            } else {
+                n.after
                     .iter()
                     .filter_map(|d| self.queues.get(d))
                     .map(|q| q.bytes)
-                    .sum(),
+                    .sum()
             };
             self.ready[n.pass as usize].insert((Reverse(weight), node));
         }
@@ -600,9 +600,10 @@ impl<P> Schedule<P> {
         let others = others
             .filter(|(_, node)| self.part(*node) != Part::Key)
             .map(|(Reverse(other), _)| *other);
-        match self.is_stream_open() {
-            true => Spread::No,
-            false => Spread::of(weight, others, self.heavy.len(), self.sessions),
+        if self.is_stream_open() {
+            Spread::No
+        } else {
+            Spread::of(weight, others, self.heavy.len(), self.sessions)
         }
     }
 

@@ -135,12 +135,13 @@ fn table<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
         t = &t[1..];
     }
     let first = t.first()?.name()?;
-    match t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
-        true => Some((
+    if t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
+        Some((
             format!("{}.{}", ident(&first), ident(&t.get(2)?.name()?)),
             &t[3..],
-        )),
-        false => Some((ident(&first), &t[1..])),
+        ))
+    } else {
+        Some((ident(&first), &t[1..]))
     }
 }
 

@@ -39,9 +39,10 @@ impl Spread {
         if weight <= LIGHT_BYTES || others.clone().fold(0, u64::saturating_add) >= most.max(1) {
             return Spread::No;
         }
-        match heavy + others.filter(|other| *other > LIGHT_BYTES).count() < sessions {
-            true => Spread::Now,
-            false => Spread::Soon,
+        if heavy + others.filter(|other| *other > LIGHT_BYTES).count() < sessions {
+            Spread::Now
+        } else {
+            Spread::Soon
         }
     }
 }

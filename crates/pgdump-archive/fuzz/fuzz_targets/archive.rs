@@ -17,10 +17,7 @@ impl DataSink for Bounded {
     }
     fn piece(&mut self, p: pgdump_archive::Piece) -> Result<(), pgdump_archive::ArchiveError> {
         self.1 += p.len();
-        match self.1 > MOST {
-            true => Err(pgdump_archive::ArchiveError::source("enough")),
-            false => Ok(()),
-        }
+        if self.1 > MOST { Err(pgdump_archive::ArchiveError::source("enough")) } else { Ok(()) }
     }
     fn end(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.end(e)

@@ -286,14 +286,13 @@ impl Read for Long {
         };
         let n = unit.len().min(out.len());
         out[..n].copy_from_slice(&unit[..n]);
-        match n == unit.len() {
-            true => *times -= 1,
-            false => {
-                let rest = unit[n..].to_vec();
-                *times -= 1;
-                let again = (unit.clone(), *times);
-                self.parts.splice(0..1, [(rest, 1), again]);
-            }
+        if n == unit.len() {
+            *times -= 1
+        } else {
+            let rest = unit[n..].to_vec();
+            *times -= 1;
+            let again = (unit.clone(), *times);
+            self.parts.splice(0..1, [(rest, 1), again]);
         }
         Ok(n)
     }

@@ -141,9 +141,10 @@ impl<'a> Graph<'a> {
         };
         // INSERT statements may name the root of the partitions, too.
         let is_partition = self.parents.contains_key(&table);
-        match ddl::fills_itself(data) || (data.copy_stmt.is_empty() && !is_partition) {
-            true => self.reads([table]),
-            false => self.routed_rows_depend(table),
+        if ddl::fills_itself(data) || (data.copy_stmt.is_empty() && !is_partition) {
+            self.reads([table])
+        } else {
+            self.routed_rows_depend(table)
         }
     }
 

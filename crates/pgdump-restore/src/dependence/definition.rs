@@ -28,12 +28,13 @@ pub(super) fn relation<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [T
         }
     }
     let first = t.first()?.name()?;
-    match t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
-        true => Some((
+    if t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
+        Some((
             format!("{}.{}", ident(&first), ident(&t.get(2)?.name()?)),
             t.get(3..)?,
-        )),
-        false => Some((ident(&first), t.get(1..)?)),
+        ))
+    } else {
+        Some((ident(&first), t.get(1..)?))
     }
 }
 

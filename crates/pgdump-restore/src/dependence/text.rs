@@ -113,9 +113,12 @@ impl Definitions {
             let Some(t) = self.tables.get(table) else {
                 return true;
             };
-            let fills = |column: &String| match is_insert {
-                true => by_pg_dump,
-                false => has_column(&entry.copy_stmt, column),
+            let fills = |column: &String| {
+                if is_insert {
+                    by_pg_dump
+                } else {
+                    has_column(&entry.copy_stmt, column)
+                }
             };
             t.reads || (is_insert && t.has_key) || !t.defaults.iter().all(fills)
         })

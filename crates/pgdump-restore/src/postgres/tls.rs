@@ -29,9 +29,10 @@ pub(super) fn connector(
         for certificate in all.map_err(|_| failed("the root certificates are no PEM"))? {
             roots.add(certificate).map_err(wrong)?;
         }
-        match roots.is_empty() {
-            true => Err(failed("there is no root certificate in the file")),
-            false => Ok(Arc::new(roots)),
+        if roots.is_empty() {
+            Err(failed("there is no root certificate in the file"))
+        } else {
+            Ok(Arc::new(roots))
         }
     });
     let roots = roots.transpose()?;
