@@ -44,7 +44,7 @@ use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 use crate::verify::OwnEvidence;
 use pgdump_archive::Archive;
-use pgdump_restore::{Fit, LoadOptions, Loaded};
+use pgdump_restore::{Rewriter, LoadOptions, Loaded};
 
 pub use standing::SetStanding;
 
@@ -115,7 +115,7 @@ struct Facts {
     notes: Vec<String>,
     completeness: Option<Completeness>,
     /// How the dump was fitted to the target.
-    fit: Option<Arc<Fit>>,
+    rewriter: Option<Arc<Rewriter>>,
 }
 
 impl RestoreManager {
@@ -388,11 +388,11 @@ impl RestoreManager {
             Some(loader) => loader.facts(facts_of_server),
             None => facts_of_server,
         };
-        let fit = Fit::new(facts_of_server, policy, globals);
-        let fit = Arc::new(fit.with_role_comment(made_for(&claimed.staging_name())));
-        facts.fit = Some(fit.clone());
+        let rewriter = Rewriter::new(facts_of_server, policy, globals);
+        let rewriter = Arc::new(rewriter.with_role_comment(made_for(&claimed.staging_name())));
+        facts.rewriter = Some(rewriter.clone());
         let stored = pinned.map(|b| b.object.size);
-        let prepared = pgdump_restore::prepare(&archive, &job.selection, stored, &fit)?;
+        let prepared = pgdump_restore::prepare(&archive, &job.selection, stored, &rewriter)?;
         facts.notes.extend(prepared.notes);
         if data_only && loader.is_some() {
             let what = "rows alone go into a copy of the target, where a restricted role owns nothing: restore the whole";
@@ -421,7 +421,7 @@ impl RestoreManager {
         } else {
             None
         };
-        let sessions = self.config.jobs_for(job.jobs, fit.facts.cores);
+        let sessions = self.config.jobs_for(job.jobs, rewriter.facts.cores);
         let options = LoadOptions {
             sessions,
             queue_bytes: self.config.queue_bytes,
@@ -438,7 +438,7 @@ impl RestoreManager {
             archive,
             entries,
             options,
-            fit.clone(),
+            rewriter.clone(),
             shown,
         )
         .await?;
@@ -453,7 +453,7 @@ impl RestoreManager {
             pgdump_restore::rename_schemas(server, &made.name, &job.selection.rename_schemas)
                 .await?;
         }
-        if analyze && !fit.has_statistics() {
+        if analyze && !rewriter.has_statistics() {
             progress.enter("analyze");
             facts
                 .notes
@@ -555,7 +555,7 @@ impl RestoreManager {
             (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
         }
         r.notes = facts.notes.clone();
-        r.rewrites = facts.fit.as_ref().map(|f| f.report()).unwrap_or_default();
+        r.rewrites = facts.rewriter.as_ref().map(|f| f.report()).unwrap_or_default();
         r.labels = job.labels.clone();
         r.completeness = facts.completeness.filter(|_| error.is_none());
         r.bound();

@@ -13,7 +13,7 @@ use crate::postgres::{Server, ServerFacts};
 use crate::queue::{Look, PubSub, QueueError, SubscriptionSetup, check_credentials};
 use crate::sandbox::{Sandbox, fitting, found};
 use crate::target::{check_restricted, unended};
-use pgdump_restore::{Finding, Level, Needs};
+use pgdump_restore::{Finding, Level, Requirements};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
@@ -522,7 +522,7 @@ async fn newest_backup(app: &App) -> Vec<Checkup> {
         (None, Some(f)) => Checkup::new(name, Health::Warning, said(f)).fix(f.fix.clone()),
         (None, None) => Checkup::ok(name, format!("{called}: the target has what it needs")),
     };
-    let needs = Needs::of(&archive, archive.entries(), pinned.map(|p| p.object.size));
+    let needs = Requirements::of(&archive, archive.entries(), pinned.map(|p| p.object.size));
     vec![fits, target_room(app, needs.estimated_bytes).await]
 }
 

@@ -10,7 +10,7 @@ use crate::backup::Backup;
 use crate::error::StorageError;
 use crate::job::BackupRef;
 use pgdump_archive::{Archive, DataOffset, Layer};
-use pgdump_restore::{Finding, Level, Needs};
+use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -59,7 +59,7 @@ pub(super) struct Inspection {
     entries: BTreeMap<String, usize>,
     /// Largest first, where sizes are known.
     tables: Vec<Table>,
-    needs: Needs,
+    needs: Requirements,
     /// With --against: what blocks a restore comes first.
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
@@ -266,7 +266,7 @@ fn describe(
             .any(|e| matches!(e.offset, DataOffset::At(_))),
         entries: kinds,
         tables,
-        needs: Needs::of(archive, entries, size),
+        needs: Requirements::of(archive, entries, size),
         findings,
     }
 }

@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::store::BackupStore;
 use pgdump_archive::{self, Archive, Keys, Limits};
-use pgdump_restore::{Finding, Fit, Needs};
+use pgdump_restore::{Finding, Rewriter, Requirements};
 
 /// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
 fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
@@ -248,10 +248,10 @@ impl RestoreManager {
         // Which database it will be is not known here.
         let of_any = facts.cron_database.clone().unwrap_or_default();
         let facts = facts_for(facts, &of_any, &of_any);
-        let fit = Fit::new(facts, policy, globals);
+        let rewriter = Rewriter::new(facts, policy, globals);
         let entries = archive.entries();
-        let needs = Needs::of(archive, entries, pinned.map(|b| b.object.size));
-        Ok(pgdump_restore::preflight(archive, entries, &needs, &fit))
+        let needs = Requirements::of(archive, entries, pinned.map(|b| b.object.size));
+        Ok(pgdump_restore::preflight(archive, entries, &needs, &rewriter))
     }
 
     /// What stands at the end of SQL text that is as it was written, and in UTF-8: a small part, read by

@@ -21,7 +21,7 @@ use crate::steps::reached as step;
 use crate::target::{Apart, CreateOptions, Loader};
 use crate::verify::{self, Checks, ChecksFile, History, Kept, Subject, judge};
 use pgdump_archive::{Archive, Counting, Ledger};
-use pgdump_restore::{Fit, LoadOptions};
+use pgdump_restore::{Rewriter, LoadOptions};
 
 /// What a restore for proof stands on.
 struct Place<'a> {
@@ -29,7 +29,7 @@ struct Place<'a> {
     apart: &'a Apart,
     /// Who loads, where it is another role than the ground's own.
     loader: Option<&'a Loader>,
-    fit: &'a Arc<Fit>,
+    rewriter: &'a Arc<Rewriter>,
     /// What the restored database is compared with.
     history: &'a History,
 }
@@ -307,13 +307,13 @@ impl RestoreManager {
             None => facts,
         };
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
-        let fit = Fit::new(facts, policy, globals).with_role_comment(made_for(&apart.name));
-        let fit = Arc::new(fit);
+        let rewriter = Rewriter::new(facts, policy, globals).with_role_comment(made_for(&apart.name));
+        let rewriter = Arc::new(rewriter);
         let place = Place {
             ground: &ground,
             apart: &apart,
             loader: loader.as_ref(),
-            fit: &fit,
+            rewriter: &rewriter,
             history: &history,
         };
         let done = self
@@ -322,7 +322,7 @@ impl RestoreManager {
         if report.depth >= Some(Depth::Restore) {
             self.keep_index(pinned.as_ref(), report, &ledger).await;
         }
-        report.rewrites = fit.report();
+        report.rewrites = rewriter.report();
         self.note_completeness(
             report,
             completeness.get().map(|c| Completeness::of(Some(c))),
@@ -362,7 +362,7 @@ impl RestoreManager {
             .await?
             .by_files();
         pgdump_restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
-        let prepared = pgdump_restore::prepare(&archive, &Selection::default(), stored, place.fit)?;
+        let prepared = pgdump_restore::prepare(&archive, &Selection::default(), stored, place.rewriter)?;
         report.notes.extend(prepared.notes);
         for sql in &prepared.roles {
             place
@@ -378,7 +378,7 @@ impl RestoreManager {
             place.apart.admit(loader, &made).await?;
         }
         let server = &made.on(place.loader.map_or(&place.ground.server, |l| &l.server));
-        let sessions = self.config.jobs_for(run.job.jobs, place.fit.facts.cores);
+        let sessions = self.config.jobs_for(run.job.jobs, place.rewriter.facts.cores);
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);
         let entries = if archive.is_script() {
@@ -394,14 +394,14 @@ impl RestoreManager {
             ledger: Some(ledger.clone()),
             in_order_into: None,
         };
-        let (fit, shown) = (place.fit.clone(), run.progress.clone());
+        let (rewriter, shown) = (place.rewriter.clone(), run.progress.clone());
         pgdump_restore::load(
             server,
             &place.apart.name,
             archive,
             entries.clone(),
             options,
-            fit,
+            rewriter,
             shown,
         )
         .await?;

@@ -200,7 +200,7 @@ impl Pooled {
         if !is_denied(&as_it) {
             return as_it;
         }
-        match self.server.impatient().maintenance("restricted").await {
+        match self.server.without_retry().maintenance("restricted").await {
             Ok(itself) => itself.run(sql).await,
             Err(_) => as_it,
         }

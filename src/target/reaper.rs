@@ -45,7 +45,7 @@ impl Reaped {
 /// `target_unavailable`, `access_denied`. What cannot be dropped is in the answer.
 pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreError> {
     // Nobody waits for it: a server that is away is looked at the next time.
-    let session = server.impatient().maintenance("reaper").await?;
+    let session = server.without_retry().maintenance("reaper").await?;
     let journal = Journal::find(&session).await?;
     let mut reaped = Reaped::default();
     let ours = named_like_ours(&session).await?;

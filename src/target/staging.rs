@@ -50,7 +50,7 @@ impl Staging {
 
     /// `server`, where the database's name means this one.
     pub fn on(&self, server: &Server) -> Server {
-        server.bound_to(&self.name, self.oid)
+        server.pinned_to_oid(&self.name, self.oid)
     }
 }
 

@@ -379,7 +379,7 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
             members[1].file_name().unwrap().to_str().unwrap()
         ),
     );
-    let impatient = peers
+    let without_retry = peers
         .worker(
             &c,
             &[
@@ -394,7 +394,7 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     notify(&peers, &toc, generation, &[]).await;
     let result = peers.result().await;
     assert_eq!(result.error.unwrap().reason, R::ArchiveCorrupt);
-    impatient.stop().await;
+    without_retry.stop().await;
 }
 
 /// The pieces of a file arrive in any order, and each is announced: the backup is proven as one, once all of it

@@ -609,7 +609,7 @@ async fn a_database_that_is_meant_by_its_oid_is_no_other_of_its_name() {
         )
         .parse()
         .unwrap();
-    let bound = server.bound_to("ours", oid);
+    let bound = server.pinned_to_oid("ours", oid);
     assert!(
         bound.connect("ours", "test").await.is_ok()
             && bound.connect("postgres", "test").await.is_ok()

@@ -9,23 +9,23 @@ use parking_lot::{Mutex, MutexGuard};
 use pgdump_archive::{Ledger, TextEncoding, TocEntry};
 
 use crate::binary::Columns;
-use crate::board::Board;
+use crate::work_queue::WorkQueue;
 use crate::ddl::DumpSettings;
 use crate::error::RestoreError;
-use crate::fit::Fit;
+use crate::rewrite::Rewriter;
 use crate::observer::LoadObserver;
 use crate::postgres::Server;
-use crate::script::Step;
+use crate::script::ScriptStep;
 
 /// What is to be restored: entries of a table of contents, or the steps of SQL text as they come.
 pub(crate) enum Content {
     Toc(Vec<TocEntry>),
-    Script(Mutex<Vec<Option<Arc<Step>>>>),
+    Script(Mutex<Vec<Option<Arc<ScriptStep>>>>),
 }
 
 impl Content {
     /// Adds a step and gives its number.
-    pub(crate) fn push(&self, step: Step) -> Result<usize, RestoreError> {
+    pub(crate) fn push(&self, step: ScriptStep) -> Result<usize, RestoreError> {
         let Content::Script(steps) = self else {
             return Err(RestoreError::internal("a step beside a table of contents"));
         };
@@ -42,7 +42,7 @@ impl Content {
     }
 
     /// The step of this number; with `last`, nobody asks for it again.
-    pub(crate) fn step(&self, index: usize, last: bool) -> Option<Arc<Step>> {
+    pub(crate) fn step(&self, index: usize, last: bool) -> Option<Arc<ScriptStep>> {
         let Content::Script(steps) = self else {
             return None;
         };
@@ -56,7 +56,7 @@ impl Content {
         match self {
             Content::Toc(entries) => entries[index].name(),
             Content::Script(_) => match self.step(index, false).as_deref() {
-                Some(Step::Data { entry, .. }) => entry.name(),
+                Some(ScriptStep::Data { entry, .. }) => entry.name(),
                 _ => "statements".to_owned(),
             },
         }
@@ -73,7 +73,7 @@ pub(crate) struct Totals {
 }
 
 /// What all sessions of one load share.
-pub(crate) struct Job {
+pub(crate) struct LoadContext {
     pub(crate) server: Server,
     pub(crate) database: String,
     pub(crate) content: Content,
@@ -81,7 +81,7 @@ pub(crate) struct Job {
     pub(crate) settings: DumpSettings,
     pub(crate) observer: Arc<dyn LoadObserver>,
     pub(crate) totals: Totals,
-    pub(crate) fit: Arc<Fit>,
+    pub(crate) rewriter: Arc<Rewriter>,
     pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) max_bytes: u64,
     pub(crate) binary_from: Option<usize>,
@@ -91,13 +91,13 @@ pub(crate) struct Job {
     pub(crate) fills_server: bool,
     /// SQL text that `pg_dump` did not write: one session runs it in its order.
     pub(crate) is_foreign: bool,
-    /// Tables that the server's own vacuum leaves alone until [`Worker::wake`].
+    /// Tables that the server's own vacuum leaves alone until [`RestoreSession::reenable_autovacuum`].
     pub(crate) quiet: Mutex<Vec<String>>,
     /// Tables that are there already whose rows depend on others.
     pub(crate) in_order_into: Option<Arc<HashSet<String>>>,
 }
 
-impl Job {
+impl LoadContext {
     /// Counts bytes of data that go to the server, and gives their sum.
     pub(crate) fn bytes_read(&self, bytes: u64) -> u64 {
         self.observer.bytes_read(bytes);
@@ -118,12 +118,12 @@ impl Job {
     }
 
     /// Called when everything before the data is there, and when all data has been read.
-    pub(crate) fn enter_stage(&self, board: &Board) {
-        let (is_made, is_read) = board.change(|s| (s.is_made(), !s.is_stream_open()));
-        if is_made && matches!(self.content, Content::Toc(_)) {
+    pub(crate) fn enter_stage(&self, work_queue: &WorkQueue) {
+        let (pre_data_done, is_read) = work_queue.change(|s| (s.pre_data_done(), !s.is_stream_open()));
+        if pre_data_done && matches!(self.content, Content::Toc(_)) {
             self.observer.advance("schema", "data");
         }
-        if is_made && is_read {
+        if pre_data_done && is_read {
             self.observer.advance("data", "indexes");
         }
     }
@@ -142,7 +142,7 @@ impl Job {
             return Ok(entries[index].clone());
         }
         match self.content.step(index, false).as_deref() {
-            Some(Step::Data { entry, .. }) => Ok((**entry).clone()),
+            Some(ScriptStep::Data { entry, .. }) => Ok((**entry).clone()),
             _ => Err(RestoreError::internal("data of a step that has none")),
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::holds::Part;
+use super::locks::ConstraintStep;
 use crate::postgres::{ident, literal};
 use pgdump_archive::{TextEncoding, TocEntry, copy_target};
 
@@ -69,10 +69,10 @@ impl OutputState {
     }
 
     /// The same for a part of `entry`.
-    pub fn sql_for_part(&mut self, entry: &TocEntry, part: Part) -> String {
+    pub fn sql_for_part(&mut self, entry: &TocEntry, part: ConstraintStep) -> String {
         let sql = match (part, key_as_index(entry)) {
-            (Part::Index, Some((index, _))) => index,
-            (Part::Key, Some((_, key))) => key,
+            (ConstraintStep::Index, Some((index, _))) => index,
+            (ConstraintStep::Key, Some((_, key))) => key,
             _ => return self.sql_for(entry),
         };
         self.settings_for(entry) + &sql
@@ -295,7 +295,7 @@ pub fn columns_sql(entry: &TocEntry) -> Option<String> {
 }
 
 /// Whether an entry's COPY fills its own table: a partition's rows may go to the root of its partitions.
-pub fn fills_itself(entry: &TocEntry) -> bool {
+pub fn copies_into_own_table(entry: &TocEntry) -> bool {
     let Some(rest) = entry.copy_stmt.trim_start().strip_prefix("COPY ") else {
         return false;
     };
@@ -403,7 +403,7 @@ mod tests {
         let mut e = entry("TABLE DATA", "t \"x\".(y", "");
         let mut of = |schema: Option<&str>, copy: &str| {
             (e.namespace, e.copy_stmt) = (schema.map(str::to_owned), copy.to_owned());
-            fills_itself(&e)
+            copies_into_own_table(&e)
         };
         let name = r#""S.1"."t ""x"".(y""#;
         assert!(of(

@@ -26,7 +26,7 @@ pub fn roles_of(text: &str, passwords: bool) -> BTreeMap<String, String> {
         if is(0, "create") {
             options.entry(role).or_default();
         } else if is(0, "alter") && is(3, "with") {
-            options.insert(role, harmless(&t[4..], passwords));
+            options.insert(role, sanitize_role(&t[4..], passwords));
         }
     }
     options
@@ -40,7 +40,7 @@ pub fn roles_of(text: &str, passwords: bool) -> BTreeMap<String, String> {
 }
 
 /// The options that a restore may give to a role.
-fn harmless(t: &[Token<'_>], passwords: bool) -> String {
+fn sanitize_role(t: &[Token<'_>], passwords: bool) -> String {
     let mut out = String::new();
     let mut i = 0;
     while let Some(word) = t.get(i).and_then(Token::name) {

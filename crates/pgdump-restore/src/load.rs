@@ -10,20 +10,20 @@ use pgdump_archive::{Archive, Ledger, TocEntry};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::board::Board;
-use crate::context::{Content, Job, Totals};
+use crate::work_queue::WorkQueue;
+use crate::context::{Content, LoadContext, Totals};
 use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
 use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::fit::Fit;
-use crate::holds::Part;
+use crate::rewrite::Rewriter;
+use crate::locks::ConstraintStep;
 use crate::observer::LoadObserver;
 use crate::plan::Plan;
 use crate::postgres::Server;
-use crate::schedule::Work;
-use crate::session::Worker;
+use crate::schedule::SessionWork;
+use crate::session::RestoreSession;
 use crate::steps::reached;
-use crate::{advice, feeder, lane};
+use crate::{hints, producer, copy};
 
 /// Threads that read members of a directory at the same time.
 const MAX_STREAMS: usize = 16;
@@ -43,7 +43,7 @@ pub struct LoadOptions {
     /// Where the data that passes by is counted, for a comparison afterwards.
     pub ledger: Option<Arc<Ledger>>,
     /// Where rows go into tables that are there already: those whose rows depend on others
-    /// ([`Opened::dependent`]).
+    /// ([`SuspendedConstraints::dependent`]).
     pub in_order_into: Option<Arc<HashSet<String>>>,
 }
 
@@ -68,7 +68,7 @@ pub async fn load(
     mut archive: Archive,
     entries: Vec<TocEntry>,
     options: LoadOptions,
-    fit: Arc<Fit>,
+    rewriter: Arc<Rewriter>,
     observer: Arc<dyn LoadObserver>,
 ) -> Result<Loaded, RestoreError> {
     let is_script = archive.is_script();
@@ -88,7 +88,7 @@ pub async fn load(
         tables,
         plan.nodes.iter().filter(|n| !n.is_data).count() as u64,
     );
-    let job = Arc::new(Job {
+    let job = Arc::new(LoadContext {
         server: server.clone(),
         database: database.to_owned(),
         settings: DumpSettings::of(&entries),
@@ -100,11 +100,11 @@ pub async fn load(
         },
         observer,
         totals: Totals::default(),
-        fills_server: fit
+        fills_server: rewriter
             .facts
             .cores
             .is_some_and(|cores| options.sessions >= cores),
-        fit,
+        rewriter,
         ledger: options.ledger.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
         binary_from: options.binary_from,
@@ -123,25 +123,25 @@ pub async fn load(
     archive.read_in_turns(&turns);
     let sessions = if job.is_foreign { 1 } else { options.sessions };
     let streams = archive.into_streams(sessions.min(MAX_STREAMS));
-    let board = Board::new(
+    let work_queue = WorkQueue::new(
         plan,
         sessions,
         options.queue_bytes,
         streams.len(),
         is_script,
     );
-    let board = Arc::new(board);
+    let work_queue = Arc::new(work_queue);
     // Whatever ends this function ends the readers and the sessions too.
-    let _stop = board.stop_on_drop();
+    let _stop = work_queue.stop_on_drop();
     let mut running = JoinSet::new();
     job.observer.enter("schema");
     for stream in streams {
-        let (board, job) = (board.clone(), job.clone());
-        running.spawn_blocking(move || feeder::run(board, job, stream));
+        let (work_queue, job) = (work_queue.clone(), job.clone());
+        running.spawn_blocking(move || producer::run(work_queue, job, stream));
     }
 
     for id in 0..sessions {
-        running.spawn(run_session(job.clone(), board.clone(), id));
+        running.spawn(run_session(job.clone(), work_queue.clone(), id));
     }
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a restoring task died: {e}")))??;
@@ -154,84 +154,84 @@ pub async fn load(
     })
 }
 
-async fn run_session(job: Arc<Job>, board: Arc<Board>, id: usize) -> Result<(), RestoreError> {
-    let mut worker = Worker::open(&job).await?;
+async fn run_session(job: Arc<LoadContext>, work_queue: Arc<WorkQueue>, id: usize) -> Result<(), RestoreError> {
+    let mut session = RestoreSession::open(&job).await?;
     loop {
-        match board.next_work(id).await? {
-            Work::Make { batch, what } => {
-                let made = worker.make(&job, &what).await;
+        match work_queue.next_work(id).await? {
+            SessionWork::Make { batch, what } => {
+                let made = session.make(&job, &what).await;
                 let left = made.map_err(|e| of_stage(e, "schema"))?;
                 reached("schema");
-                if board.change(|s| s.made(batch, left)) {
-                    job.enter_stage(&board);
+                if work_queue.change(|s| s.made(batch, left)) {
+                    job.enter_stage(&work_queue);
                 }
             }
-            Work::Lane { node, first } => {
+            SessionWork::Lane { node, first } => {
                 job.observer.advance("schema", "data");
                 reached("lane");
-                let index = board.entry_of(node);
+                let index = work_queue.entry_of(node);
                 let entry = job.data_entry(index)?;
                 let name = entry.name();
                 let span = span_of(&job, &name);
                 let load = async {
-                    worker.before_data(&job, index, &entry).await?;
-                    lane::run(&job, &board, &worker.session, &entry, (node, id), first).await
+                    session.before_data(&job, index, &entry).await?;
+                    copy::run(&job, &work_queue, &session.session, &entry, (node, id), first).await
                 };
                 let rows = load
                     .instrument(span.clone())
                     .await
-                    .map_err(|e| said_of(e, &name))?;
+                    .map_err(|e| with_context(e, &name))?;
                 span.record("rows", rows);
                 job.rows_loaded(rows);
-                board.change(|s| s.lane_done(node, rows));
+                work_queue.change(|s| s.copier_done(node, rows));
             }
-            Work::Tasks { nodes, size } => {
+            SessionWork::Tasks { nodes, size } => {
                 reached("task");
-                let (tasks, sees_all) = board.change(|s| {
-                    let tasks: Vec<(usize, Part)> = nodes
+                let (tasks, sees_all) = work_queue.change(|s| {
+                    let tasks: Vec<(usize, ConstraintStep)> = nodes
                         .iter()
                         .map(|n| (s.node(*n).entry, s.part(*n)))
                         .collect();
                     (tasks, s.node(nodes[0]).pass.sees_all())
                 });
                 if sees_all {
-                    worker.wake(&job).await?;
+                    session.reenable_autovacuum(&job).await?;
                 }
                 let first = job.content.name(tasks[0].0);
                 let name = match tasks.len() - 1 {
                     0 => first,
                     more => format!("{first} and {more} more"),
                 };
-                worker
+                session
                     .tasks(&job, &tasks, size)
                     .instrument(span_of(&job, &name))
                     .await?;
                 let done = tasks
                     .iter()
-                    .filter(|(_, part)| *part != Part::Index)
+                    .filter(|(_, part)| *part != ConstraintStep::Index)
                     .count();
                 job.observer.tasks_done(done as u64);
-                board.change(|s| s.tasks_done(&nodes));
+                work_queue.change(|s| s.tasks_done(&nodes));
             }
-            Work::Finished => return Ok(worker.wake(&job).await?),
-            Work::Stuck(node) => {
-                let index = board.entry_of(node);
+            SessionWork::Finished => return Ok(session.reenable_autovacuum(&job).await?),
+            SessionWork::Stuck(node) => {
+                let index = work_queue.entry_of(node);
                 let what = format!("entries wait for each other: {}", job.content.name(index));
                 return Err(ValidationError::new(FailureReason::ArchiveCorrupt, what).into());
             }
-            Work::Wait => {}
+            SessionWork::Wait => {}
         }
     }
 }
 
 /// What one session does for one entry, in the trace.
-fn span_of(job: &Job, name: &str) -> tracing::Span {
+fn span_of(job: &LoadContext, name: &str) -> tracing::Span {
     tracing::info_span!(parent: job.observer.span(), "entry", otel.name = name, rows = tracing::field::Empty)
 }
 
-fn said_of(e: RestoreError, what: &str) -> RestoreError {
+fn with_context(e: RestoreError, what: &str) -> RestoreError {
     match e {
-        RestoreError::Database(e) => advice::with_advice(e, None)
+        RestoreError::Database(e) => hints::with_advice(e, None)
             .context(what)
             .in_stage("data")
             .into(),

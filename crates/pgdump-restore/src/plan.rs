@@ -6,13 +6,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::dependence::Dependence;
-use super::making::Making;
-use super::{ddl, families};
+use super::pre_data::PreDataPlan;
+use super::{ddl, dependency_groups};
 use pgdump_archive::{Section, TocEntry};
 
 /// Passes of a restore; one is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pass {
+pub enum RestorePass {
     Main,
     /// Privileges: they could take away what the main pass needs. One at a time, in the archive's
     /// order: a grant by another role needs that role's own grants.
@@ -23,40 +23,40 @@ pub enum Pass {
     EventTriggers,
 }
 
-impl Pass {
+impl RestorePass {
     pub const COUNT: usize = 4;
 
     /// The pass after this one.
-    pub fn next(self) -> Option<Pass> {
+    pub fn next(self) -> Option<RestorePass> {
         match self {
-            Pass::Main => Some(Pass::Acl),
-            Pass::Acl => Some(Pass::Refresh),
-            Pass::Refresh => Some(Pass::EventTriggers),
-            Pass::EventTriggers => None,
+            RestorePass::Main => Some(RestorePass::Acl),
+            RestorePass::Acl => Some(RestorePass::Refresh),
+            RestorePass::Refresh => Some(RestorePass::EventTriggers),
+            RestorePass::EventTriggers => None,
         }
     }
 
     /// Whether its entries see everything that is done after them.
     pub fn sees_all(self) -> bool {
-        self == Pass::EventTriggers
+        self == RestorePass::EventTriggers
     }
 
     /// Whether its entries run one at a time, in the archive's order.
     pub fn is_serial(self) -> bool {
-        matches!(self, Pass::Acl | Pass::EventTriggers)
+        matches!(self, RestorePass::Acl | RestorePass::EventTriggers)
     }
 }
 
 /// An entry to restore after the pre-data part.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub struct PlanNode {
     /// Index of the entry in the table of contents.
     pub entry: usize,
-    pub pass: Pass,
+    pub pass: RestorePass,
     /// The entry's data comes from the archive's data blocks.
     pub is_data: bool,
     /// The data of a table that this restore has made: nothing else is in it.
-    pub is_fresh: bool,
+    pub can_copy_freeze: bool,
     /// A key of such a table that can be made of an index.
     pub is_key: bool,
     /// Nodes that must be finished before.
@@ -73,14 +73,14 @@ pub struct Node {
     pub in_order: bool,
 }
 
-impl Node {
+impl PlanNode {
     /// A task that nothing stands before.
-    pub fn of(entry: usize, pass: Pass) -> Self {
-        Node {
+    pub fn of(entry: usize, pass: RestorePass) -> Self {
+        PlanNode {
             entry,
             pass,
             is_data: false,
-            is_fresh: false,
+            can_copy_freeze: false,
             is_key: false,
             after: vec![],
             exclusive: vec![],
@@ -99,8 +99,8 @@ const ATTACHING: i32 = 0;
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// What comes before the data.
-    pub making: Making,
-    pub nodes: Vec<Node>,
+    pub pre_data: PreDataPlan,
+    pub nodes: Vec<PlanNode>,
 }
 
 /// Entries that `pg_restore` into an existing database leaves out: they speak of the database
@@ -127,20 +127,20 @@ impl Plan {
                 Section::None => plan.nodes.is_empty(),
                 Section::Data | Section::PostData => false,
             };
-            if early && pass == Pass::Main && !e.has_data {
+            if early && pass == RestorePass::Main && !e.has_data {
                 pre_data.push(i);
             } else {
                 node_of.insert(e.dump_id, plan.nodes.len());
-                plan.nodes.push(Node {
+                plan.nodes.push(PlanNode {
                     is_data: e.has_data,
-                    is_fresh: tables.is_fresh(e),
+                    can_copy_freeze: tables.can_copy_freeze(e),
                     is_key: tables.is_key(e),
-                    ..Node::of(i, pass)
+                    ..PlanNode::of(i, pass)
                 });
             }
         }
-        plan.making = Making::new(&families::stages(entries, &pre_data));
-        let mut made = plan.making.needs(entries);
+        plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
+        let mut made = plan.pre_data.needs(entries);
         for (i, node) in plan.nodes.iter_mut().enumerate() {
             let e = &entries[node.entry];
             node.made = made.remove(&node.entry);
@@ -160,9 +160,9 @@ impl Plan {
                 touched.push(ATTACHING);
             }
             match locks(e) {
-                Lock::Exclusive => node.exclusive = touched,
-                Lock::Shared => node.shared = touched,
-                Lock::None => {}
+                LockMode::Exclusive => node.exclusive = touched,
+                LockMode::Shared => node.shared = touched,
+                LockMode::None => {}
             }
         }
         plan.take_turns(entries, dependence);
@@ -174,13 +174,13 @@ impl Plan {
     /// rows; what of these reads rows of any table waits for all of them.
     fn take_turns(&mut self, entries: &[TocEntry], dependence: &Dependence) {
         let mut turn = 0;
-        for node in self.nodes.iter_mut().filter(|n| n.pass == Pass::Main) {
+        for node in self.nodes.iter_mut().filter(|n| n.pass == RestorePass::Main) {
             let e = &entries[node.entry];
             node.turn = turn;
             if node.is_data && dependence.rows.contains(&e.dump_id) {
                 node.turn = turn + 1;
                 turn += 2;
-                (node.in_order, node.is_fresh, node.made) = (true, false, None);
+                (node.in_order, node.can_copy_freeze, node.made) = (true, false, None);
             } else if !node.is_data && dependence.objects.contains(&e.dump_id) {
                 node.turn = usize::MAX;
             } else if e.desc == "STATISTICS DATA" {
@@ -217,41 +217,41 @@ impl Plan {
     }
 }
 
-fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> Pass {
+fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> RestorePass {
     match e.desc.as_str() {
-        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => Pass::Acl,
-        "MATERIALIZED VIEW DATA" => Pass::Refresh,
-        "EVENT TRIGGER" => Pass::EventTriggers,
-        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => Pass::EventTriggers,
+        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => RestorePass::Acl,
+        "MATERIALIZED VIEW DATA" => RestorePass::Refresh,
+        "EVENT TRIGGER" => RestorePass::EventTriggers,
+        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => RestorePass::EventTriggers,
         "STATISTICS DATA"
             if e.dependencies
                 .iter()
                 .any(|id| tables.refreshed.contains(id)) =>
         {
-            Pass::Refresh
+            RestorePass::Refresh
         }
-        _ => Pass::Main,
+        _ => RestorePass::Main,
     }
 }
 
-enum Lock {
+enum LockMode {
     Exclusive,
     Shared,
     None,
 }
 
-fn locks(e: &TocEntry) -> Lock {
+fn locks(e: &TocEntry) -> LockMode {
     match e.desc.as_str() {
         "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "RULE" | "TRIGGER" | "POLICY"
         | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => {
-            Lock::Exclusive
+            LockMode::Exclusive
         }
         // Their lock bears neither another of its kind nor an index build.
-        "STATISTICS" | "STATISTICS DATA" => Lock::Exclusive,
+        "STATISTICS" | "STATISTICS DATA" => LockMode::Exclusive,
         // CLUSTER ON, or REPLICA IDENTITY, comes with it.
-        "INDEX" if e.defn.contains("\nALTER TABLE ") => Lock::Exclusive,
-        "INDEX" => Lock::Shared,
-        _ => Lock::None,
+        "INDEX" if e.defn.contains("\nALTER TABLE ") => LockMode::Exclusive,
+        "INDEX" => LockMode::Shared,
+        _ => LockMode::None,
     }
 }
 
@@ -316,9 +316,9 @@ impl<'a> Tables<'a> {
     }
 
     /// Whether these are the rows of a table that the archive makes, as COPY into that very table.
-    fn is_fresh(&self, e: &TocEntry) -> bool {
+    fn can_copy_freeze(&self, e: &TocEntry) -> bool {
         e.desc == "TABLE DATA"
-            && ddl::fills_itself(e)
+            && ddl::copies_into_own_table(e)
             && self.heap_of(e).is_some_and(|t| {
                 let is_its = t.tag == e.tag && t.namespace == e.namespace;
                 is_its && !t.defn.contains("autovacuum_enabled")

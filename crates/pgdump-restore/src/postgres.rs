@@ -126,7 +126,7 @@ impl Server {
     }
 
     /// The same server, tried once.
-    pub fn impatient(&self) -> Self {
+    pub fn without_retry(&self) -> Self {
         Server {
             connect_budget: Duration::ZERO,
             ..self.clone()
@@ -135,7 +135,7 @@ impl Server {
 
     /// The same server, where `database` means the one that has `oid` and no other of that name: who has
     /// lost it to another worker does nothing in that worker's.
-    pub fn bound_to(&self, database: &str, oid: u32) -> Self {
+    pub fn pinned_to_oid(&self, database: &str, oid: u32) -> Self {
         Server {
             bound: Some((database.into(), oid)),
             ..self.clone()

@@ -4,7 +4,7 @@ mod builds;
 
 use std::collections::BTreeSet;
 
-use super::fit::Fit;
+use super::rewrite::Rewriter;
 use super::roles::mentions;
 use crate::error::FailureReason as R;
 use crate::policy::{Extensions, Owners};
@@ -41,7 +41,7 @@ pub struct Finding {
 /// What the entries of a backup name that a server must have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-pub struct Needs {
+pub struct Requirements {
     pub extensions: BTreeSet<String>,
     /// Owners, and roles in privileges and policies.
     pub roles: BTreeSet<String>,
@@ -66,14 +66,14 @@ pub struct Needs {
     pub only_the_beginning: bool,
 }
 
-impl Needs {
+impl Requirements {
     /// Of these entries of the archive; `stored` is the object's size in bytes, if known.
     pub fn of(archive: &Archive, entries: &[TocEntry], stored: Option<u64>) -> Self {
-        let mut needs = Needs {
+        let mut needs = Requirements {
             encoding: archive.encoding().name().to_owned(),
             only_the_beginning: archive.is_script(),
             estimated_bytes: stored.map(|n| estimate(archive, n)),
-            ..Needs::default()
+            ..Requirements::default()
         };
         for e in entries {
             needs.add(e);
@@ -124,18 +124,18 @@ impl Needs {
     }
 }
 
-impl Needs {
+impl Requirements {
     /// The roles that the server must have under a policy, by their names there.
-    pub(super) fn roles_under<'a>(&'a self, fit: &'a Fit) -> BTreeSet<&'a str> {
+    pub(super) fn roles_under<'a>(&'a self, rewriter: &'a Rewriter) -> BTreeSet<&'a str> {
         let owners = self
             .owners
             .iter()
-            .filter(|_| fit.policy.owners != Owners::None);
-        let grantees = self.grantees.iter().filter(|_| fit.policy.privileges);
+            .filter(|_| rewriter.policy.owners != Owners::None);
+        let grantees = self.grantees.iter().filter(|_| rewriter.policy.privileges);
         owners
             .chain(grantees)
             .chain(&self.named)
-            .map(|r| fit.role(r))
+            .map(|r| rewriter.role(r))
             .collect()
     }
 }
@@ -184,23 +184,23 @@ fn finding(level: Level, reason: Option<R>, what: String, consequence: &str, fix
 pub fn preflight(
     archive: &Archive,
     entries: &[TocEntry],
-    needs: &Needs,
-    fit: &Fit,
+    needs: &Requirements,
+    rewriter: &Rewriter,
 ) -> Vec<Finding> {
     let mut found = Vec::new();
-    versions(archive, fit, &mut found);
-    extensions(needs, fit, &mut found);
-    roles(needs, fit, &mut found);
-    storage(needs, fit, &mut found);
-    locale(needs, fit, &mut found);
-    definitions(entries, fit, &mut found);
-    builds::missing(entries, needs, fit, &mut found);
+    versions(archive, rewriter, &mut found);
+    extensions(needs, rewriter, &mut found);
+    roles(needs, rewriter, &mut found);
+    storage(needs, rewriter, &mut found);
+    locale(needs, rewriter, &mut found);
+    definitions(entries, rewriter, &mut found);
+    builds::missing(entries, needs, rewriter, &mut found);
     found.sort_by_key(|f| f.level);
     found
 }
 
-fn versions(archive: &Archive, fit: &Fit, found: &mut Vec<Finding>) {
-    let target = fit.facts.version / 10000;
+fn versions(archive: &Archive, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+    let target = rewriter.facts.version / 10000;
     if target < 13 {
         found.push(finding(
             Level::Blocks,
@@ -221,16 +221,16 @@ fn versions(archive: &Archive, fit: &Fit, found: &mut Vec<Finding>) {
     }
 }
 
-fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
-    let gone = |e: &str| fit.facts.version >= 170000 && matches!(e, "adminpack" | "old_snapshot");
+fn extensions(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+    let gone = |e: &str| rewriter.facts.version >= 170000 && matches!(e, "adminpack" | "old_snapshot");
     let lacking = needs.extensions.iter().map(String::as_str);
-    let lacking = lacking.filter(|e| !fit.facts.extensions.contains(*e) && !gone(e));
+    let lacking = lacking.filter(|e| !rewriter.facts.extensions.contains(*e) && !gone(e));
     let (unusable, lacking): (Vec<&str>, Vec<&str>) =
-        lacking.partition(|e| fit.facts.unusable_extensions.contains_key(*e));
+        lacking.partition(|e| rewriter.facts.unusable_extensions.contains_key(*e));
     for extension in unusable {
-        let why = fit.facts.unusable_extensions[extension].as_str();
+        let why = rewriter.facts.unusable_extensions[extension].as_str();
         let what = format!("extension {extension} cannot be created: {why}");
-        found.push(match fit.policy.extensions {
+        found.push(match rewriter.policy.extensions {
             Extensions::Require => finding(
                 Level::Blocks,
                 Some(R::ExtensionMissing),
@@ -249,8 +249,8 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     }
     let (untrusted, missing): (Vec<&str>, Vec<&str>) = lacking
         .into_iter()
-        .partition(|e| fit.facts.untrusted_extensions.contains(*e));
-    if !untrusted.is_empty() && fit.policy.extensions == Extensions::Require {
+        .partition(|e| rewriter.facts.untrusted_extensions.contains(*e));
+    if !untrusted.is_empty() && rewriter.policy.extensions == Extensions::Require {
         found.push(finding(
             Level::Blocks,
             Some(R::InsufficientPrivilege),
@@ -259,7 +259,7 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
             "restore with BACKUP_TRUST=full where the backup is trusted, or with --extensions skip-missing",
         ));
     }
-    let bound = fit
+    let bound = rewriter
         .facts
         .cron_database
         .as_ref()
@@ -275,7 +275,7 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     }
     if !missing.is_empty() {
         let what = format!("the server does not have: extension {}", names(&missing));
-        found.push(match fit.policy.extensions {
+        found.push(match rewriter.policy.extensions {
             Extensions::Require => finding(
                 Level::Blocks,
                 Some(R::ExtensionMissing),
@@ -294,18 +294,18 @@ fn extensions(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     }
 }
 
-fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
-    let mut missing = needs.roles_under(fit);
-    missing.retain(|r| !fit.has_role(r));
+fn roles(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+    let mut missing = needs.roles_under(rewriter);
+    missing.retain(|r| !rewriter.has_role(r));
     let (made, missing): (Vec<&str>, Vec<&str>) =
-        missing.into_iter().partition(|r| fit.makes_role(r));
+        missing.into_iter().partition(|r| rewriter.makes_role(r));
     for (roles, makes) in [(made, true), (missing, false)]
         .into_iter()
         .filter(|(roles, _)| !roles.is_empty())
     {
         let what = format!("the server does not have: role {}", names(&roles));
         found.push(match makes {
-            true if fit.facts.may_create_roles => finding(
+            true if rewriter.facts.may_create_roles => finding(
                 Level::Notes,
                 None,
                 what,
@@ -328,21 +328,21 @@ fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
             ),
         });
     }
-    let foreign = |r: &&str| fit.facts.roles.contains(*r) && !fit.facts.may_become.contains(*r);
+    let foreign = |r: &&str| rewriter.facts.roles.contains(*r) && !rewriter.facts.may_become.contains(*r);
     let foreign: Vec<&str> = needs
         .owners
         .iter()
-        .map(|r| fit.role(r))
+        .map(|r| rewriter.role(r))
         .filter(foreign)
         .collect();
-    let owners_kept = fit.policy.owners != Owners::None;
-    if owners_kept && !fit.facts.is_superuser && !foreign.is_empty() {
+    let owners_kept = rewriter.policy.owners != Owners::None;
+    if owners_kept && !rewriter.facts.is_superuser && !foreign.is_empty() {
         found.push(finding(
             Level::Blocks,
             Some(R::InsufficientPrivilege),
             format!(
                 "role {} is no member of: {}",
-                fit.facts.user,
+                rewriter.facts.user,
                 names(&foreign)
             ),
             "objects cannot be given to these owners",
@@ -351,12 +351,12 @@ fn roles(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     }
 }
 
-fn storage(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
+fn storage(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let spaces: Vec<&str> = needs
         .tablespaces
         .iter()
         .map(String::as_str)
-        .filter(|t| !fit.facts.tablespaces.contains(*t))
+        .filter(|t| !rewriter.facts.tablespaces.contains(*t))
         .collect();
     if !spaces.is_empty() {
         found.push(finding(
@@ -369,7 +369,7 @@ fn storage(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     }
 }
 
-fn locale(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
+fn locale(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let Some(options) = &needs.locale else { return };
     let value = |key: &str| {
         Some(
@@ -390,7 +390,7 @@ fn locale(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
     };
     let plain = plain_locale(name);
     let everywhere = matches!(plain.as_str(), "c" | "posix" | "c.utf8");
-    if !everywhere && !fit.facts.locales.contains(&plain) {
+    if !everywhere && !rewriter.facts.locales.contains(&plain) {
         found.push(finding(
             Level::Warns,
             None,
@@ -402,7 +402,7 @@ fn locale(needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
 }
 
 /// Kinds of objects that only a superuser makes, and definitions that newer versions refuse.
-fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
+fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
     const SUPERUSERS: [&str; 6] = [
         "EVENT TRIGGER",
         "FOREIGN DATA WRAPPER",
@@ -419,7 +419,7 @@ fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
             .collect::<Vec<_>>()
     };
     let special: Vec<String> = SUPERUSERS.iter().flat_map(|k| of(k)).collect();
-    if !fit.facts.is_superuser && !special.is_empty() {
+    if !rewriter.facts.is_superuser && !special.is_empty() {
         let listed: Vec<&str> = special.iter().map(String::as_str).collect();
         found.push(finding(
             Level::Warns,
@@ -443,7 +443,7 @@ fn definitions(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
     let postfix = |e: &&TocEntry| {
         let defn = e.defn.to_ascii_uppercase();
         e.desc == "OPERATOR"
-            && fit.facts.version >= 140000
+            && rewriter.facts.version >= 140000
             && defn.contains("LEFTARG")
             && !defn.contains("RIGHTARG")
     };
@@ -486,7 +486,7 @@ mod tests {
             locales: ["en_us.utf8".to_owned()].into(),
             ..ServerFacts::default()
         };
-        let fit = Fit::new(facts, Default::default(), Default::default());
+        let rewriter = Rewriter::new(facts, Default::default(), Default::default());
         for (options, warns) in [
             ("LOCALE_PROVIDER = libc LOCALE = 'en_US.UTF-8'", false),
             ("LC_COLLATE = 'de_DE.UTF-8' LC_CTYPE = 'de_DE.UTF-8'", true),
@@ -496,12 +496,12 @@ mod tests {
             ),
             ("LOCALE = 'C.UTF-8'", false),
         ] {
-            let needs = Needs {
+            let needs = Requirements {
                 locale: Some(options.into()),
-                ..Needs::default()
+                ..Requirements::default()
             };
             let mut found = vec![];
-            locale(&needs, &fit, &mut found);
+            locale(&needs, &rewriter, &mut found);
             assert_eq!(!found.is_empty(), warns, "{options}");
         }
     }

@@ -3,10 +3,10 @@
 use pgdump_archive::{Archive, TocEntry};
 
 use crate::error::{DatabaseError, RestoreError};
-use crate::fit::Fit;
+use crate::rewrite::Rewriter;
 use crate::policy::Selection;
-use crate::preflight::{Finding, Level, Needs, preflight};
-use crate::{refusals, select};
+use crate::preflight::{Finding, Level, Requirements, preflight};
+use crate::{unsupported, select};
 
 /// What is done before the first statement of the dump.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub fn prepare(
     archive: &Archive,
     selection: &Selection,
     stored: Option<u64>,
-    fit: &Fit,
+    rewriter: &Rewriter,
 ) -> Result<Prepared, RestoreError> {
     let mut prepared = Prepared {
         entries: archive.entries().to_vec(),
@@ -39,11 +39,11 @@ pub fn prepare(
     if !archive.is_script() {
         prepared.notes = select::select(&mut prepared.entries, selection)?;
     } else {
-        refusals::check_part_of_text(archive, selection)?;
+        unsupported::check_part_of_text(archive, selection)?;
     }
-    refusals::refuse_prepared(&prepared.entries)?;
-    let needs = Needs::of(archive, &prepared.entries, stored);
-    let findings = preflight(archive, &prepared.entries, &needs, fit);
+    unsupported::refuse_prepared(&prepared.entries)?;
+    let needs = Requirements::of(archive, &prepared.entries, stored);
+    let findings = preflight(archive, &prepared.entries, &needs, rewriter);
     let blocking: Vec<&Finding> = findings
         .iter()
         .filter(|f| f.level == Level::Blocks)
@@ -65,10 +65,10 @@ pub fn prepare(
     }
     // Made before the first statement: an owner may come before a privilege that names the same role.
     let roles = needs
-        .roles_under(fit)
+        .roles_under(rewriter)
         .into_iter()
-        .filter(|r| !fit.has_role(r));
-    prepared.roles = roles.map(|r| fit.make_role(r)).collect::<Result<_, _>>()?;
-    fit.entries(&mut prepared.entries)?;
+        .filter(|r| !rewriter.has_role(r));
+    prepared.roles = roles.map(|r| rewriter.make_role(r)).collect::<Result<_, _>>()?;
+    rewriter.entries(&mut prepared.entries)?;
     Ok(prepared)
 }

@@ -17,14 +17,14 @@ const NO_ROLES: [&str; 5] = [
 
 /// A role named in a statement: where, in bytes, and who.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mention {
+pub(super) struct RoleRef {
     at: usize,
     len: usize,
     pub role: String,
 }
 
 /// The roles that a statement names.
-pub(super) fn mentions(sql: &str) -> Vec<Mention> {
+pub(super) fn mentions(sql: &str) -> Vec<RoleRef> {
     let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
     let mut found = Vec::new();
     let Some(first) = t.first().and_then(Token::name) else {
@@ -77,7 +77,7 @@ fn depths<'a>(t: &'a [Token<'_>]) -> impl Iterator<Item = (usize, usize)> + 'a {
 }
 
 /// `GRANT … TO a, b GRANTED BY c`, `REVOKE … FROM a`, `ALTER DEFAULT PRIVILEGES FOR ROLE d …`.
-fn privileges(t: &[Token<'_>], found: &mut Vec<Mention>) {
+fn privileges(t: &[Token<'_>], found: &mut Vec<RoleRef>) {
     if let Some(by) = t
         .windows(2)
         .position(|w| w[0].is("for") && (w[1].is("role") || w[1].is("user")))
@@ -98,7 +98,7 @@ fn privileges(t: &[Token<'_>], found: &mut Vec<Mention>) {
     }
 }
 
-fn list(t: &[Token<'_>], found: &mut Vec<Mention>) {
+fn list(t: &[Token<'_>], found: &mut Vec<RoleRef>) {
     let mut rest = t;
     loop {
         if rest.first().is_some_and(|w| w.is("group")) {
@@ -112,12 +112,12 @@ fn list(t: &[Token<'_>], found: &mut Vec<Mention>) {
     }
 }
 
-fn push(token: Option<&Token<'_>>, found: &mut Vec<Mention>) {
+fn push(token: Option<&Token<'_>>, found: &mut Vec<RoleRef>) {
     let Some(t) = token else { return };
     let role = t.name().or_else(|| t.string());
     let is_word = t.kind == Lexeme::Word;
     if let Some(role) = role.filter(|r| !is_word || !NO_ROLES.contains(&r.as_str())) {
-        found.push(Mention {
+        found.push(RoleRef {
             at: t.at,
             len: t.text.len(),
             role,

@@ -9,11 +9,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::arrivals::Arrivals;
-use super::holds::{Held, Part, locks};
-use super::making::Batch;
-use super::plan::{Node, Pass, Plan};
-use super::spread::{Size, Spread};
-use super::turns::Turns;
+use super::locks::{TableLocks, ConstraintStep, locks};
+use super::pre_data::PreDataBatch;
+use super::plan::{PlanNode, RestorePass, Plan};
+use super::parallelism::{TaskCost, MaintenanceWorkers};
+use super::load_turns::LoadTurns;
 
 /// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
 const MAX_TASKS: usize = 50;
@@ -26,14 +26,14 @@ const ALONE_BYTES: u64 = 32 << 20;
 
 /// What a session may do now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum SessionWork {
     /// Make this batch of what comes before the data.
-    Make { batch: usize, what: Batch },
-    /// Load pieces of this data node until [`Next::Leave`] or [`Next::End`]. `first`: nothing of it is at the
+    Make { batch: usize, what: PreDataBatch },
+    /// Load pieces of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: nothing of it is at the
     /// server, and nobody else loads it until this lane is done.
     Lane { node: usize, first: bool },
     /// Run the statements of these nodes, in this order.
-    Tasks { nodes: Vec<usize>, size: Size },
+    Tasks { nodes: Vec<usize>, size: TaskCost },
     /// Nothing yet; ask again after a change.
     Wait,
     /// Everything is restored.
@@ -44,7 +44,7 @@ pub enum Work {
 
 /// What a lane does next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<P> {
+pub enum CopyNext<P> {
     Piece(P),
     Wait,
     /// Finish this COPY; other work needs the session more.
@@ -56,7 +56,7 @@ pub enum Next<P> {
 #[derive(Debug)]
 struct Queue<P> {
     pieces: VecDeque<(P, bool)>,
-    lanes: usize,
+    copiers: usize,
     /// Whether a lane has it for itself.
     alone: bool,
     /// Whether no lane has begun.
@@ -85,13 +85,13 @@ pub struct Schedule<P> {
     missing: Vec<usize>,
     dependents: Vec<Vec<usize>>,
     /// Nodes whose prerequisites are done, by pass: heaviest first, then in the archive's order.
-    ready: [BTreeSet<(Reverse<u64>, usize)>; Pass::COUNT],
+    ready: [BTreeSet<(Reverse<u64>, usize)>; RestorePass::COUNT],
     queues: HashMap<usize, Queue<P>>,
     /// Nodes with a queue that may be loaded and are not.
     arrival: Arrivals,
     /// Lanes of all nodes.
-    lanes: usize,
-    held: Held,
+    copiers: usize,
+    table_locks: TableLocks,
     sessions: usize,
     /// Sessions that run tasks.
     running: usize,
@@ -100,19 +100,19 @@ pub struct Schedule<P> {
     /// Sessions that wait for work.
     idle: HashSet<usize>,
     /// Keys whose index is there, or is being built.
-    parts: HashMap<usize, Part>,
+    parts: HashMap<usize, ConstraintStep>,
     /// Archive readers that may still bring data.
     streams: usize,
     /// Nodes come while the stream is read: there is no table of contents.
     growing: bool,
-    pass: Pass,
+    pass: RestorePass,
     /// Nodes not finished, by pass.
-    left: [usize; Pass::COUNT],
+    left: [usize; RestorePass::COUNT],
     /// Data nodes that wait for a batch before the data, or (`None`) for all of them.
     unmade: HashMap<Option<usize>, Vec<usize>>,
     /// Data that has not arrived, and data that is not loaded.
-    unread: Turns,
-    unloaded: Turns,
+    unread: LoadTurns,
+    unloaded: LoadTurns,
     /// Nodes that wait for data of a lower turn, by their own.
     waiting: BTreeMap<usize, Vec<usize>>,
 }
@@ -124,11 +124,11 @@ impl<P> Schedule<P> {
         let n = plan.nodes.len();
         let mut dependents = vec![Vec::new(); n];
         let mut missing: Vec<usize> = plan.nodes.iter().map(|n| n.after.len()).collect();
-        let (mut left, mut unmade) = ([0; Pass::COUNT], HashMap::<_, Vec<usize>>::new());
+        let (mut left, mut unmade) = ([0; RestorePass::COUNT], HashMap::<_, Vec<usize>>::new());
         for (i, node) in plan.nodes.iter().enumerate() {
             node.after.iter().for_each(|d| dependents[*d].push(i));
             left[node.pass as usize] += 1;
-            if node.is_data && !plan.making.is_done() {
+            if node.is_data && !plan.pre_data.is_done() {
                 let all = || vec![None];
                 let made = node
                     .made
@@ -139,7 +139,7 @@ impl<P> Schedule<P> {
                     .for_each(|batch| unmade.entry(batch).or_default().push(i));
             }
         }
-        let (mut unread, mut unloaded) = (Turns::default(), Turns::default());
+        let (mut unread, mut unloaded) = (LoadTurns::default(), LoadTurns::default());
         for node in plan.nodes.iter().filter(|n| n.is_data) {
             unread.add(node.turn);
             unloaded.add(node.turn);
@@ -160,9 +160,9 @@ impl<P> Schedule<P> {
             dependents,
             ready: Default::default(),
             queues: HashMap::new(),
-            lanes: 0,
+            copiers: 0,
             arrival: Arrivals::default(),
-            held: Held::default(),
+            table_locks: TableLocks::default(),
             sessions,
             running: 0,
             heavy: HashSet::new(),
@@ -170,7 +170,7 @@ impl<P> Schedule<P> {
             parts: HashMap::new(),
             streams,
             growing,
-            pass: Pass::Main,
+            pass: RestorePass::Main,
             left,
             unmade,
             unread,
@@ -187,13 +187,13 @@ impl<P> Schedule<P> {
         s
     }
 
-    pub fn node(&self, node: usize) -> &super::plan::Node {
+    pub fn node(&self, node: usize) -> &super::plan::PlanNode {
         &self.plan.nodes[node]
     }
 
     /// Which part of a node is made by the task that runs it.
-    pub fn part(&self, node: usize) -> Part {
-        self.parts.get(&node).copied().unwrap_or(Part::Whole)
+    pub fn part(&self, node: usize) -> ConstraintStep {
+        self.parts.get(&node).copied().unwrap_or(ConstraintStep::Whole)
     }
 
     /// Nodes whose data comes from the archive, each with its entry.
@@ -205,7 +205,7 @@ impl<P> Schedule<P> {
     // --- the archive reader's side ---
 
     /// Adds a node that comes after all it names.
-    pub fn add(&mut self, node: super::plan::Node) -> usize {
+    pub fn add(&mut self, node: super::plan::PlanNode) -> usize {
         let index = self.plan.nodes.len();
         let missing: Vec<usize> = node
             .after
@@ -232,7 +232,7 @@ impl<P> Schedule<P> {
         }
         let queue = Queue {
             pieces: VecDeque::new(),
-            lanes: 0,
+            copiers: 0,
             alone: false,
             untouched: true,
             holder: None,
@@ -295,93 +295,93 @@ impl<P> Schedule<P> {
 
     // --- the sessions' side ---
 
-    pub fn next(&mut self, session: usize) -> Work {
+    pub fn next(&mut self, session: usize) -> SessionWork {
         self.idle.remove(&session);
-        let lane = self.lane_to_join(session);
+        let lane = self.table_to_join(session);
         // The first who can loads; the others make what there is not yet.
-        if (lane.is_none() || self.lanes > 0)
-            && let Some(batch) = self.plan.making.next()
+        if (lane.is_none() || self.copiers > 0)
+            && let Some(batch) = self.plan.pre_data.next()
         {
-            return Work::Make {
+            return SessionWork::Make {
                 batch,
-                what: self.plan.making.batch(batch).clone(),
+                what: self.plan.pre_data.batch(batch).clone(),
             };
         }
         if let Some(node) = lane {
-            self.lanes += 1;
-            let (mut first, fresh) = (false, self.plan.nodes[node].is_fresh);
+            self.copiers += 1;
+            let (mut first, fresh) = (false, self.plan.nodes[node].can_copy_freeze);
             if let Some(q) = self.queues.get_mut(&node) {
-                q.lanes += 1;
+                q.copiers += 1;
                 q.alone = std::mem::take(&mut q.untouched) && fresh && q.bytes >= FIRST_BYTES;
                 first = q.alone;
             }
-            return Work::Lane { node, first };
+            return SessionWork::Lane { node, first };
         }
         if self.may_run_task() {
             let (nodes, weight) = self.take_tasks();
             if !nodes.is_empty() {
-                let size = Size {
+                let size = TaskCost {
                     spread: self.spread(weight),
                     rows: self.rows_behind(nodes[0]),
                 };
-                return Work::Tasks { nodes, size };
+                return SessionWork::Tasks { nodes, size };
             }
         }
         self.idle.insert(session);
         match self.left.iter().sum::<usize>() {
-            0 if self.is_made() && !self.is_stream_open() => Work::Finished,
-            1.. if self.stalled() => Work::Stuck(self.first_waiting()),
-            _ => Work::Wait,
+            0 if self.pre_data_done() && !self.is_stream_open() => SessionWork::Finished,
+            1.. if self.stalled() => SessionWork::Stuck(self.first_waiting()),
+            _ => SessionWork::Wait,
         }
     }
 
     /// The next piece for a lane of `node`.
-    pub fn take(&mut self, node: usize, session: usize) -> Next<P> {
-        let other_data = self.lane_to_join(session).is_some_and(|n| n != node);
+    pub fn take(&mut self, node: usize, session: usize) -> CopyNext<P> {
+        let other_data = self.table_to_join(session).is_some_and(|n| n != node);
         let in_order = self.plan.nodes[node].in_order;
         let others_need_us = other_data
-            || self.plan.making.has_next()
-            || (self.may_run_task() && self.heaviest_runnable(&Held::default()).is_some());
+            || self.plan.pre_data.has_next()
+            || (self.may_run_task() && self.heaviest_runnable(&TableLocks::default()).is_some());
         let Some(q) = self.queues.get_mut(&node) else {
-            return Next::End;
+            return CopyNext::End;
         };
         if in_order {
             return match q.pieces.pop_front() {
-                Some((piece, _)) => Next::Piece(piece),
-                None if q.ended => Next::End,
-                None => Next::Wait,
+                Some((piece, _)) => CopyNext::Piece(piece),
+                None if q.ended => CopyNext::End,
+                None => CopyNext::Wait,
             };
         }
         if q.holder.is_some_and(|h| h != session) {
             return if others_need_us {
-                Next::Leave
+                CopyNext::Leave
             } else {
-                Next::Wait
+                CopyNext::Wait
             };
         }
         if q.alone && q.holder.is_none() && q.bytes >= ALONE_BYTES && !self.idle.is_empty() {
-            return Next::Leave;
+            return CopyNext::Leave;
         }
         match q.pieces.pop_front() {
             Some((piece, splittable)) => {
                 q.holder = (!splittable).then_some(session);
-                Next::Piece(piece)
+                CopyNext::Piece(piece)
             }
-            None if q.ended => Next::End,
+            None if q.ended => CopyNext::End,
             // The last lane stays for what comes next, unless data waits elsewhere.
-            None if q.holder.is_none() && (other_data || (q.lanes > 1 && others_need_us)) => {
-                Next::Leave
+            None if q.holder.is_none() && (other_data || (q.copiers > 1 && others_need_us)) => {
+                CopyNext::Leave
             }
-            None => Next::Wait,
+            None => CopyNext::Wait,
         }
     }
 
     /// A lane's COPY is complete on the server, which has so many rows of it.
-    pub fn lane_done(&mut self, node: usize, rows: u64) {
-        self.lanes -= 1;
+    pub fn copier_done(&mut self, node: usize, rows: u64) {
+        self.copiers -= 1;
         if let Some(q) = self.queues.get_mut(&node) {
             q.rows += rows;
-            q.lanes -= 1;
+            q.copiers -= 1;
             q.alone = false;
         }
         self.finish_if_loaded(node);
@@ -393,12 +393,12 @@ impl<P> Schedule<P> {
         for node in nodes {
             self.heavy.remove(node);
             let (exclusive, shared) = locks(&self.plan.nodes[*node], self.part(*node));
-            self.held.remove(exclusive, shared);
+            self.table_locks.remove(exclusive, shared);
         }
         for node in nodes {
             match self.parts.get_mut(node) {
-                Some(part @ Part::Index) => {
-                    *part = Part::Key;
+                Some(part @ ConstraintStep::Index) => {
+                    *part = ConstraintStep::Key;
                     self.state[*node] = State::Waiting;
                     // What waits for the key should not wait for longer.
                     self.ready[self.plan.nodes[*node].pass as usize]
@@ -411,8 +411,8 @@ impl<P> Schedule<P> {
 
     /// A session has made a batch but for the entries `left`. True when everything before the data is there.
     pub fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
-        let complete = self.plan.making.made(batch, left);
-        let is_done = self.plan.making.is_done();
+        let complete = self.plan.pre_data.made(batch, left);
+        let is_done = self.plan.pre_data.is_done();
         for key in complete
             .into_iter()
             .map(Some)
@@ -428,8 +428,8 @@ impl<P> Schedule<P> {
         is_done
     }
 
-    pub fn is_made(&self) -> bool {
-        self.plan.making.is_done()
+    pub fn pre_data_done(&self) -> bool {
+        self.plan.pre_data.is_done()
     }
 
     // --- inside ---
@@ -438,7 +438,7 @@ impl<P> Schedule<P> {
         let loaded = self
             .queues
             .get(&node)
-            .is_some_and(|q| q.ended && q.lanes == 0 && q.pieces.is_empty());
+            .is_some_and(|q| q.ended && q.copiers == 0 && q.pieces.is_empty());
         if loaded && self.missing[node] == 0 && self.state[node] != State::Done {
             self.arrival.remove(node);
             self.finish(node);
@@ -500,14 +500,14 @@ impl<P> Schedule<P> {
     }
 
     /// The oldest table with pieces that no lane is about to take.
-    fn lane_to_join(&self, session: usize) -> Option<usize> {
+    fn table_to_join(&self, session: usize) -> Option<usize> {
         self.arrival.iter().find(|n| {
             let Some(q) = self.queues.get(n) else {
                 return false;
             };
             let free = !q.alone && q.holder.is_none_or(|h| h == session);
             let may_share = q.pieces.len() >= 2 && !self.plan.nodes[*n].in_order;
-            free && !q.pieces.is_empty() && (q.lanes == 0 || may_share)
+            free && !q.pieces.is_empty() && (q.copiers == 0 || may_share)
         })
     }
 
@@ -517,27 +517,27 @@ impl<P> Schedule<P> {
     }
 
     /// Whether no other session than one that holds `ours` works on the node's tables.
-    fn runnable(&self, (Reverse(weight), node): (Reverse<u64>, usize), ours: &Held) -> bool {
+    fn runnable(&self, (Reverse(weight), node): (Reverse<u64>, usize), ours: &TableLocks) -> bool {
         let n = &self.plan.nodes[node];
         let (exclusive, shared) = locks(n, self.next_part(n, weight, node));
         exclusive
             .iter()
-            .all(|t| self.held.count(*t) == ours.count(*t))
+            .all(|t| self.table_locks.count(*t) == ours.count(*t))
             && shared
                 .iter()
-                .all(|t| self.held.exclusive(*t) == ours.exclusive(*t))
+                .all(|t| self.table_locks.exclusive(*t) == ours.exclusive(*t))
     }
 
     /// The index of a large table's key is built first, beside others.
-    fn next_part(&self, n: &Node, weight: u64, node: usize) -> Part {
+    fn next_part(&self, n: &PlanNode, weight: u64, node: usize) -> ConstraintStep {
         match self.part(node) {
-            Part::Whole if n.is_key && weight > LIGHT_BYTES => Part::Index,
+            ConstraintStep::Whole if n.is_key && weight > LIGHT_BYTES => ConstraintStep::Index,
             part => part,
         }
     }
 
-    fn heaviest_runnable(&self, ours: &Held) -> Option<(Reverse<u64>, usize)> {
-        if !self.is_made() || (self.pass.is_serial() && self.running > 0) {
+    fn heaviest_runnable(&self, ours: &TableLocks) -> Option<(Reverse<u64>, usize)> {
+        if !self.pre_data_done() || (self.pass.is_serial() && self.running > 0) {
             return None;
         }
         self.ready[self.pass as usize]
@@ -550,21 +550,21 @@ impl<P> Schedule<P> {
     /// the bytes behind them.
     fn take_tasks(&mut self) -> (Vec<usize>, u64) {
         let sharing = match self.pass {
-            Pass::Acl | Pass::EventTriggers => 1,
+            RestorePass::Acl | RestorePass::EventTriggers => 1,
             // Nobody knows what their queries take.
-            Pass::Refresh => usize::MAX,
-            Pass::Main => self.sessions,
+            RestorePass::Refresh => usize::MAX,
+            RestorePass::Main => self.sessions,
         };
         let share = self.ready[self.pass as usize]
             .len()
             .div_ceil(sharing)
             .min(MAX_TASKS);
-        let (mut nodes, mut ours, mut bytes) = (vec![], Held::default(), 0);
+        let (mut nodes, mut ours, mut bytes) = (vec![], TableLocks::default(), 0);
         while let Some(key) = self.heaviest_runnable(&ours) {
             let (Reverse(weight), node) = key;
             let part = self.next_part(&self.plan.nodes[node], weight, node);
             // A key of an index that is there is made in no time.
-            let weight = if part == Part::Key { 0 } else { weight };
+            let weight = if part == ConstraintStep::Key { 0 } else { weight };
             if !nodes.is_empty() && (bytes + weight > LIGHT_BYTES || nodes.len() >= share) {
                 break;
             }
@@ -574,11 +574,11 @@ impl<P> Schedule<P> {
             }
             self.ready[self.pass as usize].remove(&key);
             self.state[node] = State::Running;
-            if part == Part::Index {
+            if part == ConstraintStep::Index {
                 self.parts.insert(node, part);
             }
             let (exclusive, shared) = locks(&self.plan.nodes[node], part);
-            self.held.add(exclusive, shared);
+            self.table_locks.add(exclusive, shared);
             ours.add(exclusive, shared);
             nodes.push(node);
         }
@@ -595,25 +595,25 @@ impl<P> Schedule<P> {
             .sum()
     }
 
-    fn spread(&self, weight: u64) -> Spread {
+    fn spread(&self, weight: u64) -> MaintenanceWorkers {
         let others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
         let others = others
-            .filter(|(_, node)| self.part(*node) != Part::Key)
+            .filter(|(_, node)| self.part(*node) != ConstraintStep::Key)
             .map(|(Reverse(other), _)| *other);
         if self.is_stream_open() {
-            Spread::No
+            MaintenanceWorkers::No
         } else {
-            Spread::of(weight, others, self.heavy.len(), self.sessions)
+            MaintenanceWorkers::of(weight, others, self.heavy.len(), self.sessions)
         }
     }
 
     /// Nothing runs, nothing is queued, the stream is over, and yet something waits.
     fn stalled(&self) -> bool {
         !self.is_stream_open()
-            && self.is_made()
+            && self.pre_data_done()
             && self.running == 0
             && self.arrival.is_empty()
-            && self.heaviest_runnable(&Held::default()).is_none()
+            && self.heaviest_runnable(&TableLocks::default()).is_none()
     }
 
     fn first_waiting(&self) -> usize {
@@ -626,33 +626,33 @@ impl<P> Schedule<P> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::making::Making;
+    use super::super::pre_data::PreDataPlan;
     use super::*;
 
-    fn node(entry: usize, pass: Pass, is_data: bool, after: &[usize], exclusive: &[i32]) -> Node {
-        Node {
+    fn node(entry: usize, pass: RestorePass, is_data: bool, after: &[usize], exclusive: &[i32]) -> PlanNode {
+        PlanNode {
             is_data,
             after: after.to_vec(),
             exclusive: exclusive.to_vec(),
-            ..Node::of(entry, pass)
+            ..PlanNode::of(entry, pass)
         }
     }
 
-    fn lane(node: usize) -> Work {
-        Work::Lane { node, first: false }
+    fn lane(node: usize) -> SessionWork {
+        SessionWork::Lane { node, first: false }
     }
 
-    fn tasks(nodes: &[usize]) -> Work {
-        Work::Tasks {
+    fn tasks(nodes: &[usize]) -> SessionWork {
+        SessionWork::Tasks {
             nodes: nodes.to_vec(),
-            size: Size::default(),
+            size: TaskCost::default(),
         }
     }
 
-    fn spread(spread: Spread, node: usize) -> Work {
-        Work::Tasks {
+    fn spread(spread: MaintenanceWorkers, node: usize) -> SessionWork {
+        SessionWork::Tasks {
             nodes: vec![node],
-            size: Size { spread, rows: 0 },
+            size: TaskCost { spread, rows: 0 },
         }
     }
 
@@ -664,13 +664,13 @@ mod tests {
             let mut rng = fastrand::Rng::with_seed(seed);
             let n = rng.usize(0..40);
             let mut turn = 0;
-            let nodes: Vec<Node> = (0..n)
+            let nodes: Vec<PlanNode> = (0..n)
                 .map(|i| {
                     let is_data = i < n / 3;
                     let pass = match (is_data, rng.u8(0..10)) {
-                        (true, _) | (_, 0..8) => Pass::Main,
-                        (_, 8) => Pass::Acl,
-                        _ => [Pass::Refresh, Pass::EventTriggers][rng.usize(0..2)],
+                        (true, _) | (_, 0..8) => RestorePass::Main,
+                        (_, 8) => RestorePass::Acl,
+                        _ => [RestorePass::Refresh, RestorePass::EventTriggers][rng.usize(0..2)],
                     };
                     let after: Vec<usize> = if is_data {
                         vec![]
@@ -688,9 +688,9 @@ mod tests {
                     let in_order = is_data && rng.u8(0..4) == 0;
                     turn += usize::from(in_order);
                     let of_all = if rng.u8(0..5) == 0 { usize::MAX } else { turn };
-                    let node = Node {
+                    let node = PlanNode {
                         shared,
-                        is_fresh: rng.bool() && !in_order,
+                        can_copy_freeze: rng.bool() && !in_order,
                         is_key: rng.bool(),
                         turn: if is_data { turn } else { of_all },
                         in_order,
@@ -701,8 +701,8 @@ mod tests {
                 })
                 .collect();
             // A node of an earlier pass must not wait for one of a later pass.
-            let passes: Vec<Pass> = nodes.iter().map(|n| n.pass).collect();
-            let nodes: Vec<Node> = nodes
+            let passes: Vec<RestorePass> = nodes.iter().map(|n| n.pass).collect();
+            let nodes: Vec<PlanNode> = nodes
                 .into_iter()
                 .map(|mut n| {
                     n.after.retain(|d| passes[*d] <= n.pass);
@@ -714,7 +714,7 @@ mod tests {
     }
 
     /// Stages of batches, of which some fail, and for each data node what it needs of them.
-    fn made(rng: &mut fastrand::Rng, nodes: &mut [Node]) -> Making {
+    fn made(rng: &mut fastrand::Rng, nodes: &mut [PlanNode]) -> PreDataPlan {
         let stages: Vec<Vec<Vec<usize>>> = (0..rng.usize(0..3))
             .map(|_| vec![vec![0; 50]; rng.usize(1..5)])
             .collect();
@@ -724,16 +724,16 @@ mod tests {
                 .bool()
                 .then(|| (0..batches).filter(|_| rng.u8(0..3) == 0).collect());
         }
-        Making::new(&stages)
+        PreDataPlan::new(&stages)
     }
 
-    fn run(rng: &mut fastrand::Rng, mut nodes: Vec<Node>) {
+    fn run(rng: &mut fastrand::Rng, mut nodes: Vec<PlanNode>) {
         let sessions = rng.usize(1..5);
-        let making = made(rng, &mut nodes);
+        let pre_data = made(rng, &mut nodes);
         let (mut whole, mut failed) = (HashSet::new(), vec![]);
         let plan = Plan {
             nodes: nodes.clone(),
-            making,
+            pre_data,
         };
         let mut s: Schedule<u32> = Schedule::new(plan, sessions, 1, false);
         let mut feed: VecDeque<(usize, u32)> = (0..nodes.len())
@@ -742,7 +742,7 @@ mod tests {
             .collect();
         let mut sent: HashMap<usize, u32> = HashMap::new();
         let mut taken: HashMap<usize, Vec<u32>> = HashMap::new();
-        let mut doing: Vec<Option<Work>> = (0..sessions).map(|_| None).collect();
+        let mut doing: Vec<Option<SessionWork>> = (0..sessions).map(|_| None).collect();
         let mut done = HashSet::new();
         let mut open: Option<(usize, u32)> = None;
         for _ in 0..100_000 {
@@ -770,9 +770,9 @@ mod tests {
             let who = rng.usize(0..sessions);
             match doing[who].take() {
                 None => match s.next(who) {
-                    Work::Finished => {
-                        assert_eq!(s.left, [0; Pass::COUNT]);
-                        assert!(s.is_made());
+                    SessionWork::Finished => {
+                        assert_eq!(s.left, [0; RestorePass::COUNT]);
+                        assert!(s.pre_data_done());
                         for (node, count) in sent {
                             let mut got = taken.remove(&node).unwrap_or_default();
                             if !nodes[node].in_order {
@@ -782,13 +782,13 @@ mod tests {
                         }
                         return;
                     }
-                    Work::Wait => {}
-                    Work::Stuck(n) => panic!("stuck at {n}"),
-                    make @ Work::Make { .. } => doing[who] = Some(make),
-                    Work::Tasks { nodes: tasks, size } => {
-                        assert!(s.is_made());
+                    SessionWork::Wait => {}
+                    SessionWork::Stuck(n) => panic!("stuck at {n}"),
+                    make @ SessionWork::Make { .. } => doing[who] = Some(make),
+                    SessionWork::Tasks { nodes: tasks, size } => {
+                        assert!(s.pre_data_done());
                         let others = doing.iter().flatten().filter_map(|w| match w {
-                            Work::Tasks { nodes: others, .. } => Some(others),
+                            SessionWork::Tasks { nodes: others, .. } => Some(others),
                             _ => None,
                         });
                         let others: Vec<usize> = others.flatten().copied().collect();
@@ -800,9 +800,9 @@ mod tests {
                             );
                             assert!(nodes[*t].after.iter().all(|d| s.state[*d] == State::Done));
                             for o in &others {
-                                let held = |node: usize| locks(&nodes[node], s.part(node));
+                                let table_locks = |node: usize| locks(&nodes[node], s.part(node));
                                 let apart = |a, b| {
-                                    let ((alone, _), (other, shared)) = (held(a), held(b));
+                                    let ((alone, _), (other, shared)) = (table_locks(a), table_locks(b));
                                     alone
                                         .iter()
                                         .all(|x| !other.contains(x) && !shared.contains(x))
@@ -813,19 +813,19 @@ mod tests {
                             }
                             let part = s.part(*t);
                             assert!(done.insert((*t, part)), "node {t} twice");
-                            let whole = done.contains(&(*t, Part::Whole));
+                            let whole = done.contains(&(*t, ConstraintStep::Whole));
                             assert!(
-                                part != Part::Key || (!whole && done.contains(&(*t, Part::Index)))
+                                part != ConstraintStep::Key || (!whole && done.contains(&(*t, ConstraintStep::Index)))
                             );
                         }
-                        doing[who] = Some(Work::Tasks { nodes: tasks, size });
+                        doing[who] = Some(SessionWork::Tasks { nodes: tasks, size });
                     }
                     lane => {
-                        let Work::Lane { node, first } = lane else {
+                        let SessionWork::Lane { node, first } = lane else {
                             unreachable!("{lane:?}")
                         };
                         for other in doing.iter().flatten() {
-                            if let Work::Lane {
+                            if let SessionWork::Lane {
                                 node: o,
                                 first: alone,
                             } = other
@@ -833,7 +833,7 @@ mod tests {
                                 assert!(*o != node || !(first || *alone), "not alone on {node}");
                             }
                         }
-                        assert!(!first || (nodes[node].is_fresh && !taken.contains_key(&node)));
+                        assert!(!first || (nodes[node].can_copy_freeze && !taken.contains_key(&node)));
                         let before =
                             |n: usize| nodes[n].is_data && nodes[n].turn < nodes[node].turn;
                         assert!((0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done));
@@ -844,11 +844,11 @@ mod tests {
                         let needs = &nodes[node].made;
                         let is_there =
                             |needs: &Vec<usize>| needs.iter().all(|batch| whole.contains(batch));
-                        assert!(needs.as_ref().map_or(s.is_made(), is_there));
+                        assert!(needs.as_ref().map_or(s.pre_data_done(), is_there));
                         doing[who] = Some(lane);
                     }
                 },
-                Some(Work::Make { batch, what }) => {
+                Some(SessionWork::Make { batch, what }) => {
                     if what.may_fail && rng.u8(0..4) == 0 {
                         failed.push(batch);
                         s.made(batch, vec![0]);
@@ -859,14 +859,14 @@ mod tests {
                         s.made(batch, vec![]);
                     }
                 }
-                Some(Work::Tasks { nodes: tasks, .. }) => s.tasks_done(&tasks),
-                Some(Work::Lane { node, first }) => match s.take(node, who) {
-                    Next::Piece(p) => {
+                Some(SessionWork::Tasks { nodes: tasks, .. }) => s.tasks_done(&tasks),
+                Some(SessionWork::Lane { node, first }) => match s.take(node, who) {
+                    CopyNext::Piece(p) => {
                         taken.entry(node).or_default().push(p);
-                        doing[who] = Some(Work::Lane { node, first });
+                        doing[who] = Some(SessionWork::Lane { node, first });
                     }
-                    Next::Wait => doing[who] = Some(Work::Lane { node, first }),
-                    Next::Leave | Next::End => s.lane_done(node, 0),
+                    CopyNext::Wait => doing[who] = Some(SessionWork::Lane { node, first }),
+                    CopyNext::Leave | CopyNext::End => s.copier_done(node, 0),
                 },
                 Some(_) => {}
             }
@@ -877,9 +877,9 @@ mod tests {
     #[test]
     fn one_table_is_shared_and_one_session_stays_free_for_data() {
         let nodes = vec![
-            node(0, Pass::Main, true, &[], &[]),
-            node(1, Pass::Main, false, &[], &[]),
-            node(2, Pass::Main, false, &[], &[]),
+            node(0, RestorePass::Main, true, &[], &[]),
+            node(1, RestorePass::Main, false, &[], &[]),
+            node(2, RestorePass::Main, false, &[], &[]),
         ];
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
@@ -891,7 +891,7 @@ mod tests {
             false,
         );
         assert_eq!(s.next(0), tasks(&[1]));
-        assert_eq!(s.next(1), Work::Wait, "kept for data");
+        assert_eq!(s.next(1), SessionWork::Wait, "kept for data");
         s.begin(0);
         for i in 0..4 {
             s.push(0, i, 1, true);
@@ -900,18 +900,18 @@ mod tests {
         assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
         assert_eq!(
             (s.take(0, 0), s.take(0, 1)),
-            (Next::Piece(0), Next::Piece(1))
+            (CopyNext::Piece(0), CopyNext::Piece(1))
         );
     }
 
     /// One session's share; on one table, in their order; a heavy one alone.
     #[test]
     fn light_tasks_are_taken_together() {
-        let mut nodes = vec![node(0, Pass::Main, true, &[], &[])];
-        nodes.push(node(1, Pass::Main, false, &[0], &[]));
-        nodes.extend((2..8).map(|i| node(i, Pass::Main, false, &[], &[i as i32 / 4])));
-        nodes.push(node(8, Pass::Acl, false, &[], &[]));
-        nodes.push(node(9, Pass::Acl, false, &[], &[]));
+        let mut nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
+        nodes.push(node(1, RestorePass::Main, false, &[0], &[]));
+        nodes.extend((2..8).map(|i| node(i, RestorePass::Main, false, &[], &[i as i32 / 4])));
+        nodes.push(node(8, RestorePass::Acl, false, &[], &[]));
+        nodes.push(node(9, RestorePass::Acl, false, &[], &[]));
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
                 nodes,
@@ -925,29 +925,29 @@ mod tests {
         s.push(0, 7, LIGHT_BYTES + 1, true);
         s.end(0);
         s.stream_ended();
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(7)));
-        s.lane_done(0, 0);
-        assert_eq!(s.next(0), spread(Spread::Now, 1), "its table is large");
+        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(7)));
+        s.copier_done(0, 0);
+        assert_eq!(s.next(0), spread(MaintenanceWorkers::Now, 1), "its table is large");
         assert_eq!(s.next(1), tasks(&[2, 3, 4]));
         s.tasks_done(&[1]);
         assert_eq!(
             s.next(0),
-            Work::Wait,
+            SessionWork::Wait,
             "the rest is on a table of the other session's"
         );
         s.tasks_done(&[2, 3, 4]);
         assert_eq!(s.next(0), tasks(&[5, 6]));
-        assert_eq!(s.next(1), Work::Wait);
+        assert_eq!(s.next(1), SessionWork::Wait);
         s.tasks_done(&[5, 6]);
         assert_eq!(s.next(0), tasks(&[7]));
         s.tasks_done(&[7]);
-        assert_eq!((s.next(0), s.next(1)), (tasks(&[8, 9]), Work::Wait));
+        assert_eq!((s.next(0), s.next(1)), (tasks(&[8, 9]), SessionWork::Wait));
     }
 
     /// Also where its rows were loaded before it was known: the heavier first, and alone.
     #[test]
     fn what_is_added_later_is_as_heavy_as_its_rows() {
-        let rows = |i| node(i, Pass::Main, true, &[], &[]);
+        let rows = |i| node(i, RestorePass::Main, true, &[], &[]);
         let plan = Plan::default();
         let mut s: Schedule<u32> = Schedule::new(plan, 2, 1, true);
         for (i, bytes) in [(0, 1), (1, 3 * LIGHT_BYTES), (2, 2 * LIGHT_BYTES)] {
@@ -955,15 +955,15 @@ mod tests {
             s.begin(i);
             s.push(i, 0, bytes, true);
             s.end(i);
-            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), Next::Piece(0)));
-            s.lane_done(i, i as u64);
+            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), CopyNext::Piece(0)));
+            s.copier_done(i, i as u64);
         }
-        (3..6).for_each(|i| assert_eq!(s.add(node(i, Pass::Main, false, &[i - 3], &[])), i));
-        let alone = |i, rows| Work::Tasks {
+        (3..6).for_each(|i| assert_eq!(s.add(node(i, RestorePass::Main, false, &[i - 3], &[])), i));
+        let alone = |i, rows| SessionWork::Tasks {
             nodes: vec![i],
-            size: Size {
+            size: TaskCost {
                 rows,
-                ..Size::default()
+                ..TaskCost::default()
             },
         };
         assert_eq!((s.next(0), s.next(1)), (alone(4, 1), alone(5, 2)));
@@ -975,9 +975,9 @@ mod tests {
     /// have nothing to do.
     #[test]
     fn the_first_lane_of_a_fresh_table_is_alone() {
-        let nodes = vec![Node {
-            is_fresh: true,
-            ..node(0, Pass::Main, true, &[], &[])
+        let nodes = vec![PlanNode {
+            can_copy_freeze: true,
+            ..node(0, RestorePass::Main, true, &[], &[])
         }];
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
@@ -992,16 +992,16 @@ mod tests {
         (0..3).for_each(|i| s.push(0, i, FIRST_BYTES, true));
         assert_eq!(
             s.next(0),
-            Work::Lane {
+            SessionWork::Lane {
                 node: 0,
                 first: true
             }
         );
-        assert_eq!((s.take(0, 0), s.next(1)), (Next::Piece(0), Work::Wait));
-        assert_eq!(s.take(0, 0), Next::Piece(1), "it is not large");
+        assert_eq!((s.take(0, 0), s.next(1)), (CopyNext::Piece(0), SessionWork::Wait));
+        assert_eq!(s.take(0, 0), CopyNext::Piece(1), "it is not large");
         s.push(0, 3, ALONE_BYTES, true);
-        assert_eq!(s.take(0, 0), Next::Leave);
-        s.lane_done(0, 0);
+        assert_eq!(s.take(0, 0), CopyNext::Leave);
+        s.copier_done(0, 0);
         assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
     }
 
@@ -1009,10 +1009,10 @@ mod tests {
     #[test]
     fn a_task_may_spread_where_the_rest_is_less() {
         let mut nodes = vec![
-            node(0, Pass::Main, true, &[], &[]),
-            node(1, Pass::Main, true, &[], &[]),
+            node(0, RestorePass::Main, true, &[], &[]),
+            node(1, RestorePass::Main, true, &[], &[]),
         ];
-        nodes.extend((2..7).map(|i| node(i, Pass::Main, false, &[usize::from(i == 6)], &[])));
+        nodes.extend((2..7).map(|i| node(i, RestorePass::Main, false, &[usize::from(i == 6)], &[])));
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
                 nodes,
@@ -1026,8 +1026,8 @@ mod tests {
             s.begin(i);
             s.push(i, 0, bytes, true);
             s.end(i);
-            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), Next::Piece(0)));
-            s.lane_done(i, 0);
+            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), CopyNext::Piece(0)));
+            s.copier_done(i, 0);
         }
         s.stream_ended();
         assert_eq!(
@@ -1035,26 +1035,26 @@ mod tests {
             tasks(&[2]),
             "three as large and a smaller one are to come"
         );
-        assert_eq!(s.next(1), spread(Spread::Soon, 3));
+        assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 3));
         s.tasks_done(&[2]);
-        assert_eq!(s.next(0), spread(Spread::Soon, 4));
+        assert_eq!(s.next(0), spread(MaintenanceWorkers::Soon, 4));
         s.tasks_done(&[4]);
         assert_eq!(
             s.next(0),
-            spread(Spread::Soon, 5),
+            spread(MaintenanceWorkers::Soon, 5),
             "it would leave one for the other session"
         );
         s.tasks_done(&[3]);
-        assert_eq!(s.next(1), spread(Spread::Soon, 6));
+        assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 6));
     }
 
     #[test]
     fn a_last_task_has_what_is_idle() {
         let mut nodes = vec![
-            node(0, Pass::Main, true, &[], &[]),
-            node(1, Pass::Main, false, &[0], &[]),
+            node(0, RestorePass::Main, true, &[], &[]),
+            node(1, RestorePass::Main, false, &[0], &[]),
         ];
-        nodes.extend((2..5).map(|i| node(i, Pass::Main, false, &[], &[])));
+        nodes.extend((2..5).map(|i| node(i, RestorePass::Main, false, &[], &[])));
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
                 nodes,
@@ -1068,12 +1068,12 @@ mod tests {
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
         s.stream_ended();
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
+        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(0)));
         assert_eq!(s.next(1), tasks(&[2, 3]));
-        s.lane_done(0, 0);
+        s.copier_done(0, 0);
         assert_eq!(
             s.next(0),
-            spread(Spread::Now, 1),
+            spread(MaintenanceWorkers::Now, 1),
             "what else there is, is done in no time"
         );
     }
@@ -1081,19 +1081,19 @@ mod tests {
     /// The index of a large table's key is built beside others; what waits for the key waits for both parts.
     #[test]
     fn a_large_key_is_made_in_two_parts() {
-        let key = Node {
+        let key = PlanNode {
             is_key: true,
-            ..node(1, Pass::Main, false, &[0], &[7])
+            ..node(1, RestorePass::Main, false, &[0], &[7])
         };
-        let index = Node {
+        let index = PlanNode {
             shared: vec![7],
-            ..node(2, Pass::Main, false, &[0], &[])
+            ..node(2, RestorePass::Main, false, &[0], &[])
         };
         let nodes = vec![
-            node(0, Pass::Main, true, &[], &[]),
+            node(0, RestorePass::Main, true, &[], &[]),
             key,
             index,
-            node(3, Pass::Main, false, &[1], &[]),
+            node(3, RestorePass::Main, false, &[1], &[]),
         ];
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
@@ -1107,26 +1107,26 @@ mod tests {
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), Next::Piece(0)));
-        s.lane_done(0, 0);
+        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(0)));
+        s.copier_done(0, 0);
         s.stream_ended();
         assert_eq!(
             (s.next(0), s.next(1)),
-            (spread(Spread::Soon, 1), spread(Spread::Soon, 2))
+            (spread(MaintenanceWorkers::Soon, 1), spread(MaintenanceWorkers::Soon, 2))
         );
-        assert_eq!((s.part(1), s.part(2)), (Part::Index, Part::Whole));
+        assert_eq!((s.part(1), s.part(2)), (ConstraintStep::Index, ConstraintStep::Whole));
         s.tasks_done(&[1]);
-        assert_eq!(s.next(0), Work::Wait, "the other index holds the table");
+        assert_eq!(s.next(0), SessionWork::Wait, "the other index holds the table");
         s.tasks_done(&[2]);
-        assert_eq!((s.next(0), s.part(1)), (tasks(&[1]), Part::Key));
-        assert_eq!(s.next(1), Work::Wait, "what waits for the key");
+        assert_eq!((s.next(0), s.part(1)), (tasks(&[1]), ConstraintStep::Key));
+        assert_eq!(s.next(1), SessionWork::Wait, "what waits for the key");
         s.tasks_done(&[1]);
         assert_eq!(s.next(1), tasks(&[3]));
     }
 
     #[test]
     fn a_row_in_pieces_stays_on_one_session() {
-        let nodes = vec![node(0, Pass::Main, true, &[], &[])];
+        let nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
                 nodes,
@@ -1141,17 +1141,17 @@ mod tests {
         s.push(0, 1, 1, true);
         s.push(0, 2, 1, true);
         assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
-        assert_eq!(s.take(0, 1), Next::Piece(0));
-        assert_eq!(s.take(0, 0), Next::Wait);
-        assert_eq!(s.take(0, 1), Next::Piece(1));
-        assert_eq!(s.take(0, 0), Next::Piece(2));
+        assert_eq!(s.take(0, 1), CopyNext::Piece(0));
+        assert_eq!(s.take(0, 0), CopyNext::Wait);
+        assert_eq!(s.take(0, 1), CopyNext::Piece(1));
+        assert_eq!(s.take(0, 0), CopyNext::Piece(2));
     }
 
     #[test]
     fn entries_that_wait_for_each_other_are_reported() {
         let nodes = vec![
-            node(0, Pass::Main, false, &[1], &[]),
-            node(1, Pass::Main, false, &[0], &[]),
+            node(0, RestorePass::Main, false, &[1], &[]),
+            node(1, RestorePass::Main, false, &[0], &[]),
         ];
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
@@ -1163,6 +1163,6 @@ mod tests {
             false,
         );
         s.stream_ended();
-        assert_eq!(s.next(0), Work::Stuck(0));
+        assert_eq!(s.next(0), SessionWork::Stuck(0));
     }
 }

@@ -4,12 +4,12 @@
 
 use std::collections::HashMap;
 
-use super::board::Room;
+use super::work_queue::MemoryPermit;
 use crate::postgres::ident;
 use pgdump_archive::{Dialect, Statement, TocEntry, Token, first_tokens, tokens};
 
 /// What one node does.
-pub(super) enum Step {
+pub(super) enum ScriptStep {
     /// The rows of one table, or large objects.
     Data {
         entry: Box<TocEntry>,
@@ -27,7 +27,7 @@ pub(super) struct Statements {
     /// They are no transaction of their own: they begin or end one, are within one that the text has
     /// begun, or must not be in any.
     pub bare: bool,
-    pub room: Option<Room>,
+    pub room: Option<MemoryPermit>,
 }
 
 /// Settings of the dump that are in force at some place of the text: name and statement, in order.
@@ -87,7 +87,7 @@ impl Settings {
 
 /// Steps of one kind that follow each other run at the same time, except serial ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Group {
+pub(super) enum OrderGroup {
     #[default]
     Serial,
     Data,
@@ -98,12 +98,12 @@ pub(super) enum Group {
 
 /// What a statement may run beside.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum StatementClass {
     Serial,
     Build {
         exclusive: Vec<String>,
         shared: Vec<String>,
-        group: Group,
+        group: OrderGroup,
     },
     /// Only sets a sequence.
     Sequence,
@@ -145,56 +145,56 @@ fn table<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
     }
 }
 
-/// The table that is named so in the text, as [`Class::Build`] names it.
+/// The table that is named so in the text, as [`StatementClass::Build`] names it.
 pub(super) fn table_named(text: &str) -> Option<String> {
     table(&tokens(text, Dialect::default())).map(|(name, _)| name)
 }
 
-pub(super) fn classify(sql: &str) -> Class {
+pub(super) fn classify(sql: &str) -> StatementClass {
     let t = first_tokens(sql, Dialect::default(), CLASSIFIED);
     let Some(first) = t.first().and_then(Token::name) else {
-        return Class::Serial;
+        return StatementClass::Serial;
     };
     match first.as_str() {
-        "reset" | "discard" if is_words(&t[1..], &["all"]) => Class::ResetAll,
+        "reset" | "discard" if is_words(&t[1..], &["all"]) => StatementClass::ResetAll,
         "set" | "reset" => setting(&t, sql),
         "select" => {
             let call: String = t.iter().skip(1).take(4).filter_map(Token::short).collect();
             match call.as_str() {
-                "pg_catalog.setval(" => Class::Sequence,
+                "pg_catalog.setval(" => StatementClass::Sequence,
                 "pg_catalog.set_config(" => match t.get(5).and_then(Token::string) {
-                    Some(name) => Class::Setting {
+                    Some(name) => StatementClass::Setting {
                         name,
                         sql: sql.to_owned(),
                     },
-                    None => Class::Serial,
+                    None => StatementClass::Serial,
                 },
-                _ => Class::Serial,
+                _ => StatementClass::Serial,
             }
         }
-        "savepoint" | "release" | "begin" | "commit" | "end" => Class::Transaction,
-        "start" if is_words(&t[1..], &["transaction"]) => Class::Transaction,
-        "rollback" | "abort" => Class::Rollback,
-        "comment" => Class::Late,
+        "savepoint" | "release" | "begin" | "commit" | "end" => StatementClass::Transaction,
+        "start" if is_words(&t[1..], &["transaction"]) => StatementClass::Transaction,
+        "rollback" | "abort" => StatementClass::Rollback,
+        "comment" => StatementClass::Late,
         "create" | "drop" | "reindex" | "refresh"
             if t.iter().take(5).any(|w| w.is("concurrently")) =>
         {
-            Class::Alone
+            StatementClass::Alone
         }
         "alter"
             if is_words(&t[1..], &["type"])
                 && t.windows(2).any(|w| w[0].is("add") && w[1].is("value")) =>
         {
-            Class::Alone
+            StatementClass::Alone
         }
-        "create" => create_index(&t[1..]).unwrap_or(Class::Serial),
-        "alter" if is_words(&t[1..], &["index"]) => Class::Late,
+        "create" => create_index(&t[1..]).unwrap_or(StatementClass::Serial),
+        "alter" if is_words(&t[1..], &["index"]) => StatementClass::Late,
         "alter" if is_words(&t[1..], &["table"]) => alter_table(&t[2..]),
-        _ => Class::Serial,
+        _ => StatementClass::Serial,
     }
 }
 
-fn setting(t: &[Token<'_>], sql: &str) -> Class {
+fn setting(t: &[Token<'_>], sql: &str) -> StatementClass {
     let reset = t[0].is("reset");
     let rest = if t.get(1).is_some_and(|w| w.is("session")) {
         &t[2..]
@@ -204,8 +204,8 @@ fn setting(t: &[Token<'_>], sql: &str) -> Class {
     let sql = sql.to_owned();
     match rest.first().and_then(Token::name) {
         // Holds for one transaction: the place where it stands matters.
-        Some(name) if name == "local" => Class::Serial,
-        Some(name) if name == "authorization" => Class::Setting {
+        Some(name) if name == "local" => StatementClass::Serial,
+        Some(name) if name == "authorization" => StatementClass::Setting {
             name: "session_authorization".into(),
             sql: if reset {
                 "RESET SESSION AUTHORIZATION;".into()
@@ -213,65 +213,65 @@ fn setting(t: &[Token<'_>], sql: &str) -> Class {
                 sql
             },
         },
-        Some(name) => Class::Setting { name, sql },
-        None => Class::Serial,
+        Some(name) => StatementClass::Setting { name, sql },
+        None => StatementClass::Serial,
     }
 }
 
-fn create_index(t: &[Token<'_>]) -> Option<Class> {
+fn create_index(t: &[Token<'_>]) -> Option<StatementClass> {
     let t = if t.first()?.is("unique") { &t[1..] } else { t };
     if !t.first()?.is("index") || t.get(1)?.is("concurrently") {
         return None;
     }
     let on = t.iter().position(|w| w.is("on"))?;
     let (table, _) = table(&t[on + 1..])?;
-    Some(Class::Build {
+    Some(StatementClass::Build {
         exclusive: vec![],
         shared: vec![table],
-        group: Group::Build,
+        group: OrderGroup::Build,
     })
 }
 
-fn alter_table(t: &[Token<'_>]) -> Class {
+fn alter_table(t: &[Token<'_>]) -> StatementClass {
     let only = t.first().is_some_and(|w| w.is("only"));
     let Some((name, rest)) = table(t) else {
-        return Class::Serial;
+        return StatementClass::Serial;
     };
     if is_words(rest, &["cluster"]) || is_words(rest, &["replica", "identity"]) {
-        return Class::Late;
+        return StatementClass::Late;
     }
     // Without ONLY, partitions are locked, too.
     if !only || !is_words(rest, &["add", "constraint"]) {
-        return Class::Serial;
+        return StatementClass::Serial;
     }
     let kind = &rest[3.min(rest.len())..];
     if is_words(kind, &["primary", "key"])
         || is_words(kind, &["unique"])
         || is_words(kind, &["exclude"])
     {
-        return Class::Build {
+        return StatementClass::Build {
             exclusive: vec![name],
             shared: vec![],
-            group: Group::Build,
+            group: OrderGroup::Build,
         };
     }
     if is_words(kind, &["foreign", "key"])
         && let Some(at) = kind.iter().position(|w| w.is("references"))
         && let Some((other, _)) = table(&kind[at + 1..])
     {
-        return Class::Build {
+        return StatementClass::Build {
             exclusive: vec![name, other],
             shared: vec![],
-            group: Group::Keys,
+            group: OrderGroup::Keys,
         };
     }
-    Class::Serial
+    StatementClass::Serial
 }
 
 /// Keeps the order: what the next node waits for.
 #[derive(Debug, Default)]
-pub(super) struct Order {
-    group: Group,
+pub(super) struct StatementOrder {
+    group: OrderGroup,
     /// Nodes of the current group.
     members: Vec<usize>,
     /// The node that everything in the group waits for.
@@ -279,14 +279,14 @@ pub(super) struct Order {
     tables: HashMap<String, i32>,
 }
 
-impl Order {
-    pub fn group(&self) -> Group {
+impl StatementOrder {
+    pub fn group(&self) -> OrderGroup {
         self.group
     }
 
     /// The nodes that a barrier must wait for before a node of `group` comes; `None` where none is needed.
-    pub fn barrier_before(&mut self, group: Group) -> Option<Vec<usize>> {
-        if group == self.group && group != Group::Serial {
+    pub fn barrier_before(&mut self, group: OrderGroup) -> Option<Vec<usize>> {
+        if group == self.group && group != OrderGroup::Serial {
             return None;
         }
         match self.members.as_slice() {
@@ -309,7 +309,7 @@ impl Order {
         self.barrier.into_iter().collect()
     }
 
-    pub fn added(&mut self, node: usize, group: Group) {
+    pub fn added(&mut self, node: usize, group: OrderGroup) {
         self.group = group;
         self.members.push(node);
     }
@@ -332,7 +332,7 @@ mod tests {
             ("\"S\".t", "ON ONLY \"S\".t (a)"),
             ("t", "ON \"t\" (a)"),
         ] {
-            let Class::Build { shared, .. } = classify(&format!("CREATE INDEX i {index};")) else {
+            let StatementClass::Build { shared, .. } = classify(&format!("CREATE INDEX i {index};")) else {
                 panic!("{index}")
             };
             assert_eq!(table_named(copy), Some(shared[0].clone()));
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn statements_are_told_by_their_words() {
-        let build = |exclusive: &[&str], shared: &[&str], group| Class::Build {
+        let build = |exclusive: &[&str], shared: &[&str], group| StatementClass::Build {
             exclusive: exclusive.iter().map(|s| s.to_string()).collect(),
             shared: shared.iter().map(|s| s.to_string()).collect(),
             group,
@@ -349,39 +349,39 @@ mod tests {
         for (sql, class) in [
             (
                 "CREATE UNIQUE INDEX i ON ONLY s.t USING btree (a);",
-                build(&[], &["\"s\".\"t\""], Group::Build),
+                build(&[], &["\"s\".\"t\""], OrderGroup::Build),
             ),
             (
                 "CREATE INDEX \"on\" ON t USING btree (a);",
-                build(&[], &["\"t\""], Group::Build),
+                build(&[], &["\"t\""], OrderGroup::Build),
             ),
             (
                 "ALTER TABLE ONLY s.\"T\"\n    ADD CONSTRAINT p PRIMARY KEY (a);",
-                build(&["\"s\".\"T\""], &[], Group::Build),
+                build(&["\"s\".\"T\""], &[], OrderGroup::Build),
             ),
             (
                 "ALTER TABLE ONLY s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);",
-                build(&["\"s\".\"t\"", "\"s\".\"u\""], &[], Group::Keys),
+                build(&["\"s\".\"t\"", "\"s\".\"u\""], &[], OrderGroup::Keys),
             ),
             (
                 "ALTER TABLE s.t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(b);",
-                Class::Serial,
+                StatementClass::Serial,
             ),
-            ("CREATE TABLE t (a int);", Class::Serial),
-            ("COMMENT ON INDEX i IS 'x';", Class::Late),
-            ("ALTER INDEX i ATTACH PARTITION j;", Class::Late),
+            ("CREATE TABLE t (a int);", StatementClass::Serial),
+            ("COMMENT ON INDEX i IS 'x';", StatementClass::Late),
+            ("ALTER INDEX i ATTACH PARTITION j;", StatementClass::Late),
             (
                 "SELECT pg_catalog.setval('public.s', 3, true);",
-                Class::Sequence,
+                StatementClass::Sequence,
             ),
-            ("BEGIN;", Class::Transaction),
-            ("ROLLBACK;", Class::Rollback),
-            ("SET LOCAL x = 1;", Class::Serial),
+            ("BEGIN;", StatementClass::Transaction),
+            ("ROLLBACK;", StatementClass::Rollback),
+            ("SET LOCAL x = 1;", StatementClass::Serial),
         ] {
             assert_eq!(classify(sql), class, "{sql}");
         }
         let name = |sql| match classify(sql) {
-            Class::Setting { name, .. } => name,
+            StatementClass::Setting { name, .. } => name,
             other => panic!("{other:?}"),
         };
         assert_eq!(name("SET default_tablespace = '';"), "default_tablespace");
@@ -414,9 +414,9 @@ mod tests {
 
     #[test]
     fn a_group_waits_for_the_group_before_it() {
-        let mut o = Order::default();
+        let mut o = StatementOrder::default();
         let mut next = 0;
-        let mut add = |o: &mut Order, group| {
+        let mut add = |o: &mut StatementOrder, group| {
             if let Some(after) = o.barrier_before(group) {
                 assert!(after.len() > 1);
                 o.passed(next);
@@ -427,15 +427,15 @@ mod tests {
             next += 1;
             (next - 1, after)
         };
-        assert_eq!(add(&mut o, Group::Serial), (0, vec![]));
-        assert_eq!(add(&mut o, Group::Serial), (1, vec![0]));
-        assert_eq!(add(&mut o, Group::Data), (2, vec![1]));
-        assert_eq!(add(&mut o, Group::Data), (3, vec![1]));
+        assert_eq!(add(&mut o, OrderGroup::Serial), (0, vec![]));
+        assert_eq!(add(&mut o, OrderGroup::Serial), (1, vec![0]));
+        assert_eq!(add(&mut o, OrderGroup::Data), (2, vec![1]));
+        assert_eq!(add(&mut o, OrderGroup::Data), (3, vec![1]));
         assert_eq!(
-            add(&mut o, Group::Build),
+            add(&mut o, OrderGroup::Build),
             (5, vec![4]),
             "after a barrier for both"
         );
-        assert_eq!(add(&mut o, Group::Keys), (6, vec![5]));
+        assert_eq!(add(&mut o, OrderGroup::Keys), (6, vec![5]));
     }
 }

@@ -4,34 +4,34 @@ use std::sync::Arc;
 
 use pgdump_archive::TocEntry;
 
-use crate::context::{Content, Job};
+use crate::context::{Content, LoadContext};
 use crate::ddl::OutputState;
 use crate::error::{DatabaseError, RestoreError, report};
-use crate::holds::Part;
-use crate::making::Batch;
+use crate::locks::ConstraintStep;
+use crate::pre_data::PreDataBatch;
 use crate::postgres::Session;
-use crate::script::{self, Step};
-use crate::spread::{Size, Spread};
-use crate::{advice, conversion, sorting};
+use crate::script::{self, ScriptStep};
+use crate::parallelism::{TaskCost, MaintenanceWorkers};
+use crate::{hints, conversion, sort_memory};
 
 /// Pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
 
 /// A session that restores: its output settings are tracked.
-pub(crate) struct Worker {
+pub(crate) struct RestoreSession {
     pub(crate) session: Session,
     output: OutputState,
     script: Arc<script::Settings>,
 }
 
 /// Entries that are each made at once.
-fn whole(indices: &[usize]) -> Vec<(usize, Part)> {
-    indices.iter().map(|i| (*i, Part::Whole)).collect()
+fn whole(indices: &[usize]) -> Vec<(usize, ConstraintStep)> {
+    indices.iter().map(|i| (*i, ConstraintStep::Whole)).collect()
 }
 
-impl Worker {
+impl RestoreSession {
     /// Connects and brings the session to what the dump expects.
-    pub(crate) async fn open(job: &Job) -> Result<Worker, DatabaseError> {
+    pub(crate) async fn open(job: &LoadContext) -> Result<RestoreSession, DatabaseError> {
         let session = job
             .server
             .discarding_rows()
@@ -50,7 +50,7 @@ impl Worker {
                 .run("SET max_parallel_maintenance_workers = 0")
                 .await?;
         }
-        Ok(Worker {
+        Ok(RestoreSession {
             session,
             output: OutputState::new(&job.settings),
             script: Arc::default(),
@@ -60,12 +60,12 @@ impl Worker {
     /// Brings the session's settings to what the data of `index` needs.
     pub(crate) async fn before_data(
         &mut self,
-        job: &Job,
+        job: &LoadContext,
         index: usize,
         entry: &TocEntry,
     ) -> Result<(), RestoreError> {
         let settings = match job.content.step(index, false).as_deref() {
-            Some(Step::Data { settings, .. }) => self.script_settings(settings),
+            Some(ScriptStep::Data { settings, .. }) => self.script_settings(settings),
             _ => self.output.sql_before_data(entry),
         };
         if !settings.is_empty() {
@@ -83,7 +83,7 @@ impl Worker {
     }
 
     /// Gives tables that were left alone back to the server's own vacuum.
-    pub(crate) async fn wake(&mut self, job: &Job) -> Result<(), DatabaseError> {
+    pub(crate) async fn reenable_autovacuum(&mut self, job: &LoadContext) -> Result<(), DatabaseError> {
         let quiet = std::mem::take(&mut *job.quiet());
         for batch in quiet.chunks(PRE_DATA_BATCH) {
             let mut sql = vec!["BEGIN".to_owned()];
@@ -104,14 +104,14 @@ impl Worker {
     /// Makes a batch of what comes before the data; returns the entries that are left of it.
     pub(crate) async fn make(
         &mut self,
-        job: &Job,
-        batch: &Batch,
+        job: &LoadContext,
+        batch: &PreDataBatch,
     ) -> Result<Vec<usize>, RestoreError> {
         let mut left = batch.entries.as_slice();
         while !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(PRE_DATA_BATCH));
             let before = self.output.clone();
-            if let Err(e) = self.tasks(job, &whole(now), Size::default()).await {
+            if let Err(e) = self.tasks(job, &whole(now), TaskCost::default()).await {
                 if !batch.may_fail {
                     return Err(e);
                 }
@@ -128,9 +128,9 @@ impl Worker {
     /// Runs what these are made by, in one transaction.
     pub(crate) async fn tasks(
         &mut self,
-        job: &Job,
-        tasks: &[(usize, Part)],
-        size: Size,
+        job: &LoadContext,
+        tasks: &[(usize, ConstraintStep)],
+        size: TaskCost,
     ) -> Result<(), RestoreError> {
         let (mut sql, mut names): (Vec<String>, Vec<String>) = Default::default();
         let mut steps = vec![];
@@ -145,7 +145,7 @@ impl Worker {
         let (mut bare, mut rooms) = (false, vec![]);
         for step in steps {
             // Nobody else asks for it any more: what may be large is not copied.
-            let Ok(Step::Statements(step)) = Arc::try_unwrap(step) else {
+            let Ok(ScriptStep::Statements(step)) = Arc::try_unwrap(step) else {
                 continue;
             };
             sql.push(self.script_settings(&step.settings));
@@ -165,18 +165,18 @@ impl Worker {
             rooms.push(step.room);
         }
         if bare {
-            let failed = |(at, e)| of_statement(advice::with_advice(e, None), &names, at);
+            let failed = |(at, e)| of_statement(hints::with_advice(e, None), &names, at);
             return self.session.pipeline_of(sql).await.map_err(failed);
         }
         let mut begin = vec!["BEGIN".to_owned()];
-        if size.spread != Spread::No {
+        if size.spread != MaintenanceWorkers::No {
             begin.push("SET LOCAL max_parallel_maintenance_workers TO DEFAULT".to_owned());
         }
-        if job.fills_server && size.spread != Spread::Now {
+        if job.fills_server && size.spread != MaintenanceWorkers::Now {
             // With so little, the server takes no helpers.
             begin.extend(
                 sql.iter()
-                    .find_map(|sql| sorting::memory_for(sql, size.rows)),
+                    .find_map(|sql| sort_memory::memory_for(sql, size.rows)),
             );
         }
         let mut sql: Vec<String> = sql
@@ -191,7 +191,7 @@ impl Worker {
                 (Content::Toc(entries), Some((index, _))) => Some(&entries[*index]),
                 _ => None,
             };
-            of_statement(advice::with_advice(e, entry), &names, at)
+            of_statement(hints::with_advice(e, entry), &names, at)
         })
     }
 }

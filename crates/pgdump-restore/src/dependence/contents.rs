@@ -141,7 +141,7 @@ impl<'a> Graph<'a> {
         };
         // INSERT statements may name the root of the partitions, too.
         let is_partition = self.parents.contains_key(&table);
-        if ddl::fills_itself(data) || (data.copy_stmt.is_empty() && !is_partition) {
+        if ddl::copies_into_own_table(data) || (data.copy_stmt.is_empty() && !is_partition) {
             self.reads([table])
         } else {
             self.routed_rows_depend(table)

@@ -1,18 +1,18 @@
 //! What a server was built or installed without, as far as definitions of a backup name it. Pure.
 
-use super::{Finding, Fit, Level, Needs, R, finding, names};
+use super::{Finding, Rewriter, Level, Requirements, R, finding, names};
 use crate::policy::Extensions;
 use crate::postgres::plain_locale;
 use pgdump_archive::TocEntry;
 
 const REFUSED: &str = "the server refuses the definition";
 
-pub(super) fn missing(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
-    icu(entries, needs, fit, found);
-    collations(entries, fit, found);
-    languages(entries, fit, found);
-    index_methods(entries, needs, fit, found);
-    compression(entries, fit, found);
+pub(super) fn missing(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+    icu(entries, needs, rewriter, found);
+    collations(entries, rewriter, found);
+    languages(entries, rewriter, found);
+    index_methods(entries, needs, rewriter, found);
+    compression(entries, rewriter, found);
 }
 
 fn listed(entries: Vec<&TocEntry>) -> String {
@@ -20,8 +20,8 @@ fn listed(entries: Vec<&TocEntry>) -> String {
     names(&all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn icu(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
-    if fit.facts.has_icu {
+fn icu(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+    if rewriter.facts.has_icu {
         return;
     }
     let what = "the server is built without ICU, which the backup needs";
@@ -62,7 +62,7 @@ fn icu(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec<Finding>)
     }
 }
 
-fn collations(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
+fn collations(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let unknown = |e: &&TocEntry| {
         let of_libc = option(&e.defn, "provider").is_none_or(|p| p == "libc");
         let locale = option(&e.defn, "locale").or_else(|| option(&e.defn, "lc_collate"));
@@ -70,7 +70,7 @@ fn collations(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
         let everywhere = |l: &str| matches!(l, "c" | "posix" | "c.utf8" | "");
         e.desc == "COLLATION"
             && of_libc
-            && locale.is_some_and(|l| !everywhere(&l) && !fit.facts.locales.contains(&l))
+            && locale.is_some_and(|l| !everywhere(&l) && !rewriter.facts.locales.contains(&l))
     };
     let unknown: Vec<&TocEntry> = entries.iter().filter(unknown).collect();
     if !unknown.is_empty() {
@@ -99,14 +99,14 @@ fn option(definition: &str, name: &str) -> Option<String> {
     })
 }
 
-fn languages(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
+fn languages(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let is_missing = |e: &&TocEntry| {
         let brings_handler = e.defn.to_ascii_uppercase().contains(" HANDLER ");
         e.desc == "PROCEDURAL LANGUAGE"
             && !brings_handler
             && e.tag != "plpgsql"
-            && !fit.facts.extensions.contains(&e.tag)
-            && !fit.facts.untrusted_extensions.contains(&e.tag)
+            && !rewriter.facts.extensions.contains(&e.tag)
+            && !rewriter.facts.untrusted_extensions.contains(&e.tag)
     };
     let missing: Vec<&TocEntry> = entries.iter().filter(is_missing).collect();
     if !missing.is_empty() {
@@ -120,11 +120,11 @@ fn languages(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
     }
 }
 
-fn index_methods(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec<Finding>) {
+fn index_methods(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
     // An extension may bring it.
     let brings = needs.extensions.iter().any(|e| e != "plpgsql");
     let brings = brings || entries.iter().any(|e| e.desc == "ACCESS METHOD");
-    if brings && fit.policy.extensions == Extensions::Require || fit.facts.index_methods.is_empty()
+    if brings && rewriter.policy.extensions == Extensions::Require || rewriter.facts.index_methods.is_empty()
     {
         return;
     }
@@ -135,7 +135,7 @@ fn index_methods(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec
     let is_missing = |e: &&TocEntry| {
         e.desc == "INDEX"
             && !brings
-            && method(e).is_some_and(|m| !fit.facts.index_methods.contains(&m))
+            && method(e).is_some_and(|m| !rewriter.facts.index_methods.contains(&m))
     };
     let missing: Vec<&TocEntry> = entries.iter().filter(is_missing).collect();
     if !missing.is_empty() {
@@ -158,8 +158,8 @@ fn index_methods(entries: &[TocEntry], needs: &Needs, fit: &Fit, found: &mut Vec
     }
 }
 
-fn compression(entries: &[TocEntry], fit: &Fit, found: &mut Vec<Finding>) {
-    if fit.facts.has_lz4 || fit.facts.version < 140_000 {
+fn compression(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
+    if rewriter.facts.has_lz4 || rewriter.facts.version < 140_000 {
         return;
     }
     let uses = |e: &&TocEntry| e.desc == "TABLE" && e.defn.contains("SET COMPRESSION lz4");
@@ -190,9 +190,9 @@ mod tests {
             locales: ["de_de.utf8".to_owned()].into(),
             ..ServerFacts::default()
         };
-        let fit = Fit::new(facts, Default::default(), Default::default());
+        let rewriter = Rewriter::new(facts, Default::default(), Default::default());
         let mut found = vec![];
-        missing(&[entry], &Needs::default(), &fit, &mut found);
+        missing(&[entry], &Requirements::default(), &rewriter, &mut found);
         found.into_iter().map(|f| (f.level, f.reason)).collect()
     }
 

@@ -8,15 +8,15 @@ const TAIL: u64 = 3;
 
 /// How much there is to do in tasks that are run together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
-    pub spread: Spread,
+pub struct TaskCost {
+    pub spread: MaintenanceWorkers,
     /// Rows of the largest.
     pub rows: u64,
 }
 
 /// Whether tasks may take as many cores as the server's own settings say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Spread {
+pub enum MaintenanceWorkers {
     /// One core each.
     #[default]
     No,
@@ -26,7 +26,7 @@ pub enum Spread {
     Now,
 }
 
-impl Spread {
+impl MaintenanceWorkers {
     /// Of a task of this weight, where what is ready besides (`others`, by weight) would soon leave the other
     /// sessions without work; `heavy` tasks run, this one among them.
     pub fn of(
@@ -37,12 +37,12 @@ impl Spread {
     ) -> Self {
         let most = weight.saturating_mul(TAIL * (sessions as u64 - 1));
         if weight <= LIGHT_BYTES || others.clone().fold(0, u64::saturating_add) >= most.max(1) {
-            return Spread::No;
+            return MaintenanceWorkers::No;
         }
         if heavy + others.filter(|other| *other > LIGHT_BYTES).count() < sessions {
-            Spread::Now
+            MaintenanceWorkers::Now
         } else {
-            Spread::Soon
+            MaintenanceWorkers::Soon
         }
     }
 }

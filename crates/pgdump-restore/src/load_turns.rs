@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 /// How much is not done yet, by turn.
 #[derive(Debug, Default)]
-pub(super) struct Turns(BTreeMap<usize, usize>);
+pub(super) struct LoadTurns(BTreeMap<usize, usize>);
 
-impl Turns {
+impl LoadTurns {
     pub fn add(&mut self, turn: usize) {
         *self.0.entry(turn).or_default() += 1;
     }
@@ -35,9 +35,9 @@ mod tests {
 
     #[test]
     fn a_turn_comes_when_nothing_lower_is_left() {
-        let mut turns = Turns::default();
+        let mut turns = LoadTurns::default();
         [0, 0, 1, 4].into_iter().for_each(|turn| turns.add(turn));
-        let come = |turns: &Turns| (0..6).filter(|t| turns.has_come(*t)).count();
+        let come = |turns: &LoadTurns| (0..6).filter(|t| turns.has_come(*t)).count();
         assert_eq!(come(&turns), 1);
         turns.done(0);
         assert_eq!(come(&turns), 1, "one of the first turn is left");

@@ -7,17 +7,17 @@ use std::collections::HashMap;
 use pgdump_archive::TocEntry;
 
 /// Entries (indices in the table of contents) that follow each other.
-pub type Family = Vec<usize>;
+pub type DependencyGroup = Vec<usize>;
 /// Families that do not depend on each other, in the order of their first entries.
-pub type Stage = Vec<Family>;
+pub type PreDataStage = Vec<DependencyGroup>;
 
 /// Fewer entries are not worth more than one session.
 const MIN_APART: usize = 50;
 
 /// The stages of `pre_data`, which is in the archive's order.
-pub fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<Stage> {
-    let mut stages: Vec<Stage> = vec![];
-    let mut in_order: Family = vec![];
+pub fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataStage> {
+    let mut stages: Vec<PreDataStage> = vec![];
+    let mut in_order: DependencyGroup = vec![];
     for run in pre_data.chunk_by(|a, b| may_be_apart(&entries[*a]) && may_be_apart(&entries[*b])) {
         if run.len() < MIN_APART {
             in_order.extend(run);
@@ -47,7 +47,7 @@ fn may_be_apart(e: &TocEntry) -> bool {
     )
 }
 
-fn families(entries: &[TocEntry], run: &[usize]) -> Stage {
+fn families(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
     let place: HashMap<i32, usize> = run
         .iter()
         .enumerate()
@@ -65,7 +65,7 @@ fn families(entries: &[TocEntry], run: &[usize]) -> Stage {
             leads_to[a.max(b)] = a.min(b);
         }
     }
-    let mut stage: Vec<Family> = vec![];
+    let mut stage: Vec<DependencyGroup> = vec![];
     let mut family_of: HashMap<usize, usize> = HashMap::new();
     for (at, i) in run.iter().enumerate() {
         let family = *family_of
@@ -124,6 +124,6 @@ mod tests {
         let entries: Vec<TocEntry> = (0..9).map(|i| entry(i, "TABLE", &[])).collect();
         let all: Vec<usize> = (0..9).collect();
         assert_eq!(stages(&entries, &all), [vec![all]]);
-        assert_eq!(stages(&entries, &[]), Vec::<Stage>::new());
+        assert_eq!(stages(&entries, &[]), Vec::<PreDataStage>::new());
     }
 }

@@ -9,8 +9,8 @@ use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
 use super::binary::{self, Columns};
-use super::board::{Board, Queued};
-use super::context::Job;
+use super::work_queue::{WorkQueue, QueuedChunk};
+use super::context::LoadContext;
 use super::ddl::CopyAs;
 use super::{conversion, ddl};
 use crate::error::RestoreError;
@@ -30,22 +30,22 @@ type Lane = (usize, usize);
 /// Loads pieces of `node` until its lane ends; returns the rows that the server counted. A `fresh`
 /// table is empty, and nobody else loads it.
 pub(super) async fn run(
-    job: &Job,
-    board: &Board,
+    job: &LoadContext,
+    work_queue: &WorkQueue,
     session: &Session,
     entry: &TocEntry,
     (node, id): Lane,
     fresh: bool,
 ) -> Result<u64, RestoreError> {
-    let in_order = board.is_in_order(node);
-    let Some(first) = board.take(node, id).await? else {
+    let in_order = work_queue.is_in_order(node);
+    let Some(first) = work_queue.take(node, id).await? else {
         return Ok(0);
     };
     match first.piece {
         Piece::Rows { .. } => {
-            let rows = RowLane {
+            let rows = CopyTask {
                 job,
-                board,
+                work_queue,
                 session,
                 entry,
                 node,
@@ -67,15 +67,15 @@ pub(super) async fn run(
             job.quiet().push(table);
             Ok(rows)
         }
-        Piece::Statements(_) => insert(job, board, session, (node, id), first).await,
-        Piece::LargeObject { .. } => put_large_objects(board, session, (node, id), first).await,
+        Piece::Statements(_) => insert(job, work_queue, session, (node, id), first).await,
+        Piece::LargeObject { .. } => put_large_objects(work_queue, session, (node, id), first).await,
     }
 }
 
 /// A lane of a table's rows.
-struct RowLane<'a> {
-    job: &'a Job,
-    board: &'a Board,
+struct CopyTask<'a> {
+    job: &'a LoadContext,
+    work_queue: &'a WorkQueue,
     session: &'a Session,
     entry: &'a TocEntry,
     node: usize,
@@ -94,8 +94,8 @@ struct Copying {
     sent: usize,
 }
 
-impl RowLane<'_> {
-    async fn copy(&self, first: Queued) -> Result<u64, RestoreError> {
+impl CopyTask<'_> {
+    async fn copy(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
         let mut columns = if self.in_order {
             None
         } else {
@@ -105,7 +105,7 @@ impl RowLane<'_> {
         // A row may be longer than a piece: then it is no piece of whole rows.
         let mut begins_row = true;
         while let Some(queued) = next {
-            let Queued { piece, room } = queued;
+            let QueuedChunk { piece, room } = queued;
             let Piece::Rows { text, ends_row } = piece else {
                 return Err(RestoreError::internal("rows mixed with other data"));
             };
@@ -140,7 +140,7 @@ impl RowLane<'_> {
             next = if ends_row && copy.sent >= COPY_BYTES && !self.in_order {
                 None
             } else {
-                self.board.take(self.node, self.id).await?
+                self.work_queue.take(self.node, self.id).await?
             };
         }
         match copying {
@@ -179,7 +179,7 @@ impl RowLane<'_> {
     }
 
     /// How the table's rows become tuples; `None` where they stay text.
-    async fn columns(&self, first: &Queued) -> Result<Option<Arc<Columns>>, RestoreError> {
+    async fn columns(&self, first: &QueuedChunk) -> Result<Option<Arc<Columns>>, RestoreError> {
         let Some(from) = self.job.binary_from.filter(|_| self.job.encoding.is_utf8()) else {
             return Ok(None);
         };
@@ -222,15 +222,15 @@ impl Copying {
 }
 
 async fn insert(
-    job: &Job,
-    board: &Board,
+    job: &LoadContext,
+    work_queue: &WorkQueue,
     session: &Session,
     (node, id): Lane,
-    first: Queued,
+    first: QueuedChunk,
 ) -> Result<u64, RestoreError> {
     let (mut next, mut rows) = (Some(first), 0);
     while let Some(queued) = next {
-        let Queued { piece, room } = queued;
+        let QueuedChunk { piece, room } = queued;
         let Piece::Statements(bytes) = piece else {
             return Err(RestoreError::internal("statements mixed with other data"));
         };
@@ -240,7 +240,7 @@ async fn insert(
             conversion::insert(session, &job.encoding, &bytes).await?
         };
         drop(room);
-        next = board.take(node, id).await?;
+        next = work_queue.take(node, id).await?;
     }
     Ok(rows)
 }
@@ -264,10 +264,10 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
 /// Objects exist already (their entries come before the data); pages of one object do not overlap
 /// between pieces, so several sessions may fill it.
 async fn put_large_objects(
-    board: &Board,
+    work_queue: &WorkQueue,
     session: &Session,
     (node, id): Lane,
-    first: Queued,
+    first: QueuedChunk,
 ) -> Result<u64, RestoreError> {
     let put = session
         .client()
@@ -282,7 +282,7 @@ async fn put_large_objects(
             size += q.piece.len();
             batch.push(q);
             more = if size < BATCH_BYTES {
-                board.take_queued(node, id)
+                work_queue.take_queued(node, id)
             } else {
                 None
             };
@@ -309,7 +309,7 @@ async fn put_large_objects(
             .await
             .map_err(|e| fault(&e, "large objects"))?;
         drop(batch);
-        next = board.take(node, id).await?;
+        next = work_queue.take(node, id).await?;
     }
     Ok(0)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::plan::Node;
+use super::plan::PlanNode;
 
 /// What a task makes of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum ConstraintStep {
     Whole,
     /// Of a key, its index: beside other indexes of the table.
     Index,
@@ -16,9 +16,9 @@ pub enum Part {
 
 /// Tables that tasks work on: by how many alone, by how many beside others.
 #[derive(Debug, Default)]
-pub struct Held(HashMap<i32, (usize, usize)>);
+pub struct TableLocks(HashMap<i32, (usize, usize)>);
 
-impl Held {
+impl TableLocks {
     pub fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
         exclusive
             .iter()
@@ -48,9 +48,9 @@ impl Held {
 }
 
 /// Tables that a task works on alone, and those that it shares.
-pub fn locks(n: &Node, part: Part) -> (&[i32], &[i32]) {
+pub fn locks(n: &PlanNode, part: ConstraintStep) -> (&[i32], &[i32]) {
     match part {
-        Part::Index => (&[], &n.exclusive),
-        Part::Whole | Part::Key => (&n.exclusive, &n.shared),
+        ConstraintStep::Index => (&[], &n.exclusive),
+        ConstraintStep::Whole | ConstraintStep::Key => (&n.exclusive, &n.shared),
     }
 }

@@ -10,28 +10,28 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::plan::Plan;
-use super::schedule::{Next, Schedule, Work};
+use super::schedule::{CopyNext, Schedule, SessionWork};
 use crate::error::RestoreError;
 use pgdump_archive::Piece;
 
 /// A queued piece and its room in memory.
-pub(super) struct Queued {
+pub(super) struct QueuedChunk {
     pub piece: Piece,
     /// To be dropped when the piece is on its way, before the next one is waited for.
-    pub room: Option<Room>,
+    pub room: Option<MemoryPermit>,
 }
 
-impl Queued {
-    pub fn new(piece: Piece, room: Option<Room>) -> Self {
-        Queued { piece, room }
+impl QueuedChunk {
+    pub fn new(piece: Piece, room: Option<MemoryPermit>) -> Self {
+        QueuedChunk { piece, room }
     }
 }
 
 /// Room in memory, given back when it is dropped.
-pub(super) type Room = OwnedSemaphorePermit;
+pub(super) type MemoryPermit = OwnedSemaphorePermit;
 
-pub(super) struct Board {
-    schedule: Mutex<Schedule<Queued>>,
+pub(super) struct WorkQueue {
+    schedule: Mutex<Schedule<QueuedChunk>>,
     changed: Notify,
     /// The last piece of some node has been taken.
     drained: Notify,
@@ -41,7 +41,7 @@ pub(super) struct Board {
     stopped: CancellationToken,
 }
 
-impl Board {
+impl WorkQueue {
     /// `growing` where the plan comes with the data.
     pub fn new(
         plan: Plan,
@@ -53,7 +53,7 @@ impl Board {
         let room_kib = u32::try_from(queue_bytes >> 10)
             .unwrap_or(u32::MAX >> 4)
             .max(1);
-        Board {
+        WorkQueue {
             schedule: Mutex::new(Schedule::new(plan, sessions, streams, growing)),
             changed: Notify::new(),
             drained: Notify::new(),
@@ -72,11 +72,11 @@ impl Board {
 
     /// Room for `bytes` of `node`'s data. A node whose pieces have all been taken always has room for
     /// one more: whoever waits for it may hold what the room waits for.
-    pub async fn room_for(
+    pub async fn reserve(
         &self,
         bytes: u64,
         node: Option<usize>,
-    ) -> Result<Option<Room>, RestoreError> {
+    ) -> Result<Option<MemoryPermit>, RestoreError> {
         let kib = u32::try_from(bytes.div_ceil(1024))
             .unwrap_or(u32::MAX)
             .clamp(1, self.room_kib);
@@ -117,12 +117,12 @@ impl Board {
         self.lock().data_nodes().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Schedule<Queued>> {
+    fn lock(&self) -> MutexGuard<'_, Schedule<QueuedChunk>> {
         self.schedule.lock()
     }
 
     /// Changes the schedule and wakes whoever waits for a change.
-    pub fn change<T>(&self, f: impl FnOnce(&mut Schedule<Queued>) -> T) -> T {
+    pub fn change<T>(&self, f: impl FnOnce(&mut Schedule<QueuedChunk>) -> T) -> T {
         let out = f(&mut self.lock());
         self.changed.notify_waiters();
         out
@@ -139,7 +139,7 @@ impl Board {
     /// Waits until `ask` has an answer.
     async fn until<T>(
         &self,
-        mut ask: impl FnMut(&mut Schedule<Queued>) -> Option<T>,
+        mut ask: impl FnMut(&mut Schedule<QueuedChunk>) -> Option<T>,
     ) -> Result<T, RestoreError> {
         loop {
             let changed = self.changed.notified();
@@ -155,31 +155,31 @@ impl Board {
         }
     }
 
-    /// What session `id` does next; never [`Work::Wait`].
-    pub async fn next_work(&self, id: usize) -> Result<Work, RestoreError> {
-        self.until(|s| Some(s.next(id)).filter(|w| *w != Work::Wait))
+    /// What session `id` does next; never [`SessionWork::Wait`].
+    pub async fn next_work(&self, id: usize) -> Result<SessionWork, RestoreError> {
+        self.until(|s| Some(s.next(id)).filter(|w| *w != SessionWork::Wait))
             .await
     }
 
     /// The next piece for a lane, or `None` where the lane ends.
-    pub async fn take(&self, node: usize, id: usize) -> Result<Option<Queued>, RestoreError> {
+    pub async fn take(&self, node: usize, id: usize) -> Result<Option<QueuedChunk>, RestoreError> {
         self.until(|s| match s.take(node, id) {
-            Next::Piece(p) => {
+            CopyNext::Piece(p) => {
                 if s.is_drained(node) {
                     self.drained.notify_waiters();
                 }
                 Some(Some(p))
             }
-            Next::Wait => None,
-            Next::Leave | Next::End => Some(None),
+            CopyNext::Wait => None,
+            CopyNext::Leave | CopyNext::End => Some(None),
         })
         .await
     }
 
     /// A piece that is queued already.
-    pub fn take_queued(&self, node: usize, id: usize) -> Option<Queued> {
+    pub fn take_queued(&self, node: usize, id: usize) -> Option<QueuedChunk> {
         match self.lock().take(node, id) {
-            Next::Piece(p) => {
+            CopyNext::Piece(p) => {
                 self.drained.notify_waiters();
                 Some(p)
             }

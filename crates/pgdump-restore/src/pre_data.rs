@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
-use super::families::Stage;
+use super::dependency_groups::PreDataStage;
 use pgdump_archive::TocEntry;
 
 /// Entries in one transaction, where several sessions hold their locks.
@@ -16,7 +16,7 @@ const MAX_MAKERS: usize = 8;
 
 /// Entries that one session makes, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct PreDataBatch {
     pub entries: Vec<usize>,
     /// What cannot be made is made after the others of its stage, in the archive's order: an old archive
     /// does not name everything that an entry depends on.
@@ -25,8 +25,8 @@ pub struct Batch {
 
 /// What is made, and what is left to make.
 #[derive(Debug, Clone, Default)]
-pub struct Making {
-    batches: Vec<Batch>,
+pub struct PreDataPlan {
+    batches: Vec<PreDataBatch>,
     /// Batches that nobody has begun, by stage; a stage that is made is not here.
     stages: VecDeque<VecDeque<usize>>,
     running: usize,
@@ -35,38 +35,38 @@ pub struct Making {
     left: Vec<usize>,
 }
 
-impl Making {
-    pub fn new(stages: &[Stage]) -> Self {
-        let mut making = Making::default();
+impl PreDataPlan {
+    pub fn new(stages: &[PreDataStage]) -> Self {
+        let mut pre_data = PreDataPlan::default();
         for stage in stages {
-            let from = making.batches.len();
+            let from = pre_data.batches.len();
             for family in stage {
-                let most = if making.batches.len() == from + 1 {
+                let most = if pre_data.batches.len() == from + 1 {
                     FIRST_BATCH
                 } else {
                     BATCH
                 };
-                match making.batches[from..].last_mut() {
+                match pre_data.batches[from..].last_mut() {
                     Some(batch) if batch.entries.len() + family.len() <= most => {
                         batch.entries.extend(family)
                     }
                     _ => {
-                        let batch = Batch {
+                        let batch = PreDataBatch {
                             entries: family.clone(),
                             may_fail: stage.len() > 1,
                         };
-                        making.batches.push(batch);
+                        pre_data.batches.push(batch);
                     }
                 }
             }
-            making
+            pre_data
                 .stages
-                .push_back((from..making.batches.len()).collect());
+                .push_back((from..pre_data.batches.len()).collect());
         }
-        making
+        pre_data
     }
 
-    pub fn batch(&self, batch: usize) -> &Batch {
+    pub fn batch(&self, batch: usize) -> &PreDataBatch {
         &self.batches[batch]
     }
 
@@ -80,7 +80,7 @@ impl Making {
         self.running < MAX_MAKERS && self.stages.front().is_some_and(|stage| !stage.is_empty())
     }
 
-    /// What a session makes now; then [`Making::made`].
+    /// What a session makes now; then [`PreDataPlan::made`].
     pub fn next(&mut self) -> Option<usize> {
         let next = self
             .has_next()
@@ -114,7 +114,7 @@ impl Making {
             let mut entries = std::mem::take(&mut self.left);
             entries.sort_unstable();
             stage.push_back(self.batches.len());
-            self.batches.push(Batch {
+            self.batches.push(PreDataBatch {
                 entries,
                 may_fail: false,
             });
@@ -125,7 +125,7 @@ impl Making {
     /// For each entry with data, the batches that must be made before it is loaded; one that is not named
     /// waits for all of them.
     pub fn needs(&self, entries: &[TocEntry]) -> HashMap<usize, Vec<usize>> {
-        let needs = Needs::new(self, entries);
+        let needs = BatchPrerequisites::new(self, entries);
         let of = entries.iter().enumerate().filter(|(_, e)| e.has_data);
         of.filter_map(|(i, e)| Some((i, needs.of(e)?))).collect()
     }
@@ -133,21 +133,21 @@ impl Making {
 
 /// What rows wait for. A table's checks, generated columns and types may run functions of the dump, and
 /// these may read any other table, so such rows wait for everything.
-struct Needs<'a> {
+struct BatchPrerequisites<'a> {
     by_id: HashMap<i32, &'a TocEntry>,
     batch_of: HashMap<i32, usize>,
     /// What comes before the data and depends on an entry.
     dependents: HashMap<i32, Vec<&'a TocEntry>>,
 }
 
-impl<'a> Needs<'a> {
-    fn new(making: &Making, entries: &'a [TocEntry]) -> Self {
-        let mut needs = Needs {
+impl<'a> BatchPrerequisites<'a> {
+    fn new(pre_data: &PreDataPlan, entries: &'a [TocEntry]) -> Self {
+        let mut needs = BatchPrerequisites {
             by_id: entries.iter().map(|e| (e.dump_id, e)).collect(),
             batch_of: HashMap::new(),
             dependents: HashMap::new(),
         };
-        for (at, batch) in making.batches.iter().enumerate() {
+        for (at, batch) in pre_data.batches.iter().enumerate() {
             for e in batch.entries.iter().map(|i| &entries[*i]) {
                 needs.batch_of.insert(e.dump_id, at);
                 e.dependencies
@@ -162,7 +162,7 @@ impl<'a> Needs<'a> {
         let [table] = data.dependencies.as_slice() else {
             return None;
         };
-        let is_its = self.by_id.get(table)?.desc == "TABLE" && ddl::fills_itself(data);
+        let is_its = self.by_id.get(table)?.desc == "TABLE" && ddl::copies_into_own_table(data);
         let dependents = self.dependents.get(table).into_iter().flatten();
         let of_it: Vec<&TocEntry> = dependents
             .copied()
@@ -218,7 +218,7 @@ mod tests {
             (300..380).map(|i| family([i])).collect(),
             vec![family([380])],
         ];
-        let mut m = Making::new(&stages);
+        let mut m = PreDataPlan::new(&stages);
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
         assert_eq!(sizes, [300, FIRST_BATCH, BATCH, 20, 1]);
         assert_eq!((m.next(), m.next()), (Some(0), None));
@@ -245,7 +245,7 @@ mod tests {
                 .collect(),
             vec![family([500])],
         ];
-        let mut m = Making::new(&stages);
+        let mut m = PreDataPlan::new(&stages);
         assert_eq!((m.next(), m.next(), m.next()), (Some(0), Some(1), Some(2)));
         assert_eq!(m.made(0, vec![101, 100]), [0; 0]);
         assert_eq!((m.made(1, vec![]), m.next()), (vec![1], None));
@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(
             *m.batch(4),
-            Batch {
+            PreDataBatch {
                 entries: vec![3, 100, 101],
                 may_fail: false
             }
@@ -283,8 +283,8 @@ mod tests {
 
     /// What is made, each in a batch of its own, and then the rows; for each of these, what they wait for.
     fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<usize>>> {
-        let stages: Vec<Stage> = (0..made.len()).map(|i| vec![vec![i]]).collect();
-        let mut needs = Making::new(&stages).needs(&[made, rows].concat());
+        let stages: Vec<PreDataStage> = (0..made.len()).map(|i| vec![vec![i]]).collect();
+        let mut needs = PreDataPlan::new(&stages).needs(&[made, rows].concat());
         (0..rows.len())
             .map(|i| needs.remove(&(made.len() + i)))
             .collect()

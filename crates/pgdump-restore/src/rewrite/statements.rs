@@ -7,7 +7,7 @@ use super::edits::{
     without_privilege,
 };
 use super::rules::*;
-use super::{Fit, Fitted};
+use super::{Rewriter, RewrittenStatement};
 use crate::error::RestoreError;
 use crate::policy::Owners;
 use crate::roles::{mentions, renamed};
@@ -29,7 +29,7 @@ const LOOKED_AT: usize = 1 << 17;
 
 const ARRAY_FUNCTIONS: [&str; 3] = ["array_append", "array_prepend", "array_cat"];
 
-impl Fit {
+impl Rewriter {
     /// A statement as it is sent, or `None` where a rule leaves it out. With `clean`, nothing has been
     /// made yet.
     ///
@@ -39,9 +39,9 @@ impl Fit {
         &self,
         sql: &'a str,
         clean: bool,
-    ) -> Result<Option<Fitted<'a>>, RestoreError> {
+    ) -> Result<Option<RewrittenStatement<'a>>, RestoreError> {
         let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
-        if let Some(rule) = self.leaves_out(&t, sql, clean)? {
+        if let Some(rule) = self.should_skip(&t, sql, clean)? {
             if let Some(rule) = rule {
                 self.used(rule, summary(&t));
             }
@@ -49,7 +49,7 @@ impl Fit {
         }
         let mut out = self.changed(&t, sql).map_or(Cow::Borrowed(sql), Cow::Owned);
         if is(&t, &["set"]) && !is(&t, &["set", "session", "authorization"]) {
-            return Ok(Some(Fitted {
+            return Ok(Some(RewrittenStatement {
                 roles: vec![],
                 text: out,
             }));
@@ -68,7 +68,7 @@ impl Fit {
             .iter()
             .map(|r| self.make_role(r))
             .collect::<Result<_, _>>()?;
-        Ok(Some(Fitted { roles, text: out }))
+        Ok(Some(RewrittenStatement { roles, text: out }))
     }
 
     /// The rule that leaves a statement out; the inner `None` where the use is reported already.
@@ -76,7 +76,7 @@ impl Fit {
         clippy::option_option,
         reason = "left out or not, and reported here or not"
     )]
-    fn leaves_out(
+    fn should_skip(
         &self,
         t: &[Token<'_>],
         sql: &str,
@@ -247,13 +247,13 @@ impl Fit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::fit;
+    use super::super::tests::rewriter;
     use super::*;
     use crate::error::FailureReason as R;
 
     #[test]
     fn statements_are_fitted_to_the_version() {
-        let f = fit(150000, |_| ());
+        let f = rewriter(150000, |_| ());
         for (sql, wanted, rule) in [
             ("SET transaction_timeout = 0;", None, UNKNOWN_SETTING),
             (
@@ -338,7 +338,7 @@ mod tests {
             assert_eq!(
                 f.statement(sql, false)
                     .unwrap()
-                    .map(Fitted::joined)
+                    .map(RewrittenStatement::joined)
                     .as_deref(),
                 wanted,
                 "{sql}"
@@ -361,12 +361,12 @@ mod tests {
             assert_eq!(
                 f.statement(same, false)
                     .unwrap()
-                    .map(Fitted::joined)
+                    .map(RewrittenStatement::joined)
                     .as_deref(),
                 Some(same)
             );
         }
-        let old = fit(130000, |_| ());
+        let old = rewriter(130000, |_| ());
         for (sql, wanted, rule) in [
             (
                 "ALTER TABLE ONLY t ALTER COLUMN a SET COMPRESSION lz4;",
@@ -387,21 +387,21 @@ mod tests {
             assert_eq!(
                 old.statement(sql, false)
                     .unwrap()
-                    .map(Fitted::joined)
+                    .map(RewrittenStatement::joined)
                     .as_deref(),
                 wanted,
                 "{sql}"
             );
             assert!(old.report().iter().any(|r| r.rule == rule), "{sql}: {rule}");
         }
-        let mut ordinary = fit(170000, |_| ());
+        let mut ordinary = rewriter(170000, |_| ());
         ordinary.facts.is_superuser = false;
         let comment = "COMMENT ON EXTENSION plpgsql IS 'x';";
         assert_eq!(ordinary.statement(comment, false).unwrap(), None);
         assert_eq!(
             f.statement(comment, false)
                 .unwrap()
-                .map(Fitted::joined)
+                .map(RewrittenStatement::joined)
                 .as_deref(),
             Some(comment)
         );
@@ -418,12 +418,12 @@ mod tests {
         let rules: Vec<String> = ordinary.report().into_iter().map(|r| r.rule).collect();
         assert_eq!(rules, [COMMENT_ON_EXTENSION, EXTENSION_GONE]);
 
-        let new = fit(170000, |_| ());
+        let new = rewriter(170000, |_| ());
         let sql = "GRANT SELECT,MAINTAIN ON TABLE t TO there;";
         assert_eq!(
             new.statement(sql, false)
                 .unwrap()
-                .map(Fitted::joined)
+                .map(RewrittenStatement::joined)
                 .as_deref(),
             Some(sql)
         );
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn what_clean_drops_is_left_out_only_at_the_beginning() {
-        let f = fit(150000, |_| ());
+        let f = rewriter(150000, |_| ());
         for sql in [
             "DROP TABLE t;",
             "ALTER TABLE ONLY t DROP CONSTRAINT c;",
@@ -442,7 +442,7 @@ mod tests {
             assert_eq!(
                 f.statement(sql, false)
                     .unwrap()
-                    .map(Fitted::joined)
+                    .map(RewrittenStatement::joined)
                     .as_deref(),
                 Some(sql)
             );

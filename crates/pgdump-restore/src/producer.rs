@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::board::{Board, Queued};
-use super::context::{Content, Job};
+use super::work_queue::{WorkQueue, QueuedChunk};
+use super::context::{Content, LoadContext};
 use super::conversion::Converter;
 use super::dependence::{Definitions, Dependence};
-use super::plan::{Node, Pass};
-use super::script::{Class, Group, Order, Statements, Step, classify, table_named};
+use super::plan::{PlanNode, RestorePass};
+use super::script::{StatementClass, OrderGroup, StatementOrder, Statements, ScriptStep, classify, table_named};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 use pgdump_archive::{
     ArchiveError, DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry,
@@ -25,33 +25,33 @@ const MAX_APART: usize = 10_000;
 
 /// Reads one stream of an archive to its end. Runs on a thread that may block.
 pub(super) fn run(
-    board: Arc<Board>,
-    job: Arc<Job>,
+    work_queue: Arc<WorkQueue>,
+    job: Arc<LoadContext>,
     stream: DataStream,
 ) -> Result<(), RestoreError> {
     let runtime = tokio::runtime::Handle::current();
     let pieces = Pieces {
-        board: board.clone(),
+        work_queue: work_queue.clone(),
         job: job.clone(),
         runtime,
         tally: None,
     };
     match &job.content {
         Content::Toc(entries) => {
-            let nodes = board.data_nodes();
+            let nodes = work_queue.data_nodes();
             let node_of = nodes
                 .into_iter()
                 .map(|(node, e)| (entries[e].dump_id, node))
                 .collect();
-            stream.read(&mut Contents {
+            stream.read(&mut TocProducer {
                 pieces,
                 node_of,
                 current: None,
             })?;
         }
         Content::Script(_) => {
-            let order = Order::default();
-            let mut feeder = Script {
+            let order = StatementOrder::default();
+            let mut feeder = ScriptProducer {
                 pieces,
                 order,
                 definitions: Definitions::default(),
@@ -69,15 +69,15 @@ pub(super) fn run(
             feeder.flush()?;
         }
     }
-    board.change(|s| s.stream_ended());
-    job.enter_stage(&board);
+    work_queue.change(|s| s.stream_ended());
+    job.enter_stage(&work_queue);
     Ok(())
 }
 
 /// Puts pieces on the board as memory allows.
 struct Pieces {
-    board: Arc<Board>,
-    job: Arc<Job>,
+    work_queue: Arc<WorkQueue>,
+    job: Arc<LoadContext>,
     runtime: tokio::runtime::Handle,
     /// Counts the data of the current entry.
     tally: Option<EntryTally>,
@@ -88,7 +88,7 @@ impl Pieces {
         if let Some(ledger) = &self.job.ledger {
             self.tally = Some(ledger.next(self.tally.take(), entry)?);
         }
-        self.board.change(|s| s.begin(node));
+        self.work_queue.change(|s| s.begin(node));
         Ok(())
     }
 
@@ -99,7 +99,7 @@ impl Pieces {
         }
         let room = self
             .runtime
-            .block_on(self.board.room_for(bytes, Some(node)))?;
+            .block_on(self.work_queue.reserve(bytes, Some(node)))?;
         let splittable = !matches!(
             piece,
             Piece::Rows {
@@ -107,8 +107,8 @@ impl Pieces {
                 ..
             }
         );
-        self.board
-            .change(|s| s.push(node, Queued::new(piece, room), bytes, splittable));
+        self.work_queue
+            .change(|s| s.push(node, QueuedChunk::new(piece, room), bytes, splittable));
         let so_far = self.job.bytes_read(bytes);
         if so_far > self.job.max_bytes {
             let what = format!(
@@ -125,7 +125,7 @@ impl Pieces {
         if let (Some(ledger), Some(tally)) = (&self.job.ledger, self.tally.take()) {
             ledger.finish(tally)?;
         }
-        self.board.change(|s| s.end(node));
+        self.work_queue.change(|s| s.end(node));
         if entry.desc == "TABLE DATA" {
             self.job.table_read();
         }
@@ -134,14 +134,14 @@ impl Pieces {
 }
 
 /// Data of an archive with a table of contents.
-struct Contents {
+struct TocProducer {
     pieces: Pieces,
     node_of: HashMap<i32, usize>,
     /// `None` while data passes by that is not to be restored.
     current: Option<usize>,
 }
 
-impl DataSink for Contents {
+impl DataSink for TocProducer {
     fn wants(&self, entry: &TocEntry) -> bool {
         self.node_of.contains_key(&entry.dump_id)
     }
@@ -162,7 +162,7 @@ impl DataSink for Contents {
         if !self
             .pieces
             .runtime
-            .block_on(self.pieces.board.is_turn_of(node))?
+            .block_on(self.pieces.work_queue.is_turn_of(node))?
         {
             let what = format!(
                 "{}: its table calls functions that may read other tables, so it is restored after the data that the \
@@ -178,7 +178,7 @@ impl DataSink for Contents {
     fn is_due(&self, entry: &TocEntry) -> bool {
         self.node_of
             .get(&entry.dump_id)
-            .is_none_or(|node| self.pieces.board.is_due(*node))
+            .is_none_or(|node| self.pieces.work_queue.is_due(*node))
     }
 
     fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
@@ -207,9 +207,9 @@ impl DataSink for Contents {
 }
 
 /// SQL text: each statement and each table's rows become a node as they come.
-struct Script {
+struct ScriptProducer {
     pieces: Pieces,
-    order: Order,
+    order: StatementOrder,
     /// What the statements so far have made: whose rows depend on others.
     definitions: Definitions,
     settings: Arc<super::script::Settings>,
@@ -229,14 +229,14 @@ struct Script {
     has_post_data: bool,
 }
 
-impl Script {
+impl ScriptProducer {
     fn add(
         &mut self,
-        step: Step,
-        group: Group,
+        step: ScriptStep,
+        group: OrderGroup,
         tables: (Vec<i32>, Vec<i32>),
     ) -> Result<usize, RestoreError> {
-        let is_data = matches!(step, Step::Data { .. });
+        let is_data = matches!(step, ScriptStep::Data { .. });
         let entry = self.pieces.job.content.push(step)?;
         let (exclusive, shared) = tables;
         let rows: Vec<usize> = exclusive
@@ -248,34 +248,34 @@ impl Script {
             let mut after = [after, rows].concat();
             after.sort_unstable();
             after.dedup();
-            let in_order = is_data && group == Group::Serial;
-            Node {
+            let in_order = is_data && group == OrderGroup::Serial;
+            PlanNode {
                 is_data,
                 in_order,
                 after,
                 exclusive,
                 shared,
-                ..Node::of(entry, Pass::Main)
+                ..PlanNode::of(entry, RestorePass::Main)
             }
         };
         let job = &self.pieces.job;
-        let barrier = || job.content.push(Step::Nothing);
-        let (order, board) = (&mut self.order, &self.pieces.board);
+        let barrier = || job.content.push(ScriptStep::Nothing);
+        let (order, work_queue) = (&mut self.order, &self.pieces.work_queue);
         if !is_data {
             job.observer.found_task();
         }
         // An empty step between two groups keeps the number of edges small.
         if let Some(after) = order.barrier_before(group) {
             let entry = barrier()?;
-            let empty = Node {
+            let empty = PlanNode {
                 after,
-                ..Node::of(entry, Pass::Main)
+                ..PlanNode::of(entry, RestorePass::Main)
             };
-            let added = board.change(|s| s.add(empty));
+            let added = work_queue.change(|s| s.add(empty));
             job.observer.found_task();
             order.passed(added);
         }
-        let added = board.change(|s| s.add(node(order.after())));
+        let added = work_queue.change(|s| s.add(node(order.after())));
         order.added(added, group);
         Ok(added)
     }
@@ -283,7 +283,7 @@ impl Script {
     fn statements(
         &mut self,
         list: Vec<Statement>,
-        group: Group,
+        group: OrderGroup,
         tables: (Vec<i32>, Vec<i32>),
     ) -> Result<(), RestoreError> {
         if list.is_empty() {
@@ -293,9 +293,9 @@ impl Script {
         let room = self
             .pieces
             .runtime
-            .block_on(self.pieces.board.room_for(bytes, None))?;
+            .block_on(self.pieces.work_queue.reserve(bytes, None))?;
         let (settings, bare) = (self.settings.clone(), self.in_transaction);
-        let step = Step::Statements(Statements {
+        let step = ScriptStep::Statements(Statements {
             list,
             settings,
             bare,
@@ -307,9 +307,9 @@ impl Script {
     /// Makes nodes of everything that is waiting.
     fn flush(&mut self) -> Result<(), RestoreError> {
         let serial = std::mem::take(&mut self.serial);
-        self.statements(serial, Group::Serial, Default::default())?;
+        self.statements(serial, OrderGroup::Serial, Default::default())?;
         let apart = std::mem::take(&mut self.apart);
-        self.statements(apart, Group::Serial, Default::default())
+        self.statements(apart, OrderGroup::Serial, Default::default())
     }
 
     /// Makes roles as the role that restores, whoever the text speaks for at this place.
@@ -335,7 +335,7 @@ impl Script {
         let goes_on =
             first.get(1).is_some_and(|t| t.is("and")) && !first.get(2).is_some_and(|t| t.is("no"));
         self.in_transaction = true;
-        self.statements(vec![statement], Group::Serial, Default::default())?;
+        self.statements(vec![statement], OrderGroup::Serial, Default::default())?;
         self.in_transaction = !ends || goes_on;
         Ok(())
     }
@@ -350,27 +350,27 @@ impl Script {
 }
 
 /// Whether rows that come after a statement have to please it: keys, triggers and rules.
-fn limits_rows(class: &Class, sql: &str) -> bool {
+fn limits_rows(class: &StatementClass, sql: &str) -> bool {
     let t = first_tokens(sql, Dialect::default(), 5);
     let makes = t.first().is_some_and(|w| w.is("create"));
     matches!(
         class,
-        Class::Build {
-            group: Group::Keys,
+        StatementClass::Build {
+            group: OrderGroup::Keys,
             ..
         }
     ) || (makes && t.iter().any(|w| w.is("trigger") || w.is("rule")))
 }
 
 /// What a statement is where every one waits for the one before it.
-fn in_order(class: Class) -> Class {
+fn in_order(class: StatementClass) -> StatementClass {
     match class {
-        Class::Build { .. } | Class::Sequence | Class::Late => Class::Serial,
+        StatementClass::Build { .. } | StatementClass::Sequence | StatementClass::Late => StatementClass::Serial,
         other => other,
     }
 }
 
-impl DataSink for Script {
+impl DataSink for ScriptProducer {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         Ok(self.begin_rows(entry)?)
     }
@@ -388,7 +388,7 @@ impl DataSink for Script {
     }
 }
 
-impl Script {
+impl ScriptProducer {
     fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.flush()?;
         let mut entry = entry.clone();
@@ -410,8 +410,8 @@ impl Script {
                 .rows_depend(&entry, !self.pieces.job.is_foreign),
         };
         let in_order = in_order || self.pieces.job.is_foreign || self.has_post_data;
-        let group = if in_order { Group::Serial } else { Group::Data };
-        let step = Step::Data {
+        let group = if in_order { OrderGroup::Serial } else { OrderGroup::Data };
+        let step = ScriptStep::Data {
             entry: Box::new(entry.clone()),
             settings: self.settings.clone(),
         };
@@ -426,7 +426,7 @@ impl Script {
         self.pieces
             .runtime
             .block_on(self.converter.statement(&mut statement))?;
-        let Some(fitted) = self.pieces.job.fit.statement(&statement.text, self.clean)? else {
+        let Some(fitted) = self.pieces.job.rewriter.statement(&statement.text, self.clean)? else {
             return Ok(());
         };
         if !fitted.roles.is_empty() {
@@ -444,32 +444,32 @@ impl Script {
         } else {
             class
         };
-        if !matches!(class, Class::Setting { .. } | Class::Transaction) {
+        if !matches!(class, StatementClass::Setting { .. } | StatementClass::Transaction) {
             self.clean = false;
         }
         match class {
-            Class::Setting { name, sql } => self.set(name, sql)?,
-            Class::ResetAll => {
+            StatementClass::Setting { name, sql } => self.set(name, sql)?,
+            StatementClass::ResetAll => {
                 self.flush()?;
                 self.settings = Arc::new(self.settings.reset());
             }
-            Class::Transaction if self.pieces.job.is_foreign => self.transaction(statement)?,
-            Class::Transaction => {}
-            Class::Alone => {
+            StatementClass::Transaction if self.pieces.job.is_foreign => self.transaction(statement)?,
+            StatementClass::Transaction => {}
+            StatementClass::Alone => {
                 self.flush()?;
                 let within = std::mem::replace(&mut self.in_transaction, true);
-                self.statements(vec![statement], Group::Serial, Default::default())?;
+                self.statements(vec![statement], OrderGroup::Serial, Default::default())?;
                 self.in_transaction = within;
             }
-            Class::Rollback => {
+            StatementClass::Rollback => {
                 let what = format!("line {}: ROLLBACK: a dump has none", statement.line);
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
             }
-            Class::Sequence if self.order.group() == Group::Data => self.apart.push(statement),
-            Class::Late if matches!(self.order.group(), Group::Build | Group::Keys) => {
+            StatementClass::Sequence if self.order.group() == OrderGroup::Data => self.apart.push(statement),
+            StatementClass::Late if matches!(self.order.group(), OrderGroup::Build | OrderGroup::Keys) => {
                 self.apart.push(statement)
             }
-            Class::Build {
+            StatementClass::Build {
                 exclusive,
                 shared,
                 group,
@@ -482,7 +482,7 @@ impl Script {
                 let shared = shared.iter().map(|t| self.order.table(t)).collect();
                 self.statements(vec![statement], group, (exclusive, shared))?;
             }
-            Class::Sequence | Class::Late | Class::Serial => {
+            StatementClass::Sequence | StatementClass::Late | StatementClass::Serial => {
                 if !self.apart.is_empty() {
                     self.flush()?;
                 }

@@ -10,7 +10,7 @@ use crate::error::RestoreError;
 use crate::postgres::{Server, fault, literal};
 
 /// What has to be done when the rows are there.
-pub struct Opened {
+pub struct SuspendedConstraints {
     afterwards: Vec<(String, String)>,
     /// Tables whose rows depend on others: each with its schema and without.
     pub dependent: Arc<HashSet<String>>,
@@ -25,7 +25,7 @@ const TRIGGERS: &str = "SELECT tgrelid::regclass::text, quote_ident(tgname), tge
 ///
 /// # Errors
 /// The server's refusal.
-pub async fn open_tables(server: &Server, database: &str) -> Result<Opened, RestoreError> {
+pub async fn open_tables(server: &Server, database: &str) -> Result<SuspendedConstraints, RestoreError> {
     let session = server.connect(database, "prepare").await?;
     let e = |e: tokio_postgres::Error| fault(&e, "foreign keys and triggers");
     let mut afterwards = Vec::new();
@@ -61,13 +61,13 @@ pub async fn open_tables(server: &Server, database: &str) -> Result<Opened, Rest
         afterwards.push((format!("foreign key {name} of {table}"), again));
     }
     let dependent = Arc::new(dependent_tables(&session).await?);
-    Ok(Opened {
+    Ok(SuspendedConstraints {
         afterwards,
         dependent,
     })
 }
 
-impl Opened {
+impl SuspendedConstraints {
     /// Puts everything back; each foreign key is checked against the rows.
     ///
     /// # Errors

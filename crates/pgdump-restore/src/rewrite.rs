@@ -24,7 +24,7 @@ pub use rules::{RULES, Rule};
 const EXAMPLES: usize = 50;
 
 /// What the target has, what the policy is, and what was done.
-pub struct Fit {
+pub struct Rewriter {
     pub facts: ServerFacts,
     pub policy: Policy,
     /// Statements that make the roles of a globals file.
@@ -49,24 +49,24 @@ struct State {
 
 /// A statement of SQL text as it is sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fitted<'a> {
+pub struct RewrittenStatement<'a> {
     /// Statements that make roles which it needs, for the role that restores to run before it.
     pub roles: Vec<String>,
     /// Borrowed where no rule changes it.
     pub text: Cow<'a, str>,
 }
 
-impl Fitted<'_> {
+impl RewrittenStatement<'_> {
     /// Both, where the statement runs as the role that restores anyway.
     fn joined(self) -> String {
         self.roles.concat() + &self.text
     }
 }
 
-impl Fit {
+impl Rewriter {
     /// `globals`: statements that make roles, by name.
     pub fn new(facts: ServerFacts, policy: Policy, globals: BTreeMap<String, String>) -> Self {
-        Fit {
+        Rewriter {
             facts,
             policy,
             globals,
@@ -77,7 +77,7 @@ impl Fit {
 
     /// The same with a comment for the roles that are made.
     pub fn with_role_comment(self, comment: String) -> Self {
-        Fit {
+        Rewriter {
             role_comment: comment,
             ..self
         }
@@ -310,7 +310,7 @@ impl Fit {
                 match if is_public {
                     Some(sql.to_owned())
                 } else {
-                    self.statement(sql, false)?.map(Fitted::joined)
+                    self.statement(sql, false)?.map(RewrittenStatement::joined)
                 } {
                     Some(sql) => out.push(sql),
                     None => continue,
@@ -362,7 +362,7 @@ fn data_of_gone(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
 pub(super) mod tests {
     use super::*;
 
-    pub(super) fn fit(version: u32, change: impl Fn(&mut Policy)) -> Fit {
+    pub(super) fn rewriter(version: u32, change: impl Fn(&mut Policy)) -> Rewriter {
         let mut policy = Policy::default();
         change(&mut policy);
         let set = |names: &[&str]| names.iter().map(|n| n.to_string()).collect();
@@ -386,26 +386,26 @@ pub(super) mod tests {
             has_lz4: true,
             locales: set(&["c", "posix"]),
         };
-        Fit::new(facts, policy, BTreeMap::new())
+        Rewriter::new(facts, policy, BTreeMap::new())
     }
 
     #[test]
     fn roles_follow_the_policy() {
         let sql = "ALTER TABLE t OWNER TO gone;";
         assert_eq!(
-            fit(150000, |_| ())
+            rewriter(150000, |_| ())
                 .statement(sql, false)
                 .unwrap_err()
                 .reason(),
             R::RoleMissing
         );
         assert_eq!(
-            fit(150000, |p| p.owners = Owners::None)
+            rewriter(150000, |p| p.owners = Owners::None)
                 .statement(sql, false)
                 .unwrap(),
             None
         );
-        let mapped = fit(150000, |p| {
+        let mapped = rewriter(150000, |p| {
             p.owners = Owners::Map;
             p.role_map.insert("gone".into(), "there".into());
         });
@@ -413,7 +413,7 @@ pub(super) mod tests {
             mapped.statement(sql, false).unwrap().unwrap().joined(),
             "ALTER TABLE t OWNER TO \"there\";"
         );
-        let makes = fit(150000, |p| p.create_roles = true);
+        let makes = rewriter(150000, |p| p.create_roles = true);
         let made = makes.statement(sql, false).unwrap().unwrap().joined();
         assert!(
             made.starts_with("DO LANGUAGE plpgsql") && made.ends_with(sql),
@@ -426,7 +426,7 @@ pub(super) mod tests {
         );
         let grant = "GRANT SELECT ON TABLE t TO there;";
         assert_eq!(
-            fit(150000, |p| p.privileges = false)
+            rewriter(150000, |p| p.privileges = false)
                 .statement(grant, false)
                 .unwrap(),
             None
@@ -443,9 +443,9 @@ pub(super) mod tests {
         data.dependencies = vec![2];
         let other = TocEntry::bare(4, "TABLE", "other");
         let all = vec![extension, table, data, other];
-        let e = fit(150000, |_| ()).entries(&mut all.clone()).unwrap_err();
+        let e = rewriter(150000, |_| ()).entries(&mut all.clone()).unwrap_err();
         assert_eq!(e.reason(), R::ExtensionMissing);
-        let f = fit(150000, |p| p.extensions = Extensions::SkipMissing);
+        let f = rewriter(150000, |p| p.extensions = Extensions::SkipMissing);
         let mut left = all;
         f.entries(&mut left).unwrap();
         assert_eq!(
@@ -472,7 +472,7 @@ pub(super) mod tests {
             entry(7, "SEQUENCE SET", Some("cron"), "jobid_seq", &[91]),
             entry(8, "TABLE DATA", Some("tiger"), "x", &[92]),
         ];
-        let f = fit(150000, |p| p.extensions = Extensions::SkipMissing);
+        let f = rewriter(150000, |p| p.extensions = Extensions::SkipMissing);
         let mut left = all;
         f.entries(&mut left).unwrap();
         assert_eq!(

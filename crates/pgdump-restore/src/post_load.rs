@@ -112,7 +112,7 @@ pub async fn analyze(
 
 /// What is wrong, or only unusual, with a restored database; each by name.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct HealthReport {
     pub invalid_indexes: Vec<String>,
     pub not_validated: Vec<String>,
     pub not_populated: Vec<String>,
@@ -129,7 +129,7 @@ pub async fn survey(
     server: &Server,
     database: &str,
     sessions: usize,
-) -> Result<Survey, RestoreError> {
+) -> Result<HealthReport, RestoreError> {
     let session = observer(server, database).await?;
     let mut not_checked = Vec::new();
     let mut found = Vec::new();
@@ -150,7 +150,7 @@ pub async fn survey(
     }
     let mut found = found.into_iter();
     let mut take = || found.next().unwrap_or_default();
-    Ok(Survey {
+    Ok(HealthReport {
         invalid_indexes: take(),
         not_validated: take(),
         not_populated: take(),
