@@ -44,7 +44,7 @@ use crate::store::Stores;
 use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
 use crate::verify::OwnEvidence;
 use pgdump_archive::Archive;
-use pgdump_restore::{Rewriter, LoadOptions, Loaded};
+use pgdump_restore::{LoadOptions, Loaded, Rewriter};
 
 pub use standing::SetStanding;
 
@@ -427,7 +427,7 @@ impl RestoreManager {
             queue_bytes: self.config.queue_bytes,
             binary_from: self.config.binary_from,
             max_bytes: self.config.max_bytes,
-            ledger: None,
+            content_digest: None,
             in_order_into: opened.as_ref().map(|o| o.dependent.clone()),
         };
         let entries = prepared.entries;
@@ -555,7 +555,11 @@ impl RestoreManager {
             (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
         }
         r.notes = facts.notes.clone();
-        r.rewrites = facts.rewriter.as_ref().map(|f| f.report()).unwrap_or_default();
+        r.rewrites = facts
+            .rewriter
+            .as_ref()
+            .map(|f| f.report())
+            .unwrap_or_default();
         r.labels = job.labels.clone();
         r.completeness = facts.completeness.filter(|_| error.is_none());
         r.bound();

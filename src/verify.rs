@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use crate::error::{RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
-use pgdump_archive::{Ledger, TocEntry};
+use pgdump_archive::{ContentDigest, TocEntry};
 
 pub use asked::{Checks, ChecksFile};
 pub use drift::History;
@@ -40,7 +40,7 @@ pub struct Subject<'a> {
     pub database: &'a str,
     /// What was restored of the table of contents; none of SQL text.
     pub entries: &'a [TocEntry],
-    pub ledger: &'a Ledger,
+    pub content_digest: &'a ContentDigest,
     pub encoding: &'a str,
     /// Major version of the server that was dumped, as far as it is known.
     pub dumped_major: Option<u32>,
@@ -80,8 +80,8 @@ async fn timed(
 }
 
 /// The tables of an archive that was read and not restored.
-pub fn tables_of(ledger: &Ledger) -> Vec<TableProof> {
-    ledger
+pub fn tables_of(content_digest: &ContentDigest) -> Vec<TableProof> {
+    content_digest
         .tables()
         .iter()
         .map(|(name, data)| accounting::proof_of(name, data))

@@ -15,7 +15,9 @@ use super::download::{Download, DownloadOptions, Reach, Source, Tally};
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::progress::Progress;
 use crate::store::StoredObject;
-use pgdump_archive::{ArchiveError, BlockIndex, Bytes, Extent, Folder, Origin, Ranges, Reopen};
+use pgdump_archive::{
+    ArchiveError, BlockIndex, Bytes, DirectorySource, Extent, Origin, Ranges, ReopenableSource,
+};
 
 /// What the finished reading must have been.
 pub struct Expected {
@@ -217,7 +219,7 @@ struct Again {
     reader: Reader,
 }
 
-impl Reopen for Again {
+impl ReopenableSource for Again {
     fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
         Ok(self.reader.look(&self.backup, offset))
     }
@@ -265,7 +267,7 @@ struct PiecesAgain {
     reader: Arc<Reader>,
 }
 
-impl Reopen for PiecesAgain {
+impl ReopenableSource for PiecesAgain {
     fn open(&self, mut offset: u64) -> Result<Bytes, ArchiveError> {
         let mut bytes: Bytes = Box::new(std::io::empty());
         for piece in &self.backup.members {
@@ -327,7 +329,7 @@ impl Members {
     }
 }
 
-impl Folder for Members {
+impl DirectorySource for Members {
     fn members(&self) -> Vec<(String, u64)> {
         self.by_name
             .iter()

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::backup::Backup;
 use crate::error::StorageError;
 use crate::job::BackupRef;
-use pgdump_archive::{Archive, DataOffset, Layer};
+use pgdump_archive::{Archive, DataOffset, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
@@ -254,7 +254,7 @@ fn describe(
     Inspection {
         backup,
         format: h.format.as_str(),
-        wrapped_in: h.layers.iter().map(|l: &Layer| l.as_str()).collect(),
+        wrapped_in: h.filters.iter().map(|l: &Filter| l.as_str()).collect(),
         archive_version: h.version.map(|v| format!("{}.{}.{}", v.0, v.1, v.2)),
         compression: h.codec.as_str(),
         database: h.database.clone(),

@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::proof::ProofReport;
 use crate::target::{Claimed, Staging};
 use crate::verify::RestoreIndex;
-use pgdump_archive::{Archive, BlockIndex, Ledger};
+use pgdump_archive::{Archive, BlockIndex, ContentDigest};
 
 impl RestoreManager {
     /// Everything up to a loaded and proven staging database. A restore index says only where things are: what
@@ -86,9 +86,9 @@ impl RestoreManager {
         &self,
         pinned: Option<&PinnedBackup>,
         report: &ProofReport,
-        ledger: &Ledger,
+        content_digest: &ContentDigest,
     ) {
-        let index = ledger.index();
+        let index = content_digest.index();
         let pinned = pinned.filter(|p| p.members.is_empty());
         let (Some(p), Some((size, crc32c))) = (pinned, index.whole()) else {
             return;
@@ -176,7 +176,7 @@ impl RestoreManager {
         let (keys, bounds) = (self.keys()?, self.archive_limits());
         let opened = tokio::task::spawn_blocking(move || {
             let mut archive = Archive::open(origin, bounds, &keys)?;
-            archive.by_blocks(&index, ranges)?;
+            archive.read_by_blocks(&index, ranges)?;
             Ok::<_, RestoreError>(archive)
         });
         let archive = opened

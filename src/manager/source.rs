@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::store::BackupStore;
 use pgdump_archive::{self, Archive, Keys, Limits};
-use pgdump_restore::{Finding, Rewriter, Requirements};
+use pgdump_restore::{Finding, Requirements, Rewriter};
 
 /// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
 fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
@@ -226,7 +226,7 @@ impl RestoreManager {
         if database.is_none() {
             self.look_ahead(&mut archive, pinned.as_ref()).await;
         }
-        archive.put_texts_for_people();
+        archive.decode_texts_for_display();
         Ok((pinned, archive))
     }
 
@@ -251,7 +251,9 @@ impl RestoreManager {
         let rewriter = Rewriter::new(facts, policy, globals);
         let entries = archive.entries();
         let needs = Requirements::of(archive, entries, pinned.map(|b| b.object.size));
-        Ok(pgdump_restore::preflight(archive, entries, &needs, &rewriter))
+        Ok(pgdump_restore::preflight(
+            archive, entries, &needs, &rewriter,
+        ))
     }
 
     /// What stands at the end of SQL text that is as it was written, and in UTF-8: a small part, read by
@@ -261,7 +263,7 @@ impl RestoreManager {
             return;
         };
         if !archive.is_script()
-            || !archive.header().layers.is_empty()
+            || !archive.header().filters.is_empty()
             || !archive.encoding().is_utf8()
         {
             return;
@@ -279,7 +281,7 @@ impl RestoreManager {
             chunks.try_fold(Vec::new(), add).await
         };
         match tokio::time::timeout(self.config.stall_timeout, read).await {
-            Ok(Ok(tail)) => archive.foresee(pgdump_restore::roles_at_end(&tail)),
+            Ok(Ok(tail)) => archive.add_expected_entries(pgdump_restore::roles_at_end(&tail)),
             Ok(Err(e)) => {
                 tracing::debug!(
                     error = crate::error::report(&e),

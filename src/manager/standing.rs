@@ -16,7 +16,7 @@ use crate::proof::{Origin, ProofReport, Rto, Verdict};
 use crate::retention::{Candidate, Decision, Rules, decide};
 use crate::store::StoredObject;
 use crate::verify::{Evidence, Found, is_of};
-use pgdump_archive::{is_recognised, member_name};
+use pgdump_archive::{is_recognized, member_name};
 
 /// Reports of a set that are looked at.
 const READ: usize = 200;
@@ -384,7 +384,7 @@ impl RestoreManager {
         };
         let is_other = e.reason() == R::ArchiveUnsupported && e.blame() == Blame::Backup;
         let first = pinned.members.first().unwrap_or(&pinned.object);
-        if !is_other && (pinned.is_folder() || is_recognised(&self.head_of(pinned, first).await?)) {
+        if !is_other && (pinned.is_folder() || is_recognized(&self.head_of(pinned, first).await?)) {
             return Ok(());
         }
         Err(left_alone(

@@ -20,8 +20,8 @@ use crate::proof::{ArchiveProof, ProofReport};
 use crate::steps::reached as step;
 use crate::target::{Apart, CreateOptions, Loader};
 use crate::verify::{self, Checks, ChecksFile, History, Kept, Subject, judge};
-use pgdump_archive::{Archive, Counting, Ledger};
-use pgdump_restore::{Rewriter, LoadOptions};
+use pgdump_archive::{Archive, ContentDigest, Counting};
+use pgdump_restore::{LoadOptions, Rewriter};
 
 /// What a restore for proof stands on.
 struct Place<'a> {
@@ -259,13 +259,14 @@ impl RestoreManager {
         report.archive = Some(archive_proof(&archive));
         report.database = archive.header().database.clone().filter(|d| !d.is_empty());
         let completeness = archive.completeness();
-        let ledger = Arc::new(Ledger::of(&archive));
+        let content_digest = Arc::new(ContentDigest::of(&archive));
         if report.depth_requested == Depth::Archive {
             run.progress.enter("data");
-            count_all(archive, ledger.clone(), run.progress).await?;
+            count_all(archive, content_digest.clone(), run.progress).await?;
             reached(report, &expected, Depth::Archive)?;
-            sum_up(report, &ledger);
-            self.keep_index(pinned.as_ref(), report, &ledger).await;
+            sum_up(report, &content_digest);
+            self.keep_index(pinned.as_ref(), report, &content_digest)
+                .await;
             self.note_completeness(
                 report,
                 completeness.get().map(|c| Completeness::of(Some(c))),
@@ -307,7 +308,8 @@ impl RestoreManager {
             None => facts,
         };
         let globals = self.globals(&policy, pinned.as_ref(), run.stop).await?;
-        let rewriter = Rewriter::new(facts, policy, globals).with_role_comment(made_for(&apart.name));
+        let rewriter =
+            Rewriter::new(facts, policy, globals).with_role_comment(made_for(&apart.name));
         let rewriter = Arc::new(rewriter);
         let place = Place {
             ground: &ground,
@@ -317,10 +319,17 @@ impl RestoreManager {
             history: &history,
         };
         let done = self
-            .restore_and_look(run, archive, (expected, ledger.clone()), place, report)
+            .restore_and_look(
+                run,
+                archive,
+                (expected, content_digest.clone()),
+                place,
+                report,
+            )
             .await;
         if report.depth >= Some(Depth::Restore) {
-            self.keep_index(pinned.as_ref(), report, &ledger).await;
+            self.keep_index(pinned.as_ref(), report, &content_digest)
+                .await;
         }
         report.rewrites = rewriter.report();
         self.note_completeness(
@@ -351,7 +360,7 @@ impl RestoreManager {
         &self,
         run: &Run<'_>,
         mut archive: Archive,
-        (expected, ledger): (Expected, Arc<Ledger>),
+        (expected, content_digest): (Expected, Arc<ContentDigest>),
         place: Place<'_>,
         report: &mut ProofReport,
     ) -> Result<(), RestoreError> {
@@ -362,7 +371,8 @@ impl RestoreManager {
             .await?
             .by_files();
         pgdump_restore::convert_texts(asked, &mut archive, &options.encoding(asked).await?).await?;
-        let prepared = pgdump_restore::prepare(&archive, &Selection::default(), stored, place.rewriter)?;
+        let prepared =
+            pgdump_restore::prepare(&archive, &Selection::default(), stored, place.rewriter)?;
         report.notes.extend(prepared.notes);
         for sql in &prepared.roles {
             place
@@ -378,7 +388,9 @@ impl RestoreManager {
             place.apart.admit(loader, &made).await?;
         }
         let server = &made.on(place.loader.map_or(&place.ground.server, |l| &l.server));
-        let sessions = self.config.jobs_for(run.job.jobs, place.rewriter.facts.cores);
+        let sessions = self
+            .config
+            .jobs_for(run.job.jobs, place.rewriter.facts.cores);
         let encoding = archive.encoding().name().to_owned();
         let dumped_major = major_of(&archive.header().server_version);
         let entries = if archive.is_script() {
@@ -391,7 +403,7 @@ impl RestoreManager {
             queue_bytes: self.config.queue_bytes,
             binary_from: self.config.binary_from,
             max_bytes: self.config.max_bytes,
-            ledger: Some(ledger.clone()),
+            content_digest: Some(content_digest.clone()),
             in_order_into: None,
         };
         let (rewriter, shown) = (place.rewriter.clone(), run.progress.clone());
@@ -406,7 +418,7 @@ impl RestoreManager {
         )
         .await?;
         reached(report, &expected, Depth::Restore)?;
-        sum_up(report, &ledger);
+        sum_up(report, &content_digest);
         report.rto = Some(judge::forecast(
             begun.elapsed().as_secs_f64(),
             report.bytes,
@@ -420,7 +432,7 @@ impl RestoreManager {
             server,
             database: &place.apart.name,
             entries: &entries,
-            ledger: &ledger,
+            content_digest: &content_digest,
             encoding: &encoding,
             dumped_major,
             backup_created: report.backup_created.unwrap_or(report.started_at),
@@ -461,18 +473,18 @@ fn reached(
 
 async fn count_all(
     mut archive: Archive,
-    ledger: Arc<Ledger>,
+    content_digest: Arc<ContentDigest>,
     progress: &Arc<Progress>,
 ) -> Result<(), RestoreError> {
     let progress = progress.clone();
-    archive.put_texts_for_people();
+    archive.decode_texts_for_display();
     let read = tokio::task::spawn_blocking(move || {
         let seen = |n| {
             progress
                 .data_bytes
                 .fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         };
-        archive.read_data(&mut Counting::new(&ledger, &seen))
+        archive.read_data(&mut Counting::new(&content_digest, &seen))
     });
     Ok(read
         .await
@@ -483,7 +495,7 @@ fn archive_proof(archive: &Archive) -> ArchiveProof {
     let h = archive.header();
     ArchiveProof {
         format: h.format.as_str().to_owned(),
-        wrapped_in: h.layers.iter().map(|l| l.as_str().to_owned()).collect(),
+        wrapped_in: h.filters.iter().map(|l| l.as_str().to_owned()).collect(),
         server_version: h.server_version.clone(),
         pg_dump_version: h.pg_dump_version.clone(),
         encoding: archive.encoding().name().to_owned(),
@@ -492,9 +504,9 @@ fn archive_proof(archive: &Archive) -> ArchiveProof {
 }
 
 /// The archive's side of the report.
-fn sum_up(report: &mut ProofReport, ledger: &Ledger) {
-    let objects = ledger.objects();
-    report.tables = verify::tables_of(ledger);
+fn sum_up(report: &mut ProofReport, content_digest: &ContentDigest) {
+    let objects = content_digest.objects();
+    report.tables = verify::tables_of(content_digest);
     report.large_objects = objects.len() as u64;
     report.rows = report.tables.iter().map(|t| t.rows).sum();
     let of_tables: u64 = report.tables.iter().map(|t| t.bytes).sum();

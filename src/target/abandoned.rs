@@ -77,7 +77,10 @@ fn outcome(row: &Running) -> RestoreResult {
 /// # Errors
 /// `target_unavailable`, `access_denied`.
 pub async fn unended(server: &Server, age: Duration) -> Result<Vec<String>, RestoreError> {
-    let session = server.without_retry().maintenance("unended requests").await?;
+    let session = server
+        .without_retry()
+        .maintenance("unended requests")
+        .await?;
     let journal = Journal::find(&session).await?;
     let mut ids = Vec::new();
     for row in journal.running(&session, age, AT_ONCE).await? {

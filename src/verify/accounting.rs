@@ -135,7 +135,7 @@ pub(super) fn proof_of(name: &str, data: &TableData) -> TableProof {
 pub(super) async fn compare(
     subject: &Subject<'_>,
 ) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
-    let wanted = subject.ledger.tables();
+    let wanted = subject.content_digest.tables();
     let session = connect(subject.server, subject.database).await?;
     let (mut tables, mut parts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (name, data) in &wanted {
@@ -446,7 +446,7 @@ async fn read(
 
 /// Compares every large object with the ledger.
 pub(super) async fn compare_objects(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
-    let wanted = subject.ledger.objects();
+    let wanted = subject.content_digest.objects();
     let session = connect(subject.server, subject.database).await?;
     let e = |e: tokio_postgres::Error| fault(&e, "looking at large objects");
     let there = session

@@ -157,7 +157,7 @@ async fn functions_see_what_they_see_in_a_serial_restore() {
     for form in &forms {
         compare(&c, form, &copied, &["4"], &[("restore-queue-mib", "1")]).await;
     }
-    by_blocks(&c, &custom, &copied).await;
+    read_by_blocks(&c, &custom, &copied).await;
     rows_alone(
         &c,
         &custom,
@@ -184,7 +184,7 @@ async fn functions_see_what_they_see_in_a_serial_restore() {
 }
 
 /// After a verification, several readers read blocks of the archive, the largest first.
-async fn by_blocks(c: &Cluster, dump: &Path, expected: &str) {
+async fn read_by_blocks(c: &Cluster, dump: &Path, expected: &str) {
     let bucket = tempfile::tempdir().unwrap();
     let path = bucket.path().join("in.dump");
     std::fs::copy(dump, &path).unwrap();

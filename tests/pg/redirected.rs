@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pgdump_archive::{Archive, Counting, Keys, Ledger, Limits, Origin};
+use pgdump_archive::{Archive, ContentDigest, Counting, Keys, Limits, Origin};
 use pgrestored::app::App;
 use pgrestored::event::Verdict;
 use pgrestored::job::OnExisting;
@@ -150,7 +150,7 @@ async fn however_a_dump_is_made_it_is_restored_and_proven() {
                 dump(&c, &bindir, &format!("-d src {options}"), way, &file);
                 let origin = Origin::once(std::fs::File::open(&file).unwrap());
                 let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
-                let ledger = Ledger::of(&archive);
+                let ledger = ContentDigest::of(&archive);
                 let read = archive.read_data(&mut Counting::new(&ledger, &|_| {}));
                 read.unwrap_or_else(|e| panic!("{options} {way} of {version}: {e}"));
             }
@@ -168,7 +168,7 @@ fn two_in_one_file(c: &Cluster) {
         dump(c, &bindir, "-d src", ">> F", &file);
         let origin = Origin::once(std::fs::File::open(&file).unwrap());
         let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
-        let ledger = Ledger::of(&archive);
+        let ledger = ContentDigest::of(&archive);
         let e = archive
             .read_data(&mut Counting::new(&ledger, &|_| {}))
             .unwrap_err()

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use pgdump_archive::{Archive, Counting, Keys, Ledger, Limits, Origin};
+use pgdump_archive::{Archive, ContentDigest, Counting, Keys, Limits, Origin};
 use pgrestored::app::App;
 use pgrestored::config::{Config, RawConfig};
 use pgrestored::error::{Blame, FailureReason as R};
@@ -279,7 +279,7 @@ fixtures! {
 struct Restored {
     cluster: Cluster,
     archive: PathBuf,
-    ledger: Ledger,
+    ledger: ContentDigest,
     entries: Vec<pgdump_archive::TocEntry>,
 }
 
@@ -293,7 +293,7 @@ impl Restored {
             Archive::open(origin, Limits::default(), &Keys::default()).unwrap()
         };
         let read = open();
-        let (ledger, entries) = (Ledger::of(&read), read.entries().to_vec());
+        let (ledger, entries) = (ContentDigest::of(&read), read.entries().to_vec());
         read.read_data(&mut Counting::new(&ledger, &|_| {}))
             .unwrap();
         cluster.restore(&archive, "ours").await;
@@ -318,7 +318,7 @@ impl Restored {
             server: &server,
             database: "changed",
             entries: &self.entries,
-            ledger: &self.ledger,
+            content_digest: &self.ledger,
             encoding: "UTF8",
             dumped_major: Some(15),
             backup_created: jiff::Timestamp::now(),

@@ -25,17 +25,17 @@ pub fn line_of(text: &str, max: usize) -> String {
     let mut after_break = false;
     for (at, c) in text.char_indices() {
         let escaped = is_unsafe(c).then(|| c.escape_default().to_string());
-        let piece = match escaped {
+        let chunk = match escaped {
             _ if breaks_line(c) && after_break => String::new(),
             _ if breaks_line(c) => " ".to_owned(),
             Some(escaped) => escaped,
             None => c.to_string(),
         };
         after_break = breaks_line(c);
-        if line.len() + piece.len() > max {
+        if line.len() + chunk.len() > max {
             return with_rest(line, max, text.len() - at);
         }
-        line.push_str(&piece);
+        line.push_str(&chunk);
     }
     line
 }

@@ -1,7 +1,7 @@
 //! One database out of the text of `pg_dumpall`: what belongs to others is read, so that its end is
 //! known, and passed over.
 
-use super::text::{Item, Text};
+use super::text::{Text, TextItem};
 use crate::error::ArchiveError;
 
 /// Bytes in which databases are looked for where none was named.
@@ -10,10 +10,10 @@ const LOOK: u64 = 8 << 20;
 const NAMED: usize = 20;
 
 /// The next item of the wanted database; of a text that is no cluster's, the next item.
-pub(super) fn next(text: &mut Text) -> Result<Item, ArchiveError> {
+pub(super) fn next(text: &mut Text) -> Result<TextItem, ArchiveError> {
     loop {
         let item = text.next()?;
-        let at_end = matches!(item, Item::End(_));
+        let at_end = matches!(item, TextItem::End(_));
         if !text.frames.is_cluster() || text.is_wanted() {
             return Ok(item);
         }
@@ -23,7 +23,7 @@ pub(super) fn next(text: &mut Text) -> Result<Item, ArchiveError> {
         if at_end || (text.wanted.is_none() && text.consumed > LOOK) {
             return Err(not_found(text, at_end));
         }
-        if let Item::Copy(_) = item {
+        if let TextItem::Copy(_) = item {
             text.pass_rows()?;
         }
     }

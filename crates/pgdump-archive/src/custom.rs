@@ -7,16 +7,16 @@ use std::collections::HashMap;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
+use super::chunks::{DataSink, ObjectCutter};
+use super::filters::{PeekReader, buffered};
 use super::header::read_header;
-use super::index::{IndexedBlock, Metered, Todo};
-use super::layers::{Head, buffered};
+use super::index::{BlockQueue, CountingReader, IndexedBlock};
 use super::members::cut_table;
-use super::pieces::{DataSink, ObjectCutter};
 use super::tail::{SHOWN, no_block, other_bytes, peek, read_tail};
-use super::toc::{EntrySum, Fields, Toc, corrupt, read_int, read_toc};
+use super::toc::{EntrySum, Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, BlockIndex, Body, Codec, Context, DataOffset, Format, Limits, Ranges, TocEntry,
-    dialect_of,
+    Archive, ArchiveBody, BlockIndex, Codec, DataOffset, Format, Limits, Ranges, ReadContext,
+    TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -25,9 +25,9 @@ const BLOCK_LARGE_OBJECTS: u8 = 3;
 
 /// The data blocks, next in `input`; with an index, wherever it says.
 pub(super) struct Blocks {
-    input: Metered<Head<'static>>,
+    input: CountingReader<PeekReader<'static>>,
     form: Form,
-    todo: Option<Todo>,
+    todo: Option<BlockQueue>,
 }
 
 /// How the blocks of one archive are written.
@@ -38,7 +38,7 @@ pub(super) struct Form {
     pub off_size: u8,
     /// The archive version's second number.
     pub minor: u8,
-    pub context: Context,
+    pub context: ReadContext,
     /// Of the entries, for the table of contents behind the data.
     pub sums: Arc<[EntrySum]>,
 }
@@ -48,7 +48,7 @@ pub(super) enum Stream {
     /// All blocks, in order.
     Whole(Blocks),
     /// Blocks by the index, among other readers.
-    Shared(Todo, Form, Arc<Positions>),
+    Shared(BlockQueue, Form, Arc<Positions>),
 }
 
 /// Where each entry stands in the table of contents, by its dump id.
@@ -63,9 +63,9 @@ fn positions(entries: &[TocEntry]) -> Positions {
 }
 
 /// Reads the header and the table of contents.
-pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, ArchiveError> {
-    let mut input = Metered::new(input);
-    let mut f = Fields::new(&mut input, limits);
+pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive, ArchiveError> {
+    let mut input = CountingReader::new(input);
+    let mut f = TocReader::new(&mut input, limits);
     let header = read_header(&mut f, Format::Custom)?;
     let minor = header.version.map_or(0, |v| v.1);
     let Toc {
@@ -74,7 +74,7 @@ pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, Arch
         sums,
     } = read_toc(&mut f, minor)?;
     let (int_size, off_size) = (f.int_size, f.off_size);
-    let context = Context {
+    let context = ReadContext {
         limits,
         dialect: dialect_of(&entries, &encoding),
     };
@@ -95,7 +95,7 @@ pub(super) fn open(input: Head<'static>, limits: Limits) -> Result<Archive, Arch
         header,
         entries,
         encoding,
-        body: Body::Custom(blocks),
+        body: ArchiveBody::Custom(blocks),
     })
 }
 
@@ -155,7 +155,7 @@ impl Blocks {
             .map(|e| e.offset.clone())
             .collect();
         if let Some(tail) = index.tail {
-            let mut input = Metered::new(buffered(ranges.open(tail)?));
+            let mut input = CountingReader::new(buffered(ranges.open(tail)?));
             offsets = read_tail(&mut input, &self.form, entries)?
                 .ok_or_else(|| wrong("nothing behind it"))?;
         }
@@ -173,12 +173,12 @@ impl Blocks {
         if said.contains(&Some(false)) {
             return Err(wrong("its blocks begin elsewhere"));
         }
-        self.todo = Some(Todo::new(index, ranges, !said.contains(&None)));
+        self.todo = Some(BlockQueue::new(index, ranges, !said.contains(&None)));
         Ok(())
     }
 
     /// By an index, blocks of a lower turn are taken before others; of one turn, the largest first.
-    pub(crate) fn read_in_turns(&mut self, turns: &HashMap<i32, usize>) {
+    pub(crate) fn set_read_order(&mut self, turns: &HashMap<i32, usize>) {
         if let Some(todo) = &self.todo {
             todo.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
         }
@@ -276,7 +276,7 @@ impl Stream {
                 // All of a run is of one turn.
                 sink.wait_for_turn(entry_of(block)?)?;
             }
-            let mut input = Metered::new(buffered(todo.open(&run)?));
+            let mut input = CountingReader::new(buffered(todo.open(&run)?));
             for block in &run {
                 let entry = entry_of(block)?;
                 let elsewhere =

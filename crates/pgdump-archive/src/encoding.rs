@@ -21,16 +21,17 @@ fn kept(byte: u8) -> char {
 }
 
 /// The byte that a character stands for.
-pub fn kept_byte(c: char) -> Option<u8> {
+pub fn undecoded_byte(c: char) -> Option<u8> {
     u32::from(c)
         .checked_sub(KEPT)
         .and_then(|b| u8::try_from(b).ok())
 }
 
 /// Whether some of the text is bytes of the dump that nobody has converted.
-pub fn has_kept(text: &str) -> bool {
+pub fn has_undecoded(text: &str) -> bool {
     // The first byte of every character that stands for one.
-    memchr::memchr(0xf4, text.as_bytes()).is_some() && text.chars().any(|c| kept_byte(c).is_some())
+    memchr::memchr(0xf4, text.as_bytes()).is_some()
+        && text.chars().any(|c| undecoded_byte(c).is_some())
 }
 
 impl TextEncoding {
@@ -118,18 +119,18 @@ impl TextEncoding {
     }
 
     /// Whether some of the text is bytes of the dump. In UTF-8, every character is itself.
-    pub fn has_kept(&self, text: &str) -> bool {
-        !self.is_utf8() && has_kept(text)
+    pub fn has_undecoded(&self, text: &str) -> bool {
+        !self.is_utf8() && has_undecoded(text)
     }
 
     /// Text as [`TextEncoding::decode`] gives it, in the dump's encoding again.
     pub fn bytes_of(&self, text: &str) -> Vec<u8> {
-        if !self.has_kept(text) {
+        if !self.has_undecoded(text) {
             return text.as_bytes().to_vec();
         }
         let mut bytes = Vec::with_capacity(text.len());
         for c in text.chars() {
-            match kept_byte(c) {
+            match undecoded_byte(c) {
                 Some(b) => bytes.push(b),
                 None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -139,13 +140,13 @@ impl TextEncoding {
 
     /// Text to be read by people, where no server was asked: bytes that were kept by the usual table of the
     /// encoding, or as `\xNN`.
-    pub fn for_people(&self, text: &str) -> String {
-        if !self.has_kept(text) {
+    pub fn for_display(&self, text: &str) -> String {
+        if !self.has_undecoded(text) {
             return text.to_owned();
         }
         let (mut shown, mut run) = (String::with_capacity(text.len()), Vec::new());
         for c in text.chars() {
-            match kept_byte(c) {
+            match undecoded_byte(c) {
                 Some(b) => run.push(b),
                 None => {
                     shown.push_str(&self.guess(&std::mem::take(&mut run)));
@@ -225,7 +226,7 @@ mod tests {
         for text in ["é", "\u{10ff27}"] {
             assert_eq!(utf8.decode(text.as_bytes().to_vec()).unwrap(), text);
             assert_eq!(utf8.bytes_of(text), text.as_bytes());
-            assert_eq!(utf8.for_people(text), text);
+            assert_eq!(utf8.for_display(text), text);
         }
         let bad = utf8.decode(vec![0xff]).unwrap_err();
         assert!(matches!(bad, ArchiveError::Corrupt(_)));
@@ -248,7 +249,7 @@ mod tests {
             for end in 0..=u8::MAX {
                 let bytes = [b"'x", &[0x81, 0x30, 0x81, 0x30, 0xb1, b'\'', end][..]].concat();
                 let text = encoding.decode(bytes.clone()).unwrap();
-                assert!(has_kept(&text), "{name}");
+                assert!(has_undecoded(&text), "{name}");
                 assert_eq!(encoding.bytes_of(&text), bytes, "{name}");
             }
         }
@@ -280,7 +281,7 @@ mod tests {
     fn people_read_characters() {
         let shown = |name: &str, bytes: &[u8]| {
             let encoding = TextEncoding::new(name);
-            encoding.for_people(&encoding.view(bytes))
+            encoding.for_display(&encoding.view(bytes))
         };
         assert_eq!(shown("LATIN1", b"caf\xe9 1"), "café 1");
         assert_eq!(shown("SJIS", b"public.\x95\x5c"), "public.表");

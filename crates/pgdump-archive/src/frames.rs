@@ -4,8 +4,8 @@
 use std::io::{BufRead, Error, ErrorKind, Read, Result};
 
 use super::Limits;
-use super::layers::{Head, Lent};
-use super::toc::{beyond_us, corrupt};
+use super::filters::{BoxedReader, PeekReader};
+use super::toc::{corrupt, limit_error};
 use crate::error::ArchiveError;
 
 const LZ4: u32 = 0x184d_2204;
@@ -37,14 +37,15 @@ pub(super) fn begins_with_skippable(head: &[u8]) -> bool {
 }
 
 /// Passes over frames that are to be skipped, as `pzstd` writes them before each of its own.
-pub(super) fn skip_frames(mut input: Head<'_>) -> Result<Head<'_>> {
+pub(super) fn skip_frames(mut input: PeekReader<'_>) -> Result<PeekReader<'_>> {
     loop {
         // A filled buffer has the whole magic, but for the end of the input.
         let mut magic = [0; 4];
         let n = read_up_to(&mut input, &mut magic)?;
         if n < 4 || !is_skippable(u32::from_le_bytes(magic)) {
-            let again: Lent<'_> = Box::new(std::io::Cursor::new(magic).take(n as u64).chain(input));
-            return Ok(super::layers::buffered(again));
+            let again: BoxedReader<'_> =
+                Box::new(std::io::Cursor::new(magic).take(n as u64).chain(input));
+            return Ok(super::filters::buffered(again));
         }
         skip_frame(&mut input)?;
     }
@@ -113,11 +114,11 @@ impl<R: BufRead> Zstd<R> {
             return too_large("zstd", &self.limits).into();
         }
         if code.is(Code::ZSTD_error_memory_allocation) {
-            return beyond_us("this worker has no memory for the window of the zstd data").into();
+            return limit_error("this worker has no memory for the window of the zstd data").into();
         }
         if code.is(Code::ZSTD_error_dictionary_wrong) {
             let what = "the zstd data was made with a dictionary, which it does not contain";
-            return beyond_us(format!(
+            return limit_error(format!(
                 "{what}: decompress it with `zstd -d -D DICTIONARY` first"
             ))
             .into();
@@ -145,7 +146,7 @@ pub(super) fn decompressing(format: &str) -> String {
 /// A part of the data needs more memory than there is, and does not say how much.
 pub(super) fn too_large(format: &str, limits: &Limits) -> ArchiveError {
     let has = limits.memory >> 20;
-    beyond_us(format!(
+    limit_error(format!(
         "{} needs more than the {has} MiB of memory that this worker has for it: give it more (its \
          container's limit, or RESTORE_MEMORY_MIB)",
         decompressing(format)
@@ -173,12 +174,12 @@ fn window_of(head: &[u8]) -> Option<u64> {
 /// one frame.
 pub(super) struct Lz4<'a> {
     decoder: lz4_flex::frame::FrameDecoder<Watched<'a>>,
-    state: State,
+    state: FrameState,
     /// Whether a frame was read.
     has_begun: bool,
 }
 
-enum State {
+enum FrameState {
     Between,
     Frame,
     Legacy(Legacy),
@@ -192,7 +193,7 @@ struct Legacy {
 }
 
 impl<'a> Lz4<'a> {
-    pub(crate) fn new(input: Head<'a>) -> Self {
+    pub(crate) fn new(input: PeekReader<'a>) -> Self {
         let input = Watched {
             input,
             again: None,
@@ -201,13 +202,13 @@ impl<'a> Lz4<'a> {
         let decoder = lz4_flex::frame::FrameDecoder::new(input);
         Lz4 {
             decoder,
-            state: State::Between,
+            state: FrameState::Between,
             has_begun: false,
         }
     }
 
     /// What comes next; `None` at the end.
-    fn next_frame(&mut self) -> Result<Option<State>> {
+    fn next_frame(&mut self) -> Result<Option<FrameState>> {
         let input = self.decoder.get_mut();
         loop {
             let mut magic = [0; 4];
@@ -221,9 +222,9 @@ impl<'a> Lz4<'a> {
                 LZ4 => {
                     input.again = Some(magic);
                     input.ended = false;
-                    return Ok(Some(State::Frame));
+                    return Ok(Some(FrameState::Frame));
                 }
-                LZ4_LEGACY => return Ok(Some(State::Legacy(Legacy::default()))),
+                LZ4_LEGACY => return Ok(Some(FrameState::Legacy(Legacy::default()))),
                 skippable if is_skippable(skippable) => skip_frame(input)?,
                 _ => return Err(trailing("lz4").into()),
             }
@@ -238,24 +239,24 @@ impl Read for Lz4<'_> {
         }
         loop {
             let n = match &mut self.state {
-                State::Between => match self.next_frame()? {
+                FrameState::Between => match self.next_frame()? {
                     None => return Ok(0),
                     Some(next) => {
                         (self.state, self.has_begun) = (next, true);
                         continue;
                     }
                 },
-                State::Frame => self.decoder.read(buf).map_err(without_dictionary)?,
-                State::Legacy(legacy) => legacy.read(self.decoder.get_mut(), buf)?,
+                FrameState::Frame => self.decoder.read(buf).map_err(without_dictionary)?,
+                FrameState::Legacy(legacy) => legacy.read(self.decoder.get_mut(), buf)?,
             };
             if n > 0 {
                 return Ok(n);
             }
             // A frame's own end mark comes before the decoder asks for more.
-            if matches!(self.state, State::Frame) && self.decoder.get_ref().ended {
+            if matches!(self.state, FrameState::Frame) && self.decoder.get_ref().ended {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-            self.state = State::Between;
+            self.state = FrameState::Between;
         }
     }
 }
@@ -267,7 +268,7 @@ fn without_dictionary(e: Error) -> Error {
     match inner {
         Some(lz4_flex::frame::Error::DictionaryNotSupported) => {
             let what = "the lz4 data was made with a dictionary, which it does not contain";
-            beyond_us(format!(
+            limit_error(format!(
                 "{what}: decompress it with `lz4 -d -D DICTIONARY` first"
             ))
             .into()
@@ -318,7 +319,7 @@ impl Legacy {
 
 /// Remembers whether the end was met, and takes four bytes back.
 struct Watched<'a> {
-    input: Head<'a>,
+    input: PeekReader<'a>,
     again: Option<[u8; 4]>,
     ended: bool,
 }
@@ -338,10 +339,10 @@ impl Read for Watched<'_> {
 }
 
 /// bzip2 streams; zeros may follow them, as behind a copy from a tape.
-pub(super) struct Bzip2<'a>(Option<bzip2::bufread::BzDecoder<Head<'a>>>);
+pub(super) struct Bzip2<'a>(Option<bzip2::bufread::BzDecoder<PeekReader<'a>>>);
 
 impl<'a> Bzip2<'a> {
-    pub(crate) fn new(input: Head<'a>) -> Self {
+    pub(crate) fn new(input: PeekReader<'a>) -> Self {
         Bzip2(Some(bzip2::bufread::BzDecoder::new(input)))
     }
 }

@@ -2,9 +2,9 @@
 
 use std::io::Read;
 
-use super::layers::HEAD;
-use super::toc::{Fields, beyond_us, corrupt, unsupported};
-use super::{Codec, Layer, recognise};
+use super::filters::HEAD;
+use super::toc::{TocReader, corrupt, limit_error, unsupported};
+use super::{Codec, Filter, recognize};
 use crate::error::ArchiveError;
 
 /// How `pg_dump` wrote it.
@@ -38,7 +38,7 @@ impl Format {
         if head.len() >= 512 && head[257..].starts_with(b"ustar") {
             return Some(Format::Tar);
         }
-        recognise::is_sql(head, head.len() < HEAD).then_some(Format::Plain)
+        recognize::is_sql(head, head.len() < HEAD).then_some(Format::Plain)
     }
 }
 
@@ -47,7 +47,7 @@ impl Format {
 pub struct Header {
     pub format: Format,
     /// What the whole archive is wrapped in, from the outside.
-    pub layers: Vec<Layer>,
+    pub filters: Vec<Filter>,
     /// Archive version: major, minor, revision; none of SQL text.
     pub version: Option<(u8, u8, u8)>,
     /// Compression of the data inside.
@@ -73,7 +73,7 @@ impl Header {
 
 /// Reads the header of an archive; `format` is what the file around it says.
 pub(super) fn read_header<R: Read>(
-    f: &mut Fields<'_, R>,
+    f: &mut TocReader<'_, R>,
     format: Format,
 ) -> Result<Header, ArchiveError> {
     let mut magic = [0u8; 5];
@@ -86,7 +86,7 @@ pub(super) fn read_header<R: Read>(
     let version = (f.byte("version")?, f.byte("version")?, f.byte("version")?);
     if version.0 != 1 || !(12..=16).contains(&version.1) {
         let say = if version > (1, 16, u8::MAX) {
-            beyond_us
+            limit_error
         } else {
             unsupported
         };
@@ -127,7 +127,7 @@ pub(super) fn read_header<R: Read>(
     );
     Ok(Header {
         format,
-        layers: vec![],
+        filters: vec![],
         version: Some(version),
         codec,
         created,
@@ -137,7 +137,7 @@ pub(super) fn read_header<R: Read>(
     })
 }
 
-fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, ArchiveError> {
+fn read_codec<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<Codec, ArchiveError> {
     if minor < 15 {
         return Ok(if f.int("compression level")? == 0 {
             Codec::None
@@ -156,7 +156,7 @@ fn read_codec<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<Codec, Archiv
 
 /// Seconds, minutes, hours, day, month (from 0), year (from 1900), daylight-saving flag.
 fn read_created<R: Read>(
-    f: &mut Fields<'_, R>,
+    f: &mut TocReader<'_, R>,
 ) -> Result<Option<jiff::civil::DateTime>, ArchiveError> {
     let mut tm = [0i64; 7];
     for field in &mut tm {

@@ -73,7 +73,7 @@ const TOGETHER: u64 = 4 << 20;
 /// The blocks that are still to be read, largest first, for several readers. Small ones that follow each
 /// other are read together.
 #[derive(Clone)]
-pub(super) struct Todo {
+pub(super) struct BlockQueue {
     runs: Arc<Mutex<VecDeque<Vec<IndexedBlock>>>>,
     ranges: Arc<dyn Ranges>,
     /// The archive itself says where its blocks begin, and that is where the index has them. Otherwise
@@ -81,7 +81,7 @@ pub(super) struct Todo {
     may_pass_over: bool,
 }
 
-impl Todo {
+impl BlockQueue {
     pub(crate) fn new(index: &BlockIndex, ranges: Arc<dyn Ranges>, may_pass_over: bool) -> Self {
         let mut runs: Vec<Vec<IndexedBlock>> = vec![];
         let mut length = 0;
@@ -98,7 +98,7 @@ impl Todo {
         let bytes =
             |run: &Vec<IndexedBlock>| run.iter().fold(0u64, |n, b| n.saturating_add(b.bytes));
         runs.sort_by_cached_key(|run| std::cmp::Reverse(bytes(run)));
-        Todo {
+        BlockQueue {
             runs: Arc::new(Mutex::new(runs.into())),
             ranges,
             may_pass_over,
@@ -158,14 +158,14 @@ impl Todo {
 }
 
 /// Input whose parts are measured as they are read.
-pub(super) struct Metered<R> {
+pub(super) struct CountingReader<R> {
     input: R,
     current: Extent,
 }
 
-impl<R> Metered<R> {
+impl<R> CountingReader<R> {
     pub(crate) fn new(input: R) -> Self {
-        Metered {
+        CountingReader {
             input,
             current: Extent::default(),
         }
@@ -189,7 +189,7 @@ impl<R> Metered<R> {
     }
 }
 
-impl<R: BufRead> BufRead for Metered<R> {
+impl<R: BufRead> BufRead for CountingReader<R> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         self.input.fill_buf()
     }
@@ -205,7 +205,7 @@ impl<R: BufRead> BufRead for Metered<R> {
     }
 }
 
-impl<R: BufRead> Read for Metered<R> {
+impl<R: BufRead> Read for CountingReader<R> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let buf = self.fill_buf()?;
         let n = buf.len().min(out.len());
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn parts_add_up_to_the_whole() {
         let data: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
-        let mut input = Metered::new(&data[..]);
+        let mut input = CountingReader::new(&data[..]);
         let mut index = BlockIndex::default();
         for (i, n) in [100usize, 1, 399, 500].into_iter().enumerate() {
             let mut part = vec![0; n];

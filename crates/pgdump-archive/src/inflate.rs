@@ -53,11 +53,11 @@ impl<R: BufRead> Read for Zlib<R> {
 pub(super) struct Gzip<R> {
     input: Input<R>,
     /// None between members.
-    member: Option<Member>,
+    member: Option<GzipMember>,
     has_begun: bool,
 }
 
-struct Member {
+struct GzipMember {
     stream: Stream,
     checksum: crc32fast::Hasher,
     /// Modulo 2^32.
@@ -88,7 +88,7 @@ impl<R: BufRead> Read for Gzip<R> {
                 none => {
                     self.has_begun = true;
                     pass_header(&mut self.input)?;
-                    none.insert(Member::new()?)
+                    none.insert(GzipMember::new()?)
                 }
             };
             if !member.stream.unread.is_empty() || buf.is_empty() {
@@ -108,12 +108,12 @@ impl<R: BufRead> Read for Gzip<R> {
     }
 }
 
-impl Member {
+impl GzipMember {
     fn new() -> std::io::Result<Self> {
         let mut stream = Stream::new();
         // A member's data has no header of its own.
         stream.inflate(&mut Input::new(&b"\x78\x9c"[..]))?;
-        Ok(Member {
+        Ok(GzipMember {
             stream,
             checksum: crc32fast::Hasher::new(),
             len: 0,

@@ -701,11 +701,11 @@ mod tests {
                     other => { early = Some(other); break }
                 }
             }
-            let pieces = match early {
+            let chunks = match early {
                 Some(found) => found,
                 None => scan.find(bytes, dialect, true),
             };
-            proptest::prop_assert_eq!(whole, pieces);
+            proptest::prop_assert_eq!(whole, chunks);
             proptest::prop_assert_eq!(once.variables(), scan.variables());
         }
     }

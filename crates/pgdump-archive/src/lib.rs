@@ -8,24 +8,24 @@ mod custom;
 mod encoding;
 mod end_marks;
 mod error;
-mod folder;
+mod directory;
 mod frames;
 mod header;
 mod index;
 mod inflate;
-mod layers;
-mod ledger;
+mod filters;
+mod content_digest;
 mod lexer;
 mod lzma;
 mod members;
-mod moments;
-mod pieces;
+mod timestamps;
+mod chunks;
 mod psql;
-mod recognise;
+mod recognize;
 mod rows;
 mod script;
 mod tail;
-mod tarball;
+mod tar_archive;
 mod text;
 mod toc;
 
@@ -33,23 +33,25 @@ use std::io::Read;
 use std::sync::{Arc, OnceLock};
 
 pub use codec::Codec;
-pub use encoding::{TextEncoding, has_kept, kept_byte};
+pub use content_digest::{
+    ContentDigest, Counting, DigestBuilder, ObjectData, Rows, TableData, copy_target,
+};
+pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
 pub use error::{ArchiveError, Problem};
+pub use filters::{Filter, Keys};
 pub use header::{Format, Header};
 pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
-pub use layers::{Keys, Layer};
-pub use ledger::{Counting, EntryTally, Ledger, ObjectData, Rows, TableData, copy_target};
 
+pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{Dialect, Lexeme, Token, Wide, first_tokens, statements, tokens};
-pub use pieces::{DataSink, Piece, Statement};
 pub use toc::{DataOffset, Section, TocEntry};
 
 /// A stream of bytes.
 pub type Bytes = Box<dyn Read + Send>;
 
 /// Whether the first bytes are those of a dump, or of a wrapping that is taken off.
-pub fn is_recognised(head: &[u8]) -> bool {
-    Format::of(head).is_some() || Layer::of(head).is_some() || frames::begins_with_skippable(head)
+pub fn is_recognized(head: &[u8]) -> bool {
+    Format::of(head).is_some() || Filter::of(head).is_some() || frames::begins_with_skippable(head)
 }
 
 /// Whether the first bytes show that a file is not the continuation of another one: those of a custom archive, of
@@ -60,7 +62,7 @@ pub fn begins_whole_file(head: &[u8]) -> bool {
         b"--\n-- PostgreSQL database cluster dump\n",
     ];
     Format::of(head) == Some(Format::Custom)
-        || Layer::of(head).is_some()
+        || Filter::of(head).is_some()
         || TEXTS.iter().any(|text| head.starts_with(text))
 }
 
@@ -116,7 +118,7 @@ impl Limits {
             return Ok(());
         }
         let (needed, has) = (needed.div_ceil(1 << 20), self.memory >> 20);
-        Err(toc::beyond_us(format!(
+        Err(toc::limit_error(format!(
             "{what} needs {needed} MiB of memory, this worker has {has} MiB for it: give it more \
              (its container's limit, or RESTORE_MEMORY_MIB)"
         )))
@@ -135,14 +137,14 @@ impl Default for Limits {
 }
 
 /// Opens the same object again, from some byte on.
-pub trait Reopen: Send + Sync {
+pub trait ReopenableSource: Send + Sync {
     /// # Errors
     /// The store's own.
     fn open(&self, offset: u64) -> Result<Bytes, ArchiveError>;
 }
 
 /// The members of a directory dump.
-pub trait Folder: Send + Sync {
+pub trait DirectorySource: Send + Sync {
     /// Name and size in bytes of every member.
     fn members(&self) -> Vec<(String, u64)>;
 
@@ -156,9 +158,9 @@ pub enum Origin {
     /// One object or standard input; `again` where it can be read twice.
     Stream {
         bytes: Bytes,
-        again: Option<Arc<dyn Reopen>>,
+        again: Option<Arc<dyn ReopenableSource>>,
     },
-    Folder(Arc<dyn Folder>),
+    Folder(Arc<dyn DirectorySource>),
 }
 
 impl Origin {
@@ -176,19 +178,19 @@ pub struct Archive {
     header: Header,
     entries: Vec<TocEntry>,
     encoding: TextEncoding,
-    body: Body,
+    body: ArchiveBody,
 }
 
-enum Body {
+enum ArchiveBody {
     Custom(custom::Blocks),
-    Tar(tarball::Members),
-    Folder(folder::Members),
+    Tar(tar_archive::TarMembers),
+    Folder(directory::DirectoryMembers),
     Script(Box<script::Script>),
 }
 
 /// What the readers of members need to know of their archive.
 #[derive(Clone)]
-struct Context {
+struct ReadContext {
     limits: Limits,
     dialect: Dialect,
 }
@@ -234,26 +236,26 @@ impl Archive {
         database: Option<&str>,
     ) -> Result<Self, ArchiveError> {
         let (bytes, again) = match origin {
-            Origin::Folder(folder) => return folder::open(folder, limits),
+            Origin::Folder(folder) => return directory::open(folder, limits),
             Origin::Stream { bytes, again } => (bytes, again),
         };
-        let (layers, head, input) = layers::unwrap(bytes, &limits, keys)?;
+        let (filters, head, input) = filters::unwrap(bytes, &limits, keys)?;
         let mut archive = match Format::of(&head) {
             Some(Format::Custom) => custom::open(input, limits)?,
             Some(Format::Tar) => {
-                let again = again.map(|again| tarball::Again {
+                let again = again.map(|again| tar_archive::TarAgain {
                     source: again,
-                    layers: layers.len(),
+                    filters: filters.len(),
                     keys: keys.clone(),
                 });
-                tarball::open(input, again, limits)?
+                tar_archive::open(input, again, limits)?
             }
             Some(Format::Plain) => script::open(input, limits, database)?,
             Some(Format::Directory | Format::DirectoryTar) | None => {
-                return Err(layers::name_wrong_input(&head));
+                return Err(filters::diagnose_input(&head));
             }
         };
-        archive.header.layers = layers;
+        archive.header.filters = filters;
         Ok(archive)
     }
 
@@ -267,7 +269,7 @@ impl Archive {
     }
 
     /// Adds entries that are known from elsewhere to those of SQL text, which only say what it needs.
-    pub fn foresee(&mut self, later: Vec<TocEntry>) {
+    pub fn add_expected_entries(&mut self, later: Vec<TocEntry>) {
         if self.is_script() {
             self.entries.extend(later);
         }
@@ -279,25 +281,25 @@ impl Archive {
     }
 
     /// Texts of the table of contents that are still the dump's own bytes.
-    pub fn kept_texts(&mut self) -> Vec<String> {
+    pub fn undecoded_texts(&mut self) -> Vec<String> {
         let encoding = &self.encoding;
         let texts = self
             .entries
             .iter_mut()
             .flat_map(TocEntry::texts_mut)
-            .filter(|t| encoding.has_kept(t));
+            .filter(|t| encoding.has_undecoded(t));
         let distinct: std::collections::BTreeSet<String> = texts.map(|t| t.clone()).collect();
         distinct.into_iter().collect()
     }
 
     /// Exchanges texts of the table of contents for what they mean.
-    pub fn put_texts(&mut self, meaning: impl Fn(&str) -> Option<String>) {
+    pub fn replace_texts(&mut self, meaning: impl Fn(&str) -> Option<String>) {
         let encoding = &self.encoding;
         for text in self
             .entries
             .iter_mut()
             .flat_map(TocEntry::texts_mut)
-            .filter(|t| encoding.has_kept(t))
+            .filter(|t| encoding.has_undecoded(t))
         {
             if let Some(converted) = meaning(text) {
                 *text = converted;
@@ -306,30 +308,30 @@ impl Archive {
     }
 
     /// The same where no server is asked: for people alone.
-    pub fn put_texts_for_people(&mut self) {
+    pub fn decode_texts_for_display(&mut self) {
         let encoding = self.encoding.clone();
-        self.put_texts(|text| Some(encoding.for_people(text)));
+        self.replace_texts(|text| Some(encoding.for_display(text)));
     }
 
     /// Whether it is SQL text: statements come one by one, and there is no table of contents.
     pub fn is_script(&self) -> bool {
-        matches!(self.body, Body::Script(_))
+        matches!(self.body, ArchiveBody::Script(_))
     }
 
     /// Whether it is SQL text that nothing shows to be `pg_dump`'s: its statements run in their own order.
     pub fn is_foreign(&self) -> bool {
-        matches!(&self.body, Body::Script(s) if s.is_foreign)
+        matches!(&self.body, ArchiveBody::Script(s) if s.is_foreign)
     }
 
     /// Whether it is SQL text whose rows come before anything that could take them is made.
-    pub fn holds_rows_alone(&self) -> bool {
-        matches!(&self.body, Body::Script(s) if s.rows_alone)
+    pub fn has_rows_only(&self) -> bool {
+        matches!(&self.body, ArchiveBody::Script(s) if s.rows_alone)
     }
 
     /// Whether the archive shows that it is complete, once all of it was read.
     pub fn completeness(&self) -> Arc<OnceLock<bool>> {
         match &self.body {
-            Body::Script(s) => s.completeness.clone(),
+            ArchiveBody::Script(s) => s.completeness.clone(),
             _ => Arc::new(OnceLock::from(true)),
         }
     }
@@ -339,13 +341,13 @@ impl Archive {
     ///
     /// # Errors
     /// `archive_corrupt` where the index is another archive's.
-    pub fn by_blocks(
+    pub fn read_by_blocks(
         &mut self,
         index: &BlockIndex,
         ranges: Arc<dyn Ranges>,
     ) -> Result<(), ArchiveError> {
         match &mut self.body {
-            Body::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
+            ArchiveBody::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
             _ => Err(toc::corrupt("the restore index is another archive's")),
         }
     }
@@ -353,19 +355,19 @@ impl Archive {
     /// Bytes of each entry's data as stored, by dump id, where the archive says so before its data.
     pub fn sizes(&self) -> std::collections::HashMap<i32, u64> {
         match &self.body {
-            Body::Custom(_) => custom::sizes(&self.entries),
-            Body::Folder(members) => members.sizes(&self.entries),
-            Body::Tar(_) | Body::Script(_) => Default::default(),
+            ArchiveBody::Custom(_) => custom::sizes(&self.entries),
+            ArchiveBody::Folder(members) => members.sizes(&self.entries),
+            ArchiveBody::Tar(_) | ArchiveBody::Script(_) => Default::default(),
         }
     }
 
     /// Data of entries (by dump id) with a lower turn is read before that with a higher one.
-    pub fn read_in_turns(&mut self, turns: &std::collections::HashMap<i32, usize>) {
+    pub fn set_read_order(&mut self, turns: &std::collections::HashMap<i32, usize>) {
         match &mut self.body {
-            Body::Custom(blocks) => blocks.read_in_turns(turns),
-            Body::Folder(members) => members.read_in_turns(&self.entries, turns),
+            ArchiveBody::Custom(blocks) => blocks.set_read_order(turns),
+            ArchiveBody::Folder(members) => members.set_read_order(&self.entries, turns),
             // These ask for each member whether it is due; text comes in its order.
-            Body::Tar(_) | Body::Script(_) => {}
+            ArchiveBody::Tar(_) | ArchiveBody::Script(_) => {}
         }
     }
 
@@ -373,17 +375,17 @@ impl Archive {
     pub fn into_streams(self, most: usize) -> Vec<DataStream> {
         let entries: Arc<[TocEntry]> = self.entries.into();
         match self.body {
-            Body::Custom(blocks) => blocks
+            ArchiveBody::Custom(blocks) => blocks
                 .into_streams(&entries, most)
                 .into_iter()
-                .map(|s| DataStream(Source::Custom(s, entries.clone())))
+                .map(|s| DataStream(StreamSource::Custom(s, entries.clone())))
                 .collect(),
-            Body::Tar(members) => vec![DataStream(Source::Tar(members, entries))],
-            Body::Script(script) => vec![DataStream(Source::Script(script))],
-            Body::Folder(members) => {
+            ArchiveBody::Tar(members) => vec![DataStream(StreamSource::Tar(members, entries))],
+            ArchiveBody::Script(script) => vec![DataStream(StreamSource::Script(script))],
+            ArchiveBody::Folder(members) => {
                 let members = Arc::new(members);
                 (0..most.max(1))
-                    .map(|_| DataStream(Source::Folder(members.clone(), entries.clone())))
+                    .map(|_| DataStream(StreamSource::Folder(members.clone(), entries.clone())))
                     .collect()
             }
         }
@@ -408,7 +410,7 @@ pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, Archi
     let Origin::Stream { bytes, .. } = origin else {
         return Err(toc::corrupt("a folder where a file was expected"));
     };
-    let (_, _, input) = layers::unwrap(bytes, &Limits::default(), keys)?;
+    let (_, _, input) = filters::unwrap(bytes, &Limits::default(), keys)?;
     let mut text = Vec::new();
     let failed = |e| ArchiveError::from_io(e, "text");
     let mut input = input;
@@ -429,12 +431,12 @@ pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, Archi
 }
 
 /// A part of an archive's data that one thread reads.
-pub struct DataStream(Source);
+pub struct DataStream(StreamSource);
 
-enum Source {
+enum StreamSource {
     Custom(custom::Stream, Arc<[TocEntry]>),
-    Tar(tarball::Members, Arc<[TocEntry]>),
-    Folder(Arc<folder::Members>, Arc<[TocEntry]>),
+    Tar(tar_archive::TarMembers, Arc<[TocEntry]>),
+    Folder(Arc<directory::DirectoryMembers>, Arc<[TocEntry]>),
     Script(Box<script::Script>),
 }
 
@@ -446,10 +448,10 @@ impl DataStream {
     /// reader and of the sink.
     pub fn read(self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         match self.0 {
-            Source::Custom(stream, entries) => stream.read(&entries, sink),
-            Source::Tar(members, entries) => members.read(&entries, sink),
-            Source::Folder(members, entries) => members.read(&entries, sink),
-            Source::Script(script) => script.read(sink),
+            StreamSource::Custom(stream, entries) => stream.read(&entries, sink),
+            StreamSource::Tar(members, entries) => members.read(&entries, sink),
+            StreamSource::Folder(members, entries) => members.read(&entries, sink),
+            StreamSource::Script(script) => script.read(sink),
         }
     }
 }

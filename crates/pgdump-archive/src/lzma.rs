@@ -6,20 +6,20 @@ use std::io::{BufRead, Error, ErrorKind, Read, Result};
 use lzma_rust2::{LzmaReader, XzReader};
 
 use super::Limits;
+use super::filters::PeekReader;
 use super::frames::{decompressing, pass_zeros, too_large, trailing};
-use super::layers::Head;
 
 /// Bytes of a `.lzma` header: properties, dictionary, size.
 const HEADER: usize = 13;
 
 /// xz streams, and padding between and behind them.
 pub(super) struct Xz<'a> {
-    reader: XzReader<Head<'a>>,
+    reader: XzReader<PeekReader<'a>>,
     limits: Limits,
 }
 
 impl<'a> Xz<'a> {
-    pub(crate) fn new(mut input: Head<'a>, limits: &Limits) -> Result<Self> {
+    pub(crate) fn new(mut input: PeekReader<'a>, limits: &Limits) -> Result<Self> {
         if let Some(dictionary) = xz_dictionary_of(input.fill_buf()?) {
             limits.check_memory(&decompressing("xz"), dictionary)?;
         }
@@ -64,7 +64,7 @@ impl Read for Xz<'_> {
 /// An input that takes back what a decoder has read too far.
 struct Pending<'a> {
     again: std::io::Cursor<Vec<u8>>,
-    input: Head<'a>,
+    input: PeekReader<'a>,
 }
 
 impl Read for Pending<'_> {
@@ -77,7 +77,7 @@ impl Read for Pending<'_> {
 }
 
 impl<'a> Pending<'a> {
-    fn new(input: Head<'a>) -> Self {
+    fn new(input: PeekReader<'a>) -> Self {
         Pending {
             again: Default::default(),
             input,
@@ -105,7 +105,7 @@ impl<'a> Pending<'a> {
 }
 
 /// Where a reader of one format stands.
-enum State<'a> {
+enum LzmaState<'a> {
     Between(Pending<'a>),
     Member(Box<LzmaReader<Pending<'a>>>),
     Ended,
@@ -117,7 +117,7 @@ fn check_dictionary(format: &str, bytes: u32, limits: &Limits) -> Result<()> {
 
 /// A file of `xz --format=lzma`, or of the older `lzma`.
 pub(super) struct LzmaAlone<'a> {
-    state: State<'a>,
+    state: LzmaState<'a>,
     limits: Limits,
 }
 
@@ -139,9 +139,9 @@ impl<'a> LzmaAlone<'a> {
             && (size == u64::MAX || size < 1 << 38)
     }
 
-    pub(crate) fn new(input: Head<'a>, limits: &Limits) -> Self {
+    pub(crate) fn new(input: PeekReader<'a>, limits: &Limits) -> Self {
         LzmaAlone {
-            state: State::Between(Pending::new(input)),
+            state: LzmaState::Between(Pending::new(input)),
             limits: *limits,
         }
     }
@@ -164,9 +164,9 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 impl Read for LzmaAlone<'_> {
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
-            match std::mem::replace(&mut self.state, State::Ended) {
-                State::Ended => return Ok(0),
-                State::Between(mut input) => {
+            match std::mem::replace(&mut self.state, LzmaState::Ended) {
+                LzmaState::Ended => return Ok(0),
+                LzmaState::Between(mut input) => {
                     let header = input.up_to::<HEADER>()?;
                     if header.len() < HEADER {
                         return Err(ErrorKind::UnexpectedEof.into());
@@ -179,12 +179,12 @@ impl Read for LzmaAlone<'_> {
                     let mut member =
                         LzmaReader::new_with_props(input, size, header[0], dictionary, None)?;
                     member.set_relaxed_end_condition(false);
-                    self.state = State::Member(Box::new(member));
+                    self.state = LzmaState::Member(Box::new(member));
                 }
-                State::Member(mut member) => {
+                LzmaState::Member(mut member) => {
                     let n = member.read(buf)?;
                     if n > 0 || buf.is_empty() {
-                        self.state = State::Member(member);
+                        self.state = LzmaState::Member(member);
                         return Ok(n);
                     }
                     let (mut input, unused) = member.into_parts();
@@ -198,7 +198,7 @@ impl Read for LzmaAlone<'_> {
 
 /// lzip members (its manual, chapter "File format"), one after the other.
 pub(super) struct Lzip<'a> {
-    state: State<'a>,
+    state: LzmaState<'a>,
     limits: Limits,
     checksum: crc32fast::Hasher,
     len: u64,
@@ -211,8 +211,8 @@ impl<'a> Lzip<'a> {
         head.starts_with(Self::MAGIC) && head.get(5).is_some_and(|d| dictionary_of(*d).is_some())
     }
 
-    pub(crate) fn new(input: Head<'a>, limits: &Limits) -> Self {
-        let state = State::Between(Pending::new(input));
+    pub(crate) fn new(input: PeekReader<'a>, limits: &Limits) -> Self {
+        let state = LzmaState::Between(Pending::new(input));
         Lzip {
             state,
             limits: *limits,
@@ -221,18 +221,18 @@ impl<'a> Lzip<'a> {
         }
     }
 
-    fn begin(&mut self, mut input: Pending<'a>) -> Result<State<'a>> {
+    fn begin(&mut self, mut input: Pending<'a>) -> Result<LzmaState<'a>> {
         let header = input.up_to::<6>()?;
         if !Self::is_begun_by(&header) {
             input.give_back(header);
             input.finish("lzip")?;
-            return Ok(State::Ended);
+            return Ok(LzmaState::Ended);
         }
         let dictionary = dictionary_of(header[5]).unwrap_or_default();
         check_dictionary("lzip", dictionary, &self.limits)?;
         (self.checksum, self.len) = (crc32fast::Hasher::new(), 0);
         // The properties are always these; the member ends with a mark.
-        Ok(State::Member(Box::new(LzmaReader::new(
+        Ok(LzmaState::Member(Box::new(LzmaReader::new(
             input,
             u64::MAX,
             3,
@@ -271,15 +271,15 @@ fn dictionary_of(coded: u8) -> Option<u32> {
 impl Read for Lzip<'_> {
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
-            self.state = match std::mem::replace(&mut self.state, State::Ended) {
-                State::Ended => return Ok(0),
-                State::Between(input) => self.begin(input)?,
-                State::Member(mut member) => match member.read(buf)? {
-                    0 if !buf.is_empty() => State::Between(self.end(*member)?),
+            self.state = match std::mem::replace(&mut self.state, LzmaState::Ended) {
+                LzmaState::Ended => return Ok(0),
+                LzmaState::Between(input) => self.begin(input)?,
+                LzmaState::Member(mut member) => match member.read(buf)? {
+                    0 if !buf.is_empty() => LzmaState::Between(self.end(*member)?),
                     n => {
                         self.checksum.update(&buf[..n]);
                         self.len += n as u64;
-                        self.state = State::Member(member);
+                        self.state = LzmaState::Member(member);
                         return Ok(n);
                     }
                 },

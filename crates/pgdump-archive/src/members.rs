@@ -4,12 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Read};
 
+use super::chunks::{DataSink, ObjectCutter, WithoutOids, cut_rows, cut_statements};
+use super::filters::{self, BoxedReader};
 use super::header::read_header;
-use super::layers::{self, Lent};
-use super::pieces::{DataSink, ObjectCutter, WithoutOids, cut_rows, cut_statements};
-use super::toc::{Fields, Toc, corrupt, read_toc};
+use super::toc::{Toc, TocReader, corrupt, read_toc};
 use super::{
-    Codec, Context, DataOffset, Format, Header, Limits, TextEncoding, TocEntry, dialect_of,
+    Codec, DataOffset, Format, Header, Limits, ReadContext, TextEncoding, TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -21,18 +21,18 @@ pub(super) struct Contents {
     pub header: Header,
     pub entries: Vec<TocEntry>,
     pub encoding: TextEncoding,
-    pub context: Context,
+    pub context: ReadContext,
     /// Wrappings around `toc.dat`; every other member has as many more than its own.
     pub wrapped: usize,
 }
 
 pub(super) fn read_contents(
-    toc: Lent<'_>,
+    toc: BoxedReader<'_>,
     format: Format,
     limits: Limits,
 ) -> Result<Contents, ArchiveError> {
-    let (layers, _, mut input) = layers::unwrap(toc, &limits, &layers::Keys::default())?;
-    let mut f = Fields::new(&mut input, limits);
+    let (filters, _, mut input) = filters::unwrap(toc, &limits, &filters::Keys::default())?;
+    let mut f = TocReader::new(&mut input, limits);
     f.members = true;
     let header = read_header(&mut f, format)?;
     let minor = header.version.map_or(0, |v| v.1);
@@ -47,7 +47,7 @@ pub(super) fn read_contents(
     {
         return Err(corrupt("bytes after the end of toc.dat"));
     }
-    let context = Context {
+    let context = ReadContext {
         limits,
         dialect: dialect_of(&entries, &encoding),
     };
@@ -56,12 +56,12 @@ pub(super) fn read_contents(
         entries,
         encoding,
         context,
-        wrapped: layers.len(),
+        wrapped: filters.len(),
     })
 }
 
 /// Which entry each member's data belongs to.
-pub(super) struct Index {
+pub(super) struct MemberIndex {
     /// Position of the entry by the member's name.
     by_member: HashMap<String, usize>,
     /// Position of the entry by the large object's number; of old dumps, there is one for all.
@@ -73,7 +73,7 @@ pub(super) struct Index {
 
 /// What a member's name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Member {
+pub(super) enum MemberKind {
     Toc,
     /// Data of the entry at this position.
     Data(usize),
@@ -98,11 +98,11 @@ pub(super) fn plain_name(name: &str) -> (&str, usize) {
     (name, suffixes)
 }
 
-impl Index {
+impl MemberIndex {
     /// # Errors
     /// `archive_corrupt` where two entries name one member, or one names the table of contents itself.
     pub(crate) fn new(entries: &[TocEntry]) -> Result<Self, ArchiveError> {
-        let mut index = Index {
+        let mut index = MemberIndex {
             by_member: HashMap::new(),
             by_object: HashMap::new(),
             all_objects: None,
@@ -154,19 +154,19 @@ impl Index {
         }
     }
 
-    pub(crate) fn look_up(&self, entries: &[TocEntry], plain_name: &str) -> Member {
+    pub(crate) fn look_up(&self, entries: &[TocEntry], plain_name: &str) -> MemberKind {
         if plain_name == TOC {
-            return Member::Toc;
+            return MemberKind::Toc;
         }
         if let Some(i) = self.by_member.get(plain_name).copied() {
             return if entries[i].desc == "BLOBS" {
-                Member::ObjectList(i)
+                MemberKind::ObjectList(i)
             } else {
-                Member::Data(i)
+                MemberKind::Data(i)
             };
         }
         if let Some(oid) = oid_of(plain_name) {
-            return Member::LargeObject(oid);
+            return MemberKind::LargeObject(oid);
         }
         // Tar dumps give their lists no name in the table of contents: since 17 the entry's number is
         // in the member's, before there is one list.
@@ -179,9 +179,9 @@ impl Index {
             None => None,
         };
         match of_list {
-            Some(at) => Member::ObjectList(at),
-            None if may_hold_data(plain_name) => Member::Unknown,
-            None => Member::Ignored,
+            Some(at) => MemberKind::ObjectList(at),
+            None if may_hold_data(plain_name) => MemberKind::Unknown,
+            None => MemberKind::Ignored,
         }
     }
 
@@ -293,14 +293,14 @@ pub(super) fn check_objects(
 /// Reads the data of a table's member, which is compressed `wrappings` times: rows may begin like a
 /// compressed file, so that cannot be told by content.
 pub(super) fn read_table(
-    member: Lent<'_>,
-    context: &Context,
+    member: BoxedReader<'_>,
+    context: &ReadContext,
     entry: &TocEntry,
     wrappings: usize,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
     cut_table(
-        layers::unwrap_some(member, wrappings, &context.limits)?,
+        filters::unwrap_some(member, wrappings, &context.limits)?,
         context,
         entry,
         sink,
@@ -309,7 +309,7 @@ pub(super) fn read_table(
 
 pub(super) fn cut_table(
     mut input: impl Read,
-    context: &Context,
+    context: &ReadContext,
     entry: &TocEntry,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
@@ -323,14 +323,14 @@ pub(super) fn cut_table(
 
 /// Reads one large object, of a member that is compressed `wrappings` times.
 pub(super) fn read_object(
-    member: Lent<'_>,
-    context: &Context,
+    member: BoxedReader<'_>,
+    context: &ReadContext,
     oid: u32,
     wrappings: usize,
     cutter: &mut ObjectCutter,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    let mut input = layers::unwrap_some(member, wrappings, &context.limits)?;
+    let mut input = filters::unwrap_some(member, wrappings, &context.limits)?;
     cutter.cut(&mut input, oid, sink)
 }
 
@@ -339,11 +339,11 @@ const MAX_LIST_LINE: u64 = 64;
 
 /// Lines of a number and the name of the member that has it, each number once.
 pub(super) fn read_object_list(
-    member: Lent<'_>,
-    context: &Context,
+    member: BoxedReader<'_>,
+    context: &ReadContext,
 ) -> Result<BTreeSet<u32>, ArchiveError> {
     let what = "list of large objects";
-    let (_, _, mut input) = layers::unwrap(member, &context.limits, &layers::Keys::default())?;
+    let (_, _, mut input) = filters::unwrap(member, &context.limits, &filters::Keys::default())?;
     let (mut oids, mut line) = (BTreeSet::new(), Vec::new());
     loop {
         line.clear();

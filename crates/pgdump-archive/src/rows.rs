@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::TocEntry;
-use super::pieces::{DataSink, PIECE, Piece};
+use super::chunks::{CHUNK, Chunk, DataSink};
 use super::text::Text;
 use super::toc::corrupt;
 use crate::error::ArchiveError;
@@ -12,7 +12,7 @@ impl Text {
     /// Passes rows up to the line `\.`.
     pub(crate) fn pass_rows(&mut self) -> Result<(), ArchiveError> {
         let what = format!("rows from line {}", self.line);
-        let mut rows = Rows {
+        let mut rows = RowReader {
             text: self,
             at_row_start: true,
             done: false,
@@ -30,17 +30,17 @@ impl Text {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         let first_line = self.line;
-        let mut rows = Rows {
+        let mut rows = RowReader {
             text: self,
             at_row_start: true,
             done: false,
         };
         let what = format!("rows of {} (from line {first_line})", entry.tag);
         let failed = |e| ArchiveError::from_io(e, &what);
-        let mut oids = super::pieces::WithoutOids::new(&mut rows);
-        let (mut buf, mut fresh): (Vec<u8>, bool) = (Vec::with_capacity(PIECE), true);
+        let mut oids = super::chunks::WithoutOids::new(&mut rows);
+        let (mut buf, mut fresh): (Vec<u8>, bool) = (Vec::with_capacity(CHUNK), true);
         loop {
-            let want = (PIECE - buf.len()) as u64;
+            let want = (CHUNK - buf.len()) as u64;
             let read = if entry.oids_in_data {
                 (&mut oids)
                     .take(want)
@@ -59,10 +59,10 @@ impl Text {
                 (false, None) => (buf.len(), false),
             };
             let rest = buf.split_off(cut);
-            let piece = std::mem::replace(&mut buf, rest);
-            if !piece.is_empty() || !fresh {
-                sink.piece(Piece::Rows {
-                    text: piece,
+            let chunk = std::mem::replace(&mut buf, rest);
+            if !chunk.is_empty() || !fresh {
+                sink.chunk(Chunk::Rows {
+                    text: chunk,
                     ends_row,
                 })?;
             }
@@ -75,13 +75,13 @@ impl Text {
 }
 
 /// The rows of one COPY block as a stream that ends at its end marker.
-struct Rows<'a> {
+struct RowReader<'a> {
     text: &'a mut Text,
     at_row_start: bool,
     done: bool,
 }
 
-impl Rows<'_> {
+impl RowReader<'_> {
     /// Bytes of rows that can be given out; 0 where more must be read first.
     fn ready(&mut self) -> usize {
         let buf = self.text.rest();
@@ -113,7 +113,7 @@ impl Rows<'_> {
     }
 }
 
-impl Read for Rows<'_> {
+impl Read for RowReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         if self.done || out.is_empty() {
             return Ok(0);

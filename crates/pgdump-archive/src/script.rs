@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
+use super::chunks::{Chunk, DataSink, Statement};
 use super::cluster;
-use super::layers::Head;
+use super::filters::PeekReader;
 use super::lexer::{Dialect, Token, first_tokens};
-use super::pieces::{DataSink, Piece, Statement};
-use super::text::{Item, Text};
+use super::text::{Text, TextItem};
 use super::toc::{corrupt, without_oids};
-use super::{Archive, Body, Codec, Format, Header, Limits, Section, TocEntry};
+use super::{Archive, ArchiveBody, Codec, Format, Header, Limits, Section, TocEntry};
 use crate::error::ArchiveError;
 
 /// Bytes of statements that are looked at before the data, to say what the dump needs.
@@ -23,7 +23,7 @@ const KEPT: usize = 64 << 10;
 pub(super) struct Script {
     text: Text,
     /// Items that were read ahead.
-    ahead: VecDeque<Item>,
+    ahead: VecDeque<TextItem>,
     /// Data of one table or of large objects that is open.
     open: Option<TocEntry>,
     object: Option<(u32, u64)>,
@@ -39,7 +39,7 @@ pub(super) struct Script {
 /// What the beginning of the text makes.
 #[derive(Default)]
 struct Preview {
-    ahead: VecDeque<Item>,
+    ahead: VecDeque<TextItem>,
     entries: Vec<TocEntry>,
     has_definitions: bool,
     has_rows: bool,
@@ -47,27 +47,27 @@ struct Preview {
 
 impl Preview {
     /// Looks at an item; says whether it is data.
-    fn add(&mut self, item: Item) -> bool {
+    fn add(&mut self, item: TextItem) -> bool {
         let is_data = match &item {
-            Item::Entry(e)
+            TextItem::Entry(e)
                 if matches!(e.desc.as_str(), "TABLE DATA" | "BLOBS" | "LARGE OBJECTS") =>
             {
                 self.has_rows = e.desc == "TABLE DATA";
                 true
             }
-            Item::Entry(e) => {
+            TextItem::Entry(e) => {
                 self.entries.push((**e).clone());
                 false
             }
-            Item::Statement(s) => {
+            TextItem::Statement(s) => {
                 self.statement(s);
                 false
             }
-            Item::Copy(_) | Item::Insert { .. } => {
+            TextItem::Copy(_) | TextItem::Insert { .. } => {
                 self.has_rows = true;
                 true
             }
-            Item::End(_) => true,
+            TextItem::End(_) => true,
         };
         self.ahead.push_back(item);
         is_data
@@ -104,7 +104,7 @@ impl Preview {
 }
 
 pub(super) fn open(
-    input: Head<'static>,
+    input: PeekReader<'static>,
     limits: Limits,
     database: Option<&str>,
 ) -> Result<Archive, ArchiveError> {
@@ -125,7 +125,7 @@ pub(super) fn open(
     } = preview;
     let header = Header {
         format: Format::Plain,
-        layers: vec![],
+        filters: vec![],
         version: None,
         codec: Codec::None,
         created: None,
@@ -154,7 +154,7 @@ pub(super) fn open(
         header,
         entries,
         encoding,
-        body: Body::Script(Box::new(script)),
+        body: ArchiveBody::Script(Box::new(script)),
     })
 }
 
@@ -207,8 +207,8 @@ impl Script {
                 None => cluster::next(&mut self.text)?,
             };
             match item {
-                Item::Entry(_) => {}
-                Item::Copy(statement) => {
+                TextItem::Entry(_) => {}
+                TextItem::Copy(statement) => {
                     self.close(sink)?;
                     let (copy, oids) = without_oids(statement.text);
                     let table = table_of(&copy, 1).unwrap_or_default();
@@ -218,14 +218,14 @@ impl Script {
                     self.text.copy_rows(&entry, sink)?;
                     sink.end(&entry)?;
                 }
-                Item::Insert { bytes, line } => self.insert(bytes, line, sink)?,
-                Item::Statement(statement) => {
+                TextItem::Insert { bytes, line } => self.insert(bytes, line, sink)?,
+                TextItem::Statement(statement) => {
                     if !self.large_object(&statement, sink)? {
                         self.close(sink)?;
                         sink.statement(statement)?;
                     }
                 }
-                Item::End(completeness) => {
+                TextItem::End(completeness) => {
                     self.close(sink)?;
                     let _ = self.completeness.set(completeness);
                     return Ok(());
@@ -268,7 +268,7 @@ impl Script {
             sink.begin(&entry)?;
             self.open = Some(entry);
         }
-        sink.piece(Piece::Statements(bytes))
+        sink.chunk(Chunk::Statements(bytes))
     }
 
     /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Says whether it was one of them.
@@ -304,7 +304,7 @@ impl Script {
             let bytes = hex_constant(args).ok_or_else(bad)?;
             self.object = Some((oid, offset + bytes.len() as u64));
             if !bytes.is_empty() {
-                sink.piece(Piece::LargeObject {
+                sink.chunk(Chunk::LargeObject {
                     oid,
                     offset,
                     bytes: bytes.into(),

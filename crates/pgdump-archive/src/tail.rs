@@ -8,8 +8,8 @@
 use std::io::Read;
 
 use super::custom::Form;
-use super::index::Metered;
-use super::toc::{Fields, compare_toc, corrupt};
+use super::index::CountingReader;
+use super::toc::{TocReader, compare_toc, corrupt};
 use super::{DataOffset, TocEntry};
 use crate::error::ArchiveError;
 
@@ -22,7 +22,7 @@ pub(super) const SHOWN: usize = 32;
 /// # Errors
 /// `archive_corrupt` for a table of contents that is another one or ends early, and for any other bytes.
 pub(super) fn read_tail<R: std::io::BufRead>(
-    input: &mut Metered<R>,
+    input: &mut CountingReader<R>,
     form: &Form,
     entries: &[TocEntry],
 ) -> Result<Option<Vec<DataOffset>>, ArchiveError> {
@@ -35,7 +35,7 @@ pub(super) fn read_tail<R: std::io::BufRead>(
         return Err(other_bytes(begin, &start));
     }
     let mut input = start.as_slice().chain(input);
-    let mut fields = Fields::new(&mut input, form.context.limits);
+    let mut fields = TocReader::new(&mut input, form.context.limits);
     (fields.int_size, fields.off_size) = (form.int_size, form.off_size);
     let offsets = compare_toc(&mut fields, form.minor, entries, &form.sums)?;
     let (unread, behind) = input.get_ref();

@@ -4,13 +4,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
+use super::chunks::Statement;
 use super::end_marks::{self, Frames};
-use super::layers::Head;
+use super::filters::PeekReader;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_blank, tokens};
-use super::pieces::Statement;
 use super::psql::{self, Command};
-use super::recognise::{entry_of, message_of};
-use super::toc::{beyond_us, corrupt, unsupported};
+use super::recognize::{entry_of, message_of};
+use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
 use crate::error::ArchiveError;
 
@@ -23,7 +23,7 @@ const COMMENT: usize = 4 << 10;
 const MESSAGE: usize = 100;
 
 /// What stands in the text.
-pub(super) enum Item {
+pub(super) enum TextItem {
     Statement(Statement),
     /// `COPY … FROM stdin`: its rows come next in the text.
     Copy(Statement),
@@ -39,7 +39,7 @@ pub(super) enum Item {
 
 /// The text as a buffer that moves forward.
 pub(super) struct Text {
-    input: Head<'static>,
+    input: PeekReader<'static>,
     limits: Limits,
     buf: Vec<u8>,
     start: usize,
@@ -72,7 +72,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub(crate) fn new(input: Head<'static>, limits: Limits) -> Self {
+    pub(crate) fn new(input: PeekReader<'static>, limits: Limits) -> Self {
         Text {
             input,
             limits,
@@ -134,7 +134,10 @@ impl Text {
             )
         };
         if kept > self.limits.max_statement {
-            return Err(beyond_us(format!("{}, more than PostgreSQL takes", what())));
+            return Err(limit_error(format!(
+                "{}, more than PostgreSQL takes",
+                what()
+            )));
         }
         // Once in the text and once on its way to the server.
         if let needed @ READ_TWICE.. = 2 * kept as u64 {
@@ -242,7 +245,7 @@ impl Text {
         }
     }
 
-    pub(crate) fn next(&mut self) -> Result<Item, ArchiveError> {
+    pub(crate) fn next(&mut self) -> Result<TextItem, ArchiveError> {
         loop {
             if self.consumed == 0 && self.rest().is_empty() {
                 self.more()?;
@@ -262,7 +265,7 @@ impl Text {
                         self.database = None;
                     }
                     if let Some(entry) = self.comment(&comment) {
-                        return Ok(Item::Entry(Box::new(entry)));
+                        return Ok(TextItem::Entry(Box::new(entry)));
                     }
                 }
                 [b'/', b'*', ..] => self.pass_comment()?,
@@ -288,12 +291,12 @@ impl Text {
         }
     }
 
-    fn finish(&self) -> Result<Item, ArchiveError> {
+    fn finish(&self) -> Result<TextItem, ArchiveError> {
         let is_complete = self.frames.finish(self.line)?;
         if self.restricted.is_some() {
             return Err(corrupt("the dump ends early: \\unrestrict is missing"));
         }
-        Ok(Item::End(is_complete))
+        Ok(TextItem::End(is_complete))
     }
 
     /// Versions, and the entries that `pg_dump` names before their statements.
@@ -407,7 +410,7 @@ impl Text {
     }
 
     /// The statement at the start of the buffer; `None` for one that is for this reader alone.
-    fn statement(&mut self) -> Result<Option<Item>, ArchiveError> {
+    fn statement(&mut self) -> Result<Option<TextItem>, ArchiveError> {
         self.check_message()?;
         if let Some((name, at)) = self.announced.take() {
             self.set_encoding(&name, at)?;
@@ -439,7 +442,7 @@ impl Text {
         }
         self.note(&scan, line)?;
         if scan.is(&["insert", "into"]) && scan.brings_constants() {
-            return Ok(Some(Item::Insert { bytes, line }));
+            return Ok(Some(TextItem::Insert { bytes, line }));
         }
         self.encoding_matters |= self.is_wanted() && !bytes.is_ascii();
         let text = if self.is_wanted() {
@@ -460,7 +463,7 @@ impl Text {
             self.created.extend(name.clone());
             name.into_iter().for_each(|n| self.enter(n));
         }
-        Ok((!is_for_us).then_some(Item::Statement(Statement { text, line })))
+        Ok((!is_for_us).then_some(TextItem::Statement(Statement { text, line })))
     }
 
     /// What a statement says of transactions and of the text's completeness.
@@ -545,7 +548,7 @@ impl Text {
         }
         if self.encoding_matters && self.is_wanted() {
             let (now, was) = (name.to_uppercase(), self.encoding.name());
-            return Err(beyond_us(format!(
+            return Err(limit_error(format!(
                 "line {line}: client_encoding becomes {now}, and text in {was} came before: restore the parts one by one"
             )));
         }
@@ -554,7 +557,7 @@ impl Text {
         Ok(())
     }
 
-    fn copy(&mut self, statement: Statement) -> Result<Item, ArchiveError> {
+    fn copy(&mut self, statement: Statement) -> Result<TextItem, ArchiveError> {
         let words = tokens(&statement.text, self.dialect);
         let from = words
             .windows(2)
@@ -581,6 +584,6 @@ impl Text {
             );
             return Err(unsupported(what));
         }
-        Ok(Item::Copy(statement))
+        Ok(TextItem::Copy(statement))
     }
 }

@@ -55,7 +55,7 @@ pub struct TocEntry {
 }
 
 /// Integers and strings as the archive writes them.
-pub(super) struct Fields<'a, R> {
+pub(super) struct TocReader<'a, R> {
     pub input: &'a mut R,
     /// Data is in members of a directory or tar, not in blocks of this file.
     pub members: bool,
@@ -128,13 +128,13 @@ pub(super) fn unsupported(what: impl Into<String>) -> ArchiveError {
 }
 
 /// Nothing is known to be wrong with the archive: this program, as it is set up, cannot read it.
-pub(super) fn beyond_us(what: impl Into<String>) -> ArchiveError {
+pub(super) fn limit_error(what: impl Into<String>) -> ArchiveError {
     ArchiveError::limit(what)
 }
 
-impl<'a, R: Read> Fields<'a, R> {
+impl<'a, R: Read> TocReader<'a, R> {
     pub(crate) fn new(input: &'a mut R, limits: Limits) -> Self {
-        Fields {
+        TocReader {
             input,
             members: false,
             int_size: 4,
@@ -161,16 +161,16 @@ impl<'a, R: Read> Fields<'a, R> {
     }
 
     pub(crate) fn int(&mut self, what: &str) -> Result<i64, ArchiveError> {
-        self.spend(u64::from(self.int_size) + 1)?;
+        self.charge_budget(u64::from(self.int_size) + 1)?;
         let value =
             read_int(self.input, self.int_size).map_err(|e| ArchiveError::from_io(e, what))?;
         self.mix(&value.to_le_bytes());
         Ok(value)
     }
 
-    fn spend(&mut self, n: u64) -> Result<(), ArchiveError> {
+    fn charge_budget(&mut self, n: u64) -> Result<(), ArchiveError> {
         self.budget = self.budget.checked_sub(n).ok_or_else(|| {
-            beyond_us(format!(
+            limit_error(format!(
                 "the table of contents is larger than {} MiB",
                 self.limits.max_toc >> 20
             ))
@@ -214,7 +214,7 @@ impl<'a, R: Read> Fields<'a, R> {
                 return Err(corrupt(format!("{what}: a string with a NUL byte")));
             }
             self.mix(part);
-            self.spend(part.len() as u64)?;
+            self.charge_budget(part.len() as u64)?;
             left -= part.len() as u64;
             if keeps {
                 // What is claimed may be more than there is: memory follows what was read.
@@ -278,7 +278,7 @@ struct RawEntry {
 /// `archive_corrupt`; `archive_unsupported` where it takes more memory than there is; or the reader's
 /// own error.
 pub(super) fn read_toc<R: Read>(
-    fields: &mut Fields<'_, R>,
+    fields: &mut TocReader<'_, R>,
     minor: u8,
 ) -> Result<Toc, ArchiveError> {
     let count = fields.int("number of entries")?;
@@ -288,7 +288,7 @@ pub(super) fn read_toc<R: Read>(
     let (mut raw, mut entries, mut sums, mut encoding) = (vec![], vec![], vec![], None);
     for i in 0..count {
         if i == fields.limits.max_entries {
-            return Err(beyond_us(format!(
+            return Err(limit_error(format!(
                 "a table of contents with {count} entries: {i} are read"
             )));
         }
@@ -334,7 +334,7 @@ pub(super) fn read_toc<R: Read>(
 /// # Errors
 /// `archive_corrupt` where it differs or ends early.
 pub(super) fn compare_toc<R: Read>(
-    fields: &mut Fields<'_, R>,
+    fields: &mut TocReader<'_, R>,
     minor: u8,
     entries: &[TocEntry],
     sums: &[EntrySum],
@@ -382,7 +382,7 @@ fn in_entry(e: ArchiveError, index: usize, of: &str) -> ArchiveError {
 const DESC: usize = 1;
 const DEFINITION: usize = 2;
 
-fn read_entry<R: Read>(f: &mut Fields<'_, R>, minor: u8) -> Result<RawEntry, ArchiveError> {
+fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, ArchiveError> {
     f.sum = 0;
     let dump_id = f.int("dump id")?;
     let dump_id = i32::try_from(dump_id)
@@ -456,7 +456,7 @@ type Text = Option<Vec<u8>>;
 
 /// Definition and drop statement, and the definition's sum, which the entry's own leaves out.
 fn read_statements<R: Read>(
-    f: &mut Fields<'_, R>,
+    f: &mut TocReader<'_, R>,
     desc: &[u8],
 ) -> Result<(Text, Text, u32), ArchiveError> {
     let before = std::mem::take(&mut f.sum);
@@ -475,7 +475,7 @@ fn read_statements<R: Read>(
     Ok((first, drop_stmt, sum))
 }
 
-fn read_dependencies<R: Read>(f: &mut Fields<'_, R>) -> Result<Vec<i32>, ArchiveError> {
+fn read_dependencies<R: Read>(f: &mut TocReader<'_, R>) -> Result<Vec<i32>, ArchiveError> {
     let mut ids = Vec::new();
     while let Some(text) = f.passing("dependency")? {
         let id = std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok());
@@ -653,7 +653,7 @@ mod tests {
             } else {
                 claimed
             };
-            let e = Fields::new(&mut &text[..], limits)
+            let e = TocReader::new(&mut &text[..], limits)
                 .bytes("tag")
                 .unwrap_err();
             assert_eq!(matches!(e, ArchiveError::Limit(_)), is_limit, "{e}");

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use pgdump_archive::{Ledger, TextEncoding, TocEntry};
+use pgdump_archive::{ContentDigest, TextEncoding, TocEntry};
 
 use crate::binary::Columns;
-use crate::work_queue::WorkQueue;
 use crate::ddl::DumpSettings;
 use crate::error::RestoreError;
-use crate::rewrite::Rewriter;
 use crate::observer::LoadObserver;
 use crate::postgres::Server;
+use crate::rewrite::Rewriter;
 use crate::script::ScriptStep;
+use crate::work_queue::WorkQueue;
 
 /// What is to be restored: entries of a table of contents, or the steps of SQL text as they come.
 pub(crate) enum Content {
@@ -82,7 +82,7 @@ pub(crate) struct LoadContext {
     pub(crate) observer: Arc<dyn LoadObserver>,
     pub(crate) totals: Totals,
     pub(crate) rewriter: Arc<Rewriter>,
-    pub(crate) ledger: Option<Arc<Ledger>>,
+    pub(crate) content_digest: Option<Arc<ContentDigest>>,
     pub(crate) max_bytes: u64,
     pub(crate) binary_from: Option<usize>,
     /// Of nodes with rows, once asked: `None` where they are sent as text.
@@ -119,7 +119,8 @@ impl LoadContext {
 
     /// Called when everything before the data is there, and when all data has been read.
     pub(crate) fn enter_stage(&self, work_queue: &WorkQueue) {
-        let (pre_data_done, is_read) = work_queue.change(|s| (s.pre_data_done(), !s.is_stream_open()));
+        let (pre_data_done, is_read) =
+            work_queue.change(|s| (s.pre_data_done(), !s.is_stream_open()));
         if pre_data_done && matches!(self.content, Content::Toc(_)) {
             self.observer.advance("schema", "data");
         }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::postgres::{Server, Session, fault};
 use pgdump_archive::{
-    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_kept, kept_byte, statements,
-    tokens,
+    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_undecoded, statements, tokens,
+    undecoded_byte,
 };
 
 /// Texts, and bytes of them, that are asked for at once.
@@ -94,7 +94,7 @@ impl Conversion {
                     for (text, row) in texts.iter().zip(rows) {
                         let meaning = String::from_utf8(row.get(0)).ok();
                         // What stands for bytes here must not come from a dump.
-                        let meaning = meaning.filter(|m| row.get(1) && !has_kept(m));
+                        let meaning = meaning.filter(|m| row.get(1) && !has_undecoded(m));
                         found.extend(meaning.map(|m| (text.clone(), m)));
                     }
                     return Ok(true);
@@ -115,12 +115,12 @@ impl Conversion {
         session: &Session,
         archive: &mut Archive,
     ) -> Result<(), RestoreError> {
-        let texts = archive.kept_texts();
+        let texts = archive.undecoded_texts();
         if texts.is_empty() {
             return Ok(());
         }
         let meanings = self.meanings(session, texts).await?;
-        archive.put_texts(|text| meanings.get(text).cloned());
+        archive.replace_texts(|text| meanings.get(text).cloned());
         archive
             .entries()
             .iter()
@@ -129,7 +129,7 @@ impl Conversion {
 
     /// Names are compared with what the server has, so they have to be text in the session's encoding.
     fn check_names(&self, e: &TocEntry) -> Result<(), RestoreError> {
-        if e.names().any(|name| self.from.has_kept(name)) {
+        if e.names().any(|name| self.from.has_undecoded(name)) {
             Err(self.unnameable(&e.name()))
         } else {
             Ok(())
@@ -137,7 +137,7 @@ impl Conversion {
     }
 
     fn unnameable(&self, what: &str) -> RestoreError {
-        let (from, into, what) = (self.from.name(), &self.into, self.from.for_people(what));
+        let (from, into, what) = (self.from.name(), &self.into, self.from.for_display(what));
         let what = format!(
             "{what}: a name in {from} that PostgreSQL cannot convert to UTF8 and back for a database in {into}: \
              rename it in the source, or restore the dump with pg_restore or psql"
@@ -198,7 +198,7 @@ impl Converter {
     /// # Errors
     /// `archive_unsupported` for a name that cannot be said so, and those of the connection.
     pub async fn entry(&mut self, e: &mut TocEntry) -> Result<(), RestoreError> {
-        let kept = e.texts_mut().filter(|t| self.from.has_kept(t));
+        let kept = e.texts_mut().filter(|t| self.from.has_undecoded(t));
         let kept: Vec<String> = kept.map(|t| t.clone()).collect();
         if kept.is_empty() {
             return Ok(());
@@ -209,7 +209,7 @@ impl Converter {
                 text.clone_from(meaning);
             }
         }
-        self.check(e.names().any(|name| has_kept(name)), &e.name())
+        self.check(e.names().any(|name| has_undecoded(name)), &e.name())
     }
 
     /// The same for a statement; one that cannot be said so stays as it is, if it names nothing so.
@@ -217,7 +217,7 @@ impl Converter {
     /// # Errors
     /// As [`Converter::entry`].
     pub async fn statement(&mut self, s: &mut Statement) -> Result<(), RestoreError> {
-        if !self.from.has_kept(&s.text) {
+        if !self.from.has_undecoded(&s.text) {
             return Ok(());
         }
         if let Some(meaning) = self.meanings(vec![s.text.clone()]).await?.remove(&s.text) {
@@ -233,7 +233,8 @@ fn names_something(sql: &str) -> bool {
     let t = tokens(sql, Dialect::default());
     let head = t.iter().take_while(|w| !w.is_symbol(b'(') && !w.is("as"));
     let mut names = head.filter(|w| matches!(w.kind, Lexeme::Word | Lexeme::QuotedWord));
-    t.first().is_some_and(|w| w.is("create") || w.is("alter")) && names.any(|w| has_kept(w.text))
+    t.first().is_some_and(|w| w.is("create") || w.is("alter"))
+        && names.any(|w| has_undecoded(w.text))
 }
 
 /// Text that is not what it says it is, or that cannot be converted, or not by this server.
@@ -260,7 +261,7 @@ pub async fn convert_texts(
 
 /// SQL as it is sent: with text that is still the dump's own bytes, the server converts it and runs it.
 pub fn sendable(sql: String, encoding: &TextEncoding) -> String {
-    if !encoding.has_kept(&sql) {
+    if !encoding.has_undecoded(&sql) {
         return sql;
     }
     format!(
@@ -327,13 +328,13 @@ fn parts(sql: &str, encoding: &TextEncoding) -> String {
     };
     for c in sql.chars() {
         // ASCII goes with what stands beside it.
-        if !c.is_ascii() && kept_byte(c).is_none() != converted {
+        if !c.is_ascii() && undecoded_byte(c).is_none() != converted {
             if !run.is_empty() {
                 parts.push(part(&std::mem::take(&mut run), converted));
             }
             converted = !converted;
         }
-        match kept_byte(c) {
+        match undecoded_byte(c) {
             Some(b) => run.push(b),
             None => run.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
         }

@@ -9,13 +9,13 @@ use futures::{SinkExt, TryStreamExt};
 use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 
 use super::binary::{self, Columns};
-use super::work_queue::{WorkQueue, QueuedChunk};
 use super::context::LoadContext;
 use super::ddl::CopyAs;
+use super::work_queue::{QueuedChunk, WorkQueue};
 use super::{conversion, ddl};
 use crate::error::RestoreError;
 use crate::postgres::{Session, fault};
-use pgdump_archive::{Piece, TocEntry};
+use pgdump_archive::{Chunk, TocEntry};
 
 /// One COPY ends after this many bytes: the server's refusal of a row is seen only at its end.
 const COPY_BYTES: usize = 64 << 20;
@@ -41,8 +41,8 @@ pub(super) async fn run(
     let Some(first) = work_queue.take(node, id).await? else {
         return Ok(0);
     };
-    match first.piece {
-        Piece::Rows { .. } => {
+    match first.chunk {
+        Chunk::Rows { .. } => {
             let rows = CopyTask {
                 job,
                 work_queue,
@@ -67,8 +67,10 @@ pub(super) async fn run(
             job.quiet().push(table);
             Ok(rows)
         }
-        Piece::Statements(_) => insert(job, work_queue, session, (node, id), first).await,
-        Piece::LargeObject { .. } => put_large_objects(work_queue, session, (node, id), first).await,
+        Chunk::Statements(_) => insert(job, work_queue, session, (node, id), first).await,
+        Chunk::LargeObject { .. } => {
+            put_large_objects(work_queue, session, (node, id), first).await
+        }
     }
 }
 
@@ -105,8 +107,8 @@ impl CopyTask<'_> {
         // A row may be longer than a piece: then it is no piece of whole rows.
         let mut begins_row = true;
         while let Some(queued) = next {
-            let QueuedChunk { piece, room } = queued;
-            let Piece::Rows { text, ends_row } = piece else {
+            let QueuedChunk { chunk, room } = queued;
+            let Chunk::Rows { text, ends_row } = chunk else {
                 return Err(RestoreError::internal("rows mixed with other data"));
             };
             let size = text.len();
@@ -187,7 +189,7 @@ impl CopyTask<'_> {
             return Ok(known.clone());
         }
         // Asking for the columns costs a round trip.
-        if first.piece.len() < from {
+        if first.chunk.len() < from {
             return Ok(None);
         }
         let Some(sql) = ddl::columns_sql(self.entry) else {
@@ -230,8 +232,8 @@ async fn insert(
 ) -> Result<u64, RestoreError> {
     let (mut next, mut rows) = (Some(first), 0);
     while let Some(queued) = next {
-        let QueuedChunk { piece, room } = queued;
-        let Piece::Statements(bytes) = piece else {
+        let QueuedChunk { chunk, room } = queued;
+        let Chunk::Statements(bytes) = chunk else {
             return Err(RestoreError::internal("statements mixed with other data"));
         };
         rows += if job.encoding.is_utf8() || bytes.is_ascii() {
@@ -279,7 +281,7 @@ async fn put_large_objects(
         let (mut batch, mut size) = (Vec::new(), 0);
         let mut more = Some(queued);
         while let Some(q) = more {
-            size += q.piece.len();
+            size += q.chunk.len();
             batch.push(q);
             more = if size < BATCH_BYTES {
                 work_queue.take_queued(node, id)
@@ -289,11 +291,11 @@ async fn put_large_objects(
         }
         let (mut oids, mut offsets, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for q in &batch {
-            let Piece::LargeObject {
+            let Chunk::LargeObject {
                 oid,
                 offset,
                 bytes: b,
-            } = &q.piece
+            } = &q.chunk
             else {
                 return Err(RestoreError::internal(
                     "large objects mixed with other data",

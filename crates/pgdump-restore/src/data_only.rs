@@ -25,7 +25,10 @@ const TRIGGERS: &str = "SELECT tgrelid::regclass::text, quote_ident(tgname), tge
 ///
 /// # Errors
 /// The server's refusal.
-pub async fn open_tables(server: &Server, database: &str) -> Result<SuspendedConstraints, RestoreError> {
+pub async fn open_tables(
+    server: &Server,
+    database: &str,
+) -> Result<SuspendedConstraints, RestoreError> {
     let session = server.connect(database, "prepare").await?;
     let e = |e: tokio_postgres::Error| fault(&e, "foreign keys and triggers");
     let mut afterwards = Vec::new();

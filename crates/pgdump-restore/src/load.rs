@@ -6,24 +6,24 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-use pgdump_archive::{Archive, Ledger, TocEntry};
+use pgdump_archive::{Archive, ContentDigest, TocEntry};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::work_queue::WorkQueue;
 use crate::context::{Content, LoadContext, Totals};
 use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
 use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::rewrite::Rewriter;
 use crate::locks::ConstraintStep;
 use crate::observer::LoadObserver;
 use crate::plan::Plan;
 use crate::postgres::Server;
+use crate::rewrite::Rewriter;
 use crate::schedule::SessionWork;
 use crate::session::RestoreSession;
 use crate::steps::reached;
-use crate::{hints, producer, copy};
+use crate::work_queue::WorkQueue;
+use crate::{copy, hints, producer};
 
 /// Threads that read members of a directory at the same time.
 const MAX_STREAMS: usize = 16;
@@ -41,7 +41,7 @@ pub struct LoadOptions {
     /// Uncompressed bytes that the backup may bring.
     pub max_bytes: Option<u64>,
     /// Where the data that passes by is counted, for a comparison afterwards.
-    pub ledger: Option<Arc<Ledger>>,
+    pub content_digest: Option<Arc<ContentDigest>>,
     /// Where rows go into tables that are there already: those whose rows depend on others
     /// ([`SuspendedConstraints::dependent`]).
     pub in_order_into: Option<Arc<HashSet<String>>>,
@@ -105,7 +105,7 @@ pub async fn load(
             .cores
             .is_some_and(|cores| options.sessions >= cores),
         rewriter,
-        ledger: options.ledger.clone(),
+        content_digest: options.content_digest.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
         binary_from: options.binary_from,
         columns: Mutex::default(),
@@ -120,7 +120,7 @@ pub async fn load(
         .filter(|n| n.is_data)
         .filter_map(|n| Some((job.content.dump_id(n.entry)?, n.turn)))
         .collect();
-    archive.read_in_turns(&turns);
+    archive.set_read_order(&turns);
     let sessions = if job.is_foreign { 1 } else { options.sessions };
     let streams = archive.into_streams(sessions.min(MAX_STREAMS));
     let work_queue = WorkQueue::new(
@@ -154,7 +154,11 @@ pub async fn load(
     })
 }
 
-async fn run_session(job: Arc<LoadContext>, work_queue: Arc<WorkQueue>, id: usize) -> Result<(), RestoreError> {
+async fn run_session(
+    job: Arc<LoadContext>,
+    work_queue: Arc<WorkQueue>,
+    id: usize,
+) -> Result<(), RestoreError> {
     let mut session = RestoreSession::open(&job).await?;
     loop {
         match work_queue.next_work(id).await? {
@@ -175,7 +179,15 @@ async fn run_session(job: Arc<LoadContext>, work_queue: Arc<WorkQueue>, id: usiz
                 let span = span_of(&job, &name);
                 let load = async {
                     session.before_data(&job, index, &entry).await?;
-                    copy::run(&job, &work_queue, &session.session, &entry, (node, id), first).await
+                    copy::run(
+                        &job,
+                        &work_queue,
+                        &session.session,
+                        &entry,
+                        (node, id),
+                        first,
+                    )
+                    .await
                 };
                 let rows = load
                     .instrument(span.clone())

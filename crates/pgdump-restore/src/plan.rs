@@ -174,7 +174,11 @@ impl Plan {
     /// rows; what of these reads rows of any table waits for all of them.
     fn take_turns(&mut self, entries: &[TocEntry], dependence: &Dependence) {
         let mut turn = 0;
-        for node in self.nodes.iter_mut().filter(|n| n.pass == RestorePass::Main) {
+        for node in self
+            .nodes
+            .iter_mut()
+            .filter(|n| n.pass == RestorePass::Main)
+        {
             let e = &entries[node.entry];
             node.turn = turn;
             if node.is_data && dependence.rows.contains(&e.dump_id) {
@@ -222,7 +226,9 @@ fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> RestorePass {
         "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => RestorePass::Acl,
         "MATERIALIZED VIEW DATA" => RestorePass::Refresh,
         "EVENT TRIGGER" => RestorePass::EventTriggers,
-        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => RestorePass::EventTriggers,
+        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => {
+            RestorePass::EventTriggers
+        }
         "STATISTICS DATA"
             if e.dependencies
                 .iter()

@@ -143,7 +143,7 @@ impl Requirements {
 /// Table data unpacked, and a third more for indexes and page headers.
 fn estimate(archive: &Archive, stored: u64) -> u64 {
     let header = archive.header();
-    let packed = header.codec != Codec::None || !header.layers.is_empty();
+    let packed = header.codec != Codec::None || !header.filters.is_empty();
     let unpacked = if packed {
         stored.saturating_mul(4)
     } else {
@@ -222,7 +222,8 @@ fn versions(archive: &Archive, rewriter: &Rewriter, found: &mut Vec<Finding>) {
 }
 
 fn extensions(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
-    let gone = |e: &str| rewriter.facts.version >= 170000 && matches!(e, "adminpack" | "old_snapshot");
+    let gone =
+        |e: &str| rewriter.facts.version >= 170000 && matches!(e, "adminpack" | "old_snapshot");
     let lacking = needs.extensions.iter().map(String::as_str);
     let lacking = lacking.filter(|e| !rewriter.facts.extensions.contains(*e) && !gone(e));
     let (unusable, lacking): (Vec<&str>, Vec<&str>) =
@@ -328,7 +329,8 @@ fn roles(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
             ),
         });
     }
-    let foreign = |r: &&str| rewriter.facts.roles.contains(*r) && !rewriter.facts.may_become.contains(*r);
+    let foreign =
+        |r: &&str| rewriter.facts.roles.contains(*r) && !rewriter.facts.may_become.contains(*r);
     let foreign: Vec<&str> = needs
         .owners
         .iter()

@@ -3,10 +3,10 @@
 use pgdump_archive::{Archive, TocEntry};
 
 use crate::error::{DatabaseError, RestoreError};
-use crate::rewrite::Rewriter;
 use crate::policy::Selection;
 use crate::preflight::{Finding, Level, Requirements, preflight};
-use crate::{unsupported, select};
+use crate::rewrite::Rewriter;
+use crate::{select, unsupported};
 
 /// What is done before the first statement of the dump.
 #[derive(Debug, Default)]
@@ -68,7 +68,9 @@ pub fn prepare(
         .roles_under(rewriter)
         .into_iter()
         .filter(|r| !rewriter.has_role(r));
-    prepared.roles = roles.map(|r| rewriter.make_role(r)).collect::<Result<_, _>>()?;
+    prepared.roles = roles
+        .map(|r| rewriter.make_role(r))
+        .collect::<Result<_, _>>()?;
     rewriter.entries(&mut prepared.entries)?;
     Ok(prepared)
 }

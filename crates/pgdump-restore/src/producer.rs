@@ -5,15 +5,17 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::work_queue::{WorkQueue, QueuedChunk};
 use super::context::{Content, LoadContext};
 use super::conversion::Converter;
 use super::dependence::{Definitions, Dependence};
 use super::plan::{PlanNode, RestorePass};
-use super::script::{StatementClass, OrderGroup, StatementOrder, Statements, ScriptStep, classify, table_named};
+use super::script::{
+    OrderGroup, ScriptStep, StatementClass, StatementOrder, Statements, classify, table_named,
+};
+use super::work_queue::{QueuedChunk, WorkQueue};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 use pgdump_archive::{
-    ArchiveError, DataSink, DataStream, Dialect, EntryTally, Extent, Piece, Statement, TocEntry,
+    ArchiveError, Chunk, DataSink, DataStream, Dialect, DigestBuilder, Extent, Statement, TocEntry,
     first_tokens,
 };
 
@@ -30,7 +32,7 @@ pub(super) fn run(
     stream: DataStream,
 ) -> Result<(), RestoreError> {
     let runtime = tokio::runtime::Handle::current();
-    let pieces = Pieces {
+    let chunks = Pieces {
         work_queue: work_queue.clone(),
         job: job.clone(),
         runtime,
@@ -44,7 +46,7 @@ pub(super) fn run(
                 .map(|(node, e)| (entries[e].dump_id, node))
                 .collect();
             stream.read(&mut TocProducer {
-                pieces,
+                chunks,
                 node_of,
                 current: None,
             })?;
@@ -52,7 +54,7 @@ pub(super) fn run(
         Content::Script(_) => {
             let order = StatementOrder::default();
             let mut feeder = ScriptProducer {
-                pieces,
+                chunks,
                 order,
                 definitions: Definitions::default(),
                 settings: Arc::default(),
@@ -80,35 +82,35 @@ struct Pieces {
     job: Arc<LoadContext>,
     runtime: tokio::runtime::Handle,
     /// Counts the data of the current entry.
-    tally: Option<EntryTally>,
+    tally: Option<DigestBuilder>,
 }
 
 impl Pieces {
     fn begin(&mut self, node: usize, entry: &TocEntry) -> Result<(), RestoreError> {
-        if let Some(ledger) = &self.job.ledger {
-            self.tally = Some(ledger.next(self.tally.take(), entry)?);
+        if let Some(content_digest) = &self.job.content_digest {
+            self.tally = Some(content_digest.next(self.tally.take(), entry)?);
         }
         self.work_queue.change(|s| s.begin(node));
         Ok(())
     }
 
-    fn push(&mut self, node: usize, piece: Piece) -> Result<(), RestoreError> {
-        let bytes = piece.len() as u64;
+    fn push(&mut self, node: usize, chunk: Chunk) -> Result<(), RestoreError> {
+        let bytes = chunk.len() as u64;
         if let Some(tally) = &mut self.tally {
-            tally.piece(&piece, &self.job.encoding)?;
+            tally.chunk(&chunk, &self.job.encoding)?;
         }
         let room = self
             .runtime
             .block_on(self.work_queue.reserve(bytes, Some(node)))?;
         let splittable = !matches!(
-            piece,
-            Piece::Rows {
+            chunk,
+            Chunk::Rows {
                 ends_row: false,
                 ..
             }
         );
         self.work_queue
-            .change(|s| s.push(node, QueuedChunk::new(piece, room), bytes, splittable));
+            .change(|s| s.push(node, QueuedChunk::new(chunk, room), bytes, splittable));
         let so_far = self.job.bytes_read(bytes);
         if so_far > self.job.max_bytes {
             let what = format!(
@@ -122,8 +124,8 @@ impl Pieces {
     }
 
     fn end(&mut self, node: usize, entry: &TocEntry) -> Result<(), RestoreError> {
-        if let (Some(ledger), Some(tally)) = (&self.job.ledger, self.tally.take()) {
-            ledger.finish(tally)?;
+        if let (Some(content_digest), Some(tally)) = (&self.job.content_digest, self.tally.take()) {
+            content_digest.finish(tally)?;
         }
         self.work_queue.change(|s| s.end(node));
         if entry.desc == "TABLE DATA" {
@@ -135,7 +137,7 @@ impl Pieces {
 
 /// Data of an archive with a table of contents.
 struct TocProducer {
-    pieces: Pieces,
+    chunks: Pieces,
     node_of: HashMap<i32, usize>,
     /// `None` while data passes by that is not to be restored.
     current: Option<usize>,
@@ -152,7 +154,7 @@ impl DataSink for TocProducer {
             return Ok(());
         };
         self.wait_for_turn(entry)?;
-        Ok(self.pieces.begin(node, entry)?)
+        Ok(self.chunks.begin(node, entry)?)
     }
 
     fn wait_for_turn(&self, entry: &TocEntry) -> Result<(), ArchiveError> {
@@ -160,9 +162,9 @@ impl DataSink for TocProducer {
             return Ok(());
         };
         if !self
-            .pieces
+            .chunks
             .runtime
-            .block_on(self.pieces.work_queue.is_turn_of(node))?
+            .block_on(self.chunks.work_queue.is_turn_of(node))?
         {
             let what = format!(
                 "{}: its table calls functions that may read other tables, so it is restored after the data that the \
@@ -178,37 +180,37 @@ impl DataSink for TocProducer {
     fn is_due(&self, entry: &TocEntry) -> bool {
         self.node_of
             .get(&entry.dump_id)
-            .is_none_or(|node| self.pieces.work_queue.is_due(*node))
+            .is_none_or(|node| self.chunks.work_queue.is_due(*node))
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
         Ok(self
             .current
-            .map_or(Ok(()), |node| self.pieces.push(node, piece))?)
+            .map_or(Ok(()), |node| self.chunks.push(node, chunk))?)
     }
 
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         Ok(self
             .current
-            .map_or(Ok(()), |node| self.pieces.end(node, entry))?)
+            .map_or(Ok(()), |node| self.chunks.end(node, entry))?)
     }
 
     fn tail(&mut self, extent: Extent) {
-        if let Some(ledger) = &self.pieces.job.ledger {
-            ledger.tail(extent);
+        if let Some(content_digest) = &self.chunks.job.content_digest {
+            content_digest.tail(extent);
         }
     }
 
     fn extent(&mut self, entry: Option<&TocEntry>, extent: Extent) {
-        if let Some(ledger) = &self.pieces.job.ledger {
-            ledger.extent(entry, extent);
+        if let Some(content_digest) = &self.chunks.job.content_digest {
+            content_digest.extent(entry, extent);
         }
     }
 }
 
 /// SQL text: each statement and each table's rows become a node as they come.
 struct ScriptProducer {
-    pieces: Pieces,
+    chunks: Pieces,
     order: StatementOrder,
     /// What the statements so far have made: whose rows depend on others.
     definitions: Definitions,
@@ -237,7 +239,7 @@ impl ScriptProducer {
         tables: (Vec<i32>, Vec<i32>),
     ) -> Result<usize, RestoreError> {
         let is_data = matches!(step, ScriptStep::Data { .. });
-        let entry = self.pieces.job.content.push(step)?;
+        let entry = self.chunks.job.content.push(step)?;
         let (exclusive, shared) = tables;
         let rows: Vec<usize> = exclusive
             .iter()
@@ -258,9 +260,9 @@ impl ScriptProducer {
                 ..PlanNode::of(entry, RestorePass::Main)
             }
         };
-        let job = &self.pieces.job;
+        let job = &self.chunks.job;
         let barrier = || job.content.push(ScriptStep::Nothing);
-        let (order, work_queue) = (&mut self.order, &self.pieces.work_queue);
+        let (order, work_queue) = (&mut self.order, &self.chunks.work_queue);
         if !is_data {
             job.observer.found_task();
         }
@@ -291,9 +293,9 @@ impl ScriptProducer {
         }
         let bytes = list.iter().map(|s| s.text.len() as u64).sum();
         let room = self
-            .pieces
+            .chunks
             .runtime
-            .block_on(self.pieces.work_queue.reserve(bytes, None))?;
+            .block_on(self.chunks.work_queue.reserve(bytes, None))?;
         let (settings, bare) = (self.settings.clone(), self.in_transaction);
         let step = ScriptStep::Statements(Statements {
             list,
@@ -365,7 +367,9 @@ fn limits_rows(class: &StatementClass, sql: &str) -> bool {
 /// What a statement is where every one waits for the one before it.
 fn in_order(class: StatementClass) -> StatementClass {
     match class {
-        StatementClass::Build { .. } | StatementClass::Sequence | StatementClass::Late => StatementClass::Serial,
+        StatementClass::Build { .. } | StatementClass::Sequence | StatementClass::Late => {
+            StatementClass::Serial
+        }
         other => other,
     }
 }
@@ -375,12 +379,12 @@ impl DataSink for ScriptProducer {
         Ok(self.begin_rows(entry)?)
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        Ok(self.pieces.push(self.current, piece)?)
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        Ok(self.chunks.push(self.current, chunk)?)
     }
 
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
-        Ok(self.pieces.end(self.current, entry)?)
+        Ok(self.chunks.end(self.current, entry)?)
     }
 
     fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
@@ -392,25 +396,29 @@ impl ScriptProducer {
     fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
         self.flush()?;
         let mut entry = entry.clone();
-        self.pieces
+        self.chunks
             .runtime
             .block_on(self.converter.entry(&mut entry))?;
         self.clean = false;
-        let observer = &self.pieces.job.observer;
+        let observer = &self.chunks.job.observer;
         observer.advance("schema", "data");
         if entry.desc == "TABLE DATA" {
             observer.found_table();
         }
-        let in_order = match &self.pieces.job.in_order_into {
+        let in_order = match &self.chunks.job.in_order_into {
             Some(tables) => {
                 Dependence::of_rows_into(std::slice::from_ref(&entry), tables).has_rows()
             }
             None => self
                 .definitions
-                .rows_depend(&entry, !self.pieces.job.is_foreign),
+                .rows_depend(&entry, !self.chunks.job.is_foreign),
         };
-        let in_order = in_order || self.pieces.job.is_foreign || self.has_post_data;
-        let group = if in_order { OrderGroup::Serial } else { OrderGroup::Data };
+        let in_order = in_order || self.chunks.job.is_foreign || self.has_post_data;
+        let group = if in_order {
+            OrderGroup::Serial
+        } else {
+            OrderGroup::Data
+        };
         let step = ScriptStep::Data {
             entry: Box::new(entry.clone()),
             settings: self.settings.clone(),
@@ -419,14 +427,19 @@ impl ScriptProducer {
         if let Some(table) = table_named(&entry.tag) {
             self.rows_of.insert(self.order.table(&table), self.current);
         }
-        self.pieces.begin(self.current, &entry)
+        self.chunks.begin(self.current, &entry)
     }
 
     fn add_statement(&mut self, mut statement: Statement) -> Result<(), RestoreError> {
-        self.pieces
+        self.chunks
             .runtime
             .block_on(self.converter.statement(&mut statement))?;
-        let Some(fitted) = self.pieces.job.rewriter.statement(&statement.text, self.clean)? else {
+        let Some(fitted) = self
+            .chunks
+            .job
+            .rewriter
+            .statement(&statement.text, self.clean)?
+        else {
             return Ok(());
         };
         if !fitted.roles.is_empty() {
@@ -439,12 +452,15 @@ impl ScriptProducer {
         let class = classify(&statement.text);
         self.definitions.learn(&statement.text);
         self.has_post_data |= limits_rows(&class, &statement.text);
-        let class = if self.pieces.job.is_foreign {
+        let class = if self.chunks.job.is_foreign {
             in_order(class)
         } else {
             class
         };
-        if !matches!(class, StatementClass::Setting { .. } | StatementClass::Transaction) {
+        if !matches!(
+            class,
+            StatementClass::Setting { .. } | StatementClass::Transaction
+        ) {
             self.clean = false;
         }
         match class {
@@ -453,7 +469,9 @@ impl ScriptProducer {
                 self.flush()?;
                 self.settings = Arc::new(self.settings.reset());
             }
-            StatementClass::Transaction if self.pieces.job.is_foreign => self.transaction(statement)?,
+            StatementClass::Transaction if self.chunks.job.is_foreign => {
+                self.transaction(statement)?
+            }
             StatementClass::Transaction => {}
             StatementClass::Alone => {
                 self.flush()?;
@@ -465,8 +483,12 @@ impl ScriptProducer {
                 let what = format!("line {}: ROLLBACK: a dump has none", statement.line);
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
             }
-            StatementClass::Sequence if self.order.group() == OrderGroup::Data => self.apart.push(statement),
-            StatementClass::Late if matches!(self.order.group(), OrderGroup::Build | OrderGroup::Keys) => {
+            StatementClass::Sequence if self.order.group() == OrderGroup::Data => {
+                self.apart.push(statement)
+            }
+            StatementClass::Late
+                if matches!(self.order.group(), OrderGroup::Build | OrderGroup::Keys) =>
+            {
                 self.apart.push(statement)
             }
             StatementClass::Build {
@@ -476,7 +498,7 @@ impl ScriptProducer {
             } => {
                 if self.order.group() != group || !self.serial.is_empty() {
                     self.flush()?;
-                    self.pieces.job.observer.advance("data", "indexes");
+                    self.chunks.job.observer.advance("data", "indexes");
                 }
                 let exclusive = exclusive.iter().map(|t| self.order.table(t)).collect();
                 let shared = shared.iter().map(|t| self.order.table(t)).collect();

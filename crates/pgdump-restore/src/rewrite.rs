@@ -443,7 +443,9 @@ pub(super) mod tests {
         data.dependencies = vec![2];
         let other = TocEntry::bare(4, "TABLE", "other");
         let all = vec![extension, table, data, other];
-        let e = rewriter(150000, |_| ()).entries(&mut all.clone()).unwrap_err();
+        let e = rewriter(150000, |_| ())
+            .entries(&mut all.clone())
+            .unwrap_err();
         assert_eq!(e.reason(), R::ExtensionMissing);
         let f = rewriter(150000, |p| p.extensions = Extensions::SkipMissing);
         let mut left = all;

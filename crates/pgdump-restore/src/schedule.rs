@@ -9,11 +9,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use super::arrivals::Arrivals;
-use super::locks::{TableLocks, ConstraintStep, locks};
-use super::pre_data::PreDataBatch;
-use super::plan::{PlanNode, RestorePass, Plan};
-use super::parallelism::{TaskCost, MaintenanceWorkers};
 use super::load_turns::LoadTurns;
+use super::locks::{ConstraintStep, TableLocks, locks};
+use super::parallelism::{MaintenanceWorkers, TaskCost};
+use super::plan::{Plan, PlanNode, RestorePass};
+use super::pre_data::PreDataBatch;
 
 /// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
 const MAX_TASKS: usize = 50;
@@ -55,7 +55,7 @@ pub enum CopyNext<P> {
 
 #[derive(Debug)]
 struct Queue<P> {
-    pieces: VecDeque<(P, bool)>,
+    chunks: VecDeque<(P, bool)>,
     copiers: usize,
     /// Whether a lane has it for itself.
     alone: bool,
@@ -193,7 +193,10 @@ impl<P> Schedule<P> {
 
     /// Which part of a node is made by the task that runs it.
     pub fn part(&self, node: usize) -> ConstraintStep {
-        self.parts.get(&node).copied().unwrap_or(ConstraintStep::Whole)
+        self.parts
+            .get(&node)
+            .copied()
+            .unwrap_or(ConstraintStep::Whole)
     }
 
     /// Nodes whose data comes from the archive, each with its entry.
@@ -231,7 +234,7 @@ impl<P> Schedule<P> {
             return;
         }
         let queue = Queue {
-            pieces: VecDeque::new(),
+            chunks: VecDeque::new(),
             copiers: 0,
             alone: false,
             untouched: true,
@@ -248,10 +251,10 @@ impl<P> Schedule<P> {
     }
 
     /// Queues a piece of `weight` bytes; with `splittable`, any lane may take the next one.
-    pub fn push(&mut self, node: usize, piece: P, weight: u64, splittable: bool) {
+    pub fn push(&mut self, node: usize, chunk: P, weight: u64, splittable: bool) {
         if let Some(q) = self.queues.get_mut(&node) {
             q.bytes += weight;
-            q.pieces.push_back((piece, splittable));
+            q.chunks.push_back((chunk, splittable));
         }
     }
 
@@ -290,7 +293,7 @@ impl<P> Schedule<P> {
 
     /// Whether every piece of `node` has been taken.
     pub fn is_drained(&self, node: usize) -> bool {
-        self.queues.get(&node).is_none_or(|q| q.pieces.is_empty())
+        self.queues.get(&node).is_none_or(|q| q.chunks.is_empty())
     }
 
     // --- the sessions' side ---
@@ -346,8 +349,8 @@ impl<P> Schedule<P> {
             return CopyNext::End;
         };
         if in_order {
-            return match q.pieces.pop_front() {
-                Some((piece, _)) => CopyNext::Piece(piece),
+            return match q.chunks.pop_front() {
+                Some((chunk, _)) => CopyNext::Piece(chunk),
                 None if q.ended => CopyNext::End,
                 None => CopyNext::Wait,
             };
@@ -362,10 +365,10 @@ impl<P> Schedule<P> {
         if q.alone && q.holder.is_none() && q.bytes >= ALONE_BYTES && !self.idle.is_empty() {
             return CopyNext::Leave;
         }
-        match q.pieces.pop_front() {
-            Some((piece, splittable)) => {
+        match q.chunks.pop_front() {
+            Some((chunk, splittable)) => {
                 q.holder = (!splittable).then_some(session);
-                CopyNext::Piece(piece)
+                CopyNext::Piece(chunk)
             }
             None if q.ended => CopyNext::End,
             // The last lane stays for what comes next, unless data waits elsewhere.
@@ -438,7 +441,7 @@ impl<P> Schedule<P> {
         let loaded = self
             .queues
             .get(&node)
-            .is_some_and(|q| q.ended && q.copiers == 0 && q.pieces.is_empty());
+            .is_some_and(|q| q.ended && q.copiers == 0 && q.chunks.is_empty());
         if loaded && self.missing[node] == 0 && self.state[node] != State::Done {
             self.arrival.remove(node);
             self.finish(node);
@@ -506,8 +509,8 @@ impl<P> Schedule<P> {
                 return false;
             };
             let free = !q.alone && q.holder.is_none_or(|h| h == session);
-            let may_share = q.pieces.len() >= 2 && !self.plan.nodes[*n].in_order;
-            free && !q.pieces.is_empty() && (q.copiers == 0 || may_share)
+            let may_share = q.chunks.len() >= 2 && !self.plan.nodes[*n].in_order;
+            free && !q.chunks.is_empty() && (q.copiers == 0 || may_share)
         })
     }
 
@@ -564,7 +567,11 @@ impl<P> Schedule<P> {
             let (Reverse(weight), node) = key;
             let part = self.next_part(&self.plan.nodes[node], weight, node);
             // A key of an index that is there is made in no time.
-            let weight = if part == ConstraintStep::Key { 0 } else { weight };
+            let weight = if part == ConstraintStep::Key {
+                0
+            } else {
+                weight
+            };
             if !nodes.is_empty() && (bytes + weight > LIGHT_BYTES || nodes.len() >= share) {
                 break;
             }
@@ -629,7 +636,13 @@ mod tests {
     use super::super::pre_data::PreDataPlan;
     use super::*;
 
-    fn node(entry: usize, pass: RestorePass, is_data: bool, after: &[usize], exclusive: &[i32]) -> PlanNode {
+    fn node(
+        entry: usize,
+        pass: RestorePass,
+        is_data: bool,
+        after: &[usize],
+        exclusive: &[i32],
+    ) -> PlanNode {
         PlanNode {
             is_data,
             after: after.to_vec(),
@@ -802,7 +815,8 @@ mod tests {
                             for o in &others {
                                 let table_locks = |node: usize| locks(&nodes[node], s.part(node));
                                 let apart = |a, b| {
-                                    let ((alone, _), (other, shared)) = (table_locks(a), table_locks(b));
+                                    let ((alone, _), (other, shared)) =
+                                        (table_locks(a), table_locks(b));
                                     alone
                                         .iter()
                                         .all(|x| !other.contains(x) && !shared.contains(x))
@@ -815,7 +829,8 @@ mod tests {
                             assert!(done.insert((*t, part)), "node {t} twice");
                             let whole = done.contains(&(*t, ConstraintStep::Whole));
                             assert!(
-                                part != ConstraintStep::Key || (!whole && done.contains(&(*t, ConstraintStep::Index)))
+                                part != ConstraintStep::Key
+                                    || (!whole && done.contains(&(*t, ConstraintStep::Index)))
                             );
                         }
                         doing[who] = Some(SessionWork::Tasks { nodes: tasks, size });
@@ -833,7 +848,9 @@ mod tests {
                                 assert!(*o != node || !(first || *alone), "not alone on {node}");
                             }
                         }
-                        assert!(!first || (nodes[node].can_copy_freeze && !taken.contains_key(&node)));
+                        assert!(
+                            !first || (nodes[node].can_copy_freeze && !taken.contains_key(&node))
+                        );
                         let before =
                             |n: usize| nodes[n].is_data && nodes[n].turn < nodes[node].turn;
                         assert!((0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done));
@@ -927,7 +944,11 @@ mod tests {
         s.stream_ended();
         assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(7)));
         s.copier_done(0, 0);
-        assert_eq!(s.next(0), spread(MaintenanceWorkers::Now, 1), "its table is large");
+        assert_eq!(
+            s.next(0),
+            spread(MaintenanceWorkers::Now, 1),
+            "its table is large"
+        );
         assert_eq!(s.next(1), tasks(&[2, 3, 4]));
         s.tasks_done(&[1]);
         assert_eq!(
@@ -997,7 +1018,10 @@ mod tests {
                 first: true
             }
         );
-        assert_eq!((s.take(0, 0), s.next(1)), (CopyNext::Piece(0), SessionWork::Wait));
+        assert_eq!(
+            (s.take(0, 0), s.next(1)),
+            (CopyNext::Piece(0), SessionWork::Wait)
+        );
         assert_eq!(s.take(0, 0), CopyNext::Piece(1), "it is not large");
         s.push(0, 3, ALONE_BYTES, true);
         assert_eq!(s.take(0, 0), CopyNext::Leave);
@@ -1012,7 +1036,8 @@ mod tests {
             node(0, RestorePass::Main, true, &[], &[]),
             node(1, RestorePass::Main, true, &[], &[]),
         ];
-        nodes.extend((2..7).map(|i| node(i, RestorePass::Main, false, &[usize::from(i == 6)], &[])));
+        nodes
+            .extend((2..7).map(|i| node(i, RestorePass::Main, false, &[usize::from(i == 6)], &[])));
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
                 nodes,
@@ -1112,11 +1137,21 @@ mod tests {
         s.stream_ended();
         assert_eq!(
             (s.next(0), s.next(1)),
-            (spread(MaintenanceWorkers::Soon, 1), spread(MaintenanceWorkers::Soon, 2))
+            (
+                spread(MaintenanceWorkers::Soon, 1),
+                spread(MaintenanceWorkers::Soon, 2)
+            )
         );
-        assert_eq!((s.part(1), s.part(2)), (ConstraintStep::Index, ConstraintStep::Whole));
+        assert_eq!(
+            (s.part(1), s.part(2)),
+            (ConstraintStep::Index, ConstraintStep::Whole)
+        );
         s.tasks_done(&[1]);
-        assert_eq!(s.next(0), SessionWork::Wait, "the other index holds the table");
+        assert_eq!(
+            s.next(0),
+            SessionWork::Wait,
+            "the other index holds the table"
+        );
         s.tasks_done(&[2]);
         assert_eq!((s.next(0), s.part(1)), (tasks(&[1]), ConstraintStep::Key));
         assert_eq!(s.next(1), SessionWork::Wait, "what waits for the key");

@@ -332,7 +332,9 @@ mod tests {
             ("\"S\".t", "ON ONLY \"S\".t (a)"),
             ("t", "ON \"t\" (a)"),
         ] {
-            let StatementClass::Build { shared, .. } = classify(&format!("CREATE INDEX i {index};")) else {
+            let StatementClass::Build { shared, .. } =
+                classify(&format!("CREATE INDEX i {index};"))
+            else {
                 panic!("{index}")
             };
             assert_eq!(table_named(copy), Some(shared[0].clone()));

@@ -8,11 +8,11 @@ use crate::context::{Content, LoadContext};
 use crate::ddl::OutputState;
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::locks::ConstraintStep;
-use crate::pre_data::PreDataBatch;
+use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
+use crate::pre_data::PreDataBatch;
 use crate::script::{self, ScriptStep};
-use crate::parallelism::{TaskCost, MaintenanceWorkers};
-use crate::{hints, conversion, sort_memory};
+use crate::{conversion, hints, sort_memory};
 
 /// Pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
@@ -26,7 +26,10 @@ pub(crate) struct RestoreSession {
 
 /// Entries that are each made at once.
 fn whole(indices: &[usize]) -> Vec<(usize, ConstraintStep)> {
-    indices.iter().map(|i| (*i, ConstraintStep::Whole)).collect()
+    indices
+        .iter()
+        .map(|i| (*i, ConstraintStep::Whole))
+        .collect()
 }
 
 impl RestoreSession {
@@ -83,7 +86,10 @@ impl RestoreSession {
     }
 
     /// Gives tables that were left alone back to the server's own vacuum.
-    pub(crate) async fn reenable_autovacuum(&mut self, job: &LoadContext) -> Result<(), DatabaseError> {
+    pub(crate) async fn reenable_autovacuum(
+        &mut self,
+        job: &LoadContext,
+    ) -> Result<(), DatabaseError> {
         let quiet = std::mem::take(&mut *job.quiet());
         for batch in quiet.chunks(PRE_DATA_BATCH) {
             let mut sql = vec!["BEGIN".to_owned()];
@@ -150,7 +156,7 @@ impl RestoreSession {
             };
             sql.push(self.script_settings(&step.settings));
             names.push("settings".to_owned());
-            let words = |sql: &str| job.encoding.for_people(&first_words(sql));
+            let words = |sql: &str| job.encoding.for_display(&first_words(sql));
             names.extend(
                 step.list
                     .iter()

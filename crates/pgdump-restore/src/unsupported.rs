@@ -17,7 +17,7 @@ pub(super) fn check_part_of_text(
         rename_schemas: vec![],
         ..selection.clone()
     };
-    let what = match (archive.holds_rows_alone(), selection.data_only) {
+    let what = match (archive.has_rows_only(), selection.data_only) {
         (true, true) if *selection == rows => return Ok(()),
         (false, false) if renamed.is_everything() => return Ok(()),
         (true, false) => {

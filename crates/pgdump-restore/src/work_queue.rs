@@ -12,18 +12,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::plan::Plan;
 use super::schedule::{CopyNext, Schedule, SessionWork};
 use crate::error::RestoreError;
-use pgdump_archive::Piece;
+use pgdump_archive::Chunk;
 
 /// A queued piece and its room in memory.
 pub(super) struct QueuedChunk {
-    pub piece: Piece,
+    pub chunk: Chunk,
     /// To be dropped when the piece is on its way, before the next one is waited for.
     pub room: Option<MemoryPermit>,
 }
 
 impl QueuedChunk {
-    pub fn new(piece: Piece, room: Option<MemoryPermit>) -> Self {
-        QueuedChunk { piece, room }
+    pub fn new(chunk: Chunk, room: Option<MemoryPermit>) -> Self {
+        QueuedChunk { chunk, room }
     }
 }
 

@@ -15,7 +15,7 @@ impl DataSink for Bounded {
     fn begin(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.begin(e)
     }
-    fn piece(&mut self, p: pgdump_archive::Piece) -> Result<(), pgdump_archive::ArchiveError> {
+    fn chunk(&mut self, p: pgdump_archive::Chunk) -> Result<(), pgdump_archive::ArchiveError> {
         self.1 += p.len();
         if self.1 > MOST { Err(pgdump_archive::ArchiveError::source("enough")) } else { Ok(()) }
     }

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Archive, Bytes, Folder, Keys, Origin};
+use pgdump_archive::{Archive, Bytes, DirectorySource, Keys, Origin};
 
 mod shared;
 
 struct Members(Vec<(String, Vec<u8>)>);
 
-impl Folder for Members {
+impl DirectorySource for Members {
     fn members(&self) -> Vec<(String, u64)> {
         self.0.iter().map(|(n, b)| (n.clone(), b.len() as u64)).collect()
     }

@@ -27,6 +27,6 @@ fuzz_target!(|data: (u8, &[u8])| {
     text.extend_from_slice(data.1);
     text.extend_from_slice(b"\n--\n-- PostgreSQL database dump complete\n--\n");
     let whole = read(Origin::once(std::io::Cursor::new(text.clone())));
-    let pieces = read(Origin::once(Slowly(std::io::Cursor::new(text), usize::from(data.0) * 16 + 1)));
-    assert_eq!(whole, pieces);
+    let chunks = read(Origin::once(Slowly(std::io::Cursor::new(text), usize::from(data.0) * 16 + 1)));
+    assert_eq!(whole, chunks);
 });

@@ -1,6 +1,6 @@
 // What the targets share: a sink that keeps everything, and limits that a fuzzer can live with.
 
-use pgdump_archive::{DataSink, Limits, Piece, Statement, TocEntry};
+use pgdump_archive::{DataSink, Limits, Chunk, Statement, TocEntry};
 
 #[derive(Default, PartialEq, Debug)]
 pub struct Seen {
@@ -23,11 +23,11 @@ impl DataSink for Seen {
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), pgdump_archive::ArchiveError> {
-        match piece {
-            Piece::Rows { text, .. } => self.push("rows", &text),
-            Piece::Statements(text) => self.push("statements", &text),
-            Piece::LargeObject { oid, bytes, .. } => self.push(&format!("object {oid}"), &bytes),
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), pgdump_archive::ArchiveError> {
+        match chunk {
+            Chunk::Rows { text, .. } => self.push("rows", &text),
+            Chunk::Statements(text) => self.push("statements", &text),
+            Chunk::LargeObject { oid, bytes, .. } => self.push(&format!("object {oid}"), &bytes),
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, Codec, DataOffset, DataSink, Format, Keys, Layer, Limits, Origin, Piece,
-    Reopen, Statement, TocEntry,
+    Archive, Bytes, Chunk, Codec, DataOffset, DataSink, Filter, Format, Keys, Limits, Origin,
+    ReopenableSource, Statement, TocEntry,
 };
 
 use crate::{Kind, fixtures, kind};
@@ -54,12 +54,12 @@ impl DataSink for Collect {
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        match piece {
-            Piece::Rows { text, .. } | Piece::Statements(text) => {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        match chunk {
+            Chunk::Rows { text, .. } | Chunk::Statements(text) => {
                 self.data.last_mut().unwrap().1.extend(text)
             }
-            Piece::LargeObject { oid, offset, bytes } => {
+            Chunk::LargeObject { oid, offset, bytes } => {
                 let object = self.objects.entry(oid).or_default();
                 assert_eq!(object.len() as u64, offset);
                 object.extend(bytes);
@@ -85,29 +85,41 @@ fn read_all(bytes: &[u8]) -> Result<Collect, ArchiveError> {
 }
 
 /// Every other fixture: file, format, wrappings. `tests/pg/servers.rs` restores them.
-const FORMATS: [(&str, Format, &[Layer]); 16] = [
+const FORMATS: [(&str, Format, &[Filter]); 16] = [
     ("shop18.zstd.dir.tar", Format::DirectoryTar, &[]),
     ("v15.custom.dump", Format::Custom, &[]),
-    ("v15.directory.tar.gz", Format::DirectoryTar, &[Layer::Gzip]),
+    (
+        "v15.directory.tar.gz",
+        Format::DirectoryTar,
+        &[Filter::Gzip],
+    ),
     ("v15.inserts.sql", Format::Plain, &[]),
     ("v15.plain.sql", Format::Plain, &[]),
-    ("v15.tar.gz", Format::Tar, &[Layer::Gzip]),
+    ("v15.tar.gz", Format::Tar, &[Filter::Gzip]),
     ("v16.custom.dump", Format::Custom, &[]),
-    ("v16.directory.tar.gz", Format::DirectoryTar, &[Layer::Gzip]),
+    (
+        "v16.directory.tar.gz",
+        Format::DirectoryTar,
+        &[Filter::Gzip],
+    ),
     ("v16.inserts.sql", Format::Plain, &[]),
     ("v16.plain.sql", Format::Plain, &[]),
-    ("v16.tar.gz", Format::Tar, &[Layer::Gzip]),
+    ("v16.tar.gz", Format::Tar, &[Filter::Gzip]),
     ("v18.custom.dump", Format::Custom, &[]),
-    ("v18.directory.tar.gz", Format::DirectoryTar, &[Layer::Gzip]),
+    (
+        "v18.directory.tar.gz",
+        Format::DirectoryTar,
+        &[Filter::Gzip],
+    ),
     ("v18.inserts.sql", Format::Plain, &[]),
     ("v18.plain.sql", Format::Plain, &[]),
-    ("v18.tar.gz", Format::Tar, &[Layer::Gzip]),
+    ("v18.tar.gz", Format::Tar, &[Filter::Gzip]),
 ];
 
 /// A file that can be read twice.
 struct File(PathBuf);
 
-impl Reopen for File {
+impl ReopenableSource for File {
     fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
         use std::io::Seek;
         let mut file = std::fs::File::open(&self.0).unwrap();
@@ -126,7 +138,7 @@ impl Read for Slowly {
     }
 }
 
-fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Layer>, Collect) {
+fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Filter>, Collect) {
     let path = fixtures().join(name);
     let bytes = Box::new(Slowly(std::fs::File::open(&path).unwrap(), chunk));
     let origin = Origin::Stream {
@@ -139,14 +151,14 @@ fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Layer>, Collect) {
     archive
         .read_data(&mut sink)
         .unwrap_or_else(|e| panic!("{name}: {e}"));
-    (header.format, header.layers, sink)
+    (header.format, header.filters, sink)
 }
 
 #[test]
 fn every_format_is_recognised_and_read_whole() {
-    for (name, format, layers) in FORMATS {
+    for (name, format, filters) in FORMATS {
         let (is, wrapped, read) = read_fixture(name, usize::MAX);
-        assert_eq!((is, wrapped.as_slice()), (format, layers), "{name}");
+        assert_eq!((is, wrapped.as_slice()), (format, filters), "{name}");
         assert!(
             read.data.iter().map(|(_, d)| d.len()).sum::<usize>() > 10_000,
             "{name}"
@@ -167,9 +179,9 @@ fn any_chunking_gives_the_same() {
     for name in all {
         let whole = read_fixture(name, usize::MAX).2;
         for chunk in [1, 7, 511, 4096] {
-            let pieces = read_fixture(name, chunk).2;
+            let chunks = read_fixture(name, chunk).2;
             assert_eq!(
-                (pieces.data, pieces.objects, pieces.statements),
+                (chunks.data, chunks.objects, chunks.statements),
                 (
                     whole.data.clone(),
                     whole.objects.clone(),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, DataSink, Folder, Keys, Limits, Origin, Piece, Reopen, TocEntry,
+    Archive, Bytes, Chunk, DataSink, DirectorySource, Keys, Limits, Origin, ReopenableSource,
+    TocEntry,
 };
 
 use crate::{Kind, kind};
@@ -44,7 +45,7 @@ fn unpacked(name: &str) -> Files {
 #[derive(Clone)]
 struct Memory(Files);
 
-impl Folder for Memory {
+impl DirectorySource for Memory {
     fn members(&self) -> Vec<(String, u64)> {
         self.0
             .iter()
@@ -60,7 +61,7 @@ impl Folder for Memory {
 #[derive(Clone)]
 struct Twice(Vec<u8>);
 
-impl Reopen for Twice {
+impl ReopenableSource for Twice {
     fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
         let rest = usize::try_from(offset)
             .ok()
@@ -134,8 +135,8 @@ impl DataSink for Objects {
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        if let Piece::LargeObject { oid, bytes, .. } = piece {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        if let Chunk::LargeObject { oid, bytes, .. } = chunk {
             *self.seen.entry(oid).or_default() += bytes.len();
         }
         Ok(())
@@ -438,7 +439,7 @@ fn a_tar_that_lies_is_refused_at_once() {
     let sparse = [&toc[..], &pax("22 GNU.sparse.major=1\n"), &packed].concat();
     cases.push(("sparse by pax".into(), sparse, Kind::Limit));
     for (what, bytes, reason) in cases {
-        let again = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn Reopen>);
+        let again = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn ReopenableSource>);
         let origin = Origin::Stream {
             bytes: Box::new(Cursor::new(bytes)),
             again,

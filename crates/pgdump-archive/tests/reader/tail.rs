@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, Counting, DataSink, Extent, Keys, Ledger, Limits, Origin, Piece, Ranges,
+    Archive, Bytes, Chunk, ContentDigest, Counting, DataSink, Extent, Keys, Limits, Origin, Ranges,
     TocEntry,
 };
 
@@ -25,9 +25,9 @@ impl DataSink for Rows {
     fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        let Piece::Rows { text, .. } = piece else {
-            panic!("{piece:?}")
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        let Chunk::Rows { text, .. } = chunk else {
+            panic!("{chunk:?}")
         };
         self.0.extend(text);
         Ok(())
@@ -58,7 +58,7 @@ impl Ranges for Parts {
 /// Where everything lies, learned by reading it once.
 fn learn(bytes: &[u8]) -> pgdump_archive::BlockIndex {
     let archive = open(bytes).unwrap();
-    let ledger = Ledger::of(&archive);
+    let ledger = ContentDigest::of(&archive);
     archive
         .read_data(&mut Counting::new(&ledger, &|_| {}))
         .unwrap();
@@ -90,7 +90,7 @@ fn a_table_of_contents_behind_the_data_is_taken_by_every_reader() {
             );
             let mut archive = open(&bytes[..index.head.length as usize]).unwrap();
             let parts = Arc::new(Parts(bytes, Mutex::default()));
-            archive.by_blocks(&index, parts.clone()).unwrap();
+            archive.read_by_blocks(&index, parts.clone()).unwrap();
             let mut sink = Rows::default();
             archive
                 .into_streams(3)

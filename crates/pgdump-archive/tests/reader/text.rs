@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use pgdump_archive::ArchiveError;
-use pgdump_archive::{Archive, DataSink, Keys, Limits, Origin, Piece, Statement, TocEntry};
+use pgdump_archive::{Archive, Chunk, DataSink, Keys, Limits, Origin, Statement, TocEntry};
 
 use crate::{Kind, kind};
 
@@ -24,8 +24,8 @@ impl DataSink for Collect {
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        if let Piece::Rows { text, .. } | Piece::Statements(text) = piece {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        if let Chunk::Rows { text, .. } | Chunk::Statements(text) = chunk {
             self.0
                 .push(String::from_utf8_lossy(&text).trim().to_owned());
         }

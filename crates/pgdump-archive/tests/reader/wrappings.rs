@@ -1,31 +1,31 @@
 //! What people wrap dumps in, as the tools themselves write it (`scripts/wrapped.sh`).
 
 use pgdump_archive::ArchiveError;
-use pgdump_archive::{Archive, Keys, Layer, Limits, Origin};
+use pgdump_archive::{Archive, Filter, Keys, Limits, Origin};
 
 use crate::{Kind, kind};
 
 use crate::formats::Collect;
 
 /// Every file that is read, and its wrapping.
-const READ: [(&str, Layer); 17] = [
-    ("dictionary.xz", Layer::Xz),
-    ("known.lzma", Layer::Lzma),
-    ("legacy.lz4", Layer::Lz4),
-    ("long31.zst", Layer::Zstd),
-    ("mixed.lz4", Layer::Lz4),
-    ("pzstd.zst", Layer::Zstd),
-    ("skippable.lz4", Layer::Lz4),
-    ("skippable.zst", Layer::Zstd),
-    ("two.bz2", Layer::Bzip2),
-    ("two.gz", Layer::Gzip),
-    ("two.lz", Layer::Lzip),
-    ("two.lz4", Layer::Lz4),
-    ("two.xz", Layer::Xz),
-    ("two.zst", Layer::Zstd),
-    ("zeros.bz2", Layer::Bzip2),
-    ("zeros.gz", Layer::Gzip),
-    ("zeros.lz", Layer::Lzip),
+const READ: [(&str, Filter); 17] = [
+    ("dictionary.xz", Filter::Xz),
+    ("known.lzma", Filter::Lzma),
+    ("legacy.lz4", Filter::Lz4),
+    ("long31.zst", Filter::Zstd),
+    ("mixed.lz4", Filter::Lz4),
+    ("pzstd.zst", Filter::Zstd),
+    ("skippable.lz4", Filter::Lz4),
+    ("skippable.zst", Filter::Zstd),
+    ("two.bz2", Filter::Bzip2),
+    ("two.gz", Filter::Gzip),
+    ("two.lz", Filter::Lzip),
+    ("two.lz4", Filter::Lz4),
+    ("two.xz", Filter::Xz),
+    ("two.zst", Filter::Zstd),
+    ("zeros.bz2", Filter::Bzip2),
+    ("zeros.gz", Filter::Gzip),
+    ("zeros.lz", Filter::Lzip),
 ];
 
 /// Every file that is not, and what is said of it.
@@ -44,16 +44,16 @@ fn bytes_of(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
 
-fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Layer>, Collect), ArchiveError> {
+fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Filter>, Collect), ArchiveError> {
     let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
     let archive = Archive::open(
         origin,
         Limits::default().with_memory(memory),
         &Keys::default(),
     )?;
-    let (layers, mut sink) = (archive.header().layers.clone(), Collect::default());
+    let (filters, mut sink) = (archive.header().filters.clone(), Collect::default());
     archive.read_data(&mut sink)?;
-    Ok((layers, sink))
+    Ok((filters, sink))
 }
 
 #[test]
@@ -71,9 +71,9 @@ fn what_the_tools_write_is_read_whole() {
     let (_, plain) = read(&bytes_of("in.sql"), LARGE).unwrap();
     assert!(plain.data[0].1.len() > 1000);
     for (name, layer) in READ {
-        let (layers, inside) =
+        let (filters, inside) =
             read(&bytes_of(name), LARGE).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(layers, [layer], "{name}");
+        assert_eq!(filters, [layer], "{name}");
         assert_eq!(
             (&inside.data, &inside.statements),
             (&plain.data, &plain.statements),

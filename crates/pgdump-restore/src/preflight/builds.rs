@@ -1,13 +1,18 @@
 //! What a server was built or installed without, as far as definitions of a backup name it. Pure.
 
-use super::{Finding, Rewriter, Level, Requirements, R, finding, names};
+use super::{Finding, Level, R, Requirements, Rewriter, finding, names};
 use crate::policy::Extensions;
 use crate::postgres::plain_locale;
 use pgdump_archive::TocEntry;
 
 const REFUSED: &str = "the server refuses the definition";
 
-pub(super) fn missing(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+pub(super) fn missing(
+    entries: &[TocEntry],
+    needs: &Requirements,
+    rewriter: &Rewriter,
+    found: &mut Vec<Finding>,
+) {
     icu(entries, needs, rewriter, found);
     collations(entries, rewriter, found);
     languages(entries, rewriter, found);
@@ -120,11 +125,17 @@ fn languages(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>
     }
 }
 
-fn index_methods(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+fn index_methods(
+    entries: &[TocEntry],
+    needs: &Requirements,
+    rewriter: &Rewriter,
+    found: &mut Vec<Finding>,
+) {
     // An extension may bring it.
     let brings = needs.extensions.iter().any(|e| e != "plpgsql");
     let brings = brings || entries.iter().any(|e| e.desc == "ACCESS METHOD");
-    if brings && rewriter.policy.extensions == Extensions::Require || rewriter.facts.index_methods.is_empty()
+    if brings && rewriter.policy.extensions == Extensions::Require
+        || rewriter.facts.index_methods.is_empty()
     {
         return;
     }

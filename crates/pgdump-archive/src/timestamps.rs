@@ -7,13 +7,13 @@ const LOOKAHEAD: usize = 32;
 const LOOKBEHIND: usize = 16;
 
 /// Whether a time with an offset other than `+00` stands in `text`.
-pub(super) fn is_elsewhere(text: &[u8]) -> bool {
+pub(super) fn has_non_utc(text: &[u8]) -> bool {
     memchr::memchr_iter(b':', text).any(|colon| time_at(text, colon, 0).is_some())
 }
 
 /// Copies `text`, each point in time that is not in UTC as if it were. Unless `at_end`, stops where what
 /// follows could change the answer. Returns how much of `text` was dealt with.
-pub(super) fn in_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
+pub(super) fn normalize_to_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
     let limit = if at_end {
         text.len()
     } else {
@@ -174,7 +174,7 @@ mod tests {
             ("12026-01-01 00:00:00+05:53:28", "12025-12-31 18:06:32+00"),
         ] {
             let mut out = Vec::new();
-            in_utc(elsewhere.as_bytes(), true, &mut out);
+            normalize_to_utc(elsewhere.as_bytes(), true, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), utc, "{elsewhere}");
         }
         // And every day of four hundred years, there and back.

@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Read};
 use super::frames::{self, Bzip2, Lz4, Zstd};
 use super::inflate::Gzip;
 use super::lzma::{Lzip, LzmaAlone, Xz};
-use super::toc::{beyond_us, corrupt, unsupported};
-use super::{Limits, recognise};
+use super::toc::{corrupt, limit_error, unsupported};
+use super::{Limits, recognize};
 use crate::error::ArchiveError;
 
 /// Wrappings inside each other that are taken off.
@@ -17,7 +17,7 @@ pub(super) const HEAD: usize = 8 << 10;
 
 /// One wrapping of the whole backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layer {
+pub enum Filter {
     Gzip,
     Zstd,
     Lz4,
@@ -28,61 +28,61 @@ pub enum Layer {
     Age,
 }
 
-impl Layer {
+impl Filter {
     pub fn as_str(self) -> &'static str {
         match self {
-            Layer::Gzip => "gzip",
-            Layer::Zstd => "zstd",
-            Layer::Lz4 => "lz4",
-            Layer::Bzip2 => "bzip2",
-            Layer::Xz => "xz",
-            Layer::Lzma => "lzma",
-            Layer::Lzip => "lzip",
-            Layer::Age => "age",
+            Filter::Gzip => "gzip",
+            Filter::Zstd => "zstd",
+            Filter::Lz4 => "lz4",
+            Filter::Bzip2 => "bzip2",
+            Filter::Xz => "xz",
+            Filter::Lzma => "lzma",
+            Filter::Lzip => "lzip",
+            Filter::Age => "age",
         }
     }
 
     /// The wrapping that begins with these bytes.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
-        const MAGIC: [(&[u8], Layer); 7] = [
-            (b"\x1f\x8b\x08", Layer::Gzip),
-            (b"\x28\xb5\x2f\xfd", Layer::Zstd),
-            (b"\x04\x22\x4d\x18", Layer::Lz4),
-            (b"\x02\x21\x4c\x18", Layer::Lz4),
-            (b"\xfd7zXZ\0", Layer::Xz),
-            (b"age-encryption.org/v1\n", Layer::Age),
-            (b"-----BEGIN AGE ENCRYPTED FILE-----", Layer::Age),
+        const MAGIC: [(&[u8], Filter); 7] = [
+            (b"\x1f\x8b\x08", Filter::Gzip),
+            (b"\x28\xb5\x2f\xfd", Filter::Zstd),
+            (b"\x04\x22\x4d\x18", Filter::Lz4),
+            (b"\x02\x21\x4c\x18", Filter::Lz4),
+            (b"\xfd7zXZ\0", Filter::Xz),
+            (b"age-encryption.org/v1\n", Filter::Age),
+            (b"-----BEGIN AGE ENCRYPTED FILE-----", Filter::Age),
         ];
         let by_magic = MAGIC
             .iter()
             .find(|(magic, _)| head.starts_with(magic))
             .map(|(_, layer)| *layer);
         by_magic.or_else(|| match head {
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Layer::Bzip2),
-            _ if Lzip::is_begun_by(head) => Some(Layer::Lzip),
-            _ if LzmaAlone::is_begun_by(head) => Some(Layer::Lzma),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Filter::Bzip2),
+            _ if Lzip::is_begun_by(head) => Some(Filter::Lzip),
+            _ if LzmaAlone::is_begun_by(head) => Some(Filter::Lzma),
             _ => None,
         })
     }
 
     fn unwrap<'a>(
         self,
-        input: Head<'a>,
+        input: PeekReader<'a>,
         limits: &Limits,
         keys: &Keys,
-    ) -> Result<Lent<'a>, ArchiveError> {
+    ) -> Result<BoxedReader<'a>, ArchiveError> {
         let failed = |e| ArchiveError::from_io(e, "zstd");
         Ok(match self {
-            Layer::Gzip => Box::new(Gzip::new(input)),
-            Layer::Zstd => Box::new(Zstd::new(input, limits).map_err(failed)?),
-            Layer::Lz4 => Box::new(Lz4::new(input)),
-            Layer::Bzip2 => Box::new(Bzip2::new(input)),
-            Layer::Xz => {
+            Filter::Gzip => Box::new(Gzip::new(input)),
+            Filter::Zstd => Box::new(Zstd::new(input, limits).map_err(failed)?),
+            Filter::Lz4 => Box::new(Lz4::new(input)),
+            Filter::Bzip2 => Box::new(Bzip2::new(input)),
+            Filter::Xz => {
                 Box::new(Xz::new(input, limits).map_err(|e| ArchiveError::from_io(e, "xz"))?)
             }
-            Layer::Lzma => Box::new(LzmaAlone::new(input, limits)),
-            Layer::Lzip => Box::new(Lzip::new(input, limits)),
-            Layer::Age => keys.decrypt(input)?,
+            Filter::Lzma => Box::new(LzmaAlone::new(input, limits)),
+            Filter::Lzip => Box::new(Lzip::new(input, limits)),
+            Filter::Age => keys.decrypt(input)?,
         })
     }
 }
@@ -118,14 +118,14 @@ impl Keys {
         }
     }
 
-    fn decrypt<'a>(&self, input: Head<'a>) -> Result<Lent<'a>, ArchiveError> {
+    fn decrypt<'a>(&self, input: PeekReader<'a>) -> Result<BoxedReader<'a>, ArchiveError> {
         let no = |e: &dyn std::fmt::Display| {
             if self.identities.is_empty() {
-                beyond_us(
+                limit_error(
                     "the backup is encrypted with age and there is no key for it: set BACKUP_AGE_IDENTITY_FILE",
                 )
             } else {
-                beyond_us(format!(
+                limit_error(format!(
                     "the backup is encrypted with age and BACKUP_AGE_IDENTITY does not open it: {e}"
                 ))
             }
@@ -144,16 +144,16 @@ impl Keys {
 }
 
 /// Bytes, perhaps of a part of something larger.
-pub(super) type Lent<'a> = Box<dyn Read + Send + 'a>;
+pub(super) type BoxedReader<'a> = Box<dyn Read + Send + 'a>;
 /// Bytes whose beginning can be looked at before it is read.
-pub(super) type Head<'a> = BufReader<Lent<'a>>;
+pub(super) type PeekReader<'a> = BufReader<BoxedReader<'a>>;
 
-pub(super) fn buffered(input: Lent<'_>) -> Head<'_> {
+pub(super) fn buffered(input: BoxedReader<'_>) -> PeekReader<'_> {
     BufReader::with_capacity(256 << 10, input)
 }
 
 /// The first bytes, as many as there are up to `HEAD`, left in place.
-pub(super) fn peek(mut input: Head<'_>) -> Result<(Vec<u8>, Head<'_>), ArchiveError> {
+pub(super) fn peek(mut input: PeekReader<'_>) -> Result<(Vec<u8>, PeekReader<'_>), ArchiveError> {
     let mut head = Vec::with_capacity(HEAD);
     let failed = |e| ArchiveError::from_io(e, "first bytes");
     // One filled buffer is enough wherever the store gives that much at once.
@@ -166,21 +166,23 @@ pub(super) fn peek(mut input: Head<'_>) -> Result<(Vec<u8>, Head<'_>), ArchiveEr
         .take(HEAD as u64)
         .read_to_end(&mut head)
         .map_err(failed)?;
-    let again: Lent<'_> = Box::new(std::io::Cursor::new(head.clone()).chain(input));
+    let again: BoxedReader<'_> = Box::new(std::io::Cursor::new(head.clone()).chain(input));
     Ok((head, buffered(again)))
 }
 
 /// The wrapping that comes next, the first bytes, and all of them.
-fn next_layer(input: Head<'_>) -> Result<(Option<Layer>, Vec<u8>, Head<'_>), ArchiveError> {
+fn next_layer(
+    input: PeekReader<'_>,
+) -> Result<(Option<Filter>, Vec<u8>, PeekReader<'_>), ArchiveError> {
     let (head, whole) = peek(input)?;
     if !frames::begins_with_skippable(&head) {
-        return Ok((Layer::of(&head), head, whole));
+        return Ok((Filter::of(&head), head, whole));
     }
     let whole =
         frames::skip_frames(whole).map_err(|e| ArchiveError::from_io(e, "a frame to skip"))?;
     let (head, whole) = peek(whole)?;
-    match Layer::of(&head) {
-        Some(layer @ (Layer::Zstd | Layer::Lz4)) => Ok((Some(layer), head, whole)),
+    match Filter::of(&head) {
+        Some(layer @ (Filter::Zstd | Filter::Lz4)) => Ok((Some(layer), head, whole)),
         _ => Err(corrupt(
             "it begins like zstd or lz4, and there is no compressed data behind the frames to skip",
         )),
@@ -189,32 +191,32 @@ fn next_layer(input: Head<'_>) -> Result<(Option<Layer>, Vec<u8>, Head<'_>), Arc
 
 /// Takes off every wrapping; gives the first bytes of what is inside.
 pub(super) fn unwrap<'a>(
-    input: Lent<'a>,
+    input: BoxedReader<'a>,
     limits: &Limits,
     keys: &Keys,
-) -> Result<(Vec<Layer>, Vec<u8>, Head<'a>), ArchiveError> {
-    let (mut layers, mut input) = (Vec::new(), buffered(input));
+) -> Result<(Vec<Filter>, Vec<u8>, PeekReader<'a>), ArchiveError> {
+    let (mut filters, mut input) = (Vec::new(), buffered(input));
     loop {
         let (layer, head, whole) = next_layer(input)?;
         let Some(layer) = layer else {
-            return Ok((layers, head, whole));
+            return Ok((filters, head, whole));
         };
-        if layers.len() == MAX_LAYERS {
+        if filters.len() == MAX_LAYERS {
             return Err(unsupported(format!(
                 "the backup is wrapped more than {MAX_LAYERS} times"
             )));
         }
-        layers.push(layer);
+        filters.push(layer);
         input = buffered(layer.unwrap(whole, limits, keys)?);
     }
 }
 
 /// Takes off `count` wrappings.
 pub(super) fn unwrap_some<'a>(
-    input: Lent<'a>,
+    input: BoxedReader<'a>,
     count: usize,
     limits: &Limits,
-) -> Result<Head<'a>, ArchiveError> {
+) -> Result<PeekReader<'a>, ArchiveError> {
     let mut input = buffered(input);
     for _ in 0..count {
         let (layer, _, whole) = next_layer(input)?;
@@ -312,7 +314,7 @@ fn name_unread_wrapping(head: &[u8]) -> Option<&'static str> {
 }
 
 /// What the bytes are, if they are something that people mistake for a dump.
-pub(super) fn name_wrong_input(head: &[u8]) -> ArchiveError {
+pub(super) fn diagnose_input(head: &[u8]) -> ArchiveError {
     if head.is_empty() {
         return corrupt("the backup is empty");
     }
@@ -320,7 +322,7 @@ pub(super) fn name_wrong_input(head: &[u8]) -> ArchiveError {
         return corrupt("the archive ends early: first bytes");
     }
     if let Some(what) = name_unread_wrapping(head) {
-        return beyond_us(format!("the backup cannot be read as it is: {what}"));
+        return limit_error(format!("the backup cannot be read as it is: {what}"));
     }
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -344,7 +346,7 @@ pub(super) fn name_wrong_input(head: &[u8]) -> ArchiveError {
         "it is a dump of MySQL or MariaDB"
     } else if starts(b"SQLite format 3") || lower.starts_with("pragma foreign_keys") {
         "it is an SQLite database"
-    } else if let Some(program) = recognise::message_of(head.trim_ascii_start()) {
+    } else if let Some(program) = recognize::message_of(head.trim_ascii_start()) {
         let what =
             format!("it is a message of {program} and no dump: the command that made it failed");
         return unsupported(format!("this is no PostgreSQL dump: {what}"));
@@ -374,7 +376,7 @@ mod tests {
             (b"hello", "neither"),
             (b"", "empty"),
         ] {
-            let e = name_wrong_input(head).to_string();
+            let e = diagnose_input(head).to_string();
             assert!(e.contains(word), "{e}");
         }
     }

@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use twox_hash::xxhash3_128;
 
 use super::lexer::{Lexeme, Token, tokens};
-use super::moments::{in_utc, is_elsewhere};
+use super::timestamps::{has_non_utc, normalize_to_utc};
 use super::toc::corrupt;
 use super::{
-    BlockIndex, DataSink, Dialect, Extent, IndexedBlock, Piece, Statement, TextEncoding, TocEntry,
+    BlockIndex, Chunk, DataSink, Dialect, Extent, IndexedBlock, Statement, TextEncoding, TocEntry,
 };
 use crate::error::ArchiveError;
 
@@ -34,9 +34,9 @@ impl Rows {
     /// Counts one row, without its newline.
     pub fn row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
         // What is in UTC already, and most rows are, is not copied.
-        let hash = if is_elsewhere(line) {
+        let hash = if has_non_utc(line) {
             scratch.clear();
-            in_utc(line, true, scratch);
+            normalize_to_utc(line, true, scratch);
             xxhash3_128::Hasher::oneshot(scratch)
         } else {
             xxhash3_128::Hasher::oneshot(line)
@@ -79,7 +79,7 @@ impl LongRow {
         self.bytes += part.len() as u64;
         self.rest.extend_from_slice(part);
         let mut out = Vec::with_capacity(self.rest.len());
-        let done = in_utc(&self.rest, at_end, &mut out);
+        let done = normalize_to_utc(&self.rest, at_end, &mut out);
         self.hasher.write(&out);
         self.rest.drain(..done);
     }
@@ -102,7 +102,7 @@ pub struct ObjectData {
 
 /// All data of an archive, by table and large object. Several readers may write to it.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct ContentDigest {
     /// Rows of text that `pg_dump` did not write are not what COPY would give back.
     counts_rows: bool,
     dialect: Dialect,
@@ -116,9 +116,9 @@ pub struct Ledger {
     entries: Mutex<BTreeMap<i32, (u64, u64)>>,
 }
 
-impl Ledger {
+impl ContentDigest {
     pub fn of(archive: &super::Archive) -> Self {
-        Ledger {
+        ContentDigest {
             counts_rows: !archive.is_foreign(),
             dialect: super::dialect_of(archive.entries(), archive.encoding()),
             encoding: archive.encoding().clone(),
@@ -158,9 +158,9 @@ impl Ledger {
     }
 
     /// The data of `entry` begins.
-    pub fn begin(&self, entry: &TocEntry) -> EntryTally {
-        let (relation, columns) = copy_target(&self.encoding.for_people(&entry.copy_stmt)).unzip();
-        EntryTally {
+    pub fn begin(&self, entry: &TocEntry) -> DigestBuilder {
+        let (relation, columns) = copy_target(&self.encoding.for_display(&entry.copy_stmt)).unzip();
+        DigestBuilder {
             dump_id: entry.dump_id,
             relation,
             data: TableData {
@@ -173,7 +173,7 @@ impl Ledger {
             objects: BTreeMap::new(),
             fallback: match &entry.namespace {
                 Some(schema) => format!("{}.{}", quoted(schema), quoted(&entry.tag)),
-                None => self.encoding.for_people(&quoted(&entry.tag)),
+                None => self.encoding.for_display(&quoted(&entry.tag)),
             },
             is_rows: entry.desc == "TABLE DATA" && self.counts_rows,
         }
@@ -183,12 +183,12 @@ impl Ledger {
     /// end together.
     ///
     /// # Errors
-    /// As [`Ledger::finish`].
+    /// As [`ContentDigest::finish`].
     pub fn next(
         &self,
-        before: Option<EntryTally>,
+        before: Option<DigestBuilder>,
         entry: &TocEntry,
-    ) -> Result<EntryTally, ArchiveError> {
+    ) -> Result<DigestBuilder, ArchiveError> {
         before.map_or(Ok(()), |b| self.finish(b))?;
         Ok(self.begin(entry))
     }
@@ -197,7 +197,7 @@ impl Ledger {
     ///
     /// # Errors
     /// `archive_corrupt` where a row has no end.
-    pub fn finish(&self, tally: EntryTally) -> Result<(), ArchiveError> {
+    pub fn finish(&self, tally: DigestBuilder) -> Result<(), ArchiveError> {
         if tally.long.is_some() {
             return Err(corrupt(format!("{}: a row without an end", tally.fallback)));
         }
@@ -248,7 +248,7 @@ pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
 }
 
 /// What is counted of one entry's data.
-pub struct EntryTally {
+pub struct DigestBuilder {
     dump_id: i32,
     relation: Option<String>,
     data: TableData,
@@ -260,20 +260,20 @@ pub struct EntryTally {
     is_rows: bool,
 }
 
-impl EntryTally {
+impl DigestBuilder {
     /// Counts a piece; pieces come in the archive's order.
     ///
     /// # Errors
     /// `archive_corrupt` for an INSERT that is none.
-    pub fn piece(&mut self, piece: &Piece, encoding: &TextEncoding) -> Result<(), ArchiveError> {
-        match piece {
-            Piece::Rows { .. } | Piece::Statements(_) if !self.is_rows => {}
-            Piece::Rows { text, .. } => self.rows(text),
-            Piece::Statements(text) => {
+    pub fn chunk(&mut self, chunk: &Chunk, encoding: &TextEncoding) -> Result<(), ArchiveError> {
+        match chunk {
+            Chunk::Rows { .. } | Chunk::Statements(_) if !self.is_rows => {}
+            Chunk::Rows { text, .. } => self.rows(text),
+            Chunk::Statements(text) => {
                 let sql = encoding.decode(text.clone())?;
                 self.inserts(&sql, encoding)?;
             }
-            Piece::LargeObject { oid, bytes, .. } => {
+            Chunk::LargeObject { oid, bytes, .. } => {
                 let o = self.objects.entry(*oid).or_default();
                 o.bytes += bytes.len() as u64;
                 o.crc32c = crc32c::crc32c_append(o.crc32c, bytes);
@@ -358,10 +358,10 @@ impl EntryTally {
             || t.last().map_or(first.at, |l| l.at + l.text.len()),
             |w| w.at,
         );
-        self.relation = Some(encoding.for_people(sql[first.at..end].trim()));
+        self.relation = Some(encoding.for_display(sql[first.at..end].trim()));
         let close = t.iter().position(|w| w.is_symbol(b')'));
         if let (Some(open), Some(close)) = (open, close.filter(|c| open < Some(*c))) {
-            self.data.columns = Some(encoding.for_people(&sql[t[open].at..=t[close].at]));
+            self.data.columns = Some(encoding.for_display(&sql[t[open].at..=t[close].at]));
         }
     }
 
@@ -449,16 +449,16 @@ fn field(t: &[Token<'_>]) -> Option<String> {
 
 /// Reads an archive's data for its ledger alone.
 pub struct Counting<'a> {
-    ledger: &'a Ledger,
-    current: Option<EntryTally>,
+    content_digest: &'a ContentDigest,
+    current: Option<DigestBuilder>,
     /// Called with the bytes of each piece.
     seen: &'a (dyn Fn(u64) + Sync),
 }
 
 impl<'a> Counting<'a> {
-    pub fn new(ledger: &'a Ledger, seen: &'a (dyn Fn(u64) + Sync)) -> Self {
+    pub fn new(content_digest: &'a ContentDigest, seen: &'a (dyn Fn(u64) + Sync)) -> Self {
         Counting {
-            ledger,
+            content_digest,
             current: None,
             seen,
         }
@@ -467,29 +467,29 @@ impl<'a> Counting<'a> {
 
 impl DataSink for Counting<'_> {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
-        self.current = Some(self.ledger.next(self.current.take(), entry)?);
+        self.current = Some(self.content_digest.next(self.current.take(), entry)?);
         Ok(())
     }
 
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-        (self.seen)(piece.len() as u64);
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        (self.seen)(chunk.len() as u64);
         self.current
             .as_mut()
-            .map_or(Ok(()), |c| c.piece(&piece, &self.ledger.encoding))
+            .map_or(Ok(()), |c| c.chunk(&chunk, &self.content_digest.encoding))
     }
 
     fn end(&mut self, _entry: &TocEntry) -> Result<(), ArchiveError> {
         self.current
             .take()
-            .map_or(Ok(()), |c| self.ledger.finish(c))
+            .map_or(Ok(()), |c| self.content_digest.finish(c))
     }
 
     fn tail(&mut self, extent: Extent) {
-        self.ledger.tail(extent);
+        self.content_digest.tail(extent);
     }
 
     fn extent(&mut self, entry: Option<&TocEntry>, extent: Extent) {
-        self.ledger.extent(entry, extent);
+        self.content_digest.extent(entry, extent);
     }
 
     fn statement(&mut self, _statement: Statement) -> Result<(), ArchiveError> {
@@ -509,12 +509,12 @@ mod tests {
         r
     }
 
-    fn tally() -> EntryTally {
+    fn tally() -> DigestBuilder {
         let entry = TocEntry {
             copy_stmt: "COPY s.t (a) FROM stdin;".into(),
             ..TocEntry::bare(1, "TABLE DATA", "t")
         };
-        let ledger = Ledger {
+        let content_digest = ContentDigest {
             counts_rows: true,
             dialect: Dialect::default(),
             encoding: TextEncoding::new("UTF8"),
@@ -523,7 +523,7 @@ mod tests {
             index: Mutex::default(),
             entries: Mutex::default(),
         };
-        ledger.begin(&entry)
+        content_digest.begin(&entry)
     }
 
     #[test]

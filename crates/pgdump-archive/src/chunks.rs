@@ -6,12 +6,12 @@ use std::io::Read;
 use bytes::{Bytes, BytesMut};
 
 use super::lexer::StatementEnd;
-use super::toc::{beyond_us, corrupt, unsupported};
-use super::{Context, TocEntry};
+use super::toc::{corrupt, limit_error, unsupported};
+use super::{ReadContext, TocEntry};
 use crate::error::ArchiveError;
 
 /// Bytes of a piece, about: large enough to cost nothing per piece, small enough to spread.
-pub(super) const PIECE: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 /// Memory that pieces of large objects share.
 const TOGETHER: usize = 1 << 20;
 /// `\.` and the blank lines that end the COPY data of every table.
@@ -19,7 +19,7 @@ const END_OF_COPY: &[u8] = b"\\.\n\n\n";
 
 /// A part of an entry's data, in the order of the archive.
 #[derive(Debug)]
-pub enum Piece {
+pub enum Chunk {
     /// COPY text. With `ends_row`, another connection may take the next piece.
     Rows { text: Vec<u8>, ends_row: bool },
     /// Whole INSERT statements, in the dump's encoding.
@@ -28,12 +28,12 @@ pub enum Piece {
     LargeObject { oid: u32, offset: u64, bytes: Bytes },
 }
 
-impl Piece {
+impl Chunk {
     /// Bytes of table data or large object in the piece.
     pub fn len(&self) -> usize {
         match self {
-            Piece::Rows { text, .. } | Piece::Statements(text) => text.len(),
-            Piece::LargeObject { bytes, .. } => bytes.len(),
+            Chunk::Rows { text, .. } | Chunk::Statements(text) => text.len(),
+            Chunk::LargeObject { bytes, .. } => bytes.len(),
         }
     }
 
@@ -58,7 +58,7 @@ pub trait DataSink {
     }
     /// The data of `entry` starts here.
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
-    fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError>;
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError>;
     /// The entry's data is complete: its own end marker was there.
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
     /// Where what was just read lies: the head of the archive (no entry), or an entry's block.
@@ -95,10 +95,10 @@ pub(super) fn cut_rows(
     what: &str,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    let mut buf = Vec::with_capacity(PIECE);
+    let mut buf = Vec::with_capacity(CHUNK);
     let mut at_row_start = true;
     loop {
-        let ended = fill(input, &mut buf, PIECE).map_err(|e| ArchiveError::from_io(e, what))?;
+        let ended = fill(input, &mut buf, CHUNK).map_err(|e| ArchiveError::from_io(e, what))?;
         if ended {
             break;
         }
@@ -108,10 +108,10 @@ pub(super) fn cut_rows(
             Some(newline) => (newline + 1, true),
             None => (movable, false),
         };
-        let mut rest = Vec::with_capacity(PIECE);
+        let mut rest = Vec::with_capacity(CHUNK);
         rest.extend_from_slice(&buf[cut..]);
         buf.truncate(cut);
-        sink.piece(Piece::Rows {
+        sink.chunk(Chunk::Rows {
             text: std::mem::replace(&mut buf, rest),
             ends_row,
         })?;
@@ -123,7 +123,7 @@ pub(super) fn cut_rows(
     // Thousands of small tables may wait for their turn.
     buf.shrink_to_fit();
     if !buf.is_empty() || !at_row_start {
-        sink.piece(Piece::Rows {
+        sink.chunk(Chunk::Rows {
             text: buf,
             ends_row: true,
         })?;
@@ -145,16 +145,16 @@ fn strip_end(tail: &[u8], at_row_start: bool) -> Option<usize> {
 /// INSERT statements, several in a piece; the data ends with blank lines.
 pub(super) fn cut_statements(
     input: &mut impl Read,
-    context: &Context,
+    context: &ReadContext,
     what: &str,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    let mut buf = Vec::with_capacity(PIECE);
+    let mut buf = Vec::with_capacity(CHUNK);
     let mut scan = StatementEnd::default();
     loop {
-        let want = buf.len() + PIECE.max(buf.len());
+        let want = buf.len() + CHUNK.max(buf.len());
         if buf.len() > context.limits.max_statement {
-            return Err(beyond_us(format!(
+            return Err(limit_error(format!(
                 "{what}: a statement of more than {} bytes",
                 buf.len()
             )));
@@ -179,7 +179,7 @@ pub(super) fn cut_statements(
         }
         if cut > 0 {
             let rest = buf.split_off(cut);
-            sink.piece(Piece::Statements(std::mem::replace(&mut buf, rest)))?;
+            sink.chunk(Chunk::Statements(std::mem::replace(&mut buf, rest)))?;
         }
         if ended {
             return if buf.trim_ascii().is_empty() {
@@ -271,7 +271,7 @@ impl ObjectCutter {
         let mut offset = 0;
         loop {
             self.read.clear();
-            let ended = fill(input, &mut self.read, PIECE)
+            let ended = fill(input, &mut self.read, CHUNK)
                 .map_err(|e| ArchiveError::from_io(e, &format!("large object {oid}")))?;
             let read = self.read.len();
             if read > 0 {
@@ -279,7 +279,7 @@ impl ObjectCutter {
                     self.together = BytesMut::with_capacity(TOGETHER);
                 }
                 self.together.extend_from_slice(&self.read);
-                sink.piece(Piece::LargeObject {
+                sink.chunk(Chunk::LargeObject {
                     oid,
                     offset,
                     bytes: self.together.split().freeze(),
@@ -298,14 +298,14 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Collect(Vec<Piece>);
+    struct Collect(Vec<Chunk>);
 
     impl DataSink for Collect {
         fn begin(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
             Ok(())
         }
-        fn piece(&mut self, piece: Piece) -> Result<(), ArchiveError> {
-            self.0.push(piece);
+        fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+            self.0.push(chunk);
             Ok(())
         }
         fn end(&mut self, _: &TocEntry) -> Result<(), ArchiveError> {
@@ -320,7 +320,7 @@ mod tests {
             .0
             .into_iter()
             .map(|p| match p {
-                Piece::Rows { text, ends_row } => (text, ends_row),
+                Chunk::Rows { text, ends_row } => (text, ends_row),
                 other => panic!("{other:?}"),
             })
             .collect())
@@ -332,12 +332,12 @@ mod tests {
             0usize,
             1,
             7,
-            PIECE - 6,
-            PIECE - 5,
-            PIECE - 1,
-            PIECE,
-            PIECE + 1,
-            3 * PIECE + 17,
+            CHUNK - 6,
+            CHUNK - 5,
+            CHUNK - 1,
+            CHUNK,
+            CHUNK + 1,
+            3 * CHUNK + 17,
         ] {
             let mut text: Vec<u8> = (0..total)
                 .map(|i| {
@@ -351,12 +351,12 @@ mod tests {
             if total > 0 {
                 text.push(b'\n');
             }
-            let pieces = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
+            let chunks = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
             assert!(
-                pieces.iter().all(|(t, ends)| *ends && t.ends_with(b"\n")),
+                chunks.iter().all(|(t, ends)| *ends && t.ends_with(b"\n")),
                 "{total}"
             );
-            assert_eq!(pieces.concat_text(), text, "{total}");
+            assert_eq!(chunks.concat_text(), text, "{total}");
         }
     }
 
@@ -368,10 +368,10 @@ mod tests {
             1,
             5_000,
             7_000,
-            PIECE - 1,
-            PIECE,
-            PIECE + 1,
-            5 * PIECE + 17,
+            CHUNK - 1,
+            CHUNK,
+            CHUNK + 1,
+            5 * CHUNK + 17,
             9,
             TOGETHER,
             3,
@@ -385,9 +385,9 @@ mod tests {
         }
         let mut found = vec![vec![]; sizes.len()];
         let mut places = vec![];
-        for piece in &sink.0 {
-            let Piece::LargeObject { oid, offset, bytes } = piece else {
-                panic!("{piece:?}")
+        for chunk in &sink.0 {
+            let Chunk::LargeObject { oid, offset, bytes } = chunk else {
+                panic!("{chunk:?}")
             };
             let object = &mut found[*oid as usize];
             assert_eq!((object.len() as u64, offset % 2048), (*offset, 0));
@@ -410,13 +410,13 @@ mod tests {
 
     #[test]
     fn a_row_longer_than_a_piece_is_marked_as_unfinished() {
-        let mut text = vec![b'x'; 2 * PIECE + 9];
+        let mut text = vec![b'x'; 2 * CHUNK + 9];
         text.push(b'\n');
-        let pieces = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
-        assert!(pieces.len() > 2);
-        assert!(pieces[..pieces.len() - 1].iter().all(|(_, ends)| !ends));
-        assert!(pieces.last().unwrap().1);
-        assert_eq!(pieces.concat_text(), text);
+        let chunks = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
+        assert!(chunks.len() > 2);
+        assert!(chunks[..chunks.len() - 1].iter().all(|(_, ends)| !ends));
+        assert!(chunks.last().unwrap().1);
+        assert_eq!(chunks.concat_text(), text);
     }
 
     #[test]
@@ -439,7 +439,7 @@ mod tests {
             standard_strings,
             ..Default::default()
         };
-        let context = Context {
+        let context = ReadContext {
             limits: crate::Limits::default(),
             dialect,
         };
@@ -448,7 +448,7 @@ mod tests {
             .0
             .into_iter()
             .flat_map(|p| match p {
-                Piece::Statements(s) => s,
+                Chunk::Statements(s) => s,
                 other => panic!("{other:?}"),
             })
             .collect())
@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn statements_end_at_semicolons_outside_quotes() {
         let one = b"INSERT INTO \"a;b\" VALUES ('x;''y\n;', 1);\n";
-        let data = one.repeat(3 * PIECE / one.len());
+        let data = one.repeat(3 * CHUNK / one.len());
         let sent = statements(&[&data[..], b"\n\n"].concat(), true).unwrap();
         assert_eq!(sent.trim_ascii_end(), data.trim_ascii_end());
         assert!(statements(b"INSERT INTO t VALUES (1)", true).is_err());
@@ -471,14 +471,14 @@ mod tests {
     fn oids_of_rows_are_left_out() {
         let data = b"16385\t1\ta\n16386\t2\tb\n\\.\n\n\n";
         for chunk in 1..data.len() {
-            let pieces = WithoutOids::new(Chunked(data, chunk));
+            let chunks = WithoutOids::new(Chunked(data, chunk));
             let mut sink = Collect::default();
-            cut_rows(&mut { pieces }, "t", &mut sink).unwrap();
+            cut_rows(&mut { chunks }, "t", &mut sink).unwrap();
             let text: Vec<u8> = sink
                 .0
                 .iter()
                 .flat_map(|p| {
-                    if let Piece::Rows { text, .. } = p {
+                    if let Chunk::Rows { text, .. } = p {
                         text.clone()
                     } else {
                         vec![]

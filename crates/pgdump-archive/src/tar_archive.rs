@@ -6,14 +6,14 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use super::layers::{self, Head, Keys, Lent};
+use super::chunks::{DataSink, ObjectCutter};
+use super::filters::{self, BoxedReader, Keys, PeekReader};
 use super::members::{
-    Contents, Index, Member, TOC, check_objects, own_wrappings, plain_name, read_contents,
-    read_object, read_object_list, read_table, shown,
+    Contents, MemberIndex, MemberKind, TOC, check_objects, own_wrappings, plain_name,
+    read_contents, read_object, read_object_list, read_table, shown,
 };
-use super::pieces::{DataSink, ObjectCutter};
-use super::toc::{beyond_us, corrupt, unsupported};
-use super::{Archive, Body, Context, Format, Limits, Reopen, TocEntry};
+use super::toc::{corrupt, limit_error, unsupported};
+use super::{Archive, ArchiveBody, Format, Limits, ReadContext, ReopenableSource, TocEntry};
 use crate::error::ArchiveError;
 
 const BLOCK: usize = 512;
@@ -25,21 +25,21 @@ const MAX_SIZE: u64 = i64::MAX as u64 - BLOCK as u64;
 const WORTH_A_JUMP: u64 = 1 << 20;
 
 /// How to read the same tar once more.
-pub(super) struct Again {
-    pub source: Arc<dyn Reopen>,
-    pub layers: usize,
+pub(super) struct TarAgain {
+    pub source: Arc<dyn ReopenableSource>,
+    pub filters: usize,
     pub keys: Keys,
 }
 
 /// Holes are left out of such members, so that their bytes are not those of the file.
 fn sparse() -> ArchiveError {
-    beyond_us("the tar has sparse members: pack the directory again, without --sparse")
+    limit_error("the tar has sparse members: pack the directory again, without --sparse")
 }
 
-impl Again {
+impl TarAgain {
     fn open(&self, limits: &Limits) -> Result<Tar, ArchiveError> {
-        let (layers, _, input) = layers::unwrap(self.source.open(0)?, limits, &self.keys)?;
-        debug_assert_eq!(layers.len(), self.layers);
+        let (filters, _, input) = filters::unwrap(self.source.open(0)?, limits, &self.keys)?;
+        debug_assert_eq!(filters.len(), self.filters);
         Ok(Tar::new(input))
     }
 }
@@ -50,7 +50,7 @@ fn damaged(e: std::io::Error) -> ArchiveError {
 
 /// A tar, read forward.
 struct Tar {
-    input: Head<'static>,
+    input: PeekReader<'static>,
     /// Bytes read of it.
     position: u64,
     /// Bytes left of the current member, and its padding.
@@ -65,7 +65,7 @@ struct File {
 }
 
 impl Tar {
-    fn new(input: Head<'static>) -> Self {
+    fn new(input: PeekReader<'static>) -> Self {
         Tar {
             input,
             position: 0,
@@ -139,7 +139,7 @@ impl Tar {
     }
 
     /// The bytes of the current member.
-    fn member(&mut self) -> Lent<'_> {
+    fn member(&mut self) -> BoxedReader<'_> {
         Box::new(MemberBytes(self))
     }
 
@@ -166,11 +166,11 @@ impl Tar {
     }
 
     /// The same by opening the object behind the member.
-    fn jump(&mut self, source: &dyn Reopen) -> Result<(), ArchiveError> {
+    fn jump(&mut self, source: &dyn ReopenableSource) -> Result<(), ArchiveError> {
         if self.left > WORTH_A_JUMP {
             let behind = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
             self.position = self.position.saturating_add(behind);
-            self.input = layers::buffered(source.open(self.position)?);
+            self.input = filters::buffered(source.open(self.position)?);
         }
         Ok(())
     }
@@ -209,21 +209,21 @@ impl Read for MemberBytes<'_> {
 }
 
 /// The members, to be read in the order of the tar.
-pub(super) struct Members {
+pub(super) struct TarMembers {
     tar: Tar,
     /// The first file, whose header is read already.
     first: Option<File>,
-    context: Context,
+    context: ReadContext,
     /// Folder inside the tar that holds the members, with its slash.
     folder: String,
     wrappings: usize,
-    again: Option<Again>,
+    again: Option<TarAgain>,
     limits: Limits,
 }
 
 pub(super) fn open(
-    input: Head<'static>,
-    again: Option<Again>,
+    input: PeekReader<'static>,
+    again: Option<TarAgain>,
     limits: Limits,
 ) -> Result<Archive, ArchiveError> {
     let mut tar = Tar::new(input);
@@ -240,7 +240,7 @@ fn finish(
     contents: Contents,
     (tar, first): (Tar, Option<File>),
     folder: String,
-    again: Option<Again>,
+    again: Option<TarAgain>,
     limits: Limits,
 ) -> Archive {
     let Contents {
@@ -251,7 +251,7 @@ fn finish(
         wrapped,
     } = contents;
     let wrappings = own_wrappings(header.codec) + wrapped;
-    let members = Members {
+    let members = TarMembers {
         tar,
         first,
         context,
@@ -264,12 +264,12 @@ fn finish(
         header,
         entries,
         encoding,
-        body: Body::Tar(members),
+        body: ArchiveBody::Tar(members),
     }
 }
 
 /// Looks for the table of contents in another reading of the tar.
-fn find_toc(again: Option<&Again>, limits: Limits) -> Result<(String, Contents), ArchiveError> {
+fn find_toc(again: Option<&TarAgain>, limits: Limits) -> Result<(String, Contents), ArchiveError> {
     let again = again.ok_or_else(|| {
         unsupported(
             "toc.dat is not the first member of this tar: that cannot be read from standard input, \
@@ -291,7 +291,7 @@ fn find_toc(again: Option<&Again>, limits: Limits) -> Result<(String, Contents),
                 read_contents(tar.member(), Format::DirectoryTar, limits)?,
             ));
         }
-        if again.layers == 0 {
+        if again.filters == 0 {
             tar.jump(again.source.as_ref())?;
         }
     }
@@ -306,7 +306,7 @@ fn split(path: &str) -> (&str, &str) {
 
 /// What is known of the large objects of one entry.
 #[derive(Default, Clone)]
-struct Objects {
+struct MemberObjects {
     seen: BTreeSet<u32>,
     listed: Option<BTreeSet<u32>>,
     ended: bool,
@@ -315,25 +315,25 @@ struct Objects {
 /// What has been read so far.
 struct Reading<'a> {
     entries: &'a [TocEntry],
-    index: Index,
+    index: MemberIndex,
     seen: Vec<bool>,
-    objects: Vec<Objects>,
+    objects: Vec<MemberObjects>,
     cutter: ObjectCutter,
 }
 
 impl Reading<'_> {
     /// The entry that a member belongs to.
-    fn entry_of(&self, member: Member) -> Option<usize> {
+    fn entry_of(&self, member: MemberKind) -> Option<usize> {
         match member {
-            Member::Data(at) | Member::ObjectList(at) => Some(at),
-            Member::LargeObject(oid) => self.index.entry_of_object(oid),
-            Member::Toc | Member::Ignored | Member::Unknown => None,
+            MemberKind::Data(at) | MemberKind::ObjectList(at) => Some(at),
+            MemberKind::LargeObject(oid) => self.index.entry_of_object(oid),
+            MemberKind::Toc | MemberKind::Ignored | MemberKind::Unknown => None,
         }
     }
 
-    fn has_read(&self, member: Member, at: usize) -> bool {
+    fn has_read(&self, member: MemberKind, at: usize) -> bool {
         match member {
-            Member::LargeObject(oid) => self.objects[at].seen.contains(&oid),
+            MemberKind::LargeObject(oid) => self.objects[at].seen.contains(&oid),
             _ => self.seen[at],
         }
     }
@@ -381,7 +381,7 @@ impl Reading<'_> {
     }
 }
 
-impl Members {
+impl TarMembers {
     pub(crate) fn read(
         mut self,
         entries: &[TocEntry],
@@ -389,9 +389,9 @@ impl Members {
     ) -> Result<(), ArchiveError> {
         let mut reading = Reading {
             entries,
-            index: Index::new(entries)?,
+            index: MemberIndex::new(entries)?,
             seen: vec![false; entries.len()],
-            objects: vec![Objects::default(); entries.len()],
+            objects: vec![MemberObjects::default(); entries.len()],
             cutter: ObjectCutter::default(),
         };
         let mut left = self.read_once(&mut reading, sink)?;
@@ -399,7 +399,7 @@ impl Members {
         while let Some(member) = left {
             // A tar that was packed need not have the order in which rows are to be restored.
             let Some(again) = &self.again else {
-                return Err(beyond_us(format!(
+                return Err(limit_error(format!(
                     "the member {} of this tar is restored after others that stand behind it, because its table \
                      calls functions that may read them: that cannot be done from standard input, name a file \
                      or an object",
@@ -421,7 +421,7 @@ impl Members {
         let mut met = HashSet::new();
         let (mut left, mut has_read) = (None, false);
         // Where the tar began with it, it was read already.
-        met.extend((self.tar.position > 0 && self.first.is_none()).then_some(Member::Toc));
+        met.extend((self.tar.position > 0 && self.first.is_none()).then_some(MemberKind::Toc));
         while let Some(file) = match self.first.take() {
             Some(file) => Some(file),
             None => self.tar.next()?,
@@ -431,18 +431,18 @@ impl Members {
             let member = if folder == self.folder {
                 reading.index.look_up(reading.entries, plain)
             } else {
-                Member::Unknown
+                MemberKind::Unknown
             };
             let at = reading.entry_of(member);
-            if member == Member::Unknown
-                || (at.is_none() && matches!(member, Member::LargeObject(_)))
+            if member == MemberKind::Unknown
+                || (at.is_none() && matches!(member, MemberKind::LargeObject(_)))
             {
                 return Err(corrupt(format!(
                     "the member {} is in no table of contents",
                     shown(&file.path)
                 )));
             }
-            if member != Member::Ignored && !met.insert(member) {
+            if member != MemberKind::Ignored && !met.insert(member) {
                 return Err(corrupt(format!(
                     "the member {} is there twice",
                     shown(&file.path)
@@ -471,14 +471,14 @@ impl Members {
     fn member(
         &mut self,
         reading: &mut Reading<'_>,
-        member: Member,
+        member: MemberKind,
         (at, suffixes): (usize, usize),
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         let entry = &reading.entries[at];
         let bytes = self.tar.member();
         match member {
-            Member::Data(_) => {
+            MemberKind::Data(_) => {
                 reading.seen[at] = true;
                 sink.begin(entry)?;
                 read_table(
@@ -490,7 +490,7 @@ impl Members {
                 )?;
                 sink.end(entry)
             }
-            Member::LargeObject(oid) => {
+            MemberKind::LargeObject(oid) => {
                 reading.objects[at].seen.insert(oid);
                 let wrappings = self.wrappings.max(suffixes);
                 sink.begin(entry)?;

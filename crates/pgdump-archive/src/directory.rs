@@ -6,37 +6,42 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::chunks::{DataSink, ObjectCutter};
 use super::members::{
-    Contents, Index, Member, TOC, check_objects, missing_object, own_wrappings, plain_name,
-    read_contents, read_object, read_object_list, read_table, shown,
+    Contents, MemberIndex, MemberKind, TOC, check_objects, missing_object, own_wrappings,
+    plain_name, read_contents, read_object, read_object_list, read_table, shown,
 };
-use super::pieces::{DataSink, ObjectCutter};
 use super::toc::corrupt;
-use super::{Archive, Body, Context, DataOffset, Folder, Format, Limits, TocEntry};
+use super::{
+    Archive, ArchiveBody, DataOffset, DirectorySource, Format, Limits, ReadContext, TocEntry,
+};
 use crate::error::ArchiveError;
 
 /// The members of a directory, and which are still to be read.
-pub(super) struct Members {
-    folder: Arc<dyn Folder>,
-    context: Context,
+pub(super) struct DirectoryMembers {
+    folder: Arc<dyn DirectorySource>,
+    context: ReadContext,
     /// By the name that `pg_dump` gave: the whole name, how often it is compressed, its size.
     by_name: HashMap<String, (String, usize, u64)>,
     wrappings: usize,
     /// Of each entry with large objects, by its position.
-    objects: HashMap<usize, Objects>,
+    objects: HashMap<usize, MemberObjects>,
     todo: Mutex<VecDeque<usize>>,
 }
 
 /// The large objects of one entry.
 #[derive(Default)]
-struct Objects {
+struct MemberObjects {
     /// Those whose members are there.
     there: BTreeSet<u32>,
     /// Those that the table of contents has.
     made: BTreeSet<u32>,
 }
 
-pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, ArchiveError> {
+pub(super) fn open(
+    folder: Arc<dyn DirectorySource>,
+    limits: Limits,
+) -> Result<Archive, ArchiveError> {
     let mut by_name: HashMap<String, (String, usize, u64)> = HashMap::new();
     for (name, size) in folder.members() {
         let (plain, suffixes) = plain_name(&name);
@@ -61,7 +66,7 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, A
         context,
         wrapped,
     } = read_contents(folder.open(toc)?, Format::Directory, limits)?;
-    let index = Index::new(&entries)?;
+    let index = MemberIndex::new(&entries)?;
     let mut todo = Vec::new();
     for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
         let DataOffset::Member(name) = &e.offset else {
@@ -83,7 +88,7 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, A
     todo.sort_unstable_by(|a, b| b.cmp(a));
     let todo = Mutex::new(todo.into_iter().map(|(_, i)| i).collect());
     let wrappings = own_wrappings(header.codec) + wrapped;
-    let members = Members {
+    let members = DirectoryMembers {
         folder,
         context,
         by_name,
@@ -95,7 +100,7 @@ pub(super) fn open(folder: Arc<dyn Folder>, limits: Limits) -> Result<Archive, A
         header,
         entries,
         encoding,
-        body: Body::Folder(members),
+        body: ArchiveBody::Folder(members),
     })
 }
 
@@ -108,36 +113,38 @@ fn foreign(what: String) -> ArchiveError {
 
 /// Which large objects each entry has; every member must belong to an entry.
 fn objects_of<'a>(
-    index: &Index,
+    index: &MemberIndex,
     entries: &[TocEntry],
     names: impl Iterator<Item = &'a String>,
-) -> Result<HashMap<usize, Objects>, ArchiveError> {
+) -> Result<HashMap<usize, MemberObjects>, ArchiveError> {
     let made = index.objects(entries).into_iter();
-    let mut objects: HashMap<usize, Objects> = made
+    let mut objects: HashMap<usize, MemberObjects> = made
         .map(|(at, made)| {
             (
                 at,
-                Objects {
+                MemberObjects {
                     made,
-                    ..Objects::default()
+                    ..MemberObjects::default()
                 },
             )
         })
         .collect();
     let knows_objects = objects.values().any(|o| !o.made.is_empty());
     for name in names {
-        let at = match index.look_up(entries, name) {
-            Member::LargeObject(oid) => {
-                index
+        let at =
+            match index.look_up(entries, name) {
+                MemberKind::LargeObject(oid) => index
                     .entry_of_object(oid)
                     .map(|at| (at, oid))
                     .filter(|(at, oid)| {
                         !knows_objects || objects.get(at).is_some_and(|o| o.made.contains(oid))
-                    })
-            }
-            Member::Unknown => None,
-            Member::Toc | Member::Data(_) | Member::ObjectList(_) | Member::Ignored => continue,
-        };
+                    }),
+                MemberKind::Unknown => None,
+                MemberKind::Toc
+                | MemberKind::Data(_)
+                | MemberKind::ObjectList(_)
+                | MemberKind::Ignored => continue,
+            };
         let (at, oid) = at.ok_or_else(|| {
             foreign(format!(
                 "the table of contents does not have {}",
@@ -156,7 +163,7 @@ fn objects_of<'a>(
     }
 }
 
-impl Members {
+impl DirectoryMembers {
     /// Bytes of each entry's member, by dump id.
     pub(crate) fn sizes(&self, entries: &[TocEntry]) -> HashMap<i32, u64> {
         let size = |e: &TocEntry| match &e.offset {
@@ -167,7 +174,7 @@ impl Members {
     }
 
     /// Members of a lower turn are taken before others; of one turn, the largest first.
-    pub(crate) fn read_in_turns(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
+    pub(crate) fn set_read_order(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
         let turn = |at: &usize| {
             turns
                 .get(&entries[*at].dump_id)
@@ -227,8 +234,8 @@ impl Members {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         let listed = read_object_list(self.open(list)?.0, &self.context)?;
-        let (none, objects) = (Objects::default(), self.objects.get(&at));
-        let Objects { there, made } = objects.unwrap_or(&none);
+        let (none, objects) = (MemberObjects::default(), self.objects.get(&at));
+        let MemberObjects { there, made } = objects.unwrap_or(&none);
         check_objects(list, &listed, there, made)?;
         let mut cutter = ObjectCutter::default();
         for oid in listed {
