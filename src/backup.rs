@@ -18,8 +18,8 @@ use pgdump_archive::member_name;
 use pieces::Series;
 use rotation::separate_whole_files;
 
-pub use download::{Download, DownloadOptions, Reach, Source};
-pub use origin::{Expected, open, open_by_blocks};
+pub use download::{Download, DownloadOptions, ReadHint, Source};
+pub use origin::{IntegrityCheck, open, open_by_blocks};
 pub use pieces::{is_first_piece, whole_of};
 
 /// A backup as `list_available_backups` gives it.

@@ -13,7 +13,7 @@ mod emulator;
 mod evidence;
 mod inspect;
 mod list;
-mod paint;
+mod style;
 mod prune;
 mod reap;
 mod reference;

@@ -125,8 +125,8 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
 }
 
-/// Every mistake of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Every mistake of a configuration: reading it collects them instead of stopping at the first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
 impl fmt::Display for ConfigErrors {
@@ -138,11 +138,7 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Collects mistakes instead of stopping at the first.
-#[derive(Default)]
-struct Mistakes(Vec<String>);
-
-impl Mistakes {
+impl ConfigErrors {
     fn add(&mut self, variable: &str, what: impl fmt::Display) {
         self.0.push(format!("{variable}: {what}"));
     }
@@ -257,7 +253,7 @@ impl Config {
     /// # Errors
     /// All mistakes at once.
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
-        let mut m = Mistakes::default();
+        let mut m = ConfigErrors::default();
         let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
         let max_concurrent =
             m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
@@ -450,7 +446,7 @@ pub fn search_path() -> Vec<PathBuf> {
 }
 
 /// The text of a file that is no secret.
-fn text_of(variable: &str, file: &Option<String>, m: &mut Mistakes) -> Option<String> {
+fn text_of(variable: &str, file: &Option<String>, m: &mut ConfigErrors) -> Option<String> {
     let file = set(file)?;
     let unreadable = |e: std::io::Error| m.add(variable, format!("cannot be read: {}", e.kind()));
     std::fs::read_to_string(file).map_err(unreadable).ok()
@@ -461,7 +457,7 @@ fn secret(
     variable: &str,
     file: &Option<String>,
     text: &Option<String>,
-    m: &mut Mistakes,
+    m: &mut ConfigErrors,
 ) -> Option<String> {
     let from_file = set(file).and_then(|file| {
         std::fs::read_to_string(file)
@@ -476,7 +472,7 @@ fn secret(
     from_file.or(set(text).map(str::to_owned))
 }
 
-fn binary_from(raw: &RawConfig, m: &mut Mistakes) -> Option<usize> {
+fn binary_from(raw: &RawConfig, m: &mut ConfigErrors) -> Option<usize> {
     match set(&raw.restore_copy_format) {
         None | Some("auto") => Some(64 << 10),
         Some("text") => None,
@@ -488,7 +484,7 @@ fn binary_from(raw: &RawConfig, m: &mut Mistakes) -> Option<usize> {
     }
 }
 
-fn in_place(raw: &RawConfig, m: &mut Mistakes) -> InPlace {
+fn in_place(raw: &RawConfig, m: &mut ConfigErrors) -> InPlace {
     let chosen = set(&raw.restore_in_place)
         .map(|t| InPlace::from_str(t, true))
         .transpose();
@@ -500,7 +496,7 @@ fn in_place(raw: &RawConfig, m: &mut Mistakes) -> InPlace {
         .unwrap_or_default()
 }
 
-fn policy(raw: &RawConfig, m: &mut Mistakes) -> Policy {
+fn policy(raw: &RawConfig, m: &mut ConfigErrors) -> Policy {
     let owners = set(&raw.restore_owners)
         .map(|t| Owners::from_str(t, true))
         .transpose();
@@ -554,7 +550,7 @@ const STAGES: [&str; 7] = [
     "prepare", "schema", "data", "indexes", "analyze", "check", "sandbox",
 ];
 
-fn stage_limits(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, Duration> {
+fn stage_limits(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, Duration> {
     let mut limits = BTreeMap::new();
     for text in list(&raw.restore_stage_limits) {
         match pair(&text) {
@@ -574,7 +570,7 @@ fn stage_limits(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, Duration>
     limits
 }
 
-fn role_map(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, String> {
+fn role_map(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, String> {
     let Some(text) = set(&raw.restore_role_map) else {
         return BTreeMap::new();
     };
@@ -597,7 +593,7 @@ fn role_map(raw: &RawConfig, m: &mut Mistakes) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn age_identity(raw: &RawConfig, m: &mut Mistakes) -> Option<SecretString> {
+fn age_identity(raw: &RawConfig, m: &mut ConfigErrors) -> Option<SecretString> {
     let text = secret(
         "BACKUP_AGE_IDENTITY",
         &raw.backup_age_identity_file,

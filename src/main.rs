@@ -10,6 +10,6 @@ fn main() -> ExitCode {
         pgrestored::sandbox::set_launcher(program);
     }
     pgrestored::config::hide_secrets();
-    let _steps = pgrestored::steps::armed();
+    let _steps = pgrestored::steps::init_failpoints();
     pgrestored::cli::Cli::parse_args().run()
 }

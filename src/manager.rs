@@ -3,17 +3,17 @@
 //! target as it was and nothing behind. A verification goes the same way into a server of its own.
 
 mod bisection;
-mod cause;
+mod diagnosis;
 mod completeness;
 mod completion;
 mod evidence;
-mod ground;
+mod verification_server;
 mod indexed;
 mod limits;
 mod placement;
 mod record;
 mod source;
-mod standing;
+mod set_status;
 mod targets;
 mod upload;
 mod verification;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backup::{self, Expected, PinnedBackup};
+use crate::backup::{self, IntegrityCheck, PinnedBackup};
 use crate::config::{Config, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
@@ -38,15 +38,15 @@ use crate::outcome::disposition;
 use crate::policy::{Owners, Policy};
 use crate::postgres::Server;
 use crate::progress::Progress;
-use crate::proof::ProofReport;
+use crate::proof::VerificationReport;
 use crate::steps::reached;
 use crate::store::Stores;
-use crate::target::{self, Claim, Claimed, CreateOptions, Staging};
+use crate::target::{self, Claim, CreateOptions, Staging, TargetLock};
 use crate::verify::OwnEvidence;
 use pgdump_archive::Archive;
 use pgdump_restore::{LoadOptions, Loaded, Rewriter};
 
-pub use standing::SetStanding;
+pub use set_status::BackupSetStatus;
 
 const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognised, an older one not told from a newer";
 
@@ -67,7 +67,7 @@ pub struct RestoreManager {
 
 /// How a job ended: the body of its result event, and the reason if it failed.
 #[derive(Debug, Clone)]
-pub struct Finished {
+pub struct JobOutcome {
     pub result: RestoreResult,
     pub failure: Option<R>,
     /// The outcome was recorded earlier: this request had been done before.
@@ -75,14 +75,14 @@ pub struct Finished {
     /// Whatever the reason says of further attempts, there is to be none.
     pub is_final: bool,
     /// Of a verification: all that was found.
-    pub proof: Option<Box<ProofReport>>,
+    pub proof: Option<Box<VerificationReport>>,
 }
 
-impl Finished {
+impl JobOutcome {
     /// A request that had its outcome already.
     pub fn recorded(result: RestoreResult) -> Self {
         let failure = result.error.as_ref().map(|e| e.reason);
-        Finished {
+        JobOutcome {
             result,
             failure,
             repeated: true,
@@ -93,7 +93,7 @@ impl Finished {
 
     /// A request that failed before or beside its work.
     pub fn refused(result: RestoreResult, reason: R) -> Self {
-        Finished {
+        JobOutcome {
             result,
             failure: Some(reason),
             repeated: false,
@@ -105,7 +105,7 @@ impl Finished {
 
 /// What a job knows of itself as it goes, for its result.
 #[derive(Default)]
-struct Facts {
+struct RunState {
     backup: ResultBackup,
     size: u64,
     loaded: Option<Loaded>,
@@ -182,7 +182,7 @@ impl RestoreManager {
         job: &RestoreJob,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> Finished {
+    ) -> JobOutcome {
         let span = tracing::info_span!(
             "restore",
             request_id = job.request_id,
@@ -199,13 +199,13 @@ impl RestoreManager {
         job: &RestoreJob,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> Finished {
+    ) -> JobOutcome {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
         let watched = progress.clone();
         let _in_progress = self
             .metrics
             .start_restore(move || completion::work_of(&watched));
-        let mut facts = Facts::default();
+        let mut facts = RunState::default();
         let limit = self.time_limit(job, started);
         // The download and the loading end with this job, however it ends.
         let stop = stop.child_token();
@@ -214,22 +214,22 @@ impl RestoreManager {
             .stages(job, &progress, &stop, limit, (started, clock), &mut facts)
             .await;
         let (result, failure, repeated) = match done {
-            Ok(Ended::Restored(result)) => (*result, None, false),
-            Ok(Ended::Failed(result)) => {
+            Ok(RestoreEnd::Restored(result)) => (*result, None, false),
+            Ok(RestoreEnd::Failed(result)) => {
                 let failure = result.error.as_ref().map(|e| e.reason);
                 (*result, failure, false)
             }
-            Ok(Ended::Recorded(result)) => {
+            Ok(RestoreEnd::Recorded(result)) => {
                 let failure = result.error.as_ref().map(|e| e.reason);
                 (*result, failure, true)
             }
             Err(e) if e.reason() == R::TargetBusy => {
                 tracing::info!("the target is busy with another restore");
                 let result = self.describe(job, &progress, (started, clock), &facts, Some(&e));
-                return Finished::refused(result, R::TargetBusy);
+                return JobOutcome::refused(result, R::TargetBusy);
             }
             Err(e) => {
-                say_failed(&progress, &e);
+                log_failure(&progress, &e);
                 (
                     self.describe(job, &progress, (started, clock), &facts, Some(&e)),
                     Some(e.reason()),
@@ -242,7 +242,7 @@ impl RestoreManager {
         }
         end_spans(&progress, failure);
         let is_final = repeated || facts.is_quarantined;
-        Finished {
+        JobOutcome {
             result,
             failure,
             repeated,
@@ -265,8 +265,8 @@ impl RestoreManager {
         stop: &CancellationToken,
         limit: Duration,
         times: (jiff::Timestamp, tokio::time::Instant),
-        facts: &mut Facts,
-    ) -> Result<Ended, RestoreError> {
+        facts: &mut RunState,
+    ) -> Result<RestoreEnd, RestoreError> {
         progress.enter("prepare");
         self.check_target(&job.target_db)?;
         targets::check_part(job)?;
@@ -321,10 +321,10 @@ impl RestoreManager {
             (Err(e), _) => Err(claimed.unless_lost(e).await),
         };
         match swapped {
-            Ok(result) => Ok(Ended::Restored(Box::new(result))),
+            Ok(result) => Ok(RestoreEnd::Restored(Box::new(result))),
             Err(e) => {
-                let (e, _) = self.root_cause(e, facts.pinned.as_ref(), stop).await;
-                say_failed(progress, &e);
+                let (e, _) = self.diagnose(e, facts.pinned.as_ref(), stop).await;
+                log_failure(progress, &e);
                 let result = self.describe(job, progress, times, facts, Some(&e));
                 self.clean_up(&mut claimed).await;
                 let attempt = if facts.is_quarantined {
@@ -337,7 +337,7 @@ impl RestoreManager {
                     .await
                 {
                     Some(outcome) => recorded(outcome),
-                    None => Ok(Ended::Failed(Box::new(result))),
+                    None => Ok(RestoreEnd::Failed(Box::new(result))),
                 }
             }
         }
@@ -347,13 +347,13 @@ impl RestoreManager {
     #[expect(clippy::too_many_arguments, reason = "what one restore is about")]
     async fn load_from(
         &self,
-        (mut archive, expected): (Archive, Expected),
+        (mut archive, expected): (Archive, IntegrityCheck),
         job: &RestoreJob,
-        claimed: &Claimed,
+        claimed: &TargetLock,
         staging: &mut Option<Staging>,
         progress: &Arc<Progress>,
         stop: &CancellationToken,
-        facts: &mut Facts,
+        facts: &mut RunState,
     ) -> Result<(), RestoreError> {
         let pinned = facts.pinned.clone();
         let completeness = self.completeness_of(&archive)?;
@@ -465,7 +465,9 @@ impl RestoreManager {
             .extend(pgdump_restore::check(server, &made.name, sessions).await?);
         reached("checked");
         if let Some(loader) = &loader {
-            facts.notes.extend(claimed.hand_over(loader, made).await?);
+            facts
+                .notes
+                .extend(claimed.reassign_owned(loader, made).await?);
         }
         Ok(())
     }
@@ -473,11 +475,11 @@ impl RestoreManager {
     async fn swap(
         &self,
         job: &RestoreJob,
-        claimed: &mut Claimed,
+        claimed: &mut TargetLock,
         staging: &Staging,
         progress: &Progress,
         times: (jiff::Timestamp, tokio::time::Instant),
-        facts: &Facts,
+        facts: &RunState,
     ) -> Result<RestoreResult, RestoreError> {
         let mut result = self.describe(job, progress, times, facts, None);
         result.previous_database = claimed.previous_name().map(str::to_owned);
@@ -488,7 +490,7 @@ impl RestoreManager {
         Ok(result)
     }
 
-    async fn clean_up(&self, claimed: &mut Claimed) {
+    async fn clean_up(&self, claimed: &mut TargetLock) {
         match tokio::time::timeout(CLEANUP, claimed.discard()).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
@@ -502,7 +504,7 @@ impl RestoreManager {
     /// is given back. Returns the outcome of a request that has been applied all the same.
     async fn record_end(
         &self,
-        claimed: &Claimed,
+        claimed: &TargetLock,
         result: &RestoreResult,
         reason: R,
         attempt: u32,
@@ -512,7 +514,7 @@ impl RestoreManager {
                 .record_failure(&serde_json::to_value(result).ok()?)
                 .await
         } else {
-            claimed.give_back().await.map(|()| None)
+            claimed.release().await.map(|()| None)
         };
         done.unwrap_or_else(|e| {
             tracing::warn!(
@@ -528,7 +530,7 @@ impl RestoreManager {
         job: &RestoreJob,
         progress: &Progress,
         (started, clock): (jiff::Timestamp, tokio::time::Instant),
-        facts: &Facts,
+        facts: &RunState,
         error: Option<&RestoreError>,
     ) -> RestoreResult {
         // Wall time can jump; the duration is the monotonic clock's.
@@ -577,7 +579,7 @@ fn end_spans(progress: &Progress, failure: Option<R>) {
     }
 }
 
-fn say_failed(progress: &Progress, e: &RestoreError) {
+fn log_failure(progress: &Progress, e: &RestoreError) {
     tracing::error!(
         stage = progress.stage(), failure_reason = %e.reason(), error = report(e),
         "the restore failed"
@@ -595,20 +597,24 @@ fn restricted(policy: Policy) -> Policy {
     }
 }
 
-enum Ended {
+enum RestoreEnd {
     Restored(Box<RestoreResult>),
     Failed(Box<RestoreResult>),
     Recorded(Box<RestoreResult>),
 }
 
-fn recorded(outcome: serde_json::Value) -> Result<Ended, RestoreError> {
+fn recorded(outcome: serde_json::Value) -> Result<RestoreEnd, RestoreError> {
     let result = serde_json::from_value(outcome)
         .map_err(|e| RestoreError::internal(format!("the recorded outcome cannot be read: {e}")))?;
-    Ok(Ended::Recorded(Box::new(result)))
+    Ok(RestoreEnd::Recorded(Box::new(result)))
 }
 
 /// The loaded data is the backup's only if every byte was the object's.
-fn prove(loaded: Loaded, expected: &Expected, facts: &mut Facts) -> Result<Loaded, RestoreError> {
+fn prove(
+    loaded: Loaded,
+    expected: &IntegrityCheck,
+    facts: &mut RunState,
+) -> Result<Loaded, RestoreError> {
     let (crc32c, size) = expected.check()?;
     facts.backup.crc32c = crc32c.map(backup::encode_crc32c);
     facts.backup.size = Some(size.to_string());

@@ -283,7 +283,8 @@ pub struct Bisection {
 
 /// The whole answer of a verification.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct ProofReport {
+#[schemars(rename = "ProofReport")]
+pub struct VerificationReport {
     pub request_id: String,
     pub trigger: Trigger,
     pub verdict: Verdict,
@@ -387,10 +388,10 @@ impl VerificationSummary {
     }
 }
 
-impl ProofReport {
+impl VerificationReport {
     /// Nothing is known yet.
     pub fn new(request_id: &str, trigger: Trigger, depth: Depth, started: jiff::Timestamp) -> Self {
-        ProofReport {
+        VerificationReport {
             request_id: request_id.to_owned(),
             trigger,
             verdict: Verdict::Inconclusive,
@@ -489,7 +490,7 @@ impl ProofReport {
 
     /// The same without all that makes it long: for questions that many reports answer.
     pub fn brief(self) -> Self {
-        ProofReport {
+        VerificationReport {
             tables: vec![],
             checks: vec![],
             notes: vec![],

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 
 pub use health::{Health, Resource};
 pub use pubsub::{PubSub, PubSubConfig};
-pub use setup::{Look, SubscriptionSetup, check_credentials};
+pub use setup::{Lookup, SubscriptionSetup, check_credentials};
 
 use crate::event::Message;
 

@@ -18,15 +18,15 @@ use std::time::Duration;
 
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
 use crate::job::{OnExisting, RestoreJob};
-use crate::postgres::{Server, ServerFacts, Session, fault, ident};
+use crate::postgres::{Server, ServerFacts, Session, ident, map_pg_error};
 use crate::steps::reached;
-use journal::{Journal, Kind, Known};
+use journal::{Journal, Known, RecordKind};
 use pooled::Pooled;
 
 pub use abandoned::unended;
 pub use confinement::{Loader, check_restricted};
 pub use reaper::{Reaped, reap};
-pub use rollback::{Kept, RolledBack, kept, rollback};
+pub use rollback::{RetainedDatabase, RolledBack, kept, rollback};
 pub use staging::{CreateOptions, OTHER_LOCALE, Staging};
 
 /// How often the lock's session is asked whether it is still there.
@@ -39,14 +39,14 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// What a claim found.
 pub enum Claim {
     /// The target is ours until the claim is dropped.
-    Granted(Box<Claimed>),
+    Granted(Box<TargetLock>),
     /// This request has its outcome already: the body of its result event.
     Done(serde_json::Value),
 }
 
 /// What is the same for every claim of a worker.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct ClaimPolicy {
     /// How long a replaced database is kept for a rollback.
     pub keep: Duration,
     /// Attempts of one request that may die before it is taken for what killed them.
@@ -56,7 +56,7 @@ pub struct Terms {
 }
 
 /// The target of one job, locked.
-pub struct Claimed {
+pub struct TargetLock {
     server: Server,
     /// Holds the locks; swaps and keeps the journal.
     lock: Session,
@@ -68,7 +68,7 @@ pub struct Claimed {
     attempt: uuid::Uuid,
     /// Attempts before this one that were never heard of again.
     died: u32,
-    terms: Terms,
+    terms: ClaimPolicy,
     /// The database that bears the target's name.
     existing: Option<Existing>,
     /// The role of `DB_RESTRICTED_USER` that loads, its name locked.
@@ -86,7 +86,11 @@ struct Existing {
 /// # Errors
 /// `target_busy` where another restore has it, `invalid_request` where the id was used for another
 /// request, `target_unavailable`.
-pub async fn claim(server: &Server, job: &RestoreJob, terms: Terms) -> Result<Claim, RestoreError> {
+pub async fn claim(
+    server: &Server,
+    job: &RestoreJob,
+    terms: ClaimPolicy,
+) -> Result<Claim, RestoreError> {
     let lock = server.maintenance("lock").await?;
     take_locks(&lock, &job.target_db, &job.request_id).await?;
     let journal = Journal::open(&lock).await?;
@@ -104,7 +108,7 @@ pub async fn claim(server: &Server, job: &RestoreJob, terms: Terms) -> Result<Cl
         Some(published) => published,
         None => server_clock(&lock).await?,
     };
-    let claimed = Claimed {
+    let claimed = TargetLock {
         server: server.clone(),
         lock,
         journal,
@@ -131,7 +135,7 @@ async fn server_clock(session: &Session) -> Result<i64, DatabaseError> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let row = session.client().query_one(now, &[]).await;
     Ok(row
-        .map_err(|e| fault(&e, "reading the server's clock"))?
+        .map_err(|e| map_pg_error(&e, "reading the server's clock"))?
         .get(0))
 }
 
@@ -168,7 +172,9 @@ async fn try_lock(session: &Session, name: &str) -> Result<bool, DatabaseError> 
             &[&name],
         )
         .await;
-    Ok(locked.map_err(|e| fault(&e, "locking the target"))?.get(0))
+    Ok(locked
+        .map_err(|e| map_pg_error(&e, "locking the target"))?
+        .get(0))
 }
 
 async fn unless_lost(lock: &Session, e: RestoreError) -> RestoreError {
@@ -196,10 +202,10 @@ async fn unlock(session: &Session, name: &str) -> Result<(), DatabaseError> {
         .await;
     unlocked
         .map(drop)
-        .map_err(|e| fault(&e, "unlocking the target"))
+        .map_err(|e| map_pg_error(&e, "unlocking the target"))
 }
 
-impl Claimed {
+impl TargetLock {
     fn row<'a>(&'a self, digest: &'a str) -> journal::Row<'a> {
         journal::Row {
             request_id: &self.request_id,
@@ -272,7 +278,7 @@ impl Claimed {
     async fn check_target(&mut self) -> Result<Vec<String>, RestoreError> {
         // Whoever made it is dead: the lock of its name is ours.
         self.drop_half_made().await?;
-        let e = |e: tokio_postgres::Error| fault(&e, "looking at the target");
+        let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at the target");
         let client = self.lock.client();
         let me = client
             .query_one(
@@ -323,7 +329,7 @@ impl Claimed {
             );
             return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
         }
-        if let Some(why) = swap::not_swappable(client, oid, &self.target).await? {
+        if let Some(why) = swap::swap_blocker(client, oid, &self.target).await? {
             return refuse(
                 R::TargetNotAllowed,
                 format!("database {} cannot be replaced: {why}", self.target),
@@ -375,7 +381,7 @@ impl Claimed {
         self.journal
             .own(
                 &self.lock,
-                Kind::Staging,
+                RecordKind::Staging,
                 &name,
                 &self.request_id,
                 &self.target,
@@ -481,23 +487,23 @@ impl Claimed {
     ///
     /// # Errors
     /// `target_unavailable`.
-    pub async fn give_back(&self) -> Result<(), RestoreError> {
+    pub async fn release(&self) -> Result<(), RestoreError> {
         Ok(self
             .journal
-            .give_back(&self.lock, &self.request_id, self.attempt)
+            .release(&self.lock, &self.request_id, self.attempt)
             .await?)
     }
 }
 
 /// A database on a scratch server, for a verification: locked and recorded as ours while it is in use.
-pub struct Apart {
+pub struct VerificationDatabase {
     server: Server,
     session: Session,
     journal: Journal,
     pub name: String,
 }
 
-impl Apart {
+impl VerificationDatabase {
     /// Name of the database of a verification; every attempt has the same.
     pub fn name_for(request_id: &str) -> String {
         format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id))
@@ -521,9 +527,9 @@ impl Apart {
         // A proof that died may have left something.
         reaper::remove(server, &session, journal, &name).await?;
         journal
-            .own(&session, Kind::Verification, &name, request_id, &name)
+            .own(&session, RecordKind::Verification, &name, request_id, &name)
             .await?;
-        Ok(Apart {
+        Ok(VerificationDatabase {
             server: server.clone(),
             session,
             journal,
@@ -544,7 +550,7 @@ impl Apart {
         Ok(staging::make(&self.session, &self.name, options).await?)
     }
 
-    /// As [`Claimed::unless_lost`].
+    /// As [`TargetLock::unless_lost`].
     pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
         unless_lost(&self.session, e).await
     }

@@ -6,17 +6,17 @@
 //! backups. `evidence` is what is kept, and what of it counts, `envelope` its document, `page` and `junit`
 //! its forms for people and for CI.
 
-mod accounting;
-mod asked;
+mod row_comparison;
+mod data_checks;
 mod catalog;
 mod drift;
 mod envelope;
 mod evidence;
 mod generated;
-pub mod judge;
+pub mod verdict;
 mod junit;
-mod page;
-mod physical;
+mod html_report;
+mod amcheck;
 
 use std::collections::BTreeMap;
 
@@ -25,17 +25,17 @@ use crate::postgres::Server;
 use crate::proof::{Check, CheckStatus, Drift, TableProof};
 use pgdump_archive::{ContentDigest, TocEntry};
 
-pub use asked::{Checks, ChecksFile};
+pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    Evidence, Found, Kept, OwnEvidence, Question, RestoreIndex, evidence_name, is_of,
+    Evidence, Found, OwnEvidence, Question, RestoreIndex, StoredEvidence, evidence_name, is_of,
 };
+pub use html_report::{ledger_page, page};
 pub use junit::junit;
-pub use page::{ledger_page, page};
 
 /// A restored database and what it was made of.
-pub struct Subject<'a> {
+pub struct RestoredDatabase<'a> {
     pub server: &'a Server,
     pub database: &'a str,
     /// What was restored of the table of contents; none of SQL text.
@@ -52,7 +52,7 @@ pub struct Subject<'a> {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Examination {
+pub struct CheckResults {
     pub tables: Vec<TableProof>,
     pub checks: Vec<Check>,
     pub drift: Option<Drift>,
@@ -84,7 +84,7 @@ pub fn tables_of(content_digest: &ContentDigest) -> Vec<TableProof> {
     content_digest
         .tables()
         .iter()
-        .map(|(name, data)| accounting::proof_of(name, data))
+        .map(|(name, data)| row_comparison::proof_of(name, data))
         .collect()
 }
 
@@ -93,19 +93,19 @@ pub fn tables_of(content_digest: &ContentDigest) -> Vec<TableProof> {
 /// # Errors
 /// `target_unavailable`: the server is gone.
 pub async fn examine(
-    subject: &Subject<'_>,
+    subject: &RestoredDatabase<'_>,
     checks: &Checks,
     history: &History,
-) -> Result<Examination, RestoreError> {
-    let mut e = Examination::default();
+) -> Result<CheckResults, RestoreError> {
+    let mut e = CheckResults::default();
     let ours = async {
-        let (tables, found) = accounting::compare(subject).await?;
+        let (tables, found) = row_comparison::compare(subject).await?;
         e.tables = tables;
         Ok(found)
     };
     let (rows, damage) = (
         timed("rows", true, ours),
-        timed("amcheck", false, physical::check(subject)),
+        timed("amcheck", false, amcheck::check(subject)),
     );
     // Together, so that no core is idle at the end of either; but `amcheck` is an extension that is made
     // for it, and the dump's own event triggers may write that down among the rows.
@@ -116,15 +116,21 @@ pub async fn examine(
         (rows?, damage?)
     };
     e.checks.extend(rows);
-    e.checks
-        .extend(timed("large objects", true, accounting::compare_objects(subject)).await?);
+    e.checks.extend(
+        timed(
+            "large objects",
+            true,
+            row_comparison::compare_objects(subject),
+        )
+        .await?,
+    );
     e.checks
         .extend(timed("entries", true, catalog::compare(subject)).await?);
     e.checks
         .extend(timed("validity", true, catalog::validity(subject)).await?);
     e.checks.extend(damage);
     e.checks
-        .extend(timed("asked", true, asked::run(subject, checks)).await?);
+        .extend(timed("asked", true, data_checks::run(subject, checks)).await?);
     // Last: it calls functions of the dump, which may take the server down.
     e.checks
         .extend(timed("generated columns", false, generated::check(subject)).await?);

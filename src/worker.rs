@@ -5,11 +5,11 @@
 //! Three lanes: requests, notifications of new backups, and the schedule. A backlog in one delays none
 //! of the others, and a person's request goes before every verification of the other two (`permits`).
 
-mod ending;
+mod settlement;
 mod notification;
 mod permits;
 mod state;
-mod upkeep;
+mod maintenance;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,7 +27,7 @@ use crate::admission::Admission;
 use crate::error::{FailureReason as R, RestoreError, report};
 use crate::event::{RestoreRequest, RestoreResult};
 use crate::job::{Job, VerifyJob, check_request_id, is_own_id};
-use crate::manager::{Finished, RestoreManager};
+use crate::manager::{JobOutcome, RestoreManager};
 use crate::metrics::RestoreMetricsManager;
 use crate::outcome::Settle;
 use crate::progress::Progress;
@@ -93,7 +93,7 @@ pub struct Shutdown {
 
 /// What the lanes of a running worker share.
 #[derive(Clone)]
-struct Lanes {
+struct WorkerContext {
     permits: Permits,
     tasks: TaskTracker,
     /// Take nothing more.
@@ -101,7 +101,7 @@ struct Lanes {
     shutdown: Shutdown,
 }
 
-impl Lanes {
+impl WorkerContext {
     /// `None` where nothing more is to be taken.
     async fn until_soft<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
@@ -113,14 +113,14 @@ impl Lanes {
 }
 
 /// What a job holds of the worker while it is in work.
-struct Place<'a> {
+struct WorkPlace<'a> {
     /// Of a request: it may rest while nothing is done for it.
     lease: Option<&'a mut (dyn Lease + 'static)>,
     permit: Option<Permit>,
-    lanes: &'a Lanes,
+    lanes: &'a WorkerContext,
 }
 
-impl Place<'_> {
+impl WorkPlace<'_> {
     /// Waits for `event`, without the permit where as many may wait; false where the worker is to stop.
     async fn wait(&mut self, waiting: &Semaphore, event: impl Future<Output = ()>) -> bool {
         let slot = waiting.try_acquire();
@@ -149,7 +149,7 @@ pub struct Worker {
     settings: Arc<WorkerSettings>,
     state: Arc<WorkerState>,
     /// Requests in work in this process: a second delivery of one waits for the first.
-    in_work: Arc<parking_lot::Mutex<HashMap<String, CancellationToken>>>,
+    in_flight: Arc<parking_lot::Mutex<HashMap<String, CancellationToken>>>,
     /// Deliveries so far, where the subscription does not count them.
     deliveries: Arc<Mutex<HashMap<String, u32>>>,
     /// Messages that may wait to be given back without a permit.
@@ -169,7 +169,7 @@ impl Worker {
             metrics,
             settings: Arc::new(settings),
             state: Arc::default(),
-            in_work: Arc::default(),
+            in_flight: Arc::default(),
             deliveries: Arc::default(),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
         }
@@ -192,7 +192,7 @@ impl Worker {
         let permits = Permits::new(self.settings.max_concurrent);
         let tasks = TaskTracker::new();
         // A lane that cannot go on ends the others.
-        let lanes = Lanes {
+        let lanes = WorkerContext {
             permits,
             tasks: tasks.clone(),
             soft: shutdown.soft.child_token(),
@@ -210,8 +210,8 @@ impl Worker {
                     None => Ok(()),
                 }
             },
-            self.keep_schedule(&lanes),
-            self.keep_clean(&lanes),
+            self.run_scheduler(&lanes),
+            self.run_reaper(&lanes),
         );
         self.state.stopping();
         requests.close().await;
@@ -230,7 +230,7 @@ impl Worker {
     async fn take_requests(
         &self,
         queue: &mut dyn RequestQueue,
-        lanes: &Lanes,
+        lanes: &WorkerContext,
     ) -> Result<(), QueueError> {
         loop {
             // A message is not taken that nobody can work on.
@@ -266,7 +266,7 @@ impl Worker {
     async fn take_notifications(
         &self,
         queue: &mut dyn RequestQueue,
-        lanes: &Lanes,
+        lanes: &WorkerContext,
     ) -> Result<(), QueueError> {
         loop {
             if lanes
@@ -301,20 +301,21 @@ impl Worker {
                 return Ok(());
             };
             let (worker, lanes) = (self.clone(), lanes.clone());
-            lanes
-                .tasks
-                .clone()
-                .spawn(async move { worker.prove_new(delivery, job, permit, &lanes).await });
+            lanes.tasks.clone().spawn(async move {
+                worker
+                    .verify_new_backup(delivery, job, permit, &lanes)
+                    .await
+            });
         }
     }
 
     /// One new backup, from its notification to its proof.
-    async fn prove_new(
+    async fn verify_new_backup(
         &self,
         delivery: Delivery,
         mut job: VerifyJob,
         permit: Permit,
-        lanes: &Lanes,
+        lanes: &WorkerContext,
     ) {
         let span = tracing::info_span!(
             "delivery",
@@ -355,24 +356,24 @@ impl Worker {
         &self,
         job: Job,
         permit: Permit,
-        lanes: &Lanes,
-    ) -> (Finished, Option<Permit>) {
+        lanes: &WorkerContext,
+    ) -> (JobOutcome, Option<Permit>) {
         let mut permit = permit;
         loop {
-            let taken = permit.taken_away();
+            let taken = permit.preempted();
             let stop = lanes.shutdown.hard.child_token();
             let given_up = async {
                 taken.cancelled().await;
                 stop.cancel();
-                std::future::pending::<Finished>().await
+                std::future::pending::<JobOutcome>().await
             };
-            let mut place = Place {
+            let mut place = WorkPlace {
                 lease: None,
                 permit: None,
                 lanes,
             };
             let finished = tokio::select! {
-                finished = self.run_alone(&job, &mut place, &stop) => finished,
+                finished = self.run_deduplicated(&job, &mut place, &stop) => finished,
                 finished = given_up => finished,
             };
             let is_taken = taken.is_cancelled() && finished.failure == Some(R::Cancelled);
@@ -413,7 +414,7 @@ impl Worker {
         delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
         permit: Option<Permit>,
-        lanes: &Lanes,
+        lanes: &WorkerContext,
     ) {
         let span = tracing::info_span!(
             "delivery",
@@ -432,7 +433,7 @@ impl Worker {
         mut delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
         mut permit: Option<Permit>,
-        lanes: &Lanes,
+        lanes: &WorkerContext,
     ) {
         let received = jiff::Timestamp::now();
         let request_id = match &request {
@@ -454,14 +455,16 @@ impl Worker {
             Err(_) => Ok(None),
         };
         let finished = match job.and_then(|job| Ok((job, recorded?))) {
-            Ok((_, Some(result))) => Finished::recorded(result),
+            Ok((_, Some(result))) => JobOutcome::recorded(result),
             Ok((job, None)) => {
-                let mut place = Place {
+                let mut place = WorkPlace {
                     lease: Some(delivery.lease.as_mut()),
                     permit: permit.take(),
                     lanes,
                 };
-                let finished = self.run_alone(&job, &mut place, &lanes.shutdown.hard).await;
+                let finished = self
+                    .run_deduplicated(&job, &mut place, &lanes.shutdown.hard)
+                    .await;
                 permit = place.permit;
                 finished
             }
@@ -471,7 +474,7 @@ impl Worker {
                 let at = jiff::Timestamp::from_microsecond(delivery.published).unwrap_or(received);
                 let mut result = RestoreResult::failure(&request_id, &e, "request", (at, at));
                 result.attempt = attempt;
-                Finished::refused(result, e.reason())
+                JobOutcome::refused(result, e.reason())
             }
         };
         self.end(
@@ -518,14 +521,14 @@ impl Worker {
 
     /// Runs a job when no other delivery of it is in work here, and waits while its target is busy. Who waits does
     /// not work: the permit goes to others meanwhile.
-    async fn run_alone(
+    async fn run_deduplicated(
         &self,
         job: &Job,
-        place: &mut Place<'_>,
+        place: &mut WorkPlace<'_>,
         stop: &CancellationToken,
-    ) -> Finished {
+    ) -> JobOutcome {
         let done = loop {
-            let earlier = match self.in_work.lock().entry(job.request_id().to_owned()) {
+            let earlier = match self.in_flight.lock().entry(job.request_id().to_owned()) {
                 Entry::Occupied(other) => other.get().clone(),
                 Entry::Vacant(free) => break free.insert(CancellationToken::new()).clone(),
             };
@@ -541,27 +544,27 @@ impl Worker {
             let pause = self.settings.busy_pause.mul_f64(0.5 + fastrand::f64());
             // A waiting request is given back as soon as the worker is to stop.
             if !place.wait(&self.waiting, tokio::time::sleep(pause)).await {
-                break Finished {
+                break JobOutcome {
                     failure: Some(R::Cancelled),
                     ..finished
                 };
             }
         };
-        self.in_work.lock().remove(job.request_id());
+        self.in_flight.lock().remove(job.request_id());
         done.cancel();
         finished
     }
 
     /// A job that has not begun when the worker is to stop.
-    fn given_back(&self, job: &Job) -> Finished {
+    fn given_back(&self, job: &Job) -> JobOutcome {
         let e = RestoreError::cancelled("the worker stops");
         let now = jiff::Timestamp::now();
         let result = RestoreResult::failure(job.request_id(), &e, "request", (now, now));
-        Finished::refused(result, e.reason())
+        JobOutcome::refused(result, e.reason())
     }
 
     /// The panic boundary: a defect ends one job, not the worker.
-    async fn run_guarded(&self, job: &Job, stop: &CancellationToken) -> Finished {
+    async fn run_guarded(&self, job: &Job, stop: &CancellationToken) -> JobOutcome {
         let progress = Arc::new(Progress::default());
         let _listed = self.state.enter(job, progress.clone());
         let (manager, stop, running) = (self.manager.clone(), stop.clone(), job.clone());
@@ -580,7 +583,7 @@ impl Worker {
                 tracing::error!(error = report(&e), "a defect");
                 let times = (started, jiff::Timestamp::now());
                 let result = RestoreResult::failure(job.request_id(), &e, progress.stage(), times);
-                Finished::refused(result, e.reason())
+                JobOutcome::refused(result, e.reason())
             }
         }
     }

@@ -37,7 +37,7 @@ pub struct DownloadOptions {
 
 /// How far a download is likely to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum ReadHint {
     Whole,
     /// The beginning: asked for in ranges that grow, each when the one before has been taken.
     Beginning,
@@ -76,12 +76,12 @@ impl Download {
     /// Starts to read; stops when `stop` is cancelled or the reader is dropped.
     pub(super) fn start(
         source: Source,
-        (offset, reach): (u64, Reach),
+        (offset, reach): (u64, ReadHint),
         limits: DownloadOptions,
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> (Self, Arc<Mutex<Tally>>) {
-        let (tx, incoming) = mpsc::channel(if reach == Reach::Beginning {
+        let (tx, incoming) = mpsc::channel(if reach == ReadHint::Beginning {
             1
         } else {
             READ_AHEAD
@@ -150,12 +150,12 @@ type Sender = mpsc::Sender<Result<Bytes, StorageError>>;
 
 async fn pump_object(
     backup: &PinnedBackup,
-    (mut offset, reach): (u64, Reach),
+    (mut offset, reach): (u64, ReadHint),
     limits: DownloadOptions,
     progress: &Progress,
     tx: &Sender,
 ) -> Result<(), StorageError> {
-    let size = if let Reach::Until(end) = reach {
+    let size = if let ReadHint::Until(end) = reach {
         end
     } else {
         backup.object.size
@@ -165,7 +165,7 @@ async fn pump_object(
     let mut last_progress = tokio::time::Instant::now();
     loop {
         let before = offset;
-        let end = if reach == Reach::Beginning {
+        let end = if reach == ReadHint::Beginning {
             size.min(offset + range)
         } else {
             size

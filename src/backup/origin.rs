@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
-use super::download::{Download, DownloadOptions, Reach, Source, Tally};
+use super::download::{Download, DownloadOptions, ReadHint, Source, Tally};
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::progress::Progress;
 use crate::store::StoredObject;
@@ -20,7 +20,7 @@ use pgdump_archive::{
 };
 
 /// What the finished reading must have been.
-pub struct Expected {
+pub struct IntegrityCheck {
     streams: Arc<Mutex<Vec<Stream>>>,
     /// Size of the whole backup, if it is known.
     size: Option<u64>,
@@ -49,11 +49,11 @@ struct Stream {
 /// Opens a backup for reading, as far as `reach` says.
 pub fn open(
     source: Source,
-    reach: Reach,
+    reach: ReadHint,
     limits: DownloadOptions,
     progress: Arc<Progress>,
     stop: CancellationToken,
-) -> (Origin, Expected) {
+) -> (Origin, IntegrityCheck) {
     let size = match &source {
         Source::Object(b) => Some(b.object.size),
         Source::Stdin => None,
@@ -69,7 +69,7 @@ pub fn open(
         stop,
         streams: Arc::clone(&streams),
     };
-    let expected = |reading| Expected {
+    let expected = |reading| IntegrityCheck {
         streams,
         size,
         reading,
@@ -84,7 +84,7 @@ pub fn open(
         }
         Source::Object(b) if b.members.is_empty() => {
             let bytes = reader.start(Source::Object(b.clone()), size, b.expected_crc32c);
-            let again = Again { backup: b, reader };
+            let again = ObjectAgain { backup: b, reader };
             (
                 Origin::Stream {
                     bytes,
@@ -94,7 +94,7 @@ pub fn open(
             )
         }
         Source::Object(b) if b.is_folder() => (
-            Origin::Folder(Arc::new(Members::new(b, reader))),
+            Origin::Folder(Arc::new(FolderMembers::new(b, reader))),
             expected(Reading::Members),
         ),
         Source::Object(b) => {
@@ -123,13 +123,13 @@ pub fn open_by_blocks(
     options: DownloadOptions,
     progress: Arc<Progress>,
     stop: CancellationToken,
-) -> (Origin, Arc<dyn Ranges>, Expected) {
+) -> (Origin, Arc<dyn Ranges>, IntegrityCheck) {
     let size = Some(backup.object.size);
     progress.object_size.store(backup.object.size, Relaxed);
     let streams = Arc::default();
     let reader = Reader {
         limits: options,
-        reach: Reach::Whole,
+        reach: ReadHint::Whole,
         progress,
         stop,
         streams: Arc::clone(&streams),
@@ -138,7 +138,7 @@ pub fn open_by_blocks(
     let reading = index
         .whole()
         .map_or(Reading::Whole, |(_, crc)| Reading::Blocks(crc));
-    let expected = Expected {
+    let expected = IntegrityCheck {
         streams,
         size,
         reading,
@@ -164,7 +164,7 @@ impl Ranges for Blocks {
 
 struct Reader {
     limits: DownloadOptions,
-    reach: Reach,
+    reach: ReadHint,
     progress: Arc<Progress>,
     stop: CancellationToken,
     streams: Arc<Mutex<Vec<Stream>>>,
@@ -180,19 +180,22 @@ impl Reader {
         if offset >= backup.object.size {
             return Box::new(std::io::empty());
         }
-        let (source, from) = (Source::Object(backup.clone()), (offset, Reach::Beginning));
+        let (source, from) = (
+            Source::Object(backup.clone()),
+            (offset, ReadHint::Beginning),
+        );
         Box::new(Download::start(source, from, self.limits, Arc::default(), self.stop.clone()).0)
     }
 
     fn start_part(&self, backup: PinnedBackup, e: Extent) -> Bytes {
-        let from = (e.offset, Reach::Until(e.offset + e.length));
+        let from = (e.offset, ReadHint::Until(e.offset + e.length));
         self.start_from(Source::Object(backup), from, Some(e.length), Some(e.crc32c))
     }
 
     fn start_from(
         &self,
         source: Source,
-        from: (u64, Reach),
+        from: (u64, ReadHint),
         size: Option<u64>,
         crc32c: Option<u32>,
     ) -> Bytes {
@@ -214,12 +217,12 @@ impl Reader {
 }
 
 /// The same object once more, to look for something in it.
-struct Again {
+struct ObjectAgain {
     backup: PinnedBackup,
     reader: Reader,
 }
 
-impl ReopenableSource for Again {
+impl ReopenableSource for ObjectAgain {
     fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
         Ok(self.reader.look(&self.backup, offset))
     }
@@ -302,13 +305,13 @@ impl Read for LookLater {
 }
 
 /// The objects of a directory dump.
-struct Members {
+struct FolderMembers {
     backup: PinnedBackup,
     by_name: HashMap<String, StoredObject>,
     reader: Reader,
 }
 
-impl Members {
+impl FolderMembers {
     fn new(backup: PinnedBackup, reader: Reader) -> Self {
         let name = |o: &StoredObject| {
             o.name
@@ -321,7 +324,7 @@ impl Members {
             .iter()
             .map(|o| (name(o), o.clone()))
             .collect();
-        Members {
+        FolderMembers {
             backup,
             by_name,
             reader,
@@ -329,7 +332,7 @@ impl Members {
     }
 }
 
-impl DirectorySource for Members {
+impl DirectorySource for FolderMembers {
     fn members(&self) -> Vec<(String, u64)> {
         self.by_name
             .iter()
@@ -351,7 +354,7 @@ impl DirectorySource for Members {
     }
 }
 
-impl Expected {
+impl IntegrityCheck {
     /// Size of the backup and, of a single object, its CRC32C, once every byte that was read is proven
     /// to be the store's.
     ///
@@ -387,7 +390,7 @@ impl Expected {
     }
 }
 
-impl Expected {
+impl IntegrityCheck {
     /// SHA-256, in hexadecimal, of what was read first: the object, or a directory's `toc.dat`; `None`
     /// where it was not asked for or not read to its end, and of pieces.
     pub fn sha256(&self) -> Option<String> {
@@ -434,8 +437,8 @@ mod tests {
         }))
     }
 
-    fn expected(streams: Vec<Stream>) -> Expected {
-        Expected {
+    fn expected(streams: Vec<Stream>) -> IntegrityCheck {
+        IntegrityCheck {
             streams: Arc::new(Mutex::new(streams)),
             size: Some(99),
             reading: Reading::Whole,
@@ -487,12 +490,12 @@ mod tests {
                 R::ChecksumMismatch
             );
         }
-        let whole = Expected {
+        let whole = IntegrityCheck {
             reading: Reading::Blocks(3),
             ..expected(vec![part(7), part(7)])
         };
         assert_eq!(whole.check().unwrap(), (Some(3), 99));
-        let folder = Expected {
+        let folder = IntegrityCheck {
             reading: Reading::Members,
             ..expected(vec![part(7)])
         };
@@ -511,7 +514,7 @@ mod tests {
             }
         };
         let pieces = || whole.chunks(9).map(piece).collect::<Vec<_>>();
-        let of = |streams, crc| Expected {
+        let of = |streams, crc| IntegrityCheck {
             reading: Reading::Pieces(3, crc),
             ..expected(streams)
         };

@@ -351,7 +351,7 @@ async fn contents(
     database: &str,
 ) -> Result<Vec<(String, i64, String)>, CommandError> {
     let session = connect(server, database).await?;
-    let query = |e| CommandError::Restore(crate::postgres::fault(&e, "comparing").into());
+    let query = |e| CommandError::Restore(crate::postgres::map_pg_error(&e, "comparing").into());
     let tables = session
         .client()
         .query(

@@ -1,16 +1,18 @@
 //! `doctor`: asks everything that a restore or a proof will need, live, and says how to mend what is
 //! missing. It changes nothing but for a sandbox that is started and dropped.
 
+mod queues;
+
 use std::path::Path;
 use std::time::Duration;
 
-use super::{CommandResult, Exit, Output, human_bytes, paint, print_json};
+use super::{CommandResult, Exit, Output, human_bytes, print_json, style};
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
 use crate::error::{FailureReason, RestoreError, bound_list, report};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
-use crate::queue::{Look, PubSub, QueueError, SubscriptionSetup, check_credentials};
+use crate::queue::{QueueError, check_credentials};
 use crate::sandbox::{Sandbox, fitting, found};
 use crate::target::{check_restricted, unended};
 use pgdump_restore::{Finding, Level, Requirements};
@@ -33,7 +35,8 @@ enum Health {
 
 /// One line of the answer.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
-pub(super) struct Checkup {
+#[schemars(rename = "Checkup")]
+pub(super) struct DiagnosticResult {
     check: &'static str,
     health: Health,
     message: String,
@@ -44,9 +47,9 @@ pub(super) struct Checkup {
     exit: Exit,
 }
 
-impl Checkup {
+impl DiagnosticResult {
     fn new(check: &'static str, health: Health, message: impl Into<String>) -> Self {
-        Checkup {
+        DiagnosticResult {
             check,
             health,
             message: message.into(),
@@ -64,31 +67,32 @@ impl Checkup {
     }
 
     fn failure(check: &'static str, exit: Exit, message: impl Into<String>) -> Self {
-        Checkup {
+        DiagnosticResult {
             exit,
             ..Self::new(check, Health::Failure, message)
         }
     }
 
     fn fix(self, fix: impl Into<String>) -> Self {
-        Checkup {
+        DiagnosticResult {
             fix: Some(fix.into()),
             ..self
         }
     }
 }
 
-fn failed(check: &'static str, e: &RestoreError, fix: &str) -> Checkup {
-    Checkup::failure(check, Exit::of(e.reason()), report(e)).fix(fix)
+fn failed(check: &'static str, e: &RestoreError, fix: &str) -> DiagnosticResult {
+    DiagnosticResult::failure(check, Exit::of(e.reason()), report(e)).fix(fix)
 }
 
-fn queue_failed(check: &'static str, e: &QueueError) -> Checkup {
+fn queue_failed(check: &'static str, e: &QueueError) -> DiagnosticResult {
     match e {
         QueueError::Permanent(what) => {
-            Checkup::failure(check, Exit::Permission, what).fix("see credentials")
+            DiagnosticResult::failure(check, Exit::Permission, what).fix("see credentials")
         }
         QueueError::Refused(what) | QueueError::Transient(what) => {
-            Checkup::failure(check, Exit::Unavailable, what).fix("is Pub/Sub reachable from here?")
+            DiagnosticResult::failure(check, Exit::Unavailable, what)
+                .fix("is Pub/Sub reachable from here?")
         }
     }
 }
@@ -101,7 +105,7 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
     config.db.connect_budget = config.db.connect_budget.min(PATIENCE);
     let app = App::new(config)?;
     let mut all = Vec::new();
-    let mut say = |checkups: Vec<Checkup>| {
+    let mut say = |checkups: Vec<DiagnosticResult>| {
         for c in checkups {
             if output == Output::Text {
                 print(&c);
@@ -109,13 +113,13 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
             all.push(c);
         }
     };
-    say(vec![Checkup::ok(
+    say(vec![DiagnosticResult::ok(
         "configuration",
         "valid; `pgrestored check` shows it",
     )]);
     say(vec![credentials(&app.config).await]);
     say(bucket(&app).await);
-    say(queues(&app).await);
+    say(queues::queues(&app).await);
     say(target(&app).await);
     say(newest_backup(&app).await);
     say(sandbox(&app).await);
@@ -150,12 +154,12 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
         .unwrap_or(Exit::Ok))
 }
 
-fn print(c: &Checkup) {
+fn print(c: &DiagnosticResult) {
     let mark = match c.health {
-        Health::Ok => paint::good("ok     "),
-        Health::Warning => paint::warn("WARNING"),
-        Health::Failure => paint::bad("FAILURE"),
-        Health::Skipped => paint::soft("skipped"),
+        Health::Ok => style::good("ok     "),
+        Health::Warning => style::warn("WARNING"),
+        Health::Failure => style::bad("FAILURE"),
+        Health::Skipped => style::soft("skipped"),
     };
     out!("{mark} {:<16} {}", c.check, c.message);
     if let Some(fix) = &c.fix {
@@ -163,24 +167,24 @@ fn print(c: &Checkup) {
     }
 }
 
-async fn credentials(config: &Config) -> Checkup {
+async fn credentials(config: &Config) -> DiagnosticResult {
     let name = "credentials";
     let is_local =
         matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
     let has_queue = config.project.is_some() && config.pubsub_emulator.is_none();
     if is_local && !has_queue {
-        return Checkup::skipped(name, "nothing of Google Cloud is used");
+        return DiagnosticResult::skipped(name, "nothing of Google Cloud is used");
     }
     match check_credentials().await {
-        Ok(()) => Checkup::ok(name, "a token for Google Cloud was given"),
-        Err(e) => Checkup::failure(name, Exit::Permission, e.to_string()).fix(
+        Ok(()) => DiagnosticResult::ok(name, "a token for Google Cloud was given"),
+        Err(e) => DiagnosticResult::failure(name, Exit::Permission, e.to_string()).fix(
             "run as a service account (Workload Identity, or an instance's), set GOOGLE_APPLICATION_CREDENTIALS, \
              or on your own machine: gcloud auth application-default login",
         ),
     }
 }
 
-async fn bucket(app: &App) -> Vec<Checkup> {
+async fn bucket(app: &App) -> Vec<DiagnosticResult> {
     let place = app.config.bucket.uri("");
     let store = match app.manager.store().await {
         Ok(store) => store,
@@ -188,10 +192,10 @@ async fn bucket(app: &App) -> Vec<Checkup> {
     };
     let listed = match app.manager.list_backups("").await {
         Ok(all) if all.is_empty() => {
-            Checkup::new("bucket", Health::Warning, format!("{place}: no backups"))
+            DiagnosticResult::new("bucket", Health::Warning, format!("{place}: no backups"))
                 .fix("is BACKUP_BUCKET the right one?")
         }
-        Ok(all) => Checkup::ok("bucket", format!("{place}: {} backups", all.len())),
+        Ok(all) => DiagnosticResult::ok("bucket", format!("{place}: {} backups", all.len())),
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
     let readable = listed.health != Health::Failure;
@@ -214,14 +218,14 @@ async fn bucket(app: &App) -> Vec<Checkup> {
                 .copied()
                 .collect();
             match missing.as_slice() {
-                [] => Checkup::ok("bucket rights", wanted.join(", ")),
-                ["storage.objects.create"] => Checkup::failure(
+                [] => DiagnosticResult::ok("bucket rights", wanted.join(", ")),
+                ["storage.objects.create"] => DiagnosticResult::failure(
                     "bucket rights",
                     Exit::Permission,
                     "evidence cannot be written: storage.objects.create is missing",
                 )
                 .fix("give roles/storage.objectCreator on the bucket, or set EVIDENCE_LOCATION"),
-                more => Checkup::failure(
+                more => DiagnosticResult::failure(
                     "bucket rights",
                     Exit::Permission,
                     format!("missing: {}", more.join(", ")),
@@ -229,7 +233,7 @@ async fn bucket(app: &App) -> Vec<Checkup> {
                 .fix("give roles/storage.objectViewer on the bucket"),
             }
         }
-        Ok(None) => Checkup::skipped("bucket rights", "this store does not tell"),
+        Ok(None) => DiagnosticResult::skipped("bucket rights", "this store does not tell"),
         Err(e) => failed("bucket rights", &e.into(), "see credentials"),
     });
     if verifies && app.config.verify.evidence != EvidencePlace::Nowhere {
@@ -238,10 +242,10 @@ async fn bucket(app: &App) -> Vec<Checkup> {
     checkups
 }
 
-fn evidence_keys(app: &App) -> Checkup {
-    let warn = |what: &str| Checkup::new("evidence", Health::Warning, what);
+fn evidence_keys(app: &App) -> DiagnosticResult {
+    let warn = |what: &str| DiagnosticResult::new("evidence", Health::Warning, what);
     match app.manager.keyring() {
-        Ok(keys) if keys.signs() => Checkup::ok("evidence", "signed; only what a trusted key signed counts"),
+        Ok(keys) if keys.signs() => DiagnosticResult::ok("evidence", "signed; only what a trusted key signed counts"),
         Ok(keys) if keys.is_empty() => warn(
             "not signed: whoever may create objects there can write it; prune deletes nothing on its word",
         )
@@ -264,112 +268,14 @@ fn may_list(bucket: &Location, place: &str) -> String {
     }
 }
 
-async fn queues(app: &App) -> Vec<Checkup> {
-    let c = &app.config;
-    let Ok(pubsub) = app.pubsub() else {
-        let what = "GOOGLE_CLOUD_PROJECT is not set: `worker`, `request` and `watch` need it";
-        return vec![Checkup::skipped("requests", what)];
-    };
-    let mut all = vec![
-        subscription("requests", &pubsub, &c.request_subscription).await,
-        topic("results", &pubsub, &c.completion_topic).await,
-    ];
-    all.push(match &c.notification_subscription {
-        Some(name) => subscription("notifications", &pubsub, name).await,
-        None => Checkup::skipped(
-            "notifications",
-            "BACKUP_NOTIFICATION_SUBSCRIPTION is not set",
-        ),
-    });
-    all
-}
-
-async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Checkup {
-    let may = match pubsub
-        .may("subscriptions", name, "pubsub.subscriptions.consume")
-        .await
-    {
-        Ok(may) => may,
-        Err(e) => return queue_failed(check, &e),
-    };
-    let set_up = match pubsub.look_at_subscription(name).await {
-        Ok(set_up) => set_up,
-        Err(e) => return queue_failed(check, &e),
-    };
-    if set_up == Look::Missing {
-        return Checkup::failure(check, Exit::Config, format!("there is no subscription {name}"))
-            .fix(format!("gcloud pubsub subscriptions create {name} --topic={name} --ack-deadline=60 --enable-exactly-once-delivery, or deploy/terraform"));
-    }
-    if may == Some(false) {
-        return Checkup::failure(check, Exit::Permission, format!("{name} may not be read"))
-            .fix(format!("gcloud pubsub subscriptions add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.subscriber"));
-    }
-    let Look::Found(set_up) = set_up else {
-        return Checkup::ok(
-            check,
-            format!("{name} may be read; its settings may not be looked at"),
-        );
-    };
-    if set_up.is_orphan {
-        return Checkup::failure(
-            check,
-            Exit::Config,
-            format!("the topic of {name} was deleted"),
-        )
-        .fix("delete the subscription and create it on the topic anew");
-    }
-    let weak = weaknesses(&set_up);
-    if weak.is_empty() {
-        Checkup::ok(check, format!("{name} may be read"))
-    } else {
-        Checkup::new(
-            check,
-            Health::Warning,
-            format!("{name}: {}", weak.join("; ")),
-        )
-        .fix("deploy/terraform has all of it")
-    }
-}
-
-fn weaknesses(s: &SubscriptionSetup) -> Vec<&'static str> {
-    let mut weak = Vec::new();
-    if s.dead_letter.is_none() {
-        weak.push("no dead letter: a message that kills workers comes for ever");
-    }
-    if !s.has_retry_policy {
-        weak.push("no retry policy: what is given back comes again at once");
-    }
-    if !s.exactly_once {
-        weak.push("not exactly-once: a lost lease is noticed late");
-    }
-    weak
-}
-
-async fn topic(check: &'static str, pubsub: &PubSub, name: &str) -> Checkup {
-    let (found, may) = match (
-        pubsub.look_at_topic(name).await,
-        pubsub.may("topics", name, "pubsub.topics.publish").await,
-    ) {
-        (Err(e), _) | (_, Err(e)) => return queue_failed(check, &e),
-        (Ok(found), Ok(may)) => (found, may),
-    };
-    match (found, may) {
-        (Look::Missing, _) => Checkup::failure(check, Exit::Config, format!("there is no topic {name}"))
-            .fix(format!("gcloud pubsub topics create {name}")),
-        (_, Some(false)) => Checkup::failure(check, Exit::Permission, format!("nothing may be published to {name}"))
-            .fix(format!("gcloud pubsub topics add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.publisher")),
-        _ => Checkup::ok(check, format!("{name} may be published to")),
-    }
-}
-
-async fn target(app: &App) -> Vec<Checkup> {
+async fn target(app: &App) -> Vec<DiagnosticResult> {
     let db = &app.config.db;
     let at = format!("{}:{}", db.host, db.port);
     let facts = async {
         let session = Server::new(db)?.maintenance("doctor").await?;
         let facts = session.facts().await?;
         let row = session.client().query_one(RIGHTS, &[]).await;
-        let row = row.map_err(|e| crate::postgres::fault(&e, "looking at rights"))?;
+        let row = row.map_err(|e| crate::postgres::map_pg_error(&e, "looking at rights"))?;
         Ok::<_, crate::error::DatabaseError>((facts, row.get::<_, bool>(0), row.get::<_, bool>(1)))
     };
     let (facts, may_create, may_journal) = match facts.await {
@@ -382,9 +288,9 @@ async fn target(app: &App) -> Vec<Checkup> {
     let major = facts.version / 10_000;
     let said = format!("{at}: PostgreSQL {major}, as {}", facts.user);
     let server = if SUPPORTED.contains(&major) {
-        Checkup::ok("target server", said)
+        DiagnosticResult::ok("target server", said)
     } else {
-        Checkup::new(
+        DiagnosticResult::new(
             "target server",
             Health::Warning,
             format!("{said}; tested are 13 to 18"),
@@ -399,17 +305,17 @@ async fn target(app: &App) -> Vec<Checkup> {
 }
 
 /// The roles of restricted restores, where there can be any.
-async fn restricted(app: &App) -> Checkup {
+async fn restricted(app: &App) -> DiagnosticResult {
     let (name, c) = ("restricted roles", &app.config);
     if c.trust == Trust::Full && c.allowed_sources.is_empty() && c.restricted.users.is_empty() {
-        return Checkup::skipped(
+        return DiagnosticResult::skipped(
             name,
             "every source is trusted (BACKUP_TRUST, ALLOWED_SOURCES)",
         );
     }
     let checked = async { check_restricted(&Server::new(&c.db)?, &c.restricted).await };
     match checked.await {
-        Ok(said) => Checkup::ok(name, said),
+        Ok(said) => DiagnosticResult::ok(name, said),
         Err(e) => failed(
             name,
             &e,
@@ -424,10 +330,10 @@ const RIGHTS: &str = "SELECT rolsuper OR rolcreatedb, \
       WHERE nspname = 'pgrestored' AND has_schema_privilege(oid, 'CREATE')) \
     FROM pg_roles WHERE rolname = current_user";
 
-fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> Checkup {
+fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult {
     let name = "target rights";
     if !may_create {
-        return Checkup::failure(
+        return DiagnosticResult::failure(
             name,
             Exit::Permission,
             format!("{} may not create databases", facts.user),
@@ -442,7 +348,7 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> Checkup {
             "{} is a superuser: whoever writes to the bucket can run code as it",
             facts.user
         );
-        return Checkup::new(name, Health::Warning, what).fix(
+        return DiagnosticResult::new(name, Health::Warning, what).fix(
             "set BACKUP_TRUST=restricted, or restore as a role with CREATEDB that is a member of the owners (deploy/postgres), or let nobody else write to the bucket",
         );
     }
@@ -455,13 +361,13 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> Checkup {
         crate::policy::Owners::None => String::new(),
         _ => format!("; owns as {others} other roles"),
     };
-    Checkup::ok(name, format!("{} may create databases{owners}", facts.user))
+    DiagnosticResult::ok(name, format!("{} may create databases{owners}", facts.user))
 }
 
 /// Since when a request without an outcome is worth a word.
 const UNENDED: Duration = Duration::from_secs(3600);
 
-async fn journal(app: &App, may_journal: bool) -> Checkup {
+async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
     let unended = async { unended(&Server::new(&app.config.db)?, UNENDED).await };
     if let Some(what) = unended.await.ok().filter(|ids| !ids.is_empty()) {
         let mut shown = what;
@@ -470,17 +376,17 @@ async fn journal(app: &App, may_journal: bool) -> Checkup {
             "began, have no outcome, and nobody works on them: {}",
             shown.join(", ")
         );
-        return Checkup::new("target journal", Health::Warning, said).fix(
+        return DiagnosticResult::new("target journal", Health::Warning, said).fix(
             "look for their messages in the dead-letter topic; after REQUEST_MAX_AGE the reaper records them as failed",
         );
     }
     if may_journal {
-        Checkup::ok(
+        DiagnosticResult::ok(
             "target journal",
             "requests can be recorded in the schema pgrestored",
         )
     } else {
-        Checkup::new(
+        DiagnosticResult::new(
             "target journal",
             Health::Warning,
             "requests cannot be recorded: a repeated request restores again",
@@ -492,7 +398,7 @@ async fn journal(app: &App, may_journal: bool) -> Checkup {
 }
 
 /// Whether the newest backup would go into the target: extensions, roles, versions, room.
-async fn newest_backup(app: &App) -> Vec<Checkup> {
+async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
     let name = "newest backup";
     let stop = tokio_util::sync::CancellationToken::new();
     let _guard = stop.clone().drop_guard();
@@ -504,7 +410,7 @@ async fn newest_backup(app: &App) -> Vec<Checkup> {
     let (pinned, archive) = match opened.await {
         Ok(opened) => opened,
         Err(e) if e.reason() == FailureReason::BackupNotFound => {
-            return vec![Checkup::skipped(name, "there is none")];
+            return vec![DiagnosticResult::skipped(name, "there is none")];
         }
         Err(e) => return vec![failed(name, &e, "pgrestored inspect latest")],
     };
@@ -513,21 +419,26 @@ async fn newest_backup(app: &App) -> Vec<Checkup> {
         .map_or("latest", |p| p.object.name.as_str())
         .to_owned();
     let Ok(findings) = app.manager.preflight(&archive, pinned.as_ref()).await else {
-        return vec![Checkup::skipped(name, "the target server does not answer")];
+        return vec![DiagnosticResult::skipped(
+            name,
+            "the target server does not answer",
+        )];
     };
     let worst = |level| findings.iter().find(|f| f.level == level);
     let said = |f: &Finding| format!("{called}: {}", f.what);
     let fits = match (worst(Level::Blocks), worst(Level::Warns)) {
-        (Some(f), _) => Checkup::failure(name, Exit::Failed, said(f)).fix(f.fix.clone()),
-        (None, Some(f)) => Checkup::new(name, Health::Warning, said(f)).fix(f.fix.clone()),
-        (None, None) => Checkup::ok(name, format!("{called}: the target has what it needs")),
+        (Some(f), _) => DiagnosticResult::failure(name, Exit::Failed, said(f)).fix(f.fix.clone()),
+        (None, Some(f)) => DiagnosticResult::new(name, Health::Warning, said(f)).fix(f.fix.clone()),
+        (None, None) => {
+            DiagnosticResult::ok(name, format!("{called}: the target has what it needs"))
+        }
     };
     let needs = Requirements::of(&archive, archive.entries(), pinned.map(|p| p.object.size));
     vec![fits, target_room(app, needs.estimated_bytes).await]
 }
 
 /// PostgreSQL does not tell how much room it has; where its folder is on this machine, we look.
-async fn target_room(app: &App, needed: Option<u64>) -> Checkup {
+async fn target_room(app: &App, needed: Option<u64>) -> DiagnosticResult {
     let name = "target room";
     let about = needed.map_or_else(String::new, |n| {
         format!("the newest backup needs about {}", human_bytes(n))
@@ -554,10 +465,13 @@ async fn target_room(app: &App, needed: Option<u64>) -> Checkup {
     match (room, needed) {
         (Some(room), Some(needed)) if room < needed => {
             let what = format!("{about}, and {} are free", human_bytes(room));
-            Checkup::new(name, Health::Warning, what).fix("make room, or restore a part of it")
+            DiagnosticResult::new(name, Health::Warning, what)
+                .fix("make room, or restore a part of it")
         }
-        (Some(room), _) => Checkup::ok(name, format!("{} free; {about}", human_bytes(room))),
-        (None, _) => Checkup::skipped(name, format!("PostgreSQL does not tell; {about}")),
+        (Some(room), _) => {
+            DiagnosticResult::ok(name, format!("{} free; {about}", human_bytes(room)))
+        }
+        (None, _) => DiagnosticResult::skipped(name, format!("PostgreSQL does not tell; {about}")),
     }
 }
 
@@ -567,9 +481,9 @@ fn free(folder: &Path) -> Option<u64> {
     Some(s.f_bavail * s.f_frsize)
 }
 
-async fn sandbox(app: &App) -> Vec<Checkup> {
+async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
     if app.config.verify.scratch.is_some() {
-        return vec![Checkup::skipped(
+        return vec![DiagnosticResult::skipped(
             "sandbox",
             "proofs are made on the scratch server",
         )];
@@ -596,14 +510,14 @@ async fn sandbox(app: &App) -> Vec<Checkup> {
             let what = format!("starts; servers of version {}", majors.join(", "));
             let summary = isolation.summary();
             match isolation.why_not {
-                None => Checkup::ok("sandbox", format!("{what}; {summary}")),
+                None => DiagnosticResult::ok("sandbox", format!("{what}; {summary}")),
                 Some(why) => {
                     let health = if app.config.verify.require_isolation {
                         Health::Failure
                     } else {
                         Health::Warning
                     };
-                    Checkup::new("sandbox", health, format!("{what}; not kept apart: {why}")).fix(
+                    DiagnosticResult::new("sandbox", health, format!("{what}; not kept apart: {why}")).fix(
                         "run as root or allow user namespaces, or prove on a scratch server (SCRATCH_DB_HOST); \
                          only trusted backups belong into a sandbox that is not kept apart",
                     )
@@ -612,28 +526,32 @@ async fn sandbox(app: &App) -> Vec<Checkup> {
         }
         Ok(Ok(None)) => {
             let what = "no PostgreSQL server on this machine: restores need none, proofs do";
-            return vec![Checkup::skipped("sandbox", what)];
+            return vec![DiagnosticResult::skipped("sandbox", what)];
         }
-        Ok(Err(e)) => Checkup::failure("sandbox", Exit::Failed, format!("does not start: {e}"))
-            .fix("PG_BINDIR, SANDBOX_DIR; `RUST_LOG=pgrestored=debug` says more"),
-        Err(e) => Checkup::failure("sandbox", Exit::Failed, e.to_string()).fix("report this"),
+        Ok(Err(e)) => {
+            DiagnosticResult::failure("sandbox", Exit::Failed, format!("does not start: {e}"))
+                .fix("PG_BINDIR, SANDBOX_DIR; `RUST_LOG=pgrestored=debug` says more")
+        }
+        Err(e) => {
+            DiagnosticResult::failure("sandbox", Exit::Failed, e.to_string()).fix("report this")
+        }
     }];
     if let Some(room) = room {
         let what = format!("{dir}: {} free", human_bytes(room));
         checkups.push(if room < ROOM {
-            Checkup::new("sandbox room", Health::Warning, what)
+            DiagnosticResult::new("sandbox room", Health::Warning, what)
                 .fix("SANDBOX_DIR needs room for one restored database")
         } else {
-            Checkup::ok("sandbox room", what)
+            DiagnosticResult::ok("sandbox room", what)
         });
     }
     checkups
 }
 
-async fn traces(config: &Config) -> Checkup {
+async fn traces(config: &Config) -> DiagnosticResult {
     let name = "traces";
     let Some(endpoint) = &config.otlp_endpoint else {
-        return Checkup::skipped(name, "OTEL_EXPORTER_OTLP_ENDPOINT is not set");
+        return DiagnosticResult::skipped(name, "OTEL_EXPORTER_OTLP_ENDPOINT is not set");
     };
     let address = endpoint
         .rsplit("://")
@@ -643,8 +561,8 @@ async fn traces(config: &Config) -> Checkup {
         .to_owned();
     let connect = tokio::net::TcpStream::connect(&address);
     match tokio::time::timeout(PATIENCE, connect).await {
-        Ok(Ok(_)) => Checkup::ok(name, format!("{endpoint} answers")),
-        _ => Checkup::new(
+        Ok(Ok(_)) => DiagnosticResult::ok(name, format!("{endpoint} answers")),
+        _ => DiagnosticResult::new(
             name,
             Health::Warning,
             format!("{endpoint} does not answer: spans are lost"),

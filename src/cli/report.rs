@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::{CommandError, CommandResult, Exit, Output, print_json};
 use crate::app::App;
-use crate::manager::SetStanding;
-use crate::proof::ProofReport;
+use crate::manager::BackupSetStatus;
+use crate::proof::VerificationReport;
 use crate::verify::ledger_page;
 
 /// Reports of one set that are read.
@@ -38,9 +38,9 @@ pub(super) struct Ledger {
     pub is_signed: bool,
     /// Documents that were left out: not signed by a trusted key, not in their place, or not to be read.
     pub left_out: usize,
-    pub sets: Vec<SetStanding>,
+    pub sets: Vec<BackupSetStatus>,
     /// Newest first.
-    pub verifications: Vec<ProofReport>,
+    pub verifications: Vec<VerificationReport>,
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
@@ -53,7 +53,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let since = since
         .ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
     let standing = app.manager.standing().await?;
-    let sets: Vec<SetStanding> = standing
+    let sets: Vec<BackupSetStatus> = standing
         .into_iter()
         .filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name))
         .collect();

@@ -8,8 +8,8 @@ use super::{CommandError, CommandResult, Exit};
 use crate::admission::PolicyFile;
 use crate::backup::Backup;
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
-use crate::proof::ProofReport;
-use crate::target::{Kept, Reaped, RolledBack};
+use crate::proof::VerificationReport;
+use crate::target::{Reaped, RetainedDatabase, RolledBack};
 use crate::verify::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,7 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ),
         (
             "proof-report",
-            schema_of::<ProofReport>("proof-report", false),
+            schema_of::<VerificationReport>("proof-report", false),
         ),
         ("evidence", schema_of::<Envelope>("evidence", false)),
         (
@@ -78,11 +78,11 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
             schema_of::<Vec<super::prune::Pruned>>("pruned", false),
         ),
         ("reaped", schema_of::<Reaped>("reaped", false)),
-        ("kept", schema_of::<Vec<Kept>>("kept", false)),
+        ("kept", schema_of::<Vec<RetainedDatabase>>("kept", false)),
         ("rolled-back", schema_of::<RolledBack>("rolled-back", false)),
         (
             "selftest",
-            schema_of::<Vec<super::selftest::Answer>>("selftest", false),
+            schema_of::<Vec<super::selftest::CaseResult>>("selftest", false),
         ),
         (
             "ledger",
@@ -94,7 +94,7 @@ pub(super) fn all() -> Vec<(&'static str, Schema)> {
         ),
         (
             "diagnosis",
-            schema_of::<Vec<super::doctor::Checkup>>("diagnosis", false),
+            schema_of::<Vec<super::doctor::DiagnosticResult>>("diagnosis", false),
         ),
     ]
 }

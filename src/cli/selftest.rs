@@ -16,7 +16,7 @@ use crate::backup::encode_crc32c;
 use crate::config::{Config, EvidencePlace, Location};
 use crate::error::{Blame, FailureReason as R, report};
 use crate::job::{BackupRef, VerifyJob};
-use crate::manager::Finished;
+use crate::manager::JobOutcome;
 use crate::metrics::RestoreMetricsManager;
 use crate::policy::{Depth, Trigger};
 use crate::proof::Verdict;
@@ -42,7 +42,7 @@ sets:
 ";
 
 /// What a broken backup has to get.
-type Wanted = (Verdict, Option<(R, Blame)>);
+type ExpectedVerdict = (Verdict, Option<(R, Blame)>);
 
 /// How often each case is judged.
 const ROUNDS: usize = 3;
@@ -59,12 +59,13 @@ struct Case {
     bytes: Vec<u8>,
     /// CRC32C that the object is said to have.
     crc32c: Option<String>,
-    wanted: Wanted,
+    wanted: ExpectedVerdict,
 }
 
 /// One line of the answer.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
-pub(super) struct Answer {
+#[schemars(rename = "Answer")]
+pub(super) struct CaseResult {
     case: &'static str,
     wanted: String,
     /// Every answer that differs from the others.
@@ -79,13 +80,13 @@ pub(super) struct Answer {
     seed: u64,
 }
 
-const VERIFIED: Wanted = (Verdict::Verified, None);
+const VERIFIED: ExpectedVerdict = (Verdict::Verified, None);
 
-fn failed(reason: R) -> Wanted {
+fn failed(reason: R) -> ExpectedVerdict {
     (Verdict::Failed, Some((reason, Blame::Backup)))
 }
 
-fn inconclusive(reason: R, blame: Blame) -> Wanted {
+fn inconclusive(reason: R, blame: Blame) -> ExpectedVerdict {
     (Verdict::Inconclusive, Some((reason, blame)))
 }
 
@@ -385,7 +386,7 @@ impl Round {
         })
     }
 
-    async fn judge(&self, number: usize, case: &Case) -> Result<Finished, CommandError> {
+    async fn judge(&self, number: usize, case: &Case) -> Result<JobOutcome, CommandError> {
         // Backups of one database, of one day after the other.
         let name = format!("{}/{}.backup", case.name, 20_260_000 + number);
         let path = self.scratch.0.join(&name);
@@ -422,16 +423,16 @@ fn shuffled(cases: &[Case], seed: u64) -> Vec<(usize, std::ops::Range<usize>)> {
 async fn answers(
     config: &Config,
     seed: u64,
-    mut said: impl FnMut(&Answer),
-) -> Result<Vec<Answer>, CommandError> {
+    mut said: impl FnMut(&CaseResult),
+) -> Result<Vec<CaseResult>, CommandError> {
     let cases = cases()?;
     let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
     names.dedup();
     let rounds = (0..ROUNDS)
         .map(|_| Round::new(config, &names))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut found: Vec<Vec<Finished>> = cases.iter().map(|_| vec![]).collect();
-    let mut answers: Vec<Option<Answer>> = cases.iter().map(|_| None).collect();
+    let mut found: Vec<Vec<JobOutcome>> = cases.iter().map(|_| vec![]).collect();
+    let mut answers: Vec<Option<CaseResult>> = cases.iter().map(|_| None).collect();
     for (round, together) in shuffled(&cases, seed) {
         for i in together {
             found[i].push(rounds[round].judge(i, &cases[i]).await?);
@@ -445,8 +446,8 @@ async fn answers(
     Ok(answers.into_iter().flatten().collect())
 }
 
-fn compare(case: &Case, runs: &[Finished], seed: u64) -> Answer {
-    let text = |(verdict, why): &Wanted| match why {
+fn compare(case: &Case, runs: &[JobOutcome], seed: u64) -> CaseResult {
+    let text = |(verdict, why): &ExpectedVerdict| match why {
         None => verdict.as_str().to_owned(),
         Some((reason, blame)) => {
             format!(
@@ -456,7 +457,7 @@ fn compare(case: &Case, runs: &[Finished], seed: u64) -> Answer {
             )
         }
     };
-    let found = |f: &Finished| -> Wanted {
+    let found = |f: &JobOutcome| -> ExpectedVerdict {
         let error = f.result.error.as_ref();
         (
             f.result.verdict.unwrap_or(Verdict::Inconclusive),
@@ -470,7 +471,7 @@ fn compare(case: &Case, runs: &[Finished], seed: u64) -> Answer {
         .iter()
         .find(|f| found(f) != case.wanted)
         .or(runs.first());
-    Answer {
+    CaseResult {
         case: case.name,
         wanted: text(&case.wanted),
         right: runs.iter().all(|f| found(f) == case.wanted),
@@ -490,13 +491,13 @@ mod tests {
     use super::*;
     use crate::event::RestoreResult;
 
-    fn finished(verdict: Verdict) -> Finished {
+    fn finished(verdict: Verdict) -> JobOutcome {
         let mut result = RestoreResult::new(
             "r",
             (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH),
         );
         result.verdict = Some(verdict);
-        Finished {
+        JobOutcome {
             result,
             failure: None,
             repeated: false,

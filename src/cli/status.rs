@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CommandError, CommandResult, Exit, Output, human_bytes, paint, print_json};
+use super::{CommandError, CommandResult, Exit, Output, human_bytes, print_json, style};
 use crate::config::Config;
 use crate::event::RestoreResult;
 use crate::worker::{JobStatus, WorkerStatus};
@@ -107,10 +107,10 @@ pub(super) fn line(j: &JobStatus) -> String {
 /// One line of a result.
 pub(super) fn result_line(r: &RestoreResult) -> String {
     let (word, colour): (_, fn(&str) -> String) = match (r.verdict, &r.error) {
-        (Some(v), None) => (v.as_str(), paint::good),
-        (Some(v), Some(_)) => (v.as_str(), paint::bad),
-        (None, None) => ("restored", paint::good),
-        (None, Some(_)) => ("failed", paint::bad),
+        (Some(v), None) => (v.as_str(), style::good),
+        (Some(v), Some(_)) => (v.as_str(), style::bad),
+        (None, None) => ("restored", style::good),
+        (None, Some(_)) => ("failed", style::bad),
     };
     let depth = r
         .verification
@@ -141,9 +141,9 @@ pub(super) fn result_line(r: &RestoreResult) -> String {
 
 fn print(s: &WorkerStatus) {
     let state = match (s.stopping, s.ready) {
-        (true, _) => paint::warn("stopping"),
-        (false, true) => paint::good("ready"),
-        (false, false) => paint::bad("not ready"),
+        (true, _) => style::warn("stopping"),
+        (false, true) => style::good("ready"),
+        (false, false) => style::bad("not ready"),
     };
     out!("pgrestored {} is {state}", s.version);
     s.problems.iter().for_each(|p| out!("  {p}"));
@@ -152,7 +152,7 @@ fn print(s: &WorkerStatus) {
         .iter()
         .for_each(|j| out!("  {} {}", j.request_id, line(j)));
     if s.running.is_empty() {
-        out!("  {}", paint::soft("nothing"));
+        out!("  {}", style::soft("nothing"));
     }
     if !s.sets.is_empty() {
         out!("proofs");
@@ -172,7 +172,7 @@ fn print(s: &WorkerStatus) {
                     span(age)
                 )
             }
-            _ => paint::warn("nothing is proven"),
+            _ => style::warn("nothing is proven"),
         };
         let rto = set
             .rto
@@ -186,6 +186,6 @@ fn print(s: &WorkerStatus) {
         .take(SHOWN)
         .for_each(|r| out!("  {}", result_line(r)));
     if s.recent.is_empty() {
-        out!("  {}", paint::soft("none"));
+        out!("  {}", style::soft("none"));
     }
 }

@@ -12,7 +12,7 @@ use crate::event::check_texts;
 use crate::job::{BackupRef, VerifyJob, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
-use crate::proof::{CheckStatus, ProofReport, Verdict};
+use crate::proof::{CheckStatus, Verdict, VerificationReport};
 use crate::verify::{junit, page};
 
 #[derive(Debug, clap::Args)]
@@ -123,7 +123,7 @@ pub(super) fn exit_of(verdict: Option<Verdict>, failure: Option<FailureReason>) 
     }
 }
 
-fn print(r: &ProofReport, evidence: Option<&str>) {
+fn print(r: &VerificationReport, evidence: Option<&str>) {
     let what = r.backup.uri.as_deref().unwrap_or("standard input");
     let depth = r.depth.map_or("nothing", Depth::as_str);
     out!(

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::raw::RawConfig;
-use super::{Mistakes, set};
+use super::{ConfigErrors, set};
 
 const MIB: u64 = 1 << 20;
 /// What the worker needs before it opens any archive.
@@ -21,7 +21,7 @@ pub(super) fn archive_budget(
     raw: &RawConfig,
     jobs: usize,
     queue_bytes: usize,
-    m: &mut Mistakes,
+    m: &mut ConfigErrors,
 ) -> u64 {
     let asked = set(&raw.restore_memory_mib)
         .map(|_| m.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 
 use super::raw::RawConfig;
-use super::{Mistakes, or, secret, secret_line, set, text_of};
+use super::{ConfigErrors, or, secret, secret_line, set, text_of};
 
 /// The variables of one server, with what their names begin with.
 pub(super) struct ServerVariables<'a> {
@@ -23,7 +23,7 @@ pub(super) struct ServerVariables<'a> {
     pub allow_plaintext: bool,
 }
 
-fn tls_files(raw: &RawConfig, m: &mut Mistakes) -> TlsFiles {
+fn tls_files(raw: &RawConfig, m: &mut ConfigErrors) -> TlsFiles {
     let root = text_of("DB_SSLROOTCERT", &raw.db_sslrootcert, m);
     let certificate = text_of("DB_SSLCERT", &raw.db_sslcert, m);
     let key = text_of("DB_SSLKEY", &raw.db_sslkey, m).map(SecretString::from);
@@ -36,7 +36,11 @@ fn tls_files(raw: &RawConfig, m: &mut Mistakes) -> TlsFiles {
     }
 }
 
-pub(super) fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> DbConfig {
+pub(super) fn db_config(
+    raw: &RawConfig,
+    connect_budget: Duration,
+    m: &mut ConfigErrors,
+) -> DbConfig {
     let variables = ServerVariables {
         prefix: "DB",
         host: &raw.db_host,
@@ -60,7 +64,7 @@ pub(super) fn db_config(raw: &RawConfig, connect_budget: Duration, m: &mut Mista
 pub(super) fn server_config(
     v: &ServerVariables<'_>,
     connect_budget: Duration,
-    m: &mut Mistakes,
+    m: &mut ConfigErrors,
 ) -> DbConfig {
     let name = |part: &str| format!("{}_{part}", v.prefix);
     let host = or(v.host, "localhost");

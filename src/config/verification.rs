@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use super::server::{ServerVariables, server_config};
-use super::{DbConfig, Location, Mistakes, RawConfig, Trust, secret, set};
+use super::{ConfigErrors, DbConfig, Location, RawConfig, Trust, secret, set};
 use crate::policy::Depth;
 
 /// Backups that belong together, such as those of one database: they are compared with each other.
@@ -85,7 +85,11 @@ const UNNAMED_SET: &str = "default";
 /// Sets are values of a label.
 const MAX_SETS: usize = 200;
 
-pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> VerifyConfig {
+pub(super) fn read(
+    raw: &RawConfig,
+    connect_budget: Duration,
+    m: &mut ConfigErrors,
+) -> VerifyConfig {
     let depth = set(&raw.verify_depth)
         .map(|t| Depth::from_str(t, true))
         .transpose()
@@ -103,14 +107,15 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
         Some("none") => EvidencePlace::Nowhere,
         Some(place) => EvidencePlace::At(m.location("EVIDENCE_LOCATION", place)),
     };
-    let one_of = |m: &mut Mistakes, variable: &str, given: &Option<String>, words: [&str; 2]| {
-        let word = set(given).unwrap_or(words[0]).to_owned();
-        if !words.contains(&word.as_str()) {
-            m.add(variable, format!("must be {} or {}", words[0], words[1]));
-        }
-        word
-    };
-    let every = |m: &mut Mistakes, variable: &str, given: &Option<String>| {
+    let one_of =
+        |m: &mut ConfigErrors, variable: &str, given: &Option<String>, words: [&str; 2]| {
+            let word = set(given).unwrap_or(words[0]).to_owned();
+            if !words.contains(&word.as_str()) {
+                m.add(variable, format!("must be {} or {}", words[0], words[1]));
+            }
+            word
+        };
+    let every = |m: &mut ConfigErrors, variable: &str, given: &Option<String>| {
         set(given).map(|_| m.duration(variable, given, Duration::from_secs(24 * 3600)))
     };
     let list = |given: &Option<String>| -> Vec<String> {
@@ -186,7 +191,7 @@ pub(super) fn read(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) 
     }
 }
 
-fn sets(given: &[String], m: &mut Mistakes) -> Vec<BackupSet> {
+fn sets(given: &[String], m: &mut ConfigErrors) -> Vec<BackupSet> {
     let mut sets = Vec::new();
     for text in given {
         match crate::policy::pair(text) {
@@ -206,7 +211,7 @@ fn sets(given: &[String], m: &mut Mistakes) -> Vec<BackupSet> {
     sets
 }
 
-fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut Mistakes) -> Option<DbConfig> {
+fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut ConfigErrors) -> Option<DbConfig> {
     let host = set(&raw.scratch_db_host)?;
     let none = None;
     let variables = ServerVariables {

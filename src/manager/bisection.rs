@@ -10,7 +10,7 @@ use crate::backup;
 use crate::error::{Blame, FailureReason as R, RestoreError, report as said};
 use crate::job::{BackupRef, OWN_PROBE, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{Bisection, Origin, Probe, ProofReport, Verdict};
+use crate::proof::{Bisection, Origin, Probe, Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verify::is_of;
 
@@ -29,7 +29,7 @@ fn depth_of(reason: R, deepest: Depth) -> Depth {
 }
 
 impl RestoreManager {
-    pub(super) fn is_bisected(&self, job: &VerifyJob, report: &ProofReport) -> bool {
+    pub(super) fn is_bisected(&self, job: &VerifyJob, report: &VerificationReport) -> bool {
         self.config.verify.bisect > 0
             && !matches!(job.trigger, Trigger::Bisection | Trigger::SelfTest)
             && report.verdict == Verdict::Failed
@@ -44,7 +44,7 @@ impl RestoreManager {
     pub(super) async fn bisect(
         &self,
         job: &VerifyJob,
-        failed: &ProofReport,
+        failed: &VerificationReport,
         stop: &CancellationToken,
     ) -> Option<Bisection> {
         let searched = stop
@@ -58,7 +58,7 @@ impl RestoreManager {
     async fn search(
         &self,
         job: &VerifyJob,
-        failed: &ProofReport,
+        failed: &VerificationReport,
         stop: &CancellationToken,
     ) -> Result<Bisection, RestoreError> {
         let reason = failed
@@ -78,7 +78,7 @@ impl RestoreManager {
                 .iter()
                 .any(|r| is_of(r, o) && !r.origin().is_same(&origin))
         });
-        let proven: Vec<ProofReport> = known
+        let proven: Vec<VerificationReport> = known
             .into_iter()
             .filter(|r| r.is_verified() && r.depth >= Some(depth))
             .collect();
@@ -116,7 +116,7 @@ impl RestoreManager {
     }
 
     /// Backups of the same set that were made before, newest first.
-    async fn older(&self, failed: &ProofReport) -> Result<Vec<StoredObject>, RestoreError> {
+    async fn older(&self, failed: &VerificationReport) -> Result<Vec<StoredObject>, RestoreError> {
         let mut all = self.backups_of_set(&failed.backup_set).await?;
         let before = failed.backup_created.unwrap_or(failed.started_at);
         all.retain(|o| o.created <= before && Some(&o.name) != failed.backup.name.as_ref());

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{Facts, RestoreManager};
+use super::{RestoreManager, RunState};
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::job::Completeness;
-use crate::proof::{Check, CheckStatus, ProofReport};
+use crate::proof::{Check, CheckStatus, VerificationReport};
 use pgdump_archive::Archive;
 
 const NO_END_MARK: &str = "nothing shows that the SQL text is complete: not all of it stands between pg_dump's head and end mark";
@@ -36,7 +36,7 @@ impl RestoreManager {
     pub(super) fn note_end(
         &self,
         found: Completeness,
-        facts: &mut Facts,
+        facts: &mut RunState,
     ) -> Result<(), RestoreError> {
         self.check_complete(found)?;
         facts.completeness = Some(found);
@@ -47,7 +47,11 @@ impl RestoreManager {
     }
 
     /// What the end of the backup says of its completeness; a check where that is not enough.
-    pub(super) fn note_completeness(&self, report: &mut ProofReport, found: Option<Completeness>) {
+    pub(super) fn note_completeness(
+        &self,
+        report: &mut VerificationReport,
+        found: Option<Completeness>,
+    ) {
         report.completeness = found;
         if found == Some(Completeness::Unknown) && self.config.require_complete.unwrap_or(true) {
             let check = Check::new("completeness", CheckStatus::NotChecked, NO_END_MARK);

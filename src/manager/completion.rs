@@ -1,19 +1,19 @@
 //! What the metrics and the log are told when a job has ended.
 
-use super::{Facts, Finished, RestoreManager};
+use super::{JobOutcome, RestoreManager, RunState};
 use crate::error::FailureReason as R;
 use crate::event::RestoreResult;
 use crate::metrics::{VerificationStatus, Work};
 use crate::policy::Trigger;
 use crate::progress::Progress;
-use crate::proof::{ProofReport, Verdict};
+use crate::proof::{Verdict, VerificationReport};
 
 impl RestoreManager {
     /// Stages and the summary line; completions are counted by whoever ends the request.
     pub(super) fn count(
         &self,
         progress: &Progress,
-        facts: &Facts,
+        facts: &RunState,
         result: &RestoreResult,
         failure: Option<R>,
     ) {
@@ -30,7 +30,7 @@ impl RestoreManager {
     }
 
     /// Counts a verification that has its final answer.
-    fn record_verification(&self, report: &ProofReport) {
+    fn record_verification(&self, report: &VerificationReport) {
         let status = match report.verdict {
             Verdict::Verified => VerificationStatus::Success,
             Verdict::Failed => VerificationStatus::Failure,
@@ -54,7 +54,7 @@ impl RestoreManager {
     }
 
     /// Counts a request that has its final outcome.
-    pub fn record_completion(&self, finished: &Finished) {
+    pub fn record_completion(&self, finished: &JobOutcome) {
         if let Some(proof) = &finished.proof {
             return self.record_verification(proof);
         }

@@ -4,16 +4,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Finished, RestoreManager};
+use super::{JobOutcome, RestoreManager};
 use crate::backup::PinnedBackup;
 use crate::config::EvidencePlace;
 use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said};
 use crate::job::VerifyJob;
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
-use crate::proof::{ProofReport, Verdict};
+use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
-use crate::verify::{Evidence, History, Kept, Keyring, Question, judge};
+use crate::verify::{Evidence, History, Keyring, Question, StoredEvidence, verdict};
 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: usize = 10;
@@ -62,7 +62,7 @@ impl RestoreManager {
         job: &VerifyJob,
         pinned: Option<&PinnedBackup>,
         depth: Depth,
-    ) -> Result<Option<Kept>, RestoreError> {
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
         let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
             return Ok(None);
         };
@@ -73,11 +73,11 @@ impl RestoreManager {
     pub(super) async fn conclude(
         &self,
         job: &VerifyJob,
-        mut report: ProofReport,
+        mut report: VerificationReport,
         pinned: Option<&PinnedBackup>,
         progress: &Progress,
-    ) -> Finished {
-        let reason = |r: &ProofReport| r.error.as_ref().map(|e| e.reason);
+    ) -> JobOutcome {
+        let reason = |r: &VerificationReport| r.error.as_ref().map(|e| e.reason);
         let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
         let mut uri = None;
         report.bound();
@@ -105,8 +105,8 @@ impl RestoreManager {
             failure_reason = failure.map_or("", R::as_str),
             "verification ended"
         );
-        Finished {
-            result: judge::result_of(job, &report, uri),
+        JobOutcome {
+            result: verdict::result_of(job, &report, uri),
             failure,
             repeated: false,
             is_final: self.is_quarantined(job),
@@ -117,9 +117,9 @@ impl RestoreManager {
     async fn write_evidence(
         &self,
         job: &VerifyJob,
-        report: &ProofReport,
+        report: &VerificationReport,
         pinned: Option<&PinnedBackup>,
-    ) -> Result<Option<Kept>, RestoreError> {
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
         let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
             return Ok(None);
         };
@@ -135,7 +135,7 @@ impl RestoreManager {
     pub(super) async fn history(
         &self,
         pinned: Option<&PinnedBackup>,
-        report: &ProofReport,
+        report: &VerificationReport,
     ) -> Result<History, RestoreError> {
         let (Some(p), Some(evidence)) = (pinned, self.evidence(pinned).await?) else {
             return Ok(History::default());
@@ -164,7 +164,11 @@ impl RestoreManager {
 
     /// The same bytes were proven before, and now they are said to be bad: one of both answers is wrong,
     /// and it may be this one. Only what is signed can say so.
-    pub(super) async fn doubt(&self, report: &mut ProofReport, pinned: Option<&PinnedBackup>) {
+    pub(super) async fn doubt(
+        &self,
+        report: &mut VerificationReport,
+        pinned: Option<&PinnedBackup>,
+    ) {
         let (Some(p), Verdict::Failed) = (pinned, report.verdict) else {
             return;
         };
@@ -180,16 +184,16 @@ impl RestoreManager {
                 .unwrap_or_default();
             evidence.about(&p.object, documents).await
         };
-        let earlier: Vec<ProofReport> = match earlier.await {
+        let earlier: Vec<VerificationReport> = match earlier.await {
             Ok(all) => all,
             Err(e) => return tracing::warn!(error = said(&e), "earlier evidence cannot be read"),
         };
-        if let Some(r) = earlier.iter().find(|r| judge::contradicts(r, report)) {
+        if let Some(r) = earlier.iter().find(|r| verdict::contradicts(r, report)) {
             tracing::error!(
                 backup = p.uri(),
                 "the same backup was verified before and fails now: a defect of this program or its server"
             );
-            judge::doubt(report, r.finished_at);
+            verdict::doubt(report, r.finished_at);
         }
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::source::Wanted;
-use super::{Facts, RestoreManager};
-use crate::backup::{self, Expected, PinnedBackup, Reach, Source, encode_crc32c};
+use super::source::WantedBackup;
+use super::{RestoreManager, RunState};
+use crate::backup::{self, IntegrityCheck, PinnedBackup, ReadHint, Source, encode_crc32c};
 use crate::error::{Blame, RestoreError, report as said};
 use crate::job::RestoreJob;
 use crate::progress::Progress;
-use crate::proof::ProofReport;
-use crate::target::{Claimed, Staging};
+use crate::proof::VerificationReport;
+use crate::target::{Staging, TargetLock};
 use crate::verify::RestoreIndex;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest};
 
@@ -21,11 +21,11 @@ impl RestoreManager {
     pub(super) async fn load(
         &self,
         job: &RestoreJob,
-        claimed: &Claimed,
+        claimed: &TargetLock,
         staging: &mut Option<Staging>,
         progress: &Arc<Progress>,
         stop: &CancellationToken,
-        facts: &mut Facts,
+        facts: &mut RunState,
     ) -> Result<(), RestoreError> {
         let source = self.source(job, facts).await?;
         let pinned = if let Source::Object(b) = &source {
@@ -40,12 +40,12 @@ impl RestoreManager {
             _ => None,
         };
         let (Some(index), Some(p)) = (index, pinned) else {
-            let wanted = Wanted {
+            let wanted = WantedBackup {
                 source,
                 database: job.database.clone(),
             };
             let mut opened = self
-                .read_database(wanted, Reach::Whole, progress.clone(), stop.clone())
+                .read_database(wanted, ReadHint::Whole, progress.clone(), stop.clone())
                 .await?;
             if job.database.is_none() {
                 self.look_ahead(&mut opened.0, facts.pinned.as_ref()).await;
@@ -72,7 +72,7 @@ impl RestoreManager {
                 facts.notes.truncate(notes);
                 progress.begin_again();
                 let opened = self
-                    .read(source, Reach::Whole, progress.clone(), stop.clone())
+                    .read(source, ReadHint::Whole, progress.clone(), stop.clone())
                     .await?;
                 self.load_from(opened, job, claimed, staging, progress, stop, facts)
                     .await
@@ -85,7 +85,7 @@ impl RestoreManager {
     pub(super) async fn keep_index(
         &self,
         pinned: Option<&PinnedBackup>,
-        report: &ProofReport,
+        report: &VerificationReport,
         content_digest: &ContentDigest,
     ) {
         let index = content_digest.index();
@@ -158,7 +158,7 @@ impl RestoreManager {
         index: BlockIndex,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> Result<(Archive, Expected), RestoreError> {
+    ) -> Result<(Archive, IntegrityCheck), RestoreError> {
         let expected = index
             .blocks
             .iter()

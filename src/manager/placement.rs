@@ -5,7 +5,7 @@ use super::RestoreManager;
 use crate::job::RestoreJob;
 use crate::policy::InPlace;
 use crate::postgres::ServerFacts;
-use crate::target::Claimed;
+use crate::target::TargetLock;
 use pgdump_archive::TocEntry;
 use pgdump_restore::that_name_their_database;
 
@@ -25,7 +25,7 @@ impl RestoreManager {
     pub(super) fn placement(
         &self,
         job: &RestoreJob,
-        claimed: &Claimed,
+        claimed: &TargetLock,
         entries: &[TocEntry],
     ) -> Placement {
         let dependent = that_name_their_database(entries);

@@ -7,8 +7,10 @@ use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::placement::facts_for;
-use super::{Facts, RestoreManager};
-use crate::backup::{self, Backup, DownloadOptions, Expected, PinnedBackup, Reach, Source};
+use super::{RestoreManager, RunState};
+use crate::backup::{
+    self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source,
+};
 use crate::config::{Location, Trust};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError};
 use crate::event::ResultBackup;
@@ -39,7 +41,7 @@ fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
 const MAX_GLOBALS: u64 = 16 << 20;
 
 /// What is read: of a dump of a whole cluster, one database.
-pub(super) struct Wanted {
+pub(super) struct WantedBackup {
     pub source: Source,
     pub database: Option<String>,
 }
@@ -88,7 +90,7 @@ impl RestoreManager {
             backup::pin(backup.store.clone(), &format!("{folder}{name}"), None, None).await?;
         let (origin, expected) = backup::open(
             Source::Object(pinned),
-            Reach::Whole,
+            ReadHint::Whole,
             self.limits(),
             Arc::default(),
             stop.clone(),
@@ -129,7 +131,7 @@ impl RestoreManager {
     pub(super) async fn source(
         &self,
         job: &RestoreJob,
-        facts: &mut Facts,
+        facts: &mut RunState,
     ) -> Result<Source, RestoreError> {
         let crc32c = job
             .crc32c
@@ -215,12 +217,12 @@ impl RestoreManager {
     ) -> Result<(Option<PinnedBackup>, Archive), RestoreError> {
         let pinned = self.pin(wanted, None, None).await?;
         let source = pinned.clone().map_or(Source::Stdin, Source::Object);
-        let from = Wanted {
+        let from = WantedBackup {
             source,
             database: database.map(str::to_owned),
         };
         let (mut archive, _) = self
-            .read_database(from, Reach::Beginning, Arc::default(), stop)
+            .read_database(from, ReadHint::Beginning, Arc::default(), stop)
             .await?;
         // The end of a cluster's dump is another database's.
         if database.is_none() {
@@ -296,12 +298,12 @@ impl RestoreManager {
     pub(super) async fn read(
         &self,
         source: Source,
-        reach: Reach,
+        reach: ReadHint,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> Result<(Archive, Expected), RestoreError> {
+    ) -> Result<(Archive, IntegrityCheck), RestoreError> {
         self.read_database(
-            Wanted {
+            WantedBackup {
                 source,
                 database: None,
             },
@@ -314,11 +316,11 @@ impl RestoreManager {
 
     pub(super) async fn read_database(
         &self,
-        Wanted { source, database }: Wanted,
-        reach: Reach,
+        WantedBackup { source, database }: WantedBackup,
+        reach: ReadHint,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> Result<(Archive, Expected), RestoreError> {
+    ) -> Result<(Archive, IntegrityCheck), RestoreError> {
         let (origin, expected) = backup::open(source, reach, self.limits(), progress, stop);
         let (keys, bounds) = (self.keys()?, self.archive_limits());
         let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());

@@ -5,7 +5,7 @@ use crate::admission::fits;
 use crate::error::{FailureReason as R, RestoreError, ValidationError};
 use crate::job::{OnExisting, RestoreJob, check_target};
 use crate::postgres::Server;
-use crate::target::{self, Kept, Reaped, RolledBack, Terms};
+use crate::target::{self, ClaimPolicy, Reaped, RetainedDatabase, RolledBack};
 
 impl RestoreManager {
     /// Whether a database may be restored into at all.
@@ -29,8 +29,8 @@ impl RestoreManager {
         }
     }
 
-    pub(super) fn terms(&self) -> Terms {
-        Terms {
+    pub(super) fn terms(&self) -> ClaimPolicy {
+        ClaimPolicy {
             keep: self.config.keep_previous,
             deaths: self.config.quarantine_after,
             max_age: self.config.request_max_age,
@@ -71,7 +71,7 @@ impl RestoreManager {
     ///
     /// # Errors
     /// `target_unavailable`, `access_denied`.
-    pub async fn kept(&self, target_db: &str) -> Result<Vec<Kept>, RestoreError> {
+    pub async fn kept(&self, target_db: &str) -> Result<Vec<RetainedDatabase>, RestoreError> {
         target::kept(&self.server, target_db, self.config.keep_previous).await
     }
 }

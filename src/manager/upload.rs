@@ -37,7 +37,7 @@ impl RestoreManager {
     /// A folder, or pieces of a file, whose upload may still be going on: waits until there are other
     /// members than before. `None` for what has none, or where nothing came for the time that uploads are
     /// given.
-    pub(super) async fn when_it_grows(
+    pub(super) async fn wait_for_upload(
         &self,
         pinned: &PinnedBackup,
         job: &VerifyJob,

@@ -8,25 +8,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::ground::{self, Ground};
-use super::{Finished, RestoreManager, end_spans, placement, restricted};
-use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
+use super::verification_server::{self, VerificationServer};
+use super::{JobOutcome, RestoreManager, end_spans, placement, restricted};
+use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::config::Trust;
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::job::{Completeness, ResultBackup, VerifyJob, made_for};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
-use crate::proof::{ArchiveProof, ProofReport};
+use crate::proof::{ArchiveProof, VerificationReport};
 use crate::steps::reached as step;
-use crate::target::{Apart, CreateOptions, Loader};
-use crate::verify::{self, Checks, ChecksFile, History, Kept, Subject, judge};
+use crate::target::{CreateOptions, Loader, VerificationDatabase};
+use crate::verify::{self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict};
 use pgdump_archive::{Archive, ContentDigest, Counting};
 use pgdump_restore::{LoadOptions, Rewriter};
 
 /// What a restore for proof stands on.
-struct Place<'a> {
-    ground: &'a Ground,
-    apart: &'a Apart,
+struct VerificationEnv<'a> {
+    ground: &'a VerificationServer,
+    apart: &'a VerificationDatabase,
     /// Who loads, where it is another role than the ground's own.
     loader: Option<&'a Loader>,
     rewriter: &'a Arc<Rewriter>,
@@ -35,7 +35,7 @@ struct Place<'a> {
 }
 
 /// What one verification is made of.
-struct Run<'a> {
+struct VerificationRun<'a> {
     job: &'a VerifyJob,
     progress: &'a Arc<Progress>,
     stop: &'a CancellationToken,
@@ -49,7 +49,7 @@ impl RestoreManager {
         job: &VerifyJob,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> Finished {
+    ) -> JobOutcome {
         let span = tracing::info_span!(
             "verification",
             request_id = job.request_id,
@@ -70,7 +70,7 @@ impl RestoreManager {
         job: &VerifyJob,
         progress: &Arc<Progress>,
         stop: CancellationToken,
-    ) -> Finished {
+    ) -> JobOutcome {
         let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
         let left = job
             .deadline
@@ -79,7 +79,7 @@ impl RestoreManager {
         let stop = stop.child_token();
         let _guard = stop.clone().drop_guard();
         let depth = job.depth.unwrap_or(self.config.verify.depth);
-        let mut report = ProofReport::new(&job.request_id, job.trigger, depth, started);
+        let mut report = VerificationReport::new(&job.request_id, job.trigger, depth, started);
         report.backup_set = self.config.verify.set_of("").to_owned();
         let mut pinned = None;
         let ended = tokio::select! {
@@ -100,9 +100,9 @@ impl RestoreManager {
         match ended {
             Ok(Some(kept)) => {
                 let failure = kept.report.error.as_ref().map(|e| e.reason);
-                let result = judge::result_of(job, &kept.report, Some(kept.uri));
+                let result = verdict::result_of(job, &kept.report, Some(kept.uri));
                 let proof = Some(Box::new(kept.report));
-                return Finished {
+                return JobOutcome {
                     result,
                     failure,
                     repeated: true,
@@ -110,10 +110,10 @@ impl RestoreManager {
                     proof,
                 };
             }
-            Ok(None) => judge::judge(&mut report, progress.stage()),
-            Err(e) => judge::fail(&mut report, &e, progress.stage()),
+            Ok(None) => verdict::judge(&mut report, progress.stage()),
+            Err(e) => verdict::fail(&mut report, &e, progress.stage()),
         }
-        judge::mind_the_locale(&mut report);
+        verdict::mind_the_locale(&mut report);
         self.doubt(&mut report, pinned.as_ref()).await;
         if self.is_bisected(job, &report) {
             progress.enter("bisect");
@@ -133,9 +133,9 @@ impl RestoreManager {
         job: &VerifyJob,
         progress: &Arc<Progress>,
         stop: &CancellationToken,
-        report: &mut ProofReport,
+        report: &mut VerificationReport,
         pinned: &mut Option<PinnedBackup>,
-    ) -> Result<Option<Kept>, RestoreError> {
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
         progress.enter("prepare");
         // Before a byte is read: a wrong checks file or key is nobody's backup's fault.
         self.checks("")?;
@@ -162,7 +162,7 @@ impl RestoreManager {
             reached(report, &expected, Depth::Object)?;
             return Ok(None);
         }
-        let run = Run {
+        let run = VerificationRun {
             job,
             progress,
             stop,
@@ -176,7 +176,7 @@ impl RestoreManager {
                 Some(p)
                     if e.reason() == R::ArchiveCorrupt && job.trigger == Trigger::Notification =>
                 {
-                    self.when_it_grows(p, job).await?
+                    self.wait_for_upload(p, job).await?
                 }
                 _ => None,
             };
@@ -188,7 +188,7 @@ impl RestoreManager {
         }
     }
 
-    fn describe_backup(&self, report: &mut ProofReport, pinned: Option<&PinnedBackup>) {
+    fn describe_backup(&self, report: &mut VerificationReport, pinned: Option<&PinnedBackup>) {
         let Some(p) = pinned else { return };
         report.backup = ResultBackup {
             name: Some(p.object.name.clone()),
@@ -214,9 +214,9 @@ impl RestoreManager {
         e: RestoreError,
         pinned: Option<&PinnedBackup>,
         stop: &CancellationToken,
-        report: &mut ProofReport,
+        report: &mut VerificationReport,
     ) -> RestoreError {
-        let (e, expected) = self.root_cause(e, pinned, stop).await;
+        let (e, expected) = self.diagnose(e, pinned, stop).await;
         if let Some(expected) = expected {
             // Whatever else it is, the object is what the store says.
             let _ = reached(report, &expected, Depth::Object);
@@ -227,9 +227,9 @@ impl RestoreManager {
     /// Depth `archive` and further.
     async fn deeper(
         &self,
-        run: &Run<'_>,
+        run: &VerificationRun<'_>,
         source: Source,
-        report: &mut ProofReport,
+        report: &mut VerificationReport,
     ) -> Result<(), RestoreError> {
         let pinned = if let Source::Object(b) = &source {
             Some(b.clone())
@@ -239,7 +239,7 @@ impl RestoreManager {
         let options = self.verification_options();
         let (origin, expected) = backup::open(
             source,
-            Reach::Whole,
+            ReadHint::Whole,
             options,
             run.progress.clone(),
             run.stop.clone(),
@@ -276,9 +276,9 @@ impl RestoreManager {
         let history = self.history(pinned.as_ref(), report).await?;
         run.progress.enter("sandbox");
         let header = archive.header();
-        let name = ground::own_name(header.database.as_deref());
-        let name = name.unwrap_or_else(|| Apart::name_for(&run.job.request_id));
-        let settings = ground::settings_for(archive.entries(), &name);
+        let name = verification_server::own_name(header.database.as_deref());
+        let name = name.unwrap_or_else(|| VerificationDatabase::name_for(&run.job.request_id));
+        let settings = verification_server::settings_for(archive.entries(), &name);
         let ground = self
             .ground(major_of(&header.server_version), settings)
             .await?;
@@ -311,7 +311,7 @@ impl RestoreManager {
         let rewriter =
             Rewriter::new(facts, policy, globals).with_role_comment(made_for(&apart.name));
         let rewriter = Arc::new(rewriter);
-        let place = Place {
+        let place = VerificationEnv {
             ground: &ground,
             apart: &apart,
             loader: loader.as_ref(),
@@ -319,7 +319,7 @@ impl RestoreManager {
             history: &history,
         };
         let done = self
-            .restore_and_look(
+            .restore_and_check(
                 run,
                 archive,
                 (expected, content_digest.clone()),
@@ -340,7 +340,7 @@ impl RestoreManager {
             Ok(()) => Ok(()),
             Err(e) => Err(apart.unless_lost(e).await),
         };
-        ground.tidy(&apart).await;
+        ground.clean_up_server(&apart).await;
         done
     }
 
@@ -356,13 +356,13 @@ impl RestoreManager {
         }
     }
 
-    async fn restore_and_look(
+    async fn restore_and_check(
         &self,
-        run: &Run<'_>,
+        run: &VerificationRun<'_>,
         mut archive: Archive,
-        (expected, content_digest): (Expected, Arc<ContentDigest>),
-        place: Place<'_>,
-        report: &mut ProofReport,
+        (expected, content_digest): (IntegrityCheck, Arc<ContentDigest>),
+        place: VerificationEnv<'_>,
+        report: &mut VerificationReport,
     ) -> Result<(), RestoreError> {
         let begun = tokio::time::Instant::now();
         let stored = report.backup.size.as_deref().and_then(|s| s.parse().ok());
@@ -419,7 +419,7 @@ impl RestoreManager {
         .await?;
         reached(report, &expected, Depth::Restore)?;
         sum_up(report, &content_digest);
-        report.rto = Some(judge::forecast(
+        report.rto = Some(verdict::forecast(
             begun.elapsed().as_secs_f64(),
             report.bytes,
             place.history,
@@ -428,7 +428,7 @@ impl RestoreManager {
             return Ok(());
         }
         run.progress.enter("check");
-        let subject = Subject {
+        let subject = RestoredDatabase {
             server,
             database: &place.apart.name,
             entries: &entries,
@@ -459,8 +459,8 @@ impl RestoreManager {
 
 /// Every byte was the object's, and everything up to `depth` was in order.
 fn reached(
-    report: &mut ProofReport,
-    expected: &Expected,
+    report: &mut VerificationReport,
+    expected: &IntegrityCheck,
     depth: Depth,
 ) -> Result<(), RestoreError> {
     let (crc32c, size) = expected.check()?;
@@ -504,7 +504,7 @@ fn archive_proof(archive: &Archive) -> ArchiveProof {
 }
 
 /// The archive's side of the report.
-fn sum_up(report: &mut ProofReport, content_digest: &ContentDigest) {
+fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest) {
     let objects = content_digest.objects();
     report.tables = verify::tables_of(content_digest);
     report.large_objects = objects.len() as u64;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::{Look, PubSub, QueueError};
+use super::{Lookup, PubSub, QueueError};
 
 /// How long the first look may take, and any other.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -98,15 +98,15 @@ impl PubSub {
             match kind {
                 Resource::Topic => self.look_at_topic(resource).await,
                 Resource::Subscription => Ok(match self.look_at_subscription(resource).await? {
-                    Look::Found(s) if s.is_orphan => {
+                    Lookup::Found(s) if s.is_orphan => {
                         return Ok(Some("its topic was deleted: create both anew"));
                     }
-                    Look::Found(_) => Look::Found(()),
-                    Look::Missing => Look::Missing,
-                    Look::Hidden => Look::Hidden,
+                    Lookup::Found(_) => Lookup::Found(()),
+                    Lookup::Missing => Lookup::Missing,
+                    Lookup::Hidden => Lookup::Hidden,
                 }),
             }
-            .map(|look| (look == Look::Missing).then_some(""))
+            .map(|look| (look == Lookup::Missing).then_some(""))
         };
         let silent = || QueueError::Transient(format!("no answer within {PATIENCE:?}"));
         let answer = tokio::time::timeout(PATIENCE, asked)

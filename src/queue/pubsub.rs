@@ -328,7 +328,7 @@ impl Pump {
                     break StreamEnd::Broken(report(&e));
                 }
                 Some(Ok((message, handler))) => {
-                    let held = Held {
+                    let held = HeldLease {
                         handler,
                         slot: self.slots.take(number),
                         _held: held.clone(),
@@ -369,9 +369,9 @@ impl Pump {
     }
 }
 
-type Item = Option<Result<(PubSubMessage, Handler), google_cloud_pubsub::Error>>;
+type StreamItem = Option<Result<(PubSubMessage, Handler), google_cloud_pubsub::Error>>;
 
-async fn next_of(mut stream: MessageStream) -> (Item, MessageStream) {
+async fn next_of(mut stream: MessageStream) -> (StreamItem, MessageStream) {
     let item = stream.next().await;
     (item, stream)
 }
@@ -384,7 +384,7 @@ fn is_permanent(e: &google_cloud_pubsub::Error) -> bool {
     )
 }
 
-fn delivery(message: PubSubMessage, held: Held) -> Delivery {
+fn delivery(message: PubSubMessage, held: HeldLease) -> Delivery {
     let published = message
         .publish_time
         .map(|t| t.seconds() * 1_000_000 + i64::from(t.nanos()) / 1000);
@@ -402,13 +402,13 @@ fn delivery(message: PubSubMessage, held: Held) -> Delivery {
     }
 }
 
-struct Held {
+struct HeldLease {
     handler: Handler,
     slot: Slot,
     _held: Arc<()>,
 }
 
-impl Lease for Held {
+impl Lease for HeldLease {
     fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>> {
         Box::pin(async move {
             match self.handler {

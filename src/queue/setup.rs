@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// An answer of Pub/Sub about one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Look<T> {
+pub enum Lookup<T> {
     Found(T),
     Missing,
     /// There or not: we may not look.
@@ -51,12 +51,12 @@ pub async fn check_credentials() -> Result<(), QueueError> {
     }
 }
 
-fn look<T>(answer: Result<T, Error>) -> Result<Look<T>, QueueError> {
+fn look<T>(answer: Result<T, Error>) -> Result<Lookup<T>, QueueError> {
     match answer {
-        Ok(found) => Ok(Look::Found(found)),
+        Ok(found) => Ok(Lookup::Found(found)),
         Err(e) => match e.status().map(|s| s.code) {
-            Some(Code::NotFound) => Ok(Look::Missing),
-            Some(Code::PermissionDenied) => Ok(Look::Hidden),
+            Some(Code::NotFound) => Ok(Lookup::Missing),
+            Some(Code::PermissionDenied) => Ok(Lookup::Hidden),
             Some(Code::Unauthenticated) => Err(QueueError::Permanent(report(&e))),
             _ if e.is_authentication() => Err(QueueError::Permanent(report(&e))),
             _ => Err(QueueError::Transient(report(&e))),
@@ -87,7 +87,7 @@ impl PubSub {
     pub async fn look_at_subscription(
         &self,
         name: &str,
-    ) -> Result<Look<SubscriptionSetup>, QueueError> {
+    ) -> Result<Lookup<SubscriptionSetup>, QueueError> {
         let client = client!(self, SubscriptionAdmin);
         let ask = client
             .get_subscription()
@@ -106,7 +106,7 @@ impl PubSub {
 
     /// # Errors
     /// Pub/Sub does not answer, or not to us.
-    pub async fn look_at_topic(&self, name: &str) -> Result<Look<()>, QueueError> {
+    pub async fn look_at_topic(&self, name: &str) -> Result<Lookup<()>, QueueError> {
         let client = client!(self, TopicAdmin);
         look(
             client
@@ -137,8 +137,8 @@ impl PubSub {
             Ok(answer) => Ok(Some(answer.permissions.iter().any(|p| p == permission))),
             Err(e) if e.status().is_some_and(|s| s.code == Code::Unimplemented) => Ok(None),
             Err(e) => Ok(match look::<()>(Err(e))? {
-                Look::Found(()) => None,
-                Look::Missing | Look::Hidden => Some(false),
+                Lookup::Found(()) => None,
+                Lookup::Missing | Lookup::Hidden => Some(false),
             }),
         }
     }

@@ -9,9 +9,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 #[derive(Default)]
-struct State {
+struct SlotState {
     /// Messages in work, of all streams.
-    in_work: usize,
+    in_flight: usize,
     /// The newest stream, and what it may still hand out beyond what it has handed out.
     stream: u64,
     /// Slots that became free and that the newest stream knows nothing of.
@@ -20,7 +20,7 @@ struct State {
 
 struct Inner {
     total: usize,
-    state: Mutex<State>,
+    state: Mutex<SlotState>,
     changed: Notify,
 }
 
@@ -44,11 +44,11 @@ impl Slots {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SlotState> {
         self.0.state.lock()
     }
 
-    async fn until<T>(&self, ask: impl Fn(&mut State) -> Option<T>) -> T {
+    async fn until<T>(&self, ask: impl Fn(&mut SlotState) -> Option<T>) -> T {
         loop {
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
@@ -64,7 +64,7 @@ impl Slots {
     pub async fn open(&self) -> (u64, usize) {
         let total = self.0.total;
         self.until(|s| {
-            let free = total.saturating_sub(s.in_work);
+            let free = total.saturating_sub(s.in_flight);
             (free > 0).then(|| {
                 s.stream += 1;
                 s.regained = 0;
@@ -81,7 +81,7 @@ impl Slots {
 
     /// A message of `stream` is in work from now on.
     pub fn take(&self, stream: u64) -> Slot {
-        self.lock().in_work += 1;
+        self.lock().in_flight += 1;
         Slot {
             slots: self.clone(),
             stream,
@@ -91,7 +91,7 @@ impl Slots {
 
     fn free(&self, told: bool) {
         let mut state = self.lock();
-        state.in_work = state.in_work.saturating_sub(1);
+        state.in_flight = state.in_flight.saturating_sub(1);
         if !told {
             state.regained += 1;
         }

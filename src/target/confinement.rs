@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 use super::pooled::Pooled;
 use super::powers::power_of;
-use super::{Apart, Claimed, Staging, short_hash, try_lock};
+use super::{Staging, TargetLock, VerificationDatabase, short_hash, try_lock};
 use crate::config::RestrictedRoles;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::job::{OWN_PREFIX, made_for};
-use crate::postgres::{Server, ServerFacts, Session, fault, ident, literal};
+use crate::postgres::{Server, ServerFacts, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
 
 /// Who loads a restricted restore, and to whom it belongs afterwards.
@@ -32,17 +32,17 @@ pub(super) fn refused(what: String) -> RestoreError {
 }
 
 pub(super) fn looking(e: tokio_postgres::Error) -> DatabaseError {
-    fault(&e, "looking at roles")
+    map_pg_error(&e, "looking at roles")
 }
 
-impl Claimed {
+impl TargetLock {
     /// Finds or makes the role that loads, and the one that owns what was loaded.
     ///
     /// # Errors
     /// `insufficient_privilege` where there is no fitting role and none can be made, `target_busy` where
     /// all of them are at work, `target_unavailable`.
     pub async fn confine(&self, roles: &RestrictedRoles) -> Result<Loader, RestoreError> {
-        let (owner, passed_over) = self.heir(&roles.owner).await?;
+        let (owner, passed_over) = self.final_owner(&roles.owner).await?;
         if roles.users.is_empty() {
             let loader = ephemeral(&self.server, &self.lock, &self.staging_name(), owner).await?;
             return Ok(Loader {
@@ -76,7 +76,10 @@ impl Claimed {
 
     /// Who owns what is restored: the owner of the database that is replaced, if that is a role without
     /// powers, else the configured one. With it, why the former was passed over.
-    async fn heir(&self, configured: &str) -> Result<(String, Option<String>), RestoreError> {
+    async fn final_owner(
+        &self,
+        configured: &str,
+    ) -> Result<(String, Option<String>), RestoreError> {
         let session = &self.lock;
         let mut passed_over = None;
         if let Some(existing) = &self.existing {
@@ -144,7 +147,7 @@ impl Claimed {
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
-    pub async fn hand_over(
+    pub async fn reassign_owned(
         &self,
         loader: &Loader,
         staging: &mut Staging,
@@ -213,7 +216,7 @@ impl Claimed {
     }
 }
 
-impl Apart {
+impl VerificationDatabase {
     /// The role that loads a backup to be proven; `None` where our own may not make one, and loads itself.
     ///
     /// # Errors

@@ -3,14 +3,14 @@
 //! name while it is empty and closed to others, and is opened by the same transaction that records the
 //! outcome. Until then its comment says whose it is, and its row in the journal that it may be dropped.
 
-use super::journal::{Journal, Kind};
+use super::journal::{Journal, RecordKind};
 use super::staging::{LABEL, Staging, force_drop};
-use super::{Claimed, staging};
+use super::{TargetLock, staging};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError};
-use crate::postgres::{Server, Session, fault, ident};
+use crate::postgres::{Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
-impl Claimed {
+impl TargetLock {
     /// Gives the empty staging database the target's name. It stays closed to all but its owner and superusers.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl Claimed {
             self.journal
                 .own(
                     lock,
-                    Kind::Staging,
+                    RecordKind::Staging,
                     &self.target,
                     &self.request_id,
                     &self.target,
@@ -94,7 +94,7 @@ pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseE
         AND starts_with(shobj_description(oid, 'pg_database'), $1 || ' for ' || datname || ', request ') ORDER BY 1";
     let rows = session.client().query(sql, &[&LABEL]).await;
     Ok(rows
-        .map_err(|e| fault(&e, "listing databases"))?
+        .map_err(|e| map_pg_error(&e, "listing databases"))?
         .iter()
         .map(|r| r.get(0))
         .collect())
@@ -110,7 +110,7 @@ async fn comment_of(
         FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&name]).await;
     Ok(row
-        .map_err(|e| fault(&e, "looking at the target"))?
+        .map_err(|e| map_pg_error(&e, "looking at the target"))?
         .map(|r| (r.get(0), r.get(1))))
 }
 
@@ -123,6 +123,6 @@ pub(super) async fn is_open(
     let sql = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
         WHERE datname = $1 AND oid = $2";
     let row = session.client().query_opt(sql, &[&target, &oid]).await;
-    let row = row.map_err(|e| fault(&e, "looking at the target"))?;
+    let row = row.map_err(|e| map_pg_error(&e, "looking at the target"))?;
     Ok(row.is_some_and(|r| !staging::is_label_of(r.get(0), target)))
 }

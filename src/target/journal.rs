@@ -6,7 +6,7 @@
 //! not told from a newer one.
 
 use crate::error::{DatabaseError, FailureReason};
-use crate::postgres::{Session, fault};
+use crate::postgres::{Session, map_pg_error};
 
 const INSTALL: &str = "
 SELECT pg_advisory_xact_lock(hashtextextended('pgrestored:install', 7));
@@ -86,7 +86,7 @@ fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
 
 /// What the journal refuses is never the backup's fault.
 fn refused(e: &tokio_postgres::Error) -> DatabaseError {
-    let e = fault(e, "journal");
+    let e = map_pg_error(e, "journal");
     match e.reason() {
         FailureReason::DataRejected => {
             let what = format!(
@@ -114,7 +114,7 @@ pub(super) enum Known {
 /// A database of ours, or one that we keep.
 pub(super) struct Owned {
     pub name: String,
-    pub kind: Kind,
+    pub kind: RecordKind,
     pub target: String,
     pub keep_until: Option<jiff::Timestamp>,
     /// Its time is over.
@@ -124,31 +124,31 @@ pub(super) struct Owned {
 impl Owned {
     /// Half made under the target's own name.
     pub fn is_in_place(&self) -> bool {
-        self.kind == Kind::Staging && self.name == self.target
+        self.kind == RecordKind::Staging && self.name == self.target
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     Staging,
     Verification,
     Previous,
 }
 
-impl Kind {
+impl RecordKind {
     fn as_str(self) -> &'static str {
         match self {
-            Kind::Staging => "staging",
-            Kind::Verification => "verification",
-            Kind::Previous => "previous",
+            RecordKind::Staging => "staging",
+            RecordKind::Verification => "verification",
+            RecordKind::Previous => "previous",
         }
     }
 
     fn parse(text: &str) -> Self {
         match text {
-            "staging" => Kind::Staging,
-            "verification" => Kind::Verification,
-            _ => Kind::Previous,
+            "staging" => RecordKind::Staging,
+            "verification" => RecordKind::Verification,
+            _ => RecordKind::Previous,
         }
     }
 }
@@ -192,7 +192,7 @@ impl Journal {
     /// The journal if there is one: it is not made.
     pub async fn find(session: &Session) -> Result<Self, DatabaseError> {
         let row = session.client().query_one(INSTALLED, &[]).await;
-        let row = row.map_err(|e| fault(&e, "looking for the journal"))?;
+        let row = row.map_err(|e| map_pg_error(&e, "looking for the journal"))?;
         Ok(Journal {
             on: row.get(0),
             is_utf8: row.get(1),
@@ -298,7 +298,7 @@ impl Journal {
     }
 
     /// This attempt ends without an outcome, and in order: it counts no longer as one that died.
-    pub async fn give_back(
+    pub async fn release(
         self,
         session: &Session,
         request_id: &str,
@@ -318,7 +318,7 @@ impl Journal {
     pub async fn own(
         self,
         session: &Session,
-        kind: Kind,
+        kind: RecordKind,
         name: &str,
         request_id: &str,
         target: &str,
@@ -383,7 +383,7 @@ impl Journal {
             .map_err(|e| refused(&e))?;
         let owned = |r: &tokio_postgres::Row| Owned {
             name: r.get(0),
-            kind: Kind::parse(r.get(1)),
+            kind: RecordKind::parse(r.get(1)),
             target: r.get(2),
             expired: r.get(3),
             keep_until: r
@@ -497,11 +497,11 @@ mod tests {
     #[test]
     fn kinds_are_read_as_they_are_written() {
         for (kind, written) in [
-            (Kind::Staging, "staging"),
-            (Kind::Verification, "verification"),
-            (Kind::Previous, "previous"),
+            (RecordKind::Staging, "staging"),
+            (RecordKind::Verification, "verification"),
+            (RecordKind::Previous, "previous"),
         ] {
-            assert_eq!((Kind::parse(written), kind.as_str()), (kind, written));
+            assert_eq!((RecordKind::parse(written), kind.as_str()), (kind, written));
         }
     }
 }

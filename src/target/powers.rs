@@ -2,7 +2,7 @@
 //! an untrusted backup may be run with all of it: a function that is `SECURITY DEFINER` runs as its owner.
 
 use crate::error::DatabaseError;
-use crate::postgres::{Session, fault, literal};
+use crate::postgres::{Session, literal, map_pg_error};
 
 /// Roles of hosted PostgreSQL that stand in for a superuser, replicate, or reach other databases.
 const PLATFORM_ROLES: [&str; 30] = [
@@ -68,7 +68,7 @@ pub(super) async fn power_of(
          ORDER BY r.rolname = $1 DESC, rolsuper DESC, 1 LIMIT 1",
         platform.join(", ")
     );
-    let looking = |e: tokio_postgres::Error| fault(&e, "looking at what a role may do");
+    let looking = |e: tokio_postgres::Error| map_pg_error(&e, "looking at what a role may do");
     if let Some(row) = session
         .client()
         .query_opt(&sql, &[&role])

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::journal::{Journal, Kind, Owned};
+use super::journal::{Journal, Owned, RecordKind};
 use super::rollback::find_kept;
 use super::staging::{LABEL, force_drop};
-use super::{Claimed, abandoned, in_place, try_lock, unlock};
+use super::{TargetLock, abandoned, in_place, try_lock, unlock};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::job::{OWN_PREFIX, made_for};
-use crate::postgres::{Server, Session, fault, ident};
+use crate::postgres::{Server, Session, ident, map_pg_error};
 
 /// What one pass did.
 #[derive(
@@ -87,7 +87,7 @@ pub(super) async fn named_like_ours(session: &Session) -> Result<Vec<String>, Da
     let sql = "SELECT datname::text FROM pg_database WHERE datname ~ $1 ORDER BY 1";
     let rows = session.client().query(sql, &[&PATTERN]).await;
     Ok(rows
-        .map_err(|e| fault(&e, "listing databases"))?
+        .map_err(|e| map_pg_error(&e, "listing databases"))?
         .iter()
         .map(|r| r.get(0))
         .collect())
@@ -102,11 +102,11 @@ async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
     let owned = |name: String, target: String| Owned {
         name,
         target,
-        kind: Kind::Staging,
+        kind: RecordKind::Staging,
         keep_until: None,
         expired: false,
     };
-    let rows = rows.map_err(|e| fault(&e, "listing databases"))?;
+    let rows = rows.map_err(|e| map_pg_error(&e, "listing databases"))?;
     let mut all: Vec<Owned> = rows
         .iter()
         .map(|r| owned(r.get(0), String::new()))
@@ -129,13 +129,13 @@ async fn reap_one(
 ) -> Result<Option<Vec<String>>, DatabaseError> {
     // A replaced database is guarded by its target's lock: a rollback may be bringing it back.
     let lock = match database.kind {
-        Kind::Staging | Kind::Verification => &database.name,
-        Kind::Previous => &database.target,
+        RecordKind::Staging | RecordKind::Verification => &database.name,
+        RecordKind::Previous => &database.target,
     };
     let may_go = match database.kind {
-        Kind::Staging | Kind::Verification => true,
+        RecordKind::Staging | RecordKind::Verification => true,
         // The last copy stays.
-        Kind::Previous => database.expired && exists(session, &database.target).await?,
+        RecordKind::Previous => database.expired && exists(session, &database.target).await?,
     };
     if !may_go || !try_lock(session, lock).await? {
         return Ok(None);
@@ -194,7 +194,7 @@ pub(super) async fn remove(
     let made = "SELECT rolname::text FROM pg_roles WHERE shobj_description(oid, 'pg_authid') = $1 ORDER BY 1";
     let roles = session.client().query(made, &[&made_for(name)]).await;
     for role in roles
-        .map_err(|e| fault(&e, "listing roles"))?
+        .map_err(|e| map_pg_error(&e, "listing roles"))?
         .iter()
         .map(|r| r.get::<_, String>(0))
     {
@@ -219,13 +219,13 @@ async fn exists(session: &Session, database: &str) -> Result<bool, DatabaseError
         .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&database])
         .await;
     Ok(row
-        .map_err(|e| fault(&e, "looking for a database"))?
+        .map_err(|e| map_pg_error(&e, "looking for a database"))?
         .is_some())
 }
 
 /// Drops replaced databases of a claimed target whose time is over. Best effort: what is not dropped
 /// now, the next pass drops.
-pub(super) async fn drop_expired(claimed: &Claimed) {
+pub(super) async fn drop_expired(claimed: &TargetLock) {
     let (session, journal) = (&claimed.lock, claimed.journal);
     let kept = match find_kept(session, journal, &claimed.target, claimed.terms.keep).await {
         Ok(kept) => kept,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::journal::Journal;
 use super::staging::Staging;
-use super::{Claim, Claimed, Terms, claim, previous_prefix, reaper, swap};
+use super::{Claim, ClaimPolicy, TargetLock, claim, previous_prefix, reaper, swap};
 use crate::error::{FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::RestoreJob;
-use crate::postgres::{Server, Session, fault};
+use crate::postgres::{Server, Session, map_pg_error};
 use crate::steps::reached;
 
 /// What a rollback did.
@@ -31,7 +31,8 @@ pub struct RolledBack {
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
-pub struct Kept {
+#[schemars(rename = "Kept")]
+pub struct RetainedDatabase {
     pub name: String,
     pub replaced: jiff::Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,7 +47,7 @@ pub async fn kept(
     server: &Server,
     target: &str,
     keep: Duration,
-) -> Result<Vec<Kept>, RestoreError> {
+) -> Result<Vec<RetainedDatabase>, RestoreError> {
     let session = server.maintenance("rollback").await?;
     let journal = Journal::find(&session).await?;
     find_kept(&session, journal, target, keep).await
@@ -58,7 +59,7 @@ pub(super) async fn find_kept(
     journal: Journal,
     target: &str,
     keep: Duration,
-) -> Result<Vec<Kept>, RestoreError> {
+) -> Result<Vec<RetainedDatabase>, RestoreError> {
     let prefix = previous_prefix(target);
     let recorded = journal.owned(session, Some(target)).await?;
     let mut kept = Vec::new();
@@ -75,7 +76,7 @@ pub(super) async fn find_kept(
             None if journal.is_on() => continue,
             None => replaced.checked_add(keep).ok(),
         };
-        kept.push(Kept {
+        kept.push(RetainedDatabase {
             name,
             replaced,
             keep_until,
@@ -94,7 +95,7 @@ pub async fn rollback(
     server: &Server,
     job: &RestoreJob,
     wanted: Option<&str>,
-    terms: Terms,
+    terms: ClaimPolicy,
 ) -> Result<RolledBack, RestoreError> {
     let mut claimed = match claim(server, job, terms).await? {
         Claim::Granted(claimed) => claimed,
@@ -107,7 +108,7 @@ pub async fn rollback(
     match exchange(&mut claimed, wanted).await {
         Ok(done) => Ok(done),
         Err(e) => {
-            if let Err(e) = claimed.give_back().await {
+            if let Err(e) = claimed.release().await {
                 tracing::warn!(
                     error = report(&e),
                     "the end of the attempt could not be recorded"
@@ -118,7 +119,10 @@ pub async fn rollback(
     }
 }
 
-async fn exchange(claimed: &mut Claimed, wanted: Option<&str>) -> Result<RolledBack, RestoreError> {
+async fn exchange(
+    claimed: &mut TargetLock,
+    wanted: Option<&str>,
+) -> Result<RolledBack, RestoreError> {
     let mut notes = claimed.check(1).await?;
     if !claimed.has_journal() {
         notes.push("no bookkeeping schema: found by its name".into());
@@ -154,10 +158,10 @@ async fn exchange(claimed: &mut Claimed, wanted: Option<&str>) -> Result<RolledB
             &[name],
         )
         .await
-        .map_err(|e| fault(&e, "looking at the kept database"))?;
+        .map_err(|e| map_pg_error(&e, "looking at the kept database"))?;
     let row = row.ok_or_else(|| none(format!("the kept database {name} is gone")))?;
     let oid: u32 = row.get(0);
-    if let Some(why) = swap::not_swappable(client, oid, name).await? {
+    if let Some(why) = swap::swap_blocker(client, oid, name).await? {
         return Err(none(format!(
             "the kept database {name} cannot come back: {why}"
         )));

@@ -1,8 +1,8 @@
 //! The staging database: made from `template0`, named after its request, dropped by force.
 
-use super::{Claimed, short_hash};
+use super::{TargetLock, short_hash};
 use crate::error::{DatabaseError, FailureReason, RestoreError};
-use crate::postgres::{Server, Session, fault, ident, literal};
+use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
 use pgdump_archive::{Dialect, TextEncoding, TocEntry, tokens};
 
@@ -204,7 +204,7 @@ async fn encoding_of(session: &Session, database: &str) -> Result<String, Databa
     let sql =
         "SELECT pg_catalog.pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&database]).await;
-    let row = row.map_err(|e| fault(&e, "looking at the encoding of a database"))?;
+    let row = row.map_err(|e| map_pg_error(&e, "looking at the encoding of a database"))?;
     Ok(row.map_or_else(|| "UTF8".to_owned(), |row| row.get(0)))
 }
 
@@ -214,7 +214,7 @@ pub(super) fn name_for(request_id: &str) -> String {
 }
 
 pub(super) async fn create(
-    claimed: &Claimed,
+    claimed: &TargetLock,
     options: &CreateOptions,
 ) -> Result<Staging, RestoreError> {
     let name = name_for(&claimed.request_id);
@@ -255,7 +255,7 @@ async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Stagin
         .client()
         .query_one("SELECT oid FROM pg_database WHERE datname = $1", &[&name])
         .await
-        .map_err(|e| fault(&e, "looking for the staging database"))?;
+        .map_err(|e| map_pg_error(&e, "looking for the staging database"))?;
     let notes = note.map(str::to_owned).into_iter().collect();
     Ok(Staging {
         oid: row.get(0),
@@ -344,7 +344,7 @@ async fn clear_out(server: &Server, name: &str) -> Result<(), DatabaseError> {
             .client()
             .query(sql, &[])
             .await
-            .map_err(|e| fault(&e, "listing what holds it"))?;
+            .map_err(|e| map_pg_error(&e, "listing what holds it"))?;
         Ok::<Vec<String>, DatabaseError>(rows.iter().map(|r| r.get(0)).collect())
     };
     for gid in list("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await?

@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::journal::Known;
 use super::staging::{LABEL, Staging};
-use super::{Claimed, Existing, in_place, reaper};
+use super::{Existing, TargetLock, in_place, reaper};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
 use crate::job::OnExisting;
-use crate::postgres::{Session, fault, ident, literal};
+use crate::postgres::{Session, ident, literal, map_pg_error};
 use crate::retry::Backoff;
 use crate::steps::reached;
 
@@ -25,11 +25,11 @@ const EVICTION_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
 fn looking(e: tokio_postgres::Error) -> DatabaseError {
-    fault(&e, "looking at the target")
+    map_pg_error(&e, "looking at the target")
 }
 
 /// Why a database may not be renamed away: what would be destroyed with it or stops the rename.
-pub(super) async fn not_swappable(
+pub(super) async fn swap_blocker(
     client: &Client,
     oid: u32,
     name: &str,
@@ -65,7 +65,7 @@ pub(super) async fn not_swappable(
 }
 
 pub(super) async fn swap(
-    claimed: &mut Claimed,
+    claimed: &mut TargetLock,
     staging: &Staging,
     outcome: &serde_json::Value,
 ) -> Result<(), RestoreError> {
@@ -111,7 +111,7 @@ fn is_collision(e: &DatabaseError) -> bool {
     )
 }
 
-async fn final_error(e: DatabaseError, claimed: &Claimed) -> RestoreError {
+async fn final_error(e: DatabaseError, claimed: &TargetLock) -> RestoreError {
     let target = &claimed.target;
     match e.sqlstate() {
         Some("42P04" | "23505") => ValidationError::new(
@@ -120,7 +120,7 @@ async fn final_error(e: DatabaseError, claimed: &Claimed) -> RestoreError {
         )
         .into(),
         Some("55006" | "55P03") => {
-            let who = who_stays(claimed).await.unwrap_or_default();
+            let who = blocking_sessions(claimed).await.unwrap_or_default();
             DatabaseError::new(
                 R::TargetUnavailable,
                 format!("database {target} stays in use{who}: {e}"),
@@ -132,7 +132,7 @@ async fn final_error(e: DatabaseError, claimed: &Claimed) -> RestoreError {
 }
 
 /// Who is on the target that could not be sent away, in words.
-async fn who_stays(claimed: &Claimed) -> Result<String, DatabaseError> {
+async fn blocking_sessions(claimed: &TargetLock) -> Result<String, DatabaseError> {
     let sql = "SELECT coalesce(string_agg(DISTINCT format('%s%s', usename, CASE WHEN rolsuper THEN ' (a superuser)' END), ', '), '')
         FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = $1";
     let row = claimed
@@ -153,7 +153,7 @@ async fn who_stays(claimed: &Claimed) -> Result<String, DatabaseError> {
 }
 
 async fn transaction(
-    claimed: &Claimed,
+    claimed: &TargetLock,
     staging: &Staging,
     outcome: &serde_json::Value,
 ) -> Result<(), DatabaseError> {
@@ -219,7 +219,7 @@ async fn transaction(
 }
 
 /// The lock is still held by this session, and the name still means what it meant.
-async fn check_again(claimed: &Claimed, staging: &Staging) -> Result<(), DatabaseError> {
+async fn check_again(claimed: &TargetLock, staging: &Staging) -> Result<(), DatabaseError> {
     let client = claimed.lock.client();
     let held = client
         .query_opt("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted LIMIT 1", &[])
@@ -258,7 +258,7 @@ async fn check_again(claimed: &Claimed, staging: &Staging) -> Result<(), Databas
 /// Renames while another session ends the connections that are in the way. The rename locks the
 /// database first, so no new ones get in until the transaction ends; and the transaction ends only
 /// when no statement that ends connections is on its way any more: it would hit those who come next.
-async fn rename(claimed: &Claimed, oid: u32, from: &str, to: &str) -> Result<(), DatabaseError> {
+async fn rename(claimed: &TargetLock, oid: u32, from: &str, to: &str) -> Result<(), DatabaseError> {
     let sql = format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to));
     let renamed = CancellationToken::new();
     let rename = async {
@@ -266,7 +266,7 @@ async fn rename(claimed: &Claimed, oid: u32, from: &str, to: &str) -> Result<(),
         renamed.cancel();
         done
     };
-    let (done, evicted) = tokio::join!(rename, evict(claimed, oid, &renamed));
+    let (done, evicted) = tokio::join!(rename, terminate_backends(claimed, oid, &renamed));
     match (done, evicted) {
         // Sessions that we may not end can still end by themselves within the lock's timeout.
         (done, Err(e)) if e.sqlstate().is_some() => {
@@ -279,20 +279,21 @@ async fn rename(claimed: &Claimed, oid: u32, from: &str, to: &str) -> Result<(),
 }
 
 /// Ends the sessions on a database, again and again, until it is `renamed`.
-async fn evict(
-    claimed: &Claimed,
+async fn terminate_backends(
+    claimed: &TargetLock,
     oid: u32,
     renamed: &CancellationToken,
 ) -> Result<(), DatabaseError> {
-    let killer = claimed.server.maintenance("eviction");
-    let Some(killer) = renamed.run_until_cancelled(killer).await else {
+    let admin_session = claimed.server.maintenance("eviction");
+    let Some(admin_session) = renamed.run_until_cancelled(admin_session).await else {
         return Ok(());
     };
-    let killer = killer?;
+    let admin_session = admin_session?;
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1 AND pid <> pg_backend_pid()";
     while !renamed.is_cancelled() {
         let sent =
-            tokio::time::timeout(EVICTION_LIMIT, killer.client().execute(sql, &[&oid])).await;
+            tokio::time::timeout(EVICTION_LIMIT, admin_session.client().execute(sql, &[&oid]))
+                .await;
         let lost = |_| {
             DatabaseError::new(
                 R::TargetUnavailable,
@@ -300,7 +301,7 @@ async fn evict(
             )
         };
         sent.map_err(lost)?
-            .map_err(|e| fault(&e, "ending sessions on the target"))?;
+            .map_err(|e| map_pg_error(&e, "ending sessions on the target"))?;
         let _ = renamed
             .run_until_cancelled(tokio::time::sleep(EVICTION_PAUSE))
             .await;
@@ -489,7 +490,7 @@ fn is_list(setting: &str) -> bool {
 }
 
 /// After a broken connection: takes the locks again and asks which name the staging database bears.
-async fn settle(claimed: &mut Claimed, staging: &Staging) -> Result<bool, RestoreError> {
+async fn settle(claimed: &mut TargetLock, staging: &Staging) -> Result<bool, RestoreError> {
     let session = claimed.server.maintenance("lock").await?;
     let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
     // The lost session may still be at its COMMIT, with the locks.
@@ -508,7 +509,7 @@ async fn settle(claimed: &mut Claimed, staging: &Staging) -> Result<bool, Restor
 
 /// Whether a database that had its name before was opened and recorded: the journal knows, or the
 /// database itself.
-async fn is_recorded(claimed: &Claimed, staging: &Staging) -> Result<bool, RestoreError> {
+async fn is_recorded(claimed: &TargetLock, staging: &Staging) -> Result<bool, RestoreError> {
     if claimed.journal.is_on() {
         let known = claimed
             .journal
@@ -531,7 +532,7 @@ async fn name_of(session: &Session, oid: u32) -> Result<Option<String>, Database
 }
 
 /// A new session under the target's name must reach the restored database.
-async fn confirm(claimed: &Claimed, staging: &Staging) -> Result<(), RestoreError> {
+async fn confirm(claimed: &TargetLock, staging: &Staging) -> Result<(), RestoreError> {
     let session = claimed
         .server
         .connect(&claimed.target, "confirmation")
@@ -543,7 +544,7 @@ async fn confirm(claimed: &Claimed, staging: &Staging) -> Result<(), RestoreErro
             &[],
         )
         .await
-        .map_err(|e| fault(&e, "confirming the swap"))?;
+        .map_err(|e| map_pg_error(&e, "confirming the swap"))?;
     if row.get::<_, u32>(0) == staging.oid {
         Ok(())
     } else {

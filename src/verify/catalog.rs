@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::Subject;
+use super::RestoredDatabase;
 use crate::error::RestoreError;
-use crate::postgres::{Session, fault};
+use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 use pgdump_archive::{Dialect, TocEntry, Token, tokens};
 use pgdump_restore::listed;
@@ -141,7 +141,7 @@ fn is_counted(kind: &str) -> bool {
 }
 
 /// Compares the table of contents with the catalogs.
-pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     if subject.entries.is_empty() {
         // Of SQL text, every statement has succeeded, to its end mark.
         return Ok(vec![Check::new(
@@ -152,7 +152,7 @@ pub(super) async fn compare(subject: &Subject<'_>) -> Result<Vec<Check>, Restore
     }
     let session = subject.server.connect(subject.database, "check").await?;
     let rows = session.client().query(INVENTORY, &[]).await;
-    let rows = rows.map_err(|e| fault(&e, "listing what was restored"))?;
+    let rows = rows.map_err(|e| map_pg_error(&e, "listing what was restored"))?;
     let mut there: HashMap<(String, Option<String>, String), u64> = HashMap::new();
     for row in &rows {
         *there
@@ -250,26 +250,28 @@ async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String
             .client()
             .query(&sql, &[])
             .await
-            .map_err(|e| fault(&e, "looking at sequences"))?;
+            .map_err(|e| map_pg_error(&e, "looking at sequences"))?;
         wrong.extend(rows.iter().map(|r| r.get::<_, String>(0)));
     }
     Ok(wrong)
 }
 
 /// Whether code of the dump runs when something is made in the database.
-pub(super) async fn has_event_triggers(subject: &Subject<'_>) -> Result<bool, RestoreError> {
+pub(super) async fn has_event_triggers(
+    subject: &RestoredDatabase<'_>,
+) -> Result<bool, RestoreError> {
     let session = subject.server.connect(subject.database, "catalog").await?;
     let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger)";
     let row = session
         .client()
         .query_one(sql, &[])
         .await
-        .map_err(|e| fault(&e, "looking at event triggers"))?;
+        .map_err(|e| map_pg_error(&e, "looking at event triggers"))?;
     Ok(row.get(0))
 }
 
 /// Constraints and indexes are valid, sequences are not behind their columns.
-pub(super) async fn validity(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+pub(super) async fn validity(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     let s = pgdump_restore::survey(subject.server, subject.database, subject.sessions).await?;
     let mut checks = Vec::new();
     let mut finding = |name: &str, status, what: &str, names: &[String], fix: &str| {

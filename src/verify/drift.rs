@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::FailureReason;
-use crate::proof::{Check, CheckStatus, Drift, ProofReport, TableProof};
+use crate::proof::{Check, CheckStatus, Drift, TableProof, VerificationReport};
 
 /// What drift means.
 #[derive(
@@ -74,7 +74,7 @@ const NAMED: usize = 20;
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// Newest first.
-    pub reports: Vec<ProofReport>,
+    pub reports: Vec<VerificationReport>,
     /// So much lies among the evidence that does not count that they could not be looked for.
     pub is_hidden: bool,
 }

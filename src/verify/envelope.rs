@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::admission::der_of;
 use crate::error::{FailureReason as R, RestoreError, ValidationError};
-use crate::proof::{CheckStatus, ProofReport};
+use crate::proof::{CheckStatus, VerificationReport};
 
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -81,7 +81,7 @@ struct SubjectOf {
 }
 
 impl SubjectOf {
-    fn of(report: &ProofReport) -> Self {
+    fn of(report: &VerificationReport) -> Self {
         let mut digest = BTreeMap::new();
         digest.extend(
             report
@@ -102,17 +102,17 @@ impl SubjectOf {
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Statement {
+struct InTotoStatement {
     #[serde(rename = "_type")]
     kind: String,
     subject: Vec<SubjectOf>,
     predicate_type: String,
-    predicate: ProofReport,
+    predicate: VerificationReport,
 }
 
-impl Statement {
-    fn of(report: ProofReport) -> Self {
-        Statement {
+impl InTotoStatement {
+    fn of(report: VerificationReport) -> Self {
+        InTotoStatement {
             kind: STATEMENT_TYPE.into(),
             subject: vec![SubjectOf::of(&report)],
             predicate_type: PREDICATE_TYPE.into(),
@@ -120,8 +120,8 @@ impl Statement {
         }
     }
 
-    fn json(report: ProofReport) -> Result<Vec<u8>, RestoreError> {
-        serde_json::to_vec(&Statement::of(report))
+    fn json(report: VerificationReport) -> Result<Vec<u8>, RestoreError> {
+        serde_json::to_vec(&InTotoStatement::of(report))
             .map_err(|e| RestoreError::internal(e.to_string()))
     }
 }
@@ -224,7 +224,7 @@ impl Keyring {
 
     /// # Errors
     /// `internal`, if the report cannot be written as JSON.
-    pub fn seal(&self, report: &ProofReport) -> Result<Envelope, RestoreError> {
+    pub fn seal(&self, report: &VerificationReport) -> Result<Envelope, RestoreError> {
         Envelope::seal(report, self.signing.as_ref())
     }
 
@@ -249,7 +249,7 @@ impl Keyring {
     /// # Errors
     /// `invalid_request` for what is no evidence, `verification_failed` for a signature that is missing,
     /// another key's, or not over these bytes.
-    pub fn open(&self, envelope: &Envelope) -> Result<ProofReport, RestoreError> {
+    pub fn open(&self, envelope: &Envelope) -> Result<VerificationReport, RestoreError> {
         if !self.is_empty() {
             check(envelope, &self.trusted)?;
         }
@@ -287,8 +287,11 @@ fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<(), RestoreError> {
 impl Envelope {
     /// # Errors
     /// `internal`, if the report cannot be written as JSON.
-    pub fn seal(report: &ProofReport, key: Option<&SigningKey>) -> Result<Self, RestoreError> {
-        let payload = Statement::json(within_bounds(report)?)?;
+    pub fn seal(
+        report: &VerificationReport,
+        key: Option<&SigningKey>,
+    ) -> Result<Self, RestoreError> {
+        let payload = InTotoStatement::json(within_bounds(report)?)?;
         let signatures = key
             .map(|k| k.sign(&encoded(PAYLOAD_TYPE, &payload)))
             .into_iter()
@@ -311,14 +314,14 @@ impl Envelope {
     /// # Errors
     /// `invalid_request` for what is no evidence, or says one thing of its subject and another in its
     /// predicate.
-    pub fn open(&self) -> Result<ProofReport, RestoreError> {
+    pub fn open(&self) -> Result<VerificationReport, RestoreError> {
         if self.payload_type != PAYLOAD_TYPE {
             return Err(invalid(format!(
                 "the evidence is of the type {}",
                 self.payload_type
             )));
         }
-        let statement: Statement = serde_json::from_slice(&self.payload()?)
+        let statement: InTotoStatement = serde_json::from_slice(&self.payload()?)
             .map_err(|e| invalid(format!("the evidence cannot be read: {e}")))?;
         if statement.kind != STATEMENT_TYPE || statement.predicate_type != PREDICATE_TYPE {
             return Err(invalid(format!(
@@ -340,7 +343,10 @@ impl Envelope {
 /// # Errors
 /// `invalid_request` for what is no evidence or no key; `verification_failed` where the signature is
 /// missing, another key's, or not over these bytes.
-pub fn verify_envelope(envelope: &Envelope, public_pem: &str) -> Result<ProofReport, RestoreError> {
+pub fn verify_envelope(
+    envelope: &Envelope,
+    public_pem: &str,
+) -> Result<VerificationReport, RestoreError> {
     let key = public_key(public_pem);
     let key = key.ok_or_else(|| invalid("the key must be an Ed25519 public key in PEM"))?;
     check(envelope, &[key])?;
@@ -349,10 +355,11 @@ pub fn verify_envelope(envelope: &Envelope, public_pem: &str) -> Result<ProofRep
 
 /// The report, without what would make its document longer than is read: columns first, then checks
 /// that passed and notes, then the smallest tables.
-fn within_bounds(report: &ProofReport) -> Result<ProofReport, RestoreError> {
+fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, RestoreError> {
     let mut r = report.clone();
-    let fits =
-        |r: &ProofReport| Ok::<_, RestoreError>(Statement::json(r.clone())?.len() <= MAX_STATEMENT);
+    let fits = |r: &VerificationReport| {
+        Ok::<_, RestoreError>(InTotoStatement::json(r.clone())?.len() <= MAX_STATEMENT)
+    };
     if fits(&r)? {
         return Ok(r);
     }
@@ -401,10 +408,10 @@ pub(super) mod tests {
     }
 
     /// A signed document whose subject is another's.
-    pub fn mixed(predicate: &ProofReport, subject: &ProofReport) -> Vec<u8> {
-        let statement = Statement {
+    pub fn mixed(predicate: &VerificationReport, subject: &VerificationReport) -> Vec<u8> {
+        let statement = InTotoStatement {
             subject: vec![SubjectOf::of(subject)],
-            ..Statement::of(predicate.clone())
+            ..InTotoStatement::of(predicate.clone())
         };
         let payload = serde_json::to_vec(&statement).unwrap();
         let key = SigningKey::from_pem(PRIVATE).unwrap();

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
-use super::{junit, page};
+use super::html_report::page;
+use super::junit;
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, ValidationError, report as said,
 };
 use crate::policy::{Depth, Trigger};
-use crate::proof::{EVIDENCE_SUFFIX, ProofReport, pattern_of};
+use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
 use crate::store::{BackupStore, StoredObject, read_small};
 use pgdump_archive::BlockIndex;
 
@@ -98,7 +99,7 @@ impl Question<'_> {
         )
     }
 
-    fn is_answered_by(&self, r: &ProofReport) -> bool {
+    fn is_answered_by(&self, r: &VerificationReport) -> bool {
         (r.request_id.as_str(), r.trigger, r.depth_requested)
             == (self.request_id, self.trigger, self.depth)
             && is_of(r, self.backup)
@@ -107,7 +108,7 @@ impl Question<'_> {
 
 /// Whether a report is about exactly these bytes, as far as the store says what they are. A directory and
 /// pieces have no checksum: any of them that was added or replaced since makes it another backup.
-pub fn is_of(report: &ProofReport, object: &StoredObject) -> bool {
+pub fn is_of(report: &VerificationReport, object: &StoredObject) -> bool {
     let (name, generation) = (
         Some(object.name.as_str()),
         Some(object.generation.to_string()),
@@ -124,8 +125,8 @@ pub fn is_of(report: &ProofReport, object: &StoredObject) -> bool {
 
 /// A report and where its document lies.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
-    pub report: ProofReport,
+pub struct StoredEvidence {
+    pub report: VerificationReport,
     /// `gs://…` or `file://…`
     pub uri: String,
 }
@@ -257,8 +258,8 @@ impl Evidence {
     pub async fn write(
         &self,
         question: &Question<'_>,
-        report: &ProofReport,
-    ) -> Result<Kept, RestoreError> {
+        report: &VerificationReport,
+    ) -> Result<StoredEvidence, RestoreError> {
         let envelope = self.keys.seal(report)?;
         let report = &envelope.open()?;
         let json = serde_json::to_vec_pretty(&envelope)
@@ -271,7 +272,7 @@ impl Evidence {
             if made.is_some() {
                 self.own.remember(question.key(), &name, &json);
                 self.write_forms(&name, report).await?;
-                return Ok(Kept {
+                return Ok(StoredEvidence {
                     report: report.clone(),
                     uri: self.store.uri(&name),
                 });
@@ -287,7 +288,11 @@ impl Evidence {
     }
 
     /// The page and the JUnit file beside a document. They are for people, and prove nothing.
-    async fn write_forms(&self, name: &str, report: &ProofReport) -> Result<(), RestoreError> {
+    async fn write_forms(
+        &self,
+        name: &str,
+        report: &VerificationReport,
+    ) -> Result<(), RestoreError> {
         let base = name.trim_end_matches(ENVELOPE);
         let file = name.rsplit('/').next().unwrap_or_default();
         let html = page(report, Some((file, self.keys.signs())));
@@ -312,7 +317,10 @@ impl Evidence {
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
-    pub async fn find(&self, question: &Question<'_>) -> Result<Option<Kept>, RestoreError> {
+    pub async fn find(
+        &self,
+        question: &Question<'_>,
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
         let own = self.own.of(&question.key()).map(|(name, _)| name);
         // Where workers without this key write.
         let plain = format!("{}{ENVELOPE}", question.base());
@@ -329,7 +337,7 @@ impl Evidence {
         &self,
         question: &Question<'_>,
         name: &str,
-    ) -> Result<Option<Kept>, RestoreError> {
+    ) -> Result<Option<StoredEvidence>, RestoreError> {
         let own = self.own.of(&question.key()).filter(|(own, _)| own == name);
         if self.keys.is_empty() && own.is_none() {
             return Ok(None);
@@ -343,7 +351,9 @@ impl Evidence {
             .read(&object, own.map(|(_, sha256)| sha256).as_deref())
             .await
         {
-            Ok(report) if question.is_answered_by(&report) => Ok(Some(Kept { report, uri })),
+            Ok(report) if question.is_answered_by(&report) => {
+                Ok(Some(StoredEvidence { report, uri }))
+            }
             Ok(_) => {
                 tracing::info!(name = uri, "the evidence there answers another question");
                 Ok(None)
@@ -408,7 +418,7 @@ impl Evidence {
         &self,
         object: &StoredObject,
         own: Option<&str>,
-    ) -> Result<ProofReport, RestoreError> {
+    ) -> Result<VerificationReport, RestoreError> {
         let bytes = read_small(self.store.as_ref(), object, MAX_ENVELOPE).await?;
         let envelope: Envelope =
             serde_json::from_slice(&bytes).map_err(|e| invalid(format!("no evidence: {e}")))?;
@@ -425,7 +435,11 @@ impl Evidence {
     }
 
     /// A document lies beside the backup and generation that it is about, under its request's name.
-    fn check_place(&self, report: &ProofReport, object: &StoredObject) -> Result<(), RestoreError> {
+    fn check_place(
+        &self,
+        report: &VerificationReport,
+        object: &StoredObject,
+    ) -> Result<(), RestoreError> {
         let misplaced = || refused("it is about another backup or request than lies here");
         let (name, generation) = report.subject().ok_or_else(misplaced)?;
         let base = evidence_name(name, generation, &report.request_id);
@@ -458,7 +472,7 @@ impl Evidence {
         &self,
         prefix: &str,
         most: usize,
-        wanted: impl FnMut(ProofReport) -> Option<T>,
+        wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let all = self.list(prefix).await?;
         self.select(all, most, wanted).await
@@ -473,7 +487,7 @@ impl Evidence {
         &self,
         (prefix, name): (&str, &str),
         most: usize,
-        wanted: impl FnMut(ProofReport) -> Option<T>,
+        wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
         let mut all = self.list(prefix).await?;
@@ -519,8 +533,8 @@ impl Evidence {
         &self,
         object: &StoredObject,
         documents: Vec<StoredObject>,
-    ) -> Result<Vec<ProofReport>, RestoreError> {
-        let wanted = |r: ProofReport| is_of(&r, object).then(|| r.brief());
+    ) -> Result<Vec<VerificationReport>, RestoreError> {
+        let wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
         Ok(self.select(documents, MOST_BESIDE, wanted).await?.reports)
     }
 
@@ -528,7 +542,7 @@ impl Evidence {
         &self,
         documents: Vec<StoredObject>,
         most: usize,
-        mut wanted: impl FnMut(ProofReport) -> Option<T>,
+        mut wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let mut found = Found {
             reports: vec![],
@@ -566,7 +580,7 @@ impl Evidence {
         &self,
         object: &StoredObject,
         found: &mut Found<T>,
-        wanted: &mut impl FnMut(ProofReport) -> Option<T>,
+        wanted: &mut impl FnMut(VerificationReport) -> Option<T>,
     ) {
         if self.own.has_refused(object) {
             found.refused += 1;
@@ -612,7 +626,7 @@ fn is_document(name: &str) -> bool {
 
 /// Nothing is told of what has not been yet: by our clock and by the store's.
 fn check_times(
-    report: &ProofReport,
+    report: &VerificationReport,
     document: &StoredObject,
     now: jiff::Timestamp,
 ) -> Result<(), RestoreError> {

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::{Subject, asked};
+use super::{RestoredDatabase, data_checks};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, report};
-use crate::postgres::{Session, fault};
+use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 use pgdump_restore::listed;
 
@@ -49,10 +49,10 @@ struct Table {
 }
 
 /// Of each column, the rows that differ.
-type Answer = Result<Vec<String>, DatabaseError>;
+type ColumnAnswer = Result<Vec<String>, DatabaseError>;
 
 /// Computes every generated column again.
-pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     let mut session = connect(subject).await?;
     if session.version() < SINCE {
         return Ok(vec![]);
@@ -81,22 +81,27 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
     Ok(judge(&answers))
 }
 
-async fn connect(subject: &Subject<'_>) -> Result<Session, DatabaseError> {
+async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseError> {
     let session = subject.server.connect(subject.database, NAME).await?;
     session.run(SETTINGS).await?;
     Ok(session)
 }
 
 /// A function that ended its session is the answer of its table alone.
-async fn ask(subject: &Subject<'_>, session: &mut Session, sql: &str, timeout: &str) -> Answer {
+async fn ask(
+    subject: &RestoredDatabase<'_>,
+    session: &mut Session,
+    sql: &str,
+    timeout: &str,
+) -> ColumnAnswer {
     if session.client().is_closed() {
         *session = connect(subject).await?;
     }
-    asked::rows(session, sql, timeout).await
+    data_checks::rows(session, sql, timeout).await
 }
 
 async fn tables(session: &Session) -> Result<Vec<Table>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| fault(&e, "looking at generated columns");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at generated columns");
     let mut tables: Vec<Table> = Vec::new();
     for row in session.client().query(COLUMNS, &[]).await.map_err(e)? {
         let text = |i| row.try_get::<_, String>(i).map_err(e);
@@ -146,7 +151,7 @@ fn question(table: &Table) -> String {
     )
 }
 
-fn judge(answers: &[(Table, Answer)]) -> Vec<Check> {
+fn judge(answers: &[(Table, ColumnAnswer)]) -> Vec<Check> {
     let (mut count, mut differ, mut open, mut reason) = (0, Vec::new(), Vec::new(), None);
     for (table, answer) in answers {
         count += table.columns.len();

@@ -5,11 +5,11 @@ use std::time::Duration;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::event::Verdict;
-use crate::proof::{CheckStatus, ProofReport};
+use crate::proof::{CheckStatus, VerificationReport};
 
 /// # Errors
 /// What cannot be written.
-pub fn junit(report: &ProofReport) -> Result<String, String> {
+pub fn junit(report: &VerificationReport) -> Result<String, String> {
     let mut all = Report::new("pgrestored");
     let name = report.backup.uri.as_deref().unwrap_or("standard input");
     let mut suite = TestSuite::new(name);

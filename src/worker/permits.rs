@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
-struct State {
+struct PermitState {
     free: usize,
     waiting_restores: usize,
     /// Verifications at work, oldest first; each is told to stop by its token.
@@ -20,7 +20,7 @@ struct State {
 }
 
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<PermitState>,
     changed: Notify,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Permit {
 
 impl Permit {
     /// Cancelled when a restore needs the permit; never, for a restore's own.
-    pub fn taken_away(&self) -> CancellationToken {
+    pub fn preempted(&self) -> CancellationToken {
         self.verification
             .as_ref()
             .map(|(_, t)| t.clone())
@@ -71,9 +71,9 @@ impl Drop for Waiting {
 
 impl Permits {
     pub fn new(count: usize) -> Self {
-        let state = State {
+        let state = PermitState {
             free: count,
-            ..State::default()
+            ..PermitState::default()
         };
         Permits(Arc::new(Inner {
             state: Mutex::new(state),
@@ -81,11 +81,11 @@ impl Permits {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PermitState> {
         self.0.state.lock()
     }
 
-    async fn until<T>(&self, mut ask: impl FnMut(&mut State) -> Option<T>) -> T {
+    async fn until<T>(&self, mut ask: impl FnMut(&mut PermitState) -> Option<T>) -> T {
         loop {
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
@@ -174,10 +174,10 @@ mod tests {
         let restore = permits.restore();
         tokio::pin!(restore);
         assert!(restore.as_mut().now_or_never().is_none());
-        assert!(young.taken_away().is_cancelled() && !old.taken_away().is_cancelled());
+        assert!(young.preempted().is_cancelled() && !old.preempted().is_cancelled());
         // One is enough for one restore.
         assert!(restore.as_mut().now_or_never().is_none());
-        assert!(!old.taken_away().is_cancelled());
+        assert!(!old.preempted().is_cancelled());
         // What is given back is the restore's, not another verification's.
         let third = permits.verification();
         tokio::pin!(third);
@@ -185,7 +185,7 @@ mod tests {
         assert!(third.as_mut().now_or_never().is_none());
         let restore = restore.as_mut().now_or_never().expect("the permit");
         assert!(third.as_mut().now_or_never().is_none());
-        assert!(!restore.taken_away().is_cancelled());
+        assert!(!restore.preempted().is_cancelled());
         drop(restore);
         assert!(third.as_mut().now_or_never().is_some());
     }

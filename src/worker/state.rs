@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::event::{Kind, RestoreResult};
 use crate::job::{BackupRef, Job};
-use crate::manager::{Finished, SetStanding};
+use crate::manager::{BackupSetStatus, JobOutcome};
 use crate::progress::{Progress, Snapshot};
 use crate::queue::Health;
 
@@ -20,7 +20,7 @@ const REMEMBERED: usize = 50;
 pub struct WorkerState {
     running: Mutex<Vec<Running>>,
     recent: Mutex<VecDeque<RestoreResult>>,
-    sets: Mutex<Vec<SetStanding>>,
+    sets: Mutex<Vec<BackupSetStatus>>,
     next: AtomicU64,
     broken: AtomicBool,
     stopping: AtomicBool,
@@ -62,7 +62,7 @@ pub struct WorkerStatus {
     /// Newest first.
     pub recent: Vec<RestoreResult>,
     /// How each set of backups stands.
-    pub sets: Vec<SetStanding>,
+    pub sets: Vec<BackupSetStatus>,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -111,7 +111,7 @@ impl WorkerState {
         }
     }
 
-    pub(super) fn finished(&self, finished: &Finished) {
+    pub(super) fn finished(&self, finished: &JobOutcome) {
         if let Some(proof) = &finished.proof
             && let Some(set) = lock(&self.sets)
                 .iter_mut()
@@ -124,7 +124,7 @@ impl WorkerState {
         recent.truncate(REMEMBERED);
     }
 
-    pub(super) fn set_standing(&self, sets: Vec<SetStanding>) {
+    pub(super) fn set_standing(&self, sets: Vec<BackupSetStatus>) {
         *lock(&self.sets) = sets;
     }
 

@@ -128,7 +128,7 @@ impl Mode {
     }
 }
 
-struct Ground {
+struct VerificationServer {
     peers: Peers,
     c: Arc<Cluster>,
     sandboxes: PathBuf,
@@ -141,7 +141,7 @@ fn table(name: &str) -> String {
     )
 }
 
-impl Ground {
+impl VerificationServer {
     async fn new() -> Self {
         let peers = Peers::start(Kind::StandIn).await.unwrap();
         let c = Arc::new(Cluster::start());
@@ -172,7 +172,7 @@ impl Ground {
             let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
             std::fs::set_permissions(folder, open).unwrap();
         }
-        Ground {
+        VerificationServer {
             peers,
             c,
             sandboxes,
@@ -438,7 +438,7 @@ impl Watched {
 }
 
 async fn campaign(mode: Mode) {
-    let ground = Ground::new().await;
+    let ground = VerificationServer::new().await;
     let steps = mode.steps();
     let every = if is_full_campaign() { 1 } else { 6 };
     let mut done = 0;
@@ -489,7 +489,7 @@ async fn killed_while_verifying() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_rolling_back() {
-    let ground = Ground::new().await;
+    let ground = VerificationServer::new().await;
     let steps = [&["claimed", "rollback"][..], &SWAP].concat();
     let every = if is_full_campaign() { 1 } else { 4 };
     let mut done = 0;

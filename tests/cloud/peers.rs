@@ -9,7 +9,7 @@ use pgrestored::app::{App, RunningWorker};
 use pgrestored::emulator::Emulator;
 use pgrestored::event::RestoreResult;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
-use pgrestored::manager::Finished;
+use pgrestored::manager::JobOutcome;
 use pgrestored::queue::{Delivery, PubSub, PubSubConfig, RequestQueue, ResultSink};
 use pgrestored::worker::Shutdown;
 use tokio_util::sync::CancellationToken;
@@ -280,7 +280,7 @@ pub async fn get(url: &str) -> (u16, String) {
 }
 
 /// Restores a backup of the bucket into a new database.
-pub async fn restore(app: &App, backup: &str, target: &str) -> Finished {
+pub async fn restore(app: &App, backup: &str, target: &str) -> JobOutcome {
     let job = RestoreJob {
         backup: BackupRef::parse(backup, "").unwrap(),
         ..job("/x".as_ref(), target, OnExisting::Fail)

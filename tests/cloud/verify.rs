@@ -864,11 +864,11 @@ async fn nobody_answers_for_the_bucket() {
     );
     // What the notification will find in its place: verified, says somebody without the key.
     let now = jiff::Timestamp::now();
-    let mut forged = pgrestored::proof::ProofReport {
+    let mut forged = pgrestored::proof::VerificationReport {
         verdict: Verdict::Verified,
         depth: Some(pgrestored::policy::Depth::Data),
         backup_set: "default".into(),
-        ..pgrestored::proof::ProofReport::new(
+        ..pgrestored::proof::VerificationReport::new(
             &id,
             pgrestored::policy::Trigger::Notification,
             Default::default(),

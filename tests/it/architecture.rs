@@ -170,12 +170,12 @@ fn names_stay_in_their_rooms() {
                 "cli/demo.rs",
                 "cli/selftest.rs",
                 "main.rs",
-                "manager/ground.rs",
+                "manager/verification_server.rs",
                 "sandbox/template.rs",
             ],
         ),
         ("process::exit", &[]),
-        (".nack()", &["worker/ending.rs", "queue/pubsub.rs"]),
+        (".nack()", &["worker/settlement.rs", "queue/pubsub.rs"]),
         ("libpgdump", &[]),
     ];
     for (file, _, lines) in house() {
@@ -194,7 +194,7 @@ fn pure_parts_do_not_wait() {
     for pure in [
         "retention.rs",
         "verify/drift.rs",
-        "verify/judge.rs",
+        "verify/verdict.rs",
         "worker/notification.rs",
         "outcome.rs",
     ] {

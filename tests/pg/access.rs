@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
-use pgrestored::manager::Finished;
+use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::find_bindir;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
@@ -159,7 +159,7 @@ impl Pool {
         file
     }
 
-    async fn restore(&self, file: &std::path::Path) -> Finished {
+    async fn restore(&self, file: &std::path::Path) -> JobOutcome {
         let flags = [
             ("db-user", "pgrestored"),
             ("backup-trust", "restricted"),

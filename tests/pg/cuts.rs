@@ -18,7 +18,7 @@ fn rows(name: &str, count: u32) -> String {
     )
 }
 
-async fn run(app: &App, job: &RestoreJob) -> pgrestored::manager::Finished {
+async fn run(app: &App, job: &RestoreJob) -> pgrestored::manager::JobOutcome {
     app.manager
         .run(job, Arc::default(), CancellationToken::new())
         .await

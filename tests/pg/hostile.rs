@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::OnExisting;
-use pgrestored::manager::Finished;
+use pgrestored::manager::JobOutcome;
 use pgrestored::postgres::Server;
 
 use crate::formats::Format;
@@ -114,7 +114,7 @@ fn plain(c: &Cluster) -> String {
     std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap()
 }
 
-async fn restore(c: &Cluster, file: &std::path::Path, flags: &[(&str, &str)]) -> Finished {
+async fn restore(c: &Cluster, file: &std::path::Path, flags: &[(&str, &str)]) -> JobOutcome {
     c.restore_with(&job(file, "app", OnExisting::Fail), flags)
         .await
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
-use pgrestored::manager::Finished;
+use pgrestored::manager::JobOutcome;
 use pgrestored::target::Reaped;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ fn marker(c: &Cluster, database: &str) -> String {
     )
 }
 
-async fn restore(c: &Cluster, job: &RestoreJob) -> Finished {
+async fn restore(c: &Cluster, job: &RestoreJob) -> JobOutcome {
     c.restore_with(job, &[]).await
 }
 

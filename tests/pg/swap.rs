@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::Status;
 use pgrestored::job::OnExisting;
-use pgrestored::manager::Finished;
+use pgrestored::manager::JobOutcome;
 use pgrestored::progress::Progress;
 use tokio_util::sync::CancellationToken;
 
@@ -516,7 +516,7 @@ async fn restore_around(
     flags: &[(&str, &str)],
     on_existing: OnExisting,
     meanwhile: impl AsyncFnOnce(),
-) -> Finished {
+) -> JobOutcome {
     let (app, job) = (c.app(flags), job(&c.waiting_dump(), "app", on_existing));
     let running = tokio::spawn(async move {
         app.manager

@@ -130,7 +130,7 @@ async fn a_dump_with_settings_of_its_database_is_restored_without_touching_that_
     assert_eq!(c.psql("postgres", settings), before);
 }
 
-async fn data_only(c: &Cluster, path: &Path, target: &str) -> pgrestored::manager::Finished {
+async fn data_only(c: &Cluster, path: &Path, target: &str) -> pgrestored::manager::JobOutcome {
     let selection = Selection {
         data_only: true,
         ..Selection::default()

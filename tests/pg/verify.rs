@@ -11,9 +11,9 @@ use pgrestored::error::{Blame, FailureReason as R};
 use pgrestored::event::Verdict;
 use pgrestored::job::{BackupRef, VerifyJob};
 use pgrestored::policy::{Depth, Trigger};
-use pgrestored::proof::{Check, CheckStatus, ProofReport};
+use pgrestored::proof::{Check, CheckStatus, VerificationReport};
 use pgrestored::sandbox::find_bindir;
-use pgrestored::verify::{Checks, Envelope, History, Subject, evidence_name, examine};
+use pgrestored::verify::{Checks, Envelope, History, RestoredDatabase, evidence_name, examine};
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;
@@ -100,7 +100,7 @@ impl Bench {
     }
 }
 
-pub async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> ProofReport {
+pub async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> VerificationReport {
     let job = VerifyJob {
         depth: Some(depth),
         ..VerifyJob::new(id, BackupRef::parse(backup, "").unwrap(), Trigger::Command)
@@ -114,11 +114,11 @@ pub async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> Proof
     proof
 }
 
-async fn verify(app: &App, backup: &str) -> ProofReport {
+async fn verify(app: &App, backup: &str) -> VerificationReport {
     verify_as(app, &uuid::Uuid::new_v4().to_string(), backup, Depth::Data).await
 }
 
-fn why(r: &ProofReport) -> String {
+fn why(r: &VerificationReport) -> String {
     let checks: Vec<_> = r
         .checks
         .iter()
@@ -314,7 +314,7 @@ impl Restored {
         self.cluster.psql("changed", change);
         let app = self.cluster.app(&[]);
         let server = pgrestored::postgres::Server::new(&app.config.db).unwrap();
-        let subject = Subject {
+        let subject = RestoredDatabase {
             server: &server,
             database: "changed",
             entries: &self.entries,
@@ -1359,7 +1359,7 @@ async fn forged_evidence_changes_nothing() {
     }
     // The forger's own worker says what he wants said of the damaged one, for each request to come.
     let forger = b.app(&[]);
-    let forge = async |backup: &str, id: &str, change: &dyn Fn(&mut ProofReport)| {
+    let forge = async |backup: &str, id: &str, change: &dyn Fn(&mut VerificationReport)| {
         let pinned = forger
             .manager
             .pin(&BackupRef::parse(backup, "").unwrap(), None, None)
@@ -1368,13 +1368,13 @@ async fn forged_evidence_changes_nothing() {
             .unwrap();
         let generation = pinned.object.generation.to_string();
         let now = jiff::Timestamp::now();
-        let mut r = ProofReport {
+        let mut r = VerificationReport {
             verdict: Verdict::Verified,
             depth: Some(Depth::Data),
             backup_created: Some(pinned.object.created),
             backup_set: "default".into(),
             database: Some("src".into()),
-            ..ProofReport::new(id, Trigger::Command, Depth::Data, now)
+            ..VerificationReport::new(id, Trigger::Command, Depth::Data, now)
         };
         r.backup.name = Some(backup.into());
         r.backup.uri = Some(pinned.uri());

@@ -13,7 +13,7 @@ use pgrestored::app::App;
 use pgrestored::config::{Config, RawConfig};
 use pgrestored::event::RestoreResult;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
-use pgrestored::manager::Finished;
+use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::{Sandbox, find_bindir};
 use tokio_util::sync::CancellationToken;
 
@@ -189,7 +189,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
     }
 
     /// Restores a file with further flags of the configuration.
-    pub async fn restore_with(&self, job: &RestoreJob, flags: &[(&str, &str)]) -> Finished {
+    pub async fn restore_with(&self, job: &RestoreJob, flags: &[(&str, &str)]) -> JobOutcome {
         self.app(flags)
             .manager
             .run(job, Arc::default(), CancellationToken::new())
@@ -218,7 +218,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         archive: &Path,
         target: &str,
         on_existing: OnExisting,
-    ) -> Finished {
+    ) -> JobOutcome {
         let job = job(archive, target, on_existing);
         self.app(&[])
             .manager

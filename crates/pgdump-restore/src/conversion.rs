@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::error::{FailureReason as R, JobError, RestoreError};
-use crate::postgres::{Server, Session, fault};
+use crate::postgres::{Server, Session, map_pg_error};
 use pgdump_archive::{
     Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_undecoded, statements, tokens,
     undecoded_byte,
@@ -100,7 +100,7 @@ impl Conversion {
                     return Ok(true);
                 }
                 Err(e) if is_about_text(&e) => {}
-                Err(e) => return Err(fault(&e, "converting text of the dump").into()),
+                Err(e) => return Err(map_pg_error(&e, "converting text of the dump").into()),
             }
         }
         Ok(false)
@@ -176,7 +176,7 @@ impl Converter {
                 let sql = "SELECT pg_catalog.getdatabaseencoding()::text";
                 let row = session.client().query_one(sql, &[]).await;
                 let into: String = row
-                    .map_err(|e| fault(&e, "looking at the database"))?
+                    .map_err(|e| map_pg_error(&e, "looking at the database"))?
                     .get(0);
                 (Conversion::new(&self.from, &into)?, session)
             }
@@ -279,7 +279,7 @@ pub async fn insert(
     encoding: &TextEncoding,
     bytes: &[u8],
 ) -> Result<u64, RestoreError> {
-    let e = |e: tokio_postgres::Error| RestoreError::from(fault(&e, "INSERT"));
+    let e = |e: tokio_postgres::Error| RestoreError::from(map_pg_error(&e, "INSERT"));
     let strings = "SELECT current_setting('standard_conforming_strings') = 'on'";
     let standard_strings = session
         .client()

@@ -14,7 +14,7 @@ use super::ddl::CopyAs;
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::{conversion, ddl};
 use crate::error::RestoreError;
-use crate::postgres::{Session, fault};
+use crate::postgres::{Session, map_pg_error};
 use pgdump_archive::{Chunk, TocEntry};
 
 /// One COPY ends after this many bytes: the server's refusal of a row is seen only at its end.
@@ -165,13 +165,13 @@ impl CopyTask<'_> {
             .client()
             .copy_in(sql.as_str())
             .await
-            .map_err(|e| fault(&e, "COPY"))?;
+            .map_err(|e| map_pg_error(&e, "COPY"))?;
         let mut sink = Box::pin(sink);
         if binary && sink.feed(Bytes::from_static(binary::HEADER)).await.is_err() {
             sink.as_mut()
                 .finish()
                 .await
-                .map_err(|e| fault(&e, "COPY"))?;
+                .map_err(|e| map_pg_error(&e, "COPY"))?;
         }
         Ok(Copying {
             sink,
@@ -200,7 +200,7 @@ impl CopyTask<'_> {
             .client()
             .prepare(&sql)
             .await
-            .map_err(|e| fault(&e, "columns"))?;
+            .map_err(|e| map_pg_error(&e, "columns"))?;
         let columns = Columns::of(asked.columns().iter().map(|c| c.type_())).map(Arc::new);
         self.job.columns().insert(self.node, columns.clone());
         Ok(columns)
@@ -219,7 +219,7 @@ impl Copying {
             .as_mut()
             .finish()
             .await
-            .map_err(|e| fault(&e, "COPY"))?)
+            .map_err(|e| map_pg_error(&e, "COPY"))?)
     }
 }
 
@@ -248,7 +248,7 @@ async fn insert(
 }
 
 async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreError> {
-    let failed = |e| fault(&e, "INSERT");
+    let failed = |e| map_pg_error(&e, "INSERT");
     let (answers, mut rows) = (session.client().simple_query_raw(&sql).await, 0);
     // The text goes as soon as it is on its way: it may be large.
     drop(sql);
@@ -275,7 +275,7 @@ async fn put_large_objects(
         .client()
         .prepare(PUT)
         .await
-        .map_err(|e| fault(&e, "large objects"))?;
+        .map_err(|e| map_pg_error(&e, "large objects"))?;
     let mut next = Some(first);
     while let Some(queued) = next {
         let (mut batch, mut size) = (Vec::new(), 0);
@@ -309,7 +309,7 @@ async fn put_large_objects(
             .client()
             .execute(&put, &[&oids, &offsets, &bytes])
             .await
-            .map_err(|e| fault(&e, "large objects"))?;
+            .map_err(|e| map_pg_error(&e, "large objects"))?;
         drop(batch);
         next = work_queue.take(node, id).await?;
     }

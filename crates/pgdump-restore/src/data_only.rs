@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::dependence::dependent_tables;
 use crate::error::RestoreError;
-use crate::postgres::{Server, fault, literal};
+use crate::postgres::{Server, literal, map_pg_error};
 
 /// What has to be done when the rows are there.
 pub struct SuspendedConstraints {
@@ -30,7 +30,7 @@ pub async fn open_tables(
     database: &str,
 ) -> Result<SuspendedConstraints, RestoreError> {
     let session = server.connect(database, "prepare").await?;
-    let e = |e: tokio_postgres::Error| fault(&e, "foreign keys and triggers");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "foreign keys and triggers");
     let mut afterwards = Vec::new();
     for row in session.client().query(TRIGGERS, &[]).await.map_err(e)? {
         let (table, name, how): (String, String, String) = (row.get(0), row.get(1), row.get(2));

@@ -13,7 +13,7 @@ use tokio_postgres::Row;
 
 use super::notes::listed;
 use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
-use crate::postgres::{Server, Session, fault, ident};
+use crate::postgres::{Server, Session, ident, map_pg_error};
 
 /// Tables that are analysed by one statement: as many as this, or as large together.
 const BATCH_TABLES: usize = 50;
@@ -62,7 +62,7 @@ pub async fn analyze(
         .client()
         .query(tables, &[])
         .await
-        .map_err(|e| fault(&e, "listing tables"))?;
+        .map_err(|e| map_pg_error(&e, "listing tables"))?;
     let (mut batches, mut batch, mut size) = (VecDeque::new(), Vec::new(), 0);
     for row in rows {
         let (name, bytes): (String, i64) = (row.get(0), row.get(1));
@@ -218,7 +218,7 @@ async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseErro
         .client()
         .query(sql, &[])
         .await
-        .map_err(|e| fault(&e, "looking at the result"))?;
+        .map_err(|e| map_pg_error(&e, "looking at the result"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
@@ -244,7 +244,7 @@ async fn sequences_behind(
         .client()
         .query(SEQUENCES, &[&SMALL_TABLE])
         .await
-        .map_err(|e| fault(&e, "sequences"))?;
+        .map_err(|e| map_pg_error(&e, "sequences"))?;
     let more = sessions
         .min(all.len().div_ceil(BATCH_SEQUENCES))
         .saturating_sub(1);
@@ -268,7 +268,7 @@ async fn ask(
         let Some(batch) = next else { return Ok(behind) };
         let rows = session.client().query(&question(batch), &[]).await;
         behind.extend(
-            rows.map_err(|e| fault(&e, "sequences"))?
+            rows.map_err(|e| map_pg_error(&e, "sequences"))?
                 .iter()
                 .map(|r| r.get::<_, String>(0)),
         );

@@ -207,7 +207,7 @@ impl Server {
                 let (client, connection) = config
                     .connect_raw(socket, $tls)
                     .await
-                    .map_err(|e| fault(&e, &what))?;
+                    .map_err(|e| map_pg_error(&e, &what))?;
                 (client, tokio::spawn(connection.map(drop)))
             }};
         }
@@ -225,7 +225,7 @@ impl Server {
                 &[],
             )
             .await
-            .map_err(|e| fault(&e, &what))?;
+            .map_err(|e| map_pg_error(&e, &what))?;
         if self
             .bound
             .as_ref()
@@ -317,7 +317,7 @@ impl Session {
             self.client
                 .query_one(sql, &[])
                 .await
-                .map_err(|e| fault(&e, "looking at the server"))
+                .map_err(|e| map_pg_error(&e, "looking at the server"))
         };
         // None of them waits for the answer to another one.
         let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
@@ -384,7 +384,7 @@ impl Session {
             .client
             .query(sql, &[])
             .await
-            .map_err(|e| fault(&e, "looking at the server"))?;
+            .map_err(|e| map_pg_error(&e, "looking at the server"))?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 
@@ -424,7 +424,7 @@ impl Session {
         self.client
             .batch_execute(sql)
             .await
-            .map_err(|e| fault(&e, "statement"))
+            .map_err(|e| map_pg_error(&e, "statement"))
     }
 
     /// Runs statements without waiting for one before the next is sent.
@@ -457,11 +457,11 @@ impl Session {
         use futures::TryStreamExt;
         let answers = self.client.simple_query_raw(&sql).await;
         drop(sql);
-        let answers = answers.map_err(|e| fault(&e, "statement"))?;
+        let answers = answers.map_err(|e| map_pg_error(&e, "statement"))?;
         let done = std::pin::pin!(answers)
             .try_for_each(|_| std::future::ready(Ok(())))
             .await;
-        done.map_err(|e| fault(&e, "statement"))
+        done.map_err(|e| map_pg_error(&e, "statement"))
     }
 
     /// The same of statements that are kept.
@@ -477,7 +477,7 @@ impl Session {
         for (i, request) in sent.iter_mut().enumerate() {
             request.as_mut().await;
             if let Some(Err(e)) = request.as_mut().take_output() {
-                return Err((i, fault(&e, "statement")));
+                return Err((i, map_pg_error(&e, "statement")));
             }
         }
         Ok(())
@@ -486,7 +486,7 @@ impl Session {
 
 /// PostgreSQL's refusal in our words. DETAIL, HINT and CONTEXT are dropped, and the message of
 /// class 22 too: they quote row values.
-pub fn fault(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
+pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     let Some(db) = e.as_db_error() else {
         let text = crate::error::report(e);
         // What the worker's own set-up has to mend; everything else may pass by itself.
@@ -680,7 +680,7 @@ mod tests {
                 }
             }
         };
-        fault(&error, "what")
+        map_pg_error(&error, "what")
     }
 
     fn refusal(fields: &[&str]) -> Vec<u8> {

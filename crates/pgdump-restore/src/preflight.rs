@@ -41,6 +41,7 @@ pub struct Finding {
 /// What the entries of a backup name that a server must have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "cli", schemars(rename = "Needs"))]
 pub struct Requirements {
     pub extensions: BTreeSet<String>,
     /// Owners, and roles in privileges and policies.

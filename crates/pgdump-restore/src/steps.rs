@@ -1,7 +1,7 @@
 //! Named steps of a job. Tests end the real program at each of them; a release has none of it.
 
 /// Reads `FAILPOINTS`, until the answer is dropped.
-pub fn armed() -> fail::FailScenario<'static> {
+pub fn init_failpoints() -> fail::FailScenario<'static> {
     fail::FailScenario::setup()
 }
 

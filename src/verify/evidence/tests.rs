@@ -6,10 +6,10 @@ use crate::event::{ResultBackup, Verdict};
 use crate::store::Stores;
 use crate::verify::envelope::tests::{OTHER_PRIVATE, PRIVATE};
 
-pub fn report(request_id: &str) -> ProofReport {
+pub fn report(request_id: &str) -> VerificationReport {
     let t = jiff::Timestamp::UNIX_EPOCH;
     let text = |t: &str| Some(t.to_owned());
-    ProofReport {
+    VerificationReport {
         verdict: Verdict::Verified,
         depth: Some(Depth::Data),
         backup: ResultBackup {
@@ -21,7 +21,7 @@ pub fn report(request_id: &str) -> ProofReport {
         },
         backup_created: Some(t),
         backup_set: "default".into(),
-        ..ProofReport::new(request_id, Trigger::Command, Depth::Data, t)
+        ..VerificationReport::new(request_id, Trigger::Command, Depth::Data, t)
     }
 }
 
@@ -90,9 +90,9 @@ impl Place {
     }
 
     /// What an honest worker would say of the backup.
-    fn report(&self, request_id: &str, depth: Depth) -> ProofReport {
+    fn report(&self, request_id: &str, depth: Depth) -> VerificationReport {
         let now = jiff::Timestamp::now();
-        ProofReport {
+        VerificationReport {
             verdict: Verdict::Verified,
             depth: Some(depth),
             depth_requested: depth,
@@ -105,7 +105,7 @@ impl Place {
             },
             backup_created: Some(self.object.created),
             backup_set: "default".into(),
-            ..ProofReport::new(request_id, Trigger::Notification, depth, now)
+            ..VerificationReport::new(request_id, Trigger::Notification, depth, now)
         }
     }
 
@@ -115,7 +115,7 @@ impl Place {
         std::fs::write(path, bytes).unwrap();
     }
 
-    fn put_sealed(&self, name: &str, report: &ProofReport, signing: Option<&str>) {
+    fn put_sealed(&self, name: &str, report: &VerificationReport, signing: Option<&str>) {
         let sealed = Keyring::new(signing, None).unwrap().seal(report).unwrap();
         self.put(name, &serde_json::to_vec(&sealed).unwrap());
     }
@@ -253,7 +253,7 @@ async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
         depth: Depth::Object,
         ..p.question("r")
     };
-    let shallow = ProofReport {
+    let shallow = VerificationReport {
         trigger: Trigger::Request,
         ..p.report("r", Depth::Object)
     };
@@ -358,7 +358,7 @@ async fn an_answer_is_about_exactly_these_bytes() {
         size: 10,
         ..p.object.clone()
     };
-    let of_folder = ProofReport {
+    let of_folder = VerificationReport {
         backup: ResultBackup {
             name: Some("a/".into()),
             ..r.backup.clone()

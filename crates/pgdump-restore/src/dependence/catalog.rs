@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::error::DatabaseError;
-use crate::postgres::{Session, fault};
+use crate::postgres::{Session, map_pg_error};
 
 /// Tables whose rows go through functions that no server brings along: from the functions to what depends
 /// on them. Functions of an extension count where an expression calls them, not where a type is made of
@@ -56,7 +56,7 @@ WHERE c.relkind IN ('r', 'p') AND (c.relhasrules
 /// The server's refusal.
 pub(crate) async fn dependent_tables(session: &Session) -> Result<HashSet<String>, DatabaseError> {
     let rows = session.client().query(DEPENDENT, &[]).await;
-    let rows = rows.map_err(|e| fault(&e, "which rows depend on others"))?;
+    let rows = rows.map_err(|e| map_pg_error(&e, "which rows depend on others"))?;
     Ok(rows
         .iter()
         .flat_map(|row| [row.get::<_, String>(0), row.get(1)])

@@ -9,21 +9,21 @@ use crate::error::{FailureReason as R, JobError, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
 use crate::sandbox::{Sandbox, fitting, found};
-use crate::target::Apart;
+use crate::target::VerificationDatabase;
 use pgdump_archive::TocEntry;
 
 /// How long cleaning up a scratch server may take.
 const CLEANUP: Duration = Duration::from_secs(60);
 
 /// A server to restore into, and what it is.
-pub(super) struct Ground {
+pub(super) struct VerificationServer {
     pub server: Server,
     pub proof: ServerProof,
     /// Dropping it ends the server.
     sandbox: Option<Sandbox>,
 }
 
-impl Drop for Ground {
+impl Drop for VerificationServer {
     fn drop(&mut self) {
         // Its end waits for processes.
         if let (Some(sandbox), Ok(runtime)) =
@@ -34,17 +34,27 @@ impl Drop for Ground {
     }
 }
 
-impl Ground {
+impl VerificationServer {
     /// A database for one verification: in a sandbox it may have `name`; on a scratch server it has one of
     /// ours, and is recorded for the reaper.
     ///
     /// # Errors
     /// `target_busy`, `target_unavailable`.
-    pub async fn claim(&self, request_id: &str, name: String) -> Result<Apart, RestoreError> {
+    pub async fn claim(
+        &self,
+        request_id: &str,
+        name: String,
+    ) -> Result<VerificationDatabase, RestoreError> {
         if self.sandbox.is_some() {
-            Apart::claim(&self.server, request_id, name, false).await
+            VerificationDatabase::claim(&self.server, request_id, name, false).await
         } else {
-            Apart::claim(&self.server, request_id, Apart::name_for(request_id), true).await
+            VerificationDatabase::claim(
+                &self.server,
+                request_id,
+                VerificationDatabase::name_for(request_id),
+                true,
+            )
+            .await
         }
     }
 
@@ -54,7 +64,7 @@ impl Ground {
     }
 
     /// Removes what was made on a scratch server; a sandbox goes with all that is in it.
-    pub async fn tidy(&self, apart: &Apart) {
+    pub async fn clean_up_server(&self, apart: &VerificationDatabase) {
         if self.sandbox.is_some() {
             return;
         }
@@ -137,7 +147,7 @@ impl RestoreManager {
         &self,
         major: Option<u32>,
         settings: Vec<String>,
-    ) -> Result<Ground, RestoreError> {
+    ) -> Result<VerificationServer, RestoreError> {
         if let Some(scratch) = &self.config.verify.scratch {
             let server = Server::new(scratch)?.with_max_row(self.max_row());
             let version = version_text(server.maintenance("verification").await?.version());
@@ -146,7 +156,7 @@ impl RestoreManager {
                 version,
                 isolation: None,
             };
-            return Ok(Ground {
+            return Ok(VerificationServer {
                 server,
                 proof,
                 sandbox: None,
@@ -176,7 +186,7 @@ impl RestoreManager {
             version: String::new(),
             isolation: None,
         };
-        let mut ground = Ground {
+        let mut ground = VerificationServer {
             server,
             proof,
             sandbox: Some(sandbox),

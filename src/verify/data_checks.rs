@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Subject;
+use super::RestoredDatabase;
 use super::drift::DriftPolicy;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationError, report};
-use crate::postgres::{Session, fault};
+use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 
 /// A checks file: what holds for every set of backups, and what holds for some.
@@ -170,7 +170,7 @@ impl Checks {
 
 /// Asks everything, each by itself.
 pub(super) async fn run(
-    subject: &Subject<'_>,
+    subject: &RestoredDatabase<'_>,
     checks: &Checks,
 ) -> Result<Vec<Check>, RestoreError> {
     let mut answers = Vec::new();
@@ -197,7 +197,7 @@ pub(super) async fn run(
     Ok(answers)
 }
 
-async fn connect(subject: &Subject<'_>) -> Result<Session, DatabaseError> {
+async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseError> {
     let session = subject
         .server
         .connect(subject.database, "assertions")
@@ -253,7 +253,7 @@ pub(super) async fn rows(
     session.run("ROLLBACK").await?;
     let late = |e: tokio_postgres::Error| match e.code().map(|c| c.code()) {
         Some("57014") => DatabaseError::new(R::Timeout, format!("no answer within {timeout}")),
-        _ => fault(&e, "asking"),
+        _ => map_pg_error(&e, "asking"),
     };
     Ok(answer
         .map_err(late)?
@@ -281,7 +281,7 @@ fn value_of(rows: &[serde_json::Value]) -> Result<&serde_json::Value, String> {
 
 async fn freshness(
     session: &Session,
-    subject: &Subject<'_>,
+    subject: &RestoredDatabase<'_>,
     f: &Freshness,
 ) -> Result<Check, DatabaseError> {
     let column = crate::postgres::ident(&f.column);

@@ -5,11 +5,11 @@ use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClas
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
-use crate::proof::{CheckStatus, ProofReport, Rto, Verdict, advice};
+use crate::proof::{CheckStatus, Rto, Verdict, VerificationReport, advice};
 use crate::target::OTHER_LOCALE;
 
 /// The verdict of a verification that came to its end: what failed, else what could not be checked.
-pub fn judge(report: &mut ProofReport, stage: &str) {
+pub fn judge(report: &mut VerificationReport, stage: &str) {
     let failed = report
         .checks
         .iter()
@@ -102,7 +102,7 @@ fn is_limit(e: &RestoreError) -> bool {
 }
 
 /// The verdict of a verification that could not go on.
-pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
+pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: &str) {
     let mut body = ErrorBody::new(e, stage);
     body.blame = match e {
         // A limit of this program, a key that is missing, or an archive newer than it.
@@ -121,7 +121,7 @@ pub fn fail(report: &mut ProofReport, e: &RestoreError, stage: &str) {
 
 /// A backup that was restored with another locale than its own, because the server that verifies does not
 /// have that one: what is refused then may be accepted where it belongs.
-pub fn mind_the_locale(report: &mut ProofReport) {
+pub fn mind_the_locale(report: &mut VerificationReport) {
     let is_other = report.notes.iter().any(|n| n.starts_with(OTHER_LOCALE));
     let Some(error) = report
         .error
@@ -152,7 +152,7 @@ const OF_THE_BACKUP: [&str; 6] = [
 ];
 
 /// Whether an earlier answer about the same bytes says that what is `failed` now was in order.
-pub fn contradicts(earlier: &ProofReport, failed: &ProofReport) -> bool {
+pub fn contradicts(earlier: &VerificationReport, failed: &VerificationReport) -> bool {
     let needed = match failed.error.as_ref().map(|e| e.reason) {
         Some(R::ArchiveCorrupt | R::ArchiveUnsupported) => Depth::Archive,
         Some(R::DataRejected | R::RestoreError) => Depth::Restore,
@@ -174,7 +174,7 @@ pub fn contradicts(earlier: &ProofReport, failed: &ProofReport) -> bool {
 }
 
 /// Takes a verdict back that an earlier one, of `at`, contradicts: nothing is proven, in neither direction.
-pub fn doubt(report: &mut ProofReport, at: jiff::Timestamp) {
+pub fn doubt(report: &mut VerificationReport, at: jiff::Timestamp) {
     report.verdict = Verdict::Inconclusive;
     let why = "one of both answers is wrong, which is a defect of pgrestored or of the server that verifies";
     if let Some(error) = &mut report.error {
@@ -188,7 +188,11 @@ pub fn doubt(report: &mut ProofReport, at: jiff::Timestamp) {
 }
 
 /// The result event of a verification.
-pub fn result_of(job: &VerifyJob, report: &ProofReport, evidence: Option<String>) -> RestoreResult {
+pub fn result_of(
+    job: &VerifyJob,
+    report: &VerificationReport,
+    evidence: Option<String>,
+) -> RestoreResult {
     let mut r = RestoreResult::new(&job.request_id, (report.started_at, report.finished_at));
     r.kind = Kind::Verification;
     r.status = if report.is_verified() {
@@ -354,7 +358,7 @@ mod tests {
             10.0
         );
         assert_eq!(forecast(3.0, 0, &History::default()).forecast_seconds, 3.0);
-        let of = |seconds: f64, bytes: u64, reports: Vec<ProofReport>| {
+        let of = |seconds: f64, bytes: u64, reports: Vec<VerificationReport>| {
             forecast(
                 seconds,
                 bytes,
@@ -461,7 +465,7 @@ mod tests {
             r.checks = vec![Check::new(check, CheckStatus::Failed, "")];
             r
         };
-        let earlier = |depth| ProofReport {
+        let earlier = |depth| VerificationReport {
             depth: Some(depth),
             ..report("then")
         };

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use tokio::task::JoinSet;
 
-use super::Subject;
+use super::RestoredDatabase;
 use crate::error::{DatabaseError, RestoreError, report};
-use crate::postgres::{Session, fault, ident};
+use crate::postgres::{Session, ident, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 
 /// Schema of the extension, where the database does not have it already.
@@ -25,7 +25,7 @@ const HEAPS: &str = "SELECT c.oid, format('%I.%I', n.nspname, c.relname), pg_rel
     WHERE a.amname = 'heap' AND c.relkind IN ('r', 'm') AND c.relpersistence = 'p' \
     AND n.nspname NOT IN ('pg_catalog', 'pg_toast', 'information_schema')";
 
-struct Work {
+struct CheckTask {
     oid: u32,
     name: String,
     is_index: bool,
@@ -45,9 +45,9 @@ fn not_available(e: &DatabaseError) -> Check {
 }
 
 /// Checks every index and heap that `amcheck` knows.
-pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     let session = subject.server.connect(subject.database, "amcheck").await?;
-    let e = |e: tokio_postgres::Error| fault(&e, "amcheck");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "amcheck");
     let installed = "SELECT n.nspname::text FROM pg_extension x JOIN pg_namespace n ON n.oid = x.extnamespace \
         WHERE x.extname = 'amcheck'";
     let schema = match session
@@ -72,7 +72,7 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
             continue;
         }
         let rows = session.client().query(sql, &[]).await.map_err(e)?;
-        work.extend(rows.iter().map(|r| Work {
+        work.extend(rows.iter().map(|r| CheckTask {
             oid: r.get(0),
             name: r.get(1),
             is_index,
@@ -125,7 +125,7 @@ pub(super) async fn check(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreEr
 async fn check_one(
     session: &Session,
     schema: &str,
-    work: &Work,
+    work: &CheckTask,
 ) -> Result<Option<String>, DatabaseError> {
     let schema = ident(schema);
     let sql = if work.is_index {
@@ -141,7 +141,7 @@ async fn check_one(
                 row.get::<_, Option<&str>>(1).unwrap_or("?")
             ))),
         },
-        Err(e) if session.client().is_closed() => Err(fault(&e, "amcheck")),
-        Err(e) => Ok(Some(report(&fault(&e, "amcheck")))),
+        Err(e) if session.client().is_closed() => Err(map_pg_error(&e, "amcheck")),
+        Err(e) => Ok(Some(report(&map_pg_error(&e, "amcheck")))),
     }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{Lanes, Worker};
+use super::{Worker, WorkerContext};
 use crate::error::report;
 use crate::job::Job;
-use crate::manager::Finished;
+use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 
 impl Worker {
     /// Proves what is due. Its answers are published like any others.
-    pub(super) async fn keep_schedule(&self, lanes: &Lanes) {
+    pub(super) async fn run_scheduler(&self, lanes: &WorkerContext) {
         match lanes.until_soft(self.manager.standing()).await {
             Some(Ok(sets)) => self.state.set_standing(sets),
             Some(Err(e)) => {
@@ -68,7 +68,7 @@ impl Worker {
     }
 
     /// Drops, now and again, what workers left that were killed.
-    pub(super) async fn keep_clean(&self, lanes: &Lanes) {
+    pub(super) async fn run_reaper(&self, lanes: &WorkerContext) {
         let Some(pause) = self.manager.config().reap_every else {
             return;
         };
@@ -106,7 +106,7 @@ impl Worker {
 
     /// Whether there is an answer and it is published. There is no message to give back: what has no
     /// final answer is due again.
-    async fn publish_scheduled(&self, finished: &Finished) -> bool {
+    async fn publish_scheduled(&self, finished: &JobOutcome) -> bool {
         let attempts = if finished.is_final { u32::MAX } else { 1 };
         let d = disposition(finished.failure, attempts, self.settings.max_attempts);
         if !d.publish {

@@ -8,11 +8,11 @@ use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreManager;
-use crate::backup::{self, PinnedBackup, Reach, Source};
+use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report as said};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{Origin, ProofReport, Rto, Verdict};
+use crate::proof::{Origin, Rto, Verdict, VerificationReport};
 use crate::retention::{Candidate, Decision, Rules, decide};
 use crate::store::StoredObject;
 use crate::verify::{Evidence, Found, is_of};
@@ -25,7 +25,8 @@ const HEAD: u64 = 8 << 10;
 
 /// A set of backups, as its evidence says.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-pub struct SetStanding {
+#[schemars(rename = "SetStanding")]
+pub struct BackupSetStatus {
     pub name: String,
     /// When a backup of it was last proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,9 +50,9 @@ pub struct SetStanding {
     pub is_signed: bool,
 }
 
-impl SetStanding {
+impl BackupSetStatus {
     fn new(name: &str, is_signed: bool) -> Self {
-        SetStanding {
+        BackupSetStatus {
             name: name.to_owned(),
             last_proof: None,
             proven_backup: None,
@@ -65,7 +66,7 @@ impl SetStanding {
 
     /// What a verification adds to it. An older backup that is proven afterwards, as a sample, makes
     /// the newest one no better proven; one that was not restored says nothing good of the set.
-    pub fn add(&mut self, report: &ProofReport) {
+    pub fn add(&mut self, report: &VerificationReport) {
         if report.is_verified() && !report.is_proof() {
             return;
         }
@@ -94,11 +95,11 @@ impl RestoreManager {
     ///
     /// # Errors
     /// The store's own.
-    pub async fn standing(&self) -> Result<Vec<SetStanding>, RestoreError> {
+    pub async fn standing(&self) -> Result<Vec<BackupSetStatus>, RestoreError> {
         let mut all = Vec::new();
         let is_signed = !self.keyring()?.is_empty();
         for set in &self.config.verify.sets {
-            let mut standing = SetStanding::new(&set.name, is_signed);
+            let mut standing = BackupSetStatus::new(&set.name, is_signed);
             let mut reports = self.brief_reports_of(&set.name).await?;
             reports.sort_by_key(|r| r.finished_at);
             reports.iter().for_each(|r| standing.add(r));
@@ -134,14 +135,14 @@ impl RestoreManager {
         &self,
         set: &str,
         most: usize,
-    ) -> Result<Found<ProofReport>, RestoreError> {
-        let of_set = |r: ProofReport| (r.backup_set == set).then_some(r);
+    ) -> Result<Found<VerificationReport>, RestoreError> {
+        let of_set = |r: VerificationReport| (r.backup_set == set).then_some(r);
         self.take_reports(set, most, of_set).await
     }
 
     /// The newest of them, without what makes them long.
-    async fn brief_reports_of(&self, set: &str) -> Result<Vec<ProofReport>, RestoreError> {
-        let of_set = |r: ProofReport| (r.backup_set == set).then(|| r.brief());
+    async fn brief_reports_of(&self, set: &str) -> Result<Vec<VerificationReport>, RestoreError> {
+        let of_set = |r: VerificationReport| (r.backup_set == set).then(|| r.brief());
         Ok(self.take_reports(set, READ, of_set).await?.reports)
     }
 
@@ -149,8 +150,8 @@ impl RestoreManager {
         &self,
         set: &str,
         most: usize,
-        wanted: impl FnMut(ProofReport) -> Option<ProofReport>,
-    ) -> Result<Found<ProofReport>, RestoreError> {
+        wanted: impl FnMut(VerificationReport) -> Option<VerificationReport>,
+    ) -> Result<Found<VerificationReport>, RestoreError> {
         match self.evidence(None).await? {
             Some(evidence) => {
                 evidence
@@ -191,7 +192,7 @@ impl RestoreManager {
         }
         let set = self.config.verify.set_of(&pinned.object.name).to_owned();
         let created = Some(pinned.object.created);
-        let is_newer = |r: ProofReport| {
+        let is_newer = |r: VerificationReport| {
             let is_newer = r.is_proof() && r.backup_set == set && r.backup_created > created;
             (is_newer && !is_of(&r, &pinned.object)).then(|| r.brief())
         };
@@ -221,7 +222,7 @@ impl RestoreManager {
         let _guard = stop.clone().drop_guard();
         let source = Source::Object(pinned.clone());
         let (archive, _) = self
-            .read(source, Reach::Beginning, Default::default(), stop)
+            .read(source, ReadHint::Beginning, Default::default(), stop)
             .await?;
         Ok(archive.header().database.clone())
     }
@@ -277,7 +278,7 @@ impl RestoreManager {
     async fn candidate(
         &self,
         object: StoredObject,
-        reports: &[ProofReport],
+        reports: &[VerificationReport],
         may_go: bool,
     ) -> Candidate {
         let conclusive = reports
@@ -285,7 +286,7 @@ impl RestoreManager {
             .filter(|r| r.is_proof() || r.verdict == Verdict::Failed);
         let proven = conclusive
             .max_by_key(|r| r.finished_at)
-            .is_some_and(ProofReport::is_proof);
+            .is_some_and(VerificationReport::is_proof);
         let database = reports.iter().find_map(|r| r.database.clone());
         let database = match database {
             None if may_go || proven => {
@@ -363,7 +364,7 @@ impl RestoreManager {
         let stop = CancellationToken::new();
         let source = Source::Object(pinned.clone());
         let opened = self
-            .read(source, Reach::Beginning, Arc::default(), stop.clone())
+            .read(source, ReadHint::Beginning, Arc::default(), stop.clone())
             .await;
         stop.cancel();
         let e = match opened {
@@ -423,7 +424,7 @@ impl RestoreManager {
         for set in &self.config.verify.sets {
             let mut reports = self.brief_reports_of(&set.name).await?;
             reports.sort_by_key(|r| r.finished_at);
-            let mut standing = SetStanding::new(&set.name, false);
+            let mut standing = BackupSetStatus::new(&set.name, false);
             reports
                 .iter()
                 .filter(|r| r.trigger != Trigger::Sample)

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::event::Verdict;
-use crate::proof::{Check, CheckStatus, Isolation, ProofReport, Rto, TableProof};
+use crate::proof::{Check, CheckStatus, Isolation, Rto, TableProof, VerificationReport};
 
 const CSS: &str = include_str!("page.css");
 /// Tables that are shown; the JSON has them all.
@@ -73,7 +73,7 @@ fn fact(label: &str, value: &str) -> Markup {
 
 /// The page of one verification; `envelope` is the name of the document beside it, and whether that is
 /// signed.
-pub fn page(r: &ProofReport, envelope: Option<(&str, bool)>) -> String {
+pub fn page(r: &VerificationReport, envelope: Option<(&str, bool)>) -> String {
     let name = r.backup.name.as_deref().unwrap_or("standard input");
     let body = html! {
         div class={"badge " (class_of(r.verdict))} role="status" { (verdict(r)) }
@@ -107,7 +107,7 @@ pub fn page(r: &ProofReport, envelope: Option<(&str, bool)>) -> String {
 }
 
 /// The verdict, and of one that is no proof of a restore how far it goes.
-fn verdict(r: &ProofReport) -> String {
+fn verdict(r: &VerificationReport) -> String {
     match (r.is_verified() && !r.is_proof(), r.depth) {
         (true, Some(depth)) => format!("verified: {} only", depth.as_str()),
         _ => r.verdict.as_str().to_owned(),
@@ -148,7 +148,7 @@ fn checks(all: &[Check]) -> Markup {
     }
 }
 
-fn bisection(r: &ProofReport) -> Markup {
+fn bisection(r: &VerificationReport) -> Markup {
     let Some(b) = &r.bisection else {
         return html! {};
     };
@@ -167,7 +167,7 @@ fn bisection(r: &ProofReport) -> Markup {
     }
 }
 
-fn drift(r: &ProofReport) -> Markup {
+fn drift(r: &VerificationReport) -> Markup {
     let Some(d) = &r.drift else { return html! {} };
     html! {
         h2 { "Compared with the last proven backup" }
@@ -177,7 +177,7 @@ fn drift(r: &ProofReport) -> Markup {
     }
 }
 
-fn stages(r: &ProofReport) -> Markup {
+fn stages(r: &VerificationReport) -> Markup {
     let all: f64 = r.stages.values().sum::<f64>().max(f64::MIN_POSITIVE);
     let mut stages: Vec<_> = r.stages.iter().collect();
     stages.sort_by(|a, b| b.1.total_cmp(a.1));
@@ -233,7 +233,7 @@ fn tables(all: &[TableProof]) -> Markup {
     }
 }
 
-fn facts(r: &ProofReport, envelope: Option<(&str, bool)>) -> Markup {
+fn facts(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
     let row = |name: &str, value: &str| html! { tr { th { (name) } td.mono { (value) } } };
     let isolation = r
         .server
@@ -278,7 +278,7 @@ fn facts(r: &ProofReport, envelope: Option<(&str, bool)>) -> Markup {
 }
 
 /// The ledger of a time: every verification, newest first.
-pub fn ledger_page(reports: &[ProofReport], title: &str) -> String {
+pub fn ledger_page(reports: &[VerificationReport], title: &str) -> String {
     let of = |v| reports.iter().filter(|r| r.verdict == v).count() as u64;
     let body = html! {
         h1 { "Restore proofs" }

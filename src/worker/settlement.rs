@@ -4,7 +4,7 @@ use super::permits::Permit;
 use super::{Shutdown, Worker};
 use crate::error::report;
 use crate::event::RestoreResult;
-use crate::manager::Finished;
+use crate::manager::JobOutcome;
 use crate::outcome::{Settle, disposition};
 use crate::queue::{Delivery, QueueError};
 use crate::retry::Backoff;
@@ -17,7 +17,7 @@ impl Worker {
     pub(super) async fn end(
         &self,
         delivery: Delivery,
-        mut finished: Finished,
+        mut finished: JobOutcome,
         (attempt, digest, permit): (u32, &str, Option<Permit>),
         shutdown: &Shutdown,
     ) {
@@ -42,7 +42,7 @@ impl Worker {
 
     pub(super) async fn record_and_publish(
         &self,
-        finished: &mut Finished,
+        finished: &mut JobOutcome,
         digest: &str,
     ) -> Result<(), String> {
         finished.result.bound();
@@ -54,7 +54,7 @@ impl Worker {
         reached("recorded");
         if counts != finished.result {
             // Another worker was faster: its outcome is the one.
-            *finished = Finished::recorded(counts);
+            *finished = JobOutcome::recorded(counts);
         }
         self.publish(&finished.result).await?;
         reached("published");
@@ -89,12 +89,12 @@ impl Worker {
                 delivery.lease.nack();
                 drop(permit);
             }
-            // `run_alone` holds busy requests; one that gets here is given back.
+            // `run_deduplicated` holds busy requests; one that gets here is given back.
             Settle::Nack | Settle::Hold => delivery.lease.nack(),
         }
     }
 
-    pub(super) fn completed(&self, finished: &Finished) {
+    pub(super) fn completed(&self, finished: &JobOutcome) {
         if !finished.repeated {
             self.manager.record_completion(finished);
         }

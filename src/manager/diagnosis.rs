@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreManager;
-use crate::backup::{self, DownloadOptions, Expected, PinnedBackup, Reach, Source};
+use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::error::{FailureReason as R, RestoreError, StorageError};
 use crate::progress::Progress;
 use pgdump_archive::Origin;
@@ -19,7 +19,7 @@ impl RestoreManager {
         source: Source,
         progress: &Arc<Progress>,
         stop: &CancellationToken,
-    ) -> Result<Expected, RestoreError> {
+    ) -> Result<IntegrityCheck, RestoreError> {
         progress.enter("download");
         let options = DownloadOptions {
             sha256: true,
@@ -27,7 +27,7 @@ impl RestoreManager {
         };
         let (origin, expected) = backup::open(
             source,
-            Reach::Whole,
+            ReadHint::Whole,
             options,
             progress.clone(),
             stop.clone(),
@@ -46,12 +46,12 @@ impl RestoreManager {
     }
 
     /// The same error, or the one behind it; and the object, where it is what the store says.
-    pub(super) async fn root_cause(
+    pub(super) async fn diagnose(
         &self,
         e: RestoreError,
         pinned: Option<&PinnedBackup>,
         stop: &CancellationToken,
-    ) -> (RestoreError, Option<Expected>) {
+    ) -> (RestoreError, Option<IntegrityCheck>) {
         use R::{
             ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected,
             RestoreError as Refused,

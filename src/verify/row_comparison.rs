@@ -10,9 +10,9 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Subject;
+use super::RestoredDatabase;
 use crate::error::{DatabaseError, RestoreError};
-use crate::postgres::{Server, Session, fault, ident, literal};
+use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
 use pgdump_archive::{Dialect, ObjectData, Rows, TableData, tokens};
 
@@ -49,7 +49,7 @@ struct Column {
 }
 
 /// A table, or blocks of it.
-struct Part {
+struct TablePart {
     table: usize,
     blocks: Option<(i64, i64)>,
 }
@@ -133,7 +133,7 @@ pub(super) fn proof_of(name: &str, data: &TableData) -> TableProof {
 
 /// Compares every table with the ledger.
 pub(super) async fn compare(
-    subject: &Subject<'_>,
+    subject: &RestoredDatabase<'_>,
 ) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
     let wanted = subject.content_digest.tables();
     let session = connect(subject.server, subject.database).await?;
@@ -151,7 +151,7 @@ pub(super) async fn compare(
     // The largest first, so that no session is left with them at the end.
     parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let tables = Arc::new(tables);
-    let queue: VecDeque<Part> = parts.into_iter().map(|(_, p)| p).collect();
+    let queue: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
     let found = read_all(subject, tables.clone(), queue).await?;
     let (mut proofs, mut wrong): (Vec<TableProof>, Vec<Check>) = Default::default();
     for name in missing {
@@ -260,7 +260,7 @@ async fn describe(
     data: &TableData,
     encoding: &str,
 ) -> Result<Option<(Table, i64)>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| fault(&e, "looking at a table");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at a table");
     let sql = "SELECT c.oid, c.relkind::text, pg_catalog.pg_relation_size(c.oid) \
         FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1::text)";
     let Some(row) = session.client().query_opt(sql, &[&name]).await.map_err(e)? else {
@@ -312,7 +312,7 @@ async fn describe(
 }
 
 /// A large table in parts of blocks, where the server can read such parts by themselves.
-fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, Part)> {
+fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, TablePart)> {
     if table.is_partitioned
         || bytes <= PART_BYTES
         || session.version() < 140000
@@ -320,7 +320,7 @@ fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, 
     {
         return vec![(
             bytes,
-            Part {
+            TablePart {
                 table: index,
                 blocks: None,
             },
@@ -332,7 +332,7 @@ fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, 
         .map(|from| {
             (
                 PART_BYTES,
-                Part {
+                TablePart {
                     table: index,
                     blocks: Some((from, from + each)),
                 },
@@ -359,9 +359,9 @@ fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
 /// Reads all parts. Each session has a thread of its own: rows come in small pieces, and handing each
 /// from the thread of the connection to another costs more than to count it.
 async fn read_all(
-    subject: &Subject<'_>,
+    subject: &RestoredDatabase<'_>,
     tables: Arc<Vec<Table>>,
-    queue: VecDeque<Part>,
+    queue: VecDeque<TablePart>,
 ) -> Result<Vec<Found>, RestoreError> {
     let sessions = subject.sessions.clamp(1, queue.len().max(1));
     let queue = Arc::new(Mutex::new(queue));
@@ -425,7 +425,7 @@ async fn read(
     table: &Table,
     blocks: Option<(i64, i64)>,
 ) -> Result<Found, DatabaseError> {
-    let e = |e: tokio_postgres::Error| fault(&e, "reading rows back");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading rows back");
     let rows = session
         .client()
         .copy_out(&copy_sql(table, blocks))
@@ -445,10 +445,12 @@ async fn read(
 }
 
 /// Compares every large object with the ledger.
-pub(super) async fn compare_objects(subject: &Subject<'_>) -> Result<Vec<Check>, RestoreError> {
+pub(super) async fn compare_objects(
+    subject: &RestoredDatabase<'_>,
+) -> Result<Vec<Check>, RestoreError> {
     let wanted = subject.content_digest.objects();
     let session = connect(subject.server, subject.database).await?;
-    let e = |e: tokio_postgres::Error| fault(&e, "looking at large objects");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at large objects");
     let there = session
         .client()
         .query(
@@ -495,7 +497,7 @@ async fn read_objects(
     session: &Session,
     oids: &[u32],
 ) -> Result<BTreeMap<u32, ObjectData>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| fault(&e, "reading large objects back");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading large objects back");
     let sql = "SELECT o, pg_catalog.lo_get(o, $2, $3) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS x(o)";
     let read = session.client().prepare(sql).await.map_err(e)?;
     let mut found: BTreeMap<u32, ObjectData> =
