@@ -20,7 +20,7 @@ check: ## Format, lints, licences and sources of dependencies, generated files
 	@cargo clippy --all-targets --quiet -- -D warnings
 	@scripts/setup.sh deny
 	@cargo deny --log-level error check bans licenses sources
-	@cargo test --quiet --test it contract::
+	@cargo test --quiet --test offline contract::
 
 schemas: ## Write schemas/ from the types
 	@cargo run --quiet --bin pgrestored -- schema --write schemas

@@ -21,7 +21,7 @@ options=("$@")
 rm -rf target/mutants.out target/mutants.out.old
 round --lib --
 round --test=pg -- -E 'test(journal::) | test(swap::) | test(cuts::) | test(limits::) | test(tls::) | test(damage::flipped_gzip) | test(hostile::)'
-round --test=it --test=cloud -- -E 'test(contract::) | test(cli::) | test(refusals::) | test(admission::) | test(worker::) | test(crash::killed_while_replacing)'
+round --test=offline --test=cloud -- -E 'test(contract::) | test(cli::) | test(refusals::) | test(admission::) | test(worker::) | test(crash::killed_while_replacing)'
 
 cd target/mutants.out
 killed=$(sort -u caught.txt previously_caught.txt timeout.txt 2>/dev/null | wc -l)

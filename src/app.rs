@@ -17,7 +17,7 @@ use crate::metrics::{RestoreMetricsManager, now_seconds};
 use crate::postgres::Server;
 use crate::queue::{PubSub, PubSubConfig, QueueError, RequestQueue, Resource};
 use crate::store::Stores;
-use crate::verify::{ChecksFile, Keyring};
+use crate::verification::{ChecksFile, Keyring};
 use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
 
 /// What a lease may last beyond the restore's own limit.

@@ -149,7 +149,7 @@ enum Command {
     /// Show all of it on this machine, nothing to configure
     #[cfg(feature = "emulator")]
     Demo,
-    /// Run a stand-in for Pub/Sub and Cloud Storage on one loopback port
+    /// Run an emulator of Pub/Sub and Cloud Storage on one loopback port
     #[cfg(feature = "emulator")]
     Emulator(emulator::Args),
 }

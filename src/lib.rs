@@ -9,7 +9,7 @@
 //!                               store                                    database
 //! ```
 //!
-//! The modules stand in reading order; imports go down only (`tests/it/architecture.rs`).
+//! The modules stand in reading order; imports go down only (`tests/offline/architecture.rs`).
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 // The shell and the assembly.
@@ -24,8 +24,8 @@ pub mod manager;
 // The stages.
 pub mod backup;
 pub mod retention;
-pub mod target;
-pub mod verify;
+pub mod database;
+pub mod verification;
 
 // The mechanisms.
 pub mod admission;

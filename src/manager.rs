@@ -30,6 +30,7 @@ use tracing::field::Empty;
 
 use crate::backup::{self, IntegrityCheck, PinnedBackup};
 use crate::config::{Config, Trust};
+use crate::database::{self, Claim, CreateOptions, Staging, TargetLock};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob, made_for};
@@ -41,8 +42,7 @@ use crate::progress::Progress;
 use crate::proof::VerificationReport;
 use crate::steps::reached;
 use crate::store::Stores;
-use crate::target::{self, Claim, CreateOptions, Staging, TargetLock};
-use crate::verify::OwnEvidence;
+use crate::verification::OwnEvidence;
 use pgdump_archive::Archive;
 use pgdump_restore::{LoadOptions, Loaded, Rewriter};
 
@@ -282,7 +282,7 @@ impl RestoreManager {
         tokio::pin!(end);
         self.open_ahead(&job.backup);
         let claim = tokio::select! {
-            claim = target::claim(&self.server, job, self.terms()) => claim?,
+            claim = database::claim(&self.server, job, self.terms()) => claim?,
             e = &mut end => return Err(e),
         };
         let mut claimed = match claim {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::{CommandResult, Exit, Output, human_bytes, print_json, style};
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
+use crate::database::{check_restricted, unended};
 use crate::error::{FailureReason, RestoreError, bound_list, report};
 use crate::job::BackupRef;
 use crate::postgres::{Server, ServerFacts};
 use crate::queue::{QueueError, check_credentials};
 use crate::sandbox::{Sandbox, fitting, found};
-use crate::target::{check_restricted, unended};
 use pgdump_restore::{Finding, Level, Requirements};
 
 /// Versions of PostgreSQL that restores are tested on.

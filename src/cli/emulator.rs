@@ -1,4 +1,4 @@
-//! `emulator`: the stand-in for Pub/Sub and Cloud Storage, until a signal.
+//! `emulator`: the emulator of Pub/Sub and Cloud Storage, until a signal.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

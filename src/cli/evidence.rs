@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{CommandResult, Exit, Output, print_json};
 use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::verify::{Envelope, verify_envelope};
+use crate::verification::{Envelope, verify_envelope};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Args {

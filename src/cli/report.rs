@@ -6,7 +6,7 @@ use super::{CommandError, CommandResult, Exit, Output, print_json};
 use crate::app::App;
 use crate::manager::BackupSetStatus;
 use crate::proof::VerificationReport;
-use crate::verify::ledger_page;
+use crate::verification::ledger_page;
 
 /// Reports of one set that are read.
 const MOST: usize = 10_000;

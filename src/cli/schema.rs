@@ -7,10 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use super::{CommandError, CommandResult, Exit};
 use crate::admission::PolicyFile;
 use crate::backup::Backup;
+use crate::database::{Reaped, RetainedDatabase, RolledBack};
 use crate::event::{GcsNotification, RestoreRequest, RestoreResult};
 use crate::proof::VerificationReport;
-use crate::target::{Reaped, RetainedDatabase, RolledBack};
-use crate::verify::{ChecksFile, Envelope};
+use crate::verification::{ChecksFile, Envelope};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -13,7 +13,7 @@ use crate::job::{BackupRef, VerifyJob, check_request_id};
 use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
 use crate::proof::{CheckStatus, Verdict, VerificationReport};
-use crate::verify::{junit, page};
+use crate::verification::{junit, page};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -12,7 +12,7 @@ use crate::job::{BackupRef, OWN_PROBE, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Trigger};
 use crate::proof::{Bisection, Origin, Probe, Verdict, VerificationReport};
 use crate::store::StoredObject;
-use crate::verify::is_of;
+use crate::verification::is_of;
 
 /// Reports that are read to find what is proven already.
 const READ: usize = 200;

@@ -13,7 +13,7 @@ use crate::policy::{Depth, Trigger};
 use crate::progress::Progress;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
-use crate::verify::{Evidence, History, Keyring, Question, StoredEvidence, verdict};
+use crate::verification::{Evidence, History, Keyring, Question, StoredEvidence, verdict};
 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: usize = 10;

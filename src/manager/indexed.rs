@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 use super::source::WantedBackup;
 use super::{RestoreManager, RunState};
 use crate::backup::{self, IntegrityCheck, PinnedBackup, ReadHint, Source, encode_crc32c};
+use crate::database::{Staging, TargetLock};
 use crate::error::{Blame, RestoreError, report as said};
 use crate::job::RestoreJob;
 use crate::progress::Progress;
 use crate::proof::VerificationReport;
-use crate::target::{Staging, TargetLock};
-use crate::verify::RestoreIndex;
+use crate::verification::RestoreIndex;
 use pgdump_archive::{Archive, BlockIndex, ContentDigest};
 
 impl RestoreManager {

@@ -2,10 +2,10 @@
 //! target's own from the beginning.
 
 use super::RestoreManager;
+use crate::database::TargetLock;
 use crate::job::RestoreJob;
 use crate::policy::InPlace;
 use crate::postgres::ServerFacts;
-use crate::target::TargetLock;
 use pgdump_archive::TocEntry;
 use pgdump_restore::that_name_their_database;
 

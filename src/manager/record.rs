@@ -6,7 +6,7 @@ use crate::error::{FailureReason as R, RestoreError, ValidationError};
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
 use crate::store;
-use crate::verify::{Keyring, Signature};
+use crate::verification::{Keyring, Signature};
 
 /// What a signature of a record is over, beside the record itself.
 const SIGNED: &str = "application/vnd.pgrestored.outcome+json";

@@ -15,7 +15,7 @@ use crate::policy::{Depth, Trigger};
 use crate::proof::{Origin, Rto, Verdict, VerificationReport};
 use crate::retention::{Candidate, Decision, Rules, decide};
 use crate::store::StoredObject;
-use crate::verify::{Evidence, Found, is_of};
+use crate::verification::{Evidence, Found, is_of};
 use pgdump_archive::{is_recognized, member_name};
 
 /// Reports of a set that are looked at.

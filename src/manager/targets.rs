@@ -2,10 +2,10 @@
 
 use super::RestoreManager;
 use crate::admission::fits;
+use crate::database::{self, ClaimPolicy, Reaped, RetainedDatabase, RolledBack};
 use crate::error::{FailureReason as R, RestoreError, ValidationError};
 use crate::job::{OnExisting, RestoreJob, check_target};
 use crate::postgres::Server;
-use crate::target::{self, ClaimPolicy, Reaped, RetainedDatabase, RolledBack};
 
 impl RestoreManager {
     /// Whether a database may be restored into at all.
@@ -43,9 +43,9 @@ impl RestoreManager {
     /// `target_unavailable`, `access_denied`.
     pub async fn reap(&self) -> Result<Reaped, RestoreError> {
         let max_age = self.config.request_max_age;
-        let mut reaped = target::reap(&self.server, max_age).await?;
+        let mut reaped = database::reap(&self.server, max_age).await?;
         if let Some(scratch) = &self.config.verify.scratch {
-            let more = target::reap(&Server::new(scratch)?, max_age).await?;
+            let more = database::reap(&Server::new(scratch)?, max_age).await?;
             reaped.add(more);
         }
         Ok(reaped)
@@ -64,7 +64,7 @@ impl RestoreManager {
         self.check_target(target_db)?;
         let digest = format!("rollback of {target_db}");
         let job = RestoreJob::replacing(request_id, target_db, digest);
-        target::rollback(&self.server, &job, wanted, self.terms()).await
+        database::rollback(&self.server, &job, wanted, self.terms()).await
     }
 
     /// The databases that are kept for a rollback of `target_db`, the newest first.
@@ -72,7 +72,7 @@ impl RestoreManager {
     /// # Errors
     /// `target_unavailable`, `access_denied`.
     pub async fn kept(&self, target_db: &str) -> Result<Vec<RetainedDatabase>, RestoreError> {
-        target::kept(&self.server, target_db, self.config.keep_previous).await
+        database::kept(&self.server, target_db, self.config.keep_previous).await
     }
 }
 

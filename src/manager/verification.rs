@@ -12,14 +12,16 @@ use super::verification_server::{self, VerificationServer};
 use super::{JobOutcome, RestoreManager, end_spans, placement, restricted};
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::config::Trust;
+use crate::database::{CreateOptions, Loader, VerificationDatabase};
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::job::{Completeness, ResultBackup, VerifyJob, made_for};
 use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
 use crate::progress::Progress;
 use crate::proof::{ArchiveProof, VerificationReport};
 use crate::steps::reached as step;
-use crate::target::{CreateOptions, Loader, VerificationDatabase};
-use crate::verify::{self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict};
+use crate::verification::{
+    self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
+};
 use pgdump_archive::{Archive, ContentDigest, Counting};
 use pgdump_restore::{LoadOptions, Rewriter};
 
@@ -439,7 +441,7 @@ impl RestoreManager {
             sessions,
         };
         let checks = self.checks(&report.backup_set)?;
-        let found = verify::examine(&subject, &checks, place.history).await?;
+        let found = verification::examine(&subject, &checks, place.history).await?;
         step("examined");
         (report.tables, report.checks, report.drift) = (found.tables, found.checks, found.drift);
         Ok(())
@@ -499,14 +501,14 @@ fn archive_proof(archive: &Archive) -> ArchiveProof {
         server_version: h.server_version.clone(),
         pg_dump_version: h.pg_dump_version.clone(),
         encoding: archive.encoding().name().to_owned(),
-        entries: verify::kinds(archive.entries()),
+        entries: verification::kinds(archive.entries()),
     }
 }
 
 /// The archive's side of the report.
 fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest) {
     let objects = content_digest.objects();
-    report.tables = verify::tables_of(content_digest);
+    report.tables = verification::tables_of(content_digest);
     report.large_objects = objects.len() as u64;
     report.rows = report.tables.iter().map(|t| t.rows).sum();
     let of_tables: u64 = report.tables.iter().map(|t| t.bytes).sum();

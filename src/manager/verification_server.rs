@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::RestoreManager;
 use crate::config::{DbConfig, SslMode, TlsFiles};
+use crate::database::VerificationDatabase;
 use crate::error::{FailureReason as R, JobError, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
 use crate::sandbox::{Sandbox, fitting, found};
-use crate::target::VerificationDatabase;
 use pgdump_archive::TocEntry;
 
 /// How long cleaning up a scratch server may take.

@@ -5,17 +5,17 @@ use std::process::Command;
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::Status;
 
-use crate::peers::{BUCKET, Kind, Peers};
 use crate::support::Cluster;
+use crate::test_env::{BUCKET, Kind, TestEnv};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_signed_requests_within_the_policy_are_done() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     for name in ["tenant/src.dump", "other/src.dump"] {
-        peers.emulator.storage.put(BUCKET, name, dump.clone());
+        env.emulator.storage.put(BUCKET, name, dump.clone());
     }
     let file = |name: &str| c.scratch(name).display().to_string();
     for args in [
@@ -40,7 +40,7 @@ async fn only_signed_requests_within_the_policy_are_done() {
         file("shared")
     );
     std::fs::write(c.scratch("policy.yaml"), policy).unwrap();
-    let running = peers
+    let running = env
         .worker(&c, &[("request-policy", &file("policy.yaml"))])
         .await;
 
@@ -49,7 +49,7 @@ async fn only_signed_requests_within_the_policy_are_done() {
         command
             .env_clear()
             .args(["request", backup, "--target", target]);
-        for (flag, value) in peers.flags() {
+        for (flag, value) in env.flags() {
             command.arg(format!("--{flag}={value}"));
         }
         if let Some((file, id)) = key {
@@ -84,7 +84,7 @@ async fn only_signed_requests_within_the_policy_are_done() {
         (ops, "tenant/src.dump", "payroll", Some(R::TargetNotAllowed)),
     ] {
         request(key, backup, target);
-        let result = peers.result().await;
+        let result = env.result().await;
         let said = result.error.as_ref().map(|e| e.reason);
         assert_eq!(
             said, reason,

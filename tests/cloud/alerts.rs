@@ -9,8 +9,8 @@ use std::time::Duration;
 use pgrestored::event::Status;
 use serde_json::Value;
 
-use crate::peers::{BUCKET, Kind, Peers, get};
 use crate::support::Cluster;
+use crate::test_env::{BUCKET, Kind, TestEnv, get};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -268,7 +268,7 @@ async fn the_dashboard_shows_it(stack: &Stack) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_pages_a_long_restore_warns_and_both_end() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
         "src",
@@ -276,16 +276,15 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     let size = dump.len() as u64;
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
-    let running = peers.worker(&c, &[]).await;
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
+    let running = env.worker(&c, &[]).await;
     let Some(stack) = Stack::start(running.worker.admin).await else {
         return;
     };
 
     // The first failure that this worker has ever had.
     let asked = tokio::time::Instant::now();
-    peers
-        .publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
+    env.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
         .await;
     let alert = stack
         .webhook
@@ -302,7 +301,7 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
             .unwrap()
             .ends_with("/RestoreFailure.md")
     );
-    assert_eq!(peers.result().await.status, Status::Failure);
+    assert_eq!(env.result().await.status, Status::Failure);
     // All of one restore failed, which is known already.
     stack.until_muted("HighRestoreFailureRate").await;
 
@@ -310,18 +309,16 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
         ("proof", r#""mode":"verify""#),
         ("quick", r#""target_db":"app""#),
     ] {
-        peers
-            .publish(&format!(
-                r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},{more}}}"#
-            ))
-            .await;
-        assert_eq!(peers.result().await.status, Status::Success, "{id}");
+        env.publish(&format!(
+            r#"{{"request_id":"{id}","backup":{{"name":"src.dump"}},{more}}}"#
+        ))
+        .await;
+        assert_eq!(env.result().await.status, Status::Success, "{id}");
     }
 
     // A restore that would take a day.
-    peers.emulator.storage.limit_rate(size / 86_400 + 1);
-    peers
-        .publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#)
+    env.emulator.storage.limit_rate(size / 86_400 + 1);
+    env.publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#)
         .await;
     stack
         .webhook
@@ -336,8 +333,8 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
     assert_eq!(status["running"][0]["request_id"], "slow");
     the_dashboard_shows_it(&stack).await;
 
-    peers.emulator.storage.limit_rate(0);
-    assert_eq!(peers.result().await.status, Status::Success);
+    env.emulator.storage.limit_rate(0);
+    assert_eq!(env.result().await.status, Status::Success);
     stack
         .webhook
         .alert("/chat", "LongRunningRestore", "resolved")

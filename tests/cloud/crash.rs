@@ -11,9 +11,9 @@ use pgrestored::event::{RestoreResult, Status};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use crate::peers::{BUCKET, Kind, Peers};
 use crate::process::worker_with;
 use crate::support::{Cluster, is_full_campaign};
+use crate::test_env::{BUCKET, Kind, TestEnv};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
@@ -129,7 +129,7 @@ impl Mode {
 }
 
 struct VerificationServer {
-    peers: Peers,
+    env: TestEnv,
     c: Arc<Cluster>,
     sandboxes: PathBuf,
     records: PathBuf,
@@ -143,12 +143,12 @@ fn table(name: &str) -> String {
 
 impl VerificationServer {
     async fn new() -> Self {
-        let peers = Peers::start(Kind::StandIn).await.unwrap();
+        let env = TestEnv::start(Kind::Emulator).await.unwrap();
         let c = Arc::new(Cluster::start());
         c.create("a", &table("old_one"));
         c.create("b", &table("new_one"));
         c.psql("postgres", "CREATE ROLE visitor LOGIN");
-        let storage = &peers.emulator.storage;
+        let storage = &env.emulator.storage;
         storage.put(
             BUCKET,
             "old.dump",
@@ -173,7 +173,7 @@ impl VerificationServer {
             std::fs::set_permissions(folder, open).unwrap();
         }
         VerificationServer {
-            peers,
+            env,
             c,
             sandboxes,
             records,
@@ -207,7 +207,7 @@ impl VerificationServer {
 
     /// What was published of a request: different bodies, and how many events.
     fn outcomes(&self, id: &str) -> (HashSet<Vec<u8>>, usize) {
-        let all = self.peers.emulator.pubsub.published(RESULTS);
+        let all = self.env.emulator.pubsub.published(RESULTS);
         let ours: Vec<_> = all
             .into_iter()
             .filter(|m| m.attributes["request_id"] == id)
@@ -218,7 +218,7 @@ impl VerificationServer {
 
     async fn until_outcomes(&self, id: &str, count: usize) -> RestoreResult {
         let there = self
-            .peers
+            .env
             .emulator
             .pubsub
             .until(|_| self.outcomes(id).1 >= count);
@@ -231,7 +231,7 @@ impl VerificationServer {
 
     async fn until_settled(&self) {
         let settled = self
-            .peers
+            .env
             .emulator
             .pubsub
             .until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
@@ -287,10 +287,10 @@ impl VerificationServer {
         let flags = self.flags(mode);
         let flags: Vec<(&str, &str)> = flags.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let point = format!("{step}=return");
-        let mut first = worker_with(&self.peers, &self.c, &flags, &[("FAILPOINTS", &point)]).await;
+        let mut first = worker_with(&self.env, &self.c, &flags, &[("FAILPOINTS", &point)]).await;
         let body = mode.body(&id, &target);
         let publish = |body: &str| {
-            self.peers
+            self.env
                 .emulator
                 .pubsub
                 .publish(REQUESTS, body.as_bytes(), HashMap::new())
@@ -309,9 +309,9 @@ impl VerificationServer {
             "0",
             "{what}: what is half made is open to others"
         );
-        self.peers.emulator.pubsub.expire_leases(SUBSCRIPTION);
+        self.env.emulator.pubsub.expire_leases(SUBSCRIPTION);
 
-        let mut second = worker_with(&self.peers, &self.c, &flags, &[]).await;
+        let mut second = worker_with(&self.env, &self.c, &flags, &[]).await;
         let result = self.until_outcomes(&id, 1).await;
         assert_eq!(
             (result.status, result.error),
@@ -327,7 +327,7 @@ impl VerificationServer {
                 r#"{{"request_id":"older{number}","backup":{{"name":"old.dump"}},"target_db":"{target}","on_existing":"replace"}}"#
             );
             let yesterday = SystemTime::now() - Duration::from_secs(86_400);
-            self.peers
+            self.env
                 .emulator
                 .pubsub
                 .publish_at(REQUESTS, older.as_bytes(), HashMap::new(), yesterday)
@@ -355,13 +355,7 @@ impl VerificationServer {
             )
             .await;
         second.child.kill().await.unwrap();
-        let reaper = self
-            .peers
-            .app(&self.c, &flags)
-            .manager
-            .reap()
-            .await
-            .unwrap();
+        let reaper = self.env.app(&self.c, &flags).manager.reap().await.unwrap();
         assert_eq!((reaper.failed, reaper.unknown), (vec![], vec![]), "{what}");
         // Sessions of a killed process end when the server notices.
         let gone = async {
@@ -499,7 +493,7 @@ async fn killed_while_rolling_back() {
         let mut job =
             crate::support::job("/x".as_ref(), &target, pgrestored::job::OnExisting::Replace);
         job.backup = pgrestored::job::BackupRef::parse("new.dump", "").unwrap();
-        let app = ground.peers.app(&ground.c, &[]);
+        let app = ground.env.app(&ground.c, &[]);
         let replaced = app
             .manager
             .run(&job, Arc::default(), CancellationToken::new())

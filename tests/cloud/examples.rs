@@ -4,15 +4,15 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use crate::peers::{BUCKET, Kind, Peers};
 use crate::support::{Cluster, assert_same, tools};
+use crate::test_env::{BUCKET, Kind, TestEnv};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_example_restores() {
     let Some(python) = tools::installed("python/bin/python") else {
         return;
     };
-    let Some(peers) = Peers::start(Kind::Google).await else {
+    let Some(env) = TestEnv::start(Kind::Google).await else {
         return;
     };
     let c = Cluster::start();
@@ -20,18 +20,18 @@ async fn the_python_example_restores() {
         "src",
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 500) i",
     );
-    peers.emulator.storage.put(
+    env.emulator.storage.put(
         BUCKET,
         "src.dump",
         std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
     );
-    let running = peers.worker(&c, &[]).await;
+    let running = env.worker(&c, &[]).await;
     let run = async |backup: &str, target: &str| {
         let mut command = Command::new(&python);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/python/restore.py"));
         command
             .args([backup, target])
-            .env("PUBSUB_EMULATOR_HOST", peers.pubsub_host());
+            .env("PUBSUB_EMULATOR_HOST", env.pubsub_host());
         command
             .env("GOOGLE_CLOUD_PROJECT", "test")
             .kill_on_drop(true);

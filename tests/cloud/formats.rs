@@ -7,8 +7,8 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::job::BackupRef;
 use tokio_util::sync::CancellationToken;
 
-use crate::peers::{BUCKET, Kind, Peers, restore};
 use crate::support::{Cluster, assert_same};
+use crate::test_env::{BUCKET, Kind, TestEnv, restore};
 
 const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, md5(i::text) FROM generate_series(1, 20000) i;
     CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, md5((-i)::text) FROM generate_series(1, 20000) i;
@@ -16,15 +16,15 @@ const SOURCE: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a
     SELECT lo_from_bytea(100 + i, decode(repeat(md5(i::text), 100), 'hex')) FROM generate_series(1, 20) i";
 
 struct Setup {
-    peers: Peers,
+    env: TestEnv,
     c: Cluster,
 }
 
 async fn setup() -> Setup {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
-    Setup { peers, c }
+    Setup { env, c }
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -53,7 +53,7 @@ impl Setup {
             let name = member.file_name().into_string().unwrap();
             let (name, bytes) = change(&name, std::fs::read(member.path()).unwrap());
             total += bytes.len() as u64;
-            self.peers
+            self.env
                 .emulator
                 .storage
                 .put(BUCKET, &format!("{prefix}{name}"), bytes);
@@ -74,12 +74,12 @@ impl Setup {
 async fn a_directory_is_a_prefix_of_the_bucket() {
     let s = setup().await;
     let total = s.upload("night/2026-11-22/", |name, bytes| (name.to_owned(), bytes));
-    s.peers
+    s.env
         .emulator
         .storage
         .put(BUCKET, "night/2026-11-22/deeper/note.txt", "not a member");
-    let app = s.peers.app(&s.c, &[]);
-    let storage = &s.peers.emulator.storage;
+    let app = s.env.app(&s.c, &[]);
+    let storage = &s.env.emulator.storage;
     storage.fail_next_reads([
         F::CutAfter(10),
         F::Unavailable,
@@ -131,7 +131,7 @@ async fn members_that_are_compressed_twice() {
     s.upload("renamed/", |name, bytes| {
         (format!("{name}.gz"), gzip(&bytes))
     });
-    let app = s.peers.app(&s.c, &[]);
+    let app = s.env.app(&s.c, &[]);
     for prefix in ["twice", "renamed"] {
         assert_eq!(
             restore(&app, &format!("{prefix}/"), prefix)
@@ -148,11 +148,11 @@ async fn members_that_are_compressed_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_with_a_content_encoding() {
     let s = setup().await;
-    let storage = &s.peers.emulator.storage;
+    let storage = &s.env.emulator.storage;
     for (name, args) in [("plain.sql", &["-Fp"][..]), ("custom.dump", &["-Fc"])] {
         storage.put(BUCKET, name, gzip(&std::fs::read(s.dump(args)).unwrap()));
         storage.set_gzip_encoding(BUCKET, name);
-        let app = s.peers.app(&s.c, &[]);
+        let app = s.env.app(&s.c, &[]);
         let target = name.replace('.', "_");
         let done = restore(&app, name, &target).await;
         assert_eq!(done.result.error, None);
@@ -165,7 +165,7 @@ async fn objects_with_a_content_encoding() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_object_is_inspected_by_its_beginning() {
     let s = setup().await;
-    let storage = &s.peers.emulator.storage;
+    let storage = &s.env.emulator.storage;
     let head = std::fs::read(s.dump(&["-Fc"])).unwrap();
     let path = s.c.scratch("large.dump");
     std::fs::write(&path, &head).unwrap();
@@ -177,7 +177,7 @@ async fn a_large_object_is_inspected_by_its_beginning() {
         .set_len(1 << 30)
         .unwrap();
     storage.put_file(BUCKET, "large.dump", path).unwrap();
-    let app = s.peers.app(&s.c, &[]);
+    let app = s.env.app(&s.c, &[]);
     let stop = CancellationToken::new();
     let (pinned, archive) = app
         .manager

@@ -1,4 +1,4 @@
-//! The whole worker against real protocol peers: the stand-in everywhere, Google's Pub/Sub emulator
+//! The whole worker against real protocol peers: our emulator everywhere, Google's Pub/Sub emulator
 //! wherever it is installed.
 
 #[path = "../support/mod.rs"]
@@ -11,7 +11,7 @@ mod examples;
 mod formats;
 mod operator;
 mod page;
-mod peers;
+mod test_env;
 mod policy;
 mod process;
 mod queue;

@@ -5,17 +5,17 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::peers::{BUCKET, Kind, Peers};
 use crate::support::Cluster;
+use crate::test_env::{BUCKET, Kind, TestEnv};
 
-fn command(peers: &Peers, c: &Cluster, args: &[&str]) -> Command {
+fn command(env: &TestEnv, c: &Cluster, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command
         .args(args)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
         .kill_on_drop(true);
-    let mut flags = peers.flags();
+    let mut flags = env.flags();
     flags.push(("db-host", c.sandbox.host().to_owned()));
     flags.retain(|(flag, _)| !args.contains(&format!("--{flag}").as_str()));
     command.args(
@@ -30,8 +30,8 @@ fn command(peers: &Peers, c: &Cluster, args: &[&str]) -> Command {
     command
 }
 
-async fn run(peers: &Peers, c: &Cluster, args: &[&str]) -> Output {
-    command(peers, c, args).output().await.unwrap()
+async fn run(env: &TestEnv, c: &Cluster, args: &[&str]) -> Output {
+    command(env, c, args).output().await.unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -58,12 +58,12 @@ fn document(out: &Output, schema: &str) -> Value {
 
 /// Health of each check, and the exit code.
 async fn diagnosis(
-    peers: &Peers,
+    env: &TestEnv,
     c: &Cluster,
     more: &[&str],
 ) -> (Vec<(String, String, Value)>, Option<i32>) {
     let args = [&["doctor", "--output", "json"], more].concat();
-    let out = run(peers, c, &args).await;
+    let out = run(env, c, &args).await;
     let word = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let all = document(&out, "diagnosis");
     let all = all.as_array().unwrap().iter();
@@ -83,23 +83,23 @@ fn health<'a>(found: &'a [(String, String, Value)], check: &str) -> &'a str {
 }
 
 /// A cluster with a database `src` whose dump is in the bucket.
-fn with_backup(peers: &Peers) -> Cluster {
+fn with_backup(env: &TestEnv) -> Cluster {
     let c = Cluster::start();
     c.create(
         "src",
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
     c
 }
 
 async fn all_is_well(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else {
+    let Some(env) = TestEnv::start(kind).await else {
         return;
     };
-    let c = with_backup(&peers);
-    let (found, code) = diagnosis(&peers, &c, &[]).await;
+    let c = with_backup(&env);
+    let (found, code) = diagnosis(&env, &c, &[]).await;
     let failures: Vec<_> = found
         .iter()
         .filter(|(_, health, _)| health == "failure")
@@ -123,8 +123,8 @@ async fn all_is_well(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_finds_a_good_set_up_good_on_the_stand_in() {
-    all_is_well(Kind::StandIn).await;
+async fn the_doctor_finds_a_good_set_up_good_on_the_emulator() {
+    all_is_well(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,15 +134,15 @@ async fn the_doctor_finds_a_good_set_up_good_on_googles_emulator() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env);
     c.psql("postgres", "CREATE ROLE weak LOGIN");
     c.create("hstore_src", "CREATE EXTENSION hstore; CREATE ROLE owner_of_it; CREATE TABLE h (v hstore); ALTER TABLE h OWNER TO owner_of_it");
     let needs = std::fs::read(c.dump_to_file("hstore_src", &[])).unwrap();
-    peers.emulator.storage.put("other", "needs.dump", needs);
+    env.emulator.storage.put("other", "needs.dump", needs);
     c.psql("postgres", "DROP DATABASE hstore_src");
     c.psql("postgres", "DROP ROLE owner_of_it");
-    let deny = |permission: &str| peers.emulator.access.deny(permission);
+    let deny = |permission: &str| env.emulator.access.deny(permission);
     type Setting<'a> = (&'a [&'a str], &'a str, i32, &'a str);
     let cases: [Setting; 7] = [
         (
@@ -189,7 +189,7 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
         ),
     ];
     for (flags, check, exit, fix) in cases {
-        let (found, code) = diagnosis(&peers, &c, flags).await;
+        let (found, code) = diagnosis(&env, &c, flags).await;
         assert_eq!(health(&found, check), "failure", "{flags:?}: {found:#?}");
         let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
         assert!(
@@ -217,7 +217,7 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
         ),
     ] {
         deny(permission);
-        let (found, code) = diagnosis(&peers, &c, &["--verify-schedule", "24h"]).await;
+        let (found, code) = diagnosis(&env, &c, &["--verify-schedule", "24h"]).await;
         assert_eq!(health(&found, check), "failure", "{permission}: {found:#?}");
         let (_, _, said) = found.iter().find(|(name, ..)| name == check).unwrap();
         assert!(
@@ -230,13 +230,13 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers);
-    let running = peers.worker(&c, &[]).await;
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env);
+    let running = env.worker(&c, &[]).await;
     let url = format!("http://{}", running.worker.admin);
-    peers.emulator.storage.limit_rate(200_000);
+    env.emulator.storage.limit_rate(200_000);
     let asked = command(
-        &peers,
+        &env,
         &c,
         &[
             "request",
@@ -255,7 +255,7 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     .spawn()
     .unwrap();
     let stage = async || {
-        let out = run(&peers, &c, &["status", "--url", &url, "--output", "json"]).await;
+        let out = run(&env, &c, &["status", "--url", &url, "--output", "json"]).await;
         document(&out, "worker-status")["running"][0]["progress"]["stage"]
             .as_str()
             .map(str::to_owned)
@@ -264,7 +264,7 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     tokio::time::timeout(std::time::Duration::from_secs(60), at_work)
         .await
         .expect("never at data");
-    let shown = text(&run(&peers, &c, &["status", "--url", &url]).await.stdout);
+    let shown = text(&run(&env, &c, &["status", "--url", &url]).await.stdout);
     assert!(
         shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"),
         "{shown}"
@@ -287,8 +287,8 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     );
     // Two who wait, one of them without Pub/Sub: both get the answer.
     let without = ["watch", "r1", "--url", &url, "--google-cloud-project", ""];
-    let by_page = command(&peers, &c, &without).spawn().unwrap();
-    peers.emulator.storage.limit_rate(0);
+    let by_page = command(&env, &c, &without).spawn().unwrap();
+    env.emulator.storage.limit_rate(0);
     let out = asked.wait_with_output().await.unwrap();
     let result = document(&out, "restore-result");
     assert_eq!(
@@ -313,7 +313,7 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     );
     // A failure is an answer, with its exit code.
     let out = run(
-        &peers,
+        &env,
         &c,
         &[
             "request",
@@ -333,13 +333,13 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
         "{said}"
     );
     assert_eq!(
-        run(&peers, &c, &["status", "--url", &url, "--alive"])
+        run(&env, &c, &["status", "--url", &url, "--alive"])
             .await
             .status
             .code(),
         Some(0)
     );
     running.stop().await;
-    let out = run(&peers, &c, &["status", "--url", &url, "--alive"]).await;
+    let out = run(&env, &c, &["status", "--url", &url, "--alive"]).await;
     assert_eq!(out.status.code(), Some(69));
 }

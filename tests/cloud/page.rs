@@ -7,8 +7,8 @@ use pgrestored::event::Status;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::peers::{BUCKET, Kind, Peers};
 use crate::support::{Cluster, tools};
+use crate::test_env::{BUCKET, Kind, TestEnv};
 
 /// `None`, loudly, where browser or driver are missing.
 fn browser(url: &str, shots: &Path) -> Option<Command> {
@@ -43,7 +43,7 @@ fn browser(url: &str, shots: &Path) -> Option<Command> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_a_running_restore_and_how_it_ended() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
         "src",
@@ -52,21 +52,19 @@ async fn the_page_shows_a_running_restore_and_how_it_ended() {
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
     // Some minutes, if nobody raised the limit.
     let rate = dump.len() as u64 / 120;
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
-    let running = peers.worker(&c, &[]).await;
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
+    let running = env.worker(&c, &[]).await;
     let shots = Path::new(env!("CARGO_TARGET_TMPDIR")).join("status-page");
     std::fs::create_dir_all(&shots).unwrap();
     let Some(mut browser) = browser(&format!("http://{}/", running.worker.admin), &shots) else {
         return;
     };
 
-    peers
-        .publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
+    env.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
         .await;
-    assert_eq!(peers.result().await.status, Status::Failure);
-    peers.emulator.storage.limit_rate(rate);
-    peers
-        .publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#)
+    assert_eq!(env.result().await.status, Status::Failure);
+    env.emulator.storage.limit_rate(rate);
+    env.publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#)
         .await;
     let mut browser = browser.spawn().unwrap();
     let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
@@ -78,8 +76,8 @@ async fn the_page_shows_a_running_restore_and_how_it_ended() {
         .find_map(|l| l.strip_prefix("restore_downloaded_bytes_total "));
     assert!(read.unwrap().parse::<u64>().unwrap() > 0, "{metrics}");
     running.until_metric("restore_in_progress 1").await;
-    peers.emulator.storage.limit_rate(0);
-    assert_eq!(peers.result().await.status, Status::Success);
+    env.emulator.storage.limit_rate(0);
+    assert_eq!(env.result().await.status, Status::Success);
     assert_eq!(said.next_line().await.unwrap().as_deref(), Some("done"));
     assert!(browser.wait().await.unwrap().success());
     running.stop().await;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use pgrestored::emulator::StorageFault as F;
 use pgrestored::event::{RestoreResult, Status};
 
-use crate::peers::{BUCKET, Kind, Peers, get};
 use crate::process::{Process, worker_with};
 use crate::support::Cluster;
+use crate::test_env::{BUCKET, Kind, TestEnv, get};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Failure {
@@ -18,7 +18,7 @@ enum Failure {
 
 /// A worker after a failure, and all that can be seen of it.
 struct Seen {
-    peers: Peers,
+    env: TestEnv,
     c: Cluster,
     worker: Process,
     result: RestoreResult,
@@ -30,7 +30,7 @@ struct Seen {
 const ROWS: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 2000) i";
 
 async fn see(failure: Failure) -> Seen {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", ROWS);
     c.create(
@@ -53,12 +53,12 @@ async fn see(failure: Failure) -> Seen {
             let text = String::from_utf8(text).unwrap();
             dump = text.replacen("\n17\t", "\n16\t", 1).into_bytes();
         }
-        Failure::Storage => peers
+        Failure::Storage => env
             .emulator
             .storage
             .fail_next_reads(vec![F::CutAfter(500); 10_000]),
     }
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
     let (sandboxes, temporary) = (c.scratch("sandboxes"), c.scratch("tmp"));
     for folder in [&sandboxes, &temporary] {
         std::fs::create_dir(folder).unwrap();
@@ -72,21 +72,15 @@ async fn see(failure: Failure) -> Seen {
         ("retry-budget", "3s"),
         ("restore-max-attempts", "1"),
     ];
-    let worker = worker_with(
-        &peers,
-        &c,
-        &flags,
-        &[("TMPDIR", temporary.to_str().unwrap())],
-    )
-    .await;
-    peers
+    let worker = worker_with(&env, &c, &flags, &[("TMPDIR", temporary.to_str().unwrap())]).await;
+    env
         .publish(match failure {
             Failure::Verification => r#"{"request_id":"r1","backup":{"name":"src.dump"},"mode":"verify"}"#,
             _ => r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app","on_existing":"replace"}"#,
         })
         .await;
-    let result = peers.result().await;
-    let settled = peers
+    let result = env.result().await;
+    let settled = env
         .emulator
         .pubsub
         .until(|p| p.unacked("projects/test/subscriptions/restore-requests") == (0, 0));
@@ -95,7 +89,7 @@ async fn see(failure: Failure) -> Seen {
         .unwrap();
     let metrics = get(&format!("http://{}/metrics", worker.admin())).await.1;
     Seen {
-        peers,
+        env,
         c,
         worker,
         result,
@@ -173,7 +167,7 @@ async fn verification_failure_notifies_the_monitoring_system() {
     let seen = see(Failure::Verification).await;
     seen.metric("restore_verification_total{status=\"failure\"} 1");
     let event = seen
-        .peers
+        .env
         .emulator
         .pubsub
         .published("projects/test/topics/restore-completions")

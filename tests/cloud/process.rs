@@ -8,8 +8,8 @@ use pgrestored::event::Status;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::peers::{BUCKET, Kind, Peers, get};
 use crate::support::{Cluster, assert_same};
+use crate::test_env::{BUCKET, Kind, TestEnv, get};
 
 pub struct Process {
     pub child: Child,
@@ -17,25 +17,25 @@ pub struct Process {
     log: Arc<Mutex<Vec<serde_json::Value>>>,
 }
 
-async fn worker(peers: &Peers, c: &Cluster, more: &[(&str, &str)]) -> Process {
-    worker_with(peers, c, more, &[]).await
+async fn worker(env: &TestEnv, c: &Cluster, more: &[(&str, &str)]) -> Process {
+    worker_with(env, c, more, &[]).await
 }
 
 /// A worker with its flags and, besides, these variables.
 pub async fn worker_with(
-    peers: &Peers,
+    env: &TestEnv,
     c: &Cluster,
     more: &[(&str, &str)],
     variables: &[(&str, &str)],
 ) -> Process {
     let command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
-    worker_by(command, peers, c, more, variables).await
+    worker_by(command, env, c, more, variables).await
 }
 
 /// The same, where `command` is the program or what it is started by.
 async fn worker_by(
     mut command: Command,
-    peers: &Peers,
+    env: &TestEnv,
     c: &Cluster,
     more: &[(&str, &str)],
     variables: &[(&str, &str)],
@@ -50,7 +50,7 @@ async fn worker_by(
     command
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(variables.iter().copied());
-    for (flag, value) in peers.flags() {
+    for (flag, value) in env.flags() {
         command.arg(format!("--{flag}={value}"));
     }
     for (flag, value) in [("db-host", c.sandbox.host()), ("admin-addr", "127.0.0.1:0")]
@@ -139,29 +139,25 @@ impl Process {
 }
 
 /// A cluster with a database `src` whose dump is in the bucket and takes some seconds to download.
-fn slow_backup(peers: &Peers, seconds: u64) -> Cluster {
+fn slow_backup(env: &TestEnv, seconds: u64) -> Cluster {
     let c = Cluster::start();
     c.create(
         "src",
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 60000) i",
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers
-        .emulator
-        .storage
-        .limit_rate(dump.len() as u64 / seconds);
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    env.emulator.storage.limit_rate(dump.len() as u64 / seconds);
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
     c
 }
 
 async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str) {
-    let Some(peers) = Peers::start(kind).await else {
+    let Some(env) = TestEnv::start(kind).await else {
         return;
     };
-    let c = slow_backup(&peers, 20);
-    let first = worker(&peers, &c, &[("drain-timeout", "1s")]).await;
-    peers
-        .publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+    let c = slow_backup(&env, 20);
+    let first = worker(&env, &c, &[("drain-timeout", "1s")]).await;
+    env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
         .await;
     first.until_stage("data").await;
     assert_eq!(c.leftovers().len(), 1);
@@ -172,9 +168,9 @@ async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str)
         assert_eq!(c.leftovers(), Vec::<String>::new());
     }
     assert!(!c.databases().contains(&"app".to_owned()));
-    peers.emulator.storage.limit_rate(0);
-    let second = worker(&peers, &c, &[]).await;
-    let result = peers.result().await;
+    env.emulator.storage.limit_rate(0);
+    let second = worker(&env, &c, &[]).await;
+    let result = env.result().await;
     assert_eq!(
         (result.status, result.request_id.as_str()),
         (Status::Success, "r1")
@@ -190,8 +186,8 @@ async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_on_the_stand_in() {
-    a_stopped_workers_request_is_done_by_the_next(Kind::StandIn, "TERM").await;
+async fn sigterm_on_the_emulator() {
+    a_stopped_workers_request_is_done_by_the_next(Kind::Emulator, "TERM").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,30 +197,29 @@ async fn sigterm_on_googles_emulator() {
 
 /// Killed without a word: the lease runs out, the next worker takes over, staging included.
 #[tokio::test(flavor = "multi_thread")]
-async fn sigkill_on_the_stand_in() {
-    a_stopped_workers_request_is_done_by_the_next(Kind::StandIn, "KILL").await;
+async fn sigkill_on_the_emulator() {
+    a_stopped_workers_request_is_done_by_the_next(Kind::Emulator, "KILL").await;
 }
 
 /// A soft stop lets a restore finish.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soft_stop_finishes_what_runs() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = slow_backup(&peers, 3);
-    let process = worker(&peers, &c, &[("drain-timeout", "60s")]).await;
-    peers
-        .publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = slow_backup(&env, 3);
+    let process = worker(&env, &c, &[("drain-timeout", "60s")]).await;
+    env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
         .await;
     process.until_stage("data").await;
     process.signal("TERM");
     assert_eq!(process.exit_code().await, Some(0));
-    assert_eq!(peers.result().await.status, Status::Success);
+    assert_eq!(env.result().await.status, Status::Success);
     assert!(c.databases().contains(&"app".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_by_hand_is_interrupted_cleanly() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = slow_backup(&peers, 20);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = slow_backup(&env, 20);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         command
@@ -235,7 +230,7 @@ async fn restore_by_hand_is_interrupted_cleanly() {
             .arg(format!("--db-host={}", c.sandbox.host()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        for (flag, value) in peers.flags() {
+        for (flag, value) in env.flags() {
             command.arg(format!("--{flag}={value}"));
         }
         let child = command.spawn().unwrap();
@@ -266,10 +261,10 @@ async fn restore_by_hand_is_interrupted_cleanly() {
 /// The detector is tested where it works, and the metric says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_tests_its_own_verification() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     let outcome = async |more: &[(&str, &str)], wanted: &str| {
-        let process = worker(&peers, &c, &[more, &[("verify-selftest", "1h")]].concat()).await;
+        let process = worker(&env, &c, &[more, &[("verify-selftest", "1h")]].concat()).await;
         let url = format!("http://{}/metrics", process.admin);
         let counted = async {
             while !get(&url).await.1.lines().any(|l| l == wanted) {
@@ -301,9 +296,9 @@ async fn a_worker_tests_its_own_verification() {
 /// SIGTERM in each stage: out in time, nothing left, and the next worker does it.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_at_every_stage() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = slow_backup(&peers, 1);
-    let size = peers
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = slow_backup(&env, 1);
+    let size = env
         .app(&c, &[])
         .manager
         .list_available_backups()
@@ -327,23 +322,21 @@ async fn sigterm_at_every_stage() {
         } else {
             format!("{step}=1*return(2000)")
         };
-        peers
-            .emulator
+        env.emulator
             .storage
             .limit_rate(if step.is_empty() { size / 20 } else { 0 });
         let first = worker_with(
-            &peers,
+            &env,
             &c,
             &[("drain-timeout", "100ms")],
             &[("FAILPOINTS", &point)],
         )
         .await;
         let target = format!("app{i}");
-        peers
-            .publish(&format!(
-                r#"{{"request_id":"r{i}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
-            ))
-            .await;
+        env.publish(&format!(
+            r#"{{"request_id":"r{i}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
+        ))
+        .await;
         first.until_stage(stage).await;
         let begun = tokio::time::Instant::now();
         first.signal("TERM");
@@ -355,9 +348,9 @@ async fn sigterm_at_every_stage() {
         );
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{stage}");
         assert_eq!(c.databases().contains(&target), is_done, "{stage}");
-        peers.emulator.storage.limit_rate(0);
-        let second = worker(&peers, &c, &[]).await;
-        let result = peers.result().await;
+        env.emulator.storage.limit_rate(0);
+        let second = worker(&env, &c, &[]).await;
+        let result = env.result().await;
         assert_eq!(
             (result.status, result.request_id),
             (Status::Success, format!("r{i}")),
@@ -373,11 +366,11 @@ async fn sigterm_at_every_stage() {
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_stay_inside() {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = slow_backup(&peers, 1);
-    peers.emulator.storage.limit_rate(0);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = slow_backup(&env, 1);
+    env.emulator.storage.limit_rate(0);
     let process = worker(
-        &peers,
+        &env,
         &c,
         &[("db-password", CANARY), ("db-user", "postgres")],
     )
@@ -401,8 +394,8 @@ async fn secrets_stay_inside() {
         r#"{"request_id":"r2","backup":{"name":"nothing"},"target_db":"app2"}"#,
         "no request",
     ] {
-        peers.publish(body).await;
-        let (result, event) = peers.results(1).await.remove(0);
+        env.publish(body).await;
+        let (result, event) = env.results(1).await.remove(0);
         assert!(!format!("{result:?} {:?} {:?}", event.attributes, event.data).contains(CANARY));
         assert!(!String::from_utf8_lossy(&event.data).contains(CANARY));
     }
@@ -423,12 +416,12 @@ async fn secrets_stay_inside() {
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections_disturb_nothing() {
     use tokio::io::AsyncWriteExt;
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = slow_backup(&peers, 1);
-    peers.emulator.storage.limit_rate(0);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = slow_backup(&env, 1);
+    env.emulator.storage.limit_rate(0);
     let mut limited = Command::new("prlimit");
     limited.args(["--nofile=160:160", env!("CARGO_BIN_EXE_pgrestored")]);
-    let process = worker_by(limited, &peers, &c, &[], &[]).await;
+    let process = worker_by(limited, &env, &c, &[], &[]).await;
     let mut silent = Vec::new();
     for _ in 0..500 {
         let mut stream = tokio::net::TcpStream::connect(process.admin())
@@ -443,10 +436,9 @@ async fn half_open_connections_disturb_nothing() {
         get(&format!("http://{}/livez", process.admin())).await.0,
         200
     );
-    peers
-        .publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
+    env.publish(r#"{"request_id":"r1","backup":{"name":"src.dump"},"target_db":"app"}"#)
         .await;
-    assert_eq!(peers.result().await.status, Status::Success);
+    assert_eq!(env.result().await.status, Status::Success);
     assert_eq!(
         get(&format!("http://{}/readyz", process.admin())).await.0,
         200
@@ -462,9 +454,9 @@ async fn half_open_connections_disturb_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_level_of_the_log_has_secrets() {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = slow_backup(&peers, 1);
-    peers.emulator.storage.limit_rate(0);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = slow_backup(&env, 1);
+    env.emulator.storage.limit_rate(0);
     c.psql(
         "postgres",
         &format!("CREATE ROLE app LOGIN SUPERUSER PASSWORD '{CANARY}'"),
@@ -473,12 +465,11 @@ async fn no_level_of_the_log_has_secrets() {
     c.psql("postgres", &format!("COPY (SELECT rule FROM regexp_split_to_table($r${rules}$r$, E'\\n') rule) TO PROGRAM 'cat > pg_hba.conf'; SELECT pg_reload_conf()"));
     c.psql("src", "CREATE ROLE visitor; ALTER TABLE t OWNER TO visitor");
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
     c.psql("postgres", "DROP DATABASE src");
     c.psql("postgres", "DROP ROLE visitor");
     let globals = "--\n-- PostgreSQL database cluster dump\n--\n\nCREATE ROLE visitor;\nALTER ROLE visitor WITH LOGIN PASSWORD 'SCRAM-SHA-256$4096:c4n4ry-s4lt$x:y';\n";
-    peers
-        .emulator
+    env.emulator
         .storage
         .put(BUCKET, "globals.sql", globals.as_bytes().to_vec());
     let flags = [("db-user", "app"), ("db-password", CANARY)];
@@ -491,14 +482,13 @@ async fn no_level_of_the_log_has_secrets() {
         ],
     ] {
         let flags = [&flags, more].concat();
-        let process = worker_with(&peers, &c, &flags, &[("RUST_LOG", "trace")]).await;
+        let process = worker_with(&env, &c, &flags, &[("RUST_LOG", "trace")]).await;
         let target = format!("app{}", more.len());
-        peers
-            .publish(&format!(
-                r#"{{"request_id":"{target}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
-            ))
-            .await;
-        let result = peers.result().await;
+        env.publish(&format!(
+            r#"{{"request_id":"{target}","backup":{{"name":"src.dump"}},"target_db":"{target}"}}"#
+        ))
+        .await;
+        let result = env.result().await;
         assert_eq!((result.status, result.error), (Status::Success, None));
         let log = serde_json::to_string(&process.log()).unwrap();
         assert!(

@@ -11,9 +11,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::peers::{BUCKET, Kind, Peers, get};
 use crate::process::{Process, worker_with};
 use crate::support::{Cluster, is_full_campaign};
+use crate::test_env::{BUCKET, Kind, TestEnv, get};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
@@ -58,7 +58,7 @@ struct Asked {
 }
 
 struct Race {
-    peers: Arc<Peers>,
+    env: Arc<TestEnv>,
     c: Arc<Cluster>,
     workers: Arc<Mutex<Vec<Option<Process>>>>,
     failpoints: String,
@@ -68,7 +68,7 @@ struct Race {
     seed: u64,
 }
 
-async fn spawn(peers: &Peers, c: &Cluster, failpoints: &str) -> Process {
+async fn spawn(env: &TestEnv, c: &Cluster, failpoints: &str) -> Process {
     let folder = c.scratch("records").display().to_string();
     let (records, sandboxes) = (
         format!("file://{folder}"),
@@ -85,7 +85,7 @@ async fn spawn(peers: &Peers, c: &Cluster, failpoints: &str) -> Process {
         ("reap-every", "5s"),
         ("restore-quarantine-after", "100"),
     ];
-    worker_with(peers, c, &flags, &[("FAILPOINTS", failpoints)]).await
+    worker_with(env, c, &flags, &[("FAILPOINTS", failpoints)]).await
 }
 
 impl Race {
@@ -95,7 +95,7 @@ impl Race {
             .and_then(|s| s.parse().ok());
         let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
         fastrand::seed(seed);
-        let peers = Arc::new(Peers::start(Kind::StandIn).await.unwrap());
+        let env = Arc::new(TestEnv::start(Kind::Emulator).await.unwrap());
         let c = Arc::new(Cluster::start_with("-c fsync=off -c max_connections=200"));
         for folder in ["records", "sandboxes"] {
             let folder = c.scratch(folder);
@@ -107,14 +107,11 @@ impl Race {
             let source = format!("src{i}");
             c.create(&source, &format!("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT n, '{i}' FROM generate_series(1, 500) n; CREATE INDEX ON t (v)"));
             let dump = std::fs::read(c.dump_to_file(&source, &[])).unwrap();
-            peers
-                .emulator
-                .storage
-                .put(BUCKET, &format!("{i}.dump"), dump);
+            env.emulator.storage.put(BUCKET, &format!("{i}.dump"), dump);
         }
         let workers = Arc::new(Mutex::new((0..WORKERS).map(|_| None).collect()));
         Race {
-            peers,
+            env,
             c,
             workers,
             failpoints: deadly(percent),
@@ -127,7 +124,7 @@ impl Race {
 
     /// Starts workers that are not there, until `stop`; what a dead one held comes back.
     fn supervise(&self, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
-        let (peers, c, workers) = (self.peers.clone(), self.c.clone(), self.workers.clone());
+        let (env, c, workers) = (self.env.clone(), self.c.clone(), self.workers.clone());
         let (failpoints, deaths) = (self.failpoints.clone(), self.deaths.clone());
         tokio::spawn(async move {
             while !stop.is_cancelled() {
@@ -137,11 +134,11 @@ impl Race {
                         .is_some_and(|p| p.child.try_wait().unwrap().is_some());
                     if is_dead {
                         deaths.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        peers.emulator.pubsub.expire_leases(SUBSCRIPTION);
+                        env.emulator.pubsub.expire_leases(SUBSCRIPTION);
                         *slot = None;
                     }
                     if slot.is_none() {
-                        *slot = Some(spawn(&peers, &c, &failpoints).await);
+                        *slot = Some(spawn(&env, &c, &failpoints).await);
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -151,7 +148,7 @@ impl Race {
 
     fn publish(&mut self, body: &str, at: Option<SystemTime>) {
         self.deliveries += 1;
-        let pubsub = &self.peers.emulator.pubsub;
+        let pubsub = &self.env.emulator.pubsub;
         let at = at.unwrap_or_else(SystemTime::now);
         pubsub
             .publish_at(REQUESTS, body.as_bytes(), HashMap::new(), at)
@@ -221,7 +218,7 @@ impl Race {
     /// The outcomes of every request so far.
     fn outcomes(&self) -> BTreeMap<String, HashSet<Vec<u8>>> {
         let mut all = BTreeMap::<String, HashSet<Vec<u8>>>::new();
-        for m in self.peers.emulator.pubsub.published(RESULTS) {
+        for m in self.env.emulator.pubsub.published(RESULTS) {
             all.entry(m.attributes["request_id"].clone())
                 .or_default()
                 .insert(m.data);
@@ -231,7 +228,7 @@ impl Race {
 
     async fn settled(&self) {
         let settled = self
-            .peers
+            .env
             .emulator
             .pubsub
             .until(|p| p.unacked(SUBSCRIPTION) == (0, 0));
@@ -242,7 +239,7 @@ impl Race {
             panic!(
                 "seed {}: not settled: {:?}",
                 self.seed,
-                self.peers.emulator.pubsub.unacked(SUBSCRIPTION)
+                self.env.emulator.pubsub.unacked(SUBSCRIPTION)
             );
         }
     }
@@ -306,7 +303,7 @@ impl Race {
 
     /// After one pass of the reaper nothing is left but the targets.
     async fn check_leaks(&self) {
-        let app = self.peers.app(&self.c, &[("restore-keep-previous", "0")]);
+        let app = self.env.app(&self.c, &[("restore-keep-previous", "0")]);
         let clean = async {
             loop {
                 let reaped = app.manager.reap().await.unwrap();
@@ -350,7 +347,7 @@ impl Race {
     async fn check_metrics(&mut self) {
         let mut admins = Vec::new();
         for slot in self.workers.lock().await.iter_mut() {
-            let process = spawn(&self.peers, &self.c, "").await;
+            let process = spawn(&self.env, &self.c, "").await;
             admins.push(process.admin().to_owned());
             *slot = Some(process);
         }
@@ -433,19 +430,19 @@ fn read_fault() -> Option<F> {
 
 /// Faults of the world around: store, queue, server connections.
 async fn disturb(
-    peers: Arc<Peers>,
+    env: Arc<TestEnv>,
     c: Arc<Cluster>,
     workers: Arc<Mutex<Vec<Option<Process>>>>,
     stop: CancellationToken,
 ) {
-    peers.emulator.storage.disturb_reads(read_fault);
+    env.emulator.storage.disturb_reads(read_fault);
     let mut last_kill = Instant::now();
     while !stop.is_cancelled() {
         tokio::time::sleep(Duration::from_millis(fastrand::u64(300..2500))).await;
         match fastrand::u8(..4) {
-            0 => peers.emulator.pubsub.refuse_publish(1),
-            1 => peers.emulator.pubsub.cut_streams(),
-            2 => peers.emulator.pubsub.expire_leases(SUBSCRIPTION),
+            0 => env.emulator.pubsub.refuse_publish(1),
+            1 => env.emulator.pubsub.cut_streams(),
+            2 => env.emulator.pubsub.expire_leases(SUBSCRIPTION),
             _ => drop(c.psql(
                 "postgres",
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgrestored %' ORDER BY random() LIMIT 1",
@@ -471,8 +468,8 @@ async fn chaos() {
     let begun = Instant::now();
     let (stop, calm) = (CancellationToken::new(), CancellationToken::new());
     let supervisor = race.supervise(stop.clone());
-    let (peers, c, workers) = (race.peers.clone(), race.c.clone(), race.workers.clone());
-    let disturber = tokio::spawn(disturb(peers, c, workers, calm.clone()));
+    let (env, c, workers) = (race.env.clone(), race.c.clone(), race.workers.clone());
+    let disturber = tokio::spawn(disturb(env, c, workers, calm.clone()));
     while race.deliveries < deliveries || begun.elapsed() < at_least {
         match fastrand::u8(..10) {
             0..3 => race.repeat(),
@@ -480,7 +477,7 @@ async fn chaos() {
             _ => race.ask(),
         }
         // As many wait as workers can hold, and some more.
-        let waiting = race.peers.emulator.pubsub.until(|p| {
+        let waiting = race.env.emulator.pubsub.until(|p| {
             let (waiting, leased) = p.unacked(SUBSCRIPTION);
             waiting + leased < 12
         });
@@ -490,7 +487,7 @@ async fn chaos() {
     }
     calm.cancel();
     disturber.await.unwrap();
-    race.peers.emulator.storage.clear_faults();
+    race.env.emulator.storage.clear_faults();
     race.settled().await;
     race.check();
     stop.cancel();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pgrestored::event::{RestoreResult, Status};
 
-use crate::peers::{BUCKET, Kind, Peers};
 use crate::support::Cluster;
+use crate::test_env::{BUCKET, Kind, TestEnv};
 
 const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
@@ -276,7 +276,7 @@ fn fields() -> Vec<Bad> {
 }
 
 /// Objects that are not there or no backups, and targets that are in the way.
-fn objects(peers: &Peers, good: &[u8]) -> Vec<Bad> {
+fn objects(env: &TestEnv, good: &[u8]) -> Vec<Bad> {
     use serde_json::json;
     let mut all = vec![
         bad(
@@ -372,7 +372,7 @@ fn objects(peers: &Peers, good: &[u8]) -> Vec<Bad> {
         ),
     ] {
         let object = format!("{name}.dump");
-        peers.emulator.storage.put(BUCKET, &object, data);
+        env.emulator.storage.put(BUCKET, &object, data);
         all.push(bad(
             &object,
             with("backup.name", json!(object)),
@@ -381,11 +381,10 @@ fn objects(peers: &Peers, good: &[u8]) -> Vec<Bad> {
         ));
     }
     // The store says what the bytes should be.
-    peers
-        .emulator
+    env.emulator
         .storage
         .put(BUCKET, "rotten.dump", good.to_vec());
-    peers.emulator.storage.set_crc32c(BUCKET, "rotten.dump", 1);
+    env.emulator.storage.set_crc32c(BUCKET, "rotten.dump", 1);
     all.push(bad(
         "rotten",
         with("backup.name", json!("rotten.dump")),
@@ -404,7 +403,7 @@ const CATALOGS: &str = "SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_inputs_are_answered_and_change_nothing() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 200) i");
     c.create("app_taken", "CREATE TABLE precious ()");
@@ -413,48 +412,43 @@ async fn bad_inputs_are_answered_and_change_nothing() {
         "CREATE TABLE precious (); ALTER DATABASE app_template IS_TEMPLATE true",
     );
     let good = std::fs::read(c.dump_to_file("src", &[])).unwrap();
-    peers
-        .emulator
-        .storage
-        .put(BUCKET, "good.dump", good.clone());
+    env.emulator.storage.put(BUCKET, "good.dump", good.clone());
     let flags = [
         ("allowed-targets", "app*,payroll"),
         ("protected-databases", "payroll,hr"),
     ];
-    let running = peers.worker(&c, &flags).await;
+    let running = env.worker(&c, &flags).await;
     // The bookkeeping is there.
-    peers
-        .publish(r#"{"request_id":"first","backup":{"name":"good.dump"},"target_db":"app_first"}"#)
+    env.publish(r#"{"request_id":"first","backup":{"name":"good.dump"},"target_db":"app_first"}"#)
         .await;
-    assert_eq!(peers.result().await.status, Status::Success);
+    assert_eq!(env.result().await.status, Status::Success);
     let before = c.psql("postgres", CATALOGS);
 
     let all: Vec<Bad> = envelopes()
         .into_iter()
         .chain(fields())
-        .chain(objects(&peers, &good))
+        .chain(objects(&env, &good))
         .collect();
     let count = all.len();
     assert!(count >= 80, "{count}");
     for (i, b) in all.into_iter().enumerate() {
-        let reads = peers.emulator.storage.reads();
+        let reads = env.emulator.storage.reads();
         let attributes: HashMap<String, String> = b
             .attributes
             .iter()
             .map(|(k, v)| (k.to_string(), v.clone()))
             .collect();
-        peers
-            .emulator
+        env.emulator
             .pubsub
             .publish(REQUESTS, &b.data, attributes)
             .unwrap();
-        let answered = peers
+        let answered = env
             .emulator
             .pubsub
             .until(|p| p.published(RESULTS).len() == i + 2 && p.unacked(SUBSCRIPTION) == (0, 0));
         let answered = tokio::time::timeout(Duration::from_secs(30), answered).await;
         answered.unwrap_or_else(|_| panic!("{}: no answer", b.name));
-        let answer = peers.emulator.pubsub.published(RESULTS).pop().unwrap();
+        let answer = env.emulator.pubsub.published(RESULTS).pop().unwrap();
         let result: RestoreResult = serde_json::from_slice(&answer.data).unwrap();
         let error = result
             .error
@@ -470,7 +464,7 @@ async fn bad_inputs_are_answered_and_change_nothing() {
         assert_eq!(answer.attributes["failure_reason"], b.reason, "{}", b.name);
         if b.touches == Nothing {
             assert_eq!(
-                peers.emulator.storage.reads(),
+                env.emulator.storage.reads(),
                 reads,
                 "{}: an object was read",
                 b.name

@@ -10,13 +10,13 @@ use pgrestored::event::{Message, RestoreResult, Status};
 use pgrestored::queue::{PubSub, QueueError, RequestQueue, ResultSink};
 use pgrestored::worker::{Shutdown, Worker, WorkerSettings};
 
-use crate::peers::{BUCKET, Kind, PATIENCE, Peers, get};
+use crate::test_env::{BUCKET, Kind, PATIENCE, TestEnv, get};
 
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
 /// A worker's configuration, with a target server that nobody asks.
-fn app(peers: &Peers, more: &[(&str, &str)]) -> App {
-    let flags = peers.flags();
+fn app(env: &TestEnv, more: &[(&str, &str)]) -> App {
+    let flags = env.flags();
     let mut all: Vec<(&str, &str)> = flags.iter().map(|(k, v)| (*k, v.as_str())).collect();
     all.extend([("db-host", "/nowhere"), ("admin-addr", "127.0.0.1:0")]);
     all.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
@@ -34,13 +34,12 @@ async fn within<T>(work: impl Future<Output = T>, what: &str) -> T {
 /// pause before it is given back never ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    peers
-        .emulator
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    env.emulator
         .storage
         .put(BUCKET, "good.dump", b"PGDMP".to_vec());
     let app = app(
-        &peers,
+        &env,
         &[("restore-max-concurrent", "1"), ("retry-budget", "10ms")],
     );
     let pubsub = app.pubsub().unwrap();
@@ -63,18 +62,17 @@ async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
     };
     let answered =
         r#"{"request_id":"next","mode":"verify","depth":"object","backup":{"name":"none.dump"}}"#;
-    peers.publish(&waits("w1")).await;
-    peers.publish(&waits("w2")).await;
-    peers.publish(answered).await;
+    env.publish(&waits("w1")).await;
+    env.publish(&waits("w2")).await;
+    env.publish(answered).await;
     assert_eq!(
-        within(peers.result(), "the next request's answer")
+        within(env.result(), "the next request's answer")
             .await
             .request_id,
         "next"
     );
     within(
-        peers
-            .emulator
+        env.emulator
             .pubsub
             .until(|p| p.unacked(SUBSCRIPTION) == (0, 2)),
         "two that wait",
@@ -84,8 +82,7 @@ async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
     within(running, "the end").await.unwrap().unwrap();
     // At once, because nobody would have been there in an hour.
     within(
-        peers
-            .emulator
+        env.emulator
             .pubsub
             .until(|p| p.unacked(SUBSCRIPTION) == (2, 0)),
         "both are given back",
@@ -96,20 +93,20 @@ async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
 /// What the service says of a message's content ends in an answer, and not in a loop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_cannot_be_published_as_it_is_is_reduced() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let running = app(&peers, &[])
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let running = app(&env, &[])
         .start_worker(Shutdown::default())
         .await
         .unwrap();
     let labels = serde_json::json!({ "long": "x".repeat(1000), "team": "a" });
     let body = serde_json::json!({ "request_id": "r1", "mode": "verify", "depth": "object", "labels": labels,
         "backup": { "name": "none.dump" } });
-    peers.publish(&body.to_string()).await;
-    let whole = within(peers.result(), "the whole answer").await;
+    env.publish(&body.to_string()).await;
+    let whole = within(env.result(), "the whole answer").await;
     assert_eq!((whole.labels["team"].as_str(), whole.notes.len()), ("a", 0));
-    peers.emulator.pubsub.limit_messages(1500);
-    peers.publish(&body.to_string().replace("r1", "r2")).await;
-    let reduced: RestoreResult = within(peers.result(), "the reduced answer").await;
+    env.emulator.pubsub.limit_messages(1500);
+    env.publish(&body.to_string().replace("r1", "r2")).await;
+    let reduced: RestoreResult = within(env.result(), "the reduced answer").await;
     assert_eq!(
         (reduced.request_id.as_str(), reduced.status),
         ("r2", Status::Failure)
@@ -124,8 +121,7 @@ async fn a_result_that_cannot_be_published_as_it_is_is_reduced() {
         reduced.notes
     );
     within(
-        peers
-            .emulator
+        env.emulator
             .pubsub
             .until(|p| p.delivered(SUBSCRIPTION) == (2, 2)),
         "acknowledged",
@@ -141,11 +137,11 @@ fn message(data: Vec<u8>, attributes: Vec<(String, String)>) -> Message {
     }
 }
 
-/// The limits of the service, kept by the stand-in, and told apart from what passes.
+/// The limits of the service, kept by our emulator, and told apart from what passes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_beyond_the_limits_is_refused_alone() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let topic = peers.pubsub().topic("restore-completions").await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let topic = env.pubsub().topic("restore-completions").await.unwrap();
     let some = |n: usize| {
         (0..n)
             .map(|i| (format!("k{i}"), "v".to_owned()))
@@ -190,7 +186,7 @@ async fn a_message_beyond_the_limits_is_refused_alone() {
 
 /// What is missing is said at once, by name and with what to do; what appears is used.
 async fn a_missing_queue_is_said(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else {
+    let Some(env) = TestEnv::start(kind).await else {
         return;
     };
     for (flag, name, what) in [
@@ -206,7 +202,7 @@ async fn a_missing_queue_is_said(kind: Kind) {
         ),
     ] {
         let started = tokio::time::Instant::now();
-        let running = app(&peers, &[(flag, name)])
+        let running = app(&env, &[(flag, name)])
             .start_worker(Shutdown::default())
             .await
             .unwrap();
@@ -228,7 +224,7 @@ async fn a_missing_queue_is_said(kind: Kind) {
             "{status}"
         );
         assert_eq!(get(&ready.replace("readyz", "livez")).await.0, 200);
-        peers.subscription(name).await;
+        env.subscription(name).await;
         let is_ready = async {
             while get(&ready).await.0 != 200 {
                 tokio::task::yield_now().await;
@@ -240,8 +236,8 @@ async fn a_missing_queue_is_said(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_queue_is_said_on_the_stand_in() {
-    a_missing_queue_is_said(Kind::StandIn).await;
+async fn a_missing_queue_is_said_on_the_emulator() {
+    a_missing_queue_is_said(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,14 +248,14 @@ async fn a_missing_queue_is_said_on_googles_emulator() {
 /// Nobody listens, or nobody answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pubsub_that_does_not_answer_is_said() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().to_string()
     };
     for host in [nobody, silent.local_addr().unwrap().to_string()] {
-        let running = app(&peers, &[("pubsub-emulator-host", &host)])
+        let running = app(&env, &[("pubsub-emulator-host", &host)])
             .start_worker(Shutdown::default())
             .await
             .unwrap();
@@ -280,8 +276,8 @@ async fn a_pubsub_that_does_not_answer_is_said() {
 /// A subscription that is deleted under a worker: its stream says it, whoever may look at it or not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_finds_nothing_is_said_too() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let pubsub: PubSub = peers.pubsub();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let pubsub: PubSub = env.pubsub();
     let health = pubsub.health();
     let mut queue = pubsub.subscribe("nowhere").await.unwrap();
     let said = async {
@@ -291,9 +287,8 @@ async fn a_stream_that_finds_nothing_is_said_too() {
     };
     within(said, "a word").await;
     assert!(health.problems()[0].contains("projects/test/subscriptions/nowhere does not exist"));
-    peers.subscription("nowhere").await;
-    peers
-        .pubsub()
+    env.subscription("nowhere").await;
+    env.pubsub()
         .topic("nowhere")
         .await
         .unwrap()

@@ -7,32 +7,32 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::job::{BackupRef, OnExisting, RestoreJob};
 use tokio_util::sync::CancellationToken;
 
-use crate::peers::{BUCKET, Kind, Peers, restore};
 use crate::support::{Cluster, assert_same, job};
+use crate::test_env::{BUCKET, Kind, TestEnv, restore};
 
 /// About 1.5 MB that do not compress away.
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) || md5((-i)::text) FROM generate_series(1, 30000) i";
 
 struct Setup {
-    peers: Peers,
+    env: TestEnv,
     c: Cluster,
     dump: Vec<u8>,
 }
 
 async fn setup() -> Setup {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
-    peers.emulator.storage.put(BUCKET, "src.dump", dump.clone());
-    Setup { peers, c, dump }
+    env.emulator.storage.put(BUCKET, "src.dump", dump.clone());
+    Setup { env, c, dump }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_download_goes_on_at_the_last_good_byte() {
-    let Setup { peers, c, dump } = setup().await;
+    let Setup { env, c, dump } = setup().await;
     let (app, size) = (
-        peers.app(&c, &[("download-stall-timeout", "1s")]),
+        env.app(&c, &[("download-stall-timeout", "1s")]),
         dump.len() as u64,
     );
     let faults = [
@@ -44,7 +44,7 @@ async fn a_cut_download_goes_on_at_the_last_good_byte() {
         F::CutAfter(100),
         F::CutAfter(size / 4),
     ];
-    peers.emulator.storage.fail_next_reads(faults);
+    env.emulator.storage.fail_next_reads(faults);
     let done = restore(&app, "src.dump", "app").await;
     assert_eq!(done.result.error, None);
     assert_eq!(done.result.backup.size, Some(size.to_string()));
@@ -54,7 +54,7 @@ async fn a_cut_download_goes_on_at_the_last_good_byte() {
         "restored and source",
     );
     // Each fault ended one read, and each was followed by one of ours.
-    assert_eq!(peers.emulator.storage.reads(), faults.len() as u64 + 1);
+    assert_eq!(env.emulator.storage.reads(), faults.len() as u64 + 1);
     let metrics = app.metrics.exposition();
     let retries = metrics
         .lines()
@@ -66,10 +66,9 @@ async fn a_cut_download_goes_on_at_the_last_good_byte() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_never_goes_on_fails() {
-    let Setup { peers, c, .. } = setup().await;
-    let app = peers.app(&c, &[("retry-budget", "2s")]);
-    peers
-        .emulator
+    let Setup { env, c, .. } = setup().await;
+    let app = env.app(&c, &[("retry-budget", "2s")]);
+    env.emulator
         .storage
         .fail_next_reads(vec![F::CutAfter(0); 500]);
     let done = restore(&app, "src.dump", "app").await;
@@ -84,11 +83,10 @@ async fn a_download_that_never_goes_on_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_never_gets_into_place() {
-    let Setup { peers, c, .. } = setup().await;
+    let Setup { env, c, .. } = setup().await;
     // Uncompressed, so that nothing but the checksum can notice.
     let plain = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
-    peers
-        .emulator
+    env.emulator
         .storage
         .put(BUCKET, "plain.dump", plain.clone());
     let digit = plain.len() / 2
@@ -96,11 +94,10 @@ async fn a_flipped_bit_never_gets_into_place() {
             .iter()
             .position(u8::is_ascii_digit)
             .unwrap();
-    peers
-        .emulator
+    env.emulator
         .storage
         .fail_next_reads([F::Flip(digit as u64)]);
-    let app = peers.app(&c, &[]);
+    let app = env.app(&c, &[]);
     let done = restore(&app, "plain.dump", "app").await;
     assert_eq!(
         done.failure,
@@ -115,11 +112,10 @@ async fn a_flipped_bit_never_gets_into_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_overwritten_object_is_never_mixed() {
-    let Setup { peers, c, dump } = setup().await;
-    let app = peers.app(&c, &[]);
-    peers.emulator.storage.limit_rate(dump.len() as u64 / 3);
-    peers
-        .emulator
+    let Setup { env, c, dump } = setup().await;
+    let app = env.app(&c, &[]);
+    env.emulator.storage.limit_rate(dump.len() as u64 / 3);
+    env.emulator
         .storage
         .fail_next_reads([F::CutAfter(dump.len() as u64 / 2)]);
     let running = tokio::spawn({
@@ -134,10 +130,10 @@ async fn an_overwritten_object_is_never_mixed() {
                 .await
         }
     });
-    while peers.emulator.storage.reads() == 0 {
+    while env.emulator.storage.reads() == 0 {
         tokio::task::yield_now().await;
     }
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
     let done = running.await.unwrap();
     assert_eq!(
         done.failure,
@@ -150,9 +146,9 @@ async fn an_overwritten_object_is_never_mixed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn backups_are_listed_and_selected() {
-    let Setup { peers, c, dump } = setup().await;
-    let storage = &peers.emulator.storage;
-    let app = peers.app(&c, &[("backup-bucket", "gs://test-backups/team")]);
+    let Setup { env, c, dump } = setup().await;
+    let storage = &env.emulator.storage;
+    let app = env.app(&c, &[("backup-bucket", "gs://test-backups/team")]);
     assert_eq!(app.manager.list_available_backups().await.unwrap(), vec![]);
     for name in ["team/a.dump", "team/b/c.dump", "team/b/d.dump"] {
         storage.put(BUCKET, name, dump.clone());
@@ -202,10 +198,10 @@ async fn backups_are_listed_and_selected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_takes_too_long_is_ended() {
-    let Setup { peers, c, dump } = setup().await;
-    peers.emulator.storage.limit_rate(dump.len() as u64 / 20);
+    let Setup { env, c, dump } = setup().await;
+    env.emulator.storage.limit_rate(dump.len() as u64 / 20);
     let done = restore(
-        &peers.app(&c, &[("restore-timeout", "2s")]),
+        &env.app(&c, &[("restore-timeout", "2s")]),
         "src.dump",
         "app",
     )
@@ -218,7 +214,7 @@ async fn a_restore_that_takes_too_long_is_ended() {
         deadline: Some(jiff::Timestamp::now()),
         ..job("/x".as_ref(), "app", OnExisting::Fail)
     };
-    let late = peers
+    let late = env
         .app(&c, &[])
         .manager
         .run(&job, Arc::default(), CancellationToken::new())
@@ -229,16 +225,14 @@ async fn a_restore_that_takes_too_long_is_ended() {
 /// More than a page of objects.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_listing_is_complete() {
-    let Setup { peers, c, .. } = setup().await;
+    let Setup { env, c, .. } = setup().await;
     for i in 0..2500 {
-        peers
-            .emulator
+        env.emulator
             .storage
             .put(BUCKET, &format!("many/{i:05}"), "x");
     }
     assert_eq!(
-        peers
-            .app(&c, &[])
+        env.app(&c, &[])
             .manager
             .list_backups("many/")
             .await
@@ -251,7 +245,7 @@ async fn a_long_listing_is_complete() {
 /// Every fault at every part of a small object: the exact bytes, or a clean error.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_at_every_chunk() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start_with("-c fsync=off");
     c.create(
         "src",
@@ -259,14 +253,14 @@ async fn every_fault_at_every_chunk() {
     );
     let dump = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
     let wanted = c.content("src", &[]);
-    let storage = &peers.emulator.storage;
+    let storage = &env.emulator.storage;
     let flags = [
         ("download-stall-timeout", "1s"),
         ("restore-no-analyze", "true"),
         ("restore-jobs", "1"),
         ("retry-budget", "3s"),
     ];
-    let app = peers.app(&c, &flags);
+    let app = env.app(&c, &flags);
     let size = dump.len() as u64;
     let chunks = if crate::support::is_full_campaign() {
         64
@@ -334,16 +328,13 @@ async fn every_fault_at_every_chunk() {
 /// What is small is read at once, and still is what the store has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_object_comes_whole() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let text = b"{\"some\": \"document\"}".to_vec();
-    peers
-        .emulator
-        .storage
-        .put(BUCKET, "small.json", text.clone());
+    env.emulator.storage.put(BUCKET, "small.json", text.clone());
     let c = Cluster::start();
-    let store = peers.app(&c, &[]).manager.store().await.unwrap();
+    let store = env.app(&c, &[]).manager.store().await.unwrap();
     let object = store.stat("small.json", None).await.unwrap();
-    peers.emulator.storage.fail_next_reads([
+    env.emulator.storage.fail_next_reads([
         F::ShortAfter(5),
         F::Flip(3),
         F::CutAfter(2),
@@ -353,8 +344,7 @@ async fn a_small_object_comes_whole() {
         .await
         .unwrap();
     assert_eq!(read, text);
-    peers
-        .emulator
+    env.emulator
         .storage
         .fail_next_reads(vec![F::ShortAfter(5); 20]);
     let e = pgrestored::store::read_small(store.as_ref(), &object, 1000)
@@ -366,15 +356,15 @@ async fn a_small_object_comes_whole() {
 /// Where nothing else notices that nothing moves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_without_any_progress_ends() {
-    let Setup { peers, c, .. } = setup().await;
-    let app = peers.app(
+    let Setup { env, c, .. } = setup().await;
+    let app = env.app(
         &c,
         &[
             ("download-stall-timeout", "1h"),
             ("restore-stall-timeout", "2s"),
         ],
     );
-    peers.emulator.storage.fail_next_reads([F::StallAfter(0)]);
+    env.emulator.storage.fail_next_reads([F::StallAfter(0)]);
     let done = restore(&app, "src.dump", "app").await;
     let error = done.result.error.unwrap();
     assert!(

@@ -14,8 +14,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::peers::{BUCKET, Kind, Peers};
 use crate::support::Cluster;
+use crate::test_env::{BUCKET, Kind, TestEnv};
 
 /// Keeps every span that it is sent.
 #[derive(Clone, Default)]
@@ -66,7 +66,7 @@ const PASSWORD: &str = "hunter2-the-password";
 const SECRET_ROW: &str = "a-row-of-the-backup";
 
 impl Logged {
-    fn start(peers: &Peers, c: &Cluster, otlp: &str) -> Self {
+    fn start(env: &TestEnv, c: &Cluster, otlp: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         command.arg("worker").env_clear().kill_on_drop(true);
         command
@@ -74,7 +74,7 @@ impl Logged {
             .env("DB_PASSWORD", PASSWORD);
         // The exporter's own pause would be 5 s.
         command.env("OTEL_BSP_SCHEDULE_DELAY", "100");
-        for (flag, value) in peers.flags() {
+        for (flag, value) in env.flags() {
             command.arg(format!("--{flag}={value}"));
         }
         command.args([
@@ -142,7 +142,7 @@ fn documented() -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
         "src",
@@ -152,24 +152,22 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
         ),
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    peers.emulator.storage.put(BUCKET, "src.dump", dump);
+    env.emulator.storage.put(BUCKET, "src.dump", dump);
     let twice = std::fs::read_to_string(c.dump_to_file("src", &["-Fp"])).unwrap();
     let row = format!("7\t{SECRET_ROW}-7\n");
     let twice = twice.replace(&row, &format!("{row}{row}"));
-    peers
-        .emulator
+    env.emulator
         .storage
         .put(BUCKET, "twice.sql", twice.into_bytes());
 
     let receiver = Receiver::default();
-    let worker = Logged::start(&peers, &c, &receiver.start().await);
+    let worker = Logged::start(&env, &c, &receiver.start().await);
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("00-{trace}-b7ad6b7169203331-01");
     let ask = async |body: &str| {
-        peers
-            .publish_with(body, &[("googclient_traceparent", &parent)])
+        env.publish_with(body, &[("googclient_traceparent", &parent)])
             .await;
-        let (result, event) = peers.results(1).await.remove(0);
+        let (result, event) = env.results(1).await.remove(0);
         assert!(
             event.attributes["traceparent"].contains(trace),
             "{:?}",

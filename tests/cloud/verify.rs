@@ -8,8 +8,8 @@ use pgrestored::error::FailureReason as R;
 use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
-use crate::peers::{BUCKET, Kind, PATIENCE, Peers, restore};
 use crate::support::{Cluster, assert_same, job};
+use crate::test_env::{BUCKET, Kind, PATIENCE, TestEnv, restore};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
 const NOTIFICATIONS: &str = "backup-notifications";
@@ -20,10 +20,10 @@ const NOTIFIED: [(&str, &str); 2] = [
     ("sandbox-isolation", "require"),
 ];
 
-async fn start(kind: Kind) -> Option<Peers> {
-    let peers = Peers::start(kind).await?;
-    peers.subscription(NOTIFICATIONS).await;
-    Some(peers)
+async fn start(kind: Kind) -> Option<TestEnv> {
+    let env = TestEnv::start(kind).await?;
+    env.subscription(NOTIFICATIONS).await;
+    Some(env)
 }
 
 fn attributes(name: &str, generation: i64, changes: &[(&str, &str)]) -> HashMap<String, String> {
@@ -43,14 +43,13 @@ fn attributes(name: &str, generation: i64, changes: &[(&str, &str)]) -> HashMap<
         .collect()
 }
 
-async fn notify(peers: &Peers, name: &str, generation: i64, changes: &[(&str, &str)]) {
+async fn notify(env: &TestEnv, name: &str, generation: i64, changes: &[(&str, &str)]) {
     let attributes = attributes(name, generation, changes).into_iter().collect();
     let message = Message {
         data: vec![],
         attributes,
     };
-    peers
-        .pubsub()
+    env.pubsub()
         .topic(NOTIFICATIONS)
         .await
         .unwrap()
@@ -60,16 +59,16 @@ async fn notify(peers: &Peers, name: &str, generation: i64, changes: &[(&str, &s
 }
 
 /// Dumps `src` into the bucket and gives the generation.
-fn upload(peers: &Peers, c: &Cluster, name: &str) -> i64 {
-    peers.emulator.storage.put(
+fn upload(env: &TestEnv, c: &Cluster, name: &str) -> i64 {
+    env.emulator.storage.put(
         BUCKET,
         name,
         std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
     )
 }
 
-fn evidence(peers: &Peers, ending: &str) -> Vec<String> {
-    let all = peers
+fn evidence(env: &TestEnv, ending: &str) -> Vec<String> {
+    let all = env
         .emulator
         .storage
         .objects(BUCKET)
@@ -80,13 +79,13 @@ fn evidence(peers: &Peers, ending: &str) -> Vec<String> {
 }
 
 async fn notification_in_proof_out(kind: Kind) {
-    let Some(peers) = start(kind).await else {
+    let Some(env) = start(kind).await else {
         return;
     };
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let generation = upload(&peers, &c, "nightly/a.dump");
-    let running = peers.worker(&c, &NOTIFIED).await;
+    let generation = upload(&env, &c, "nightly/a.dump");
+    let running = env.worker(&c, &NOTIFIED).await;
     // What asks for nothing: other events, other objects, our own evidence, and garbage.
     for (name, changes) in [
         ("nightly/a.dump", ("eventType", "OBJECT_DELETE")),
@@ -98,14 +97,13 @@ async fn notification_in_proof_out(kind: Kind) {
         ),
         ("folder/3312.dat.gz", ("payloadFormat", "NONE")),
     ] {
-        notify(&peers, name, generation, &[changes]).await;
+        notify(&env, name, generation, &[changes]).await;
     }
     let garbage = Message {
         data: b"garbage".to_vec(),
         attributes: Default::default(),
     };
-    peers
-        .pubsub()
+    env.pubsub()
         .topic(NOTIFICATIONS)
         .await
         .unwrap()
@@ -114,9 +112,9 @@ async fn notification_in_proof_out(kind: Kind) {
         .unwrap();
     // And the same three times, as at-least-once delivery may have it.
     for _ in 0..3 {
-        notify(&peers, "nightly/a.dump", generation, &[]).await;
+        notify(&env, "nightly/a.dump", generation, &[]).await;
     }
-    let events = peers.results(3).await;
+    let events = env.results(3).await;
     let id = format!("gcs:{BUCKET}/nightly/a.dump#{generation}");
     for (result, event) in &events {
         assert_eq!(
@@ -139,7 +137,7 @@ async fn notification_in_proof_out(kind: Kind) {
     let isolation = summary.isolation.unwrap();
     assert!(isolation.network && isolation.pids && isolation.files);
     // Restored once: one evidence, with its page and the index.
-    let written = evidence(&peers, ".dsse.json");
+    let written = evidence(&env, ".dsse.json");
     assert_eq!(
         summary.evidence.unwrap(),
         format!("gs://{BUCKET}/{}", written[0])
@@ -147,8 +145,8 @@ async fn notification_in_proof_out(kind: Kind) {
     assert_eq!(
         (
             written.len(),
-            evidence(&peers, ".html").len(),
-            evidence(&peers, "index.json").len()
+            evidence(&env, ".html").len(),
+            evidence(&env, "index.json").len()
         ),
         (1, 1, 1)
     );
@@ -164,16 +162,16 @@ async fn notification_in_proof_out(kind: Kind) {
     // Nothing of it is left on the target.
     assert_eq!(c.databases(), ["postgres", "src", "template0", "template1"]);
     running.stop().await;
-    if kind == Kind::StandIn {
+    if kind == Kind::Emulator {
         // Each was acknowledged, none was delivered again.
         let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
-        assert_eq!(peers.emulator.pubsub.delivered(&name), (9, 9));
+        assert_eq!(env.emulator.pubsub.delivered(&name), (9, 9));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_backup_is_proven_on_the_stand_in() {
-    notification_in_proof_out(Kind::StandIn).await;
+async fn a_new_backup_is_proven_on_the_emulator() {
+    notification_in_proof_out(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,21 +182,21 @@ async fn a_new_backup_is_proven_on_googles_emulator() {
 /// A generation that was overwritten meanwhile is gone; its successor has a notification of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_generation_is_proven_by_itself() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let first = upload(&peers, &c, "a.dump");
-    let second = upload(&peers, &c, "a.dump");
-    let running = peers.worker(&c, &NOTIFIED).await;
-    notify(&peers, "a.dump", first, &[]).await;
+    let first = upload(&env, &c, "a.dump");
+    let second = upload(&env, &c, "a.dump");
+    let running = env.worker(&c, &NOTIFIED).await;
+    notify(&env, "a.dump", first, &[]).await;
     notify(
-        &peers,
+        &env,
         "a.dump",
         second,
         &[("overwroteGeneration", &first.to_string())],
     )
     .await;
-    let results = peers.results(2).await;
+    let results = env.results(2).await;
     let of = |g: i64| {
         &results
             .iter()
@@ -224,11 +222,11 @@ async fn every_generation_is_proven_by_itself() {
 /// A bad backup is an answer, not an error of the worker: acknowledged, with reason, blame and fix.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_backup_is_told_with_its_last_good_one() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    let storage = &peers.emulator.storage;
+    let storage = &env.emulator.storage;
     let hours_ago = |h: u64| SystemTime::now() - Duration::from_secs(h * 3600);
     for (name, bytes, age) in [
         ("1.dump", &dump[..], 3),
@@ -238,10 +236,10 @@ async fn a_bad_backup_is_told_with_its_last_good_one() {
         storage.put(BUCKET, name, bytes.to_vec());
         storage.set_created(BUCKET, name, hours_ago(age));
     }
-    let running = peers.worker(&c, &NOTIFIED).await;
+    let running = env.worker(&c, &NOTIFIED).await;
     let generation = storage.objects(BUCKET)[2].1;
-    notify(&peers, "3.dump", generation, &[]).await;
-    let result = peers.result().await;
+    notify(&env, "3.dump", generation, &[]).await;
+    let result = env.result().await;
     let error = result.error.unwrap();
     assert_eq!(
         (result.verdict, error.reason, error.retryable),
@@ -261,46 +259,43 @@ async fn a_bad_backup_is_told_with_its_last_good_one() {
 /// Older than the newest that is proven: skipped, unless asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_backups_are_skipped_by_policy() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let old = upload(&peers, &c, "old.dump");
-    peers.emulator.storage.set_created(
+    let old = upload(&env, &c, "old.dump");
+    env.emulator.storage.set_created(
         BUCKET,
         "old.dump",
         SystemTime::now() - Duration::from_secs(3600),
     );
-    let new = upload(&peers, &c, "new.dump");
-    let running = peers.worker(&c, &NOTIFIED).await;
-    notify(&peers, "new.dump", new, &[]).await;
-    assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
-    notify(&peers, "old.dump", old, &[]).await;
+    let new = upload(&env, &c, "new.dump");
+    let running = env.worker(&c, &NOTIFIED).await;
+    notify(&env, "new.dump", new, &[]).await;
+    assert_eq!(env.result().await.verdict, Some(Verdict::Verified));
+    notify(&env, "old.dump", old, &[]).await;
     let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
-    let skipped = peers
-        .emulator
-        .pubsub
-        .until(|p| p.delivered(&name) == (2, 2));
+    let skipped = env.emulator.pubsub.until(|p| p.delivered(&name) == (2, 2));
     tokio::time::timeout(PATIENCE, skipped)
         .await
         .expect("the older one is settled");
     // A person's request is always answered; a result of the older one would come before.
-    peers
-        .publish(r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#)
-        .await;
-    let asked = peers.result().await;
+    env.publish(
+        r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#,
+    )
+    .await;
+    let asked = env.result().await;
     assert_eq!(
         (asked.request_id.as_str(), asked.verdict),
         ("asked", Some(Verdict::Verified))
     );
     running.stop().await;
-    assert_eq!(peers.emulator.pubsub.delivered(&name), (2, 2));
-    let eager = peers
+    assert_eq!(env.emulator.pubsub.delivered(&name), (2, 2));
+    let eager = env
         .worker(&c, &[NOTIFIED[0], NOTIFIED[1], ("verify-older", "verify")])
         .await;
-    notify(&peers, "old.dump", old, &[]).await;
+    notify(&env, "old.dump", old, &[]).await;
     assert!(
-        peers
-            .result()
+        env.result()
             .await
             .request_id
             .ends_with(&format!("old.dump#{old}"))
@@ -311,7 +306,7 @@ async fn older_backups_are_skipped_by_policy() {
 /// The objects of a directory arrive in any order; its table of contents stands for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_is_proven_when_all_of_it_is_there() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
     let folder = c.scratch("night");
@@ -328,8 +323,8 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
         .map(|e| e.unwrap().path())
         .collect();
     members.sort_by_key(|p| !p.ends_with("toc.dat"));
-    let running = peers.worker(&c, &NOTIFIED).await;
-    let storage = &peers.emulator.storage;
+    let running = env.worker(&c, &NOTIFIED).await;
+    let storage = &env.emulator.storage;
     let put = |path: &std::path::Path| {
         let name = format!("night/{}", path.file_name().unwrap().to_str().unwrap());
         (
@@ -339,7 +334,7 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     };
     // The table of contents first: what is missing is waited for.
     let (generation, toc) = put(&members[0]);
-    notify(&peers, &toc, generation, &[]).await;
+    notify(&env, &toc, generation, &[]).await;
     let begun = async {
         while !running
             .get("/status.json")
@@ -355,9 +350,9 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
         .expect("the verification does not begin");
     for member in &members[1..] {
         let (generation, name) = put(member);
-        notify(&peers, &name, generation, &[]).await;
+        notify(&env, &name, generation, &[]).await;
     }
-    let result = peers.result().await;
+    let result = env.result().await;
     assert_eq!(
         result.verdict,
         Some(Verdict::Verified),
@@ -368,8 +363,8 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
         (result.rows, result.backup.name.as_deref()),
         (5000, Some("night/"))
     );
-    assert_eq!(evidence(&peers, ".dsse.json").len(), 1);
-    assert!(evidence(&peers, ".dsse.json")[0].starts_with("night.pgrestored/"));
+    assert_eq!(evidence(&env, ".dsse.json").len(), 1);
+    assert!(evidence(&env, ".dsse.json")[0].starts_with("night.pgrestored/"));
     running.stop().await;
     // What never comes is the backup's fault.
     storage.delete(
@@ -379,7 +374,7 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
             members[1].file_name().unwrap().to_str().unwrap()
         ),
     );
-    let without_retry = peers
+    let without_retry = env
         .worker(
             &c,
             &[
@@ -391,8 +386,8 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
         )
         .await;
     let (generation, toc) = put(&members[0]);
-    notify(&peers, &toc, generation, &[]).await;
-    let result = peers.result().await;
+    notify(&env, &toc, generation, &[]).await;
+    let result = env.result().await;
     assert_eq!(result.error.unwrap().reason, R::ArchiveCorrupt);
     without_retry.stop().await;
 }
@@ -401,25 +396,22 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
 /// is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn pieces_are_proven_when_all_of_them_are_there() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     let pieces: Vec<&[u8]> = dump.chunks(dump.len().div_ceil(3)).collect();
     let flags = [NOTIFIED[0], NOTIFIED[1], ("verify-suffix", ".dump")];
-    let running = peers.worker(&c, &flags).await;
+    let running = env.worker(&c, &flags).await;
     let put = |at: usize| {
         let name = format!("x.dump.a{}", ["a", "b", "c"][at]);
         (
-            peers
-                .emulator
-                .storage
-                .put(BUCKET, &name, pieces[at].to_vec()),
+            env.emulator.storage.put(BUCKET, &name, pieces[at].to_vec()),
             name,
         )
     };
     let (generation, first) = put(0);
-    notify(&peers, &first, generation, &[]).await;
+    notify(&env, &first, generation, &[]).await;
     let begun = async {
         while !running
             .get("/status.json")
@@ -435,9 +427,9 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
         .expect("the verification does not begin");
     for at in [2, 1] {
         let (generation, name) = put(at);
-        notify(&peers, &name, generation, &[]).await;
+        notify(&env, &name, generation, &[]).await;
     }
-    let result = peers.result().await;
+    let result = env.result().await;
     assert_eq!(
         result.verdict,
         Some(Verdict::Verified),
@@ -458,16 +450,13 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
             r#"{{"request_id":"{id}","backup":{{"name":"x.dump","generation":"{generation}"}},"target_db":"{target}"}}"#
         )
     };
-    peers.publish(&request("whole", "app")).await;
-    let restored = peers.result().await;
+    env.publish(&request("whole", "app")).await;
+    let restored = env.result().await;
     assert_eq!(restored.status, Status::Success, "{:?}", restored.error);
     assert_same(&c.content("app", &[]), &c.content("src", &[]), "pieces");
     put(1);
-    peers.publish(&request("replaced", "app2")).await;
-    assert_eq!(
-        peers.result().await.error.unwrap().reason,
-        R::BackupNotFound
-    );
+    env.publish(&request("replaced", "app2")).await;
+    assert_eq!(env.result().await.error.unwrap().reason, R::BackupNotFound);
     running.stop().await;
 }
 
@@ -475,17 +464,16 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
 /// on the same delivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_goes_before_a_running_verification() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let generation = upload(&peers, &c, "a.dump");
+    let generation = upload(&env, &c, "a.dump");
     // The verification gets no further than this.
-    peers
-        .emulator
+    env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
-    let running = peers.worker(&c, &NOTIFIED).await;
-    notify(&peers, "a.dump", generation, &[]).await;
+    let running = env.worker(&c, &NOTIFIED).await;
+    notify(&env, "a.dump", generation, &[]).await;
     let at_work = async {
         while !running
             .get("/status.json")
@@ -499,10 +487,9 @@ async fn a_restore_goes_before_a_running_verification() {
     tokio::time::timeout(Duration::from_secs(30), at_work)
         .await
         .expect("the verification does not begin");
-    peers
-        .publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
+    env.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
         .await;
-    let results = peers.results(2).await;
+    let results = env.results(2).await;
     assert_eq!(
         (results[0].0.request_id.as_str(), results[0].0.status),
         ("urgent", Status::Success)
@@ -516,12 +503,12 @@ async fn a_restore_goes_before_a_running_verification() {
 /// Nobody asks, and it is proven all the same; with it, one of the older ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_due_by_the_schedule_is_proven() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
     for (name, age) in [("old.dump", 50), ("older.dump", 60), ("new.dump", 1)] {
-        upload(&peers, &c, name);
-        peers.emulator.storage.set_created(
+        upload(&env, &c, name);
+        env.emulator.storage.set_created(
             BUCKET,
             name,
             SystemTime::now() - Duration::from_secs(age * 3600),
@@ -532,8 +519,8 @@ async fn what_is_due_by_the_schedule_is_proven() {
         ("verify-sample", "1"),
         ("sandbox-isolation", "require"),
     ];
-    let running = peers.worker(&c, &flags).await;
-    let results = peers.results(2).await;
+    let running = env.worker(&c, &flags).await;
+    let results = env.results(2).await;
     assert_eq!(results[0].0.backup.name.as_deref(), Some("new.dump"));
     assert!(
         results[1]
@@ -551,7 +538,7 @@ async fn what_is_due_by_the_schedule_is_proven() {
     );
     running.stop().await;
     // A new worker finds the proof and does not begin again; its metrics know of it.
-    let next = peers.worker(&c, &flags).await;
+    let next = env.worker(&c, &flags).await;
     let known = async {
         while !next
             .get("/status.json")
@@ -574,22 +561,21 @@ async fn what_is_due_by_the_schedule_is_proven() {
         last.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 1e9,
         "{last}"
     );
-    assert_eq!(evidence(&peers, ".dsse.json").len(), 2);
+    assert_eq!(evidence(&env, ".dsse.json").len(), 2);
     next.stop().await;
 }
 
 /// What is due is stopped like everything else: in time, and without an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_what_is_due() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
-    upload(&peers, &c, "a.dump");
-    peers
-        .emulator
+    upload(&env, &c, "a.dump");
+    env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
-    let running = peers
+    let running = env
         .worker(&c, &[("verify-schedule", "12h"), ("drain-timeout", "1ms")])
         .await;
     let at_work = async {
@@ -609,16 +595,16 @@ async fn a_stop_does_not_wait_for_what_is_due() {
     tokio::time::timeout(Duration::from_secs(15), running.stop())
         .await
         .expect("the stop waits");
-    assert!(evidence(&peers, ".dsse.json").is_empty());
-    let next = peers.worker(&c, &[("verify-schedule", "12h")]).await;
-    assert_eq!(peers.result().await.verdict, Some(Verdict::Verified));
+    assert!(evidence(&env, ".dsse.json").is_empty());
+    let next = env.worker(&c, &[("verify-schedule", "12h")]).await;
+    assert_eq!(env.result().await.verdict, Some(Verdict::Verified));
     next.stop().await;
 }
 
 /// A backup that was verified is restored by blocks, though it has no offsets; with the same proof.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verified_backup_is_restored_by_its_index() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
         "src",
@@ -626,9 +612,9 @@ async fn a_verified_backup_is_restored_by_its_index() {
             "{SOURCE}; CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)"
         ),
     );
-    upload(&peers, &c, "a.dump");
-    let app = peers.app(&c, &[]);
-    let storage = &peers.emulator.storage;
+    upload(&env, &c, "a.dump");
+    let app = env.app(&c, &[]);
+    let storage = &env.emulator.storage;
     let before = storage.reads();
     assert_eq!(restore(&app, "a.dump", "forward").await.failure, None);
     assert_eq!(storage.reads() - before, 1, "from front to back");
@@ -664,8 +650,8 @@ async fn a_verified_backup_is_restored_by_its_index() {
         assert!(!c.databases().contains(&target));
     }
     // An index of other bytes is not used; what was made by it under the target's own name goes first.
-    let app = peers.app(&c, &[("restore-in-place", "always")]);
-    let name = evidence(&peers, "index.json").remove(0);
+    let app = env.app(&c, &[("restore-in-place", "always")]);
+    let name = evidence(&env, "index.json").remove(0);
     let index = String::from_utf8(storage.get(BUCKET, &name).unwrap().to_vec()).unwrap();
     storage.put(
         BUCKET,
@@ -701,13 +687,13 @@ async fn a_verified_backup_is_restored_by_its_index() {
 /// blocks may be passed over, because the archive says where they are, nor where all are read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_is_restored_whatever_a_forged_index_says() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     let more =
         "CREATE TABLE u AS SELECT * FROM t; SELECT lo_from_bytea(0, repeat('x', 5000)::bytea)";
     c.create("src", &format!("{SOURCE}; {more}"));
-    let app = peers.app(&c, &[]);
-    let storage = &peers.emulator.storage;
+    let app = env.app(&c, &[]);
+    let storage = &env.emulator.storage;
     let part = async |backup: &str, table: &str| {
         c.psql("postgres", "DROP DATABASE IF EXISTS part");
         let job = pgrestored::job::RestoreJob {
@@ -745,7 +731,7 @@ async fn a_part_is_restored_whatever_a_forged_index_says() {
             .verify_backup(&request, Default::default(), Default::default())
             .await;
         assert_eq!(verified.result.verdict, Some(Verdict::Verified));
-        let name = evidence(&peers, "index.json")
+        let name = evidence(&env, "index.json")
             .into_iter()
             .find(|n| n.contains(backup))
             .unwrap();
@@ -837,25 +823,24 @@ fn sign_again(index: &mut serde_json::Value, whole: &[u8]) {
 /// answer will lie, stands in the place of the proof.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_answers_for_the_bucket() {
-    let peers = start(Kind::StandIn).await.unwrap();
+    let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
-    let generation = upload(&peers, &c, "a.dump");
+    let generation = upload(&env, &c, "a.dump");
     let id = format!("gcs:{BUCKET}/a.dump#{generation}");
     let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";
-    let running = peers
+    let running = env
         .worker(
             &c,
             &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat(),
         )
         .await;
     // The event of the refusal is not taken for that of the proof.
-    peers
-        .publish(&format!(
-            r#"{{"request_id":"{id}","backup":{{"name":"a.dump"}},"mode":"verify","depth":"object"}}"#
-        ))
-        .await;
-    let (refused, event) = peers.results(1).await.remove(0);
+    env.publish(&format!(
+        r#"{{"request_id":"{id}","backup":{{"name":"a.dump"}},"mode":"verify","depth":"object"}}"#
+    ))
+    .await;
+    let (refused, event) = env.results(1).await.remove(0);
     assert_eq!(refused.error.map(|e| e.reason), Some(R::InvalidRequest));
     assert!(
         refused.request_id.starts_with("message:"),
@@ -875,21 +860,18 @@ async fn nobody_answers_for_the_bucket() {
             now,
         )
     };
-    let size = peers.emulator.storage.get(BUCKET, "a.dump").unwrap().len();
+    let size = env.emulator.storage.get(BUCKET, "a.dump").unwrap().len();
     forged.backup.name = Some("a.dump".into());
     forged.backup.uri = Some(format!("gs://{BUCKET}/a.dump"));
     forged.backup.generation = Some(generation.to_string());
     forged.backup.size = Some(size.to_string());
-    let name = pgrestored::verify::evidence_name("a.dump", &generation.to_string(), &id);
-    let envelope = pgrestored::verify::Envelope::seal(&forged, None).unwrap();
+    let name = pgrestored::verification::evidence_name("a.dump", &generation.to_string(), &id);
+    let envelope = pgrestored::verification::Envelope::seal(&forged, None).unwrap();
     let forged_name = format!("{name}.dsse.json");
     let json = serde_json::to_vec(&envelope).unwrap();
-    peers
-        .emulator
-        .storage
-        .put(BUCKET, &forged_name, json.clone());
-    notify(&peers, "a.dump", generation, &[]).await;
-    let (proof, proven) = peers.results(1).await.remove(0);
+    env.emulator.storage.put(BUCKET, &forged_name, json.clone());
+    notify(&env, "a.dump", generation, &[]).await;
+    let (proof, proven) = env.results(1).await.remove(0);
     assert_eq!(
         (proof.verdict, proof.rows, proof.request_id.as_str()),
         (Some(Verdict::Verified), 5000, id.as_str())
@@ -897,8 +879,7 @@ async fn nobody_answers_for_the_bucket() {
     assert_ne!(event.attributes["ce-id"], proven.attributes["ce-id"]);
     // Its own answer lies under another name, and a redelivery finds it there, also by another worker.
     assert_eq!(
-        peers
-            .emulator
+        env.emulator
             .storage
             .get(BUCKET, &forged_name)
             .unwrap()
@@ -914,14 +895,14 @@ async fn nobody_answers_for_the_bucket() {
         .unwrap();
     assert!(at.starts_with(&format!("gs://{BUCKET}/{name}-")), "{at}");
     running.stop().await;
-    let next = peers
+    let next = env
         .worker(
             &c,
             &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat(),
         )
         .await;
-    notify(&peers, "a.dump", generation, &[]).await;
-    assert_eq!(peers.result().await, proof);
-    assert_eq!(evidence(&peers, ".dsse.json").len(), 2);
+    notify(&env, "a.dump", generation, &[]).await;
+    assert_eq!(env.result().await, proof);
+    assert_eq!(evidence(&env, ".dsse.json").len(), 2);
     next.stop().await;
 }

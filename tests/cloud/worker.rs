@@ -1,4 +1,4 @@
-//! From request to result: on the stand-in and on Google's emulator.
+//! From request to result: on our emulator and on Google's emulator.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use pgrestored::event::Status;
 
 use pgrestored::emulator::StorageFault;
 
-use crate::peers::{BUCKET, Kind, PATIENCE, Peers};
 use crate::support::{Cluster, assert_same};
+use crate::test_env::{BUCKET, Kind, PATIENCE, TestEnv};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
 
@@ -17,10 +17,10 @@ fn request(id: &str, target: &str) -> String {
 }
 
 /// A cluster with a database `src` whose dump is in the bucket.
-fn with_backup(peers: &Peers, sql: &str) -> Cluster {
+fn with_backup(env: &TestEnv, sql: &str) -> Cluster {
     let c = Cluster::start();
     c.create("src", sql);
-    peers.emulator.storage.put(
+    env.emulator.storage.put(
         BUCKET,
         "src.dump",
         std::fs::read(c.dump_through_pipe("src", &[])).unwrap(),
@@ -29,18 +29,17 @@ fn with_backup(peers: &Peers, sql: &str) -> Cluster {
 }
 
 async fn request_in_database_out(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else {
+    let Some(env) = TestEnv::start(kind).await else {
         return;
     };
-    let c = with_backup(&peers, SOURCE);
-    let running = peers.worker(&c, &[]).await;
+    let c = with_backup(&env, SOURCE);
+    let running = env.worker(&c, &[]).await;
     assert_eq!(running.get("/livez").await.0, 200);
     assert_eq!(running.get("/readyz").await.0, 200);
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    peers
-        .publish_with(&request("r1", "app"), &[("googclient_traceparent", trace)])
+    env.publish_with(&request("r1", "app"), &[("googclient_traceparent", trace)])
         .await;
-    let (result, event) = peers.results(1).await.remove(0);
+    let (result, event) = env.results(1).await.remove(0);
     assert_eq!((result.status, result.error), (Status::Success, None));
     assert_eq!((result.tables, result.rows), (1, 5000));
     for (key, value) in [
@@ -70,14 +69,13 @@ async fn request_in_database_out(kind: Kind) {
     assert_eq!(status["recent"][0]["request_id"], "r1");
     running.stop().await;
     // Acknowledged: another worker gets nothing, so only the next request's result comes.
-    let next = peers.worker(&c, &[]).await;
-    peers.publish(&request("r2", "app2")).await;
-    assert_eq!(peers.result().await.request_id, "r2");
+    let next = env.worker(&c, &[]).await;
+    env.publish(&request("r2", "app2")).await;
+    assert_eq!(env.result().await.request_id, "r2");
     next.stop().await;
-    if kind == Kind::StandIn {
+    if kind == Kind::Emulator {
         assert_eq!(
-            peers
-                .emulator
+            env.emulator
                 .pubsub
                 .delivered("projects/test/subscriptions/restore-requests"),
             (2, 2)
@@ -86,8 +84,8 @@ async fn request_in_database_out(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_served_on_the_stand_in() {
-    request_in_database_out(Kind::StandIn).await;
+async fn a_request_is_served_on_the_emulator() {
+    request_in_database_out(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,15 +94,15 @@ async fn a_request_is_served_on_googles_emulator() {
 }
 
 async fn duplicates_restore_once(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else {
+    let Some(env) = TestEnv::start(kind).await else {
         return;
     };
-    let c = with_backup(&peers, SOURCE);
-    let running = peers.worker(&c, &[("restore-max-concurrent", "3")]).await;
+    let c = with_backup(&env, SOURCE);
+    let running = env.worker(&c, &[("restore-max-concurrent", "3")]).await;
     for _ in 0..3 {
-        peers.publish(&request("same", "app")).await;
+        env.publish(&request("same", "app")).await;
     }
-    let events = peers.results(3).await;
+    let events = env.results(3).await;
     assert!(
         events
             .iter()
@@ -121,8 +119,8 @@ async fn duplicates_restore_once(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn duplicates_restore_once_on_the_stand_in() {
-    duplicates_restore_once(Kind::StandIn).await;
+async fn duplicates_restore_once_on_the_emulator() {
+    duplicates_restore_once(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,11 +129,11 @@ async fn duplicates_restore_once_on_googles_emulator() {
 }
 
 async fn bad_messages_are_answered(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else {
+    let Some(env) = TestEnv::start(kind).await else {
         return;
     };
-    let c = with_backup(&peers, SOURCE);
-    let running = peers
+    let c = with_backup(&env, SOURCE);
+    let running = env
         .worker(&c, &[("trusted-sources", "gs://other-bucket/ok")])
         .await;
     let cases = [
@@ -170,9 +168,9 @@ async fn bad_messages_are_answered(kind: Kind) {
         ),
     ];
     for (body, _) in &cases {
-        peers.publish(body).await;
+        env.publish(body).await;
     }
-    let events = peers.results(cases.len()).await;
+    let events = env.results(cases.len()).await;
     for (body, reason) in &cases {
         let id = serde_json::from_str::<serde_json::Value>(body)
             .ok()
@@ -205,8 +203,8 @@ async fn bad_messages_are_answered(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_messages_are_answered_on_the_stand_in() {
-    bad_messages_are_answered(Kind::StandIn).await;
+async fn bad_messages_are_answered_on_the_emulator() {
+    bad_messages_are_answered(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,24 +214,24 @@ async fn bad_messages_are_answered_on_googles_emulator() {
 
 /// The lease is 10 s at a time; the download alone takes more than three of them.
 async fn a_long_restore_is_delivered_once(kind: Kind) {
-    let Some(peers) = Peers::start(kind).await else {
+    let Some(env) = TestEnv::start(kind).await else {
         return;
     };
     let c = with_backup(
-        &peers,
+        &env,
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) || md5((i + 1)::text) FROM generate_series(1, 90000) i",
     );
-    let size = peers
+    let size = env
         .app(&c, &[])
         .manager
         .list_available_backups()
         .await
         .unwrap()[0]
         .size;
-    peers.emulator.storage.limit_rate(size / 34);
-    let running = peers.worker(&c, &[]).await;
-    peers.publish(&request("long", "app")).await;
-    let result = peers.result().await;
+    env.emulator.storage.limit_rate(size / 34);
+    let running = env.worker(&c, &[]).await;
+    env.publish(&request("long", "app")).await;
+    let result = env.result().await;
     assert_eq!((result.status, result.attempt), (Status::Success, 1));
     assert!(
         result.duration_seconds > 30.0,
@@ -251,8 +249,8 @@ async fn a_long_restore_is_delivered_once(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_restore_is_delivered_once_on_the_stand_in() {
-    a_long_restore_is_delivered_once(Kind::StandIn).await;
+async fn a_long_restore_is_delivered_once_on_the_emulator() {
+    a_long_restore_is_delivered_once(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,16 +261,16 @@ async fn a_long_restore_is_delivered_once_on_googles_emulator() {
 /// Two workers, two requests, one target: one waits for the other, both end well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_target_is_waited_for() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers, SOURCE);
-    let running = [peers.worker(&c, &[]).await, peers.worker(&c, &[]).await];
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env, SOURCE);
+    let running = [env.worker(&c, &[]).await, env.worker(&c, &[]).await];
     for id in ["one", "two"] {
         let body = format!(
             r#"{{"request_id":"{id}","backup":{{"name":"latest"}},"target_db":"app","on_existing":"replace"}}"#
         );
-        peers.publish(&body).await;
+        env.publish(&body).await;
     }
-    let results: Vec<_> = peers.results(2).await.into_iter().map(|(r, _)| r).collect();
+    let results: Vec<_> = env.results(2).await.into_iter().map(|(r, _)| r).collect();
     let of = |id: &str| results.iter().find(|r| r.request_id == id).unwrap();
     // Whichever went first: what is there in the end is the later request's.
     assert_eq!(of("two").error, None);
@@ -295,19 +293,18 @@ async fn a_busy_target_is_waited_for() {
 /// Who waits for a busy target holds no permit: the only one goes to another target's request meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers, SOURCE);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env, SOURCE);
     let one = [
         ("restore-max-concurrent", "1"),
         ("download-stall-timeout", "600s"),
         ("drain-timeout", "100ms"),
     ];
-    peers
-        .emulator
+    env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
-    let holder = peers.worker(&c, &one).await;
-    peers.publish(&request("holds", "app")).await;
+    let holder = env.worker(&c, &one).await;
+    env.publish(&request("holds", "app")).await;
     let holds = async {
         while !holder
             .get("/status.json")
@@ -321,8 +318,8 @@ async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
     tokio::time::timeout(PATIENCE, holds)
         .await
         .expect("the first restore does not begin");
-    let other = peers.worker(&c, &one).await;
-    peers.publish(&request("waits", "app")).await;
+    let other = env.worker(&c, &one).await;
+    env.publish(&request("waits", "app")).await;
     // The target is seen busy before the next request comes.
     let waits = async {
         while !other
@@ -337,8 +334,8 @@ async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
     tokio::time::timeout(PATIENCE, waits)
         .await
         .expect("the second restore does not begin");
-    peers.publish(&request("works", "elsewhere")).await;
-    let result = peers.result().await;
+    env.publish(&request("works", "elsewhere")).await;
+    let result = env.result().await;
     assert_eq!(
         (result.request_id.as_str(), result.status),
         ("works", Status::Success)
@@ -350,12 +347,12 @@ async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
 /// A result that cannot be published keeps the message; the rerun publishes the recorded outcome.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unpublished_result_is_published_by_a_rerun() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers, SOURCE);
-    let running = peers
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env, SOURCE);
+    let running = env
         .worker(&c, &[("restore-completion-topic", "missing-topic")])
         .await;
-    peers.publish(&request("r1", "app")).await;
+    env.publish(&request("r1", "app")).await;
     running
         .until_metric("restore_result_publish_failure_total 1")
         .await;
@@ -371,8 +368,8 @@ async fn an_unpublished_result_is_published_by_a_rerun() {
             .contains("restore_success_total 1\n")
     );
     running.stop().await;
-    let next = peers.worker(&c, &[]).await;
-    assert_eq!(peers.result().await.status, Status::Success);
+    let next = env.worker(&c, &[]).await;
+    assert_eq!(env.result().await.status, Status::Success);
     assert_eq!(
         c.psql(
             "postgres",
@@ -386,14 +383,14 @@ async fn an_unpublished_result_is_published_by_a_rerun() {
 /// A server that is away is not the request's fault: given back, then done when the server is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absent_server_is_tried_again() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers, SOURCE);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env, SOURCE);
     let app = [("retry-budget", "1s"), ("restore-max-attempts", "2")];
-    let nowhere = peers
+    let nowhere = env
         .worker(&c, &[("db-host", "/nowhere"), app[0], app[1]])
         .await;
-    peers.publish(&request("r1", "app")).await;
-    let result = peers.result().await;
+    env.publish(&request("r1", "app")).await;
+    let result = env.result().await;
     let error = result.error.unwrap();
     assert_eq!(
         (error.reason, error.retryable, result.attempt),
@@ -412,10 +409,10 @@ async fn an_absent_server_is_tried_again() {
 /// A role that may not log in is the worker's own trouble: no event, the message stays, not ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_environment_makes_the_worker_not_ready() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers, SOURCE);
-    let broken = peers.worker(&c, &[("db-user", "nobody_at_all")]).await;
-    peers.publish(&request("r1", "app")).await;
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env, SOURCE);
+    let broken = env.worker(&c, &[("db-user", "nobody_at_all")]).await;
+    env.publish(&request("r1", "app")).await;
     let not_ready = async {
         while broken.get("/readyz").await.0 != 503 {
             tokio::task::yield_now().await;
@@ -425,15 +422,14 @@ async fn a_broken_environment_makes_the_worker_not_ready() {
         .await
         .unwrap();
     assert!(
-        peers
-            .emulator
+        env.emulator
             .pubsub
             .published("projects/test/topics/restore-completions")
             .is_empty()
     );
     broken.stop().await;
-    let sound = peers.worker(&c, &[]).await;
-    assert_eq!(peers.result().await.status, Status::Success);
+    let sound = env.worker(&c, &[]).await;
+    assert_eq!(env.result().await.status, Status::Success);
     sound.stop().await;
 }
 
@@ -441,8 +437,8 @@ async fn a_broken_environment_makes_the_worker_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_comes_to_no_end_is_quarantined() {
     use pgrestored::emulator::SubscriptionOptions;
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers, SOURCE);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env, SOURCE);
     // Without bookkeeping nothing but the number of deliveries tells.
     c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
     let (topic, subscription) = (
@@ -454,16 +450,16 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
         dead_letter: dead,
         ..SubscriptionOptions::default()
     };
-    peers
-        .emulator
+    env.emulator
         .pubsub
         .create_subscription(topic, subscription, options);
-    peers.publish(&request("deadly", "app")).await;
-    peers
-        .publish(r#"{"request_id":"proof","backup":{"name":"src.dump"},"mode":"verify","depth":"object"}"#)
-        .await;
+    env.publish(&request("deadly", "app")).await;
+    env.publish(
+        r#"{"request_id":"proof","backup":{"name":"src.dump"},"mode":"verify","depth":"object"}"#,
+    )
+    .await;
     // Workers that died with it in their hands.
-    let mut queue = peers.pubsub().subscribe("counted").await.unwrap();
+    let mut queue = env.pubsub().subscribe("counted").await.unwrap();
     for _ in 0..20 {
         pgrestored::queue::RequestQueue::next(&mut queue)
             .await
@@ -478,9 +474,9 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
         ("db-user", "plain"),
         ("restore-owners", "none"),
     ];
-    let running = peers.worker(&c, &flags).await;
+    let running = env.worker(&c, &flags).await;
     for _ in 0..2 {
-        let result = peers.result().await;
+        let result = env.result().await;
         let error = result
             .error
             .unwrap_or_else(|| panic!("{} was done", result.request_id));
@@ -490,35 +486,34 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
             result.request_id
         );
     }
-    peers
-        .emulator
+    env.emulator
         .pubsub
         .until(|p| p.unacked(subscription) == (0, 0))
         .await;
     // Another one is none the worse for it.
-    peers.publish(&request("harmless", "app")).await;
-    assert_eq!(peers.result().await.status, Status::Success);
+    env.publish(&request("harmless", "app")).await;
+    assert_eq!(env.result().await.status, Status::Success);
     running.stop().await;
 }
 
 /// The outcome of record: made once, no backup itself, and enough to answer when the journal is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_outcome_of_record_answers_without_a_journal() {
-    let peers = Peers::start(Kind::StandIn).await.unwrap();
-    let c = with_backup(&peers, SOURCE);
+    let env = TestEnv::start(Kind::Emulator).await.unwrap();
+    let c = with_backup(&env, SOURCE);
     let place = format!("gs://{BUCKET}/kept");
-    let running = peers.worker(&c, &[("restore-records", &place)]).await;
-    peers.publish(&request("ops/1", "app")).await;
-    let first = peers.results(1).await.remove(0);
+    let running = env.worker(&c, &[("restore-records", &place)]).await;
+    env.publish(&request("ops/1", "app")).await;
+    let first = env.results(1).await.remove(0);
     assert_eq!(first.0.status, Status::Success);
     let record = "kept/outcomes.pgrestored/ops%2F1.json";
-    let text = peers.emulator.storage.get(BUCKET, record).unwrap();
+    let text = env.emulator.storage.get(BUCKET, record).unwrap();
     let body: serde_json::Value = serde_json::from_slice(&text).unwrap();
     assert_eq!(
         body["result"],
         serde_json::from_slice::<serde_json::Value>(&first.1.data).unwrap()
     );
-    let listed = peers
+    let listed = env
         .app(&c, &[])
         .manager
         .list_available_backups()
@@ -533,17 +528,14 @@ async fn the_outcome_of_record_answers_without_a_journal() {
         "postgres",
         "DROP SCHEMA pgrestored CASCADE; DROP DATABASE app",
     );
-    peers.publish(&request("ops/1", "app")).await;
-    let again = peers.results(1).await.remove(0);
+    env.publish(&request("ops/1", "app")).await;
+    let again = env.results(1).await.remove(0);
     assert_eq!(again.1.data, first.1.data);
     assert!(!c.databases().contains(&"app".to_owned()), "done twice");
-    assert_eq!(peers.emulator.storage.get(BUCKET, record).unwrap(), text);
+    assert_eq!(env.emulator.storage.get(BUCKET, record).unwrap(), text);
     // The same id for something else is none of it.
-    peers.publish(&request("ops/1", "other")).await;
-    assert_eq!(
-        peers.result().await.error.unwrap().reason,
-        R::InvalidRequest
-    );
-    assert_eq!(peers.emulator.storage.get(BUCKET, record).unwrap(), text);
+    env.publish(&request("ops/1", "other")).await;
+    assert_eq!(env.result().await.error.unwrap().reason, R::InvalidRequest);
+    assert_eq!(env.emulator.storage.get(BUCKET, record).unwrap(), text);
     running.stop().await;
 }

@@ -448,8 +448,11 @@ async fn a_role_without_powers_restores_replaces_and_rolls_back() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
     let config = c.app(&flags).config.clone();
     let doctor = async || {
-        pgrestored::target::check_restricted(&Server::new(&config.db).unwrap(), &config.restricted)
-            .await
+        pgrestored::database::check_restricted(
+            &Server::new(&config.db).unwrap(),
+            &config.restricted,
+        )
+        .await
     };
     assert!(doctor().await.unwrap().contains("pgrestored_load_2"));
     c.psql(
@@ -619,7 +622,7 @@ async fn powers_are_found_behind_any_chain_of_memberships() {
         {
             let config = c.app(&[("restricted-owner", role)]).config.clone();
             let server = Server::new(&config.db).unwrap();
-            let said = pgrestored::target::check_restricted(&server, &config.restricted).await;
+            let said = pgrestored::database::check_restricted(&server, &config.restricted).await;
             assert_eq!(
                 said.is_err(),
                 powerful.contains(&role),

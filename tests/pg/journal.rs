@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use pgrestored::database::Reaped;
 use pgrestored::error::FailureReason as R;
 use pgrestored::job::{OnExisting, RestoreJob};
 use pgrestored::manager::JobOutcome;
-use pgrestored::target::Reaped;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, job, sequence};
@@ -664,7 +664,7 @@ async fn a_request_that_nobody_comes_back_to_ends() {
 
     let app = c.app(&[]);
     let server = pgrestored::postgres::Server::new(&app.config.db).unwrap();
-    let mut unended = pgrestored::target::unended(&server, std::time::Duration::from_secs(3600))
+    let mut unended = pgrestored::database::unended(&server, std::time::Duration::from_secs(3600))
         .await
         .unwrap();
     unended.sort();

@@ -13,7 +13,9 @@ use pgrestored::job::{BackupRef, VerifyJob};
 use pgrestored::policy::{Depth, Trigger};
 use pgrestored::proof::{Check, CheckStatus, VerificationReport};
 use pgrestored::sandbox::find_bindir;
-use pgrestored::verify::{Checks, Envelope, History, RestoredDatabase, evidence_name, examine};
+use pgrestored::verification::{
+    Checks, Envelope, History, RestoredDatabase, evidence_name, examine,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::formats::Format;

@@ -1,4 +1,4 @@
-//! Cuts decompressed data into pieces that can be sent to any connection: whole rows of COPY text,
+//! Cuts decompressed data into chunks that can be sent to any connection: whole rows of COPY text,
 //! whole INSERT statements, parts of large objects.
 
 use std::io::Read;
@@ -10,9 +10,9 @@ use super::toc::{corrupt, limit_error, unsupported};
 use super::{ReadContext, TocEntry};
 use crate::error::ArchiveError;
 
-/// Bytes of a piece, about: large enough to cost nothing per piece, small enough to spread.
+/// Bytes of a chunk, about: large enough to cost nothing per chunk, small enough to spread.
 pub(super) const CHUNK: usize = 256 << 10;
-/// Memory that pieces of large objects share.
+/// Memory that chunks of large objects share.
 const TOGETHER: usize = 1 << 20;
 /// `\.` and the blank lines that end the COPY data of every table.
 const END_OF_COPY: &[u8] = b"\\.\n\n\n";
@@ -20,16 +20,16 @@ const END_OF_COPY: &[u8] = b"\\.\n\n\n";
 /// A part of an entry's data, in the order of the archive.
 #[derive(Debug)]
 pub enum Chunk {
-    /// COPY text. With `ends_row`, another connection may take the next piece.
+    /// COPY text. With `ends_row`, another connection may take the next chunk.
     Rows { text: Vec<u8>, ends_row: bool },
     /// Whole INSERT statements, in the dump's encoding.
     Statements(Vec<u8>),
-    /// Bytes of one large object from `offset` on; pieces of one object do not overlap.
+    /// Bytes of one large object from `offset` on; chunks of one object do not overlap.
     LargeObject { oid: u32, offset: u64, bytes: Bytes },
 }
 
 impl Chunk {
-    /// Bytes of table data or large object in the piece.
+    /// Bytes of table data or large object in the chunk.
     pub fn len(&self) -> usize {
         match self {
             Chunk::Rows { text, .. } | Chunk::Statements(text) => text.len(),
@@ -142,7 +142,7 @@ fn strip_end(tail: &[u8], at_row_start: bool) -> Option<usize> {
     (own_line && tail.get(rows + 2) == Some(&b'\n')).then_some(rows)
 }
 
-/// INSERT statements, several in a piece; the data ends with blank lines.
+/// INSERT statements, several in a chunk; the data ends with blank lines.
 pub(super) fn cut_statements(
     input: &mut impl Read,
     context: &ReadContext,
@@ -252,7 +252,7 @@ impl<R: Read> Read for WithoutOids<R> {
     }
 }
 
-/// Cuts large objects into pieces. Small ones lie together in memory: allocated each for itself, they leave
+/// Cuts large objects into chunks. Small ones lie together in memory: allocated each for itself, they leave
 /// holes where they were, and thousands of them twice the memory that they need.
 #[derive(Debug, Default)]
 pub(super) struct ObjectCutter {
@@ -261,7 +261,7 @@ pub(super) struct ObjectCutter {
 }
 
 impl ObjectCutter {
-    /// One large object in pieces that end on PostgreSQL's large-object page bounds (2 KiB).
+    /// One large object in chunks that end on PostgreSQL's large-object page bounds (2 KiB).
     pub(crate) fn cut(
         &mut self,
         input: &mut impl Read,

@@ -58,7 +58,7 @@ impl Rows {
     }
 }
 
-/// A row that comes in several pieces.
+/// A row that comes in several chunks.
 struct LongRow {
     hasher: Box<xxhash3_128::Hasher>,
     /// What could not be decided yet.
@@ -261,7 +261,7 @@ pub struct DigestBuilder {
 }
 
 impl DigestBuilder {
-    /// Counts a piece; pieces come in the archive's order.
+    /// Counts a chunk; chunks come in the archive's order.
     ///
     /// # Errors
     /// `archive_corrupt` for an INSERT that is none.
@@ -451,7 +451,7 @@ fn field(t: &[Token<'_>]) -> Option<String> {
 pub struct Counting<'a> {
     content_digest: &'a ContentDigest,
     current: Option<DigestBuilder>,
-    /// Called with the bytes of each piece.
+    /// Called with the bytes of each chunk.
     seen: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -657,7 +657,7 @@ mod tests {
 
     proptest::proptest! {
         #![proptest_config(proptest::test_runner::Config::with_cases(4096))]
-        /// Whatever an archive holds, counting it ends in an answer, and does not depend on its pieces.
+        /// Whatever an archive holds, counting it ends in an answer, and does not depend on its chunks.
         #[test]
         fn anything_can_be_counted(
             words in proptest::collection::vec(proptest::sample::select(vec![

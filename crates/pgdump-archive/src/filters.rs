@@ -15,7 +15,7 @@ const MAX_LAYERS: usize = 4;
 /// Bytes that a format is recognised by.
 pub(super) const HEAD: usize = 8 << 10;
 
-/// One wrapping of the whole backup.
+/// One filter of the whole backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
     Gzip,
@@ -42,7 +42,7 @@ impl Filter {
         }
     }
 
-    /// The wrapping that begins with these bytes.
+    /// The filter that begins with these bytes.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
         const MAGIC: [(&[u8], Filter); 7] = [
             (b"\x1f\x8b\x08", Filter::Gzip),
@@ -170,7 +170,7 @@ pub(super) fn peek(mut input: PeekReader<'_>) -> Result<(Vec<u8>, PeekReader<'_>
     Ok((head, buffered(again)))
 }
 
-/// The wrapping that comes next, the first bytes, and all of them.
+/// The filter that comes next, the first bytes, and all of them.
 fn next_layer(
     input: PeekReader<'_>,
 ) -> Result<(Option<Filter>, Vec<u8>, PeekReader<'_>), ArchiveError> {
@@ -189,7 +189,7 @@ fn next_layer(
     }
 }
 
-/// Takes off every wrapping; gives the first bytes of what is inside.
+/// Takes off every filter; gives the first bytes of what is inside.
 pub(super) fn unwrap<'a>(
     input: BoxedReader<'a>,
     limits: &Limits,
@@ -211,7 +211,7 @@ pub(super) fn unwrap<'a>(
     }
 }
 
-/// Takes off `count` wrappings.
+/// Takes off `count` filters.
 pub(super) fn unwrap_some<'a>(
     input: BoxedReader<'a>,
     count: usize,
@@ -226,7 +226,7 @@ pub(super) fn unwrap_some<'a>(
     Ok(input)
 }
 
-/// A wrapping that is not taken off, and how to: what is inside may well be a good backup.
+/// A filter that is not taken off, and how to: what is inside may well be a good backup.
 fn name_unread_wrapping(head: &[u8]) -> Option<&'static str> {
     const NAMES: [(&[u8], &str); 20] = [
         (b"PK\x05\x06", "it is an empty ZIP file"),

@@ -49,7 +49,7 @@ pub use toc::{DataOffset, Section, TocEntry};
 /// A stream of bytes.
 pub type Bytes = Box<dyn Read + Send>;
 
-/// Whether the first bytes are those of a dump, or of a wrapping that is taken off.
+/// Whether the first bytes are those of a dump, or of a filter that is taken off.
 pub fn is_recognized(head: &[u8]) -> bool {
     Format::of(head).is_some() || Filter::of(head).is_some() || frames::begins_with_skippable(head)
 }
@@ -307,7 +307,7 @@ impl Archive {
         }
     }
 
-    /// The same where no server is asked: for people alone.
+    /// The same where no server is asked: for display alone.
     pub fn decode_texts_for_display(&mut self) {
         let encoding = self.encoding.clone();
         self.replace_texts(|text| Some(encoding.for_display(text)));

@@ -290,7 +290,7 @@ pub(super) fn check_objects(
     }
 }
 
-/// Reads the data of a table's member, which is compressed `wrappings` times: rows may begin like a
+/// Reads the data of a table's member, which is compressed `filters` times: rows may begin like a
 /// compressed file, so that cannot be told by content.
 pub(super) fn read_table(
     member: BoxedReader<'_>,
@@ -321,7 +321,7 @@ pub(super) fn cut_table(
     }
 }
 
-/// Reads one large object, of a member that is compressed `wrappings` times.
+/// Reads one large object, of a member that is compressed `filters` times.
 pub(super) fn read_object(
     member: BoxedReader<'_>,
     context: &ReadContext,

@@ -86,7 +86,7 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
         return None;
     }
     let year_end = colon - 9;
-    // At most six, whatever stands before: a row that comes in pieces must give the same answer.
+    // At most six, whatever stands before: a row that comes in chunks must give the same answer.
     let digits = text
         .get(from..year_end)?
         .iter()

@@ -608,7 +608,7 @@ impl TocEntry {
         )
     }
 
-    /// `TABLE public.t`, for people.
+    /// `TABLE public.t`, for display.
     pub fn name(&self) -> String {
         match &self.namespace {
             Some(schema) => format!("{} {schema}.{}", self.desc, self.tag),

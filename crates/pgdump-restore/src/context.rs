@@ -137,7 +137,7 @@ impl LoadContext {
         self.columns.lock()
     }
 
-    /// The entry whose data a lane loads.
+    /// The entry whose data a copier loads.
     pub(crate) fn data_entry(&self, index: usize) -> Result<TocEntry, RestoreError> {
         if let Content::Toc(entries) = &self.content {
             return Ok(entries[index].clone());

@@ -27,7 +27,7 @@ const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
 /// Node and session.
 type Lane = (usize, usize);
 
-/// Loads pieces of `node` until its lane ends; returns the rows that the server counted. A `fresh`
+/// Loads chunks of `node` until its copier ends; returns the rows that the server counted. A `fresh`
 /// table is empty, and nobody else loads it.
 pub(super) async fn run(
     job: &LoadContext,
@@ -74,7 +74,7 @@ pub(super) async fn run(
     }
 }
 
-/// A lane of a table's rows.
+/// A copier of a table's rows.
 struct CopyTask<'a> {
     job: &'a LoadContext,
     work_queue: &'a WorkQueue,
@@ -104,10 +104,10 @@ impl CopyTask<'_> {
             self.columns(&first).await?
         };
         let (mut next, mut copying, mut rows) = (Some(first), None::<Copying>, 0);
-        // A row may be longer than a piece: then it is no piece of whole rows.
+        // A row may be longer than a chunk: then it is no chunk of whole rows.
         let mut begins_row = true;
         while let Some(queued) = next {
-            let QueuedChunk { chunk, room } = queued;
+            let QueuedChunk { chunk, permit } = queued;
             let Chunk::Rows { text, ends_row } = chunk else {
                 return Err(RestoreError::internal("rows mixed with other data"));
             };
@@ -117,7 +117,7 @@ impl CopyTask<'_> {
                 None => Err(text),
             };
             if bytes.is_err() && begins_row && ends_row && columns.take().is_some() {
-                // Its values have other spellings: trying each piece would cost more than it gives.
+                // Its values have other spellings: trying each chunk would cost more than it gives.
                 self.job.columns().insert(self.node, None);
             }
             begins_row = ends_row;
@@ -138,7 +138,7 @@ impl CopyTask<'_> {
             {
                 break; // The server's own words come with `finish`.
             }
-            drop(room);
+            drop(permit);
             next = if ends_row && copy.sent >= COPY_BYTES && !self.in_order {
                 None
             } else {
@@ -232,7 +232,7 @@ async fn insert(
 ) -> Result<u64, RestoreError> {
     let (mut next, mut rows) = (Some(first), 0);
     while let Some(queued) = next {
-        let QueuedChunk { chunk, room } = queued;
+        let QueuedChunk { chunk, permit } = queued;
         let Chunk::Statements(bytes) = chunk else {
             return Err(RestoreError::internal("statements mixed with other data"));
         };
@@ -241,7 +241,7 @@ async fn insert(
         } else {
             conversion::insert(session, &job.encoding, &bytes).await?
         };
-        drop(room);
+        drop(permit);
         next = work_queue.take(node, id).await?;
     }
     Ok(rows)
@@ -264,7 +264,7 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
 }
 
 /// Objects exist already (their entries come before the data); pages of one object do not overlap
-/// between pieces, so several sessions may fill it.
+/// between chunks, so several sessions may fill it.
 async fn put_large_objects(
     work_queue: &WorkQueue,
     session: &Session,

@@ -1,5 +1,5 @@
-//! What comes before the data, in stages: entries that make tables, sequences and views are families
-//! by what they depend on, and families of one stage are made beside each other. Everything else
+//! What comes before the data, in stages: entries that make tables, sequences and views are dependency groups
+//! by what they depend on, and dependency groups of one stage are made beside each other. Everything else
 //! keeps the archive's order, in stages of its own.
 
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ fn families(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
         .enumerate()
         .map(|(at, i)| (entries[*i].dump_id, at))
         .collect();
-    // Each entry leads to an earlier one of its family; the first leads to itself.
+    // Each entry leads to an earlier one of its dependency group; the first leads to itself.
     let mut leads_to: Vec<usize> = (0..run.len()).collect();
     for (at, i) in run.iter().enumerate() {
         for other in entries[*i]

@@ -1,7 +1,7 @@
 //! Restores archives of `pg_dump` into a PostgreSQL server, in parallel and in one pass over the archive.
 //!
 //! One thread (of a directory, several) reads the archive forward ([`pgdump_archive`]), decompresses it and
-//! queues pieces of whole rows; `sessions` connections take pieces as COPY, and indexes and keys as
+//! queues chunks of whole rows; `sessions` connections take chunks as COPY, and indexes and keys as
 //! their tables complete. With a table of contents, the order comes from `plan`; of SQL text, from
 //! `script`, statement by statement; `schedule` keeps both. `ddl` says what is sent for an entry,
 //! `rewriter` what is sent otherwise than the dump says.

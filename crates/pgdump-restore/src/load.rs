@@ -1,4 +1,4 @@
-//! Loads an archive into an empty staging database: readers, sessions and the board between them.
+//! Loads an archive into an empty staging database: readers, sessions and the work queue between them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The archive reader's end of the board: what it reads becomes pieces for the sessions to take, and
+//! The archive reader's end of the work queue: what it reads becomes chunks for the sessions to take, and
 //! of SQL text also the steps of the restore.
 
 use std::borrow::Cow;
@@ -76,7 +76,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Puts pieces on the board as memory allows.
+/// Puts chunks on the work queue as memory allows.
 struct Pieces {
     work_queue: Arc<WorkQueue>,
     job: Arc<LoadContext>,
@@ -99,7 +99,7 @@ impl Pieces {
         if let Some(tally) = &mut self.tally {
             tally.chunk(&chunk, &self.job.encoding)?;
         }
-        let room = self
+        let permit = self
             .runtime
             .block_on(self.work_queue.reserve(bytes, Some(node)))?;
         let splittable = !matches!(
@@ -110,7 +110,7 @@ impl Pieces {
             }
         );
         self.work_queue
-            .change(|s| s.push(node, QueuedChunk::new(chunk, room), bytes, splittable));
+            .change(|s| s.push(node, QueuedChunk::new(chunk, permit), bytes, splittable));
         let so_far = self.job.bytes_read(bytes);
         if so_far > self.job.max_bytes {
             let what = format!(
@@ -292,7 +292,7 @@ impl ScriptProducer {
             return Ok(());
         }
         let bytes = list.iter().map(|s| s.text.len() as u64).sum();
-        let room = self
+        let permit = self
             .chunks
             .runtime
             .block_on(self.chunks.work_queue.reserve(bytes, None))?;
@@ -301,7 +301,7 @@ impl ScriptProducer {
             list,
             settings,
             bare,
-            room,
+            permit,
         });
         self.add(step, group, tables).map(drop)
     }

@@ -1,7 +1,7 @@
-//! What each session does next: a pure state machine over the plan, the pieces that the archive
+//! What each session does next: a pure state machine over the plan, the chunks that the archive
 //! reader has queued and what is finished. No waiting happens here.
 //!
-//! Sessions are alike. One takes a *lane* of a table (it copies pieces of it, beside other lanes
+//! Sessions are alike. One takes a *copier* of a table (it copies chunks of it, beside other copiers
 //! of the same table) or a *task* (an index, a key, …). While data is still arriving, one session
 //! is kept free for it, so that a long index build cannot stop the stream.
 
@@ -19,7 +19,7 @@ use super::pre_data::PreDataBatch;
 const MAX_TASKS: usize = 50;
 /// Bytes of data behind tasks that are taken together.
 pub(super) const LIGHT_BYTES: u64 = 1 << 20;
-/// A table's first lane is alone from as much data on; beside less, what it saves costs more.
+/// A table's first copier is alone from as much data on; beside less, what it saves costs more.
 const FIRST_BYTES: u64 = 192 << 10;
 /// And up to as much, where other sessions wait.
 const ALONE_BYTES: u64 = 32 << 20;
@@ -29,8 +29,8 @@ const ALONE_BYTES: u64 = 32 << 20;
 pub enum SessionWork {
     /// Make this batch of what comes before the data.
     Make { batch: usize, what: PreDataBatch },
-    /// Load pieces of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: nothing of it is at the
-    /// server, and nobody else loads it until this lane is done.
+    /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: nothing of it is at the
+    /// server, and nobody else loads it until this copier is done.
     Lane { node: usize, first: bool },
     /// Run the statements of these nodes, in this order.
     Tasks { nodes: Vec<usize>, size: TaskCost },
@@ -42,7 +42,7 @@ pub enum SessionWork {
     Stuck(usize),
 }
 
-/// What a lane does next.
+/// What a copier does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CopyNext<P> {
     Piece(P),
@@ -57,11 +57,11 @@ pub enum CopyNext<P> {
 struct Queue<P> {
     chunks: VecDeque<(P, bool)>,
     copiers: usize,
-    /// Whether a lane has it for itself.
+    /// Whether a copier has it for itself.
     alone: bool,
-    /// Whether no lane has begun.
+    /// Whether no copier has begun.
     untouched: bool,
-    /// Session in the middle of a row: the next piece is its.
+    /// Session in the middle of a row: the next chunk is its.
     holder: Option<usize>,
     ended: bool,
     /// Bytes queued so far: the weight of what waits for this table.
@@ -77,7 +77,7 @@ enum State {
     Done,
 }
 
-/// The board that sessions and the archive reader share. `P` is a piece of data.
+/// The work queue that sessions and the archive reader share. `P` is a chunk of data.
 #[derive(Debug)]
 pub struct Schedule<P> {
     plan: Plan,
@@ -250,7 +250,7 @@ impl<P> Schedule<P> {
         self.state[node] = State::Running;
     }
 
-    /// Queues a piece of `weight` bytes; with `splittable`, any lane may take the next one.
+    /// Queues a chunk of `weight` bytes; with `splittable`, any copier may take the next one.
     pub fn push(&mut self, node: usize, chunk: P, weight: u64, splittable: bool) {
         if let Some(q) = self.queues.get_mut(&node) {
             q.bytes += weight;
@@ -291,7 +291,7 @@ impl<P> Schedule<P> {
         self.streams > 0
     }
 
-    /// Whether every piece of `node` has been taken.
+    /// Whether every chunk of `node` has been taken.
     pub fn is_drained(&self, node: usize) -> bool {
         self.queues.get(&node).is_none_or(|q| q.chunks.is_empty())
     }
@@ -338,7 +338,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// The next piece for a lane of `node`.
+    /// The next chunk for a copier of `node`.
     pub fn take(&mut self, node: usize, session: usize) -> CopyNext<P> {
         let other_data = self.table_to_join(session).is_some_and(|n| n != node);
         let in_order = self.plan.nodes[node].in_order;
@@ -371,7 +371,7 @@ impl<P> Schedule<P> {
                 CopyNext::Piece(chunk)
             }
             None if q.ended => CopyNext::End,
-            // The last lane stays for what comes next, unless data waits elsewhere.
+            // The last copier stays for what comes next, unless data waits elsewhere.
             None if q.holder.is_none() && (other_data || (q.copiers > 1 && others_need_us)) => {
                 CopyNext::Leave
             }
@@ -379,7 +379,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// A lane's COPY is complete on the server, which has so many rows of it.
+    /// A copier's COPY is complete on the server, which has so many rows of it.
     pub fn copier_done(&mut self, node: usize, rows: u64) {
         self.copiers -= 1;
         if let Some(q) = self.queues.get_mut(&node) {
@@ -502,7 +502,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// The oldest table with pieces that no lane is about to take.
+    /// The oldest table with chunks that no copier is about to take.
     fn table_to_join(&self, session: usize) -> Option<usize> {
         self.arrival.iter().find(|n| {
             let Some(q) = self.queues.get(n) else {
@@ -670,7 +670,7 @@ mod tests {
     }
 
     /// Random plans, random order of events: no node starts before its prerequisites, none beside
-    /// another that holds its table, every node finishes, every piece is taken once and in order.
+    /// another that holds its table, every node finishes, every chunk is taken once and in order.
     #[test]
     fn every_schedule_is_complete_and_in_order() {
         for seed in 0..400 {
@@ -992,7 +992,7 @@ mod tests {
         assert_eq!(s.next(0), tasks(&[3]));
     }
 
-    /// The first lane of a table that the restore has made has it for itself, until it is large and others
+    /// The first copier of a table that the restore has made has it for itself, until it is large and others
     /// have nothing to do.
     #[test]
     fn the_first_lane_of_a_fresh_table_is_alone() {

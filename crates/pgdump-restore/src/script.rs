@@ -27,7 +27,7 @@ pub(super) struct Statements {
     /// They are no transaction of their own: they begin or end one, are within one that the text has
     /// begun, or must not be in any.
     pub bare: bool,
-    pub room: Option<MemoryPermit>,
+    pub permit: Option<MemoryPermit>,
 }
 
 /// Settings of the dump that are in force at some place of the text: name and statement, in order.

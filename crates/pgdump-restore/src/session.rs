@@ -148,7 +148,7 @@ impl RestoreSession {
                 steps.extend(job.content.step(index, true));
             }
         }
-        let (mut bare, mut rooms) = (false, vec![]);
+        let (mut bare, mut permits) = (false, vec![]);
         for step in steps {
             // Nobody else asks for it any more: what may be large is not copied.
             let Ok(ScriptStep::Statements(step)) = Arc::try_unwrap(step) else {
@@ -168,7 +168,7 @@ impl RestoreSession {
                     .map(|s| conversion::sendable(s.text, &job.encoding)),
             );
             bare |= step.bare;
-            rooms.push(step.room);
+            permits.push(step.permit);
         }
         if bare {
             let failed = |(at, e)| of_statement(hints::with_advice(e, None), &names, at);

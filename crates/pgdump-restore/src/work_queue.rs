@@ -1,6 +1,6 @@
 //! The schedule behind a lock, with waiting: between the archive reader (a thread that blocks) and
-//! the sessions (tasks that await). Memory is bounded here: a piece is queued only when the budget
-//! has room for it, and gives its room back when it is on its way to the server.
+//! the sessions (tasks that await). Memory is bounded here: a chunk is queued only when the budget
+//! has memory for it, and gives its memory back when it is on its way to the server.
 
 use std::sync::Arc;
 
@@ -14,30 +14,30 @@ use super::schedule::{CopyNext, Schedule, SessionWork};
 use crate::error::RestoreError;
 use pgdump_archive::Chunk;
 
-/// A queued piece and its room in memory.
+/// A queued chunk and its memory in memory.
 pub(super) struct QueuedChunk {
     pub chunk: Chunk,
-    /// To be dropped when the piece is on its way, before the next one is waited for.
-    pub room: Option<MemoryPermit>,
+    /// To be dropped when the chunk is on its way, before the next one is waited for.
+    pub permit: Option<MemoryPermit>,
 }
 
 impl QueuedChunk {
-    pub fn new(chunk: Chunk, room: Option<MemoryPermit>) -> Self {
-        QueuedChunk { chunk, room }
+    pub fn new(chunk: Chunk, permit: Option<MemoryPermit>) -> Self {
+        QueuedChunk { chunk, permit }
     }
 }
 
-/// Room in memory, given back when it is dropped.
+/// Memory in memory, given back when it is dropped.
 pub(super) type MemoryPermit = OwnedSemaphorePermit;
 
 pub(super) struct WorkQueue {
     schedule: Mutex<Schedule<QueuedChunk>>,
     changed: Notify,
-    /// The last piece of some node has been taken.
+    /// The last chunk of some node has been taken.
     drained: Notify,
     /// One permit a KiB.
-    room: Arc<Semaphore>,
-    room_kib: u32,
+    permit: Arc<Semaphore>,
+    budget_kib: u32,
     stopped: CancellationToken,
 }
 
@@ -50,15 +50,15 @@ impl WorkQueue {
         streams: usize,
         growing: bool,
     ) -> Self {
-        let room_kib = u32::try_from(queue_bytes >> 10)
+        let budget_kib = u32::try_from(queue_bytes >> 10)
             .unwrap_or(u32::MAX >> 4)
             .max(1);
         WorkQueue {
             schedule: Mutex::new(Schedule::new(plan, sessions, streams, growing)),
             changed: Notify::new(),
             drained: Notify::new(),
-            room: Arc::new(Semaphore::new(room_kib as usize)),
-            room_kib,
+            permit: Arc::new(Semaphore::new(budget_kib as usize)),
+            budget_kib,
             stopped: CancellationToken::new(),
         }
     }
@@ -66,12 +66,12 @@ impl WorkQueue {
     pub fn stop_on_drop(self: &Arc<Self>) -> (DropGuard, CloseOnDrop) {
         (
             self.stopped.clone().drop_guard(),
-            CloseOnDrop(self.room.clone()),
+            CloseOnDrop(self.permit.clone()),
         )
     }
 
-    /// Room for `bytes` of `node`'s data. A node whose pieces have all been taken always has room for
-    /// one more: whoever waits for it may hold what the room waits for.
+    /// Memory for `bytes` of `node`'s data. A node whose chunks have all been taken always has memory for
+    /// one more: whoever waits for it may hold what the memory waits for.
     pub async fn reserve(
         &self,
         bytes: u64,
@@ -79,14 +79,14 @@ impl WorkQueue {
     ) -> Result<Option<MemoryPermit>, RestoreError> {
         let kib = u32::try_from(bytes.div_ceil(1024))
             .unwrap_or(u32::MAX)
-            .clamp(1, self.room_kib);
+            .clamp(1, self.budget_kib);
         let stopped = || RestoreError::cancelled("the load was stopped");
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
             drained.as_mut().enable();
-            match self.room.clone().try_acquire_many_owned(kib) {
-                Ok(room) => return Ok(Some(room)),
+            match self.permit.clone().try_acquire_many_owned(kib) {
+                Ok(permit) => return Ok(Some(permit)),
                 Err(tokio::sync::TryAcquireError::Closed) => return Err(stopped()),
                 Err(tokio::sync::TryAcquireError::NoPermits) => {}
             }
@@ -94,7 +94,7 @@ impl WorkQueue {
                 return Ok(None);
             }
             tokio::select! {
-                room = self.room.clone().acquire_many_owned(kib) => return room.map(Some).map_err(|_| stopped()),
+                permit = self.permit.clone().acquire_many_owned(kib) => return permit.map(Some).map_err(|_| stopped()),
                 () = drained => {}
             }
         }
@@ -161,7 +161,7 @@ impl WorkQueue {
             .await
     }
 
-    /// The next piece for a lane, or `None` where the lane ends.
+    /// The next chunk for a copier, or `None` where the copier ends.
     pub async fn take(&self, node: usize, id: usize) -> Result<Option<QueuedChunk>, RestoreError> {
         self.until(|s| match s.take(node, id) {
             CopyNext::Piece(p) => {
@@ -176,7 +176,7 @@ impl WorkQueue {
         .await
     }
 
-    /// A piece that is queued already.
+    /// A chunk that is queued already.
     pub fn take_queued(&self, node: usize, id: usize) -> Option<QueuedChunk> {
         match self.lock().take(node, id) {
             CopyNext::Piece(p) => {
@@ -188,7 +188,7 @@ impl WorkQueue {
     }
 }
 
-/// Wakes a reader that waits for room: there will be none.
+/// Wakes a reader that waits for memory: there will be none.
 pub(super) struct CloseOnDrop(Arc<Semaphore>);
 
 impl Drop for CloseOnDrop {

@@ -1,10 +1,10 @@
-//! The walls of the house: imports go down only, and some names stay in their room.
+//! Layers: imports go down only, and some names stay in their module.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Rooms by floor; a room may import rooms of lower floors only.
-const FLOORS: [(u8, &[&str]); 9] = [
+/// Modules by layer; a module may import modules of lower layers only.
+const LAYERS: [(u8, &[&str]); 9] = [
     (
         0,
         &[
@@ -19,8 +19,8 @@ const FLOORS: [(u8, &[&str]); 9] = [
         ],
     ),
     (1, &["admission", "sandbox", "store", "queue"]),
-    (2, &["backup", "retention", "target"]),
-    (3, &["verify"]),
+    (2, &["backup", "database", "retention"]),
+    (3, &["verification"]),
     (4, &["manager"]),
     (5, &["worker"]),
     (6, &["admin"]),
@@ -31,8 +31,8 @@ const FLOORS: [(u8, &[&str]); 9] = [
 /// Modules of the crate `pgdump-restore` that this one exports again.
 const BELOW: [&str; 5] = ["error", "policy", "postgres", "retry", "steps"];
 
-/// Imports among the words, which build on each other: (who, whom).
-const WITHIN_WORDS: [(&str, &str); 5] = [
+/// Imports among the domain types, which build on each other: (who, whom).
+const WITHIN_DOMAIN_TYPES: [(&str, &str); 5] = [
     ("proof", "job"),
     ("event", "proof"),
     ("job", "config"),
@@ -40,10 +40,10 @@ const WITHIN_WORDS: [(&str, &str); 5] = [
     ("event", "config"),
 ];
 
-fn floor(room: &str) -> Option<u8> {
-    FLOORS
+fn layer(module: &str) -> Option<u8> {
+    LAYERS
         .iter()
-        .find(|(_, rooms)| rooms.contains(&room))
+        .find(|(_, modules)| modules.contains(&module))
         .map(|(f, _)| *f)
 }
 
@@ -91,8 +91,8 @@ fn code_of(path: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Every source file below `src`: its path there, its room, its lines outside tests.
-fn house() -> Vec<(String, String, Vec<String>)> {
+/// Every source file below `src`: its path there, its module, its lines outside tests.
+fn source_files() -> Vec<(String, String, Vec<String>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources(&root).into_iter().map(|path| {
         let name = path
@@ -101,47 +101,48 @@ fn house() -> Vec<(String, String, Vec<String>)> {
             .to_str()
             .unwrap()
             .to_owned();
-        let room = name.split(['/', '.']).next().unwrap().to_owned();
-        (name, room, code_of(&path))
+        let module = name.split(['/', '.']).next().unwrap().to_owned();
+        (name, module, code_of(&path))
     });
     files.collect()
 }
 
 fn imports(lines: &[String]) -> Vec<String> {
     let mentions = lines.iter().flat_map(|l| l.split("crate::").skip(1));
-    let rooms = mentions.map(|rest| {
+    let modules = mentions.map(|rest| {
         rest.chars()
             .take_while(|c| c.is_alphanumeric() || *c == '_')
             .collect()
     });
-    rooms.filter(|r: &String| !r.is_empty()).collect()
+    modules.filter(|r: &String| !r.is_empty()).collect()
 }
 
 #[test]
 fn imports_go_down_only() {
     let mut wrong = Vec::new();
-    for (file, room, lines) in house() {
-        if ["lib", "main"].contains(&room.as_str()) {
+    for (file, module, lines) in source_files() {
+        if ["lib", "main"].contains(&module.as_str()) {
             continue;
         }
         for other in imports(&lines) {
-            if other == room || BELOW.contains(&other.as_str()) {
+            if other == module || BELOW.contains(&other.as_str()) {
                 continue;
             }
             if other == "emulator" {
-                if room != "cli" {
+                if module != "cli" {
                     wrong.push(format!("{file}: names the emulator"));
                 }
                 continue;
             }
-            let (Some(from), Some(to)) = (floor(&room), floor(&other)) else {
-                wrong.push(format!("{file}: {room} or {other} has no floor"));
+            let (Some(from), Some(to)) = (layer(&module), layer(&other)) else {
+                wrong.push(format!("{file}: {module} or {other} has no layer"));
                 continue;
             };
-            let words = from == 0 && WITHIN_WORDS.contains(&(room.as_str(), other.as_str()));
-            if to >= from && !words {
+            let within =
+                from == 0 && WITHIN_DOMAIN_TYPES.contains(&(module.as_str(), other.as_str()));
+            if to >= from && !within {
                 wrong.push(format!(
-                    "{file}: floor {from} imports {other} of floor {to}"
+                    "{file}: layer {from} imports {other} of layer {to}"
                 ));
             }
         }
@@ -178,7 +179,7 @@ fn names_stay_in_their_rooms() {
         (".nack()", &["worker/settlement.rs", "queue/pubsub.rs"]),
         ("libpgdump", &[]),
     ];
-    for (file, _, lines) in house() {
+    for (file, _, lines) in source_files() {
         for (name, allowed) in &rules {
             let used = lines.iter().any(|l| l.contains(name));
             assert!(
@@ -193,12 +194,12 @@ fn names_stay_in_their_rooms() {
 fn pure_parts_do_not_wait() {
     for pure in [
         "retention.rs",
-        "verify/drift.rs",
-        "verify/verdict.rs",
+        "verification/drift.rs",
+        "verification/verdict.rs",
         "worker/notification.rs",
         "outcome.rs",
     ] {
-        let (_, _, lines) = house()
+        let (_, _, lines) = source_files()
             .into_iter()
             .find(|(f, _, _)| f == pure)
             .unwrap_or_else(|| panic!("{pure} is gone"));
@@ -211,18 +212,18 @@ fn pure_parts_do_not_wait() {
 /// Whatever goes to a terminal goes through the one place that escapes it.
 #[test]
 fn commands_print_through_one_place() {
-    for (file, room, lines) in house() {
+    for (file, module, lines) in source_files() {
         let prints = |l: &String| {
             l.contains("println!") || l.contains("print!(") || l.contains("stdout().write")
         };
         let found: Vec<&String> = lines.iter().filter(|l| prints(l)).collect();
-        assert!(room != "cli" || found.is_empty(), "{file}: {found:?}");
+        assert!(module != "cli" || found.is_empty(), "{file}: {found:?}");
     }
 }
 
 #[test]
 fn files_keep_their_size() {
-    let files = house()
+    let files = source_files()
         .into_iter()
         .map(|(file, _, lines)| (file, lines))
         .chain(library_crates());

@@ -391,7 +391,7 @@ fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, Rest
 pub(super) mod tests {
     use super::*;
     use crate::proof::{ColumnProof, TableProof};
-    use crate::verify::evidence::tests::report;
+    use crate::verification::evidence::tests::report;
 
     /// `openssl genpkey -algorithm ed25519`, and its `openssl pkey -pubout`.
     pub const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n";

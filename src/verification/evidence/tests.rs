@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Location;
 use crate::event::{ResultBackup, Verdict};
 use crate::store::Stores;
-use crate::verify::envelope::tests::{OTHER_PRIVATE, PRIVATE};
+use crate::verification::envelope::tests::{OTHER_PRIVATE, PRIVATE};
 
 pub fn report(request_id: &str) -> VerificationReport {
     let t = jiff::Timestamp::UNIX_EPOCH;
@@ -187,7 +187,10 @@ async fn what_an_object_creator_puts_there_does_not_count() {
             "subject of another" => {
                 let mut other = r.clone();
                 other.backup.generation = Some("17".into());
-                p.put(&name, &crate::verify::envelope::tests::mixed(&r, &other));
+                p.put(
+                    &name,
+                    &crate::verification::envelope::tests::mixed(&r, &other),
+                );
             }
             _ => p.put_sealed(&name, &r, signed),
         }
@@ -277,10 +280,10 @@ async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
     assert_eq!((again, p.documents()), (deep, 2));
     assert_eq!(other.find(&asked).await.unwrap().unwrap().report, shallow);
     // Whoever has the public key alone reads the same.
-    let public = crate::verify::envelope::tests::public_pem(PRIVATE);
+    let public = crate::verification::envelope::tests::public_pem(PRIVATE);
     let two = format!(
         "{}{public}",
-        crate::verify::envelope::tests::public_pem(OTHER_PRIVATE)
+        crate::verification::envelope::tests::public_pem(OTHER_PRIVATE)
     );
     assert_eq!(all_of(&p.reader(None, Some(&two))).await, (2, 0));
     assert_eq!(all_of(&p.reader(Some(OTHER_PRIVATE), None)).await, (0, 2));
@@ -307,7 +310,7 @@ async fn a_flood_hides_nothing_from_whoever_has_the_key() {
         (1, MOST_REFUSED, true)
     );
     // Without the key's own names, the search is given up, and that is said.
-    let public = crate::verify::envelope::tests::public_pem(PRIVATE);
+    let public = crate::verification::envelope::tests::public_pem(PRIVATE);
     let found = p
         .reader(None, Some(&public))
         .reports("", 1, Some)

@@ -289,7 +289,7 @@ mod tests {
 
     fn history(rows: &[u64]) -> History {
         let report = |n: &u64| {
-            let mut r = crate::verify::evidence::tests::report("x");
+            let mut r = crate::verification::evidence::tests::report("x");
             r.tables = vec![table("t", *n, 0.1, "2026-01-01")];
             r
         };

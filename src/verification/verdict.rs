@@ -1,12 +1,12 @@
 //! From what was found to a verdict with its blame, and on to the result event. Pure.
 
 use super::History;
+use crate::database::OTHER_LOCALE;
 use crate::error::{Blame, ErrorBody, FailureReason as R, RestoreError, RetryClass, one_line};
 use crate::event::{Kind, RestoreResult, Status};
 use crate::job::VerifyJob;
 use crate::policy::Depth;
 use crate::proof::{CheckStatus, Rto, Verdict, VerificationReport, advice};
-use crate::target::OTHER_LOCALE;
 
 /// The verdict of a verification that came to its end: what failed, else what could not be checked.
 pub fn judge(report: &mut VerificationReport, stage: &str) {
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
     use crate::error::{DatabaseError, StorageError};
     use crate::proof::Check;
-    use crate::verify::evidence::tests::report;
+    use crate::verification::evidence::tests::report;
 
     #[test]
     fn what_could_not_be_checked_is_never_a_pass() {

@@ -1,4 +1,4 @@
-//! The peers: the stand-in, Google's Pub/Sub emulator, and a worker between them and a cluster.
+//! The peers: our emulator, Google's Pub/Sub emulator, and a worker between them and a cluster.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -90,28 +90,28 @@ impl GoogleEmulator {
 /// Which Pub/Sub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    StandIn,
+    Emulator,
     Google,
 }
 
-pub struct Peers {
+pub struct TestEnv {
     pub emulator: Emulator,
     google: Option<GoogleEmulator>,
 }
 
-impl Peers {
+impl TestEnv {
     /// `None`, loudly, where Google's emulator is wanted and missing.
     pub async fn start(kind: Kind) -> Option<Self> {
         let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
         let google = match kind {
-            Kind::StandIn => None,
+            Kind::Emulator => None,
             Kind::Google => Some(GoogleEmulator::start().await?),
         };
-        let peers = Peers { emulator, google };
+        let env = TestEnv { emulator, google };
         for name in ["restore-requests", "restore-completions"] {
-            peers.subscription(name).await;
+            env.subscription(name).await;
         }
-        Some(peers)
+        Some(env)
     }
 
     /// A topic with a subscription of the same name.

@@ -11,7 +11,7 @@ fn schemas() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
 }
 
-/// The exposition after known events, with times masked: `tests/it/metrics.txt`, byte by byte.
+/// The exposition after known events, with times masked: `tests/offline/metrics.txt`, byte by byte.
 #[test]
 fn the_exposition_is_the_golden_one() {
     let m = RestoreMetricsManager::new(1.0);
@@ -60,7 +60,7 @@ fn the_exposition_is_the_golden_one() {
         masked(&fresh),
         masked(&used)
     );
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/metrics.txt");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/offline/metrics.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&golden, &now).unwrap();
     }

@@ -316,7 +316,7 @@ pub fn ledger_page(reports: &[VerificationReport], title: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::verify::evidence::tests::report;
+    use crate::verification::evidence::tests::report;
 
     #[test]
     fn names_from_outside_are_text() {

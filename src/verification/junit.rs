@@ -69,7 +69,7 @@ pub fn junit(report: &VerificationReport) -> Result<String, String> {
 mod tests {
     use crate::event::Verdict;
     use crate::proof::{Check, CheckStatus};
-    use crate::verify::evidence::tests::report;
+    use crate::verification::evidence::tests::report;
 
     #[test]
     fn failures_and_what_was_not_checked_are_told_apart() {
