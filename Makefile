@@ -9,10 +9,12 @@ setup: ## Install what is missing (PostgreSQL, nextest, other PostgreSQL version
 
 demo: ## Show the main job on this machine, from nothing to a restored database
 	@scripts/setup.sh demo
+	@echo "demo: building; a first build takes about ten minutes on two cores"
+	@cargo build --bin pgrestored
 	@cargo run --quiet --bin pgrestored -- demo
 
 test: setup ## Run every test
-	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run
+	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run; ended=$$?; scripts/slowest.sh; exit $$ended
 	@cargo test --quiet --doc --workspace
 
 check: ## Format, lints, licences and sources of dependencies, generated files

@@ -17,7 +17,7 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// From the encoding of a dump into that of a database.
 #[derive(Debug, Clone)]
-pub struct Conversion {
+pub(crate) struct Conversion {
     from: TextEncoding,
     into: String,
 }
@@ -25,7 +25,7 @@ pub struct Conversion {
 impl Conversion {
     /// # Errors
     /// `archive_unsupported` where no connection can be made to a database of that encoding.
-    pub fn new(from: &TextEncoding, into: &str) -> Result<Self, RestoreError> {
+    pub(crate) fn new(from: &TextEncoding, into: &str) -> Result<Self, RestoreError> {
         if TextEncoding::new(into).is_mule() {
             let what = "the database is in MULE_INTERNAL, which PostgreSQL does not convert to UTF8: dump it with \
                         --encoding, and restore the dump into a database that was made in another encoding";
@@ -41,7 +41,7 @@ impl Conversion {
     ///
     /// # Errors
     /// Those of the connection.
-    pub async fn meanings(
+    pub(crate) async fn meanings(
         &self,
         session: &Session,
         texts: Vec<String>,
@@ -110,7 +110,7 @@ impl Conversion {
     ///
     /// # Errors
     /// `archive_unsupported` for a name that cannot be said in UTF-8.
-    pub async fn of_contents(
+    pub(crate) async fn of_contents(
         &self,
         session: &Session,
         archive: &mut Archive,
@@ -155,7 +155,7 @@ pub(super) struct Converter {
 }
 
 impl Converter {
-    pub fn new(server: &Server, database: &str, from: &TextEncoding) -> Self {
+    pub(crate) fn new(server: &Server, database: &str, from: &TextEncoding) -> Self {
         let (server, database) = (server.clone(), database.to_owned());
         Converter {
             server,
@@ -197,7 +197,7 @@ impl Converter {
     ///
     /// # Errors
     /// `archive_unsupported` for a name that cannot be said so, and those of the connection.
-    pub async fn entry(&mut self, e: &mut TocEntry) -> Result<(), RestoreError> {
+    pub(crate) async fn entry(&mut self, e: &mut TocEntry) -> Result<(), RestoreError> {
         let kept = e.texts_mut().filter(|t| self.from.has_undecoded(t));
         let kept: Vec<String> = kept.map(|t| t.clone()).collect();
         if kept.is_empty() {
@@ -216,7 +216,7 @@ impl Converter {
     ///
     /// # Errors
     /// As [`Converter::entry`].
-    pub async fn statement(&mut self, s: &mut Statement) -> Result<(), RestoreError> {
+    pub(crate) async fn statement(&mut self, s: &mut Statement) -> Result<(), RestoreError> {
         if !self.from.has_undecoded(&s.text) {
             return Ok(());
         }
@@ -260,7 +260,7 @@ pub async fn convert_texts(
 }
 
 /// SQL as it is sent: with text that is still the dump's own bytes, the server converts it and runs it.
-pub fn sendable(sql: String, encoding: &TextEncoding) -> String {
+pub(crate) fn sendable(sql: String, encoding: &TextEncoding) -> String {
     if !encoding.has_undecoded(&sql) {
         return sql;
     }
@@ -274,7 +274,7 @@ pub fn sendable(sql: String, encoding: &TextEncoding) -> String {
 ///
 /// # Errors
 /// The server's refusal, and those of the connection.
-pub async fn insert(
+pub(crate) async fn insert(
     session: &Session,
     encoding: &TextEncoding,
     bytes: &[u8],

@@ -10,7 +10,7 @@ use pgdump_archive::{TextEncoding, TocEntry, copy_target};
 
 /// Settings of the dump that every restoring session needs, from the entries that carry them.
 #[derive(Debug, Clone, Default)]
-pub struct DumpSettings {
+pub(crate) struct DumpSettings {
     standard_strings: Option<String>,
     search_path: Option<String>,
     object_groups: Arc<ObjectGroups>,
@@ -20,7 +20,7 @@ pub struct DumpSettings {
 type ObjectGroups = HashMap<i32, Vec<String>>;
 
 impl DumpSettings {
-    pub fn of(entries: &[TocEntry]) -> Self {
+    pub(crate) fn of(entries: &[TocEntry]) -> Self {
         let defn = |desc: &str| {
             entries
                 .iter()
@@ -37,7 +37,7 @@ impl DumpSettings {
     }
 
     /// Statements for a fresh session on the staging database.
-    pub fn session_sql(&self) -> String {
+    pub(crate) fn session_sql(&self) -> String {
         let mut sql = String::from(
             "SET check_function_bodies = false; SET xmloption = content; SET row_security = off; \
              SET synchronous_commit = off; SET escape_string_warning = off;",
@@ -50,7 +50,7 @@ impl DumpSettings {
 
 /// What a session's output settings stand at; entries change them only when they differ.
 #[derive(Debug, Clone, Default)]
-pub struct OutputState {
+pub(crate) struct OutputState {
     schema: Option<String>,
     tablespace: Option<String>,
     table_am: Option<String>,
@@ -60,7 +60,7 @@ pub struct OutputState {
 }
 
 impl OutputState {
-    pub fn new(settings: &DumpSettings) -> Self {
+    pub(crate) fn new(settings: &DumpSettings) -> Self {
         OutputState {
             fixed_search_path: settings.search_path.is_some(),
             object_groups: settings.object_groups.clone(),
@@ -69,7 +69,7 @@ impl OutputState {
     }
 
     /// The same for a part of `entry`.
-    pub fn sql_for_part(&mut self, entry: &TocEntry, part: ConstraintStep) -> String {
+    pub(crate) fn sql_for_part(&mut self, entry: &TocEntry, part: ConstraintStep) -> String {
         let sql = match (part, key_as_index(entry)) {
             (ConstraintStep::Index, Some((index, _))) => index,
             (ConstraintStep::Key, Some((_, key))) => key,
@@ -86,7 +86,7 @@ impl OutputState {
     }
 
     /// One string of statements that makes `entry`; empty where there is nothing to run.
-    pub fn sql_for(&mut self, entry: &TocEntry) -> String {
+    pub(crate) fn sql_for(&mut self, entry: &TocEntry) -> String {
         let mut sql = self.settings_for(entry);
         match entry.desc.as_str() {
             "BLOB METADATA" => create_large_objects(entry, &mut sql),
@@ -109,7 +109,7 @@ impl OutputState {
 
     /// Settings that must stand before data of `entry` is sent; empty where they do already. Old
     /// archives name a table without its schema.
-    pub fn sql_before_data(&mut self, entry: &TocEntry) -> String {
+    pub(crate) fn sql_before_data(&mut self, entry: &TocEntry) -> String {
         let mut sql = String::new();
         self.select_schema(entry, &mut sql);
         sql
@@ -161,7 +161,7 @@ impl OutputState {
 }
 
 /// The table of an entry, with its schema where the archive says it.
-pub fn qualified(entry: &TocEntry) -> String {
+pub(crate) fn qualified(entry: &TocEntry) -> String {
     match &entry.namespace {
         Some(schema) => format!("{}.{}", ident(schema), ident(&entry.tag)),
         None => ident(&entry.tag),
@@ -265,7 +265,7 @@ fn owned_object(entry: &TocEntry) -> Option<String> {
 
 /// How a table's data is sent.
 #[derive(Debug, Clone, Copy)]
-pub struct CopyAs {
+pub(crate) struct CopyAs {
     /// The rows need no look at their transaction later; the table must be made or emptied in the same one.
     pub freeze: bool,
     /// Tuples, not lines of text.
@@ -273,7 +273,7 @@ pub struct CopyAs {
 }
 
 /// `COPY … FROM stdin` for a table's data; another encoding than the session's is named.
-pub fn copy_sql(entry: &TocEntry, encoding: &TextEncoding, sent: CopyAs) -> String {
+pub(crate) fn copy_sql(entry: &TocEntry, encoding: &TextEncoding, sent: CopyAs) -> String {
     let copy = entry.copy_stmt.trim().trim_end_matches(';');
     let encoding = (!encoding.is_utf8()).then(|| format!("ENCODING {}", literal(encoding.name())));
     let format = sent.binary.then(|| "FORMAT binary".to_owned());
@@ -287,7 +287,7 @@ pub fn copy_sql(entry: &TocEntry, encoding: &TextEncoding, sent: CopyAs) -> Stri
 }
 
 /// A query that has the columns of a COPY's rows.
-pub fn columns_sql(entry: &TocEntry) -> Option<String> {
+pub(crate) fn columns_sql(entry: &TocEntry) -> Option<String> {
     let (relation, columns) = copy_target(&entry.copy_stmt)?;
     let columns = columns?;
     let names = columns.strip_prefix('(')?.strip_suffix(')')?;
@@ -295,7 +295,7 @@ pub fn columns_sql(entry: &TocEntry) -> Option<String> {
 }
 
 /// Whether an entry's COPY fills its own table: a partition's rows may go to the root of its partitions.
-pub fn copies_into_own_table(entry: &TocEntry) -> bool {
+pub(crate) fn copies_into_own_table(entry: &TocEntry) -> bool {
     let Some(rest) = entry.copy_stmt.trim_start().strip_prefix("COPY ") else {
         return false;
     };
@@ -330,7 +330,7 @@ fn plain(name: &str) -> String {
 
 /// For a primary key or a unique constraint without anything unusual: the statement that builds its index,
 /// which others may do beside it, and the one that makes the key of the index.
-pub fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
+pub(crate) fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
     let (table, rest) = entry
         .defn
         .trim()

@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use pgdump_archive::TocEntry;
 
 /// Entries (indices in the table of contents) that follow each other.
-pub type DependencyGroup = Vec<usize>;
+pub(crate) type DependencyGroup = Vec<usize>;
 /// Families that do not depend on each other, in the order of their first entries.
-pub type PreDataStage = Vec<DependencyGroup>;
+pub(crate) type PreDataStage = Vec<DependencyGroup>;
 
 /// Fewer entries are not worth more than one session.
 const MIN_APART: usize = 50;
 
 /// The stages of `pre_data`, which is in the archive's order.
-pub fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataStage> {
+pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataStage> {
     let mut stages: Vec<PreDataStage> = vec![];
     let mut in_order: DependencyGroup = vec![];
     for run in pre_data.chunk_by(|a, b| may_be_apart(&entries[*a]) && may_be_apart(&entries[*b])) {

@@ -6,6 +6,8 @@
 //! `script`, statement by statement; `schedule` keeps both. `ddl` says what is sent for an entry,
 //! `rewriter` what is sent otherwise than the dump says.
 
+#![warn(unreachable_pub)]
+
 pub mod error;
 pub mod policy;
 pub mod postgres;

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 pub(super) struct LoadTurns(BTreeMap<usize, usize>);
 
 impl LoadTurns {
-    pub fn add(&mut self, turn: usize) {
+    pub(crate) fn add(&mut self, turn: usize) {
         *self.0.entry(turn).or_default() += 1;
     }
 
     /// One of this turn is done.
-    pub fn done(&mut self, turn: usize) {
+    pub(crate) fn done(&mut self, turn: usize) {
         if let Some(left) = self.0.get_mut(&turn) {
             *left -= 1;
             if *left == 0 {
@@ -22,7 +22,7 @@ impl LoadTurns {
     }
 
     /// Whether nothing of a lower turn is left.
-    pub fn has_come(&self, turn: usize) -> bool {
+    pub(crate) fn has_come(&self, turn: usize) -> bool {
         self.0
             .first_key_value()
             .is_none_or(|(lowest, _)| *lowest >= turn)

@@ -6,7 +6,7 @@ use super::plan::PlanNode;
 
 /// What a task makes of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ConstraintStep {
+pub(crate) enum ConstraintStep {
     Whole,
     /// Of a key, its index: beside other indexes of the table.
     Index,
@@ -16,10 +16,10 @@ pub enum ConstraintStep {
 
 /// Tables that tasks work on: by how many alone, by how many beside others.
 #[derive(Debug, Default)]
-pub struct TableLocks(HashMap<i32, (usize, usize)>);
+pub(crate) struct TableLocks(HashMap<i32, (usize, usize)>);
 
 impl TableLocks {
-    pub fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
+    pub(crate) fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
         exclusive
             .iter()
             .for_each(|t| self.0.entry(*t).or_default().0 += 1);
@@ -28,7 +28,7 @@ impl TableLocks {
             .for_each(|t| self.0.entry(*t).or_default().1 += 1);
     }
 
-    pub fn remove(&mut self, exclusive: &[i32], shared: &[i32]) {
+    pub(crate) fn remove(&mut self, exclusive: &[i32], shared: &[i32]) {
         exclusive
             .iter()
             .for_each(|t| self.0.entry(*t).or_default().0 -= 1);
@@ -38,17 +38,17 @@ impl TableLocks {
         self.0.retain(|_, count| *count != (0, 0));
     }
 
-    pub fn count(&self, table: i32) -> (usize, usize) {
+    pub(crate) fn count(&self, table: i32) -> (usize, usize) {
         self.0.get(&table).copied().unwrap_or_default()
     }
 
-    pub fn exclusive(&self, table: i32) -> usize {
+    pub(crate) fn exclusive(&self, table: i32) -> usize {
         self.count(table).0
     }
 }
 
 /// Tables that a task works on alone, and those that it shares.
-pub fn locks(n: &PlanNode, part: ConstraintStep) -> (&[i32], &[i32]) {
+pub(crate) fn locks(n: &PlanNode, part: ConstraintStep) -> (&[i32], &[i32]) {
     match part {
         ConstraintStep::Index => (&[], &n.exclusive),
         ConstraintStep::Whole | ConstraintStep::Key => (&n.exclusive, &n.shared),

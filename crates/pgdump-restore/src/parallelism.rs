@@ -8,7 +8,7 @@ const TAIL: u64 = 3;
 
 /// How much there is to do in tasks that are run together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TaskCost {
+pub(crate) struct TaskCost {
     pub spread: MaintenanceWorkers,
     /// Rows of the largest.
     pub rows: u64,
@@ -16,7 +16,7 @@ pub struct TaskCost {
 
 /// Whether tasks may take as many cores as the server's own settings say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum MaintenanceWorkers {
+pub(crate) enum MaintenanceWorkers {
     /// One core each.
     #[default]
     No,
@@ -29,7 +29,7 @@ pub enum MaintenanceWorkers {
 impl MaintenanceWorkers {
     /// Of a task of this weight, where what is ready besides (`others`, by weight) would soon leave the other
     /// sessions without work; `heavy` tasks run, this one among them.
-    pub fn of(
+    pub(crate) fn of(
         weight: u64,
         others: impl Iterator<Item = u64> + Clone,
         heavy: usize,

@@ -12,7 +12,7 @@ use pgdump_archive::{Section, TocEntry};
 
 /// Passes of a restore; one is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RestorePass {
+pub(crate) enum RestorePass {
     Main,
     /// Privileges: they could take away what the main pass needs. One at a time, in the archive's
     /// order: a grant by another role needs that role's own grants.
@@ -24,10 +24,10 @@ pub enum RestorePass {
 }
 
 impl RestorePass {
-    pub const COUNT: usize = 4;
+    pub(crate) const COUNT: usize = 4;
 
     /// The pass after this one.
-    pub fn next(self) -> Option<RestorePass> {
+    pub(crate) fn next(self) -> Option<RestorePass> {
         match self {
             RestorePass::Main => Some(RestorePass::Acl),
             RestorePass::Acl => Some(RestorePass::Refresh),
@@ -37,19 +37,19 @@ impl RestorePass {
     }
 
     /// Whether its entries see everything that is done after them.
-    pub fn sees_all(self) -> bool {
+    pub(crate) fn sees_all(self) -> bool {
         self == RestorePass::EventTriggers
     }
 
     /// Whether its entries run one at a time, in the archive's order.
-    pub fn is_serial(self) -> bool {
+    pub(crate) fn is_serial(self) -> bool {
         matches!(self, RestorePass::Acl | RestorePass::EventTriggers)
     }
 }
 
 /// An entry to restore after the pre-data part.
 #[derive(Debug, Clone)]
-pub struct PlanNode {
+pub(crate) struct PlanNode {
     /// Index of the entry in the table of contents.
     pub entry: usize,
     pub pass: RestorePass,
@@ -75,7 +75,7 @@ pub struct PlanNode {
 
 impl PlanNode {
     /// A task that nothing stands before.
-    pub fn of(entry: usize, pass: RestorePass) -> Self {
+    pub(crate) fn of(entry: usize, pass: RestorePass) -> Self {
         PlanNode {
             entry,
             pass,
@@ -97,7 +97,7 @@ impl PlanNode {
 const ATTACHING: i32 = 0;
 
 #[derive(Debug, Clone, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What comes before the data.
     pub pre_data: PreDataPlan,
     pub nodes: Vec<PlanNode>,
@@ -105,7 +105,7 @@ pub struct Plan {
 
 /// Entries that `pg_restore` into an existing database leaves out: they speak of the database
 /// itself, or are settings of the session.
-pub fn is_left_out(e: &TocEntry) -> bool {
+pub(crate) fn is_left_out(e: &TocEntry) -> bool {
     match e.desc.as_str() {
         "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES" => true,
         "ACL" | "COMMENT" | "SECURITY LABEL" => e.tag.starts_with("DATABASE "),
@@ -114,7 +114,7 @@ pub fn is_left_out(e: &TocEntry) -> bool {
 }
 
 impl Plan {
-    pub fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
+    pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
         let (mut plan, mut pre_data) = (Plan::default(), vec![]);
         let mut node_of = HashMap::new();
         let tables = Tables::new(entries);

@@ -142,11 +142,16 @@ mod pairs {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(all: &[(String, String)], s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        all: &[(String, String)],
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         s.collect_map(all.iter().map(|(old, new)| (old, new)))
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(String, String)>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Vec<(String, String)>, D::Error> {
         Ok(BTreeMap::deserialize(d)?.into_iter().collect())
     }
 }

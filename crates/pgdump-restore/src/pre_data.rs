@@ -16,7 +16,7 @@ const MAX_MAKERS: usize = 8;
 
 /// Entries that one session makes, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PreDataBatch {
+pub(crate) struct PreDataBatch {
     pub entries: Vec<usize>,
     /// What cannot be made is made after the others of its stage, in the archive's order: an old archive
     /// does not name everything that an entry depends on.
@@ -25,7 +25,7 @@ pub struct PreDataBatch {
 
 /// What is made, and what is left to make.
 #[derive(Debug, Clone, Default)]
-pub struct PreDataPlan {
+pub(crate) struct PreDataPlan {
     batches: Vec<PreDataBatch>,
     /// Batches that nobody has begun, by stage; a stage that is made is not here.
     stages: VecDeque<VecDeque<usize>>,
@@ -36,7 +36,7 @@ pub struct PreDataPlan {
 }
 
 impl PreDataPlan {
-    pub fn new(stages: &[PreDataStage]) -> Self {
+    pub(crate) fn new(stages: &[PreDataStage]) -> Self {
         let mut pre_data = PreDataPlan::default();
         for stage in stages {
             let from = pre_data.batches.len();
@@ -66,22 +66,22 @@ impl PreDataPlan {
         pre_data
     }
 
-    pub fn batch(&self, batch: usize) -> &PreDataBatch {
+    pub(crate) fn batch(&self, batch: usize) -> &PreDataBatch {
         &self.batches[batch]
     }
 
     /// Whether everything is there.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.stages.is_empty()
     }
 
     /// Whether there is something to make now.
-    pub fn has_next(&self) -> bool {
+    pub(crate) fn has_next(&self) -> bool {
         self.running < MAX_MAKERS && self.stages.front().is_some_and(|stage| !stage.is_empty())
     }
 
     /// What a session makes now; then [`PreDataPlan::made`].
-    pub fn next(&mut self) -> Option<usize> {
+    pub(crate) fn next(&mut self) -> Option<usize> {
         let next = self
             .has_next()
             .then(|| self.stages.front_mut()?.pop_front())
@@ -91,7 +91,7 @@ impl PreDataPlan {
     }
 
     /// A session has made a batch but for the entries `left`. Returns the batches that are complete with it.
-    pub fn made(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
+    pub(crate) fn made(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
         self.running -= 1;
         let mut complete = vec![];
         if left.is_empty() {
@@ -124,7 +124,7 @@ impl PreDataPlan {
 
     /// For each entry with data, the batches that must be made before it is loaded; one that is not named
     /// waits for all of them.
-    pub fn needs(&self, entries: &[TocEntry]) -> HashMap<usize, Vec<usize>> {
+    pub(crate) fn needs(&self, entries: &[TocEntry]) -> HashMap<usize, Vec<usize>> {
         let needs = BatchPrerequisites::new(self, entries);
         let of = entries.iter().enumerate().filter(|(_, e)| e.has_data);
         of.filter_map(|(i, e)| Some((i, needs.of(e)?))).collect()

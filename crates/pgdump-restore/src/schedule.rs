@@ -26,7 +26,7 @@ const ALONE_BYTES: u64 = 32 << 20;
 
 /// What a session may do now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum SessionWork {
+pub(crate) enum SessionWork {
     /// Make this batch of what comes before the data.
     Make { batch: usize, what: PreDataBatch },
     /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: nothing of it is at the
@@ -44,7 +44,7 @@ pub enum SessionWork {
 
 /// What a copier does next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum CopyNext<P> {
+pub(crate) enum CopyNext<P> {
     Piece(P),
     Wait,
     /// Finish this COPY; other work needs the session more.
@@ -79,7 +79,7 @@ enum State {
 
 /// The work queue that sessions and the archive reader share. `P` is a chunk of data.
 #[derive(Debug)]
-pub struct Schedule<P> {
+pub(crate) struct Schedule<P> {
     plan: Plan,
     state: Vec<State>,
     missing: Vec<usize>,
@@ -120,7 +120,7 @@ pub struct Schedule<P> {
 impl<P> Schedule<P> {
     /// `sessions` is how many sessions will ask, `streams` how many archive readers bring data. With
     /// `growing`, nodes may be added as long as a stream is open.
-    pub fn new(plan: Plan, sessions: usize, streams: usize, growing: bool) -> Self {
+    pub(crate) fn new(plan: Plan, sessions: usize, streams: usize, growing: bool) -> Self {
         let n = plan.nodes.len();
         let mut dependents = vec![Vec::new(); n];
         let mut missing: Vec<usize> = plan.nodes.iter().map(|n| n.after.len()).collect();
@@ -187,12 +187,12 @@ impl<P> Schedule<P> {
         s
     }
 
-    pub fn node(&self, node: usize) -> &super::plan::PlanNode {
+    pub(crate) fn node(&self, node: usize) -> &super::plan::PlanNode {
         &self.plan.nodes[node]
     }
 
     /// Which part of a node is made by the task that runs it.
-    pub fn part(&self, node: usize) -> ConstraintStep {
+    pub(crate) fn part(&self, node: usize) -> ConstraintStep {
         self.parts
             .get(&node)
             .copied()
@@ -200,7 +200,7 @@ impl<P> Schedule<P> {
     }
 
     /// Nodes whose data comes from the archive, each with its entry.
-    pub fn data_nodes(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub(crate) fn data_nodes(&self) -> impl Iterator<Item = (usize, usize)> {
         let nodes = self.plan.nodes.iter().enumerate();
         nodes.filter(|(_, n)| n.is_data).map(|(i, n)| (i, n.entry))
     }
@@ -208,7 +208,7 @@ impl<P> Schedule<P> {
     // --- the archive reader's side ---
 
     /// Adds a node that comes after all it names.
-    pub fn add(&mut self, node: super::plan::PlanNode) -> usize {
+    pub(crate) fn add(&mut self, node: super::plan::PlanNode) -> usize {
         let index = self.plan.nodes.len();
         let missing: Vec<usize> = node
             .after
@@ -229,7 +229,7 @@ impl<P> Schedule<P> {
     }
 
     /// The data of `node` starts to arrive, or goes on after other data.
-    pub fn begin(&mut self, node: usize) {
+    pub(crate) fn begin(&mut self, node: usize) {
         if self.queues.contains_key(&node) {
             return;
         }
@@ -251,7 +251,7 @@ impl<P> Schedule<P> {
     }
 
     /// Queues a chunk of `weight` bytes; with `splittable`, any copier may take the next one.
-    pub fn push(&mut self, node: usize, chunk: P, weight: u64, splittable: bool) {
+    pub(crate) fn push(&mut self, node: usize, chunk: P, weight: u64, splittable: bool) {
         if let Some(q) = self.queues.get_mut(&node) {
             q.bytes += weight;
             q.chunks.push_back((chunk, splittable));
@@ -259,7 +259,7 @@ impl<P> Schedule<P> {
     }
 
     /// All data of `node` has arrived.
-    pub fn end(&mut self, node: usize) {
+    pub(crate) fn end(&mut self, node: usize) {
         if let Some(q) = self.queues.get_mut(&node) {
             q.ended = true;
         }
@@ -268,17 +268,17 @@ impl<P> Schedule<P> {
     }
 
     /// Whether all data that is loaded before this node's has arrived.
-    pub fn is_due(&self, node: usize) -> bool {
+    pub(crate) fn is_due(&self, node: usize) -> bool {
         self.unread.has_come(self.plan.nodes[node].turn)
     }
 
     /// Whether there is more than one archive reader.
-    pub fn has_readers(&self) -> bool {
+    pub(crate) fn has_readers(&self) -> bool {
         self.streams > 1
     }
 
     /// An archive reader has come to its end; after the last one, every data node has had its data.
-    pub fn stream_ended(&mut self) {
+    pub(crate) fn stream_ended(&mut self) {
         self.streams = self.streams.saturating_sub(1);
         if self.streams == 0 {
             self.growing = false;
@@ -287,18 +287,18 @@ impl<P> Schedule<P> {
     }
 
     /// Whether data may still arrive.
-    pub fn is_stream_open(&self) -> bool {
+    pub(crate) fn is_stream_open(&self) -> bool {
         self.streams > 0
     }
 
     /// Whether every chunk of `node` has been taken.
-    pub fn is_drained(&self, node: usize) -> bool {
+    pub(crate) fn is_drained(&self, node: usize) -> bool {
         self.queues.get(&node).is_none_or(|q| q.chunks.is_empty())
     }
 
     // --- the sessions' side ---
 
-    pub fn next(&mut self, session: usize) -> SessionWork {
+    pub(crate) fn next(&mut self, session: usize) -> SessionWork {
         self.idle.remove(&session);
         let lane = self.table_to_join(session);
         // The first who can loads; the others make what there is not yet.
@@ -339,7 +339,7 @@ impl<P> Schedule<P> {
     }
 
     /// The next chunk for a copier of `node`.
-    pub fn take(&mut self, node: usize, session: usize) -> CopyNext<P> {
+    pub(crate) fn take(&mut self, node: usize, session: usize) -> CopyNext<P> {
         let other_data = self.table_to_join(session).is_some_and(|n| n != node);
         let in_order = self.plan.nodes[node].in_order;
         let others_need_us = other_data
@@ -380,7 +380,7 @@ impl<P> Schedule<P> {
     }
 
     /// A copier's COPY is complete on the server, which has so many rows of it.
-    pub fn copier_done(&mut self, node: usize, rows: u64) {
+    pub(crate) fn copier_done(&mut self, node: usize, rows: u64) {
         self.copiers -= 1;
         if let Some(q) = self.queues.get_mut(&node) {
             q.rows += rows;
@@ -391,7 +391,7 @@ impl<P> Schedule<P> {
     }
 
     /// The statements of tasks that were taken together are complete on the server.
-    pub fn tasks_done(&mut self, nodes: &[usize]) {
+    pub(crate) fn tasks_done(&mut self, nodes: &[usize]) {
         self.running -= 1;
         for node in nodes {
             self.heavy.remove(node);
@@ -413,7 +413,7 @@ impl<P> Schedule<P> {
     }
 
     /// A session has made a batch but for the entries `left`. True when everything before the data is there.
-    pub fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
+    pub(crate) fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
         let complete = self.plan.pre_data.made(batch, left);
         let is_done = self.plan.pre_data.is_done();
         for key in complete
@@ -431,7 +431,7 @@ impl<P> Schedule<P> {
         is_done
     }
 
-    pub fn pre_data_done(&self) -> bool {
+    pub(crate) fn pre_data_done(&self) -> bool {
         self.plan.pre_data.is_done()
     }
 

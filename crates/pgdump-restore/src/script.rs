@@ -35,14 +35,14 @@ pub(super) struct Statements {
 pub(super) struct Settings(Vec<(String, String)>);
 
 impl Settings {
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(n, _)| n == name)
             .map(|(_, sql)| sql.as_str())
     }
 
-    pub fn with(&self, name: String, sql: String) -> Self {
+    pub(crate) fn with(&self, name: String, sql: String) -> Self {
         let mut all = self.clone();
         all.0.retain(|(n, _)| *n != name);
         all.0.push((name, sql));
@@ -50,7 +50,7 @@ impl Settings {
     }
 
     /// What RESET ALL leaves.
-    pub fn reset(&self) -> Self {
+    pub(crate) fn reset(&self) -> Self {
         let kept = ["session_authorization", "role"];
         Settings(
             self.0
@@ -61,12 +61,12 @@ impl Settings {
         )
     }
 
-    pub fn without(&self, name: &str) -> Self {
+    pub(crate) fn without(&self, name: &str) -> Self {
         Settings(self.0.iter().filter(|(n, _)| n != name).cloned().collect())
     }
 
     /// Statements that change a session from `from` to these.
-    pub fn after(&self, from: &Settings) -> String {
+    pub(crate) fn after(&self, from: &Settings) -> String {
         let mut sql = String::new();
         for (name, _) in from.0.iter().filter(|(n, _)| self.get(n).is_none()) {
             let reset = match name.as_str() {
@@ -280,12 +280,12 @@ pub(super) struct StatementOrder {
 }
 
 impl StatementOrder {
-    pub fn group(&self) -> OrderGroup {
+    pub(crate) fn group(&self) -> OrderGroup {
         self.group
     }
 
     /// The nodes that a barrier must wait for before a node of `group` comes; `None` where none is needed.
-    pub fn barrier_before(&mut self, group: OrderGroup) -> Option<Vec<usize>> {
+    pub(crate) fn barrier_before(&mut self, group: OrderGroup) -> Option<Vec<usize>> {
         if group == self.group && group != OrderGroup::Serial {
             return None;
         }
@@ -301,21 +301,21 @@ impl StatementOrder {
     }
 
     /// The barrier that was asked for.
-    pub fn passed(&mut self, node: usize) {
+    pub(crate) fn passed(&mut self, node: usize) {
         self.barrier = Some(node);
     }
 
-    pub fn after(&self) -> Vec<usize> {
+    pub(crate) fn after(&self) -> Vec<usize> {
         self.barrier.into_iter().collect()
     }
 
-    pub fn added(&mut self, node: usize, group: OrderGroup) {
+    pub(crate) fn added(&mut self, node: usize, group: OrderGroup) {
         self.group = group;
         self.members.push(node);
     }
 
     /// A number for a table's name.
-    pub fn table(&mut self, name: &str) -> i32 {
+    pub(crate) fn table(&mut self, name: &str) -> i32 {
         let next = i32::try_from(self.tables.len()).unwrap_or(i32::MAX);
         *self.tables.entry(name.to_owned()).or_insert(next)
     }

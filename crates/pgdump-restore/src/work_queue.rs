@@ -22,7 +22,7 @@ pub(super) struct QueuedChunk {
 }
 
 impl QueuedChunk {
-    pub fn new(chunk: Chunk, permit: Option<MemoryPermit>) -> Self {
+    pub(crate) fn new(chunk: Chunk, permit: Option<MemoryPermit>) -> Self {
         QueuedChunk { chunk, permit }
     }
 }
@@ -43,7 +43,7 @@ pub(super) struct WorkQueue {
 
 impl WorkQueue {
     /// `growing` where the plan comes with the data.
-    pub fn new(
+    pub(crate) fn new(
         plan: Plan,
         sessions: usize,
         queue_bytes: usize,
@@ -63,7 +63,7 @@ impl WorkQueue {
         }
     }
 
-    pub fn stop_on_drop(self: &Arc<Self>) -> (DropGuard, CloseOnDrop) {
+    pub(crate) fn stop_on_drop(self: &Arc<Self>) -> (DropGuard, CloseOnDrop) {
         (
             self.stopped.clone().drop_guard(),
             CloseOnDrop(self.permit.clone()),
@@ -72,7 +72,7 @@ impl WorkQueue {
 
     /// Memory for `bytes` of `node`'s data. A node whose chunks have all been taken always has memory for
     /// one more: whoever waits for it may hold what the memory waits for.
-    pub async fn reserve(
+    pub(crate) async fn reserve(
         &self,
         bytes: u64,
         node: Option<usize>,
@@ -102,18 +102,18 @@ impl WorkQueue {
 
     /// Waits until all data that is loaded before `node`'s has arrived; false where no other reader brings it.
     /// Were it read earlier, it could take the memory that data before it needs.
-    pub async fn is_turn_of(&self, node: usize) -> Result<bool, RestoreError> {
+    pub(crate) async fn is_turn_of(&self, node: usize) -> Result<bool, RestoreError> {
         self.until(|s| (s.is_due(node) || !s.has_readers()).then(|| s.is_due(node)))
             .await
     }
 
     /// Whether all data that is loaded before `node`'s has arrived.
-    pub fn is_due(&self, node: usize) -> bool {
+    pub(crate) fn is_due(&self, node: usize) -> bool {
         self.lock().is_due(node)
     }
 
     /// Nodes whose data comes from the archive, each with its entry.
-    pub fn data_nodes(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn data_nodes(&self) -> Vec<(usize, usize)> {
         self.lock().data_nodes().collect()
     }
 
@@ -122,17 +122,17 @@ impl WorkQueue {
     }
 
     /// Changes the schedule and wakes whoever waits for a change.
-    pub fn change<T>(&self, f: impl FnOnce(&mut Schedule<QueuedChunk>) -> T) -> T {
+    pub(crate) fn change<T>(&self, f: impl FnOnce(&mut Schedule<QueuedChunk>) -> T) -> T {
         let out = f(&mut self.lock());
         self.changed.notify_waiters();
         out
     }
 
-    pub fn is_in_order(&self, node: usize) -> bool {
+    pub(crate) fn is_in_order(&self, node: usize) -> bool {
         self.lock().node(node).in_order
     }
 
-    pub fn entry_of(&self, node: usize) -> usize {
+    pub(crate) fn entry_of(&self, node: usize) -> usize {
         self.lock().node(node).entry
     }
 
@@ -156,13 +156,17 @@ impl WorkQueue {
     }
 
     /// What session `id` does next; never [`SessionWork::Wait`].
-    pub async fn next_work(&self, id: usize) -> Result<SessionWork, RestoreError> {
+    pub(crate) async fn next_work(&self, id: usize) -> Result<SessionWork, RestoreError> {
         self.until(|s| Some(s.next(id)).filter(|w| *w != SessionWork::Wait))
             .await
     }
 
     /// The next chunk for a copier, or `None` where the copier ends.
-    pub async fn take(&self, node: usize, id: usize) -> Result<Option<QueuedChunk>, RestoreError> {
+    pub(crate) async fn take(
+        &self,
+        node: usize,
+        id: usize,
+    ) -> Result<Option<QueuedChunk>, RestoreError> {
         self.until(|s| match s.take(node, id) {
             CopyNext::Piece(p) => {
                 if s.is_drained(node) {
@@ -177,7 +181,7 @@ impl WorkQueue {
     }
 
     /// A chunk that is queued already.
-    pub fn take_queued(&self, node: usize, id: usize) -> Option<QueuedChunk> {
+    pub(crate) fn take_queued(&self, node: usize, id: usize) -> Option<QueuedChunk> {
         match self.lock().take(node, id) {
             CopyNext::Piece(p) => {
                 self.drained.notify_waiters();

@@ -16,7 +16,7 @@ const EPOCH_DAYS: i64 = 10_957;
 
 /// The binary form of a type: that of its `…send` function.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Form {
+pub(super) enum Form {
     Bool,
     Int2,
     Int4,
@@ -41,7 +41,7 @@ pub enum Form {
 
 impl Form {
     /// `None` where it is not known here.
-    pub fn of(of: &Type) -> Option<Self> {
+    pub(super) fn of(of: &Type) -> Option<Self> {
         Some(match *of {
             Type::BOOL => Form::Bool,
             Type::INT2 => Form::Int2,
@@ -74,7 +74,7 @@ impl Form {
 }
 
 /// Appends the value that `text` spells; `None` where it is not the server's own spelling.
-pub fn value(form: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub(super) fn value(form: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
         Form::Text => out.extend_from_slice(text),
         Form::Jsonb => {

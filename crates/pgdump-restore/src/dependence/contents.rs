@@ -11,7 +11,7 @@ use pgdump_archive::{Dialect, Section, TocEntry, Token, tokens};
 
 /// Entries that may read rows of any table when they are restored, by dump id.
 #[derive(Debug, Default)]
-pub struct Dependence {
+pub(crate) struct Dependence {
     /// Data of tables.
     pub rows: HashSet<i32>,
     /// Indexes, constraints and materialized views.
@@ -20,7 +20,7 @@ pub struct Dependence {
 
 impl Dependence {
     /// Of all entries of an archive, whatever is selected of them.
-    pub fn of(entries: &[TocEntry]) -> Self {
+    pub(crate) fn of(entries: &[TocEntry]) -> Self {
         let mut graph = Graph::new(entries);
         let rows = entries.iter().filter(|e| e.desc == "TABLE DATA");
         let rows = rows
@@ -35,12 +35,12 @@ impl Dependence {
         Dependence { rows, objects }
     }
 
-    pub fn has_rows(&self) -> bool {
+    pub(crate) fn has_rows(&self) -> bool {
         !self.rows.is_empty()
     }
 
     /// The same where the tables are there already: `tables` are those whose rows depend on others.
-    pub fn of_rows_into(entries: &[TocEntry], tables: &HashSet<String>) -> Self {
+    pub(crate) fn of_rows_into(entries: &[TocEntry], tables: &HashSet<String>) -> Self {
         let is_dependent = |e: &&TocEntry| {
             let written = pgdump_archive::copy_target(&e.copy_stmt).map(|(relation, _)| relation);
             // Of INSERT statements in SQL text, the tag is what is written there.

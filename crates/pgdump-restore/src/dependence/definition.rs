@@ -107,7 +107,7 @@ fn is_clause(token: &Token<'_>) -> bool {
 
 impl<'a, 'b> Definition<'a, 'b> {
     /// Of the tokens behind `CREATE … TABLE`.
-    pub fn of(t: &'b [Token<'a>]) -> Option<Self> {
+    pub(super) fn of(t: &'b [Token<'a>]) -> Option<Self> {
         let (name, rest) = relation(t)?;
         let open = rest
             .iter()
@@ -133,17 +133,17 @@ impl<'a, 'b> Definition<'a, 'b> {
         }
     }
 
-    pub fn items(&self) -> impl Iterator<Item = &'b [Token<'a>]> {
+    pub(super) fn items(&self) -> impl Iterator<Item = &'b [Token<'a>]> {
         self.items.iter().copied()
     }
 
     /// Columns with a default, an identity or a serial type.
-    pub fn defaults(&self) -> Vec<Default<'a, 'b>> {
+    pub(super) fn defaults(&self) -> Vec<Default<'a, 'b>> {
         self.items().filter_map(default_of).collect()
     }
 
     /// Checks, generated columns and the partition key: all that every row goes through.
-    pub fn expressions(&self) -> Vec<&'b [Token<'a>]> {
+    pub(super) fn expressions(&self) -> Vec<&'b [Token<'a>]> {
         let mut found: Vec<&[Token<'_>]> = self.items().flat_map(expressions_of).collect();
         found.extend(
             self.tail

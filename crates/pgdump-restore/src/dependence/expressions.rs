@@ -260,7 +260,7 @@ pub(super) struct Functions {
 
 impl Functions {
     /// Whether these tokens call anything that may read rows.
-    pub fn may_read(&self, t: &[Token<'_>]) -> bool {
+    pub(super) fn may_read(&self, t: &[Token<'_>]) -> bool {
         (0..t.len()).any(|i| self.is_reading_operator(t, i) || self.is_reading_call(t, i))
     }
 

@@ -24,7 +24,7 @@ struct Table {
 
 /// What the statements so far have made.
 #[derive(Debug, Default)]
-pub struct Definitions {
+pub(crate) struct Definitions {
     functions: Functions,
     /// Types and domains that call functions, without their schemas.
     types: HashSet<String>,
@@ -84,7 +84,7 @@ const HARMLESS: [&str; 22] = [
 
 impl Definitions {
     /// Learns from a statement that comes before the rows asked for later.
-    pub fn learn(&mut self, sql: &str) {
+    pub(crate) fn learn(&mut self, sql: &str) {
         let first = sql
             .trim_start()
             .split(|c: char| !c.is_ascii_alphabetic())
@@ -100,7 +100,7 @@ impl Definitions {
     }
 
     /// Whether the rows of `entry` depend on others. `by_pg_dump`: its INSERTs have all columns.
-    pub fn rows_depend(&self, entry: &TocEntry, by_pg_dump: bool) -> bool {
+    pub(crate) fn rows_depend(&self, entry: &TocEntry, by_pg_dump: bool) -> bool {
         if entry.desc != "TABLE DATA" {
             return false;
         }
