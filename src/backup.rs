@@ -19,7 +19,7 @@ use pieces::Series;
 use rotation::separate_whole_files;
 
 pub use download::{Download, DownloadOptions, ReadHint, Source};
-pub use origin::{IntegrityCheck, open, open_by_blocks};
+pub use origin::{IntegrityCheck, ProvenBytes, open, open_by_blocks};
 pub use pieces::{is_first_piece, whole_of};
 
 /// A backup as `list_available_backups` gives it.

@@ -27,7 +27,7 @@ pub use abandoned::unended;
 pub use confinement::{Loader, check_restricted};
 pub use reaper::{Reaped, reap};
 pub use rollback::{RetainedDatabase, RolledBack, kept, rollback};
-pub use staging::{CreateOptions, OTHER_LOCALE, Staging};
+pub use staging::{CreateOptions, OTHER_LOCALE, ProvenStaging, Staging};
 
 /// How often the lock's session is asked whether it is still there.
 const PING: Duration = Duration::from_secs(5);
@@ -457,7 +457,7 @@ impl TargetLock {
     /// target is as it was.
     pub async fn swap(
         &mut self,
-        staging: &Staging,
+        staging: &ProvenStaging,
         outcome: &serde_json::Value,
     ) -> Result<(), RestoreError> {
         swap::swap(self, staging, outcome).await

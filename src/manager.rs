@@ -6,6 +6,7 @@ mod bisection;
 mod diagnosis;
 mod completeness;
 mod completion;
+mod context;
 mod evidence;
 mod verification_server;
 mod indexed;
@@ -28,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::backup::{self, IntegrityCheck, PinnedBackup};
+use crate::backup::{self, IntegrityCheck, PinnedBackup, ProvenBytes};
 use crate::config::{Config, Trust};
-use crate::database::{self, Claim, CreateOptions, Staging, TargetLock};
+use crate::database::{self, Claim, CreateOptions, ProvenStaging, Staging, TargetLock};
 use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError, report};
 use crate::event::{RestoreResult, ResultBackup};
 use crate::job::{BackupRef, Completeness, OnExisting, RestoreJob, made_for};
@@ -45,6 +46,8 @@ use crate::store::Stores;
 use crate::verification::OwnEvidence;
 use pgdump_archive::Archive;
 use pgdump_restore::{LoadOptions, Loaded, Rewriter};
+
+use context::{JobClock, JobContext, LoadProof};
 
 pub use set_status::BackupSetStatus;
 
@@ -200,19 +203,23 @@ impl RestoreManager {
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> JobOutcome {
-        let (started, clock) = (jiff::Timestamp::now(), tokio::time::Instant::now());
+        let clock = JobClock::start();
         let watched = progress.clone();
         let _in_progress = self
             .metrics
             .start_restore(move || completion::work_of(&watched));
         let mut facts = RunState::default();
-        let limit = self.time_limit(job, started);
+        let limit = self.time_limit(job, clock.started());
         // The download and the loading end with this job, however it ends.
         let stop = stop.child_token();
         let _guard = stop.clone().drop_guard();
-        let done = self
-            .stages(job, &progress, &stop, limit, (started, clock), &mut facts)
-            .await;
+        let context = JobContext {
+            job,
+            progress: &progress,
+            cancel: &stop,
+            clock,
+        };
+        let done = self.stages(&context, limit, &mut facts).await;
         let (result, failure, repeated) = match done {
             Ok(RestoreEnd::Restored(result)) => (*result, None, false),
             Ok(RestoreEnd::Failed(result)) => {
@@ -225,13 +232,13 @@ impl RestoreManager {
             }
             Err(e) if e.reason() == R::TargetBusy => {
                 tracing::info!("the target is busy with another restore");
-                let result = self.describe(job, &progress, (started, clock), &facts, Some(&e));
+                let result = self.describe(&context, &facts, Some(&e));
                 return JobOutcome::refused(result, R::TargetBusy);
             }
             Err(e) => {
                 log_failure(&progress, &e);
                 (
-                    self.describe(job, &progress, (started, clock), &facts, Some(&e)),
+                    self.describe(&context, &facts, Some(&e)),
                     Some(e.reason()),
                     false,
                 )
@@ -260,13 +267,16 @@ impl RestoreManager {
 
     async fn stages(
         &self,
-        job: &RestoreJob,
-        progress: &Arc<Progress>,
-        stop: &CancellationToken,
+        context: &JobContext<'_, RestoreJob>,
         limit: Duration,
-        times: (jiff::Timestamp, tokio::time::Instant),
         facts: &mut RunState,
     ) -> Result<RestoreEnd, RestoreError> {
+        let JobContext {
+            job,
+            progress,
+            cancel: stop,
+            ..
+        } = context;
         progress.enter("prepare");
         self.check_target(&job.target_db)?;
         targets::check_part(job)?;
@@ -301,7 +311,7 @@ impl RestoreManager {
         let loaded = match checked {
             Err(e) => Err(e),
             Ok(()) => tokio::select! {
-                loaded = self.load(job, &claimed, &mut staging, progress, stop, facts) => loaded,
+                loaded = self.load(context, &claimed, &mut staging, facts) => loaded,
                 e = claimed.lost() => Err(e),
                 e = &mut end => Err(e),
             },
@@ -312,12 +322,12 @@ impl RestoreManager {
         } else {
             loaded
         };
-        let swapped = match (loaded, &staging) {
-            (Ok(()), Some(staging)) => {
-                self.swap(job, &mut claimed, staging, progress, times, facts)
-                    .await
+        let swapped = match (loaded, staging) {
+            (Ok(proof), Some(staging)) => {
+                let proven = staging.proven(proof.loaded, proof.bytes);
+                self.swap(context, &mut claimed, &proven, facts).await
             }
-            (Ok(()), None) => Err(RestoreError::internal("nothing was loaded")),
+            (Ok(_), None) => Err(RestoreError::internal("nothing was loaded")),
             (Err(e), _) => Err(claimed.unless_lost(e).await),
         };
         match swapped {
@@ -325,7 +335,7 @@ impl RestoreManager {
             Err(e) => {
                 let (e, _) = self.diagnose(e, facts.pinned.as_ref(), stop).await;
                 log_failure(progress, &e);
-                let result = self.describe(job, progress, times, facts, Some(&e));
+                let result = self.describe(context, facts, Some(&e));
                 self.clean_up(&mut claimed).await;
                 let attempt = if facts.is_quarantined {
                     u32::MAX
@@ -343,18 +353,21 @@ impl RestoreManager {
         }
     }
 
-    /// Everything from an archive that was opened up to a loaded and proven staging database.
-    #[expect(clippy::too_many_arguments, reason = "what one restore is about")]
+    /// Everything from an archive that was opened up to a loaded staging database, and the proof of it.
     async fn load_from(
         &self,
+        context: &JobContext<'_, RestoreJob>,
         (mut archive, expected): (Archive, IntegrityCheck),
-        job: &RestoreJob,
         claimed: &TargetLock,
         staging: &mut Option<Staging>,
-        progress: &Arc<Progress>,
-        stop: &CancellationToken,
         facts: &mut RunState,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<LoadProof, RestoreError> {
+        let JobContext {
+            job,
+            progress,
+            cancel: stop,
+            ..
+        } = context;
         let pinned = facts.pinned.clone();
         let completeness = self.completeness_of(&archive)?;
         let mut policy = job
@@ -431,7 +444,7 @@ impl RestoreManager {
             in_order_into: opened.as_ref().map(|o| o.dependent.clone()),
         };
         let entries = prepared.entries;
-        let shown = progress.clone();
+        let shown = Arc::clone(progress);
         let loaded = pgdump_restore::load(
             server,
             &made.name,
@@ -443,7 +456,7 @@ impl RestoreManager {
         )
         .await?;
         claimed.set_loader_right().await;
-        facts.loaded = Some(prove(loaded, &expected, facts)?);
+        let bytes = prove(loaded, &expected, facts)?;
         self.note_end(Completeness::of(completeness.get()), facts)?;
         reached("loaded");
         if let Some(opened) = opened {
@@ -469,23 +482,21 @@ impl RestoreManager {
                 .notes
                 .extend(claimed.reassign_owned(loader, made).await?);
         }
-        Ok(())
+        Ok(LoadProof { loaded, bytes })
     }
 
     async fn swap(
         &self,
-        job: &RestoreJob,
+        context: &JobContext<'_, RestoreJob>,
         claimed: &mut TargetLock,
-        staging: &Staging,
-        progress: &Progress,
-        times: (jiff::Timestamp, tokio::time::Instant),
+        staging: &ProvenStaging,
         facts: &RunState,
     ) -> Result<RestoreResult, RestoreError> {
-        let mut result = self.describe(job, progress, times, facts, None);
+        let mut result = self.describe(context, facts, None);
         result.previous_database = claimed.previous_name().map(str::to_owned);
         let outcome =
             serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
-        progress.enter("swap");
+        context.progress.enter("swap");
         claimed.swap(staging, &outcome).await?;
         Ok(result)
     }
@@ -527,16 +538,18 @@ impl RestoreManager {
 
     fn describe(
         &self,
-        job: &RestoreJob,
-        progress: &Progress,
-        (started, clock): (jiff::Timestamp, tokio::time::Instant),
+        context: &JobContext<'_, RestoreJob>,
         facts: &RunState,
         error: Option<&RestoreError>,
     ) -> RestoreResult {
-        // Wall time can jump; the duration is the monotonic clock's.
-        let seconds = clock.elapsed().as_secs_f64();
-        let finished = started.checked_add(clock.elapsed()).unwrap_or(started);
-        let mut r = RestoreResult::new(&job.request_id, (started, finished));
+        let JobContext {
+            job,
+            progress,
+            clock,
+            ..
+        } = context;
+        let seconds = clock.seconds();
+        let mut r = RestoreResult::new(&job.request_id, (clock.started(), clock.now()));
         if let Some(e) = error {
             r.fail(e, progress.stage());
         }
@@ -614,10 +627,11 @@ fn prove(
     loaded: Loaded,
     expected: &IntegrityCheck,
     facts: &mut RunState,
-) -> Result<Loaded, RestoreError> {
-    let (crc32c, size) = expected.check()?;
-    facts.backup.crc32c = crc32c.map(backup::encode_crc32c);
-    facts.backup.size = Some(size.to_string());
-    facts.size = size;
-    Ok(loaded)
+) -> Result<ProvenBytes, RestoreError> {
+    let bytes = expected.check()?;
+    facts.backup.crc32c = bytes.crc32c().map(backup::encode_crc32c);
+    facts.backup.size = Some(bytes.size().to_string());
+    facts.size = bytes.size();
+    facts.loaded = Some(loaded);
+    Ok(bytes)
 }

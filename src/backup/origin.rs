@@ -354,13 +354,31 @@ impl DirectorySource for FolderMembers {
     }
 }
 
+/// Proof that every byte of a backup was read and was the store's; only [`IntegrityCheck::check`] gives it.
+#[derive(Debug, Clone, Copy)]
+pub struct ProvenBytes {
+    crc32c: Option<u32>,
+    size: u64,
+}
+
+impl ProvenBytes {
+    /// Of a single object or of pieces; a folder has none.
+    pub fn crc32c(&self) -> Option<u32> {
+        self.crc32c
+    }
+
+    /// Bytes of the whole backup.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
 impl IntegrityCheck {
-    /// Size of the backup and, of a single object, its CRC32C, once every byte that was read is proven
-    /// to be the store's.
+    /// The proof, once every byte that was read is the store's.
     ///
     /// # Errors
     /// `checksum_mismatch`; `download_failed` where an end was not reached.
-    pub fn check(&self) -> Result<(Option<u32>, u64), RestoreError> {
+    pub fn check(&self) -> Result<ProvenBytes, RestoreError> {
         let streams = self.streams.lock();
         let (mut last, mut together) = (Tally::default(), 0);
         for stream in streams.iter() {
@@ -374,9 +392,15 @@ impl IntegrityCheck {
         }
         let size = self.size.unwrap_or_default();
         match self.reading {
-            Reading::Members => Ok((None, size)),
-            Reading::Blocks(whole) => Ok((Some(whole), size)),
-            Reading::Whole => Ok((Some(last.crc32c), last.bytes)),
+            Reading::Members => Ok(ProvenBytes { crc32c: None, size }),
+            Reading::Blocks(whole) => Ok(ProvenBytes {
+                crc32c: Some(whole),
+                size,
+            }),
+            Reading::Whole => Ok(ProvenBytes {
+                crc32c: Some(last.crc32c),
+                size: last.bytes,
+            }),
             Reading::Pieces(count, _) if streams.len() < count => {
                 let what = format!(
                     "{} of {count} pieces of the backup were read",
@@ -385,7 +409,10 @@ impl IntegrityCheck {
                 Err(StorageError::new(R::DownloadFailed, what).into())
             }
             Reading::Pieces(_, Some(wanted)) if wanted != together => Err(other_checksum()),
-            Reading::Pieces(..) => Ok((Some(together), size)),
+            Reading::Pieces(..) => Ok(ProvenBytes {
+                crc32c: Some(together),
+                size,
+            }),
         }
     }
 }
@@ -427,6 +454,11 @@ fn other_checksum() -> RestoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// CRC32C and size of proven bytes.
+    fn seen(bytes: ProvenBytes) -> (Option<u32>, u64) {
+        (bytes.crc32c(), bytes.size())
+    }
 
     fn read(bytes: u64, crc32c: u32, ended: bool) -> Arc<Mutex<Tally>> {
         Arc::new(Mutex::new(Tally {
@@ -471,7 +503,7 @@ mod tests {
                 Err(R::ChecksumMismatch),
             ),
         ] {
-            assert_eq!(checked, wanted);
+            assert_eq!(checked.map(seen), wanted);
         }
         assert_eq!(expected(vec![]).check().unwrap_err().reason(), R::Internal);
     }
@@ -494,12 +526,12 @@ mod tests {
             reading: Reading::Blocks(3),
             ..expected(vec![part(7), part(7)])
         };
-        assert_eq!(whole.check().unwrap(), (Some(3), 99));
+        assert_eq!(seen(whole.check().unwrap()), (Some(3), 99));
         let folder = IntegrityCheck {
             reading: Reading::Members,
             ..expected(vec![part(7)])
         };
-        assert_eq!(folder.check().unwrap(), (None, 99));
+        assert_eq!(seen(folder.check().unwrap()), (None, 99));
     }
 
     #[test]
@@ -519,8 +551,8 @@ mod tests {
             ..expected(streams)
         };
         let crc = crc32c::crc32c(whole);
-        assert_eq!(of(pieces(), None).check().unwrap(), (Some(crc), 99));
-        assert_eq!(of(pieces(), Some(crc)).check().unwrap(), (Some(crc), 99));
+        assert_eq!(seen(of(pieces(), None).check().unwrap()), (Some(crc), 99));
+        assert_eq!(seen(of(pieces(), Some(crc)).check().unwrap()), (Some(crc), 99));
         assert_eq!(
             of(pieces(), Some(crc ^ 1)).check().unwrap_err().reason(),
             R::ChecksumMismatch

@@ -178,7 +178,8 @@ async fn exchange(
         oid,
         is_new: false,
         ..Staging::named(name)
-    };
+    }
+    .proven_before();
     reached("rollback");
     claimed.swap(&incoming, &outcome).await?;
     Ok(done)

@@ -1,6 +1,9 @@
 //! The staging database: made from `template0`, named after its request, dropped by force.
 
 use super::{TargetLock, short_hash};
+use pgdump_restore::Loaded;
+
+use crate::backup::ProvenBytes;
 use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
@@ -51,6 +54,31 @@ impl Staging {
     /// `server`, where the database's name means this one.
     pub fn on(&self, server: &Server) -> Server {
         server.pinned_to_oid(&self.name, self.oid)
+    }
+}
+
+/// A database that may take the target's place: all of a backup is in it and every byte of it was the store's, or it
+/// has been the target before. Nothing else can be swapped in.
+#[derive(Debug)]
+pub struct ProvenStaging(Staging);
+
+impl Staging {
+    /// The proof of what was loaded into it, from bytes that are proven.
+    pub fn proven(self, _everything: Loaded, _every_byte: ProvenBytes) -> ProvenStaging {
+        ProvenStaging(self)
+    }
+
+    /// The same for a retained database, which a restore has proven.
+    pub(super) fn proven_before(self) -> ProvenStaging {
+        ProvenStaging(self)
+    }
+}
+
+impl std::ops::Deref for ProvenStaging {
+    type Target = Staging;
+
+    fn deref(&self) -> &Staging {
+        &self.0
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::context::{JobContext, LoadProof};
 use super::source::WantedBackup;
 use super::{RestoreManager, RunState};
 use crate::backup::{self, IntegrityCheck, PinnedBackup, ReadHint, Source, encode_crc32c};
@@ -20,13 +21,17 @@ impl RestoreManager {
     /// fails by it is read once more from front to back, and that counts.
     pub(super) async fn load(
         &self,
-        job: &RestoreJob,
+        context: &JobContext<'_, RestoreJob>,
         claimed: &TargetLock,
         staging: &mut Option<Staging>,
-        progress: &Arc<Progress>,
-        stop: &CancellationToken,
         facts: &mut RunState,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<LoadProof, RestoreError> {
+        let JobContext {
+            job,
+            progress,
+            cancel: stop,
+            ..
+        } = *context;
         let source = self.source(job, facts).await?;
         let pinned = if let Source::Object(b) = &source {
             Some(b.clone())
@@ -51,7 +56,7 @@ impl RestoreManager {
                 self.look_ahead(&mut opened.0, facts.pinned.as_ref()).await;
             }
             return self
-                .load_from(opened, job, claimed, staging, progress, stop, facts)
+                .load_from(context, opened, claimed, staging, facts)
                 .await;
         };
         let notes = facts.notes.len();
@@ -59,7 +64,7 @@ impl RestoreManager {
             let opened = self
                 .read_by_blocks(p, index, progress.clone(), stop.clone())
                 .await?;
-            self.load_from(opened, job, claimed, staging, progress, stop, facts)
+            self.load_from(context, opened, claimed, staging, facts)
                 .await
         };
         match by_index.await {
@@ -74,7 +79,7 @@ impl RestoreManager {
                 let opened = self
                     .read(source, ReadHint::Whole, progress.clone(), stop.clone())
                     .await?;
-                self.load_from(opened, job, claimed, staging, progress, stop, facts)
+                self.load_from(context, opened, claimed, staging, facts)
                     .await
             }
             other => other,

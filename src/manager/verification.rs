@@ -465,9 +465,9 @@ fn reached(
     expected: &IntegrityCheck,
     depth: Depth,
 ) -> Result<(), RestoreError> {
-    let (crc32c, size) = expected.check()?;
-    report.backup.size = Some(size.to_string());
-    report.backup.crc32c = crc32c.map(backup::encode_crc32c);
+    let bytes = expected.check()?;
+    report.backup.size = Some(bytes.size().to_string());
+    report.backup.crc32c = bytes.crc32c().map(backup::encode_crc32c);
     report.sha256 = expected.sha256();
     report.depth = Some(depth);
     Ok(())

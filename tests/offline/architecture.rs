@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer; a module may import modules of lower layers only.
-const LAYERS: [(u8, &[&str]); 9] = [
+const LAYERS: [(u8, &[&str]); 10] = [
     (
         0,
         &[
@@ -19,13 +19,14 @@ const LAYERS: [(u8, &[&str]); 9] = [
         ],
     ),
     (1, &["admission", "sandbox", "store", "queue"]),
-    (2, &["backup", "database", "retention"]),
-    (3, &["verification"]),
-    (4, &["manager"]),
-    (5, &["worker"]),
-    (6, &["admin"]),
-    (7, &["app"]),
-    (8, &["cli"]),
+    (2, &["backup", "retention"]),
+    (3, &["database"]),
+    (4, &["verification"]),
+    (5, &["manager"]),
+    (6, &["worker"]),
+    (7, &["admin"]),
+    (8, &["app"]),
+    (9, &["cli"]),
 ];
 
 /// Modules of the crate `pgdump-restore` that this one exports again.

@@ -49,6 +49,7 @@ pub struct LoadOptions {
 
 /// Proof that everything in the archive is in the staging database.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Loaded {
     pub tables: u64,
     pub rows: u64,
