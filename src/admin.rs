@@ -16,7 +16,7 @@ use crate::metrics::RestoreMetricsManager;
 use crate::worker::WorkerState;
 use guard::Hosts;
 
-pub use serve::{Bounds, serve, serve_within};
+pub use serve::{ServeLimits, serve, serve_within};
 
 /// Routes over the metrics and the worker's state, asked by one of `names`.
 pub fn router(metrics: RestoreMetricsManager, state: Arc<WorkerState>, names: &[String]) -> Router {

@@ -105,7 +105,7 @@ pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option
 }
 
 /// A backup that was found in a listing.
-struct Found {
+struct FoundBackup {
     object: StoredObject,
     /// What a file was cut into.
     series: Option<Series>,
@@ -124,7 +124,7 @@ pub async fn backups_of(
     Ok(found.into_iter().map(|f| f.object).collect())
 }
 
-fn found_in(mut objects: Vec<StoredObject>) -> Vec<Found> {
+fn found_in(mut objects: Vec<StoredObject>) -> Vec<FoundBackup> {
     // Consoles make an object with a folder's name, to show the folder.
     objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
     let is_toc = |o: &StoredObject| {
@@ -146,21 +146,21 @@ fn found_in(mut objects: Vec<StoredObject>) -> Vec<Found> {
         }
     }
     let (series, others) = pieces::series_of(others);
-    let mut all: Vec<Found> = others
+    let mut all: Vec<FoundBackup> = others
         .into_iter()
-        .map(|object| Found {
+        .map(|object| FoundBackup {
             object,
             series: None,
         })
         .collect();
-    all.extend(series.into_iter().map(|s| Found {
+    all.extend(series.into_iter().map(|s| FoundBackup {
         object: s.whole(),
         series: Some(s),
     }));
     let folders = of_folder
         .into_iter()
         .filter_map(|(name, members)| whole(name, &members));
-    all.extend(folders.map(|object| Found {
+    all.extend(folders.map(|object| FoundBackup {
         object,
         series: None,
     }));

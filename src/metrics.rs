@@ -64,7 +64,7 @@ impl std::ops::Add for Work {
     }
 }
 
-struct Run {
+struct MetricRun {
     id: u64,
     /// Seconds since 1970.
     started: f64,
@@ -73,15 +73,15 @@ struct Run {
 
 /// Restores that run, and what those that ended have done.
 #[derive(Default)]
-struct Running {
-    runs: Vec<Run>,
+struct RunningWork {
+    runs: Vec<MetricRun>,
     next: u64,
     ended: Work,
 }
 
-type SharedRunning = Arc<Mutex<Running>>;
+type SharedRunning = Arc<Mutex<RunningWork>>;
 
-fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+fn lock(running: &Mutex<RunningWork>) -> MutexGuard<'_, RunningWork> {
     running.lock()
 }
 
@@ -295,7 +295,7 @@ impl RestoreMetricsManager {
         let mut running = lock(&self.running);
         let id = running.next;
         running.next += 1;
-        running.runs.push(Run {
+        running.runs.push(MetricRun {
             id,
             started: now_seconds(),
             work: Box::new(work),

@@ -10,7 +10,7 @@ use crate::job::{Completeness, ResultBackup};
 use crate::policy::{Depth, Rewrite};
 
 pub use crate::policy::Trigger;
-pub use origin::{Origin, pattern_of};
+pub use origin::{BackupOrigin, pattern_of};
 
 /// What folders of ours beside a backup end with.
 pub const EVIDENCE_SUFFIX: &str = ".pgrestored/";
@@ -481,8 +481,8 @@ impl VerificationReport {
     }
 
     /// Which database the backup is of, as far as it can be told.
-    pub fn origin(&self) -> Origin {
-        Origin::new(
+    pub fn origin(&self) -> BackupOrigin {
+        BackupOrigin::new(
             self.database.clone(),
             self.backup.name.as_deref().unwrap_or_default(),
         )

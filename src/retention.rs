@@ -2,7 +2,7 @@
 //! anything of a database of which nothing is proven, nor what is needed to keep a floor, nor what is
 //! not understood.
 
-use crate::proof::Origin;
+use crate::proof::BackupOrigin;
 use crate::store::StoredObject;
 
 /// What is to become of one backup, and why.
@@ -16,7 +16,7 @@ pub struct Decision {
 
 /// The rules of a set.
 #[derive(Debug, Clone, Copy)]
-pub struct Rules {
+pub struct RetentionRules {
     /// Backups younger than this stay, in days.
     pub days: u32,
     /// So many of the newest stay, however old.
@@ -30,10 +30,10 @@ pub struct Candidate {
     /// It was restored for proof, and nothing has been found wrong with it since.
     pub proven: bool,
     /// Which database it is of; of one that could go, or why that is not known.
-    pub origin: Result<Origin, String>,
+    pub origin: Result<BackupOrigin, String>,
 }
 
-impl Rules {
+impl RetentionRules {
     /// Why the backup stays whatever is proven, if it does; `place` is its place in the set, newest first.
     pub fn keeps(
         &self,
@@ -50,15 +50,19 @@ impl Rules {
 }
 
 /// Decides over all backups of a set, newest first.
-pub fn decide(backups: Vec<Candidate>, now: jiff::Timestamp, rules: Rules) -> Vec<Decision> {
+pub fn decide(
+    backups: Vec<Candidate>,
+    now: jiff::Timestamp,
+    rules: RetentionRules,
+) -> Vec<Decision> {
     let proven = backups.iter().filter(|c| c.proven);
-    let all_proven: Vec<Origin> = proven.filter_map(|c| c.origin.clone().ok()).collect();
+    let all_proven: Vec<BackupOrigin> = proven.filter_map(|c| c.origin.clone().ok()).collect();
     let any_proven = backups.iter().any(|c| c.proven);
     // Of each database, whether a newer backup is proven.
-    let mut newer: Vec<Origin> = Vec::new();
+    let mut newer: Vec<BackupOrigin> = Vec::new();
     let mut decisions = Vec::with_capacity(backups.len());
     for (place, c) in backups.into_iter().enumerate() {
-        let has = |known: &[Origin], o: &Origin| known.iter().any(|n| n.is_same(o));
+        let has = |known: &[BackupOrigin], o: &BackupOrigin| known.iter().any(|n| n.is_same(o));
         let keep = |why: &str| (false, why.to_owned());
         let (delete, why) = match (rules.keeps(place, &c.object, now), &c.origin) {
             (Some(why), _) => (false, why),
@@ -110,11 +114,11 @@ mod tests {
             proven: proven.contains(&i),
             origin: match *database {
                 "-" => Err("cannot be read".into()),
-                name => Ok(Origin::new(Some(name.to_owned()), &format!("b{i}"))),
+                name => Ok(BackupOrigin::new(Some(name.to_owned()), &format!("b{i}"))),
             },
         };
         let all = backups.iter().enumerate().map(candidate).collect();
-        decide(all, now, Rules { days: 7, floor })
+        decide(all, now, RetentionRules { days: 7, floor })
     }
 
     fn decisions(ages: &[i64], proven: &[usize], floor: usize) -> Vec<bool> {

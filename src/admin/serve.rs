@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What connections may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct ServeLimits {
     /// Connections at a time.
     pub connections: usize,
     /// Until a request's head is there, from the first byte or from the answer before.
@@ -43,13 +43,13 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 const MAX_HEAD: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
 
-impl Default for Bounds {
+impl Default for ServeLimits {
     fn default() -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let share = limit.map_or(CONNECTIONS, |n| {
             usize::try_from(n / SHARE).unwrap_or(CONNECTIONS)
         });
-        Bounds {
+        ServeLimits {
             connections: share.clamp(4, CONNECTIONS),
             head: Duration::from_secs(5),
             lifetime: Duration::from_secs(60),
@@ -100,11 +100,11 @@ impl Drop for Connection {
 
 /// Serves for as long as it is polled.
 pub async fn serve(listener: TcpListener, routes: Router) {
-    serve_within(listener, routes, Bounds::default()).await;
+    serve_within(listener, routes, ServeLimits::default()).await;
 }
 
 /// The same within other bounds.
-pub async fn serve_within(listener: TcpListener, routes: Router, bounds: Bounds) {
+pub async fn serve_within(listener: TcpListener, routes: Router, bounds: ServeLimits) {
     let open = Open::default();
     let places = Arc::new(Semaphore::new(bounds.connections + LEAVING));
     let mut said: Option<tokio::time::Instant> = None;
@@ -129,7 +129,7 @@ pub async fn serve_within(listener: TcpListener, routes: Router, bounds: Bounds)
     }
 }
 
-async fn one(stream: TcpStream, routes: Router, bounds: Bounds, connection: Connection) {
+async fn one(stream: TcpStream, routes: Router, bounds: ServeLimits, connection: Connection) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head)
@@ -159,7 +159,7 @@ mod tests {
 
     const ASK: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-    async fn server(bounds: Bounds) -> std::net::SocketAddr {
+    async fn server(bounds: ServeLimits) -> std::net::SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::<crate::worker::WorkerState>::default();
@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn those_who_say_nothing_keep_nobody_out() {
         let hour = Duration::from_secs(3600);
-        let address = server(Bounds {
+        let address = server(ServeLimits {
             connections: 8,
             head: hour,
             lifetime: hour,
@@ -213,12 +213,12 @@ mod tests {
     async fn a_head_that_does_not_come_is_not_waited_for() {
         let short = Duration::from_millis(100);
         for bounds in [
-            Bounds {
+            ServeLimits {
                 connections: 8,
                 head: short,
                 lifetime: Duration::from_secs(3600),
             },
-            Bounds {
+            ServeLimits {
                 connections: 8,
                 head: Duration::from_secs(3600),
                 lifetime: short,
@@ -232,7 +232,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_not_for_us_is_refused() {
-        let address = server(Bounds::default()).await;
+        let address = server(ServeLimits::default()).await;
         for (head, code) in [
             ("GET /livez HTTP/1.1\r\nHost: 10.1.2.3:9464\r\n", "200"),
             ("GET /livez HTTP/1.0\r\n", "200"),

@@ -21,15 +21,15 @@ use pgdump_archive::{
 
 /// What the finished reading must have been.
 pub struct IntegrityCheck {
-    streams: Arc<Mutex<Vec<Stream>>>,
+    streams: Arc<Mutex<Vec<CheckedStream>>>,
     /// Size of the whole backup, if it is known.
     size: Option<u64>,
-    reading: Reading,
+    reading: ReadMode,
 }
 
 /// How the streams make the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
+enum ReadMode {
     /// One stream is all of it.
     Whole,
     /// Members of a directory.
@@ -40,7 +40,7 @@ enum Reading {
     Blocks(u32),
 }
 
-struct Stream {
+struct CheckedStream {
     tally: Arc<Mutex<Tally>>,
     size: Option<u64>,
     crc32c: Option<u32>,
@@ -62,7 +62,7 @@ pub fn open(
         .object_size
         .store(size.unwrap_or_default(), Relaxed);
     let streams = Arc::default();
-    let reader = Reader {
+    let reader = StreamOpener {
         limits,
         reach,
         progress,
@@ -79,7 +79,7 @@ pub fn open(
             let bytes = reader.start(Source::Stdin, None, None);
             (
                 Origin::Stream { bytes, again: None },
-                expected(Reading::Whole),
+                expected(ReadMode::Whole),
             )
         }
         Source::Object(b) if b.members.is_empty() => {
@@ -90,17 +90,17 @@ pub fn open(
                     bytes,
                     again: Some(Arc::new(again)),
                 },
-                expected(Reading::Whole),
+                expected(ReadMode::Whole),
             )
         }
         Source::Object(b) if b.is_folder() => (
             Origin::Folder(Arc::new(FolderMembers::new(b, reader))),
-            expected(Reading::Members),
+            expected(ReadMode::Members),
         ),
         Source::Object(b) => {
-            let reading = Reading::Pieces(b.members.len(), b.expected_crc32c);
+            let reading = ReadMode::Pieces(b.members.len(), b.expected_crc32c);
             let reader = Arc::new(reader);
-            let bytes = Box::new(Pieces::new(&b, reader.clone()));
+            let bytes = Box::new(PieceReader::new(&b, reader.clone()));
             let again = Arc::new(PiecesAgain { backup: b, reader });
             (
                 Origin::Stream {
@@ -127,7 +127,7 @@ pub fn open_by_blocks(
     let size = Some(backup.object.size);
     progress.object_size.store(backup.object.size, Relaxed);
     let streams = Arc::default();
-    let reader = Reader {
+    let reader = StreamOpener {
         limits: options,
         reach: ReadHint::Whole,
         progress,
@@ -137,7 +137,7 @@ pub fn open_by_blocks(
     let bytes = reader.start_part(backup.clone(), index.head);
     let reading = index
         .whole()
-        .map_or(Reading::Whole, |(_, crc)| Reading::Blocks(crc));
+        .map_or(ReadMode::Whole, |(_, crc)| ReadMode::Blocks(crc));
     let expected = IntegrityCheck {
         streams,
         size,
@@ -145,32 +145,32 @@ pub fn open_by_blocks(
     };
     (
         Origin::Stream { bytes, again: None },
-        Arc::new(Blocks { backup, reader }),
+        Arc::new(ObjectBlocks { backup, reader }),
         expected,
     )
 }
 
 /// Blocks of one object.
-struct Blocks {
+struct ObjectBlocks {
     backup: PinnedBackup,
-    reader: Reader,
+    reader: StreamOpener,
 }
 
-impl Ranges for Blocks {
+impl Ranges for ObjectBlocks {
     fn open(&self, extent: Extent) -> Result<Bytes, ArchiveError> {
         Ok(self.reader.start_part(self.backup.clone(), extent))
     }
 }
 
-struct Reader {
+struct StreamOpener {
     limits: DownloadOptions,
     reach: ReadHint,
     progress: Arc<Progress>,
     stop: CancellationToken,
-    streams: Arc<Mutex<Vec<Stream>>>,
+    streams: Arc<Mutex<Vec<CheckedStream>>>,
 }
 
-impl Reader {
+impl StreamOpener {
     fn start(&self, source: Source, size: Option<u64>, crc32c: Option<u32>) -> Bytes {
         self.start_from(source, (0, self.reach), size, crc32c)
     }
@@ -206,7 +206,7 @@ impl Reader {
             self.progress.clone(),
             self.stop.clone(),
         );
-        let stream = Stream {
+        let stream = CheckedStream {
             tally,
             size,
             crc32c,
@@ -219,7 +219,7 @@ impl Reader {
 /// The same object once more, to look for something in it.
 struct ObjectAgain {
     backup: PinnedBackup,
-    reader: Reader,
+    reader: StreamOpener,
 }
 
 impl ReopenableSource for ObjectAgain {
@@ -229,16 +229,16 @@ impl ReopenableSource for ObjectAgain {
 }
 
 /// Pieces of a file, each opened when the one before it was read.
-struct Pieces {
+struct PieceReader {
     todo: VecDeque<PinnedBackup>,
     current: Option<Bytes>,
-    reader: Arc<Reader>,
+    reader: Arc<StreamOpener>,
 }
 
-impl Pieces {
-    fn new(backup: &PinnedBackup, reader: Arc<Reader>) -> Self {
+impl PieceReader {
+    fn new(backup: &PinnedBackup, reader: Arc<StreamOpener>) -> Self {
         let todo = backup.members.iter().map(|m| backup.member(m)).collect();
-        Pieces {
+        PieceReader {
             todo,
             current: None,
             reader,
@@ -246,7 +246,7 @@ impl Pieces {
     }
 }
 
-impl Read for Pieces {
+impl Read for PieceReader {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         loop {
             if let Some(current) = &mut self.current {
@@ -267,7 +267,7 @@ impl Read for Pieces {
 /// The same pieces once more.
 struct PiecesAgain {
     backup: PinnedBackup,
-    reader: Arc<Reader>,
+    reader: Arc<StreamOpener>,
 }
 
 impl ReopenableSource for PiecesAgain {
@@ -293,7 +293,7 @@ impl ReopenableSource for PiecesAgain {
 struct LookLater {
     backup: PinnedBackup,
     offset: u64,
-    reader: Arc<Reader>,
+    reader: Arc<StreamOpener>,
     opened: Option<Bytes>,
 }
 
@@ -308,11 +308,11 @@ impl Read for LookLater {
 struct FolderMembers {
     backup: PinnedBackup,
     by_name: HashMap<String, StoredObject>,
-    reader: Reader,
+    reader: StreamOpener,
 }
 
 impl FolderMembers {
-    fn new(backup: PinnedBackup, reader: Reader) -> Self {
+    fn new(backup: PinnedBackup, reader: StreamOpener) -> Self {
         let name = |o: &StoredObject| {
             o.name
                 .strip_prefix(&backup.object.name)
@@ -392,24 +392,24 @@ impl IntegrityCheck {
         }
         let size = self.size.unwrap_or_default();
         match self.reading {
-            Reading::Members => Ok(ProvenBytes { crc32c: None, size }),
-            Reading::Blocks(whole) => Ok(ProvenBytes {
+            ReadMode::Members => Ok(ProvenBytes { crc32c: None, size }),
+            ReadMode::Blocks(whole) => Ok(ProvenBytes {
                 crc32c: Some(whole),
                 size,
             }),
-            Reading::Whole => Ok(ProvenBytes {
+            ReadMode::Whole => Ok(ProvenBytes {
                 crc32c: Some(last.crc32c),
                 size: last.bytes,
             }),
-            Reading::Pieces(count, _) if streams.len() < count => {
+            ReadMode::Pieces(count, _) if streams.len() < count => {
                 let what = format!(
                     "{} of {count} pieces of the backup were read",
                     streams.len()
                 );
                 Err(StorageError::new(R::DownloadFailed, what).into())
             }
-            Reading::Pieces(_, Some(wanted)) if wanted != together => Err(other_checksum()),
-            Reading::Pieces(..) => Ok(ProvenBytes {
+            ReadMode::Pieces(_, Some(wanted)) if wanted != together => Err(other_checksum()),
+            ReadMode::Pieces(..) => Ok(ProvenBytes {
                 crc32c: Some(together),
                 size,
             }),
@@ -421,7 +421,7 @@ impl IntegrityCheck {
     /// SHA-256, in hexadecimal, of what was read first: the object, or a directory's `toc.dat`; `None`
     /// where it was not asked for or not read to its end, and of pieces.
     pub fn sha256(&self) -> Option<String> {
-        if matches!(self.reading, Reading::Pieces(..)) {
+        if matches!(self.reading, ReadMode::Pieces(..)) {
             return None;
         }
         let streams = self.streams.lock();
@@ -432,7 +432,7 @@ impl IntegrityCheck {
     }
 }
 
-impl Stream {
+impl CheckedStream {
     fn check(&self) -> Result<Tally, RestoreError> {
         let t = *self.tally.lock();
         if !t.ended || self.size.is_some_and(|s| s != t.bytes) {
@@ -469,11 +469,11 @@ mod tests {
         }))
     }
 
-    fn expected(streams: Vec<Stream>) -> IntegrityCheck {
+    fn expected(streams: Vec<CheckedStream>) -> IntegrityCheck {
         IntegrityCheck {
             streams: Arc::new(Mutex::new(streams)),
             size: Some(99),
-            reading: Reading::Whole,
+            reading: ReadMode::Whole,
         }
     }
 
@@ -481,7 +481,7 @@ mod tests {
     fn what_was_read_must_be_all_of_it_and_what_the_store_has() {
         let check = |bytes, crc, ended, size, crc32c| {
             let tally = read(bytes, crc, ended);
-            expected(vec![Stream {
+            expected(vec![CheckedStream {
                 tally,
                 size,
                 crc32c,
@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     fn one_bad_part_is_enough_and_the_whole_has_its_own_checksum() {
-        let part = |crc32c| Stream {
+        let part = |crc32c| CheckedStream {
             tally: read(10, 7, true),
             size: Some(10),
             crc32c: Some(crc32c),
@@ -523,12 +523,12 @@ mod tests {
             );
         }
         let whole = IntegrityCheck {
-            reading: Reading::Blocks(3),
+            reading: ReadMode::Blocks(3),
             ..expected(vec![part(7), part(7)])
         };
         assert_eq!(seen(whole.check().unwrap()), (Some(3), 99));
         let folder = IntegrityCheck {
-            reading: Reading::Members,
+            reading: ReadMode::Members,
             ..expected(vec![part(7)])
         };
         assert_eq!(seen(folder.check().unwrap()), (None, 99));
@@ -539,7 +539,7 @@ mod tests {
         let whole = b"one backup in three pieces";
         let piece = |bytes: &[u8]| {
             let crc = crc32c::crc32c(bytes);
-            Stream {
+            CheckedStream {
                 tally: read(bytes.len() as u64, crc, true),
                 size: None,
                 crc32c: Some(crc),
@@ -547,12 +547,15 @@ mod tests {
         };
         let pieces = || whole.chunks(9).map(piece).collect::<Vec<_>>();
         let of = |streams, crc| IntegrityCheck {
-            reading: Reading::Pieces(3, crc),
+            reading: ReadMode::Pieces(3, crc),
             ..expected(streams)
         };
         let crc = crc32c::crc32c(whole);
         assert_eq!(seen(of(pieces(), None).check().unwrap()), (Some(crc), 99));
-        assert_eq!(seen(of(pieces(), Some(crc)).check().unwrap()), (Some(crc), 99));
+        assert_eq!(
+            seen(of(pieces(), Some(crc)).check().unwrap()),
+            (Some(crc), 99)
+        );
         assert_eq!(
             of(pieces(), Some(crc ^ 1)).check().unwrap_err().reason(),
             R::ChecksumMismatch
@@ -573,7 +576,7 @@ mod tests {
                 ..Tally::default()
             }))
         };
-        let stream = |sha256| Stream {
+        let stream = |sha256| CheckedStream {
             tally: tally(sha256),
             size: None,
             crc32c: None,

@@ -130,15 +130,15 @@ fn missing_first(prefix: &str, count: Count, suffix: &str) -> Option<String> {
 }
 
 /// Pieces in the order of their counts: those of one series, the others, and which is missing.
-struct Run {
+struct PieceRun {
     pieces: Vec<StoredObject>,
     others: Vec<StoredObject>,
     missing: Option<String>,
 }
 
-impl Run {
+impl PieceRun {
     fn of(prefix: &str, count: Count, sorted: Vec<StoredObject>) -> Self {
-        let mut run = Run {
+        let mut run = PieceRun {
             pieces: vec![],
             others: vec![],
             missing: None,
@@ -149,7 +149,7 @@ impl Run {
         };
         run.missing = missing_first(prefix, count, &first);
         if run.missing.is_none() && !is_first(prefix, &first) {
-            return Run {
+            return PieceRun {
                 others: sorted,
                 ..run
             };
@@ -184,7 +184,7 @@ impl Run {
     }
 }
 
-impl Run {
+impl PieceRun {
     /// Whether the last piece so far is the file's last: `split -b` makes all others of one size.
     fn is_over(&self) -> bool {
         let [first, second, .., last] = self.pieces.as_slice() else {
@@ -222,7 +222,7 @@ pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredO
         // Letters are in the order of their text, digits in that of their value.
         let number = |o: &StoredObject| o.name[prefix.len()..].parse::<u64>().unwrap_or_default();
         sorted.sort_by(|a, b| number(a).cmp(&number(b)).then_with(|| a.name.cmp(&b.name)));
-        let mut run = Run::of(&prefix, count, sorted);
+        let mut run = PieceRun::of(&prefix, count, sorted);
         others.append(&mut run.others);
         if !run.pieces.is_empty() {
             runs.push((prefix, run));
@@ -233,7 +233,7 @@ pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredO
     names
         .chain(runs.iter().map(|(prefix, _)| stem_of(prefix)))
         .for_each(|n| *taken.entry(n).or_default() += 1);
-    let name_of = |prefix: &str, run: &Run| match stem_of(prefix) {
+    let name_of = |prefix: &str, run: &PieceRun| match stem_of(prefix) {
         stem if taken.get(stem) == Some(&1) => stem.to_owned(),
         // Letters and digits may follow the same text.
         _ if runs.iter().filter(|(other, _)| other == prefix).count() > 1 => run

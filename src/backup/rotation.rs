@@ -3,7 +3,7 @@
 use futures::{StreamExt, TryStreamExt};
 use pgdump_archive::begins_whole_file;
 
-use super::Found;
+use super::FoundBackup;
 use crate::error::StorageError;
 use crate::store::{BackupStore, StoredObject};
 
@@ -18,8 +18,8 @@ const AT_ONCE: usize = 16;
 /// The store's own.
 pub(super) async fn separate_whole_files(
     store: &dyn BackupStore,
-    found: Vec<Found>,
-) -> Result<Vec<Found>, StorageError> {
+    found: Vec<FoundBackup>,
+) -> Result<Vec<FoundBackup>, StorageError> {
     let separated = futures::stream::iter(found).map(|found| async move {
         let Some(second) = found.series.as_ref().and_then(|s| s.pieces.get(1)) else {
             return Ok(vec![found]);
@@ -29,13 +29,13 @@ pub(super) async fn separate_whole_files(
         }
         let pieces = found.series.into_iter().flat_map(|s| s.pieces);
         Ok(pieces
-            .map(|object| Found {
+            .map(|object| FoundBackup {
                 object,
                 series: None,
             })
             .collect())
     });
-    let all: Vec<Vec<Found>> = separated.buffered(AT_ONCE).try_collect().await?;
+    let all: Vec<Vec<FoundBackup>> = separated.buffered(AT_ONCE).try_collect().await?;
     Ok(all.into_iter().flatten().collect())
 }
 

@@ -25,9 +25,9 @@ const TARGET_DB: &str = "company_restored";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Prints what has to hold and remembers whether it did.
-struct Checks(Vec<&'static str>);
+struct DemoChecks(Vec<&'static str>);
 
-impl Checks {
+impl DemoChecks {
     fn expect(&mut self, holds: bool, what: &'static str) {
         out!("   {} {what}", if holds { "✓" } else { "✗" });
         if !holds {
@@ -99,7 +99,7 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     text.lines().for_each(|l| out!("   {l}"));
 
     out!("6. Rows, source and restored");
-    let mut checks = Checks(vec![]);
+    let mut checks = DemoChecks(vec![]);
     let same = result.status == Status::Success && compare(&server).await?;
 
     out!("7. Metrics (http://{}/metrics)", worker.admin);

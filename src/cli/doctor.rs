@@ -25,7 +25,8 @@ const ROOM: u64 = 5 << 30;
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Health {
+#[schemars(rename = "Health")]
+enum CheckHealth {
     Ok,
     Warning,
     Failure,
@@ -38,7 +39,7 @@ enum Health {
 #[schemars(rename = "Checkup")]
 pub(super) struct DiagnosticResult {
     check: &'static str,
-    health: Health,
+    health: CheckHealth,
     message: String,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +49,7 @@ pub(super) struct DiagnosticResult {
 }
 
 impl DiagnosticResult {
-    fn new(check: &'static str, health: Health, message: impl Into<String>) -> Self {
+    fn new(check: &'static str, health: CheckHealth, message: impl Into<String>) -> Self {
         DiagnosticResult {
             check,
             health,
@@ -59,17 +60,17 @@ impl DiagnosticResult {
     }
 
     fn ok(check: &'static str, message: impl Into<String>) -> Self {
-        Self::new(check, Health::Ok, message)
+        Self::new(check, CheckHealth::Ok, message)
     }
 
     fn skipped(check: &'static str, message: impl Into<String>) -> Self {
-        Self::new(check, Health::Skipped, message)
+        Self::new(check, CheckHealth::Skipped, message)
     }
 
     fn failure(check: &'static str, exit: Exit, message: impl Into<String>) -> Self {
         DiagnosticResult {
             exit,
-            ..Self::new(check, Health::Failure, message)
+            ..Self::new(check, CheckHealth::Failure, message)
         }
     }
 
@@ -124,7 +125,7 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
     say(newest_backup(&app).await);
     say(sandbox(&app).await);
     say(vec![traces(&app.config).await]);
-    let failures = || all.iter().filter(|c| c.health == Health::Failure);
+    let failures = || all.iter().filter(|c| c.health == CheckHealth::Failure);
     // The gravest first.
     let gravest = [
         Exit::Config,
@@ -143,9 +144,9 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
             let count = |health| all.iter().filter(|c| c.health == health).count();
             out!(
                 "{} ok, {} warnings, {} failures",
-                count(Health::Ok),
-                count(Health::Warning),
-                count(Health::Failure)
+                count(CheckHealth::Ok),
+                count(CheckHealth::Warning),
+                count(CheckHealth::Failure)
             );
         }
     }
@@ -156,10 +157,10 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
 
 fn print(c: &DiagnosticResult) {
     let mark = match c.health {
-        Health::Ok => style::good("ok     "),
-        Health::Warning => style::warn("WARNING"),
-        Health::Failure => style::bad("FAILURE"),
-        Health::Skipped => style::soft("skipped"),
+        CheckHealth::Ok => style::good("ok     "),
+        CheckHealth::Warning => style::warn("WARNING"),
+        CheckHealth::Failure => style::bad("FAILURE"),
+        CheckHealth::Skipped => style::soft("skipped"),
     };
     out!("{mark} {:<16} {}", c.check, c.message);
     if let Some(fix) = &c.fix {
@@ -191,14 +192,16 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
         Err(e) => return vec![failed("bucket", &e, "see credentials")],
     };
     let listed = match app.manager.list_backups("").await {
-        Ok(all) if all.is_empty() => {
-            DiagnosticResult::new("bucket", Health::Warning, format!("{place}: no backups"))
-                .fix("is BACKUP_BUCKET the right one?")
-        }
+        Ok(all) if all.is_empty() => DiagnosticResult::new(
+            "bucket",
+            CheckHealth::Warning,
+            format!("{place}: no backups"),
+        )
+        .fix("is BACKUP_BUCKET the right one?"),
         Ok(all) => DiagnosticResult::ok("bucket", format!("{place}: {} backups", all.len())),
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
-    let readable = listed.health != Health::Failure;
+    let readable = listed.health != CheckHealth::Failure;
     let mut checkups = vec![listed];
     if !readable {
         return checkups;
@@ -243,7 +246,7 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
 }
 
 fn evidence_keys(app: &App) -> DiagnosticResult {
-    let warn = |what: &str| DiagnosticResult::new("evidence", Health::Warning, what);
+    let warn = |what: &str| DiagnosticResult::new("evidence", CheckHealth::Warning, what);
     match app.manager.keyring() {
         Ok(keys) if keys.signs() => DiagnosticResult::ok("evidence", "signed; only what a trusted key signed counts"),
         Ok(keys) if keys.is_empty() => warn(
@@ -292,7 +295,7 @@ async fn target(app: &App) -> Vec<DiagnosticResult> {
     } else {
         DiagnosticResult::new(
             "target server",
-            Health::Warning,
+            CheckHealth::Warning,
             format!("{said}; tested are 13 to 18"),
         )
     };
@@ -348,7 +351,7 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult 
             "{} is a superuser: whoever writes to the bucket can run code as it",
             facts.user
         );
-        return DiagnosticResult::new(name, Health::Warning, what).fix(
+        return DiagnosticResult::new(name, CheckHealth::Warning, what).fix(
             "set BACKUP_TRUST=restricted, or restore as a role with CREATEDB that is a member of the owners (deploy/postgres), or let nobody else write to the bucket",
         );
     }
@@ -376,7 +379,7 @@ async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
             "began, have no outcome, and nobody works on them: {}",
             shown.join(", ")
         );
-        return DiagnosticResult::new("target journal", Health::Warning, said).fix(
+        return DiagnosticResult::new("target journal", CheckHealth::Warning, said).fix(
             "look for their messages in the dead-letter topic; after REQUEST_MAX_AGE the reaper records them as failed",
         );
     }
@@ -388,7 +391,7 @@ async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
     } else {
         DiagnosticResult::new(
             "target journal",
-            Health::Warning,
+            CheckHealth::Warning,
             "requests cannot be recorded: a repeated request restores again",
         )
         .fix(
@@ -428,7 +431,9 @@ async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
     let said = |f: &Finding| format!("{called}: {}", f.what);
     let fits = match (worst(Level::Blocks), worst(Level::Warns)) {
         (Some(f), _) => DiagnosticResult::failure(name, Exit::Failed, said(f)).fix(f.fix.clone()),
-        (None, Some(f)) => DiagnosticResult::new(name, Health::Warning, said(f)).fix(f.fix.clone()),
+        (None, Some(f)) => {
+            DiagnosticResult::new(name, CheckHealth::Warning, said(f)).fix(f.fix.clone())
+        }
         (None, None) => {
             DiagnosticResult::ok(name, format!("{called}: the target has what it needs"))
         }
@@ -465,7 +470,7 @@ async fn target_room(app: &App, needed: Option<u64>) -> DiagnosticResult {
     match (room, needed) {
         (Some(room), Some(needed)) if room < needed => {
             let what = format!("{about}, and {} are free", human_bytes(room));
-            DiagnosticResult::new(name, Health::Warning, what)
+            DiagnosticResult::new(name, CheckHealth::Warning, what)
                 .fix("make room, or restore a part of it")
         }
         (Some(room), _) => {
@@ -513,9 +518,9 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
                 None => DiagnosticResult::ok("sandbox", format!("{what}; {summary}")),
                 Some(why) => {
                     let health = if app.config.verify.require_isolation {
-                        Health::Failure
+                        CheckHealth::Failure
                     } else {
-                        Health::Warning
+                        CheckHealth::Warning
                     };
                     DiagnosticResult::new("sandbox", health, format!("{what}; not kept apart: {why}")).fix(
                         "run as root or allow user namespaces, or prove on a scratch server (SCRATCH_DB_HOST); \
@@ -539,7 +544,7 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
     if let Some(room) = room {
         let what = format!("{dir}: {} free", human_bytes(room));
         checkups.push(if room < ROOM {
-            DiagnosticResult::new("sandbox room", Health::Warning, what)
+            DiagnosticResult::new("sandbox room", CheckHealth::Warning, what)
                 .fix("SANDBOX_DIR needs room for one restored database")
         } else {
             DiagnosticResult::ok("sandbox room", what)
@@ -564,7 +569,7 @@ async fn traces(config: &Config) -> DiagnosticResult {
         Ok(Ok(_)) => DiagnosticResult::ok(name, format!("{endpoint} answers")),
         _ => DiagnosticResult::new(
             name,
-            Health::Warning,
+            CheckHealth::Warning,
             format!("{endpoint} does not answer: spans are lost"),
         )
         .fix("is the collector up, and is this its gRPC port (4317)?"),

@@ -29,7 +29,8 @@ pub(super) struct Args {
 
 /// A table of the backup.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
-pub(super) struct Table {
+#[schemars(rename = "Table")]
+pub(super) struct InspectedTable {
     name: String,
     /// Bytes of its rows as the backup stores them, where the archive says so before its data.
     stored_bytes: Option<u64>,
@@ -58,7 +59,7 @@ pub(super) struct Inspection {
     /// Number of entries of each kind.
     entries: BTreeMap<String, usize>,
     /// Largest first, where sizes are known.
-    tables: Vec<Table>,
+    tables: Vec<InspectedTable>,
     needs: Requirements,
     /// With --against: what blocks a restore comes first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -244,8 +245,8 @@ fn describe(
         .iter()
         .filter(|e| e.desc == "TABLE")
         .map(|e| name(&e.namespace, &e.tag));
-    let mut tables: Vec<Table> = tables
-        .map(|name| Table {
+    let mut tables: Vec<InspectedTable> = tables
+        .map(|name| InspectedTable {
             stored_bytes: stored.get(&name).copied(),
             name,
         })

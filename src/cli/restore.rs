@@ -153,9 +153,9 @@ fn line(s: &Snapshot) -> String {
 }
 
 /// Clears its bar when it is dropped.
-struct Bar(ProgressBar);
+struct ProgressLine(ProgressBar);
 
-impl Drop for Bar {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
@@ -169,7 +169,7 @@ async fn show_bar(progress: Arc<Progress>) {
     let template = "{elapsed_precise} [{bar:30}] {percent:>3} % ETA {eta}  {msg}";
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = Bar(ProgressBar::new(1000).with_style(style.progress_chars("=> ")));
+    let bar = ProgressLine(ProgressBar::new(1000).with_style(style.progress_chars("=> ")));
     let mut every = tokio::time::interval(Duration::from_millis(200));
     loop {
         every.tick().await;

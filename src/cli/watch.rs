@@ -107,7 +107,7 @@ async fn result_of(
 
 /// The answer, from the worker's page; what it says of the progress is shown meanwhile.
 async fn by_page(url: &str, id: &str) -> RestoreResult {
-    let bar = Bar::new();
+    let bar = WatchBar::new();
     let mut said: Option<tokio::time::Instant> = None;
     let mut every = tokio::time::interval(LOOK);
     loop {
@@ -141,9 +141,9 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
 }
 
 /// Clears its bar when it is dropped.
-struct Bar(ProgressBar);
+struct WatchBar(ProgressBar);
 
-impl Bar {
+impl WatchBar {
     /// `None` where nobody watches a terminal.
     fn new() -> Option<Self> {
         let style = ProgressStyle::with_template("[{bar:30}] {msg}")
@@ -151,11 +151,11 @@ impl Bar {
             .progress_chars("=> ");
         std::io::stderr()
             .is_terminal()
-            .then(|| Bar(ProgressBar::new(1000).with_style(style)))
+            .then(|| WatchBar(ProgressBar::new(1000).with_style(style)))
     }
 }
 
-impl Drop for Bar {
+impl Drop for WatchBar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

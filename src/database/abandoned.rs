@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::journal::{Journal, Running};
+use super::journal::{Journal, RunningRequest};
 use super::{staging, try_lock, unlock};
 use crate::error::{DatabaseError, FailureReason as R, JobError, RestoreError, report};
 use crate::event::RestoreResult;
@@ -34,7 +34,7 @@ pub(super) async fn settle(
 async fn settle_one(
     session: &Session,
     journal: Journal,
-    row: &Running,
+    row: &RunningRequest,
 ) -> Result<bool, DatabaseError> {
     // A living attempt holds it.
     let lock = staging::name_for(&row.request_id);
@@ -60,7 +60,7 @@ async fn settle_one(
     }
 }
 
-fn outcome(row: &Running) -> RestoreResult {
+fn outcome(row: &RunningRequest) -> RestoreResult {
     let what = format!(
         "abandoned: the last attempt began at {} and was never heard of again; {} is as it was",
         row.updated, row.target

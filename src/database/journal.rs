@@ -154,7 +154,7 @@ impl RecordKind {
 }
 
 /// A request that began and has no outcome.
-pub(super) struct Running {
+pub(super) struct RunningRequest {
     pub request_id: String,
     pub target: String,
     pub attempt: uuid::Uuid,
@@ -399,7 +399,7 @@ impl Journal {
         session: &Session,
         age: std::time::Duration,
         limit: i64,
-    ) -> Result<Vec<Running>, DatabaseError> {
+    ) -> Result<Vec<RunningRequest>, DatabaseError> {
         if !self.on {
             return Ok(vec![]);
         }
@@ -419,7 +419,7 @@ impl Journal {
             .map_err(|e| refused(&e))?;
         let time = |r: &tokio_postgres::Row, i| jiff::Timestamp::from_microsecond(r.get(i)).ok();
         let running = |r: &tokio_postgres::Row| {
-            Some(Running {
+            Some(RunningRequest {
                 request_id: r.get(0),
                 target: r.get(1),
                 attempt: r.get::<_, &str>(2).parse().ok()?,

@@ -10,7 +10,7 @@ use crate::backup;
 use crate::error::{Blame, FailureReason as R, RestoreError, report as said};
 use crate::job::{BackupRef, OWN_PROBE, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{Bisection, Origin, Probe, Verdict, VerificationReport};
+use crate::proof::{Bisection, BackupOrigin, Probe, Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verification::is_of;
 
@@ -152,7 +152,7 @@ impl RestoreManager {
         o: &StoredObject,
         depth: Depth,
         stop: &CancellationToken,
-    ) -> (Probe, Option<Origin>) {
+    ) -> (Probe, Option<BackupOrigin>) {
         let backup = BackupRef::Named {
             place: None,
             name: o.name.clone(),

@@ -12,8 +12,8 @@ use crate::backup::{self, PinnedBackup, ReadHint, Source};
 use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report as said};
 use crate::job::{BackupRef, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{Origin, Rto, Verdict, VerificationReport};
-use crate::retention::{Candidate, Decision, Rules, decide};
+use crate::proof::{BackupOrigin, Rto, Verdict, VerificationReport};
+use crate::retention::{Candidate, Decision, RetentionRules, decide};
 use crate::store::StoredObject;
 use crate::verification::{Evidence, Found, is_of};
 use pgdump_archive::{is_recognized, member_name};
@@ -212,7 +212,7 @@ impl RestoreManager {
         let Ok(database) = self.database_of(&pinned).await else {
             return Ok(false);
         };
-        let origin = Origin::new(database, &pinned.object.name);
+        let origin = BackupOrigin::new(database, &pinned.object.name);
         Ok(newer.iter().any(|r| r.origin().is_same(&origin)))
     }
 
@@ -237,7 +237,7 @@ impl RestoreManager {
         set: &str,
         trust_unsigned: bool,
     ) -> Result<Vec<Decision>, RestoreError> {
-        let rules = Rules {
+        let rules = RetentionRules {
             days: self.config.retention_days,
             floor: self.config.verify.retention_min,
         };
@@ -301,7 +301,7 @@ impl RestoreManager {
             known => Ok(known),
         };
         let origin = match database {
-            Ok(database) => Ok(Origin::new(database, &object.name)),
+            Ok(database) => Ok(BackupOrigin::new(database, &object.name)),
             Err(e) => Err(format!(
                 "which database it is of cannot be told: {}",
                 said(&e)

@@ -3,14 +3,14 @@
 /// Which database a backup is of: by the name in the dump; where a dump says none (SQL text without
 /// CREATE DATABASE), by the name of the object without the dates in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct BackupOrigin {
     database: Option<String>,
     pattern: String,
 }
 
-impl Origin {
+impl BackupOrigin {
     pub fn new(database: Option<String>, name: &str) -> Self {
-        Origin {
+        BackupOrigin {
             database: database.filter(|d| !d.is_empty()),
             pattern: pattern_of(name),
         }
@@ -18,7 +18,7 @@ impl Origin {
 
     /// Whether both are of one database. Where one of them does not say its name, their objects' names
     /// must be alike.
-    pub fn is_same(&self, other: &Origin) -> bool {
+    pub fn is_same(&self, other: &BackupOrigin) -> bool {
         match (&self.database, &other.database) {
             (Some(a), Some(b)) => a == b,
             _ => self.pattern == other.pattern,
@@ -93,7 +93,7 @@ mod tests {
         ] {
             assert_eq!(pattern_of(name), pattern);
         }
-        let unnamed = |name: &str| Origin::new(None, name);
+        let unnamed = |name: &str| BackupOrigin::new(None, name);
         assert!(unnamed("a-2026-11-22.sql").is_same(&unnamed("a-2026-11-23.sql")));
         assert!(!unnamed("tenant1.sql").is_same(&unnamed("tenant2.sql")));
     }

@@ -216,7 +216,7 @@ struct Pump {
     health: Health,
 }
 
-type Sender = mpsc::Sender<Result<Delivery, QueueError>>;
+type DeliverySender = mpsc::Sender<Result<Delivery, QueueError>>;
 
 /// Why a stream is not used any further.
 enum StreamEnd {
@@ -229,7 +229,7 @@ enum StreamEnd {
 }
 
 impl Pump {
-    async fn run(self, tx: Sender) {
+    async fn run(self, tx: DeliverySender) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         loop {
             let (end, received) = self.one_stream(&tx).await;
@@ -271,7 +271,7 @@ impl Pump {
             .map_err(|e| QueueError::Permanent(format!("Pub/Sub client: {}", report(&e))))
     }
 
-    async fn one_stream(&self, tx: &Sender) -> (StreamEnd, u64) {
+    async fn one_stream(&self, tx: &DeliverySender) -> (StreamEnd, u64) {
         // A new client is a new connection: a stream on the old one would be as dead as the last.
         let client = match self.client().await {
             Ok(client) => client,

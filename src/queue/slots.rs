@@ -18,7 +18,7 @@ struct SlotState {
     regained: usize,
 }
 
-struct Inner {
+struct SharedSlots {
     total: usize,
     state: Mutex<SlotState>,
     changed: Notify,
@@ -26,7 +26,7 @@ struct Inner {
 
 /// The slots of a subscription.
 #[derive(Clone)]
-pub(super) struct Slots(Arc<Inner>);
+pub(super) struct Slots(Arc<SharedSlots>);
 
 /// A message in work, until it is dropped or rests.
 pub(super) struct Slot {
@@ -37,7 +37,7 @@ pub(super) struct Slot {
 
 impl Slots {
     pub fn new(total: usize) -> Self {
-        Slots(Arc::new(Inner {
+        Slots(Arc::new(SharedSlots {
             total,
             state: Mutex::default(),
             changed: Notify::new(),

@@ -36,16 +36,16 @@ const COLUMNS: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), 
 
 /// As SQL writes them.
 #[derive(Debug, Default, PartialEq)]
-struct Column {
+struct GeneratedColumn {
     name: String,
     kind: String,
     expression: String,
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct Table {
+struct GeneratedTable {
     name: String,
-    columns: Vec<Column>,
+    columns: Vec<GeneratedColumn>,
 }
 
 /// Of each column, the rows that differ.
@@ -100,14 +100,14 @@ async fn ask(
     data_checks::rows(session, sql, timeout).await
 }
 
-async fn tables(session: &Session) -> Result<Vec<Table>, DatabaseError> {
+async fn tables(session: &Session) -> Result<Vec<GeneratedTable>, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at generated columns");
-    let mut tables: Vec<Table> = Vec::new();
+    let mut tables: Vec<GeneratedTable> = Vec::new();
     for row in session.client().query(COLUMNS, &[]).await.map_err(e)? {
         let text = |i| row.try_get::<_, String>(i).map_err(e);
         let (name, column) = (
             text(0)?,
-            Column {
+            GeneratedColumn {
                 name: text(1)?,
                 kind: text(2)?,
                 expression: text(3)?,
@@ -115,7 +115,7 @@ async fn tables(session: &Session) -> Result<Vec<Table>, DatabaseError> {
         );
         match tables.last_mut().filter(|t| t.name == name) {
             Some(table) => table.columns.push(column),
-            None => tables.push(Table {
+            None => tables.push(GeneratedTable {
                 name,
                 columns: vec![column],
             }),
@@ -126,9 +126,9 @@ async fn tables(session: &Session) -> Result<Vec<Table>, DatabaseError> {
 
 /// A row for each column: in how many rows of the table its stored value is another one. Compared as text,
 /// byte for byte: not every type has an operator for it, and some take different values for equal.
-fn question(table: &Table) -> String {
-    let count = |c: &Column| {
-        let Column {
+fn question(table: &GeneratedTable) -> String {
+    let count = |c: &GeneratedColumn| {
+        let GeneratedColumn {
             name,
             kind,
             expression,
@@ -151,7 +151,7 @@ fn question(table: &Table) -> String {
     )
 }
 
-fn judge(answers: &[(Table, ColumnAnswer)]) -> Vec<Check> {
+fn judge(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
     let (mut count, mut differ, mut open, mut reason) = (0, Vec::new(), Vec::new(), None);
     for (table, answer) in answers {
         count += table.columns.len();
@@ -197,8 +197,8 @@ fn judge(answers: &[(Table, ColumnAnswer)]) -> Vec<Check> {
 mod tests {
     use super::*;
 
-    fn column(name: &str, kind: &str, expression: &str) -> Column {
-        Column {
+    fn column(name: &str, kind: &str, expression: &str) -> GeneratedColumn {
+        GeneratedColumn {
             name: name.into(),
             kind: kind.into(),
             expression: expression.into(),
@@ -211,7 +211,7 @@ mod tests {
             column("sum", "numeric(8,2)", "(a + b)"),
             column("\"La\"\"bel\"", "\"S\".words", "\"S\".label(a)"),
         ];
-        let table = Table {
+        let table = GeneratedTable {
             name: "\"S\".t".into(),
             columns,
         };
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_difference_warns_and_no_answer_is_no_pass() {
-        let table = |name: &str| Table {
+        let table = |name: &str| GeneratedTable {
             name: name.into(),
             columns: vec![column("x", "int", "1"), column("y", "int", "2")],
         };

@@ -56,15 +56,15 @@ struct TablePart {
 
 /// What was read back.
 #[derive(Debug, Clone, Default)]
-struct Found {
+struct TableFindings {
     rows: Rows,
     nulls: Vec<u64>,
     spans: Vec<Option<(Vec<u8>, Vec<u8>)>>,
 }
 
-impl Found {
+impl TableFindings {
     fn of(columns: usize) -> Self {
-        Found {
+        TableFindings {
             rows: Rows::default(),
             nulls: vec![0; columns],
             spans: vec![None; columns],
@@ -95,7 +95,7 @@ impl Found {
         }
     }
 
-    fn merge(&mut self, other: Found) {
+    fn merge(&mut self, other: TableFindings) {
         self.rows.merge(&other.rows);
         self.nulls
             .iter_mut()
@@ -201,7 +201,7 @@ fn differs(table: &str, what: &str) -> Check {
 fn judge(
     table: &Table,
     data: &TableData,
-    found: &Found,
+    found: &TableFindings,
     dumped_major: Option<u32>,
 ) -> Option<Check> {
     let (theirs, ours) = (&data.rows, &found.rows);
@@ -230,7 +230,7 @@ fn judge(
     Some(differs(&table.name, &what))
 }
 
-fn proof_with(table: &Table, data: &TableData, found: &Found) -> TableProof {
+fn proof_with(table: &Table, data: &TableData, found: &TableFindings) -> TableProof {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     let all = found.rows.count.max(1) as f64;
     let columns = table
@@ -362,13 +362,13 @@ async fn read_all(
     subject: &RestoredDatabase<'_>,
     tables: Arc<Vec<Table>>,
     queue: VecDeque<TablePart>,
-) -> Result<Vec<Found>, RestoreError> {
+) -> Result<Vec<TableFindings>, RestoreError> {
     let sessions = subject.sessions.clamp(1, queue.len().max(1));
     let queue = Arc::new(Mutex::new(queue));
     let found = Arc::new(Mutex::new(
         tables
             .iter()
-            .map(|t| Found::of(t.columns.len()))
+            .map(|t| TableFindings::of(t.columns.len()))
             .collect::<Vec<_>>(),
     ));
     let stop = CancellationToken::new();
@@ -424,7 +424,7 @@ async fn read(
     session: &Session,
     table: &Table,
     blocks: Option<(i64, i64)>,
-) -> Result<Found, DatabaseError> {
+) -> Result<TableFindings, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading rows back");
     let rows = session
         .client()
@@ -432,7 +432,7 @@ async fn read(
         .await
         .map_err(e)?;
     tokio::pin!(rows);
-    let (mut found, mut scratch) = (Found::of(table.columns.len()), Vec::new());
+    let (mut found, mut scratch) = (TableFindings::of(table.columns.len()), Vec::new());
     while let Some(line) = rows.next().await {
         let line = line.map_err(e)?;
         found.row(

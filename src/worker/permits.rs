@@ -19,18 +19,18 @@ struct PermitState {
     next: u64,
 }
 
-struct Inner {
+struct SharedPermits {
     state: Mutex<PermitState>,
     changed: Notify,
 }
 
 /// The permits of one worker.
 #[derive(Clone)]
-pub(super) struct Permits(Arc<Inner>);
+pub(super) struct Permits(Arc<SharedPermits>);
 
 /// The right to work, given back when it is dropped.
 pub(super) struct Permit {
-    inner: Arc<Inner>,
+    inner: Arc<SharedPermits>,
     verification: Option<(u64, CancellationToken)>,
 }
 
@@ -60,7 +60,7 @@ impl Drop for Permit {
 }
 
 /// A restore that waits, until it is dropped.
-struct Waiting(Arc<Inner>);
+struct Waiting(Arc<SharedPermits>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
@@ -75,7 +75,7 @@ impl Permits {
             free: count,
             ..PermitState::default()
         };
-        Permits(Arc::new(Inner {
+        Permits(Arc::new(SharedPermits {
             state: Mutex::new(state),
             changed: Notify::new(),
         }))

@@ -45,7 +45,7 @@ struct Leased {
 }
 
 #[derive(Debug, Default)]
-struct Subscription {
+struct SubscriptionState {
     options: SubscriptionOptions,
     queue: VecDeque<Queued>,
     leased: HashMap<String, Leased>,
@@ -62,10 +62,10 @@ pub struct Published {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct PubSubState {
     /// Topic → its subscriptions.
     topics: HashMap<String, Vec<String>>,
-    subscriptions: HashMap<String, Subscription>,
+    subscriptions: HashMap<String, SubscriptionState>,
     published: Vec<(String, Published)>,
     sequence: u64,
     /// Publish calls to refuse.
@@ -80,7 +80,7 @@ struct Inner {
 /// The Pub/Sub side of an emulator.
 #[derive(Debug, Clone, Default)]
 pub struct PubSubService {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<PubSubState>>,
     wake: Arc<Notify>,
 }
 
@@ -127,7 +127,7 @@ fn no_subscription() -> Status {
 }
 
 impl PubSubService {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, PubSubState> {
         self.inner.lock()
     }
 
@@ -148,9 +148,9 @@ impl PubSubService {
         if !subscribed.iter().any(|s| s == subscription) {
             subscribed.push(subscription.to_owned());
         }
-        let new = Subscription {
+        let new = SubscriptionState {
             options,
-            ..Subscription::default()
+            ..SubscriptionState::default()
         };
         inner
             .subscriptions
@@ -302,7 +302,7 @@ impl PubSubService {
         &self,
         subscription: &str,
         ids: &[String],
-        mut each: impl FnMut(&mut Subscription, &str),
+        mut each: impl FnMut(&mut SubscriptionState, &str),
     ) -> Result<(), Status> {
         let mut inner = self.lock();
         let s = inner
@@ -575,7 +575,7 @@ impl PubSubService {
     }
 }
 
-impl Subscription {
+impl SubscriptionState {
     fn give_back(&mut self, ack_id: &str, pause: Duration) {
         if let Some(l) = self.leased.remove(ack_id) {
             let not_before = Instant::now() + pause;

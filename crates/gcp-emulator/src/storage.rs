@@ -26,19 +26,19 @@ use super::grpc::unary;
 const CHUNK: u64 = 256 << 10;
 
 #[derive(Debug, Clone)]
-enum Content {
+enum ObjectContent {
     Memory(Bytes),
     File(PathBuf),
 }
 
 #[derive(Debug, Clone)]
 struct Object {
-    content: Content,
+    content: ObjectContent,
     size: u64,
     crc32c: u32,
     generation: i64,
     created: SystemTime,
-    /// `Content-Encoding: gzip`: who does not accept gzip gets it unpacked.
+    /// `ObjectContent-Encoding: gzip`: who does not accept gzip gets it unpacked.
     is_gzip: bool,
 }
 
@@ -64,7 +64,7 @@ pub enum StorageFault {
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct StorageState {
     objects: BTreeMap<(String, String), Object>,
     last_generation: i64,
     /// Faults of the next reads, in order.
@@ -85,11 +85,11 @@ struct Inner {
 /// The Cloud Storage side of an emulator.
 #[derive(Debug, Clone, Default)]
 pub struct StorageService {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<StorageState>>,
 }
 
 impl StorageService {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, StorageState> {
         self.inner.lock()
     }
 
@@ -97,7 +97,7 @@ impl StorageService {
     pub fn put(&self, bucket: &str, name: &str, data: impl Into<Bytes>) -> i64 {
         let data = data.into();
         let (size, crc32c) = (data.len() as u64, crc32c::crc32c(&data));
-        self.insert(bucket, name, Content::Memory(data), size, crc32c)
+        self.insert(bucket, name, ObjectContent::Memory(data), size, crc32c)
     }
 
     /// Stores an object whose bytes stay in a file.
@@ -117,10 +117,17 @@ impl StorageService {
                 }
             }
         }
-        Ok(self.insert(bucket, name, Content::File(path), size, crc))
+        Ok(self.insert(bucket, name, ObjectContent::File(path), size, crc))
     }
 
-    fn insert(&self, bucket: &str, name: &str, content: Content, size: u64, crc32c: u32) -> i64 {
+    fn insert(
+        &self,
+        bucket: &str,
+        name: &str,
+        content: ObjectContent,
+        size: u64,
+        crc32c: u32,
+    ) -> i64 {
         let mut inner = self.lock();
         let micros = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -155,7 +162,7 @@ impl StorageService {
         }
     }
 
-    /// Gives an object the metadata `Content-Encoding: gzip`.
+    /// Gives an object the metadata `ObjectContent-Encoding: gzip`.
     pub fn set_gzip_encoding(&self, bucket: &str, name: &str) {
         if let Some(o) = self
             .lock()
@@ -229,8 +236,8 @@ impl StorageService {
     /// The bytes of an object.
     pub fn get(&self, bucket: &str, name: &str) -> Option<Bytes> {
         match self.find(bucket, name, 0)?.content {
-            Content::Memory(data) => Some(data),
-            Content::File(path) => std::fs::read(path).ok().map(Bytes::from),
+            ObjectContent::Memory(data) => Some(data),
+            ObjectContent::File(path) => std::fs::read(path).ok().map(Bytes::from),
         }
     }
 
@@ -478,7 +485,7 @@ async fn read(
 /// The bytes from `first` on, in chunks, at the configured rate, with the fault in them.
 fn body_of(
     s: StorageService,
-    content: Content,
+    content: ObjectContent,
     (first, length): (u64, u64),
     fault: Option<StorageFault>,
     (bucket, name): (String, String),
@@ -509,8 +516,8 @@ fn body_of(
             }
             let from = first + sent;
             let mut chunk = match &content {
-                Content::Memory(data) => data.slice(from as usize..(from + n) as usize),
-                Content::File(path) => {
+                ObjectContent::Memory(data) => data.slice(from as usize..(from + n) as usize),
+                ObjectContent::File(path) => {
                     if file.is_none() {
                         let mut f = tokio::fs::File::open(path).await?;
                         f.seek(std::io::SeekFrom::Start(from)).await?;

@@ -24,15 +24,15 @@ const BLOCK_DATA: u8 = 1;
 const BLOCK_LARGE_OBJECTS: u8 = 3;
 
 /// The data blocks, next in `input`; with an index, wherever it says.
-pub(super) struct Blocks {
+pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
-    form: Form,
+    form: BlockForm,
     todo: Option<BlockQueue>,
 }
 
 /// How the blocks of one archive are written.
 #[derive(Clone)]
-pub(super) struct Form {
+pub(super) struct BlockForm {
     pub codec: Codec,
     pub int_size: u8,
     pub off_size: u8,
@@ -44,11 +44,11 @@ pub(super) struct Form {
 }
 
 /// What one reader reads.
-pub(super) enum Stream {
+pub(super) enum BlockStream {
     /// All blocks, in order.
-    Whole(Blocks),
+    Whole(CustomBlocks),
     /// Blocks by the index, among other readers.
-    Shared(BlockQueue, Form, Arc<Positions>),
+    Shared(BlockQueue, BlockForm, Arc<Positions>),
 }
 
 /// Where each entry stands in the table of contents, by its dump id.
@@ -78,7 +78,7 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
         limits,
         dialect: dialect_of(&entries, &encoding),
     };
-    let form = Form {
+    let form = BlockForm {
         codec: header.codec,
         int_size,
         off_size,
@@ -86,7 +86,7 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
         context,
         sums: sums.into(),
     };
-    let blocks = Blocks {
+    let blocks = CustomBlocks {
         input,
         form,
         todo: None,
@@ -116,7 +116,7 @@ pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<i32, u64> {
         .collect()
 }
 
-impl Blocks {
+impl CustomBlocks {
     /// Reads by the index from here on; the head's own input ends here.
     ///
     /// # Errors
@@ -185,12 +185,13 @@ impl Blocks {
     }
 
     /// One reader, or (with an index) up to `most`.
-    pub(crate) fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<Stream> {
+    pub(crate) fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<BlockStream> {
         match self.todo.take() {
-            None => vec![Stream::Whole(self)],
+            None => vec![BlockStream::Whole(self)],
             Some(todo) => {
                 let positions = Arc::new(positions(entries));
-                let stream = || Stream::Shared(todo.clone(), self.form.clone(), positions.clone());
+                let stream =
+                    || BlockStream::Shared(todo.clone(), self.form.clone(), positions.clone());
                 (0..most.max(1)).map(|_| stream()).collect()
             }
         }
@@ -255,7 +256,7 @@ impl Blocks {
     }
 }
 
-impl Stream {
+impl BlockStream {
     /// Hands the data to `sink`.
     pub(crate) fn read(
         self,
@@ -263,8 +264,8 @@ impl Stream {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         let (todo, form, positions) = match self {
-            Stream::Whole(blocks) => return blocks.read(entries, sink),
-            Stream::Shared(todo, form, positions) => (todo, form, positions),
+            BlockStream::Whole(blocks) => return blocks.read(entries, sink),
+            BlockStream::Shared(todo, form, positions) => (todo, form, positions),
         };
         let entry_of = |block: &IndexedBlock| {
             let at = positions.get(&block.dump_id).copied();
@@ -320,13 +321,13 @@ fn next_kind(input: &mut impl BufRead) -> Result<Option<u8>, ArchiveError> {
     Ok(kind)
 }
 
-fn int(input: &mut impl Read, form: &Form, what: &str) -> Result<i64, ArchiveError> {
+fn int(input: &mut impl Read, form: &BlockForm, what: &str) -> Result<i64, ArchiveError> {
     read_int(input, form.int_size).map_err(|e| ArchiveError::from_io(e, what))
 }
 
 fn read_block(
     input: &mut impl BufRead,
-    form: &Form,
+    form: &BlockForm,
     kind: u8,
     entry: &TocEntry,
     sink: &mut dyn DataSink,
@@ -342,7 +343,7 @@ fn read_block(
 
 fn read_table(
     input: &mut impl BufRead,
-    form: &Form,
+    form: &BlockForm,
     entry: &TocEntry,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
@@ -358,7 +359,7 @@ fn read_table(
 
 fn read_large_objects(
     input: &mut impl BufRead,
-    form: &Form,
+    form: &BlockForm,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
     let what = "large objects";
@@ -380,7 +381,7 @@ fn read_large_objects(
 }
 
 /// Reads over a block that nobody wants.
-fn pass_block(input: &mut impl BufRead, form: &Form, kind: u8) -> Result<(), ArchiveError> {
+fn pass_block(input: &mut impl BufRead, form: &BlockForm, kind: u8) -> Result<(), ArchiveError> {
     let what = "a block that is passed over";
     loop {
         if kind == BLOCK_LARGE_OBJECTS && int(input, form, what)? == 0 {

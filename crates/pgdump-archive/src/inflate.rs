@@ -21,7 +21,7 @@ const TAKEN_AHEAD: usize = 3;
 /// A zlib stream. Its end must be the end of the input.
 pub(super) struct Zlib<R> {
     input: Input<R>,
-    stream: Stream,
+    stream: InflateStream,
     checksum: simd_adler32::Adler32,
 }
 
@@ -29,7 +29,7 @@ impl<R: BufRead> Zlib<R> {
     pub(crate) fn new(input: R) -> Self {
         Zlib {
             input: Input::new(input),
-            stream: Stream::new(),
+            stream: InflateStream::new(),
             checksum: simd_adler32::Adler32::new(),
         }
     }
@@ -58,7 +58,7 @@ pub(super) struct Gzip<R> {
 }
 
 struct GzipMember {
-    stream: Stream,
+    stream: InflateStream,
     checksum: crc32fast::Hasher,
     /// Modulo 2^32.
     len: u32,
@@ -110,7 +110,7 @@ impl<R: BufRead> Read for Gzip<R> {
 
 impl GzipMember {
     fn new() -> std::io::Result<Self> {
-        let mut stream = Stream::new();
+        let mut stream = InflateStream::new();
         // A member's data has no header of its own.
         stream.inflate(&mut Input::new(&b"\x78\x9c"[..]))?;
         Ok(GzipMember {
@@ -178,7 +178,7 @@ fn pass_header<R: BufRead>(input: &mut Input<R>) -> std::io::Result<()> {
 }
 
 /// What a stream's data is inflated to.
-struct Stream {
+struct InflateStream {
     decompressor: Decompressor,
     /// The window, and behind it what is inflated.
     out: Vec<u8>,
@@ -186,11 +186,11 @@ struct Stream {
     unread: Range<usize>,
 }
 
-impl Stream {
+impl InflateStream {
     fn new() -> Self {
         let mut decompressor = Decompressor::new();
         decompressor.ignore_adler32();
-        Stream {
+        InflateStream {
             decompressor,
             out: vec![0; WINDOW + AHEAD],
             unread: 0..0,
@@ -344,7 +344,7 @@ mod tests {
         w.finish().unwrap()
     }
 
-    type Reader = fn(&[u8], usize) -> std::io::Result<Vec<u8>>;
+    type InflateReader = fn(&[u8], usize) -> std::io::Result<Vec<u8>>;
 
     /// Reads everything, from an input that gives so many bytes at once.
     fn read_zlib(packed: &[u8], step: usize) -> std::io::Result<Vec<u8>> {
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_stream_that_was_cut_ends_early() {
         let data = data(2_000);
-        let read: [(Vec<u8>, Reader); 2] =
+        let read: [(Vec<u8>, InflateReader); 2] =
             [(zlib(&data, 6), read_zlib), (gzip(&data, 6), read_gzip)];
         for (packed, read) in read {
             for cut in 1..packed.len() {
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_never_changes_what_comes_out() {
         let data = data(1_000);
-        let read: [(Vec<u8>, Reader); 2] =
+        let read: [(Vec<u8>, InflateReader); 2] =
             [(zlib(&data, 6), read_zlib), (gzip(&data, 3), read_gzip)];
         for (packed, read) in read {
             let mut found = 0;

@@ -182,7 +182,7 @@ pub struct Archive {
 }
 
 enum ArchiveBody {
-    Custom(custom::Blocks),
+    Custom(custom::CustomBlocks),
     Tar(tar_archive::TarMembers),
     Folder(directory::DirectoryMembers),
     Script(Box<script::Script>),
@@ -434,7 +434,7 @@ pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, Archi
 pub struct DataStream(StreamSource);
 
 enum StreamSource {
-    Custom(custom::Stream, Arc<[TocEntry]>),
+    Custom(custom::BlockStream, Arc<[TocEntry]>),
     Tar(tar_archive::TarMembers, Arc<[TocEntry]>),
     Folder(Arc<directory::DirectoryMembers>, Arc<[TocEntry]>),
     Script(Box<script::Script>),

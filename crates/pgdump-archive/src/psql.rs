@@ -63,7 +63,7 @@ pub(super) const PREDEFINED: [&str; 18] = [
 
 /// What a command means for a restore.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum PsqlCommand {
     Restrict(String),
     Unrestrict(String),
     Connect(String),
@@ -79,7 +79,7 @@ pub(super) enum Command {
 ///
 /// # Errors
 /// `archive_unsupported` for every command that `psql` would run for its effect.
-pub(super) fn command(line: &str, at: u64) -> Result<Command, ArchiveError> {
+pub(super) fn command(line: &str, at: u64) -> Result<PsqlCommand, ArchiveError> {
     let (name, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     let argument = argument.trim();
     let first = || {
@@ -91,14 +91,16 @@ pub(super) fn command(line: &str, at: u64) -> Result<Command, ArchiveError> {
     };
     let shown = name.strip_prefix('\\').unwrap_or_default();
     let found = match name {
-        "\\restrict" if !argument.is_empty() => return Ok(Command::Restrict(argument.to_owned())),
-        "\\unrestrict" => return Ok(Command::Unrestrict(argument.to_owned())),
-        "\\connect" | "\\c" => return Ok(Command::Connect(argument.to_owned())),
-        "\\encoding" => Command::Encoding(first().trim_matches('\'').to_owned()),
+        "\\restrict" if !argument.is_empty() => {
+            return Ok(PsqlCommand::Restrict(argument.to_owned()));
+        }
+        "\\unrestrict" => return Ok(PsqlCommand::Unrestrict(argument.to_owned())),
+        "\\connect" | "\\c" => return Ok(PsqlCommand::Connect(argument.to_owned())),
+        "\\encoding" => PsqlCommand::Encoding(first().trim_matches('\'').to_owned()),
         "\\set" if MEANINGFUL.contains(&first().as_str()) => return Err(refused(line, name, at)),
-        "\\set" => Command::Variable(first()),
-        "\\q" | "\\quit" => Command::Quit,
-        _ if SHOWN.contains(&shown) || is_description(shown) => Command::Nothing,
+        "\\set" => PsqlCommand::Variable(first()),
+        "\\q" | "\\quit" => PsqlCommand::Quit,
+        _ if SHOWN.contains(&shown) || is_description(shown) => PsqlCommand::Nothing,
         _ => return Err(refused(line, name, at)),
     };
     if has_more(argument) {

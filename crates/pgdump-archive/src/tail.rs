@@ -7,7 +7,7 @@
 
 use std::io::Read;
 
-use super::custom::Form;
+use super::custom::BlockForm;
 use super::index::CountingReader;
 use super::toc::{TocReader, compare_toc, corrupt};
 use super::{DataOffset, TocEntry};
@@ -23,7 +23,7 @@ pub(super) const SHOWN: usize = 32;
 /// `archive_corrupt` for a table of contents that is another one or ends early, and for any other bytes.
 pub(super) fn read_tail<R: std::io::BufRead>(
     input: &mut CountingReader<R>,
-    form: &Form,
+    form: &BlockForm,
     entries: &[TocEntry],
 ) -> Result<Option<Vec<DataOffset>>, ArchiveError> {
     let begin = input.position();
@@ -58,7 +58,7 @@ pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
 
 /// Whether these bytes begin with that number, as a table of contents begins with the number of its
 /// entries, or are the beginning of it.
-fn counts(start: &[u8], form: &Form, entries: usize) -> bool {
+fn counts(start: &[u8], form: &BlockForm, entries: usize) -> bool {
     let number = (entries as u64).to_le_bytes();
     let wanted: Vec<u8> = [0]
         .into_iter()

@@ -306,22 +306,22 @@ fn split(path: &str) -> (&str, &str) {
 
 /// What is known of the large objects of one entry.
 #[derive(Default, Clone)]
-struct MemberObjects {
+struct TarObjects {
     seen: BTreeSet<u32>,
     listed: Option<BTreeSet<u32>>,
     ended: bool,
 }
 
 /// What has been read so far.
-struct Reading<'a> {
+struct TarReading<'a> {
     entries: &'a [TocEntry],
     index: MemberIndex,
     seen: Vec<bool>,
-    objects: Vec<MemberObjects>,
+    objects: Vec<TarObjects>,
     cutter: ObjectCutter,
 }
 
-impl Reading<'_> {
+impl TarReading<'_> {
     /// The entry that a member belongs to.
     fn entry_of(&self, member: MemberKind) -> Option<usize> {
         match member {
@@ -387,11 +387,11 @@ impl TarMembers {
         entries: &[TocEntry],
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
-        let mut reading = Reading {
+        let mut reading = TarReading {
             entries,
             index: MemberIndex::new(entries)?,
             seen: vec![false; entries.len()],
-            objects: vec![MemberObjects::default(); entries.len()],
+            objects: vec![TarObjects::default(); entries.len()],
             cutter: ObjectCutter::default(),
         };
         let mut left = self.read_once(&mut reading, sink)?;
@@ -415,7 +415,7 @@ impl TarMembers {
     /// Reads all members that have not been read and are due; returns one that is not.
     fn read_once(
         &mut self,
-        reading: &mut Reading<'_>,
+        reading: &mut TarReading<'_>,
         sink: &mut dyn DataSink,
     ) -> Result<Option<String>, ArchiveError> {
         let mut met = HashSet::new();
@@ -470,7 +470,7 @@ impl TarMembers {
 
     fn member(
         &mut self,
-        reading: &mut Reading<'_>,
+        reading: &mut TarReading<'_>,
         member: MemberKind,
         (at, suffixes): (usize, usize),
         sink: &mut dyn DataSink,

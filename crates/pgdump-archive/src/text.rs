@@ -8,7 +8,7 @@ use super::chunks::Statement;
 use super::end_marks::{self, Frames};
 use super::filters::PeekReader;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_blank, tokens};
-use super::psql::{self, Command};
+use super::psql::{self, PsqlCommand};
 use super::recognize::{entry_of, message_of};
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
@@ -327,11 +327,11 @@ impl Text {
         let command = psql::command(&line, at)?;
         let name = line.split_whitespace().next().unwrap_or_default();
         match (command, self.restricted.is_some()) {
-            (Command::Restrict(token), false) => self.restricted = Some(token),
-            (Command::Unrestrict(token), true) if self.restricted.as_ref() == Some(&token) => {
+            (PsqlCommand::Restrict(token), false) => self.restricted = Some(token),
+            (PsqlCommand::Unrestrict(token), true) if self.restricted.as_ref() == Some(&token) => {
                 self.restricted = None;
             }
-            (Command::Restrict(_) | Command::Unrestrict(_), _) => {
+            (PsqlCommand::Restrict(_) | PsqlCommand::Unrestrict(_), _) => {
                 return Err(corrupt(format!(
                     "line {at}: {name} does not match the one before it"
                 )));
@@ -341,13 +341,13 @@ impl Text {
                     "line {at}: the command {name} of psql between \\restrict and \\unrestrict, where psql runs none"
                 )));
             }
-            (Command::Connect(argument), false) => self.connect(&argument, at)?,
-            (Command::Encoding(name), false) if !name.is_empty() => {
+            (PsqlCommand::Connect(argument), false) => self.connect(&argument, at)?,
+            (PsqlCommand::Encoding(name), false) if !name.is_empty() => {
                 self.announced = Some((name, at))
             }
-            (Command::Variable(name), false) => drop(self.variables.insert(name)),
-            (Command::Quit, false) => self.quit()?,
-            (Command::Encoding(_) | Command::Nothing, false) => {}
+            (PsqlCommand::Variable(name), false) => drop(self.variables.insert(name)),
+            (PsqlCommand::Quit, false) => self.quit()?,
+            (PsqlCommand::Encoding(_) | PsqlCommand::Nothing, false) => {}
         }
         Ok(())
     }

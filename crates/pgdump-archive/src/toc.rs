@@ -452,13 +452,13 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
     })
 }
 
-type Text = Option<Vec<u8>>;
+type TocText = Option<Vec<u8>>;
 
 /// Definition and drop statement, and the definition's sum, which the entry's own leaves out.
 fn read_statements<R: Read>(
     f: &mut TocReader<'_, R>,
     desc: &[u8],
-) -> Result<(Text, Text, u32), ArchiveError> {
+) -> Result<(TocText, TocText, u32), ArchiveError> {
     let before = std::mem::take(&mut f.sum);
     let memory = f.memory;
     let first = f.bytes("definition")?;

@@ -7,7 +7,7 @@ mod values;
 use memchr::memchr;
 use tokio_postgres::types::Type;
 
-use values::{Form, value};
+use values::{ValueForm, value};
 
 /// Before the first tuple of a COPY: signature, flags, no extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -17,12 +17,12 @@ pub(super) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 const NULL: i32 = -1;
 /// The columns of a table's rows, each of a type whose binary form is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Columns(Vec<Form>);
+pub struct Columns(Vec<ValueForm>);
 
 impl Columns {
     /// `None` where there is a type whose binary form is not known here.
     pub fn of<'a>(types: impl IntoIterator<Item = &'a Type>) -> Option<Self> {
-        let forms: Option<Vec<Form>> = types.into_iter().map(Form::of).collect();
+        let forms: Option<Vec<ValueForm>> = types.into_iter().map(ValueForm::of).collect();
         // A tuple says in 16 bits how many there are.
         forms.filter(|f| (1..=1600).contains(&f.len())).map(Columns)
     }

@@ -18,15 +18,15 @@ use crate::script::ScriptStep;
 use crate::work_queue::WorkQueue;
 
 /// What is to be restored: entries of a table of contents, or the steps of SQL text as they come.
-pub(crate) enum Content {
+pub(crate) enum LoadContent {
     Toc(Vec<TocEntry>),
     Script(Mutex<Vec<Option<Arc<ScriptStep>>>>),
 }
 
-impl Content {
+impl LoadContent {
     /// Adds a step and gives its number.
     pub(crate) fn push(&self, step: ScriptStep) -> Result<usize, RestoreError> {
-        let Content::Script(steps) = self else {
+        let LoadContent::Script(steps) = self else {
             return Err(RestoreError::internal("a step beside a table of contents"));
         };
         let mut steps = steps.lock();
@@ -35,7 +35,7 @@ impl Content {
     }
 
     pub(crate) fn dump_id(&self, index: usize) -> Option<i32> {
-        let Content::Toc(entries) = self else {
+        let LoadContent::Toc(entries) = self else {
             return None;
         };
         entries.get(index).map(|e| e.dump_id)
@@ -43,7 +43,7 @@ impl Content {
 
     /// The step of this number; with `last`, nobody asks for it again.
     pub(crate) fn step(&self, index: usize, last: bool) -> Option<Arc<ScriptStep>> {
-        let Content::Script(steps) = self else {
+        let LoadContent::Script(steps) = self else {
             return None;
         };
         let mut steps = steps.lock();
@@ -54,8 +54,8 @@ impl Content {
     /// For people. Statements of SQL text may hold data, so they have no names.
     pub(crate) fn name(&self, index: usize) -> String {
         match self {
-            Content::Toc(entries) => entries[index].name(),
-            Content::Script(_) => match self.step(index, false).as_deref() {
+            LoadContent::Toc(entries) => entries[index].name(),
+            LoadContent::Script(_) => match self.step(index, false).as_deref() {
                 Some(ScriptStep::Data { entry, .. }) => entry.name(),
                 _ => "statements".to_owned(),
             },
@@ -76,7 +76,7 @@ pub(crate) struct Totals {
 pub(crate) struct LoadContext {
     pub(crate) server: Server,
     pub(crate) database: String,
-    pub(crate) content: Content,
+    pub(crate) content: LoadContent,
     pub(crate) encoding: TextEncoding,
     pub(crate) settings: DumpSettings,
     pub(crate) observer: Arc<dyn LoadObserver>,
@@ -121,7 +121,7 @@ impl LoadContext {
     pub(crate) fn enter_stage(&self, work_queue: &WorkQueue) {
         let (pre_data_done, is_read) =
             work_queue.change(|s| (s.pre_data_done(), !s.is_stream_open()));
-        if pre_data_done && matches!(self.content, Content::Toc(_)) {
+        if pre_data_done && matches!(self.content, LoadContent::Toc(_)) {
             self.observer.advance("schema", "data");
         }
         if pre_data_done && is_read {
@@ -139,7 +139,7 @@ impl LoadContext {
 
     /// The entry whose data a copier loads.
     pub(crate) fn data_entry(&self, index: usize) -> Result<TocEntry, RestoreError> {
-        if let Content::Toc(entries) = &self.content {
+        if let LoadContent::Toc(entries) = &self.content {
             return Ok(entries[index].clone());
         }
         match self.content.step(index, false).as_deref() {

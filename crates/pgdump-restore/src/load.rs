@@ -10,7 +10,7 @@ use pgdump_archive::{Archive, ContentDigest, TocEntry};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use crate::context::{Content, LoadContext, Totals};
+use crate::context::{LoadContent, LoadContext, Totals};
 use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
 use crate::error::{FailureReason, RestoreError, ValidationError};
@@ -95,9 +95,9 @@ pub async fn load(
         settings: DumpSettings::of(&entries),
         encoding: archive.encoding().clone(),
         content: if is_script {
-            Content::Script(Mutex::default())
+            LoadContent::Script(Mutex::default())
         } else {
-            Content::Toc(entries)
+            LoadContent::Toc(entries)
         },
         observer,
         totals: Totals::default(),

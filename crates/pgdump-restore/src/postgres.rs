@@ -21,7 +21,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{DatabaseError, FailureReason as R, one_line};
 use crate::retry::Backoff;
-use bounded::{Bounded, BoundedTls, Bounds, TOO_LARGE};
+use bounded::{Bounded, BoundedTls, MessageBounds, TOO_LARGE};
 use socket::Socket;
 
 /// Bytes of a statement whose text is not kept while the server works on it.
@@ -42,7 +42,7 @@ pub struct Server {
     connect_budget: Duration,
     /// A database that is meant by its OID.
     bound: Option<(Arc<str>, u32)>,
-    bounds: Bounds,
+    bounds: MessageBounds,
 }
 
 /// One connection. Dropping it closes the connection; the server rolls back what was open.
@@ -78,7 +78,7 @@ impl Server {
             maintenance: db.maintenance.as_str().into(),
             connect_budget: db.connect_budget,
             bound: None,
-            bounds: Bounds {
+            bounds: MessageBounds {
                 max_row: MAX_ROW,
                 discards_rows: false,
             },
@@ -106,7 +106,7 @@ impl Server {
     /// The same server, where one row that is read may have so many bytes; larger ones are an error.
     pub fn with_max_row(&self, bytes: usize) -> Self {
         Server {
-            bounds: Bounds {
+            bounds: MessageBounds {
                 max_row: bytes,
                 ..self.bounds
             },
@@ -117,7 +117,7 @@ impl Server {
     /// The same server for sessions that run statements of a dump, whose answers nobody reads.
     pub(crate) fn discarding_rows(&self) -> Self {
         Server {
-            bounds: Bounds {
+            bounds: MessageBounds {
                 discards_rows: true,
                 ..self.bounds
             },

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::context::{Content, LoadContext};
+use super::context::{LoadContent, LoadContext};
 use super::conversion::Converter;
 use super::dependence::{Definitions, Dependence};
 use super::plan::{PlanNode, RestorePass};
@@ -32,14 +32,14 @@ pub(super) fn run(
     stream: DataStream,
 ) -> Result<(), RestoreError> {
     let runtime = tokio::runtime::Handle::current();
-    let chunks = Pieces {
+    let chunks = ChunkPusher {
         work_queue: work_queue.clone(),
         job: job.clone(),
         runtime,
         tally: None,
     };
     match &job.content {
-        Content::Toc(entries) => {
+        LoadContent::Toc(entries) => {
             let nodes = work_queue.data_nodes();
             let node_of = nodes
                 .into_iter()
@@ -51,7 +51,7 @@ pub(super) fn run(
                 current: None,
             })?;
         }
-        Content::Script(_) => {
+        LoadContent::Script(_) => {
             let order = StatementOrder::default();
             let mut feeder = ScriptProducer {
                 chunks,
@@ -77,7 +77,7 @@ pub(super) fn run(
 }
 
 /// Puts chunks on the work queue as memory allows.
-struct Pieces {
+struct ChunkPusher {
     work_queue: Arc<WorkQueue>,
     job: Arc<LoadContext>,
     runtime: tokio::runtime::Handle,
@@ -85,7 +85,7 @@ struct Pieces {
     tally: Option<DigestBuilder>,
 }
 
-impl Pieces {
+impl ChunkPusher {
     fn begin(&mut self, node: usize, entry: &TocEntry) -> Result<(), RestoreError> {
         if let Some(content_digest) = &self.job.content_digest {
             self.tally = Some(content_digest.next(self.tally.take(), entry)?);
@@ -137,7 +137,7 @@ impl Pieces {
 
 /// Data of an archive with a table of contents.
 struct TocProducer {
-    chunks: Pieces,
+    chunks: ChunkPusher,
     node_of: HashMap<i32, usize>,
     /// `None` while data passes by that is not to be restored.
     current: Option<usize>,
@@ -210,7 +210,7 @@ impl DataSink for TocProducer {
 
 /// SQL text: each statement and each table's rows become a node as they come.
 struct ScriptProducer {
-    chunks: Pieces,
+    chunks: ChunkPusher,
     order: StatementOrder,
     /// What the statements so far have made: whose rows depend on others.
     definitions: Definitions,

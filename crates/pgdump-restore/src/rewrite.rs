@@ -31,11 +31,11 @@ pub struct Rewriter {
     globals: BTreeMap<String, String>,
     /// The comment of roles that are made.
     role_comment: String,
-    state: Mutex<State>,
+    state: Mutex<RewriteState>,
 }
 
 #[derive(Default)]
-struct State {
+struct RewriteState {
     used: BTreeMap<&'static str, (u64, Vec<String>)>,
     /// Roles that this restore has made.
     created: BTreeSet<String>,
@@ -83,7 +83,7 @@ impl Rewriter {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RewriteState> {
         self.state.lock()
     }
 

@@ -71,7 +71,7 @@ struct Queue<P> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum NodeState {
     Waiting,
     Running,
     Done,
@@ -81,7 +81,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Schedule<P> {
     plan: Plan,
-    state: Vec<State>,
+    state: Vec<NodeState>,
     missing: Vec<usize>,
     dependents: Vec<Vec<usize>>,
     /// Nodes whose prerequisites are done, by pass: heaviest first, then in the archive's order.
@@ -156,7 +156,7 @@ impl<P> Schedule<P> {
         }
         let mut s = Schedule {
             missing,
-            state: vec![State::Waiting; n],
+            state: vec![NodeState::Waiting; n],
             dependents,
             ready: Default::default(),
             queues: HashMap::new(),
@@ -214,12 +214,12 @@ impl<P> Schedule<P> {
             .after
             .iter()
             .copied()
-            .filter(|d| self.state[*d] != State::Done)
+            .filter(|d| self.state[*d] != NodeState::Done)
             .collect();
         missing.iter().for_each(|d| self.dependents[*d].push(index));
         self.left[node.pass as usize] += 1;
         self.missing.push(missing.len());
-        self.state.push(State::Waiting);
+        self.state.push(NodeState::Waiting);
         self.dependents.push(vec![]);
         self.plan.nodes.push(node);
         if missing.is_empty() {
@@ -247,7 +247,7 @@ impl<P> Schedule<P> {
         if self.missing[node] == 0 {
             self.arrival.push(node);
         }
-        self.state[node] = State::Running;
+        self.state[node] = NodeState::Running;
     }
 
     /// Queues a chunk of `weight` bytes; with `splittable`, any copier may take the next one.
@@ -402,7 +402,7 @@ impl<P> Schedule<P> {
             match self.parts.get_mut(node) {
                 Some(part @ ConstraintStep::Index) => {
                     *part = ConstraintStep::Key;
-                    self.state[*node] = State::Waiting;
+                    self.state[*node] = NodeState::Waiting;
                     // What waits for the key should not wait for longer.
                     self.ready[self.plan.nodes[*node].pass as usize]
                         .insert((Reverse(u64::MAX), *node));
@@ -442,14 +442,14 @@ impl<P> Schedule<P> {
             .queues
             .get(&node)
             .is_some_and(|q| q.ended && q.copiers == 0 && q.chunks.is_empty());
-        if loaded && self.missing[node] == 0 && self.state[node] != State::Done {
+        if loaded && self.missing[node] == 0 && self.state[node] != NodeState::Done {
             self.arrival.remove(node);
             self.finish(node);
         }
     }
 
     fn finish(&mut self, node: usize) {
-        self.state[node] = State::Done;
+        self.state[node] = NodeState::Done;
         self.left[self.plan.nodes[node].pass as usize] -= 1;
         let mut released = std::mem::take(&mut self.dependents[node]);
         if self.plan.nodes[node].is_data {
@@ -580,7 +580,7 @@ impl<P> Schedule<P> {
                 self.heavy.insert(node);
             }
             self.ready[self.pass as usize].remove(&key);
-            self.state[node] = State::Running;
+            self.state[node] = NodeState::Running;
             if part == ConstraintStep::Index {
                 self.parts.insert(node, part);
             }
@@ -626,7 +626,7 @@ impl<P> Schedule<P> {
     fn first_waiting(&self) -> usize {
         self.state
             .iter()
-            .position(|s| *s == State::Waiting)
+            .position(|s| *s == NodeState::Waiting)
             .unwrap_or_default()
     }
 }
@@ -809,9 +809,15 @@ mod tests {
                             let before =
                                 |n: usize| nodes[n].is_data && nodes[n].turn < nodes[*t].turn;
                             assert!(
-                                (0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done)
+                                (0..nodes.len())
+                                    .all(|n| !before(n) || s.state[n] == NodeState::Done)
                             );
-                            assert!(nodes[*t].after.iter().all(|d| s.state[*d] == State::Done));
+                            assert!(
+                                nodes[*t]
+                                    .after
+                                    .iter()
+                                    .all(|d| s.state[*d] == NodeState::Done)
+                            );
                             for o in &others {
                                 let table_locks = |node: usize| locks(&nodes[node], s.part(node));
                                 let apart = |a, b| {
@@ -853,7 +859,9 @@ mod tests {
                         );
                         let before =
                             |n: usize| nodes[n].is_data && nodes[n].turn < nodes[node].turn;
-                        assert!((0..nodes.len()).all(|n| !before(n) || s.state[n] == State::Done));
+                        assert!(
+                            (0..nodes.len()).all(|n| !before(n) || s.state[n] == NodeState::Done)
+                        );
                         assert!(
                             !nodes[node].in_order || !taken.contains_key(&node),
                             "two lanes of {node}"

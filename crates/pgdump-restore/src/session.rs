@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pgdump_archive::TocEntry;
 
-use crate::context::{Content, LoadContext};
+use crate::context::{LoadContent, LoadContext};
 use crate::ddl::OutputState;
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::locks::ConstraintStep;
@@ -141,7 +141,7 @@ impl RestoreSession {
         let (mut sql, mut names): (Vec<String>, Vec<String>) = Default::default();
         let mut steps = vec![];
         for (index, part) in tasks.iter().copied() {
-            if let Content::Toc(entries) = &job.content {
+            if let LoadContent::Toc(entries) = &job.content {
                 sql.push(self.output.sql_for_part(&entries[index], part));
                 names.push(entries[index].name());
             } else {
@@ -194,7 +194,7 @@ impl RestoreSession {
         sql.push("COMMIT".to_owned());
         self.session.pipeline_of(sql).await.map_err(|(at, e)| {
             let entry = match (&job.content, at.checked_sub(1).and_then(|i| tasks.get(i))) {
-                (Content::Toc(entries), Some((index, _))) => Some(&entries[*index]),
+                (LoadContent::Toc(entries), Some((index, _))) => Some(&entries[*index]),
                 _ => None,
             };
             of_statement(hints::with_advice(e, entry), &names, at)

@@ -1,6 +1,6 @@
 //! Whether the topics and subscriptions exist, and what could be wrong with them.
 
-use super::{DiagnosticResult, Exit, Health, queue_failed};
+use super::{CheckHealth, DiagnosticResult, Exit, queue_failed};
 use crate::app::App;
 use crate::queue::{Lookup, PubSub, SubscriptionSetup};
 
@@ -64,7 +64,7 @@ async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Diagn
     } else {
         DiagnosticResult::new(
             check,
-            Health::Warning,
+            CheckHealth::Warning,
             format!("{name}: {}", weak.join("; ")),
         )
         .fix("deploy/terraform has all of it")

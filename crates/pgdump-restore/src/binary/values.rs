@@ -16,7 +16,7 @@ const EPOCH_DAYS: i64 = 10_957;
 
 /// The binary form of a type: that of its `…send` function.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ValueForm {
     Bool,
     Int2,
     Int4,
@@ -36,36 +36,36 @@ pub(super) enum Form {
     TimestampTz,
     Inet,
     Cidr,
-    Array(Box<Form>, u32),
+    Array(Box<ValueForm>, u32),
 }
 
-impl Form {
+impl ValueForm {
     /// `None` where it is not known here.
     pub(super) fn of(of: &Type) -> Option<Self> {
         Some(match *of {
-            Type::BOOL => Form::Bool,
-            Type::INT2 => Form::Int2,
-            Type::INT4 => Form::Int4,
-            Type::INT8 => Form::Int8,
-            Type::OID => Form::Oid,
-            Type::FLOAT4 => Form::Float4,
-            Type::FLOAT8 => Form::Float8,
-            Type::NUMERIC => Form::Numeric,
-            Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::JSON => Form::Text,
-            Type::JSONB => Form::Jsonb,
-            Type::BYTEA => Form::Bytea,
-            Type::UUID => Form::Uuid,
-            Type::DATE => Form::Date,
-            Type::TIME => Form::Time,
-            Type::TIMESTAMP => Form::Timestamp,
-            Type::TIMESTAMPTZ => Form::TimestampTz,
-            Type::INET => Form::Inet,
-            Type::CIDR => Form::Cidr,
+            Type::BOOL => ValueForm::Bool,
+            Type::INT2 => ValueForm::Int2,
+            Type::INT4 => ValueForm::Int4,
+            Type::INT8 => ValueForm::Int8,
+            Type::OID => ValueForm::Oid,
+            Type::FLOAT4 => ValueForm::Float4,
+            Type::FLOAT8 => ValueForm::Float8,
+            Type::NUMERIC => ValueForm::Numeric,
+            Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::JSON => ValueForm::Text,
+            Type::JSONB => ValueForm::Jsonb,
+            Type::BYTEA => ValueForm::Bytea,
+            Type::UUID => ValueForm::Uuid,
+            Type::DATE => ValueForm::Date,
+            Type::TIME => ValueForm::Time,
+            Type::TIMESTAMP => ValueForm::Timestamp,
+            Type::TIMESTAMPTZ => ValueForm::TimestampTz,
+            Type::INET => ValueForm::Inet,
+            Type::CIDR => ValueForm::Cidr,
             _ => match of.kind() {
-                Kind::Enum(_) => Form::Text,
-                Kind::Array(element) => match Form::of(element)? {
-                    Form::Array(..) => return None,
-                    form => Form::Array(Box::new(form), element.oid()),
+                Kind::Enum(_) => ValueForm::Text,
+                Kind::Array(element) => match ValueForm::of(element)? {
+                    ValueForm::Array(..) => return None,
+                    form => ValueForm::Array(Box::new(form), element.oid()),
                 },
                 _ => return None,
             },
@@ -74,36 +74,40 @@ impl Form {
 }
 
 /// Appends the value that `text` spells; `None` where it is not the server's own spelling.
-pub(super) fn value(form: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub(super) fn value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
-        Form::Text => out.extend_from_slice(text),
-        Form::Jsonb => {
+        ValueForm::Text => out.extend_from_slice(text),
+        ValueForm::Jsonb => {
             // The version of its form.
             out.push(1);
             out.extend_from_slice(text);
         }
-        Form::Bool => out.push(match text {
+        ValueForm::Bool => out.push(match text {
             b"t" => 1,
             b"f" => 0,
             _ => return None,
         }),
-        Form::Int2 => out.extend_from_slice(&i16::try_from(integer(text)?).ok()?.to_be_bytes()),
-        Form::Int4 => out.extend_from_slice(&i32::try_from(integer(text)?).ok()?.to_be_bytes()),
-        Form::Int8 => out.extend_from_slice(&integer(text)?.to_be_bytes()),
-        Form::Oid => out.extend_from_slice(&u32::try_from(integer(text)?).ok()?.to_be_bytes()),
-        Form::Float4 => {
+        ValueForm::Int2 => {
+            out.extend_from_slice(&i16::try_from(integer(text)?).ok()?.to_be_bytes())
+        }
+        ValueForm::Int4 => {
+            out.extend_from_slice(&i32::try_from(integer(text)?).ok()?.to_be_bytes())
+        }
+        ValueForm::Int8 => out.extend_from_slice(&integer(text)?.to_be_bytes()),
+        ValueForm::Oid => out.extend_from_slice(&u32::try_from(integer(text)?).ok()?.to_be_bytes()),
+        ValueForm::Float4 => {
             let number: f32 = float(text, f32::NAN, f32::INFINITY)?;
             let exact = number.is_finite() && (number != 0.0 || is_zero(text)) || !is_number(text);
             out.extend_from_slice(&exact.then_some(number)?.to_be_bytes());
         }
-        Form::Float8 => {
+        ValueForm::Float8 => {
             let number: f64 = float(text, f64::NAN, f64::INFINITY)?;
             let exact = number.is_finite() && (number != 0.0 || is_zero(text)) || !is_number(text);
             out.extend_from_slice(&exact.then_some(number)?.to_be_bytes());
         }
-        Form::Numeric => numeric(text, out)?,
-        Form::Bytea => hex(text.strip_prefix(br"\x")?, out)?,
-        Form::Uuid => {
+        ValueForm::Numeric => numeric(text, out)?,
+        ValueForm::Bytea => hex(text.strip_prefix(br"\x")?, out)?,
+        ValueForm::Uuid => {
             let (a, rest) = text.split_at_checked(8)?;
             hex(a, out)?;
             let mut rest = rest;
@@ -114,25 +118,25 @@ pub(super) fn value(form: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
             }
             rest.is_empty().then_some(())?;
         }
-        Form::Date => {
+        ValueForm::Date => {
             let days = i32::try_from(date(text)?).ok()?;
             out.extend_from_slice(&days.to_be_bytes());
         }
-        Form::Time => match time(text)? {
+        ValueForm::Time => match time(text)? {
             (time, []) => out.extend_from_slice(&time.to_be_bytes()),
             _ => return None,
         },
-        Form::Timestamp => match moment(text)? {
+        ValueForm::Timestamp => match moment(text)? {
             (moment, []) => out.extend_from_slice(&moment.to_be_bytes()),
             _ => return None,
         },
-        Form::TimestampTz => {
+        ValueForm::TimestampTz => {
             let (moment, zone) = moment(text)?;
             out.extend_from_slice(&(moment - offset(zone)?).to_be_bytes());
         }
-        Form::Inet => network(text, false, out)?,
-        Form::Cidr => network(text, true, out)?,
-        Form::Array(element, oid) => array(text, element, *oid, out)?,
+        ValueForm::Inet => network(text, false, out)?,
+        ValueForm::Cidr => network(text, true, out)?,
+        ValueForm::Array(element, oid) => array(text, element, *oid, out)?,
     }
     Some(())
 }
@@ -377,7 +381,7 @@ fn network(text: &[u8], is_cidr: bool, out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// One dimension that begins at 1.
-fn array(text: &[u8], element: &Form, oid: u32, out: &mut Vec<u8>) -> Option<()> {
+fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Option<()> {
     let mut rest = text.strip_prefix(b"{")?;
     let at = out.len();
     for field in [1, 0, oid, 0, 1] {

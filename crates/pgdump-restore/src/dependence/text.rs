@@ -11,7 +11,7 @@ use pgdump_archive::{Dialect, TocEntry, Token, copy_target, tokens};
 
 /// A table that the text has made so far.
 #[derive(Debug, Default)]
-struct Table {
+struct TextTable {
     /// Its rows go through something that may read others.
     reads: bool,
     /// Columns whose value may depend on other rows where a row brings none.
@@ -28,7 +28,7 @@ pub(crate) struct Definitions {
     functions: Functions,
     /// Types and domains that call functions, without their schemas.
     types: HashSet<String>,
-    tables: HashMap<String, Table>,
+    tables: HashMap<String, TextTable>,
     /// There are operators or casts of the text's own: any expression may call them.
     has_operators: bool,
     /// A statement may have made anything.
@@ -205,7 +205,7 @@ impl Definitions {
         let Some(definition) = Definition::of(t) else {
             return self.is_unknown = true;
         };
-        let mut made = Table::default();
+        let mut made = TextTable::default();
         for item in definition.items() {
             self.column(item, &mut made);
             if item.first().is_some_and(|w| w.is("like")) {
@@ -234,7 +234,7 @@ impl Definitions {
     }
 
     /// Rows of a partition go through the key of its root, and rows of the root into its partitions.
-    fn link(&mut self, child: &str, parent: &str, made: &mut Table) {
+    fn link(&mut self, child: &str, parent: &str, made: &mut TextTable) {
         made.linked.insert(parent.to_owned());
         if let Some(parent) = self.tables.get_mut(parent) {
             parent.linked.insert(child.to_owned());
@@ -242,7 +242,7 @@ impl Definitions {
     }
 
     /// A column or constraint in the definition of a table, or that is added to one.
-    fn column(&self, item: &[Token<'_>], table: &mut Table) {
+    fn column(&self, item: &[Token<'_>], table: &mut TextTable) {
         let is_word = |words: &[&str]| item.iter().any(|w| words.iter().any(|x| w.is(x)));
         table.reads |= is_word(&["references", "exclude"]) || self.any_reads(&expressions_of(item));
         table.has_key |= is_word(&["primary", "unique"]);
@@ -334,7 +334,7 @@ impl Definitions {
         if has(&["rename"]) || has(&["set", "schema"]) {
             self.is_unknown = true;
         }
-        let mut made = Table::default();
+        let mut made = TextTable::default();
         self.column(actions, &mut made);
         made.reads |= has(&["foreign", "key"]) || self.names_type(actions);
         made.defaults = self.altered_defaults(actions);

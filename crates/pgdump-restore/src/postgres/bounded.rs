@@ -23,7 +23,7 @@ pub(super) const TOO_LARGE: &str = "XL001";
 
 /// Which messages pass.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct MessageBounds {
     /// Bytes of one row that somebody reads.
     pub(super) max_row: usize,
     /// Nobody reads the rows: they are answers to statements of a dump.
@@ -95,12 +95,12 @@ fn refusal(size: usize, max: usize) -> Vec<u8> {
 
 /// Follows the messages and says what the client sees of them.
 #[derive(Debug)]
-struct Filter {
-    bounds: Bounds,
+struct MessageFilter {
+    bounds: MessageBounds,
     position: Position,
 }
 
-impl Filter {
+impl MessageFilter {
     /// Adds to `out` what is left of `input`.
     fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while !input.is_empty() {
@@ -185,7 +185,7 @@ impl Filter {
 #[derive(Debug)]
 pub(super) struct Bounded<S> {
     inner: S,
-    filter: Filter,
+    filter: MessageFilter,
     read: Box<[u8]>,
     /// What the client has not taken yet, from `taken` on.
     out: Vec<u8>,
@@ -194,13 +194,13 @@ pub(super) struct Bounded<S> {
 
 impl<S> Bounded<S> {
     /// Of a connection that begins with the server's answer to a request for TLS, or with messages.
-    pub(super) fn new(inner: S, bounds: Bounds, negotiates: bool) -> Self {
+    pub(super) fn new(inner: S, bounds: MessageBounds, negotiates: bool) -> Self {
         let position = if negotiates {
             Position::Negotiation
         } else {
             START
         };
-        let filter = Filter { bounds, position };
+        let filter = MessageFilter { bounds, position };
         Bounded {
             inner,
             filter,
@@ -281,7 +281,7 @@ impl<S: TlsStream + Unpin> TlsStream for Bounded<S> {
 /// TLS below the bounds: messages are seen only inside it.
 pub(super) struct BoundedTls<T> {
     pub(super) tls: T,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: MessageBounds,
 }
 
 impl<S, T> TlsConnect<Bounded<S>> for BoundedTls<T>
@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
+    const BOUNDS: MessageBounds = MessageBounds {
         max_row: 4 << 20,
         discards_rows: false,
     };
@@ -315,9 +315,9 @@ mod tests {
         framed(kind, &vec![b'x'; size])
     }
 
-    fn filtered(input: &[u8], bounds: Bounds, chunk: usize) -> Vec<u8> {
+    fn filtered(input: &[u8], bounds: MessageBounds, chunk: usize) -> Vec<u8> {
         let (mut filter, mut out) = (
-            Filter {
+            MessageFilter {
                 bounds,
                 position: START,
             },
@@ -359,7 +359,7 @@ mod tests {
                 of(
                     b'D',
                     2 << 20,
-                    Bounds {
+                    MessageBounds {
                         discards_rows: true,
                         ..BOUNDS
                     }
