@@ -10,7 +10,7 @@ use crate::backup;
 use crate::error::{Blame, FailureReason as R, RestoreError, report as said};
 use crate::job::{BackupRef, OWN_PROBE, ResultBackup, VerifyJob};
 use crate::policy::{Depth, Trigger};
-use crate::proof::{Bisection, BackupOrigin, Probe, Verdict, VerificationReport};
+use crate::proof::{BackupOrigin, Bisection, Probe, Verdict, VerificationReport};
 use crate::store::StoredObject;
 use crate::verification::is_of;
 

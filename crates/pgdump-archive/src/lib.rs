@@ -44,7 +44,7 @@ pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
 
 pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{Dialect, Lexeme, Token, Wide, first_tokens, statements, tokens};
-pub use toc::{DataOffset, Section, TocEntry};
+pub use toc::{DataOffset, TocEntry, TocSection};
 
 /// A stream of bytes.
 pub type Bytes = Box<dyn Read + Send>;

@@ -2,7 +2,7 @@
 
 use super::end_marks::{CLUSTER_HEAD, HEAD as DUMP_HEAD};
 use super::lexer::{Dialect, Lexeme, Token, first_tokens};
-use super::{Section, TocEntry};
+use super::{TocEntry, TocSection};
 
 /// Words behind the first one of a statement, where prose would go on otherwise.
 const FOLLOWING: [(&str, &str); 30] = [
@@ -207,7 +207,7 @@ pub(super) fn entry_of(line: &str) -> Option<TocEntry> {
         owner.clone_into(&mut entry.owner);
     }
     if is_data {
-        (entry.section, entry.has_data) = (Section::Data, true);
+        (entry.section, entry.has_data) = (TocSection::Data, true);
     }
     Some(entry)
 }

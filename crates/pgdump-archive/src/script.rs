@@ -10,7 +10,7 @@ use super::filters::PeekReader;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::text::{Text, TextItem};
 use super::toc::{corrupt, without_oids};
-use super::{Archive, ArchiveBody, Codec, Format, Header, Limits, Section, TocEntry};
+use super::{Archive, ArchiveBody, Codec, Format, Header, Limits, TocEntry, TocSection};
 use crate::error::ArchiveError;
 
 /// Bytes of statements that are looked at before the data, to say what the dump needs.
@@ -237,7 +237,7 @@ impl Script {
     fn entry(&mut self, desc: &str, tag: &str) -> TocEntry {
         let mut entry = TocEntry::bare(self.next_id, desc, tag);
         self.next_id += 1;
-        (entry.section, entry.has_data) = (Section::Data, true);
+        (entry.section, entry.has_data) = (TocSection::Data, true);
         entry
     }
 

@@ -7,7 +7,7 @@ use crate::error::ArchiveError;
 
 /// Where an entry belongs in the order of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Section {
+pub enum TocSection {
     /// Comments and privileges of old dumps.
     None,
     PreData,
@@ -33,7 +33,7 @@ pub struct TocEntry {
     /// Object kind in PostgreSQL's words: `TABLE`, `TABLE DATA`, `INDEX`, …
     pub desc: String,
     pub tag: String,
-    pub section: Section,
+    pub section: TocSection,
     /// Statements that make the object; empty where there are none.
     pub defn: String,
     pub drop_stmt: String,
@@ -263,7 +263,7 @@ struct RawEntry {
     dump_id: i32,
     has_data: bool,
     strings: [Option<Vec<u8>>; 8],
-    section: Section,
+    section: TocSection,
     relkind: Option<char>,
     owner: Option<Vec<u8>>,
     with_oids: bool,
@@ -395,10 +395,10 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
     let tag = f.bytes("tag")?;
     let desc = f.bytes("kind")?;
     let section = match f.int("section")? {
-        1 => Section::None,
-        2 => Section::PreData,
-        3 => Section::Data,
-        4 => Section::PostData,
+        1 => TocSection::None,
+        2 => TocSection::PreData,
+        3 => TocSection::Data,
+        4 => TocSection::PostData,
         n => return Err(corrupt(format!("{n} is no section"))),
     };
     let (defn, drop_stmt, definition) = read_statements(f, desc.as_deref().unwrap_or_default())?;
@@ -563,7 +563,7 @@ impl TocEntry {
             has_data: false,
             desc: desc.to_owned(),
             tag: tag.to_owned(),
-            section: Section::PreData,
+            section: TocSection::PreData,
             defn: String::new(),
             drop_stmt: String::new(),
             copy_stmt: String::new(),

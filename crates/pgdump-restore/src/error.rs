@@ -214,7 +214,7 @@ impl fmt::Display for FailureReason {
     }
 }
 
-type Source = Box<dyn StdError + Send + Sync>;
+type BoxedSource = Box<dyn StdError + Send + Sync>;
 
 /// What every error of the family holds: the reason, a sentence for a person, the SQLSTATE where
 /// PostgreSQL gave one, and the source.
@@ -225,7 +225,7 @@ pub struct Fault {
     sqlstate: Option<String>,
     /// Where it happened, if that is not where the job as a whole is.
     stage: Option<&'static str>,
-    source: Option<Source>,
+    source: Option<BoxedSource>,
 }
 
 impl Fault {
@@ -253,7 +253,7 @@ macro_rules! family_member {
                 $name(Box::new(Fault::new(reason, message)))
             }
 
-            pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+            pub fn with_source(mut self, source: impl Into<BoxedSource>) -> Self {
                 self.0.source = Some(source.into());
                 self
             }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::dependence::Dependence;
 use super::pre_data::PreDataPlan;
 use super::{ddl, dependency_groups};
-use pgdump_archive::{Section, TocEntry};
+use pgdump_archive::{TocEntry, TocSection};
 
 /// Passes of a restore; one is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,11 +121,11 @@ impl Plan {
         for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_left_out(e)) {
             let pass = pass_of(e, &tables);
             let early = match e.section {
-                Section::PreData => true,
+                TocSection::PreData => true,
                 // Large objects are made before their data arrives, whatever their section.
-                Section::Data if matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA") => true,
-                Section::None => plan.nodes.is_empty(),
-                Section::Data | Section::PostData => false,
+                TocSection::Data if matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA") => true,
+                TocSection::None => plan.nodes.is_empty(),
+                TocSection::Data | TocSection::PostData => false,
             };
             if early && pass == RestorePass::Main && !e.has_data {
                 pre_data.push(i);
@@ -400,9 +400,9 @@ mod tests {
 
     fn entry(id: i32, desc: &str, after: &[i32], defn: &str) -> TocEntry {
         let section = if desc == "TABLE" {
-            Section::PreData
+            TocSection::PreData
         } else {
-            Section::PostData
+            TocSection::PostData
         };
         TocEntry {
             section,

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::notes::listed;
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
-use pgdump_archive::{Section as TocSection, TocEntry};
+use pgdump_archive::{TocEntry, TocSection};
 
 /// Entries that hold settings or the database itself: they stay with every part.
 const FRAME: [&str; 5] = [

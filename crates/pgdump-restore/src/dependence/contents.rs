@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use super::definition::Definition;
 use super::expressions::Functions;
 use crate::ddl;
-use pgdump_archive::{Dialect, Section, TocEntry, Token, tokens};
+use pgdump_archive::{Dialect, TocEntry, TocSection, Token, tokens};
 
 /// Entries that may read rows of any table when they are restored, by dump id.
 #[derive(Debug, Default)]
@@ -120,7 +120,7 @@ impl<'a> Graph<'a> {
                     .get(id)
                     .is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
             }),
-            _ if e.section == Section::PreData && alters_rows(e) => {
+            _ if e.section == TocSection::PreData && alters_rows(e) => {
                 return self.altered.extend(tables);
             }
             _ => return,
@@ -303,9 +303,9 @@ mod tests {
 
     fn entry(id: i32, desc: &str, tag: &str, dependencies: &[i32], defn: &str) -> TocEntry {
         let section = if desc == "TABLE DATA" {
-            Section::Data
+            TocSection::Data
         } else {
-            Section::PreData
+            TocSection::PreData
         };
         let (dependencies, namespace) = (dependencies.to_vec(), Some("s".to_owned()));
         TocEntry {
