@@ -59,6 +59,27 @@ impl Drop for Telemetry {
     }
 }
 
+/// The crates of this workspace that write log lines and spans, by the names of their targets.
+const OUR_CRATES: [&str; 3] = ["pgrestored", "pgdump_restore", "pgdump_archive"];
+
+/// What is asked of `pgrestored` is asked of its library crates, unless they are named themselves.
+fn with_library_crates(mut filter: EnvFilter) -> EnvFilter {
+    let directives = filter.to_string();
+    let of = |name: &str| {
+        let mut all = directives.split(',');
+        all.find_map(|d| Some(d.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+    };
+    let Some(level) = of(OUR_CRATES[0]) else {
+        return filter;
+    };
+    for name in OUR_CRATES.iter().skip(1).filter(|name| of(name).is_none()) {
+        if let Ok(directive) = format!("{name}={level}").parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
+    filter
+}
+
 /// Sets up logs (`RUST_LOG` overrides the level) and traces. Without an endpoint nothing is sent, and
 /// still every job has its trace: log lines and result events carry the publisher's.
 ///
@@ -70,6 +91,7 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
         .with_env_var("RUST_LOG")
         .try_from_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,pgrestored={}", options.level)));
+    let filter = with_library_crates(filter);
     let traces = tracer_provider(options)?;
     let text = match options.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
@@ -83,7 +105,7 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
         machines(context.clone(), options.project.clone())
     };
     // Spans are made whatever the level of the log.
-    let spans = Targets::new().with_target("pgrestored", LevelFilter::INFO);
+    let spans = Targets::new().with_targets(OUR_CRATES.map(|name| (name, LevelFilter::INFO)));
     tracing_subscriber::registry()
         .with(
             tracing_opentelemetry::layer()
@@ -109,7 +131,7 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
 fn has_no_secrets(what: &tracing::Metadata<'_>) -> bool {
     let of = |name: &str| what.target().split("::").next() == Some(name);
     match () {
-        () if of("pgrestored") => true,
+        () if OUR_CRATES.iter().any(|name| of(name)) => true,
         () if of("tokio_postgres") || of("postgres_protocol") => *what.level() <= Level::WARN,
         () => *what.level() <= Level::INFO,
     }
@@ -117,7 +139,8 @@ fn has_no_secrets(what: &tracing::Metadata<'_>) -> bool {
 
 /// A line of any level says which request and trace it is of.
 fn is_our_span(what: &tracing::Metadata<'_>) -> bool {
-    what.is_span() && what.target().starts_with("pgrestored")
+    let name = what.target().split("::").next().unwrap_or_default();
+    what.is_span() && OUR_CRATES.contains(&name)
 }
 
 /// Knows of the span of an event what a line says: the request, and the ids of the trace.
@@ -288,4 +311,20 @@ pub fn follow(span: &Span, attributes: &HashMap<String, String>) {
 pub fn inject(attributes: &mut BTreeMap<String, String>) {
     TraceContextPropagator::new()
         .inject_context(&Span::current().context(), &mut Outgoing(attributes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_of_the_program_is_one_of_its_crates() {
+        let filter = |text: &str| with_library_crates(EnvFilter::new(text)).to_string();
+        for name in OUR_CRATES {
+            assert!(filter("warn,pgrestored=debug").contains(&format!("{name}=debug")));
+        }
+        let named = filter("pgrestored=debug,pgdump_restore=trace");
+        assert!(named.contains("pgdump_restore=trace") && !named.contains("pgdump_restore=debug"));
+        assert_eq!(filter("info"), "info");
+    }
 }
