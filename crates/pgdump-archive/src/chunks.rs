@@ -20,12 +20,25 @@ const END_OF_COPY: &[u8] = b"\\.\n\n\n";
 /// A part of an entry's data, in the order of the archive.
 #[derive(Debug)]
 pub enum Chunk {
-    /// COPY text. With `ends_row`, another connection may take the next chunk.
-    Rows { text: Vec<u8>, ends_row: bool },
+    /// Rows in COPY text format.
+    Rows {
+        /// The rows, in the dump's encoding.
+        text: Vec<u8>,
+        /// The last row is complete, so that another connection may take the next chunk. Only a row longer than a
+        /// chunk is cut.
+        ends_row: bool,
+    },
     /// Whole INSERT statements, in the dump's encoding.
     Statements(Vec<u8>),
-    /// Bytes of one large object from `offset` on; chunks of one object do not overlap.
-    LargeObject { oid: u32, offset: u64, bytes: Bytes },
+    /// A part of one large object; the parts of an object come in order and do not overlap.
+    LargeObject {
+        /// Oid of the large object.
+        oid: u32,
+        /// Where the part begins in the object, in bytes: a multiple of PostgreSQL's large-object page (2 KiB).
+        offset: u64,
+        /// The part's bytes.
+        bytes: Bytes,
+    },
 }
 
 impl Chunk {
@@ -37,6 +50,7 @@ impl Chunk {
         }
     }
 
+    /// Whether the chunk has no bytes: such a chunk of rows only ends a row that was cut.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -58,6 +72,7 @@ pub trait DataSink {
     }
     /// The data of `entry` starts here.
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
+    /// Takes the next chunk of the entry whose [`begin`](DataSink::begin) came last.
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError>;
     /// The entry's data is complete: its own end marker was there.
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;

@@ -9,13 +9,18 @@ use super::inflate::Zlib;
 /// Compression of the data blocks, as the header names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
+    /// `PG_COMPRESSION_NONE`: blocks hold the data as it is.
     None,
+    /// `PG_COMPRESSION_GZIP`: each block is a zlib stream (RFC 1950); the only codec before archive version 1.15.
     Gzip,
+    /// `PG_COMPRESSION_LZ4`: each block is an LZ4 frame.
     Lz4,
+    /// `PG_COMPRESSION_ZSTD`: each block is a Zstandard frame.
     Zstd,
 }
 
 impl Codec {
+    /// The name that `pg_dump --compress` takes.
     pub fn as_str(self) -> &'static str {
         match self {
             Codec::None => "none",

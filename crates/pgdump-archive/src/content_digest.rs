@@ -23,6 +23,7 @@ use crate::error::ArchiveError;
 /// Rows so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rows {
+    /// Number of rows.
     pub count: u64,
     /// Bytes of COPY text.
     pub bytes: u64,
@@ -90,13 +91,16 @@ impl LongRow {
 pub struct TableData {
     /// The list of columns in parentheses, as the archive has it; `None`: all that can be inserted.
     pub columns: Option<String>,
+    /// Count, size and digest of its rows.
     pub rows: Rows,
 }
 
 /// One large object's data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ObjectData {
+    /// Size in bytes.
     pub bytes: u64,
+    /// CRC32C of the whole object.
     pub crc32c: u32,
 }
 
@@ -117,6 +121,7 @@ pub struct ContentDigest {
 }
 
 impl ContentDigest {
+    /// An empty digest for the data of `archive`, in its encoding and dialect.
     pub fn of(archive: &super::Archive) -> Self {
         ContentDigest {
             counts_rows: !archive.is_foreign(),
@@ -224,6 +229,7 @@ impl ContentDigest {
         self.tables.lock().clone()
     }
 
+    /// Large objects by their oid.
     pub fn objects(&self) -> BTreeMap<u32, ObjectData> {
         self.objects.lock().clone()
     }
@@ -456,6 +462,7 @@ pub struct Counting<'a> {
 }
 
 impl<'a> Counting<'a> {
+    /// A sink that adds all data to `content_digest`, and calls `seen` with the bytes of each chunk.
     pub fn new(content_digest: &'a ContentDigest, seen: &'a (dyn Fn(u64) + Sync)) -> Self {
         Counting {
             content_digest,

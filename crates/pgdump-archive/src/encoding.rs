@@ -35,6 +35,7 @@ pub fn has_undecoded(text: &str) -> bool {
 }
 
 impl TextEncoding {
+    /// The encoding of this name, in any of the spellings that PostgreSQL takes (`pg_encname_tbl` in `encnames.c`).
     pub fn new(name: &str) -> Self {
         TextEncoding {
             name: name.to_owned(),
@@ -60,6 +61,7 @@ impl TextEncoding {
         matches!(self.plain().as_str(), "utf8" | "unicode")
     }
 
+    /// Whether the server never converted the text: its bytes may be in any encoding.
     pub fn is_sql_ascii(&self) -> bool {
         self.plain() == "sqlascii"
     }
@@ -69,6 +71,7 @@ impl TextEncoding {
         self.plain() == "muleinternal"
     }
 
+    /// Whether `other` is a spelling of the same name: case, hyphens and underscores do not count.
     pub fn is_same(&self, other: &str) -> bool {
         self.plain() == TextEncoding::new(other).plain()
     }

@@ -18,17 +18,26 @@ pub(super) const HEAD: usize = 8 << 10;
 /// One filter of the whole backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
+    /// gzip (RFC 1952), one or more members.
     Gzip,
+    /// Zstandard (RFC 8878), with skippable frames.
     Zstd,
+    /// LZ4 frames, including the legacy format.
     Lz4,
+    /// bzip2, one or more streams.
     Bzip2,
+    /// xz, one or more streams.
     Xz,
+    /// The `.lzma` format of LZMA Utils.
     Lzma,
+    /// lzip, one or more members.
     Lzip,
+    /// age (`age-encryption.org/v1`), binary or armored.
     Age,
 }
 
 impl Filter {
+    /// The name of the program, in lower case, as reports show it.
     pub fn as_str(self) -> &'static str {
         match self {
             Filter::Gzip => "gzip",

@@ -10,8 +10,11 @@ use crate::error::ArchiveError;
 /// How `pg_dump` wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
+    /// `pg_dump -Fc`: one file with a table of contents and data blocks (`pg_backup_custom.c`).
     Custom,
+    /// `pg_dump -Fd`: `toc.dat` and one file per table and large object (`pg_backup_directory.c`).
     Directory,
+    /// `pg_dump -Ft`: a tar whose first member is `toc.dat` (`pg_backup_tar.c`).
     Tar,
     /// The files of a directory dump in a tar.
     DirectoryTar,
@@ -20,6 +23,7 @@ pub enum Format {
 }
 
 impl Format {
+    /// The name as reports show it.
     pub fn as_str(self) -> &'static str {
         match self {
             Format::Custom => "custom",
@@ -45,6 +49,7 @@ impl Format {
 /// What the first bytes of the archive say.
 #[derive(Debug, Clone)]
 pub struct Header {
+    /// Format, from the file's structure: a directory's own `toc.dat` says tar.
     pub format: Format,
     /// What the whole archive is wrapped in, from the outside.
     pub filters: Vec<Filter>,
@@ -54,9 +59,11 @@ pub struct Header {
     pub codec: Codec,
     /// When the dump began, in the dumping machine's local time.
     pub created: Option<jiff::civil::DateTime>,
+    /// Name of the database that was dumped; `None` for SQL text that does not say.
     pub database: Option<String>,
     /// Version of the server that was dumped.
     pub server_version: String,
+    /// Version of the `pg_dump` that wrote the archive; empty if it does not say.
     pub pg_dump_version: String,
 }
 

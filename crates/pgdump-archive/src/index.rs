@@ -16,8 +16,11 @@ use crate::error::ArchiveError;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Extent {
+    /// Offset of the first byte from the beginning of the archive, after all filters.
     pub offset: u64,
+    /// Length in bytes.
     pub length: u64,
+    /// CRC32C of these bytes.
     pub crc32c: u32,
 }
 
@@ -25,9 +28,12 @@ pub struct Extent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IndexedBlock {
+    /// Dump id of the entry.
     pub dump_id: i32,
+    /// The block, from its type byte to its end mark.
     #[serde(flatten)]
     pub extent: Extent,
+    /// Rows in the block; 0 for large objects.
     pub rows: u64,
     /// Bytes of its data, uncompressed.
     pub bytes: u64,
@@ -37,7 +43,9 @@ pub struct IndexedBlock {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BlockIndex {
+    /// Header and table of contents.
     pub head: Extent,
+    /// Every data block.
     pub blocks: Vec<IndexedBlock>,
     /// The table of contents once more, where `pg_dump` wrote it behind the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]

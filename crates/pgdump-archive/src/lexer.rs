@@ -14,6 +14,7 @@ pub struct Dialect {
 /// no byte of a longer character looks like ASCII, and each may pass for a character.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wide {
+    /// Every byte of a longer character is above 0x7f.
     #[default]
     No,
     /// BIG5, GBK, UHC: two bytes from 0x80 on.
@@ -50,9 +51,12 @@ impl Default for Dialect {
     }
 }
 
+/// The kind of a lexeme, by the rules of `psqlscan.l`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lexeme {
+    /// Spaces, tabs, line ends, vertical tabs and form feeds.
     Blank,
+    /// `-- …` up to the end of the line, or `/* … */`, which nests.
     Comment,
     /// A key word or a name without quotes.
     Word,
@@ -60,7 +64,9 @@ pub enum Lexeme {
     QuotedWord,
     /// A string constant of any form.
     Text,
+    /// A number, or a parameter such as `$1`.
     Number,
+    /// Any other byte.
     Symbol(u8),
 }
 
@@ -466,7 +472,9 @@ impl StatementEnd {
 /// A word, constant or symbol of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token<'a> {
+    /// Its kind; never `Blank` or `Comment`.
     pub kind: Lexeme,
+    /// The token as it stands in the statement, with its quotes.
     pub text: &'a str,
     /// Where it begins, in bytes.
     pub at: usize,
@@ -483,6 +491,7 @@ impl Token<'_> {
         (self.text.len() <= 64).then(|| self.text.to_lowercase())
     }
 
+    /// Whether it is this symbol.
     pub fn is_symbol(&self, symbol: u8) -> bool {
         self.kind == Lexeme::Symbol(symbol)
     }

@@ -1,4 +1,4 @@
-#![warn(unreachable_pub)]
+#![warn(missing_docs, unreachable_pub)]
 #![doc = include_str!("../README.md")]
 
 pub mod bounded;
@@ -157,9 +157,12 @@ pub trait DirectorySource: Send + Sync {
 pub enum Origin {
     /// One object or standard input; `again` where it can be read twice.
     Stream {
+        /// The archive from its first byte.
         bytes: Bytes,
+        /// Opens the same bytes again, for tars whose members do not come in the order of the restore.
         again: Option<Arc<dyn ReopenableSource>>,
     },
+    /// The files of a directory dump.
     Folder(Arc<dyn DirectorySource>),
 }
 
@@ -259,6 +262,7 @@ impl Archive {
         Ok(archive)
     }
 
+    /// What the first bytes of the archive say.
     pub fn header(&self) -> &Header {
         &self.header
     }

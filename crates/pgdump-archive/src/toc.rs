@@ -10,47 +10,63 @@ use crate::error::ArchiveError;
 pub enum TocSection {
     /// Comments and privileges of old dumps.
     None,
+    /// `SECTION_PRE_DATA`: definitions that the rows need.
     PreData,
+    /// `SECTION_DATA`: rows, large objects, sequence values, statistics.
     Data,
+    /// `SECTION_POST_DATA`: indexes, constraints, triggers, rules.
     PostData,
 }
 
 /// Where the entry's data stands. Piped dumps have no offsets; directory and tar dumps have members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataOffset {
+    /// `K_OFFSET_POS_NOT_SET`: there is data, and `pg_dump` could not seek back to say where.
     NotSet,
+    /// `K_OFFSET_POS_SET`: offset of the data block in bytes from the beginning of the archive.
     At(u64),
+    /// Name of the member that holds the data, as `pg_dump` named it (no compression suffix).
     Member(String),
+    /// `K_OFFSET_NO_DATA`: the entry has no data.
     NoData,
 }
 
 /// One object of the dump. Text is as [`TextEncoding::decode`] gives it.
 #[derive(Debug, Clone)]
 pub struct TocEntry {
+    /// Number of the entry in this archive, from 1; dependencies refer to it.
     pub dump_id: i32,
     /// The entry has a data block in this file.
     pub has_data: bool,
     /// Object kind in PostgreSQL's words: `TABLE`, `TABLE DATA`, `INDEX`, …
     pub desc: String,
+    /// Name of the object, unquoted; functions have their argument types, some kinds the table before the name.
     pub tag: String,
+    /// Section that `pg_dump` put the object in.
     pub section: TocSection,
     /// Statements that make the object; empty where there are none.
     pub defn: String,
+    /// The `DROP` statement that `pg_restore --clean` runs; empty where there is none.
     pub drop_stmt: String,
     /// `COPY … FROM stdin;`, or empty: then the data block holds INSERT statements.
     pub copy_stmt: String,
+    /// Schema of the object, unquoted; `None` for objects outside of schemas.
     pub namespace: Option<String>,
     /// `None`: not an object with storage; empty: the default tablespace.
     pub tablespace: Option<String>,
+    /// Table access method (archive version 1.14 and later); `None` for objects without one.
     pub table_am: Option<String>,
     /// `pg_class.relkind` (archive version 1.16 and later).
     pub relkind: Option<char>,
+    /// Name of the owner, unquoted; empty where the object has none.
     pub owner: String,
     /// The table was made `WITH OIDS`, gone since PostgreSQL 12.
     pub with_oids: bool,
     /// The data had each row's oid as its first column; the reader leaves it out.
     pub oids_in_data: bool,
+    /// Dump ids of the entries that this one needs; some may not be in the archive.
     pub dependencies: Vec<i32>,
+    /// Where the data is.
     pub offset: DataOffset,
 }
 
