@@ -127,9 +127,8 @@ pub async fn backups_of(
 fn found_in(mut objects: Vec<StoredObject>) -> Vec<FoundBackup> {
     // Consoles make an object with a folder's name, to show the folder.
     objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
-    let is_toc = |o: &StoredObject| {
-        !folder_of(&o.name).is_empty() && member_name::is_contents(file_of(&o.name))
-    };
+    let is_toc =
+        |o: &StoredObject| !folder_of(&o.name).is_empty() && member_name::is_toc(file_of(&o.name));
     let folders: HashSet<String> = objects
         .iter()
         .filter(|o| is_toc(o))
@@ -139,7 +138,7 @@ fn found_in(mut objects: Vec<StoredObject>) -> Vec<FoundBackup> {
         Default::default();
     for o in objects {
         let folder = folder_of(&o.name);
-        if folders.contains(folder) && member_name::is_of_dump(file_of(&o.name)) {
+        if folders.contains(folder) && member_name::may_hold_data(file_of(&o.name)) {
             of_folder.entry(folder.to_owned()).or_default().push(o)
         } else {
             others.push(o)
@@ -181,7 +180,7 @@ fn file_of(name: &str) -> &str {
 fn whole(name: String, members: &[StoredObject]) -> Option<StoredObject> {
     let toc = members
         .iter()
-        .find(|m| member_name::is_contents(file_of(&m.name)))?;
+        .find(|m| member_name::is_toc(file_of(&m.name)))?;
     let created = members.iter().map(|m| m.created).max()?;
     let size = members.iter().map(|m| m.size).sum();
     Some(StoredObject {
@@ -316,7 +315,7 @@ async fn pin_folder(
     generation: Option<i64>,
 ) -> Result<PinnedBackup, RestoreError> {
     let mut members = files_of(store.as_ref(), name).await?;
-    members.retain(|m| member_name::is_of_dump(file_of(&m.name)));
+    members.retain(|m| member_name::may_hold_data(file_of(&m.name)));
     let what = "no directory dump: there is no toc.dat";
     let object =
         whole(name.to_owned(), &members).ok_or_else(|| not_found(store.as_ref(), name, what))?;

@@ -16,7 +16,8 @@ use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationErr
 use crate::progress::Progress;
 use crate::store::StoredObject;
 use pgdump_archive::{
-    ArchiveError, BlockIndex, Bytes, DirectorySource, Extent, Origin, Ranges, ReopenableSource,
+    ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, RangeSource,
+    ReopenableSource,
 };
 
 /// What the finished reading must have been.
@@ -53,7 +54,7 @@ pub fn open(
     limits: DownloadOptions,
     progress: Arc<Progress>,
     stop: CancellationToken,
-) -> (Origin, IntegrityCheck) {
+) -> (ArchiveSource, IntegrityCheck) {
     let size = match &source {
         Source::Object(b) => Some(b.object.size),
         Source::Stdin => None,
@@ -78,7 +79,10 @@ pub fn open(
         Source::Stdin => {
             let bytes = reader.start(Source::Stdin, None, None);
             (
-                Origin::Stream { bytes, again: None },
+                ArchiveSource::Stream {
+                    bytes,
+                    reopen: None,
+                },
                 expected(ReadMode::Whole),
             )
         }
@@ -86,15 +90,15 @@ pub fn open(
             let bytes = reader.start(Source::Object(b.clone()), size, b.expected_crc32c);
             let again = ObjectAgain { backup: b, reader };
             (
-                Origin::Stream {
+                ArchiveSource::Stream {
                     bytes,
-                    again: Some(Arc::new(again)),
+                    reopen: Some(Arc::new(again)),
                 },
                 expected(ReadMode::Whole),
             )
         }
         Source::Object(b) if b.is_folder() => (
-            Origin::Folder(Arc::new(FolderMembers::new(b, reader))),
+            ArchiveSource::Directory(Arc::new(FolderMembers::new(b, reader))),
             expected(ReadMode::Members),
         ),
         Source::Object(b) => {
@@ -103,9 +107,9 @@ pub fn open(
             let bytes = Box::new(PieceReader::new(&b, reader.clone()));
             let again = Arc::new(PiecesAgain { backup: b, reader });
             (
-                Origin::Stream {
+                ArchiveSource::Stream {
                     bytes,
-                    again: Some(again),
+                    reopen: Some(again),
                 },
                 expected(reading),
             )
@@ -123,7 +127,7 @@ pub fn open_by_blocks(
     options: DownloadOptions,
     progress: Arc<Progress>,
     stop: CancellationToken,
-) -> (Origin, Arc<dyn Ranges>, IntegrityCheck) {
+) -> (ArchiveSource, Arc<dyn RangeSource>, IntegrityCheck) {
     let size = Some(backup.object.size);
     progress.object_size.store(backup.object.size, Relaxed);
     let streams = Arc::default();
@@ -144,7 +148,10 @@ pub fn open_by_blocks(
         reading,
     };
     (
-        Origin::Stream { bytes, again: None },
+        ArchiveSource::Stream {
+            bytes,
+            reopen: None,
+        },
         Arc::new(ObjectBlocks { backup, reader }),
         expected,
     )
@@ -156,8 +163,8 @@ struct ObjectBlocks {
     reader: StreamOpener,
 }
 
-impl Ranges for ObjectBlocks {
-    fn open(&self, extent: Extent) -> Result<Bytes, ArchiveError> {
+impl RangeSource for ObjectBlocks {
+    fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError> {
         Ok(self.reader.start_part(self.backup.clone(), extent))
     }
 }
@@ -171,12 +178,12 @@ struct StreamOpener {
 }
 
 impl StreamOpener {
-    fn start(&self, source: Source, size: Option<u64>, crc32c: Option<u32>) -> Bytes {
+    fn start(&self, source: Source, size: Option<u64>, crc32c: Option<u32>) -> ByteStream {
         self.start_from(source, (0, self.reach), size, crc32c)
     }
 
     /// A look at what is read elsewhere: not counted, and no part of the proof.
-    fn look(&self, backup: &PinnedBackup, offset: u64) -> Bytes {
+    fn look(&self, backup: &PinnedBackup, offset: u64) -> ByteStream {
         if offset >= backup.object.size {
             return Box::new(std::io::empty());
         }
@@ -187,7 +194,7 @@ impl StreamOpener {
         Box::new(Download::start(source, from, self.limits, Arc::default(), self.stop.clone()).0)
     }
 
-    fn start_part(&self, backup: PinnedBackup, e: Extent) -> Bytes {
+    fn start_part(&self, backup: PinnedBackup, e: Extent) -> ByteStream {
         let from = (e.offset, ReadHint::Until(e.offset + e.length));
         self.start_from(Source::Object(backup), from, Some(e.length), Some(e.crc32c))
     }
@@ -198,7 +205,7 @@ impl StreamOpener {
         from: (u64, ReadHint),
         size: Option<u64>,
         crc32c: Option<u32>,
-    ) -> Bytes {
+    ) -> ByteStream {
         let (download, tally) = Download::start(
             source,
             from,
@@ -223,7 +230,7 @@ struct ObjectAgain {
 }
 
 impl ReopenableSource for ObjectAgain {
-    fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
+    fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
         Ok(self.reader.look(&self.backup, offset))
     }
 }
@@ -231,7 +238,7 @@ impl ReopenableSource for ObjectAgain {
 /// Pieces of a file, each opened when the one before it was read.
 struct PieceReader {
     todo: VecDeque<PinnedBackup>,
-    current: Option<Bytes>,
+    current: Option<ByteStream>,
     reader: Arc<StreamOpener>,
 }
 
@@ -271,8 +278,8 @@ struct PiecesAgain {
 }
 
 impl ReopenableSource for PiecesAgain {
-    fn open(&self, mut offset: u64) -> Result<Bytes, ArchiveError> {
-        let mut bytes: Bytes = Box::new(std::io::empty());
+    fn open(&self, mut offset: u64) -> Result<ByteStream, ArchiveError> {
+        let mut bytes: ByteStream = Box::new(std::io::empty());
         for piece in &self.backup.members {
             let skipped = offset.min(piece.size);
             offset -= skipped;
@@ -294,7 +301,7 @@ struct LookLater {
     backup: PinnedBackup,
     offset: u64,
     reader: Arc<StreamOpener>,
-    opened: Option<Bytes>,
+    opened: Option<ByteStream>,
 }
 
 impl Read for LookLater {
@@ -340,7 +347,7 @@ impl DirectorySource for FolderMembers {
             .collect()
     }
 
-    fn open(&self, name: &str) -> Result<Bytes, ArchiveError> {
+    fn open(&self, name: &str) -> Result<ByteStream, ArchiveError> {
         let object = self.by_name.get(name).ok_or_else(|| {
             let what = format!("{}{name}: not a member", self.backup.uri());
             RestoreError::from(StorageError::new(R::BackupNotFound, what))

@@ -16,7 +16,7 @@ impl RestoreManager {
         &self,
         archive: &Archive,
     ) -> Result<Arc<OnceLock<bool>>, RestoreError> {
-        if archive.is_foreign() {
+        if archive.is_generic_sql() {
             self.check_complete(Completeness::Unknown)?;
         }
         Ok(archive.completeness())

@@ -10,7 +10,7 @@ use super::RestoreManager;
 use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
 use crate::error::{FailureReason as R, RestoreError, StorageError};
 use crate::progress::Progress;
-use pgdump_archive::Origin;
+use pgdump_archive::ArchiveSource;
 
 impl RestoreManager {
     /// Reads every byte, for its checksum alone.
@@ -33,8 +33,8 @@ impl RestoreManager {
             stop.clone(),
         );
         let read = tokio::task::spawn_blocking(move || match origin {
-            Origin::Stream { bytes, .. } => read_to_end(bytes),
-            Origin::Folder(folder) => folder
+            ArchiveSource::Stream { bytes, .. } => read_to_end(bytes),
+            ArchiveSource::Directory(folder) => folder
                 .members()
                 .iter()
                 .try_for_each(|(name, _)| read_to_end(folder.open(name)?)),

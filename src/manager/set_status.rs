@@ -344,13 +344,13 @@ impl RestoreManager {
             let stranger = files
                 .iter()
                 .map(file)
-                .find(|f| !member_name::is_known(f) && f != manifest);
+                .find(|f| !member_name::is_pg_dump_file(f) && f != manifest);
             if let Some(stranger) = stranger {
                 let what =
                     format!("it also holds {stranger:?}, which is of no dump: move that elsewhere");
                 return Err(left_alone(&object.name, &what));
             }
-            members.sort_by_key(|m| member_name::is_contents(&file(m)));
+            members.sort_by_key(|m| member_name::is_toc(&file(m)));
         }
         for member in members {
             store.delete(member).await?;
@@ -369,7 +369,7 @@ impl RestoreManager {
         stop.cancel();
         let e = match opened {
             // Written by hand or by another tool: that it is a backup is not known.
-            Ok((archive, _)) if archive.is_foreign() => {
+            Ok((archive, _)) if archive.is_generic_sql() => {
                 return Err(left_alone(
                     &pinned.object.name,
                     "it is SQL text that pg_dump did not write",

@@ -18,7 +18,7 @@ use crate::job::{BackupRef, RestoreJob};
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::store::BackupStore;
-use pgdump_archive::{self, Archive, Keys, Limits};
+use pgdump_archive::{self, Archive, DecryptionKeys, Limits};
 use pgdump_restore::{Finding, Requirements, Rewriter};
 
 /// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
@@ -119,13 +119,13 @@ impl RestoreManager {
         Limits::default().with_memory(self.config.archive_memory)
     }
 
-    pub(super) fn keys(&self) -> Result<Keys, RestoreError> {
+    pub(super) fn keys(&self) -> Result<DecryptionKeys, RestoreError> {
         use secrecy::ExposeSecret;
         let Some(text) = &self.config.age_identity else {
-            return Ok(Keys::default());
+            return Ok(DecryptionKeys::default());
         };
         let wrong = |what| JobError::new(R::AccessDenied, format!("BACKUP_AGE_IDENTITY: {what}"));
-        Keys::parse(text.expose_secret()).map_err(|what| wrong(what).into())
+        DecryptionKeys::parse(text.expose_secret()).map_err(|what| wrong(what).into())
     }
 
     pub(super) async fn source(

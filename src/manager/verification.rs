@@ -22,7 +22,7 @@ use crate::steps::reached as step;
 use crate::verification::{
     self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
 };
-use pgdump_archive::{Archive, ContentDigest, Counting};
+use pgdump_archive::{Archive, ContentDigest, DigestSink};
 use pgdump_restore::{LoadOptions, Rewriter};
 
 /// What a restore for proof stands on.
@@ -486,7 +486,7 @@ async fn count_all(
                 .data_bytes
                 .fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         };
-        archive.read_data(&mut Counting::new(&content_digest, &seen))
+        archive.read_data(&mut DigestSink::new(&content_digest, &seen))
     });
     Ok(read
         .await

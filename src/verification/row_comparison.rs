@@ -14,7 +14,7 @@ use super::RestoredDatabase;
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
-use pgdump_archive::{Dialect, ObjectData, Rows, TableData, tokens};
+use pgdump_archive::{Dialect, ObjectDigest, RowDigest, TableDigest, tokens};
 
 /// Tables larger than this are read in parts.
 const PART_BYTES: i64 = 64 << 20;
@@ -57,7 +57,7 @@ struct TablePart {
 /// What was read back.
 #[derive(Debug, Clone, Default)]
 struct TableFindings {
-    rows: Rows,
+    rows: RowDigest,
     nulls: Vec<u64>,
     spans: Vec<Option<(Vec<u8>, Vec<u8>)>>,
 }
@@ -65,14 +65,14 @@ struct TableFindings {
 impl TableFindings {
     fn of(columns: usize) -> Self {
         TableFindings {
-            rows: Rows::default(),
+            rows: RowDigest::default(),
             nulls: vec![0; columns],
             spans: vec![None; columns],
         }
     }
 
     fn row(&mut self, line: &[u8], columns: &[Column], scratch: &mut Vec<u8>) {
-        self.rows.row(line, scratch);
+        self.rows.add_row(line, scratch);
         if columns.is_empty() {
             return;
         }
@@ -120,7 +120,7 @@ fn widen(span: &mut Option<(Vec<u8>, Vec<u8>)>, value: &[u8]) {
 }
 
 /// The archive's side of a table.
-pub(super) fn proof_of(name: &str, data: &TableData) -> TableProof {
+pub(super) fn proof_of(name: &str, data: &TableDigest) -> TableProof {
     TableProof {
         name: name.to_owned(),
         rows: data.rows.count,
@@ -200,7 +200,7 @@ fn differs(table: &str, what: &str) -> Check {
 
 fn judge(
     table: &Table,
-    data: &TableData,
+    data: &TableDigest,
     found: &TableFindings,
     dumped_major: Option<u32>,
 ) -> Option<Check> {
@@ -230,7 +230,7 @@ fn judge(
     Some(differs(&table.name, &what))
 }
 
-fn proof_with(table: &Table, data: &TableData, found: &TableFindings) -> TableProof {
+fn proof_with(table: &Table, data: &TableDigest, found: &TableFindings) -> TableProof {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     let all = found.rows.count.max(1) as f64;
     let columns = table
@@ -257,7 +257,7 @@ fn proof_with(table: &Table, data: &TableData, found: &TableFindings) -> TablePr
 async fn describe(
     session: &Session,
     name: &str,
-    data: &TableData,
+    data: &TableDigest,
     encoding: &str,
 ) -> Result<Option<(Table, i64)>, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at a table");
@@ -496,12 +496,12 @@ pub(super) async fn compare_objects(
 async fn read_objects(
     session: &Session,
     oids: &[u32],
-) -> Result<BTreeMap<u32, ObjectData>, DatabaseError> {
+) -> Result<BTreeMap<u32, ObjectDigest>, DatabaseError> {
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "reading large objects back");
     let sql = "SELECT o, pg_catalog.lo_get(o, $2, $3) FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS x(o)";
     let read = session.client().prepare(sql).await.map_err(e)?;
-    let mut found: BTreeMap<u32, ObjectData> =
-        oids.iter().map(|o| (*o, ObjectData::default())).collect();
+    let mut found: BTreeMap<u32, ObjectDigest> =
+        oids.iter().map(|o| (*o, ObjectDigest::default())).collect();
     let (mut open, mut offset) = (oids.to_vec(), 0i64);
     while !open.is_empty() {
         let rows = session

@@ -48,14 +48,14 @@ pub(super) fn job_of(
     let manifest = config.verify.manifest.as_str();
     let (backup, generation) = match file {
         file if !folder.is_empty() && file == manifest && manifest != TOC => (folder, None),
-        file if !folder.is_empty() && member_name::is_contents(file) => {
+        file if !folder.is_empty() && member_name::is_toc(file) => {
             if manifest == TOC {
                 (folder, Some(generation))
             } else {
                 return Err(format!("the folder's {manifest} has to come"));
             }
         }
-        file if member_name::is_known(file) && !member_name::is_contents(file) => {
+        file if member_name::is_pg_dump_file(file) && !member_name::is_toc(file) => {
             return Err(format!("the folder's {manifest} has to come"));
         }
         _ => (name, Some(generation)),

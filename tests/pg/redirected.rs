@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pgdump_archive::{Archive, ContentDigest, Counting, Keys, Limits, Origin};
+use pgdump_archive::{Archive, ArchiveSource, ContentDigest, DecryptionKeys, DigestSink, Limits};
 use pgrestored::app::App;
 use pgrestored::event::Verdict;
 use pgrestored::job::OnExisting;
@@ -148,10 +148,11 @@ async fn however_a_dump_is_made_it_is_restored_and_proven() {
             for way in ["> F", ">> F"] {
                 let file = c.scratch(&uuid::Uuid::new_v4().to_string());
                 dump(&c, &bindir, &format!("-d src {options}"), way, &file);
-                let origin = Origin::once(std::fs::File::open(&file).unwrap());
-                let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
+                let origin = ArchiveSource::once(std::fs::File::open(&file).unwrap());
+                let archive =
+                    Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap();
                 let ledger = ContentDigest::of(&archive);
-                let read = archive.read_data(&mut Counting::new(&ledger, &|_| {}));
+                let read = archive.read_data(&mut DigestSink::new(&ledger, &|_| {}));
                 read.unwrap_or_else(|e| panic!("{options} {way} of {version}: {e}"));
             }
         }
@@ -166,11 +167,11 @@ fn two_in_one_file(c: &Cluster) {
         dump(c, &bindir, "-d src", "> F", &first);
         std::fs::copy(&first, &file).unwrap();
         dump(c, &bindir, "-d src", ">> F", &file);
-        let origin = Origin::once(std::fs::File::open(&file).unwrap());
-        let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
+        let origin = ArchiveSource::once(std::fs::File::open(&file).unwrap());
+        let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap();
         let ledger = ContentDigest::of(&archive);
         let e = archive
-            .read_data(&mut Counting::new(&ledger, &|_| {}))
+            .read_data(&mut DigestSink::new(&ledger, &|_| {}))
             .unwrap_err()
             .to_string();
         let size = std::fs::metadata(&first).unwrap().len();

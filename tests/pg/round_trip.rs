@@ -154,7 +154,7 @@ async fn the_corpus_has_every_kind() {
     c.create("objects", include_str!("objects.sql"));
     let archive = c.dump_to_file("objects", &[]);
     let file = std::fs::File::open(&archive).unwrap();
-    let origin = pgdump_archive::Origin::once(file);
+    let origin = pgdump_archive::ArchiveSource::once(file);
     let archive =
         pgdump_archive::Archive::open(origin, Default::default(), &Default::default()).unwrap();
     let kinds: std::collections::BTreeSet<&str> =

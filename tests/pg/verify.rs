@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use pgdump_archive::{Archive, ContentDigest, Counting, Keys, Limits, Origin};
+use pgdump_archive::{Archive, ArchiveSource, ContentDigest, DecryptionKeys, DigestSink, Limits};
 use pgrestored::app::App;
 use pgrestored::config::{Config, RawConfig};
 use pgrestored::error::{Blame, FailureReason as R};
@@ -291,12 +291,12 @@ impl Restored {
         cluster.create("src", sql);
         let archive = cluster.dump_to_file("src", &[]);
         let open = || {
-            let origin = Origin::once(std::fs::File::open(&archive).unwrap());
-            Archive::open(origin, Limits::default(), &Keys::default()).unwrap()
+            let origin = ArchiveSource::once(std::fs::File::open(&archive).unwrap());
+            Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap()
         };
         let read = open();
         let (ledger, entries) = (ContentDigest::of(&read), read.entries().to_vec());
-        read.read_data(&mut Counting::new(&ledger, &|_| {}))
+        read.read_data(&mut DigestSink::new(&ledger, &|_| {}))
             .unwrap();
         cluster.restore(&archive, "ours").await;
         Restored {

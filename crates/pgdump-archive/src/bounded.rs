@@ -33,14 +33,14 @@ pub fn line_of(text: &str, max: usize) -> String {
         };
         after_break = breaks_line(c);
         if line.len() + chunk.len() > max {
-            return with_rest(line, max, text.len() - at);
+            return truncate_noting_rest(line, max, text.len() - at);
         }
         line.push_str(&chunk);
     }
     line
 }
 
-fn with_rest(mut line: String, max: usize, cut: usize) -> String {
+fn truncate_noting_rest(mut line: String, max: usize, cut: usize) -> String {
     let rest = format!("… ({cut} more bytes)");
     let keep = max.saturating_sub(rest.len());
     while line.len() > keep {

@@ -13,7 +13,7 @@ use crate::error::ArchiveError;
 /// Bytes of a chunk, about: large enough to cost nothing per chunk, small enough to spread.
 pub(super) const CHUNK: usize = 256 << 10;
 /// Memory that chunks of large objects share.
-const TOGETHER: usize = 1 << 20;
+const SHARED_BUFFER: usize = 1 << 20;
 /// `\.` and the blank lines that end the COPY data of every table.
 const END_OF_COPY: &[u8] = b"\\.\n\n\n";
 
@@ -59,11 +59,11 @@ impl Chunk {
 /// Receives the data of an archive in its order. Blocking is how it slows the reader down.
 pub trait DataSink {
     /// Whether the data of `entry` has to be read at all, where it can be passed over.
-    fn wants(&self, _entry: &TocEntry) -> bool {
+    fn should_read(&self, _entry: &TocEntry) -> bool {
         true
     }
     /// Whether all that is read before the data of `entry` has been read.
-    fn is_due(&self, _entry: &TocEntry) -> bool {
+    fn is_ready(&self, _entry: &TocEntry) -> bool {
         true
     }
     /// Waits until that is so, where other readers read it.
@@ -105,7 +105,7 @@ fn fill(input: &mut impl Read, buf: &mut Vec<u8>, want: usize) -> std::io::Resul
 }
 
 /// COPY text up to and without the end marker.
-pub(super) fn cut_rows(
+pub(super) fn split_rows(
     input: &mut impl Read,
     what: &str,
     sink: &mut dyn DataSink,
@@ -132,7 +132,7 @@ pub(super) fn cut_rows(
         })?;
         at_row_start = ends_row;
     }
-    let rows = strip_end(&buf, at_row_start)
+    let rows = rows_before_end_marker(&buf, at_row_start)
         .ok_or_else(|| corrupt(format!("{what}: the rows have no end marker")))?;
     buf.truncate(rows);
     // Thousands of small tables may wait for their turn.
@@ -147,7 +147,7 @@ pub(super) fn cut_rows(
 }
 
 /// Length of the rows before the end marker, or `None` where there is no marker on a line of its own.
-fn strip_end(tail: &[u8], at_row_start: bool) -> Option<usize> {
+fn rows_before_end_marker(tail: &[u8], at_row_start: bool) -> Option<usize> {
     let text = tail.trim_ascii_end();
     let rows = text.strip_suffix(b"\\.")?.len();
     let own_line = match rows {
@@ -158,7 +158,7 @@ fn strip_end(tail: &[u8], at_row_start: bool) -> Option<usize> {
 }
 
 /// INSERT statements, several in a chunk; the data ends with blank lines.
-pub(super) fn cut_statements(
+pub(super) fn split_statements(
     input: &mut impl Read,
     context: &ReadContext,
     what: &str,
@@ -270,14 +270,14 @@ impl<R: Read> Read for WithoutOids<R> {
 /// Cuts large objects into chunks. Small ones lie together in memory: allocated each for itself, they leave
 /// holes where they were, and thousands of them twice the memory that they need.
 #[derive(Debug, Default)]
-pub(super) struct ObjectCutter {
+pub(super) struct ObjectSplitter {
     read: Vec<u8>,
-    together: BytesMut,
+    shared: BytesMut,
 }
 
-impl ObjectCutter {
+impl ObjectSplitter {
     /// One large object in chunks that end on PostgreSQL's large-object page bounds (2 KiB).
-    pub(crate) fn cut(
+    pub(crate) fn split(
         &mut self,
         input: &mut impl Read,
         oid: u32,
@@ -290,14 +290,14 @@ impl ObjectCutter {
                 .map_err(|e| ArchiveError::from_io(e, &format!("large object {oid}")))?;
             let read = self.read.len();
             if read > 0 {
-                if self.together.capacity() < read {
-                    self.together = BytesMut::with_capacity(TOGETHER);
+                if self.shared.capacity() < read {
+                    self.shared = BytesMut::with_capacity(SHARED_BUFFER);
                 }
-                self.together.extend_from_slice(&self.read);
+                self.shared.extend_from_slice(&self.read);
                 sink.chunk(Chunk::LargeObject {
                     oid,
                     offset,
-                    bytes: self.together.split().freeze(),
+                    bytes: self.shared.split().freeze(),
                 })?;
             }
             if ended {
@@ -330,7 +330,7 @@ mod tests {
 
     fn rows(data: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, ArchiveError> {
         let mut sink = Collect::default();
-        cut_rows(&mut &data[..], "t", &mut sink)?;
+        split_rows(&mut &data[..], "t", &mut sink)?;
         Ok(sink
             .0
             .into_iter()
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn large_objects_are_cut_whole_and_small_ones_lie_together() {
-        let (mut cutter, mut sink) = (ObjectCutter::default(), Collect::default());
+        let (mut splitter, mut sink) = (ObjectSplitter::default(), Collect::default());
         let sizes = [
             0,
             1,
@@ -388,14 +388,14 @@ mod tests {
             CHUNK + 1,
             5 * CHUNK + 17,
             9,
-            TOGETHER,
+            SHARED_BUFFER,
             3,
         ];
         let content =
             |oid: usize| -> Vec<u8> { (0..sizes[oid]).map(|i| (i * 7 + oid) as u8).collect() };
         for oid in 0..sizes.len() {
-            cutter
-                .cut(&mut content(oid).as_slice(), oid as u32, &mut sink)
+            splitter
+                .split(&mut content(oid).as_slice(), oid as u32, &mut sink)
                 .unwrap();
         }
         let mut found = vec![vec![]; sizes.len()];
@@ -458,7 +458,7 @@ mod tests {
             limits: crate::Limits::default(),
             dialect,
         };
-        cut_statements(&mut &data[..], &context, "t", &mut sink)?;
+        split_statements(&mut &data[..], &context, "t", &mut sink)?;
         Ok(sink
             .0
             .into_iter()
@@ -488,7 +488,7 @@ mod tests {
         for chunk in 1..data.len() {
             let chunks = WithoutOids::new(Chunked(data, chunk));
             let mut sink = Collect::default();
-            cut_rows(&mut { chunks }, "t", &mut sink).unwrap();
+            split_rows(&mut { chunks }, "t", &mut sink).unwrap();
             let text: Vec<u8> = sink
                 .0
                 .iter()

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use twox_hash::xxhash3_128;
 
-use super::lexer::{Lexeme, Token, tokens};
+use super::lexer::{Token, TokenKind, tokens};
 use super::timestamps::{has_non_utc, normalize_to_utc};
 use super::toc::corrupt;
 use super::{
@@ -22,7 +22,7 @@ use crate::error::ArchiveError;
 
 /// Rows so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rows {
+pub struct RowDigest {
     /// Number of rows.
     pub count: u64,
     /// Bytes of COPY text.
@@ -31,9 +31,9 @@ pub struct Rows {
     pub digest: u128,
 }
 
-impl Rows {
+impl RowDigest {
     /// Counts one row, without its newline.
-    pub fn row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
+    pub fn add_row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
         // What is in UTC already, and most rows are, is not copied.
         let hash = if has_non_utc(line) {
             scratch.clear();
@@ -52,7 +52,7 @@ impl Rows {
     }
 
     /// Both together.
-    pub fn merge(&mut self, other: &Rows) {
+    pub fn merge(&mut self, other: &RowDigest) {
         self.count += other.count;
         self.bytes += other.bytes;
         self.digest = self.digest.wrapping_add(other.digest);
@@ -88,16 +88,16 @@ impl LongRow {
 
 /// One table's data in the archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TableData {
+pub struct TableDigest {
     /// The list of columns in parentheses, as the archive has it; `None`: all that can be inserted.
     pub columns: Option<String>,
     /// Count, size and digest of its rows.
-    pub rows: Rows,
+    pub rows: RowDigest,
 }
 
 /// One large object's data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ObjectData {
+pub struct ObjectDigest {
     /// Size in bytes.
     pub bytes: u64,
     /// CRC32C of the whole object.
@@ -112,8 +112,8 @@ pub struct ContentDigest {
     dialect: Dialect,
     encoding: TextEncoding,
     /// By the name as the archive's statements have it, schema and quotes included.
-    tables: Mutex<BTreeMap<String, TableData>>,
-    objects: Mutex<BTreeMap<u32, ObjectData>>,
+    tables: Mutex<BTreeMap<String, TableDigest>>,
+    objects: Mutex<BTreeMap<u32, ObjectDigest>>,
     /// Of a custom archive: where everything lies.
     index: Mutex<BlockIndex>,
     /// Rows and bytes of each entry.
@@ -124,7 +124,7 @@ impl ContentDigest {
     /// An empty digest for the data of `archive`, in its encoding and dialect.
     pub fn of(archive: &super::Archive) -> Self {
         ContentDigest {
-            counts_rows: !archive.is_foreign(),
+            counts_rows: !archive.is_generic_sql(),
             dialect: super::dialect_of(archive.entries(), archive.encoding()),
             encoding: archive.encoding().clone(),
             tables: Mutex::default(),
@@ -168,9 +168,9 @@ impl ContentDigest {
         DigestBuilder {
             dump_id: entry.dump_id,
             relation,
-            data: TableData {
+            data: TableDigest {
                 columns: columns.flatten(),
-                ..TableData::default()
+                ..TableDigest::default()
             },
             dialect: self.dialect,
             long: None,
@@ -225,12 +225,12 @@ impl ContentDigest {
     }
 
     /// Tables by their names as SQL writes them.
-    pub fn tables(&self) -> BTreeMap<String, TableData> {
+    pub fn tables(&self) -> BTreeMap<String, TableDigest> {
         self.tables.lock().clone()
     }
 
     /// Large objects by their oid.
-    pub fn objects(&self) -> BTreeMap<u32, ObjectData> {
+    pub fn objects(&self) -> BTreeMap<u32, ObjectDigest> {
         self.objects.lock().clone()
     }
 }
@@ -257,11 +257,11 @@ pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
 pub struct DigestBuilder {
     dump_id: i32,
     relation: Option<String>,
-    data: TableData,
+    data: TableDigest,
     dialect: Dialect,
     long: Option<LongRow>,
     scratch: Vec<u8>,
-    objects: BTreeMap<u32, ObjectData>,
+    objects: BTreeMap<u32, ObjectDigest>,
     fallback: String,
     is_rows: bool,
 }
@@ -277,7 +277,7 @@ impl DigestBuilder {
             Chunk::Rows { text, .. } => self.rows(text),
             Chunk::Statements(text) => {
                 let sql = encoding.decode(text.clone())?;
-                self.inserts(&sql, encoding)?;
+                self.add_inserts(&sql, encoding)?;
             }
             Chunk::LargeObject { oid, bytes, .. } => {
                 let o = self.objects.entry(*oid).or_default();
@@ -300,7 +300,7 @@ impl DigestBuilder {
         }
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', text) {
-            self.data.rows.row(&text[start..end], &mut self.scratch);
+            self.data.rows.add_row(&text[start..end], &mut self.scratch);
             start = end + 1;
         }
         if start < text.len() {
@@ -311,7 +311,7 @@ impl DigestBuilder {
     }
 
     /// Each tuple of INSERT statements as the line that COPY would write.
-    fn inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), ArchiveError> {
+    fn add_inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         let t = tokens(sql, self.dialect);
         let mut i = 0;
         while i < t.len() {
@@ -326,15 +326,15 @@ impl DigestBuilder {
             }
             if t[values - 1].is("default") {
                 // `DEFAULT VALUES`: a table without columns.
-                self.target(sql, &t[i..values], encoding);
-                self.line(&[], encoding);
+                self.note_insert_target(sql, &t[i..values], encoding);
+                self.add_line(&[], encoding);
                 i = values + 1;
                 continue;
             }
-            self.target(sql, &t[i..values], encoding);
+            self.note_insert_target(sql, &t[i..values], encoding);
             i = values + 1;
             loop {
-                i = self.tuple(&t, i, encoding)?;
+                i = self.add_tuple(&t, i, encoding)?;
                 if !t.get(i).is_some_and(|w| w.is_symbol(b',')) {
                     break;
                 }
@@ -349,7 +349,7 @@ impl DigestBuilder {
     }
 
     /// `INSERT INTO s.t (a, b) OVERRIDING SYSTEM VALUE`
-    fn target(&mut self, sql: &str, t: &[Token<'_>], encoding: &TextEncoding) {
+    fn note_insert_target(&mut self, sql: &str, t: &[Token<'_>], encoding: &TextEncoding) {
         if self.relation.is_some() {
             return;
         }
@@ -372,7 +372,7 @@ impl DigestBuilder {
     }
 
     /// The tuple that begins at `i`; where it ends.
-    fn tuple(
+    fn add_tuple(
         &mut self,
         t: &[Token<'_>],
         mut i: usize,
@@ -395,28 +395,28 @@ impl DigestBuilder {
             let end = t.get(i).ok_or_else(wrong)?;
             // A generated column has no value of its own.
             if !(i == start + 1 && t[start].is("default")) {
-                fields.push(field(&t[start..i]).ok_or_else(wrong)?);
+                fields.push(copy_field(&t[start..i]).ok_or_else(wrong)?);
             }
             i += 1;
             if end.is_symbol(b')') {
                 break;
             }
         }
-        self.line(&fields, encoding);
+        self.add_line(&fields, encoding);
         Ok(i)
     }
 
-    fn line(&mut self, fields: &[String], encoding: &TextEncoding) {
+    fn add_line(&mut self, fields: &[String], encoding: &TextEncoding) {
         let line = fields.join("\t");
         // In the archive's encoding, as COPY would have it.
         self.data
             .rows
-            .row(&encoding.bytes_of(&line), &mut self.scratch);
+            .add_row(&encoding.bytes_of(&line), &mut self.scratch);
     }
 }
 
 /// A value of an INSERT as COPY writes it.
-fn field(t: &[Token<'_>]) -> Option<String> {
+fn copy_field(t: &[Token<'_>]) -> Option<String> {
     let escaped = |text: &str| {
         let mut out = String::with_capacity(text.len());
         for c in text.chars() {
@@ -435,9 +435,9 @@ fn field(t: &[Token<'_>]) -> Option<String> {
     };
     match t {
         [] => None,
-        [one] if one.kind == Lexeme::Word && one.is("null") => Some("\\N".into()),
-        [one] if one.kind == Lexeme::Word && one.is("true") => Some("t".into()),
-        [one] if one.kind == Lexeme::Word && one.is("false") => Some("f".into()),
+        [one] if one.kind == TokenKind::Word && one.is("null") => Some("\\N".into()),
+        [one] if one.kind == TokenKind::Word && one.is("true") => Some("t".into()),
+        [one] if one.kind == TokenKind::Word && one.is("false") => Some("f".into()),
         [one] => match (one.string(), one.text.strip_prefix(['B', 'b'])) {
             // The only escape that `pg_dump` writes.
             (Some(text), _) if one.text.starts_with(['E', 'e']) => {
@@ -454,17 +454,17 @@ fn field(t: &[Token<'_>]) -> Option<String> {
 }
 
 /// Reads an archive's data for its ledger alone.
-pub struct Counting<'a> {
+pub struct DigestSink<'a> {
     content_digest: &'a ContentDigest,
     current: Option<DigestBuilder>,
     /// Called with the bytes of each chunk.
     seen: &'a (dyn Fn(u64) + Sync),
 }
 
-impl<'a> Counting<'a> {
+impl<'a> DigestSink<'a> {
     /// A sink that adds all data to `content_digest`, and calls `seen` with the bytes of each chunk.
     pub fn new(content_digest: &'a ContentDigest, seen: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Counting {
+        DigestSink {
             content_digest,
             current: None,
             seen,
@@ -472,7 +472,7 @@ impl<'a> Counting<'a> {
     }
 }
 
-impl DataSink for Counting<'_> {
+impl DataSink for DigestSink<'_> {
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
         self.current = Some(self.content_digest.next(self.current.take(), entry)?);
         Ok(())
@@ -508,11 +508,11 @@ impl DataSink for Counting<'_> {
 mod tests {
     use super::*;
 
-    fn rows(lines: &[&str]) -> Rows {
-        let mut r = Rows::default();
+    fn rows(lines: &[&str]) -> RowDigest {
+        let mut r = RowDigest::default();
         lines
             .iter()
-            .for_each(|l| r.row(l.as_bytes(), &mut Vec::new()));
+            .for_each(|l| r.add_row(l.as_bytes(), &mut Vec::new()));
         r
     }
 
@@ -607,7 +607,7 @@ mod tests {
     fn an_insert_is_the_line_that_copy_writes() {
         let mut t = tally();
         t.relation = None;
-        t.inserts(
+        t.add_inserts(
             "INSERT INTO s.\"T (x)\" VALUES (1, -2.5, NULL, true, 'it''s\ta \\', B'101', DEFAULT),\n\t(2, 'NaN', false, '', '');\n\
              INSERT INTO s.\"T (x)\" (a, \"b c\") OVERRIDING SYSTEM VALUE VALUES (3, 'x') ON CONFLICT DO NOTHING;\n",
             &TextEncoding::new("UTF8"),
@@ -624,7 +624,7 @@ mod tests {
         assert_eq!(t.relation.as_deref(), Some("s.\"T (x)\""));
         let mut t = tally();
         t.relation = None;
-        t.inserts(
+        t.add_inserts(
             "INSERT INTO s.none DEFAULT VALUES;\nINSERT INTO s.none DEFAULT VALUES;\n",
             &TextEncoding::new("UTF8"),
         )
@@ -643,9 +643,9 @@ mod tests {
             .decode(b"INSERT INTO s.t VALUES ('\x95\x5c\\', '\xb1\t');\n".to_vec())
             .unwrap();
         let mut t = tally();
-        t.inserts(&sql, &sjis).unwrap();
-        let mut wanted = Rows::default();
-        wanted.row(b"\x95\x5c\\\\\t\xb1\\t", &mut Vec::new());
+        t.add_inserts(&sql, &sjis).unwrap();
+        let mut wanted = RowDigest::default();
+        wanted.add_row(b"\x95\x5c\\\\\t\xb1\\t", &mut Vec::new());
         assert_eq!(t.data.rows, wanted);
     }
 
@@ -676,7 +676,7 @@ mod tests {
             let text: String = words.concat();
             let mut t = tally();
             t.relation = None;
-            let _ = t.inserts(&text, &TextEncoding::new("UTF8"));
+            let _ = t.add_inserts(&text, &TextEncoding::new("UTF8"));
             let _ = copy_target(&text);
             let lines = text.clone() + "\n";
             let mut whole = tally();

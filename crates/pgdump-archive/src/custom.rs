@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
-use super::chunks::{DataSink, ObjectCutter};
+use super::chunks::{DataSink, ObjectSplitter};
 use super::filters::{PeekReader, buffered};
 use super::header::read_header;
 use super::index::{BlockQueue, CountingReader, IndexedBlock};
-use super::members::cut_table;
-use super::tail::{SHOWN, no_block, other_bytes, peek, read_tail};
+use super::members::split_table_data;
+use super::tail::{SHOWN_BYTES, no_block, other_bytes, peek, read_tail};
 use super::toc::{EntrySum, Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, ArchiveBody, BlockIndex, Codec, DataOffset, Format, Limits, Ranges, ReadContext,
+    Archive, ArchiveBody, BlockIndex, Codec, DataOffset, Format, Limits, RangeSource, ReadContext,
     TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
@@ -27,7 +27,7 @@ const BLOCK_LARGE_OBJECTS: u8 = 3;
 pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
     form: BlockForm,
-    todo: Option<BlockQueue>,
+    queue: Option<BlockQueue>,
 }
 
 /// How the blocks of one archive are written.
@@ -89,7 +89,7 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
     let blocks = CustomBlocks {
         input,
         form,
-        todo: None,
+        queue: None,
     };
     Ok(Archive {
         header,
@@ -125,7 +125,7 @@ impl CustomBlocks {
         &mut self,
         entries: &[TocEntry],
         index: &BlockIndex,
-        ranges: Arc<dyn Ranges>,
+        ranges: Arc<dyn RangeSource>,
     ) -> Result<(), ArchiveError> {
         let wrong = |what: &str| corrupt(format!("the restore index is another archive's: {what}"));
         let mut unread: HashMap<i32, &TocEntry> = entries
@@ -173,25 +173,25 @@ impl CustomBlocks {
         if said.contains(&Some(false)) {
             return Err(wrong("its blocks begin elsewhere"));
         }
-        self.todo = Some(BlockQueue::new(index, ranges, !said.contains(&None)));
+        self.queue = Some(BlockQueue::new(index, ranges, !said.contains(&None)));
         Ok(())
     }
 
     /// By an index, blocks of a lower turn are taken before others; of one turn, the largest first.
     pub(crate) fn set_read_order(&mut self, turns: &HashMap<i32, usize>) {
-        if let Some(todo) = &self.todo {
-            todo.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
+        if let Some(queue) = &self.queue {
+            queue.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
         }
     }
 
     /// One reader, or (with an index) up to `most`.
     pub(crate) fn into_streams(mut self, entries: &[TocEntry], most: usize) -> Vec<BlockStream> {
-        match self.todo.take() {
+        match self.queue.take() {
             None => vec![BlockStream::Whole(self)],
-            Some(todo) => {
+            Some(queue) => {
                 let positions = Arc::new(positions(entries));
                 let stream =
-                    || BlockStream::Shared(todo.clone(), self.form.clone(), positions.clone());
+                    || BlockStream::Shared(queue.clone(), self.form.clone(), positions.clone());
                 (0..most.max(1)).map(|_| stream()).collect()
             }
         }
@@ -199,7 +199,7 @@ impl CustomBlocks {
 
     /// Hands all data to `sink`, in the order of the file, and reads to the end of the input.
     fn read(mut self, entries: &[TocEntry], sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
-        sink.extent(None, self.input.cut());
+        sink.extent(None, self.input.take_extent());
         let positions = positions(entries);
         let mut unread: Vec<bool> = entries.iter().map(|e| e.has_data).collect();
         let mut left = unread.iter().filter(|u| **u).count();
@@ -209,7 +209,7 @@ impl CustomBlocks {
                 .input
                 .fill_buf()
                 .map_err(|e| ArchiveError::from_io(e, "block header"))?;
-            let start = start[..start.len().min(SHOWN)].to_vec();
+            let start = start[..start.len().min(SHOWN_BYTES)].to_vec();
             let Some(kind) = next_kind(&mut self.input)? else {
                 break;
             };
@@ -235,7 +235,7 @@ impl CustomBlocks {
             }
             left -= 1;
             read_block(&mut self.input, &self.form, kind, &entries[at], sink)?;
-            sink.extent(Some(&entries[at]), self.input.cut());
+            sink.extent(Some(&entries[at]), self.input.take_extent());
         }
         if let Some((missing, _)) = entries.iter().zip(&unread).find(|(_, unread)| **unread) {
             let at = self.input.position();
@@ -250,7 +250,7 @@ impl CustomBlocks {
             });
         }
         if read_tail(&mut self.input, &self.form, entries)?.is_some() {
-            sink.tail(self.input.cut());
+            sink.tail(self.input.take_extent());
         }
         Ok(())
     }
@@ -263,21 +263,22 @@ impl BlockStream {
         entries: &[TocEntry],
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
-        let (todo, form, positions) = match self {
+        let (queue, form, positions) = match self {
             BlockStream::Whole(blocks) => return blocks.read(entries, sink),
-            BlockStream::Shared(todo, form, positions) => (todo, form, positions),
+            BlockStream::Shared(queue, form, positions) => (queue, form, positions),
         };
         let entry_of = |block: &IndexedBlock| {
             let at = positions.get(&block.dump_id).copied();
             at.map(|at| &entries[at])
                 .ok_or_else(|| corrupt("the restore index is another archive's"))
         };
-        while let Some(run) = todo.next(|block| entry_of(block).is_ok_and(|e| sink.wants(e))) {
+        while let Some(run) = queue.next(|block| entry_of(block).is_ok_and(|e| sink.should_read(e)))
+        {
             if let Some(block) = run.first() {
                 // All of a run is of one turn.
                 sink.wait_for_turn(entry_of(block)?)?;
             }
-            let mut input = CountingReader::new(buffered(todo.open(&run)?));
+            let mut input = CountingReader::new(buffered(queue.open(&run)?));
             for block in &run {
                 let entry = entry_of(block)?;
                 let elsewhere =
@@ -286,12 +287,12 @@ impl BlockStream {
                 if int(&mut input, &form, "block header")? != i64::from(block.dump_id) {
                     return Err(elsewhere());
                 }
-                if sink.wants(entry) {
+                if sink.should_read(entry) {
                     read_block(&mut input, &form, kind, entry, sink)?
                 } else {
-                    pass_block(&mut input, &form, kind)?
+                    skip_block(&mut input, &form, kind)?
                 }
-                let read = input.cut();
+                let read = input.take_extent();
                 if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
                     return Err(corrupt(format!(
                         "the block of {} is not what it was",
@@ -352,7 +353,7 @@ fn read_table(
     {
         let data = form.codec.decoder(&mut body, &form.context.limits);
         let data = data.map_err(|e| ArchiveError::from_io(e, &what))?;
-        cut_table(data, &form.context, entry, sink)?;
+        split_table_data(data, &form.context, entry, sink)?;
     }
     body.finish(&what)
 }
@@ -363,7 +364,7 @@ fn read_large_objects(
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
     let what = "large objects";
-    let mut cutter = ObjectCutter::default();
+    let mut splitter = ObjectSplitter::default();
     loop {
         let oid = int(input, form, what)?;
         let oid = u32::try_from(oid).map_err(|_| corrupt(format!("{oid} is no large object")))?;
@@ -374,14 +375,14 @@ fn read_large_objects(
         {
             let data = form.codec.decoder(&mut body, &form.context.limits);
             let mut data = data.map_err(|e| ArchiveError::from_io(e, what))?;
-            cutter.cut(&mut data, oid, sink)?;
+            splitter.split(&mut data, oid, sink)?;
         }
         body.finish(what)?;
     }
 }
 
 /// Reads over a block that nobody wants.
-fn pass_block(input: &mut impl BufRead, form: &BlockForm, kind: u8) -> Result<(), ArchiveError> {
+fn skip_block(input: &mut impl BufRead, form: &BlockForm, kind: u8) -> Result<(), ArchiveError> {
     let what = "a block that is passed over";
     loop {
         if kind == BLOCK_LARGE_OBJECTS && int(input, form, what)? == 0 {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::chunks::{DataSink, ObjectCutter};
+use super::chunks::{DataSink, ObjectSplitter};
 use super::members::{
-    Contents, MemberIndex, MemberKind, TOC, check_objects, missing_object, own_wrappings,
-    plain_name, read_contents, read_object, read_object_list, read_table, shown,
+    MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, missing_object,
+    pg_dump_filters, plain_name, read_member_toc, read_object, read_object_list, read_table,
 };
 use super::toc::corrupt;
 use super::{
@@ -23,19 +23,19 @@ pub(super) struct DirectoryMembers {
     context: ReadContext,
     /// By the name that `pg_dump` gave: the whole name, how often it is compressed, its size.
     by_name: HashMap<String, (String, usize, u64)>,
-    wrappings: usize,
+    filter_count: usize,
     /// Of each entry with large objects, by its position.
     objects: HashMap<usize, MemberObjects>,
-    todo: Mutex<VecDeque<usize>>,
+    queue: Mutex<VecDeque<usize>>,
 }
 
 /// The large objects of one entry.
 #[derive(Default)]
 struct MemberObjects {
     /// Those whose members are there.
-    there: BTreeSet<u32>,
+    present: BTreeSet<u32>,
     /// Those that the table of contents has.
-    made: BTreeSet<u32>,
+    declared: BTreeSet<u32>,
 }
 
 pub(super) fn open(
@@ -50,8 +50,8 @@ pub(super) fn open(
         {
             return Err(foreign(format!(
                 "{} and {} are the same member twice",
-                shown(&other),
-                shown(&name)
+                display_name(&other),
+                display_name(&name)
             )));
         }
     }
@@ -59,15 +59,15 @@ pub(super) fn open(
         let what = "there is no toc.dat: this is no directory of pg_dump -Fd, or its upload is not finished";
         return Err(ArchiveError::corrupt(what));
     };
-    let Contents {
+    let MemberToc {
         header,
         entries,
         encoding,
         context,
-        wrapped,
-    } = read_contents(folder.open(toc)?, Format::Directory, limits)?;
+        toc_filters,
+    } = read_member_toc(folder.open(toc)?, Format::Directory, limits)?;
     let index = MemberIndex::new(&entries)?;
-    let mut todo = Vec::new();
+    let mut queue = Vec::new();
     for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
         let DataOffset::Member(name) = &e.offset else {
             return Err(corrupt(format!(
@@ -78,29 +78,29 @@ pub(super) fn open(
         let Some((_, _, size)) = by_name.get(name) else {
             return Err(corrupt(format!(
                 "the member {} is missing: it has the data of {}",
-                shown(name),
+                display_name(name),
                 e.name()
             )));
         };
-        todo.push((*size, i));
+        queue.push((*size, i));
     }
     let objects = objects_of(&index, &entries, by_name.keys())?;
-    todo.sort_unstable_by(|a, b| b.cmp(a));
-    let todo = Mutex::new(todo.into_iter().map(|(_, i)| i).collect());
-    let wrappings = own_wrappings(header.codec) + wrapped;
+    queue.sort_unstable_by(|a, b| b.cmp(a));
+    let queue = Mutex::new(queue.into_iter().map(|(_, i)| i).collect());
+    let filter_count = pg_dump_filters(header.codec) + toc_filters;
     let members = DirectoryMembers {
         folder,
         context,
         by_name,
-        wrappings,
+        filter_count,
         objects,
-        todo,
+        queue,
     };
     Ok(Archive {
         header,
         entries,
         encoding,
-        body: ArchiveBody::Folder(members),
+        body: ArchiveBody::Directory(members),
     })
 }
 
@@ -117,19 +117,19 @@ fn objects_of<'a>(
     entries: &[TocEntry],
     names: impl Iterator<Item = &'a String>,
 ) -> Result<HashMap<usize, MemberObjects>, ArchiveError> {
-    let made = index.objects(entries).into_iter();
-    let mut objects: HashMap<usize, MemberObjects> = made
-        .map(|(at, made)| {
+    let declared = index.objects(entries).into_iter();
+    let mut objects: HashMap<usize, MemberObjects> = declared
+        .map(|(at, declared)| {
             (
                 at,
                 MemberObjects {
-                    made,
+                    declared,
                     ..MemberObjects::default()
                 },
             )
         })
         .collect();
-    let knows_objects = objects.values().any(|o| !o.made.is_empty());
+    let knows_objects = objects.values().any(|o| !o.declared.is_empty());
     for name in names {
         let at =
             match index.look_up(entries, name) {
@@ -137,7 +137,7 @@ fn objects_of<'a>(
                     .entry_of_object(oid)
                     .map(|at| (at, oid))
                     .filter(|(at, oid)| {
-                        !knows_objects || objects.get(at).is_some_and(|o| o.made.contains(oid))
+                        !knows_objects || objects.get(at).is_some_and(|o| o.declared.contains(oid))
                     }),
                 MemberKind::Unknown => None,
                 MemberKind::Toc
@@ -148,15 +148,15 @@ fn objects_of<'a>(
         let (at, oid) = at.ok_or_else(|| {
             foreign(format!(
                 "the table of contents does not have {}",
-                shown(name)
+                display_name(name)
             ))
         })?;
-        objects.entry(at).or_default().there.insert(oid);
+        objects.entry(at).or_default().present.insert(oid);
     }
     // Known before any list is read, and also where none will be.
     match objects
         .values()
-        .find_map(|o| o.made.difference(&o.there).next())
+        .find_map(|o| o.declared.difference(&o.present).next())
     {
         Some(oid) => Err(missing_object(*oid, "it is in the table of contents")),
         None => Ok(objects),
@@ -181,8 +181,8 @@ impl DirectoryMembers {
                 .copied()
                 .unwrap_or_default()
         };
-        let todo = self.todo.get_mut();
-        todo.make_contiguous().sort_by_key(turn);
+        let queue = self.queue.get_mut();
+        queue.make_contiguous().sort_by_key(turn);
     }
 
     /// Reads members until none is left; other readers take their share.
@@ -192,13 +192,13 @@ impl DirectoryMembers {
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
         loop {
-            let next = self.todo.lock().pop_front();
+            let next = self.queue.lock().pop_front();
             let Some(at) = next else { return Ok(()) };
             let entry = &entries[at];
             let DataOffset::Member(name) = &entry.offset else {
                 continue;
             };
-            if !sink.wants(entry) {
+            if !sink.should_read(entry) {
                 continue;
             }
             sink.begin(entry)?;
@@ -210,7 +210,7 @@ impl DirectoryMembers {
                         bytes,
                         &self.context,
                         entry,
-                        self.wrappings.max(suffixes),
+                        self.filter_count.max(suffixes),
                         sink,
                     )?;
                 }
@@ -219,7 +219,7 @@ impl DirectoryMembers {
         }
     }
 
-    fn open(&self, name: &str) -> Result<(super::Bytes, usize), ArchiveError> {
+    fn open(&self, name: &str) -> Result<(super::ByteStream, usize), ArchiveError> {
         let (whole, suffixes, _) = self
             .by_name
             .get(name)
@@ -235,17 +235,17 @@ impl DirectoryMembers {
     ) -> Result<(), ArchiveError> {
         let listed = read_object_list(self.open(list)?.0, &self.context)?;
         let (none, objects) = (MemberObjects::default(), self.objects.get(&at));
-        let MemberObjects { there, made } = objects.unwrap_or(&none);
-        check_objects(list, &listed, there, made)?;
-        let mut cutter = ObjectCutter::default();
+        let MemberObjects { present, declared } = objects.unwrap_or(&none);
+        check_objects(list, &listed, present, declared)?;
+        let mut splitter = ObjectSplitter::default();
         for oid in listed {
             let (bytes, suffixes) = self.open(&format!("blob_{oid}.dat"))?;
             read_object(
                 bytes,
                 &self.context,
                 oid,
-                self.wrappings.max(suffixes),
-                &mut cutter,
+                self.filter_count.max(suffixes),
+                &mut splitter,
                 sink,
             )?;
         }

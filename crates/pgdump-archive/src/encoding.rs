@@ -1,13 +1,13 @@
 //! The text encoding of a dump. PostgreSQL converts text, nobody else: what is not ASCII in a dump of
-//! another encoding than UTF-8 is kept as its bytes, one private character each ([`kept`]), until a server
+//! another encoding than UTF-8 is kept as its bytes, one private character each ([`placeholder`]), until a server
 //! has said what it means (`restore::conversion`). Table data is not touched at all: the server converts
 //! it (`COPY … WITH (ENCODING …)`).
 
-use super::lexer::Wide;
+use super::lexer::Multibyte;
 use crate::error::ArchiveError;
 
 /// The first of the 256 characters that stand for bytes: the end of Unicode's last private plane.
-const KEPT: u32 = 0x10_FF00;
+const PLACEHOLDERS: u32 = 0x10_FF00;
 
 /// PostgreSQL's name of an encoding (`UTF8`, `LATIN1`, …) and how to read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,14 +16,14 @@ pub struct TextEncoding {
 }
 
 /// The character that stands for a byte.
-fn kept(byte: u8) -> char {
-    char::from_u32(KEPT + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
+fn placeholder(byte: u8) -> char {
+    char::from_u32(PLACEHOLDERS + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 /// The byte that a character stands for.
 pub fn undecoded_byte(c: char) -> Option<u8> {
     u32::from(c)
-        .checked_sub(KEPT)
+        .checked_sub(PLACEHOLDERS)
         .and_then(|b| u8::try_from(b).ok())
 }
 
@@ -48,7 +48,7 @@ impl TextEncoding {
     }
 
     /// As PostgreSQL compares names of encodings.
-    fn plain(&self) -> String {
+    fn normalized_name(&self) -> String {
         self.name
             .chars()
             .filter(char::is_ascii_alphanumeric)
@@ -58,35 +58,35 @@ impl TextEncoding {
 
     /// Whether bytes in this encoding can be sent to a UTF-8 session as they are.
     pub fn is_utf8(&self) -> bool {
-        matches!(self.plain().as_str(), "utf8" | "unicode")
+        matches!(self.normalized_name().as_str(), "utf8" | "unicode")
     }
 
     /// Whether the server never converted the text: its bytes may be in any encoding.
     pub fn is_sql_ascii(&self) -> bool {
-        self.plain() == "sqlascii"
+        self.normalized_name() == "sqlascii"
     }
 
     /// PostgreSQL converts it only by way of other encodings, and never to UTF-8.
     pub fn is_mule(&self) -> bool {
-        self.plain() == "muleinternal"
+        self.normalized_name() == "muleinternal"
     }
 
     /// Whether `other` is a spelling of the same name: case, hyphens and underscores do not count.
     pub fn is_same(&self, other: &str) -> bool {
-        self.plain() == TextEncoding::new(other).plain()
+        self.normalized_name() == TextEncoding::new(other).normalized_name()
     }
 
     /// How long its characters are, where a byte of them may look like ASCII.
-    pub fn wide(&self) -> Wide {
-        match self.plain().as_str() {
+    pub fn multibyte(&self) -> Multibyte {
+        match self.normalized_name().as_str() {
             "sjis" | "shiftjis" | "shiftjis2004" | "mskanji" | "win932" | "windows932" => {
-                Wide::Sjis
+                Multibyte::Sjis
             }
-            "gb18030" => Wide::Gb18030,
-            "johab" => Wide::Johab,
+            "gb18030" => Multibyte::Gb18030,
+            "johab" => Multibyte::Johab,
             "big5" | "win950" | "windows950" | "gbk" | "win936" | "windows936" | "uhc"
-            | "win949" | "windows949" => Wide::Double,
-            _ => Wide::No,
+            | "win949" | "windows949" => Multibyte::Double,
+            _ => Multibyte::AsciiSafe,
         }
     }
 
@@ -107,15 +107,18 @@ impl TextEncoding {
         if self.is_utf8() || bytes.is_ascii() {
             return String::from_utf8_lossy(bytes).into_owned();
         }
-        let (wide, mut text, mut at) = (self.wide(), String::with_capacity(bytes.len() * 2), 0);
+        let (multibyte, mut text, mut at) =
+            (self.multibyte(), String::with_capacity(bytes.len() * 2), 0);
         while let Some(&b) = bytes.get(at) {
             if b < 0x80 {
                 text.push(char::from(b));
                 at += 1;
                 continue;
             }
-            let end = bytes.len().min(at + wide.length(&bytes[at..]).unwrap_or(1));
-            text.extend(bytes[at..end].iter().map(|b| kept(*b)));
+            let end = bytes
+                .len()
+                .min(at + multibyte.length(&bytes[at..]).unwrap_or(1));
+            text.extend(bytes[at..end].iter().map(|b| placeholder(*b)));
             at = end;
         }
         text
@@ -152,24 +155,24 @@ impl TextEncoding {
             match undecoded_byte(c) {
                 Some(b) => run.push(b),
                 None => {
-                    shown.push_str(&self.guess(&std::mem::take(&mut run)));
+                    shown.push_str(&self.decode_for_display(&std::mem::take(&mut run)));
                     shown.push(c);
                 }
             }
         }
-        shown.push_str(&self.guess(&run));
+        shown.push_str(&self.decode_for_display(&run));
         shown
     }
 
-    fn guess(&self, bytes: &[u8]) -> String {
-        let name = self.plain();
+    fn decode_for_display(&self, bytes: &[u8]) -> String {
+        let name = self.normalized_name();
         if matches!(name.as_str(), "latin1" | "iso88591") {
             return bytes.iter().map(|b| char::from(*b)).collect();
         }
         let label = if self.is_sql_ascii() {
             Some("utf-8")
         } else {
-            label(&name)
+            whatwg_label(&name)
         };
         let found = label
             .and_then(|l| encoding_rs::Encoding::for_label(l.as_bytes()))
@@ -182,7 +185,7 @@ impl TextEncoding {
 }
 
 /// PostgreSQL's encoding name, plain, as a WHATWG label.
-fn label(name: &str) -> Option<&'static str> {
+fn whatwg_label(name: &str) -> Option<&'static str> {
     Some(match name {
         "latin2" | "iso88592" => "iso-8859-2",
         "latin3" | "iso88593" => "iso-8859-3",

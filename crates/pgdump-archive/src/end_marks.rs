@@ -11,7 +11,7 @@ const CLUSTER_END: &str = "-- PostgreSQL database cluster dump complete";
 
 /// The dumps in a text, from head to end mark.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub(super) struct DumpMarks {
     /// Line of the head whose end mark has not come yet.
     open: Option<u64>,
     complete: u64,
@@ -24,7 +24,7 @@ pub(super) struct Frames {
     transaction: Option<u64>,
 }
 
-impl Frames {
+impl DumpMarks {
     /// Takes note of a comment line.
     ///
     /// # Errors
@@ -100,15 +100,15 @@ mod tests {
     use super::*;
 
     fn after(comments: &[&str]) -> Result<bool, ArchiveError> {
-        let mut frames = Frames::default();
+        let mut marks = DumpMarks::default();
         for (line, comment) in (1..).zip(comments) {
             match *comment {
-                "set" => frames.statement(true),
-                "create" => frames.statement(false),
-                other => frames.comment(other, line)?,
+                "set" => marks.statement(true),
+                "create" => marks.statement(false),
+                other => marks.comment(other, line)?,
             }
         }
-        frames.finish(9)
+        marks.finish(9)
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         ] {
             assert_eq!(after(comments).ok(), wanted, "{comments:?}");
         }
-        let mut open = Frames::default();
+        let mut open = DumpMarks::default();
         open.transaction(Some(3));
         assert!(
             open.finish(9)

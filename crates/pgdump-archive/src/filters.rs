@@ -11,7 +11,7 @@ use super::{Limits, recognize};
 use crate::error::ArchiveError;
 
 /// Wrappings inside each other that are taken off.
-const MAX_LAYERS: usize = 4;
+const MAX_FILTERS: usize = 4;
 /// Bytes that a format is recognised by.
 pub(super) const HEAD: usize = 8 << 10;
 
@@ -65,11 +65,11 @@ impl Filter {
         let by_magic = MAGIC
             .iter()
             .find(|(magic, _)| head.starts_with(magic))
-            .map(|(_, layer)| *layer);
+            .map(|(_, filter)| *filter);
         by_magic.or_else(|| match head {
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Filter::Bzip2),
-            _ if Lzip::is_begun_by(head) => Some(Filter::Lzip),
-            _ if LzmaAlone::is_begun_by(head) => Some(Filter::Lzma),
+            _ if Lzip::matches(head) => Some(Filter::Lzip),
+            _ if LzmaAlone::matches(head) => Some(Filter::Lzma),
             _ => None,
         })
     }
@@ -78,7 +78,7 @@ impl Filter {
         self,
         input: PeekReader<'a>,
         limits: &Limits,
-        keys: &Keys,
+        keys: &DecryptionKeys,
     ) -> Result<BoxedReader<'a>, ArchiveError> {
         let failed = |e| ArchiveError::from_io(e, "zstd");
         Ok(match self {
@@ -98,17 +98,17 @@ impl Filter {
 
 /// Opens what is encrypted. Shown never.
 #[derive(Clone, Default)]
-pub struct Keys {
+pub struct DecryptionKeys {
     identities: Vec<std::sync::Arc<age::x25519::Identity>>,
 }
 
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for DecryptionKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} keys", self.identities.len())
     }
 }
 
-impl Keys {
+impl DecryptionKeys {
     /// From the text of an age identity file: one `AGE-SECRET-KEY-1…` a line, `#` for comments.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Keys {
             .map(|l| l.parse().map(std::sync::Arc::new))
             .collect::<Result<Vec<_>, _>>();
         match identities {
-            Ok(identities) if !identities.is_empty() => Ok(Keys { identities }),
+            Ok(identities) if !identities.is_empty() => Ok(DecryptionKeys { identities }),
             _ => Err("must be age identities, one AGE-SECRET-KEY-1… a line".into()),
         }
     }
@@ -180,7 +180,7 @@ pub(super) fn peek(mut input: PeekReader<'_>) -> Result<(Vec<u8>, PeekReader<'_>
 }
 
 /// The filter that comes next, the first bytes, and all of them.
-fn next_layer(
+fn next_filter(
     input: PeekReader<'_>,
 ) -> Result<(Option<Filter>, Vec<u8>, PeekReader<'_>), ArchiveError> {
     let (head, whole) = peek(input)?;
@@ -191,7 +191,7 @@ fn next_layer(
         frames::skip_frames(whole).map_err(|e| ArchiveError::from_io(e, "a frame to skip"))?;
     let (head, whole) = peek(whole)?;
     match Filter::of(&head) {
-        Some(layer @ (Filter::Zstd | Filter::Lz4)) => Ok((Some(layer), head, whole)),
+        Some(filter @ (Filter::Zstd | Filter::Lz4)) => Ok((Some(filter), head, whole)),
         _ => Err(corrupt(
             "it begins like zstd or lz4, and there is no compressed data behind the frames to skip",
         )),
@@ -202,21 +202,21 @@ fn next_layer(
 pub(super) fn unwrap<'a>(
     input: BoxedReader<'a>,
     limits: &Limits,
-    keys: &Keys,
+    keys: &DecryptionKeys,
 ) -> Result<(Vec<Filter>, Vec<u8>, PeekReader<'a>), ArchiveError> {
     let (mut filters, mut input) = (Vec::new(), buffered(input));
     loop {
-        let (layer, head, whole) = next_layer(input)?;
-        let Some(layer) = layer else {
+        let (filter, head, whole) = next_filter(input)?;
+        let Some(filter) = filter else {
             return Ok((filters, head, whole));
         };
-        if filters.len() == MAX_LAYERS {
+        if filters.len() == MAX_FILTERS {
             return Err(unsupported(format!(
-                "the backup is wrapped more than {MAX_LAYERS} times"
+                "the backup is wrapped more than {MAX_FILTERS} times"
             )));
         }
-        filters.push(layer);
-        input = buffered(layer.unwrap(whole, limits, keys)?);
+        filters.push(filter);
+        input = buffered(filter.unwrap(whole, limits, keys)?);
     }
 }
 
@@ -228,15 +228,17 @@ pub(super) fn unwrap_some<'a>(
 ) -> Result<PeekReader<'a>, ArchiveError> {
     let mut input = buffered(input);
     for _ in 0..count {
-        let (layer, _, whole) = next_layer(input)?;
-        let Some(layer) = layer else { return Ok(whole) };
-        input = buffered(layer.unwrap(whole, limits, &Keys::default())?);
+        let (filter, _, whole) = next_filter(input)?;
+        let Some(filter) = filter else {
+            return Ok(whole);
+        };
+        input = buffered(filter.unwrap(whole, limits, &DecryptionKeys::default())?);
     }
     Ok(input)
 }
 
 /// A filter that is not taken off, and how to: what is inside may well be a good backup.
-fn name_unread_wrapping(head: &[u8]) -> Option<&'static str> {
+fn unsupported_wrapper(head: &[u8]) -> Option<&'static str> {
     const NAMES: [(&[u8], &str); 20] = [
         (b"PK\x05\x06", "it is an empty ZIP file"),
         (
@@ -330,7 +332,7 @@ pub(super) fn diagnose_input(head: &[u8]) -> ArchiveError {
     if b"PGDMP".starts_with(head) {
         return corrupt("the archive ends early: first bytes");
     }
-    if let Some(what) = name_unread_wrapping(head) {
+    if let Some(what) = unsupported_wrapper(head) {
         return limit_error(format!("the backup cannot be read as it is: {what}"));
     }
     let text = String::from_utf8_lossy(head);
@@ -355,7 +357,7 @@ pub(super) fn diagnose_input(head: &[u8]) -> ArchiveError {
         "it is a dump of MySQL or MariaDB"
     } else if starts(b"SQLite format 3") || lower.starts_with("pragma foreign_keys") {
         "it is an SQLite database"
-    } else if let Some(program) = recognize::message_of(head.trim_ascii_start()) {
+    } else if let Some(program) = recognize::program_of_message(head.trim_ascii_start()) {
         let what =
             format!("it is a message of {program} and no dump: the command that made it failed");
         return unsupported(format!("this is no PostgreSQL dump: {what}"));
@@ -392,8 +394,8 @@ mod tests {
 
     #[test]
     fn keys_are_never_shown() {
-        assert!(Keys::parse("x").is_err());
-        assert!(Keys::parse("# only a comment\n").is_err());
-        assert_eq!(format!("{:?}", Keys::default()), "0 keys");
+        assert!(DecryptionKeys::parse("x").is_err());
+        assert!(DecryptionKeys::parse("# only a comment\n").is_err());
+        assert_eq!(format!("{:?}", DecryptionKeys::default()), "0 keys");
     }
 }

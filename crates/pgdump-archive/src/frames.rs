@@ -13,10 +13,10 @@ const LZ4_LEGACY: u32 = 0x184c_2102;
 /// Bytes that a block of the legacy format becomes; only the last one of a stream is smaller.
 const LEGACY_BLOCK: usize = 8 << 20;
 /// The most bytes that such a block is compressed to.
-const LEGACY_MOST: usize = LEGACY_BLOCK + LEGACY_BLOCK / 255 + 16;
+const MAX_LEGACY_BLOCK: usize = LEGACY_BLOCK + LEGACY_BLOCK / 255 + 16;
 
 /// Bytes behind compressed data that are no more of it.
-pub(super) fn trailing(format: &str) -> ArchiveError {
+pub(super) fn trailing_bytes(format: &str) -> ArchiveError {
     corrupt(format!(
         "the {format} data has ended and other bytes follow: the file is damaged, or something was appended to it"
     ))
@@ -111,7 +111,7 @@ impl<R: BufRead> Zstd<R> {
             return e;
         };
         if code.is(Code::ZSTD_error_frameParameter_windowTooLarge) {
-            return too_large("zstd", &self.limits).into();
+            return too_much_memory("zstd", &self.limits).into();
         }
         if code.is(Code::ZSTD_error_memory_allocation) {
             return limit_error("this worker has no memory for the window of the zstd data").into();
@@ -124,7 +124,7 @@ impl<R: BufRead> Zstd<R> {
             .into();
         }
         if code.is(Code::ZSTD_error_prefix_unknown) && self.has_begun {
-            trailing("zstd").into()
+            trailing_bytes("zstd").into()
         } else {
             e
         }
@@ -144,7 +144,7 @@ pub(super) fn decompressing(format: &str) -> String {
 }
 
 /// A part of the data needs more memory than there is, and does not say how much.
-pub(super) fn too_large(format: &str, limits: &Limits) -> ArchiveError {
+pub(super) fn too_much_memory(format: &str, limits: &Limits) -> ArchiveError {
     let has = limits.memory >> 20;
     limit_error(format!(
         "{} needs more than the {has} MiB of memory that this worker has for it: give it more (its \
@@ -173,7 +173,7 @@ fn window_of(head: &[u8]) -> Option<u64> {
 /// lz4 frames, current and legacy. `lz4_flex` takes a cut between blocks for the end, and stops after
 /// one frame.
 pub(super) struct Lz4<'a> {
-    decoder: lz4_flex::frame::FrameDecoder<Watched<'a>>,
+    decoder: lz4_flex::frame::FrameDecoder<FrameInput<'a>>,
     state: FrameState,
     /// Whether a frame was read.
     has_begun: bool,
@@ -182,19 +182,19 @@ pub(super) struct Lz4<'a> {
 enum FrameState {
     Between,
     Frame,
-    Legacy(Legacy),
+    Legacy(LegacyBlocks),
 }
 
 /// What a block of the legacy format became, as far as it was not asked for.
 #[derive(Default)]
-struct Legacy {
+struct LegacyBlocks {
     block: Vec<u8>,
     at: usize,
 }
 
 impl<'a> Lz4<'a> {
     pub(crate) fn new(input: PeekReader<'a>) -> Self {
-        let input = Watched {
+        let input = FrameInput {
             input,
             again: None,
             ended: false,
@@ -215,7 +215,7 @@ impl<'a> Lz4<'a> {
             let next = match read_up_to(input, &mut magic)? {
                 0 => return Ok(None),
                 4 => u32::from_le_bytes(magic),
-                _ if self.has_begun => return Err(trailing("lz4").into()),
+                _ if self.has_begun => return Err(trailing_bytes("lz4").into()),
                 _ => return Err(ErrorKind::UnexpectedEof.into()),
             };
             match next {
@@ -224,9 +224,9 @@ impl<'a> Lz4<'a> {
                     input.ended = false;
                     return Ok(Some(FrameState::Frame));
                 }
-                LZ4_LEGACY => return Ok(Some(FrameState::Legacy(Legacy::default()))),
+                LZ4_LEGACY => return Ok(Some(FrameState::Legacy(LegacyBlocks::default()))),
                 skippable if is_skippable(skippable) => skip_frame(input)?,
-                _ => return Err(trailing("lz4").into()),
+                _ => return Err(trailing_bytes("lz4").into()),
             }
         }
     }
@@ -277,9 +277,9 @@ fn without_dictionary(e: Error) -> Error {
     }
 }
 
-impl Legacy {
+impl LegacyBlocks {
     /// Blocks up to the next frame or the end.
-    fn read(&mut self, input: &mut Watched<'_>, buf: &mut [u8]) -> Result<usize> {
+    fn read(&mut self, input: &mut FrameInput<'_>, buf: &mut [u8]) -> Result<usize> {
         let is_last = !self.block.is_empty() && self.block.len() < LEGACY_BLOCK;
         if self.at == self.block.len() && !self.next_block(input, is_last)? {
             return Ok(0);
@@ -290,7 +290,7 @@ impl Legacy {
         Ok(n)
     }
 
-    fn next_block(&mut self, input: &mut Watched<'_>, was_last: bool) -> Result<bool> {
+    fn next_block(&mut self, input: &mut FrameInput<'_>, was_last: bool) -> Result<bool> {
         let mut size = [0; 4];
         match read_up_to(input, &mut size)? {
             0 => return Ok(false),
@@ -299,7 +299,7 @@ impl Legacy {
         }
         // A length that no block has is the magic of what follows.
         let len = u32::from_le_bytes(size) as usize;
-        if was_last || len > LEGACY_MOST {
+        if was_last || len > MAX_LEGACY_BLOCK {
             input.again = Some(size);
             return Ok(false);
         }
@@ -318,13 +318,13 @@ impl Legacy {
 }
 
 /// Remembers whether the end was met, and takes four bytes back.
-struct Watched<'a> {
+struct FrameInput<'a> {
     input: PeekReader<'a>,
     again: Option<[u8; 4]>,
     ended: bool,
 }
 
-impl Read for Watched<'_> {
+impl Read for FrameInput<'_> {
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         // Whoever reads after a magic was given back has room for all of it.
         if let Some((again, out)) = self.again.zip(buf.first_chunk_mut()) {
@@ -359,7 +359,7 @@ impl Read for Bzip2<'_> {
             };
             match input.fill_buf()?.first() {
                 Some(b'B') => self.0 = Some(bzip2::bufread::BzDecoder::new(input)),
-                _ => pass_zeros(&mut input, "bzip2")?,
+                _ => skip_zeros(&mut input, "bzip2")?,
             }
         }
         Ok(0)
@@ -367,11 +367,11 @@ impl Read for Bzip2<'_> {
 }
 
 /// Reads to the end of the input, where only zeros are left of it.
-pub(super) fn pass_zeros(input: &mut impl BufRead, format: &str) -> Result<()> {
+pub(super) fn skip_zeros(input: &mut impl BufRead, format: &str) -> Result<()> {
     loop {
         let rest = input.fill_buf()?;
         if rest.iter().any(|b| *b != 0) {
-            return Err(trailing(format).into());
+            return Err(trailing_bytes(format).into());
         }
         let n = rest.len();
         if n == 0 {

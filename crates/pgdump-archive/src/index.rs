@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Bytes;
+use super::ByteStream;
 use crate::error::ArchiveError;
 
 /// Some bytes of an archive.
@@ -69,33 +69,33 @@ impl BlockIndex {
 }
 
 /// Opens parts of an archive.
-pub trait Ranges: Send + Sync {
+pub trait RangeSource: Send + Sync {
     /// # Errors
     /// The store's own.
-    fn open(&self, extent: Extent) -> Result<Bytes, ArchiveError>;
+    fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError>;
 }
 
 /// Bytes of blocks that follow each other and are asked for together, about: less is not worth a request.
-const TOGETHER: u64 = 4 << 20;
+const RUN_BYTES: u64 = 4 << 20;
 
 /// The blocks that are still to be read, largest first, for several readers. Small ones that follow each
 /// other are read together.
 #[derive(Clone)]
 pub(super) struct BlockQueue {
     runs: Arc<Mutex<VecDeque<Vec<IndexedBlock>>>>,
-    ranges: Arc<dyn Ranges>,
+    ranges: Arc<dyn RangeSource>,
     /// The archive itself says where its blocks begin, and that is where the index has them. Otherwise
     /// only reading all of them tells that each begins where the one before it ends.
-    may_pass_over: bool,
+    can_skip: bool,
 }
 
 impl BlockQueue {
-    pub(crate) fn new(index: &BlockIndex, ranges: Arc<dyn Ranges>, may_pass_over: bool) -> Self {
+    pub(crate) fn new(index: &BlockIndex, ranges: Arc<dyn RangeSource>, can_skip: bool) -> Self {
         let mut runs: Vec<Vec<IndexedBlock>> = vec![];
         let mut length = 0;
         for block in &index.blocks {
             match runs.last_mut() {
-                Some(run) if length + block.extent.length <= TOGETHER => run.push(*block),
+                Some(run) if length + block.extent.length <= RUN_BYTES => run.push(*block),
                 _ => {
                     runs.push(vec![*block]);
                     length = 0;
@@ -109,7 +109,7 @@ impl BlockQueue {
         BlockQueue {
             runs: Arc::new(Mutex::new(runs.into())),
             ranges,
-            may_pass_over,
+            can_skip,
         }
     }
 
@@ -134,7 +134,7 @@ impl BlockQueue {
         let mut runs = self.runs.lock();
         loop {
             let mut run = runs.pop_front()?;
-            if !self.may_pass_over {
+            if !self.can_skip {
                 return Some(run);
             }
             let unwanted = run.iter().take_while(|b| !wants(b)).count();
@@ -151,7 +151,7 @@ impl BlockQueue {
     }
 
     /// Opens blocks that follow each other.
-    pub(crate) fn open(&self, run: &[IndexedBlock]) -> Result<Bytes, ArchiveError> {
+    pub(crate) fn open(&self, run: &[IndexedBlock]) -> Result<ByteStream, ArchiveError> {
         let mut whole = Extent {
             offset: run.first().map_or(0, |b| b.extent.offset),
             ..Extent::default()
@@ -185,7 +185,7 @@ impl<R> CountingReader<R> {
     }
 
     /// What was read since the last cut.
-    pub(crate) fn cut(&mut self) -> Extent {
+    pub(crate) fn take_extent(&mut self) -> Extent {
         let offset = self.current.offset + self.current.length;
         std::mem::replace(
             &mut self.current,
@@ -236,10 +236,10 @@ mod tests {
             let mut part = vec![0; n];
             input.read_exact(&mut part).unwrap();
             match i {
-                0 => index.head = input.cut(),
+                0 => index.head = input.take_extent(),
                 _ => index.blocks.push(IndexedBlock {
                     dump_id: 1,
-                    extent: input.cut(),
+                    extent: input.take_extent(),
                     rows: 0,
                     bytes: 0,
                 }),

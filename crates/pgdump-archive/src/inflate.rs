@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use fdeflate::{DecompressionError, Decompressor};
 
-use super::frames::pass_zeros;
+use super::frames::skip_zeros;
 
 /// How far back a stream may refer.
 const WINDOW: usize = 32 << 10;
@@ -82,12 +82,12 @@ impl<R: BufRead> Read for Gzip<R> {
                 None if self.input.fill_buf()?.is_empty() => return Ok(0),
                 // `gzip` passes over zeros, too: they fill the last block of a tape or of an encrypted file.
                 None if self.has_begun && self.input.fill_buf()?.first() != Some(&0x1f) => {
-                    pass_zeros(&mut self.input, "gzip")?;
+                    skip_zeros(&mut self.input, "gzip")?;
                     return Ok(0);
                 }
                 none => {
                     self.has_begun = true;
-                    pass_header(&mut self.input)?;
+                    skip_header(&mut self.input)?;
                     none.insert(GzipMember::new()?)
                 }
             };
@@ -102,7 +102,7 @@ impl<R: BufRead> Read for Gzip<R> {
             member.checksum.update(made);
             member.len = member.len.wrapping_add(made.len() as u32);
             if member.stream.is_done() {
-                member.pass_trailer(&mut self.input)?;
+                member.check_trailer(&mut self.input)?;
             }
         }
     }
@@ -121,7 +121,7 @@ impl GzipMember {
     }
 
     /// Leaves the input where the next member begins.
-    fn pass_trailer<R: BufRead>(&self, input: &mut Input<R>) -> std::io::Result<()> {
+    fn check_trailer<R: BufRead>(&self, input: &mut Input<R>) -> std::io::Result<()> {
         let mut trailer = [0; 8];
         trailer[..4].copy_from_slice(&self.checksum.clone().finalize().to_le_bytes());
         trailer[4..].copy_from_slice(&self.len.to_le_bytes());
@@ -146,7 +146,7 @@ impl GzipMember {
     }
 }
 
-fn pass_header<R: BufRead>(input: &mut Input<R>) -> std::io::Result<()> {
+fn skip_header<R: BufRead>(input: &mut Input<R>) -> std::io::Result<()> {
     const CRC: u8 = 1 << 1;
     const EXTRA: u8 = 1 << 2;
     const NAME: u8 = 1 << 3;

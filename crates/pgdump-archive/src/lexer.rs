@@ -7,16 +7,16 @@ pub struct Dialect {
     /// `standard_conforming_strings`: a backslash in `'…'` is an ordinary character.
     pub standard_strings: bool,
     /// How long characters are that may have a byte which looks like a quote or a backslash.
-    pub wide: Wide,
+    pub multibyte: Multibyte,
 }
 
 /// The length of characters, as `pg_wchar.c` has it, in the encodings that only clients use. In all others
 /// no byte of a longer character looks like ASCII, and each may pass for a character.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Wide {
+pub enum Multibyte {
     /// Every byte of a longer character is above 0x7f.
     #[default]
-    No,
+    AsciiSafe,
     /// BIG5, GBK, UHC: two bytes from 0x80 on.
     Double,
     /// SJIS: half-width katakana, 0xa1 to 0xdf, are one byte.
@@ -27,17 +27,17 @@ pub enum Wide {
     Johab,
 }
 
-impl Wide {
+impl Multibyte {
     /// Bytes of the character at the start of `buf`; `None` where another byte has to be seen.
     pub fn length(self, buf: &[u8]) -> Option<usize> {
         let first = *buf.first()?;
         Some(match self {
             _ if first < 0x80 => 1,
-            Wide::No => 1,
-            Wide::Double => 2,
-            Wide::Sjis => 1 + usize::from(!(0xa1..=0xdf).contains(&first)),
-            Wide::Gb18030 => 2 + 2 * usize::from(buf.get(1)?.is_ascii_digit()),
-            Wide::Johab => 2 + usize::from(first == 0x8f),
+            Multibyte::AsciiSafe => 1,
+            Multibyte::Double => 2,
+            Multibyte::Sjis => 1 + usize::from(!(0xa1..=0xdf).contains(&first)),
+            Multibyte::Gb18030 => 2 + 2 * usize::from(buf.get(1)?.is_ascii_digit()),
+            Multibyte::Johab => 2 + usize::from(first == 0x8f),
         })
     }
 }
@@ -46,24 +46,24 @@ impl Default for Dialect {
     fn default() -> Self {
         Dialect {
             standard_strings: true,
-            wide: Wide::No,
+            multibyte: Multibyte::AsciiSafe,
         }
     }
 }
 
 /// The kind of a lexeme, by the rules of `psqlscan.l`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lexeme {
+pub enum TokenKind {
     /// Spaces, tabs, line ends, vertical tabs and form feeds.
-    Blank,
+    Whitespace,
     /// `-- …` up to the end of the line, or `/* … */`, which nests.
     Comment,
     /// A key word or a name without quotes.
     Word,
     /// A name in double quotes.
-    QuotedWord,
+    QuotedIdentifier,
     /// A string constant of any form.
-    Text,
+    StringConstant,
     /// A number, or a parameter such as `$1`.
     Number,
     /// Any other byte.
@@ -110,7 +110,7 @@ pub(crate) fn lexeme(
     buf: &[u8],
     dialect: Dialect,
     at_end: bool,
-) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+) -> Result<Option<(TokenKind, usize)>, Unterminated> {
     lexeme_after(buf, dialect, at_end, &mut Scanned::default())
 }
 
@@ -120,7 +120,7 @@ fn lexeme_after(
     dialect: Dialect,
     at_end: bool,
     scanned: &mut Scanned,
-) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+) -> Result<Option<(TokenKind, usize)>, Unterminated> {
     let Some(&first) = buf.first() else {
         return Ok(None);
     };
@@ -133,34 +133,40 @@ fn lexeme_after(
         return Ok(None);
     }
     match first {
-        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Ok(run(Lexeme::Blank, is_blank)),
-        b'-' if second == Some(b'-') => Ok(run(Lexeme::Comment, |b| b != b'\n')),
+        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Ok(run(TokenKind::Whitespace, is_whitespace)),
+        b'-' if second == Some(b'-') => Ok(run(TokenKind::Comment, |b| b != b'\n')),
         b'/' if second == Some(b'*') => match block_comment(buf, scanned) {
-            Some(n) => Ok(Some((Lexeme::Comment, n))),
+            Some(n) => Ok(Some((TokenKind::Comment, n))),
             None if at_end => Err(Unterminated("a comment")),
             None => Ok(None),
         },
         b'\'' => {
-            let end = quoted(buf, 0, !dialect.standard_strings, dialect.wide, scanned);
-            closed(end, buf.len(), at_end, Lexeme::Text)
+            let end = quoted(
+                buf,
+                0,
+                !dialect.standard_strings,
+                dialect.multibyte,
+                scanned,
+            );
+            closed(end, buf.len(), at_end, TokenKind::StringConstant)
         }
         b'"' => closed(
-            quoted(buf, 0, false, dialect.wide, scanned),
+            quoted(buf, 0, false, dialect.multibyte, scanned),
             buf.len(),
             at_end,
-            Lexeme::QuotedWord,
+            TokenKind::QuotedIdentifier,
         ),
         b'$' => dollar(buf, at_end, scanned),
-        b if b.is_ascii_digit() => Ok(run(Lexeme::Number, |b| {
+        b if b.is_ascii_digit() => Ok(run(TokenKind::Number, |b| {
             b.is_ascii_alphanumeric() || b == b'.'
         })),
         b if starts_word(b) => word(buf, dialect, at_end, scanned),
-        b => Ok(Some((Lexeme::Symbol(b), 1))),
+        b => Ok(Some((TokenKind::Symbol(b), 1))),
     }
 }
 
 /// What `psql` takes for blank.
-pub(super) fn is_blank(b: u8) -> bool {
+pub(super) fn is_whitespace(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
@@ -169,8 +175,8 @@ fn closed(
     end: Option<usize>,
     len: usize,
     at_end: bool,
-    kind: Lexeme,
-) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+    kind: TokenKind,
+) -> Result<Option<(TokenKind, usize)>, Unterminated> {
     match end {
         Some(n) if n < len || at_end => Ok(Some((kind, n))),
         None if at_end => Err(Unterminated("a quote")),
@@ -183,7 +189,7 @@ fn quoted(
     buf: &[u8],
     start: usize,
     escapes: bool,
-    wide: Wide,
+    multibyte: Multibyte,
     scanned: &mut Scanned,
 ) -> Option<usize> {
     let quote = buf[start];
@@ -191,7 +197,7 @@ fn quoted(
     loop {
         scanned.at = at;
         let rest = buf.get(at..)?;
-        let found = match (escapes, wide == Wide::No) {
+        let found = match (escapes, multibyte == Multibyte::AsciiSafe) {
             (_, false) => rest
                 .iter()
                 .position(|b| *b == quote || *b >= 0x80 || (escapes && *b == b'\\')),
@@ -205,7 +211,7 @@ fn quoted(
         at += found;
         scanned.at = at;
         match buf[at] {
-            b if b >= 0x80 => at += wide.length(&buf[at..])?,
+            b if b >= 0x80 => at += multibyte.length(&buf[at..])?,
             b if b != quote => at += 2,
             _ if buf.get(at + 1) == Some(&quote) => at += 2,
             _ => return Some(at + 1),
@@ -243,14 +249,14 @@ fn dollar(
     buf: &[u8],
     at_end: bool,
     scanned: &mut Scanned,
-) -> Result<Option<(Lexeme, usize)>, Unterminated> {
-    let symbol = Ok(Some((Lexeme::Symbol(b'$'), 1)));
+) -> Result<Option<(TokenKind, usize)>, Unterminated> {
+    let symbol = Ok(Some((TokenKind::Symbol(b'$'), 1)));
     scanned.at = scanned.at.max(1);
     if buf.get(1).is_some_and(u8::is_ascii_digit) {
         let digits = scanned.run(buf, |b| b.is_ascii_digit());
         return Ok(digits
             .or(at_end.then_some(buf.len()))
-            .map(|n| (Lexeme::Number, n)));
+            .map(|n| (TokenKind::Number, n)));
     }
     if scanned.depth == 0 {
         let Some(tag) = scanned.run(buf, |b| in_word(b) && b != b'$') else {
@@ -265,7 +271,10 @@ fn dollar(
         };
     }
     match memchr::memmem::find(&buf[scanned.at..], &buf[..scanned.depth]) {
-        Some(n) => Ok(Some((Lexeme::Text, scanned.at + n + scanned.depth))),
+        Some(n) => Ok(Some((
+            TokenKind::StringConstant,
+            scanned.at + n + scanned.depth,
+        ))),
         None if at_end => Err(Unterminated("a dollar quote")),
         None => {
             // The last bytes may be the beginning of the tag.
@@ -276,10 +285,10 @@ fn dollar(
 }
 
 /// Where a word ends that may have wide characters; `None` where it may go on.
-fn word_end(buf: &[u8], wide: Wide, scanned: &mut Scanned) -> Option<usize> {
+fn word_end(buf: &[u8], multibyte: Multibyte, scanned: &mut Scanned) -> Option<usize> {
     while let Some(&b) = buf.get(scanned.at) {
         scanned.at += match b {
-            0x80.. => wide.length(&buf[scanned.at..])?,
+            0x80.. => multibyte.length(&buf[scanned.at..])?,
             b if in_word(b) => 1,
             _ => return Some(scanned.at),
         };
@@ -292,48 +301,48 @@ fn word(
     dialect: Dialect,
     at_end: bool,
     scanned: &mut Scanned,
-) -> Result<Option<(Lexeme, usize)>, Unterminated> {
+) -> Result<Option<(TokenKind, usize)>, Unterminated> {
     let next = buf.get(1).copied();
     if buf[0] >= 0x80 || next.is_some_and(in_word) {
-        let end = match dialect.wide {
-            Wide::No => scanned.run(buf, in_word),
-            wide => word_end(buf, wide, scanned),
+        let end = match dialect.multibyte {
+            Multibyte::AsciiSafe => scanned.run(buf, in_word),
+            multibyte => word_end(buf, multibyte, scanned),
         };
         return Ok(end
             .or(at_end.then_some(buf.len()))
-            .map(|n| (Lexeme::Word, n)));
+            .map(|n| (TokenKind::Word, n)));
     }
     let prefix = buf[0].to_ascii_lowercase();
     if next == Some(b'\'') && matches!(prefix, b'e' | b'b' | b'x' | b'n') {
         let escapes = prefix == b'e' || (prefix == b'n' && !dialect.standard_strings);
         return closed(
-            quoted(buf, 1, escapes, dialect.wide, scanned),
+            quoted(buf, 1, escapes, dialect.multibyte, scanned),
             buf.len(),
             at_end,
-            Lexeme::Text,
+            TokenKind::StringConstant,
         );
     }
     if prefix == b'u' && next == Some(b'&') {
         let kind = match buf.get(2).copied() {
             None if !at_end => return Ok(None),
-            Some(b'\'') => Lexeme::Text,
-            Some(b'"') => Lexeme::QuotedWord,
-            _ => return Ok(Some((Lexeme::Word, 1))),
+            Some(b'\'') => TokenKind::StringConstant,
+            Some(b'"') => TokenKind::QuotedIdentifier,
+            _ => return Ok(Some((TokenKind::Word, 1))),
         };
         return closed(
-            quoted(buf, 2, false, dialect.wide, scanned),
+            quoted(buf, 2, false, dialect.multibyte, scanned),
             buf.len(),
             at_end,
             kind,
         );
     }
-    Ok(Some((Lexeme::Word, 1)))
+    Ok(Some((TokenKind::Word, 1)))
 }
 
 /// Words that a statement is recognised by.
-const FIRST_WORDS: usize = 4;
+const MAX_WORDS: usize = 4;
 /// Variables of `psql` that one statement is asked for.
-const MOST_VARIABLES: usize = 100;
+const MAX_VARIABLES: usize = 100;
 
 /// Finds the semicolon that ends a statement, over several calls as its bytes arrive.
 #[derive(Debug, Default)]
@@ -377,16 +386,18 @@ impl StatementEnd {
             self.position += n;
             self.variable(kind, text);
             match kind {
-                Lexeme::Symbol(b';') if self.parens == 0 && self.begins == 0 => {
+                TokenKind::Symbol(b';') if self.parens == 0 && self.begins == 0 => {
                     return Ok(Some(self.position));
                 }
-                Lexeme::Symbol(b'(') => self.parens += 1,
-                Lexeme::Symbol(b')') => self.parens = self.parens.saturating_sub(1),
-                Lexeme::Symbol(b'\\') => {
+                TokenKind::Symbol(b'(') => self.parens += 1,
+                TokenKind::Symbol(b')') => self.parens = self.parens.saturating_sub(1),
+                TokenKind::Symbol(b'\\') => {
                     return Err(Unterminated("a command of psql in a statement"));
                 }
-                Lexeme::Word => self.word(text),
-                Lexeme::QuotedWord if self.values == Some(true) => self.values = Some(false),
+                TokenKind::Word => self.word(text),
+                TokenKind::QuotedIdentifier if self.values == Some(true) => {
+                    self.values = Some(false)
+                }
                 _ => {}
             }
         }
@@ -407,26 +418,26 @@ impl StatementEnd {
         &self.variables
     }
 
-    fn variable(&mut self, kind: Lexeme, text: &[u8]) {
+    fn variable(&mut self, kind: TokenKind, text: &[u8]) {
         let after_colon = std::mem::take(&mut self.after_colon);
         let name = match (after_colon, kind) {
-            (true, Lexeme::Word) => text,
-            (true, Lexeme::Text | Lexeme::QuotedWord) => {
+            (true, TokenKind::Word) => text,
+            (true, TokenKind::StringConstant | TokenKind::QuotedIdentifier) => {
                 text.get(1..text.len() - 1).unwrap_or_default()
             }
-            (true, Lexeme::Symbol(b'{')) => b"{",
+            (true, TokenKind::Symbol(b'{')) => b"{",
             // Two colons are a cast.
-            (before, Lexeme::Symbol(b':')) => return self.after_colon = !before,
+            (before, TokenKind::Symbol(b':')) => return self.after_colon = !before,
             _ => return,
         };
-        if self.variables.len() < MOST_VARIABLES && name.len() <= 64 {
+        if self.variables.len() < MAX_VARIABLES && name.len() <= 64 {
             self.variables
                 .push(String::from_utf8_lossy(name).into_owned());
         }
     }
 
     /// Whether an INSERT brings constants alone, as `pg_dump` writes it: nothing that it would have to look up.
-    pub(crate) fn brings_constants(&self) -> bool {
+    pub(crate) fn inserts_constants(&self) -> bool {
         self.values == Some(true)
     }
 
@@ -449,10 +460,10 @@ impl StatementEnd {
             self.value(text);
         }
         let word = || String::from_utf8_lossy(&text[..text.len().min(64)]).to_ascii_lowercase();
-        if self.words.len() < FIRST_WORDS {
+        if self.words.len() < MAX_WORDS {
             self.words.push(word());
         }
-        if self.parens == 0 && text.len() <= 5 && self.makes_a_routine() {
+        if self.parens == 0 && text.len() <= 5 && self.creates_routine() {
             match word().as_str() {
                 "begin" => self.begins += 1,
                 "case" if self.begins > 0 => self.begins += 1,
@@ -462,7 +473,7 @@ impl StatementEnd {
         }
     }
 
-    fn makes_a_routine(&self) -> bool {
+    fn creates_routine(&self) -> bool {
         let word = |i: usize| self.words.get(i).map_or("", String::as_str);
         let kind = if word(1) == "or" { word(3) } else { word(1) };
         word(0) == "create" && matches!(kind, "function" | "procedure")
@@ -473,7 +484,7 @@ impl StatementEnd {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token<'a> {
     /// Its kind; never `Blank` or `Comment`.
-    pub kind: Lexeme,
+    pub kind: TokenKind,
     /// The token as it stands in the statement, with its quotes.
     pub text: &'a str,
     /// Where it begins, in bytes.
@@ -483,7 +494,7 @@ pub struct Token<'a> {
 impl Token<'_> {
     /// Whether it is this key word.
     pub fn is(&self, word: &str) -> bool {
-        self.kind == Lexeme::Word && self.text.eq_ignore_ascii_case(word)
+        self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(word)
     }
 
     /// The text in lower case, where it is no longer than a name.
@@ -493,14 +504,14 @@ impl Token<'_> {
 
     /// Whether it is this symbol.
     pub fn is_symbol(&self, symbol: u8) -> bool {
-        self.kind == Lexeme::Symbol(symbol)
+        self.kind == TokenKind::Symbol(symbol)
     }
 
     /// The name that a word stands for: quotes undone, or in lower case.
     pub fn name(&self) -> Option<String> {
         match self.kind {
-            Lexeme::Word => Some(self.text.to_lowercase()),
-            Lexeme::QuotedWord => self
+            TokenKind::Word => Some(self.text.to_lowercase()),
+            TokenKind::QuotedIdentifier => self
                 .text
                 .strip_prefix('"')?
                 .strip_suffix('"')
@@ -511,7 +522,7 @@ impl Token<'_> {
 
     /// The text of a string constant without escapes; `None` for anything else.
     pub fn string(&self) -> Option<String> {
-        if self.kind != Lexeme::Text {
+        if self.kind != TokenKind::StringConstant {
             return None;
         }
         let text = self.text.trim_start_matches(['e', 'E', 'n', 'N']);
@@ -530,13 +541,13 @@ pub fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
 pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let dialect = Dialect {
-        wide: Wide::No,
+        multibyte: Multibyte::AsciiSafe,
         ..dialect
     };
     while found.len() < most
         && let Ok(Some((kind, n))) = lexeme(&sql.as_bytes()[at..], dialect, true)
     {
-        if !matches!(kind, Lexeme::Blank | Lexeme::Comment) {
+        if !matches!(kind, TokenKind::Whitespace | TokenKind::Comment) {
             // Every lexeme ends before a byte below 0x80, or at the end.
             let Some(text) = sql.get(at..at + n) else {
                 break;
@@ -552,7 +563,7 @@ pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> 
 pub fn statements(sql: &str, dialect: Dialect) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), sql);
     let dialect = Dialect {
-        wide: Wide::No,
+        multibyte: Multibyte::AsciiSafe,
         ..dialect
     };
     while !rest.trim().is_empty() {
@@ -593,27 +604,36 @@ mod tests {
         }
         let old = Dialect {
             standard_strings: false,
-            wide: Wide::No,
+            multibyte: Multibyte::AsciiSafe,
         };
         assert_eq!(statements("SELECT 'a\\';'; SELECT 2;", old).len(), 2);
     }
 
     #[test]
     fn no_byte_of_a_wide_character_is_a_quote() {
-        for (wide, first) in [
-            (Wide::Sjis, &b"SELECT '\x83\x5c', '\xb1', '\x81\x27';"[..]),
-            (Wide::Sjis, b"SELECT \xb1 AS \"\x95\x5c\";"),
-            (Wide::Double, b"SELECT '\xa5\x5c', \"\x81\x5c\", \x81\x5c;"),
+        for (multibyte, first) in [
             (
-                Wide::Gb18030,
+                Multibyte::Sjis,
+                &b"SELECT '\x83\x5c', '\xb1', '\x81\x27';"[..],
+            ),
+            (Multibyte::Sjis, b"SELECT \xb1 AS \"\x95\x5c\";"),
+            (
+                Multibyte::Double,
+                b"SELECT '\xa5\x5c', \"\x81\x5c\", \x81\x5c;",
+            ),
+            (
+                Multibyte::Gb18030,
                 b"SELECT '\x81\x30\x81\x30', '\x81\x5c', \"\x90\x30\x81\x35\";",
             ),
-            (Wide::Johab, b"SELECT '\x88\x5c', \x88\x3b, '\x8f\xa1\x5c';"),
+            (
+                Multibyte::Johab,
+                b"SELECT '\x88\x5c', \x88\x3b, '\x8f\xa1\x5c';",
+            ),
         ] {
             for standard_strings in [true, false] {
                 let dialect = Dialect {
                     standard_strings,
-                    wide,
+                    multibyte,
                 };
                 let text = [first, b"SELECT 2;"].concat();
                 for seen in 1..text.len() {
@@ -622,7 +642,7 @@ mod tests {
                         Some(n) => n,
                         None => scan.find(&text, dialect, true).unwrap().unwrap(),
                     };
-                    assert_eq!(found, first.len(), "{wide:?}, {seen} bytes at first");
+                    assert_eq!(found, first.len(), "{multibyte:?}, {seen} bytes at first");
                 }
             }
         }
@@ -694,10 +714,10 @@ mod tests {
             text in "(E'|e''|U&'|u&\"|\\$|\\$a\\$|/\\*|\\*/|--|:|[-a-eE'\"$;/*() \n\\\\0-2\u{80}-\u{90}]){0,40}",
             cuts in proptest::collection::vec(0usize..60, 0..12),
             standard_strings: bool,
-            wide in proptest::sample::select(vec![Wide::No, Wide::Double, Wide::Sjis, Wide::Gb18030, Wide::Johab]),
+            multibyte in proptest::sample::select(vec![Multibyte::AsciiSafe, Multibyte::Double, Multibyte::Sjis, Multibyte::Gb18030, Multibyte::Johab]),
         ) {
             let bytes = text.as_bytes();
-            let dialect = Dialect { standard_strings, wide };
+            let dialect = Dialect { standard_strings, multibyte };
             let mut once = StatementEnd::default();
             let whole = once.find(bytes, dialect, true);
             let mut cuts: Vec<usize> = cuts.into_iter().filter(|c| *c <= bytes.len()).collect();

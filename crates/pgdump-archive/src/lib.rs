@@ -34,20 +34,20 @@ use std::sync::{Arc, OnceLock};
 
 pub use codec::Codec;
 pub use content_digest::{
-    ContentDigest, Counting, DigestBuilder, ObjectData, Rows, TableData, copy_target,
+    ContentDigest, DigestBuilder, DigestSink, ObjectDigest, RowDigest, TableDigest, copy_target,
 };
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
 pub use error::{ArchiveError, Problem};
-pub use filters::{Filter, Keys};
+pub use filters::{DecryptionKeys, Filter};
 pub use header::{Format, Header};
-pub use index::{BlockIndex, Extent, IndexedBlock, Ranges};
+pub use index::{BlockIndex, Extent, IndexedBlock, RangeSource};
 
 pub use chunks::{Chunk, DataSink, Statement};
-pub use lexer::{Dialect, Lexeme, Token, Wide, first_tokens, statements, tokens};
+pub use lexer::{Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens};
 pub use toc::{DataOffset, TocEntry, TocSection};
 
 /// A stream of bytes.
-pub type Bytes = Box<dyn Read + Send>;
+pub type ByteStream = Box<dyn Read + Send>;
 
 /// Whether the first bytes are those of a dump, or of a filter that is taken off.
 pub fn is_recognized(head: &[u8]) -> bool {
@@ -68,21 +68,21 @@ pub fn begins_whole_file(head: &[u8]) -> bool {
 
 /// Names of a directory dump's members, without their folder.
 pub mod member_name {
-    use super::members::{TOC, is_data_file, may_hold_data, plain_name};
+    use super::members::{self, TOC, is_data_file, plain_name};
 
     /// The table of contents: the one name that makes a folder a dump.
-    pub fn is_contents(file: &str) -> bool {
+    pub fn is_toc(file: &str) -> bool {
         plain_name(file).0 == TOC
     }
 
     /// What `pg_dump` itself names so, compressed or not.
-    pub fn is_known(file: &str) -> bool {
-        is_contents(file) || is_data_file(plain_name(file).0)
+    pub fn is_pg_dump_file(file: &str) -> bool {
+        is_toc(file) || is_data_file(plain_name(file).0)
     }
 
     /// What belongs to the dump by its kind: what is of this kind and is not known was not written by `pg_dump`.
-    pub fn is_of_dump(file: &str) -> bool {
-        may_hold_data(plain_name(file).0)
+    pub fn may_hold_data(file: &str) -> bool {
+        members::may_hold_data(plain_name(file).0)
     }
 }
 
@@ -140,7 +140,7 @@ impl Default for Limits {
 pub trait ReopenableSource: Send + Sync {
     /// # Errors
     /// The store's own.
-    fn open(&self, offset: u64) -> Result<Bytes, ArchiveError>;
+    fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError>;
 }
 
 /// The members of a directory dump.
@@ -150,28 +150,28 @@ pub trait DirectorySource: Send + Sync {
 
     /// # Errors
     /// The store's own.
-    fn open(&self, name: &str) -> Result<Bytes, ArchiveError>;
+    fn open(&self, name: &str) -> Result<ByteStream, ArchiveError>;
 }
 
 /// Where an archive comes from.
-pub enum Origin {
-    /// One object or standard input; `again` where it can be read twice.
+pub enum ArchiveSource {
+    /// One object or standard input; `reopen` where it can be read twice.
     Stream {
         /// The archive from its first byte.
-        bytes: Bytes,
+        bytes: ByteStream,
         /// Opens the same bytes again, for tars whose members do not come in the order of the restore.
-        again: Option<Arc<dyn ReopenableSource>>,
+        reopen: Option<Arc<dyn ReopenableSource>>,
     },
     /// The files of a directory dump.
-    Folder(Arc<dyn DirectorySource>),
+    Directory(Arc<dyn DirectorySource>),
 }
 
-impl Origin {
+impl ArchiveSource {
     /// Bytes that cannot be read again.
     pub fn once(bytes: impl Read + Send + 'static) -> Self {
-        Origin::Stream {
+        ArchiveSource::Stream {
             bytes: Box::new(bytes),
-            again: None,
+            reopen: None,
         }
     }
 }
@@ -187,7 +187,7 @@ pub struct Archive {
 enum ArchiveBody {
     Custom(custom::CustomBlocks),
     Tar(tar_archive::TarMembers),
-    Folder(directory::DirectoryMembers),
+    Directory(directory::DirectoryMembers),
     Script(Box<script::Script>),
 }
 
@@ -204,7 +204,11 @@ impl Archive {
     /// # Errors
     /// `archive_unsupported` for what is no dump, `archive_corrupt` for damaged bytes, or the
     /// origin's own [`ArchiveError`].
-    pub fn open(origin: Origin, limits: Limits, keys: &Keys) -> Result<Self, ArchiveError> {
+    pub fn open(
+        origin: ArchiveSource,
+        limits: Limits,
+        keys: &DecryptionKeys,
+    ) -> Result<Self, ArchiveError> {
         Self::open_database(origin, limits, keys, None)
     }
 
@@ -213,9 +217,9 @@ impl Archive {
     /// # Errors
     /// As [`Archive::open`], and `invalid_request` where the archive is of another database.
     pub fn open_database(
-        origin: Origin,
+        origin: ArchiveSource,
         limits: Limits,
-        keys: &Keys,
+        keys: &DecryptionKeys,
         database: Option<&str>,
     ) -> Result<Self, ArchiveError> {
         let archive = Self::open_any(origin, limits, keys, database)?;
@@ -233,25 +237,25 @@ impl Archive {
     }
 
     fn open_any(
-        origin: Origin,
+        origin: ArchiveSource,
         limits: Limits,
-        keys: &Keys,
+        keys: &DecryptionKeys,
         database: Option<&str>,
     ) -> Result<Self, ArchiveError> {
-        let (bytes, again) = match origin {
-            Origin::Folder(folder) => return directory::open(folder, limits),
-            Origin::Stream { bytes, again } => (bytes, again),
+        let (bytes, reopen) = match origin {
+            ArchiveSource::Directory(folder) => return directory::open(folder, limits),
+            ArchiveSource::Stream { bytes, reopen } => (bytes, reopen),
         };
         let (filters, head, input) = filters::unwrap(bytes, &limits, keys)?;
         let mut archive = match Format::of(&head) {
             Some(Format::Custom) => custom::open(input, limits)?,
             Some(Format::Tar) => {
-                let again = again.map(|again| tar_archive::TarAgain {
-                    source: again,
+                let reopen = reopen.map(|reopen| tar_archive::TarReopener {
+                    source: reopen,
                     filters: filters.len(),
                     keys: keys.clone(),
                 });
-                tar_archive::open(input, again, limits)?
+                tar_archive::open(input, reopen, limits)?
             }
             Some(Format::Plain) => script::open(input, limits, database)?,
             Some(Format::Directory | Format::DirectoryTar) | None => {
@@ -323,13 +327,13 @@ impl Archive {
     }
 
     /// Whether it is SQL text that nothing shows to be `pg_dump`'s: its statements run in their own order.
-    pub fn is_foreign(&self) -> bool {
-        matches!(&self.body, ArchiveBody::Script(s) if s.is_foreign)
+    pub fn is_generic_sql(&self) -> bool {
+        matches!(&self.body, ArchiveBody::Script(s) if s.is_generic_sql)
     }
 
     /// Whether it is SQL text whose rows come before anything that could take them is made.
     pub fn has_rows_only(&self) -> bool {
-        matches!(&self.body, ArchiveBody::Script(s) if s.rows_alone)
+        matches!(&self.body, ArchiveBody::Script(s) if s.has_rows_only)
     }
 
     /// Whether the archive shows that it is complete, once all of it was read.
@@ -348,7 +352,7 @@ impl Archive {
     pub fn read_by_blocks(
         &mut self,
         index: &BlockIndex,
-        ranges: Arc<dyn Ranges>,
+        ranges: Arc<dyn RangeSource>,
     ) -> Result<(), ArchiveError> {
         match &mut self.body {
             ArchiveBody::Custom(blocks) => blocks.by_index(&self.entries, index, ranges),
@@ -360,7 +364,7 @@ impl Archive {
     pub fn sizes(&self) -> std::collections::HashMap<i32, u64> {
         match &self.body {
             ArchiveBody::Custom(_) => custom::sizes(&self.entries),
-            ArchiveBody::Folder(members) => members.sizes(&self.entries),
+            ArchiveBody::Directory(members) => members.sizes(&self.entries),
             ArchiveBody::Tar(_) | ArchiveBody::Script(_) => Default::default(),
         }
     }
@@ -369,7 +373,7 @@ impl Archive {
     pub fn set_read_order(&mut self, turns: &std::collections::HashMap<i32, usize>) {
         match &mut self.body {
             ArchiveBody::Custom(blocks) => blocks.set_read_order(turns),
-            ArchiveBody::Folder(members) => members.set_read_order(&self.entries, turns),
+            ArchiveBody::Directory(members) => members.set_read_order(&self.entries, turns),
             // These ask for each member whether it is due; text comes in its order.
             ArchiveBody::Tar(_) | ArchiveBody::Script(_) => {}
         }
@@ -386,10 +390,10 @@ impl Archive {
                 .collect(),
             ArchiveBody::Tar(members) => vec![DataStream(StreamSource::Tar(members, entries))],
             ArchiveBody::Script(script) => vec![DataStream(StreamSource::Script(script))],
-            ArchiveBody::Folder(members) => {
+            ArchiveBody::Directory(members) => {
                 let members = Arc::new(members);
                 (0..most.max(1))
-                    .map(|_| DataStream(StreamSource::Folder(members.clone(), entries.clone())))
+                    .map(|_| DataStream(StreamSource::Directory(members.clone(), entries.clone())))
                     .collect()
             }
         }
@@ -410,8 +414,12 @@ impl Archive {
 ///
 /// # Errors
 /// `archive_corrupt` for what is damaged, longer or no UTF-8, and the origin's own.
-pub fn read_text(origin: Origin, most: u64, keys: &Keys) -> Result<String, ArchiveError> {
-    let Origin::Stream { bytes, .. } = origin else {
+pub fn read_text(
+    origin: ArchiveSource,
+    most: u64,
+    keys: &DecryptionKeys,
+) -> Result<String, ArchiveError> {
+    let ArchiveSource::Stream { bytes, .. } = origin else {
         return Err(toc::corrupt("a folder where a file was expected"));
     };
     let (_, _, input) = filters::unwrap(bytes, &Limits::default(), keys)?;
@@ -440,7 +448,7 @@ pub struct DataStream(StreamSource);
 enum StreamSource {
     Custom(custom::BlockStream, Arc<[TocEntry]>),
     Tar(tar_archive::TarMembers, Arc<[TocEntry]>),
-    Folder(Arc<directory::DirectoryMembers>, Arc<[TocEntry]>),
+    Directory(Arc<directory::DirectoryMembers>, Arc<[TocEntry]>),
     Script(Box<script::Script>),
 }
 
@@ -454,7 +462,7 @@ impl DataStream {
         match self.0 {
             StreamSource::Custom(stream, entries) => stream.read(&entries, sink),
             StreamSource::Tar(members, entries) => members.read(&entries, sink),
-            StreamSource::Folder(members, entries) => members.read(&entries, sink),
+            StreamSource::Directory(members, entries) => members.read(&entries, sink),
             StreamSource::Script(script) => script.read(sink),
         }
     }
@@ -465,6 +473,6 @@ fn dialect_of(entries: &[TocEntry], encoding: &TextEncoding) -> Dialect {
     let setting = entries.iter().find(|e| e.desc == "STDSTRINGS");
     Dialect {
         standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")),
-        wide: encoding.wide(),
+        multibyte: encoding.multibyte(),
     }
 }

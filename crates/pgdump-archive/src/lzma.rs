@@ -7,7 +7,7 @@ use lzma_rust2::{LzmaReader, XzReader};
 
 use super::Limits;
 use super::filters::PeekReader;
-use super::frames::{decompressing, pass_zeros, too_large, trailing};
+use super::frames::{decompressing, skip_zeros, too_much_memory, trailing_bytes};
 
 /// Bytes of a `.lzma` header: properties, dictionary, size.
 const HEADER: usize = 13;
@@ -25,7 +25,7 @@ impl<'a> Xz<'a> {
         }
         let most = u32::try_from(limits.memory >> 10)
             .unwrap_or(u32::MAX)
-            .saturating_add(OVERHEAD);
+            .saturating_add(OVERHEAD_KIB);
         Ok(Xz {
             reader: XzReader::new_mem_limit(input, true, most),
             limits: *limits,
@@ -34,7 +34,7 @@ impl<'a> Xz<'a> {
 }
 
 /// KiB that a decoder needs beside its dictionary.
-const OVERHEAD: u32 = 256;
+const OVERHEAD_KIB: u32 = 256;
 
 /// The dictionary of the first block: LZMA2 is the last filter in the block's header, and its size is
 /// the last byte before the padding (file format 1.2, 3.1 and 5.3.1).
@@ -52,9 +52,9 @@ fn xz_dictionary_of(head: &[u8]) -> Option<u64> {
 impl Read for Xz<'_> {
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         self.reader.read(buf).map_err(|e| match e.kind() {
-            ErrorKind::OutOfMemory => too_large("xz", &self.limits).into(),
+            ErrorKind::OutOfMemory => too_much_memory("xz", &self.limits).into(),
             ErrorKind::InvalidData if e.to_string().starts_with("invalid data after stream") => {
-                trailing("xz").into()
+                trailing_bytes("xz").into()
             }
             _ => e,
         })
@@ -62,12 +62,12 @@ impl Read for Xz<'_> {
 }
 
 /// An input that takes back what a decoder has read too far.
-struct Pending<'a> {
+struct PushbackReader<'a> {
     again: std::io::Cursor<Vec<u8>>,
     input: PeekReader<'a>,
 }
 
-impl Read for Pending<'_> {
+impl Read for PushbackReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         match self.again.read(buf)? {
             0 => self.input.read(buf),
@@ -76,9 +76,9 @@ impl Read for Pending<'_> {
     }
 }
 
-impl<'a> Pending<'a> {
+impl<'a> PushbackReader<'a> {
     fn new(input: PeekReader<'a>) -> Self {
-        Pending {
+        PushbackReader {
             again: Default::default(),
             input,
         }
@@ -91,7 +91,7 @@ impl<'a> Pending<'a> {
     }
 
     /// As many bytes as there are, up to `N`.
-    fn up_to<const N: usize>(&mut self) -> Result<Vec<u8>> {
+    fn read_up_to<const N: usize>(&mut self) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(N);
         self.take(N as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -100,14 +100,14 @@ impl<'a> Pending<'a> {
     /// Only zeros are left.
     fn finish(self, format: &str) -> Result<()> {
         let mut rest = std::io::BufReader::new(self);
-        pass_zeros(&mut rest, format)
+        skip_zeros(&mut rest, format)
     }
 }
 
 /// Where a reader of one format stands.
 enum LzmaState<'a> {
-    Between(Pending<'a>),
-    Member(Box<LzmaReader<Pending<'a>>>),
+    Between(PushbackReader<'a>),
+    Member(Box<LzmaReader<PushbackReader<'a>>>),
     Ended,
 }
 
@@ -124,7 +124,7 @@ pub(super) struct LzmaAlone<'a> {
 impl<'a> LzmaAlone<'a> {
     /// Whether a file begins so. The format has no magic; its fields leave no text that looks like it
     /// (the rule is that of liblzma's `lzma_alone_decoder`).
-    pub(crate) fn is_begun_by(head: &[u8]) -> bool {
+    pub(crate) fn matches(head: &[u8]) -> bool {
         let Some((header, [0, ..])) = head.split_at_checked(HEADER) else {
             return false;
         };
@@ -141,7 +141,7 @@ impl<'a> LzmaAlone<'a> {
 
     pub(crate) fn new(input: PeekReader<'a>, limits: &Limits) -> Self {
         LzmaAlone {
-            state: LzmaState::Between(Pending::new(input)),
+            state: LzmaState::Between(PushbackReader::new(input)),
             limits: *limits,
         }
     }
@@ -167,7 +167,7 @@ impl Read for LzmaAlone<'_> {
             match std::mem::replace(&mut self.state, LzmaState::Ended) {
                 LzmaState::Ended => return Ok(0),
                 LzmaState::Between(mut input) => {
-                    let header = input.up_to::<HEADER>()?;
+                    let header = input.read_up_to::<HEADER>()?;
                     if header.len() < HEADER {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
@@ -207,12 +207,12 @@ pub(super) struct Lzip<'a> {
 impl<'a> Lzip<'a> {
     const MAGIC: &'static [u8] = b"LZIP\x01";
 
-    pub(crate) fn is_begun_by(head: &[u8]) -> bool {
+    pub(crate) fn matches(head: &[u8]) -> bool {
         head.starts_with(Self::MAGIC) && head.get(5).is_some_and(|d| dictionary_of(*d).is_some())
     }
 
     pub(crate) fn new(input: PeekReader<'a>, limits: &Limits) -> Self {
-        let state = LzmaState::Between(Pending::new(input));
+        let state = LzmaState::Between(PushbackReader::new(input));
         Lzip {
             state,
             limits: *limits,
@@ -221,9 +221,9 @@ impl<'a> Lzip<'a> {
         }
     }
 
-    fn begin(&mut self, mut input: Pending<'a>) -> Result<LzmaState<'a>> {
-        let header = input.up_to::<6>()?;
-        if !Self::is_begun_by(&header) {
+    fn begin(&mut self, mut input: PushbackReader<'a>) -> Result<LzmaState<'a>> {
+        let header = input.read_up_to::<6>()?;
+        if !Self::matches(&header) {
             input.give_back(header);
             input.finish("lzip")?;
             return Ok(LzmaState::Ended);
@@ -244,10 +244,10 @@ impl<'a> Lzip<'a> {
     }
 
     /// Checks what stands behind a member's data.
-    fn end(&self, member: LzmaReader<Pending<'a>>) -> Result<Pending<'a>> {
+    fn end(&self, member: LzmaReader<PushbackReader<'a>>) -> Result<PushbackReader<'a>> {
         let (mut input, unused) = member.into_parts();
         input.give_back(unused);
-        let trailer = input.up_to::<20>()?;
+        let trailer = input.read_up_to::<20>()?;
         if trailer.len() < 20 {
             return Err(ErrorKind::UnexpectedEof.into());
         }

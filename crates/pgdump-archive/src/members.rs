@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Read};
 
-use super::chunks::{DataSink, ObjectCutter, WithoutOids, cut_rows, cut_statements};
+use super::chunks::{DataSink, ObjectSplitter, WithoutOids, split_rows, split_statements};
 use super::filters::{self, BoxedReader};
 use super::header::read_header;
 use super::toc::{Toc, TocReader, corrupt, read_toc};
@@ -17,21 +17,22 @@ use crate::error::ArchiveError;
 pub(super) const TOC: &str = "toc.dat";
 
 /// A table of contents whose data is in members beside it.
-pub(super) struct Contents {
+pub(super) struct MemberToc {
     pub header: Header,
     pub entries: Vec<TocEntry>,
     pub encoding: TextEncoding,
     pub context: ReadContext,
     /// Wrappings around `toc.dat`; every other member has as many more than its own.
-    pub wrapped: usize,
+    pub toc_filters: usize,
 }
 
-pub(super) fn read_contents(
+pub(super) fn read_member_toc(
     toc: BoxedReader<'_>,
     format: Format,
     limits: Limits,
-) -> Result<Contents, ArchiveError> {
-    let (filters, _, mut input) = filters::unwrap(toc, &limits, &filters::Keys::default())?;
+) -> Result<MemberToc, ArchiveError> {
+    let (filters, _, mut input) =
+        filters::unwrap(toc, &limits, &filters::DecryptionKeys::default())?;
     let mut f = TocReader::new(&mut input, limits);
     f.members = true;
     let header = read_header(&mut f, format)?;
@@ -51,12 +52,12 @@ pub(super) fn read_contents(
         limits,
         dialect: dialect_of(&entries, &encoding),
     };
-    Ok(Contents {
+    Ok(MemberToc {
         header,
         entries,
         encoding,
         context,
-        wrapped: filters.len(),
+        toc_filters: filters.len(),
     })
 }
 
@@ -114,7 +115,7 @@ impl MemberIndex {
                 if other.is_some() || name == TOC {
                     let what = format!(
                         "the member {} cannot have the data of {}",
-                        shown(name),
+                        display_name(name),
                         e.name()
                     );
                     return Err(corrupt(format!(
@@ -127,12 +128,12 @@ impl MemberIndex {
                 index.by_id.insert(e.dump_id, i);
             }
         }
-        index.learn_objects(entries);
+        index.index_objects_by_group(entries);
         Ok(index)
     }
 
     /// Since PostgreSQL 17 a list has the objects of the groups that its entry depends on.
-    fn learn_objects(&mut self, entries: &[TocEntry]) {
+    fn index_objects_by_group(&mut self, entries: &[TocEntry]) {
         let groups = entries
             .iter()
             .filter(|e| e.desc == "BLOB METADATA")
@@ -250,7 +251,7 @@ pub(super) fn missing_object(oid: u32, why: &str) -> ArchiveError {
 }
 
 /// A name out of an archive as a person may read it.
-pub(super) fn shown(name: &str) -> String {
+pub(super) fn display_name(name: &str) -> String {
     const MOST: usize = 200;
     let text: String = name
         .chars()
@@ -269,18 +270,18 @@ pub(super) fn shown(name: &str) -> String {
 pub(super) fn check_objects(
     list: &str,
     listed: &BTreeSet<u32>,
-    there: &BTreeSet<u32>,
-    made: &BTreeSet<u32>,
+    present: &BTreeSet<u32>,
+    declared: &BTreeSet<u32>,
 ) -> Result<(), ArchiveError> {
-    if let Some(oid) = listed.difference(there).next() {
+    if let Some(oid) = listed.difference(present).next() {
         return Err(missing_object(*oid, &format!("it is listed in {list}")));
     }
-    if let Some(oid) = there.difference(listed).next() {
+    if let Some(oid) = present.difference(listed).next() {
         return Err(corrupt(format!(
             "{list} is incomplete: the member blob_{oid}.dat is not listed in it"
         )));
     }
-    match made.difference(listed).next() {
+    match declared.difference(listed).next() {
         None => Ok(()),
         Some(oid) => {
             let what =
@@ -296,18 +297,18 @@ pub(super) fn read_table(
     member: BoxedReader<'_>,
     context: &ReadContext,
     entry: &TocEntry,
-    wrappings: usize,
+    filter_count: usize,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    cut_table(
-        filters::unwrap_some(member, wrappings, &context.limits)?,
+    split_table_data(
+        filters::unwrap_some(member, filter_count, &context.limits)?,
         context,
         entry,
         sink,
     )
 }
 
-pub(super) fn cut_table(
+pub(super) fn split_table_data(
     mut input: impl Read,
     context: &ReadContext,
     entry: &TocEntry,
@@ -315,9 +316,9 @@ pub(super) fn cut_table(
 ) -> Result<(), ArchiveError> {
     let what = format!("data of {}", entry.tag);
     match (entry.copy_stmt.is_empty(), entry.oids_in_data) {
-        (true, _) => cut_statements(&mut input, context, &what, sink),
-        (false, false) => cut_rows(&mut input, &what, sink),
-        (false, true) => cut_rows(&mut WithoutOids::new(input), &what, sink),
+        (true, _) => split_statements(&mut input, context, &what, sink),
+        (false, false) => split_rows(&mut input, &what, sink),
+        (false, true) => split_rows(&mut WithoutOids::new(input), &what, sink),
     }
 }
 
@@ -326,12 +327,12 @@ pub(super) fn read_object(
     member: BoxedReader<'_>,
     context: &ReadContext,
     oid: u32,
-    wrappings: usize,
-    cutter: &mut ObjectCutter,
+    filter_count: usize,
+    splitter: &mut ObjectSplitter,
     sink: &mut dyn DataSink,
 ) -> Result<(), ArchiveError> {
-    let mut input = filters::unwrap_some(member, wrappings, &context.limits)?;
-    cutter.cut(&mut input, oid, sink)
+    let mut input = filters::unwrap_some(member, filter_count, &context.limits)?;
+    splitter.split(&mut input, oid, sink)
 }
 
 /// Bytes of the longest line of a list: two numbers of ten digits, and what names a member.
@@ -343,7 +344,8 @@ pub(super) fn read_object_list(
     context: &ReadContext,
 ) -> Result<BTreeSet<u32>, ArchiveError> {
     let what = "list of large objects";
-    let (_, _, mut input) = filters::unwrap(member, &context.limits, &filters::Keys::default())?;
+    let (_, _, mut input) =
+        filters::unwrap(member, &context.limits, &filters::DecryptionKeys::default())?;
     let (mut oids, mut line) = (BTreeSet::new(), Vec::new());
     loop {
         line.clear();
@@ -366,6 +368,6 @@ pub(super) fn read_object_list(
 }
 
 /// Compressions that `pg_dump` itself gave to each large object.
-pub(super) fn own_wrappings(codec: Codec) -> usize {
+pub(super) fn pg_dump_filters(codec: Codec) -> usize {
     usize::from(codec != Codec::None)
 }

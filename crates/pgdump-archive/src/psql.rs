@@ -6,10 +6,10 @@ use super::toc::unsupported;
 use crate::error::ArchiveError;
 
 /// Bytes of one command.
-pub(super) const LONGEST: usize = 64 << 10;
+pub(super) const MAX_COMMAND: usize = 64 << 10;
 
 /// Commands that only show something or change how it is shown.
-const SHOWN: [&str; 24] = [
+const DISPLAY_COMMANDS: [&str; 24] = [
     "echo",
     "qecho",
     "warn",
@@ -37,7 +37,7 @@ const SHOWN: [&str; 24] = [
 ];
 
 /// Variables that change what `psql` makes of the text behind them.
-const MEANINGFUL: [&str; 3] = ["AUTOCOMMIT", "SINGLELINE", "SINGLESTEP"];
+const PARSING_VARIABLES: [&str; 3] = ["AUTOCOMMIT", "SINGLELINE", "SINGLESTEP"];
 
 /// Variables that `psql` has by itself.
 pub(super) const PREDEFINED: [&str; 18] = [
@@ -97,13 +97,15 @@ pub(super) fn command(line: &str, at: u64) -> Result<PsqlCommand, ArchiveError> 
         "\\unrestrict" => return Ok(PsqlCommand::Unrestrict(argument.to_owned())),
         "\\connect" | "\\c" => return Ok(PsqlCommand::Connect(argument.to_owned())),
         "\\encoding" => PsqlCommand::Encoding(first().trim_matches('\'').to_owned()),
-        "\\set" if MEANINGFUL.contains(&first().as_str()) => return Err(refused(line, name, at)),
+        "\\set" if PARSING_VARIABLES.contains(&first().as_str()) => {
+            return Err(refused(line, name, at));
+        }
         "\\set" => PsqlCommand::Variable(first()),
         "\\q" | "\\quit" => PsqlCommand::Quit,
-        _ if SHOWN.contains(&shown) || is_description(shown) => PsqlCommand::Nothing,
+        _ if DISPLAY_COMMANDS.contains(&shown) || is_description(shown) => PsqlCommand::Nothing,
         _ => return Err(refused(line, name, at)),
     };
-    if has_more(argument) {
+    if has_side_effect(argument) {
         Err(refused(line, name, at))
     } else {
         Ok(found)
@@ -136,7 +138,7 @@ fn is_description(name: &str) -> bool {
 }
 
 /// Whether an argument runs a program (backquotes) or another command stands behind it.
-fn has_more(argument: &str) -> bool {
+fn has_side_effect(argument: &str) -> bool {
     let (mut quote, mut chars) = (None, argument.chars());
     while let Some(c) = chars.next() {
         match (quote, c) {

@@ -1,7 +1,7 @@
 //! Tells SQL text for PostgreSQL from everything else by its first bytes.
 
 use super::end_marks::{CLUSTER_HEAD, HEAD as DUMP_HEAD};
-use super::lexer::{Dialect, Lexeme, Token, first_tokens};
+use super::lexer::{Dialect, Token, TokenKind, first_tokens};
 use super::{TocEntry, TocSection};
 
 /// Words behind the first one of a statement, where prose would go on otherwise.
@@ -98,7 +98,10 @@ pub(super) fn is_sql(head: &[u8], whole: bool) -> bool {
 fn is_of_pg_dump(head: &[u8]) -> bool {
     let mut lines = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
     let before_statements = lines.by_ref().take_while(|l| {
-        l.is_empty() || l.starts_with(b"--") || l.starts_with(b"\\") || message_of(l).is_some()
+        l.is_empty()
+            || l.starts_with(b"--")
+            || l.starts_with(b"\\")
+            || program_of_message(l).is_some()
     });
     before_statements
         .into_iter()
@@ -129,7 +132,7 @@ fn first_statement(head: &[u8]) -> (&[u8], bool) {
 }
 
 fn begins_statement(first: &Token<'_>, t: &[Token<'_>]) -> bool {
-    if first.kind != Lexeme::Word {
+    if first.kind != TokenKind::Word {
         return false;
     }
     let first = first.text.to_lowercase();
@@ -159,7 +162,7 @@ fn begins_statement(first: &Token<'_>, t: &[Token<'_>]) -> bool {
         "update" => is_name(1) && t.iter().any(|w| w.is("set")),
         "do" => t
             .get(1)
-            .is_some_and(|w| w.kind == Lexeme::Text || w.is("language")),
+            .is_some_and(|w| w.kind == TokenKind::StringConstant || w.is("language")),
         "grant" | "revoke" => t.len() > 2,
         "copy" | "truncate" | "lock" | "reset" | "analyze" | "vacuum" | "cluster" | "listen" => {
             is_name(1) || follows(&first, second)
@@ -177,7 +180,7 @@ fn follows(first: &str, second: &str) -> bool {
 }
 
 /// The program that wrote a line of text as a message: `pg_dump` of `pg_dump: warning: …`.
-pub(super) fn message_of(line: &[u8]) -> Option<&str> {
+pub(super) fn program_of_message(line: &[u8]) -> Option<&str> {
     let name = line
         .iter()
         .position(|b| !(b.is_ascii_alphanumeric() || b"_-./".contains(b)))?;
@@ -187,7 +190,7 @@ pub(super) fn message_of(line: &[u8]) -> Option<&str> {
 }
 
 /// The entry that a comment of `pg_dump` names before its statements.
-pub(super) fn entry_of(line: &str) -> Option<TocEntry> {
+pub(super) fn entry_of_comment(line: &str) -> Option<TocEntry> {
     let (is_data, rest) = match (
         line.strip_prefix("-- Name: "),
         line.strip_prefix("-- Data for Name: "),
@@ -275,11 +278,14 @@ mod tests {
 
     #[test]
     fn messages_of_programs_are_no_statements() {
-        assert_eq!(message_of(b"pg_dump: warning: x"), Some("pg_dump"));
-        assert_eq!(message_of(b"/usr/bin/pg_dump: error: x"), Some("pg_dump"));
-        assert_eq!(message_of(b"WARNING: x"), Some("WARNING"));
+        assert_eq!(program_of_message(b"pg_dump: warning: x"), Some("pg_dump"));
+        assert_eq!(
+            program_of_message(b"/usr/bin/pg_dump: error: x"),
+            Some("pg_dump")
+        );
+        assert_eq!(program_of_message(b"WARNING: x"), Some("WARNING"));
         for sql in ["SELECT a::text", "SET x = 1", "x:y", "", ": x"] {
-            assert_eq!(message_of(sql.as_bytes()), None, "{sql}");
+            assert_eq!(program_of_message(sql.as_bytes()), None, "{sql}");
         }
     }
 }

@@ -4,13 +4,13 @@ use std::io::Read;
 
 use super::TocEntry;
 use super::chunks::{CHUNK, Chunk, DataSink};
-use super::text::Text;
+use super::text::SqlReader;
 use super::toc::corrupt;
 use crate::error::ArchiveError;
 
-impl Text {
+impl SqlReader {
     /// Passes rows up to the line `\.`.
-    pub(crate) fn pass_rows(&mut self) -> Result<(), ArchiveError> {
+    pub(crate) fn skip_rows(&mut self) -> Result<(), ArchiveError> {
         let what = format!("rows from line {}", self.line);
         let mut rows = RowReader {
             text: self,
@@ -76,7 +76,7 @@ impl Text {
 
 /// The rows of one COPY block as a stream that ends at its end marker.
 struct RowReader<'a> {
-    text: &'a mut Text,
+    text: &'a mut SqlReader,
     at_row_start: bool,
     done: bool,
 }
@@ -100,7 +100,7 @@ impl RowReader<'_> {
     }
 
     /// Passes the end marker, if it stands here.
-    fn passes_end(&mut self) -> bool {
+    fn skip_end_marker(&mut self) -> bool {
         let buf = self.text.rest();
         let n = match buf {
             [b'\\', b'.', b'\n', ..] => 3,
@@ -108,7 +108,7 @@ impl RowReader<'_> {
             [b'\\', b'.'] if self.text.at_end => 2,
             _ => return false,
         };
-        self.text.pass(n);
+        self.text.skip(n);
         true
     }
 }
@@ -122,11 +122,11 @@ impl Read for RowReader<'_> {
             let n = self.ready().min(out.len());
             if n > 0 {
                 out[..n].copy_from_slice(&self.text.rest()[..n]);
-                self.text.pass(n);
+                self.text.skip(n);
                 self.at_row_start = out[n - 1] == b'\n';
                 return Ok(n);
             }
-            if self.passes_end() {
+            if self.skip_end_marker() {
                 self.done = true;
                 return Ok(0);
             }
@@ -135,7 +135,7 @@ impl Read for RowReader<'_> {
                 let what = format!("line {}: \\. is not alone in its line", self.text.line);
                 return Err(corrupt(what).into());
             }
-            if !self.text.more()? {
+            if !self.text.fill()? {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }

@@ -8,20 +8,20 @@ use super::chunks::{Chunk, DataSink, Statement};
 use super::cluster;
 use super::filters::PeekReader;
 use super::lexer::{Dialect, Token, first_tokens};
-use super::text::{Text, TextItem};
+use super::text::{SqlReader, TextItem};
 use super::toc::{corrupt, without_oids};
 use super::{Archive, ArchiveBody, Codec, Format, Header, Limits, TocEntry, TocSection};
 use crate::error::ArchiveError;
 
 /// Bytes of statements that are looked at before the data, to say what the dump needs.
-const PREVIEW: u64 = 1 << 20;
+const MAX_PREVIEW: u64 = 1 << 20;
 
 /// Bytes of one statement that are kept of the preview.
-const KEPT: usize = 64 << 10;
+const MAX_KEPT_STATEMENT: usize = 64 << 10;
 
 /// The text from where the preview ended.
 pub(super) struct Script {
-    text: Text,
+    text: SqlReader,
     /// Items that were read ahead.
     ahead: VecDeque<TextItem>,
     /// Data of one table or of large objects that is open.
@@ -29,9 +29,9 @@ pub(super) struct Script {
     object: Option<(u32, u64)>,
     next_id: i32,
     /// Rows come before anything is made that could take them.
-    pub rows_alone: bool,
+    pub has_rows_only: bool,
     /// Nothing says that `pg_dump` wrote it.
-    pub is_foreign: bool,
+    pub is_generic_sql: bool,
     /// Known when all was read.
     pub completeness: Arc<OnceLock<bool>>,
 }
@@ -77,10 +77,10 @@ impl Preview {
     fn statement(&mut self, s: &Statement) {
         let words = first_tokens(&s.text, Dialect::default(), 40);
         self.has_definitions |= is_definition(&words);
-        if s.text.len() > KEPT {
+        if s.text.len() > MAX_KEPT_STATEMENT {
             return;
         }
-        if is_words(&words, &["create", "database"]) {
+        if starts_with_words(&words, &["create", "database"]) {
             // Its own comment stood before it, or none did.
             if self
                 .entries
@@ -95,7 +95,7 @@ impl Preview {
         } else if let Some(e) = self
             .entries
             .last_mut()
-            .filter(|_| !is_words(&words, &["set"]))
+            .filter(|_| !starts_with_words(&words, &["set"]))
         {
             e.defn.push_str(&s.text);
             e.defn.push('\n');
@@ -108,12 +108,12 @@ pub(super) fn open(
     limits: Limits,
     database: Option<&str>,
 ) -> Result<Archive, ArchiveError> {
-    let mut text = Text::new(input, limits);
-    text.wanted = database.map(str::to_owned);
+    let mut text = SqlReader::new(input, limits);
+    text.selected_database = database.map(str::to_owned);
     let mut preview = Preview::default();
     loop {
         let item = cluster::next(&mut text)?;
-        if preview.add(item) || text.consumed > PREVIEW && !text.frames.is_cluster() {
+        if preview.add(item) || text.consumed > MAX_PREVIEW && !text.marks.is_cluster() {
             break;
         }
     }
@@ -138,11 +138,11 @@ pub(super) fn open(
         .zip(1..)
         .for_each(|(e, id)| e.dump_id = id);
     let encoding = text.encoding.clone();
-    text.encoding_matters = true;
+    text.is_encoding_fixed = true;
     let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;
     let script = Script {
-        is_foreign: !text.frames.any(),
-        rows_alone: has_rows && !has_definitions,
+        is_generic_sql: !text.marks.any(),
+        has_rows_only: has_rows && !has_definitions,
         completeness: Arc::default(),
         text,
         ahead,
@@ -194,7 +194,7 @@ fn is_definition(words: &[Token<'_>]) -> bool {
     }
 }
 
-fn is_words(tokens: &[Token<'_>], words: &[&str]) -> bool {
+fn starts_with_words(tokens: &[Token<'_>], words: &[&str]) -> bool {
     words.len() <= tokens.len() && words.iter().zip(tokens).all(|(w, t)| t.is(w))
 }
 

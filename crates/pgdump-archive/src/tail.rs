@@ -14,7 +14,7 @@ use super::{DataOffset, TocEntry};
 use crate::error::ArchiveError;
 
 /// Bytes that an error shows, about.
-pub(super) const SHOWN: usize = 32;
+pub(super) const SHOWN_BYTES: usize = 32;
 
 /// Reads to the end of the input, which stands behind the archive's data: there is nothing, or the table
 /// of contents again. Gives the offsets of the entries with data, where it has them.
@@ -51,7 +51,7 @@ pub(super) fn read_tail<R: std::io::BufRead>(
 /// The next bytes, to be shown.
 pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
     let mut start = Vec::new();
-    let read = input.take(SHOWN as u64).read_to_end(&mut start);
+    let read = input.take(SHOWN_BYTES as u64).read_to_end(&mut start);
     read.map_err(|e| ArchiveError::from_io(e, "bytes after the data"))?;
     Ok(start)
 }

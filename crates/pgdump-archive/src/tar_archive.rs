@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use super::chunks::{DataSink, ObjectCutter};
-use super::filters::{self, BoxedReader, Keys, PeekReader};
+use super::chunks::{DataSink, ObjectSplitter};
+use super::filters::{self, BoxedReader, DecryptionKeys, PeekReader};
 use super::members::{
-    Contents, MemberIndex, MemberKind, TOC, check_objects, own_wrappings, plain_name,
-    read_contents, read_object, read_object_list, read_table, shown,
+    MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, pg_dump_filters,
+    plain_name, read_member_toc, read_object, read_object_list, read_table,
 };
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Archive, ArchiveBody, Format, Limits, ReadContext, ReopenableSource, TocEntry};
@@ -22,13 +22,13 @@ const MAX_NAME: u64 = 1 << 20;
 /// Bytes of a member: no file is larger.
 const MAX_SIZE: u64 = i64::MAX as u64 - BLOCK as u64;
 /// A member of more bytes than this is passed over by opening the object behind it.
-const WORTH_A_JUMP: u64 = 1 << 20;
+const MIN_JUMP: u64 = 1 << 20;
 
 /// How to read the same tar once more.
-pub(super) struct TarAgain {
+pub(super) struct TarReopener {
     pub source: Arc<dyn ReopenableSource>,
     pub filters: usize,
-    pub keys: Keys,
+    pub keys: DecryptionKeys,
 }
 
 /// Holes are left out of such members, so that their bytes are not those of the file.
@@ -36,7 +36,7 @@ fn sparse() -> ArchiveError {
     limit_error("the tar has sparse members: pack the directory again, without --sparse")
 }
 
-impl TarAgain {
+impl TarReopener {
     fn open(&self, limits: &Limits) -> Result<Tar, ArchiveError> {
         let (filters, _, input) = filters::unwrap(self.source.open(0)?, limits, &self.keys)?;
         debug_assert_eq!(filters.len(), self.filters);
@@ -44,7 +44,7 @@ impl TarAgain {
     }
 }
 
-fn damaged(e: std::io::Error) -> ArchiveError {
+fn tar_error(e: std::io::Error) -> ArchiveError {
     ArchiveError::from_io(e, "tar")
 }
 
@@ -80,7 +80,7 @@ impl Tar {
         loop {
             self.skip()?;
             let mut block = [0u8; BLOCK];
-            self.input.read_exact(&mut block).map_err(damaged)?;
+            self.input.read_exact(&mut block).map_err(tar_error)?;
             self.position += BLOCK as u64;
             if block.iter().all(|b| *b == 0) {
                 return Ok(None);
@@ -94,7 +94,7 @@ impl Tar {
             }
             let size = long_size
                 .take()
-                .unwrap_or(header.entry_size().map_err(damaged)?);
+                .unwrap_or(header.entry_size().map_err(tar_error)?);
             if size > MAX_SIZE {
                 return Err(corrupt(format!("a member of {size} bytes in the tar")));
             }
@@ -109,7 +109,7 @@ impl Tar {
             } else if kind.is_pax_local_extensions() {
                 let bytes = self.small()?;
                 for extension in tar::PaxExtensions::new(&bytes) {
-                    let extension = extension.map_err(damaged)?;
+                    let extension = extension.map_err(tar_error)?;
                     match extension.key_bytes() {
                         b"path" => long_name = Some(extension.value_bytes().to_vec()),
                         b"size" => {
@@ -148,7 +148,7 @@ impl Tar {
             return Err(corrupt(format!("a name of {} bytes in the tar", self.left)));
         }
         let mut bytes = Vec::new();
-        self.member().read_to_end(&mut bytes).map_err(damaged)?;
+        self.member().read_to_end(&mut bytes).map_err(tar_error)?;
         Ok(bytes)
     }
 
@@ -156,7 +156,7 @@ impl Tar {
     fn skip(&mut self) -> Result<(), ArchiveError> {
         let amount = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
         let passed = std::io::copy(&mut (&mut self.input).take(amount), &mut std::io::sink())
-            .map_err(damaged)?;
+            .map_err(tar_error)?;
         self.position += passed;
         if passed == amount {
             Ok(())
@@ -166,8 +166,8 @@ impl Tar {
     }
 
     /// The same by opening the object behind the member.
-    fn jump(&mut self, source: &dyn ReopenableSource) -> Result<(), ArchiveError> {
-        if self.left > WORTH_A_JUMP {
+    fn skip_by_reopening(&mut self, source: &dyn ReopenableSource) -> Result<(), ArchiveError> {
+        if self.left > MIN_JUMP {
             let behind = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
             self.position = self.position.saturating_add(behind);
             self.input = filters::buffered(source.open(self.position)?);
@@ -176,11 +176,11 @@ impl Tar {
     }
 
     /// Reads what follows the end mark, which must be whole.
-    fn finish_at_end(&mut self) -> Result<(), ArchiveError> {
+    fn check_end(&mut self) -> Result<(), ArchiveError> {
         let mut rest = [0u8; BLOCK];
         let mut read = 0;
         loop {
-            match self.input.read(&mut rest).map_err(damaged)? {
+            match self.input.read(&mut rest).map_err(tar_error)? {
                 0 if read >= BLOCK => return Ok(()),
                 0 => return Err(corrupt("the archive ends early: the end of the tar")),
                 n if rest[..n].iter().all(|b| *b == 0) => read += n,
@@ -216,48 +216,48 @@ pub(super) struct TarMembers {
     context: ReadContext,
     /// Folder inside the tar that holds the members, with its slash.
     folder: String,
-    wrappings: usize,
-    again: Option<TarAgain>,
+    filter_count: usize,
+    reopen: Option<TarReopener>,
     limits: Limits,
 }
 
 pub(super) fn open(
     input: PeekReader<'static>,
-    again: Option<TarAgain>,
+    reopen: Option<TarReopener>,
     limits: Limits,
 ) -> Result<Archive, ArchiveError> {
     let mut tar = Tar::new(input);
     let first = tar.next()?;
     if first.as_ref().is_some_and(|f| f.path == TOC) {
-        let contents = read_contents(tar.member(), Format::Tar, limits)?;
-        return Ok(finish(contents, (tar, None), String::new(), again, limits));
+        let contents = read_member_toc(tar.member(), Format::Tar, limits)?;
+        return Ok(finish(contents, (tar, None), String::new(), reopen, limits));
     }
-    let (folder, contents) = find_toc(again.as_ref(), limits)?;
-    Ok(finish(contents, (tar, first), folder, again, limits))
+    let (folder, contents) = find_toc(reopen.as_ref(), limits)?;
+    Ok(finish(contents, (tar, first), folder, reopen, limits))
 }
 
 fn finish(
-    contents: Contents,
+    contents: MemberToc,
     (tar, first): (Tar, Option<File>),
     folder: String,
-    again: Option<TarAgain>,
+    reopen: Option<TarReopener>,
     limits: Limits,
 ) -> Archive {
-    let Contents {
+    let MemberToc {
         header,
         entries,
         encoding,
         context,
-        wrapped,
+        toc_filters,
     } = contents;
-    let wrappings = own_wrappings(header.codec) + wrapped;
+    let filter_count = pg_dump_filters(header.codec) + toc_filters;
     let members = TarMembers {
         tar,
         first,
         context,
         folder,
-        wrappings,
-        again,
+        filter_count,
+        reopen,
         limits,
     };
     Archive {
@@ -269,14 +269,17 @@ fn finish(
 }
 
 /// Looks for the table of contents in another reading of the tar.
-fn find_toc(again: Option<&TarAgain>, limits: Limits) -> Result<(String, Contents), ArchiveError> {
-    let again = again.ok_or_else(|| {
+fn find_toc(
+    reopen: Option<&TarReopener>,
+    limits: Limits,
+) -> Result<(String, MemberToc), ArchiveError> {
+    let reopen = reopen.ok_or_else(|| {
         unsupported(
             "toc.dat is not the first member of this tar: that cannot be read from standard input, \
              name a file or an object",
         )
     })?;
-    let mut tar = again.open(&limits)?;
+    let mut tar = reopen.open(&limits)?;
     while let Some(file) = tar.next()? {
         let (folder, name) = split(&file.path);
         if matches!(name, "backup_label" | "PG_VERSION") {
@@ -288,11 +291,11 @@ fn find_toc(again: Option<&TarAgain>, limits: Limits) -> Result<(String, Content
         if plain_name(name).0 == TOC {
             return Ok((
                 folder.to_owned(),
-                read_contents(tar.member(), Format::DirectoryTar, limits)?,
+                read_member_toc(tar.member(), Format::DirectoryTar, limits)?,
             ));
         }
-        if again.filters == 0 {
-            tar.jump(again.source.as_ref())?;
+        if reopen.filters == 0 {
+            tar.skip_by_reopening(reopen.source.as_ref())?;
         }
     }
     Err(unsupported(
@@ -318,7 +321,7 @@ struct TarReading<'a> {
     index: MemberIndex,
     seen: Vec<bool>,
     objects: Vec<TarObjects>,
-    cutter: ObjectCutter,
+    splitter: ObjectSplitter,
 }
 
 impl TarReading<'_> {
@@ -362,7 +365,7 @@ impl TarReading<'_> {
                 e.name()
             )));
         }
-        let made = self.index.objects(self.entries);
+        let declared = self.index.objects(self.entries);
         let lists = self
             .entries
             .iter()
@@ -370,11 +373,16 @@ impl TarReading<'_> {
             .filter(|(_, e)| e.has_data && e.desc == "BLOBS");
         for at in lists.map(|(at, _)| at).collect::<Vec<_>>() {
             let (of_entry, none) = (&self.objects[at], BTreeSet::new());
-            let (listed, made) = (
+            let (listed, declared) = (
                 of_entry.listed.as_ref().unwrap_or(&none),
-                made.get(&at).unwrap_or(&none),
+                declared.get(&at).unwrap_or(&none),
             );
-            check_objects("the list of large objects", listed, &of_entry.seen, made)?;
+            check_objects(
+                "the list of large objects",
+                listed,
+                &of_entry.seen,
+                declared,
+            )?;
             self.end_objects(at, sink)?;
         }
         Ok(())
@@ -387,41 +395,42 @@ impl TarMembers {
         entries: &[TocEntry],
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
-        let mut reading = TarReading {
+        let mut progress = TarReading {
             entries,
             index: MemberIndex::new(entries)?,
             seen: vec![false; entries.len()],
             objects: vec![TarObjects::default(); entries.len()],
-            cutter: ObjectCutter::default(),
+            splitter: ObjectSplitter::default(),
         };
-        let mut left = self.read_once(&mut reading, sink)?;
-        self.tar.finish_at_end()?;
+        let mut left = self.read_once(&mut progress, sink)?;
+        self.tar.check_end()?;
         while let Some(member) = left {
             // A tar that was packed need not have the order in which rows are to be restored.
-            let Some(again) = &self.again else {
+            let Some(reopen) = &self.reopen else {
                 return Err(limit_error(format!(
                     "the member {} of this tar is restored after others that stand behind it, because its table \
                      calls functions that may read them: that cannot be done from standard input, name a file \
                      or an object",
-                    shown(&member)
+                    display_name(&member)
                 )));
             };
-            self.tar = again.open(&self.limits)?;
-            left = self.read_once(&mut reading, sink)?;
+            self.tar = reopen.open(&self.limits)?;
+            left = self.read_once(&mut progress, sink)?;
         }
-        reading.finish(sink)
+        progress.finish(sink)
     }
 
     /// Reads all members that have not been read and are due; returns one that is not.
     fn read_once(
         &mut self,
-        reading: &mut TarReading<'_>,
+        progress: &mut TarReading<'_>,
         sink: &mut dyn DataSink,
     ) -> Result<Option<String>, ArchiveError> {
-        let mut met = HashSet::new();
+        let mut met_members = HashSet::new();
         let (mut left, mut has_read) = (None, false);
         // Where the tar began with it, it was read already.
-        met.extend((self.tar.position > 0 && self.first.is_none()).then_some(MemberKind::Toc));
+        met_members
+            .extend((self.tar.position > 0 && self.first.is_none()).then_some(MemberKind::Toc));
         while let Some(file) = match self.first.take() {
             Some(file) => Some(file),
             None => self.tar.next()?,
@@ -429,31 +438,31 @@ impl TarMembers {
             let (folder, name) = split(&file.path);
             let (plain, suffixes) = plain_name(name);
             let member = if folder == self.folder {
-                reading.index.look_up(reading.entries, plain)
+                progress.index.look_up(progress.entries, plain)
             } else {
                 MemberKind::Unknown
             };
-            let at = reading.entry_of(member);
+            let at = progress.entry_of(member);
             if member == MemberKind::Unknown
                 || (at.is_none() && matches!(member, MemberKind::LargeObject(_)))
             {
                 return Err(corrupt(format!(
                     "the member {} is in no table of contents",
-                    shown(&file.path)
+                    display_name(&file.path)
                 )));
             }
-            if member != MemberKind::Ignored && !met.insert(member) {
+            if member != MemberKind::Ignored && !met_members.insert(member) {
                 return Err(corrupt(format!(
                     "the member {} is there twice",
-                    shown(&file.path)
+                    display_name(&file.path)
                 )));
             }
             tracing::trace!(member = file.path, size = file.size, "member of the tar");
-            let Some(at) = at.filter(|at| !reading.has_read(member, *at)) else {
+            let Some(at) = at.filter(|at| !progress.has_read(member, *at)) else {
                 continue;
             };
-            if sink.is_due(&reading.entries[at]) {
-                self.member(reading, member, (at, suffixes), sink)?;
+            if sink.is_ready(&progress.entries[at]) {
+                self.member(progress, member, (at, suffixes), sink)?;
                 has_read = true;
             } else if left.is_none() {
                 left = Some(file.path);
@@ -462,7 +471,7 @@ impl TarMembers {
         match left {
             Some(path) if !has_read => Err(corrupt(format!(
                 "the data before the member {} is missing",
-                shown(&path)
+                display_name(&path)
             ))),
             left => Ok(left),
         }
@@ -470,44 +479,44 @@ impl TarMembers {
 
     fn member(
         &mut self,
-        reading: &mut TarReading<'_>,
+        progress: &mut TarReading<'_>,
         member: MemberKind,
         (at, suffixes): (usize, usize),
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
-        let entry = &reading.entries[at];
+        let entry = &progress.entries[at];
         let bytes = self.tar.member();
         match member {
             MemberKind::Data(_) => {
-                reading.seen[at] = true;
+                progress.seen[at] = true;
                 sink.begin(entry)?;
                 read_table(
                     bytes,
                     &self.context,
                     entry,
-                    self.wrappings.max(suffixes),
+                    self.filter_count.max(suffixes),
                     sink,
                 )?;
                 sink.end(entry)
             }
             MemberKind::LargeObject(oid) => {
-                reading.objects[at].seen.insert(oid);
-                let wrappings = self.wrappings.max(suffixes);
+                progress.objects[at].seen.insert(oid);
+                let filter_count = self.filter_count.max(suffixes);
                 sink.begin(entry)?;
                 read_object(
                     bytes,
                     &self.context,
                     oid,
-                    wrappings,
-                    &mut reading.cutter,
+                    filter_count,
+                    &mut progress.splitter,
                     sink,
                 )?;
-                reading.end_objects(at, sink)
+                progress.end_objects(at, sink)
             }
             _ => {
-                reading.seen[at] = true;
-                reading.objects[at].listed = Some(read_object_list(bytes, &self.context)?);
-                reading.end_objects(at, sink)
+                progress.seen[at] = true;
+                progress.objects[at].listed = Some(read_object_list(bytes, &self.context)?);
+                progress.end_objects(at, sink)
             }
         }
     }

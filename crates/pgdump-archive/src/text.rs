@@ -5,22 +5,22 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
 use super::chunks::Statement;
-use super::end_marks::{self, Frames};
+use super::end_marks::{self, DumpMarks};
 use super::filters::PeekReader;
-use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_blank, tokens};
+use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_whitespace, tokens};
 use super::psql::{self, PsqlCommand};
-use super::recognize::{entry_of, message_of};
+use super::recognize::{entry_of_comment, program_of_message};
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
 use crate::error::ArchiveError;
 
 const READ: usize = 256 << 10;
 /// Memory that is not asked for.
-const READ_TWICE: u64 = 4 * READ as u64;
+const FREE_STATEMENT: u64 = 4 * READ as u64;
 /// Bytes of a comment line that are looked at.
-const COMMENT: usize = 4 << 10;
+const MAX_COMMENT: usize = 4 << 10;
 /// Bytes in which the name of a program that wrote a message must end.
-const MESSAGE: usize = 100;
+const MAX_PROGRAM_NAME: usize = 100;
 
 /// What stands in the text.
 pub(super) enum TextItem {
@@ -38,7 +38,7 @@ pub(super) enum TextItem {
 }
 
 /// The text as a buffer that moves forward.
-pub(super) struct Text {
+pub(super) struct SqlReader {
     input: PeekReader<'static>,
     limits: Limits,
     buf: Vec<u8>,
@@ -50,9 +50,9 @@ pub(super) struct Text {
     dialect: Dialect,
     pub encoding: TextEncoding,
     /// Something was read, or will be, in this encoding and no other.
-    pub encoding_matters: bool,
+    pub is_encoding_fixed: bool,
     /// What `\encoding` names, from the next statement on, and its line.
-    announced: Option<(String, u64)>,
+    pending_encoding: Option<(String, u64)>,
     pub server_version: String,
     pub pg_dump_version: String,
     /// The database that the text creates or connects to.
@@ -61,19 +61,19 @@ pub(super) struct Text {
     connected: Option<String>,
     /// Token of `\restrict`.
     restricted: Option<String>,
-    pub frames: Frames,
+    pub marks: DumpMarks,
     /// Of a cluster's databases, the one that is restored, and whether it has come.
-    pub wanted: Option<String>,
-    pub was_wanted: bool,
+    pub selected_database: Option<String>,
+    pub was_selected: bool,
     /// The databases of a cluster so far.
     pub databases: BTreeSet<String>,
     /// Variables that `psql` would have.
     variables: HashSet<String>,
 }
 
-impl Text {
+impl SqlReader {
     pub(crate) fn new(input: PeekReader<'static>, limits: Limits) -> Self {
-        Text {
+        SqlReader {
             input,
             limits,
             buf: Vec::with_capacity(READ),
@@ -83,31 +83,32 @@ impl Text {
             consumed: 0,
             dialect: Dialect::default(),
             encoding: TextEncoding::new("UTF8"),
-            encoding_matters: false,
-            announced: None,
+            is_encoding_fixed: false,
+            pending_encoding: None,
             server_version: String::new(),
             pg_dump_version: String::new(),
             database: None,
             created: HashSet::new(),
             connected: None,
             restricted: None,
-            frames: Frames::default(),
-            wanted: None,
-            was_wanted: false,
+            marks: DumpMarks::default(),
+            selected_database: None,
+            was_selected: false,
             databases: BTreeSet::new(),
             variables: psql::PREDEFINED.map(str::to_owned).into(),
         }
     }
 
     /// Whether the text at this place is what is restored: of a cluster, one database.
-    pub(crate) fn is_wanted(&self) -> bool {
-        !self.frames.is_cluster() || (self.wanted.is_some() && self.database == self.wanted)
+    pub(crate) fn is_selected(&self) -> bool {
+        !self.marks.is_cluster()
+            || (self.selected_database.is_some() && self.database == self.selected_database)
     }
 
     fn enter(&mut self, database: String) {
-        if self.frames.is_cluster() {
+        if self.marks.is_cluster() {
             self.databases.insert(database.clone());
-            self.was_wanted |= self.wanted.as_ref() == Some(&database);
+            self.was_selected |= self.selected_database.as_ref() == Some(&database);
         }
         self.database = Some(database);
     }
@@ -117,7 +118,7 @@ impl Text {
     }
 
     /// Reads on; says whether there was more.
-    pub(super) fn more(&mut self) -> Result<bool, ArchiveError> {
+    pub(super) fn fill(&mut self) -> Result<bool, ArchiveError> {
         if self.at_end {
             return Ok(false);
         }
@@ -140,7 +141,7 @@ impl Text {
             )));
         }
         // Once in the text and once on its way to the server.
-        if let needed @ READ_TWICE.. = 2 * kept as u64 {
+        if let needed @ FREE_STATEMENT.. = 2 * kept as u64 {
             self.limits.check_memory(&what(), needed)?;
         }
         let read = (&mut self.input)
@@ -163,7 +164,7 @@ impl Text {
         bytes
     }
 
-    pub(super) fn pass(&mut self, n: usize) {
+    pub(super) fn skip(&mut self, n: usize) {
         self.count(n);
         self.start += n;
     }
@@ -174,7 +175,7 @@ impl Text {
     }
 
     /// Passes a line; gives its beginning, at most `most` bytes of it, and whether that is all of it.
-    fn take_line(&mut self, most: usize) -> Result<(String, bool), ArchiveError> {
+    fn skip_line(&mut self, most: usize) -> Result<(String, bool), ArchiveError> {
         let (mut line, mut is_whole) = (Vec::new(), true);
         loop {
             let rest = self.rest();
@@ -183,15 +184,15 @@ impl Text {
             let kept = part.len().min(most - line.len());
             is_whole &= kept == part.len();
             line.extend_from_slice(&part[..kept]);
-            self.pass(end.map_or(part.len(), |n| n + 1));
-            if end.is_some() || !self.more()? {
+            self.skip(end.map_or(part.len(), |n| n + 1));
+            if end.is_some() || !self.fill()? {
                 return Ok((self.encoding.view(&line).trim_end().to_owned(), is_whole));
             }
         }
     }
 
     /// Passes a block comment, whatever its length.
-    fn pass_comment(&mut self) -> Result<(), ArchiveError> {
+    fn skip_block_comment(&mut self) -> Result<(), ArchiveError> {
         let (begun, mut depth) = (self.line, 0_usize);
         loop {
             let rest = self.rest();
@@ -215,13 +216,13 @@ impl Text {
                 };
             }
             if is_done {
-                self.pass(at);
+                self.skip(at);
                 return Ok(());
             }
             // A last byte that may be half of a mark stays.
             let is_half = at < rest.len() && rest.last().is_some_and(|b| matches!(b, b'*' | b'/'));
-            self.pass(self.rest().len() - usize::from(is_half));
-            if !self.more()? {
+            self.skip(self.rest().len() - usize::from(is_half));
+            if !self.fill()? {
                 let what = format!(
                     "the dump ends early: a comment that begins in line {begun} does not end"
                 );
@@ -230,16 +231,16 @@ impl Text {
         }
     }
 
-    fn pass_blanks(&mut self) -> Result<(), ArchiveError> {
+    fn skip_whitespace(&mut self) -> Result<(), ArchiveError> {
         loop {
             let rest = self.rest();
             let n = rest
                 .iter()
-                .position(|b| !is_blank(*b))
+                .position(|b| !is_whitespace(*b))
                 .unwrap_or(rest.len());
-            self.pass(n);
+            self.skip(n);
             // Two bytes tell what begins.
-            if self.rest().len() >= 2 || !self.more()? {
+            if self.rest().len() >= 2 || !self.fill()? {
                 return Ok(());
             }
         }
@@ -248,28 +249,28 @@ impl Text {
     pub(crate) fn next(&mut self) -> Result<TextItem, ArchiveError> {
         loop {
             if self.consumed == 0 && self.rest().is_empty() {
-                self.more()?;
+                self.fill()?;
                 if self.rest().starts_with(b"\xef\xbb\xbf") {
                     self.start += 3;
                 }
             }
-            self.pass_blanks()?;
+            self.skip_whitespace()?;
             match self.rest() {
                 [] => return self.finish(),
                 [b'\\', ..] => self.command()?,
                 [b'-', b'-', ..] => {
                     let at = self.line;
-                    let (comment, _) = self.take_line(COMMENT)?;
-                    self.frames.comment(&comment, at)?;
-                    if comment == end_marks::END && self.frames.is_cluster() {
+                    let (comment, _) = self.skip_line(MAX_COMMENT)?;
+                    self.marks.comment(&comment, at)?;
+                    if comment == end_marks::END && self.marks.is_cluster() {
                         self.database = None;
                     }
                     if let Some(entry) = self.comment(&comment) {
                         return Ok(TextItem::Entry(Box::new(entry)));
                     }
                 }
-                [b'/', b'*', ..] => self.pass_comment()?,
-                [b';', ..] => self.pass(1),
+                [b'/', b'*', ..] => self.skip_block_comment()?,
+                [b';', ..] => self.skip(1),
                 _ => {
                     if let Some(item) = self.statement()? {
                         return Ok(item);
@@ -292,7 +293,7 @@ impl Text {
     }
 
     fn finish(&self) -> Result<TextItem, ArchiveError> {
-        let is_complete = self.frames.finish(self.line)?;
+        let is_complete = self.marks.finish(self.line)?;
         if self.restricted.is_some() {
             return Err(corrupt("the dump ends early: \\unrestrict is missing"));
         }
@@ -306,20 +307,20 @@ impl Text {
         } else if let Some(v) = line.strip_prefix("-- Dumped by pg_dump version ") {
             v.clone_into(&mut self.pg_dump_version);
         }
-        entry_of(line)
+        entry_of_comment(line)
     }
 
     /// A line that begins with a backslash.
     fn command(&mut self) -> Result<(), ArchiveError> {
         let at = self.line;
-        let (line, is_whole) = self.take_line(psql::LONGEST)?;
+        let (line, is_whole) = self.skip_line(psql::MAX_COMMAND)?;
         if !is_whole {
             let name: String = line
                 .chars()
                 .take_while(|c| !c.is_whitespace())
                 .take(40)
                 .collect();
-            let most = psql::LONGEST >> 10;
+            let most = psql::MAX_COMMAND >> 10;
             return Err(unsupported(format!(
                 "line {at}: the command {name} of psql has more than {most} KiB"
             )));
@@ -343,7 +344,7 @@ impl Text {
             }
             (PsqlCommand::Connect(argument), false) => self.connect(&argument, at)?,
             (PsqlCommand::Encoding(name), false) if !name.is_empty() => {
-                self.announced = Some((name, at))
+                self.pending_encoding = Some((name, at))
             }
             (PsqlCommand::Variable(name), false) => drop(self.variables.insert(name)),
             (PsqlCommand::Quit, false) => self.quit()?,
@@ -355,8 +356,8 @@ impl Text {
     /// Passes everything that `psql` would not read any more.
     fn quit(&mut self) -> Result<(), ArchiveError> {
         loop {
-            self.pass(self.rest().len());
-            if !self.more()? {
+            self.skip(self.rest().len());
+            if !self.fill()? {
                 return Ok(());
             }
         }
@@ -370,9 +371,9 @@ impl Text {
             None => self.created.contains(name),
         };
         match named {
-            Some(name) if self.frames.is_cluster() || fits(&name) => {
+            Some(name) if self.marks.is_cluster() || fits(&name) => {
                 // A new connection has its own encoding: pg_dump writes \encoding for the command alone.
-                self.announced = None;
+                self.pending_encoding = None;
                 self.connected = Some(name.clone());
                 self.enter(name);
                 Ok(())
@@ -384,10 +385,13 @@ impl Text {
     }
 
     /// A line that a program wrote to its standard error, in the place of a statement.
-    fn check_message(&mut self) -> Result<(), ArchiveError> {
-        while self.rest().len() < MESSAGE && !self.rest().contains(&b'\n') && self.more()? {}
+    fn reject_program_message(&mut self) -> Result<(), ArchiveError> {
+        while self.rest().len() < MAX_PROGRAM_NAME
+            && !self.rest().contains(&b'\n')
+            && self.fill()?
+        {}
         let rest = self.rest();
-        let Some(program) = message_of(&rest[..rest.len().min(MESSAGE)]) else {
+        let Some(program) = program_of_message(&rest[..rest.len().min(MAX_PROGRAM_NAME)]) else {
             return Ok(());
         };
         Err(corrupt(format!(
@@ -403,7 +407,7 @@ impl Text {
             let found = scan
                 .find(self.rest(), self.dialect, self.at_end)
                 .map_err(|e| self.unfinished(e.0))?;
-            if found.is_some() || !self.more()? {
+            if found.is_some() || !self.fill()? {
                 return Ok(found);
             }
         }
@@ -411,8 +415,8 @@ impl Text {
 
     /// The statement at the start of the buffer; `None` for one that is for this reader alone.
     fn statement(&mut self) -> Result<Option<TextItem>, ArchiveError> {
-        self.check_message()?;
-        if let Some((name, at)) = self.announced.take() {
+        self.reject_program_message()?;
+        if let Some((name, at)) = self.pending_encoding.take() {
             self.set_encoding(&name, at)?;
         }
         let mut scan = StatementEnd::default();
@@ -421,7 +425,7 @@ impl Text {
         let mut bytes = match found {
             Some(n) => self.take(n),
             // psql sends the last statement of a file without its semicolon, too.
-            None if !self.frames.is_open() && !scan.is_open() => self.take(self.rest().len()),
+            None if !self.marks.is_open() && !scan.is_open() => self.take(self.rest().len()),
             None => return Err(self.unfinished("a statement")),
         };
         if found.is_none() {
@@ -440,12 +444,12 @@ impl Text {
                 "line {line}: psql would put its variable {name} into the statement: variables are not kept"
             )));
         }
-        self.note(&scan, line)?;
-        if scan.is(&["insert", "into"]) && scan.brings_constants() {
+        self.track_transaction(&scan, line)?;
+        if scan.is(&["insert", "into"]) && scan.inserts_constants() {
             return Ok(Some(TextItem::Insert { bytes, line }));
         }
-        self.encoding_matters |= self.is_wanted() && !bytes.is_ascii();
-        let text = if self.is_wanted() {
+        self.is_encoding_fixed |= self.is_selected() && !bytes.is_ascii();
+        let text = if self.is_selected() {
             self.encoding
                 .decode(bytes)
                 .map_err(|e| e.map_message(|m| format!("line {line}: {m}")))?
@@ -467,7 +471,7 @@ impl Text {
     }
 
     /// What a statement says of transactions and of the text's completeness.
-    fn note(&mut self, scan: &StatementEnd, line: u64) -> Result<(), ArchiveError> {
+    fn track_transaction(&mut self, scan: &StatementEnd, line: u64) -> Result<(), ArchiveError> {
         let is = |words: &[&str]| scan.is(words);
         // PREPARE transaction AS … is a statement of that name.
         let prepares = is(&["prepare", "transaction"]) && !is(&["prepare", "transaction", "as"]);
@@ -480,9 +484,9 @@ impl Text {
         let begins = is(&["begin"]) || is(&["start", "transaction"]);
         let ends = is(&["commit"]) || is(&["end"]);
         if begins {
-            self.frames.transaction(Some(line));
+            self.marks.transaction(Some(line));
         } else if ends && !is(&["commit", "and", "chain"]) {
-            self.frames.transaction(None);
+            self.marks.transaction(None);
         }
         let harmless = [
             "set",
@@ -494,7 +498,7 @@ impl Text {
             "discard",
         ];
         let sets = is(&["select", "pg_catalog"]) || harmless.iter().any(|w| is(&[w]));
-        self.frames.statement(begins || ends || sets);
+        self.marks.statement(begins || ends || sets);
         Ok(())
     }
 
@@ -546,14 +550,14 @@ impl Text {
         if self.encoding.is_same(name) {
             return Ok(());
         }
-        if self.encoding_matters && self.is_wanted() {
+        if self.is_encoding_fixed && self.is_selected() {
             let (now, was) = (name.to_uppercase(), self.encoding.name());
             return Err(limit_error(format!(
                 "line {line}: client_encoding becomes {now}, and text in {was} came before: restore the parts one by one"
             )));
         }
         self.encoding = TextEncoding::new(&name.to_uppercase());
-        self.dialect.wide = self.encoding.wide();
+        self.dialect.multibyte = self.encoding.multibyte();
         Ok(())
     }
 
@@ -576,7 +580,7 @@ impl Text {
             return Err(unsupported(what));
         }
         // The rows begin in the next line.
-        let (behind, _) = self.take_line(COMMENT)?;
+        let (behind, _) = self.skip_line(MAX_COMMENT)?;
         if !behind.is_empty() && !behind.trim_start().starts_with("--") {
             let what = format!(
                 "line {}: something stands behind COPY in its line",

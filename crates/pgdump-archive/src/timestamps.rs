@@ -8,7 +8,7 @@ const LOOKBEHIND: usize = 16;
 
 /// Whether a time with an offset other than `+00` stands in `text`.
 pub(super) fn has_non_utc(text: &[u8]) -> bool {
-    memchr::memchr_iter(b':', text).any(|colon| time_at(text, colon, 0).is_some())
+    memchr::memchr_iter(b':', text).any(|colon| timestamp_at(text, colon, 0).is_some())
 }
 
 /// Copies `text`, each point in time that is not in UTC as if it were. Unless `at_end`, stops where what
@@ -24,7 +24,7 @@ pub(super) fn normalize_to_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> 
         if !at_end && colon + LOOKAHEAD > text.len() {
             break;
         }
-        let Some(time) = time_at(text, colon, done) else {
+        let Some(time) = timestamp_at(text, colon, done) else {
             continue;
         };
         out.extend_from_slice(&text[done..time.start]);
@@ -42,7 +42,7 @@ fn number(digits: &[u8]) -> Option<i64> {
 }
 
 /// A point in time that is not written in UTC.
-struct Moment {
+struct OffsetTimestamp {
     start: usize,
     end: usize,
     /// Since 1970-01-01 in UTC, without the fraction.
@@ -50,9 +50,9 @@ struct Moment {
     fraction: std::ops::Range<usize>,
 }
 
-impl Moment {
+impl OffsetTimestamp {
     fn write(&self, text: &[u8], out: &mut Vec<u8>) {
-        let (year, month, day) = date(self.seconds.div_euclid(86_400));
+        let (year, month, day) = civil_from_days(self.seconds.div_euclid(86_400));
         let of_day = self.seconds.rem_euclid(86_400);
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
         let (year, era) = if year > 0 {
@@ -69,7 +69,7 @@ impl Moment {
 }
 
 /// The time with an offset other than `+00` whose first colon is at `colon`.
-fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
+fn timestamp_at(text: &[u8], colon: usize, from: usize) -> Option<OffsetTimestamp> {
     let at = |i: usize| text.get(i).copied();
     // `YYYY-MM-DD HH` before, `MM:SS` after.
     if at(colon + 3)? != b':' || colon < 13 || at(colon - 3)? != b' ' {
@@ -129,9 +129,9 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
     let bc = text.get(end..end + 3) == Some(b" BC");
     let year = if bc { 1 - year } else { year };
     end += if bc { 3 } else { 0 };
-    let seconds =
-        days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - sign * offset;
-    Some(Moment {
+    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
+        - sign * offset;
+    Some(OffsetTimestamp {
         start,
         end,
         seconds,
@@ -140,7 +140,7 @@ fn time_at(text: &[u8], colon: usize, from: usize) -> Option<Moment> {
 }
 
 /// Days since 1970-01-01 in the proleptic Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let y = if month <= 2 { year - 1 } else { year };
     let era = y.div_euclid(400);
     let of_era = y.rem_euclid(400);
@@ -149,7 +149,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Year, month and day of a day since 1970-01-01; the year before 1 is 0.
-fn date(days: i64) -> (i64, i64, i64) {
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let (era, of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
     let of_cycle = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -179,8 +179,8 @@ mod tests {
         }
         // And every day of four hundred years, there and back.
         assert!((-200_000..200_000).step_by(17).all(|d| {
-            let (y, m, day) = date(d);
-            days(y, m, day) == d
+            let (y, m, day) = civil_from_days(d);
+            days_from_civil(y, m, day) == d
         }));
     }
 }

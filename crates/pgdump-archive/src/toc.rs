@@ -81,7 +81,7 @@ pub(super) struct TocReader<'a, R> {
     /// Bytes that the table of contents may still take in the archive.
     budget: u64,
     /// Longer strings are passed over, and only summed.
-    keep: usize,
+    max_kept: usize,
     /// Memory that what was read takes, whether it was kept or passed over.
     memory: u64,
     /// CRC32C of what was read of an entry, data offsets aside.
@@ -105,9 +105,9 @@ pub(super) struct Toc {
 }
 
 /// Strings up to this length are always kept: kinds and flags decide how the next field is read.
-const SHORT: usize = 64;
+const SHORT_STRING: usize = 64;
 /// PostgreSQL keeps no longer text than this.
-const LONGEST: u64 = (1 << 30) - 1;
+const MAX_STRING: u64 = (1 << 30) - 1;
 /// What an entry takes besides its strings: itself, its copy that is fitted to the server, and its node
 /// in the plan of the restore.
 const ENTRY_MEMORY: u64 = 2 * size_of::<TocEntry>() as u64 + 512;
@@ -157,14 +157,14 @@ impl<'a, R: Read> TocReader<'a, R> {
             off_size: 8,
             limits,
             budget: limits.max_toc,
-            keep: usize::MAX,
+            max_kept: usize::MAX,
             memory: 0,
             sum: 0,
             is_repeated: false,
         }
     }
 
-    fn mix(&mut self, bytes: &[u8]) {
+    fn update_sum(&mut self, bytes: &[u8]) {
         self.sum = crc32c::crc32c_append(self.sum, bytes);
     }
 
@@ -180,7 +180,7 @@ impl<'a, R: Read> TocReader<'a, R> {
         self.charge_budget(u64::from(self.int_size) + 1)?;
         let value =
             read_int(self.input, self.int_size).map_err(|e| ArchiveError::from_io(e, what))?;
-        self.mix(&value.to_le_bytes());
+        self.update_sum(&value.to_le_bytes());
         Ok(value)
     }
 
@@ -196,14 +196,14 @@ impl<'a, R: Read> TocReader<'a, R> {
 
     /// Counts memory; from where it is more than the worker has, nothing long is kept any more, and the
     /// rest is read to say how much it would be.
-    fn take_memory(&mut self, n: u64) {
+    fn count_memory(&mut self, n: u64) {
         self.memory = self.memory.saturating_add(n);
         if self.memory > self.limits.memory {
-            self.keep = SHORT;
+            self.max_kept = SHORT_STRING;
         }
     }
 
-    fn is_over(&self) -> bool {
+    fn is_over_memory(&self) -> bool {
         self.memory > self.limits.memory
     }
 
@@ -214,11 +214,11 @@ impl<'a, R: Read> TocReader<'a, R> {
         let Ok(length) = u64::try_from(length) else {
             return Ok(None);
         };
-        if length > LONGEST {
+        if length > MAX_STRING {
             return Err(corrupt(format!("{what}: a string of {length} bytes")));
         }
-        self.take_memory(memory_of(length));
-        let keeps = usize::try_from(length).is_ok_and(|n| n <= self.keep);
+        self.count_memory(memory_of(length));
+        let is_kept = usize::try_from(length).is_ok_and(|n| n <= self.max_kept);
         let (mut text, mut left) = (Vec::new(), length);
         let mut part = vec![0u8; length.min(32 << 10) as usize];
         while left > 0 {
@@ -229,10 +229,10 @@ impl<'a, R: Read> TocReader<'a, R> {
             if part.contains(&0) {
                 return Err(corrupt(format!("{what}: a string with a NUL byte")));
             }
-            self.mix(part);
+            self.update_sum(part);
             self.charge_budget(part.len() as u64)?;
             left -= part.len() as u64;
-            if keeps {
+            if is_kept {
                 // What is claimed may be more than there is: memory follows what was read.
                 if text.capacity() - text.len() < part.len() {
                     let more = (left + part.len() as u64).min((text.len() as u64).max(32 << 10));
@@ -246,10 +246,13 @@ impl<'a, R: Read> TocReader<'a, R> {
     }
 
     /// A short string that is not kept for long.
-    fn passing(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
-        let before = (self.memory, std::mem::replace(&mut self.keep, SHORT));
+    fn transient_bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
+        let before = (
+            self.memory,
+            std::mem::replace(&mut self.max_kept, SHORT_STRING),
+        );
         let text = self.bytes(what);
-        (self.memory, self.keep) = before;
+        (self.memory, self.max_kept) = before;
         text
     }
 
@@ -309,8 +312,8 @@ pub(super) fn read_toc<R: Read>(
             )));
         }
         let entry = read_entry(fields, minor).map_err(|e| in_entry(e, i, "table of contents"))?;
-        fields.take_memory(ENTRY_MEMORY);
-        if fields.is_over() {
+        fields.count_memory(ENTRY_MEMORY);
+        if fields.is_over_memory() {
             (raw, entries, sums, ids) = Default::default();
             continue;
         }
@@ -355,7 +358,7 @@ pub(super) fn compare_toc<R: Read>(
     entries: &[TocEntry],
     sums: &[EntrySum],
 ) -> Result<Vec<DataOffset>, ArchiveError> {
-    (fields.keep, fields.is_repeated) = (SHORT, true);
+    (fields.max_kept, fields.is_repeated) = (SHORT_STRING, true);
     let differs = |what: String| {
         corrupt(format!(
             "the table of contents behind the data differs from the one at the beginning: {what}"
@@ -371,8 +374,8 @@ pub(super) fn compare_toc<R: Read>(
     let mut offsets = Vec::new();
     for (i, (entry, sum)) in entries.iter().zip(sums).enumerate() {
         let again = read_entry(fields, minor).map_err(|e| in_entry(e, i, REPEATED))?;
-        let is_left_out = is_left_out_at_times(again.desc()) && again.strings[DEFINITION].is_none();
-        if again.sum.rest != sum.rest || !(is_left_out || again.sum.definition == sum.definition) {
+        let is_omitted = may_be_omitted(again.desc()) && again.strings[DEFINITION].is_none();
+        if again.sum.rest != sum.rest || !(is_omitted || again.sum.definition == sum.definition) {
             return Err(differs(entry.name()));
         }
         if entry.has_data {
@@ -386,7 +389,7 @@ pub(super) fn compare_toc<R: Read>(
 const REPEATED: &str = "table of contents behind the data";
 
 /// `pg_dump` 18 writes statistics once: where it writes its table of contents again, it passes over them.
-fn is_left_out_at_times(desc: &[u8]) -> bool {
+fn may_be_omitted(desc: &[u8]) -> bool {
     desc == b"STATISTICS DATA"
 }
 
@@ -406,8 +409,8 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
         .filter(|id| *id > 0)
         .ok_or_else(|| corrupt(format!("{dump_id} is no dump id")))?;
     let has_data = f.int("data flag")? != 0;
-    f.passing("table oid")?;
-    f.passing("object oid")?;
+    f.transient_bytes("table oid")?;
+    f.transient_bytes("object oid")?;
     let tag = f.bytes("tag")?;
     let desc = f.bytes("kind")?;
     let section = match f.int("section")? {
@@ -435,7 +438,7 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
         None
     };
     let owner = f.bytes("owner")?;
-    let with_oids = f.passing("oids flag")?.as_deref() == Some(b"true");
+    let with_oids = f.transient_bytes("oids flag")?.as_deref() == Some(b"true");
     let dependencies = read_dependencies(f)?;
     let offset = if f.members {
         match f.bytes("member name")? {
@@ -479,25 +482,25 @@ fn read_statements<R: Read>(
     let memory = f.memory;
     let first = f.bytes("definition")?;
     let sum = std::mem::replace(&mut f.sum, before);
-    if f.is_repeated && is_left_out_at_times(desc) && f.memory == memory {
+    if f.is_repeated && may_be_omitted(desc) && f.memory == memory {
         // It is empty, and so it is the drop statement already.
-        f.mix(&sum.to_le_bytes());
+        f.update_sum(&sum.to_le_bytes());
         return Ok((None, first, 0));
     }
     let outer = std::mem::take(&mut f.sum);
     let drop_stmt = f.bytes("drop statement")?;
     let of_drop = std::mem::replace(&mut f.sum, outer);
-    f.mix(&of_drop.to_le_bytes());
+    f.update_sum(&of_drop.to_le_bytes());
     Ok((first, drop_stmt, sum))
 }
 
 fn read_dependencies<R: Read>(f: &mut TocReader<'_, R>) -> Result<Vec<i32>, ArchiveError> {
     let mut ids = Vec::new();
-    while let Some(text) = f.passing("dependency")? {
+    while let Some(text) = f.transient_bytes("dependency")? {
         let id = std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok());
         let id = id.ok_or_else(|| corrupt("a dependency that is no number"))?;
-        f.take_memory(DEPENDENCY_MEMORY);
-        if !f.is_over() {
+        f.count_memory(DEPENDENCY_MEMORY);
+        if !f.is_over_memory() {
             ids.push(id);
         }
     }

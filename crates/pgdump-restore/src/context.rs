@@ -90,7 +90,7 @@ pub(crate) struct LoadContext {
     /// There are as many sessions as the server has cores.
     pub(crate) fills_server: bool,
     /// SQL text that `pg_dump` did not write: one session runs it in its order.
-    pub(crate) is_foreign: bool,
+    pub(crate) is_generic_sql: bool,
     /// Tables that the server's own vacuum leaves alone until [`RestoreSession::reenable_autovacuum`].
     pub(crate) quiet: Mutex<Vec<String>>,
     /// Tables that are there already whose rows depend on others.

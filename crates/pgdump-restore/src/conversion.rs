@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::postgres::{Server, Session, map_pg_error};
 use pgdump_archive::{
-    Archive, Dialect, Lexeme, Statement, TextEncoding, TocEntry, has_undecoded, statements, tokens,
-    undecoded_byte,
+    Archive, Dialect, Statement, TextEncoding, TocEntry, TokenKind, has_undecoded, statements,
+    tokens, undecoded_byte,
 };
 
 /// Texts, and bytes of them, that are asked for at once.
@@ -232,7 +232,8 @@ impl Converter {
 fn names_something(sql: &str) -> bool {
     let t = tokens(sql, Dialect::default());
     let head = t.iter().take_while(|w| !w.is_symbol(b'(') && !w.is("as"));
-    let mut names = head.filter(|w| matches!(w.kind, Lexeme::Word | Lexeme::QuotedWord));
+    let mut names =
+        head.filter(|w| matches!(w.kind, TokenKind::Word | TokenKind::QuotedIdentifier));
     t.first().is_some_and(|w| w.is("create") || w.is("alter"))
         && names.any(|w| has_undecoded(w.text))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::postgres::ident;
-use pgdump_archive::{Dialect, Lexeme, Token, statements, tokens};
+use pgdump_archive::{Dialect, Token, TokenKind, statements, tokens};
 
 /// Statements that make each role of the file, without what is never taken: SUPERUSER, REPLICATION,
 /// BYPASSRLS, CREATEROLE, CREATEDB, and, unless `passwords`, its password.
@@ -46,7 +46,7 @@ fn sanitize_role(t: &[Token<'_>], passwords: bool) -> String {
     while let Some(word) = t.get(i).and_then(Token::name) {
         let value = t
             .get(i + 1)
-            .filter(|v| matches!(v.kind, Lexeme::Text | Lexeme::Number))
+            .filter(|v| matches!(v.kind, TokenKind::StringConstant | TokenKind::Number))
             .map(|v| v.text);
         match (word.as_str(), value) {
             ("login" | "nologin" | "inherit" | "noinherit", _) => {

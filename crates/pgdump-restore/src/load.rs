@@ -110,7 +110,7 @@ pub async fn load(
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
         binary_from: options.binary_from,
         columns: Mutex::default(),
-        is_foreign: archive.is_foreign(),
+        is_generic_sql: archive.is_generic_sql(),
         quiet: Mutex::default(),
         in_order_into: options.in_order_into,
     });
@@ -122,7 +122,11 @@ pub async fn load(
         .filter_map(|n| Some((job.content.dump_id(n.entry)?, n.turn)))
         .collect();
     archive.set_read_order(&turns);
-    let sessions = if job.is_foreign { 1 } else { options.sessions };
+    let sessions = if job.is_generic_sql {
+        1
+    } else {
+        options.sessions
+    };
     let streams = archive.into_streams(sessions.min(MAX_STREAMS));
     let work_queue = WorkQueue::new(
         plan,

@@ -144,7 +144,7 @@ struct TocProducer {
 }
 
 impl DataSink for TocProducer {
-    fn wants(&self, entry: &TocEntry) -> bool {
+    fn should_read(&self, entry: &TocEntry) -> bool {
         self.node_of.contains_key(&entry.dump_id)
     }
 
@@ -177,10 +177,10 @@ impl DataSink for TocProducer {
         Ok(())
     }
 
-    fn is_due(&self, entry: &TocEntry) -> bool {
+    fn is_ready(&self, entry: &TocEntry) -> bool {
         self.node_of
             .get(&entry.dump_id)
-            .is_none_or(|node| self.chunks.work_queue.is_due(*node))
+            .is_none_or(|node| self.chunks.work_queue.is_ready(*node))
     }
 
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
@@ -411,9 +411,9 @@ impl ScriptProducer {
             }
             None => self
                 .definitions
-                .rows_depend(&entry, !self.chunks.job.is_foreign),
+                .rows_depend(&entry, !self.chunks.job.is_generic_sql),
         };
-        let in_order = in_order || self.chunks.job.is_foreign || self.has_post_data;
+        let in_order = in_order || self.chunks.job.is_generic_sql || self.has_post_data;
         let group = if in_order {
             OrderGroup::Serial
         } else {
@@ -452,7 +452,7 @@ impl ScriptProducer {
         let class = classify(&statement.text);
         self.definitions.learn(&statement.text);
         self.has_post_data |= limits_rows(&class, &statement.text);
-        let class = if self.chunks.job.is_foreign {
+        let class = if self.chunks.job.is_generic_sql {
             in_order(class)
         } else {
             class
@@ -469,7 +469,7 @@ impl ScriptProducer {
                 self.flush()?;
                 self.settings = Arc::new(self.settings.reset());
             }
-            StatementClass::Transaction if self.chunks.job.is_foreign => {
+            StatementClass::Transaction if self.chunks.job.is_generic_sql => {
                 self.transaction(statement)?
             }
             StatementClass::Transaction => {}

@@ -1,7 +1,7 @@
 //! Role names in statements: who owns, who is granted what, for whom a policy holds.
 
 use crate::postgres::ident;
-use pgdump_archive::{Dialect, Lexeme, Token, first_tokens};
+use pgdump_archive::{Dialect, Token, TokenKind, first_tokens};
 
 /// Tokens that are looked at of one statement: roles stand among them.
 const LOOKED_AT: usize = 1 << 17;
@@ -68,8 +68,8 @@ fn depths<'a>(t: &'a [Token<'_>]) -> impl Iterator<Item = (usize, usize)> + 'a {
     let mut depth = 0usize;
     t.iter().enumerate().map(move |(i, t)| {
         match t.kind {
-            Lexeme::Symbol(b'(') => depth += 1,
-            Lexeme::Symbol(b')') => depth = depth.saturating_sub(1),
+            TokenKind::Symbol(b'(') => depth += 1,
+            TokenKind::Symbol(b')') => depth = depth.saturating_sub(1),
             _ => {}
         }
         (i, depth)
@@ -115,7 +115,7 @@ fn list(t: &[Token<'_>], found: &mut Vec<RoleRef>) {
 fn push(token: Option<&Token<'_>>, found: &mut Vec<RoleRef>) {
     let Some(t) = token else { return };
     let role = t.name().or_else(|| t.string());
-    let is_word = t.kind == Lexeme::Word;
+    let is_word = t.kind == TokenKind::Word;
     if let Some(role) = role.filter(|r| !is_word || !NO_ROLES.contains(&r.as_str())) {
         found.push(RoleRef {
             at: t.at,

@@ -268,7 +268,7 @@ impl<P> Schedule<P> {
     }
 
     /// Whether all data that is loaded before this node's has arrived.
-    pub(crate) fn is_due(&self, node: usize) -> bool {
+    pub(crate) fn is_ready(&self, node: usize) -> bool {
         self.unread.has_come(self.plan.nodes[node].turn)
     }
 

@@ -41,7 +41,7 @@ impl RestoreSession {
             .connect(&job.database, "restore")
             .await?;
         session.run(&job.settings.session_sql()).await?;
-        if job.is_foreign {
+        if job.is_generic_sql {
             // What pg_dump writes names schemas or sets the path itself; other text counts on the default.
             session
                 .run("RESET search_path; RESET check_function_bodies; RESET row_security")

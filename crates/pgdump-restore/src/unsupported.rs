@@ -2,7 +2,7 @@
 
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::Selection;
-use pgdump_archive::{Archive, Dialect, Lexeme, TocEntry, first_tokens, statements};
+use pgdump_archive::{Archive, Dialect, TocEntry, TokenKind, first_tokens, statements};
 
 /// Of SQL text, everything is restored, and rows alone go where tables are.
 pub(super) fn check_part_of_text(
@@ -45,7 +45,7 @@ pub(super) fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> 
             let t = first_tokens(sql, Dialect::default(), 3);
             if let [first, second, third] = t.as_slice()
                 && (first.is("prepare") && second.is("transaction") || second.is("prepared"))
-                && third.kind == Lexeme::Text
+                && third.kind == TokenKind::StringConstant
             {
                 let what = format!(
                     "{}: a transaction that is prepared: a dump has none",

@@ -103,13 +103,13 @@ impl WorkQueue {
     /// Waits until all data that is loaded before `node`'s has arrived; false where no other reader brings it.
     /// Were it read earlier, it could take the memory that data before it needs.
     pub(crate) async fn is_turn_of(&self, node: usize) -> Result<bool, RestoreError> {
-        self.until(|s| (s.is_due(node) || !s.has_readers()).then(|| s.is_due(node)))
+        self.until(|s| (s.is_ready(node) || !s.has_readers()).then(|| s.is_ready(node)))
             .await
     }
 
     /// Whether all data that is loaded before `node`'s has arrived.
-    pub(crate) fn is_due(&self, node: usize) -> bool {
-        self.lock().is_due(node)
+    pub(crate) fn is_ready(&self, node: usize) -> bool {
+        self.lock().is_ready(node)
     }
 
     /// Nodes whose data comes from the archive, each with its entry.

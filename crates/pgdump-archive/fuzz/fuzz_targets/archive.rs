@@ -2,7 +2,7 @@
 //! Any bytes as an archive of any format, in any wrapping: an answer, never a panic or a hang.
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Archive, DataSink, Keys, Origin};
+use pgdump_archive::{Archive, DataSink, DecryptionKeys, ArchiveSource};
 
 mod shared;
 
@@ -28,8 +28,8 @@ impl DataSink for Bounded {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let origin = Origin::once(std::io::Cursor::new(data.to_vec()));
-    if let Ok(archive) = Archive::open(origin, shared::limits(), &Keys::default()) {
+    let origin = ArchiveSource::once(std::io::Cursor::new(data.to_vec()));
+    if let Ok(archive) = Archive::open(origin, shared::limits(), &DecryptionKeys::default()) {
         let _ = archive.sizes();
         let _ = archive.read_data(&mut Bounded(shared::Seen::default(), 0));
     }

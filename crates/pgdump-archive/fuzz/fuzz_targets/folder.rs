@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Archive, Bytes, DirectorySource, Keys, Origin};
+use pgdump_archive::{Archive, ByteStream, DirectorySource, DecryptionKeys, ArchiveSource};
 
 mod shared;
 
@@ -15,7 +15,7 @@ impl DirectorySource for Members {
         self.0.iter().map(|(n, b)| (n.clone(), b.len() as u64)).collect()
     }
 
-    fn open(&self, name: &str) -> Result<Bytes, pgdump_archive::ArchiveError> {
+    fn open(&self, name: &str) -> Result<ByteStream, pgdump_archive::ArchiveError> {
         let found = self.0.iter().find(|(n, _)| n == name);
         Ok(Box::new(std::io::Cursor::new(found.map(|(_, b)| b.clone()).unwrap_or_default())))
     }
@@ -28,8 +28,8 @@ fuzz_target!(|data: (Vec<u8>, Vec<u8>, Vec<u8>)| {
         ("blobs.toc".to_owned(), data.2.clone()),
         ("blob_7.dat".to_owned(), data.2),
     ];
-    let origin = Origin::Folder(Arc::new(Members(members)));
-    if let Ok(archive) = Archive::open(origin, shared::limits(), &Keys::default()) {
+    let origin = ArchiveSource::Directory(Arc::new(Members(members)));
+    if let Ok(archive) = Archive::open(origin, shared::limits(), &DecryptionKeys::default()) {
         let _ = archive.read_data(&mut shared::Seen::default());
     }
 });

@@ -2,7 +2,7 @@
 //! Members of any name and content as a tar, whole and cut.
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Archive, Keys, Origin};
+use pgdump_archive::{Archive, DecryptionKeys, ArchiveSource};
 
 mod shared;
 
@@ -31,8 +31,8 @@ fuzz_target!(|data: (Vec<(u8, u8, Vec<u8>)>, u16)| {
     }
     tar.extend_from_slice(&[0; 1024]);
     tar.truncate(tar.len().saturating_sub(usize::from(data.1)));
-    let origin = Origin::once(std::io::Cursor::new(tar));
-    if let Ok(archive) = Archive::open(origin, shared::limits(), &Keys::default()) {
+    let origin = ArchiveSource::once(std::io::Cursor::new(tar));
+    if let Ok(archive) = Archive::open(origin, shared::limits(), &DecryptionKeys::default()) {
         let _ = archive.read_data(&mut shared::Seen::default());
     }
 });

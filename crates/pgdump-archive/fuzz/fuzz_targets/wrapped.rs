@@ -2,7 +2,7 @@
 //! Any bytes behind the beginning of each wrapping: bounded in what they unpack to, never a hang.
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Keys, Origin, read_text};
+use pgdump_archive::{DecryptionKeys, ArchiveSource, read_text};
 
 /// Bytes that may come out.
 const MOST: u64 = 4 << 20;
@@ -19,7 +19,7 @@ const BEGINNINGS: [&[u8]; 6] = [
 fuzz_target!(|data: (u8, Vec<u8>)| {
     let beginning = BEGINNINGS[usize::from(data.0) % BEGINNINGS.len()];
     let bytes = [beginning, &data.1].concat();
-    if let Ok(text) = read_text(Origin::once(std::io::Cursor::new(bytes)), MOST, &Keys::default()) {
+    if let Ok(text) = read_text(ArchiveSource::once(std::io::Cursor::new(bytes)), MOST, &DecryptionKeys::default()) {
         assert!(text.len() as u64 <= MOST);
     }
 });

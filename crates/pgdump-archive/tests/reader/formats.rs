@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, Chunk, Codec, DataOffset, DataSink, Filter, Format, Keys, Limits, Origin,
-    ReopenableSource, Statement, TocEntry,
+    Archive, ArchiveSource, ByteStream, Chunk, Codec, DataOffset, DataSink, DecryptionKeys, Filter,
+    Format, Limits, ReopenableSource, Statement, TocEntry,
 };
 
 use crate::{Kind, fixtures, kind};
@@ -37,8 +37,8 @@ fn bytes_of(name: &str) -> Vec<u8> {
 }
 
 fn open(bytes: &[u8]) -> Result<Archive, ArchiveError> {
-    let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
-    Archive::open(origin, Limits::default(), &Keys::default())
+    let origin = ArchiveSource::once(std::io::Cursor::new(bytes.to_vec()));
+    Archive::open(origin, Limits::default(), &DecryptionKeys::default())
 }
 
 #[derive(Default)]
@@ -120,7 +120,7 @@ const FORMATS: [(&str, Format, &[Filter]); 16] = [
 struct File(PathBuf);
 
 impl ReopenableSource for File {
-    fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
+    fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
         use std::io::Seek;
         let mut file = std::fs::File::open(&self.0).unwrap();
         file.seek(std::io::SeekFrom::Start(offset)).unwrap();
@@ -141,11 +141,11 @@ impl Read for Slowly {
 fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Filter>, Collect) {
     let path = fixtures().join(name);
     let bytes = Box::new(Slowly(std::fs::File::open(&path).unwrap(), chunk));
-    let origin = Origin::Stream {
+    let origin = ArchiveSource::Stream {
         bytes,
-        again: Some(std::sync::Arc::new(File(path))),
+        reopen: Some(std::sync::Arc::new(File(path))),
     };
-    let archive = Archive::open(origin, Limits::default(), &Keys::default()).unwrap();
+    let archive = Archive::open(origin, Limits::default(), &DecryptionKeys::default()).unwrap();
     let header = archive.header().clone();
     let mut sink = Collect::default();
     archive

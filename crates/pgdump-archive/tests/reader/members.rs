@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, Chunk, DataSink, DirectorySource, Keys, Limits, Origin, ReopenableSource,
-    TocEntry,
+    Archive, ArchiveSource, ByteStream, Chunk, DataSink, DecryptionKeys, DirectorySource, Limits,
+    ReopenableSource, TocEntry,
 };
 
 use crate::{Kind, kind};
@@ -53,7 +53,7 @@ impl DirectorySource for Memory {
             .collect()
     }
 
-    fn open(&self, name: &str) -> Result<Bytes, ArchiveError> {
+    fn open(&self, name: &str) -> Result<ByteStream, ArchiveError> {
         Ok(Box::new(Cursor::new(self.0[name].clone())))
     }
 }
@@ -62,7 +62,7 @@ impl DirectorySource for Memory {
 struct Twice(Vec<u8>);
 
 impl ReopenableSource for Twice {
-    fn open(&self, offset: u64) -> Result<Bytes, ArchiveError> {
+    fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
         let rest = usize::try_from(offset)
             .ok()
             .and_then(|at| self.0.get(at..))
@@ -105,18 +105,18 @@ fn pack(files: &Files, prefix: &str) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-fn origin(files: &Files, form: Form) -> Origin {
-    let stream = |bytes: Vec<u8>| Origin::Stream {
+fn origin(files: &Files, form: Form) -> ArchiveSource {
+    let stream = |bytes: Vec<u8>| ArchiveSource::Stream {
         bytes: Box::new(Cursor::new(bytes.clone())),
-        again: Some(Arc::new(Twice(bytes))),
+        reopen: Some(Arc::new(Twice(bytes))),
     };
     match form {
-        Form::Folder => Origin::Folder(Arc::new(Memory(files.clone()))),
+        Form::Folder => ArchiveSource::Directory(Arc::new(Memory(files.clone()))),
         Form::Gzipped => {
             let files = files
                 .iter()
                 .map(|(name, bytes)| (format!("{name}.gz"), gzip(bytes)));
-            Origin::Folder(Arc::new(Memory(files.collect())))
+            ArchiveSource::Directory(Arc::new(Memory(files.collect())))
         }
         Form::Packed => stream(pack(files, "./")),
         Form::Tar => stream(pack(files, "")),
@@ -146,7 +146,7 @@ impl DataSink for Objects {
         Ok(())
     }
 
-    fn wants(&self, entry: &TocEntry) -> bool {
+    fn should_read(&self, entry: &TocEntry) -> bool {
         !self.only_tables || entry.desc != "BLOBS"
     }
 }
@@ -156,8 +156,12 @@ fn read(files: &Files, form: Form, only_tables: bool) -> Result<Objects, Archive
         only_tables,
         ..Objects::default()
     };
-    Archive::open(origin(files, form), Limits::default(), &Keys::default())?
-        .read_data(&mut sink)?;
+    Archive::open(
+        origin(files, form),
+        Limits::default(),
+        &DecryptionKeys::default(),
+    )?
+    .read_data(&mut sink)?;
     Ok(sink)
 }
 
@@ -439,12 +443,12 @@ fn a_tar_that_lies_is_refused_at_once() {
     let sparse = [&toc[..], &pax("22 GNU.sparse.major=1\n"), &packed].concat();
     cases.push(("sparse by pax".into(), sparse, Kind::Limit));
     for (what, bytes, reason) in cases {
-        let again = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn ReopenableSource>);
-        let origin = Origin::Stream {
+        let reopen = Some(Arc::new(Twice(bytes.clone())) as Arc<dyn ReopenableSource>);
+        let origin = ArchiveSource::Stream {
             bytes: Box::new(Cursor::new(bytes)),
-            again,
+            reopen,
         };
-        let read = Archive::open(origin, Limits::default(), &Keys::default())
+        let read = Archive::open(origin, Limits::default(), &DecryptionKeys::default())
             .and_then(|a| a.read_data(&mut Objects::default()));
         assert_eq!(kind(&read.unwrap_err()), reason, "{what}");
     }

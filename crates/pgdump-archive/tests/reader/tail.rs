@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, Bytes, Chunk, ContentDigest, Counting, DataSink, Extent, Keys, Limits, Origin, Ranges,
-    TocEntry,
+    Archive, ArchiveSource, ByteStream, Chunk, ContentDigest, DataSink, DecryptionKeys, DigestSink,
+    Extent, Limits, RangeSource, TocEntry,
 };
 
 use crate::{Kind, kind};
@@ -14,8 +14,8 @@ use crate::{Kind, kind};
 use crate::synthetic::{synthetic, synthetic_parts};
 
 fn open(bytes: &[u8]) -> Result<Archive, ArchiveError> {
-    let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
-    Archive::open(origin, Limits::default(), &Keys::default())
+    let origin = ArchiveSource::once(std::io::Cursor::new(bytes.to_vec()));
+    Archive::open(origin, Limits::default(), &DecryptionKeys::default())
 }
 
 #[derive(Default)]
@@ -46,8 +46,8 @@ fn rows(bytes: &[u8]) -> Result<Vec<u8>, ArchiveError> {
 /// The bytes, and the ranges that were asked for.
 struct Parts(Vec<u8>, Mutex<Vec<Extent>>);
 
-impl Ranges for Parts {
-    fn open(&self, e: Extent) -> Result<Bytes, ArchiveError> {
+impl RangeSource for Parts {
+    fn open(&self, e: Extent) -> Result<ByteStream, ArchiveError> {
         self.1.lock().unwrap().push(e);
         let part = self.0[e.offset as usize..][..e.length as usize].to_vec();
         assert_eq!(crc32c::crc32c(&part), e.crc32c);
@@ -60,7 +60,7 @@ fn learn(bytes: &[u8]) -> pgdump_archive::BlockIndex {
     let archive = open(bytes).unwrap();
     let ledger = ContentDigest::of(&archive);
     archive
-        .read_data(&mut Counting::new(&ledger, &|_| {}))
+        .read_data(&mut DigestSink::new(&ledger, &|_| {}))
         .unwrap();
     ledger.index()
 }

@@ -3,7 +3,9 @@
 use std::io::Read;
 
 use pgdump_archive::ArchiveError;
-use pgdump_archive::{Archive, Chunk, DataSink, Keys, Limits, Origin, Statement, TocEntry};
+use pgdump_archive::{
+    Archive, ArchiveSource, Chunk, DataSink, DecryptionKeys, Limits, Statement, TocEntry,
+};
 
 use crate::{Kind, kind};
 
@@ -43,8 +45,13 @@ impl DataSink for Collect {
 }
 
 fn read_of(text: &[u8], database: Option<&str>) -> Result<(Vec<String>, bool), ArchiveError> {
-    let origin = Origin::once(std::io::Cursor::new(text.to_vec()));
-    let archive = Archive::open_database(origin, Limits::default(), &Keys::default(), database)?;
+    let origin = ArchiveSource::once(std::io::Cursor::new(text.to_vec()));
+    let archive = Archive::open_database(
+        origin,
+        Limits::default(),
+        &DecryptionKeys::default(),
+        database,
+    )?;
     let (completeness, mut all) = (archive.completeness(), Collect::default());
     archive.read_data(&mut all)?;
     Ok((all.0, completeness.get() == Some(&true)))
@@ -319,9 +326,13 @@ fn a_statement_that_does_not_fit_is_refused_by_name_and_not_blamed_on_the_backup
             ],
         };
         let limits = Limits::default().with_memory(16 << 20);
-        let e = Archive::open(Origin::once(long), limits, &Keys::default())
-            .err()
-            .unwrap();
+        let e = Archive::open(
+            ArchiveSource::once(long),
+            limits,
+            &DecryptionKeys::default(),
+        )
+        .err()
+        .unwrap();
         assert_eq!(kind(&e), Kind::Limit, "{middle}: {e}");
         assert!(
             matches!(e, ArchiveError::Limit(_)) && e.to_string().contains("line 8: a statement of"),

@@ -1,7 +1,7 @@
 //! What people wrap dumps in, as the tools themselves write it (`scripts/wrapped.sh`).
 
 use pgdump_archive::ArchiveError;
-use pgdump_archive::{Archive, Filter, Keys, Limits, Origin};
+use pgdump_archive::{Archive, ArchiveSource, DecryptionKeys, Filter, Limits};
 
 use crate::{Kind, kind};
 
@@ -45,11 +45,11 @@ fn bytes_of(name: &str) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8], memory: u64) -> Result<(Vec<Filter>, Collect), ArchiveError> {
-    let origin = Origin::once(std::io::Cursor::new(bytes.to_vec()));
+    let origin = ArchiveSource::once(std::io::Cursor::new(bytes.to_vec()));
     let archive = Archive::open(
         origin,
         Limits::default().with_memory(memory),
-        &Keys::default(),
+        &DecryptionKeys::default(),
     )?;
     let (filters, mut sink) = (archive.header().filters.clone(), Collect::default());
     archive.read_data(&mut sink)?;

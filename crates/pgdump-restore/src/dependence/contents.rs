@@ -299,7 +299,7 @@ fn closure(from: impl IntoIterator<Item = i32>, more: impl Fn(i32) -> Vec<i32>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pgdump_archive::{Archive, Keys, Limits, Origin};
+    use pgdump_archive::{Archive, ArchiveSource, DecryptionKeys, Limits};
 
     fn entry(id: i32, desc: &str, tag: &str, dependencies: &[i32], defn: &str) -> TocEntry {
         let section = if desc == "TABLE DATA" {
@@ -547,8 +547,9 @@ mod tests {
         let mut seen = 0;
         for file in std::fs::read_dir(fixtures).unwrap() {
             let path = file.unwrap().path();
-            let origin = Origin::once(std::fs::File::open(&path).unwrap());
-            let Ok(archive) = Archive::open(origin, Limits::default(), &Keys::default()) else {
+            let origin = ArchiveSource::once(std::fs::File::open(&path).unwrap());
+            let Ok(archive) = Archive::open(origin, Limits::default(), &DecryptionKeys::default())
+            else {
                 continue;
             };
             if archive.is_script() {
