@@ -89,6 +89,8 @@ pub struct Shutdown {
     pub soft: CancellationToken,
     /// Cancel what runs, clean up, give the messages back.
     pub hard: CancellationToken,
+    /// Nothing is pulled any more: a message that is given back goes to another worker.
+    pub(crate) closed: CancellationToken,
 }
 
 /// What the lanes of a running worker share.
@@ -218,6 +220,7 @@ impl Worker {
         if let Some(queue) = &mut notifications {
             queue.close().await;
         }
+        lanes.shutdown.closed.cancel();
         self.drain(&tasks, &lanes.shutdown).await;
         requests.flush().await;
         if let Some(queue) = &mut notifications {

@@ -1,5 +1,7 @@
 //! How a delivery ends: its outcome is recorded and published, and only then is the message settled.
 
+use std::time::Duration;
+
 use super::permits::Permit;
 use super::{Shutdown, Worker};
 use crate::error::report;
@@ -10,6 +12,22 @@ use crate::queue::{Delivery, QueueError};
 use crate::retry::Backoff;
 use crate::steps::reached;
 use crate::telemetry;
+
+/// How long a worker that stops may take to close its subscriptions.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+const CLOSE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Gives a message back. Where the worker stops, only once it pulls nothing: it would get the message again itself, and
+/// keep it until its lease ends.
+async fn give_back(delivery: Delivery, shutdown: &Shutdown) {
+    if shutdown.soft.is_cancelled() {
+        let _ = tokio::time::timeout(CLOSE_LIMIT, shutdown.closed.cancelled()).await;
+        // The server hears of it a moment later.
+        tokio::time::sleep(CLOSE_PAUSE).await;
+    }
+    delivery.lease.nack();
+}
 
 impl Worker {
     /// Records, publishes, then settles: never another way round. `attempt` is the delivery's and goes
@@ -86,11 +104,11 @@ impl Worker {
                 }
                 let pause = tokio::time::sleep(Backoff::after(attempt, first, max));
                 shutdown.soft.run_until_cancelled(pause).await;
-                delivery.lease.nack();
+                give_back(delivery, shutdown).await;
                 drop(permit);
             }
             // `run_deduplicated` holds busy requests; one that gets here is given back.
-            Settle::Nack | Settle::Hold => delivery.lease.nack(),
+            Settle::Nack | Settle::Hold => give_back(delivery, shutdown).await,
         }
     }
 
