@@ -243,7 +243,7 @@ impl CustomBlocks {
             return Err(if start.is_empty() {
                 corrupt(format!(
                     "the archive ends early: no data of {} {}",
-                    missing.desc, missing.tag
+                    missing.kind, missing.tag
                 ))
             } else {
                 no_block(at, &start, missing)
