@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::backup::Backup;
 use crate::error::StorageError;
 use crate::job::BackupRef;
-use pgdump_archive::{Archive, DataOffset, EntryKind, Filter};
+use pgdump_archive::{Archive, DataOffset, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
@@ -230,7 +230,7 @@ fn describe(
     let mut kinds = BTreeMap::new();
     // What is known of the end of SQL text has no number.
     let numbered = entries.iter().filter(|e| e.dump_id != 0);
-    numbered.for_each(|e| *kinds.entry(e.kind.to_string()).or_insert(0) += 1);
+    numbered.for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {
         schema
             .as_ref()
@@ -238,12 +238,12 @@ fn describe(
     };
     let stored: BTreeMap<String, u64> = entries
         .iter()
-        .filter(|e| e.kind == EntryKind::TableData)
+        .filter(|e| e.desc == "TABLE DATA")
         .filter_map(|e| Some((name(&e.namespace, &e.tag), *sizes.get(&e.dump_id)?)))
         .collect();
     let tables = entries
         .iter()
-        .filter(|e| e.kind == EntryKind::Table)
+        .filter(|e| e.desc == "TABLE")
         .map(|e| name(&e.namespace, &e.tag));
     let mut tables: Vec<InspectedTable> = tables
         .map(|name| InspectedTable {

@@ -7,7 +7,7 @@ use crate::backup::ProvenBytes;
 use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
-use pgdump_archive::{Dialect, EntryKind, TextEncoding, TocEntry, tokens};
+use pgdump_archive::{Dialect, TextEncoding, TocEntry, tokens};
 
 /// What a note begins with that says that a database has another locale than the dump's.
 pub const OTHER_LOCALE: &str = "the dump's locale is not on this server";
@@ -106,7 +106,7 @@ impl CreateOptions {
     ) -> Result<Self, DatabaseError> {
         let create = entries
             .iter()
-            .find(|e| e.kind == EntryKind::Database)
+            .find(|e| e.desc == "DATABASE")
             .map(|e| e.defn.as_str());
         let mut options = create.map(Self::parse).unwrap_or_default();
         if options.encoding.is_none() {

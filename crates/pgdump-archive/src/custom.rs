@@ -243,7 +243,7 @@ impl CustomBlocks {
             return Err(if start.is_empty() {
                 corrupt(format!(
                     "the archive ends early: no data of {} {}",
-                    missing.kind, missing.tag
+                    missing.desc, missing.tag
                 ))
             } else {
                 no_block(at, &start, missing)

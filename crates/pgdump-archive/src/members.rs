@@ -9,8 +9,7 @@ use super::filters::{self, BoxedReader};
 use super::header::read_header;
 use super::toc::{Toc, TocReader, corrupt, read_toc};
 use super::{
-    Codec, DataOffset, EntryKind, Format, Header, Limits, ReadContext, TextEncoding, TocEntry,
-    dialect_of,
+    Codec, DataOffset, Format, Header, Limits, ReadContext, TextEncoding, TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -124,7 +123,7 @@ impl MemberIndex {
                     )));
                 }
             }
-            if e.kind == EntryKind::Blobs {
+            if e.desc == "BLOBS" {
                 index.all_objects = Some(i);
                 index.by_id.insert(e.dump_id, i);
             }
@@ -137,13 +136,13 @@ impl MemberIndex {
     fn index_objects_by_group(&mut self, entries: &[TocEntry]) {
         let groups = entries
             .iter()
-            .filter(|e| e.kind == EntryKind::BlobMetadata)
+            .filter(|e| e.desc == "BLOB METADATA")
             .map(|e| (e.dump_id, e));
         let groups: HashMap<i32, &TocEntry> = groups.collect();
         for (i, e) in entries
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.has_data && e.kind == EntryKind::Blobs)
+            .filter(|(_, e)| e.has_data && e.desc == "BLOBS")
         {
             for oid in e
                 .dependencies
@@ -161,7 +160,7 @@ impl MemberIndex {
             return MemberKind::Toc;
         }
         if let Some(i) = self.by_member.get(plain_name).copied() {
-            return if entries[i].kind == EntryKind::Blobs {
+            return if entries[i].desc == "BLOBS" {
                 MemberKind::ObjectList(i)
             } else {
                 MemberKind::Data(i)
@@ -196,7 +195,7 @@ impl MemberIndex {
         let mut objects: HashMap<usize, BTreeSet<u32>> = HashMap::new();
         for oid in entries
             .iter()
-            .filter(|e| matches!(e.kind, EntryKind::Blob | EntryKind::BlobMetadata))
+            .filter(|e| matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA"))
             .flat_map(oids_of)
         {
             if let Some(at) = self.entry_of_object(oid) {
@@ -209,7 +208,7 @@ impl MemberIndex {
 
 /// The numbers of the large objects that an entry makes.
 fn oids_of(entry: &TocEntry) -> impl Iterator<Item = u32> {
-    let text = if entry.kind == EntryKind::Blob {
+    let text = if entry.desc == "BLOB" {
         &entry.tag
     } else {
         &entry.defn

@@ -1,6 +1,6 @@
 //! What of a dump depends on the name of the database that it is restored into. Pure.
 
-use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_archive::TocEntry;
 
 /// Extensions that a server has in one database only, by the name in its configuration.
 const BOUND_EXTENSIONS: [&str; 1] = ["pg_cron"];
@@ -14,17 +14,19 @@ const WORDS: [&str; 3] = [
 
 /// Entries that depend on the database's name, as far as their definitions say so.
 pub fn that_name_their_database(entries: &[TocEntry]) -> Vec<String> {
+    let of_database =
+        |e: &&TocEntry| e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
     entries
         .iter()
-        .filter(|e| !e.describes_database() && names_it(e))
+        .filter(|e| !of_database(e) && names_it(e))
         .map(TocEntry::name)
         .collect()
 }
 
 fn names_it(e: &TocEntry) -> bool {
-    match &e.kind {
-        EntryKind::Extension => BOUND_EXTENSIONS.contains(&e.tag.as_str()),
-        EntryKind::Comment | EntryKind::Acl => false,
+    match e.desc.as_str() {
+        "EXTENSION" => BOUND_EXTENSIONS.contains(&e.tag.as_str()),
+        "COMMENT" | "ACL" => false,
         _ => has_word(&e.defn),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_archive::TocEntry;
 
 /// Entries (indices in the table of contents) that follow each other.
 pub(crate) type DependencyGroup = Vec<usize>;
@@ -33,17 +33,17 @@ pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataSta
 /// Kinds whose entries name all that they depend on.
 fn may_be_apart(e: &TocEntry) -> bool {
     matches!(
-        e.kind,
-        EntryKind::Table
-            | EntryKind::Sequence
-            | EntryKind::SequenceOwnedBy
-            | EntryKind::Default
-            | EntryKind::View
-            | EntryKind::TableAttach
-            | EntryKind::Comment
-            | EntryKind::SecurityLabel
-            | EntryKind::Blob
-            | EntryKind::BlobMetadata
+        e.desc.as_str(),
+        "TABLE"
+            | "SEQUENCE"
+            | "SEQUENCE OWNED BY"
+            | "DEFAULT"
+            | "VIEW"
+            | "TABLE ATTACH"
+            | "COMMENT"
+            | "SECURITY LABEL"
+            | "BLOB"
+            | "BLOB METADATA"
     )
 }
 

@@ -1,7 +1,7 @@
 //! What to do about an error whose usual cause is known. Pure.
 
 use crate::error::{DatabaseError, FailureReason as R};
-use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_archive::TocEntry;
 
 /// Adds what to do where something is not found because `pg_dump` restores with an empty search path.
 /// `entry`: what was being restored, where it has a name.
@@ -10,7 +10,7 @@ pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> Databas
         return e;
     }
     let otherwise = entry
-        .filter(|e| e.kind == EntryKind::MaterializedViewData)
+        .filter(|e| e.desc == "MATERIALIZED VIEW DATA")
         .map(|e| {
             let name = e
                 .namespace

@@ -17,7 +17,7 @@ use rules::*;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
-use pgdump_archive::{Dialect, EntryKind, TocEntry, statements};
+use pgdump_archive::{Dialect, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
 /// Examples that a report gives of one rule.
@@ -169,16 +169,16 @@ impl Rewriter {
     pub fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
         let methods: HashSet<&str> = entries
             .iter()
-            .filter(|e| e.kind == EntryKind::AccessMethod)
+            .filter(|e| e.desc == "ACCESS METHOD")
             .map(|e| e.tag.as_str())
             .collect();
-        let extensions = entries.iter().filter(|e| e.kind == EntryKind::Extension);
+        let extensions = entries.iter().filter(|e| e.desc == "EXTENSION");
         let own = !methods.is_empty() || extensions.clone().any(|e| !is_contrib(&e.tag));
         self.state().brings_methods |= own;
         let mut gone = HashSet::new();
         for e in entries
             .iter()
-            .filter(|e| e.kind == EntryKind::Extension && !e.tag.is_empty())
+            .filter(|e| e.desc == "EXTENSION" && !e.tag.is_empty())
         {
             if !self.keeps_extension(&e.tag)? {
                 gone.insert(e.dump_id);
@@ -190,9 +190,7 @@ impl Rewriter {
         }
         // Privileges that were left out whole.
         entries.retain(|e| {
-            !(e.defn.is_empty()
-                && !e.has_data
-                && matches!(e.kind, EntryKind::Acl | EntryKind::DefaultAcl))
+            !(e.defn.is_empty() && !e.has_data && matches!(e.desc.as_str(), "ACL" | "DEFAULT ACL"))
         });
         Ok(())
     }
@@ -217,7 +215,7 @@ impl Rewriter {
         gone.extend(data_of_gone(entries, &gone));
         for e in entries
             .iter()
-            .filter(|e| gone.contains(&e.dump_id) && e.kind != EntryKind::Extension)
+            .filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION")
         {
             self.used(EXTENSION_SKIPPED, e.name());
         }
@@ -287,21 +285,19 @@ impl Rewriter {
             self.used(WITH_OIDS, e.name());
             e.with_oids = false;
         }
-        let looked_at = match &e.kind {
-            EntryKind::Acl
-            | EntryKind::AclLanguage
-            | EntryKind::DefaultAcl
-            | EntryKind::Policy
-            | EntryKind::UserMapping
-            | EntryKind::ProceduralLanguage
-            | EntryKind::StatisticsData
-            | EntryKind::Aggregate
-            | EntryKind::Schema
-            | EntryKind::Type => true,
-            EntryKind::Comment => {
-                e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE ")
-            }
-            EntryKind::Table | EntryKind::ForeignTable | EntryKind::MaterializedView => {
+        let looked_at = match e.desc.as_str() {
+            "ACL"
+            | "ACL LANGUAGE"
+            | "DEFAULT ACL"
+            | "POLICY"
+            | "USER MAPPING"
+            | "PROCEDURAL LANGUAGE"
+            | "STATISTICS DATA"
+            | "AGGREGATE"
+            | "SCHEMA"
+            | "TYPE" => true,
+            "COMMENT" => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),
+            "TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" => {
                 e.defn.contains("SET COMPRESSION") || e.defn.contains("pg_attver")
             }
             _ => false,
@@ -310,7 +306,7 @@ impl Rewriter {
             let mut out = Vec::new();
             for sql in statements(&e.defn, Dialect::default()) {
                 // `pg_restore` itself leaves this one out by its entry.
-                let is_public = e.kind == EntryKind::Schema && e.tag == "public";
+                let is_public = e.desc == "SCHEMA" && e.tag == "public";
                 match if is_public {
                     Some(sql.to_owned())
                 } else {
@@ -322,7 +318,7 @@ impl Rewriter {
             }
             e.defn = out.join("\n");
             e.defn.push_str(if e.defn.is_empty() { "" } else { "\n" });
-            if e.kind == EntryKind::Aggregate {
+            if e.desc == "AGGREGATE" {
                 e.drop_stmt = self
                     .with_new_arguments(&e.drop_stmt)
                     .unwrap_or(std::mem::take(&mut e.drop_stmt));
@@ -340,10 +336,10 @@ impl Rewriter {
 /// the archive does not have: they go with an extension that their schema is called after, or where no
 /// other extension is left that it could be of.
 fn data_of_gone(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
-    let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
-    let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
+    let of = |desc: &'static str| entries.iter().filter(move |e| e.desc == desc);
+    let schemas: HashSet<&str> = of("SCHEMA").map(|e| e.tag.as_str()).collect();
     let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
-    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of(EntryKind::Extension)
+    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of("EXTENSION")
         .filter(|e| e.tag != "plpgsql")
         .partition(|e| gone.contains(&e.dump_id));
     let is_called_after = |schema: &str, e: &TocEntry| {
@@ -353,7 +349,7 @@ fn data_of_gone(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
         let Some(schema) = e.namespace.as_deref() else {
             return false;
         };
-        matches!(e.kind, EntryKind::TableData | EntryKind::SequenceSet)
+        matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET")
             && e.dependencies.iter().all(|d| !ids.contains(d))
             && schema != "public"
             && !schemas.contains(schema)

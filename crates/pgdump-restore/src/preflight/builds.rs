@@ -3,7 +3,7 @@
 use super::{Finding, Level, R, Requirements, Rewriter, finding, names};
 use crate::policy::Extensions;
 use crate::postgres::plain_locale;
-use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_archive::TocEntry;
 
 const REFUSED: &str = "the server refuses the definition";
 
@@ -31,9 +31,9 @@ fn icu(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &
     }
     let what = "the server is built without ICU, which the backup needs";
     let fix = "restore into a server that is built with ICU, as the packages of PostgreSQL are";
-    let uses = |e: &&TocEntry| match &e.kind {
-        EntryKind::Collation => option(&e.defn, "provider").is_some_and(|p| p == "icu"),
-        EntryKind::Comment | EntryKind::Acl => false,
+    let uses = |e: &&TocEntry| match e.desc.as_str() {
+        "COLLATION" => option(&e.defn, "provider").is_some_and(|p| p == "icu"),
+        "COMMENT" | "ACL" => false,
         _ => e.defn.contains("-x-icu\""),
     };
     let users: Vec<&TocEntry> = entries.iter().filter(uses).collect();
@@ -73,7 +73,7 @@ fn collations(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding
         let locale = option(&e.defn, "locale").or_else(|| option(&e.defn, "lc_collate"));
         let locale = locale.map(|l| plain_locale(&l));
         let everywhere = |l: &str| matches!(l, "c" | "posix" | "c.utf8" | "");
-        e.kind == EntryKind::Collation
+        e.desc == "COLLATION"
             && of_libc
             && locale.is_some_and(|l| !everywhere(&l) && !rewriter.facts.locales.contains(&l))
     };
@@ -107,7 +107,7 @@ fn option(definition: &str, name: &str) -> Option<String> {
 fn languages(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let is_missing = |e: &&TocEntry| {
         let brings_handler = e.defn.to_ascii_uppercase().contains(" HANDLER ");
-        e.kind == EntryKind::ProceduralLanguage
+        e.desc == "PROCEDURAL LANGUAGE"
             && !brings_handler
             && e.tag != "plpgsql"
             && !rewriter.facts.extensions.contains(&e.tag)
@@ -133,7 +133,7 @@ fn index_methods(
 ) {
     // An extension may bring it.
     let brings = needs.extensions.iter().any(|e| e != "plpgsql");
-    let brings = brings || entries.iter().any(|e| e.kind == EntryKind::AccessMethod);
+    let brings = brings || entries.iter().any(|e| e.desc == "ACCESS METHOD");
     if brings && rewriter.policy.extensions == Extensions::Require
         || rewriter.facts.index_methods.is_empty()
     {
@@ -144,7 +144,7 @@ fn index_methods(
         Some(rest.split([' ', '(']).next()?.trim_matches('"').to_owned())
     };
     let is_missing = |e: &&TocEntry| {
-        e.kind == EntryKind::Index
+        e.desc == "INDEX"
             && !brings
             && method(e).is_some_and(|m| !rewriter.facts.index_methods.contains(&m))
     };
@@ -173,7 +173,7 @@ fn compression(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
     if rewriter.facts.has_lz4 || rewriter.facts.version < 140_000 {
         return;
     }
-    let uses = |e: &&TocEntry| e.kind == EntryKind::Table && e.defn.contains("SET COMPRESSION lz4");
+    let uses = |e: &&TocEntry| e.desc == "TABLE" && e.defn.contains("SET COMPRESSION lz4");
     let users: Vec<&TocEntry> = entries.iter().filter(uses).collect();
     if !users.is_empty() {
         found.push(finding(
