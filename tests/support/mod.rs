@@ -308,8 +308,15 @@ pub fn normalised(dump: &str) -> String {
 
 /// Fails with the first lines that differ.
 pub fn assert_same(ours: &str, theirs: &str, what: &str) {
+    if let Some(difference) = difference(ours, theirs) {
+        panic!("{what}: {difference}");
+    }
+}
+
+/// The first lines that differ.
+pub fn difference(ours: &str, theirs: &str) -> Option<String> {
     if ours == theirs {
-        return;
+        return None;
     }
     let (a, b): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
     let at = (0..a.len().max(b.len()))
@@ -323,12 +330,10 @@ pub fn assert_same(ours: &str, theirs: &str, what: &str) {
             .map(|x| format!("    {}\n", x.chars().take(300).collect::<String>()))
             .collect()
     };
-    panic!(
-        "{what}: line {}\n  ours:\n{}  pg_restore's:\n{}",
-        at + 1,
-        show(&a),
-        show(&b)
-    );
+    let (line, ours, theirs) = (at + 1, show(&a), show(&b));
+    Some(format!(
+        "line {line}\n  ours:\n{ours}  pg_restore's:\n{theirs}"
+    ))
 }
 
 /// Whether campaigns are to be run whole: `CAMPAIGN=full`, as `make soak` does.
