@@ -452,7 +452,7 @@ impl Results {
         for target in targets {
             let _ = writeln!(
                 out,
-                "### {target}\n\n| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | file here | stdin | of floor | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+                "### {target}\n\n| dataset | MB | MB/s | pairs | ours s | baseline s | ratio | file here | stdin | of minimum | safety | CPU s ours | CPU s baseline | MiB ours | MiB baseline | disk MB baseline |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
             );
             self.rows
                 .iter()

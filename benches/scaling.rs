@@ -182,8 +182,8 @@ fn costs(sizes: &[Size]) -> Costs {
 
 fn checked(name: &str, costs: &Costs, sizes: &[Size]) -> String {
     let mut out = format!(
-        "### {name}\n\nA MB of text costs the client {:.1} ms of a core, the server {:.1} ms for COPY and {:.1} ms for indexes \
-         and keys; one reader takes {:.0} MB/s of text out of an archive; a MB of archive has {:.1} MB of text.\n\n\
+        "### {name}\n\nOne MB of text costs the client {:.1} ms of CPU time, the server {:.1} ms for COPY and {:.1} ms for indexes \
+         and keys; one reader delivers {:.0} MB/s of text from an archive; one MB of archive holds {:.1} MB of text.\n\n\
          | text MB | measured s | model s | measured / model |\n|---|---|---|---|\n",
         costs.client * 1e3,
         costs.copy * 1e3,
@@ -259,8 +259,8 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
         ),
     ];
     let mut out = String::from(
-        "\n1 TB of archive, 32 cores and a client of 8 beside them, 10 Gbit/s:\n\n\
-         | backup | minutes | waits most for | link | reader | client | loading | tail |\n|---|---|---|---|---|---|---|---|\n",
+        "\n1 TB of archive, a server with 32 cores, a client with 8, a link of 10 Gbit/s:\n\n\
+         | backup | minutes | bottleneck | link | reader | client | loading | tail |\n|---|---|---|---|---|---|---|---|\n",
     );
     for (what, tables, machine) in rows {
         let o: Outcome = simulate(costs, &machine, tables);
