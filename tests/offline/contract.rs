@@ -250,10 +250,11 @@ fn what_we_publish_fits_the_schema() {
 #[test]
 fn every_rule_is_documented() {
     let mut text = String::from(
-        "# What is restored otherwise than the dump says\n\n\
-         A dump of one server goes into another one. Each departure is a rule of this table, and each use of a rule\n\
-         is in the result (`rewrites`: rule, count, examples). What no rule covers goes to the server as it is, and\n\
-         fails there if it must, with its line or its entry.\n\n| rule | what |\n|---|---|\n",
+        "# Rewrites\n\n\
+         A dump of one server is restored into another one. Every change to what the dump says is a rule of this table, and each use of a rule is\n\
+         in the result (`rewrites`: rule, count, examples). Everything else is sent to the server unchanged. If the server rejects it, the error\n\
+         names its line or its entry.\n\
+         \n| rule | what |\n|---|---|\n",
     );
     for rule in pgdump_restore::RULES {
         text.push_str(&format!("| `{}` | {} |\n", rule.name, rule.what));
