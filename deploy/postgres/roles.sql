@@ -20,5 +20,5 @@ GRANT pgrestored_owner TO pgrestored;
 -- Allows terminating other sessions on a database that is replaced (never a superuser's).
 GRANT pg_signal_backend TO pgrestored;
 
--- The journal. A role that may create schemas in this database creates it itself.
+-- The schema of the journal. A role with CREATE on this database would create it itself.
 CREATE SCHEMA pgrestored AUTHORIZATION pgrestored;
