@@ -1,12 +1,12 @@
 locals {
-  # 7 days is the longest for a topic and a subscription; 31 for a subscription alone.
+  # The longest retention: 7 days for a topic and a subscription, 31 for a subscription alone.
   week  = "604800s"
   month = "2678400s"
   subscriptions = merge(
     { "restore-requests" = google_pubsub_topic.requests.id },
     var.verify ? { "backup-notifications" = google_pubsub_topic.notifications[0].id } : {},
   )
-  # Only new objects. The worker checks it again.
+  # Only new objects. The worker checks this again.
   filters = { "backup-notifications" = "attributes.eventType = \"OBJECT_FINALIZE\"" }
 }
 
@@ -68,7 +68,8 @@ resource "google_storage_notification" "new_backups" {
   depends_on         = [google_pubsub_topic_iam_member.gcs_publishes]
 }
 
-# What workers read. A lease lasts as long as its worker extends it; a dead worker's message comes back after a minute.
+# The subscriptions that workers pull. A lease lasts as long as its worker extends it; a lost worker's message is redelivered
+# after a minute.
 resource "google_pubsub_subscription" "work" {
   for_each                     = local.subscriptions
   project                      = var.project
@@ -91,7 +92,7 @@ resource "google_pubsub_subscription" "work" {
   }
 }
 
-# Messages that nobody could settle are kept for a month. A dead-letter topic without a subscription loses them.
+# Messages that no worker could settle are kept for a month. A dead-letter topic without a subscription would lose them.
 resource "google_pubsub_topic" "dead_letter" {
   for_each = local.subscriptions
   project  = var.project
