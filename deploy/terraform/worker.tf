@@ -1,4 +1,4 @@
-# The worker's account: no role on the project, only on what it works with.
+# The worker's account: no role on the project, only on the resources that it uses.
 resource "google_service_account" "worker" {
   project      = var.project
   account_id   = "pgrestored"
@@ -31,8 +31,8 @@ resource "google_storage_bucket_iam_member" "worker_reads" {
   member = local.worker
 }
 
-# Makes evidence beside the backups; may neither change nor delete an object. (`prune --apply` deletes: run it as
-# somebody who may.)
+# Creates evidence beside the backups; may neither change nor delete an object. (`prune --apply` deletes: run it with an
+# account that may.)
 resource "google_storage_bucket_iam_member" "worker_writes_evidence" {
   count  = var.verify ? 1 : 0
   bucket = var.bucket
