@@ -1,23 +1,23 @@
 variable "project" {
   type        = string
-  description = "Project of topics, subscriptions and the worker's account."
+  description = "The project of the topics, the subscriptions and the worker's account."
 }
 
 variable "bucket" {
   type        = string
-  description = "Bucket with the backups. It exists already."
+  description = "The bucket with the backups. It must already exist."
 }
 
 variable "prefix" {
   type        = string
   default     = ""
-  description = "Objects below this are backups."
+  description = "Objects under this prefix are backups."
 }
 
 variable "max_delivery_attempts" {
   type        = number
   default     = 20
-  description = "Deliveries of a request before it is dead-lettered: above RESTORE_MAX_ATTEMPTS (4) and RESTORE_QUARANTINE_AFTER (10), since the worker publishes a failure for the last of those. Shutdowns and lost workers count as well."
+  description = "Deliveries of a request before it is dead-lettered: above RESTORE_MAX_ATTEMPTS (4) and RESTORE_QUARANTINE_AFTER (10), since the worker publishes a failure at those limits. Shutdowns and lost workers count too."
 }
 
 variable "kubernetes_service_account" {
@@ -29,11 +29,11 @@ variable "kubernetes_service_account" {
 variable "verify" {
   type        = bool
   default     = true
-  description = "Whether the bucket's new objects are announced, and the worker may write evidence beside them."
+  description = "Whether the bucket announces new objects and the worker may write evidence beside them."
 }
 
 variable "publishers" {
   type        = list(string)
   default     = []
-  description = "Who may ask for restores, such as group:dba@example.com."
+  description = "Who may request restores, such as group:dba@example.com."
 }
