@@ -1,13 +1,13 @@
-# Everything a new user, CI and the next owner run. `make help` lists it.
+# Everything that users, CI and maintainers run. `make help` lists it.
 .PHONY: help setup demo test check bench smoke soak nightly mutants fuzz advisories schemas reference release fmt
 
-help: ## This list
+help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-setup: ## Install what is missing (PostgreSQL, nextest, other PostgreSQL versions for the tests)
+setup: ## Install missing tools (PostgreSQL, nextest, other PostgreSQL versions for the tests)
 	@scripts/setup.sh all
 
-demo: ## Show the main job on this machine, from nothing to a restored database
+demo: ## Run a complete restore on this machine, from nothing to a restored database
 	@scripts/setup.sh demo
 	@echo "demo: building; a first build takes about ten minutes on two cores"
 	@cargo build --bin pgrestored
@@ -17,7 +17,7 @@ test: setup ## Run every test
 	@TMPDIR="$$(scripts/scratch.sh)" cargo nextest run; ended=$$?; scripts/slowest.sh; exit $$ended
 	@cargo test --quiet --doc --workspace
 
-check: ## Format, lints, licences and sources of dependencies, generated files
+check: ## Check format, lints, licences and sources of dependencies, generated files
 	@cargo fmt --all --check
 	@cargo clippy --all-targets --quiet -- -D warnings
 	@scripts/setup.sh deny
@@ -30,33 +30,33 @@ schemas: ## Write schemas/ from the types
 reference: ## Write docs/reference/ from the code
 	@cargo run --quiet --bin pgrestored -- reference docs/reference
 
-bench: ## Ours against download + pg_restore -j, what a proof costs, how cost grows, how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
+bench: ## Compare with download + pg_restore -j; measure the cost of a proof, its growth, and how workers scale (BENCH_SCALE, BENCH_PAIRS, BENCH_RATES, BENCH_DATASETS)
 	@scripts/setup.sh demo
 	@cargo bench --bench restore --bench verify --bench growth --bench scale --bench scaling
 
-smoke: ## The first of the benches on some 20 MB of each dataset, once and without optimisation: that it works
+smoke: ## Run the first benchmark on some 20 MB of each dataset, once and unoptimized, to see that it works
 	@scripts/setup.sh demo
 	@BENCH_SCALE=0.04 BENCH_PAIRS=1 BENCH_RATES=0 BENCH_TARGETS=durable cargo bench --profile dev --bench restore
 
-release: ## Build what is released, in target/dist
+release: ## Build the release artifacts in target/dist
 	@scripts/release.sh
 
-soak: setup ## Every fault campaign, whole (hours); each prints a line CAMPAIGN with its seed and its tally
+soak: setup ## Run every fault campaign completely (hours); each prints a line CAMPAIGN with its seed and totals
 	@TMPDIR="$$(scripts/scratch.sh)" CAMPAIGN=full cargo nextest run --profile soak --no-capture --test pg --test cloud \
 		-E 'test(crash::) | test(cuts::) | test(race::) | test(swap::reconnecting) | test(damage::) | test(hostile::) | test(refusals::) | test(storage::every_fault) | test(sigterm)' \
 		2>&1 | grep --line-buffered -v '^{'
 
-mutants: setup ## Every small change of the code on which the guarantees rest must fail a test (hours)
+mutants: setup ## Mutation tests of the code behind the guarantees: every mutant must fail a test (hours)
 	@scripts/mutants.sh
 
-nightly: soak fuzz advisories ## What is too long for every change
+nightly: soak fuzz advisories ## Run what takes too long for every change
 
-fuzz: ## Every fuzz target for FUZZ_SECONDS (60) each, with FUZZ_SANITIZER (address); needs a nightly toolchain
+fuzz: ## Run every fuzz target for FUZZ_SECONDS (60), with FUZZ_SANITIZER (address); needs a nightly toolchain
 	@scripts/fuzz.sh
 
-advisories: ## Known vulnerabilities of dependencies; needs the network
+advisories: ## Check dependencies for known vulnerabilities; needs the network
 	@scripts/setup.sh deny
 	@cargo deny --log-level error check advisories
 
-fmt: ## Format
+fmt: ## Format the code
 	@cargo fmt --all
