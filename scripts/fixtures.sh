@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes tests/fixtures/v*: one small database, dumped by each pg_dump at hand in each format. The
-# results are committed; run it again only to add a version.
+# Creates tests/fixtures/v*: one small database, dumped by each available pg_dump in each format. The
+# results are committed; run this again only to add a version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
