@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a time, from the fixtures as seeds. Any finding is a failure.
-# FUZZ_SANITIZER=none (address) tries many times as much in the same time, and sees no misuse of memory: this
-# crate has no unsafe code, its decompressors have.
+# Runs every fuzz target for a limited time, with the fixtures as seeds. Any finding is a failure.
+# FUZZ_SANITIZER=none (default: address) runs many times more inputs in the same time but detects no memory errors:
+# this crate has no unsafe code, but its decompressors have.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds="${FUZZ_SECONDS:-60}"
@@ -18,7 +18,7 @@ for seed in tests/fixtures/v*; do
   cp "$seed" "$archive/corpus/archive/"
 done
 for seed in tests/fixtures/v*.sql; do
-  # The target reads a byte for the size of its pieces after the text.
+  # The target reads the chunk size from a byte after the text.
   cp "$seed" "$archive/corpus/script/"
 done
 run() {
