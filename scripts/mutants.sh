@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Changes the code on which the guarantees rest in every small way (.cargo/mutants.toml); a test must
-# notice. Three rounds, each with what the one before let live: unit tests, tests with servers, the rest.
-# Arguments go to cargo-mutants. The survivors are in target/mutants.out/missed.txt.
+# Mutates the code behind the guarantees (.cargo/mutants.toml); a test must catch every mutant. Three rounds, each
+# with the survivors of the previous one: unit tests, tests with servers, the rest.
+# Arguments are passed to cargo-mutants. The survivors are in target/mutants.out/missed.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 TMPDIR="$(scripts/scratch.sh)"
@@ -9,12 +9,12 @@ export TMPDIR
 
 cargo mutants --version >/dev/null 2>&1 || { echo "mutants: installing cargo-mutants"; cargo install --quiet --locked cargo-mutants; }
 
-# First what to build, then `--`, then which of its tests.
+# Arguments: what to build, then `--`, then which of its tests to run.
 round() {
   local status=0 build=()
   while [ "$1" != -- ]; do build+=("--cargo-arg=$1"); shift; done
   cargo mutants --in-place --no-shuffle --iterate --output target --no-times "${build[@]}" "${options[@]}" "$@" --fail-fast || status=$?
-  # 2: some were missed; 3: some only ran into the time limit.
+  # 2: some were missed; 3: some only hit the time limit.
   [ $status -le 3 ] && [ $status -ne 1 ] || exit $status
 }
 options=("$@")
