@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds what is released, in target/dist: an archive with the program, its manual, completions and unit, a bill of
-# materials, and checksums. The same commit with the same toolchain gives the same bytes, wherever it is built:
-# `scripts/release.sh --check` builds it a second time in another folder and compares.
+# Builds the release in target/dist: an archive with the program, its manual, completions and unit, a bill of
+# materials, and checksums. The build is reproducible: the same commit with the same toolchain gives the same bytes,
+# wherever it is built. `scripts/release.sh --check` builds it a second time in another folder and compares.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)"
 export SOURCE_DATE_EPOCH
 cargo cyclonedx --version >/dev/null 2>&1 || { echo "release: installing cargo-cyclonedx"; cargo install --quiet --locked cargo-cyclonedx@0.5.9; }
 
-# Nothing of the machine is in the binary: not where it was built, not where the crates lie.
+# Keeps paths of this machine (sources, crates) out of the binary.
 home="${CARGO_HOME:-$HOME/.cargo}"
 build() { # SOURCE TARGET
   local maps="--remap-path-prefix=$1=/src --remap-path-prefix=$home=/cargo"
@@ -30,7 +30,7 @@ if [ "${1:-}" = --check ]; then
   build "$other/src" "$other/target"
   git worktree remove --force "$other/src"
   cmp "$binary" "$other/target/release/pgrestored"
-  echo "release: two builds, the same bytes"
+  echo "release: both builds are identical"
 fi
 
 out=target/dist
@@ -47,5 +47,5 @@ tar --create --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --num
   gzip -9 --no-name > "$out/$name.tar.gz"
 rm -rf "${out:?}/$name"
 (cd "$out" && sha256sum ./*.tar.gz ./*.cdx.json > SHA256SUMS && ls -l)
-# What it needs of the system it runs on.
+# The shared libraries that the program needs at run time.
 ldd "$binary"
