@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints where the tests keep their throwaway servers: in memory where there is plenty of it (a database
-# is made there in a fifth of the time), else in the usual temporary folder.
+# Prints where the tests keep their throwaway servers: in memory if there is plenty of it (creating a database
+# there takes a fifth of the time), otherwise in the usual temporary folder.
 set -euo pipefail
 need_kib=$((8 * 1024 * 1024))
 memory=/dev/shm
