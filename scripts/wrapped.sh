@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes tests/fixtures/wrapped/*: one small text in every wrapping that people have, by the tools themselves
-# (Debian: bzip2 lz4 lzip lzop ncompress p7zip-full xz-utils zip zstd). The results are committed; run it
+# Creates tests/fixtures/wrapped/*: one small text in every common compression format, written by the tools themselves
+# (Debian: bzip2 lz4 lzip lzop ncompress p7zip-full xz-utils zip zstd). The results are committed; run this
 # again only to add one.
 set -euo pipefail
 cd "$(dirname "$0")/../tests/fixtures/wrapped"
