@@ -30,7 +30,7 @@ ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_ins
 # An extension that exists in one database per server; hosted runners may have another PostgreSQL than Debian's.
 ls /usr/share/postgresql/*/extension/pg_cron.control >/dev/null 2>&1 ||
   apt_install "postgresql-$(ls /usr/lib/postgresql | sort -n | tail -1)-cron" ||
-  { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will be skipped with a message" >&2; }
+  { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will be skipped" >&2; }
 cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
 
 # Services that are deployed with the program, and tools that check their files.
@@ -50,7 +50,7 @@ done
 # A download is either complete or absent. CI requires all of them.
 missing() {
   if [ "${CI:-}" = true ]; then echo "setup: $1 could not be fetched" >&2; exit 1; fi
-  echo "setup: $1 could not be fetched: its tests will be skipped with a message" >&2
+  echo "setup: $1 could not be fetched: its tests will be skipped" >&2
 }
 
 # Validators of deploy/, and Google's client library for the example in Python.
