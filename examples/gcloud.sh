@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Asks for a restore and waits for its answer, with the Cloud CLI and jq alone.
+# Requests a restore and waits for its result, with the Cloud CLI and jq alone.
 #   ./gcloud.sh orders/2026-11-22.dump orders_copy
 set -euo pipefail
 backup=$1 target=$2
-# Once: the same id again gets the recorded answer.
+# Use each id once: a second request with it gets the recorded result.
 id="example-$(date +%s)-$$"
-# A subscription of our own sees our answer alone.
+# A subscription of our own, which receives only our result.
 gcloud pubsub subscriptions create "$id" --topic=restore-completions --quiet \
   --message-filter="attributes.request_id = \"$id\"" --expiration-period=1d
 trap 'gcloud pubsub subscriptions delete "$id" --quiet' EXIT
