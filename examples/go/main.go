@@ -1,4 +1,4 @@
-// Asks for a restore and waits for its answer.
+// Requests a restore and waits for its result.
 //
 //	go mod init example && go get cloud.google.com/go/pubsub/v2
 //	GOOGLE_CLOUD_PROJECT=my-project go run . orders/2026-11-22.dump orders_copy
@@ -36,7 +36,7 @@ func main() {
 	}
 	defer client.Close()
 
-	// Once: the same id again gets the recorded answer.
+	// Use each id once: a second request with it gets the recorded result.
 	id := fmt.Sprintf("example-%d", os.Getpid())
 	body, err := json.Marshal(map[string]any{
 		"request_id": id,
@@ -56,7 +56,7 @@ func main() {
 
 	var answer result
 	err = client.Subscriber("restore-completions").Receive(ctx, func(_ context.Context, m *pubsub.Message) {
-		// Answers of others stay where they are.
+		// Results of other requests stay in the subscription.
 		if m.Attributes["request_id"] != id || json.Unmarshal(m.Data, &answer) != nil {
 			m.Nack()
 			return
