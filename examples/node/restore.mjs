@@ -1,4 +1,4 @@
-// Asks for a restore and waits for its answer.
+// Requests a restore and waits for its result.
 //   npm install @google-cloud/pubsub
 //   GOOGLE_CLOUD_PROJECT=my-project node restore.mjs orders/2026-11-22.dump orders_copy
 import { randomUUID } from "node:crypto";
@@ -6,14 +6,14 @@ import { PubSub } from "@google-cloud/pubsub";
 
 const [backup, target] = process.argv.slice(2);
 const pubsub = new PubSub({ projectId: process.env.GOOGLE_CLOUD_PROJECT });
-// Once: the same id again gets the recorded answer.
+// Use each id once: a second request with it gets the recorded result.
 const request_id = `example-${randomUUID()}`;
 
 const answer = new Promise((resolve, reject) => {
   const subscription = pubsub.subscription("restore-completions", { flowControl: { maxMessages: 10 } });
   subscription.on("error", reject);
   subscription.on("message", (message) => {
-    // Answers of others stay where they are.
+    // Results of other requests stay in the subscription.
     if (message.attributes.request_id !== request_id) return message.nack();
     message.ack();
     subscription.close().then(() => resolve(JSON.parse(message.data)), reject);
