@@ -37,7 +37,7 @@ def restore(backup: str, target: str, timeout: float = 12 * 3600) -> dict:
         while time.monotonic() < deadline:
             pulled = subscriber.pull(subscription=subscription, max_messages=10, timeout=30, retry=None)
             for received in pulled.received_messages:
-                # Answers of others stay where they are.
+                # Results of other requests stay in the subscription.
                 if received.message.attributes.get("request_id") != request_id:
                     subscriber.modify_ack_deadline(
                         subscription=subscription, ack_ids=[received.ack_id], ack_deadline_seconds=0
