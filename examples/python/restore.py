@@ -1,9 +1,9 @@
-"""Asks for a restore and waits for its answer.
+"""Requests a restore and waits for its result.
 
     pip install google-cloud-pubsub
     GOOGLE_CLOUD_PROJECT=my-project python restore.py orders/2026-11-22.dump orders_copy
 
-PUBSUB_EMULATOR_HOST works as usual. Exit code 0: restored; 1: not, and why is said.
+PUBSUB_EMULATOR_HOST works as usual. Exit code 0: restored; 1: not restored, with the reason on standard error.
 """
 
 import json
