@@ -19,7 +19,9 @@ pub mod admin;
 
 // The loop and the story of one job.
 pub mod worker;
+pub mod catalog;
 pub mod manager;
+pub mod pipeline;
 
 // The stages.
 pub mod backup;

@@ -285,7 +285,7 @@ impl Worker {
             let delivery = delivery?;
             let manager = &self.manager;
             let job = notification::job_of(&delivery.attributes, manager.config(), |n| {
-                manager.is_backup(n)
+                manager.catalog().is_backup(n)
             });
             let job = match job {
                 Ok(job) => job,
@@ -329,7 +329,7 @@ impl Worker {
         telemetry::follow(&span, &delivery.attributes);
         let work = async {
             job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
-            match self.manager.is_outdated(&job).await {
+            match self.manager.catalog().is_outdated(&job).await {
                 Ok(true) => {
                     tracing::info!(
                         "older than the newest proven backup, or than another piece of it: skipped"
@@ -454,7 +454,7 @@ impl Worker {
             job
         });
         let recorded = match &job {
-            Ok(_) => self.manager.recorded(&request_id, &digest).await,
+            Ok(_) => self.manager.catalog().recorded(&request_id, &digest).await,
             Err(_) => Ok(None),
         };
         let finished = match job.and_then(|job| Ok((job, recorded?))) {
@@ -499,7 +499,7 @@ impl Worker {
         admission.check_signature(&delivery.data, &delivery.attributes, delivery.published)?;
         let job = request?.into_job(self.settings.default_db.as_deref())?;
         admission.check(&job)?;
-        self.manager.check_source(job.backup())?;
+        self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
             self.manager.check_target(target)?;
         }

@@ -187,11 +187,11 @@ async fn credentials(config: &Config) -> DiagnosticResult {
 
 async fn bucket(app: &App) -> Vec<DiagnosticResult> {
     let place = app.config.bucket.uri("");
-    let store = match app.manager.store().await {
+    let store = match app.manager.catalog().store().await {
         Ok(store) => store,
         Err(e) => return vec![failed("bucket", &e, "see credentials")],
     };
-    let listed = match app.manager.list_backups("").await {
+    let listed = match app.manager.catalog().list_backups("").await {
         Ok(all) if all.is_empty() => DiagnosticResult::new(
             "bucket",
             CheckHealth::Warning,
@@ -247,7 +247,7 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
 
 fn evidence_keys(app: &App) -> DiagnosticResult {
     let warn = |what: &str| DiagnosticResult::new("evidence", CheckHealth::Warning, what);
-    match app.manager.keyring() {
+    match app.manager.catalog().keyring() {
         Ok(keys) if keys.signs() => DiagnosticResult::ok("evidence", "signed; only what a trusted key signed counts"),
         Ok(keys) if keys.is_empty() => warn(
             "not signed: whoever may create objects there can write it; prune deletes nothing on its word",
@@ -407,6 +407,7 @@ async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
     let _guard = stop.clone().drop_guard();
     let opened = async {
         app.manager
+            .catalog()
             .open(&BackupRef::parse("latest", "")?, stop)
             .await
     };

@@ -72,6 +72,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let database = args.database.as_deref();
     let opened = app
         .manager
+        .catalog()
         .open_database(&wanted, database, stop.clone())
         .await;
     let (pinned, archive) =

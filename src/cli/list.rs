@@ -11,7 +11,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
-    let backups = app.manager.list_backups(&args.prefix).await?;
+    let backups = app.manager.catalog().list_backups(&args.prefix).await?;
     if output == Output::Json {
         return print_json(&backups);
     }

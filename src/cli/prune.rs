@@ -38,6 +38,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         }
         for decision in app
             .manager
+            .catalog()
             .retention(&set.name, args.trust_unsigned)
             .await?
         {
@@ -45,7 +46,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             let action = match (decision.delete, args.apply) {
                 (false, _) => "keep",
                 (true, false) => "delete",
-                (true, true) => match app.manager.delete_backup(&decision.object).await {
+                (true, true) => match app.manager.catalog().delete_backup(&decision.object).await {
                     Ok(()) => "deleted",
                     Err(e) => {
                         exit = Exit::of(e.reason());

@@ -52,14 +52,14 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         .map(|z| z.timestamp());
     let since = since
         .ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
-    let standing = app.manager.standing().await?;
+    let standing = app.manager.catalog().standing().await?;
     let sets: Vec<BackupSetStatus> = standing
         .into_iter()
         .filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name))
         .collect();
     let (mut all, mut left_out) = (Vec::new(), 0);
     for set in &sets {
-        let found = app.manager.reports_of(&set.name, MOST).await?;
+        let found = app.manager.catalog().reports_of(&set.name, MOST).await?;
         all.extend(found.reports);
         left_out += found.refused;
     }
@@ -69,7 +69,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     use crate::proof::Verdict as V;
     let (verified, failed, inconclusive) = (of(V::Verified), of(V::Failed), of(V::Inconclusive));
     let restored = all.iter().filter(|r| r.is_proof()).count();
-    let is_signed = !app.manager.keyring()?.is_empty();
+    let is_signed = !app.manager.catalog().keyring()?.is_empty();
     let ledger = Ledger {
         since,
         until,

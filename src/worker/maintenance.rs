@@ -11,7 +11,7 @@ use crate::outcome::disposition;
 impl Worker {
     /// Proves what is due. Its answers are published like any others.
     pub(super) async fn run_scheduler(&self, lanes: &WorkerContext) {
-        match lanes.until_soft(self.manager.standing()).await {
+        match lanes.until_soft(self.manager.catalog().standing()).await {
             Some(Ok(sets)) => self.state.set_standing(sets),
             Some(Err(e)) => {
                 tracing::warn!(
@@ -28,7 +28,7 @@ impl Worker {
         let mut answered = HashSet::new();
         loop {
             let due = match lanes
-                .until_soft(self.manager.due(jiff::Timestamp::now()))
+                .until_soft(self.manager.catalog().due(jiff::Timestamp::now()))
                 .await
             {
                 Some(Ok(due)) => due,

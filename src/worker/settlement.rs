@@ -66,6 +66,7 @@ impl Worker {
         finished.result.bound();
         let counts = self
             .manager
+            .catalog()
             .record(digest, &finished.result)
             .await
             .map_err(|e| report(&e))?;

@@ -181,6 +181,7 @@ async fn a_large_object_is_inspected_by_its_beginning() {
     let stop = CancellationToken::new();
     let (pinned, archive) = app
         .manager
+        .catalog()
         .open(&BackupRef::parse("large.dump", "").unwrap(), stop.clone())
         .await
         .unwrap();

@@ -165,10 +165,19 @@ async fn backups_are_listed_and_selected() {
     );
     let crc = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
     assert_eq!(last.checksum.as_deref(), Some(crc.as_str()));
-    assert_eq!(app.manager.list_backups("b/").await.unwrap().len(), 3);
+    assert_eq!(
+        app.manager
+            .catalog()
+            .list_backups("b/")
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
     let newest = async |text: &str, prefix: &str| {
         let wanted = BackupRef::parse(text, prefix).unwrap();
         app.manager
+            .catalog()
             .pin(&wanted, None, None)
             .await
             .map(|p| p.unwrap().object.name)
@@ -234,6 +243,7 @@ async fn a_long_listing_is_complete() {
     assert_eq!(
         env.app(&c, &[])
             .manager
+            .catalog()
             .list_backups("many/")
             .await
             .unwrap()
@@ -332,7 +342,7 @@ async fn a_small_object_comes_whole() {
     let text = b"{\"some\": \"document\"}".to_vec();
     env.emulator.storage.put(BUCKET, "small.json", text.clone());
     let c = Cluster::start();
-    let store = env.app(&c, &[]).manager.store().await.unwrap();
+    let store = env.app(&c, &[]).manager.catalog().store().await.unwrap();
     let object = store.stat("small.json", None).await.unwrap();
     env.emulator.storage.fail_next_reads([
         F::ShortAfter(5),

@@ -867,7 +867,7 @@ async fn proven_backups_are_the_measure_of_the_next() {
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
     assert_eq!(verify(&app, "billing/1.dump").await.drift, None);
-    let standing = app.manager.standing().await.unwrap();
+    let standing = app.manager.catalog().standing().await.unwrap();
     assert_eq!(standing[0].proven_backup.as_deref(), Some("orders/2.dump"));
     assert_eq!(standing[0].last_verdict, Some(Verdict::Failed));
     let text = app.metrics.exposition();
@@ -1315,7 +1315,12 @@ async fn databases_that_share_a_folder_are_told_apart() {
             "{name}"
         );
     }
-    let decided = app.manager.retention("default", false).await.unwrap();
+    let decided = app
+        .manager
+        .catalog()
+        .retention("default", false)
+        .await
+        .unwrap();
     let gone: Vec<&str> = decided
         .iter()
         .filter(|d| d.delete)
@@ -1364,6 +1369,7 @@ async fn forged_evidence_changes_nothing() {
     let forge = async |backup: &str, id: &str, change: &dyn Fn(&mut VerificationReport)| {
         let pinned = forger
             .manager
+            .catalog()
             .pin(&BackupRef::parse(backup, "").unwrap(), None, None)
             .await
             .unwrap()
@@ -1408,10 +1414,15 @@ async fn forged_evidence_changes_nothing() {
             BackupRef::parse(backup, "").unwrap(),
             trigger,
         );
-        async move { manager.is_outdated(&job).await.unwrap() }
+        async move { manager.catalog().is_outdated(&job).await.unwrap() }
     };
     let gone = async |app: &App| {
-        let all = app.manager.retention("default", false).await.unwrap();
+        let all = app
+            .manager
+            .catalog()
+            .retention("default", false)
+            .await
+            .unwrap();
         all.iter().filter(|d| d.delete).count()
     };
     assert!(
@@ -1421,7 +1432,7 @@ async fn forged_evidence_changes_nothing() {
     for (app, is_signed) in [(b.app(&SIGNED), true), (b.app(&[]), false)] {
         let app = &app;
         assert_eq!(gone(app).await, 0);
-        let standing = app.manager.standing().await.unwrap();
+        let standing = app.manager.catalog().standing().await.unwrap();
         assert!(
             standing[0]
                 .last_proof
@@ -1443,6 +1454,7 @@ async fn forged_evidence_changes_nothing() {
     assert_eq!(gone(&app).await, 0);
     let why_kept = app
         .manager
+        .catalog()
         .retention("default", false)
         .await
         .unwrap()
@@ -1461,7 +1473,7 @@ async fn forged_evidence_changes_nothing() {
         "the damaged one is newer than the newest proven one"
     );
     assert!(!notified(&app, "cut.dump").await, "nor is it older");
-    let standing = app.manager.standing().await.unwrap();
+    let standing = app.manager.catalog().standing().await.unwrap();
     assert_eq!(standing[0].proven_backup.as_deref(), Some("good.dump"));
 }
 
@@ -1509,22 +1521,27 @@ async fn a_shallow_verification_proves_no_backup() {
         assert_eq!(done.result.verdict, Some(Verdict::Verified));
         app.manager.record_completion(&done);
         let is_proof = depth >= Depth::Restore;
-        let standing = app.manager.standing().await.unwrap().remove(0);
+        let standing = app.manager.catalog().standing().await.unwrap().remove(0);
         assert_eq!(standing.last_proof.is_some(), is_proof, "{depth:?}");
         assert_eq!(standing.proven_depth, is_proof.then_some(depth));
         assert_eq!(standing.last_verdict.is_some(), is_proof);
         assert_eq!(
-            app.manager.due(now).await.unwrap().is_empty(),
+            app.manager.catalog().due(now).await.unwrap().is_empty(),
             is_proof,
             "{depth:?}"
         );
         assert_eq!(
-            app.manager.is_outdated(&old).await.unwrap(),
+            app.manager.catalog().is_outdated(&old).await.unwrap(),
             is_proof,
             "{depth:?}"
         );
         assert_eq!(metric(), is_proof, "{depth:?}");
-        let deleted = app.manager.retention("default", false).await.unwrap();
+        let deleted = app
+            .manager
+            .catalog()
+            .retention("default", false)
+            .await
+            .unwrap();
         assert_eq!(
             deleted.iter().filter(|d| d.delete).count(),
             usize::from(is_proof),
