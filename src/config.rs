@@ -1,5 +1,5 @@
-//! Configuration: every variable of the contract, each also a flag. The one place that reads the
-//! environment. A wrong configuration is reported whole, naming variables and never values.
+//! The configuration: every variable, each also a flag. Only this module reads the environment. All
+//! errors of a configuration are reported at once; they name variables, never values.
 
 mod argv;
 mod location;
@@ -25,23 +25,23 @@ pub use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 pub use raw::RawConfig;
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
 
-/// How far a backup is trusted.
+/// How much a backup is trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// Its owners, privileges and code are restored as the connecting role may.
+    /// Its owners, privileges and code are restored, as far as the connecting role may.
     #[default]
     Full,
-    /// It is loaded by a role that owns nothing, and belongs to one without powers.
+    /// It is loaded by a role that owns nothing, and afterwards belongs to a role without powers.
     Restricted,
 }
 
 /// Roles of restricted restores.
 #[derive(Debug, Clone)]
 pub struct RestrictedRoles {
-    /// They load, one a restore; empty: one is made for each restore.
+    /// Roles that load, one per restore; if empty, a role is created for each restore.
     pub users: Vec<String>,
     pub password: Option<SecretString>,
-    /// Owns what was loaded where the owner of the replaced database may not.
+    /// Owns the restored database if the owner of the replaced one is too powerful.
     pub owner: String,
 }
 
@@ -58,26 +58,26 @@ pub struct Config {
     pub retention_days: u32,
     pub trust: Trust,
     pub trusted_sources: Vec<Location>,
-    /// Further sources, whose backups are restored restricted.
+    /// Additional sources, whose backups are restored restricted.
     pub allowed_sources: Vec<Location>,
     pub restricted: RestrictedRoles,
-    /// Patterns of databases that may be restored into; empty: any.
+    /// Patterns of databases that may be targets; if empty, any database may.
     pub allowed_targets: Vec<String>,
-    /// Databases that no restore may touch, beside the server's own.
+    /// Databases that no restore may touch, in addition to the server's own.
     pub protected_databases: Vec<String>,
     /// Text of the policy file for requests.
     pub request_policy: Option<String>,
-    /// Requests that were published longer ago are refused.
+    /// Requests that were published longer ago than this are refused.
     pub request_max_age: Duration,
-    /// Signs requests: the key's id and its text.
+    /// Key that signs requests: its id and its text.
     pub signing_key: Option<(String, SecretString)>,
-    /// Where outcomes are recorded.
+    /// Where idempotency records are kept.
     pub records: Option<Location>,
-    /// Uncompressed bytes of table data that one backup may bring.
+    /// Limit of the uncompressed table data of one backup, in bytes.
     pub max_bytes: Option<u64>,
-    /// Limits of single stages.
+    /// Time limits of individual stages, by stage name.
     pub stage_limits: BTreeMap<String, Duration>,
-    /// How long a restore may make no progress at all.
+    /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
     pub db_name: Option<String>,
@@ -89,12 +89,12 @@ pub struct Config {
     pub completion_subscription: String,
     pub pubsub_emulator: Option<String>,
     pub storage_emulator: Option<StorageEmulator>,
-    /// `None`: by the server's cores.
+    /// Connections per restore; `None`: as many as the server has cores.
     pub jobs: Option<usize>,
     pub max_concurrent: usize,
     pub timeout: Duration,
     pub max_attempts: u32,
-    /// Deliveries after which a message is taken for one that kills workers.
+    /// Deliveries after which a message is assumed to crash workers.
     pub quarantine_after: u32,
     /// How long a replaced database is kept.
     pub keep_previous: Duration,
@@ -102,12 +102,12 @@ pub struct Config {
     pub reap_every: Option<Duration>,
     pub lease_extension: Duration,
     pub queue_bytes: usize,
-    /// Whether SQL text without `pg_dump`'s end mark is refused; without an answer, verifications alone do.
+    /// Whether SQL text without `pg_dump`'s end mark is refused; `None`: only by verifications.
     pub require_complete: Option<bool>,
-    /// Bytes that the readers of one archive may keep of it: table of contents, lists, a statement.
+    /// Memory in bytes for what the readers of one archive keep: table of contents, lists, a statement.
     pub archive_memory: u64,
-    /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
-    /// exactly.
+    /// Tables from about this size, in bytes, are sent in COPY's binary format if their rows can be
+    /// converted exactly; `None`: never.
     pub binary_from: Option<usize>,
     pub retry_budget: Duration,
     pub stall_timeout: Duration,
@@ -117,21 +117,22 @@ pub struct Config {
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
     pub admin_addr: SocketAddr,
-    /// Names by which it may be asked, besides addresses, localhost and the machine's own.
+    /// Host names that the admin port answers to, in addition to addresses, localhost and the machine's
+    /// own name.
     pub admin_hosts: Vec<String>,
-    /// Empty: PATH and the usual folders.
+    /// Folders with PostgreSQL's binaries; if empty, PATH and the usual folders.
     pub pg_bindir: Vec<PathBuf>,
     pub verify: VerifyConfig,
     pub otlp_endpoint: Option<String>,
 }
 
-/// Every mistake of a configuration: reading it collects them instead of stopping at the first.
+/// All errors of a configuration, each as `VARIABLE: what is wrong`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the configuration is wrong")?;
+        f.write_str("invalid configuration")?;
         self.0.iter().try_for_each(|m| write!(f, "\n  {m}"))
     }
 }
@@ -161,9 +162,9 @@ impl ConfigErrors {
     }
 
     fn at_least_one(&mut self, variable: &str, given: &Option<String>, default: usize) -> usize {
-        let n = self.parse(variable, given, default, "must be a whole number from 1");
+        let n = self.parse(variable, given, default, "must be a positive integer");
         if n == 0 {
-            self.add(variable, "must be a whole number from 1");
+            self.add(variable, "must be a positive integer");
         }
         n.max(1)
     }
@@ -181,13 +182,13 @@ impl ConfigErrors {
         match parsed.filter(|d| !d.is_zero()) {
             Some(d) => d,
             None => {
-                self.add(variable, "must be a time such as 30s, 15m, 12h or 7d");
+                self.add(variable, "must be a duration such as 30s, 15m, 12h or 7d");
                 default
             }
         }
     }
 
-    /// A time, or 0 for none.
+    /// A duration; `0` is allowed and means none.
     fn duration_or_none(
         &mut self,
         variable: &str,
@@ -215,18 +216,18 @@ impl ConfigErrors {
     }
 }
 
-/// The parts of a list with commas.
+/// The items of a comma-separated list.
 fn list(given: &Option<String>) -> Vec<String> {
     let parts = set(given).unwrap_or_default().split(',').map(str::trim);
     parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
 }
 
-/// A secret without the end of its line.
+/// A secret without its trailing newline.
 fn secret_line(text: String) -> SecretString {
     SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// An empty variable is as good as none.
+/// The trimmed value; an empty variable counts as unset.
 fn set(given: &Option<String>) -> Option<&str> {
     given.as_deref().map(str::trim).filter(|t| !t.is_empty())
 }
@@ -237,21 +238,25 @@ fn or(given: &Option<String>, default: &str) -> String {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Connections of one restore where nobody says how many: the server has few, and others want some.
+/// Most connections that one restore uses by default: servers allow few, and other clients need some.
 const MAX_DEFAULT_JOBS: usize = 32;
 
 impl Config {
-    /// Connections that load one restore: as many as are asked for, else as the server has cores, else, where
-    /// that cannot be known, as this machine has.
-    pub fn jobs_for(&self, asked: Option<usize>, server_cores: Option<usize>) -> usize {
-        let here = || std::thread::available_parallelism().map_or(1, usize::from);
-        asked
-            .or(self.jobs)
-            .unwrap_or_else(|| server_cores.unwrap_or_else(here).min(MAX_DEFAULT_JOBS))
+    /// Number of connections that load one restore: the requested or configured number, otherwise the
+    /// server's cores, or this machine's cores if the server's are unknown.
+    pub fn jobs_for(&self, requested: Option<usize>, server_cores: Option<usize>) -> usize {
+        let local_cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        requested.or(self.jobs).unwrap_or_else(|| {
+            server_cores
+                .unwrap_or_else(local_cores)
+                .min(MAX_DEFAULT_JOBS)
+        })
     }
 
+    /// Parses and checks the raw values.
+    ///
     /// # Errors
-    /// All mistakes at once.
+    /// All errors of the configuration at once.
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let mut m = ConfigErrors::default();
         let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
@@ -346,13 +351,13 @@ impl Config {
                 "RESTORE_MAX_ATTEMPTS",
                 &raw.restore_max_attempts,
                 4,
-                "must be a whole number",
+                "must be a non-negative integer",
             ),
             quarantine_after: m.parse(
                 "RESTORE_QUARANTINE_AFTER",
                 &raw.restore_quarantine_after,
                 10,
-                "must be a whole number",
+                "must be a non-negative integer",
             ),
             keep_previous: m.duration_or_none(
                 "RESTORE_KEEP_PREVIOUS",
@@ -401,7 +406,7 @@ impl Config {
         if config.quarantine_after <= config.max_attempts {
             m.add(
                 "RESTORE_QUARANTINE_AFTER",
-                "must be more than RESTORE_MAX_ATTEMPTS",
+                "must be greater than RESTORE_MAX_ATTEMPTS",
             );
         }
         if m.0.is_empty() {
@@ -411,10 +416,10 @@ impl Config {
         }
     }
 
-    /// The same with what topics and subscriptions need.
+    /// Like [`Config::new`], for commands that use topics or subscriptions.
     ///
     /// # Errors
-    /// All mistakes at once, the missing project among them.
+    /// All errors at once, including a missing project.
     pub fn with_queue(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let config = Self::new(raw);
         if set(&raw.google_cloud_project).is_some() {
@@ -426,12 +431,12 @@ impl Config {
     }
 }
 
-/// Whether output may have colours: `NO_COLOR` is not set, or empty (<https://no-color.org>).
+/// Whether output may be coloured: `NO_COLOR` is unset or empty (<https://no-color.org>).
 pub fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// What traces call this program: `OTEL_SERVICE_NAME`, else `pgrestored`.
+/// Service name in traces: `OTEL_SERVICE_NAME`, otherwise `pgrestored`.
 pub fn service_name() -> String {
     std::env::var("OTEL_SERVICE_NAME")
         .ok()
@@ -445,14 +450,14 @@ pub fn search_path() -> Vec<PathBuf> {
     std::env::split_paths(&path).collect()
 }
 
-/// The text of a file that is no secret.
+/// Reads a file that contains no secret.
 fn text_of(variable: &str, file: &Option<String>, m: &mut ConfigErrors) -> Option<String> {
     let file = set(file)?;
     let unreadable = |e: std::io::Error| m.add(variable, format!("cannot be read: {}", e.kind()));
     std::fs::read_to_string(file).map_err(unreadable).ok()
 }
 
-/// The text of a secret, from its file or else itself.
+/// Reads a secret from its file if one is given, otherwise takes the value itself.
 fn secret(
     variable: &str,
     file: &Option<String>,
@@ -545,7 +550,7 @@ fn policy(raw: &RawConfig, m: &mut ConfigErrors) -> Policy {
     }
 }
 
-/// Stages of a restore, as progress and metrics name them.
+/// Stages of a job, as progress and metrics name them.
 const STAGES: [&str; 7] = [
     "prepare", "schema", "data", "indexes", "analyze", "check", "sandbox",
 ];
@@ -561,7 +566,7 @@ fn stage_limits(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, Durat
             _ => m.add(
                 "RESTORE_STAGE_LIMITS",
                 format!(
-                    "must be STAGE=TIME, separated by commas; stages are {}",
+                    "must be STAGE=TIME, separated by commas; the stages are {}",
                     STAGES.join(", ")
                 ),
             ),
@@ -578,7 +583,7 @@ fn role_map(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, String> {
         Some(file) => std::fs::read_to_string(file).unwrap_or_else(|e| {
             m.add(
                 "RESTORE_ROLE_MAP",
-                format!("its file cannot be read: {}", e.kind()),
+                format!("the file cannot be read: {}", e.kind()),
             );
             String::new()
         }),
@@ -617,7 +622,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mistake_is_reported_and_no_value() {
+    fn all_errors_are_reported_without_values() {
         let raw = RawConfig {
             backup_bucket: Some("NOT-A-BUCKET".into()),
             db_port: Some("secret-port".into()),
@@ -642,7 +647,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_the_contracts() {
+    fn defaults_match_the_documentation() {
         let c = Config::new(&RawConfig::default()).unwrap();
         assert_eq!(
             c.bucket,
@@ -670,7 +675,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_connections_as_the_server_has_cores() {
+    fn connections_default_to_the_servers_cores() {
         let mut c = Config::new(&RawConfig::default()).unwrap();
         assert_eq!(c.jobs_for(None, Some(5)), 5);
         assert_eq!(c.jobs_for(None, Some(500)), MAX_DEFAULT_JOBS);
@@ -684,7 +689,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_contain_what_lies_below_them() {
+    fn a_location_contains_what_is_below_it() {
         let b = Location::parse("gs://bucket/orders").unwrap();
         let (place, name) = Location::of_backup("gs://bucket/orders/a.dump").unwrap();
         assert!(b.contains(&place, &name));
@@ -697,7 +702,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_read_from_flags_and_files() {
+    fn the_policy_is_read_from_flags_and_files() {
         let file = std::env::temp_dir().join(format!("pgrestored-roles-{}", std::process::id()));
         std::fs::write(&file, "# heirs\nold = new\n\nOdd one = x\n").unwrap();
         let flags = [

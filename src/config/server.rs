@@ -1,4 +1,4 @@
-//! A PostgreSQL server and how to reach it.
+//! Connection settings of a PostgreSQL server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 use super::raw::RawConfig;
 use super::{ConfigErrors, or, secret, secret_line, set, text_of};
 
-/// The variables of one server, with what their names begin with.
+/// The raw values of one server's variables; `prefix` is the prefix of their names.
 pub(super) struct ServerVariables<'a> {
     pub prefix: &'a str,
     pub host: &'a Option<String>,
@@ -28,7 +28,7 @@ fn tls_files(raw: &RawConfig, m: &mut ConfigErrors) -> TlsFiles {
     let certificate = text_of("DB_SSLCERT", &raw.db_sslcert, m);
     let key = text_of("DB_SSLKEY", &raw.db_sslkey, m).map(SecretString::from);
     if certificate.is_some() != key.is_some() {
-        m.add("DB_SSLCERT", "goes with DB_SSLKEY");
+        m.add("DB_SSLCERT", "must be set together with DB_SSLKEY");
     }
     TlsFiles {
         root,
@@ -97,7 +97,7 @@ pub(super) fn server_config(
     {
         m.add(
             &name("SSLMODE"),
-            "disable and prefer may send the password in plain text to another machine: use require, verify-ca or verify-full (in a network of your own, DB_ALLOW_PLAINTEXT=true)",
+            "disable and prefer may send the password unencrypted to another machine: use require, verify-ca or verify-full (or, in a trusted network, DB_ALLOW_PLAINTEXT=true)",
         );
     }
     DbConfig {

@@ -1,4 +1,4 @@
-//! What verifications are configured by.
+//! The configuration of verifications.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::server::{ServerVariables, server_config};
 use super::{ConfigErrors, DbConfig, Location, RawConfig, Trust, secret, set};
 use crate::policy::Depth;
 
-/// Backups that belong together, such as those of one database: they are compared with each other.
+/// Backups that belong together, such as those of one database, and are compared with each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupSet {
     /// The label `backup_set` of metrics.
@@ -18,7 +18,7 @@ pub struct BackupSet {
     pub prefix: String,
 }
 
-/// Where evidence goes.
+/// Where evidence is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EvidencePlace {
     BesideBackup,
@@ -41,30 +41,30 @@ pub struct VerifyConfig {
     /// How often a worker tests its own verification.
     pub selftest: Option<Duration>,
     pub sample: usize,
-    /// Older backups that a bisection looks at.
+    /// Number of older backups that a bisection verifies.
     pub bisect: usize,
     pub evidence: EvidencePlace,
     pub signing_key: Option<SecretString>,
-    /// Public keys in PEM whose evidence counts, beside the signing key's own.
+    /// Public keys in PEM whose evidence counts, in addition to the signing key's own.
     pub trusted_keys: Option<String>,
     pub sets: Vec<BackupSet>,
     pub retention_min: usize,
     pub sandbox_dir: Option<PathBuf>,
     pub require_isolation: bool,
     pub scratch: Option<DbConfig>,
-    /// How far backups are trusted there.
+    /// How much backups are trusted on the scratch server.
     pub scratch_trust: Trust,
 }
 
 impl VerifyConfig {
-    /// The set that a backup belongs to: the one with the longest prefix of its name.
+    /// The set that a backup belongs to: the one with the longest matching prefix.
     pub fn set_of<'a>(&'a self, name: &str) -> &'a str {
         let of = self.sets.iter().filter(|s| name.starts_with(&s.prefix));
         of.max_by_key(|s| s.prefix.len())
             .map_or(UNNAMED_SET, |s| s.name.as_str())
     }
 
-    /// What the names of a set's backups begin with.
+    /// The prefix of the names of a set's backups.
     pub fn prefix_of(&self, set: &str) -> &str {
         self.sets
             .iter()
@@ -72,7 +72,7 @@ impl VerifyConfig {
             .map_or("", |s| s.prefix.as_str())
     }
 
-    /// Whether an object of this name is a backup that is looked after. A directory's name ends in `/`.
+    /// Whether an object of this name is a backup to verify. A directory dump's name ends in `/`.
     pub fn watches(&self, name: &str) -> bool {
         let fits = |s: &String| name.ends_with(s.as_str());
         name.starts_with(&self.prefix)
@@ -80,9 +80,9 @@ impl VerifyConfig {
     }
 }
 
-/// The set of backups that are in no other.
+/// Name of the set for backups that belong to no other.
 const UNNAMED_SET: &str = "default";
-/// Sets are values of a label.
+/// Limit of sets, because each is a value of a metric label.
 const MAX_SETS: usize = 200;
 
 pub(super) fn read(
@@ -140,13 +140,13 @@ pub(super) fn read(
             "VERIFY_SAMPLE",
             &raw.verify_sample,
             0,
-            "must be a whole number",
+            "must be a non-negative integer",
         ),
         bisect: m.parse(
             "VERIFY_BISECT",
             &raw.verify_bisect,
             6,
-            "must be a whole number",
+            "must be a non-negative integer",
         ),
         evidence,
         signing_key: secret(
@@ -167,7 +167,7 @@ pub(super) fn read(
             "BACKUP_RETENTION_MIN",
             &raw.backup_retention_min,
             3,
-            "must be a whole number",
+            "must be a non-negative integer",
         ),
         sandbox_dir: set(&raw.sandbox_dir).map(PathBuf::from),
         require_isolation: one_of(
@@ -200,7 +200,7 @@ fn sets(given: &[String], m: &mut ConfigErrors) -> Vec<BackupSet> {
         }
     }
     if sets.len() > MAX_SETS {
-        m.add("BACKUP_SETS", format!("more than {MAX_SETS} sets"));
+        m.add("BACKUP_SETS", format!("must have at most {MAX_SETS} sets"));
     }
     if sets.is_empty() {
         sets.push(BackupSet {
