@@ -9,31 +9,32 @@
 //!                               store                                    database
 //! ```
 //!
-//! The modules stand in reading order; imports go down only (`tests/offline/architecture.rs`).
+//! Modules are listed in reading order; a module imports only from those below it
+//! (`tests/offline/architecture.rs`).
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
-// The shell and the assembly.
+// Command line and composition root.
 pub mod cli;
 pub mod app;
 pub mod admin;
 
-// The loop and the story of one job.
+// The worker's loop, and the course of one job.
 pub mod worker;
 pub mod manager;
 
-// The stages.
+// Stages of a job.
 pub mod backup;
 pub mod retention;
 pub mod database;
 pub mod verification;
 
-// The mechanisms.
+// Infrastructure.
 pub mod admission;
 pub mod sandbox;
 pub mod store;
 pub mod queue;
 
-// The words.
+// Domain types, configuration and telemetry.
 pub mod job;
 pub mod event;
 pub mod proof;
@@ -45,6 +46,6 @@ pub mod telemetry;
 
 pub use pgdump_restore::{error, policy, postgres, retry, steps};
 
-/// Pub/Sub and Cloud Storage on a loopback port; left out of the worker image.
+/// An emulator of Pub/Sub and Cloud Storage on a loopback port; not part of the worker image.
 #[cfg(feature = "emulator")]
 pub use gcp_emulator as emulator;
