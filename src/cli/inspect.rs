@@ -1,4 +1,5 @@
-//! `inspect`: what a backup holds and needs, from its first bytes, and whether the target has it.
+//! `inspect`: shows what a backup contains and needs, from its first bytes, and whether the target has
+//! what it needs.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +17,13 @@ use pgdump_restore::{Finding, Level, Requirements};
 pub(super) struct Args {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
-    /// Where `latest` looks
+    /// Prefix under which `latest` searches
     #[arg(long, default_value = "")]
     prefix: String,
-    /// Of a dump of a whole cluster (pg_dumpall), this database
+    /// Database to take from a dump of a whole cluster (pg_dumpall)
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to mend it
+    /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it
     #[arg(long)]
     against: bool,
 }
@@ -149,7 +150,7 @@ fn print(i: &Inspection) {
             if i.has_offsets {
                 "yes"
             } else {
-                "no (a piped dump)"
+                "no (written through a pipe)"
             }
         );
     }
@@ -161,7 +162,7 @@ fn print(i: &Inspection) {
     }
     out!("large objects   {}", i.needs.large_objects);
     if let Some(n) = i.needs.estimated_bytes {
-        out!("space needed    about {} (an estimate)", human_bytes(n));
+        out!("space needed    about {}", human_bytes(n));
     }
     out!(
         "entries{}",
@@ -181,7 +182,7 @@ fn print(i: &Inspection) {
         .take(10)
         .collect();
     if !largest.is_empty() {
-        out!("largest tables, as stored");
+        out!("largest tables, by stored size");
         largest.iter().for_each(|t| {
             out!(
                 "  {:>12}  {}",
@@ -194,9 +195,9 @@ fn print(i: &Inspection) {
     out!(
         "target          {}",
         if findings.is_empty() {
-            "has everything that the backup needs"
+            "has everything the backup needs"
         } else {
-            "findings"
+            "findings:"
         }
     );
     for f in findings {
@@ -228,7 +229,7 @@ fn describe(
 ) -> Inspection {
     let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
     let mut kinds = BTreeMap::new();
-    // What is known of the end of SQL text has no number.
+    // Entries made up for the end of SQL text have no dump id.
     let numbered = entries.iter().filter(|e| e.dump_id != 0);
     numbered.for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {
