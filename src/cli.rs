@@ -36,7 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, AppError};
 use crate::config::{Config, ConfigErrors, RawConfig};
-use crate::error::{FailureReason as R, RestoreError, report};
+use crate::error::{Blame, FailureReason as R, RestoreError, report};
 use crate::queue::QueueError;
 use crate::telemetry::{self, LogFormat};
 
@@ -101,7 +101,7 @@ enum Command {
     /// Check evidence documents
     #[command(subcommand)]
     Evidence(evidence::Args),
-    /// Test the verification: break a good backup in every known way, and check each verdict three times
+    /// Test the verification itself with a backup that is broken in every known way
     Selftest(selftest::Args),
     /// Show which old backups can be deleted; delete them with --apply
     #[command(after_help = "Examples:\n  pgrestored prune\n  pgrestored prune --apply")]
@@ -131,7 +131,7 @@ enum Command {
     /// Check the configuration without connecting to anything
     #[command(after_help = "Example:\n  pgrestored check && pgrestored doctor")]
     Check,
-    /// Check everything that restores and verifications need against the live services, and suggest fixes
+    /// Check everything that jobs need against the live services, and suggest fixes
     #[command(after_help = "Example:\n  pgrestored doctor --output json")]
     Doctor,
     /// Print the JSON Schema of a document
@@ -419,6 +419,16 @@ fn print_json(value: &impl serde::Serialize) -> CommandResult {
         serde_json::to_string_pretty(value).map_err(|e| CommandError::Other(e.to_string()))?;
     terminal::print_document(&text);
     Ok(Exit::Ok)
+}
+
+/// Who is to blame for a failure, as in JSON.
+fn blame_name(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Backup => "backup",
+        Blame::Target => "target",
+        Blame::Infrastructure => "infrastructure",
+        Blame::Request => "request",
+    }
 }
 
 /// A human-readable number of bytes.

@@ -1,5 +1,5 @@
-//! `worker`: takes requests until it is told to stop. The first SIGTERM or SIGINT is the soft stop,
-//! the second the hard one.
+//! `worker`: processes requests until it is stopped. The first SIGTERM or SIGINT stops it gracefully,
+//! the second immediately.
 
 use super::{CommandResult, Exit, selftest, stop_signal};
 use crate::app::App;
@@ -14,7 +14,7 @@ pub(super) async fn run(app: App, _args: Args) -> CommandResult {
     tokio::spawn(async move {
         for token in [&told.soft, &told.hard] {
             if let Ok(signal) = stop_signal().await {
-                tracing::info!(?signal, "asked to stop");
+                tracing::info!(?signal, "signal received, stopping");
                 token.cancel();
             }
         }

@@ -38,8 +38,8 @@ fn the_defaults_that_are_told_are_the_defaults() {
             ![
                 "the server's cores",
                 "the cgroup's limit",
-                "one for all",
-                "in the target server alone",
+                "one set for all",
+                "only on the target server",
                 "no limit",
                 "those of the system",
                 "any",
