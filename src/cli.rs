@@ -40,7 +40,7 @@ use crate::error::{Blame, FailureReason as R, RestoreError, report};
 use crate::queue::QueueError;
 use crate::telemetry::{self, LogFormat};
 
-/// Restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in parallel, and
+/// Restores PostgreSQL backups from Cloud Storage on request: streamed, verified, in parallel, and
 /// swapped into place in one transaction.
 #[derive(Debug, Parser)]
 #[command(name = "pgrestored", version, after_help = after_help(), max_term_width = 100)]

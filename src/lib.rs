@@ -1,4 +1,4 @@
-//! `pgrestored` restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in
+//! `pgrestored` restores PostgreSQL backups from Cloud Storage on request: streamed, verified, in
 //! parallel, and swapped into place in one transaction.
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //!                               store                                    database
 //! ```
 //!
-//! Modules are listed in reading order; a module imports only from those below it
+//! Modules are listed in reading order, grouped by layer. Imports go only to lower layers
 //! (`tests/offline/architecture.rs`).
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
