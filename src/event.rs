@@ -413,10 +413,11 @@ fn check_text(place: &str, text: &str) -> Result<(), RestoreError> {
 
 /// Checks the attributes that this program reads in the same way.
 fn check_attributes(attributes: &HashMap<String, String>) -> Result<(), RestoreError> {
-    let ours = |key: &str| key.starts_with("ce-") || matches!(key, "request_id" | "content-type");
+    let is_read =
+        |key: &str| key.starts_with("ce-") || matches!(key, "request_id" | "content-type");
     attributes
         .iter()
-        .filter(|(key, _)| ours(key))
+        .filter(|(key, _)| is_read(key))
         .try_for_each(|(key, value)| check_text(&format!("attribute {key}"), value))
 }
 

@@ -105,25 +105,25 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
     config.db.connect_budget = config.db.connect_budget.min(PATIENCE);
     let app = App::new(config)?;
     let mut all = Vec::new();
-    let mut say = |checkups: Vec<DiagnosticResult>| {
-        for c in checkups {
+    let mut report_all = |results: Vec<DiagnosticResult>| {
+        for c in results {
             if output == Output::Text {
                 print(&c);
             }
             all.push(c);
         }
     };
-    say(vec![DiagnosticResult::ok(
+    report_all(vec![DiagnosticResult::ok(
         "configuration",
         "valid; `pgrestored check` prints it",
     )]);
-    say(vec![credentials(&app.config).await]);
-    say(bucket(&app).await);
-    say(queues::queues(&app).await);
-    say(target(&app).await);
-    say(newest_backup(&app).await);
-    say(sandbox(&app).await);
-    say(vec![traces(&app.config).await]);
+    report_all(vec![credentials(&app.config).await]);
+    report_all(bucket(&app).await);
+    report_all(queues::queues(&app).await);
+    report_all(target(&app).await);
+    report_all(newest_backup(&app).await);
+    report_all(sandbox(&app).await);
+    report_all(vec![traces(&app.config).await]);
     let failures = || all.iter().filter(|c| c.health == CheckHealth::Failure);
     // Most severe first.
     let by_severity = [
@@ -203,9 +203,9 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
     let readable = listed.health != CheckHealth::Failure;
-    let mut checkups = vec![listed];
+    let mut results = vec![listed];
     if !readable {
-        return checkups;
+        return results;
     }
     let verifies =
         app.config.notification_subscription.is_some() || app.config.verify.schedule.is_some();
@@ -214,7 +214,7 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
     if writes {
         wanted.push("storage.objects.create");
     }
-    checkups.push(match store.permissions(&wanted).await {
+    results.push(match store.permissions(&wanted).await {
         Ok(Some(given)) => {
             let missing: Vec<_> = wanted
                 .iter()
@@ -243,9 +243,9 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
         Err(e) => failed("bucket rights", &e.into(), "see the check `credentials`"),
     });
     if verifies && app.config.verify.evidence != EvidencePlace::Nowhere {
-        checkups.push(evidence_keys(app));
+        results.push(evidence_keys(app));
     }
-    checkups
+    results
 }
 
 fn evidence_keys(app: &App) -> DiagnosticResult {
@@ -297,14 +297,14 @@ async fn target(app: &App) -> Vec<DiagnosticResult> {
         }
     };
     let major = facts.version / 10_000;
-    let said = format!("{at}: PostgreSQL {major}, as {}", facts.user);
+    let message = format!("{at}: PostgreSQL {major}, as {}", facts.user);
     let server = if SUPPORTED.contains(&major) {
-        DiagnosticResult::ok("target server", said)
+        DiagnosticResult::ok("target server", message)
     } else {
         DiagnosticResult::new(
             "target server",
             CheckHealth::Warning,
-            format!("{said}; only 13 to 18 are tested"),
+            format!("{message}; only 13 to 18 are tested"),
         )
     };
     vec![
@@ -326,7 +326,7 @@ async fn restricted(app: &App) -> DiagnosticResult {
     }
     let checked = async { check_restricted(&Server::new(&c.db)?, &c.restricted).await };
     match checked.await {
-        Ok(said) => DiagnosticResult::ok(name, said),
+        Ok(message) => DiagnosticResult::ok(name, message),
         Err(e) => failed(
             name,
             &e,
@@ -384,11 +384,11 @@ async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
     if let Some(what) = unended.await.ok().filter(|ids| !ids.is_empty()) {
         let mut shown = what;
         bound_list(&mut shown, 10);
-        let said = format!(
+        let message = format!(
             "requests that began, have no outcome and are not being processed: {}",
             shown.join(", ")
         );
-        return DiagnosticResult::new("target journal", CheckHealth::Warning, said).fix(
+        return DiagnosticResult::new("target journal", CheckHealth::Warning, message).fix(
             "look for their messages in the dead-letter topic; the reaper records them as failed after REQUEST_MAX_AGE",
         );
     }
@@ -427,7 +427,7 @@ async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
         }
         Err(e) => return vec![failed(name, &e, "run `pgrestored inspect latest`")],
     };
-    let called = pinned
+    let backup_name = pinned
         .as_ref()
         .map_or("latest", |p| p.object.name.as_str())
         .to_owned();
@@ -438,15 +438,17 @@ async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
         )];
     };
     let worst = |level| findings.iter().find(|f| f.level == level);
-    let said = |f: &Finding| format!("{called}: {}", f.what);
+    let message = |f: &Finding| format!("{backup_name}: {}", f.what);
     let fits = match (worst(Level::Blocks), worst(Level::Warns)) {
-        (Some(f), _) => DiagnosticResult::failure(name, Exit::Failed, said(f)).fix(f.fix.clone()),
+        (Some(f), _) => {
+            DiagnosticResult::failure(name, Exit::Failed, message(f)).fix(f.fix.clone())
+        }
         (None, Some(f)) => {
-            DiagnosticResult::new(name, CheckHealth::Warning, said(f)).fix(f.fix.clone())
+            DiagnosticResult::new(name, CheckHealth::Warning, message(f)).fix(f.fix.clone())
         }
         (None, None) => DiagnosticResult::ok(
             name,
-            format!("{called}: the target has everything it needs"),
+            format!("{backup_name}: the target has everything it needs"),
         ),
     };
     let needs = Requirements::of(&archive, archive.entries(), pinned.map(|p| p.object.size));
@@ -525,7 +527,7 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
         std::fs::create_dir_all(&parent)?;
         Sandbox::isolated(&newest.dir, &parent, &[]).map(|s| Some((majors, s.isolation().clone())))
     });
-    let mut checkups = vec![match started.await {
+    let mut results = vec![match started.await {
         Ok(Ok(Some((majors, isolation)))) => {
             let what = format!("starts; PostgreSQL {}", majors.join(", "));
             let summary = isolation.summary();
@@ -557,14 +559,14 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
     }];
     if let Some(room) = room {
         let what = format!("{dir}: {} free", human_bytes(room));
-        checkups.push(if room < MIN_SANDBOX_BYTES {
+        results.push(if room < MIN_SANDBOX_BYTES {
             DiagnosticResult::new("sandbox room", CheckHealth::Warning, what)
                 .fix("SANDBOX_DIR needs space for one restored database")
         } else {
             DiagnosticResult::ok("sandbox room", what)
         });
     }
-    checkups
+    results
 }
 
 async fn traces(config: &Config) -> DiagnosticResult {

@@ -229,7 +229,7 @@ fn describe(
 ) -> Inspection {
     let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
     let mut kinds = BTreeMap::new();
-    // Entries made up for the end of SQL text have no dump id.
+    // Entries about the end of SQL text have no dump id and are not counted.
     let numbered = entries.iter().filter(|e| e.dump_id != 0);
     numbered.for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {

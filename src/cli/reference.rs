@@ -250,11 +250,11 @@ fn exit_codes() -> String {
 
 fn schemas() -> String {
     let rows = super::schemas().into_iter().map(|(name, schema)| {
-        let said = schema
+        let description = schema
             .get("description")
             .and_then(|d| d.as_str())
             .unwrap_or_default();
-        let first = said.split("\n\n").next().unwrap_or_default();
+        let first = description.split("\n\n").next().unwrap_or_default();
         vec![
             format!("[`{name}`](../../schemas/{name}.v1.json)"),
             cell(first),

@@ -429,7 +429,7 @@ fn shuffled(cases: &[Case], seed: u64) -> Vec<(usize, std::ops::Range<usize>)> {
 async fn answers(
     config: &Config,
     seed: u64,
-    mut said: impl FnMut(&CaseResult),
+    mut on_result: impl FnMut(&CaseResult),
 ) -> Result<Vec<CaseResult>, CommandError> {
     let cases = cases()?;
     let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
@@ -444,7 +444,7 @@ async fn answers(
             found[i].push(rounds[round].run_case(i, &cases[i]).await?);
             if found[i].len() == ROUNDS {
                 let answer = compare(&cases[i], &std::mem::take(&mut found[i]), seed);
-                said(&answer);
+                on_result(&answer);
                 answers[i] = Some(answer);
             }
         }

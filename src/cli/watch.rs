@@ -109,7 +109,7 @@ async fn result_of(
 /// Polls the worker's status page for the result, and shows the progress meanwhile.
 async fn by_page(url: &str, id: &str) -> RestoreResult {
     let bar = WatchBar::new();
-    let mut said: Option<tokio::time::Instant> = None;
+    let mut last_line: Option<tokio::time::Instant> = None;
     let mut every = tokio::time::interval(LOOK);
     loop {
         every.tick().await;
@@ -132,8 +132,8 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
                 bar.0
                     .set_message(super::terminal::escaped(&status::line(&job)).into_owned());
             }
-            None if said.is_none_or(|at| at.elapsed() >= LINE) => {
-                said = Some(tokio::time::Instant::now());
+            None if last_line.is_none_or(|at| at.elapsed() >= LINE) => {
+                last_line = Some(tokio::time::Instant::now());
                 err!("{}", status::line(&job));
             }
             None => {}

@@ -79,11 +79,11 @@ fn all_configuration_errors_are_reported_without_values() {
     ];
     let out = run(&["check"], &env);
     assert_eq!(out.status.code(), Some(78));
-    let said = text(&out.stderr);
+    let output = text(&out.stderr);
     for (variable, _) in env {
-        assert!(said.contains(variable), "{said}");
+        assert!(output.contains(variable), "{output}");
     }
-    assert!(!said.contains("hunter2"), "{said}");
+    assert!(!output.contains("hunter2"), "{output}");
     let worker = text(&run(&["worker"], &env).stderr);
     assert!(
         worker.contains("GOOGLE_CLOUD_PROJECT") && worker.contains("DB_PORT"),
@@ -203,11 +203,11 @@ fn an_invalid_checks_file_or_key_is_reported_at_the_start() {
     ];
     for command in [&["check"][..], &["worker"], &["verify", "latest"]] {
         let out = run(command, &env);
-        let said = text(&out.stderr);
-        assert_eq!(out.status.code(), Some(78), "{command:?}: {said}");
+        let output = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(78), "{command:?}: {output}");
         assert!(
-            said.contains("VERIFY_CHECKS") && said.contains("EVIDENCE_SIGNING_KEY"),
-            "{said}"
+            output.contains("VERIFY_CHECKS") && output.contains("EVIDENCE_SIGNING_KEY"),
+            "{output}"
         );
     }
 }
@@ -264,11 +264,11 @@ fn log_lines_carry_request_and_trace() {
         "10ms",
     ];
     let out = run(&args, &[("DB_HOST", "/nowhere")]);
-    let said = text(&out.stderr);
-    let line = said
+    let output = text(&out.stderr);
+    let line = output
         .lines()
         .find(|l| l.contains("the restore failed"))
-        .unwrap_or_else(|| panic!("{said}"));
+        .unwrap_or_else(|| panic!("{output}"));
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["request_id"], "r9");
     assert!(
@@ -345,7 +345,7 @@ fn a_file_in_the_current_folder_is_suggested() {
     std::fs::copy(&fixture, here.path().join("app.dump")).unwrap();
     std::os::unix::fs::symlink(&fixture, here.path().join("link.dump")).unwrap();
     let place = format!("file://{}", bucket.path().display());
-    let ours = |args: &[&str]| {
+    let run_here = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         let out = command
             .args(args)
@@ -355,20 +355,24 @@ fn a_file_in_the_current_folder_is_suggested() {
             .unwrap();
         (out.status.code(), text(&out.stdout) + &text(&out.stderr))
     };
-    let (code, said) = ours(&["inspect", "app.dump"]);
+    let (code, output) = run_here(&["inspect", "app.dump"]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("write ./app.dump"), "{said}");
-    assert!(ours(&["verify", "app.dump"]).1.contains("write ./app.dump"));
-    assert!(!ours(&["inspect", "other.dump"]).1.contains("write ./"));
-    assert_eq!(ours(&["inspect", "./app.dump"]).0, Some(0));
+    assert!(output.contains("write ./app.dump"), "{output}");
+    assert!(
+        run_here(&["verify", "app.dump"])
+            .1
+            .contains("write ./app.dump")
+    );
+    assert!(!run_here(&["inspect", "other.dump"]).1.contains("write ./"));
+    assert_eq!(run_here(&["inspect", "./app.dump"]).0, Some(0));
     // A link given as a path is followed; a link in a folder of backups is not.
-    assert_eq!(ours(&["inspect", "./link.dump"]).0, Some(0));
-    let (code, said) = ours(&[
+    assert_eq!(run_here(&["inspect", "./link.dump"]).0, Some(0));
+    let (code, output) = run_here(&[
         "inspect",
         &format!("file://{}/link.dump", here.path().display()),
     ]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("leads out of the folder"), "{said}");
+    assert!(output.contains("leads out of the folder"), "{output}");
 }
 
 /// Control characters in names, flags and damaged files are escaped in the output.

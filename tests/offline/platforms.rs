@@ -231,8 +231,8 @@ fn the_systemd_unit_is_valid() {
     let Some(out) = installed(verify.args(["verify", "--man=no"]).arg(&file)) else {
         return;
     };
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    let ours: Vec<&str> = said
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    let ours: Vec<&str> = stderr
         .lines()
         .filter(|l| l.contains("pgrestored.service"))
         .collect();
