@@ -18,14 +18,14 @@ const KEY_ID: &str = "signature-key-id";
 const EXPIRES: &str = "signature-expires";
 const SIGNATURE: &str = "signature";
 
-/// The policy file: what each subscription is good for.
+/// The policy file: what each subscription allows.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
     /// Keys that sign requests, by their ids.
     #[serde(default)]
     pub keys: BTreeMap<String, KeySpec>,
-    /// By the name of the subscription. One that is not here is good for nothing.
+    /// Rules by the name of the subscription. Requests on any other subscription are rejected.
     pub subscriptions: BTreeMap<String, Rules>,
 }
 
@@ -39,11 +39,11 @@ pub enum KeySpec {
     HmacSha256File(std::path::PathBuf),
 }
 
-/// What one subscription is good for; what is left out is not limited by it.
+/// What one subscription allows; a list that is left out limits nothing.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// Places of backups: `gs://bucket/prefix`, `file:///folder`.
+    /// Locations of backups: `gs://bucket/prefix`, `file:///folder`.
     #[serde(default)]
     pub sources: Vec<String>,
     /// Patterns of target databases, with `*` and `?`.
@@ -55,7 +55,7 @@ pub struct Rules {
     /// `fail`, `replace`.
     #[serde(default)]
     pub on_existing: Vec<OnExisting>,
-    /// Ids of the keys of which one must have signed.
+    /// Ids of keys, one of which must have signed the request.
     #[serde(default)]
     pub keys: Vec<String>,
 }

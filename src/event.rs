@@ -65,8 +65,8 @@ pub struct BackupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9+/]{6}==$"))]
     pub crc32c: Option<String>,
-    /// Of a dump of a whole cluster (`pg_dumpall`), this database; of any other backup, the database that it
-    /// must be of.
+    /// Database to take from a dump of a whole cluster (`pg_dumpall`); for any other backup, the database that
+    /// it must be from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub database: Option<String>,
@@ -106,7 +106,7 @@ pub struct RestoreRequest {
     /// Which part of the backup; without it, all of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub select: Selection,
-    /// Whether a new database is made under its own name, closed to others until it is proven; without it,
+    /// Whether to create a new database under its final name, closed to others until it is proven; without it,
     /// as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_place: Option<InPlace>,
@@ -159,18 +159,18 @@ pub struct RestoreResult {
     /// Name under which the replaced database is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_database: Option<String>,
-    /// Of a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
+    /// After a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<Completeness>,
-    /// What a person should know of the restored database.
+    /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What was done otherwise than the backup says.
+    /// What was restored differently from the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rewrites: Vec<Rewrite>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Of a verification: how far it went, what it found, where its evidence is.
+    /// For a verification: its depth, its findings and the location of its evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Box<VerificationSummary>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,10 +21,10 @@ use crate::policy::{Depth, InPlace, Policy, Selection, Trigger};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum OnExisting {
-    /// Refuse: nothing is changed.
+    /// Fail without changing anything.
     #[default]
     Fail,
-    /// Put the restored database in its place; the old one is kept under another name.
+    /// Replace it with the restored database; the old one is kept under another name.
     Replace,
 }
 
@@ -119,15 +119,15 @@ pub struct ResultBackup {
     pub crc32c: Option<String>,
 }
 
-/// Whether a backup could be shown to have everything that was written to it.
+/// Whether a backup was shown to be complete.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Completeness {
-    /// Its own end mark or table of contents says so.
+    /// Its end mark or table of contents shows it.
     Proven,
-    /// SQL text without pg_dump's end mark: a cut between two statements does not show.
+    /// SQL text without pg_dump's end mark: truncation between two statements cannot be detected.
     Unknown,
 }
 

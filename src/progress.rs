@@ -51,7 +51,7 @@ pub struct Snapshot {
     pub stage: String,
     /// How much is done, from 0 to 1; `None` while the size is unknown (standard input).
     pub fraction: Option<f64>,
-    /// Seconds that are left, as far as can be told from what is done.
+    /// Estimated remaining time in seconds.
     pub eta_seconds: Option<f64>,
     pub object_bytes: u64,
     pub object_size: u64,

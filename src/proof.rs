@@ -1,5 +1,5 @@
-//! What a verification found, as its evidence says it. Open: readers ignore fields that they do not
-//! know. No row data: counts, digests and times only.
+//! The report of a verification, as evidence contains it. Readers ignore unknown fields. Reports contain
+//! no row data, only counts, digests and times.
 
 mod origin;
 
@@ -20,7 +20,7 @@ pub fn is_ours(name: &str) -> bool {
     name.contains(EVIDENCE_SUFFIX)
 }
 
-/// Answer of a verification; what could not be checked is `inconclusive`, never `verified`.
+/// Verdict of a verification; what could not be checked is `inconclusive`, never `verified`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -38,26 +38,26 @@ pub enum Verdict {
 pub enum CheckStatus {
     Passed,
     Failed,
-    /// Something that a person should know of, and no fault by itself.
+    /// Worth knowing, but not a failure.
     Warned,
     /// Could not be checked; never a pass.
     NotChecked,
 }
 
-/// One question and its answer.
+/// One check and its result.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Check {
     /// Such as `rows`, `entries`, `amcheck`, `freshness`.
     pub name: String,
-    /// What was asked about, where a kind is asked about several things.
+    /// What was checked, if there are several checks of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     pub status: CheckStatus,
     pub message: String,
-    /// What a person can do about it.
+    /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
-    /// Without an answer, there is no verdict.
+    /// If a required check could not be made, the verdict is `inconclusive`.
     pub required: bool,
     pub seconds: f64,
     /// Why it could not be checked.
@@ -145,27 +145,27 @@ pub struct TableProof {
     pub columns: Vec<ColumnProof>,
 }
 
-/// What keeps a server apart from the machine it runs on.
+/// How a server is isolated from the machine it runs on.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Isolation {
     /// No network, not even this machine's loopback.
     pub network: bool,
-    /// No process of others can be seen or signalled, and none is left when the sandbox ends.
+    /// Other processes can be neither seen nor signalled, and none is left when the sandbox ends.
     pub pids: bool,
-    /// No file and socket of this machine can be seen but those in `visible` and a few lines of `/etc`.
+    /// Files and sockets of this machine are hidden, except those in `visible` and a few lines of `/etc`.
     pub files: bool,
     /// Whether a seccomp filter refuses system calls that a database server never needs.
     #[serde(default)]
     pub seccomp: bool,
-    /// Whether a try to make a further namespace of users was refused.
+    /// Whether an attempt to create another user namespace was refused.
     #[serde(default)]
     pub user_namespaces_closed: bool,
     /// Folders of this machine's programs and libraries that can be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub visible: Vec<String>,
-    /// Why something is not kept apart.
+    /// Why something is not isolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
 }
@@ -218,7 +218,7 @@ pub struct ServerProof {
     pub isolation: Option<Isolation>,
 }
 
-/// What the archive says of itself.
+/// What the archive's header and table of contents say.
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -239,25 +239,25 @@ pub struct ArchiveProof {
 pub struct Rto {
     /// From the first byte to a loaded database, this time.
     pub measured_seconds: f64,
-    /// What the next one of the set is likely to take.
+    /// How long the next restore of the set is likely to take.
     pub forecast_seconds: f64,
-    /// Restores that the forecast rests on.
+    /// Number of restores that the forecast is based on.
     pub samples: u32,
 }
 
-/// What is otherwise than in the last proven backups of the set.
+/// Differences from the last proven backups of the set.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Drift {
     /// Generation of the last proven backup.
     pub compared_with: String,
-    /// Proven backups that the bands were learned from.
+    /// Number of proven backups that the expected ranges are based on.
     pub samples: u32,
     pub findings: Vec<String>,
 }
 
-/// One older backup that a bisection looked at.
+/// One older backup that a bisection verified.
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -267,7 +267,7 @@ pub struct Probe {
     pub depth: Depth,
 }
 
-/// Where it went wrong among the older backups of a set.
+/// Which of the older backups of a set is the first bad one.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -276,12 +276,12 @@ pub struct Bisection {
     pub last_good: Option<ResultBackup>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_bad: Option<ResultBackup>,
-    /// Whether nothing lies between the two.
+    /// Whether there is no backup between the two.
     pub exact: bool,
     pub probes: Vec<Probe>,
 }
 
-/// The whole answer of a verification.
+/// The complete report of a verification.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "ProofReport")]
 pub struct VerificationReport {
@@ -289,19 +289,19 @@ pub struct VerificationReport {
     pub trigger: Trigger,
     pub verdict: Verdict,
     pub depth_requested: Depth,
-    /// How far everything was found in order.
+    /// The depth that was reached without a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
     pub backup: ResultBackup,
-    /// When the object was made.
+    /// When the object was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_created: Option<jiff::Timestamp>,
     pub backup_set: String,
-    /// Name of the database that was dumped, where the dump says it: of two databases in one set, each
-    /// is compared with its own backups.
+    /// Name of the dumped database, if the dump contains it. In a set with several databases, each is
+    /// compared with its own backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// Of the object's bytes, in hexadecimal; of a directory, of its `toc.dat`.
+    /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     pub started_at: jiff::Timestamp,
@@ -340,7 +340,7 @@ pub struct VerificationReport {
     pub worker_version: String,
 }
 
-/// What a result event says of a verification; the evidence has the rest.
+/// Summary of a verification in its result event; the evidence has the rest.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct VerificationSummary {
     pub trigger: Trigger,
@@ -350,7 +350,7 @@ pub struct VerificationSummary {
     pub depth: Option<Depth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// URI of the evidence, where it was written.
+    /// URI of the evidence, if it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
     /// Checks that did not pass.

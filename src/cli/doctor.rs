@@ -34,7 +34,7 @@ enum CheckHealth {
     Skipped,
 }
 
-/// One line of the answer.
+/// Result of one check.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 #[schemars(rename = "Checkup")]
 pub(super) struct DiagnosticResult {

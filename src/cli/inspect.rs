@@ -33,36 +33,36 @@ pub(super) struct Args {
 #[schemars(rename = "Table")]
 pub(super) struct InspectedTable {
     name: String,
-    /// Bytes of its rows as the backup stores them, where the archive says so before its data.
+    /// Stored size of its rows in bytes, if the archive gives it before its data.
     stored_bytes: Option<u64>,
 }
 
 /// What `inspect` prints as JSON.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(super) struct Inspection {
-    /// The object, for all but standard input.
+    /// The object; null for standard input.
     backup: Option<Backup>,
     /// custom, directory, tar, directory in a tar, plain
     format: &'static str,
-    /// What the whole backup is wrapped in, from the outside: gzip, zstd, lz4, bzip2, xz, age.
+    /// Compression and encryption around the whole backup, outermost first: gzip, zstd, lz4, bzip2, xz, age.
     wrapped_in: Vec<&'static str>,
-    /// None of SQL text.
+    /// Version of the archive format; null for SQL text.
     archive_version: Option<String>,
-    /// Of the data inside.
+    /// Compression of the data inside the archive.
     compression: &'static str,
     database: Option<String>,
     server_version: String,
     pg_dump_version: String,
     /// In the dumping machine's local time.
     dumped_at: Option<String>,
-    /// Whether the archive says where each table's data is; piped dumps do not.
+    /// Whether the archive contains the offset of each table's data; dumps written through a pipe do not.
     has_offsets: bool,
     /// Number of entries of each kind.
     entries: BTreeMap<String, usize>,
     /// Largest first, where sizes are known.
     tables: Vec<InspectedTable>,
     needs: Requirements,
-    /// With --against: what blocks a restore comes first.
+    /// With --against: findings, those that block a restore first.
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
 }

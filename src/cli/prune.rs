@@ -19,7 +19,7 @@ pub(super) struct Args {
     trust_unsigned: bool,
 }
 
-/// What `prune` says of one backup.
+/// What `prune` decided about one backup.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(super) struct Pruned {
     set: String,

@@ -32,11 +32,11 @@ pub(super) struct Ledger {
     pub verified: usize,
     pub failed: usize,
     pub inconclusive: usize,
-    /// Of those that are verified, so many were restored; the others were only read.
+    /// Number of verified backups that were restored; the others were only read.
     pub restored: usize,
     /// Whether only evidence that a trusted key signed counts.
     pub is_signed: bool,
-    /// Documents that were left out: not signed by a trusted key, not in their place, or not to be read.
+    /// Number of ignored documents: not signed by a trusted key, in the wrong location, or unreadable.
     pub left_out: usize,
     pub sets: Vec<BackupSetStatus>,
     /// Newest first.

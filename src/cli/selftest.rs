@@ -62,21 +62,21 @@ struct Case {
     wanted: ExpectedVerdict,
 }
 
-/// One line of the answer.
+/// Result of one case.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 #[schemars(rename = "Answer")]
 pub(super) struct CaseResult {
     case: &'static str,
     wanted: String,
-    /// Every answer that differs from the others.
+    /// The distinct verdicts of all runs.
     found: String,
     right: bool,
-    /// Whether it was the same each time.
+    /// Whether all runs had the same verdict.
     steady: bool,
-    /// How often it was judged.
+    /// Number of runs.
     runs: usize,
     message: String,
-    /// What makes the same order again.
+    /// Seed that repeats the order of the cases.
     seed: u64,
 }
 
