@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::raw::RawConfig;
-use super::{ConfigErrors, set};
+use super::{ConfigErrors, non_empty};
 
 const MIB: u64 = 1 << 20;
 /// Memory that the worker needs before it opens any archive.
@@ -22,10 +22,10 @@ pub(super) fn archive_budget(
     raw: &RawConfig,
     jobs: usize,
     queue_bytes: usize,
-    m: &mut ConfigErrors,
+    errors: &mut ConfigErrors,
 ) -> u64 {
-    let asked = set(&raw.restore_memory_mib)
-        .map(|_| m.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);
+    let asked = non_empty(&raw.restore_memory_mib)
+        .map(|_| errors.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);
     let limit = asked.map_or_else(|| limit(Path::new("/")), |mib| mib.saturating_mul(MIB));
     budget_of(limit, jobs as u64, queue_bytes as u64)
 }

@@ -1,6 +1,6 @@
 //! The raw values of all variables. Each variable is also a flag.
 
-use super::set;
+use super::non_empty;
 
 /// The raw values from the command line or the environment, before they are parsed.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -520,7 +520,7 @@ impl RawConfig {
     }
 
     pub fn pg_bindir(&self) -> Vec<std::path::PathBuf> {
-        set(&self.pg_bindir)
+        non_empty(&self.pg_bindir)
             .map(|dirs| std::env::split_paths(dirs).collect())
             .unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use super::server::{ServerVariables, server_config};
-use super::{ConfigErrors, DbConfig, Location, RawConfig, Trust, secret, set};
+use super::{ConfigErrors, DbConfig, Location, RawConfig, Trust, non_empty, secret};
 use crate::policy::Depth;
 
 /// Backups that belong together, such as those of one database, and are compared with each other.
@@ -88,61 +88,71 @@ const MAX_SETS: usize = 200;
 pub(super) fn read(
     raw: &RawConfig,
     connect_budget: Duration,
-    m: &mut ConfigErrors,
+    errors: &mut ConfigErrors,
 ) -> VerifyConfig {
-    let depth = set(&raw.verify_depth)
+    let depth = non_empty(&raw.verify_depth)
         .map(|t| Depth::from_str(t, true))
         .transpose()
         .unwrap_or_else(|_| {
-            m.add("VERIFY_DEPTH", "must be object, archive, restore or data");
+            errors.add("VERIFY_DEPTH", "must be object, archive, restore or data");
             None
         });
-    let checks = set(&raw.verify_checks).and_then(|file| {
+    let checks = non_empty(&raw.verify_checks).and_then(|file| {
         std::fs::read_to_string(file)
-            .map_err(|e| m.add("VERIFY_CHECKS", format!("cannot be read: {}", e.kind())))
+            .map_err(|e| errors.add("VERIFY_CHECKS", format!("cannot be read: {}", e.kind())))
             .ok()
     });
-    let evidence = match set(&raw.evidence_location) {
+    let evidence = match non_empty(&raw.evidence_location) {
         None => EvidencePlace::BesideBackup,
         Some("none") => EvidencePlace::Nowhere,
-        Some(place) => EvidencePlace::At(m.location("EVIDENCE_LOCATION", place)),
+        Some(place) => EvidencePlace::At(errors.location("EVIDENCE_LOCATION", place)),
     };
     let one_of =
-        |m: &mut ConfigErrors, variable: &str, given: &Option<String>, words: [&str; 2]| {
-            let word = set(given).unwrap_or(words[0]).to_owned();
+        |errors: &mut ConfigErrors, variable: &str, given: &Option<String>, words: [&str; 2]| {
+            let word = non_empty(given).unwrap_or(words[0]).to_owned();
             if !words.contains(&word.as_str()) {
-                m.add(variable, format!("must be {} or {}", words[0], words[1]));
+                errors.add(variable, format!("must be {} or {}", words[0], words[1]));
             }
             word
         };
-    let every = |m: &mut ConfigErrors, variable: &str, given: &Option<String>| {
-        set(given).map(|_| m.duration(variable, given, Duration::from_secs(24 * 3600)))
+    let every = |errors: &mut ConfigErrors, variable: &str, given: &Option<String>| {
+        non_empty(given).map(|_| errors.duration(variable, given, Duration::from_secs(24 * 3600)))
     };
     let list = |given: &Option<String>| -> Vec<String> {
-        let parts = set(given).unwrap_or_default().split(',').map(str::trim);
+        let parts = non_empty(given)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim);
         parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
     };
     VerifyConfig {
         depth: depth.unwrap_or_default(),
         checks,
-        prefix: set(&raw.verify_prefix).unwrap_or_default().to_owned(),
+        prefix: non_empty(&raw.verify_prefix).unwrap_or_default().to_owned(),
         suffixes: list(&raw.verify_suffix),
-        manifest: set(&raw.verify_manifest).unwrap_or("toc.dat").to_owned(),
-        settle: m.duration(
+        manifest: non_empty(&raw.verify_manifest)
+            .unwrap_or("toc.dat")
+            .to_owned(),
+        settle: errors.duration(
             "VERIFY_SETTLE",
             &raw.verify_settle,
             Duration::from_secs(600),
         ),
-        skip_older: one_of(m, "VERIFY_OLDER", &raw.verify_older, ["skip", "verify"]) == "skip",
-        schedule: every(m, "VERIFY_SCHEDULE", &raw.verify_schedule),
-        selftest: every(m, "VERIFY_SELFTEST", &raw.verify_selftest),
-        sample: m.parse(
+        skip_older: one_of(
+            errors,
+            "VERIFY_OLDER",
+            &raw.verify_older,
+            ["skip", "verify"],
+        ) == "skip",
+        schedule: every(errors, "VERIFY_SCHEDULE", &raw.verify_schedule),
+        selftest: every(errors, "VERIFY_SELFTEST", &raw.verify_selftest),
+        sample: errors.parse(
             "VERIFY_SAMPLE",
             &raw.verify_sample,
             0,
             "must be a non-negative integer",
         ),
-        bisect: m.parse(
+        bisect: errors.parse(
             "VERIFY_BISECT",
             &raw.verify_bisect,
             6,
@@ -153,32 +163,32 @@ pub(super) fn read(
             "EVIDENCE_SIGNING_KEY",
             &raw.evidence_signing_key_file,
             &raw.evidence_signing_key,
-            m,
+            errors,
         )
         .map(SecretString::from),
         trusted_keys: secret(
             "EVIDENCE_TRUSTED_KEYS",
             &raw.evidence_trusted_keys_file,
             &raw.evidence_trusted_keys,
-            m,
+            errors,
         ),
-        sets: sets(&list(&raw.backup_sets), m),
-        retention_min: m.parse(
+        sets: sets(&list(&raw.backup_sets), errors),
+        retention_min: errors.parse(
             "BACKUP_RETENTION_MIN",
             &raw.backup_retention_min,
             3,
             "must be a non-negative integer",
         ),
-        sandbox_dir: set(&raw.sandbox_dir).map(PathBuf::from),
+        sandbox_dir: non_empty(&raw.sandbox_dir).map(PathBuf::from),
         require_isolation: one_of(
-            m,
+            errors,
             "SANDBOX_ISOLATION",
             &raw.sandbox_isolation,
             ["prefer", "require"],
         ) == "require",
-        scratch: scratch(raw, connect_budget, m),
+        scratch: scratch(raw, connect_budget, errors),
         scratch_trust: match one_of(
-            m,
+            errors,
             "SCRATCH_DB_TRUST",
             &raw.scratch_db_trust,
             ["restricted", "full"],
@@ -191,16 +201,16 @@ pub(super) fn read(
     }
 }
 
-fn sets(given: &[String], m: &mut ConfigErrors) -> Vec<BackupSet> {
+fn sets(given: &[String], errors: &mut ConfigErrors) -> Vec<BackupSet> {
     let mut sets = Vec::new();
     for text in given {
         match crate::policy::pair(text) {
             Ok((name, prefix)) => sets.push(BackupSet { name, prefix }),
-            Err(_) => m.add("BACKUP_SETS", "must be NAME=PREFIX, separated by commas"),
+            Err(_) => errors.add("BACKUP_SETS", "must be NAME=PREFIX, separated by commas"),
         }
     }
     if sets.len() > MAX_SETS {
-        m.add("BACKUP_SETS", format!("must have at most {MAX_SETS} sets"));
+        errors.add("BACKUP_SETS", format!("must have at most {MAX_SETS} sets"));
     }
     if sets.is_empty() {
         sets.push(BackupSet {
@@ -211,8 +221,12 @@ fn sets(given: &[String], m: &mut ConfigErrors) -> Vec<BackupSet> {
     sets
 }
 
-fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut ConfigErrors) -> Option<DbConfig> {
-    let host = set(&raw.scratch_db_host)?;
+fn scratch(
+    raw: &RawConfig,
+    connect_budget: Duration,
+    errors: &mut ConfigErrors,
+) -> Option<DbConfig> {
+    let host = non_empty(&raw.scratch_db_host)?;
     let none = None;
     let variables = ServerVariables {
         prefix: "SCRATCH_DB",
@@ -224,12 +238,12 @@ fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut ConfigErrors) -> O
         ssl_mode: &raw.scratch_db_sslmode,
         maintenance: &none,
         tls: super::TlsFiles::default(),
-        allow_plaintext: set(&raw.db_allow_plaintext) == Some("true"),
+        allow_plaintext: non_empty(&raw.db_allow_plaintext) == Some("true"),
     };
-    let port = |given: &Option<String>| set(given).unwrap_or("5432").to_owned();
-    let target = set(&raw.db_host).unwrap_or("localhost");
+    let port = |given: &Option<String>| non_empty(given).unwrap_or("5432").to_owned();
+    let target = non_empty(&raw.db_host).unwrap_or("localhost");
     if host == target && port(&raw.scratch_db_port) == port(&raw.db_port) {
-        m.add("SCRATCH_DB_HOST", "must not be the target server");
+        errors.add("SCRATCH_DB_HOST", "must not be the target server");
     }
-    Some(server_config(&variables, connect_budget, m))
+    Some(server_config(&variables, connect_budget, errors))
 }
