@@ -46,14 +46,14 @@ pub(super) struct Args {
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let shown = tokio::spawn(show(progress.clone()));
-    let named = job.digest.clone();
+    let display = tokio::spawn(show(progress.clone()));
+    let backup = job.digest.clone();
     let (mut finished, signalled) =
         until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
-    shown.abort();
-    let _ = shown.await;
+    display.abort();
+    let _ = display.await;
     app.manager.record_completion(&finished);
-    add_hint(&named, finished.result.error.as_mut());
+    add_hint(&backup, finished.result.error.as_mut());
     match output {
         Output::Json => {
             print_json(&finished.result)?;

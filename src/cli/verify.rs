@@ -66,15 +66,15 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         )
     };
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let shown = tokio::spawn(super::restore::show(progress.clone()));
+    let display = tokio::spawn(super::restore::show(progress.clone()));
     let (mut finished, signalled) = until_signal(
         app.manager
             .verify_backup(&job, progress.clone(), stop.clone()),
         &stop,
     )
     .await?;
-    shown.abort();
-    let _ = shown.await;
+    display.abort();
+    let _ = display.await;
     app.manager.record_completion(&finished);
     super::restore::add_hint(&args.backup, finished.result.error.as_mut());
     super::restore::add_hint(

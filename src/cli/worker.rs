@@ -10,9 +10,9 @@ pub(super) struct Args {}
 
 pub(super) async fn run(app: App, _args: Args) -> CommandResult {
     let shutdown = Shutdown::default();
-    let told = shutdown.clone();
+    let tokens = shutdown.clone();
     tokio::spawn(async move {
-        for token in [&told.soft, &told.hard] {
+        for token in [&tokens.soft, &tokens.hard] {
             if let Ok(signal) = stop_signal().await {
                 tracing::info!(?signal, "signal received, stopping");
                 token.cancel();

@@ -9,7 +9,8 @@ const CSS: &str = include_str!("page.css");
 /// Most tables to show; the JSON document lists all.
 const TABLES: usize = 500;
 
-fn shell(title: &str, body: &Markup) -> String {
+/// A complete HTML document around `body`.
+fn document(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -37,7 +38,8 @@ fn class_of(verdict: Verdict) -> &'static str {
     }
 }
 
-fn answer(status: CheckStatus) -> (&'static str, &'static str) {
+/// CSS class and text of a check's status.
+fn status_label(status: CheckStatus) -> (&'static str, &'static str) {
     match status {
         CheckStatus::Passed => ("good", "✓ passed"),
         CheckStatus::Failed => ("bad", "✗ failed"),
@@ -67,7 +69,8 @@ fn time(t: jiff::Timestamp) -> String {
     t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-fn fact(label: &str, value: &str) -> Markup {
+/// A value with its label.
+fn stat(label: &str, value: &str) -> Markup {
     html! { div.fact { b { (value) } span { (label) } } }
 }
 
@@ -89,21 +92,21 @@ pub fn page(r: &VerificationReport, envelope: Option<(&str, bool)>) -> String {
         }
         div.facts {
             @let depth = r.depth.map_or("nothing", |d| d.as_str());
-            (fact("depth reached", depth))
-            (fact("tables", &count(r.tables.len() as u64)))
-            (fact("rows", &count(r.rows)))
-            (fact("data", &bytes(r.bytes)))
+            (stat("depth reached", depth))
+            (stat("tables", &count(r.tables.len() as u64)))
+            (stat("rows", &count(r.rows)))
+            (stat("data", &bytes(r.bytes)))
             @if let Some(rto) = &r.rto { (restore_time(rto)) }
-            (fact("this verification", &seconds(r.duration_seconds)))
+            (stat("this verification", &seconds(r.duration_seconds)))
         }
         (checks(&r.checks))
         (bisection(r))
         (drift(r))
         (stages(r))
         (tables(&r.tables))
-        (facts(r, envelope))
+        (details(r, envelope))
     };
-    shell(&format!("{}: {name}", verdict(r)), &body)
+    document(&format!("{}: {name}", verdict(r)), &body)
 }
 
 /// The verdict and, unless the backup was restored, the depth that was reached.
@@ -116,8 +119,8 @@ fn verdict(r: &VerificationReport) -> String {
 
 fn restore_time(rto: &Rto) -> Markup {
     html! {
-        (fact("restore time", &seconds(rto.measured_seconds)))
-        (fact(&format!("forecast ({} {})", rto.samples, if rto.samples == 1 { "restore" } else { "restores" }), &seconds(rto.forecast_seconds)))
+        (stat("restore time", &seconds(rto.measured_seconds)))
+        (stat(&format!("forecast ({} {})", rto.samples, if rto.samples == 1 { "restore" } else { "restores" }), &seconds(rto.forecast_seconds)))
     }
 }
 
@@ -132,7 +135,7 @@ fn checks(all: &[Check]) -> Markup {
                 thead { tr { th { "Result" } th { "Check" } th { "Details" } } }
                 tbody {
                     @for c in all {
-                        @let (class, word) = answer(c.status);
+                        @let (class, word) = status_label(c.status);
                         tr {
                             td class=(class) style="white-space:nowrap" { (word) }
                             td { (c.title()) }
@@ -233,7 +236,7 @@ fn tables(all: &[TableProof]) -> Markup {
     }
 }
 
-fn facts(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
+fn details(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
     let row = |name: &str, value: &str| html! { tr { th { (name) } td.mono { (value) } } };
     let isolation = r
         .server
@@ -284,11 +287,11 @@ pub fn ledger_page(reports: &[VerificationReport], title: &str) -> String {
         h1 { "Restore proofs" }
         p.soft { (title) }
         div.facts {
-            (fact("verifications", &count(reports.len() as u64)))
-            (fact("restored and verified", &count(reports.iter().filter(|r| r.is_proof()).count() as u64)))
-            (fact("verified, not restored", &count(reports.iter().filter(|r| r.is_verified() && !r.is_proof()).count() as u64)))
-            (fact("failed", &count(of(Verdict::Failed))))
-            (fact("inconclusive", &count(of(Verdict::Inconclusive))))
+            (stat("verifications", &count(reports.len() as u64)))
+            (stat("restored and verified", &count(reports.iter().filter(|r| r.is_proof()).count() as u64)))
+            (stat("verified, not restored", &count(reports.iter().filter(|r| r.is_verified() && !r.is_proof()).count() as u64)))
+            (stat("failed", &count(of(Verdict::Failed))))
+            (stat("inconclusive", &count(of(Verdict::Inconclusive))))
         }
         h2 id="ledger" { "Verifications" }
         div.scroll tabindex="0" role="region" aria-labelledby="ledger" {
@@ -311,7 +314,7 @@ pub fn ledger_page(reports: &[VerificationReport], title: &str) -> String {
             }
         }
     };
-    shell("Restore proofs", &body)
+    document("Restore proofs", &body)
 }
 
 #[cfg(test)]
