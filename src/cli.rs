@@ -431,6 +431,15 @@ fn blame_name(blame: Blame) -> &'static str {
     }
 }
 
+/// The singular or the plural of a noun, for a count of `n`.
+fn noun(n: u64, singular: &str) -> String {
+    if n == 1 {
+        singular.to_owned()
+    } else {
+        format!("{singular}s")
+    }
+}
+
 /// A human-readable number of bytes.
 fn human_bytes(n: u64) -> String {
     indicatif::HumanBytes(n).to_string()

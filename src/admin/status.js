@@ -25,7 +25,7 @@ function job(j) {
   const took = (Date.now() - Date.parse(j.started_at)) / 1000;
   const left = p.eta_seconds != null ? ", about " + secs(p.eta_seconds) + " left" : "";
   foot.className = "soft";
-  foot.textContent = bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + p.rows.toLocaleString("en") + " rows, tables " + p.tables_done + "/" + p.tables + ", running for " + secs(took) + left;
+  foot.textContent = bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + p.rows.toLocaleString("en") + (p.rows === 1 ? " row" : " rows") + ", tables " + p.tables_done + "/" + p.tables + ", running for " + secs(took) + left;
   box.append(head, bar, foot);
   return box;
 }

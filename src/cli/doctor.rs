@@ -6,7 +6,7 @@ mod queues;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json, style};
+use super::{CommandResult, Exit, Output, human_bytes, noun, print_json, style};
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
 use crate::database::{check_restricted, unended};
@@ -145,8 +145,8 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
             out!(
                 "{} ok, {warnings} {}, {failed} {}",
                 count(CheckHealth::Ok),
-                if warnings == 1 { "warning" } else { "warnings" },
-                if failed == 1 { "failure" } else { "failures" }
+                noun(warnings as u64, "warning"),
+                noun(failed as u64, "failure")
             );
         }
     }
@@ -198,8 +198,10 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
             format!("{place}: no backups"),
         )
         .fix("check that BACKUP_BUCKET is the right one"),
-        Ok(all) if all.len() == 1 => DiagnosticResult::ok("bucket", format!("{place}: 1 backup")),
-        Ok(all) => DiagnosticResult::ok("bucket", format!("{place}: {} backups", all.len())),
+        Ok(all) => {
+            let (n, backups) = (all.len(), noun(all.len() as u64, "backup"));
+            DiagnosticResult::ok("bucket", format!("{place}: {n} {backups}"))
+        }
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
     let readable = listed.health != CheckHealth::Failure;
@@ -370,8 +372,10 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult 
         .count();
     let owners = match app.config.policy.owners {
         crate::policy::Owners::None => String::new(),
-        _ if others == 1 => "; is a member of 1 other role".to_owned(),
-        _ => format!("; is a member of {others} other roles"),
+        _ => format!(
+            "; is a member of {others} other {}",
+            noun(others as u64, "role")
+        ),
     };
     DiagnosticResult::ok(name, format!("{} may create databases{owners}", facts.user))
 }

@@ -1,7 +1,7 @@
 //! `prune`: shows which backups are older than BACKUP_RETENTION_DAYS and can be deleted; with `--apply`,
 //! deletes them.
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json};
+use super::{CommandResult, Exit, Output, human_bytes, noun, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::report;
@@ -88,9 +88,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         "would be deleted with --apply"
     };
     out!(
-        "{} of {} backups ({}) {done}",
+        "{} of {} {} ({}) {done}",
         selected.count(),
         all.len(),
+        noun(all.len() as u64, "backup"),
         human_bytes(bytes)
     );
     Ok(exit)

@@ -104,8 +104,8 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
 
 fn ignored(documents: usize) -> String {
     match documents {
-        1 => "1 document was ignored".into(),
-        n => format!("{n} documents were ignored"),
+        1 => "1 evidence document was ignored".into(),
+        n => format!("{n} evidence documents were ignored"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Exit, Output, print_json, until_signal};
+use super::{CommandResult, Exit, Output, noun, print_json, until_signal};
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
 use crate::event::{RestoreResult, check_texts};
@@ -140,10 +140,11 @@ fn line(s: &Snapshot) -> String {
         String::new()
     };
     format!(
-        "{}: {}{size} read, {} rows, tables {}/{}, indexes and keys {}/{}",
+        "{}: {}{size} read, {} {}, tables {}/{}, indexes and keys {}/{}",
         s.stage,
         HumanBytes(s.object_bytes),
         HumanCount(s.rows),
+        noun(s.rows, "row"),
         s.tables_done,
         s.tables,
         s.tasks_done,
@@ -190,9 +191,11 @@ fn print_result(r: &RestoreResult) {
                 r.duration_seconds
             );
             out!(
-                "  {} tables, {} rows, {}",
+                "  {} {}, {} {}, {}",
                 r.tables,
+                noun(r.tables, "table"),
                 HumanCount(r.rows),
+                noun(r.rows, "row"),
                 HumanBytes(r.bytes)
             );
             let stages: Vec<_> = r

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CommandError, CommandResult, Exit, Output, human_bytes, print_json, style};
+use super::{CommandError, CommandResult, Exit, Output, human_bytes, noun, print_json, style};
 use crate::config::Config;
 use crate::event::RestoreResult;
 use crate::worker::{JobStatus, WorkerStatus};
@@ -97,10 +97,11 @@ pub(super) fn line(j: &JobStatus) -> String {
         .map(|s| format!(", about {} left", span(s)))
         .unwrap_or_default();
     format!(
-        "{what}: {}{share}{left}; {} read, {} rows",
+        "{what}: {}{share}{left}; {} read, {} {}",
         p.stage,
         human_bytes(p.object_bytes),
-        p.rows
+        p.rows,
+        noun(p.rows, "row")
     )
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json, until_signal};
+use super::{CommandResult, Exit, Output, human_bytes, noun, print_json, until_signal};
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;
@@ -147,10 +147,13 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
         out!("  fix: {fix}");
     }
     out!(
-        "  {} tables, {} rows, {} large objects, {}",
+        "  {} {}, {} {}, {} {}, {}",
         r.tables.len(),
+        noun(r.tables.len() as u64, "table"),
         r.rows,
+        noun(r.rows, "row"),
         r.large_objects,
+        noun(r.large_objects, "large object"),
         human_bytes(r.bytes)
     );
     if let Some(s) = &r.server {
