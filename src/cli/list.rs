@@ -1,11 +1,11 @@
-//! `list`: the backups in the configured place.
+//! `list`: lists the backups at the configured location.
 
 use super::{CommandResult, Exit, Output, human_bytes, print_json};
 use crate::app::App;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only names that start with this
+    /// Only backups whose names start with this
     #[arg(long, default_value = "")]
     prefix: String,
 }

@@ -173,7 +173,7 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
             &["--backup-bucket", "file:///nowhere/at/all"],
             "bucket",
             1,
-            "does the folder exist",
+            "check that the folder exists",
         ),
         (
             &["--backup-bucket", "other"],

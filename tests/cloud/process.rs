@@ -492,7 +492,7 @@ async fn no_level_of_the_log_has_secrets() {
         assert_eq!((result.status, result.error), (Status::Success, None));
         let log = serde_json::to_string(&process.log()).unwrap();
         assert!(
-            log.contains("stage begins"),
+            log.contains("stage started"),
             "debug lines of our own are there"
         );
         for secret in [CANARY, "c4n4ry-s4lt", "SCRAM-SHA-256", "PASSWORD '"] {

@@ -382,7 +382,7 @@ fn the_evidence_says_what_was_kept_apart() {
     all_holds(&verify(Command::new(OURS), &["--output", "json"]));
     let text = verify(Command::new(OURS), &[]);
     assert!(
-        text.contains("new user namespaces: no; seccomp filter: yes\n"),
+        text.contains("new user namespaces: refused; seccomp filter: active\n"),
         "{text}"
     );
     // The same for somebody who is not root, where the machine lets them make namespaces.

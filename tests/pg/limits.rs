@@ -208,7 +208,7 @@ async fn a_row_that_does_not_fit_is_not_the_backups_fault() {
         "{said}"
     );
     assert!(
-        said.contains("inconclusive") && !said.contains("blame: Backup"),
+        said.contains("inconclusive") && !said.contains("blame: backup"),
         "{said}"
     );
 }
