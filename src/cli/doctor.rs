@@ -252,16 +252,11 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
 
 fn evidence_keys(app: &App) -> DiagnosticResult {
     let warn = |what: &str| DiagnosticResult::new("evidence", CheckHealth::Warning, what);
-<<<<<<< HEAD
     match app.manager.catalog().keyring() {
-        Ok(keys) if keys.signs() => DiagnosticResult::ok("evidence", "signed; only what a trusted key signed counts"),
-=======
-    match app.manager.keyring() {
         Ok(keys) if keys.signs() => DiagnosticResult::ok(
             "evidence",
             "signed; only evidence signed by a trusted key counts",
         ),
->>>>>>> text-cli
         Ok(keys) if keys.is_empty() => warn(
             "not signed: anyone who may create objects there can forge it, and prune does not rely on it",
         )
