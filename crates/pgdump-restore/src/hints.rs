@@ -3,8 +3,8 @@
 use crate::error::{DatabaseError, FailureReason as R};
 use pgdump_archive::TocEntry;
 
-/// Adds what to do where something is not found because `pg_dump` restores with an empty search path.
-/// `entry`: what was being restored, where it has a name.
+/// Adds a remedy if a name was not found because `pg_dump` restores with an empty search path.
+/// `entry` is the entry that was being restored, if it is known.
 pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
     if e.reason() == R::RoleMissing || !lacks_a_schema(&e.to_string()) {
         return e;
@@ -17,18 +17,17 @@ pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> Databas
                 .as_ref()
                 .map_or_else(|| e.tag.clone(), |ns| format!("{ns}.{}", e.tag));
             format!(
-                ", or leave the rows of this materialized view out: --exclude-table-data {name}"
+                ", or restore without the rows of this materialized view: --exclude-table-data {name}"
             )
         });
     e.followed_by(&format!(
-        ": pg_dump restores with an empty search_path, so a function has to name the schema of what it uses, or have a \
-         SET search_path of its own{}",
+        ": dumps are restored with an empty search_path, so a function must qualify the names it uses, or have a \
+         SET search_path clause{}",
         otherwise.unwrap_or_default()
     ))
 }
 
-/// Whether the server did not find a name that was given without a schema. What `pg_dump` itself writes
-/// always has one.
+/// Whether the server did not find a name that has no schema. `pg_dump` itself always writes one.
 fn lacks_a_schema(message: &str) -> bool {
     let quoted = |kind: &str| {
         let rest = message.split_once(kind)?.1;
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_without_a_schema_are_told_from_others() {
+    fn unqualified_names_are_recognized() {
         for (message, wanted) in [
             ("statement: relation \"docs\" does not exist [42P01]", true),
             (
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_materialized_view_can_be_left_out() {
+    fn hint_suggests_excluding_rows_of_a_materialized_view() {
         let mut entry = TocEntry::bare(1, "MATERIALIZED VIEW DATA", "w");
         entry.namespace = Some("s".into());
         let e = || DatabaseError::new(R::RestoreError, "relation \"docs\" does not exist");
