@@ -1,12 +1,12 @@
-//! Where in a function of the database an error was raised. Pure.
+//! The function of the database in which an error was raised. Pure.
 
 use tokio_postgres::error::{DbError, ErrorPosition};
 
-/// Characters of a query, and of all that is said of one error.
+/// Characters kept of a query, and of the whole context of one error.
 const QUERY: usize = 300;
 const ALL: usize = 1000;
 
-/// What the server says of the functions that were running, without anything that can quote a row.
+/// The functions that were running according to the server, without anything that can quote a row.
 pub(super) fn of(db: &DbError) -> String {
     let of_data = db.code().code().starts_with("22") || db.code().code().starts_with("23");
     let query = match db.position() {
@@ -34,7 +34,7 @@ fn said(context: &str, query: Option<&str>) -> String {
     )
 }
 
-/// A query on one line, its constants left out: they may have come from a row.
+/// A query on one line without its constants, which may come from a row.
 fn without_literals(query: &str) -> String {
     let mut out = String::new();
     let mut quoted = false;
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_are_named_and_values_are_not() {
+    fn context_names_functions_but_no_values() {
         let context = "PL/pgSQL function s.f(integer) line 3 at SQL statement\nSQL statement \"SELECT 'secret'\"\n\
                        COPY t, line 1, column a: \"secret\"";
         assert_eq!(
