@@ -1,17 +1,17 @@
-//! What comes before the data, in stages: entries that make tables, sequences and views are dependency groups
-//! by what they depend on, and dependency groups of one stage are made beside each other. Everything else
-//! keeps the archive's order, in stages of its own.
+//! Pre-data in stages: entries that create tables, sequences and views are grouped by what they depend on, and
+//! the dependency groups of one stage are created concurrently. Everything else keeps the archive's order, in
+//! stages of its own.
 
 use std::collections::HashMap;
 
 use pgdump_archive::TocEntry;
 
-/// Entries (indices in the table of contents) that follow each other.
+/// Consecutive entries (indices in the table of contents).
 pub(crate) type DependencyGroup = Vec<usize>;
-/// Families that do not depend on each other, in the order of their first entries.
+/// Independent dependency groups, in the order of their first entries.
 pub(crate) type PreDataStage = Vec<DependencyGroup>;
 
-/// Fewer entries are not worth more than one session.
+/// Fewer entries do not justify more than one session.
 const MIN_APART: usize = 50;
 
 /// The stages of `pre_data`, which is in the archive's order.
@@ -30,7 +30,7 @@ pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataSta
     stages
 }
 
-/// Kinds whose entries name all that they depend on.
+/// Kinds whose entries list everything that they depend on.
 fn may_be_apart(e: &TocEntry) -> bool {
     matches!(
         e.desc.as_str(),
@@ -53,7 +53,7 @@ fn families(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
         .enumerate()
         .map(|(at, i)| (entries[*i].dump_id, at))
         .collect();
-    // Each entry leads to an earlier one of its dependency group; the first leads to itself.
+    // Each entry points to an earlier one of its group; the first points to itself.
     let mut leads_to: Vec<usize> = (0..run.len()).collect();
     for (at, i) in run.iter().enumerate() {
         for other in entries[*i]
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_apart_and_what_depends_on_them_is_with_them() {
+    fn tables_are_independent_and_grouped_with_their_dependents() {
         let n = i32::try_from(MIN_APART).unwrap();
         let mut entries = vec![entry(1, "SCHEMA", &[]), entry(2, "TYPE", &[1])];
         entries.extend((0..n).map(|i| entry(100 + i, "TABLE", &[1, 2])));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_made_in_order() {
+    fn few_entries_keep_the_archives_order() {
         let entries: Vec<TocEntry> = (0..9).map(|i| entry(i, "TABLE", &[])).collect();
         let all: Vec<usize> = (0..9).collect();
         assert_eq!(stages(&entries, &all), [vec![all]]);

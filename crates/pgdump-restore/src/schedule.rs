@@ -1,9 +1,9 @@
-//! What each session does next: a pure state machine over the plan, the chunks that the archive
-//! reader has queued and what is finished. No waiting happens here.
+//! Decides what each session does next: a pure state machine over the plan, the chunks that the archive
+//! reader has queued, and the finished nodes. Nothing waits here.
 //!
-//! Sessions are alike. One takes a *copier* of a table (it copies chunks of it, beside other copiers
-//! of the same table) or a *task* (an index, a key, …). While data is still arriving, one session
-//! is kept free for it, so that a long index build cannot stop the stream.
+//! All sessions are alike. A session takes a *copier* of a table (it copies chunks of it, concurrently with
+//! other copiers of the same table) or a *task* (an index, a key, …). While data is still arriving, one
+//! session is reserved for it, so that a long index build cannot stall the stream.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -15,26 +15,26 @@ use super::parallelism::{MaintenanceWorkers, TaskCost};
 use super::plan::{Plan, PlanNode, RestorePass};
 use super::pre_data::PreDataBatch;
 
-/// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
+/// Most tasks that a session takes at once: for small tables, the transaction is the main cost.
 const MAX_TASKS: usize = 50;
-/// Bytes of data behind tasks that are taken together.
+/// Most bytes of data behind tasks that are taken together.
 pub(super) const LIGHT_BYTES: u64 = 1 << 20;
-/// A table's first copier is alone from as much data on; beside less, what it saves costs more.
+/// From this many bytes on, a table's first copier has the table to itself; for less data that does not pay.
 const FIRST_BYTES: u64 = 192 << 10;
-/// And up to as much, where other sessions wait.
+/// Up to this many bytes it stays alone even if other sessions wait.
 const ALONE_BYTES: u64 = 32 << 20;
 
 /// What a session may do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SessionWork {
-    /// Make this batch of what comes before the data.
+    /// Create this batch of pre-data.
     Make { batch: usize, what: PreDataBatch },
-    /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: nothing of it is at the
-    /// server, and nobody else loads it until this copier is done.
+    /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: the table is still
+    /// empty, and nobody else loads it until this copier is done.
     Lane { node: usize, first: bool },
     /// Run the statements of these nodes, in this order.
     Tasks { nodes: Vec<usize>, size: TaskCost },
-    /// Nothing yet; ask again after a change.
+    /// Nothing is available; ask again after a change.
     Wait,
     /// Everything is restored.
     Finished,
@@ -47,9 +47,9 @@ pub(crate) enum SessionWork {
 pub(crate) enum CopyNext<P> {
     Piece(P),
     Wait,
-    /// Finish this COPY; other work needs the session more.
+    /// Finish this COPY: other work needs the session more.
     Leave,
-    /// The table's data has all been taken.
+    /// All data of the table has been taken.
     End,
 }
 
@@ -57,14 +57,14 @@ pub(crate) enum CopyNext<P> {
 struct Queue<P> {
     chunks: VecDeque<(P, bool)>,
     copiers: usize,
-    /// Whether a copier has it for itself.
+    /// Whether one copier has the table to itself.
     alone: bool,
-    /// Whether no copier has begun.
+    /// Whether no copier has started yet.
     untouched: bool,
-    /// Session in the middle of a row: the next chunk is its.
+    /// Session that is in the middle of a row and must take the next chunk.
     holder: Option<usize>,
     ended: bool,
-    /// Bytes queued so far: the weight of what waits for this table.
+    /// Bytes queued so far: the weight of the tasks that wait for this table.
     bytes: u64,
     /// Rows that the server has counted.
     rows: u64,
@@ -87,38 +87,38 @@ pub(crate) struct Schedule<P> {
     /// Nodes whose prerequisites are done, by pass: heaviest first, then in the archive's order.
     ready: [BTreeSet<(Reverse<u64>, usize)>; RestorePass::COUNT],
     queues: HashMap<usize, Queue<P>>,
-    /// Nodes with a queue that may be loaded and are not.
+    /// Nodes with queued data that may be loaded and have no copier.
     arrival: Arrivals,
-    /// Lanes of all nodes.
+    /// Number of copiers of all nodes.
     copiers: usize,
     table_locks: TableLocks,
     sessions: usize,
     /// Sessions that run tasks.
     running: usize,
-    /// Tasks among these that take their time.
+    /// Long-running tasks among these.
     heavy: HashSet<usize>,
     /// Sessions that wait for work.
     idle: HashSet<usize>,
-    /// Keys whose index is there, or is being built.
+    /// Keys whose index exists or is being built.
     parts: HashMap<usize, ConstraintStep>,
-    /// Archive readers that may still bring data.
+    /// Archive readers that may still deliver data.
     streams: usize,
-    /// Nodes come while the stream is read: there is no table of contents.
+    /// Nodes are added while the stream is read: there is no table of contents.
     growing: bool,
     pass: RestorePass,
-    /// Nodes not finished, by pass.
+    /// Unfinished nodes, by pass.
     left: [usize; RestorePass::COUNT],
-    /// Data nodes that wait for a batch before the data, or (`None`) for all of them.
+    /// Data nodes that wait for a pre-data batch, or (`None`) for all of them.
     unmade: HashMap<Option<usize>, Vec<usize>>,
     /// Data that has not arrived, and data that is not loaded.
     unread: LoadTurns,
     unloaded: LoadTurns,
-    /// Nodes that wait for data of a lower turn, by their own.
+    /// Nodes that wait for data of a lower turn, by their own turn.
     waiting: BTreeMap<usize, Vec<usize>>,
 }
 
 impl<P> Schedule<P> {
-    /// `sessions` is how many sessions will ask, `streams` how many archive readers bring data. With
+    /// `sessions` is the number of sessions that ask for work, `streams` the number of archive readers. With
     /// `growing`, nodes may be added as long as a stream is open.
     pub(crate) fn new(plan: Plan, sessions: usize, streams: usize, growing: bool) -> Self {
         let n = plan.nodes.len();
@@ -191,7 +191,7 @@ impl<P> Schedule<P> {
         &self.plan.nodes[node]
     }
 
-    /// Which part of a node is made by the task that runs it.
+    /// The step of a node that the next task runs.
     pub(crate) fn part(&self, node: usize) -> ConstraintStep {
         self.parts
             .get(&node)
@@ -205,9 +205,9 @@ impl<P> Schedule<P> {
         nodes.filter(|(_, n)| n.is_data).map(|(i, n)| (i, n.entry))
     }
 
-    // --- the archive reader's side ---
+    // --- called by the archive reader ---
 
-    /// Adds a node that comes after all it names.
+    /// Adds a node that runs after all nodes that it names.
     pub(crate) fn add(&mut self, node: super::plan::PlanNode) -> usize {
         let index = self.plan.nodes.len();
         let missing: Vec<usize> = node
@@ -228,7 +228,7 @@ impl<P> Schedule<P> {
         index
     }
 
-    /// The data of `node` starts to arrive, or goes on after other data.
+    /// The data of `node` starts to arrive, or continues after other data.
     pub(crate) fn begin(&mut self, node: usize) {
         if self.queues.contains_key(&node) {
             return;
@@ -267,7 +267,7 @@ impl<P> Schedule<P> {
         self.finish_if_loaded(node);
     }
 
-    /// Whether all data that is loaded before this node's has arrived.
+    /// Whether all data that must be loaded before this node's has arrived.
     pub(crate) fn is_ready(&self, node: usize) -> bool {
         self.unread.has_come(self.plan.nodes[node].turn)
     }
@@ -277,7 +277,7 @@ impl<P> Schedule<P> {
         self.streams > 1
     }
 
-    /// An archive reader has come to its end; after the last one, every data node has had its data.
+    /// An archive reader has finished; after the last one, all data of every node has arrived.
     pub(crate) fn stream_ended(&mut self) {
         self.streams = self.streams.saturating_sub(1);
         if self.streams == 0 {
@@ -296,12 +296,12 @@ impl<P> Schedule<P> {
         self.queues.get(&node).is_none_or(|q| q.chunks.is_empty())
     }
 
-    // --- the sessions' side ---
+    // --- called by sessions ---
 
     pub(crate) fn next(&mut self, session: usize) -> SessionWork {
         self.idle.remove(&session);
         let lane = self.table_to_join(session);
-        // The first who can loads; the others make what there is not yet.
+        // The first session that can load does; the others create remaining pre-data.
         if (lane.is_none() || self.copiers > 0)
             && let Some(batch) = self.plan.pre_data.next()
         {
@@ -371,7 +371,7 @@ impl<P> Schedule<P> {
                 CopyNext::Piece(chunk)
             }
             None if q.ended => CopyNext::End,
-            // The last copier stays for what comes next, unless data waits elsewhere.
+            // The last copier waits for more chunks, unless data is queued elsewhere.
             None if q.holder.is_none() && (other_data || (q.copiers > 1 && others_need_us)) => {
                 CopyNext::Leave
             }
@@ -379,7 +379,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// A copier's COPY is complete on the server, which has so many rows of it.
+    /// A copier's COPY is complete on the server, with this many rows.
     pub(crate) fn copier_done(&mut self, node: usize, rows: u64) {
         self.copiers -= 1;
         if let Some(q) = self.queues.get_mut(&node) {
@@ -403,7 +403,7 @@ impl<P> Schedule<P> {
                 Some(part @ ConstraintStep::Index) => {
                     *part = ConstraintStep::Key;
                     self.state[*node] = NodeState::Waiting;
-                    // What waits for the key should not wait for longer.
+                    // Tasks that wait for the key should not wait longer than necessary.
                     self.ready[self.plan.nodes[*node].pass as usize]
                         .insert((Reverse(u64::MAX), *node));
                 }
@@ -412,7 +412,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// A session has made a batch but for the entries `left`. True when everything before the data is there.
+    /// A session has finished a batch except for the entries `left`. True when all pre-data exists.
     pub(crate) fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
         let complete = self.plan.pre_data.made(batch, left);
         let is_done = self.plan.pre_data.is_done();
@@ -435,7 +435,7 @@ impl<P> Schedule<P> {
         self.plan.pre_data.is_done()
     }
 
-    // --- inside ---
+    // --- internal ---
 
     fn finish_if_loaded(&mut self, node: usize) {
         let loaded = self
@@ -515,11 +515,11 @@ impl<P> Schedule<P> {
     }
 
     fn may_run_task(&self) -> bool {
-        // Where nodes grow, tasks that are ready stand before the data to come.
+        // If nodes are added while reading, ready tasks precede data that arrives later.
         !self.is_stream_open() || self.growing || self.running + 1 < self.sessions
     }
 
-    /// Whether no other session than one that holds `ours` works on the node's tables.
+    /// Whether no session other than the holder of `ours` works on the node's tables.
     fn runnable(&self, (Reverse(weight), node): (Reverse<u64>, usize), ours: &TableLocks) -> bool {
         let n = &self.plan.nodes[node];
         let (exclusive, shared) = locks(n, self.next_part(n, weight, node));
@@ -531,7 +531,7 @@ impl<P> Schedule<P> {
                 .all(|t| self.table_locks.exclusive(*t) == ours.exclusive(*t))
     }
 
-    /// The index of a large table's key is built first, beside others.
+    /// The index of a large table's key is built first, concurrently with others.
     fn next_part(&self, n: &PlanNode, weight: u64, node: usize) -> ConstraintStep {
         match self.part(node) {
             ConstraintStep::Whole if n.is_key && weight > LIGHT_BYTES => ConstraintStep::Index,
@@ -549,12 +549,12 @@ impl<P> Schedule<P> {
             .copied()
     }
 
-    /// The heaviest task, and while they are light, more of them: not more than a fair share. With them,
-    /// the bytes behind them.
+    /// The heaviest task, or several light ones, up to a fair share of the work. Also returns the bytes of data
+    /// behind them.
     fn take_tasks(&mut self) -> (Vec<usize>, u64) {
         let sharing = match self.pass {
             RestorePass::Acl | RestorePass::EventTriggers => 1,
-            // Nobody knows what their queries take.
+            // The cost of their queries is unknown.
             RestorePass::Refresh => usize::MAX,
             RestorePass::Main => self.sessions,
         };
@@ -566,7 +566,7 @@ impl<P> Schedule<P> {
         while let Some(key) = self.heaviest_runnable(&ours) {
             let (Reverse(weight), node) = key;
             let part = self.next_part(&self.plan.nodes[node], weight, node);
-            // A key of an index that is there is made in no time.
+            // Creating a key from its existing index takes no time.
             let weight = if part == ConstraintStep::Key {
                 0
             } else {
@@ -614,7 +614,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// Nothing runs, nothing is queued, the stream is over, and yet something waits.
+    /// Nothing runs, nothing is queued and the stream has ended, but a node still waits.
     fn stalled(&self) -> bool {
         !self.is_stream_open()
             && self.pre_data_done()
@@ -669,8 +669,8 @@ mod tests {
         }
     }
 
-    /// Random plans, random order of events: no node starts before its prerequisites, none beside
-    /// another that holds its table, every node finishes, every chunk is taken once and in order.
+    /// Random plans, random order of events: no node starts before its prerequisites, none runs concurrently with
+    /// another that locks its table, every node finishes, every chunk is taken once and in order.
     #[test]
     fn every_schedule_is_complete_and_in_order() {
         for seed in 0..400 {
@@ -726,7 +726,7 @@ mod tests {
         }
     }
 
-    /// Stages of batches, of which some fail, and for each data node what it needs of them.
+    /// Stages of batches, some of which fail, and the batches that each data node needs.
     fn made(rng: &mut fastrand::Rng, nodes: &mut [PlanNode]) -> PreDataPlan {
         let stages: Vec<Vec<Vec<usize>>> = (0..rng.usize(0..3))
             .map(|_| vec![vec![0; 50]; rng.usize(1..5)])
@@ -864,7 +864,7 @@ mod tests {
                         );
                         assert!(
                             !nodes[node].in_order || !taken.contains_key(&node),
-                            "two lanes of {node}"
+                            "a second copier of the in-order node {node}"
                         );
                         let needs = &nodes[node].made;
                         let is_there =
@@ -879,7 +879,7 @@ mod tests {
                         s.made(batch, vec![0]);
                     } else {
                         whole.insert(batch);
-                        // Alone, it is what the others have left.
+                        // With one session, these are the remaining entries.
                         whole.extend(failed.drain(..if what.may_fail { 0 } else { failed.len() }));
                         s.made(batch, vec![]);
                     }
@@ -916,7 +916,7 @@ mod tests {
             false,
         );
         assert_eq!(s.next(0), tasks(&[1]));
-        assert_eq!(s.next(1), SessionWork::Wait, "kept for data");
+        assert_eq!(s.next(1), SessionWork::Wait, "reserved for data");
         s.begin(0);
         for i in 0..4 {
             s.push(0, i, 1, true);
@@ -929,7 +929,7 @@ mod tests {
         );
     }
 
-    /// One session's share; on one table, in their order; a heavy one alone.
+    /// A session takes a share of the tasks; those on one table in order, and a heavy one by itself.
     #[test]
     fn light_tasks_are_taken_together() {
         let mut nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
@@ -962,7 +962,7 @@ mod tests {
         assert_eq!(
             s.next(0),
             SessionWork::Wait,
-            "the rest is on a table of the other session's"
+            "the remaining tasks need a table that the other session has locked"
         );
         s.tasks_done(&[2, 3, 4]);
         assert_eq!(s.next(0), tasks(&[5, 6]));
@@ -973,9 +973,9 @@ mod tests {
         assert_eq!((s.next(0), s.next(1)), (tasks(&[8, 9]), SessionWork::Wait));
     }
 
-    /// Also where its rows were loaded before it was known: the heavier first, and alone.
+    /// Also if its rows were loaded before it was known: the heavier one first, and by itself.
     #[test]
-    fn what_is_added_later_is_as_heavy_as_its_rows() {
+    fn tasks_added_later_weigh_as_much_as_their_rows() {
         let rows = |i| node(i, RestorePass::Main, true, &[], &[]);
         let plan = Plan::default();
         let mut s: Schedule<u32> = Schedule::new(plan, 2, 1, true);
@@ -1000,10 +1000,10 @@ mod tests {
         assert_eq!(s.next(0), tasks(&[3]));
     }
 
-    /// The first copier of a table that the restore has made has it for itself, until it is large and others
-    /// have nothing to do.
+    /// The first copier of a table that the restore has created has it to itself, until the table is large and
+    /// other sessions are idle.
     #[test]
-    fn the_first_lane_of_a_fresh_table_is_alone() {
+    fn the_first_copier_of_a_new_table_is_alone() {
         let nodes = vec![PlanNode {
             can_copy_freeze: true,
             ..node(0, RestorePass::Main, true, &[], &[])
@@ -1030,16 +1030,16 @@ mod tests {
             (s.take(0, 0), s.next(1)),
             (CopyNext::Piece(0), SessionWork::Wait)
         );
-        assert_eq!(s.take(0, 0), CopyNext::Piece(1), "it is not large");
+        assert_eq!(s.take(0, 0), CopyNext::Piece(1), "the table is not large");
         s.push(0, 3, ALONE_BYTES, true);
         assert_eq!(s.take(0, 0), CopyNext::Leave);
         s.copier_done(0, 0);
         assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
     }
 
-    /// What is heavier than all else together may use what the others leave idle.
+    /// A task that outweighs all others together may use the idle cores.
     #[test]
-    fn a_task_may_spread_where_the_rest_is_less() {
+    fn a_task_heavier_than_the_rest_may_run_in_parallel() {
         let mut nodes = vec![
             node(0, RestorePass::Main, true, &[], &[]),
             node(1, RestorePass::Main, true, &[], &[]),
@@ -1066,7 +1066,7 @@ mod tests {
         assert_eq!(
             s.next(0),
             tasks(&[2]),
-            "three as large and a smaller one are to come"
+            "three equally large tasks and a smaller one remain"
         );
         assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 3));
         s.tasks_done(&[2]);
@@ -1075,14 +1075,14 @@ mod tests {
         assert_eq!(
             s.next(0),
             spread(MaintenanceWorkers::Soon, 5),
-            "it would leave one for the other session"
+            "one task would remain for the other session"
         );
         s.tasks_done(&[3]);
         assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 6));
     }
 
     #[test]
-    fn a_last_task_has_what_is_idle() {
+    fn the_last_task_uses_idle_cores() {
         let mut nodes = vec![
             node(0, RestorePass::Main, true, &[], &[]),
             node(1, RestorePass::Main, false, &[0], &[]),
@@ -1107,13 +1107,14 @@ mod tests {
         assert_eq!(
             s.next(0),
             spread(MaintenanceWorkers::Now, 1),
-            "what else there is, is done in no time"
+            "the remaining tasks take no time"
         );
     }
 
-    /// The index of a large table's key is built beside others; what waits for the key waits for both parts.
+    /// The index of a large table's key is built concurrently with others; tasks that need the key wait for both
+    /// steps.
     #[test]
-    fn a_large_key_is_made_in_two_parts() {
+    fn a_large_key_is_created_in_two_steps() {
         let key = PlanNode {
             is_key: true,
             ..node(1, RestorePass::Main, false, &[0], &[7])
@@ -1158,17 +1159,17 @@ mod tests {
         assert_eq!(
             s.next(0),
             SessionWork::Wait,
-            "the other index holds the table"
+            "the other index locks the table"
         );
         s.tasks_done(&[2]);
         assert_eq!((s.next(0), s.part(1)), (tasks(&[1]), ConstraintStep::Key));
-        assert_eq!(s.next(1), SessionWork::Wait, "what waits for the key");
+        assert_eq!(s.next(1), SessionWork::Wait, "it waits for the key");
         s.tasks_done(&[1]);
         assert_eq!(s.next(1), tasks(&[3]));
     }
 
     #[test]
-    fn a_row_in_pieces_stays_on_one_session() {
+    fn a_row_in_several_chunks_stays_on_one_session() {
         let nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
