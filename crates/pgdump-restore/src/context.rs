@@ -94,7 +94,7 @@ pub(crate) struct LoadContext {
     /// Whether the text was not written by `pg_dump`: one session runs it in its own order.
     pub(crate) is_generic_sql: bool,
     /// Tables for which autovacuum is disabled until [`RestoreSession::reenable_autovacuum`].
-    pub(crate) quiet: Mutex<Vec<String>>,
+    pub(crate) autovacuum_off: Mutex<Vec<String>>,
     /// Existing tables whose rows depend on others.
     pub(crate) in_order_into: Option<Arc<HashSet<String>>>,
 }
@@ -131,8 +131,8 @@ impl LoadContext {
         }
     }
 
-    pub(crate) fn quiet(&self) -> MutexGuard<'_, Vec<String>> {
-        self.quiet.lock()
+    pub(crate) fn autovacuum_off(&self) -> MutexGuard<'_, Vec<String>> {
+        self.autovacuum_off.lock()
     }
 
     pub(crate) fn columns(&self) -> MutexGuard<'_, HashMap<usize, Option<Arc<Columns>>>> {

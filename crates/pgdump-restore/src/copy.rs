@@ -58,13 +58,16 @@ pub(super) async fn run(
             }
             // Autovacuum would hold the table when its indexes are due.
             let table = ddl::qualified(entry);
-            let quiet = format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
+            let disable_autovacuum =
+                format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
             session
-                .run(&format!("BEGIN; TRUNCATE ONLY {table}; {quiet}"))
+                .run(&format!(
+                    "BEGIN; TRUNCATE ONLY {table}; {disable_autovacuum}"
+                ))
                 .await?;
             let rows = rows.copy(first).await?;
             session.run("COMMIT").await?;
-            job.quiet().push(table);
+            job.autovacuum_off().push(table);
             Ok(rows)
         }
         Chunk::Statements(_) => insert(job, work_queue, session, (node, id), first).await,

@@ -12,26 +12,28 @@ pub(crate) type DependencyGroup = Vec<usize>;
 pub(crate) type PreDataStage = Vec<DependencyGroup>;
 
 /// Fewer entries do not justify more than one session.
-const MIN_APART: usize = 50;
+const MIN_PARALLEL_ENTRIES: usize = 50;
 
 /// The stages of `pre_data`, which is in the archive's order.
 pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataStage> {
     let mut stages: Vec<PreDataStage> = vec![];
     let mut in_order: DependencyGroup = vec![];
-    for run in pre_data.chunk_by(|a, b| may_be_apart(&entries[*a]) && may_be_apart(&entries[*b])) {
-        if run.len() < MIN_APART {
+    for run in pre_data.chunk_by(|a, b| {
+        lists_all_dependencies(&entries[*a]) && lists_all_dependencies(&entries[*b])
+    }) {
+        if run.len() < MIN_PARALLEL_ENTRIES {
             in_order.extend(run);
             continue;
         }
         stages.extend((!in_order.is_empty()).then(|| vec![std::mem::take(&mut in_order)]));
-        stages.push(families(entries, run));
+        stages.push(independent_groups(entries, run));
     }
     stages.extend((!in_order.is_empty()).then_some(vec![in_order]));
     stages
 }
 
 /// Kinds whose entries list everything that they depend on.
-fn may_be_apart(e: &TocEntry) -> bool {
+fn lists_all_dependencies(e: &TocEntry) -> bool {
     matches!(
         e.desc.as_str(),
         "TABLE"
@@ -47,7 +49,7 @@ fn may_be_apart(e: &TocEntry) -> bool {
     )
 }
 
-fn families(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
+fn independent_groups(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
     let place: HashMap<i32, usize> = run
         .iter()
         .enumerate()
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn tables_are_independent_and_grouped_with_their_dependents() {
-        let n = i32::try_from(MIN_APART).unwrap();
+        let n = i32::try_from(MIN_PARALLEL_ENTRIES).unwrap();
         let mut entries = vec![entry(1, "SCHEMA", &[]), entry(2, "TYPE", &[1])];
         entries.extend((0..n).map(|i| entry(100 + i, "TABLE", &[1, 2])));
         entries.push(entry(200, "VIEW", &[100, 102]));
@@ -113,7 +115,7 @@ mod tests {
         let last = entries.len();
         assert_eq!(stages.len(), 3);
         assert_eq!(stages[0], [vec![0, 1]]);
-        assert_eq!(stages[1].len(), MIN_APART - 1);
+        assert_eq!(stages[1].len(), MIN_PARALLEL_ENTRIES - 1);
         assert_eq!(stages[1][0], [2, 4, last - 5, last - 3]);
         assert_eq!(stages[1][1], [3, last - 4]);
         assert_eq!(stages[2], [vec![last - 2, last - 1]]);

@@ -5,11 +5,11 @@ use pgdump_archive::TocEntry;
 
 /// Adds a remedy if a name was not found because `pg_dump` restores with an empty search path.
 /// `entry` is the entry that was being restored, if it is known.
-pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
-    if e.reason() == R::RoleMissing || !lacks_a_schema(&e.to_string()) {
+pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
+    if e.reason() == R::RoleMissing || !is_missing_unqualified_name(&e.to_string()) {
         return e;
     }
-    let otherwise = entry
+    let alternative = entry
         .filter(|e| e.desc == "MATERIALIZED VIEW DATA")
         .map(|e| {
             let name = e
@@ -23,12 +23,12 @@ pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> Databas
     e.followed_by(&format!(
         ": dumps are restored with an empty search_path, so a function must qualify the names it uses, or have a \
          SET search_path clause{}",
-        otherwise.unwrap_or_default()
+        alternative.unwrap_or_default()
     ))
 }
 
 /// Whether the server did not find a name that has no schema. `pg_dump` itself always writes one.
-fn lacks_a_schema(message: &str) -> bool {
+fn is_missing_unqualified_name(message: &str) -> bool {
     let quoted = |kind: &str| {
         let rest = message.split_once(kind)?.1;
         let (name, rest) = rest.split_once('"')?;
@@ -67,7 +67,7 @@ mod tests {
             ("column \"a\" of relation \"t\" already exists", false),
             ("operator does not exist: public.citext = text", true),
         ] {
-            assert_eq!(lacks_a_schema(message), wanted, "{message}");
+            assert_eq!(is_missing_unqualified_name(message), wanted, "{message}");
         }
     }
 
@@ -77,11 +77,11 @@ mod tests {
         entry.namespace = Some("s".into());
         let e = || DatabaseError::new(R::RestoreError, "relation \"docs\" does not exist");
         assert!(
-            with_advice(e(), Some(&entry))
+            with_hint(e(), Some(&entry))
                 .to_string()
                 .contains("--exclude-table-data s.w")
         );
-        let said = with_advice(e(), None).to_string();
+        let said = with_hint(e(), None).to_string();
         assert!(
             said.contains("empty search_path") && !said.contains("--exclude"),
             "{said}"

@@ -111,7 +111,7 @@ pub async fn load(
         binary_from: options.binary_from,
         columns: Mutex::default(),
         is_generic_sql: archive.is_generic_sql(),
-        quiet: Mutex::default(),
+        autovacuum_off: Mutex::default(),
         in_order_into: options.in_order_into,
     });
 
@@ -171,11 +171,11 @@ async fn run_session(
                 let made = session.make(&job, &what).await;
                 let left = made.map_err(|e| of_stage(e, "schema"))?;
                 reached("schema");
-                if work_queue.change(|s| s.made(batch, left)) {
+                if work_queue.change(|s| s.batch_done(batch, left)) {
                     job.enter_stage(&work_queue);
                 }
             }
-            SessionWork::Lane { node, first } => {
+            SessionWork::Copy { node, first } => {
                 job.observer.advance("schema", "data");
                 reached("lane");
                 let index = work_queue.entry_of(node);
@@ -248,7 +248,7 @@ fn span_of(job: &LoadContext, name: &str) -> tracing::Span {
 
 fn with_context(e: RestoreError, what: &str) -> RestoreError {
     match e {
-        RestoreError::Database(e) => hints::with_advice(e, None)
+        RestoreError::Database(e) => hints::with_hint(e, None)
             .context(what)
             .in_stage("data")
             .into(),

@@ -66,7 +66,7 @@ pub(crate) struct PlanNode {
     /// Tables (dump ids) that it may share with other tasks.
     pub shared: Vec<i32>,
     /// Pre-data batches that must be done first; `None` for all of them.
-    pub made: Option<Vec<usize>>,
+    pub pre_data_batches: Option<Vec<usize>>,
     /// Load turn: all data of lower turns is loaded first.
     pub turn: usize,
     /// Rows that one session loads in one COPY, in the archive's order.
@@ -85,7 +85,7 @@ impl PlanNode {
             after: vec![],
             exclusive: vec![],
             shared: vec![],
-            made: None,
+            pre_data_batches: None,
             turn: 0,
             in_order: false,
         }
@@ -140,10 +140,10 @@ impl Plan {
             }
         }
         plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
-        let mut made = plan.pre_data.needs(entries);
+        let mut batches = plan.pre_data.needs(entries);
         for (i, node) in plan.nodes.iter_mut().enumerate() {
             let e = &entries[node.entry];
-            node.made = made.remove(&node.entry);
+            node.pre_data_batches = batches.remove(&node.entry);
             node.after = tables
                 .prerequisites(e)
                 .filter_map(|id| node_of.get(&id).copied())
@@ -184,7 +184,7 @@ impl Plan {
             if node.is_data && dependence.rows.contains(&e.dump_id) {
                 node.turn = turn + 1;
                 turn += 2;
-                (node.in_order, node.can_copy_freeze, node.made) = (true, false, None);
+                (node.in_order, node.can_copy_freeze, node.pre_data_batches) = (true, false, None);
             } else if !node.is_data && dependence.objects.contains(&e.dump_id) {
                 node.turn = usize::MAX;
             } else if e.desc == "STATISTICS DATA" {

@@ -12,7 +12,7 @@ const BATCH: usize = 50;
 /// The same for a stage's first batch, so that rows can be loaded early.
 const FIRST_BATCH: usize = 10;
 /// Most sessions that create pre-data concurrently.
-const MAX_MAKERS: usize = 8;
+const MAX_SESSIONS: usize = 8;
 
 /// Entries that one session creates, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,10 +77,10 @@ impl PreDataPlan {
 
     /// Whether a batch can be started now.
     pub(crate) fn has_next(&self) -> bool {
-        self.running < MAX_MAKERS && self.stages.front().is_some_and(|stage| !stage.is_empty())
+        self.running < MAX_SESSIONS && self.stages.front().is_some_and(|stage| !stage.is_empty())
     }
 
-    /// The next batch for a session; report it with [`PreDataPlan::made`].
+    /// The next batch for a session; report it with [`PreDataPlan::batch_done`].
     pub(crate) fn next(&mut self) -> Option<usize> {
         let next = self
             .has_next()
@@ -91,7 +91,7 @@ impl PreDataPlan {
     }
 
     /// A session has finished a batch except for the entries `left`. Returns the batches that are now complete.
-    pub(crate) fn made(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
+    pub(crate) fn batch_done(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
         self.running -= 1;
         let mut complete = vec![];
         if left.is_empty() {
@@ -222,18 +222,22 @@ mod tests {
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
         assert_eq!(sizes, [300, FIRST_BATCH, BATCH, 20, 1]);
         assert_eq!((m.next(), m.next()), (Some(0), None));
-        assert_eq!(m.made(0, vec![]), [0]);
+        assert_eq!(m.batch_done(0, vec![]), [0]);
         assert_eq!(
             (m.next(), m.next(), m.next(), m.next()),
             (Some(1), Some(2), Some(3), None)
         );
         assert_eq!(
-            (m.made(2, vec![]), m.made(3, vec![]), m.has_next()),
+            (
+                m.batch_done(2, vec![]),
+                m.batch_done(3, vec![]),
+                m.has_next()
+            ),
             (vec![2], vec![3], false)
         );
-        assert_eq!(m.made(1, vec![]), [1]);
+        assert_eq!(m.batch_done(1, vec![]), [1]);
         assert_eq!((m.next(), m.is_done()), (Some(4), false));
-        assert_eq!((m.made(4, vec![]), m.is_done()), (vec![4], true));
+        assert_eq!((m.batch_done(4, vec![]), m.is_done()), (vec![4], true));
     }
 
     #[test]
@@ -247,10 +251,10 @@ mod tests {
         ];
         let mut m = PreDataPlan::new(&stages);
         assert_eq!((m.next(), m.next(), m.next()), (Some(0), Some(1), Some(2)));
-        assert_eq!(m.made(0, vec![101, 100]), [0; 0]);
-        assert_eq!((m.made(1, vec![]), m.next()), (vec![1], None));
+        assert_eq!(m.batch_done(0, vec![101, 100]), [0; 0]);
+        assert_eq!((m.batch_done(1, vec![]), m.next()), (vec![1], None));
         assert_eq!(
-            (m.made(2, vec![3]), m.next(), m.next()),
+            (m.batch_done(2, vec![3]), m.next(), m.next()),
             (vec![], Some(4), None)
         );
         assert_eq!(
@@ -260,7 +264,10 @@ mod tests {
                 may_fail: false
             }
         );
-        assert_eq!((m.made(4, vec![]), m.next()), (vec![4, 0, 2], Some(3)));
+        assert_eq!(
+            (m.batch_done(4, vec![]), m.next()),
+            (vec![4, 0, 2], Some(3))
+        );
     }
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {

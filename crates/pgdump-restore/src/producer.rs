@@ -23,7 +23,7 @@ use pgdump_archive::{
 const STEP_STATEMENTS: usize = 200;
 const STEP_BYTES: usize = 1 << 20;
 /// Most statements that are deferred until others are done.
-const MAX_APART: usize = 10_000;
+const MAX_DEFERRED: usize = 10_000;
 
 /// Reads one stream of an archive to its end. Runs on a thread that may block.
 pub(super) fn run(
@@ -59,7 +59,7 @@ pub(super) fn run(
                 definitions: Definitions::default(),
                 settings: Arc::default(),
                 serial: vec![],
-                apart: vec![],
+                deferred: vec![],
                 current: 0,
                 rows_of: HashMap::new(),
                 clean: true,
@@ -218,7 +218,7 @@ struct ScriptProducer {
     /// Consecutive statements that are not a node yet.
     serial: Vec<Statement>,
     /// Statements that may be deferred (comments) or that nothing depends on (sequence values).
-    apart: Vec<Statement>,
+    deferred: Vec<Statement>,
     current: usize,
     /// The nodes with each table's rows, which determine the cost of what is built on them.
     rows_of: HashMap<i32, usize>,
@@ -310,8 +310,8 @@ impl ScriptProducer {
     fn flush(&mut self) -> Result<(), RestoreError> {
         let serial = std::mem::take(&mut self.serial);
         self.statements(serial, OrderGroup::Serial, Default::default())?;
-        let apart = std::mem::take(&mut self.apart);
-        self.statements(apart, OrderGroup::Serial, Default::default())
+        let deferred = std::mem::take(&mut self.deferred);
+        self.statements(deferred, OrderGroup::Serial, Default::default())
     }
 
     /// Creates roles as the restoring role, whatever session authorization the text has set.
@@ -487,12 +487,12 @@ impl ScriptProducer {
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
             }
             StatementClass::Sequence if self.order.group() == OrderGroup::Data => {
-                self.apart.push(statement)
+                self.deferred.push(statement)
             }
             StatementClass::Late
                 if matches!(self.order.group(), OrderGroup::Build | OrderGroup::Keys) =>
             {
-                self.apart.push(statement)
+                self.deferred.push(statement)
             }
             StatementClass::Build {
                 exclusive,
@@ -508,7 +508,7 @@ impl ScriptProducer {
                 self.statements(vec![statement], group, (exclusive, shared))?;
             }
             StatementClass::Sequence | StatementClass::Late | StatementClass::Serial => {
-                if !self.apart.is_empty() {
+                if !self.deferred.is_empty() {
                     self.flush()?;
                 }
                 self.serial.push(statement);
@@ -518,7 +518,7 @@ impl ScriptProducer {
                 }
             }
         }
-        if self.apart.len() >= MAX_APART {
+        if self.deferred.len() >= MAX_DEFERRED {
             self.flush()?;
         }
         Ok(())

@@ -31,7 +31,7 @@ pub(crate) enum SessionWork {
     Make { batch: usize, what: PreDataBatch },
     /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: the table is still
     /// empty, and nobody else loads it until this copier is done.
-    Lane { node: usize, first: bool },
+    Copy { node: usize, first: bool },
     /// Run the statements of these nodes, in this order.
     Tasks { nodes: Vec<usize>, size: TaskCost },
     /// Nothing is available; ask again after a change.
@@ -45,7 +45,7 @@ pub(crate) enum SessionWork {
 /// What a copier does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CopyNext<P> {
-    Piece(P),
+    Chunk(P),
     Wait,
     /// Finish this COPY: other work needs the session more.
     Leave,
@@ -109,7 +109,7 @@ pub(crate) struct Schedule<P> {
     /// Unfinished nodes, by pass.
     left: [usize; RestorePass::COUNT],
     /// Data nodes that wait for a pre-data batch, or (`None`) for all of them.
-    unmade: HashMap<Option<usize>, Vec<usize>>,
+    awaiting_pre_data: HashMap<Option<usize>, Vec<usize>>,
     /// Data that has not arrived, and data that is not loaded.
     unread: LoadTurns,
     unloaded: LoadTurns,
@@ -124,19 +124,21 @@ impl<P> Schedule<P> {
         let n = plan.nodes.len();
         let mut dependents = vec![Vec::new(); n];
         let mut missing: Vec<usize> = plan.nodes.iter().map(|n| n.after.len()).collect();
-        let (mut left, mut unmade) = ([0; RestorePass::COUNT], HashMap::<_, Vec<usize>>::new());
+        let (mut left, mut awaiting_pre_data) =
+            ([0; RestorePass::COUNT], HashMap::<_, Vec<usize>>::new());
         for (i, node) in plan.nodes.iter().enumerate() {
             node.after.iter().for_each(|d| dependents[*d].push(i));
             left[node.pass as usize] += 1;
             if node.is_data && !plan.pre_data.is_done() {
                 let all = || vec![None];
-                let made = node
-                    .made
+                let batches = node
+                    .pre_data_batches
                     .as_ref()
                     .map_or_else(all, |m| m.iter().copied().map(Some).collect());
-                missing[i] += made.len();
-                made.into_iter()
-                    .for_each(|batch| unmade.entry(batch).or_default().push(i));
+                missing[i] += batches.len();
+                batches
+                    .into_iter()
+                    .for_each(|batch| awaiting_pre_data.entry(batch).or_default().push(i));
             }
         }
         let (mut unread, mut unloaded) = (LoadTurns::default(), LoadTurns::default());
@@ -172,7 +174,7 @@ impl<P> Schedule<P> {
             growing,
             pass: RestorePass::Main,
             left,
-            unmade,
+            awaiting_pre_data,
             unread,
             unloaded,
             waiting,
@@ -300,9 +302,9 @@ impl<P> Schedule<P> {
 
     pub(crate) fn next(&mut self, session: usize) -> SessionWork {
         self.idle.remove(&session);
-        let lane = self.table_to_join(session);
+        let table = self.table_to_join(session);
         // The first session that can load does; the others create remaining pre-data.
-        if (lane.is_none() || self.copiers > 0)
+        if (table.is_none() || self.copiers > 0)
             && let Some(batch) = self.plan.pre_data.next()
         {
             return SessionWork::Make {
@@ -310,7 +312,7 @@ impl<P> Schedule<P> {
                 what: self.plan.pre_data.batch(batch).clone(),
             };
         }
-        if let Some(node) = lane {
+        if let Some(node) = table {
             self.copiers += 1;
             let (mut first, fresh) = (false, self.plan.nodes[node].can_copy_freeze);
             if let Some(q) = self.queues.get_mut(&node) {
@@ -318,7 +320,7 @@ impl<P> Schedule<P> {
                 q.alone = std::mem::take(&mut q.untouched) && fresh && q.bytes >= FIRST_BYTES;
                 first = q.alone;
             }
-            return SessionWork::Lane { node, first };
+            return SessionWork::Copy { node, first };
         }
         if self.may_run_task() {
             let (nodes, weight) = self.take_tasks();
@@ -350,7 +352,7 @@ impl<P> Schedule<P> {
         };
         if in_order {
             return match q.chunks.pop_front() {
-                Some((chunk, _)) => CopyNext::Piece(chunk),
+                Some((chunk, _)) => CopyNext::Chunk(chunk),
                 None if q.ended => CopyNext::End,
                 None => CopyNext::Wait,
             };
@@ -368,7 +370,7 @@ impl<P> Schedule<P> {
         match q.chunks.pop_front() {
             Some((chunk, splittable)) => {
                 q.holder = (!splittable).then_some(session);
-                CopyNext::Piece(chunk)
+                CopyNext::Chunk(chunk)
             }
             None if q.ended => CopyNext::End,
             // The last copier waits for more chunks, unless data is queued elsewhere.
@@ -413,15 +415,15 @@ impl<P> Schedule<P> {
     }
 
     /// A session has finished a batch except for the entries `left`. True when all pre-data exists.
-    pub(crate) fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
-        let complete = self.plan.pre_data.made(batch, left);
+    pub(crate) fn batch_done(&mut self, batch: usize, left: Vec<usize>) -> bool {
+        let complete = self.plan.pre_data.batch_done(batch, left);
         let is_done = self.plan.pre_data.is_done();
         for key in complete
             .into_iter()
             .map(Some)
             .chain(is_done.then_some(None))
         {
-            for node in self.unmade.remove(&key).unwrap_or_default() {
+            for node in self.awaiting_pre_data.remove(&key).unwrap_or_default() {
                 self.missing[node] -= 1;
                 if self.missing[node] == 0 {
                     self.make_ready(node);
@@ -651,8 +653,8 @@ mod tests {
         }
     }
 
-    fn lane(node: usize) -> SessionWork {
-        SessionWork::Lane { node, first: false }
+    fn copier(node: usize) -> SessionWork {
+        SessionWork::Copy { node, first: false }
     }
 
     fn tasks(nodes: &[usize]) -> SessionWork {
@@ -727,13 +729,13 @@ mod tests {
     }
 
     /// Stages of batches, some of which fail, and the batches that each data node needs.
-    fn made(rng: &mut fastrand::Rng, nodes: &mut [PlanNode]) -> PreDataPlan {
+    fn random_pre_data(rng: &mut fastrand::Rng, nodes: &mut [PlanNode]) -> PreDataPlan {
         let stages: Vec<Vec<Vec<usize>>> = (0..rng.usize(0..3))
             .map(|_| vec![vec![0; 50]; rng.usize(1..5)])
             .collect();
         let batches = stages.iter().map(Vec::len).sum::<usize>();
         for node in nodes.iter_mut().filter(|n| n.is_data) {
-            node.made = rng
+            node.pre_data_batches = rng
                 .bool()
                 .then(|| (0..batches).filter(|_| rng.u8(0..3) == 0).collect());
         }
@@ -742,7 +744,7 @@ mod tests {
 
     fn run(rng: &mut fastrand::Rng, mut nodes: Vec<PlanNode>) {
         let sessions = rng.usize(1..5);
-        let pre_data = made(rng, &mut nodes);
+        let pre_data = random_pre_data(rng, &mut nodes);
         let (mut whole, mut failed) = (HashSet::new(), vec![]);
         let plan = Plan {
             nodes: nodes.clone(),
@@ -820,14 +822,14 @@ mod tests {
                             );
                             for o in &others {
                                 let table_locks = |node: usize| locks(&nodes[node], s.part(node));
-                                let apart = |a, b| {
+                                let compatible = |a, b| {
                                     let ((alone, _), (other, shared)) =
                                         (table_locks(a), table_locks(b));
                                     alone
                                         .iter()
                                         .all(|x| !other.contains(x) && !shared.contains(x))
                                 };
-                                assert!(apart(*t, *o) && apart(*o, *t));
+                                assert!(compatible(*t, *o) && compatible(*o, *t));
                                 assert_eq!(nodes[*t].pass, nodes[*o].pass);
                                 assert!(!nodes[*t].pass.is_serial());
                             }
@@ -841,12 +843,12 @@ mod tests {
                         }
                         doing[who] = Some(SessionWork::Tasks { nodes: tasks, size });
                     }
-                    lane => {
-                        let SessionWork::Lane { node, first } = lane else {
-                            unreachable!("{lane:?}")
+                    work => {
+                        let SessionWork::Copy { node, first } = work else {
+                            unreachable!("{work:?}")
                         };
                         for other in doing.iter().flatten() {
-                            if let SessionWork::Lane {
+                            if let SessionWork::Copy {
                                 node: o,
                                 first: alone,
                             } = other
@@ -866,31 +868,31 @@ mod tests {
                             !nodes[node].in_order || !taken.contains_key(&node),
                             "a second copier of the in-order node {node}"
                         );
-                        let needs = &nodes[node].made;
+                        let needs = &nodes[node].pre_data_batches;
                         let is_there =
                             |needs: &Vec<usize>| needs.iter().all(|batch| whole.contains(batch));
                         assert!(needs.as_ref().map_or(s.pre_data_done(), is_there));
-                        doing[who] = Some(lane);
+                        doing[who] = Some(work);
                     }
                 },
                 Some(SessionWork::Make { batch, what }) => {
                     if what.may_fail && rng.u8(0..4) == 0 {
                         failed.push(batch);
-                        s.made(batch, vec![0]);
+                        s.batch_done(batch, vec![0]);
                     } else {
                         whole.insert(batch);
                         // With one session, these are the remaining entries.
                         whole.extend(failed.drain(..if what.may_fail { 0 } else { failed.len() }));
-                        s.made(batch, vec![]);
+                        s.batch_done(batch, vec![]);
                     }
                 }
                 Some(SessionWork::Tasks { nodes: tasks, .. }) => s.tasks_done(&tasks),
-                Some(SessionWork::Lane { node, first }) => match s.take(node, who) {
-                    CopyNext::Piece(p) => {
+                Some(SessionWork::Copy { node, first }) => match s.take(node, who) {
+                    CopyNext::Chunk(p) => {
                         taken.entry(node).or_default().push(p);
-                        doing[who] = Some(SessionWork::Lane { node, first });
+                        doing[who] = Some(SessionWork::Copy { node, first });
                     }
-                    CopyNext::Wait => doing[who] = Some(SessionWork::Lane { node, first }),
+                    CopyNext::Wait => doing[who] = Some(SessionWork::Copy { node, first }),
                     CopyNext::Leave | CopyNext::End => s.copier_done(node, 0),
                 },
                 Some(_) => {}
@@ -922,10 +924,10 @@ mod tests {
             s.push(0, i, 1, true);
         }
         s.tasks_done(&[1]);
-        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
+        assert_eq!((s.next(0), s.next(1)), (copier(0), copier(0)));
         assert_eq!(
             (s.take(0, 0), s.take(0, 1)),
-            (CopyNext::Piece(0), CopyNext::Piece(1))
+            (CopyNext::Chunk(0), CopyNext::Chunk(1))
         );
     }
 
@@ -950,7 +952,7 @@ mod tests {
         s.push(0, 7, LIGHT_BYTES + 1, true);
         s.end(0);
         s.stream_ended();
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(7)));
+        assert_eq!((s.next(0), s.take(0, 0)), (copier(0), CopyNext::Chunk(7)));
         s.copier_done(0, 0);
         assert_eq!(
             s.next(0),
@@ -984,7 +986,7 @@ mod tests {
             s.begin(i);
             s.push(i, 0, bytes, true);
             s.end(i);
-            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), CopyNext::Piece(0)));
+            assert_eq!((s.next(0), s.take(i, 0)), (copier(i), CopyNext::Chunk(0)));
             s.copier_done(i, i as u64);
         }
         (3..6).for_each(|i| assert_eq!(s.add(node(i, RestorePass::Main, false, &[i - 3], &[])), i));
@@ -1021,20 +1023,20 @@ mod tests {
         (0..3).for_each(|i| s.push(0, i, FIRST_BYTES, true));
         assert_eq!(
             s.next(0),
-            SessionWork::Lane {
+            SessionWork::Copy {
                 node: 0,
                 first: true
             }
         );
         assert_eq!(
             (s.take(0, 0), s.next(1)),
-            (CopyNext::Piece(0), SessionWork::Wait)
+            (CopyNext::Chunk(0), SessionWork::Wait)
         );
-        assert_eq!(s.take(0, 0), CopyNext::Piece(1), "the table is not large");
+        assert_eq!(s.take(0, 0), CopyNext::Chunk(1), "the table is not large");
         s.push(0, 3, ALONE_BYTES, true);
         assert_eq!(s.take(0, 0), CopyNext::Leave);
         s.copier_done(0, 0);
-        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
+        assert_eq!((s.next(0), s.next(1)), (copier(0), copier(0)));
     }
 
     /// A task that outweighs all others together may use the idle cores.
@@ -1059,7 +1061,7 @@ mod tests {
             s.begin(i);
             s.push(i, 0, bytes, true);
             s.end(i);
-            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), CopyNext::Piece(0)));
+            assert_eq!((s.next(0), s.take(i, 0)), (copier(i), CopyNext::Chunk(0)));
             s.copier_done(i, 0);
         }
         s.stream_ended();
@@ -1101,7 +1103,7 @@ mod tests {
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
         s.stream_ended();
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(0)));
+        assert_eq!((s.next(0), s.take(0, 0)), (copier(0), CopyNext::Chunk(0)));
         assert_eq!(s.next(1), tasks(&[2, 3]));
         s.copier_done(0, 0);
         assert_eq!(
@@ -1141,7 +1143,7 @@ mod tests {
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(0)));
+        assert_eq!((s.next(0), s.take(0, 0)), (copier(0), CopyNext::Chunk(0)));
         s.copier_done(0, 0);
         s.stream_ended();
         assert_eq!(
@@ -1184,11 +1186,11 @@ mod tests {
         s.push(0, 0, 1, false);
         s.push(0, 1, 1, true);
         s.push(0, 2, 1, true);
-        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
-        assert_eq!(s.take(0, 1), CopyNext::Piece(0));
+        assert_eq!((s.next(0), s.next(1)), (copier(0), copier(0)));
+        assert_eq!(s.take(0, 1), CopyNext::Chunk(0));
         assert_eq!(s.take(0, 0), CopyNext::Wait);
-        assert_eq!(s.take(0, 1), CopyNext::Piece(1));
-        assert_eq!(s.take(0, 0), CopyNext::Piece(2));
+        assert_eq!(s.take(0, 1), CopyNext::Chunk(1));
+        assert_eq!(s.take(0, 0), CopyNext::Chunk(2));
     }
 
     #[test]

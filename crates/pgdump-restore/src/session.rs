@@ -90,8 +90,8 @@ impl RestoreSession {
         &mut self,
         job: &LoadContext,
     ) -> Result<(), DatabaseError> {
-        let quiet = std::mem::take(&mut *job.quiet());
-        for batch in quiet.chunks(PRE_DATA_BATCH) {
+        let tables = std::mem::take(&mut *job.autovacuum_off());
+        for batch in tables.chunks(PRE_DATA_BATCH) {
             let mut sql = vec!["BEGIN".to_owned()];
             sql.extend(
                 batch
@@ -174,7 +174,7 @@ impl RestoreSession {
             permits.push(step.permit);
         }
         if bare {
-            let failed = |(at, e)| of_statement(hints::with_advice(e, None), &names, at);
+            let failed = |(at, e)| of_statement(hints::with_hint(e, None), &names, at);
             return self.session.pipeline_of(sql).await.map_err(failed);
         }
         let mut begin = vec!["BEGIN".to_owned()];
@@ -200,7 +200,7 @@ impl RestoreSession {
                 (LoadContent::Toc(entries), Some((index, _))) => Some(&entries[*index]),
                 _ => None,
             };
-            of_statement(hints::with_advice(e, entry), &names, at)
+            of_statement(hints::with_hint(e, entry), &names, at)
         })
     }
 }

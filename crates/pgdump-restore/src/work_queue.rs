@@ -168,7 +168,7 @@ impl WorkQueue {
         id: usize,
     ) -> Result<Option<QueuedChunk>, RestoreError> {
         self.until(|s| match s.take(node, id) {
-            CopyNext::Piece(p) => {
+            CopyNext::Chunk(p) => {
                 if s.is_drained(node) {
                     self.drained.notify_waiters();
                 }
@@ -183,7 +183,7 @@ impl WorkQueue {
     /// A chunk that is already queued.
     pub(crate) fn take_queued(&self, node: usize, id: usize) -> Option<QueuedChunk> {
         match self.lock().take(node, id) {
-            CopyNext::Piece(p) => {
+            CopyNext::Chunk(p) => {
                 self.drained.notify_waiters();
                 Some(p)
             }

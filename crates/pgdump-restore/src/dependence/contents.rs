@@ -88,14 +88,14 @@ impl<'a> Graph<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
         let is_function =
             |e: &&TocEntry| matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE");
-        let made = entries
+        let defined = entries
             .iter()
             .filter(is_function)
             .filter_map(|e| name_of_function(&e.tag))
             .collect();
         let path = entries.iter().find(|e| e.desc == "SEARCHPATH");
         let functions = Functions {
-            made,
+            defined,
             is_path_empty: path.is_some_and(|e| e.defn.contains("''")),
         };
         let mut graph = Graph {

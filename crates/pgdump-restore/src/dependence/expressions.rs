@@ -253,7 +253,7 @@ const SERVERS: [&str; 88] = [
 #[derive(Debug, Default)]
 pub(super) struct Functions {
     /// Functions that the dump creates, without their schemas.
-    pub made: HashSet<String>,
+    pub defined: HashSet<String>,
     /// An unqualified name is a built-in function: the dump has an empty search path.
     pub is_path_empty: bool,
 }
@@ -291,12 +291,12 @@ impl Functions {
         let is_quoted = t[i].name().is_some() && t[i].text.starts_with('"');
         match schema.as_deref() {
             Some("pg_catalog") => reads(&name),
-            Some(_) => self.made.contains(&name) || !PURE.contains(&name.as_str()),
+            Some(_) => self.defined.contains(&name) || !PURE.contains(&name.as_str()),
             None if !is_quoted && (t[i].is("operator") || GRAMMAR.contains(&name.as_str())) => {
                 false
             }
             None if self.is_path_empty => reads(&name),
-            None if self.made.contains(&name) => true,
+            None if self.defined.contains(&name) => true,
             None => !SERVERS.contains(&name.as_str()) && !PURE.contains(&name.as_str()),
         }
     }
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn ordinary_expressions_read_nothing() {
         let f = Functions {
-            made: HashSet::from(["lower".to_owned()]),
+            defined: HashSet::from(["lower".to_owned()]),
             is_path_empty: true,
         };
         for sql in [
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn unqualified_names_may_be_functions_of_the_dump() {
         let f = Functions {
-            made: HashSet::from(["lower".to_owned()]),
+            defined: HashSet::from(["lower".to_owned()]),
             is_path_empty: false,
         };
         for (sql, expected) in [

@@ -173,7 +173,9 @@ impl Definitions {
         let rest = &t[kind + 1..];
         match word.as_str() {
             "table" => self.create_table(rest),
-            "function" | "procedure" | "aggregate" => self.functions.made.extend(last_name(rest)),
+            "function" | "procedure" | "aggregate" => {
+                self.functions.defined.extend(last_name(rest))
+            }
             "domain" | "type" => self.create_type(rest),
             "operator" | "cast" | "transform" => self.has_operators = true,
             "trigger" | "rule" => self.reads_on(rest, "on", "to"),
