@@ -25,7 +25,7 @@ const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
 /// Node and session.
-type Lane = (usize, usize);
+type NodeAndSession = (usize, usize);
 
 /// Loads chunks of `node` until its copier ends; returns the number of rows that the server counted. A `fresh`
 /// table is empty, and nobody else loads it.
@@ -34,7 +34,7 @@ pub(super) async fn run(
     work_queue: &WorkQueue,
     session: &Session,
     entry: &TocEntry,
-    (node, id): Lane,
+    (node, id): NodeAndSession,
     fresh: bool,
 ) -> Result<u64, RestoreError> {
     let in_order = work_queue.is_in_order(node);
@@ -230,7 +230,7 @@ async fn insert(
     job: &LoadContext,
     work_queue: &WorkQueue,
     session: &Session,
-    (node, id): Lane,
+    (node, id): NodeAndSession,
     first: QueuedChunk,
 ) -> Result<u64, RestoreError> {
     let (mut next, mut rows) = (Some(first), 0);
@@ -271,7 +271,7 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
 async fn put_large_objects(
     work_queue: &WorkQueue,
     session: &Session,
-    (node, id): Lane,
+    (node, id): NodeAndSession,
     first: QueuedChunk,
 ) -> Result<u64, RestoreError> {
     let put = session
