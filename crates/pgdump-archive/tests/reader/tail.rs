@@ -205,13 +205,13 @@ fn other_bytes_after_the_end_are_named() {
         .unwrap_err()
         .to_string();
     assert!(e.contains("no data block begins (\"\\nDETAIL: x\")"), "{e}");
-    // A block that is there twice.
+    // A block that occurs twice.
     let [head, contents, data] = synthetic_parts(16, 4);
     let e = rows(&[head, contents, data.clone(), data].concat())
         .unwrap_err()
         .to_string();
     assert!(
-        e.contains("the data of TABLE DATA public.t is there twice"),
+        e.contains("the data of TABLE DATA public.t occurs twice"),
         "{e}"
     );
 }
