@@ -282,7 +282,7 @@ impl SqlReader {
 
     fn unfinished(&self, what: &str) -> ArchiveError {
         match what {
-            "a command of psql in a statement" => {
+            "a psql command in a statement" => {
                 unsupported(format!("line {}: {what}", self.line))
             }
             _ => corrupt(format!(
