@@ -80,8 +80,8 @@ pub trait DataSink {
     fn extent(&mut self, _entry: Option<&TocEntry>, _extent: super::Extent) {}
     /// The location of a table of contents that follows the data.
     fn tail(&mut self, _extent: super::Extent) {}
-    /// A statement of SQL text, at its position between the rows; other formats have their statements in the table of
-    /// contents.
+    /// A statement of SQL text, at its position between the rows; other formats have their statements in the
+    /// table of contents.
     fn statement(&mut self, _statement: Statement) -> Result<(), ArchiveError> {
         Ok(())
     }

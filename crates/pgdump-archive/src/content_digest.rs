@@ -200,7 +200,7 @@ impl ContentDigest {
     /// The data of an entry is complete.
     ///
     /// # Errors
-    /// `archive_corrupt` if the last row is incomplete.
+    /// `ArchiveError::Corrupt` if the last row is incomplete.
     pub fn finish(&self, tally: DigestBuilder) -> Result<(), ArchiveError> {
         if tally.long.is_some() {
             return Err(corrupt(format!(
@@ -272,7 +272,7 @@ impl DigestBuilder {
     /// Counts a chunk; chunks must come in the archive's order.
     ///
     /// # Errors
-    /// `archive_corrupt` for an INSERT that cannot be parsed.
+    /// `ArchiveError::Corrupt` for an INSERT that cannot be parsed.
     pub fn chunk(&mut self, chunk: &Chunk, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         match chunk {
             Chunk::Rows { .. } | Chunk::Statements(_) if !self.is_rows => {}

@@ -120,7 +120,7 @@ impl CustomBlocks {
     /// Reads by the index from here on; the input itself ends after the head.
     ///
     /// # Errors
-    /// `archive_corrupt` if the index does not match the archive.
+    /// `ArchiveError::Corrupt` if the index does not match the archive.
     pub(crate) fn by_index(
         &mut self,
         entries: &[TocEntry],

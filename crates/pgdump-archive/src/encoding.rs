@@ -93,7 +93,7 @@ impl TextEncoding {
     /// Decodes text; in encodings other than UTF-8, everything that is not ASCII is kept as its bytes.
     ///
     /// # Errors
-    /// `archive_corrupt` if a dump in UTF-8 has invalid text.
+    /// `ArchiveError::Corrupt` if a dump in UTF-8 has invalid text.
     pub fn decode(&self, bytes: Vec<u8>) -> Result<String, ArchiveError> {
         if self.is_utf8() || bytes.is_ascii() {
             return String::from_utf8(bytes)

@@ -28,7 +28,7 @@ impl DumpMarks {
     /// Records a comment line.
     ///
     /// # Errors
-    /// `archive_corrupt` if a dump begins before the preceding one has ended.
+    /// `ArchiveError::Corrupt` if a dump begins before the preceding one has ended.
     pub(crate) fn comment(&mut self, comment: &str, line: u64) -> Result<(), ArchiveError> {
         match comment {
             HEAD => {
@@ -72,7 +72,7 @@ impl DumpMarks {
     /// Whether the end of the text, in `line`, shows that the text is complete.
     ///
     /// # Errors
-    /// `archive_corrupt` if an end mark or a COMMIT is missing.
+    /// `ArchiveError::Corrupt` if an end mark or a COMMIT is missing.
     pub(crate) fn finish(&self, line: u64) -> Result<bool, ArchiveError> {
         if let Some(open) = self.open {
             return Err(corrupt(format!(

@@ -83,8 +83,8 @@ const RUN_BYTES: u64 = 4 << 20;
 pub(super) struct BlockQueue {
     runs: Arc<Mutex<VecDeque<Vec<IndexedBlock>>>>,
     ranges: Arc<dyn RangeSource>,
-    /// The archive itself has the offsets of its blocks, and the index has the same ones. Otherwise blocks cannot be
-    /// skipped: only reading all of them proves that each begins where the preceding one ends.
+    /// The archive itself has the offsets of its blocks, and the index has the same ones. Otherwise blocks
+    /// cannot be skipped: only reading all of them proves that each begins where the preceding one ends.
     can_skip: bool,
 }
 

@@ -27,8 +27,8 @@ pub(crate) enum MaintenanceWorkers {
 }
 
 impl MaintenanceWorkers {
-    /// For a task of this weight: unlimited if the other ready tasks (`others`, by weight) would soon leave the other
-    /// sessions without work. `heavy` tasks are running, including this one.
+    /// For a task of this weight: unlimited if the other ready tasks (`others`, by weight) would soon leave
+    /// the other sessions without work. `heavy` tasks are running, including this one.
     pub(crate) fn of(
         weight: u64,
         others: impl Iterator<Item = u64> + Clone,

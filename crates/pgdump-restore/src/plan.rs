@@ -299,8 +299,8 @@ impl<'a> Tables<'a> {
                 "TABLE" => {
                     tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id))
                 }
-                // A partition is attached after it was created: the entry depends on both tables and has the name of
-                // the partition.
+                // A partition is attached after it was created: the entry depends on both tables and has the
+                // name of the partition.
                 "TABLE ATTACH" => {
                     let is_child =
                         |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;

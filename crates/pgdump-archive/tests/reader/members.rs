@@ -241,12 +241,12 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
         (
             "cut in a number",
             "9001 blob_9001.dat\n90".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "cut in a name",
             "9001 blob_9001.dat\n9002 blob_9".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "one too many",
@@ -256,45 +256,45 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
         (
             "an empty line",
             "9001 blob_9001.dat\n\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         ("twice", whole.repeat(2), "listed twice"),
         (
             "another's name",
             "9001 blob_9002.dat\n9002 blob_9001.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "elsewhere",
             "9001 ../secret.dat\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "absolute",
             "9001 /etc/passwd\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "too large",
             format!("{whole}99999999999 blob_99999999999.dat\n"),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "other digits",
             "+9001 blob_+9001.dat\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "zeros",
             "09001 blob_09001.dat\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "no end of line",
             "x".repeat(1 << 20),
-            "names no large object",
+            "does not name a large object",
         ),
-        ("zero bytes", "\0".repeat(4096), "names no large object"),
+        ("zero bytes", "\0".repeat(4096), "does not name a large object"),
     ];
     for_each_form(|version, files, form| {
         for (what, list, word) in &lists {
@@ -312,8 +312,8 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
     });
 }
 
-/// The same for the members themselves, also where only the tables are read. Whoever may add a file to a folder cannot
-/// make its backup a damaged one.
+/// The same for the members themselves, also where only the tables are read. Whoever may add a file to a
+/// folder cannot make its backup a damaged one.
 #[test]
 fn missing_members_are_damage_and_others_are_foreign() {
     for_each_form(|version, files, form| {

@@ -1,8 +1,8 @@
-//! Bounds what a server sends. The client reads each protocol message whole, and a message may have up to 1 GiB: a
-//! dump that contains `SELECT repeat('x', 1000000000)` would take that much memory. This stream therefore parses the
-//! frames (<https://www.postgresql.org/docs/current/protocol-message-formats.html>) below the client, inside TLS:
-//! large notices are dropped, large errors keep the beginning of each field, and a large row is dropped if nobody
-//! reads it, or replaced by an error that names the limit.
+//! Bounds what a server sends. The client reads each protocol message whole, and a message may have up to 1
+//! GiB: a dump that contains `SELECT repeat('x', 1000000000)` would take that much memory. This stream
+//! therefore parses the frames (<https://www.postgresql.org/docs/current/protocol-message-formats.html>)
+//! below the client, inside TLS: large notices are dropped, large errors keep the beginning of each field,
+//! and a large row is dropped if nobody reads it, or replaced by an error that names the limit.
 
 use std::io;
 use std::pin::Pin;
