@@ -162,7 +162,7 @@ async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
         (R::InvalidRequest, Blame::Request)
     );
     assert!(
-        refused.message.contains("rows alone") && refused.message.contains("--data-only"),
+        refused.message.contains("no tables") && refused.message.contains("--data-only"),
         "{}",
         refused.message
     );

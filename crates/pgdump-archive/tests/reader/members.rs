@@ -294,7 +294,11 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
             "x".repeat(1 << 20),
             "does not name a large object",
         ),
-        ("zero bytes", "\0".repeat(4096), "does not name a large object"),
+        (
+            "zero bytes",
+            "\0".repeat(4096),
+            "does not name a large object",
+        ),
     ];
     for_each_form(|version, files, form| {
         for (what, list, word) in &lists {

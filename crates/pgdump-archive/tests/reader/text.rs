@@ -159,19 +159,19 @@ fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
             "a program",
             format!("{d}\\! touch x\n"),
             Kind::Unsupported,
-            "the command \\! of psql",
+            "the psql command \\!",
         ),
         (
             "a file",
             format!("\\i x.sql\n{d}"),
             Kind::Unsupported,
-            "line 1: the command \\i",
+            "line 1: the psql command \\i",
         ),
         (
             "a variable",
             format!("\\set a 1\nSELECT :a;\n{d}"),
             Kind::Unsupported,
-            "line 2: psql would put",
+            "line 2: psql would replace",
         ),
         (
             "another database",
@@ -183,19 +183,19 @@ fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
             "a prepared transaction",
             dump("SELECT 1;PREPARE TRANSACTION 'x';"),
             Kind::Unsupported,
-            "line 8: a transaction that is prepared",
+            "line 8: a prepared transaction",
         ),
         (
             "behind COPY",
             dump("COPY public.t (a) FROM stdin; SELECT 1;\n\\.\n"),
             Kind::Unsupported,
-            "behind COPY",
+            "COPY is followed by other text",
         ),
         (
             "another encoding",
             format!("{d}{}", d.replace("UTF8", "LATIN1")),
             Kind::Limit,
-            "client_encoding becomes LATIN1",
+            "client_encoding changes from UTF8 to LATIN1",
         ),
     ] {
         let e = read(&text).err().unwrap_or_else(|| panic!("{what}"));
@@ -262,7 +262,7 @@ fn one_database_of_a_cluster_is_read_by_its_name() {
     let e = read_of(text.as_bytes(), Some("three")).unwrap_err();
     assert!(
         e.to_string()
-            .contains("no database three, but one, template1, two"),
+            .contains("does not have database three; it has one, template1, two"),
         "{e}"
     );
     let cut = &text.as_bytes()[..text.len() - 30];
