@@ -1,12 +1,12 @@
 #![no_main]
-//! Any bytes as an archive of any format, in any wrapping: an answer, never a panic or a hang.
+//! Any bytes as an archive of any format with any filters: a result or an error, never a panic or a hang.
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Archive, DataSink, DecryptionKeys, ArchiveSource};
+use pgdump_archive::{Archive, ArchiveSource, DataSink, DecryptionKeys};
 
 mod shared;
 
-/// Bytes that a small input may unpack to.
+/// Bytes that a small input may decompress to.
 const MOST: usize = 8 << 20;
 
 struct Bounded(shared::Seen, usize);
@@ -17,12 +17,19 @@ impl DataSink for Bounded {
     }
     fn chunk(&mut self, p: pgdump_archive::Chunk) -> Result<(), pgdump_archive::ArchiveError> {
         self.1 += p.len();
-        if self.1 > MOST { Err(pgdump_archive::ArchiveError::source("enough")) } else { Ok(()) }
+        if self.1 > MOST {
+            Err(pgdump_archive::ArchiveError::source("enough"))
+        } else {
+            Ok(())
+        }
     }
     fn end(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.end(e)
     }
-    fn statement(&mut self, s: pgdump_archive::Statement) -> Result<(), pgdump_archive::ArchiveError> {
+    fn statement(
+        &mut self,
+        s: pgdump_archive::Statement,
+    ) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.statement(s)
     }
 }
