@@ -455,7 +455,7 @@ fn a_killed_worker_leaves_nothing_behind() {
     });
     worker.kill().unwrap();
     worker.wait().unwrap();
-    until("a folder is left", || sandboxes().is_empty());
+    until("a directory is left", || sandboxes().is_empty());
     until("a process is left", || processes(&folder).is_empty());
 }
 

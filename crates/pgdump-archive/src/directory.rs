@@ -107,7 +107,7 @@ pub(super) fn open(
 /// Rejects a file that has a name like those of `pg_dump` but was not written by it.
 fn foreign(what: String) -> ArchiveError {
     ArchiveError::foreign(format!(
-        "{what}: move the file that is not part of this backup out of the folder"
+        "{what}: move the file that is not part of this backup out of the directory"
     ))
 }
 

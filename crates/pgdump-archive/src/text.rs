@@ -136,7 +136,7 @@ impl SqlReader {
         };
         if kept > self.limits.max_statement {
             return Err(limit_error(format!(
-                "{}, more than PostgreSQL takes",
+                "{}, more than PostgreSQL accepts",
                 what()
             )));
         }
