@@ -41,7 +41,7 @@ impl Conversion {
     ///
     /// # Errors
     /// Those of the connection.
-    pub(crate) async fn meanings(
+    pub(crate) async fn converted_texts(
         &self,
         session: &Session,
         texts: Vec<String>,
@@ -92,10 +92,10 @@ impl Conversion {
             match asked {
                 Ok(rows) => {
                     for (text, row) in texts.iter().zip(rows) {
-                        let meaning = String::from_utf8(row.get(0)).ok();
+                        let converted = String::from_utf8(row.get(0)).ok();
                         // A dump must not be able to inject the characters that stand for bytes.
-                        let meaning = meaning.filter(|m| row.get(1) && !has_undecoded(m));
-                        found.extend(meaning.map(|m| (text.clone(), m)));
+                        let converted = converted.filter(|m| row.get(1) && !has_undecoded(m));
+                        found.extend(converted.map(|m| (text.clone(), m)));
                     }
                     return Ok(true);
                 }
@@ -119,8 +119,8 @@ impl Conversion {
         if texts.is_empty() {
             return Ok(());
         }
-        let meanings = self.meanings(session, texts).await?;
-        archive.replace_texts(|text| meanings.get(text).cloned());
+        let converted_texts = self.converted_texts(session, texts).await?;
+        archive.replace_texts(|text| converted_texts.get(text).cloned());
         archive
             .entries()
             .iter()
@@ -130,13 +130,13 @@ impl Conversion {
     /// Names are compared with the server's, so they must be text in the session's encoding.
     fn check_names(&self, e: &TocEntry) -> Result<(), RestoreError> {
         if e.names().any(|name| self.from.has_undecoded(name)) {
-            Err(self.unnameable(&e.name()))
+            Err(self.unconvertible_name(&e.name()))
         } else {
             Ok(())
         }
     }
 
-    fn unnameable(&self, what: &str) -> RestoreError {
+    fn unconvertible_name(&self, what: &str) -> RestoreError {
         let (from, into, what) = (self.from.name(), &self.into, self.from.for_display(what));
         let what = format!(
             "{what}: a name in {from} that PostgreSQL cannot convert to UTF8 and back for a database in {into}: \
@@ -165,7 +165,7 @@ impl Converter {
         }
     }
 
-    async fn meanings(
+    async fn converted_texts(
         &mut self,
         texts: Vec<String>,
     ) -> Result<HashMap<String, String>, RestoreError> {
@@ -181,14 +181,14 @@ impl Converter {
                 (Conversion::new(&self.from, &into)?, session)
             }
         };
-        let meanings = conversion.meanings(&session, texts).await;
+        let converted_texts = conversion.converted_texts(&session, texts).await;
         self.asked = Some((conversion, session));
-        meanings
+        converted_texts
     }
 
     fn check(&self, names: bool, what: &str) -> Result<(), RestoreError> {
         match (&self.asked, names) {
-            (Some((conversion, _)), true) => Err(conversion.unnameable(what)),
+            (Some((conversion, _)), true) => Err(conversion.unconvertible_name(what)),
             _ => Ok(()),
         }
     }
@@ -203,10 +203,10 @@ impl Converter {
         if kept.is_empty() {
             return Ok(());
         }
-        let meanings = self.meanings(kept).await?;
+        let converted_texts = self.converted_texts(kept).await?;
         for text in e.texts_mut() {
-            if let Some(meaning) = meanings.get(text.as_str()) {
-                text.clone_from(meaning);
+            if let Some(converted) = converted_texts.get(text.as_str()) {
+                text.clone_from(converted);
             }
         }
         self.check(e.names().any(|name| has_undecoded(name)), &e.name())
@@ -220,8 +220,12 @@ impl Converter {
         if !self.from.has_undecoded(&s.text) {
             return Ok(());
         }
-        if let Some(meaning) = self.meanings(vec![s.text.clone()]).await?.remove(&s.text) {
-            s.text = meaning;
+        if let Some(converted) = self
+            .converted_texts(vec![s.text.clone()])
+            .await?
+            .remove(&s.text)
+        {
+            s.text = converted;
             return Ok(());
         }
         self.check(names_something(&s.text), &format!("line {}", s.line))

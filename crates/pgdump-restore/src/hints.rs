@@ -81,10 +81,10 @@ mod tests {
                 .to_string()
                 .contains("--exclude-table-data s.w")
         );
-        let said = with_hint(e(), None).to_string();
+        let message = with_hint(e(), None).to_string();
         assert!(
-            said.contains("empty search_path") && !said.contains("--exclude"),
-            "{said}"
+            message.contains("empty search_path") && !message.contains("--exclude"),
+            "{message}"
         );
     }
 }

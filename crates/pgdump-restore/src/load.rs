@@ -204,14 +204,14 @@ async fn run_session(
             }
             SessionWork::Tasks { nodes, size } => {
                 reached("task");
-                let (tasks, sees_all) = work_queue.change(|s| {
+                let (tasks, affects_later_entries) = work_queue.change(|s| {
                     let tasks: Vec<(usize, ConstraintStep)> = nodes
                         .iter()
                         .map(|n| (s.node(*n).entry, s.part(*n)))
                         .collect();
-                    (tasks, s.node(nodes[0]).pass.sees_all())
+                    (tasks, s.node(nodes[0]).pass.affects_later_entries())
                 });
-                if sees_all {
+                if affects_later_entries {
                     session.reenable_autovacuum(&job).await?;
                 }
                 let first = job.content.name(tasks[0].0);

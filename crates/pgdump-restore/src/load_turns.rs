@@ -22,7 +22,7 @@ impl LoadTurns {
     }
 
     /// Whether every lower turn is finished.
-    pub(crate) fn has_come(&self, turn: usize) -> bool {
+    pub(crate) fn is_due(&self, turn: usize) -> bool {
         self.0
             .first_key_value()
             .is_none_or(|(lowest, _)| *lowest >= turn)
@@ -37,7 +37,7 @@ mod tests {
     fn a_turn_starts_when_lower_turns_are_done() {
         let mut turns = LoadTurns::default();
         [0, 0, 1, 4].into_iter().for_each(|turn| turns.add(turn));
-        let come = |turns: &LoadTurns| (0..6).filter(|t| turns.has_come(*t)).count();
+        let come = |turns: &LoadTurns| (0..6).filter(|t| turns.is_due(*t)).count();
         assert_eq!(come(&turns), 1);
         turns.done(0);
         assert_eq!(come(&turns), 1, "one item of the first turn is left");
@@ -47,6 +47,6 @@ mod tests {
         turns.done(1);
         assert_eq!(come(&turns), 6);
         turns.done(1);
-        assert!(turns.has_come(9));
+        assert!(turns.is_due(9));
     }
 }

@@ -9,7 +9,7 @@ const TAIL: u64 = 3;
 /// Amount of work in tasks that run together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TaskCost {
-    pub spread: MaintenanceWorkers,
+    pub workers: MaintenanceWorkers,
     /// Rows of the largest table.
     pub rows: u64,
 }

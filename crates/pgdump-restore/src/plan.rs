@@ -37,7 +37,7 @@ impl RestorePass {
     }
 
     /// Whether its entries take effect on everything that runs after them.
-    pub(crate) fn sees_all(self) -> bool {
+    pub(crate) fn affects_later_entries(self) -> bool {
         self == RestorePass::EventTriggers
     }
 
@@ -105,7 +105,7 @@ pub(crate) struct Plan {
 
 /// Entries that `pg_restore` into an existing database skips: those about the database itself, and settings of
 /// the session.
-pub(crate) fn is_left_out(e: &TocEntry) -> bool {
+pub(crate) fn is_skipped(e: &TocEntry) -> bool {
     match e.desc.as_str() {
         "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES" => true,
         "ACL" | "COMMENT" | "SECURITY LABEL" => e.tag.starts_with("DATABASE "),
@@ -118,7 +118,7 @@ impl Plan {
         let (mut plan, mut pre_data) = (Plan::default(), vec![]);
         let mut node_of = HashMap::new();
         let tables = Tables::new(entries);
-        for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_left_out(e)) {
+        for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_skipped(e)) {
             let pass = pass_of(e, &tables);
             let early = match e.section {
                 TocSection::PreData => true,
@@ -151,7 +151,7 @@ impl Plan {
             node.after.retain(|n| *n != i);
             node.after.sort_unstable();
             node.after.dedup();
-            let touched = e.dependencies.iter().flat_map(|id| tables.under(*id));
+            let touched = e.dependencies.iter().flat_map(|id| tables.locked_by(*id));
             let mut touched: Vec<i32> =
                 touched.flat_map(|id| tables.with_descendants(id)).collect();
             touched.sort_unstable();
@@ -353,7 +353,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The tables that are locked while this entry runs: itself, or the table of an index or key.
-    fn under(&self, id: i32) -> Vec<i32> {
+    fn locked_by(&self, id: i32) -> Vec<i32> {
         if self.relations.contains(&id) {
             return vec![id];
         }

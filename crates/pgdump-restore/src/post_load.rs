@@ -251,13 +251,13 @@ async fn sequences_behind(
     let batches = Mutex::new(all.chunks(BATCH_SEQUENCES));
     let asked = std::iter::once(first)
         .chain(&others)
-        .map(|session| ask(session, &batches));
+        .map(|session| behind_among(session, &batches));
     let mut behind = try_join_all(asked).await?.concat();
     behind.sort_unstable();
     Ok(behind)
 }
 
-async fn ask(
+async fn behind_among(
     session: &Session,
     batches: &Mutex<Chunks<'_, Row>>,
 ) -> Result<Vec<String>, DatabaseError> {
@@ -265,7 +265,7 @@ async fn ask(
     loop {
         let next = batches.lock().next();
         let Some(batch) = next else { return Ok(behind) };
-        let rows = session.client().query(&question(batch), &[]).await;
+        let rows = session.client().query(&behind_query(batch), &[]).await;
         behind.extend(
             rows.map_err(|e| map_pg_error(&e, "sequences"))?
                 .iter()
@@ -275,8 +275,8 @@ async fn ask(
 }
 
 /// The query for those of these sequences that are behind.
-fn question(sequences: &[Row]) -> String {
-    let questions = sequences.iter().map(|row| {
+fn behind_query(sequences: &[Row]) -> String {
+    let queries = sequences.iter().map(|row| {
         let (sequence, table, column): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
         let name = crate::postgres::literal(&format!("{sequence} (of {table}.{column})"));
         format!(
@@ -284,5 +284,5 @@ fn question(sequences: &[Row]) -> String {
              s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END"
         )
     });
-    questions.collect::<Vec<_>>().join(" UNION ALL ")
+    queries.collect::<Vec<_>>().join(" UNION ALL ")
 }

@@ -40,19 +40,19 @@ impl PreDataPlan {
         let mut pre_data = PreDataPlan::default();
         for stage in stages {
             let from = pre_data.batches.len();
-            for family in stage {
+            for group in stage {
                 let most = if pre_data.batches.len() == from + 1 {
                     FIRST_BATCH
                 } else {
                     BATCH
                 };
                 match pre_data.batches[from..].last_mut() {
-                    Some(batch) if batch.entries.len() + family.len() <= most => {
-                        batch.entries.extend(family)
+                    Some(batch) if batch.entries.len() + group.len() <= most => {
+                        batch.entries.extend(group)
                     }
                     _ => {
                         let batch = PreDataBatch {
-                            entries: family.clone(),
+                            entries: group.clone(),
                             may_fail: stage.len() > 1,
                         };
                         pre_data.batches.push(batch);
@@ -207,16 +207,16 @@ impl<'a> BatchPrerequisites<'a> {
 mod tests {
     use super::*;
 
-    fn family(entries: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    fn group(entries: impl IntoIterator<Item = usize>) -> Vec<usize> {
         entries.into_iter().collect()
     }
 
     #[test]
     fn batches_of_a_stage_run_concurrently() {
         let stages = [
-            vec![family(0..300)],
-            (300..380).map(|i| family([i])).collect(),
-            vec![family([380])],
+            vec![group(0..300)],
+            (300..380).map(|i| group([i])).collect(),
+            vec![group([380])],
         ];
         let mut m = PreDataPlan::new(&stages);
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
@@ -245,9 +245,9 @@ mod tests {
         let stages = [
             (0..FIRST_BATCH + 2 * BATCH)
                 .rev()
-                .map(|i| family([i]))
+                .map(|i| group([i]))
                 .collect(),
-            vec![family([500])],
+            vec![group([500])],
         ];
         let mut m = PreDataPlan::new(&stages);
         assert_eq!((m.next(), m.next(), m.next()), (Some(0), Some(1), Some(2)));

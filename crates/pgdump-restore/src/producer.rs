@@ -352,7 +352,7 @@ impl ScriptProducer {
 }
 
 /// Whether later rows must satisfy what a statement creates: keys, triggers and rules.
-fn limits_rows(class: &StatementClass, sql: &str) -> bool {
+fn constrains_rows(class: &StatementClass, sql: &str) -> bool {
     let t = first_tokens(sql, Dialect::default(), 5);
     let makes = t.first().is_some_and(|w| w.is("create"));
     matches!(
@@ -451,7 +451,7 @@ impl ScriptProducer {
         };
         let class = classify(&statement.text);
         self.definitions.learn(&statement.text);
-        self.has_post_data |= limits_rows(&class, &statement.text);
+        self.has_post_data |= constrains_rows(&class, &statement.text);
         let class = if self.chunks.job.is_generic_sql {
             in_order(class)
         } else {

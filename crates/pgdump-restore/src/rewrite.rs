@@ -184,7 +184,7 @@ impl Rewriter {
                 gone.insert(e.dump_id);
             }
         }
-        self.leave_out_dependants(entries, gone);
+        self.skip_dependents(entries, gone);
         for e in entries.iter_mut() {
             self.entry(e)?;
         }
@@ -195,7 +195,7 @@ impl Rewriter {
         Ok(())
     }
 
-    fn leave_out_dependants(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<i32>) {
+    fn skip_dependents(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<i32>) {
         if gone.is_empty() {
             return;
         }
@@ -212,7 +212,7 @@ impl Rewriter {
             }
             gone.extend(more);
         }
-        gone.extend(data_of_gone(entries, &gone));
+        gone.extend(data_of_missing_tables(entries, &gone));
         for e in entries
             .iter()
             .filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION")
@@ -335,7 +335,7 @@ impl Rewriter {
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
-fn data_of_gone(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
+fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
     let of = |desc: &'static str| entries.iter().filter(move |e| e.desc == desc);
     let schemas: HashSet<&str> = of("SCHEMA").map(|e| e.tag.as_str()).collect();
     let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();

@@ -151,7 +151,7 @@ impl<P> Schedule<P> {
             .nodes
             .iter()
             .enumerate()
-            .filter(|(_, n)| !unloaded.has_come(n.turn))
+            .filter(|(_, n)| !unloaded.is_due(n.turn))
         {
             missing[i] += 1;
             waiting.entry(node.turn).or_default().push(i);
@@ -271,7 +271,7 @@ impl<P> Schedule<P> {
 
     /// Whether all data that must be loaded before this node's has arrived.
     pub(crate) fn is_ready(&self, node: usize) -> bool {
-        self.unread.has_come(self.plan.nodes[node].turn)
+        self.unread.is_due(self.plan.nodes[node].turn)
     }
 
     /// Whether there is more than one archive reader.
@@ -326,7 +326,7 @@ impl<P> Schedule<P> {
             let (nodes, weight) = self.take_tasks();
             if !nodes.is_empty() {
                 let size = TaskCost {
-                    spread: self.spread(weight),
+                    workers: self.maintenance_workers(weight),
                     rows: self.rows_behind(nodes[0]),
                 };
                 return SessionWork::Tasks { nodes, size };
@@ -459,7 +459,7 @@ impl<P> Schedule<P> {
             while let Some(turn) = self
                 .waiting
                 .first_entry()
-                .filter(|w| self.unloaded.has_come(*w.key()))
+                .filter(|w| self.unloaded.is_due(*w.key()))
             {
                 released.extend(turn.remove());
             }
@@ -604,7 +604,7 @@ impl<P> Schedule<P> {
             .sum()
     }
 
-    fn spread(&self, weight: u64) -> MaintenanceWorkers {
+    fn maintenance_workers(&self, weight: u64) -> MaintenanceWorkers {
         let others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
         let others = others
             .filter(|(_, node)| self.part(*node) != ConstraintStep::Key)
@@ -664,10 +664,10 @@ mod tests {
         }
     }
 
-    fn spread(spread: MaintenanceWorkers, node: usize) -> SessionWork {
+    fn task_with(workers: MaintenanceWorkers, node: usize) -> SessionWork {
         SessionWork::Tasks {
             nodes: vec![node],
-            size: TaskCost { spread, rows: 0 },
+            size: TaskCost { workers, rows: 0 },
         }
     }
 
@@ -956,7 +956,7 @@ mod tests {
         s.copier_done(0, 0);
         assert_eq!(
             s.next(0),
-            spread(MaintenanceWorkers::Now, 1),
+            task_with(MaintenanceWorkers::Now, 1),
             "its table is large"
         );
         assert_eq!(s.next(1), tasks(&[2, 3, 4]));
@@ -1070,17 +1070,17 @@ mod tests {
             tasks(&[2]),
             "three equally large tasks and a smaller one remain"
         );
-        assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 3));
+        assert_eq!(s.next(1), task_with(MaintenanceWorkers::Soon, 3));
         s.tasks_done(&[2]);
-        assert_eq!(s.next(0), spread(MaintenanceWorkers::Soon, 4));
+        assert_eq!(s.next(0), task_with(MaintenanceWorkers::Soon, 4));
         s.tasks_done(&[4]);
         assert_eq!(
             s.next(0),
-            spread(MaintenanceWorkers::Soon, 5),
+            task_with(MaintenanceWorkers::Soon, 5),
             "one task would remain for the other session"
         );
         s.tasks_done(&[3]);
-        assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 6));
+        assert_eq!(s.next(1), task_with(MaintenanceWorkers::Soon, 6));
     }
 
     #[test]
@@ -1108,7 +1108,7 @@ mod tests {
         s.copier_done(0, 0);
         assert_eq!(
             s.next(0),
-            spread(MaintenanceWorkers::Now, 1),
+            task_with(MaintenanceWorkers::Now, 1),
             "the remaining tasks take no time"
         );
     }
@@ -1149,8 +1149,8 @@ mod tests {
         assert_eq!(
             (s.next(0), s.next(1)),
             (
-                spread(MaintenanceWorkers::Soon, 1),
-                spread(MaintenanceWorkers::Soon, 2)
+                task_with(MaintenanceWorkers::Soon, 1),
+                task_with(MaintenanceWorkers::Soon, 2)
             )
         );
         assert_eq!(

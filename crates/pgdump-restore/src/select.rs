@@ -200,10 +200,10 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
         .map(|e| e.dump_id)
         .collect();
     if !selection.tables.is_empty() {
-        add_what_belongs(entries, &by_id, &mut kept);
+        add_dependents(entries, &by_id, &mut kept);
     }
-    let with_them = add_what_is_needed(&by_id, &mut kept, is_excluded);
-    let gone = drop_what_lacks(entries, &mut kept);
+    let with_them = add_requirements(&by_id, &mut kept, is_excluded);
+    let gone = drop_unsatisfied(entries, &mut kept);
     notes.extend(listed(
         "restored because something selected needs it",
         &with_them,
@@ -216,11 +216,7 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
 }
 
 /// Kinds that belong to a table: indexes, keys, rows, privileges, …
-fn add_what_belongs(
-    entries: &[TocEntry],
-    by_id: &HashMap<i32, &TocEntry>,
-    kept: &mut HashSet<i32>,
-) {
+fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &mut HashSet<i32>) {
     const OWN: [&str; 18] = [
         "TABLE DATA",
         "INDEX",
@@ -293,7 +289,7 @@ fn add_what_belongs(
 }
 
 /// Adds the types, functions, schemas, extensions, … that kept entries need, but never another table.
-fn add_what_is_needed(
+fn add_requirements(
     by_id: &HashMap<i32, &TocEntry>,
     kept: &mut HashSet<i32>,
     is_excluded: impl Fn(&TocEntry) -> bool,
@@ -320,7 +316,7 @@ fn add_what_is_needed(
 }
 
 /// Drops entries whose requirements were dropped, and then those that need them.
-fn drop_what_lacks(entries: &[TocEntry], kept: &mut HashSet<i32>) -> Vec<String> {
+fn drop_unsatisfied(entries: &[TocEntry], kept: &mut HashSet<i32>) -> Vec<String> {
     let all: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
     let mut gone = BTreeSet::new();
     loop {

@@ -178,10 +178,10 @@ impl RestoreSession {
             return self.session.pipeline_of(sql).await.map_err(failed);
         }
         let mut begin = vec!["BEGIN".to_owned()];
-        if size.spread != MaintenanceWorkers::No {
+        if size.workers != MaintenanceWorkers::No {
             begin.push("SET LOCAL max_parallel_maintenance_workers TO DEFAULT".to_owned());
         }
-        if job.fills_server && size.spread != MaintenanceWorkers::Now {
+        if job.fills_server && size.workers != MaintenanceWorkers::Now {
             // With so little memory, the server starts no parallel workers.
             begin.extend(
                 sql.iter()

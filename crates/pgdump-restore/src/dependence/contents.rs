@@ -173,22 +173,22 @@ impl<'a> Graph<'a> {
         let defn = || tokens(&e.defn, Dialect::default());
         match e.desc.as_str() {
             "INDEX" | "CHECK CONSTRAINT" => {
-                self.reads(self.but_tables(e)) || self.index_calls(&defn())
+                self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
             "CONSTRAINT" if e.defn.contains("EXCLUDE") => {
-                self.reads(self.but_tables(e)) || self.index_calls(&defn())
+                self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
             "MATERIALIZED VIEW DATA" => {
                 let view = e.dependencies.iter().filter_map(|id| self.by_id.get(id));
                 let mut view = view.filter(|v| v.desc == "MATERIALIZED VIEW");
-                view.any(|v| self.reads(self.but_tables(v)))
+                view.any(|v| self.reads(self.non_table_dependencies(v)))
             }
             _ => false,
         }
     }
 
     /// An entry's dependencies except tables: its rows do not run through those tables again.
-    fn but_tables(&self, e: &TocEntry) -> Vec<i32> {
+    fn non_table_dependencies(&self, e: &TocEntry) -> Vec<i32> {
         let is_other = |id: &i32| {
             let other = self.by_id.get(id).map(|o| o.desc.as_str());
             !matches!(
@@ -217,7 +217,7 @@ impl<'a> Graph<'a> {
             };
             let more = match e.desc.as_str() {
                 "FUNCTION" | "PROCEDURE" | "AGGREGATE" => None,
-                "TABLE" => self.behind_table(e),
+                "TABLE" => self.row_dependencies(e),
                 "DOMAIN" if self.calls(&e.defn, "CHECK") => None,
                 _ if e.has_data => None,
                 _ => Some(e.dependencies.clone()),
@@ -235,7 +235,7 @@ impl<'a> Graph<'a> {
 
     /// Dependencies that this table's rows run through, besides its own expressions; `None` if one of those
     /// expressions may read rows.
-    fn behind_table(&self, table: &TocEntry) -> Option<Vec<i32>> {
+    fn row_dependencies(&self, table: &TocEntry) -> Option<Vec<i32>> {
         if self.altered.contains(&table.dump_id) {
             return None;
         }

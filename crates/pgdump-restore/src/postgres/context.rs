@@ -13,10 +13,10 @@ pub(super) fn of(db: &DbError) -> String {
         Some(ErrorPosition::Internal { query, .. }) if !of_data => Some(query.as_str()),
         _ => None,
     };
-    said(db.where_().unwrap_or_default(), query)
+    without_values(db.where_().unwrap_or_default(), query)
 }
 
-fn said(context: &str, query: Option<&str>) -> String {
+fn without_values(context: &str, query: Option<&str>) -> String {
     // Other lines quote values: `COPY t, line 1, column a: "…"`, `SQL statement "…"`.
     let is_function = |l: &&str| l.starts_with("PL/") || l.starts_with("SQL function ");
     let mut parts: Vec<String> = context
@@ -68,18 +68,18 @@ mod tests {
         let context = "PL/pgSQL function s.f(integer) line 3 at SQL statement\nSQL statement \"SELECT 'secret'\"\n\
                        COPY t, line 1, column a: \"secret\"";
         assert_eq!(
-            said(context, None),
+            without_values(context, None),
             " (in PL/pgSQL function s.f(integer) line 3 at SQL statement)"
         );
         let query = "SELECT to_tsvector('it''s secret',\n b) FROM docs";
         assert_eq!(
-            said("", Some(query)),
+            without_values("", Some(query)),
             " (in the query SELECT to_tsvector('…''…', b) FROM docs)"
         );
         assert_eq!(
-            said("", Some("SELECT $$secret$$")),
+            without_values("", Some("SELECT $$secret$$")),
             " (in the query SELECT …)"
         );
-        assert_eq!(said("COPY t, line 1: \"secret\"", None), "");
+        assert_eq!(without_values("COPY t, line 1: \"secret\"", None), "");
     }
 }
