@@ -2,7 +2,7 @@
 //! Any bytes as an archive of any format with any filters: a result or an error, never a panic or a hang.
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Archive, ArchiveSource, DataSink, DecryptionKeys};
+use pgdump_archive::{Archive, DataSink, DecryptionKeys, ArchiveSource};
 
 mod shared;
 
@@ -17,19 +17,12 @@ impl DataSink for Bounded {
     }
     fn chunk(&mut self, p: pgdump_archive::Chunk) -> Result<(), pgdump_archive::ArchiveError> {
         self.1 += p.len();
-        if self.1 > MOST {
-            Err(pgdump_archive::ArchiveError::source("enough"))
-        } else {
-            Ok(())
-        }
+        if self.1 > MOST { Err(pgdump_archive::ArchiveError::source("enough")) } else { Ok(()) }
     }
     fn end(&mut self, e: &pgdump_archive::TocEntry) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.end(e)
     }
-    fn statement(
-        &mut self,
-        s: pgdump_archive::Statement,
-    ) -> Result<(), pgdump_archive::ArchiveError> {
+    fn statement(&mut self, s: pgdump_archive::Statement) -> Result<(), pgdump_archive::ArchiveError> {
         self.0.statement(s)
     }
 }

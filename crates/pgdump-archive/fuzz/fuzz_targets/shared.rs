@@ -1,6 +1,6 @@
 // Shared by the targets: a sink that keeps everything, and limits suitable for a fuzzer.
 
-use pgdump_archive::{Chunk, DataSink, Limits, Statement, TocEntry};
+use pgdump_archive::{DataSink, Limits, Chunk, Statement, TocEntry};
 
 #[derive(Default, PartialEq, Debug)]
 pub struct Seen {
@@ -44,10 +44,5 @@ impl DataSink for Seen {
 }
 
 pub fn limits() -> Limits {
-    Limits {
-        max_entries: 10_000,
-        max_toc: 4 << 20,
-        max_statement: 4 << 20,
-        memory: 64 << 20,
-    }
+    Limits { max_entries: 10_000, max_toc: 4 << 20, max_statement: 4 << 20, memory: 64 << 20 }
 }

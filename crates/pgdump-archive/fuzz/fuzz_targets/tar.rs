@@ -2,7 +2,7 @@
 //! Members of any name and content as a tar, complete and truncated.
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{Archive, ArchiveSource, DecryptionKeys};
+use pgdump_archive::{Archive, DecryptionKeys, ArchiveSource};
 
 mod shared;
 
@@ -23,22 +23,9 @@ fn header(name: &str, size: usize, kind: u8) -> Vec<u8> {
 fuzz_target!(|data: (Vec<(u8, u8, Vec<u8>)>, u16)| {
     let mut tar = Vec::new();
     for (name, kind, content) in data.0.iter().take(20) {
-        let names = [
-            "toc.dat",
-            "restore.sql",
-            "1.dat",
-            "2.dat",
-            "blobs.toc",
-            "blob_7.dat",
-            "x/toc.dat",
-            "../toc.dat",
-        ];
+        let names = ["toc.dat", "restore.sql", "1.dat", "2.dat", "blobs.toc", "blob_7.dat", "x/toc.dat", "../toc.dat"];
         let kind = if *kind < 200 { b'0' } else { *kind };
-        tar.extend(header(
-            names[usize::from(*name) % names.len()],
-            content.len(),
-            kind,
-        ));
+        tar.extend(header(names[usize::from(*name) % names.len()], content.len(), kind));
         tar.extend_from_slice(content);
         tar.resize(tar.len().next_multiple_of(512), 0);
     }

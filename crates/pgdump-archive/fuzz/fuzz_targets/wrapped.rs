@@ -2,7 +2,7 @@
 //! Any bytes after the magic of each filter: decompression is bounded, and never hangs.
 
 use libfuzzer_sys::fuzz_target;
-use pgdump_archive::{ArchiveSource, DecryptionKeys, read_text};
+use pgdump_archive::{DecryptionKeys, ArchiveSource, read_text};
 
 /// Bytes that may be decompressed.
 const MOST: u64 = 4 << 20;
@@ -19,11 +19,7 @@ const BEGINNINGS: [&[u8]; 6] = [
 fuzz_target!(|data: (u8, Vec<u8>)| {
     let beginning = BEGINNINGS[usize::from(data.0) % BEGINNINGS.len()];
     let bytes = [beginning, &data.1].concat();
-    if let Ok(text) = read_text(
-        ArchiveSource::once(std::io::Cursor::new(bytes)),
-        MOST,
-        &DecryptionKeys::default(),
-    ) {
+    if let Ok(text) = read_text(ArchiveSource::once(std::io::Cursor::new(bytes)), MOST, &DecryptionKeys::default()) {
         assert!(text.len() as u64 <= MOST);
     }
 });
