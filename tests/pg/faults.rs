@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Cluster, assert_same};
 
-/// Seconds that none of these restores takes.
+/// Upper bound in seconds for each of these restores.
 const LONGEST: f64 = 300.0;
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults");
 

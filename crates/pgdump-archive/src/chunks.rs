@@ -32,7 +32,7 @@ pub enum Chunk {
     Statements(Vec<u8>),
     /// A part of one large object; the parts of an object come in order and do not overlap.
     LargeObject {
-        /// Oid of the large object.
+        /// OID of the large object.
         oid: u32,
         /// Offset of the part in the object, in bytes: a multiple of PostgreSQL's large-object page (2 KiB).
         offset: u64,

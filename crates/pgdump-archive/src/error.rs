@@ -12,7 +12,7 @@ type BoxedError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// The archive is cut, damaged or contradicts itself.
+    /// The archive is truncated, damaged or inconsistent.
     Corrupt(Problem),
     /// The input is not a dump, or is one of a kind that this crate does not read.
     Unsupported(Problem),

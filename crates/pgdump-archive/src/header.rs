@@ -59,7 +59,7 @@ pub struct Header {
     pub codec: Codec,
     /// Start of the dump, in local time of the machine that ran `pg_dump`.
     pub created: Option<jiff::civil::DateTime>,
-    /// Name of the database that was dumped; `None` for SQL text that does not say.
+    /// Name of the database that was dumped; `None` for SQL text that does not name it.
     pub database: Option<String>,
     /// Version of the server that was dumped.
     pub server_version: String,

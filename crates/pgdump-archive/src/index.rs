@@ -70,7 +70,7 @@ impl BlockIndex {
 /// Opens ranges of an archive.
 pub trait RangeSource: Send + Sync {
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError>;
 }
 

@@ -368,7 +368,7 @@ impl StatementEnd {
     /// semicolon yet.
     ///
     /// # Errors
-    /// An open quote at the end, or a backslash outside quotes: a command of `psql`.
+    /// An open quote at the end, or a backslash outside quotes: a `psql` command.
     pub(crate) fn find(
         &mut self,
         buf: &[u8],

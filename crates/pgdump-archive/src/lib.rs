@@ -139,7 +139,7 @@ impl Default for Limits {
 /// Opens the same object again, from this byte on.
 pub trait ReopenableSource: Send + Sync {
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError>;
 }
 
@@ -149,7 +149,7 @@ pub trait DirectorySource: Send + Sync {
     fn members(&self) -> Vec<(String, u64)>;
 
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     fn open(&self, name: &str) -> Result<ByteStream, ArchiveError>;
 }
 

@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
-/// Node and session.
+/// The node that is loaded, and the session that loads it.
 type NodeAndSession = (usize, usize);
 
 /// Loads chunks of `node` until its copier ends; returns the number of rows that the server counted. A `fresh`

@@ -1,6 +1,6 @@
 //! The documented error family: [`RestoreError`] over [`ValidationError`], [`DatabaseError`] and
 //! [`StorageError`]. Every error carries a closed [`FailureReason`]: the metric label, the event
-//! field and the retry decision all follow from it. `Display` says this layer only;
+//! field and the retry decision all follow from it. `Display` shows this layer only;
 //! [`report`] walks the sources.
 
 use std::error::Error as StdError;
@@ -16,7 +16,7 @@ pub use pgdump_archive::bounded::{MAX_TEXT, bound_list, is_unsafe, line_of, one_
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
-    /// The request or the command cannot be understood.
+    /// The request or the command is invalid.
     InvalidRequest,
     /// The name of the database is protected (postgres, template1, …) and can never be a target.
     TargetNotAllowed,
@@ -32,13 +32,13 @@ pub enum FailureReason {
     BackupNotFound,
     /// The object was overwritten or deleted while it was read, or does not match the request.
     BackupChanged,
-    /// The store refuses these credentials.
+    /// The store rejected the credentials.
     AccessDenied,
     /// The download did not complete, even after retries.
     DownloadFailed,
     /// The bytes read do not match the checksum that the store has recorded.
     ChecksumMismatch,
-    /// The archive is cut, damaged or incomplete.
+    /// The archive is truncated, damaged or incomplete.
     ArchiveCorrupt,
     /// The object is not a dump that this program can read.
     ArchiveUnsupported,
@@ -52,11 +52,11 @@ pub enum FailureReason {
     InsufficientPrivilege,
     /// The target server is out of disk space.
     InsufficientSpace,
-    /// The target server refused rows: a duplicate key, a violated constraint, a wrong value.
+    /// The target server rejected rows: a duplicate key, a violated constraint, an invalid value.
     DataRejected,
-    /// The target server refused a statement of the dump.
+    /// The target server rejected a statement of the dump.
     RestoreError,
-    /// What was restored is not what the archive says, or a check failed.
+    /// The restored data does not match the archive, or a check failed.
     VerificationFailed,
     /// The job exceeded its time limit (RESTORE_TIMEOUT, deadline).
     Timeout,
