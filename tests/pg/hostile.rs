@@ -260,7 +260,7 @@ async fn attacks_are_refused_or_confined() {
 }
 
 /// Code that waits for a superuser to run it, in every place where a restore could.
-const IN_WAIT: &str = "
+const DORMANT_CODE: &str = "
 CREATE FUNCTION snap() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
@@ -315,7 +315,7 @@ async fn code_that_waits_for_a_superuser_is_not_run_by_one() {
         "src",
         "GRANT CREATE ON SCHEMA public TO innocent; GRANT CREATE ON DATABASE src TO innocent",
     );
-    c.psql("src", &format!("SET ROLE innocent; {IN_WAIT}"));
+    c.psql("src", &format!("SET ROLE innocent; {DORMANT_CODE}"));
     let victim = || {
         c.psql(
             "postgres",

@@ -364,7 +364,7 @@ async fn replaced_databases_are_kept_as_long_as_configured() {
 }
 
 /// What a killed worker leaves behind: the intent, the database, a role.
-fn leave(c: &Cluster, number: u32, in_it: &str) -> String {
+fn leave_behind(c: &Cluster, number: u32, in_it: &str) -> String {
     let name = format!("pgrestored_s_{number:016x}");
     c.psql(
         "postgres",
@@ -388,15 +388,15 @@ async fn the_reaper_drops_only_recorded_databases() {
     let dump = c.dump_to_file("a", &[]);
     restore(&c, &job(&dump, "app", OnExisting::Fail)).await;
     let left = [
-        leave(&c, 1, ""),
-        leave(&c, 2, "ALTER DATABASE SELF IS_TEMPLATE true"),
-        leave(&c, 3, "ALTER DATABASE SELF ALLOW_CONNECTIONS false"),
-        leave(&c, 4, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"),
-        leave(&c, 5, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
+        leave_behind(&c, 1, ""),
+        leave_behind(&c, 2, "ALTER DATABASE SELF IS_TEMPLATE true"),
+        leave_behind(&c, 3, "ALTER DATABASE SELF ALLOW_CONNECTIONS false"),
+        leave_behind(&c, 4, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"),
+        leave_behind(&c, 5, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
             ALTER DATABASE SELF SET session_preload_libraries = 'nothing'; ALTER DATABASE SELF CONNECTION LIMIT 0"),
-        leave(&c, 6, "SELECT pg_create_logical_replication_slot('left', 'test_decoding')"),
+        leave_behind(&c, 6, "SELECT pg_create_logical_replication_slot('left', 'test_decoding')"),
         // Last, because creating a slot waits for transactions.
-        leave(&c, 7, "CREATE TABLE t (); BEGIN; INSERT INTO t DEFAULT VALUES; PREPARE TRANSACTION 'left'"),
+        leave_behind(&c, 7, "CREATE TABLE t (); BEGIN; INSERT INTO t DEFAULT VALUES; PREPARE TRANSACTION 'left'"),
     ];
     c.psql(
         "postgres",
@@ -407,7 +407,7 @@ async fn the_reaper_drops_only_recorded_databases() {
     );
     // An intent without a database, a living worker, databases of others.
     c.psql("postgres", "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ('pgrestored_s_00000000000000ff', 'staging', 'never', 'app')");
-    let living = leave(&c, 8, "");
+    let living = leave_behind(&c, 8, "");
     let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
     let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
         .await
@@ -483,8 +483,8 @@ async fn databases_that_the_reaper_may_not_drop_are_reported() {
         .await;
     assert_eq!(done.result.error, None);
     let (theirs, ours) = (
-        leave(&c, 1, ""),
-        leave(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"),
+        leave_behind(&c, 1, ""),
+        leave_behind(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"),
     );
     let reaped = app.manager.reap().await.unwrap();
     assert_eq!(reaped.dropped, [format!("database {ours}")], "{reaped:?}");

@@ -158,7 +158,7 @@ async fn functions_see_the_same_rows_as_in_a_serial_restore() {
         compare(&c, form, &copied, &["4"], &[("restore-queue-mib", "1")]).await;
     }
     read_by_blocks(&c, &custom, &copied).await;
-    rows_alone(
+    data_only_rows(
         &c,
         &custom,
         &dump(&c, "rows.dump", &["-Fc", NO_BLOCKS, "-a"]),
@@ -219,7 +219,7 @@ async fn read_by_blocks(c: &Cluster, dump: &Path, expected: &str) {
 }
 
 /// Data only, into existing tables: which rows depend on others is in their catalog.
-async fn rows_alone(c: &Cluster, whole: &Path, rows: &Path) {
+async fn data_only_rows(c: &Cluster, whole: &Path, rows: &Path) {
     c.create("empty", "");
     let of_schema = c
         .sandbox

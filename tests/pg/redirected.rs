@@ -157,11 +157,11 @@ async fn dumps_are_restored_and_verified_however_they_were_written() {
             }
         }
     }
-    two_in_one_file(&c);
+    two_archives_in_one_file(&c);
 }
 
 /// A file that `pg_dump` wrote to twice is not one backup, and the message says where the second archive begins.
-fn two_in_one_file(c: &Cluster) {
+fn two_archives_in_one_file(c: &Cluster) {
     for (version, bindir) in bindirs() {
         let (file, first) = (c.scratch("two.dump"), c.scratch("first.dump"));
         dump(c, &bindir, "-d src", "> F", &first);
