@@ -1,9 +1,9 @@
-//! Notes that name things.
+//! Notes that list names.
 
-/// Names that a note lists.
+/// Most names in a note.
 const LISTED: usize = 50;
 
-/// A note that names things; `None` for none.
+/// A note that lists names; `None` if there are none.
 pub fn listed(what: &str, names: &[String]) -> Option<String> {
     let more = names.len().saturating_sub(LISTED);
     let first = names
