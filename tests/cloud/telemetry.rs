@@ -280,7 +280,7 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
         ("good", "restore ended"),
         ("bad", "the restore failed"),
         ("proof", "verification ended"),
-        ("refused", "the request is refused"),
+        ("refused", "the request is rejected"),
     ] {
         let line = log
             .iter()
