@@ -10,7 +10,7 @@ use crate::event::RestoreResult;
 use crate::postgres::{Server, Session};
 
 /// Requests that one pass settles.
-const AT_ONCE: i64 = 1000;
+const BATCH: i64 = 1000;
 
 /// Records a failure for each request that began longer ago than `max_age` and that nobody works on.
 /// Returns their ids, and what went wrong.
@@ -20,7 +20,7 @@ pub(super) async fn settle(
     max_age: Duration,
 ) -> Result<(Vec<String>, Vec<String>), DatabaseError> {
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
-    for row in journal.running(session, max_age, AT_ONCE).await? {
+    for row in journal.running(session, max_age, BATCH).await? {
         match settle_one(session, journal, &row).await {
             Ok(true) => settled.push(row.request_id),
             Ok(false) => {}
@@ -83,7 +83,7 @@ pub async fn unended(server: &Server, age: Duration) -> Result<Vec<String>, Rest
         .await?;
     let journal = Journal::find(&session).await?;
     let mut ids = Vec::new();
-    for row in journal.running(&session, age, AT_ONCE).await? {
+    for row in journal.running(&session, age, BATCH).await? {
         let lock = staging::name_for(&row.request_id);
         if try_lock(&session, &lock).await? {
             unlock(&session, &lock).await?;

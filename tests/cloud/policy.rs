@@ -258,7 +258,7 @@ async fn storage_failure_is_retried_with_exponential_backoff() {
         .worker
         .log()
         .into_iter()
-        .filter(|l| l["message"] == "the download is resumed")
+        .filter(|l| l["message"] == "resuming the download")
         .collect();
     assert!(resumed.len() >= 3, "{resumed:?}");
     let at = |i: usize| {

@@ -368,7 +368,7 @@ fn a_file_in_the_current_folder_is_pointed_at() {
         &format!("file://{}/link.dump", here.path().display()),
     ]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("leads out of the folder"), "{said}");
+    assert!(said.contains("points outside the folder"), "{said}");
 }
 
 /// A name, a flag or a damaged file says what it wants: the terminal is not driven by it.
