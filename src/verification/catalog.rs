@@ -76,7 +76,7 @@ UNION ALL SELECT 'TRANSFORM', NULL, '' FROM pg_catalog.pg_transform
 UNION ALL SELECT 'USER MAPPING', NULL, '' FROM pg_catalog.pg_user_mappings"#;
 
 /// Names that a finding lists.
-const NAMED: usize = 20;
+const MAX_NAMED: usize = 20;
 
 type ForeignKey = (&'static str, Option<String>, String);
 
@@ -187,7 +187,7 @@ pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>
             ),
         ),
         n => {
-            let named: Vec<&str> = missing.iter().take(NAMED).map(|m| m.as_str()).collect();
+            let named: Vec<&str> = missing.iter().take(MAX_NAMED).map(|m| m.as_str()).collect();
             Check::new(
                 "entries",
                 CheckStatus::Failed,

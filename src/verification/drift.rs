@@ -68,7 +68,7 @@ impl DriftPolicy {
 /// Nulls in a column may become more by this share, beyond what has been usual.
 const NULL_TOLERANCE: f64 = 0.2;
 /// Findings that are named one by one.
-const NAMED: usize = 20;
+const MAX_NAMED: usize = 20;
 
 /// The proven backups of the same database in a set.
 #[derive(Debug, Clone, Default)]
@@ -160,7 +160,7 @@ pub(super) fn compare(
         if !found.is_empty() {
             let named = found
                 .iter()
-                .take(NAMED)
+                .take(MAX_NAMED)
                 .cloned()
                 .collect::<Vec<_>>()
                 .join("; ");

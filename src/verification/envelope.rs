@@ -24,7 +24,7 @@ const MAX_STATEMENT: usize = (MAX_ENVELOPE as usize - (64 << 10)) / 4 * 3;
 /// Signatures of an envelope that are tried.
 const MAX_SIGNATURES: usize = 16;
 /// Checks and notes that are kept where a report is too long.
-const KEPT: usize = 500;
+const MAX_ENTRIES: usize = 500;
 /// Of a public key in DER, what comes before its 32 bytes (RFC 8410).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
@@ -370,9 +370,9 @@ fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, Rest
         return Ok(r);
     }
     r.checks.sort_by_key(|c| c.status == CheckStatus::Passed);
-    r.checks.truncate(KEPT);
+    r.checks.truncate(MAX_ENTRIES);
     let about = r.notes.pop();
-    r.notes.truncate(KEPT);
+    r.notes.truncate(MAX_ENTRIES);
     r.notes.extend(about);
     r.tables.sort_by_key(|t| std::cmp::Reverse(t.bytes));
     let all = r.tables.len();

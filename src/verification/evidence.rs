@@ -12,7 +12,7 @@ use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::html_report::page;
 use super::junit;
 use crate::error::{
-    FailureReason as R, RestoreError, StorageError, ValidationError, report as said,
+    FailureReason as R, RestoreError, StorageError, ValidationError, report as describe_error,
 };
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
@@ -21,19 +21,19 @@ use pgdump_archive::BlockIndex;
 
 const ENVELOPE: &str = ".dsse.json";
 /// Documents that are read for one question.
-const MOST_READ: usize = 5_000;
+const MAX_READ: usize = 5_000;
 /// Documents that do not count, after which a question is given up.
-const MOST_REFUSED: usize = 1_000;
+const MAX_REJECTED: usize = 1_000;
 /// Documents beside one generation of a backup that are read.
-const MOST_BESIDE: usize = 64;
+const MAX_PER_GENERATION: usize = 64;
 /// Of those that do not count, so many less one are named in the log.
-const NAMED: usize = 6;
+const MAX_LOGGED: usize = 6;
 /// How far clocks of workers and stores may be apart.
-const SKEW: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+const MAX_CLOCK_SKEW: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 /// Documents of its own that a worker remembers.
-const REMEMBERED: usize = 1_000;
+const MAX_OWN: usize = 1_000;
 /// And of those that do not count.
-const REFUSED: usize = 20_000;
+const MAX_REJECTED_KNOWN: usize = 20_000;
 
 /// Where the evidence of one generation of a backup lies.
 fn folder_of(backup: &str, generation: &str) -> String {
@@ -163,7 +163,7 @@ impl OwnEvidence {
         {
             own.order.push_back(question);
         }
-        if own.order.len() > REMEMBERED
+        if own.order.len() > MAX_OWN
             && let Some(oldest) = own.order.pop_front()
         {
             own.known.remove(&oldest);
@@ -172,7 +172,7 @@ impl OwnEvidence {
 
     fn refuse(&self, o: &StoredObject) {
         let refused = &mut self.0.lock().refused;
-        if refused.len() >= REFUSED {
+        if refused.len() >= MAX_REJECTED_KNOWN {
             refused.clear();
         }
         refused.insert((o.name.clone(), o.generation));
@@ -271,7 +271,7 @@ impl Evidence {
                 .await?;
             if made.is_some() {
                 self.own.remember(question.key(), &name, &json);
-                self.write_forms(&name, report).await?;
+                self.write_renderings(&name, report).await?;
                 return Ok(StoredEvidence {
                     report: report.clone(),
                     uri: self.store.uri(&name),
@@ -288,7 +288,7 @@ impl Evidence {
     }
 
     /// The page and the JUnit file beside a document. They are for people, and prove nothing.
-    async fn write_forms(
+    async fn write_renderings(
         &self,
         name: &str,
         report: &VerificationReport,
@@ -361,7 +361,7 @@ impl Evidence {
             Err(e) if matches!(e, RestoreError::Validation(_)) || object.size > MAX_ENVELOPE => {
                 tracing::error!(
                     name = uri,
-                    error = said(&e),
+                    error = describe_error(&e),
                     "the evidence there does not count"
                 );
                 Ok(None)
@@ -464,18 +464,18 @@ impl Evidence {
         Ok(all)
     }
 
-    /// What `wanted` takes of the reports below `prefix` that count, newest first, at most `most`.
+    /// What `wanted` takes of the reports below `prefix` that count, newest first, at limit `limit`.
     ///
     /// # Errors
     /// The store's own.
     pub async fn reports<T>(
         &self,
         prefix: &str,
-        most: usize,
+        limit: usize,
         wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let all = self.list(prefix).await?;
-        self.select(all, most, wanted).await
+        self.select(all, limit, wanted).await
     }
 
     /// The same, those beside backups of a name like this one's first: of a set of many databases, its
@@ -486,7 +486,7 @@ impl Evidence {
     pub async fn reports_like<T>(
         &self,
         (prefix, name): (&str, &str),
-        most: usize,
+        limit: usize,
         wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
@@ -494,7 +494,7 @@ impl Evidence {
         let backup =
             |o: &StoredObject| pattern_of(o.name.split(EVIDENCE_SUFFIX).next().unwrap_or_default());
         all.sort_by_cached_key(|o| backup(o) != pattern);
-        self.select(all, most, wanted).await
+        self.select(all, limit, wanted).await
     }
 
     /// The folder of the documents about one generation of a backup.
@@ -518,7 +518,7 @@ impl Evidence {
                 .map_or("", |n| &object.name[..=n])
                 .to_owned();
             let beside = folders.entry(folder).or_default();
-            if beside.len() < MOST_BESIDE || self.is_own_name(&object.name) {
+            if beside.len() < MAX_PER_GENERATION || self.is_own_name(&object.name) {
                 beside.push(object);
             }
         }
@@ -535,13 +535,13 @@ impl Evidence {
         documents: Vec<StoredObject>,
     ) -> Result<Vec<VerificationReport>, RestoreError> {
         let wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
-        Ok(self.select(documents, MOST_BESIDE, wanted).await?.reports)
+        Ok(self.select(documents, MAX_PER_GENERATION, wanted).await?.reports)
     }
 
     async fn select<T>(
         &self,
         documents: Vec<StoredObject>,
-        most: usize,
+        limit: usize,
         mut wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let mut found = Found {
@@ -552,7 +552,7 @@ impl Evidence {
         // However many others write, what has a name of our own is read first.
         let (mut read, mut others) = (0, Vec::new());
         for (i, object) in documents.into_iter().enumerate() {
-            if found.reports.len() >= most || read >= MOST_READ {
+            if found.reports.len() >= limit || read >= MAX_READ {
                 return Ok(found);
             }
             if self.is_own_name(&object.name) {
@@ -565,12 +565,12 @@ impl Evidence {
                 tokio::task::yield_now().await;
             }
         }
-        for object in others.into_iter().take(MOST_READ - read) {
-            if found.reports.len() >= most || found.is_flooded {
+        for object in others.into_iter().take(MAX_READ - read) {
+            if found.reports.len() >= limit || found.is_flooded {
                 break;
             }
             self.take(&object, &mut found, &mut wanted).await;
-            found.is_flooded = found.refused >= MOST_REFUSED;
+            found.is_flooded = found.refused >= MAX_REJECTED;
         }
         Ok(found)
     }
@@ -590,11 +590,11 @@ impl Evidence {
             Ok(report) => found.reports.extend(wanted(report)),
             Err(e) => {
                 found.refused += 1;
-                match found.refused.cmp(&NAMED) {
+                match found.refused.cmp(&MAX_LOGGED) {
                     Less => {
                         tracing::warn!(
                             name = object.name,
-                            error = said(&e),
+                            error = describe_error(&e),
                             "evidence that does not count"
                         )
                     }
@@ -631,7 +631,7 @@ fn check_times(
     now: jiff::Timestamp,
 ) -> Result<(), RestoreError> {
     let last = (now.min(document.created))
-        .saturating_add(SKEW)
+        .saturating_add(MAX_CLOCK_SKEW)
         .unwrap_or(now);
     let told = [
         Some(report.started_at),

@@ -23,7 +23,7 @@ const PAGE: i64 = 8192;
 const OBJECTS: usize = 200;
 const OBJECT_PART: i32 = 256 << 10;
 /// Failures that are named one by one.
-const NAMED: usize = 20;
+const MAX_NAMED: usize = 20;
 
 /// Values are written as `pg_dump` lets them be written, whatever the role or database says.
 const SETTINGS: &str = "SET search_path = ''; SET DateStyle = ISO; SET IntervalStyle = postgres; \
@@ -187,7 +187,7 @@ pub(super) async fn compare(
             ),
         ),
     };
-    wrong.truncate(NAMED);
+    wrong.truncate(MAX_NAMED);
     Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
 }
 
@@ -487,7 +487,7 @@ pub(super) async fn compare_objects(
             ),
         )
     } else {
-        let named: Vec<String> = wrong.iter().take(NAMED).map(u32::to_string).collect();
+        let named: Vec<String> = wrong.iter().take(MAX_NAMED).map(u32::to_string).collect();
         let what = format!("{} large objects differ: {}", wrong.len(), named.join(", "));
         Check::new("large objects", CheckStatus::Failed, what)
     }])

@@ -22,7 +22,7 @@ pub fn judge(report: &mut VerificationReport, stage: &str) {
         (Some(c), _) => (R::VerificationFailed, Blame::Backup, Verdict::Failed, c),
         (None, Some(c)) => {
             let reason = c.reason.unwrap_or(R::Internal);
-            (reason, blame_of_open(reason), Verdict::Inconclusive, c)
+            (reason, blame_of_unchecked(reason), Verdict::Inconclusive, c)
         }
         (None, None) => {
             report.verdict = Verdict::Verified;
@@ -57,7 +57,7 @@ fn blame_of(reason: R) -> Blame {
 
 /// What could not be asked is nobody's less than the backup's: a question that the server refuses, such
 /// as one of the checks file about a table that is not there, or one that is no SQL.
-fn blame_of_open(reason: R) -> Blame {
+fn blame_of_unchecked(reason: R) -> Blame {
     match reason {
         R::DataRejected | R::RestoreError => Blame::Request,
         other => Some(blame_of(other))
@@ -68,7 +68,7 @@ fn blame_of_open(reason: R) -> Blame {
 
 /// Whether a refusal says more of the server that verifies than of the backup: a limit of its
 /// configuration, its disk, its memory, a defect.
-fn is_the_servers(e: &RestoreError) -> bool {
+fn is_server_fault(e: &RestoreError) -> bool {
     let Some(code) = e.sqlstate() else {
         return false;
     };
@@ -107,7 +107,7 @@ pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: &str) {
     body.blame = match e {
         // A limit of this program, a key that is missing, or an archive newer than it.
         _ if is_limit(e) => Blame::Infrastructure,
-        _ if is_the_servers(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
+        _ if is_server_fault(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
         _ => blame_of(e.reason()),
     };
     report.verdict = if body.blame == Blame::Backup {
@@ -142,7 +142,7 @@ pub fn mind_the_locale(report: &mut VerificationReport) {
 
 /// Checks whose answer follows from the backup and the restored database alone. The others also depend
 /// on other backups or on the checks file, which may be other ones by now.
-const OF_THE_BACKUP: [&str; 6] = [
+const BACKUP_CHECKS: [&str; 6] = [
     "rows",
     "large objects",
     "entries",
@@ -161,7 +161,7 @@ pub fn contradicts(earlier: &VerificationReport, failed: &VerificationReport) ->
                 .checks
                 .iter()
                 .filter(|c| c.status == CheckStatus::Failed);
-            if wrong.all(|c| OF_THE_BACKUP.contains(&c.name.as_str())) {
+            if wrong.all(|c| BACKUP_CHECKS.contains(&c.name.as_str())) {
                 Depth::Data
             } else {
                 return false;
@@ -219,9 +219,9 @@ pub fn result_of(
 
 /// Backups of a size so many times smaller or larger say nothing of how fast this one is: of a small one,
 /// what does not depend on its size takes most of the time.
-const ALIKE: f64 = 4.0;
+const COMPARABLE_RATIO: f64 = 4.0;
 /// A forecast is at most so many times shorter or longer than what was measured, whatever the past says.
-const FORECAST_WITHIN: f64 = 2.0;
+const MAX_FORECAST_RATIO: f64 = 2.0;
 
 /// What the next restore of the database takes: the usual time for a byte of backups of about its size,
 /// as much data as is to be expected after the usual growth; never more than twice or less than half of
@@ -231,12 +231,12 @@ pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
         .reports
         .iter()
         .filter_map(|r| Some((r.rto?.measured_seconds, r.bytes)));
-    let is_alike = |(s, b): &(f64, u64)| {
+    let is_comparable = |(s, b): &(f64, u64)| {
         let ratio = *b as f64 / bytes as f64;
-        *s > 0.0 && (1.0 / ALIKE..=ALIKE).contains(&ratio)
+        *s > 0.0 && (1.0 / COMPARABLE_RATIO..=COMPARABLE_RATIO).contains(&ratio)
     };
     let all: Vec<(f64, u64)> = std::iter::once((seconds, bytes))
-        .chain(past.filter(is_alike))
+        .chain(past.filter(is_comparable))
         .collect();
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
@@ -258,7 +258,7 @@ pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
         Some(pace) => pace * bytes as f64 * growth.unwrap_or(1.0),
         None => seconds,
     };
-    let forecast = forecast.clamp(seconds / FORECAST_WITHIN, seconds * FORECAST_WITHIN);
+    let forecast = forecast.clamp(seconds / MAX_FORECAST_RATIO, seconds * MAX_FORECAST_RATIO);
     Rto {
         measured_seconds: seconds,
         forecast_seconds: forecast,

@@ -299,7 +299,7 @@ async fn a_flood_hides_nothing_from_whoever_has_the_key() {
         .await
         .unwrap();
     let folder = Evidence::folder(&p.object);
-    for i in 0..MOST_REFUSED + 10 {
+    for i in 0..MAX_REJECTED + 10 {
         p.put(&format!("{folder}{i:016x}{ENVELOPE}"), b"{}");
     }
     let found = evidence.reports("", 1, Some).await.unwrap();
@@ -307,9 +307,9 @@ async fn a_flood_hides_nothing_from_whoever_has_the_key() {
     let all = evidence.reports("", 100, Some).await.unwrap();
     assert_eq!(
         (all.reports.len(), all.refused, all.is_flooded),
-        (1, MOST_REFUSED, true)
+        (1, MAX_REJECTED, true)
     );
-    // Without the key's own names, the search is given up, and that is said.
+    // Without the key's own names, the search is given up, and that is describe_error.
     let public = crate::verification::envelope::tests::public_pem(PRIVATE);
     let found = p
         .reader(None, Some(&public))
