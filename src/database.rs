@@ -282,7 +282,7 @@ impl TargetLock {
     async fn check_target(&mut self) -> Result<Vec<String>, RestoreError> {
         // Whatever is unfinished was left by a dead attempt, because this session holds the lock of its name.
         self.drop_unfinished().await?;
-        let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at the target");
+        let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up the target");
         let client = self.lock.client();
         let me = client
             .query_one(

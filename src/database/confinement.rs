@@ -32,7 +32,7 @@ pub(super) fn refused(what: String) -> RestoreError {
 }
 
 pub(super) fn map_lookup_error(e: tokio_postgres::Error) -> DatabaseError {
-    map_pg_error(&e, "looking at roles")
+    map_pg_error(&e, "looking up roles")
 }
 
 impl TargetLock {

@@ -110,7 +110,7 @@ async fn comment_of(
         FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&name]).await;
     Ok(row
-        .map_err(|e| map_pg_error(&e, "looking at the target"))?
+        .map_err(|e| map_pg_error(&e, "looking up the target"))?
         .map(|r| (r.get(0), r.get(1))))
 }
 
@@ -123,6 +123,6 @@ pub(super) async fn is_open(
     let sql = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
         WHERE datname = $1 AND oid = $2";
     let row = session.client().query_opt(sql, &[&target, &oid]).await;
-    let row = row.map_err(|e| map_pg_error(&e, "looking at the target"))?;
+    let row = row.map_err(|e| map_pg_error(&e, "looking up the target"))?;
     Ok(row.is_some_and(|r| !staging::is_label_of(r.get(0), target)))
 }

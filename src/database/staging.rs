@@ -236,7 +236,7 @@ async fn encoding_of(session: &Session, database: &str) -> Result<String, Databa
     let sql =
         "SELECT pg_catalog.pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&database]).await;
-    let row = row.map_err(|e| map_pg_error(&e, "looking at the encoding of a database"))?;
+    let row = row.map_err(|e| map_pg_error(&e, "reading the encoding of a database"))?;
     Ok(row.map_or_else(|| "UTF8".to_owned(), |row| row.get(0)))
 }
 

@@ -25,7 +25,7 @@ const EVICTION_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
 fn map_lookup_error(e: tokio_postgres::Error) -> DatabaseError {
-    map_pg_error(&e, "looking at the target")
+    map_pg_error(&e, "looking up the target")
 }
 
 /// Why a database must not be renamed: something would be destroyed by it or prevents it.
