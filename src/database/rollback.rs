@@ -20,7 +20,7 @@ pub struct RolledBack {
     pub target_db: String,
     /// Name that the database had while it was kept.
     pub restored_database: String,
-    /// Name under which the one is kept that it replaced: a second rollback brings it back.
+    /// Name under which the database that it replaced is kept. Another rollback brings it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_database: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

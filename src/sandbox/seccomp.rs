@@ -63,7 +63,7 @@ fn apply() -> Result<(), Error> {
         .try_for_each(|filter| apply_filter(filter))
 }
 
-/// The filters. The kernel evaluates all of them, and the strictest answer counts. System calls of another
+/// The filters. The kernel evaluates all of them, and applies the strictest action. System calls of another
 /// architecture kill the process.
 fn filters() -> Result<Vec<BpfProgram>, Error> {
     let arch = TargetArch::try_from(ARCH)?;

@@ -39,21 +39,22 @@ pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Res
     }
     let name = format!("pgrestored-making-{}", uuid::Uuid::new_v4().simple());
     // In the temporary folder, because the server's user may not be able to enter `parent`.
-    let making = std::env::temp_dir().join(&name);
-    std::fs::create_dir(&making)?;
-    let made = restrict_to_owner(&making, user).and_then(|()| initdb(bindir, &making, user));
-    let placed = made.and_then(|()| place(&making, &parent.join(&name), &folder));
-    let _ = std::fs::remove_dir_all(&making);
+    let new_cluster = std::env::temp_dir().join(&name);
+    std::fs::create_dir(&new_cluster)?;
+    let created =
+        restrict_to_owner(&new_cluster, user).and_then(|()| initdb(bindir, &new_cluster, user));
+    let placed = created.and_then(|()| place(&new_cluster, &parent.join(&name), &folder));
+    let _ = std::fs::remove_dir_all(&new_cluster);
     let _ = std::fs::remove_dir_all(parent.join(&name));
     placed.map(|()| Template(folder))
 }
 
 /// Moves a new template to its final folder, through `near` if that is on another file system. If another process
 /// was faster, its template is used.
-fn place(made: &Path, near: &Path, folder: &Path) -> Result<()> {
-    let moved = std::fs::rename(made, folder).or_else(|e| match e.kind() {
+fn place(created: &Path, near: &Path, folder: &Path) -> Result<()> {
+    let moved = std::fs::rename(created, folder).or_else(|e| match e.kind() {
         std::io::ErrorKind::CrossesDevices => {
-            run(Command::new("cp").args(["-a", "-T"]).arg(made).arg(near))?;
+            run(Command::new("cp").args(["-a", "-T"]).arg(created).arg(near))?;
             std::fs::rename(near, folder)
         }
         _ => Err(e),

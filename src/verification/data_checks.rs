@@ -76,7 +76,7 @@ pub struct Assertion {
     pub min: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
-    /// How many rows the query gives.
+    /// Number of rows that the query must return.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     /// Such as `30s`; 60 s by default.

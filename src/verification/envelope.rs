@@ -70,7 +70,7 @@ pub struct Envelope {
     /// Base64 of the statement.
     pub payload: String,
     pub payload_type: String,
-    /// Empty where the evidence is not signed.
+    /// Empty if the evidence is not signed.
     pub signatures: Vec<Signature>,
 }
 

@@ -521,9 +521,9 @@ impl Evidence {
                 .rfind('/')
                 .map_or("", |n| &object.name[..=n])
                 .to_owned();
-            let beside = folders.entry(folder).or_default();
-            if beside.len() < MAX_PER_GENERATION || self.is_own_name(&object.name) {
-                beside.push(object);
+            let documents = folders.entry(folder).or_default();
+            if documents.len() < MAX_PER_GENERATION || self.is_own_name(&object.name) {
+                documents.push(object);
             }
         }
         Ok(folders)
@@ -640,12 +640,12 @@ fn check_times(
     let last = (now.min(document.created))
         .saturating_add(MAX_CLOCK_SKEW)
         .unwrap_or(now);
-    let told = [
+    let times = [
         Some(report.started_at),
         Some(report.finished_at),
         report.backup_created,
     ];
-    if told.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
+    if times.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
         Ok(())
     } else {
         Err(refused(

@@ -61,7 +61,7 @@ pub struct WorkerStatus {
     pub running: Vec<JobStatus>,
     /// Newest first.
     pub recent: Vec<RestoreResult>,
-    /// How each set of backups stands.
+    /// The status of each backup set.
     pub sets: Vec<BackupSetStatus>,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
