@@ -93,7 +93,8 @@ impl Pooled {
         let name = ident(&self.role);
         if !self.is_ours(session).await? {
             let why = format!(
-                "owns objects that DB_USER could not reassign: GRANT {name} TO the role of DB_USER"
+                "does not have DB_USER as a member, so restored objects could not be reassigned: \
+                 GRANT {name} TO the role of DB_USER"
             );
             return Err(self.refused(&why));
         }
