@@ -78,11 +78,11 @@ UNION ALL SELECT 'USER MAPPING', NULL, '' FROM pg_catalog.pg_user_mappings"#;
 /// How many names a finding lists.
 const MAX_NAMED: usize = 20;
 
-type ForeignKey = (&'static str, Option<String>, String);
+type InventoryKey = (&'static str, Option<String>, String);
 
 /// The key of an entry in the inventory; `None` for entries that create no named object. Their statements have
 /// succeeded, which is all that can be checked.
-fn key_of(e: &TocEntry) -> Option<ForeignKey> {
+fn key_of(e: &TocEntry) -> Option<InventoryKey> {
     let (schema, tag) = (|| e.namespace.clone(), || e.tag.clone());
     // `name(arguments)`; arguments have no parentheses.
     let function = || {
@@ -159,7 +159,7 @@ pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>
             .entry((row.get(0), row.get(1), row.get(2)))
             .or_default() += 1;
     }
-    let mut wanted: BTreeMap<ForeignKey, (u64, String)> = BTreeMap::new();
+    let mut wanted: BTreeMap<InventoryKey, (u64, String)> = BTreeMap::new();
     for e in subject.entries {
         if let Some(key) = key_of(e) {
             wanted.entry(key).or_insert((0, e.name())).0 += 1;
