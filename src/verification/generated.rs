@@ -1,27 +1,28 @@
-//! Generated columns: a dump has no values of them, a restore computes them. What was stored while the rows
-//! were loaded is compared with what the expression gives now that everything is loaded. A function that
-//! reads other rows or settings may give something else: that is said, and is not the backup's fault.
+//! Checks generated columns. A dump has no values for them; a restore computes them. The values that were
+//! stored while rows were loaded are compared with the expression's result now that everything is loaded. A
+//! function that reads other rows or settings may yield something else: that is a warning, and not the
+//! backup's fault.
 
 use std::time::Duration;
 
-use super::{RestoredDatabase, data_checks};
+use super::{RestoredDatabase, counted, data_checks};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, report};
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 use pgdump_restore::listed;
 
 const NAME: &str = "generated columns";
-/// All tables together; the smallest are asked first, so that one large table does not take the time of
-/// the others.
+/// Time limit for all tables together. The smallest come first, so that one large table does not use up the
+/// time of the others.
 const LIMIT: Duration = Duration::from_secs(600);
-/// `attgenerated` is there since this version.
+/// `attgenerated` exists since this version.
 const SINCE: u32 = 120000;
 
-/// With an empty `search_path`, names of types and in expressions are qualified. The other settings stay
-/// as they were for the load.
+/// With an empty `search_path`, the server qualifies names of types and in expressions. The other settings stay
+/// as they were during the load.
 const SETTINGS: &str = "SET search_path = ''; SET row_security = off";
 
-/// Stored ones, each partition and child by itself.
+/// Stored generated columns, separately for each partition and child.
 const COLUMNS: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), \
     pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod), \
     pg_catalog.pg_get_expr(d.adbin, d.adrelid) \
@@ -34,7 +35,7 @@ const COLUMNS: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), 
         AND e.objid = c.oid AND e.objsubid = 0 AND e.deptype = 'e') \
     ORDER BY pg_catalog.pg_relation_size(c.oid), c.oid, a.attnum";
 
-/// As SQL writes them.
+/// All fields are quoted as in SQL.
 #[derive(Debug, Default, PartialEq)]
 struct GeneratedColumn {
     name: String,
@@ -48,10 +49,10 @@ struct GeneratedTable {
     columns: Vec<GeneratedColumn>,
 }
 
-/// Of each column, the rows that differ.
+/// For each column, the number of rows that differ.
 type ColumnAnswer = Result<Vec<String>, DatabaseError>;
 
-/// Computes every generated column again.
+/// Recomputes every generated column.
 pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     let mut session = connect(subject).await?;
     if session.version() < SINCE {
@@ -78,7 +79,7 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
         };
         answers.push((table, answer));
     }
-    Ok(judge(&answers))
+    Ok(checks_of(&answers))
 }
 
 async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseError> {
@@ -87,7 +88,7 @@ async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseErro
     Ok(session)
 }
 
-/// A function that ended its session is the answer of its table alone.
+/// Runs a query, reconnecting first if a function of an earlier table has ended the session.
 async fn ask(
     subject: &RestoredDatabase<'_>,
     session: &mut Session,
@@ -101,7 +102,7 @@ async fn ask(
 }
 
 async fn tables(session: &Session) -> Result<Vec<GeneratedTable>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at generated columns");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up generated columns");
     let mut tables: Vec<GeneratedTable> = Vec::new();
     for row in session.client().query(COLUMNS, &[]).await.map_err(e)? {
         let text = |i| row.try_get::<_, String>(i).map_err(e);
@@ -124,8 +125,9 @@ async fn tables(session: &Session) -> Result<Vec<GeneratedTable>, DatabaseError>
     Ok(tables)
 }
 
-/// A row for each column: in how many rows of the table its stored value is another one. Compared as text,
-/// byte for byte: not every type has an operator for it, and some take different values for equal.
+/// A query with a row for each column: in how many rows of the table the stored value differs. Values are compared
+/// as text, byte for byte, because not every type has an equality operator, and some treat different values as
+/// equal.
 fn question(table: &GeneratedTable) -> String {
     let count = |c: &GeneratedColumn| {
         let GeneratedColumn {
@@ -133,7 +135,7 @@ fn question(table: &GeneratedTable) -> String {
             kind,
             expression,
         } = c;
-        // What casts an expression to its column's type is not always written in it.
+        // The cast of an expression to its column's type is not always part of the stored expression.
         format!(
             "pg_catalog.count(*) FILTER (WHERE {name}::text COLLATE \"C\" \
              IS DISTINCT FROM ({expression})::{kind}::text COLLATE \"C\")"
@@ -151,14 +153,17 @@ fn question(table: &GeneratedTable) -> String {
     )
 }
 
-fn judge(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
+fn checks_of(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
     let (mut count, mut differ, mut open, mut reason) = (0, Vec::new(), Vec::new(), None);
     for (table, answer) in answers {
         count += table.columns.len();
         match answer {
             Ok(rows) => {
                 let rows = table.columns.iter().zip(rows).filter(|(_, n)| *n != "0");
-                differ.extend(rows.map(|(c, n)| format!("{}.{} ({n} rows)", table.name, c.name)));
+                differ.extend(rows.map(|(c, n)| {
+                    let rows = if n == "1" { "row" } else { "rows" };
+                    format!("{}.{} ({n} {rows})", table.name, c.name)
+                }));
             }
             Err(e) => {
                 let columns: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
@@ -174,20 +179,23 @@ fn judge(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
     }
     let mut checks = Vec::new();
     if let Some(what) = listed(
-        "stored values differ from what the expression gives after the restore",
+        "stored values differ from the expression's result after the restore",
         &differ,
     ) {
-        let fix = "the expression calls a function that reads other rows or settings, so what a restore stores \
-            depends on when it runs; the backup is not at fault: make the function depend on its arguments \
-            alone, or compute the column again after a restore (UPDATE … SET column = DEFAULT)";
+        let fix = "the expression calls a function that reads other rows or settings, so the stored value depends \
+            on when it is computed, and the backup is not at fault: make the function depend only on its \
+            arguments, or recompute the column after a restore (UPDATE … SET column = DEFAULT)";
         checks.push(Check::new(NAME, CheckStatus::Warned, what).fix(fix));
     }
-    if let Some(what) = listed("could not be computed again", &open) {
+    if let Some(what) = listed("could not be recomputed", &open) {
         let check = Check::new(NAME, CheckStatus::NotChecked, what).optional();
         checks.push(reason.into_iter().fold(check, Check::because));
     }
     if checks.is_empty() && count > 0 {
-        let what = format!("{count} generated columns hold what their expressions give");
+        let what = format!(
+            "the values of {} match their expressions",
+            counted(count, "generated column")
+        );
         checks.push(Check::new(NAME, CheckStatus::Passed, what));
     }
     checks
@@ -206,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_asked_once_about_all_its_columns() {
+    fn one_query_checks_all_columns_of_a_table() {
         let columns = vec![
             column("sum", "numeric(8,2)", "(a + b)"),
             column("\"La\"\"bel\"", "\"S\".words", "\"S\".label(a)"),
@@ -227,22 +235,22 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_warns_and_no_answer_is_no_pass() {
+    fn a_difference_warns_and_a_missing_answer_does_not_pass() {
         let table = |name: &str| GeneratedTable {
             name: name.into(),
             columns: vec![column("x", "int", "1"), column("y", "int", "2")],
         };
         let same = || Ok(vec!["0".to_owned(), "0".to_owned()]);
-        assert_eq!(judge(&[]), []);
-        let passed = judge(&[(table("s.a"), same()), (table("s.b"), same())]);
+        assert_eq!(checks_of(&[]), []);
+        let passed = checks_of(&[(table("s.a"), same()), (table("s.b"), same())]);
         assert_eq!((passed.len(), passed[0].status), (1, CheckStatus::Passed));
         assert!(
-            passed[0].message.starts_with("4 generated columns"),
+            passed[0].message.contains("4 generated columns"),
             "{passed:?}"
         );
         let late = Err(DatabaseError::new(R::Timeout, "no answer within 5s"));
         let differs = Ok(vec!["0".to_owned(), "7".to_owned()]);
-        let found = judge(&[
+        let found = checks_of(&[
             (table("s.a"), same()),
             (table("s.b"), differs),
             (table("s.c"), late),

@@ -1,5 +1,5 @@
-//! Row accounting: every table is read back as COPY text and counted as the archive's data was; the
-//! number of rows and the digest have to be the same. Every large object likewise.
+//! Row comparison: reads every table back as COPY text and digests it with the same code as the archive's data.
+//! The number of rows and the digest must be equal. Large objects are compared in the same way.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::RestoredDatabase;
+use super::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
@@ -19,13 +19,13 @@ use pgdump_archive::{Dialect, ObjectDigest, RowDigest, TableDigest, tokens};
 /// Tables larger than this are read in parts.
 const PART_BYTES: i64 = 64 << 20;
 const PAGE: i64 = 8192;
-/// Large objects that are asked for at once, and bytes of one that are asked for at once.
+/// How many large objects one query reads, and how many bytes of each.
 const OBJECTS: usize = 200;
 const OBJECT_PART: i32 = 256 << 10;
-/// Failures that are named one by one.
-const NAMED: usize = 20;
+/// How many failures are listed one by one.
+const MAX_NAMED: usize = 20;
 
-/// Values are written as `pg_dump` lets them be written, whatever the role or database says.
+/// Formats values as `pg_dump` does, whatever the settings of the role or database.
 const SETTINGS: &str = "SET search_path = ''; SET DateStyle = ISO; SET IntervalStyle = postgres; \
     SET extra_float_digits = 3; SET bytea_output = hex; SET TimeZone = 'UTC'; SET row_security = off;";
 
@@ -44,17 +44,17 @@ struct Column {
     name: String,
     kind: String,
     has_span: bool,
-    /// Its text depends on the version of the server that wrote it.
+    /// Its text form depends on the version of the server that wrote it.
     is_float: bool,
 }
 
-/// A table, or blocks of it.
+/// A table, or a range of its blocks.
 struct TablePart {
     table: usize,
     blocks: Option<(i64, i64)>,
 }
 
-/// What was read back.
+/// What was read back of one table.
 #[derive(Debug, Clone, Default)]
 struct TableFindings {
     rows: RowDigest,
@@ -86,7 +86,7 @@ impl TableFindings {
             start = end + 1;
             match field {
                 b"\\N" => *nulls += 1,
-                // Years of more digits, and BC, do not sort as text.
+                // Years with more than four digits, and BC, do not sort as text.
                 _ if column.has_span && field.get(4) == Some(&b'-') && !field.ends_with(b"BC") => {
                     widen(span, field);
                 }
@@ -119,7 +119,7 @@ fn widen(span: &mut Option<(Vec<u8>, Vec<u8>)>, value: &[u8]) {
     }
 }
 
-/// The archive's side of a table.
+/// The archive's part of a table's proof.
 pub(super) fn proof_of(name: &str, data: &TableDigest) -> TableProof {
     TableProof {
         name: name.to_owned(),
@@ -131,7 +131,7 @@ pub(super) fn proof_of(name: &str, data: &TableDigest) -> TableProof {
     }
 }
 
-/// Compares every table with the ledger.
+/// Compares every table with the archive's digest.
 pub(super) async fn compare(
     subject: &RestoredDatabase<'_>,
 ) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
@@ -148,7 +148,7 @@ pub(super) async fn compare(
         }
     }
     drop(session);
-    // The largest first, so that no session is left with them at the end.
+    // Largest first, so that no session ends up with a large part at the end.
     parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let tables = Arc::new(tables);
     let queue: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
@@ -160,7 +160,7 @@ pub(super) async fn compare(
     }
     for (table, found) in tables.iter().zip(found) {
         let data = &wanted[&table.name];
-        wrong.extend(judge(table, data, &found, subject.dumped_major));
+        wrong.extend(check_of(table, data, &found, subject.dumped_major));
         proofs.push(proof_with(table, data, &found));
     }
     proofs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -174,31 +174,38 @@ pub(super) async fn compare(
             "rows",
             CheckStatus::Passed,
             format!(
-                "{} tables with {rows} rows are, row for row, what the archive has",
-                proofs.len()
+                "{} with {} {} the archive row for row",
+                counted(proofs.len(), "table"),
+                counted(rows, "row"),
+                if proofs.len() == 1 {
+                    "matches"
+                } else {
+                    "match"
+                }
             ),
         ),
         n => Check::new(
             "rows",
             CheckStatus::Failed,
             format!(
-                "{n} of {} tables are not what the archive has",
-                proofs.len()
+                "{n} of {} {} from the archive",
+                counted(proofs.len(), "table"),
+                if n == 1 { "differs" } else { "differ" }
             ),
         ),
     };
-    wrong.truncate(NAMED);
+    wrong.truncate(MAX_NAMED);
     Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
 }
 
 fn differs(table: &str, what: &str) -> Check {
-    let fix = "look for triggers, rules or row filters on the table, then restore the backup again";
+    let fix = "check the table for triggers, rules and row filters, then restore the backup again";
     Check::new("rows", CheckStatus::Failed, what)
         .of(table)
         .fix(fix)
 }
 
-fn judge(
+fn check_of(
     table: &Table,
     data: &TableDigest,
     found: &TableFindings,
@@ -207,8 +214,9 @@ fn judge(
     let (theirs, ours) = (&data.rows, &found.rows);
     if theirs.count != ours.count {
         let what = format!(
-            "{} rows in the archive, {} in the restored table",
-            theirs.count, ours.count
+            "{} in the archive, {} in the restored table",
+            counted(theirs.count, "row"),
+            ours.count
         );
         return Some(differs(&table.name, &what));
     }
@@ -216,7 +224,7 @@ fn judge(
         return None;
     }
     if dumped_major.is_some_and(|m| m < 12) && table.columns.iter().any(|c| c.is_float) {
-        let what = "the number of rows is right; before PostgreSQL 12 floating point numbers were written otherwise, so their content cannot be compared";
+        let what = "the number of rows is equal; their content cannot be compared, because floating-point numbers were formatted differently before PostgreSQL 12";
         return Some(
             Check::new("rows", CheckStatus::NotChecked, what)
                 .of(&table.name)
@@ -224,7 +232,7 @@ fn judge(
         );
     }
     let what = format!(
-        "as many rows as in the archive ({}), with another content",
+        "the number of rows is equal ({}), but their content differs from the archive",
         ours.count
     );
     Some(differs(&table.name, &what))
@@ -253,14 +261,14 @@ fn proof_with(table: &Table, data: &TableDigest, found: &TableFindings) -> Table
     }
 }
 
-/// A table as it was restored, with its size; `None` where there is none.
+/// A restored table and its size in bytes; `None` if it does not exist or lacks a column.
 async fn describe(
     session: &Session,
     name: &str,
     data: &TableDigest,
     encoding: &str,
 ) -> Result<Option<(Table, i64)>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at a table");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up a table");
     let sql = "SELECT c.oid, c.relkind::text, pg_catalog.pg_relation_size(c.oid) \
         FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1::text)";
     let Some(row) = session.client().query_opt(sql, &[&name]).await.map_err(e)? else {
@@ -311,7 +319,7 @@ async fn describe(
     Ok(Some((table, bytes)))
 }
 
-/// A large table in parts of blocks, where the server can read such parts by themselves.
+/// Divides a large table into ranges of blocks, if the server can read such ranges efficiently (since 14).
 fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, TablePart)> {
     if table.is_partitioned
         || bytes <= PART_BYTES
@@ -349,15 +357,15 @@ fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
             "COPY (SELECT {list} FROM ONLY {name} WHERE ctid >= '({from},0)'::pg_catalog.tid \
              AND ctid < '({to},0)'::pg_catalog.tid) {with}"
         ),
-        // COPY reads no partitioned table by its name.
+        // COPY cannot read a partitioned table by its name.
         None if table.is_partitioned => format!("COPY (SELECT {list} FROM {name}) {with}"),
         None if list.is_empty() => format!("COPY {name} {with}"),
         None => format!("COPY {name} ({list}) {with}"),
     }
 }
 
-/// Reads all parts. Each session has a thread of its own: rows come in small pieces, and handing each
-/// from the thread of the connection to another costs more than to count it.
+/// Reads all parts. Each session has a thread of its own: rows arrive in small pieces, and passing each from the
+/// connection's thread to another one costs more than digesting it.
 async fn read_all(
     subject: &RestoredDatabase<'_>,
     tables: Arc<Vec<Table>>,
@@ -399,16 +407,19 @@ async fn read_all(
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            let runtime = runtime
-                .map_err(|e| RestoreError::internal(format!("a thread to count on: {e}")))?;
-            // Whoever waits for the answer may be gone.
+            let runtime = runtime.map_err(|e| {
+                RestoreError::internal(format!("starting a thread that reads rows back: {e}"))
+            })?;
+            // Stop if the caller is gone.
             runtime
                 .block_on(stop.run_until_cancelled_owned(reading))
                 .unwrap_or(Ok(()))
         });
     }
     while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| RestoreError::internal(format!("a counting task died: {e}")))??;
+        ended.map_err(|e| {
+            RestoreError::internal(format!("a task that reads rows back failed: {e}"))
+        })??;
     }
     let found = found.lock();
     Ok(found.clone())
@@ -444,13 +455,13 @@ async fn read(
     Ok(found)
 }
 
-/// Compares every large object with the ledger.
+/// Compares every large object with the archive's digest.
 pub(super) async fn compare_objects(
     subject: &RestoredDatabase<'_>,
 ) -> Result<Vec<Check>, RestoreError> {
     let wanted = subject.content_digest.objects();
     let session = connect(subject.server, subject.database).await?;
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at large objects");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "listing large objects");
     let there = session
         .client()
         .query(
@@ -470,7 +481,7 @@ pub(super) async fn compare_objects(
         .collect();
     for batch in there.chunks(OBJECTS) {
         for (oid, is) in read_objects(&session, batch).await? {
-            // An object without a byte has no data in the archive.
+            // An empty large object has no data in the archive.
             if wanted.get(&oid).copied().unwrap_or_default() != is {
                 wrong.push(oid);
             }
@@ -482,13 +493,24 @@ pub(super) async fn compare_objects(
             "large objects",
             CheckStatus::Passed,
             format!(
-                "{} large objects with {bytes} bytes are what the archive has",
-                there.len()
+                "{} with {} {} the archive",
+                counted(there.len(), "large object"),
+                counted(bytes, "byte"),
+                if there.len() == 1 { "matches" } else { "match" }
             ),
         )
     } else {
-        let named: Vec<String> = wrong.iter().take(NAMED).map(u32::to_string).collect();
-        let what = format!("{} large objects differ: {}", wrong.len(), named.join(", "));
+        let named: Vec<String> = wrong.iter().take(MAX_NAMED).map(u32::to_string).collect();
+        let what = format!(
+            "{} {} from the archive: {}",
+            counted(wrong.len(), "large object"),
+            if wrong.len() == 1 {
+                "differs"
+            } else {
+                "differ"
+            },
+            named.join(", ")
+        );
         Check::new("large objects", CheckStatus::Failed, what)
     }])
 }

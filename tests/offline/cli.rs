@@ -372,7 +372,7 @@ fn a_file_in_the_current_folder_is_suggested() {
         &format!("file://{}/link.dump", here.path().display()),
     ]);
     assert_ne!(code, Some(0));
-    assert!(output.contains("leads out of the folder"), "{output}");
+    assert!(output.contains("points outside the folder"), "{output}");
 }
 
 /// Control characters in names, flags and damaged files are escaped in the output.

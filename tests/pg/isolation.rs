@@ -511,7 +511,7 @@ fn the_sandbox_directory_belongs_to_the_user() {
         .err()
         .unwrap()
         .to_string();
-    assert!(refused.contains("belongs to somebody else"), "{refused}");
+    assert!(refused.contains("belongs to another user"), "{refused}");
     // A template that somebody else planted there.
     let template = std::fs::read_dir(&fresh)
         .unwrap()
@@ -525,6 +525,6 @@ fn the_sandbox_directory_belongs_to_the_user() {
             .err()
             .unwrap()
             .to_string()
-            .contains("not ours")
+            .contains("belongs to another user")
     );
 }

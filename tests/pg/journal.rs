@@ -286,7 +286,7 @@ async fn a_rollback_that_would_lose_data_is_refused() {
         reason("app", None)
             .await
             .to_string()
-            .contains("no database is kept")
+            .contains("no replaced database is retained")
     );
     assert_eq!(reason("postgres", None).await.reason(), R::TargetNotAllowed);
     c.create("app", "CREATE TABLE precious ()");
@@ -295,7 +295,7 @@ async fn a_rollback_that_would_lose_data_is_refused() {
         reason("app", Some("template1"))
             .await
             .to_string()
-            .contains("not kept")
+            .contains("not a retained database")
     );
     c.psql(
         "app",
@@ -684,7 +684,7 @@ async fn an_abandoned_request_ends() {
     assert_eq!((again.failure, again.repeated), (Some(R::Internal), true));
     let message = again.result.error.unwrap().message;
     assert!(
-        message.starts_with("abandoned: ") && message.contains("lost_target is as it was"),
+        message.starts_with("abandoned: ") && message.contains("lost_target is unchanged"),
         "{message}"
     );
     drop(driver);

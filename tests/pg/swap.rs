@@ -658,7 +658,9 @@ async fn sessions_that_may_not_be_terminated_end_or_stop_the_swap() {
     assert_eq!(done.failure, Some(R::TargetUnavailable));
     let said = done.result.error.unwrap().message;
     assert!(
-        said.contains("stays in use by postgres (a superuser), whose sessions maker may not end"),
+        said.contains(
+            "is still in use by postgres (a superuser), whose sessions maker may not terminate"
+        ),
         "{said}"
     );
     assert!(!client.unwrap().is_closed());

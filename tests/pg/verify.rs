@@ -575,7 +575,8 @@ async fn generated_columns_that_depend_on_other_rows_are_reported() {
         (CheckStatus::NotChecked, false)
     );
     assert!(
-        open.message.contains(r#""S".a_fails.e (asking: too late"#),
+        open.message
+            .contains(r#""S".a_fails.e (running the query: too late"#),
         "{open:?}"
     );
 }
