@@ -15,7 +15,8 @@ use super::lexer::{Token, TokenKind, tokens};
 use super::timestamps::{has_non_utc, normalize_to_utc};
 use super::toc::corrupt;
 use super::{
-    BlockIndex, Chunk, DataSink, Dialect, Extent, IndexedBlock, Statement, TextEncoding, TocEntry,
+    BlockIndex, Chunk, DataSink, Dialect, EntryKind, Extent, IndexedBlock, Statement, TextEncoding,
+    TocEntry,
 };
 use crate::error::ArchiveError;
 
@@ -179,7 +180,7 @@ impl ContentDigest {
                 Some(schema) => format!("{}.{}", quoted(schema), quoted(&entry.tag)),
                 None => self.encoding.for_display(&quoted(&entry.tag)),
             },
-            is_rows: entry.desc == "TABLE DATA" && self.counts_rows,
+            is_rows: entry.kind == EntryKind::TableData && self.counts_rows,
         }
     }
 

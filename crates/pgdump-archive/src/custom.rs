@@ -249,7 +249,7 @@ impl CustomBlocks {
             return Err(if start.is_empty() {
                 corrupt(format!(
                     "the archive ends early: the data of {} {} is missing",
-                    missing.desc, missing.tag
+                    missing.kind, missing.tag
                 ))
             } else {
                 no_block(at, &start, missing)

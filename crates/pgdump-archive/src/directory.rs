@@ -13,7 +13,8 @@ use super::members::{
 };
 use super::toc::corrupt;
 use super::{
-    Archive, ArchiveBody, DataOffset, DirectorySource, Format, Limits, ReadContext, TocEntry,
+    Archive, ArchiveBody, DataOffset, DirectorySource, EntryKind, Format, Limits, ReadContext,
+    TocEntry,
 };
 use crate::error::ArchiveError;
 
@@ -202,8 +203,8 @@ impl DirectoryMembers {
                 continue;
             }
             sink.begin(entry)?;
-            match entry.desc.as_str() {
-                "BLOBS" => self.read_objects(at, name, sink)?,
+            match &entry.kind {
+                EntryKind::Blobs => self.read_objects(at, name, sink)?,
                 _ => {
                     let (bytes, suffixes) = self.open(name)?;
                     read_table(

@@ -7,6 +7,7 @@ mod codec;
 mod custom;
 mod encoding;
 mod end_marks;
+mod entry_kind;
 mod error;
 mod directory;
 mod frames;
@@ -37,6 +38,7 @@ pub use content_digest::{
     ContentDigest, DigestBuilder, DigestSink, ObjectDigest, RowDigest, TableDigest, copy_target,
 };
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
+pub use entry_kind::EntryKind;
 pub use error::{ArchiveError, Problem};
 pub use filters::{DecryptionKeys, Filter};
 pub use header::{Format, Header};
@@ -470,7 +472,7 @@ impl DataStream {
 
 /// How to lex the statements of an archive with these entries.
 fn dialect_of(entries: &[TocEntry], encoding: &TextEncoding) -> Dialect {
-    let setting = entries.iter().find(|e| e.desc == "STDSTRINGS");
+    let setting = entries.iter().find(|e| e.kind == EntryKind::StdStrings);
     Dialect {
         standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")),
         multibyte: encoding.multibyte(),

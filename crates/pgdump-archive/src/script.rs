@@ -10,7 +10,7 @@ use super::filters::PeekReader;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::text::{SqlReader, TextItem};
 use super::toc::{corrupt, without_oids};
-use super::{Archive, ArchiveBody, Codec, Format, Header, Limits, TocEntry, TocSection};
+use super::{Archive, ArchiveBody, Codec, EntryKind, Format, Header, Limits, TocEntry, TocSection};
 use crate::error::ArchiveError;
 
 /// Bytes of statements that are read ahead of the data to find out what the dump needs.
@@ -50,9 +50,12 @@ impl Preview {
     fn add(&mut self, item: TextItem) -> bool {
         let is_data = match &item {
             TextItem::Entry(e)
-                if matches!(e.desc.as_str(), "TABLE DATA" | "BLOBS" | "LARGE OBJECTS") =>
+                if matches!(
+                    e.kind,
+                    EntryKind::TableData | EntryKind::Blobs | EntryKind::LargeObjects
+                ) =>
             {
-                self.has_rows = e.desc == "TABLE DATA";
+                self.has_rows = e.kind == EntryKind::TableData;
                 true
             }
             TextItem::Entry(e) => {
@@ -85,9 +88,10 @@ impl Preview {
             if self
                 .entries
                 .last()
-                .is_none_or(|e| e.desc != "DATABASE" || !e.defn.is_empty())
+                .is_none_or(|e| e.kind != EntryKind::Database || !e.defn.is_empty())
             {
-                self.entries.push(TocEntry::bare(0, "DATABASE", ""));
+                self.entries
+                    .push(TocEntry::bare(0, EntryKind::Database, ""));
             }
             if let Some(e) = self.entries.last_mut() {
                 e.defn.clone_from(&s.text);
@@ -212,7 +216,7 @@ impl Script {
                     self.close(sink)?;
                     let (copy, oids) = without_oids(statement.text);
                     let table = table_of(&copy, 1).unwrap_or_default();
-                    let mut entry = self.entry("TABLE DATA", &table);
+                    let mut entry = self.data_entry(EntryKind::TableData, &table);
                     (entry.copy_stmt, entry.oids_in_data) = (copy, oids);
                     sink.begin(&entry)?;
                     self.text.copy_rows(&entry, sink)?;
@@ -234,8 +238,8 @@ impl Script {
         }
     }
 
-    fn entry(&mut self, desc: &str, tag: &str) -> TocEntry {
-        let mut entry = TocEntry::bare(self.next_id, desc, tag);
+    fn data_entry(&mut self, kind: EntryKind, tag: &str) -> TocEntry {
+        let mut entry = TocEntry::bare(self.next_id, kind, tag);
         self.next_id += 1;
         (entry.section, entry.has_data) = (TocSection::Data, true);
         entry
@@ -264,7 +268,7 @@ impl Script {
             .ok_or_else(|| corrupt(format!("line {line}: INSERT without a table")))?;
         if self.open.as_ref().is_none_or(|e| e.tag != table) {
             self.close(sink)?;
-            let entry = self.entry("TABLE DATA", &table);
+            let entry = self.data_entry(EntryKind::TableData, &table);
             sink.begin(&entry)?;
             self.open = Some(entry);
         }
@@ -292,9 +296,13 @@ impl Script {
                 .split(|c: char| !c.is_ascii_digit())
                 .next()
                 .and_then(|n| n.parse().ok());
-            if self.open.as_ref().is_none_or(|e| e.desc != "BLOBS") {
+            if self
+                .open
+                .as_ref()
+                .is_none_or(|e| e.kind != EntryKind::Blobs)
+            {
                 self.close(sink)?;
-                let entry = self.entry("BLOBS", "BLOBS");
+                let entry = self.data_entry(EntryKind::Blobs, "BLOBS");
                 sink.begin(&entry)?;
                 self.open = Some(entry);
             }

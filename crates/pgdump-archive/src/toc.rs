@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::{Limits, TextEncoding};
+use super::{EntryKind, Limits, TextEncoding};
 use crate::error::ArchiveError;
 
 /// The section of a restore that an entry belongs to.
@@ -38,8 +38,8 @@ pub struct TocEntry {
     pub dump_id: i32,
     /// Whether the entry has a data block in this file.
     pub has_data: bool,
-    /// Object kind in PostgreSQL's terms: `TABLE`, `TABLE DATA`, `INDEX`, …
-    pub desc: String,
+    /// Kind of the object.
+    pub kind: EntryKind,
     /// Name of the object, unquoted; functions have their argument types, some kinds the table before the name.
     pub tag: String,
     /// Section that `pg_dump` put the object in.
@@ -552,7 +552,7 @@ impl RawEntry {
             dump_id: self.dump_id,
             has_data: self.has_data,
             tag: text(tag)?.unwrap_or_default(),
-            desc: text(desc)?.unwrap_or_default(),
+            kind: EntryKind::from(text(desc)?.unwrap_or_default().as_str()),
             section: self.section,
             defn: text(defn)?.unwrap_or_default(),
             drop_stmt: text(drop_stmt)?.unwrap_or_default(),
@@ -584,11 +584,11 @@ pub(super) fn without_oids(copy: String) -> (String, bool) {
 
 impl TocEntry {
     /// An entry with nothing but its kind and name.
-    pub fn bare(dump_id: i32, desc: &str, tag: &str) -> Self {
+    pub fn bare(dump_id: i32, kind: impl Into<EntryKind>, tag: &str) -> Self {
         TocEntry {
             dump_id,
             has_data: false,
-            desc: desc.to_owned(),
+            kind: kind.into(),
             tag: tag.to_owned(),
             section: TocSection::PreData,
             defn: String::new(),
@@ -635,11 +635,16 @@ impl TocEntry {
         )
     }
 
+    /// Whether the entry is about the database itself, not about something in it.
+    pub fn describes_database(&self) -> bool {
+        self.kind.as_str().starts_with("DATABASE") || self.tag.starts_with("DATABASE ")
+    }
+
     /// `TABLE public.t`, for display.
     pub fn name(&self) -> String {
         match &self.namespace {
-            Some(schema) => format!("{} {schema}.{}", self.desc, self.tag),
-            None => format!("{} {}", self.desc, self.tag),
+            Some(schema) => format!("{} {schema}.{}", self.kind, self.tag),
+            None => format!("{} {}", self.kind, self.tag),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Entries of a dump that depend on the name of the database they are restored into. Pure.
 
-use pgdump_archive::TocEntry;
+use pgdump_archive::{EntryKind, TocEntry};
 
 /// Extensions that a server allows in one database only, named in its configuration.
 const BOUND_EXTENSIONS: [&str; 1] = ["pg_cron"];
@@ -14,19 +14,17 @@ const WORDS: [&str; 3] = [
 
 /// Entries that depend on the database's name, as far as their definitions show it.
 pub fn that_name_their_database(entries: &[TocEntry]) -> Vec<String> {
-    let of_database =
-        |e: &&TocEntry| e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
     entries
         .iter()
-        .filter(|e| !of_database(e) && names_it(e))
+        .filter(|e| !e.describes_database() && names_it(e))
         .map(TocEntry::name)
         .collect()
 }
 
 fn names_it(e: &TocEntry) -> bool {
-    match e.desc.as_str() {
-        "EXTENSION" => BOUND_EXTENSIONS.contains(&e.tag.as_str()),
-        "COMMENT" | "ACL" => false,
+    match &e.kind {
+        EntryKind::Extension => BOUND_EXTENSIONS.contains(&e.tag.as_str()),
+        EntryKind::Comment | EntryKind::Acl => false,
         _ => has_word(&e.defn),
     }
 }

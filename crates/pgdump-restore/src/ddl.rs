@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::locks::ConstraintStep;
 use crate::postgres::{ident, literal};
-use pgdump_archive::{TextEncoding, TocEntry, copy_target};
+use pgdump_archive::{EntryKind, TextEncoding, TocEntry, copy_target};
 
 /// Settings of the dump that every session needs, from the entries that have them.
 #[derive(Debug, Clone, Default)]
@@ -21,17 +21,17 @@ type ObjectGroups = HashMap<i32, Vec<String>>;
 
 impl DumpSettings {
     pub(crate) fn of(entries: &[TocEntry]) -> Self {
-        let defn = |desc: &str| {
+        let defn = |kind: EntryKind| {
             entries
                 .iter()
-                .find(|e| e.desc == desc)
+                .find(|e| e.kind == kind)
                 .map(|e| e.defn.clone())
         };
-        let groups = entries.iter().filter(|e| e.desc == "BLOB METADATA");
+        let groups = entries.iter().filter(|e| e.kind == EntryKind::BlobMetadata);
         let groups = groups.map(|e| (e.dump_id, object_numbers(e).map(str::to_owned).collect()));
         DumpSettings {
-            standard_strings: defn("STDSTRINGS"),
-            search_path: defn("SEARCHPATH"),
+            standard_strings: defn(EntryKind::StdStrings),
+            search_path: defn(EntryKind::SearchPath),
             object_groups: Arc::new(groups.collect()),
         }
     }
@@ -88,12 +88,13 @@ impl OutputState {
     /// One string of statements that creates `entry`; empty if there is nothing to run.
     pub(crate) fn sql_for(&mut self, entry: &TocEntry) -> String {
         let mut sql = self.settings_for(entry);
-        match entry.desc.as_str() {
-            "BLOB METADATA" => create_large_objects(entry, &mut sql),
-            "ACL" if entry.tag.starts_with("LARGE OBJECTS") => {
+        match &entry.kind {
+            EntryKind::BlobMetadata => create_large_objects(entry, &mut sql),
+            EntryKind::Acl if entry.tag.starts_with("LARGE OBJECTS") => {
                 grant_large_objects(entry, &self.object_groups, &mut sql)
             }
-            "SCHEMA" if entry.tag == "public" && entry.defn.starts_with("CREATE SCHEMA") => {}
+            EntryKind::Schema
+                if entry.tag == "public" && entry.defn.starts_with("CREATE SCHEMA") => {}
             _ => sql.push_str(&entry.defn),
         }
         if let (Some(am), Some('p')) = (&entry.table_am, entry.relkind) {
@@ -222,7 +223,7 @@ fn set_owner(entry: &TocEntry, sql: &mut String) {
         return;
     }
     let owner = ident(&entry.owner);
-    if entry.desc == "BLOB METADATA" {
+    if entry.kind == EntryKind::BlobMetadata {
         for oid in object_numbers(entry) {
             sql.push_str(&format!("\nALTER LARGE OBJECT {oid} OWNER TO {owner};"));
         }
@@ -233,29 +234,33 @@ fn set_owner(entry: &TocEntry, sql: &mut String) {
 
 /// The object as `ALTER … OWNER TO` names it; `None` for kinds without an owner of their own.
 fn owned_object(entry: &TocEntry) -> Option<String> {
-    match entry.desc.as_str() {
-        "COLLATION"
-        | "CONVERSION"
-        | "DOMAIN"
-        | "FOREIGN TABLE"
-        | "MATERIALIZED VIEW"
-        | "SEQUENCE"
-        | "STATISTICS"
-        | "TABLE"
-        | "TEXT SEARCH DICTIONARY"
-        | "TEXT SEARCH CONFIGURATION"
-        | "TYPE"
-        | "VIEW" => Some(format!("{} {}", entry.desc, qualified(entry))),
-        "EVENT TRIGGER"
-        | "FOREIGN DATA WRAPPER"
-        | "PROCEDURAL LANGUAGE"
-        | "PUBLICATION"
-        | "SCHEMA"
-        | "SERVER"
-        | "SUBSCRIPTION" => Some(format!("{} {}", entry.desc, ident(&entry.tag))),
-        "BLOB" => Some(format!("LARGE OBJECT {}", entry.tag)),
-        "AGGREGATE" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS" | "OPERATOR FAMILY"
-        | "PROCEDURE" => {
+    match &entry.kind {
+        EntryKind::Collation
+        | EntryKind::Conversion
+        | EntryKind::Domain
+        | EntryKind::ForeignTable
+        | EntryKind::MaterializedView
+        | EntryKind::Sequence
+        | EntryKind::Statistics
+        | EntryKind::Table
+        | EntryKind::TextSearchDictionary
+        | EntryKind::TextSearchConfiguration
+        | EntryKind::Type
+        | EntryKind::View => Some(format!("{} {}", entry.kind, qualified(entry))),
+        EntryKind::EventTrigger
+        | EntryKind::ForeignDataWrapper
+        | EntryKind::ProceduralLanguage
+        | EntryKind::Publication
+        | EntryKind::Schema
+        | EntryKind::Server
+        | EntryKind::Subscription => Some(format!("{} {}", entry.kind, ident(&entry.tag))),
+        EntryKind::Blob => Some(format!("LARGE OBJECT {}", entry.tag)),
+        EntryKind::Aggregate
+        | EntryKind::Function
+        | EntryKind::Operator
+        | EntryKind::OperatorClass
+        | EntryKind::OperatorFamily
+        | EntryKind::Procedure => {
             let object = entry.drop_stmt.strip_prefix("DROP ")?;
             Some(object.trim_end_matches(['\n', ';']).to_owned())
         }

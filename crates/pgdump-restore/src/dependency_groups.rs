@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use pgdump_archive::TocEntry;
+use pgdump_archive::{EntryKind, TocEntry};
 
 /// Consecutive entries (indices in the table of contents).
 pub(crate) type DependencyGroup = Vec<usize>;
@@ -35,17 +35,17 @@ pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataSta
 /// Kinds whose entries list everything that they depend on.
 fn lists_all_dependencies(e: &TocEntry) -> bool {
     matches!(
-        e.desc.as_str(),
-        "TABLE"
-            | "SEQUENCE"
-            | "SEQUENCE OWNED BY"
-            | "DEFAULT"
-            | "VIEW"
-            | "TABLE ATTACH"
-            | "COMMENT"
-            | "SECURITY LABEL"
-            | "BLOB"
-            | "BLOB METADATA"
+        e.kind,
+        EntryKind::Table
+            | EntryKind::Sequence
+            | EntryKind::SequenceOwnedBy
+            | EntryKind::Default
+            | EntryKind::View
+            | EntryKind::TableAttach
+            | EntryKind::Comment
+            | EntryKind::SecurityLabel
+            | EntryKind::Blob
+            | EntryKind::BlobMetadata
     )
 }
 

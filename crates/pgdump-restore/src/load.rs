@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-use pgdump_archive::{Archive, ContentDigest, TocEntry};
+use pgdump_archive::{Archive, ContentDigest, EntryKind, TocEntry};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -83,7 +83,7 @@ pub async fn load(
     let tables = plan
         .nodes
         .iter()
-        .filter(|n| entries[n.entry].desc == "TABLE DATA")
+        .filter(|n| entries[n.entry].kind == EntryKind::TableData)
         .count() as u64;
     observer.planned(
         tables,

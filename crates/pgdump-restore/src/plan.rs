@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::dependence::Dependence;
 use super::pre_data::PreDataPlan;
 use super::{ddl, dependency_groups};
-use pgdump_archive::{TocEntry, TocSection};
+use pgdump_archive::{EntryKind, TocEntry, TocSection};
 
 /// Passes of a restore; each is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,9 +106,15 @@ pub(crate) struct Plan {
 /// Entries that `pg_restore` into an existing database skips: those about the database itself, and settings of
 /// the session.
 pub(crate) fn is_skipped(e: &TocEntry) -> bool {
-    match e.desc.as_str() {
-        "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES" => true,
-        "ACL" | "COMMENT" | "SECURITY LABEL" => e.tag.starts_with("DATABASE "),
+    match &e.kind {
+        EntryKind::Encoding
+        | EntryKind::StdStrings
+        | EntryKind::SearchPath
+        | EntryKind::Database
+        | EntryKind::DatabaseProperties => true,
+        EntryKind::Acl | EntryKind::Comment | EntryKind::SecurityLabel => {
+            e.tag.starts_with("DATABASE ")
+        }
         _ => e.defn.is_empty() && !e.has_data,
     }
 }
@@ -123,7 +129,9 @@ impl Plan {
             let early = match e.section {
                 TocSection::PreData => true,
                 // Large objects are created before their data arrives, whatever their section.
-                TocSection::Data if matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA") => true,
+                TocSection::Data if matches!(e.kind, EntryKind::Blob | EntryKind::BlobMetadata) => {
+                    true
+                }
                 TocSection::None => plan.nodes.is_empty(),
                 TocSection::Data | TocSection::PostData => false,
             };
@@ -156,7 +164,7 @@ impl Plan {
                 touched.flat_map(|id| tables.with_descendants(id)).collect();
             touched.sort_unstable();
             touched.dedup();
-            if e.desc == "INDEX ATTACH" {
+            if e.kind == EntryKind::IndexAttach {
                 touched.push(ATTACHING);
             }
             match locks(e) {
@@ -187,7 +195,7 @@ impl Plan {
                 (node.in_order, node.can_copy_freeze, node.pre_data_batches) = (true, false, None);
             } else if !node.is_data && dependence.objects.contains(&e.dump_id) {
                 node.turn = usize::MAX;
-            } else if e.desc == "STATISTICS DATA" {
+            } else if e.kind == EntryKind::StatisticsData {
                 // Statistics of tables whose rows may be loaded later.
                 node.turn = 0;
             }
@@ -200,7 +208,7 @@ impl Plan {
         let (mut before, mut reading): (Vec<usize>, Option<usize>) = (vec![], None);
         for (i, node) in self.nodes.iter_mut().enumerate() {
             let e = &entries[node.entry];
-            if e.desc != "MATERIALIZED VIEW DATA" {
+            if e.kind != EntryKind::MaterializedViewData {
                 continue;
             }
             let reads = dependence.objects.contains(&e.dump_id);
@@ -222,14 +230,14 @@ impl Plan {
 }
 
 fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> RestorePass {
-    match e.desc.as_str() {
-        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => RestorePass::Acl,
-        "MATERIALIZED VIEW DATA" => RestorePass::Refresh,
-        "EVENT TRIGGER" => RestorePass::EventTriggers,
-        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => {
+    match &e.kind {
+        EntryKind::Acl | EntryKind::AclLanguage | EntryKind::DefaultAcl => RestorePass::Acl,
+        EntryKind::MaterializedViewData => RestorePass::Refresh,
+        EntryKind::EventTrigger => RestorePass::EventTriggers,
+        EntryKind::Comment | EntryKind::SecurityLabel if e.tag.starts_with("EVENT TRIGGER ") => {
             RestorePass::EventTriggers
         }
-        "STATISTICS DATA"
+        EntryKind::StatisticsData
             if e.dependencies
                 .iter()
                 .any(|id| tables.refreshed.contains(id)) =>
@@ -247,16 +255,23 @@ enum LockMode {
 }
 
 fn locks(e: &TocEntry) -> LockMode {
-    match e.desc.as_str() {
-        "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "RULE" | "TRIGGER" | "POLICY"
-        | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => {
-            LockMode::Exclusive
-        }
+    match &e.kind {
+        EntryKind::Constraint
+        | EntryKind::CheckConstraint
+        | EntryKind::FkConstraint
+        | EntryKind::Rule
+        | EntryKind::Trigger
+        | EntryKind::Policy
+        | EntryKind::RowSecurity
+        | EntryKind::Default
+        | EntryKind::IndexAttach
+        | EntryKind::TableAttach
+        | EntryKind::PublicationTable => LockMode::Exclusive,
         // Its lock conflicts with itself and with index builds.
-        "STATISTICS" | "STATISTICS DATA" => LockMode::Exclusive,
+        EntryKind::Statistics | EntryKind::StatisticsData => LockMode::Exclusive,
         // The entry includes CLUSTER ON or REPLICA IDENTITY.
-        "INDEX" if e.defn.contains("\nALTER TABLE ") => LockMode::Exclusive,
-        "INDEX" => LockMode::Shared,
+        EntryKind::Index if e.defn.contains("\nALTER TABLE ") => LockMode::Exclusive,
+        EntryKind::Index => LockMode::Shared,
         _ => LockMode::None,
     }
 }
@@ -273,15 +288,19 @@ struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
-        let ids = |wanted: &[&str]| -> HashSet<i32> {
+        let ids = |wanted: &[EntryKind]| -> HashSet<i32> {
             entries
                 .iter()
-                .filter(|e| wanted.contains(&e.desc.as_str()))
+                .filter(|e| wanted.contains(&e.kind))
                 .map(|e| e.dump_id)
                 .collect()
         };
-        let relations = ids(&["TABLE", "MATERIALIZED VIEW", "FOREIGN TABLE"]);
-        let refreshed = ids(&["MATERIALIZED VIEW", "MATERIALIZED VIEW DATA"]);
+        let relations = ids(&[
+            EntryKind::Table,
+            EntryKind::MaterializedView,
+            EntryKind::ForeignTable,
+        ]);
+        let refreshed = ids(&[EntryKind::MaterializedView, EntryKind::MaterializedViewData]);
         let by_id: HashMap<i32, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
         let mut data_of: HashMap<i32, Vec<i32>> = HashMap::new();
         let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
@@ -292,16 +311,16 @@ impl<'a> Tables<'a> {
                     .copied()
                     .filter(|id| relations.contains(id))
             };
-            match e.desc.as_str() {
-                "TABLE DATA" => {
+            match &e.kind {
+                EntryKind::TableData => {
                     tables().for_each(|t| data_of.entry(t).or_default().push(e.dump_id));
                 }
-                "TABLE" => {
+                EntryKind::Table => {
                     tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id))
                 }
                 // A partition is attached after it was created: the entry depends on both tables and has the
                 // name of the partition.
-                "TABLE ATTACH" => {
+                EntryKind::TableAttach => {
                     let is_child =
                         |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
                     let (child, parents): (Vec<i32>, Vec<i32>) = tables().partition(is_child);
@@ -323,7 +342,7 @@ impl<'a> Tables<'a> {
 
     /// Whether these are the rows of a table that the archive creates, copied into that very table.
     fn can_copy_freeze(&self, e: &TocEntry) -> bool {
-        e.desc == "TABLE DATA"
+        e.kind == EntryKind::TableData
             && ddl::copies_into_own_table(e)
             && self.heap_of(e).is_some_and(|t| {
                 let is_its = t.tag == e.tag && t.namespace == e.namespace;
@@ -332,7 +351,9 @@ impl<'a> Tables<'a> {
     }
 
     fn is_key(&self, e: &TocEntry) -> bool {
-        e.desc == "CONSTRAINT" && ddl::key_as_index(e).is_some() && self.heap_of(e).is_some()
+        e.kind == EntryKind::Constraint
+            && ddl::key_as_index(e).is_some()
+            && self.heap_of(e).is_some()
     }
 
     /// The ordinary table that an entry depends on, if the archive creates it.
@@ -341,7 +362,7 @@ impl<'a> Tables<'a> {
             .dependencies
             .iter()
             .filter_map(|id| self.by_id.get(id).copied());
-        let table = below.find(|t| t.desc == "TABLE")?;
+        let table = below.find(|t| t.kind == EntryKind::Table)?;
         // Other access methods need not support COPY's FREEZE.
         let is_heap = table
             .table_am
@@ -360,7 +381,7 @@ impl<'a> Tables<'a> {
         let of_table = self
             .by_id
             .get(&id)
-            .filter(|e| matches!(e.desc.as_str(), "INDEX" | "CONSTRAINT"));
+            .filter(|e| matches!(e.kind, EntryKind::Index | EntryKind::Constraint));
         let tables = of_table.into_iter().flat_map(|e| &e.dependencies);
         tables
             .copied()

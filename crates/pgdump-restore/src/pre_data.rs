@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
 use super::dependency_groups::PreDataStage;
-use pgdump_archive::TocEntry;
+use pgdump_archive::{EntryKind, TocEntry};
 
 /// Most entries in one transaction, because several sessions hold their locks.
 const BATCH: usize = 50;
@@ -162,15 +162,19 @@ impl<'a> BatchPrerequisites<'a> {
         let [table] = data.dependencies.as_slice() else {
             return None;
         };
-        let is_its = self.by_id.get(table)?.desc == "TABLE" && ddl::copies_into_own_table(data);
+        let is_its =
+            self.by_id.get(table)?.kind == EntryKind::Table && ddl::copies_into_own_table(data);
         let dependents = self.dependents.get(table).into_iter().flatten();
         let of_it: Vec<&TocEntry> = dependents
             .copied()
-            .filter(|e| e.desc != "FUNCTION")
+            .filter(|e| e.kind != EntryKind::Function)
             .collect();
-        let alters = of_it
-            .iter()
-            .filter(|e| !matches!(e.desc.as_str(), "TABLE" | "VIEW" | "MATERIALIZED VIEW"));
+        let alters = of_it.iter().filter(|e| {
+            !matches!(
+                e.kind,
+                EntryKind::Table | EntryKind::View | EntryKind::MaterializedView
+            )
+        });
         let is_known =
             is_its && self.runs_no_function([*table].into_iter().chain(alters.map(|e| e.dump_id)));
         is_known.then(|| {
@@ -191,8 +195,10 @@ impl<'a> BatchPrerequisites<'a> {
         while let Some(id) = next.pop() {
             match self.by_id.get(&id) {
                 Some(e)
-                    if !matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE")
-                        && !e.has_data =>
+                    if !matches!(
+                        e.kind,
+                        EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate
+                    ) && !e.has_data =>
                 {
                     next.extend(e.dependencies.iter().filter(|id| seen.insert(**id)));
                 }

@@ -9,7 +9,7 @@ use super::roles::mentions;
 use crate::error::FailureReason as R;
 use crate::policy::{Extensions, Owners};
 use crate::postgres::plain_locale;
-use pgdump_archive::{Archive, Codec, Format, TocEntry, statements};
+use pgdump_archive::{Archive, Codec, EntryKind, Format, TocEntry, statements};
 
 /// What a finding means for the restore.
 #[derive(
@@ -81,7 +81,7 @@ impl Requirements {
         }
         let create = entries
             .iter()
-            .find(|e| e.desc == "DATABASE")
+            .find(|e| e.kind == EntryKind::Database)
             .map(|e| e.defn.as_str());
         let options = create
             .and_then(|sql| sql.rsplit_once("ENCODING = "))
@@ -91,25 +91,24 @@ impl Requirements {
     }
 
     fn add(&mut self, e: &TocEntry) {
-        let is_database = e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
-        if is_database {
+        if e.describes_database() {
             return;
         }
         if !e.owner.is_empty() && (!e.drop_stmt.is_empty() || e.defn.contains("OWNER TO")) {
             self.roles.insert(e.owner.clone());
             self.owners.insert(e.owner.clone());
         }
-        match e.desc.as_str() {
-            "EXTENSION" => drop(self.extensions.insert(e.tag.clone())),
-            "BLOB" => self.large_objects += 1,
-            "BLOB METADATA" => {
+        match &e.kind {
+            EntryKind::Extension => drop(self.extensions.insert(e.tag.clone())),
+            EntryKind::Blob => self.large_objects += 1,
+            EntryKind::BlobMetadata => {
                 self.large_objects += e.defn.lines().filter(|l| !l.trim().is_empty()).count() as u64
             }
-            "ACL" | "DEFAULT ACL" | "POLICY" | "USER MAPPING" => {
+            EntryKind::Acl | EntryKind::DefaultAcl | EntryKind::Policy | EntryKind::UserMapping => {
                 let all = statements(&e.defn, pgdump_archive::Dialect::default());
                 let roles: BTreeSet<String> =
                     all.into_iter().flat_map(mentions).map(|m| m.role).collect();
-                let kind = if e.desc.contains("ACL") {
+                let kind = if matches!(e.kind, EntryKind::Acl | EntryKind::DefaultAcl) {
                     &mut self.grantees
                 } else {
                     &mut self.named
@@ -408,22 +407,22 @@ fn locale(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
 
 /// Kinds of objects that only a superuser can create, and definitions that newer versions reject.
 fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
-    const SUPERUSERS: [&str; 6] = [
-        "EVENT TRIGGER",
-        "FOREIGN DATA WRAPPER",
-        "ACCESS METHOD",
-        "SUBSCRIPTION",
-        "TRANSFORM",
-        "OPERATOR CLASS",
+    const SUPERUSERS: [EntryKind; 6] = [
+        EntryKind::EventTrigger,
+        EntryKind::ForeignDataWrapper,
+        EntryKind::AccessMethod,
+        EntryKind::Subscription,
+        EntryKind::Transform,
+        EntryKind::OperatorClass,
     ];
-    let of = |kind: &str| {
+    let of = |kind: &EntryKind| {
         entries
             .iter()
-            .filter(|e| e.desc == kind)
+            .filter(|e| e.kind == *kind)
             .map(TocEntry::name)
             .collect::<Vec<_>>()
     };
-    let special: Vec<String> = SUPERUSERS.iter().flat_map(|k| of(k)).collect();
+    let special: Vec<String> = SUPERUSERS.iter().flat_map(of).collect();
     if !rewriter.facts.is_superuser && !special.is_empty() {
         let listed: Vec<&str> = special.iter().map(String::as_str).collect();
         found.push(finding(
@@ -437,8 +436,10 @@ fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
     let types = ["abstime", "reltime", "tinterval"];
     let has_type = |e: &&TocEntry| {
         let words = || e.defn.split(|c: char| !c.is_alphanumeric() && c != '_');
-        matches!(e.desc.as_str(), "TABLE" | "TYPE" | "DOMAIN")
-            && words().any(|w| types.contains(&w))
+        matches!(
+            e.kind,
+            EntryKind::Table | EntryKind::Type | EntryKind::Domain
+        ) && words().any(|w| types.contains(&w))
     };
     let old: Vec<String> = entries
         .iter()
@@ -447,7 +448,7 @@ fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
         .collect();
     let postfix = |e: &&TocEntry| {
         let defn = e.defn.to_ascii_uppercase();
-        e.desc == "OPERATOR"
+        e.kind == EntryKind::Operator
             && rewriter.facts.version >= 140000
             && defn.contains("LEFTARG")
             && !defn.contains("RIGHTARG")

@@ -15,8 +15,8 @@ use super::script::{
 use super::work_queue::{QueuedChunk, WorkQueue};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 use pgdump_archive::{
-    ArchiveError, Chunk, DataSink, DataStream, Dialect, DigestBuilder, Extent, Statement, TocEntry,
-    first_tokens,
+    ArchiveError, Chunk, DataSink, DataStream, Dialect, DigestBuilder, EntryKind, Extent,
+    Statement, TocEntry, first_tokens,
 };
 
 /// Most statements in one transaction.
@@ -128,7 +128,7 @@ impl ChunkPusher {
             content_digest.finish(tally)?;
         }
         self.work_queue.change(|s| s.end(node));
-        if entry.desc == "TABLE DATA" {
+        if entry.kind == EntryKind::TableData {
             self.job.table_read();
         }
         Ok(())
@@ -402,7 +402,7 @@ impl ScriptProducer {
         self.clean = false;
         let observer = &self.chunks.job.observer;
         observer.advance("schema", "data");
-        if entry.desc == "TABLE DATA" {
+        if entry.kind == EntryKind::TableData {
             observer.found_table();
         }
         let in_order = match &self.chunks.job.in_order_into {

@@ -17,7 +17,7 @@ use rules::*;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
-use pgdump_archive::{Dialect, TocEntry, statements};
+use pgdump_archive::{Dialect, EntryKind, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
 /// Most examples per rule in a report.
@@ -169,16 +169,16 @@ impl Rewriter {
     pub fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
         let methods: HashSet<&str> = entries
             .iter()
-            .filter(|e| e.desc == "ACCESS METHOD")
+            .filter(|e| e.kind == EntryKind::AccessMethod)
             .map(|e| e.tag.as_str())
             .collect();
-        let extensions = entries.iter().filter(|e| e.desc == "EXTENSION");
+        let extensions = entries.iter().filter(|e| e.kind == EntryKind::Extension);
         let own = !methods.is_empty() || extensions.clone().any(|e| !is_contrib(&e.tag));
         self.state().brings_methods |= own;
         let mut gone = HashSet::new();
         for e in entries
             .iter()
-            .filter(|e| e.desc == "EXTENSION" && !e.tag.is_empty())
+            .filter(|e| e.kind == EntryKind::Extension && !e.tag.is_empty())
         {
             if !self.keeps_extension(&e.tag)? {
                 gone.insert(e.dump_id);
@@ -190,7 +190,9 @@ impl Rewriter {
         }
         // ACL entries whose statements were all skipped.
         entries.retain(|e| {
-            !(e.defn.is_empty() && !e.has_data && matches!(e.desc.as_str(), "ACL" | "DEFAULT ACL"))
+            !(e.defn.is_empty()
+                && !e.has_data
+                && matches!(e.kind, EntryKind::Acl | EntryKind::DefaultAcl))
         });
         Ok(())
     }
@@ -215,7 +217,7 @@ impl Rewriter {
         gone.extend(data_of_missing_tables(entries, &gone));
         for e in entries
             .iter()
-            .filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION")
+            .filter(|e| gone.contains(&e.dump_id) && e.kind != EntryKind::Extension)
         {
             self.used(EXTENSION_SKIPPED, e.name());
         }
@@ -285,19 +287,21 @@ impl Rewriter {
             self.used(WITH_OIDS, e.name());
             e.with_oids = false;
         }
-        let looked_at = match e.desc.as_str() {
-            "ACL"
-            | "ACL LANGUAGE"
-            | "DEFAULT ACL"
-            | "POLICY"
-            | "USER MAPPING"
-            | "PROCEDURAL LANGUAGE"
-            | "STATISTICS DATA"
-            | "AGGREGATE"
-            | "SCHEMA"
-            | "TYPE" => true,
-            "COMMENT" => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),
-            "TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" => {
+        let looked_at = match &e.kind {
+            EntryKind::Acl
+            | EntryKind::AclLanguage
+            | EntryKind::DefaultAcl
+            | EntryKind::Policy
+            | EntryKind::UserMapping
+            | EntryKind::ProceduralLanguage
+            | EntryKind::StatisticsData
+            | EntryKind::Aggregate
+            | EntryKind::Schema
+            | EntryKind::Type => true,
+            EntryKind::Comment => {
+                e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE ")
+            }
+            EntryKind::Table | EntryKind::ForeignTable | EntryKind::MaterializedView => {
                 e.defn.contains("SET COMPRESSION") || e.defn.contains("pg_attver")
             }
             _ => false,
@@ -306,7 +310,7 @@ impl Rewriter {
             let mut out = Vec::new();
             for sql in statements(&e.defn, Dialect::default()) {
                 // `pg_restore` itself recognizes this one by its entry.
-                let is_public = e.desc == "SCHEMA" && e.tag == "public";
+                let is_public = e.kind == EntryKind::Schema && e.tag == "public";
                 match if is_public {
                     Some(sql.to_owned())
                 } else {
@@ -318,7 +322,7 @@ impl Rewriter {
             }
             e.defn = out.join("\n");
             e.defn.push_str(if e.defn.is_empty() { "" } else { "\n" });
-            if e.desc == "AGGREGATE" {
+            if e.kind == EntryKind::Aggregate {
                 e.drop_stmt = self
                     .with_new_arguments(&e.drop_stmt)
                     .unwrap_or(std::mem::take(&mut e.drop_stmt));
@@ -336,10 +340,10 @@ impl Rewriter {
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
 fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
-    let of = |desc: &'static str| entries.iter().filter(move |e| e.desc == desc);
-    let schemas: HashSet<&str> = of("SCHEMA").map(|e| e.tag.as_str()).collect();
+    let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
+    let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
     let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
-    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of("EXTENSION")
+    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of(EntryKind::Extension)
         .filter(|e| e.tag != "plpgsql")
         .partition(|e| gone.contains(&e.dump_id));
     let is_called_after = |schema: &str, e: &TocEntry| {
@@ -349,7 +353,7 @@ fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32>
         let Some(schema) = e.namespace.as_deref() else {
             return false;
         };
-        matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET")
+        matches!(e.kind, EntryKind::TableData | EntryKind::SequenceSet)
             && e.dependencies.iter().all(|d| !ids.contains(d))
             && schema != "public"
             && !schemas.contains(schema)

@@ -6,23 +6,23 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::notes::listed;
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
-use pgdump_archive::{TocEntry, TocSection};
+use pgdump_archive::{EntryKind, TocEntry, TocSection};
 
 /// Entries with settings or the database itself; they are part of every selection.
-const FRAME: [&str; 5] = [
-    "ENCODING",
-    "STDSTRINGS",
-    "SEARCHPATH",
-    "DATABASE",
-    "DATABASE PROPERTIES",
+const FRAME: [EntryKind; 5] = [
+    EntryKind::Encoding,
+    EntryKind::StdStrings,
+    EntryKind::SearchPath,
+    EntryKind::Database,
+    EntryKind::DatabaseProperties,
 ];
 /// Kinds that users regard as tables.
-const RELATIONS: [&str; 5] = [
-    "TABLE",
-    "FOREIGN TABLE",
-    "VIEW",
-    "MATERIALIZED VIEW",
-    "SEQUENCE",
+const RELATIONS: [EntryKind; 5] = [
+    EntryKind::Table,
+    EntryKind::ForeignTable,
+    EntryKind::View,
+    EntryKind::MaterializedView,
+    EntryKind::Sequence,
 ];
 
 fn any(patterns: &[String], e: &TocEntry) -> bool {
@@ -73,7 +73,7 @@ pub(super) fn select(
         notes.extend(listed("skipped", &left_out));
     }
     if selection.schema_only || !selection.sections.is_empty() || selection.data_only {
-        entries.retain(|e| FRAME.contains(&e.desc.as_str()) || in_sections(e, selection));
+        entries.retain(|e| FRAME.contains(&e.kind) || in_sections(e, selection));
     }
     Ok(notes)
 }
@@ -81,8 +81,8 @@ pub(super) fn select(
 /// The data of these tables and materialized views, and of materialized views built on such views, which the
 /// server cannot read while they are unpopulated.
 fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<i32> {
-    let is_view = |e: &TocEntry| e.desc == "MATERIALIZED VIEW DATA";
-    let named = |e: &&TocEntry| (e.desc == "TABLE DATA" || is_view(e)) && any(patterns, e);
+    let is_view = |e: &TocEntry| e.kind == EntryKind::MaterializedViewData;
+    let named = |e: &&TocEntry| (e.kind == EntryKind::TableData || is_view(e)) && any(patterns, e);
     let mut gone: HashSet<i32> = entries.iter().filter(named).map(|e| e.dump_id).collect();
     let mut empty: HashSet<i32> = entries
         .iter()
@@ -102,11 +102,7 @@ fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<i32> {
 }
 
 fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
-    let relations = || {
-        entries
-            .iter()
-            .filter(|e| RELATIONS.contains(&e.desc.as_str()))
-    };
+    let relations = || entries.iter().filter(|e| RELATIONS.contains(&e.kind));
     for p in selection
         .tables
         .iter()
@@ -162,7 +158,7 @@ fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
     }
     if selection.data_only {
         return section == Section::Data
-            && matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET");
+            && matches!(e.kind, EntryKind::TableData | EntryKind::SequenceSet);
     }
     selection.sections.is_empty() || selection.sections.contains(&section)
 }
@@ -170,10 +166,10 @@ fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
 /// The dump ids of the entries to keep.
 fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>) -> HashSet<i32> {
     let by_id: HashMap<i32, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
-    let is_relation = |e: &TocEntry| RELATIONS.contains(&e.desc.as_str());
+    let is_relation = |e: &TocEntry| RELATIONS.contains(&e.kind);
     let is_excluded = |e: &TocEntry| {
-        let in_schema = match e.desc.as_str() {
-            "SCHEMA" => any_schema(&selection.exclude_schemas, &e.tag),
+        let in_schema = match &e.kind {
+            EntryKind::Schema => any_schema(&selection.exclude_schemas, &e.tag),
             _ => e
                 .namespace
                 .as_deref()
@@ -182,7 +178,7 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
         in_schema || (is_relation(e) && any(&selection.exclude_tables, e))
     };
     let is_wanted = |e: &TocEntry| {
-        if FRAME.contains(&e.desc.as_str()) {
+        if FRAME.contains(&e.kind) {
             return true;
         }
         if !selection.tables.is_empty() {
@@ -191,7 +187,7 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
         match (selection.schemas.is_empty(), &e.namespace) {
             (true, _) => true,
             (false, Some(ns)) => any_schema(&selection.schemas, ns),
-            (false, None) => e.desc == "SCHEMA" && any_schema(&selection.schemas, &e.tag),
+            (false, None) => e.kind == EntryKind::Schema && any_schema(&selection.schemas, &e.tag),
         }
     };
     let mut kept: HashSet<i32> = entries
@@ -217,37 +213,33 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
 
 /// Kinds that belong to a table: indexes, keys, rows, privileges, …
 fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &mut HashSet<i32>) {
-    const OWN: [&str; 18] = [
-        "TABLE DATA",
-        "INDEX",
-        "CONSTRAINT",
-        "CHECK CONSTRAINT",
-        "FK CONSTRAINT",
-        "TRIGGER",
-        "RULE",
-        "POLICY",
-        "ROW SECURITY",
-        "DEFAULT",
-        "COMMENT",
-        "ACL",
-        "SEQUENCE SET",
-        "SEQUENCE OWNED BY",
-        "STATISTICS",
-        "STATISTICS DATA",
-        "MATERIALIZED VIEW DATA",
-        "SECURITY LABEL",
+    const OWN: [EntryKind; 18] = [
+        EntryKind::TableData,
+        EntryKind::Index,
+        EntryKind::Constraint,
+        EntryKind::CheckConstraint,
+        EntryKind::FkConstraint,
+        EntryKind::Trigger,
+        EntryKind::Rule,
+        EntryKind::Policy,
+        EntryKind::RowSecurity,
+        EntryKind::Default,
+        EntryKind::Comment,
+        EntryKind::Acl,
+        EntryKind::SequenceSet,
+        EntryKind::SequenceOwnedBy,
+        EntryKind::Statistics,
+        EntryKind::StatisticsData,
+        EntryKind::MaterializedViewData,
+        EntryKind::SecurityLabel,
     ];
-    const ATTACHED: [&str; 2] = ["INDEX ATTACH", "TABLE ATTACH"];
-    let is_relation = |id: &i32| {
-        by_id
-            .get(id)
-            .is_some_and(|e| RELATIONS.contains(&e.desc.as_str()))
-    };
+    const ATTACHED: [EntryKind; 2] = [EntryKind::IndexAttach, EntryKind::TableAttach];
+    let is_relation = |id: &i32| by_id.get(id).is_some_and(|e| RELATIONS.contains(&e.kind));
     loop {
         let before = kept.len();
         for e in entries {
-            let own = OWN.contains(&e.desc.as_str());
-            let attached = ATTACHED.contains(&e.desc.as_str());
+            let own = OWN.contains(&e.kind);
+            let attached = ATTACHED.contains(&e.kind);
             if !own && !attached || kept.contains(&e.dump_id) {
                 continue;
             }
@@ -261,9 +253,9 @@ fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &
                     tables.clone().any(|id| kept.contains(id))
                         && tables.all(|id| {
                             kept.contains(id)
-                                || e.desc == "FK CONSTRAINT"
-                                || e.desc == "DEFAULT"
-                                || e.desc == "SEQUENCE OWNED BY"
+                                || e.kind == EntryKind::FkConstraint
+                                || e.kind == EntryKind::Default
+                                || e.kind == EntryKind::SequenceOwnedBy
                         })
                 }
                 // An index or a key of such a table.
@@ -273,11 +265,11 @@ fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &
             };
             if belongs {
                 kept.insert(e.dump_id);
-                if e.desc == "DEFAULT" || e.desc == "SEQUENCE OWNED BY" {
+                if e.kind == EntryKind::Default || e.kind == EntryKind::SequenceOwnedBy {
                     kept.extend(
-                        e.dependencies
-                            .iter()
-                            .filter(|id| by_id.get(id).is_some_and(|d| d.desc == "SEQUENCE")),
+                        e.dependencies.iter().filter(|id| {
+                            by_id.get(id).is_some_and(|d| d.kind == EntryKind::Sequence)
+                        }),
                     );
                 }
             }
@@ -303,10 +295,13 @@ fn add_requirements(
             .flat_map(|e| &e.dependencies)
             .filter_map(|d| by_id.get(d))
         {
-            let table = RELATIONS.contains(&needed.desc.as_str()) || needed.has_data;
+            let table = RELATIONS.contains(&needed.kind) || needed.has_data;
             if !table && !is_excluded(needed) && kept.insert(needed.dump_id) {
                 todo.push(needed.dump_id);
-                if !matches!(needed.desc.as_str(), "INDEX" | "CONSTRAINT" | "SCHEMA") {
+                if !matches!(
+                    needed.kind,
+                    EntryKind::Index | EntryKind::Constraint | EntryKind::Schema
+                ) {
                     added.insert(needed.name());
                 }
             }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use super::definition::Definition;
 use super::expressions::Functions;
 use crate::ddl;
-use pgdump_archive::{Dialect, TocEntry, TocSection, Token, tokens};
+use pgdump_archive::{Dialect, EntryKind, TocEntry, TocSection, Token, tokens};
 
 /// Entries that may read rows of any table while they are restored, by dump id.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl Dependence {
     /// Examines all entries of an archive, regardless of the selection.
     pub(crate) fn of(entries: &[TocEntry]) -> Self {
         let mut graph = Graph::new(entries);
-        let rows = entries.iter().filter(|e| e.desc == "TABLE DATA");
+        let rows = entries.iter().filter(|e| e.kind == EntryKind::TableData);
         let rows = rows
             .filter(|e| graph.rows_depend(e))
             .map(|e| e.dump_id)
@@ -46,7 +46,7 @@ impl Dependence {
             // For INSERT statements in SQL text, the tag is the name as written there.
             let written = written.or_else(|| e.namespace.is_none().then(|| e.tag.clone()));
             let stored = written.as_deref().and_then(super::text::stored_name);
-            e.desc == "TABLE DATA"
+            e.kind == EntryKind::TableData
                 && [Some(ddl::qualified(e)), stored]
                     .iter()
                     .flatten()
@@ -67,8 +67,8 @@ impl Dependence {
 /// Entries besides the table's own definition that run code for its rows, if they precede the data.
 fn alters_rows(e: &TocEntry) -> bool {
     matches!(
-        e.desc.as_str(),
-        "TRIGGER" | "RULE" | "FK CONSTRAINT" | "CHECK CONSTRAINT"
+        e.kind,
+        EntryKind::Trigger | EntryKind::Rule | EntryKind::FkConstraint | EntryKind::CheckConstraint
     )
 }
 
@@ -86,14 +86,18 @@ struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
-        let is_function =
-            |e: &&TocEntry| matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE");
+        let is_function = |e: &&TocEntry| {
+            matches!(
+                e.kind,
+                EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate
+            )
+        };
         let defined = entries
             .iter()
             .filter(is_function)
             .filter_map(|e| name_of_function(&e.tag))
             .collect();
-        let path = entries.iter().find(|e| e.desc == "SEARCHPATH");
+        let path = entries.iter().find(|e| e.kind == EntryKind::SearchPath);
         let functions = Functions {
             defined,
             is_path_empty: path.is_some_and(|e| e.defn.contains("''")),
@@ -111,11 +115,15 @@ impl<'a> Graph<'a> {
     }
 
     fn link(&mut self, e: &'a TocEntry) {
-        let is_table = |id: &i32| self.by_id.get(id).is_some_and(|t| t.desc == "TABLE");
+        let is_table = |id: &i32| {
+            self.by_id
+                .get(id)
+                .is_some_and(|t| t.kind == EntryKind::Table)
+        };
         let tables: Vec<i32> = e.dependencies.iter().copied().filter(is_table).collect();
-        let (children, parents): (Vec<i32>, Vec<i32>) = match e.desc.as_str() {
-            "TABLE" => (vec![e.dump_id], tables),
-            "TABLE ATTACH" => tables.into_iter().partition(|id| {
+        let (children, parents): (Vec<i32>, Vec<i32>) = match &e.kind {
+            EntryKind::Table => (vec![e.dump_id], tables),
+            EntryKind::TableAttach => tables.into_iter().partition(|id| {
                 self.by_id
                     .get(id)
                     .is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
@@ -134,7 +142,11 @@ impl<'a> Graph<'a> {
     }
 
     fn rows_depend(&mut self, data: &TocEntry) -> bool {
-        let is_table = |id: &&i32| self.by_id.get(id).is_some_and(|t| t.desc == "TABLE");
+        let is_table = |id: &&i32| {
+            self.by_id
+                .get(id)
+                .is_some_and(|t| t.kind == EntryKind::Table)
+        };
         let Some(table) = data.dependencies.iter().find(is_table).copied() else {
             // Tables of an extension may have triggers and foreign keys already.
             return true;
@@ -171,16 +183,16 @@ impl<'a> Graph<'a> {
 
     fn object_reads(&self, e: &TocEntry) -> bool {
         let defn = || tokens(&e.defn, Dialect::default());
-        match e.desc.as_str() {
-            "INDEX" | "CHECK CONSTRAINT" => {
+        match &e.kind {
+            EntryKind::Index | EntryKind::CheckConstraint => {
                 self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
-            "CONSTRAINT" if e.defn.contains("EXCLUDE") => {
+            EntryKind::Constraint if e.defn.contains("EXCLUDE") => {
                 self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
-            "MATERIALIZED VIEW DATA" => {
+            EntryKind::MaterializedViewData => {
                 let view = e.dependencies.iter().filter_map(|id| self.by_id.get(id));
-                let mut view = view.filter(|v| v.desc == "MATERIALIZED VIEW");
+                let mut view = view.filter(|v| v.kind == EntryKind::MaterializedView);
                 view.any(|v| self.reads(self.non_table_dependencies(v)))
             }
             _ => false,
@@ -190,10 +202,15 @@ impl<'a> Graph<'a> {
     /// An entry's dependencies except tables: its rows do not run through those tables again.
     fn non_table_dependencies(&self, e: &TocEntry) -> Vec<i32> {
         let is_other = |id: &i32| {
-            let other = self.by_id.get(id).map(|o| o.desc.as_str());
+            let other = self.by_id.get(id).map(|o| &o.kind);
             !matches!(
                 other,
-                None | Some("TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" | "SEQUENCE")
+                None | Some(
+                    EntryKind::Table
+                        | EntryKind::ForeignTable
+                        | EntryKind::MaterializedView
+                        | EntryKind::Sequence
+                )
             )
         };
         e.dependencies.iter().copied().filter(is_other).collect()
@@ -215,10 +232,10 @@ impl<'a> Graph<'a> {
             let Some(e) = self.by_id.get(&id) else {
                 return true;
             };
-            let more = match e.desc.as_str() {
-                "FUNCTION" | "PROCEDURE" | "AGGREGATE" => None,
-                "TABLE" => self.row_dependencies(e),
-                "DOMAIN" if self.calls(&e.defn, "CHECK") => None,
+            let more = match &e.kind {
+                EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate => None,
+                EntryKind::Table => self.row_dependencies(e),
+                EntryKind::Domain if self.calls(&e.defn, "CHECK") => None,
                 _ if e.has_data => None,
                 _ => Some(e.dependencies.clone()),
             };
@@ -262,7 +279,9 @@ impl<'a> Graph<'a> {
     }
 
     fn is_function(&self, id: i32) -> bool {
-        self.by_id.get(&id).is_some_and(|e| e.desc == "FUNCTION")
+        self.by_id
+            .get(&id)
+            .is_some_and(|e| e.kind == EntryKind::Function)
     }
 
     /// Whether a table calls a function only for defaults: rows of a dump have a value for every column.
@@ -414,7 +433,7 @@ mod tests {
         ];
         let tables: Vec<(i32, String)> = entries
             .iter()
-            .filter(|e| e.desc == "TABLE" && !e.defn.contains("PARTITION BY"))
+            .filter(|e| e.kind == EntryKind::Table && !e.defn.contains("PARTITION BY"))
             .map(|e| (e.dump_id, e.tag.clone()))
             .collect();
         entries.extend(tables.iter().map(|(id, tag)| rows(100 + id, *id, tag)));

@@ -7,7 +7,7 @@ use super::definition::{
     Default as ColumnDefault, Definition, default_of, expressions_of, relation,
 };
 use super::expressions::Functions;
-use pgdump_archive::{Dialect, TocEntry, Token, copy_target, tokens};
+use pgdump_archive::{Dialect, EntryKind, TocEntry, Token, copy_target, tokens};
 
 /// A table that the text has created so far.
 #[derive(Debug, Default)]
@@ -101,7 +101,7 @@ impl Definitions {
 
     /// Whether the rows of `entry` depend on others. `by_pg_dump`: its INSERTs have all columns.
     pub(crate) fn rows_depend(&self, entry: &TocEntry, by_pg_dump: bool) -> bool {
-        if entry.desc != "TABLE DATA" {
+        if entry.kind != EntryKind::TableData {
             return false;
         }
         let known = stored_name(&entry.tag).filter(|name| self.tables.contains_key(name));

@@ -3,7 +3,7 @@
 use super::{Finding, Level, R, Requirements, Rewriter, finding, names};
 use crate::policy::Extensions;
 use crate::postgres::plain_locale;
-use pgdump_archive::TocEntry;
+use pgdump_archive::{EntryKind, TocEntry};
 
 const REFUSED: &str = "the server rejects the definition";
 
@@ -31,9 +31,9 @@ fn icu(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &
     }
     let what = "the server is built without ICU, which the backup needs";
     let fix = "restore into a server built with ICU, such as PostgreSQL's own packages";
-    let uses = |e: &&TocEntry| match e.desc.as_str() {
-        "COLLATION" => option(&e.defn, "provider").is_some_and(|p| p == "icu"),
-        "COMMENT" | "ACL" => false,
+    let uses = |e: &&TocEntry| match &e.kind {
+        EntryKind::Collation => option(&e.defn, "provider").is_some_and(|p| p == "icu"),
+        EntryKind::Comment | EntryKind::Acl => false,
         _ => e.defn.contains("-x-icu\""),
     };
     let users: Vec<&TocEntry> = entries.iter().filter(uses).collect();
@@ -73,7 +73,7 @@ fn collations(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding
         let locale = option(&e.defn, "locale").or_else(|| option(&e.defn, "lc_collate"));
         let locale = locale.map(|l| plain_locale(&l));
         let everywhere = |l: &str| matches!(l, "c" | "posix" | "c.utf8" | "");
-        e.desc == "COLLATION"
+        e.kind == EntryKind::Collation
             && of_libc
             && locale.is_some_and(|l| !everywhere(&l) && !rewriter.facts.locales.contains(&l))
     };
@@ -107,7 +107,7 @@ fn option(definition: &str, name: &str) -> Option<String> {
 fn languages(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
     let is_missing = |e: &&TocEntry| {
         let brings_handler = e.defn.to_ascii_uppercase().contains(" HANDLER ");
-        e.desc == "PROCEDURAL LANGUAGE"
+        e.kind == EntryKind::ProceduralLanguage
             && !brings_handler
             && e.tag != "plpgsql"
             && !rewriter.facts.extensions.contains(&e.tag)
@@ -133,7 +133,7 @@ fn index_methods(
 ) {
     // An extension may provide it.
     let brings = needs.extensions.iter().any(|e| e != "plpgsql");
-    let brings = brings || entries.iter().any(|e| e.desc == "ACCESS METHOD");
+    let brings = brings || entries.iter().any(|e| e.kind == EntryKind::AccessMethod);
     if brings && rewriter.policy.extensions == Extensions::Require
         || rewriter.facts.index_methods.is_empty()
     {
@@ -144,7 +144,7 @@ fn index_methods(
         Some(rest.split([' ', '(']).next()?.trim_matches('"').to_owned())
     };
     let is_missing = |e: &&TocEntry| {
-        e.desc == "INDEX"
+        e.kind == EntryKind::Index
             && !brings
             && method(e).is_some_and(|m| !rewriter.facts.index_methods.contains(&m))
     };
@@ -173,7 +173,7 @@ fn compression(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
     if rewriter.facts.has_lz4 || rewriter.facts.version < 140_000 {
         return;
     }
-    let uses = |e: &&TocEntry| e.desc == "TABLE" && e.defn.contains("SET COMPRESSION lz4");
+    let uses = |e: &&TocEntry| e.kind == EntryKind::Table && e.defn.contains("SET COMPRESSION lz4");
     let users: Vec<&TocEntry> = entries.iter().filter(uses).collect();
     if !users.is_empty() {
         found.push(finding(
