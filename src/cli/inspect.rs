@@ -231,7 +231,9 @@ fn describe(
     let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
     let mut kinds = BTreeMap::new();
     // Entries about the end of SQL text have no dump id and are not counted.
-    let numbered = entries.iter().filter(|e| e.dump_id != 0);
+    let numbered = entries
+        .iter()
+        .filter(|e| e.dump_id != pgdump_archive::DumpId::NONE);
     numbered.for_each(|e| *kinds.entry(e.kind.to_string()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {
         schema

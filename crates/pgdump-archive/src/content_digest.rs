@@ -15,8 +15,8 @@ use super::lexer::{Token, TokenKind, tokens};
 use super::timestamps::{has_non_utc, normalize_to_utc};
 use super::toc::corrupt;
 use super::{
-    BlockIndex, Chunk, DataSink, Dialect, EntryKind, Extent, IndexedBlock, Statement, TextEncoding,
-    TocEntry,
+    BlockIndex, Chunk, DataSink, Dialect, DumpId, EntryKind, Extent, IndexedBlock, Statement,
+    TextEncoding, TocEntry,
 };
 use crate::error::ArchiveError;
 
@@ -117,7 +117,7 @@ pub struct ContentDigest {
     /// Location of the blocks of a custom archive.
     index: Mutex<BlockIndex>,
     /// Rows and bytes of each entry.
-    entries: Mutex<BTreeMap<i32, (u64, u64)>>,
+    entries: Mutex<BTreeMap<DumpId, (u64, u64)>>,
 }
 
 impl ContentDigest {
@@ -258,7 +258,7 @@ pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
 
 /// The counts of one entry's data.
 pub struct DigestBuilder {
-    dump_id: i32,
+    dump_id: DumpId,
     relation: Option<String>,
     data: TableDigest,
     dialect: Dialect,

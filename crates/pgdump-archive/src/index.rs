@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::ByteStream;
+use super::{ByteStream, DumpId};
 use crate::error::ArchiveError;
 
 /// A range of bytes in an archive.
@@ -28,7 +28,7 @@ pub struct Extent {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IndexedBlock {
     /// Dump id of the entry.
-    pub dump_id: i32,
+    pub dump_id: DumpId,
     /// The block's bytes, from its type byte to its end mark.
     #[serde(flatten)]
     pub extent: Extent,
@@ -237,7 +237,7 @@ mod tests {
             match i {
                 0 => index.head = input.take_extent(),
                 _ => index.blocks.push(IndexedBlock {
-                    dump_id: 1,
+                    dump_id: DumpId(1),
                     extent: input.take_extent(),
                     rows: 0,
                     bytes: 0,

@@ -5,6 +5,7 @@ pub mod bounded;
 mod cluster;
 mod codec;
 mod custom;
+mod dump_id;
 mod encoding;
 mod end_marks;
 mod entry_kind;
@@ -37,6 +38,7 @@ pub use codec::Codec;
 pub use content_digest::{
     ContentDigest, DigestBuilder, DigestSink, ObjectDigest, RowDigest, TableDigest, copy_target,
 };
+pub use dump_id::DumpId;
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
 pub use entry_kind::EntryKind;
 pub use error::{ArchiveError, Problem};
@@ -363,7 +365,7 @@ impl Archive {
     }
 
     /// Stored bytes of each entry's data, by dump id, if the archive has them before its data.
-    pub fn sizes(&self) -> std::collections::HashMap<i32, u64> {
+    pub fn sizes(&self) -> std::collections::HashMap<DumpId, u64> {
         match &self.body {
             ArchiveBody::Custom(_) => custom::sizes(&self.entries),
             ArchiveBody::Directory(members) => members.sizes(&self.entries),
@@ -372,7 +374,7 @@ impl Archive {
     }
 
     /// Data of entries (by dump id) with a lower turn is read before data of a higher turn.
-    pub fn set_read_order(&mut self, turns: &std::collections::HashMap<i32, usize>) {
+    pub fn set_read_order(&mut self, turns: &std::collections::HashMap<DumpId, usize>) {
         match &mut self.body {
             ArchiveBody::Custom(blocks) => blocks.set_read_order(turns),
             ArchiveBody::Directory(members) => members.set_read_order(&self.entries, turns),

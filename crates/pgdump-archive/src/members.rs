@@ -9,8 +9,8 @@ use super::filters::{self, BoxedReader};
 use super::header::read_header;
 use super::toc::{Toc, TocReader, corrupt, read_toc};
 use super::{
-    Codec, DataOffset, EntryKind, Format, Header, Limits, ReadContext, TextEncoding, TocEntry,
-    dialect_of,
+    Codec, DataOffset, DumpId, EntryKind, Format, Header, Limits, ReadContext, TextEncoding,
+    TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -70,7 +70,7 @@ pub(super) struct MemberIndex {
     by_object: HashMap<u32, usize>,
     all_objects: Option<usize>,
     /// Position of the entry by its dump id, for lists that are named after it.
-    by_id: HashMap<i32, usize>,
+    by_id: HashMap<DumpId, usize>,
 }
 
 /// The meaning of a member's name.
@@ -139,7 +139,7 @@ impl MemberIndex {
             .iter()
             .filter(|e| e.kind == EntryKind::BlobMetadata)
             .map(|e| (e.dump_id, e));
-        let groups: HashMap<i32, &TocEntry> = groups.collect();
+        let groups: HashMap<DumpId, &TocEntry> = groups.collect();
         for (i, e) in entries
             .iter()
             .enumerate()

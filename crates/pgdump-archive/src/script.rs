@@ -10,7 +10,9 @@ use super::filters::PeekReader;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::text::{SqlReader, TextItem};
 use super::toc::{corrupt, without_oids};
-use super::{Archive, ArchiveBody, Codec, EntryKind, Format, Header, Limits, TocEntry, TocSection};
+use super::{
+    Archive, ArchiveBody, Codec, DumpId, EntryKind, Format, Header, Limits, TocEntry, TocSection,
+};
 use crate::error::ArchiveError;
 
 /// Bytes of statements that are read ahead of the data to find out what the dump needs.
@@ -91,7 +93,7 @@ impl Preview {
                 .is_none_or(|e| e.kind != EntryKind::Database || !e.defn.is_empty())
             {
                 self.entries
-                    .push(TocEntry::bare(0, EntryKind::Database, ""));
+                    .push(TocEntry::bare(DumpId::NONE, EntryKind::Database, ""));
             }
             if let Some(e) = self.entries.last_mut() {
                 e.defn.clone_from(&s.text);
@@ -140,7 +142,7 @@ pub(super) fn open(
     entries
         .iter_mut()
         .zip(1..)
-        .for_each(|(e, id)| e.dump_id = id);
+        .for_each(|(e, id)| e.dump_id = DumpId(id));
     let encoding = text.encoding.clone();
     text.is_encoding_fixed = true;
     let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use pgdump_archive::{ContentDigest, TextEncoding, TocEntry};
+use pgdump_archive::{ContentDigest, DumpId, TextEncoding, TocEntry};
 
 use crate::binary::Columns;
 use crate::ddl::DumpSettings;
@@ -36,7 +36,7 @@ impl LoadContent {
         Ok(steps.len() - 1)
     }
 
-    pub(crate) fn dump_id(&self, index: usize) -> Option<i32> {
+    pub(crate) fn dump_id(&self, index: usize) -> Option<DumpId> {
         let LoadContent::Toc(entries) = self else {
             return None;
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::locks::ConstraintStep;
 use crate::postgres::{ident, literal};
-use pgdump_archive::{EntryKind, TextEncoding, TocEntry, copy_target};
+use pgdump_archive::{DumpId, EntryKind, TextEncoding, TocEntry, copy_target};
 
 /// Settings of the dump that every session needs, from the entries that have them.
 #[derive(Debug, Clone, Default)]
@@ -17,7 +17,7 @@ pub(crate) struct DumpSettings {
 }
 
 /// OIDs of the large objects of each group, by the dump id of its entry.
-type ObjectGroups = HashMap<i32, Vec<String>>;
+type ObjectGroups = HashMap<DumpId, Vec<String>>;
 
 impl DumpSettings {
     pub(crate) fn of(entries: &[TocEntry]) -> Self {
@@ -487,13 +487,13 @@ mod tests {
     #[test]
     fn privileges_of_a_group_apply_to_each_large_object() {
         let mut group = entry("BLOB METADATA", "7..9", "7\n9\n");
-        group.dump_id = 5;
+        group.dump_id = DumpId(5);
         let mut acl = entry(
             "ACL",
             "LARGE OBJECTS 7..9",
             "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\n",
         );
-        acl.dependencies = vec![5];
+        acl.dependencies = vec![DumpId(5)];
         acl.owner.clear();
         let groups = DumpSettings::of(std::slice::from_ref(&group));
         let mut state = OutputState {

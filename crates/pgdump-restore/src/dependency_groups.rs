@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Consecutive entries (indices in the table of contents).
 pub(crate) type DependencyGroup = Vec<usize>;
@@ -50,7 +50,7 @@ fn lists_all_dependencies(e: &TocEntry) -> bool {
 }
 
 fn independent_groups(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
-    let place: HashMap<i32, usize> = run
+    let place: HashMap<DumpId, usize> = run
         .iter()
         .enumerate()
         .map(|(at, i)| (entries[*i].dump_id, at))
@@ -95,7 +95,7 @@ mod tests {
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
         TocEntry {
-            dependencies: dependencies.to_vec(),
+            dependencies: dependencies.iter().copied().map(DumpId).collect(),
             ..TocEntry::bare(id, desc, "x")
         }
     }

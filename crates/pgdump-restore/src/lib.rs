@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod retry;
 pub mod steps;
 
+mod ids;
 mod hints;
 mod data_only;
 mod arrivals;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-use pgdump_archive::{Archive, ContentDigest, EntryKind, TocEntry};
+use pgdump_archive::{Archive, ContentDigest, DumpId, EntryKind, TocEntry};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -115,7 +115,7 @@ pub async fn load(
         in_order_into: options.in_order_into,
     });
 
-    let turns: HashMap<i32, usize> = plan
+    let turns: HashMap<DumpId, usize> = plan
         .nodes
         .iter()
         .filter(|n| n.is_data)

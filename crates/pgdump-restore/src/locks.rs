@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::ids::TableId;
 use super::plan::PlanNode;
 
 /// The step of a constraint that a task runs.
@@ -16,10 +17,10 @@ pub(crate) enum ConstraintStep {
 
 /// Tables that tasks work on: number of exclusive and of shared users.
 #[derive(Debug, Default)]
-pub(crate) struct TableLocks(HashMap<i32, (usize, usize)>);
+pub(crate) struct TableLocks(HashMap<TableId, (usize, usize)>);
 
 impl TableLocks {
-    pub(crate) fn add(&mut self, exclusive: &[i32], shared: &[i32]) {
+    pub(crate) fn add(&mut self, exclusive: &[TableId], shared: &[TableId]) {
         exclusive
             .iter()
             .for_each(|t| self.0.entry(*t).or_default().0 += 1);
@@ -28,7 +29,7 @@ impl TableLocks {
             .for_each(|t| self.0.entry(*t).or_default().1 += 1);
     }
 
-    pub(crate) fn remove(&mut self, exclusive: &[i32], shared: &[i32]) {
+    pub(crate) fn remove(&mut self, exclusive: &[TableId], shared: &[TableId]) {
         exclusive
             .iter()
             .for_each(|t| self.0.entry(*t).or_default().0 -= 1);
@@ -38,17 +39,17 @@ impl TableLocks {
         self.0.retain(|_, count| *count != (0, 0));
     }
 
-    pub(crate) fn count(&self, table: i32) -> (usize, usize) {
+    pub(crate) fn count(&self, table: TableId) -> (usize, usize) {
         self.0.get(&table).copied().unwrap_or_default()
     }
 
-    pub(crate) fn exclusive(&self, table: i32) -> usize {
+    pub(crate) fn exclusive(&self, table: TableId) -> usize {
         self.count(table).0
     }
 }
 
 /// Tables that a task needs exclusively, and those that it shares.
-pub(crate) fn locks(n: &PlanNode, part: ConstraintStep) -> (&[i32], &[i32]) {
+pub(crate) fn locks(n: &PlanNode, part: ConstraintStep) -> (&[TableId], &[TableId]) {
     match part {
         ConstraintStep::Index => (&[], &n.exclusive),
         ConstraintStep::Whole | ConstraintStep::Key => (&n.exclusive, &n.shared),

@@ -6,9 +6,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::dependence::Dependence;
+use super::ids::TableId;
 use super::pre_data::PreDataPlan;
 use super::{ddl, dependency_groups};
-use pgdump_archive::{EntryKind, TocEntry, TocSection};
+use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
 
 /// Passes of a restore; each is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,10 +62,10 @@ pub(crate) struct PlanNode {
     pub is_key: bool,
     /// Nodes that must finish first.
     pub after: Vec<usize>,
-    /// Tables (dump ids) that it locks exclusively.
-    pub exclusive: Vec<i32>,
-    /// Tables (dump ids) that it may share with other tasks.
-    pub shared: Vec<i32>,
+    /// Tables that it locks exclusively.
+    pub exclusive: Vec<TableId>,
+    /// Tables that it may share with other tasks.
+    pub shared: Vec<TableId>,
     /// Pre-data batches that must be done first; `None` for all of them.
     pub pre_data_batches: Option<Vec<usize>>,
     /// Load turn: all data of lower turns is loaded first.
@@ -91,10 +92,6 @@ impl PlanNode {
         }
     }
 }
-
-/// A pseudo lock (no dump id has this value) that serializes index attachments. Two concurrent ones under the same
-/// root may miss each other and leave the root's index invalid (fixed in 15.20 and its sibling releases).
-const ATTACHING: i32 = 0;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
@@ -160,12 +157,12 @@ impl Plan {
             node.after.sort_unstable();
             node.after.dedup();
             let touched = e.dependencies.iter().flat_map(|id| tables.locked_by(*id));
-            let mut touched: Vec<i32> =
-                touched.flat_map(|id| tables.with_descendants(id)).collect();
+            let touched = touched.flat_map(|id| tables.with_descendants(id));
+            let mut touched: Vec<TableId> = touched.map(TableId::Entry).collect();
             touched.sort_unstable();
             touched.dedup();
             if e.kind == EntryKind::IndexAttach {
-                touched.push(ATTACHING);
+                touched.push(TableId::IndexAttachments);
             }
             match locks(e) {
                 LockMode::Exclusive => node.exclusive = touched,
@@ -278,17 +275,17 @@ fn locks(e: &TocEntry) -> LockMode {
 
 /// Which entries are relations, which have their data, and which are their partitions or inheriting tables.
 struct Tables<'a> {
-    by_id: HashMap<i32, &'a TocEntry>,
-    relations: HashSet<i32>,
+    by_id: HashMap<DumpId, &'a TocEntry>,
+    relations: HashSet<DumpId>,
     /// Materialized views and their data, which is loaded in a later pass.
-    refreshed: HashSet<i32>,
-    data_of: HashMap<i32, Vec<i32>>,
-    children: HashMap<i32, Vec<i32>>,
+    refreshed: HashSet<DumpId>,
+    data_of: HashMap<DumpId, Vec<DumpId>>,
+    children: HashMap<DumpId, Vec<DumpId>>,
 }
 
 impl<'a> Tables<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
-        let ids = |wanted: &[EntryKind]| -> HashSet<i32> {
+        let ids = |wanted: &[EntryKind]| -> HashSet<DumpId> {
             entries
                 .iter()
                 .filter(|e| wanted.contains(&e.kind))
@@ -301,9 +298,9 @@ impl<'a> Tables<'a> {
             EntryKind::ForeignTable,
         ]);
         let refreshed = ids(&[EntryKind::MaterializedView, EntryKind::MaterializedViewData]);
-        let by_id: HashMap<i32, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
-        let mut data_of: HashMap<i32, Vec<i32>> = HashMap::new();
-        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+        let by_id: HashMap<DumpId, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
+        let mut data_of: HashMap<DumpId, Vec<DumpId>> = HashMap::new();
+        let mut children: HashMap<DumpId, Vec<DumpId>> = HashMap::new();
         for e in entries {
             let tables = || {
                 e.dependencies
@@ -322,8 +319,8 @@ impl<'a> Tables<'a> {
                 // name of the partition.
                 EntryKind::TableAttach => {
                     let is_child =
-                        |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
-                    let (child, parents): (Vec<i32>, Vec<i32>) = tables().partition(is_child);
+                        |id: &DumpId| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
+                    let (child, parents): (Vec<DumpId>, Vec<DumpId>) = tables().partition(is_child);
                     parents
                         .into_iter()
                         .for_each(|p| children.entry(p).or_default().extend(&child));
@@ -374,7 +371,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The tables that are locked while this entry runs: itself, or the table of an index or key.
-    fn locked_by(&self, id: i32) -> Vec<i32> {
+    fn locked_by(&self, id: DumpId) -> Vec<DumpId> {
         if self.relations.contains(&id) {
             return vec![id];
         }
@@ -389,11 +386,11 @@ impl<'a> Tables<'a> {
             .collect()
     }
 
-    fn with_descendants(&self, table: i32) -> Vec<i32> {
+    fn with_descendants(&self, table: DumpId) -> Vec<DumpId> {
         let (mut found, mut known, mut next) = (vec![table], HashSet::from([table]), 0);
         while let Some(id) = found.get(next) {
             let below = self.children.get(id).into_iter().flatten();
-            let new: Vec<i32> = below.copied().filter(|c| known.insert(*c)).collect();
+            let new: Vec<DumpId> = below.copied().filter(|c| known.insert(*c)).collect();
             found.extend(new);
             next += 1;
         }
@@ -402,7 +399,7 @@ impl<'a> Tables<'a> {
 
     /// Dump ids that precede `e`: its own dependencies and, unless it is data itself, the data of every table
     /// that it depends on.
-    fn prerequisites<'b>(&'b self, e: &'b TocEntry) -> impl Iterator<Item = i32> + 'b {
+    fn prerequisites<'b>(&'b self, e: &'b TocEntry) -> impl Iterator<Item = DumpId> + 'b {
         let tables = e
             .dependencies
             .iter()
@@ -427,7 +424,7 @@ mod tests {
         };
         TocEntry {
             section,
-            dependencies: after.to_vec(),
+            dependencies: after.iter().copied().map(DumpId).collect(),
             defn: defn.into(),
             ..TocEntry::bare(id, desc, "x")
         }
@@ -462,17 +459,14 @@ mod tests {
             let node = plan
                 .nodes
                 .iter()
-                .find(|n| entries[n.entry].dump_id == id)
+                .find(|n| entries[n.entry].dump_id == DumpId(id))
                 .unwrap();
             (node.exclusive.as_slice(), node.shared.as_slice())
         };
-        assert_eq!(
-            locks(2),
-            (&[][..], &[1][..]),
-            "indexes are built concurrently"
-        );
+        let (none, table): (&[TableId], _) = (&[], &[TableId::Entry(DumpId(1))][..]);
+        assert_eq!(locks(2), (none, table), "indexes are built concurrently");
         for id in [3, 4, 5, 6, 7, 8] {
-            assert_eq!(locks(id), (&[1][..], &[][..]), "{id}");
+            assert_eq!(locks(id), (table, none), "{id}");
         }
     }
 
@@ -492,7 +486,7 @@ mod tests {
             &plan
                 .nodes
                 .iter()
-                .find(|n| entries[n.entry].dump_id == id)
+                .find(|n| entries[n.entry].dump_id == DumpId(id))
                 .unwrap()
                 .exclusive
         };

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
 use super::dependency_groups::PreDataStage;
-use pgdump_archive::{EntryKind, TocEntry};
+use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Most entries in one transaction, because several sessions hold their locks.
 const BATCH: usize = 50;
@@ -134,10 +134,10 @@ impl PreDataPlan {
 /// What rows wait for. A table's checks, generated columns and types may call functions of the dump, which
 /// may read any other table, so such rows wait for everything.
 struct BatchPrerequisites<'a> {
-    by_id: HashMap<i32, &'a TocEntry>,
-    batch_of: HashMap<i32, usize>,
+    by_id: HashMap<DumpId, &'a TocEntry>,
+    batch_of: HashMap<DumpId, usize>,
     /// Pre-data that depends on an entry.
-    dependents: HashMap<i32, Vec<&'a TocEntry>>,
+    dependents: HashMap<DumpId, Vec<&'a TocEntry>>,
 }
 
 impl<'a> BatchPrerequisites<'a> {
@@ -189,9 +189,9 @@ impl<'a> BatchPrerequisites<'a> {
     }
 
     /// Whether all of these dependencies are known and none is a function.
-    fn runs_no_function(&self, ids: impl Iterator<Item = i32>) -> bool {
-        let mut next: Vec<i32> = ids.collect();
-        let mut seen: HashSet<i32> = next.iter().copied().collect();
+    fn runs_no_function(&self, ids: impl Iterator<Item = DumpId>) -> bool {
+        let mut next: Vec<DumpId> = ids.collect();
+        let mut seen: HashSet<DumpId> = next.iter().copied().collect();
         while let Some(id) = next.pop() {
             match self.by_id.get(&id) {
                 Some(e)
@@ -278,7 +278,7 @@ mod tests {
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
         TocEntry {
-            dependencies: dependencies.to_vec(),
+            dependencies: dependencies.iter().copied().map(DumpId).collect(),
             ..TocEntry::bare(id, desc, "x")
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::context::{LoadContent, LoadContext};
 use super::conversion::Converter;
 use super::dependence::{Definitions, Dependence};
+use super::ids::TableId;
 use super::plan::{PlanNode, RestorePass};
 use super::script::{
     OrderGroup, ScriptStep, StatementClass, StatementOrder, Statements, classify, table_named,
@@ -15,7 +16,7 @@ use super::script::{
 use super::work_queue::{QueuedChunk, WorkQueue};
 use crate::error::{FailureReason, JobError, RestoreError, ValidationError};
 use pgdump_archive::{
-    ArchiveError, Chunk, DataSink, DataStream, Dialect, DigestBuilder, EntryKind, Extent,
+    ArchiveError, Chunk, DataSink, DataStream, Dialect, DigestBuilder, DumpId, EntryKind, Extent,
     Statement, TocEntry, first_tokens,
 };
 
@@ -138,7 +139,7 @@ impl ChunkPusher {
 /// Data of an archive with a table of contents.
 struct TocProducer {
     chunks: ChunkPusher,
-    node_of: HashMap<i32, usize>,
+    node_of: HashMap<DumpId, usize>,
     /// `None` while the data of a skipped entry passes.
     current: Option<usize>,
 }
@@ -221,7 +222,7 @@ struct ScriptProducer {
     deferred: Vec<Statement>,
     current: usize,
     /// The nodes with each table's rows, which determine the cost of what is built on them.
-    rows_of: HashMap<i32, usize>,
+    rows_of: HashMap<TableId, usize>,
     /// Nothing has been created yet, so the objects that `--clean` drops do not exist.
     clean: bool,
     converter: Converter,
@@ -236,7 +237,7 @@ impl ScriptProducer {
         &mut self,
         step: ScriptStep,
         group: OrderGroup,
-        tables: (Vec<i32>, Vec<i32>),
+        tables: (Vec<TableId>, Vec<TableId>),
     ) -> Result<usize, RestoreError> {
         let is_data = matches!(step, ScriptStep::Data { .. });
         let entry = self.chunks.job.content.push(step)?;
@@ -286,7 +287,7 @@ impl ScriptProducer {
         &mut self,
         list: Vec<Statement>,
         group: OrderGroup,
-        tables: (Vec<i32>, Vec<i32>),
+        tables: (Vec<TableId>, Vec<TableId>),
     ) -> Result<(), RestoreError> {
         if list.is_empty() {
             return Ok(());

@@ -17,7 +17,7 @@ use rules::*;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
-use pgdump_archive::{Dialect, EntryKind, TocEntry, statements};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
 /// Most examples per rule in a report.
@@ -197,12 +197,12 @@ impl Rewriter {
         Ok(())
     }
 
-    fn skip_dependents(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<i32>) {
+    fn skip_dependents(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<DumpId>) {
         if gone.is_empty() {
             return;
         }
         loop {
-            let more: Vec<i32> = entries
+            let more: Vec<DumpId> = entries
                 .iter()
                 .filter(|e| {
                     !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d))
@@ -339,10 +339,10 @@ impl Rewriter {
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
-fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
+fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
     let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
     let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
-    let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
+    let ids: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();
     let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of(EntryKind::Extension)
         .filter(|e| e.tag != "plpgsql")
         .partition(|e| gone.contains(&e.dump_id));
@@ -442,9 +442,9 @@ pub(super) mod tests {
         let mut extension = TocEntry::bare(1, "EXTENSION", "postgis");
         extension.defn = "CREATE EXTENSION postgis;".into();
         let mut table = TocEntry::bare(2, "TABLE", "places");
-        table.dependencies = vec![1];
+        table.dependencies = vec![DumpId(1)];
         let mut data = TocEntry::bare(3, "TABLE DATA", "places");
-        data.dependencies = vec![2];
+        data.dependencies = vec![DumpId(2)];
         let other = TocEntry::bare(4, "TABLE", "other");
         let all = vec![extension, table, data, other];
         let e = rewriter(150000, |_| ())
@@ -463,9 +463,10 @@ pub(super) mod tests {
 
     #[test]
     fn only_rows_of_the_missing_extensions_tables_are_skipped() {
-        let entry = |id, desc: &str, schema: Option<&str>, tag: &str, needs: &[i32]| {
+        let entry = |id: i32, desc: &str, schema: Option<&str>, tag: &str, needs: &[i32]| {
             let mut e = TocEntry::bare(id, desc, tag);
-            (e.namespace, e.dependencies) = (schema.map(str::to_owned), needs.to_vec());
+            e.namespace = schema.map(str::to_owned);
+            e.dependencies = needs.iter().copied().map(DumpId).collect();
             e
         };
         let all = vec![
@@ -482,7 +483,7 @@ pub(super) mod tests {
         let mut left = all;
         f.entries(&mut left).unwrap();
         assert_eq!(
-            left.iter().map(|e| e.dump_id).collect::<Vec<_>>(),
+            left.iter().map(|e| e.dump_id.0).collect::<Vec<_>>(),
             [2, 3, 4, 5, 8]
         );
     }

@@ -635,6 +635,7 @@ impl<P> Schedule<P> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ids::TableId;
     use super::super::pre_data::PreDataPlan;
     use super::*;
 
@@ -643,12 +644,12 @@ mod tests {
         pass: RestorePass,
         is_data: bool,
         after: &[usize],
-        exclusive: &[i32],
+        exclusive: &[usize],
     ) -> PlanNode {
         PlanNode {
             is_data,
             after: after.to_vec(),
-            exclusive: exclusive.to_vec(),
+            exclusive: exclusive.iter().copied().map(TableId::Named).collect(),
             ..PlanNode::of(entry, pass)
         }
     }
@@ -694,7 +695,7 @@ mod tests {
                     };
                     let mut table = || {
                         if rng.bool() && !is_data {
-                            vec![rng.i32(0..3)]
+                            vec![TableId::Named(rng.usize(0..3))]
                         } else {
                             vec![]
                         }
@@ -704,12 +705,13 @@ mod tests {
                     turn += usize::from(in_order);
                     let of_all = if rng.u8(0..5) == 0 { usize::MAX } else { turn };
                     let node = PlanNode {
+                        exclusive,
                         shared,
                         can_copy_freeze: rng.bool() && !in_order,
                         is_key: rng.bool(),
                         turn: if is_data { turn } else { of_all },
                         in_order,
-                        ..node(i, pass, is_data, &after, &exclusive)
+                        ..node(i, pass, is_data, &after, &[])
                     };
                     turn += usize::from(in_order);
                     node
@@ -936,7 +938,7 @@ mod tests {
     fn light_tasks_are_taken_together() {
         let mut nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
         nodes.push(node(1, RestorePass::Main, false, &[0], &[]));
-        nodes.extend((2..8).map(|i| node(i, RestorePass::Main, false, &[], &[i as i32 / 4])));
+        nodes.extend((2..8).map(|i| node(i, RestorePass::Main, false, &[], &[i / 4])));
         nodes.push(node(8, RestorePass::Acl, false, &[], &[]));
         nodes.push(node(9, RestorePass::Acl, false, &[], &[]));
         let mut s: Schedule<u32> = Schedule::new(
@@ -1122,7 +1124,7 @@ mod tests {
             ..node(1, RestorePass::Main, false, &[0], &[7])
         };
         let index = PlanNode {
-            shared: vec![7],
+            shared: vec![TableId::Named(7)],
             ..node(2, RestorePass::Main, false, &[0], &[])
         };
         let nodes = vec![

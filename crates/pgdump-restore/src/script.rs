@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::ids::TableId;
 use super::work_queue::MemoryPermit;
 use crate::postgres::ident;
 use pgdump_archive::{Dialect, Statement, TocEntry, Token, first_tokens, tokens};
@@ -276,7 +277,7 @@ pub(super) struct StatementOrder {
     members: Vec<usize>,
     /// The node that everything in the group waits for.
     barrier: Option<usize>,
-    tables: HashMap<String, i32>,
+    tables: HashMap<String, TableId>,
 }
 
 impl StatementOrder {
@@ -314,9 +315,9 @@ impl StatementOrder {
         self.members.push(node);
     }
 
-    /// A number for a table's name.
-    pub(crate) fn table(&mut self, name: &str) -> i32 {
-        let next = i32::try_from(self.tables.len()).unwrap_or(i32::MAX);
+    /// The table of this name, for locks.
+    pub(crate) fn table(&mut self, name: &str) -> TableId {
+        let next = TableId::Named(self.tables.len());
         *self.tables.entry(name.to_owned()).or_insert(next)
     }
 }

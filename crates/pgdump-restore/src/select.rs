@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::notes::listed;
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
-use pgdump_archive::{EntryKind, TocEntry, TocSection};
+use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
 
 /// Entries with settings or the database itself; they are part of every selection.
 const FRAME: [EntryKind; 5] = [
@@ -80,11 +80,11 @@ pub(super) fn select(
 
 /// The data of these tables and materialized views, and of materialized views built on such views, which the
 /// server cannot read while they are unpopulated.
-fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<i32> {
+fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<DumpId> {
     let is_view = |e: &TocEntry| e.kind == EntryKind::MaterializedViewData;
     let named = |e: &&TocEntry| (e.kind == EntryKind::TableData || is_view(e)) && any(patterns, e);
-    let mut gone: HashSet<i32> = entries.iter().filter(named).map(|e| e.dump_id).collect();
-    let mut empty: HashSet<i32> = entries
+    let mut gone: HashSet<DumpId> = entries.iter().filter(named).map(|e| e.dump_id).collect();
+    let mut empty: HashSet<DumpId> = entries
         .iter()
         .filter(|e| is_view(e) && gone.contains(&e.dump_id))
         .map(|e| e.dump_id)
@@ -164,8 +164,12 @@ fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
 }
 
 /// The dump ids of the entries to keep.
-fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>) -> HashSet<i32> {
-    let by_id: HashMap<i32, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
+fn by_name(
+    entries: &[TocEntry],
+    selection: &Selection,
+    notes: &mut Vec<String>,
+) -> HashSet<DumpId> {
+    let by_id: HashMap<DumpId, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
     let is_relation = |e: &TocEntry| RELATIONS.contains(&e.kind);
     let is_excluded = |e: &TocEntry| {
         let in_schema = match &e.kind {
@@ -190,7 +194,7 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
             (false, None) => e.kind == EntryKind::Schema && any_schema(&selection.schemas, &e.tag),
         }
     };
-    let mut kept: HashSet<i32> = entries
+    let mut kept: HashSet<DumpId> = entries
         .iter()
         .filter(|e| is_wanted(e) && !is_excluded(e))
         .map(|e| e.dump_id)
@@ -212,7 +216,11 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
 }
 
 /// Kinds that belong to a table: indexes, keys, rows, privileges, …
-fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &mut HashSet<i32>) {
+fn add_dependents(
+    entries: &[TocEntry],
+    by_id: &HashMap<DumpId, &TocEntry>,
+    kept: &mut HashSet<DumpId>,
+) {
     const OWN: [EntryKind; 18] = [
         EntryKind::TableData,
         EntryKind::Index,
@@ -234,7 +242,7 @@ fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &
         EntryKind::SecurityLabel,
     ];
     const ATTACHED: [EntryKind; 2] = [EntryKind::IndexAttach, EntryKind::TableAttach];
-    let is_relation = |id: &i32| by_id.get(id).is_some_and(|e| RELATIONS.contains(&e.kind));
+    let is_relation = |id: &DumpId| by_id.get(id).is_some_and(|e| RELATIONS.contains(&e.kind));
     loop {
         let before = kept.len();
         for e in entries {
@@ -282,11 +290,11 @@ fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &
 
 /// Adds the types, functions, schemas, extensions, … that kept entries need, but never another table.
 fn add_requirements(
-    by_id: &HashMap<i32, &TocEntry>,
-    kept: &mut HashSet<i32>,
+    by_id: &HashMap<DumpId, &TocEntry>,
+    kept: &mut HashSet<DumpId>,
     is_excluded: impl Fn(&TocEntry) -> bool,
 ) -> Vec<String> {
-    let mut todo: Vec<i32> = kept.iter().copied().collect();
+    let mut todo: Vec<DumpId> = kept.iter().copied().collect();
     let mut added = BTreeSet::new();
     while let Some(id) = todo.pop() {
         for needed in by_id
@@ -311,8 +319,8 @@ fn add_requirements(
 }
 
 /// Drops entries whose requirements were dropped, and then those that need them.
-fn drop_unsatisfied(entries: &[TocEntry], kept: &mut HashSet<i32>) -> Vec<String> {
-    let all: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
+fn drop_unsatisfied(entries: &[TocEntry], kept: &mut HashSet<DumpId>) -> Vec<String> {
+    let all: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();
     let mut gone = BTreeSet::new();
     loop {
         let lacking: Vec<&TocEntry> = entries
@@ -356,7 +364,7 @@ mod tests {
     fn entry(id: i32, desc: &str, schema: &str, tag: &str, needs: &[i32]) -> TocEntry {
         let mut e = TocEntry::bare(id, desc, tag);
         e.namespace = (!schema.is_empty()).then(|| schema.to_owned());
-        e.dependencies = needs.to_vec();
+        e.dependencies = needs.iter().copied().map(DumpId).collect();
         e.has_data = desc == "TABLE DATA";
         e.section = match desc {
             "TABLE DATA" | "SEQUENCE SET" => TocSection::Data,
@@ -388,7 +396,7 @@ mod tests {
     fn ids(s: Selection) -> Result<(Vec<i32>, Vec<String>), RestoreError> {
         let mut all = shop();
         let notes = select(&mut all, &s)?;
-        Ok((all.iter().map(|e| e.dump_id).collect(), notes))
+        Ok((all.iter().map(|e| e.dump_id.0).collect(), notes))
     }
 
     #[test]

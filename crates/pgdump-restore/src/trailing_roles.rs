@@ -1,7 +1,7 @@
 //! The end of SQL text, which has the privileges; it is examined before the text is read from its beginning. Pure.
 
 use super::roles::mentions;
-use pgdump_archive::{Dialect, EntryKind, TocEntry, statements, tokens};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements, tokens};
 
 /// Bytes examined at the end of the text.
 pub const TAIL: u64 = 1 << 20;
@@ -47,7 +47,7 @@ fn entry_of(sql: &str) -> Option<TocEntry> {
         }
         () => return None,
     };
-    let mut entry = TocEntry::bare(0, kind, "");
+    let mut entry = TocEntry::bare(DumpId::NONE, kind, "");
     if entry.kind.as_str() == OWNER {
         entry.owner = mentions(sql).into_iter().next()?.role;
     }

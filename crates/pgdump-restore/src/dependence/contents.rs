@@ -7,15 +7,15 @@ use std::collections::{HashMap, HashSet};
 use super::definition::Definition;
 use super::expressions::Functions;
 use crate::ddl;
-use pgdump_archive::{Dialect, EntryKind, TocEntry, TocSection, Token, tokens};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, Token, tokens};
 
 /// Entries that may read rows of any table while they are restored, by dump id.
 #[derive(Debug, Default)]
 pub(crate) struct Dependence {
     /// Table data.
-    pub rows: HashSet<i32>,
+    pub rows: HashSet<DumpId>,
     /// Indexes, constraints and materialized views.
-    pub objects: HashSet<i32>,
+    pub objects: HashSet<DumpId>,
 }
 
 impl Dependence {
@@ -73,15 +73,15 @@ fn alters_rows(e: &TocEntry) -> bool {
 }
 
 struct Graph<'a> {
-    by_id: HashMap<i32, &'a TocEntry>,
+    by_id: HashMap<DumpId, &'a TocEntry>,
     functions: Functions,
     /// The partitioned tables that a partition is attached to, and the parents of an inheriting table.
-    parents: HashMap<i32, Vec<i32>>,
-    children: HashMap<i32, Vec<i32>>,
+    parents: HashMap<DumpId, Vec<DumpId>>,
+    children: HashMap<DumpId, Vec<DumpId>>,
     /// Tables with triggers, rules or foreign keys that precede the data.
-    altered: HashSet<i32>,
+    altered: HashSet<DumpId>,
     /// Cached answers for tables whose rows are routed to several partitions.
-    routed: HashMap<i32, bool>,
+    routed: HashMap<DumpId, bool>,
 }
 
 impl<'a> Graph<'a> {
@@ -115,13 +115,13 @@ impl<'a> Graph<'a> {
     }
 
     fn link(&mut self, e: &'a TocEntry) {
-        let is_table = |id: &i32| {
+        let is_table = |id: &DumpId| {
             self.by_id
                 .get(id)
                 .is_some_and(|t| t.kind == EntryKind::Table)
         };
-        let tables: Vec<i32> = e.dependencies.iter().copied().filter(is_table).collect();
-        let (children, parents): (Vec<i32>, Vec<i32>) = match &e.kind {
+        let tables: Vec<DumpId> = e.dependencies.iter().copied().filter(is_table).collect();
+        let (children, parents): (Vec<DumpId>, Vec<DumpId>) = match &e.kind {
             EntryKind::Table => (vec![e.dump_id], tables),
             EntryKind::TableAttach => tables.into_iter().partition(|id| {
                 self.by_id
@@ -142,7 +142,7 @@ impl<'a> Graph<'a> {
     }
 
     fn rows_depend(&mut self, data: &TocEntry) -> bool {
-        let is_table = |id: &&i32| {
+        let is_table = |id: &&DumpId| {
             self.by_id
                 .get(id)
                 .is_some_and(|t| t.kind == EntryKind::Table)
@@ -161,7 +161,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Rows that are sent to the root of the partitions may be routed to any of these.
-    fn routed_rows_depend(&mut self, table: i32) -> bool {
+    fn routed_rows_depend(&mut self, table: DumpId) -> bool {
         let roots = closure([table], |id| {
             self.parents.get(&id).cloned().unwrap_or_default()
         });
@@ -200,8 +200,8 @@ impl<'a> Graph<'a> {
     }
 
     /// An entry's dependencies except tables: its rows do not run through those tables again.
-    fn non_table_dependencies(&self, e: &TocEntry) -> Vec<i32> {
-        let is_other = |id: &i32| {
+    fn non_table_dependencies(&self, e: &TocEntry) -> Vec<DumpId> {
+        let is_other = |id: &DumpId| {
             let other = self.by_id.get(id).map(|o| &o.kind);
             !matches!(
                 other,
@@ -225,9 +225,9 @@ impl<'a> Graph<'a> {
     }
 
     /// Whether a function that may read rows is among the transitive dependencies of these entries.
-    fn reads(&self, ids: impl IntoIterator<Item = i32>) -> bool {
-        let mut next: Vec<i32> = ids.into_iter().collect();
-        let mut seen: HashSet<i32> = next.iter().copied().collect();
+    fn reads(&self, ids: impl IntoIterator<Item = DumpId>) -> bool {
+        let mut next: Vec<DumpId> = ids.into_iter().collect();
+        let mut seen: HashSet<DumpId> = next.iter().copied().collect();
         while let Some(id) = next.pop() {
             let Some(e) = self.by_id.get(&id) else {
                 return true;
@@ -252,11 +252,11 @@ impl<'a> Graph<'a> {
 
     /// Dependencies that this table's rows run through, besides its own expressions; `None` if one of those
     /// expressions may read rows.
-    fn row_dependencies(&self, table: &TocEntry) -> Option<Vec<i32>> {
+    fn row_dependencies(&self, table: &TocEntry) -> Option<Vec<DumpId>> {
         if self.altered.contains(&table.dump_id) {
             return None;
         }
-        let mut more: Vec<i32> = table.dependencies.clone();
+        let mut more: Vec<DumpId> = table.dependencies.clone();
         more.extend(self.parents.get(&table.dump_id).into_iter().flatten());
         let calls_functions = more.iter().any(|id| self.is_function(*id));
         let has_expressions = ["CHECK", "GENERATED", "PARTITION BY"]
@@ -278,14 +278,14 @@ impl<'a> Graph<'a> {
         Some(more)
     }
 
-    fn is_function(&self, id: i32) -> bool {
+    fn is_function(&self, id: DumpId) -> bool {
         self.by_id
             .get(&id)
             .is_some_and(|e| e.kind == EntryKind::Function)
     }
 
     /// Whether a table calls a function only for defaults: rows of a dump have a value for every column.
-    fn is_of_a_default(&self, id: i32, definition: &Definition<'_, '_>) -> bool {
+    fn is_of_a_default(&self, id: DumpId, definition: &Definition<'_, '_>) -> bool {
         let Some(name) = self.by_id.get(&id).and_then(|e| name_of_function(&e.tag)) else {
             return false;
         };
@@ -304,9 +304,12 @@ fn name_of_function(tag: &str) -> Option<String> {
 }
 
 /// These entries and everything reachable through `more`.
-fn closure(from: impl IntoIterator<Item = i32>, more: impl Fn(i32) -> Vec<i32>) -> Vec<i32> {
-    let mut found: Vec<i32> = from.into_iter().collect();
-    let mut known: HashSet<i32> = found.iter().copied().collect();
+fn closure(
+    from: impl IntoIterator<Item = DumpId>,
+    more: impl Fn(DumpId) -> Vec<DumpId>,
+) -> Vec<DumpId> {
+    let mut found: Vec<DumpId> = from.into_iter().collect();
+    let mut known: HashSet<DumpId> = found.iter().copied().collect();
     let mut at = 0;
     while let Some(id) = found.get(at).copied() {
         found.extend(more(id).into_iter().filter(|id| known.insert(*id)));
@@ -326,11 +329,11 @@ mod tests {
         } else {
             TocSection::PreData
         };
-        let (dependencies, namespace) = (dependencies.to_vec(), Some("s".to_owned()));
+        let dependencies = dependencies.iter().copied().map(DumpId).collect();
         TocEntry {
             section,
             dependencies,
-            namespace,
+            namespace: Some("s".to_owned()),
             defn: defn.into(),
             ..TocEntry::bare(id, desc, tag)
         }
@@ -434,7 +437,7 @@ mod tests {
         let tables: Vec<(i32, String)> = entries
             .iter()
             .filter(|e| e.kind == EntryKind::Table && !e.defn.contains("PARTITION BY"))
-            .map(|e| (e.dump_id, e.tag.clone()))
+            .map(|e| (e.dump_id.0, e.tag.clone()))
             .collect();
         entries.extend(tables.iter().map(|(id, tag)| rows(100 + id, *id, tag)));
         entries.push(rows(200, 6, "table_of_extension"));
@@ -553,7 +556,8 @@ mod tests {
             entry(11, "MATERIALIZED VIEW DATA", "m", &[9, 3584], ""),
             entry(12, "MATERIALIZED VIEW DATA", "n", &[10], ""),
         ];
-        let mut found: Vec<i32> = Dependence::of(&entries).objects.into_iter().collect();
+        let found = Dependence::of(&entries).objects.into_iter();
+        let mut found: Vec<i32> = found.map(|id| id.0).collect();
         found.sort_unstable();
         assert_eq!(found, [5, 6, 8, 11]);
     }
