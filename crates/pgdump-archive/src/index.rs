@@ -28,6 +28,7 @@ pub struct Extent {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IndexedBlock {
     /// Dump id of the entry.
+    #[cfg_attr(feature = "schema", schemars(with = "i32"))]
     pub dump_id: DumpId,
     /// The block's bytes, from its type byte to its end mark.
     #[serde(flatten)]
@@ -225,6 +226,16 @@ impl<R: BufRead> Read for CountingReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "schema")]
+    #[test]
+    fn dump_ids_are_plain_numbers_in_the_schema() {
+        let schema = schemars::schema_for!(IndexedBlock);
+        let dump_id = &schema.as_value()["properties"]["dump_id"];
+        assert_eq!(dump_id["type"], "integer", "{dump_id}");
+        assert_eq!(dump_id["description"], "Dump id of the entry.", "{dump_id}");
+        assert_eq!(schema.get("$defs"), None);
+    }
 
     #[test]
     fn extents_add_up_to_the_whole() {

@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 
+use super::ids::EntryIndex;
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
-/// Consecutive entries (indices in the table of contents).
-pub(crate) type DependencyGroup = Vec<usize>;
+/// Consecutive entries.
+pub(crate) type DependencyGroup = Vec<EntryIndex>;
 /// Independent dependency groups, in the order of their first entries.
 pub(crate) type PreDataStage = Vec<DependencyGroup>;
 
@@ -15,11 +16,11 @@ pub(crate) type PreDataStage = Vec<DependencyGroup>;
 const MIN_PARALLEL_ENTRIES: usize = 50;
 
 /// The stages of `pre_data`, which is in the archive's order.
-pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataStage> {
+pub(crate) fn stages(entries: &[TocEntry], pre_data: &[EntryIndex]) -> Vec<PreDataStage> {
     let mut stages: Vec<PreDataStage> = vec![];
     let mut in_order: DependencyGroup = vec![];
     for run in pre_data.chunk_by(|a, b| {
-        lists_all_dependencies(&entries[*a]) && lists_all_dependencies(&entries[*b])
+        lists_all_dependencies(&entries[a.0]) && lists_all_dependencies(&entries[b.0])
     }) {
         if run.len() < MIN_PARALLEL_ENTRIES {
             in_order.extend(run);
@@ -49,16 +50,16 @@ fn lists_all_dependencies(e: &TocEntry) -> bool {
     )
 }
 
-fn independent_groups(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
+fn independent_groups(entries: &[TocEntry], run: &[EntryIndex]) -> PreDataStage {
     let place: HashMap<DumpId, usize> = run
         .iter()
         .enumerate()
-        .map(|(at, i)| (entries[*i].dump_id, at))
+        .map(|(at, i)| (entries[i.0].dump_id, at))
         .collect();
     // Each entry points to an earlier one of its group; the first points to itself.
     let mut leads_to: Vec<usize> = (0..run.len()).collect();
     for (at, i) in run.iter().enumerate() {
-        for other in entries[*i]
+        for other in entries[i.0]
             .dependencies
             .iter()
             .filter_map(|id| place.get(id))
@@ -110,21 +111,21 @@ mod tests {
         entries.push(entry(202, "COMMENT", &[200]));
         entries.push(entry(203, "FUNCTION", &[101]));
         entries.push(entry(204, "TABLE", &[203]));
-        let all: Vec<usize> = (0..entries.len()).collect();
+        let all: Vec<EntryIndex> = (0..entries.len()).map(EntryIndex).collect();
         let stages = stages(&entries, &all);
         let last = entries.len();
         assert_eq!(stages.len(), 3);
-        assert_eq!(stages[0], [vec![0, 1]]);
+        assert_eq!(stages[0], [[0, 1].map(EntryIndex)]);
         assert_eq!(stages[1].len(), MIN_PARALLEL_ENTRIES - 1);
-        assert_eq!(stages[1][0], [2, 4, last - 5, last - 3]);
-        assert_eq!(stages[1][1], [3, last - 4]);
-        assert_eq!(stages[2], [vec![last - 2, last - 1]]);
+        assert_eq!(stages[1][0], [2, 4, last - 5, last - 3].map(EntryIndex));
+        assert_eq!(stages[1][1], [3, last - 4].map(EntryIndex));
+        assert_eq!(stages[2], [[last - 2, last - 1].map(EntryIndex)]);
     }
 
     #[test]
     fn few_entries_keep_the_archives_order() {
         let entries: Vec<TocEntry> = (0..9).map(|i| entry(i, "TABLE", &[])).collect();
-        let all: Vec<usize> = (0..9).collect();
+        let all: Vec<EntryIndex> = (0..9).map(EntryIndex).collect();
         assert_eq!(stages(&entries, &all), [vec![all]]);
         assert_eq!(stages(&entries, &[]), Vec::<PreDataStage>::new());
     }

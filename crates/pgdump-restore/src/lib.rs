@@ -44,6 +44,7 @@ mod schedule;
 mod script;
 mod select;
 mod session;
+mod session_loop;
 mod post_load;
 mod sort_memory;
 mod parallelism;

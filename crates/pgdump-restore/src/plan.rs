@@ -3,12 +3,16 @@
 //! (`pg_backup_archiver.c`), stricter where those can fail: what is done to a partitioned table waits for
 //! the data of all its partitions.
 
-use std::collections::{HashMap, HashSet};
+mod tables;
 
+use std::collections::HashMap;
+
+use self::tables::Tables;
 use super::dependence::Dependence;
-use super::ids::TableId;
+use super::dependency_groups;
+use super::ids::{BatchId, EntryIndex, NodeId, NodeMap, TableId, sorted};
+use super::locks::{ConstraintStep, LockSet};
 use super::pre_data::PreDataPlan;
-use super::{ddl, dependency_groups};
 use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
 
 /// Passes of a restore; each is complete before the next starts.
@@ -51,8 +55,8 @@ impl RestorePass {
 /// An entry to restore after pre-data.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanNode {
-    /// Index of the entry in the table of contents.
-    pub entry: usize,
+    /// What it restores.
+    pub entry: EntryIndex,
     pub pass: RestorePass,
     /// The entry's data comes from the archive's data blocks.
     pub is_data: bool,
@@ -61,13 +65,13 @@ pub(crate) struct PlanNode {
     /// A key of such a table that can be created from an index.
     pub is_key: bool,
     /// Nodes that must finish first.
-    pub after: Vec<usize>,
+    pub after: Vec<NodeId>,
     /// Tables that it locks exclusively.
     pub exclusive: Vec<TableId>,
     /// Tables that it may share with other tasks.
     pub shared: Vec<TableId>,
     /// Pre-data batches that must be done first; `None` for all of them.
-    pub pre_data_batches: Option<Vec<usize>>,
+    pub pre_data_batches: Option<Vec<BatchId>>,
     /// Load turn: all data of lower turns is loaded first.
     pub turn: usize,
     /// Rows that one session loads in one COPY, in the archive's order.
@@ -76,7 +80,7 @@ pub(crate) struct PlanNode {
 
 impl PlanNode {
     /// A task without prerequisites.
-    pub(crate) fn of(entry: usize, pass: RestorePass) -> Self {
+    pub(crate) fn of(entry: EntryIndex, pass: RestorePass) -> Self {
         PlanNode {
             entry,
             pass,
@@ -97,7 +101,7 @@ impl PlanNode {
 pub(crate) struct Plan {
     /// The pre-data entries.
     pub pre_data: PreDataPlan,
-    pub nodes: Vec<PlanNode>,
+    pub nodes: NodeMap<PlanNode>,
 }
 
 /// Entries that `pg_restore` into an existing database skips: those about the database itself, and settings of
@@ -118,60 +122,48 @@ pub(crate) fn is_skipped(e: &TocEntry) -> bool {
 
 impl Plan {
     pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
-        let (mut plan, mut pre_data) = (Plan::default(), vec![]);
-        let mut node_of = HashMap::new();
         let tables = Tables::new(entries);
+        let (mut plan, pre_data) = Plan::of_entries(entries, &tables);
+        plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
+        plan.add_prerequisites(entries, &tables);
+        plan.take_turns(entries, dependence);
+        plan
+    }
+
+    /// The nodes, without what they wait for, and the entries that are pre-data.
+    fn of_entries(entries: &[TocEntry], tables: &Tables<'_>) -> (Plan, Vec<EntryIndex>) {
+        let (mut plan, mut pre_data) = (Plan::default(), vec![]);
         for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_skipped(e)) {
-            let pass = pass_of(e, &tables);
-            let early = match e.section {
-                TocSection::PreData => true,
-                // Large objects are created before their data arrives, whatever their section.
-                TocSection::Data if matches!(e.kind, EntryKind::Blob | EntryKind::BlobMetadata) => {
-                    true
-                }
-                TocSection::None => plan.nodes.is_empty(),
-                TocSection::Data | TocSection::PostData => false,
-            };
-            if early && pass == RestorePass::Main && !e.has_data {
-                pre_data.push(i);
+            let (entry, pass) = (EntryIndex(i), pass_of(e, tables));
+            let is_early = pass == RestorePass::Main && precedes_data(e, plan.nodes.len());
+            if is_early && !e.has_data {
+                pre_data.push(entry);
             } else {
-                node_of.insert(e.dump_id, plan.nodes.len());
                 plan.nodes.push(PlanNode {
                     is_data: e.has_data,
                     can_copy_freeze: tables.can_copy_freeze(e),
                     is_key: tables.is_key(e),
-                    ..PlanNode::of(i, pass)
+                    ..PlanNode::of(entry, pass)
                 });
             }
         }
-        plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
-        let mut batches = plan.pre_data.needs(entries);
-        for (i, node) in plan.nodes.iter_mut().enumerate() {
-            let e = &entries[node.entry];
+        (plan, pre_data)
+    }
+
+    fn add_prerequisites(&mut self, entries: &[TocEntry], tables: &Tables<'_>) {
+        let ids = self.nodes.iter();
+        let node_of: HashMap<DumpId, NodeId> = ids
+            .map(|(id, n)| (entries[n.entry.0].dump_id, id))
+            .collect();
+        let mut batches = self.pre_data.needs(entries);
+        for (id, node) in self.nodes.iter_mut() {
+            let e = &entries[node.entry.0];
+            let before = tables.prerequisites(e);
+            let before = before.filter_map(|before| node_of.get(&before).copied());
+            node.after = sorted(before.filter(|before| *before != id));
             node.pre_data_batches = batches.remove(&node.entry);
-            node.after = tables
-                .prerequisites(e)
-                .filter_map(|id| node_of.get(&id).copied())
-                .collect();
-            node.after.retain(|n| *n != i);
-            node.after.sort_unstable();
-            node.after.dedup();
-            let touched = e.dependencies.iter().flat_map(|id| tables.locked_by(*id));
-            let touched = touched.flat_map(|id| tables.with_descendants(id));
-            let mut touched: Vec<TableId> = touched.map(TableId::Entry).collect();
-            touched.sort_unstable();
-            touched.dedup();
-            if e.kind == EntryKind::IndexAttach {
-                touched.push(TableId::IndexAttachments);
-            }
-            match locks(e) {
-                LockMode::Exclusive => node.exclusive = touched,
-                LockMode::Shared => node.shared = touched,
-                LockMode::None => {}
-            }
+            node.lock(e, tables);
         }
-        plan.take_turns(entries, dependence);
-        plan
     }
 
     /// Dependent rows are loaded as if one session restored everything: after all data before them and before
@@ -179,17 +171,13 @@ impl Plan {
     /// rows of any table wait for all rows.
     fn take_turns(&mut self, entries: &[TocEntry], dependence: &Dependence) {
         let mut turn = 0;
-        for node in self
-            .nodes
-            .iter_mut()
-            .filter(|n| n.pass == RestorePass::Main)
-        {
-            let e = &entries[node.entry];
+        let nodes = self.nodes.iter_mut().map(|(_, node)| node);
+        for node in nodes.filter(|node| node.pass == RestorePass::Main) {
+            let e = &entries[node.entry.0];
             node.turn = turn;
             if node.is_data && dependence.rows.contains(&e.dump_id) {
-                node.turn = turn + 1;
+                node.take_turn_of_its_own(turn + 1);
                 turn += 2;
-                (node.in_order, node.can_copy_freeze, node.pre_data_batches) = (true, false, None);
             } else if !node.is_data && dependence.objects.contains(&e.dump_id) {
                 node.turn = usize::MAX;
             } else if e.kind == EntryKind::StatisticsData {
@@ -202,27 +190,66 @@ impl Plan {
 
     /// A materialized view that may read any other is refreshed after all preceding and before all following ones.
     fn refresh_in_order(&mut self, entries: &[TocEntry], dependence: &Dependence) {
-        let (mut before, mut reading): (Vec<usize>, Option<usize>) = (vec![], None);
-        for (i, node) in self.nodes.iter_mut().enumerate() {
-            let e = &entries[node.entry];
+        let (mut before, mut reading) = (vec![], None);
+        for (id, node) in self.nodes.iter_mut() {
+            let e = &entries[node.entry.0];
             if e.kind != EntryKind::MaterializedViewData {
                 continue;
             }
-            let reads = dependence.objects.contains(&e.dump_id);
-            node.after.extend(reading);
-            node.after.extend(if reads {
-                std::mem::take(&mut before)
+            let after = node.after.drain(..).chain(reading);
+            if dependence.objects.contains(&e.dump_id) {
+                node.after = sorted(after.chain(before.drain(..)));
+                reading = Some(id);
             } else {
-                vec![]
-            });
-            node.after.sort_unstable();
-            node.after.dedup();
-            if reads {
-                reading = Some(i)
-            } else {
-                before.push(i)
+                node.after = sorted(after);
+                before.push(id);
             }
         }
+    }
+}
+
+impl PlanNode {
+    /// Its rows are loaded by themselves.
+    fn take_turn_of_its_own(&mut self, turn: usize) {
+        self.turn = turn;
+        (self.in_order, self.can_copy_freeze) = (true, false);
+        self.pre_data_batches = None;
+    }
+
+    fn lock(&mut self, e: &TocEntry, tables: &Tables<'_>) {
+        let mut locked: Vec<TableId> = tables
+            .touched_by(e)
+            .into_iter()
+            .map(TableId::Entry)
+            .collect();
+        if e.kind == EntryKind::IndexAttach {
+            locked.push(TableId::IndexAttachments);
+        }
+        match lock_mode(e) {
+            LockMode::Exclusive => self.exclusive = locked,
+            LockMode::Shared => self.shared = locked,
+            LockMode::None => {}
+        }
+    }
+
+    /// What a task locks that runs this step.
+    pub(crate) fn locks(&self, step: ConstraintStep) -> LockSet<'_> {
+        let (exclusive, shared): (&[TableId], &[TableId]) = match step {
+            ConstraintStep::Index => (&[], &self.exclusive),
+            ConstraintStep::Whole | ConstraintStep::Key => (&self.exclusive, &self.shared),
+        };
+        LockSet { exclusive, shared }
+    }
+}
+
+/// Whether an entry of the main pass is created before data is loaded; `later` nodes are not.
+fn precedes_data(e: &TocEntry, later: usize) -> bool {
+    match e.section {
+        TocSection::PreData => true,
+        // Large objects are created before their data arrives, whatever their section.
+        TocSection::Data => matches!(e.kind, EntryKind::Blob | EntryKind::BlobMetadata),
+        TocSection::None => later == 0,
+        TocSection::PostData => false,
     }
 }
 
@@ -234,13 +261,7 @@ fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> RestorePass {
         EntryKind::Comment | EntryKind::SecurityLabel if e.tag.starts_with("EVENT TRIGGER ") => {
             RestorePass::EventTriggers
         }
-        EntryKind::StatisticsData
-            if e.dependencies
-                .iter()
-                .any(|id| tables.refreshed.contains(id)) =>
-        {
-            RestorePass::Refresh
-        }
+        EntryKind::StatisticsData if tables.depends_on_refreshed(e) => RestorePass::Refresh,
         _ => RestorePass::Main,
     }
 }
@@ -251,7 +272,7 @@ enum LockMode {
     None,
 }
 
-fn locks(e: &TocEntry) -> LockMode {
+fn lock_mode(e: &TocEntry) -> LockMode {
     match &e.kind {
         EntryKind::Constraint
         | EntryKind::CheckConstraint
@@ -270,145 +291,6 @@ fn locks(e: &TocEntry) -> LockMode {
         EntryKind::Index if e.defn.contains("\nALTER TABLE ") => LockMode::Exclusive,
         EntryKind::Index => LockMode::Shared,
         _ => LockMode::None,
-    }
-}
-
-/// Which entries are relations, which have their data, and which are their partitions or inheriting tables.
-struct Tables<'a> {
-    by_id: HashMap<DumpId, &'a TocEntry>,
-    relations: HashSet<DumpId>,
-    /// Materialized views and their data, which is loaded in a later pass.
-    refreshed: HashSet<DumpId>,
-    data_of: HashMap<DumpId, Vec<DumpId>>,
-    children: HashMap<DumpId, Vec<DumpId>>,
-}
-
-impl<'a> Tables<'a> {
-    fn new(entries: &'a [TocEntry]) -> Self {
-        let ids = |wanted: &[EntryKind]| -> HashSet<DumpId> {
-            entries
-                .iter()
-                .filter(|e| wanted.contains(&e.kind))
-                .map(|e| e.dump_id)
-                .collect()
-        };
-        let relations = ids(&[
-            EntryKind::Table,
-            EntryKind::MaterializedView,
-            EntryKind::ForeignTable,
-        ]);
-        let refreshed = ids(&[EntryKind::MaterializedView, EntryKind::MaterializedViewData]);
-        let by_id: HashMap<DumpId, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
-        let mut data_of: HashMap<DumpId, Vec<DumpId>> = HashMap::new();
-        let mut children: HashMap<DumpId, Vec<DumpId>> = HashMap::new();
-        for e in entries {
-            let tables = || {
-                e.dependencies
-                    .iter()
-                    .copied()
-                    .filter(|id| relations.contains(id))
-            };
-            match &e.kind {
-                EntryKind::TableData => {
-                    tables().for_each(|t| data_of.entry(t).or_default().push(e.dump_id));
-                }
-                EntryKind::Table => {
-                    tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id))
-                }
-                // A partition is attached after it was created: the entry depends on both tables and has the
-                // name of the partition.
-                EntryKind::TableAttach => {
-                    let is_child =
-                        |id: &DumpId| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
-                    let (child, parents): (Vec<DumpId>, Vec<DumpId>) = tables().partition(is_child);
-                    parents
-                        .into_iter()
-                        .for_each(|p| children.entry(p).or_default().extend(&child));
-                }
-                _ => {}
-            }
-        }
-        Tables {
-            by_id,
-            relations,
-            refreshed,
-            data_of,
-            children,
-        }
-    }
-
-    /// Whether these are the rows of a table that the archive creates, copied into that very table.
-    fn can_copy_freeze(&self, e: &TocEntry) -> bool {
-        e.kind == EntryKind::TableData
-            && ddl::copies_into_own_table(e)
-            && self.heap_of(e).is_some_and(|t| {
-                let is_its = t.tag == e.tag && t.namespace == e.namespace;
-                is_its && !t.defn.contains("autovacuum_enabled")
-            })
-    }
-
-    fn is_key(&self, e: &TocEntry) -> bool {
-        e.kind == EntryKind::Constraint
-            && ddl::key_as_index(e).is_some()
-            && self.heap_of(e).is_some()
-    }
-
-    /// The ordinary table that an entry depends on, if the archive creates it.
-    fn heap_of(&self, e: &TocEntry) -> Option<&TocEntry> {
-        let mut below = e
-            .dependencies
-            .iter()
-            .filter_map(|id| self.by_id.get(id).copied());
-        let table = below.find(|t| t.kind == EntryKind::Table)?;
-        // Other access methods need not support COPY's FREEZE.
-        let is_heap = table
-            .table_am
-            .as_deref()
-            .is_none_or(|am| matches!(am, "" | "heap"));
-        let is_plain =
-            table.relkind.is_none_or(|kind| kind == 'r') && !table.defn.contains("PARTITION BY");
-        (is_heap && is_plain).then_some(table)
-    }
-
-    /// The tables that are locked while this entry runs: itself, or the table of an index or key.
-    fn locked_by(&self, id: DumpId) -> Vec<DumpId> {
-        if self.relations.contains(&id) {
-            return vec![id];
-        }
-        let of_table = self
-            .by_id
-            .get(&id)
-            .filter(|e| matches!(e.kind, EntryKind::Index | EntryKind::Constraint));
-        let tables = of_table.into_iter().flat_map(|e| &e.dependencies);
-        tables
-            .copied()
-            .filter(|id| self.relations.contains(id))
-            .collect()
-    }
-
-    fn with_descendants(&self, table: DumpId) -> Vec<DumpId> {
-        let (mut found, mut known, mut next) = (vec![table], HashSet::from([table]), 0);
-        while let Some(id) = found.get(next) {
-            let below = self.children.get(id).into_iter().flatten();
-            let new: Vec<DumpId> = below.copied().filter(|c| known.insert(*c)).collect();
-            found.extend(new);
-            next += 1;
-        }
-        found
-    }
-
-    /// Dump ids that precede `e`: its own dependencies and, unless it is data itself, the data of every table
-    /// that it depends on.
-    fn prerequisites<'b>(&'b self, e: &'b TocEntry) -> impl Iterator<Item = DumpId> + 'b {
-        let tables = e
-            .dependencies
-            .iter()
-            .filter(|id| !e.has_data && self.relations.contains(id));
-        let data = tables
-            .flat_map(|id| self.with_descendants(*id))
-            .flat_map(|t| self.data_of.get(&t).into_iter().flatten().copied());
-        let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
-        direct.chain(data)
     }
 }
 
@@ -458,8 +340,8 @@ mod tests {
         let locks = |id: i32| {
             let node = plan
                 .nodes
-                .iter()
-                .find(|n| entries[n.entry].dump_id == DumpId(id))
+                .values()
+                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
                 .unwrap();
             (node.exclusive.as_slice(), node.shared.as_slice())
         };
@@ -485,8 +367,8 @@ mod tests {
         let locks = |id: i32| {
             &plan
                 .nodes
-                .iter()
-                .find(|n| entries[n.entry].dump_id == DumpId(id))
+                .values()
+                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
                 .unwrap()
                 .exclusive
         };

@@ -53,61 +53,78 @@ pub async fn analyze(
     sessions: usize,
 ) -> Result<Vec<String>, RestoreError> {
     let session = server.connect(database, "analyze").await?;
-    // Partitions are analyzed with their root table.
-    let tables = "SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid), c.relkind = 'p' \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
-        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 3 DESC, 2 DESC";
-    let rows = session
-        .client()
-        .query(tables, &[])
-        .await
-        .map_err(|e| map_pg_error(&e, "listing tables"))?;
+    let analysis = Arc::new(Analysis {
+        server: server.clone(),
+        database: database.to_owned(),
+        batches: Mutex::new(tables_to_analyze(&session).await?),
+        notes: Mutex::default(),
+    });
+    let mut running = JoinSet::new();
+    let mut first = Some(session);
+    for _ in 0..sessions.max(1) {
+        let (analysis, session) = (analysis.clone(), first.take());
+        running.spawn(async move { analysis.run(session).await });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.map_err(|e| RestoreError::internal(format!("an ANALYZE task panicked: {e}")))??;
+    }
+    Ok(std::mem::take(&mut *analysis.notes.lock()))
+}
+
+/// Batches of tables, of which each session takes the next.
+struct Analysis {
+    server: Server,
+    database: String,
+    batches: Mutex<VecDeque<Vec<String>>>,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Analysis {
+    /// Connects if there is work and no session yet.
+    async fn run(&self, mut session: Option<Session>) -> Result<(), DatabaseError> {
+        while let Some(tables) = self.next() {
+            let session = match &session {
+                Some(session) => session,
+                None => session.insert(self.server.connect(&self.database, "analyze").await?),
+            };
+            let tables = tables.join(", ");
+            if let Err(e) = session.run(&format!("ANALYZE {tables}")).await {
+                if session.client().is_closed() {
+                    return Err(e.context("ANALYZE"));
+                }
+                let note = format!("not analyzed: {tables}: {}", report(&e));
+                self.notes.lock().push(note);
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&self) -> Option<Vec<String>> {
+        self.batches.lock().pop_front()
+    }
+}
+
+// Partitions are analyzed with their root table.
+const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid), c.relkind = 'p' \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
+    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 3 DESC, 2 DESC";
+
+/// Tables in batches; the root of partitions is a batch of its own.
+async fn tables_to_analyze(session: &Session) -> Result<VecDeque<Vec<String>>, DatabaseError> {
+    let rows = session.client().query(TABLES, &[]).await;
+    let rows = rows.map_err(|e| map_pg_error(&e, "listing tables"))?;
     let (mut batches, mut batch, mut size) = (VecDeque::new(), Vec::new(), 0);
     for row in rows {
-        let (name, bytes): (String, i64) = (row.get(0), row.get(1));
-        size += bytes;
-        batch.push(name);
+        size += row.get::<_, i64>(1);
+        batch.push(row.get(0));
         if batch.len() >= BATCH_TABLES || size >= BATCH_BYTES || row.get(2) {
             batches.push_back(std::mem::take(&mut batch));
             size = 0;
         }
     }
     batches.extend((!batch.is_empty()).then_some(batch));
-    let (batches, notes) = (
-        Arc::new(Mutex::new(batches)),
-        Arc::new(Mutex::new(Vec::new())),
-    );
-    let mut running = JoinSet::new();
-    let mut first = Some(session);
-    for _ in 0..sessions.max(1) {
-        let (server, database, ready) = (server.clone(), database.to_owned(), first.take());
-        let (batches, notes) = (batches.clone(), notes.clone());
-        running.spawn(async move {
-            let mut session = ready;
-            loop {
-                let next = batches.lock().pop_front();
-                let Some(tables) = next else {
-                    return Ok::<_, DatabaseError>(());
-                };
-                let session = match &session {
-                    Some(s) => s,
-                    None => session.insert(server.connect(&database, "analyze").await?),
-                };
-                if let Err(e) = session.run(&format!("ANALYZE {}", tables.join(", "))).await {
-                    if session.client().is_closed() {
-                        return Err(e.context("ANALYZE"));
-                    }
-                    let note = format!("not analyzed: {}: {}", tables.join(", "), report(&e));
-                    notes.lock().push(note);
-                }
-            }
-        });
-    }
-    while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| RestoreError::internal(format!("an ANALYZE task panicked: {e}")))??;
-    }
-    Ok(std::mem::take(&mut *notes.lock()))
+    Ok(batches)
 }
 
 /// What is wrong with, or unusual about, a restored database; each by name.

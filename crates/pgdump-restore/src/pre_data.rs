@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
 use super::dependency_groups::PreDataStage;
+use super::ids::{BatchId, EntryIndex, sorted};
 use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Most entries in one transaction, because several sessions hold their locks.
@@ -17,7 +18,7 @@ const MAX_SESSIONS: usize = 8;
 /// Entries that one session creates, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PreDataBatch {
-    pub entries: Vec<usize>,
+    pub entries: Vec<EntryIndex>,
     /// Entries that fail are created after the others of their stage, in the archive's order: an old archive
     /// does not list everything that an entry depends on.
     pub may_fail: bool,
@@ -28,11 +29,11 @@ pub(crate) struct PreDataBatch {
 pub(crate) struct PreDataPlan {
     batches: Vec<PreDataBatch>,
     /// Batches that have not been started, by stage; finished stages are removed.
-    stages: VecDeque<VecDeque<usize>>,
+    stages: VecDeque<VecDeque<BatchId>>,
     running: usize,
     /// Batches of this stage that failed in part, and the entries they left.
-    failed: Vec<usize>,
-    left: Vec<usize>,
+    failed: Vec<BatchId>,
+    left: Vec<EntryIndex>,
 }
 
 impl PreDataPlan {
@@ -61,13 +62,13 @@ impl PreDataPlan {
             }
             pre_data
                 .stages
-                .push_back((from..pre_data.batches.len()).collect());
+                .push_back((from..pre_data.batches.len()).map(BatchId).collect());
         }
         pre_data
     }
 
-    pub(crate) fn batch(&self, batch: usize) -> &PreDataBatch {
-        &self.batches[batch]
+    pub(crate) fn batch(&self, batch: BatchId) -> &PreDataBatch {
+        &self.batches[batch.0]
     }
 
     /// Whether all pre-data exists.
@@ -81,7 +82,7 @@ impl PreDataPlan {
     }
 
     /// The next batch for a session; report it with [`PreDataPlan::batch_done`].
-    pub(crate) fn next(&mut self) -> Option<usize> {
+    pub(crate) fn next(&mut self) -> Option<BatchId> {
         let next = self
             .has_next()
             .then(|| self.stages.front_mut()?.pop_front())
@@ -91,7 +92,7 @@ impl PreDataPlan {
     }
 
     /// A session has finished a batch except for the entries `left`. Returns the batches that are now complete.
-    pub(crate) fn batch_done(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
+    pub(crate) fn batch_done(&mut self, batch: BatchId, left: Vec<EntryIndex>) -> Vec<BatchId> {
         self.running -= 1;
         let mut complete = vec![];
         if left.is_empty() {
@@ -113,7 +114,7 @@ impl PreDataPlan {
         } else {
             let mut entries = std::mem::take(&mut self.left);
             entries.sort_unstable();
-            stage.push_back(self.batches.len());
+            stage.push_back(BatchId(self.batches.len()));
             self.batches.push(PreDataBatch {
                 entries,
                 may_fail: false,
@@ -124,10 +125,11 @@ impl PreDataPlan {
 
     /// For each entry with data, the batches that must be complete before it is loaded; entries that are not in the
     /// map wait for all of them.
-    pub(crate) fn needs(&self, entries: &[TocEntry]) -> HashMap<usize, Vec<usize>> {
+    pub(crate) fn needs(&self, entries: &[TocEntry]) -> HashMap<EntryIndex, Vec<BatchId>> {
         let needs = BatchPrerequisites::new(self, entries);
         let of = entries.iter().enumerate().filter(|(_, e)| e.has_data);
-        of.filter_map(|(i, e)| Some((i, needs.of(e)?))).collect()
+        of.filter_map(|(i, e)| Some((EntryIndex(i), needs.of(e)?)))
+            .collect()
     }
 }
 
@@ -135,7 +137,7 @@ impl PreDataPlan {
 /// may read any other table, so such rows wait for everything.
 struct BatchPrerequisites<'a> {
     by_id: HashMap<DumpId, &'a TocEntry>,
-    batch_of: HashMap<DumpId, usize>,
+    batch_of: HashMap<DumpId, BatchId>,
     /// Pre-data that depends on an entry.
     dependents: HashMap<DumpId, Vec<&'a TocEntry>>,
 }
@@ -148,8 +150,8 @@ impl<'a> BatchPrerequisites<'a> {
             dependents: HashMap::new(),
         };
         for (at, batch) in pre_data.batches.iter().enumerate() {
-            for e in batch.entries.iter().map(|i| &entries[*i]) {
-                needs.batch_of.insert(e.dump_id, at);
+            for e in batch.entries.iter().map(|i| &entries[i.0]) {
+                needs.batch_of.insert(e.dump_id, BatchId(at));
                 e.dependencies
                     .iter()
                     .for_each(|id| needs.dependents.entry(*id).or_default().push(e));
@@ -158,7 +160,7 @@ impl<'a> BatchPrerequisites<'a> {
         needs
     }
 
-    fn of(&self, data: &TocEntry) -> Option<Vec<usize>> {
+    fn of(&self, data: &TocEntry) -> Option<Vec<BatchId>> {
         let [table] = data.dependencies.as_slice() else {
             return None;
         };
@@ -179,12 +181,7 @@ impl<'a> BatchPrerequisites<'a> {
             is_its && self.runs_no_function([*table].into_iter().chain(alters.map(|e| e.dump_id)));
         is_known.then(|| {
             let all = std::iter::once(*table).chain(of_it.iter().map(|e| e.dump_id));
-            let mut batches: Vec<usize> = all
-                .filter_map(|id| self.batch_of.get(&id).copied())
-                .collect();
-            batches.sort_unstable();
-            batches.dedup();
-            batches
+            sorted(all.filter_map(|id| self.batch_of.get(&id).copied()))
         })
     }
 
@@ -213,8 +210,12 @@ impl<'a> BatchPrerequisites<'a> {
 mod tests {
     use super::*;
 
-    fn group(entries: impl IntoIterator<Item = usize>) -> Vec<usize> {
-        entries.into_iter().collect()
+    fn group(entries: impl IntoIterator<Item = usize>) -> Vec<EntryIndex> {
+        entries.into_iter().map(EntryIndex).collect()
+    }
+
+    fn batches<const N: usize>(numbers: [usize; N]) -> Vec<BatchId> {
+        numbers.map(BatchId).to_vec()
     }
 
     #[test]
@@ -227,23 +228,26 @@ mod tests {
         let mut m = PreDataPlan::new(&stages);
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
         assert_eq!(sizes, [300, FIRST_BATCH, BATCH, 20, 1]);
-        assert_eq!((m.next(), m.next()), (Some(0), None));
-        assert_eq!(m.batch_done(0, vec![]), [0]);
+        assert_eq!((m.next(), m.next()), (Some(BatchId(0)), None));
+        assert_eq!(m.batch_done(BatchId(0), vec![]), batches([0]));
         assert_eq!(
             (m.next(), m.next(), m.next(), m.next()),
-            (Some(1), Some(2), Some(3), None)
+            (Some(BatchId(1)), Some(BatchId(2)), Some(BatchId(3)), None)
         );
         assert_eq!(
             (
-                m.batch_done(2, vec![]),
-                m.batch_done(3, vec![]),
+                m.batch_done(BatchId(2), vec![]),
+                m.batch_done(BatchId(3), vec![]),
                 m.has_next()
             ),
-            (vec![2], vec![3], false)
+            (batches([2]), batches([3]), false)
         );
-        assert_eq!(m.batch_done(1, vec![]), [1]);
-        assert_eq!((m.next(), m.is_done()), (Some(4), false));
-        assert_eq!((m.batch_done(4, vec![]), m.is_done()), (vec![4], true));
+        assert_eq!(m.batch_done(BatchId(1), vec![]), batches([1]));
+        assert_eq!((m.next(), m.is_done()), (Some(BatchId(4)), false));
+        assert_eq!(
+            (m.batch_done(BatchId(4), vec![]), m.is_done()),
+            (batches([4]), true)
+        );
     }
 
     #[test]
@@ -256,23 +260,29 @@ mod tests {
             vec![group([500])],
         ];
         let mut m = PreDataPlan::new(&stages);
-        assert_eq!((m.next(), m.next(), m.next()), (Some(0), Some(1), Some(2)));
-        assert_eq!(m.batch_done(0, vec![101, 100]), [0; 0]);
-        assert_eq!((m.batch_done(1, vec![]), m.next()), (vec![1], None));
         assert_eq!(
-            (m.batch_done(2, vec![3]), m.next(), m.next()),
-            (vec![], Some(4), None)
+            (m.next(), m.next(), m.next()),
+            (Some(BatchId(0)), Some(BatchId(1)), Some(BatchId(2)))
+        );
+        assert_eq!(m.batch_done(BatchId(0), group([101, 100])), batches([]));
+        assert_eq!(
+            (m.batch_done(BatchId(1), vec![]), m.next()),
+            (batches([1]), None)
         );
         assert_eq!(
-            *m.batch(4),
+            (m.batch_done(BatchId(2), group([3])), m.next(), m.next()),
+            (batches([]), Some(BatchId(4)), None)
+        );
+        assert_eq!(
+            *m.batch(BatchId(4)),
             PreDataBatch {
-                entries: vec![3, 100, 101],
+                entries: group([3, 100, 101]),
                 may_fail: false
             }
         );
         assert_eq!(
-            (m.batch_done(4, vec![]), m.next()),
-            (vec![4, 0, 2], Some(3))
+            (m.batch_done(BatchId(4), vec![]), m.next()),
+            (batches([4, 0, 2]), Some(BatchId(3)))
         );
     }
 
@@ -295,11 +305,11 @@ mod tests {
     }
 
     /// Creates each entry in a batch of its own, then the rows; for each of these, what they wait for.
-    fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<usize>>> {
-        let stages: Vec<PreDataStage> = (0..made.len()).map(|i| vec![vec![i]]).collect();
+    fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<BatchId>>> {
+        let stages: Vec<PreDataStage> = (0..made.len()).map(|i| vec![group([i])]).collect();
         let mut needs = PreDataPlan::new(&stages).needs(&[made, rows].concat());
         (0..rows.len())
-            .map(|i| needs.remove(&(made.len() + i)))
+            .map(|i| needs.remove(&EntryIndex(made.len() + i)))
             .collect()
     }
 
@@ -315,7 +325,7 @@ mod tests {
         ];
         assert_eq!(
             needs(&made, &[rows(12, &[2]), rows(13, &[3])]),
-            [Some(vec![1, 3]), Some(vec![2, 3, 4])]
+            [Some(batches([1, 3])), Some(batches([2, 3, 4]))]
         );
     }
 
@@ -342,7 +352,7 @@ mod tests {
         ];
         assert_eq!(
             needs(&made, &of),
-            [None, None, None, None, Some(vec![7, 8])]
+            [None, None, None, None, Some(batches([7, 8]))]
         );
     }
 

@@ -4,6 +4,7 @@
 
 mod edits;
 mod rules;
+mod skip;
 mod statements;
 
 use std::borrow::Cow;
@@ -256,26 +257,39 @@ impl Rewriter {
 
     fn entry(&self, e: &mut TocEntry) -> Result<(), RestoreError> {
         if !e.owner.is_empty() && !e.drop_stmt.is_empty() {
-            match self.policy.owners {
-                Owners::None => {
-                    self.used(OWNER_LEFT_OUT, e.owner.as_str());
-                    e.owner.clear();
-                }
-                Owners::Map if self.role(&e.owner) != e.owner => {
-                    self.used(
-                        ROLE_MAPPED,
-                        format!("{} → {}", e.owner, self.role(&e.owner)),
-                    );
-                    e.owner = self.role(&e.owner).to_owned();
-                }
-                Owners::Map | Owners::Keep => {}
-            }
+            self.rewrite_owner(e);
         }
-        if let Some(space) = e
-            .tablespace
-            .as_mut()
-            .filter(|t| !t.is_empty() && !self.facts.tablespaces.contains(*t))
+        self.rewrite_storage(e);
+        if has_rewritable_statements(e) {
+            e.defn = self.definition(e)?;
+        }
+        if e.kind == EntryKind::Aggregate
+            && let Some(drop_stmt) = self.with_new_arguments(&e.drop_stmt)
         {
+            e.drop_stmt = drop_stmt;
+        }
+        Ok(())
+    }
+
+    fn rewrite_owner(&self, e: &mut TocEntry) {
+        match self.policy.owners {
+            Owners::None => {
+                self.used(OWNER_LEFT_OUT, e.owner.as_str());
+                e.owner.clear();
+            }
+            Owners::Map if self.role(&e.owner) != e.owner => {
+                let mapped = self.role(&e.owner).to_owned();
+                self.used(ROLE_MAPPED, format!("{} → {mapped}", e.owner));
+                e.owner = mapped;
+            }
+            Owners::Map | Owners::Keep => {}
+        }
+    }
+
+    fn rewrite_storage(&self, e: &mut TocEntry) {
+        let is_missing =
+            |space: &&mut String| !space.is_empty() && !self.facts.tablespaces.contains(*space);
+        if let Some(space) = e.tablespace.as_mut().filter(is_missing) {
             self.used(TABLESPACE, space.as_str());
             space.clear();
         }
@@ -287,53 +301,53 @@ impl Rewriter {
             self.used(WITH_OIDS, e.name());
             e.with_oids = false;
         }
-        let looked_at = match &e.kind {
-            EntryKind::Acl
-            | EntryKind::AclLanguage
-            | EntryKind::DefaultAcl
-            | EntryKind::Policy
-            | EntryKind::UserMapping
-            | EntryKind::ProceduralLanguage
-            | EntryKind::StatisticsData
-            | EntryKind::Aggregate
-            | EntryKind::Schema
-            | EntryKind::Type => true,
-            EntryKind::Comment => {
-                e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE ")
-            }
-            EntryKind::Table | EntryKind::ForeignTable | EntryKind::MaterializedView => {
-                e.defn.contains("SET COMPRESSION") || e.defn.contains("pg_attver")
-            }
-            _ => false,
-        };
-        if looked_at {
-            let mut out = Vec::new();
-            for sql in statements(&e.defn, Dialect::default()) {
-                // `pg_restore` itself recognizes this one by its entry.
-                let is_public = e.kind == EntryKind::Schema && e.tag == "public";
-                match if is_public {
-                    Some(sql.to_owned())
-                } else {
-                    self.statement(sql, false)?.map(RewrittenStatement::joined)
-                } {
-                    Some(sql) => out.push(sql),
-                    None => continue,
-                }
-            }
-            e.defn = out.join("\n");
-            e.defn.push_str(if e.defn.is_empty() { "" } else { "\n" });
-            if e.kind == EntryKind::Aggregate {
-                e.drop_stmt = self
-                    .with_new_arguments(&e.drop_stmt)
-                    .unwrap_or(std::mem::take(&mut e.drop_stmt));
-            }
+    }
+
+    /// The statements of an entry that are sent.
+    fn definition(&self, e: &TocEntry) -> Result<String, RestoreError> {
+        if e.kind == EntryKind::Schema && e.tag == "public" {
+            // `pg_restore` itself recognizes this one by its entry.
+            let kept = statements(&e.defn, Dialect::default()).into_iter();
+            return Ok(lines(kept.map(str::to_owned)));
         }
-        Ok(())
+        let mut sent = vec![];
+        for sql in statements(&e.defn, Dialect::default()) {
+            sent.extend(self.statement(sql, false)?.map(RewrittenStatement::joined));
+        }
+        Ok(lines(sent))
     }
 
     fn lacks_method(&self, method: &str) -> bool {
         !self.facts.access_methods.contains(method) && !self.state().brings_methods
     }
+}
+
+/// Whether a rule may change a statement of this entry.
+fn has_rewritable_statements(e: &TocEntry) -> bool {
+    match &e.kind {
+        EntryKind::Acl
+        | EntryKind::AclLanguage
+        | EntryKind::DefaultAcl
+        | EntryKind::Policy
+        | EntryKind::UserMapping
+        | EntryKind::ProceduralLanguage
+        | EntryKind::StatisticsData
+        | EntryKind::Aggregate
+        | EntryKind::Schema
+        | EntryKind::Type => true,
+        EntryKind::Comment => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),
+        EntryKind::Table | EntryKind::ForeignTable | EntryKind::MaterializedView => {
+            e.defn.contains("SET COMPRESSION") || e.defn.contains("pg_attver")
+        }
+        _ => false,
+    }
+}
+
+/// Each statement in a line of its own.
+fn lines(statements: impl IntoIterator<Item = String>) -> String {
+    let mut text = statements.into_iter().collect::<Vec<_>>().join("\n");
+    text.push_str(if text.is_empty() { "" } else { "\n" });
+    text
 }
 
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that

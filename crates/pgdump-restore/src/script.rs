@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::ids::TableId;
+use super::ids::{NodeId, TableId};
 use super::work_queue::MemoryPermit;
 use crate::postgres::ident;
 use pgdump_archive::{Dialect, Statement, TocEntry, Token, first_tokens, tokens};
@@ -274,9 +274,9 @@ fn alter_table(t: &[Token<'_>]) -> StatementClass {
 pub(super) struct StatementOrder {
     group: OrderGroup,
     /// Nodes of the current group.
-    members: Vec<usize>,
+    members: Vec<NodeId>,
     /// The node that everything in the group waits for.
-    barrier: Option<usize>,
+    barrier: Option<NodeId>,
     tables: HashMap<String, TableId>,
 }
 
@@ -286,7 +286,7 @@ impl StatementOrder {
     }
 
     /// The nodes that a barrier must wait for before a node of `group` is added; `None` if no barrier is needed.
-    pub(crate) fn barrier_before(&mut self, group: OrderGroup) -> Option<Vec<usize>> {
+    pub(crate) fn barrier_before(&mut self, group: OrderGroup) -> Option<Vec<NodeId>> {
         if group == self.group && group != OrderGroup::Serial {
             return None;
         }
@@ -302,15 +302,15 @@ impl StatementOrder {
     }
 
     /// Sets the barrier that [`barrier_before`](Self::barrier_before) asked for.
-    pub(crate) fn passed(&mut self, node: usize) {
+    pub(crate) fn passed(&mut self, node: NodeId) {
         self.barrier = Some(node);
     }
 
-    pub(crate) fn after(&self) -> Vec<usize> {
+    pub(crate) fn after(&self) -> Vec<NodeId> {
         self.barrier.into_iter().collect()
     }
 
-    pub(crate) fn added(&mut self, node: usize, group: OrderGroup) {
+    pub(crate) fn added(&mut self, node: NodeId, group: OrderGroup) {
         self.group = group;
         self.members.push(node);
     }
@@ -422,11 +422,11 @@ mod tests {
         let mut add = |o: &mut StatementOrder, group| {
             if let Some(after) = o.barrier_before(group) {
                 assert!(after.len() > 1);
-                o.passed(next);
+                o.passed(NodeId(next));
                 next += 1;
             }
-            let after = o.after();
-            o.added(next, group);
+            let after: Vec<usize> = o.after().iter().map(|node| node.0).collect();
+            o.added(NodeId(next), group);
             next += 1;
             (next - 1, after)
         };

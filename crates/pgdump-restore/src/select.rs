@@ -1,43 +1,17 @@
 //! Selects a part of a backup: which entries are kept, which others they need, and which are dropped
 //! because something they need is missing. Pure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod by_name;
+mod names;
 
+use std::collections::{BTreeSet, HashSet};
+
+use self::by_name::by_name;
+use self::names::{FRAME, any, is_relation};
 use super::notes::listed;
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
 use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
-
-/// Entries with settings or the database itself; they are part of every selection.
-const FRAME: [EntryKind; 5] = [
-    EntryKind::Encoding,
-    EntryKind::StdStrings,
-    EntryKind::SearchPath,
-    EntryKind::Database,
-    EntryKind::DatabaseProperties,
-];
-/// Kinds that users regard as tables.
-const RELATIONS: [EntryKind; 5] = [
-    EntryKind::Table,
-    EntryKind::ForeignTable,
-    EntryKind::View,
-    EntryKind::MaterializedView,
-    EntryKind::Sequence,
-];
-
-fn any(patterns: &[String], e: &TocEntry) -> bool {
-    patterns
-        .iter()
-        .any(|p| match (p.split_once('.'), &e.namespace) {
-            (Some((schema, table)), Some(ns)) => matches(schema, ns) && matches(table, &e.tag),
-            (Some(_), None) => false,
-            (None, _) => matches(p, &e.tag),
-        })
-}
-
-fn any_schema(patterns: &[String], name: &str) -> bool {
-    patterns.iter().any(|p| matches(p, name))
-}
 
 fn refused(what: impl Into<String>) -> RestoreError {
     ValidationError::new(FailureReason::InvalidRequest, what).into()
@@ -53,29 +27,30 @@ pub(super) fn select(
 ) -> Result<Vec<String>, RestoreError> {
     check(entries, selection)?;
     let mut notes = Vec::new();
-    if !selection.schemas.is_empty()
-        || !selection.exclude_schemas.is_empty()
-        || !selection.tables.is_empty()
-        || !selection.exclude_tables.is_empty()
-    {
+    if selects_by_name(selection) {
         let kept = by_name(entries, selection, &mut notes);
         entries.retain(|e| kept.contains(&e.dump_id));
     }
     if !selection.exclude_table_data.is_empty() {
         let gone = without_rows(entries, &selection.exclude_table_data);
-        let is_gone = |e: &TocEntry| gone.contains(&e.dump_id);
-        let left_out: Vec<String> = entries
-            .iter()
-            .filter(|e| is_gone(e))
-            .map(TocEntry::name)
-            .collect();
-        entries.retain(|e| !is_gone(e));
-        notes.extend(listed("skipped", &left_out));
+        let gone = entries.extract_if(.., |e| gone.contains(&e.dump_id));
+        let skipped: Vec<String> = gone.map(|e| e.name()).collect();
+        notes.extend(listed("skipped", &skipped));
     }
     if selection.schema_only || !selection.sections.is_empty() || selection.data_only {
         entries.retain(|e| FRAME.contains(&e.kind) || in_sections(e, selection));
     }
     Ok(notes)
+}
+
+fn selects_by_name(selection: &Selection) -> bool {
+    let patterns = [
+        &selection.schemas,
+        &selection.exclude_schemas,
+        &selection.tables,
+        &selection.exclude_tables,
+    ];
+    patterns.iter().any(|patterns| !patterns.is_empty())
 }
 
 /// The data of these tables and materialized views, and of materialized views built on such views, which the
@@ -102,37 +77,8 @@ fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<DumpId> {
 }
 
 fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
-    let relations = || entries.iter().filter(|e| RELATIONS.contains(&e.kind));
-    for p in selection
-        .tables
-        .iter()
-        .chain(&selection.exclude_tables)
-        .chain(&selection.exclude_table_data)
-    {
-        if !relations().any(|e| any(std::slice::from_ref(p), e)) {
-            return Err(refused(format!("no table of the backup matches {p}")));
-        }
-    }
-    let schemas: BTreeSet<&str> = entries
-        .iter()
-        .filter_map(|e| e.namespace.as_deref())
-        .collect();
-    let old = selection.rename_schemas.iter().map(|(old, _)| old);
-    for p in selection
-        .schemas
-        .iter()
-        .chain(&selection.exclude_schemas)
-        .chain(old)
-    {
-        if !schemas.iter().any(|s| matches(p, s)) {
-            return Err(refused(format!("no schema of the backup matches {p}")));
-        }
-    }
-    for (_, new) in &selection.rename_schemas {
-        if schemas.contains(new.as_str()) {
-            return Err(refused(format!("the backup already has a schema {new}")));
-        }
-    }
+    check_tables(entries, selection)?;
+    check_schemas(entries, selection)?;
     let wants = |s| selection.sections.is_empty() || selection.sections.contains(&s);
     if selection.schema_only && selection.data_only {
         return Err(refused(
@@ -145,6 +91,36 @@ fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError
         ));
     }
     Ok(())
+}
+
+fn check_tables(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
+    let relations: Vec<&TocEntry> = entries.iter().filter(|e| is_relation(e)).collect();
+    let matches = |p: &String| relations.iter().any(|e| any(std::slice::from_ref(p), e));
+    let mut patterns = selection
+        .tables
+        .iter()
+        .chain(&selection.exclude_tables)
+        .chain(&selection.exclude_table_data);
+    match patterns.find(|p| !matches(p)) {
+        Some(p) => Err(refused(format!("no table of the backup matches {p}"))),
+        None => Ok(()),
+    }
+}
+
+fn check_schemas(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
+    let schemas = entries.iter().filter_map(|e| e.namespace.as_deref());
+    let schemas: BTreeSet<&str> = schemas.collect();
+    let renamed = selection.rename_schemas.iter().map(|(old, _)| old);
+    let named = selection.schemas.iter().chain(&selection.exclude_schemas);
+    let is_unknown = |p: &&String| !schemas.iter().any(|s| matches(p, s));
+    if let Some(p) = named.chain(renamed).find(is_unknown) {
+        return Err(refused(format!("no schema of the backup matches {p}")));
+    }
+    let mut new = selection.rename_schemas.iter().map(|(_, new)| new);
+    match new.find(|new| schemas.contains(new.as_str())) {
+        Some(new) => Err(refused(format!("the backup already has a schema {new}"))),
+        None => Ok(()),
+    }
 }
 
 fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
@@ -161,185 +137,6 @@ fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
             && matches!(e.kind, EntryKind::TableData | EntryKind::SequenceSet);
     }
     selection.sections.is_empty() || selection.sections.contains(&section)
-}
-
-/// The dump ids of the entries to keep.
-fn by_name(
-    entries: &[TocEntry],
-    selection: &Selection,
-    notes: &mut Vec<String>,
-) -> HashSet<DumpId> {
-    let by_id: HashMap<DumpId, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
-    let is_relation = |e: &TocEntry| RELATIONS.contains(&e.kind);
-    let is_excluded = |e: &TocEntry| {
-        let in_schema = match &e.kind {
-            EntryKind::Schema => any_schema(&selection.exclude_schemas, &e.tag),
-            _ => e
-                .namespace
-                .as_deref()
-                .is_some_and(|n| any_schema(&selection.exclude_schemas, n)),
-        };
-        in_schema || (is_relation(e) && any(&selection.exclude_tables, e))
-    };
-    let is_wanted = |e: &TocEntry| {
-        if FRAME.contains(&e.kind) {
-            return true;
-        }
-        if !selection.tables.is_empty() {
-            return is_relation(e) && any(&selection.tables, e);
-        }
-        match (selection.schemas.is_empty(), &e.namespace) {
-            (true, _) => true,
-            (false, Some(ns)) => any_schema(&selection.schemas, ns),
-            (false, None) => e.kind == EntryKind::Schema && any_schema(&selection.schemas, &e.tag),
-        }
-    };
-    let mut kept: HashSet<DumpId> = entries
-        .iter()
-        .filter(|e| is_wanted(e) && !is_excluded(e))
-        .map(|e| e.dump_id)
-        .collect();
-    if !selection.tables.is_empty() {
-        add_dependents(entries, &by_id, &mut kept);
-    }
-    let with_them = add_requirements(&by_id, &mut kept, is_excluded);
-    let gone = drop_unsatisfied(entries, &mut kept);
-    notes.extend(listed(
-        "restored because something selected needs it",
-        &with_them,
-    ));
-    notes.extend(listed(
-        "skipped because something it needs is not selected",
-        &gone,
-    ));
-    kept
-}
-
-/// Kinds that belong to a table: indexes, keys, rows, privileges, …
-fn add_dependents(
-    entries: &[TocEntry],
-    by_id: &HashMap<DumpId, &TocEntry>,
-    kept: &mut HashSet<DumpId>,
-) {
-    const OWN: [EntryKind; 18] = [
-        EntryKind::TableData,
-        EntryKind::Index,
-        EntryKind::Constraint,
-        EntryKind::CheckConstraint,
-        EntryKind::FkConstraint,
-        EntryKind::Trigger,
-        EntryKind::Rule,
-        EntryKind::Policy,
-        EntryKind::RowSecurity,
-        EntryKind::Default,
-        EntryKind::Comment,
-        EntryKind::Acl,
-        EntryKind::SequenceSet,
-        EntryKind::SequenceOwnedBy,
-        EntryKind::Statistics,
-        EntryKind::StatisticsData,
-        EntryKind::MaterializedViewData,
-        EntryKind::SecurityLabel,
-    ];
-    const ATTACHED: [EntryKind; 2] = [EntryKind::IndexAttach, EntryKind::TableAttach];
-    let is_relation = |id: &DumpId| by_id.get(id).is_some_and(|e| RELATIONS.contains(&e.kind));
-    loop {
-        let before = kept.len();
-        for e in entries {
-            let own = OWN.contains(&e.kind);
-            let attached = ATTACHED.contains(&e.kind);
-            if !own && !attached || kept.contains(&e.dump_id) {
-                continue;
-            }
-            let mut tables = e
-                .dependencies
-                .iter()
-                .filter(|id| is_relation(id))
-                .peekable();
-            let belongs = match tables.peek() {
-                Some(_) => {
-                    tables.clone().any(|id| kept.contains(id))
-                        && tables.all(|id| {
-                            kept.contains(id)
-                                || e.kind == EntryKind::FkConstraint
-                                || e.kind == EntryKind::Default
-                                || e.kind == EntryKind::SequenceOwnedBy
-                        })
-                }
-                // An index or a key of such a table.
-                None => {
-                    !e.dependencies.is_empty() && e.dependencies.iter().all(|id| kept.contains(id))
-                }
-            };
-            if belongs {
-                kept.insert(e.dump_id);
-                if e.kind == EntryKind::Default || e.kind == EntryKind::SequenceOwnedBy {
-                    kept.extend(
-                        e.dependencies.iter().filter(|id| {
-                            by_id.get(id).is_some_and(|d| d.kind == EntryKind::Sequence)
-                        }),
-                    );
-                }
-            }
-        }
-        if kept.len() == before {
-            return;
-        }
-    }
-}
-
-/// Adds the types, functions, schemas, extensions, … that kept entries need, but never another table.
-fn add_requirements(
-    by_id: &HashMap<DumpId, &TocEntry>,
-    kept: &mut HashSet<DumpId>,
-    is_excluded: impl Fn(&TocEntry) -> bool,
-) -> Vec<String> {
-    let mut todo: Vec<DumpId> = kept.iter().copied().collect();
-    let mut added = BTreeSet::new();
-    while let Some(id) = todo.pop() {
-        for needed in by_id
-            .get(&id)
-            .into_iter()
-            .flat_map(|e| &e.dependencies)
-            .filter_map(|d| by_id.get(d))
-        {
-            let table = RELATIONS.contains(&needed.kind) || needed.has_data;
-            if !table && !is_excluded(needed) && kept.insert(needed.dump_id) {
-                todo.push(needed.dump_id);
-                if !matches!(
-                    needed.kind,
-                    EntryKind::Index | EntryKind::Constraint | EntryKind::Schema
-                ) {
-                    added.insert(needed.name());
-                }
-            }
-        }
-    }
-    added.into_iter().collect()
-}
-
-/// Drops entries whose requirements were dropped, and then those that need them.
-fn drop_unsatisfied(entries: &[TocEntry], kept: &mut HashSet<DumpId>) -> Vec<String> {
-    let all: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();
-    let mut gone = BTreeSet::new();
-    loop {
-        let lacking: Vec<&TocEntry> = entries
-            .iter()
-            .filter(|e| kept.contains(&e.dump_id))
-            .filter(|e| {
-                e.dependencies
-                    .iter()
-                    .any(|d| all.contains(d) && !kept.contains(d))
-            })
-            .collect();
-        if lacking.is_empty() {
-            return gone.into_iter().collect();
-        }
-        for e in lacking {
-            kept.remove(&e.dump_id);
-            gone.insert(e.name());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -582,7 +582,7 @@ mod tests {
             let plan =
                 crate::plan::Plan::new(archive.entries(), &Dependence::of(archive.entries()));
             assert!(
-                plan.nodes.iter().all(|n| n.turn == 0 && !n.in_order),
+                plan.nodes.values().all(|n| n.turn == 0 && !n.in_order),
                 "{}",
                 path.display()
             );
