@@ -51,43 +51,50 @@ fn lists_all_dependencies(e: &TocEntry) -> bool {
 }
 
 fn independent_groups(entries: &[TocEntry], run: &[EntryIndex]) -> PreDataStage {
-    let place: HashMap<DumpId, usize> = run
-        .iter()
-        .enumerate()
-        .map(|(at, i)| (entries[i.0].dump_id, at))
-        .collect();
-    // Each entry points to an earlier one of its group; the first points to itself.
-    let mut leads_to: Vec<usize> = (0..run.len()).collect();
-    for (at, i) in run.iter().enumerate() {
-        for other in entries[i.0]
-            .dependencies
-            .iter()
-            .filter_map(|id| place.get(id))
-        {
-            let (a, b) = (first_of(&mut leads_to, at), first_of(&mut leads_to, *other));
-            leads_to[a.max(b)] = a.min(b);
-        }
-    }
+    let mut leaders = leaders(entries, run);
     let mut stage: Vec<DependencyGroup> = vec![];
-    let mut family_of: HashMap<usize, usize> = HashMap::new();
-    for (at, i) in run.iter().enumerate() {
-        let family = *family_of
-            .entry(first_of(&mut leads_to, at))
-            .or_insert_with(|| {
-                stage.push(vec![]);
-                stage.len() - 1
-            });
-        stage[family].push(*i);
+    let mut group_of: HashMap<usize, usize> = HashMap::new();
+    for (at, entry) in run.iter().enumerate() {
+        let leader = leaders.find(at);
+        let group = *group_of.entry(leader).or_insert(stage.len());
+        if group == stage.len() {
+            stage.push(vec![]);
+        }
+        stage[group].push(*entry);
     }
     stage
 }
 
-fn first_of(leads_to: &mut [usize], mut at: usize) -> usize {
-    while leads_to[at] != at {
-        leads_to[at] = leads_to[leads_to[at]];
-        at = leads_to[at];
+/// Unites the entries of `run` that depend on each other.
+fn leaders(entries: &[TocEntry], run: &[EntryIndex]) -> Leaders {
+    let ids = run.iter().map(|entry| entries[entry.0].dump_id);
+    let place: HashMap<DumpId, usize> = ids.enumerate().map(|(at, id)| (id, at)).collect();
+    let mut leaders = Leaders((0..run.len()).collect());
+    for (at, entry) in run.iter().enumerate() {
+        let needed = entries[entry.0].dependencies.iter();
+        for other in needed.filter_map(|id| place.get(id)) {
+            leaders.unite(at, *other);
+        }
     }
-    at
+    leaders
+}
+
+/// Sets of positions (union-find): each points to an earlier one of its set; the first points to itself.
+struct Leaders(Vec<usize>);
+
+impl Leaders {
+    fn find(&mut self, mut at: usize) -> usize {
+        while self.0[at] != at {
+            self.0[at] = self.0[self.0[at]];
+            at = self.0[at];
+        }
+        at
+    }
+
+    fn unite(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.0[a.max(b)] = a.min(b);
+    }
 }
 
 #[cfg(test)]

@@ -168,58 +168,34 @@ impl Rewriter {
     /// # Errors
     /// `role_missing`, `extension_missing`.
     pub fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
-        let methods: HashSet<&str> = entries
-            .iter()
-            .filter(|e| e.kind == EntryKind::AccessMethod)
-            .map(|e| e.tag.as_str())
-            .collect();
+        self.state().brings_methods |= may_bring_methods(entries);
+        self.skip_extensions(entries)?;
+        for e in entries.iter_mut() {
+            self.entry(e)?;
+        }
+        entries.retain(|e| !is_empty_acl(e));
+        Ok(())
+    }
+
+    fn skip_extensions(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
         let extensions = entries.iter().filter(|e| e.kind == EntryKind::Extension);
-        let own = !methods.is_empty() || extensions.clone().any(|e| !is_contrib(&e.tag));
-        self.state().brings_methods |= own;
         let mut gone = HashSet::new();
-        for e in entries
-            .iter()
-            .filter(|e| e.kind == EntryKind::Extension && !e.tag.is_empty())
-        {
+        for e in extensions.filter(|e| !e.tag.is_empty()) {
             if !self.keeps_extension(&e.tag)? {
                 gone.insert(e.dump_id);
             }
         }
-        self.skip_dependents(entries, gone);
-        for e in entries.iter_mut() {
-            self.entry(e)?;
+        if !gone.is_empty() {
+            add_dependents(entries, &mut gone);
+            gone.extend(data_of_missing_tables(entries, &gone));
+            self.skip(entries, &gone);
         }
-        // ACL entries whose statements were all skipped.
-        entries.retain(|e| {
-            !(e.defn.is_empty()
-                && !e.has_data
-                && matches!(e.kind, EntryKind::Acl | EntryKind::DefaultAcl))
-        });
         Ok(())
     }
 
-    fn skip_dependents(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<DumpId>) {
-        if gone.is_empty() {
-            return;
-        }
-        loop {
-            let more: Vec<DumpId> = entries
-                .iter()
-                .filter(|e| {
-                    !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d))
-                })
-                .map(|e| e.dump_id)
-                .collect();
-            if more.is_empty() {
-                break;
-            }
-            gone.extend(more);
-        }
-        gone.extend(data_of_missing_tables(entries, &gone));
-        for e in entries
-            .iter()
-            .filter(|e| gone.contains(&e.dump_id) && e.kind != EntryKind::Extension)
-        {
+    fn skip(&self, entries: &mut Vec<TocEntry>, gone: &HashSet<DumpId>) {
+        let skipped = entries.iter().filter(|e| gone.contains(&e.dump_id));
+        for e in skipped.filter(|e| e.kind != EntryKind::Extension) {
             self.used(EXTENSION_SKIPPED, e.name());
         }
         entries.retain(|e| !gone.contains(&e.dump_id));
@@ -350,6 +326,34 @@ fn lines(statements: impl IntoIterator<Item = String>) -> String {
     text
 }
 
+fn may_bring_methods(entries: &[TocEntry]) -> bool {
+    entries.iter().any(|e| match &e.kind {
+        EntryKind::AccessMethod => true,
+        EntryKind::Extension => !is_contrib(&e.tag),
+        _ => false,
+    })
+}
+
+/// Whether all statements of a privilege were skipped.
+fn is_empty_acl(e: &TocEntry) -> bool {
+    let is_acl = matches!(e.kind, EntryKind::Acl | EntryKind::DefaultAcl);
+    is_acl && e.defn.is_empty() && !e.has_data
+}
+
+/// Adds the entries that depend on these.
+fn add_dependents(entries: &[TocEntry], gone: &mut HashSet<DumpId>) {
+    loop {
+        let is_next = |e: &&TocEntry| {
+            !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d))
+        };
+        let more: Vec<DumpId> = entries.iter().filter(is_next).map(|e| e.dump_id).collect();
+        if more.is_empty() {
+            return;
+        }
+        gone.extend(more);
+    }
+}
+
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
@@ -357,23 +361,28 @@ fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<D
     let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
     let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
     let ids: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();
-    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of(EntryKind::Extension)
-        .filter(|e| e.tag != "plpgsql")
-        .partition(|e| gone.contains(&e.dump_id));
-    let is_called_after = |schema: &str, e: &TocEntry| {
-        e.tag == schema || e.tag.strip_prefix("pg_").is_some_and(|rest| rest == schema)
+    let extensions = of(EntryKind::Extension).filter(|e| e.tag != "plpgsql");
+    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) =
+        extensions.partition(|e| gone.contains(&e.dump_id));
+    let is_of_missing = |schema: &str| {
+        left.is_empty()
+            || missing
+                .iter()
+                .any(|extension| is_called_after(schema, extension))
     };
+    let is_unknown = |schema: &str| schema != "public" && !schemas.contains(schema);
     let is_gone = |e: &&TocEntry| {
-        let Some(schema) = e.namespace.as_deref() else {
-            return false;
-        };
         matches!(e.kind, EntryKind::TableData | EntryKind::SequenceSet)
             && e.dependencies.iter().all(|d| !ids.contains(d))
-            && schema != "public"
-            && !schemas.contains(schema)
-            && (left.is_empty() || missing.iter().any(|m| is_called_after(schema, m)))
+            && e.namespace
+                .as_deref()
+                .is_some_and(|s| is_unknown(s) && is_of_missing(s))
     };
     entries.iter().filter(is_gone).map(|e| e.dump_id).collect()
+}
+
+fn is_called_after(schema: &str, extension: &TocEntry) -> bool {
+    extension.tag == schema || extension.tag.strip_prefix("pg_") == Some(schema)
 }
 
 #[cfg(test)]
