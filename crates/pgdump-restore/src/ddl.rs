@@ -336,40 +336,39 @@ fn plain(name: &str) -> String {
 /// For a primary key or unique constraint without special options: the statement that builds its index, which
 /// can run concurrently with other index builds, and the one that creates the constraint from the index.
 pub(crate) fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
-    let (table, rest) = entry
-        .defn
-        .trim()
-        .strip_prefix("ALTER TABLE ONLY ")?
-        .split_once("\n    ADD CONSTRAINT ")?;
-    let name = match rest.strip_prefix('"') {
-        // Names that contain a doubled quote are rare, so they are not handled.
-        Some(quoted) => &rest[..quoted.find('"')? + 2],
-        None => &rest[..rest.find(' ')?],
-    };
+    let definition = entry.defn.trim().strip_prefix("ALTER TABLE ONLY ")?;
+    let (table, rest) = definition.split_once("\n    ADD CONSTRAINT ")?;
+    let name = constraint_name(rest)?;
+    let rest = rest[name.len()..].strip_prefix(' ')?;
     let kinds = ["PRIMARY KEY", "UNIQUE"].into_iter();
-    let (kind, columns) = kinds
-        .filter_map(|k| {
-            Some((
-                k,
-                rest[name.len()..]
-                    .strip_prefix(' ')?
-                    .strip_prefix(k)?
-                    .strip_prefix(" (")?,
-            ))
-        })
+    let (kind, rest) = kinds
+        .filter_map(|kind| Some((kind, rest.strip_prefix(kind)?)))
         .next()?;
-    let columns = columns.strip_suffix(");")?;
-    let is_name = |c: &str| match c.strip_prefix('"').and_then(|c| c.strip_suffix('"')) {
-        Some(inner) => !inner.contains('"'),
-        None => c.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'),
-    };
-    let is_plain = !table.contains(['\n', ';']) && columns.split(", ").all(is_name);
+    let columns = rest.strip_prefix(" (")?.strip_suffix(");")?;
+    let is_plain = !table.contains(['\n', ';']) && columns.split(", ").all(is_plain_name);
     is_plain.then(|| {
         (
             format!("CREATE UNIQUE INDEX {name} ON {table} USING btree ({columns});"),
             format!("ALTER TABLE ONLY {table} ADD CONSTRAINT {name} {kind} USING INDEX {name};"),
         )
     })
+}
+
+/// The name at the start of a constraint's definition, as written.
+fn constraint_name(text: &str) -> Option<&str> {
+    let end = match text.strip_prefix('"') {
+        // Names that contain a doubled quote are rare, so they are not handled.
+        Some(quoted) => quoted.find('"')? + 2,
+        None => text.find(' ')?,
+    };
+    Some(&text[..end])
+}
+
+fn is_plain_name(name: &str) -> bool {
+    match name.strip_prefix('"').and_then(|n| n.strip_suffix('"')) {
+        Some(inner) => !inner.contains('"'),
+        None => name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'),
+    }
 }
 
 #[cfg(test)]

@@ -101,26 +101,28 @@ impl PreDataPlan {
             self.failed.push(batch)
         }
         self.left.extend(left);
-        let Some(stage) = self
-            .stages
-            .front_mut()
-            .filter(|stage| self.running == 0 && stage.is_empty())
-        else {
-            return complete;
-        };
-        if self.left.is_empty() {
-            complete.append(&mut self.failed);
-            self.stages.pop_front();
-        } else {
-            let mut entries = std::mem::take(&mut self.left);
-            entries.sort_unstable();
-            stage.push_back(BatchId(self.batches.len()));
-            self.batches.push(PreDataBatch {
-                entries,
-                may_fail: false,
-            });
+        if self.running == 0 && self.stages.front().is_some_and(VecDeque::is_empty) {
+            complete.append(&mut self.end_stage());
         }
         complete
+    }
+
+    /// Every batch of the stage has run. Returns those that failed and are now complete; if entries are left, they
+    /// become another batch of the stage instead.
+    fn end_stage(&mut self) -> Vec<BatchId> {
+        if self.left.is_empty() {
+            self.stages.pop_front();
+            return std::mem::take(&mut self.failed);
+        }
+        let mut entries = std::mem::take(&mut self.left);
+        entries.sort_unstable();
+        let batch = BatchId(self.batches.len());
+        self.stages[0].push_back(batch);
+        self.batches.push(PreDataBatch {
+            entries,
+            may_fail: false,
+        });
+        vec![]
     }
 
     /// For each entry with data, the batches that must be complete before it is loaded; entries that are not in the
@@ -164,25 +166,23 @@ impl<'a> BatchPrerequisites<'a> {
         let [table] = data.dependencies.as_slice() else {
             return None;
         };
-        let is_its =
-            self.by_id.get(table)?.kind == EntryKind::Table && ddl::copies_into_own_table(data);
-        let dependents = self.dependents.get(table).into_iter().flatten();
-        let of_it: Vec<&TocEntry> = dependents
-            .copied()
-            .filter(|e| e.kind != EntryKind::Function)
-            .collect();
-        let alters = of_it.iter().filter(|e| {
-            !matches!(
-                e.kind,
-                EntryKind::Table | EntryKind::View | EntryKind::MaterializedView
-            )
-        });
-        let is_known =
-            is_its && self.runs_no_function([*table].into_iter().chain(alters.map(|e| e.dump_id)));
-        is_known.then(|| {
-            let all = std::iter::once(*table).chain(of_it.iter().map(|e| e.dump_id));
-            sorted(all.filter_map(|id| self.batch_of.get(&id).copied()))
-        })
+        let is_table = self.by_id.get(table)?.kind == EntryKind::Table;
+        let alterations = self.alterations(*table).into_iter();
+        let alters_rows = alterations.clone().filter(|e| !is_relation(e));
+        let reached = alters_rows.map(|e| e.dump_id).chain([*table]);
+        if !is_table || !ddl::copies_into_own_table(data) || !self.runs_no_function(reached) {
+            return None;
+        }
+        let needed = alterations.map(|e| e.dump_id).chain([*table]);
+        let batches = needed.filter_map(|id| self.batch_of.get(&id).copied());
+        Some(sorted(batches))
+    }
+
+    /// Pre-data that depends on a table, except functions.
+    fn alterations(&self, table: DumpId) -> Vec<&'a TocEntry> {
+        let dependents = self.dependents.get(&table).into_iter().flatten().copied();
+        let is_function = |e: &&TocEntry| e.kind == EntryKind::Function;
+        dependents.filter(|e| !is_function(e)).collect()
     }
 
     /// Whether all of these dependencies are known and none is a function.
@@ -204,6 +204,13 @@ impl<'a> BatchPrerequisites<'a> {
         }
         true
     }
+}
+
+fn is_relation(e: &TocEntry) -> bool {
+    matches!(
+        e.kind,
+        EntryKind::Table | EntryKind::View | EntryKind::MaterializedView
+    )
 }
 
 #[cfg(test)]

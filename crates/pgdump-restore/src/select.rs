@@ -57,23 +57,24 @@ fn selects_by_name(selection: &Selection) -> bool {
 /// server cannot read while they are unpopulated.
 fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<DumpId> {
     let is_view = |e: &TocEntry| e.kind == EntryKind::MaterializedViewData;
-    let named = |e: &&TocEntry| (e.kind == EntryKind::TableData || is_view(e)) && any(patterns, e);
-    let mut gone: HashSet<DumpId> = entries.iter().filter(named).map(|e| e.dump_id).collect();
-    let mut empty: HashSet<DumpId> = entries
-        .iter()
-        .filter(|e| is_view(e) && gone.contains(&e.dump_id))
-        .map(|e| e.dump_id)
-        .collect();
+    let is_named = |e: &TocEntry| any(patterns, e);
+    let mut gone = ids(entries, |e| {
+        (e.kind == EntryKind::TableData || is_view(e)) && is_named(e)
+    });
+    let mut empty = ids(entries, |e| is_view(e) && gone.contains(&e.dump_id));
     while !empty.is_empty() {
-        let reads = |e: &&TocEntry| {
-            is_view(e)
-                && !gone.contains(&e.dump_id)
-                && e.dependencies.iter().any(|d| empty.contains(d))
-        };
-        empty = entries.iter().filter(reads).map(|e| e.dump_id).collect();
+        let reads_empty = |e: &TocEntry| e.dependencies.iter().any(|d| empty.contains(d));
+        empty = ids(entries, |e| {
+            is_view(e) && !gone.contains(&e.dump_id) && reads_empty(e)
+        });
         gone.extend(&empty);
     }
     gone
+}
+
+fn ids(entries: &[TocEntry], is_wanted: impl Fn(&TocEntry) -> bool) -> HashSet<DumpId> {
+    let wanted = entries.iter().filter(|e| is_wanted(e));
+    wanted.map(|e| e.dump_id).collect()
 }
 
 fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError> {
@@ -190,7 +191,7 @@ mod tests {
         ]
     }
 
-    fn ids(s: Selection) -> Result<(Vec<i32>, Vec<String>), RestoreError> {
+    fn selected(s: Selection) -> Result<(Vec<i32>, Vec<String>), RestoreError> {
         let mut all = shop();
         let notes = select(&mut all, &s)?;
         Ok((all.iter().map(|e| e.dump_id.0).collect(), notes))
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_selected_table_includes_only_its_requirements() {
-        let (kept, notes) = ids(Selection {
+        let (kept, notes) = selected(Selection {
             tables: vec!["shop.orders".into()],
             ..Selection::default()
         })
@@ -218,13 +219,13 @@ mod tests {
 
     #[test]
     fn schemas_can_be_included_and_excluded() {
-        let (kept, _) = ids(Selection {
+        let (kept, _) = selected(Selection {
             schemas: vec!["sh*".into()],
             ..Selection::default()
         })
         .unwrap();
         assert_eq!(kept, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-        let (kept, notes) = ids(Selection {
+        let (kept, notes) = selected(Selection {
             exclude_schemas: vec!["shop".into()],
             ..Selection::default()
         })
@@ -234,7 +235,7 @@ mod tests {
             notes.iter().any(|n| n.contains("VIEW other.v")),
             "{notes:?}"
         );
-        let (kept, _) = ids(Selection {
+        let (kept, _) = selected(Selection {
             schema_only: true,
             ..Selection::default()
         })
@@ -262,7 +263,10 @@ mod tests {
                 ..Selection::default()
             },
         ] {
-            assert_eq!(ids(s).unwrap_err().reason(), FailureReason::InvalidRequest);
+            assert_eq!(
+                selected(s).unwrap_err().reason(),
+                FailureReason::InvalidRequest
+            );
         }
     }
 }

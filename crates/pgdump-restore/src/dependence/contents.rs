@@ -114,40 +114,44 @@ impl<'a> Graph<'a> {
         graph
     }
 
+    fn is_table(&self, id: &DumpId) -> bool {
+        let entry = self.by_id.get(id);
+        entry.is_some_and(|e| e.kind == EntryKind::Table)
+    }
+
+    fn tables_of(&self, e: &TocEntry) -> Vec<DumpId> {
+        let ids = e.dependencies.iter().copied();
+        ids.filter(|id| self.is_table(id)).collect()
+    }
+
     fn link(&mut self, e: &'a TocEntry) {
-        let is_table = |id: &DumpId| {
-            self.by_id
-                .get(id)
-                .is_some_and(|t| t.kind == EntryKind::Table)
-        };
-        let tables: Vec<DumpId> = e.dependencies.iter().copied().filter(is_table).collect();
-        let (children, parents): (Vec<DumpId>, Vec<DumpId>) = match &e.kind {
-            EntryKind::Table => (vec![e.dump_id], tables),
-            EntryKind::TableAttach => tables.into_iter().partition(|id| {
-                self.by_id
-                    .get(id)
-                    .is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
-            }),
-            _ if e.section == TocSection::PreData && alters_rows(e) => {
-                return self.altered.extend(tables);
+        let tables = self.tables_of(e);
+        match &e.kind {
+            EntryKind::Table => self.link_tables(&[e.dump_id], &tables),
+            EntryKind::TableAttach => {
+                let has_name = |id: &DumpId| {
+                    let table = self.by_id.get(id);
+                    table.is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
+                };
+                let (children, parents): (Vec<_>, Vec<_>) = tables.into_iter().partition(has_name);
+                self.link_tables(&children, &parents);
             }
-            _ => return,
-        };
+            _ if e.section == TocSection::PreData && alters_rows(e) => self.altered.extend(tables),
+            _ => {}
+        }
+    }
+
+    fn link_tables(&mut self, children: &[DumpId], parents: &[DumpId]) {
         for child in children {
-            for parent in parents.iter().copied().filter(|p| *p != child) {
-                self.parents.entry(child).or_default().push(parent);
-                self.children.entry(parent).or_default().push(child);
+            for parent in parents.iter().filter(|parent| *parent != child) {
+                self.parents.entry(*child).or_default().push(*parent);
+                self.children.entry(*parent).or_default().push(*child);
             }
         }
     }
 
     fn rows_depend(&mut self, data: &TocEntry) -> bool {
-        let is_table = |id: &&DumpId| {
-            self.by_id
-                .get(id)
-                .is_some_and(|t| t.kind == EntryKind::Table)
-        };
-        let Some(table) = data.dependencies.iter().find(is_table).copied() else {
+        let Some(table) = self.tables_of(data).first().copied() else {
             // Tables of an extension may have triggers and foreign keys already.
             return true;
         };
@@ -258,23 +262,17 @@ impl<'a> Graph<'a> {
         }
         let mut more: Vec<DumpId> = table.dependencies.clone();
         more.extend(self.parents.get(&table.dump_id).into_iter().flatten());
-        let calls_functions = more.iter().any(|id| self.is_function(*id));
-        let has_expressions = ["CHECK", "GENERATED", "PARTITION BY"]
-            .iter()
-            .any(|w| table.defn.contains(w));
-        if calls_functions || has_expressions {
-            let t = tokens(&table.defn, Dialect::default());
-            let start = t.iter().position(|w| w.is("table")).map_or(0, |at| at + 1);
-            let definition = Definition::of(&t[start..])?;
-            if definition
-                .expressions()
-                .into_iter()
-                .any(|t| self.functions.may_read(t))
-            {
-                return None;
-            }
-            more.retain(|id| !self.is_function(*id) || !self.is_of_a_default(*id, &definition));
+        if !has_expressions(table) && !more.iter().any(|id| self.is_function(*id)) {
+            return Some(more);
         }
+        let t = tokens(&table.defn, Dialect::default());
+        let start = t.iter().position(|w| w.is("table")).map_or(0, |at| at + 1);
+        let definition = Definition::of(&t[start..])?;
+        let mut expressions = definition.expressions().into_iter();
+        if expressions.any(|t| self.functions.may_read(t)) {
+            return None;
+        }
+        more.retain(|id| !self.is_function(*id) || !self.is_of_a_default(*id, &definition));
         Some(more)
     }
 
@@ -301,6 +299,12 @@ impl<'a> Graph<'a> {
 /// `name(arguments)`, as the catalog stores it.
 fn name_of_function(tag: &str) -> Option<String> {
     tag.rsplit_once('(').map(|(name, _)| name.to_owned())
+}
+
+/// Whether a table's definition may have checks, generated columns or a partition key.
+fn has_expressions(table: &TocEntry) -> bool {
+    let words = ["CHECK", "GENERATED", "PARTITION BY"];
+    words.iter().any(|word| table.defn.contains(word))
 }
 
 /// These entries and everything reachable through `more`.

@@ -60,21 +60,22 @@ impl Requirements {
             EntryKind::Extension => drop(self.extensions.insert(e.tag.clone())),
             EntryKind::Blob => self.large_objects += 1,
             EntryKind::BlobMetadata => self.large_objects += filled_lines(&e.defn),
-            EntryKind::Acl | EntryKind::DefaultAcl => {
-                let roles = roles_in(&e.defn);
-                self.grantees.extend(roles.iter().cloned());
-                self.roles.extend(roles);
-            }
+            EntryKind::Acl | EntryKind::DefaultAcl => self.add_roles(&e.defn, |n| &mut n.grantees),
             EntryKind::Policy | EntryKind::UserMapping => {
-                let roles = roles_in(&e.defn);
-                self.named.extend(roles.iter().cloned());
-                self.roles.extend(roles);
+                self.add_roles(&e.defn, |n| &mut n.named);
             }
             _ => {}
         }
         let tablespace = e.tablespace.clone().filter(|t| !t.is_empty());
         self.tablespaces.extend(tablespace);
         self.access_methods.extend(e.table_am.clone());
+    }
+
+    /// Adds the roles that statements name, also to the set that `of_kind` returns.
+    fn add_roles(&mut self, sql: &str, of_kind: impl Fn(&mut Self) -> &mut BTreeSet<String>) {
+        let roles = roles_in(sql);
+        of_kind(self).extend(roles.iter().cloned());
+        self.roles.extend(roles);
     }
 
     /// The roles that the server must have under a policy, by their names on the server.
