@@ -3,7 +3,7 @@
 //! A block is a type byte, the dump id and chunks (length, bytes) up to a chunk of length 0; the
 //! chunks hold one compressed stream. A block of large objects repeats (oid, chunks) up to oid 0.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
@@ -127,58 +127,36 @@ impl CustomBlocks {
         index: &BlockIndex,
         ranges: Arc<dyn RangeSource>,
     ) -> Result<(), ArchiveError> {
-        let wrong = |what: &str| {
-            corrupt(format!(
-                "the restore index does not match the archive: {what}"
-            ))
-        };
-        let mut unread: HashMap<DumpId, &TocEntry> = entries
-            .iter()
-            .filter(|e| e.has_data)
-            .map(|e| (e.dump_id, e))
-            .collect();
-        if !index
-            .blocks
-            .iter()
-            .all(|b| unread.remove(&b.dump_id).is_some())
-            || !unread.is_empty()
-        {
-            return Err(wrong("the blocks differ"));
+        if !has_same_blocks(entries, index) {
+            return Err(wrong_index("the blocks differ"));
         }
-        if !self
-            .input
-            .fill_buf()
+        let rest = self.input.fill_buf();
+        if !rest
             .map_err(|e| ArchiveError::from_io(e, "head"))?
             .is_empty()
         {
-            return Err(wrong("the length of the table of contents differs"));
+            return Err(wrong_index("the length of the table of contents differs"));
         }
-        let mut offsets: Vec<DataOffset> = entries
-            .iter()
-            .filter(|e| e.has_data)
-            .map(|e| e.offset.clone())
-            .collect();
-        if let Some(tail) = index.tail {
-            let mut input = CountingReader::new(buffered(ranges.open(tail)?));
-            offsets = read_tail(&mut input, &self.form, entries)?
-                .ok_or_else(|| wrong("the archive ends after the table of contents"))?;
-        }
-        let starts: HashMap<DumpId, u64> = index
-            .blocks
-            .iter()
-            .map(|b| (b.dump_id, b.extent.offset))
-            .collect();
-        let of_data = entries.iter().filter(|e| e.has_data).zip(&offsets);
-        let said = of_data.map(|(e, o)| match o {
-            DataOffset::At(n) => Some(starts.get(&e.dump_id) == Some(n)),
-            _ => None,
-        });
-        let said: Vec<Option<bool>> = said.collect();
-        if said.contains(&Some(false)) {
-            return Err(wrong("the blocks begin at other offsets"));
-        }
-        self.queue = Some(BlockQueue::new(index, ranges, !said.contains(&None)));
+        let offsets = self.offsets(entries, index, ranges.as_ref())?;
+        let are_known = are_offsets_known(entries, index, &offsets)?;
+        self.queue = Some(BlockQueue::new(index, ranges, are_known));
         Ok(())
+    }
+
+    /// The offsets that the last table of contents says for entries with data.
+    fn offsets(
+        &self,
+        entries: &[TocEntry],
+        index: &BlockIndex,
+        ranges: &dyn RangeSource,
+    ) -> Result<Vec<DataOffset>, ArchiveError> {
+        let Some(tail) = index.tail else {
+            let with_data = entries.iter().filter(|e| e.has_data);
+            return Ok(with_data.map(|e| e.offset.clone()).collect());
+        };
+        let mut input = CountingReader::new(buffered(ranges.open(tail)?));
+        let offsets = read_tail(&mut input, &self.form, entries)?;
+        offsets.ok_or_else(|| wrong_index("the archive ends after the table of contents"))
     }
 
     /// With an index, blocks of a lower turn are read first; within a turn, the largest first.
@@ -206,60 +184,103 @@ impl CustomBlocks {
         sink.extent(None, self.input.take_extent());
         let positions = positions(entries);
         let mut unread: Vec<bool> = entries.iter().map(|e| e.has_data).collect();
-        let mut left = unread.iter().filter(|u| **u).count();
-        loop {
-            let begin = self.input.position();
-            let start = self
-                .input
-                .fill_buf()
-                .map_err(|e| ArchiveError::from_io(e, "block header"))?;
-            let start = start[..start.len().min(SHOWN_BYTES)].to_vec();
-            let Some(kind) = next_kind(&mut self.input)? else {
-                break;
-            };
-            let id = int(&mut self.input, &self.form, "block header");
-            let at = id
-                .as_ref()
-                .ok()
-                .and_then(|id| positions.get(&DumpId(i32::try_from(*id).ok()?)))
-                .copied();
-            let Some(at) = at.filter(|at| entries[*at].has_data) else {
-                return Err(match (left, id) {
-                    // The number is incomplete: the read error says more than the bytes that follow.
-                    (1.., Err(e)) => e,
-                    (1.., Ok(id)) => {
-                        corrupt(format!("a data block belongs to the unknown entry {id}"))
-                    }
-                    _ => other_bytes(begin, &start),
-                });
-            };
+        while let Some((kind, at)) = self.next_block(entries, &positions, &unread)? {
+            let entry = &entries[at];
             if !std::mem::replace(&mut unread[at], false) {
-                return Err(corrupt(format!(
-                    "the data of {} occurs twice",
-                    entries[at].name()
-                )));
+                let name = entry.name();
+                return Err(corrupt(format!("the data of {name} occurs twice")));
             }
-            left -= 1;
-            read_block(&mut self.input, &self.form, kind, &entries[at], sink)?;
-            sink.extent(Some(&entries[at]), self.input.take_extent());
+            read_block(&mut self.input, &self.form, kind, entry, sink)?;
+            sink.extent(Some(entry), self.input.take_extent());
         }
         if let Some((missing, _)) = entries.iter().zip(&unread).find(|(_, unread)| **unread) {
-            let at = self.input.position();
-            let start = peek(&mut self.input)?;
-            return Err(if start.is_empty() {
-                corrupt(format!(
-                    "the archive ends early: the data of {} {} is missing",
-                    missing.kind, missing.tag
-                ))
-            } else {
-                no_block(at, &start, missing)
-            });
+            return Err(self.missing_block(missing)?);
         }
         if read_tail(&mut self.input, &self.form, entries)?.is_some() {
             sink.tail(self.input.take_extent());
         }
         Ok(())
     }
+
+    /// Type of the next block and the position of its entry; `None` if no block follows.
+    fn next_block(
+        &mut self,
+        entries: &[TocEntry],
+        positions: &Positions,
+        unread: &[bool],
+    ) -> Result<Option<(u8, usize)>, ArchiveError> {
+        let begin = self.input.position();
+        let start = self.input.fill_buf();
+        let start = start.map_err(|e| ArchiveError::from_io(e, "block header"))?;
+        let start = start[..start.len().min(SHOWN_BYTES)].to_vec();
+        let Some(kind) = next_kind(&mut self.input)? else {
+            return Ok(None);
+        };
+        let id = int(&mut self.input, &self.form, "block header");
+        let at = id.as_ref().ok().and_then(|id| position_of(*id, positions));
+        if let Some(at) = at.filter(|at| entries[*at].has_data) {
+            return Ok(Some((kind, at)));
+        }
+        Err(match id {
+            // All data was read, so these are other bytes.
+            _ if !unread.contains(&true) => other_bytes(begin, &start),
+            // The number is incomplete: the read error says more than the bytes that follow.
+            Err(e) => e,
+            Ok(id) => corrupt(format!("a data block belongs to the unknown entry {id}")),
+        })
+    }
+
+    fn missing_block(&mut self, missing: &TocEntry) -> Result<ArchiveError, ArchiveError> {
+        let at = self.input.position();
+        let start = peek(&mut self.input)?;
+        if !start.is_empty() {
+            return Ok(no_block(at, &start, missing));
+        }
+        let (kind, tag) = (&missing.kind, &missing.tag);
+        Ok(corrupt(format!(
+            "the archive ends early: the data of {kind} {tag} is missing"
+        )))
+    }
+}
+
+fn position_of(id: i64, positions: &Positions) -> Option<usize> {
+    let id = DumpId(i32::try_from(id).ok()?);
+    positions.get(&id).copied()
+}
+
+fn wrong_index(what: &str) -> ArchiveError {
+    corrupt(format!(
+        "the restore index does not match the archive: {what}"
+    ))
+}
+
+/// Whether an index has exactly one block for each entry with data.
+fn has_same_blocks(entries: &[TocEntry], index: &BlockIndex) -> bool {
+    let with_data = entries.iter().filter(|e| e.has_data);
+    let mut unread: HashSet<DumpId> = with_data.map(|e| e.dump_id).collect();
+    let mut blocks = index.blocks.iter();
+    blocks.all(|b| unread.remove(&b.dump_id)) && unread.is_empty()
+}
+
+/// Whether the archive has every block's offset; those that it has must be those of the index.
+fn are_offsets_known(
+    entries: &[TocEntry],
+    index: &BlockIndex,
+    offsets: &[DataOffset],
+) -> Result<bool, ArchiveError> {
+    let starts = index.blocks.iter().map(|b| (b.dump_id, b.extent.offset));
+    let starts: HashMap<DumpId, u64> = starts.collect();
+    let mut are_known = true;
+    for (e, offset) in entries.iter().filter(|e| e.has_data).zip(offsets) {
+        match offset {
+            DataOffset::At(n) if starts.get(&e.dump_id) != Some(n) => {
+                return Err(wrong_index("the blocks begin at other offsets"));
+            }
+            DataOffset::At(_) => {}
+            _ => are_known = false,
+        }
+    }
+    Ok(are_known)
 }
 
 impl BlockStream {
@@ -269,51 +290,90 @@ impl BlockStream {
         entries: &[TocEntry],
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
-        let (queue, form, positions) = match self {
-            BlockStream::Whole(blocks) => return blocks.read(entries, sink),
-            BlockStream::Shared(queue, form, positions) => (queue, form, positions),
-        };
-        let entry_of = |block: &IndexedBlock| {
-            let at = positions.get(&block.dump_id).copied();
-            at.map(|at| &entries[at])
-                .ok_or_else(|| corrupt("the restore index does not match the archive"))
-        };
-        while let Some(run) = queue.next(|block| entry_of(block).is_ok_and(|e| sink.should_read(e)))
-        {
+        match self {
+            BlockStream::Whole(blocks) => blocks.read(entries, sink),
+            BlockStream::Shared(queue, form, positions) => {
+                let reader = IndexedBlocks {
+                    entries,
+                    queue,
+                    form,
+                    positions,
+                };
+                reader.read(sink)
+            }
+        }
+    }
+}
+
+/// Reads blocks at the locations of an index.
+struct IndexedBlocks<'a> {
+    entries: &'a [TocEntry],
+    queue: BlockQueue,
+    form: BlockForm,
+    positions: Arc<Positions>,
+}
+
+impl IndexedBlocks<'_> {
+    fn read(&self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+        while let Some(run) = self.next(sink) {
             if let Some(block) = run.first() {
                 // All blocks of a run belong to one turn.
-                sink.wait_for_turn(entry_of(block)?)?;
+                sink.wait_for_turn(self.entry_of(block)?)?;
             }
-            let mut input = CountingReader::new(buffered(queue.open(&run)?));
+            let mut input = CountingReader::new(buffered(self.queue.open(&run)?));
             for block in &run {
-                let entry = entry_of(block)?;
-                let elsewhere = || {
-                    corrupt(format!(
-                        "the block of {} is not at its offset in the index",
-                        entry.name()
-                    ))
-                };
-                let kind = next_kind(&mut input)?.ok_or_else(elsewhere)?;
-                if int(&mut input, &form, "block header")? != i64::from(block.dump_id.0) {
-                    return Err(elsewhere());
-                }
-                if sink.should_read(entry) {
-                    read_block(&mut input, &form, kind, entry, sink)?
-                } else {
-                    skip_block(&mut input, &form, kind)?
-                }
-                let read = input.take_extent();
-                if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
-                    return Err(corrupt(format!(
-                        "the block of {} has another checksum than in the index",
-                        entry.name()
-                    )));
-                }
+                self.read_block(&mut input, block, sink)?;
             }
             // Read to the end, so that the checksum covers all of it.
             if next_kind(&mut input)?.is_some() {
                 return Err(corrupt("a block has another length than in the index"));
             }
+        }
+        Ok(())
+    }
+
+    fn next(&self, sink: &dyn DataSink) -> Option<Vec<IndexedBlock>> {
+        let is_wanted = |block: &IndexedBlock| {
+            let entry = self.entry_of(block);
+            entry.is_ok_and(|e| sink.should_read(e))
+        };
+        self.queue.next(is_wanted)
+    }
+
+    fn entry_of(&self, block: &IndexedBlock) -> Result<&TocEntry, ArchiveError> {
+        let at = self.positions.get(&block.dump_id).copied();
+        at.map(|at| &self.entries[at])
+            .ok_or_else(|| corrupt("the restore index does not match the archive"))
+    }
+
+    fn read_block<R: BufRead>(
+        &self,
+        input: &mut CountingReader<R>,
+        block: &IndexedBlock,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
+        let entry = self.entry_of(block)?;
+        let elsewhere = || {
+            let name = entry.name();
+            corrupt(format!(
+                "the block of {name} is not at its offset in the index"
+            ))
+        };
+        let kind = next_kind(input)?.ok_or_else(elsewhere)?;
+        if int(input, &self.form, "block header")? != i64::from(block.dump_id.0) {
+            return Err(elsewhere());
+        }
+        if sink.should_read(entry) {
+            read_block(input, &self.form, kind, entry, sink)?
+        } else {
+            skip_block(input, &self.form, kind)?
+        }
+        let read = input.take_extent();
+        if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
+            let name = entry.name();
+            return Err(corrupt(format!(
+                "the block of {name} has another checksum than in the index"
+            )));
         }
         Ok(())
     }

@@ -22,12 +22,20 @@ use crate::error::ArchiveError;
 pub(super) struct DirectoryMembers {
     folder: Arc<dyn DirectorySource>,
     context: ReadContext,
-    /// By the name that `pg_dump` gave: the full name, the number of compressions, the size.
-    by_name: HashMap<String, (String, usize, u64)>,
+    /// By the name that `pg_dump` gave.
+    by_name: HashMap<String, Member>,
     filter_count: usize,
     /// The large objects of each entry, by the entry's position.
     objects: HashMap<usize, MemberObjects>,
     queue: Mutex<VecDeque<usize>>,
+}
+
+struct Member {
+    /// The full name.
+    name: String,
+    /// Number of compressions that the name shows.
+    filter_count: usize,
+    size: u64,
 }
 
 /// The large objects of one entry.
@@ -43,20 +51,8 @@ pub(super) fn open(
     folder: Arc<dyn DirectorySource>,
     limits: Limits,
 ) -> Result<Archive, ArchiveError> {
-    let mut by_name: HashMap<String, (String, usize, u64)> = HashMap::new();
-    for (name, size) in folder.members() {
-        let (plain, suffixes) = plain_name(&name);
-        if let Some((other, _, _)) =
-            by_name.insert(plain.to_owned(), (name.clone(), suffixes, size))
-        {
-            return Err(foreign(format!(
-                "{} and {} are the same member",
-                display_name(&other),
-                display_name(&name)
-            )));
-        }
-    }
-    let Some((toc, _, _)) = by_name.get(TOC) else {
+    let by_name = by_name(folder.as_ref())?;
+    let Some(toc) = by_name.get(TOC) else {
         let what = "there is no toc.dat: this is not a directory of pg_dump -Fd, or its upload is incomplete";
         return Err(ArchiveError::corrupt(what));
     };
@@ -66,36 +62,16 @@ pub(super) fn open(
         encoding,
         context,
         toc_filters,
-    } = read_member_toc(folder.open(toc)?, Format::Directory, limits)?;
+    } = read_member_toc(folder.open(&toc.name)?, Format::Directory, limits)?;
     let index = MemberIndex::new(&entries)?;
-    let mut queue = Vec::new();
-    for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
-        let DataOffset::Member(name) = &e.offset else {
-            return Err(corrupt(format!(
-                "{} has data but names no member",
-                e.name()
-            )));
-        };
-        let Some((_, _, size)) = by_name.get(name) else {
-            return Err(corrupt(format!(
-                "the member {} with the data of {} is missing",
-                display_name(name),
-                e.name()
-            )));
-        };
-        queue.push((*size, i));
-    }
-    let objects = objects_of(&index, &entries, by_name.keys())?;
-    queue.sort_unstable_by(|a, b| b.cmp(a));
-    let queue = Mutex::new(queue.into_iter().map(|(_, i)| i).collect());
-    let filter_count = pg_dump_filters(header.codec) + toc_filters;
+    let queue = largest_first(&entries, &by_name)?;
     let members = DirectoryMembers {
-        folder,
         context,
+        filter_count: pg_dump_filters(header.codec) + toc_filters,
+        objects: objects_of(&index, &entries, by_name.keys())?,
+        queue: Mutex::new(queue.into()),
+        folder,
         by_name,
-        filter_count,
-        objects,
-        queue,
     };
     Ok(Archive {
         header,
@@ -103,6 +79,51 @@ pub(super) fn open(
         encoding,
         body: ArchiveBody::Directory(members),
     })
+}
+
+/// The members by the names that `pg_dump` gave them.
+fn by_name(folder: &dyn DirectorySource) -> Result<HashMap<String, Member>, ArchiveError> {
+    let mut by_name: HashMap<String, Member> = HashMap::new();
+    for (name, size) in folder.members() {
+        let (plain, filter_count) = plain_name(&name);
+        let member = Member {
+            name: name.clone(),
+            filter_count,
+            size,
+        };
+        if let Some(other) = by_name.insert(plain.to_owned(), member) {
+            return Err(foreign(format!(
+                "{} and {} are the same member",
+                display_name(&other.name),
+                display_name(&name)
+            )));
+        }
+    }
+    Ok(by_name)
+}
+
+/// Positions of the entries with data, by the sizes of their members.
+fn largest_first(
+    entries: &[TocEntry],
+    by_name: &HashMap<String, Member>,
+) -> Result<Vec<usize>, ArchiveError> {
+    let mut queue = Vec::new();
+    for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
+        let DataOffset::Member(name) = &e.offset else {
+            let entry = e.name();
+            return Err(corrupt(format!("{entry} has data but names no member")));
+        };
+        let Some(member) = by_name.get(name) else {
+            return Err(corrupt(format!(
+                "the member {} with the data of {} is missing",
+                display_name(name),
+                e.name()
+            )));
+        };
+        queue.push((member.size, i));
+    }
+    queue.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(queue.into_iter().map(|(_, i)| i).collect())
 }
 
 /// Rejects a file that has a name like those of `pg_dump` but was not written by it.
@@ -168,7 +189,7 @@ impl DirectoryMembers {
     /// Bytes of each entry's member, by dump id.
     pub(crate) fn sizes(&self, entries: &[TocEntry]) -> HashMap<DumpId, u64> {
         let size = |e: &TocEntry| match &e.offset {
-            DataOffset::Member(name) => Some((e.dump_id, self.by_name.get(name)?.2)),
+            DataOffset::Member(name) => Some((e.dump_id, self.by_name.get(name)?.size)),
             _ => None,
         };
         entries.iter().filter_map(size).collect()
@@ -221,11 +242,9 @@ impl DirectoryMembers {
     }
 
     fn open(&self, name: &str) -> Result<(super::ByteStream, usize), ArchiveError> {
-        let (whole, suffixes, _) = self
-            .by_name
-            .get(name)
-            .ok_or_else(|| corrupt(format!("the member {name} is missing")))?;
-        Ok((self.folder.open(whole)?, *suffixes))
+        let member = self.by_name.get(name);
+        let member = member.ok_or_else(|| corrupt(format!("the member {name} is missing")))?;
+        Ok((self.folder.open(&member.name)?, member.filter_count))
     }
 
     fn read_objects(

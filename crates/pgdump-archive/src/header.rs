@@ -90,58 +90,62 @@ pub(super) fn read_header<R: Read>(
     if &magic != b"PGDMP" {
         return Err(corrupt("the table of contents does not begin with PGDMP"));
     }
+    let version = read_version(f)?;
+    read_sizes(f)?;
+    check_format(f.byte("format")?, f.members)?;
+    Ok(Header {
+        format,
+        filters: vec![],
+        version: Some(version),
+        codec: read_codec(f, version.1)?,
+        created: read_created(f)?,
+        database: Some(read_text(f, "database name")?),
+        server_version: read_text(f, "server version")?,
+        pg_dump_version: read_text(f, "pg_dump version")?,
+    })
+}
+
+fn read_version<R: Read>(f: &mut TocReader<'_, R>) -> Result<(u8, u8, u8), ArchiveError> {
     let version = (f.byte("version")?, f.byte("version")?, f.byte("version")?);
-    if version.0 != 1 || !(12..=16).contains(&version.1) {
-        let say = if version > (1, 16, u8::MAX) {
-            limit_error
-        } else {
-            unsupported
-        };
-        return Err(say(format!(
-            "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18)",
-            version.0, version.1
-        )));
+    if version.0 == 1 && (12..=16).contains(&version.1) {
+        return Ok(version);
     }
-    let int_size = f.byte("integer size")?;
-    let off_size = f.byte("offset size")?;
+    let what = format!(
+        "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18)",
+        version.0, version.1
+    );
+    Err(if version > (1, 16, u8::MAX) {
+        limit_error(what)
+    } else {
+        unsupported(what)
+    })
+}
+
+fn read_sizes<R: Read>(f: &mut TocReader<'_, R>) -> Result<(), ArchiveError> {
+    let (int_size, off_size) = (f.byte("integer size")?, f.byte("offset size")?);
     if !(1..=8).contains(&int_size) || !(1..=32).contains(&off_size) {
         return Err(corrupt(format!(
             "unsupported sizes: integers of {int_size} and offsets of {off_size} bytes"
         )));
     }
     (f.int_size, f.off_size) = (int_size, off_size);
-    // Directory dumps say that they are tar.
-    match (f.byte("format")?, f.members) {
-        (1, false) | (3 | 5, true) => {}
-        (3 | 5, false) => {
-            return Err(unsupported(
-                "this is only the toc.dat of a directory dump: name its directory, with a / at its end",
-            ));
-        }
-        (n, _) => return Err(corrupt(format!("{n} is not a valid archive format here"))),
+    Ok(())
+}
+
+/// Directory dumps say that they are tar.
+fn check_format(format: u8, members: bool) -> Result<(), ArchiveError> {
+    match (format, members) {
+        (1, false) | (3 | 5, true) => Ok(()),
+        (3 | 5, false) => Err(unsupported(
+            "this is only the toc.dat of a directory dump: name its directory, with a / at its end",
+        )),
+        (n, _) => Err(corrupt(format!("{n} is not a valid archive format here"))),
     }
-    let codec = read_codec(f, version.1)?;
-    let created = read_created(f)?;
-    let mut text = |what| {
-        Ok::<_, ArchiveError>(
-            String::from_utf8_lossy(&f.bytes(what)?.unwrap_or_default()).into_owned(),
-        )
-    };
-    let (database, server_version, pg_dump_version) = (
-        text("database name")?,
-        text("server version")?,
-        text("pg_dump version")?,
-    );
-    Ok(Header {
-        format,
-        filters: vec![],
-        version: Some(version),
-        codec,
-        created,
-        database: Some(database),
-        server_version,
-        pg_dump_version,
-    })
+}
+
+fn read_text<R: Read>(f: &mut TocReader<'_, R>, what: &str) -> Result<String, ArchiveError> {
+    let text = f.bytes(what)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn read_codec<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<Codec, ArchiveError> {

@@ -28,6 +28,7 @@ mod rows;
 mod script;
 mod tail;
 mod tar_archive;
+mod tar_stream;
 mod text;
 mod toc;
 

@@ -248,36 +248,50 @@ impl SqlReader {
 
     pub(crate) fn next(&mut self) -> Result<TextItem, ArchiveError> {
         loop {
-            if self.consumed == 0 && self.rest().is_empty() {
-                self.fill()?;
-                if self.rest().starts_with(b"\xef\xbb\xbf") {
-                    self.start += 3;
-                }
-            }
+            self.skip_byte_order_mark()?;
             self.skip_whitespace()?;
-            match self.rest() {
-                [] => return self.finish(),
-                [b'\\', ..] => self.command()?,
-                [b'-', b'-', ..] => {
-                    let at = self.line;
-                    let (comment, _) = self.skip_line(MAX_COMMENT)?;
-                    self.marks.comment(&comment, at)?;
-                    if comment == end_marks::END && self.marks.is_cluster() {
-                        self.database = None;
-                    }
-                    if let Some(entry) = self.comment(&comment) {
-                        return Ok(TextItem::Entry(Box::new(entry)));
-                    }
+            let item = match self.rest() {
+                [] => Some(self.finish()?),
+                [b'\\', ..] => {
+                    self.command()?;
+                    None
                 }
-                [b'/', b'*', ..] => self.skip_block_comment()?,
-                [b';', ..] => self.skip(1),
-                _ => {
-                    if let Some(item) = self.statement()? {
-                        return Ok(item);
-                    }
+                [b'-', b'-', ..] => self.comment_line()?,
+                [b'/', b'*', ..] => {
+                    self.skip_block_comment()?;
+                    None
                 }
+                [b';', ..] => {
+                    self.skip(1);
+                    None
+                }
+                _ => self.statement()?,
+            };
+            if let Some(item) = item {
+                return Ok(item);
             }
         }
+    }
+
+    fn skip_byte_order_mark(&mut self) -> Result<(), ArchiveError> {
+        if self.consumed == 0 && self.rest().is_empty() {
+            self.fill()?;
+            if self.rest().starts_with(b"\xef\xbb\xbf") {
+                self.start += 3;
+            }
+        }
+        Ok(())
+    }
+
+    fn comment_line(&mut self) -> Result<Option<TextItem>, ArchiveError> {
+        let at = self.line;
+        let (comment, _) = self.skip_line(MAX_COMMENT)?;
+        self.marks.comment(&comment, at)?;
+        if comment == end_marks::END && self.marks.is_cluster() {
+            self.database = None;
+        }
+        let entry = self.comment(&comment);
+        Ok(entry.map(|entry| TextItem::Entry(Box::new(entry))))
     }
 
     fn unfinished(&self, what: &str) -> ArchiveError {
@@ -313,40 +327,41 @@ impl SqlReader {
         let at = self.line;
         let (line, is_whole) = self.skip_line(psql::MAX_COMMAND)?;
         if !is_whole {
-            let name: String = line
-                .chars()
-                .take_while(|c| !c.is_whitespace())
-                .take(40)
-                .collect();
-            let most = psql::MAX_COMMAND >> 10;
-            return Err(unsupported(format!(
-                "line {at}: the psql command {name} has more than {most} KiB"
-            )));
+            return Err(command_too_long(&line, at));
         }
         let command = psql::command(&line, at)?;
         let name = line.split_whitespace().next().unwrap_or_default();
-        match (command, self.restricted.is_some()) {
-            (PsqlCommand::Restrict(token), false) => self.restricted = Some(token),
-            (PsqlCommand::Unrestrict(token), true) if self.restricted.as_ref() == Some(&token) => {
+        match command {
+            PsqlCommand::Restrict(token) if self.restricted.is_none() => {
+                self.restricted = Some(token);
+            }
+            PsqlCommand::Unrestrict(token) if self.restricted.as_ref() == Some(&token) => {
                 self.restricted = None;
             }
-            (PsqlCommand::Restrict(_) | PsqlCommand::Unrestrict(_), _) => {
+            PsqlCommand::Restrict(_) | PsqlCommand::Unrestrict(_) => {
                 return Err(corrupt(format!(
                     "line {at}: {name} does not match the one before it"
                 )));
             }
-            (_, true) => {
+            _ if self.restricted.is_some() => {
                 return Err(unsupported(format!(
                     "line {at}: the psql command {name} is between \\restrict and \\unrestrict, where psql runs no commands"
                 )));
             }
-            (PsqlCommand::Connect(argument), false) => self.connect(&argument, at)?,
-            (PsqlCommand::Encoding(name), false) if !name.is_empty() => {
-                self.pending_encoding = Some((name, at))
+            command => self.run(command, at)?,
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, command: PsqlCommand, at: u64) -> Result<(), ArchiveError> {
+        match command {
+            PsqlCommand::Connect(argument) => self.connect(&argument, at)?,
+            PsqlCommand::Encoding(name) if !name.is_empty() => {
+                self.pending_encoding = Some((name, at));
             }
-            (PsqlCommand::Variable(name), false) => drop(self.variables.insert(name)),
-            (PsqlCommand::Quit, false) => self.quit()?,
-            (PsqlCommand::Encoding(_) | PsqlCommand::Nothing, false) => {}
+            PsqlCommand::Variable(name) => drop(self.variables.insert(name)),
+            PsqlCommand::Quit => self.quit()?,
+            _ => {}
         }
         Ok(())
     }
@@ -418,56 +433,75 @@ impl SqlReader {
             self.set_encoding(&name, at)?;
         }
         let mut scan = StatementEnd::default();
-        let found = self.find_end(&mut scan)?;
         let line = self.line;
-        let mut bytes = match found {
-            Some(n) => self.take(n),
-            // psql also sends the last statement of a file without a semicolon.
-            None if !self.marks.is_open() && !scan.is_open() => self.take(self.rest().len()),
-            None => return Err(self.unfinished("a statement")),
-        };
-        if found.is_none() {
-            bytes.push(b';');
-        }
-        // NUL bytes are invalid in every encoding of PostgreSQL.
-        if memchr::memchr(0, &bytes).is_some() {
-            return Err(corrupt(format!(
-                "line {line}: the statement contains a NUL byte"
-            )));
-        }
-        if let Some(name) = scan
-            .variables()
-            .iter()
-            .find(|v| *v == "{" || self.variables.contains(*v))
-        {
-            return Err(unsupported(format!(
-                "line {line}: psql would replace the variable {name} in the statement: variables are not supported"
-            )));
-        }
+        let bytes = self.take_statement(&mut scan)?;
+        self.check_statement(&bytes, &scan, line)?;
         self.track_transaction(&scan, line)?;
         if scan.is(&["insert", "into"]) && scan.inserts_constants() {
             return Ok(Some(TextItem::Insert { bytes, line }));
         }
-        self.is_encoding_fixed |= self.is_selected() && !bytes.is_ascii();
-        let text = if self.is_selected() {
-            self.encoding
-                .decode(bytes)
-                .map_err(|e| e.map_message(|m| format!("line {line}: {m}")))?
-        } else {
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
+        let text = self.decode(bytes, line)?;
         if scan.is(&["copy"]) {
             return self.copy(Statement { text, line }).map(Some);
         }
         let is_for_us = self.setting(&scan, &text, line)?;
         if scan.is(&["create", "database"]) {
-            let name = first_tokens(&text, self.dialect, 3)
-                .get(2)
-                .and_then(Token::name);
-            self.created.extend(name.clone());
-            name.into_iter().for_each(|n| self.enter(n));
+            self.create_database(&text);
         }
         Ok((!is_for_us).then_some(TextItem::Statement(Statement { text, line })))
+    }
+
+    /// The bytes of the statement at the start of the buffer, with its semicolon.
+    fn take_statement(&mut self, scan: &mut StatementEnd) -> Result<Vec<u8>, ArchiveError> {
+        if let Some(n) = self.find_end(scan)? {
+            return Ok(self.take(n));
+        }
+        if self.marks.is_open() || scan.is_open() {
+            return Err(self.unfinished("a statement"));
+        }
+        // psql also sends the last statement of a file without a semicolon.
+        let mut bytes = self.take(self.rest().len());
+        bytes.push(b';');
+        Ok(bytes)
+    }
+
+    fn check_statement(
+        &self,
+        bytes: &[u8],
+        scan: &StatementEnd,
+        line: u64,
+    ) -> Result<(), ArchiveError> {
+        // NUL bytes are invalid in every encoding of PostgreSQL.
+        if memchr::memchr(0, bytes).is_some() {
+            return Err(corrupt(format!(
+                "line {line}: the statement contains a NUL byte"
+            )));
+        }
+        let mut variables = scan.variables().iter();
+        match variables.find(|v| *v == "{" || self.variables.contains(*v)) {
+            Some(name) => Err(unsupported(format!(
+                "line {line}: psql would replace the variable {name} in the statement: variables are not supported"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The text of a statement; the encoding is known for what is restored.
+    fn decode(&mut self, bytes: Vec<u8>, line: u64) -> Result<String, ArchiveError> {
+        if !self.is_selected() {
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        self.is_encoding_fixed |= !bytes.is_ascii();
+        let text = self.encoding.decode(bytes);
+        text.map_err(|e| e.map_message(|m| format!("line {line}: {m}")))
+    }
+
+    fn create_database(&mut self, sql: &str) {
+        let words = first_tokens(sql, self.dialect, 3);
+        if let Some(name) = words.get(2).and_then(Token::name) {
+            self.created.insert(name.clone());
+            self.enter(name);
+        }
     }
 
     /// Records what a statement says about transactions and the text's completeness.
@@ -591,4 +625,12 @@ impl SqlReader {
         }
         Ok(TextItem::Copy(statement))
     }
+}
+
+fn command_too_long(line: &str, at: u64) -> ArchiveError {
+    let name = line.chars().take_while(|c| !c.is_whitespace()).take(40);
+    let (name, most) = (name.collect::<String>(), psql::MAX_COMMAND >> 10);
+    unsupported(format!(
+        "line {at}: the psql command {name} has more than {most} KiB"
+    ))
 }

@@ -70,72 +70,95 @@ impl OffsetTimestamp {
 
 /// The time with an offset other than `+00` whose first colon is at `colon`.
 fn timestamp_at(text: &[u8], colon: usize, from: usize) -> Option<OffsetTimestamp> {
-    let at = |i: usize| text.get(i).copied();
     // `YYYY-MM-DD HH` before, `MM:SS` after.
-    if at(colon + 3)? != b':' || colon < 13 || at(colon - 3)? != b' ' {
+    if byte(text, colon + 3)? != b':' || colon < 13 || byte(text, colon - 3)? != b' ' {
         return None;
     }
-    let (hour, minute) = (
-        number(&text[colon - 2..colon])?,
-        number(text.get(colon + 1..colon + 3)?)?,
-    );
+    let hour = number(&text[colon - 2..colon])?;
+    let minute = number(text.get(colon + 1..colon + 3)?)?;
     let second = number(text.get(colon + 4..colon + 6)?)?;
-    let day = number(&text[colon - 5..colon - 3])?;
-    let month = number(&text[colon - 8..colon - 6])?;
-    if at(colon - 6)? != b'-' || at(colon - 9)? != b'-' {
+    let date = date_before(text, colon - 3, from)?;
+    let fraction = fraction_at(text, colon + 6);
+    let offset = offset_at(text, fraction.end).filter(|offset| offset.seconds != 0)?;
+    let is_bc = text.get(offset.end..offset.end + 3) == Some(b" BC");
+    let year = if is_bc { 1 - date.year } else { date.year };
+    let days = days_from_civil(year, date.month, date.day);
+    Some(OffsetTimestamp {
+        start: date.start,
+        end: offset.end + if is_bc { 3 } else { 0 },
+        seconds: days * 86_400 + hour * 3600 + minute * 60 + second - offset.seconds,
+        fraction,
+    })
+}
+
+fn byte(text: &[u8], at: usize) -> Option<u8> {
+    text.get(at).copied()
+}
+
+struct Date {
+    /// Where its year begins.
+    start: usize,
+    year: i64,
+    month: i64,
+    day: i64,
+}
+
+/// The date `YYYY-MM-DD` before `end`; nothing of it is before `from`.
+fn date_before(text: &[u8], end: usize, from: usize) -> Option<Date> {
+    let day = number(&text[end - 2..end])?;
+    let month = number(&text[end - 5..end - 3])?;
+    if byte(text, end - 3)? != b'-' || byte(text, end - 6)? != b'-' {
         return None;
     }
-    let year_end = colon - 9;
+    let year_end = end - 6;
     // At most six, whatever precedes: a row that arrives in chunks must give the same result.
-    let digits = text
-        .get(from..year_end)?
-        .iter()
-        .rev()
-        .take(6)
-        .take_while(|b| b.is_ascii_digit())
-        .count();
+    let before = text.get(from..year_end)?.iter().rev().take(6);
+    let digits = before.take_while(|b| b.is_ascii_digit()).count();
     let start = year_end - digits;
     let year = number(&text[start..year_end]).filter(|_| digits >= 4)?;
-    let mut end = colon + 6;
-    let mut fraction = end..end;
-    if at(end) == Some(b'.') {
-        let n = text[end + 1..]
-            .iter()
-            .take(6)
-            .take_while(|b| b.is_ascii_digit())
-            .count();
-        fraction = end..end + 1 + n;
-        end += 1 + n;
+    Some(Date {
+        start,
+        year,
+        month,
+        day,
+    })
+}
+
+/// The fraction of a second, with its point; empty if there is none.
+fn fraction_at(text: &[u8], at: usize) -> std::ops::Range<usize> {
+    if byte(text, at) != Some(b'.') {
+        return at..at;
     }
-    let sign = match at(end)? {
+    let digits = text[at + 1..].iter().take(6);
+    at..at + 1 + digits.take_while(|b| b.is_ascii_digit()).count()
+}
+
+/// An offset from UTC, and where it ends.
+struct Offset {
+    seconds: i64,
+    end: usize,
+}
+
+/// `+01`, `-01:30` or `+05:53:28`.
+fn offset_at(text: &[u8], at: usize) -> Option<Offset> {
+    let sign = match byte(text, at)? {
         b'+' => 1,
         b'-' => -1,
         _ => return None,
     };
-    let mut offset = number(text.get(end + 1..end + 3)?)? * 3600;
-    end += 3;
+    let mut seconds = number(text.get(at + 1..at + 3)?)? * 3600;
+    let mut end = at + 3;
     for unit in [60, 1] {
-        let more = text
-            .get(end + 1..end + 3)
-            .and_then(number)
-            .filter(|_| at(end) == Some(b':'));
-        let Some(n) = more else { break };
-        offset += n * unit;
+        let more = text.get(end + 1..end + 3).and_then(number);
+        let Some(n) = more.filter(|_| byte(text, end) == Some(b':')) else {
+            break;
+        };
+        seconds += n * unit;
         end += 3;
     }
-    if offset == 0 {
-        return None;
-    }
-    let bc = text.get(end..end + 3) == Some(b" BC");
-    let year = if bc { 1 - year } else { year };
-    end += if bc { 3 } else { 0 };
-    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
-        - sign * offset;
-    Some(OffsetTimestamp {
-        start,
+    Some(Offset {
+        seconds: sign * seconds,
         end,
-        seconds,
-        fraction,
     })
 }
 

@@ -106,6 +106,8 @@ pub(super) struct Toc {
 
 /// Strings up to this length are always kept: kinds and flags determine how to read the next field.
 const SHORT_STRING: usize = 64;
+/// Bytes of a string that are read at once.
+const STRING_PART: u64 = 32 << 10;
 /// PostgreSQL allows no longer text than this.
 const MAX_STRING: u64 = (1 << 30) - 1;
 /// Memory of an entry besides its strings: itself, its rewritten copy, and its node in the plan of the
@@ -117,6 +119,17 @@ const DEPENDENCY_MEMORY: u64 = 24;
 /// Memory of a string: its bytes and the allocator's overhead, twice because of the rewritten copy.
 fn memory_of(length: u64) -> u64 {
     if length == 0 { 0 } else { 2 * (length + 24) }
+}
+
+/// Appends a part of a string of which `left` bytes follow. The length may be false: memory grows with what has
+/// been read.
+fn append(text: &mut Vec<u8>, part: &[u8], left: u64) {
+    if text.capacity() - text.len() < part.len() {
+        let most = (text.len() as u64).max(STRING_PART);
+        let more = (left + part.len() as u64).min(most);
+        text.reserve_exact(more as usize);
+    }
+    text.extend_from_slice(part);
 }
 
 pub(super) fn corrupt(what: impl Into<String>) -> ArchiveError {
@@ -222,29 +235,28 @@ impl<'a, R: Read> TocReader<'a, R> {
         self.count_memory(memory_of(length));
         let is_kept = usize::try_from(length).is_ok_and(|n| n <= self.max_kept);
         let (mut text, mut left) = (Vec::new(), length);
-        let mut part = vec![0u8; length.min(32 << 10) as usize];
+        let mut buffer = vec![0u8; length.min(STRING_PART) as usize];
         while left > 0 {
-            let part = &mut part[..left.min(32 << 10) as usize];
-            self.input
-                .read_exact(part)
-                .map_err(|e| ArchiveError::from_io(e, what))?;
-            if part.contains(&0) {
-                return Err(corrupt(format!("{what}: a string contains a NUL byte")));
-            }
-            self.update_sum(part);
-            self.charge_budget(part.len() as u64)?;
+            let part = &mut buffer[..left.min(STRING_PART) as usize];
+            self.string_part(part, what)?;
             left -= part.len() as u64;
             if is_kept {
-                // The length may be false: memory grows with what has been read.
-                if text.capacity() - text.len() < part.len() {
-                    let more = (left + part.len() as u64).min((text.len() as u64).max(32 << 10));
-                    text.reserve_exact(more as usize);
-                }
-                text.extend_from_slice(part);
+                append(&mut text, part, left);
             }
         }
         text.shrink_to_fit();
         Ok(Some(text))
+    }
+
+    /// Fills `part` with bytes of a string.
+    fn string_part(&mut self, part: &mut [u8], what: &str) -> Result<(), ArchiveError> {
+        let read = self.input.read_exact(part);
+        read.map_err(|e| ArchiveError::from_io(e, what))?;
+        if part.contains(&0) {
+            return Err(corrupt(format!("{what}: a string contains a NUL byte")));
+        }
+        self.update_sum(part);
+        self.charge_budget(part.len() as u64)
     }
 
     /// A short string that is not kept for long.
@@ -410,62 +422,37 @@ const DEFINITION: usize = 2;
 
 fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, ArchiveError> {
     f.sum = 0;
-    let dump_id = f.int("dump id")?;
-    let dump_id = i32::try_from(dump_id)
-        .ok()
-        .filter(|id| *id > 0)
-        .map(DumpId)
-        .ok_or_else(|| corrupt(format!("{dump_id} is not a valid dump id")))?;
+    let dump_id = read_dump_id(f)?;
     let has_data = f.int("data flag")? != 0;
     f.transient_bytes("table oid")?;
     f.transient_bytes("object oid")?;
     let tag = f.bytes("tag")?;
     let desc = f.bytes("kind")?;
-    let section = match f.int("section")? {
-        1 => TocSection::None,
-        2 => TocSection::PreData,
-        3 => TocSection::Data,
-        4 => TocSection::PostData,
-        n => return Err(corrupt(format!("{n} is not a valid section"))),
-    };
+    let section = read_section(f)?;
     let (defn, drop_stmt, definition) = read_statements(f, desc.as_deref().unwrap_or_default())?;
     let copy_stmt = f.bytes("copy statement")?;
     let namespace = f.bytes("schema")?;
     let tablespace = f.bytes("tablespace")?;
-    let table_am = if minor >= 14 {
-        f.bytes("access method")?
-    } else {
-        None
+    let table_am = match minor {
+        14.. => f.bytes("access method")?,
+        _ => None,
     };
-    let relkind = if minor >= 16 {
-        u8::try_from(f.int("relation kind")?)
-            .ok()
-            .filter(u8::is_ascii_alphabetic)
-            .map(char::from)
-    } else {
-        None
+    let relkind = match minor {
+        16.. => read_relkind(f)?,
+        _ => None,
     };
     let owner = f.bytes("owner")?;
     let with_oids = f.transient_bytes("oids flag")?.as_deref() == Some(b"true");
     let dependencies = read_dependencies(f)?;
     let offset = if f.members {
-        match f.bytes("member name")? {
-            Some(name) if !name.is_empty() => DataOffset::Member(
-                String::from_utf8(name)
-                    .map_err(|_| corrupt("a member's name is not valid UTF-8"))?,
-            ),
-            _ => DataOffset::NoData,
-        }
+        read_member_name(f)?
     } else {
         f.offset()?
     };
     let strings = [
         tag, desc, defn, drop_stmt, copy_stmt, namespace, tablespace, table_am,
     ];
-    let sum = EntrySum {
-        definition,
-        rest: f.sum,
-    };
+    let rest = f.sum;
     Ok(RawEntry {
         dump_id,
         has_data,
@@ -476,8 +463,39 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
         with_oids,
         dependencies,
         offset,
-        sum,
+        sum: EntrySum { definition, rest },
     })
+}
+
+fn read_dump_id<R: Read>(f: &mut TocReader<'_, R>) -> Result<DumpId, ArchiveError> {
+    let number = f.int("dump id")?;
+    let id = i32::try_from(number).ok().filter(|id| *id > 0);
+    id.map(DumpId)
+        .ok_or_else(|| corrupt(format!("{number} is not a valid dump id")))
+}
+
+fn read_section<R: Read>(f: &mut TocReader<'_, R>) -> Result<TocSection, ArchiveError> {
+    match f.int("section")? {
+        1 => Ok(TocSection::None),
+        2 => Ok(TocSection::PreData),
+        3 => Ok(TocSection::Data),
+        4 => Ok(TocSection::PostData),
+        n => Err(corrupt(format!("{n} is not a valid section"))),
+    }
+}
+
+fn read_relkind<R: Read>(f: &mut TocReader<'_, R>) -> Result<Option<char>, ArchiveError> {
+    let kind = u8::try_from(f.int("relation kind")?).ok();
+    Ok(kind.filter(u8::is_ascii_alphabetic).map(char::from))
+}
+
+fn read_member_name<R: Read>(f: &mut TocReader<'_, R>) -> Result<DataOffset, ArchiveError> {
+    match f.bytes("member name")? {
+        Some(name) if !name.is_empty() => String::from_utf8(name)
+            .map(DataOffset::Member)
+            .map_err(|_| corrupt("a member's name is not valid UTF-8")),
+        _ => Ok(DataOffset::NoData),
+    }
 }
 
 type TocText = Option<Vec<u8>>;
