@@ -47,6 +47,20 @@ struct MemberObjects {
     declared: BTreeSet<u32>,
 }
 
+impl MemberObjects {
+    fn of(declared: BTreeSet<u32>) -> Self {
+        MemberObjects {
+            declared,
+            ..MemberObjects::default()
+        }
+    }
+
+    /// The first one without a member.
+    fn missing(&self) -> Option<&u32> {
+        self.declared.difference(&self.present).next()
+    }
+}
+
 pub(super) fn open(
     folder: Arc<dyn DirectorySource>,
     limits: Limits,
@@ -141,48 +155,33 @@ fn objects_of<'a>(
 ) -> Result<HashMap<usize, MemberObjects>, ArchiveError> {
     let declared = index.objects(entries).into_iter();
     let mut objects: HashMap<usize, MemberObjects> = declared
-        .map(|(at, declared)| {
-            (
-                at,
-                MemberObjects {
-                    declared,
-                    ..MemberObjects::default()
-                },
-            )
-        })
+        .map(|(at, declared)| (at, MemberObjects::of(declared)))
         .collect();
     let knows_objects = objects.values().any(|o| !o.declared.is_empty());
     for name in names {
-        let at =
-            match index.look_up(entries, name) {
-                MemberKind::LargeObject(oid) => index
-                    .entry_of_object(oid)
-                    .map(|at| (at, oid))
-                    .filter(|(at, oid)| {
-                        !knows_objects || objects.get(at).is_some_and(|o| o.declared.contains(oid))
-                    }),
-                MemberKind::Unknown => None,
-                MemberKind::Toc
-                | MemberKind::Data(_)
-                | MemberKind::ObjectList(_)
-                | MemberKind::Ignored => continue,
-            };
-        let (at, oid) = at.ok_or_else(|| {
-            foreign(format!(
-                "the table of contents does not have {}",
-                display_name(name)
-            ))
-        })?;
+        let (at, oid) = match index.look_up(entries, name) {
+            MemberKind::LargeObject(oid) => (index.entry_of_object(oid), oid),
+            MemberKind::Unknown => return Err(unlisted(name)),
+            MemberKind::Toc
+            | MemberKind::Data(_)
+            | MemberKind::ObjectList(_)
+            | MemberKind::Ignored => continue,
+        };
+        let declares = |at: &usize| objects.get(at).is_some_and(|o| o.declared.contains(&oid));
+        let at = at.filter(|at| !knows_objects || declares(at));
+        let at = at.ok_or_else(|| unlisted(name))?;
         objects.entry(at).or_default().present.insert(oid);
     }
     // This is known before any list is read, and also if none will be read.
-    match objects
-        .values()
-        .find_map(|o| o.declared.difference(&o.present).next())
-    {
+    match objects.values().find_map(MemberObjects::missing) {
         Some(oid) => Err(missing_object(*oid, "the table of contents lists it")),
         None => Ok(objects),
     }
+}
+
+fn unlisted(name: &str) -> ArchiveError {
+    let name = display_name(name);
+    foreign(format!("the table of contents does not have {name}"))
 }
 
 impl DirectoryMembers {

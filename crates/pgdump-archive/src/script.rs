@@ -86,26 +86,24 @@ impl Preview {
             return;
         }
         if starts_with_words(&words, &["create", "database"]) {
-            // The comment of this entry precedes it, or there is none.
-            if self
-                .entries
-                .last()
-                .is_none_or(|e| e.kind != EntryKind::Database || !e.defn.is_empty())
-            {
-                self.entries
-                    .push(TocEntry::bare(DumpId::NONE, EntryKind::Database, ""));
-            }
-            if let Some(e) = self.entries.last_mut() {
-                e.defn.clone_from(&s.text);
-            }
-        } else if let Some(e) = self
-            .entries
-            .last_mut()
-            .filter(|_| !starts_with_words(&words, &["set"]))
+            self.database_entry().defn.clone_from(&s.text);
+        } else if !starts_with_words(&words, &["set"])
+            && let Some(e) = self.entries.last_mut()
         {
             e.defn.push_str(&s.text);
             e.defn.push('\n');
         }
+    }
+
+    /// The comment of this entry precedes its statement, or there is none.
+    fn database_entry(&mut self) -> &mut TocEntry {
+        let is_it = |e: &TocEntry| e.kind == EntryKind::Database && e.defn.is_empty();
+        if !self.entries.last().is_some_and(is_it) {
+            let entry = TocEntry::bare(DumpId::NONE, EntryKind::Database, "");
+            self.entries.push(entry);
+        }
+        let last = self.entries.len() - 1;
+        &mut self.entries[last]
     }
 }
 
@@ -116,20 +114,43 @@ pub(super) fn open(
 ) -> Result<Archive, ArchiveError> {
     let mut text = SqlReader::new(input, limits);
     text.selected_database = database.map(str::to_owned);
+    let preview = preview(&mut text)?;
+    let mut entries = preview.entries;
+    for (e, number) in entries.iter_mut().zip(1..) {
+        e.dump_id = DumpId(number);
+    }
+    let header = header_of(&mut text);
+    text.is_encoding_fixed = true;
+    Ok(Archive {
+        header,
+        encoding: text.encoding.clone(),
+        body: ArchiveBody::Script(Box::new(Script {
+            is_generic_sql: !text.marks.any(),
+            has_rows_only: preview.has_rows && !preview.has_definitions,
+            completeness: Arc::default(),
+            text,
+            ahead: preview.ahead,
+            open: None,
+            object: None,
+            next_id: i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1,
+        })),
+        entries,
+    })
+}
+
+/// Reads ahead to the first data, or a limited amount of text.
+fn preview(text: &mut SqlReader) -> Result<Preview, ArchiveError> {
     let mut preview = Preview::default();
     loop {
-        let item = cluster::next(&mut text)?;
+        let item = cluster::next(text)?;
         if preview.add(item) || text.consumed > MAX_PREVIEW && !text.marks.is_cluster() {
-            break;
+            return Ok(preview);
         }
     }
-    let Preview {
-        ahead,
-        mut entries,
-        has_definitions,
-        has_rows,
-    } = preview;
-    let header = Header {
+}
+
+fn header_of(text: &mut SqlReader) -> Header {
+    Header {
         format: Format::Plain,
         filters: vec![],
         version: None,
@@ -138,30 +159,7 @@ pub(super) fn open(
         database: text.database.clone(),
         server_version: std::mem::take(&mut text.server_version),
         pg_dump_version: std::mem::take(&mut text.pg_dump_version),
-    };
-    entries
-        .iter_mut()
-        .zip(1..)
-        .for_each(|(e, id)| e.dump_id = DumpId(id));
-    let encoding = text.encoding.clone();
-    text.is_encoding_fixed = true;
-    let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;
-    let script = Script {
-        is_generic_sql: !text.marks.any(),
-        has_rows_only: has_rows && !has_definitions,
-        completeness: Arc::default(),
-        text,
-        ahead,
-        open: None,
-        object: None,
-        next_id,
-    };
-    Ok(Archive {
-        header,
-        entries,
-        encoding,
-        body: ArchiveBody::Script(Box::new(script)),
-    })
+    }
 }
 
 /// Whether a statement before the data may create what rows are loaded into.
@@ -286,40 +284,19 @@ impl Script {
         let Some(call) = s.text.strip_prefix("SELECT pg_catalog.lo") else {
             return Ok(false);
         };
+        let line = s.line;
         let bad = || {
             corrupt(format!(
-                "line {}: a large object is not written as pg_dump writes it",
-                s.line
+                "line {line}: a large object is not written as pg_dump writes it"
             ))
         };
         if let Some(args) = call.strip_prefix("_open(") {
-            let digits = args.trim_start_matches('\'');
-            let oid = digits
-                .split(|c: char| !c.is_ascii_digit())
-                .next()
-                .and_then(|n| n.parse().ok());
-            if self
-                .open
-                .as_ref()
-                .is_none_or(|e| e.kind != EntryKind::Blobs)
-            {
-                self.close(sink)?;
-                let entry = self.data_entry(EntryKind::Blobs, "BLOBS");
-                sink.begin(&entry)?;
-                self.open = Some(entry);
-            }
+            self.open_objects(sink)?;
+            let oid = leading_number(args.trim_start_matches('\''));
             self.object = Some((oid.ok_or_else(bad)?, 0));
         } else if let Some(args) = call.strip_prefix("write(0, ") {
-            let (oid, offset) = self.object.ok_or_else(bad)?;
-            let bytes = hex_constant(args).ok_or_else(bad)?;
-            self.object = Some((oid, offset + bytes.len() as u64));
-            if !bytes.is_empty() {
-                sink.chunk(Chunk::LargeObject {
-                    oid,
-                    offset,
-                    bytes: bytes.into(),
-                })?;
-            }
+            let bytes = hex_constant(args).filter(|_| self.object.is_some());
+            self.write_object(bytes.ok_or_else(bad)?, sink)?;
         } else if call.starts_with("_close(") {
             self.object.take().ok_or_else(bad)?;
         } else {
@@ -327,6 +304,46 @@ impl Script {
         }
         Ok(true)
     }
+
+    /// All consecutive large objects are the data of one entry.
+    fn open_objects(&mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
+        let is_open = self
+            .open
+            .as_ref()
+            .is_some_and(|e| e.kind == EntryKind::Blobs);
+        if !is_open {
+            self.close(sink)?;
+            let entry = self.data_entry(EntryKind::Blobs, "BLOBS");
+            sink.begin(&entry)?;
+            self.open = Some(entry);
+        }
+        Ok(())
+    }
+
+    fn write_object(
+        &mut self,
+        bytes: Vec<u8>,
+        sink: &mut dyn DataSink,
+    ) -> Result<(), ArchiveError> {
+        let Some((oid, position)) = &mut self.object else {
+            return Ok(());
+        };
+        let (oid, offset) = (*oid, *position);
+        *position += bytes.len() as u64;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        sink.chunk(Chunk::LargeObject {
+            oid,
+            offset,
+            bytes: bytes.into(),
+        })
+    }
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let mut parts = text.split(|c: char| !c.is_ascii_digit());
+    parts.next()?.parse().ok()
 }
 
 /// `'\x…'` as bytes, whatever quotes and backslashes the dialect requires around it.

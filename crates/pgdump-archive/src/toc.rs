@@ -1,5 +1,6 @@
 //! The table of contents: one entry per object of the dump, read with a limit for every count and length.
 
+use std::collections::HashSet;
 use std::io::Read;
 
 use super::{DumpId, EntryKind, Limits, TextEncoding};
@@ -322,8 +323,7 @@ pub(super) fn read_toc<R: Read>(
             "the table of contents has the invalid number of {count} entries"
         ))
     })?;
-    let mut ids = std::collections::HashSet::new();
-    let (mut raw, mut entries, mut sums, mut encoding) = (vec![], vec![], vec![], None);
+    let mut toc = PartialToc::default();
     for i in 0..count {
         if i == fields.limits.max_entries {
             return Err(limit_error(format!(
@@ -333,37 +333,64 @@ pub(super) fn read_toc<R: Read>(
         let entry = read_entry(fields, minor).map_err(|e| in_entry(e, i, "table of contents"))?;
         fields.count_memory(ENTRY_MEMORY);
         if fields.is_over_memory() {
-            (raw, entries, sums, ids) = Default::default();
-            continue;
-        }
-        if !ids.insert(entry.dump_id) {
-            return Err(corrupt(format!(
-                "two entries have the dump id {}",
-                entry.dump_id
-            )));
-        }
-        sums.push(entry.sum);
-        encoding = encoding.or_else(|| entry.encoding());
-        raw.push(entry);
-        // The encoding comes first in the output of every pg_dump.
-        if let Some(encoding) = &encoding {
-            for entry in raw.drain(..) {
-                entries.push(entry.decode(encoding)?);
-            }
+            toc = PartialToc::default();
+        } else {
+            toc.add(entry)?;
         }
     }
     fields
         .limits
         .check_memory("the table of contents", fields.memory)?;
-    let encoding = encoding.unwrap_or_else(|| TextEncoding::new("UTF8"));
-    for entry in raw {
-        entries.push(entry.decode(&encoding)?);
+    toc.finish()
+}
+
+/// The entries read so far.
+#[derive(Default)]
+struct PartialToc {
+    ids: HashSet<DumpId>,
+    /// Entries that precede the one with the encoding.
+    raw: Vec<RawEntry>,
+    entries: Vec<TocEntry>,
+    sums: Vec<EntrySum>,
+    encoding: Option<TextEncoding>,
+}
+
+impl PartialToc {
+    fn add(&mut self, entry: RawEntry) -> Result<(), ArchiveError> {
+        if !self.ids.insert(entry.dump_id) {
+            let id = entry.dump_id;
+            return Err(corrupt(format!("two entries have the dump id {id}")));
+        }
+        self.sums.push(entry.sum);
+        if self.encoding.is_none() {
+            self.encoding = entry.encoding();
+        }
+        self.raw.push(entry);
+        // The encoding comes first in the output of every pg_dump.
+        if let Some(encoding) = self.encoding.take() {
+            self.decode(&encoding)?;
+            self.encoding = Some(encoding);
+        }
+        Ok(())
     }
-    Ok(Toc {
-        entries,
-        encoding,
-        sums,
-    })
+
+    fn decode(&mut self, encoding: &TextEncoding) -> Result<(), ArchiveError> {
+        for entry in self.raw.drain(..) {
+            self.entries.push(entry.decode(encoding)?);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Toc, ArchiveError> {
+        let encoding = self.encoding.take();
+        let encoding = encoding.unwrap_or_else(|| TextEncoding::new("UTF8"));
+        self.decode(&encoding)?;
+        Ok(Toc {
+            entries: self.entries,
+            encoding,
+            sums: self.sums,
+        })
+    }
 }
 
 /// Reads a copy of the table of contents that follows the data: it must be identical except for data offsets and

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use tokio_postgres::Row;
+
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::postgres::{Server, Session, map_pg_error};
 use pgdump_archive::{
@@ -46,64 +48,44 @@ impl Conversion {
         session: &Session,
         texts: Vec<String>,
     ) -> Result<HashMap<String, String>, RestoreError> {
-        let (mut found, mut batch, mut size) = (HashMap::new(), Vec::new(), 0);
-        let mut texts = texts.into_iter().peekable();
-        while let Some(text) = texts.next() {
-            size += text.len();
-            batch.push(text);
-            if batch.len() < BATCH && size < BATCH_BYTES && texts.peek().is_some() {
-                continue;
-            }
-            let batch = std::mem::take(&mut batch);
-            size = 0;
-            if self.ask(session, &batch, &mut found).await? || batch.len() == 1 {
-                continue;
-            }
-            for one in batch {
-                self.ask(session, &[one], &mut found).await?;
+        let mut found = HashMap::new();
+        for batch in batches(texts) {
+            if let Some(converted) = self.ask(session, &batch).await? {
+                found.extend(converted);
+            } else if batch.len() > 1 {
+                for one in batch {
+                    found.extend(self.ask(session, &[one]).await?.into_iter().flatten());
+                }
             }
         }
         Ok(found)
     }
 
-    /// Returns whether the server answered: it does not if one of the texts cannot be converted.
+    /// Converts texts; `None` if one of them cannot be converted.
     async fn ask(
         &self,
         session: &Session,
         texts: &[String],
-        found: &mut HashMap<String, String>,
-    ) -> Result<bool, RestoreError> {
+    ) -> Result<Option<Vec<(String, String)>>, RestoreError> {
+        let bytes: Vec<Vec<u8>> = texts.iter().map(|t| self.from.bytes_of(t)).collect();
+        let (from, into) = (self.from.name(), self.into.as_str());
         // Via the database's encoding if there is no direct conversion, as from MULE_INTERNAL.
-        let (direct, by_way) = (
+        let ways = [
             "convert(b, $2, 'UTF8')",
             "convert(convert(b, $2, $3), $3, 'UTF8')",
-        );
-        for way in [direct, by_way] {
+        ];
+        for way in ways {
             let sql = format!(
                 "SELECT u, convert(u, 'UTF8', $3) = convert(b, $2, $3) \
                  FROM (SELECT {way} AS u, b FROM unnest($1::bytea[]) WITH ORDINALITY AS x(b, n) ORDER BY n) y"
             );
-            let bytes: Vec<Vec<u8>> = texts.iter().map(|t| self.from.bytes_of(t)).collect();
-            let names = (self.from.name(), self.into.as_str());
-            let asked = session
-                .client()
-                .query(&sql, &[&bytes, &names.0, &names.1])
-                .await;
-            match asked {
-                Ok(rows) => {
-                    for (text, row) in texts.iter().zip(rows) {
-                        let converted = String::from_utf8(row.get(0)).ok();
-                        // A dump must not be able to inject the characters that stand for bytes.
-                        let converted = converted.filter(|m| row.get(1) && !has_undecoded(m));
-                        found.extend(converted.map(|m| (text.clone(), m)));
-                    }
-                    return Ok(true);
-                }
+            match session.client().query(&sql, &[&bytes, &from, &into]).await {
+                Ok(rows) => return Ok(Some(converted_rows(texts, &rows))),
                 Err(e) if is_about_text(&e) => {}
                 Err(e) => return Err(map_pg_error(&e, "converting text of the dump").into()),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Replaces the dump's own bytes in the table of contents with text in UTF-8.
@@ -146,6 +128,35 @@ impl Conversion {
     }
 }
 
+/// Texts in batches that fit into one query.
+fn batches(texts: Vec<String>) -> Vec<Vec<String>> {
+    let (mut batches, mut size) = (vec![], BATCH_BYTES);
+    for text in texts {
+        match batches.last_mut() {
+            Some(batch) if size < BATCH_BYTES && Vec::len(batch) < BATCH => {
+                size += text.len();
+                batch.push(text);
+            }
+            _ => {
+                size = text.len();
+                batches.push(vec![text]);
+            }
+        }
+    }
+    batches
+}
+
+/// Each text with the server's answer, unless it must be sent as bytes.
+fn converted_rows(texts: &[String], rows: &[Row]) -> Vec<(String, String)> {
+    let converted = |(text, row): (&String, &Row)| {
+        let converted = String::from_utf8(row.get(0)).ok();
+        // A dump must not be able to inject the characters that stand for bytes.
+        let converted = converted.filter(|c| row.get(1) && !has_undecoded(c))?;
+        Some((text.clone(), converted))
+    };
+    texts.iter().zip(rows).filter_map(converted).collect()
+}
+
 /// Converts SQL text as it arrives, over a session of its own.
 pub(super) struct Converter {
     server: Server,
@@ -171,19 +182,20 @@ impl Converter {
     ) -> Result<HashMap<String, String>, RestoreError> {
         let (conversion, session) = match self.asked.take() {
             Some(asked) => asked,
-            None => {
-                let session = self.server.connect(&self.database, "conversion").await?;
-                let sql = "SELECT pg_catalog.getdatabaseencoding()::text";
-                let row = session.client().query_one(sql, &[]).await;
-                let into: String = row
-                    .map_err(|e| map_pg_error(&e, "querying the database's encoding"))?
-                    .get(0);
-                (Conversion::new(&self.from, &into)?, session)
-            }
+            None => self.open().await?,
         };
         let converted_texts = conversion.converted_texts(&session, texts).await;
         self.asked = Some((conversion, session));
         converted_texts
+    }
+
+    async fn open(&self) -> Result<(Conversion, Session), RestoreError> {
+        let session = self.server.connect(&self.database, "conversion").await?;
+        let sql = "SELECT pg_catalog.getdatabaseencoding()::text";
+        let row = session.client().query_one(sql, &[]).await;
+        let row = row.map_err(|e| map_pg_error(&e, "querying the database's encoding"))?;
+        let conversion = Conversion::new(&self.from, row.get(0))?;
+        Ok((conversion, session))
     }
 
     fn check(&self, names: bool, what: &str) -> Result<(), RestoreError> {
@@ -284,42 +296,35 @@ pub(crate) async fn insert(
     encoding: &TextEncoding,
     bytes: &[u8],
 ) -> Result<u64, RestoreError> {
-    let e = |e: tokio_postgres::Error| RestoreError::from(map_pg_error(&e, "INSERT"));
+    let failed = |e| RestoreError::from(map_pg_error(&e, "INSERT"));
+    let client = session.client();
     let strings = "SELECT current_setting('standard_conforming_strings') = 'on'";
-    let standard_strings = session
-        .client()
-        .query_one(strings, &[])
-        .await
-        .map_err(e)?
-        .get(0);
-    let text = encoding.view(bytes);
+    let strings = client.query_one(strings, &[]).await.map_err(failed)?;
+    let dialect = Dialect {
+        standard_strings: strings.get(0),
+        ..Dialect::default()
+    };
+    let run = counting_block(&encoding.view(bytes), dialect, encoding);
+    client.batch_execute(&run).await.map_err(failed)?;
+    let rows = "SELECT pg_catalog.current_setting('pgrestored.rows')::pg_catalog.int8";
+    let rows = client.query_one(rows, &[]).await.map_err(failed)?;
+    Ok(u64::try_from(rows.get::<_, i64>(0)).unwrap_or_default())
+}
+
+/// A statement that runs all of these and stores the number of their rows in a setting.
+fn counting_block(sql: &str, dialect: Dialect, encoding: &TextEncoding) -> String {
     let mut body =
         String::from("DECLARE one pg_catalog.int8; all_rows pg_catalog.int8 := 0; BEGIN ");
-    for statement in statements(
-        &text,
-        Dialect {
-            standard_strings,
-            ..Dialect::default()
-        },
-    ) {
+    for statement in statements(sql, dialect) {
         body.push_str(&format!(
             "EXECUTE {}; GET DIAGNOSTICS one = ROW_COUNT; all_rows := all_rows OPERATOR(pg_catalog.+) one; ",
             parts(statement, encoding)
         ));
     }
-    let run = format!(
+    format!(
         "DO LANGUAGE plpgsql $pgrestored${body} \
          PERFORM pg_catalog.set_config('pgrestored.rows', all_rows::pg_catalog.text, false); END$pgrestored$"
-    );
-    session.client().batch_execute(&run).await.map_err(e)?;
-    let rows = "SELECT pg_catalog.current_setting('pgrestored.rows')::pg_catalog.int8";
-    let rows: i64 = session
-        .client()
-        .query_one(rows, &[])
-        .await
-        .map_err(e)?
-        .get(0);
-    Ok(u64::try_from(rows).unwrap_or_default())
+    )
 }
 
 /// An expression for the text that consists of ASCII only.

@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use pgdump_archive::ArchiveError;
+use pgdump_archive::{ArchiveError, Problem};
 
 pub use pgdump_archive::bounded::{MAX_TEXT, bound_list, is_unsafe, line_of, one_line};
 
@@ -392,31 +392,32 @@ impl From<RestoreError> for std::io::Error {
 /// The only mapping from errors of the archive reader to a [`FailureReason`].
 impl From<ArchiveError> for RestoreError {
     fn from(e: ArchiveError) -> Self {
-        let (reason, problem) = match e {
-            ArchiveError::Source(e) => {
-                return match e.downcast::<RestoreError>() {
-                    Ok(ours) => *ours,
-                    Err(e) => RestoreError::internal(e.to_string()),
-                };
-            }
-            ArchiveError::Limit(problem) => {
-                return JobError::new(R::ArchiveUnsupported, problem.into_parts().0).into();
-            }
+        match e {
+            ArchiveError::Source(e) => match e.downcast::<RestoreError>() {
+                Ok(ours) => *ours,
+                Err(e) => RestoreError::internal(e.to_string()),
+            },
+            ArchiveError::Limit(problem) => blameless(R::ArchiveUnsupported, problem),
             // Nothing shows that the backup is at fault.
-            ArchiveError::Foreign(problem) => {
-                return JobError::new(R::ArchiveCorrupt, problem.into_parts().0).into();
-            }
-            ArchiveError::Corrupt(problem) => (R::ArchiveCorrupt, problem),
-            ArchiveError::Unsupported(problem) => (R::ArchiveUnsupported, problem),
-            ArchiveError::NotFound(problem) => (R::InvalidRequest, problem),
-            other => return RestoreError::internal(other.to_string()),
-        };
-        let (message, source) = problem.into_parts();
-        let error = ValidationError::new(reason, message);
-        match source {
-            Some(source) => error.with_source(source).into(),
-            None => error.into(),
+            ArchiveError::Foreign(problem) => blameless(R::ArchiveCorrupt, problem),
+            ArchiveError::Corrupt(problem) => invalid(R::ArchiveCorrupt, problem),
+            ArchiveError::Unsupported(problem) => invalid(R::ArchiveUnsupported, problem),
+            ArchiveError::NotFound(problem) => invalid(R::InvalidRequest, problem),
+            other => RestoreError::internal(other.to_string()),
         }
+    }
+}
+
+fn blameless(reason: R, problem: Problem) -> RestoreError {
+    JobError::new(reason, problem.into_parts().0).into()
+}
+
+fn invalid(reason: R, problem: Problem) -> RestoreError {
+    let (message, source) = problem.into_parts();
+    let error = ValidationError::new(reason, message);
+    match source {
+        Some(source) => error.with_source(source).into(),
+        None => error.into(),
     }
 }
 

@@ -144,13 +144,9 @@ async fn run(
     };
     let growing = archive.is_script();
     let streams = archive.into_streams(sessions.min(MAX_STREAMS));
-    let work_queue = Arc::new(WorkQueue::new(
-        plan,
-        sessions,
-        options.queue_bytes,
-        streams.len(),
-        growing,
-    ));
+    let queue_bytes = options.queue_bytes;
+    let work_queue = WorkQueue::new(plan, sessions, queue_bytes, streams.len(), growing);
+    let work_queue = Arc::new(work_queue);
     // Ending this function, for whatever reason, also ends the readers and the sessions.
     let _stop = work_queue.stop_on_drop();
     let mut running = JoinSet::new();
@@ -162,10 +158,16 @@ async fn run(
     for id in (0..sessions).map(SessionId) {
         running.spawn(session_loop::run(job.clone(), work_queue.clone(), id));
     }
+    join(running).await?;
+    Ok(loaded(&job.totals))
+}
+
+/// Waits for all tasks, or for the first failure.
+async fn join(mut running: JoinSet<Result<(), RestoreError>>) -> Result<(), RestoreError> {
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a load task panicked: {e}")))??;
     }
-    Ok(loaded(&job.totals))
+    Ok(())
 }
 
 fn loaded(totals: &Totals) -> Loaded {

@@ -53,6 +53,16 @@ pub struct Server {
     bounds: MessageBounds,
 }
 
+/// What the client itself does; the rest of a mode is up to the connector.
+fn tokio_mode(mode: SslMode) -> tokio_postgres::config::SslMode {
+    use tokio_postgres::config::SslMode as Tokio;
+    match mode {
+        SslMode::Disable => Tokio::Disable,
+        SslMode::Prefer => Tokio::Prefer,
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Tokio::Require,
+    }
+}
+
 impl Server {
     pub fn new(db: &DbConfig) -> Result<Self, DatabaseError> {
         let mut config = tokio_postgres::Config::new();
@@ -60,17 +70,11 @@ impl Server {
         if let Some(password) = &db.password {
             config.password(password.expose_secret());
         }
+        config.ssl_mode(tokio_mode(db.ssl_mode));
         let tls = match db.ssl_mode {
             SslMode::Disable => None,
             mode => Some(tls::connector(mode, &db.tls)?),
         };
-        config.ssl_mode(match db.ssl_mode {
-            SslMode::Disable => tokio_postgres::config::SslMode::Disable,
-            SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-                tokio_postgres::config::SslMode::Require
-            }
-        });
         Ok(Server {
             host: db.host.as_str().into(),
             port: db.port,

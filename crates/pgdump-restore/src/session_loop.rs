@@ -8,7 +8,7 @@ use crate::context::LoadContext;
 use crate::copy::CopyTask;
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::hints;
-use crate::ids::{BatchId, NodeId, SessionId};
+use crate::ids::{BatchId, EntryIndex, NodeId, SessionId};
 use crate::locks::ConstraintStep;
 use crate::parallelism::TaskCost;
 use crate::pre_data::PreDataBatch;
@@ -16,6 +16,7 @@ use crate::schedule::{Schedule, SessionWork};
 use crate::session::{RestoreSession, Task};
 use crate::steps::reached;
 use crate::work_queue::WorkQueue;
+use pgdump_archive::TocEntry;
 
 struct SessionLoop {
     job: Arc<LoadContext>,
@@ -73,26 +74,35 @@ impl SessionLoop {
         let entry = self.job.data_entry(index)?;
         let name = entry.name();
         let span = span_of(&self.job, &name);
-        let load = async {
-            self.session.before_data(&self.job, index, &entry).await?;
-            let task = CopyTask {
-                job: &self.job,
-                work_queue: &self.work_queue,
-                session: &self.session.session,
-                entry: &entry,
-                node,
-                id: self.id,
-                fresh: first,
-                in_order: self.work_queue.is_in_order(node),
-            };
-            task.run().await
-        };
+        let load = self.load(node, index, &entry, first);
         let loaded = load.instrument(span.clone()).await;
         let rows = loaded.map_err(|e| with_context(e, &name))?;
         span.record("rows", rows);
         self.job.rows_loaded(rows);
         self.work_queue.change(|s| s.copier_done(node, rows));
         Ok(())
+    }
+
+    /// Loads a share of the node's data; returns the number of rows.
+    async fn load(
+        &mut self,
+        node: NodeId,
+        index: EntryIndex,
+        entry: &TocEntry,
+        fresh: bool,
+    ) -> Result<u64, RestoreError> {
+        self.session.before_data(&self.job, index, entry).await?;
+        let task = CopyTask {
+            job: &self.job,
+            work_queue: &self.work_queue,
+            session: &self.session.session,
+            entry,
+            node,
+            id: self.id,
+            fresh,
+            in_order: self.work_queue.is_in_order(node),
+        };
+        task.run().await
     }
 
     async fn run_tasks(&mut self, nodes: &[NodeId], size: TaskCost) -> Result<(), RestoreError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ids::{EntryIndex, NodeId, SessionId};
@@ -78,18 +78,16 @@ impl WorkQueue {
         bytes: u64,
         node: Option<NodeId>,
     ) -> Result<Option<MemoryPermit>, RestoreError> {
-        let kib = u32::try_from(bytes.div_ceil(1024))
-            .unwrap_or(u32::MAX)
-            .clamp(1, self.budget_kib);
-        let stopped = || RestoreError::cancelled("the load was stopped");
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let kib = kib.clamp(1, self.budget_kib);
         loop {
             let drained = self.drained.notified();
             tokio::pin!(drained);
             drained.as_mut().enable();
             match self.permit.clone().try_acquire_many_owned(kib) {
                 Ok(permit) => return Ok(Some(permit)),
-                Err(tokio::sync::TryAcquireError::Closed) => return Err(stopped()),
-                Err(tokio::sync::TryAcquireError::NoPermits) => {}
+                Err(TryAcquireError::Closed) => return Err(stopped()),
+                Err(TryAcquireError::NoPermits) => {}
             }
             if node.is_some_and(|n| self.lock().is_drained(n)) {
                 return Ok(None);
@@ -151,7 +149,7 @@ impl WorkQueue {
             }
             tokio::select! {
                 () = changed => {}
-                () = self.stopped.cancelled() => return Err(RestoreError::cancelled("the load was stopped")),
+                () = self.stopped.cancelled() => return Err(stopped()),
             }
         }
     }
@@ -191,6 +189,10 @@ impl WorkQueue {
             _ => None,
         }
     }
+}
+
+fn stopped() -> RestoreError {
+    RestoreError::cancelled("the load was stopped")
 }
 
 /// Wakes readers that wait for memory: none will be released any more.
