@@ -7,16 +7,17 @@ use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
+use super::block_form::BlockForm;
 use super::chunks::{DataSink, ObjectSplitter};
-use super::filters::{PeekReader, buffered};
 use super::header::read_header;
 use super::index::{BlockQueue, CountingReader, IndexedBlock};
 use super::members::split_table_data;
+use super::peek_reader::{PeekReader, buffered};
 use super::tail::{SHOWN_BYTES, no_block, other_bytes, peek, read_tail};
-use super::toc::{EntrySum, Toc, TocReader, corrupt, read_int, read_toc};
+use super::toc::{Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, ArchiveBody, BlockIndex, Codec, DataOffset, DumpId, Format, Limits, RangeSource,
-    ReadContext, TocEntry, dialect_of,
+    Archive, ArchiveBody, BlockIndex, DataOffset, DumpId, Format, Limits, RangeSource, ReadContext,
+    TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -28,19 +29,6 @@ pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
     form: BlockForm,
     queue: Option<BlockQueue>,
-}
-
-/// How the blocks of one archive are encoded.
-#[derive(Clone)]
-pub(super) struct BlockForm {
-    pub codec: Codec,
-    pub int_size: u8,
-    pub off_size: u8,
-    /// Minor version of the archive.
-    pub minor: u8,
-    pub context: ReadContext,
-    /// The entries, for comparison with a table of contents that follows the data.
-    pub sums: Arc<[EntrySum]>,
 }
 
 /// The blocks that one reader reads.

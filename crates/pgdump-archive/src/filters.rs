@@ -1,11 +1,12 @@
 //! Recognizes compression and encryption around a backup, possibly several layers, by their first bytes; and
 //! names inputs that are not backups.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 
 use super::frames::{self, Bzip2, Lz4, Zstd};
 use super::inflate::Gzip;
 use super::lzma::{Lzip, LzmaAlone, Xz};
+use super::peek_reader::{BoxedReader, PeekReader, buffered};
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, recognize};
 use crate::error::ArchiveError;
@@ -150,15 +151,6 @@ impl DecryptionKeys {
             .map(|i| i.as_ref() as &dyn age::Identity);
         Ok(Box::new(decryptor.decrypt(keys).map_err(|e| no(&e))?))
     }
-}
-
-/// A stream of bytes, possibly part of a larger one.
-pub(super) type BoxedReader<'a> = Box<dyn Read + Send + 'a>;
-/// A stream whose beginning can be examined before it is read.
-pub(super) type PeekReader<'a> = BufReader<BoxedReader<'a>>;
-
-pub(super) fn buffered(input: BoxedReader<'_>) -> PeekReader<'_> {
-    BufReader::with_capacity(256 << 10, input)
 }
 
 /// The first bytes, up to `HEAD`, which stay in the stream.

@@ -4,7 +4,7 @@
 use std::io::{BufRead, Error, ErrorKind, Read, Result};
 
 use super::Limits;
-use super::filters::{BoxedReader, PeekReader};
+use super::peek_reader::{BoxedReader, PeekReader, buffered};
 use super::toc::{corrupt, limit_error};
 use crate::error::ArchiveError;
 
@@ -45,7 +45,7 @@ pub(super) fn skip_frames(mut input: PeekReader<'_>) -> Result<PeekReader<'_>> {
         if n < 4 || !is_skippable(u32::from_le_bytes(magic)) {
             let again: BoxedReader<'_> =
                 Box::new(std::io::Cursor::new(magic).take(n as u64).chain(input));
-            return Ok(super::filters::buffered(again));
+            return Ok(buffered(again));
         }
         skip_frame(&mut input)?;
     }

@@ -1,6 +1,7 @@
 #![warn(missing_docs, unreachable_pub)]
 #![doc = include_str!("../README.md")]
 
+mod block_form;
 pub mod bounded;
 mod cluster;
 mod codec;
@@ -20,6 +21,7 @@ mod content_digest;
 mod lexer;
 mod lzma;
 mod members;
+mod peek_reader;
 mod timestamps;
 mod chunks;
 mod psql;

@@ -6,8 +6,8 @@ use std::io::{BufRead, Error, ErrorKind, Read, Result};
 use lzma_rust2::{LzmaReader, XzReader};
 
 use super::Limits;
-use super::filters::PeekReader;
 use super::frames::{decompressing, skip_zeros, too_much_memory, trailing_bytes};
+use super::peek_reader::PeekReader;
 
 /// Bytes of a `.lzma` header: properties, dictionary size, uncompressed size.
 const HEADER: usize = 13;

@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Read};
 
 use super::chunks::{DataSink, ObjectSplitter, WithoutOids, split_rows, split_statements};
-use super::filters::{self, BoxedReader};
+use super::filters;
 use super::header::read_header;
+use super::peek_reader::BoxedReader;
 use super::toc::{Toc, TocReader, corrupt, read_toc};
 use super::{
     Codec, DataOffset, DumpId, EntryKind, Format, Header, Limits, ReadContext, TextEncoding,

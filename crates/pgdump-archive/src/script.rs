@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::chunks::{Chunk, DataSink, Statement};
 use super::cluster;
-use super::filters::PeekReader;
 use super::lexer::{Dialect, Token, first_tokens};
+use super::peek_reader::PeekReader;
 use super::text::{SqlReader, TextItem};
 use super::toc::{corrupt, without_oids};
 use super::{

@@ -7,7 +7,7 @@
 
 use std::io::Read;
 
-use super::custom::BlockForm;
+use super::block_form::BlockForm;
 use super::index::CountingReader;
 use super::toc::{TocReader, compare_toc, corrupt};
 use super::{DataOffset, TocEntry};

@@ -6,11 +6,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::chunks::{DataSink, ObjectSplitter};
-use super::filters::{self, DecryptionKeys, PeekReader};
+use super::filters::{self, DecryptionKeys};
 use super::members::{
     MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, pg_dump_filters,
     plain_name, read_member_toc, read_object, read_object_list, read_table,
 };
+use super::peek_reader::PeekReader;
 use super::tar_stream::{Tar, TarFile};
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::ReopenableSource;
-use super::filters::{self, BoxedReader, PeekReader};
+use super::peek_reader::{BoxedReader, PeekReader, buffered};
 use super::toc::{corrupt, limit_error};
 use crate::error::ArchiveError;
 
@@ -177,7 +177,7 @@ impl Tar {
         if self.left > MIN_JUMP {
             let behind = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
             self.position = self.position.saturating_add(behind);
-            self.input = filters::buffered(source.open(self.position)?);
+            self.input = buffered(source.open(self.position)?);
         }
         Ok(())
     }

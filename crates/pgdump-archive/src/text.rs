@@ -6,8 +6,8 @@ use std::io::Read;
 
 use super::chunks::Statement;
 use super::end_marks::{self, DumpMarks};
-use super::filters::PeekReader;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_whitespace, tokens};
+use super::peek_reader::PeekReader;
 use super::psql::{self, PsqlCommand};
 use super::recognize::{entry_of_comment, program_of_message};
 use super::toc::{corrupt, limit_error, unsupported};

@@ -2,11 +2,13 @@
 //! The conversion is exact or not done: values that are not in the one spelling that the server itself writes
 //! are not converted, and are sent as they are in the backup.
 
+mod sized;
 mod values;
 
 use memchr::memchr;
 use tokio_postgres::types::Type;
 
+use sized::{NULL, sized};
 use values::{ValueForm, value};
 
 /// Header of a binary COPY: signature, flags, no extension.
@@ -14,7 +16,6 @@ pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// Trailer of a binary COPY.
 pub(super) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
-const NULL: i32 = -1;
 /// The columns of a table's rows, each of a type whose binary form is supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns(Vec<ValueForm>);
@@ -70,16 +71,6 @@ impl Columns {
         }
         Some(out)
     }
-}
-
-/// Appends what `write` produces, preceded by its length.
-fn sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<()> {
-    let start = out.len() + 4;
-    out.extend_from_slice(&[0; 4]);
-    write(out)?;
-    let length = i32::try_from(out.len() - start).ok()?;
-    out[start - 4..start].copy_from_slice(&length.to_be_bytes());
-    Some(())
 }
 
 /// The value of a field whose first backslash is at `first`.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use memchr::memchr;
 use tokio_postgres::types::{Kind, Type};
 
-use super::{NULL, sized};
+use super::sized::{NULL, sized};
 
 /// Most digits of a `numeric` that is converted.
 const MAX_DIGITS: usize = 400;
