@@ -140,11 +140,11 @@ pub async fn examine(
     Ok(e)
 }
 
-/// A count with its noun, such as `1 row` and `2 rows`.
+/// A count with its noun, such as `1 row` and `2,000 rows`.
 fn counted(n: impl TryInto<u64>, noun: &str) -> String {
     match n.try_into().unwrap_or(u64::MAX) {
         1 => format!("1 {noun}"),
-        n => format!("{n} {noun}s"),
+        n => format!("{} {noun}s", indicatif::HumanCount(n)),
     }
 }
 

@@ -275,7 +275,7 @@ async fn every_fault_at_every_chunk() {
     let chunks = if crate::support::is_full_campaign() {
         64
     } else {
-        6
+        4
     };
     let (mut exact, mut refused) = (0, 0);
     for at in (0..chunks).map(|i| i * size / chunks) {
