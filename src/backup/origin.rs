@@ -16,8 +16,8 @@ use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationErr
 use crate::progress::Progress;
 use crate::store::StoredObject;
 use pgdump_archive::{
-    ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, RangeSource,
-    ReopenableSource,
+    ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, FIRST_TAKE,
+    FilePosition, RangeSource, ReopenableSource,
 };
 
 /// What the finished reading must have been.
@@ -104,8 +104,13 @@ pub fn open(
         Source::Object(b) => {
             let reading = ReadMode::Pieces(b.members.len(), b.expected_crc32c);
             let reader = Arc::new(reader);
-            let bytes = Box::new(PieceReader::new(&b, reader.clone()));
-            let again = Arc::new(PiecesAgain { backup: b, reader });
+            let position = Arc::default();
+            let bytes = Box::new(PieceReader::new(&b, reader.clone(), Arc::clone(&position)));
+            let again = Arc::new(PiecesAgain {
+                backup: b,
+                reader,
+                position,
+            });
             (
                 ArchiveSource::Stream {
                     bytes,
@@ -233,6 +238,10 @@ impl ReopenableSource for ObjectAgain {
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
         Ok(self.reader.look(&self.backup, offset))
     }
+
+    fn advice(&self) -> Option<String> {
+        self.backup.advice.clone()
+    }
 }
 
 /// Pieces of a file, each opened when the one before it was read.
@@ -240,31 +249,55 @@ struct PieceReader {
     todo: VecDeque<PinnedBackup>,
     current: Option<ByteStream>,
     reader: Arc<StreamOpener>,
+    position: Arc<Mutex<FilePosition>>,
 }
 
 impl PieceReader {
-    fn new(backup: &PinnedBackup, reader: Arc<StreamOpener>) -> Self {
+    fn new(
+        backup: &PinnedBackup,
+        reader: Arc<StreamOpener>,
+        position: Arc<Mutex<FilePosition>>,
+    ) -> Self {
         let todo = backup.members.iter().map(|m| backup.member(m)).collect();
         PieceReader {
             todo,
             current: None,
             reader,
+            position,
         }
+    }
+
+    /// Bytes of the current piece: few where it begins, so that what is taken ahead of the archive's end is.
+    fn read_current(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let Some(current) = &mut self.current else {
+            return Ok(0);
+        };
+        let begins = {
+            let at = self.position.lock();
+            at.file > 0 && at.taken == 0
+        };
+        let most = if begins { FIRST_TAKE } else { out.len() };
+        let most = out.len().min(most);
+        let n = current.read(&mut out[..most])?;
+        self.position.lock().taken += n as u64;
+        Ok(n)
     }
 }
 
 impl Read for PieceReader {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         loop {
-            if let Some(current) = &mut self.current {
-                let n = current.read(out)?;
-                if n > 0 || out.is_empty() {
-                    return Ok(n);
-                }
+            let n = self.read_current(out)?;
+            if n > 0 || out.is_empty() {
+                return Ok(n);
             }
             let Some(next) = self.todo.pop_front() else {
                 return Ok(0);
             };
+            if self.current.is_some() {
+                let mut at = self.position.lock();
+                (at.file, at.taken) = (at.file + 1, 0);
+            }
             let (size, crc32c) = (Some(next.object.size), next.expected_crc32c);
             self.current = Some(self.reader.start(Source::Object(next), size, crc32c));
         }
@@ -275,6 +308,8 @@ impl Read for PieceReader {
 struct PiecesAgain {
     backup: PinnedBackup,
     reader: Arc<StreamOpener>,
+    /// Of the first reading.
+    position: Arc<Mutex<FilePosition>>,
 }
 
 impl ReopenableSource for PiecesAgain {
@@ -293,6 +328,19 @@ impl ReopenableSource for PiecesAgain {
             }
         }
         Ok(bytes)
+    }
+
+    fn position(&self) -> FilePosition {
+        *self.position.lock()
+    }
+
+    fn file_name(&self, file: usize) -> Option<String> {
+        let piece = self.backup.members.get(file)?;
+        Some(piece.name.clone())
+    }
+
+    fn advice(&self) -> Option<String> {
+        self.backup.advice.clone()
     }
 }
 

@@ -21,7 +21,7 @@ impl RestoreManager {
     ) -> Result<Option<PinnedBackup>, RestoreError> {
         let deadline = tokio::time::Instant::now() + self.config.verify.settle;
         loop {
-            match self.pin(&job.backup, job.generation, crc32c).await {
+            match self.pin_job(job, crc32c).await {
                 Err(e)
                     if e.reason() == R::ArchiveCorrupt
                         && job.trigger == Trigger::Notification
@@ -65,7 +65,7 @@ impl RestoreManager {
                     .await
                     .map(Some)
             } else {
-                self.pin(&job.backup, job.generation, None).await
+                self.pin_job(job, None).await
             };
             match now {
                 Ok(Some(now)) if now.members != pinned.members => return Ok(Some(now)),

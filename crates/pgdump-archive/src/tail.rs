@@ -9,6 +9,7 @@ use std::io::Read;
 
 use super::custom::BlockForm;
 use super::index::CountingReader;
+use super::input_files::InputFiles;
 use super::toc::{TocReader, compare_toc, corrupt};
 use super::{DataOffset, TocEntry};
 use crate::error::ArchiveError;
@@ -25,6 +26,7 @@ pub(super) fn read_tail<R: std::io::BufRead>(
     input: &mut CountingReader<R>,
     form: &BlockForm,
     entries: &[TocEntry],
+    files: &InputFiles,
 ) -> Result<Option<Vec<DataOffset>>, ArchiveError> {
     let begin = input.position();
     let start = peek(input)?;
@@ -40,6 +42,7 @@ pub(super) fn read_tail<R: std::io::BufRead>(
     let offsets = compare_toc(&mut fields, form.minor, entries, &form.sums)?;
     let (unread, behind) = input.get_ref();
     let end = behind.position() - unread.len() as u64;
+    files.mark_end();
     let rest = peek(&mut input)?;
     if rest.is_empty() {
         Ok(Some(offsets))
