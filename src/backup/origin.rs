@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::store::StoredObject;
 use pgdump_archive::{
     ArchiveError, ArchiveSource, BlockIndex, ByteStream, DirectorySource, Extent, FIRST_TAKE,
-    FilePosition, RangeSource, ReopenableSource,
+    RangeSource, ReopenableSource,
 };
 
 /// What the finished reading must have been.
@@ -104,12 +104,12 @@ pub fn open(
         Source::Object(b) => {
             let reading = ReadMode::Pieces(b.members.len(), b.expected_crc32c);
             let reader = Arc::new(reader);
-            let position = Arc::default();
-            let bytes = Box::new(PieceReader::new(&b, reader.clone(), Arc::clone(&position)));
+            let taken = Arc::default();
+            let bytes = Box::new(PieceReader::new(&b, reader.clone(), Arc::clone(&taken)));
             let again = Arc::new(PiecesAgain {
                 backup: b,
                 reader,
-                position,
+                taken,
             });
             (
                 ArchiveSource::Stream {
@@ -249,21 +249,19 @@ struct PieceReader {
     todo: VecDeque<PinnedBackup>,
     current: Option<ByteStream>,
     reader: Arc<StreamOpener>,
-    position: Arc<Mutex<FilePosition>>,
+    has_begun: bool,
+    taken: Arc<AtomicU64>,
 }
 
 impl PieceReader {
-    fn new(
-        backup: &PinnedBackup,
-        reader: Arc<StreamOpener>,
-        position: Arc<Mutex<FilePosition>>,
-    ) -> Self {
+    fn new(backup: &PinnedBackup, reader: Arc<StreamOpener>, taken: Arc<AtomicU64>) -> Self {
         let todo = backup.members.iter().map(|m| backup.member(m)).collect();
         PieceReader {
             todo,
             current: None,
             reader,
-            position,
+            has_begun: true,
+            taken,
         }
     }
 
@@ -272,14 +270,15 @@ impl PieceReader {
         let Some(current) = &mut self.current else {
             return Ok(0);
         };
-        let begins = {
-            let at = self.position.lock();
-            at.file > 0 && at.taken == 0
+        let most = if self.has_begun {
+            out.len()
+        } else {
+            FIRST_TAKE
         };
-        let most = if begins { FIRST_TAKE } else { out.len() };
         let most = out.len().min(most);
         let n = current.read(&mut out[..most])?;
-        self.position.lock().taken += n as u64;
+        self.has_begun = true;
+        self.taken.fetch_add(n as u64, Relaxed);
         Ok(n)
     }
 }
@@ -294,10 +293,8 @@ impl Read for PieceReader {
             let Some(next) = self.todo.pop_front() else {
                 return Ok(0);
             };
-            if self.current.is_some() {
-                let mut at = self.position.lock();
-                (at.file, at.taken) = (at.file + 1, 0);
-            }
+            // Nothing can come before the first one.
+            self.has_begun = self.current.is_none();
             let (size, crc32c) = (Some(next.object.size), next.expected_crc32c);
             self.current = Some(self.reader.start(Source::Object(next), size, crc32c));
         }
@@ -308,8 +305,8 @@ impl Read for PieceReader {
 struct PiecesAgain {
     backup: PinnedBackup,
     reader: Arc<StreamOpener>,
-    /// Of the first reading.
-    position: Arc<Mutex<FilePosition>>,
+    /// Bytes of the first reading.
+    taken: Arc<AtomicU64>,
 }
 
 impl ReopenableSource for PiecesAgain {
@@ -330,8 +327,17 @@ impl ReopenableSource for PiecesAgain {
         Ok(bytes)
     }
 
-    fn position(&self) -> FilePosition {
-        *self.position.lock()
+    fn taken(&self) -> u64 {
+        self.taken.load(Relaxed)
+    }
+
+    fn files_before(&self, offset: u64) -> usize {
+        let begins = self.backup.members.iter().scan(0, |at, piece| {
+            let begin = *at;
+            *at += piece.size;
+            Some(begin)
+        });
+        begins.take_while(|begin| *begin < offset).count()
     }
 
     fn file_name(&self, file: usize) -> Option<String> {

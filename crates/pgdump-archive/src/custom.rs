@@ -217,6 +217,9 @@ impl CustomBlocks {
                 .fill_buf()
                 .map_err(|e| ArchiveError::from_io(e, "block header"))?;
             let start = start[..start.len().min(SHOWN_BYTES)].to_vec();
+            if !start.is_empty() {
+                self.files.mark_more();
+            }
             let Some(kind) = next_kind(&mut self.input)? else {
                 break;
             };

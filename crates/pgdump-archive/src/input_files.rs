@@ -9,16 +9,7 @@ use crate::error::ArchiveError;
 
 /// The most bytes that a reader of several files gives when it begins one of them. A decompressor looks for more input
 /// before it says that its own is complete; as long as no more than this was taken, nothing of the file was used.
-pub const FIRST_TAKE: usize = 16;
-
-/// How far an input of several files was taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FilePosition {
-    /// The file that was begun last, from 0.
-    pub file: usize,
-    /// Bytes taken of it.
-    pub taken: u64,
-}
+pub const FIRST_TAKE: usize = 4;
 
 /// The files of an input, and where the archive in them ends.
 #[derive(Clone, Default)]
@@ -39,11 +30,11 @@ impl InputFiles {
         }
     }
 
-    fn position(&self) -> FilePosition {
-        self.source
-            .as_ref()
-            .map(|s| s.position())
-            .unwrap_or_default()
+    /// How many files begin before the last `ahead` of the bytes that were taken.
+    fn begun(&self, ahead: usize) -> usize {
+        self.source.as_ref().map_or(1, |s| {
+            s.files_before(s.taken().saturating_sub(ahead as u64))
+        })
     }
 
     fn name(&self, file: usize) -> Option<String> {
@@ -57,14 +48,20 @@ impl InputFiles {
 
     /// How many of them were used so far.
     pub(crate) fn used(&self) -> usize {
-        let at = self.position();
-        let ahead = if self.is_filtered { FIRST_TAKE } else { 0 };
-        at.file + usize::from(at.file == 0 || at.taken > ahead as u64)
+        self.begun(if self.is_filtered { FIRST_TAKE } else { 0 })
+            .max(1)
     }
 
     /// The archive is complete with what was read so far.
     pub(crate) fn mark_end(&self) {
         self.set_end(self.used());
+    }
+
+    /// There is more behind the end that was marked: in a file of its own, or the archive may have another end.
+    pub(crate) fn mark_more(&self) {
+        if self.begun(0) <= self.end.load(Relaxed) {
+            self.set_end(0);
+        }
     }
 
     /// The archive is complete with so many files; with 0, its end is still to come.
@@ -93,7 +90,7 @@ impl InputFiles {
         }
         let end = self.end.load(Relaxed);
         if end > 0
-            && self.position().file >= end
+            && self.begun(0) > end
             && let Some(surplus) = self.surplus(end)
         {
             return surplus;

@@ -48,7 +48,7 @@ pub use error::{ArchiveError, Problem};
 pub use filters::{DecryptionKeys, Filter};
 pub use header::{Format, Header};
 pub use index::{BlockIndex, Extent, IndexedBlock, RangeSource};
-pub use input_files::{FIRST_TAKE, FilePosition};
+pub use input_files::FIRST_TAKE;
 
 pub use chunks::{Chunk, DataSink, Statement};
 pub use lexer::{Dialect, Multibyte, Token, TokenKind, first_tokens, statements, tokens};
@@ -138,10 +138,15 @@ pub trait ReopenableSource: Send + Sync {
     /// The store's own.
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError>;
 
-    /// How far the stream itself was taken, where its bytes are those of several files. A reader of them gives at most
-    /// [`FIRST_TAKE`] bytes when it begins a file.
-    fn position(&self) -> FilePosition {
-        FilePosition::default()
+    /// Bytes that were taken of the stream itself, where they are those of several files. Its reader gives at most
+    /// [`FIRST_TAKE`] bytes at once when it begins a file.
+    fn taken(&self) -> u64 {
+        0
+    }
+
+    /// How many of those files begin before this byte.
+    fn files_before(&self, _offset: u64) -> usize {
+        1
     }
 
     /// The name of such a file, from 0.
