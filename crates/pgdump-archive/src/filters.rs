@@ -182,11 +182,12 @@ pub(super) fn peek(mut input: PeekReader<'_>) -> Result<(Vec<u8>, PeekReader<'_>
             Ok(0) => break,
             Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) if at == 0 => return Err(failed(e)),
-            Err(e) => {
+            // What is known by now ends in good order, or says itself where it is cut.
+            Err(e) if Format::of(&head).is_some() => {
                 behind = Some(e);
                 break;
             }
+            Err(e) => return Err(failed(e)),
         }
     }
     let again = std::io::Cursor::new(head.clone()).chain(FailOnce(behind));

@@ -10,6 +10,9 @@ use crate::error::ArchiveError;
 /// The most bytes that a reader of several files gives when it begins one of them. A decompressor looks for more input
 /// before it says that its own is complete; as long as no more than this was taken, nothing of the file was used.
 pub const FIRST_TAKE: usize = 4;
+/// The most bytes that are taken ahead so: from files that are smaller, and from the next one. Compressed data of no
+/// kind gives anything for so few.
+const AHEAD: usize = 2 * FIRST_TAKE;
 
 /// The files of an input, and where the archive in them ends.
 #[derive(Clone, Default)]
@@ -48,8 +51,7 @@ impl InputFiles {
 
     /// How many of them were used so far.
     pub(crate) fn used(&self) -> usize {
-        self.begun(if self.is_filtered { FIRST_TAKE } else { 0 })
-            .max(1)
+        self.begun(if self.is_filtered { AHEAD } else { 0 }).max(1)
     }
 
     /// The archive is complete with what was read so far.

@@ -173,7 +173,8 @@ fn a_file_behind_the_end_is_named_and_nothing_is_said_of_the_archive() {
             for (files, place) in [
                 (vec![&bytes[..], more], 1),
                 (vec![first, second, more], 2),
-                (vec![first, second, more, b"y", b"z"], 2),
+                (vec![first, second, more, b"y", b"notes"], 2),
+                (vec![first, second, more, b"notes"], 2),
             ] {
                 let what = format!("{name} and {}", more[..more.len().min(20)].escape_ascii());
                 let e = read(&files).err().unwrap_or_else(|| panic!("{what}"));
