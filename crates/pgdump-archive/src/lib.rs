@@ -29,6 +29,7 @@ mod script;
 mod tail;
 mod tar_archive;
 mod text;
+mod text_files;
 mod toc;
 
 use std::io::Read;

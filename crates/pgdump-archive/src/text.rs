@@ -1,16 +1,17 @@
 //! The lexical side of SQL text: a buffer that moves forward over statements, comments, rows and
 //! the commands of `psql`. What is not needed is passed over without being kept.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
 use super::chunks::Statement;
-use super::end_marks::{self, DumpMarks};
+use super::end_marks::{self, CLUSTER_END, CLUSTER_HEAD, DumpMarks};
 use super::filters::PeekReader;
 use super::input_files::InputFiles;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_whitespace, tokens};
 use super::psql::{self, PsqlCommand};
 use super::recognize::{entry_of_comment, program_of_message};
+use super::text_files::TextFiles;
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
 use crate::error::ArchiveError;
@@ -72,83 +73,6 @@ pub(super) struct SqlReader {
     variables: HashSet<String>,
     /// Where the text is in several files.
     files: Option<TextFiles>,
-}
-
-/// The files that a text is in.
-struct TextFiles {
-    input: InputFiles,
-    /// Where each begins in the text, as far as it was read, and how many it makes.
-    begins: VecDeque<(u64, usize)>,
-    /// How many were used up to this place.
-    used: usize,
-    /// How many hold the complete dump; 0 before its end.
-    end: usize,
-    /// What came behind the bytes that were read last.
-    failed: Option<ArchiveError>,
-}
-
-impl TextFiles {
-    fn new(input: InputFiles) -> Option<Self> {
-        input.are_several().then(|| TextFiles {
-            input,
-            begins: VecDeque::from([(0, 1)]),
-            used: 1,
-            end: 0,
-            failed: None,
-        })
-    }
-
-    /// Appends up to `READ` bytes to `buf`, whose end is at `at` in the text; how many.
-    fn read(
-        &mut self,
-        from: &mut PeekReader<'static>,
-        buf: &mut Vec<u8>,
-        at: u64,
-    ) -> Result<usize, ArchiveError> {
-        if let Some(e) = self.failed.take() {
-            // A decompressor that meets another file stops there.
-            self.input.set_end(self.end);
-            return Err(e);
-        }
-        let begin = buf.len();
-        buf.resize(begin + READ, 0);
-        let mut read = 0;
-        while read < READ {
-            match from.read(&mut buf[begin + read..]) {
-                Ok(0) => break,
-                Ok(n) => {
-                    let used = self.input.used();
-                    let last = self.begins.back().map_or(self.used, |(_, last)| *last);
-                    if last < used {
-                        self.begins.push_back((at + read as u64, used));
-                    }
-                    read += n;
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    self.failed = Some(ArchiveError::from_io(e, "SQL text"));
-                    break;
-                }
-            }
-        }
-        buf.truncate(begin + read);
-        match self.failed.take_if(|_| read == 0) {
-            Some(e) => {
-                self.input.set_end(self.end);
-                Err(e)
-            }
-            None => Ok(read),
-        }
-    }
-
-    /// How many files are used up to the byte at `at`; it never goes back.
-    fn used_at(&mut self, at: u64) -> usize {
-        while let Some((_, used)) = self.begins.front().filter(|(begin, _)| *begin <= at) {
-            self.used = *used;
-            self.begins.pop_front();
-        }
-        self.used
-    }
 }
 
 impl SqlReader {
@@ -226,9 +150,8 @@ impl SqlReader {
             self.limits.check_memory(&what(), needed)?;
         }
         if let Some(files) = &mut self.files {
-            let end = self.consumed + self.buf.len() as u64;
-            let read = files.read(&mut self.input, &mut self.buf, end)?;
-            self.at_end = read < READ && files.failed.is_none();
+            let (read, is_last) = files.read(&mut self.input, &mut self.buf, self.consumed)?;
+            self.at_end = is_last;
             return Ok(read > 0);
         }
         let read = (&mut self.input)
@@ -239,29 +162,19 @@ impl SqlReader {
         Ok(read > 0)
     }
 
-    /// Something begins here that belongs to the dump, unless the dump was complete in the files before.
-    ///
-    /// # Errors
-    /// [`ArchiveError::Foreign`] where it was.
+    /// Something begins at `at` that is of the dump, unless the dump was complete in the files before: an error then.
     fn begin_in_file(&mut self, at: u64) -> Result<(), ArchiveError> {
-        let Some(files) = self.files.as_mut().filter(|_| self.marks.is_complete()) else {
-            return Ok(());
-        };
-        let used = files.used_at(at);
-        match files.input.surplus(files.end) {
-            Some(surplus) if files.end > 0 && used > files.end => Err(surplus),
-            _ => Ok(()),
-        }
+        let (files, is_complete) = (self.files.as_mut(), self.marks.is_complete());
+        files.map_or(Ok(()), |files| files.begin(at, is_complete))
     }
 
     /// Takes note of a comment that begins in `line`, at the byte `begin`.
     fn mark(&mut self, comment: &str, line: u64, begin: u64) -> Result<(), ArchiveError> {
-        use end_marks::{CLUSTER_END, CLUSTER_HEAD, END, HEAD};
-        if [HEAD, CLUSTER_HEAD].contains(&comment) {
+        if [end_marks::HEAD, CLUSTER_HEAD].contains(&comment) {
             self.begin_in_file(begin)?;
         }
         self.marks.comment(comment, line)?;
-        if [END, CLUSTER_END].contains(&comment) {
+        if [end_marks::END, CLUSTER_END].contains(&comment) {
             self.end_in_file();
         }
         Ok(())
@@ -269,10 +182,8 @@ impl SqlReader {
 
     /// What ended here is of the dump.
     fn end_in_file(&mut self) {
-        let is_complete = self.marks.is_complete();
         if let Some(files) = &mut self.files {
-            let used = files.used_at(self.consumed.saturating_sub(1));
-            files.end = if is_complete { used } else { 0 };
+            files.end_before(self.consumed, self.marks.is_complete());
         }
     }
 
