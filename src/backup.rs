@@ -343,7 +343,7 @@ async fn pin_pieces(
     // Somebody says that they are pieces.
     let meant = certain.into_iter().chain(pieces::meant_by(name, files));
     let as_asked = |s: Series| match generation {
-        Some(generation) => s.as_of(generation),
+        Some(generation) => s.pinned_at(generation),
         None => Some(s),
     };
     let series = meant.filter_map(as_asked).next();

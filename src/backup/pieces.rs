@@ -344,7 +344,7 @@ impl Series {
     }
 
     /// The series as it was when its newest piece was `generation`: without those that came behind it since.
-    pub fn as_of(self, generation: i64) -> Option<Self> {
+    pub fn pinned_at(self, generation: i64) -> Option<Self> {
         let newer = |p: &&StoredObject| p.generation > generation;
         let added = self.pieces.iter().rev().take_while(newer).count();
         let count = self.pieces.len() - added;
@@ -617,7 +617,7 @@ mod tests {
                 });
             meant_by("x", objects.collect()).unwrap()
         };
-        let count = |generations, at| series(generations).as_of(at).map(|s| s.pieces.len());
+        let count = |generations, at| series(generations).pinned_at(at).map(|s| s.pieces.len());
         assert_eq!(count([5, 7, 6], 7), Some(3));
         assert_eq!(count([5, 6, 9], 6), Some(2));
         assert_eq!(count([5, 6, 9], 9), Some(3));
