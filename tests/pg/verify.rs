@@ -25,14 +25,14 @@ const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const SMALL: &str = include_str!("../fixtures/small.sql");
 
 /// Evidence of a worker with this key is signed.
-const SIGNED: [(&str, &str); 1] = [(
+pub const SIGNED: [(&str, &str); 1] = [(
     "evidence-signing-key",
     "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n",
 )];
 
-/// A directory as the bucket, and sandboxes of one version.
-struct Bench {
-    folder: tempfile::TempDir,
+/// A folder as the bucket, sandboxes of one version.
+pub struct Bench {
+    pub folder: tempfile::TempDir,
     bindir: PathBuf,
 }
 
@@ -44,11 +44,11 @@ impl Bench {
         }
     }
 
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self::of(&find_bindir(&[]).unwrap())
     }
 
-    fn app(&self, more: &[(&str, &str)]) -> App {
+    pub fn app(&self, more: &[(&str, &str)]) -> App {
         let bucket = format!("file://{}", self.folder.path().display());
         let sandboxes = std::env::temp_dir()
             .join("pgrestored-test-sandboxes")
@@ -68,15 +68,15 @@ impl Bench {
         App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     }
 
-    /// Sets the modification time of a file to this many hours ago.
-    fn age(&self, name: &str, hours: u64) {
+    /// Says that a file was made so many hours ago.
+    pub fn age(&self, name: &str, hours: u64) {
         let file = std::fs::File::options()
             .write(true)
             .open(self.folder.path().join(name))
@@ -116,7 +116,7 @@ pub async fn verify_as(app: &App, id: &str, backup: &str, depth: Depth) -> Verif
     proof
 }
 
-async fn verify(app: &App, backup: &str) -> VerificationReport {
+pub async fn verify(app: &App, backup: &str) -> VerificationReport {
     verify_as(app, &uuid::Uuid::new_v4().to_string(), backup, Depth::Data).await
 }
 

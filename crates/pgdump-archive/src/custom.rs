@@ -11,6 +11,7 @@ use super::chunks::{DataSink, ObjectSplitter};
 use super::filters::{PeekReader, buffered};
 use super::header::read_header;
 use super::index::{BlockQueue, CountingReader, IndexedBlock};
+use super::input_files::InputFiles;
 use super::members::split_table_data;
 use super::tail::{SHOWN_BYTES, no_block, other_bytes, peek, read_tail};
 use super::toc::{EntrySum, Toc, TocReader, corrupt, read_int, read_toc};
@@ -28,6 +29,7 @@ pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
     form: BlockForm,
     queue: Option<BlockQueue>,
+    pub files: InputFiles,
 }
 
 /// How the blocks of one archive are encoded.
@@ -90,12 +92,14 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
         input,
         form,
         queue: None,
+        files: InputFiles::default(),
     };
     Ok(Archive {
         header,
         entries,
         encoding,
         body: ArchiveBody::Custom(blocks),
+        files: InputFiles::default(),
     })
 }
 
@@ -160,8 +164,8 @@ impl CustomBlocks {
             .collect();
         if let Some(tail) = index.tail {
             let mut input = CountingReader::new(buffered(ranges.open(tail)?));
-            offsets = read_tail(&mut input, &self.form, entries)?
-                .ok_or_else(|| wrong("the archive ends after the table of contents"))?;
+            offsets = read_tail(&mut input, &self.form, entries, &InputFiles::default())?
+                .ok_or_else(|| wrong("nothing behind it"))?;
         }
         let starts: HashMap<i32, u64> = index
             .blocks
@@ -208,12 +212,18 @@ impl CustomBlocks {
         let mut unread: Vec<bool> = entries.iter().map(|e| e.has_data).collect();
         let mut left = unread.iter().filter(|u| **u).count();
         loop {
+            if left == 0 {
+                self.files.mark_end();
+            }
             let begin = self.input.position();
             let start = self
                 .input
                 .fill_buf()
                 .map_err(|e| ArchiveError::from_io(e, "block header"))?;
             let start = start[..start.len().min(SHOWN_BYTES)].to_vec();
+            if !start.is_empty() {
+                self.files.mark_more();
+            }
             let Some(kind) = next_kind(&mut self.input)? else {
                 break;
             };
@@ -255,7 +265,7 @@ impl CustomBlocks {
                 no_block(at, &start, missing)
             });
         }
-        if read_tail(&mut self.input, &self.form, entries)?.is_some() {
+        if read_tail(&mut self.input, &self.form, entries, &self.files)?.is_some() {
             sink.tail(self.input.take_extent());
         }
         Ok(())

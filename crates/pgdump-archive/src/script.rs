@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::chunks::{Chunk, DataSink, Statement};
 use super::cluster;
 use super::filters::PeekReader;
+use super::input_files::InputFiles;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::text::{SqlReader, TextItem};
 use super::toc::{corrupt, without_oids};
@@ -107,8 +108,9 @@ pub(super) fn open(
     input: PeekReader<'static>,
     limits: Limits,
     database: Option<&str>,
+    files: InputFiles,
 ) -> Result<Archive, ArchiveError> {
-    let mut text = SqlReader::new(input, limits);
+    let mut text = SqlReader::new(input, limits, files);
     text.selected_database = database.map(str::to_owned);
     let mut preview = Preview::default();
     loop {
@@ -155,6 +157,7 @@ pub(super) fn open(
         entries,
         encoding,
         body: ArchiveBody::Script(Box::new(script)),
+        files: InputFiles::default(),
     })
 }
 

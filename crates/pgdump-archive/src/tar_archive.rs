@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::chunks::{DataSink, ObjectSplitter};
 use super::filters::{self, BoxedReader, DecryptionKeys, PeekReader};
+use super::input_files::InputFiles;
 use super::members::{
     MemberIndex, MemberKind, MemberToc, TOC, check_objects, display_name, pg_dump_filters,
     plain_name, read_member_toc, read_object, read_object_list, read_table,
@@ -223,6 +224,7 @@ pub(super) struct TarMembers {
     filter_count: usize,
     reopen: Option<TarReopener>,
     limits: Limits,
+    pub files: InputFiles,
 }
 
 pub(super) fn open(
@@ -263,12 +265,14 @@ fn finish(
         filter_count,
         reopen,
         limits,
+        files: InputFiles::default(),
     };
     Archive {
         header,
         entries,
         encoding,
         body: ArchiveBody::Tar(members),
+        files: InputFiles::default(),
     }
 }
 
@@ -405,7 +409,9 @@ impl TarMembers {
             splitter: ObjectSplitter::default(),
         };
         let mut left = self.read_once(&mut progress, sink)?;
+        self.files.mark_end();
         self.tar.check_end()?;
+        self.files.set_end(0);
         while let Some(member) = left {
             // A packed tar need not have the order in which rows are to be restored.
             let Some(reopen) = &self.reopen else {

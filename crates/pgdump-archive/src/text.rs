@@ -5,11 +5,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
 
 use super::chunks::Statement;
-use super::end_marks::{self, DumpMarks};
+use super::end_marks::{self, CLUSTER_END, CLUSTER_HEAD, DumpMarks};
 use super::filters::PeekReader;
+use super::input_files::InputFiles;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_whitespace, tokens};
 use super::psql::{self, PsqlCommand};
 use super::recognize::{entry_of_comment, program_of_message};
+use super::text_files::TextFiles;
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
 use crate::error::ArchiveError;
@@ -69,11 +71,14 @@ pub(super) struct SqlReader {
     pub databases: BTreeSet<String>,
     /// Variables that `psql` would have set.
     variables: HashSet<String>,
+    /// Where the text is in several files.
+    files: Option<TextFiles>,
 }
 
 impl SqlReader {
-    pub(crate) fn new(input: PeekReader<'static>, limits: Limits) -> Self {
+    pub(crate) fn new(input: PeekReader<'static>, limits: Limits, files: InputFiles) -> Self {
         SqlReader {
+            files: TextFiles::new(files),
             input,
             limits,
             buf: Vec::with_capacity(READ),
@@ -144,6 +149,11 @@ impl SqlReader {
         if let needed @ FREE_STATEMENT.. = 2 * kept as u64 {
             self.limits.check_memory(&what(), needed)?;
         }
+        if let Some(files) = &mut self.files {
+            let (read, is_last) = files.read(&mut self.input, &mut self.buf, self.consumed)?;
+            self.at_end = is_last;
+            return Ok(read > 0);
+        }
         let read = (&mut self.input)
             .take(READ as u64)
             .read_to_end(&mut self.buf);
@@ -152,7 +162,32 @@ impl SqlReader {
         Ok(read > 0)
     }
 
-    /// Takes the first bytes out of the buffer; large parts are not copied.
+    /// Something begins at `at` that is of the dump, unless the dump was complete in the files before: an error then.
+    fn begin_in_file(&mut self, at: u64) -> Result<(), ArchiveError> {
+        let (files, is_complete) = (self.files.as_mut(), self.marks.is_complete());
+        files.map_or(Ok(()), |files| files.begin(at, is_complete))
+    }
+
+    /// Takes note of a comment that begins in `line`, at the byte `begin`.
+    fn mark(&mut self, comment: &str, line: u64, begin: u64) -> Result<(), ArchiveError> {
+        if [end_marks::HEAD, CLUSTER_HEAD].contains(&comment) {
+            self.begin_in_file(begin)?;
+        }
+        self.marks.comment(comment, line)?;
+        if [end_marks::END, CLUSTER_END].contains(&comment) {
+            self.end_in_file();
+        }
+        Ok(())
+    }
+
+    /// What ended here is of the dump.
+    fn end_in_file(&mut self) {
+        if let Some(files) = &mut self.files {
+            files.end_before(self.consumed, self.marks.is_complete());
+        }
+    }
+
+    /// Takes the first bytes out of the buffer; many of them are not copied.
     fn take(&mut self, n: usize) -> Vec<u8> {
         self.count(n);
         if self.start == 0 && n >= READ {
@@ -251,17 +286,25 @@ impl SqlReader {
             if self.consumed == 0 && self.rest().is_empty() {
                 self.fill()?;
                 if self.rest().starts_with(b"\xef\xbb\xbf") {
-                    self.start += 3;
+                    self.skip(3);
                 }
             }
             self.skip_whitespace()?;
             match self.rest() {
                 [] => return self.finish(),
-                [b'\\', ..] => self.command()?,
+                [b'\\', ..] => {
+                    // The last line of some dumps.
+                    if self.restricted.is_none() {
+                        self.begin_in_file(self.consumed)?;
+                    }
+                    self.command()?;
+                    self.end_in_file();
+                }
                 [b'-', b'-', ..] => {
                     let at = self.line;
+                    let begin = self.consumed;
                     let (comment, _) = self.skip_line(MAX_COMMENT)?;
-                    self.marks.comment(&comment, at)?;
+                    self.mark(&comment, at, begin)?;
                     if comment == end_marks::END && self.marks.is_cluster() {
                         self.database = None;
                     }
@@ -272,7 +315,10 @@ impl SqlReader {
                 [b'/', b'*', ..] => self.skip_block_comment()?,
                 [b';', ..] => self.skip(1),
                 _ => {
-                    if let Some(item) = self.statement()? {
+                    self.begin_in_file(self.consumed)?;
+                    let item = self.statement()?;
+                    self.end_in_file();
+                    if let Some(item) = item {
                         return Ok(item);
                     }
                 }
