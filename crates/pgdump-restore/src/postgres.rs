@@ -29,6 +29,8 @@ const LARGE: usize = 1 << 20;
 const NO_DATABASE: &str = "3D000";
 /// Bytes of a row that is read, where nothing else was said.
 const MAX_ROW: usize = 64 << 20;
+/// Bytes of all rows of one answer, where nothing else was said.
+const MAX_ROWS: usize = 64 << 20;
 
 /// A PostgreSQL server and how to log in to it. Cheap to clone.
 #[derive(Clone)]
@@ -80,6 +82,7 @@ impl Server {
             bound: None,
             bounds: MessageBounds {
                 max_row: MAX_ROW,
+                max_rows: MAX_ROWS,
                 discards_rows: false,
             },
         })
@@ -103,11 +106,25 @@ impl Server {
         }
     }
 
-    /// The same server, where one row that is read may have so many bytes; larger ones are an error.
+    /// The same server, where one row that is read, and all rows of one answer, may have so many bytes; more
+    /// are an error.
     pub fn with_max_row(&self, bytes: usize) -> Self {
         Server {
             bounds: MessageBounds {
                 max_row: bytes,
+                max_rows: bytes,
+                ..self.bounds
+            },
+            ..self.clone()
+        }
+    }
+
+    /// The same server for sessions whose rows are looked at one by one (`query_raw`) and not collected, so that
+    /// there may be any number of them.
+    pub fn streaming_rows(&self) -> Self {
+        Server {
+            bounds: MessageBounds {
+                max_rows: usize::MAX,
                 ..self.bounds
             },
             ..self.clone()
