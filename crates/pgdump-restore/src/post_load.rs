@@ -18,6 +18,10 @@ use crate::postgres::{Server, Session, ident, map_pg_error};
 /// Tables that are analysed by one statement: as many as this, or as large together.
 const BATCH_TABLES: usize = 50;
 const BATCH_BYTES: i64 = 8 << 20;
+/// Tables that are listed at once.
+const PAGE_TABLES: i64 = 10_000;
+/// Notes of tables that were not analysed; further ones are counted.
+const NOTES: usize = 50;
 /// Sequences that are looked at by one statement.
 const BATCH_SEQUENCES: usize = 100;
 /// A column without an index is read whole only in tables up to this size.
@@ -52,17 +56,38 @@ pub async fn analyze(
     database: &str,
     sessions: usize,
 ) -> Result<Vec<String>, RestoreError> {
-    let session = server.connect(database, "analyze").await?;
-    // Partitions are analysed with the table that they belong to.
-    let tables = "SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid), c.relkind = 'p' \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
-        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 3 DESC, 2 DESC";
-    let rows = session
-        .client()
-        .query(tables, &[])
-        .await
-        .map_err(|e| map_pg_error(&e, "listing tables"))?;
+    let (notes, mut after) = (Arc::new(Mutex::new(Vec::new())), 0u32);
+    let mut left_out = 0;
+    loop {
+        let session = server.connect(database, "analyze").await?;
+        let rows = session
+            .client()
+            .query(TABLES, &[&after, &PAGE_TABLES])
+            .await
+            .map_err(|e| map_pg_error(&e, "listing tables"))?;
+        let is_last = rows.len() < usize::try_from(PAGE_TABLES).unwrap_or_default();
+        after = rows.iter().map(|r| r.get(3)).max().unwrap_or_default();
+        analyze_page(session, server, database, sessions, batches(&rows), &notes).await?;
+        let mut notes = notes.lock();
+        left_out += notes.len().saturating_sub(NOTES);
+        notes.truncate(NOTES);
+        if is_last {
+            let rest = format!("{left_out} more groups of tables were not analysed");
+            notes.extend((left_out > 0).then_some(rest));
+            return Ok(std::mem::take(&mut *notes));
+        }
+    }
+}
+
+/// Tables of one page, the longest work first. Partitions are analysed with the table that they belong to.
+const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), size, is_partitioned, c.oid FROM ( \
+        SELECT oid, relname, relnamespace, pg_total_relation_size(oid) AS size, relkind = 'p' AS is_partitioned \
+        FROM pg_class WHERE relkind IN ('r', 'm', 'p') AND NOT relispartition AND relpersistence <> 't' \
+        AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace) \
+        AND oid > $1 ORDER BY oid LIMIT $2 \
+    ) c JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY is_partitioned DESC, size DESC";
+
+fn batches(rows: &[Row]) -> VecDeque<Vec<String>> {
     let (mut batches, mut batch, mut size) = (VecDeque::new(), Vec::new(), 0);
     for row in rows {
         let (name, bytes): (String, i64) = (row.get(0), row.get(1));
@@ -74,10 +99,18 @@ pub async fn analyze(
         }
     }
     batches.extend((!batch.is_empty()).then_some(batch));
-    let (batches, notes) = (
-        Arc::new(Mutex::new(batches)),
-        Arc::new(Mutex::new(Vec::new())),
-    );
+    batches
+}
+
+async fn analyze_page(
+    session: Session,
+    server: &Server,
+    database: &str,
+    sessions: usize,
+    batches: VecDeque<Vec<String>>,
+    notes: &Arc<Mutex<Vec<String>>>,
+) -> Result<(), RestoreError> {
+    let batches = Arc::new(Mutex::new(batches));
     let mut running = JoinSet::new();
     let mut first = Some(session);
     for _ in 0..sessions.max(1) {
@@ -107,7 +140,7 @@ pub async fn analyze(
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("an analysing task died: {e}")))??;
     }
-    Ok(std::mem::take(&mut *notes.lock()))
+    Ok(())
 }
 
 /// What is wrong, or only unusual, with a restored database; each by name.

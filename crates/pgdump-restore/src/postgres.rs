@@ -10,13 +10,15 @@ mod tls;
 pub use options::{DbConfig, SslMode, TlsFiles};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{FutureExt, maybe_done};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, RowStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{DatabaseError, FailureReason as R, one_line};
@@ -129,6 +131,11 @@ impl Server {
             },
             ..self.clone()
         }
+    }
+
+    /// Bytes that may be collected of what a database has, such as all rows of one answer.
+    pub fn max_rows(&self) -> usize {
+        self.bounds.max_rows
     }
 
     /// The same server for sessions that run statements of a dump, whose answers nobody reads.
@@ -414,6 +421,20 @@ impl Session {
         &self.client
     }
 
+    /// The rows of a query one by one, of which there may be any number on a session of
+    /// [`Server::streaming_rows`].
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub async fn rows(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Pin<Box<RowStream>>, tokio_postgres::Error> {
+        let values = values.iter().copied();
+        self.client.query_raw(sql, values).await.map(Box::pin)
+    }
+
     /// Settings of ours that a role's or database's defaults must not change.
     fn own_settings(&self) -> String {
         let mut s = String::from(
@@ -537,6 +558,18 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
         format!("{what}: {message}{table} [{code}]{context}"),
     )
     .with_sqlstate(code)
+}
+
+/// The error of something that takes more memory than this worker may use for it.
+pub fn too_large(what: &str, max: usize) -> DatabaseError {
+    let most = max >> 20;
+    DatabaseError::new(
+        R::ArchiveUnsupported,
+        format!(
+            "{what} take more than {most} MiB: give this worker more memory (its container's limit, or RESTORE_MEMORY_MIB)"
+        ),
+    )
+    .with_sqlstate(TOO_LARGE)
 }
 
 /// Every SQLSTATE has exactly one reason; what is not listed is the target's refusal of the restore.
