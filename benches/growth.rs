@@ -1,9 +1,9 @@
-//! `make bench`, fourth part: what a restore costs as a backup grows, by rows, by tables, by large objects:
-//! each must grow with its number and no faster. With it, how soon the first byte of COPY is at the server,
-//! and which part of a restore is staging, checks and swap.
+//! `make bench`, fourth part: the cost of a restore as a backup grows in rows, tables or large objects. Each must
+//! grow linearly. Also measured: the time until the first byte of COPY reaches the server, and the share of
+//! staging, checks and swap.
 //!
-//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) runs each. Results: `target/bench/growth.json`
-//! and a plot, `growth.svg`.
+//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) the number of runs per size. Results:
+//! `target/bench/growth.json` and a plot, `growth.svg`.
 
 #![allow(
     clippy::disallowed_types,
@@ -22,9 +22,9 @@ use shared::{Ours, Stand, fresh, keep, median, restore_ours, serve};
 
 mod shared;
 
-/// Parts of the largest size.
+/// Sizes as fractions of the largest one.
 const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
-/// What is counted in each dataset.
+/// The unit that is counted in each dataset.
 const UNITS: [(&str, &str); 5] = [
     ("events", "row"),
     ("many", "table"),
@@ -46,7 +46,7 @@ struct Row {
     peak_memory_bytes: u64,
 }
 
-/// One run, and when the first byte of COPY was there.
+/// One run, with the time of the first byte of COPY.
 struct Run {
     ours: Ours,
     first_byte: f64,
@@ -61,13 +61,13 @@ fn main() {
         true,
         "-c max_locks_per_transaction=1024",
     )
-    .expect("a target cluster");
+    .expect("failed to start the target cluster");
     let mut table = Vec::new();
     for (name, unit) in UNITS {
         let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
         for size in SIZES {
             let dump = dataset.dump(bindir, scratch, scale * size);
-            // It serves what is there when it begins.
+            // The emulator serves the files that exist when it starts.
             let served = serve(scratch, 0);
             let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
             let runs: Vec<Run> = (0..pairs)
@@ -133,7 +133,7 @@ fn run(server: &Sandbox, host: &str, object: &str) -> Run {
     }
 }
 
-/// When the server has had the first byte of a COPY.
+/// Waits until the server has received the first byte of a COPY.
 fn first_copy_byte(
     host: &str,
     done: &AtomicBool,
@@ -142,7 +142,7 @@ fn first_copy_byte(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
+        .expect("failed to start a runtime");
     runtime.block_on(async {
         let mut config = tokio_postgres::Config::new();
         let (client, connection) = config
@@ -171,7 +171,7 @@ fn first_copy_byte(
     })
 }
 
-/// Seconds over the number of each unit, both as parts of the largest: a straight line is linear.
+/// Plots seconds over the count of each unit, both as fractions of the largest. Linear growth is a straight line.
 fn plot(rows: &[Row]) -> String {
     let (width, height, margin) = (640.0, 420.0, 50.0);
     let mut svg = format!(

@@ -1,5 +1,5 @@
--- Large objects, a third of them of 4 to 304 kB, the others of 2 kB, and a table with bytea, nearly nothing of
--- it compressible. :rows is the number of large objects.
+-- Large objects, a third of them of 4 to 304 kB, the others of 2 kB, and a table with bytea; mostly
+-- incompressible. :rows is the number of large objects.
 CREATE FUNCTION noise(size int, seed int) RETURNS bytea LANGUAGE sql AS
   $$ SELECT string_agg(sha256(int8send(seed::bigint << 32 | x)), ''::bytea) FROM generate_series(1, greatest(1, size / 32)) x $$;
 CREATE TABLE files (id int PRIMARY KEY, name text, data bytea, lo oid);

@@ -1,4 +1,4 @@
--- pgbench's tables, one of which is nearly everything. :rows is that of pgbench_accounts; 100,000 are a scale of 1.
+-- pgbench's tables; pgbench_accounts holds nearly all rows. :rows is its number of rows; 100,000 are pgbench's scale 1.
 CREATE TABLE pgbench_branches (bid int NOT NULL, bbalance int, filler char(88)) WITH (fillfactor = 100);
 CREATE TABLE pgbench_tellers (tid int NOT NULL, bid int, tbalance int, filler char(84)) WITH (fillfactor = 100);
 CREATE TABLE pgbench_accounts (aid int NOT NULL, bid int, abalance int, filler char(84)) WITH (fillfactor = 100);

@@ -1,14 +1,14 @@
-//! `make bench`: ours against what a user would do instead: download the dump, check it, `pg_restore
-//! -j$(nproc)` (of SQL text: `psql`). In one run: the same object over loopback HTTP at the same rate, the
-//! same server with the same settings in a fresh state, interleaved, medians of the pairs' ratios; seconds
-//! of processor time of both sides, peak memory of all client processes, bytes put on a disk. Beside them,
-//! `pg_restore -j` from a local file, and `pg_restore` from standard input.
+//! `make bench`, first part: compares pgrestored with what a user would do instead: download the dump, check it, and
+//! run `pg_restore -j$(nproc)` (`psql` for SQL text). Both get the same object over loopback HTTP at the same rate
+//! and the same server with the same settings in a fresh state, and run interleaved. Measured are medians of the
+//! pairs' ratios, CPU seconds of both sides, peak memory of all client processes, and bytes written to disk. Also
+//! measured: `pg_restore -j` from a local file, and `pg_restore` from standard input.
 //!
-//! `BENCH_SCALE` (1) multiplies the datasets, `BENCH_PAIRS` (5) is how often each pair runs, `BENCH_PEERS`
-//! (as often) how often the other ways do, at the first of the rates. `BENCH_RATES` (0,50,20) are MB/s, 0
-//! for loopback speed, `BENCH_DATASETS` (all, `memory` with them) and `BENCH_TARGETS` (durable,throwaway)
-//! name what is measured, `BENCH_FOLDER` keeps the dumps. Results: `target/bench/restore.json`, where those
-//! stay that are not measured again, and, from a scale of 1 on, the figures of `docs/speed.md`.
+//! `BENCH_SCALE` (1) multiplies the datasets. `BENCH_PAIRS` (5) is the number of runs of each pair, `BENCH_PEERS`
+//! (the same) that of the other ways, at the first rate. `BENCH_RATES` (0,50,20) are in MB/s; 0 is loopback speed.
+//! `BENCH_DATASETS` (all, and `memory`) and `BENCH_TARGETS` (durable,throwaway) select what is measured.
+//! `BENCH_FOLDER` keeps the dumps. Results: `target/bench/restore.json`, which keeps earlier results of what is not
+//! measured again, and, from a scale of 1 on, the figures of `docs/speed.md`.
 
 #![allow(
     clippy::disallowed_types,
@@ -36,9 +36,9 @@ enum Way {
     Ours,
     /// Download, check, restore in parallel.
     Baseline,
-    /// The dump is on a local disk already.
+    /// The dump is already on a local disk.
     LocalFile,
-    /// `pg_restore` reads the download; of SQL text, `psql`.
+    /// `pg_restore` (`psql` for SQL text) reads the download from standard input.
     StandardInput,
 }
 
@@ -49,14 +49,14 @@ struct Row {
     scale: f64,
     pairs: usize,
     object_bytes: u64,
-    /// 0: what loopback gives.
+    /// In MB/s; 0 for loopback speed.
     rate_mb_s: u64,
     runs: Vec<(Way, Vec<Measured>)>,
-    /// Medians over the rounds of (the other's seconds / ours).
+    /// Medians over the rounds of (the other way's seconds / ours).
     ratios: Vec<(Way, f64)>,
-    /// Of max(download, seconds of processor time / cores), what ours took.
+    /// Our time relative to the theoretical minimum, max(download, CPU seconds / cores).
     of_floor: f64,
-    /// What staging, checks and swap are of ours.
+    /// The share of staging, checks and swap in our time.
     safety: f64,
 }
 
@@ -81,14 +81,14 @@ impl Row {
     }
 }
 
-/// One restore of one large table: what it holds in memory must not follow its size.
+/// One restore of one large table: its memory must not depend on the size.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Memory {
     table_data_bytes: u64,
     measured: Measured,
 }
 
-/// What has been measured on this machine.
+/// All results of this machine.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 struct Results {
@@ -99,7 +99,7 @@ struct Results {
 }
 
 impl Results {
-    /// Of the same machine and versions.
+    /// Earlier results, if they are of the same machine and versions.
     fn kept(machine: String, scale: f64) -> Self {
         let new = Results {
             machine,
@@ -147,7 +147,7 @@ impl Results {
 }
 
 const PAGE: &str = "docs/speed.md";
-/// Beside the datasets.
+/// Selects the memory measurement in `BENCH_DATASETS`.
 const MEMORY: &str = "memory";
 
 struct Bench {
@@ -171,7 +171,7 @@ fn main() {
         env_or("BENCH_TARGETS", "durable,throwaway"),
     );
     let scratch = PathBuf::from(env_or("BENCH_FOLDER", &stand.scratch.display().to_string()));
-    std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
+    std::fs::create_dir_all(&scratch).expect("failed to create the folder for the dumps");
     open_to_all(&scratch);
     let (scale, pairs, cores) = (stand.scale, stand.pairs, stand.cores);
     let peers = env_or("BENCH_PEERS", &pairs.to_string())
@@ -227,7 +227,7 @@ fn machine(bench: &Bench) -> String {
 }
 
 impl Bench {
-    /// `with_peers`: all four ways, else the two that are compared.
+    /// `with_peers`: all four ways, otherwise only the two that are compared.
     fn compare(
         &self,
         dataset: &Dataset,
@@ -242,7 +242,7 @@ impl Bench {
             target == "durable",
             "-c max_locks_per_transaction=1024",
         )
-        .expect("a target cluster");
+        .expect("failed to start the target cluster");
         let served = serve(&self.scratch, rate);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
         let url = format!(
@@ -257,7 +257,7 @@ impl Bench {
         let mut safety = vec![];
         let mut runs: Vec<(Way, Vec<Measured>)> = ways.into_iter().map(|w| (w, vec![])).collect();
         for round in 0..self.pairs {
-            // Each goes first in its turn. The two that are compared come first.
+            // The ways take turns in going first. The two that are compared come before the others.
             let n = if round < self.peers { runs.len() } else { 2 };
             for i in 0..n {
                 let (way, measured) = &mut runs[(round + i) % n];
@@ -326,7 +326,7 @@ impl Bench {
         dump: &Path,
     ) -> Measured {
         let downloaded = self.scratch.join("downloaded");
-        // A shell's line, as a user would write it; `$0` is the file, `$1` the address.
+        // A shell command as a user would write it; `$0` is the file, `$1` the URL.
         let unpack = match form {
             Form::Custom | Form::Piped => None,
             Form::PipedZstd => Some("zstd -dc"),
@@ -379,7 +379,7 @@ impl Bench {
         measured
     }
 
-    /// A dump with 1 GB of table data, at a scale of 1.
+    /// Measures a dump with 1 GB of table data, at a scale of 1.
     fn memory(&self) -> Memory {
         let sql = "CREATE TABLE big (id bigint, a text, b text); INSERT INTO big SELECT g, repeat(md5(g::text), 8), md5((g * 3)::text) FROM generate_series(1, :rows) g;";
         let rows = (3_350_000.0 * self.scale) as u64;
@@ -391,7 +391,7 @@ impl Bench {
             rows,
         );
         let server = Sandbox::start(&self.bindir, &std::env::temp_dir(), false, "")
-            .expect("a target cluster");
+            .expect("failed to start the target cluster");
         let served = serve(&self.scratch, 0);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
         let measured = restore_ours(&server, &served.host, object, &[]).measured;
@@ -407,13 +407,13 @@ impl Bench {
     }
 }
 
-/// Downloads and checks, at once: the fastest that a user could do.
+/// Downloads and checks concurrently: the fastest that a user could do.
 fn download(url: &str, file: &Path) -> u64 {
     use std::io::Write;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
+        .expect("failed to start a runtime");
     runtime.block_on(async {
         let mut answer = reqwest::get(url).await.expect("the object");
         assert!(answer.status().is_success());
@@ -430,13 +430,13 @@ fn download(url: &str, file: &Path) -> u64 {
         let (mut size, mut crc) = (0, 0);
         while let Some(chunk) = answer.chunk().await.expect("its bytes") {
             crc = crc32c::crc32c_append(crc, &chunk);
-            out.write_all(&chunk).expect("room for the download");
+            out.write_all(&chunk).expect("failed to write the download");
             size += chunk.len() as u64;
         }
-        out.flush().expect("room for the download");
+        out.flush().expect("failed to write the download");
         assert!(
             hash.contains(&pgrestored::backup::encode_crc32c(crc)),
-            "{hash}: not the object's bytes"
+            "{hash}: the CRC32C of the download is wrong"
         );
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(file, mode).expect("permissions");

@@ -1,8 +1,8 @@
-//! `make bench`, third part: workers on one subscription. Throughput by their number, with reads that are
-//! each as slow as a bucket's; that no restore runs twice; how long until a killed worker's job is another's;
-//! and how K restores into K targets share one server that is the bottleneck.
+//! `make bench`, third part: several workers on one subscription. Measured are the throughput by number of workers,
+//! with reads as slow as a bucket's; that no restore runs twice; how long until another worker takes over a killed
+//! worker's job; and how K restores into K targets share one server that is the bottleneck.
 //!
-//! `BENCH_WORKERS` (1,2,4,8,16,32), `BENCH_REQUESTS` (6 for each worker). Results: `target/bench/scale.json`.
+//! `BENCH_WORKERS` (1,2,4,8,16,32), `BENCH_REQUESTS` (6 per worker). Results: `target/bench/scale.json`.
 
 #![allow(
     clippy::disallowed_types,
@@ -23,12 +23,12 @@ use shared::{OURS, env_or, make_dump, median, open_to_all};
 mod shared;
 
 const BUCKET: &str = "bench";
-/// The shortest lease that Pub/Sub gives.
+/// The shortest lease that Pub/Sub allows.
 const LEASE: Duration = Duration::from_secs(10);
-/// Bytes a second of one read: each restore alone takes some seconds of waiting.
+/// How long one read of the object takes at least, so that each restore mostly waits.
 const READ_SECONDS: f64 = 4.0;
 const TAKEOVERS: usize = 5;
-/// Rows of the backup that keeps a server busy.
+/// Number of rows of the backup that keeps a server busy.
 const SHARED_ROWS: u64 = 200_000;
 const SHARED_ROUNDS: usize = 3;
 
@@ -38,23 +38,23 @@ struct Row {
     requests: usize,
     seconds: f64,
     restores_a_minute: f64,
-    /// Of one worker's.
+    /// Relative to one worker.
     speedup: f64,
-    /// Restores that the workers counted: as many as requests, or one ran twice.
+    /// Restores that the workers counted; must equal the number of requests.
     restored: u64,
     redeliveries: u64,
     cpu_busy: f64,
 }
 
-/// Restores that begin together on one server, nothing else being slow.
+/// Restores that start together on one server, which is the only bottleneck.
 #[derive(Debug, serde::Serialize)]
 struct Shared {
     workers: usize,
     restores_a_minute: f64,
-    /// Of one worker's.
+    /// Relative to one worker.
     speedup: f64,
     slowest_of_fastest: f64,
-    /// Jain's index of the rates: 1 where each has the same share.
+    /// Jain's index of the rates: 1 if all have the same share.
     fairness: f64,
 }
 
@@ -70,7 +70,7 @@ impl Drop for Worker {
     }
 }
 
-/// What they all share.
+/// The environment that all measurements share.
 struct Stage {
     emulator: Emulator,
     server: Sandbox,
@@ -91,7 +91,7 @@ fn main() {
         .expect("BENCH_REQUESTS");
     let bindir = find_bindir(&[]).expect("a PostgreSQL server: make setup");
     let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch).expect("a folder for the dump");
+    std::fs::create_dir_all(&scratch).expect("failed to create the folder for the dump");
     open_to_all(&scratch);
     let dump = make_dump(
         &bindir,
@@ -102,7 +102,7 @@ fn main() {
     );
     let size = std::fs::metadata(&dump).expect("the dump").len();
 
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = tokio::runtime::Runtime::new().expect("failed to start a runtime");
     let emulator = runtime
         .block_on(Emulator::start(([127, 0, 0, 1], 0).into()))
         .expect("the emulator");
@@ -132,8 +132,8 @@ fn main() {
         .put_file(BUCKET, "large.dump", large)
         .expect("the object");
     let options = "-c autovacuum=off -c jit=off -c max_connections=200";
-    let server =
-        Sandbox::start(&bindir, &std::env::temp_dir(), false, options).expect("a target cluster");
+    let server = Sandbox::start(&bindir, &std::env::temp_dir(), false, options)
+        .expect("failed to start the target cluster");
     let stage = Stage {
         emulator,
         server,
@@ -200,7 +200,7 @@ fn main() {
     let _ = std::fs::remove_dir_all(&scratch);
 }
 
-/// Jiffies that all cores were busy, and all together.
+/// Jiffies of all cores: busy, and total.
 fn cpu() -> (f64, f64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let n: Vec<f64> = stat
@@ -254,7 +254,7 @@ impl Stage {
                 break admin.to_owned();
             }
         };
-        // A full pipe would stop it.
+        // Keep reading: a full pipe would block the worker.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         Worker { child, admin }
     }
@@ -268,7 +268,7 @@ impl Stage {
             .expect("the topic");
     }
 
-    /// Result events so far whose request begins with this.
+    /// Result events so far whose request id begins with `of`.
     fn answers(&self, of: &str) -> Vec<Value> {
         let published = self
             .emulator
@@ -337,7 +337,7 @@ impl Stage {
             .expect("dropped");
     }
 
-    /// Waits until so many requests have succeeded.
+    /// Waits until this many requests have succeeded.
     fn await_answers(&self, of: &str, requests: usize) -> Vec<Value> {
         let begun = Instant::now();
         loop {
@@ -357,7 +357,7 @@ impl Stage {
         }
     }
 
-    /// As many restores as workers, into as many targets, some rounds.
+    /// Runs as many restores as workers, into as many targets, for some rounds.
     fn share(&self, count: usize) -> Shared {
         let workers: Vec<Worker> = (0..count).map(|_| self.worker()).collect();
         let (mut seconds, mut spread, mut fairness) = (vec![], vec![], vec![]);
@@ -406,7 +406,7 @@ impl Stage {
         })
     }
 
-    /// Seconds from the death of a worker in the middle of a restore until another one loads it.
+    /// Seconds from killing a worker in the middle of a restore until another one loads the backup.
     fn takeover(&self, i: usize) -> f64 {
         let (first, id) = (self.worker(), format!("takeover-{i}"));
         self.ask("events.dump", &id, &format!("takeover_{i}"));
@@ -414,14 +414,14 @@ impl Stage {
             std::thread::sleep(Duration::from_millis(5));
         }
         let second = self.worker();
-        // The worst moment is right after the lease was extended, any is as likely.
+        // Takeover is slowest right after a lease extension; a random moment covers all cases equally.
         std::thread::sleep(Duration::from_millis(500 * i as u64));
         drop(first);
         let killed = Instant::now();
         while !self.runs(&second, &id) {
             assert!(
                 killed.elapsed() < Duration::from_secs(120),
-                "nobody took it"
+                "no worker took over the job in time"
             );
             std::thread::sleep(Duration::from_millis(5));
         }

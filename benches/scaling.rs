@@ -1,8 +1,8 @@
-//! `make bench`, fifth part: what the parts of a restore cost, measured at four sizes; a model of them,
-//! checked against whole restores at the same sizes; and what it says of machines that are not here.
+//! `make bench`, fifth part: the cost of each part of a restore, measured at four sizes; a model of these costs,
+//! checked against whole restores of the same sizes; and its forecast for other machines.
 //!
-//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) runs each. Results: `target/bench/scaling.json`
-//! and the figures of `docs/scaling.md`.
+//! `BENCH_SCALE` (1) is the largest size, `BENCH_PAIRS` (5) the number of runs per size. Results:
+//! `target/bench/scaling.json` and the figures of `docs/scaling.md`.
 
 #![allow(
     clippy::disallowed_types,
@@ -24,17 +24,17 @@ use shared::{
 
 mod shared;
 
-/// Parts of the largest size.
+/// Sizes as fractions of the largest one.
 const SIZES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
-/// Each with its tables' share of the text and its indexes: what the model is told of it.
+/// The datasets, with the input of the model: each table's share of the text and its number of indexes.
 const DATASETS: [(&str, usize, usize); 2] = [("events", 1, 4), ("mixed", 28, 7)];
 const PAGE: &str = "docs/scaling.md";
-/// A terabyte of archive, in MB.
+/// An archive of one terabyte, in MB.
 const TERABYTE: f64 = 1e6;
 /// 10 Gbit/s, in MB/s.
 const LINK: f64 = 1250.0;
 
-/// One size of one dataset, medians.
+/// Medians for one size of one dataset.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 struct Size {
     archive_mb: f64,
@@ -42,9 +42,9 @@ struct Size {
     seconds: f64,
     client_cpu: f64,
     server_cpu: f64,
-    /// Of a restore without indexes and keys.
+    /// The same for a restore without indexes and keys.
     server_cpu_of_data: f64,
-    /// Of reading the archive and no more.
+    /// Seconds to read the archive without restoring it.
     read_seconds: f64,
     model_seconds: f64,
 }
@@ -58,7 +58,7 @@ fn main() {
     let Some(stand) = Stand::new() else { return };
     let options = "-c max_locks_per_transaction=1024";
     let server = Sandbox::start(&stand.bindir, &std::env::temp_dir(), true, options)
-        .expect("a target cluster");
+        .expect("failed to start the target cluster");
     let bench = Bench { stand, server };
     let mut figures = String::new();
     let mut json = vec![];
@@ -87,7 +87,7 @@ fn main() {
     renew(PAGE, bench.stand.scale, &figures);
 }
 
-/// So much text, in tables of the same size.
+/// Divides this much text into tables of equal size.
 fn cut(text: f64, tables: usize, indexes: usize) -> Vec<Table> {
     vec![
         Table {
@@ -109,7 +109,7 @@ impl Bench {
         } = &self.stand;
         let dataset = ALL.iter().find(|d| d.name == name).expect("a dataset");
         let dump = dataset.dump(bindir, scratch, scale * part);
-        // It serves what is there when it begins.
+        // The emulator serves the files that exist when it starts.
         let served = serve(scratch, 0);
         let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
         let restore = |more: &[&str]| {
@@ -140,7 +140,7 @@ impl Bench {
         size
     }
 
-    /// Seconds that reading an archive takes, every block of it.
+    /// Seconds to read every block of an archive.
     fn read(&self, dump: &Path) -> f64 {
         let measured = measure(&self.server, || {
             let mut command = Command::new(OURS);
@@ -155,7 +155,7 @@ impl Bench {
     }
 }
 
-/// What an MB more costs, over the sizes, by least squares; with it what does not grow.
+/// Fits cost over size by least squares; returns the cost per MB and the constant part.
 fn slope(sizes: &[Size], of: impl Fn(&Size) -> f64) -> (f64, f64) {
     let n = sizes.len() as f64;
     let (x, y) = (
@@ -204,7 +204,7 @@ fn checked(name: &str, costs: &Costs, sizes: &[Size]) -> String {
     out
 }
 
-/// A terabyte of such data on a server of 32 cores.
+/// The forecast for a terabyte of such data on a server with 32 cores.
 fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
     let machine = Machine {
         server_cores: 32.0,
@@ -248,7 +248,7 @@ fn elsewhere(costs: &Costs, tables: usize, indexes: usize) -> String {
                 ..machine
             },
         ),
-        // A table is one file of a directory.
+        // In a directory dump, each table is one file.
         (
             like_here.as_str(),
             &one,

@@ -1,6 +1,6 @@
-//! `make bench`, second part: what a proof costs. Full depth against the restore that it includes, on
-//! servers with the same settings, the same object over loopback HTTP, interleaved; and the time from
-//! nothing to the first query in a sandbox.
+//! `make bench`, second part: the cost of a proof. Compares full depth with the restore that it includes, on servers
+//! with the same settings, with the same object over loopback HTTP, interleaved. Also measures the time to start a
+//! sandbox, up to the first query.
 //!
 //! `BENCH_SCALE` (1: about 1 GB of table data), `BENCH_PAIRS` (5). Results: `target/bench/verify.json`.
 
@@ -19,7 +19,7 @@ use shared::{MB, OURS, Stand, fresh, keep, make_dump, median, serve, watch};
 
 mod shared;
 
-/// Starts of a sandbox that are measured.
+/// How many sandbox starts are measured.
 const STARTS: usize = 15;
 
 #[derive(Debug, serde::Serialize)]
@@ -27,13 +27,13 @@ struct Row {
     dataset: &'static str,
     object_bytes: u64,
     table_bytes: u64,
-    /// As `pgrestored restore` does it, tables analysed.
+    /// As `pgrestored restore` does it, including ANALYZE.
     restore_seconds: Vec<f64>,
     restore_without_analyze_seconds: Vec<f64>,
-    /// With the sandbox's start and end.
+    /// Including start and stop of the sandbox.
     proof_restore_seconds: Vec<f64>,
     proof_data_seconds: Vec<f64>,
-    /// Median of (data / restore) over the pairs, less 1.
+    /// Median of (data / restore) over the pairs, minus 1.
     cost_of_data: f64,
     cost_of_data_without_analyze: f64,
 }
@@ -78,12 +78,12 @@ fn max(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)
 }
 
-/// Milliseconds to the answer of `SELECT 1`, the template being there.
+/// Milliseconds until a sandbox answers `SELECT 1`, with an existing template.
 fn starts(bindir: &Path, scratch: &Path) -> Vec<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .expect("a runtime");
+        .expect("failed to start a runtime");
     drop(Sandbox::isolated(bindir, scratch, &[]).expect("the template"));
     let start = || {
         let begun = Instant::now();
@@ -132,14 +132,14 @@ fn compare(
     jobs: usize,
 ) -> Row {
     let object = dump.file_name().and_then(|n| n.to_str()).expect("a name");
-    // The sandbox's own settings.
+    // The same settings as a sandbox.
     let server = Sandbox::start(
         bindir,
         &std::env::temp_dir(),
         false,
         "-c autovacuum=off -c jit=off",
     )
-    .expect("a target cluster");
+    .expect("failed to start the target cluster");
     let served = serve(scratch, 0);
     let jobs = jobs.to_string();
     let restore = |analyze: bool| {
@@ -176,7 +176,7 @@ fn compare(
     };
     let (mut plain, mut bare, mut shallow, mut full) = (vec![], vec![], vec![], vec![]);
     for i in 0..rounds {
-        // Each goes first in half of the rounds.
+        // Alternate which one goes first.
         if i % 2 == 0 {
             plain.push(restore(true));
             bare.push(restore(false));

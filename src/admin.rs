@@ -1,5 +1,5 @@
-//! The worker's HTTP side: `/metrics`, `/livez`, `/readyz`, `/status.json` and a page of it at `/`.
-//! Read-only; nothing of the configuration is shown.
+//! The worker's HTTP server: `/metrics`, `/livez`, `/readyz`, `/status.json` and a status page at `/`.
+//! It is read-only and shows nothing of the configuration.
 
 mod guard;
 mod serve;
@@ -18,7 +18,8 @@ use guard::Hosts;
 
 pub use serve::{ServeLimits, serve, serve_within};
 
-/// Routes over the metrics and the worker's state, asked by one of `names`.
+/// Routes for the metrics and the worker's state. They answer to the host names `names`, in addition to
+/// addresses, `localhost` and the machine's own name.
 pub fn router(metrics: RestoreMetricsManager, state: Arc<WorkerState>, names: &[String]) -> Router {
     let (ready, hosts) = (state.clone(), Arc::new(Hosts::new(names)));
     Router::new()
@@ -54,7 +55,7 @@ pub fn router(metrics: RestoreMetricsManager, state: Arc<WorkerState>, names: &[
         }))
 }
 
-/// The page has nothing from elsewhere, and no other page may frame it.
+/// A static file. The page may load nothing from other hosts, and no other page may frame it.
 fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
     let policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; \
                   frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
@@ -68,7 +69,7 @@ fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
 }
 
 fn exposition(metrics: &RestoreMetricsManager) -> impl IntoResponse + use<> {
-    // Prometheus 3 refuses a missing or wrong content type.
+    // Prometheus 3 rejects a missing or wrong content type.
     (
         [(
             header::CONTENT_TYPE,

@@ -1,5 +1,5 @@
-//! What a request may ask for: who signed it, which sources, targets and modes its subscription is good
-//! for. Pure; decided before anything is read or connected to.
+//! Decides whether a request is allowed: by its signature, and by the sources, targets and modes that the
+//! policy allows its subscription. Pure; decided before anything is read or connected to.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,19 +13,19 @@ use crate::error::{FailureReason as R, RestoreError, ValidationError};
 use crate::job::{BackupRef, Job, OnExisting};
 use crate::policy::matches;
 
-/// Attributes of a signed message.
+/// Message attributes of a signed request.
 const KEY_ID: &str = "signature-key-id";
 const EXPIRES: &str = "signature-expires";
 const SIGNATURE: &str = "signature";
 
-/// The policy file: what each subscription is good for.
+/// The policy file: what each subscription allows.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
     /// Keys that sign requests, by their ids.
     #[serde(default)]
     pub keys: BTreeMap<String, KeySpec>,
-    /// By the name of the subscription. One that is not here is good for nothing.
+    /// Rules by the name of the subscription. Requests on any other subscription are rejected.
     pub subscriptions: BTreeMap<String, Rules>,
 }
 
@@ -39,11 +39,11 @@ pub enum KeySpec {
     HmacSha256File(std::path::PathBuf),
 }
 
-/// What one subscription is good for; what is left out is not limited by it.
+/// What one subscription allows; a list that is left out limits nothing.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// Places of backups: `gs://bucket/prefix`, `file:///folder`.
+    /// Locations of backups: `gs://bucket/prefix`, `file:///folder`.
     #[serde(default)]
     pub sources: Vec<String>,
     /// Patterns of target databases, with `*` and `?`.
@@ -55,7 +55,7 @@ pub struct Rules {
     /// `fail`, `replace`.
     #[serde(default)]
     pub on_existing: Vec<OnExisting>,
-    /// Ids of the keys of which one must have signed.
+    /// Ids of keys, one of which must have signed the request.
     #[serde(default)]
     pub keys: Vec<String>,
 }
@@ -65,13 +65,13 @@ enum Key {
     Hmac(Box<hmac::Key>),
 }
 
-/// The rules of one subscription, ready for use.
+/// The parsed rules of one subscription.
 pub struct Admission {
     bucket: Location,
     sources: Vec<Location>,
     rules: Rules,
     keys: BTreeMap<String, Key>,
-    /// The policy file does not name the subscription.
+    /// Whether nothing is allowed, because the policy file does not name the subscription.
     is_closed: bool,
 }
 
@@ -80,10 +80,10 @@ fn invalid(what: impl Into<String>) -> RestoreError {
 }
 
 impl Admission {
-    /// The rules for `subscription`; without a policy file, none.
+    /// The rules for `subscription`; without a policy file, everything is allowed.
     ///
     /// # Errors
-    /// Every mistake in the policy file, without any value.
+    /// All errors in the policy file, without values.
     pub fn new(config: &Config, subscription: &str) -> Result<Self, Vec<String>> {
         let bucket = config.bucket.clone();
         let Some(text) = &config.request_policy else {
@@ -108,7 +108,7 @@ impl Admission {
         }
         for (name, rules) in &file.subscriptions {
             let unknown = rules.keys.iter().filter(|k| !file.keys.contains_key(*k));
-            wrong.extend(unknown.map(|k| format!("REQUEST_POLICY: {name}: there is no key {k}")));
+            wrong.extend(unknown.map(|k| format!("REQUEST_POLICY: {name}: unknown key {k}")));
             let places = rules
                 .sources
                 .iter()
@@ -135,7 +135,8 @@ impl Admission {
         })
     }
 
-    /// Whether the message is signed as its subscription asks; `published` in microseconds.
+    /// Checks that the message is signed as its subscription requires; `published` is in microseconds since
+    /// 1970.
     ///
     /// # Errors
     /// `invalid_request`.
@@ -153,11 +154,16 @@ impl Admission {
         }
         let attribute = |name: &str| {
             let value = attributes.get(name).map(String::as_str);
-            value.ok_or_else(|| invalid(format!("the request must be signed: no attribute {name}")))
+            value.ok_or_else(|| {
+                invalid(format!(
+                    "the request must be signed, but has no attribute {name}"
+                ))
+            })
         };
         let (id, expires) = (attribute(KEY_ID)?, attribute(EXPIRES)?);
         let signature = STANDARD.decode(attribute(SIGNATURE)?);
-        let refused = || invalid("the signature is not that of a key of this subscription");
+        let refused =
+            || invalid("the signature was not made with a key that this subscription accepts");
         let key = self
             .keys
             .get(id)
@@ -184,7 +190,7 @@ impl Admission {
         }
     }
 
-    /// Whether the subscription is good for what the job asks.
+    /// Checks that the policy allows this job on the subscription.
     ///
     /// # Errors
     /// `source_not_allowed`, `target_not_allowed`, `invalid_request`.
@@ -198,26 +204,26 @@ impl Admission {
         if !self.rules.modes.is_empty() && !self.rules.modes.contains(&mode) {
             return refuse(
                 R::InvalidRequest,
-                "mode: this subscription is not good for it".into(),
+                "mode: not allowed on this subscription".into(),
             );
         }
         if !self.sources.is_empty() && !self.is_source(job.backup()) {
             return refuse(
                 R::SourceNotAllowed,
-                "the backup is in none of this subscription's sources".into(),
+                "the backup is outside the sources allowed on this subscription".into(),
             );
         }
         let allowed = &self.rules.on_existing;
         if on_existing.is_some_and(|o| !allowed.is_empty() && !allowed.contains(&o)) {
             return refuse(
                 R::TargetNotAllowed,
-                "on_existing: this subscription is not good for that value".into(),
+                "on_existing: this value is not allowed on this subscription".into(),
             );
         }
         match job.target_db() {
             Some(target) if !fits(&self.rules.targets, target) => refuse(
                 R::TargetNotAllowed,
-                format!("target_db: {target} is none of this subscription's targets"),
+                format!("target_db: {target} is not allowed on this subscription"),
             ),
             _ => Ok(()),
         }
@@ -233,21 +239,21 @@ impl Admission {
     }
 }
 
-/// Whether a name fits one of the patterns; where there are none, any does.
+/// Whether a name matches one of the patterns, or there are no patterns.
 pub fn fits(patterns: &[String], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(|p| matches(p, name))
 }
 
-/// The bytes between the lines of a PEM text.
+/// The decoded content of the PEM block with this label.
 pub fn der_of(pem: &str, label: &str) -> Option<Vec<u8>> {
     let body = pem.split(&format!("-----BEGIN {label}-----")).nth(1)?;
     let body: String = body.split("-----END").next()?.split_whitespace().collect();
     STANDARD.decode(body).ok()
 }
 
-/// What stands before an Ed25519 key in its public form.
+/// Length of the header before the key in a DER-encoded Ed25519 public key.
 const PUBLIC_PREFIX_BYTES: usize = 12;
-/// Bytes that a shared secret must have.
+/// Least bytes of a shared secret.
 const MIN_SECRET: usize = 32;
 
 impl Key {
@@ -283,10 +289,11 @@ fn signed_bytes(key_id: &str, expires: &str, data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Signs a request: its attributes. `secret` is an Ed25519 key in PEM (PKCS #8) or a shared secret.
+/// Signs a request and returns the attributes to add to its message. `secret` is an Ed25519 key (PKCS #8 in
+/// PEM) or a shared secret.
 ///
 /// # Errors
-/// What is wrong with the key, without it.
+/// What is wrong with the key, without repeating it.
 pub fn sign(
     secret: &str,
     key_id: &str,
@@ -317,7 +324,7 @@ mod tests {
     use crate::event::RestoreRequest;
 
     const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
-    /// The public half of it, from RFC 8410's example of the same seed kind.
+    /// The public key of `PRIVATE`.
     fn public() -> String {
         use aws_lc_rs::signature::KeyPair;
         let pair =
@@ -346,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_is_good_for_what_its_rules_say() {
+    fn a_subscription_allows_what_its_rules_allow() {
         let policy = "subscriptions:\n  tenant:\n    sources: [gs://bkt/tenant-a, gs://shared/public]\n    targets: ['app_*']\n    modes: [restore]\n    on_existing: [fail]\n";
         let a = admission(policy, "tenant").unwrap();
         let ask = |body: &str| a.check(&job(body)).map_err(|e| e.reason());
@@ -409,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fresh_signature_of_the_right_key_over_these_bytes_counts() {
+    fn only_an_unexpired_signature_by_an_accepted_key_over_the_same_bytes_is_valid() {
         let secret = std::env::temp_dir().join(format!("pgrestored-hmac-{}", std::process::id()));
         let shared = "0123456789abcdef0123456789abcdef";
         std::fs::write(&secret, format!("{shared}\n")).unwrap();
@@ -459,7 +466,7 @@ mod tests {
                 assert!(!check(b"body", &changed, now), "{id}: no {name}");
             }
         }
-        // Signed by a key of the file that is none of this subscription's.
+        // Signed with a key of the policy file that this subscription does not accept.
         assert!(!check(b"body", &attributes(shared, "old", b"body"), now));
         assert!(!check(b"body", &HashMap::new(), now));
         assert!(sign("short", "ci", later, b"").is_err());

@@ -1,5 +1,5 @@
-//! The composition root: configuration in, clients, manager and worker out. Nothing else builds a
-//! real client.
+//! The composition root: builds clients, manager and worker from the configuration. No other module
+//! builds a real client.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::store::Stores;
 use crate::verification::{ChecksFile, Keyring};
 use crate::worker::{Shutdown, Worker, WorkerSettings, WorkerState};
 
-/// What a lease may last beyond the restore's own limit.
+/// How long a lease may last beyond the time limit of a restore.
 const LEASE_MARGIN: Duration = Duration::from_secs(15 * 60);
 
-/// A silent stream of requests is replaced after this.
+/// A stream of requests is reopened after being silent for this long.
 const IDLE_RECYCLE: Duration = Duration::from_secs(5 * 60);
 
-/// Why an app could not start or had to end.
+/// Why an app could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error(transparent)]
@@ -39,7 +39,7 @@ pub enum AppError {
     Admin(std::io::Error),
 }
 
-/// Everything that commands are made of.
+/// Everything that commands use.
 pub struct App {
     pub config: Arc<Config>,
     pub metrics: RestoreMetricsManager,
@@ -47,8 +47,10 @@ pub struct App {
 }
 
 impl App {
+    /// Builds the app; connects to nothing.
+    ///
     /// # Errors
-    /// TLS to the target server cannot be set up.
+    /// A document that the configuration names is invalid, or TLS to the target server cannot be set up.
     pub fn new(config: Config) -> Result<Self, AppError> {
         check_documents(&config)?;
         let config = Arc::new(config);
@@ -63,7 +65,7 @@ impl App {
         })
     }
 
-    /// Pub/Sub of the configured project.
+    /// A Pub/Sub client for the configured project.
     ///
     /// # Errors
     /// No project is configured.
@@ -81,13 +83,13 @@ impl App {
         }))
     }
 
-    /// Starts the worker and its admin server; they work until `shutdown`.
+    /// Starts the worker and its admin server; they run until `shutdown`.
     ///
     /// # Errors
-    /// The admin address is taken, a client cannot be built.
+    /// The admin address cannot be bound, or a client cannot be built.
     pub async fn start_worker(&self, shutdown: Shutdown) -> Result<RunningWorker, AppError> {
         let pubsub = self.pubsub()?;
-        let wanted = self.wanted();
+        let required = self.required_resources();
         let listener = TcpListener::bind(self.config.admin_addr)
             .await
             .map_err(AppError::Admin)?;
@@ -116,8 +118,8 @@ impl App {
             &self.config.admin_hosts,
         );
         let served = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, routes)));
-        // Said before anything is waited for: the client would wait in silence.
-        let watched = AbortOnDropHandle::new(tokio::spawn(pubsub.watch(wanted).await));
+        // Checked first, because the client would wait silently for a missing topic or subscription.
+        let watched = AbortOnDropHandle::new(tokio::spawn(pubsub.watch(required).await));
         tracing::info!(
             %admin,
             subscription = self.config.request_subscription,
@@ -142,26 +144,27 @@ impl App {
         })
     }
 
-    /// What the worker lives on.
-    fn wanted(&self) -> Vec<(Resource, String)> {
+    /// The topics and subscriptions that the worker needs.
+    fn required_resources(&self) -> Vec<(Resource, String)> {
         let c = &self.config;
-        let mut wanted = vec![
+        let mut required = vec![
             (Resource::Subscription, c.request_subscription.clone()),
             (Resource::Topic, c.completion_topic.clone()),
         ];
-        wanted.extend(
+        required.extend(
             c.notification_subscription
                 .clone()
                 .map(|name| (Resource::Subscription, name)),
         );
-        wanted
+        required
     }
 }
 
-/// Documents that the configuration names are read when it is, not when they are needed.
+/// Checks the documents that the configuration names (keys, checks, request policy) at the start, and
+/// not only when they are needed.
 ///
 /// # Errors
-/// Every mistake in them.
+/// All errors in them.
 pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
     use secrecy::ExposeSecret;
     let checks = config
@@ -197,9 +200,9 @@ pub fn check_documents(config: &Config) -> Result<(), ConfigErrors> {
     }
 }
 
-/// A worker at work.
+/// A running worker.
 pub struct RunningWorker {
-    /// Where `/metrics` and the others are.
+    /// Address of the admin server.
     pub admin: SocketAddr,
     pub state: Arc<WorkerState>,
     task: tokio::task::JoinHandle<Result<(), QueueError>>,
@@ -211,12 +214,10 @@ impl RunningWorker {
     /// Waits until the worker has drained.
     ///
     /// # Errors
-    /// The subscription refused it.
+    /// The subscription refused the worker, or the worker's task panicked.
     pub async fn ended(self) -> Result<(), AppError> {
         let ended = self.task.await;
-        Ok(
-            ended
-                .unwrap_or_else(|e| Err(QueueError::Transient(format!("the worker died: {e}"))))?,
-        )
+        Ok(ended
+            .unwrap_or_else(|e| Err(QueueError::Transient(format!("worker task failed: {e}"))))?)
     }
 }

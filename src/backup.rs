@@ -1,5 +1,5 @@
-//! Backups: listing, selection, pinning, and the download as one ordered stream of bytes whose
-//! CRC32C is computed on the way.
+//! Backups: listing, selection, pinning, and the download as one ordered stream of bytes whose CRC32C is
+//! computed as it is read.
 
 mod download;
 mod origin;
@@ -47,16 +47,16 @@ impl From<StoredObject> for Backup {
     }
 }
 
-/// A backup whose generation is fixed: whatever happens to the object, only these bytes are read.
+/// A backup with a fixed generation: only the bytes of that generation are ever read.
 #[derive(Clone)]
 pub struct PinnedBackup {
     pub store: Arc<dyn BackupStore>,
-    /// Of a directory dump: its name with the slash, all bytes together, the generation of `toc.dat`. Of
-    /// pieces: their common name, all bytes together, the newest generation.
+    /// For a directory dump: its name with the slash, the total size, the generation of `toc.dat`. For
+    /// pieces: their common name, the total size, the newest generation.
     pub object: StoredObject,
-    /// The objects of a directory dump, or the pieces of a file in their order.
+    /// The objects of a directory dump, or the pieces of a split file in order; empty for a single object.
     pub members: Vec<StoredObject>,
-    /// CRC32C that the bytes must have, from the store or from the request.
+    /// The expected CRC32C, from the store or from the request.
     pub expected_crc32c: Option<u32>,
 }
 
@@ -69,7 +69,7 @@ impl PinnedBackup {
         self.object.name.ends_with('/')
     }
 
-    /// One of its objects alone.
+    /// One of its objects as a pinned backup.
     fn member(&self, object: &StoredObject) -> PinnedBackup {
         let (object, expected_crc32c) = (object.clone(), object.crc32c);
         PinnedBackup {
@@ -86,8 +86,10 @@ pub fn encode_crc32c(crc: u32) -> String {
     base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes())
 }
 
+/// Decodes a CRC32C from base64 of its four big-endian bytes.
+///
 /// # Errors
-/// `invalid_request` for what is not base64 of four bytes.
+/// `invalid_request` for anything else.
 pub fn decode_crc32c(text: &str) -> Result<u32, RestoreError> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok();
     let bytes = bytes.and_then(|b| <[u8; 4]>::try_from(b).ok());
@@ -96,7 +98,7 @@ pub fn decode_crc32c(text: &str) -> Result<u32, RestoreError> {
     })
 }
 
-/// The newest of `objects` not after `at`; of two made at the same time, the later name.
+/// The newest of `objects` not after `at`; of two with the same time, the one whose name sorts last.
 pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option<StoredObject> {
     let candidates = objects
         .into_iter()
@@ -104,18 +106,18 @@ pub fn newest(objects: Vec<StoredObject>, at: Option<jiff::Timestamp>) -> Option
     candidates.max_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)))
 }
 
-/// A backup that was found in a listing.
+/// A backup found in a listing.
 struct FoundBackup {
     object: StoredObject,
-    /// What a file was cut into.
+    /// The pieces, if it is a split file.
     series: Option<Series>,
 }
 
-/// Objects as backups: those of one directory dump are one, with the directory's name, and so are the
-/// pieces of a file. Evidence of ours is none.
+/// Groups objects into backups: the members of a directory dump become one backup with the directory's
+/// name, and so do the pieces of a split file. Evidence is left out.
 ///
 /// # Errors
-/// The store's own: files that are counted like pieces are looked into.
+/// Errors of the store: files that are numbered like pieces are read to see whether they are.
 pub async fn backups_of(
     store: &dyn BackupStore,
     objects: Vec<StoredObject>,
@@ -125,7 +127,7 @@ pub async fn backups_of(
 }
 
 fn found_in(mut objects: Vec<StoredObject>) -> Vec<FoundBackup> {
-    // Consoles make an object with a folder's name, to show the folder.
+    // Web consoles create an empty object with a folder's name, to show the folder.
     objects.retain(|o| !crate::proof::is_ours(&o.name) && !o.name.ends_with('/'));
     let is_toc =
         |o: &StoredObject| !folder_of(&o.name).is_empty() && member_name::is_toc(file_of(&o.name));
@@ -192,10 +194,10 @@ fn whole(name: String, members: &[StoredObject]) -> Option<StoredObject> {
     })
 }
 
-/// What lies directly in a folder.
+/// The objects directly in a folder, without subfolders.
 ///
 /// # Errors
-/// The store's own.
+/// Errors of the store.
 pub async fn files_of(
     store: &dyn BackupStore,
     folder: &str,
@@ -209,12 +211,12 @@ fn not_found(store: &dyn BackupStore, name: &str, what: &str) -> RestoreError {
     StorageError::new(R::BackupNotFound, format!("{}: {what}", store.uri(name))).into()
 }
 
-/// Pins one named backup; a name that ends in `/` is a directory dump, and the name of a piece, or what
-/// all pieces have in common, is the file that they are of.
+/// Pins one named backup. A name that ends in `/` means a directory dump; the name of a piece, or the
+/// common name of all pieces, means the split file.
 ///
 /// # Errors
-/// `backup_not_found`, `archive_corrupt` where a piece is missing, `checksum_mismatch` where the store's
-/// CRC32C is not the request's, and the store's own.
+/// `backup_not_found`, `archive_corrupt` if a piece is missing, `checksum_mismatch` if the store's CRC32C
+/// differs from the request's, and errors of the store.
 pub async fn pin(
     store: Arc<dyn BackupStore>,
     name: &str,
@@ -226,7 +228,7 @@ pub async fn pin(
     }
     let object = match store.stat(name, generation).await {
         Err(e) if e.reason() == R::BackupNotFound => {
-            // The name of a directory without its slash, or of a file that was cut into pieces.
+            // It may be the name of a directory without its slash, or of a split file.
             if let Ok(folder) = pin_folder(store.clone(), &format!("{name}/"), generation).await {
                 return Ok(folder);
             }
@@ -250,7 +252,7 @@ pub async fn pin(
         && wanted != is
     {
         let what = format!(
-            "{}: its CRC32C is not the one in the request",
+            "{}: its CRC32C differs from the one in the request",
             store.uri(name)
         );
         return Err(ValidationError::new(R::ChecksumMismatch, what).into());
@@ -264,7 +266,7 @@ pub async fn pin(
     })
 }
 
-/// The file that was cut into pieces and is called so, or that `piece` is of.
+/// The split file of this name, or the one that `piece` belongs to.
 async fn pin_pieces(
     store: &Arc<dyn BackupStore>,
     name: &str,
@@ -294,7 +296,7 @@ fn pinned_series(
     series: Series,
 ) -> Result<PinnedBackup, RestoreError> {
     if let Some(missing) = &series.missing {
-        let what = format!("the piece {missing} is missing");
+        let what = format!("the piece {missing} is missing: upload it, or restore another backup");
         return Err(ValidationError::new(
             R::ArchiveCorrupt,
             format!("{}: {what}", store.uri(&series.name)),
@@ -316,14 +318,14 @@ async fn pin_folder(
 ) -> Result<PinnedBackup, RestoreError> {
     let mut members = files_of(store.as_ref(), name).await?;
     members.retain(|m| member_name::may_hold_data(file_of(&m.name)));
-    let what = "no directory dump: there is no toc.dat";
+    let what = "not a directory dump: it has no toc.dat";
     let object =
         whole(name.to_owned(), &members).ok_or_else(|| not_found(store.as_ref(), name, what))?;
     if generation.is_some_and(|g| g != object.generation) {
         return Err(not_found(
             store.as_ref(),
             name,
-            "that generation of its toc.dat is gone",
+            "the requested generation of its toc.dat no longer exists",
         ));
     }
     Ok(PinnedBackup {
@@ -334,18 +336,18 @@ async fn pin_folder(
     })
 }
 
-/// Pins the newest backup below `prefix`, not after `at`; objects called `apart` are none.
+/// Pins the newest backup under `prefix`, not after `at`; names that end in `excluded_suffix` are ignored.
 ///
 /// # Errors
-/// `backup_not_found`, and the store's own.
+/// `backup_not_found`, and errors of the store.
 pub async fn pin_latest(
     store: Arc<dyn BackupStore>,
     prefix: &str,
     at: Option<jiff::Timestamp>,
-    apart: Option<&str>,
+    excluded_suffix: Option<&str>,
 ) -> Result<PinnedBackup, RestoreError> {
     let mut all = separate_whole_files(store.as_ref(), found_in(store.list(prefix).await?)).await?;
-    all.retain(|f| apart.is_none_or(|a| !f.object.name.ends_with(a)));
+    all.retain(|f| excluded_suffix.is_none_or(|s| !f.object.name.ends_with(s)));
     let object = newest(all.iter().map(|f| f.object.clone()).collect(), at).ok_or_else(|| {
         let when = at.map(|t| format!(" not after {t}")).unwrap_or_default();
         not_found(store.as_ref(), prefix, &format!("no backup{when}"))
@@ -446,9 +448,9 @@ mod tests {
         );
     }
 
-    /// A name that only ends like the table of contents' hides nothing.
+    /// A file whose name merely resembles `toc.dat` does not turn its folder into a directory dump.
     #[test]
-    fn only_toc_dat_itself_makes_a_directory() {
+    fn only_toc_dat_itself_marks_a_directory_dump() {
         let object = |name: &str| StoredObject {
             name: name.into(),
             size: 1,
@@ -481,7 +483,7 @@ mod tests {
             "n/toc.dat.zst",
             "n/toc.dat.lz4",
         ] {
-            // What is of no dump stays what it is.
+            // Files that no dump has stay backups of their own.
             assert_eq!(
                 names(&["n/a.dump", "n/3.dat.gz", "n/blobs.toc", toc]),
                 ["n/", "n/a.dump"]

@@ -1,4 +1,4 @@
-//! The command line: one file a command, documented exit codes, one JSON document with
+//! The command line: one file per command, documented exit codes, and one JSON document with
 //! `--output json`.
 
 #[macro_use]
@@ -36,24 +36,24 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, AppError};
 use crate::config::{Config, ConfigErrors, RawConfig};
-use crate::error::{FailureReason as R, RestoreError, report};
+use crate::error::{Blame, FailureReason as R, RestoreError, report};
 use crate::queue::QueueError;
 use crate::telemetry::{self, LogFormat};
 
-/// Restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in parallel, and
+/// Restores PostgreSQL backups from Cloud Storage on request: streamed, verified, in parallel, and
 /// swapped into place in one transaction.
 #[derive(Debug, Parser)]
 #[command(name = "pgrestored", version, after_help = after_help(), max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Form of the answer on standard output
+    /// Format of the output on standard output
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Least severe log line that is shown: error, warn, info, debug, trace
+    /// Lowest severity of log lines to show: error, warn, info, debug, trace
     #[arg(long, global = true, env = "LOG_LEVEL", value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Form of the log on standard error: auto is text on a terminal, else json
+    /// Format of the log on standard error; auto: text on a terminal, otherwise json
     #[arg(
         long,
         global = true,
@@ -75,7 +75,7 @@ pub enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take restore requests from a subscription
+    /// Process restore requests from a subscription
     #[command(
         after_help = "Example:\n  BACKUP_BUCKET=gs://my-backups GOOGLE_CLOUD_PROJECT=my-project DB_HOST=db.internal pgrestored worker"
     )]
@@ -85,12 +85,12 @@ enum Command {
         after_help = "Examples:\n  pgrestored restore latest --target app_copy\n  pgrestored restore orders/2026-11-22.dump --target app --on-existing replace\n  pg_dump -Fc app | pgrestored restore - --target app_copy\n  pgrestored restore latest --target part --table shop.orders"
     )]
     Restore(restore::Args),
-    /// Bring back the database that a restore has replaced
+    /// Bring back the database that a restore replaced
     #[command(
         after_help = "Examples:\n  pgrestored rollback app\n  pgrestored rollback app --list"
     )]
     Rollback(rollback::Args),
-    /// Drop what killed workers left on the server
+    /// Drop what killed workers left behind on the server
     #[command(after_help = "Example:\n  pgrestored reap --output json")]
     Reap,
     /// Prove that a backup can be restored
@@ -98,55 +98,55 @@ enum Command {
         after_help = "Examples:\n  pgrestored verify latest --html proof.html\n  pgrestored verify latest --depth archive --output json"
     )]
     Verify(verify::Args),
-    /// Check documents of evidence
+    /// Check evidence documents
     #[command(subcommand)]
     Evidence(evidence::Args),
-    /// Break a good backup in every known way; each must get its own verdict, three times
+    /// Test the verification itself with a backup that is broken in every known way
     Selftest(selftest::Args),
-    /// Show which old backups may go; delete them with --apply
+    /// Show which old backups can be deleted; delete them with --apply
     #[command(after_help = "Examples:\n  pgrestored prune\n  pgrestored prune --apply")]
     Prune(prune::Args),
-    /// Show what was verified, from the evidence
+    /// Show which backups were verified, according to the evidence
     #[command(after_help = "Example:\n  pgrestored report --since 30d --html month.html")]
     Report(report::Args),
-    /// List the backups
+    /// List backups
     #[command(after_help = "Example:\n  pgrestored list --prefix orders/ --output json")]
     List(list::Args),
-    /// Show what a backup holds
+    /// Show what a backup contains and needs
     #[command(after_help = "Example:\n  pgrestored inspect latest --against")]
     Inspect(inspect::Args),
-    /// Publish a request for a restore or a proof
+    /// Publish a request for a restore or a verification
     #[command(
         after_help = "Examples:\n  pgrestored request latest --target orders_restored --wait\n  pgrestored request latest --verify --wait"
     )]
     Request(request::Args),
-    /// Wait for the answer of a request, and show how far it is
+    /// Show the progress of a request and wait for its result
     #[command(after_help = "Example:\n  pgrestored watch ops-1234")]
     Watch(watch::Args),
-    /// Show what a worker does
+    /// Show what a worker is doing
     #[command(
         after_help = "Examples:\n  pgrestored status --url http://worker:9464\n  pgrestored status --output json"
     )]
     Status(status::Args),
-    /// Check the configuration, offline
+    /// Check the configuration without connecting to anything
     #[command(after_help = "Example:\n  pgrestored check && pgrestored doctor")]
     Check,
-    /// Ask everything that will be needed, live, and say how to mend what is missing
+    /// Check everything that jobs need against the live services, and suggest fixes
     #[command(after_help = "Example:\n  pgrestored doctor --output json")]
     Doctor,
     /// Print the JSON Schema of a document
     Schema(schema::Args),
-    /// Print the completions of a shell
+    /// Print a shell's completion script
     #[command(
         after_help = "Example:\n  pgrestored completions bash > ~/.local/share/bash-completion/completions/pgrestored"
     )]
     Completions { shell: clap_complete::Shell },
-    /// Write the man pages, one a command, into a folder
+    /// Write the man pages, one per command, to a folder
     Man { folder: std::path::PathBuf },
     /// Write the reference pages of docs/
     #[command(hide = true)]
     Reference { folder: std::path::PathBuf },
-    /// Show all of it on this machine, nothing to configure
+    /// Demonstrate everything on this machine, without any configuration
     #[cfg(feature = "emulator")]
     Demo,
     /// Run an emulator of Pub/Sub and Cloud Storage on one loopback port
@@ -167,12 +167,12 @@ fn after_help() -> String {
     format!("Exit codes:\n{codes}\n{EXAMPLES}")
 }
 
-/// The JSON Schema of every document, with its name; the files are `schemas/NAME.v1.json`.
+/// The name and JSON Schema of every document; the files are `schemas/NAME.v1.json`.
 pub fn schemas() -> Vec<(&'static str, schemars::Schema)> {
     schema::all()
 }
 
-/// How a command ends.
+/// The exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Ok,
@@ -182,9 +182,9 @@ pub enum Exit {
     Unavailable,
     Permission,
     Config,
-    /// By SIGINT.
+    /// Ended by SIGINT.
     Interrupted,
-    /// By SIGTERM.
+    /// Ended by SIGTERM.
     Terminated,
 }
 
@@ -203,13 +203,13 @@ impl Exit {
 
     fn meaning(self) -> &'static str {
         match self {
-            Exit::Ok => "done",
+            Exit::Ok => "success",
             Exit::Failed => "the restore or verification failed",
-            Exit::Usage => "wrong use of the command line",
-            Exit::BadData => "a message or an archive that cannot be read",
-            Exit::Unavailable => "a server or service does not answer",
-            Exit::Permission => "missing credentials or rights",
-            Exit::Config => "a wrong configuration",
+            Exit::Usage => "invalid command line",
+            Exit::BadData => "a message or an archive cannot be read",
+            Exit::Unavailable => "a server or service does not respond",
+            Exit::Permission => "missing credentials or permissions",
+            Exit::Config => "invalid configuration",
             Exit::Interrupted => "ended by SIGINT",
             Exit::Terminated => "ended by SIGTERM",
         }
@@ -229,7 +229,7 @@ impl Exit {
         }
     }
 
-    /// The exit code that a failure stands for.
+    /// The exit code for a failure.
     fn of(reason: R) -> Self {
         match reason {
             R::ArchiveCorrupt | R::ArchiveUnsupported | R::ChecksumMismatch | R::BackupChanged => {
@@ -257,7 +257,7 @@ impl Exit {
     }
 }
 
-/// Why a command could not do its work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
@@ -268,7 +268,7 @@ enum CommandError {
     Queue(#[from] QueueError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// Something does not answer.
+    /// A server or service does not respond.
     #[error("{0}")]
     Unavailable(String),
     #[error("{0}")]
@@ -282,11 +282,11 @@ impl From<ConfigErrors> for CommandError {
 }
 
 impl CommandError {
-    /// Says it on standard error; every mistake of a configuration on a line of its own.
+    /// Prints the error to standard error; each configuration error on a line of its own.
     fn complain(&self) {
         match self {
             CommandError::App(AppError::Config(e)) => {
-                err!("pgrestored: the configuration is wrong");
+                err!("pgrestored: invalid configuration");
                 e.0.iter().for_each(|mistake| err!("  {mistake}"));
             }
             other => err!("pgrestored: {}", report(other)),
@@ -314,9 +314,9 @@ impl CommandError {
 type CommandResult = Result<Exit, CommandError>;
 
 impl Cli {
-    /// From the command line; ends the process for `--help` and what cannot be understood.
+    /// Parses the command line; exits the process after `--help` and after usage errors.
     pub fn parse_args() -> Self {
-        // `-h` is short: what configures is shown by `--help`.
+        // `-h` hides configuration flags; `--help` shows them.
         let command = Cli::command().mut_args(|a| {
             let is_config = a.get_env().is_some();
             a.hide_short_help(is_config)
@@ -324,9 +324,9 @@ impl Cli {
         Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit())
     }
 
-    /// Runs the command to its end.
+    /// Runs the command and returns its exit code.
     pub fn run(self) -> ExitCode {
-        // What is in memory are passwords and other people's rows.
+        // No core dumps: memory contains passwords and rows of databases.
         let none = rustix::process::Rlimit {
             current: Some(0),
             maximum: Some(0),
@@ -354,12 +354,12 @@ impl Cli {
             .enable_all()
             .build();
         let done = runtime.map_err(CommandError::from).and_then(|runtime| {
-            // The OTLP exporter wants a runtime around it when it is built.
+            // The OTLP exporter must be built inside a runtime.
             let _entered = runtime.enter();
             let telemetry = telemetry::start(&telemetry).map_err(CommandError::Other)?;
             let done = runtime.block_on(self.dispatch(config));
             drop(telemetry);
-            // A thread that waits for standard input cannot be ended.
+            // A thread that blocks on standard input cannot be stopped.
             runtime.shutdown_background();
             done
         });
@@ -388,7 +388,7 @@ impl Cli {
             #[cfg(feature = "emulator")]
             Command::Demo => tokio::select! {
                 done = demo::run(self.config.pg_bindir()) => done,
-                // What the demo started ends with it.
+                // Dropping the demo's future stops everything that it started.
                 signalled = stop_signal() => Ok(signalled?),
             },
             #[cfg(feature = "emulator")]
@@ -421,12 +421,31 @@ fn print_json(value: &impl serde::Serialize) -> CommandResult {
     Ok(Exit::Ok)
 }
 
-/// Bytes for people.
+/// Who is to blame for a failure, as in JSON.
+fn blame_name(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Backup => "backup",
+        Blame::Target => "target",
+        Blame::Infrastructure => "infrastructure",
+        Blame::Request => "request",
+    }
+}
+
+/// The singular or the plural of a noun, for a count of `n`.
+fn noun(n: u64, singular: &str) -> String {
+    if n == 1 {
+        singular.to_owned()
+    } else {
+        format!("{singular}s")
+    }
+}
+
+/// A human-readable number of bytes.
 fn human_bytes(n: u64) -> String {
     indicatif::HumanBytes(n).to_string()
 }
 
-/// Completes with the first SIGINT or SIGTERM.
+/// Waits for the first SIGINT or SIGTERM.
 async fn stop_signal() -> Result<Exit, std::io::Error> {
     let (mut int, mut term) = (
         signal(SignalKind::interrupt())?,
@@ -438,7 +457,7 @@ async fn stop_signal() -> Result<Exit, std::io::Error> {
     })
 }
 
-/// Runs `work` until it ends or a signal comes; `stop` is told, and `work` still runs to its end.
+/// Runs `work` to completion. A signal cancels `stop`, so that `work` can end early, and is returned.
 async fn until_signal<T>(
     work: impl Future<Output = T>,
     stop: &tokio_util::sync::CancellationToken,

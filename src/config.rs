@@ -1,5 +1,5 @@
-//! Configuration: every variable of the contract, each also a flag. The one place that reads the
-//! environment. A wrong configuration is reported whole, naming variables and never values.
+//! The configuration: every variable, each also a flag. Only this module reads the environment. All
+//! errors of a configuration are reported at once; they name variables, never values.
 
 mod argv;
 mod location;
@@ -25,23 +25,23 @@ pub use pgdump_restore::postgres::{DbConfig, SslMode, TlsFiles};
 pub use raw::RawConfig;
 pub use verification::{BackupSet, EvidencePlace, VerifyConfig};
 
-/// How far a backup is trusted.
+/// How much a backup is trusted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// Its owners, privileges and code are restored as the connecting role may.
+    /// Its owners, privileges and code are restored, as far as the connecting role may.
     #[default]
     Full,
-    /// It is loaded by a role that owns nothing, and belongs to one without powers.
+    /// It is loaded by a role that owns nothing, and afterwards belongs to a role without powers.
     Restricted,
 }
 
 /// Roles of restricted restores.
 #[derive(Debug, Clone)]
 pub struct RestrictedRoles {
-    /// They load, one a restore; empty: one is made for each restore.
+    /// Roles that load, one per restore; if empty, a role is created for each restore.
     pub users: Vec<String>,
     pub password: Option<SecretString>,
-    /// Owns what was loaded where the owner of the replaced database may not.
+    /// Owns the restored database if the owner of the replaced one is too powerful.
     pub owner: String,
 }
 
@@ -58,26 +58,26 @@ pub struct Config {
     pub retention_days: u32,
     pub trust: Trust,
     pub trusted_sources: Vec<Location>,
-    /// Further sources, whose backups are restored restricted.
+    /// Additional sources, whose backups are restored restricted.
     pub allowed_sources: Vec<Location>,
     pub restricted: RestrictedRoles,
-    /// Patterns of databases that may be restored into; empty: any.
+    /// Patterns of databases that may be targets; if empty, any database may.
     pub allowed_targets: Vec<String>,
-    /// Databases that no restore may touch, beside the server's own.
+    /// Databases that no restore may touch, in addition to the server's own.
     pub protected_databases: Vec<String>,
     /// Text of the policy file for requests.
     pub request_policy: Option<String>,
-    /// Requests that were published longer ago are refused.
+    /// Requests that were published longer ago than this are refused.
     pub request_max_age: Duration,
-    /// Signs requests: the key's id and its text.
+    /// Key that signs requests: its id and its text.
     pub signing_key: Option<(String, SecretString)>,
-    /// Where outcomes are recorded.
+    /// Where idempotency records are kept.
     pub records: Option<Location>,
-    /// Uncompressed bytes of table data that one backup may bring.
+    /// Limit of the uncompressed table data of one backup, in bytes.
     pub max_bytes: Option<u64>,
-    /// Limits of single stages.
+    /// Time limits of individual stages, by stage name.
     pub stage_limits: BTreeMap<String, Duration>,
-    /// How long a restore may make no progress at all.
+    /// How long a restore may make no progress, except during index builds.
     pub stall_limit: Duration,
     pub db: DbConfig,
     pub db_name: Option<String>,
@@ -89,12 +89,12 @@ pub struct Config {
     pub completion_subscription: String,
     pub pubsub_emulator: Option<String>,
     pub storage_emulator: Option<StorageEmulator>,
-    /// `None`: by the server's cores.
+    /// Connections per restore; `None`: as many as the server has cores.
     pub jobs: Option<usize>,
     pub max_concurrent: usize,
     pub timeout: Duration,
     pub max_attempts: u32,
-    /// Deliveries after which a message is taken for one that kills workers.
+    /// Deliveries after which a message is assumed to crash workers.
     pub quarantine_after: u32,
     /// How long a replaced database is kept.
     pub keep_previous: Duration,
@@ -102,12 +102,12 @@ pub struct Config {
     pub reap_every: Option<Duration>,
     pub lease_extension: Duration,
     pub queue_bytes: usize,
-    /// Whether SQL text without `pg_dump`'s end mark is refused; without an answer, verifications alone do.
+    /// Whether SQL text without `pg_dump`'s end mark is refused; `None`: only by verifications.
     pub require_complete: Option<bool>,
-    /// Bytes that the readers of one archive may keep of it: table of contents, lists, a statement.
+    /// Memory in bytes for what the readers of one archive keep: table of contents, lists, a statement.
     pub archive_memory: u64,
-    /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
-    /// exactly.
+    /// Tables from about this size, in bytes, are sent in COPY's binary format if their rows can be
+    /// converted exactly; `None`: never.
     pub binary_from: Option<usize>,
     pub retry_budget: Duration,
     pub stall_timeout: Duration,
@@ -117,22 +117,23 @@ pub struct Config {
     pub age_identity: Option<SecretString>,
     pub drain_timeout: Duration,
     pub admin_addr: SocketAddr,
-    /// Names by which it may be asked, besides addresses, localhost and the machine's own.
+    /// Host names that the admin port answers to, in addition to addresses, localhost and the machine's
+    /// own name.
     pub admin_hosts: Vec<String>,
-    /// Empty: PATH and the usual folders.
+    /// Folders with PostgreSQL's binaries; if empty, PATH and the usual folders.
     pub pg_bindir: Vec<PathBuf>,
     pub verify: VerifyConfig,
     pub otlp_endpoint: Option<String>,
 }
 
-/// Every mistake of a configuration: reading it collects them instead of stopping at the first.
+/// All errors of a configuration, each as `VARIABLE: what is wrong`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the configuration is wrong")?;
-        self.0.iter().try_for_each(|m| write!(f, "\n  {m}"))
+        f.write_str("invalid configuration")?;
+        self.0.iter().try_for_each(|e| write!(f, "\n  {e}"))
     }
 }
 
@@ -150,7 +151,7 @@ impl ConfigErrors {
         default: T,
         what: &str,
     ) -> T {
-        match set(given).map(str::parse) {
+        match non_empty(given).map(str::parse) {
             None => default,
             Some(Ok(value)) => value,
             Some(Err(_)) => {
@@ -161,15 +162,15 @@ impl ConfigErrors {
     }
 
     fn at_least_one(&mut self, variable: &str, given: &Option<String>, default: usize) -> usize {
-        let n = self.parse(variable, given, default, "must be a whole number from 1");
+        let n = self.parse(variable, given, default, "must be a positive integer");
         if n == 0 {
-            self.add(variable, "must be a whole number from 1");
+            self.add(variable, "must be a positive integer");
         }
         n.max(1)
     }
 
     fn duration(&mut self, variable: &str, given: &Option<String>, default: Duration) -> Duration {
-        let Some(text) = set(given) else {
+        let Some(text) = non_empty(given) else {
             return default;
         };
         let parsed = text.parse::<jiff::Span>().ok();
@@ -181,20 +182,20 @@ impl ConfigErrors {
         match parsed.filter(|d| !d.is_zero()) {
             Some(d) => d,
             None => {
-                self.add(variable, "must be a time such as 30s, 15m, 12h or 7d");
+                self.add(variable, "must be a duration such as 30s, 15m, 12h or 7d");
                 default
             }
         }
     }
 
-    /// A time, or 0 for none.
+    /// A duration; `0` is allowed and means none.
     fn duration_or_none(
         &mut self,
         variable: &str,
         given: &Option<String>,
         default: Duration,
     ) -> Duration {
-        match set(given) {
+        match non_empty(given) {
             Some("0") => Duration::ZERO,
             _ => self.duration(variable, given, default),
         }
@@ -215,86 +216,94 @@ impl ConfigErrors {
     }
 }
 
-/// The parts of a list with commas.
+/// The items of a comma-separated list.
 fn list(given: &Option<String>) -> Vec<String> {
-    let parts = set(given).unwrap_or_default().split(',').map(str::trim);
+    let parts = non_empty(given)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim);
     parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
 }
 
-/// A secret without the end of its line.
+/// A secret without its trailing newline.
 fn secret_line(text: String) -> SecretString {
     SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// An empty variable is as good as none.
-fn set(given: &Option<String>) -> Option<&str> {
+/// The trimmed value; an empty variable counts as unset.
+fn non_empty(given: &Option<String>) -> Option<&str> {
     given.as_deref().map(str::trim).filter(|t| !t.is_empty())
 }
 
-fn or(given: &Option<String>, default: &str) -> String {
-    set(given).unwrap_or(default).to_owned()
+fn or_default(given: &Option<String>, default: &str) -> String {
+    non_empty(given).unwrap_or(default).to_owned()
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Connections of one restore where nobody says how many: the server has few, and others want some.
+/// Most connections that one restore uses by default: servers allow few, and other clients need some.
 const MAX_DEFAULT_JOBS: usize = 32;
 
 impl Config {
-    /// Connections that load one restore: as many as are asked for, else as the server has cores, else, where
-    /// that cannot be known, as this machine has.
-    pub fn jobs_for(&self, asked: Option<usize>, server_cores: Option<usize>) -> usize {
-        let here = || std::thread::available_parallelism().map_or(1, usize::from);
-        asked
-            .or(self.jobs)
-            .unwrap_or_else(|| server_cores.unwrap_or_else(here).min(MAX_DEFAULT_JOBS))
+    /// Number of connections that load one restore: the requested or configured number, otherwise the
+    /// server's cores, or this machine's cores if the server's are unknown.
+    pub fn jobs_for(&self, requested: Option<usize>, server_cores: Option<usize>) -> usize {
+        let local_cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        requested.or(self.jobs).unwrap_or_else(|| {
+            server_cores
+                .unwrap_or_else(local_cores)
+                .min(MAX_DEFAULT_JOBS)
+        })
     }
 
+    /// Parses and checks the raw values.
+    ///
     /// # Errors
-    /// All mistakes at once.
+    /// All errors of the configuration at once.
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigErrors> {
-        let mut m = ConfigErrors::default();
-        let retry_budget = m.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
+        let mut errors = ConfigErrors::default();
+        let retry_budget = errors.duration("RETRY_BUDGET", &raw.retry_budget, 15 * 60 * SECOND);
         let max_concurrent =
-            m.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
-        let queue_bytes = m.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20;
-        let trust = match set(&raw.backup_trust) {
+            errors.at_least_one("RESTORE_MAX_CONCURRENT", &raw.restore_max_concurrent, 1);
+        let queue_bytes =
+            errors.at_least_one("RESTORE_QUEUE_MIB", &raw.restore_queue_mib, 32) << 20;
+        let trust = match non_empty(&raw.backup_trust) {
             None | Some("full") => Trust::Full,
             Some("restricted") => Trust::Restricted,
             Some(_) => {
-                m.add("BACKUP_TRUST", "must be full or restricted");
+                errors.add("BACKUP_TRUST", "must be full or restricted");
                 Trust::Restricted
             }
         };
         let config = Config {
-            bucket: m.location(
+            bucket: errors.location(
                 "BACKUP_BUCKET",
-                set(&raw.backup_bucket).unwrap_or("secureai-backups"),
+                non_empty(&raw.backup_bucket).unwrap_or("secureai-backups"),
             ),
-            retention_days: m.parse(
+            retention_days: errors.parse(
                 "BACKUP_RETENTION_DAYS",
                 &raw.backup_retention_days,
                 7,
                 "must be a number of days",
             ),
             trust,
-            trusted_sources: m.locations("TRUSTED_SOURCES", &raw.trusted_sources),
-            allowed_sources: m.locations("ALLOWED_SOURCES", &raw.allowed_sources),
+            trusted_sources: errors.locations("TRUSTED_SOURCES", &raw.trusted_sources),
+            allowed_sources: errors.locations("ALLOWED_SOURCES", &raw.allowed_sources),
             restricted: RestrictedRoles {
                 users: list(&raw.db_restricted_user),
                 password: secret(
                     "DB_RESTRICTED_PASSWORD",
                     &raw.db_restricted_password_file,
                     &raw.db_restricted_password,
-                    &mut m,
+                    &mut errors,
                 )
                 .map(secret_line),
-                owner: or(&raw.restricted_owner, "pgrestored_owner"),
+                owner: or_default(&raw.restricted_owner, "pgrestored_owner"),
             },
             allowed_targets: list(&raw.allowed_targets),
             protected_databases: list(&raw.protected_databases),
-            request_policy: text_of("REQUEST_POLICY", &raw.request_policy, &mut m),
-            request_max_age: m.duration(
+            request_policy: text_of("REQUEST_POLICY", &raw.request_policy, &mut errors),
+            request_max_age: errors.duration(
                 "REQUEST_MAX_AGE",
                 &raw.request_max_age,
                 7 * 24 * 3600 * SECOND,
@@ -303,91 +312,92 @@ impl Config {
                 "REQUEST_SIGNING_KEY",
                 &raw.request_signing_key_file,
                 &raw.request_signing_key,
-                &mut m,
+                &mut errors,
             )
             .map(|key| {
                 (
-                    or(&raw.request_signing_key_id, "default"),
+                    or_default(&raw.request_signing_key_id, "default"),
                     SecretString::from(key),
                 )
             }),
-            records: set(&raw.restore_records).map(|place| m.location("RESTORE_RECORDS", place)),
-            max_bytes: set(&raw.restore_max_gib)
-                .map(|_| m.at_least_one("RESTORE_MAX_GIB", &raw.restore_max_gib, 1) as u64)
+            records: non_empty(&raw.restore_records)
+                .map(|place| errors.location("RESTORE_RECORDS", place)),
+            max_bytes: non_empty(&raw.restore_max_gib)
+                .map(|_| errors.at_least_one("RESTORE_MAX_GIB", &raw.restore_max_gib, 1) as u64)
                 .map(|gib| gib << 30),
-            stage_limits: stage_limits(raw, &mut m),
-            stall_limit: m.duration(
+            stage_limits: stage_limits(raw, &mut errors),
+            stall_limit: errors.duration(
                 "RESTORE_STALL_TIMEOUT",
                 &raw.restore_stall_timeout,
                 2 * 3600 * SECOND,
             ),
-            db: server::db_config(raw, retry_budget, &mut m),
-            db_name: set(&raw.db_name).map(str::to_owned),
-            project: set(&raw.google_cloud_project).map(str::to_owned),
-            request_subscription: or(&raw.restore_request_subscription, "restore-requests"),
-            request_topic: or(&raw.restore_request_topic, "restore-requests"),
-            notification_subscription: set(&raw.backup_notification_subscription)
+            db: server::db_config(raw, retry_budget, &mut errors),
+            db_name: non_empty(&raw.db_name).map(str::to_owned),
+            project: non_empty(&raw.google_cloud_project).map(str::to_owned),
+            request_subscription: or_default(&raw.restore_request_subscription, "restore-requests"),
+            request_topic: or_default(&raw.restore_request_topic, "restore-requests"),
+            notification_subscription: non_empty(&raw.backup_notification_subscription)
                 .map(str::to_owned),
-            completion_topic: or(&raw.restore_completion_topic, "restore-completions"),
-            completion_subscription: or(
+            completion_topic: or_default(&raw.restore_completion_topic, "restore-completions"),
+            completion_subscription: or_default(
                 &raw.restore_completion_subscription,
                 "restore-completions",
             ),
-            pubsub_emulator: set(&raw.pubsub_emulator_host).map(with_scheme),
-            storage_emulator: set(&raw.storage_emulator_host).map(|json| StorageEmulator {
+            pubsub_emulator: non_empty(&raw.pubsub_emulator_host).map(with_scheme),
+            storage_emulator: non_empty(&raw.storage_emulator_host).map(|json| StorageEmulator {
                 json: with_scheme(json),
-                grpc: with_scheme(set(&raw.storage_emulator_grpc_host).unwrap_or(json)),
+                grpc: with_scheme(non_empty(&raw.storage_emulator_grpc_host).unwrap_or(json)),
             }),
-            jobs: set(&raw.restore_jobs)
-                .map(|_| m.at_least_one("RESTORE_JOBS", &raw.restore_jobs, 1)),
+            jobs: non_empty(&raw.restore_jobs)
+                .map(|_| errors.at_least_one("RESTORE_JOBS", &raw.restore_jobs, 1)),
             max_concurrent,
-            timeout: m.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
-            max_attempts: m.parse(
+            timeout: errors.duration("RESTORE_TIMEOUT", &raw.restore_timeout, 12 * 3600 * SECOND),
+            max_attempts: errors.parse(
                 "RESTORE_MAX_ATTEMPTS",
                 &raw.restore_max_attempts,
                 4,
-                "must be a whole number",
+                "must be a non-negative integer",
             ),
-            quarantine_after: m.parse(
+            quarantine_after: errors.parse(
                 "RESTORE_QUARANTINE_AFTER",
                 &raw.restore_quarantine_after,
                 10,
-                "must be a whole number",
+                "must be a non-negative integer",
             ),
-            keep_previous: m.duration_or_none(
+            keep_previous: errors.duration_or_none(
                 "RESTORE_KEEP_PREVIOUS",
                 &raw.restore_keep_previous,
                 24 * 3600 * SECOND,
             ),
-            reap_every: Some(m.duration_or_none("REAP_EVERY", &raw.reap_every, 600 * SECOND))
+            reap_every: Some(errors.duration_or_none("REAP_EVERY", &raw.reap_every, 600 * SECOND))
                 .filter(|every| !every.is_zero()),
-            lease_extension: m.duration(
+            lease_extension: errors.duration(
                 "RESTORE_LEASE_EXTENSION",
                 &raw.restore_lease_extension,
                 60 * SECOND,
             ),
-            binary_from: binary_from(raw, &mut m),
+            binary_from: binary_from(raw, &mut errors),
             queue_bytes,
-            require_complete: set(&raw.restore_require_complete).map(|_| {
-                m.parse(
+            require_complete: non_empty(&raw.restore_require_complete).map(|_| {
+                errors.parse(
                     "RESTORE_REQUIRE_COMPLETE",
                     &raw.restore_require_complete,
                     true,
                     "must be true or false",
                 )
             }),
-            archive_memory: memory::archive_budget(raw, max_concurrent, queue_bytes, &mut m),
+            archive_memory: memory::archive_budget(raw, max_concurrent, queue_bytes, &mut errors),
             retry_budget,
-            policy: policy(raw, &mut m),
-            in_place: in_place(raw, &mut m),
-            age_identity: age_identity(raw, &mut m),
-            stall_timeout: m.duration(
+            policy: policy(raw, &mut errors),
+            in_place: in_place(raw, &mut errors),
+            age_identity: age_identity(raw, &mut errors),
+            stall_timeout: errors.duration(
                 "DOWNLOAD_STALL_TIMEOUT",
                 &raw.download_stall_timeout,
                 30 * SECOND,
             ),
-            drain_timeout: m.duration("DRAIN_TIMEOUT", &raw.drain_timeout, 25 * SECOND),
-            admin_addr: m.parse(
+            drain_timeout: errors.duration("DRAIN_TIMEOUT", &raw.drain_timeout, 25 * SECOND),
+            admin_addr: errors.parse(
                 "ADMIN_ADDR",
                 &raw.admin_addr,
                 SocketAddr::from(([127, 0, 0, 1], 9464)),
@@ -395,43 +405,43 @@ impl Config {
             ),
             admin_hosts: list(&raw.admin_hosts),
             pg_bindir: raw.pg_bindir(),
-            verify: verification::read(raw, retry_budget, &mut m),
-            otlp_endpoint: set(&raw.otel_exporter_otlp_endpoint).map(str::to_owned),
+            verify: verification::read(raw, retry_budget, &mut errors),
+            otlp_endpoint: non_empty(&raw.otel_exporter_otlp_endpoint).map(str::to_owned),
         };
         if config.quarantine_after <= config.max_attempts {
-            m.add(
+            errors.add(
                 "RESTORE_QUARANTINE_AFTER",
-                "must be more than RESTORE_MAX_ATTEMPTS",
+                "must be greater than RESTORE_MAX_ATTEMPTS",
             );
         }
-        if m.0.is_empty() {
+        if errors.0.is_empty() {
             Ok(config)
         } else {
-            Err(ConfigErrors(m.0))
+            Err(ConfigErrors(errors.0))
         }
     }
 
-    /// The same with what topics and subscriptions need.
+    /// Like [`Config::new`], for commands that use topics or subscriptions.
     ///
     /// # Errors
-    /// All mistakes at once, the missing project among them.
+    /// All errors at once, including a missing project.
     pub fn with_queue(raw: &RawConfig) -> Result<Self, ConfigErrors> {
         let config = Self::new(raw);
-        if set(&raw.google_cloud_project).is_some() {
+        if non_empty(&raw.google_cloud_project).is_some() {
             return config;
         }
-        let mut mistakes = config.err().map(|e| e.0).unwrap_or_default();
-        mistakes.push("GOOGLE_CLOUD_PROJECT: required for topics and subscriptions".to_owned());
-        Err(ConfigErrors(mistakes))
+        let mut errors = config.err().map(|e| e.0).unwrap_or_default();
+        errors.push("GOOGLE_CLOUD_PROJECT: required for topics and subscriptions".to_owned());
+        Err(ConfigErrors(errors))
     }
 }
 
-/// Whether output may have colours: `NO_COLOR` is not set, or empty (<https://no-color.org>).
+/// Whether output may be coloured: `NO_COLOR` is unset or empty (<https://no-color.org>).
 pub fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// What traces call this program: `OTEL_SERVICE_NAME`, else `pgrestored`.
+/// Service name in traces: `OTEL_SERVICE_NAME`, otherwise `pgrestored`.
 pub fn service_name() -> String {
     std::env::var("OTEL_SERVICE_NAME")
         .ok()
@@ -445,79 +455,80 @@ pub fn search_path() -> Vec<PathBuf> {
     std::env::split_paths(&path).collect()
 }
 
-/// The text of a file that is no secret.
-fn text_of(variable: &str, file: &Option<String>, m: &mut ConfigErrors) -> Option<String> {
-    let file = set(file)?;
-    let unreadable = |e: std::io::Error| m.add(variable, format!("cannot be read: {}", e.kind()));
+/// Reads a file that contains no secret.
+fn text_of(variable: &str, file: &Option<String>, errors: &mut ConfigErrors) -> Option<String> {
+    let file = non_empty(file)?;
+    let unreadable =
+        |e: std::io::Error| errors.add(variable, format!("cannot be read: {}", e.kind()));
     std::fs::read_to_string(file).map_err(unreadable).ok()
 }
 
-/// The text of a secret, from its file or else itself.
+/// Reads a secret from its file if one is given, otherwise takes the value itself.
 fn secret(
     variable: &str,
     file: &Option<String>,
     text: &Option<String>,
-    m: &mut ConfigErrors,
+    errors: &mut ConfigErrors,
 ) -> Option<String> {
-    let from_file = set(file).and_then(|file| {
+    let from_file = non_empty(file).and_then(|file| {
         std::fs::read_to_string(file)
             .map_err(|e| {
-                m.add(
+                errors.add(
                     &format!("{variable}_FILE"),
                     format!("cannot be read: {}", e.kind()),
                 )
             })
             .ok()
     });
-    from_file.or(set(text).map(str::to_owned))
+    from_file.or(non_empty(text).map(str::to_owned))
 }
 
-fn binary_from(raw: &RawConfig, m: &mut ConfigErrors) -> Option<usize> {
-    match set(&raw.restore_copy_format) {
+fn binary_from(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<usize> {
+    match non_empty(&raw.restore_copy_format) {
         None | Some("auto") => Some(64 << 10),
         Some("text") => None,
         Some("binary") => Some(0),
         Some(_) => {
-            m.add("RESTORE_COPY_FORMAT", "must be auto, text or binary");
+            errors.add("RESTORE_COPY_FORMAT", "must be auto, text or binary");
             None
         }
     }
 }
 
-fn in_place(raw: &RawConfig, m: &mut ConfigErrors) -> InPlace {
-    let chosen = set(&raw.restore_in_place)
+fn in_place(raw: &RawConfig, errors: &mut ConfigErrors) -> InPlace {
+    let chosen = non_empty(&raw.restore_in_place)
         .map(|t| InPlace::from_str(t, true))
         .transpose();
     chosen
         .unwrap_or_else(|_| {
-            m.add("RESTORE_IN_PLACE", "must be auto, always or never");
+            errors.add("RESTORE_IN_PLACE", "must be auto, always or never");
             None
         })
         .unwrap_or_default()
 }
 
-fn policy(raw: &RawConfig, m: &mut ConfigErrors) -> Policy {
-    let owners = set(&raw.restore_owners)
+fn policy(raw: &RawConfig, errors: &mut ConfigErrors) -> Policy {
+    let owners = non_empty(&raw.restore_owners)
         .map(|t| Owners::from_str(t, true))
         .transpose();
-    let extensions = set(&raw.restore_extensions)
+    let extensions = non_empty(&raw.restore_extensions)
         .map(|t| Extensions::from_str(&t.replace('_', "-"), true))
         .transpose();
     Policy {
         owners: owners
             .unwrap_or_else(|_| {
-                m.add("RESTORE_OWNERS", "must be keep, map or none");
+                errors.add("RESTORE_OWNERS", "must be keep, map or none");
                 None
             })
             .unwrap_or_default(),
-        role_map: role_map(raw, m),
-        privileges: !m.parse(
+        role_map: role_map(raw, errors),
+        privileges: !errors.parse(
             "RESTORE_NO_PRIVILEGES",
             &raw.restore_no_privileges,
             false,
             "must be true or false",
         ),
-        create_roles: m.parse(
+        create_roles: errors.parse(
             "RESTORE_CREATE_ROLES",
             &raw.restore_create_roles,
             false,
@@ -525,18 +536,18 @@ fn policy(raw: &RawConfig, m: &mut ConfigErrors) -> Policy {
         ),
         extensions: extensions
             .unwrap_or_else(|_| {
-                m.add("RESTORE_EXTENSIONS", "must be require or skip-missing");
+                errors.add("RESTORE_EXTENSIONS", "must be require or skip-missing");
                 None
             })
             .unwrap_or_default(),
-        analyze: !m.parse(
+        analyze: !errors.parse(
             "RESTORE_NO_ANALYZE",
             &raw.restore_no_analyze,
             false,
             "must be true or false",
         ),
-        globals: set(&raw.restore_globals).map(str::to_owned),
-        role_passwords: m.parse(
+        globals: non_empty(&raw.restore_globals).map(str::to_owned),
+        role_passwords: errors.parse(
             "RESTORE_ROLE_PASSWORDS",
             &raw.restore_role_passwords,
             false,
@@ -545,23 +556,23 @@ fn policy(raw: &RawConfig, m: &mut ConfigErrors) -> Policy {
     }
 }
 
-/// Stages of a restore, as progress and metrics name them.
+/// Stages of a job, as progress and metrics name them.
 const STAGES: [&str; 7] = [
     "prepare", "schema", "data", "indexes", "analyze", "check", "sandbox",
 ];
 
-fn stage_limits(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, Duration> {
+fn stage_limits(raw: &RawConfig, errors: &mut ConfigErrors) -> BTreeMap<String, Duration> {
     let mut limits = BTreeMap::new();
     for text in list(&raw.restore_stage_limits) {
         match pair(&text) {
             Ok((stage, time)) if STAGES.contains(&stage.as_str()) => {
-                let limit = m.duration("RESTORE_STAGE_LIMITS", &Some(time), SECOND);
+                let limit = errors.duration("RESTORE_STAGE_LIMITS", &Some(time), SECOND);
                 limits.insert(stage, limit);
             }
-            _ => m.add(
+            _ => errors.add(
                 "RESTORE_STAGE_LIMITS",
                 format!(
-                    "must be STAGE=TIME, separated by commas; stages are {}",
+                    "must be STAGE=TIME, separated by commas; the stages are {}",
                     STAGES.join(", ")
                 ),
             ),
@@ -570,15 +581,15 @@ fn stage_limits(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, Durat
     limits
 }
 
-fn role_map(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, String> {
-    let Some(text) = set(&raw.restore_role_map) else {
+fn role_map(raw: &RawConfig, errors: &mut ConfigErrors) -> BTreeMap<String, String> {
+    let Some(text) = non_empty(&raw.restore_role_map) else {
         return BTreeMap::new();
     };
     let text = match text.strip_prefix('@') {
         Some(file) => std::fs::read_to_string(file).unwrap_or_else(|e| {
-            m.add(
+            errors.add(
                 "RESTORE_ROLE_MAP",
-                format!("its file cannot be read: {}", e.kind()),
+                format!("the file cannot be read: {}", e.kind()),
             );
             String::new()
         }),
@@ -589,16 +600,20 @@ fn role_map(raw: &RawConfig, m: &mut ConfigErrors) -> BTreeMap<String, String> {
         .map(str::trim)
         .filter(|l| !l.is_empty() && !l.starts_with('#'));
     lines
-        .filter_map(|line| pair(line).map_err(|e| m.add("RESTORE_ROLE_MAP", e)).ok())
+        .filter_map(|line| {
+            pair(line)
+                .map_err(|e| errors.add("RESTORE_ROLE_MAP", e))
+                .ok()
+        })
         .collect()
 }
 
-fn age_identity(raw: &RawConfig, m: &mut ConfigErrors) -> Option<SecretString> {
+fn age_identity(raw: &RawConfig, errors: &mut ConfigErrors) -> Option<SecretString> {
     let text = secret(
         "BACKUP_AGE_IDENTITY",
         &raw.backup_age_identity_file,
         &raw.backup_age_identity,
-        m,
+        errors,
     );
     text.map(SecretString::from)
 }
@@ -617,7 +632,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mistake_is_reported_and_no_value() {
+    fn all_errors_are_reported_without_values() {
         let raw = RawConfig {
             backup_bucket: Some("NOT-A-BUCKET".into()),
             db_port: Some("secret-port".into()),
@@ -642,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_the_contracts() {
+    fn defaults_match_the_documentation() {
         let c = Config::new(&RawConfig::default()).unwrap();
         assert_eq!(
             c.bucket,
@@ -670,7 +685,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_connections_as_the_server_has_cores() {
+    fn connections_default_to_the_servers_cores() {
         let mut c = Config::new(&RawConfig::default()).unwrap();
         assert_eq!(c.jobs_for(None, Some(5)), 5);
         assert_eq!(c.jobs_for(None, Some(500)), MAX_DEFAULT_JOBS);
@@ -684,7 +699,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_contain_what_lies_below_them() {
+    fn a_location_contains_what_is_below_it() {
         let b = Location::parse("gs://bucket/orders").unwrap();
         let (place, name) = Location::of_backup("gs://bucket/orders/a.dump").unwrap();
         assert!(b.contains(&place, &name));
@@ -697,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_read_from_flags_and_files() {
+    fn the_policy_is_read_from_flags_and_files() {
         let file = std::env::temp_dir().join(format!("pgrestored-roles-{}", std::process::id()));
         std::fs::write(&file, "# heirs\nold = new\n\nOdd one = x\n").unwrap();
         let flags = [

@@ -1,6 +1,7 @@
-//! Databases on the target server. A restore claims its target (a lock on one session, L), loads
-//! into a staging database of its own and, once that is proven, swaps it into place in one
-//! transaction on L. Losing L loses the lock and with it the power to swap: that is the fence.
+//! Databases on the target server. A restore claims its target with an advisory lock on one session, loads
+//! into its own staging database and, once that is proven, swaps it into place in one transaction on the
+//! same session. That is the fencing: a worker that loses the session loses the lock, and can no longer
+//! swap.
 
 mod abandoned;
 mod confinement;
@@ -29,36 +30,36 @@ pub use reaper::{Reaped, reap};
 pub use rollback::{RetainedDatabase, RolledBack, kept, rollback};
 pub use staging::{CreateOptions, OTHER_LOCALE, ProvenStaging, Staging};
 
-/// How often the lock's session is asked whether it is still there.
+/// How often the session that holds the lock is checked.
 const PING: Duration = Duration::from_secs(5);
 
-/// How long a claim waits for a lock that is being given up, and how often it looks.
+/// How long a claim waits for a lock that is being released, and how often it tries.
 const LOCK_GRACE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a claim found.
+/// The result of a claim.
 pub enum Claim {
-    /// The target is ours until the claim is dropped.
+    /// The target is locked until the value is dropped.
     Granted(Box<TargetLock>),
-    /// This request has its outcome already: the body of its result event.
+    /// The request already has an outcome: the body of its result event.
     Done(serde_json::Value),
 }
 
-/// What is the same for every claim of a worker.
+/// Settings that apply to every claim of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimPolicy {
     /// How long a replaced database is kept for a rollback.
     pub keep: Duration,
-    /// Attempts of one request that may die before it is taken for what killed them.
+    /// Number of crashed attempts after which a request is quarantined, because it may be what kills workers.
     pub deaths: u32,
-    /// Requests that were published longer ago are refused.
+    /// Requests that were published longer ago are rejected.
     pub max_age: Duration,
 }
 
-/// The target of one job, locked.
+/// The locked target of one job.
 pub struct TargetLock {
     server: Server,
-    /// Holds the locks; swaps and keeps the journal.
+    /// The session that holds the locks, writes the journal and performs the swap.
     lock: Session,
     journal: Journal,
     request_id: String,
@@ -66,39 +67,42 @@ pub struct TargetLock {
     on_existing: OnExisting,
     sequence: i64,
     attempt: uuid::Uuid,
-    /// Attempts before this one that were never heard of again.
-    died: u32,
-    terms: ClaimPolicy,
-    /// The database that bears the target's name.
+    /// Earlier attempts that crashed without reporting.
+    crashed_attempts: u32,
+    policy: ClaimPolicy,
+    /// The database that currently has the target's name.
     existing: Option<Existing>,
-    /// The role of `DB_RESTRICTED_USER` that loads, its name locked.
+    /// The role of `DB_RESTRICTED_USER` that loads; its name is locked.
     pooled: OnceLock<Pooled>,
 }
 
 struct Existing {
     oid: u32,
-    /// Name under which it is kept once it is replaced.
+    /// The name under which it is kept after it has been replaced.
     kept_as: String,
 }
 
 /// Locks the target of `job` and records that this attempt works on it.
 ///
 /// # Errors
-/// `target_busy` where another restore has it, `invalid_request` where the id was used for another
+/// `target_busy` if another restore holds the target, `invalid_request` if the id was used for another
 /// request, `target_unavailable`.
 pub async fn claim(
     server: &Server,
     job: &RestoreJob,
-    terms: ClaimPolicy,
+    policy: ClaimPolicy,
 ) -> Result<Claim, RestoreError> {
     let lock = server.maintenance("lock").await?;
     take_locks(&lock, &job.target_db, &job.request_id).await?;
     let journal = Journal::open(&lock).await?;
     let reused = || {
-        let what = format!("request_id {} was used for another request", job.request_id);
+        let what = format!(
+            "request_id {} was already used for another request: use a new one",
+            job.request_id
+        );
         Err(ValidationError::new(R::InvalidRequest, what).into())
     };
-    let died = match journal.look_up(&lock, &job.request_id).await? {
+    let crashed_attempts = match journal.look_up(&lock, &job.request_id).await? {
         Known::Done { digest, outcome } if digest == job.digest => return Ok(Claim::Done(outcome)),
         Known::Unfinished { digest, starts } if digest == job.digest => starts.unsigned_abs(),
         Known::Done { .. } | Known::Unfinished { .. } => return reused(),
@@ -117,8 +121,8 @@ pub async fn claim(
         on_existing: job.on_existing,
         sequence,
         attempt: uuid::Uuid::new_v4(),
-        died,
-        terms,
+        crashed_attempts,
+        policy,
         existing: None,
         pooled: OnceLock::new(),
     };
@@ -130,7 +134,7 @@ pub async fn claim(
     Ok(Claim::Granted(Box::new(claimed)))
 }
 
-/// Microseconds since 1970 by the clock of the server, which every worker shares.
+/// Microseconds since 1970 by the server's clock, which all workers share.
 async fn server_clock(session: &Session) -> Result<i64, DatabaseError> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let row = session.client().query_one(now, &[]).await;
@@ -139,7 +143,7 @@ async fn server_clock(session: &Session) -> Result<i64, DatabaseError> {
         .get(0))
 }
 
-/// Locks a request's target, and with it the request's staging database against the reaper.
+/// Locks a request's target and its staging database; the latter keeps the reaper away from it.
 async fn take_locks(
     session: &Session,
     target: &str,
@@ -149,13 +153,13 @@ async fn take_locks(
     lock_name(session, &staging::name_for(request_id)).await
 }
 
-/// Takes the lock of a database's name on `session`. A moment is waited: the session of a restore that
-/// has just ended may still be closing.
+/// Takes the lock of a database's name on `session`. Retries for a moment, because the session of a restore
+/// that has just ended may still be closing.
 async fn lock_name(session: &Session, name: &str) -> Result<(), DatabaseError> {
     let deadline = tokio::time::Instant::now() + LOCK_GRACE;
     while !try_lock(session, name).await? {
         if tokio::time::Instant::now() >= deadline {
-            let what = format!("another session of pgrestored works on {name}");
+            let what = format!("another session of pgrestored is working on {name}");
             return Err(DatabaseError::new(R::TargetBusy, what));
         }
         tokio::time::sleep(LOCK_PAUSE).await;
@@ -163,7 +167,7 @@ async fn lock_name(session: &Session, name: &str) -> Result<(), DatabaseError> {
     Ok(())
 }
 
-/// Whether the lock of a database's name is ours now.
+/// Tries to take the lock of a database's name; returns whether `session` holds it now.
 async fn try_lock(session: &Session, name: &str) -> Result<bool, DatabaseError> {
     let locked = session
         .client()
@@ -216,38 +220,38 @@ impl TargetLock {
         }
     }
 
-    /// Whether the bookkeeping tables could be used; without them a crash leaves more to settle.
+    /// Whether the journal is available. Without it, recovery from a crash is less precise.
     pub fn has_journal(&self) -> bool {
         self.journal.is_on()
     }
 
-    /// Name under which the database that is replaced will be kept.
+    /// The name under which the replaced database will be kept.
     pub fn previous_name(&self) -> Option<&str> {
         self.existing.as_ref().map(|e| e.kept_as.as_str())
     }
 
-    /// Checks what can be checked before a byte is read: the order of requests, rights, the database that
-    /// is there. `delivery` counts from 1. Returns what a person should know of it.
+    /// Checks everything that can be checked before a byte is read: the order of requests, privileges, and
+    /// the existing database. `delivery` counts from 1. Returns notes for the result.
     ///
     /// # Errors
-    /// `target_not_allowed` where a newer request has been applied or the database may not be replaced,
-    /// `target_exists`, `insufficient_privilege`, `internal` for a request that kills workers,
+    /// `target_not_allowed` if a newer request has been applied or the database must not be replaced,
+    /// `target_exists`, `insufficient_privilege`, `internal` for a quarantined request,
     /// `target_unavailable`.
     pub async fn check(&mut self, delivery: u32) -> Result<Vec<String>, RestoreError> {
         if self.is_quarantined(delivery) {
-            let what = format!(
-                "quarantined: {} attempts died without a word",
-                self.died.max(delivery - 1)
-            );
+            let what = match self.crashed_attempts.max(delivery - 1) {
+                1 => "quarantined: one earlier attempt crashed without reporting".to_owned(),
+                n => format!("quarantined: {n} earlier attempts crashed without reporting"),
+            };
             return Err(RestoreError::internal(what));
         }
         let age = server_clock(&self.lock)
             .await?
             .saturating_sub(self.sequence);
-        if age > i64::try_from(self.terms.max_age.as_micros()).unwrap_or(i64::MAX) {
+        if age > i64::try_from(self.policy.max_age.as_micros()).unwrap_or(i64::MAX) {
             let what = format!(
-                "superseded: published longer ago than {:?} (REQUEST_MAX_AGE)",
-                self.terms.max_age
+                "superseded: the request was published longer ago than {:?} (REQUEST_MAX_AGE)",
+                self.policy.max_age
             );
             return Err(ValidationError::new(R::TargetNotAllowed, what).into());
         }
@@ -257,7 +261,7 @@ impl TargetLock {
             .await?
         {
             let what = format!(
-                "superseded: the newer request {newer} has been restored into {}",
+                "superseded: the newer request {newer} has already been restored into {}",
                 self.target
             );
             return Err(ValidationError::new(R::TargetNotAllowed, what).into());
@@ -265,20 +269,20 @@ impl TargetLock {
         self.check_target().await
     }
 
-    /// Whether attempts of this request have died so often that no further one is made. Without a
-    /// journal, every delivery before this one is taken for a death.
+    /// Whether attempts of this request have crashed so often that no further one is made. Without a journal,
+    /// every earlier delivery counts as a crash.
     pub fn is_quarantined(&self, delivery: u32) -> bool {
         if self.journal.is_on() {
-            self.died >= self.terms.deaths
+            self.crashed_attempts >= self.policy.deaths
         } else {
-            delivery > self.terms.deaths
+            delivery > self.policy.deaths
         }
     }
 
     async fn check_target(&mut self) -> Result<Vec<String>, RestoreError> {
-        // Whoever made it is dead: the lock of its name is ours.
-        self.drop_half_made().await?;
-        let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at the target");
+        // Whatever is unfinished was left by a dead attempt, because this session holds the lock of its name.
+        self.drop_unfinished().await?;
+        let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up the target");
         let client = self.lock.client();
         let me = client
             .query_one(
@@ -290,8 +294,9 @@ impl TargetLock {
         let (may_create, is_superuser): (bool, bool) = (me.get(0), me.get(1));
         if !may_create {
             let what = format!(
-                "role {} may not create databases (CREATEDB)",
-                self.server.user()
+                "role {0} may not create databases: ALTER ROLE {1} CREATEDB",
+                self.server.user(),
+                ident(self.server.user())
             );
             return Err(DatabaseError::new(R::InsufficientPrivilege, what).into());
         }
@@ -310,7 +315,10 @@ impl TargetLock {
         if self.on_existing == OnExisting::Fail {
             return refuse(
                 R::TargetExists,
-                format!("database {} exists (on_existing is fail)", self.target),
+                format!(
+                    "database {} already exists (on_existing is fail; use replace to replace it)",
+                    self.target
+                ),
             );
         }
         if is_template {
@@ -322,7 +330,7 @@ impl TargetLock {
         if !mine {
             let (me, owner): (&str, &str) = (self.server.user(), row.get(3));
             let what = format!(
-                "role {me} is no member of the owner of {}: GRANT {} TO {}",
+                "role {me} is not a member of the role that owns {}: GRANT {} TO {}",
                 self.target,
                 ident(owner),
                 ident(me)
@@ -345,8 +353,8 @@ impl TargetLock {
         Ok(notes)
     }
 
-    /// The same error, or that the lock was lost: then others have cleaned up behind this attempt, and
-    /// what the server says comes from that.
+    /// Returns `e`, or an error that the lock was lost. In that case other workers may already have cleaned
+    /// up after this attempt, and `e` is merely a consequence.
     pub async fn unless_lost(&self, e: RestoreError) -> RestoreError {
         unless_lost(&self.lock, e).await
     }
@@ -361,7 +369,7 @@ impl TargetLock {
         }
     }
 
-    /// Makes the empty staging database, recorded as ours before it exists.
+    /// Creates the empty staging database, which must have been announced before.
     ///
     /// # Errors
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
@@ -369,14 +377,14 @@ impl TargetLock {
         staging::create(self, options).await
     }
 
-    /// Records the staging database as ours, before it or anything for it is made.
+    /// Records the staging database in the journal before it, or any role for it, is created.
     ///
     /// # Errors
     /// `target_unavailable`.
     pub async fn announce_staging(&self) -> Result<(), RestoreError> {
         let name = staging::name_for(&self.request_id);
-        // An attempt that died, or a first one of this claim, may have left something.
-        self.drop_half_made().await?;
+        // A crashed attempt, or an earlier one under this claim, may have left something behind.
+        self.drop_unfinished().await?;
         reaper::remove(&self.server, &self.lock, self.journal, &name).await?;
         self.journal
             .own(
@@ -391,17 +399,17 @@ impl TargetLock {
         Ok(())
     }
 
-    /// Name of the staging database: every attempt of a request has the same.
+    /// The name of the staging database, the same for every attempt of a request.
     pub fn staging_name(&self) -> String {
         staging::name_for(&self.request_id)
     }
 
-    /// The session that holds the target's lock, to ask the server.
+    /// The session that holds the target's lock, for queries.
     pub fn session(&self) -> &Session {
         &self.lock
     }
 
-    /// What the server has.
+    /// Roles, extensions, tablespaces and other properties of the server.
     ///
     /// # Errors
     /// `target_unavailable`.
@@ -409,7 +417,7 @@ impl TargetLock {
         Ok(self.lock.facts().await?)
     }
 
-    /// Makes roles that the dump needs.
+    /// Creates roles that the dump needs.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
@@ -423,15 +431,15 @@ impl TargetLock {
         Ok(())
     }
 
-    /// Drops the staging database, however far it came and whatever is in it, and roles that were made
-    /// for it, as far as nothing else has come to use them.
+    /// Drops the staging database, whatever its state, and the roles that were created for it, unless
+    /// something else uses them by now.
     ///
     /// # Errors
-    /// Why it could not be dropped; it stays recorded as ours.
+    /// Why it could not be dropped; it stays in the journal, for the reaper.
     pub async fn discard(&mut self) -> Result<(), RestoreError> {
         let mut has_role = true;
         if self.lock.client().is_closed() {
-            // Without the lock the next owner of the request has a database of the same name.
+            // Without the lock, the database of this name may already belong to the next attempt.
             let session = self.server.maintenance("lock").await?;
             take_locks(&session, &self.target, &self.request_id).await?;
             self.lock = session;
@@ -440,21 +448,21 @@ impl TargetLock {
                 None => false,
             };
         }
-        self.drop_half_made().await?;
+        self.drop_unfinished().await?;
         let staging = staging::name_for(&self.request_id);
         reaper::remove(&self.server, &self.lock, self.journal, &staging).await?;
-        // Where another restore loads with it by now, that one has set it right.
+        // If another restore uses the role by now, that one has already reset it.
         if let Some(pooled) = self.pooled.get().filter(|_| has_role) {
             pooled.undo(&self.lock).await;
         }
         Ok(())
     }
 
-    /// Puts the proven staging database in the target's place and records `outcome` with it.
+    /// Swaps the proven staging database into place and records `outcome` in the same transaction.
     ///
     /// # Errors
-    /// `target_exists` where one appeared meanwhile, `target_unavailable`, `restore_error`: then the
-    /// target is as it was.
+    /// `target_exists` if a database of that name appeared meanwhile, `target_unavailable`,
+    /// `restore_error`. In all cases the target is unchanged.
     pub async fn swap(
         &mut self,
         staging: &ProvenStaging,
@@ -463,8 +471,8 @@ impl TargetLock {
         swap::swap(self, staging, outcome).await
     }
 
-    /// Records the outcome of a request that changed nothing. Where it has been applied after all, by a
-    /// swap whose end could not be seen, that outcome is returned and stays.
+    /// Records the outcome of a failed request. If the request was applied after all, by a swap whose result
+    /// did not reach the worker, the recorded outcome stays and is returned.
     ///
     /// # Errors
     /// `target_unavailable`.
@@ -483,7 +491,7 @@ impl TargetLock {
         Ok(None)
     }
 
-    /// Records that this attempt ends in order, and without an outcome.
+    /// Records that this attempt ended in an orderly way, without an outcome.
     ///
     /// # Errors
     /// `target_unavailable`.
@@ -495,7 +503,7 @@ impl TargetLock {
     }
 }
 
-/// A database on a scratch server, for a verification: locked and recorded as ours while it is in use.
+/// A database on a scratch server, for a verification; locked and recorded in the journal while in use.
 pub struct VerificationDatabase {
     server: Server,
     session: Session,
@@ -504,13 +512,15 @@ pub struct VerificationDatabase {
 }
 
 impl VerificationDatabase {
-    /// Name of the database of a verification; every attempt has the same.
+    /// The name of the database of a verification, the same for every attempt.
     pub fn name_for(request_id: &str) -> String {
         format!("{}v_{}", crate::job::OWN_PREFIX, short_hash(request_id))
     }
 
+    /// Locks the name and drops what an earlier attempt left. `recorded`: whether to use the journal.
+    ///
     /// # Errors
-    /// `target_busy` where another worker does the same verification, `target_unavailable`.
+    /// `target_busy` if another worker runs the same verification, `target_unavailable`.
     pub async fn claim(
         server: &Server,
         request_id: &str,
@@ -524,7 +534,7 @@ impl VerificationDatabase {
         } else {
             Journal::off()
         };
-        // A proof that died may have left something.
+        // A crashed verification may have left something behind.
         reaper::remove(server, &session, journal, &name).await?;
         journal
             .own(&session, RecordKind::Verification, &name, request_id, &name)
@@ -537,12 +547,12 @@ impl VerificationDatabase {
         })
     }
 
-    /// The session that holds the lock, on the maintenance database.
+    /// The session that holds the lock, connected to the maintenance database.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Makes the database.
+    /// Creates the database.
     ///
     /// # Errors
     /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
@@ -555,7 +565,7 @@ impl VerificationDatabase {
         unless_lost(&self.session, e).await
     }
 
-    /// Drops it, and roles that were made for it.
+    /// Drops the database and the roles that were created for it.
     ///
     /// # Errors
     /// Why it could not be dropped.
@@ -565,7 +575,7 @@ impl VerificationDatabase {
     }
 }
 
-/// The name under which a database is kept that was `target` until `now`, in microseconds.
+/// The name under which the database that was `target` until `now` is kept. `now` is in microseconds.
 fn previous_name(target: &str, now: i64) -> String {
     format!("{}{now:x}", previous_prefix(target))
 }
@@ -574,7 +584,7 @@ fn previous_prefix(target: &str) -> String {
     format!("{}o_{}_", crate::job::OWN_PREFIX, short_hash(target))
 }
 
-/// 16 hexadecimal digits that stand for `text` in names.
+/// 16 hexadecimal digits of the hash of `text`, for use in names.
 fn short_hash(text: &str) -> String {
     use sha2::Digest;
     sha2::Sha256::digest(text.as_bytes())

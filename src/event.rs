@@ -1,6 +1,6 @@
-//! The wire: restore requests, result events and Cloud Storage notifications, as CloudEvents 1.0 in
-//! Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are read too.
-//! `schemas/` is generated from these types.
+//! The wire format: restore requests, result events and Cloud Storage notifications. Messages are
+//! CloudEvents 1.0 in Pub/Sub's binary mode around plain JSON; bare JSON and the structured mode are
+//! accepted too. `schemas/` is generated from these types.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,13 +16,13 @@ pub use crate::proof::Verdict;
 pub const REQUEST_TYPE: &str = "io.pgrestored.restore.requested.v1";
 pub const RESULT_TYPE: &str = "io.pgrestored.restore.completed.v1";
 const RESULT_SCHEMA: &str = "https://pgrestored.io/schemas/restore-result.v1.json";
-/// Notes and rewrites that a result has room for; the rest is counted.
+/// Most notes, and most rewrites, in a result.
 const LISTED: usize = 100;
-/// Examples of one rewrite.
+/// Most examples of one rewrite.
 const EXAMPLES: usize = 10;
-/// Bytes of a text in a result that is reduced.
+/// Longest text in a reduced result, in bytes.
 const REDUCED_TEXT: usize = 500;
-/// Largest request that is read.
+/// Largest request that is read, in bytes.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// `restore` puts a database in place, `verify` proves that a backup can be restored.
@@ -65,8 +65,8 @@ pub struct BackupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9+/]{6}==$"))]
     pub crc32c: Option<String>,
-    /// Of a dump of a whole cluster (`pg_dumpall`), this database; of any other backup, the database that it
-    /// must be of.
+    /// Database to take from a dump of a whole cluster (`pg_dumpall`); for any other backup, the database that
+    /// it must be from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub database: Option<String>,
@@ -106,7 +106,7 @@ pub struct RestoreRequest {
     /// Which part of the backup; without it, all of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub select: Selection,
-    /// Whether a new database is made under its own name, closed to others until it is proven; without it,
+    /// Whether to create a new database under its final name, closed to others until it is proven; without it,
     /// as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_place: Option<InPlace>,
@@ -159,18 +159,18 @@ pub struct RestoreResult {
     /// Name under which the replaced database is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_database: Option<String>,
-    /// Of a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
+    /// After a success: whether the backup showed that it is complete. SQL text does by `pg_dump`'s end mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<Completeness>,
-    /// What a person should know of the restored database.
+    /// What to know about the restored database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What was done otherwise than the backup says.
+    /// What was restored differently from the backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rewrites: Vec<Rewrite>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Of a verification: how far it went, what it found, where its evidence is.
+    /// For a verification: its depth, its findings and the location of its evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<Box<VerificationSummary>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,7 +204,7 @@ fn invalid(what: impl Into<String>) -> RestoreError {
 }
 
 impl GcsNotification {
-    /// Recognises a notification by its attributes.
+    /// Parses a notification from its attributes; `None` for other messages.
     pub fn from_attributes(attributes: &HashMap<String, String>) -> Option<Self> {
         attributes
             .get("notificationConfig")
@@ -212,7 +212,7 @@ impl GcsNotification {
         serde_json::from_value(serde_json::to_value(attributes).ok()?).ok()
     }
 
-    /// The id of the verification that this notification asks for.
+    /// The id of the verification that this notification triggers.
     pub fn request_id(&self) -> String {
         format!(
             "gcs:{}/{}#{}",
@@ -222,10 +222,10 @@ impl GcsNotification {
 }
 
 impl RestoreRequest {
-    /// Reads a message in any of the three forms.
+    /// Parses a message in any of the three forms.
     ///
     /// # Errors
-    /// `invalid_request`, with the place in the document.
+    /// `invalid_request`, with the position in the document.
     pub fn from_message(
         data: &[u8],
         attributes: &HashMap<String, String>,
@@ -236,7 +236,7 @@ impl RestoreRequest {
             )));
         }
         check_attributes(attributes)?;
-        let not_json = |e: serde_json::Error| invalid(format!("the request cannot be read: {e}"));
+        let not_json = |e: serde_json::Error| invalid(format!("the request cannot be parsed: {e}"));
         let content_type = attributes
             .get("content-type")
             .map(String::as_str)
@@ -257,7 +257,7 @@ impl RestoreRequest {
         serde_json::from_slice(data).map_err(not_json)
     }
 
-    /// SHA-256, in hexadecimal, of what is asked, however it was written.
+    /// SHA-256 of the request in canonical form, in hexadecimal.
     pub fn digest(&self) -> String {
         use sha2::Digest;
         let canonical = serde_json::to_vec(self).unwrap_or_default();
@@ -267,7 +267,7 @@ impl RestoreRequest {
             .collect()
     }
 
-    /// Checks the request and says it as a job.
+    /// Checks the request and converts it to a job; `default_db` is the target of requests that name none.
     ///
     /// # Errors
     /// `invalid_request`.
@@ -278,7 +278,7 @@ impl RestoreRequest {
         let backup = match (&self.backup.name, &self.backup.uri) {
             (Some(name), None) => BackupRef::from_name(name, "")?,
             (None, Some(uri)) => BackupRef::from_uri(uri)?,
-            _ => return Err(invalid("backup: exactly one of name and uri is needed")),
+            _ => return Err(invalid("backup: needs exactly one of name and uri")),
         };
         let generation = self
             .backup
@@ -287,7 +287,7 @@ impl RestoreRequest {
             .map(str::parse)
             .transpose();
         let generation =
-            generation.map_err(|_| invalid("backup.generation: must be a whole number"))?;
+            generation.map_err(|_| invalid("backup.generation: must be an integer"))?;
         let named = self.backup.database.as_deref();
         if named.is_some_and(|d| d.is_empty() || d.len() > 63 || d.chars().any(char::is_control)) {
             return Err(invalid(
@@ -304,11 +304,11 @@ impl RestoreRequest {
                 || self.on_existing != OnExisting::Fail
             {
                 return Err(invalid(
-                    "mode verify: target_db, on_existing and select are for a restore",
+                    "mode verify: target_db, on_existing and select are only for mode restore",
                 ));
             }
             if self.in_place.is_some() {
-                return Err(invalid("mode verify: in_place is for a restore"));
+                return Err(invalid("mode verify: in_place is only for mode restore"));
             }
             return Ok(Job::Verify(VerifyJob {
                 request_id: self.request_id,
@@ -325,7 +325,7 @@ impl RestoreRequest {
             }));
         }
         if self.depth.is_some() {
-            return Err(invalid("depth: is for mode verify"));
+            return Err(invalid("depth: is only for mode verify"));
         }
         let target_db = self.target_db.or(default_db.map(str::to_owned));
         Ok(Job::Restore(Box::new(RestoreJob {
@@ -334,7 +334,7 @@ impl RestoreRequest {
             generation,
             crc32c: self.backup.crc32c,
             target_db: target_db
-                .ok_or_else(|| invalid("target_db: none named and none configured"))?,
+                .ok_or_else(|| invalid("target_db: required, because no default is configured"))?,
             on_existing: self.on_existing,
             jobs,
             deadline: self.deadline,
@@ -350,18 +350,19 @@ impl RestoreRequest {
     }
 }
 
-/// Bytes of one string in a request, and strings in all of it.
+/// Longest string in a request, in bytes.
 const MAX_STRING: usize = 1024;
+/// Most strings in a request.
 const MAX_STRINGS: usize = 2000;
 
-/// Checks every string of a request, keys included, against what the journal, a message and a record can
-/// hold: refused now, and not after the work.
+/// Checks that every string of a request, including keys, can be stored in the journal, a message and a
+/// record, so that recording the outcome cannot fail after the work.
 ///
 /// # Errors
-/// `invalid_request`, with the place in the document.
+/// `invalid_request`, with the position in the document.
 pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
     let mut strings = 0;
-    // What is still to be looked at, and where it is.
+    // Values still to check, with their paths.
     let mut rest = vec![(String::new(), document)];
     while let Some((place, value)) = rest.pop() {
         let below = |name: &str| {
@@ -398,28 +399,29 @@ pub fn check_texts(document: &serde_json::Value) -> Result<(), RestoreError> {
 fn check_text(place: &str, text: &str) -> Result<(), RestoreError> {
     if text.len() > MAX_STRING {
         return Err(invalid(format!(
-            "{place}: is longer than {MAX_STRING} bytes"
+            "{place}: must not be longer than {MAX_STRING} bytes"
         )));
     }
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(invalid(format!(
-            "{place}: has a control character ({})",
+            "{place}: must not contain control characters ({})",
             c.escape_unicode()
         ))),
         None => Ok(()),
     }
 }
 
-/// Attributes that mean something here have no control characters either.
+/// Checks the attributes that this program reads in the same way.
 fn check_attributes(attributes: &HashMap<String, String>) -> Result<(), RestoreError> {
-    let ours = |key: &str| key.starts_with("ce-") || matches!(key, "request_id" | "content-type");
+    let is_read =
+        |key: &str| key.starts_with("ce-") || matches!(key, "request_id" | "content-type");
     attributes
         .iter()
-        .filter(|(key, _)| ours(key))
+        .filter(|(key, _)| is_read(key))
         .try_for_each(|(key, value)| check_text(&format!("attribute {key}"), value))
 }
 
-/// Bounds what was done otherwise than the backup says.
+/// Limits the number of rewrites, and the length of their texts.
 pub fn bound_rewrites(all: &mut Vec<Rewrite>) {
     all.truncate(LISTED);
     for rewrite in all {
@@ -450,7 +452,7 @@ pub struct Message {
 }
 
 impl RestoreResult {
-    /// A success that says no more than when; the rest is filled in by whoever knows it.
+    /// A success with only its times; the caller fills in the rest.
     pub fn new(
         request_id: &str,
         (started_at, finished_at): (jiff::Timestamp, jiff::Timestamp),
@@ -480,7 +482,7 @@ impl RestoreResult {
         }
     }
 
-    /// A failure before or in any stage.
+    /// A failure in `stage`.
     pub fn failure(
         request_id: &str,
         error: &RestoreError,
@@ -492,7 +494,7 @@ impl RestoreResult {
         result
     }
 
-    /// Bounds what grows with the backup or the server, so that every result can be recorded and published.
+    /// Limits what grows with the backup or the server, so that every result can be recorded and published.
     pub fn bound(&mut self) {
         bound_list(&mut self.notes, LISTED);
         bound_rewrites(&mut self.rewrites);
@@ -504,7 +506,7 @@ impl RestoreResult {
         }
     }
 
-    /// The same answer without what could keep it from being published, and `why` that is so.
+    /// A smaller result without what could keep it from being published; a note says `why`.
     pub fn reduced(&self, why: &str) -> Self {
         let short = |text: &String| line_of(text, REDUCED_TEXT);
         let backup = ResultBackup {
@@ -521,7 +523,7 @@ impl RestoreResult {
             target_db: self.target_db.as_ref().map(short),
             stages: BTreeMap::new(),
             notes: vec![line_of(
-                &format!("reduced: the whole result could not be published: {why}"),
+                &format!("reduced: the complete result could not be published: {why}"),
                 REDUCED_TEXT,
             )],
             rewrites: vec![],
@@ -533,16 +535,16 @@ impl RestoreResult {
         }
     }
 
-    /// Makes a failure of it.
+    /// Turns the result into a failure.
     pub fn fail(&mut self, error: &RestoreError, stage: &str) {
         self.status = Status::Failure;
         self.error = Some(ErrorBody::new(error, stage));
     }
 
-    /// The event: its id follows from the request, so that publishing again is harmless.
+    /// The result as a CloudEvent. Its id is derived from the request id, so publishing it again is harmless.
     ///
     /// # Errors
-    /// `internal`, if the result cannot be written as JSON.
+    /// `internal`, if the result cannot be serialized as JSON.
     pub fn to_message(&self) -> Result<Message, RestoreError> {
         let data = serde_json::to_vec(self).map_err(|e| RestoreError::internal(e.to_string()))?;
         let id = uuid::Uuid::new_v5(
@@ -568,7 +570,7 @@ impl RestoreRequest {
     /// The request as a CloudEvent.
     ///
     /// # Errors
-    /// `internal`, if the request cannot be written as JSON.
+    /// `internal`, if the request cannot be serialized as JSON.
     pub fn to_message(&self, now: jiff::Timestamp) -> Result<Message, RestoreError> {
         let data = serde_json::to_vec(self).map_err(|e| RestoreError::internal(e.to_string()))?;
         let mut attributes = event_attributes(
@@ -581,7 +583,7 @@ impl RestoreRequest {
     }
 }
 
-/// Pub/Sub allows 1024 bytes in an attribute.
+/// Pub/Sub's limit of an attribute's value, in bytes.
 pub const MAX_ATTRIBUTE_BYTES: usize = 1024;
 
 fn attribute_text(text: &str) -> String {
@@ -602,7 +604,7 @@ fn event_attributes(kind: &str, id: &str, time: &str) -> BTreeMap<String, String
     .into()
 }
 
-/// A closed enum's wire name as plain text.
+/// The wire name of an enum value, without quotes.
 fn wire_name(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(s)) => s,
@@ -624,7 +626,7 @@ mod tests {
     const BODY: &str = r#"{"request_id":"r1","backup":{"name":"a.dump"},"target_db":"app"}"#;
 
     #[test]
-    fn three_forms_of_a_request_are_read() {
+    fn all_three_forms_of_a_request_are_accepted() {
         let bare = RestoreRequest::from_message(BODY.as_bytes(), &attrs(&[])).unwrap();
         let ce = attrs(&[
             ("ce-specversion", "1.0"),
@@ -648,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_strict() {
+    fn unknown_fields_and_invalid_values_are_rejected() {
         let none = attrs(&[]);
         for bad in [
             "",
@@ -692,9 +694,8 @@ mod tests {
         assert!(RestoreRequest::from_message(BODY.as_bytes(), &other).is_err());
     }
 
-    /// What the journal, an event or a record could not hold is refused wherever it stands.
     #[test]
-    fn every_string_of_a_request_can_be_recorded() {
+    fn strings_that_cannot_be_recorded_are_rejected_everywhere() {
         let ask = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut body: serde_json::Value = serde_json::from_str(BODY).unwrap();
             change(&mut body);
@@ -742,7 +743,7 @@ mod tests {
             .map(|i| (i.to_string(), String::new()))
             .collect();
         assert!(ask(&|b| b["labels"] = serde_json::json!(many)).is_err());
-        // Half of a character is none, and so many brackets are no request.
+        // Lone surrogates and deep nesting are rejected.
         for bad in [
             r#""\ud800""#.to_owned(),
             r#""\udc00\ud800""#.to_owned(),
@@ -786,7 +787,7 @@ mod tests {
         );
         let mut again = result.clone();
         again.bound();
-        assert!(again == result, "bounded twice, it is another one");
+        assert!(again == result, "bounding a bounded result changed it");
         let reduced = result.reduced("INVALID_ARGUMENT");
         assert!(reduced.to_message().unwrap().data.len() < 10_000);
         assert_eq!(
@@ -796,7 +797,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_limits() {
+    fn sizes_are_limited() {
         let id = |n: usize| {
             let body = format!(
                 r#"{{"request_id":"{}","backup":{{"name":"a"}}}}"#,
@@ -812,7 +813,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_of_what_is_asked() {
+    fn the_digest_ignores_formatting() {
         let digest = |body: &str| {
             RestoreRequest::from_message(body.as_bytes(), &attrs(&[]))
                 .unwrap()
@@ -825,7 +826,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_what_was_asked() {
+    fn a_job_matches_its_request() {
         let job = |body: &str| {
             let request = RestoreRequest::from_message(body.as_bytes(), &attrs(&[])).unwrap();
             request.into_job(None).unwrap()
@@ -846,7 +847,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notification_is_known_by_its_attributes() {
+    fn a_notification_is_recognized_by_its_attributes() {
         let a = attrs(&[
             (
                 "notificationConfig",
@@ -865,7 +866,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_has_the_same_event_id_each_time() {
+    fn a_result_always_has_the_same_event_id() {
         let t: jiff::Timestamp = "2026-11-22T05:00:00Z".parse().unwrap();
         let e = invalid("x");
         let message = RestoreResult::failure("r1", &e, "request", (t, t))

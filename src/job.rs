@@ -1,4 +1,4 @@
-//! One restore to do, as the worker and the command line both say it.
+//! Jobs, restores and verifications, as the worker and the command line describe them.
 
 use std::collections::BTreeMap;
 
@@ -21,22 +21,22 @@ use crate::policy::{Depth, InPlace, Policy, Selection, Trigger};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum OnExisting {
-    /// Refuse: nothing is changed.
+    /// Fail without changing anything.
     #[default]
     Fail,
-    /// Put the restored database in its place; the old one is kept under another name.
+    /// Replace it with the restored database; the old one is kept under another name.
     Replace,
 }
 
 /// Which backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupRef {
-    /// By name, at a place or (none) in the configured one.
+    /// By name; `place` is `None` for the configured location.
     Named {
         place: Option<Location>,
         name: String,
     },
-    /// The newest one not after `at`, below `prefix` of the configured place.
+    /// The newest backup not after `at`, under `prefix` at the configured location.
     Latest {
         prefix: String,
         at: Option<jiff::Timestamp>,
@@ -45,7 +45,7 @@ pub enum BackupRef {
     Stdin,
 }
 
-/// A restore to do.
+/// A restore.
 #[derive(Debug, Clone)]
 pub struct RestoreJob {
     pub request_id: String,
@@ -59,24 +59,24 @@ pub struct RestoreJob {
     pub jobs: Option<usize>,
     pub deadline: Option<jiff::Timestamp>,
     pub labels: BTreeMap<String, String>,
-    /// Order among requests for one target: when the message was published, in microseconds. What comes
-    /// in no message is ordered by the target server's clock as it begins.
+    /// Order among requests for one target: when the message was published, in microseconds since 1970.
+    /// `None` for jobs without a message; the target server's clock at their start orders them.
     pub sequence: Option<i64>,
     /// Delivery attempt, from 1.
     pub attempt: u32,
-    /// Where it differs from the configured one.
+    /// Overrides the configured policy.
     pub policy: Option<Policy>,
-    /// Of a dump of a whole cluster, this database.
+    /// Database to take from a dump of a whole cluster.
     pub database: Option<String>,
     pub selection: Selection,
-    /// Where it differs from the configured one.
+    /// Overrides the configured value.
     pub in_place: Option<InPlace>,
-    /// Digest of what was asked, to tell a duplicate from a reuse of its id.
+    /// Digest of the request, to tell a duplicate from another request with the same id.
     pub digest: String,
 }
 
 impl RestoreJob {
-    /// A job that takes the place of `target_db`, ordered by the server's clock.
+    /// A job that replaces `target_db`, ordered by the server's clock.
     pub fn replacing(request_id: &str, target_db: &str, digest: String) -> Self {
         RestoreJob {
             request_id: request_id.to_owned(),
@@ -119,20 +119,20 @@ pub struct ResultBackup {
     pub crc32c: Option<String>,
 }
 
-/// Whether a backup could be shown to have everything that was written to it.
+/// Whether a backup was shown to be complete.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Completeness {
-    /// Its own end mark or table of contents says so.
+    /// Its end mark or table of contents shows it.
     Proven,
-    /// SQL text without pg_dump's end mark: a cut between two statements does not show.
+    /// SQL text without pg_dump's end mark: truncation between two statements cannot be detected.
     Unknown,
 }
 
 impl Completeness {
-    /// Of what an archive showed of itself, if it was read to its end.
+    /// From `is_complete`, what the archive showed at its end; `None` if it was not read to the end.
     pub fn of(is_complete: Option<&bool>) -> Self {
         if is_complete == Some(&true) {
             Completeness::Proven
@@ -142,7 +142,7 @@ impl Completeness {
     }
 }
 
-/// A backup to prove.
+/// A verification.
 #[derive(Debug, Clone)]
 pub struct VerifyJob {
     pub request_id: String,
@@ -151,9 +151,9 @@ pub struct VerifyJob {
     pub generation: Option<i64>,
     /// Base64 of the big-endian CRC32C that the object must have.
     pub crc32c: Option<String>,
-    /// Of a dump of a whole cluster, this database.
+    /// Database to take from a dump of a whole cluster.
     pub database: Option<String>,
-    /// How far; without it, as configured.
+    /// Overrides the configured depth.
     pub depth: Option<Depth>,
     pub jobs: Option<usize>,
     pub deadline: Option<jiff::Timestamp>,
@@ -164,7 +164,7 @@ pub struct VerifyJob {
 }
 
 impl VerifyJob {
-    /// A verification as configured.
+    /// A verification with the configured settings.
     pub fn new(request_id: impl Into<String>, backup: BackupRef, trigger: Trigger) -> Self {
         VerifyJob {
             request_id: request_id.into(),
@@ -182,11 +182,11 @@ impl VerifyJob {
     }
 }
 
-/// What a worker does.
+/// Work of a worker.
 #[derive(Debug, Clone)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "there is one of them for each message in work"
+    reason = "there is only one per message in progress"
 )]
 pub enum Job {
     Restore(Box<RestoreJob>),
@@ -215,7 +215,7 @@ impl Job {
         }
     }
 
-    /// When its message was published, in microseconds, and which delivery this is.
+    /// Sets when the message was published, in microseconds since 1970, and the delivery attempt.
     pub fn delivered(&mut self, published: i64, attempt: u32) {
         match self {
             Job::Restore(j) => (j.sequence, j.attempt) = (Some(published), attempt),
@@ -223,7 +223,7 @@ impl Job {
         }
     }
 
-    /// The database that is restored into; a verification has one of its own.
+    /// The target database; `None` for a verification, which restores into a database of its own.
     pub fn target_db(&self) -> Option<&str> {
         match self {
             Job::Restore(j) => Some(&j.target_db),
@@ -236,19 +236,19 @@ fn invalid(what: impl Into<String>) -> RestoreError {
     ValidationError::new(FailureReason::InvalidRequest, what).into()
 }
 
-/// What the ids of jobs begin with that nobody asked for by a request: notifications, the schedule, the
-/// self-test, messages that cannot be read.
+/// Prefixes of generated ids: of jobs from notifications, the schedule and the self-test, and of messages
+/// that cannot be read.
 pub const OWN_IDS: [&str; 4] = ["gcs:", "schedule:", "selftest:", "message:"];
-/// What stands in the id of a job that looks at an older backup.
+/// Part of the generated id of a job that verifies an older backup for a bisection.
 pub const OWN_PROBE: &str = ":bisect:";
 
-/// Whether an id is one of this program's own making. A request with such an id would be answered in
-/// the place of what it is made for.
+/// Whether an id has a form that this program generates. A request with such an id could be answered in
+/// place of the job that the id belongs to.
 pub fn is_own_id(id: &str) -> bool {
     OWN_IDS.iter().any(|own| id.starts_with(own)) || id.contains(OWN_PROBE)
 }
 
-/// Checks the id that a requester chose.
+/// Checks a request id chosen by a requester.
 ///
 /// # Errors
 /// `invalid_request`.
@@ -261,15 +261,15 @@ pub fn check_request_id(id: &str) -> Result<(), RestoreError> {
     if is_own_id(id) {
         let own = OWN_IDS.join(", ");
         return Err(invalid(format!(
-            "request_id: ids that begin with {own} or contain {OWN_PROBE} are this program's own; choose another"
+            "request_id: ids that begin with {own} or contain {OWN_PROBE} are reserved; choose another id"
         )));
     }
     Ok(())
 }
 
 impl BackupRef {
-    /// BACKUP of the command line: an object name, a `gs://` or `file://` URI, a path that starts with
-    /// `/` or `./`, `-`, `latest` or `latest@TIME` (under `prefix`).
+    /// Parses the argument BACKUP of the command line: an object name, a `gs://` or `file://` URI, a path
+    /// that starts with `/` or `./`, `-`, `latest` or `latest@TIME` (under `prefix`).
     ///
     /// # Errors
     /// `invalid_request`.
@@ -279,20 +279,20 @@ impl BackupRef {
         }
         if text.starts_with('/') || text.starts_with("./") || text.starts_with("../") {
             let path = std::path::absolute(text)
-                .map_err(|e| invalid(format!("no path of a backup: {e}")))?;
-            // A link that a person names is followed; those that lie in the folder do not lead out of it.
+                .map_err(|e| invalid(format!("invalid path of a backup: {e}")))?;
+            // A link given on the command line is followed; links in a folder must not lead out of it.
             let path = if path.is_symlink() {
                 path.canonicalize().unwrap_or(path)
             } else {
                 path
             };
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-                return Err(invalid("the backup's path names no file"));
+                return Err(invalid("the backup's path does not name a file"));
             };
             let name = name
                 .to_str()
                 .ok_or_else(|| invalid("the backup's path is not UTF-8"))?;
-            // A directory dump keeps its slash.
+            // The name of a directory dump ends with a slash.
             let slash = if text.ends_with('/') { "/" } else { "" };
             let place = Some(Location::Folder(folder.to_owned()));
             return Ok(BackupRef::Named {
@@ -306,6 +306,8 @@ impl BackupRef {
         Self::from_name(text, prefix)
     }
 
+    /// Parses a `gs://` or `file://` URI.
+    ///
     /// # Errors
     /// `invalid_request`.
     pub fn from_uri(uri: &str) -> Result<Self, RestoreError> {
@@ -317,7 +319,7 @@ impl BackupRef {
         })
     }
 
-    /// A name in the configured place, or `latest`, or `latest@TIME`.
+    /// Parses a name at the configured location, `latest`, or `latest@TIME`.
     ///
     /// # Errors
     /// `invalid_request`.
@@ -343,7 +345,7 @@ impl BackupRef {
             ));
         }
         if name.split('/').any(|part| part == "..") {
-            return Err(invalid("backup name: must not climb out of its place"));
+            return Err(invalid("backup name: must not contain `..`"));
         }
         Ok(BackupRef::Named {
             place: None,
@@ -352,7 +354,7 @@ impl BackupRef {
     }
 }
 
-/// RFC 3339; the seconds and, for a whole day, the time of day may be left out.
+/// Parses RFC 3339; the seconds, or the whole time of day, may be left out.
 fn parse_time(text: &str) -> Option<jiff::Timestamp> {
     let with_seconds = || {
         let (date, zone) = text.split_at_checked(16)?;
@@ -362,7 +364,7 @@ fn parse_time(text: &str) -> Option<jiff::Timestamp> {
     text.parse().ok().or_else(with_seconds).or_else(whole_day)
 }
 
-/// Databases that no restore may touch, whatever is asked.
+/// Databases that no restore may touch.
 const PROTECTED: [&str; 7] = [
     "postgres",
     "template0",
@@ -376,7 +378,7 @@ const PROTECTED: [&str; 7] = [
 /// Checks the name of a target database.
 ///
 /// # Errors
-/// `invalid_request` for what cannot be a name, `target_not_allowed` for protected databases.
+/// `invalid_request` for an invalid name, `target_not_allowed` for a protected database.
 pub fn check_target(name: &str, maintenance: &str) -> Result<(), RestoreError> {
     if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
         return Err(invalid(
@@ -390,10 +392,10 @@ pub fn check_target(name: &str, maintenance: &str) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// What names of databases that pgrestored makes begin with.
+/// Prefix of the names of databases that pgrestored creates.
 pub const OWN_PREFIX: &str = "pgrestored_";
 
-/// The comment on a role that was made for one of our databases: both go together.
+/// The comment on a role created for one of our databases; the reaper drops the role with the database.
 pub fn made_for(database: &str) -> String {
     format!("made by pgrestored for {database}")
 }
@@ -403,7 +405,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn backups_are_named_in_every_documented_way() {
+    fn every_documented_form_of_a_backup_is_parsed() {
         let latest = |at: Option<&str>| BackupRef::Latest {
             prefix: "p/".into(),
             at: at.map(|t| t.parse().unwrap()),
@@ -439,7 +441,7 @@ mod tests {
                 name,
             } = BackupRef::parse(relative, "").unwrap()
             else {
-                panic!("{relative}: no file")
+                panic!("{relative}: not parsed as a file")
             };
             assert_eq!(folder.join(name), wanted);
         }
@@ -460,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_the_programs_own_making_are_reserved() {
+    fn generated_ids_are_reserved() {
         for id in [
             "ops-1",
             "a:b",
@@ -491,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn protected_databases_are_no_targets() {
+    fn protected_databases_cannot_be_targets() {
         assert!(check_target("app", "postgres").is_ok());
         for name in ["postgres", "template1", "ops", "pgrestored_s_1"] {
             let e = check_target(name, "ops").unwrap_err();

@@ -1,4 +1,4 @@
-//! `pgrestored` restores PostgreSQL backups out of Cloud Storage on request: streamed, verified, in
+//! `pgrestored` restores PostgreSQL backups from Cloud Storage on request: streamed, verified, in
 //! parallel, and swapped into place in one transaction.
 //!
 //! ```text
@@ -9,31 +9,34 @@
 //!                               store                                    database
 //! ```
 //!
-//! The modules stand in reading order; imports go down only (`tests/offline/architecture.rs`).
+//! Modules are listed in reading order, grouped by layer. Imports go only to lower layers
+//! (`tests/offline/architecture.rs`).
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
-// The shell and the assembly.
+// Command line and composition root.
 pub mod cli;
 pub mod app;
 pub mod admin;
 
-// The loop and the story of one job.
+// The worker's loop, and the course of one job.
 pub mod worker;
+pub mod catalog;
 pub mod manager;
+pub mod pipeline;
 
-// The stages.
+// Stages of a job.
 pub mod backup;
 pub mod retention;
 pub mod database;
 pub mod verification;
 
-// The mechanisms.
+// Infrastructure.
 pub mod admission;
 pub mod sandbox;
 pub mod store;
 pub mod queue;
 
-// The words.
+// Domain types, configuration and telemetry.
 pub mod job;
 pub mod event;
 pub mod proof;
@@ -45,6 +48,6 @@ pub mod telemetry;
 
 pub use pgdump_restore::{error, policy, postgres, retry, steps};
 
-/// Pub/Sub and Cloud Storage on a loopback port; left out of the worker image.
+/// An emulator of Pub/Sub and Cloud Storage on a loopback port; not part of the worker image.
 #[cfg(feature = "emulator")]
 pub use gcp_emulator as emulator;

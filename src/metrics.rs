@@ -1,6 +1,5 @@
-//! The catalogue of metrics: names, labels and HELP texts of the contract, exactly, in Prometheus'
-//! text format. Counters start at zero for every label value, so that `increase()` sees a first
-//! failure.
+//! All metrics, with their names, labels and HELP texts, in the Prometheus text format. Counters start at
+//! zero for every label value, so that `increase()` sees the first failure.
 
 use std::sync::Arc;
 
@@ -41,12 +40,12 @@ impl VerificationStatus {
 /// Values of the label `status` of `restore_selftest_total`.
 const SELFTEST_STATUS: [&str; 2] = ["success", "failure"];
 
-/// What a restore has done so far. All of it only grows.
+/// Work that a restore has done so far. All values only grow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Work {
     pub downloaded_bytes: u64,
     pub rows: u64,
-    /// Tables filled; indexes, keys and other entries made after them.
+    /// Tables loaded, and indexes, keys and other entries created after them.
     pub objects: u64,
     pub download_retries: u64,
 }
@@ -71,7 +70,7 @@ struct MetricRun {
     work: Box<dyn Fn() -> Work + Send + Sync>,
 }
 
-/// Restores that run, and what those that ended have done.
+/// Running restores, and the work of those that have ended.
 #[derive(Default)]
 struct RunningWork {
     runs: Vec<MetricRun>,
@@ -89,7 +88,7 @@ fn lock(running: &Mutex<RunningWork>) -> MutexGuard<'_, RunningWork> {
 #[derive(Clone)]
 pub struct RestoreMetricsManager {
     registry: Registry,
-    /// Keeps the instruments alive: after its shutdown nothing is exported.
+    /// Keeps the instruments alive: after its shutdown, nothing is exported.
     _provider: SdkMeterProvider,
     duration: Histogram<f64>,
     size: Gauge<u64>,
@@ -109,7 +108,7 @@ pub struct RestoreMetricsManager {
     rto_forecast: Gauge<f64>,
 }
 
-/// A restore that counts as in progress until this is dropped.
+/// Counts a restore as in progress until it is dropped.
 pub struct InProgress {
     running: SharedRunning,
     id: u64,
@@ -126,11 +125,14 @@ impl Drop for InProgress {
 }
 
 impl RestoreMetricsManager {
-    /// `started`: seconds since 1970 at which this process started.
+    /// `started`: when this process started, in seconds since 1970.
     ///
     /// # Panics
     /// Never: the registry is new, so nothing can be registered twice.
-    #[allow(clippy::expect_used, reason = "a fresh registry refuses nothing")]
+    #[allow(
+        clippy::expect_used,
+        reason = "registering in a new registry cannot fail"
+    )]
     pub fn new(started: f64) -> Self {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
@@ -140,7 +142,7 @@ impl RestoreMetricsManager {
             .without_target_info()
             .scope_info_enabled(false)
             .build()
-            .expect("a fresh registry");
+            .expect("registering in a new registry");
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let m = provider.meter("pgrestored");
         let running = SharedRunning::default();
@@ -194,7 +196,7 @@ impl RestoreMetricsManager {
             ),
             lease_lost: counter(
                 "restore_lease_lost_total",
-                "Leases that ended while their request was worked on",
+                "Leases lost while their request was being processed",
             ),
             publish_failure: counter(
                 "restore_result_publish_failure_total",
@@ -206,7 +208,7 @@ impl RestoreMetricsManager {
             ),
             verification_last_success: gauge(
                 "restore_verification_last_success_timestamp_seconds",
-                "When a backup of the set was last proven restorable",
+                "When a backup of the set was last proven",
             ),
             rto: gauge(
                 "restore_rto_seconds",
@@ -238,9 +240,9 @@ impl RestoreMetricsManager {
         }
     }
 
-    /// Record restore completion metrics.
+    /// Records the end of a restore.
     ///
-    /// `duration` in seconds, `size` in bytes; `failure_reason` of a failed restore.
+    /// `duration` in seconds, `size` in bytes; `failure_reason` is for a failed restore.
     pub fn record_restore_completion(
         &self,
         duration: f64,
@@ -260,7 +262,7 @@ impl RestoreMetricsManager {
         }
     }
 
-    /// Records the end of a verification; a success is also remembered for `backup_set`, if one is given.
+    /// Records the end of a verification; a success also counts as a proof of `backup_set`, if one is given.
     pub fn record_verification(&self, status: VerificationStatus, backup_set: Option<&str>) {
         self.verification
             .add(1, &[KeyValue::new("status", status.as_str())]);
@@ -269,28 +271,28 @@ impl RestoreMetricsManager {
         }
     }
 
-    /// When a backup of the set was last proven, in seconds since 1970; 0 for never. A proof of an
-    /// earlier process counts as well.
+    /// Records when a backup of the set was last proven, in seconds since 1970; 0 means never. Proofs by
+    /// earlier processes count as well.
     pub fn record_proof(&self, backup_set: &str, at: f64) {
         let set = KeyValue::new("backup_set", backup_set.to_owned());
         self.verification_last_success.record(at, &[set]);
     }
 
-    /// How long restores of the set take, in seconds.
+    /// Records how long the last proven restore of the set took and the forecast for the next, in seconds.
     pub fn record_rto(&self, backup_set: &str, measured: f64, forecast: f64) {
         let set = [KeyValue::new("backup_set", backup_set.to_owned())];
         self.rto.record(measured, &set);
         self.rto_forecast.record(forecast, &set);
     }
 
-    /// Records the end of a self-test: whether every broken backup got its own verdict.
-    pub fn record_selftest(&self, right: bool) {
-        let status = SELFTEST_STATUS[usize::from(!right)];
+    /// Records the end of a self-test: whether every case had the expected verdict.
+    pub fn record_selftest(&self, passed: bool) {
+        let status = SELFTEST_STATUS[usize::from(!passed)];
         self.selftest.add(1, &[KeyValue::new("status", status)]);
     }
 
-    /// A restore starts now; it counts as in progress while the guard lives. `work` says what it has
-    /// done so far, so that counters move while it runs.
+    /// Records the start of a restore; it is in progress until the guard is dropped. `work` returns what
+    /// it has done so far, so that counters move while it runs.
     pub fn start_restore(&self, work: impl Fn() -> Work + Send + Sync + 'static) -> InProgress {
         let mut running = lock(&self.running);
         let id = running.next;
@@ -327,7 +329,7 @@ impl RestoreMetricsManager {
         self.publish_failure.add(1, &[]);
     }
 
-    /// An exposition that has a value for every series that there is.
+    /// An exposition with a value for every series.
     pub fn sample() -> String {
         let m = RestoreMetricsManager::new(0.0);
         m.record_restore_completion(1.0, 1, true, None);
@@ -338,11 +340,11 @@ impl RestoreMetricsManager {
         m.exposition()
     }
 
-    /// All series in Prometheus' text format.
+    /// All series in the Prometheus text format.
     pub fn exposition(&self) -> String {
         let mut text = String::new();
         if let Err(e) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
-            tracing::error!(error = %e, "metrics cannot be written");
+            tracing::error!(error = %e, "failed to encode the metrics");
         }
         text
     }
@@ -381,11 +383,11 @@ fn observe_running(m: &Meter, running: &SharedRunning, started: f64) {
         |w| w.downloaded_bytes,
     );
     counter("restore_rows_total", "Rows restored", |w| w.rows);
-    let objects = "Tables filled, and indexes, keys and others made after them";
+    let objects = "Tables loaded, and indexes, keys and other objects created after them";
     counter("restore_objects_restored_total", objects, |w| w.objects);
     counter(
         "restore_download_retries_total",
-        "Downloads resumed after a cut or a stall",
+        "Downloads resumed after a disconnect or a stall",
         |w| w.download_retries,
     );
     m.f64_observable_gauge("process_start_time_seconds")

@@ -1,29 +1,30 @@
-//! The table of outcomes: what is published and how the message is settled. One function, no wildcard.
+//! The table of outcomes: whether a result is published and how the message is settled. It is one
+//! exhaustive match.
 
 use crate::error::{FailureReason, RetryClass};
 
-/// How a delivery is given back.
+/// How a delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settle {
     Ack,
     Nack,
-    /// Give it back after a pause in this process, so that a failing target is not hammered.
+    /// Nack after a pause in this process, so that retries do not overload a failing target.
     NackAfterBackoff,
-    /// Keep the lease and try again.
+    /// Keep the lease and retry.
     Hold,
 }
 
-/// What follows from an outcome.
+/// What to do after an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disposition {
     /// Publish a result event before settling.
     pub publish: bool,
     pub settle: Settle,
-    /// This worker can still be trusted with requests.
+    /// Whether this worker stays ready for further requests.
     pub ready: bool,
 }
 
-/// `failure` is `None` for a finished restore; `attempt` counts deliveries from 1.
+/// The disposition of a delivery. `failure` is `None` after a success; `attempt` counts deliveries from 1.
 pub fn disposition(failure: Option<FailureReason>, attempt: u32, max_attempts: u32) -> Disposition {
     let of = |publish, settle, ready| Disposition {
         publish,
@@ -48,9 +49,8 @@ mod tests {
     use super::*;
     use FailureReason as R;
 
-    /// The contract's table, row by row.
     #[test]
-    fn the_contracts_table() {
+    fn dispositions_match_the_documented_table() {
         let row = |f, attempt| {
             let d = disposition(f, attempt, 4);
             (d.publish, d.settle, d.ready)
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_acked_only_after_an_event() {
+    fn a_message_is_acked_exactly_if_a_result_is_published() {
         for reason in R::ALL {
             for attempt in [1, 4, 100] {
                 let d = disposition(Some(reason), attempt, 4);

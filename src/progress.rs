@@ -1,5 +1,5 @@
-//! What a running job has done so far: written by the stages, read by the progress bars, the log
-//! line every 10 s and `/status.json`.
+//! Progress of a running job: written by its stages, read by progress bars, progress lines and
+//! `/status.json`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -7,13 +7,13 @@ use parking_lot::Mutex;
 
 use pgdump_restore::LoadObserver;
 
-/// Share of a restore that its data takes when there are indexes and keys to build afterwards.
+/// Estimated share of the data in a restore that also builds indexes and keys.
 const DATA_SHARE: f64 = 0.7;
 
-/// Less than this share done says nothing about the rest.
-const TELLING: f64 = 0.02;
+/// No estimate of the remaining time is made until this share is done.
+const MIN_FRACTION: f64 = 0.02;
 
-/// Counters of one job. All only grow, but where it begins again.
+/// Counters of one job. They only grow, except when the job starts over.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Bytes of the object read.
@@ -22,7 +22,7 @@ pub struct Progress {
     pub object_size: AtomicU64,
     /// Bytes of table data and large objects handed to the server, uncompressed.
     pub data_bytes: AtomicU64,
-    /// How many there will be, where an index of the archive says so; else 0.
+    /// Expected total of `data_bytes` if the archive's restore index gives it, otherwise 0.
     pub data_expected: AtomicU64,
     /// Rows that the server confirmed.
     pub rows: AtomicU64,
@@ -31,7 +31,7 @@ pub struct Progress {
     /// Indexes, keys and other entries after the data.
     pub tasks_done: AtomicU64,
     pub tasks: AtomicU64,
-    /// Times that the download was resumed.
+    /// How often the download was resumed.
     pub download_retries: AtomicU64,
     stage: Mutex<Stages>,
 }
@@ -40,7 +40,7 @@ pub struct Progress {
 struct Stages {
     current: Option<(&'static str, tokio::time::Instant)>,
     finished: Vec<(&'static str, f64)>,
-    /// Of the job: that in which its first stage began.
+    /// The job's span: the span in which its first stage began.
     job: Option<tracing::Span>,
     span: Option<tracing::Span>,
 }
@@ -51,7 +51,7 @@ pub struct Snapshot {
     pub stage: String,
     /// How much is done, from 0 to 1; `None` while the size is unknown (standard input).
     pub fraction: Option<f64>,
-    /// Seconds that are left, as far as can be told from what is done.
+    /// Estimated remaining time in seconds.
     pub eta_seconds: Option<f64>,
     pub object_bytes: u64,
     pub object_size: u64,
@@ -69,7 +69,7 @@ impl Progress {
         Self::begin(&mut self.stage.lock(), name);
     }
 
-    /// The same where the current stage is `from`; otherwise nothing.
+    /// Like [`Progress::enter`], but only if the current stage is `from`.
     pub fn advance(&self, from: &'static str, name: &'static str) {
         let mut s = self.stage.lock();
         if s.current.is_some_and(|(current, _)| current == from) {
@@ -83,18 +83,18 @@ impl Progress {
             s.finished.push((last, (now - since).as_secs_f64()));
         }
         let job = s.job.get_or_insert_with(tracing::Span::current).clone();
-        // Replacing ends the one before.
+        // Replacing the previous span ends it.
         s.span = Some(tracing::info_span!(parent: &job, "stage", otel.name = name, stage = name));
-        tracing::debug!(stage = name, "stage begins");
+        tracing::debug!(stage = name, "stage started");
     }
 
-    /// The span of the current stage, for what is done in it.
+    /// The span of the current stage.
     pub fn span(&self) -> tracing::Span {
         let s = self.stage.lock();
         s.span.clone().unwrap_or_else(tracing::Span::none)
     }
 
-    /// Forgets what was counted of the data: it is read once more, from its beginning.
+    /// Resets the counters because the data is read again from its beginning.
     pub fn begin_again(&self) {
         let all = [
             &self.data_bytes,
@@ -109,7 +109,7 @@ impl Progress {
         self.enter("prepare");
     }
 
-    /// Ends the span of the last stage. What was counted stays.
+    /// Ends the span of the last stage; the counters keep their values.
     pub fn end(&self) {
         let mut s = self.stage.lock();
         (s.span, s.job) = (None, None);
@@ -120,7 +120,7 @@ impl Progress {
         s.current.map_or("queued", |(name, _)| name)
     }
 
-    /// Each stage so far with its seconds, the current one included.
+    /// Each stage so far with its duration in seconds, including the current one.
     pub fn stages(&self) -> Vec<(&'static str, f64)> {
         let s = self.stage.lock();
         let current = s
@@ -135,7 +135,7 @@ impl Progress {
             (all > 0).then(|| (done.load(Relaxed) as f64 / all as f64).min(1.0))
         };
         let tasks = part(&self.tasks_done, &self.tasks);
-        // What was handed on says more than what was read ahead.
+        // Data sent to the server is a better measure than bytes read ahead.
         let read = part(&self.data_bytes, &self.data_expected)
             .or(part(&self.object_bytes, &self.object_size));
         let fraction = read.map(|read| match tasks {
@@ -144,7 +144,7 @@ impl Progress {
         });
         let spent: f64 = self.stages().iter().map(|(_, seconds)| seconds).sum();
         let eta = fraction
-            .filter(|f| *f > TELLING)
+            .filter(|f| *f > MIN_FRACTION)
             .map(|f| spent * (1.0 - f) / f);
         Snapshot {
             stage: self.stage().to_owned(),

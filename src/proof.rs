@@ -1,5 +1,5 @@
-//! What a verification found, as its evidence says it. Open: readers ignore fields that they do not
-//! know. No row data: counts, digests and times only.
+//! The report of a verification, as evidence contains it. Readers ignore unknown fields. Reports contain
+//! no row data, only counts, digests and times.
 
 mod origin;
 
@@ -12,15 +12,15 @@ use crate::policy::{Depth, Rewrite};
 pub use crate::policy::Trigger;
 pub use origin::{BackupOrigin, pattern_of};
 
-/// What folders of ours beside a backup end with.
+/// Suffix of our own folders beside a backup.
 pub const EVIDENCE_SUFFIX: &str = ".pgrestored/";
 
-/// Whether an object is one of ours and no backup.
+/// Whether an object was written by this program and is not a backup.
 pub fn is_ours(name: &str) -> bool {
     name.contains(EVIDENCE_SUFFIX)
 }
 
-/// Answer of a verification; what could not be checked is `inconclusive`, never `verified`.
+/// Verdict of a verification; what could not be checked is `inconclusive`, never `verified`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -38,26 +38,26 @@ pub enum Verdict {
 pub enum CheckStatus {
     Passed,
     Failed,
-    /// Something that a person should know of, and no fault by itself.
+    /// Worth knowing, but not a failure.
     Warned,
     /// Could not be checked; never a pass.
     NotChecked,
 }
 
-/// One question and its answer.
+/// One check and its result.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct Check {
     /// Such as `rows`, `entries`, `amcheck`, `freshness`.
     pub name: String,
-    /// What was asked about, where a kind is asked about several things.
+    /// What was checked, if there are several checks of this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     pub status: CheckStatus,
     pub message: String,
-    /// What a person can do about it.
+    /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
-    /// Without an answer, there is no verdict.
+    /// If a required check could not be made, the verdict is `inconclusive`.
     pub required: bool,
     pub seconds: f64,
     /// Why it could not be checked.
@@ -99,7 +99,7 @@ impl Check {
         self
     }
 
-    /// `rows of shop.orders`, for people.
+    /// A human-readable title, such as `rows of shop.orders`.
     pub fn title(&self) -> String {
         self.subject
             .as_ref()
@@ -145,43 +145,43 @@ pub struct TableProof {
     pub columns: Vec<ColumnProof>,
 }
 
-/// What keeps a server apart from the machine it runs on.
+/// How a server is isolated from the machine it runs on.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Isolation {
     /// No network, not even this machine's loopback.
     pub network: bool,
-    /// No process of others can be seen or signalled, and none is left when the sandbox ends.
+    /// Other processes can be neither seen nor signalled, and none is left when the sandbox ends.
     pub pids: bool,
-    /// No file and socket of this machine can be seen but those in `visible` and a few lines of `/etc`.
+    /// Files and sockets of this machine are hidden, except those in `visible` and a few lines of `/etc`.
     pub files: bool,
     /// Whether a seccomp filter refuses system calls that a database server never needs.
     #[serde(default)]
     pub seccomp: bool,
-    /// Whether a try to make a further namespace of users was refused.
+    /// Whether an attempt to create another user namespace was refused.
     #[serde(default)]
     pub user_namespaces_closed: bool,
     /// Folders of this machine's programs and libraries that can be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub visible: Vec<String>,
-    /// Why something is not kept apart.
+    /// Why something is not isolated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_not: Option<String>,
 }
 
 impl Isolation {
-    /// In one line, what holds and what does not.
+    /// One line that says what is isolated and what is not.
     pub fn summary(&self) -> String {
         if let Some(why) = &self.why_not {
-            return format!("NOT kept apart from this machine: {why}");
+            return format!("NOT isolated from this machine: {why}");
         }
-        let apart = [
+        let isolated = [
             (self.network, "network"),
             (self.pids, "processes"),
             (self.files, "files"),
         ];
-        let none: Vec<_> = apart
+        let hidden: Vec<_> = isolated
             .iter()
             .filter(|(is, _)| *is)
             .map(|(_, what)| format!("no {what}"))
@@ -189,19 +189,19 @@ impl Isolation {
         let visible = match self.visible.as_slice() {
             [] => String::new(),
             folders => format!(
-                " but its programs and libraries ({}), a minimal /etc",
+                " except programs and libraries ({}) and a minimal /etc",
                 folders.join(", ")
             ),
         };
-        let further = if self.user_namespaces_closed {
-            "no"
+        let namespaces = if self.user_namespaces_closed {
+            "refused"
         } else {
             "possible"
         };
-        let filter = if self.seccomp { "yes" } else { "no" };
+        let filter = if self.seccomp { "active" } else { "none" };
         format!(
-            "{} of this machine{visible}; new user namespaces: {further}; seccomp filter: {filter}",
-            none.join(", ")
+            "{} of this machine{visible}; new user namespaces: {namespaces}; seccomp filter: {filter}",
+            hidden.join(", ")
         )
     }
 }
@@ -218,7 +218,7 @@ pub struct ServerProof {
     pub isolation: Option<Isolation>,
 }
 
-/// What the archive says of itself.
+/// What the archive's header and table of contents say.
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -239,25 +239,25 @@ pub struct ArchiveProof {
 pub struct Rto {
     /// From the first byte to a loaded database, this time.
     pub measured_seconds: f64,
-    /// What the next one of the set is likely to take.
+    /// How long the next restore of the set is likely to take.
     pub forecast_seconds: f64,
-    /// Restores that the forecast rests on.
+    /// Number of restores that the forecast is based on.
     pub samples: u32,
 }
 
-/// What is otherwise than in the last proven backups of the set.
+/// Differences from the last proven backups of the set.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Drift {
     /// Generation of the last proven backup.
     pub compared_with: String,
-    /// Proven backups that the bands were learned from.
+    /// Number of proven backups that the expected ranges are based on.
     pub samples: u32,
     pub findings: Vec<String>,
 }
 
-/// One older backup that a bisection looked at.
+/// One older backup that a bisection verified.
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -267,7 +267,7 @@ pub struct Probe {
     pub depth: Depth,
 }
 
-/// Where it went wrong among the older backups of a set.
+/// Which of the older backups of a set is the first bad one.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -276,12 +276,12 @@ pub struct Bisection {
     pub last_good: Option<ResultBackup>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_bad: Option<ResultBackup>,
-    /// Whether nothing lies between the two.
+    /// Whether there is no backup between the two.
     pub exact: bool,
     pub probes: Vec<Probe>,
 }
 
-/// The whole answer of a verification.
+/// The complete report of a verification.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[schemars(rename = "ProofReport")]
 pub struct VerificationReport {
@@ -289,19 +289,19 @@ pub struct VerificationReport {
     pub trigger: Trigger,
     pub verdict: Verdict,
     pub depth_requested: Depth,
-    /// How far everything was found in order.
+    /// The depth that was reached without a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth: Option<Depth>,
     pub backup: ResultBackup,
-    /// When the object was made.
+    /// When the object was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_created: Option<jiff::Timestamp>,
     pub backup_set: String,
-    /// Name of the database that was dumped, where the dump says it: of two databases in one set, each
-    /// is compared with its own backups.
+    /// Name of the dumped database, if the dump contains it. In a set with several databases, each is
+    /// compared with its own backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// Of the object's bytes, in hexadecimal; of a directory, of its `toc.dat`.
+    /// SHA-256 of the object's bytes, in hexadecimal; for a directory dump, of its `toc.dat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     pub started_at: jiff::Timestamp,
@@ -340,7 +340,7 @@ pub struct VerificationReport {
     pub worker_version: String,
 }
 
-/// What a result event says of a verification; the evidence has the rest.
+/// Summary of a verification in its result event; the evidence has the rest.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct VerificationSummary {
     pub trigger: Trigger,
@@ -350,7 +350,7 @@ pub struct VerificationSummary {
     pub depth: Option<Depth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// URI of the evidence, where it was written.
+    /// URI of the evidence, if it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
     /// Checks that did not pass.
@@ -365,15 +365,15 @@ pub struct VerificationSummary {
     pub isolation: Option<Isolation>,
 }
 
-/// Findings that an event names; the evidence has them all.
+/// Most findings in an event; the evidence has more.
 const FINDINGS: usize = 50;
-/// Checks, and findings of a drift, that evidence has room for.
+/// Most checks, and most findings of drift, in the evidence.
 const CHECKS: usize = 2000;
-/// Notes, and older backups that a bisection looked at.
+/// Most notes, and most probes of a bisection.
 const LISTED: usize = 100;
 
 impl VerificationSummary {
-    /// Bounds what grows with the backup.
+    /// Limits the lists and texts that grow with the backup.
     pub fn bound(&mut self) {
         self.findings.truncate(FINDINGS);
         for check in &mut self.findings {
@@ -389,7 +389,7 @@ impl VerificationSummary {
 }
 
 impl VerificationReport {
-    /// Nothing is known yet.
+    /// A report that is still inconclusive, with nothing checked.
     pub fn new(request_id: &str, trigger: Trigger, depth: Depth, started: jiff::Timestamp) -> Self {
         VerificationReport {
             request_id: request_id.to_owned(),
@@ -425,9 +425,9 @@ impl VerificationReport {
         }
     }
 
-    /// Bounds what grows with the backup or the server; tables, of which there is one entry each, aside.
+    /// Limits the lists and texts that grow with the backup or the server, except the list of tables.
     pub fn bound(&mut self) {
-        // What failed is not what is left out.
+        // Passed checks are dropped first.
         if self.checks.len() > CHECKS {
             self.checks.sort_by_key(|c| c.status == CheckStatus::Passed);
             self.checks.truncate(CHECKS);
@@ -441,7 +441,7 @@ impl VerificationReport {
         self.fix = self.fix.as_deref().map(one_line);
     }
 
-    /// The same for the result event.
+    /// The summary for the result event.
     pub fn summary(&self, evidence: Option<String>) -> VerificationSummary {
         let findings = self
             .checks
@@ -466,13 +466,13 @@ impl VerificationReport {
         self.verdict == Verdict::Verified
     }
 
-    /// Whether the backup was restored and found in order. A shallower verification proves less: it
-    /// makes no set fresh, no backup proven, and nothing else due later.
+    /// Whether the backup was restored and verified. A shallower verification is not a proof: it does not
+    /// count for freshness, retention or the schedule.
     pub fn is_proof(&self) -> bool {
         self.is_verified() && self.depth >= Some(Depth::Restore)
     }
 
-    /// The name of the backup and the generation that it speaks of.
+    /// Name and generation of the backup that the report is about.
     pub fn subject(&self) -> Option<(&str, &str)> {
         Some((
             self.backup.name.as_deref()?,
@@ -480,7 +480,7 @@ impl VerificationReport {
         ))
     }
 
-    /// Which database the backup is of, as far as it can be told.
+    /// Which database the backup is from, as far as that is known.
     pub fn origin(&self) -> BackupOrigin {
         BackupOrigin::new(
             self.database.clone(),
@@ -488,7 +488,7 @@ impl VerificationReport {
         )
     }
 
-    /// The same without all that makes it long: for questions that many reports answer.
+    /// The report without its long lists, for evaluating many reports.
     pub fn brief(self) -> Self {
         VerificationReport {
             tables: vec![],
@@ -502,28 +502,28 @@ impl VerificationReport {
         }
     }
 
-    /// What its verdict says, in words that claim no more than the depth that was reached.
+    /// A sentence about the verdict that claims no more than the reached depth.
     pub fn claim(&self) -> &'static str {
         match (self.verdict, self.depth) {
             (Verdict::Failed, _) => "Failed: this backup cannot be relied on",
             (Verdict::Inconclusive, _) => "Inconclusive: nothing is proven",
-            (Verdict::Verified, None) => "Nothing was looked at",
+            (Verdict::Verified, None) => "Nothing was checked",
             (Verdict::Verified, Some(Depth::Object)) => {
-                "The object is what the store says; it was neither opened nor restored"
+                "The object matches its size and checksum in the store; it was neither opened nor restored"
             }
             (Verdict::Verified, Some(Depth::Archive)) => {
-                "The archive can be read to its end; it was not restored"
+                "The archive can be read to the end; it was not restored"
             }
             (Verdict::Verified, Some(Depth::Restore)) => {
                 "Verified: this backup was restored; the restored rows were not compared"
             }
             (Verdict::Verified, Some(Depth::Data)) => {
-                "Verified: this backup was restored and is what it says"
+                "Verified: this backup was restored, and the restored data matches it"
             }
         }
     }
 
-    /// Checks with this answer.
+    /// Number of checks with this status.
     pub fn count(&self, status: CheckStatus) -> usize {
         self.checks.iter().filter(|c| c.status == status).count()
     }
@@ -533,52 +533,56 @@ impl VerificationReport {
     }
 }
 
-/// What a person can do about a verification that failed for this reason.
+/// Advice for a verification that failed for this reason.
 pub fn advice(reason: FailureReason) -> Option<&'static str> {
     use FailureReason as R;
     Some(match reason {
         R::ChecksumMismatch => {
-            "the object is damaged in the store: restore an earlier generation or another copy, and make a new backup now"
+            "the object is damaged in the store: restore an earlier generation or another copy, and take a new backup now"
         }
         R::ArchiveCorrupt => {
-            "the dump was damaged or cut before it was uploaded: make a new one, and look at how it is made (a pipe without `set -o pipefail`, a full disk)"
+            "the dump was damaged or truncated before it was uploaded: take a new backup, and check the backup job (a pipe without `set -o pipefail`, a full disk)"
         }
         R::ArchiveUnsupported => {
-            "this is no dump that can be restored: if the bucket holds other files, say so by VERIFY_PREFIX and VERIFY_SUFFIX"
+            "this is not a supported dump: if the bucket contains other files, exclude them with VERIFY_PREFIX and VERIFY_SUFFIX"
         }
         R::DataRejected => {
-            "rows of the dump break a constraint of the dump: look for the rows in the source, make a new backup"
+            "rows of the dump violate a constraint of the dump: correct the rows in the source, and take a new backup"
         }
         R::RestoreError => {
-            "a statement of the dump is refused by a clean server: mend the object that is named in the source, make a new backup"
+            "an empty server rejects a statement of the dump: fix the named object in the source, and take a new backup"
         }
         R::VerificationFailed => "see the checks that failed",
         R::ExtensionMissing => {
-            "install the extension beside the server that verifies (PG_BINDIR or the scratch server); the backup may be good"
+            "install the extension for the server that verifies (PG_BINDIR or the scratch server); the backup may be good"
         }
         R::RoleMissing => {
-            "make the role on the server that verifies, or set RESTORE_CREATE_ROLES; the backup may be good"
+            "create the role on the server that verifies, or set RESTORE_CREATE_ROLES; the backup may be good"
         }
         R::VersionIncompatible => {
-            "install a PostgreSQL of the dump's version for the sandbox (PG_BINDIR), and the locale that the message names; the backup may be good"
+            "install PostgreSQL of the dump's version for the sandbox (PG_BINDIR), and the locale that the message names; the backup may be good"
         }
         R::InsufficientPrivilege => {
-            "give the role of the scratch server what it needs; the backup may be good"
+            "grant SCRATCH_DB_USER the missing privileges; the backup may be good"
         }
-        R::InsufficientSpace => "give the sandbox more space (SANDBOX_DIR); the backup may be good",
+        R::InsufficientSpace => {
+            "give the sandbox more disk space (SANDBOX_DIR); the backup may be good"
+        }
         R::TargetUnavailable => {
             "the server that verifies could not be started or reached: see the worker's log"
         }
         R::AccessDenied => {
-            "give the worker's account the right to read the object and write evidence; for encrypted backups, the age identity"
+            "grant the worker's account permission to read the object and to write evidence; for an encrypted backup, configure its age identity"
         }
-        R::DownloadFailed => "the store could not be read to the end: try again",
-        R::Timeout => "give it more time (RESTORE_TIMEOUT), or verify less deeply (VERIFY_DEPTH)",
+        R::DownloadFailed => "the object could not be read to the end: try again",
+        R::Timeout => {
+            "allow more time (RESTORE_TIMEOUT), or verify to a lesser depth (VERIFY_DEPTH)"
+        }
         R::BackupNotFound => {
-            "the object or generation is gone: look at who deletes or overwrites it"
+            "the object or generation no longer exists: find out what deletes or overwrites it"
         }
         R::BackupChanged => {
-            "the object was overwritten while it was read: its new generation is verified by itself"
+            "the object was overwritten while it was read: the new generation is verified separately"
         }
         _ => return None,
     })

@@ -1,4 +1,4 @@
-//! Where requests come from and results go: the ports, and the Pub/Sub adapter.
+//! Queues of requests and results: the ports, and the Pub/Sub adapter.
 
 mod health;
 mod pubsub;
@@ -15,13 +15,13 @@ pub use setup::{Lookup, SubscriptionSetup, check_credentials};
 
 use crate::event::Message;
 
-/// What went wrong with the queue; the message says it for a person.
+/// A failed queue operation; the message is human-readable.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// The subscription or topic is missing or refused: a retry changes nothing.
+    /// The subscription or topic is missing or access is denied: retrying does not help.
     #[error("{0}")]
     Permanent(String),
-    /// This message cannot be published as it is (INVALID_ARGUMENT); another one can.
+    /// The service rejects this message (INVALID_ARGUMENT); others can still be published.
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
@@ -33,47 +33,48 @@ pub struct Delivery {
     pub message_id: String,
     pub data: Vec<u8>,
     pub attributes: HashMap<String, String>,
-    /// When the message was published, in microseconds since 1970; the server's clock.
+    /// When the message was published, in microseconds since 1970, by the server's clock.
     pub published: i64,
-    /// Which delivery of the message this is, from 1, where the subscription counts them.
+    /// Which delivery of the message this is, from 1, if the subscription counts them.
     pub attempt: Option<u32>,
     pub lease: Box<dyn Lease>,
 }
 
-/// The right to work on a message. It is kept until it is given back; dropping it gives it back
-/// unfinished.
+/// The lease of a message. It is extended until the message is acked or nacked; dropping it nacks the
+/// message.
 pub trait Lease: Send {
-    /// The message is done.
+    /// Acknowledges the message.
     ///
     /// # Errors
-    /// The lease had ended: the message will be delivered again.
+    /// The lease had expired: the message will be redelivered.
     fn ack(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>>;
 
-    /// Nobody works on the message any more, though it is not given back yet: another one may come in
-    /// its place.
+    /// Keeps the lease, but frees the message's slot in flow control, so that another message may be
+    /// delivered meanwhile.
     fn rest(&mut self);
 
-    /// The message is to be delivered again.
+    /// Requests redelivery of the message.
     fn nack(self: Box<Self>);
 }
 
-/// A subscription with requests.
+/// A subscription that delivers requests or notifications.
 pub trait RequestQueue: Send {
-    /// The next message. Waits for ever; reconnects by itself. Not to be called again after `Permanent`.
+    /// The next message. Waits without limit and reconnects by itself. Do not call it again after
+    /// `Permanent`.
     fn next(&mut self) -> BoxFuture<'_, Result<Delivery, QueueError>>;
 
-    /// Stops taking messages; those not handed out go back. Leases that are held stay held.
+    /// Stops pulling. Messages that have not been handed out are nacked; held leases stay held.
     fn close(&mut self) -> BoxFuture<'_, ()>;
 
-    /// Waits, once all leases are settled, until the server has been told.
+    /// Once all leases are settled, waits until the server has received the acks and nacks.
     fn flush(&mut self) -> BoxFuture<'_, ()>;
 }
 
 /// A topic for results or requests.
 pub trait ResultSink: Send + Sync {
-    /// Publishes and waits until the message is stored; returns its id.
+    /// Publishes, retrying for a limited time, and waits until the message is stored; returns its id.
     ///
     /// # Errors
-    /// After the configured time of trying.
+    /// `Refused` if the service rejects the message; `Transient` if the time limit was reached.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<String, QueueError>>;
 }

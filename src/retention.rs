@@ -1,11 +1,11 @@
-//! Which backups may go. Pure: the newest proven backup of each database of a set never goes, nor does
-//! anything of a database of which nothing is proven, nor what is needed to keep a floor, nor what is
-//! not understood.
+//! Decides which backups may be deleted. Pure. Never deleted are the newest proven backup of each database
+//! of a set, any backup of a database without a proven one, the newest `floor` backups of the set, and
+//! backups whose database cannot be determined.
 
 use crate::proof::BackupOrigin;
 use crate::store::StoredObject;
 
-/// What is to become of one backup, and why.
+/// The decision about one backup, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub object: StoredObject,
@@ -14,27 +14,27 @@ pub struct Decision {
     pub why: String,
 }
 
-/// The rules of a set.
+/// The retention rules of a backup set.
 #[derive(Debug, Clone, Copy)]
 pub struct RetentionRules {
-    /// Backups younger than this stay, in days.
+    /// Backups younger than this many days are kept.
     pub days: u32,
-    /// So many of the newest stay, however old.
+    /// This many of the newest backups are kept, however old they are.
     pub floor: usize,
 }
 
-/// A backup and what is known of it.
+/// A backup and what is known about it.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     pub object: StoredObject,
-    /// It was restored for proof, and nothing has been found wrong with it since.
+    /// A restore has proven it, and no later verification has found a fault.
     pub proven: bool,
-    /// Which database it is of; of one that could go, or why that is not known.
+    /// The database that it is of, or why that is not known. Determined only if it may matter.
     pub origin: Result<BackupOrigin, String>,
 }
 
 impl RetentionRules {
-    /// Why the backup stays whatever is proven, if it does; `place` is its place in the set, newest first.
+    /// Why the backup is kept regardless of proofs, if it is; `place` is its index in the set, newest first.
     pub fn keeps(
         &self,
         place: usize,
@@ -43,13 +43,18 @@ impl RetentionRules {
     ) -> Option<String> {
         let limit = jiff::SignedDuration::from_hours(24 * i64::from(self.days));
         if now.duration_since(object.created) < limit {
-            return Some(format!("younger than {} days", self.days));
+            return Some(format!("younger than {}", days(self.days)));
         }
         (place < self.floor).then(|| format!("one of the newest {}", self.floor))
     }
 }
 
-/// Decides over all backups of a set, newest first.
+/// A number of days in words.
+fn days(n: u32) -> String {
+    format!("{n} {}", if n == 1 { "day" } else { "days" })
+}
+
+/// Decides about all backups of a set, given newest first.
 pub fn decide(
     backups: Vec<Candidate>,
     now: jiff::Timestamp,
@@ -58,7 +63,7 @@ pub fn decide(
     let proven = backups.iter().filter(|c| c.proven);
     let all_proven: Vec<BackupOrigin> = proven.filter_map(|c| c.origin.clone().ok()).collect();
     let any_proven = backups.iter().any(|c| c.proven);
-    // Of each database, whether a newer backup is proven.
+    // Databases with a proven backup that is newer than the current one.
     let mut newer: Vec<BackupOrigin> = Vec::new();
     let mut decisions = Vec::with_capacity(backups.len());
     for (place, c) in backups.into_iter().enumerate() {
@@ -66,17 +71,17 @@ pub fn decide(
         let keep = |why: &str| (false, why.to_owned());
         let (delete, why) = match (rules.keeps(place, &c.object, now), &c.origin) {
             (Some(why), _) => (false, why),
-            (None, _) if !any_proven => keep("no backup of the set is proven: nothing goes"),
+            (None, _) if !any_proven => keep("no backup of the set is proven: nothing is deleted"),
             (None, Err(why)) => keep(why),
             (None, Ok(o)) if !has(&newer, o) => keep(match (c.proven, has(&all_proven, o)) {
                 (true, _) => "the newest proven backup of its database",
                 (false, true) => "newer than the newest proven backup of its database",
                 (false, false) => "no backup of its database is proven",
             }),
-            _ if c.proven => (true, format!("older than {} days", rules.days)),
+            _ if c.proven => (true, format!("older than {}", days(rules.days))),
             _ => (
                 true,
-                format!("older than {} days, and never proven", rules.days),
+                format!("older than {}, and never proven", days(rules.days)),
             ),
         };
         if let (true, Ok(o)) = (c.proven, &c.origin)
@@ -100,7 +105,7 @@ mod tests {
 
     const DAY: i64 = 86_400;
 
-    /// Backups of these ages and databases; a database `-` is not known.
+    /// Decisions about backups of these ages in days and databases; `-` is an unknown database.
     fn decided(backups: &[(i64, &str)], proven: &[usize], floor: usize) -> Vec<Decision> {
         let now = jiff::Timestamp::from_second(1_000 * DAY).unwrap();
         let candidate = |(i, (age, database)): (usize, &(i64, &str))| Candidate {
@@ -130,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn old_backups_go_and_the_newest_proven_one_never_does() {
+    fn old_backups_are_deleted_but_never_the_newest_proven_one() {
         assert_eq!(
             decisions(&[1, 6, 7, 9], &[0], 0),
             [false, false, true, true]
@@ -139,11 +144,11 @@ mod tests {
             decisions(&[10, 11, 12, 13], &[1, 3], 0),
             [false, false, true, true]
         );
-        // Nothing is proven: nothing goes.
+        // Nothing is proven, so nothing is deleted.
         assert_eq!(decisions(&[10, 11, 12], &[], 0), [false; 3]);
         assert_eq!(decisions(&[10, 11, 12], &[0], 3), [false; 3]);
         assert_eq!(decisions(&[10, 11, 12], &[0], 2), [false, false, true]);
-        // Made in the future, by its own account: young.
+        // A creation time in the future counts as young.
         assert_eq!(decisions(&[-30_000, 10, 11], &[1], 0), [false, false, true]);
     }
 
@@ -175,7 +180,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_there_is_the_newest_proven_ones_and_the_floor_stay(
+        fn the_newest_proven_backups_and_the_floor_always_stay(
             mut backups in proptest::collection::vec((0i64..100, 0usize..3), 0..20),
             proven in proptest::collection::hash_set(0usize..20, 0..20),
             floor in 0usize..6,

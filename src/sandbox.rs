@@ -1,10 +1,10 @@
-//! A throwaway PostgreSQL of this machine: its own folder, unix socket only, durability off, copied
-//! from a template, gone when dropped. A keeper process holds it: when this process ends, however it
-//! ends, the keeper ends the server and removes the folder. Servers do not run as root, so a root
-//! user's sandbox runs as another user.
+//! A throwaway PostgreSQL server on this machine: own folder, unix socket only, durability off, copied from a
+//! template, removed when dropped. A keeper process watches over it: when this process ends, for whatever
+//! reason, the keeper stops the server and removes the folder. PostgreSQL refuses to run as root, so the
+//! sandbox of a root user runs as another user.
 //!
-//! For dumps that nobody has vouched for there is [`Sandbox::isolated`]: the server sees no network,
-//! no process and no file of others, as far as the platform allows; [`Isolation`] says how far.
+//! [`Sandbox::isolated`] is for untrusted dumps: the server has no network and cannot see other processes or
+//! foreign files, as far as the platform allows. [`Isolation`] describes how far.
 
 mod binaries;
 mod isolation;
@@ -24,7 +24,7 @@ use crate::proof::Isolation;
 pub use binaries::{Binaries, find_bindir, fitting, found};
 pub use seccomp::{launch, set_launcher};
 
-/// Settings that trade durability for speed: the data dies with the sandbox anyway.
+/// Settings that trade durability for speed: the data is discarded with the sandbox anyway.
 const THROWAWAY: [&str; 12] = [
     "fsync=off",
     "full_page_writes=off",
@@ -36,24 +36,24 @@ const THROWAWAY: [&str; 12] = [
     "wal_init_zero=off",
     "checkpoint_timeout=1h",
     "maintenance_work_mem=128MB",
-    // What it holds is gone before vacuum or a compiled query would pay.
+    // The data is discarded before vacuum or JIT compilation would pay off.
     "autovacuum=off",
     "jit=off",
 ];
 
-/// How long a server may take to start, and how often it is looked at.
-const START: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(2);
+/// How long a server may take to start, and how often its state is checked.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const READY_POLL: Duration = Duration::from_millis(2);
 
-/// What folders of sandboxes begin with.
+/// Prefix of sandbox folders.
 const PREFIX: &str = "pgrestored-pg-";
 
-/// A folder of a sandbox that nobody keeps is removed after this.
+/// Age after which a sandbox folder without a keeper is removed.
 const STALE: Duration = Duration::from_secs(60);
 
-/// Ends the server and removes its folder once standard input ends, which is when its owner does.
-/// Holds a lock on the folder meanwhile, so that a folder without a keeper can be told. An owner that
-/// is gone already does not read what is said to it.
+/// Stops the server and removes its folder once standard input closes, that is, when the owning process ends.
+/// Meanwhile it holds a lock on the folder, so that folders without a keeper can be recognised. It ignores
+/// `SIGPIPE`, because an owner that has already ended does not read its output.
 const KEEPER: &str = r#"
 folder=$1; signal=$2; shift 2
 export keeper=$$
@@ -81,11 +81,11 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts a cluster in a new folder below `parent` with the binaries in `bindir`; `options` go to
-    /// the server, after the throwaway settings unless `durable`.
+    /// Starts a cluster in a new folder below `parent` with the binaries in `bindir`. `options` are command
+    /// line options of the server; the throwaway settings precede them unless `durable`.
     ///
     /// # Errors
-    /// What `initdb` or the server said.
+    /// The output of `initdb` or of the server.
     pub fn start(bindir: &Path, parent: &Path, durable: bool, options: &str) -> Result<Self> {
         let user = server_user(&["postgres", "nobody"])?;
         let mut settings: Vec<String> = if durable {
@@ -101,18 +101,18 @@ impl Sandbox {
             bindir,
             parent,
             user,
-            isolation::none("not asked for"),
+            isolation::none("not requested"),
             &settings,
         )
     }
 
-    /// Starts a cluster for dumps that nobody has vouched for: nothing of this machine is reachable
-    /// from it, as far as [`Sandbox::isolation`] says. `more`: settings, as NAME=VALUE.
+    /// Starts a cluster for untrusted dumps, isolated from this machine to the extent that
+    /// [`Sandbox::isolation`] reports. `more`: settings, as NAME=VALUE.
     ///
     /// # Errors
-    /// What `initdb` or the server said.
+    /// The output of `initdb` or of the server.
     pub fn isolated(bindir: &Path, parent: &Path, more: &[String]) -> Result<Self> {
-        // Not `postgres`, who may own clusters of this machine.
+        // Prefer `nobody`: `postgres` may own other clusters on this machine.
         let user = server_user(&["nobody", "postgres"])?;
         let settings: Vec<String> = THROWAWAY
             .iter()
@@ -147,7 +147,7 @@ impl Sandbox {
         );
         let folder = parent.join(name);
         std::fs::create_dir(&folder)?;
-        // From here on the folder goes with the sandbox.
+        // From here on, dropping the sandbox removes the folder.
         let mut sandbox = Sandbox {
             folder,
             bindir,
@@ -155,16 +155,16 @@ impl Sandbox {
             isolation,
             keeper: Mutex::new(None),
         };
-        own(&sandbox.folder, user)?;
+        restrict_to_owner(&sandbox.folder, user)?;
         if sandbox.isolation.files {
             for part in ["data", "upper", "work"] {
                 std::fs::create_dir(sandbox.folder.join(part))?;
-                own(&sandbox.folder.join(part), user)?;
+                restrict_to_owner(&sandbox.folder.join(part), user)?;
             }
         } else {
             template.copy_to(&sandbox.data())?;
-            own(&sandbox.data(), user)?;
-            own(&sandbox.data().join("base"), user)?;
+            restrict_to_owner(&sandbox.data(), user)?;
+            restrict_to_owner(&sandbox.data().join("base"), user)?;
         }
         let mut server = vec![sandbox.bindir.join("postgres").display().to_string()];
         server.extend(["-D".into(), sandbox.data().display().to_string()]);
@@ -185,11 +185,12 @@ impl Sandbox {
             &server,
         );
         sandbox.keep(&command)?;
-        sandbox.isolation = isolation::held(&sandbox.isolation, &sandbox.folder, &sandbox.bindir);
+        sandbox.isolation =
+            isolation::read_report(&sandbox.isolation, &sandbox.folder, &sandbox.bindir);
         Ok(sandbox)
     }
 
-    /// Starts the keeper with `server` and waits until the server takes connections.
+    /// Starts the keeper with `server` and waits until the server accepts connections.
     fn keep(&self, server: &[String]) -> Result<()> {
         let signal = if self.isolation.pids { "KILL" } else { "QUIT" };
         let mut command = Command::new("sh");
@@ -210,14 +211,14 @@ impl Sandbox {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        // A signal to our group, such as Ctrl-C, is not for the keeper.
+        // A process group of its own: signals to this group, such as Ctrl-C, must not reach the keeper.
         let mut keeper = command.process_group(0).spawn()?;
         let mut pid = String::new();
         if let Some(out) = keeper.stdout.take() {
             BufReader::new(out).read_line(&mut pid)?;
         }
         *self.keeper.lock() = Some(keeper);
-        let deadline = SystemTime::now() + START;
+        let deadline = SystemTime::now() + START_TIMEOUT;
         while !self.is_ready() {
             let alive = !pid.trim().is_empty() && is_alive(pid.trim());
             if !alive || SystemTime::now() > deadline {
@@ -230,15 +231,15 @@ impl Sandbox {
             }
             #[allow(
                 clippy::disallowed_methods,
-                reason = "whoever starts a sandbox is on a thread that may block"
+                reason = "sandboxes are started on threads that may block"
             )]
-            std::thread::sleep(LOOK);
+            std::thread::sleep(READY_POLL);
         }
         Ok(())
     }
 
-    /// The last line of `postmaster.pid` is the state of the server. Of data that lies over a template,
-    /// what was written is seen from here in a folder of its own.
+    /// Whether the last line of `postmaster.pid`, which is the server's state, is `ready`. If the data folder
+    /// is an overlay, files that the server wrote are visible from here only in its upper folder.
     fn is_ready(&self) -> bool {
         [self.data(), self.folder.join("upper")].iter().any(|data| {
             let state = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
@@ -246,7 +247,7 @@ impl Sandbox {
         })
     }
 
-    /// Folder of the socket: `DB_HOST`.
+    /// The folder of the socket, for `DB_HOST`.
     pub fn host(&self) -> &str {
         self.folder.to_str().unwrap_or_default()
     }
@@ -255,19 +256,19 @@ impl Sandbox {
         &self.bindir
     }
 
-    /// What the server is kept away from.
+    /// How the server is isolated.
     pub fn isolation(&self) -> &Isolation {
         &self.isolation
     }
 
-    /// A folder that the server may write to, for a tablespace.
+    /// Creates a folder that the server may write to, for a tablespace.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be created.
     pub fn make_folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         std::fs::create_dir(&folder)?;
-        own(&folder, self.user)?;
+        restrict_to_owner(&folder, self.user)?;
         Ok(folder)
     }
 
@@ -280,8 +281,8 @@ impl Sandbox {
         self.folder.join("data")
     }
 
-    /// One of the programs in the sandbox's folder of binaries, as the server's user, connected to
-    /// this server by its environment.
+    /// A command that runs one of PostgreSQL's programs as the server's user, with an environment that connects
+    /// it to this server.
     pub fn command(&self, program: &str) -> Command {
         let mut command = plain_command(&self.bindir, program, self.user);
         command.current_dir(&self.folder);
@@ -292,7 +293,7 @@ impl Sandbox {
         command
     }
 
-    /// Runs a command to its end; what it printed on standard output.
+    /// Runs a command and returns its standard output.
     ///
     /// # Errors
     /// Its standard error, if it failed.
@@ -305,7 +306,7 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         let keeper = self.keeper.lock().take();
         if let Some(mut keeper) = keeper {
-            // The end of its input ends the keeper.
+            // Closing its input ends the keeper.
             drop(keeper.stdin.take());
             let _ = keeper.wait();
         }
@@ -313,7 +314,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// A program without our environment, as the server's user.
+/// A program with a clean environment, run as the server's user.
 fn plain_command(bindir: &Path, program: &str, user: Option<(u32, u32)>) -> Command {
     let mut command = Command::new(bindir.join(program));
     command
@@ -340,23 +341,24 @@ fn run(command: &mut Command) -> Result<Vec<u8>> {
     )))
 }
 
-/// The folder is the server's and nobody else's.
-fn own(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
+/// Makes the server's user the owner of the folder, with access for nobody else.
+fn restrict_to_owner(folder: &Path, user: Option<(u32, u32)>) -> Result<()> {
     if let Some((uid, gid)) = user {
         chown(folder, Some(uid), Some(gid))?;
     }
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
 }
 
-/// Neither gone nor waiting to be buried.
+/// Whether a process exists and is not a zombie.
 fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// Makes the folder of sandboxes and templates. Somebody else's would be a trap; `private`, nobody else
-/// gets into a new one: the server itself sees its own folder by another way.
+/// Creates the folder of sandboxes and templates. An existing one that another user owns is rejected, because its
+/// owner could replace files in it. With `private`, only this user may enter a new one; an isolated server sees
+/// its own folder through a mount.
 fn prepare(parent: &Path, private: bool) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     if !parent.exists() {
@@ -368,12 +370,12 @@ fn prepare(parent: &Path, private: bool) -> Result<()> {
         std::fs::metadata(parent)?,
         std::fs::metadata("/proc/self")?.uid(),
     );
-    // In a sticky folder, such as /tmp, nobody can move what is ours.
+    // In a sticky folder, such as /tmp, other users cannot replace our files.
     if there.uid() == me || there.mode() & 0o1000 != 0 {
         Ok(())
     } else {
         Err(Error::other(format!(
-            "{}: belongs to somebody else",
+            "{}: the folder belongs to another user: choose another one",
             parent.display()
         )))
     }
@@ -393,12 +395,12 @@ fn sweep(parent: &Path) {
         let lock = std::fs::File::open(entry.path().join("lock"));
         let is_kept = lock.as_ref().is_ok_and(|l| l.try_lock().is_err());
         if !is_kept && std::fs::remove_dir_all(entry.path()).is_ok() {
-            tracing::info!(folder = %entry.path().display(), "removed what a killed sandbox left");
+            tracing::info!(folder = %entry.path().display(), "removed the folder of a killed sandbox");
         }
     }
 }
 
-/// The user that a root user's servers run as: the first of `names` that there is.
+/// If this process runs as root, the user to run servers as: the first of `names` that exists.
 fn server_user(names: &[&str]) -> Result<Option<(u32, u32)>> {
     use std::os::unix::fs::MetadataExt;
     if std::fs::metadata("/proc/self")?.uid() != 0 {
@@ -414,7 +416,10 @@ fn server_user(names: &[&str]) -> Result<Option<(u32, u32)>> {
     let missing = || {
         Error::new(
             ErrorKind::NotFound,
-            format!("no user to run PostgreSQL as: {names:?}"),
+            format!(
+                "PostgreSQL cannot run as root, and none of these users exists to run it as: {}",
+                names.join(", ")
+            ),
         )
     };
     found.map(Some).ok_or_else(missing)

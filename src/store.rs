@@ -1,4 +1,4 @@
-//! Where backups are kept: the port [`BackupStore`] and its adapters, Cloud Storage and a folder.
+//! Stores of backups: the port [`BackupStore`] and its adapters for Cloud Storage and for a folder.
 
 mod gcs;
 mod local;
@@ -19,21 +19,21 @@ use crate::retry::Backoff;
 /// One backup as the store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredObject {
-    /// Name below the store's place.
+    /// Name relative to the store's location.
     pub name: String,
     /// Bytes.
     pub size: u64,
     pub created: jiff::Timestamp,
-    /// CRC32C of the whole object, where the store knows it.
+    /// CRC32C of the whole object, if the store knows it.
     pub crc32c: Option<u32>,
     pub generation: i64,
 }
 
-/// Bytes of one object from some offset on.
+/// The bytes of one object from some offset on.
 pub type ByteStream = BoxStream<'static, Result<Bytes, StorageError>>;
 
-/// A place with backups. Every read names the generation, so that an overwritten object is an error
-/// and never a mixture.
+/// A store of backups. Every read names the generation, so that reading an overwritten object is an error
+/// and never yields a mixture.
 pub trait BackupStore: Send + Sync {
     /// All objects whose name starts with `prefix`.
     ///
@@ -44,7 +44,7 @@ pub trait BackupStore: Send + Sync {
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<StoredObject>, StorageError>>;
 
-    /// One object; with `generation`, that one.
+    /// The metadata of one object, of exactly `generation` if that is given.
     ///
     /// # Errors
     /// `backup_not_found`, `access_denied`, `download_failed`.
@@ -54,7 +54,7 @@ pub trait BackupStore: Send + Sync {
         generation: Option<i64>,
     ) -> BoxFuture<'a, Result<StoredObject, StorageError>>;
 
-    /// The same without checksums where they would have to be computed.
+    /// As [`BackupStore::list`], but without checksums that would have to be computed.
     ///
     /// # Errors
     /// As [`BackupStore::list`].
@@ -68,7 +68,7 @@ pub trait BackupStore: Send + Sync {
     /// The bytes of `object` from `offset` on, at most `length` of them.
     ///
     /// # Errors
-    /// `backup_changed` where that generation is gone, `access_denied`, `download_failed`.
+    /// `backup_changed` if that generation no longer exists, `access_denied`, `download_failed`.
     fn read<'a>(
         &'a self,
         object: &'a StoredObject,
@@ -76,7 +76,7 @@ pub trait BackupStore: Send + Sync {
         length: Option<u64>,
     ) -> BoxFuture<'a, Result<ByteStream, StorageError>>;
 
-    /// Makes an object; `None` where there is one of that name already, which is left as it is.
+    /// Creates an object; `None` if one of that name exists, which is left unchanged.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
@@ -90,11 +90,11 @@ pub trait BackupStore: Send + Sync {
     /// Deletes exactly this generation.
     ///
     /// # Errors
-    /// `backup_changed` where the object is another one by now, `backup_not_found`, `access_denied`,
+    /// `backup_changed` if the object has been replaced, `backup_not_found`, `access_denied`,
     /// `download_failed`.
     fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>>;
 
-    /// Which of these permissions (`storage.objects.get`, …) we have; `None` where the store does not
+    /// Which of these permissions (`storage.objects.get`, …) this account has; `None` if the store cannot
     /// tell.
     ///
     /// # Errors
@@ -110,21 +110,21 @@ pub trait BackupStore: Send + Sync {
     fn uri(&self, name: &str) -> String;
 }
 
-/// The whole of a small object, checked.
+/// Reads a small object whole, checks its size and checksum, and retries failed reads.
 ///
 /// # Errors
-/// As [`BackupStore::read`]; `download_failed` for more than `most` bytes.
+/// As [`BackupStore::read`]; `download_failed` for more than `max_bytes` bytes.
 pub async fn read_small(
     store: &dyn BackupStore,
     object: &StoredObject,
-    most: u64,
+    max_bytes: u64,
 ) -> Result<Vec<u8>, StorageError> {
     use futures::TryStreamExt;
-    if object.size > most {
-        let what = format!("{}: more than {most} bytes", store.uri(&object.name));
+    if object.size > max_bytes {
+        let what = format!("{}: more than {max_bytes} bytes", store.uri(&object.name));
         return Err(StorageError::new(FailureReason::DownloadFailed, what));
     }
-    let once = || async {
+    let read_once = || async {
         let chunks = store.read(object, 0, None).await?;
         let add = |mut all: Vec<u8>, c: Bytes| async move {
             all.extend_from_slice(&c);
@@ -136,13 +136,13 @@ pub async fn read_small(
             Ok(all)
         } else {
             let what = format!(
-                "{}: other bytes came than the store has",
+                "{}: the bytes received do not match the store's size and CRC32C",
                 store.uri(&object.name)
             );
             Err(StorageError::new(FailureReason::DownloadFailed, what))
         }
     };
-    let in_time = || async {
+    let attempt = || async {
         let late = |_| {
             let what = format!(
                 "{}: not read within {SMALL_LIMIT:?}",
@@ -150,29 +150,29 @@ pub async fn read_small(
             );
             Err(StorageError::new(FailureReason::DownloadFailed, what))
         };
-        tokio::time::timeout(SMALL_LIMIT, once())
+        tokio::time::timeout(SMALL_LIMIT, read_once())
             .await
             .unwrap_or_else(late)
     };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     for _ in 1..ATTEMPTS {
-        match in_time().await {
+        match attempt().await {
             Err(e) if e.reason() == FailureReason::DownloadFailed => {
                 tokio::time::sleep(backoff.next_delay()).await;
             }
             other => return other,
         }
     }
-    in_time().await
+    attempt().await
 }
 
-/// How long one try at a small object may take: nothing else notices a connection that stands still.
+/// How long one attempt to read a small object may take: nothing else detects a stalled connection.
 const SMALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Times that a small object is read before it cannot be read.
+/// How many attempts are made to read a small object.
 const ATTEMPTS: u32 = 5;
 
-/// Opens stores by their place; clients are built once.
+/// Opens stores by their location and caches them, so that clients are built once.
 pub struct Stores {
     emulator: Option<StorageEmulator>,
     open: Mutex<HashMap<Location, Arc<dyn BackupStore>>>,
@@ -186,8 +186,10 @@ impl Stores {
         }
     }
 
+    /// The store at a location.
+    ///
     /// # Errors
-    /// `access_denied` where the clients cannot be built (no credentials).
+    /// `access_denied` if the clients cannot be built, usually because credentials are missing.
     pub async fn at(&self, place: &Location) -> Result<Arc<dyn BackupStore>, StorageError> {
         let mut open = self.open.lock().await;
         if let Some(store) = open.get(place) {
@@ -203,8 +205,8 @@ impl Stores {
         Ok(store)
     }
 
-    /// Opens a store beside other work: building its clients takes tens of milliseconds, most of it for
-    /// the certificates of this machine. What goes wrong is told by [`Stores::at`].
+    /// Opens a store in the background: building its clients takes tens of milliseconds, most of them to
+    /// load this machine's certificates. Errors are reported by [`Stores::at`].
     pub fn open_ahead(self: &Arc<Self>, place: Location) {
         let stores = self.clone();
         tokio::spawn(async move { stores.at(&place).await.is_ok() });
@@ -216,7 +218,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_store_that_was_opened_ahead_is_there() {
+    async fn a_store_that_was_opened_ahead_is_reused() {
         let stores = Arc::new(Stores::new(None));
         let place = Location::Folder("/tmp".into());
         stores.open_ahead(place.clone());

@@ -1,5 +1,6 @@
-//! Logs and traces. Logs go to standard error: for people on a terminal, else as JSON. Traces go out
-//! by OTLP where an endpoint is configured; the context of a message is read from its attributes.
+//! Logs and traces. Logs go to standard error, as text on a terminal and otherwise as JSON. Traces are
+//! sent by OTLP if an endpoint is configured; the trace context of a message is read from its
+//! attributes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal;
@@ -22,31 +23,31 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, layer};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people on a terminal, else JSON.
+    /// Text on a terminal, otherwise JSON.
     #[default]
     Auto,
     Text,
     Json,
 }
 
-/// What logs and traces are made by.
+/// Settings of logs and traces.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Least severe line that is shown.
+    /// Lowest severity of log lines to show.
     pub level: String,
     pub format: LogFormat,
     pub colours: bool,
-    /// Where traces go.
+    /// Endpoint to send traces to.
     pub otlp_endpoint: Option<String>,
     pub service_name: String,
-    /// For Cloud Logging's link from a line to its trace.
+    /// Google Cloud project, for Cloud Logging's link from a line to its trace.
     pub project: Option<String>,
 }
 
-/// Flushes what is not sent yet when dropped.
+/// Flushes unsent traces on drop.
 pub struct Telemetry {
     traces: SdkTracerProvider,
 }
@@ -54,15 +55,15 @@ pub struct Telemetry {
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Err(e) = self.traces.shutdown() {
-            eprintln!("traces could not be flushed: {e}");
+            eprintln!("failed to flush traces: {e}");
         }
     }
 }
 
-/// The crates of this workspace that write log lines and spans, by the names of their targets.
+/// Targets of the crates of this workspace that write log lines and spans.
 const OUR_CRATES: [&str; 3] = ["pgrestored", "pgdump_restore", "pgdump_archive"];
 
-/// What is asked of `pgrestored` is asked of its library crates, unless they are named themselves.
+/// Applies the level of `pgrestored` also to its library crates, unless the filter names them.
 fn with_library_crates(mut filter: EnvFilter) -> EnvFilter {
     let directives = filter.to_string();
     let of = |name: &str| {
@@ -80,11 +81,11 @@ fn with_library_crates(mut filter: EnvFilter) -> EnvFilter {
     filter
 }
 
-/// Sets up logs (`RUST_LOG` overrides the level) and traces. Without an endpoint nothing is sent, and
-/// still every job has its trace: log lines and result events carry the publisher's.
+/// Sets up logs (`RUST_LOG` overrides the level) and traces. Without an endpoint no trace is sent, but
+/// spans still exist, so that log lines and result events carry the publisher's trace.
 ///
 /// # Errors
-/// What the exporter says of its endpoint.
+/// The exporter rejects its endpoint, or a subscriber is already installed.
 pub fn start(options: &Options) -> Result<Telemetry, String> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(LevelFilter::WARN.into())
@@ -100,11 +101,11 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
     };
     let context = Context::default();
     let lines = if text {
-        people(options.colours && std::io::stderr().is_terminal())
+        text_lines(options.colours && std::io::stderr().is_terminal())
     } else {
-        machines(context.clone(), options.project.clone())
+        json_lines(context.clone(), options.project.clone())
     };
-    // Spans are made whatever the level of the log.
+    // Spans are created whatever the log level is.
     let spans = Targets::new().with_targets(OUR_CRATES.map(|name| (name, LevelFilter::INFO)));
     tracing_subscriber::registry()
         .with(
@@ -125,32 +126,32 @@ pub fn start(options: &Options) -> Result<Telemetry, String> {
     Ok(Telemetry { traces })
 }
 
-/// Libraries write what passes through them: statements with their values, passwords and the messages they
-/// are proven with, tokens in headers. So they say no more than this, whatever `RUST_LOG` asks for; and the
-/// client of PostgreSQL, whose notices are a server's words, only what is wrong.
-fn has_no_secrets(what: &tracing::Metadata<'_>) -> bool {
-    let of = |name: &str| what.target().split("::").next() == Some(name);
+/// Libraries log what passes through them: statements with their values, passwords and authentication
+/// messages, tokens in headers. Therefore they are capped at `INFO` whatever `RUST_LOG` says, and the
+/// PostgreSQL client, which logs the server's notices, at `WARN`.
+fn has_no_secrets(metadata: &tracing::Metadata<'_>) -> bool {
+    let of = |name: &str| metadata.target().split("::").next() == Some(name);
     match () {
         () if OUR_CRATES.iter().any(|name| of(name)) => true,
-        () if of("tokio_postgres") || of("postgres_protocol") => *what.level() <= Level::WARN,
-        () => *what.level() <= Level::INFO,
+        () if of("tokio_postgres") || of("postgres_protocol") => *metadata.level() <= Level::WARN,
+        () => *metadata.level() <= Level::INFO,
     }
 }
 
-/// A line of any level says which request and trace it is of.
-fn is_our_span(what: &tracing::Metadata<'_>) -> bool {
-    let name = what.target().split("::").next().unwrap_or_default();
-    what.is_span() && OUR_CRATES.contains(&name)
+/// Our spans pass the filter at every level, because log lines take their request and trace from them.
+fn is_our_span(metadata: &tracing::Metadata<'_>) -> bool {
+    let name = metadata.target().split("::").next().unwrap_or_default();
+    metadata.is_span() && OUR_CRATES.contains(&name)
 }
 
-/// Knows of the span of an event what a line says: the request, and the ids of the trace.
+/// Looks up what a log line says about its span: the request, and the ids of the trace.
 #[derive(Clone, Default)]
 struct Context(Arc<OnceLock<WeakDispatch>>);
 
-/// The field `request_id` of a span.
+/// The value of a span's field `request_id`.
 struct RequestId(String);
 
-/// Finds it among the fields.
+/// Extracts `request_id` from a span's fields.
 #[derive(Default)]
 struct FindRequestId(Option<String>);
 
@@ -193,7 +194,7 @@ fn remember<S: Subscriber + for<'a> LookupSpan<'a>>(
 }
 
 impl Context {
-    /// Ids of the trace and of the span that `span` is.
+    /// The trace id and span id of `span`.
     fn trace(&self, span: &Id) -> Option<(String, String)> {
         let dispatch = self.0.get()?.upgrade()?;
         let context = tracing_opentelemetry::get_otel_context(span, &dispatch)?;
@@ -205,15 +206,15 @@ impl Context {
 
 type Lines<S> = Box<dyn Layer<S> + Send + Sync>;
 
-fn people<S: Subscriber + for<'a> LookupSpan<'a>>(colours: bool) -> Lines<S> {
+fn text_lines<S: Subscriber + for<'a> LookupSpan<'a>>(colours: bool) -> Lines<S> {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
     layer.with_ansi(colours).boxed()
 }
 
-/// The fields of docs/logging.md.
-fn machines<S: Subscriber + for<'a> LookupSpan<'a>>(
+/// JSON lines with the fields of docs/logging.md.
+fn json_lines<S: Subscriber + for<'a> LookupSpan<'a>>(
     known: Context,
     project: Option<String>,
 ) -> Lines<S> {
@@ -226,7 +227,7 @@ fn machines<S: Subscriber + for<'a> LookupSpan<'a>>(
             Level::INFO => "INFO",
             Level::DEBUG | Level::TRACE => "DEBUG",
         };
-        // A line that cannot be written is not worth another one.
+        // Errors are ignored: reporting one would need another log line.
         let _ = line.write_field("severity", severity);
         let Some(span) = context.event_span(event) else {
             return;
@@ -285,14 +286,14 @@ impl Extractor for Incoming<'_> {
     }
 }
 
-/// Of a trace's state that is passed on; the standard asks for 512.
+/// Longest trace state that is passed on, in bytes; W3C Trace Context asks for at least 512.
 const MAX_TRACE_BYTES: usize = 512;
 
 struct Outgoing<'a>(&'a mut BTreeMap<String, String>);
 
 impl Injector for Outgoing<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // A publisher's own state may be longer than what an attribute takes.
+        // A publisher's trace state may be longer than an attribute may be.
         if !value.is_empty() && value.len() <= MAX_TRACE_BYTES {
             self.0.insert(format!("googclient_{key}"), value.clone());
             self.0.insert(key.to_owned(), value);
@@ -303,7 +304,7 @@ impl Injector for Outgoing<'_> {
 /// Makes `span` a child of the publisher's span, if the message carries one.
 pub fn follow(span: &Span, attributes: &HashMap<String, String>) {
     let parent = TraceContextPropagator::new().extract(&Incoming(attributes));
-    // Without a trace layer there is nothing to follow.
+    // Fails only without a trace layer; then there is no trace.
     let _ = span.set_parent(parent);
 }
 
@@ -318,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_of_the_program_is_one_of_its_crates() {
+    fn the_programs_level_applies_to_its_library_crates() {
         let filter = |text: &str| with_library_crates(EnvFilter::new(text)).to_string();
         for name in OUR_CRATES {
             assert!(filter("warn,pgrestored=debug").contains(&format!("{name}=debug")));

@@ -1,10 +1,10 @@
-//! Proves that a restored database is what its archive says, and writes the evidence. What could not
-//! be checked is never a pass.
+//! Checks that a restored database matches its archive, and writes the evidence. What could not be checked
+//! never counts as passed.
 //!
-//! `accounting` compares every row, `catalog` every entry, `physical` what lies on the disk, `asked`
-//! what the checks file asks for, `generated` the columns that a restore computes, `drift` the last proven
-//! backups. `evidence` is what is kept, and what of it counts, `envelope` its document, `page` and `junit`
-//! its forms for people and for CI.
+//! `row_comparison` compares every row, `catalog` every entry, `amcheck` checks heaps and indexes,
+//! `data_checks` runs the checks file, `generated` recomputes generated columns, and `drift` compares with the
+//! last proven backups. `evidence` stores documents and decides which of them count, `envelope` is their
+//! format, `html_report` and `junit` are their renderings for people and for CI.
 
 mod row_comparison;
 mod data_checks;
@@ -34,23 +34,23 @@ pub use evidence::{
 pub use html_report::{ledger_page, page};
 pub use junit::junit;
 
-/// A restored database and what it was made of.
+/// A restored database, and what is known about its archive.
 pub struct RestoredDatabase<'a> {
     pub server: &'a Server,
     pub database: &'a str,
-    /// What was restored of the table of contents; none of SQL text.
+    /// The restored entries of the table of contents; empty for SQL text.
     pub entries: &'a [TocEntry],
     pub content_digest: &'a ContentDigest,
     pub encoding: &'a str,
-    /// Major version of the server that was dumped, as far as it is known.
+    /// Major version of the server that was dumped, if known.
     pub dumped_major: Option<u32>,
-    /// When the backup was made.
+    /// When the backup was created.
     pub backup_created: jiff::Timestamp,
-    /// Connections that look.
+    /// How many connections the checks may use.
     pub sessions: usize,
 }
 
-/// What was found.
+/// The results of all checks.
 #[derive(Debug, Default)]
 pub struct CheckResults {
     pub tables: Vec<TableProof>,
@@ -58,7 +58,7 @@ pub struct CheckResults {
     pub drift: Option<Drift>,
 }
 
-/// Runs `work` as a check; its failure to run is an answer of its own.
+/// Runs and times a check. If it fails to run, the result is a check with the status `NotChecked`.
 async fn timed(
     name: &str,
     required: bool,
@@ -79,7 +79,7 @@ async fn timed(
     Ok(checks)
 }
 
-/// The tables of an archive that was read and not restored.
+/// The tables of an archive that was read but not restored.
 pub fn tables_of(content_digest: &ContentDigest) -> Vec<TableProof> {
     content_digest
         .tables()
@@ -88,7 +88,7 @@ pub fn tables_of(content_digest: &ContentDigest) -> Vec<TableProof> {
         .collect()
 }
 
-/// Looks at everything that depth `data` asks for.
+/// Runs all checks of depth `data`.
 ///
 /// # Errors
 /// `target_unavailable`: the server is gone.
@@ -107,8 +107,8 @@ pub async fn examine(
         timed("rows", true, ours),
         timed("amcheck", false, amcheck::check(subject)),
     );
-    // Together, so that no core is idle at the end of either; but `amcheck` is an extension that is made
-    // for it, and the dump's own event triggers may write that down among the rows.
+    // Concurrently, so that no core is idle at the end of either. But `amcheck` may create its extension, and
+    // the dump's own event triggers could record that in a table while its rows are compared.
     let (rows, damage) = if catalog::has_event_triggers(subject).await.unwrap_or(true) {
         (rows.await?, damage.await?)
     } else {
@@ -131,7 +131,7 @@ pub async fn examine(
     e.checks.extend(damage);
     e.checks
         .extend(timed("asked", true, data_checks::run(subject, checks)).await?);
-    // Last: it calls functions of the dump, which may take the server down.
+    // Last, because it calls functions of the dump, which may crash the server.
     e.checks
         .extend(timed("generated columns", false, generated::check(subject)).await?);
     let (drift, found) = drift::compare(&e.tables, history, &checks.drift);
@@ -140,7 +140,15 @@ pub async fn examine(
     Ok(e)
 }
 
-/// Counts by kind, for a table of contents.
+/// A count with its noun, such as `1 row` and `2 rows`.
+fn counted(n: impl TryInto<u64>, noun: &str) -> String {
+    match n.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {noun}"),
+        n => format!("{n} {noun}s"),
+    }
+}
+
+/// The number of entries of each kind in a table of contents.
 pub fn kinds(entries: &[TocEntry]) -> BTreeMap<String, u64> {
     let mut kinds = BTreeMap::new();
     entries

@@ -1,9 +1,10 @@
-//! The loop: takes requests, one permit a job, keeps each message until its outcome is published,
-//! settles it by the table in `outcome`, and stops in two steps: soft (take nothing more, finish),
-//! then hard (cancel, clean up, give the messages back).
+//! The worker loop. It takes requests, one permit per job, holds each message until its outcome is
+//! published, and settles it by the table in `outcome`. It stops in two steps: graceful (`soft`: take
+//! nothing new, finish running jobs), then immediate (`hard`: cancel, clean up, nack).
 //!
-//! Three lanes: requests, notifications of new backups, and the schedule. A backlog in one delays none
-//! of the others, and a person's request goes before every verification of the other two (`permits`).
+//! Requests, notifications of new backups and the schedule are handled independently, so that a backlog
+//! in one does not delay the others. Requests take precedence over verifications that notifications or
+//! the schedule started (`permits`).
 
 mod settlement;
 mod notification;
@@ -37,30 +38,30 @@ use permits::{Permit, Permits};
 
 pub use state::{JobStatus, WorkerState, WorkerStatus};
 
-/// Messages that wait to be given back, beyond those that are worked on.
+/// Messages that may be held without a permit, until they are nacked or retried.
 const MAX_WAITING: usize = 100;
 
-/// Bounds of the pause between looks at the schedule.
+/// Bounds of the interval at which the schedule is checked.
 const SCHEDULE_MIN: Duration = Duration::from_secs(1);
 const SCHEDULE_MAX: Duration = Duration::from_secs(3600);
 
-/// How a worker works.
+/// Settings of a worker.
 #[derive(Clone)]
 pub struct WorkerSettings {
     pub max_concurrent: usize,
-    /// Deliveries of one request before a passing failure is final.
+    /// Deliveries of one request before a transient failure becomes final.
     pub max_attempts: u32,
-    /// Target of requests that name none.
+    /// Target database of requests that do not name one.
     pub default_db: Option<String>,
-    /// Bounds of the pause before a message is given back.
+    /// Bounds of the backoff before a message is nacked.
     pub nack_backoff: (Duration, Duration),
-    /// Pause between looks at a target that another restore holds.
+    /// Pause between attempts while another restore holds the target.
     pub busy_pause: Duration,
-    /// How long a soft stop lets restores finish.
+    /// How long running jobs may take to finish after a graceful stop begins.
     pub drain_timeout: Duration,
-    /// What requests may ask for.
+    /// What requests are allowed to ask for.
     pub admission: Arc<Admission>,
-    /// How often is looked for verifications that are due; `None` without a schedule.
+    /// How often to check for due verifications; `None` without a schedule.
     pub schedule_pause: Option<Duration>,
 }
 
@@ -82,29 +83,29 @@ impl WorkerSettings {
     }
 }
 
-/// The two steps of a stop.
+/// The two steps of a shutdown.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Take nothing more; finish what runs.
+    /// Graceful: take no new jobs, finish running ones.
     pub soft: CancellationToken,
-    /// Cancel what runs, clean up, give the messages back.
+    /// Immediate: cancel running jobs, clean up, nack their messages.
     pub hard: CancellationToken,
-    /// Nothing is pulled any more: a message that is given back goes to another worker.
+    /// Cancelled once the subscriptions are closed: from then on, a nacked message goes to another worker.
     pub(crate) closed: CancellationToken,
 }
 
-/// What the lanes of a running worker share.
+/// State that the tasks of a running worker share.
 #[derive(Clone)]
 struct WorkerContext {
     permits: Permits,
     tasks: TaskTracker,
-    /// Take nothing more.
+    /// Cancelled when no new jobs may be taken.
     soft: CancellationToken,
     shutdown: Shutdown,
 }
 
 impl WorkerContext {
-    /// `None` where nothing more is to be taken.
+    /// Runs `work` until a graceful stop begins; `None` if that happens first.
     async fn until_soft<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -114,35 +115,39 @@ impl WorkerContext {
     }
 }
 
-/// What a job holds of the worker while it is in work.
-struct WorkPlace<'a> {
-    /// Of a request: it may rest while nothing is done for it.
+/// The lease and the permit that a job holds while it runs.
+struct JobResources<'a> {
+    /// Only for requests: released to the queue's flow control (`rest`) while the job waits.
     lease: Option<&'a mut (dyn Lease + 'static)>,
     permit: Option<Permit>,
-    lanes: &'a WorkerContext,
+    context: &'a WorkerContext,
 }
 
-impl WorkPlace<'_> {
-    /// Waits for `event`, without the permit where as many may wait; false where the worker is to stop.
+impl JobResources<'_> {
+    /// Waits for `event`, releasing the permit meanwhile unless too many jobs already wait. Returns false
+    /// if the worker is stopping.
     async fn wait(&mut self, waiting: &Semaphore, event: impl Future<Output = ()>) -> bool {
         let slot = waiting.try_acquire();
         if let (Ok(_), Some(lease)) = (&slot, &mut self.lease) {
             lease.rest();
             self.permit = None;
         }
-        if self.lanes.until_soft(event).await.is_none() {
+        if self.context.until_soft(event).await.is_none() {
             return false;
         }
         drop(slot);
         if self.lease.is_some() && self.permit.is_none() {
-            self.permit = self.lanes.until_soft(self.lanes.permits.restore()).await;
+            self.permit = self
+                .context
+                .until_soft(self.context.permits.restore())
+                .await;
             return self.permit.is_some();
         }
         true
     }
 }
 
-/// Takes requests and sees each to its end.
+/// Takes requests and notifications, runs their jobs and settles their messages.
 #[derive(Clone)]
 pub struct Worker {
     manager: RestoreManager,
@@ -150,11 +155,11 @@ pub struct Worker {
     metrics: RestoreMetricsManager,
     settings: Arc<WorkerSettings>,
     state: Arc<WorkerState>,
-    /// Requests in work in this process: a second delivery of one waits for the first.
+    /// Requests that run in this process: a second delivery of one waits for the first.
     in_flight: Arc<parking_lot::Mutex<HashMap<String, CancellationToken>>>,
-    /// Deliveries so far, where the subscription does not count them.
+    /// Deliveries per request, for subscriptions that do not count them.
     deliveries: Arc<Mutex<HashMap<String, u32>>>,
-    /// Messages that may wait to be given back without a permit.
+    /// Limits how many messages are held without a permit.
     waiting: Arc<Semaphore>,
 }
 
@@ -181,10 +186,11 @@ impl Worker {
         self.state.clone()
     }
 
-    /// Works until `shutdown`, then drains. `requests` are a person's, `notifications` the bucket's.
+    /// Runs until `shutdown`, then drains. `requests` carries restore and verification requests,
+    /// `notifications` the bucket's notifications.
     ///
     /// # Errors
-    /// A subscription refuses this worker.
+    /// A subscription rejects this worker permanently.
     pub async fn run(
         &self,
         mut requests: Box<dyn RequestQueue>,
@@ -193,35 +199,35 @@ impl Worker {
     ) -> Result<(), QueueError> {
         let permits = Permits::new(self.settings.max_concurrent);
         let tasks = TaskTracker::new();
-        // A lane that cannot go on ends the others.
-        let lanes = WorkerContext {
+        // If one queue fails permanently, the other tasks stop too.
+        let context = WorkerContext {
             permits,
             tasks: tasks.clone(),
             soft: shutdown.soft.child_token(),
             shutdown,
         };
         let end = |ended: Result<(), QueueError>| {
-            lanes.soft.cancel();
+            context.soft.cancel();
             ended
         };
         let (requested, notified, (), ()) = tokio::join!(
-            async { end(self.take_requests(requests.as_mut(), &lanes).await) },
+            async { end(self.take_requests(requests.as_mut(), &context).await) },
             async {
                 match notifications.as_deref_mut() {
-                    Some(queue) => end(self.take_notifications(queue, &lanes).await),
+                    Some(queue) => end(self.take_notifications(queue, &context).await),
                     None => Ok(()),
                 }
             },
-            self.run_scheduler(&lanes),
-            self.run_reaper(&lanes),
+            self.run_scheduler(&context),
+            self.run_reaper(&context),
         );
         self.state.stopping();
         requests.close().await;
         if let Some(queue) = &mut notifications {
             queue.close().await;
         }
-        lanes.shutdown.closed.cancel();
-        self.drain(&tasks, &lanes.shutdown).await;
+        context.shutdown.closed.cancel();
+        self.drain(&tasks, &context.shutdown).await;
         requests.flush().await;
         if let Some(queue) = &mut notifications {
             queue.flush().await;
@@ -229,63 +235,63 @@ impl Worker {
         requested.and(notified)
     }
 
-    /// A person's requests: restores and verifications.
+    /// Takes requests for restores and verifications until a graceful stop.
     async fn take_requests(
         &self,
         queue: &mut dyn RequestQueue,
-        lanes: &WorkerContext,
+        context: &WorkerContext,
     ) -> Result<(), QueueError> {
         loop {
-            // A message is not taken that nobody can work on.
-            if lanes
-                .until_soft(lanes.permits.restore_possible())
+            // Leave a message to other workers unless a permit could be had for it.
+            if context
+                .until_soft(context.permits.restore_possible())
                 .await
                 .is_none()
             {
                 return Ok(());
             }
-            let Some(delivery) = lanes.until_soft(queue.next()).await else {
+            let Some(delivery) = context.until_soft(queue.next()).await else {
                 return Ok(());
             };
             let delivery = delivery?;
             let request = RestoreRequest::from_message(&delivery.data, &delivery.attributes);
             let permit = match request {
-                // Its answer needs no permit.
+                // Rejecting it needs no permit.
                 Err(_) => None,
-                Ok(_) => match lanes.until_soft(lanes.permits.restore()).await {
+                Ok(_) => match context.until_soft(context.permits.restore()).await {
                     Some(permit) => Some(permit),
                     None => return Ok(()),
                 },
             };
-            let (worker, lanes) = (self.clone(), lanes.clone());
-            lanes
+            let (worker, context) = (self.clone(), context.clone());
+            context
                 .tasks
                 .clone()
-                .spawn(async move { worker.handle(delivery, request, permit, &lanes).await });
+                .spawn(async move { worker.handle(delivery, request, permit, &context).await });
         }
     }
 
-    /// New backups, each to be proven.
+    /// Takes notifications of new backups and starts a verification of each.
     async fn take_notifications(
         &self,
         queue: &mut dyn RequestQueue,
-        lanes: &WorkerContext,
+        context: &WorkerContext,
     ) -> Result<(), QueueError> {
         loop {
-            if lanes
-                .until_soft(lanes.permits.verification_possible())
+            if context
+                .until_soft(context.permits.verification_possible())
                 .await
                 .is_none()
             {
                 return Ok(());
             }
-            let Some(delivery) = lanes.until_soft(queue.next()).await else {
+            let Some(delivery) = context.until_soft(queue.next()).await else {
                 return Ok(());
             };
             let delivery = delivery?;
             let manager = &self.manager;
             let job = notification::job_of(&delivery.attributes, manager.config(), |n| {
-                manager.is_backup(n)
+                manager.catalog().is_backup(n)
             });
             let job = match job {
                 Ok(job) => job,
@@ -293,32 +299,32 @@ impl Worker {
                     tracing::info!(
                         message_id = delivery.message_id,
                         why,
-                        "a notification asks for nothing"
+                        "the notification is ignored"
                     );
-                    self.settle(delivery, Settle::Ack, (1, None), &lanes.shutdown)
+                    self.settle(delivery, Settle::Ack, (1, None), &context.shutdown)
                         .await;
                     continue;
                 }
             };
-            let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else {
+            let Some(permit) = context.until_soft(context.permits.verification()).await else {
                 return Ok(());
             };
-            let (worker, lanes) = (self.clone(), lanes.clone());
-            lanes.tasks.clone().spawn(async move {
+            let (worker, context) = (self.clone(), context.clone());
+            context.tasks.clone().spawn(async move {
                 worker
-                    .verify_new_backup(delivery, job, permit, &lanes)
+                    .verify_new_backup(delivery, job, permit, &context)
                     .await
             });
         }
     }
 
-    /// One new backup, from its notification to its proof.
+    /// Verifies one new backup and settles its notification.
     async fn verify_new_backup(
         &self,
         delivery: Delivery,
         mut job: VerifyJob,
         permit: Permit,
-        lanes: &WorkerContext,
+        context: &WorkerContext,
     ) {
         let span = tracing::info_span!(
             "delivery",
@@ -329,65 +335,67 @@ impl Worker {
         telemetry::follow(&span, &delivery.attributes);
         let work = async {
             job.attempt = self.count_delivery(&delivery, &job.request_id, jiff::Timestamp::now());
-            match self.manager.is_outdated(&job).await {
+            match self.manager.catalog().is_outdated(&job).await {
                 Ok(true) => {
                     tracing::info!(
-                        "older than the newest proven backup, or than another piece of it: skipped"
+                        "skipped: the backup is older than the newest proven one, or a newer piece of it exists"
                     );
                     self.forget(&job.request_id);
                     let settled = (job.attempt, Some(permit));
                     return self
-                        .settle(delivery, Settle::Ack, settled, &lanes.shutdown)
+                        .settle(delivery, Settle::Ack, settled, &context.shutdown)
                         .await;
                 }
                 Ok(false) => {}
-                // The verification meets it again, and says it.
-                Err(e) => tracing::debug!(error = report(&e), "the newest proof cannot be told"),
+                // The verification runs into the same error and reports it.
+                Err(e) => {
+                    tracing::debug!(error = report(&e), "failed to determine the newest proof");
+                }
             }
             let attempt = job.attempt;
             let (finished, permit) = self
-                .verify_unless_taken(Job::Verify(job), permit, lanes)
+                .verify_preemptible(Job::Verify(job), permit, context)
                 .await;
-            self.end(delivery, finished, (attempt, "", permit), &lanes.shutdown)
+            self.end(delivery, finished, (attempt, "", permit), &context.shutdown)
                 .await;
         };
         work.instrument(span).await;
     }
 
-    /// Verifies; where a restore takes the permit away, waits for another one and begins again.
-    async fn verify_unless_taken(
+    /// Runs a verification. If a restore preempts its permit, waits for another one and starts over.
+    async fn verify_preemptible(
         &self,
         job: Job,
         permit: Permit,
-        lanes: &WorkerContext,
+        context: &WorkerContext,
     ) -> (JobOutcome, Option<Permit>) {
         let mut permit = permit;
         loop {
-            let taken = permit.preempted();
-            let stop = lanes.shutdown.hard.child_token();
-            let given_up = async {
-                taken.cancelled().await;
+            let preempted = permit.preempted();
+            let stop = context.shutdown.hard.child_token();
+            let cancel_if_preempted = async {
+                preempted.cancelled().await;
                 stop.cancel();
                 std::future::pending::<JobOutcome>().await
             };
-            let mut place = WorkPlace {
+            let mut resources = JobResources {
                 lease: None,
                 permit: None,
-                lanes,
+                context,
             };
             let finished = tokio::select! {
-                finished = self.run_deduplicated(&job, &mut place, &stop) => finished,
-                finished = given_up => finished,
+                finished = self.run_deduplicated(&job, &mut resources, &stop) => finished,
+                finished = cancel_if_preempted => finished,
             };
-            let is_taken = taken.is_cancelled() && finished.failure == Some(R::Cancelled);
-            if !is_taken || lanes.shutdown.hard.is_cancelled() {
+            let was_preempted = preempted.is_cancelled() && finished.failure == Some(R::Cancelled);
+            if !was_preempted || context.shutdown.hard.is_cancelled() {
                 return (finished, Some(permit));
             }
-            tracing::info!("a restore goes before this verification");
+            tracing::info!("a restore preempts this verification, which will start over");
             drop(permit);
-            permit = match lanes.until_soft(lanes.permits.verification()).await {
+            permit = match context.until_soft(context.permits.verification()).await {
                 Some(permit) => permit,
-                // Given back, for another worker.
+                // The message is nacked, for another worker.
                 None => return (finished, None),
             };
         }
@@ -403,7 +411,7 @@ impl Worker {
         if !finished {
             tracing::warn!(
                 running = tasks.len(),
-                "the time to finish is over: running restores are cancelled"
+                "drain timeout reached or immediate stop requested: running jobs are cancelled"
             );
             shutdown.hard.cancel();
             tasks.wait().await;
@@ -411,13 +419,13 @@ impl Worker {
         tracing::info!(in_time = finished, "drained");
     }
 
-    /// One delivery, from its arrival to its settlement.
+    /// Handles one delivery from arrival to settlement.
     async fn handle(
         &self,
         delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
         permit: Option<Permit>,
-        lanes: &WorkerContext,
+        context: &WorkerContext,
     ) {
         let span = tracing::info_span!(
             "delivery",
@@ -426,7 +434,7 @@ impl Worker {
             otel.kind = "consumer"
         );
         telemetry::follow(&span, &delivery.attributes);
-        self.handle_in_span(delivery, request, permit, lanes)
+        self.handle_in_span(delivery, request, permit, context)
             .instrument(span)
             .await;
     }
@@ -436,7 +444,7 @@ impl Worker {
         mut delivery: Delivery,
         request: Result<RestoreRequest, RestoreError>,
         mut permit: Option<Permit>,
-        lanes: &WorkerContext,
+        context: &WorkerContext,
     ) {
         let received = jiff::Timestamp::now();
         let request_id = match &request {
@@ -454,26 +462,26 @@ impl Worker {
             job
         });
         let recorded = match &job {
-            Ok(_) => self.manager.recorded(&request_id, &digest).await,
+            Ok(_) => self.manager.catalog().recorded(&request_id, &digest).await,
             Err(_) => Ok(None),
         };
         let finished = match job.and_then(|job| Ok((job, recorded?))) {
             Ok((_, Some(result))) => JobOutcome::recorded(result),
             Ok((job, None)) => {
-                let mut place = WorkPlace {
+                let mut resources = JobResources {
                     lease: Some(delivery.lease.as_mut()),
                     permit: permit.take(),
-                    lanes,
+                    context,
                 };
                 let finished = self
-                    .run_deduplicated(&job, &mut place, &lanes.shutdown.hard)
+                    .run_deduplicated(&job, &mut resources, &context.shutdown.hard)
                     .await;
-                permit = place.permit;
+                permit = resources.permit;
                 finished
             }
             Err(e) => {
-                tracing::warn!(error = report(&e), "the request is refused");
-                // Of every delivery the same, so that a repetition says the same.
+                tracing::warn!(error = report(&e), "the request is rejected");
+                // The publish time is the same for every delivery, so a redelivery gets the same event.
                 let at = jiff::Timestamp::from_microsecond(delivery.published).unwrap_or(received);
                 let mut result = RestoreResult::failure(&request_id, &e, "request", (at, at));
                 result.attempt = attempt;
@@ -484,12 +492,12 @@ impl Worker {
             delivery,
             finished,
             (attempt, &digest, permit),
-            &lanes.shutdown,
+            &context.shutdown,
         )
         .await;
     }
 
-    /// What a message asks for, if it may ask for it. Nothing has been read or connected to by then.
+    /// The job that a message asks for, if it is allowed. Reads no backup and connects to no server.
     fn admit(
         &self,
         delivery: &Delivery,
@@ -499,7 +507,7 @@ impl Worker {
         admission.check_signature(&delivery.data, &delivery.attributes, delivery.published)?;
         let job = request?.into_job(self.settings.default_db.as_deref())?;
         admission.check(&job)?;
-        self.manager.check_source(job.backup())?;
+        self.manager.catalog().check_source(job.backup())?;
         if let Some(target) = job.target_db() {
             self.manager.check_target(target)?;
         }
@@ -522,12 +530,12 @@ impl Worker {
         attempt
     }
 
-    /// Runs a job when no other delivery of it is in work here, and waits while its target is busy. Who waits does
-    /// not work: the permit goes to others meanwhile.
+    /// Runs a job once no other delivery of it runs in this process, and retries while its target is busy. A job
+    /// that waits releases its permit.
     async fn run_deduplicated(
         &self,
         job: &Job,
-        place: &mut WorkPlace<'_>,
+        resources: &mut JobResources<'_>,
         stop: &CancellationToken,
     ) -> JobOutcome {
         let done = loop {
@@ -535,8 +543,8 @@ impl Worker {
                 Entry::Occupied(other) => other.get().clone(),
                 Entry::Vacant(free) => break free.insert(CancellationToken::new()).clone(),
             };
-            if !place.wait(&self.waiting, earlier.cancelled()).await {
-                return self.given_back(job);
+            if !resources.wait(&self.waiting, earlier.cancelled()).await {
+                return self.cancelled_outcome(job);
             }
         };
         let finished = loop {
@@ -545,8 +553,11 @@ impl Worker {
                 break finished;
             }
             let pause = self.settings.busy_pause.mul_f64(0.5 + fastrand::f64());
-            // A waiting request is given back as soon as the worker is to stop.
-            if !place.wait(&self.waiting, tokio::time::sleep(pause)).await {
+            // A waiting request is nacked as soon as the worker stops.
+            if !resources
+                .wait(&self.waiting, tokio::time::sleep(pause))
+                .await
+            {
                 break JobOutcome {
                     failure: Some(R::Cancelled),
                     ..finished
@@ -558,18 +569,18 @@ impl Worker {
         finished
     }
 
-    /// A job that has not begun when the worker is to stop.
-    fn given_back(&self, job: &Job) -> JobOutcome {
-        let e = RestoreError::cancelled("the worker stops");
+    /// The outcome of a job that had not started when the worker stopped.
+    fn cancelled_outcome(&self, job: &Job) -> JobOutcome {
+        let e = RestoreError::cancelled("the worker is stopping");
         let now = jiff::Timestamp::now();
         let result = RestoreResult::failure(job.request_id(), &e, "request", (now, now));
         JobOutcome::refused(result, e.reason())
     }
 
-    /// The panic boundary: a defect ends one job, not the worker.
+    /// Runs the job in a task of its own, so that a panic ends one job and not the worker.
     async fn run_guarded(&self, job: &Job, stop: &CancellationToken) -> JobOutcome {
         let progress = Arc::new(Progress::default());
-        let _listed = self.state.enter(job, progress.clone());
+        let _running = self.state.enter(job, progress.clone());
         let (manager, stop, running) = (self.manager.clone(), stop.clone(), job.clone());
         let started = jiff::Timestamp::now();
         let watched = progress.clone();
@@ -582,8 +593,8 @@ impl Worker {
         match tokio::spawn(task.in_current_span()).await {
             Ok(finished) => finished,
             Err(e) => {
-                let e = RestoreError::internal(format!("the job died: {e}"));
-                tracing::error!(error = report(&e), "a defect");
+                let e = RestoreError::internal(format!("the job's task failed: {e}"));
+                tracing::error!(error = report(&e), "internal error");
                 let times = (started, jiff::Timestamp::now());
                 let result = RestoreResult::failure(job.request_id(), &e, progress.stage(), times);
                 JobOutcome::refused(result, e.reason())
@@ -592,12 +603,14 @@ impl Worker {
     }
 }
 
-/// The id of a request that cannot be read: its attribute, what its body has, or the message's own.
+/// The id under which to answer a request that cannot be parsed: from its body, its attribute or the
+/// message id.
 fn request_id_of(delivery: &Delivery) -> String {
     let body: Option<serde_json::Value> = serde_json::from_slice(&delivery.data).ok();
     let in_body = body.as_ref().and_then(|b| b.get("request_id")?.as_str());
     let named = in_body.or(delivery.attributes.get("request_id").map(String::as_str));
-    // Nor is it answered under an id of our own: its event would be taken for that of another job.
+    // Never answer under an id of the form that the program generates: the event could be taken for that
+    // of another job.
     let named = named.filter(|id| check_request_id(id).is_ok());
     named.map_or_else(|| format!("message:{}", delivery.message_id), str::to_owned)
 }

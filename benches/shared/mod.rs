@@ -1,4 +1,4 @@
-//! What the benches share: datasets as dumps, the stand-in that serves them, processes that are watched.
+//! Shared by the benchmarks: datasets as dumps, the emulator that serves them, measured processes.
 #![allow(dead_code, reason = "each bench uses its own part")]
 
 use std::collections::BTreeSet;
@@ -16,19 +16,19 @@ pub const MB: f64 = 1e6;
 pub mod datasets;
 pub mod model;
 
-/// What one restore took.
+/// The cost of one restore.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct Measured {
     pub seconds: f64,
-    /// Of every process of the restoring side, in seconds of one core.
+    /// CPU seconds of all processes of the restoring side.
     pub client_cpu: f64,
-    /// Of every process of the server.
+    /// CPU seconds of all processes of the server.
     pub server_cpu: f64,
     pub peak_memory_bytes: u64,
     pub peak_disk_bytes: u64,
 }
 
-/// Measures what `work` takes on `server`; `work` returns the peaks of memory and disk.
+/// Measures the cost of `work` on `server`. `work` returns the peak memory and the bytes written to disk.
 pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> Measured {
     let postmaster = postmaster(server);
     let (client, served) = (
@@ -39,7 +39,7 @@ pub fn measure(server: &Sandbox, work: impl FnOnce() -> (u64, u64)) -> Measured 
     let (peak_memory_bytes, peak_disk_bytes) = work();
     let seconds = started.elapsed().as_secs_f64();
     let client_cpu = cpu_of_children(std::process::id()) - client;
-    // Backends are counted once they have ended.
+    // The CPU time of backends is counted once they have ended.
     let deadline = std::time::Instant::now() + Duration::from_secs(2);
     while backends(server) > 0 && std::time::Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
@@ -80,7 +80,7 @@ pub fn query(server: &Sandbox, database: &str, sql: &str) -> String {
         .to_owned()
 }
 
-/// Seconds of processor time of the children of `pid`: of those that have ended, and of those that run.
+/// CPU seconds of the children of `pid`, ended and running.
 fn cpu_of_children(pid: u32) -> f64 {
     let ticks = |pid: u32, fields: [usize; 2]| -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -91,10 +91,10 @@ fn cpu_of_children(pid: u32) -> f64 {
             .filter_map(|f| all.get(*f)?.parse::<u64>().ok())
             .sum()
     };
-    // Fields 14 to 17 of `proc(5)`: own time, and that of children that were waited for.
+    // Fields 14 to 17 of `/proc/PID/stat`, see `proc(5)`: own CPU time, and that of reaped children.
     let ended = ticks(pid, [13, 14]);
     let running: u64 = if pid == std::process::id() {
-        // Those that serve the bench itself.
+        // Except backends that serve the benchmark itself.
         0
     } else {
         family(pid)
@@ -106,7 +106,7 @@ fn cpu_of_children(pid: u32) -> f64 {
     (ended + running) as f64 / 100.0
 }
 
-/// What a bench begins with. Its folder goes with it.
+/// The setup of a benchmark. Its folder is removed when it is dropped.
 pub struct Stand {
     pub bindir: PathBuf,
     pub scratch: PathBuf,
@@ -130,7 +130,7 @@ impl Stand {
         let bindir =
             pgrestored::sandbox::find_bindir(&[]).expect("a PostgreSQL server: make setup");
         let scratch = std::env::temp_dir().join(format!("pgrestored-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&scratch).expect("a folder for the dumps");
+        std::fs::create_dir_all(&scratch).expect("failed to create the folder for the dumps");
         open_to_all(&scratch);
         Some(Stand {
             bindir,
@@ -146,13 +146,13 @@ impl Stand {
     }
 }
 
-/// A restore of ours: what it took, and the result that it printed.
+/// A restore by pgrestored: its cost, and the result that it printed.
 pub struct Ours {
     pub measured: Measured,
     pub result: serde_json::Value,
 }
 
-/// What is neither loading nor building: what makes a restore safe.
+/// Stages that neither load data nor build indexes, but make a restore safe.
 const SAFETY: [&str; 3] = ["prepare", "check", "swap"];
 
 impl Ours {
@@ -168,7 +168,7 @@ impl Ours {
     }
 }
 
-/// Restores `object` out of the stand-in at `host` into `restored`, which is not there yet.
+/// Restores `object` from the emulator at `host` into the database `restored`, which must not exist.
 pub fn restore_ours(server: &Sandbox, host: &str, object: &str, more: &[&str]) -> Ours {
     let mut printed = None;
     let measured = measure(server, || {
@@ -184,7 +184,7 @@ pub fn restore_ours(server: &Sandbox, host: &str, object: &str, more: &[&str]) -
                 "--backup-bucket",
                 "bench",
             ])
-            // `pg_restore` does not analyse what it restores.
+            // `pg_restore` does not run ANALYZE either.
             .args([
                 "--no-analyze",
                 "--db-host",
@@ -218,7 +218,7 @@ pub fn keep(name: &str, text: &str) {
     std::fs::write(out.join(name), text).expect("results");
 }
 
-/// What an earlier run has kept.
+/// The result of an earlier run.
 pub fn kept(name: &str) -> Option<serde_json::Value> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join(RESULTS)
@@ -231,7 +231,7 @@ const MARKS: [&str; 2] = [
     "<!-- end of figures -->\n",
 ];
 
-/// Puts the figures between a page's marks; those of a smaller scale are no figures.
+/// Writes the figures between a page's marks, unless the scale is below 1.
 pub fn renew(page: &str, scale: f64, figures: &str) {
     if scale < 1.0 {
         return;
@@ -263,7 +263,7 @@ pub fn make_dump(bindir: &Path, scratch: &Path, name: &str, sql: &str, rows: u64
     dump
 }
 
-/// The emulator as a process of its own, serving the dumps at a rate.
+/// The emulator as a separate process that serves the dumps at a limited rate.
 pub struct Served {
     child: Child,
     pub host: String,
@@ -319,7 +319,7 @@ pub fn fresh(server: &Sandbox) {
         .expect("a fresh state");
 }
 
-/// Waits for a process; the peak of its and its children's memory, and the bytes that it wrote to files.
+/// Waits for a process; returns the peak memory of it and its children, and the bytes that they wrote to files.
 pub fn watch(mut child: Child) -> (u64, u64) {
     let (peak, written, done) = (
         Arc::new(AtomicU64::new(0)),
@@ -370,7 +370,7 @@ pub fn status_kib(pid: u32, key: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Bytes that went to a disk or its cache: sockets and pipes do not count.
+/// Bytes written to a disk or its cache, without sockets and pipes.
 pub fn bytes_written(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     io.lines()

@@ -1,46 +1,46 @@
-//! What a restore takes, from what its parts cost: a small model, without PostgreSQL. Text flows from the
-//! link through the archive's reader to COPY; each table that is complete has its indexes built, one core
-//! each, while others load.
+//! A small model that computes the time of a restore from the cost of its parts, without PostgreSQL. Text flows
+//! from the network through the archive reader to COPY. Once a table is complete, its indexes are built, on one
+//! core each, while other tables load.
 //!
-//! Left out: the disk (it is taken for fast enough), waits for locks and for the log, helpers of an index
-//! build, and that sorting costs a little more than in proportion.
+//! Not modelled: the disk (assumed to be fast enough), waits for locks and for WAL, parallel index builds, and that
+//! sorting costs slightly more than linear time.
 
-/// What the parts of a restore cost, as measured. Text is COPY text, before compression.
+/// Measured costs of the parts of a restore. Text means uncompressed COPY text.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Costs {
-    /// Seconds that do not grow with the backup.
+    /// Seconds that do not depend on the size of the backup.
     pub fixed: f64,
-    /// MB of text in a MB of the archive.
+    /// MB of text per MB of archive.
     pub expansion: f64,
-    /// MB of text a second that one reader takes out of an archive.
+    /// MB of text per second that one reader extracts from an archive.
     pub reader: f64,
-    /// Processor seconds of the client for a MB of text.
+    /// CPU seconds of the client per MB of text.
     pub client: f64,
-    /// Processor seconds of the server for a MB of text: COPY.
+    /// CPU seconds of the server per MB of text, for COPY.
     pub copy: f64,
-    /// The same: indexes and keys.
+    /// CPU seconds of the server per MB of text, for indexes and keys.
     pub build: f64,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
     pub server_cores: f64,
-    /// `None`: the client runs on the server's cores.
+    /// `None` if the client runs on the server's cores.
     pub client_cores: Option<f64>,
-    /// MB of the archive a second.
+    /// MB of archive per second.
     pub link: f64,
-    /// Readers of one backup: several only of a directory.
+    /// Number of readers of one backup; several only for a directory.
     pub readers: f64,
 }
 
-/// A table: MB of text, and how many indexes share the cost of building.
+/// A table: MB of text, and the number of indexes among which the build cost is divided.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
     pub text: f64,
     pub indexes: usize,
 }
 
-/// Seconds in which each was what the rest waited for.
+/// For each resource, the seconds during which it was the bottleneck.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub struct Outcome {
     pub seconds: f64,
@@ -48,14 +48,14 @@ pub struct Outcome {
     pub reader: f64,
     /// The client's cores.
     pub client: f64,
-    /// The server's cores, while data comes.
+    /// The server's cores, while data arrives.
     pub copy: f64,
-    /// Indexes after the last data.
+    /// Index builds after the last data.
     pub tail: f64,
 }
 
 impl Outcome {
-    /// What it waited for most.
+    /// The resource that was the bottleneck for most of the time.
     pub fn bound(&self) -> &'static str {
         let parts = [
             (self.link, "the link"),
@@ -79,13 +79,13 @@ pub fn simulate(costs: &Costs, machine: &Machine, tables: &[Table]) -> Outcome {
         ..Outcome::default()
     };
     let mut waiting = std::collections::VecDeque::from_iter(tables.iter().copied());
-    // Processor seconds left of each index that is ready or being built, longest first.
+    // Remaining CPU seconds of each index that is ready or being built, longest first.
     let mut builds: Vec<f64> = vec![];
     while let Some(table) = waiting.front().copied() {
         // One session is kept free for the data.
         let building = builds.len().min(sessions as usize - 1);
         let lanes = sessions - building as f64;
-        // Sessions and the reader share the cores that they have together.
+        // Sessions and the reader share the client's cores.
         let share = match machine.client_cores {
             Some(_) => 1.0,
             None => (machine.server_cores / (sessions + 1.0)).min(1.0),
@@ -142,7 +142,7 @@ pub fn simulate(costs: &Costs, machine: &Machine, tables: &[Table]) -> Outcome {
             }
         }
     }
-    // One core each, longest first.
+    // Longest first, on one core each.
     let mut cores = vec![0.0_f64; sessions as usize];
     for build in builds {
         cores.sort_by(f64::total_cmp);

@@ -1,5 +1,6 @@
-//! What every request to the admin port has to be: for a name that is ours, so that no page of elsewhere
-//! reads it through a name that it points here (DNS rebinding), and without a body.
+//! Checks every request to the admin port: it must have no body, and its host must be an address or one
+//! of our names. Otherwise a foreign web page could read the port through a name that it resolves to
+//! our address (DNS rebinding).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::policy::matches;
 
-/// The names by which the port may be asked, besides addresses.
+/// Patterns of the host names that the port answers to, in addition to addresses.
 pub(super) struct Hosts(Vec<String>);
 
 impl Hosts {
@@ -19,7 +20,11 @@ impl Hosts {
         let own = rustix::system::uname();
         let own = own.nodename().to_str().unwrap_or_default().to_owned();
         let all = names.iter().cloned().chain([own, "localhost".into()]);
-        Hosts(all.map(|n| plain(&n)).filter(|n| !n.is_empty()).collect())
+        Hosts(
+            all.map(|n| normalized(&n))
+                .filter(|n| !n.is_empty())
+                .collect(),
+        )
     }
 
     /// Whether `host`, with or without a port, is an address or one of the names.
@@ -28,13 +33,13 @@ impl Hosts {
         if let Some(address) = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')) {
             return address.parse::<Ipv6Addr>().is_ok();
         }
-        let name = plain(name);
+        let name = normalized(name);
         name.parse::<Ipv4Addr>().is_ok() || self.0.iter().any(|allowed| matches(allowed, &name))
     }
 }
 
-/// In lower case, without the dot of the root.
-fn plain(name: &str) -> String {
+/// A host name in lower case, without the trailing dot.
+fn normalized(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
@@ -49,11 +54,11 @@ fn refuse(code: StatusCode, why: &'static str) -> Response {
     (code, [(header::CONNECTION, "close")], why).into_response()
 }
 
-fn is_for_us(hosts: &Hosts, request: &Request) -> bool {
+fn has_allowed_host(hosts: &Hosts, request: &Request) -> bool {
     let mut named = request.headers().get_all(header::HOST).iter();
     let host = match (named.next(), named.next()) {
         (Some(host), None) => host.to_str().is_ok_and(|h| hosts.allow(h)),
-        // What a browser sends has a name.
+        // HTTP/1.0 allows requests without a host; browsers always send one.
         (None, _) => request.version() == Version::HTTP_10,
         (Some(_), Some(_)) => false,
     };
@@ -69,13 +74,15 @@ fn has_body(request: &Request) -> bool {
 }
 
 pub(super) async fn check(hosts: Arc<Hosts>, request: Request, next: Next) -> Response {
-    if !is_for_us(&hosts, &request) {
-        let why =
-            "this name is none of the worker's: ask by its address, or name it in ADMIN_HOSTS\n";
+    if !has_allowed_host(&hosts, &request) {
+        let why = "this host name is not allowed: use the worker's address, or add the name to ADMIN_HOSTS\n";
         return refuse(StatusCode::MISDIRECTED_REQUEST, why);
     }
     if has_body(&request) {
-        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "nothing here takes a body\n");
+        return refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "requests must not have a body\n",
+        );
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -97,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_ours_are_answered() {
+    fn only_addresses_and_own_names_are_allowed() {
         let hosts = Hosts::new(&["worker".into(), "*.Monitoring.svc".into()]);
         let own = rustix::system::uname()
             .nodename()

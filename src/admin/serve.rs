@@ -1,6 +1,6 @@
-//! Connections of the admin port: few at a time, each for a short time. Whoever opens many and says
-//! nothing takes the places of others like it: the oldest goes when there is none left, so that a probe
-//! gets in, and the descriptors that restores need are never touched.
+//! Connections of the admin port: their number and lifetime are limited. A new connection beyond the
+//! limit replaces the oldest, so a probe gets through however many idle connections are held open, and
+//! restores keep the descriptors that they need.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,57 +16,58 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// What connections may take.
+/// Limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ServeLimits {
-    /// Connections at a time.
+    /// Most concurrent connections.
     pub connections: usize,
-    /// Until a request's head is there, from the first byte or from the answer before.
+    /// Time limit for receiving a request's head, from its first byte or from the previous response.
     pub head: Duration,
-    /// Until the connection is closed, whatever it does.
+    /// Time after which a connection is closed, even if it is in use.
     pub lifetime: Duration,
 }
 
-/// Connections at a time, where there are enough descriptors.
-const CONNECTIONS: usize = 64;
-/// The share of the descriptors of this process that connections may have: one in so many.
-const SHARE: u64 = 8;
-/// Connections that are being closed to make way.
-const LEAVING: usize = 16;
-/// How long one that has to end may still take.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Pause where no connection can be taken: without descriptors, accepting fails again at once.
-const EXHAUSTED: Duration = Duration::from_millis(200);
-/// Between lines of the log that say so.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// Bytes and fields of a request's head.
+/// Most concurrent connections, if the process has enough descriptors.
+const MAX_CONNECTIONS: usize = 64;
+/// Connections may use one in this many of the process's descriptors.
+const DESCRIPTOR_SHARE: u64 = 8;
+/// Replaced connections that may be closing at the same time.
+const MAX_CLOSING: usize = 16;
+/// How long a connection may take to finish its current response when its lifetime is over.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause after a failed accept: without free descriptors it would fail again at once.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+/// Pause between log lines about failed accepts.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 << 10;
+/// Most header fields of a request.
 const MAX_FIELDS: usize = 64;
 
 impl Default for ServeLimits {
     fn default() -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let share = limit.map_or(CONNECTIONS, |n| {
-            usize::try_from(n / SHARE).unwrap_or(CONNECTIONS)
+        let share = limit.map_or(MAX_CONNECTIONS, |n| {
+            usize::try_from(n / DESCRIPTOR_SHARE).unwrap_or(MAX_CONNECTIONS)
         });
         ServeLimits {
-            connections: share.clamp(4, CONNECTIONS),
+            connections: share.clamp(4, MAX_CONNECTIONS),
             head: Duration::from_secs(5),
             lifetime: Duration::from_secs(60),
         }
     }
 }
 
-/// Open connections, oldest first; each is told to end by its token.
+/// Open connections, oldest first; cancelling a connection's token closes it.
 #[derive(Clone, Default)]
 struct Open(Arc<Mutex<VecDeque<(u64, CancellationToken)>>>);
 
-/// One of them, until it is dropped.
+/// An open connection; dropping it removes it from the list.
 struct Connection {
     open: Open,
     id: u64,
     evicted: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Open {
@@ -74,7 +75,7 @@ impl Open {
         self.0.lock()
     }
 
-    fn add(&self, id: u64, place: OwnedSemaphorePermit, most: usize) -> Connection {
+    fn add(&self, id: u64, permit: OwnedSemaphorePermit, most: usize) -> Connection {
         let evicted = CancellationToken::new();
         let mut all = self.lock();
         while all.len() >= most {
@@ -87,7 +88,7 @@ impl Open {
             open: self.clone(),
             id,
             evicted,
-            _place: place,
+            _permit: permit,
         }
     }
 }
@@ -98,56 +99,56 @@ impl Drop for Connection {
     }
 }
 
-/// Serves for as long as it is polled.
+/// Serves `routes` within the default limits for as long as it is polled.
 pub async fn serve(listener: TcpListener, routes: Router) {
     serve_within(listener, routes, ServeLimits::default()).await;
 }
 
-/// The same within other bounds.
-pub async fn serve_within(listener: TcpListener, routes: Router, bounds: ServeLimits) {
+/// Serves `routes` within the given limits for as long as it is polled.
+pub async fn serve_within(listener: TcpListener, routes: Router, limits: ServeLimits) {
     let open = Open::default();
-    let places = Arc::new(Semaphore::new(bounds.connections + LEAVING));
-    let mut said: Option<tokio::time::Instant> = None;
+    let permits = Arc::new(Semaphore::new(limits.connections + MAX_CLOSING));
+    let mut logged: Option<tokio::time::Instant> = None;
     for id in 0.. {
-        // Those that were told to end have a descriptor until they have.
-        let Ok(place) = places.clone().acquire_owned().await else {
+        // Replaced connections hold a descriptor, and therefore a permit, until they are closed.
+        let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = open.add(id, place, bounds.connections);
-                tokio::spawn(one(stream, routes.clone(), bounds, connection));
+                let connection = open.add(id, permit, limits.connections);
+                tokio::spawn(serve_one(stream, routes.clone(), limits, connection));
             }
             Err(e) => {
-                if said.is_none_or(|at| at.elapsed() > SAY_AGAIN) {
-                    said = Some(tokio::time::Instant::now());
-                    tracing::warn!(error = %e, "the admin port takes no connection");
+                if logged.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
+                    logged = Some(tokio::time::Instant::now());
+                    tracing::warn!(error = %e, "the admin port cannot accept connections");
                 }
-                tokio::time::sleep(EXHAUSTED).await;
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-async fn one(stream: TcpStream, routes: Router, bounds: ServeLimits, connection: Connection) {
+async fn serve_one(stream: TcpStream, routes: Router, limits: ServeLimits, connection: Connection) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head)
+        .header_read_timeout(limits.head)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_FIELDS)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     tokio::pin!(served);
     tokio::select! {
-        // However it ends: nobody is to be told.
+        // An error concerns only the client.
         _ = &mut served => return,
         () = connection.evicted.cancelled() => return,
-        () = tokio::time::sleep(bounds.lifetime) => {}
+        () = tokio::time::sleep(limits.lifetime) => {}
     }
     served.as_mut().graceful_shutdown();
     tokio::select! {
         _ = served => {}
         () = connection.evicted.cancelled() => {}
-        () = tokio::time::sleep(LAST_WORDS) => {}
+        () = tokio::time::sleep(CLOSE_TIMEOUT) => {}
     }
 }
 
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn those_who_say_nothing_keep_nobody_out() {
+    async fn idle_connections_do_not_keep_others_out() {
         let hour = Duration::from_secs(3600);
         let address = server(ServeLimits {
             connections: 8,
@@ -203,14 +204,14 @@ mod tests {
             answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"),
             "{answer}"
         );
-        // All but the newest were sent away.
+        // All but the newest were closed.
         for stream in &mut silent[..300 - 8] {
             let _ = stream.read(&mut [0; 1]).await;
         }
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_head_that_does_not_come_is_not_waited_for() {
+    async fn connections_without_a_complete_request_are_closed() {
         let short = Duration::from_millis(100);
         for bounds in [
             ServeLimits {
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_not_for_us_is_refused() {
+    async fn foreign_hosts_bodies_and_large_heads_are_refused() {
         let address = server(ServeLimits::default()).await;
         for (head, code) in [
             ("GET /livez HTTP/1.1\r\nHost: 10.1.2.3:9464\r\n", "200"),

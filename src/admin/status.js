@@ -1,9 +1,9 @@
 "use strict";
-// Everything is written as text: names come from outside.
+// Everything is written as text, never as HTML: names come from outside.
 const $ = (id) => document.getElementById(id);
 const cell = (text, cls) => { const td = document.createElement("td"); td.textContent = text ?? "–"; if (cls) td.className = cls; return td; };
 const row = (...cells) => { const tr = document.createElement("tr"); tr.append(...cells); return tr; };
-// On a phone each row is a card, and each cell says what it is.
+// On a phone each row is a card, and each cell shows its column's heading.
 const fill = (id, rows) => {
   const body = $(id), heads = [...body.closest("table").querySelectorAll("th")].map((th) => th.textContent);
   rows.forEach((tr) => [...tr.cells].forEach((td, i) => { td.dataset.label = heads[i]; }));
@@ -25,12 +25,12 @@ function job(j) {
   const took = (Date.now() - Date.parse(j.started_at)) / 1000;
   const left = p.eta_seconds != null ? ", about " + secs(p.eta_seconds) + " left" : "";
   foot.className = "soft";
-  foot.textContent = bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + p.rows.toLocaleString("en") + " rows, tables " + p.tables_done + "/" + p.tables + ", for " + secs(took) + left;
+  foot.textContent = bytes(p.object_bytes) + (p.object_size ? " of " + bytes(p.object_size) : "") + " read, " + p.rows.toLocaleString("en") + (p.rows === 1 ? " row" : " rows") + ", tables " + p.tables_done + "/" + p.tables + ", running for " + secs(took) + left;
   box.append(head, bar, foot);
   return box;
 }
 
-// How long it took, and where the time went.
+// The duration, and below it the time of each stage.
 function took(r) {
   const td = cell(secs(r.duration_seconds), "num"), parts = document.createElement("div");
   parts.className = "soft stages";
@@ -41,7 +41,7 @@ function took(r) {
 
 function show(s) {
   $("version").textContent = s.version;
-  $("state").textContent = s.stopping ? "stopping" : s.ready ? "ready" : "not ready: " + (s.problems?.join("; ") || "its own set-up is broken, see the log");
+  $("state").textContent = s.stopping ? "stopping" : s.ready ? "ready" : "not ready: " + (s.problems?.join("; ") || "the worker's own setup is broken; see its log");
   $("state").className = s.ready ? "good" : "bad";
   const none = document.createElement("p"); none.className = "soft"; none.textContent = "nothing";
   $("running").replaceChildren(...(s.running.length ? s.running.map(job) : [none]));
@@ -54,7 +54,7 @@ function show(s) {
 
 async function tick() {
   try { const r = await fetch("status.json", { cache: "no-store" }); show(await r.json()); }
-  catch { $("state").textContent = "the worker does not answer"; $("state").className = "bad"; }
+  catch { $("state").textContent = "the worker does not respond"; $("state").className = "bad"; }
   setTimeout(tick, 2000);
 }
 tick();

@@ -1,5 +1,6 @@
-//! One object as one ordered stream: resumed at the last good byte of the same generation after a
-//! cut, reopened after a stall, and checked at its end. Nothing is written to a disk.
+//! Reads one object as one ordered stream. After a broken connection it resumes at the last good byte of
+//! the same generation, after a stall it reopens the object, and at the end it is checked. Nothing is
+//! written to disk.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -20,32 +21,32 @@ use crate::progress::Progress;
 use crate::retry::Backoff;
 use crate::store::ByteStream;
 
-/// Chunks (of at most about 256 KiB) that wait between the network and the archive reader.
+/// How many chunks (of at most 256 KiB) may wait between the network and the archive reader.
 const READ_AHEAD: usize = 32;
 const PIECE: usize = 256 << 10;
 
-/// How patient a download is.
+/// Time limits and options of a download.
 #[derive(Debug, Clone, Copy)]
 pub struct DownloadOptions {
-    /// Without a byte for this long, the object is opened again.
+    /// The object is reopened after this long without a byte.
     pub stall: Duration,
-    /// Without progress for this long, the download has failed.
+    /// The download fails after this long without progress.
     pub budget: Duration,
-    /// Whether the SHA-256 is computed, beside the CRC32C.
+    /// Whether to compute the SHA-256 in addition to the CRC32C.
     pub sha256: bool,
 }
 
-/// How far a download is likely to be read.
+/// How much of an object is likely to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadHint {
     Whole,
-    /// The beginning: asked for in ranges that grow, each when the one before has been taken.
+    /// Only the beginning: requested in growing ranges, each once the previous one has been consumed.
     Beginning,
     /// Everything before this byte.
     Until(u64),
 }
 
-/// Bytes of the first range of a beginning.
+/// Size of the first range of [`ReadHint::Beginning`], in bytes.
 const FIRST_RANGE: u64 = 128 << 10;
 
 /// Where the bytes come from.
@@ -54,39 +55,39 @@ pub enum Source {
     Stdin,
 }
 
-/// What was read so far.
+/// Size and checksums of what has been read so far.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Tally {
+pub(super) struct StreamStats {
     pub bytes: u64,
     pub crc32c: u32,
     pub ended: bool,
-    /// At the end, where it was asked for.
+    /// Set at the end, if requested.
     pub sha256: Option<[u8; 32]>,
 }
 
-/// The reading end, for a thread that may block, and what is known of the bytes it has given out.
+/// The reading end of a download, for a thread that may block. It counts and checksums what it returns.
 pub struct Download {
     incoming: mpsc::Receiver<Result<Bytes, StorageError>>,
     current: Bytes,
-    tally: Arc<Mutex<Tally>>,
+    stats: Arc<Mutex<StreamStats>>,
     sha256: Option<sha2::Sha256>,
 }
 
 impl Download {
-    /// Starts to read; stops when `stop` is cancelled or the reader is dropped.
+    /// Starts downloading; stops when `stop` is cancelled or the reader is dropped.
     pub(super) fn start(
         source: Source,
         (offset, reach): (u64, ReadHint),
         limits: DownloadOptions,
         progress: Arc<Progress>,
         stop: CancellationToken,
-    ) -> (Self, Arc<Mutex<Tally>>) {
+    ) -> (Self, Arc<Mutex<StreamStats>>) {
         let (tx, incoming) = mpsc::channel(if reach == ReadHint::Beginning {
             1
         } else {
             READ_AHEAD
         });
-        let tally = Arc::new(Mutex::new(Tally::default()));
+        let stats = Arc::new(Mutex::new(StreamStats::default()));
         tokio::spawn(async move {
             let work = async {
                 match source {
@@ -98,7 +99,7 @@ impl Download {
             };
             let ended = stop.run_until_cancelled(work).await;
             if let Some(Err(e)) = ended {
-                // A reader that is gone needs no error.
+                // If the reader is gone, nobody needs the error.
                 let _ = tx.send(Err(e)).await;
             } else if ended.is_none() {
                 let _ = tx.try_send(Err(StorageError::new(
@@ -110,10 +111,10 @@ impl Download {
         let download = Download {
             incoming,
             current: Bytes::new(),
-            tally: tally.clone(),
+            stats: stats.clone(),
             sha256: limits.sha256.then(sha2::Sha256::default),
         };
-        (download, tally)
+        (download, stats)
     }
 }
 
@@ -124,10 +125,10 @@ impl Read for Download {
                 Some(Ok(chunk)) => self.current = chunk,
                 Some(Err(e)) => return Err(RestoreError::from(e).into()),
                 None => {
-                    let mut tally = self.tally.lock();
-                    tally.ended = true;
+                    let mut stats = self.stats.lock();
+                    stats.ended = true;
                     if let Some(sha256) = self.sha256.take() {
-                        tally.sha256 = Some(sha256.finalize().into());
+                        stats.sha256 = Some(sha256.finalize().into());
                     }
                     return Ok(0);
                 }
@@ -139,9 +140,9 @@ impl Read for Download {
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(&out[..n]);
         }
-        let mut tally = self.tally.lock();
-        tally.crc32c = crc32c::crc32c_append(tally.crc32c, &out[..n]);
-        tally.bytes += n as u64;
+        let mut stats = self.stats.lock();
+        stats.crc32c = crc32c::crc32c_append(stats.crc32c, &out[..n]);
+        stats.bytes += n as u64;
         Ok(n)
     }
 }
@@ -179,7 +180,7 @@ async fn pump_object(
             Ok(()) if offset == size => return Ok(()),
             Ok(()) => {
                 range *= 2;
-                // A free place means that the reader has taken everything.
+                // A free slot in the channel of capacity 1 means that the reader has consumed everything.
                 let _ = tx.reserve().await;
                 continue;
             }
@@ -193,7 +194,7 @@ async fn pump_object(
         if last_progress.elapsed() >= limits.budget {
             return Err(e);
         }
-        tracing::warn!(offset, error = %crate::error::report(&e), "the download is resumed");
+        tracing::warn!(offset, error = %crate::error::report(&e), "resuming the download");
         progress.download_retries.fetch_add(1, Relaxed);
         tokio::time::sleep(backoff.next_delay()).await;
     }
@@ -213,11 +214,11 @@ async fn open(
 fn stalled(backup: &PinnedBackup, stall: Duration) -> StorageError {
     StorageError::new(
         R::DownloadFailed,
-        format!("{}: no byte for {stall:?}", backup.uri()),
+        format!("{}: no byte received for {stall:?}", backup.uri()),
     )
 }
 
-/// Forwards until the object's end; `Ok` only when all `size` bytes were there.
+/// Forwards the stream up to byte `size`; `Ok` only if all bytes arrived.
 async fn forward(
     mut stream: ByteStream,
     offset: &mut u64,
@@ -229,10 +230,10 @@ async fn forward(
     let failed = |what: String| StorageError::new(R::DownloadFailed, what);
     loop {
         let next = tokio::time::timeout(stall, stream.next()).await;
-        match next.map_err(|_| failed(format!("no byte for {stall:?}")))? {
+        match next.map_err(|_| failed(format!("no byte received for {stall:?}")))? {
             Some(Ok(mut chunk)) => {
                 if *offset + chunk.len() as u64 > size {
-                    let what = "the store sent more bytes than the object has";
+                    let what = "the store sent more bytes than the object has: it may have been overwritten";
                     return Err(StorageError::new(R::BackupChanged, what));
                 }
                 while !chunk.is_empty() {
@@ -241,7 +242,7 @@ async fn forward(
                     if tx.send(Ok(piece)).await.is_err() {
                         return Err(StorageError::new(
                             R::Cancelled,
-                            "nobody reads the download any more",
+                            "the reader of the download has stopped",
                         ));
                     }
                     *offset += n;
@@ -265,7 +266,7 @@ async fn pump_stdin(progress: &Progress, tx: &Sender) -> Result<(), StorageError
     loop {
         let mut buf = bytes::BytesMut::with_capacity(PIECE);
         let read = stdin.read_buf(&mut buf).await.map_err(|e| {
-            StorageError::new(R::DownloadFailed, "standard input cannot be read").with_source(e)
+            StorageError::new(R::DownloadFailed, "failed to read standard input").with_source(e)
         })?;
         if read == 0 {
             return Ok(());

@@ -1,5 +1,5 @@
-//! A backup as the archive reader wants it: one stream, or the members of a directory; and the proof
-//! afterwards that every byte was the store's.
+//! Opens a backup for the archive reader, as one stream or as the members of a directory, and checks
+//! afterwards that every byte read is the one in the store.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Read;
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::PinnedBackup;
-use super::download::{Download, DownloadOptions, ReadHint, Source, Tally};
+use super::download::{Download, DownloadOptions, ReadHint, Source, StreamStats};
 use crate::error::{FailureReason as R, RestoreError, StorageError, ValidationError};
 use crate::progress::Progress;
 use crate::store::StoredObject;
@@ -20,34 +20,34 @@ use pgdump_archive::{
     ReopenableSource,
 };
 
-/// What the finished reading must have been.
+/// Checks, after reading, that all bytes were read and have the store's checksums.
 pub struct IntegrityCheck {
     streams: Arc<Mutex<Vec<CheckedStream>>>,
-    /// Size of the whole backup, if it is known.
+    /// Size of the whole backup in bytes, if known.
     size: Option<u64>,
     reading: ReadMode,
 }
 
-/// How the streams make the backup.
+/// How the streams make up the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadMode {
-    /// One stream is all of it.
+    /// One stream is the whole backup.
     Whole,
-    /// Members of a directory.
+    /// Each stream is a member of a directory.
     Members,
-    /// So many pieces, one after the other, with the CRC32C that they add up to where it is known.
+    /// This many pieces, one after the other, with the CRC32C of the whole if it is known.
     Pieces(usize, Option<u32>),
-    /// Blocks, and the CRC32C that they add up to.
+    /// Blocks of one object, with the CRC32C of the whole.
     Blocks(u32),
 }
 
 struct CheckedStream {
-    tally: Arc<Mutex<Tally>>,
+    stats: Arc<Mutex<StreamStats>>,
     size: Option<u64>,
     crc32c: Option<u32>,
 }
 
-/// Opens a backup for reading, as far as `reach` says.
+/// Opens a backup for reading. `reach` says how much of it is likely to be read.
 pub fn open(
     source: Source,
     reach: ReadHint,
@@ -88,7 +88,7 @@ pub fn open(
         }
         Source::Object(b) if b.members.is_empty() => {
             let bytes = reader.start(Source::Object(b.clone()), size, b.expected_crc32c);
-            let again = ObjectAgain { backup: b, reader };
+            let again = ReopenObject { backup: b, reader };
             (
                 ArchiveSource::Stream {
                     bytes,
@@ -105,7 +105,7 @@ pub fn open(
             let reading = ReadMode::Pieces(b.members.len(), b.expected_crc32c);
             let reader = Arc::new(reader);
             let bytes = Box::new(PieceReader::new(&b, reader.clone()));
-            let again = Arc::new(PiecesAgain { backup: b, reader });
+            let again = Arc::new(ReopenPieces { backup: b, reader });
             (
                 ArchiveSource::Stream {
                     bytes,
@@ -117,10 +117,10 @@ pub fn open(
     }
 }
 
-/// Opens one object to be read by blocks: its head as the stream, each block by the index.
+/// Opens one object to be read by blocks: its head as the stream, each block through the index.
 ///
-/// The proof is the same as of the whole: every part that is read has its CRC32C, and all of them add
-/// up to the object's.
+/// The check is as strict as for the whole object: every part that is read has its own CRC32C, and these
+/// combine to the object's.
 pub fn open_by_blocks(
     backup: PinnedBackup,
     index: &BlockIndex,
@@ -157,7 +157,7 @@ pub fn open_by_blocks(
     )
 }
 
-/// Blocks of one object.
+/// Reads blocks of one object.
 struct ObjectBlocks {
     backup: PinnedBackup,
     reader: StreamOpener,
@@ -182,7 +182,7 @@ impl StreamOpener {
         self.start_from(source, (0, self.reach), size, crc32c)
     }
 
-    /// A look at what is read elsewhere: not counted, and no part of the proof.
+    /// Reads from `offset` on without counting; the integrity check ignores this stream.
     fn look(&self, backup: &PinnedBackup, offset: u64) -> ByteStream {
         if offset >= backup.object.size {
             return Box::new(std::io::empty());
@@ -206,7 +206,7 @@ impl StreamOpener {
         size: Option<u64>,
         crc32c: Option<u32>,
     ) -> ByteStream {
-        let (download, tally) = Download::start(
+        let (download, stats) = Download::start(
             source,
             from,
             self.limits,
@@ -214,7 +214,7 @@ impl StreamOpener {
             self.stop.clone(),
         );
         let stream = CheckedStream {
-            tally,
+            stats,
             size,
             crc32c,
         };
@@ -223,19 +223,19 @@ impl StreamOpener {
     }
 }
 
-/// The same object once more, to look for something in it.
-struct ObjectAgain {
+/// Opens the same object again, to look for something in it.
+struct ReopenObject {
     backup: PinnedBackup,
     reader: StreamOpener,
 }
 
-impl ReopenableSource for ObjectAgain {
+impl ReopenableSource for ReopenObject {
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError> {
         Ok(self.reader.look(&self.backup, offset))
     }
 }
 
-/// Pieces of a file, each opened when the one before it was read.
+/// Reads the pieces of a split file, opening each when the previous one has been read.
 struct PieceReader {
     todo: VecDeque<PinnedBackup>,
     current: Option<ByteStream>,
@@ -271,20 +271,20 @@ impl Read for PieceReader {
     }
 }
 
-/// The same pieces once more.
-struct PiecesAgain {
+/// Opens the same pieces again.
+struct ReopenPieces {
     backup: PinnedBackup,
     reader: Arc<StreamOpener>,
 }
 
-impl ReopenableSource for PiecesAgain {
+impl ReopenableSource for ReopenPieces {
     fn open(&self, mut offset: u64) -> Result<ByteStream, ArchiveError> {
         let mut bytes: ByteStream = Box::new(std::io::empty());
         for piece in &self.backup.members {
             let skipped = offset.min(piece.size);
             offset -= skipped;
             if skipped < piece.size {
-                bytes = Box::new(bytes.chain(LookLater {
+                bytes = Box::new(bytes.chain(LazyPiece {
                     backup: self.backup.member(piece),
                     offset: skipped,
                     reader: self.reader.clone(),
@@ -296,15 +296,15 @@ impl ReopenableSource for PiecesAgain {
     }
 }
 
-/// A piece that is opened when it is its turn.
-struct LookLater {
+/// A piece that is opened on its first read.
+struct LazyPiece {
     backup: PinnedBackup,
     offset: u64,
     reader: Arc<StreamOpener>,
     opened: Option<ByteStream>,
 }
 
-impl Read for LookLater {
+impl Read for LazyPiece {
     fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
         let open = || self.reader.look(&self.backup, self.offset);
         self.opened.get_or_insert_with(open).read(out)
@@ -349,7 +349,10 @@ impl DirectorySource for FolderMembers {
 
     fn open(&self, name: &str) -> Result<ByteStream, ArchiveError> {
         let object = self.by_name.get(name).ok_or_else(|| {
-            let what = format!("{}{name}: not a member", self.backup.uri());
+            let what = format!(
+                "{}{name}: not a member of the directory dump",
+                self.backup.uri()
+            );
             RestoreError::from(StorageError::new(R::BackupNotFound, what))
         })?;
         let (size, crc32c) = (object.size, object.crc32c);
@@ -361,7 +364,7 @@ impl DirectorySource for FolderMembers {
     }
 }
 
-/// Proof that every byte of a backup was read and was the store's; only [`IntegrityCheck::check`] gives it.
+/// Proof that every byte of a backup was read and matches the store; only [`IntegrityCheck::check`] returns it.
 #[derive(Debug, Clone, Copy)]
 pub struct ProvenBytes {
     crc32c: Option<u32>,
@@ -369,32 +372,32 @@ pub struct ProvenBytes {
 }
 
 impl ProvenBytes {
-    /// Of a single object or of pieces; a folder has none.
+    /// CRC32C of a single object or of all pieces together; `None` for a directory dump.
     pub fn crc32c(&self) -> Option<u32> {
         self.crc32c
     }
 
-    /// Bytes of the whole backup.
+    /// Size of the whole backup in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 }
 
 impl IntegrityCheck {
-    /// The proof, once every byte that was read is the store's.
+    /// Checks all streams and returns the proof.
     ///
     /// # Errors
-    /// `checksum_mismatch`; `download_failed` where an end was not reached.
+    /// `checksum_mismatch`; `download_failed` if a stream was not read to its end.
     pub fn check(&self) -> Result<ProvenBytes, RestoreError> {
         let streams = self.streams.lock();
-        let (mut last, mut together) = (Tally::default(), 0);
+        let (mut last, mut together) = (StreamStats::default(), 0);
         for stream in streams.iter() {
             last = stream.check()?;
             together = crc32c::crc32c_combine(together, last.crc32c, last.bytes as usize);
         }
         if streams.is_empty() {
             return Err(RestoreError::internal(
-                "neither an object nor toc.dat was read",
+                "integrity check without any stream: neither an object nor toc.dat was read",
             ));
         }
         let size = self.size.unwrap_or_default();
@@ -410,12 +413,12 @@ impl IntegrityCheck {
             }),
             ReadMode::Pieces(count, _) if streams.len() < count => {
                 let what = format!(
-                    "{} of {count} pieces of the backup were read",
+                    "only {} of {count} pieces of the backup were read",
                     streams.len()
                 );
                 Err(StorageError::new(R::DownloadFailed, what).into())
             }
-            ReadMode::Pieces(_, Some(wanted)) if wanted != together => Err(other_checksum()),
+            ReadMode::Pieces(_, Some(wanted)) if wanted != together => Err(checksum_mismatch()),
             ReadMode::Pieces(..) => Ok(ProvenBytes {
                 crc32c: Some(together),
                 size,
@@ -425,36 +428,45 @@ impl IntegrityCheck {
 }
 
 impl IntegrityCheck {
-    /// SHA-256, in hexadecimal, of what was read first: the object, or a directory's `toc.dat`; `None`
-    /// where it was not asked for or not read to its end, and of pieces.
+    /// SHA-256, in hexadecimal, of the stream that was opened first: the object, or a directory's `toc.dat`.
+    /// `None` for pieces, if it was not requested, or if the stream was not read to its end.
     pub fn sha256(&self) -> Option<String> {
         if matches!(self.reading, ReadMode::Pieces(..)) {
             return None;
         }
         let streams = self.streams.lock();
-        let tally = *streams.first()?.tally.lock();
-        tally
+        let stats = *streams.first()?.stats.lock();
+        stats
             .sha256
             .map(|h| h.iter().map(|b| format!("{b:02x}")).collect())
     }
 }
 
 impl CheckedStream {
-    fn check(&self) -> Result<Tally, RestoreError> {
-        let t = *self.tally.lock();
+    fn check(&self) -> Result<StreamStats, RestoreError> {
+        let t = *self.stats.lock();
         if !t.ended || self.size.is_some_and(|s| s != t.bytes) {
-            let what = format!("{} bytes of the backup were read, not all", t.bytes);
+            let what = match self.size {
+                Some(size) => format!(
+                    "the backup was not read to its end: {} of {size} bytes were read",
+                    t.bytes
+                ),
+                None => format!(
+                    "the backup was not read to its end: {} bytes were read",
+                    t.bytes
+                ),
+            };
             return Err(StorageError::new(R::DownloadFailed, what).into());
         }
         match self.crc32c {
-            Some(wanted) if wanted != t.crc32c => Err(other_checksum()),
+            Some(wanted) if wanted != t.crc32c => Err(checksum_mismatch()),
             _ => Ok(t),
         }
     }
 }
 
-fn other_checksum() -> RestoreError {
-    let what = "the bytes of the backup do not have the CRC32C that the store has for them";
+fn checksum_mismatch() -> RestoreError {
+    let what = "the CRC32C of the bytes read from the backup differs from the one in the store";
     ValidationError::new(R::ChecksumMismatch, what).into()
 }
 
@@ -467,12 +479,12 @@ mod tests {
         (bytes.crc32c(), bytes.size())
     }
 
-    fn read(bytes: u64, crc32c: u32, ended: bool) -> Arc<Mutex<Tally>> {
-        Arc::new(Mutex::new(Tally {
+    fn read(bytes: u64, crc32c: u32, ended: bool) -> Arc<Mutex<StreamStats>> {
+        Arc::new(Mutex::new(StreamStats {
             bytes,
             crc32c,
             ended,
-            ..Tally::default()
+            ..StreamStats::default()
         }))
     }
 
@@ -485,11 +497,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_must_be_all_of_it_and_what_the_store_has() {
+    fn every_byte_must_be_read_and_match_the_stores_checksum() {
         let check = |bytes, crc, ended, size, crc32c| {
-            let tally = read(bytes, crc, ended);
+            let stats = read(bytes, crc, ended);
             expected(vec![CheckedStream {
-                tally,
+                stats,
                 size,
                 crc32c,
             }])
@@ -516,9 +528,9 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_part_is_enough_and_the_whole_has_its_own_checksum() {
+    fn one_bad_part_fails_and_the_whole_has_its_own_checksum() {
         let part = |crc32c| CheckedStream {
-            tally: read(10, 7, true),
+            stats: read(10, 7, true),
             size: Some(10),
             crc32c: Some(crc32c),
         };
@@ -542,12 +554,12 @@ mod tests {
     }
 
     #[test]
-    fn all_pieces_are_read_and_add_up() {
+    fn all_pieces_are_read_and_combine_to_the_whole_checksum() {
         let whole = b"one backup in three pieces";
         let piece = |bytes: &[u8]| {
             let crc = crc32c::crc32c(bytes);
             CheckedStream {
-                tally: read(bytes.len() as u64, crc, true),
+                stats: read(bytes.len() as u64, crc, true),
                 size: None,
                 crc32c: Some(crc),
             }
@@ -576,15 +588,15 @@ mod tests {
     }
 
     #[test]
-    fn the_sha256_is_that_of_what_was_read_first() {
-        let tally = |sha256| {
-            Arc::new(Mutex::new(Tally {
+    fn the_sha256_is_that_of_the_first_stream() {
+        let stats = |sha256| {
+            Arc::new(Mutex::new(StreamStats {
                 sha256,
-                ..Tally::default()
+                ..StreamStats::default()
             }))
         };
         let stream = |sha256| CheckedStream {
-            tally: tally(sha256),
+            stats: stats(sha256),
             size: None,
             crc32c: None,
         };

@@ -1,11 +1,11 @@
-//! A backup that was cut into pieces by `split` (`x.dump.aa`, `x.dump.ab`, …): one backup, whose bytes are
-//! those of the pieces in their order.
+//! Recognises files that `split` cut into pieces (`x.dump.aa`, `x.dump.ab`, …). Together they are one backup,
+//! whose bytes are those of the pieces in order.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::store::StoredObject;
 
-/// How the pieces of a series are counted.
+/// How the pieces of a series are numbered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Count {
     Letters,
@@ -15,22 +15,22 @@ enum Count {
 /// Pieces that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Series {
-    /// The backup's name: what all pieces have before the separator or, where something else has that
-    /// name, with it, or the first piece's.
+    /// The backup's name: the pieces' common prefix without the separator. If another object has that name,
+    /// the prefix with the separator, or else the name of the first piece.
     pub name: String,
-    /// What all names begin with.
+    /// The common prefix of all pieces, with the separator.
     pub prefix: String,
-    /// In their order.
+    /// The pieces in order.
     pub pieces: Vec<StoredObject>,
-    /// The name of the first one that is missing between or before the others.
+    /// The name of the first missing piece, if there is a gap before or between the others.
     pub missing: Option<String>,
 }
 
-/// A name as that of a piece: what comes before the count, how it counts, and the count.
+/// Parses a name as that of a piece: the prefix, the kind of suffix, and the suffix.
 ///
-/// Only what is written by `split` and by nothing else: letters from `aa` on, at least two of them;
+/// Accepts only suffixes that `split` writes and other tools do not: at least two letters, from `aa` on;
 /// digits from 00 on (rotated files are `.1`, `.2`; days and months have other separators and begin with
-/// 01), three of them also from 001 on; any number behind the word `part`.
+/// 01), with three digits also from 001 on; and any number after the word `part`.
 fn parse(name: &str) -> Option<(&str, Count, &str)> {
     let letters = name.trim_end_matches(|c: char| c.is_ascii_lowercase());
     let digits = name.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -50,7 +50,7 @@ fn parse(name: &str) -> Option<(&str, Count, &str)> {
     (fits && !stem_of(prefix).is_empty()).then_some((prefix, count, suffix))
 }
 
-/// What comes before `.part`, `.part-`, `_part.` and the like.
+/// The part of the name before `.part`, `.part-`, `_part.` and the like.
 fn after_part(prefix: &str) -> Option<&str> {
     let stem = prefix
         .trim_end_matches(['.', '-', '_'])
@@ -58,26 +58,26 @@ fn after_part(prefix: &str) -> Option<&str> {
     stem.strip_suffix(['.', '-', '_'])
 }
 
-/// The name of the whole.
+/// The name of the whole file.
 fn stem_of(prefix: &str) -> &str {
     let stem = after_part(prefix)
         .or_else(|| prefix.strip_suffix(['.', '-', '_']))
         .unwrap_or(prefix);
-    // A file has a name.
+    // A stem that ends in a slash leaves no file name.
     if stem.ends_with('/') { "" } else { stem }
 }
 
-/// The name that the whole would have, were this object a piece.
+/// The name of the whole file, if this object is named like a piece.
 pub fn whole_of(name: &str) -> Option<&str> {
     parse(name).map(|(prefix, _, _)| stem_of(prefix))
 }
 
-/// Whether a series of pieces may begin with this object.
+/// Whether this object is named like the first piece of a series.
 pub fn is_first_piece(name: &str) -> bool {
     parse(name).is_some_and(|(prefix, _, suffix)| is_first(prefix, suffix))
 }
 
-/// What the names of all pieces begin with that `name` may mean; `None` where it is to be a piece and is none.
+/// The common prefix of all pieces that `name` may refer to; `None` if `is_piece` and the name is not that of one.
 pub(super) fn prefix_of(name: &str, is_piece: bool) -> Option<&str> {
     match whole_of(name) {
         Some(whole) => Some(whole),
@@ -86,8 +86,8 @@ pub(super) fn prefix_of(name: &str, is_piece: bool) -> Option<&str> {
     }
 }
 
-/// What `split` counts after `suffix`: one more or, where it takes more places by itself (`yz`, `zaaa`),
-/// that with two places more.
+/// The suffix that `split` writes after `suffix`. Where it widens the suffix by itself (`yz`, then `zaaa`), also
+/// the one that is two characters longer.
 fn next_of(suffix: &str, count: Count) -> (String, Option<String>) {
     let (first, last) = match count {
         Count::Letters => (b'a', b'z'),
@@ -112,14 +112,14 @@ fn next_of(suffix: &str, count: Count) -> (String, Option<String>) {
     (next, wider)
 }
 
-/// Whether a series begins with this piece.
+/// Whether a series may begin with this suffix.
 fn is_first(prefix: &str, suffix: &str) -> bool {
     let number = suffix.parse::<u64>();
     let from_one = after_part(prefix).is_some() || suffix.len() >= 3;
     number == Ok(0) || (number == Ok(1) && from_one) || suffix.bytes().all(|b| b == b'a')
 }
 
-/// The count before the first piece that is there, where that is the second one of a series.
+/// The suffix of the missing first piece, if the first one found is the second of a series.
 fn missing_first(prefix: &str, count: Count, suffix: &str) -> Option<String> {
     let number = u64::from(count == Count::Digits);
     let first = match count {
@@ -129,7 +129,7 @@ fn missing_first(prefix: &str, count: Count, suffix: &str) -> Option<String> {
     (is_first(prefix, &first) && next_of(&first, count).0 == suffix).then_some(first)
 }
 
-/// Pieces in the order of their counts: those of one series, the others, and which is missing.
+/// Candidates in order of their suffixes, divided into the pieces of one series and the others.
 struct PieceRun {
     pieces: Vec<StoredObject>,
     others: Vec<StoredObject>,
@@ -175,7 +175,7 @@ impl PieceRun {
             last = Some(is);
             run.pieces.push(piece);
         }
-        // One piece is a file whose name happens to end so.
+        // A single piece is a file whose name happens to end like one.
         if run.pieces.len() < 2 {
             run.others.append(&mut run.pieces);
             run.missing = None;
@@ -185,7 +185,7 @@ impl PieceRun {
 }
 
 impl PieceRun {
-    /// Whether the last piece so far is the file's last: `split -b` makes all others of one size.
+    /// Whether the last piece so far is the file's last: `split -b` gives all others the same size.
     fn is_over(&self) -> bool {
         let [first, second, .., last] = self.pieces.as_slice() else {
             return false;
@@ -194,8 +194,8 @@ impl PieceRun {
     }
 }
 
-/// Whether a count is so near to the last one that those between are missing. `x.aa` and `x.gz` have
-/// nothing to do with each other.
+/// Whether a suffix is so close to the previous one that the pieces in between must be missing. `x.aa` and
+/// `x.gz`, in contrast, are unrelated.
 fn is_near(last: &str, is: &str, count: Count, seen: usize) -> bool {
     let value = |text: &str| match count {
         Count::Digits => text.parse().unwrap_or(u64::MAX),
@@ -207,7 +207,7 @@ fn is_near(last: &str, is: &str, count: Count, seen: usize) -> bool {
     may_be && value(is).saturating_sub(value(last)) <= seen.max(3) as u64 + 1
 }
 
-/// The series among `objects`, and what is left of them.
+/// Divides `objects` into series of pieces and the rest.
 pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredObject>) {
     let mut groups: BTreeMap<(String, Count), Vec<StoredObject>> = BTreeMap::new();
     let mut others = Vec::new();
@@ -219,7 +219,7 @@ pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredO
     }
     let mut runs = Vec::new();
     for ((prefix, count), mut sorted) in groups {
-        // Letters are in the order of their text, digits in that of their value.
+        // Letters sort by text, digits by value.
         let number = |o: &StoredObject| o.name[prefix.len()..].parse::<u64>().unwrap_or_default();
         sorted.sort_by(|a, b| number(a).cmp(&number(b)).then_with(|| a.name.cmp(&b.name)));
         let mut run = PieceRun::of(&prefix, count, sorted);
@@ -235,7 +235,7 @@ pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredO
         .for_each(|n| *taken.entry(n).or_default() += 1);
     let name_of = |prefix: &str, run: &PieceRun| match stem_of(prefix) {
         stem if taken.get(stem) == Some(&1) => stem.to_owned(),
-        // Letters and digits may follow the same text.
+        // A series with letters and one with digits may have the same prefix.
         _ if runs.iter().filter(|(other, _)| other == prefix).count() > 1 => run
             .pieces
             .first()
@@ -260,7 +260,7 @@ pub(super) fn series_of(objects: Vec<StoredObject>) -> (Vec<Series>, Vec<StoredO
 }
 
 impl Series {
-    /// All pieces as one object. Its generation is the newest one's: it is another where a piece is
+    /// All pieces as one object. Its generation is the newest piece's, so it changes when a piece is
     /// overwritten or added.
     pub fn whole(&self) -> StoredObject {
         StoredObject {
@@ -282,7 +282,7 @@ impl Series {
         }
     }
 
-    /// Whether `name` means this backup: its own name, what all pieces begin with, or one of them.
+    /// Whether `name` refers to this backup: its name, the common prefix, or the name of a piece.
     pub fn is_meant_by(&self, name: &str) -> bool {
         name == self.name || name == self.prefix || self.pieces.iter().any(|p| p.name == name)
     }
@@ -303,7 +303,7 @@ mod tests {
         }
     }
 
-    /// A series as its name, the counts of its pieces and what is missing.
+    /// A series as its name, the suffixes of its pieces and the missing piece.
     type Seen = (String, Vec<String>, Option<String>);
 
     /// The series, and the others.
@@ -324,9 +324,9 @@ mod tests {
         (series, others)
     }
 
-    /// An upload is waited for only where more may come.
+    /// Only a first piece makes a verification wait for the rest of an upload.
     #[test]
-    fn a_series_begins_with_its_first_piece() {
+    fn only_first_pieces_begin_a_series() {
         for name in ["x.dump.aa", "x.dump.00", "x.dump.001", "x.dump.part1"] {
             assert!(is_first_piece(name), "{name}");
         }
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_split_writes_is_one_backup() {
+    fn pieces_written_by_split_are_one_backup() {
         for (prefix, name, counts) in [
             ("x.dump.", "x.dump", &["aa", "ab", "ac"][..]),
             ("n/x-", "n/x", &["aa", "ab"]),
@@ -369,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Nobody makes a good backup a bad one by another file behind it.
+    /// A foreign file named like a further piece must not spoil a good backup.
     #[test]
     fn a_series_ends_with_its_short_piece() {
         let sized = |sizes: &[u64]| {
@@ -386,14 +386,14 @@ mod tests {
         };
         assert_eq!(sized(&[9, 9, 4, 7]), (vec![3], 1));
         assert_eq!(sized(&[9, 9, 9, 7]), (vec![4], 0));
-        // By lines: each as large as it happens to be.
+        // `split -l`: pieces differ in size.
         assert_eq!(sized(&[9, 7, 8, 3]), (vec![4], 0));
         assert_eq!(sized(&[9, 9, 10]), (vec![3], 0));
     }
 
-    /// `split` takes more places by itself.
+    /// `split` widens its suffixes by itself.
     #[test]
-    fn a_series_may_become_wider() {
+    fn the_suffixes_of_a_series_may_become_longer() {
         let mut names = Vec::new();
         let all = "abcdefghijklmnopqrstuvwxyz";
         for a in all[..25].chars() {
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_named() {
+    fn a_missing_piece_is_named() {
         for (names, missing) in [
             (&["x.aa", "x.ac"][..], "x.ab"),
             (&["x.ab", "x.ac"], "x.aa"),
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_left_alone() {
+    fn other_files_are_not_taken_for_pieces() {
         for names in [
             &["x.dump.aa"][..],
             &["x.dump", "x.sql", "x.gz", "x.zst"],
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_taken_is_not_given_again() {
+    fn a_series_never_takes_the_name_of_another_object() {
         let (series, others) = found(&["x.dump", "x.dump.aa", "x.dump.ab", "x.dump.gz"]);
         assert_eq!((series[0].0.as_str(), others.len()), ("x.dump.", 2));
         let (series, _) = found(&["x.aa", "x.ab", "x.00", "x.01"]);

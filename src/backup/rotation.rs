@@ -1,4 +1,5 @@
-//! Whole backups whose names are counted like the pieces of a file (`db.00`, `db.01`): only their first bytes tell.
+//! Detects rotated backups whose names are numbered like the pieces of a split file (`db.00`, `db.01`). Only their
+//! first bytes show the difference.
 
 use futures::{StreamExt, TryStreamExt};
 use pgdump_archive::begins_whole_file;
@@ -7,15 +8,15 @@ use super::FoundBackup;
 use crate::error::StorageError;
 use crate::store::{BackupStore, StoredObject};
 
-/// Bytes in which a file is recognised.
-const HEAD: u64 = 512;
-/// Files that are looked into at the same time.
-const AT_ONCE: usize = 16;
+/// How many bytes of a file are enough to recognise its format.
+const HEAD_BYTES: u64 = 512;
+/// How many files are read at once.
+const CONCURRENT_READS: usize = 16;
 
-/// Takes series apart whose second piece is a file of its own: each piece is a backup then.
+/// Splits series whose second piece begins a file of its own: each of their pieces is a backup.
 ///
 /// # Errors
-/// The store's own.
+/// Errors of the store.
 pub(super) async fn separate_whole_files(
     store: &dyn BackupStore,
     found: Vec<FoundBackup>,
@@ -35,12 +36,12 @@ pub(super) async fn separate_whole_files(
             })
             .collect())
     });
-    let all: Vec<Vec<FoundBackup>> = separated.buffered(AT_ONCE).try_collect().await?;
+    let all: Vec<Vec<FoundBackup>> = separated.buffered(CONCURRENT_READS).try_collect().await?;
     Ok(all.into_iter().flatten().collect())
 }
 
 async fn head_of(store: &dyn BackupStore, object: &StoredObject) -> Result<Vec<u8>, StorageError> {
-    let mut stream = store.read(object, 0, Some(HEAD)).await?;
+    let mut stream = store.read(object, 0, Some(HEAD_BYTES)).await?;
     let mut head = Vec::new();
     while let Some(bytes) = stream.try_next().await? {
         head.extend_from_slice(&bytes);
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn rotated_dumps_are_backups_of_their_own() {
+    async fn rotated_dumps_are_separate_backups() {
         let text = b"--\n-- PostgreSQL database dump\n--\n";
         for whole in [
             &b"PGDMP\x01\x0e\0"[..],
@@ -86,7 +87,7 @@ mod tests {
                 ["db.00", "db.01", "db.02"].map(|n| (n.to_owned(), size))
             );
         }
-        // What begins in the middle of something is a piece.
+        // A file that begins in the middle of something is a piece.
         for piece in [
             &b"\x01\x02\x03\x04"[..],
             b"INSERT INTO t VALUES (1);\n",

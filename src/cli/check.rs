@@ -1,4 +1,5 @@
-//! `check`: the configuration, offline. Secrets are never printed.
+//! `check`: validates and prints the configuration without connecting to anything. Secrets are never
+//! printed.
 
 use super::{CommandResult, Exit, Output, print_json};
 use crate::config::{Config, EvidencePlace};
@@ -51,7 +52,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
         out!("  {key:<30} {}", if text == "null" { "-" } else { &text });
     }
     if config.project.is_none() {
-        out!("  GOOGLE_CLOUD_PROJECT is not set: `worker` and `request` need it.");
+        out!("  GOOGLE_CLOUD_PROJECT is not set; `worker` and `request` need it.");
     }
     Ok(Exit::Ok)
 }

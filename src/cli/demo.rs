@@ -1,5 +1,5 @@
-//! `demo`: the whole path on this machine. A throwaway PostgreSQL, the emulator, a realistic
-//! database dumped by `pg_dump`, a request, the real worker, and a comparison that must hold.
+//! `demo`: the whole path on this machine. It starts a throwaway PostgreSQL and the emulator, dumps a
+//! realistic database with `pg_dump`, sends a request to a real worker, and compares the results.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const SOURCE_DB: &str = "company";
 const TARGET_DB: &str = "company_restored";
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Prints what has to hold and remembers whether it did.
+/// Prints each check and collects those that failed.
 struct DemoChecks(Vec<&'static str>);
 
 impl DemoChecks {
@@ -53,7 +53,7 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     let app = App::new(config(&postgres, &emulator)?)?;
     let server = Server::new(&app.config.db).map_err(crate::error::RestoreError::from)?;
 
-    out!("2. A company's database, dumped with pg_dump -Fc and uploaded");
+    out!("2. A company's database, dumped by pg_dump -Fc and uploaded");
     let dump = make_backup(&server, &postgres).await?;
     let size = dump.len() as u64;
     emulator.storage.put(BUCKET, OBJECT, dump);
@@ -72,7 +72,7 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
         );
     }
 
-    out!("3. A worker, and the bucket's notification of the new object: it is proven restorable");
+    out!("3. The bucket notifies a worker of the new object, and the worker verifies it");
     let shutdown = Shutdown::default();
     let worker = app.start_worker(shutdown.clone()).await?;
     let generation = backups
@@ -88,7 +88,7 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     .await?;
     print_proof(&proof);
 
-    out!("4. A request on projects/demo/topics/restore-requests");
+    out!("4. A restore request is published to projects/demo/topics/restore-requests");
     let message = request().to_message(jiff::Timestamp::now())?;
     out!("   {}", String::from_utf8_lossy(&message.data));
     let result = publish_and_wait(&app, &worker, "restore-requests", message).await?;
@@ -98,7 +98,7 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
         serde_json::to_string_pretty(&result).map_err(|e| CommandError::Other(e.to_string()))?;
     text.lines().for_each(|l| out!("   {l}"));
 
-    out!("6. Rows, source and restored");
+    out!("6. Rows per table: source, restored");
     let mut checks = DemoChecks(vec![]);
     let same = result.status == Status::Success && compare(&server).await?;
 
@@ -110,24 +110,27 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     shutdown.soft.cancel();
     worker.ended().await?;
 
-    out!("8. What has to be true");
+    out!("8. Checks");
     let (_, acked) = emulator.pubsub.delivered(&subscription("restore-requests"));
     checks.expect(
         proof.verdict == Some(Verdict::Verified),
-        "the new backup was proven, row for row, in a sandbox",
+        "the new backup was verified row by row in a sandbox",
     );
     let has_evidence = proof
         .verification
         .as_ref()
         .is_some_and(|v| v.evidence.is_some());
-    checks.expect(has_evidence, "its evidence lies beside it in the bucket");
+    checks.expect(
+        has_evidence,
+        "its evidence is stored beside it in the bucket",
+    );
     checks.expect(
         result.status == Status::Success,
-        "the result event says success",
+        "the result event reports success",
     );
     checks.expect(
         same,
-        "every table has the source's rows and content, large objects too",
+        "every table and large object has the same content as in the source",
     );
     checks.expect(
         result.backup.size == Some(size.to_string()),
@@ -143,13 +146,13 @@ pub(super) async fn run(bindirs: Vec<PathBuf>) -> CommandResult {
     );
     checks.expect(
         metrics.contains("restore_in_progress 0\n"),
-        "nothing is in progress any more",
+        "nothing is in progress anymore",
     );
     Ok(if checks.0.is_empty() {
-        out!("All of it holds.");
+        out!("All checks passed.");
         Exit::Ok
     } else {
-        out!("Not true: {}", checks.0.join("; "));
+        out!("Failed checks: {}", checks.0.join("; "));
         Exit::Failed
     })
 }
@@ -242,7 +245,7 @@ async fn make_backup(server: &Server, postgres: &Sandbox) -> Result<Vec<u8>, Com
     }
 }
 
-/// As Cloud Storage sends it.
+/// A notification as Cloud Storage sends it.
 fn notification(generation: &str) -> Message {
     let attributes = [
         (
@@ -317,7 +320,10 @@ async fn publish_and_wait(
         tokio::select! {
             delivery = results.next() => break delivery?,
             _ = tick.tick() => show_progress(worker),
-            () = &mut deadline => return Err(CommandError::Other("no result came".into())),
+            () = &mut deadline => {
+                let limit = PATIENCE.as_secs();
+                return Err(CommandError::Other(format!("no result within {limit} s")));
+            }
         }
     };
     let result =
@@ -345,7 +351,7 @@ fn show_progress(worker: &RunningWorker) {
     }
 }
 
-/// Row count and an order-independent digest of every table's content.
+/// Name, row count and order-independent content digest of every table, and of all large objects.
 async fn contents(
     server: &Server,
     database: &str,

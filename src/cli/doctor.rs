@@ -1,12 +1,12 @@
-//! `doctor`: asks everything that a restore or a proof will need, live, and says how to mend what is
-//! missing. It changes nothing but for a sandbox that is started and dropped.
+//! `doctor`: checks everything that restores and verifications need against the live services, and
+//! suggests fixes. It changes nothing, except that it starts and removes a sandbox.
 
 mod queues;
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json, style};
+use super::{CommandResult, Exit, Output, human_bytes, noun, print_json, style};
 use crate::app::App;
 use crate::config::{Config, EvidencePlace, Location, Trust};
 use crate::database::{check_restricted, unended};
@@ -19,8 +19,8 @@ use pgdump_restore::{Finding, Level, Requirements};
 
 /// Versions of PostgreSQL that restores are tested on.
 const SUPPORTED: std::ops::RangeInclusive<u32> = 13..=18;
-/// Less room than this for a sandbox is worth a warning.
-const ROOM: u64 = 5 << 30;
+/// Free bytes for sandboxes below which `doctor` warns.
+const MIN_SANDBOX_BYTES: u64 = 5 << 30;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
@@ -34,7 +34,7 @@ enum CheckHealth {
     Skipped,
 }
 
-/// One line of the answer.
+/// Result of one check.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 #[schemars(rename = "Checkup")]
 pub(super) struct DiagnosticResult {
@@ -88,17 +88,16 @@ fn failed(check: &'static str, e: &RestoreError, fix: &str) -> DiagnosticResult 
 
 fn queue_failed(check: &'static str, e: &QueueError) -> DiagnosticResult {
     match e {
-        QueueError::Permanent(what) => {
-            DiagnosticResult::failure(check, Exit::Permission, what).fix("see credentials")
-        }
+        QueueError::Permanent(what) => DiagnosticResult::failure(check, Exit::Permission, what)
+            .fix("see the check `credentials`"),
         QueueError::Refused(what) | QueueError::Transient(what) => {
             DiagnosticResult::failure(check, Exit::Unavailable, what)
-                .fix("is Pub/Sub reachable from here?")
+                .fix("check that Pub/Sub can be reached from this machine")
         }
     }
 }
 
-/// How long a server is tried that does not answer.
+/// How long to retry a server that does not respond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
@@ -106,34 +105,34 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
     config.db.connect_budget = config.db.connect_budget.min(PATIENCE);
     let app = App::new(config)?;
     let mut all = Vec::new();
-    let mut say = |checkups: Vec<DiagnosticResult>| {
-        for c in checkups {
+    let mut report_all = |results: Vec<DiagnosticResult>| {
+        for c in results {
             if output == Output::Text {
                 print(&c);
             }
             all.push(c);
         }
     };
-    say(vec![DiagnosticResult::ok(
+    report_all(vec![DiagnosticResult::ok(
         "configuration",
-        "valid; `pgrestored check` shows it",
+        "valid; `pgrestored check` prints it",
     )]);
-    say(vec![credentials(&app.config).await]);
-    say(bucket(&app).await);
-    say(queues::queues(&app).await);
-    say(target(&app).await);
-    say(newest_backup(&app).await);
-    say(sandbox(&app).await);
-    say(vec![traces(&app.config).await]);
+    report_all(vec![credentials(&app.config).await]);
+    report_all(bucket(&app).await);
+    report_all(queues::queues(&app).await);
+    report_all(target(&app).await);
+    report_all(newest_backup(&app).await);
+    report_all(sandbox(&app).await);
+    report_all(vec![traces(&app.config).await]);
     let failures = || all.iter().filter(|c| c.health == CheckHealth::Failure);
-    // The gravest first.
-    let gravest = [
+    // Most severe first.
+    let by_severity = [
         Exit::Config,
         Exit::Permission,
         Exit::Unavailable,
         Exit::Failed,
     ];
-    let exit = gravest
+    let exit = by_severity
         .into_iter()
         .find(|exit| failures().any(|c| c.exit == *exit));
     match output {
@@ -142,11 +141,12 @@ pub(super) async fn run(mut config: Config, output: Output) -> CommandResult {
         }
         Output::Text => {
             let count = |health| all.iter().filter(|c| c.health == health).count();
+            let (warnings, failed) = (count(CheckHealth::Warning), count(CheckHealth::Failure));
             out!(
-                "{} ok, {} warnings, {} failures",
+                "{} ok, {warnings} {}, {failed} {}",
                 count(CheckHealth::Ok),
-                count(CheckHealth::Warning),
-                count(CheckHealth::Failure)
+                noun(warnings as u64, "warning"),
+                noun(failed as u64, "failure")
             );
         }
     }
@@ -174,37 +174,40 @@ async fn credentials(config: &Config) -> DiagnosticResult {
         matches!(config.bucket, Location::Folder(_)) || config.storage_emulator.is_some();
     let has_queue = config.project.is_some() && config.pubsub_emulator.is_none();
     if is_local && !has_queue {
-        return DiagnosticResult::skipped(name, "nothing of Google Cloud is used");
+        return DiagnosticResult::skipped(name, "Google Cloud is not used");
     }
     match check_credentials().await {
-        Ok(()) => DiagnosticResult::ok(name, "a token for Google Cloud was given"),
+        Ok(()) => DiagnosticResult::ok(name, "Google Cloud issued a token"),
         Err(e) => DiagnosticResult::failure(name, Exit::Permission, e.to_string()).fix(
-            "run as a service account (Workload Identity, or an instance's), set GOOGLE_APPLICATION_CREDENTIALS, \
-             or on your own machine: gcloud auth application-default login",
+            "run as a service account (of Workload Identity or of the instance), set GOOGLE_APPLICATION_CREDENTIALS, \
+             or run `gcloud auth application-default login` on your own machine",
         ),
     }
 }
 
 async fn bucket(app: &App) -> Vec<DiagnosticResult> {
     let place = app.config.bucket.uri("");
-    let store = match app.manager.store().await {
+    let store = match app.manager.catalog().store().await {
         Ok(store) => store,
-        Err(e) => return vec![failed("bucket", &e, "see credentials")],
+        Err(e) => return vec![failed("bucket", &e, "see the check `credentials`")],
     };
-    let listed = match app.manager.list_backups("").await {
+    let listed = match app.manager.catalog().list_backups("").await {
         Ok(all) if all.is_empty() => DiagnosticResult::new(
             "bucket",
             CheckHealth::Warning,
             format!("{place}: no backups"),
         )
-        .fix("is BACKUP_BUCKET the right one?"),
-        Ok(all) => DiagnosticResult::ok("bucket", format!("{place}: {} backups", all.len())),
+        .fix("check that BACKUP_BUCKET is the right one"),
+        Ok(all) => {
+            let (n, backups) = (all.len(), noun(all.len() as u64, "backup"));
+            DiagnosticResult::ok("bucket", format!("{place}: {n} {backups}"))
+        }
         Err(e) => failed("bucket", &e, &may_list(&app.config.bucket, &place)),
     };
     let readable = listed.health != CheckHealth::Failure;
-    let mut checkups = vec![listed];
+    let mut results = vec![listed];
     if !readable {
-        return checkups;
+        return results;
     }
     let verifies =
         app.config.notification_subscription.is_some() || app.config.verify.schedule.is_some();
@@ -213,7 +216,7 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
     if writes {
         wanted.push("storage.objects.create");
     }
-    checkups.push(match store.permissions(&wanted).await {
+    results.push(match store.permissions(&wanted).await {
         Ok(Some(given)) => {
             let missing: Vec<_> = wanted
                 .iter()
@@ -227,34 +230,39 @@ async fn bucket(app: &App) -> Vec<DiagnosticResult> {
                     Exit::Permission,
                     "evidence cannot be written: storage.objects.create is missing",
                 )
-                .fix("give roles/storage.objectCreator on the bucket, or set EVIDENCE_LOCATION"),
+                .fix("grant roles/storage.objectCreator on the bucket, or set EVIDENCE_LOCATION"),
                 more => DiagnosticResult::failure(
                     "bucket rights",
                     Exit::Permission,
                     format!("missing: {}", more.join(", ")),
                 )
-                .fix("give roles/storage.objectViewer on the bucket"),
+                .fix("grant roles/storage.objectViewer on the bucket"),
             }
         }
-        Ok(None) => DiagnosticResult::skipped("bucket rights", "this store does not tell"),
-        Err(e) => failed("bucket rights", &e.into(), "see credentials"),
+        Ok(None) => {
+            DiagnosticResult::skipped("bucket rights", "this store does not report permissions")
+        }
+        Err(e) => failed("bucket rights", &e.into(), "see the check `credentials`"),
     });
     if verifies && app.config.verify.evidence != EvidencePlace::Nowhere {
-        checkups.push(evidence_keys(app));
+        results.push(evidence_keys(app));
     }
-    checkups
+    results
 }
 
 fn evidence_keys(app: &App) -> DiagnosticResult {
     let warn = |what: &str| DiagnosticResult::new("evidence", CheckHealth::Warning, what);
-    match app.manager.keyring() {
-        Ok(keys) if keys.signs() => DiagnosticResult::ok("evidence", "signed; only what a trusted key signed counts"),
+    match app.manager.catalog().keyring() {
+        Ok(keys) if keys.signs() => DiagnosticResult::ok(
+            "evidence",
+            "signed; only evidence signed by a trusted key counts",
+        ),
         Ok(keys) if keys.is_empty() => warn(
-            "not signed: whoever may create objects there can write it; prune deletes nothing on its word",
+            "not signed: anyone who may create objects there can forge it, and prune does not rely on it",
         )
         .fix("set EVIDENCE_SIGNING_KEY_FILE (openssl genpkey -algorithm ed25519)"),
         Ok(_) => {
-            warn("EVIDENCE_TRUSTED_KEYS without EVIDENCE_SIGNING_KEY: what this worker proves does not count")
+            warn("EVIDENCE_TRUSTED_KEYS without EVIDENCE_SIGNING_KEY: this worker's own proofs do not count")
                 .fix("set EVIDENCE_SIGNING_KEY_FILE on workers")
         }
         Err(e) => failed("evidence", &e, "see EVIDENCE_SIGNING_KEY and EVIDENCE_TRUSTED_KEYS"),
@@ -263,10 +271,12 @@ fn evidence_keys(app: &App) -> DiagnosticResult {
 
 fn may_list(bucket: &Location, place: &str) -> String {
     match bucket {
-        Location::Folder(_) => "does the folder exist, and may this user read it?".to_owned(),
+        Location::Folder(_) => {
+            "check that the folder exists and that this user may read it".to_owned()
+        }
         _ => format!(
-            "does it exist, and may this account list it? gcloud storage buckets add-iam-policy-binding {place} \
-             --member=serviceAccount:WORKER --role=roles/storage.objectViewer"
+            "check that the bucket exists, and grant this account access: gcloud storage buckets add-iam-policy-binding \
+             {place} --member=serviceAccount:WORKER --role=roles/storage.objectViewer"
         ),
     }
 }
@@ -278,25 +288,25 @@ async fn target(app: &App) -> Vec<DiagnosticResult> {
         let session = Server::new(db)?.maintenance("doctor").await?;
         let facts = session.facts().await?;
         let row = session.client().query_one(RIGHTS, &[]).await;
-        let row = row.map_err(|e| crate::postgres::map_pg_error(&e, "looking at rights"))?;
+        let row = row.map_err(|e| crate::postgres::map_pg_error(&e, "checking privileges"))?;
         Ok::<_, crate::error::DatabaseError>((facts, row.get::<_, bool>(0), row.get::<_, bool>(1)))
     };
     let (facts, may_create, may_journal) = match facts.await {
         Ok(facts) => facts,
         Err(e) => {
-            let fix = "do DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_SSLMODE hold, and does pg_hba.conf let it in?";
+            let fix = "check DB_HOST, DB_PORT, DB_USER, DB_PASSWORD and DB_SSLMODE, and that pg_hba.conf allows the connection";
             return vec![failed("target server", &e.into(), fix)];
         }
     };
     let major = facts.version / 10_000;
-    let said = format!("{at}: PostgreSQL {major}, as {}", facts.user);
+    let message = format!("{at}: PostgreSQL {major}, as {}", facts.user);
     let server = if SUPPORTED.contains(&major) {
-        DiagnosticResult::ok("target server", said)
+        DiagnosticResult::ok("target server", message)
     } else {
         DiagnosticResult::new(
             "target server",
             CheckHealth::Warning,
-            format!("{said}; tested are 13 to 18"),
+            format!("{message}; only 13 to 18 are tested"),
         )
     };
     vec![
@@ -307,7 +317,7 @@ async fn target(app: &App) -> Vec<DiagnosticResult> {
     ]
 }
 
-/// The roles of restricted restores, where there can be any.
+/// Checks the roles of restricted restores, if the configuration allows such restores.
 async fn restricted(app: &App) -> DiagnosticResult {
     let (name, c) = ("restricted roles", &app.config);
     if c.trust == Trust::Full && c.allowed_sources.is_empty() && c.restricted.users.is_empty() {
@@ -318,16 +328,16 @@ async fn restricted(app: &App) -> DiagnosticResult {
     }
     let checked = async { check_restricted(&Server::new(&c.db)?, &c.restricted).await };
     match checked.await {
-        Ok(said) => DiagnosticResult::ok(name, said),
+        Ok(message) => DiagnosticResult::ok(name, message),
         Err(e) => failed(
             name,
             &e,
-            "psql -f deploy/postgres/roles.sql, and name the roles in DB_RESTRICTED_USER",
+            "run psql -f deploy/postgres/roles.sql, and set DB_RESTRICTED_USER to the roles",
         ),
     }
 }
 
-/// Whether the role makes databases, and whether it may keep the journal.
+/// Whether the role may create databases, and whether it may keep the journal.
 const RIGHTS: &str = "SELECT rolsuper OR rolcreatedb, \
     has_database_privilege(current_database(), 'CREATE') OR EXISTS (SELECT FROM pg_namespace \
       WHERE nspname = 'pgrestored' AND has_schema_privilege(oid, 'CREATE')) \
@@ -348,11 +358,11 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult 
     }
     if facts.is_superuser && app.config.trust == Trust::Full {
         let what = format!(
-            "{} is a superuser: whoever writes to the bucket can run code as it",
+            "{} is a superuser: whoever can write to the bucket can run code as a superuser",
             facts.user
         );
         return DiagnosticResult::new(name, CheckHealth::Warning, what).fix(
-            "set BACKUP_TRUST=restricted, or restore as a role with CREATEDB that is a member of the owners (deploy/postgres), or let nobody else write to the bucket",
+            "set BACKUP_TRUST=restricted, restore as a role with CREATEDB that is a member of the owner roles (deploy/postgres), or let only the backup job write to the bucket",
         );
     }
     let others = facts
@@ -362,12 +372,15 @@ fn rights(app: &App, facts: &ServerFacts, may_create: bool) -> DiagnosticResult 
         .count();
     let owners = match app.config.policy.owners {
         crate::policy::Owners::None => String::new(),
-        _ => format!("; owns as {others} other roles"),
+        _ => format!(
+            "; is a member of {others} other {}",
+            noun(others as u64, "role")
+        ),
     };
     DiagnosticResult::ok(name, format!("{} may create databases{owners}", facts.user))
 }
 
-/// Since when a request without an outcome is worth a word.
+/// Age from which `doctor` reports a request without an outcome.
 const UNENDED: Duration = Duration::from_secs(3600);
 
 async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
@@ -375,12 +388,12 @@ async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
     if let Some(what) = unended.await.ok().filter(|ids| !ids.is_empty()) {
         let mut shown = what;
         bound_list(&mut shown, 10);
-        let said = format!(
-            "began, have no outcome, and nobody works on them: {}",
+        let message = format!(
+            "requests that began, have no outcome and are not being processed: {}",
             shown.join(", ")
         );
-        return DiagnosticResult::new("target journal", CheckHealth::Warning, said).fix(
-            "look for their messages in the dead-letter topic; after REQUEST_MAX_AGE the reaper records them as failed",
+        return DiagnosticResult::new("target journal", CheckHealth::Warning, message).fix(
+            "look for their messages in the dead-letter topic; the reaper records them as failed after REQUEST_MAX_AGE",
         );
     }
     if may_journal {
@@ -395,54 +408,60 @@ async fn journal(app: &App, may_journal: bool) -> DiagnosticResult {
             "requests cannot be recorded: a repeated request restores again",
         )
         .fix(
-            "GRANT CREATE ON DATABASE postgres TO the role, or create the schema pgrestored for it",
+            "GRANT CREATE ON DATABASE postgres to the role, or create the schema pgrestored for it",
         )
     }
 }
 
-/// Whether the newest backup would go into the target: extensions, roles, versions, room.
+/// Whether the newest backup could be restored into the target: extensions, roles, versions, disk
+/// space.
 async fn newest_backup(app: &App) -> Vec<DiagnosticResult> {
     let name = "newest backup";
     let stop = tokio_util::sync::CancellationToken::new();
     let _guard = stop.clone().drop_guard();
     let opened = async {
         app.manager
+            .catalog()
             .open(&BackupRef::parse("latest", "")?, stop)
             .await
     };
     let (pinned, archive) = match opened.await {
         Ok(opened) => opened,
         Err(e) if e.reason() == FailureReason::BackupNotFound => {
-            return vec![DiagnosticResult::skipped(name, "there is none")];
+            return vec![DiagnosticResult::skipped(name, "no backup exists")];
         }
-        Err(e) => return vec![failed(name, &e, "pgrestored inspect latest")],
+        Err(e) => return vec![failed(name, &e, "run `pgrestored inspect latest`")],
     };
-    let called = pinned
+    let backup_name = pinned
         .as_ref()
         .map_or("latest", |p| p.object.name.as_str())
         .to_owned();
     let Ok(findings) = app.manager.preflight(&archive, pinned.as_ref()).await else {
         return vec![DiagnosticResult::skipped(
             name,
-            "the target server does not answer",
+            "the target server does not respond",
         )];
     };
     let worst = |level| findings.iter().find(|f| f.level == level);
-    let said = |f: &Finding| format!("{called}: {}", f.what);
+    let message = |f: &Finding| format!("{backup_name}: {}", f.what);
     let fits = match (worst(Level::Blocks), worst(Level::Warns)) {
-        (Some(f), _) => DiagnosticResult::failure(name, Exit::Failed, said(f)).fix(f.fix.clone()),
+        (Some(f), _) => {
+            DiagnosticResult::failure(name, Exit::Failed, message(f)).fix(f.fix.clone())
+        }
         (None, Some(f)) => {
-            DiagnosticResult::new(name, CheckHealth::Warning, said(f)).fix(f.fix.clone())
+            DiagnosticResult::new(name, CheckHealth::Warning, message(f)).fix(f.fix.clone())
         }
-        (None, None) => {
-            DiagnosticResult::ok(name, format!("{called}: the target has what it needs"))
-        }
+        (None, None) => DiagnosticResult::ok(
+            name,
+            format!("{backup_name}: the target has everything it needs"),
+        ),
     };
     let needs = Requirements::of(&archive, archive.entries(), pinned.map(|p| p.object.size));
     vec![fits, target_room(app, needs.estimated_bytes).await]
 }
 
-/// PostgreSQL does not tell how much room it has; where its folder is on this machine, we look.
+/// Checks the disk space of the target. PostgreSQL does not report it, so it is known only if the
+/// data directory is on this machine.
 async fn target_room(app: &App, needed: Option<u64>) -> DiagnosticResult {
     let name = "target room";
     let about = needed.map_or_else(String::new, |n| {
@@ -469,18 +488,21 @@ async fn target_room(app: &App, needed: Option<u64>) -> DiagnosticResult {
     };
     match (room, needed) {
         (Some(room), Some(needed)) if room < needed => {
-            let what = format!("{about}, and {} are free", human_bytes(room));
+            let what = format!("{about}, but only {} is free", human_bytes(room));
             DiagnosticResult::new(name, CheckHealth::Warning, what)
-                .fix("make room, or restore a part of it")
+                .fix("free disk space, or restore only a part of the backup")
         }
         (Some(room), _) => {
             DiagnosticResult::ok(name, format!("{} free; {about}", human_bytes(room)))
         }
-        (None, _) => DiagnosticResult::skipped(name, format!("PostgreSQL does not tell; {about}")),
+        (None, _) => DiagnosticResult::skipped(
+            name,
+            format!("PostgreSQL does not report its disk space; {about}"),
+        ),
     }
 }
 
-/// Bytes that are free where a folder is.
+/// Free bytes on the file system that contains a folder.
 fn free(folder: &Path) -> Option<u64> {
     let s = rustix::fs::statvfs(folder).ok()?;
     Some(s.f_bavail * s.f_frsize)
@@ -490,7 +512,7 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
     if app.config.verify.scratch.is_some() {
         return vec![DiagnosticResult::skipped(
             "sandbox",
-            "proofs are made on the scratch server",
+            "verifications run on the scratch server",
         )];
     }
     let (bindirs, parent) = (app.config.pg_bindir.clone(), app.manager.sandbox_dir());
@@ -510,9 +532,9 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
         std::fs::create_dir_all(&parent)?;
         Sandbox::isolated(&newest.dir, &parent, &[]).map(|s| Some((majors, s.isolation().clone())))
     });
-    let mut checkups = vec![match started.await {
+    let mut results = vec![match started.await {
         Ok(Ok(Some((majors, isolation)))) => {
-            let what = format!("starts; servers of version {}", majors.join(", "));
+            let what = format!("starts; PostgreSQL {}", majors.join(", "));
             let summary = isolation.summary();
             match isolation.why_not {
                 None => DiagnosticResult::ok("sandbox", format!("{what}; {summary}")),
@@ -522,35 +544,34 @@ async fn sandbox(app: &App) -> Vec<DiagnosticResult> {
                     } else {
                         CheckHealth::Warning
                     };
-                    DiagnosticResult::new("sandbox", health, format!("{what}; not kept apart: {why}")).fix(
-                        "run as root or allow user namespaces, or prove on a scratch server (SCRATCH_DB_HOST); \
-                         only trusted backups belong into a sandbox that is not kept apart",
+                    DiagnosticResult::new("sandbox", health, format!("{what}; not isolated: {why}")).fix(
+                        "run as root, allow user namespaces, or verify on a scratch server (SCRATCH_DB_HOST); \
+                         verify only trusted backups in a sandbox without isolation",
                     )
                 }
             }
         }
         Ok(Ok(None)) => {
-            let what = "no PostgreSQL server on this machine: restores need none, proofs do";
+            let what = "PostgreSQL is not installed on this machine; only verifications need it";
             return vec![DiagnosticResult::skipped("sandbox", what)];
         }
         Ok(Err(e)) => {
             DiagnosticResult::failure("sandbox", Exit::Failed, format!("does not start: {e}"))
-                .fix("PG_BINDIR, SANDBOX_DIR; `RUST_LOG=pgrestored=debug` says more")
+                .fix("check PG_BINDIR and SANDBOX_DIR; RUST_LOG=pgrestored=debug logs details")
         }
-        Err(e) => {
-            DiagnosticResult::failure("sandbox", Exit::Failed, e.to_string()).fix("report this")
-        }
+        Err(e) => DiagnosticResult::failure("sandbox", Exit::Failed, e.to_string())
+            .fix("report this as a bug"),
     }];
     if let Some(room) = room {
         let what = format!("{dir}: {} free", human_bytes(room));
-        checkups.push(if room < ROOM {
+        results.push(if room < MIN_SANDBOX_BYTES {
             DiagnosticResult::new("sandbox room", CheckHealth::Warning, what)
-                .fix("SANDBOX_DIR needs room for one restored database")
+                .fix("SANDBOX_DIR needs space for one restored database")
         } else {
             DiagnosticResult::ok("sandbox room", what)
         });
     }
-    checkups
+    results
 }
 
 async fn traces(config: &Config) -> DiagnosticResult {
@@ -566,12 +587,12 @@ async fn traces(config: &Config) -> DiagnosticResult {
         .to_owned();
     let connect = tokio::net::TcpStream::connect(&address);
     match tokio::time::timeout(PATIENCE, connect).await {
-        Ok(Ok(_)) => DiagnosticResult::ok(name, format!("{endpoint} answers")),
+        Ok(Ok(_)) => DiagnosticResult::ok(name, format!("{endpoint} responds")),
         _ => DiagnosticResult::new(
             name,
             CheckHealth::Warning,
-            format!("{endpoint} does not answer: spans are lost"),
+            format!("{endpoint} does not respond; spans are lost"),
         )
-        .fix("is the collector up, and is this its gRPC port (4317)?"),
+        .fix("check that the collector is running and that this is its gRPC port (4317)"),
     }
 }

@@ -1,4 +1,4 @@
-//! `emulator`: the emulator of Pub/Sub and Cloud Storage, until a signal.
+//! `emulator`: runs the emulator of Pub/Sub and Cloud Storage until a signal.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,19 +8,19 @@ use crate::emulator::{Emulator, SubscriptionOptions};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to listen; loopback only
+    /// Address to listen on; must be a loopback address
     #[arg(long, default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
-    /// Project of the topics and subscriptions that are made
+    /// Project in which to create the topics and subscriptions
     #[arg(long, default_value = "demo")]
     emulated_project: String,
-    /// Bucket that the files of --folder appear in
+    /// Bucket that contains the files of --folder
     #[arg(long, default_value = "secureai-backups")]
     emulated_bucket: String,
-    /// Folder whose files appear as objects
+    /// Folder whose files to offer as objects
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// Bytes a second over all downloads; 0 = no limit
+    /// Limit of all downloads together, in bytes per second; 0 = no limit
     #[arg(long, default_value_t = 0)]
     rate: u64,
 }
@@ -28,7 +28,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> CommandResult {
     if !args.listen.ip().is_loopback() {
         return Err(CommandError::Other(
-            "--listen: the emulator has no access control: loopback only".into(),
+            "--listen: must be a loopback address, because the emulator has no access control"
+                .into(),
         ));
     }
     let emulator = Emulator::start(args.listen).await?;

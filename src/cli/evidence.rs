@@ -1,4 +1,4 @@
-//! `evidence verify`: checks a document of evidence, offline.
+//! `evidence verify`: checks an evidence document offline.
 
 use std::path::PathBuf;
 
@@ -8,14 +8,14 @@ use crate::verification::{Envelope, verify_envelope};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Args {
-    /// Check the signature of a document of evidence, and that it speaks of this backup
+    /// Check the signature of an evidence document, and that it describes a given backup
     Verify {
-        /// The envelope (….dsse.json)
+        /// The evidence document (….dsse.json)
         file: PathBuf,
-        /// Ed25519 public key in PEM; without it, only the form is checked
+        /// File with the Ed25519 public key (PEM); without it, the signature is not checked
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
-        /// The backup itself, a local file: its size and CRC32C must be those of the evidence
+        /// Local file with the backup; its size and CRC32C must match the evidence
         #[arg(long, value_name = "FILE")]
         backup: Option<PathBuf>,
     },
@@ -28,7 +28,7 @@ fn failed(what: impl Into<String>) -> RestoreError {
 pub(super) fn run(args: Args, output: Output) -> CommandResult {
     let Args::Verify { file, key, backup } = args;
     let envelope: Envelope = serde_json::from_slice(&std::fs::read(&file)?).map_err(|e| {
-        let what = format!("{}: no evidence: {e}", file.display());
+        let what = format!("{}: not an evidence document: {e}", file.display());
         RestoreError::from(ValidationError::new(
             FailureReason::ArchiveUnsupported,
             what,
@@ -42,14 +42,14 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
         let (size, crc32c) = measure(path)?;
         if report.backup.size.as_deref() != Some(&size.to_string()) {
             return Err(failed(format!(
-                "{} has {size} bytes: another backup",
+                "{}: the evidence is about another backup: the size of this one, {size} bytes, differs",
                 path.display()
             ))
             .into());
         }
         if report.backup.crc32c.as_ref() != Some(&crate::backup::encode_crc32c(crc32c)) {
             return Err(failed(format!(
-                "{} has another CRC32C: another backup",
+                "{}: the evidence is about another backup: the CRC32C of this one differs",
                 path.display()
             ))
             .into());
@@ -59,8 +59,8 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
         return print_json(&report);
     }
     let signed = match (&key, envelope.signatures.is_empty()) {
-        (Some(_), _) => "signature good",
-        (None, false) => "signed; the signature was not checked (--key)",
+        (Some(_), _) => "signature valid",
+        (None, false) => "signed; signature not checked, see --key",
         (None, true) => "not signed",
     };
     let what = report.backup.uri.as_deref().unwrap_or("standard input");
@@ -76,11 +76,12 @@ pub(super) fn run(args: Args, output: Output) -> CommandResult {
         report.depth.map_or("nothing", |d| d.as_str())
     );
     if backup.is_some() {
-        out!("  the backup at hand is the one that the evidence speaks of");
+        out!("  the given backup matches the evidence");
     }
     Ok(Exit::Ok)
 }
 
+/// Size in bytes and CRC32C of a file.
 fn measure(path: &std::path::Path) -> std::io::Result<(u64, u32)> {
     use std::io::Read;
     let mut file = std::fs::File::open(path)?;

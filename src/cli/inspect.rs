@@ -1,4 +1,5 @@
-//! `inspect`: what a backup holds and needs, from its first bytes, and whether the target has it.
+//! `inspect`: shows what a backup contains and needs, from its first bytes, and whether the target has
+//! what it needs.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +17,13 @@ use pgdump_restore::{Finding, Level, Requirements};
 pub(super) struct Args {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
-    /// Where `latest` looks
+    /// Prefix under which `latest` searches
     #[arg(long, default_value = "")]
     prefix: String,
-    /// Of a dump of a whole cluster (pg_dumpall), this database
+    /// Database to take from a dump of a whole cluster (pg_dumpall)
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to mend it
+    /// Compare with the target server (DB_HOST): what is missing, what would fail, and how to fix it
     #[arg(long)]
     against: bool,
 }
@@ -32,36 +33,36 @@ pub(super) struct Args {
 #[schemars(rename = "Table")]
 pub(super) struct InspectedTable {
     name: String,
-    /// Bytes of its rows as the backup stores them, where the archive says so before its data.
+    /// Stored size of its rows in bytes, if the archive gives it before its data.
     stored_bytes: Option<u64>,
 }
 
 /// What `inspect` prints as JSON.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(super) struct Inspection {
-    /// The object, for all but standard input.
+    /// The object; null for standard input.
     backup: Option<Backup>,
     /// custom, directory, tar, directory in a tar, plain
     format: &'static str,
-    /// What the whole backup is wrapped in, from the outside: gzip, zstd, lz4, bzip2, xz, age.
+    /// Compression and encryption around the whole backup, outermost first: gzip, zstd, lz4, bzip2, xz, age.
     wrapped_in: Vec<&'static str>,
-    /// None of SQL text.
+    /// Version of the archive format; null for SQL text.
     archive_version: Option<String>,
-    /// Of the data inside.
+    /// Compression of the data inside the archive.
     compression: &'static str,
     database: Option<String>,
     server_version: String,
     pg_dump_version: String,
     /// In the dumping machine's local time.
     dumped_at: Option<String>,
-    /// Whether the archive says where each table's data is; piped dumps do not.
+    /// Whether the archive contains the offset of each table's data; dumps written through a pipe do not.
     has_offsets: bool,
     /// Number of entries of each kind.
     entries: BTreeMap<String, usize>,
     /// Largest first, where sizes are known.
     tables: Vec<InspectedTable>,
     needs: Requirements,
-    /// With --against: what blocks a restore comes first.
+    /// With --against: findings, those that block a restore first.
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
 }
@@ -72,6 +73,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let database = args.database.as_deref();
     let opened = app
         .manager
+        .catalog()
         .open_database(&wanted, database, stop.clone())
         .await;
     let (pinned, archive) =
@@ -149,7 +151,7 @@ fn print(i: &Inspection) {
             if i.has_offsets {
                 "yes"
             } else {
-                "no (a piped dump)"
+                "no (written through a pipe)"
             }
         );
     }
@@ -161,7 +163,7 @@ fn print(i: &Inspection) {
     }
     out!("large objects   {}", i.needs.large_objects);
     if let Some(n) = i.needs.estimated_bytes {
-        out!("space needed    about {} (an estimate)", human_bytes(n));
+        out!("space needed    about {}", human_bytes(n));
     }
     out!(
         "entries{}",
@@ -181,7 +183,7 @@ fn print(i: &Inspection) {
         .take(10)
         .collect();
     if !largest.is_empty() {
-        out!("largest tables, as stored");
+        out!("largest tables, by stored size");
         largest.iter().for_each(|t| {
             out!(
                 "  {:>12}  {}",
@@ -194,9 +196,9 @@ fn print(i: &Inspection) {
     out!(
         "target          {}",
         if findings.is_empty() {
-            "has everything that the backup needs"
+            "has everything the backup needs"
         } else {
-            "findings"
+            "findings:"
         }
     );
     for f in findings {
@@ -228,7 +230,7 @@ fn describe(
 ) -> Inspection {
     let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
     let mut kinds = BTreeMap::new();
-    // What is known of the end of SQL text has no number.
+    // Entries about the end of SQL text have no dump id and are not counted.
     let numbered = entries.iter().filter(|e| e.dump_id != 0);
     numbered.for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {

@@ -1,17 +1,17 @@
-//! `list`: the backups in the configured place.
+//! `list`: lists the backups at the configured location.
 
 use super::{CommandResult, Exit, Output, human_bytes, print_json};
 use crate::app::App;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only names that start with this
+    /// Only backups whose names start with this
     #[arg(long, default_value = "")]
     prefix: String,
 }
 
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
-    let backups = app.manager.list_backups(&args.prefix).await?;
+    let backups = app.manager.catalog().list_backups(&args.prefix).await?;
     if output == Output::Json {
         return print_json(&backups);
     }

@@ -1,24 +1,25 @@
-//! `prune`: which backups are older than BACKUP_RETENTION_DAYS and may go; with `--apply`, they go.
+//! `prune`: shows which backups are older than BACKUP_RETENTION_DAYS and can be deleted; with `--apply`,
+//! deletes them.
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json};
+use super::{CommandResult, Exit, Output, human_bytes, noun, print_json};
 use crate::app::App;
 use crate::backup::Backup;
 use crate::error::report;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Delete; without it, only what would be done is shown
+    /// Delete the backups; without this flag, only show them
     #[arg(long)]
     apply: bool,
     /// Only this set of backups
     #[arg(long)]
     set: Option<String>,
-    /// Count evidence that is not signed: whoever may create objects there then decides what goes
+    /// Accept evidence that is not signed; then anyone who may create objects there decides what is deleted
     #[arg(long)]
     trust_unsigned: bool,
 }
 
-/// What `prune` says of one backup.
+/// What `prune` decided about one backup.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 pub(super) struct Pruned {
     set: String,
@@ -38,6 +39,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         }
         for decision in app
             .manager
+            .catalog()
             .retention(&set.name, args.trust_unsigned)
             .await?
         {
@@ -45,7 +47,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             let action = match (decision.delete, args.apply) {
                 (false, _) => "keep",
                 (true, false) => "delete",
-                (true, true) => match app.manager.delete_backup(&decision.object).await {
+                (true, true) => match app.manager.catalog().delete_backup(&decision.object).await {
                     Ok(()) => "deleted",
                     Err(e) => {
                         exit = Exit::of(e.reason());
@@ -70,26 +72,27 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     }
     for p in &all {
         let proven = if p.proven { "proven  " } else { "unproven" };
-        let made = p.backup.created.strftime("%Y-%m-%d %H:%M");
+        let created = p.backup.created.strftime("%Y-%m-%d %H:%M");
         out!(
-            "{:<8} {proven} {made} {:>12}  {}: {}",
+            "{:<8} {proven} {created} {:>12}  {}: {}",
             p.action,
             human_bytes(p.backup.size),
             p.backup.name,
             p.why
         );
     }
-    let go = all.iter().filter(|p| p.action != "keep");
-    let bytes: u64 = go.clone().map(|p| p.backup.size).sum();
+    let selected = all.iter().filter(|p| p.action != "keep");
+    let bytes: u64 = selected.clone().map(|p| p.backup.size).sum();
     let done = if args.apply {
-        "were to go"
+        "selected for deletion"
     } else {
-        "would go (--apply deletes)"
+        "would be deleted with --apply"
     };
     out!(
-        "{} of {} backups with {} {done}",
-        go.count(),
+        "{} of {} {} ({}) {done}",
+        selected.count(),
         all.len(),
+        noun(all.len() as u64, "backup"),
         human_bytes(bytes)
     );
     Ok(exit)

@@ -1,4 +1,4 @@
-//! `reap`: one pass of the reaper, as every worker does it.
+//! `reap`: runs one pass of the reaper, like every worker does periodically.
 
 use super::{CommandResult, Exit, Output, print_json};
 use crate::app::App;
@@ -13,14 +13,14 @@ pub(super) async fn run(app: App, output: Output) -> CommandResult {
             for (what, list) in [
                 ("dropped", &reaped.dropped),
                 ("kept", &reaped.kept),
-                ("NOT RECORDED, left alone", &reaped.unknown),
+                ("NOT RECORDED, not touched", &reaped.unknown),
                 ("NOT DROPPED", &reaped.failed),
                 ("abandoned request, recorded as failed", &reaped.abandoned),
             ] {
                 list.iter().for_each(|name| out!("{what}: {name}"));
             }
             if reaped == Default::default() {
-                out!("nothing was left");
+                out!("nothing to clean up");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `reference`: the pages of `docs/reference`, from the code that they describe; `man`: the manual.
+//! `reference`: generates the pages of `docs/reference` from the code; `man`: generates the man pages.
 
 use std::fmt::Write as _;
 use std::io::Error;
@@ -10,10 +10,10 @@ use super::{Cli, Exit};
 use crate::error::{FailureReason, RetryClass};
 use crate::metrics::RestoreMetricsManager;
 
-/// Marks what was generated.
+/// Header of generated pages.
 const NOTE: &str = "<!-- Generated from the code by `make reference`. -->";
 
-/// Writes every page.
+/// Writes the pages of `docs/reference`.
 pub(super) fn write(folder: &Path) -> Result<Exit, Error> {
     std::fs::create_dir_all(folder)?;
     for (name, title, body) in [
@@ -39,7 +39,7 @@ pub(super) fn man(folder: &Path) -> Result<Exit, Error> {
     Ok(Exit::Ok)
 }
 
-/// A cell of a table.
+/// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
         .replace('\n', " ")
@@ -54,7 +54,7 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     out
 }
 
-/// The text without its mark `[default: …]`, and the default.
+/// Splits `[default: …]` off the help text.
 fn split_default(help: &str) -> (&str, &str) {
     match help.rsplit_once(" [default: ") {
         Some((text, rest)) => (text, rest.trim_end_matches(']')),
@@ -85,11 +85,12 @@ fn configuration() -> String {
             code(default),
         ])
     });
-    let head = "Every variable is a flag as well; a flag goes before its variable. `NAME_FILE` reads a secret from a file. \
-                Times are such as `90s`, `10m`, `12h`, `7d`. `pgrestored check` shows what is in force, every mistake at once.\n\n";
-    let otel = "\nTraces go out by OTLP over gRPC where `OTEL_EXPORTER_OTLP_ENDPOINT` is set; the other `OTEL_*` variables \
-                of the SDK hold: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_RESOURCE_ATTRIBUTES`, \
-                `OTEL_SERVICE_NAME`, `OTEL_BSP_*`. `RUST_LOG` picks log lines by module.\n";
+    let head = "Every variable is also a flag; flags override variables. `NAME_FILE` reads a secret from a file. \
+                Durations look like `90s`, `10m`, `12h` or `7d`. `pgrestored check` prints the effective configuration, or all \
+                of its errors at once.\n\n";
+    let otel = "\nTraces are sent by OTLP over gRPC if `OTEL_EXPORTER_OTLP_ENDPOINT` is set. The SDK's other `OTEL_*` variables \
+                apply too: `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_EXPORTER_OTLP_TIMEOUT`, `OTEL_RESOURCE_ATTRIBUTES`, \
+                `OTEL_SERVICE_NAME`, `OTEL_BSP_*`. `RUST_LOG` filters log lines by module.\n";
     format!(
         "{head}{}{otel}",
         table(&["variable", "flag", "meaning", "default"], rows)
@@ -97,8 +98,8 @@ fn configuration() -> String {
 }
 
 fn commands() -> String {
-    let mut out = "`pgrestored COMMAND --help` says the same, and `pgrestored man FOLDER` writes manual pages. The flags of \
-                   the [configuration](configuration.md) go with every command.\n"
+    let mut out = "`pgrestored COMMAND --help` prints the same, and `pgrestored man FOLDER` writes man pages. Every command also \
+                   accepts the flags of the [configuration](configuration.md).\n"
         .to_owned();
     let mut top = Cli::command();
     top.build();
@@ -106,7 +107,7 @@ fn commands() -> String {
         .get_subcommands()
         .filter(|c| !c.is_hide_set() && c.get_name() != "help")
     {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(out, "\n## {}\n\n{}\n\n", command.get_name(), about(command));
         let inner: Vec<_> = command
             .get_subcommands()
@@ -189,8 +190,8 @@ fn metrics() -> String {
             row[2] = named.join(" ");
         }
     }
-    let head = "At `/metrics` of `ADMIN_ADDR`, in Prometheus' text format. Counters are there from the start, with every value of \
-         their label. Labels never hold an id, the name of a database or object, or a message.\n\n";
+    let head = "At `/metrics` of `ADMIN_ADDR`, in the Prometheus text format. Counters exist from the start, with every value of \
+         their label. Labels never contain an id, the name of a database or object, or a message.\n\n";
     format!(
         "{head}{}",
         table(&["metric", "type", "labels", "meaning"], rows)
@@ -212,14 +213,14 @@ fn failure_reasons() -> String {
             .replace('\n', " ")
     };
     let retry = |class| match class {
-        RetryClass::Permanent => "no: answered at once",
-        RetryClass::Transient => "yes, up to RESTORE_MAX_ATTEMPTS, then answered",
-        RetryClass::Environment => "by another worker; this one is not ready",
-        RetryClass::Busy => "waits",
+        RetryClass::Permanent => "no; a failure is published at once",
+        RetryClass::Transient => "up to RESTORE_MAX_ATTEMPTS, then a failure is published",
+        RetryClass::Environment => "by another worker; this worker becomes not ready",
+        RetryClass::Busy => "the request waits",
         RetryClass::Interrupted => "by another worker",
     };
     let rows = FailureReason::ALL.map(|r| {
-        let blame = format!("{:?}", r.blame()).to_lowercase();
+        let blame = super::blame_name(r.blame()).to_owned();
         let exit = Exit::of(r).code().to_string();
         vec![
             format!("`{r}`"),
@@ -229,13 +230,14 @@ fn failure_reasons() -> String {
             exit,
         ]
     });
-    let head = "The label `failure_reason` of `restore_failure_total`, `error.reason` of a result, and the attribute \
-                `failure_reason` of its message. Closed: a value is added only with a version. In a verification the \
-                server is ours, so that some are blamed on the backup (`error.blame` says whom).\n\n";
+    let head = "The values of the label `failure_reason` of `restore_failure_total`, of `error.reason` in a result, and of the \
+                attribute `failure_reason` of its message. The list is closed: only a new version adds a value. A verification \
+                runs on our own server, so some of its failures are blamed on the backup instead; `error.blame` is \
+                authoritative.\n\n";
     format!(
         "{head}{}",
         table(
-            &["reason", "meaning", "blame", "tried again", "exit code"],
+            &["reason", "meaning", "blame", "retried", "exit code"],
             rows
         )
     )
@@ -248,19 +250,19 @@ fn exit_codes() -> String {
 
 fn schemas() -> String {
     let rows = super::schemas().into_iter().map(|(name, schema)| {
-        let said = schema
+        let description = schema
             .get("description")
             .and_then(|d| d.as_str())
             .unwrap_or_default();
-        let first = said.split("\n\n").next().unwrap_or_default();
+        let first = description.split("\n\n").next().unwrap_or_default();
         vec![
             format!("[`{name}`](../../schemas/{name}.v1.json)"),
             cell(first),
         ]
     });
     let head = "JSON Schema 2020-12, generated from the types; `pgrestored schema NAME` prints one. Requests and checks \
-                files are strict: an unknown field is an error. Everything else is open: readers ignore what they do not \
-                know. [`asyncapi.yaml`](../../schemas/asyncapi.yaml) describes the topics, and \
-                [`examples`](../../schemas/examples) has one of each.\n\n";
-    format!("{head}{}", table(&["document", "what it is"], rows))
+                files are strict: an unknown field is an error. All other documents are open: readers ignore unknown \
+                fields. [`asyncapi.yaml`](../../schemas/asyncapi.yaml) describes the topics, and \
+                [`examples`](../../schemas/examples) contains one example of each document.\n\n";
+    format!("{head}{}", table(&["document", "description"], rows))
 }

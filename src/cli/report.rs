@@ -1,4 +1,4 @@
-//! `report`: the ledger of verifications, from the evidence.
+//! `report`: lists past verifications, from their evidence.
 
 use std::path::PathBuf;
 
@@ -8,18 +8,18 @@ use crate::manager::BackupSetStatus;
 use crate::proof::VerificationReport;
 use crate::verification::ledger_page;
 
-/// Reports of one set that are read.
+/// Most reports to read per backup set.
 const MOST: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// How far back, such as 30d or 12h
+    /// How far back to look, such as 30d or 12h
     #[arg(long, default_value = "30d")]
     since: String,
-    /// Only this set of backups
+    /// Only this backup set
     #[arg(long)]
     set: Option<String>,
-    /// Write it as a page here, too
+    /// Also write an HTML page to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
@@ -32,11 +32,11 @@ pub(super) struct Ledger {
     pub verified: usize,
     pub failed: usize,
     pub inconclusive: usize,
-    /// Of those that are verified, so many were restored; the others were only read.
+    /// Number of verified backups that were restored; the others were only read.
     pub restored: usize,
     /// Whether only evidence that a trusted key signed counts.
     pub is_signed: bool,
-    /// Documents that were left out: not signed by a trusted key, not in their place, or not to be read.
+    /// Number of ignored documents: not signed by a trusted key, in the wrong location, or unreadable.
     pub left_out: usize,
     pub sets: Vec<BackupSetStatus>,
     /// Newest first.
@@ -50,16 +50,17 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let since = span
         .and_then(|s| utc.checked_sub(s).ok())
         .map(|z| z.timestamp());
-    let since = since
-        .ok_or_else(|| CommandError::Other("--since: must be a time such as 30d or 12h".into()))?;
-    let standing = app.manager.standing().await?;
+    let since = since.ok_or_else(|| {
+        CommandError::Other("--since: must be a duration such as 30d or 12h".into())
+    })?;
+    let standing = app.manager.catalog().standing().await?;
     let sets: Vec<BackupSetStatus> = standing
         .into_iter()
         .filter(|s| args.set.as_ref().is_none_or(|w| *w == s.name))
         .collect();
     let (mut all, mut left_out) = (Vec::new(), 0);
     for set in &sets {
-        let found = app.manager.reports_of(&set.name, MOST).await?;
+        let found = app.manager.catalog().reports_of(&set.name, MOST).await?;
         all.extend(found.reports);
         left_out += found.refused;
     }
@@ -69,7 +70,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     use crate::proof::Verdict as V;
     let (verified, failed, inconclusive) = (of(V::Verified), of(V::Failed), of(V::Inconclusive));
     let restored = all.iter().filter(|r| r.is_proof()).count();
-    let is_signed = !app.manager.keyring()?.is_empty();
+    let is_signed = !app.manager.catalog().keyring()?.is_empty();
     let ledger = Ledger {
         since,
         until,
@@ -86,10 +87,10 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         let signed = if is_signed {
             "signed evidence"
         } else {
-            "evidence whose signatures are not checked"
+            "evidence whose signatures were not checked"
         };
         let (from, to) = (since.strftime("%Y-%m-%d"), until.strftime("%Y-%m-%d"));
-        let title = format!("{from} to {to}, from {signed}; {left_out} documents do not count");
+        let title = format!("{from} to {to}, from {signed}; {}", ignored(left_out));
         std::fs::write(file, ledger_page(&ledger.verifications, &title))?;
     }
     match output {
@@ -98,6 +99,13 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
             print(&ledger);
             Ok(Exit::Ok)
         }
+    }
+}
+
+fn ignored(documents: usize) -> String {
+    match documents {
+        1 => "1 evidence document was ignored".into(),
+        n => format!("{n} evidence documents were ignored"),
     }
 }
 
@@ -112,11 +120,11 @@ fn print(l: &Ledger) {
     );
     if !l.is_signed {
         out!(
-            "no trusted key is set (EVIDENCE_TRUSTED_KEYS_FILE): whoever may create objects there can write evidence"
+            "no trusted key is set (EVIDENCE_TRUSTED_KEYS_FILE): anyone who may create objects there can forge evidence"
         );
     }
     if l.left_out > 0 {
-        out!("{} documents do not count: see the warnings", l.left_out);
+        out!("{}; see the warnings in the log", ignored(l.left_out));
     }
     for s in &l.sets {
         let proven = s.last_proof.map_or("never proven".into(), |t| {
@@ -127,7 +135,7 @@ fn print(l: &Ledger) {
         });
         let rto = s.rto.map(|r| {
             format!(
-                ", a restore takes {:.1} s, the next about {:.1} s",
+                ", last restore took {:.1} s, the next is expected to take {:.1} s",
                 r.measured_seconds, r.forecast_seconds
             )
         });

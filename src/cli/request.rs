@@ -1,4 +1,5 @@
-//! `request`: publishes a request for a restore or a proof and, with `--wait`, waits for its result.
+//! `request`: publishes a request for a restore or a verification and, with `--wait`, waits for its
+//! result.
 
 use super::{CommandError, CommandResult, Exit, Output, print_json, status, watch};
 use crate::app::App;
@@ -8,7 +9,7 @@ use crate::policy::InPlace;
 use crate::queue::ResultSink;
 use crate::telemetry;
 
-/// How long a signature is good for publishing.
+/// Validity of a request's signature: it must be published within this time.
 const SIGNED_FOR: std::time::Duration = std::time::Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
@@ -18,28 +19,28 @@ pub(super) struct Args {
     /// Database to restore into [default: the worker's DB_NAME]
     #[arg(long)]
     target: Option<String>,
-    /// When the database exists
+    /// What to do if the database exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail)]
     on_existing: OnExisting,
-    /// Connections that load
+    /// Number of connections that load
     #[arg(long)]
     jobs: Option<u32>,
-    /// Of a dump of a whole cluster (pg_dumpall), this database
+    /// Database to take from a dump of a whole cluster (pg_dumpall)
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// [default: made up]
+    /// Id of the request [default: generated]
     #[arg(long)]
     request_id: Option<String>,
-    /// Ask for a proof instead of a restore
+    /// Request a verification instead of a restore
     #[arg(long)]
     verify: bool,
-    /// With --verify: how far
+    /// With --verify: depth of the verification
     #[arg(long, value_enum, requires = "verify")]
     depth: Option<crate::policy::Depth>,
-    /// Wait for the result on RESTORE_COMPLETION_SUBSCRIPTION, and show how far it is
+    /// Show the progress, and wait for the result on RESTORE_COMPLETION_SUBSCRIPTION
     #[arg(long)]
     wait: bool,
-    /// With --wait: where a worker answers [default: http://ADMIN_ADDR]
+    /// With --wait: URL of a worker's admin port [default: http://ADMIN_ADDR]
     #[arg(long, requires = "wait")]
     url: Option<String>,
     #[command(flatten)]
@@ -77,7 +78,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         select: args.select,
         in_place: Some(app.config.in_place).filter(|p| !args.verify && *p != InPlace::Auto),
     };
-    // What the worker would refuse is refused here.
+    // Refuse here what the worker would refuse.
     request
         .clone()
         .into_job(app.config.db_name.as_deref().or(Some("any")))?;

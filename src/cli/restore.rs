@@ -1,4 +1,4 @@
-//! `restore`: one backup, now, with its progress.
+//! `restore`: restores one backup and shows the progress.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Exit, Output, print_json, until_signal};
+use super::{CommandResult, Exit, Output, noun, print_json, until_signal};
 use crate::app::App;
 use crate::error::{ErrorBody, FailureReason, RestoreError, ValidationError};
 use crate::event::{RestoreResult, check_texts};
@@ -21,22 +21,22 @@ pub(super) struct Args {
     /// Database to restore into [default: DB_NAME]
     #[arg(long)]
     target: Option<String>,
-    /// When the database exists
+    /// What to do if the database exists
     #[arg(long, value_enum, default_value_t = OnExisting::Fail)]
     on_existing: OnExisting,
-    /// Connections that load [default: RESTORE_JOBS]
+    /// Number of connections that load [default: RESTORE_JOBS]
     #[arg(long)]
     jobs: Option<usize>,
-    /// Where `latest` looks
+    /// Prefix under which `latest` searches
     #[arg(long, default_value = "")]
     prefix: String,
     /// Only this generation of the object
     #[arg(long)]
     generation: Option<i64>,
-    /// Of a dump of a whole cluster (pg_dumpall), this database
+    /// Database to take from a dump of a whole cluster (pg_dumpall)
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// Name of this restore in the journal [default: made up]
+    /// Id of this restore in the journal [default: generated]
     #[arg(long)]
     request_id: Option<String>,
     #[command(flatten)]
@@ -46,14 +46,14 @@ pub(super) struct Args {
 pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     let job = job_of(&app, args)?;
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let shown = tokio::spawn(show(progress.clone()));
-    let named = job.digest.clone();
+    let display = tokio::spawn(show(progress.clone()));
+    let backup = job.digest.clone();
     let (mut finished, signalled) =
         until_signal(app.manager.run(&job, progress.clone(), stop.clone()), &stop).await?;
-    shown.abort();
-    let _ = shown.await;
+    display.abort();
+    let _ = display.await;
     app.manager.record_completion(&finished);
-    add_hint(&named, finished.result.error.as_mut());
+    add_hint(&backup, finished.result.error.as_mut());
     match output {
         Output::Json => {
             print_json(&finished.result)?;
@@ -67,12 +67,12 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     })
 }
 
-/// Where a backup that was not found in BACKUP_BUCKET is a file here: how to name that.
+/// A hint for a backup that was not found in BACKUP_BUCKET but exists as a local file.
 pub(super) fn hint_of(backup: &str, reason: FailureReason) -> Option<String> {
     let is_name = !backup.contains("://") && !backup.starts_with(['/', '.', '-']);
     let is_here = is_name && std::path::Path::new(backup).exists();
     (reason == FailureReason::BackupNotFound && is_here)
-        .then(|| format!("there is a {backup} in the current folder: write ./{backup}"))
+        .then(|| format!("to use the file {backup} in the current folder, write ./{backup}"))
 }
 
 pub(super) fn add_hint(backup: &str, error: Option<&mut ErrorBody>) {
@@ -101,8 +101,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
         backup: BackupRef::parse(&args.backup, &args.prefix)?,
         generation: args.generation,
         crc32c: None,
-        target_db: target
-            .ok_or_else(|| invalid("--target or DB_NAME must name the database to restore into"))?,
+        target_db: target.ok_or_else(|| invalid("no target database: set --target or DB_NAME"))?,
         on_existing: args.on_existing,
         jobs: args.jobs,
         deadline: None,
@@ -120,7 +119,7 @@ fn job_of(app: &App, args: Args) -> Result<RestoreJob, RestoreError> {
     })
 }
 
-/// Bars on a terminal, else a line every 10 s; until it is aborted.
+/// Shows the progress until the task is aborted: a bar on a terminal, otherwise a line every 10 s.
 pub(super) async fn show(progress: Arc<Progress>) {
     if std::io::stderr().is_terminal() {
         show_bar(progress).await
@@ -141,10 +140,11 @@ fn line(s: &Snapshot) -> String {
         String::new()
     };
     format!(
-        "{}: {}{size} read, {} rows, tables {}/{}, indexes and keys {}/{}",
+        "{}: {}{size} read, {} {}, tables {}/{}, indexes and keys {}/{}",
         s.stage,
         HumanBytes(s.object_bytes),
         HumanCount(s.rows),
+        noun(s.rows, "row"),
         s.tables_done,
         s.tables,
         s.tasks_done,
@@ -152,7 +152,7 @@ fn line(s: &Snapshot) -> String {
     )
 }
 
-/// Clears its bar when it is dropped.
+/// A progress bar that is cleared on drop.
 struct ProgressLine(ProgressBar);
 
 impl Drop for ProgressLine {
@@ -163,7 +163,7 @@ impl Drop for ProgressLine {
 
 #[allow(
     clippy::literal_string_with_formatting_args,
-    reason = "indicatif's own templates"
+    reason = "a template of indicatif"
 )]
 async fn show_bar(progress: Arc<Progress>) {
     let template = "{elapsed_precise} [{bar:30}] {percent:>3} % ETA {eta}  {msg}";
@@ -191,9 +191,11 @@ fn print_result(r: &RestoreResult) {
                 r.duration_seconds
             );
             out!(
-                "  {} tables, {} rows, {}",
+                "  {} {}, {} {}, {}",
                 r.tables,
+                noun(r.tables, "table"),
                 HumanCount(r.rows),
+                noun(r.rows, "row"),
                 HumanBytes(r.bytes)
             );
             let stages: Vec<_> = r
@@ -208,13 +210,13 @@ fn print_result(r: &RestoreResult) {
         }
         Some(e) => {
             out!(
-                "not restored: {} ({}, blame: {:?}, stage {})",
+                "not restored: {} ({}, blame: {}, stage {})",
                 e.message,
                 e.reason,
-                e.blame,
+                super::blame_name(e.blame),
                 e.stage
             );
-            out!("  {target} is as it was");
+            out!("  {target} is unchanged");
         }
     }
     for w in &r.rewrites {

@@ -1,4 +1,4 @@
-//! `rollback DB`: the database that a restore has replaced takes its place again.
+//! `rollback DB`: swaps a database that a restore replaced back into place.
 
 use super::{CommandResult, Exit, Output, print_json};
 use crate::app::App;
@@ -7,16 +7,16 @@ use crate::event::check_texts;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Database whose previous state comes back
+    /// Database to roll back
     #[arg(value_name = "DB")]
     target: String,
-    /// One of the databases that are kept for it; by default the newest
+    /// Kept database to bring back [default: the newest]
     #[arg(long, value_name = "NAME")]
     to: Option<String>,
-    /// Show what is kept, and change nothing
+    /// List the kept databases and change nothing
     #[arg(long, conflicts_with = "to")]
     list: bool,
-    /// A repetition with the same id is the same rollback [default: a new one]
+    /// Id of this rollback; repeating the command with the same id does not roll back twice [default: generated]
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
@@ -38,7 +38,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
                     out!("{}  replaced {}{until}", k.name, k.replaced);
                 }
                 if kept.is_empty() {
-                    out!("nothing is kept for {}", args.target);
+                    out!("no database is kept for {}", args.target);
                 }
                 Ok(Exit::Ok)
             }
@@ -53,9 +53,9 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         .rollback(&args.target, args.to.as_deref(), &id)
         .await;
     if matches!(&done, Err(e) if e.reason() == FailureReason::TargetUnavailable) {
-        // It may have been done all the same; another one would undo it.
+        // The rollback may have happened; a second one would undo it.
         err!(
-            "to find out or try again: pgrestored rollback {} --request-id {id}",
+            "the rollback may have succeeded; to find out or to retry, run: pgrestored rollback {} --request-id {id}",
             args.target
         );
     }
@@ -64,10 +64,14 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         Output::Json => print_json(&done),
         Output::Text => {
             done.notes.iter().for_each(|n| out!("note: {n}"));
-            out!("{} is what {} was", done.target_db, done.restored_database);
+            out!(
+                "{} is back: it was kept as {}",
+                done.target_db,
+                done.restored_database
+            );
             if let Some(previous) = &done.previous_database {
                 out!(
-                    "what it replaced is kept as {previous}: `pgrestored rollback` brings it back"
+                    "the database that it replaced is kept as {previous}; `pgrestored rollback` brings it back"
                 );
             }
             Ok(Exit::Ok)

@@ -1,4 +1,4 @@
-//! `schema`: JSON Schema 2020-12 of every document, generated from the types.
+//! `schema`: prints the JSON Schema (2020-12) of a document, generated from its type.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// request-policy, checks, pruned, reaped, kept, rolled-back, selftest, ledger, worker-status or diagnosis
     #[arg(required_unless_present = "write")]
     name: Option<String>,
-    /// Write all of them into this folder
+    /// Write all schemas to this folder
     #[arg(long, value_name = "FOLDER")]
     write: Option<PathBuf>,
 }
@@ -126,7 +126,7 @@ pub(super) fn run(args: &Args) -> CommandResult {
         None => {
             let names: Vec<_> = all().into_iter().map(|(n, _)| n).collect();
             err!(
-                "pgrestored: there is no schema {wanted}; there are {}",
+                "pgrestored: unknown schema {wanted}; known are {}",
                 names.join(", ")
             );
             Ok(Exit::Usage)

@@ -1,6 +1,6 @@
-//! `selftest`: the detector is tested like everything else. A good backup is broken in every way that
-//! is known, and each has to get its own verdict, reason and blame: three times, in an order that is
-//! another one each time, because a verdict that depends on luck is no verdict.
+//! `selftest`: tests the verification itself. It breaks a good backup in every known way and checks
+//! verdict, reason and blame of each. Each case runs three times, in random order, to find verdicts that
+//! depend on order or timing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use crate::metrics::RestoreMetricsManager;
 use crate::policy::{Depth, Trigger};
 use crate::proof::Verdict;
 
-/// A small database with a bit of everything, as pg_dump 15 writes it in two formats.
+/// Dumps of a small database with a bit of everything, in two formats, by pg_dump 15.
 const GOOD_DUMP: &[u8] = include_bytes!("../../tests/fixtures/v15.custom.dump");
 const GOOD_TEXT: &str = include_str!("../../tests/fixtures/v15.plain.sql");
 
-/// What the checks file of the self-test asks of some of the broken ones.
+/// The checks file of the self-test. Its sets are names of cases.
 const CHECKS: &str = "
 sets:
   stale:
@@ -41,15 +41,15 @@ sets:
     assertions: [{name: never ends, sql: SELECT pg_sleep(60)::text, rows: 1, timeout: 200ms}]
 ";
 
-/// What a broken backup has to get.
+/// The verdict that a case must get and, unless verified, its reason and blame.
 type ExpectedVerdict = (Verdict, Option<(R, Blame)>);
 
-/// How often each case is judged.
+/// How often each case runs.
 const ROUNDS: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Order of the cases, as an earlier run printed it [default: another one each time]
+    /// Seed of the random order, as printed by an earlier run, to repeat that order [default: random]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -57,26 +57,26 @@ pub(super) struct Args {
 struct Case {
     name: &'static str,
     bytes: Vec<u8>,
-    /// CRC32C that the object is said to have.
+    /// CRC32C to expect of the object.
     crc32c: Option<String>,
     wanted: ExpectedVerdict,
 }
 
-/// One line of the answer.
+/// Result of one case.
 #[derive(Debug, serde::Serialize, schemars::JsonSchema)]
 #[schemars(rename = "Answer")]
 pub(super) struct CaseResult {
     case: &'static str,
     wanted: String,
-    /// Every answer that differs from the others.
+    /// The distinct verdicts of all runs.
     found: String,
     right: bool,
-    /// Whether it was the same each time.
+    /// Whether all runs had the same verdict.
     steady: bool,
-    /// How often it was judged.
+    /// Number of runs.
     runs: usize,
     message: String,
-    /// What makes the same order again.
+    /// Seed that repeats the order of the cases.
     seed: u64,
 }
 
@@ -90,18 +90,19 @@ fn inconclusive(reason: R, blame: Blame) -> ExpectedVerdict {
     (Verdict::Inconclusive, Some((reason, blame)))
 }
 
-/// The good text with `new` before the first `mark`.
+/// The good dump as SQL text, with `new` inserted before the first `mark`.
 fn before(mark: &str, new: &str) -> Vec<u8> {
     GOOD_TEXT
         .replacen(mark, &format!("{new}\n{mark}"), 1)
         .into_bytes()
 }
 
+/// The good dump as SQL text, with the first `old` replaced.
 fn instead(old: &str, new: &str) -> Vec<u8> {
     GOOD_TEXT.replacen(old, new, 1).into_bytes()
 }
 
-/// A trigger on a table that is filled afterwards.
+/// The good dump as SQL text, with a trigger on a table that is loaded afterwards.
 fn with_trigger(body: &str) -> Vec<u8> {
     let sql = format!(
         "CREATE FUNCTION s.meddle() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN {body} END $f$;\n\
@@ -110,8 +111,8 @@ fn with_trigger(body: &str) -> Vec<u8> {
     before("COPY s.child ", &sql)
 }
 
-/// Some lines of a table's rows: those that `keep` takes, by their number.
-fn rows_of(table: &str, keep: impl Fn(usize) -> usize) -> Vec<u8> {
+/// The good dump as SQL text; row n (from 1) of `table` appears `copies(n)` times.
+fn rows_of(table: &str, copies: impl Fn(usize) -> usize) -> Vec<u8> {
     let (mut out, mut inside) = (String::new(), None);
     for line in GOOD_TEXT.split_inclusive('\n') {
         inside = match inside {
@@ -119,12 +120,13 @@ fn rows_of(table: &str, keep: impl Fn(usize) -> usize) -> Vec<u8> {
             Some(n) => Some(n + 1),
             None => line.starts_with(&format!("COPY {table} ")).then_some(0),
         };
-        let copies = inside.filter(|n| *n > 0).map_or(1, &keep);
-        (0..copies).for_each(|_| out.push_str(line));
+        let times = inside.filter(|n| *n > 0).map_or(1, &copies);
+        (0..times).for_each(|_| out.push_str(line));
     }
     out.into_bytes()
 }
 
+/// The good archive with one bit flipped at byte `at`.
 fn flipped(at: usize) -> Vec<u8> {
     let mut bytes = GOOD_DUMP.to_vec();
     bytes[at] ^= 0x10;
@@ -268,7 +270,7 @@ fn cases() -> Result<Vec<Case>, CommandError> {
     ])
 }
 
-/// A configuration of its own: a folder as the bucket, a set for each case.
+/// A separate configuration: a folder as the bucket, and a backup set for each case.
 fn config_in(config: &Config, folder: &Path, names: &[&str]) -> Config {
     let mut config = config.clone();
     config.bucket = Location::Folder(folder.to_owned());
@@ -291,7 +293,7 @@ fn config_in(config: &Config, folder: &Path, names: &[&str]) -> Config {
     config
 }
 
-/// A folder that goes with the self-test.
+/// A folder that is removed on drop.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -303,17 +305,21 @@ impl Drop for Scratch {
 pub(super) async fn run(config: Config, args: Args, output: Output) -> CommandResult {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     if output == Output::Text {
-        out!("each case {ROUNDS} times, in the order of --seed {seed}");
+        out!("running each case {ROUNDS} times, in random order (--seed {seed})");
     }
     let answers = answers(&config, seed, |answer| {
         if output == Output::Text {
             let mark = if answer.right { "ok    " } else { "WRONG " };
             out!("{mark} {:<26} {}", answer.case, answer.found);
             if !answer.right {
-                out!("       wanted: {}; said: {}", answer.wanted, answer.message);
+                out!(
+                    "       expected: {}; message: {}",
+                    answer.wanted,
+                    answer.message
+                );
             }
             if !answer.steady {
-                out!("       not the same each time");
+                out!("       the verdict differs between runs");
             }
         }
     })
@@ -324,7 +330,7 @@ pub(super) async fn run(config: Config, args: Args, output: Output) -> CommandRe
             print_json(&answers)?;
         }
         Output::Text => out!(
-            "{} of {} verdicts are right",
+            "{} of {} cases have the expected verdict",
             answers.len() - wrong,
             answers.len()
         ),
@@ -332,14 +338,14 @@ pub(super) async fn run(config: Config, args: Args, output: Output) -> CommandRe
     Ok(if wrong == 0 { Exit::Ok } else { Exit::Failed })
 }
 
-/// Tests the verification of a worker again and again, as it runs there. Never ends.
+/// Runs the self-test in a worker, again after each pause of `every`. Never returns.
 pub(super) async fn keep_testing(
     config: &Config,
     metrics: &RestoreMetricsManager,
     every: Duration,
 ) {
     loop {
-        // Two dozen broken backups are no news to whoever reads the log.
+        // Failures of two dozen deliberately broken backups do not belong in the log.
         let seed = fastrand::u64(..);
         let answers = answers(config, seed, |_| {})
             .with_subscriber(NoSubscriber::default())
@@ -351,25 +357,25 @@ pub(super) async fn keep_testing(
                 .map(|a| a.case)
                 .collect(),
             Err(e) => {
-                tracing::error!(error = report(e), "the self-test could not be run");
+                tracing::error!(error = report(e), "failed to run the self-test");
                 vec!["all"]
             }
         };
         metrics.record_selftest(wrong.is_empty());
         if wrong.is_empty() {
-            tracing::info!("the self-test of the verification is passed");
+            tracing::info!("the self-test of the verification passed");
         } else {
             tracing::error!(
                 cases = wrong.join(", "),
                 seed,
-                "the self-test of the verification has failed"
+                "the self-test of the verification failed"
             );
         }
         tokio::time::sleep(every).await;
     }
 }
 
-/// A folder as the bucket, and whoever verifies there.
+/// A folder as the bucket, and the application that verifies its backups.
 struct Round {
     app: App,
     scratch: Scratch,
@@ -386,8 +392,8 @@ impl Round {
         })
     }
 
-    async fn judge(&self, number: usize, case: &Case) -> Result<JobOutcome, CommandError> {
-        // Backups of one database, of one day after the other.
+    async fn run_case(&self, number: usize, case: &Case) -> Result<JobOutcome, CommandError> {
+        // Names like those of one database's backups on consecutive days.
         let name = format!("{}/{}.backup", case.name, 20_260_000 + number);
         let path = self.scratch.0.join(&name);
         std::fs::create_dir_all(path.parent().unwrap_or(&self.scratch.0))?;
@@ -405,7 +411,7 @@ impl Round {
     }
 }
 
-/// Each case in each round, shuffled. Cases of one name are one backup after the other, and stay together.
+/// Each case in each round, in random order. Cases of one name are successive backups and stay together.
 fn shuffled(cases: &[Case], seed: u64) -> Vec<(usize, std::ops::Range<usize>)> {
     let starts = (0..cases.len()).filter(|i| *i == 0 || cases[*i].name != cases[*i - 1].name);
     let mut all = Vec::new();
@@ -423,7 +429,7 @@ fn shuffled(cases: &[Case], seed: u64) -> Vec<(usize, std::ops::Range<usize>)> {
 async fn answers(
     config: &Config,
     seed: u64,
-    mut said: impl FnMut(&CaseResult),
+    mut on_result: impl FnMut(&CaseResult),
 ) -> Result<Vec<CaseResult>, CommandError> {
     let cases = cases()?;
     let mut names: Vec<&str> = cases.iter().map(|c| c.name).collect();
@@ -435,10 +441,10 @@ async fn answers(
     let mut answers: Vec<Option<CaseResult>> = cases.iter().map(|_| None).collect();
     for (round, together) in shuffled(&cases, seed) {
         for i in together {
-            found[i].push(rounds[round].judge(i, &cases[i]).await?);
+            found[i].push(rounds[round].run_case(i, &cases[i]).await?);
             if found[i].len() == ROUNDS {
                 let answer = compare(&cases[i], &std::mem::take(&mut found[i]), seed);
-                said(&answer);
+                on_result(&answer);
                 answers[i] = Some(answer);
             }
         }
@@ -453,7 +459,7 @@ fn compare(case: &Case, runs: &[JobOutcome], seed: u64) -> CaseResult {
             format!(
                 "{}: {reason}, blame {}",
                 verdict.as_str(),
-                format!("{blame:?}").to_lowercase()
+                super::blame_name(*blame)
             )
         }
     };
@@ -507,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_not_the_same_each_time_is_wrong() {
+    fn a_case_whose_verdict_differs_between_runs_is_wrong() {
         let case = Case {
             name: "x",
             bytes: vec![],
@@ -528,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn every_case_is_judged_in_every_round_in_an_order_of_its_own() {
+    fn every_case_runs_in_every_round_in_an_order_given_by_the_seed() {
         let cases = cases().unwrap();
         let order = shuffled(&cases, 1);
         let mut all: Vec<(usize, usize)> = order

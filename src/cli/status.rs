@@ -1,23 +1,23 @@
-//! `status`: what a worker does, from its `/status.json`.
+//! `status`: shows what a worker is doing, from its `/status.json`.
 
 use std::time::Duration;
 
-use super::{CommandError, CommandResult, Exit, Output, human_bytes, print_json, style};
+use super::{CommandError, CommandResult, Exit, Output, human_bytes, noun, print_json, style};
 use crate::config::Config;
 use crate::event::RestoreResult;
 use crate::worker::{JobStatus, WorkerStatus};
 
-/// How long a worker may take to answer.
+/// How long to wait for a worker's response.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Results that are shown.
+/// Number of results to show.
 const SHOWN: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the worker answers [default: http://ADMIN_ADDR]
+    /// URL of the worker's admin port [default: http://ADMIN_ADDR]
     #[arg(long)]
     url: Option<String>,
-    /// Only whether it is alive, by the exit code: for a container's health check
+    /// Print nothing; the exit code tells whether the worker is alive, for a container's health check
     #[arg(long)]
     alive: bool,
 }
@@ -32,7 +32,7 @@ pub(super) async fn run(config: &Config, args: Args, output: Output) -> CommandR
     }
     let status = status_at(&at).await.map_err(|e| {
         CommandError::Unavailable(format!(
-            "{at}: {e}; is the worker up, and does --url or ADMIN_ADDR name it?"
+            "{at}: {e}; check that the worker is running and that --url or ADMIN_ADDR is its address"
         ))
     })?;
     match output {
@@ -44,7 +44,7 @@ pub(super) async fn run(config: &Config, args: Args, output: Output) -> CommandR
     }
 }
 
-/// Where the worker's page is: as given, else by ADMIN_ADDR.
+/// Base URL of the worker's admin port: as given, otherwise from ADMIN_ADDR.
 pub(super) fn url(config: &Config, given: Option<String>) -> String {
     let mut addr = config.admin_addr;
     if addr.ip().is_unspecified() {
@@ -68,7 +68,7 @@ async fn ask(url: &str) -> Result<String, reqwest::Error> {
         .await
 }
 
-/// What the worker at `url` says of itself.
+/// Fetches the status of the worker at `url`.
 pub(super) async fn status_at(url: &str) -> Result<WorkerStatus, String> {
     let text = ask(&format!("{url}/status.json"))
         .await
@@ -76,12 +76,12 @@ pub(super) async fn status_at(url: &str) -> Result<WorkerStatus, String> {
     serde_json::from_str(&text).map_err(|e| format!("not a worker's status: {e}"))
 }
 
-/// Seconds for people.
+/// A human-readable number of seconds.
 pub(super) fn span(seconds: f64) -> String {
     indicatif::HumanDuration(Duration::from_secs_f64(seconds.max(0.0))).to_string()
 }
 
-/// One line of a running job.
+/// One line about a running job.
 pub(super) fn line(j: &JobStatus) -> String {
     let p = &j.progress;
     let what = match &j.target_db {
@@ -97,14 +97,15 @@ pub(super) fn line(j: &JobStatus) -> String {
         .map(|s| format!(", about {} left", span(s)))
         .unwrap_or_default();
     format!(
-        "{what}: {}{share}{left}; {} read, {} rows",
+        "{what}: {}{share}{left}; {} read, {} {}",
         p.stage,
         human_bytes(p.object_bytes),
-        p.rows
+        p.rows,
+        noun(p.rows, "row")
     )
 }
 
-/// One line of a result.
+/// One line about a result.
 pub(super) fn result_line(r: &RestoreResult) -> String {
     let (word, colour): (_, fn(&str) -> String) = match (r.verdict, &r.error) {
         (Some(v), None) => (v.as_str(), style::good),
@@ -165,14 +166,14 @@ fn print(s: &WorkerStatus) {
                 let signed = if set.is_signed {
                     ""
                 } else {
-                    " (no key says whose evidence counts)"
+                    " (evidence signatures are not checked)"
                 };
                 format!(
                     "{backup} was proven {} ago, depth {depth}{signed}",
                     span(age)
                 )
             }
-            _ => style::warn("nothing is proven"),
+            _ => style::warn("no backup is proven"),
         };
         let rto = set
             .rto

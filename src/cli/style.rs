@@ -1,4 +1,4 @@
-//! Colours on a terminal; none where `NO_COLOR` is set or a program reads.
+//! Colours for terminals; none if `NO_COLOR` is set or the output is not a terminal.
 
 use std::io::IsTerminal;
 

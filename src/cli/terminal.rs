@@ -1,25 +1,25 @@
-//! The one way to a terminal. Names, labels and messages come from outside: whatever is in them, a line
-//! stays a line, and no sequence of theirs drives the terminal.
+//! All output goes through this module. Names, labels and messages come from outside; their control
+//! characters are escaped, so they can neither add lines nor send escape sequences to a terminal.
 
 use std::borrow::Cow;
 use std::io::Write;
 
 use crate::error::is_unsafe;
 
-/// A line on standard output, escaped. A reader that has gone (`| head`) is no error of ours.
+/// Prints an escaped line to standard output. A closed pipe (`| head`) is ignored.
 macro_rules! out {
     ($($arg:tt)*) => { $crate::cli::terminal::print(&format!($($arg)*)) };
 }
 
-/// A line on standard error, escaped.
+/// Prints an escaped line to standard error.
 macro_rules! err {
     ($($arg:tt)*) => { $crate::cli::terminal::complain(&format!($($arg)*)) };
 }
 
-/// The colours that `paint` gives, and their end.
+/// The escape sequences of `style::paint`, and their reset.
 const COLOURS: [&str; 5] = ["\x1b[32m", "\x1b[1;31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"];
 
-/// `text` with its control characters escaped, colours of ours aside.
+/// `text` with its control characters escaped, except our own colours.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return text.into();
@@ -46,7 +46,8 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     line.into()
 }
 
-/// A JSON document with what its writer leaves as it is, and a terminal obeys, escaped.
+/// A JSON document in which the characters that serde_json does not escape, but terminals interpret, are
+/// escaped.
 pub(super) fn escaped_json(text: &str) -> Cow<'_, str> {
     if !text.chars().any(|c| is_unsafe(c) && c != '\n') {
         return text.into();
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_from_outside_drives_a_terminal() {
+    fn control_characters_from_outside_are_escaped() {
         assert_eq!(escaped("Zürich 🐘 'x'"), "Zürich 🐘 'x'");
         assert_eq!(escaped("\x1b[32mok\x1b[0m"), "\x1b[32mok\x1b[0m");
         for (text, wanted) in [

@@ -1,11 +1,11 @@
-//! `verify`: proves that one backup can be restored, now.
+//! `verify`: proves that one backup can be restored.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandResult, Exit, Output, human_bytes, print_json, until_signal};
+use super::{CommandResult, Exit, Output, human_bytes, noun, print_json, until_signal};
 use crate::app::App;
 use crate::error::FailureReason;
 use crate::event::check_texts;
@@ -19,31 +19,31 @@ use crate::verification::{junit, page};
 pub(super) struct Args {
     /// Object name, gs:// or file:// URI, path, - for standard input, latest or latest@TIME
     backup: String,
-    /// How far [default: VERIFY_DEPTH, else data]
+    /// Depth of the verification [default: VERIFY_DEPTH]
     #[arg(long, value_enum)]
     depth: Option<Depth>,
-    /// Connections that load and look [default: RESTORE_JOBS]
+    /// Number of connections that load and check [default: RESTORE_JOBS]
     #[arg(long)]
     jobs: Option<usize>,
-    /// Where `latest` looks
+    /// Prefix under which `latest` searches
     #[arg(long, default_value = "")]
     prefix: String,
     /// Only this generation of the object
     #[arg(long)]
     generation: Option<i64>,
-    /// Of a dump of a whole cluster (pg_dumpall), this database
+    /// Database to take from a dump of a whole cluster (pg_dumpall)
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// Name of this verification [default: made up]
+    /// Id of this verification [default: generated]
     #[arg(long)]
     request_id: Option<String>,
-    /// Write the page for people here, too
+    /// Also write an HTML report to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write the checks as JUnit XML here, too
+    /// Also write the checks as JUnit XML to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Write the whole report as JSON here, too
+    /// Also write the whole report as JSON to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
@@ -66,15 +66,15 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
         )
     };
     let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
-    let shown = tokio::spawn(super::restore::show(progress.clone()));
+    let display = tokio::spawn(super::restore::show(progress.clone()));
     let (mut finished, signalled) = until_signal(
         app.manager
             .verify_backup(&job, progress.clone(), stop.clone()),
         &stop,
     )
     .await?;
-    shown.abort();
-    let _ = shown.await;
+    display.abort();
+    let _ = display.await;
     app.manager.record_completion(&finished);
     super::restore::add_hint(&args.backup, finished.result.error.as_mut());
     super::restore::add_hint(
@@ -114,7 +114,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     })
 }
 
-/// What is wrong with the backup is the answer of a verification, not an error of the command.
+/// A bad backup is a result of the verification, not an error of the command.
 pub(super) fn exit_of(verdict: Option<Verdict>, failure: Option<FailureReason>) -> Exit {
     match (failure, verdict) {
         (None, _) => Exit::Ok,
@@ -136,10 +136,10 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
     }
     if let Some(e) = &r.error {
         out!(
-            "  {} ({}, blame: {:?}, stage {})",
+            "  {} ({}, blame: {}, stage {})",
             e.message,
             e.reason,
-            e.blame,
+            super::blame_name(e.blame),
             e.stage
         );
     }
@@ -147,10 +147,13 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
         out!("  fix: {fix}");
     }
     out!(
-        "  {} tables, {} rows, {} large objects, {}",
+        "  {} {}, {} {}, {} {}, {}",
         r.tables.len(),
+        noun(r.tables.len() as u64, "table"),
         r.rows,
+        noun(r.rows, "row"),
         r.large_objects,
+        noun(r.large_objects, "large object"),
         human_bytes(r.bytes)
     );
     if let Some(s) = &r.server {
@@ -160,14 +163,14 @@ fn print(r: &VerificationReport, evidence: Option<&str>) {
             .map(|i| format!(": {}", i.summary()))
             .unwrap_or_default();
         out!(
-            "  restored into a {} of PostgreSQL {}{isolation}",
+            "  restored into a {} with PostgreSQL {}{isolation}",
             s.kind,
             s.version
         );
     }
     if let Some(t) = &r.rto {
         out!(
-            "  a restore takes {:.1} s, the next about {:.1} s",
+            "  the restore took {:.1} s, the next is expected to take {:.1} s",
             t.measured_seconds,
             t.forecast_seconds
         );

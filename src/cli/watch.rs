@@ -1,5 +1,6 @@
-//! `watch`: waits for the answer of a request and shows how far it is. The answer comes from the
-//! completion subscription, or from the page of the worker that has it; the progress from that page.
+//! `watch`: shows the progress of a request and waits for its result. The result comes from the
+//! completion subscription or from the status page of the worker that processes the request; the
+//! progress comes from that page.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,16 +13,16 @@ use crate::event::RestoreResult;
 use crate::queue::{Delivery, RequestQueue};
 use crate::worker::WorkerStatus;
 
-/// Between looks at the worker's page.
+/// Pause between requests for the worker's status.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between lines where no bar can be shown.
+/// Pause between lines if no bar can be shown.
 const LINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// `request_id` of the request
     id: String,
-    /// Where a worker answers [default: http://ADMIN_ADDR]
+    /// URL of a worker's admin port [default: http://ADMIN_ADDR]
     #[arg(long)]
     url: Option<String>,
 }
@@ -31,7 +32,7 @@ pub(super) async fn run(app: App, args: Args, output: Output) -> CommandResult {
     answer(&app, &args.id, &url, output).await
 }
 
-/// Waits for the answer of `id` and prints it; the exit code is the request's.
+/// Waits for the result of request `id` and prints it; the exit code is that of the job.
 pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> CommandResult {
     let mut results = match &app.config.project {
         Some(_) => Some(
@@ -39,7 +40,7 @@ pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> Co
                 .subscribe(&app.config.completion_subscription)
                 .await?,
         ),
-        // Then the worker's page must have it.
+        // The result can then come only from the worker's status page.
         None => None,
     };
     if results.is_none() {
@@ -66,7 +67,7 @@ pub(super) async fn answer(app: &App, id: &str, url: &str, output: Output) -> Co
         }
     };
     let (result, signalled) = until_signal(waited, &stop).await?;
-    // Results of other requests go back to the subscription.
+    // Dropping the results of other requests returns them to the subscription.
     drop(others);
     if let Some(mut queue) = results {
         queue.close().await;
@@ -105,10 +106,10 @@ async fn result_of(
     }
 }
 
-/// The answer, from the worker's page; what it says of the progress is shown meanwhile.
+/// Polls the worker's status page for the result, and shows the progress meanwhile.
 async fn by_page(url: &str, id: &str) -> RestoreResult {
     let bar = WatchBar::new();
-    let mut said: Option<tokio::time::Instant> = None;
+    let mut last_line: Option<tokio::time::Instant> = None;
     let mut every = tokio::time::interval(LOOK);
     loop {
         every.tick().await;
@@ -131,8 +132,8 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
                 bar.0
                     .set_message(super::terminal::escaped(&status::line(&job)).into_owned());
             }
-            None if said.is_none_or(|at| at.elapsed() >= LINE) => {
-                said = Some(tokio::time::Instant::now());
+            None if last_line.is_none_or(|at| at.elapsed() >= LINE) => {
+                last_line = Some(tokio::time::Instant::now());
                 err!("{}", status::line(&job));
             }
             None => {}
@@ -140,11 +141,11 @@ async fn by_page(url: &str, id: &str) -> RestoreResult {
     }
 }
 
-/// Clears its bar when it is dropped.
+/// A progress bar that is cleared on drop.
 struct WatchBar(ProgressBar);
 
 impl WatchBar {
-    /// `None` where nobody watches a terminal.
+    /// `None` if standard error is not a terminal.
     fn new() -> Option<Self> {
         let style = ProgressStyle::with_template("[{bar:30}] {msg}")
             .ok()?

@@ -1,5 +1,5 @@
-//! `worker`: takes requests until it is told to stop. The first SIGTERM or SIGINT is the soft stop,
-//! the second the hard one.
+//! `worker`: processes requests until it is stopped. The first SIGTERM or SIGINT stops it gracefully,
+//! the second immediately.
 
 use super::{CommandResult, Exit, selftest, stop_signal};
 use crate::app::App;
@@ -10,11 +10,11 @@ pub(super) struct Args {}
 
 pub(super) async fn run(app: App, _args: Args) -> CommandResult {
     let shutdown = Shutdown::default();
-    let told = shutdown.clone();
+    let tokens = shutdown.clone();
     tokio::spawn(async move {
-        for token in [&told.soft, &told.hard] {
+        for token in [&tokens.soft, &tokens.hard] {
             if let Ok(signal) = stop_signal().await {
-                tracing::info!(?signal, "asked to stop");
+                tracing::info!(?signal, "signal received, stopping");
                 token.cancel();
             }
         }

@@ -1,8 +1,8 @@
-//! Secrets that were given as flags do not stay where `ps` shows them.
+//! Moves secrets that were given as flags into the environment, because `ps` shows arguments.
 
 use std::os::unix::process::CommandExt;
 
-/// Flags whose values are secrets, with their variables.
+/// Flags with secret values, and their variables.
 const SECRETS: [(&str, &str); 6] = [
     ("--db-password", "DB_PASSWORD"),
     ("--db-restricted-password", "DB_RESTRICTED_PASSWORD"),
@@ -12,7 +12,7 @@ const SECRETS: [(&str, &str); 6] = [
     ("--request-signing-key", "REQUEST_SIGNING_KEY"),
 ];
 
-/// The arguments without secrets, and what goes into the environment instead.
+/// Splits arguments into those to keep and the secrets to pass as variables.
 fn without_secrets(
     args: impl Iterator<Item = String>,
 ) -> (Vec<String>, Vec<(&'static str, String)>) {
@@ -23,7 +23,7 @@ fn without_secrets(
             None => (arg.as_str(), None),
         };
         match SECRETS.iter().find(|(f, _)| *f == flag) {
-            // What is wrong with a flag that has no value, the parser says.
+            // The parser reports a flag without a value.
             Some((_, variable)) => match value.or_else(|| args.next()) {
                 Some(value) => moved.push((*variable, value)),
                 None => kept.push(arg),
@@ -34,8 +34,8 @@ fn without_secrets(
     (kept, moved)
 }
 
-/// Begins again, in the same process, with secrets in the environment that were given as flags.
-/// Returns where there are none.
+/// Executes this program again, in the same process, with secrets in the environment that were given
+/// as flags. Returns if there are none.
 pub fn hide_secrets() {
     let Ok(args) = std::env::args_os()
         .skip(1)
@@ -48,7 +48,7 @@ pub fn hide_secrets() {
     let (false, Ok(program)) = (moved.is_empty(), std::env::current_exe()) else {
         return;
     };
-    // Where that is not possible, the flags do as they are.
+    // If that fails, the program continues with the flags as they are.
     let _ = std::process::Command::new(program)
         .args(kept)
         .envs(moved)
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_move_and_the_rest_stays() {
+    fn secrets_move_to_the_environment_and_other_arguments_stay() {
         let args = [
             "worker",
             "--db-password=a=b",

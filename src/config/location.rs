@@ -1,8 +1,8 @@
-//! Places with backups.
+//! Locations that contain backups.
 
 use std::path::PathBuf;
 
-/// Where backups are.
+/// A bucket or folder that contains backups.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
     /// A bucket; `prefix` is empty or ends with `/`.
@@ -14,10 +14,10 @@ pub enum Location {
 }
 
 impl Location {
-    /// A bucket name, `gs://bucket/prefix` or `file:///folder`.
+    /// Parses a bucket name, `gs://bucket/prefix` or `file:///folder`.
     ///
     /// # Errors
-    /// What is wrong, without the value.
+    /// What is wrong with the text, without repeating it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("file://") {
             return if path.starts_with('/') {
@@ -43,13 +43,13 @@ impl Location {
         })
     }
 
-    /// Splits a URI of one backup into its place and its name there.
+    /// Splits the URI of one backup into its location and its name there.
     ///
     /// # Errors
-    /// What is wrong, without the value.
+    /// What is wrong with the URI, without repeating it.
     pub fn of_backup(uri: &str) -> Result<(Self, String), String> {
         if let Some(path) = uri.strip_prefix("file://") {
-            // A directory dump keeps its slash.
+            // The name of a directory dump ends with a slash.
             let (path, slash) = path.strip_suffix('/').map_or((path, ""), |p| (p, "/"));
             let name = |name: &str| format!("{name}{slash}");
             return match path.rsplit_once('/').filter(|(_, name)| !name.is_empty()) {
@@ -57,7 +57,7 @@ impl Location {
                 Some((folder, last)) if folder.starts_with('/') => {
                     Ok((Location::Folder(folder.into()), name(last)))
                 }
-                _ => Err("file:// must be followed by an absolute path of a file".into()),
+                _ => Err("file:// must be followed by the absolute path of a file".into()),
             };
         }
         let path = uri
@@ -80,7 +80,7 @@ impl Location {
         }
     }
 
-    /// Whether the backup `name` at `place` lies inside this location.
+    /// Whether the backup `name` at `place` is inside this location.
     pub fn contains(&self, place: &Location, name: &str) -> bool {
         match (self, place) {
             (
@@ -101,7 +101,7 @@ impl Location {
         }
     }
 
-    /// `gs://…` or `file://…` of the backup `name` here.
+    /// The URI of the backup `name` at this location.
     pub fn uri(&self, name: &str) -> String {
         match self {
             Location::Bucket { bucket, prefix } => format!("gs://{bucket}/{prefix}{name}"),

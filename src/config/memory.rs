@@ -1,30 +1,31 @@
-//! How much memory this worker may use, and how much of it what it reads of an archive may keep.
+//! Memory limits: of this worker, and of what the readers of one archive may keep.
 
 use std::path::{Path, PathBuf};
 
 use super::raw::RawConfig;
-use super::{ConfigErrors, set};
+use super::{ConfigErrors, non_empty};
 
 const MIB: u64 = 1 << 20;
-/// What the worker needs before it opens any archive.
+/// Memory that the worker needs before it opens any archive.
 const BASE: u64 = 96 * MIB;
-/// What each restore needs beside its queue and what is kept of its archive: buffers and decompressors.
+/// Memory that each restore needs for buffers and decompressors, in addition to its queue and to what
+/// is kept of its archive.
 const PER_JOB: u64 = 40 * MIB;
-/// Of a machine that nothing limits.
+/// Limit on a machine without a cgroup limit.
 const MOST_UNASKED: u64 = 2048 * MIB;
-/// However small the limit: less than this, and no dump of a real database could be read.
+/// Smallest budget, whatever the limit: with less, no dump of a real database could be read.
 const LEAST_BUDGET: u64 = 32 * MIB;
 
-/// Bytes that the readers of one archive may keep: half of what is left to each job, since the program
-/// around them keeps some of it once more.
+/// Bytes that the readers of one archive may keep: half of each job's share, because the rest of the
+/// program holds copies of some of it.
 pub(super) fn archive_budget(
     raw: &RawConfig,
     jobs: usize,
     queue_bytes: usize,
-    m: &mut ConfigErrors,
+    errors: &mut ConfigErrors,
 ) -> u64 {
-    let asked = set(&raw.restore_memory_mib)
-        .map(|_| m.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);
+    let asked = non_empty(&raw.restore_memory_mib)
+        .map(|_| errors.at_least_one("RESTORE_MEMORY_MIB", &raw.restore_memory_mib, 1) as u64);
     let limit = asked.map_or_else(|| limit(Path::new("/")), |mib| mib.saturating_mul(MIB));
     budget_of(limit, jobs as u64, queue_bytes as u64)
 }
@@ -37,7 +38,7 @@ fn budget_of(limit: u64, jobs: u64, queue_bytes: u64) -> u64 {
     (limit.saturating_sub(fixed) / jobs.saturating_mul(2)).max(LEAST_BUDGET)
 }
 
-/// The cgroup's limit; where it has none, half of the machine's memory, and no more than 2 GiB.
+/// The cgroup's limit or, if it has none, half of the machine's memory, at most 2 GiB.
 fn limit(root: &Path) -> u64 {
     let machine = read_machine(root).unwrap_or(MOST_UNASKED);
     match cgroup_limits(root).into_iter().min() {
@@ -57,12 +58,12 @@ fn read_machine(root: &Path) -> Option<u64> {
         .map(|kib| kib << 10)
 }
 
-/// Every limit on this process: of its own cgroup and of those around it, of version 2 and of version 1.
+/// Every limit on this process: of its own cgroup and its ancestors, of versions 1 and 2.
 fn cgroup_limits(root: &Path) -> Vec<u64> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut found = Vec::new();
     for line in groups.lines() {
-        // Number, controllers, path; of version 2, no controllers.
+        // Number, controllers, path; version 2 lists no controllers.
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
             continue;
@@ -74,7 +75,7 @@ fn cgroup_limits(root: &Path) -> Vec<u64> {
             }
             _ => continue,
         };
-        // Inside a container the path may be the host's: then the group is the mount itself.
+        // In a container the path may be the host's; then the mount itself is the group.
         let mut group = PathBuf::from(path.trim_start_matches('/'));
         loop {
             let limit = std::fs::read_to_string(root.join(mount).join(&group).join(file)).ok();
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_limit_around_the_process_counts() {
+    fn the_smallest_cgroup_limit_applies() {
         let of = |files: &[(&str, &str)]| limit(machine(files).path()) / MIB;
         let v2 = ("proc/self/cgroup", "0::/pod/worker\n");
         assert_eq!(of(&[]), 2048);
@@ -138,7 +139,7 @@ mod tests {
             ]),
             1024
         );
-        // What version 1 says where there is no limit.
+        // Version 1 reports this number if there is no limit.
         assert_eq!(
             of(&[
                 v1,
@@ -149,7 +150,7 @@ mod tests {
             ]),
             2048
         );
-        // A limit that the machine does not have.
+        // A limit above the machine's memory.
         assert_eq!(
             of(&[
                 v2,
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_an_archive_leaves_the_rest_to_the_worker() {
+    fn the_archive_budget_leaves_memory_for_the_worker() {
         let budget = |limit: u64, jobs| budget_of(limit * MIB, jobs, 32 * MIB) / MIB;
         assert_eq!(
             (budget(512, 1), budget(1024, 1), budget(2048, 1)),

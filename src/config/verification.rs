@@ -1,4 +1,4 @@
-//! What verifications are configured by.
+//! The configuration of verifications.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use secrecy::SecretString;
 
 use super::server::{ServerVariables, server_config};
-use super::{ConfigErrors, DbConfig, Location, RawConfig, Trust, secret, set};
+use super::{ConfigErrors, DbConfig, Location, RawConfig, Trust, non_empty, secret};
 use crate::policy::Depth;
 
-/// Backups that belong together, such as those of one database: they are compared with each other.
+/// Backups that belong together, such as those of one database, and are compared with each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupSet {
     /// The label `backup_set` of metrics.
@@ -18,7 +18,7 @@ pub struct BackupSet {
     pub prefix: String,
 }
 
-/// Where evidence goes.
+/// Where evidence is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EvidencePlace {
     BesideBackup,
@@ -41,30 +41,30 @@ pub struct VerifyConfig {
     /// How often a worker tests its own verification.
     pub selftest: Option<Duration>,
     pub sample: usize,
-    /// Older backups that a bisection looks at.
+    /// Number of older backups that a bisection verifies.
     pub bisect: usize,
     pub evidence: EvidencePlace,
     pub signing_key: Option<SecretString>,
-    /// Public keys in PEM whose evidence counts, beside the signing key's own.
+    /// Public keys in PEM whose evidence counts, in addition to the signing key's own.
     pub trusted_keys: Option<String>,
     pub sets: Vec<BackupSet>,
     pub retention_min: usize,
     pub sandbox_dir: Option<PathBuf>,
     pub require_isolation: bool,
     pub scratch: Option<DbConfig>,
-    /// How far backups are trusted there.
+    /// How much backups are trusted on the scratch server.
     pub scratch_trust: Trust,
 }
 
 impl VerifyConfig {
-    /// The set that a backup belongs to: the one with the longest prefix of its name.
+    /// The set that a backup belongs to: the one with the longest matching prefix.
     pub fn set_of<'a>(&'a self, name: &str) -> &'a str {
         let of = self.sets.iter().filter(|s| name.starts_with(&s.prefix));
         of.max_by_key(|s| s.prefix.len())
             .map_or(UNNAMED_SET, |s| s.name.as_str())
     }
 
-    /// What the names of a set's backups begin with.
+    /// The prefix of the names of a set's backups.
     pub fn prefix_of(&self, set: &str) -> &str {
         self.sets
             .iter()
@@ -72,7 +72,7 @@ impl VerifyConfig {
             .map_or("", |s| s.prefix.as_str())
     }
 
-    /// Whether an object of this name is a backup that is looked after. A directory's name ends in `/`.
+    /// Whether an object of this name is a backup to verify. A directory dump's name ends in `/`.
     pub fn watches(&self, name: &str) -> bool {
         let fits = |s: &String| name.ends_with(s.as_str());
         name.starts_with(&self.prefix)
@@ -80,105 +80,115 @@ impl VerifyConfig {
     }
 }
 
-/// The set of backups that are in no other.
+/// Name of the set for backups that belong to no other.
 const UNNAMED_SET: &str = "default";
-/// Sets are values of a label.
+/// Limit of sets, because each is a value of a metric label.
 const MAX_SETS: usize = 200;
 
 pub(super) fn read(
     raw: &RawConfig,
     connect_budget: Duration,
-    m: &mut ConfigErrors,
+    errors: &mut ConfigErrors,
 ) -> VerifyConfig {
-    let depth = set(&raw.verify_depth)
+    let depth = non_empty(&raw.verify_depth)
         .map(|t| Depth::from_str(t, true))
         .transpose()
         .unwrap_or_else(|_| {
-            m.add("VERIFY_DEPTH", "must be object, archive, restore or data");
+            errors.add("VERIFY_DEPTH", "must be object, archive, restore or data");
             None
         });
-    let checks = set(&raw.verify_checks).and_then(|file| {
+    let checks = non_empty(&raw.verify_checks).and_then(|file| {
         std::fs::read_to_string(file)
-            .map_err(|e| m.add("VERIFY_CHECKS", format!("cannot be read: {}", e.kind())))
+            .map_err(|e| errors.add("VERIFY_CHECKS", format!("cannot be read: {}", e.kind())))
             .ok()
     });
-    let evidence = match set(&raw.evidence_location) {
+    let evidence = match non_empty(&raw.evidence_location) {
         None => EvidencePlace::BesideBackup,
         Some("none") => EvidencePlace::Nowhere,
-        Some(place) => EvidencePlace::At(m.location("EVIDENCE_LOCATION", place)),
+        Some(place) => EvidencePlace::At(errors.location("EVIDENCE_LOCATION", place)),
     };
     let one_of =
-        |m: &mut ConfigErrors, variable: &str, given: &Option<String>, words: [&str; 2]| {
-            let word = set(given).unwrap_or(words[0]).to_owned();
+        |errors: &mut ConfigErrors, variable: &str, given: &Option<String>, words: [&str; 2]| {
+            let word = non_empty(given).unwrap_or(words[0]).to_owned();
             if !words.contains(&word.as_str()) {
-                m.add(variable, format!("must be {} or {}", words[0], words[1]));
+                errors.add(variable, format!("must be {} or {}", words[0], words[1]));
             }
             word
         };
-    let every = |m: &mut ConfigErrors, variable: &str, given: &Option<String>| {
-        set(given).map(|_| m.duration(variable, given, Duration::from_secs(24 * 3600)))
+    let every = |errors: &mut ConfigErrors, variable: &str, given: &Option<String>| {
+        non_empty(given).map(|_| errors.duration(variable, given, Duration::from_secs(24 * 3600)))
     };
     let list = |given: &Option<String>| -> Vec<String> {
-        let parts = set(given).unwrap_or_default().split(',').map(str::trim);
+        let parts = non_empty(given)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim);
         parts.filter(|p| !p.is_empty()).map(str::to_owned).collect()
     };
     VerifyConfig {
         depth: depth.unwrap_or_default(),
         checks,
-        prefix: set(&raw.verify_prefix).unwrap_or_default().to_owned(),
+        prefix: non_empty(&raw.verify_prefix).unwrap_or_default().to_owned(),
         suffixes: list(&raw.verify_suffix),
-        manifest: set(&raw.verify_manifest).unwrap_or("toc.dat").to_owned(),
-        settle: m.duration(
+        manifest: non_empty(&raw.verify_manifest)
+            .unwrap_or("toc.dat")
+            .to_owned(),
+        settle: errors.duration(
             "VERIFY_SETTLE",
             &raw.verify_settle,
             Duration::from_secs(600),
         ),
-        skip_older: one_of(m, "VERIFY_OLDER", &raw.verify_older, ["skip", "verify"]) == "skip",
-        schedule: every(m, "VERIFY_SCHEDULE", &raw.verify_schedule),
-        selftest: every(m, "VERIFY_SELFTEST", &raw.verify_selftest),
-        sample: m.parse(
+        skip_older: one_of(
+            errors,
+            "VERIFY_OLDER",
+            &raw.verify_older,
+            ["skip", "verify"],
+        ) == "skip",
+        schedule: every(errors, "VERIFY_SCHEDULE", &raw.verify_schedule),
+        selftest: every(errors, "VERIFY_SELFTEST", &raw.verify_selftest),
+        sample: errors.parse(
             "VERIFY_SAMPLE",
             &raw.verify_sample,
             0,
-            "must be a whole number",
+            "must be a non-negative integer",
         ),
-        bisect: m.parse(
+        bisect: errors.parse(
             "VERIFY_BISECT",
             &raw.verify_bisect,
             6,
-            "must be a whole number",
+            "must be a non-negative integer",
         ),
         evidence,
         signing_key: secret(
             "EVIDENCE_SIGNING_KEY",
             &raw.evidence_signing_key_file,
             &raw.evidence_signing_key,
-            m,
+            errors,
         )
         .map(SecretString::from),
         trusted_keys: secret(
             "EVIDENCE_TRUSTED_KEYS",
             &raw.evidence_trusted_keys_file,
             &raw.evidence_trusted_keys,
-            m,
+            errors,
         ),
-        sets: sets(&list(&raw.backup_sets), m),
-        retention_min: m.parse(
+        sets: sets(&list(&raw.backup_sets), errors),
+        retention_min: errors.parse(
             "BACKUP_RETENTION_MIN",
             &raw.backup_retention_min,
             3,
-            "must be a whole number",
+            "must be a non-negative integer",
         ),
-        sandbox_dir: set(&raw.sandbox_dir).map(PathBuf::from),
+        sandbox_dir: non_empty(&raw.sandbox_dir).map(PathBuf::from),
         require_isolation: one_of(
-            m,
+            errors,
             "SANDBOX_ISOLATION",
             &raw.sandbox_isolation,
             ["prefer", "require"],
         ) == "require",
-        scratch: scratch(raw, connect_budget, m),
+        scratch: scratch(raw, connect_budget, errors),
         scratch_trust: match one_of(
-            m,
+            errors,
             "SCRATCH_DB_TRUST",
             &raw.scratch_db_trust,
             ["restricted", "full"],
@@ -191,16 +201,16 @@ pub(super) fn read(
     }
 }
 
-fn sets(given: &[String], m: &mut ConfigErrors) -> Vec<BackupSet> {
+fn sets(given: &[String], errors: &mut ConfigErrors) -> Vec<BackupSet> {
     let mut sets = Vec::new();
     for text in given {
         match crate::policy::pair(text) {
             Ok((name, prefix)) => sets.push(BackupSet { name, prefix }),
-            Err(_) => m.add("BACKUP_SETS", "must be NAME=PREFIX, separated by commas"),
+            Err(_) => errors.add("BACKUP_SETS", "must be NAME=PREFIX, separated by commas"),
         }
     }
     if sets.len() > MAX_SETS {
-        m.add("BACKUP_SETS", format!("more than {MAX_SETS} sets"));
+        errors.add("BACKUP_SETS", format!("must have at most {MAX_SETS} sets"));
     }
     if sets.is_empty() {
         sets.push(BackupSet {
@@ -211,8 +221,12 @@ fn sets(given: &[String], m: &mut ConfigErrors) -> Vec<BackupSet> {
     sets
 }
 
-fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut ConfigErrors) -> Option<DbConfig> {
-    let host = set(&raw.scratch_db_host)?;
+fn scratch(
+    raw: &RawConfig,
+    connect_budget: Duration,
+    errors: &mut ConfigErrors,
+) -> Option<DbConfig> {
+    let host = non_empty(&raw.scratch_db_host)?;
     let none = None;
     let variables = ServerVariables {
         prefix: "SCRATCH_DB",
@@ -224,12 +238,12 @@ fn scratch(raw: &RawConfig, connect_budget: Duration, m: &mut ConfigErrors) -> O
         ssl_mode: &raw.scratch_db_sslmode,
         maintenance: &none,
         tls: super::TlsFiles::default(),
-        allow_plaintext: set(&raw.db_allow_plaintext) == Some("true"),
+        allow_plaintext: non_empty(&raw.db_allow_plaintext) == Some("true"),
     };
-    let port = |given: &Option<String>| set(given).unwrap_or("5432").to_owned();
-    let target = set(&raw.db_host).unwrap_or("localhost");
+    let port = |given: &Option<String>| non_empty(given).unwrap_or("5432").to_owned();
+    let target = non_empty(&raw.db_host).unwrap_or("localhost");
     if host == target && port(&raw.scratch_db_port) == port(&raw.db_port) {
-        m.add("SCRATCH_DB_HOST", "must not be the target server");
+        errors.add("SCRATCH_DB_HOST", "must not be the target server");
     }
-    Some(server_config(&variables, connect_budget, m))
+    Some(server_config(&variables, connect_budget, errors))
 }

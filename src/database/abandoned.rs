@@ -1,5 +1,6 @@
-//! Requests that began and have no outcome: their worker was killed and the message never came again, or
-//! the end could not be recorded. Nobody answers them any more once their message is too old to be taken.
+//! Requests that started but have no outcome: their worker was killed and the message was never redelivered,
+//! or the outcome could not be recorded. Once the message is older than the maximum age, no worker will
+//! answer them, so they are recorded as failed.
 
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use crate::error::{DatabaseError, FailureReason as R, JobError, RestoreError, re
 use crate::event::RestoreResult;
 use crate::postgres::{Server, Session};
 
-/// Requests that one pass settles.
-const AT_ONCE: i64 = 1000;
+/// How many requests one pass settles.
+const BATCH: i64 = 1000;
 
-/// Records a failure for each request that began longer ago than `max_age` and that nobody works on.
-/// Returns their ids, and what went wrong.
+/// Records a failure for each request that started longer than `max_age` ago and that no worker holds.
+/// Returns their ids, and the errors.
 pub(super) async fn settle(
     session: &Session,
     journal: Journal,
     max_age: Duration,
 ) -> Result<(Vec<String>, Vec<String>), DatabaseError> {
     let (mut settled, mut failed) = (Vec::new(), Vec::new());
-    for row in journal.running(session, max_age, AT_ONCE).await? {
+    for row in journal.running(session, max_age, BATCH).await? {
         match settle_one(session, journal, &row).await {
             Ok(true) => settled.push(row.request_id),
             Ok(false) => {}
@@ -36,7 +37,7 @@ async fn settle_one(
     journal: Journal,
     row: &RunningRequest,
 ) -> Result<bool, DatabaseError> {
-    // A living attempt holds it.
+    // A running attempt holds this lock.
     let lock = staging::name_for(&row.request_id);
     if !try_lock(session, &lock).await? {
         return Ok(false);
@@ -54,7 +55,7 @@ async fn settle_one(
     }
     match recorded {
         Ok(()) => Ok(true),
-        // Another attempt came in between: it is not abandoned.
+        // Another attempt has started meanwhile: the request is not abandoned.
         Err(e) if e.reason() == R::TargetUnavailable && !session.client().is_closed() => Ok(false),
         Err(e) => Err(e),
     }
@@ -62,7 +63,7 @@ async fn settle_one(
 
 fn outcome(row: &RunningRequest) -> RestoreResult {
     let what = format!(
-        "abandoned: the last attempt began at {} and was never heard of again; {} is as it was",
+        "abandoned: the last attempt started at {} and never finished; {} is unchanged",
         row.updated, row.target
     );
     let e = RestoreError::from(JobError::new(R::Internal, what));
@@ -72,7 +73,7 @@ fn outcome(row: &RunningRequest) -> RestoreResult {
     result
 }
 
-/// Requests that began longer ago than `age` and that nobody works on.
+/// The ids of requests that started longer than `age` ago, have no outcome, and are held by no worker.
 ///
 /// # Errors
 /// `target_unavailable`, `access_denied`.
@@ -83,7 +84,7 @@ pub async fn unended(server: &Server, age: Duration) -> Result<Vec<String>, Rest
         .await?;
     let journal = Journal::find(&session).await?;
     let mut ids = Vec::new();
-    for row in journal.running(&session, age, AT_ONCE).await? {
+    for row in journal.running(&session, age, BATCH).await? {
         let lock = staging::name_for(&row.request_id);
         if try_lock(&session, &lock).await? {
             unlock(&session, &lock).await?;

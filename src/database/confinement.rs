@@ -1,8 +1,8 @@
-//! Restricted restores: what a backup brings (rows, functions, triggers, views) is loaded by a role that
-//! owns nothing else and may do nothing else, and then belongs to a role without powers.
+//! Restricted restores: everything in a backup (rows, functions, triggers, views) is loaded by a role that
+//! owns nothing else and may do nothing else, and is then handed to a role without powers.
 //!
-//! The loading role logs in itself: a dump can `RESET ROLE`, but not become whom it never was. Nothing
-//! that was restored is run by the role that keeps the bookkeeping.
+//! The loading role logs in itself: a dump can run `RESET ROLE`, but that leads back to the loading role
+//! only. The role that keeps the journal never runs restored code.
 
 use std::collections::BTreeSet;
 
@@ -15,38 +15,39 @@ use crate::job::{OWN_PREFIX, made_for};
 use crate::postgres::{Server, ServerFacts, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
 
-/// Who loads a restricted restore, and to whom it belongs afterwards.
+/// The role that loads a restricted restore, and the role that owns the result.
 pub struct Loader {
-    /// The server, for the role that loads.
+    /// The server, as seen by the loading role.
     pub server: Server,
     role: String,
-    /// Made for this restore, and dropped with it.
-    is_ephemeral: bool,
+    /// Created for this restore, and dropped with it.
+    is_temporary: bool,
     owner: String,
-    /// Why the owner of the replaced database does not own what was loaded.
-    passed_over: Option<String>,
+    /// The owner of the replaced database, and why that role must not own the restored one.
+    rejected_owner: Option<String>,
 }
 
 pub(super) fn refused(what: String) -> RestoreError {
     DatabaseError::new(R::InsufficientPrivilege, what).into()
 }
 
-pub(super) fn looking(e: tokio_postgres::Error) -> DatabaseError {
-    map_pg_error(&e, "looking at roles")
+pub(super) fn map_lookup_error(e: tokio_postgres::Error) -> DatabaseError {
+    map_pg_error(&e, "looking up roles")
 }
 
 impl TargetLock {
-    /// Finds or makes the role that loads, and the one that owns what was loaded.
+    /// Finds or creates the loading role and the final owner.
     ///
     /// # Errors
-    /// `insufficient_privilege` where there is no fitting role and none can be made, `target_busy` where
-    /// all of them are at work, `target_unavailable`.
+    /// `insufficient_privilege` if there is no suitable role and none can be created, `target_busy` if all
+    /// loading roles are in use, `target_unavailable`.
     pub async fn confine(&self, roles: &RestrictedRoles) -> Result<Loader, RestoreError> {
-        let (owner, passed_over) = self.final_owner(&roles.owner).await?;
+        let (owner, rejected_owner) = self.final_owner(&roles.owner).await?;
         if roles.users.is_empty() {
-            let loader = ephemeral(&self.server, &self.lock, &self.staging_name(), owner).await?;
+            let loader =
+                temporary_loader(&self.server, &self.lock, &self.staging_name(), owner).await?;
             return Ok(Loader {
-                passed_over,
+                rejected_owner,
                 ..loader
             });
         }
@@ -55,8 +56,8 @@ impl TargetLock {
             if !try_lock(&self.lock, &pooled.lock_name()).await? {
                 continue;
             }
-            pooled.check_nature(&self.lock).await?;
-            // A restore that was killed has undone nothing.
+            pooled.check_role(&self.lock).await?;
+            // A killed restore may have left changes to the role.
             pooled.undo(&self.lock).await;
             pooled.check_state(&self.lock).await?;
             let server = pooled.server.clone();
@@ -64,37 +65,37 @@ impl TargetLock {
             return Ok(Loader {
                 server,
                 role: role.clone(),
-                is_ephemeral: false,
+                is_temporary: false,
                 owner,
-                passed_over,
+                rejected_owner,
             });
         }
-        let what =
-            "every role of DB_RESTRICTED_USER is at work: name as many as restores run at once";
+        let what = "every role of DB_RESTRICTED_USER is in use: name as many roles as restores run at once";
         Err(DatabaseError::new(R::TargetBusy, what).into())
     }
 
-    /// Who owns what is restored: the owner of the database that is replaced, if that is a role without
-    /// powers, else the configured one. With it, why the former was passed over.
+    /// The owner of the restored database: the owner of the replaced one, if that is a role without powers,
+    /// else the configured role. Also returns why the former was rejected.
     async fn final_owner(
         &self,
         configured: &str,
     ) -> Result<(String, Option<String>), RestoreError> {
         let session = &self.lock;
-        let mut passed_over = None;
+        let mut rejected_owner = None;
         if let Some(existing) = &self.existing {
             let sql = "SELECT pg_get_userbyid(datdba)::text FROM pg_database WHERE oid = $1";
             let owner = session
                 .client()
                 .query_opt(sql, &[&existing.oid])
                 .await
-                .map_err(looking)?;
+                .map_err(map_lookup_error)?;
             if let Some(owner) = owner.map(|row| row.get::<_, String>(0)) {
                 match power_of(session, &owner).await? {
                     None => return Ok((owner, None)),
                     Some(why) => {
-                        passed_over =
-                            Some(format!("role {owner} owns the replaced database: {why}"))
+                        rejected_owner = Some(format!(
+                            "role {owner}, which owns the replaced database: {why}"
+                        ))
                     }
                 }
             }
@@ -104,46 +105,47 @@ impl TargetLock {
             .client()
             .query_opt(sql, &[&configured])
             .await
-            .map_err(looking)?;
+            .map_err(map_lookup_error)?;
         let Some(row) = found else {
-            if !may_make_roles(session).await? {
+            if !may_create_roles(session).await? {
                 return Err(refused(format!(
-                    "there is no role {configured} (RESTRICTED_OWNER) to own what restricted restores put in place, and {} may not make it: deploy/postgres has the SQL",
+                    "role {configured} (RESTRICTED_OWNER), which owns databases of restricted restores, does not exist, and {} may not create it: create it with the SQL in deploy/postgres",
                     self.server.user()
                 )));
             }
             let name = ident(configured);
             session.run(&format!("CREATE ROLE {name} NOLOGIN")).await?;
-            belong_to(session, &name).await?;
-            return Ok((configured.to_owned(), passed_over));
+            grant_to_self(session, &name).await?;
+            return Ok((configured.to_owned(), rejected_owner));
         };
         check_owner(session, configured).await?;
         if !row.get::<_, bool>(0) {
             let (owner, me) = (ident(configured), ident(self.server.user()));
             return Err(refused(format!(
-                "{me} is no member of {owner}: GRANT {owner} TO {me}"
+                "{me} is not a member of {owner}: GRANT {owner} TO {me}"
             )));
         }
-        Ok((configured.to_owned(), passed_over))
+        Ok((configured.to_owned(), rejected_owner))
     }
 
-    /// Lets the loading role, and nobody else, into the staging database.
+    /// Allows only the loading role to connect to the staging database.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
     pub async fn admit(&self, loader: &Loader, staging: &Staging) -> Result<(), RestoreError> {
-        admit(&staging.on(&self.server), &self.lock, loader, &staging.name).await
+        grant_connect(&staging.on(&self.server), &self.lock, loader, &staging.name).await
     }
 
-    /// Undoes what a backup can have done to the role of `DB_RESTRICTED_USER` that loads, if one does: its
-    /// sessions end, and later ones log in as before.
+    /// If a role of `DB_RESTRICTED_USER` loads, undoes what the backup may have changed in it and ends its
+    /// sessions.
     pub async fn set_loader_right(&self) {
         if let Some(pooled) = self.pooled.get() {
             pooled.undo(&self.lock).await;
         }
     }
 
-    /// Gives everything that was loaded to its owner, and takes every right from the role that loaded.
+    /// Hands everything that was loaded to the final owner, and revokes all privileges of the loading role.
+    /// Returns notes for the result.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
@@ -161,9 +163,10 @@ impl TargetLock {
             .on(&self.server)
             .connect(&staging.name, "restricted")
             .await?;
-        let said = |e: DatabaseError| e.context("handing over what was loaded");
+        let with_context =
+            |e: DatabaseError| e.context("reassigning the restored objects to their owner");
         self.set_loader_right().await;
-        // Roles may have been granted since the load began.
+        // The owner may have been granted roles since the load began.
         check_owner(&self.lock, &loader.owner).await?;
         let public =
             "SELECT FROM pg_namespace WHERE nspname = 'public' AND pg_get_userbyid(nspowner) = $1";
@@ -171,85 +174,86 @@ impl TargetLock {
             .client()
             .query_opt(public, &[&loader.role])
             .await
-            .map_err(looking)?;
+            .map_err(map_lookup_error)?;
         if public.is_some() && inside.version() >= 150000 {
             inside
                 .run("ALTER SCHEMA public OWNER TO pg_database_owner")
                 .await
-                .map_err(said)?;
+                .map_err(with_context)?;
         }
         inside
             .run(&format!(
                 "REASSIGN OWNED BY {role} TO {owner}; DROP OWNED BY {role}"
             ))
             .await
-            .map_err(said)?;
+            .map_err(with_context)?;
         drop(inside);
         if self.existing.is_none() {
             staging
                 .at_end
                 .push(format!("ALTER DATABASE {database} OWNER TO {owner}"));
         }
-        if loader.is_ephemeral {
-            // A session that has just been closed may not have ended yet.
+        if loader.is_temporary {
+            // A session that was just closed may not have ended yet, and would block the drop.
             let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1";
             self.lock
                 .client()
                 .execute(sql, &[&loader.role])
                 .await
-                .map_err(looking)?;
+                .map_err(map_lookup_error)?;
             self.lock
                 .run(&format!("DROP ROLE {role}"))
                 .await
-                .map_err(said)?;
+                .map_err(with_context)?;
         }
         reached("handed_over");
-        let passed_over = loader
-            .passed_over
+        let rejected_owner = loader
+            .rejected_owner
             .as_ref()
-            .map(|why| format!(", not to another: {why}"));
+            .map(|why| format!(", not to {why}"));
         let belongs = format!(
             "restricted: everything in it belongs to role {}",
             loader.owner
         );
-        Ok(vec![belongs + &passed_over.unwrap_or_default()])
+        Ok(vec![belongs + &rejected_owner.unwrap_or_default()])
     }
 }
 
 impl VerificationDatabase {
-    /// The role that loads a backup to be proven; `None` where our own may not make one, and loads itself.
+    /// Creates the role that loads a backup to be verified; `None` if this role may not create roles, and
+    /// therefore loads the backup itself.
     ///
     /// # Errors
     /// `target_unavailable`.
     pub async fn confine(&self) -> Result<Option<Loader>, RestoreError> {
-        if may_make_roles(&self.session).await? {
+        if may_create_roles(&self.session).await? {
             Ok(Some(
-                ephemeral(&self.server, &self.session, &self.name, String::new()).await?,
+                temporary_loader(&self.server, &self.session, &self.name, String::new()).await?,
             ))
         } else {
             Ok(None)
         }
     }
 
-    /// Lets it, and nobody else, into the database.
+    /// Allows only the loading role to connect to the database.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
     pub async fn admit(&self, loader: &Loader, made: &Staging) -> Result<(), RestoreError> {
-        admit(&made.on(&self.server), &self.session, loader, &made.name).await
+        grant_connect(&made.on(&self.server), &self.session, loader, &made.name).await
     }
 }
 
-/// A role for one database of ours alone; it goes with it.
-async fn ephemeral(
+/// Creates a role for one database only; it is dropped together with the database.
+async fn temporary_loader(
     server: &Server,
     session: &Session,
     database: &str,
     owner: String,
 ) -> Result<Loader, RestoreError> {
-    if !may_make_roles(session).await? {
+    if !may_create_roles(session).await? {
         return Err(refused(format!(
-            "a restricted restore needs a role to load: name it in DB_RESTRICTED_USER (deploy/postgres has the SQL), or let {} make roles",
+            "a restricted restore needs a loading role: name one in DB_RESTRICTED_USER (deploy/postgres has the SQL), or allow {} to create roles (CREATEROLE)",
             server.user()
         )));
     }
@@ -259,7 +263,7 @@ async fn ephemeral(
         uuid::Uuid::new_v4().simple(),
         uuid::Uuid::new_v4().simple()
     );
-    // As a verifier: the password itself would be in the server's log.
+    // A SCRAM verifier, because a plaintext password would appear in the server's log.
     let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
     let (name, label) = (ident(&role), literal(&made_for(database)));
     session
@@ -267,20 +271,20 @@ async fn ephemeral(
             "BEGIN; CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; COMMENT ON ROLE {name} IS {label}; COMMIT"
         ))
         .await
-        .map_err(|e| e.context("making the role that loads"))?;
-    belong_to(session, &name).await?;
+        .map_err(|e| e.context("creating the loading role"))?;
+    grant_to_self(session, &name).await?;
     reached("role");
     let server = server.as_role(&role, Some(password.into()));
     Ok(Loader {
         server,
         role,
-        is_ephemeral: true,
+        is_temporary: true,
         owner,
-        passed_over: None,
+        rejected_owner: None,
     })
 }
 
-async fn admit(
+async fn grant_connect(
     server: &Server,
     session: &Session,
     loader: &Loader,
@@ -293,7 +297,7 @@ async fn admit(
     );
     session.run(&sql).await?;
     let inside = server.connect(database, "restricted").await?;
-    // Before 15 everybody may create in it.
+    // Before 15, everybody may create objects in it anyway.
     if inside.version() >= 150000 {
         inside
             .run(&format!("ALTER SCHEMA public OWNER TO {role}"))
@@ -303,7 +307,7 @@ async fn admit(
 }
 
 impl Loader {
-    /// What the server has, for the role that loads.
+    /// The server's properties as they apply to the loading role.
     pub fn facts(&self, facts: ServerFacts) -> ServerFacts {
         let trusted = |e: &String| facts.trusted_extensions.contains(e);
         let (extensions, untrusted) = facts.extensions.iter().cloned().partition(trusted);
@@ -314,37 +318,37 @@ impl Loader {
             may_become: [self.role.clone()].into(),
             extensions,
             untrusted_extensions: untrusted,
-            // It may create nothing in any but the database's own.
+            // It may only use the database's default tablespace.
             tablespaces: BTreeSet::new(),
             ..facts
         }
     }
 }
 
-/// Whether restricted restores find their roles, in words.
+/// Checks the roles of restricted restores, for `doctor`; returns a human-readable summary.
 ///
 /// # Errors
-/// `insufficient_privilege`, `target_unavailable`, `access_denied` where a role cannot log in.
+/// `insufficient_privilege`, `target_unavailable`, `access_denied` if a role cannot log in.
 pub async fn check_restricted(
     server: &Server,
     roles: &RestrictedRoles,
 ) -> Result<String, RestoreError> {
     let session = server.maintenance("doctor").await?;
-    let may_make = may_make_roles(&session).await?;
+    let may_make = may_create_roles(&session).await?;
     let owner = session
         .client()
         .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&roles.owner])
         .await;
-    if owner.map_err(looking)?.is_none() && !may_make {
+    if owner.map_err(map_lookup_error)?.is_none() && !may_make {
         return Err(refused(format!(
-            "there is no role {} (RESTRICTED_OWNER)",
+            "role {} (RESTRICTED_OWNER) does not exist: create it with the SQL in deploy/postgres",
             roles.owner
         )));
     }
     check_owner(&session, &roles.owner).await?;
     for role in &roles.users {
         let pooled = Pooled::new(server, role, roles.password.clone());
-        pooled.check_nature(&session).await?;
+        pooled.check_role(&session).await?;
         pooled.check_state(&session).await?;
         pooled
             .server
@@ -354,9 +358,9 @@ pub async fn check_restricted(
     }
     match (roles.users.as_slice(), may_make) {
         ([], false) => Err(refused(
-            "there is no DB_RESTRICTED_USER, and no role can be made".into(),
+            "DB_RESTRICTED_USER is not set, and DB_USER may not create roles".into(),
         )),
-        ([], true) => Ok("a role is made for each restore".into()),
+        ([], true) => Ok("a role is created for each restore".into()),
         (users, _) => Ok(format!(
             "loaded by {}, owned by {}",
             users.join(", "),
@@ -365,19 +369,20 @@ pub async fn check_restricted(
     }
 }
 
-async fn may_make_roles(session: &Session) -> Result<bool, DatabaseError> {
-    // Before 16, a role with CREATEROLE could make itself what it likes: nothing is made easier by it.
+async fn may_create_roles(session: &Session) -> Result<bool, DatabaseError> {
+    // Before 16, a role with CREATEROLE could grant itself almost any role, so this check grants nothing new.
     let sql = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
     Ok(session
         .client()
         .query_one(sql, &[])
         .await
-        .map_err(looking)?
+        .map_err(map_lookup_error)?
         .get(0))
 }
 
-/// Makes us a member of a role that we have just made: objects are given to members' roles only.
-async fn belong_to(session: &Session, role: &str) -> Result<(), DatabaseError> {
+/// Makes this role a member of one that it has just created: objects can only be reassigned to roles that
+/// one is a member of.
+async fn grant_to_self(session: &Session, role: &str) -> Result<(), DatabaseError> {
     let row = session
         .client()
         .query_one(
@@ -385,7 +390,7 @@ async fn belong_to(session: &Session, role: &str) -> Result<(), DatabaseError> {
             &[],
         )
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     if row.get(0) {
         return Ok(());
     }
@@ -399,13 +404,13 @@ async fn belong_to(session: &Session, role: &str) -> Result<(), DatabaseError> {
         .await
 }
 
-/// The role of `RESTRICTED_OWNER` owns code that anybody may have written.
+/// Checks that the final owner has no powers, because it will own code from an untrusted source.
 async fn check_owner(session: &Session, owner: &str) -> Result<(), RestoreError> {
     match power_of(session, owner).await? {
         None => Ok(()),
         Some(why) => Err(refused(format!(
-            "role {owner} is too powerful to own what an untrusted backup brought, whose functions could act as that role: {why} \
-             (take that from it, or name another role in RESTRICTED_OWNER)"
+            "role {owner} is too powerful to own objects of an untrusted backup, whose functions could act as that role: {why} \
+             (revoke that, or name another role in RESTRICTED_OWNER)"
         ))),
     }
 }

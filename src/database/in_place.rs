@@ -1,7 +1,7 @@
-//! A database that is made under the target's own name, because what the dump computes depends on it.
-//! It is only ever made where no database has that name. It begins as any staging database, gets the
-//! name while it is empty and closed to others, and is opened by the same transaction that records the
-//! outcome. Until then its comment says whose it is, and its row in the journal that it may be dropped.
+//! Loading under the target's own name, for dumps whose computed values depend on the database's name. This
+//! is only done where no database has that name. The database starts as a staging database, is renamed
+//! while it is empty and closed to others, and is opened by the transaction that records the outcome. Until
+//! then, its comment names its request, and its row in the journal marks it as droppable.
 
 use super::journal::{Journal, RecordKind};
 use super::staging::{LABEL, Staging, force_drop};
@@ -11,10 +11,10 @@ use crate::postgres::{Server, Session, ident, map_pg_error};
 use crate::steps::reached;
 
 impl TargetLock {
-    /// Gives the empty staging database the target's name. It stays closed to all but its owner and superusers.
+    /// Renames the empty staging database to the target's name. Only its owner and superusers can connect.
     ///
     /// # Errors
-    /// `target_exists` where a database of that name appeared, `target_unavailable`.
+    /// `target_exists` if a database of that name appeared meanwhile, `target_unavailable`.
     pub async fn put_in_place(&self, made: &mut Staging) -> Result<(), RestoreError> {
         let (lock, from, to) = (&self.lock, ident(&made.name), ident(&self.target));
         lock.run(
@@ -37,14 +37,14 @@ impl TargetLock {
             lock.run("COMMIT").await
         };
         if let Err(e) = moved.await {
-            // A session that is gone has rolled it back.
+            // If the session is gone, the server has rolled back by itself.
             let _ = lock.run("ROLLBACK").await;
             return Err(match e.sqlstate() {
                 Some("42P04" | "23505") => {
                     let what = format!("database {} appeared during the restore", self.target);
                     ValidationError::new(R::TargetExists, what).into()
                 }
-                _ => e.context("naming the new database").into(),
+                _ => e.context("renaming the new database").into(),
             });
         }
         made.name.clone_from(&self.target);
@@ -53,14 +53,14 @@ impl TargetLock {
         Ok(())
     }
 
-    /// Drops what an attempt left half made under the target's name.
-    pub(super) async fn drop_half_made(&self) -> Result<(), DatabaseError> {
+    /// Drops an unfinished database that an earlier attempt left under the target's name.
+    pub(super) async fn drop_unfinished(&self) -> Result<(), DatabaseError> {
         remove(&self.server, &self.lock, self.journal, &self.target).await?;
         Ok(())
     }
 }
 
-/// Drops the database `target` if it is half made, and nothing else. The lock of its name must be ours.
+/// Drops the database `target` if, and only if, it is unfinished. `session` must hold the lock of its name.
 /// Returns whether there was one.
 pub(super) async fn remove(
     server: &Server,
@@ -88,7 +88,7 @@ pub(super) async fn remove(
     Ok(dropped)
 }
 
-/// Databases that say themselves that they are half made, and belong to this role.
+/// Databases of this role whose comment marks them as unfinished.
 pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseError> {
     let sql = "SELECT datname::text FROM pg_database WHERE pg_get_userbyid(datdba) = current_user
         AND starts_with(shobj_description(oid, 'pg_database'), $1 || ' for ' || datname || ', request ') ORDER BY 1";
@@ -100,7 +100,7 @@ pub(super) async fn labelled(session: &Session) -> Result<Vec<String>, DatabaseE
         .collect())
 }
 
-/// The comment of a database, empty where it has none, and whether this role owns the database.
+/// The comment of a database (empty if it has none), and whether this role owns the database.
 async fn comment_of(
     session: &Session,
     name: &str,
@@ -110,7 +110,7 @@ async fn comment_of(
         FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&name]).await;
     Ok(row
-        .map_err(|e| map_pg_error(&e, "looking at the target"))?
+        .map_err(|e| map_pg_error(&e, "looking up the target"))?
         .map(|r| (r.get(0), r.get(1))))
 }
 
@@ -123,6 +123,6 @@ pub(super) async fn is_open(
     let sql = "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
         WHERE datname = $1 AND oid = $2";
     let row = session.client().query_opt(sql, &[&target, &oid]).await;
-    let row = row.map_err(|e| map_pg_error(&e, "looking at the target"))?;
+    let row = row.map_err(|e| map_pg_error(&e, "looking up the target"))?;
     Ok(row.is_some_and(|r| !staging::is_label_of(r.get(0), target)))
 }

@@ -1,9 +1,9 @@
-//! Bookkeeping in the maintenance database, schema `pgrestored`: which requests have an outcome and
-//! which databases are ours. The row of a success is written in the swap's own transaction.
+//! The journal, in schema `pgrestored` of the maintenance database: which requests have an outcome, and which
+//! databases pgrestored created. The row of a success is written in the swap's own transaction.
 //!
-//! Where the role may not create the schema, restores work without it: what is ours is then told by
-//! name, owner and comment, a redelivery after the swap is not recognised, and an older request is
-//! not told from a newer one.
+//! If the role may not create the schema, restores work without a journal. Databases are then recognised by
+//! name, owner and comment, a redelivery after the swap is not recognised, and older requests cannot be
+//! distinguished from newer ones.
 
 use crate::error::{DatabaseError, FailureReason};
 use crate::postgres::{Session, map_pg_error};
@@ -40,26 +40,26 @@ CREATE TABLE IF NOT EXISTS pgrestored.owned_database (
 ALTER TABLE pgrestored.owned_database DROP CONSTRAINT IF EXISTS owned_database_kind_check,
   ADD CONSTRAINT owned_database_kind_check CHECK (kind IN ('staging', 'verification', 'previous'));";
 
-/// Whether the bookkeeping is there, in its newest form.
+/// Whether the journal exists in its current form, and whether the database's encoding is UTF-8.
 const INSTALLED: &str = "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL AND EXISTS (
   SELECT FROM pg_attribute WHERE attrelid = to_regclass('pgrestored.request') AND attname = 'applied'),
   getdatabaseencoding() = 'UTF8'";
 
-/// Days that an outcome is remembered beyond what orders the requests of a target.
+/// How many days outcomes are kept. The newest applied one of each target is kept forever, to order requests.
 const REMEMBERED_DAYS: i32 = 90;
 
-/// The journal, or the lack of one.
+/// The journal, which may be off.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Journal {
     on: bool,
-    /// The maintenance database can hold every character.
+    /// The maintenance database's encoding is UTF-8, so it can hold every character.
     is_utf8: bool,
 }
 
-/// Field of an outcome that is kept as a text, in a database that cannot hold all of its characters.
+/// The field that holds an outcome as text, where `jsonb` could not hold all of its characters.
 const AS_TEXT: &str = "json_text";
 
-/// The outcome as `jsonb` of any database takes it: without a NUL and, where the database is not UTF-8,
+/// Encodes the outcome so that `jsonb` accepts it: without NUL characters and, unless the database is UTF-8,
 /// in ASCII.
 fn storable(outcome: &serde_json::Value, is_utf8: bool) -> String {
     let text = outcome.to_string();
@@ -76,7 +76,7 @@ fn storable(outcome: &serde_json::Value, is_utf8: bool) -> String {
     serde_json::json!({ AS_TEXT: ascii }).to_string()
 }
 
-/// What [`storable`] was made of.
+/// Reverses [`storable`].
 fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
     match outcome.get(AS_TEXT) {
         Some(text) => serde_json::from_str(text.as_str()?).ok(),
@@ -84,13 +84,13 @@ fn stored(outcome: serde_json::Value) -> Option<serde_json::Value> {
     }
 }
 
-/// What the journal refuses is never the backup's fault.
+/// Maps an error of the journal, which is never the backup's fault.
 fn refused(e: &tokio_postgres::Error) -> DatabaseError {
     let e = map_pg_error(e, "journal");
     match e.reason() {
         FailureReason::DataRejected => {
             let what = format!(
-                "the journal cannot record the request (can DB_MAINTENANCE_NAME's encoding hold its names?): {e}"
+                "the journal cannot record the request (check that the encoding of the database DB_MAINTENANCE_NAME can hold its names): {e}"
             );
             DatabaseError::new(FailureReason::InvalidRequest, what)
         }
@@ -100,7 +100,7 @@ fn refused(e: &tokio_postgres::Error) -> DatabaseError {
 
 pub(super) enum Known {
     New,
-    /// An attempt that ended with no outcome, or was never heard of again.
+    /// The last attempt ended without an outcome, or never finished.
     Unfinished {
         digest: String,
         starts: i32,
@@ -111,18 +111,18 @@ pub(super) enum Known {
     },
 }
 
-/// A database of ours, or one that we keep.
+/// A recorded database: one that pgrestored created, or a replaced one that it keeps.
 pub(super) struct Owned {
     pub name: String,
     pub kind: RecordKind,
     pub target: String,
     pub keep_until: Option<jiff::Timestamp>,
-    /// Its time is over.
+    /// `keep_until` has passed.
     pub expired: bool,
 }
 
 impl Owned {
-    /// Half made under the target's own name.
+    /// An unfinished database under the target's own name.
     pub fn is_in_place(&self) -> bool {
         self.kind == RecordKind::Staging && self.name == self.target
     }
@@ -153,13 +153,13 @@ impl RecordKind {
     }
 }
 
-/// A request that began and has no outcome.
+/// A request that started and has no outcome.
 pub(super) struct RunningRequest {
     pub request_id: String,
     pub target: String,
     pub attempt: uuid::Uuid,
     pub created: jiff::Timestamp,
-    /// When its last attempt began or was given back.
+    /// When its last attempt started or was released.
     pub updated: jiff::Timestamp,
     pub now: jiff::Timestamp,
 }
@@ -182,14 +182,14 @@ impl Journal {
             Ok(()) => Ok(Journal { on: true, ..found }),
             Err(e) if e.reason() == FailureReason::InsufficientPrivilege => {
                 session.run("ROLLBACK").await?;
-                tracing::warn!(error = %e, "the schema pgrestored cannot be created: working without a journal");
+                tracing::warn!(error = %e, "cannot create the schema pgrestored: working without a journal");
                 Ok(found)
             }
             Err(e) => Err(e.context("creating the journal")),
         }
     }
 
-    /// The journal if there is one: it is not made.
+    /// Finds the journal without creating it.
     pub async fn find(session: &Session) -> Result<Self, DatabaseError> {
         let row = session.client().query_one(INSTALLED, &[]).await;
         let row = row.map_err(|e| map_pg_error(&e, "looking for the journal"))?;
@@ -199,7 +199,7 @@ impl Journal {
         })
     }
 
-    /// Where nothing is to be recorded.
+    /// A journal that records nothing.
     pub fn off() -> Self {
         Journal {
             on: false,
@@ -260,7 +260,7 @@ impl Journal {
         }
     }
 
-    /// A request for `target` that came after `sequence` and has been applied.
+    /// The newest applied request for `target` that was published after `sequence`.
     pub async fn newer(
         self,
         session: &Session,
@@ -282,7 +282,7 @@ impl Journal {
         Ok(row.map(|r| r.get(0)))
     }
 
-    /// Records that this attempt works on the request; an attempt that died before is taken over.
+    /// Records that this attempt works on the request, taking it over from a crashed attempt.
     pub async fn begin(self, session: &Session, row: &Row<'_>) -> Result<(), DatabaseError> {
         let attempt = row.attempt.to_string();
         self.execute(
@@ -297,7 +297,7 @@ impl Journal {
         Ok(())
     }
 
-    /// This attempt ends without an outcome, and in order: it counts no longer as one that died.
+    /// Records that this attempt ended in an orderly way without an outcome, so it does not count as a crash.
     pub async fn release(
         self,
         session: &Session,
@@ -314,7 +314,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Records a database as ours, before it exists.
+    /// Records a database before it is created.
     pub async fn own(
         self,
         session: &Session,
@@ -333,7 +333,7 @@ impl Journal {
         Ok(())
     }
 
-    /// A replaced database, kept for `keep_hours`.
+    /// Records a replaced database, to be kept for `keep_hours`.
     pub async fn own_previous(
         self,
         session: &Session,
@@ -362,7 +362,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Every database that is recorded; those of `target`, if one is named.
+    /// All recorded databases, or only those of `target`.
     pub async fn owned(
         self,
         session: &Session,
@@ -393,7 +393,7 @@ impl Journal {
         Ok(rows.iter().map(owned).collect())
     }
 
-    /// Requests without an outcome that were published, and last touched, longer ago than `age`.
+    /// Requests without an outcome that were published, and last updated, longer than `age` ago.
     pub async fn running(
         self,
         session: &Session,
@@ -431,7 +431,7 @@ impl Journal {
         Ok(rows.iter().filter_map(running).collect())
     }
 
-    /// Forgets outcomes of long ago, except what orders the requests of a target.
+    /// Deletes old outcomes, except the newest applied one of each target, which orders requests.
     pub async fn forget_old(self, session: &Session) -> Result<(), DatabaseError> {
         self.execute(
             session,
@@ -444,7 +444,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Records the outcome, in whatever transaction is open; `applied`: the target is this request's.
+    /// Records the outcome, within the open transaction if there is one. `applied`: the target has been
+    /// replaced by this request.
     pub async fn finish(
         self,
         session: &Session,
@@ -466,7 +467,7 @@ impl Journal {
             1 => Ok(()),
             _ => Err(DatabaseError::new(
                 FailureReason::TargetUnavailable,
-                "another attempt has taken this request over",
+                "another attempt has taken over this request",
             )),
         }
     }
@@ -477,7 +478,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_is_kept_in_every_encoding() {
+    fn an_outcome_survives_every_database_encoding() {
         for outcome in [
             serde_json::json!({ "a": "plain" }),
             serde_json::json!({ "ü🐘": ["x\0y", "\\u0000", "\"ä\\"] }),

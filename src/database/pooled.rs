@@ -1,27 +1,27 @@
 //! Roles of `DB_RESTRICTED_USER`. They outlive a restore, and a backup that they load can change them: a role may
-//! set its own password and its own settings and, before 15, say who is a member of it. That is undone before
-//! and after each use, by whoever may: our own role, our own role as that role, or that role itself.
+//! set its own password and settings and, before 15, its members. This is undone before and after each use, by
+//! whichever role may do it: `DB_USER`, `DB_USER` after `SET ROLE`, or the role itself.
 
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::confinement::{looking, refused};
+use super::confinement::{map_lookup_error, refused};
 use super::powers::power_of;
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Server, Session, ident};
 
-/// How long sessions of such a role may take to end.
+/// How long to wait for the role's sessions to end.
 const ENDING_LIMIT: Duration = Duration::from_secs(5);
 const ENDING_PAUSE: Duration = Duration::from_millis(20);
 const DENIED: &str = "42501";
 
-/// From here on, no role administers itself.
+/// From this version on, a role cannot administer its own membership.
 const NO_SELF_ADMIN: u32 = 150_000;
 
-/// One of them. What is done to it needs the lock of its name.
+/// One such role. Changing it requires the lock of its name.
 pub(super) struct Pooled {
-    /// The server, for this role.
+    /// The server, as seen by this role.
     pub server: Server,
     role: String,
     password: Option<SecretString>,
@@ -37,7 +37,7 @@ impl Pooled {
         }
     }
 
-    /// What one restore at a time locks.
+    /// The name to lock, so that only one restore at a time uses the role.
     pub fn lock_name(&self) -> String {
         format!("role {}", self.role)
     }
@@ -46,21 +46,21 @@ impl Pooled {
         refused(format!("role {} (DB_RESTRICTED_USER) {why}", self.role))
     }
 
-    /// Whether it is what its name says, which no backup can change.
+    /// Checks properties of the role that no backup can change.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
-    pub async fn check_nature(&self, session: &Session) -> Result<(), RestoreError> {
+    pub async fn check_role(&self, session: &Session) -> Result<(), RestoreError> {
         let sql = "SELECT rolname = current_user, rolcanlogin,
              EXISTS (SELECT FROM pg_auth_members WHERE member = pg_roles.oid) FROM pg_roles WHERE rolname = $1";
         let row = session
             .client()
             .query_opt(sql, &[&self.role])
             .await
-            .map_err(looking)?;
+            .map_err(map_lookup_error)?;
         let row = row.ok_or_else(|| {
             refused(format!(
-                "there is no role {} (DB_RESTRICTED_USER)",
+                "role {} (DB_RESTRICTED_USER) does not exist: create it with the SQL in deploy/postgres",
                 self.role
             ))
         })?;
@@ -69,7 +69,7 @@ impl Pooled {
         }
         if let Some(power) = power_of(session, &self.role).await? {
             return Err(self.refused(&format!(
-                "is too powerful to load what is not trusted: {power}"
+                "is too powerful to load untrusted backups: {power}"
             )));
         }
         if !row.get::<_, bool>(1) {
@@ -79,27 +79,29 @@ impl Pooled {
             )));
         }
         if row.get(2) {
-            Err(self.refused("is a member of other roles"))
+            Err(self.refused("is a member of other roles: revoke them"))
         } else {
             Ok(())
         }
     }
 
-    /// Whether an earlier backup has left it as it was.
+    /// Checks that no change by an earlier backup is left in the role.
     ///
     /// # Errors
     /// `insufficient_privilege`, `target_unavailable`.
     pub async fn check_state(&self, session: &Session) -> Result<(), RestoreError> {
         let name = ident(&self.role);
         if !self.is_ours(session).await? {
-            let why =
-                format!("is not ours to give objects of: GRANT {name} TO the role of DB_USER");
+            let why = format!(
+                "does not have DB_USER as a member, so restored objects could not be reassigned: \
+                 GRANT {name} TO the role of DB_USER"
+            );
             return Err(self.refused(&why));
         }
-        // Those for one database end with it.
+        // Settings for one database disappear with that database.
         if self.settings(session).await?.contains(&None) {
             let why = format!(
-                "has settings, which an earlier backup may have made: ALTER ROLE {name} RESET ALL"
+                "has settings that an earlier backup may have made: ALTER ROLE {name} RESET ALL"
             );
             return Err(self.refused(&why));
         }
@@ -108,20 +110,20 @@ impl Pooled {
             Ok(())
         } else {
             Err(self.refused(&format!(
-                "has members, which an earlier backup may have made: REVOKE {name} FROM {}",
+                "has members that an earlier backup may have added: REVOKE {name} FROM {}",
                 members.join(", ")
             )))
         }
     }
 
-    /// Undoes what a backup can have done to the role, and ends its sessions. What cannot be undone is for
-    /// [`Pooled::check_state`], or for the login that fails.
+    /// Undoes what a backup may have changed in the role, and ends its sessions. If something cannot be
+    /// undone, [`Pooled::check_state`] or the next login fails.
     pub async fn undo(&self, session: &Session) {
         if let Err(e) = self.undo_all(session).await {
             tracing::warn!(
                 role = self.role,
                 error = report(&e),
-                "a loading role could not be looked at"
+                "failed to inspect a loading role"
             );
         }
     }
@@ -131,10 +133,14 @@ impl Pooled {
         let administers_itself = session.version() < NO_SELF_ADMIN;
         if administers_itself && !self.is_ours(session).await? {
             let us = ident(self.our_role(session).await?.as_str());
-            self.attempt(session, &format!("GRANT {role} TO {us}"), "our membership")
-                .await;
+            self.attempt(
+                session,
+                &format!("GRANT {role} TO {us}"),
+                "the membership of DB_USER",
+            )
+            .await;
         }
-        // As a verifier: the password itself would be in the server's log.
+        // A SCRAM verifier, because a plaintext password would appear in the server's log.
         let password = match &self.password {
             Some(p) => {
                 let verifier =
@@ -149,11 +155,11 @@ impl Pooled {
             "the password",
         )
         .await;
-        // Somebody who knew another password may still be there, and could do all of it again.
+        // Somebody who logged in with another password may still be connected, and could repeat the changes.
         self.end_sessions(session).await?;
         let settings = self.settings(session).await?;
         if !settings.is_empty() {
-            // Only settings that the session knows can be reset, and it knows PL/pgSQL's from its first use.
+            // A session can only reset settings that it knows, and it learns PL/pgSQL's on first use.
             let _ = session.run("DO 'BEGIN END'").await;
         }
         for database in settings {
@@ -182,7 +188,7 @@ impl Pooled {
         if let Err(e) = self.by_whoever_may(session, sql).await {
             tracing::warn!(
                 role = self.role, error = %e,
-                "{what} of a loading role, which a backup may have changed, could not be set back"
+                "failed to reset {what} of a loading role, which a backup may have changed"
             );
         }
     }
@@ -193,7 +199,7 @@ impl Pooled {
         if !is_denied(&by_us) {
             return by_us;
         }
-        // One transaction, and the role is ours again at its end.
+        // One implicit transaction; SET LOCAL ends with it.
         let as_it = session
             .run(&format!("SET LOCAL ROLE {}; {sql}", ident(&self.role)))
             .await;
@@ -213,11 +219,14 @@ impl Pooled {
             .client()
             .execute(sql, &[&self.role])
             .await
-            .map_err(looking)?
+            .map_err(map_lookup_error)?
             > 0
         {
             if tokio::time::Instant::now() >= deadline {
-                tracing::warn!(role = self.role, "sessions of a loading role do not end");
+                tracing::warn!(
+                    role = self.role,
+                    "sessions of a loading role are still running after they were told to end"
+                );
                 break;
             }
             tokio::time::sleep(ENDING_PAUSE).await;
@@ -230,19 +239,19 @@ impl Pooled {
             .client()
             .query_one("SELECT current_user::text", &[])
             .await;
-        Ok(row.map_err(looking)?.get(0))
+        Ok(row.map_err(map_lookup_error)?.get(0))
     }
 
-    /// Whether we may give away what it owns.
+    /// Whether this session's role may reassign what it owns.
     async fn is_ours(&self, session: &Session) -> Result<bool, DatabaseError> {
         let row = session
             .client()
             .query_one("SELECT pg_has_role($1::name, 'USAGE')", &[&self.role])
             .await;
-        Ok(row.map_err(looking)?.get(0))
+        Ok(row.map_err(map_lookup_error)?.get(0))
     }
 
-    /// The databases in which it has settings; `None` is every one.
+    /// The databases for which it has settings; `None` stands for all databases.
     async fn settings(&self, session: &Session) -> Result<Vec<Option<String>>, DatabaseError> {
         let sql = "SELECT datname::text FROM pg_db_role_setting JOIN pg_roles r ON r.oid = setrole
              LEFT JOIN pg_database d ON d.oid = setdatabase WHERE rolname = $1 AND (setdatabase = 0 OR d.oid IS NOT NULL)";
@@ -250,11 +259,11 @@ impl Pooled {
             .client()
             .query(sql, &[&self.role])
             .await
-            .map_err(looking)?;
+            .map_err(map_lookup_error)?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 
-    /// Who has become a member and can be there by its own doing.
+    /// Members that the role may have added itself.
     async fn members(&self, session: &Session) -> Result<Vec<String>, DatabaseError> {
         if session.version() >= NO_SELF_ADMIN {
             return Ok(vec![]);
@@ -266,7 +275,7 @@ impl Pooled {
             .client()
             .query(sql, &[&self.role])
             .await
-            .map_err(looking)?;
+            .map_err(map_lookup_error)?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 }

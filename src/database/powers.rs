@@ -1,10 +1,10 @@
-//! What a role can do beyond its own objects, by itself or through the roles that it can become. Code of
-//! an untrusted backup may be run with all of it: a function that is `SECURITY DEFINER` runs as its owner.
+//! Finds powers of a role beyond its own objects, direct or through roles that it is a member of. Code of an
+//! untrusted backup could use all of them, because a `SECURITY DEFINER` function runs as its owner.
 
 use crate::error::DatabaseError;
 use crate::postgres::{Session, literal, map_pg_error};
 
-/// Roles of hosted PostgreSQL that stand in for a superuser, replicate, or reach other databases.
+/// Roles of hosted PostgreSQL services that replace a superuser, replicate, or can access other databases.
 const PLATFORM_ROLES: [&str; 30] = [
     "alloydbadmin",
     "alloydbimportexport",
@@ -38,17 +38,17 @@ const PLATFORM_ROLES: [&str; 30] = [
     "yb_db_admin",
 ];
 
-/// Every role that `$1` is a member of, with itself, by any chain. Membership counts whatever its
-/// options are: since 16, one without `INHERIT` and `SET` may have `ADMIN`, which can grant the others.
+/// The role `$1` and every role that it is a member of, directly or indirectly. Membership counts whatever
+/// its options: since 16, one without `INHERIT` and `SET` may have `ADMIN`, which can grant the others.
 const REACHED: &str = "WITH RECURSIVE reached(oid) AS (
     SELECT oid FROM pg_roles WHERE rolname = $1
     UNION SELECT m.roleid FROM pg_auth_members m JOIN reached ON m.member = reached.oid)";
 
-/// Oids from here on are of objects that somebody made.
+/// OIDs from here on belong to objects created after `initdb`.
 const FIRST_NORMAL_OID: u32 = 16_384;
 
-/// Why code of an untrusted backup must not run as `role`: its own attributes, and what it reaches
-/// through membership. `None` for a role that is not there.
+/// Why code of an untrusted backup must not run as `role`: its attributes, or those of a role that it is a
+/// member of. `None` if there is no reason, or no such role.
 ///
 /// # Errors
 /// `target_unavailable`.
@@ -68,7 +68,7 @@ pub(super) async fn power_of(
          ORDER BY r.rolname = $1 DESC, rolsuper DESC, 1 LIMIT 1",
         platform.join(", ")
     );
-    let looking = |e: tokio_postgres::Error| map_pg_error(&e, "looking at what a role may do");
+    let looking = |e: tokio_postgres::Error| map_pg_error(&e, "looking up a role's privileges");
     if let Some(row) = session
         .client()
         .query_opt(&sql, &[&role])
@@ -78,7 +78,7 @@ pub(super) async fn power_of(
         let (reached, is_itself, attributes): (&str, bool, &str) =
             (row.get(0), row.get(1), row.get(2));
         return Ok(Some(match (is_itself, attributes) {
-            (true, "") => "it is a role that administers the server".to_owned(),
+            (true, "") => "it is an administrator role of the server".to_owned(),
             (true, attributes) => format!("it has {attributes}"),
             (false, "") => format!("it is, directly or through other roles, a member of {reached}"),
             (false, attributes) => {
@@ -100,5 +100,5 @@ pub(super) async fn power_of(
         .query_opt(&parameters, &[&role])
         .await
         .map_err(looking)?;
-    Ok(granted.map(|r| format!("it may set the server's parameter {}", r.get::<_, &str>(0))))
+    Ok(granted.map(|r| format!("it may set the server parameter {}", r.get::<_, &str>(0))))
 }

@@ -1,5 +1,5 @@
-//! The reaper: drops what killed workers left. Only what is recorded as ours, bears one of our names,
-//! and whose lock is free: a living worker holds it.
+//! The reaper drops what killed workers left behind: databases that are recorded in the journal, have a name
+//! of pgrestored's form, and whose lock is free (a running worker holds it).
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ pub struct Reaped {
     pub dropped: Vec<String>,
     /// In use by a worker, or kept for a rollback.
     pub kept: Vec<String>,
-    /// Named like ours and not recorded: somebody has to look. They are left alone.
+    /// Databases with a name of pgrestored's form that are not recorded. They are left in place: check them by hand.
     pub unknown: Vec<String>,
     /// Could not be dropped, and why.
     pub failed: Vec<String>,
-    /// Requests that began long ago and were never heard of again: they are recorded as failed.
+    /// Requests that started long ago and never finished. They are recorded as failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub abandoned: Vec<String>,
 }
@@ -39,12 +39,13 @@ impl Reaped {
     }
 }
 
-/// One pass over a server. Requests that were published longer than `max_age` ago are taken by nobody.
+/// Makes one pass over a server. Unfinished requests older than `max_age`, which no worker would accept any
+/// more, are recorded as failed.
 ///
 /// # Errors
-/// `target_unavailable`, `access_denied`. What cannot be dropped is in the answer.
+/// `target_unavailable`, `access_denied`. What could not be dropped is listed in the result.
 pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreError> {
-    // Nobody waits for it: a server that is away is looked at the next time.
+    // No retries: if the server is unavailable, the next pass will do.
     let session = server.without_retry().maintenance("reaper").await?;
     let journal = Journal::find(&session).await?;
     let mut reaped = Reaped::default();
@@ -55,7 +56,7 @@ pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreE
         labelled(&session).await?
     };
     for name in ours.iter().filter(|n| owned.iter().all(|o| o.name != **n)) {
-        // Without a journal, replaced databases have nothing but their name: `rollback` knows it.
+        // Without a journal, a replaced database is recognised by its name alone. `rollback` may need it.
         let list = if journal.is_on() {
             &mut reaped.unknown
         } else {
@@ -79,7 +80,7 @@ pub async fn reap(server: &Server, max_age: Duration) -> Result<Reaped, RestoreE
     Ok(reaped)
 }
 
-/// Names that only we give; the rest of such a name is hexadecimal.
+/// The form of the names that pgrestored gives.
 const PATTERN: &str = "^pgrestored_([sv]_[0-9a-f]{16}|o_[0-9a-f]{16}_[0-9a-f]+)$";
 
 pub(super) async fn named_like_ours(session: &Session) -> Result<Vec<String>, DatabaseError> {
@@ -93,7 +94,7 @@ pub(super) async fn named_like_ours(session: &Session) -> Result<Vec<String>, Da
         .collect())
 }
 
-/// Without a journal: staging databases of this role that say so themselves.
+/// Without a journal: staging databases of this role, recognised by their comment.
 async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
     let sql =
         "SELECT datname::text FROM pg_database WHERE datname ~ $1 AND pg_get_userbyid(datdba) = current_user
@@ -120,21 +121,21 @@ async fn labelled(session: &Session) -> Result<Vec<Owned>, DatabaseError> {
     Ok(all)
 }
 
-/// What was dropped with one database; `None` where it is to stay.
+/// Drops one database if it may be dropped. Returns what was dropped with it; `None` if it is kept.
 async fn reap_one(
     server: &Server,
     session: &Session,
     journal: Journal,
     database: &Owned,
 ) -> Result<Option<Vec<String>>, DatabaseError> {
-    // A replaced database is guarded by its target's lock: a rollback may be bringing it back.
+    // A replaced database is protected by its target's lock, because a rollback may be using it.
     let lock = match database.kind {
         RecordKind::Staging | RecordKind::Verification => &database.name,
         RecordKind::Previous => &database.target,
     };
     let may_go = match database.kind {
         RecordKind::Staging | RecordKind::Verification => true,
-        // The last copy stays.
+        // Never drop the last copy.
         RecordKind::Previous => database.expired && exists(session, &database.target).await?,
     };
     if !may_go || !try_lock(session, lock).await? {
@@ -164,7 +165,7 @@ async fn reap_one(
     done
 }
 
-/// Whether the record still is what it was before the lock was taken.
+/// Whether the record is unchanged since before the lock was taken.
 async fn still_recorded(
     session: &Session,
     journal: Journal,
@@ -179,7 +180,7 @@ async fn still_recorded(
     }))
 }
 
-/// Drops a database of ours with the roles that were made for it, and forgets it. Returns what there was.
+/// Drops a database, the roles that were created for it, and its record. Returns what was dropped.
 pub(super) async fn remove(
     server: &Server,
     session: &Session,
@@ -205,7 +206,7 @@ pub(super) async fn remove(
             Ok(()) => dropped.push(format!("role {role}")),
             Err(e) if session.client().is_closed() => return Err(e),
             Err(e) => {
-                tracing::warn!(role, error = %e, "a role that was made for a restore is still there")
+                tracing::warn!(role, error = %e, "failed to drop a role that was created for a restore")
             }
         }
     }
@@ -223,13 +224,12 @@ async fn exists(session: &Session, database: &str) -> Result<bool, DatabaseError
         .is_some())
 }
 
-/// Drops replaced databases of a claimed target whose time is over. Best effort: what is not dropped
-/// now, the next pass drops.
+/// Drops expired replaced databases of a claimed target. Best effort: the reaper's next pass drops the rest.
 pub(super) async fn drop_expired(claimed: &TargetLock) {
     let (session, journal) = (&claimed.lock, claimed.journal);
-    let kept = match find_kept(session, journal, &claimed.target, claimed.terms.keep).await {
+    let kept = match find_kept(session, journal, &claimed.target, claimed.policy.keep).await {
         Ok(kept) => kept,
-        Err(e) => return tracing::warn!(error = report(&e), "kept databases cannot be listed"),
+        Err(e) => return tracing::warn!(error = report(&e), "failed to list retained databases"),
     };
     let now = super::server_clock(session)
         .await
@@ -243,7 +243,7 @@ pub(super) async fn drop_expired(claimed: &TargetLock) {
             tracing::warn!(
                 database = name,
                 error = report(&e),
-                "an expired database was not dropped"
+                "failed to drop an expired database"
             );
         }
     }
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_two_servers_had_is_one_answer() {
+    fn results_of_two_servers_are_added_up() {
         let of = |n: &str| Reaped {
             dropped: vec![format!("dropped {n}")],
             kept: vec![format!("kept {n}")],

@@ -1,5 +1,5 @@
-//! The way back: the database that a restore replaced, exchanged with the one that took its place, by
-//! the same lock, journal and transaction.
+//! Rollback: exchanges the target with the database that a restore replaced, with the same lock, journal and
+//! transaction as a swap.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct RolledBack {
     pub target_db: String,
     /// Name that the database had while it was kept.
     pub restored_database: String,
-    /// Name under which the one is kept that it replaced: a second rollback brings it back.
+    /// Name under which the database that it replaced is kept. Another rollback brings it back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_database: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -39,7 +39,8 @@ pub struct RetainedDatabase {
     pub keep_until: Option<jiff::Timestamp>,
 }
 
-/// The databases that are kept for `target`, the newest first. Without a journal, `keep` says how long.
+/// The databases retained for `target`, newest first. Without a journal, `keep` determines how long each is
+/// kept.
 ///
 /// # Errors
 /// `target_unavailable`, `access_denied`.
@@ -53,7 +54,8 @@ pub async fn kept(
     find_kept(&session, journal, target, keep).await
 }
 
-/// Names say when a database was replaced; the journal says how long it is kept.
+/// As [`kept`], on an open session. The time of replacement is part of a database's name; how long it is kept
+/// is in the journal.
 pub(super) async fn find_kept(
     session: &Session,
     journal: Journal,
@@ -72,7 +74,7 @@ pub(super) async fn find_kept(
         };
         let keep_until = match recorded.iter().find(|o| o.name == name) {
             Some(owned) => owned.keep_until,
-            // Somebody else's, whatever it is called.
+            // Not recorded, so not ours, whatever its name.
             None if journal.is_on() => continue,
             None => replaced.checked_add(keep).ok(),
         };
@@ -89,15 +91,15 @@ pub(super) async fn find_kept(
 /// Exchanges the target of `job` with the database that it replaced last, or with `wanted`.
 ///
 /// # Errors
-/// `target_not_allowed` where none is kept or the exchange would destroy something, `target_busy`,
-/// `insufficient_privilege`, `target_unavailable`: then everything is as it was.
+/// `target_not_allowed` if none is retained or the exchange would destroy something, `target_busy`,
+/// `insufficient_privilege`, `target_unavailable`. In all cases nothing has changed.
 pub async fn rollback(
     server: &Server,
     job: &RestoreJob,
     wanted: Option<&str>,
-    terms: ClaimPolicy,
+    policy: ClaimPolicy,
 ) -> Result<RolledBack, RestoreError> {
-    let mut claimed = match claim(server, job, terms).await? {
+    let mut claimed = match claim(server, job, policy).await? {
         Claim::Granted(claimed) => claimed,
         Claim::Done(outcome) => {
             return serde_json::from_value(outcome).map_err(|e| {
@@ -111,7 +113,7 @@ pub async fn rollback(
             if let Err(e) = claimed.release().await {
                 tracing::warn!(
                     error = report(&e),
-                    "the end of the attempt could not be recorded"
+                    "failed to record the end of the attempt"
                 );
             }
             Err(e)
@@ -125,28 +127,33 @@ async fn exchange(
 ) -> Result<RolledBack, RestoreError> {
     let mut notes = claimed.check(1).await?;
     if !claimed.has_journal() {
-        notes.push("no bookkeeping schema: found by its name".into());
+        notes.push("no bookkeeping schema: the retained database was found by its name".into());
     }
     let kept = find_kept(
         &claimed.lock,
         claimed.journal,
         &claimed.target,
-        claimed.terms.keep,
+        claimed.policy.keep,
     )
     .await?;
     let kept: Vec<String> = kept.into_iter().map(|k| k.name).collect();
-    let none = |what: String| RestoreError::from(ValidationError::new(R::TargetNotAllowed, what));
+    let not_allowed =
+        |what: String| RestoreError::from(ValidationError::new(R::TargetNotAllowed, what));
     let name = match wanted {
         Some(name) => kept.iter().find(|k| *k == name).ok_or_else(|| {
-            none(format!(
-                "{name} is not kept for {} (kept: {})",
-                claimed.target,
+            let others = if kept.is_empty() {
+                "none".to_owned()
+            } else {
                 kept.join(", ")
+            };
+            not_allowed(format!(
+                "{name} is not a retained database of {} (retained: {others})",
+                claimed.target,
             ))
         })?,
         None => kept.first().ok_or_else(|| {
-            none(format!(
-                "no database is kept that {} has replaced (RESTORE_KEEP_PREVIOUS)",
+            not_allowed(format!(
+                "no replaced database is retained for {} (RESTORE_KEEP_PREVIOUS)",
                 claimed.target
             ))
         })?,
@@ -158,12 +165,13 @@ async fn exchange(
             &[name],
         )
         .await
-        .map_err(|e| map_pg_error(&e, "looking at the kept database"))?;
-    let row = row.ok_or_else(|| none(format!("the kept database {name} is gone")))?;
+        .map_err(|e| map_pg_error(&e, "looking up the retained database"))?;
+    let row =
+        row.ok_or_else(|| not_allowed(format!("the retained database {name} no longer exists")))?;
     let oid: u32 = row.get(0);
     if let Some(why) = swap::swap_blocker(client, oid, name).await? {
-        return Err(none(format!(
-            "the kept database {name} cannot come back: {why}"
+        return Err(not_allowed(format!(
+            "the retained database {name} cannot be swapped in: {why}"
         )));
     }
     let done = RolledBack {

@@ -1,4 +1,4 @@
-//! The staging database: made from `template0`, named after its request, dropped by force.
+//! The staging database: created from `template0`, named after its request, dropped by force.
 
 use super::{TargetLock, short_hash};
 use pgdump_restore::Loaded;
@@ -9,33 +9,33 @@ use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
 use pgdump_archive::{Dialect, TextEncoding, TocEntry, tokens};
 
-/// What a note begins with that says that a database has another locale than the dump's.
+/// Prefix of the notes about a database whose locale differs from the dump's.
 pub const OTHER_LOCALE: &str = "the dump's locale is not on this server";
 
 /// Encoding and locale of a database, as `CREATE DATABASE` takes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateOptions {
-    /// Database to copy, instead of an empty one.
+    /// The database to copy, instead of creating an empty one.
     template: Option<String>,
     encoding: Option<String>,
     /// Keyword and value, such as `LOCALE` and `C.UTF-8`.
     locale: Vec<(&'static str, String)>,
-    /// Copy the template's files, where the server could also write them to its log.
+    /// Copy the template's files instead of writing them to the WAL (`STRATEGY file_copy`).
     by_files: bool,
 }
 
-/// A database that is ours alone until it is swapped in.
+/// A database that only its restore uses until it is swapped in.
 #[derive(Debug)]
 pub struct Staging {
     pub name: String,
     pub oid: u32,
-    /// What had to be done otherwise than the dump says.
+    /// How it differs from what the dump says.
     pub notes: Vec<String>,
-    /// It gets the properties of the database that it replaces; one that comes back has its own.
+    /// Whether it takes over the properties of the database that it replaces. A retained database keeps its own.
     pub(super) is_new: bool,
-    /// It bears the target's name already.
+    /// It already has the target's name.
     pub(super) is_in_place: bool,
-    /// Statements of the transaction that makes it the target.
+    /// Statements to run in the swap's transaction.
     pub(super) at_end: Vec<String>,
 }
 
@@ -51,24 +51,24 @@ impl Staging {
         }
     }
 
-    /// `server`, where the database's name means this one.
+    /// `server`, with the database's name pinned to this database's OID.
     pub fn on(&self, server: &Server) -> Server {
         server.pinned_to_oid(&self.name, self.oid)
     }
 }
 
-/// A database that may take the target's place: all of a backup is in it and every byte of it was the store's, or it
-/// has been the target before. Nothing else can be swapped in.
+/// A database that may be swapped in: it contains a whole backup whose every byte matches the store, or it has been the
+/// target before. Nothing else can be swapped in.
 #[derive(Debug)]
 pub struct ProvenStaging(Staging);
 
 impl Staging {
-    /// The proof of what was loaded into it, from bytes that are proven.
+    /// Marks it as proven. The arguments prove that the whole backup was loaded and that its bytes match the store.
     pub fn proven(self, _everything: Loaded, _every_byte: ProvenBytes) -> ProvenStaging {
         ProvenStaging(self)
     }
 
-    /// The same for a retained database, which a restore has proven.
+    /// Marks a retained database as proven; the restore that created it proved it.
     pub(super) fn proven_before(self) -> ProvenStaging {
         ProvenStaging(self)
     }
@@ -93,12 +93,12 @@ const LOCALE_OPTIONS: [&str; 7] = [
 ];
 
 impl CreateOptions {
-    /// From the dump's own `CREATE DATABASE`. Where it has none: the encoding of the server's own databases, as
-    /// `createdb` gives it, if that holds what the dump says in `text`, and UTF-8, which holds everything,
-    /// otherwise. `text` is what the clients speak to whom the dump was written, not the source's encoding.
+    /// Takes the options from the dump's own `CREATE DATABASE`. If it has none, uses the server's default
+    /// encoding if that equals the dump's encoding `text`, and UTF-8, which holds everything, otherwise. `text` is
+    /// the client encoding in which the dump was written, which may differ from the source's encoding.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Errors of the connection.
     pub async fn of_dump(
         session: &Session,
         entries: &[TocEntry],
@@ -110,7 +110,10 @@ impl CreateOptions {
             .map(|e| e.defn.as_str());
         let mut options = create.map(Self::parse).unwrap_or_default();
         if options.encoding.is_none() {
-            options.encoding = Some(text_holder(text, &encoding_of(session, "template0").await?));
+            options.encoding = Some(encoding_for(
+                text,
+                &encoding_of(session, "template0").await?,
+            ));
         }
         Ok(options)
     }
@@ -118,7 +121,7 @@ impl CreateOptions {
     /// The encoding that the database will have.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Errors of the connection.
     pub async fn encoding(&self, session: &Session) -> Result<String, DatabaseError> {
         match &self.encoding {
             Some(e) => Ok(e.clone()),
@@ -126,7 +129,7 @@ impl CreateOptions {
         }
     }
 
-    /// The same by copying files: faster on a server that need not be durable.
+    /// The same options, with the template's files copied: faster on a server that need not be durable.
     pub fn by_files(self) -> Self {
         CreateOptions {
             by_files: true,
@@ -134,7 +137,7 @@ impl CreateOptions {
         }
     }
 
-    /// A copy of another database.
+    /// Options for a copy of another database.
     pub fn copy_of(database: &str) -> Self {
         CreateOptions {
             template: Some(database.to_owned()),
@@ -142,11 +145,11 @@ impl CreateOptions {
         }
     }
 
-    /// `CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';`
+    /// Parses a statement such as `CREATE DATABASE x WITH TEMPLATE = template0 ENCODING = 'UTF8' LOCALE = 'C';`.
     fn parse(create: &str) -> Self {
         let t = tokens(create, Dialect::default());
         let end = t.iter().position(|w| w.is_symbol(b';')).unwrap_or(t.len());
-        // After the name.
+        // Skip CREATE, DATABASE and the name.
         let words = t.get(3..end).unwrap_or_default();
         let value = |key: &str| {
             let at = words.iter().position(|w| w.is(key))? + 1;
@@ -167,7 +170,7 @@ impl CreateOptions {
 
     fn sql(&self, name: &str, server_version: u32) -> String {
         let template = self.template.as_deref().unwrap_or("template0");
-        // Nobody gets in before PUBLIC has lost its right to.
+        // No connections until CONNECT has been revoked from PUBLIC.
         let mut sql = format!(
             "CREATE DATABASE {} ALLOW_CONNECTIONS false TEMPLATE {}",
             ident(name),
@@ -180,7 +183,7 @@ impl CreateOptions {
             sql.push_str(" STRATEGY file_copy");
         }
         for (key, value) in &self.locale {
-            // Before version 15 there was one provider and no word for it.
+            // Before version 15, libc was the only provider and there was no such option.
             if *key == "LOCALE_PROVIDER" && value == "libc" && server_version < 150000 {
                 continue;
             }
@@ -194,7 +197,8 @@ impl CreateOptions {
         sql
     }
 
-    /// What is tried in turn: the dump's locale, the server's own, and C, which fits every encoding.
+    /// The options to try in turn: with the dump's locale, the server's default, and C, which works with every
+    /// encoding.
     fn fallbacks(&self) -> [(CreateOptions, Option<&'static str>); 3] {
         let with = |locale| CreateOptions {
             locale,
@@ -215,9 +219,9 @@ impl CreateOptions {
     }
 }
 
-/// The encoding of a database for a dump that does not say what its source has.
-fn text_holder(text: &TextEncoding, default: &str) -> String {
-    // Of text without an encoding nothing else holds everything.
+/// The encoding of a database for a dump that does not name its source's encoding.
+fn encoding_for(text: &TextEncoding, default: &str) -> String {
+    // Only SQL_ASCII accepts text of unknown encoding.
     if text.is_sql_ascii() {
         return "SQL_ASCII".to_owned();
     }
@@ -232,11 +236,11 @@ async fn encoding_of(session: &Session, database: &str) -> Result<String, Databa
     let sql =
         "SELECT pg_catalog.pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = $1";
     let row = session.client().query_opt(sql, &[&database]).await;
-    let row = row.map_err(|e| map_pg_error(&e, "looking at the encoding of a database"))?;
+    let row = row.map_err(|e| map_pg_error(&e, "reading the encoding of a database"))?;
     Ok(row.map_or_else(|| "UTF8".to_owned(), |row| row.get(0)))
 }
 
-/// The staging database of a request: every attempt has the same.
+/// The name of a request's staging database, the same for every attempt.
 pub(super) fn name_for(request_id: &str) -> String {
     format!("{}s_{}", crate::job::OWN_PREFIX, short_hash(request_id))
 }
@@ -259,7 +263,7 @@ pub(super) async fn create(
     Ok(opened(lock, &name, note).await?)
 }
 
-/// Makes a database that never becomes a target.
+/// Creates a database that never becomes a target.
 pub(super) async fn make(
     lock: &Session,
     name: &str,
@@ -269,12 +273,11 @@ pub(super) async fn make(
     opened(lock, name, note).await
 }
 
-/// Opens the database to its owner, and to nobody else: whoever could connect while it is loaded could put
-/// something there (before 15, anybody into `public`) that the loading role then runs. The swap opens it to
-/// others.
+/// Opens the database to its owner only: anyone else who could connect while it is loaded could plant code there
+/// (before 15, anybody in `public`) that the loading role would run. The swap opens it to others.
 async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Staging, DatabaseError> {
     let quoted = ident(name);
-    // One transaction.
+    // Both statements run in one implicit transaction.
     lock.run(&format!(
         "REVOKE CONNECT ON DATABASE {quoted} FROM PUBLIC; ALTER DATABASE {quoted} ALLOW_CONNECTIONS true"
     ))
@@ -292,14 +295,14 @@ async fn opened(lock: &Session, name: &str, note: Option<&str>) -> Result<Stagin
     })
 }
 
-/// What the comment of a staging database begins with.
+/// Prefix of the comment of a staging database.
 pub(super) const LABEL: &str = "pgrestored staging database";
 
 fn label(target: &str, request_id: &str) -> String {
     format!("{LABEL} for {target}, request {request_id}")
 }
 
-/// Whether a comment is that of a database which some request makes for `target`.
+/// Whether a comment is that of a staging database for `target`.
 pub(super) fn is_label_of(comment: &str, target: &str) -> bool {
     comment.starts_with(&label(target, ""))
 }
@@ -315,7 +318,7 @@ async fn create_with_fallbacks(
             Ok(()) => return Ok(note),
             Err(e) if is_about_locale(&e) && options.template.is_none() => refused = Some(e),
             Err(e) if e.sqlstate() == Some("55006") => {
-                let why = "it is in use, and a data-only restore begins with a copy of it, which needs it idle";
+                let why = "a data-only restore begins with a copy of the database, which must not be in use: end its sessions";
                 return Err(DatabaseError::new(
                     FailureReason::TargetNotAllowed,
                     format!("{e}: {why}"),
@@ -324,17 +327,19 @@ async fn create_with_fallbacks(
             Err(e) => return Err(e.context("creating the staging database")),
         }
     }
-    let e = refused.unwrap_or_else(|| DatabaseError::new(FailureReason::Internal, "no options"));
+    let e = refused
+        .unwrap_or_else(|| DatabaseError::new(FailureReason::Internal, "no options were tried"));
     Err(e.context("creating the staging database"))
 }
 
-/// `invalid_parameter_value`, `wrong_object_type`, or a keyword that this version does not know.
+/// Whether the server rejected the locale: `invalid_parameter_value`, `wrong_object_type`, `undefined_object`, or a
+/// keyword that this version does not know.
 fn is_about_locale(e: &DatabaseError) -> bool {
     matches!(e.sqlstate(), Some("22023" | "42809" | "42601" | "42704"))
 }
 
-/// Drops a database of ours, with whatever keeps `DROP DATABASE … WITH (FORCE)` from it: that it is a
-/// template, that nobody can connect, subscriptions, prepared transactions.
+/// Drops a database, first removing whatever makes `DROP DATABASE … WITH (FORCE)` fail: template status,
+/// connection limits, subscriptions, prepared transactions.
 pub(super) async fn force_drop(
     server: &Server,
     lock: &Session,
@@ -344,9 +349,9 @@ pub(super) async fn force_drop(
     let Err(refused) = lock.run(&drop).await else {
         return Ok(());
     };
-    let said = |e: DatabaseError| e.context(&format!("dropping database {name}"));
+    let with_context = |e: DatabaseError| e.context(&format!("dropping database {name}"));
     if !matches!(refused.sqlstate(), Some("55006" | "42809")) {
-        return Err(said(refused));
+        return Err(with_context(refused));
     }
     let quoted = ident(name);
     for sql in [
@@ -355,24 +360,26 @@ pub(super) async fn force_drop(
         format!("ALTER DATABASE {quoted} ALLOW_CONNECTIONS true"),
         format!("ALTER DATABASE {quoted} CONNECTION LIMIT -1"),
     ] {
-        lock.run(&sql).await.map_err(said)?;
+        lock.run(&sql).await.map_err(with_context)?;
     }
     if lock.run(&drop).await.is_ok() {
         return Ok(());
     }
-    clear_out(server, name).await.map_err(said)?;
-    lock.run(&drop).await.map_err(said)
+    remove_drop_blockers(server, name)
+        .await
+        .map_err(with_context)?;
+    lock.run(&drop).await.map_err(with_context)
 }
 
-/// Removes what keeps a database from being dropped, from inside.
-async fn clear_out(server: &Server, name: &str) -> Result<(), DatabaseError> {
+/// Connects to a database and removes prepared transactions and subscriptions, which prevent dropping it.
+async fn remove_drop_blockers(server: &Server, name: &str) -> Result<(), DatabaseError> {
     let session = server.connect(name, "cleanup").await?;
     let list = async |sql: &str| {
         let rows = session
             .client()
             .query(sql, &[])
             .await
-            .map_err(|e| map_pg_error(&e, "listing what holds it"))?;
+            .map_err(|e| map_pg_error(&e, "listing what prevents dropping it"))?;
         Ok::<Vec<String>, DatabaseError>(rows.iter().map(|r| r.get(0)).collect())
     };
     for gid in list("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()").await?
@@ -434,8 +441,8 @@ mod tests {
     }
 
     #[test]
-    fn text_is_not_the_databases_encoding() {
-        let of = |text: &str, default: &str| text_holder(&TextEncoding::new(text), default);
+    fn the_databases_encoding_may_differ_from_the_dumps() {
+        let of = |text: &str, default: &str| encoding_for(&TextEncoding::new(text), default);
         assert_eq!(of("LATIN1", "UTF8"), "UTF8");
         assert_eq!(of("UTF8", "UTF8"), "UTF8");
         assert_eq!(of("latin-1", "LATIN1"), "LATIN1");

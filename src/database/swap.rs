@@ -1,6 +1,6 @@
-//! The swap: two renames and the journal's row in one transaction, on the session that holds the
-//! target's lock. There is no state between the two names that a crash could leave behind; an
-//! ambiguous COMMIT is settled by the staging database's OID, which survives renames.
+//! The swap: two renames and the journal's row in one transaction, on the session that holds the target's
+//! lock. A crash cannot leave a state in between. An ambiguous COMMIT is resolved by the staging database's
+//! OID, which survives renames.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ use crate::postgres::{Session, ident, literal, map_pg_error};
 use crate::retry::Backoff;
 use crate::steps::reached;
 
-/// How long the transaction is tried against concurrent `GRANT` or `ALTER DATABASE`, which collide with
-/// it, and against sessions that may not be ended.
+/// How long the transaction is retried if it collides with a concurrent `GRANT` or `ALTER DATABASE`, or with
+/// sessions that it may not terminate.
 const COLLISION_LIMIT: Duration = Duration::from_secs(30);
 const EVICTION_PAUSE: Duration = Duration::from_millis(20);
 const EVICTION_LIMIT: Duration = Duration::from_secs(10);
-/// How long a lost session may take to end.
+/// How long to wait for a lost session to end on the server.
 const SETTLE_LIMIT: Duration = Duration::from_secs(90);
 
-fn looking(e: tokio_postgres::Error) -> DatabaseError {
-    map_pg_error(&e, "looking at the target")
+fn map_lookup_error(e: tokio_postgres::Error) -> DatabaseError {
+    map_pg_error(&e, "looking up the target")
 }
 
-/// Why a database may not be renamed away: what would be destroyed with it or stops the rename.
+/// Why a database must not be renamed: something would be destroyed by it or prevents it.
 pub(super) async fn swap_blocker(
     client: &Client,
     oid: u32,
@@ -48,7 +48,7 @@ pub(super) async fn swap_blocker(
         if client
             .query_opt(&format!("{sql} LIMIT 1"), &[&name])
             .await
-            .map_err(looking)?
+            .map_err(map_lookup_error)?
             .is_some()
         {
             return Ok(Some(why));
@@ -60,7 +60,7 @@ pub(super) async fn swap_blocker(
             &[&oid],
         )
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     Ok(subscription.map(|_| "it has a subscription"))
 }
 
@@ -77,8 +77,8 @@ pub(super) async fn swap(
             Err(e) => {
                 let broken = e.sqlstate().is_none_or(|code| code.starts_with("57P0"));
                 if broken || claimed.lock.run("ROLLBACK").await.is_err() {
-                    // The connection broke: the COMMIT may have been done. The OID knows.
-                    if settle(claimed, staging).await? {
+                    // The connection broke, so the COMMIT may have succeeded. The OID shows whether it did.
+                    if resolve_ambiguous_commit(claimed, staging).await? {
                         break;
                     }
                     return Err(e.context("swapping the database into place").into());
@@ -86,24 +86,25 @@ pub(super) async fn swap(
                 if !is_collision(&e) || tokio::time::Instant::now() >= deadline {
                     return Err(final_error(e, claimed).await);
                 }
-                tracing::debug!(error = %e, "the swap collided, trying again");
+                tracing::debug!(error = %e, "the swap collided with another session: retrying");
                 tokio::time::sleep(backoff.next_delay()).await;
             }
         }
     }
     reached("swapped");
-    // The target is what it should be: whatever happens from here on, the restore is done.
-    if let Err(e) = confirm(claimed, staging).await {
+    // The swap is committed: the restore has succeeded, whatever happens from here on.
+    if let Err(e) = confirm_reachable(claimed, staging).await {
         tracing::warn!(
             error = report(&e),
-            "the swap is done, and the target could not be reached since"
+            "the swap succeeded, but the target could not be reached afterwards"
         );
     }
     reaper::drop_expired(claimed).await;
     Ok(())
 }
 
-/// `tuple concurrently updated`, sessions that have not ended yet, locks, deadlocks.
+/// Whether a retry may help: `tuple concurrently updated`, sessions that have not ended yet, lock timeouts,
+/// deadlocks.
 fn is_collision(e: &DatabaseError) -> bool {
     matches!(
         e.sqlstate(),
@@ -123,7 +124,7 @@ async fn final_error(e: DatabaseError, claimed: &TargetLock) -> RestoreError {
             let who = blocking_sessions(claimed).await.unwrap_or_default();
             DatabaseError::new(
                 R::TargetUnavailable,
-                format!("database {target} stays in use{who}: {e}"),
+                format!("database {target} is still in use{who}: {e}"),
             )
             .into()
         }
@@ -131,7 +132,7 @@ async fn final_error(e: DatabaseError, claimed: &TargetLock) -> RestoreError {
     }
 }
 
-/// Who is on the target that could not be sent away, in words.
+/// The roles whose sessions on the target could not be terminated, as part of a sentence.
 async fn blocking_sessions(claimed: &TargetLock) -> Result<String, DatabaseError> {
     let sql = "SELECT coalesce(string_agg(DISTINCT format('%s%s', usename, CASE WHEN rolsuper THEN ' (a superuser)' END), ', '), '')
         FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid WHERE datname = $1";
@@ -140,13 +141,13 @@ async fn blocking_sessions(claimed: &TargetLock) -> Result<String, DatabaseError
         .client()
         .query_one(sql, &[&claimed.target])
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     let names: String = row.get(0);
     Ok(if names.is_empty() {
         String::new()
     } else {
         format!(
-            " by {names}, whose sessions {} may not end",
+            " by {names}, whose sessions {} may not terminate",
             claimed.server.user()
         )
     })
@@ -163,11 +164,11 @@ async fn transaction(
          SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL synchronous_commit = on",
     )
     .await?;
-    check_again(claimed, staging).await?;
+    recheck(claimed, staging).await?;
     reached("swap.begun");
     if staging.is_new {
-        // It bears a label of ours, and nobody could connect. PUBLIC gets what it has in every new database;
-        // what it has in one that is replaced comes below.
+        // Remove the staging comment and give PUBLIC its default privileges of a new database. If a database
+        // is replaced, its own privileges follow below.
         let name = ident(&staging.name);
         lock.run(&format!(
             "COMMENT ON DATABASE {name} IS NULL; GRANT CONNECT, TEMPORARY ON DATABASE {name} TO PUBLIC"
@@ -177,23 +178,23 @@ async fn transaction(
     for statement in &staging.at_end {
         lock.run(statement)
             .await
-            .map_err(|e| e.context("giving the new database to others"))?;
+            .map_err(|e| e.context("opening the new database to others"))?;
     }
     if let Some(Existing { oid, kept_as }) = &claimed.existing {
         let oid = *oid;
-        let carried = if staging.is_new {
+        let properties_of_target = if staging.is_new {
             properties(lock.client(), oid, staging).await?
         } else {
             vec![]
         };
-        for statement in carried {
+        for statement in properties_of_target {
             lock.run(&statement)
                 .await
-                .map_err(|e| e.context("carrying the database's properties over"))?;
+                .map_err(|e| e.context("copying the replaced database's properties"))?;
         }
         rename(claimed, oid, &claimed.target, kept_as).await?;
         reached("swap.old_renamed");
-        let keep = claimed.terms.keep.as_secs_f64() / 3600.0;
+        let keep = claimed.policy.keep.as_secs_f64() / 3600.0;
         claimed
             .journal
             .own_previous(lock, kept_as, &claimed.request_id, &claimed.target, keep)
@@ -218,17 +219,17 @@ async fn transaction(
     lock.run("COMMIT").await
 }
 
-/// The lock is still held by this session, and the name still means what it meant.
-async fn check_again(claimed: &TargetLock, staging: &Staging) -> Result<(), DatabaseError> {
+/// Checks that this session still holds the lock, and that the target's name still refers to the same database.
+async fn recheck(claimed: &TargetLock, staging: &Staging) -> Result<(), DatabaseError> {
     let client = claimed.lock.client();
     let held = client
         .query_opt("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted LIMIT 1", &[])
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     if held.is_none() {
         return Err(DatabaseError::new(
             R::TargetUnavailable,
-            "the target's lock is lost",
+            "the target's lock was lost",
         ));
     }
     let now = client
@@ -237,7 +238,7 @@ async fn check_again(claimed: &TargetLock, staging: &Staging) -> Result<(), Data
             &[&claimed.target],
         )
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     let in_place = staging.is_in_place.then_some(staging.oid);
     let before = claimed.existing.as_ref().map(|e| e.oid).or(in_place);
     match (now.map(|r| r.get::<_, u32>(0)), before, claimed.on_existing) {
@@ -246,7 +247,7 @@ async fn check_again(claimed: &TargetLock, staging: &Staging) -> Result<(), Data
             let what = format!("database {} appeared during the restore", claimed.target);
             Err(DatabaseError::new(R::TargetExists, what).with_sqlstate("42P04"))
         }
-        // object_not_in_prerequisite_state: it is tried again with the new one.
+        // object_not_in_prerequisite_state: the request is retried with the new database.
         _ => Err(DatabaseError::new(
             R::TargetUnavailable,
             "the target was replaced by someone else",
@@ -255,9 +256,9 @@ async fn check_again(claimed: &TargetLock, staging: &Staging) -> Result<(), Data
     }
 }
 
-/// Renames while another session ends the connections that are in the way. The rename locks the
-/// database first, so no new ones get in until the transaction ends; and the transaction ends only
-/// when no statement that ends connections is on its way any more: it would hit those who come next.
+/// Renames a database while another session terminates the connections that block the rename. The rename
+/// locks the database first, so no new connections are made until the transaction ends. The transaction
+/// ends only after the last terminating statement has returned, because that could hit new connections.
 async fn rename(claimed: &TargetLock, oid: u32, from: &str, to: &str) -> Result<(), DatabaseError> {
     let sql = format!("ALTER DATABASE {} RENAME TO {}", ident(from), ident(to));
     let renamed = CancellationToken::new();
@@ -268,9 +269,9 @@ async fn rename(claimed: &TargetLock, oid: u32, from: &str, to: &str) -> Result<
     };
     let (done, evicted) = tokio::join!(rename, terminate_backends(claimed, oid, &renamed));
     match (done, evicted) {
-        // Sessions that we may not end can still end by themselves within the lock's timeout.
+        // Sessions that may not be terminated can still end by themselves within the lock timeout.
         (done, Err(e)) if e.sqlstate().is_some() => {
-            tracing::warn!(error = %e, "sessions on the target cannot be ended");
+            tracing::warn!(error = %e, "failed to terminate sessions on the target");
             done
         }
         (Ok(()), Err(e)) => Err(e),
@@ -278,7 +279,7 @@ async fn rename(claimed: &TargetLock, oid: u32, from: &str, to: &str) -> Result<
     }
 }
 
-/// Ends the sessions on a database, again and again, until it is `renamed`.
+/// Terminates the sessions on a database, repeatedly, until it is `renamed`.
 async fn terminate_backends(
     claimed: &TargetLock,
     oid: u32,
@@ -297,11 +298,11 @@ async fn terminate_backends(
         let lost = |_| {
             DatabaseError::new(
                 R::TargetUnavailable,
-                "ending sessions on the target takes too long",
+                "terminating sessions on the target took too long",
             )
         };
         sent.map_err(lost)?
-            .map_err(|e| map_pg_error(&e, "ending sessions on the target"))?;
+            .map_err(|e| map_pg_error(&e, "terminating sessions on the target"))?;
         let _ = renamed
             .run_until_cancelled(tokio::time::sleep(EVICTION_PAUSE))
             .await;
@@ -309,7 +310,7 @@ async fn terminate_backends(
     Ok(())
 }
 
-/// Statements that give the staging database what belongs to the target and not to the dump: owner,
+/// Statements that copy properties of the target that are not part of a dump to the staging database: owner,
 /// connection limit, comment, privileges, settings, security labels.
 async fn properties(
     client: &Client,
@@ -324,14 +325,14 @@ async fn properties(
             &[&oid],
         )
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     let (owner, limit, comment, has_acl): (String, i32, Option<String>, bool) =
         (row.get(0), row.get(1), row.get(2), row.get(3));
     let mut sql = vec![format!("ALTER DATABASE {name} OWNER TO {}", ident(&owner))];
     if limit != -1 {
         sql.push(format!("ALTER DATABASE {name} CONNECTION LIMIT {limit}"));
     }
-    // A label of ours says that a database is half made.
+    // Never copy a staging comment: it marks a database as unfinished.
     if let Some(c) = comment.filter(|c| !c.starts_with(LABEL)) {
         sql.push(format!("COMMENT ON DATABASE {name} IS {}", literal(&c)));
     }
@@ -342,7 +343,7 @@ async fn properties(
     let labels = client
         .query("SELECT provider, label FROM pg_shseclabel WHERE objoid = $1 AND classoid = 'pg_database'::regclass", &[&oid])
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     sql.extend(labels.iter().map(|r| {
         format!(
             "SECURITY LABEL FOR {} ON DATABASE {name} IS {}",
@@ -366,7 +367,7 @@ async fn privileges(
             &[&oid],
         )
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     let mut sql = vec![
         format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"),
         format!("REVOKE ALL ON DATABASE {name} FROM {}", ident(owner)),
@@ -392,7 +393,7 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
             &[&oid],
         )
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     let statement = |role: Option<String>, setting: &str| {
         let (key, value) = setting.split_once('=')?;
         let value = match is_list(key).then(|| list(value)).flatten() {
@@ -416,7 +417,7 @@ async fn settings(client: &Client, oid: u32, name: &str) -> Result<Vec<String>, 
         .collect())
 }
 
-/// Settings of other roles in this database: only a superuser can carry them over.
+/// Notes about other roles' settings in this database, which only a superuser can copy.
 pub(super) async fn settings_of_others(
     client: &Client,
     oid: u32,
@@ -429,18 +430,18 @@ pub(super) async fn settings_of_others(
             &[&oid],
         )
         .await
-        .map_err(looking)?;
+        .map_err(map_lookup_error)?;
     let note = |r: &tokio_postgres::Row| {
         let role: &str = r.get(0);
         format!(
-            "settings of role {role} in database {name} (ALTER ROLE … IN DATABASE) are not carried over: only a superuser may"
+            "settings of role {role} in database {name} (ALTER ROLE … IN DATABASE) are not copied: only a superuser can copy them"
         )
     };
     Ok(rows.iter().map(note).collect())
 }
 
-/// The elements of a list as a setting keeps it, by the rules of `SplitGUCList`; `None` for what is no list, or
-/// an empty one. Any role may write such a value, so it never goes into a statement as it is.
+/// Splits the stored value of a list setting by the rules of `SplitGUCList`; `None` if it is empty or not a list.
+/// Any role may write such a value, so it is never put into a statement unquoted.
 fn list(value: &str) -> Option<Vec<String>> {
     let (mut elements, mut rest) = (Vec::new(), value.trim_ascii_start());
     loop {
@@ -476,7 +477,7 @@ fn list(value: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Settings whose stored value is a list of quoted names already.
+/// Whether a setting's stored value is a list of quoted names.
 fn is_list(setting: &str) -> bool {
     matches!(
         setting,
@@ -489,11 +490,15 @@ fn is_list(setting: &str) -> bool {
     )
 }
 
-/// After a broken connection: takes the locks again and asks which name the staging database bears.
-async fn settle(claimed: &mut TargetLock, staging: &Staging) -> Result<bool, RestoreError> {
+/// After a broken connection: takes the locks again and looks up the staging database's current name. Returns
+/// whether the swap was committed.
+async fn resolve_ambiguous_commit(
+    claimed: &mut TargetLock,
+    staging: &Staging,
+) -> Result<bool, RestoreError> {
     let session = claimed.server.maintenance("lock").await?;
     let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
-    // The lost session may still be at its COMMIT, with the locks.
+    // The lost session may still be executing its COMMIT and holding the locks.
     while let Err(e) = super::take_locks(&session, &claimed.target, &claimed.request_id).await {
         if e.reason() != R::TargetBusy || tokio::time::Instant::now() >= deadline {
             return Err(e.context("locking the target again").into());
@@ -507,8 +512,8 @@ async fn settle(claimed: &mut TargetLock, staging: &Staging) -> Result<bool, Res
     Ok(name.as_deref() == Some(claimed.target.as_str()))
 }
 
-/// Whether a database that had its name before was opened and recorded: the journal knows, or the
-/// database itself.
+/// Whether the transaction that opens a database already under the target's name was committed, according to the
+/// journal or, without one, to the database's comment.
 async fn is_recorded(claimed: &TargetLock, staging: &Staging) -> Result<bool, RestoreError> {
     if claimed.journal.is_on() {
         let known = claimed
@@ -528,11 +533,11 @@ async fn name_of(session: &Session, oid: u32) -> Result<Option<String>, Database
             &[&oid],
         )
         .await;
-    Ok(row.map_err(looking)?.map(|r| r.get(0)))
+    Ok(row.map_err(map_lookup_error)?.map(|r| r.get(0)))
 }
 
-/// A new session under the target's name must reach the restored database.
-async fn confirm(claimed: &TargetLock, staging: &Staging) -> Result<(), RestoreError> {
+/// Checks that a new session under the target's name reaches the restored database.
+async fn confirm_reachable(claimed: &TargetLock, staging: &Staging) -> Result<(), RestoreError> {
     let session = claimed
         .server
         .connect(&claimed.target, "confirmation")
@@ -550,7 +555,7 @@ async fn confirm(claimed: &TargetLock, staging: &Staging) -> Result<(), RestoreE
     } else {
         Err(DatabaseError::new(
             R::TargetUnavailable,
-            "the target's name leads to another database",
+            "the target's name refers to another database",
         )
         .into())
     }
@@ -561,7 +566,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_a_setting_is_split_as_the_server_does() {
+    fn list_settings_are_split_as_the_server_does() {
         let of = |value: &str| list(value).map(|l| l.join("|"));
         for (value, elements) in [
             ("\"$user\", public", Some("$user|public")),

@@ -1,7 +1,7 @@
-//! Which backups are of one database, by the name of the database or, where a dump does not say it, of the object.
+//! Tells which backups are from the same database.
 
-/// Which database a backup is of: by the name in the dump; where a dump says none (SQL text without
-/// CREATE DATABASE), by the name of the object without the dates in it.
+/// Which database a backup is from: by the database name in the dump or, if the dump contains none (SQL text
+/// without CREATE DATABASE), by the object's name without the dates in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupOrigin {
     database: Option<String>,
@@ -16,8 +16,8 @@ impl BackupOrigin {
         }
     }
 
-    /// Whether both are of one database. Where one of them does not say its name, their objects' names
-    /// must be alike.
+    /// Whether both are from the same database. If one of them has no database name, the patterns of their
+    /// object names must be equal.
     pub fn is_same(&self, other: &BackupOrigin) -> bool {
         match (&self.database, &other.database) {
             (Some(a), Some(b)) => a == b,
@@ -26,8 +26,8 @@ impl BackupOrigin {
     }
 }
 
-/// A name without the dates and times in it: what backups of one database, made at different times, have in
-/// common. Other numbers stay: `tenant1.sql` and `tenant2.sql` are of two databases.
+/// A name with dates and times replaced by `#`, equal for one database's backups from different times. Other
+/// numbers stay: `tenant1.sql` and `tenant2.sql` are from two databases.
 pub fn pattern_of(name: &str) -> String {
     let (mut pattern, mut rest) = (String::with_capacity(name.len()), name);
     while let Some(c) = rest.chars().next() {
@@ -36,24 +36,25 @@ pub fn pattern_of(name: &str) -> String {
         } else {
             c.len_utf8()
         };
-        let moment = if c.is_ascii_digit() {
-            moment_at(rest, n)
+        let timestamp = if c.is_ascii_digit() {
+            timestamp_length(rest, n)
         } else {
             0
         };
-        match moment {
+        match timestamp {
             0 => pattern.push_str(&rest[..n]),
             _ if pattern.ends_with('#') => {}
             _ => pattern.push('#'),
         }
-        rest = &rest[moment.max(n)..];
+        rest = &rest[timestamp.max(n)..];
     }
     pattern
 }
 
-/// Length of the date or time that begins with these `digits` digits, 0 where they are another number: eight
-/// digits and more (`20261129`, seconds since 1970), or a year and what follows it by twos (`2026-11-29T03.15`).
-fn moment_at(text: &str, digits: usize) -> usize {
+/// Length in bytes of the date or time that begins with these `digits` digits, 0 if they are another number.
+/// Dates have at least eight digits (`20261129`, seconds since 1970), or begin with a year that is followed by
+/// groups of 2, 4 or 6 digits (`2026-11-29T03.15`).
+fn timestamp_length(text: &str, digits: usize) -> usize {
     let is_year = digits == 4 && (text.starts_with("19") || text.starts_with("20"));
     if digits < 8 && !is_year {
         return 0;
@@ -72,7 +73,7 @@ fn moment_at(text: &str, digits: usize) -> usize {
         }
         end += 1 + n;
     }
-    // A year alone may be any number.
+    // Four digits alone may be any number.
     if digits < 8 && end == digits { 0 } else { end }
 }
 
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_and_times_are_left_out_and_other_numbers_stay() {
+    fn dates_and_times_are_replaced_and_other_numbers_stay() {
         for (name, pattern) in [
             ("shop-2026-11-22.sql", "shop-#.sql"),
             ("shop_20261122T031500.sql.gz", "shop_#.sql.gz"),

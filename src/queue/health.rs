@@ -1,5 +1,6 @@
-//! Whether the topics and subscriptions are there and answer: said at once, and shown by readiness.
-//! Google's client tries for ever in silence what has no credentials or does not answer.
+//! Checks that the topics and subscriptions exist and respond, at start and from then on; readiness shows
+//! the result. Google's client would retry forever, without a log line, if credentials are missing or the
+//! service does not answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,27 +10,27 @@ use std::time::Duration;
 
 use super::{Lookup, PubSub, QueueError};
 
-/// How long the first look may take, and any other.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// Between looks, while something is wrong and while nothing is.
-const SOON: Duration = Duration::from_secs(2);
-const SELDOM: Duration = Duration::from_secs(60);
+/// How long one check may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
+/// Pauses between checks, while something is wrong and while nothing is.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+const HEALTHY_PAUSE: Duration = Duration::from_secs(60);
 
-/// What a worker needs of Pub/Sub.
+/// A kind of Pub/Sub resource that a worker needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     Subscription,
     Topic,
 }
 
-/// Who found out.
+/// Where a finding comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FoundBy {
-    Asking,
+    Lookup,
     Stream,
 }
 
-/// What is wrong at the moment, by resource.
+/// Current problems, by resource.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<(String, FoundBy), String>>>);
 
@@ -38,14 +39,14 @@ impl Health {
         self.0.lock()
     }
 
-    /// What is wrong, a sentence each; nothing where all is well.
+    /// Current problems, one sentence each; empty if everything is healthy.
     pub fn problems(&self) -> Vec<String> {
         let mut all: Vec<String> = self.lock().values().cloned().collect();
         all.dedup();
         all
     }
 
-    /// Remembers what was found, and says what is new.
+    /// Stores a finding, and logs it if it is new.
     pub(super) fn found(&self, resource: &str, by: FoundBy, problem: Option<String>) {
         let key = (resource.to_owned(), by);
         let mut known = self.lock();
@@ -53,14 +54,14 @@ impl Health {
             Some(problem) => {
                 let is_new = !known.values().any(|other| *other == problem);
                 if is_new {
-                    tracing::error!(resource, problem, "not ready");
+                    tracing::error!(resource, problem, "Pub/Sub resource unavailable: not ready");
                 }
                 known.insert(key, problem);
             }
             None => {
                 if known.remove(&key).is_some() && !known.keys().any(|(other, _)| other == resource)
                 {
-                    tracing::info!(resource, "there and answering again");
+                    tracing::info!(resource, "Pub/Sub resource available again");
                 }
             }
         }
@@ -75,16 +76,18 @@ impl Resource {
         }
     }
 
-    /// What is said of one that is missing.
+    /// The message about a missing resource, with how to create it.
     pub(super) fn missing(self, resource: &str) -> String {
         let name = resource.rsplit('/').next().unwrap_or(resource);
         match self {
             Resource::Subscription => format!(
-                "subscription {resource} does not exist: gcloud pubsub subscriptions create {name} --topic=TOPIC, or deploy/terraform"
+                "subscription {resource} does not exist: create it with gcloud pubsub subscriptions create {name} \
+                 --topic=TOPIC, or with deploy/terraform"
             ),
             Resource::Topic => {
                 format!(
-                    "topic {resource} does not exist: gcloud pubsub topics create {name}, or deploy/terraform"
+                    "topic {resource} does not exist: create it with gcloud pubsub topics create {name}, or with \
+                     deploy/terraform"
                 )
             }
         }
@@ -92,14 +95,16 @@ impl Resource {
 }
 
 impl PubSub {
-    /// What is wrong with one resource, as far as that can be seen.
+    /// The problem of one resource, if one was found.
     async fn problem_of(&self, kind: Resource, resource: &str) -> Option<String> {
         let asked = async {
             match kind {
                 Resource::Topic => self.look_at_topic(resource).await,
                 Resource::Subscription => Ok(match self.look_at_subscription(resource).await? {
                     Lookup::Found(s) if s.is_orphan => {
-                        return Ok(Some("its topic was deleted: create both anew"));
+                        return Ok(Some(
+                            "the subscription's topic was deleted: create both again",
+                        ));
                     }
                     Lookup::Found(_) => Lookup::Found(()),
                     Lookup::Missing => Lookup::Missing,
@@ -108,8 +113,8 @@ impl PubSub {
             }
             .map(|look| (look == Lookup::Missing).then_some(""))
         };
-        let silent = || QueueError::Transient(format!("no answer within {PATIENCE:?}"));
-        let answer = tokio::time::timeout(PATIENCE, asked)
+        let silent = || QueueError::Transient(format!("no answer within {LOOKUP_TIMEOUT:?}"));
+        let answer = tokio::time::timeout(LOOKUP_TIMEOUT, asked)
             .await
             .unwrap_or_else(|_| Err(silent()));
         match answer {
@@ -117,8 +122,8 @@ impl PubSub {
             Ok(Some("")) => Some(kind.missing(resource)),
             Ok(Some(why)) => Some(format!("{resource}: {why}")),
             Err(e) => Some(format!(
-                "{resource} cannot be reached: {e}; are there credentials, and does Pub/Sub answer from here \
-                 (network, PUBSUB_EMULATOR_HOST)? pgrestored doctor asks everything"
+                "{resource} cannot be reached: {e}; check the credentials and whether this machine can reach Pub/Sub \
+                 (network, PUBSUB_EMULATOR_HOST), or run pgrestored doctor"
             )),
         }
     }
@@ -127,26 +132,31 @@ impl PubSub {
         let looks = wanted.iter().map(|(kind, name)| async {
             let resource = self.resource(kind.kind(), name);
             let problem = self.problem_of(*kind, &resource).await;
-            let is_well = problem.is_none();
-            self.health.found(&resource, FoundBy::Asking, problem);
-            is_well
+            let is_healthy = problem.is_none();
+            self.health.found(&resource, FoundBy::Lookup, problem);
+            is_healthy
         });
         futures::future::join_all(looks)
             .await
             .into_iter()
-            .all(|is_well| is_well)
+            .all(|is_healthy| is_healthy)
     }
 
-    /// Looks at what is wanted, then goes on looking for as long as the answer is polled.
+    /// Checks the given resources once, then returns a future that keeps checking them while it is polled.
     pub async fn watch(
         self,
         wanted: Vec<(Resource, String)>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let mut is_well = self.look(&wanted).await;
+        let mut is_healthy = self.look(&wanted).await;
         async move {
             loop {
-                tokio::time::sleep(if is_well { SELDOM } else { SOON }).await;
-                is_well = self.look(&wanted).await;
+                tokio::time::sleep(if is_healthy {
+                    HEALTHY_PAUSE
+                } else {
+                    RETRY_PAUSE
+                })
+                .await;
+                is_healthy = self.look(&wanted).await;
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Pub/Sub by Google's client. One pump task a subscription owns the stream: the client's `next()` is
-//! not cancel-safe, its flow control is the server's only, it does not notice a half-open connection,
-//! and a stream that ended once is dead. So the pump forwards into a channel, is told how many
-//! messages the worker can take, recycles a stream that was idle for long, and builds a new one with
-//! backoff whenever one ends.
+//! Pub/Sub through Google's client. One pump task per subscription owns the stream, because the client's
+//! `next()` is not cancel-safe, only the server does flow control, the client does not notice a half-open
+//! connection, and a stream that has ended stays dead. The pump forwards into a channel, requests only as
+//! many messages as the worker can take, replaces a stream that has been idle for long, and opens a new
+//! one with backoff whenever one ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +28,13 @@ use crate::error::report;
 use crate::event::Message;
 use crate::retry::Backoff;
 
-/// Publishing is tried again for this long.
+/// How long publishing is retried.
 const PUBLISH_BUDGET: Duration = Duration::from_secs(60);
-/// How long a stopping subscription waits for its last words to arrive.
+/// How long a stopping subscription waits for its last acks and nacks to arrive.
 const FLUSH_BUDGET: Duration = Duration::from_secs(5);
 
-/// A stream that was not refused for this long is taken for a good one: it may be that nothing comes.
-const WELL_AFTER: Duration = Duration::from_secs(5);
+/// A stream that has not been rejected for this long counts as healthy: the subscription may simply be empty.
+const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// How to reach Pub/Sub.
 #[derive(Debug, Clone)]
@@ -42,14 +42,15 @@ pub struct PubSubConfig {
     pub project: String,
     /// An emulator's endpoint, with scheme: plain HTTP, no credentials.
     pub emulator: Option<String>,
-    /// Longest time that one message is held: above the longest restore.
+    /// How long one message may be held; must exceed the longest restore.
     pub max_lease: Duration,
-    /// Messages in work at once.
+    /// How many messages may be processed at once.
     pub concurrency: usize,
-    /// How long a lease is asked for at a time (10 to 600 s): a dead worker's message comes back
-    /// after this.
+    /// Length of one lease extension (10 to 600 s). A killed worker's message is redelivered after this
+    /// time.
     pub lease_extension: Duration,
-    /// A stream that gave nothing for this long is replaced, connection and all: it may be half open.
+    /// A stream that delivered nothing for this long is replaced together with its connection, which may
+    /// be half-open.
     pub idle_recycle: Duration,
 }
 
@@ -68,7 +69,7 @@ impl PubSub {
         }
     }
 
-    /// What is wrong with its topics and subscriptions, as far as anybody has looked.
+    /// Known problems of its topics and subscriptions; updated by [`PubSub::watch`] and by streams.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
@@ -77,7 +78,8 @@ impl PubSub {
         self.config.emulator.as_ref()
     }
 
-    /// `name` alone or as `projects/…/subscriptions/…`.
+    /// The full resource name of `name`, which may be short or already of the form
+    /// `projects/…/subscriptions/…`.
     pub(super) fn resource(&self, kind: &str, name: &str) -> String {
         if name.starts_with("projects/") {
             name.to_owned()
@@ -87,7 +89,7 @@ impl PubSub {
     }
 
     /// # Errors
-    /// No client could be built (no credentials).
+    /// The client could not be built, usually because credentials are missing.
     pub async fn subscribe(
         &self,
         subscription: &str,
@@ -100,9 +102,9 @@ impl PubSub {
             slots: Slots::new(self.config.concurrency),
             health: self.health.clone(),
         };
-        // Credentials that are missing are said now, not by silence later.
+        // Report missing credentials now; the pump would only retry.
         drop(pump.client().await?);
-        // One message may wait here; what the worker cannot take yet stays with the server.
+        // At most one message waits here; the others stay on the server until the worker can take them.
         let (tx, rx) = mpsc::channel(1);
         let (stop, streams) = (pump.stop.clone(), pump.streams.clone());
         let task = tokio::spawn(pump.run(tx));
@@ -115,7 +117,7 @@ impl PubSub {
     }
 
     /// # Errors
-    /// No client could be built (no credentials).
+    /// The client could not be built, usually because credentials are missing.
     pub async fn topic(&self, topic: &str) -> Result<impl ResultSink + use<>, QueueError> {
         let mut builder = Publisher::builder(self.resource("topics", topic));
         if let Some(endpoint) = &self.config.emulator {
@@ -125,7 +127,7 @@ impl PubSub {
         }
         let publisher = builder
             .with_retry_policy(RetryableErrors.with_time_limit(PUBLISH_BUDGET))
-            // A message that is refused takes no other one along.
+            // No batching: a rejected message must not fail others with it.
             .set_message_count_threshold(1)
             .build()
             .await
@@ -157,7 +159,7 @@ impl ResultSink for Topic {
     }
 }
 
-/// Whether the service says that it will never take this message.
+/// Whether the service rejects this message for good.
 fn is_refused(e: &PublishError) -> bool {
     let PublishError::Rpc(e) = e else {
         return false;
@@ -185,7 +187,7 @@ impl RequestQueue for Subscription {
     fn close(&mut self) -> BoxFuture<'_, ()> {
         self.stop.cancel();
         Box::pin(async {
-            // What waits in the channel is dropped, and dropping a lease gives the message back.
+            // Dropping what waits in the channel drops its leases, which nacks the messages.
             self.incoming.close();
             while self.incoming.recv().await.is_some() {}
             if let Some(task) = self.task.take() {
@@ -201,7 +203,9 @@ impl RequestQueue for Subscription {
                 .await
                 .is_err()
             {
-                tracing::warn!("the last acknowledgements may not have arrived");
+                tracing::warn!(
+                    "the last acknowledgements may not have reached Pub/Sub: their messages may be redelivered"
+                );
             }
         })
     }
@@ -218,12 +222,12 @@ struct Pump {
 
 type DeliverySender = mpsc::Sender<Result<Delivery, QueueError>>;
 
-/// Why a stream is not used any further.
+/// Why the pump stopped using a stream.
 enum StreamEnd {
     Stopped,
     Idle,
-    /// More messages could be worked on than it hands out.
-    TooNarrow,
+    /// Slots became free that the stream's limit does not cover.
+    SlotsFreed,
     Broken(String),
     Permanent(String),
 }
@@ -238,16 +242,18 @@ impl Pump {
             }
             match end {
                 StreamEnd::Stopped => return,
-                StreamEnd::Idle | StreamEnd::TooNarrow => tracing::debug!("the stream is replaced"),
+                StreamEnd::Idle | StreamEnd::SlotsFreed => {
+                    tracing::debug!("the stream is replaced")
+                }
                 StreamEnd::Permanent(what) => {
-                    tracing::error!(error = what, "the subscription refuses us");
+                    tracing::error!(error = what, "the subscription rejects this worker");
                     let _ = tx.send(Err(QueueError::Permanent(what))).await;
                     return;
                 }
                 StreamEnd::Broken(what) => {
                     tracing::warn!(
                         error = what,
-                        "the stream of requests ended, a new one is opened"
+                        "the subscription's stream ended: opening a new one"
                     );
                     let pause = tokio::time::sleep(backoff.next_delay());
                     if self.stop.run_until_cancelled(pause).await.is_none() {
@@ -272,7 +278,7 @@ impl Pump {
     }
 
     async fn one_stream(&self, tx: &DeliverySender) -> (StreamEnd, u64) {
-        // A new client is a new connection: a stream on the old one would be as dead as the last.
+        // A new client means a new connection; another stream on the old connection would fail the same way.
         let client = match self.client().await {
             Ok(client) => client,
             Err(e) => return (StreamEnd::Broken(e.to_string()), 0),
@@ -290,10 +296,10 @@ impl Pump {
         let shutdown = stream.shutdown_token();
         let held = Arc::new(());
         let mut received = 0;
-        let is_well = tokio::time::sleep(WELL_AFTER);
-        tokio::pin!(is_well);
-        let mut is_settled = false;
-        // One future per message, never abandoned half way: the client loses messages otherwise.
+        let is_healthy = tokio::time::sleep(HEALTHY_AFTER);
+        tokio::pin!(is_healthy);
+        let mut reported_healthy = false;
+        // One future per message, always polled to completion: the client would lose messages otherwise.
         let mut next = Box::pin(next_of(stream));
         let end = loop {
             let item = tokio::select! {
@@ -302,15 +308,15 @@ impl Pump {
                     item
                 }
                 () = self.stop.cancelled() => break StreamEnd::Stopped,
-                () = &mut is_well, if !is_settled => {
-                    is_settled = true;
+                () = &mut is_healthy, if !reported_healthy => {
+                    reported_healthy = true;
                     self.health.found(&self.subscription, FoundBy::Stream, None);
                     continue;
                 }
-                () = self.slots.regained() => break StreamEnd::TooNarrow,
+                () = self.slots.regained() => break StreamEnd::SlotsFreed,
                 () = tokio::time::sleep(self.config.idle_recycle) => match Arc::strong_count(&held) {
                     1 => break StreamEnd::Idle,
-                    // While messages are worked on, silence says nothing about the connection.
+                    // While messages are held, silence says nothing about the connection.
                     _ => continue,
                 },
             };
@@ -347,7 +353,7 @@ impl Pump {
             }
         };
         let is_idle = matches!(end, StreamEnd::Idle);
-        // Leases still held are kept alive until they are settled; the stream gives nothing more.
+        // The old stream keeps extending the leases that are still held, until they are settled.
         self.streams.spawn(async move {
             let rest = async {
                 let (mut item, mut stream) = next.await;
@@ -358,8 +364,8 @@ impl Pump {
             };
             let closing = async { tokio::join!(shutdown.shutdown(), rest) };
             if is_idle {
-                // Nothing is held. On a half-open connection no answer would ever come, and until the
-                // connection is dropped the server hands messages to it.
+                // No lease is held. A half-open connection would never answer, and the server keeps sending
+                // messages to it until it is dropped.
                 let _ = tokio::time::timeout(FLUSH_BUDGET, closing).await;
             } else {
                 closing.await;

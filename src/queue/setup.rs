@@ -1,4 +1,4 @@
-//! What there is of topics and subscriptions, and what we may do with them: for `doctor`.
+//! Looks up topics and subscriptions, and this account's permissions on them, for `doctor`.
 
 use std::time::Duration;
 
@@ -11,42 +11,43 @@ use google_cloud_pubsub::client::{SchemaService, SubscriptionAdmin, TopicAdmin};
 use super::{PubSub, QueueError};
 use crate::error::report;
 
-/// How long one question may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// An answer of Pub/Sub about one resource.
+/// Pub/Sub's answer about one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup<T> {
     Found(T),
     Missing,
-    /// There or not: we may not look.
+    /// May exist or not: this account may not read it.
     Hidden,
 }
 
-/// How a subscription is set up.
+/// Settings of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionSetup {
-    /// Topic and number of deliveries after which messages go there.
+    /// The dead-letter topic, and the number of delivery attempts after which messages go there.
     pub dead_letter: Option<(String, i32)>,
     pub has_retry_policy: bool,
     pub exactly_once: bool,
-    /// Its topic was deleted: nothing will come.
+    /// Its topic was deleted: it will never deliver anything.
     pub is_orphan: bool,
 }
 
-/// Whether there are credentials for Google Cloud, and a token can be had with them.
+/// Checks that credentials for Google Cloud exist and yield a token.
 ///
 /// # Errors
-/// What is missing.
+/// `Permanent` if there are no usable credentials, `Transient` if no token came in time.
 pub async fn check_credentials() -> Result<(), QueueError> {
     let refused = |e: &(dyn std::error::Error + 'static)| QueueError::Permanent(report(e));
     let credentials = Builder::default().build().map_err(|e| refused(&e))?;
-    let headers = tokio::time::timeout(PATIENCE, credentials.headers(Default::default())).await;
+    let headers =
+        tokio::time::timeout(REQUEST_TIMEOUT, credentials.headers(Default::default())).await;
     match headers {
         Ok(Ok(CacheableResource::New { .. } | CacheableResource::NotModified)) => Ok(()),
         Ok(Err(e)) => Err(refused(&e)),
         Err(_) => Err(QueueError::Transient(format!(
-            "no token within {PATIENCE:?}"
+            "no token within {REQUEST_TIMEOUT:?}"
         ))),
     }
 }
@@ -64,11 +65,11 @@ fn look<T>(answer: Result<T, Error>) -> Result<Lookup<T>, QueueError> {
     }
 }
 
-/// A client of one kind, for the emulator or with our credentials.
+/// Builds a client of the given type, for the emulator or with this machine's credentials.
 macro_rules! client {
     ($self:ident, $client:ident) => {{
         let mut builder =
-            $client::builder().with_retry_policy(NeverRetry.with_time_limit(PATIENCE));
+            $client::builder().with_retry_policy(NeverRetry.with_time_limit(REQUEST_TIMEOUT));
         if let Some(endpoint) = $self.emulator() {
             builder = builder
                 .with_endpoint(endpoint)
@@ -83,7 +84,7 @@ macro_rules! client {
 
 impl PubSub {
     /// # Errors
-    /// Pub/Sub does not answer, or not to us.
+    /// Pub/Sub does not answer, or rejects the credentials.
     pub async fn look_at_subscription(
         &self,
         name: &str,
@@ -105,7 +106,7 @@ impl PubSub {
     }
 
     /// # Errors
-    /// Pub/Sub does not answer, or not to us.
+    /// Pub/Sub does not answer, or rejects the credentials.
     pub async fn look_at_topic(&self, name: &str) -> Result<Lookup<()>, QueueError> {
         let client = client!(self, TopicAdmin);
         look(
@@ -118,11 +119,11 @@ impl PubSub {
         )
     }
 
-    /// Whether we have a permission (`pubsub.topics.publish`, …) on one of `kind` (`topics`,
-    /// `subscriptions`); `None` where Pub/Sub does not tell, such as Google's emulator.
+    /// Whether this account has a permission (`pubsub.topics.publish`, …) on a resource of `kind`
+    /// (`topics`, `subscriptions`); `None` if Pub/Sub does not implement the query, as Google's emulator.
     ///
     /// # Errors
-    /// Pub/Sub does not answer, or not to us.
+    /// Pub/Sub does not answer, or rejects the credentials.
     pub async fn may(
         &self,
         kind: &str,

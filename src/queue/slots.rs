@@ -1,6 +1,6 @@
-//! How many messages of one subscription are worked on. The server counts messages by stream, and what
-//! a stream may hand out is fixed when it is opened: so a new one is opened whenever more could come than
-//! the present one is good for.
+//! Limits how many messages of one subscription are processed at once. The server counts messages per
+//! stream, and a stream's limit is fixed when it is opened. Therefore a new stream is opened whenever the
+//! current one's limit is lower than what the worker could take.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 
 #[derive(Default)]
 struct SlotState {
-    /// Messages in work, of all streams.
+    /// Messages being processed, of all streams.
     in_flight: usize,
-    /// The newest stream, and what it may still hand out beyond what it has handed out.
+    /// Number of the newest stream.
     stream: u64,
-    /// Slots that became free and that the newest stream knows nothing of.
+    /// Slots that became free and that the newest stream's limit does not include.
     regained: usize,
 }
 
@@ -28,7 +28,7 @@ struct SharedSlots {
 #[derive(Clone)]
 pub(super) struct Slots(Arc<SharedSlots>);
 
-/// A message in work, until it is dropped or rests.
+/// The slot of one message; freed when it is dropped or by [`Slot::rest`].
 pub(super) struct Slot {
     slots: Slots,
     stream: u64,
@@ -60,7 +60,7 @@ impl Slots {
         }
     }
 
-    /// Waits until a message could be worked on. A new stream, and how many it may hand out at once.
+    /// Waits until a slot is free. Returns the number of a new stream and its limit of messages.
     pub async fn open(&self) -> (u64, usize) {
         let total = self.0.total;
         self.until(|s| {
@@ -74,12 +74,12 @@ impl Slots {
         .await
     }
 
-    /// Waits until more could come than the newest stream hands out.
+    /// Waits until slots are free that the newest stream's limit does not include.
     pub async fn regained(&self) {
         self.until(|s| (s.regained > 0).then_some(())).await;
     }
 
-    /// A message of `stream` is in work from now on.
+    /// Takes a slot for a message of `stream`.
     pub fn take(&self, stream: u64) -> Slot {
         self.lock().in_flight += 1;
         Slot {
@@ -89,10 +89,10 @@ impl Slots {
         }
     }
 
-    fn free(&self, told: bool) {
+    fn free(&self, stream_knows: bool) {
         let mut state = self.lock();
         state.in_flight = state.in_flight.saturating_sub(1);
-        if !told {
+        if !stream_knows {
             state.regained += 1;
         }
         drop(state);
@@ -101,7 +101,7 @@ impl Slots {
 }
 
 impl Slot {
-    /// The message is held, and not in work any more.
+    /// Frees the slot while the message is still held.
     pub fn rest(&mut self) {
         if !std::mem::replace(&mut self.rests, true) {
             self.slots.free(false);
@@ -112,7 +112,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if !self.rests {
-            // The stream that handed it out counts it down by itself.
+            // The server itself frees the message's place in the stream that delivered it.
             let is_newest = self.slots.lock().stream == self.stream;
             self.slots.free(is_newest);
         }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_message_that_rests_makes_way_for_another() {
+    async fn a_resting_message_frees_its_slot() {
         let slots = Slots::new(2);
         let (first, free) = slots.open().await;
         assert_eq!(free, 2);
@@ -138,12 +138,12 @@ mod tests {
         let (second, free) = slots.open().now_or_never().expect("a stream");
         assert_eq!(free, 1);
         let c = slots.take(second);
-        // What an older stream had comes back to the newest only by another one.
+        // The slot of an older stream's message becomes usable only through another new stream.
         drop(b);
         slots.regained().now_or_never().expect("a slot");
         let (third, free) = slots.open().now_or_never().expect("a stream");
         assert_eq!(free, 1);
-        // The newest stream knows of its own.
+        // Slots of the newest stream's own messages need no new stream.
         let d = slots.take(third);
         drop(d);
         assert!(slots.regained().now_or_never().is_none());

@@ -1,29 +1,30 @@
-//! PostgreSQL servers of this machine.
+//! Finds PostgreSQL servers installed on this machine.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-/// The programs of one server.
+/// The programs of one PostgreSQL installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binaries {
     pub dir: PathBuf,
-    /// Such as 15.
+    /// Major version, such as 15.
     pub major: u32,
 }
 
-/// Where distributions put servers, a folder a version.
-const USUAL: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/opt/postgresql", "bin")];
+/// Where distributions install servers, with one folder per version.
+const DEFAULT_DIRS: [(&str, &str); 2] =
+    [("/usr/lib/postgresql", "bin"), ("/opt/postgresql", "bin")];
 
 fn has_server(dir: &Path) -> bool {
     dir.join("initdb").is_file() && dir.join("postgres").is_file()
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian …)`
+/// The major version, from output such as `postgres (PostgreSQL) 15.18 (Debian …)`.
 fn major_of(dir: &Path) -> Option<u32> {
-    let said =
+    let output =
         super::run(std::process::Command::new(dir.join("postgres")).arg("--version")).ok()?;
-    let said = String::from_utf8(said).ok()?;
-    let version = said
+    let output = String::from_utf8(output).ok()?;
+    let version = output
         .split_whitespace()
         .find(|w| w.starts_with(|c: char| c.is_ascii_digit()))?;
     version
@@ -33,12 +34,12 @@ fn major_of(dir: &Path) -> Option<u32> {
         .ok()
 }
 
-/// The servers in the `configured` folders; without those, the distribution's and one on PATH. Oldest
-/// first, one for each major version.
+/// The servers in the `configured` folders or, if there are none, in the distributions' folders and on PATH.
+/// One per major version, oldest first.
 pub fn found(configured: &[PathBuf]) -> Vec<Binaries> {
     let mut dirs: Vec<PathBuf> = configured.to_vec();
     if configured.is_empty() {
-        for (folder, below) in USUAL {
+        for (folder, below) in DEFAULT_DIRS {
             let versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
             dirs.extend(versions.map(|v| v.path().join(below)));
         }
@@ -59,21 +60,21 @@ pub fn found(configured: &[PathBuf]) -> Vec<Binaries> {
     all
 }
 
-/// The server for a dump of version `wanted`: the same, else the next newer, else the newest.
+/// The server for a dump of major version `wanted`: the same version, else the next newer, else the newest.
 pub fn fitting(all: &[Binaries], wanted: Option<u32>) -> Option<&Binaries> {
     let newest = all.last();
     wanted.map_or(newest, |w| all.iter().find(|b| b.major >= w).or(newest))
 }
 
-/// The folder with PostgreSQL's server binaries: the newest of [`found`].
+/// The folder of the newest server of [`found`].
 ///
 /// # Errors
-/// None was found.
+/// No server was found.
 pub fn find_bindir(configured: &[PathBuf]) -> Result<PathBuf> {
     let what = if configured.is_empty() {
         "no PostgreSQL server found: install it (make setup) or set PG_BINDIR"
     } else {
-        "PG_BINDIR holds no PostgreSQL server"
+        "no PostgreSQL server found in PG_BINDIR: it must contain initdb and postgres"
     };
     found(configured)
         .pop()
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dump_gets_its_own_version_or_the_next() {
+    fn a_dump_gets_a_server_of_its_own_version_or_the_next() {
         let all: Vec<Binaries> = [13, 15, 17]
             .map(|major| Binaries {
                 dir: PathBuf::new(),

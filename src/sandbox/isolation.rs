@@ -1,5 +1,5 @@
-//! What keeps the code of a dump inside its sandbox: Linux namespaces, by the tools of `util-linux`.
-//! Whether the platform allows them is found out by trying.
+//! Isolates the code of a dump in its sandbox with Linux namespaces, through the tools of `util-linux`. Whether
+//! the platform allows them is determined by trying.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,14 +7,13 @@ use std::process::{Command, Stdio};
 use super::seccomp;
 use crate::proof::Isolation;
 
-/// Folders of programs and libraries, which a sandbox sees as they are. Everything else of the machine is
-/// hidden.
+/// Folders of programs and libraries, which a sandbox sees read-only. Everything else of the machine is hidden.
 const PROGRAMS: &str = "/bin /gnu /lib /lib32 /lib64 /libx32 /nix /sbin /usr";
 
-/// Runs as the first process of its own namespaces: lays the data over the template (a copy where
-/// that cannot be done), hides what others have, keeps what the server needs, and runs the server
-/// without any privilege. Arguments: folders of programs, the launcher or nothing, template, sandbox's folder,
-/// what else is kept, `--`, the server.
+/// Runs as the first process of the new namespaces. It mounts an overlay over the template (or copies it, if that
+/// fails), hides everything that the server does not need, and runs the server without privileges. Arguments:
+/// folders of programs, the launcher or an empty string, the template, the sandbox's folder, further folders to
+/// keep visible, `--`, the server's command.
 const INSIDE: &str = r#"
 set -e
 mount --make-rprivate /
@@ -81,9 +80,9 @@ mount -t proc proc /proc 2>/dev/null || mount -t tmpfs -o mode=755 tmpfs /proc
 wait $!
 "#;
 
-/// Runs a command without any right, in a last namespace of users that has room for no other: within one,
-/// an unprivileged process could mount, and reach parts of the kernel that are closed to it otherwise. Where
-/// the platform lets nobody make one, there is nothing to close.
+/// Runs a command without privileges, in a user namespace whose limit for further ones is 0: inside a new user
+/// namespace, an unprivileged process could mount, and reach parts of the kernel that are otherwise closed to it.
+/// If the platform does not allow user namespaces at all, nothing needs to be closed.
 const CLOSED: &str = r#"
 if unshare --user --map-current-user true 2>/dev/null; then
   exec unshare --user --map-current-user --keep-caps sh -c '
@@ -94,8 +93,8 @@ fi
 exec setpriv --no-new-privs --pdeathsig KILL "$@"
 "#;
 
-/// Runs a command under the seccomp filter, where there is a launcher and the kernel has filters. Arguments:
-/// the launcher, [`REPORT`], its file, the command.
+/// Runs a command under the seccomp filter, if there is a launcher and the kernel supports filters. Arguments: the
+/// launcher, [`REPORT`], its file, the command.
 const FILTERED: &str = r#"
 launcher=$1; report=$2; file=$3; shift 3
 if "$launcher" sandbox-exec -- true 2>/dev/null; then
@@ -104,8 +103,9 @@ fi
 exec sh -c "$report" report "$file" unfiltered "$@"
 "#;
 
-/// Writes down what holds for the server, found out by trying right before it starts: at this point nothing
-/// of a dump has run that could write something else. Arguments: a file, whether there is a filter, the server.
+/// Tests the isolation from inside, right before the server starts, and writes the result to a file. At this
+/// point no code of a dump has run that could forge it. Arguments: the file, `filtered` or `unfiltered`, the
+/// server's command.
 const REPORT: &str = r#"
 file=$1; filter=$2; shift 2
 {
@@ -116,10 +116,10 @@ file=$1; filter=$2; shift 2
 exec "$@"
 "#;
 
-/// Where [`REPORT`] writes, in the sandbox's folder.
+/// The file in the sandbox's folder that [`REPORT`] writes.
 const REPORTED: &str = "isolation";
 
-/// Runs a command unless the keeper is gone: it may have died before its death's signal was asked for.
+/// Runs a command unless the keeper is gone: it may have died before the parent-death signal was requested.
 const BOUND: [&str; 4] = [
     "sh",
     "-c",
@@ -127,7 +127,7 @@ const BOUND: [&str; 4] = [
     "bound",
 ];
 
-/// Not kept apart at all.
+/// No isolation.
 pub(super) fn none(why: &str) -> Isolation {
     Isolation {
         why_not: Some(why.into()),
@@ -135,10 +135,10 @@ pub(super) fn none(why: &str) -> Isolation {
     }
 }
 
-/// What this platform allows.
+/// Determines what isolation this platform allows.
 pub(super) fn probe(is_root: bool) -> Isolation {
     let mut probe = namespaces(is_root);
-    // The mounts are what container platforms forbid.
+    // Also try the mounts, which container platforms often forbid.
     probe.extend(
         [
             "sh",
@@ -160,8 +160,7 @@ pub(super) fn probe(is_root: bool) -> Isolation {
     }
 }
 
-/// The command that makes the namespaces. Who is not root gets the right to the others by a
-/// namespace of users.
+/// The command that creates the namespaces. Without root, a user namespace gives the right to create the others.
 fn namespaces(is_root: bool) -> Vec<String> {
     let mut command = vec!["unshare"];
     if !is_root {
@@ -180,7 +179,7 @@ fn namespaces(is_root: bool) -> Vec<String> {
     command.into_iter().map(str::to_owned).collect()
 }
 
-/// The command that runs `server` as `user`, as far apart as `isolation` says.
+/// The command that runs `server` as `user`, isolated as `isolation` says.
 pub(super) fn command(
     isolation: &Isolation,
     template: &Path,
@@ -237,8 +236,8 @@ pub(super) fn command(
     command
 }
 
-/// What holds for a server that has just started, by its own report. A report that is not there shows nothing.
-pub(super) fn held(isolation: &Isolation, folder: &Path, bindir: &Path) -> Isolation {
+/// The isolation of a server that has just started, according to its report. A missing report proves nothing.
+pub(super) fn read_report(isolation: &Isolation, folder: &Path, bindir: &Path) -> Isolation {
     if !isolation.files {
         return isolation.clone();
     }
@@ -260,7 +259,7 @@ pub(super) fn held(isolation: &Isolation, folder: &Path, bindir: &Path) -> Isola
     }
 }
 
-/// The folder with the programs' libraries and files, unless it is seen anyway.
+/// The installation prefix of the PostgreSQL programs, unless it is visible anyway.
 fn prefix(bindir: &Path) -> Option<&Path> {
     let prefix = bindir.parent().unwrap_or(bindir);
     let mut programs = PROGRAMS
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_report_says_holds() {
+    fn only_what_the_report_proves_counts() {
         let folder = tempfile::tempdir().unwrap();
         let all = Isolation {
             network: true,
@@ -297,29 +296,32 @@ mod tests {
             files: true,
             ..Isolation::default()
         };
-        let both = |report: Option<&str>| {
+        let seccomp_and_namespaces = |report: Option<&str>| {
             report
                 .iter()
                 .for_each(|r| std::fs::write(folder.path().join(REPORTED), r).unwrap());
-            let held = held(&all, folder.path(), Path::new("/opt/pg/bin"));
+            let held = read_report(&all, folder.path(), Path::new("/opt/pg/bin"));
             assert_eq!(held.visible.last().map(String::as_str), Some("/opt/pg"));
             (held.seccomp, held.user_namespaces_closed)
         };
-        assert_eq!(both(None), (false, false));
-        assert_eq!(both(Some("filtered\nSeccomp:\t0\n")), (false, false));
-        // A filter that is not ours.
+        assert_eq!(seccomp_and_namespaces(None), (false, false));
         assert_eq!(
-            both(Some("unfiltered\nSeccomp:\t2\nno user namespaces\n")),
+            seccomp_and_namespaces(Some("filtered\nSeccomp:\t0\n")),
+            (false, false)
+        );
+        // A foreign filter does not count.
+        assert_eq!(
+            seccomp_and_namespaces(Some("unfiltered\nSeccomp:\t2\nno user namespaces\n")),
             (false, true)
         );
         assert_eq!(
-            both(Some("filtered\nSeccomp:\t2\nno user namespaces\n")),
+            seccomp_and_namespaces(Some("filtered\nSeccomp:\t2\nno user namespaces\n")),
             (true, true)
         );
-        // Where `/proc` is hidden, the launcher's own success.
-        assert_eq!(both(Some("filtered\n")), (true, false));
+        // If `/proc` is hidden, the launcher's success counts.
+        assert_eq!(seccomp_and_namespaces(Some("filtered\n")), (true, false));
         assert_eq!(
-            super::held(&none("no"), folder.path(), Path::new("/opt/pg/bin")),
+            super::read_report(&none("no"), folder.path(), Path::new("/opt/pg/bin")),
             none("no")
         );
     }

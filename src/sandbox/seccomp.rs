@@ -1,6 +1,6 @@
-//! The last step before a sandbox's server: a filter of system calls that refuses what a database server
-//! never asks for and attacks on a kernel need. `util-linux` of today's distributions has no option for it,
-//! so this program applies the filter to itself and then becomes the server.
+//! The last step before a sandbox's server starts: a seccomp filter that refuses system calls that a database
+//! server never makes and that attacks on the kernel need. `util-linux` in current distributions has no option
+//! for it, so this program applies the filter to itself and then executes the server.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,13 +14,13 @@ use seccompiler::{
     SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
-/// The first argument of the launcher; what it runs stands behind `--`. No command of the command line.
+/// The first argument of the launcher, followed by `--` and the command to run. Internal, not a documented command.
 pub(super) const COMMAND: &str = "sandbox-exec";
 
-/// The program that applies the filter. Only `main` knows it: code of ours also runs in other programs.
+/// The program that applies the filter. Only `main` can set it, because this library also runs in other programs.
 static LAUNCHER: OnceLock<PathBuf> = OnceLock::new();
 
-/// Says which program is `pgrestored`; without it sandboxes have no seccomp filter. The first call counts.
+/// Sets the path of the `pgrestored` program; without it, sandboxes have no seccomp filter. The first call counts.
 pub fn set_launcher(pgrestored: PathBuf) {
     let _ = LAUNCHER.set(pgrestored);
 }
@@ -29,8 +29,8 @@ pub(super) fn launcher() -> Option<&'static Path> {
     LAUNCHER.get().map(PathBuf::as_path).filter(|l| l.is_file())
 }
 
-/// Becomes the command behind `sandbox-exec --`, under the filter. `None` if the arguments ask for something
-/// else; else it only returns if it failed.
+/// Executes the command after `sandbox-exec --` under the filter. Returns `None` for any other arguments, and
+/// otherwise only on failure.
 pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     arguments.next();
     if arguments.next()? != COMMAND {
@@ -42,13 +42,13 @@ pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
         .and_then(|_| arguments.next());
     let failed = match (command, apply()) {
         (None, _) => format!("usage: {COMMAND} -- COMMAND"),
-        (_, Err(e)) => format!("no seccomp filter: {e}"),
+        (_, Err(e)) => format!("failed to apply the seccomp filter: {e}"),
         (Some(command), Ok(())) => {
             let failed = Command::new(&command).args(arguments).exec();
             format!("{}: {failed}", command.display())
         }
     };
-    // The log of the sandbox's server, which is not set up as ours.
+    // Standard error is the log of the sandbox's server; `tracing` is not set up here.
     let _ = std::io::Write::write_all(
         &mut std::io::stderr(),
         format!("pgrestored: {failed}\n").as_bytes(),
@@ -56,14 +56,15 @@ pub fn launch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode>
     Some(ExitCode::FAILURE)
 }
 
-/// Filters this thread and what it becomes; sets `no_new_privs`.
+/// Applies the filters to this thread and to whatever it executes; sets `no_new_privs`.
 fn apply() -> Result<(), Error> {
     filters()?
         .iter()
         .try_for_each(|filter| apply_filter(filter))
 }
 
-/// The kernel asks each of them, and the strictest answer counts. A call of another architecture kills.
+/// The filters. The kernel evaluates all of them, and applies the strictest action. System calls of another
+/// architecture kill the process.
 fn filters() -> Result<Vec<BpfProgram>, Error> {
     let arch = TargetArch::try_from(ARCH)?;
     let filter = |rules, errno: i32| -> Result<BpfProgram, Error> {
@@ -72,7 +73,8 @@ fn filters() -> Result<Vec<BpfProgram>, Error> {
     };
     let mut filters = vec![
         filter(refused()?, libc::EPERM)?,
-        // Its flags are in memory, where no filter sees them. The C library takes `clone` instead.
+        // The flags of `clone3` are in memory, where a filter cannot see them. On ENOSYS the C library falls back
+        // to `clone`.
         filter(BTreeMap::from([(libc::SYS_clone3, vec![])]), libc::ENOSYS)?,
     ];
     if cfg!(target_arch = "x86_64") {
@@ -87,7 +89,7 @@ const ARCH: &str = if cfg!(target_arch = "aarch64") {
     "x86_64"
 };
 
-/// Calls that are refused, whatever their arguments.
+/// System calls that are refused whatever their arguments.
 const REFUSED: &[i64] = &[
     // Namespaces and mounts.
     libc::SYS_unshare,
@@ -104,7 +106,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_mount_setattr,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
-    // Other processes, and files by handle.
+    // Access to other processes, and to files by handle.
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -114,7 +116,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
     libc::SYS_fanotify_init,
-    // Large parts of the kernel that a server has no use for.
+    // Large kernel subsystems that a database server does not use.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
@@ -124,7 +126,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // The machine itself.
+    // Administration of the machine.
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -160,17 +162,17 @@ const REFUSED: &[i64] = &[
     libc::SYS__sysctl,
 ];
 
-/// The same number everywhere; the crate has no name for it.
+/// `open_tree_attr`: the same number on every architecture; the `libc` crate does not define it.
 const OPEN_TREE_ATTR: i64 = 467;
 
-/// Without a name for aarch64 and musl.
+/// `kexec_file_load`: the `libc` crate does not define it for aarch64 and musl.
 const KEXEC_FILE_LOAD: i64 = if cfg!(target_arch = "x86_64") {
     320
 } else {
     294
 };
 
-/// Flags of `clone` that make namespaces. That of time is none of them there.
+/// Flags of `clone` that create namespaces. `CLONE_NEWTIME` is not valid there.
 const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
@@ -181,9 +183,10 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// The refused calls, with what must hold of the arguments: one of the rules, each of its conditions.
+/// The refused calls, with rules about their arguments: a call is refused if all conditions of any of its rules
+/// hold.
 fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
-    // The kernel looks at the lower 32 bits of each of these.
+    // The kernel uses only the lower 32 bits of each of these arguments.
     let first =
         |op, value: i32| SeccompCondition::new(0, Len::Dword, op, u64::from(value.cast_unsigned()));
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> =
@@ -200,13 +203,13 @@ fn refused() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
             vec![SeccompRule::new(vec![first(Op::Ne, libc::AF_UNIX)?])?],
         );
     }
-    // The usual one, and to ask which it is.
+    // Allow the default personality, and the query for the current one.
     let unusual = vec![first(Op::Ne, 0)?, first(Op::Ne, -1)?];
     refused.insert(libc::SYS_personality, vec![SeccompRule::new(unusual)?]);
     Ok(refused)
 }
 
-/// The x32 calls of x86-64 go by the same architecture under numbers of their own, which no rule above names.
+/// Refuses x32 calls: on x86-64 they have the same architecture, but numbers of their own that no rule above covers.
 fn without_x32() -> BpfProgram {
     const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
     const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K

@@ -1,21 +1,21 @@
-//! `initdb` once for each server and user; every sandbox is a copy.
+//! Template clusters: `initdb` runs once per server and user, and every sandbox is a copy.
 
 use std::io::{Error, Result};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{own, plain_command, run};
+use super::{plain_command, restrict_to_owner, run};
 
 /// A cluster that has never been started.
 pub(super) struct Template(PathBuf);
 
-/// The template for the server in `bindir`, made if need be; below `parent`, beside the sandboxes.
+/// The template for the server in `bindir`, created if necessary. It is in `parent`, like the sandboxes.
 pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Result<Template> {
     let program = std::fs::metadata(bindir.join("postgres"))?;
     let me = std::fs::metadata("/proc/self")?.uid();
     let uid = user.map_or(me, |u| u.0);
-    // Another build of the server is another template.
+    // Another build of the server needs another template.
     let key = format!(
         "{}:{}:{}",
         bindir.display(),
@@ -27,30 +27,34 @@ pub(super) fn get(bindir: &Path, parent: &Path, user: Option<(u32, u32)>) -> Res
         .to_string();
     let folder = parent.join(format!("pgrestored-template-{}-{uid}", &key[..16]));
     if let Ok(there) = std::fs::metadata(&folder) {
-        // In a folder that everybody may write to, a template of somebody else would be a trap.
+        // In a world-writable folder, another user could plant a manipulated template.
         return if there.uid() == uid {
             Ok(Template(folder))
         } else {
-            Err(Error::other(format!("{}: not ours", folder.display())))
+            Err(Error::other(format!(
+                "{}: the template belongs to another user: remove it",
+                folder.display()
+            )))
         };
     }
     let name = format!("pgrestored-making-{}", uuid::Uuid::new_v4().simple());
-    // The server's user need not get into `parent`.
-    let making = std::env::temp_dir().join(&name);
-    std::fs::create_dir(&making)?;
-    let made = own(&making, user).and_then(|()| initdb(bindir, &making, user));
-    let placed = made.and_then(|()| place(&making, &parent.join(&name), &folder));
-    let _ = std::fs::remove_dir_all(&making);
+    // In the temporary folder, because the server's user may not be able to enter `parent`.
+    let new_cluster = std::env::temp_dir().join(&name);
+    std::fs::create_dir(&new_cluster)?;
+    let created =
+        restrict_to_owner(&new_cluster, user).and_then(|()| initdb(bindir, &new_cluster, user));
+    let placed = created.and_then(|()| place(&new_cluster, &parent.join(&name), &folder));
+    let _ = std::fs::remove_dir_all(&new_cluster);
     let _ = std::fs::remove_dir_all(parent.join(&name));
     placed.map(|()| Template(folder))
 }
 
-/// Moves what was made to its place, by way of `near` where that is on another file system. Another
-/// process may have been faster; its template is as good.
-fn place(made: &Path, near: &Path, folder: &Path) -> Result<()> {
-    let moved = std::fs::rename(made, folder).or_else(|e| match e.kind() {
+/// Moves a new template to its final folder, through `near` if that is on another file system. If another process
+/// was faster, its template is used.
+fn place(created: &Path, near: &Path, folder: &Path) -> Result<()> {
+    let moved = std::fs::rename(created, folder).or_else(|e| match e.kind() {
         std::io::ErrorKind::CrossesDevices => {
-            run(Command::new("cp").args(["-a", "-T"]).arg(made).arg(near))?;
+            run(Command::new("cp").args(["-a", "-T"]).arg(created).arg(near))?;
             std::fs::rename(near, folder)
         }
         _ => Err(e),
@@ -81,8 +85,8 @@ impl Template {
         &self.0
     }
 
-    /// Copies it into `folder`, which is not there yet. Databases are copied beside each other: it is
-    /// making the files, not filling them, that takes the time.
+    /// Copies the template into `folder`, which must not exist yet. Databases are copied concurrently, because
+    /// creating the files takes longer than filling them.
     pub fn copy_to(&self, folder: &Path) -> Result<()> {
         let copy = |args: &[&std::ffi::OsStr]| {
             run(Command::new("cp").args(["-a", "--reflink=auto"]).args(args)).map(drop)
@@ -106,9 +110,11 @@ impl Template {
             let mut args: Vec<&std::ffi::OsStr> = others.iter().map(|p| p.as_os_str()).collect();
             args.push(folder.as_os_str());
             copy(&args)?;
-            running
-                .into_iter()
-                .try_for_each(|r| r.join().unwrap_or_else(|_| Err(Error::other("cp died"))))
+            running.into_iter().try_for_each(|r| {
+                r.join().unwrap_or_else(|_| {
+                    Err(Error::other("the thread that copies a template panicked"))
+                })
+            })
         })
     }
 }

@@ -1,6 +1,6 @@
-//! Backups in Cloud Storage, by Google's clients. Metadata comes over gRPC, bytes over JSON/HTTP.
-//! The clients' own resume and retry of reads are off: `backup` does both, with a stall timeout that
-//! they do not have.
+//! Backups in Cloud Storage, through Google's clients: metadata over gRPC, bytes over JSON/HTTP. The
+//! clients' own resume and retry of reads are off; `backup` does both, with a stall timeout that the
+//! clients lack.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::{BackupStore, ByteStream, StoredObject};
 use crate::config::StorageEmulator;
 use crate::error::{FailureReason as R, StorageError};
 
-/// How long one call is tried again by the clients.
+/// How long the clients retry one call.
 const CALL_BUDGET: Duration = Duration::from_secs(60);
 
 pub(super) struct GcsStore {
@@ -48,7 +48,11 @@ impl GcsStore {
             data = data.with_endpoint(&e.json).with_credentials(anyone);
         }
         let no_client = |e: google_cloud_gax::client_builder::Error| {
-            StorageError::new(R::AccessDenied, "no client for Cloud Storage").with_source(e)
+            StorageError::new(
+                R::AccessDenied,
+                "failed to create the Cloud Storage client (check the credentials)",
+            )
+            .with_source(e)
         };
         Ok(GcsStore {
             control: control.build().await.map_err(no_client)?,
@@ -89,7 +93,7 @@ impl GcsStore {
     }
 }
 
-/// Google's codes, mapped once. `gone` is what a missing object means here.
+/// Maps Google's codes to a reason. `gone` is the reason for a missing object.
 fn reason_of(e: &google_cloud_gax::error::Error, gone: R) -> R {
     if e.is_authentication() {
         return R::AccessDenied;
@@ -166,7 +170,7 @@ impl BackupStore for GcsStore {
                 .read_object(self.resource(), name)
                 .set_generation(object.generation)
                 .compute_crc32c(false)
-                // Whoever reads tries again, and knows how long a pause may be.
+                // The caller retries, because it knows the stall timeout.
                 .with_retry_policy(NeverRetry)
                 .with_read_resume_policy(NeverResume);
             match length {
@@ -210,7 +214,7 @@ impl BackupStore for GcsStore {
                 .await;
             match written {
                 Ok(object) => Ok(Some(self.object(object))),
-                // A retry finds what an attempt whose answer was lost has made.
+                // This may also be a retry of an attempt that succeeded but whose answer was lost.
                 Err(e) if reason_of(&e, R::BackupNotFound) == R::BackupChanged => Ok(None),
                 Err(e) => Err(self.fault(e, name, R::BackupNotFound)),
             }

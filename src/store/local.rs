@@ -1,6 +1,6 @@
-//! Backups in a folder (`file://`). A file's generation is its modification time in nanoseconds; a
-//! file that changes while it is read is an error. Nothing outside of the folder is read, written or
-//! deleted, whatever a name or a symbolic link in it says, and only regular files are opened.
+//! Backups in a folder (`file://`). A file's generation is its modification time in nanoseconds; a file that
+//! changes while it is read is an error. No name and no symbolic link can make it read, write or delete
+//! anything outside the folder, and only regular files are opened.
 
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,7 +39,7 @@ fn outside(path: &Path, what: &str) -> StorageError {
     StorageError::new(R::SourceNotAllowed, format!("{}: {what}", path.display()))
 }
 
-/// The path of what is called `name` in `folder`, whose last component may still be a link.
+/// The path of `name` in `folder`. Any component of it may still be a symbolic link.
 fn path_of(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
     let path = folder.join(name);
     if Path::new(name)
@@ -48,23 +48,23 @@ fn path_of(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
     {
         Ok(path)
     } else {
-        Err(outside(&path, "the name leads out of the folder"))
+        Err(outside(&path, "the name points outside the folder"))
     }
 }
 
-/// Where a path really is, which must be inside `folder`.
+/// Resolves symbolic links in a path; the result must be inside `folder`.
 fn real(folder: &Path, path: &Path) -> Result<PathBuf, StorageError> {
     let inside = folder.canonicalize().map_err(|e| fault(e, folder))?;
     let real = path.canonicalize().map_err(|e| fault(e, path))?;
     if real.starts_with(&inside) {
         Ok(real)
     } else {
-        Err(outside(path, "a symbolic link leads out of the folder"))
+        Err(outside(path, "a symbolic link points outside the folder"))
     }
 }
 
-/// Where a file really is. A link leads to what lies in the link's own folder: that may be a directory
-/// dump, whose members come from nowhere else.
+/// Resolves symbolic links of a file. A link may only point into its own folder, so that a directory dump
+/// contains only its own members.
 fn real_file(folder: &Path, path: &Path) -> Result<PathBuf, StorageError> {
     let own = path.parent().unwrap_or(folder);
     real(folder, own)?;
@@ -75,7 +75,7 @@ fn locate(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
     real_file(folder, &path_of(folder, name)?)
 }
 
-/// The same for what may be made: the folders that are there are inside.
+/// As [`locate`], for a file to create: its existing parent folders must be inside `folder`.
 fn locate_new(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
     let path = path_of(folder, name)?;
     std::fs::create_dir_all(folder).map_err(|e| fault(e, folder))?;
@@ -85,7 +85,7 @@ fn locate_new(folder: &Path, name: &str) -> Result<PathBuf, StorageError> {
     Ok(path)
 }
 
-/// Opens a regular file; what stands in its place meanwhile, such as a pipe, is not waited for.
+/// Opens a regular file. `O_NONBLOCK` keeps the open from hanging if a pipe has taken its place.
 fn open_file(path: &Path) -> Result<std::fs::File, StorageError> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let file = std::fs::OpenOptions::new()
@@ -132,12 +132,13 @@ fn checksum(path: &Path) -> Result<u32, StorageError> {
     }
 }
 
-/// Files below `folder`, subfolders included, by name; links that lead out are left out. Each is read for its checksum where that is wanted.
+/// Files in `folder` and its subfolders, by name. Links that point outside are skipped. With `checksums`,
+/// each file is read to compute its CRC32C.
 fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject>, StorageError> {
     let (mut found, mut todo) = (Vec::new(), vec![(folder.to_owned(), String::new())]);
     while let Some((dir, base)) = todo.pop() {
         let entries = match std::fs::read_dir(&dir) {
-            // A folder that went while others were read.
+            // The folder was removed while the listing ran.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !base.is_empty() => continue,
             entries => entries.map_err(|e| fault(e, &dir))?,
         };
@@ -166,7 +167,7 @@ fn walk(folder: &Path, prefix: &str, checksums: bool) -> Result<Vec<StoredObject
                 });
                 match described {
                     Ok(object) => found.push(object),
-                    // So did a file.
+                    // The file was removed while the listing ran.
                     Err(e) if e.reason() == R::BackupNotFound => {}
                     Err(e) => return Err(e),
                 }
@@ -185,7 +186,10 @@ async fn blocking<T: Send + 'static>(
     f: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     tokio::task::spawn_blocking(f).await.unwrap_or_else(|e| {
-        Err(StorageError::new(R::Internal, "reading the folder died").with_source(e))
+        Err(
+            StorageError::new(R::Internal, "the task that reads the folder panicked")
+                .with_source(e),
+        )
     })
 }
 
@@ -217,7 +221,7 @@ impl BackupStore for LocalStore {
             let object = describe(&path, name)?;
             match generation {
                 Some(wanted) if wanted != object.generation => {
-                    let what = format!("{}: generation {wanted} is gone", path.display());
+                    let what = format!("{}: generation {wanted} no longer exists", path.display());
                     Err(StorageError::new(R::BackupNotFound, what))
                 }
                 _ => Ok(object),
@@ -253,7 +257,8 @@ impl BackupStore for LocalStore {
                     }
                     let now = describe(&path, object.name.clone())?;
                     if (now.size, now.generation) != (object.size, object.generation) {
-                        let what = format!("{}: changed while it was read", path.display());
+                        let what =
+                            format!("{}: the file changed while it was read", path.display());
                         return Err(StorageError::new(R::BackupChanged, what));
                     }
                     Ok(None::<(Bytes, _)>)
@@ -273,12 +278,12 @@ impl BackupStore for LocalStore {
             let path = locate_new(&root, &name)?;
             let folder = path.parent().unwrap_or(&path);
             std::fs::create_dir_all(folder).map_err(|e| fault(e, folder))?;
-            // Whole or not at all: written beside it, then linked, which fails where there is one.
-            let making = folder.join(format!(".{}.part", uuid::Uuid::new_v4().simple()));
-            let linked = std::fs::write(&making, &content)
-                .and_then(|()| std::fs::File::open(&making)?.sync_all())
-                .and_then(|()| std::fs::hard_link(&making, &path));
-            let _ = std::fs::remove_file(&making);
+            // Atomic: written under a temporary name, then linked, which fails if the name is taken.
+            let temporary = folder.join(format!(".{}.part", uuid::Uuid::new_v4().simple()));
+            let linked = std::fs::write(&temporary, &content)
+                .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
+                .and_then(|()| std::fs::hard_link(&temporary, &path));
+            let _ = std::fs::remove_file(&temporary);
             match linked {
                 Ok(()) => describe(&path, name).map(Some),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
@@ -290,12 +295,12 @@ impl BackupStore for LocalStore {
     fn delete<'a>(&'a self, object: &'a StoredObject) -> BoxFuture<'a, Result<(), StorageError>> {
         let (folder, object) = (self.folder.clone(), object.clone());
         Box::pin(blocking(move || {
-            // A link is deleted, not what it leads to.
+            // A link itself is deleted, not its target.
             locate(&folder, &object.name)?;
             let path = path_of(&folder, &object.name)?;
             let now = describe(&path, object.name.clone())?;
             if (now.size, now.generation) != (object.size, object.generation) {
-                let what = format!("{}: another file by now", path.display());
+                let what = format!("{}: the file has been replaced meanwhile", path.display());
                 return Err(StorageError::new(R::BackupChanged, what));
             }
             std::fs::remove_file(&path).map_err(|e| fault(e, &path))
@@ -311,9 +316,9 @@ impl BackupStore for LocalStore {
 mod tests {
     use super::*;
 
-    /// Somebody else works in the folder.
+    /// Another process adds and removes files at the same time.
     #[test]
-    fn what_goes_while_it_is_listed_is_not_listed() {
+    fn files_that_vanish_during_a_listing_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("stays"), "here").unwrap();
         let (path, done) = (
@@ -337,7 +342,7 @@ mod tests {
         });
     }
 
-    /// A folder that somebody else may write to.
+    /// A folder that an attacker may write to.
     fn hostile() -> (tempfile::TempDir, LocalStore) {
         let top = tempfile::tempdir().unwrap();
         let folder = top.path().join("backups");
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_outside_of_the_folder_is_seen() {
+    async fn nothing_outside_the_folder_is_accessible() {
         let (top, store) = hostile();
         let listed = store.list("").await.unwrap();
         let names: Vec<_> = listed.iter().map(|o| o.name.as_str()).collect();
@@ -421,7 +426,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn links_inside_are_files_and_the_folder_may_be_one() {
+    async fn links_inside_are_files_and_the_folder_may_be_a_link() {
         let (top, store) = hostile();
         std::os::unix::fs::symlink(&store.folder, top.path().join("link")).unwrap();
         let store = LocalStore::new(top.path().join("link"));

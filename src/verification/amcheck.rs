@@ -1,4 +1,4 @@
-//! What lies on the disk, by PostgreSQL's own `amcheck`: B-tree indexes in order, heaps sound.
+//! Checks B-tree indexes and heaps with PostgreSQL's own extension `amcheck`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use parking_lot::Mutex;
 
 use tokio::task::JoinSet;
 
-use super::RestoredDatabase;
+use super::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError, report};
 use crate::postgres::{Session, ident, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 use pgdump_restore::NameList;
 
-/// Schema of the extension, where the database does not have it already.
+/// Schema of the extension, if the database does not already have it.
 const SCHEMA: &str = "pgrestored_amcheck";
 
 const INDEXES: &str = "SELECT c.oid, format('%I.%I', n.nspname, c.relname), pg_relation_size(c.oid) \
@@ -34,7 +34,7 @@ struct CheckTask {
 }
 
 fn not_available(e: &DatabaseError) -> Check {
-    let fix = "install PostgreSQL's contrib modules beside the sandbox's server";
+    let fix = "install PostgreSQL's contrib modules for the sandbox's server";
     Check::new(
         "amcheck",
         CheckStatus::NotChecked,
@@ -45,7 +45,7 @@ fn not_available(e: &DatabaseError) -> Check {
     .optional()
 }
 
-/// Checks every index and heap that `amcheck` knows.
+/// Checks every B-tree index, and since PostgreSQL 14 every heap.
 pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     let session = subject.server.connect(subject.database, "amcheck").await?;
     let e = |e: tokio_postgres::Error| map_pg_error(&e, "amcheck");
@@ -110,19 +110,23 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
         });
     }
     while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| RestoreError::internal(format!("a checking task died: {e}")))??;
+        ended.map_err(|e| RestoreError::internal(format!("a task of amcheck failed: {e}")))??;
     }
     let damaged = wrong.lock().listed("damaged");
     Ok(vec![match damaged {
         None => {
-            let what = format!("{} B-tree indexes and {heaps} heaps are sound", all - heaps);
+            let indexes = match all - heaps {
+                1 => "1 B-tree index".to_owned(),
+                n => format!("{n} B-tree indexes"),
+            };
+            let what = format!("no damage in {indexes} and {}", counted(heaps, "heap"));
             Check::new("amcheck", CheckStatus::Passed, what).optional()
         }
         Some(what) => Check::new("amcheck", CheckStatus::Failed, what),
     }])
 }
 
-/// What is wrong with one relation, in `amcheck`'s words.
+/// The damage that `amcheck` reports about one relation, if any.
 async fn check_one(
     session: &Session,
     schema: &str,
@@ -138,7 +142,8 @@ async fn check_one(
         Ok(row) => match row.get::<_, i64>(0) {
             0 => Ok(None),
             n => Ok(Some(format!(
-                "{n} faults, such as: {}",
+                "{}, such as: {}",
+                counted(n, "fault"),
                 row.get::<_, Option<&str>>(1).unwrap_or("?")
             ))),
         },

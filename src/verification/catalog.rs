@@ -1,5 +1,5 @@
-//! Every entry of the table of contents is in the restored database, sequences stand where the
-//! archive puts them, and constraints and indexes hold.
+//! Checks that every entry of the table of contents exists in the restored database, that sequences have the
+//! archive's values, and that constraints and indexes are valid.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use crate::proof::{Check, CheckStatus};
 use pgdump_archive::{Dialect, TocEntry, Token, tokens};
 use pgdump_restore::listed;
 
-/// Everything with a name, as the table of contents calls it: kind, schema, name.
+/// All named objects of the database, in the terms of the table of contents: kind, schema, name.
 const INVENTORY: &str = r#"
 SELECT 'SCHEMA', NULL, nspname::text FROM pg_catalog.pg_namespace
 UNION ALL SELECT 'EXTENSION', NULL, extname::text FROM pg_catalog.pg_extension
@@ -77,22 +77,22 @@ UNION ALL SELECT 'CAST', NULL, '' FROM pg_catalog.pg_cast WHERE oid >= 16384
 UNION ALL SELECT 'TRANSFORM', NULL, '' FROM pg_catalog.pg_transform
 UNION ALL SELECT 'USER MAPPING', NULL, '' FROM pg_catalog.pg_user_mappings"#;
 
-/// Names that a finding lists.
-const NAMED: usize = 20;
+/// How many names a finding lists.
+const MAX_NAMED: usize = 20;
 
-/// What an entry is found by: kind, schema, name.
-type EntryKey = (&'static str, Option<String>, String);
+/// Kind, schema and name.
+type InventoryKey = (&'static str, Option<String>, String);
 
-/// Entries of one key.
+/// The entries with one key.
 struct WantedEntry {
     name: String,
     entries: u64,
     there: u64,
 }
 
-/// What the inventory calls an entry; `None` for entries that make nothing with a name, whose
-/// statements have succeeded.
-fn key_of(e: &TocEntry) -> Option<EntryKey> {
+/// The key of an entry in the inventory; `None` for entries that create no named object. Their statements have
+/// succeeded, which is all that can be checked.
+fn key_of(e: &TocEntry) -> Option<InventoryKey> {
     let (schema, tag) = (|| e.namespace.clone(), || e.tag.clone());
     // `name(arguments)`; arguments have no parentheses.
     let function = || {
@@ -134,7 +134,7 @@ fn key_of(e: &TocEntry) -> Option<EntryKey> {
         "SERVER" | "FOREIGN SERVER" => ("SERVER", None, tag()),
         "ACCESS METHOD" => ("ACCESS METHOD", None, tag()),
         "PROCEDURAL LANGUAGE" => ("PROCEDURAL LANGUAGE", None, tag()),
-        // These are only counted: their tags are written in several ways.
+        // These are only counted, because their tags have several spellings.
         "CAST" => ("CAST", None, String::new()),
         "TRANSFORM" => ("TRANSFORM", None, String::new()),
         "USER MAPPING" => ("USER MAPPING", None, String::new()),
@@ -142,7 +142,7 @@ fn key_of(e: &TocEntry) -> Option<EntryKey> {
     })
 }
 
-/// Whether there may be several of one name, so that they have to be counted.
+/// Whether several objects may have the same key, so that they have to be counted.
 fn is_counted(kind: &str) -> bool {
     matches!(
         kind,
@@ -153,11 +153,11 @@ fn is_counted(kind: &str) -> bool {
 /// Compares the table of contents with the catalogs.
 pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     if subject.entries.is_empty() {
-        // Of SQL text, every statement has succeeded, to its end mark.
+        // For SQL text, the restore has shown that every statement up to the end mark succeeded.
         return Ok(vec![Check::new(
             "entries",
             CheckStatus::Passed,
-            "every statement of the text has succeeded",
+            "every statement of the SQL text succeeded",
         )]);
     }
     let missing = missing(subject).await?;
@@ -168,30 +168,35 @@ pub(super) async fn compare(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>
             "entries",
             CheckStatus::Passed,
             format!(
-                "all {} entries of the table of contents are there",
+                "every entry of the table of contents exists in the restored database ({})",
                 subject.entries.len()
             ),
         ),
         n => {
-            let named: Vec<&str> = missing.iter().take(NAMED).map(String::as_str).collect();
+            let named: Vec<&str> = missing.iter().take(MAX_NAMED).map(String::as_str).collect();
             Check::new(
                 "entries",
                 CheckStatus::Failed,
-                format!("{n} entries are missing: {}", named.join(", ")),
+                format!(
+                    "{} missing in the restored database: {}",
+                    if n == 1 {
+                        "1 entry is".to_owned()
+                    } else {
+                        format!("{n} entries are")
+                    },
+                    named.join(", ")
+                ),
             )
         }
     }];
-    if let Some(what) = listed(
-        "sequences that do not stand where the archive puts them",
-        &behind,
-    ) {
+    if let Some(what) = listed("sequences whose value differs from the archive's", &behind) {
         checks.push(Check::new("sequence values", CheckStatus::Failed, what));
     }
     Ok(checks)
 }
 
-/// Names of the entries that are not in the database. What it has beyond them, which may be any number of
-/// things, is looked at and not kept.
+/// Names of the entries that the database does not have. The inventory is streamed, because the dump decides how
+/// many other objects there are.
 async fn missing(subject: &RestoredDatabase<'_>) -> Result<BTreeSet<String>, RestoreError> {
     type OfKind = HashMap<(Option<String>, String), WantedEntry>;
     let mut wanted: HashMap<&str, OfKind> = HashMap::new();
@@ -228,7 +233,7 @@ async fn missing(subject: &RestoredDatabase<'_>) -> Result<BTreeSet<String>, Res
     Ok(missing)
 }
 
-/// `SELECT pg_catalog.setval('s.q', 12, true);` → `s.q`, 12, true
+/// Parses `SELECT pg_catalog.setval('s.q', 12, true);` into `s.q`, 12, true.
 fn setval(defn: &str) -> Option<(String, i64, bool)> {
     let t = tokens(defn, Dialect::default());
     let open = t.iter().position(|w| w.is_symbol(b'('))?;
@@ -254,7 +259,7 @@ fn setval(defn: &str) -> Option<(String, i64, bool)> {
     ))
 }
 
-/// Sequences whose value is not the one of their entry.
+/// Sequences whose value differs from that of their entry.
 async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String>, RestoreError> {
     let mut wrong = Vec::new();
     let set = entries
@@ -274,13 +279,13 @@ async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String
             .client()
             .query(&sql, &[])
             .await
-            .map_err(|e| map_pg_error(&e, "looking at sequences"))?;
+            .map_err(|e| map_pg_error(&e, "reading sequences"))?;
         wrong.extend(rows.iter().map(|r| r.get::<_, String>(0)));
     }
     Ok(wrong)
 }
 
-/// Whether code of the dump runs when something is made in the database.
+/// Whether code of the dump runs when an object is created in the database.
 pub(super) async fn has_event_triggers(
     subject: &RestoredDatabase<'_>,
 ) -> Result<bool, RestoreError> {
@@ -290,11 +295,11 @@ pub(super) async fn has_event_triggers(
         .client()
         .query_one(sql, &[])
         .await
-        .map_err(|e| map_pg_error(&e, "looking at event triggers"))?;
+        .map_err(|e| map_pg_error(&e, "looking up event triggers"))?;
     Ok(row.get(0))
 }
 
-/// Constraints and indexes are valid, sequences are not behind their columns.
+/// Checks that constraints and indexes are valid and that no sequence is behind its column.
 pub(super) async fn validity(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     let s = pgdump_restore::survey(subject.server, subject.database, subject.sessions).await?;
     let mut checks = Vec::new();
@@ -307,30 +312,30 @@ pub(super) async fn validity(subject: &RestoredDatabase<'_>) -> Result<Vec<Check
     finding(
         "indexes",
         Failed,
-        "invalid index",
+        "invalid indexes",
         &s.invalid_indexes,
         "REINDEX them",
     );
     finding(
         "constraints",
         Warned,
-        "constraint that is not validated",
+        "constraints that are not validated",
         &s.not_validated,
-        "the source has them as NOT VALID: ALTER TABLE … VALIDATE CONSTRAINT there",
+        "they are NOT VALID in the source too: run ALTER TABLE … VALIDATE CONSTRAINT there",
     );
     finding(
         "materialized views",
         Warned,
-        "materialized view without rows, as in the source",
+        "materialized views that are not populated, as in the source",
         &s.not_populated,
         "REFRESH MATERIALIZED VIEW",
     );
     finding(
         "sequences",
         Failed,
-        "sequence behind its column",
+        "sequences behind their columns",
         &s.sequences_behind,
-        "the next insert would fail or repeat a number: setval() each to the largest value in use, in the source too",
+        "the next insert would fail or reuse a value: setval() each to the largest value in use, in the source too",
     );
     let not_checked = s
         .not_checked
@@ -338,7 +343,7 @@ pub(super) async fn validity(subject: &RestoredDatabase<'_>) -> Result<Vec<Check
         .map(|e| Check::new("validity", CheckStatus::NotChecked, e.clone()));
     checks.extend(not_checked);
     if checks.iter().all(|c| c.status == Warned) {
-        let what = "indexes and constraints are valid, sequences are not behind their columns";
+        let what = "indexes and constraints are valid, and no sequence is behind its column";
         checks.insert(0, Check::new("validity", CheckStatus::Passed, what));
     }
     Ok(checks)
@@ -349,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequences_value_is_read_from_its_entry() {
+    fn a_sequences_value_is_parsed_from_its_entry() {
         let of = |sql| setval(sql).unwrap();
         assert_eq!(
             of("SELECT pg_catalog.setval('public.s', 12, true);"),

@@ -1,5 +1,5 @@
-//! What the checks file asks for: how fresh the data must be, rows that must be there, and questions
-//! of the user's own in SQL. Each is asked in a transaction that can only read, with a timeout.
+//! Runs the checks file: freshness of data, canary rows that must exist, and the user's own assertions in SQL.
+//! Each query runs in a read-only transaction with a timeout.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::error::{DatabaseError, FailureReason as R, RestoreError, ValidationEr
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
 
-/// A checks file: what holds for every set of backups, and what holds for some.
+/// A checks file: checks for every set of backups, and further ones for some sets.
 #[derive(
     Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -23,7 +23,7 @@ pub struct ChecksFile {
     pub sets: BTreeMap<String, Checks>,
 }
 
-/// What the data of a backup has to be.
+/// Checks of the data of a backup.
 #[derive(
     Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -62,7 +62,7 @@ pub struct Canary {
     pub sha256: String,
 }
 
-/// A question in SQL and its answer.
+/// A query in SQL and its expected result.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Assertion {
@@ -76,13 +76,13 @@ pub struct Assertion {
     pub min: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
-    /// How many rows the query gives.
+    /// Number of rows that the query must return.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     /// Such as `30s`; 60 s by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
-    /// What a person can do where it does not hold.
+    /// What to do if the assertion fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
@@ -96,10 +96,10 @@ fn duration(text: &str) -> Option<jiff::SignedDuration> {
 }
 
 impl ChecksFile {
-    /// Reads YAML.
+    /// Parses YAML.
     ///
     /// # Errors
-    /// `invalid_request`, with the place in the file.
+    /// `invalid_request`, with the position in the file.
     pub fn parse(yaml: &str) -> Result<Self, RestoreError> {
         let wrong =
             |what: String| RestoreError::from(ValidationError::new(R::InvalidRequest, what));
@@ -168,7 +168,7 @@ impl Checks {
     }
 }
 
-/// Asks everything, each by itself.
+/// Runs all checks, each independent of the others.
 pub(super) async fn run(
     subject: &RestoredDatabase<'_>,
     checks: &Checks,
@@ -211,14 +211,14 @@ async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseErro
 fn answered(name: &str, subject: &str, answer: Result<Check, DatabaseError>) -> Check {
     match answer {
         Ok(check) => check.of(subject),
-        // A question that the server does not understand has no answer.
+        // A query that the server rejects is not checked, neither passed nor failed.
         Err(e) => Check::new(name, CheckStatus::NotChecked, report(&e))
             .of(subject)
             .because(e.reason()),
     }
 }
 
-/// The rows of one query as JSON, at most two of them, read-only and within `timeout`.
+/// The first two rows of a query as JSON; read-only, within `timeout`.
 async fn ask(
     session: &Session,
     sql: &str,
@@ -239,7 +239,7 @@ fn plain(sql: &str) -> &str {
     sql.trim().trim_end_matches(';')
 }
 
-/// The first column of a query's rows as text, read-only and within `timeout`.
+/// The first column of a query's rows as text; read-only, within `timeout`.
 pub(super) async fn rows(
     session: &Session,
     sql: &str,
@@ -248,12 +248,12 @@ pub(super) async fn rows(
     let limit = duration(timeout).map_or(60_000, |d| d.as_millis());
     let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {limit}");
     session.run(&begin).await?;
-    // The extended protocol takes one statement, so that nothing can follow it.
+    // The extended protocol accepts only one statement, so a query cannot smuggle in a second one.
     let answer = session.client().query(sql, &[]).await;
     session.run("ROLLBACK").await?;
     let late = |e: tokio_postgres::Error| match e.code().map(|c| c.code()) {
         Some("57014") => DatabaseError::new(R::Timeout, format!("no answer within {timeout}")),
-        _ => map_pg_error(&e, "asking"),
+        _ => map_pg_error(&e, "running the query"),
     };
     Ok(answer
         .map_err(late)?
@@ -262,18 +262,18 @@ pub(super) async fn rows(
         .collect())
 }
 
-/// The only value of the only row.
+/// The value of a result with one row and one column.
 fn value_of(rows: &[serde_json::Value]) -> Result<&serde_json::Value, String> {
     let [serde_json::Value::Object(row)] = rows else {
         return Err(match rows.len() {
-            0 => "the query gives no row".into(),
-            _ => "the query gives more than one row".into(),
+            0 => "the query returns no row".into(),
+            _ => "the query returns more than one row".into(),
         });
     };
     match row.values().collect::<Vec<_>>().as_slice() {
         [one] => Ok(one),
         several => Err(format!(
-            "the query gives {} columns, not one",
+            "the query returns {} columns instead of one",
             several.len()
         )),
     }
@@ -293,7 +293,8 @@ async fn freshness(
         .await?
         .pop()
         .unwrap_or_default();
-    let fix = "the source may have stopped writing, or the backup is of an old copy: compare with the source";
+    let fix =
+        "compare with the source: it may have stopped writing, or the backup may be of an old copy";
     let failed = |what: String| Check::new("freshness", CheckStatus::Failed, what).fix(fix);
     let Some(newest) = newest
         .parse::<f64>()
@@ -301,14 +302,14 @@ async fn freshness(
         .and_then(|s| jiff::Timestamp::from_second(s as i64).ok())
     else {
         return Ok(failed(format!(
-            "{} has no value: there is nothing new",
+            "{} has no value, so the age of the data is unknown",
             f.column
         )));
     };
     let age = subject.backup_created.duration_since(newest);
     let max = duration(&f.max_age).unwrap_or_default();
     let what = format!(
-        "newest {} is of {newest}, {age:#} before the backup (at most {})",
+        "newest {} is {newest}, {age:#} before the backup (allowed: {})",
         f.column, f.max_age
     );
     Ok(if age > max {
@@ -322,7 +323,7 @@ async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
     use sha2::Digest;
     let found = ask(session, &c.sql, TIMEOUT).await?;
     let failed = |what: &str| {
-        let fix = "a row that never changes has changed or is gone: look for the last good backup";
+        let fix = "a row that should never change has changed or is missing: look for the last good backup";
         Check::new("canary", CheckStatus::Failed, what).fix(fix)
     };
     let value = match value_of(&found) {
@@ -335,7 +336,7 @@ async fn canary(session: &Session, c: &Canary) -> Result<Check, DatabaseError> {
         .map(|b| format!("{b:02x}"))
         .collect();
     Ok(if digest.eq_ignore_ascii_case(&c.sha256) {
-        Check::new("canary", CheckStatus::Passed, "the row is as it was")
+        Check::new("canary", CheckStatus::Passed, "the row is unchanged")
     } else {
         failed("the row has another value")
     })
@@ -351,7 +352,7 @@ async fn assertion(session: &Session, a: &Assertion) -> Result<Check, DatabaseEr
             .pop()
             .unwrap_or_default();
         if is != wanted.to_string() {
-            wrong.push(format!("{is} rows, not {wanted}"));
+            wrong.push(format!("{is} rows instead of {wanted}"));
         }
     }
     if a.expect.is_some() || a.min.is_some() || a.max.is_some() {
@@ -372,7 +373,8 @@ async fn assertion(session: &Session, a: &Assertion) -> Result<Check, DatabaseEr
     })
 }
 
-/// Numbers are compared as numbers, whatever their form; only numbers are named: text may be row data.
+/// How a value differs from the assertion. Numbers are compared by value, whatever their spelling. Only numbers are
+/// quoted in the message, because text may be row data.
 fn differs(a: &Assertion, value: &serde_json::Value) -> Option<String> {
     let number = |v: &serde_json::Value| v.as_f64().or_else(|| v.as_str()?.parse().ok());
     if let Some(wanted) = &a.expect {
@@ -382,7 +384,7 @@ fn differs(a: &Assertion, value: &serde_json::Value) -> Option<String> {
         };
         if !same {
             return Some(match (number(wanted), number(value)) {
-                (Some(x), Some(y)) => format!("is {y}, not {x}"),
+                (Some(x), Some(y)) => format!("is {y} instead of {x}"),
                 _ => "has another value".into(),
             });
         }
@@ -391,7 +393,7 @@ fn differs(a: &Assertion, value: &serde_json::Value) -> Option<String> {
         return None;
     }
     let Some(n) = number(value) else {
-        return Some("is no number".into());
+        return Some("is not a number".into());
     };
     let low = a
         .min
@@ -409,7 +411,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checks_file_is_read_and_its_mistakes_are_named() {
+    fn a_checks_file_is_parsed_and_its_mistakes_are_named() {
         let file = ChecksFile::parse(
             "freshness:\n  - {table: shop.orders, column: placed_at, max_age: 26h}\n\
              assertions:\n  - name: a\n    sql: SELECT 1\n    expect: 1\n\
@@ -449,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_compared_as_numbers_or_as_they_are() {
+    fn results_are_compared_as_numbers_or_verbatim() {
         let a = |expect: serde_json::Value| Assertion {
             name: "a".into(),
             sql: String::new(),
@@ -463,8 +465,11 @@ mod tests {
         use serde_json::json;
         assert_eq!(differs(&a(json!(3)), &json!(3.0)), None);
         assert_eq!(differs(&a(json!("x")), &json!("x")), None);
-        assert_eq!(differs(&a(json!(3)), &json!(4)).unwrap(), "is 4, not 3");
-        // Text may be row data.
+        assert_eq!(
+            differs(&a(json!(3)), &json!(4)).unwrap(),
+            "is 4 instead of 3"
+        );
+        // Text may be row data, so it is not quoted.
         assert_eq!(
             differs(&a(json!("x")), &json!("secret")).unwrap(),
             "has another value"
@@ -478,6 +483,10 @@ mod tests {
         assert_eq!(differs(&range, &json!(2)), None);
         assert!(differs(&range, &json!(0.5)).unwrap().contains("less than"));
         assert!(differs(&range, &json!(3)).unwrap().contains("more than"));
-        assert!(differs(&range, &json!("x")).unwrap().contains("no number"));
+        assert!(
+            differs(&range, &json!("x"))
+                .unwrap()
+                .contains("not a number")
+        );
     }
 }

@@ -1,12 +1,12 @@
-//! A backup against the last proven ones of its set: what is otherwise, and whether it is outside of
-//! what they were used to. Pure.
+//! Compares a backup with the last proven ones of its set: what differs, and whether the difference exceeds
+//! what has been usual. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::error::FailureReason;
 use crate::proof::{Check, CheckStatus, Drift, TableProof, VerificationReport};
 
-/// What drift means.
+/// How drift affects the verdict.
 #[derive(
     Debug,
     Clone,
@@ -20,7 +20,7 @@ use crate::proof::{Check, CheckStatus, Drift, TableProof, VerificationReport};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum DriftMode {
-    /// Outside of the band, the verification fails.
+    /// A backup outside the allowed range fails the verification.
     #[default]
     Fail,
     Warn,
@@ -31,11 +31,12 @@ pub enum DriftMode {
 #[serde(deny_unknown_fields, default)]
 pub struct DriftPolicy {
     pub mode: DriftMode,
-    /// Share of a table's rows that may go from one backup to the next, beyond what has been usual.
+    /// Share of a table's rows (0 to 1) that may disappear from one backup to the next, in addition to the largest
+    /// drop among the proven backups.
     pub tolerance: f64,
     /// Tables with fewer rows are not compared, unless they become empty.
     pub min_rows: u64,
-    /// Tables that are not compared (names as in the report, `*` at the end for all that begin so).
+    /// Tables that are not compared. Names as in the report; `*` at the end matches any rest.
     pub ignore: Vec<String>,
 }
 
@@ -65,25 +66,25 @@ impl DriftPolicy {
     }
 }
 
-/// Nulls in a column may become more by this share, beyond what has been usual.
+/// The share of nulls in a column may exceed the largest one among the proven backups by this much.
 const NULL_TOLERANCE: f64 = 0.2;
-/// Findings that are named one by one.
-const NAMED: usize = 20;
+/// How many findings are listed one by one.
+const MAX_NAMED: usize = 20;
 
-/// The proven backups of the same database in a set.
+/// Reports of the proven backups of the same database in a set.
 #[derive(Debug, Clone, Default)]
 pub struct History {
     /// Newest first.
     pub reports: Vec<VerificationReport>,
-    /// So much lies among the evidence that does not count that they could not be looked for.
+    /// There were so many rejected documents of evidence that the search was abandoned.
     pub is_hidden: bool,
 }
 
-/// What a number has been in the proven backups, newest first.
+/// The values of a number in the proven backups, newest first.
 struct Past(Vec<f64>);
 
 impl Past {
-    /// The largest drop from one to the next, as a share.
+    /// The largest drop from one backup to the next, as a share.
     fn usual_drop(&self) -> f64 {
         self.0
             .windows(2)
@@ -92,7 +93,7 @@ impl Past {
     }
 }
 
-/// What is otherwise than in the last proven backup.
+/// Compares with the last proven backup. Returns all findings, and checks made of them.
 pub(super) fn compare(
     tables: &[TableProof],
     history: &History,
@@ -102,9 +103,8 @@ pub(super) fn compare(
         return (None, vec![]);
     }
     if history.is_hidden {
-        let what =
-            "the last proven backups cannot be found among documents of evidence that do not count";
-        let fix = "see the worker's log for their names, delete them, and see who may create objects there";
+        let what = "the last proven backups could not be found among too many rejected documents of evidence";
+        let fix = "delete the rejected documents (the worker's log names some), and check who may create objects there";
         let check =
             Check::new("drift", CheckStatus::NotChecked, what).because(FailureReason::AccessDenied);
         return (None, vec![check.fix(fix)]);
@@ -117,7 +117,7 @@ pub(super) fn compare(
         last.tables.iter().map(|t| (t.name.as_str(), t)).collect();
     let (mut schema, mut outside, mut unusual) = (vec![], vec![], vec![]);
     for name in before.keys().filter(|n| !now.contains_key(*n)) {
-        schema.push(format!("table {name} is gone"));
+        schema.push(format!("table {name} no longer exists"));
     }
     for (name, table) in &now {
         let Some(old) = before.get(name) else {
@@ -150,29 +150,32 @@ pub(super) fn compare(
         samples,
         findings,
     };
-    let as_asked = if policy.mode == DriftMode::Fail {
+    let status_outside = if policy.mode == DriftMode::Fail {
         CheckStatus::Failed
     } else {
         CheckStatus::Warned
     };
     let mut checks = Vec::new();
-    let mut say = |status, kind: &str, found: &[String]| {
+    let mut add_check = |status, kind: &str, found: &[String]| {
         if !found.is_empty() {
             let named = found
                 .iter()
-                .take(NAMED)
+                .take(MAX_NAMED)
                 .cloned()
                 .collect::<Vec<_>>()
                 .join("; ");
-            let fix = "if this is as it should be, raise `drift.tolerance` or add the table to `drift.ignore` in the checks file";
+            let fix = "if this change is expected, raise `drift.tolerance` or add the table to `drift.ignore` in the checks file";
             checks.push(Check::new("drift", status, named).of(kind).fix(fix));
         }
     };
-    say(as_asked, "data", &outside);
-    say(CheckStatus::Warned, "content", &unusual);
-    say(CheckStatus::Warned, "schema", &schema);
+    add_check(status_outside, "data", &outside);
+    add_check(CheckStatus::Warned, "content", &unusual);
+    add_check(CheckStatus::Warned, "schema", &schema);
     if checks.iter().all(|c| c.status == CheckStatus::Warned) {
-        let what = format!("within the bands of the last {samples} proven backups");
+        let what = match samples {
+            1 => "within the range expected from the last proven backup".to_owned(),
+            n => format!("within the range expected from the last {n} proven backups"),
+        };
         checks.insert(0, Check::new("drift", CheckStatus::Passed, what));
     }
     (Some(drift), checks)
@@ -191,7 +194,7 @@ fn columns(name: &str, old: &TableProof, new: &TableProof, schema: &mut Vec<Stri
     let (old, new) = (of(old), of(new));
     for (column, kind) in &old {
         match new.get(column) {
-            None => schema.push(format!("column {column} of {name} is gone")),
+            None => schema.push(format!("column {column} of {name} no longer exists")),
             Some(other) if other != kind => {
                 schema.push(format!("column {column} of {name} is {other}, was {kind}"))
             }
@@ -219,7 +222,7 @@ fn rows(
     let floor = last * (1.0 - allowed);
     if now < floor || (now == 0.0 && last > 0.0) {
         outside.push(format!(
-            "{name}: {now} rows, {last} in the last proven backup (at least {:.0})",
+            "{name}: {now} rows, {last} in the last proven backup (expected at least {:.0})",
             floor.max(1.0)
         ));
     } else if now > last * 10.0 {
@@ -255,7 +258,7 @@ fn content(
         {
             let (now, was) = (&now.newest, &was.newest);
             unusual.push(format!(
-                "{name}.{}: newest is of {now}, was of {was}",
+                "{name}.{}: newest value is {now}, was {was} in the last proven backup",
                 c.name
             ));
         }
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shrunk_table_is_outside_of_the_band_and_growth_is_not() -> Result<(), RestoreError> {
+    fn shrinkage_beyond_the_tolerance_fails_and_growth_does_not() -> Result<(), RestoreError> {
         let t = |rows| table("t", rows, 0.1, "2026-01-02");
         let ok = vec![(None, CheckStatus::Passed)];
         let bad = vec![(Some("data".into()), CheckStatus::Failed)];
@@ -313,10 +316,10 @@ mod tests {
         assert_eq!(status(t(710), &[1000]), ok);
         assert_eq!(status(t(690), &[1000]), bad);
         assert_eq!(status(t(5000), &[1000]), ok);
-        // What has been usual widens the band.
+        // A usual drop widens the allowed range.
         assert_eq!(status(t(400), &[1000, 2000]), ok);
         assert_eq!(status(t(100), &[1000, 2000]), bad);
-        // Small tables come and go, but do not become empty.
+        // Small tables may shrink, but not become empty.
         assert_eq!(status(t(2), &[50]), ok);
         assert_eq!(status(t(0), &[50]), bad);
         Ok(())
@@ -334,7 +337,7 @@ mod tests {
             compare(&[], &History::default(), &DriftPolicy::default()).1,
             vec![]
         );
-        // What cannot be compared is no pass.
+        // What cannot be compared does not pass.
         let hidden = History {
             is_hidden: true,
             ..history(&[1000])

@@ -1,6 +1,6 @@
-//! The document of evidence: an in-toto statement in a DSSE envelope, signed with Ed25519 over DSSE's
-//! own encoding (<https://github.com/secure-systems-lab/dsse/blob/master/protocol.md>); and the keys
-//! whose signature makes it count.
+//! The format of evidence: an in-toto statement in a DSSE envelope, signed with Ed25519 over DSSE's
+//! pre-authentication encoding (<https://github.com/secure-systems-lab/dsse/blob/master/protocol.md>); and the
+//! trusted keys.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,17 @@ use crate::proof::{CheckStatus, VerificationReport};
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 const PREDICATE_TYPE: &str = "https://pgrestored.io/attestation/restore-proof/v1";
-/// Bytes of an envelope that is written or read: some 18,000 tables, or 2,000 with twenty columns each.
-/// What a report has beyond that is left out when it is written, and a note says so. A verification
-/// holds ten of them at once.
+/// Largest envelope that is written or read, in bytes: some 18,000 tables, or 2,000 with twenty columns each.
+/// A longer report is shortened when it is written, and a note says so. A verification holds up to ten
+/// envelopes in memory.
 pub(super) const MAX_ENVELOPE: u64 = 4 << 20;
-/// Of that, the statement before base64, with 64 KiB for what is around it.
+/// Largest statement before base64, leaving 64 KiB of the envelope for everything else.
 const MAX_STATEMENT: usize = (MAX_ENVELOPE as usize - (64 << 10)) / 4 * 3;
-/// Signatures of an envelope that are tried.
+/// How many signatures of an envelope are tried.
 const MAX_SIGNATURES: usize = 16;
-/// Checks and notes that are kept where a report is too long.
-const KEPT: usize = 500;
-/// Of a public key in DER, what comes before its 32 bytes (RFC 8410).
+/// How many checks and notes are kept if a report is too long.
+const MAX_ENTRIES: usize = 500;
+/// The prefix of an Ed25519 public key in DER, before its 32 bytes (RFC 8410).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
@@ -50,7 +50,7 @@ fn key_id(public: &[u8]) -> String {
     sha256_hex(&[&SPKI_PREFIX[..], public].concat())
 }
 
-/// Who signed, and what.
+/// A signature and the id of its key.
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -70,7 +70,7 @@ pub struct Envelope {
     /// Base64 of the statement.
     pub payload: String,
     pub payload_type: String,
-    /// Empty where the evidence is not signed.
+    /// Empty if the evidence is not signed.
     pub signatures: Vec<Signature>,
 }
 
@@ -126,7 +126,7 @@ impl InTotoStatement {
     }
 }
 
-/// What the signature is over: DSSE's pre-authentication encoding.
+/// The bytes that are signed: DSSE's pre-authentication encoding.
 fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut out = format!(
         "DSSEv1 {} {payload_type} {} ",
@@ -142,10 +142,10 @@ fn encoded(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 pub struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
-    /// PKCS #8 in PEM, as `openssl genpkey -algorithm ed25519` writes it.
+    /// Parses PKCS #8 in PEM, as `openssl genpkey -algorithm ed25519` writes it.
     ///
     /// # Errors
-    /// `invalid_request`, without the key.
+    /// `invalid_request`; the message does not contain the key.
     pub fn from_pem(pem: &str) -> Result<Self, RestoreError> {
         let der = der_of(pem, "PRIVATE KEY");
         let pair = der.and_then(|der| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).ok());
@@ -161,7 +161,7 @@ impl SigningKey {
     }
 }
 
-/// The key that signs, and those whose signature counts.
+/// The key that signs evidence, and the keys whose signatures are trusted.
 #[derive(Default)]
 pub struct Keyring {
     signing: Option<SigningKey>,
@@ -170,11 +170,11 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// `signing` is a private key, `trusted` public keys one after the other, all in PEM. What the
-    /// signing key signed is always trusted.
+    /// `signing` is a private key, `trusted` are concatenated public keys, all in PEM. The signing key itself is
+    /// always trusted.
     ///
     /// # Errors
-    /// `invalid_request`, without any key.
+    /// `invalid_request`; the message does not contain any key.
     pub fn new(signing: Option<&str>, trusted: Option<&str>) -> Result<Self, RestoreError> {
         let signing = signing.map(SigningKey::from_pem).transpose()?;
         let mut keys: Vec<Vec<u8>> = signing
@@ -203,7 +203,8 @@ impl Keyring {
         })
     }
 
-    /// No signature is asked for: evidence cannot be told from what somebody else wrote.
+    /// Whether there is no trusted key: then signatures are not required, and genuine evidence cannot be
+    /// distinguished from documents that somebody else wrote.
     pub fn is_empty(&self) -> bool {
         self.trusted.is_empty()
     }
@@ -212,28 +213,29 @@ impl Keyring {
         self.signing.is_some()
     }
 
-    /// A name that nobody can foretell who does not have the signing key, and that everybody who has it
-    /// finds again. `None` without one.
+    /// A name that only holders of the signing key can compute. `None` without one.
     pub(super) fn secret_name(&self, of: &str) -> Option<String> {
-        // Never a message of DSSE: those begin otherwise.
+        // Cannot be confused with a signed document: DSSE's encoding begins with `DSSEv1`.
         let message = format!("pgrestored evidence name\n{of}");
         self.signing
             .as_ref()
             .map(|k| sha256_hex(k.sign(message.as_bytes()).sig.as_bytes())[..16].to_owned())
     }
 
+    /// Wraps a report in an envelope, signed if there is a signing key.
+    ///
     /// # Errors
     /// `internal`, if the report cannot be written as JSON.
     pub fn seal(&self, report: &VerificationReport) -> Result<Envelope, RestoreError> {
         Envelope::seal(report, self.signing.as_ref())
     }
 
-    /// Signs a text that is no evidence, of the kind `kind`. `None` without a key.
+    /// Signs a text other than evidence, as one of the type `kind`. `None` without a key.
     pub fn sign(&self, kind: &str, text: &[u8]) -> Option<Signature> {
         self.signing.as_ref().map(|k| k.sign(&encoded(kind, text)))
     }
 
-    /// Whether a trusted key signed this text as one of the kind `kind`.
+    /// Whether a trusted key signed this text as one of the type `kind`.
     pub fn has_signed(&self, kind: &str, text: &[u8], signature: &Signature) -> bool {
         let key = self.trusted.iter().find(|k| key_id(k) == signature.keyid);
         let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
@@ -244,11 +246,11 @@ impl Keyring {
         })
     }
 
-    /// What an envelope says, where its signature counts or none is asked for.
+    /// Opens an envelope, checking its signature if there are trusted keys.
     ///
     /// # Errors
-    /// `invalid_request` for what is no evidence, `verification_failed` for a signature that is missing,
-    /// another key's, or not over these bytes.
+    /// `invalid_request` if it is not evidence; `verification_failed` if the signature is missing, made with
+    /// another key, or not over these bytes.
     pub fn open(&self, envelope: &Envelope) -> Result<VerificationReport, RestoreError> {
         if !self.is_empty() {
             check(envelope, &self.trusted)?;
@@ -270,7 +272,7 @@ fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<(), RestoreError> {
         return Err(refused("the evidence is not signed"));
     }
     let message = encoded(&envelope.payload_type, &envelope.payload()?);
-    let mut why = "the evidence is signed with another key";
+    let mut why = "the evidence is not signed with a trusted key";
     for signature in envelope.signatures.iter().take(MAX_SIGNATURES) {
         let Some(key) = keys.iter().find(|k| key_id(k) == signature.keyid) else {
             continue;
@@ -278,13 +280,17 @@ fn check(envelope: &Envelope, keys: &[Vec<u8>]) -> Result<(), RestoreError> {
         let bytes = STANDARD.decode(&signature.sig).unwrap_or_default();
         match UnparsedPublicKey::new(&ED25519, key).verify(&message, &bytes) {
             Ok(()) => return Ok(()),
-            Err(_) => why = "the signature is not over this evidence: it was changed",
+            Err(_) => {
+                why = "the signature does not match: the evidence was changed after it was signed";
+            }
         }
     }
     Err(refused(why))
 }
 
 impl Envelope {
+    /// Wraps a report in an envelope, signed if there is a `key`.
+    ///
     /// # Errors
     /// `internal`, if the report cannot be written as JSON.
     pub fn seal(
@@ -309,29 +315,28 @@ impl Envelope {
             .map_err(|_| invalid("the evidence's payload is not base64"))
     }
 
-    /// What it says, whether it is signed or not.
+    /// Returns the report without checking the signature.
     ///
     /// # Errors
-    /// `invalid_request` for what is no evidence, or says one thing of its subject and another in its
-    /// predicate.
+    /// `invalid_request` if it is not evidence, or if its subject and its predicate are about different backups.
     pub fn open(&self) -> Result<VerificationReport, RestoreError> {
         if self.payload_type != PAYLOAD_TYPE {
             return Err(invalid(format!(
-                "the evidence is of the type {}",
+                "not evidence of pgrestored: the payload type is {}",
                 self.payload_type
             )));
         }
         let statement: InTotoStatement = serde_json::from_slice(&self.payload()?)
-            .map_err(|e| invalid(format!("the evidence cannot be read: {e}")))?;
+            .map_err(|e| invalid(format!("the evidence cannot be parsed: {e}")))?;
         if statement.kind != STATEMENT_TYPE || statement.predicate_type != PREDICATE_TYPE {
             return Err(invalid(format!(
-                "the evidence is a {}",
+                "not evidence of pgrestored: the predicate type is {}",
                 statement.predicate_type
             )));
         }
         if statement.subject != [SubjectOf::of(&statement.predicate)] {
             return Err(invalid(
-                "the subject of the evidence is not the backup of its predicate",
+                "the subject of the evidence and its predicate are about different backups",
             ));
         }
         Ok(statement.predicate)
@@ -341,8 +346,8 @@ impl Envelope {
 /// Checks the signature of an envelope with a public key in PEM, and opens it.
 ///
 /// # Errors
-/// `invalid_request` for what is no evidence or no key; `verification_failed` where the signature is
-/// missing, another key's, or not over these bytes.
+/// `invalid_request` if the envelope is not evidence or the key is invalid; `verification_failed` if the
+/// signature is missing, made with another key, or not over these bytes.
 pub fn verify_envelope(
     envelope: &Envelope,
     public_pem: &str,
@@ -353,8 +358,8 @@ pub fn verify_envelope(
     envelope.open()
 }
 
-/// The report, without what would make its document longer than is read: columns first, then checks
-/// that passed and notes, then the smallest tables.
+/// Shortens a report until its document is within the limit: drops columns first, then passed checks and notes,
+/// then the smallest tables.
 fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, RestoreError> {
     let mut r = report.clone();
     let fits = |r: &VerificationReport| {
@@ -364,15 +369,16 @@ fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, Rest
         return Ok(r);
     }
     r.tables.iter_mut().for_each(|t| t.columns.clear());
-    r.notes
-        .push("too long for its document: the columns of the tables are left out".into());
+    r.notes.push(
+        "the report is too long for its document: the columns of the tables are left out".into(),
+    );
     if fits(&r)? {
         return Ok(r);
     }
     r.checks.sort_by_key(|c| c.status == CheckStatus::Passed);
-    r.checks.truncate(KEPT);
+    r.checks.truncate(MAX_ENTRIES);
     let about = r.notes.pop();
-    r.notes.truncate(KEPT);
+    r.notes.truncate(MAX_ENTRIES);
     r.notes.extend(about);
     r.tables.sort_by_key(|t| std::cmp::Reverse(t.bytes));
     let all = r.tables.len();
@@ -380,7 +386,7 @@ fn within_bounds(report: &VerificationReport) -> Result<VerificationReport, Rest
         r.tables.truncate(r.tables.len() / 2);
     }
     r.notes.push(format!(
-        "too long for its document: it has the {} largest of {all} tables",
+        "the report is too long for its document: only the {} largest of {all} tables are included",
         r.tables.len()
     ));
     r.tables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -407,7 +413,7 @@ pub(super) mod tests {
         )
     }
 
-    /// A signed document whose subject is another's.
+    /// A signed document whose subject and predicate are about different backups.
     pub fn mixed(predicate: &VerificationReport, subject: &VerificationReport) -> Vec<u8> {
         let statement = InTotoStatement {
             subject: vec![SubjectOf::of(subject)],
@@ -426,7 +432,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_signature_holds_for_its_own_bytes_and_key_alone() {
+    fn a_signature_is_valid_only_for_its_own_bytes_and_key() {
         let key = SigningKey::from_pem(PRIVATE).unwrap();
         let sealed = Envelope::seal(&report("r"), Some(&key)).unwrap();
         let public = public_pem(PRIVATE);
@@ -450,7 +456,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn several_keys_may_be_trusted_and_none_is_a_mistake() {
+    fn several_keys_may_be_trusted_and_an_empty_list_is_rejected() {
         let both = public_pem(PRIVATE) + "\n" + &public_pem(OTHER_PRIVATE);
         for (signing, trusted, by, opens) in [
             (None, None, None, true),
@@ -470,7 +476,7 @@ pub(super) mod tests {
                 "{signing:?} {trusted:?} {by:?}"
             );
         }
-        // A good signature among others counts, as many as are tried.
+        // One valid signature among others is enough, within the number that is tried.
         let mut sealed = Keyring::new(Some(PRIVATE), None)
             .unwrap()
             .seal(&report("r"))
@@ -504,9 +510,9 @@ pub(super) mod tests {
         }
     }
 
-    /// No report is so long that its own document is not read.
+    /// A report is shortened until its document can be read back.
     #[test]
-    fn a_document_is_never_longer_than_what_is_read() {
+    fn a_document_never_exceeds_the_size_limit() {
         let table = |n: usize| TableProof {
             name: format!("public.a_table_with_a_name_{n:06}"),
             rows: 1,

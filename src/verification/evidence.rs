@@ -1,6 +1,6 @@
-//! What is kept of a verification, beside the backup: a document that is made once and never changed,
-//! and a page and a JUnit file of the same. Whoever may create objects in the bucket can put documents
-//! there, too: which of them count is decided here, by signature, place and time.
+//! Evidence of verifications, stored next to the backup: a document that is created once and never changed,
+//! and an HTML page and a JUnit file rendered from it. Anyone who may create objects in the bucket can put
+//! documents there too, so this module decides which of them count, by signature, location and time.
 
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -12,7 +12,7 @@ use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::html_report::page;
 use super::junit;
 use crate::error::{
-    FailureReason as R, RestoreError, StorageError, ValidationError, report as said,
+    FailureReason as R, RestoreError, StorageError, ValidationError, report as describe_error,
 };
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
@@ -20,22 +20,22 @@ use crate::store::{BackupStore, StoredObject, read_small};
 use pgdump_archive::BlockIndex;
 
 const ENVELOPE: &str = ".dsse.json";
-/// Documents that are read for one question.
-const MOST_READ: usize = 5_000;
-/// Documents that do not count, after which a question is given up.
-const MOST_REFUSED: usize = 1_000;
-/// Documents beside one generation of a backup that are read.
-const MOST_BESIDE: usize = 64;
-/// Of those that do not count, so many less one are named in the log.
-const NAMED: usize = 6;
-/// How far clocks of workers and stores may be apart.
-const SKEW: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
-/// Documents of its own that a worker remembers.
-const REMEMBERED: usize = 1_000;
-/// And of those that do not count.
-const REFUSED: usize = 20_000;
+/// How many documents one query reads.
+const MAX_READ: usize = 5_000;
+/// Number of rejected documents after which a query is abandoned.
+const MAX_REJECTED: usize = 1_000;
+/// How many documents about one generation of a backup are read.
+const MAX_PER_GENERATION: usize = 64;
+/// The rejected document from which on the log names no further ones.
+const MAX_LOGGED: usize = 6;
+/// How far the clocks of workers and stores may differ.
+const MAX_CLOCK_SKEW: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// How many of its own documents a worker remembers.
+const MAX_OWN: usize = 1_000;
+/// How many rejected documents a worker remembers.
+const MAX_REJECTED_KNOWN: usize = 20_000;
 
-/// Where the evidence of one generation of a backup lies.
+/// The folder of the evidence about one generation of a backup.
 fn folder_of(backup: &str, generation: &str) -> String {
     format!(
         "{}{EVIDENCE_SUFFIX}{generation}/",
@@ -43,7 +43,7 @@ fn folder_of(backup: &str, generation: &str) -> String {
     )
 }
 
-/// The name of a request's evidence, without what its forms end with: every attempt has the same.
+/// The name of a request's evidence without its ending, the same for every attempt.
 pub fn evidence_name(backup: &str, generation: &str, request_id: &str) -> String {
     format!(
         "{}{}",
@@ -52,8 +52,8 @@ pub fn evidence_name(backup: &str, generation: &str, request_id: &str) -> String
     )
 }
 
-/// What a verification learned about where things lie in an archive: with it, a restore of the same
-/// generation starts knowing how much there is, and reads several blocks at the same time.
+/// The positions of data blocks in an archive, as a verification found them. With it, a restore of the same
+/// generation knows the size in advance and reads several blocks at once.
 #[derive(
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -68,10 +68,11 @@ pub struct RestoreIndex {
     pub index: BlockIndex,
 }
 
-/// Bytes of an index that is written and read: some 250,000 blocks. Larger archives are read from front to back.
+/// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
 const MAX_INDEX: u64 = 32 << 20;
 
-/// What is asked of which backup: the answer of another question is none of this one.
+/// Identifies a verification: which backup, for which request, why, and how deep. Evidence about another question
+/// does not answer it.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     pub backup: &'a StoredObject,
@@ -89,7 +90,7 @@ impl Question<'_> {
         )
     }
 
-    /// Distinguishes it from every other question.
+    /// A key that is different for every question.
     fn key(&self) -> String {
         format!(
             "{}\n{:?}\n{}",
@@ -106,8 +107,8 @@ impl Question<'_> {
     }
 }
 
-/// Whether a report is about exactly these bytes, as far as the store says what they are. A directory and
-/// pieces have no checksum: any of them that was added or replaced since makes it another backup.
+/// Whether a report is about exactly these bytes, as far as the store's metadata can tell. A directory and pieces
+/// have no checksum; the time of their newest object shows whether one was added or replaced since.
 pub fn is_of(report: &VerificationReport, object: &StoredObject) -> bool {
     let (name, generation) = (
         Some(object.name.as_str()),
@@ -123,7 +124,7 @@ pub fn is_of(report: &VerificationReport, object: &StoredObject) -> bool {
     same && (object.name.ends_with('/') || report.backup.size == Some(object.size.to_string()))
 }
 
-/// A report and where its document lies.
+/// A report and the location of its document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredEvidence {
     pub report: VerificationReport,
@@ -131,17 +132,17 @@ pub struct StoredEvidence {
     pub uri: String,
 }
 
-/// What was found among documents.
+/// The result of a search among documents.
 pub struct Found<T> {
     pub reports: Vec<T>,
-    /// Documents that do not count.
+    /// Number of rejected documents.
     pub refused: usize,
-    /// There were so many of those, under names that anybody may give, that the search was given up.
+    /// There were so many rejected documents, under names that anybody can choose, that the search was abandoned.
     pub is_flooded: bool,
 }
 
-/// What this process wrote itself, by its question: name and SHA-256. Without a key, it is all that can
-/// be told from what others write.
+/// Name and SHA-256 of what this process wrote itself, by question. Without a key, this is the only way to
+/// distinguish its own documents from those of others.
 #[derive(Default)]
 pub struct OwnEvidence(Mutex<Remembered>);
 
@@ -149,7 +150,7 @@ pub struct OwnEvidence(Mutex<Remembered>);
 struct Remembered {
     known: HashMap<String, (String, String)>,
     order: VecDeque<String>,
-    /// Name and generation of documents that do not count, and are not read again.
+    /// Name and generation of rejected documents, which are not read again.
     refused: HashSet<(String, i64)>,
 }
 
@@ -163,7 +164,7 @@ impl OwnEvidence {
         {
             own.order.push_back(question);
         }
-        if own.order.len() > REMEMBERED
+        if own.order.len() > MAX_OWN
             && let Some(oldest) = own.order.pop_front()
         {
             own.known.remove(&oldest);
@@ -172,7 +173,7 @@ impl OwnEvidence {
 
     fn refuse(&self, o: &StoredObject) {
         let refused = &mut self.0.lock().refused;
-        if refused.len() >= REFUSED {
+        if refused.len() >= MAX_REJECTED_KNOWN {
             refused.clear();
         }
         refused.insert((o.name.clone(), o.generation));
@@ -188,11 +189,11 @@ impl OwnEvidence {
     }
 }
 
-/// The place where evidence is kept.
+/// The store of evidence.
 #[derive(Clone)]
 pub struct Evidence {
     store: Arc<dyn BackupStore>,
-    /// Where the backups are that it is about.
+    /// The store of the backups that the evidence is about.
     backups: Arc<dyn BackupStore>,
     keys: Arc<Keyring>,
     own: Arc<OwnEvidence>,
@@ -217,18 +218,18 @@ impl Evidence {
         }
     }
 
-    /// Whether it has names of its own, among which nobody else's documents can be.
+    /// Whether documents have names that only holders of the signing key can compute.
     pub fn has_own_names(&self) -> bool {
         self.keys.signs()
     }
 
-    /// Whether what counts is signed.
+    /// Whether documents must be signed to count.
     pub fn is_signed(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    /// Where the answer of a question is written, and where else, if there is another question's or
-    /// somebody else's. With a key, nobody can foretell either of the names.
+    /// The name under which the answer to a question is written, and the second choice if that name is taken.
+    /// Nobody without the signing key, if there is one, can predict either.
     fn names(&self, question: &Question<'_>) -> [String; 2] {
         let base = question.base();
         let name = |second: &str| format!("{base}-{second}{ENVELOPE}");
@@ -244,17 +245,17 @@ impl Evidence {
         }
     }
 
-    /// Whether a name is one that only a worker with this key can have given.
+    /// Whether only a worker with this signing key can have chosen this name.
     fn is_own_name(&self, name: &str) -> bool {
         let parts = name.strip_suffix(ENVELOPE).and_then(|n| n.rsplit_once('-'));
         parts.is_some_and(|(base, second)| self.keys.secret_name(base).as_deref() == Some(second))
     }
 
-    /// Writes the evidence of a verification, once: where this question has its answer already, that
-    /// one stands and is returned. What somebody else put there in its place is left alone.
+    /// Writes the evidence of a verification. If the question already has an answer, that one stands and is
+    /// returned. Foreign documents under the same name are left unchanged.
     ///
     /// # Errors
-    /// `access_denied`, `download_failed`; `internal` where nothing can be written.
+    /// `access_denied`, `download_failed`; `internal` if both names are taken.
     pub async fn write(
         &self,
         question: &Question<'_>,
@@ -271,7 +272,7 @@ impl Evidence {
                 .await?;
             if made.is_some() {
                 self.own.remember(question.key(), &name, &json);
-                self.write_forms(&name, report).await?;
+                self.write_renderings(&name, report).await?;
                 return Ok(StoredEvidence {
                     report: report.clone(),
                     uri: self.store.uri(&name),
@@ -283,12 +284,12 @@ impl Evidence {
         }
         let at = self.store.uri(&question.base());
         Err(RestoreError::internal(format!(
-            "{at}: others have written where the evidence goes"
+            "{at}: foreign objects occupy both names of the evidence: delete them, and check who may create objects there"
         )))
     }
 
-    /// The page and the JUnit file beside a document. They are for people, and prove nothing.
-    async fn write_forms(
+    /// Writes the HTML page and the JUnit file next to a document. They prove nothing themselves.
+    async fn write_renderings(
         &self,
         name: &str,
         report: &VerificationReport,
@@ -305,15 +306,15 @@ impl Evidence {
             if self.store.create(&name, text.into(), kind).await?.is_none() {
                 tracing::error!(
                     name = self.store.uri(&name),
-                    "not of this worker: somebody else wrote it"
+                    "the object exists already, and this worker did not write it: do not trust it"
                 );
             }
         }
         Ok(())
     }
 
-    /// The recorded answer of a question. With a key, what is signed; without one, what this process
-    /// wrote itself.
+    /// The recorded answer to a question: with a key, a signed document; without one, only a document that this
+    /// process wrote itself.
     ///
     /// # Errors
     /// `access_denied`, `download_failed`.
@@ -322,7 +323,7 @@ impl Evidence {
         question: &Question<'_>,
     ) -> Result<Option<StoredEvidence>, RestoreError> {
         let own = self.own.of(&question.key()).map(|(name, _)| name);
-        // Where workers without this key write.
+        // The name that workers without this key use.
         let plain = format!("{}{ENVELOPE}", question.base());
         for name in own.into_iter().chain(self.names(question)).chain([plain]) {
             if let Some(there) = self.answer_at(question, &name).await? {
@@ -332,7 +333,7 @@ impl Evidence {
         Ok(None)
     }
 
-    /// The answer of a question, if the object of this name is one that can be relied on.
+    /// The answer to a question, if the object of this name contains it and can be trusted.
     async fn answer_at(
         &self,
         question: &Question<'_>,
@@ -355,25 +356,21 @@ impl Evidence {
                 Ok(Some(StoredEvidence { report, uri }))
             }
             Ok(_) => {
-                tracing::info!(name = uri, "the evidence there answers another question");
+                tracing::info!(name = uri, "this evidence is about another verification");
                 Ok(None)
             }
             Err(e) if matches!(e, RestoreError::Validation(_)) || object.size > MAX_ENVELOPE => {
-                tracing::error!(
-                    name = uri,
-                    error = said(&e),
-                    "the evidence there does not count"
-                );
+                tracing::error!(name = uri, error = describe_error(&e), "evidence rejected");
                 Ok(None)
             }
             Err(e) => Err(e),
         }
     }
 
-    /// Keeps the index of an archive, once.
+    /// Stores the index of an archive unless there is one already.
     ///
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     pub async fn write_index(
         &self,
         backup: &str,
@@ -390,10 +387,10 @@ impl Evidence {
         Ok(())
     }
 
-    /// The index of this generation of a backup, if it is known.
+    /// The stored index of this generation of a backup, if there is one.
     ///
     /// # Errors
-    /// `invalid_request` for what is no index, and the store's own.
+    /// `invalid_request` if it cannot be parsed, and errors of the store.
     pub async fn index(
         &self,
         backup: &str,
@@ -407,13 +404,16 @@ impl Evidence {
         };
         let bytes = read_small(self.store.as_ref(), &object, MAX_INDEX).await?;
         let index = serde_json::from_slice(&bytes);
-        index
-            .map(Some)
-            .map_err(|e| invalid(format!("{}: no restore index: {e}", self.store.uri(&name))))
+        index.map(Some).map_err(|e| {
+            invalid(format!(
+                "{}: not a restore index: {e}",
+                self.store.uri(&name)
+            ))
+        })
     }
 
-    /// What a document says, if it counts: signed where that is asked for, and in its place and time.
-    /// `own` is the SHA-256 of what this process wrote there itself, which needs no signature.
+    /// The report in a document, if the document counts: signed if that is required, at the right location, and
+    /// with plausible times. `own` is the SHA-256 of what this process wrote there, which needs no signature.
     async fn read(
         &self,
         object: &StoredObject,
@@ -421,11 +421,13 @@ impl Evidence {
     ) -> Result<VerificationReport, RestoreError> {
         let bytes = read_small(self.store.as_ref(), object, MAX_ENVELOPE).await?;
         let envelope: Envelope =
-            serde_json::from_slice(&bytes).map_err(|e| invalid(format!("no evidence: {e}")))?;
+            serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not evidence: {e}")))?;
         let report = match own.map(|sha256| sha256 == sha256_hex(&bytes)) {
             Some(true) => envelope.open()?,
             Some(false) if self.keys.is_empty() => {
-                return Err(refused("it is not what this worker wrote there"));
+                return Err(refused(
+                    "the document differs from what this worker wrote there",
+                ));
             }
             _ => self.keys.open(&envelope)?,
         };
@@ -434,13 +436,14 @@ impl Evidence {
         Ok(report)
     }
 
-    /// A document lies beside the backup and generation that it is about, under its request's name.
+    /// Checks that a document is next to the backup and generation that it is about, under its request's name.
     fn check_place(
         &self,
         report: &VerificationReport,
         object: &StoredObject,
     ) -> Result<(), RestoreError> {
-        let misplaced = || refused("it is about another backup or request than lies here");
+        let misplaced =
+            || refused("the document is about another backup or request than its location says");
         let (name, generation) = report.subject().ok_or_else(misplaced)?;
         let base = evidence_name(name, generation, &report.request_id);
         let rest = object.name.strip_prefix(&base);
@@ -450,10 +453,10 @@ impl Evidence {
         if fits { Ok(()) } else { Err(misplaced()) }
     }
 
-    /// All documents below `prefix`, newest first.
+    /// All documents under `prefix`, newest first.
     ///
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StorageError> {
         let mut all = match self.store.members(prefix).await {
             Err(e) if e.reason() == R::BackupNotFound => vec![],
@@ -464,29 +467,29 @@ impl Evidence {
         Ok(all)
     }
 
-    /// What `wanted` takes of the reports below `prefix` that count, newest first, at most `most`.
+    /// The reports under `prefix` that count and that `wanted` maps to a value, newest first, at most `limit`.
     ///
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     pub async fn reports<T>(
         &self,
         prefix: &str,
-        most: usize,
+        limit: usize,
         wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let all = self.list(prefix).await?;
-        self.select(all, most, wanted).await
+        self.select(all, limit, wanted).await
     }
 
-    /// The same, those beside backups of a name like this one's first: of a set of many databases, its
-    /// own are found soon.
+    /// As [`Evidence::reports`], but starting with backups whose name resembles `name`, so that the reports of one
+    /// database are found quickly in a set of many.
     ///
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     pub async fn reports_like<T>(
         &self,
         (prefix, name): (&str, &str),
-        most: usize,
+        limit: usize,
         wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let pattern = pattern_of(name.trim_end_matches('/'));
@@ -494,7 +497,7 @@ impl Evidence {
         let backup =
             |o: &StoredObject| pattern_of(o.name.split(EVIDENCE_SUFFIX).next().unwrap_or_default());
         all.sort_by_cached_key(|o| backup(o) != pattern);
-        self.select(all, most, wanted).await
+        self.select(all, limit, wanted).await
     }
 
     /// The folder of the documents about one generation of a backup.
@@ -502,10 +505,11 @@ impl Evidence {
         folder_of(&object.name, &object.generation.to_string())
     }
 
-    /// Documents of each generation, by their folders, newest first; of others' so many as are looked at.
+    /// Documents by folder, that is, by generation; newest first. The number of documents with names that anybody
+    /// can choose is limited.
     ///
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     pub async fn folders(
         &self,
         prefix: &str,
@@ -517,31 +521,34 @@ impl Evidence {
                 .rfind('/')
                 .map_or("", |n| &object.name[..=n])
                 .to_owned();
-            let beside = folders.entry(folder).or_default();
-            if beside.len() < MOST_BESIDE || self.is_own_name(&object.name) {
-                beside.push(object);
+            let documents = folders.entry(folder).or_default();
+            if documents.len() < MAX_PER_GENERATION || self.is_own_name(&object.name) {
+                documents.push(object);
             }
         }
         Ok(folders)
     }
 
-    /// What these documents say of exactly this backup, as far as they count.
+    /// The reports about exactly this backup in these documents, as far as they count.
     ///
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     pub async fn about(
         &self,
         object: &StoredObject,
         documents: Vec<StoredObject>,
     ) -> Result<Vec<VerificationReport>, RestoreError> {
         let wanted = |r: VerificationReport| is_of(&r, object).then(|| r.brief());
-        Ok(self.select(documents, MOST_BESIDE, wanted).await?.reports)
+        Ok(self
+            .select(documents, MAX_PER_GENERATION, wanted)
+            .await?
+            .reports)
     }
 
     async fn select<T>(
         &self,
         documents: Vec<StoredObject>,
-        most: usize,
+        limit: usize,
         mut wanted: impl FnMut(VerificationReport) -> Option<T>,
     ) -> Result<Found<T>, RestoreError> {
         let mut found = Found {
@@ -549,10 +556,10 @@ impl Evidence {
             refused: 0,
             is_flooded: false,
         };
-        // However many others write, what has a name of our own is read first.
+        // Documents under names that need the key come first, so that no flood of others can hide them.
         let (mut read, mut others) = (0, Vec::new());
         for (i, object) in documents.into_iter().enumerate() {
-            if found.reports.len() >= most || read >= MOST_READ {
+            if found.reports.len() >= limit || read >= MAX_READ {
                 return Ok(found);
             }
             if self.is_own_name(&object.name) {
@@ -565,17 +572,17 @@ impl Evidence {
                 tokio::task::yield_now().await;
             }
         }
-        for object in others.into_iter().take(MOST_READ - read) {
-            if found.reports.len() >= most || found.is_flooded {
+        for object in others.into_iter().take(MAX_READ - read) {
+            if found.reports.len() >= limit || found.is_flooded {
                 break;
             }
             self.take(&object, &mut found, &mut wanted).await;
-            found.is_flooded = found.refused >= MOST_REFUSED;
+            found.is_flooded = found.refused >= MAX_REJECTED;
         }
         Ok(found)
     }
 
-    /// Reads one document, and says so where it does not count, once.
+    /// Reads one document; logs its rejection, once per document.
     async fn take<T>(
         &self,
         object: &StoredObject,
@@ -590,16 +597,16 @@ impl Evidence {
             Ok(report) => found.reports.extend(wanted(report)),
             Err(e) => {
                 found.refused += 1;
-                match found.refused.cmp(&NAMED) {
+                match found.refused.cmp(&MAX_LOGGED) {
                     Less => {
                         tracing::warn!(
                             name = object.name,
-                            error = said(&e),
-                            "evidence that does not count"
+                            error = describe_error(&e),
+                            "evidence rejected"
                         )
                     }
                     Equal => tracing::warn!(
-                        "further documents of evidence that do not count are not named"
+                        "more documents of evidence were rejected, which are not logged"
                     ),
                     Greater => {}
                 }
@@ -611,7 +618,7 @@ impl Evidence {
     }
 }
 
-/// `BACKUP.pgrestored/GENERATION/ID.dsse.json`: no other name is that of a document.
+/// Whether a name has the form of a document, `BACKUP.pgrestored/GENERATION/ID.dsse.json`.
 fn is_document(name: &str) -> bool {
     let is_hex = |t: &str| t.len() == 16 && t.bytes().all(|b| b.is_ascii_hexdigit());
     let below = name
@@ -624,25 +631,25 @@ fn is_document(name: &str) -> bool {
     generation.bytes().all(|b| b.is_ascii_digit()) && is_hex(first) && second.is_none_or(is_hex)
 }
 
-/// Nothing is told of what has not been yet: by our clock and by the store's.
+/// Checks that no time in the report is in the future, by this machine's clock and by the store's.
 fn check_times(
     report: &VerificationReport,
     document: &StoredObject,
     now: jiff::Timestamp,
 ) -> Result<(), RestoreError> {
     let last = (now.min(document.created))
-        .saturating_add(SKEW)
+        .saturating_add(MAX_CLOCK_SKEW)
         .unwrap_or(now);
-    let told = [
+    let times = [
         Some(report.started_at),
         Some(report.finished_at),
         report.backup_created,
     ];
-    if told.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
+    if times.into_iter().flatten().all(|t| t <= last) && report.started_at <= report.finished_at {
         Ok(())
     } else {
         Err(refused(
-            "it tells of a time that had not come when it was written",
+            "the document contains times that are in the future or in the wrong order",
         ))
     }
 }

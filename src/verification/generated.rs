@@ -1,10 +1,11 @@
-//! Generated columns: a dump has no values of them, a restore computes them. What was stored while the rows
-//! were loaded is compared with what the expression gives now that everything is loaded. A function that
-//! reads other rows or settings may give something else: that is said, and is not the backup's fault.
+//! Checks generated columns. A dump has no values for them; a restore computes them. The values that were
+//! stored while rows were loaded are compared with the expression's result now that everything is loaded. A
+//! function that reads other rows or settings may yield something else: that is a warning, and not the
+//! backup's fault.
 
 use std::time::Duration;
 
-use super::{RestoredDatabase, data_checks};
+use super::{RestoredDatabase, counted, data_checks};
 use crate::error::{DatabaseError, FailureReason as R, RestoreError, report};
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
@@ -12,20 +13,20 @@ use pgdump_restore::NameList;
 use tokio_postgres::Row;
 
 const NAME: &str = "generated columns";
-/// All tables together; the smallest are asked first, so that one large table does not take the time of
-/// the others.
+/// Time limit for all tables together. The smallest come first, so that one large table does not use up the
+/// time of the others.
 const LIMIT: Duration = Duration::from_secs(600);
-/// `attgenerated` is there since this version.
+/// `attgenerated` exists since this version.
 const SINCE: u32 = 120000;
 
-/// With an empty `search_path`, names of types and in expressions are qualified. The other settings stay
-/// as they were for the load.
+/// With an empty `search_path`, the server qualifies names of types and in expressions. The other settings stay
+/// as they were during the load.
 const SETTINGS: &str = "SET search_path = ''; SET row_security = off";
 
-/// Bytes of the expressions of one table that are asked about.
+/// Most bytes of all expressions of one table.
 const MAX_EXPRESSIONS: i64 = 4 << 20;
 
-/// Tables with stored ones, each partition and child by itself.
+/// Tables with stored generated columns; partitions and children are listed separately.
 const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind = 'r' AND c.relpersistence <> 't' \
@@ -36,7 +37,8 @@ const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.reln
         AND e.objid = c.oid AND e.objsubid = 0 AND e.deptype = 'e') \
     ORDER BY pg_catalog.pg_relation_size(c.oid), c.oid";
 
-/// The stored ones of one table. The dump decides how long expressions are: all of a table, or none.
+/// The stored generated columns of one table, without expressions if these are too long together: the dump decides
+/// how long they are.
 const COLUMNS: &str = "SELECT name, kind, \
     CASE WHEN pg_catalog.sum(pg_catalog.octet_length(expression)) OVER () <= $2 THEN expression END FROM ( \
         SELECT a.attnum, pg_catalog.quote_ident(a.attname) AS name, \
@@ -46,12 +48,12 @@ const COLUMNS: &str = "SELECT name, kind, \
         WHERE a.attrelid = $1 AND a.attgenerated = 's' AND NOT a.attisdropped \
     ) c ORDER BY attnum";
 
-/// As SQL writes them.
+/// All fields are quoted as in SQL.
 #[derive(Debug, Default, PartialEq)]
 struct GeneratedColumn {
     name: String,
     kind: String,
-    /// `None` where those of its table are too long.
+    /// `None` if those of the table are too long.
     expression: Option<String>,
 }
 
@@ -61,10 +63,10 @@ struct GeneratedTable {
     columns: Vec<GeneratedColumn>,
 }
 
-/// Of each column, the rows that differ.
+/// For each column, the number of rows that differ.
 type ColumnAnswer = Result<Vec<String>, DatabaseError>;
 
-/// Computes every generated column again.
+/// Recomputes every generated column.
 pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, RestoreError> {
     let mut session = connect(subject).await?;
     if session.version() < SINCE {
@@ -73,13 +75,15 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
     let end = tokio::time::Instant::now() + LIMIT;
     let mut findings = Findings::default();
     for (oid, name) in tables(&session).await? {
-        if session.client().is_closed() {
-            session = connect(subject).await?;
-        }
-        let table = GeneratedTable {
-            columns: columns(&session, oid).await?,
-            name,
+        let columns = match columns(&session, oid).await {
+            // A function of an earlier table may have ended the session.
+            Err(_) if session.client().is_closed() => {
+                session = connect(subject).await?;
+                columns(&session, oid).await?
+            }
+            other => other?,
         };
+        let table = GeneratedTable { name, columns };
         let left = end.saturating_duration_since(tokio::time::Instant::now());
         let answer = match (left.as_secs(), question(&table)) {
             (0, _) => Err(DatabaseError::new(
@@ -88,9 +92,12 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
             )),
             (_, None) => Err(DatabaseError::new(
                 R::ArchiveUnsupported,
-                format!("their expressions have more than {} MiB", MAX_EXPRESSIONS >> 20),
+                format!(
+                    "the expressions have more than {} MiB",
+                    MAX_EXPRESSIONS >> 20
+                ),
             )),
-            // A function that ended its session is the answer of its table alone.
+            // A function may end the session; that affects only its own table.
             (seconds, Some(sql)) => {
                 data_checks::rows(&session, &sql, &format!("{seconds}s")).await
             }
@@ -106,7 +113,7 @@ async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseErro
     Ok(session)
 }
 
-/// Oid and name, smallest first.
+/// OIDs and names, smallest table first.
 async fn tables(session: &Session) -> Result<Vec<(u32, String)>, DatabaseError> {
     let rows = session.client().query(TABLES, &[]).await.map_err(looking)?;
     let table = |r: &Row| Ok((r.try_get(0)?, r.try_get(1)?));
@@ -127,12 +134,12 @@ async fn columns(session: &Session, oid: u32) -> Result<Vec<GeneratedColumn>, Da
 }
 
 fn looking(e: tokio_postgres::Error) -> DatabaseError {
-    map_pg_error(&e, "looking at generated columns")
+    map_pg_error(&e, "looking up generated columns")
 }
 
-/// A row for each column: in how many rows of the table its stored value is another one. Compared as text,
-/// byte for byte: not every type has an operator for it, and some take different values for equal. `None`
-/// where the expressions are too long.
+/// A query with a row for each column: in how many rows of the table the stored value differs. Values are compared
+/// as text, byte for byte, because not every type has an equality operator, and some treat different values as
+/// equal. `None` if the expressions are too long.
 fn question(table: &GeneratedTable) -> Option<String> {
     let mut counts = String::new();
     for GeneratedColumn {
@@ -142,7 +149,7 @@ fn question(table: &GeneratedTable) -> Option<String> {
     } in &table.columns
     {
         let (comma, expression) = (if counts.is_empty() { "" } else { ", " }, expression.as_ref()?);
-        // What casts an expression to its column's type is not always written in it.
+        // The cast of an expression to its column's type is not always part of the stored expression.
         counts += &format!(
             "{comma}pg_catalog.count(*) FILTER (WHERE {name}::text COLLATE \"C\" \
              IS DISTINCT FROM ({expression})::{kind}::text COLLATE \"C\")"
@@ -154,13 +161,13 @@ fn question(table: &GeneratedTable) -> Option<String> {
     ))
 }
 
-/// What is kept of the answers.
+/// A summary of all answers.
 #[derive(Default)]
 struct Findings {
     columns: usize,
     differ: NameList,
     open: NameList,
-    /// Why the first of those that are open is.
+    /// Why the first of the open ones could not be checked.
     reason: Option<R>,
 }
 
@@ -170,8 +177,10 @@ impl Findings {
         match answer {
             Ok(rows) => {
                 let rows = table.columns.iter().zip(rows).filter(|(_, n)| *n != "0");
-                self.differ
-                    .extend(rows.map(|(c, n)| format!("{}.{} ({n} rows)", table.name, c.name)));
+                self.differ.extend(rows.map(|(c, n)| {
+                    let rows = if n == "1" { "row" } else { "rows" };
+                    format!("{}.{} ({n} {rows})", table.name, c.name)
+                }));
             }
             Err(e) => {
                 let columns: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
@@ -185,21 +194,21 @@ impl Findings {
 
     fn into_checks(self) -> Vec<Check> {
         let mut checks = Vec::new();
-        let differ = "stored values differ from what the expression gives after the restore";
+        let differ = "stored values differ from the expression's result after the restore";
         if let Some(what) = self.differ.listed(differ) {
-            let fix = "the expression calls a function that reads other rows or settings, so what a restore stores \
-                depends on when it runs; the backup is not at fault: make the function depend on its arguments \
-                alone, or compute the column again after a restore (UPDATE … SET column = DEFAULT)";
+            let fix = "the expression calls a function that reads other rows or settings, so the stored value depends \
+                on when it is computed, and the backup is not at fault: make the function depend only on its \
+                arguments, or recompute the column after a restore (UPDATE … SET column = DEFAULT)";
             checks.push(Check::new(NAME, CheckStatus::Warned, what).fix(fix));
         }
-        if let Some(what) = self.open.listed("could not be computed again") {
+        if let Some(what) = self.open.listed("could not be recomputed") {
             let check = Check::new(NAME, CheckStatus::NotChecked, what).optional();
             checks.push(self.reason.into_iter().fold(check, Check::because));
         }
         if checks.is_empty() && self.columns > 0 {
             let what = format!(
-                "{} generated columns hold what their expressions give",
-                self.columns
+                "the values of {} match their expressions",
+                counted(self.columns, "generated column")
             );
             checks.push(Check::new(NAME, CheckStatus::Passed, what));
         }
@@ -219,7 +228,7 @@ mod tests {
         }
     }
 
-    fn judge(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
+    fn checks_of(answers: &[(GeneratedTable, ColumnAnswer)]) -> Vec<Check> {
         let mut findings = Findings::default();
         answers
             .iter()
@@ -228,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_asked_once_about_all_its_columns() {
+    fn one_query_checks_all_columns_of_a_table() {
         let columns = vec![
             column("sum", "numeric(8,2)", "(a + b)"),
             column("\"La\"\"bel\"", "\"S\".words", "\"S\".label(a)"),
@@ -249,22 +258,22 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_warns_and_no_answer_is_no_pass() {
+    fn a_difference_warns_and_a_missing_answer_does_not_pass() {
         let table = |name: &str| GeneratedTable {
             name: name.into(),
             columns: vec![column("x", "int", "1"), column("y", "int", "2")],
         };
         let same = || Ok(vec!["0".to_owned(), "0".to_owned()]);
-        assert_eq!(judge(&[]), []);
-        let passed = judge(&[(table("s.a"), same()), (table("s.b"), same())]);
+        assert_eq!(checks_of(&[]), []);
+        let passed = checks_of(&[(table("s.a"), same()), (table("s.b"), same())]);
         assert_eq!((passed.len(), passed[0].status), (1, CheckStatus::Passed));
         assert!(
-            passed[0].message.starts_with("4 generated columns"),
+            passed[0].message.contains("4 generated columns"),
             "{passed:?}"
         );
         let late = Err(DatabaseError::new(R::Timeout, "no answer within 5s"));
         let differs = Ok(vec!["0".to_owned(), "7".to_owned()]);
-        let found = judge(&[
+        let found = checks_of(&[
             (table("s.a"), same()),
             (table("s.b"), differs),
             (table("s.c"), late),

@@ -1,4 +1,4 @@
-//! Evidence as a page for people: one file, no script, nothing from elsewhere.
+//! HTML reports of verifications: one file each, without scripts or external resources.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -6,19 +6,20 @@ use crate::event::Verdict;
 use crate::proof::{Check, CheckStatus, Isolation, Rto, TableProof, VerificationReport};
 
 const CSS: &str = include_str!("page.css");
-/// Tables that are shown; the JSON has them all.
+/// Most tables to show; the JSON document lists all.
 const TABLES: usize = 500;
 
-fn shell(title: &str, body: &Markup) -> String {
+/// A complete HTML document around `body`.
+fn document(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                // What is shown comes from backups: nothing of it may load or run anything.
+                // Names and messages come from backups and must not load or run anything.
                 meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
-                // An icon of its own, so that no browser asks for one.
+                // An empty icon, so that browsers do not request one.
                 link rel="icon" href="data:,";
                 title { (title) }
                 style { (PreEscaped(CSS)) }
@@ -37,7 +38,8 @@ fn class_of(verdict: Verdict) -> &'static str {
     }
 }
 
-fn answer(status: CheckStatus) -> (&'static str, &'static str) {
+/// CSS class and text of a check's status.
+fn status_label(status: CheckStatus) -> (&'static str, &'static str) {
     match status {
         CheckStatus::Passed => ("good", "✓ passed"),
         CheckStatus::Failed => ("bad", "✗ failed"),
@@ -67,12 +69,13 @@ fn time(t: jiff::Timestamp) -> String {
     t.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-fn fact(label: &str, value: &str) -> Markup {
+/// A value with its label.
+fn stat(label: &str, value: &str) -> Markup {
     html! { div.fact { b { (value) } span { (label) } } }
 }
 
-/// The page of one verification; `envelope` is the name of the document beside it, and whether that is
-/// signed.
+/// The report of one verification; `envelope` is the name of the evidence document beside it, and whether
+/// that is signed.
 pub fn page(r: &VerificationReport, envelope: Option<(&str, bool)>) -> String {
     let name = r.backup.name.as_deref().unwrap_or("standard input");
     let body = html! {
@@ -89,24 +92,24 @@ pub fn page(r: &VerificationReport, envelope: Option<(&str, bool)>) -> String {
         }
         div.facts {
             @let depth = r.depth.map_or("nothing", |d| d.as_str());
-            (fact("depth reached", depth))
-            (fact("tables", &count(r.tables.len() as u64)))
-            (fact("rows", &count(r.rows)))
-            (fact("data", &bytes(r.bytes)))
+            (stat("depth reached", depth))
+            (stat("tables", &count(r.tables.len() as u64)))
+            (stat("rows", &count(r.rows)))
+            (stat("data", &bytes(r.bytes)))
             @if let Some(rto) = &r.rto { (restore_time(rto)) }
-            (fact("this verification", &seconds(r.duration_seconds)))
+            (stat("this verification", &seconds(r.duration_seconds)))
         }
         (checks(&r.checks))
         (bisection(r))
         (drift(r))
         (stages(r))
         (tables(&r.tables))
-        (facts(r, envelope))
+        (details(r, envelope))
     };
-    shell(&format!("{}: {name}", verdict(r)), &body)
+    document(&format!("{}: {name}", verdict(r)), &body)
 }
 
-/// The verdict, and of one that is no proof of a restore how far it goes.
+/// The verdict and, unless the backup was restored, the depth that was reached.
 fn verdict(r: &VerificationReport) -> String {
     match (r.is_verified() && !r.is_proof(), r.depth) {
         (true, Some(depth)) => format!("verified: {} only", depth.as_str()),
@@ -116,8 +119,8 @@ fn verdict(r: &VerificationReport) -> String {
 
 fn restore_time(rto: &Rto) -> Markup {
     html! {
-        (fact("restore time", &seconds(rto.measured_seconds)))
-        (fact(&format!("forecast ({} restores)", rto.samples), &seconds(rto.forecast_seconds)))
+        (stat("restore time", &seconds(rto.measured_seconds)))
+        (stat(&format!("forecast ({} {})", rto.samples, if rto.samples == 1 { "restore" } else { "restores" }), &seconds(rto.forecast_seconds)))
     }
 }
 
@@ -129,10 +132,10 @@ fn checks(all: &[Check]) -> Markup {
         h2 id="checks" { "Checks" }
         div.scroll tabindex="0" role="region" aria-labelledby="checks" {
             table {
-                thead { tr { th { "Answer" } th { "Check" } th { "What was found" } } }
+                thead { tr { th { "Result" } th { "Check" } th { "Details" } } }
                 tbody {
                     @for c in all {
-                        @let (class, word) = answer(c.status);
+                        @let (class, word) = status_label(c.status);
                         tr {
                             td class=(class) style="white-space:nowrap" { (word) }
                             td { (c.title()) }
@@ -158,11 +161,11 @@ fn bisection(r: &VerificationReport) -> Markup {
             .unwrap_or_else(|| "none found".into())
     };
     html! {
-        h2 { "Since when" }
+        h2 { "First bad backup" }
         p {
-            "Last good backup: " b { (name(&b.last_good)) } ". First bad one: " b { (name(&b.first_bad)) } "."
-            @if !b.exact { " Others lie between them." }
-            " " span.soft { (b.probes.len()) " older backups were looked at." }
+            "Last good backup: " b { (name(&b.last_good)) } ". First bad backup: " b { (name(&b.first_bad)) } "."
+            @if !b.exact { " Backups between them were not verified." }
+            " " span.soft { @if b.probes.len() == 1 { "1 older backup was verified." } @else { (b.probes.len()) " older backups were verified." } }
         }
     }
 }
@@ -171,8 +174,8 @@ fn drift(r: &VerificationReport) -> Markup {
     let Some(d) = &r.drift else { return html! {} };
     html! {
         h2 { "Compared with the last proven backup" }
-        p.soft { "Generation " span.mono { (d.compared_with) } "; the bands rest on " (d.samples) " proven backups." }
-        @if d.findings.is_empty() { p { "Nothing is out of the ordinary." } }
+        p.soft { "Generation " span.mono { (d.compared_with) } "; the expected ranges are based on " (d.samples) @if d.samples == 1 { " proven backup." } @else { " proven backups." } }
+        @if d.findings.is_empty() { p { "No unusual changes." } }
         @else { ul { @for f in &d.findings { li { (f) } } } }
     }
 }
@@ -182,7 +185,7 @@ fn stages(r: &VerificationReport) -> Markup {
     let mut stages: Vec<_> = r.stages.iter().collect();
     stages.sort_by(|a, b| b.1.total_cmp(a.1));
     html! {
-        h2 id="time" { "Where the time went" }
+        h2 id="time" { "Time per stage" }
         div.scroll tabindex="0" role="region" aria-labelledby="time" {
             table { tbody {
                 @for (name, s) in stages {
@@ -214,7 +217,7 @@ fn tables(all: &[TableProof]) -> Markup {
         h2 id="tables" { "Tables" }
         div.scroll tabindex="0" role="region" aria-labelledby="tables" {
             table {
-                thead { tr { th { "Table" } th.num { "Rows in the archive" } th.num { "Restored" } th.num { "Size" } th { "Newest time" } } }
+                thead { tr { th { "Table" } th.num { "Rows in the archive" } th.num { "Rows restored" } th.num { "Size" } th { "Newest timestamp" } } }
                 tbody {
                     @for t in tables.iter().take(TABLES) {
                         @let same = t.restored_rows.is_none_or(|n| n == t.rows);
@@ -229,11 +232,11 @@ fn tables(all: &[TableProof]) -> Markup {
                 }
             }
         }
-        @if all.len() > TABLES { p.soft { "And " (all.len() - TABLES) " more, in the JSON document." } }
+        @if all.len() > TABLES { p.soft { (all.len() - TABLES) " more are in the JSON document." } }
     }
 }
 
-fn facts(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
+fn details(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
     let row = |name: &str, value: &str| html! { tr { th { (name) } td.mono { (value) } } };
     let isolation = r
         .server
@@ -241,7 +244,7 @@ fn facts(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
         .and_then(|s| s.isolation.as_ref())
         .map(Isolation::summary);
     html! {
-        h2 id="backup" { "The backup and how it was proven" }
+        h2 id="backup" { "Backup and verification" }
         div.scroll tabindex="0" role="region" aria-labelledby="backup" { table { tbody {
             @if let Some(database) = &r.database { (row("Database", database)) }
             (row("Object", r.backup.uri.as_deref().unwrap_or("standard input")))
@@ -250,7 +253,7 @@ fn facts(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
             (row("CRC32C", r.backup.crc32c.as_deref().unwrap_or("–")))
             @if let Some(sha) = &r.sha256 { (row("SHA-256", sha)) }
             @if let Some(a) = &r.archive {
-                (row("Archive", &format!("{}, {}, of PostgreSQL {} by pg_dump {}", a.format, a.encoding, a.server_version, a.pg_dump_version)))
+                (row("Archive", &format!("{}, {}, from PostgreSQL {} by pg_dump {}", a.format, a.encoding, a.server_version, a.pg_dump_version)))
             }
             @if let Some(s) = &r.server { (row("Restored into", &format!("{}, PostgreSQL {}", s.kind, s.version))) }
             @if let Some(i) = &isolation { (row("Isolation", i)) }
@@ -268,29 +271,29 @@ fn facts(r: &VerificationReport, envelope: Option<(&str, bool)>) -> Markup {
         }
         @if let Some((file, signed)) = envelope {
             p {
-                @if signed { "The whole of it, as a signed document that can be checked: " }
-                @else { "The whole of it, as a document, which is not signed: " }
-                a href=(file) { (file) } " (" span.mono { "pgrestored evidence verify" } ")."
-                @if signed { " This page itself proves nothing." }
+                @if signed { "The complete report is a signed document: " }
+                @else { "The complete report is a document, which is not signed: " }
+                a href=(file) { (file) } "; check it with " span.mono { "pgrestored evidence verify" } "."
+                @if signed { " This page itself is not signed and proves nothing." }
             }
         }
     }
 }
 
-/// The ledger of a time: every verification, newest first.
+/// A page that lists verifications in the given order.
 pub fn ledger_page(reports: &[VerificationReport], title: &str) -> String {
     let of = |v| reports.iter().filter(|r| r.verdict == v).count() as u64;
     let body = html! {
         h1 { "Restore proofs" }
         p.soft { (title) }
         div.facts {
-            (fact("verifications", &count(reports.len() as u64)))
-            (fact("restored and verified", &count(reports.iter().filter(|r| r.is_proof()).count() as u64)))
-            (fact("verified, not restored", &count(reports.iter().filter(|r| r.is_verified() && !r.is_proof()).count() as u64)))
-            (fact("failed", &count(of(Verdict::Failed))))
-            (fact("inconclusive", &count(of(Verdict::Inconclusive))))
+            (stat("verifications", &count(reports.len() as u64)))
+            (stat("restored and verified", &count(reports.iter().filter(|r| r.is_proof()).count() as u64)))
+            (stat("verified, not restored", &count(reports.iter().filter(|r| r.is_verified() && !r.is_proof()).count() as u64)))
+            (stat("failed", &count(of(Verdict::Failed))))
+            (stat("inconclusive", &count(of(Verdict::Inconclusive))))
         }
-        h2 id="ledger" { "Ledger" }
+        h2 id="ledger" { "Verifications" }
         div.scroll tabindex="0" role="region" aria-labelledby="ledger" {
             table {
                 thead { tr { th { "When" } th { "Verdict" } th { "Set" } th { "Backup" } th.num { "Tables" } th.num { "Rows" } th.num { "Restore time" } } }
@@ -311,7 +314,7 @@ pub fn ledger_page(reports: &[VerificationReport], title: &str) -> String {
             }
         }
     };
-    shell("Restore proofs", &body)
+    document("Restore proofs", &body)
 }
 
 #[cfg(test)]
@@ -319,7 +322,7 @@ mod tests {
     use crate::verification::evidence::tests::report;
 
     #[test]
-    fn names_from_outside_are_text() {
+    fn names_from_outside_are_escaped() {
         let mut r = report("<script>alert(1)</script>");
         r.backup.name = Some("<img src=x onerror=alert(1)>".into());
         let html = super::page(&r, None);
@@ -330,9 +333,8 @@ mod tests {
         assert!(super::ledger_page(&[r], "x").contains("&lt;img"));
     }
 
-    /// A page says how far it was looked, and nothing more.
     #[test]
-    fn a_page_claims_no_more_than_the_depth_that_was_reached() {
+    fn a_page_claims_no_more_than_the_reached_depth() {
         use crate::policy::Depth;
         for (depth, badge, says) in [
             (
@@ -350,11 +352,7 @@ mod tests {
                 ">verified<",
                 "the restored rows were not compared",
             ),
-            (
-                Depth::Data,
-                ">verified<",
-                "was restored and is what it says",
-            ),
+            (Depth::Data, ">verified<", "the restored data matches it"),
         ] {
             let mut r = report("r");
             r.depth = Some(depth);
@@ -364,7 +362,7 @@ mod tests {
                 "{depth:?}: {html}"
             );
             assert_eq!(
-                html.contains("was restored and is what it says"),
+                html.contains("the restored data matches it"),
                 depth == Depth::Data
             );
             assert!(html.contains("which is not signed"), "{html}");

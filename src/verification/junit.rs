@@ -7,8 +7,10 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use crate::event::Verdict;
 use crate::proof::{CheckStatus, VerificationReport};
 
+/// The report as JUnit XML: a test case for each check, and one for the verdict.
+///
 /// # Errors
-/// What cannot be written.
+/// The report cannot be written as XML.
 pub fn junit(report: &VerificationReport) -> Result<String, String> {
     let mut all = Report::new("pgrestored");
     let name = report.backup.uri.as_deref().unwrap_or("standard input");
@@ -37,7 +39,7 @@ pub fn junit(report: &VerificationReport) -> Result<String, String> {
         }
         suite.add_test_case(case);
     }
-    // The whole, so that a restore that never came to its checks is no empty suite.
+    // The verdict is a case too, so that a restore that failed before its checks is not an empty suite.
     let depth = report.depth.map_or("nothing", |d| d.as_str());
     let mut verdict = match (report.verdict, &report.error) {
         (Verdict::Verified, _) => TestCase::new("verdict", TestCaseStatus::success()),
@@ -72,7 +74,7 @@ mod tests {
     use crate::verification::evidence::tests::report;
 
     #[test]
-    fn failures_and_what_was_not_checked_are_told_apart() {
+    fn failures_errors_and_skipped_checks_are_distinguished() {
         let mut r = report("r");
         r.verdict = Verdict::Failed;
         r.checks = vec![

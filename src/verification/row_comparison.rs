@@ -1,5 +1,5 @@
-//! Row accounting: every table is read back as COPY text and counted as the archive's data was; the
-//! number of rows and the digest have to be the same. Every large object likewise.
+//! Row comparison: reads every table back as COPY text and digests it with the same code as the archive's data.
+//! The number of rows and the digest must be equal. Large objects are compared in the same way.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::RestoredDatabase;
+use super::{RestoredDatabase, counted};
 use crate::error::{DatabaseError, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error, too_large};
 use crate::proof::{Check, CheckStatus, ColumnProof, Span, TableProof};
@@ -19,17 +19,17 @@ use pgdump_archive::{Dialect, ObjectDigest, RowDigest, TableDigest, tokens};
 /// Tables larger than this are read in parts.
 const PART_BYTES: i64 = 64 << 20;
 const PAGE: i64 = 8192;
-/// Large objects that are asked for at once, and bytes of one that are asked for at once.
+/// How many large objects one query reads, and how many bytes of each.
 const OBJECTS: usize = 200;
 const OBJECT_PART: i32 = 256 << 10;
-/// Large objects that are listed at once.
+/// How many large objects one query lists.
 const LISTED_OBJECTS: i64 = 10_000;
-/// Bytes that are kept of a column, and of what is found of it, beside its names.
+/// Memory in bytes for a column and its findings, in addition to its names.
 const COLUMN: usize = 320;
-/// Failures that are named one by one.
-const NAMED: usize = 20;
+/// How many failures are listed one by one.
+const MAX_NAMED: usize = 20;
 
-/// Values are written as `pg_dump` lets them be written, whatever the role or database says.
+/// Formats values as `pg_dump` does, whatever the settings of the role or database.
 const SETTINGS: &str = "SET search_path = ''; SET DateStyle = ISO; SET IntervalStyle = postgres; \
     SET extra_float_digits = 3; SET bytea_output = hex; SET TimeZone = 'UTC'; SET row_security = off;";
 
@@ -44,7 +44,7 @@ struct Table {
 }
 
 impl Table {
-    /// Bytes that are kept of it until all tables are compared, with what is found of each column.
+    /// Memory in bytes until all tables are compared.
     fn memory(&self) -> usize {
         let column = |c: &Column| COLUMN + 2 * (c.name.len() + c.kind.len());
         self.columns.iter().map(column).sum::<usize>() + self.list.len() + self.name.len()
@@ -56,17 +56,17 @@ struct Column {
     name: String,
     kind: String,
     has_span: bool,
-    /// Its text depends on the version of the server that wrote it.
+    /// Its text form depends on the version of the server that wrote it.
     is_float: bool,
 }
 
-/// A table, or blocks of it.
+/// A table, or a range of its blocks.
 struct TablePart {
     table: usize,
     blocks: Option<(i64, i64)>,
 }
 
-/// What was read back.
+/// What was read back of one table.
 #[derive(Debug, Clone, Default)]
 struct TableFindings {
     rows: RowDigest,
@@ -98,7 +98,7 @@ impl TableFindings {
             start = end + 1;
             match field {
                 b"\\N" => *nulls += 1,
-                // Years of more digits, and BC, do not sort as text.
+                // Years with more than four digits, and BC, do not sort as text.
                 _ if column.has_span && field.get(4) == Some(&b'-') && !field.ends_with(b"BC") => {
                     widen(span, field);
                 }
@@ -131,7 +131,7 @@ fn widen(span: &mut Option<(Vec<u8>, Vec<u8>)>, value: &[u8]) {
     }
 }
 
-/// The archive's side of a table.
+/// The archive's part of a table's proof.
 pub(super) fn proof_of(name: &str, data: &TableDigest) -> TableProof {
     TableProof {
         name: name.to_owned(),
@@ -143,7 +143,7 @@ pub(super) fn proof_of(name: &str, data: &TableDigest) -> TableProof {
     }
 }
 
-/// Compares every table with the ledger.
+/// Compares every table with the archive's digest.
 pub(super) async fn compare(
     subject: &RestoredDatabase<'_>,
 ) -> Result<(Vec<TableProof>, Vec<Check>), RestoreError> {
@@ -165,7 +165,7 @@ pub(super) async fn compare(
         }
     }
     drop(session);
-    // The largest first, so that no session is left with them at the end.
+    // Largest first, so that no session ends up with a large part at the end.
     parts.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     let tables = Arc::new(tables);
     let queue: VecDeque<TablePart> = parts.into_iter().map(|(_, p)| p).collect();
@@ -177,7 +177,7 @@ pub(super) async fn compare(
     }
     for (table, found) in tables.iter().zip(found) {
         let data = &wanted[&table.name];
-        wrong.extend(judge(table, data, &found, subject.dumped_major));
+        wrong.extend(check_of(table, data, &found, subject.dumped_major));
         proofs.push(proof_with(table, data, &found));
     }
     proofs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -191,31 +191,38 @@ pub(super) async fn compare(
             "rows",
             CheckStatus::Passed,
             format!(
-                "{} tables with {rows} rows are, row for row, what the archive has",
-                proofs.len()
+                "{} with {} {} the archive row for row",
+                counted(proofs.len(), "table"),
+                counted(rows, "row"),
+                if proofs.len() == 1 {
+                    "matches"
+                } else {
+                    "match"
+                }
             ),
         ),
         n => Check::new(
             "rows",
             CheckStatus::Failed,
             format!(
-                "{n} of {} tables are not what the archive has",
-                proofs.len()
+                "{n} of {} {} from the archive",
+                counted(proofs.len(), "table"),
+                if n == 1 { "differs" } else { "differ" }
             ),
         ),
     };
-    wrong.truncate(NAMED);
+    wrong.truncate(MAX_NAMED);
     Ok((proofs, std::iter::once(summary).chain(wrong).collect()))
 }
 
 fn differs(table: &str, what: &str) -> Check {
-    let fix = "look for triggers, rules or row filters on the table, then restore the backup again";
+    let fix = "check the table for triggers, rules and row filters, then restore the backup again";
     Check::new("rows", CheckStatus::Failed, what)
         .of(table)
         .fix(fix)
 }
 
-fn judge(
+fn check_of(
     table: &Table,
     data: &TableDigest,
     found: &TableFindings,
@@ -224,8 +231,9 @@ fn judge(
     let (theirs, ours) = (&data.rows, &found.rows);
     if theirs.count != ours.count {
         let what = format!(
-            "{} rows in the archive, {} in the restored table",
-            theirs.count, ours.count
+            "{} in the archive, {} in the restored table",
+            counted(theirs.count, "row"),
+            ours.count
         );
         return Some(differs(&table.name, &what));
     }
@@ -233,7 +241,7 @@ fn judge(
         return None;
     }
     if dumped_major.is_some_and(|m| m < 12) && table.columns.iter().any(|c| c.is_float) {
-        let what = "the number of rows is right; before PostgreSQL 12 floating point numbers were written otherwise, so their content cannot be compared";
+        let what = "the number of rows is equal; their content cannot be compared, because floating-point numbers were formatted differently before PostgreSQL 12";
         return Some(
             Check::new("rows", CheckStatus::NotChecked, what)
                 .of(&table.name)
@@ -241,7 +249,7 @@ fn judge(
         );
     }
     let what = format!(
-        "as many rows as in the archive ({}), with another content",
+        "the number of rows is equal ({}), but their content differs from the archive",
         ours.count
     );
     Some(differs(&table.name, &what))
@@ -270,14 +278,14 @@ fn proof_with(table: &Table, data: &TableDigest, found: &TableFindings) -> Table
     }
 }
 
-/// A table as it was restored, with its size; `None` where there is none.
+/// A restored table and its size in bytes; `None` if it does not exist or lacks a column.
 async fn describe(
     session: &Session,
     name: &str,
     data: &TableDigest,
     encoding: &str,
 ) -> Result<Option<(Table, i64)>, DatabaseError> {
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking at a table");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "looking up a table");
     let sql = "SELECT c.oid, c.relkind::text, pg_catalog.pg_relation_size(c.oid) \
         FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1::text)";
     let Some(row) = session.client().query_opt(sql, &[&name]).await.map_err(e)? else {
@@ -328,7 +336,7 @@ async fn describe(
     Ok(Some((table, bytes)))
 }
 
-/// A large table in parts of blocks, where the server can read such parts by themselves.
+/// Divides a large table into ranges of blocks, if the server can read such ranges efficiently (since 14).
 fn cut(session: &Session, index: usize, table: &Table, bytes: i64) -> Vec<(i64, TablePart)> {
     if table.is_partitioned
         || bytes <= PART_BYTES
@@ -366,15 +374,15 @@ fn copy_sql(table: &Table, blocks: Option<(i64, i64)>) -> String {
             "COPY (SELECT {list} FROM ONLY {name} WHERE ctid >= '({from},0)'::pg_catalog.tid \
              AND ctid < '({to},0)'::pg_catalog.tid) {with}"
         ),
-        // COPY reads no partitioned table by its name.
+        // COPY cannot read a partitioned table by its name.
         None if table.is_partitioned => format!("COPY (SELECT {list} FROM {name}) {with}"),
         None if list.is_empty() => format!("COPY {name} {with}"),
         None => format!("COPY {name} ({list}) {with}"),
     }
 }
 
-/// Reads all parts. Each session has a thread of its own: rows come in small pieces, and handing each
-/// from the thread of the connection to another costs more than to count it.
+/// Reads all parts. Each session has a thread of its own: rows arrive in small pieces, and passing each from the
+/// connection's thread to another one costs more than digesting it.
 async fn read_all(
     subject: &RestoredDatabase<'_>,
     tables: Arc<Vec<Table>>,
@@ -416,16 +424,19 @@ async fn read_all(
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            let runtime = runtime
-                .map_err(|e| RestoreError::internal(format!("a thread to count on: {e}")))?;
-            // Whoever waits for the answer may be gone.
+            let runtime = runtime.map_err(|e| {
+                RestoreError::internal(format!("starting a thread that reads rows back: {e}"))
+            })?;
+            // Stop if the caller is gone.
             runtime
                 .block_on(stop.run_until_cancelled_owned(reading))
                 .unwrap_or(Ok(()))
         });
     }
     while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| RestoreError::internal(format!("a counting task died: {e}")))??;
+        ended.map_err(|e| {
+            RestoreError::internal(format!("a task that reads rows back failed: {e}"))
+        })??;
     }
     let found = found.lock();
     Ok(found.clone())
@@ -461,17 +472,17 @@ async fn read(
     Ok(found)
 }
 
-/// Compares every large object with the ledger.
+/// Compares every large object with the archive's digest.
 pub(super) async fn compare_objects(
     subject: &RestoredDatabase<'_>,
 ) -> Result<Vec<Check>, RestoreError> {
     let mut wanted = subject.content_digest.objects();
     let bytes: u64 = wanted.values().map(|o| o.bytes).sum();
     let session = connect(&subject.server.streaming_rows(), subject.database).await?;
-    let (mut count, mut after, mut wrong, mut named) = (0, 0, 0, Vec::new());
+    let (mut count, mut after, mut wrong, mut named) = (0, 0, 0u64, Vec::new());
     let mut differs = |oid: u32| {
         wrong += 1;
-        if named.len() < NAMED {
+        if named.len() < MAX_NAMED {
             named.push(oid.to_string());
         }
     };
@@ -493,11 +504,21 @@ pub(super) async fn compare_objects(
     Ok(match (count, wrong) {
         (0, 0) => vec![],
         (_, 0) => {
-            let what = format!("{count} large objects with {bytes} bytes are what the archive has");
+            let what = format!(
+                "{} with {} {} the archive",
+                counted(count, "large object"),
+                counted(bytes, "byte"),
+                if count == 1 { "matches" } else { "match" }
+            );
             vec![Check::new("large objects", CheckStatus::Passed, what)]
         }
         _ => {
-            let what = format!("{wrong} large objects differ: {}", named.join(", "));
+            let what = format!(
+                "{} {} from the archive: {}",
+                counted(wrong, "large object"),
+                if wrong == 1 { "differs" } else { "differ" },
+                named.join(", ")
+            );
             vec![Check::new("large objects", CheckStatus::Failed, what)]
         }
     })

@@ -1,4 +1,4 @@
-//! From what was found to a verdict with its blame, and on to the result event. Pure.
+//! Maps findings to a verdict with its blame, and to the result event. Pure.
 
 use super::History;
 use crate::database::OTHER_LOCALE;
@@ -8,7 +8,8 @@ use crate::job::VerifyJob;
 use crate::policy::Depth;
 use crate::proof::{CheckStatus, Rto, Verdict, VerificationReport, advice};
 
-/// The verdict of a verification that came to its end: what failed, else what could not be checked.
+/// Sets the verdict of a verification that ran to its end: `failed` if a check failed, else `inconclusive` if a
+/// required check could not run, else `verified`.
 pub fn judge(report: &mut VerificationReport, stage: &str) {
     let failed = report
         .checks
@@ -22,7 +23,7 @@ pub fn judge(report: &mut VerificationReport, stage: &str) {
         (Some(c), _) => (R::VerificationFailed, Blame::Backup, Verdict::Failed, c),
         (None, Some(c)) => {
             let reason = c.reason.unwrap_or(R::Internal);
-            (reason, blame_of_open(reason), Verdict::Inconclusive, c)
+            (reason, blame_of_unchecked(reason), Verdict::Inconclusive, c)
         }
         (None, None) => {
             report.verdict = Verdict::Verified;
@@ -45,19 +46,20 @@ pub fn judge(report: &mut VerificationReport, stage: &str) {
     });
 }
 
-/// In a verification the target is a clean server of a fitting version: what it refuses is the backup's.
+/// The blame for a failure in a verification. The target is a clean server of a suitable version, so what it
+/// rejects is the backup's fault.
 fn blame_of(reason: R) -> Blame {
     match reason {
         R::RestoreError => Blame::Backup,
-        // Nothing is wrong with what was overwritten.
+        // An overwritten object says nothing about the backup.
         R::BackupChanged => Blame::Request,
         other => other.blame(),
     }
 }
 
-/// What could not be asked is nobody's less than the backup's: a question that the server refuses, such
-/// as one of the checks file about a table that is not there, or one that is no SQL.
-fn blame_of_open(reason: R) -> Blame {
+/// The blame for a check that could not run, which is never the backup: for example a query of the checks file
+/// about a table that does not exist, or with a syntax error.
+fn blame_of_unchecked(reason: R) -> Blame {
     match reason {
         R::DataRejected | R::RestoreError => Blame::Request,
         other => Some(blame_of(other))
@@ -66,33 +68,33 @@ fn blame_of_open(reason: R) -> Blame {
     }
 }
 
-/// Whether a refusal says more of the server that verifies than of the backup: a limit of its
-/// configuration, its disk, its memory, a defect.
-fn is_the_servers(e: &RestoreError) -> bool {
+/// Whether an error is due to the verifying server and not to the backup: a limit of its configuration, its disk,
+/// its memory, an internal error.
+fn is_server_fault(e: &RestoreError) -> bool {
     let Some(code) = e.sqlstate() else {
         return false;
     };
-    // A deeper stack is a setting (max_stack_depth); 54000 is a limit of PostgreSQL itself.
+    // 54001: the stack depth is a setting (max_stack_depth), whereas 54000 is a limit of PostgreSQL itself.
     matches!(code, "54001")
         || matches!(code.get(..2), Some("08" | "53" | "57" | "58" | "XX" | "F0"))
 }
 
-/// What a person can do, which depends on whose fault it is.
+/// The advice to the operator, which depends on the blame.
 fn fix_of(blame: Blame, reason: R) -> Option<&'static str> {
     match (blame, reason) {
         (Blame::Infrastructure, R::ArchiveUnsupported | R::ArchiveCorrupt | R::DataRejected) => {
             Some(
-                "do as the message says (a key, more memory, a higher limit, another wrapping), or use a newer pgrestored; the backup may be good",
+                "do what the message says (provide a key, more memory, a higher limit, or another compression), or use a newer pgrestored; the backup may be good",
             )
         }
-        (Blame::Target, R::RestoreError | R::DataRejected) => Some(
-            "look at the server that verifies (its log, limits and disk); the backup may be good",
-        ),
+        (Blame::Target, R::RestoreError | R::DataRejected) => {
+            Some("check the verifying server (its log, limits and disk); the backup may be good")
+        }
         _ => advice(reason),
     }
 }
 
-/// Whether this program, as it is set up, could not do it; nothing is known to be wrong with the backup.
+/// Whether the failure is a limit of this program or its configuration; the backup may be good.
 fn is_limit(e: &RestoreError) -> bool {
     match e {
         RestoreError::Job(_) => blame_of(e.reason()) == Blame::Backup,
@@ -101,13 +103,13 @@ fn is_limit(e: &RestoreError) -> bool {
     }
 }
 
-/// The verdict of a verification that could not go on.
+/// Sets the verdict of a verification that ended with an error.
 pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: &str) {
     let mut body = ErrorBody::new(e, stage);
     body.blame = match e {
-        // A limit of this program, a key that is missing, or an archive newer than it.
+        // A limit of this program, a missing key, or an archive of a newer version.
         _ if is_limit(e) => Blame::Infrastructure,
-        _ if is_the_servers(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
+        _ if is_server_fault(e) && blame_of(e.reason()) == Blame::Backup => Blame::Target,
         _ => blame_of(e.reason()),
     };
     report.verdict = if body.blame == Blame::Backup {
@@ -119,8 +121,8 @@ pub fn fail(report: &mut VerificationReport, e: &RestoreError, stage: &str) {
     report.error = Some(body);
 }
 
-/// A backup that was restored with another locale than its own, because the server that verifies does not
-/// have that one: what is refused then may be accepted where it belongs.
+/// Turns a failure into `inconclusive` if the backup was restored with another locale than its own, because the
+/// verifying server lacks that one: with the right locale, the data might be accepted.
 pub fn mind_the_locale(report: &mut VerificationReport) {
     let is_other = report.notes.iter().any(|n| n.starts_with(OTHER_LOCALE));
     let Some(error) = report
@@ -134,15 +136,15 @@ pub fn mind_the_locale(report: &mut VerificationReport) {
         (error.blame, report.verdict) = (Blame::Target, Verdict::Inconclusive);
         error.message = format!("{} ({OTHER_LOCALE})", error.message);
         report.fix = Some(
-            "install the dump's locale on the machine of the sandbox; the backup may be good"
+            "install the dump's locale on the machine that runs the sandbox; the backup may be good"
                 .into(),
         );
     }
 }
 
-/// Checks whose answer follows from the backup and the restored database alone. The others also depend
-/// on other backups or on the checks file, which may be other ones by now.
-const OF_THE_BACKUP: [&str; 6] = [
+/// Checks whose result depends only on the backup and the restored database. The others also depend on other
+/// backups or on the checks file, which may have changed since.
+const BACKUP_CHECKS: [&str; 6] = [
     "rows",
     "large objects",
     "entries",
@@ -151,7 +153,7 @@ const OF_THE_BACKUP: [&str; 6] = [
     "indexes",
 ];
 
-/// Whether an earlier answer about the same bytes says that what is `failed` now was in order.
+/// Whether an earlier report about the same bytes contradicts the failure in `failed`.
 pub fn contradicts(earlier: &VerificationReport, failed: &VerificationReport) -> bool {
     let needed = match failed.error.as_ref().map(|e| e.reason) {
         Some(R::ArchiveCorrupt | R::ArchiveUnsupported) => Depth::Archive,
@@ -161,22 +163,22 @@ pub fn contradicts(earlier: &VerificationReport, failed: &VerificationReport) ->
                 .checks
                 .iter()
                 .filter(|c| c.status == CheckStatus::Failed);
-            if wrong.all(|c| OF_THE_BACKUP.contains(&c.name.as_str())) {
+            if wrong.all(|c| BACKUP_CHECKS.contains(&c.name.as_str())) {
                 Depth::Data
             } else {
                 return false;
             }
         }
-        // Other bytes than those that were verified.
+        // The bytes differ from those that were verified.
         _ => return false,
     };
     earlier.is_verified() && earlier.depth >= Some(needed)
 }
 
-/// Takes a verdict back that an earlier one, of `at`, contradicts: nothing is proven, in neither direction.
+/// Makes a verdict `inconclusive` because an earlier one, from time `at`, contradicts it.
 pub fn doubt(report: &mut VerificationReport, at: jiff::Timestamp) {
     report.verdict = Verdict::Inconclusive;
-    let why = "one of both answers is wrong, which is a defect of pgrestored or of the server that verifies";
+    let why = "one of the two verdicts is wrong, because of a fault in pgrestored or in the verifying server";
     if let Some(error) = &mut report.error {
         error.blame = Blame::Infrastructure;
         error.message = format!(
@@ -184,7 +186,9 @@ pub fn doubt(report: &mut VerificationReport, at: jiff::Timestamp) {
             error.message
         );
     }
-    report.fix = Some("verify it again, run `pgrestored selftest`, and report what differs".into());
+    report.fix = Some(
+        "verify the backup again, run `pgrestored selftest`, and report the difference".into(),
+    );
 }
 
 /// The result event of a verification.
@@ -217,26 +221,25 @@ pub fn result_of(
     r
 }
 
-/// Backups of a size so many times smaller or larger say nothing of how fast this one is: of a small one,
-/// what does not depend on its size takes most of the time.
-const ALIKE: f64 = 4.0;
-/// A forecast is at most so many times shorter or longer than what was measured, whatever the past says.
-const FORECAST_WITHIN: f64 = 2.0;
+/// Backups whose size differs by more than this factor are not used for a forecast: in a small restore, most of
+/// the time does not depend on the size.
+const COMPARABLE_RATIO: f64 = 4.0;
+/// A forecast differs from the measured time by at most this factor.
+const MAX_FORECAST_RATIO: f64 = 2.0;
 
-/// What the next restore of the database takes: the usual time for a byte of backups of about its size,
-/// as much data as is to be expected after the usual growth; never more than twice or less than half of
-/// what was measured.
+/// Forecasts how many seconds the next restore of the database will take: the median time per byte of backups of
+/// similar size, times the size expected after the median growth; between half and twice the measured time.
 pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
     let past = history
         .reports
         .iter()
         .filter_map(|r| Some((r.rto?.measured_seconds, r.bytes)));
-    let is_alike = |(s, b): &(f64, u64)| {
+    let is_comparable = |(s, b): &(f64, u64)| {
         let ratio = *b as f64 / bytes as f64;
-        *s > 0.0 && (1.0 / ALIKE..=ALIKE).contains(&ratio)
+        *s > 0.0 && (1.0 / COMPARABLE_RATIO..=COMPARABLE_RATIO).contains(&ratio)
     };
     let all: Vec<(f64, u64)> = std::iter::once((seconds, bytes))
-        .chain(past.filter(is_alike))
+        .chain(past.filter(is_comparable))
         .collect();
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
@@ -258,7 +261,7 @@ pub fn forecast(seconds: f64, bytes: u64, history: &History) -> Rto {
         Some(pace) => pace * bytes as f64 * growth.unwrap_or(1.0),
         None => seconds,
     };
-    let forecast = forecast.clamp(seconds / FORECAST_WITHIN, seconds * FORECAST_WITHIN);
+    let forecast = forecast.clamp(seconds / MAX_FORECAST_RATIO, seconds * MAX_FORECAST_RATIO);
     Rto {
         measured_seconds: seconds,
         forecast_seconds: forecast,
@@ -274,7 +277,7 @@ mod tests {
     use crate::verification::evidence::tests::report;
 
     #[test]
-    fn what_could_not_be_checked_is_never_a_pass() {
+    fn a_check_that_could_not_run_never_passes() {
         let of = |checks: Vec<Check>| {
             let mut r = report("r");
             r.checks = checks;
@@ -296,7 +299,7 @@ mod tests {
                 Some((R::Timeout, Blame::Infrastructure))
             )
         );
-        // What is known to be wrong comes first.
+        // A failure takes precedence.
         let both = of(vec![open(), failed()]);
         assert_eq!(
             both,
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_backups_own_faults_are_failures() {
+    fn only_faults_of_the_backup_fail_it() {
         let of = |e: RestoreError| {
             let mut r = report("r");
             fail(&mut r, &e, "data");
@@ -371,12 +374,12 @@ mod tests {
         let grown = of(12.0, 1200, vec![past(10.0, 1000)]);
         assert!((grown.forecast_seconds - 14.4).abs() < 1e-9, "{grown:?}");
         assert_eq!(grown.samples, 2);
-        // A tiny one before it takes what a restore takes at least, and says nothing of a byte.
+        // A tiny backup takes the minimum time of any restore, which says nothing about the time per byte.
         let big = of(30.0, 1 << 30, vec![past(0.4, 8_000), past(0.4, 10)]);
         assert_eq!((big.forecast_seconds, big.samples), (30.0, 1));
         let tiny = of(0.4, 10, vec![past(30.0, 1 << 30)]);
         assert_eq!((tiny.forecast_seconds, tiny.samples), (0.4, 1));
-        // Whatever the past says, it is no more than twice.
+        // A forecast is at most twice the measured time.
         let odd = of(
             10.0,
             1000,
@@ -391,9 +394,9 @@ mod tests {
         assert_eq!(quick.forecast_seconds, 5.0);
     }
 
-    /// A limit or defect of the server that verifies, or of this program, is not the backup's fault.
+    /// A limit or fault of the verifying server, or of this program, is not the backup's fault.
     #[test]
-    fn what_the_server_lacks_is_never_blamed_on_the_backup() {
+    fn limits_of_the_server_are_never_blamed_on_the_backup() {
         use crate::error::{JobError, ValidationError};
         let of = |e: RestoreError| {
             let mut r = report("r");
@@ -433,7 +436,7 @@ mod tests {
         }
         let refused = ValidationError::new(R::ArchiveUnsupported, "no dump");
         assert_eq!(of(refused.into()), (Verdict::Failed, Blame::Backup));
-        // A question that cannot be asked.
+        // A check that cannot run.
         for reason in R::ALL {
             let mut r = report("r");
             r.checks = vec![Check::new("assertion", CheckStatus::NotChecked, "").because(reason)];
@@ -444,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn another_locale_than_the_dumps_is_the_servers_lack() {
+    fn a_missing_locale_is_blamed_on_the_server() {
         for (reason, wanted) in [
             (R::DataRejected, Verdict::Inconclusive),
             (R::ArchiveCorrupt, Verdict::Failed),
@@ -458,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_an_earlier_one_contradicts_is_none() {
+    fn a_verdict_that_an_earlier_one_contradicts_is_inconclusive() {
         let failed = |reason: R, check: &str| {
             let mut r = report("now");
             fail(&mut r, &StorageError::new(reason, "x").into(), "data");

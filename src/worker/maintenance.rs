@@ -1,4 +1,4 @@
-//! What a worker does unasked: verifications that are due, and the reaper.
+//! Background work of a worker: scheduled verifications and the reaper.
 
 use std::collections::HashSet;
 
@@ -9,14 +9,14 @@ use crate::manager::JobOutcome;
 use crate::outcome::disposition;
 
 impl Worker {
-    /// Proves what is due. Its answers are published like any others.
-    pub(super) async fn run_scheduler(&self, lanes: &WorkerContext) {
-        match lanes.until_soft(self.manager.standing()).await {
+    /// Runs verifications that are due. Their results are published like those of requests.
+    pub(super) async fn run_scheduler(&self, context: &WorkerContext) {
+        match context.until_soft(self.manager.catalog().standing()).await {
             Some(Ok(sets)) => self.state.set_standing(sets),
             Some(Err(e)) => {
                 tracing::warn!(
                     error = report(&e),
-                    "the evidence of earlier verifications cannot be read"
+                    "failed to read the evidence of earlier verifications"
                 );
             }
             None => return,
@@ -24,16 +24,16 @@ impl Worker {
         let Some(pause) = self.settings.schedule_pause else {
             return;
         };
-        // What has its answer is not asked again in the same turn, though it may still be due.
+        // A verification that has been answered is not repeated, even if it is still listed as due.
         let mut answered = HashSet::new();
         loop {
-            let due = match lanes
-                .until_soft(self.manager.due(jiff::Timestamp::now()))
+            let due = match context
+                .until_soft(self.manager.catalog().due(jiff::Timestamp::now()))
                 .await
             {
                 Some(Ok(due)) => due,
                 Some(Err(e)) => {
-                    tracing::warn!(error = report(&e), "what is due cannot be told");
+                    tracing::warn!(error = report(&e), "failed to compute due verifications");
                     vec![]
                 }
                 None => return,
@@ -44,47 +44,54 @@ impl Worker {
                 .collect::<Vec<_>>()
             {
                 let id = job.request_id.clone();
-                let Some(permit) = lanes.until_soft(lanes.permits.verification()).await else {
+                let Some(permit) = context.until_soft(context.permits.verification()).await else {
                     return;
                 };
-                let (worker, shared) = (self.clone(), lanes.clone());
-                // Tracked, so that a stop waits for it no longer than for any other.
-                let proof = lanes.tasks.spawn(async move {
+                let (worker, shared) = (self.clone(), context.clone());
+                // Tracked, so that the drain timeout applies to it too.
+                let proof = context.tasks.spawn(async move {
                     let (finished, _permit) = worker
-                        .verify_unless_taken(Job::Verify(job), permit, &shared)
+                        .verify_preemptible(Job::Verify(job), permit, &shared)
                         .await;
                     worker.publish_scheduled(&finished).await
                 });
-                match lanes.until_soft(proof).await {
+                match context.until_soft(proof).await {
                     Some(Ok(true)) => drop(answered.insert(id)),
                     Some(_) => {}
                     None => return,
                 }
             }
-            if lanes.until_soft(tokio::time::sleep(pause)).await.is_none() {
+            if context
+                .until_soft(tokio::time::sleep(pause))
+                .await
+                .is_none()
+            {
                 return;
             }
         }
     }
 
-    /// Drops, now and again, what workers left that were killed.
-    pub(super) async fn run_reaper(&self, lanes: &WorkerContext) {
+    /// Periodically drops what killed workers left behind.
+    pub(super) async fn run_reaper(&self, context: &WorkerContext) {
         let Some(pause) = self.manager.config().reap_every else {
             return;
         };
         loop {
-            match lanes.until_soft(self.manager.reap()).await {
+            match context.until_soft(self.manager.reap()).await {
                 Some(Ok(reaped)) => {
                     for name in &reaped.dropped {
-                        tracing::info!(name, "dropped what a worker left that was killed");
+                        tracing::info!(name, "dropped what a killed worker left behind");
                     }
                     for name in &reaped.unknown {
-                        tracing::warn!(name, "named like one of ours and not recorded: left alone");
+                        tracing::warn!(
+                            name,
+                            "left in place: the name is of pgrestored's form, but nothing records it"
+                        );
                     }
                     for request_id in &reaped.abandoned {
                         tracing::warn!(
                             request_id,
-                            "began and was never heard of again: recorded as failed"
+                            "the attempt never finished: recorded as failed"
                         );
                     }
                     reaped
@@ -92,20 +99,26 @@ impl Worker {
                         .iter()
                         .for_each(|why| tracing::error!(why, "the reaper failed"));
                 }
-                // A worker that only proves has no target server.
-                Some(Err(e)) => tracing::info!(error = report(&e), "the reaper could not look"),
+                // Expected for a worker that only verifies: it has no target server.
+                Some(Err(e)) => {
+                    tracing::info!(error = report(&e), "the reaper could not reach the server");
+                }
                 None => return,
             }
-            // Not all workers at once.
+            // Jitter, so that workers do not run it all at once.
             let pause = pause.mul_f64(0.5 + fastrand::f64());
-            if lanes.until_soft(tokio::time::sleep(pause)).await.is_none() {
+            if context
+                .until_soft(tokio::time::sleep(pause))
+                .await
+                .is_none()
+            {
                 return;
             }
         }
     }
 
-    /// Whether there is an answer and it is published. There is no message to give back: what has no
-    /// final answer is due again.
+    /// Publishes the result, if there is one, and returns whether that succeeded. There is no message to
+    /// nack: a verification without a final result becomes due again.
     async fn publish_scheduled(&self, finished: &JobOutcome) -> bool {
         let attempts = if finished.is_final { u32::MAX } else { 1 };
         let d = disposition(finished.failure, attempts, self.settings.max_attempts);
@@ -117,7 +130,7 @@ impl Worker {
         match &published {
             Ok(()) => self.completed(&finished),
             Err(e) => {
-                tracing::error!(error = e, "the result could not be published");
+                tracing::error!(error = e, "failed to publish the result");
                 self.metrics.record_publish_failure();
             }
         }

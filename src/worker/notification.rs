@@ -1,5 +1,5 @@
-//! From a Cloud Storage notification to a verification, or to a reason why there is none. Pure.
-//! Whatever filter the subscription has is applied again: not every Pub/Sub keeps to it.
+//! Turns a Cloud Storage notification into a verification, or into the reason why there is none. Pure.
+//! The subscription's filter is applied again here, because not every Pub/Sub implementation honours it.
 
 use std::collections::HashMap;
 
@@ -11,24 +11,26 @@ use crate::policy::Trigger;
 use crate::proof::is_ours;
 use pgdump_archive::member_name;
 
-/// The table of contents of a directory dump, what says that it is complete where nothing else is set.
+/// The table of contents of a directory dump. Unless another manifest is configured, its arrival means
+/// that the dump is complete.
 const TOC: &str = "toc.dat";
 
 /// The verification that a message asks for.
 ///
 /// # Errors
-/// Why it asks for none.
+/// Why the message asks for none.
 pub(super) fn job_of(
     attributes: &HashMap<String, String>,
     config: &Config,
     is_backup: impl Fn(&str) -> bool + Copy,
 ) -> Result<VerifyJob, String> {
-    let n = GcsNotification::from_attributes(attributes).ok_or("the message is no notification")?;
+    let n = GcsNotification::from_attributes(attributes)
+        .ok_or("the message is not a Cloud Storage notification")?;
     if n.event_type != "OBJECT_FINALIZE" {
-        return Err(format!("{} is not OBJECT_FINALIZE", n.event_type));
+        return Err(format!("event {} is not OBJECT_FINALIZE", n.event_type));
     }
     let Location::Bucket { bucket, prefix } = &config.bucket else {
-        return Err("BACKUP_BUCKET is no bucket".into());
+        return Err("BACKUP_BUCKET is not a bucket".into());
     };
     if n.bucket_id != *bucket {
         return Err(format!("bucket {} is not BACKUP_BUCKET", n.bucket_id));
@@ -36,14 +38,14 @@ pub(super) fn job_of(
     let name = n
         .object_id
         .strip_prefix(prefix.as_str())
-        .ok_or("the object is outside of BACKUP_BUCKET's prefix")?;
+        .ok_or("the object is not under BACKUP_BUCKET's prefix")?;
     if is_ours(name) {
         return Err("the object is evidence".into());
     }
     let generation = n
         .object_generation
         .parse()
-        .map_err(|_| "the generation is no number")?;
+        .map_err(|_| "the generation is not a number")?;
     let (folder, file) = name.rfind('/').map_or(("", name), |i| name.split_at(i + 1));
     let manifest = config.verify.manifest.as_str();
     let (backup, generation) = match file {
@@ -52,17 +54,17 @@ pub(super) fn job_of(
             if manifest == TOC {
                 (folder, Some(generation))
             } else {
-                return Err(format!("the folder's {manifest} has to come"));
+                return Err(format!("waiting for the folder's {manifest}"));
             }
         }
         file if member_name::is_pg_dump_file(file) && !member_name::is_toc(file) => {
-            return Err(format!("the folder's {manifest} has to come"));
+            return Err(format!("waiting for the folder's {manifest}"));
         }
         _ => (name, Some(generation)),
     };
-    // A piece of a file is watched by the file's name.
+    // VERIFY_PREFIX and VERIFY_SUFFIX apply to the whole file's name, not to that of a piece.
     if !is_backup(backup) && !whole_of(backup).is_some_and(is_backup) {
-        return Err("VERIFY_PREFIX or VERIFY_SUFFIX leave the object out".into());
+        return Err("VERIFY_PREFIX or VERIFY_SUFFIX excludes the object".into());
     }
     let backup = BackupRef::Named {
         place: None,
@@ -102,7 +104,7 @@ mod tests {
         attributes.retain(|_, v| !v.is_empty());
         let job = job_of(&attributes, &config, |n| config.verify.watches(n))?;
         let BackupRef::Named { name, .. } = job.backup else {
-            panic!("a name")
+            panic!("the backup is not named")
         };
         assert!(
             job.request_id.starts_with("gcs:bkt/db/"),
@@ -115,7 +117,7 @@ mod tests {
     #[test]
     fn only_new_backups_of_the_bucket_are_verified() {
         assert_eq!(ask(&[], &[]), Ok(("a.dump".into(), Some(17))));
-        // Copies, compositions and overwrites are finalized, too.
+        // Copies, compositions and overwrites are finalized too.
         assert_eq!(
             ask(&[], &[("overwroteGeneration", "16")]),
             Ok(("a.dump".into(), Some(17)))
@@ -144,7 +146,7 @@ mod tests {
         assert!(ask(&only, &[("objectId", "db/nightly/readme.txt")]).is_err());
         assert!(ask(&only, &[("objectId", "db/nightly/a.dump")]).is_ok());
         assert!(ask(&only, &[("objectId", "db/nightly/x/toc.dat")]).is_ok());
-        // Whether it is a piece is known when the others are looked for.
+        // Whether it is a piece is decided later, when the other pieces are listed.
         assert_eq!(
             ask(&only, &[("objectId", "db/nightly/a.dump.ab")]),
             Ok(("nightly/a.dump.ab".into(), Some(17)))
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_verified_when_its_last_object_is_there() {
+    fn a_directory_is_verified_when_its_last_object_arrives() {
         for member in [
             "1.dat.gz",
             "42.dat",

@@ -1,5 +1,5 @@
-//! Who may work: as many jobs at once as are configured. A restore that a person waits for goes before
-//! every verification and, where all permits are taken, takes one from a verification.
+//! Limits how many jobs run at once. A requested restore takes precedence over verifications: if no
+//! permit is free, it preempts one of them.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 struct PermitState {
     free: usize,
     waiting_restores: usize,
-    /// Verifications at work, oldest first; each is told to stop by its token.
+    /// Running verifications, oldest first; cancelling its token preempts one.
     verifications: Vec<(u64, CancellationToken)>,
-    /// Verifications that were told to stop and still have their permit.
+    /// Preempted verifications that still hold their permit.
     stopping: usize,
     next: u64,
 }
@@ -28,14 +28,14 @@ struct SharedPermits {
 #[derive(Clone)]
 pub(super) struct Permits(Arc<SharedPermits>);
 
-/// The right to work, given back when it is dropped.
+/// The right to run one job; returned when it is dropped.
 pub(super) struct Permit {
     inner: Arc<SharedPermits>,
     verification: Option<(u64, CancellationToken)>,
 }
 
 impl Permit {
-    /// Cancelled when a restore needs the permit; never, for a restore's own.
+    /// Cancelled when a restore needs the permit. A restore's own permit is never preempted.
     pub fn preempted(&self) -> CancellationToken {
         self.verification
             .as_ref()
@@ -59,7 +59,7 @@ impl Drop for Permit {
     }
 }
 
-/// A restore that waits, until it is dropped.
+/// Counts a waiting restore until it is dropped.
 struct Waiting(Arc<SharedPermits>);
 
 impl Drop for Waiting {
@@ -97,13 +97,13 @@ impl Permits {
         }
     }
 
-    /// Waits until a restore could get to work: a message is not taken that nobody can work on.
+    /// Waits until a restore could start, so that no message is pulled that nobody can work on.
     pub async fn restore_possible(&self) {
         self.until(|s| (s.free > 0 || s.verifications.len() > s.stopping).then_some(()))
             .await;
     }
 
-    /// A permit for a restore.
+    /// Waits for a permit for a restore, preempting a verification if none is free.
     pub async fn restore(&self) -> Permit {
         self.lock().waiting_restores += 1;
         let _waiting = Waiting(self.0.clone());
@@ -112,7 +112,7 @@ impl Permits {
                 s.free -= 1;
                 return Some(());
             }
-            // The youngest has done the least.
+            // Preempt the youngest: it has done the least.
             let running = s
                 .verifications
                 .iter()
@@ -131,13 +131,13 @@ impl Permits {
         }
     }
 
-    /// Waits until a verification could get to work.
+    /// Waits until a verification could start.
     pub async fn verification_possible(&self) {
         self.until(|s| (s.free > 0 && s.waiting_restores == 0).then_some(()))
             .await;
     }
 
-    /// A permit for a verification, which may be taken away.
+    /// Waits for a permit for a verification, which may be preempted.
     pub async fn verification(&self) -> Permit {
         let entry = self
             .until(|s| {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_restore_takes_the_permit_of_the_youngest_verification() {
+    async fn a_restore_preempts_the_youngest_verification() {
         let permits = Permits::new(2);
         let (old, young) = (permits.verification().await, permits.verification().await);
         assert!(permits.verification_possible().now_or_never().is_none());
@@ -175,10 +175,10 @@ mod tests {
         tokio::pin!(restore);
         assert!(restore.as_mut().now_or_never().is_none());
         assert!(young.preempted().is_cancelled() && !old.preempted().is_cancelled());
-        // One is enough for one restore.
+        // One restore preempts only one verification.
         assert!(restore.as_mut().now_or_never().is_none());
         assert!(!old.preempted().is_cancelled());
-        // What is given back is the restore's, not another verification's.
+        // The returned permit goes to the restore, not to another verification.
         let third = permits.verification();
         tokio::pin!(third);
         drop(young);
@@ -191,11 +191,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restore_waits_for_restores() {
+    async fn a_restore_does_not_preempt_another_restore() {
         let permits = Permits::new(1);
         let first = permits.restore().await;
         assert!(permits.restore_possible().now_or_never().is_none());
-        // One that gives up waiting is not waited for.
+        // A restore that has stopped waiting no longer blocks verifications.
         assert!(permits.restore().now_or_never().is_none());
         drop(first);
         assert!(permits.verification().now_or_never().is_some());

@@ -1,4 +1,4 @@
-//! How a delivery ends: its outcome is recorded and published, and only then is the message settled.
+//! The end of a delivery: its outcome is recorded and published, and only then is the message settled.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use crate::retry::Backoff;
 use crate::steps::reached;
 use crate::telemetry;
 
-/// How long a worker that stops may take to close its subscriptions.
+/// How long to wait for a stopping worker's subscriptions to close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 const CLOSE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Gives a message back. Where the worker stops, only once it pulls nothing: it would get the message again itself, and
-/// keep it until its lease ends.
+/// Nacks a message. A stopping worker waits until its subscriptions are closed: otherwise it could receive the message
+/// again itself and keep it until the lease expires.
 async fn give_back(delivery: Delivery, shutdown: &Shutdown) {
     if shutdown.soft.is_cancelled() {
         let _ = tokio::time::timeout(CLOSE_LIMIT, shutdown.closed.cancelled()).await;
-        // The server hears of it a moment later.
+        // The server learns of the closed stream a moment later.
         tokio::time::sleep(CLOSE_PAUSE).await;
     }
     delivery.lease.nack();
 }
 
 impl Worker {
-    /// Records, publishes, then settles: never another way round. `attempt` is the delivery's and goes
-    /// with the digest of what was asked and the permit that was worked with.
+    /// Records, publishes, then settles, always in this order. The tuple holds the delivery attempt, the
+    /// digest of the request and the job's permit.
     pub(super) async fn end(
         &self,
         delivery: Delivery,
@@ -48,7 +48,7 @@ impl Worker {
             match self.record_and_publish(&mut finished, digest).await {
                 Ok(()) => self.completed(&finished),
                 Err(e) => {
-                    tracing::error!(error = e, "the result could not be published");
+                    tracing::error!(error = e, "failed to publish the result");
                     self.metrics.record_publish_failure();
                     settle = Settle::NackAfterBackoff;
                 }
@@ -66,12 +66,13 @@ impl Worker {
         finished.result.bound();
         let counts = self
             .manager
+            .catalog()
             .record(digest, &finished.result)
             .await
             .map_err(|e| report(&e))?;
         reached("recorded");
         if counts != finished.result {
-            // Another worker was faster: its outcome is the one.
+            // Another worker recorded its outcome first: publish that one.
             *finished = JobOutcome::recorded(counts);
         }
         self.publish(&finished.result).await?;
@@ -90,13 +91,13 @@ impl Worker {
             Settle::Ack => {
                 if let Err(e) = delivery.lease.ack().await {
                     self.metrics.record_lease_lost();
-                    tracing::warn!(error = %e, "the message could not be acknowledged and will come again");
+                    tracing::warn!(error = %e, "failed to acknowledge the message: it will be redelivered");
                 }
                 reached("acked");
             }
             Settle::NackAfterBackoff => {
                 let (first, max) = self.settings.nack_backoff;
-                // Who waits does not work: others may, as long as not too many wait.
+                // Release the permit during the backoff, unless too many messages already wait without one.
                 let waits = self.waiting.try_acquire();
                 let permit = permit.filter(|_| waits.is_err());
                 if waits.is_ok() {
@@ -107,7 +108,7 @@ impl Worker {
                 give_back(delivery, shutdown).await;
                 drop(permit);
             }
-            // `run_deduplicated` holds busy requests; one that gets here is given back.
+            // `run_deduplicated` waits for busy targets; a request that still gets here is nacked.
             Settle::Nack | Settle::Hold => give_back(delivery, shutdown).await,
         }
     }
@@ -124,7 +125,7 @@ impl Worker {
         self.deliveries.lock().remove(request_id);
     }
 
-    /// Publishes the whole answer or, where its content is refused, what is left without that.
+    /// Publishes the result or, if Pub/Sub rejects its content, a reduced one without that content.
     async fn publish(&self, result: &RestoreResult) -> Result<(), String> {
         let mut message = result.to_message().map_err(|e| report(&e))?;
         telemetry::inject(&mut message.attributes);
@@ -132,7 +133,7 @@ impl Worker {
             Err(QueueError::Refused(why)) => {
                 tracing::error!(
                     error = why,
-                    "the result cannot be published as it is: it is reduced"
+                    "Pub/Sub rejected the result: publishing a reduced one"
                 );
                 let reduced = result.reduced(&why).to_message().map_err(|e| report(&e))?;
                 self.results.publish(reduced).await
@@ -140,7 +141,7 @@ impl Worker {
             published => published,
         };
         let id = id.map_err(|e| e.to_string())?;
-        tracing::info!(event_message_id = id, "the result is published");
+        tracing::info!(event_message_id = id, "result published");
         Ok(())
     }
 }

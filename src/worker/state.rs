@@ -1,4 +1,4 @@
-//! What the worker shows of itself: `/status.json` and readiness.
+//! The worker's state as `/status.json` and readiness show it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::manager::{BackupSetStatus, JobOutcome};
 use crate::progress::{Progress, Snapshot};
 use crate::queue::Health;
 
-/// Results that are remembered.
-const REMEMBERED: usize = 50;
+/// How many recent results are kept.
+const MAX_RECENT: usize = 50;
 
-/// State of one worker, shared with its admin server.
+/// The state of one worker, shared with its admin server.
 #[derive(Default)]
 pub struct WorkerState {
     running: Mutex<Vec<Running>>,
@@ -24,7 +24,7 @@ pub struct WorkerState {
     next: AtomicU64,
     broken: AtomicBool,
     stopping: AtomicBool,
-    /// Of the queues that it lives on.
+    /// Health of the worker's topics and subscriptions.
     health: Mutex<Health>,
 }
 
@@ -61,7 +61,7 @@ pub struct WorkerStatus {
     pub running: Vec<JobStatus>,
     /// Newest first.
     pub recent: Vec<RestoreResult>,
-    /// How each set of backups stands.
+    /// The status of each backup set.
     pub sets: Vec<BackupSetStatus>,
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -121,7 +121,7 @@ impl WorkerState {
         }
         let mut recent = lock(&self.recent);
         recent.push_front(finished.result.clone());
-        recent.truncate(REMEMBERED);
+        recent.truncate(MAX_RECENT);
     }
 
     pub(super) fn set_standing(&self, sets: Vec<BackupSetStatus>) {
@@ -136,26 +136,26 @@ impl WorkerState {
         self.stopping.store(true, Relaxed);
     }
 
-    /// Readiness follows what is found out about the queues.
+    /// Makes readiness depend on the health of the queues.
     pub fn follow(&self, health: Health) {
         *lock(&self.health) = health;
     }
 
-    /// Why this worker cannot be trusted with requests; nothing where it can.
+    /// Why this worker is not ready; empty if it is ready.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = lock(&self.health).problems();
         if self.broken.load(Relaxed) {
             problems.push(
-                "credentials or permissions of its own are missing: see its log and pgrestored doctor".into(),
+                "the worker lacks credentials or permissions: see its log, or run pgrestored doctor".into(),
             );
         }
         if self.stopping.load(Relaxed) {
-            problems.push("it is stopping".into());
+            problems.push("the worker is stopping".into());
         }
         problems
     }
 
-    /// Whether this worker can be trusted with requests.
+    /// Whether this worker is ready for requests.
     pub fn is_ready(&self) -> bool {
         self.problems().is_empty()
     }

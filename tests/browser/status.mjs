@@ -1,5 +1,5 @@
-// Looks at a worker's status page as a person does: on a phone in the dark and on a desk, with the keyboard.
-// Arguments: URL, folder for screenshots. Says what it sees, a word a line; the test answers by what it does next.
+// Checks a worker's status page in a browser: on a phone in dark mode and on a desktop, with the keyboard.
+// Arguments: URL, folder for screenshots. Prints a word per step; the test that started it waits for these words.
 import { createRequire } from "node:module";
 const require = createRequire(process.env.NODE_MODULES + "/");
 const { chromium } = require("playwright-core");
@@ -24,7 +24,7 @@ for (const view of views) {
   pages.push({ view, page, trouble });
 }
 
-// The bar of the running restore grows, and says how long it will take.
+// The bar of the running restore grows, and the remaining time is shown.
 for (const { view, page } of pages) {
   const bar = page.locator("#running progress");
   await bar.waitFor({ timeout: 30000 });
@@ -33,38 +33,38 @@ for (const { view, page } of pages) {
   await page.waitForFunction(() => /about .* left/.test(document.querySelector("#running").textContent), null, { timeout: 30000 });
   const text = await page.locator("#running").textContent();
   must(text.includes("restoring src.dump into slow"), text);
-  must((await page.locator("#state").textContent()) === "ready", "the state");
+  must((await page.locator("#state").textContent()) === "ready", "the state is not ready");
   await page.screenshot({ path: `${folder}/${view.name}-running.png`, fullPage: true });
 }
 say("running");
 
-// What has ended: how, why, and where the time went.
+// Ended jobs show their result, their error and the time of each stage.
 for (const { view, page, trouble } of pages) {
   const recent = page.locator("#recent");
   await page.waitForFunction(() => /restore: success/.test(document.querySelector("#recent").textContent), null, { timeout: 60000 });
   const text = await recent.textContent();
-  must(text.includes("backup_not_found"), "the reason of the failure: " + text);
-  must(/data [\d.]+ s/.test(text), "stage times: " + text);
-  // Nothing sticks out sideways: wide tables scroll inside their own box.
+  must(text.includes("backup_not_found"), "no reason of the failure: " + text);
+  must(/data [\d.]+ s/.test(text), "no stage times: " + text);
+  // The page does not scroll sideways: wide tables scroll inside their own box.
   const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   must(over <= 0, `${view.name}: ${over} px too wide`);
-  // Dark where the person likes it dark.
+  // The colours follow the preferred colour scheme.
   const shade = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number).reduce((a, b) => a + b));
   must(view.colorScheme === "dark" ? shade < 200 : shade > 600, `${view.name}: background ${shade}`);
-  // Every link can be reached by Tab and shows that it was.
+  // Every link can be reached with Tab, and the focus is visible.
   const reached = new Set();
   for (let i = 0; i < 12; i++) {
     await page.keyboard.press("Tab");
     const at = await page.evaluate(() => { const a = document.activeElement; return { href: a.getAttribute("href"), outline: getComputedStyle(a).outlineStyle }; });
-    if (at.href) { reached.add(at.href); must(at.outline !== "none", "focus is not seen on " + at.href); }
+    if (at.href) { reached.add(at.href); must(at.outline !== "none", "no visible focus on " + at.href); }
   }
-  for (const link of ["metrics", "status.json", "readyz"]) must(reached.has(link), `${view.name}: no Tab to ${link}`);
+  for (const link of ["metrics", "status.json", "readyz"]) must(reached.has(link), `${view.name}: Tab does not reach ${link}`);
   await page.screenshot({ path: `${folder}/${view.name}-ended.png`, fullPage: true });
   must(trouble.length === 0, trouble.join("\n"));
 }
-// A link leads where it says.
+// The link to the metrics works.
 const { page } = pages[1];
 await page.click("a[href=metrics]");
-must((await page.textContent("body")).includes("restore_success_total 1"), "metrics");
+must((await page.textContent("body")).includes("restore_success_total 1"), "no metrics");
 await browser.close();
 say("done");

@@ -1,4 +1,5 @@
-//! Requests that must be signed and may not ask for everything, through a worker and the command line.
+//! A request policy that requires signatures and restricts sources and targets, tested with a worker and the command
+//! line.
 
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use crate::support::Cluster;
 use crate::test_env::{BUCKET, Kind, TestEnv};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_signed_requests_within_the_policy_are_done() {
+async fn only_signed_requests_within_the_policy_are_run() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");

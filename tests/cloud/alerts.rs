@@ -1,5 +1,5 @@
-//! The whole chain: worker → Prometheus → Alertmanager → webhook, with the rules, routes and dashboard
-//! that are deployed; only their intervals are shorter.
+//! The whole alerting chain: worker → Prometheus → Alertmanager → webhook, with the deployed rules, routes and
+//! dashboard; only their intervals are shortened.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,9 +12,9 @@ use serde_json::Value;
 use crate::support::Cluster;
 use crate::test_env::{BUCKET, Kind, TestEnv, get};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Ends when dropped.
+/// A daemon that is stopped when dropped.
 struct Daemon(Child);
 
 impl Drop for Daemon {
@@ -32,7 +32,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// `None`, loudly, where none of the names is installed.
+/// Starts the first of these programs that is installed; `None`, with a message, if none is.
 fn daemon(names: &[&str], args: &[String]) -> Option<Daemon> {
     for name in names {
         let mut command = Command::new(name);
@@ -62,12 +62,12 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, found)
+    tokio::time::timeout(TIMEOUT, found)
         .await
-        .unwrap_or_else(|_| panic!("{what}: not in {PATIENCE:?}"))
+        .unwrap_or_else(|_| panic!("{what}: not within {TIMEOUT:?}"))
 }
 
-/// What came to the webhook: path, Authorization, alert.
+/// What the webhook received: path, Authorization, alert.
 #[derive(Clone, Default)]
 struct Webhook(Arc<Mutex<Vec<(String, String, Value)>>>);
 
@@ -116,7 +116,7 @@ struct Stack {
 }
 
 impl Stack {
-    /// Prometheus and Alertmanager, with what is deployed, before a worker at `admin`.
+    /// Starts Prometheus and Alertmanager with the deployed configuration, scraping a worker at `admin`.
     async fn start(admin: std::net::SocketAddr) -> Option<Self> {
         let (folder, webhook) = (tempfile::tempdir().unwrap(), Webhook::default());
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
@@ -201,9 +201,9 @@ impl Stack {
         Some(stack)
     }
 
-    /// Waits until Alertmanager keeps an alert to itself because of another one.
-    async fn until_muted(&self, name: &str) {
-        let muted = async || {
+    /// Waits until Alertmanager inhibits an alert because of another one.
+    async fn until_inhibited(&self, name: &str) {
+        let inhibited = async || {
             let answer = reqwest::get(format!("{}/api/v2/alerts", self.alertmanager))
                 .await
                 .ok()?;
@@ -214,10 +214,10 @@ impl Stack {
                 .find(|a| a["labels"]["alertname"] == name)?;
             (!found["status"]["inhibitedBy"].as_array()?.is_empty()).then_some(())
         };
-        until(&format!("{name} is muted"), muted).await;
+        until(&format!("{name} is inhibited"), inhibited).await;
     }
 
-    /// What a query finds now; `None` while Prometheus does not answer.
+    /// The current result of a query; `None` while Prometheus does not answer.
     async fn query(&self, expr: &str) -> Option<Vec<Value>> {
         let encoded: String = expr.bytes().map(|b| format!("%{b:02X}")).collect();
         let answer = reqwest::get(format!("{}/api/v1/query?query={encoded}", self.prometheus))
@@ -232,12 +232,12 @@ impl Stack {
     }
 }
 
-/// Every query of the dashboard finds something in what this worker has exported.
-async fn the_dashboard_shows_it(stack: &Stack) {
+/// Checks that every query of the dashboard finds series among those that this worker has exported.
+async fn check_dashboard_queries(stack: &Stack) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/grafana/pgrestored.json");
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    // Numbers of Pub/Sub itself.
-    let elsewhere = [
+    // Metrics of Pub/Sub, which the worker does not export.
+    let pubsub_metrics = [
         "restore:oldest_request:seconds",
         "restore:dead_lettered:count",
     ];
@@ -245,7 +245,7 @@ async fn the_dashboard_shows_it(stack: &Stack) {
     for panel in dashboard["panels"].as_array().unwrap() {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let mut expr = target["expr"].as_str().unwrap().to_owned();
-            if elsewhere.contains(&expr.as_str()) {
+            if pubsub_metrics.contains(&expr.as_str()) {
                 continue;
             }
             for (variable, value) in [
@@ -256,7 +256,7 @@ async fn the_dashboard_shows_it(stack: &Stack) {
             ] {
                 expr = expr.replace(variable, value);
             }
-            // Increases over an hour of what happened seconds ago.
+            // The events happened seconds ago, so a shorter window is enough.
             let expr = expr.replace("[1h]", "[1m]");
             let look = async || (!stack.query(&expr).await?.is_empty()).then_some(());
             until(&format!("{}: {expr}", panel["title"]), look).await;
@@ -267,7 +267,7 @@ async fn the_dashboard_shows_it(stack: &Stack) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_pages_a_long_restore_warns_and_both_end() {
+async fn a_failure_pages_a_long_restore_warns_and_both_alerts_resolve() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
@@ -282,7 +282,7 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
         return;
     };
 
-    // The first failure that this worker has ever had.
+    // The first failure of this worker: the alert must fire although the counter's series is new.
     let asked = tokio::time::Instant::now();
     env.publish(r#"{"request_id":"none","backup":{"name":"none.dump"},"target_db":"app"}"#)
         .await;
@@ -291,7 +291,7 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
         .alert("/pager", "RestoreFailure", "firing")
         .await;
     eprintln!(
-        "the pager rang {:.1} s after the request",
+        "the pager was alerted {:.1} s after the request",
         asked.elapsed().as_secs_f64()
     );
     assert_eq!(alert["labels"]["failure_reason"], "backup_not_found");
@@ -302,8 +302,8 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
             .ends_with("/RestoreFailure.md")
     );
     assert_eq!(env.result().await.status, Status::Failure);
-    // All of one restore failed, which is known already.
-    stack.until_muted("HighRestoreFailureRate").await;
+    // One of one restores failed, so the rate alert fires too, but RestoreFailure inhibits it.
+    stack.until_inhibited("HighRestoreFailureRate").await;
 
     for (id, more) in [
         ("proof", r#""mode":"verify""#),
@@ -316,7 +316,7 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
         assert_eq!(env.result().await.status, Status::Success, "{id}");
     }
 
-    // A restore that would take a day.
+    // At this rate the restore would take a day.
     env.emulator.storage.limit_rate(size / 86_400 + 1);
     env.publish(r#"{"request_id":"slow","backup":{"name":"src.dump"},"target_db":"slow"}"#)
         .await;
@@ -331,7 +331,7 @@ async fn a_failure_pages_a_long_restore_warns_and_both_end() {
     )
     .unwrap();
     assert_eq!(status["running"][0]["request_id"], "slow");
-    the_dashboard_shows_it(&stack).await;
+    check_dashboard_queries(&stack).await;
 
     env.emulator.storage.limit_rate(0);
     assert_eq!(env.result().await.status, Status::Success);

@@ -1,5 +1,5 @@
-//! SIGKILL of the real program at every named step; then the redelivery, a duplicate, an older request
-//! and one pass of the reaper. `CAMPAIGN=full` does every step of every mode, else a part of them.
+//! SIGKILL of the real program at every named step, followed by the redelivery, a duplicate, an older request
+//! and one pass of the reaper. `CAMPAIGN=full` covers every step of every mode, otherwise only some of them.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::process::ExitStatusExt;
@@ -19,7 +19,7 @@ const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
-/// From the first to the last thing that a restore does.
+/// The failpoints of a restore, in order.
 const BEFORE: [&str; 8] = [
     "claimed",
     "announced",
@@ -205,7 +205,7 @@ impl VerificationServer {
         ]
     }
 
-    /// What was published of a request: different bodies, and how many events.
+    /// The published results of a request: distinct bodies, and the number of events.
     fn outcomes(&self, id: &str) -> (HashSet<Vec<u8>>, usize) {
         let all = self.env.emulator.pubsub.published(RESULTS);
         let ours: Vec<_> = all
@@ -240,7 +240,7 @@ impl VerificationServer {
             .expect("settled");
     }
 
-    /// Databases, roles and folders that only a restore or a proof in work has.
+    /// Databases, roles and folders that exist only while a restore or a verification runs.
     fn leaks(&self) -> Vec<String> {
         let mut in_server = self.c.psql(
             "postgres",
@@ -248,7 +248,7 @@ impl VerificationServer {
              UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname LIKE 'pgrestored\\_r\\_%'
              UNION ALL SELECT 'session ' || application_name FROM pg_stat_activity WHERE application_name LIKE 'pgrestored %'",
         );
-        // Proofs in sandboxes leave no bookkeeping on the target.
+        // Verifications in sandboxes leave no journal on the target.
         if self.c.psql(
             "postgres",
             "SELECT to_regclass('pgrestored.owned_database') IS NOT NULL",
@@ -277,7 +277,7 @@ impl VerificationServer {
         if mode.replaces() {
             self.c.create(&target, &table("old_one"));
         }
-        // Of what is made in place, somebody without rights sees nothing or all of it.
+        // A role without privileges sees a database that is restored in place either not at all or completely.
         let (is_watched, user) = if mode.is_in_place() {
             (true, "visitor")
         } else {
@@ -298,7 +298,7 @@ impl VerificationServer {
         publish(&body).unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(60), first.child.wait()).await;
         let ended = ended
-            .unwrap_or_else(|_| panic!("{what}: never reached"))
+            .unwrap_or_else(|_| panic!("{what}: the failpoint was never reached"))
             .unwrap();
         assert_eq!(ended.signal(), Some(9), "{what}");
         let open =
@@ -307,7 +307,7 @@ impl VerificationServer {
         assert_eq!(
             self.c.psql("postgres", open),
             "0",
-            "{what}: what is half made is open to others"
+            "{what}: the unfinished database is open to others"
         );
         self.env.emulator.pubsub.expire_leases(SUBSCRIPTION);
 
@@ -357,7 +357,7 @@ impl VerificationServer {
         second.child.kill().await.unwrap();
         let reaper = self.env.app(&self.c, &flags).manager.reap().await.unwrap();
         assert_eq!((reaper.failed, reaper.unknown), (vec![], vec![]), "{what}");
-        // Sessions of a killed process end when the server notices.
+        // The server takes a moment to notice that a killed process's sessions are gone.
         let gone = async {
             while !self.leaks().is_empty() {
                 tokio::task::yield_now().await;
@@ -376,7 +376,7 @@ impl VerificationServer {
     }
 }
 
-/// A client that reads a target again and again: always the old or the new one, and never back.
+/// A client that reads a target repeatedly. It must see the old database, then the new one, and never the old one again.
 struct Watched {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<(Vec<String>, Duration)>,
@@ -410,7 +410,7 @@ impl Watched {
                     if seen.last() != Some(&name) {
                         seen.push(name);
                     }
-                    // One reader must not take a whole core.
+                    // The reader must not use a whole core.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 driver.abort();

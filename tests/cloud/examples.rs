@@ -1,4 +1,4 @@
-//! The example in Python, with Google's own client library against Google's emulator.
+//! The Python example, with Google's own client library against Google's emulator.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ async fn the_python_example_restores() {
             .env("GOOGLE_CLOUD_PROJECT", "test")
             .kill_on_drop(true);
         let out = tokio::time::timeout(std::time::Duration::from_secs(100), command.output());
-        let out = out.await.expect("no end").unwrap();
+        let out = out.await.expect("the example did not end in time").unwrap();
         let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
         (out.status.code(), text(&out.stdout), text(&out.stderr))
     };

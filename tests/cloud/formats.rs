@@ -1,4 +1,4 @@
-//! Formats that are more than one object or that the store has an opinion about, out of a bucket.
+//! Backups in a bucket that consist of several objects, or whose `Content-Encoding` the store interprets.
 
 use std::io::Write;
 
@@ -45,7 +45,7 @@ impl Setup {
         path
     }
 
-    /// Puts a directory dump below `prefix`; each member as `change` makes it.
+    /// Uploads a directory dump under `prefix`, with each member transformed by `change`.
     fn upload(&self, prefix: &str, change: impl Fn(&str, Vec<u8>) -> (String, Vec<u8>)) -> u64 {
         let mut total = 0;
         for member in std::fs::read_dir(self.dump(&["-Fd"])).unwrap() {
@@ -95,7 +95,7 @@ async fn a_directory_is_a_prefix_of_the_bucket() {
         (Some("night/2026-11-22/"), Some(total.to_string()))
     );
     assert!(b.crc32c.is_none() && b.generation.is_some());
-    // It is one backup in the list, and the newest.
+    // The listing shows it as one backup, which is the newest.
     let listed = app.manager.list_available_backups().await.unwrap();
     assert!(
         listed
@@ -110,7 +110,7 @@ async fn a_directory_is_a_prefix_of_the_bucket() {
             .error,
         None
     );
-    // One flipped bit in one member, with the member's checksum as it should be.
+    // One bit is flipped in one member, while the member's checksum is that of the intact bytes.
     storage.fail_next_reads([F::CutAfter(0), F::CutAfter(0), F::Flip(60)]);
     let done = restore(&app, "night/2026-11-22/", "never").await;
     let reason = done.failure.unwrap();
@@ -123,7 +123,7 @@ async fn a_directory_is_a_prefix_of_the_bucket() {
     assert_eq!(s.c.leftovers(), Vec::<String>::new());
 }
 
-/// A parallel export of Cloud SQL: every member is compressed once more.
+/// A parallel export of Cloud SQL: every member is compressed twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_are_compressed_twice() {
     let s = setup().await;
@@ -144,7 +144,7 @@ async fn members_that_are_compressed_twice() {
     }
 }
 
-/// `Content-Encoding: gzip`: the bytes come as they are stored, and are unpacked here.
+/// With `Content-Encoding: gzip`, the bytes are downloaded as stored and decompressed by pgrestored.
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_with_a_content_encoding() {
     let s = setup().await;
@@ -161,15 +161,15 @@ async fn objects_with_a_content_encoding() {
     }
 }
 
-/// What `inspect` says of 1 GB, it says from the first bytes.
+/// `inspect` of a 1 GB object reads only its first bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_object_is_inspected_by_its_beginning() {
+async fn only_the_beginning_of_a_large_object_is_inspected() {
     let s = setup().await;
     let storage = &s.env.emulator.storage;
     let head = std::fs::read(s.dump(&["-Fc"])).unwrap();
     let path = s.c.scratch("large.dump");
     std::fs::write(&path, &head).unwrap();
-    // A file with a hole: 1 GB to the store.
+    // A sparse file: 1 GB for the store.
     std::fs::OpenOptions::new()
         .write(true)
         .open(&path)
@@ -181,6 +181,7 @@ async fn a_large_object_is_inspected_by_its_beginning() {
     let stop = CancellationToken::new();
     let (pinned, archive) = app
         .manager
+        .catalog()
         .open(&BackupRef::parse("large.dump", "").unwrap(), stop.clone())
         .await
         .unwrap();

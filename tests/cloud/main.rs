@@ -1,5 +1,5 @@
-//! The whole worker against real protocol peers: our emulator everywhere, Google's Pub/Sub emulator
-//! wherever it is installed.
+//! The whole worker against real protocol implementations: always our emulator, and Google's Pub/Sub emulator
+//! if it is installed.
 
 #[path = "../support/mod.rs"]
 mod support;

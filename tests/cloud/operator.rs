@@ -1,4 +1,4 @@
-//! What a person asks at a terminal: doctor, status, watch, request --wait.
+//! Interactive commands: doctor, status, watch, request --wait.
 
 use std::process::{Output, Stdio};
 
@@ -38,7 +38,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The one document on standard output, held against its schema.
+/// The JSON document on standard output, validated against its schema.
 fn document(out: &Output, schema: &str) -> Value {
     let found: Value = serde_json::from_slice(&out.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}{}", text(&out.stdout), text(&out.stderr)));
@@ -56,7 +56,7 @@ fn document(out: &Output, schema: &str) -> Value {
     found
 }
 
-/// Health of each check, and the exit code.
+/// The results of all checks of `doctor`, and its exit code.
 async fn diagnosis(
     env: &TestEnv,
     c: &Cluster,
@@ -94,7 +94,7 @@ fn with_backup(env: &TestEnv) -> Cluster {
     c
 }
 
-async fn all_is_well(kind: Kind) {
+async fn doctor_accepts_a_good_setup(kind: Kind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -116,24 +116,24 @@ async fn all_is_well(kind: Kind) {
     ] {
         assert_eq!(health(&found, check), "ok", "{found:#?}");
     }
-    // A superuser that restores what others wrote is worth a word, and so is a queue without a dead letter.
+    // Restoring backups as a superuser is a warning, and so is a subscription without a dead-letter topic.
     for check in ["target rights", "requests"] {
         assert_eq!(health(&found, check), "warning", "{found:#?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_finds_a_good_set_up_good_on_the_emulator() {
-    all_is_well(Kind::Emulator).await;
+async fn doctor_accepts_a_good_setup_on_the_emulator() {
+    doctor_accepts_a_good_setup(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_finds_a_good_set_up_good_on_googles_emulator() {
-    all_is_well(Kind::Google).await;
+async fn doctor_accepts_a_good_setup_on_googles_emulator() {
+    doctor_accepts_a_good_setup(Kind::Google).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
+async fn doctor_finds_what_is_missing_and_says_how_to_fix_it() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = with_backup(&env);
     c.psql("postgres", "CREATE ROLE weak LOGIN");
@@ -173,7 +173,7 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
             &["--backup-bucket", "file:///nowhere/at/all"],
             "bucket",
             1,
-            "does the folder exist",
+            "check that the folder exists",
         ),
         (
             &["--backup-bucket", "other"],
@@ -229,7 +229,7 @@ async fn the_doctor_finds_what_is_missing_and_says_how_to_mend_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
+async fn waiting_commands_show_progress_and_the_result() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = with_backup(&env);
     let running = env.worker(&c, &[]).await;
@@ -263,13 +263,13 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
     let at_work = async { while stage().await.as_deref() != Some("data") {} };
     tokio::time::timeout(std::time::Duration::from_secs(60), at_work)
         .await
-        .expect("never at data");
+        .expect("the restore did not reach the stage data in time");
     let shown = text(&run(&env, &c, &["status", "--url", &url]).await.stdout);
     assert!(
         shown.contains("is ready") && shown.contains("r1 restoring src.dump into app: data"),
         "{shown}"
     );
-    // Colours for a person at a terminal who has nothing against them.
+    // Colours only at a terminal, and unless they are disabled.
     let at_a_terminal = async |more: &[(&str, &str)]| {
         let status = format!("{} status --url {url}", env!("CARGO_BIN_EXE_pgrestored"));
         let mut script = Command::new("script");
@@ -285,7 +285,7 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
         plain.contains("is ready") && !plain.contains('\x1b'),
         "{plain}"
     );
-    // Two who wait, one of them without Pub/Sub: both get the answer.
+    // Two commands wait, one of them without Pub/Sub: both get the result.
     let without = ["watch", "r1", "--url", &url, "--google-cloud-project", ""];
     let by_page = command(&env, &c, &without).spawn().unwrap();
     env.emulator.storage.limit_rate(0);
@@ -311,7 +311,7 @@ async fn whoever_waits_sees_how_far_it_is_and_gets_the_answer() {
         !text(&out.stdout).contains('\x1b'),
         "colours without a terminal"
     );
-    // A failure is an answer, with its exit code.
+    // A failure is a result too, with its exit code.
     let out = run(
         &env,
         &c,

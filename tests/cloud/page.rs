@@ -1,4 +1,4 @@
-//! The status page in a real browser, while a restore runs.
+//! The status page in a real browser while a restore runs.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +10,7 @@ use tokio::process::Command;
 use crate::support::{Cluster, tools};
 use crate::test_env::{BUCKET, Kind, TestEnv};
 
-/// `None`, loudly, where browser or driver are missing.
+/// A browser under its driver; `None`, with a message, if either is not installed.
 fn browser(url: &str, shots: &Path) -> Option<Command> {
     let modules = tools::installed("node/node_modules")?;
     let browsers = [
@@ -42,7 +42,7 @@ fn browser(url: &str, shots: &Path) -> Option<Command> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_shows_a_running_restore_and_how_it_ended() {
+async fn the_page_shows_a_running_restore_and_its_result() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
@@ -50,7 +50,7 @@ async fn the_page_shows_a_running_restore_and_how_it_ended() {
         "CREATE TABLE t (v text); INSERT INTO t SELECT md5(i::text) FROM generate_series(1, 200000) i",
     );
     let dump = std::fs::read(c.dump_through_pipe("src", &[])).unwrap();
-    // Some minutes, if nobody raised the limit.
+    // At this rate the restore takes some minutes, until the limit is lifted.
     let rate = dump.len() as u64 / 120;
     env.emulator.storage.put(BUCKET, "src.dump", dump);
     let running = env.worker(&c, &[]).await;
@@ -69,7 +69,7 @@ async fn the_page_shows_a_running_restore_and_how_it_ended() {
     let mut browser = browser.spawn().unwrap();
     let mut said = BufReader::new(browser.stdout.take().unwrap()).lines();
     assert_eq!(said.next_line().await.unwrap().as_deref(), Some("running"));
-    // What it has done so far is counted while it runs.
+    // Counters move while the restore runs.
     let metrics = running.get("/metrics").await.1;
     let read = metrics
         .lines()

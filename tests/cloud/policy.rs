@@ -1,4 +1,4 @@
-//! The failure policy of the user's document, a test for each of its lines.
+//! The failure policy of the user's specification, with a test for each of its items.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ enum Failure {
     Storage,
 }
 
-/// A worker after a failure, and all that can be seen of it.
+/// A worker after a failure, and everything observable about it.
 struct Seen {
     env: TestEnv,
     c: Cluster,
@@ -39,12 +39,12 @@ async fn see(failure: Failure) -> Seen {
     );
     let mut dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     match failure {
-        // What was uploaded is damaged, and its checksum is that of the damage.
+        // The backup was damaged before the upload, so its checksum matches the damaged bytes.
         Failure::Verification => {
             let at = dump.len() * 2 / 3;
             dump[at] ^= 1;
         }
-        // A row that the server cannot take.
+        // A row that the server rejects.
         Failure::Database => {
             let text = c
                 .sandbox
@@ -108,7 +108,7 @@ impl Seen {
         );
     }
 
-    /// The line of the log that says it, with what it says.
+    /// Checks that the log has a line with this message and these fields.
     fn logged(&self, message: &str, words: &[(&str, &str)]) {
         let all = self.worker.log();
         let line = all
@@ -143,7 +143,7 @@ async fn verification_failure_cleans_up_temporary_files() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), gone)
         .await
-        .expect("the sandbox stays");
+        .expect("the sandbox's folder was not removed in time");
     assert_eq!(Seen::files(&seen.temporary), Vec::<String>::new());
 }
 
@@ -258,7 +258,7 @@ async fn storage_failure_is_retried_with_exponential_backoff() {
         .worker
         .log()
         .into_iter()
-        .filter(|l| l["message"] == "the download is resumed")
+        .filter(|l| l["message"] == "resuming the download")
         .collect();
     assert!(resumed.len() >= 3, "{resumed:?}");
     let at = |i: usize| {
@@ -272,10 +272,10 @@ async fn storage_failure_is_retried_with_exponential_backoff() {
         at(1).duration_since(at(0)),
         at(resumed.len() - 1).duration_since(at(resumed.len() - 2)),
     );
-    // Pauses are drawn at random, up to a bound that doubles: in 3 s there are few tries, not thousands.
+    // Pauses are random, with a bound that doubles each time: 3 s allow a few attempts, not thousands.
     assert!(
         resumed.len() < 60,
-        "{} tries in 3 s ({first:?} .. {last:?})",
+        "{} attempts in 3 s ({first:?} .. {last:?})",
         resumed.len()
     );
 }

@@ -1,4 +1,4 @@
-//! The real program: signals, and the next worker.
+//! The real program as a process: signals, takeover by the next worker, secrets.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ async fn worker(env: &TestEnv, c: &Cluster, more: &[(&str, &str)]) -> Process {
     worker_with(env, c, more, &[]).await
 }
 
-/// A worker with its flags and, besides, these variables.
+/// Starts a worker with these flags and environment variables.
 pub async fn worker_with(
     env: &TestEnv,
     c: &Cluster,
@@ -32,7 +32,7 @@ pub async fn worker_with(
     worker_by(command, env, c, more, variables).await
 }
 
-/// The same, where `command` is the program or what it is started by.
+/// As [`worker_with`]; `command` is the program or a wrapper that starts it.
 async fn worker_by(
     mut command: Command,
     env: &TestEnv,
@@ -46,7 +46,7 @@ async fn worker_by(
         .kill_on_drop(true)
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
-    // Where sandboxes find their programs.
+    // Sandboxes find their programs on PATH.
     command
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(variables.iter().copied());
@@ -66,7 +66,7 @@ async fn worker_by(
             .next_line()
             .await
             .unwrap()
-            .expect("the worker says where it listens");
+            .expect("the worker ended before it logged its address");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         if let Some(admin) = line["admin"].as_str() {
             break admin.to_owned();
@@ -74,7 +74,7 @@ async fn worker_by(
     };
     let lines = Arc::<Mutex<Vec<serde_json::Value>>>::default();
     let kept = lines.clone();
-    // Nobody must stop reading: a full pipe would stop the worker.
+    // Keep reading: a full pipe would block the worker.
     tokio::spawn(async move {
         while let Ok(Some(line)) = log.next_line().await {
             eprintln!("{line}");
@@ -126,13 +126,13 @@ impl Process {
         };
         tokio::time::timeout(Duration::from_secs(60), reached)
             .await
-            .unwrap_or_else(|_| panic!("never at {stage}"));
+            .unwrap_or_else(|_| panic!("the stage {stage} was not reached in time"));
     }
 
     async fn exit_code(mut self) -> Option<i32> {
         tokio::time::timeout(Duration::from_secs(60), self.child.wait())
             .await
-            .expect("no exit")
+            .expect("the worker did not exit in time")
             .unwrap()
             .code()
     }
@@ -151,7 +151,7 @@ fn slow_backup(env: &TestEnv, seconds: u64) -> Cluster {
     c
 }
 
-async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str) {
+async fn the_next_worker_takes_over(kind: Kind, signal: &str) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -187,23 +187,23 @@ async fn a_stopped_workers_request_is_done_by_the_next(kind: Kind, signal: &str)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_on_the_emulator() {
-    a_stopped_workers_request_is_done_by_the_next(Kind::Emulator, "TERM").await;
+    the_next_worker_takes_over(Kind::Emulator, "TERM").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_on_googles_emulator() {
-    a_stopped_workers_request_is_done_by_the_next(Kind::Google, "TERM").await;
+    the_next_worker_takes_over(Kind::Google, "TERM").await;
 }
 
-/// Killed without a word: the lease runs out, the next worker takes over, staging included.
+/// A killed worker: its lease expires, and the next worker takes over, including the staging database.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigkill_on_the_emulator() {
-    a_stopped_workers_request_is_done_by_the_next(Kind::Emulator, "KILL").await;
+    the_next_worker_takes_over(Kind::Emulator, "KILL").await;
 }
 
-/// A soft stop lets a restore finish.
+/// A graceful stop lets a running restore finish.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_soft_stop_finishes_what_runs() {
+async fn a_graceful_stop_finishes_running_restores() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = slow_backup(&env, 3);
     let process = worker(&env, &c, &[("drain-timeout", "60s")]).await;
@@ -258,7 +258,7 @@ async fn restore_by_hand_is_interrupted_cleanly() {
     }
 }
 
-/// The detector is tested where it works, and the metric says so.
+/// The self-test runs in the worker itself, and a metric shows its result.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_tests_its_own_verification() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -273,8 +273,8 @@ async fn a_worker_tests_its_own_verification() {
         };
         tokio::time::timeout(Duration::from_secs(120), counted)
             .await
-            .unwrap_or_else(|_| panic!("no {wanted}"));
-        // Broken backups of the test are no verifications.
+            .unwrap_or_else(|_| panic!("the metrics have no line {wanted}"));
+        // The self-test's broken backups do not count as verifications.
         assert!(
             get(&url)
                 .await
@@ -285,7 +285,7 @@ async fn a_worker_tests_its_own_verification() {
         assert_eq!(process.exit_code().await, Some(0));
     };
     outcome(&[], r#"restore_selftest_total{status="success"} 1"#).await;
-    // Without a server nothing is proven.
+    // Without a server the self-test fails.
     outcome(
         &[("pg-bindir", "/nowhere")],
         r#"restore_selftest_total{status="failure"} 1"#,
@@ -293,7 +293,7 @@ async fn a_worker_tests_its_own_verification() {
     .await;
 }
 
-/// SIGTERM in each stage: out in time, nothing left, and the next worker does it.
+/// SIGTERM in each stage: the worker exits in time, leaves nothing behind, and the next worker does the job.
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_at_every_stage() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -308,15 +308,15 @@ async fn sigterm_at_every_stage() {
     let stages = [
         ("prepare", "claimed", false),
         ("schema", "schema", false),
-        // The download takes its time.
+        // A slow download, so that the signal arrives in this stage.
         ("data", "", false),
         ("indexes", "lane", false),
         ("check", "checked", false),
-        // From here on the job is not interrupted.
+        // From this stage on, the job is not interrupted.
         ("swap", "swap.begun", true),
     ];
     for (i, (stage, step, is_done)) in stages.into_iter().enumerate() {
-        // The step takes its time, so that the signal comes into its stage.
+        // A delayed step, so that the signal arrives in its stage.
         let point = if step.is_empty() {
             String::new()
         } else {
@@ -362,9 +362,9 @@ async fn sigterm_at_every_stage() {
     }
 }
 
-/// Secrets are neither on the command line, nor in a core file, nor in the log, an event or a metric.
+/// Secrets appear neither on the command line nor in a core file, the log, an event or a metric.
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_stay_inside() {
+async fn secrets_do_not_leak() {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = slow_backup(&env, 1);
@@ -412,9 +412,9 @@ async fn secrets_stay_inside() {
     assert!(log.contains("the restore failed") && !log.contains(CANARY));
 }
 
-/// More connections than there are descriptors, none of them a whole request: restores and probes go on.
+/// With more connections than descriptors, none of which sends a whole request, restores and probes still work.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_connections_disturb_nothing() {
+async fn half_open_connections_block_neither_restores_nor_probes() {
     use tokio::io::AsyncWriteExt;
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = slow_backup(&env, 1);
@@ -446,11 +446,11 @@ async fn half_open_connections_disturb_nothing() {
     let held = std::fs::read_dir(format!("/proc/{}/fd", process.child.id().unwrap()))
         .unwrap()
         .count();
-    assert!(held < 100, "{held} descriptors");
+    assert!(held < 100, "{held} open descriptors");
     drop(silent);
 }
 
-/// The most talkative log there is has no password and nothing that proves one.
+/// Even the most verbose log contains no password and no SCRAM verifier.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_level_of_the_log_has_secrets() {
     const CANARY: &str = "c4n4ry-p4ssw0rd";
@@ -492,8 +492,8 @@ async fn no_level_of_the_log_has_secrets() {
         assert_eq!((result.status, result.error), (Status::Success, None));
         let log = serde_json::to_string(&process.log()).unwrap();
         assert!(
-            log.contains("stage begins"),
-            "debug lines of our own are there"
+            log.contains("stage started"),
+            "pgrestored's own debug lines are missing"
         );
         for secret in [CANARY, "c4n4ry-s4lt", "SCRAM-SHA-256", "PASSWORD '"] {
             assert!(!log.contains(secret), "{secret}");

@@ -1,4 +1,4 @@
-//! The Pub/Sub adapter alone: dead streams, half-open connections, flow control, exactly-once.
+//! The Pub/Sub adapter by itself: dead streams, half-open connections, flow control, exactly-once delivery.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ const LONG: Duration = Duration::from_secs(300);
 async fn next(queue: &mut impl RequestQueue) -> pgrestored::queue::Delivery {
     tokio::time::timeout(Duration::from_secs(60), queue.next())
         .await
-        .expect("no message comes")
+        .expect("no message arrived in time")
         .unwrap()
 }
 
@@ -46,7 +46,7 @@ fn publish(emulator: &Emulator, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_stream_is_opened_again() {
+async fn a_cut_stream_is_reopened() {
     let e = emulator(SubscriptionOptions::default()).await;
     let mut queue = pubsub(&e.host(), 1, LONG)
         .subscribe("requests")
@@ -63,10 +63,10 @@ async fn a_cut_stream_is_opened_again() {
     assert_eq!(e.pubsub.delivered(SUBSCRIPTION), (4, 4));
 }
 
-/// A proxy whose connections go silent without ending: nothing but time tells.
+/// A proxy lets a connection go silent without closing it, which only a timeout can detect.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_connection_is_replaced() {
-    // Acknowledgements are confirmed, so that no call is under way when the connection goes silent.
+    // With exactly-once delivery acks are confirmed, so no call is in progress when the connection goes silent.
     let options = SubscriptionOptions {
         exactly_once: true,
         ..Default::default()
@@ -100,7 +100,7 @@ async fn a_half_open_connection_is_replaced() {
                         return;
                     };
                     if is_first && dead.load(Ordering::SeqCst) {
-                        continue; // Swallowed: neither side hears of it.
+                        continue; // Dropped: neither side notices.
                     }
                     let sent = if to_server {
                         server.write_all(&up[..n]).await
@@ -122,17 +122,17 @@ async fn a_half_open_connection_is_replaced() {
     next(&mut queue).await.lease.ack().await.unwrap();
     first_is_dead.store(true, Ordering::SeqCst);
     publish(&e, "after");
-    // The client gives the dead connection up: the server has nobody there to hand messages to.
+    // The client closes the dead connection, so the server cannot send messages to it any more.
     let given_up = closed.wait_for(|is_closed| *is_closed);
     tokio::time::timeout(Duration::from_secs(60), given_up)
         .await
-        .expect("the dead connection stays open")
+        .expect("the dead connection was not closed in time")
         .unwrap();
     assert_eq!(next(&mut queue).await.data, b"after");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_messages_are_taken_than_can_be_worked_on() {
+async fn no_more_messages_are_pulled_than_can_be_processed() {
     let e = emulator(SubscriptionOptions::default()).await;
     for i in 0..5 {
         publish(&e, &format!("m{i}"));
@@ -144,11 +144,11 @@ async fn no_more_messages_are_taken_than_can_be_worked_on() {
     let held = (next(&mut queue).await, next(&mut queue).await);
     assert_eq!(e.pubsub.unacked(SUBSCRIPTION), (3, 2));
     held.0.lease.nack();
-    drop(held.1); // As good as a nack.
+    drop(held.1); // Equivalent to a nack.
     e.pubsub.until(|p| p.delivered(SUBSCRIPTION).0 >= 4).await;
     queue.close().await;
     queue.flush().await;
-    // All that was taken and not settled comes to the next subscriber.
+    // Messages that were pulled but not settled are redelivered to the next subscriber.
     let mut other = pubsub(&e.host(), 5, LONG)
         .subscribe("requests")
         .await
@@ -189,7 +189,7 @@ async fn exactly_once_and_delivery_attempts() {
     assert!(e.pubsub.published(dead).is_empty());
 }
 
-/// What Google's emulator does not do: only matching messages, and a pause before a message comes again.
+/// Features that Google's emulator lacks: filters, and a backoff before a redelivery.
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_and_retry_backoff() {
     let pause = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! Four workers race on the same targets, die at random steps, and lose their leases; and the same for
-//! long, with a store, a queue and a server that fail (the chaos soak). `CAMPAIGN=full` does all of it.
+//! Four workers race for the same targets, crash at random steps, and lose their leases. The chaos soak does the
+//! same for longer, with faults of the store, the queue and the server. `CAMPAIGN=full` runs all of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,8 +22,8 @@ const WORKERS: usize = 4;
 const BACKUPS: usize = 4;
 const TARGETS: [&str; 2] = ["app_a", "app_b"];
 
-/// Where a worker may die, each time with this probability.
-fn deadly(percent: f64) -> String {
+/// Failpoints at which a worker crashes, each with this probability.
+fn crash_points(percent: f64) -> String {
     let steps = [
         "claimed",
         "announced",
@@ -46,13 +46,13 @@ fn deadly(percent: f64) -> String {
     steps.map(|s| format!("{s}={percent}%return")).join(";")
 }
 
-/// A request that was published: what it asked for, and where it stands in the order.
+/// A published request: what it asked for, and its position in the order.
 #[derive(Debug, Clone)]
 struct Asked {
     id: String,
     body: String,
     backup: usize,
-    /// None for a proof.
+    /// `None` for a verification.
     target: Option<&'static str>,
     order: i64,
 }
@@ -114,7 +114,7 @@ impl Race {
             env,
             c,
             workers,
-            failpoints: deadly(percent),
+            failpoints: crash_points(percent),
             asked: vec![],
             deaths: Arc::default(),
             deliveries: 0,
@@ -122,7 +122,7 @@ impl Race {
         }
     }
 
-    /// Starts workers that are not there, until `stop`; what a dead one held comes back.
+    /// Restarts crashed workers until `stop`; messages that a crashed one held are redelivered.
     fn supervise(&self, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
         let (env, c, workers) = (self.env.clone(), self.c.clone(), self.workers.clone());
         let (failpoints, deaths) = (self.failpoints.clone(), self.deaths.clone());
@@ -158,7 +158,7 @@ impl Race {
     fn ask(&mut self) {
         let id = format!("q{}", self.asked.len());
         let backup = fastrand::usize(..BACKUPS);
-        // Some are from before: a redelivery out of a dead-letter topic.
+        // Some requests are older, as if they were redelivered from a dead-letter topic.
         let before = if fastrand::u8(..10) == 0 {
             Duration::from_secs(fastrand::u64(1..3600))
         } else {
@@ -202,7 +202,7 @@ impl Race {
 
     fn repeat(&mut self) {
         if let Some(again) = fastrand::choice(&self.asked).cloned() {
-            // One that has its outcome may come as a new message; else it is the same one once more.
+            // A request that already has an outcome may arrive in a new message; otherwise repeat its own message.
             let first = SystemTime::UNIX_EPOCH
                 + Duration::from_micros(u64::try_from(again.order).unwrap_or(0));
             let is_answered = self.outcomes().contains_key(&again.id);
@@ -244,7 +244,7 @@ impl Race {
         }
     }
 
-    /// One distinct outcome each, and each target is what its newest request made of it.
+    /// Checks that each request has one distinct outcome, and that each target is the result of its newest request.
     fn check(&self) {
         let outcomes = self.outcomes();
         let mut newest = BTreeMap::<&str, (&Asked, bool)>::new();
@@ -264,7 +264,7 @@ impl Race {
                 serde_json::from_slice(bodies.iter().next().unwrap()).unwrap();
             let is_done = result.status == Status::Success;
             if let Some(e) = result.error.as_ref().filter(|_| asked.target.is_some()) {
-                // Superseded, or given up after the last attempt.
+                // Superseded, or failed after the last attempt.
                 let is_due = e.message.contains("superseded") || e.retryable;
                 assert!(is_due, "seed {}: {}: {e:?}", self.seed, asked.id);
             }
@@ -301,7 +301,7 @@ impl Race {
         }
     }
 
-    /// After one pass of the reaper nothing is left but the targets.
+    /// Checks that after one pass of the reaper only the targets are left.
     async fn check_leaks(&self) {
         let app = self.env.app(&self.c, &[("restore-keep-previous", "0")]);
         let clean = async {
@@ -322,7 +322,7 @@ impl Race {
                 if left == 0 {
                     return;
                 }
-                // The server is still noticing that workers have gone.
+                // The server has not yet noticed that workers are gone.
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
@@ -338,12 +338,12 @@ impl Race {
         let deaths = self.deaths.load(std::sync::atomic::Ordering::SeqCst);
         let (requests, deliveries) = (self.asked.len(), self.deliveries);
         eprintln!(
-            "CAMPAIGN {campaign}: seed {}, {length}, {requests} requests, {deliveries} deliveries, {deaths} deaths, one outcome each, nothing leaked",
+            "CAMPAIGN {campaign}: seed {}, {length}, {requests} requests, {deliveries} deliveries, {deaths} crashes, one outcome each, nothing leaked",
             self.seed
         );
     }
 
-    /// With workers that live, what they count is what they publish.
+    /// Checks that the counters of surviving workers agree with what they published.
     async fn check_metrics(&mut self) {
         let mut admins = Vec::new();
         for slot in self.workers.lock().await.iter_mut() {
@@ -379,14 +379,14 @@ impl Race {
         assert_eq!(
             (counted, running),
             (self.outcomes().len() - before, 0),
-            "seed {}: metrics and ledger",
+            "seed {}: metrics and published results differ",
             self.seed
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_race_and_die() {
+async fn workers_race_and_crash() {
     let mut race = Race::start(1.5).await;
     let rounds = if is_full_campaign() { 200 } else { 6 };
     let stop = CancellationToken::new();
@@ -410,12 +410,12 @@ async fn workers_race_and_die() {
     let deaths = race.deaths.load(std::sync::atomic::Ordering::SeqCst);
     assert!(
         deaths > 0 || !is_full_campaign(),
-        "nobody died: a program without failpoints"
+        "no worker crashed: was the program built without failpoints?"
     );
     race.tally("race", &format!("{rounds} rounds"));
 }
 
-/// 15 % of reads go wrong in some way.
+/// 15 % of reads fail in some way.
 fn read_fault() -> Option<F> {
     let at = fastrand::u64(..3000);
     match fastrand::u8(..100) {
@@ -428,7 +428,7 @@ fn read_fault() -> Option<F> {
     }
 }
 
-/// Faults of the world around: store, queue, server connections.
+/// Injects faults into the store, the queue and server connections.
 async fn disturb(
     env: Arc<TestEnv>,
     c: Arc<Cluster>,
@@ -476,14 +476,14 @@ async fn chaos() {
             3 => race.ask_for_a_proof(),
             _ => race.ask(),
         }
-        // As many wait as workers can hold, and some more.
+        // Keep somewhat more requests waiting than the workers can hold.
         let waiting = race.env.emulator.pubsub.until(|p| {
             let (waiting, leased) = p.unacked(SUBSCRIPTION);
             waiting + leased < 12
         });
         tokio::time::timeout(Duration::from_secs(300), waiting)
             .await
-            .expect("progress");
+            .expect("no progress in time");
     }
     calm.cancel();
     disturber.await.unwrap();

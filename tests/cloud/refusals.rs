@@ -1,4 +1,5 @@
-//! Bad inputs, each through a worker: the right reason, one answer, acknowledged, and nothing touched.
+//! Bad inputs, each sent to a worker: it publishes one result with the right reason, acknowledges the message, and
+//! changes nothing.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,11 +13,11 @@ const REQUESTS: &str = "projects/test/topics/restore-requests";
 const RESULTS: &str = "projects/test/topics/restore-completions";
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
-/// What a refusal may have looked at.
+/// What may have been accessed before the rejection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Touches {
     Nothing,
-    /// The object may have been read, and a staging database made and dropped.
+    /// The object may have been read, and a staging database created and dropped.
     Object,
 }
 use Touches::{Nothing, Object};
@@ -39,7 +40,7 @@ fn bad(name: &str, data: impl Into<Vec<u8>>, reason: &'static str, touches: Touc
     }
 }
 
-/// A good request with something else in the place of one field.
+/// A valid request with one field replaced.
 fn with(field: &str, value: serde_json::Value) -> String {
     let mut body = serde_json::json!({ "request_id": format!("bad-{field}-{value}").chars().take(150).collect::<String>(),
         "backup": { "name": "good.dump" }, "target_db": "app" });
@@ -51,7 +52,7 @@ fn with(field: &str, value: serde_json::Value) -> String {
     body.to_string()
 }
 
-/// What cannot be a request at all.
+/// Messages that are not requests at all.
 fn envelopes() -> Vec<Bad> {
     let mut all = Vec::new();
     for (name, data) in [
@@ -162,7 +163,7 @@ fn envelopes() -> Vec<Bad> {
     all
 }
 
-/// Fields that are there and wrong.
+/// Requests with an invalid field.
 fn fields() -> Vec<Bad> {
     use serde_json::json;
     let long = "x".repeat(64);
@@ -275,7 +276,7 @@ fn fields() -> Vec<Bad> {
     cases.into_iter().map(bad_of).collect()
 }
 
-/// Objects that are not there or no backups, and targets that are in the way.
+/// Objects that do not exist or are not backups, and targets that already exist.
 fn objects(env: &TestEnv, good: &[u8]) -> Vec<Bad> {
     use serde_json::json;
     let mut all = vec![
@@ -380,7 +381,7 @@ fn objects(env: &TestEnv, good: &[u8]) -> Vec<Bad> {
             Object,
         ));
     }
-    // The store says what the bytes should be.
+    // The store's checksum is that of the intact bytes.
     env.emulator
         .storage
         .put(BUCKET, "rotten.dump", good.to_vec());
@@ -394,7 +395,7 @@ fn objects(env: &TestEnv, good: &[u8]) -> Vec<Bad> {
     all
 }
 
-/// All that a server has outside of databases, and each database's identity.
+/// All global objects of the server, and the identity of each database.
 const CATALOGS: &str = "SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
     SELECT format('role %s %s %s', rolname, rolsuper, shobj_description(oid, 'pg_authid')) FROM pg_roles
     UNION ALL SELECT format('database %s %s %s %s %s', oid, datname, datdba, datacl, shobj_description(oid, 'pg_database')) FROM pg_database
@@ -418,7 +419,7 @@ async fn bad_inputs_are_answered_and_change_nothing() {
         ("protected-databases", "payroll,hr"),
     ];
     let running = env.worker(&c, &flags).await;
-    // The bookkeeping is there.
+    // Create the journal first.
     env.publish(r#"{"request_id":"first","backup":{"name":"good.dump"},"target_db":"app_first"}"#)
         .await;
     assert_eq!(env.result().await.status, Status::Success);
@@ -452,7 +453,7 @@ async fn bad_inputs_are_answered_and_change_nothing() {
         let result: RestoreResult = serde_json::from_slice(&answer.data).unwrap();
         let error = result
             .error
-            .unwrap_or_else(|| panic!("{}: was done", b.name));
+            .unwrap_or_else(|| panic!("{}: was not rejected", b.name));
         assert_eq!(
             error.reason.as_str(),
             b.reason,

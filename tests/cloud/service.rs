@@ -1,4 +1,4 @@
-//! What keeps a worker working: messages that wait, results that are refused, queues that are not there.
+//! Robustness of a worker: messages that wait, results that Pub/Sub rejects, queues that do not exist.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use pgrestored::event::{Message, RestoreResult, Status};
 use pgrestored::queue::{PubSub, QueueError, RequestQueue, ResultSink};
 use pgrestored::worker::{Shutdown, Worker, WorkerSettings};
 
-use crate::test_env::{BUCKET, Kind, PATIENCE, TestEnv, get};
+use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv, get};
 
 const SUBSCRIPTION: &str = "projects/test/subscriptions/restore-requests";
 
-/// A worker's configuration, with a target server that nobody asks.
+/// A worker's configuration; the target server is not used.
 fn app(env: &TestEnv, more: &[(&str, &str)]) -> App {
     let flags = env.flags();
     let mut all: Vec<(&str, &str)> = flags.iter().map(|(k, v)| (*k, v.as_str())).collect();
@@ -25,15 +25,15 @@ fn app(env: &TestEnv, more: &[(&str, &str)]) -> App {
 }
 
 async fn within<T>(work: impl Future<Output = T>, what: &str) -> T {
-    tokio::time::timeout(PATIENCE, work)
+    tokio::time::timeout(TIMEOUT, work)
         .await
-        .unwrap_or_else(|_| panic!("not in time: {what}"))
+        .unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
-/// One permit: a request that waits to be given back does not keep the next from its answer, though the
-/// pause before it is given back never ends.
+/// With one permit, a request in its backoff before the nack does not block the next one, however long the backoff
+/// is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
+async fn a_message_in_its_nack_backoff_holds_no_permit() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     env.emulator
         .storage
@@ -56,7 +56,7 @@ async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
     let (run, stop) = (worker.clone(), shutdown.clone());
     let running = tokio::spawn(async move { run.run(requests, None, stop).await });
 
-    // No server answers: given back, after an hour.
+    // No server answers, so the message is nacked after an hour.
     let waits = |id: &str| {
         format!(r#"{{"request_id":"{id}","backup":{{"name":"good.dump"}},"target_db":"app"}}"#)
     };
@@ -75,24 +75,24 @@ async fn a_message_that_waits_to_be_given_back_holds_no_permit() {
         env.emulator
             .pubsub
             .until(|p| p.unacked(SUBSCRIPTION) == (0, 2)),
-        "two that wait",
+        "two messages wait",
     )
     .await;
     shutdown.soft.cancel();
     within(running, "the end").await.unwrap().unwrap();
-    // At once, because nobody would have been there in an hour.
+    // A stopping worker nacks them at once.
     within(
         env.emulator
             .pubsub
             .until(|p| p.unacked(SUBSCRIPTION) == (2, 0)),
-        "both are given back",
+        "both are nacked",
     )
     .await;
 }
 
-/// What the service says of a message's content ends in an answer, and not in a loop.
+/// If Pub/Sub rejects the content of a result, a reduced result is published instead of retrying forever.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_that_cannot_be_published_as_it_is_is_reduced() {
+async fn a_result_that_pubsub_rejects_is_reduced() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let running = app(&env, &[])
         .start_worker(Shutdown::default())
@@ -137,9 +137,9 @@ fn message(data: Vec<u8>, attributes: Vec<(String, String)>) -> Message {
     }
 }
 
-/// The limits of the service, kept by our emulator, and told apart from what passes.
+/// Our emulator enforces the limits of Pub/Sub. A message beyond them is rejected without failing others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_beyond_the_limits_is_refused_alone() {
+async fn only_a_message_beyond_the_limits_is_rejected() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let topic = env.pubsub().topic("restore-completions").await.unwrap();
     let some = |n: usize| {
@@ -165,7 +165,7 @@ async fn a_message_beyond_the_limits_is_refused_alone() {
         .into_iter()
         .map(|m| (m, true))
         .chain(refused.into_iter().map(|m| (m, false)));
-    // All at once: none takes another along.
+    // All at once: none makes another one fail.
     let topic = &topic;
     let answers = sent.map(|(m, is_good)| async move { (topic.publish(m).await, is_good) });
     for (i, (answer, is_good)) in futures::future::join_all(answers)
@@ -184,8 +184,8 @@ async fn a_message_beyond_the_limits_is_refused_alone() {
     }
 }
 
-/// What is missing is said at once, by name and with what to do; what appears is used.
-async fn a_missing_queue_is_said(kind: Kind) {
+/// A missing topic or subscription is reported at once, by name and with a fix; once it exists, it is used.
+async fn a_missing_queue_is_reported(kind: Kind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -236,18 +236,18 @@ async fn a_missing_queue_is_said(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_queue_is_said_on_the_emulator() {
-    a_missing_queue_is_said(Kind::Emulator).await;
+async fn a_missing_queue_is_reported_on_the_emulator() {
+    a_missing_queue_is_reported(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_queue_is_said_on_googles_emulator() {
-    a_missing_queue_is_said(Kind::Google).await;
+async fn a_missing_queue_is_reported_on_googles_emulator() {
+    a_missing_queue_is_reported(Kind::Google).await;
 }
 
-/// Nobody listens, or nobody answers.
+/// The port is closed, or the connection is accepted and never answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pubsub_that_does_not_answer_is_said() {
+async fn a_pubsub_that_does_not_answer_is_reported() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = {
@@ -273,9 +273,9 @@ async fn a_pubsub_that_does_not_answer_is_said() {
     }
 }
 
-/// A subscription that is deleted under a worker: its stream says it, whoever may look at it or not.
+/// If a subscription is deleted while a worker runs, its stream reports that, even if lookups are not allowed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_finds_nothing_is_said_too() {
+async fn a_stream_reports_a_missing_subscription_too() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let pubsub: PubSub = env.pubsub();
     let health = pubsub.health();

@@ -1,4 +1,4 @@
-//! Backups in Cloud Storage: listing, selection, and what can go wrong with a download.
+//! Backups in Cloud Storage: listing, selection, and faults of downloads.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, assert_same, job};
 use crate::test_env::{BUCKET, Kind, TestEnv, restore};
 
-/// About 1.5 MB that do not compress away.
+/// About 1.5 MB of poorly compressible data.
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) || md5((-i)::text) FROM generate_series(1, 30000) i";
 
 struct Setup {
@@ -29,7 +29,7 @@ async fn setup() -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_download_goes_on_at_the_last_good_byte() {
+async fn a_cut_download_resumes_at_the_last_good_byte() {
     let Setup { env, c, dump } = setup().await;
     let (app, size) = (
         env.app(&c, &[("download-stall-timeout", "1s")]),
@@ -53,7 +53,7 @@ async fn a_cut_download_goes_on_at_the_last_good_byte() {
         &c.content("src", &[]),
         "restored and source",
     );
-    // Each fault ended one read, and each was followed by one of ours.
+    // Each fault ended one read, and one retry followed each.
     assert_eq!(env.emulator.storage.reads(), faults.len() as u64 + 1);
     let metrics = app.metrics.exposition();
     let retries = metrics
@@ -65,7 +65,7 @@ async fn a_cut_download_goes_on_at_the_last_good_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_download_that_never_goes_on_fails() {
+async fn a_download_without_progress_fails() {
     let Setup { env, c, .. } = setup().await;
     let app = env.app(&c, &[("retry-budget", "2s")]);
     env.emulator
@@ -82,9 +82,9 @@ async fn a_download_that_never_goes_on_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_bit_never_gets_into_place() {
+async fn a_backup_with_a_flipped_bit_is_never_swapped_in() {
     let Setup { env, c, .. } = setup().await;
-    // Uncompressed, so that nothing but the checksum can notice.
+    // Uncompressed, so that only the checksum can detect it.
     let plain = std::fs::read(c.dump_to_file("src", &["-Z0"])).unwrap();
     env.emulator
         .storage
@@ -165,10 +165,19 @@ async fn backups_are_listed_and_selected() {
     );
     let crc = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
     assert_eq!(last.checksum.as_deref(), Some(crc.as_str()));
-    assert_eq!(app.manager.list_backups("b/").await.unwrap().len(), 3);
+    assert_eq!(
+        app.manager
+            .catalog()
+            .list_backups("b/")
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
     let newest = async |text: &str, prefix: &str| {
         let wanted = BackupRef::parse(text, prefix).unwrap();
         app.manager
+            .catalog()
             .pin(&wanted, None, None)
             .await
             .map(|p| p.unwrap().object.name)
@@ -197,7 +206,7 @@ async fn backups_are_listed_and_selected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_that_takes_too_long_is_ended() {
+async fn a_restore_that_exceeds_its_timeout_is_cancelled() {
     let Setup { env, c, dump } = setup().await;
     env.emulator.storage.limit_rate(dump.len() as u64 / 20);
     let done = restore(
@@ -222,7 +231,7 @@ async fn a_restore_that_takes_too_long_is_ended() {
     assert_eq!(late.failure, Some(R::Timeout));
 }
 
-/// More than a page of objects.
+/// A listing of several pages.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_listing_is_complete() {
     let Setup { env, c, .. } = setup().await;
@@ -234,6 +243,7 @@ async fn a_long_listing_is_complete() {
     assert_eq!(
         env.app(&c, &[])
             .manager
+            .catalog()
             .list_backups("many/")
             .await
             .unwrap()
@@ -242,7 +252,7 @@ async fn a_long_listing_is_complete() {
     );
 }
 
-/// Every fault at every part of a small object: the exact bytes, or a clean error.
+/// Every fault at every chunk of a small object yields the exact bytes or a clean error.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_at_every_chunk() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -269,7 +279,7 @@ async fn every_fault_at_every_chunk() {
     };
     let (mut exact, mut refused) = (0, 0);
     for at in (0..chunks).map(|i| i * size / chunks) {
-        // The first read ends at this chunk; the next, a range, has the fault.
+        // The first read ends at this chunk; the next one, a range read, has the fault.
         let scripts: [(&str, Vec<F>); 9] = [
             ("cut", vec![F::CutAfter(at), F::CutAfter(0)]),
             ("stall", vec![F::StallAfter(at)]),
@@ -302,7 +312,7 @@ async fn every_fault_at_every_chunk() {
                 }
                 Some(reason) => {
                     let named = match name {
-                        // On its way: the object itself is whole.
+                        // Damaged in transit; the object itself is intact.
                         "corrupt" => matches!(
                             reason,
                             R::DownloadFailed
@@ -325,14 +335,14 @@ async fn every_fault_at_every_chunk() {
     eprintln!("CAMPAIGN storage faults: {exact} byte-exact, {refused} clean errors");
 }
 
-/// What is small is read at once, and still is what the store has.
+/// A small object is read whole, and checked against the store's metadata.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_small_object_comes_whole() {
+async fn a_small_object_is_read_whole_and_checked() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let text = b"{\"some\": \"document\"}".to_vec();
     env.emulator.storage.put(BUCKET, "small.json", text.clone());
     let c = Cluster::start();
-    let store = env.app(&c, &[]).manager.store().await.unwrap();
+    let store = env.app(&c, &[]).manager.catalog().store().await.unwrap();
     let object = store.stat("small.json", None).await.unwrap();
     env.emulator.storage.fail_next_reads([
         F::ShortAfter(5),
@@ -353,9 +363,9 @@ async fn a_small_object_comes_whole() {
     assert_eq!(e.reason(), R::DownloadFailed);
 }
 
-/// Where nothing else notices that nothing moves.
+/// A stall that no other timeout detects.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_without_any_progress_ends() {
+async fn a_restore_without_any_progress_fails() {
     let Setup { env, c, .. } = setup().await;
     let app = env.app(
         &c,

@@ -1,4 +1,4 @@
-//! Traces as an OTLP receiver gets them, and log lines as docs/logging.md has them.
+//! Traces as an OTLP receiver gets them, and log lines as docs/logging.md documents them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +17,7 @@ use tokio::process::Command;
 use crate::support::Cluster;
 use crate::test_env::{BUCKET, Kind, TestEnv};
 
-/// Keeps every span that it is sent.
+/// An OTLP receiver that keeps every span.
 #[derive(Clone, Default)]
 struct Receiver(Arc<Mutex<Vec<Span>>>);
 
@@ -55,14 +55,14 @@ impl Receiver {
     }
 }
 
-/// A worker whose log is kept.
+/// A worker with its log.
 struct Logged {
     child: tokio::process::Child,
     log: tokio::task::JoinHandle<Vec<Value>>,
 }
 
 const PASSWORD: &str = "hunter2-the-password";
-/// Values of rows, one of which the target refuses.
+/// Values of rows, one of which the target rejects.
 const SECRET_ROW: &str = "a-row-of-the-backup";
 
 impl Logged {
@@ -72,7 +72,7 @@ impl Logged {
         command
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("DB_PASSWORD", PASSWORD);
-        // The exporter's own pause would be 5 s.
+        // The exporter's default interval is 5 s.
         command.env("OTEL_BSP_SCHEDULE_DELAY", "100");
         for (flag, value) in env.flags() {
             command.arg(format!("--{flag}={value}"));
@@ -102,7 +102,7 @@ impl Logged {
         Logged { child, log }
     }
 
-    /// Stops it softly and gives what it has logged.
+    /// Stops it gracefully and returns its log lines.
     async fn stop(mut self) -> Vec<Value> {
         let pid = self.child.id().unwrap().to_string();
         assert!(
@@ -121,7 +121,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The fields that the document names.
+/// The documented log fields.
 fn documented() -> BTreeSet<String> {
     let page =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/logging.md"))
@@ -141,7 +141,7 @@ fn documented() -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
+async fn a_job_is_one_trace_and_its_log_fields_are_documented() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
@@ -185,7 +185,7 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
     assert_eq!(refused.status, Status::Failure);
     let log = worker.stop().await;
 
-    // One trace, the publisher's, and every span in it hangs on another or on the publisher's.
+    // All spans belong to the publisher's trace, and each has a parent in it.
     let spans = receiver.0.lock().unwrap().clone();
     assert!(
         spans.iter().all(|s| hex(&s.trace_id) == trace),
@@ -200,7 +200,7 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
         }
         assert_eq!(
             at, "b7ad6b7169203331",
-            "{names:?} does not hang on the publisher's span"
+            "{names:?} does not descend from the publisher's span"
         );
         names.reverse();
         names.join("/")
@@ -217,7 +217,7 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
     ] {
         assert!(paths.contains(wanted), "no {wanted}: {paths:#?}");
     }
-    // A small archive is read to its end while its schema is made: its data is loaded in either stage.
+    // A small archive may be read completely while its schema is created, so its data may be loaded in either stage.
     let is_load = |path: &str| {
         path.starts_with("delivery/restore/") && path.ends_with("/TABLE DATA public.t")
     };
@@ -262,7 +262,7 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
         .sum();
     assert!(loaded >= 5000, "{loaded}");
 
-    // The log: only documented fields, each job's lines with its trace, nothing that is nobody's business.
+    // The log has only documented fields, each job's lines have its trace, and no line contains secrets or row data.
     let documented = documented();
     let text = log.iter().map(|l| format!("{l}\n")).collect::<String>();
     for secret in [PASSWORD, SECRET_ROW, "INSERT INTO", "CREATE TABLE"] {
@@ -280,7 +280,7 @@ async fn a_job_is_one_trace_and_its_lines_are_the_documented_ones() {
         ("good", "restore ended"),
         ("bad", "the restore failed"),
         ("proof", "verification ended"),
-        ("refused", "the request is refused"),
+        ("refused", "the request is rejected"),
     ] {
         let line = log
             .iter()

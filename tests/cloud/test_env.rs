@@ -1,4 +1,4 @@
-//! The peers: our emulator, Google's Pub/Sub emulator, and a worker between them and a cluster.
+//! The test environment: our emulator, Google's Pub/Sub emulator, and a worker connected to them and a cluster.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, job};
 
 pub const BUCKET: &str = "test-backups";
-pub const PATIENCE: Duration = Duration::from_secs(100);
+pub const TIMEOUT: Duration = Duration::from_secs(100);
 
-/// Google's emulator; ends when dropped.
+/// Google's emulator; stopped when dropped.
 pub struct GoogleEmulator {
     child: Child,
     host: String,
@@ -82,12 +82,12 @@ impl GoogleEmulator {
         };
         tokio::time::timeout(Duration::from_secs(60), up)
             .await
-            .expect("Google's emulator does not start");
+            .expect("Google's emulator did not start in time");
         Some(emulator)
     }
 }
 
-/// Which Pub/Sub.
+/// Which Pub/Sub implementation to test against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Emulator,
@@ -100,7 +100,7 @@ pub struct TestEnv {
 }
 
 impl TestEnv {
-    /// `None`, loudly, where Google's emulator is wanted and missing.
+    /// `None`, with a message, if Google's emulator is requested but not installed.
     pub async fn start(kind: Kind) -> Option<Self> {
         let emulator = Emulator::start(([127, 0, 0, 1], 0).into()).await.unwrap();
         let google = match kind {
@@ -222,9 +222,9 @@ impl TestEnv {
                 lease.ack().await.unwrap();
             }
         };
-        tokio::time::timeout(PATIENCE, all)
+        tokio::time::timeout(TIMEOUT, all)
             .await
-            .expect("the results do not come");
+            .expect("the results did not arrive in time");
         queue.close().await;
         queue.flush().await;
         out
@@ -235,7 +235,7 @@ impl TestEnv {
     }
 }
 
-/// What a result event was besides its body.
+/// The raw message of a result event.
 pub struct Event {
     pub attributes: std::collections::HashMap<String, String>,
     pub data: Vec<u8>,
@@ -251,7 +251,7 @@ impl Running {
         get(&format!("http://{}{path}", self.worker.admin)).await
     }
 
-    /// Waits until the metrics have this line.
+    /// Waits until `/metrics` contains this line.
     pub async fn until_metric(&self, line: &str) {
         let mut last = String::new();
         let there = async {
@@ -259,17 +259,17 @@ impl Running {
                 last = self.get("/metrics").await.1;
             }
         };
-        if tokio::time::timeout(PATIENCE, there).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, there).await.is_err() {
             panic!("no line {line} in\n{last}");
         }
     }
 
-    /// Stops softly and waits.
+    /// Stops the worker gracefully and waits for its end.
     pub async fn stop(self) {
         self.shutdown.soft.cancel();
-        tokio::time::timeout(PATIENCE, self.worker.ended())
+        tokio::time::timeout(TIMEOUT, self.worker.ended())
             .await
-            .expect("the worker does not stop")
+            .expect("the worker did not stop in time")
             .unwrap();
     }
 }

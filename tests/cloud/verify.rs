@@ -1,4 +1,4 @@
-//! New backups are proven as they arrive: from the bucket's notification to the result event.
+//! Verification of new backups as they arrive, from the bucket's notification to the result event.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -9,12 +9,12 @@ use pgrestored::event::{Kind as EventKind, Message, Status, Verdict};
 use pgrestored::queue::ResultSink;
 
 use crate::support::{Cluster, assert_same, job};
-use crate::test_env::{BUCKET, Kind, PATIENCE, TestEnv, restore};
+use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv, restore};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
 const NOTIFICATIONS: &str = "backup-notifications";
 
-/// What this worker is configured with, beside the peers.
+/// The worker's configuration, in addition to the emulators.
 const NOTIFIED: [(&str, &str); 2] = [
     ("backup-notification-subscription", NOTIFICATIONS),
     ("sandbox-isolation", "require"),
@@ -58,7 +58,7 @@ async fn notify(env: &TestEnv, name: &str, generation: i64, changes: &[(&str, &s
         .unwrap();
 }
 
-/// Dumps `src` into the bucket and gives the generation.
+/// Dumps `src` into the bucket and returns the object's generation.
 fn upload(env: &TestEnv, c: &Cluster, name: &str) -> i64 {
     env.emulator.storage.put(
         BUCKET,
@@ -78,7 +78,7 @@ fn evidence(env: &TestEnv, ending: &str) -> Vec<String> {
         .collect()
 }
 
-async fn notification_in_proof_out(kind: Kind) {
+async fn a_new_backup_is_proven(kind: Kind) {
     let Some(env) = start(kind).await else {
         return;
     };
@@ -86,7 +86,7 @@ async fn notification_in_proof_out(kind: Kind) {
     c.create("src", SOURCE);
     let generation = upload(&env, &c, "nightly/a.dump");
     let running = env.worker(&c, &NOTIFIED).await;
-    // What asks for nothing: other events, other objects, our own evidence, and garbage.
+    // Messages to ignore: other events, other objects, our own evidence, and garbage.
     for (name, changes) in [
         ("nightly/a.dump", ("eventType", "OBJECT_DELETE")),
         ("nightly/a.dump", ("eventType", "OBJECT_METADATA_UPDATE")),
@@ -110,7 +110,7 @@ async fn notification_in_proof_out(kind: Kind) {
         .publish(garbage)
         .await
         .unwrap();
-    // And the same three times, as at-least-once delivery may have it.
+    // The same notification three times, as at-least-once delivery allows.
     for _ in 0..3 {
         notify(&env, "nightly/a.dump", generation, &[]).await;
     }
@@ -136,7 +136,7 @@ async fn notification_in_proof_out(kind: Kind) {
     let summary = events[0].0.verification.clone().unwrap();
     let isolation = summary.isolation.unwrap();
     assert!(isolation.network && isolation.pids && isolation.files);
-    // Restored once: one evidence, with its page and the index.
+    // Restored only once: one document of evidence, with its page and the index.
     let written = evidence(&env, ".dsse.json");
     assert_eq!(
         summary.evidence.unwrap(),
@@ -159,11 +159,11 @@ async fn notification_in_proof_out(kind: Kind) {
         serde_json::from_str(&running.get("/status.json").await.1).unwrap();
     assert_eq!(status["sets"][0]["proven_backup"], "nightly/a.dump");
     assert!(running.get("/").await.1.contains("status.js"));
-    // Nothing of it is left on the target.
+    // Nothing is left on the target.
     assert_eq!(c.databases(), ["postgres", "src", "template0", "template1"]);
     running.stop().await;
     if kind == Kind::Emulator {
-        // Each was acknowledged, none was delivered again.
+        // Each message was acknowledged, none was redelivered.
         let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
         assert_eq!(env.emulator.pubsub.delivered(&name), (9, 9));
     }
@@ -171,17 +171,17 @@ async fn notification_in_proof_out(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_backup_is_proven_on_the_emulator() {
-    notification_in_proof_out(Kind::Emulator).await;
+    a_new_backup_is_proven(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_backup_is_proven_on_googles_emulator() {
-    notification_in_proof_out(Kind::Google).await;
+    a_new_backup_is_proven(Kind::Google).await;
 }
 
-/// A generation that was overwritten meanwhile is gone; its successor has a notification of its own.
+/// A generation that has been overwritten no longer exists; its successor has its own notification.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_generation_is_proven_by_itself() {
+async fn every_generation_is_proven_separately() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -219,9 +219,10 @@ async fn every_generation_is_proven_by_itself() {
     running.stop().await;
 }
 
-/// A bad backup is an answer, not an error of the worker: acknowledged, with reason, blame and fix.
+/// A bad backup is a result, not a failure of the worker: the message is acknowledged, and the event has reason, blame
+/// and fix.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_backup_is_told_with_its_last_good_one() {
+async fn a_bad_backup_is_reported_with_the_last_good_one() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -256,7 +257,7 @@ async fn a_bad_backup_is_told_with_its_last_good_one() {
     running.stop().await;
 }
 
-/// Older than the newest that is proven: skipped, unless asked for.
+/// A backup older than the newest proven one is skipped, unless it is requested.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_backups_are_skipped_by_policy() {
     let env = start(Kind::Emulator).await.unwrap();
@@ -275,10 +276,10 @@ async fn older_backups_are_skipped_by_policy() {
     notify(&env, "old.dump", old, &[]).await;
     let name = format!("projects/test/subscriptions/{NOTIFICATIONS}");
     let skipped = env.emulator.pubsub.until(|p| p.delivered(&name) == (2, 2));
-    tokio::time::timeout(PATIENCE, skipped)
+    tokio::time::timeout(TIMEOUT, skipped)
         .await
-        .expect("the older one is settled");
-    // A person's request is always answered; a result of the older one would come before.
+        .expect("the older one was not settled in time");
+    // A request is always answered. A result of the older backup would have come before it.
     env.publish(
         r#"{"request_id":"asked","backup":{"name":"old.dump"},"mode":"verify","depth":"archive"}"#,
     )
@@ -303,9 +304,9 @@ async fn older_backups_are_skipped_by_policy() {
     eager.stop().await;
 }
 
-/// The objects of a directory arrive in any order; its table of contents stands for it.
+/// The objects of a directory arrive in any order; the table of contents triggers the verification.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_is_proven_when_all_of_it_is_there() {
+async fn a_directory_is_proven_when_it_is_complete() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -332,7 +333,7 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
             name,
         )
     };
-    // The table of contents first: what is missing is waited for.
+    // The table of contents arrives first: the verification waits for the missing members.
     let (generation, toc) = put(&members[0]);
     notify(&env, &toc, generation, &[]).await;
     let begun = async {
@@ -347,7 +348,7 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     };
     tokio::time::timeout(Duration::from_secs(30), begun)
         .await
-        .expect("the verification does not begin");
+        .expect("the verification did not start in time");
     for member in &members[1..] {
         let (generation, name) = put(member);
         notify(&env, &name, generation, &[]).await;
@@ -366,7 +367,7 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     assert_eq!(evidence(&env, ".dsse.json").len(), 1);
     assert!(evidence(&env, ".dsse.json")[0].starts_with("night.pgrestored/"));
     running.stop().await;
-    // What never comes is the backup's fault.
+    // A member that never arrives is the backup's fault.
     storage.delete(
         BUCKET,
         &format!(
@@ -392,10 +393,10 @@ async fn a_directory_is_proven_when_all_of_it_is_there() {
     without_retry.stop().await;
 }
 
-/// The pieces of a file arrive in any order, and each is announced: the backup is proven as one, once all of it
-/// is there.
+/// The pieces of a split file arrive in any order, each with a notification: the backup is proven once it is
+/// complete.
 #[tokio::test(flavor = "multi_thread")]
-async fn pieces_are_proven_when_all_of_them_are_there() {
+async fn pieces_are_proven_when_they_are_complete() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -424,7 +425,7 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
     };
     tokio::time::timeout(Duration::from_secs(30), begun)
         .await
-        .expect("the verification does not begin");
+        .expect("the verification did not start in time");
     for at in [2, 1] {
         let (generation, name) = put(at);
         notify(&env, &name, generation, &[]).await;
@@ -443,7 +444,7 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
     assert_eq!(result.backup.size, Some(dump.len().to_string()));
     let crc32c = pgrestored::backup::encode_crc32c(crc32c::crc32c(&dump));
     assert_eq!(result.backup.crc32c, Some(crc32c));
-    // And restored by their common name, as long as no piece is another one.
+    // They are restored by their common name, unless a piece has been replaced.
     let generation = result.backup.generation.unwrap();
     let request = |id: &str, target: &str| {
         format!(
@@ -460,15 +461,15 @@ async fn pieces_are_proven_when_all_of_them_are_there() {
     running.stop().await;
 }
 
-/// One permit: a person's restore takes it from a running verification, which begins again afterwards,
-/// on the same delivery.
+/// With one permit, a requested restore preempts a running verification, which starts over afterwards on the same
+/// delivery.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_goes_before_a_running_verification() {
+async fn a_restore_preempts_a_running_verification() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
     let generation = upload(&env, &c, "a.dump");
-    // The verification gets no further than this.
+    // The verification stalls here.
     env.emulator
         .storage
         .fail_next_reads([StorageFault::StallAfter(100)]);
@@ -486,7 +487,7 @@ async fn a_restore_goes_before_a_running_verification() {
     };
     tokio::time::timeout(Duration::from_secs(30), at_work)
         .await
-        .expect("the verification does not begin");
+        .expect("the verification did not start in time");
     env.publish(r#"{"request_id":"urgent","backup":{"name":"a.dump"},"target_db":"app"}"#)
         .await;
     let results = env.results(2).await;
@@ -500,9 +501,9 @@ async fn a_restore_goes_before_a_running_verification() {
     running.stop().await;
 }
 
-/// Nobody asks, and it is proven all the same; with it, one of the older ones.
+/// The schedule alone makes the worker prove the newest backup and one of the older ones.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_due_by_the_schedule_is_proven() {
+async fn due_backups_are_proven_by_the_schedule() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -537,7 +538,7 @@ async fn what_is_due_by_the_schedule_is_proven() {
             .all(|(r, _)| r.verdict == Some(Verdict::Verified))
     );
     running.stop().await;
-    // A new worker finds the proof and does not begin again; its metrics know of it.
+    // A new worker finds the proof, does not repeat it, and shows it in its metrics.
     let next = env.worker(&c, &flags).await;
     let known = async {
         while !next
@@ -551,7 +552,7 @@ async fn what_is_due_by_the_schedule_is_proven() {
     };
     tokio::time::timeout(Duration::from_secs(30), known)
         .await
-        .expect("the proof is not found");
+        .expect("the proof was not found in time");
     let metrics = next.get("/metrics").await.1;
     let last = metrics
         .lines()
@@ -565,9 +566,9 @@ async fn what_is_due_by_the_schedule_is_proven() {
     next.stop().await;
 }
 
-/// What is due is stopped like everything else: in time, and without an answer.
+/// A scheduled verification is stopped like any other job: in time, and without a result.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_what_is_due() {
+async fn a_stop_does_not_wait_for_a_scheduled_verification() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -590,20 +591,20 @@ async fn a_stop_does_not_wait_for_what_is_due() {
     };
     tokio::time::timeout(Duration::from_secs(20), at_work)
         .await
-        .expect("the verification does not begin");
-    // Well before the stalled download would be opened again.
+        .expect("the verification did not start in time");
+    // Well before the stalled download would be reopened.
     tokio::time::timeout(Duration::from_secs(15), running.stop())
         .await
-        .expect("the stop waits");
+        .expect("the worker did not stop in time");
     assert!(evidence(&env, ".dsse.json").is_empty());
     let next = env.worker(&c, &[("verify-schedule", "12h")]).await;
     assert_eq!(env.result().await.verdict, Some(Verdict::Verified));
     next.stop().await;
 }
 
-/// A backup that was verified is restored by blocks, though it has no offsets; with the same proof.
+/// A verified backup is restored by blocks although it has no data offsets, with the same integrity check.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_verified_backup_is_restored_by_its_index() {
+async fn a_verified_backup_is_restored_through_its_index() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create(
@@ -617,7 +618,7 @@ async fn a_verified_backup_is_restored_by_its_index() {
     let storage = &env.emulator.storage;
     let before = storage.reads();
     assert_eq!(restore(&app, "a.dump", "forward").await.failure, None);
-    assert_eq!(storage.reads() - before, 1, "from front to back");
+    assert_eq!(storage.reads() - before, 1, "one sequential read");
     let request = pgrestored::job::VerifyJob::new(
         "v",
         pgrestored::job::BackupRef::parse("a.dump", "").unwrap(),
@@ -631,7 +632,7 @@ async fn a_verified_backup_is_restored_by_its_index() {
     let before = storage.reads();
     let done = restore(&app, "a.dump", "by_blocks").await;
     assert_eq!(done.result.error, None);
-    // The index, the head, and all of the small blocks together.
+    // One read each for the index, the head, and all small blocks together.
     assert_eq!(storage.reads() - before, 3);
     assert_same(
         &c.content("by_blocks", &[]),
@@ -639,7 +640,7 @@ async fn a_verified_backup_is_restored_by_its_index() {
         "restored and source",
     );
     assert_eq!(done.result.backup.crc32c, verified.result.backup.crc32c);
-    // A byte that is damaged on its way is found, whichever block it is in.
+    // A byte that is damaged in transit is detected, whichever block it is in.
     let size: u64 = done.result.backup.size.unwrap().parse().unwrap();
     for at in [10, size / 3, size / 2, size - 1500] {
         storage.fail_next_reads((0..20).map(|_| StorageFault::Flip(at)));
@@ -649,7 +650,7 @@ async fn a_verified_backup_is_restored_by_its_index() {
         assert!(failed.is_some(), "byte {at}");
         assert!(!c.databases().contains(&target));
     }
-    // An index of other bytes is not used; what was made by it under the target's own name goes first.
+    // An index about other bytes is not used; a database that was created with it under the target's name is dropped.
     let app = env.app(&c, &[("restore-in-place", "always")]);
     let name = evidence(&env, "index.json").remove(0);
     let index = String::from_utf8(storage.get(BUCKET, &name).unwrap().to_vec()).unwrap();
@@ -664,7 +665,7 @@ async fn a_verified_backup_is_restored_by_its_index() {
         restore(&app, "a.dump", "without_garbage").await.failure,
         None
     );
-    // A forged one, whose checksums are right, costs time.
+    // A forged index with correct checksums only costs time.
     let whole = storage.get(BUCKET, "a.dump").unwrap().to_vec();
     for (nth, forge) in FORGERIES.into_iter().enumerate() {
         let mut forged: serde_json::Value = serde_json::from_str(&index).unwrap();
@@ -683,10 +684,10 @@ async fn a_verified_backup_is_restored_by_its_index() {
     }
 }
 
-/// A part of a backup is never less than that, whatever an index says that somebody has forged: neither where
-/// blocks may be passed over, because the archive says where they are, nor where all are read.
+/// A forged index cannot make a selective restore lose data, neither if blocks can be skipped, because the archive has
+/// offsets, nor if all are read.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_is_restored_whatever_a_forged_index_says() {
+async fn a_selection_is_restored_completely_despite_a_forged_index() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     let more =
@@ -761,7 +762,7 @@ async fn a_part_is_restored_whatever_a_forged_index_says() {
     }
 }
 
-/// What somebody who may write objects can do to an index.
+/// What an attacker who may write objects can do to an index.
 const FORGERIES: [fn(&mut serde_json::Value); 11] = [
     |i| (0..3).for_each(|b| i["blocks"][b]["bytes"] = u64::MAX.into()),
     |i| (0..3).for_each(|b| i["blocks"][b]["rows"] = 0.into()),
@@ -779,14 +780,14 @@ const FORGERIES: [fn(&mut serde_json::Value); 11] = [
     |i| swallow(i, 1),
 ];
 
-/// Makes a block reach over the next one, which is not named any more.
+/// Extends a block over the next one, which is removed from the index.
 fn swallow(index: &mut serde_json::Value, nth: usize) {
     let gone = index["blocks"].as_array_mut().unwrap().remove(nth + 1);
     let length = &mut index["blocks"][nth]["length"];
     *length = (length.as_u64().unwrap() + gone["length"].as_u64().unwrap()).into();
 }
 
-/// Moves the bound between two parts that follow each other.
+/// Moves the boundary between two consecutive parts.
 fn move_bound(index: &mut serde_json::Value, before: &str, after: &str, by: i64) {
     let mut add = |part: &str, field: &str, by: i64| {
         let value = index.pointer_mut(part).unwrap().get_mut(field).unwrap();
@@ -797,7 +798,7 @@ fn move_bound(index: &mut serde_json::Value, before: &str, after: &str, by: i64)
     add(after, "length", -by);
 }
 
-/// Gives each part the checksum of its bytes.
+/// Recomputes the checksum of each part.
 fn sign_again(index: &mut serde_json::Value, whole: &[u8]) {
     let parts = 1 + index["blocks"].as_array().unwrap().len();
     for n in 0..parts {
@@ -819,10 +820,10 @@ fn sign_again(index: &mut serde_json::Value, whole: &[u8]) {
     }
 }
 
-/// Neither a request with the id of the bucket's own notification, nor an object that lies where its
-/// answer will lie, stands in the place of the proof.
+/// Neither a request with the id of a bucket notification nor an object under the name of its evidence replaces the
+/// proof.
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_answers_for_the_bucket() {
+async fn a_proof_cannot_be_replaced_by_a_forged_answer() {
     let env = start(Kind::Emulator).await.unwrap();
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -835,7 +836,7 @@ async fn nobody_answers_for_the_bucket() {
             &[&NOTIFIED[..], &[("evidence-signing-key", key)]].concat(),
         )
         .await;
-    // The event of the refusal is not taken for that of the proof.
+    // The event of the rejection is different from that of the proof.
     env.publish(&format!(
         r#"{{"request_id":"{id}","backup":{{"name":"a.dump"}},"mode":"verify","depth":"object"}}"#
     ))
@@ -847,7 +848,7 @@ async fn nobody_answers_for_the_bucket() {
         "{}",
         refused.request_id
     );
-    // What the notification will find in its place: verified, says somebody without the key.
+    // A forged document in the place of the evidence: it says verified, without the key's signature.
     let now = jiff::Timestamp::now();
     let mut forged = pgrestored::proof::VerificationReport {
         verdict: Verdict::Verified,
@@ -877,7 +878,7 @@ async fn nobody_answers_for_the_bucket() {
         (Some(Verdict::Verified), 5000, id.as_str())
     );
     assert_ne!(event.attributes["ce-id"], proven.attributes["ce-id"]);
-    // Its own answer lies under another name, and a redelivery finds it there, also by another worker.
+    // The worker's own evidence has another name, and any worker finds it there on a redelivery.
     assert_eq!(
         env.emulator
             .storage

@@ -1,4 +1,4 @@
-//! From request to result: on our emulator and on Google's emulator.
+//! From request to result, on our emulator and on Google's emulator.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use pgrestored::event::Status;
 use pgrestored::emulator::StorageFault;
 
 use crate::support::{Cluster, assert_same};
-use crate::test_env::{BUCKET, Kind, PATIENCE, TestEnv};
+use crate::test_env::{BUCKET, Kind, TIMEOUT, TestEnv};
 
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)";
 
@@ -28,7 +28,7 @@ fn with_backup(env: &TestEnv, sql: &str) -> Cluster {
     c
 }
 
-async fn request_in_database_out(kind: Kind) {
+async fn a_request_is_served(kind: Kind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
     };
@@ -68,7 +68,7 @@ async fn request_in_database_out(kind: Kind) {
         serde_json::from_str(&running.get("/status.json").await.1).unwrap();
     assert_eq!(status["recent"][0]["request_id"], "r1");
     running.stop().await;
-    // Acknowledged: another worker gets nothing, so only the next request's result comes.
+    // The message was acknowledged: another worker does not get it, so the only new result is the next request's.
     let next = env.worker(&c, &[]).await;
     env.publish(&request("r2", "app2")).await;
     assert_eq!(env.result().await.request_id, "r2");
@@ -85,12 +85,12 @@ async fn request_in_database_out(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_served_on_the_emulator() {
-    request_in_database_out(Kind::Emulator).await;
+    a_request_is_served(Kind::Emulator).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_served_on_googles_emulator() {
-    request_in_database_out(Kind::Google).await;
+    a_request_is_served(Kind::Google).await;
 }
 
 async fn duplicates_restore_once(kind: Kind) {
@@ -183,7 +183,7 @@ async fn bad_messages_are_answered(kind: Kind) {
                         r.request_id == *id
                     })
             })
-            .unwrap_or_else(|| panic!("no answer to {body}"));
+            .unwrap_or_else(|| panic!("no error in the result for {body}"));
         let error = result.error.as_ref().unwrap();
         assert_eq!(
             (error.reason, error.retryable),
@@ -212,7 +212,7 @@ async fn bad_messages_are_answered_on_googles_emulator() {
     bad_messages_are_answered(Kind::Google).await;
 }
 
-/// The lease is 10 s at a time; the download alone takes more than three of them.
+/// A lease extension is 10 s; the download alone takes more than three of them.
 async fn a_long_restore_is_delivered_once(kind: Kind) {
     let Some(env) = TestEnv::start(kind).await else {
         return;
@@ -258,9 +258,9 @@ async fn a_long_restore_is_delivered_once_on_googles_emulator() {
     a_long_restore_is_delivered_once(Kind::Google).await;
 }
 
-/// Two workers, two requests, one target: one waits for the other, both end well.
+/// Two workers, two requests, one target: one waits for the other, and both succeed or are superseded.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_target_is_waited_for() {
+async fn a_request_waits_for_a_busy_target() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = with_backup(&env, SOURCE);
     let running = [env.worker(&c, &[]).await, env.worker(&c, &[]).await];
@@ -272,7 +272,7 @@ async fn a_busy_target_is_waited_for() {
     }
     let results: Vec<_> = env.results(2).await.into_iter().map(|(r, _)| r).collect();
     let of = |id: &str| results.iter().find(|r| r.request_id == id).unwrap();
-    // Whichever went first: what is there in the end is the later request's.
+    // Whichever ran first, the target is in the end the result of the later request.
     assert_eq!(of("two").error, None);
     match &of("one").error {
         None => assert_eq!(
@@ -290,9 +290,9 @@ async fn a_busy_target_is_waited_for() {
     assert!(c.leftovers().is_empty());
 }
 
-/// Who waits for a busy target holds no permit: the only one goes to another target's request meanwhile.
+/// A request that waits for a busy target releases its permit, which a request for another target gets meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
+async fn a_request_that_waits_for_its_target_holds_no_permit() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = with_backup(&env, SOURCE);
     let one = [
@@ -315,12 +315,12 @@ async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, holds)
+    tokio::time::timeout(TIMEOUT, holds)
         .await
-        .expect("the first restore does not begin");
+        .expect("the first restore did not start in time");
     let other = env.worker(&c, &one).await;
     env.publish(&request("waits", "app")).await;
-    // The target is seen busy before the next request comes.
+    // The target must be found busy before the next request arrives.
     let waits = async {
         while !other
             .get("/status.json")
@@ -331,9 +331,9 @@ async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, waits)
+    tokio::time::timeout(TIMEOUT, waits)
         .await
-        .expect("the second restore does not begin");
+        .expect("the second restore did not start in time");
     env.publish(&request("works", "elsewhere")).await;
     let result = env.result().await;
     assert_eq!(
@@ -344,7 +344,7 @@ async fn a_request_that_waits_for_its_target_keeps_nobody_from_work() {
     other.stop().await;
 }
 
-/// A result that cannot be published keeps the message; the rerun publishes the recorded outcome.
+/// If a result cannot be published, the message is redelivered, and the rerun publishes the recorded outcome.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unpublished_result_is_published_by_a_rerun() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -380,9 +380,9 @@ async fn an_unpublished_result_is_published_by_a_rerun() {
     next.stop().await;
 }
 
-/// A server that is away is not the request's fault: given back, then done when the server is there.
+/// If the server is unavailable, the message is nacked, and the request succeeds once the server is back.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_absent_server_is_tried_again() {
+async fn an_unavailable_server_is_retried() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = with_backup(&env, SOURCE);
     let app = [("retry-budget", "1s"), ("restore-max-attempts", "2")];
@@ -406,7 +406,7 @@ async fn an_absent_server_is_tried_again() {
     nowhere.stop().await;
 }
 
-/// A role that may not log in is the worker's own trouble: no event, the message stays, not ready.
+/// If the worker's own role cannot log in, no event is published, the message stays, and the worker is not ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_environment_makes_the_worker_not_ready() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
@@ -433,13 +433,13 @@ async fn a_broken_environment_makes_the_worker_not_ready() {
     sound.stop().await;
 }
 
-/// A message that has come again and again without an end is answered and goes, whatever it asks.
+/// A message whose attempts keep crashing is answered and acknowledged, whatever it asks for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_comes_to_no_end_is_quarantined() {
+async fn a_message_whose_attempts_keep_crashing_is_quarantined() {
     use pgrestored::emulator::SubscriptionOptions;
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = with_backup(&env, SOURCE);
-    // Without bookkeeping nothing but the number of deliveries tells.
+    // Without a journal, only the number of deliveries shows it.
     c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
     let (topic, subscription) = (
         "projects/test/topics/restore-requests",
@@ -458,7 +458,7 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
         r#"{"request_id":"proof","backup":{"name":"src.dump"},"mode":"verify","depth":"object"}"#,
     )
     .await;
-    // Workers that died with it in their hands.
+    // As if workers had crashed while they held the messages.
     let mut queue = env.pubsub().subscribe("counted").await.unwrap();
     for _ in 0..20 {
         pgrestored::queue::RequestQueue::next(&mut queue)
@@ -479,7 +479,7 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
         let result = env.result().await;
         let error = result
             .error
-            .unwrap_or_else(|| panic!("{} was done", result.request_id));
+            .unwrap_or_else(|| panic!("{} was not quarantined", result.request_id));
         assert!(
             error.message.contains("quarantined"),
             "{}: {error:?}",
@@ -490,15 +490,15 @@ async fn a_message_that_comes_to_no_end_is_quarantined() {
         .pubsub
         .until(|p| p.unacked(subscription) == (0, 0))
         .await;
-    // Another one is none the worse for it.
+    // Other requests are not affected.
     env.publish(&request("harmless", "app")).await;
     assert_eq!(env.result().await.status, Status::Success);
     running.stop().await;
 }
 
-/// The outcome of record: made once, no backup itself, and enough to answer when the journal is gone.
+/// The idempotency record is created once, is not listed as a backup, and answers redeliveries without a journal.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_outcome_of_record_answers_without_a_journal() {
+async fn the_idempotency_record_answers_without_a_journal() {
     let env = TestEnv::start(Kind::Emulator).await.unwrap();
     let c = with_backup(&env, SOURCE);
     let place = format!("gs://{BUCKET}/kept");
@@ -523,7 +523,7 @@ async fn the_outcome_of_record_answers_without_a_journal() {
         listed.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(),
         ["src.dump"]
     );
-    // The server comes back from a backup of its own, without our bookkeeping and without the database.
+    // As if the server had been restored from a backup of its own, without the journal and the database.
     c.psql(
         "postgres",
         "DROP SCHEMA pgrestored CASCADE; DROP DATABASE app",
@@ -531,9 +531,9 @@ async fn the_outcome_of_record_answers_without_a_journal() {
     env.publish(&request("ops/1", "app")).await;
     let again = env.results(1).await.remove(0);
     assert_eq!(again.1.data, first.1.data);
-    assert!(!c.databases().contains(&"app".to_owned()), "done twice");
+    assert!(!c.databases().contains(&"app".to_owned()), "restored twice");
     assert_eq!(env.emulator.storage.get(BUCKET, record).unwrap(), text);
-    // The same id for something else is none of it.
+    // The record does not answer another request with the same id.
     env.publish(&request("ops/1", "other")).await;
     assert_eq!(env.result().await.error.unwrap().reason, R::InvalidRequest);
     assert_eq!(env.emulator.storage.get(BUCKET, record).unwrap(), text);

@@ -1,10 +1,10 @@
-//! Layers: imports go down only, and some names stay in their module.
+//! Module layers: imports go only to lower layers, and some names are used only in their modules.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer; a module may import modules of lower layers only.
-const LAYERS: [(u8, &[&str]); 10] = [
+const LAYERS: [(u8, &[&str]); 12] = [
     (
         0,
         &[
@@ -22,17 +22,19 @@ const LAYERS: [(u8, &[&str]); 10] = [
     (2, &["backup", "retention"]),
     (3, &["database"]),
     (4, &["verification"]),
-    (5, &["manager"]),
-    (6, &["worker"]),
-    (7, &["admin"]),
-    (8, &["app"]),
-    (9, &["cli"]),
+    (5, &["catalog"]),
+    (6, &["pipeline"]),
+    (7, &["manager"]),
+    (8, &["worker"]),
+    (9, &["admin"]),
+    (10, &["app"]),
+    (11, &["cli"]),
 ];
 
-/// Modules of the crate `pgdump-restore` that this one exports again.
+/// Modules of the crate `pgdump-restore` that this crate re-exports.
 const BELOW: [&str; 5] = ["error", "policy", "postgres", "retry", "steps"];
 
-/// Imports among the domain types, which build on each other: (who, whom).
+/// Allowed imports among the domain types: (importing module, imported module).
 const WITHIN_DOMAIN_TYPES: [(&str, &str); 5] = [
     ("proof", "job"),
     ("event", "proof"),
@@ -45,7 +47,7 @@ fn layer(module: &str) -> Option<u8> {
     LAYERS
         .iter()
         .find(|(_, modules)| modules.contains(&module))
-        .map(|(f, _)| *f)
+        .map(|(layer, _)| *layer)
 }
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
@@ -61,7 +63,7 @@ fn sources(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Every source file of the library crates: its path from the workspace's root, its lines outside tests.
+/// Every source file of the library crates: its path relative to the workspace, and its lines outside tests.
 fn library_crates() -> Vec<(String, Vec<String>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let crates = ["gcp-emulator", "pgdump-archive", "pgdump-restore"];
@@ -92,7 +94,7 @@ fn code_of(path: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Every source file below `src`: its path there, its module, its lines outside tests.
+/// Every source file in `src`: its path there, its module, and its lines outside tests.
 fn source_files() -> Vec<(String, String, Vec<String>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = sources(&root).into_iter().map(|path| {
@@ -108,6 +110,7 @@ fn source_files() -> Vec<(String, String, Vec<String>)> {
     files.collect()
 }
 
+/// The modules that these lines import.
 fn imports(lines: &[String]) -> Vec<String> {
     let mentions = lines.iter().flat_map(|l| l.split("crate::").skip(1));
     let modules = mentions.map(|rest| {
@@ -119,7 +122,7 @@ fn imports(lines: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn imports_go_down_only() {
+fn imports_go_only_to_lower_layers() {
     let mut wrong = Vec::new();
     for (file, module, lines) in source_files() {
         if ["lib", "main"].contains(&module.as_str()) {
@@ -131,19 +134,19 @@ fn imports_go_down_only() {
             }
             if other == "emulator" {
                 if module != "cli" {
-                    wrong.push(format!("{file}: names the emulator"));
+                    wrong.push(format!("{file}: imports the emulator"));
                 }
                 continue;
             }
             let (Some(from), Some(to)) = (layer(&module), layer(&other)) else {
-                wrong.push(format!("{file}: {module} or {other} has no layer"));
+                wrong.push(format!("{file}: {module} or {other} is not in LAYERS"));
                 continue;
             };
             let within =
                 from == 0 && WITHIN_DOMAIN_TYPES.contains(&(module.as_str(), other.as_str()));
             if to >= from && !within {
                 wrong.push(format!(
-                    "{file}: layer {from} imports {other} of layer {to}"
+                    "{file}: layer {from} imports {other} from layer {to}"
                 ));
             }
         }
@@ -152,7 +155,7 @@ fn imports_go_down_only() {
 }
 
 #[test]
-fn names_stay_in_their_rooms() {
+fn restricted_names_are_used_only_in_their_modules() {
     let rules: [(&str, &[&str]); 7] = [
         ("google_cloud_storage", &["store/gcs.rs"]),
         (
@@ -172,7 +175,7 @@ fn names_stay_in_their_rooms() {
                 "cli/demo.rs",
                 "cli/selftest.rs",
                 "main.rs",
-                "manager/verification_server.rs",
+                "pipeline/verification_server.rs",
                 "sandbox/template.rs",
             ],
         ),
@@ -192,7 +195,7 @@ fn names_stay_in_their_rooms() {
 }
 
 #[test]
-fn pure_parts_do_not_wait() {
+fn pure_modules_are_not_async() {
     for pure in [
         "retention.rs",
         "verification/drift.rs",
@@ -203,16 +206,19 @@ fn pure_parts_do_not_wait() {
         let (_, _, lines) = source_files()
             .into_iter()
             .find(|(f, _, _)| f == pure)
-            .unwrap_or_else(|| panic!("{pure} is gone"));
+            .unwrap_or_else(|| panic!("{pure} does not exist"));
         for word in [".await", "tokio", "async "] {
-            assert!(!lines.iter().any(|l| l.contains(word)), "{pure} has {word}");
+            assert!(
+                !lines.iter().any(|l| l.contains(word)),
+                "{pure} contains {word}"
+            );
         }
     }
 }
 
-/// Whatever goes to a terminal goes through the one place that escapes it.
+/// Commands print only through `cli::terminal`, which escapes control characters.
 #[test]
-fn commands_print_through_one_place() {
+fn commands_print_only_through_the_escaping_module() {
     for (file, module, lines) in source_files() {
         let prints = |l: &String| {
             l.contains("println!") || l.contains("print!(") || l.contains("stdout().write")
@@ -223,7 +229,7 @@ fn commands_print_through_one_place() {
 }
 
 #[test]
-fn files_keep_their_size() {
+fn files_are_not_too_large() {
     let files = source_files()
         .into_iter()
         .map(|(file, _, lines)| (file, lines))
@@ -239,9 +245,9 @@ fn files_keep_their_size() {
     }
 }
 
-/// A test's build has the features of dev dependencies, too: what the program needs, it must ask for itself.
+/// Builds of tests also enable the features of dev-dependencies, so this checks the program's own ones.
 #[test]
-fn the_program_has_the_features_that_it_needs() {
+fn the_program_enables_the_features_that_it_needs() {
     let tree = [
         "tree",
         "--locked",
@@ -260,7 +266,7 @@ fn the_program_has_the_features_that_it_needs() {
         .output()
         .unwrap();
     let features = String::from_utf8(cargo.stdout).unwrap();
-    // A result of record is published again as the very same bytes.
+    // A recorded result must be published again as exactly the same bytes.
     let has = features.trim().split(',').any(|f| f == "float_roundtrip");
     assert!(
         has,

@@ -1,4 +1,4 @@
-//! Tables of contents that are made to take memory: each is refused by name, within what the worker has.
+//! Archives made to exhaust memory: each is refused with a specific message, within the worker's limit.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::memory::{Run, peak_rss_of};
 
-/// `inspect` of a file by a worker that may use 128 MiB, 32 of them for what is kept of an archive.
+/// Runs `inspect` with a limit of 128 MiB, of which 32 MiB are for what is kept of an archive.
 fn inspect(file: &Path) -> Run {
     let mut program = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     program
@@ -55,18 +55,18 @@ fn entry(id: i32, definition: &[u8], dependencies: usize) -> Vec<u8> {
     out
 }
 
-/// Writes what follows the header.
-type Make<'a> = dyn Fn(&mut dyn Write) -> std::io::Result<()> + 'a;
+/// Writes the entries after the header.
+type WriteEntries<'a> = dyn Fn(&mut dyn Write) -> std::io::Result<()> + 'a;
 
 #[test]
-fn a_table_of_contents_takes_no_more_memory_than_there_is() {
+fn tables_of_contents_beyond_the_memory_limit_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let long = vec![b' '; 20 << 20];
     let strings = |f: &mut dyn Write| (1..=4).try_for_each(|i| f.write_all(&entry(i, &long, 0)));
     let entries =
         |f: &mut dyn Write| (1..=120_000).try_for_each(|i| f.write_all(&entry(i, b"", 0)));
     let edges = |f: &mut dyn Write| f.write_all(&entry(1, b"", 3_000_000));
-    // A length that the file does not have.
+    // A string whose claimed length exceeds the file.
     let claim = |f: &mut dyn Write, length: i32| {
         let whole = entry(1, b"COMMENT", 0);
         let at = whole.windows(7).rposition(|w| w == b"COMMENT").unwrap() - 4;
@@ -74,7 +74,7 @@ fn a_table_of_contents_takes_no_more_memory_than_there_is() {
         f.write_all(&length.to_le_bytes())?;
         f.write_all(b"COMMENT")
     };
-    let cases: [(&str, i32, &Make<'_>, &str); 6] = [
+    let cases: [(&str, i32, &WriteEntries<'_>, &str); 6] = [
         (
             "strings",
             4,
@@ -107,7 +107,7 @@ fn a_table_of_contents_takes_no_more_memory_than_there_is() {
             "ends early",
         ),
     ];
-    for (name, count, make, said) in cases {
+    for (name, count, write, message) in cases {
         let file = folder.path().join(format!("{name}.dump.gz"));
         let out = std::fs::File::create(&file).unwrap();
         let mut gz = flate2::write::GzEncoder::new(
@@ -115,21 +115,21 @@ fn a_table_of_contents_takes_no_more_memory_than_there_is() {
             flate2::Compression::fast(),
         );
         gz.write_all(&head(count)).unwrap();
-        make(&mut gz).unwrap();
+        write(&mut gz).unwrap();
         gz.finish().unwrap().flush().unwrap();
         let run = inspect(&file);
         assert!(
-            run.code == 65 && run.stderr.contains(said),
+            run.code == 65 && run.stderr.contains(message),
             "{name}: {run:?}"
         );
-        assert!(run.peak_mib < 128, "{name} took {} MiB", run.peak_mib);
+        assert!(run.peak_mib < 128, "{name} used {} MiB", run.peak_mib);
     }
 }
 
 const HEAD: &str = "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\n";
 const END: &str = "\n--\n-- PostgreSQL database dump complete\n--\n\n";
 
-/// Comments, blanks, lines of psql and rows are passed over in little memory, a statement takes little more
+/// Comments, blanks, psql commands and rows are skipped with little memory; a statement needs little more
 /// than its own length.
 #[test]
 fn long_texts_are_read_in_bounded_memory() {

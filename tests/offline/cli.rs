@@ -1,4 +1,4 @@
-//! The command line: exit codes, one JSON document, every mistake of a configuration at once.
+//! The command line: exit codes, JSON output, configuration errors, escaping.
 
 use std::process::{Command, Output};
 
@@ -13,7 +13,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn exit_codes_are_the_documented_ones() {
+fn exit_codes_match_the_documentation() {
     let dir = tempfile::tempdir().unwrap();
     let folder = format!("file://{}", dir.path().display());
     std::fs::write(dir.path().join("bad.dump"), b"PGDMP\x01\x10").unwrap();
@@ -62,7 +62,7 @@ fn exit_codes_are_the_documented_ones() {
 }
 
 #[test]
-fn a_wrong_configuration_is_reported_whole_and_without_values() {
+fn all_configuration_errors_are_reported_without_values() {
     let env = [
         ("DB_PORT", "hunter2"),
         ("RESTORE_TIMEOUT", "hunter2"),
@@ -79,11 +79,11 @@ fn a_wrong_configuration_is_reported_whole_and_without_values() {
     ];
     let out = run(&["check"], &env);
     assert_eq!(out.status.code(), Some(78));
-    let said = text(&out.stderr);
+    let output = text(&out.stderr);
     for (variable, _) in env {
-        assert!(said.contains(variable), "{said}");
+        assert!(output.contains(variable), "{output}");
     }
-    assert!(!said.contains("hunter2"), "{said}");
+    assert!(!output.contains("hunter2"), "{output}");
     let worker = text(&run(&["worker"], &env).stderr);
     assert!(
         worker.contains("GOOGLE_CLOUD_PROJECT") && worker.contains("DB_PORT"),
@@ -107,7 +107,7 @@ fn check_never_shows_a_secret() {
 }
 
 #[test]
-fn list_and_inspect_print_one_document_that_fits_its_schema() {
+fn list_and_inspect_print_one_document_that_matches_its_schema() {
     let fixtures = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
     let bucket = [("BACKUP_BUCKET", fixtures)];
     let schema = |name: &str| {
@@ -144,7 +144,7 @@ fn list_and_inspect_print_one_document_that_fits_its_schema() {
     assert_eq!(seen["has_offsets"], true);
 }
 
-/// The body of the result event also where the restore failed.
+/// A failed restore also prints the body of the result event.
 #[test]
 fn a_failed_restore_prints_its_result() {
     let args = [
@@ -167,9 +167,9 @@ fn a_failed_restore_prints_its_result() {
     );
 }
 
-/// Backups are never proven on the server that they would be restored into.
+/// Verifications must not run on the target server.
 #[test]
-fn the_scratch_server_is_not_the_target() {
+fn the_scratch_server_must_not_be_the_target() {
     let out = run(&["check"], &[("SCRATCH_DB_HOST", "localhost")]);
     assert_eq!(out.status.code(), Some(78));
     assert!(text(&out.stderr).contains("SCRATCH_DB_HOST: must not be the target server"));
@@ -186,9 +186,9 @@ fn the_scratch_server_is_not_the_target() {
     );
 }
 
-/// Documents that the configuration names are read when it is.
+/// Documents that the configuration names are read at the start, not only when they are needed.
 #[test]
-fn a_wrong_checks_file_or_key_is_reported_at_the_start() {
+fn an_invalid_checks_file_or_key_is_reported_at_the_start() {
     let scratch = tempfile::tempdir().unwrap();
     let (checks, key) = (
         scratch.path().join("checks.yaml"),
@@ -203,17 +203,17 @@ fn a_wrong_checks_file_or_key_is_reported_at_the_start() {
     ];
     for command in [&["check"][..], &["worker"], &["verify", "latest"]] {
         let out = run(command, &env);
-        let said = text(&out.stderr);
-        assert_eq!(out.status.code(), Some(78), "{command:?}: {said}");
+        let output = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(78), "{command:?}: {output}");
         assert!(
-            said.contains("VERIFY_CHECKS") && said.contains("EVIDENCE_SIGNING_KEY"),
-            "{said}"
+            output.contains("VERIFY_CHECKS") && output.contains("EVIDENCE_SIGNING_KEY"),
+            "{output}"
         );
     }
 }
 
 #[test]
-fn completions_and_manual_know_every_command() {
+fn completions_and_man_pages_cover_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let out = run(&["man", folder.path().to_str().unwrap()], &[]);
     assert!(out.status.success(), "{}", text(&out.stderr));
@@ -235,9 +235,9 @@ fn completions_and_manual_know_every_command() {
     assert!(commands.len() > 15, "{commands:?}");
     for command in commands.into_iter().filter(|c| *c != "help") {
         let page = folder.path().join(format!("pgrestored-{command}.1"));
-        assert!(page.exists(), "no page of {command}");
+        assert!(page.exists(), "no man page for {command}");
         assert!(shells.iter().all(|s| s.contains(command)), "{command}");
-        // The short help is short, and has an example where there is something to say.
+        // The short help leaves out the configuration.
         let short = text(&run(&[command, "-h"], &[]).stdout);
         assert!(
             short.lines().count() < 70 && !short.contains("DB_PASSWORD"),
@@ -250,9 +250,9 @@ fn completions_and_manual_know_every_command() {
     }
 }
 
-/// Whatever the level of the log: this command's is `warn`.
+/// Log lines carry request and trace at every log level; that of this command is `warn`.
 #[test]
-fn a_line_of_the_log_says_its_request_and_trace() {
+fn log_lines_carry_request_and_trace() {
     let args = [
         "restore",
         "none.dump",
@@ -264,11 +264,11 @@ fn a_line_of_the_log_says_its_request_and_trace() {
         "10ms",
     ];
     let out = run(&args, &[("DB_HOST", "/nowhere")]);
-    let said = text(&out.stderr);
-    let line = said
+    let output = text(&out.stderr);
+    let line = output
         .lines()
         .find(|l| l.contains("the restore failed"))
-        .unwrap_or_else(|| panic!("{said}"));
+        .unwrap_or_else(|| panic!("{output}"));
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["request_id"], "r9");
     assert!(
@@ -277,7 +277,7 @@ fn a_line_of_the_log_says_its_request_and_trace() {
     );
 }
 
-/// What `split` made of a file is the file.
+/// The pieces that `split` wrote are one backup.
 #[test]
 fn pieces_are_one_backup() {
     let folder = tempfile::tempdir().unwrap();
@@ -302,7 +302,7 @@ fn pieces_are_one_backup() {
     };
     let custom = fixture("v15.custom.dump");
     put("x.dump.", &["aa", "ab", "ac"], &custom);
-    // Its table of contents is not the first member: it is looked for in another reading, by jumps.
+    // Its table of contents is not the first member, so a separate pass finds it first.
     let mut tar = Vec::new();
     std::io::Read::read_to_end(
         &mut flate2::read::GzDecoder::new(&fixture("v15.directory.tar.gz")[..]),
@@ -334,9 +334,9 @@ fn pieces_are_one_backup() {
     );
 }
 
-/// A person's own file is meant, and is named so that it can be.
+/// If a backup is not found but a local file has its name, the error says how to name the file.
 #[test]
-fn a_file_in_the_current_folder_is_pointed_at() {
+fn a_file_in_the_current_folder_is_suggested() {
     let (here, bucket) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let fixture = format!(
         "{}/tests/fixtures/v15.custom.dump",
@@ -345,7 +345,7 @@ fn a_file_in_the_current_folder_is_pointed_at() {
     std::fs::copy(&fixture, here.path().join("app.dump")).unwrap();
     std::os::unix::fs::symlink(&fixture, here.path().join("link.dump")).unwrap();
     let place = format!("file://{}", bucket.path().display());
-    let ours = |args: &[&str]| {
+    let run_here = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         let out = command
             .args(args)
@@ -355,25 +355,29 @@ fn a_file_in_the_current_folder_is_pointed_at() {
             .unwrap();
         (out.status.code(), text(&out.stdout) + &text(&out.stderr))
     };
-    let (code, said) = ours(&["inspect", "app.dump"]);
+    let (code, output) = run_here(&["inspect", "app.dump"]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("write ./app.dump"), "{said}");
-    assert!(ours(&["verify", "app.dump"]).1.contains("write ./app.dump"));
-    assert!(!ours(&["inspect", "other.dump"]).1.contains("write ./"));
-    assert_eq!(ours(&["inspect", "./app.dump"]).0, Some(0));
-    // A link that a person names is followed; one in a place of backups is not.
-    assert_eq!(ours(&["inspect", "./link.dump"]).0, Some(0));
-    let (code, said) = ours(&[
+    assert!(output.contains("write ./app.dump"), "{output}");
+    assert!(
+        run_here(&["verify", "app.dump"])
+            .1
+            .contains("write ./app.dump")
+    );
+    assert!(!run_here(&["inspect", "other.dump"]).1.contains("write ./"));
+    assert_eq!(run_here(&["inspect", "./app.dump"]).0, Some(0));
+    // A link given as a path is followed; a link in a folder of backups is not.
+    assert_eq!(run_here(&["inspect", "./link.dump"]).0, Some(0));
+    let (code, output) = run_here(&[
         "inspect",
         &format!("file://{}/link.dump", here.path().display()),
     ]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("leads out of the folder"), "{said}");
+    assert!(output.contains("points outside the folder"), "{output}");
 }
 
-/// A name, a flag or a damaged file says what it wants: the terminal is not driven by it.
+/// Control characters in names, flags and damaged files are escaped in the output.
 #[test]
-fn what_is_shown_drives_no_terminal() {
+fn output_contains_no_control_characters() {
     let dir = tempfile::tempdir().unwrap();
     let folder = format!("file://{}", dir.path().display());
     std::fs::write(

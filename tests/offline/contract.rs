@@ -1,4 +1,4 @@
-//! The documents that others rely on: metrics exposition, schemas, examples, events.
+//! Interfaces that others rely on: metrics exposition, schemas, examples, events.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ fn schemas() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas")
 }
 
-/// The exposition after known events, with times masked: `tests/offline/metrics.txt`, byte by byte.
+/// The exposition after known events, with times masked, equals `tests/offline/metrics.txt`.
 #[test]
-fn the_exposition_is_the_golden_one() {
+fn the_exposition_matches_the_golden_file() {
     let m = RestoreMetricsManager::new(1.0);
     let fresh = m.exposition();
     let work = Work {
@@ -40,7 +40,7 @@ fn the_exposition_is_the_golden_one() {
         idle.contains("\nrestore_in_progress 0\n")
             && idle.contains("\nrestore_oldest_start_timestamp_seconds 0\n")
     );
-    // What a restore has done stays counted.
+    // The work of restores that ended stays counted.
     drop(m.start_restore(move || work));
     assert!(idle.contains("\nrestore_rows_total 20\n"), "{idle}");
     assert!(m.exposition().contains("\nrestore_rows_total 40\n"));
@@ -67,13 +67,13 @@ fn the_exposition_is_the_golden_one() {
     let expected = std::fs::read_to_string(&golden).unwrap();
     assert!(
         now == expected,
-        "the exposition changed; UPDATE_GOLDEN=1 writes it anew\n{now}"
+        "the exposition changed; UPDATE_GOLDEN=1 updates the file\n{now}"
     );
 }
 
-/// The user's own series, with exactly their labels, from the first scrape on.
+/// The documented series exist, with exactly their labels, from the first scrape.
 #[test]
-fn the_documented_series_are_there_from_the_start() {
+fn documented_series_exist_from_the_start() {
     let text = RestoreMetricsManager::new(1.0).exposition();
     for line in [
         "restore_success_total 0",
@@ -109,7 +109,7 @@ fn the_documented_series_are_there_from_the_start() {
 }
 
 #[test]
-fn schemas_are_what_the_types_say() {
+fn schemas_match_the_types() {
     for (name, schema) in pgrestored::cli::schemas() {
         let file = schemas().join(format!("{name}.v1.json"));
         let written = std::fs::read_to_string(&file)
@@ -127,7 +127,7 @@ fn schemas_are_what_the_types_say() {
     assert_eq!(files.count(), pgrestored::cli::schemas().len());
 }
 
-/// Name and text of every file.
+/// Name and content of every file in a folder.
 fn texts(folder: &Path) -> BTreeMap<String, String> {
     let files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap());
     let text =
@@ -138,7 +138,7 @@ fn texts(folder: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_reference_is_what_the_code_says() {
+fn the_reference_pages_match_the_code() {
     let folder = tempfile::tempdir().unwrap();
     let status = std::process::Command::new(env!("CARGO_BIN_EXE_pgrestored"))
         .arg("reference")
@@ -173,7 +173,7 @@ fn example(name: &str) -> serde_json::Value {
 }
 
 #[test]
-fn every_example_fits_its_schema_and_its_type() {
+fn every_example_matches_its_schema_and_its_type() {
     for entry in std::fs::read_dir(schemas().join("examples")).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
         let name = file.split('.').next().unwrap();
@@ -197,12 +197,12 @@ fn every_example_fits_its_schema_and_its_type() {
                 let attributes = serde_json::from_value(value).unwrap();
                 assert!(GcsNotification::from_attributes(&attributes).is_some());
             }
-            other => panic!("an example of {other}"),
+            other => panic!("no check for examples of {other}"),
         }
     }
 }
 
-/// What the types refuse, the schema refuses too.
+/// The schema rejects what the type rejects.
 #[test]
 fn the_request_schema_is_as_strict_as_the_type() {
     let v = validator("restore-request");
@@ -233,10 +233,10 @@ fn the_request_schema_is_as_strict_as_the_type() {
 }
 
 #[test]
-fn what_we_publish_fits_the_schema() {
+fn published_results_match_the_schema() {
     let t = jiff::Timestamp::UNIX_EPOCH;
     for reason in FailureReason::ALL {
-        let error = RestoreError::from(ValidationError::new(reason, "what went wrong"));
+        let error = RestoreError::from(ValidationError::new(reason, "a message"));
         let result = RestoreResult::failure("r", &error, "data", (t, t));
         let value: serde_json::Value =
             serde_json::from_slice(&result.to_message().unwrap().data).unwrap();
@@ -246,7 +246,7 @@ fn what_we_publish_fits_the_schema() {
     }
 }
 
-/// `docs/rules.md` is the table that the code follows. `UPDATE_GOLDEN=1` writes it.
+/// `docs/rules.md` lists the rules of the code. `UPDATE_GOLDEN=1` writes it.
 #[test]
 fn every_rule_is_documented() {
     let mut text = String::from(

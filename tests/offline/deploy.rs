@@ -1,4 +1,4 @@
-//! What is deployed beside the program: alert rules, by their own tools.
+//! Alert rules and runbooks, checked with Prometheus' own tools.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn prometheus() -> PathBuf {
     root().join("deploy/prometheus")
 }
 
-/// What a program says; `None`, loudly, where it is not installed. In CI it must be there.
+/// The output of a program; `None`, with a message, if it is not installed. In CI it must be installed.
 pub fn installed(command: &mut Command) -> Option<Output> {
     match command.output() {
         Ok(out) => Some(out),
@@ -45,7 +45,7 @@ fn promtool(args: &[&str]) -> Option<Output> {
     )
 }
 
-/// The alerts, each with its severity.
+/// Name and severity of every alert.
 pub fn alerts() -> Vec<(String, String)> {
     let word = |text: &str| text.split('\n').next().unwrap().to_owned();
     let rules = |(file, _): &(&str, &str)| text_of(&format!("deploy/prometheus/{file}"));
@@ -58,7 +58,7 @@ pub fn alerts() -> Vec<(String, String)> {
     FILES.iter().map(rules).flat_map(in_file).collect()
 }
 
-/// Our series and what is recorded of them.
+/// Names of our series and of the recorded ones.
 pub fn series() -> BTreeSet<String> {
     let exposition = RestoreMetricsManager::sample();
     let ours = exposition
@@ -76,7 +76,7 @@ pub fn series() -> BTreeSet<String> {
         .collect()
 }
 
-/// Our series and recorded ones that a text names, parts of histograms without what they are called by.
+/// The series that a text names, ours and recorded ones; parts of histograms without their suffixes.
 pub fn names_of_series(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
     let is_series = |w: &&str| {
@@ -92,7 +92,7 @@ pub fn names_of_series(text: &str) -> Vec<String> {
             .unwrap_or(w)
             .to_owned()
     };
-    // `restore:dead_lettered:count` is a whole name.
+    // Recorded series, such as `restore:dead_lettered:count`, keep their suffixes.
     words
         .filter(is_series)
         .map(|w| {
@@ -105,7 +105,7 @@ pub fn names_of_series(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Rules, and what tests them.
+/// Files of rules, and the files that test them.
 const FILES: [(&str, &str); 4] = [
     ("proof.alerts.yml", "proof.test.yml"),
     ("worker.alerts.yml", "worker.test.yml"),
@@ -114,7 +114,7 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn alerts_fire_and_are_silent_as_their_tests_say() {
+fn the_tests_of_the_rules_pass() {
     for test in ["proof.test.yml", "worker.test.yml", "restore.test.yml"] {
         let Some(out) = promtool(&["test", "rules", test]) else {
             return;
@@ -135,7 +135,7 @@ fn alerts_fire_and_are_silent_as_their_tests_say() {
     );
 }
 
-/// One wrong word in a rule, and a test of the rules fails.
+/// Mutates the rules, one change at a time; the tests of the rules must fail for each mutant.
 fn every_mutant_is_found(file: &str, at_least: usize) {
     const SWAPS: [(&str, &str); 26] = [
         ("2 * 86400", "9 * 86400"),
@@ -168,7 +168,7 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
     if promtool(&["--version"]).is_none() {
         return;
     }
-    let (mut made, mut survivors) = (0, Vec::new());
+    let (mut mutants, mut survivors) = (0, Vec::new());
     let test = FILES
         .iter()
         .find(|(rules, _)| *rules == file)
@@ -176,14 +176,17 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
         .unwrap();
     let tests = groups_of(&text_of(&format!("deploy/prometheus/{test}")));
     let text = text_of(&format!("deploy/prometheus/{file}"));
-    assert!(passes(file, &text, &tests, ""), "{file} as it is");
+    assert!(
+        passes(file, &text, &tests, ""),
+        "{file} fails without a mutation"
+    );
     for (from, to) in SWAPS {
         for (at, _) in text.match_indices(from) {
             let line = text[..at].rsplit('\n').next().unwrap();
             if line.trim_start().starts_with('#') {
                 continue;
             }
-            made += 1;
+            mutants += 1;
             let mutant = format!("{}{to}{}", &text[..at], &text[at + from.len()..]);
             if passes(file, &mutant, &tests, rule_at(&text, at)) {
                 survivors.push(format!(
@@ -193,10 +196,10 @@ fn every_mutant_is_found(file: &str, at_least: usize) {
             }
         }
     }
-    assert!(made >= at_least, "{made} mutants");
+    assert!(mutants >= at_least, "only {mutants} mutants");
     assert!(
         survivors.is_empty(),
-        "{} of {made} survive: {survivors:#?}",
+        "{} of {mutants} mutants survive: {survivors:#?}",
         survivors.len()
     );
 }
@@ -221,7 +224,7 @@ fn every_mutant_of_the_restore_alerts_is_found() {
     every_mutant_is_found("restore.alerts.yml", 15);
 }
 
-/// The groups of a test of rules, each as a test of its own: none may use another's anchor.
+/// Splits a test of rules into its groups, each a complete test; no group may use another's YAML anchors.
 fn groups_of(test: &str) -> Vec<String> {
     const BEGIN: &str = "\n  - name: ";
     let (head, groups) = test.split_at(test.find(BEGIN).unwrap());
@@ -232,14 +235,14 @@ fn groups_of(test: &str) -> Vec<String> {
         .collect()
 }
 
-/// The name of the rule that stands at `at`.
+/// The name of the rule at byte `at`.
 fn rule_at(rules: &str, at: usize) -> &str {
     let name = |key: &str| rules[..at].rfind(key).map(|begin| begin + key.len());
     let begin = name("- alert: ").max(name("- record: ")).unwrap_or(0);
     rules[begin..].lines().next().unwrap()
 }
 
-/// Whether the rules pass every group; those that name the rule are tried first.
+/// Whether the mutant passes every group; groups that name the changed rule run first.
 fn passes(file: &str, mutant: &str, groups: &[String], rule: &str) -> bool {
     let scratch = tempfile::tempdir().unwrap();
     for (rules, _) in FILES {
@@ -257,9 +260,9 @@ fn passes(file: &str, mutant: &str, groups: &[String], rule: &str) -> bool {
     })
 }
 
-/// The names and severities of the reference, and every alert has its page.
+/// The documented alerts exist with their severities, and every alert has a runbook.
 #[test]
-fn the_five_alerts_are_there() {
+fn documented_alerts_exist_and_have_runbooks() {
     let alerts = alerts();
     for (name, severity) in [
         ("RestoreFailure", "critical"),
@@ -295,11 +298,11 @@ fn the_five_alerts_are_there() {
     let pages = std::fs::read_dir(root().join("docs/runbooks"))
         .unwrap()
         .count();
-    assert_eq!(pages, alerts.len(), "a page without its alert");
+    assert_eq!(pages, alerts.len(), "a runbook without an alert");
 }
 
 #[test]
-fn rules_and_runbooks_name_only_real_series() {
+fn rules_and_runbooks_name_only_existing_series() {
     let known = series();
     let rules = FILES
         .iter()

@@ -1,4 +1,4 @@
-//! Documents for people say what the program does.
+//! The documentation matches the program: defaults, links, commands and log fields.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,11 +18,11 @@ pub fn variables() -> BTreeSet<String> {
         .collect()
 }
 
-/// `[default: …]` of the help is what holds where nothing is said.
+/// Setting every flag to the `[default: …]` of its help changes nothing.
 #[test]
-fn the_defaults_that_are_told_are_the_defaults() {
+fn defaults_in_the_help_are_the_actual_defaults() {
     let command = Cli::command();
-    let told: Vec<(String, String)> = command
+    let defaults: Vec<(String, String)> = command
         .get_arguments()
         .filter(|a| a.get_env().is_some())
         .filter_map(|a| {
@@ -33,13 +33,13 @@ fn the_defaults_that_are_told_are_the_defaults() {
                 default.trim_end_matches(']').to_owned(),
             ))
         })
-        // These are told in words.
+        // These defaults are described in words.
         .filter(|(_, default)| {
             ![
                 "the server's cores",
                 "the cgroup's limit",
-                "one for all",
-                "in the target server alone",
+                "one set for all",
+                "only on the target server",
                 "no limit",
                 "those of the system",
                 "any",
@@ -47,8 +47,11 @@ fn the_defaults_that_are_told_are_the_defaults() {
             .contains(&default.as_str())
         })
         .collect();
-    assert!(told.len() > 30, "{told:?}");
-    let flags: Vec<(&str, &str)> = told.iter().map(|(f, d)| (f.as_str(), d.as_str())).collect();
+    assert!(defaults.len() > 30, "{defaults:?}");
+    let flags: Vec<(&str, &str)> = defaults
+        .iter()
+        .map(|(f, d)| (f.as_str(), d.as_str()))
+        .collect();
     let of = |flags: &[(&str, &str)]| {
         format!(
             "{:#?}",
@@ -58,7 +61,7 @@ fn the_defaults_that_are_told_are_the_defaults() {
     assert_eq!(of(&flags), of(&[]));
 }
 
-/// Every page for people.
+/// Every page of the documentation.
 fn pages() -> Vec<PathBuf> {
     let top = [
         "README.md",
@@ -87,9 +90,9 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// Every link between our documents leads somewhere.
+/// Every link between our documents has an existing target.
 #[test]
-fn links_lead_somewhere() {
+fn links_are_not_broken() {
     let anchor = |line: &str| {
         let words = line.trim_start_matches('#').trim().to_lowercase();
         let kept = words
@@ -116,22 +119,22 @@ fn links_lead_somewhere() {
             };
             assert!(to.exists(), "{}: {link}", page.display());
             if !part.is_empty() {
-                let there = std::fs::read_to_string(&to).unwrap();
-                let mut heads = there.lines().filter(|l| l.starts_with('#')).map(anchor);
+                let target = std::fs::read_to_string(&to).unwrap();
+                let mut heads = target.lines().filter(|l| l.starts_with('#')).map(anchor);
                 assert!(heads.any(|h| h == part), "{}: {link}", page.display());
             }
         }
     }
 }
 
-/// Every command that a document shows is one that there is.
+/// The command line accepts every command that a document shows.
 #[test]
-fn commands_that_are_shown_can_be_given() {
-    let mut tried = 0;
+fn documented_commands_are_valid() {
+    let mut checked = 0;
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         for line in text.lines() {
-            // In a block, or between backticks; up to what is the shell's.
+            // Commands in code blocks or between backticks, up to the shell's own syntax.
             let Some((before, rest)) = line.split_once("pgrestored ") else {
                 continue;
             };
@@ -150,7 +153,7 @@ fn commands_that_are_shown_can_be_given() {
             let args: Vec<String> = words
                 .map(|w| w.trim_matches(['\'', '"']).to_owned())
                 .collect();
-            // Prose about pgrestored, and commands that are not written out.
+            // Skip prose about pgrestored, and commands that are not written out.
             let known = Cli::command()
                 .get_subcommands()
                 .any(|c| args.first().is_some_and(|a| a == c.get_name()));
@@ -162,18 +165,18 @@ fn commands_that_are_shown_can_be_given() {
             let missing =
                 |e: &clap::Error| e.kind() == clap::error::ErrorKind::MissingRequiredArgument;
             match parsed {
-                Ok(_) => tried += 1,
-                Err(e) if e.kind() == clap::error::ErrorKind::DisplayHelp => tried += 1,
-                // A command that is only named.
+                Ok(_) => checked += 1,
+                Err(e) if e.kind() == clap::error::ErrorKind::DisplayHelp => checked += 1,
+                // Only the command's name is mentioned.
                 Err(e) if missing(&e) && args.len() == 1 => {}
                 Err(e) => panic!("{}: {line}\n{e}", page.display()),
             }
         }
     }
-    assert!(tried > 60, "{tried}");
+    assert!(checked > 60, "{checked}");
 }
 
-/// Fields of a `tracing` macro's call, by its text.
+/// The fields in the text of a `tracing` macro's call.
 fn fields_of(call: &str) -> Vec<String> {
     let (mut depth, mut quoted, mut part, mut parts) = (0, false, String::new(), Vec::new());
     let mut last = ' ';
@@ -208,9 +211,9 @@ fn fields_of(call: &str) -> Vec<String> {
         .collect()
 }
 
-/// Every field of a line of the log is in docs/logging.md.
+/// Every field of log lines is in docs/logging.md.
 #[test]
-fn every_field_of_the_log_is_documented() {
+fn all_log_fields_are_documented() {
     let documented = log_fields();
     let (mut folders, mut lines) = (vec![root().join("src")], 0);
     while let Some(folder) = folders.pop() {
@@ -236,7 +239,7 @@ fn every_field_of_the_log_is_documented() {
     assert!(lines > 40, "{lines}");
 }
 
-/// The fields that the document's table names.
+/// The fields in the table of docs/logging.md.
 pub fn log_fields() -> BTreeSet<String> {
     let page = std::fs::read_to_string(root().join("docs/logging.md")).unwrap();
     let rows = page.lines().filter(|l| l.starts_with("| `"));

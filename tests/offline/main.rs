@@ -1,4 +1,5 @@
-//! Without any server: the house's walls, the contract's documents, the archive corpus, the command line.
+//! Tests without any server: module layers, generated documents, deployment files, memory limits and the
+//! command line.
 
 #[path = "../support/memory.rs"]
 mod memory;

@@ -1,5 +1,5 @@
-//! What is deployed, by the validators of those who read it: Kubernetes, Docker, Terraform, systemd,
-//! Grafana, Alertmanager. Nothing is started here.
+//! Deployment files, checked with their platforms' validators: Kubernetes, Docker, Terraform, systemd,
+//! Grafana and Alertmanager. Nothing is started.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ fn deploy() -> PathBuf {
     root().join("deploy")
 }
 
-/// Runs a program of the folder that `make setup` fills.
+/// Runs a program installed by `make setup`.
 fn run_tool(name: &str, args: &[&str]) -> Option<String> {
     run(Command::new(installed_tool(&format!("python/bin/{name}"))?).args(args))
 }
 
-/// Standard output of a program that has to succeed; `None`, loudly, where it is not installed.
+/// Standard output of a program that must succeed; `None`, with a message, if it is not installed.
 fn run(command: &mut Command) -> Option<String> {
     let out = installed(command.current_dir(deploy()))?;
     let (stdout, stderr) = (
@@ -30,7 +30,7 @@ fn run(command: &mut Command) -> Option<String> {
     Some(stdout.into_owned())
 }
 
-/// Documents of what an overlay makes, as JSON.
+/// The documents that an overlay generates, as JSON.
 fn overlay(name: &str) -> Option<Vec<Value>> {
     let yaml = run(Command::new("kubectl")
         .args(["kustomize"])
@@ -45,11 +45,11 @@ const OVERLAYS: [&str; 4] = [
     "overlays/production",
     "overlays/verification",
 ];
-/// Kinds that are no part of Kubernetes itself: their schemas are not in the validator.
+/// Custom resources; the validator has no schemas for them.
 const CUSTOM: [&str; 3] = ["ScaledObject", "TriggerAuthentication", "PodMonitor"];
 
 #[test]
-fn kubernetes_knows_every_field() {
+fn kubernetes_manifests_are_valid() {
     for name in OVERLAYS {
         let Some(documents) = overlay(name) else {
             return;
@@ -98,7 +98,7 @@ fn a_worker_on_kubernetes_is_hardened_and_drains() {
             "{name}"
         );
         assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
-        // What runs is cancelled and cleaned up before the pod is killed.
+        // The worker drains and cleans up before the pod is killed.
         let settings = &of_kind(&documents, "ConfigMap")["data"];
         let drain = settings["DRAIN_TIMEOUT"]
             .as_str()
@@ -110,7 +110,7 @@ fn a_worker_on_kubernetes_is_hardened_and_drains() {
             drain.parse::<u64>().unwrap() * 60 + 60 < grace,
             "{name}: {drain} min of {grace} s"
         );
-        // KEDA says how many workers there are, and finds them.
+        // KEDA sets the number of workers, and refers to the right deployment.
         assert_eq!(
             of_kind(&documents, "Deployment")["spec"]["replicas"],
             Value::Null,
@@ -134,9 +134,9 @@ fn a_worker_on_kubernetes_is_hardened_and_drains() {
     }
 }
 
-/// Variables that a platform sets are variables that there are, and the program takes their values.
+/// Every variable that a platform sets exists, and the program accepts its value.
 #[test]
-fn every_variable_that_is_deployed_is_one_of_ours() {
+fn deployed_variables_are_valid() {
     let mut sets: Vec<(String, Vec<(String, String)>)> = Vec::new();
     for name in OVERLAYS {
         let Some(documents) = overlay(name) else {
@@ -174,7 +174,7 @@ fn every_variable_that_is_deployed_is_one_of_ours() {
     for (name, pairs) in sets {
         let unknown: Vec<_> = pairs.iter().filter(|(k, _)| !known.contains(k)).collect();
         assert!(unknown.is_empty(), "{name}: {unknown:?}");
-        // Files with secrets are not there.
+        // The files with secrets do not exist here.
         let pairs = pairs.iter().filter(|(k, _)| !k.ends_with("_FILE"));
         let mut check = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
         let out = check
@@ -197,7 +197,7 @@ fn the_dockerfile_is_linted() {
 }
 
 #[test]
-fn compose_knows_every_key() {
+fn the_compose_file_is_valid() {
     run_tool(
         "check-jsonschema",
         &["--builtin-schema", "vendor.compose-spec", "compose.yaml"],
@@ -218,7 +218,7 @@ fn terraform_is_formatted() {
 }
 
 #[test]
-fn systemd_understands_the_unit() {
+fn the_systemd_unit_is_valid() {
     let unit = text_of("deploy/systemd/pgrestored.service");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pgrestored.service");
@@ -231,8 +231,8 @@ fn systemd_understands_the_unit() {
     let Some(out) = installed(verify.args(["verify", "--man=no"]).arg(&file)) else {
         return;
     };
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    let ours: Vec<&str> = said
+    let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+    let ours: Vec<&str> = stderr
         .lines()
         .filter(|l| l.contains("pgrestored.service"))
         .collect();
@@ -240,7 +240,7 @@ fn systemd_understands_the_unit() {
 }
 
 #[test]
-fn alertmanager_sends_each_alert_where_it_belongs() {
+fn alertmanager_routes_alerts_by_severity() {
     let file = "alertmanager/alertmanager.yml";
     let amtool = |args: &[&str]| run(Command::new("amtool").args(args));
     if amtool(&["check-config", file]).is_none() {
@@ -261,7 +261,7 @@ fn alertmanager_sends_each_alert_where_it_belongs() {
             "config", "routes", "test", &config, &verify, &labels[0], &labels[1],
         ]);
     }
-    // What mutes and what is muted are alerts that there are.
+    // Inhibition rules name only existing alerts.
     let config = text_of("deploy/alertmanager/alertmanager.yml");
     let named = config
         .split("alertname=\"")
@@ -272,9 +272,9 @@ fn alertmanager_sends_each_alert_where_it_belongs() {
     }
 }
 
-/// The dashboard asks only for series that there are, and its panels neither overlap nor go unexplained.
+/// The dashboard queries only existing series; its panels have descriptions and do not overlap.
 #[test]
-fn the_dashboard_is_in_order() {
+fn the_dashboard_is_valid() {
     let dashboard: Value =
         serde_json::from_str(&text_of("deploy/grafana/pgrestored.json")).unwrap();
     let known: BTreeSet<String> = crate::deploy::series();
@@ -309,7 +309,7 @@ fn the_dashboard_is_in_order() {
 }
 
 #[test]
-fn the_asyncapi_document_is_read_by_its_parser() {
+fn the_asyncapi_document_is_valid() {
     let Some(modules) = installed_tool("node/node_modules") else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Who can reach a database while it is made, and what a backup leaves of the role that loaded it.
+//! Access to a database while it is created, and what a backup can change of the role that loads it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::formats::Format;
 use crate::support::{Cluster, bindir_of, job};
 
-/// Before 15 everybody may create objects in `public`, and a role administers itself; since 16 a membership
-/// has options.
+/// Before 15 every role may create objects in `public`, and a role administers its own memberships; since 16 a
+/// membership has options.
 fn servers() -> Vec<Cluster> {
     let others = [14, 18].into_iter().filter_map(bindir_of);
     others
@@ -23,7 +23,7 @@ fn servers() -> Vec<Cluster> {
         .collect()
 }
 
-/// `None` where `user` gets in, else the refusal's SQLSTATE.
+/// `None` if `user` can connect, else the SQLSTATE of the error.
 async fn refusal(c: &Cluster, user: &str, password: &str, database: &str) -> Option<String> {
     let config = format!(
         "host={} user={user} password='{password}' dbname={database}",
@@ -40,7 +40,7 @@ async fn refusal(c: &Cluster, user: &str, password: &str, database: &str) -> Opt
 const PRIVILEGES: &str = "SELECT coalesce(datacl, acldefault('d', datdba)), pg_get_userbyid(datdba) FROM pg_database WHERE datname = ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_else_is_in_a_database_that_is_loaded() {
+async fn nobody_else_can_connect_to_a_database_during_the_load() {
     for c in servers() {
         c.psql(
             "postgres",
@@ -137,7 +137,7 @@ impl Pool {
         Pool { c, dump }
     }
 
-    /// The dump, with statements in it that may be refused, and what comes then.
+    /// The dump, preceded by statements whose errors are ignored, and the result of restoring it.
     fn with(&self, statements: &[&str], then: &str) -> PathBuf {
         let end = "--\n-- PostgreSQL database dump complete\n";
         let tried: String = statements
@@ -202,7 +202,7 @@ impl Pool {
 const CHANGES: [&str; 8] = [
     "ALTER ROLE CURRENT_USER SET work_mem = '1GB'",
     "ALTER ROLE CURRENT_USER SET search_path = 'pg_temp'",
-    // A session that has not used PL/pgSQL does not know it.
+    // A session that has not used PL/pgSQL does not have its settings.
     "ALTER ROLE CURRENT_USER SET plpgsql.extra_errors = 'all'",
     "ALTER ROLE CURRENT_USER IN DATABASE postgres SET work_mem = '1GB'",
     "GRANT pgrestored_load_1 TO role_b",
@@ -211,25 +211,25 @@ const CHANGES: [&str; 8] = [
     "ALTER ROLE CURRENT_USER PASSWORD 'theirs'",
 ];
 
-/// Whatever a backup does to the role that loads it, the next restore works, and nobody else is that role.
+/// Whatever a backup does to the role that loads it, the next restore works, and nobody else can be that role.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_backup_did_to_its_loading_role_is_undone() {
+async fn changes_to_the_loading_role_are_undone() {
     for c in servers() {
         let pool = Pool::of(c);
         for (i, change) in CHANGES.iter().enumerate() {
             let done = pool.restore(&pool.with(&[change], "")).await;
             assert_eq!(done.result.error, None, "{change}");
-            // Twice is much the same, and each look is a restore.
+            // Repeating them adds little, and each check is a restore.
             if i >= 3 {
                 pool.check(change).await;
             }
         }
-        // Undone as well where the restore fails of it, or after it.
+        // Also undone if the restore fails because of it, or after it.
         let rows = "COPY public.t (a) FROM stdin;\nnone\n\\.\n";
         let done = pool.restore(&pool.with(&CHANGES, rows)).await;
         assert_eq!(done.failure, Some(R::DataRejected));
         pool.check("a restore that failed").await;
-        // A restore that was killed undoes nothing, and somebody may be there still.
+        // A restore that was killed undoes nothing, and a session of the role may still be open.
         let config = format!(
             "host={} user={LOADER} password=right dbname=postgres",
             pool.c.sandbox.host()
@@ -246,9 +246,9 @@ async fn what_a_backup_did_to_its_loading_role_is_undone() {
     }
 }
 
-/// Before 15 a role can send its members away, and with them who gives away what it owns.
+/// Before 15 a role can revoke memberships in itself, also that of the role that reassigns its objects.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loading_role_that_cannot_be_set_right_is_refused() {
+async fn a_loading_role_that_cannot_be_repaired_is_refused() {
     let Some(bindir) = bindir_of(14) else { return };
     let pool = Pool::of(Cluster::of(&bindir, ""));
     let leave = "REVOKE pgrestored_load_1 FROM pgrestored";
@@ -257,7 +257,7 @@ async fn a_loading_role_that_cannot_be_set_right_is_refused() {
         None
     );
     pool.check("membership").await;
-    // With another password, only somebody else can.
+    // With another password, only another role can.
     let password = "ALTER ROLE CURRENT_USER PASSWORD 'theirs'";
     assert!(
         pool.restore(&pool.with(&[leave, password], ""))

@@ -1,5 +1,5 @@
-//! The connection to the server cut at every byte of a COPY and of a swap. `CAMPAIGN=full` cuts at each,
-//! else at some.
+//! The connection to the server is cut at every byte of a COPY and of a swap: with `CAMPAIGN=full` at each, else at
+//! some.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ async fn run(app: &App, job: &RestoreJob) -> pgrestored::manager::JobOutcome {
         .await
 }
 
-/// Which bytes: `all` of them spread evenly in a whole campaign, else `some`; they change with the seed.
+/// Which bytes: `all` of them, evenly spread, in a full campaign, else `some`, depending on the seed.
 fn places(total: u64, all: u64, some: u64) -> Vec<u64> {
     let step = (total / if is_full_campaign() { all } else { some }).max(1);
     let seed = u64::from(std::process::id());
@@ -46,12 +46,12 @@ fn through(c: &Cluster, proxy: &CutProxy, copy_format: &str) -> App {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_cut_at_any_byte_is_no_part_of_a_table() {
+async fn a_copy_cut_at_any_byte_leaves_no_partial_table() {
     cut_a_copy("text").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tuples_cut_at_any_byte_are_no_part_of_a_table() {
+async fn a_binary_copy_cut_at_any_byte_leaves_no_partial_table() {
     cut_a_copy("binary").await;
 }
 
@@ -76,7 +76,7 @@ async fn cut_a_copy(format: &str) {
         assert!(proxy.was_cut(), "{at}");
         match finished.failure {
             None => {
-                // The session had nothing more to do.
+                // The cut came after the session's last byte.
                 assert_eq!(c.psql("app", "SELECT count(*) FROM t"), "65", "{at}");
                 c.psql("postgres", "DROP DATABASE app");
                 done += 1;
@@ -90,7 +90,7 @@ async fn cut_a_copy(format: &str) {
                 );
                 assert!(
                     !c.databases().contains(&"app".to_owned()),
-                    "{at}: a part is there"
+                    "{at}: the table is partly loaded"
                 );
                 failed += 1;
             }
@@ -111,7 +111,7 @@ async fn cut_a_copy(format: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_swap_cut_at_any_byte_is_done_or_not() {
+async fn a_swap_cut_at_any_byte_is_atomic() {
     let c = Cluster::start_with("-c fsync=off");
     c.create("a", &rows("t1", 3));
     c.create("b", &rows("t2", 3));
@@ -148,7 +148,7 @@ async fn a_swap_cut_at_any_byte_is_done_or_not() {
         let now = table();
         match finished.failure {
             None => {
-                assert_eq!(now, format!("t{}", new + 1), "{at}: said to be done");
+                assert_eq!(now, format!("t{}", new + 1), "{at}: reported as done");
                 (there, done) = (new, done + 1);
             }
             Some(reason) => {
@@ -158,9 +158,9 @@ async fn a_swap_cut_at_any_byte_is_done_or_not() {
                     "{at}: {:?}",
                     finished.result.error
                 );
-                assert_eq!(now, format!("t{}", there + 1), "{at}: said not to be done");
+                assert_eq!(now, format!("t{}", there + 1), "{at}: reported as not done");
                 undone += 1;
-                // The redelivery does it.
+                // The redelivery completes it.
                 let again = run(&app, &job).await;
                 assert_eq!(again.failure, None, "{at}: {:?}", again.result.error);
                 settled += usize::from(again.repeated);
@@ -171,13 +171,13 @@ async fn a_swap_cut_at_any_byte_is_done_or_not() {
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{at}");
     }
     eprintln!(
-        "CAMPAIGN swap cuts: {done} done, {undone} undone and done again ({settled} found done), 0 inconsistent"
+        "CAMPAIGN swap cuts: {done} done, {undone} not done and repeated ({settled} found done), 0 inconsistent"
     );
     assert!(done > 0 && undone > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_made_in_place_is_there_or_not_wherever_it_is_cut() {
+async fn an_in_place_restore_cut_at_any_byte_is_atomic() {
     let c = Cluster::start_with("-c fsync=off");
     c.create("a", &rows("t1", 3));
     let dump = c.dump_to_file("a", &[]);
@@ -210,7 +210,7 @@ async fn a_database_made_in_place_is_there_or_not_wherever_it_is_cut() {
                 );
                 assert!(
                     !c.databases().contains(&"app".to_owned()),
-                    "{at}: said not to be done"
+                    "{at}: reported as not done"
                 );
                 undone += 1;
                 let again = run(&app, &job).await;
@@ -223,7 +223,7 @@ async fn a_database_made_in_place_is_there_or_not_wherever_it_is_cut() {
         assert_eq!(c.leftovers(), Vec::<String>::new(), "{at}");
     }
     eprintln!(
-        "CAMPAIGN in-place cuts: {done} done, {undone} undone and done again ({settled} found done), 0 half made"
+        "CAMPAIGN in-place cuts: {done} done, {undone} not done and repeated ({settled} found done), 0 partial"
     );
     assert!(done > 0 && undone > 0 && settled == 0);
 }

@@ -1,4 +1,4 @@
-//! Truncated and bit-flipped archives: never a database in place, always a clear error.
+//! Truncated and bit-flipped archives: the target is never replaced, and the error is always clear.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn with_crc(mut job: RestoreJob, crc: u32) -> RestoreJob {
     job
 }
 
-/// Positions over the whole file, the first bytes densely.
+/// Positions over the whole file, with more of them in the first bytes.
 fn positions(len: usize, count: usize) -> Vec<usize> {
     let dense = 0..60.min(len);
     dense.chain((0..count).map(|i| i * len / count)).collect()
@@ -42,7 +42,7 @@ async fn sweep(args: &[&str], flips: bool) {
             bad.truncate(at);
         }
         std::fs::write(&file, &bad).unwrap();
-        // A flip is found by the checksum at the latest; a cut is found without one.
+        // A flipped bit is found by the checksum at the latest; truncation is found without one.
         let job = job(&file, "app", OnExisting::Replace);
         let job = if flips { with_crc(job, crc) } else { job };
         let done = app
@@ -52,7 +52,7 @@ async fn sweep(args: &[&str], flips: bool) {
         let error = done
             .result
             .error
-            .unwrap_or_else(|| panic!("damage at {at} was not noticed"));
+            .unwrap_or_else(|| panic!("damage at {at} was not detected"));
         assert!(
             !error.message.is_empty() && !error.retryable,
             "{at}: {error:?}"
@@ -68,7 +68,7 @@ async fn sweep(args: &[&str], flips: bool) {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
-/// Objects as the store has them, with their checksum: damaged anywhere, none gets as far as the swap.
+/// Objects as the store has them, with their checksum: whatever the damage, no restore gets as far as the swap.
 async fn sweep_all(wrapping: Wrapping) {
     let seed = u64::from(std::process::id());
     fastrand::seed(seed);
@@ -103,10 +103,10 @@ async fn sweep_all(wrapping: Wrapping) {
                 .run(&job, Arc::default(), CancellationToken::new());
             let done = tokio::time::timeout(std::time::Duration::from_secs(60), run).await;
             let what = format!("seed {seed}: {format:?} {wrapping:?} damage {i} at {at}");
-            let done = done.unwrap_or_else(|_| panic!("{what}: hangs"));
+            let done = done.unwrap_or_else(|_| panic!("{what}: the restore hangs"));
             let reason = done
                 .failure
-                .unwrap_or_else(|| panic!("{what}: not noticed"));
+                .unwrap_or_else(|| panic!("{what}: not detected"));
             assert!(!done.result.error.unwrap().retryable, "{what}: {reason}");
             *tally.entry(reason.as_str()).or_insert(0) += 1;
         }
@@ -122,7 +122,7 @@ async fn sweep_all(wrapping: Wrapping) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_format_as_it_is() {
+async fn every_format_uncompressed() {
     sweep_all(Wrapping::None).await;
 }
 
@@ -162,7 +162,7 @@ async fn flipped_uncompressed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_after_the_end_are_not_ignored() {
+async fn trailing_bytes_are_not_ignored() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let file = c.dump_to_file("src", &[]);

@@ -1,4 +1,4 @@
-//! Dumps in every encoding that PostgreSQL knows. What `psql` and `pg_restore` make of a file is right.
+//! Dumps in every encoding that PostgreSQL supports. The expected result is that of `psql` or `pg_restore`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use pgrestored::job::OnExisting;
 
 use crate::support::{Cluster, assert_same, normalised};
 
-/// Encodings that only clients have, and that databases have too; text that they hold. Second bytes that look
-/// like a backslash, characters of one and of four bytes are among them.
+/// Client-only and database encodings, each with text. It includes second bytes that look like a backslash, and
+/// characters of one and of four bytes.
 const CLIENTS: &[(&str, &str)] = &[
     ("SJIS", "表ソ能ｱ"),
     ("SHIFT_JIS_2004", "表ソｱ"),
@@ -18,7 +18,7 @@ const CLIENTS: &[(&str, &str)] = &[
     ("UHC", "갂똠방"),
     ("EUC_JP", "表ソｱ丂"),
     ("KOI8R", "привет"),
-    // Characters that the server takes of a client: it refuses most others of JOHAB, as for `psql`.
+    // Only characters that the server accepts from a client: it rejects most others of JOHAB, also from `psql`.
     ("JOHAB", "똠갸험헡"),
 ];
 
@@ -40,7 +40,7 @@ const FORMATS: [&[&str]; 5] = [
     &["-Fc", "--inserts", "--rows-per-insert=2"],
 ];
 
-/// Without the roles that not every encoding can name.
+/// Without the roles whose names some encodings cannot express.
 fn start() -> Cluster {
     let c = Cluster::start();
     c.psql("postgres", "DROP ROLE \"Röle \"\"C\"\"\"");
@@ -88,7 +88,7 @@ SELECT lo_create(4242); COMMENT ON LARGE OBJECT 4242 IS '{s}';"#
     )
 }
 
-/// The database as SQL in its own encoding, each byte a character.
+/// The database as SQL in its own encoding, each byte as a character.
 fn content(c: &Cluster, database: &str) -> String {
     let dump = c
         .sandbox
@@ -117,7 +117,7 @@ fn dump(c: &Cluster, database: &str, args: &[&str]) -> PathBuf {
     }
 }
 
-/// What PostgreSQL's own tools make of a file, in a database with these options.
+/// The result of PostgreSQL's own tools for a file, in a database with these options.
 fn theirs(c: &Cluster, file: &Path, format: &str, options: &str) -> String {
     database(c, "theirs", options, b"");
     let tool = if format == "-Fp" {
@@ -154,12 +154,12 @@ async fn same_as_theirs(c: &Cluster, of: &str, args: &[&str], options: &str, wha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dump_in_a_clients_encoding_is_what_postgres_makes_of_it() {
+async fn dumps_in_client_encodings_match_postgresqls_tools() {
     let c = start();
     for (i, (encoding, text)) in CLIENTS.iter().enumerate() {
         database(&c, "src", "", sample(text).as_bytes());
         let option = format!("--encoding={encoding}");
-        // Text always; the archives in turn.
+        // SQL text always, the archive formats in turn.
         for format in [FORMATS[i % 2 * 2], FORMATS[[1, 3, 4][i % 3]]] {
             same_as_theirs(
                 &c,
@@ -174,22 +174,22 @@ async fn a_dump_in_a_clients_encoding_is_what_postgres_makes_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_in_another_encoding_is_what_postgres_makes_of_it() {
+async fn databases_in_other_encodings_match_postgresqls_tools() {
     let c = start();
     for (i, (encoding, text)) in DATABASES.iter().enumerate() {
         let options = format!("ENCODING '{encoding}' LOCALE 'C'");
         database(&c, "src", &options, sample(text).as_bytes());
         same_as_theirs(&c, "src", FORMATS[[1, 3, 4][i % 3]], &options, encoding).await;
-        // Text that does not make its database goes into one of the server's own, as for psql.
+        // Text that does not create its database goes into one with the server's encoding, as with psql.
         if *encoding != "SQL_ASCII" {
             same_as_theirs(&c, "src", FORMATS[i % 2 * 2], "", encoding).await;
         }
     }
 }
 
-/// Bytes that are no text in any encoding, and codes that Unicode does not have.
+/// Bytes that are invalid in the encoding, and codes without a Unicode character.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_said_in_utf8_goes_through_as_bytes() {
+async fn text_that_utf8_cannot_express_is_kept_as_bytes() {
     let c = start();
     for (encoding, s) in [
         ("SQL_ASCII", &b"caf\xe9\xe0"[..]),
@@ -230,7 +230,7 @@ async fn what_cannot_be_said_in_utf8_goes_through_as_bytes() {
             assert_eq!(result.rows, 2, "{encoding} {format:?}");
         }
     }
-    // A name has to be said in UTF-8, and no session can be in a database in MULE_INTERNAL.
+    // A name must be convertible to UTF-8, and no session can use a database in MULE_INTERNAL.
     let named = "ENCODING 'SQL_ASCII' LOCALE 'C'";
     for (options, sql) in [
         (named, &b"CREATE TABLE \"caf\xe9\" (a int);"[..]),
@@ -258,9 +258,9 @@ async fn what_cannot_be_said_in_utf8_goes_through_as_bytes() {
     assert!(c.leftovers().is_empty());
 }
 
-/// `pg_dump -C` says in which encoding and locale the database was; text without it says nothing of the kind.
+/// `pg_dump -C` writes the encoding and locale of the database; text without it has neither.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_database_is_made_as_the_text_says() {
+async fn the_database_is_created_with_the_options_of_the_text() {
     let c = start();
     let of = |name: &str| {
         let sql = "SELECT pg_encoding_to_char(encoding), datlocprovider, datcollate, coalesce(daticulocale, '-') FROM pg_database";

@@ -1,17 +1,17 @@
-//! Backups that people reported as broken by a restore: `tests/faults/NN_*.sh` makes each with PostgreSQL's
-//! own tools, restores it with them and with us, and prints both; `NN_*.out` is what must be printed.
+//! Backups that were reported as broken by a restore: `tests/faults/NN_*.sh` creates each with PostgreSQL's own
+//! tools, restores it with them and with pgrestored, and prints both; `NN_*.out` is the expected output.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{Cluster, assert_same};
 
-/// Seconds that none of these restores takes.
+/// Upper bound in seconds for each of these restores.
 const LONGEST: f64 = 300.0;
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults");
 
-/// Durations and the scratch folder differ from run to run, and what a sandbox is kept away from by machine.
-/// A duration that nothing here can take stays.
+/// Durations and the scratch directory differ between runs, and what a sandbox is isolated from between machines.
+/// A duration above the maximum is kept, so that it fails the comparison.
 fn normalised(printed: &str, scratch: &Path) -> String {
     let mut out = String::new();
     let printed = printed.replace(&scratch.display().to_string(), "OUT");
@@ -32,7 +32,7 @@ fn normalised(printed: &str, scratch: &Path) -> String {
     out
 }
 
-/// A cluster that `pg_cron` runs in, where it is installed; in CI it must be.
+/// A cluster that runs `pg_cron`, if it is installed; in CI it must be.
 fn cluster() -> Option<Cluster> {
     let bindir = pgrestored::sandbox::find_bindir(&[]).unwrap();
     let library = Command::new(bindir.join("pg_config"))
@@ -52,7 +52,7 @@ fn cluster() -> Option<Cluster> {
     Some(Cluster::start_with(options))
 }
 
-/// Runs one script; what it printed on standard output.
+/// Runs one script; returns its standard output.
 fn run(script: &Path, cluster: &Cluster, scratch: &Path) -> String {
     let path = format!(
         "{}:{}",
@@ -67,7 +67,7 @@ fn run(script: &Path, cluster: &Cluster, scratch: &Path) -> String {
     bash.env("PR", env!("CARGO_BIN_EXE_pgrestored"))
         .env("OUT", scratch)
         .env("PATH", path);
-    // What is refused for want of memory says how much there is.
+    // An error for lack of memory says how much there is.
     bash.env("RESTORE_MEMORY_MIB", "512")
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null());
@@ -82,7 +82,7 @@ fn run(script: &Path, cluster: &Cluster, scratch: &Path) -> String {
 }
 
 #[test]
-fn every_reported_backup_is_restored_or_refused_as_it_must_be() {
+fn every_reported_backup_is_handled_as_expected() {
     let Some(cluster) = cluster() else { return };
     let scratch = cluster.scratch("faults");
     std::fs::create_dir(&scratch).unwrap();

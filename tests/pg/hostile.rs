@@ -1,5 +1,5 @@
-//! What a backup may try against the server that restores it. Restricted, nothing of it works: it is
-//! refused, or it stays inside of the database that it came in.
+//! What a backup may try against the server that restores it. In a restricted restore none of it works: it is
+//! refused, or its effect is confined to the restored database.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ struct Canaries {
     before: String,
 }
 
-/// Everything on the server that is not inside of a database.
+/// The state of the server outside of databases.
 const OUTSIDE: &str = "SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
     SELECT format('role %s %s %s %s %s %s', rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls) FROM pg_roles
     UNION ALL SELECT format('member %s of %s', member::regrole, roleid::regrole) FROM pg_auth_members
@@ -53,7 +53,7 @@ impl Canaries {
             "vault",
             &format!("CREATE TABLE vault AS SELECT '{SECRET}'::text AS secret; GRANT ALL ON vault TO PUBLIC"),
         );
-        // Made by the first restricted restore, and the same ever after.
+        // Created by the first restricted restore, and never changed.
         c.psql(
             "postgres",
             "CREATE ROLE pgrestored_owner; CREATE ROLE victim",
@@ -74,29 +74,29 @@ impl Canaries {
             .replace("PORT", &self.port.to_string())
     }
 
-    /// Nothing happened outside, and nothing from there is in the database.
+    /// Nothing happened outside of the database, and nothing from outside is in it.
     fn check(&self, c: &Cluster, what: &str) {
         assert!(!self.file.exists(), "{what}: a file was written");
         assert_eq!(
             self.touches.load(Ordering::SeqCst),
             0,
-            "{what}: a connection was made"
+            "{what}: a connection was opened"
         );
         assert_eq!(c.psql("postgres", OUTSIDE), self.before, "{what}");
         assert!(c.leftovers().is_empty(), "{what}");
         if c.databases().contains(&"app".to_owned()) {
             assert!(
                 !c.content("app", &[]).contains(SECRET),
-                "{what}: a secret came in"
+                "{what}: a secret was copied into the database"
             );
             c.psql("postgres", "DROP DATABASE app WITH (FORCE)");
         }
     }
 }
 
-/// A dump of a small database in which `sql` stands, as SQL text.
+/// A dump of a small database with `sql` inserted, as SQL text.
 fn with(c: &Cluster, plain: &str, sql: &str) -> PathBuf {
-    // The dump has none, and nothing is to be refused for that.
+    // Dumps have no transaction timeout, and nothing is to be refused because of it.
     let sql = if sql.is_empty() {
         String::new()
     } else {
@@ -183,7 +183,7 @@ const REFUSED: &[&str] = &[
     "CREATE TABLE stolen (s text);\n\\copy stolen from 'READ'",
 ];
 
-/// Left out or allowed, and without any effect outside.
+/// Skipped or allowed, and without any effect outside.
 const CONFINED: &[&str] = &[
     "ALTER TABLE pg_catalog.pg_class OWNER TO CURRENT_USER;",
     "ALTER DATABASE vault RENAME TO mine;",
@@ -213,10 +213,10 @@ const CONFINED: &[&str] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_backup_tries_is_refused_or_confined() {
+async fn attacks_are_refused_or_confined() {
     let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4");
     let plain = plain(&c);
-    // The bookkeeping is there, with something to steal.
+    // The journal exists, with something worth stealing.
     let good = with(&c, &plain, "");
     assert_eq!(restore(&c, &good, &[]).await.failure, None);
     c.psql("postgres", "DROP DATABASE app");
@@ -241,7 +241,7 @@ async fn what_a_backup_tries_is_refused_or_confined() {
     eprintln!("hostile statements: {refused} refused, {confined} confined, 0 escalations");
     assert_eq!(allowed, Vec::<&str>::new());
     assert!(refused >= 55);
-    // The control: trusted, the same works, so the canaries do sing.
+    // Control: in a trusted restore the same works, so the test detects it.
     let sings = with(
         &c,
         &plain,
@@ -259,8 +259,8 @@ async fn what_a_backup_tries_is_refused_or_confined() {
     assert!(canaries.file.exists());
 }
 
-/// Code that waits for a superuser to run it, wherever a restore could.
-const IN_WAIT: &str = "
+/// Code that waits for a superuser to run it, in every place where a restore could.
+const DORMANT_CODE: &str = "
 CREATE FUNCTION snap() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
@@ -305,17 +305,17 @@ REFRESH MATERIALIZED VIEW materialized;
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_lies_in_wait_for_a_superuser_is_not_run_by_one() {
+async fn code_that_waits_for_a_superuser_is_not_run_by_one() {
     let c = Cluster::start();
     c.create("src", "");
     c.psql("postgres", "CREATE ROLE victim; CREATE ROLE innocent LOGIN");
     c.psql("postgres", "CREATE DATABASE app OWNER innocent");
-    // Made by somebody without powers, as it would be.
+    // Created by an unprivileged role, as an attacker would.
     c.psql(
         "src",
         "GRANT CREATE ON SCHEMA public TO innocent; GRANT CREATE ON DATABASE src TO innocent",
     );
-    c.psql("src", &format!("SET ROLE innocent; {IN_WAIT}"));
+    c.psql("src", &format!("SET ROLE innocent; {DORMANT_CODE}"));
     let victim = || {
         c.psql(
             "postgres",
@@ -342,7 +342,7 @@ async fn what_lies_in_wait_for_a_superuser_is_not_run_by_one() {
             ),
             "50"
         );
-        // The owner of the replaced database is one without powers, and owns it all.
+        // The owner of the replaced database is unprivileged, and owns everything.
         let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(relowner)::text, ',') FROM pg_class WHERE oid >= 16384";
         assert_eq!(c.psql("app", owners), "innocent", "{format:?}");
         assert_eq!(
@@ -353,7 +353,7 @@ async fn what_lies_in_wait_for_a_superuser_is_not_run_by_one() {
             "0"
         );
     }
-    // The control: trusted, a superuser loads it, and the trap snaps.
+    // Control: in a trusted restore, a superuser loads it and runs the code.
     let dump = c.dump_as("src", Format::Custom);
     let done = c
         .restore_with(&job(&dump, "app", OnExisting::Replace), &[])
@@ -361,9 +361,9 @@ async fn what_lies_in_wait_for_a_superuser_is_not_run_by_one() {
     assert_eq!((done.failure, victim().as_str()), (None, "t"));
 }
 
-/// The whole path without any superuser, with the roles of deploy/postgres.
+/// The whole procedure without any superuser, with the roles of deploy/postgres.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_without_powers_restores_replaces_and_rolls_back() {
+async fn an_unprivileged_role_restores_replaces_and_rolls_back() {
     let c = Cluster::start();
     let setup = std::fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -418,7 +418,7 @@ async fn a_role_without_powers_restores_replaces_and_rolls_back() {
             ),
             "app_owner"
         );
-        // As any database has it that nobody has changed.
+        // The default of a database.
         let usual = "SELECT array(SELECT unnest(datacl)::text ORDER BY 1) = array(SELECT unnest(acldefault('d', datdba))::text ORDER BY 1) FROM pg_database WHERE datname = 'app'";
         assert_eq!(c.psql("postgres", usual), "t");
     }
@@ -479,9 +479,9 @@ async fn a_role_without_powers_restores_replaces_and_rolls_back() {
     );
 }
 
-/// A source that is only allowed is restored restricted, whatever BACKUP_TRUST says; an unknown one not at all.
+/// Sources that are merely allowed are restored restricted, whatever BACKUP_TRUST says; unknown ones are refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn trust_follows_the_place() {
+async fn trust_depends_on_the_source() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (); ALTER TABLE t OWNER TO role_a");
     let dump = c.dump_to_file("src", &[]);
@@ -508,7 +508,7 @@ async fn trust_follows_the_place() {
     }
 }
 
-/// A function that waits to be called by anybody, and runs as the owner of what was restored.
+/// A function that runs as the owner of the restored objects when anybody calls it.
 const ESCALATES: &str = "CREATE FUNCTION public.pwn() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $f$
 BEGIN
   EXECUTE 'CREATE FUNCTION public.su() RETURNS text LANGUAGE sql SECURITY DEFINER AS $x$ SELECT current_user::text || pg_read_file(''/etc/hostname'') $x$';
@@ -517,10 +517,10 @@ BEGIN
 END $f$;";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_become_a_superuser_inherits_nothing_from_a_backup() {
+async fn roles_that_can_become_superuser_own_nothing_of_a_backup() {
     let c = Cluster::start();
     let dump = with(&c, &plain(&c), ESCALATES);
-    // Two steps away from a superuser, and without powers of its own.
+    // Two memberships away from a superuser, without privileges of its own.
     c.psql(
         "postgres",
         "CREATE ROLE dba SUPERUSER; CREATE ROLE ops NOINHERIT; CREATE ROLE app_owner; CREATE ROLE visitor;
@@ -540,7 +540,7 @@ async fn what_can_become_a_superuser_inherits_nothing_from_a_backup() {
         said.is_some_and(|n| n.contains("a member of dba, which has SUPERUSER")),
         "{said:?}"
     );
-    // The same where that role is the configured one.
+    // The same if that role is the configured one.
     let flags = [RESTRICTED, ("restricted-owner", "app_owner")];
     let done = c
         .restore_with(&job(&dump, "new", OnExisting::Fail), &flags)
@@ -551,7 +551,7 @@ async fn what_can_become_a_superuser_inherits_nothing_from_a_backup() {
         "{:?}",
         done.result.error
     );
-    // Granted while the restore is at work.
+    // Granted while the restore runs.
     c.psql(
         "postgres",
         "CREATE ROLE late; CREATE DATABASE target OWNER late",
@@ -577,9 +577,9 @@ async fn what_can_become_a_superuser_inherits_nothing_from_a_backup() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
-/// Of each role, what `doctor` says of it as the owner of what restricted restores bring.
+/// For each role, what `doctor` reports about it as the owner of what restricted restores create.
 #[tokio::test(flavor = "multi_thread")]
-async fn powers_are_found_behind_any_chain_of_memberships() {
+async fn privileges_are_found_through_any_chain_of_memberships() {
     const EVERYWHERE: &str = "
         CREATE ROLE plain; CREATE ROLE friend; CREATE ROLE member_of_plain; GRANT plain, friend TO member_of_plain;
         CREATE ROLE dba SUPERUSER; CREATE ROLE one; GRANT dba TO one; CREATE ROLE two NOINHERIT; GRANT one TO two;

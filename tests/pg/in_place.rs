@@ -1,5 +1,5 @@
-//! Databases that are made under their own names: what a dump computes from the name of its database
-//! sees the target's, nobody sees anything half made, and nothing half made is taken for finished.
+//! In-place restores: what a dump computes from the name of its database sees the target's name, nobody can connect
+//! to a partly restored database, and none is mistaken for a complete one.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::formats::Format;
 use crate::support::{Cluster, assert_same, job, of_package};
 
-/// What is computed from the database's name, in a view and in a check that a function makes.
+/// Values computed from the database's name, in a view and in a check that calls a function.
 const NAMED: &str = "CREATE FUNCTION here() RETURNS text LANGUAGE sql STABLE AS 'SELECT current_database()::text';
     CREATE TABLE t (id int PRIMARY KEY, db text DEFAULT current_database()); INSERT INTO t SELECT generate_series(1, 100);
     CREATE MATERIALIZED VIEW m AS SELECT current_database()::text AS db, public.here() AS again";
@@ -27,7 +27,7 @@ fn rows_of_ours(c: &Cluster) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_its_database_sees_the_targets_name() {
+async fn references_to_the_database_name_see_the_targets_name() {
     let c = Cluster::start();
     c.create("src", NAMED);
     for (i, (format, trust)) in [
@@ -71,7 +71,7 @@ async fn what_names_its_database_sees_the_targets_name() {
             "in place",
         );
     }
-    // Where it exists, or nobody wants it, the note says what was seen.
+    // If the database exists, or in-place is disabled, the note says which name was seen.
     let dump = c.dump_as("src", Format::Custom);
     let replaced = c.try_restore(&dump, "app0", OnExisting::Replace).await;
     assert_eq!(replaced.result.error, None);
@@ -95,9 +95,9 @@ async fn what_names_its_database_sees_the_targets_name() {
     );
 }
 
-/// A table that takes no rows in a database of another name, in a proof as in a restore.
+/// A table that accepts no rows in a database of another name, in a restore and in a verification.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_valid_in_their_own_database_only_are_restored_and_proven() {
+async fn rows_valid_only_under_their_database_name_are_restored_and_verified() {
     let c = Cluster::start();
     let own =
         "CREATE TABLE t (a int CHECK (current_database() = 'Only here')); INSERT INTO t VALUES (1)";
@@ -129,7 +129,7 @@ async fn rows_that_are_valid_in_their_own_database_only_are_restored_and_proven(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_half_made_is_open_or_taken_for_finished() {
+async fn partial_databases_are_closed_and_never_taken_for_complete() {
     let c = Cluster::start();
     c.psql("postgres", "CREATE ROLE visitor LOGIN");
     let (waiting, app) = (c.waiting_dump(), c.app(&[("restore-in-place", "always")]));
@@ -149,7 +149,7 @@ async fn nothing_half_made_is_open_or_taken_for_finished() {
             .err()
             .unwrap();
         assert_eq!(refused.code().unwrap().code(), "42501", "{refused}");
-        // In use, whatever another request or the reaper wants.
+        // In use, whatever another request or the reaper tries.
         let second = c.try_restore(&waiting, "app", OnExisting::Replace).await;
         assert_eq!(second.failure, Some(R::TargetBusy));
         let reaped = app.manager.reap().await.unwrap();
@@ -164,7 +164,7 @@ async fn nothing_half_made_is_open_or_taken_for_finished() {
     assert!(!c.databases().contains(&"app".to_owned()));
     assert_eq!((c.leftovers(), rows_of_ours(&c).as_str()), (vec![], "0"));
 
-    // What a killed attempt left is dropped by the next request for the target, whoever it is from.
+    // What a killed attempt left is dropped by the next request for the target, whoever sends it.
     c.create("src", NAMED);
     let dump = c.dump_to_file("src", &[]);
     let leave = |label: &str| {
@@ -180,7 +180,7 @@ async fn nothing_half_made_is_open_or_taken_for_finished() {
     assert_eq!(c.psql("app", "SELECT db FROM m"), "app");
     assert!(app.manager.reap().await.unwrap().dropped.is_empty());
     c.psql("postgres", "DROP DATABASE app");
-    // One that somebody else made under the name is never taken for it.
+    // A database that somebody else created under the name is never taken over.
     leave("somebody else''s");
     let reaped = app.manager.reap().await.unwrap();
     assert_eq!((reaped.dropped, reaped.failed), (vec![], vec![]));
@@ -192,9 +192,9 @@ async fn nothing_half_made_is_open_or_taken_for_finished() {
     assert_eq!(rows_of_ours(&c), "0");
 }
 
-/// A role without CREATE on the maintenance database has no journal: what is half made says so itself.
+/// A role without CREATE on the maintenance database has no journal: a partial database is marked by its comment.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_journal_what_is_half_made_is_known_by_its_comment() {
+async fn without_a_journal_partial_databases_are_known_by_their_comment() {
     let c = Cluster::start();
     c.create("src", NAMED);
     let dump = c.dump_to_file("src", &["--no-owner"]);
@@ -246,9 +246,9 @@ async fn without_a_journal_what_is_half_made_is_known_by_its_comment() {
     assert_eq!(done.failure, Some(R::TargetExists));
 }
 
-/// An extension whose worker is in one database of the server, by its configuration.
+/// An extension whose worker runs in one database of the server, which its configuration names.
 #[tokio::test(flavor = "multi_thread")]
-async fn pg_cron_is_restored_into_the_database_that_it_works_in() {
+async fn pg_cron_is_restored_into_its_configured_database() {
     let bindir = pgrestored::sandbox::find_bindir(&[]).unwrap();
     let major = bindir
         .parent()
@@ -268,7 +268,7 @@ async fn pg_cron_is_restored_into_the_database_that_it_works_in() {
     let jobs = "SELECT jobid, schedule, command, database, jobname FROM cron.job";
     let source = c.psql("cronsrc", jobs);
     for backup in [&dump, &text] {
-        // There is no way around the name of what exists.
+        // An existing database cannot be replaced in place.
         let done = c.try_restore(backup, "cronsrc", OnExisting::Replace).await;
         let error = done.result.error.unwrap();
         assert_eq!(
@@ -290,7 +290,7 @@ async fn pg_cron_is_restored_into_the_database_that_it_works_in() {
         c.psql("postgres", "DROP DATABASE cronsrc WITH (FORCE)");
         c.restore(backup, "cronsrc").await;
         assert_eq!(c.psql("cronsrc", jobs), source);
-        // A sandbox has it under its own name, too.
+        // A sandbox also restores it under its own name.
         let sandboxes = tempfile::tempdir().unwrap();
         let flags = [("sandbox-dir", sandboxes.path().to_str().unwrap())];
         let backup = BackupRef::parse(backup.to_str().unwrap(), "").unwrap();

@@ -1,4 +1,4 @@
-//! What is no whole dump: cut, spliced, of another tool, locked. Always a named error, never a database.
+//! Inputs that are not a complete dump: truncated, spliced, of another tool, encrypted. Each is a clear error.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::{Cluster, job};
 const SOURCE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 300) i;
     CREATE VIEW vw AS SELECT count(*) FROM t; SELECT lo_from_bytea(4000, decode(repeat('ab', 5000), 'hex'))";
 
-/// The error of a restore that must fail and leave nothing.
+/// The error of a restore that must fail and leave nothing behind.
 async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored::event::ErrorBody {
     let before = c.databases();
     let done = c
@@ -24,13 +24,13 @@ async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored
         .unwrap_or_else(|| panic!("{} was restored", file.display()))
 }
 
-/// Cut at many places: nothing but the whole is a dump.
+/// Truncation at many places: only the complete file is a dump.
 async fn cuts(format: Format, wrapping: Wrapping) {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let whole = wrap(&std::fs::read(c.dump_as("src", format)).unwrap(), wrapping);
     let file = c.scratch("cut");
-    // The last blocks of a tar say only that it ends.
+    // The last blocks of a tar only mark its end.
     let last = match (wrapping, format) {
         (Wrapping::None, Format::Plain | Format::PlainInserts) => whole.len() - 60,
         (Wrapping::None, Format::DirectoryTar) => whole.iter().rposition(|b| *b != 0).unwrap(),
@@ -81,7 +81,7 @@ cuts! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_peoples_files_have_their_names() {
+async fn files_of_other_tools_are_named() {
     let c = Cluster::start();
     let zip = b"PK\x03\x04\x14\x00\x01\x00\x08\x00aaaaaaaaaaaaaaaaaaaaaaaaaa";
     let cluster = "--\n-- PostgreSQL database cluster dump\n--\n\nSET x = 1;\n--\n-- PostgreSQL database cluster dump complete\n--\n";
@@ -180,7 +180,7 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
     assert_ne!(unlocked, text, "this pg_dump writes \\restrict");
     let cases: [(&str, String, R, &str); 10] = [
         ("another token", unlocked, R::ArchiveCorrupt, "unrestrict"),
-        // As psql says it.
+        // With psql's message.
         (
             "two dumps",
             format!("{text}{text}"),
@@ -246,7 +246,7 @@ async fn spliced_and_edited_text_is_refused_with_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_archives_in_one_file_are_none() {
+async fn two_archives_in_one_file_are_refused() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     for format in [
@@ -264,7 +264,7 @@ async fn two_archives_in_one_file_are_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_are_missing_or_too_many_are_noticed() {
+async fn missing_and_extra_members_are_detected() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let make = || c.dump_as("src", Format::Directory);
@@ -312,7 +312,7 @@ async fn members_that_are_missing_or_too_many_are_noticed() {
     let folder = make();
     std::fs::remove_file(folder.join("toc.dat")).unwrap();
     assert_eq!(refused(&c, &folder, &[]).await.reason, R::BackupNotFound);
-    // The name of the folder without its slash will do, too.
+    // The name of the directory also works without its slash.
     let folder = make();
     let name = folder.to_str().unwrap().trim_end_matches('/').to_owned();
     c.restore(Path::new(&name), "ours").await;
@@ -336,7 +336,7 @@ fn encrypted(bytes: &[u8], to: &age::x25519::Recipient, armor: bool) -> Vec<u8> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn encrypted_backups_open_with_their_key_alone() {
+async fn encrypted_backups_need_their_key() {
     use age::secrecy::ExposeSecret;
     let c = Cluster::start();
     c.create("src", SOURCE);
@@ -387,15 +387,15 @@ async fn encrypted_backups_open_with_their_key_alone() {
     std::fs::write(&file, encrypted(b"x", &other.to_public(), false)).unwrap();
     let e = refused(&c, &file, &[flag]).await;
     assert!(
-        e.reason == R::ArchiveUnsupported && e.message.contains("does not open"),
+        e.reason == R::ArchiveUnsupported && e.message.contains("cannot decrypt it"),
         "{e:?}"
     );
     assert!(!e.message.contains("AGE-SECRET-KEY"), "{e:?}");
 }
 
-/// The server finds nothing without its schema while a dump is restored.
+/// While a dump is restored, the server does not find unqualified names.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_relies_on_the_search_path_is_explained_and_can_be_left_out() {
+async fn functions_that_rely_on_the_search_path_get_a_hint() {
     let c = Cluster::start();
     c.create(
         "src",
@@ -435,7 +435,7 @@ async fn a_function_that_relies_on_the_search_path_is_explained_and_can_be_left_
         ),
         ("n|f\nw|f", "a b")
     );
-    // A refused row is one of the data, however far the other sessions are.
+    // A rejected row is an error of the stage `data`, however far other sessions are.
     let text = "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 15.1\n-- Dumped by pg_dump version 15.1\n
 CREATE TABLE public.t (a int);\nCOPY public.t (a) FROM stdin;\nsecret\n\\.\n\n--\n-- PostgreSQL database dump complete\n--\n\n";
     let file = c.scratch("refused.sql");

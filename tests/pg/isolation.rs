@@ -1,4 +1,4 @@
-//! What the code of a dump can reach from inside a sandbox, and what is left when its worker dies.
+//! What the code of a dump can reach from inside a sandbox, and what remains when its worker dies.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use crate::support::{Cluster, bindir_of};
 const OURS: &str = env!("CARGO_BIN_EXE_pgrestored");
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Something that waits to be touched.
+/// A canary: detects that something touched it.
 struct Canary {
     touched: Receiver<()>,
     port: u16,
@@ -45,7 +45,7 @@ async fn connect(sandbox: &Sandbox) -> tokio_postgres::Client {
     client
 }
 
-/// What a shell command prints inside, run by the server as `COPY … FROM PROGRAM`.
+/// The output of a shell command inside, run by the server as `COPY … FROM PROGRAM`.
 async fn inside(client: &tokio_postgres::Client, command: &str) -> String {
     let command = format!("{{ {command}; }} 2>&1 || echo status $?").replace('\'', "''");
     let sql = format!(
@@ -65,7 +65,7 @@ fn dir_under_root(name: &str) -> bool {
         .is_ok_and(|m| m.is_dir())
 }
 
-/// The numbers of errors that system calls with senseless arguments end with, made by one perl inside.
+/// The errno values of system calls with senseless arguments, made by one perl process inside.
 async fn errors(client: &tokio_postgres::Client, calls: &[(i64, &str)]) -> Vec<i32> {
     let call = |(number, arguments): &(i64, &str)| {
         format!("print syscall({number}, {arguments}) == -1 ? $!+0 : 0, qq(\\n);")
@@ -77,7 +77,7 @@ async fn errors(client: &tokio_postgres::Client, calls: &[(i64, &str)]) -> Vec<i
         .collect()
 }
 
-/// Allowed to anybody outside, refused by the filter inside; and what a server needs still works.
+/// Allowed to everybody outside, rejected by the filter inside; and everything that a server needs still works.
 async fn calls_are_refused(client: &tokio_postgres::Client) {
     let status = inside(client, "grep Seccomp: /proc/self/status").await;
     assert_eq!(status, "Seccomp:\t2\n");
@@ -169,7 +169,7 @@ async fn nothing_is_reached(bindir: &Path) {
         "{i:?}"
     );
     let client = connect(&sandbox).await;
-    // The control: the shell works, and sees its own.
+    // Control: the shell works, and sees its own files.
     assert_eq!(inside(&client, "echo here").await, "here\n");
 
     let dial =
@@ -225,7 +225,7 @@ async fn nothing_is_reached(bindir: &Path) {
             && who.contains("NoNewPrivs:\t1"),
         "{who}"
     );
-    // Nothing of the machine but its programs, and no way to another namespace of users.
+    // Only the machine's programs are visible, and no other user namespace can be entered.
     let programs = [
         "bin", "dev", "etc", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "proc", "run",
         "sbin", "usr",
@@ -282,7 +282,7 @@ async fn nothing_is_reached(bindir: &Path) {
         "fd\nfull\nnull\nrandom\nshm\nstderr\nstdin\nstdout\nurandom\nzero\n"
     );
     calls_are_refused(&client).await;
-    // Without the isolation, the same canaries are touched, for the first time: the test can fail.
+    // Without isolation, the same canaries are touched for the first time, so the test can fail.
     let open = Sandbox::start(bindir, parent.path(), false, "").unwrap();
     for canary in [&loopback, &everywhere] {
         inside(&connect(&open).await, &dial("127.0.0.1", canary.port)).await;
@@ -292,7 +292,7 @@ async fn nothing_is_reached(bindir: &Path) {
             .expect("touched from outside");
         assert!(canary.touched.try_recv().is_err(), "touched before");
     }
-    // The template is out of reach, so that nothing can be laid into the next sandbox.
+    // The template is not writable, so nothing can be planted in the next sandbox.
     let template = std::fs::read_dir(parent.path())
         .unwrap()
         .flatten()
@@ -308,18 +308,18 @@ async fn nothing_is_reached(bindir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_outside_is_reached_from_inside() {
+async fn sandboxed_code_reaches_nothing_outside() {
     nothing_is_reached(&find_bindir(&[]).unwrap()).await;
 }
 
-/// Binaries that are not below /usr are seen inside, and nothing else beside them.
+/// Binaries outside of /usr are visible inside, but nothing next to them is.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_outside_is_reached_from_inside_with_other_binaries() {
+async fn sandboxed_code_reaches_nothing_outside_with_other_binaries() {
     let Some(bindir) = bindir_of(18) else { return };
     nothing_is_reached(&bindir).await;
 }
 
-/// Processes of this machine that name the folder.
+/// Processes of this machine that name the directory.
 fn processes(folder: &Path) -> Vec<String> {
     let name = folder.to_str().unwrap();
     let mut found = Vec::new();
@@ -344,9 +344,9 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The program itself starts its sandboxes under the filter, and its evidence says what holds.
+/// The program itself starts its sandboxes under the filter, and its evidence says which isolation was in force.
 #[test]
-fn the_evidence_says_what_was_kept_apart() {
+fn the_evidence_describes_the_isolation() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     let dump = c.dump_to_file("src", &[]);
@@ -382,10 +382,10 @@ fn the_evidence_says_what_was_kept_apart() {
     all_holds(&verify(Command::new(OURS), &["--output", "json"]));
     let text = verify(Command::new(OURS), &[]);
     assert!(
-        text.contains("new user namespaces: no; seccomp filter: yes\n"),
+        text.contains("new user namespaces: refused; seccomp filter: active\n"),
         "{text}"
     );
-    // The same for somebody who is not root, where the machine lets them make namespaces.
+    // The same for an unprivileged user, if the machine allows them to create namespaces.
     let nobody = |program: &Path| {
         let mut command = Command::new("setpriv");
         command
@@ -410,9 +410,9 @@ fn the_evidence_says_what_was_kept_apart() {
     }
 }
 
-/// SIGKILL leaves no process and no folder, whatever the server is doing.
+/// SIGKILL leaves no process and no directory, whatever the server is doing.
 #[test]
-fn a_killed_worker_leaves_nothing() {
+fn a_killed_worker_leaves_nothing_behind() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
     let dump = c.dump_to_file("src", &[]);
@@ -455,13 +455,13 @@ fn a_killed_worker_leaves_nothing() {
     });
     worker.kill().unwrap();
     worker.wait().unwrap();
-    until("a folder is left", || sandboxes().is_empty());
+    until("a directory is left", || sandboxes().is_empty());
     until("a process is left", || processes(&folder).is_empty());
 }
 
-/// Where even the keeper was killed, the next sandbox removes what it left.
+/// If even the keeper was killed, the next sandbox removes what it left.
 #[test]
-fn what_a_killed_keeper_left_is_swept() {
+fn leftovers_of_a_killed_keeper_are_removed() {
     let parent = tempfile::tempdir().unwrap();
     let bindir = find_bindir(&[]).unwrap();
     let stale = parent.path().join("pgrestored-pg-000000000000");
@@ -473,7 +473,7 @@ fn what_a_killed_keeper_left_is_swept() {
         .unwrap();
     let kept = Sandbox::start(&bindir, parent.path(), false, "").unwrap();
     assert!(!stale.exists());
-    // One that is kept stays, however old.
+    // A directory that is marked as kept stays, however old it is.
     std::fs::File::open(kept.host())
         .unwrap()
         .set_modified(long_ago)
@@ -493,9 +493,9 @@ fn what_a_killed_keeper_left_is_swept() {
     );
 }
 
-/// Templates and sandboxes are nobody else's.
+/// Templates and sandboxes belong to the current user only.
 #[test]
-fn the_folder_of_sandboxes_is_ones_own() {
+fn the_sandbox_directory_belongs_to_the_user() {
     use std::os::unix::fs::{MetadataExt, chown};
     let (scratch, bindir) = (tempfile::tempdir().unwrap(), find_bindir(&[]).unwrap());
     let fresh = scratch.path().join("fresh");
@@ -511,8 +511,8 @@ fn the_folder_of_sandboxes_is_ones_own() {
         .err()
         .unwrap()
         .to_string();
-    assert!(refused.contains("belongs to somebody else"), "{refused}");
-    // A template that somebody has laid there.
+    assert!(refused.contains("belongs to another user"), "{refused}");
+    // A template that somebody else planted there.
     let template = std::fs::read_dir(&fresh)
         .unwrap()
         .flatten()
@@ -525,6 +525,6 @@ fn the_folder_of_sandboxes_is_ones_own() {
             .err()
             .unwrap()
             .to_string()
-            .contains("not ours")
+            .contains("belongs to another user")
     );
 }

@@ -1,5 +1,5 @@
-//! What the bookkeeping is for: one outcome a request, the order of requests, the way back, and
-//! nothing that stays behind.
+//! What the journal guarantees: one outcome per request, the order of requests, rollback, and that nothing is left
+//! behind.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn source(word: &str) -> String {
     )
 }
 
-/// The names of the tables of a database: which backup it came from.
+/// The names of the tables of a database, which show the backup it came from.
 fn marker(c: &Cluster, database: &str) -> String {
     c.psql(
         database,
@@ -39,7 +39,7 @@ fn two_backups() -> (Cluster, std::path::PathBuf, std::path::PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_request_never_rolls_a_newer_result_back() {
+async fn an_older_request_never_replaces_a_newer_result() {
     let (c, old, new) = two_backups();
     let newer = RestoreJob {
         sequence: sequence(200),
@@ -65,7 +65,7 @@ async fn an_older_request_never_rolls_a_newer_result_back() {
     let again = restore(&c, &older).await;
     assert!(again.repeated);
     assert_eq!(again.result, late.result);
-    // A failed newer request has changed nothing, so it supersedes nothing.
+    // A failed newer request changed nothing, so it supersedes nothing.
     let broken = c.scratch("broken");
     std::fs::write(&broken, b"PGDMP broken").unwrap();
     let failed = RestoreJob {
@@ -79,7 +79,7 @@ async fn an_older_request_never_rolls_a_newer_result_back() {
     };
     assert_eq!(restore(&c, &between).await.failure, None);
     assert_eq!(marker(&c, "app"), "old");
-    // Without a publish time, the server's clock is the order: after everything before.
+    // Without a publish time, the server's clock decides: after everything before.
     let now = RestoreJob {
         sequence: None,
         ..job(&new, "app", OnExisting::Replace)
@@ -94,9 +94,9 @@ async fn an_older_request_never_rolls_a_newer_result_back() {
     assert_eq!(marker(&c, "app"), "new");
 }
 
-/// Outcomes of long ago are forgotten; what orders the requests of a target is not.
+/// Old outcomes are forgotten, but not what orders the requests of a target.
 #[tokio::test(flavor = "multi_thread")]
-async fn old_outcomes_are_forgotten_but_for_the_newest_of_a_target() {
+async fn old_outcomes_are_forgotten_except_the_newest_of_a_target() {
     let (c, old, new) = two_backups();
     let mut ids = Vec::new();
     for (target, days) in [("app", 91), ("other", 89)] {
@@ -136,7 +136,7 @@ async fn a_request_has_one_outcome_and_its_id_one_meaning() {
         "501",
         "not restored twice"
     );
-    // Refused because of what was there, it stays refused when that has gone.
+    // A request that was refused because of what existed stays refused when that is gone.
     let refused = job(&new, "app", OnExisting::Fail);
     assert_eq!(restore(&c, &refused).await.failure, Some(R::TargetExists));
     c.psql("postgres", "DROP DATABASE app");
@@ -146,7 +146,7 @@ async fn a_request_has_one_outcome_and_its_id_one_meaning() {
         (Some(R::TargetExists), true)
     );
     assert!(!c.databases().contains(&"app".to_owned()));
-    // The same id for something else.
+    // The same id for another request.
     let reused = RestoreJob {
         request_id: first.request_id.clone(),
         ..job(&new, "other", OnExisting::Fail)
@@ -156,7 +156,7 @@ async fn a_request_has_one_outcome_and_its_id_one_meaning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_kills_workers_is_quarantined() {
+async fn a_request_that_crashes_workers_is_quarantined() {
     let (c, old, _) = two_backups();
     let deadly = job(&c.waiting_dump(), "app", OnExisting::Fail);
     restore(&c, &job(&old, "other", OnExisting::Fail)).await;
@@ -185,9 +185,9 @@ async fn a_request_that_kills_workers_is_quarantined() {
         "{:?}",
         done.result.error
     );
-    assert!(done.is_final, "the worker is to acknowledge it");
+    assert!(done.is_final, "the worker must acknowledge it");
     assert!(restore(&c, &deadly).await.repeated);
-    // One that is stopped in order did not die, and takes those before it back.
+    // An orderly stop is not a crash, and resets the count of earlier ones.
     died(9);
     let (app, stop) = (c.app(&[]), CancellationToken::new());
     let stopped = async {
@@ -212,7 +212,7 @@ async fn a_request_that_kills_workers_is_quarantined() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_brings_the_replaced_database_back_and_a_second_one_undoes_it() {
+async fn a_rollback_restores_the_replaced_database_and_can_be_undone() {
     let (c, old, new) = two_backups();
     restore(&c, &job(&old, "app", OnExisting::Fail)).await;
     c.psql(
@@ -229,7 +229,7 @@ async fn a_rollback_brings_the_replaced_database_back_and_a_second_one_undoes_it
     );
     let until = kept[0].keep_until.unwrap().duration_since(kept[0].replaced);
     assert!((86_390..86_410).contains(&until.as_secs()), "{until:?}");
-    // Newer by its name, and nobody recorded it.
+    // Newer by its name, but recorded by nobody.
     let newer = format!("{}f", kept[0].name);
     c.psql("postgres", &format!("CREATE DATABASE \"{newer}\""));
     let back = app.manager.rollback("app", None, "rb1").await.unwrap();
@@ -271,7 +271,7 @@ async fn a_rollback_brings_the_replaced_database_back_and_a_second_one_undoes_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollback_refuses_what_would_be_lost() {
+async fn a_rollback_that_would_lose_data_is_refused() {
     let c = Cluster::start_with("-c wal_level=logical -c max_wal_senders=4");
     c.create("a", &source("old"));
     let dump = c.dump_to_file("a", &[]);
@@ -286,7 +286,7 @@ async fn a_rollback_refuses_what_would_be_lost() {
         reason("app", None)
             .await
             .to_string()
-            .contains("no database is kept")
+            .contains("no replaced database is retained")
     );
     assert_eq!(reason("postgres", None).await.reason(), R::TargetNotAllowed);
     c.create("app", "CREATE TABLE precious ()");
@@ -295,7 +295,7 @@ async fn a_rollback_refuses_what_would_be_lost() {
         reason("app", Some("template1"))
             .await
             .to_string()
-            .contains("not kept")
+            .contains("not a retained database")
     );
     c.psql(
         "app",
@@ -347,7 +347,7 @@ async fn replaced_databases_are_kept_as_long_as_configured() {
         "postgres",
         "UPDATE pgrestored.owned_database SET keep_until = now()",
     );
-    // The last copy stays, whatever its time.
+    // The last copy is kept, whatever its age.
     c.psql("postgres", "ALTER DATABASE app RENAME TO elsewhere");
     assert!(
         c.app(&[])
@@ -363,8 +363,8 @@ async fn replaced_databases_are_kept_as_long_as_configured() {
     assert_eq!(reaped.dropped, [format!("database {kept}")]);
 }
 
-/// What a killed worker leaves: the intent, the database, a role.
-fn leave(c: &Cluster, number: u32, in_it: &str) -> String {
+/// What a killed worker leaves behind: the intent, the database, a role.
+fn leave_behind(c: &Cluster, number: u32, in_it: &str) -> String {
     let name = format!("pgrestored_s_{number:016x}");
     c.psql(
         "postgres",
@@ -382,21 +382,21 @@ fn leave(c: &Cluster, number: u32, in_it: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
+async fn the_reaper_drops_only_recorded_databases() {
     let c = Cluster::start_with("-c max_prepared_transactions=4 -c wal_level=logical");
     c.create("a", &source("old"));
     let dump = c.dump_to_file("a", &[]);
     restore(&c, &job(&dump, "app", OnExisting::Fail)).await;
     let left = [
-        leave(&c, 1, ""),
-        leave(&c, 2, "ALTER DATABASE SELF IS_TEMPLATE true"),
-        leave(&c, 3, "ALTER DATABASE SELF ALLOW_CONNECTIONS false"),
-        leave(&c, 4, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"),
-        leave(&c, 5, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
+        leave_behind(&c, 1, ""),
+        leave_behind(&c, 2, "ALTER DATABASE SELF IS_TEMPLATE true"),
+        leave_behind(&c, 3, "ALTER DATABASE SELF ALLOW_CONNECTIONS false"),
+        leave_behind(&c, 4, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)"),
+        leave_behind(&c, 5, "CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
             ALTER DATABASE SELF SET session_preload_libraries = 'nothing'; ALTER DATABASE SELF CONNECTION LIMIT 0"),
-        leave(&c, 6, "SELECT pg_create_logical_replication_slot('left', 'test_decoding')"),
-        // Last: making a slot waits for transactions.
-        leave(&c, 7, "CREATE TABLE t (); BEGIN; INSERT INTO t DEFAULT VALUES; PREPARE TRANSACTION 'left'"),
+        leave_behind(&c, 6, "SELECT pg_create_logical_replication_slot('left', 'test_decoding')"),
+        // Last, because creating a slot waits for transactions.
+        leave_behind(&c, 7, "CREATE TABLE t (); BEGIN; INSERT INTO t DEFAULT VALUES; PREPARE TRANSACTION 'left'"),
     ];
     c.psql(
         "postgres",
@@ -405,9 +405,9 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
             left[0]
         ),
     );
-    // Intent alone, a living worker, somebody else's databases.
+    // An intent without a database, a living worker, databases of others.
     c.psql("postgres", "INSERT INTO pgrestored.owned_database (name, kind, request_id, target) VALUES ('pgrestored_s_00000000000000ff', 'staging', 'never', 'app')");
-    let living = leave(&c, 8, "");
+    let living = leave_behind(&c, 8, "");
     let config = format!("host={} user=postgres dbname=postgres", c.sandbox.host());
     let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
         .await
@@ -446,7 +446,7 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
     );
     driver.abort();
     drop(client);
-    // The server notices by itself that the worker has gone.
+    // The server notices by itself that the worker is gone.
     let done = async {
         while app.manager.reap().await.unwrap().dropped.is_empty() {
             tokio::task::yield_now().await;
@@ -465,10 +465,10 @@ async fn the_reaper_drops_what_is_recorded_and_nothing_else() {
     );
 }
 
-/// A role that may not make the schema: everything works, and the result says what is missing.
-/// One that cannot be dropped does not keep the others.
+/// A role that may not create the schema: everything works, and the result says what is missing. One database that
+/// cannot be dropped does not keep the others from being dropped.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_reaper_may_not_drop_is_said() {
+async fn databases_that_the_reaper_may_not_drop_are_reported() {
     let c = Cluster::start();
     c.psql(
         "postgres",
@@ -483,8 +483,8 @@ async fn what_the_reaper_may_not_drop_is_said() {
         .await;
     assert_eq!(done.result.error, None);
     let (theirs, ours) = (
-        leave(&c, 1, ""),
-        leave(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"),
+        leave_behind(&c, 1, ""),
+        leave_behind(&c, 2, "ALTER DATABASE SELF OWNER TO maker;"),
     );
     let reaped = app.manager.reap().await.unwrap();
     assert_eq!(reaped.dropped, [format!("database {ours}")], "{reaped:?}");
@@ -497,7 +497,7 @@ async fn what_the_reaper_may_not_drop_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_schema_restores_work_and_say_so() {
+async fn restores_work_without_the_journal_schema_and_say_so() {
     let (c, old, new) = two_backups();
     c.psql("postgres", "CREATE ROLE plain LOGIN CREATEDB");
     let as_plain = [
@@ -531,7 +531,7 @@ async fn without_the_schema_restores_work_and_say_so() {
         back.notes
     );
     assert_eq!(marker(&c, "app"), "old");
-    // Its own staging databases are known by what they say of themselves.
+    // Its own staging databases are recognized by their comments.
     let labelled = "pgrestored_s_00000000000000aa";
     c.psql(
         "postgres",
@@ -557,9 +557,9 @@ async fn without_the_schema_restores_work_and_say_so() {
     );
 }
 
-/// Other workers clean up behind an attempt whose lock is lost: what it meets then is nobody's fault.
+/// Other workers clean up after an attempt that lost its lock: the errors it gets are transient.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_lost_its_lock_fails_for_now() {
+async fn an_attempt_that_lost_its_lock_fails_temporarily() {
     let (c, old, _) = two_backups();
     let c = std::sync::Arc::new(c);
     let lose = |what: &'static str| {
@@ -598,7 +598,7 @@ async fn an_attempt_that_lost_its_lock_fails_for_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_meant_by_its_oid_is_no_other_of_its_name() {
+async fn a_database_pinned_by_oid_is_not_confused_with_its_successor() {
     let c = Cluster::start();
     c.create("ours", "SELECT 1");
     let server = pgrestored::postgres::Server::new(&c.app(&[]).manager.config().db).unwrap();
@@ -630,10 +630,10 @@ async fn a_database_that_is_meant_by_its_oid_is_no_other_of_its_name() {
     );
 }
 
-/// A request whose worker was killed, and whose message never came again: it ends when its message would
-/// not be taken any more. One that is worked on, and one that may still come, are left alone.
+/// A request whose worker was killed and whose message was never redelivered ends once its message would no longer
+/// be accepted. Requests that are running or may still be redelivered are left alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_nobody_comes_back_to_ends() {
+async fn an_abandoned_request_ends() {
     let (c, old, _) = two_backups();
     assert_eq!(
         restore(&c, &job(&old, "app", OnExisting::Fail))
@@ -679,18 +679,18 @@ async fn a_request_that_nobody_comes_back_to_ends() {
         "SELECT request_id FROM pgrestored.request WHERE state = 'running' ORDER BY 1",
     );
     assert_eq!(left, "living\ntried again\nyoung");
-    // Whoever asks again gets that answer.
+    // A later delivery gets that outcome.
     let again = restore(&c, &lost).await;
     assert_eq!((again.failure, again.repeated), (Some(R::Internal), true));
     let message = again.result.error.unwrap().message;
     assert!(
-        message.starts_with("abandoned: ") && message.contains("lost_target is as it was"),
+        message.starts_with("abandoned: ") && message.contains("lost_target is unchanged"),
         "{message}"
     );
     drop(driver);
 }
 
-/// What a server says, and what a request is labelled with, fits into the journal whatever it is.
+/// The server's messages and a request's labels fit into the journal, whatever they contain.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_outcome_can_be_recorded() {
     let (c, old, _) = two_backups();

@@ -1,5 +1,5 @@
--- Tables that are large enough for what small ones are spared: a first COPY of frozen rows, keys made of
--- indexes that are built beside others, the server's own vacuum kept away meanwhile.
+-- Tables that are large enough for the special handling of large tables: a first COPY with FREEZE, keys created
+-- from concurrently built indexes, autovacuum disabled meanwhile.
 CREATE TABLE keyed (id bigint PRIMARY KEY, "Odd ""col" int NOT NULL, a int, b text, c int, CONSTRAINT "K one" UNIQUE ("Odd ""col"), CONSTRAINT "two of" UNIQUE (a, b), UNIQUE (c) INCLUDE (b), CONSTRAINT later UNIQUE (a, c) DEFERRABLE INITIALLY DEFERRED);
 INSERT INTO keyed SELECT i, i, i % 1000, md5(i::text) || md5((i + 1)::text), i FROM generate_series(1, 40000) i;
 CREATE INDEX ON keyed (b); CREATE INDEX ON keyed (lower(b), a);

@@ -1,4 +1,4 @@
-//! Limits in time and size: what goes beyond is an error with its reason, and leaves nothing.
+//! Limits of time and size: exceeding one is an error with its reason, and leaves nothing behind.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ async fn refused(c: &Cluster, file: &Path, flags: &[(&str, &str)]) -> pgrestored
         .await;
     assert_eq!(c.leftovers(), Vec::<String>::new());
     assert!(!c.databases().contains(&"app".to_owned()));
-    done.result.error.expect("it was restored")
+    done.result.error.expect("the restore must fail")
 }
 
-/// SQL text that takes its time.
+/// SQL text that takes a while.
 fn slow(c: &Cluster) -> PathBuf {
     c.create(
         "src",
@@ -37,7 +37,7 @@ fn slow(c: &Cluster) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stage_has_a_limit() {
+async fn a_stage_has_a_time_limit() {
     let c = Cluster::start();
     let file = slow(&c);
     let stages = "prepare=30s,schema=1s,data=1s,indexes=1s";
@@ -49,7 +49,7 @@ async fn a_stage_has_a_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bomb_is_stopped_at_its_limit() {
+async fn a_decompression_bomb_is_stopped_at_the_limit() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (v text)");
     let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
@@ -75,7 +75,7 @@ async fn a_bomb_is_stopped_at_its_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_from_long_ago_is_refused() {
+async fn an_outdated_request_is_refused() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t ()");
     let file = c.dump_to_file("src", &[]);
@@ -101,7 +101,7 @@ async fn a_request_from_long_ago_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_allowed_targets_are_restored_into() {
+async fn only_allowed_targets_are_restored() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t ()");
     let file = c.dump_to_file("src", &[]);
@@ -127,7 +127,7 @@ async fn only_allowed_targets_are_restored_into() {
     }
 }
 
-/// A command of the program on `c`, as a worker that may use 512 MiB.
+/// A command of the program on `c`, as a worker with a limit of 512 MiB.
 fn run(c: &Cluster, args: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgrestored"));
     command
@@ -145,10 +145,10 @@ fn run(c: &Cluster, args: &[&str]) -> Run {
     run
 }
 
-/// What a dump makes the server send takes no memory: what psql would print is dropped, and of an error its
-/// beginning is kept.
+/// Data that a dump makes the server send takes no memory: what psql would print is dropped, and errors are
+/// truncated.
 #[tokio::test(flavor = "multi_thread")]
-async fn large_answers_of_the_server_take_no_memory() {
+async fn large_server_messages_take_no_memory() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
     let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
@@ -191,9 +191,9 @@ async fn large_answers_of_the_server_take_no_memory() {
     }
 }
 
-/// A row that is too large for this worker to read back says so, and nothing against the backup.
+/// A row that is too large for this worker to read back is reported, and does not count against the backup.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_does_not_fit_is_not_the_backups_fault() {
+async fn an_oversized_row_is_not_blamed_on_the_backup() {
     let c = Cluster::start();
     c.create(
         "src",
@@ -208,7 +208,7 @@ async fn a_row_that_does_not_fit_is_not_the_backups_fault() {
         "{said}"
     );
     assert!(
-        said.contains("inconclusive") && !said.contains("blame: Backup"),
+        said.contains("inconclusive") && !said.contains("blame: backup"),
         "{said}"
     );
 }

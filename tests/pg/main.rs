@@ -1,4 +1,4 @@
-//! Against real PostgreSQL: equality with `pg_restore`, staging and swap, damaged archives.
+//! Tests against real PostgreSQL: equality with `pg_restore`, staging and swap, damaged archives, verification.
 
 #[path = "../support/mod.rs"]
 mod support;

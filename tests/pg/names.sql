@@ -1,4 +1,4 @@
--- Names that have to be quoted, in every place where a name can stand.
+-- Names that need quotes, in every place where a name can occur.
 CREATE SCHEMA "select"; CREATE SCHEMA "Ünï çode ☃"; CREATE SCHEMA "a.b"; CREATE SCHEMA "semi;colon --x";
 CREATE TABLE "select"."table" ("from" int PRIMARY KEY, "order by" text, "quote""d" int, "back\slash" int, "tab	" int);
 INSERT INTO "select"."table" VALUES (1, 'x', 2, 3, 4);

@@ -1,4 +1,4 @@
--- Every kind of object that PostgreSQL 15 can make without extra libraries and that a table of contents can hold.
+-- Every kind of object that PostgreSQL 15 can create without extra libraries and that a table of contents can have.
 CREATE EXTENSION hstore; CREATE EXTENSION pgcrypto; CREATE EXTENSION pg_trgm; CREATE EXTENSION postgres_fdw; CREATE EXTENSION file_fdw;
 CREATE SCHEMA s AUTHORIZATION role_a; COMMENT ON SCHEMA s IS 'schema s';
 CREATE SCHEMA "Odd ""Schema""";

@@ -1,5 +1,5 @@
-//! Rows that depend on other rows: functions in checks, domains, generated columns, partition keys, …
-//! see of other tables, and of the rows before them, what they see in a serial `pg_restore` or `psql`.
+//! Rows that depend on other rows: functions in checks, domains, generated columns, partition keys, … see the
+//! same rows of other tables, and the same earlier rows of their own, as in a serial `pg_restore` or `psql`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, assert_same, job};
 
-/// A dictionary that is large, tables whose rows look into it or at what is beside them, and a large table
-/// after these, of which they must see nothing.
+/// A large dictionary, tables whose rows look something up in it or in neighbouring tables, and a large table after
+/// these, of which they must see nothing.
 const SOURCE: &str = r#"
 CREATE TABLE a_dict(v int PRIMARY KEY, lbl text, pad text);
 CREATE TABLE z_later(v int, pad text);
@@ -55,7 +55,7 @@ INSERT INTO z_later SELECT g, repeat('y', 700) FROM generate_series(1, 12000) g;
 ALTER TABLE g_blocks ADD CHECK (public.prev(h));
 "#;
 
-/// All rows, generated columns and the partition of each with them.
+/// All rows, with generated columns and each row's partition.
 const CONTENT: &str = "SELECT format('SELECT %L, tableoid::regclass, * FROM ONLY %s ORDER BY 1, 2, %s::text;', c.oid::regclass, c.oid::regclass, c.relname)
     FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT IN ('a_dict', 'z_later') ORDER BY relname";
 
@@ -69,7 +69,7 @@ fn content(c: &Cluster, database: &str) -> String {
     )
 }
 
-/// What `pg_restore` or `psql` makes of a dump.
+/// The result of `pg_restore` or `psql` for a dump.
 fn theirs(c: &Cluster, dump: &Path) -> String {
     let is_text = dump.extension().is_some_and(|e| e == "sql");
     if is_text {
@@ -82,7 +82,7 @@ fn theirs(c: &Cluster, dump: &Path) -> String {
     found
 }
 
-/// Restores with so many connections each time, and compares.
+/// Restores once with each number of connections, and compares.
 async fn compare(c: &Cluster, dump: &Path, expected: &str, jobs: &[&str], flags: &[(&str, &str)]) {
     for jobs in jobs {
         let flags = [flags, &[("restore-jobs", jobs)]].concat();
@@ -125,10 +125,10 @@ fn dump(c: &Cluster, name: &str, args: &[&str]) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn functions_see_what_they_see_in_a_serial_restore() {
+async fn functions_see_the_same_rows_as_in_a_serial_restore() {
     let c = Cluster::start();
     c.create("src", SOURCE);
-    // A COPY of these rows fails in `pg_restore`, too: it puts down rows by the thousand.
+    // A COPY of these rows fails in `pg_restore`, too: it inserts rows in batches of a thousand.
     const NO_BLOCKS: &str = "--exclude-table=g_blocks";
     let custom = dump(&c, "in.dump", &["-Fc", NO_BLOCKS]);
     let copied = theirs(&c, &custom);
@@ -138,7 +138,7 @@ async fn functions_see_what_they_see_in_a_serial_restore() {
         dump(&c, "in.d", &["-Fd", NO_BLOCKS]),
     );
     assert_same(&theirs(&c, &text), &copied, "psql's is pg_restore's");
-    // Packed by name: the dictionary is not before what looks into it.
+    // Packed by name: the dictionary does not precede the tables that read it.
     let packed = c.tar(&directory, &["--sort=name", "-C"], ".");
     let mut forms = vec![
         custom.clone(),
@@ -158,7 +158,7 @@ async fn functions_see_what_they_see_in_a_serial_restore() {
         compare(&c, form, &copied, &["4"], &[("restore-queue-mib", "1")]).await;
     }
     read_by_blocks(&c, &custom, &copied).await;
-    rows_alone(
+    data_only_rows(
         &c,
         &custom,
         &dump(&c, "rows.dump", &["-Fc", NO_BLOCKS, "-a"]),
@@ -218,8 +218,8 @@ async fn read_by_blocks(c: &Cluster, dump: &Path, expected: &str) {
     compare(c, Path::new("in.dump"), expected, &["4", "4"], &flags).await;
 }
 
-/// Rows alone, into tables that are there: what depends on what is in their catalog.
-async fn rows_alone(c: &Cluster, whole: &Path, rows: &Path) {
+/// Data only, into existing tables: which rows depend on others is in their catalog.
+async fn data_only_rows(c: &Cluster, whole: &Path, rows: &Path) {
     c.create("empty", "");
     let of_schema = c
         .sandbox
@@ -260,15 +260,15 @@ async fn rows_alone(c: &Cluster, whole: &Path, rows: &Path) {
         };
         let done = c.restore_with(&job, &[]).await;
         assert_eq!(done.failure, None, "{:?}", done.result.error);
-        assert_same(&content(c, "ours"), &expected, "rows alone");
+        assert_same(&content(c, "ours"), &expected, "data only");
         c.psql("postgres", "DROP DATABASE ours");
     }
 }
 
-/// Text in which foreign keys, triggers and rules are made before the rows, as `pg_dump -s` and `-a` one after
-/// the other, or a person, writes it.
+/// Text that creates foreign keys, triggers and rules before the rows, such as `pg_dump -s` followed by `-a`,
+/// or text written by hand.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_made_before_the_rows_of_text_sees_them_in_order() {
+async fn triggers_and_keys_created_before_the_rows_see_them_in_order() {
     let c = Cluster::start();
     let rows = |n: usize, row: fn(usize) -> String| (1..=n).map(row).collect::<String>();
     let text = format!(
@@ -294,7 +294,7 @@ COPY z_later (v) FROM stdin;\n{}\\.
 INSERT INTO f_select VALUES ((SELECT count(*) FROM z_later));
 --\n-- PostgreSQL database dump complete\n--\n",
         rows(40_000, |i| format!("{i}\tl{i}\t{}\n", "x".repeat(300))),
-        // Each refers to one far behind it.
+        // Each refers to a much later one.
         rows(20_000, |i| format!("{i}\t{}\n", 20_001 - i)),
         rows(100_000, |i| format!("{i}\n")),
         rows(40_000, |i| format!("{i}\n")),
@@ -312,10 +312,10 @@ INSERT INTO f_select VALUES ((SELECT count(*) FROM z_later));
     .await;
 }
 
-/// A materialized view whose function reads the one before it, and an index whose function reads a table
-/// behind its own.
+/// A materialized view whose function reads the preceding one, and an index whose function reads a table after its
+/// own.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_built_at_the_end_sees_all_that_came_before_it() {
+async fn objects_built_at_the_end_see_everything_before_them() {
     let c = Cluster::start();
     c.create(
         "src",

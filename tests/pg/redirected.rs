@@ -1,6 +1,6 @@
-//! Archives as people make them: with `-f`, `>`, `>>`, through pipes and compressors. Where the output
-//! was opened for appending (`>>`, and since PostgreSQL 16 also `>`), `pg_dump` leaves its table of
-//! contents behind the data once more.
+//! Archives written with `-f`, `>`, `>>`, through pipes and compressors. If the output was opened for
+//! appending (`>>`, and since PostgreSQL 16 also `>`), `pg_dump` writes its table of contents once more after
+//! the data.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +23,7 @@ const SQL: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SE
     CREATE TABLE u (x int REFERENCES t (id)); INSERT INTO u SELECT g FROM generate_series(1, 50) g; CREATE TABLE empty (a int); \
     SELECT lo_from_bytea(9001, 'one'), lo_from_bytea(9002, 'two'); ANALYZE;";
 
-/// How a dump is made: a name, and what stands behind `pg_dump`.
+/// How a dump is written: a name, and what follows `pg_dump`.
 const WAYS: [(&str, &str); 6] = [
     ("f", "-f F"),
     ("redirected", "> F"),
@@ -53,7 +53,7 @@ fn bindirs() -> Vec<(u32, PathBuf)> {
         .collect()
 }
 
-/// Restores by the application, and says whether the restore index was used.
+/// Restores with pgrestored; returns whether the restore index was used.
 async fn restore_by(app: &App, file: &Path, target: &str) -> bool {
     let progress = Arc::new(Progress::default());
     let done = app
@@ -73,10 +73,10 @@ async fn restore_by(app: &App, file: &Path, target: &str) -> bool {
     progress.data_expected.load(Ordering::Relaxed) > 0
 }
 
-/// Whichever way a dump is made: restored as it comes, proven, and restored once more by what the proof
-/// has learned, it is what `pg_restore` makes of it.
+/// However a dump is written, it is restored and verified, and once more by the resulting restore index, with
+/// the same result as by `pg_restore`.
 #[tokio::test(flavor = "multi_thread")]
-async fn however_a_dump_is_made_it_is_restored_and_proven() {
+async fn dumps_are_restored_and_verified_however_they_were_written() {
     let c = Cluster::start();
     c.create("src", SQL);
     let evidence = format!("file://{}", c.scratch("evidence").display());
@@ -88,7 +88,7 @@ async fn however_a_dump_is_made_it_is_restored_and_proven() {
             let file = c.scratch(&what);
             dump(&c, &bindir, "-d src", way, &file);
             if name == "redirected" {
-                // Where its server does not know a setting, it goes on, and ends with an error.
+                // If its server does not know a setting, pg_restore continues and ends with an error.
                 let mut theirs = Command::new(bindir.join("pg_restore"));
                 let _ = c.sandbox.run(
                     theirs
@@ -157,11 +157,11 @@ async fn however_a_dump_is_made_it_is_restored_and_proven() {
             }
         }
     }
-    two_in_one_file(&c);
+    two_archives_in_one_file(&c);
 }
 
-/// A file that `pg_dump` wrote to twice is not one backup, and the message says where the second begins.
-fn two_in_one_file(c: &Cluster) {
+/// A file that `pg_dump` wrote to twice is not one backup, and the message says where the second archive begins.
+fn two_archives_in_one_file(c: &Cluster) {
     for (version, bindir) in bindirs() {
         let (file, first) = (c.scratch("two.dump"), c.scratch("first.dump"));
         dump(c, &bindir, "-d src", "> F", &first);

@@ -1,5 +1,5 @@
-//! The test that matters: each dump restored by us and by `pg_restore` into two databases of one
-//! server; `pg_dump` of both must be the same.
+//! The central test: each dump is restored by pgrestored and by `pg_restore` into two databases of one server, and
+//! `pg_dump` of both must be identical.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use pgrestored::job::OnExisting;
 
 use crate::support::{Cluster, assert_same, bindir_of, job};
 
-/// Restores `archive` both ways and compares; returns our content. Ours runs with rows as text and as tuples.
+/// Restores `archive` both ways, ours with rows as text and as tuples, and compares; returns our content.
 async fn equal(c: &Cluster, archive: &Path, what: &str) -> String {
     let tag = uuid::Uuid::new_v4().simple().to_string();
     let [ours, tuples, theirs] = ["ours", "tuples", "theirs"].map(|way| format!("{way}_{tag}"));
@@ -92,7 +92,7 @@ async fn the_demo_database() {
     equal(&c, &piped, "demo, piped, none").await;
 }
 
-/// What does not fit into memory anyway is sorted in as little as merges at once, where no core is idle.
+/// Rows that do not fit into memory are sorted in the smallest memory that merges in one pass, if no core is idle.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_sort_takes_little_memory() {
     let c = Cluster::start_with("-c maintenance_work_mem=2MB -c trace_sort=on");
@@ -146,7 +146,7 @@ async fn every_kind_of_object() {
     every_form(&c, "objects").await;
 }
 
-/// The corpus must hold every kind that the table of contents can name.
+/// The corpus must contain every kind that the table of contents can name.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_corpus_has_every_kind() {
     let c = Cluster::start();
@@ -172,7 +172,7 @@ async fn the_corpus_has_every_kind() {
     }
 }
 
-/// What is done otherwise for large tables leaves nothing behind, and is done.
+/// The special handling of large tables happens, and leaves nothing behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_tables() {
     let c = Cluster::start();
@@ -189,7 +189,7 @@ async fn large_tables() {
     equal(
         &c,
         &c.dump_to_file("large", &by_root),
-        "large, by the partitions' root",
+        "large, through the root of the partitions",
     )
     .await;
 
@@ -254,9 +254,9 @@ async fn another_encoding() {
     }
 }
 
-/// Tables that several sessions make at once, each with an array type that has another one's name.
+/// Tables that several sessions create concurrently, each with an array type named like another table's.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_whose_types_collide() {
+async fn tables_with_colliding_array_types() {
     let c = Cluster::start();
     let sql = "DO $$ BEGIN FOR i IN 1..150 LOOP \
         EXECUTE format('CREATE TABLE %I (a int, b %I[])', 't' || i, 'int4'); EXECUTE format('CREATE TABLE %I (a int)', '_t' || i); \
@@ -283,9 +283,9 @@ async fn two_thousand_small_tables() {
     equal(&c, &c.dump_through_pipe("many", &[]), "2,000 tables").await;
 }
 
-/// Rows of a table that is there do not wait for all the others.
+/// Rows of an existing table do not wait for all other tables.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_rows_come_while_tables_are_made() {
+async fn the_first_rows_are_loaded_while_tables_are_created() {
     let c = Cluster::start_with("-c log_statement=all");
     let tables = "DO $$ BEGIN FOR i IN 1000..1999 LOOP \
         EXECUTE format('CREATE TABLE t%s AS SELECT 1 AS a', i); END LOOP; END $$";
@@ -300,12 +300,12 @@ async fn the_first_rows_come_while_tables_are_made() {
     );
     assert!(
         first < last,
-        "the first COPY is {} bytes behind the last table",
+        "the first COPY comes {} bytes after the last table",
         first - last
     );
 }
 
-/// What looks at a table's rows as they come may look at any other table, which must be there.
+/// Checks on a table's rows may read any other table, which must exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn checks_that_read_other_tables() {
     let c = Cluster::start();
@@ -333,7 +333,7 @@ async fn checks_that_read_other_tables() {
     }
 }
 
-/// Dumps by other versions, restored into their own server.
+/// Dumps of other versions, restored into their own server.
 mod by_version {
     use super::{Cluster, bindir_of, equal};
 
@@ -402,7 +402,7 @@ mod by_version {
     }
 }
 
-/// lz4 and zstd, with offsets and through a pipe: all hold the same database.
+/// lz4 and zstd, with offsets and through a pipe: all give the same database.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_codec() {
     let Some(bindir) = bindir_of(18) else { return };
@@ -414,7 +414,7 @@ async fn every_codec() {
     );
     std::io::copy(&mut packed, &mut std::fs::File::create(&none).unwrap()).unwrap();
     c.restore(&none, "none").await;
-    // What this pg_restore can read is restored by it, too.
+    // If this pg_restore can read it, it is restored with it, too.
     for (archive, theirs) in [
         (none.clone(), "theirs_none"),
         (fixtures.join("shop18.gzip.dump"), "theirs_gzip"),
@@ -433,7 +433,7 @@ async fn every_codec() {
     }
 }
 
-/// Old archives name tables without their schema: each session must look in the right one.
+/// Old archives name tables without their schema: each session must use the right search path.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_archive_version() {
     let c = Cluster::start();
@@ -494,7 +494,7 @@ async fn the_command_line() {
     }
 }
 
-/// Rows of one table come in by several transactions: more than one connection had a share.
+/// Rows of one table arrive in several transactions, so more than one connection had a share.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_table_is_loaded_by_several_connections() {
     let c = Cluster::start();
@@ -510,6 +510,6 @@ async fn one_table_is_loaded_by_several_connections() {
         .psql("ours", "SELECT count(DISTINCT xmin::text) FROM t")
         .parse()
         .unwrap();
-    // 38 MB fit into one COPY, so every further transaction is another lane's.
+    // 38 MB fit into one COPY, so every further transaction is another copier's.
     assert!(shares > 1, "{shares} transactions");
 }

@@ -1,5 +1,5 @@
--- Three applications of realistic shape in one database, with what PostgreSQL 13 knows: a film
--- rental with a web of foreign keys, an airline with partitions and ranges, a tracker with text
+-- Three applications of realistic shape in one database, with features of PostgreSQL 13: a film
+-- rental with many foreign keys, an airline with partitions and ranges, a tracker with text
 -- search, row security and rules.
 CREATE SCHEMA rental;
 CREATE SCHEMA air;

@@ -1,4 +1,4 @@
-//! Dumps of one version into a server of another, and into servers that lack something.
+//! Dumps of one version restored into servers of another, and into servers that lack something.
 
 use pgrestored::error::FailureReason as R;
 use pgrestored::event::RestoreResult;
@@ -20,7 +20,7 @@ fn rules(r: &RestoreResult) -> Vec<&str> {
     r.rewrites.iter().map(|w| w.rule.as_str()).collect()
 }
 
-/// What `pg_dump` 18 says of a database of any version, without what only one version says.
+/// `pg_dump` 18 of a database of any version, without lines that only one version writes.
 fn content(tools: &Cluster, of: &Cluster, database: &str) -> String {
     let mut dump = tools.sandbox.command("pg_dump");
     dump.args(["-h", of.sandbox.host(), "-d", database, "--no-sync"]);
@@ -32,8 +32,8 @@ fn content(tools: &Cluster, of: &Cluster, database: &str) -> String {
     crate::support::normalised(&kept.collect::<Vec<_>>().join("\n"))
 }
 
-/// A line without the column option `pg_attver`: servers since 15.20 count there for themselves, and a
-/// `pg_dump` that is older prints it.
+/// A line without the column option `pg_attver`: servers since 15.20 keep a counter there, and an older `pg_dump`
+/// prints it.
 fn without_version(line: &str) -> Option<String> {
     let Some((before, options)) = line
         .split_once(" SET (")
@@ -49,8 +49,8 @@ fn without_version(line: &str) -> Option<String> {
     (!others.is_empty()).then(|| format!("{before} SET ({});", others.join(", ")))
 }
 
-/// A dump of `source` restored into `target` is what `pg_restore` makes of it there, whichever
-/// direction; what `pg_restore` stumbles over is a rule.
+/// A dump of `source` restored into `target`, a newer or older version, gives the result of `pg_restore`
+/// there; where `pg_restore` fails, a rule applies.
 async fn across(source: u32, target: u32) {
     let (Some(tools), Some(from), Some(to)) = (server(18), server(source), server(target)) else {
         return;
@@ -66,14 +66,14 @@ async fn across(source: u32, target: u32) {
         theirs
             .args(["-h", to.sandbox.host(), "-d", "theirs"])
             .arg(&archive);
-        // It ends with an error where the server does not know a setting.
+        // pg_restore ends with an error if the server does not know a setting.
         let _ = from.sandbox.run(&mut theirs);
         let wanted = content(&tools, &to, "theirs");
         for dump in [archive, from.dump_as(database, Format::Plain)] {
             let result = to.restore(&dump, "ours").await;
             let what = format!("{database} of {source} into {target}, {}", dump.display());
             if target == 13 && source > 13 && database == "samples" {
-                // Where `pg_restore` gives up a type and its table, we do not.
+                // pg_restore drops a type and its table here; we do not.
                 to.psql("ours", "DROP TABLE air.shift; DROP TYPE air.span");
             }
             assert_same(&content(&tools, &to, "ours"), &wanted, &what);
@@ -119,10 +119,10 @@ across! {
     from_18_into_17: 18 17;
 }
 
-/// A `pg_dump` that is older than the server it dumps prints what that server counts for itself in the options of
-/// columns, and others do not know it.
+/// A `pg_dump` older than the server it dumps prints a counter of that server in the options of columns,
+/// which other servers do not know.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_servers_own_column_options_are_left_out() {
+async fn internal_column_options_of_a_server_are_removed() {
     let (Some(tools), Some(from), Some(to)) = (server(18), server(15), server(16)) else {
         return;
     };
@@ -165,7 +165,7 @@ async fn a_servers_own_column_options_are_left_out() {
     }
 }
 
-/// The committed dumps of every `pg_dump` at hand, into every server.
+/// The committed dumps of every installed `pg_dump`, into every server.
 async fn fixtures(target: u32) {
     let (Some(tools), Some(to)) = (server(18), server(target)) else {
         return;
@@ -219,9 +219,9 @@ fixtures! {
     fixtures_into_18: 18;
 }
 
-/// What older text says and newer servers do not take, and the other way round.
+/// Syntax of old text that newer servers reject, and the reverse.
 #[tokio::test(flavor = "multi_thread")]
-async fn old_and_new_words_are_fitted_and_reported() {
+async fn old_and_new_syntax_is_rewritten_and_reported() {
     let Some(c) = server(15) else { return };
     let dump = "--\n-- PostgreSQL database dump\n--\n
 -- Dumped from database version 9.0.1
@@ -352,7 +352,7 @@ async fn roles_follow_the_policy() {
             ("restore-no-privileges", "true"),
         ])
         .await;
-        // The policy of row security still names one.
+        // A row security policy still names one.
         assert_eq!(
             done.failure,
             Some(R::RoleMissing),
@@ -376,7 +376,7 @@ async fn roles_follow_the_policy() {
         assert_eq!(roles(), "");
     }
     for dump in &dumps {
-        // A failure takes the roles that were made for it away again.
+        // A failed restore drops the roles that it created.
         let app = c.app(&[("restore-create-roles", "true")]);
         let bad = with(job(dump, "ours", OnExisting::Fail), |j| {
             j.crc32c = Some("AAAAAA==".into())
@@ -421,7 +421,7 @@ async fn roles_follow_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_lacks_is_known_before_data_moves() {
+async fn missing_requirements_are_found_before_data_moves() {
     let Some(c) = server(15) else { return };
     c.tablespace("fast");
     c.create(
@@ -431,7 +431,7 @@ async fn what_the_server_lacks_is_known_before_data_moves() {
     );
     let dump = c.dump_as("src", Format::Custom);
     let Some(other) = server(16) else { return };
-    // That server has no hstore, no such tablespace.
+    // That server has neither hstore nor the tablespace.
     let done = other.try_restore(&dump, "ours", OnExisting::Fail).await;
     let e = done.result.error.unwrap();
     assert_eq!(
@@ -477,7 +477,7 @@ async fn what_the_server_lacks_is_known_before_data_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ordinary_role_is_told_what_it_may_not() {
+async fn an_ordinary_role_is_told_what_it_lacks() {
     let Some(c) = server(15) else { return };
     c.psql(
         "postgres",
@@ -516,7 +516,7 @@ async fn an_ordinary_role_is_told_what_it_may_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_is_restored_with_what_it_needs() {
+async fn a_part_is_restored_with_its_requirements() {
     let Some(c) = server(15) else { return };
     c.create("src", include_str!("samples.sql"));
     for format in [Format::Custom, Format::Directory] {
@@ -623,9 +623,9 @@ async fn a_part_is_restored_with_what_it_needs() {
     assert_eq!(
         done.failure,
         Some(R::InvalidRequest),
-        "a script has no table of contents"
+        "SQL text has no table of contents"
     );
-    // A part in the place of a whole database would lose the rest of it.
+    // Replacing a whole database by a part would lose the rest.
     c.create("whole", "CREATE TABLE precious (a int)");
     let replace = with(
         job(
@@ -646,7 +646,7 @@ async fn a_part_is_restored_with_what_it_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_load_tables_are_analysed_and_oddities_named() {
+async fn after_the_load_tables_are_analyzed_and_problems_reported() {
     let Some(c) = server(15) else { return };
     c.create(
         "src",
@@ -684,7 +684,7 @@ async fn after_the_load_tables_are_analysed_and_oddities_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_alone_are_added_in_a_copy() {
+async fn data_only_adds_rows_in_a_copy() {
     let Some(c) = server(15) else { return };
     let schema = "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent_id int CONSTRAINT fk REFERENCES parent);
          COMMENT ON CONSTRAINT fk ON child IS 'kept'; CREATE TABLE log (what text);
@@ -713,7 +713,7 @@ async fn rows_alone_are_added_in_a_copy() {
     assert_eq!(done.failure, None, "{:?}", done.result.error);
     assert_eq!(c.psql("app", "SELECT (SELECT count(*) FROM parent), (SELECT count(*) FROM child), (SELECT string_agg(what, ',') FROM log)"), "51|50|before");
     assert_eq!(c.psql("app", "SELECT tgenabled, (SELECT convalidated FROM pg_constraint WHERE conname = 'fk'), (SELECT obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conname = 'fk') FROM pg_trigger WHERE tgname = 'noted'"), "O|t|kept");
-    // Once more: the keys are there already, and nothing changes.
+    // Again: the keys exist already, and nothing changes.
     let done = run("app", OnExisting::Replace).await;
     assert_eq!(
         done.failure,
@@ -733,7 +733,7 @@ async fn rows_alone_are_added_in_a_copy() {
     assert_eq!(c.leftovers(), Vec::<String>::new());
 }
 
-/// What may run at the same time does not overtake what stands between.
+/// Statements that may run concurrently do not overtake the statements between them.
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_of_text_keep_their_order() {
     let Some(c) = server(15) else { return };
@@ -772,9 +772,9 @@ async fn statements_of_text_keep_their_order() {
     }
 }
 
-/// What a server was built without, and roles that SQL text names at its end, are known before the data.
+/// Missing build options, and roles named at the end of SQL text, are found before any data moves.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_is_built_without_and_late_roles_are_foretold() {
+async fn missing_build_options_and_late_roles_are_found_before_the_load() {
     let (Some(c), Some(other)) = (server(15), server(16)) else {
         return;
     };
@@ -814,7 +814,7 @@ async fn what_a_server_is_built_without_and_late_roles_are_foretold() {
         "{:?}",
         done.result.error
     );
-    // That server has no lz4, and needs none to hold the rows.
+    // That server has no lz4, and needs none to store the rows.
     c.create(
         "lz4",
         "CREATE TABLE t (a text COMPRESSION lz4); INSERT INTO t SELECT repeat('x', 5000)",

@@ -1,5 +1,5 @@
-//! Staging and swap: the target is never half anything, nothing is left behind, and what belongs to
-//! the database and not to the dump is carried over.
+//! Staging and swap: the target is never partly restored, nothing is left behind, and properties that belong to the
+//! database and not to the dump are carried over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
     assert_eq!(done.result.error, None);
     assert!(
         connection.await.unwrap().is_err() && client.is_closed(),
-        "who was on it is sent away"
+        "its sessions are terminated"
     );
     assert_eq!(c.psql("postgres", describe), before);
     assert_eq!(marker(&c, "app"), "t");
@@ -79,9 +79,9 @@ async fn a_replaced_database_is_kept_and_its_properties_are_carried_over() {
     assert_eq!(c.leftovers().len(), 0);
 }
 
-/// Every role may set what holds for itself in any database: it is carried over, and never run.
+/// Every role may set its own settings in any database: these are carried over, and never executed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_setting_that_any_role_may_make_is_not_run() {
+async fn settings_that_any_role_may_change_are_not_executed() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     c.create("app", "CREATE TABLE precious (a int)");
@@ -110,8 +110,8 @@ async fn a_setting_that_any_role_may_make_is_not_run() {
     );
 }
 
-/// Clients that connect again as fast as they can cannot stop the swap; they see only whole databases,
-/// never an older one again, and are refused for a moment at most.
+/// Clients that reconnect as fast as they can do not stop the swap. They see only complete databases, never
+/// an older one again, and are rejected only briefly.
 #[tokio::test(flavor = "multi_thread")]
 async fn reconnecting_clients_do_not_stop_the_swap() {
     let (swaps, clients) = if is_full_campaign() {
@@ -139,7 +139,7 @@ async fn reconnecting_clients_do_not_stop_the_swap() {
                 while !stop.is_cancelled() {
                     let Ok((client, connection)) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await
                     else {
-                        // Refused: again at once, but not in the server's way.
+                        // Rejected: reconnect at once, but without overloading the server.
                         tokio::time::sleep(Duration::from_millis(2)).await;
                         continue;
                     };
@@ -183,7 +183,7 @@ async fn reconnecting_clients_do_not_stop_the_swap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_swap_would_destroy_is_not_swapped() {
+async fn a_swap_that_would_destroy_something_is_refused() {
     let c = Cluster::start_with(
         "-c wal_level=logical -c max_wal_senders=4 -c max_prepared_transactions=4",
     );
@@ -223,7 +223,7 @@ async fn what_a_swap_would_destroy_is_not_swapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_leaves_nothing_and_names_its_reason() {
+async fn a_failure_leaves_nothing_behind_and_has_its_reason() {
     let c = Cluster::start();
     c.create("app", "CREATE TABLE precious (a int)");
     c.create(
@@ -257,7 +257,7 @@ async fn a_failure_leaves_nothing_and_names_its_reason() {
     }
 }
 
-/// The rows of a dump that break a constraint are refused without being quoted.
+/// Rows of a dump that violate a constraint are refused without being quoted.
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_rows_are_not_quoted() {
     let c = Cluster::start();
@@ -265,7 +265,7 @@ async fn rejected_rows_are_not_quoted() {
         "dup",
         "CREATE TABLE t (a text); INSERT INTO t VALUES ('secret-value'), ('secret-value')",
     );
-    // The same archive with a key that the rows cannot have.
+    // The same archive with a key that the rows violate.
     c.psql("dup", "CREATE TABLE u (a text PRIMARY KEY)");
     let archive = c.dump_to_file("dup", &["-Z0"]);
     let bytes = std::fs::read(&archive).unwrap();
@@ -283,7 +283,7 @@ async fn rejected_rows_are_not_quoted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_done_once() {
+async fn a_request_is_executed_once() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let (app, job) = (
@@ -324,9 +324,9 @@ async fn a_request_is_done_once() {
     assert_eq!(reused.failure, Some(R::InvalidRequest));
 }
 
-/// Two restores into one target: the second finds it busy.
+/// Of two restores into one target, the second finds it busy.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_target_has_one_restore() {
+async fn a_target_has_one_restore_at_a_time() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     let archive = c.dump_to_file("src", &[]);
@@ -345,9 +345,9 @@ async fn one_target_has_one_restore() {
     c.restore(&archive, "app").await;
 }
 
-/// Stopped at each stage, and with its lock's session ended, a restore leaves nothing.
+/// A restore that is stopped at a stage, or loses its lock's session, leaves nothing behind.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_restore_leaves_nothing() {
+async fn a_stopped_restore_leaves_nothing_behind() {
     let c = Cluster::start();
     c.create("src", "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 150000) i; CREATE INDEX ON t (v); CREATE INDEX ON t (md5(v))");
     c.create("app", "CREATE TABLE precious (a int)");
@@ -399,8 +399,8 @@ async fn a_stopped_restore_leaves_nothing() {
     );
 }
 
-/// Takes the target's lock when the swap's session loses it, and keeps it until the session that
-/// settles has found it taken for longer than the two seconds that it waits at once.
+/// Takes the target's lock when the swap's session loses it, and holds it until the session that determines
+/// the outcome has found it taken for longer than its immediate retries of two seconds.
 struct Blocker {
     client: Arc<tokio_postgres::Client>,
     watcher: tokio_postgres::Client,
@@ -448,16 +448,16 @@ impl Blocker {
     }
 }
 
-/// A COMMIT whose answer is lost is settled by the staging database's OID.
+/// The outcome of a COMMIT whose response is lost is determined by the staging database's OID.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_answer_to_the_commit_is_settled() {
+async fn a_lost_response_to_the_commit_is_resolved() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let c = Cluster::start();
     c.create("src", SOURCE);
     let archive = c.dump_to_file("src", &[]);
     let socket = format!("{}/.s.PGSQL.5432", c.sandbox.host());
     let blocker = Arc::new(Blocker::start(&c).await);
-    // A proxy that cuts the connection when the server answers a COMMIT of the swap's session.
+    // A proxy that cuts the connection when the server responds to a COMMIT of the swap's session.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -500,7 +500,7 @@ async fn a_lost_answer_to_the_commit_is_settled() {
         .await;
     assert!(
         cut.load(std::sync::atomic::Ordering::SeqCst),
-        "the answer was not lost"
+        "the response was not lost"
     );
     assert_eq!(done.result.error, None);
     let again = app
@@ -510,7 +510,7 @@ async fn a_lost_answer_to_the_commit_is_settled() {
     assert!(again.repeated);
 }
 
-/// Restores a dump that waits until `meanwhile` is over, which begins when there is a staging database.
+/// Restores a dump that waits until `meanwhile` is over, which begins once a staging database exists.
 async fn restore_around(
     c: &Cluster,
     flags: &[(&str, &str)],
@@ -540,7 +540,7 @@ async fn restore_around(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_appears_meanwhile_is_not_replaced() {
+async fn a_database_created_meanwhile_is_not_replaced() {
     let c = Cluster::start();
     let appear = async || {
         let recorded = "SELECT name, kind, target FROM pgrestored.owned_database";
@@ -575,9 +575,9 @@ async fn what_appears_meanwhile_is_not_replaced() {
     );
 }
 
-/// The name is free when the swap looks, and taken by a transaction that commits before the swap's.
+/// The name is free when the swap checks it, and taken by a transaction that commits before the swap's.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_appears_at_the_last_moment_is_not_replaced() {
+async fn a_database_created_at_the_last_moment_is_not_replaced() {
     let c = Cluster::start();
     let making = async || {
         let (client, _) = connect(&c, "postgres").await;
@@ -612,9 +612,9 @@ async fn what_appears_at_the_last_moment_is_not_replaced() {
     );
 }
 
-/// A superuser's session that began meanwhile, on the target of a role that may not end it.
+/// A superuser's session that starts during the restore, on the target of a role that may not terminate it.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_that_may_not_be_ended_end_by_themselves_or_stop_the_swap() {
+async fn sessions_that_may_not_be_terminated_end_or_stop_the_swap() {
     let c = Cluster::start();
     c.psql(
         "postgres",
@@ -658,14 +658,16 @@ async fn sessions_that_may_not_be_ended_end_by_themselves_or_stop_the_swap() {
     assert_eq!(done.failure, Some(R::TargetUnavailable));
     let said = done.result.error.unwrap().message;
     assert!(
-        said.contains("stays in use by postgres (a superuser), whose sessions maker may not end"),
+        said.contains(
+            "is still in use by postgres (a superuser), whose sessions maker may not terminate"
+        ),
         "{said}"
     );
     assert!(!client.unwrap().is_closed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_without_rights_is_told_at_once() {
+async fn missing_privileges_are_reported_at_once() {
     let c = Cluster::start();
     c.create("src", SOURCE);
     c.psql("postgres", "CREATE ROLE plain LOGIN; CREATE ROLE maker LOGIN CREATEDB; REVOKE CREATE ON DATABASE postgres FROM PUBLIC");
@@ -687,7 +689,7 @@ async fn a_role_without_rights_is_told_at_once() {
         assert_eq!(done.failure, expected, "{user}: {:?}", done.result.error);
         assert_eq!(c.leftovers().len(), 0);
     }
-    // Without a journal a role that owns what it makes restores all the same, and the result says so.
+    // Without a journal, a role that owns what it creates can still restore, and the result says so.
     c.psql(
         "postgres",
         "CREATE DATABASE mine OWNER maker TEMPLATE template0",
@@ -712,7 +714,7 @@ async fn a_role_without_rights_is_told_at_once() {
         "{:?}",
         done.result.notes
     );
-    // Its own settings it carries over; those of others it names.
+    // It carries over its own settings, and reports those of others.
     let set = |role: &str| {
         c.psql(
             "postgres",

@@ -1,5 +1,5 @@
-//! SQL text as people have it: with what they put around a dump, by other tools and by hand. The right value
-//! is what `psql` makes of the same file.
+//! SQL text in practice: dumps with statements around them, text of other tools and text written by hand. The
+//! expected result is that of `psql` for the same file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, assert_same, job};
 
-/// Rows in an order that keys and triggers see: a child's name before its parent's, a trigger that counts.
+/// Rows in an order that matters to keys and triggers: a child's name before its parent's, a trigger that counts.
 const SHOP: &str = "CREATE TABLE z_parent (id int PRIMARY KEY, up int REFERENCES z_parent);
     CREATE TABLE a_child (id serial PRIMARY KEY, parent int NOT NULL REFERENCES z_parent, note text);
     CREATE TABLE log (n bigint);
@@ -65,7 +65,7 @@ fn file(c: &Cluster, name: &str, text: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn texts_give_what_psql_makes_of_them() {
+async fn texts_give_the_same_result_as_psql() {
     let c = Cluster::start();
     c.create("shop", SHOP);
     let (whole, schema, rows) = (
@@ -110,7 +110,7 @@ async fn texts_give_what_psql_makes_of_them() {
 }
 
 #[tokio::test]
-async fn a_dump_with_settings_of_its_database_is_restored_without_touching_that_one() {
+async fn settings_of_the_dumps_database_do_not_touch_that_database() {
     let c = Cluster::start();
     c.create("f01", SHOP);
     c.psql(
@@ -143,7 +143,7 @@ async fn data_only(c: &Cluster, path: &Path, target: &str) -> pgrestored::manage
 }
 
 #[tokio::test]
-async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
+async fn data_only_text_is_named_and_needs_existing_tables() {
     let c = Cluster::start();
     c.create("shop", SHOP);
     let (schema, rows) = (
@@ -162,7 +162,7 @@ async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
         (R::InvalidRequest, Blame::Request)
     );
     assert!(
-        refused.message.contains("rows alone") && refused.message.contains("--data-only"),
+        refused.message.contains("no tables") && refused.message.contains("--data-only"),
         "{}",
         refused.message
     );
@@ -184,7 +184,7 @@ async fn rows_alone_say_what_they_are_and_go_where_their_tables_are() {
     assert_same(&c.content("app", &[]), &c.content("shop", &[]), "as it was");
 }
 
-/// Tables that reach into each other, sequences, generated and identity columns, partitions, large objects.
+/// Interdependent tables, sequences, generated and identity columns, partitions, large objects.
 const STOCK: &str = "CREATE TABLE \"a;item\" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, price numeric DEFAULT 1, twice numeric GENERATED ALWAYS AS (price * 2) STORED, note text);
     CREATE TABLE b_part (id serial, day date, item int REFERENCES \"a;item\") PARTITION BY RANGE (day);
     CREATE TABLE b_part_1 PARTITION OF b_part FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
@@ -197,13 +197,13 @@ const STOCK_ROWS: &str = "INSERT INTO \"a;item\" (price, note) SELECT i, E'x;\\n
     INSERT INTO c_up SELECT i, nullif(i / 2, 0), decode(md5(i::text), 'hex') FROM generate_series(1, 300) i;
     SELECT setval('alone', 77); SELECT lo_from_bytea(4711, 'large');";
 
-/// What is in the target before: other rows of the same tables.
+/// The previous content of the target: other rows of the same tables.
 const STOCK_BEFORE: &str = "INSERT INTO \"a;item\" (id, price, note) OVERRIDING SYSTEM VALUE VALUES (1000, 5, 'before');
     INSERT INTO b_part (id, day, item) VALUES (1000, '2020-01-02', 1000); INSERT INTO c_up VALUES (1000, 1000, NULL);";
 
-/// `pg_dump -a` as text, into what is there: what `psql` makes of it, all of it or nothing.
+/// `pg_dump -a` as text, into existing tables: the result of `psql`, all of it or nothing.
 #[tokio::test]
-async fn rows_alone_are_what_psql_makes_of_them_or_nothing() {
+async fn data_only_text_gives_the_same_result_as_psql_or_nothing() {
     let c = Cluster::start();
     for (name, tables, rows, before) in [
         ("stock", STOCK, STOCK_ROWS, STOCK_BEFORE),
@@ -216,7 +216,7 @@ async fn rows_alone_are_what_psql_makes_of_them_or_nothing() {
     ] {
         c.create(name, &format!("{tables}{rows}"));
         let schema = pg_dump(&c, &["-s", "-d", name]);
-        // `psql` runs triggers; restored rows had theirs already.
+        // psql fires triggers; the restored rows had theirs fired before.
         let more: &[&str] = if name == "shop" {
             &["--disable-triggers"]
         } else {
@@ -246,7 +246,7 @@ async fn rows_alone_are_what_psql_makes_of_them_or_nothing() {
                 let error = done
                     .result
                     .error
-                    .unwrap_or_else(|| panic!("{what} {how}: restored"));
+                    .unwrap_or_else(|| panic!("{what} {how}: it was restored"));
                 assert_eq!(error.reason, reason, "{what} {how}: {error:?}");
                 assert_same(
                     &c.content("ours", &[]),
@@ -270,7 +270,7 @@ async fn rows_alone_are_what_psql_makes_of_them_or_nothing() {
     }
 }
 
-/// The same text, wrong near its middle and at its end.
+/// The same text, with an error near its middle and at its end.
 fn broken(text: &str) -> Vec<(&'static str, String, R)> {
     let end = "\n--\n-- PostgreSQL database dump complete\n";
     let behind = |sql: &str| text.replacen(end, &format!("\n{sql}\n{end}"), 1);
@@ -302,9 +302,9 @@ fn broken(text: &str) -> Vec<(&'static str, String, R)> {
             R::ArchiveCorrupt,
         ),
         ("a row twice", twice, R::DataRejected),
-        // As a statement it names a column that is not there.
+        // As a statement it names a column that does not exist.
         (
-            "a value that is none",
+            "an invalid value",
             wrong,
             if is_copy {
                 R::DataRejected
@@ -316,7 +316,7 @@ fn broken(text: &str) -> Vec<(&'static str, String, R)> {
 }
 
 #[tokio::test]
-async fn one_database_of_a_cluster_brings_its_roles_from_the_same_file() {
+async fn one_database_of_a_cluster_gets_its_roles_from_the_same_file() {
     let c = Cluster::start();
     c.create("shop", SHOP);
     c.create("other", "CREATE TABLE other (a int)");
@@ -357,7 +357,7 @@ async fn one_database_of_a_cluster_brings_its_roles_from_the_same_file() {
 }
 
 #[tokio::test]
-async fn a_prepared_transaction_is_a_bad_backup_and_leaves_nothing() {
+async fn a_prepared_transaction_is_refused_and_leaves_nothing_behind() {
     let c = Cluster::start_with("-c max_prepared_transactions=4");
     c.create("shop", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
     let whole = pg_dump(&c, &["-d", "shop"]);
@@ -367,7 +367,7 @@ async fn a_prepared_transaction_is_a_bad_backup_and_leaves_nothing() {
             &format!("\n{sql}\n\n--\n-- PostgreSQL database dump complete"),
         )
     };
-    // A view whose definition in the archive has more statements than one.
+    // A view whose definition in the archive has more than one statement.
     c.psql(
         "shop",
         "CREATE VIEW v AS SELECT 'select_and_some_more_text_12'::text AS a",
@@ -416,7 +416,7 @@ async fn a_prepared_transaction_is_a_bad_backup_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn text_without_an_end_mark_is_not_called_verified_unless_that_is_accepted() {
+async fn text_without_an_end_mark_is_verified_only_if_accepted() {
     let c = Cluster::start();
     let path = file(
         &c,

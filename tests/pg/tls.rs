@@ -1,4 +1,4 @@
-//! TLS to a server, by libpq's modes, with certificates of a throwaway authority.
+//! TLS to a server with libpq's modes and certificates of a throwaway authority.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use pgrestored::postgres::Server;
 
 use crate::support::Cluster;
 
-/// An authority, a server's certificate for `name`, and a client's for the role `role_tls`.
+/// An authority, a server certificate for `name`, and a client certificate for the role `role_tls`.
 struct Pki {
     folder: PathBuf,
 }
@@ -61,8 +61,8 @@ impl Pki {
     }
 }
 
-/// A server on a loopback address of its own that takes nothing but TLS, and from `role_tls` only a
-/// certificate. Its own certificate is for that address and for nothing else.
+/// A server on a loopback address of its own that accepts only TLS, and from `role_tls` only a certificate. Its own
+/// certificate is valid for that address only.
 fn server() -> (Cluster, Pki, String) {
     let id = std::process::id();
     let address = format!("127.77.{}.{}", id / 250 % 250, id % 250 + 1);
@@ -108,7 +108,7 @@ async fn reaches(flags: &[(&str, &str)]) -> Result<(), String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_modes_of_libpq() {
+async fn libpqs_tls_modes_are_supported() {
     let (c, pki, address) = server();
     let (root, certificate, key) = (
         pki.file("ca.crt"),
@@ -171,7 +171,7 @@ async fn the_modes_of_libpq() {
             assert!(reached.unwrap_err().starts_with("access_denied"), "{name}");
         }
     }
-    // By another name than the certificate's.
+    // By a name that is not in the certificate.
     let elsewhere = "127.78.1.1";
     let proxy = tokio::net::TcpListener::bind((elsewhere, 5432))
         .await
@@ -202,7 +202,7 @@ async fn the_modes_of_libpq() {
             .starts_with("access_denied")
     );
     reaches(&by("verify-ca")).await.unwrap();
-    // The client's certificate is its login.
+    // The client logs in with its certificate.
     let as_role = [
         ("db-host", address.as_str()),
         ("db-user", "role_tls"),
@@ -222,7 +222,7 @@ async fn the_modes_of_libpq() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_is_not_sent_in_plain_text_to_another_machine() {
+async fn a_password_is_never_sent_unencrypted_to_another_machine() {
     let ask = |host: &str, mode: &str, password: &str, allow: &str| {
         let flags = [
             ("db-host", host),

@@ -1,14 +1,14 @@
-//! Rows as tuples of COPY's binary format: the same bytes as the server's own.
+//! Rows as tuples of COPY's binary format have the same bytes as the server's own.
 
 use pgdump_restore::Columns;
 use tokio_postgres::NoTls;
 
 use crate::support::{Cluster, assert_same, job};
 
-/// Bytes before the first tuple, and after the last one.
+/// Length of the header before the first tuple, and of the trailer after the last one.
 const ENVELOPE: (usize, usize) = (19, 2);
 
-/// A type and queries of its values. All are converted, but for those of the last list.
+/// A type and queries for its values. All are converted, except those of the last list.
 type Values = (&'static str, &'static [&'static str]);
 
 const CONVERTED: &[Values] = &[
@@ -207,14 +207,14 @@ fn copied(c: &Cluster, database: &str, table: &str, format: &str) -> Vec<u8> {
         "-c",
         &format!("COPY {table} TO STDOUT (FORMAT {format})"),
     ]);
-    // Offsets to the second, in the nineteenth century.
+    // Offsets with seconds, in the nineteenth century.
     psql.env("PGTZ", "Europe/Amsterdam")
         .env("PGCLIENTENCODING", "UTF8");
     c.sandbox.run(&mut psql).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tuples_are_the_servers_own() {
+async fn tuples_match_the_servers() {
     let c = Cluster::start();
     c.create("tuples", TYPES);
     for (i, (of, queries)) in CONVERTED.iter().enumerate() {
@@ -229,7 +229,7 @@ async fn tuples_are_the_servers_own() {
         );
         let columns = columns(&c, "tuples", &table)
             .await
-            .unwrap_or_else(|| panic!("{of} is not known"));
+            .unwrap_or_else(|| panic!("{of} is not supported"));
         let text = copied(&c, "tuples", &table, "text");
         let binary = copied(&c, "tuples", &table, "binary");
         let ours = columns.tuples(&text);
@@ -244,13 +244,13 @@ async fn tuples_are_the_servers_own() {
         let theirs = &binary[ENVELOPE.0..binary.len() - ENVELOPE.1];
         assert!(
             !theirs.is_empty() && ours.as_deref() == Some(theirs),
-            "{of}: other bytes than the server's"
+            "{of}: the bytes differ from the server's"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_converted_stays_text() {
+async fn values_that_cannot_be_converted_stay_text() {
     let c = Cluster::start();
     c.create("left", TYPES);
     let mut all = String::from("CREATE TABLE all_types (i int");
@@ -268,7 +268,7 @@ async fn what_cannot_be_converted_stays_text() {
             "INSERT INTO all_types (i, c{i}) VALUES ({i}, {value});"
         ));
     }
-    // Pieces that can be converted, then one that cannot, in the middle of a table.
+    // Chunks that can be converted, then one that cannot, in the middle of a table.
     let fill = "INSERT INTO all_types (i) SELECT i FROM generate_series(1, 60000) i;";
     c.psql("left", &format!("{all}); {fill} {rows} {fill}"));
     let dump = c.dump_to_file("left", &[]);

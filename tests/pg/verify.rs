@@ -1,4 +1,4 @@
-//! Verification: what is wrong is found, what is right raises no alarm, and the evidence holds.
+//! Verification: it finds what is wrong, raises no false alarms, and its evidence is valid.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,7 +30,7 @@ const SIGNED: [(&str, &str); 1] = [(
     "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIDbVgGGVPP41q8bSdZVvrHEcxLMJgHhQfjK1NcvNr7gF\n-----END PRIVATE KEY-----\n",
 )];
 
-/// A folder as the bucket, sandboxes of one version.
+/// A directory as the bucket, and sandboxes of one version.
 struct Bench {
     folder: tempfile::TempDir,
     bindir: PathBuf,
@@ -75,7 +75,7 @@ impl Bench {
         path
     }
 
-    /// Says that a file was made so many hours ago.
+    /// Sets the modification time of a file to this many hours ago.
     fn age(&self, name: &str, hours: u64) {
         let file = std::fs::File::options()
             .write(true)
@@ -129,9 +129,9 @@ fn why(r: &VerificationReport) -> String {
     format!("{:?} {:?} {checks:#?}", r.verdict, r.error)
 }
 
-/// The detector detects: every broken backup of the self-test gets its own verdict.
+/// Every broken backup of the self-test gets its expected verdict.
 #[test]
-fn the_self_test_is_right() {
+fn the_self_test_passes() {
     let out = Command::new(OURS)
         .args(["selftest", "--output", "json"])
         .output()
@@ -144,7 +144,7 @@ fn the_self_test_is_right() {
     );
 }
 
-/// No false alarm: a database of each kind, in each format, at full depth.
+/// No false alarms: a database of each kind, in each format, at full depth.
 async fn verifies_clean(version: u32, database: &str, sql: &str) {
     let bindir = match version {
         15 => find_bindir(&[]).unwrap(),
@@ -159,7 +159,7 @@ async fn verifies_clean(version: u32, database: &str, sql: &str) {
     let app = b.app(&[("evidence-location", "none")]);
     for format in Format::ALL {
         if version == 13 && database == "samples" && format == Format::PlainInserts {
-            // Servers before 14 take no DEFAULT in an INSERT of several rows, from nobody.
+            // Servers before 14 accept no DEFAULT in an INSERT of several rows.
             continue;
         }
         let dump = c.dump_as(database, format);
@@ -170,7 +170,7 @@ async fn verifies_clean(version: u32, database: &str, sql: &str) {
             (Verdict::Verified, Some(Depth::Data)),
             "{what}"
         );
-        // What some servers do not have is said, and is no pass.
+        // Checks that a server lacks are reported, and do not count as passed.
         let open: Vec<&str> = r
             .checks
             .iter()
@@ -225,7 +225,7 @@ clean! {
     clean_18_names: 18 "Odd \"Näme\" $1; --" "names.sql";
 }
 
-/// Every committed fixture, on every server at hand.
+/// Every committed fixture, on every installed server.
 async fn fixtures_verify_clean(version: u32) {
     let bindir = match version {
         15 => find_bindir(&[]).unwrap(),
@@ -240,7 +240,7 @@ async fn fixtures_verify_clean(version: u32) {
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        // What is wrapped has a list of its own.
+        // Wrapped files have a list of their own.
         if path.is_dir() || path.ends_with("small.sql") || path.ends_with("README.md") {
             continue;
         }
@@ -277,7 +277,7 @@ fixtures! {
     fixtures_clean_18: 18;
 }
 
-/// What the archive has, and the database that was restored from it.
+/// The archive, and the database restored from it.
 struct Restored {
     cluster: Cluster,
     archive: PathBuf,
@@ -307,7 +307,7 @@ impl Restored {
         }
     }
 
-    /// Changes a copy of the restored database and says what is found; `nothing` changes nothing.
+    /// Changes a copy of the restored database and returns the findings; `nothing` changes nothing.
     async fn after(&self, change: &str) -> Vec<Check> {
         self.cluster.psql(
             "postgres",
@@ -333,9 +333,9 @@ impl Restored {
     }
 }
 
-/// Each change of the restored database is found, by the check that is made for it.
+/// Each change of the restored database is found by the check for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_as_in_the_archive_is_found() {
+async fn differences_from_the_archive_are_found() {
     let more = "CREATE TABLE s.words (w varchar(40) PRIMARY KEY, c text COLLATE \"C\"); INSERT INTO s.words \
         SELECT 'wört ' || i, md5(i::text) FROM generate_series(1, 300) i; \
         CREATE FUNCTION s.later(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN a < b THEN -1 WHEN a > b THEN 1 ELSE 0 END'; \
@@ -373,7 +373,7 @@ async fn what_is_not_as_in_the_archive_is_found() {
             "rows",
             "s.parent",
         ),
-        // A row for a row: the number stays.
+        // One row replaced by another: the number of rows stays.
         (
             "DELETE FROM s.part_1 WHERE a = 50; INSERT INTO s.part_1 SELECT a, b FROM s.part_1 WHERE a = 51",
             "rows",
@@ -445,9 +445,9 @@ async fn what_is_not_as_in_the_archive_is_found() {
     drop(r.archive);
 }
 
-/// A dump's own trigger or rule that meddles with the rows while they are loaded.
+/// A dump's own trigger or rule that changes the rows while they are loaded.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() {
+async fn rows_dropped_or_rewritten_during_the_load_are_found() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create(
         "src",
@@ -518,10 +518,10 @@ async fn rows_that_are_swallowed_or_rewritten_while_they_are_loaded_are_found() 
     }
 }
 
-/// What a generated column holds may depend on when its function runs: that is named, and is not the
-/// backup's fault. Here the labels are loaded after the rows that look for them.
+/// A generated column may depend on when its function runs: this is reported, and is not blamed on the
+/// backup. Here the labels are loaded after the rows that look them up.
 #[tokio::test(flavor = "multi_thread")]
-async fn generated_columns_that_depend_on_other_rows_are_named() {
+async fn generated_columns_that_depend_on_other_rows_are_reported() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create(
         "src",
@@ -575,14 +575,15 @@ async fn generated_columns_that_depend_on_other_rows_are_named() {
         (CheckStatus::NotChecked, false)
     );
     assert!(
-        open.message.contains(r#""S".a_fails.e (asking: too late"#),
+        open.message
+            .contains(r#""S".a_fails.e (running the query: too late"#),
         "{open:?}"
     );
 }
 
-/// A table that is read back in parts of blocks, a row on each page: none is left out or counted twice.
+/// A table read back in ranges of blocks, with one row per page: no row is missed or counted twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_in_parts_is_the_table() {
+async fn a_table_read_in_ranges_is_read_completely() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create(
         "src",
@@ -605,9 +606,9 @@ async fn a_table_in_parts_is_the_table() {
     assert_eq!(r.rows, 17000);
 }
 
-/// A dump that writes every change of the schema down: what the checks make is not in its rows.
+/// A dump that logs every schema change: what the checks create does not appear in its rows.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_of_schema_changes_is_no_difference() {
+async fn a_log_of_schema_changes_makes_no_difference() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create(
         "src",
@@ -631,7 +632,7 @@ async fn a_log_of_schema_changes_is_no_difference() {
     );
 }
 
-/// Depth by depth: each says how far it came.
+/// Depth by depth: each reports how far it went.
 #[tokio::test(flavor = "multi_thread")]
 async fn depths_include_each_other() {
     let (c, b) = (Cluster::start(), Bench::start());
@@ -664,7 +665,7 @@ async fn depths_include_each_other() {
         assert_eq!(r.checks.is_empty(), depth < Depth::Data);
         assert_eq!(r.rto.is_some(), depth >= Depth::Restore);
     }
-    // A flipped byte: the archive does not decompress, the object is as the store has it.
+    // A flipped byte: the archive does not decompress, but the object matches the store's checksum.
     let mut bad = dump.clone();
     let at = bad.len() - 600;
     bad[at] ^= 4;
@@ -687,9 +688,9 @@ async fn depths_include_each_other() {
 
 use sha2::Digest;
 
-/// Evidence is written once, holds with public tools, and a second request of the same name gets it.
+/// Evidence is written once, can be checked with public tools, and is returned for a second request of the same id.
 #[tokio::test(flavor = "multi_thread")]
-async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
+async fn evidence_is_written_once_and_can_be_checked_by_anybody() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
     b.put(
@@ -724,7 +725,7 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     let app = b.app(&[("evidence-signing-key-file", private.to_str().unwrap())]);
     let first = verify_as(&app, "one", "db/a.dump", Depth::Data).await;
     let again = verify_as(&app, "one", "db/a.dump", Depth::Data).await;
-    assert_eq!(first, again, "the second time, the record is the answer");
+    assert_eq!(first, again, "the second request gets the recorded result");
     let files = b.files(".dsse.json");
     assert_eq!(
         (
@@ -770,7 +771,7 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
         statement["subject"][0]["digest"]["sha256"],
         serde_json::json!(first.sha256)
     );
-    // And by ourselves, offline.
+    // And by pgrestored, offline.
     let backup = path(&b.folder.path().join("db/a.dump"));
     let ours = |file: &Path, backup: &str| {
         let args = [
@@ -800,7 +801,7 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
         .into();
     let forged_file = b.put("forged.json", forged.to_string().as_bytes());
     assert_eq!(ours(&forged_file, &backup).status.code(), Some(1));
-    // What lies there is never written over.
+    // Existing objects are never overwritten.
     assert_eq!(
         verify_as(&app, "two", "db/a.dump", Depth::Archive)
             .await
@@ -809,13 +810,13 @@ async fn evidence_is_made_once_and_can_be_checked_by_anybody() {
     );
     assert_eq!(std::fs::read_to_string(&files[0]).unwrap(), text);
     assert_eq!(b.files(".dsse.json").len(), 2);
-    // Evidence is no backup.
+    // Evidence is not a backup.
     assert_eq!(app.manager.list_available_backups().await.unwrap().len(), 3);
 }
 
-/// The next one is compared with those that were proven: bands, forecast, standing, ledger.
+/// Proven backups are what the next one is compared with: bands, forecast, status, ledger.
 #[tokio::test(flavor = "multi_thread")]
-async fn proven_backups_are_the_measure_of_the_next() {
+async fn new_backups_are_compared_with_proven_ones() {
     let (c, b) = (Cluster::start(), Bench::start());
     let rows = |n: u32| {
         format!("TRUNCATE t; INSERT INTO t SELECT i, now() FROM generate_series(1, {n}) i")
@@ -854,20 +855,20 @@ async fn proven_backups_are_the_measure_of_the_next() {
         drift[1].message.contains("table public.other is gone"),
         "{drift:#?}"
     );
-    // Since when: the one before it is proven already.
+    // Since when: the preceding backup has been proven.
     let since = r.bisection.unwrap();
     assert_eq!(
         since.last_good.unwrap().name.as_deref(),
         Some("orders/2.dump")
     );
     assert_eq!((since.probes.len(), since.exact), (0, true));
-    // Another set has a history of its own.
+    // Another set has its own history.
     b.put(
         "billing/1.dump",
         &std::fs::read(c.dump_to_file("src", &[])).unwrap(),
     );
     assert_eq!(verify(&app, "billing/1.dump").await.drift, None);
-    let standing = app.manager.standing().await.unwrap();
+    let standing = app.manager.catalog().standing().await.unwrap();
     assert_eq!(standing[0].proven_backup.as_deref(), Some("orders/2.dump"));
     assert_eq!(standing[0].last_verdict, Some(Verdict::Failed));
     let text = app.metrics.exposition();
@@ -899,7 +900,7 @@ async fn proven_backups_are_the_measure_of_the_next() {
     );
 }
 
-/// First bad, last good, by halves and no deeper than needed.
+/// First bad and last good backup, by bisection and no deeper than needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bisection_finds_the_first_bad_backup() {
     let (c, b) = (Cluster::start(), Bench::start());
@@ -907,7 +908,7 @@ async fn a_bisection_finds_the_first_bad_backup() {
     let good = std::fs::read(c.dump_to_file("src", &[])).unwrap();
     for i in 0..9 {
         let name = format!("{i}.dump");
-        // Cut before the upload, from the sixth on.
+        // Truncated before the upload, from the sixth on.
         b.put(
             &name,
             if i < 5 {
@@ -928,14 +929,14 @@ async fn a_bisection_finds_the_first_bad_backup() {
     );
     assert!(found.exact && found.probes.len() <= 4, "{:?}", found.probes);
     assert!(found.probes.iter().all(|p| p.depth == Depth::Archive));
-    // No more probes than allowed, and then it says that others lie between.
+    // No more probes than allowed; then it says that unprobed backups lie between.
     let r = verify(&b.app(&[("verify-bisect", "1")]), "7.dump").await;
     let found = r.bisection.unwrap();
     assert_eq!((found.probes.len(), found.exact), (1, false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
+async fn pruning_keeps_what_is_needed_and_deletes_exactly_its_plan() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
     let dump = std::fs::read(c.dump_to_file("src", &[])).unwrap();
@@ -955,7 +956,7 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
         b.put(&name, &std::fs::read(entry.path()).unwrap());
         b.age(&name, 24 * 40);
     }
-    // In two pieces; and a folder with something else in it.
+    // In two pieces; and a directory with another file in it.
     for (name, part) in [
         ("split.dump.aa", &dump[..200]),
         ("split.dump.ab", &dump[200..]),
@@ -1004,14 +1005,14 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
             .map(|(n, _)| n.clone())
             .collect::<Vec<_>>()
     };
-    // Nothing is proven: nothing goes.
+    // Without any proof, nothing is deleted.
     assert_eq!(keeps(&prune(&["--apply"])).len(), 8);
     assert_eq!(
         verify(&b.app(&SIGNED), "2.dump").await.verdict,
         Verdict::Verified
     );
     let dry = prune(&[]);
-    // What is of no dump is somebody's, and so is the folder that it lies in: nobody knows of which database.
+    // A file that is not part of a dump belongs to somebody, and so does its directory, whose database is unknown.
     let mut kept = keeps(&dry);
     kept.sort_unstable();
     assert_eq!(
@@ -1047,13 +1048,13 @@ async fn pruning_keeps_what_is_needed_and_deletes_exactly_what_it_decided_on() {
     assert!(
         !b.folder.path().join("1.dump").exists() && !b.folder.path().join("old/toc.dat").exists()
     );
-    assert_eq!(b.files(".dsse.json").len(), 1, "evidence stays");
+    assert_eq!(b.files(".dsse.json").len(), 1, "evidence is kept");
     assert_eq!(keeps(&prune(&["--apply"])).len(), 5);
 }
 
-/// A server of one's own for verifications: nothing is left on it.
+/// A scratch server for verifications: nothing is left on it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_scratch_server_is_left_as_it_was() {
+async fn a_scratch_server_is_left_unchanged() {
     let (source, scratch, b) = (Cluster::start(), Cluster::start(), Bench::start());
     source.create(
         "src",
@@ -1084,7 +1085,7 @@ async fn a_scratch_server_is_left_as_it_was() {
     assert_eq!(
         scratch.psql("postgres", look),
         before,
-        "after a failure, too"
+        "also after a failure"
     );
 }
 
@@ -1103,7 +1104,7 @@ fn fits(schema: &str, value: &serde_json::Value) {
 
 /// The command's documents and exit codes, and a checks file from end to end.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_says_what_it_found_in_every_form() {
+async fn the_command_reports_its_findings_in_every_form() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);
     b.put(
@@ -1162,7 +1163,7 @@ async fn the_command_says_what_it_found_in_every_form() {
         "evidence",
         &serde_json::from_slice(&std::fs::read(&b.files(".dsse.json")[0]).unwrap()).unwrap(),
     );
-    // A question that cannot be asked read-only has no answer, and no answer is no pass.
+    // A check that cannot run read-only has no result, and without a result it has not passed.
     let (code, result) = run("a.dump", &["--checks", checks.to_str().unwrap()]);
     assert_eq!(
         (code, &result["verdict"]),
@@ -1187,9 +1188,9 @@ async fn the_command_says_what_it_found_in_every_form() {
     );
 }
 
-/// Partitions that are loaded through their root, heirs, and a table without columns.
+/// Partitions that are loaded through their root, inheriting tables, and a table without columns.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_are_counted_where_they_arrive() {
+async fn rows_are_counted_in_the_table_that_stores_them() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create(
         "src",
@@ -1202,7 +1203,7 @@ async fn rows_are_counted_where_they_arrive() {
          CREATE TABLE moments (t timestamptz, r tstzrange, m timestamptz[]); \
          INSERT INTO moments SELECT t, tstzrange(t, t + interval '1 day'), ARRAY[t, NULL] FROM generate_series('1900-01-01'::timestamptz, '2026-01-01', '97 days') t",
     );
-    // Written in a time zone with half hours and, long ago, seconds.
+    // Written in a time zone with half hours and, in early years, seconds.
     c.psql(
         "postgres",
         "ALTER DATABASE src SET TimeZone = 'Asia/Kolkata'",
@@ -1253,10 +1254,10 @@ async fn rows_are_counted_where_they_arrive() {
     }
 }
 
-/// Two databases in one folder, by their dumps' own words: each is compared with its own backups, has a
-/// forecast of its own, and keeps its newest proven backup.
+/// Two databases in one directory, distinguished by their dumps' own names: each is compared with its own
+/// backups, has its own forecast, and keeps its newest proven backup.
 #[tokio::test(flavor = "multi_thread")]
-async fn databases_that_share_a_folder_are_told_apart() {
+async fn databases_that_share_a_directory_are_distinguished() {
     let (c, b) = (Cluster::start(), Bench::start());
     let users = |n: u32| {
         format!(
@@ -1288,9 +1289,9 @@ async fn databases_that_share_a_folder_are_told_apart() {
             14,
             std::fs::read(c.dump_to_file("tiny", &[])).unwrap(),
         ),
-        // Text with CREATE DATABASE says its name, too.
+        // Text with CREATE DATABASE has its name, too.
         ("3.sql", 13, text("big", &["-C"])),
-        // Text without has only its object's.
+        // Text without it has only its object's name.
         ("big-2026-11-02.sql", 12, text("big", &[])),
         ("tiny-2026-11-01.sql", 11, text("tiny", &[])),
         ("big-2026-11-03.sql", 10, text("big", &[])),
@@ -1315,14 +1316,19 @@ async fn databases_that_share_a_folder_are_told_apart() {
             "{name}"
         );
     }
-    let decided = app.manager.retention("default", false).await.unwrap();
+    let decided = app
+        .manager
+        .catalog()
+        .retention("default", false)
+        .await
+        .unwrap();
     let gone: Vec<&str> = decided
         .iter()
         .filter(|d| d.delete)
         .map(|d| d.object.name.as_str())
         .collect();
     assert_eq!(gone, ["5.dump"], "{decided:#?}");
-    // A loss is still found, in its own database.
+    // A loss is still found, within its own database.
     c.psql("big", "DELETE FROM users WHERE i > 50");
     b.put(
         "6.dump",
@@ -1335,7 +1341,7 @@ async fn databases_that_share_a_folder_are_told_apart() {
         "{}",
         why(&r)
     );
-    // Since when: the other database's backups are no answer.
+    // Since when: the other database's backups do not count.
     let since = r.bisection.unwrap();
     assert_eq!(
         since.last_good.unwrap().name.as_deref(),
@@ -1345,8 +1351,8 @@ async fn databases_that_share_a_folder_are_told_apart() {
     );
 }
 
-/// What somebody without the key writes neither makes a damaged backup good, nor lets good ones be
-/// deleted, nor makes others look old; and it is in the way of nothing.
+/// What somebody without the key writes cannot make a damaged backup good, cause the deletion of good ones,
+/// make others look outdated, or block anything.
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_evidence_changes_nothing() {
     let (c, b) = (Cluster::start(), Bench::start());
@@ -1359,11 +1365,12 @@ async fn forged_evidence_changes_nothing() {
         b.put(name, &dump[..len]);
         b.age(name, 24 * days);
     }
-    // The forger's own worker says what he wants said of the damaged one, for each request to come.
+    // The forger's own worker writes the desired result about the damaged backup, for each future request.
     let forger = b.app(&[]);
     let forge = async |backup: &str, id: &str, change: &dyn Fn(&mut VerificationReport)| {
         let pinned = forger
             .manager
+            .catalog()
             .pin(&BackupRef::parse(backup, "").unwrap(), None, None)
             .await
             .unwrap()
@@ -1408,10 +1415,15 @@ async fn forged_evidence_changes_nothing() {
             BackupRef::parse(backup, "").unwrap(),
             trigger,
         );
-        async move { manager.is_outdated(&job).await.unwrap() }
+        async move { manager.catalog().is_outdated(&job).await.unwrap() }
     };
     let gone = async |app: &App| {
-        let all = app.manager.retention("default", false).await.unwrap();
+        let all = app
+            .manager
+            .catalog()
+            .retention("default", false)
+            .await
+            .unwrap();
         all.iter().filter(|d| d.delete).count()
     };
     assert!(
@@ -1421,14 +1433,14 @@ async fn forged_evidence_changes_nothing() {
     for (app, is_signed) in [(b.app(&SIGNED), true), (b.app(&[]), false)] {
         let app = &app;
         assert_eq!(gone(app).await, 0);
-        let standing = app.manager.standing().await.unwrap();
+        let standing = app.manager.catalog().standing().await.unwrap();
         assert!(
             standing[0]
                 .last_proof
                 .is_none_or(|at| !is_signed && at < eons),
             "{standing:?}"
         );
-        // Read to the damage, whatever lies there; and its own answer is the answer.
+        // The damaged bytes are read, whatever evidence exists; and the worker's own result counts.
         let r = verify_as(app, "r1", "cut.dump", Depth::Data).await;
         assert_eq!(
             r.error.as_ref().map(|e| e.reason),
@@ -1438,11 +1450,12 @@ async fn forged_evidence_changes_nothing() {
         );
         assert_eq!(verify_as(app, "r1", "cut.dump", Depth::Data).await, r);
     }
-    // Unsigned evidence is good for deleting only where somebody says so.
+    // Unsigned evidence permits deletion only if that is configured.
     let app = b.app(&[("backup-retention-min", "0")]);
     assert_eq!(gone(&app).await, 0);
     let why_kept = app
         .manager
+        .catalog()
         .retention("default", false)
         .await
         .unwrap()
@@ -1452,7 +1465,7 @@ async fn forged_evidence_changes_nothing() {
         why_kept.contains("not signed") && why_kept.contains("EVIDENCE_SIGNING_KEY"),
         "{why_kept}"
     );
-    // With the key, the honest answers decide: the good one is the newest proven.
+    // With the key, only the genuine evidence counts: the good backup is the newest proven one.
     let app = b.app(&[SIGNED[0], ("backup-retention-min", "0")]);
     assert_eq!(verify(&app, "good.dump").await.verdict, Verdict::Verified);
     assert_eq!(
@@ -1460,12 +1473,12 @@ async fn forged_evidence_changes_nothing() {
         0,
         "the damaged one is newer than the newest proven one"
     );
-    assert!(!notified(&app, "cut.dump").await, "nor is it older");
-    let standing = app.manager.standing().await.unwrap();
+    assert!(!notified(&app, "cut.dump").await, "nor is it outdated");
+    let standing = app.manager.catalog().standing().await.unwrap();
     assert_eq!(standing[0].proven_backup.as_deref(), Some("good.dump"));
 }
 
-/// A look at the bytes alone makes nothing proven, fresh, outdated or due later.
+/// A verification of the bytes alone does not make a backup proven, fresh or outdated, or postpone the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shallow_verification_proves_no_backup() {
     let (c, b) = (Cluster::start(), Bench::start());
@@ -1509,22 +1522,27 @@ async fn a_shallow_verification_proves_no_backup() {
         assert_eq!(done.result.verdict, Some(Verdict::Verified));
         app.manager.record_completion(&done);
         let is_proof = depth >= Depth::Restore;
-        let standing = app.manager.standing().await.unwrap().remove(0);
+        let standing = app.manager.catalog().standing().await.unwrap().remove(0);
         assert_eq!(standing.last_proof.is_some(), is_proof, "{depth:?}");
         assert_eq!(standing.proven_depth, is_proof.then_some(depth));
         assert_eq!(standing.last_verdict.is_some(), is_proof);
         assert_eq!(
-            app.manager.due(now).await.unwrap().is_empty(),
+            app.manager.catalog().due(now).await.unwrap().is_empty(),
             is_proof,
             "{depth:?}"
         );
         assert_eq!(
-            app.manager.is_outdated(&old).await.unwrap(),
+            app.manager.catalog().is_outdated(&old).await.unwrap(),
             is_proof,
             "{depth:?}"
         );
         assert_eq!(metric(), is_proof, "{depth:?}");
-        let deleted = app.manager.retention("default", false).await.unwrap();
+        let deleted = app
+            .manager
+            .catalog()
+            .retention("default", false)
+            .await
+            .unwrap();
         assert_eq!(
             deleted.iter().filter(|d| d.delete).count(),
             usize::from(is_proof),

@@ -1,20 +1,20 @@
-//! How much memory a run of the program took.
+//! Measures the peak memory of a program.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::process::{Command, Stdio};
 
-/// How a program ended, and the most memory that it held at once.
+/// A finished run: exit code, output and peak memory.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
-    /// Peak of its resident memory, in MiB.
+    /// Peak resident memory, in MiB.
     pub peak_mib: u64,
 }
 
-/// Runs `program`, ends it where it takes more than two minutes, and gives what the kernel counted of it
-/// (`ru_maxrss`): the same number however busy the machine is.
+/// Runs `program` for at most two minutes and returns its peak memory as the kernel counts it (`ru_maxrss`), which
+/// does not depend on how busy the machine is.
 pub fn peak_rss_of(program: &Command) -> Run {
     const COUNT: &str = "
 import resource, subprocess, sys
@@ -40,7 +40,7 @@ sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)";
     let (stderr, peak) = text
         .trim_end()
         .rsplit_once("\npeak ")
-        .unwrap_or_else(|| panic!("no figure: {text}"));
+        .unwrap_or_else(|| panic!("no peak memory in the output: {text}"));
     Run {
         code: out.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),

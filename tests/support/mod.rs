@@ -1,4 +1,4 @@
-//! What the tests share: throwaway clusters, restores as a user does them, comparison by `pg_dump`.
+//! Shared by the tests: throwaway clusters, restores as a user runs them, comparison by `pg_dump`.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod memory;
@@ -17,12 +17,14 @@ use pgrestored::manager::JobOutcome;
 use pgrestored::sandbox::{Sandbox, find_bindir};
 use tokio_util::sync::CancellationToken;
 
-/// The folder with the binaries of another PostgreSQL, or `None` with a loud word. In CI they must be there.
+/// The folder with the binaries of another PostgreSQL version. If it is not installed, prints that the test is
+/// skipped and returns `None`; in CI it must be installed.
 pub fn bindir_of(version: u32) -> Option<PathBuf> {
     tools::installed(&format!("pg{version}/bin/initdb")).map(|p| p.with_file_name(""))
 }
 
-/// A file of a Debian package that `make setup` installs; `None`, loudly, where it is not there.
+/// A file of a Debian package that `make setup` installs. If it does not exist, prints that the test is skipped and
+/// returns `None`; in CI it must exist.
 pub fn of_package(package: &str, path: &str) -> Option<PathBuf> {
     let path = PathBuf::from(path);
     if !path.exists() {
@@ -43,7 +45,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Of the distribution's PostgreSQL.
+    /// A cluster of the distribution's newest PostgreSQL.
     pub fn start() -> Self {
         Self::start_with("")
     }
@@ -57,7 +59,7 @@ impl Cluster {
 
     pub fn of(bindir: &Path, options: &str) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        // The server's user reads and writes here.
+        // The server's user must be able to read and write here.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(scratch.path(), open).unwrap();
         let sandbox = Sandbox::start(bindir, &std::env::temp_dir(), false, options).unwrap();
@@ -120,7 +122,7 @@ impl Cluster {
         list.lines().map(str::to_owned).collect()
     }
 
-    /// Databases that a restore made for itself and that are still there.
+    /// Staging databases that still exist.
     pub fn leftovers(&self) -> Vec<String> {
         self.databases()
             .into_iter()
@@ -171,7 +173,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         path
     }
 
-    /// What `pg_restore` makes of an archive, in a new database.
+    /// Restores an archive with `pg_restore` into a new database.
     pub fn pg_restore(&self, archive: &Path, database: &str, args: &[&str]) {
         self.psql(
             "postgres",
@@ -188,7 +190,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
             .unwrap_or_else(|e| panic!("pg_restore {}: {e}", archive.display()));
     }
 
-    /// Restores a file with further flags of the configuration.
+    /// Runs a job with further configuration flags.
     pub async fn restore_with(&self, job: &RestoreJob, flags: &[(&str, &str)]) -> JobOutcome {
         self.app(flags)
             .manager
@@ -212,7 +214,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         App::new(Config::new(&RawConfig::from_flags(&flags).unwrap()).unwrap()).unwrap()
     }
 
-    /// Restores a file by our engine, whatever comes of it.
+    /// Restores a file with pgrestored and returns the outcome, successful or not.
     pub async fn try_restore(
         &self,
         archive: &Path,
@@ -226,7 +228,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
             .await
     }
 
-    /// Restores a file by our engine into a new database.
+    /// Restores a file with pgrestored into a new database; panics on failure.
     pub async fn restore(&self, archive: &Path, target: &str) -> RestoreResult {
         let done = self.try_restore(archive, target, OnExisting::Fail).await;
         assert!(
@@ -238,7 +240,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
         done.result
     }
 
-    /// The whole database as SQL, rows of each table sorted.
+    /// The whole database as SQL, with the rows of each table sorted.
     pub fn content(&self, database: &str, args: &[&str]) -> String {
         let dump = self
             .sandbox
@@ -253,7 +255,7 @@ CREATE TABLE public.t (a int);\nDO $$ BEGIN {wait} END $$;\n\n--\n-- PostgreSQL 
     }
 }
 
-/// A time of publishing: an hour ago, and some microseconds.
+/// A publish time: an hour ago, plus `later` microseconds.
 pub fn sequence(later: i64) -> Option<i64> {
     static START: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
     Some(START.get_or_init(|| jiff::Timestamp::now().as_microsecond() - 3_600_000_000) + later)
@@ -282,7 +284,8 @@ pub fn job(archive: &Path, target: &str, on_existing: OnExisting) -> RestoreJob 
     }
 }
 
-/// Sorts the rows of each COPY block (several connections fill a table) and drops the random key of `\restrict`.
+/// Sorts the rows of each COPY block, since several connections fill a table, and drops the random key of
+/// `\restrict`.
 pub fn normalised(dump: &str) -> String {
     let (mut out, mut rows): (Vec<&str>, Option<Vec<&str>>) = (vec![], None);
     for line in dump.split('\n') {
@@ -336,7 +339,7 @@ pub fn difference(ours: &str, theirs: &str) -> Option<String> {
     ))
 }
 
-/// Whether campaigns are to be run whole: `CAMPAIGN=full`, as `make soak` does.
+/// Whether to run test campaigns completely: `CAMPAIGN=full`, which `make soak` sets.
 pub fn is_full_campaign() -> bool {
     std::env::var("CAMPAIGN").is_ok_and(|c| c == "full")
 }

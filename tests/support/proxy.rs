@@ -1,4 +1,4 @@
-//! A proxy before a PostgreSQL that cuts one connection at a chosen byte.
+//! A proxy in front of PostgreSQL that cuts one connection at a chosen byte.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-/// Counts the bytes, of both directions, of connections that have sent `trigger`, from there on.
+/// Counts the bytes, in both directions, of connections that have sent `trigger`, starting with that message.
 pub struct CutProxy {
     pub port: u16,
     shared: Arc<Shared>,
@@ -17,7 +17,7 @@ pub struct CutProxy {
 struct Shared {
     trigger: &'static [u8],
     socket: PathBuf,
-    /// Where the connection is cut; none for `u64::MAX`.
+    /// The byte at which the connection is cut; `u64::MAX` for never.
     cut_at: AtomicU64,
     /// Bytes since the trigger.
     counted: AtomicU64,
@@ -50,7 +50,7 @@ impl CutProxy {
         CutProxy { port, shared, task }
     }
 
-    /// Cuts once, after this many bytes.
+    /// Cuts one connection, after this many bytes.
     pub fn arm(&self, at: u64) {
         self.shared.counted.store(0, SeqCst);
         self.shared.was_cut.store(false, SeqCst);
@@ -85,9 +85,9 @@ async fn forward(mut client: TcpStream, s: Arc<Shared>) {
         let (mut part, mut ends) = (bytes.as_slice(), false);
         if counts && !s.was_cut.load(SeqCst) {
             let before = s.counted.fetch_add(bytes.len() as u64, SeqCst);
-            let room = s.cut_at.load(SeqCst).saturating_sub(before);
-            if (part.len() as u64) > room {
-                (part, ends) = (&part[..usize::try_from(room).unwrap()], true);
+            let remaining = s.cut_at.load(SeqCst).saturating_sub(before);
+            if (part.len() as u64) > remaining {
+                (part, ends) = (&part[..usize::try_from(remaining).unwrap()], true);
                 s.was_cut.store(true, SeqCst);
             }
         }

@@ -1,13 +1,13 @@
-//! Archives written field by field, of versions that no program at hand writes.
+//! Archives written field by field, for versions that no installed program writes.
 
-/// A table `public.t (a int)` with the rows 1 and 2, as archive version 1.`minor` has it. As in old
-/// archives, there is no entry for the search path and the table is named without its schema.
+/// An archive of version 1.`minor` with a table `public.t (a int)` and the rows 1 and 2. As in old archives,
+/// there is no entry for the search path, and the table is named without its schema.
 pub fn synthetic(minor: u8, int_size: u8) -> Vec<u8> {
     let [head, contents, data] = synthetic_parts(minor, int_size);
     [head, contents, data].concat()
 }
 
-/// Its header, its table of contents, and its data.
+/// The header, the table of contents and the data of the same archive.
 pub fn synthetic_parts(minor: u8, int_size: u8) -> [Vec<u8>; 3] {
     let mut out = b"PGDMP".to_vec();
     out.extend([1, minor, 0, int_size, 8, 1]);

@@ -1,8 +1,9 @@
-//! What `make setup` fetches for the tests.
+//! Finds tools that `make setup` downloads for the tests.
 
 use std::path::{Path, PathBuf};
 
-/// A part of that folder; `None`, loudly, where it is not there. In CI it must be.
+/// A path in the folder of tools. If it does not exist, prints that the test is skipped and returns `None`; in CI it
+/// must exist.
 pub fn installed(part: &str) -> Option<PathBuf> {
     let tools = std::env::var("PGRESTORED_TOOLS").unwrap_or("/var/tmp/pgrestored-tools".into());
     let path = Path::new(&tools).join(part);

@@ -1,4 +1,4 @@
-//! Who may do what: everybody everything, but for what a test takes away.
+//! Permissions: everybody has all of them except those that a test revokes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use googleapis_tonic_google_iam_v1::google::iam::v1 as pb;
 
 use super::grpc::unary;
 
-/// Permissions that nobody has.
+/// Revoked permissions.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     denied: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Access {
-    /// Such as `pubsub.topics.publish`. Only asking tells: calls are not refused.
+    /// Revokes a permission such as `pubsub.topics.publish`, as `testIamPermissions` reports it; calls still
+    /// succeed.
     pub fn deny(&self, permission: &str) {
         self.denied.lock().insert(permission.to_owned());
     }
@@ -30,7 +31,7 @@ impl Access {
         asked.into_iter().filter(|p| !denied.contains(p)).collect()
     }
 
-    /// Cloud Storage is asked by gRPC, Pub/Sub by REST.
+    /// Cloud Storage answers `testIamPermissions` over gRPC, Pub/Sub over REST.
     pub(super) fn router(&self) -> Router {
         let access = self.clone();
         let storage = move |r: pb::TestIamPermissionsRequest| {

@@ -1,4 +1,4 @@
-//! gRPC methods as axum routes: the published crates carry messages and clients, not servers.
+//! Serves gRPC methods as axum routes: the published crates have messages and clients, but no servers.
 
 use std::future::Future;
 
@@ -9,10 +9,10 @@ use tonic::Status;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
-/// Bytes of one request: more than any service takes, so that each says its own limit.
+/// Limit of one request in bytes, above that of every service, so that each enforces its own.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// A method with one request and one answer.
+/// A unary method.
 pub(super) fn unary<Q, R, F, Fut>(f: F) -> MethodRouter
 where
     Q: prost::Message + Default + Send + 'static,
@@ -34,7 +34,7 @@ where
     })
 }
 
-/// A method with a stream in each direction.
+/// A bidirectional streaming method.
 pub(super) fn bidi<Q, R, F, Fut, S>(f: F) -> MethodRouter
 where
     Q: prost::Message + Default + Send + 'static,

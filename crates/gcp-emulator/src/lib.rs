@@ -1,6 +1,6 @@
-//! Pub/Sub and Cloud Storage on one loopback port, for the demo and the tests: what Google's clients
-//! need of both, with flow control, filters and retry backoff as the service has them, and with
-//! faults on demand. State is in memory and lost at the end. It depends on no other crate of this workspace.
+//! Emulates Pub/Sub and Cloud Storage on one loopback port, for the demo and the tests: what Google's clients
+//! use of both, with the flow control, filters and retry backoff of the services, and with scripted faults.
+//! State is kept in memory only. The crate depends on no other crate of this workspace.
 
 mod access;
 mod grpc;
@@ -15,7 +15,7 @@ pub use access::Access;
 pub use pubsub::{PubSubService, Published, SubscriptionOptions};
 pub use storage::{StorageFault, StorageService};
 
-/// A running emulator; it stops when this is dropped.
+/// A running emulator; dropping it stops it.
 pub struct Emulator {
     pub pubsub: PubSubService,
     pub storage: StorageService,
@@ -25,7 +25,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Listens on `address` (port 0 for any).
+    /// Listens on `address` (port 0: any free port).
     ///
     /// # Errors
     /// The address cannot be bound.

@@ -17,15 +17,15 @@ use tonic::Status;
 
 use super::grpc::{bidi, unary};
 
-/// How a subscription delivers.
+/// Delivery settings of a subscription.
 #[derive(Debug, Clone, Default)]
 pub struct SubscriptionOptions {
     pub exactly_once: bool,
-    /// Topic and number of deliveries after which a message goes there.
+    /// Dead-letter topic, and the number of deliveries after which a message is moved there.
     pub dead_letter: Option<(String, i32)>,
-    /// Pause before a message that was given back comes again.
+    /// Backoff before a nacked message is redelivered.
     pub retry_backoff: Duration,
-    /// Only messages whose attribute has this value.
+    /// Filter: only messages whose attribute has this value.
     pub filter: Option<(String, String)>,
 }
 
@@ -53,7 +53,7 @@ struct SubscriptionState {
     deliveries: u64,
 }
 
-/// A message as a topic got it.
+/// A message as a topic received it.
 #[derive(Debug, Clone)]
 pub struct Published {
     pub message_id: String,
@@ -63,16 +63,16 @@ pub struct Published {
 
 #[derive(Debug, Default)]
 struct PubSubState {
-    /// Topic → its subscriptions.
+    /// Subscriptions by topic.
     topics: HashMap<String, Vec<String>>,
     subscriptions: HashMap<String, SubscriptionState>,
     published: Vec<(String, Published)>,
     sequence: u64,
-    /// Publish calls to refuse.
+    /// Number of publish calls to reject.
     refuse_publish: u32,
-    /// Bytes of a publish call, where that is less than the service takes.
+    /// Limit of a publish call in bytes, if it is below that of the service.
     max_request: Option<usize>,
-    /// Streams opened before this number are cut.
+    /// Streams opened before this number are closed.
     cut_before: u64,
     streams: u64,
 }
@@ -84,15 +84,15 @@ pub struct PubSubService {
     wake: Arc<Notify>,
 }
 
-/// What the service takes in one call.
+/// The service's limits of one call.
 const MAX_MESSAGES: usize = 1000;
 const MAX_REQUEST_BYTES: usize = 10_000_000;
-/// What it takes in one message.
+/// The service's limits of one message.
 const MAX_ATTRIBUTES: usize = 100;
 const MAX_KEY_BYTES: usize = 256;
 const MAX_VALUE_BYTES: usize = 1024;
 
-/// The limits of the service, all of them INVALID_ARGUMENT.
+/// Checks the service's limits; exceeding any of them is INVALID_ARGUMENT.
 fn check_sizes(r: &pb::PublishRequest, max: usize) -> Result<(), Status> {
     let refuse = |what: &str| Err(Status::invalid_argument(format!("The value for {what}.")));
     if r.messages.is_empty() || r.messages.len() > MAX_MESSAGES {
@@ -131,12 +131,12 @@ impl PubSubService {
         self.inner.lock()
     }
 
-    /// Names are full: `projects/P/topics/T`.
+    /// Creates a topic. Names are full: `projects/P/topics/T`.
     pub fn create_topic(&self, topic: &str) {
         self.lock().topics.entry(topic.to_owned()).or_default();
     }
 
-    /// Names are full: `projects/P/subscriptions/S`. The topic is made if it is missing.
+    /// Creates a subscription, and its topic if it is missing. Names are full: `projects/P/subscriptions/S`.
     pub fn create_subscription(
         &self,
         topic: &str,
@@ -158,7 +158,7 @@ impl PubSubService {
             .or_insert(new);
     }
 
-    /// Publishes and returns the message's id, or `None` for a missing topic.
+    /// Publishes a message and returns its id, or `None` if the topic is missing.
     pub fn publish(
         &self,
         topic: &str,
@@ -227,7 +227,7 @@ impl PubSubService {
         Ok(message.message_id)
     }
 
-    /// What a topic has got so far.
+    /// The messages that a topic has received so far.
     pub fn published(&self, topic: &str) -> Vec<Published> {
         self.lock()
             .published
@@ -237,7 +237,7 @@ impl PubSubService {
             .collect()
     }
 
-    /// Messages of a subscription that are neither acknowledged nor dead: (waiting, leased).
+    /// Messages of a subscription that are neither acknowledged nor dead-lettered: (waiting, leased).
     pub fn unacked(&self, subscription: &str) -> (usize, usize) {
         let inner = self.lock();
         inner
@@ -246,7 +246,7 @@ impl PubSubService {
             .map_or((0, 0), |s| (s.queue.len(), s.leased.len()))
     }
 
-    /// Deliveries of a subscription so far, repeated ones included, and acknowledgements.
+    /// Deliveries of a subscription so far, including redeliveries, and acknowledgements.
     pub fn delivered(&self, subscription: &str) -> (u64, u64) {
         let inner = self.lock();
         inner
@@ -255,7 +255,7 @@ impl PubSubService {
             .map_or((0, 0), |s| (s.deliveries, s.acked))
     }
 
-    /// Fault: all leases of a subscription end now, as if nobody had extended them.
+    /// Fault: all leases of a subscription expire now, as if nobody had extended them.
     pub fn expire_leases(&self, subscription: &str) {
         let mut inner = self.lock();
         let Some(s) = inner.subscriptions.get_mut(subscription) else {
@@ -267,17 +267,17 @@ impl PubSubService {
         self.wake.notify_waiters();
     }
 
-    /// Fault: the next `calls` calls to publish are refused as unavailable.
+    /// Fault: the next `calls` publish calls fail as unavailable.
     pub fn refuse_publish(&self, calls: u32) {
         self.lock().refuse_publish = calls;
     }
 
-    /// Fault: publish calls larger than this are refused for their content.
+    /// Fault: publish calls larger than this are rejected as invalid.
     pub fn limit_messages(&self, bytes: usize) {
         self.lock().max_request = Some(bytes);
     }
 
-    /// Fault: ends all open streams; clients have to open new ones.
+    /// Fault: closes all open streams; clients must open new ones.
     pub fn cut_streams(&self) {
         let mut inner = self.lock();
         inner.cut_before = inner.streams + 1;
@@ -285,7 +285,7 @@ impl PubSubService {
         self.wake.notify_waiters();
     }
 
-    /// Waits until `done` says so of this service; looks after every change.
+    /// Waits until `done` returns true for this service; it is evaluated after every change.
     pub async fn until(&self, done: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.wake.notified();
@@ -337,7 +337,7 @@ impl PubSubService {
         })
     }
 
-    /// Messages for a stream that has room for `max` (0 for any number).
+    /// Messages for a stream with capacity for `max` (0: unlimited).
     fn take(
         &self,
         r: &pb::StreamingPullRequest,
@@ -427,7 +427,7 @@ impl PubSubService {
             changed.as_mut().enable();
             if self.lock().cut_before > stream {
                 let _ = tx
-                    .send(Err(Status::unavailable("the stream was cut")))
+                    .send(Err(Status::unavailable("the stream was closed")))
                     .await;
                 return;
             }
@@ -480,11 +480,11 @@ impl PubSubService {
             let mut inner = self.lock();
             if inner.refuse_publish > 0 {
                 inner.refuse_publish -= 1;
-                return Err(Status::unavailable("publishing is refused"));
+                return Err(Status::unavailable("publishing is unavailable"));
             }
         }
         check_sizes(&r, self.lock().max_request.unwrap_or(MAX_REQUEST_BYTES))?;
-        // The time is the server's to say.
+        // The server sets the publish time.
         let stamped = |m| pb::PubsubMessage {
             publish_time: None,
             ..m
@@ -533,7 +533,7 @@ impl PubSubService {
             .merge(self.admin_router())
     }
 
-    /// As REST describes it; `None` where there is none.
+    /// The resource in its REST form; `None` if it does not exist.
     fn describe_topic(&self, name: &str) -> Option<serde_json::Value> {
         self.lock()
             .topics
@@ -560,7 +560,7 @@ impl PubSubService {
         }))
     }
 
-    /// The REST calls that make topics and subscriptions, and describe them.
+    /// The REST calls that create and describe topics and subscriptions.
     fn admin_router(&self) -> Router {
         Router::new()
             .route(
@@ -590,7 +590,7 @@ impl SubscriptionState {
 
 type Json = axum::Json<serde_json::Value>;
 
-/// What is asked for, or Google's error for what is not there.
+/// The resource, or Google's error for a missing one.
 fn found(described: Option<serde_json::Value>) -> (StatusCode, Json) {
     let error =
         serde_json::json!({ "code": 404, "status": "NOT_FOUND", "message": "Resource not found" });

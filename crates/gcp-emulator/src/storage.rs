@@ -1,5 +1,5 @@
-//! Cloud Storage: objects with generations and checksums; metadata over gRPC, bytes over JSON/HTTP
-//! with ranges and preconditions, simple uploads.
+//! Cloud Storage: objects with generations and checksums. Metadata over gRPC; bytes over JSON/HTTP with ranges and
+//! preconditions; simple uploads.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -38,26 +38,26 @@ struct Object {
     crc32c: u32,
     generation: i64,
     created: SystemTime,
-    /// `ObjectContent-Encoding: gzip`: who does not accept gzip gets it unpacked.
+    /// `Content-Encoding: gzip`: clients that do not accept gzip get the object decompressed.
     is_gzip: bool,
 }
 
-/// What goes wrong with one read of an object's bytes.
+/// A fault of one read of an object's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorageFault {
     /// The connection ends after this many bytes.
     CutAfter(u64),
-    /// No byte comes after this many.
+    /// No byte follows after this many.
     StallAfter(u64),
     /// The byte at this offset of the object has a bit flipped.
     Flip(u64),
-    /// The read is refused as unavailable.
+    /// The read fails as unavailable.
     Unavailable,
-    /// The read is refused as one too many.
+    /// The read fails with too many requests.
     TooManyRequests,
-    /// The range is ignored: the whole object comes.
+    /// The range is ignored: the whole object is sent.
     WholeObject,
-    /// The answer ends well after this many bytes, and says that it is whole.
+    /// The response ends regularly after this many bytes and claims to be complete.
     ShortAfter(u64),
     /// The object is overwritten after this many bytes, and the connection ends.
     OverwrittenAfter(u64),
@@ -69,14 +69,14 @@ struct StorageState {
     last_generation: i64,
     /// Faults of the next reads, in order.
     faults: std::collections::VecDeque<StorageFault>,
-    /// Says of each further read what is wrong with it.
+    /// Chooses the fault of each further read.
     disturbance: Option<fn() -> Option<StorageFault>>,
     reads: u64,
     /// Bytes of objects that were sent.
     sent: u64,
-    /// Bytes a second over all reads; 0 for as fast as it goes.
+    /// Bytes per second over all reads; 0 for unlimited.
     rate: u64,
-    /// Of each read.
+    /// Bytes per second of each read.
     rate_each: u64,
     /// When the next byte may be sent.
     next_slot: Option<tokio::time::Instant>,
@@ -151,7 +151,7 @@ impl StorageService {
         generation
     }
 
-    /// Says that an object has another CRC32C than its bytes have.
+    /// Makes the metadata of an object claim another CRC32C than its bytes have.
     pub fn set_crc32c(&self, bucket: &str, name: &str, crc32c: u32) {
         if let Some(o) = self
             .lock()
@@ -162,7 +162,7 @@ impl StorageService {
         }
     }
 
-    /// Gives an object the metadata `ObjectContent-Encoding: gzip`.
+    /// Sets `Content-Encoding: gzip` in the metadata of an object.
     pub fn set_gzip_encoding(&self, bucket: &str, name: &str) {
         if let Some(o) = self
             .lock()
@@ -179,7 +179,7 @@ impl StorageService {
             .remove(&(bucket.to_owned(), name.to_owned()));
     }
 
-    /// The same bytes as a new generation.
+    /// Stores the same bytes as a new generation.
     fn overwrite(&self, bucket: &str, name: &str) {
         let mut inner = self.lock();
         inner.last_generation += 1;
@@ -189,23 +189,23 @@ impl StorageService {
         }
     }
 
-    /// Faults of all reads from now on, as `fault` says of each.
+    /// Sets the faults of all further reads, which `fault` chooses.
     pub fn disturb_reads(&self, fault: fn() -> Option<StorageFault>) {
         self.lock().disturbance = Some(fault);
     }
 
-    /// Faults of the next reads, one each.
+    /// Sets the faults of the next reads, one each.
     pub fn fail_next_reads(&self, faults: impl IntoIterator<Item = StorageFault>) {
         self.lock().faults.extend(faults);
     }
 
-    /// Forgets faults that no read has met.
+    /// Removes faults that no read has met.
     pub fn clear_faults(&self) {
         self.lock().disturbance = None;
         self.lock().faults.clear();
     }
 
-    /// Limits all reads together to this many bytes a second; 0 for no limit.
+    /// Limits all reads together to this many bytes per second; 0 for no limit.
     pub fn limit_rate(&self, bytes_per_second: u64) {
         self.lock().rate = bytes_per_second;
     }
@@ -215,7 +215,7 @@ impl StorageService {
         self.lock().rate_each = bytes_per_second;
     }
 
-    /// Reads of object bytes so far.
+    /// Number of reads of object bytes so far.
     pub fn reads(&self) -> u64 {
         self.lock().reads
     }
@@ -241,7 +241,7 @@ impl StorageService {
         }
     }
 
-    /// Says when an object was made.
+    /// Sets the creation time of an object.
     pub fn set_created(&self, bucket: &str, name: &str, created: SystemTime) {
         if let Some(o) = self
             .lock()
@@ -305,7 +305,7 @@ impl StorageService {
         }
     }
 
-    /// Waits for this many bytes' turn, of a read that has sent `sent` since `begun`.
+    /// Waits until this many bytes may be sent, for a read that has sent `sent` since `begun`.
     async fn pace(&self, bytes: u64, sent: u64, begun: tokio::time::Instant) {
         let each = self.lock().rate_each;
         if each > 0 {
@@ -383,7 +383,7 @@ fn described(bucket: &str, name: &str, o: &Object) -> pb::Object {
     }
 }
 
-/// First and last byte of a `Range` header, or `None` where it lies outside the object.
+/// First and last byte of a `Range` header, or `None` if it lies outside the object.
 fn range_of(headers: &HeaderMap, size: u64) -> Option<(u64, u64, bool)> {
     let range = headers
         .get(header::RANGE)
@@ -433,7 +433,7 @@ async fn read(
             .get(header::ACCEPT_ENCODING)
             .and_then(|v| v.to_str().ok());
         if !accepts.is_some_and(|a| a.contains("gzip")) {
-            // The service would send it unpacked; this crate's client always accepts gzip.
+            // The service would send it decompressed; the client under test always accepts gzip.
             return (StatusCode::NOT_IMPLEMENTED, "decompressive transcoding").into_response();
         }
     }
@@ -482,7 +482,7 @@ async fn read(
         .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-/// The bytes from `first` on, in chunks, at the configured rate, with the fault in them.
+/// The bytes from `first` on, in chunks, at the configured rate, with the fault applied.
 fn body_of(
     s: StorageService,
     content: ObjectContent,
@@ -580,7 +580,7 @@ async fn upload(
     axum::Json(body).into_response()
 }
 
-/// The object in a body of several parts: what follows the description.
+/// The object in a multipart body: the part that follows the description.
 fn second_part(headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let boundary = kind.split("boundary=").nth(1)?.trim_matches('"');

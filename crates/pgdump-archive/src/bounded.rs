@@ -1,11 +1,11 @@
-//! Texts that come from outside (servers, stores, archives, requests) as one short line that cannot
-//! drive a terminal: nothing that is logged, recorded, published or shown grows with them.
+//! Turns text from outside (servers, stores, archives, requests) into one short line without control
+//! characters: logs, records, events and pages do not grow with it, and it cannot control a terminal.
 
-/// Bytes that a text may have once it is ours.
+/// Most bytes of a text.
 pub const MAX_TEXT: usize = 2048;
 
-/// Whether a terminal or a reader could be led astray by it: control characters, and those that turn
-/// the direction of what follows or break the line.
+/// Whether a character could mislead a terminal or a reader: control characters, and those that reverse the
+/// direction of what follows or break the line.
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -18,8 +18,8 @@ fn breaks_line(c: char) -> bool {
     )
 }
 
-/// `text` as one line of at most `max` bytes: line breaks are spaces, other control characters are
-/// escaped, and what is cut is said.
+/// `text` as one line of at most `max` bytes: line breaks become spaces, other control characters are
+/// escaped, and a truncated text says how much is missing.
 pub fn line_of(text: &str, max: usize) -> String {
     let mut line = String::with_capacity(text.len().min(max));
     let mut after_break = false;
@@ -49,12 +49,12 @@ fn truncate_noting_rest(mut line: String, max: usize, cut: usize) -> String {
     line + &rest
 }
 
-/// [`line_of`] with the usual bound.
+/// [`line_of`] with the usual limit.
 pub fn one_line(text: &str) -> String {
     line_of(text, MAX_TEXT)
 }
 
-/// At most `max` lines of a list; where there were more, the last says how many. Once bounded, it stays as it is.
+/// At most `max` lines of a list; if there were more, the last line has their number. Idempotent.
 pub fn bound_list(list: &mut Vec<String>, max: usize) {
     if list.len() > max {
         let kept = max.saturating_sub(1);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_from_outside_is_one_short_line() {
+    fn foreign_text_becomes_one_short_line() {
         assert_eq!(
             one_line("permission denied for table \"ä\""),
             "permission denied for table \"ä\""
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_says_how_much_it_leaves_out() {
+    fn a_truncated_list_says_how_much_is_missing() {
         let mut list: Vec<String> = (0..5).map(|i| format!("{i}\n")).collect();
         bound_list(&mut list, 3);
         assert_eq!(list, ["0 ", "1 ", "and 3 more"]);

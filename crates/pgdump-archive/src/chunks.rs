@@ -1,4 +1,4 @@
-//! Cuts decompressed data into chunks that can be sent to any connection: whole rows of COPY text,
+//! Splits decompressed data into chunks that can be sent on any connection: whole rows of COPY text,
 //! whole INSERT statements, parts of large objects.
 
 use std::io::Read;
@@ -10,9 +10,9 @@ use super::toc::{corrupt, limit_error, unsupported};
 use super::{ReadContext, TocEntry};
 use crate::error::ArchiveError;
 
-/// Bytes of a chunk, about: large enough to cost nothing per chunk, small enough to spread.
+/// Approximate size of a chunk in bytes: large enough for a negligible cost per chunk, small enough to distribute.
 pub(super) const CHUNK: usize = 256 << 10;
-/// Memory that chunks of large objects share.
+/// Size of the buffer that chunks of small large objects share.
 const SHARED_BUFFER: usize = 1 << 20;
 /// `\.` and the blank lines that end the COPY data of every table.
 const END_OF_COPY: &[u8] = b"\\.\n\n\n";
@@ -24,17 +24,17 @@ pub enum Chunk {
     Rows {
         /// The rows, in the dump's encoding.
         text: Vec<u8>,
-        /// The last row is complete, so that another connection may take the next chunk. Only a row longer than a
-        /// chunk is cut.
+        /// Whether the last row is complete, so that another connection may take the next chunk. Only a row longer
+        /// than a chunk is split.
         ends_row: bool,
     },
     /// Whole INSERT statements, in the dump's encoding.
     Statements(Vec<u8>),
     /// A part of one large object; the parts of an object come in order and do not overlap.
     LargeObject {
-        /// Oid of the large object.
+        /// OID of the large object.
         oid: u32,
-        /// Where the part begins in the object, in bytes: a multiple of PostgreSQL's large-object page (2 KiB).
+        /// Offset of the part in the object, in bytes: a multiple of PostgreSQL's large-object page (2 KiB).
         offset: u64,
         /// The part's bytes.
         bytes: Bytes,
@@ -50,38 +50,38 @@ impl Chunk {
         }
     }
 
-    /// Whether the chunk has no bytes: such a chunk of rows only ends a row that was cut.
+    /// Whether the chunk has no bytes: such a chunk of rows only completes a row that was split.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Receives the data of an archive in its order. Blocking is how it slows the reader down.
+/// Receives the data of an archive in its order. It slows the reader down by blocking.
 pub trait DataSink {
-    /// Whether the data of `entry` has to be read at all, where it can be passed over.
+    /// Whether the data of `entry` is needed; if not, the reader skips it if it can.
     fn should_read(&self, _entry: &TocEntry) -> bool {
         true
     }
-    /// Whether all that is read before the data of `entry` has been read.
+    /// Whether all data that must be read before that of `entry` has been read.
     fn is_ready(&self, _entry: &TocEntry) -> bool {
         true
     }
-    /// Waits until that is so, where other readers read it.
+    /// Waits until it has been, if other readers read it.
     fn wait_for_turn(&self, _entry: &TocEntry) -> Result<(), ArchiveError> {
         Ok(())
     }
     /// The data of `entry` starts here.
     fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
-    /// Takes the next chunk of the entry whose [`begin`](DataSink::begin) came last.
+    /// Takes the next chunk of the entry that [`begin`](DataSink::begin) was last called with.
     fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError>;
-    /// The entry's data is complete: its own end marker was there.
+    /// The entry's data is complete: its own end marker has been read.
     fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError>;
-    /// Where what was just read lies: the head of the archive (no entry), or an entry's block.
+    /// The location of what was just read: the head of the archive (no entry), or an entry's block.
     fn extent(&mut self, _entry: Option<&TocEntry>, _extent: super::Extent) {}
-    /// Where the table of contents lies that stands behind the data.
+    /// The location of a table of contents that follows the data.
     fn tail(&mut self, _extent: super::Extent) {}
-    /// A statement of SQL text, in its place between the rows; other formats have their statements in the table of
-    /// contents.
+    /// A statement of SQL text, at its position between the rows; other formats have their statements in the
+    /// table of contents.
     fn statement(&mut self, _statement: Statement) -> Result<(), ArchiveError> {
         Ok(())
     }
@@ -90,13 +90,13 @@ pub trait DataSink {
 /// A statement of SQL text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// With its semicolon, in UTF-8.
+    /// The text with its semicolon, in UTF-8.
     pub text: String,
     /// Line of the text where it begins, from 1.
     pub line: u64,
 }
 
-/// Reads until `buf` holds `want` bytes; says whether the input ended.
+/// Reads until `buf` has `want` bytes; returns whether the input ended.
 fn fill(input: &mut impl Read, buf: &mut Vec<u8>, want: usize) -> std::io::Result<bool> {
     let start = buf.len();
     let missing = want.saturating_sub(start) as u64;
@@ -104,7 +104,7 @@ fn fill(input: &mut impl Read, buf: &mut Vec<u8>, want: usize) -> std::io::Resul
     Ok((read as u64) < missing)
 }
 
-/// COPY text up to and without the end marker.
+/// Splits COPY text, up to and without the end marker.
 pub(super) fn split_rows(
     input: &mut impl Read,
     what: &str,
@@ -117,7 +117,7 @@ pub(super) fn split_rows(
         if ended {
             break;
         }
-        // The end marker stays behind, whole, so that it is recognised at the end of the input.
+        // The end marker stays in the buffer as a whole, so that it is recognized at the end of the input.
         let movable = buf.len() - END_OF_COPY.len() - 1;
         let (cut, ends_row) = match memchr::memrchr(b'\n', &buf[..movable]) {
             Some(newline) => (newline + 1, true),
@@ -135,7 +135,7 @@ pub(super) fn split_rows(
     let rows = rows_before_end_marker(&buf, at_row_start)
         .ok_or_else(|| corrupt(format!("{what}: the rows have no end marker")))?;
     buf.truncate(rows);
-    // Thousands of small tables may wait for their turn.
+    // Thousands of small tables may be queued at once, so they must not keep large buffers.
     buf.shrink_to_fit();
     if !buf.is_empty() || !at_row_start {
         sink.chunk(Chunk::Rows {
@@ -146,7 +146,7 @@ pub(super) fn split_rows(
     Ok(())
 }
 
-/// Length of the rows before the end marker, or `None` where there is no marker on a line of its own.
+/// Length of the rows before the end marker, or `None` if no line consists of the marker.
 fn rows_before_end_marker(tail: &[u8], at_row_start: bool) -> Option<usize> {
     let text = tail.trim_ascii_end();
     let rows = text.strip_suffix(b"\\.")?.len();
@@ -157,7 +157,7 @@ fn rows_before_end_marker(tail: &[u8], at_row_start: bool) -> Option<usize> {
     (own_line && tail.get(rows + 2) == Some(&b'\n')).then_some(rows)
 }
 
-/// INSERT statements, several in a chunk; the data ends with blank lines.
+/// Splits INSERT statements, several per chunk; the data ends with blank lines.
 pub(super) fn split_statements(
     input: &mut impl Read,
     context: &ReadContext,
@@ -178,7 +178,7 @@ pub(super) fn split_statements(
             .limits
             .check_memory(&format!("{what}: a statement"), 2 * buf.len() as u64)?;
         let ended = fill(input, &mut buf, want).map_err(|e| ArchiveError::from_io(e, what))?;
-        let unfinished = || corrupt(format!("{what}: an unfinished statement"));
+        let unfinished = || corrupt(format!("{what}: a statement is incomplete"));
         let mut cut = 0;
         while let Some(n) = scan
             .find(&buf[cut..], context.dialect, ended)
@@ -187,7 +187,7 @@ pub(super) fn split_statements(
             cut += n;
             if !scan.is(&["insert", "into"]) {
                 return Err(unsupported(format!(
-                    "{what}: a statement that is no INSERT among its rows"
+                    "{what}: a statement among its rows is not an INSERT"
                 )));
             }
             scan = StatementEnd::default();
@@ -227,7 +227,7 @@ impl<R: Read> WithoutOids<R> {
         }
     }
 
-    /// The rows with their oids.
+    /// The rows with their OIDs.
     pub(crate) fn get_mut(&mut self) -> &mut R {
         &mut self.input
     }
@@ -244,7 +244,7 @@ impl<R: Read> Read for WithoutOids<R> {
             for i in 0..n {
                 let b = out[i];
                 let is_oid = match self.state {
-                    // The end marker has no oid.
+                    // The end marker has no OID.
                     OidState::RowStart => b.is_ascii_digit(),
                     OidState::Oid => true,
                     OidState::Row => false,
@@ -267,8 +267,8 @@ impl<R: Read> Read for WithoutOids<R> {
     }
 }
 
-/// Cuts large objects into chunks. Small ones lie together in memory: allocated each for itself, they leave
-/// holes where they were, and thousands of them twice the memory that they need.
+/// Splits large objects into chunks. Small ones share a buffer: thousands of separate allocations would fragment
+/// the heap and take twice the memory.
 #[derive(Debug, Default)]
 pub(super) struct ObjectSplitter {
     read: Vec<u8>,
@@ -276,7 +276,7 @@ pub(super) struct ObjectSplitter {
 }
 
 impl ObjectSplitter {
-    /// One large object in chunks that end on PostgreSQL's large-object page bounds (2 KiB).
+    /// Splits one large object into chunks that end at PostgreSQL's large-object page boundaries (2 KiB).
     pub(crate) fn split(
         &mut self,
         input: &mut impl Read,
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_cut_at_row_ends_and_lose_nothing() {
+    fn rows_are_split_at_row_ends_without_loss() {
         for total in [
             0usize,
             1,
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn large_objects_are_cut_whole_and_small_ones_lie_together() {
+    fn large_objects_are_split_and_small_ones_share_a_buffer() {
         let (mut splitter, mut sink) = (ObjectSplitter::default(), Collect::default());
         let sizes = [
             0,
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_longer_than_a_piece_is_marked_as_unfinished() {
+    fn a_row_longer_than_a_chunk_is_marked_as_incomplete() {
         let mut text = vec![b'x'; 2 * CHUNK + 9];
         text.push(b'\n');
         let chunks = rows(&[&text[..], END_OF_COPY].concat()).unwrap();
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_their_end_marker_are_refused() {
+    fn rows_without_an_end_marker_are_refused() {
         for data in [
             &b""[..],
             b"1\n2\n",
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn oids_of_rows_are_left_out() {
+    fn oids_of_rows_are_removed() {
         let data = b"16385\t1\ta\n16386\t2\tb\n\\.\n\n\n";
         for chunk in 1..data.len() {
             let chunks = WithoutOids::new(Chunked(data, chunk));

@@ -1,15 +1,15 @@
-//! One database out of the text of `pg_dumpall`: what belongs to others is read, so that its end is
-//! known, and passed over.
+//! Selects one database from the text of `pg_dumpall`: the text of the others is read to find where it ends,
+//! and skipped.
 
 use super::text::{SqlReader, TextItem};
 use crate::error::ArchiveError;
 
-/// Bytes in which databases are looked for where none was named.
+/// How many bytes are searched for names of databases if none was requested.
 const MAX_UNNAMED_SCAN: u64 = 8 << 20;
-/// Databases that an error names.
+/// Most databases that an error names.
 const MAX_LISTED: usize = 20;
 
-/// The next item of the wanted database; of a text that is no cluster's, the next item.
+/// The next item of the requested database, or simply the next item if the text is not of a cluster.
 pub(super) fn next(text: &mut SqlReader) -> Result<TextItem, ArchiveError> {
     loop {
         let item = text.next()?;
@@ -42,15 +42,15 @@ fn not_found(text: &SqlReader, at_end: bool) -> ArchiveError {
     let names = names.join(", ");
     let what = match &text.selected_database {
         _ if text.databases.is_empty() => {
-            "it is the roles and settings of a cluster (pg_dumpall --globals-only) without any database: use it \
+            "it has the roles and settings of a cluster (pg_dumpall --globals-only) and no database: use it \
              as --globals of a backup"
                 .to_owned()
         }
         None => format!(
-            "it is a dump of a whole cluster (pg_dumpall): name one of its databases with --database ({names}), \
-             and the file itself as --globals for its roles"
+            "it is a dump of a whole cluster (pg_dumpall): choose one of its databases with --database ({names}), \
+             and pass the file itself as --globals for its roles"
         ),
-        Some(wanted) => format!("the dump of a cluster has no database {wanted}, but {names}"),
+        Some(wanted) => format!("the dump of the cluster does not have database {wanted}; it has {names}"),
     };
     ArchiveError::not_found(what)
 }

@@ -6,10 +6,10 @@ use super::Limits;
 use super::frames::Zstd;
 use super::inflate::Zlib;
 
-/// Compression of the data blocks, as the header names it.
+/// Compression of the data blocks according to the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// `PG_COMPRESSION_NONE`: blocks hold the data as it is.
+    /// `PG_COMPRESSION_NONE`: blocks have the data as it is.
     None,
     /// `PG_COMPRESSION_GZIP`: each block is a zlib stream (RFC 1950); the only codec before archive version 1.15.
     Gzip,
@@ -30,8 +30,8 @@ impl Codec {
         }
     }
 
-    /// A streaming decompressor over one block body. A body without a byte is an empty stream
-    /// whatever the codec: `pg_dump` writes nothing for an empty large object.
+    /// A streaming decompressor for the body of one block. An empty body is an empty stream with every codec:
+    /// `pg_dump` writes nothing for an empty large object.
     pub(super) fn decoder<'a, R: BufRead>(
         self,
         body: &'a mut R,
@@ -72,11 +72,11 @@ mod tests {
     use super::*;
     use crate::error::ArchiveError;
 
-    /// `zstd --long=31` of a pipe.
+    /// The output of `zstd --long=31` from a pipe.
     const LONG: &[u8] = include_bytes!("../../../tests/fixtures/wrapped/long31.zst");
 
     #[test]
-    fn a_block_whose_window_is_too_large_is_not_damaged() {
+    fn a_window_that_is_too_large_is_not_damage() {
         let read = |memory: u64| {
             let (mut body, mut out) = (LONG, Vec::new());
             let mut decoder =

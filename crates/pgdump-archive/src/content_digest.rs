@@ -1,10 +1,9 @@
-//! What an archive's data is, told while it passes by: rows, bytes and a digest of each table that
-//! does not depend on the order of its rows; size and checksum of each large object. What a restored
-//! database gives back as COPY text is counted the same way, and has to be the same.
+//! Digests an archive's data as it passes: number of rows, bytes and a digest of each table that does not
+//! depend on the order of its rows; size and checksum of each large object. The rows of a restored database,
+//! read as COPY text, are counted the same way and must give the same result.
 //!
-//! A row is a line of COPY text. Points in time with an offset are written in the time zone of
-//! whoever asks, so each is counted as PostgreSQL writes it in UTC. An INSERT is counted as the line
-//! that COPY would write.
+//! A row is a line of COPY text. Timestamps with an offset are written in the session's time zone, so each is
+//! counted as PostgreSQL writes it in UTC. An INSERT is counted as the line that COPY would write.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::error::ArchiveError;
 
-/// Rows so far.
+/// Counts of the rows so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowDigest {
     /// Number of rows.
@@ -34,7 +33,7 @@ pub struct RowDigest {
 impl RowDigest {
     /// Counts one row, without its newline.
     pub fn add_row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
-        // What is in UTC already, and most rows are, is not copied.
+        // Rows without timestamps to normalize, that is most of them, are not copied.
         let hash = if has_non_utc(line) {
             scratch.clear();
             normalize_to_utc(line, true, scratch);
@@ -51,7 +50,7 @@ impl RowDigest {
         self.digest = self.digest.wrapping_add(hash);
     }
 
-    /// Both together.
+    /// The sum of both.
     pub fn merge(&mut self, other: &RowDigest) {
         self.count += other.count;
         self.bytes += other.bytes;
@@ -59,10 +58,10 @@ impl RowDigest {
     }
 }
 
-/// A row that comes in several chunks.
+/// A row that arrives in several chunks.
 struct LongRow {
     hasher: Box<xxhash3_128::Hasher>,
-    /// What could not be decided yet.
+    /// Bytes that may be the beginning of a timestamp.
     rest: Vec<u8>,
     bytes: u64,
 }
@@ -89,7 +88,7 @@ impl LongRow {
 /// One table's data in the archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableDigest {
-    /// The list of columns in parentheses, as the archive has it; `None`: all that can be inserted.
+    /// The list of columns in parentheses, as in the archive; `None`: all columns that accept values.
     pub columns: Option<String>,
     /// Count, size and digest of its rows.
     pub rows: RowDigest,
@@ -104,17 +103,17 @@ pub struct ObjectDigest {
     pub crc32c: u32,
 }
 
-/// All data of an archive, by table and large object. Several readers may write to it.
+/// Digests of all data of an archive, by table and large object. Several readers may write to it.
 #[derive(Debug)]
 pub struct ContentDigest {
-    /// Rows of text that `pg_dump` did not write are not what COPY would give back.
+    /// False for text that `pg_dump` did not write, whose rows COPY may not give back.
     counts_rows: bool,
     dialect: Dialect,
     encoding: TextEncoding,
-    /// By the name as the archive's statements have it, schema and quotes included.
+    /// By the name in the archive's statements, including schema and quotes.
     tables: Mutex<BTreeMap<String, TableDigest>>,
     objects: Mutex<BTreeMap<u32, ObjectDigest>>,
-    /// Of a custom archive: where everything lies.
+    /// Location of the blocks of a custom archive.
     index: Mutex<BlockIndex>,
     /// Rows and bytes of each entry.
     entries: Mutex<BTreeMap<i32, (u64, u64)>>,
@@ -134,7 +133,7 @@ impl ContentDigest {
         }
     }
 
-    /// Remembers where something lies: the head, or an entry's block.
+    /// Records a location: the head, or an entry's block.
     pub fn extent(&self, entry: Option<&TocEntry>, extent: Extent) {
         let mut index = self.index.lock();
         match entry {
@@ -152,12 +151,12 @@ impl ContentDigest {
         }
     }
 
-    /// Remembers where the table of contents lies that stands behind the data.
+    /// Records the location of a table of contents that follows the data.
     pub fn tail(&self, extent: Extent) {
         self.index.lock().tail = Some(extent);
     }
 
-    /// Where the blocks of a custom archive lie, once all of it was read; empty for every other.
+    /// The locations of a custom archive's blocks once all of it was read; empty for every other archive.
     pub fn index(&self) -> BlockIndex {
         self.index.lock().clone()
     }
@@ -184,8 +183,8 @@ impl ContentDigest {
         }
     }
 
-    /// The same, after the data that `before` has counted: large objects of a tar begin one by one and
-    /// end together.
+    /// The same, after the data that `before` has counted: large objects of a tar begin one by one and end
+    /// together.
     ///
     /// # Errors
     /// As [`ContentDigest::finish`].
@@ -201,10 +200,13 @@ impl ContentDigest {
     /// The data of an entry is complete.
     ///
     /// # Errors
-    /// `archive_corrupt` where a row has no end.
+    /// `ArchiveError::Corrupt` if the last row is incomplete.
     pub fn finish(&self, tally: DigestBuilder) -> Result<(), ArchiveError> {
         if tally.long.is_some() {
-            return Err(corrupt(format!("{}: a row without an end", tally.fallback)));
+            return Err(corrupt(format!(
+                "{}: the last row is incomplete",
+                tally.fallback
+            )));
         }
         let bytes = tally.data.rows.bytes + tally.objects.values().map(|o| o.bytes).sum::<u64>();
         let mut entries = self.entries.lock();
@@ -212,7 +214,7 @@ impl ContentDigest {
         drop(entries);
         if tally.is_rows {
             let mut tables = self.tables.lock();
-            // Partitions that are loaded through their root are one table.
+            // Partitions that are loaded through their root count as one table.
             let all = tables
                 .entry(tally.relation.unwrap_or(tally.fallback))
                 .or_default();
@@ -224,12 +226,12 @@ impl ContentDigest {
         Ok(())
     }
 
-    /// Tables by their names as SQL writes them.
+    /// Tables by their names as written in SQL.
     pub fn tables(&self) -> BTreeMap<String, TableDigest> {
         self.tables.lock().clone()
     }
 
-    /// Large objects by their oid.
+    /// Large objects by OID.
     pub fn objects(&self) -> BTreeMap<u32, ObjectDigest> {
         self.objects.lock().clone()
     }
@@ -253,7 +255,7 @@ pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
     Some((relation, columns))
 }
 
-/// What is counted of one entry's data.
+/// The counts of one entry's data.
 pub struct DigestBuilder {
     dump_id: i32,
     relation: Option<String>,
@@ -267,10 +269,10 @@ pub struct DigestBuilder {
 }
 
 impl DigestBuilder {
-    /// Counts a chunk; chunks come in the archive's order.
+    /// Counts a chunk; chunks must come in the archive's order.
     ///
     /// # Errors
-    /// `archive_corrupt` for an INSERT that is none.
+    /// `ArchiveError::Corrupt` for an INSERT that cannot be parsed.
     pub fn chunk(&mut self, chunk: &Chunk, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         match chunk {
             Chunk::Rows { .. } | Chunk::Statements(_) if !self.is_rows => {}
@@ -310,7 +312,7 @@ impl DigestBuilder {
         }
     }
 
-    /// Each tuple of INSERT statements as the line that COPY would write.
+    /// Calls back with each tuple of INSERT statements as the line that COPY would write.
     fn add_inserts(&mut self, sql: &str, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         let t = tokens(sql, self.dialect);
         let mut i = 0;
@@ -320,9 +322,9 @@ impl DigestBuilder {
                 continue;
             }
             let values = t[i..].iter().position(|w| w.is("values")).map(|n| i + n);
-            let values = values.ok_or_else(|| corrupt("an INSERT without values"))?;
+            let values = values.ok_or_else(|| corrupt("an INSERT has no VALUES"))?;
             if values == i {
-                return Err(corrupt("an INSERT that begins with its values"));
+                return Err(corrupt("an INSERT names no table"));
             }
             if t[values - 1].is("default") {
                 // `DEFAULT VALUES`: a table without columns.
@@ -371,14 +373,14 @@ impl DigestBuilder {
         }
     }
 
-    /// The tuple that begins at `i`; where it ends.
+    /// The tuple that begins at `i`, and where it ends.
     fn add_tuple(
         &mut self,
         t: &[Token<'_>],
         mut i: usize,
         encoding: &TextEncoding,
     ) -> Result<usize, ArchiveError> {
-        let wrong = || corrupt("an INSERT whose values cannot be read");
+        let wrong = || corrupt("the values of an INSERT cannot be parsed");
         if !t.get(i).is_some_and(|w| w.is_symbol(b'(')) {
             return Err(wrong());
         }
@@ -408,7 +410,7 @@ impl DigestBuilder {
 
     fn add_line(&mut self, fields: &[String], encoding: &TextEncoding) {
         let line = fields.join("\t");
-        // In the archive's encoding, as COPY would have it.
+        // In the archive's encoding, as COPY would write it.
         self.data
             .rows
             .add_row(&encoding.bytes_of(&line), &mut self.scratch);
@@ -453,7 +455,7 @@ fn copy_field(t: &[Token<'_>]) -> Option<String> {
     }
 }
 
-/// Reads an archive's data for its ledger alone.
+/// Reads an archive's data only to digest it.
 pub struct DigestSink<'a> {
     content_digest: &'a ContentDigest,
     current: Option<DigestBuilder>,
@@ -534,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_rows_does_not_matter_and_everything_else_does() {
+    fn only_the_order_of_rows_does_not_matter() {
         assert_eq!(rows(&["1\ta", "2\tb"]), rows(&["2\tb", "1\ta"]));
         for other in [["1\ta", "2\tc"], ["1\ta", "1\ta"], ["2\ta", "1\tb"]] {
             assert_ne!(
@@ -547,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn points_in_time_are_the_same_in_every_time_zone() {
+    fn timestamps_are_equal_in_every_time_zone() {
         for (a, b) in [
             ("2026-11-24 12:00:00+00", "2026-11-24 13:00:00+01"),
             ("2026-11-24 23:30:00.25-05:30", "2026-11-25 05:00:00.25+00"),
@@ -580,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_in_pieces_is_the_row() {
+    fn a_row_in_several_chunks_is_one_row() {
         let pad = "y".repeat(100);
         for line in [
             format!("1\t{pad}2026-11-24 12:00:00.123456+05:30\t{pad}\t2026-11-24 12:00:00+00"),
@@ -604,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insert_is_the_line_that_copy_writes() {
+    fn an_insert_is_counted_as_the_line_that_copy_writes() {
         let mut t = tally();
         t.relation = None;
         t.add_inserts(
@@ -650,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_of_a_copy_is_read_with_its_columns() {
+    fn the_target_of_a_copy_is_parsed_with_its_columns() {
         let of = |sql| copy_target(sql).unwrap();
         assert_eq!(
             of("COPY s.t (a, \"b (c\") FROM stdin;"),
@@ -664,9 +666,9 @@ mod tests {
 
     proptest::proptest! {
         #![proptest_config(proptest::test_runner::Config::with_cases(4096))]
-        /// Whatever an archive holds, counting it ends in an answer, and does not depend on its chunks.
+        /// Counting any input ends with a result that does not depend on the chunks.
         #[test]
-        fn anything_can_be_counted(
+        fn any_input_can_be_counted(
             words in proptest::collection::vec(proptest::sample::select(vec![
                 "INSERT ", "INTO ", "s.t ", "VALUES ", "DEFAULT ", "(", ")", ",", ";", "'x' ", "NULL ", "COPY ",
                 "FROM ", "stdin", "1", "\n", "\t", ":", "2026-11-24 12:00:00", "+01", "+05:30:15", " BC", ".5", "é",

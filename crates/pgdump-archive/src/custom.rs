@@ -23,35 +23,35 @@ use crate::error::ArchiveError;
 const BLOCK_DATA: u8 = 1;
 const BLOCK_LARGE_OBJECTS: u8 = 3;
 
-/// The data blocks, next in `input`; with an index, wherever it says.
+/// The data blocks, next in `input`, or at the locations of an index.
 pub(super) struct CustomBlocks {
     input: CountingReader<PeekReader<'static>>,
     form: BlockForm,
     queue: Option<BlockQueue>,
 }
 
-/// How the blocks of one archive are written.
+/// How the blocks of one archive are encoded.
 #[derive(Clone)]
 pub(super) struct BlockForm {
     pub codec: Codec,
     pub int_size: u8,
     pub off_size: u8,
-    /// The archive version's second number.
+    /// Minor version of the archive.
     pub minor: u8,
     pub context: ReadContext,
-    /// Of the entries, for the table of contents behind the data.
+    /// The entries, for comparison with a table of contents that follows the data.
     pub sums: Arc<[EntrySum]>,
 }
 
-/// What one reader reads.
+/// The blocks that one reader reads.
 pub(super) enum BlockStream {
     /// All blocks, in order.
     Whole(CustomBlocks),
-    /// Blocks by the index, among other readers.
+    /// Blocks of the index, shared with other readers.
     Shared(BlockQueue, BlockForm, Arc<Positions>),
 }
 
-/// Where each entry stands in the table of contents, by its dump id.
+/// Position of each entry in the table of contents, by its dump id.
 pub(super) type Positions = HashMap<i32, usize>;
 
 fn positions(entries: &[TocEntry]) -> Positions {
@@ -99,7 +99,7 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
     })
 }
 
-/// Bytes from each data block to the next one; of the last block, nothing is known.
+/// Bytes from each data block to the next one; the size of the last block is unknown.
 pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<i32, u64> {
     let at = |e: &TocEntry| {
         if let DataOffset::At(n) = e.offset {
@@ -117,17 +117,21 @@ pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<i32, u64> {
 }
 
 impl CustomBlocks {
-    /// Reads by the index from here on; the head's own input ends here.
+    /// Reads by the index from here on; the input itself ends after the head.
     ///
     /// # Errors
-    /// `archive_corrupt` where the index is another archive's.
+    /// `ArchiveError::Corrupt` if the index does not match the archive.
     pub(crate) fn by_index(
         &mut self,
         entries: &[TocEntry],
         index: &BlockIndex,
         ranges: Arc<dyn RangeSource>,
     ) -> Result<(), ArchiveError> {
-        let wrong = |what: &str| corrupt(format!("the restore index is another archive's: {what}"));
+        let wrong = |what: &str| {
+            corrupt(format!(
+                "the restore index does not match the archive: {what}"
+            ))
+        };
         let mut unread: HashMap<i32, &TocEntry> = entries
             .iter()
             .filter(|e| e.has_data)
@@ -139,7 +143,7 @@ impl CustomBlocks {
             .all(|b| unread.remove(&b.dump_id).is_some())
             || !unread.is_empty()
         {
-            return Err(wrong("it has other blocks"));
+            return Err(wrong("the blocks differ"));
         }
         if !self
             .input
@@ -147,7 +151,7 @@ impl CustomBlocks {
             .map_err(|e| ArchiveError::from_io(e, "head"))?
             .is_empty()
         {
-            return Err(wrong("the table of contents is not as long as it was"));
+            return Err(wrong("the length of the table of contents differs"));
         }
         let mut offsets: Vec<DataOffset> = entries
             .iter()
@@ -157,7 +161,7 @@ impl CustomBlocks {
         if let Some(tail) = index.tail {
             let mut input = CountingReader::new(buffered(ranges.open(tail)?));
             offsets = read_tail(&mut input, &self.form, entries)?
-                .ok_or_else(|| wrong("nothing behind it"))?;
+                .ok_or_else(|| wrong("the archive ends after the table of contents"))?;
         }
         let starts: HashMap<i32, u64> = index
             .blocks
@@ -171,13 +175,13 @@ impl CustomBlocks {
         });
         let said: Vec<Option<bool>> = said.collect();
         if said.contains(&Some(false)) {
-            return Err(wrong("its blocks begin elsewhere"));
+            return Err(wrong("the blocks begin at other offsets"));
         }
         self.queue = Some(BlockQueue::new(index, ranges, !said.contains(&None)));
         Ok(())
     }
 
-    /// By an index, blocks of a lower turn are taken before others; of one turn, the largest first.
+    /// With an index, blocks of a lower turn are read first; within a turn, the largest first.
     pub(crate) fn set_read_order(&mut self, turns: &HashMap<i32, usize>) {
         if let Some(queue) = &self.queue {
             queue.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
@@ -221,15 +225,17 @@ impl CustomBlocks {
                 .copied();
             let Some(at) = at.filter(|at| entries[*at].has_data) else {
                 return Err(match (left, id) {
-                    // Not whole: what is wrong with the number says more than what follows.
+                    // The number is incomplete: the read error says more than the bytes that follow.
                     (1.., Err(e)) => e,
-                    (1.., Ok(id)) => corrupt(format!("a data block of the unknown entry {id}")),
+                    (1.., Ok(id)) => {
+                        corrupt(format!("a data block belongs to the unknown entry {id}"))
+                    }
                     _ => other_bytes(begin, &start),
                 });
             };
             if !std::mem::replace(&mut unread[at], false) {
                 return Err(corrupt(format!(
-                    "the data of {} is there twice",
+                    "the data of {} occurs twice",
                     entries[at].name()
                 )));
             }
@@ -242,7 +248,7 @@ impl CustomBlocks {
             let start = peek(&mut self.input)?;
             return Err(if start.is_empty() {
                 corrupt(format!(
-                    "the archive ends early: no data of {} {}",
+                    "the archive ends early: the data of {} {} is missing",
                     missing.desc, missing.tag
                 ))
             } else {
@@ -270,19 +276,23 @@ impl BlockStream {
         let entry_of = |block: &IndexedBlock| {
             let at = positions.get(&block.dump_id).copied();
             at.map(|at| &entries[at])
-                .ok_or_else(|| corrupt("the restore index is another archive's"))
+                .ok_or_else(|| corrupt("the restore index does not match the archive"))
         };
         while let Some(run) = queue.next(|block| entry_of(block).is_ok_and(|e| sink.should_read(e)))
         {
             if let Some(block) = run.first() {
-                // All of a run is of one turn.
+                // All blocks of a run belong to one turn.
                 sink.wait_for_turn(entry_of(block)?)?;
             }
             let mut input = CountingReader::new(buffered(queue.open(&run)?));
             for block in &run {
                 let entry = entry_of(block)?;
-                let elsewhere =
-                    || corrupt(format!("the block of {} is not where it was", entry.name()));
+                let elsewhere = || {
+                    corrupt(format!(
+                        "the block of {} is not at its offset in the index",
+                        entry.name()
+                    ))
+                };
                 let kind = next_kind(&mut input)?.ok_or_else(elsewhere)?;
                 if int(&mut input, &form, "block header")? != i64::from(block.dump_id) {
                     return Err(elsewhere());
@@ -295,21 +305,21 @@ impl BlockStream {
                 let read = input.take_extent();
                 if (read.length, read.crc32c) != (block.extent.length, block.extent.crc32c) {
                     return Err(corrupt(format!(
-                        "the block of {} is not what it was",
+                        "the block of {} has another checksum than in the index",
                         entry.name()
                     )));
                 }
             }
-            // To the end, so that the checksum is of all of it.
+            // Read to the end, so that the checksum covers all of it.
             if next_kind(&mut input)?.is_some() {
-                return Err(corrupt("a block is not as long as it was"));
+                return Err(corrupt("a block has another length than in the index"));
             }
         }
         Ok(())
     }
 }
 
-/// Type of the next block; `None` where none begins.
+/// Type of the next block; `None` if no block begins here.
 fn next_kind(input: &mut impl BufRead) -> Result<Option<u8>, ArchiveError> {
     let next = input
         .fill_buf()
@@ -337,7 +347,11 @@ fn read_block(
     match kind {
         BLOCK_DATA => read_table(input, form, entry, sink)?,
         BLOCK_LARGE_OBJECTS => read_large_objects(input, form, sink)?,
-        other => return Err(corrupt(format!("{other} is no type of a data block"))),
+        other => {
+            return Err(corrupt(format!(
+                "{other} is not a valid type of a data block"
+            )));
+        }
     }
     sink.end(entry)
 }
@@ -367,7 +381,8 @@ fn read_large_objects(
     let mut splitter = ObjectSplitter::default();
     loop {
         let oid = int(input, form, what)?;
-        let oid = u32::try_from(oid).map_err(|_| corrupt(format!("{oid} is no large object")))?;
+        let oid = u32::try_from(oid)
+            .map_err(|_| corrupt(format!("{oid} is not a valid OID of a large object")))?;
         if oid == 0 {
             return Ok(());
         }
@@ -381,9 +396,9 @@ fn read_large_objects(
     }
 }
 
-/// Reads over a block that nobody wants.
+/// Skips a block that nobody needs.
 fn skip_block(input: &mut impl BufRead, form: &BlockForm, kind: u8) -> Result<(), ArchiveError> {
-    let what = "a block that is passed over";
+    let what = "a skipped block";
     loop {
         if kind == BLOCK_LARGE_OBJECTS && int(input, form, what)? == 0 {
             return Ok(());
@@ -401,7 +416,7 @@ fn skip_block(input: &mut impl BufRead, form: &BlockForm, kind: u8) -> Result<()
 struct BlockBody<'a, R> {
     input: &'a mut R,
     int_size: u8,
-    /// Bytes left of the current chunk.
+    /// Bytes left in the current chunk.
     left: usize,
     ended: bool,
 }
@@ -425,7 +440,7 @@ impl<'a, R: BufRead> BlockBody<'a, R> {
             Ok(())
         } else {
             Err(corrupt(format!(
-                "{what}: bytes after the end of the compressed data"
+                "{what}: there are bytes after the end of the compressed data"
             )))
         }
     }
@@ -435,8 +450,8 @@ impl<R: BufRead> BufRead for BlockBody<'_, R> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         if self.left == 0 && !self.ended {
             let len = read_int(self.input, self.int_size)?;
-            self.left =
-                usize::try_from(len).map_err(|_| corrupt(format!("a chunk of {len} bytes")))?;
+            self.left = usize::try_from(len)
+                .map_err(|_| corrupt(format!("a chunk has the invalid length {len}")))?;
             self.ended = self.left == 0;
         }
         if self.ended {

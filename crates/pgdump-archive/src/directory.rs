@@ -1,5 +1,5 @@
-//! The directory format: `toc.dat` and a file for each table and large object, read by name. Several
-//! readers take the members between them, largest first.
+//! The directory format: `toc.dat` and a file for each table and large object, read by name. Several readers
+//! share the members, largest first.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use super::{
 };
 use crate::error::ArchiveError;
 
-/// The members of a directory, and which are still to be read.
+/// The members of a directory, and those that remain to be read.
 pub(super) struct DirectoryMembers {
     folder: Arc<dyn DirectorySource>,
     context: ReadContext,
-    /// By the name that `pg_dump` gave: the whole name, how often it is compressed, its size.
+    /// By the name that `pg_dump` gave: the full name, the number of compressions, the size.
     by_name: HashMap<String, (String, usize, u64)>,
     filter_count: usize,
-    /// Of each entry with large objects, by its position.
+    /// The large objects of each entry, by the entry's position.
     objects: HashMap<usize, MemberObjects>,
     queue: Mutex<VecDeque<usize>>,
 }
@@ -32,9 +32,9 @@ pub(super) struct DirectoryMembers {
 /// The large objects of one entry.
 #[derive(Default)]
 struct MemberObjects {
-    /// Those whose members are there.
+    /// Those with a member.
     present: BTreeSet<u32>,
-    /// Those that the table of contents has.
+    /// Those in the table of contents.
     declared: BTreeSet<u32>,
 }
 
@@ -49,14 +49,14 @@ pub(super) fn open(
             by_name.insert(plain.to_owned(), (name.clone(), suffixes, size))
         {
             return Err(foreign(format!(
-                "{} and {} are the same member twice",
+                "{} and {} are the same member",
                 display_name(&other),
                 display_name(&name)
             )));
         }
     }
     let Some((toc, _, _)) = by_name.get(TOC) else {
-        let what = "there is no toc.dat: this is no directory of pg_dump -Fd, or its upload is not finished";
+        let what = "there is no toc.dat: this is not a directory of pg_dump -Fd, or its upload is incomplete";
         return Err(ArchiveError::corrupt(what));
     };
     let MemberToc {
@@ -71,13 +71,13 @@ pub(super) fn open(
     for (i, e) in entries.iter().enumerate().filter(|(_, e)| e.has_data) {
         let DataOffset::Member(name) = &e.offset else {
             return Err(corrupt(format!(
-                "{} has data and names no member",
+                "{} has data but names no member",
                 e.name()
             )));
         };
         let Some((_, _, size)) = by_name.get(name) else {
             return Err(corrupt(format!(
-                "the member {} is missing: it has the data of {}",
+                "the member {} with the data of {} is missing",
                 display_name(name),
                 e.name()
             )));
@@ -104,14 +104,14 @@ pub(super) fn open(
     })
 }
 
-/// A file that `pg_dump` did not write, named as it names its own.
+/// Rejects a file that has a name like those of `pg_dump` but was not written by it.
 fn foreign(what: String) -> ArchiveError {
     ArchiveError::foreign(format!(
-        "{what}: move the file that is not of this backup out of the folder"
+        "{what}: move the file that is not part of this backup out of the directory"
     ))
 }
 
-/// Which large objects each entry has; every member must belong to an entry.
+/// Assigns large objects to entries; every member must belong to an entry.
 fn objects_of<'a>(
     index: &MemberIndex,
     entries: &[TocEntry],
@@ -153,12 +153,12 @@ fn objects_of<'a>(
         })?;
         objects.entry(at).or_default().present.insert(oid);
     }
-    // Known before any list is read, and also where none will be.
+    // This is known before any list is read, and also if none will be read.
     match objects
         .values()
         .find_map(|o| o.declared.difference(&o.present).next())
     {
-        Some(oid) => Err(missing_object(*oid, "it is in the table of contents")),
+        Some(oid) => Err(missing_object(*oid, "the table of contents lists it")),
         None => Ok(objects),
     }
 }
@@ -173,7 +173,7 @@ impl DirectoryMembers {
         entries.iter().filter_map(size).collect()
     }
 
-    /// Members of a lower turn are taken before others; of one turn, the largest first.
+    /// Members of a lower turn are read first; within a turn, the largest first.
     pub(crate) fn set_read_order(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
         let turn = |at: &usize| {
             turns
@@ -185,7 +185,7 @@ impl DirectoryMembers {
         queue.make_contiguous().sort_by_key(turn);
     }
 
-    /// Reads members until none is left; other readers take their share.
+    /// Reads members until none is left; other readers share them.
     pub(crate) fn read(
         &self,
         entries: &[TocEntry],

@@ -1,15 +1,15 @@
-//! The text encoding of a dump. PostgreSQL converts text, nobody else: what is not ASCII in a dump of
-//! another encoding than UTF-8 is kept as its bytes, one private character each ([`placeholder`]), until a server
-//! has said what it means (`restore::conversion`). Table data is not touched at all: the server converts
-//! it (`COPY … WITH (ENCODING …)`).
+//! The text encoding of a dump. Only PostgreSQL converts text: non-ASCII text in a dump that is not in UTF-8 is
+//! kept as its bytes, each as one private-use character ([`placeholder`]), until a server has converted it
+//! (`pgdump-restore/src/conversion.rs`). Table data is never decoded: the server converts it
+//! (`COPY … WITH (ENCODING …)`).
 
 use super::lexer::Multibyte;
 use crate::error::ArchiveError;
 
-/// The first of the 256 characters that stand for bytes: the end of Unicode's last private plane.
+/// The first of the 256 characters that stand for bytes, at the end of Unicode's last private-use plane.
 const PLACEHOLDERS: u32 = 0x10_FF00;
 
-/// PostgreSQL's name of an encoding (`UTF8`, `LATIN1`, …) and how to read it.
+/// PostgreSQL's name of an encoding (`UTF8`, `LATIN1`, …) and how to decode it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextEncoding {
     name: String,
@@ -27,27 +27,27 @@ pub fn undecoded_byte(c: char) -> Option<u8> {
         .and_then(|b| u8::try_from(b).ok())
 }
 
-/// Whether some of the text is bytes of the dump that nobody has converted.
+/// Whether the text contains bytes of the dump that have not been converted.
 pub fn has_undecoded(text: &str) -> bool {
-    // The first byte of every character that stands for one.
+    // The first UTF-8 byte of every character that stands for a byte.
     memchr::memchr(0xf4, text.as_bytes()).is_some()
         && text.chars().any(|c| undecoded_byte(c).is_some())
 }
 
 impl TextEncoding {
-    /// The encoding of this name, in any of the spellings that PostgreSQL takes (`pg_encname_tbl` in `encnames.c`).
+    /// The encoding of this name, in any spelling that PostgreSQL accepts (`pg_encname_tbl` in `encnames.c`).
     pub fn new(name: &str) -> Self {
         TextEncoding {
             name: name.to_owned(),
         }
     }
 
-    /// The name as the dump has it, for `COPY … ENCODING`.
+    /// The name as in the dump, for `COPY … ENCODING`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// As PostgreSQL compares names of encodings.
+    /// A name in the form in which PostgreSQL compares names of encodings.
     fn normalized_name(&self) -> String {
         self.name
             .chars()
@@ -56,27 +56,27 @@ impl TextEncoding {
             .collect()
     }
 
-    /// Whether bytes in this encoding can be sent to a UTF-8 session as they are.
+    /// Whether bytes in this encoding can be sent to a UTF-8 session unchanged.
     pub fn is_utf8(&self) -> bool {
         matches!(self.normalized_name().as_str(), "utf8" | "unicode")
     }
 
-    /// Whether the server never converted the text: its bytes may be in any encoding.
+    /// Whether the server never converted the text (SQL_ASCII): its bytes may be in any encoding.
     pub fn is_sql_ascii(&self) -> bool {
         self.normalized_name() == "sqlascii"
     }
 
-    /// PostgreSQL converts it only by way of other encodings, and never to UTF-8.
+    /// Whether PostgreSQL converts it only via other encodings, and never to UTF-8.
     pub fn is_mule(&self) -> bool {
         self.normalized_name() == "muleinternal"
     }
 
-    /// Whether `other` is a spelling of the same name: case, hyphens and underscores do not count.
+    /// Whether `other` is a spelling of the same name: case, hyphens and underscores are ignored.
     pub fn is_same(&self, other: &str) -> bool {
         self.normalized_name() == TextEncoding::new(other).normalized_name()
     }
 
-    /// How long its characters are, where a byte of them may look like ASCII.
+    /// How to find the length of characters, if some of their bytes may look like ASCII.
     pub fn multibyte(&self) -> Multibyte {
         match self.normalized_name().as_str() {
             "sjis" | "shiftjis" | "shiftjis2004" | "mskanji" | "win932" | "windows932" => {
@@ -90,10 +90,10 @@ impl TextEncoding {
         }
     }
 
-    /// Text in which everything that is not ASCII, and not in UTF-8, is kept as its bytes.
+    /// Decodes text; in encodings other than UTF-8, everything that is not ASCII is kept as its bytes.
     ///
     /// # Errors
-    /// `archive_corrupt` where a dump in UTF-8 is not.
+    /// `ArchiveError::Corrupt` if a dump in UTF-8 has invalid text.
     pub fn decode(&self, bytes: Vec<u8>) -> Result<String, ArchiveError> {
         if self.is_utf8() || bytes.is_ascii() {
             return String::from_utf8(bytes)
@@ -102,7 +102,7 @@ impl TextEncoding {
         Ok(self.view(&bytes))
     }
 
-    /// The same of text that may be cut anywhere.
+    /// The same for text that may be split anywhere.
     pub fn view(&self, bytes: &[u8]) -> String {
         if self.is_utf8() || bytes.is_ascii() {
             return String::from_utf8_lossy(bytes).into_owned();
@@ -124,12 +124,12 @@ impl TextEncoding {
         text
     }
 
-    /// Whether some of the text is bytes of the dump. In UTF-8, every character is itself.
+    /// Whether the text contains bytes of the dump. In UTF-8, every character stands for itself.
     pub fn has_undecoded(&self, text: &str) -> bool {
         !self.is_utf8() && has_undecoded(text)
     }
 
-    /// Text as [`TextEncoding::decode`] gives it, in the dump's encoding again.
+    /// Encodes text that [`TextEncoding::decode`] returned back to the dump's encoding.
     pub fn bytes_of(&self, text: &str) -> Vec<u8> {
         if !self.has_undecoded(text) {
             return text.as_bytes().to_vec();
@@ -144,8 +144,8 @@ impl TextEncoding {
         bytes
     }
 
-    /// Text to be read by people, where no server was asked: bytes that were kept by the usual table of the
-    /// encoding, or as `\xNN`.
+    /// Human-readable text if no server was asked: bytes are decoded with the usual table of the encoding, or shown
+    /// as `\xNN`.
     pub fn for_display(&self, text: &str) -> String {
         if !self.has_undecoded(text) {
             return text.to_owned();
@@ -184,7 +184,7 @@ impl TextEncoding {
     }
 }
 
-/// PostgreSQL's encoding name, plain, as a WHATWG label.
+/// PostgreSQL's encoding name, normalized, as a WHATWG label.
 fn whatwg_label(name: &str) -> Option<&'static str> {
     Some(match name {
         "latin2" | "iso88592" => "iso-8859-2",
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_utf8_is_kept_byte_by_byte() {
+    fn other_encodings_are_kept_byte_by_byte() {
         let utf8 = TextEncoding::new("UTF8");
         for text in ["é", "\u{10ff27}"] {
             assert_eq!(utf8.decode(text.as_bytes().to_vec()).unwrap(), text);
@@ -251,7 +251,7 @@ mod tests {
                 encoding.decode(b"SELECT 'a';".to_vec()).unwrap(),
                 "SELECT 'a';"
             );
-            // Also what no such text may hold.
+            // Also bytes that are invalid in the encoding.
             for end in 0..=u8::MAX {
                 let bytes = [b"'x", &[0x81, 0x30, 0x81, 0x30, 0xb1, b'\'', end][..]].concat();
                 let text = encoding.decode(bytes.clone()).unwrap();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_characters() {
+    fn display_text_has_readable_characters() {
         let shown = |name: &str, bytes: &[u8]| {
             let encoding = TextEncoding::new(name);
             encoding.for_display(&encoding.view(bytes))

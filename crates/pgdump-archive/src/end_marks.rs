@@ -1,5 +1,5 @@
-//! Which parts of a text `pg_dump` wrote, by the comments that it begins and ends with, and what that
-//! says of the text's completeness.
+//! Finds which parts of a text `pg_dump` wrote, by the comments that it begins and ends with, and what that
+//! says about the text's completeness.
 
 use super::toc::corrupt;
 use crate::error::ArchiveError;
@@ -12,10 +12,10 @@ const CLUSTER_END: &str = "-- PostgreSQL database cluster dump complete";
 /// The dumps in a text, from head to end mark.
 #[derive(Debug, Default)]
 pub(super) struct DumpMarks {
-    /// Line of the head whose end mark has not come yet.
+    /// Line of the head whose end mark has not been found yet.
     open: Option<u64>,
     complete: u64,
-    /// A statement outside of every dump makes or changes something.
+    /// Whether a statement outside of every dump creates or changes something.
     has_more: bool,
     /// Line of the head of `pg_dumpall`.
     cluster: Option<u64>,
@@ -25,10 +25,10 @@ pub(super) struct DumpMarks {
 }
 
 impl DumpMarks {
-    /// Takes note of a comment line.
+    /// Records a comment line.
     ///
     /// # Errors
-    /// `archive_corrupt` where a dump begins before the one before it has ended.
+    /// `ArchiveError::Corrupt` if a dump begins before the preceding one has ended.
     pub(crate) fn comment(&mut self, comment: &str, line: u64) -> Result<(), ArchiveError> {
         match comment {
             HEAD => {
@@ -46,9 +46,9 @@ impl DumpMarks {
         Ok(())
     }
 
-    /// Takes note of a statement. With `is_setting`, it makes and changes nothing.
+    /// Records a statement; one with `is_setting` creates and changes nothing.
     pub(crate) fn statement(&mut self, is_setting: bool) {
-        // Around the dumps of a cluster's databases stand its roles.
+        // The dumps of a cluster's databases are surrounded by its roles.
         self.has_more |= self.open.is_none() && self.cluster.is_none() && !is_setting;
     }
 
@@ -56,7 +56,7 @@ impl DumpMarks {
         self.transaction = begun;
     }
 
-    /// Whether a dump is open or was complete.
+    /// Whether a dump is open or complete.
     pub(crate) fn any(&self) -> bool {
         self.open.is_some() || self.complete > 0
     }
@@ -69,10 +69,10 @@ impl DumpMarks {
         self.cluster.is_some()
     }
 
-    /// Whether the end of the text, in `line`, shows that all of it is there.
+    /// Whether the end of the text, in `line`, shows that the text is complete.
     ///
     /// # Errors
-    /// `archive_corrupt` where an end mark or a COMMIT is missing.
+    /// `ArchiveError::Corrupt` if an end mark or a COMMIT is missing.
     pub(crate) fn finish(&self, line: u64) -> Result<bool, ArchiveError> {
         if let Some(open) = self.open {
             return Err(corrupt(format!(
@@ -88,7 +88,7 @@ impl DumpMarks {
         if let Some(begun) = self.transaction {
             return Err(corrupt(format!(
                 "the text ends, in line {line}, inside the transaction that begins in line {begun}: COMMIT is \
-                 missing, and psql would undo all of it"
+                 missing, and psql would roll all of it back"
             )));
         }
         Ok(self.complete > 0 && !self.has_more)
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn end_marks_say_what_is_complete() {
+    fn end_marks_show_completeness() {
         const PROVEN: bool = true;
         const UNKNOWN: bool = false;
         for (comments, wanted) in [
@@ -120,7 +120,7 @@ mod tests {
             (&[HEAD, "create", END, HEAD, "create", END], Some(PROVEN)),
             (&[HEAD, "create", END, "create"], Some(UNKNOWN)),
             (&["create"], Some(UNKNOWN)),
-            // The head may have been cut off with all that followed it.
+            // The head may have been cut off with everything after it.
             (&["create", END], Some(UNKNOWN)),
             (&[HEAD, "create"], None),
             (&[HEAD, "create", END, HEAD, "create"], None),

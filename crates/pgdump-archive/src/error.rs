@@ -12,23 +12,23 @@ type BoxedError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// The archive is cut, damaged or contradicts itself.
+    /// The archive is truncated, damaged or inconsistent.
     Corrupt(Problem),
-    /// The input is not a dump, or one of a kind that this crate does not read.
+    /// The input is not a dump, or is one of a kind that this crate does not read.
     Unsupported(Problem),
-    /// Nothing is known to be wrong with the archive: reading it takes more than [`Limits`](crate::Limits) allow, or a
+    /// Nothing shows that the archive is damaged: reading it takes more than [`Limits`](crate::Limits) allow, or a
     /// key that was not given.
     Limit(Problem),
-    /// Beside the members of a directory lies one that is not part of it. Whoever may add files can do that, so nothing
-    /// is known to be wrong with the archive; without knowing which files are its own, it is not read.
+    /// A directory contains a file that is not one of its members. Anybody who may add files can cause that, so
+    /// nothing shows that the archive is damaged; but as its own files cannot be identified, it is not read.
     Foreign(Problem),
-    /// The archive does not contain what was asked for.
+    /// The archive does not contain what was requested.
     NotFound(Problem),
-    /// The reader that supplies the bytes, or the sink that takes the data, failed; the error is theirs.
+    /// The reader that supplies the bytes, or the sink that takes the data, failed; the source is its error.
     Source(BoxedError),
 }
 
-/// What is wrong, in one line, and the error behind it if there is one.
+/// What is wrong, in one line, and the underlying error if there is one.
 #[derive(Debug)]
 pub struct Problem {
     message: String,
@@ -43,7 +43,7 @@ impl Problem {
         }
     }
 
-    /// The message and the error behind it.
+    /// The message and the underlying error.
     pub fn into_parts(self) -> (String, Option<BoxedError>) {
         (self.message, self.source)
     }
@@ -75,13 +75,13 @@ impl ArchiveError {
         ArchiveError::NotFound(Problem::new(message))
     }
 
-    /// An error of the reader or of the sink, which comes out again as [`ArchiveError::Source`]. A reader returns it
-    /// as `io::Error::from(ArchiveError::source(e))`; any other I/O error of a reader counts as damaged bytes.
+    /// An error of the reader or the sink, which is returned as [`ArchiveError::Source`]. A reader returns it as
+    /// `io::Error::from(ArchiveError::source(e))`; any other I/O error of a reader counts as damaged bytes.
     pub fn source(error: impl Into<BoxedError>) -> Self {
         ArchiveError::Source(error.into())
     }
 
-    /// Takes back the error that [`io::Error::from`] carried through a decoder. Any other I/O error while reading
+    /// Recovers the error that [`io::Error::from`] carried through a decoder. Any other I/O error while reading
     /// `what` means that the bytes are damaged or end early.
     pub fn from_io(e: io::Error, what: &str) -> Self {
         match e.downcast::<ArchiveError>() {
@@ -99,7 +99,7 @@ impl ArchiveError {
         }
     }
 
-    /// The same error with its message changed; an error of the reader or of the sink stays as it is.
+    /// The same error with its message changed; an error of the reader or the sink stays as it is.
     pub(crate) fn map_message(mut self, change: impl FnOnce(&str) -> String) -> Self {
         if let Some(problem) = self.problem_mut() {
             problem.message = one_line(&change(&problem.message));
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_and_an_early_end_are_told_apart() {
+    fn damage_and_truncation_are_distinguished() {
         let message = |kind: io::ErrorKind| ArchiveError::from_io(kind.into(), "x").to_string();
         assert_eq!(
             message(io::ErrorKind::UnexpectedEof),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_reader_survives_io() {
+    fn an_error_of_the_reader_survives_std_io() {
         let inner = ArchiveError::source("the network is down");
         let back = ArchiveError::from_io(inner.into(), "table of contents");
         assert!(matches!(&back, ArchiveError::Source(e) if e.to_string() == "the network is down"));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_grows_with_what_it_quotes() {
+    fn messages_are_bounded_whatever_they_quote() {
         let long =
             ArchiveError::corrupt("x\n".repeat(1 << 20)).map_message(|m| format!("line 1: {m}"));
         assert!(long.to_string().len() <= crate::bounded::MAX_TEXT);

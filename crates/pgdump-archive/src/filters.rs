@@ -1,5 +1,5 @@
-//! What a backup is wrapped in, recognised by its first bytes: compression, encryption, several of
-//! them. And what is no backup at all, by name.
+//! Recognizes compression and encryption around a backup, possibly several layers, by their first bytes; and
+//! names inputs that are not backups.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -10,12 +10,12 @@ use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, recognize};
 use crate::error::ArchiveError;
 
-/// Wrappings inside each other that are taken off.
+/// Most nested filters that are removed.
 const MAX_FILTERS: usize = 4;
-/// Bytes that a format is recognised by.
+/// Bytes that are enough to recognize a format.
 pub(super) const HEAD: usize = 8 << 10;
 
-/// One filter of the whole backup.
+/// One layer of compression or encryption around the whole backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
     /// gzip (RFC 1952), one or more members.
@@ -96,7 +96,7 @@ impl Filter {
     }
 }
 
-/// Opens what is encrypted. Shown never.
+/// Keys that decrypt a backup. Never displayed.
 #[derive(Clone, Default)]
 pub struct DecryptionKeys {
     identities: Vec<std::sync::Arc<age::x25519::Identity>>,
@@ -109,10 +109,10 @@ impl std::fmt::Debug for DecryptionKeys {
 }
 
 impl DecryptionKeys {
-    /// From the text of an age identity file: one `AGE-SECRET-KEY-1…` a line, `#` for comments.
+    /// Parses the text of an age identity file: one `AGE-SECRET-KEY-1…` per line, `#` for comments.
     ///
     /// # Errors
-    /// What is wrong, without the text.
+    /// What is wrong, without quoting the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let lines = text
             .lines()
@@ -123,7 +123,7 @@ impl DecryptionKeys {
             .collect::<Result<Vec<_>, _>>();
         match identities {
             Ok(identities) if !identities.is_empty() => Ok(DecryptionKeys { identities }),
-            _ => Err("must be age identities, one AGE-SECRET-KEY-1… a line".into()),
+            _ => Err("must be age identities, one AGE-SECRET-KEY-1… per line".into()),
         }
     }
 
@@ -131,11 +131,11 @@ impl DecryptionKeys {
         let no = |e: &dyn std::fmt::Display| {
             if self.identities.is_empty() {
                 limit_error(
-                    "the backup is encrypted with age and there is no key for it: set BACKUP_AGE_IDENTITY_FILE",
+                    "the backup is encrypted with age, but no key is configured: set BACKUP_AGE_IDENTITY_FILE",
                 )
             } else {
                 limit_error(format!(
-                    "the backup is encrypted with age and BACKUP_AGE_IDENTITY does not open it: {e}"
+                    "the backup is encrypted with age, but BACKUP_AGE_IDENTITY cannot decrypt it: {e}"
                 ))
             }
         };
@@ -152,20 +152,20 @@ impl DecryptionKeys {
     }
 }
 
-/// Bytes, perhaps of a part of something larger.
+/// A stream of bytes, possibly part of a larger one.
 pub(super) type BoxedReader<'a> = Box<dyn Read + Send + 'a>;
-/// Bytes whose beginning can be looked at before it is read.
+/// A stream whose beginning can be examined before it is read.
 pub(super) type PeekReader<'a> = BufReader<BoxedReader<'a>>;
 
 pub(super) fn buffered(input: BoxedReader<'_>) -> PeekReader<'_> {
     BufReader::with_capacity(256 << 10, input)
 }
 
-/// The first bytes, as many as there are up to `HEAD`, left in place.
+/// The first bytes, up to `HEAD`, which stay in the stream.
 pub(super) fn peek(mut input: PeekReader<'_>) -> Result<(Vec<u8>, PeekReader<'_>), ArchiveError> {
     let mut head = Vec::with_capacity(HEAD);
     let failed = |e| ArchiveError::from_io(e, "first bytes");
-    // One filled buffer is enough wherever the store gives that much at once.
+    // One filled buffer is enough if the store returns that much at once.
     let filled = input.fill_buf().map_err(failed)?;
     if filled.len() >= HEAD {
         head.extend_from_slice(&filled[..HEAD]);
@@ -179,7 +179,7 @@ pub(super) fn peek(mut input: PeekReader<'_>) -> Result<(Vec<u8>, PeekReader<'_>
     Ok((head, buffered(again)))
 }
 
-/// The filter that comes next, the first bytes, and all of them.
+/// The outermost filter, the first bytes, and the whole stream.
 fn next_filter(
     input: PeekReader<'_>,
 ) -> Result<(Option<Filter>, Vec<u8>, PeekReader<'_>), ArchiveError> {
@@ -188,17 +188,17 @@ fn next_filter(
         return Ok((Filter::of(&head), head, whole));
     }
     let whole =
-        frames::skip_frames(whole).map_err(|e| ArchiveError::from_io(e, "a frame to skip"))?;
+        frames::skip_frames(whole).map_err(|e| ArchiveError::from_io(e, "skippable frame"))?;
     let (head, whole) = peek(whole)?;
     match Filter::of(&head) {
         Some(filter @ (Filter::Zstd | Filter::Lz4)) => Ok((Some(filter), head, whole)),
         _ => Err(corrupt(
-            "it begins like zstd or lz4, and there is no compressed data behind the frames to skip",
+            "it begins like zstd or lz4, but no compressed data follows the skippable frames",
         )),
     }
 }
 
-/// Takes off every filter; gives the first bytes of what is inside.
+/// Removes every filter; also returns the first bytes of the content.
 pub(super) fn unwrap<'a>(
     input: BoxedReader<'a>,
     limits: &Limits,
@@ -212,7 +212,7 @@ pub(super) fn unwrap<'a>(
         };
         if filters.len() == MAX_FILTERS {
             return Err(unsupported(format!(
-                "the backup is wrapped more than {MAX_FILTERS} times"
+                "the backup has more than {MAX_FILTERS} layers of compression or encryption"
             )));
         }
         filters.push(filter);
@@ -220,7 +220,7 @@ pub(super) fn unwrap<'a>(
     }
 }
 
-/// Takes off `count` filters.
+/// Removes `count` filters.
 pub(super) fn unwrap_some<'a>(
     input: BoxedReader<'a>,
     count: usize,
@@ -237,13 +237,13 @@ pub(super) fn unwrap_some<'a>(
     Ok(input)
 }
 
-/// A filter that is not taken off, and how to: what is inside may well be a good backup.
+/// A compression or encryption that is not supported, and how to remove it: the content may be a good backup.
 fn unsupported_wrapper(head: &[u8]) -> Option<&'static str> {
     const NAMES: [(&[u8], &str); 20] = [
         (b"PK\x05\x06", "it is an empty ZIP file"),
         (
             b"PK\x07\x08",
-            "it is a part of a ZIP file: unpack it with `unzip` and compress it with zstd or gzip instead",
+            "it is part of a split ZIP file: unpack it with `unzip` and compress it with zstd or gzip instead",
         ),
         (
             b"PK\x03\x04",
@@ -259,27 +259,27 @@ fn unsupported_wrapper(head: &[u8]) -> Option<&'static str> {
         ),
         (
             b"\x1f\x9d",
-            "it is compressed by compress (.Z): decompress it with `uncompress` first",
+            "it is compressed with compress (.Z): decompress it with `uncompress` first",
         ),
         (
             b"\x1f\xa0",
-            "it is compressed as LZH: decompress it with `gzip -d` first",
+            "it is compressed with LZH: decompress it with `gzip -d` first",
         ),
         (
             b"\x1f\x1e",
-            "it is compressed by pack (.z): decompress it with `gzip -d` first",
+            "it is compressed with pack (.z): decompress it with `gzip -d` first",
         ),
         (
             b"\x89LZO\0\r\n\x1a\n",
-            "it is compressed by lzop: decompress it with `lzop -d` first",
+            "it is compressed with lzop: decompress it with `lzop -d` first",
         ),
         (
             b"LRZI",
-            "it is compressed by lrzip: decompress it with `lrzip -d` first",
+            "it is compressed with lrzip: decompress it with `lrzip -d` first",
         ),
         (
             b"LZIP\0",
-            "it is compressed by an lzip of before 2009: decompress it with `lzip -d` first",
+            "it is compressed with an lzip from before 2009: decompress it with `lzip -d` first",
         ),
         (
             b"7kSt\xa0\x31\x83\xd3\x8c\xb2\x28\xb0\xd3zPQ",
@@ -291,7 +291,7 @@ fn unsupported_wrapper(head: &[u8]) -> Option<&'static str> {
         ),
         (
             b"\xff\x06\0\0sNaPpY",
-            "it is compressed by snappy: decompress it with `snzip -d` first",
+            "it is compressed with snappy: decompress it with `snzip -d` first",
         ),
         (
             b"MSCF\0\0\0\0",
@@ -299,7 +299,7 @@ fn unsupported_wrapper(head: &[u8]) -> Option<&'static str> {
         ),
         (
             b"Salted__",
-            "it is encrypted by openssl: decrypt it first, or encrypt with age",
+            "it is encrypted with openssl: decrypt it first, or encrypt it with age",
         ),
         (b"-----BEGIN PGP", ENCRYPTED_BY_GNUPG),
         (b"\x85\x01", ENCRYPTED_BY_GNUPG),
@@ -307,15 +307,15 @@ fn unsupported_wrapper(head: &[u8]) -> Option<&'static str> {
         (b"\x8c\x0d", ENCRYPTED_BY_GNUPG),
     ];
     const ENCRYPTED_BY_GNUPG: &str =
-        "it is encrypted by GnuPG: decrypt it first, or encrypt with age";
+        "it is encrypted with GnuPG: decrypt it first, or encrypt it with age";
     if head.starts_with(b"PK\x03\x04") && head.get(6).is_some_and(|flags| flags & 1 == 1) {
         return Some(
-            "it is a ZIP file with a password: unpack it with `unzip` and encrypt with age instead",
+            "it is a ZIP file with a password: unpack it with `unzip` and encrypt it with age instead",
         );
     }
     if matches!(head, [0x22..=0x27, 0xb5, 0x2f, 0xfd, ..]) {
         return Some(
-            "it is compressed by a zstd of before 0.8: decompress it with an old `zstd -d` first",
+            "it is compressed with a zstd older than 0.8: decompress it with an old `zstd -d` first",
         );
     }
     NAMES
@@ -324,7 +324,7 @@ fn unsupported_wrapper(head: &[u8]) -> Option<&'static str> {
         .map(|(_, what)| *what)
 }
 
-/// What the bytes are, if they are something that people mistake for a dump.
+/// What the bytes are, if they are something that is often mistaken for a dump.
 pub(super) fn diagnose_input(head: &[u8]) -> ArchiveError {
     if head.is_empty() {
         return corrupt("the backup is empty");
@@ -333,7 +333,7 @@ pub(super) fn diagnose_input(head: &[u8]) -> ArchiveError {
         return corrupt("the archive ends early: first bytes");
     }
     if let Some(what) = unsupported_wrapper(head) {
-        return limit_error(format!("the backup cannot be read as it is: {what}"));
+        return limit_error(format!("the backup cannot be read: {what}"));
     }
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -358,9 +358,8 @@ pub(super) fn diagnose_input(head: &[u8]) -> ArchiveError {
     } else if starts(b"SQLite format 3") || lower.starts_with("pragma foreign_keys") {
         "it is an SQLite database"
     } else if let Some(program) = recognize::program_of_message(head.trim_ascii_start()) {
-        let what =
-            format!("it is a message of {program} and no dump: the command that made it failed");
-        return unsupported(format!("this is no PostgreSQL dump: {what}"));
+        let what = format!("it is a message of {program}: the command that wrote the file failed");
+        return unsupported(format!("this is not a PostgreSQL dump: {what}"));
     } else if starts(b"TAPE") {
         "it is a backup of SQL Server"
     } else if starts(b"\x6d\xe2\x99\x81") {
@@ -368,7 +367,7 @@ pub(super) fn diagnose_input(head: &[u8]) -> ArchiveError {
     } else {
         "it is neither an archive of pg_dump (-Fc, -Ft, -Fd) nor SQL text"
     };
-    unsupported(format!("this is no PostgreSQL dump: {what}"))
+    unsupported(format!("this is not a PostgreSQL dump: {what}"))
 }
 
 #[cfg(test)]
@@ -376,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_inputs_have_their_names() {
+    fn wrong_inputs_are_named() {
         for (head, word) in [
             (&b"PK\x03\x04\x14\x00\x01\x00"[..], "password"),
             (b"<!DOCTYPE html><html>", "HTML"),
@@ -393,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_never_shown() {
+    fn keys_are_never_displayed() {
         assert!(DecryptionKeys::parse("x").is_err());
         assert!(DecryptionKeys::parse("# only a comment\n").is_err());
         assert_eq!(format!("{:?}", DecryptionKeys::default()), "0 keys");

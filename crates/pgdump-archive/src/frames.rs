@@ -1,5 +1,5 @@
-//! Compressed data that is several streams one after the other: zstd and lz4 frames with frames to be
-//! skipped between them, lz4's legacy format, bzip2 streams. What follows the last one is named.
+//! Compressed data that consists of several streams: zstd and lz4 frames with skippable frames between them,
+//! lz4's legacy format, bzip2 streams. Other bytes after the last stream are reported.
 
 use std::io::{BufRead, Error, ErrorKind, Read, Result};
 
@@ -10,19 +10,19 @@ use crate::error::ArchiveError;
 
 const LZ4: u32 = 0x184d_2204;
 const LZ4_LEGACY: u32 = 0x184c_2102;
-/// Bytes that a block of the legacy format becomes; only the last one of a stream is smaller.
+/// Decompressed size in bytes of a block of the legacy format; only the last block of a stream is smaller.
 const LEGACY_BLOCK: usize = 8 << 20;
-/// The most bytes that such a block is compressed to.
+/// Largest compressed size of such a block.
 const MAX_LEGACY_BLOCK: usize = LEGACY_BLOCK + LEGACY_BLOCK / 255 + 16;
 
-/// Bytes behind compressed data that are no more of it.
+/// The error for bytes after the compressed data.
 pub(super) fn trailing_bytes(format: &str) -> ArchiveError {
     corrupt(format!(
         "the {format} data has ended and other bytes follow: the file is damaged, or something was appended to it"
     ))
 }
 
-/// The frame is for other readers (RFC 8878, 3.1.2); zstd and lz4 have the same ones.
+/// Magic of skippable frames (RFC 8878, 3.1.2); zstd and lz4 share it.
 fn is_skippable(magic: u32) -> bool {
     magic & 0xffff_fff0 == 0x184d_2a50
 }
@@ -31,15 +31,15 @@ fn magic_of(head: &[u8]) -> Option<u32> {
     head.first_chunk().map(|b| u32::from_le_bytes(*b))
 }
 
-/// Whether these bytes begin a frame that is to be skipped, of zstd or of lz4.
+/// Whether these bytes begin a skippable frame of zstd or lz4.
 pub(super) fn begins_with_skippable(head: &[u8]) -> bool {
     magic_of(head).is_some_and(is_skippable)
 }
 
-/// Passes over frames that are to be skipped, as `pzstd` writes them before each of its own.
+/// Skips skippable frames, which `pzstd` writes before each of its own.
 pub(super) fn skip_frames(mut input: PeekReader<'_>) -> Result<PeekReader<'_>> {
     loop {
-        // A filled buffer has the whole magic, but for the end of the input.
+        // A filled buffer has the whole magic, except at the end of the input.
         let mut magic = [0; 4];
         let n = read_up_to(&mut input, &mut magic)?;
         if n < 4 || !is_skippable(u32::from_le_bytes(magic)) {
@@ -51,7 +51,7 @@ pub(super) fn skip_frames(mut input: PeekReader<'_>) -> Result<PeekReader<'_>> {
     }
 }
 
-/// Passes over what follows the magic of such a frame.
+/// Skips what follows the magic of such a frame.
 fn skip_frame(input: &mut impl Read) -> Result<()> {
     let mut size = [0; 4];
     input.read_exact(&mut size)?;
@@ -63,7 +63,7 @@ fn skip_frame(input: &mut impl Read) -> Result<()> {
     }
 }
 
-/// As many bytes as there are, up to the length of `out`.
+/// Reads up to the length of `out`; returns fewer bytes only at the end of the input.
 fn read_up_to(input: &mut impl Read, out: &mut [u8]) -> Result<usize> {
     let mut n = 0;
     while n < out.len() {
@@ -75,7 +75,7 @@ fn read_up_to(input: &mut impl Read, out: &mut [u8]) -> Result<usize> {
     Ok(n)
 }
 
-/// zstd frames. What this worker has no memory for is no damage.
+/// zstd frames. A window that exceeds this worker's memory is not reported as damage.
 pub(super) struct Zstd<R: BufRead> {
     decoder: zstd::stream::read::Decoder<'static, R>,
     limits: Limits,
@@ -88,7 +88,7 @@ impl<R: BufRead> Zstd<R> {
             limits.check_memory(&decompressing("zstd"), window)?;
         }
         let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-        // A later frame may have another window; zstd knows powers of two.
+        // A later frame may have a larger window; zstd accepts powers of two only.
         let log = limits
             .memory
             .checked_next_power_of_two()
@@ -114,10 +114,13 @@ impl<R: BufRead> Zstd<R> {
             return too_much_memory("zstd", &self.limits).into();
         }
         if code.is(Code::ZSTD_error_memory_allocation) {
-            return limit_error("this worker has no memory for the window of the zstd data").into();
+            return limit_error(
+                "this worker has too little memory for the window of the zstd data",
+            )
+            .into();
         }
         if code.is(Code::ZSTD_error_dictionary_wrong) {
-            let what = "the zstd data was made with a dictionary, which it does not contain";
+            let what = "the zstd data was compressed with a dictionary, which it does not contain";
             return limit_error(format!(
                 "{what}: decompress it with `zstd -d -D DICTIONARY` first"
             ))
@@ -143,7 +146,7 @@ pub(super) fn decompressing(format: &str) -> String {
     format!("decompressing the {format} data")
 }
 
-/// A part of the data needs more memory than there is, and does not say how much.
+/// Part of the data needs more memory than there is; how much is unknown.
 pub(super) fn too_much_memory(format: &str, limits: &Limits) -> ArchiveError {
     let has = limits.memory >> 20;
     limit_error(format!(
@@ -153,7 +156,7 @@ pub(super) fn too_much_memory(format: &str, limits: &Limits) -> ArchiveError {
     ))
 }
 
-/// The window of a zstd frame (RFC 8878, 3.1.1.1), which a decoder must keep.
+/// The window of a zstd frame (RFC 8878, 3.1.1.1), which a decoder must keep in memory.
 fn window_of(head: &[u8]) -> Option<u64> {
     let descriptor = *head.get(4)?;
     if descriptor & 0x20 == 0 {
@@ -161,7 +164,7 @@ fn window_of(head: &[u8]) -> Option<u64> {
         let base = 1u64 << (10 + exponent);
         return Some(base + base / 8 * mantissa);
     }
-    // A single segment: the window is the content.
+    // In a single segment, the window is the whole content.
     let at = 5 + [0, 1, 2, 4][usize::from(descriptor & 3)];
     let len = [1, 2, 4, 8][usize::from(descriptor >> 6)];
     let mut size = [0; 8];
@@ -170,8 +173,8 @@ fn window_of(head: &[u8]) -> Option<u64> {
     Some(if len == 2 { size + 256 } else { size })
 }
 
-/// lz4 frames, current and legacy. `lz4_flex` takes a cut between blocks for the end, and stops after
-/// one frame.
+/// lz4 frames, current and legacy. `lz4_flex` accepts data that is cut between blocks as complete, and stops
+/// after one frame.
 pub(super) struct Lz4<'a> {
     decoder: lz4_flex::frame::FrameDecoder<FrameInput<'a>>,
     state: FrameState,
@@ -185,7 +188,7 @@ enum FrameState {
     Legacy(LegacyBlocks),
 }
 
-/// What a block of the legacy format became, as far as it was not asked for.
+/// The rest of a decompressed block of the legacy format.
 #[derive(Default)]
 struct LegacyBlocks {
     block: Vec<u8>,
@@ -207,7 +210,7 @@ impl<'a> Lz4<'a> {
         }
     }
 
-    /// What comes next; `None` at the end.
+    /// The kind of data that comes next; `None` at the end.
     fn next_frame(&mut self) -> Result<Option<FrameState>> {
         let input = self.decoder.get_mut();
         loop {
@@ -252,7 +255,7 @@ impl Read for Lz4<'_> {
             if n > 0 {
                 return Ok(n);
             }
-            // A frame's own end mark comes before the decoder asks for more.
+            // A frame's own end mark comes before the decoder reads more input.
             if matches!(self.state, FrameState::Frame) && self.decoder.get_ref().ended {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
@@ -267,7 +270,7 @@ fn without_dictionary(e: Error) -> Error {
         .and_then(|e| e.downcast_ref::<lz4_flex::frame::Error>());
     match inner {
         Some(lz4_flex::frame::Error::DictionaryNotSupported) => {
-            let what = "the lz4 data was made with a dictionary, which it does not contain";
+            let what = "the lz4 data was compressed with a dictionary, which it does not contain";
             limit_error(format!(
                 "{what}: decompress it with `lz4 -d -D DICTIONARY` first"
             ))
@@ -278,7 +281,7 @@ fn without_dictionary(e: Error) -> Error {
 }
 
 impl LegacyBlocks {
-    /// Blocks up to the next frame or the end.
+    /// Reads blocks up to the next frame or the end.
     fn read(&mut self, input: &mut FrameInput<'_>, buf: &mut [u8]) -> Result<usize> {
         let is_last = !self.block.is_empty() && self.block.len() < LEGACY_BLOCK;
         if self.at == self.block.len() && !self.next_block(input, is_last)? {
@@ -297,7 +300,7 @@ impl LegacyBlocks {
             4 => {}
             _ => return Err(ErrorKind::UnexpectedEof.into()),
         }
-        // A length that no block has is the magic of what follows.
+        // A length that no block can have is the magic of the next frame.
         let len = u32::from_le_bytes(size) as usize;
         if was_last || len > MAX_LEGACY_BLOCK {
             input.again = Some(size);
@@ -309,7 +312,7 @@ impl LegacyBlocks {
         let made = lz4_flex::block::decompress_into(&packed, &mut self.block);
         let made = made.map_err(|e| Error::new(ErrorKind::InvalidData, format!("lz4: {e}")))?;
         if made == 0 {
-            return Err(Error::new(ErrorKind::InvalidData, "lz4: an empty block"));
+            return Err(Error::new(ErrorKind::InvalidData, "lz4: a block is empty"));
         }
         self.block.truncate(made);
         self.at = 0;
@@ -317,7 +320,7 @@ impl LegacyBlocks {
     }
 }
 
-/// Remembers whether the end was met, and takes four bytes back.
+/// Remembers whether the end was reached, and can unread four bytes.
 struct FrameInput<'a> {
     input: PeekReader<'a>,
     again: Option<[u8; 4]>,
@@ -326,7 +329,7 @@ struct FrameInput<'a> {
 
 impl Read for FrameInput<'_> {
     fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
-        // Whoever reads after a magic was given back has room for all of it.
+        // Readers after an unread magic have a buffer that is large enough for all of it.
         if let Some((again, out)) = self.again.zip(buf.first_chunk_mut()) {
             *out = again;
             self.again = None;
@@ -338,7 +341,7 @@ impl Read for FrameInput<'_> {
     }
 }
 
-/// bzip2 streams; zeros may follow them, as behind a copy from a tape.
+/// bzip2 streams; zeros may follow them, as in a copy from tape.
 pub(super) struct Bzip2<'a>(Option<bzip2::bufread::BzDecoder<PeekReader<'a>>>);
 
 impl<'a> Bzip2<'a> {
@@ -366,7 +369,7 @@ impl Read for Bzip2<'_> {
     }
 }
 
-/// Reads to the end of the input, where only zeros are left of it.
+/// Reads to the end of the input, which must have zeros only.
 pub(super) fn skip_zeros(input: &mut impl BufRead, format: &str) -> Result<()> {
     loop {
         let rest = input.fill_buf()?;

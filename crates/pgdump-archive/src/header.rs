@@ -1,4 +1,4 @@
-//! The header of an archive: its format and version, and where it came from.
+//! The header of an archive: its format and version, and its origin.
 
 use std::io::Read;
 
@@ -7,7 +7,7 @@ use super::toc::{TocReader, corrupt, limit_error, unsupported};
 use super::{Codec, Filter, recognize};
 use crate::error::ArchiveError;
 
-/// How `pg_dump` wrote it.
+/// The format in which `pg_dump` wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `pg_dump -Fc`: one file with a table of contents and data blocks (`pg_backup_custom.c`).
@@ -16,7 +16,7 @@ pub enum Format {
     Directory,
     /// `pg_dump -Ft`: a tar whose first member is `toc.dat` (`pg_backup_tar.c`).
     Tar,
-    /// The files of a directory dump in a tar.
+    /// The files of a directory dump, packed in a tar.
     DirectoryTar,
     /// SQL text.
     Plain,
@@ -34,7 +34,7 @@ impl Format {
         }
     }
 
-    /// The format that begins with these bytes; `None` for what is no dump.
+    /// The format that begins with these bytes; `None` if they are not a dump.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
         if head.starts_with(b"PGDMP") && head.len() > 5 {
             return Some(Format::Custom);
@@ -46,24 +46,24 @@ impl Format {
     }
 }
 
-/// What the first bytes of the archive say.
+/// What the first bytes of the archive say about it.
 #[derive(Debug, Clone)]
 pub struct Header {
     /// Format, from the file's structure: a directory's own `toc.dat` says tar.
     pub format: Format,
-    /// What the whole archive is wrapped in, from the outside.
+    /// Compression and encryption around the whole archive, outermost first.
     pub filters: Vec<Filter>,
-    /// Archive version: major, minor, revision; none of SQL text.
+    /// Archive version: major, minor, revision; `None` for SQL text.
     pub version: Option<(u8, u8, u8)>,
     /// Compression of the data inside.
     pub codec: Codec,
-    /// When the dump began, in the dumping machine's local time.
+    /// Start of the dump, in local time of the machine that ran `pg_dump`.
     pub created: Option<jiff::civil::DateTime>,
-    /// Name of the database that was dumped; `None` for SQL text that does not say.
+    /// Name of the database that was dumped; `None` for SQL text that does not name it.
     pub database: Option<String>,
     /// Version of the server that was dumped.
     pub server_version: String,
-    /// Version of the `pg_dump` that wrote the archive; empty if it does not say.
+    /// Version of the `pg_dump` that wrote the archive; empty if unknown.
     pub pg_dump_version: String,
 }
 
@@ -78,7 +78,7 @@ impl Header {
     }
 }
 
-/// Reads the header of an archive; `format` is what the file around it says.
+/// Reads the header of an archive; `format` is the format of the file around it.
 pub(super) fn read_header<R: Read>(
     f: &mut TocReader<'_, R>,
     format: Format,
@@ -98,7 +98,7 @@ pub(super) fn read_header<R: Read>(
             unsupported
         };
         return Err(say(format!(
-            "archive version {}.{}: versions 1.12 to 1.16 (PostgreSQL 9.0 to 18) are read",
+            "archive version {}.{} is not supported: supported are 1.12 to 1.16 (PostgreSQL 9.0 to 18)",
             version.0, version.1
         )));
     }
@@ -106,19 +106,19 @@ pub(super) fn read_header<R: Read>(
     let off_size = f.byte("offset size")?;
     if !(1..=8).contains(&int_size) || !(1..=32).contains(&off_size) {
         return Err(corrupt(format!(
-            "integers of {int_size} and offsets of {off_size} bytes"
+            "unsupported sizes: integers of {int_size} and offsets of {off_size} bytes"
         )));
     }
     (f.int_size, f.off_size) = (int_size, off_size);
-    // Directory dumps call themselves tar.
+    // Directory dumps say that they are tar.
     match (f.byte("format")?, f.members) {
         (1, false) | (3 | 5, true) => {}
         (3 | 5, false) => {
             return Err(unsupported(
-                "this is toc.dat alone: name the directory that it belongs to, with a / at its end",
+                "this is only the toc.dat of a directory dump: name its directory, with a / at its end",
             ));
         }
-        (n, _) => return Err(corrupt(format!("{n} is no archive format here"))),
+        (n, _) => return Err(corrupt(format!("{n} is not a valid archive format here"))),
     }
     let codec = read_codec(f, version.1)?;
     let created = read_created(f)?;
@@ -157,7 +157,7 @@ fn read_codec<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<Codec, Arc
         1 => Ok(Codec::Gzip),
         2 => Ok(Codec::Lz4),
         3 => Ok(Codec::Zstd),
-        n => Err(corrupt(format!("{n} is no compression"))),
+        n => Err(corrupt(format!("{n} is not a valid compression"))),
     }
 }
 

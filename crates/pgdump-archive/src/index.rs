@@ -1,7 +1,6 @@
-//! Where the data blocks of a custom archive lie, learned by reading it once: with that, several
-//! readers can read it at the same time, though the archive itself (as one that came through a pipe)
-//! does not say. Each block has its CRC32C, so that reading by blocks proves as much as reading the
-//! whole.
+//! The locations of a custom archive's data blocks, learned by reading it once. With them, several readers
+//! can read it concurrently even if the archive itself (such as one written through a pipe) has no offsets.
+//! Each block has its CRC32C, so that reading by blocks proves as much as reading the whole.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
@@ -12,7 +11,7 @@ use parking_lot::Mutex;
 use super::ByteStream;
 use crate::error::ArchiveError;
 
-/// Some bytes of an archive.
+/// A range of bytes in an archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Extent {
@@ -30,30 +29,30 @@ pub struct Extent {
 pub struct IndexedBlock {
     /// Dump id of the entry.
     pub dump_id: i32,
-    /// The block, from its type byte to its end mark.
+    /// The block's bytes, from its type byte to its end mark.
     #[serde(flatten)]
     pub extent: Extent,
     /// Rows in the block; 0 for large objects.
     pub rows: u64,
-    /// Bytes of its data, uncompressed.
+    /// Uncompressed bytes of its data.
     pub bytes: u64,
 }
 
-/// The header with the table of contents, and every block, in the order of the archive.
+/// The locations of the head and of every block, in the order of the archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BlockIndex {
-    /// Header and table of contents.
+    /// The header with the table of contents.
     pub head: Extent,
     /// Every data block.
     pub blocks: Vec<IndexedBlock>,
-    /// The table of contents once more, where `pg_dump` wrote it behind the data.
+    /// The repeated table of contents, if `pg_dump` wrote one after the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<Extent>,
 }
 
 impl BlockIndex {
-    /// Size and CRC32C of the whole archive; `None` where the parts leave gaps or overlap.
+    /// Size and CRC32C of the whole archive; `None` if the parts leave gaps or overlap.
     pub fn whole(&self) -> Option<(u64, u32)> {
         let (mut end, mut crc) = (0u64, 0);
         let blocks = self.blocks.iter().map(|b| &b.extent);
@@ -68,24 +67,24 @@ impl BlockIndex {
     }
 }
 
-/// Opens parts of an archive.
+/// Opens ranges of an archive.
 pub trait RangeSource: Send + Sync {
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     fn open(&self, extent: Extent) -> Result<ByteStream, ArchiveError>;
 }
 
-/// Bytes of blocks that follow each other and are asked for together, about: less is not worth a request.
+/// Approximate bytes of adjacent blocks that are requested together: smaller requests are not worthwhile.
 const RUN_BYTES: u64 = 4 << 20;
 
-/// The blocks that are still to be read, largest first, for several readers. Small ones that follow each
-/// other are read together.
+/// The blocks that remain to be read, largest first, shared by several readers. Small adjacent blocks are read
+/// together.
 #[derive(Clone)]
 pub(super) struct BlockQueue {
     runs: Arc<Mutex<VecDeque<Vec<IndexedBlock>>>>,
     ranges: Arc<dyn RangeSource>,
-    /// The archive itself says where its blocks begin, and that is where the index has them. Otherwise
-    /// only reading all of them tells that each begins where the one before it ends.
+    /// The archive itself has the offsets of its blocks, and the index has the same ones. Otherwise blocks
+    /// cannot be skipped: only reading all of them proves that each begins where the preceding one ends.
     can_skip: bool,
 }
 
@@ -113,7 +112,7 @@ impl BlockQueue {
         }
     }
 
-    /// Blocks of a lower turn come before others; of one turn, the order stays.
+    /// Moves blocks of lower turns to the front; within a turn, the order stays.
     pub(crate) fn sort_by_turn(&self, turn: impl Fn(&IndexedBlock) -> usize) {
         let mut runs = self.runs.lock();
         let of_one_turn = |run: Vec<IndexedBlock>| -> Vec<Vec<IndexedBlock>> {
@@ -129,7 +128,7 @@ impl BlockQueue {
         *runs = sorted.into();
     }
 
-    /// The next blocks to be read, which follow each other. What nobody wants is left out where it may be.
+    /// The next adjacent blocks to read. Unneeded blocks are left out if they can be skipped.
     pub(crate) fn next(&self, wants: impl Fn(&IndexedBlock) -> bool) -> Option<Vec<IndexedBlock>> {
         let mut runs = self.runs.lock();
         loop {
@@ -150,7 +149,7 @@ impl BlockQueue {
         }
     }
 
-    /// Opens blocks that follow each other.
+    /// Opens adjacent blocks.
     pub(crate) fn open(&self, run: &[IndexedBlock]) -> Result<ByteStream, ArchiveError> {
         let mut whole = Extent {
             offset: run.first().map_or(0, |b| b.extent.offset),
@@ -165,7 +164,7 @@ impl BlockQueue {
     }
 }
 
-/// Input whose parts are measured as they are read.
+/// Measures the parts of its input as they are read.
 pub(super) struct CountingReader<R> {
     input: R,
     current: Extent,
@@ -184,7 +183,7 @@ impl<R> CountingReader<R> {
         self.current.offset + self.current.length
     }
 
-    /// What was read since the last cut.
+    /// The extent read since the last call.
     pub(crate) fn take_extent(&mut self) -> Extent {
         let offset = self.current.offset + self.current.length;
         std::mem::replace(
@@ -203,7 +202,7 @@ impl<R: BufRead> BufRead for CountingReader<R> {
     }
 
     fn consume(&mut self, n: usize) {
-        // What is consumed is in the buffer already, so that this reads nothing.
+        // The bytes are in the buffer already, so nothing is read here.
         if let Ok(buf) = self.input.fill_buf() {
             let part = &buf[..n.min(buf.len())];
             self.current.crc32c = crc32c::crc32c_append(self.current.crc32c, part);
@@ -228,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_add_up_to_the_whole() {
+    fn extents_add_up_to_the_whole() {
         let data: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
         let mut input = CountingReader::new(&data[..]);
         let mut index = BlockIndex::default();

@@ -1,6 +1,6 @@
-//! zlib streams (RFC 1950) and gzip members (RFC 1952), inflated by `fdeflate`: it takes three fifths of the
-//! time that `zlib-rs` does, and is safe Rust as well. It does not tell where a stream has ended, so the
-//! checksums behind it, which are known by then, are looked for here.
+//! Inflates zlib streams (RFC 1950) and gzip members (RFC 1952) with `fdeflate`, which takes three fifths of
+//! the time of `zlib-rs` and is safe Rust as well. It does not report where a stream has ended, so this module
+//! searches for the checksum that follows the stream, whose value is known by then.
 
 use std::io::{BufRead, Error, ErrorKind, Read};
 use std::ops::Range;
@@ -9,13 +9,13 @@ use fdeflate::{DecompressionError, Decompressor};
 
 use super::frames::skip_zeros;
 
-/// How far back a stream may refer.
+/// Size of the window in bytes.
 const WINDOW: usize = 32 << 10;
-/// What is inflated at once.
+/// Bytes that are inflated at once.
 const AHEAD: usize = 64 << 10;
-/// What the decompressor takes for a checksum, at the end of its stream.
+/// Length of the checksum that the decompressor expects at the end of its stream.
 const CHECKSUM: usize = 4;
-/// Bytes behind that which it may have taken, too: it holds less than 64 bits.
+/// Further bytes that it may have consumed: its bit buffer holds fewer than 64 bits.
 const TAKEN_AHEAD: usize = 3;
 
 /// A zlib stream. Its end must be the end of the input.
@@ -42,17 +42,17 @@ impl<R: BufRead> Read for Zlib<R> {
             if self.stream.is_done()
                 && self.input.last(CHECKSUM) != self.checksum.finish().to_be_bytes()
             {
-                return Err(damaged("another checksum, or bytes behind it"));
+                return Err(damaged("wrong checksum, or bytes after it"));
             }
         }
         Ok(self.stream.take(buf))
     }
 }
 
-/// Gzip members, one after the other, up to the end of the input.
+/// Consecutive gzip members, up to the end of the input.
 pub(super) struct Gzip<R> {
     input: Input<R>,
-    /// None between members.
+    /// `None` between members.
     member: Option<GzipMember>,
     has_begun: bool,
 }
@@ -80,7 +80,7 @@ impl<R: BufRead> Read for Gzip<R> {
             let member = match &mut self.member {
                 Some(member) => member,
                 None if self.input.fill_buf()?.is_empty() => return Ok(0),
-                // `gzip` passes over zeros, too: they fill the last block of a tape or of an encrypted file.
+                // `gzip` ignores trailing zeros, too: they pad the last block of a tape or of an encrypted file.
                 None if self.has_begun && self.input.fill_buf()?.first() != Some(&0x1f) => {
                     skip_zeros(&mut self.input, "gzip")?;
                     return Ok(0);
@@ -111,7 +111,7 @@ impl<R: BufRead> Read for Gzip<R> {
 impl GzipMember {
     fn new() -> std::io::Result<Self> {
         let mut stream = InflateStream::new();
-        // A member's data has no header of its own.
+        // The decompressor expects a zlib header, which a gzip member does not have.
         stream.inflate(&mut Input::new(&b"\x78\x9c"[..]))?;
         Ok(GzipMember {
             stream,
@@ -120,7 +120,7 @@ impl GzipMember {
         })
     }
 
-    /// Leaves the input where the next member begins.
+    /// Leaves the input at the beginning of the next member.
     fn check_trailer<R: BufRead>(&self, input: &mut Input<R>) -> std::io::Result<()> {
         let mut trailer = [0; 8];
         trailer[..4].copy_from_slice(&self.checksum.clone().finalize().to_le_bytes());
@@ -134,13 +134,13 @@ impl GzipMember {
         if behind.len() < trailer.len() {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        // From behind: that of an empty member is all zeros, and a zero stands before it.
+        // Backwards: the trailer of an empty member is all zeros, and a zero precedes it.
         match behind
             .windows(trailer.len())
             .rposition(|bytes| bytes == trailer)
         {
             Some(at) => input.give_back(behind.len() - at - trailer.len()),
-            None => return Err(damaged("another checksum")),
+            None => return Err(damaged("wrong checksum")),
         }
         Ok(())
     }
@@ -156,7 +156,7 @@ fn skip_header<R: BufRead>(input: &mut Input<R>) -> std::io::Result<()> {
     input.read_exact(&mut fixed)?;
     let flags = fixed[3];
     if !fixed.starts_with(b"\x1f\x8b\x08") || flags & RESERVED != 0 {
-        return Err(damaged("no gzip member"));
+        return Err(damaged("not a gzip member"));
     }
     let mut two = [0; 2];
     if flags & EXTRA != 0 {
@@ -177,12 +177,12 @@ fn skip_header<R: BufRead>(input: &mut Input<R>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What a stream's data is inflated to.
+/// The inflated data of a stream.
 struct InflateStream {
     decompressor: Decompressor,
-    /// The window, and behind it what is inflated.
+    /// The window, followed by newly inflated bytes.
     out: Vec<u8>,
-    /// What is inflated and was not asked for yet.
+    /// Inflated bytes that have not been read yet.
     unread: Range<usize>,
 }
 
@@ -201,7 +201,7 @@ impl InflateStream {
         self.decompressor.is_done()
     }
 
-    /// Inflates more, when all of it has been read.
+    /// Inflates more, once everything inflated has been read.
     fn inflate<R: BufRead>(&mut self, input: &mut Input<R>) -> std::io::Result<&[u8]> {
         if self.unread.end == self.out.len() {
             self.out.copy_within(AHEAD.., 0);
@@ -236,12 +236,12 @@ fn damaged(what: &str) -> Error {
     Error::new(ErrorKind::InvalidData, format!("deflate: {what}"))
 }
 
-/// An input that knows its last bytes and takes them back.
+/// An input that keeps its last bytes and can unread them.
 struct Input<R> {
     inner: R,
-    /// The last bytes that were taken.
+    /// The last bytes that were read.
     last: [u8; CHECKSUM + TAKEN_AHEAD],
-    /// So many of them are taken again before others are.
+    /// How many of them are read again before new ones.
     again: usize,
 }
 
@@ -304,7 +304,7 @@ mod tests {
 
     use super::*;
 
-    /// Repeats itself near and far, and has what cannot be packed.
+    /// Repeats itself near and far, and has incompressible parts.
     fn data(len: usize) -> Vec<u8> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut out = Vec::new();
@@ -346,7 +346,7 @@ mod tests {
 
     type InflateReader = fn(&[u8], usize) -> std::io::Result<Vec<u8>>;
 
-    /// Reads everything, from an input that gives so many bytes at once.
+    /// Reads everything, from an input that returns this many bytes at once.
     fn read_zlib(packed: &[u8], step: usize) -> std::io::Result<Vec<u8>> {
         let mut out = Vec::new();
         Zlib::new(BufReader::with_capacity(step, packed))
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_packed_comes_out() {
+    fn streams_round_trip() {
         for len in [0, 1, 300, AHEAD, WINDOW + AHEAD + 1, 400_000] {
             let data = data(len);
             for level in [0, 1, 6, 9] {
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn members_follow_each_other() {
+    fn consecutive_members_are_read() {
         let parts: Vec<Vec<u8>> = [0, 1, 2, 300, 5, 0, 200_000].map(data).into();
         let packed: Vec<u8> = parts
             .iter()
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_cut_ends_early() {
+    fn truncation_is_an_unexpected_end() {
         let data = data(2_000);
         let read: [(Vec<u8>, InflateReader); 2] =
             [(zlib(&data, 6), read_zlib), (gzip(&data, 6), read_gzip)];
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_never_changes_what_comes_out() {
+    fn flipped_bits_never_change_the_output() {
         let data = data(1_000);
         let read: [(Vec<u8>, InflateReader); 2] =
             [(zlib(&data, 6), read_zlib), (gzip(&data, 3), read_gzip)];
@@ -424,13 +424,13 @@ mod tests {
                     Err(_) => found += 1,
                 }
             }
-            // A gzip header has a time and a system, a zlib header a level.
+            // A gzip header has a time and an operating system, a zlib header a level.
             assert!(found > packed.len() * 8 - 80, "{found}");
         }
     }
 
     #[test]
-    fn what_follows_is_no_part_of_it() {
+    fn trailing_bytes_are_not_part_of_the_stream() {
         for n in 1..20 {
             let more = vec![0; n];
             assert!(

@@ -1,34 +1,34 @@
-//! PostgreSQL's SQL as `psql` and the server read it, as far as it takes to find where words,
-//! constants, comments and statements end. The rules are those of `psqlscan.l`.
+//! Lexes PostgreSQL's SQL as `psql` and the server do, as far as needed to find where words, constants,
+//! comments and statements end. The rules are those of `psqlscan.l`.
 
-/// What a dump says about its text.
+/// Properties of a dump that determine how its text is lexed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
     /// `standard_conforming_strings`: a backslash in `'…'` is an ordinary character.
     pub standard_strings: bool,
-    /// How long characters are that may have a byte which looks like a quote or a backslash.
+    /// How to find the length of characters that may contain a byte which looks like a quote or backslash.
     pub multibyte: Multibyte,
 }
 
-/// The length of characters, as `pg_wchar.c` has it, in the encodings that only clients use. In all others
-/// no byte of a longer character looks like ASCII, and each may pass for a character.
+/// The length of characters in the client-only encodings, as in `pg_wchar.c`. In all other encodings no byte of a
+/// multibyte character looks like ASCII, so each byte may be treated as a character.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Multibyte {
-    /// Every byte of a longer character is above 0x7f.
+    /// Every byte of a multibyte character is above 0x7f.
     #[default]
     AsciiSafe,
     /// BIG5, GBK, UHC: two bytes from 0x80 on.
     Double,
     /// SJIS: half-width katakana, 0xa1 to 0xdf, are one byte.
     Sjis,
-    /// Four bytes where the second is a digit.
+    /// GB18030: four bytes if the second one is a digit.
     Gb18030,
-    /// Three bytes after 0x8f.
+    /// JOHAB: three bytes after 0x8f.
     Johab,
 }
 
 impl Multibyte {
-    /// Bytes of the character at the start of `buf`; `None` where another byte has to be seen.
+    /// Bytes of the character at the start of `buf`; `None` if another byte is needed.
     pub fn length(self, buf: &[u8]) -> Option<usize> {
         let first = *buf.first()?;
         Some(match self {
@@ -58,7 +58,7 @@ pub enum TokenKind {
     Whitespace,
     /// `-- …` up to the end of the line, or `/* … */`, which nests.
     Comment,
-    /// A key word or a name without quotes.
+    /// A key word or an unquoted name.
     Word,
     /// A name in double quotes.
     QuotedIdentifier,
@@ -82,18 +82,17 @@ fn in_word(b: u8) -> bool {
     starts_word(b) || b.is_ascii_digit() || b == b'$'
 }
 
-/// How far a lexeme that does not end yet has been looked at, so that more bytes never make the reader
-/// look at the same ones again.
+/// How far an incomplete lexeme has been scanned, so that the same bytes are not scanned again when more arrive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Scanned {
-    /// Bytes of the lexeme that need no second look.
+    /// Bytes of the lexeme that need not be scanned again.
     at: usize,
     /// Depth of block comments; length of a dollar quote's tag, once known.
     depth: usize,
 }
 
 impl Scanned {
-    /// Length of the run of bytes that are `more`; `None` where the buffer does not show its end.
+    /// Length of the run of bytes that satisfy `more`; `None` if its end is not in the buffer.
     fn run(&mut self, buf: &[u8], more: fn(u8) -> bool) -> Option<usize> {
         let from = self.at.min(buf.len());
         let found = buf[from..].iter().position(|b| !more(*b)).map(|n| from + n);
@@ -102,10 +101,10 @@ impl Scanned {
     }
 }
 
-/// The lexeme at the start of `buf` and its length; `None` where more bytes could change it.
+/// The lexeme at the start of `buf` and its length; `None` if more bytes could change it.
 ///
 /// # Errors
-/// With `at_end`, a quote or comment that the end of the text leaves open.
+/// With `at_end`, a quote or comment that is still open at the end of the text.
 pub(crate) fn lexeme(
     buf: &[u8],
     dialect: Dialect,
@@ -114,7 +113,7 @@ pub(crate) fn lexeme(
     lexeme_after(buf, dialect, at_end, &mut Scanned::default())
 }
 
-/// The same, where `scanned` of the lexeme is known from earlier calls with fewer bytes.
+/// The same, with `scanned` of the lexeme known from earlier calls with fewer bytes.
 fn lexeme_after(
     buf: &[u8],
     dialect: Dialect,
@@ -165,12 +164,12 @@ fn lexeme_after(
     }
 }
 
-/// What `psql` takes for blank.
+/// What `psql` treats as blank.
 pub(super) fn is_whitespace(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
-/// A closing quote that is the last byte might yet be doubled.
+/// A closing quote in the last byte could still turn out to be doubled.
 fn closed(
     end: Option<usize>,
     len: usize,
@@ -284,7 +283,7 @@ fn dollar(
     }
 }
 
-/// Where a word ends that may have wide characters; `None` where it may go on.
+/// The end of a word that may have multibyte characters; `None` if it may continue.
 fn word_end(buf: &[u8], multibyte: Multibyte, scanned: &mut Scanned) -> Option<usize> {
     while let Some(&b) = buf.get(scanned.at) {
         scanned.at += match b {
@@ -339,37 +338,37 @@ fn word(
     Ok(Some((TokenKind::Word, 1)))
 }
 
-/// Words that a statement is recognised by.
+/// Number of words that classify a statement.
 const MAX_WORDS: usize = 4;
-/// Variables of `psql` that one statement is asked for.
+/// Most `psql` variables that are recorded per statement.
 const MAX_VARIABLES: usize = 100;
 
 /// Finds the semicolon that ends a statement, over several calls as its bytes arrive.
 #[derive(Debug, Default)]
 pub(crate) struct StatementEnd {
-    /// Bytes that are whole lexemes.
+    /// Bytes that are complete lexemes.
     pub position: usize,
-    /// Of the lexeme at `position`.
+    /// Progress within the lexeme at `position`.
     scanned: Scanned,
     parens: usize,
     /// Depth of `BEGIN ATOMIC … END` in a function's body.
     begins: usize,
     /// The first words, in lower case.
     words: Vec<String>,
-    /// A single colon stands right before `position`.
+    /// A single colon directly precedes `position`.
     after_colon: bool,
-    /// Names right behind a colon, where `psql` puts its variables.
+    /// Names directly after a colon, which `psql` would replace by its variables.
     variables: Vec<String>,
-    /// `VALUES` has come, and after it nothing but constants.
+    /// `VALUES` was found, followed by nothing but constants.
     values: Option<bool>,
 }
 
 impl StatementEnd {
-    /// Length of the statement at the start of `buf`, its semicolon included; `None` where there is
-    /// no such semicolon yet.
+    /// Length of the statement at the start of `buf`, including its semicolon; `None` if there is no such
+    /// semicolon yet.
     ///
     /// # Errors
-    /// An open quote at the end, or a backslash outside quotes: a command of `psql`.
+    /// An open quote at the end, or a backslash outside quotes: a `psql` command.
     pub(crate) fn find(
         &mut self,
         buf: &[u8],
@@ -392,7 +391,7 @@ impl StatementEnd {
                 TokenKind::Symbol(b'(') => self.parens += 1,
                 TokenKind::Symbol(b')') => self.parens = self.parens.saturating_sub(1),
                 TokenKind::Symbol(b'\\') => {
-                    return Err(Unterminated("a command of psql in a statement"));
+                    return Err(Unterminated("a psql command in a statement"));
                 }
                 TokenKind::Word => self.word(text),
                 TokenKind::QuotedIdentifier if self.values == Some(true) => {
@@ -403,7 +402,7 @@ impl StatementEnd {
         }
     }
 
-    /// Whether the statement begins with these words, in lower case (four at most).
+    /// Whether the statement begins with these words, in lower case (at most four).
     pub(crate) fn is(&self, words: &[&str]) -> bool {
         words.len() <= self.words.len() && words.iter().zip(&self.words).all(|(a, b)| a == b)
     }
@@ -413,7 +412,7 @@ impl StatementEnd {
         self.parens > 0 || self.begins > 0
     }
 
-    /// Names that `psql` would replace by its variables of these names, if it had them.
+    /// Names that `psql` would replace by its variables of these names, if they were set.
     pub(crate) fn variables(&self) -> &[String] {
         &self.variables
     }
@@ -426,7 +425,7 @@ impl StatementEnd {
                 text.get(1..text.len() - 1).unwrap_or_default()
             }
             (true, TokenKind::Symbol(b'{')) => b"{",
-            // Two colons are a cast.
+            // A double colon is a cast.
             (before, TokenKind::Symbol(b':')) => return self.after_colon = !before,
             _ => return,
         };
@@ -436,12 +435,12 @@ impl StatementEnd {
         }
     }
 
-    /// Whether an INSERT brings constants alone, as `pg_dump` writes it: nothing that it would have to look up.
+    /// Whether an INSERT has only constants, as `pg_dump` writes it, and thus nothing that needs a lookup.
     pub(crate) fn inserts_constants(&self) -> bool {
         self.values == Some(true)
     }
 
-    /// What a word in the values of an INSERT may be.
+    /// Checks a word in the values of an INSERT.
     fn value(&mut self, text: &[u8]) {
         const CONSTANTS: [&str; 9] = [
             "null", "true", "false", "default", "values", "on", "conflict", "do", "nothing",
@@ -485,9 +484,9 @@ impl StatementEnd {
 pub struct Token<'a> {
     /// Its kind; never `Blank` or `Comment`.
     pub kind: TokenKind,
-    /// The token as it stands in the statement, with its quotes.
+    /// The token as written in the statement, with its quotes.
     pub text: &'a str,
-    /// Where it begins, in bytes.
+    /// Offset in bytes.
     pub at: usize,
 }
 
@@ -497,7 +496,7 @@ impl Token<'_> {
         self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(word)
     }
 
-    /// The text in lower case, where it is no longer than a name.
+    /// The text in lower case, if it is no longer than a name.
     pub fn short(&self) -> Option<String> {
         (self.text.len() <= 64).then(|| self.text.to_lowercase())
     }
@@ -507,7 +506,7 @@ impl Token<'_> {
         self.kind == TokenKind::Symbol(symbol)
     }
 
-    /// The name that a word stands for: quotes undone, or in lower case.
+    /// The name that a word stands for: unquoted, or in lower case.
     pub fn name(&self) -> Option<String> {
         match self.kind {
             TokenKind::Word => Some(self.text.to_lowercase()),
@@ -532,12 +531,12 @@ impl Token<'_> {
     }
 }
 
-/// The tokens of a statement, without blanks and comments; as far as it can be read.
+/// The tokens of a statement without blanks and comments, as far as it can be lexed.
 pub fn tokens(sql: &str, dialect: Dialect) -> Vec<Token<'_>> {
     first_tokens(sql, dialect, usize::MAX)
 }
 
-/// The same, of the beginning only.
+/// The same for at most this many tokens.
 pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let dialect = Dialect {
@@ -559,7 +558,7 @@ pub fn first_tokens(sql: &str, dialect: Dialect, most: usize) -> Vec<Token<'_>> 
     found
 }
 
-/// Cuts SQL text into its statements, each with its semicolon.
+/// Splits SQL text into its statements, each with its semicolon.
 pub fn statements(sql: &str, dialect: Dialect) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), sql);
     let dialect = Dialect {
@@ -610,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_of_a_wide_character_is_a_quote() {
+    fn bytes_of_multibyte_characters_are_never_quotes() {
         for (multibyte, first) in [
             (
                 Multibyte::Sjis,
@@ -649,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn open_quotes_and_commands_are_refused() {
+    fn open_quotes_and_psql_commands_are_refused() {
         for bad in [
             "SELECT 'a;",
             "SELECT $a$ ;",
@@ -663,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn names_behind_a_single_colon_are_variables() {
+    fn names_after_a_single_colon_are_variables() {
         let of = |sql: &str| {
             let mut scan = StatementEnd::default();
             scan.find(sql.as_bytes(), Dialect::default(), true).unwrap();
@@ -676,7 +675,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_lexeme_is_scanned_once() {
+    fn an_incomplete_lexeme_is_scanned_once() {
         for open in ["'", "\"", "E'", "$a$", "$", "/*", "a", "1", "-- ", " "] {
             let mut scan = StatementEnd::default();
             let mut text = open.as_bytes().to_vec();
@@ -696,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_know_names_and_strings() {
+    fn tokens_decode_names_and_strings() {
         let t = tokens("GRANT Select ON \"T\"\"x\" TO 'it''s'", Dialect::default());
         let names: Vec<_> = t.iter().filter_map(Token::name).collect();
         assert_eq!(names, ["grant", "select", "on", "T\"x", "to"]);
@@ -707,8 +706,8 @@ mod tests {
     proptest::proptest! {
         #![proptest_config(proptest::test_runner::Config::with_cases(1024))]
 
-        /// However the bytes arrive, the statement ends at the same place, and no byte of a lexeme
-        /// that is still open is looked at again.
+        /// However the bytes arrive, the statement ends at the same place, and no byte of an incomplete lexeme is
+        /// scanned twice.
         #[test]
         fn any_chunking_gives_the_same_end(
             text in "(E'|e''|U&'|u&\"|\\$|\\$a\\$|/\\*|\\*/|--|:|[-a-eE'\"$;/*() \n\\\\0-2\u{80}-\u{90}]){0,40}",

@@ -49,13 +49,13 @@ pub use toc::{DataOffset, TocEntry, TocSection};
 /// A stream of bytes.
 pub type ByteStream = Box<dyn Read + Send>;
 
-/// Whether the first bytes are those of a dump, or of a filter that is taken off.
+/// Whether the first bytes are those of a dump, or of a supported compression or encryption.
 pub fn is_recognized(head: &[u8]) -> bool {
     Format::of(head).is_some() || Filter::of(head).is_some() || frames::begins_with_skippable(head)
 }
 
-/// Whether the first bytes show that a file is not the continuation of another one: those of a custom archive, of
-/// `pg_dump`'s or `pg_dumpall`'s text, or of a compressed or encrypted file.
+/// Whether the first bytes show that a file does not continue another one: they begin a custom archive, the text of
+/// `pg_dump` or `pg_dumpall`, or a compressed or encrypted file.
 pub fn begins_whole_file(head: &[u8]) -> bool {
     const TEXTS: [&[u8]; 2] = [
         b"--\n-- PostgreSQL database dump\n",
@@ -66,27 +66,27 @@ pub fn begins_whole_file(head: &[u8]) -> bool {
         || TEXTS.iter().any(|text| head.starts_with(text))
 }
 
-/// Names of a directory dump's members, without their folder.
+/// Names of a directory dump's members, without their directory.
 pub mod member_name {
     use super::members::{self, TOC, is_data_file, plain_name};
 
-    /// The table of contents: the one name that makes a folder a dump.
+    /// Whether this is the table of contents, which makes a directory a dump.
     pub fn is_toc(file: &str) -> bool {
         plain_name(file).0 == TOC
     }
 
-    /// What `pg_dump` itself names so, compressed or not.
+    /// Whether this is a name that `pg_dump` gives its files, compressed or not.
     pub fn is_pg_dump_file(file: &str) -> bool {
         is_toc(file) || is_data_file(plain_name(file).0)
     }
 
-    /// What belongs to the dump by its kind: what is of this kind and is not known was not written by `pg_dump`.
+    /// Whether files of this kind hold data of a dump; an unknown file of this kind was not written by `pg_dump`.
     pub fn may_hold_data(file: &str) -> bool {
         members::may_hold_data(plain_name(file).0)
     }
 }
 
-/// Bounds on what an archive may make the reader allocate.
+/// Limits of what an archive can make the reader allocate.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Entries in the table of contents.
@@ -95,13 +95,13 @@ pub struct Limits {
     pub max_toc: u64,
     /// Bytes of one SQL statement.
     pub max_statement: usize,
-    /// Bytes of memory that one archive's readers may keep: table of contents, lists, a statement, what a
-    /// decompressor looks back at.
+    /// Bytes of memory that one archive's readers may keep: table of contents, lists, a statement, the window of a
+    /// decompressor.
     pub memory: u64,
 }
 
 impl Limits {
-    /// These limits with another budget of memory.
+    /// These limits with another memory budget in bytes.
     pub fn with_memory(self, bytes: u64) -> Self {
         Limits {
             memory: bytes,
@@ -109,10 +109,10 @@ impl Limits {
         }
     }
 
-    /// Refuses what takes `needed` bytes of memory where that is more than this worker has for it.
+    /// Rejects what takes `needed` bytes of memory if that is more than the budget.
     ///
     /// # Errors
-    /// `archive_unsupported`, which does not blame the backup.
+    /// [`ArchiveError::Limit`], which does not blame the backup.
     pub fn check_memory(&self, what: &str, needed: u64) -> Result<(), ArchiveError> {
         if needed <= self.memory {
             return Ok(());
@@ -136,10 +136,10 @@ impl Default for Limits {
     }
 }
 
-/// Opens the same object again, from some byte on.
+/// Opens the same object again, from this byte on.
 pub trait ReopenableSource: Send + Sync {
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     fn open(&self, offset: u64) -> Result<ByteStream, ArchiveError>;
 }
 
@@ -149,17 +149,17 @@ pub trait DirectorySource: Send + Sync {
     fn members(&self) -> Vec<(String, u64)>;
 
     /// # Errors
-    /// The store's own.
+    /// Errors of the store.
     fn open(&self, name: &str) -> Result<ByteStream, ArchiveError>;
 }
 
-/// Where an archive comes from.
+/// The origin of an archive.
 pub enum ArchiveSource {
-    /// One object or standard input; `reopen` where it can be read twice.
+    /// One object or standard input; `reopen` if it can be read again.
     Stream {
         /// The archive from its first byte.
         bytes: ByteStream,
-        /// Opens the same bytes again, for tars whose members do not come in the order of the restore.
+        /// Opens the same bytes again, for tars whose members are not in the order of the restore.
         reopen: Option<Arc<dyn ReopenableSource>>,
     },
     /// The files of a directory dump.
@@ -167,7 +167,7 @@ pub enum ArchiveSource {
 }
 
 impl ArchiveSource {
-    /// Bytes that cannot be read again.
+    /// A source that cannot be read again.
     pub fn once(bytes: impl Read + Send + 'static) -> Self {
         ArchiveSource::Stream {
             bytes: Box::new(bytes),
@@ -176,7 +176,7 @@ impl ArchiveSource {
     }
 }
 
-/// An archive whose header and table of contents are read and whose data comes next.
+/// An archive whose header and table of contents have been read, and whose data comes next.
 pub struct Archive {
     header: Header,
     entries: Vec<TocEntry>,
@@ -191,7 +191,7 @@ enum ArchiveBody {
     Script(Box<script::Script>),
 }
 
-/// What the readers of members need to know of their archive.
+/// What the readers of members need to know about their archive.
 #[derive(Clone)]
 struct ReadContext {
     limits: Limits,
@@ -199,11 +199,11 @@ struct ReadContext {
 }
 
 impl Archive {
-    /// Reads the header and the table of contents; of SQL text, its first statements.
+    /// Reads the header and the table of contents, or the first statements of SQL text.
     ///
     /// # Errors
-    /// `archive_unsupported` for what is no dump, `archive_corrupt` for damaged bytes, or the
-    /// origin's own [`ArchiveError`].
+    /// [`ArchiveError::Unsupported`] for input that is not a dump, [`ArchiveError::Corrupt`] for damaged bytes, or the
+    /// source's own [`ArchiveError`].
     pub fn open(
         origin: ArchiveSource,
         limits: Limits,
@@ -212,10 +212,10 @@ impl Archive {
         Self::open_database(origin, limits, keys, None)
     }
 
-    /// The same of one database: of the text of `pg_dumpall`, its part alone is read.
+    /// The same for one database: of the text of `pg_dumpall`, only its part is read.
     ///
     /// # Errors
-    /// As [`Archive::open`], and `invalid_request` where the archive is of another database.
+    /// As [`Archive::open`], and [`ArchiveError::NotFound`] if the archive is of another database.
     pub fn open_database(
         origin: ArchiveSource,
         limits: Limits,
@@ -228,7 +228,7 @@ impl Archive {
             let what = match own {
                 Some(own) => format!("the backup is of database {own}, not of {wanted}"),
                 None => format!(
-                    "the backup does not say whether it is of database {wanted}: leave --database out"
+                    "the backup does not name its database, so it may not be {wanted}: restore without --database"
                 ),
             };
             return Err(ArchiveError::not_found(what));
@@ -266,24 +266,24 @@ impl Archive {
         Ok(archive)
     }
 
-    /// What the first bytes of the archive say.
+    /// What the first bytes of the archive say about it.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The table of contents; of SQL text, what its first statements make.
+    /// The table of contents; for SQL text, what its first statements create.
     pub fn entries(&self) -> &[TocEntry] {
         &self.entries
     }
 
-    /// Adds entries that are known from elsewhere to those of SQL text, which only say what it needs.
+    /// Adds entries that are known from elsewhere to those of SQL text, which are used for its requirements only.
     pub fn add_expected_entries(&mut self, later: Vec<TocEntry>) {
         if self.is_script() {
             self.entries.extend(later);
         }
     }
 
-    /// The dump's text encoding: of statements and of COPY data.
+    /// The encoding of the dump's statements and COPY data.
     pub fn encoding(&self) -> &TextEncoding {
         &self.encoding
     }
@@ -300,7 +300,7 @@ impl Archive {
         distinct.into_iter().collect()
     }
 
-    /// Exchanges texts of the table of contents for what they mean.
+    /// Replaces such texts of the table of contents by their converted form.
     pub fn replace_texts(&mut self, meaning: impl Fn(&str) -> Option<String>) {
         let encoding = &self.encoding;
         for text in self
@@ -315,28 +315,28 @@ impl Archive {
         }
     }
 
-    /// The same where no server is asked: for display alone.
+    /// The same without a server, for display only.
     pub fn decode_texts_for_display(&mut self) {
         let encoding = self.encoding.clone();
         self.replace_texts(|text| Some(encoding.for_display(text)));
     }
 
-    /// Whether it is SQL text: statements come one by one, and there is no table of contents.
+    /// Whether it is SQL text: it has no table of contents, and its statements arrive one by one.
     pub fn is_script(&self) -> bool {
         matches!(self.body, ArchiveBody::Script(_))
     }
 
-    /// Whether it is SQL text that nothing shows to be `pg_dump`'s: its statements run in their own order.
+    /// Whether it is SQL text that is not known to be `pg_dump`'s: its statements run in their own order.
     pub fn is_generic_sql(&self) -> bool {
         matches!(&self.body, ArchiveBody::Script(s) if s.is_generic_sql)
     }
 
-    /// Whether it is SQL text whose rows come before anything that could take them is made.
+    /// Whether it is SQL text whose rows come before any statement that could create their tables.
     pub fn has_rows_only(&self) -> bool {
         matches!(&self.body, ArchiveBody::Script(s) if s.has_rows_only)
     }
 
-    /// Whether the archive shows that it is complete, once all of it was read.
+    /// Whether the archive shows that it is complete; set once all of it was read.
     pub fn completeness(&self) -> Arc<OnceLock<bool>> {
         match &self.body {
             ArchiveBody::Script(s) => s.completeness.clone(),
@@ -344,11 +344,11 @@ impl Archive {
         }
     }
 
-    /// Reads the data by blocks from here on, with as many readers as are asked for. Only the archive's
-    /// head was, and will be, read of its own input.
+    /// Reads the data by blocks from here on, with as many readers as requested. Only the archive's head is
+    /// read from its own input.
     ///
     /// # Errors
-    /// `archive_corrupt` where the index is another archive's.
+    /// [`ArchiveError::Corrupt`] if the index does not match the archive.
     pub fn read_by_blocks(
         &mut self,
         index: &BlockIndex,
@@ -360,7 +360,7 @@ impl Archive {
         }
     }
 
-    /// Bytes of each entry's data as stored, by dump id, where the archive says so before its data.
+    /// Stored bytes of each entry's data, by dump id, if the archive has them before its data.
     pub fn sizes(&self) -> std::collections::HashMap<i32, u64> {
         match &self.body {
             ArchiveBody::Custom(_) => custom::sizes(&self.entries),
@@ -369,17 +369,17 @@ impl Archive {
         }
     }
 
-    /// Data of entries (by dump id) with a lower turn is read before that with a higher one.
+    /// Data of entries (by dump id) with a lower turn is read before data of a higher turn.
     pub fn set_read_order(&mut self, turns: &std::collections::HashMap<i32, usize>) {
         match &mut self.body {
             ArchiveBody::Custom(blocks) => blocks.set_read_order(turns),
             ArchiveBody::Directory(members) => members.set_read_order(&self.entries, turns),
-            // These ask for each member whether it is due; text comes in its order.
+            // These ask for each member whether it is due; text is read in its own order.
             ArchiveBody::Tar(_) | ArchiveBody::Script(_) => {}
         }
     }
 
-    /// The data, as one or (of a directory) up to `most` streams to be read at the same time.
+    /// The data as one stream or (for a directory) up to `most` streams that can be read concurrently.
     pub fn into_streams(self, most: usize) -> Vec<DataStream> {
         let entries: Arc<[TocEntry]> = self.entries.into();
         match self.body {
@@ -410,17 +410,17 @@ impl Archive {
     }
 }
 
-/// Reads a text of at most `most` bytes, whatever it is wrapped in.
+/// Reads a text of at most `most` bytes, whatever its compression or encryption.
 ///
 /// # Errors
-/// `archive_corrupt` for what is damaged, longer or no UTF-8, and the origin's own.
+/// [`ArchiveError::Corrupt`] if it is damaged, longer, or not UTF-8, and the source's own errors.
 pub fn read_text(
     origin: ArchiveSource,
     most: u64,
     keys: &DecryptionKeys,
 ) -> Result<String, ArchiveError> {
     let ArchiveSource::Stream { bytes, .. } = origin else {
-        return Err(toc::corrupt("a folder where a file was expected"));
+        return Err(toc::corrupt("expected a file, found a directory"));
     };
     let (_, _, input) = filters::unwrap(bytes, &Limits::default(), keys)?;
     let mut text = Vec::new();
@@ -430,16 +430,16 @@ pub fn read_text(
         .take(most + 1)
         .read_to_end(&mut text)
         .map_err(failed)?;
-    // Of a whole cluster, what stands before its first database.
+    // For a whole cluster, only the part before its first database.
     let databases = memchr::memmem::find(&text, b"\n\\connect ");
     if let Some(n) = databases {
         text.truncate(n + 1);
         std::io::copy(&mut input, &mut std::io::sink()).map_err(failed)?;
     }
     if text.len() as u64 > most {
-        return Err(toc::corrupt(format!("a text of more than {most} bytes")));
+        return Err(toc::corrupt(format!("the text has more than {most} bytes")));
     }
-    String::from_utf8(text).map_err(|_| toc::corrupt("a text that is not UTF-8"))
+    String::from_utf8(text).map_err(|_| toc::corrupt("the text is not valid UTF-8"))
 }
 
 /// A part of an archive's data that one thread reads.
@@ -456,8 +456,8 @@ impl DataStream {
     /// Hands the data to `sink`, in the order of the input, and reads to the end of the input.
     ///
     /// # Errors
-    /// `archive_corrupt` where data is damaged, unknown, there twice or missing; the errors of the
-    /// reader and of the sink.
+    /// [`ArchiveError::Corrupt`] if data is damaged, unknown, repeated or missing; the errors of the reader and of the
+    /// sink.
     pub fn read(self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         match self.0 {
             StreamSource::Custom(stream, entries) => stream.read(&entries, sink),
@@ -468,7 +468,7 @@ impl DataStream {
     }
 }
 
-/// How the statements of an archive with these entries are to be read.
+/// How to lex the statements of an archive with these entries.
 fn dialect_of(entries: &[TocEntry], encoding: &TextEncoding) -> Dialect {
     let setting = entries.iter().find(|e| e.desc == "STDSTRINGS");
     Dialect {

@@ -1,5 +1,5 @@
-//! The formats around LZMA: xz, `.lzma` and lzip. A dictionary that this worker has no memory for is no
-//! damage.
+//! The formats around LZMA: xz, `.lzma` and lzip. A dictionary that exceeds this worker's memory is not
+//! reported as damage.
 
 use std::io::{BufRead, Error, ErrorKind, Read, Result};
 
@@ -9,10 +9,10 @@ use super::Limits;
 use super::filters::PeekReader;
 use super::frames::{decompressing, skip_zeros, too_much_memory, trailing_bytes};
 
-/// Bytes of a `.lzma` header: properties, dictionary, size.
+/// Bytes of a `.lzma` header: properties, dictionary size, uncompressed size.
 const HEADER: usize = 13;
 
-/// xz streams, and padding between and behind them.
+/// xz streams, with padding between and after them.
 pub(super) struct Xz<'a> {
     reader: XzReader<PeekReader<'a>>,
     limits: Limits,
@@ -33,11 +33,11 @@ impl<'a> Xz<'a> {
     }
 }
 
-/// KiB that a decoder needs beside its dictionary.
+/// KiB that a decoder needs in addition to its dictionary.
 const OVERHEAD_KIB: u32 = 256;
 
-/// The dictionary of the first block: LZMA2 is the last filter in the block's header, and its size is
-/// the last byte before the padding (file format 1.2, 3.1 and 5.3.1).
+/// The dictionary size of the first block: LZMA2 is the last filter in the block's header, and its size is the
+/// last byte before the padding (file format 1.2, 3.1 and 5.3.1).
 fn xz_dictionary_of(head: &[u8]) -> Option<u64> {
     let block = head.get(12..)?;
     let len = (usize::from(*block.first().filter(|b| **b != 0)?) + 1) * 4;
@@ -61,7 +61,7 @@ impl Read for Xz<'_> {
     }
 }
 
-/// An input that takes back what a decoder has read too far.
+/// An input that can unread bytes that a decoder has read too far.
 struct PushbackReader<'a> {
     again: std::io::Cursor<Vec<u8>>,
     input: PeekReader<'a>,
@@ -90,21 +90,21 @@ impl<'a> PushbackReader<'a> {
         self.again = std::io::Cursor::new(unused);
     }
 
-    /// As many bytes as there are, up to `N`.
+    /// Reads up to `N` bytes; fewer only at the end of the input.
     fn read_up_to<const N: usize>(&mut self) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(N);
         self.take(N as u64).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Only zeros are left.
+    /// Whether only zeros are left.
     fn finish(self, format: &str) -> Result<()> {
         let mut rest = std::io::BufReader::new(self);
         skip_zeros(&mut rest, format)
     }
 }
 
-/// Where a reader of one format stands.
+/// State of a reader of one format.
 enum LzmaState<'a> {
     Between(PushbackReader<'a>),
     Member(Box<LzmaReader<PushbackReader<'a>>>),
@@ -122,7 +122,7 @@ pub(super) struct LzmaAlone<'a> {
 }
 
 impl<'a> LzmaAlone<'a> {
-    /// Whether a file begins so. The format has no magic; its fields leave no text that looks like it
+    /// Whether a file begins like this format. It has no magic, but the values of its fields exclude text
     /// (the rule is that of liblzma's `lzma_alone_decoder`).
     pub(crate) fn matches(head: &[u8]) -> bool {
         let Some((header, [0, ..])) = head.split_at_checked(HEADER) else {
@@ -196,7 +196,7 @@ impl Read for LzmaAlone<'_> {
     }
 }
 
-/// lzip members (its manual, chapter "File format"), one after the other.
+/// Consecutive lzip members (lzip manual, chapter "File format").
 pub(super) struct Lzip<'a> {
     state: LzmaState<'a>,
     limits: Limits,
@@ -231,7 +231,7 @@ impl<'a> Lzip<'a> {
         let dictionary = dictionary_of(header[5]).unwrap_or_default();
         check_dictionary("lzip", dictionary, &self.limits)?;
         (self.checksum, self.len) = (crc32fast::Hasher::new(), 0);
-        // The properties are always these; the member ends with a mark.
+        // The properties are fixed, and the member ends with an end marker.
         Ok(LzmaState::Member(Box::new(LzmaReader::new(
             input,
             u64::MAX,
@@ -243,7 +243,7 @@ impl<'a> Lzip<'a> {
         )?)))
     }
 
-    /// Checks what stands behind a member's data.
+    /// Checks the trailer of a member.
     fn end(&self, member: LzmaReader<PushbackReader<'a>>) -> Result<PushbackReader<'a>> {
         let (mut input, unused) = member.into_parts();
         input.give_back(unused);
@@ -256,12 +256,12 @@ impl<'a> Lzip<'a> {
         {
             Ok(input)
         } else {
-            Err(Error::new(ErrorKind::InvalidData, "lzip: another checksum"))
+            Err(Error::new(ErrorKind::InvalidData, "lzip: wrong checksum"))
         }
     }
 }
 
-/// The dictionary of a member: a power of two less some sixteenths of it.
+/// The dictionary size of a member: a power of two minus a number of sixteenths of it.
 fn dictionary_of(coded: u8) -> Option<u32> {
     let (log, sixteenths) = (u32::from(coded & 31), u32::from(coded >> 5));
     let base = (12..=29).contains(&log).then_some(1u32 << log)?;

@@ -1,5 +1,5 @@
-//! What the formats with members share: the table of contents in `toc.dat`, the data of one table,
-//! the large objects and their list.
+//! Shared by the formats with members: the table of contents in `toc.dat`, the data of one table, the large
+//! objects and their list.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, Read};
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::error::ArchiveError;
 
-/// `toc.dat`, wherever it is kept.
+/// Reads `toc.dat`.
 pub(super) const TOC: &str = "toc.dat";
 
-/// A table of contents whose data is in members beside it.
+/// A table of contents whose data is in other members.
 pub(super) struct MemberToc {
     pub header: Header,
     pub entries: Vec<TocEntry>,
     pub encoding: TextEncoding,
     pub context: ReadContext,
-    /// Wrappings around `toc.dat`; every other member has as many more than its own.
+    /// Filters around `toc.dat`; every other member has the same ones in addition to its own.
     pub toc_filters: usize,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn read_member_toc(
         .map_err(|e| ArchiveError::from_io(e, TOC))?
         > 0
     {
-        return Err(corrupt("bytes after the end of toc.dat"));
+        return Err(corrupt("there are bytes after the end of toc.dat"));
     }
     let context = ReadContext {
         limits,
@@ -65,14 +65,14 @@ pub(super) fn read_member_toc(
 pub(super) struct MemberIndex {
     /// Position of the entry by the member's name.
     by_member: HashMap<String, usize>,
-    /// Position of the entry by the large object's number; of old dumps, there is one for all.
+    /// Position of the entry by the large object's OID; in old dumps, one entry has all of them.
     by_object: HashMap<u32, usize>,
     all_objects: Option<usize>,
-    /// Position of the entry by its number, for lists that are named after it.
+    /// Position of the entry by its dump id, for lists that are named after it.
     by_id: HashMap<i32, usize>,
 }
 
-/// What a member's name says.
+/// The meaning of a member's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum MemberKind {
     Toc,
@@ -81,12 +81,12 @@ pub(super) enum MemberKind {
     /// The list of large objects of the entry at this position.
     ObjectList(usize),
     LargeObject(u32),
-    /// Known, and nothing to restore.
+    /// Known, but without anything to restore.
     Ignored,
     Unknown,
 }
 
-/// The name as `pg_dump` gave it, and the compressions that were added to it.
+/// The name as `pg_dump` gave it, and the number of compressions that were added to it.
 pub(super) fn plain_name(name: &str) -> (&str, usize) {
     let (mut name, mut suffixes) = (name, 0);
     while let Some(stem) = [".gz", ".lz4", ".zst"]
@@ -101,7 +101,7 @@ pub(super) fn plain_name(name: &str) -> (&str, usize) {
 
 impl MemberIndex {
     /// # Errors
-    /// `archive_corrupt` where two entries name one member, or one names the table of contents itself.
+    /// `ArchiveError::Corrupt` if two entries name the same member, or one names the table of contents itself.
     pub(crate) fn new(entries: &[TocEntry]) -> Result<Self, ArchiveError> {
         let mut index = MemberIndex {
             by_member: HashMap::new(),
@@ -119,7 +119,7 @@ impl MemberIndex {
                         e.name()
                     );
                     return Err(corrupt(format!(
-                        "{what}: it is named for something else, too"
+                        "{what}: its name is used for other data, too"
                     )));
                 }
             }
@@ -132,7 +132,7 @@ impl MemberIndex {
         Ok(index)
     }
 
-    /// Since PostgreSQL 17 a list has the objects of the groups that its entry depends on.
+    /// Since PostgreSQL 17, a list has the objects of the groups that its entry depends on.
     fn index_objects_by_group(&mut self, entries: &[TocEntry]) {
         let groups = entries
             .iter()
@@ -169,8 +169,8 @@ impl MemberIndex {
         if let Some(oid) = oid_of(plain_name) {
             return MemberKind::LargeObject(oid);
         }
-        // Tar dumps give their lists no name in the table of contents: since 17 the entry's number is
-        // in the member's, before there is one list.
+        // In tar dumps, the table of contents does not name the list: from 17 on the member's name has the entry's
+        // dump id, and older dumps have a single list.
         let of_list = match plain_name
             .strip_prefix("blobs_")
             .and_then(|n| n.strip_suffix(".toc"))
@@ -190,7 +190,7 @@ impl MemberIndex {
         self.by_object.get(&oid).copied().or(self.all_objects)
     }
 
-    /// The large objects whose data each entry must have, as the table of contents says.
+    /// The large objects whose data each entry must have according to the table of contents.
     pub(crate) fn objects(&self, entries: &[TocEntry]) -> HashMap<usize, BTreeSet<u32>> {
         let mut objects: HashMap<usize, BTreeSet<u32>> = HashMap::new();
         for oid in entries
@@ -206,7 +206,7 @@ impl MemberIndex {
     }
 }
 
-/// The numbers of the large objects that an entry makes.
+/// The OIDs of the large objects that an entry creates.
 fn oids_of(entry: &TocEntry) -> impl Iterator<Item = u32> {
     let text = if entry.desc == "BLOB" {
         &entry.tag
@@ -216,7 +216,7 @@ fn oids_of(entry: &TocEntry) -> impl Iterator<Item = u32> {
     text.lines().filter_map(|l| l.trim().parse().ok())
 }
 
-/// The number of a large object in its member's name, as `pg_dump` writes it.
+/// The OID of a large object in its member's name, as `pg_dump` writes it.
 fn oid_of(plain_name: &str) -> Option<u32> {
     let digits = plain_name.strip_prefix("blob_")?.strip_suffix(".dat")?;
     digits
@@ -225,7 +225,7 @@ fn oid_of(plain_name: &str) -> Option<u32> {
         .filter(|oid: &u32| oid.to_string() == digits)
 }
 
-/// Whether `pg_dump` names the data of a table, a large object or a list of them so.
+/// Whether `pg_dump` gives such names to the data of a table, a large object or a list of them.
 pub(super) fn is_data_file(plain_name: &str) -> bool {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
     match (
@@ -238,8 +238,8 @@ pub(super) fn is_data_file(plain_name: &str) -> bool {
     }
 }
 
-/// Whether a member's name is of the kind that holds data. Others lie there by chance: notes, checksums,
-/// a mark that the upload is complete, what a finder leaves.
+/// Whether members with such names hold data. Other files are there by chance: notes, checksums, upload markers,
+/// files of a file manager.
 pub(super) fn may_hold_data(plain_name: &str) -> bool {
     let is_dot_file = plain_name.starts_with("._");
     let ends = [".dat", ".toc"].iter().any(|end| plain_name.ends_with(end));
@@ -250,7 +250,7 @@ pub(super) fn missing_object(oid: u32, why: &str) -> ArchiveError {
     corrupt(format!("the member blob_{oid}.dat is missing: {why}"))
 }
 
-/// A name out of an archive as a person may read it.
+/// A human-readable form of a name from an archive.
 pub(super) fn display_name(name: &str) -> String {
     const MOST: usize = 200;
     let text: String = name
@@ -265,8 +265,8 @@ pub(super) fn display_name(name: &str) -> String {
     }
 }
 
-/// Compares a list of large objects with those whose members are there and those that the table of
-/// contents has: what is not in all of them was lost.
+/// Compares a list of large objects with those that have members and those in the table of contents: an object
+/// that is not in all three was lost.
 pub(super) fn check_objects(
     list: &str,
     listed: &BTreeSet<u32>,
@@ -291,8 +291,8 @@ pub(super) fn check_objects(
     }
 }
 
-/// Reads the data of a table's member, which is compressed `filters` times: rows may begin like a
-/// compressed file, so that cannot be told by content.
+/// Reads the data of a table's member, which is compressed `filters` times. This is not detected from content,
+/// because rows may begin like a compressed file.
 pub(super) fn read_table(
     member: BoxedReader<'_>,
     context: &ReadContext,
@@ -322,7 +322,7 @@ pub(super) fn split_table_data(
     }
 }
 
-/// Reads one large object, of a member that is compressed `filters` times.
+/// Reads one large object from a member that is compressed `filters` times.
 pub(super) fn read_object(
     member: BoxedReader<'_>,
     context: &ReadContext,
@@ -335,10 +335,10 @@ pub(super) fn read_object(
     splitter.split(&mut input, oid, sink)
 }
 
-/// Bytes of the longest line of a list: two numbers of ten digits, and what names a member.
+/// Bytes of the longest line of a list: two numbers of ten digits and a member's name.
 const MAX_LIST_LINE: u64 = 64;
 
-/// Lines of a number and the name of the member that has it, each number once.
+/// Reads lines with a number and the name of its member; each number may occur once.
 pub(super) fn read_object_list(
     member: BoxedReader<'_>,
     context: &ReadContext,
@@ -360,14 +360,15 @@ pub(super) fn read_object_list(
             oid_of(plain_name(name).0).is_some_and(|named| named.to_string() == *oid)
         });
         let oid = oid.and_then(|(oid, _)| oid.parse().ok());
-        let oid = oid.ok_or_else(|| corrupt(format!("{what}: {text:?} names no large object")))?;
+        let oid =
+            oid.ok_or_else(|| corrupt(format!("{what}: {text:?} does not name a large object")))?;
         if !oids.insert(oid) {
             return Err(corrupt(format!("{what}: {oid} is listed twice")));
         }
     }
 }
 
-/// Compressions that `pg_dump` itself gave to each large object.
+/// Compressions that `pg_dump` itself applied to each large object.
 pub(super) fn pg_dump_filters(codec: Codec) -> usize {
     usize::from(codec != Codec::None)
 }

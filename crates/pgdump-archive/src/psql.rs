@@ -1,11 +1,11 @@
-//! Commands of `psql` in SQL text: which of them change nothing that is restored, and which are
-//! refused because `psql` would run something, read or write a file, or ask somebody.
+//! `psql` commands in SQL text: which of them have no effect on a restore, and which are rejected because
+//! `psql` would run something, access a file or prompt for input.
 
 use super::lexer::{Dialect, tokens};
 use super::toc::unsupported;
 use crate::error::ArchiveError;
 
-/// Bytes of one command.
+/// Most bytes of one command.
 pub(super) const MAX_COMMAND: usize = 64 << 10;
 
 /// Commands that only show something or change how it is shown.
@@ -36,10 +36,10 @@ const DISPLAY_COMMANDS: [&str; 24] = [
     "list",
 ];
 
-/// Variables that change what `psql` makes of the text behind them.
+/// Variables that change how `psql` parses the text that follows.
 const PARSING_VARIABLES: [&str; 3] = ["AUTOCOMMIT", "SINGLELINE", "SINGLESTEP"];
 
-/// Variables that `psql` has by itself.
+/// Variables that `psql` sets itself.
 pub(super) const PREDEFINED: [&str; 18] = [
     "AUTOCOMMIT",
     "DBNAME",
@@ -61,24 +61,24 @@ pub(super) const PREDEFINED: [&str; 18] = [
     "VERSION_NUM",
 ];
 
-/// What a command means for a restore.
+/// The effect of a command on a restore.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PsqlCommand {
     Restrict(String),
     Unrestrict(String),
     Connect(String),
     Encoding(String),
-    /// `\set NAME …`: later text may name it.
+    /// `\set NAME …`: later text may refer to it.
     Variable(String),
-    /// `\q`: `psql` reads no further.
+    /// `\q`: `psql` stops reading.
     Quit,
     Nothing,
 }
 
-/// The command in a line that begins with a backslash.
+/// Parses the command in a line that begins with a backslash.
 ///
 /// # Errors
-/// `archive_unsupported` for every command that `psql` would run for its effect.
+/// `ArchiveError::Unsupported` for every command that `psql` would run for its effect.
 pub(super) fn command(line: &str, at: u64) -> Result<PsqlCommand, ArchiveError> {
     let (name, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     let argument = argument.trim();
@@ -112,7 +112,7 @@ pub(super) fn command(line: &str, at: u64) -> Result<PsqlCommand, ArchiveError> 
     }
 }
 
-/// The database that the argument of `\connect` names; `None` where it says more than that.
+/// The database that the argument of `\connect` names; `None` if it has other parameters.
 pub(super) fn database_of(argument: &str) -> Option<String> {
     let words = tokens(argument, Dialect::default());
     match words.as_slice() {
@@ -129,7 +129,7 @@ pub(super) fn database_of(argument: &str) -> Option<String> {
     }
 }
 
-/// `\d`, `\dt+`, `\sf`, `\z`: what is there is shown.
+/// `\d`, `\dt+`, `\sf`, `\z`: commands that list objects.
 fn is_description(name: &str) -> bool {
     let letters = name.trim_end_matches(['+', 'S']);
     letters.bytes().all(|b| b.is_ascii_lowercase() || b == b'E')
@@ -137,7 +137,7 @@ fn is_description(name: &str) -> bool {
         && letters.len() <= 5
 }
 
-/// Whether an argument runs a program (backquotes) or another command stands behind it.
+/// Whether an argument runs a program (backquotes) or is followed by another command.
 fn has_side_effect(argument: &str) -> bool {
     let (mut quote, mut chars) = (None, argument.chars());
     while let Some(c) = chars.next() {
@@ -160,7 +160,7 @@ fn refused(line: &str, name: &str, at: u64) -> ArchiveError {
         ""
     };
     unsupported(format!(
-        "line {at}: the command {name} of psql{why}: commands of psql are not run (pg_dump writes none of them)"
+        "line {at}: the psql command {name}{why}: psql commands are not run (pg_dump writes none of them)"
     ))
 }
 
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_psql_would_run_is_refused_and_what_it_shows_is_passed_over() {
+    fn harmful_psql_commands_are_refused_and_others_skipped() {
         for line in [
             "\\set ON_ERROR_STOP on",
             "\\echo 'a \\n b'",

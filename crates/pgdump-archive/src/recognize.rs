@@ -1,10 +1,10 @@
-//! Tells SQL text for PostgreSQL from everything else by its first bytes.
+//! Distinguishes SQL text for PostgreSQL from everything else by its first bytes.
 
 use super::end_marks::{CLUSTER_HEAD, HEAD as DUMP_HEAD};
 use super::lexer::{Dialect, Token, TokenKind, first_tokens};
 use super::{TocEntry, TocSection};
 
-/// Words behind the first one of a statement, where prose would go on otherwise.
+/// Words that follow the first word of a statement, but not that word in prose.
 const FOLLOWING: [(&str, &str); 30] = [
     (
         "alter",
@@ -57,7 +57,7 @@ const FOLLOWING: [(&str, &str); 30] = [
     ("cluster", " verbose "),
 ];
 
-/// Whether these first bytes of a file begin SQL text. `whole`: there are no more.
+/// Whether these are the first bytes of SQL text. `whole`: they are the whole file.
 pub(super) fn is_sql(head: &[u8], whole: bool) -> bool {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     if is_of_pg_dump(head) {
@@ -87,14 +87,14 @@ pub(super) fn is_sql(head: &[u8], whole: bool) -> bool {
     }
     let t = first_tokens(&lossy, Dialect::default(), 8);
     match t.first() {
-        // Nothing but comments as far as it can be seen.
+        // Nothing but comments so far.
         None => text_ended && !whole && !head.is_empty(),
         Some(first) => begins_statement(first, &t),
     }
 }
 
-/// Whether the comment that `pg_dump` or `pg_dumpall` begins with stands before every statement, or
-/// behind lines that a program wrote to its standard error.
+/// Whether the comment that `pg_dump` or `pg_dumpall` begins with precedes every statement, possibly after lines
+/// that a program wrote to its standard error.
 fn is_of_pg_dump(head: &[u8]) -> bool {
     let mut lines = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
     let before_statements = lines.by_ref().take_while(|l| {
@@ -108,7 +108,7 @@ fn is_of_pg_dump(head: &[u8]) -> bool {
         .any(|l| l == DUMP_HEAD.as_bytes() || l == CLUSTER_HEAD.as_bytes())
 }
 
-/// The text behind comments and commands of `psql`, and whether there is none.
+/// The text after comments and `psql` commands, and whether there is none.
 fn first_statement(head: &[u8]) -> (&[u8], bool) {
     let mut rest = head;
     loop {
@@ -143,7 +143,7 @@ fn begins_statement(first: &Token<'_>, t: &[Token<'_>]) -> bool {
             .is_some_and(|w| texts.iter().any(|x| w.text.eq_ignore_ascii_case(x)))
     };
     let is_name = |i: usize| t.get(i).and_then(Token::name).is_some();
-    // No column list of CSV, no key of a mapping.
+    // Neither a CSV column list nor a key of a mapping.
     if matches!(second, "," | "=") || (second == ":" && first != "select") {
         return false;
     }
@@ -179,7 +179,7 @@ fn follows(first: &str, second: &str) -> bool {
     next.split_whitespace().any(|w| w == second)
 }
 
-/// The program that wrote a line of text as a message: `pg_dump` of `pg_dump: warning: …`.
+/// The program that wrote a line of text as a message: `pg_dump` for `pg_dump: warning: …`.
 pub(super) fn program_of_message(line: &[u8]) -> Option<&str> {
     let name = line
         .iter()
@@ -199,7 +199,7 @@ pub(super) fn entry_of_comment(line: &str) -> Option<TocEntry> {
         (_, Some(rest)) => (true, rest),
         _ => return None,
     };
-    // A name may hold anything: the fields are looked for from the end.
+    // A name may contain anything, so the fields are searched from the end.
     let (rest, _) = rest.split_once("; Tablespace: ").unwrap_or((rest, ""));
     let (rest, owner) = rest.rsplit_once("; Owner: ")?;
     let (rest, schema) = rest.rsplit_once("; Schema: ")?;
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sql_is_told_from_prose_and_other_databases() {
+    fn sql_is_distinguished_from_prose_and_other_databases() {
         for sql in [
             "CREATE TABLE u(id int PRIMARY KEY);\n",
             "-- by hand\n\ncreate or replace function f() returns int as $$ select 1 $$;",
@@ -272,12 +272,12 @@ mod tests {
         ] {
             assert!(!is_sql(other.as_bytes(), true), "{other}");
         }
-        // A licence of more than the bytes that are looked at.
+        // A license comment that is longer than the bytes examined.
         assert!(is_sql("-- c\n".repeat(2000).as_bytes(), false));
     }
 
     #[test]
-    fn messages_of_programs_are_no_statements() {
+    fn messages_of_programs_are_not_statements() {
         assert_eq!(program_of_message(b"pg_dump: warning: x"), Some("pg_dump"));
         assert_eq!(
             program_of_message(b"/usr/bin/pg_dump: error: x"),

@@ -9,7 +9,7 @@ use super::toc::corrupt;
 use crate::error::ArchiveError;
 
 impl SqlReader {
-    /// Passes rows up to the line `\.`.
+    /// Skips rows up to the line `\.`.
     pub(crate) fn skip_rows(&mut self) -> Result<(), ArchiveError> {
         let what = format!("rows from line {}", self.line);
         let mut rows = RowReader {
@@ -23,7 +23,7 @@ impl SqlReader {
             .map_err(|e| ArchiveError::from_io(e, &what))
     }
 
-    /// Rows up to the line `\.`.
+    /// Reads rows up to the line `\.`.
     pub(crate) fn copy_rows(
         &mut self,
         entry: &TocEntry,
@@ -82,7 +82,7 @@ struct RowReader<'a> {
 }
 
 impl RowReader<'_> {
-    /// Bytes of rows that can be given out; 0 where more must be read first.
+    /// Bytes of rows that can be returned now; 0 if more must be read first.
     fn ready(&mut self) -> usize {
         let buf = self.text.rest();
         if self.at_row_start && buf.first() == Some(&b'\\') && buf.get(1).is_none_or(|b| *b == b'.')
@@ -99,7 +99,7 @@ impl RowReader<'_> {
         }
     }
 
-    /// Passes the end marker, if it stands here.
+    /// Skips the end marker if it is next.
     fn skip_end_marker(&mut self) -> bool {
         let buf = self.text.rest();
         let n = match buf {
@@ -132,7 +132,7 @@ impl Read for RowReader<'_> {
             }
             let too_long = self.text.rest().len() > 4;
             if too_long {
-                let what = format!("line {}: \\. is not alone in its line", self.text.line);
+                let what = format!("line {}: \\. is not alone on its line", self.text.line);
                 return Err(corrupt(what).into());
             }
             if !self.text.fill()? {

@@ -1,5 +1,5 @@
-//! SQL text as `pg_dump -Fp` writes it: statements and COPY blocks, cut without `psql`. No command
-//! of `psql` is run; those that `pg_dump` writes are understood, every other one is refused.
+//! SQL text as `pg_dump -Fp` writes it, split into statements and COPY blocks without `psql`. No `psql` command
+//! is run: those that `pg_dump` writes are interpreted, others are skipped or rejected.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -13,30 +13,30 @@ use super::toc::{corrupt, without_oids};
 use super::{Archive, ArchiveBody, Codec, Format, Header, Limits, TocEntry, TocSection};
 use crate::error::ArchiveError;
 
-/// Bytes of statements that are looked at before the data, to say what the dump needs.
+/// Bytes of statements that are read ahead of the data to find out what the dump needs.
 const MAX_PREVIEW: u64 = 1 << 20;
 
-/// Bytes of one statement that are kept of the preview.
+/// Bytes kept of each statement in the preview.
 const MAX_KEPT_STATEMENT: usize = 64 << 10;
 
-/// The text from where the preview ended.
+/// The text from the end of the preview on.
 pub(super) struct Script {
     text: SqlReader,
     /// Items that were read ahead.
     ahead: VecDeque<TextItem>,
-    /// Data of one table or of large objects that is open.
+    /// The table or large objects whose data is being read.
     open: Option<TocEntry>,
     object: Option<(u32, u64)>,
     next_id: i32,
-    /// Rows come before anything is made that could take them.
+    /// Rows come before any statement that could create their tables.
     pub has_rows_only: bool,
-    /// Nothing says that `pg_dump` wrote it.
+    /// Nothing shows that `pg_dump` wrote it.
     pub is_generic_sql: bool,
-    /// Known when all was read.
+    /// Set when everything has been read.
     pub completeness: Arc<OnceLock<bool>>,
 }
 
-/// What the beginning of the text makes.
+/// What the beginning of the text creates.
 #[derive(Default)]
 struct Preview {
     ahead: VecDeque<TextItem>,
@@ -46,7 +46,7 @@ struct Preview {
 }
 
 impl Preview {
-    /// Looks at an item; says whether it is data.
+    /// Adds an item; returns whether it is data.
     fn add(&mut self, item: TextItem) -> bool {
         let is_data = match &item {
             TextItem::Entry(e)
@@ -73,7 +73,7 @@ impl Preview {
         is_data
     }
 
-    /// Adds a statement to the entry whose comment stood before it.
+    /// Adds a statement to the entry whose comment precedes it.
     fn statement(&mut self, s: &Statement) {
         let words = first_tokens(&s.text, Dialect::default(), 40);
         self.has_definitions |= is_definition(&words);
@@ -81,7 +81,7 @@ impl Preview {
             return;
         }
         if starts_with_words(&words, &["create", "database"]) {
-            // Its own comment stood before it, or none did.
+            // The comment of this entry precedes it, or there is none.
             if self
                 .entries
                 .last()
@@ -158,12 +158,12 @@ pub(super) fn open(
     })
 }
 
-/// Whether a statement before the data may make what takes rows.
+/// Whether a statement before the data may create what rows are loaded into.
 fn is_definition(words: &[Token<'_>]) -> bool {
     let Some(first) = words.first().and_then(Token::name) else {
         return false;
     };
-    // To `pg_dump`, all of a large object is data: its owner, its comment, its privileges.
+    // `pg_dump` counts everything about a large object as data: its owner, comment and privileges.
     if words
         .windows(2)
         .any(|w| w[0].is("large") && w[1].is("object"))
@@ -251,17 +251,17 @@ impl Script {
         self.open.take().map_or(Ok(()), |e| sink.end(&e))
     }
 
-    /// INSERT statements of one table in a row are its data.
+    /// Consecutive INSERT statements of one table are its data.
     fn insert(
         &mut self,
         bytes: Vec<u8>,
         line: u64,
         sink: &mut dyn DataSink,
     ) -> Result<(), ArchiveError> {
-        // Only the beginning is looked at: the name is before any value.
+        // Only the beginning is parsed: the name precedes every value.
         let head = self.text.encoding.view(&bytes[..bytes.len().min(300)]);
         let table = table_of(&head, 2)
-            .ok_or_else(|| corrupt(format!("line {line}: INSERT into no table")))?;
+            .ok_or_else(|| corrupt(format!("line {line}: INSERT without a table")))?;
         if self.open.as_ref().is_none_or(|e| e.tag != table) {
             self.close(sink)?;
             let entry = self.entry("TABLE DATA", &table);
@@ -271,7 +271,7 @@ impl Script {
         sink.chunk(Chunk::Statements(bytes))
     }
 
-    /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Says whether it was one of them.
+    /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Returns whether it was one of them.
     fn large_object(
         &mut self,
         s: &Statement,
@@ -282,7 +282,7 @@ impl Script {
         };
         let bad = || {
             corrupt(format!(
-                "line {}: not as pg_dump writes a large object",
+                "line {}: a large object is not written as pg_dump writes it",
                 s.line
             ))
         };
@@ -319,7 +319,7 @@ impl Script {
     }
 }
 
-/// `'\x…'` as bytes, whatever quotes and backslashes the dialect needs around it.
+/// `'\x…'` as bytes, whatever quotes and backslashes the dialect requires around it.
 fn hex_constant(text: &str) -> Option<Vec<u8>> {
     let digits = text
         .trim_start_matches(['E', '\'', '\\'])
@@ -342,7 +342,7 @@ fn hex_constant(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// The name after `skip` words, as it is written: `public.t`.
+/// The name after `skip` words, as written: `public.t`.
 fn table_of(sql: &str, skip: usize) -> Option<String> {
     let words = first_tokens(sql, Dialect::default(), skip + 3);
     let first = words.get(skip)?;

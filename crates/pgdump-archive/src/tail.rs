@@ -1,9 +1,9 @@
-//! What stands behind the last data block of a custom archive.
+//! The part of a custom archive that follows its last data block.
 //!
-//! Where `pg_dump` can seek, it goes back at its end and writes the table of contents again, now with
-//! the offsets of the data. Where its output was opened for appending (the shell's `>>`, and since
-//! PostgreSQL 16 any standard output, so also `pg_dump -Fc db > file`), that write lands at the end of
-//! the file instead: the first table of contents has no offsets, and a second one stands behind the data.
+//! If `pg_dump` can seek, it finally overwrites the table of contents with one that has the offsets of the data.
+//! If its output was opened for appending (by the shell's `>>`, or since PostgreSQL 16 for any standard output, so
+//! also by `pg_dump -Fc db > file`), that write is appended to the file instead: the first table of contents has no
+//! offsets, and a second one follows the data.
 
 use std::io::Read;
 
@@ -13,14 +13,14 @@ use super::toc::{TocReader, compare_toc, corrupt};
 use super::{DataOffset, TocEntry};
 use crate::error::ArchiveError;
 
-/// Bytes that an error shows, about.
+/// Approximate number of bytes that an error quotes.
 pub(super) const SHOWN_BYTES: usize = 32;
 
-/// Reads to the end of the input, which stands behind the archive's data: there is nothing, or the table
-/// of contents again. Gives the offsets of the entries with data, where it has them.
+/// Reads to the end of the input after the archive's data: there is nothing, or the table of contents again.
+/// Returns the offsets of the entries with data, if it has them.
 ///
 /// # Errors
-/// `archive_corrupt` for a table of contents that is another one or ends early, and for any other bytes.
+/// `ArchiveError::Corrupt` for a table of contents that differs or ends early, and for any other bytes.
 pub(super) fn read_tail<R: std::io::BufRead>(
     input: &mut CountingReader<R>,
     form: &BlockForm,
@@ -48,7 +48,7 @@ pub(super) fn read_tail<R: std::io::BufRead>(
     }
 }
 
-/// The next bytes, to be shown.
+/// The next bytes, for an error message.
 pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
     let mut start = Vec::new();
     let read = input.take(SHOWN_BYTES as u64).read_to_end(&mut start);
@@ -56,8 +56,8 @@ pub(super) fn peek(input: &mut impl Read) -> Result<Vec<u8>, ArchiveError> {
     Ok(start)
 }
 
-/// Whether these bytes begin with that number, as a table of contents begins with the number of its
-/// entries, or are the beginning of it.
+/// Whether these bytes begin with that number (the number of entries begins a table of contents), or are the
+/// beginning of it.
 fn counts(start: &[u8], form: &BlockForm, entries: usize) -> bool {
     let number = (entries as u64).to_le_bytes();
     let wanted: Vec<u8> = [0]
@@ -72,7 +72,7 @@ fn counts(start: &[u8], form: &BlockForm, entries: usize) -> bool {
     }
 }
 
-/// Bytes where the archive has to be at its end.
+/// The error for bytes where the archive must end.
 pub(super) fn other_bytes(at: u64, start: &[u8]) -> ArchiveError {
     let what = if start.starts_with(b"PGDMP") {
         "another archive begins".to_owned()
@@ -85,7 +85,7 @@ pub(super) fn other_bytes(at: u64, start: &[u8]) -> ArchiveError {
     ))
 }
 
-/// Bytes where the next data block has to be.
+/// The error for bytes where the next data block must be.
 pub(super) fn no_block(at: u64, start: &[u8], missing: &TocEntry) -> ArchiveError {
     let missing = missing.name();
     if start.starts_with(b"PGDMP") {
@@ -95,7 +95,7 @@ pub(super) fn no_block(at: u64, start: &[u8], missing: &TocEntry) -> ArchiveErro
         ));
     }
     corrupt(format!(
-        "the archive is damaged: at byte {at} no data block begins (\"{}\"), and the data of {missing} is missing",
+        "the archive is damaged: no data block begins at byte {at} (\"{}\"), and the data of {missing} is missing",
         start.escape_ascii()
     ))
 }

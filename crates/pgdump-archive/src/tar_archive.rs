@@ -1,6 +1,6 @@
-//! Members in a tar: of `pg_dump -Ft`, whose first member is the table of contents, and of a
-//! directory dump that was packed, whose table of contents may stand anywhere. One forward pass; the
-//! table of contents behind the data is fetched before it, where the object can be read twice.
+//! Members in a tar: of `pg_dump -Ft`, whose first member is the table of contents, and of a packed directory
+//! dump, whose table of contents may be anywhere. The tar is read in one forward pass; a table of contents that
+//! follows the data is fetched before it if the object can be read twice.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
@@ -17,21 +17,21 @@ use super::{Archive, ArchiveBody, Format, Limits, ReadContext, ReopenableSource,
 use crate::error::ArchiveError;
 
 const BLOCK: usize = 512;
-/// Bytes of a member's name or of its extended header.
+/// Most bytes of a member's name or of its extended header.
 const MAX_NAME: u64 = 1 << 20;
-/// Bytes of a member: no file is larger.
+/// Most bytes of a member: no file is larger.
 const MAX_SIZE: u64 = i64::MAX as u64 - BLOCK as u64;
-/// A member of more bytes than this is passed over by opening the object behind it.
+/// A member of more bytes than this is skipped by reopening the object after it.
 const MIN_JUMP: u64 = 1 << 20;
 
-/// How to read the same tar once more.
+/// How to read the same tar again.
 pub(super) struct TarReopener {
     pub source: Arc<dyn ReopenableSource>,
     pub filters: usize,
     pub keys: DecryptionKeys,
 }
 
-/// Holes are left out of such members, so that their bytes are not those of the file.
+/// The error for sparse members: they omit holes, so their bytes are not those of the file.
 fn sparse() -> ArchiveError {
     limit_error("the tar has sparse members: pack the directory again, without --sparse")
 }
@@ -51,9 +51,9 @@ fn tar_error(e: std::io::Error) -> ArchiveError {
 /// A tar, read forward.
 struct Tar {
     input: PeekReader<'static>,
-    /// Bytes read of it.
+    /// Bytes read so far.
     position: u64,
-    /// Bytes left of the current member, and its padding.
+    /// Bytes left in the current member, and its padding.
     left: u64,
     padding: u64,
 }
@@ -96,7 +96,9 @@ impl Tar {
                 .take()
                 .unwrap_or(header.entry_size().map_err(tar_error)?);
             if size > MAX_SIZE {
-                return Err(corrupt(format!("a member of {size} bytes in the tar")));
+                return Err(corrupt(format!(
+                    "a member of the tar has the invalid size of {size} bytes"
+                )));
             }
             self.left = size;
             self.padding = size.next_multiple_of(BLOCK as u64) - size;
@@ -115,10 +117,9 @@ impl Tar {
                         b"size" => {
                             let text = std::str::from_utf8(extension.value_bytes()).ok();
                             let size = text.and_then(|t| t.parse().ok());
-                            long_size =
-                                Some(size.ok_or_else(|| {
-                                    corrupt("a size in the tar that is no number")
-                                })?);
+                            long_size = Some(
+                                size.ok_or_else(|| corrupt("a size in the tar is not a number"))?,
+                            );
                         }
                         key if key.starts_with(b"GNU.sparse.") => return Err(sparse()),
                         _ => {}
@@ -145,14 +146,17 @@ impl Tar {
 
     fn small(&mut self) -> Result<Vec<u8>, ArchiveError> {
         if self.left > MAX_NAME {
-            return Err(corrupt(format!("a name of {} bytes in the tar", self.left)));
+            return Err(corrupt(format!(
+                "a name in the tar has {} bytes, which is too long",
+                self.left
+            )));
         }
         let mut bytes = Vec::new();
         self.member().read_to_end(&mut bytes).map_err(tar_error)?;
         Ok(bytes)
     }
 
-    /// Passes over what is left of the current member.
+    /// Skips the rest of the current member.
     fn skip(&mut self) -> Result<(), ArchiveError> {
         let amount = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
         let passed = std::io::copy(&mut (&mut self.input).take(amount), &mut std::io::sink())
@@ -165,7 +169,7 @@ impl Tar {
         }
     }
 
-    /// The same by opening the object behind the member.
+    /// The same by reopening the object after the member.
     fn skip_by_reopening(&mut self, source: &dyn ReopenableSource) -> Result<(), ArchiveError> {
         if self.left > MIN_JUMP {
             let behind = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
@@ -175,7 +179,7 @@ impl Tar {
         Ok(())
     }
 
-    /// Reads what follows the end mark, which must be whole.
+    /// Reads the end mark, which must be complete.
     fn check_end(&mut self) -> Result<(), ArchiveError> {
         let mut rest = [0u8; BLOCK];
         let mut read = 0;
@@ -184,7 +188,7 @@ impl Tar {
                 0 if read >= BLOCK => return Ok(()),
                 0 => return Err(corrupt("the archive ends early: the end of the tar")),
                 n if rest[..n].iter().all(|b| *b == 0) => read += n,
-                _ => return Err(corrupt("bytes after the end of the tar")),
+                _ => return Err(corrupt("there are bytes after the end of the tar")),
             }
         }
     }
@@ -208,13 +212,13 @@ impl Read for MemberBytes<'_> {
     }
 }
 
-/// The members, to be read in the order of the tar.
+/// The members, read in the order of the tar.
 pub(super) struct TarMembers {
     tar: Tar,
-    /// The first file, whose header is read already.
+    /// The first file, whose header has been read already.
     first: Option<File>,
     context: ReadContext,
-    /// Folder inside the tar that holds the members, with its slash.
+    /// Directory inside the tar that has the members, with its slash.
     folder: String,
     filter_count: usize,
     reopen: Option<TarReopener>,
@@ -268,14 +272,14 @@ fn finish(
     }
 }
 
-/// Looks for the table of contents in another reading of the tar.
+/// Searches another reading of the tar for the table of contents.
 fn find_toc(
     reopen: Option<&TarReopener>,
     limits: Limits,
 ) -> Result<(String, MemberToc), ArchiveError> {
     let reopen = reopen.ok_or_else(|| {
         unsupported(
-            "toc.dat is not the first member of this tar: that cannot be read from standard input, \
+            "toc.dat is not the first member of this tar, which therefore cannot be read from standard input: \
              name a file or an object",
         )
     })?;
@@ -284,7 +288,7 @@ fn find_toc(
         let (folder, name) = split(&file.path);
         if matches!(name, "backup_label" | "PG_VERSION") {
             return Err(unsupported(
-                "this is no dump: it is a base backup of a whole server (pg_basebackup), which only a \
+                "this is not a dump: it is a base backup of a whole server (pg_basebackup), which only a \
                  server of its own version can start from",
             ));
         }
@@ -298,16 +302,14 @@ fn find_toc(
             tar.skip_by_reopening(reopen.source.as_ref())?;
         }
     }
-    Err(unsupported(
-        "this tar holds no dump: there is no toc.dat in it",
-    ))
+    Err(unsupported("this tar is not a dump: it has no toc.dat"))
 }
 
 fn split(path: &str) -> (&str, &str) {
     path.split_at(path.rfind('/').map_or(0, |n| n + 1))
 }
 
-/// What is known of the large objects of one entry.
+/// What is known about the large objects of one entry.
 #[derive(Default, Clone)]
 struct TarObjects {
     seen: BTreeSet<u32>,
@@ -315,7 +317,7 @@ struct TarObjects {
     ended: bool,
 }
 
-/// What has been read so far.
+/// Progress of reading the members.
 struct TarReading<'a> {
     entries: &'a [TocEntry],
     index: MemberIndex,
@@ -341,7 +343,7 @@ impl TarReading<'_> {
         }
     }
 
-    /// The large objects of an entry are complete with those of its list.
+    /// Ends the large objects of an entry, which must match its list.
     fn end_objects(&mut self, at: usize, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let of_entry = &mut self.objects[at];
         if !of_entry.ended && of_entry.listed.as_ref() == Some(&of_entry.seen) {
@@ -352,7 +354,7 @@ impl TarReading<'_> {
         Ok(())
     }
 
-    /// Nothing is missing.
+    /// Checks that nothing is missing.
     fn finish(mut self, sink: &mut dyn DataSink) -> Result<(), ArchiveError> {
         let missing = self
             .entries
@@ -361,7 +363,7 @@ impl TarReading<'_> {
             .find(|(e, seen)| e.has_data && !**seen);
         if let Some((e, _)) = missing {
             return Err(corrupt(format!(
-                "the archive ends early: no data of {}",
+                "the archive ends early: the data of {} is missing",
                 e.name()
             )));
         }
@@ -405,11 +407,11 @@ impl TarMembers {
         let mut left = self.read_once(&mut progress, sink)?;
         self.tar.check_end()?;
         while let Some(member) = left {
-            // A tar that was packed need not have the order in which rows are to be restored.
+            // A packed tar need not have the order in which rows are to be restored.
             let Some(reopen) = &self.reopen else {
                 return Err(limit_error(format!(
-                    "the member {} of this tar is restored after others that stand behind it, because its table \
-                     calls functions that may read them: that cannot be done from standard input, name a file \
+                    "the member {} of this tar must be restored after members that follow it, because its table \
+                     calls functions that may read them, which is impossible from standard input: name a file \
                      or an object",
                     display_name(&member)
                 )));
@@ -420,7 +422,7 @@ impl TarMembers {
         progress.finish(sink)
     }
 
-    /// Reads all members that have not been read and are due; returns one that is not.
+    /// Reads all unread members that are due; returns one that is not due yet.
     fn read_once(
         &mut self,
         progress: &mut TarReading<'_>,
@@ -428,7 +430,7 @@ impl TarMembers {
     ) -> Result<Option<String>, ArchiveError> {
         let mut met_members = HashSet::new();
         let (mut left, mut has_read) = (None, false);
-        // Where the tar began with it, it was read already.
+        // If the tar began with it, it was read already.
         met_members
             .extend((self.tar.position > 0 && self.first.is_none()).then_some(MemberKind::Toc));
         while let Some(file) = match self.first.take() {
@@ -447,13 +449,13 @@ impl TarMembers {
                 || (at.is_none() && matches!(member, MemberKind::LargeObject(_)))
             {
                 return Err(corrupt(format!(
-                    "the member {} is in no table of contents",
+                    "the table of contents does not list the member {}",
                     display_name(&file.path)
                 )));
             }
             if member != MemberKind::Ignored && !met_members.insert(member) {
                 return Err(corrupt(format!(
-                    "the member {} is there twice",
+                    "the member {} occurs twice",
                     display_name(&file.path)
                 )));
             }

@@ -1,5 +1,5 @@
-//! The lexical side of SQL text: a buffer that moves forward over statements, comments, rows and
-//! the commands of `psql`. What is not needed is passed over without being kept.
+//! The lexical level of SQL text: a buffer that moves forward over statements, comments, rows and `psql`
+//! commands. Unneeded text is skipped without being kept.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
@@ -15,14 +15,14 @@ use super::{Limits, TextEncoding, TocEntry};
 use crate::error::ArchiveError;
 
 const READ: usize = 256 << 10;
-/// Memory that is not asked for.
+/// Memory up to this many bytes is not checked against the budget.
 const FREE_STATEMENT: u64 = 4 * READ as u64;
-/// Bytes of a comment line that are looked at.
+/// Bytes examined of a comment line.
 const MAX_COMMENT: usize = 4 << 10;
-/// Bytes in which the name of a program that wrote a message must end.
+/// Bytes within which the name of a program that wrote a message must end.
 const MAX_PROGRAM_NAME: usize = 100;
 
-/// What stands in the text.
+/// An item of the text.
 pub(super) enum TextItem {
     Statement(Statement),
     /// `COPY … FROM stdin`: its rows come next in the text.
@@ -31,9 +31,9 @@ pub(super) enum TextItem {
         bytes: Vec<u8>,
         line: u64,
     },
-    /// A comment line that says which entry comes: kind, name, schema, owner.
+    /// A comment line that announces an entry: kind, name, schema, owner.
     Entry(Box<TocEntry>),
-    /// Whether the text shows that all of it is there.
+    /// The end, and whether the text shows that it is complete.
     End(bool),
 }
 
@@ -49,9 +49,9 @@ pub(super) struct SqlReader {
     pub consumed: u64,
     dialect: Dialect,
     pub encoding: TextEncoding,
-    /// Something was read, or will be, in this encoding and no other.
+    /// The encoding can no longer change: something was read, or will be, in it.
     pub is_encoding_fixed: bool,
-    /// What `\encoding` names, from the next statement on, and its line.
+    /// The encoding that `\encoding` names, in force from the next statement on, and its line.
     pending_encoding: Option<(String, u64)>,
     pub server_version: String,
     pub pg_dump_version: String,
@@ -62,12 +62,12 @@ pub(super) struct SqlReader {
     /// Token of `\restrict`.
     restricted: Option<String>,
     pub marks: DumpMarks,
-    /// Of a cluster's databases, the one that is restored, and whether it has come.
+    /// The database of a cluster that is to be restored, and whether it has been found.
     pub selected_database: Option<String>,
     pub was_selected: bool,
-    /// The databases of a cluster so far.
+    /// The databases of a cluster found so far.
     pub databases: BTreeSet<String>,
-    /// Variables that `psql` would have.
+    /// Variables that `psql` would have set.
     variables: HashSet<String>,
 }
 
@@ -99,7 +99,7 @@ impl SqlReader {
         }
     }
 
-    /// Whether the text at this place is what is restored: of a cluster, one database.
+    /// Whether the text at this position is to be restored: for a cluster, one database.
     pub(crate) fn is_selected(&self) -> bool {
         !self.marks.is_cluster()
             || (self.selected_database.is_some() && self.database == self.selected_database)
@@ -117,7 +117,7 @@ impl SqlReader {
         &self.buf[self.start..]
     }
 
-    /// Reads on; says whether there was more.
+    /// Reads more; returns whether there was more.
     pub(super) fn fill(&mut self) -> Result<bool, ArchiveError> {
         if self.at_end {
             return Ok(false);
@@ -136,7 +136,7 @@ impl SqlReader {
         };
         if kept > self.limits.max_statement {
             return Err(limit_error(format!(
-                "{}, more than PostgreSQL takes",
+                "{}, more than PostgreSQL accepts",
                 what()
             )));
         }
@@ -152,7 +152,7 @@ impl SqlReader {
         Ok(read > 0)
     }
 
-    /// Takes the first bytes out of the buffer; many of them are not copied.
+    /// Takes the first bytes out of the buffer; large parts are not copied.
     fn take(&mut self, n: usize) -> Vec<u8> {
         self.count(n);
         if self.start == 0 && n >= READ {
@@ -174,7 +174,7 @@ impl SqlReader {
         self.consumed += n as u64;
     }
 
-    /// Passes a line; gives its beginning, at most `most` bytes of it, and whether that is all of it.
+    /// Skips a line; returns its beginning, at most `most` bytes, and whether that is all of it.
     fn skip_line(&mut self, most: usize) -> Result<(String, bool), ArchiveError> {
         let (mut line, mut is_whole) = (Vec::new(), true);
         loop {
@@ -191,7 +191,7 @@ impl SqlReader {
         }
     }
 
-    /// Passes a block comment, whatever its length.
+    /// Skips a block comment of any length.
     fn skip_block_comment(&mut self) -> Result<(), ArchiveError> {
         let (begun, mut depth) = (self.line, 0_usize);
         loop {
@@ -219,7 +219,7 @@ impl SqlReader {
                 self.skip(at);
                 return Ok(());
             }
-            // A last byte that may be half of a mark stays.
+            // A last byte that may be half of a comment delimiter stays.
             let is_half = at < rest.len() && rest.last().is_some_and(|b| matches!(b, b'*' | b'/'));
             self.skip(self.rest().len() - usize::from(is_half));
             if !self.fill()? {
@@ -239,7 +239,7 @@ impl SqlReader {
                 .position(|b| !is_whitespace(*b))
                 .unwrap_or(rest.len());
             self.skip(n);
-            // Two bytes tell what begins.
+            // Two bytes determine what begins here.
             if self.rest().len() >= 2 || !self.fill()? {
                 return Ok(());
             }
@@ -282,9 +282,7 @@ impl SqlReader {
 
     fn unfinished(&self, what: &str) -> ArchiveError {
         match what {
-            "a command of psql in a statement" => {
-                unsupported(format!("line {}: {what}", self.line))
-            }
+            "a psql command in a statement" => unsupported(format!("line {}: {what}", self.line)),
             _ => corrupt(format!(
                 "the dump ends early: {what} that begins in line {} does not end",
                 self.line
@@ -300,7 +298,7 @@ impl SqlReader {
         Ok(TextItem::End(is_complete))
     }
 
-    /// Versions, and the entries that `pg_dump` names before their statements.
+    /// Parses versions, and the entries that `pg_dump` names before their statements.
     fn comment(&mut self, line: &str) -> Option<TocEntry> {
         if let Some(v) = line.strip_prefix("-- Dumped from database version ") {
             v.clone_into(&mut self.server_version);
@@ -310,7 +308,7 @@ impl SqlReader {
         entry_of_comment(line)
     }
 
-    /// A line that begins with a backslash.
+    /// Parses a line that begins with a backslash.
     fn command(&mut self) -> Result<(), ArchiveError> {
         let at = self.line;
         let (line, is_whole) = self.skip_line(psql::MAX_COMMAND)?;
@@ -322,7 +320,7 @@ impl SqlReader {
                 .collect();
             let most = psql::MAX_COMMAND >> 10;
             return Err(unsupported(format!(
-                "line {at}: the command {name} of psql has more than {most} KiB"
+                "line {at}: the psql command {name} has more than {most} KiB"
             )));
         }
         let command = psql::command(&line, at)?;
@@ -339,7 +337,7 @@ impl SqlReader {
             }
             (_, true) => {
                 return Err(unsupported(format!(
-                    "line {at}: the command {name} of psql between \\restrict and \\unrestrict, where psql runs none"
+                    "line {at}: the psql command {name} is between \\restrict and \\unrestrict, where psql runs no commands"
                 )));
             }
             (PsqlCommand::Connect(argument), false) => self.connect(&argument, at)?,
@@ -353,7 +351,7 @@ impl SqlReader {
         Ok(())
     }
 
-    /// Passes everything that `psql` would not read any more.
+    /// Skips everything that `psql` would no longer read.
     fn quit(&mut self) -> Result<(), ArchiveError> {
         loop {
             self.skip(self.rest().len());
@@ -363,7 +361,7 @@ impl SqlReader {
         }
     }
 
-    /// `\connect` to the database that the text itself has created means the target.
+    /// `\connect` to the database that the text itself has created refers to the target.
     fn connect(&mut self, argument: &str, at: u64) -> Result<(), ArchiveError> {
         let named = psql::database_of(argument);
         let fits = |name: &String| match &self.connected {
@@ -372,7 +370,7 @@ impl SqlReader {
         };
         match named {
             Some(name) if self.marks.is_cluster() || fits(&name) => {
-                // A new connection has its own encoding: pg_dump writes \encoding for the command alone.
+                // A new connection has its own encoding: pg_dump writes \encoding only for the command itself.
                 self.pending_encoding = None;
                 self.connected = Some(name.clone());
                 self.enter(name);
@@ -395,7 +393,7 @@ impl SqlReader {
             return Ok(());
         };
         Err(corrupt(format!(
-            "line {}: a message of {program}, not SQL: its standard error went into the file (2>&1); dump again \
+            "line {}: a message of {program}, not SQL: its standard error was written to the file (2>&1); dump again \
              with --file, or remove the line if it is only a warning",
             self.line
         )))
@@ -413,7 +411,7 @@ impl SqlReader {
         }
     }
 
-    /// The statement at the start of the buffer; `None` for one that is for this reader alone.
+    /// The statement at the start of the buffer; `None` for one that only concerns this reader.
     fn statement(&mut self) -> Result<Option<TextItem>, ArchiveError> {
         self.reject_program_message()?;
         if let Some((name, at)) = self.pending_encoding.take() {
@@ -424,16 +422,18 @@ impl SqlReader {
         let line = self.line;
         let mut bytes = match found {
             Some(n) => self.take(n),
-            // psql sends the last statement of a file without its semicolon, too.
+            // psql also sends the last statement of a file without a semicolon.
             None if !self.marks.is_open() && !scan.is_open() => self.take(self.rest().len()),
             None => return Err(self.unfinished("a statement")),
         };
         if found.is_none() {
             bytes.push(b';');
         }
-        // No encoding of PostgreSQL has one.
+        // NUL bytes are invalid in every encoding of PostgreSQL.
         if memchr::memchr(0, &bytes).is_some() {
-            return Err(corrupt(format!("line {line}: a statement with a NUL byte")));
+            return Err(corrupt(format!(
+                "line {line}: the statement contains a NUL byte"
+            )));
         }
         if let Some(name) = scan
             .variables()
@@ -441,7 +441,7 @@ impl SqlReader {
             .find(|v| *v == "{" || self.variables.contains(*v))
         {
             return Err(unsupported(format!(
-                "line {line}: psql would put its variable {name} into the statement: variables are not kept"
+                "line {line}: psql would replace the variable {name} in the statement: variables are not supported"
             )));
         }
         self.track_transaction(&scan, line)?;
@@ -470,14 +470,14 @@ impl SqlReader {
         Ok((!is_for_us).then_some(TextItem::Statement(Statement { text, line })))
     }
 
-    /// What a statement says of transactions and of the text's completeness.
+    /// Records what a statement says about transactions and the text's completeness.
     fn track_transaction(&mut self, scan: &StatementEnd, line: u64) -> Result<(), ArchiveError> {
         let is = |words: &[&str]| scan.is(words);
-        // PREPARE transaction AS … is a statement of that name.
+        // PREPARE transaction AS … prepares a statement with that name.
         let prepares = is(&["prepare", "transaction"]) && !is(&["prepare", "transaction", "as"]);
         if prepares || is(&["commit", "prepared"]) || is(&["rollback", "prepared"]) {
             let what = format!(
-                "line {line}: a transaction that is prepared (PREPARE TRANSACTION, COMMIT PREPARED): a dump has none"
+                "line {line}: a prepared transaction (PREPARE TRANSACTION, COMMIT PREPARED), which pg_dump never writes"
             );
             return Err(unsupported(what));
         }
@@ -502,7 +502,8 @@ impl SqlReader {
         Ok(())
     }
 
-    /// Settings that say how the text is to be read; whether the statement is for this reader alone.
+    /// Interprets settings that determine how to read the text; returns whether the statement only concerns
+    /// this reader.
     fn setting(
         &mut self,
         scan: &StatementEnd,
@@ -545,7 +546,7 @@ impl SqlReader {
         Ok(false)
     }
 
-    /// `SET client_encoding`, which holds for the whole dump: there is one encoding for all of its rows.
+    /// `SET client_encoding`, which holds for the whole dump: all of its rows have the same encoding.
     fn set_encoding(&mut self, name: &str, line: u64) -> Result<(), ArchiveError> {
         if self.encoding.is_same(name) {
             return Ok(());
@@ -553,7 +554,7 @@ impl SqlReader {
         if self.is_encoding_fixed && self.is_selected() {
             let (now, was) = (name.to_uppercase(), self.encoding.name());
             return Err(limit_error(format!(
-                "line {line}: client_encoding becomes {now}, and text in {was} came before: restore the parts one by one"
+                "line {line}: client_encoding changes from {was} to {now} after text was read: restore the parts one by one"
             )));
         }
         self.encoding = TextEncoding::new(&name.to_uppercase());
@@ -568,22 +569,22 @@ impl SqlReader {
             .position(|w| w[0].is("from") && w[1].is("stdin"));
         let Some(from) = from else {
             return Err(unsupported(format!(
-                "line {}: COPY that is not FROM stdin: pg_dump writes no other",
+                "line {}: COPY is not FROM stdin, which pg_dump always writes",
                 statement.line
             )));
         };
         if words.len() > from + 3 {
             let what = format!(
-                "line {}: COPY with options: pg_dump writes none",
+                "line {}: COPY has options, which pg_dump never writes",
                 statement.line
             );
             return Err(unsupported(what));
         }
-        // The rows begin in the next line.
+        // The rows begin on the next line.
         let (behind, _) = self.skip_line(MAX_COMMENT)?;
         if !behind.is_empty() && !behind.trim_start().starts_with("--") {
             let what = format!(
-                "line {}: something stands behind COPY in its line",
+                "line {}: COPY is followed by other text on its line",
                 statement.line
             );
             return Err(unsupported(what));

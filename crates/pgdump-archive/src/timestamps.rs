@@ -1,18 +1,18 @@
-//! Points in time in COPY text. PostgreSQL writes them in the time zone of whoever asks; here they are
-//! written as it writes them in UTC, so that the same moment is the same text.
+//! Timestamps with an offset in COPY text. PostgreSQL writes them in the session's time zone; here they are
+//! rewritten as PostgreSQL writes them in UTC, so that equal timestamps have equal text.
 
-/// Bytes after a place that decide whether a time stands there: the longest fraction and offset.
+/// Bytes after a position that decide whether it has a time: the longest fraction and offset.
 const LOOKAHEAD: usize = 32;
 /// Bytes of a date before its time: `294276-12-31 23`.
 const LOOKBEHIND: usize = 16;
 
-/// Whether a time with an offset other than `+00` stands in `text`.
+/// Whether `text` has a time with an offset other than `+00`.
 pub(super) fn has_non_utc(text: &[u8]) -> bool {
     memchr::memchr_iter(b':', text).any(|colon| timestamp_at(text, colon, 0).is_some())
 }
 
-/// Copies `text`, each point in time that is not in UTC as if it were. Unless `at_end`, stops where what
-/// follows could change the answer. Returns how much of `text` was dealt with.
+/// Copies `text` with each timestamp converted to UTC. Unless `at_end`, stops where bytes that follow could change
+/// the result. Returns how much of `text` was processed.
 pub(super) fn normalize_to_utc(text: &[u8], at_end: bool, out: &mut Vec<u8>) -> usize {
     let limit = if at_end {
         text.len()
@@ -41,11 +41,11 @@ fn number(digits: &[u8]) -> Option<i64> {
     all.then(|| digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')))
 }
 
-/// A point in time that is not written in UTC.
+/// A timestamp that is not in UTC.
 struct OffsetTimestamp {
     start: usize,
     end: usize,
-    /// Since 1970-01-01 in UTC, without the fraction.
+    /// Seconds since 1970-01-01 in UTC, without the fraction.
     seconds: i64,
     fraction: std::ops::Range<usize>,
 }
@@ -86,7 +86,7 @@ fn timestamp_at(text: &[u8], colon: usize, from: usize) -> Option<OffsetTimestam
         return None;
     }
     let year_end = colon - 9;
-    // At most six, whatever stands before: a row that comes in chunks must give the same answer.
+    // At most six, whatever precedes: a row that arrives in chunks must give the same result.
     let digits = text
         .get(from..year_end)?
         .iter()
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_written_as_postgresql_does_in_utc() {
+    fn timestamps_are_written_as_postgresql_does_in_utc() {
         for (elsewhere, utc) in [
             ("2026-11-24 13:00:00.25+01", "2026-11-24 12:00:00.25+00"),
             ("2024-02-29 23:30:00-01:30", "2024-03-01 01:00:00+00"),
@@ -177,7 +177,7 @@ mod tests {
             normalize_to_utc(elsewhere.as_bytes(), true, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), utc, "{elsewhere}");
         }
-        // And every day of four hundred years, there and back.
+        // And every day of four hundred years, in both directions.
         assert!((-200_000..200_000).step_by(17).all(|d| {
             let (y, m, day) = civil_from_days(d);
             days_from_civil(y, m, day) == d

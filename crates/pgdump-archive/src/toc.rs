@@ -1,11 +1,11 @@
-//! The table of contents: one entry per object of the dump, read with every count and length bounded.
+//! The table of contents: one entry per object of the dump, read with a limit for every count and length.
 
 use std::io::Read;
 
 use super::{Limits, TextEncoding};
 use crate::error::ArchiveError;
 
-/// Where an entry belongs in the order of a restore.
+/// The section of a restore that an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TocSection {
     /// Comments and privileges of old dumps.
@@ -18,59 +18,59 @@ pub enum TocSection {
     PostData,
 }
 
-/// Where the entry's data stands. Piped dumps have no offsets; directory and tar dumps have members.
+/// Location of the entry's data. Dumps into a pipe have no offsets; directory and tar dumps have members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataOffset {
-    /// `K_OFFSET_POS_NOT_SET`: there is data, and `pg_dump` could not seek back to say where.
+    /// `K_OFFSET_POS_NOT_SET`: there is data, and `pg_dump` could not seek back to record its offset.
     NotSet,
     /// `K_OFFSET_POS_SET`: offset of the data block in bytes from the beginning of the archive.
     At(u64),
-    /// Name of the member that holds the data, as `pg_dump` named it (no compression suffix).
+    /// Name of the member that has the data, as `pg_dump` named it (no compression suffix).
     Member(String),
     /// `K_OFFSET_NO_DATA`: the entry has no data.
     NoData,
 }
 
-/// One object of the dump. Text is as [`TextEncoding::decode`] gives it.
+/// One object of the dump. Its texts are those that [`TextEncoding::decode`] returns.
 #[derive(Debug, Clone)]
 pub struct TocEntry {
-    /// Number of the entry in this archive, from 1; dependencies refer to it.
+    /// Dump id: number of the entry in this archive, from 1; dependencies refer to it.
     pub dump_id: i32,
-    /// The entry has a data block in this file.
+    /// Whether the entry has a data block in this file.
     pub has_data: bool,
-    /// Object kind in PostgreSQL's words: `TABLE`, `TABLE DATA`, `INDEX`, …
+    /// Object kind in PostgreSQL's terms: `TABLE`, `TABLE DATA`, `INDEX`, …
     pub desc: String,
     /// Name of the object, unquoted; functions have their argument types, some kinds the table before the name.
     pub tag: String,
     /// Section that `pg_dump` put the object in.
     pub section: TocSection,
-    /// Statements that make the object; empty where there are none.
+    /// Statements that create the object; empty if there are none.
     pub defn: String,
-    /// The `DROP` statement that `pg_restore --clean` runs; empty where there is none.
+    /// The `DROP` statement that `pg_restore --clean` runs; empty if there is none.
     pub drop_stmt: String,
-    /// `COPY … FROM stdin;`, or empty: then the data block holds INSERT statements.
+    /// `COPY … FROM stdin;`, or empty: then the data block has INSERT statements.
     pub copy_stmt: String,
     /// Schema of the object, unquoted; `None` for objects outside of schemas.
     pub namespace: Option<String>,
-    /// `None`: not an object with storage; empty: the default tablespace.
+    /// `None`: an object without storage; empty: the default tablespace.
     pub tablespace: Option<String>,
     /// Table access method (archive version 1.14 and later); `None` for objects without one.
     pub table_am: Option<String>,
     /// `pg_class.relkind` (archive version 1.16 and later).
     pub relkind: Option<char>,
-    /// Name of the owner, unquoted; empty where the object has none.
+    /// Name of the owner, unquoted; empty if the object has none.
     pub owner: String,
-    /// The table was made `WITH OIDS`, gone since PostgreSQL 12.
+    /// Whether the table was created `WITH OIDS`, which PostgreSQL 12 removed.
     pub with_oids: bool,
-    /// The data had each row's oid as its first column; the reader leaves it out.
+    /// Whether the data has each row's OID as its first column; the reader removes it.
     pub oids_in_data: bool,
     /// Dump ids of the entries that this one needs; some may not be in the archive.
     pub dependencies: Vec<i32>,
-    /// Where the data is.
+    /// Location of the data.
     pub offset: DataOffset,
 }
 
-/// Integers and strings as the archive writes them.
+/// Reads integers and strings as the archive encodes them.
 pub(super) struct TocReader<'a, R> {
     pub input: &'a mut R,
     /// Data is in members of a directory or tar, not in blocks of this file.
@@ -78,43 +78,43 @@ pub(super) struct TocReader<'a, R> {
     pub int_size: u8,
     pub off_size: u8,
     pub limits: Limits,
-    /// Bytes that the table of contents may still take in the archive.
+    /// Bytes that the rest of the table of contents may have.
     budget: u64,
-    /// Longer strings are passed over, and only summed.
+    /// Longer strings are skipped, and only included in the checksum.
     max_kept: usize,
-    /// Memory that what was read takes, whether it was kept or passed over.
+    /// Memory that everything read so far takes, whether it was kept or skipped.
     memory: u64,
-    /// CRC32C of what was read of an entry, data offsets aside.
+    /// CRC32C of what was read of an entry, without data offsets.
     sum: u32,
-    /// A table of contents behind the data, in which definitions may be left out.
+    /// This is a table of contents after the data, which may omit definitions.
     is_repeated: bool,
 }
 
-/// What an entry is made of, to be compared with a second copy of it.
+/// Checksums of an entry, for comparison with a second copy of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntrySum {
     pub definition: u32,
     pub rest: u32,
 }
 
-/// A table of contents, and the sums of its entries.
+/// A table of contents, and the checksums of its entries.
 pub(super) struct Toc {
     pub entries: Vec<TocEntry>,
     pub encoding: TextEncoding,
     pub sums: Vec<EntrySum>,
 }
 
-/// Strings up to this length are always kept: kinds and flags decide how the next field is read.
+/// Strings up to this length are always kept: kinds and flags determine how to read the next field.
 const SHORT_STRING: usize = 64;
-/// PostgreSQL keeps no longer text than this.
+/// PostgreSQL allows no longer text than this.
 const MAX_STRING: u64 = (1 << 30) - 1;
-/// What an entry takes besides its strings: itself, its copy that is fitted to the server, and its node
-/// in the plan of the restore.
+/// Memory of an entry besides its strings: itself, its rewritten copy, and its node in the plan of the
+/// restore.
 const ENTRY_MEMORY: u64 = 2 * size_of::<TocEntry>() as u64 + 512;
-/// What a dependency takes: here, in the copy, and as an edge of the plan.
+/// Memory of a dependency: here, in the copy, and as an edge of the plan.
 const DEPENDENCY_MEMORY: u64 = 24;
 
-/// What a string takes: its bytes and what the allocator adds, twice, since it is fitted as a copy.
+/// Memory of a string: its bytes and the allocator's overhead, twice because of the rewritten copy.
 fn memory_of(length: u64) -> u64 {
     if length == 0 { 0 } else { 2 * (length + 24) }
 }
@@ -135,7 +135,7 @@ pub(super) fn read_int(input: &mut impl Read, size: u8) -> std::io::Result<i64> 
         (_, i64::MIN..=-1) => Err(corrupt("integer too large").into()),
         (0, v) => Ok(v),
         (1, v) => Ok(-v),
-        (sign, _) => Err(corrupt(format!("{sign} is no sign of an integer")).into()),
+        (sign, _) => Err(corrupt(format!("{sign} is not a valid sign of an integer")).into()),
     }
 }
 
@@ -143,7 +143,7 @@ pub(super) fn unsupported(what: impl Into<String>) -> ArchiveError {
     ArchiveError::unsupported(what)
 }
 
-/// Nothing is known to be wrong with the archive: this program, as it is set up, cannot read it.
+/// The error for an archive that this program, as configured, cannot read, although nothing shows damage.
 pub(super) fn limit_error(what: impl Into<String>) -> ArchiveError {
     ArchiveError::limit(what)
 }
@@ -194,8 +194,8 @@ impl<'a, R: Read> TocReader<'a, R> {
         Ok(())
     }
 
-    /// Counts memory; from where it is more than the worker has, nothing long is kept any more, and the
-    /// rest is read to say how much it would be.
+    /// Counts memory; once the budget is exceeded, long strings are no longer kept, and the rest is read only
+    /// to report how much memory is needed.
     fn count_memory(&mut self, n: u64) {
         self.memory = self.memory.saturating_add(n);
         if self.memory > self.limits.memory {
@@ -207,15 +207,17 @@ impl<'a, R: Read> TocReader<'a, R> {
         self.memory > self.limits.memory
     }
 
-    /// A length and that many bytes; a negative length means that there is no string. Of what is not
-    /// kept, an empty string.
+    /// A length and that many bytes; a negative length means that there is no string. Returns an empty string
+    /// for one that is not kept.
     pub(crate) fn bytes(&mut self, what: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
         let length = self.int(what)?;
         let Ok(length) = u64::try_from(length) else {
             return Ok(None);
         };
         if length > MAX_STRING {
-            return Err(corrupt(format!("{what}: a string of {length} bytes")));
+            return Err(corrupt(format!(
+                "{what}: a string has the invalid length {length}"
+            )));
         }
         self.count_memory(memory_of(length));
         let is_kept = usize::try_from(length).is_ok_and(|n| n <= self.max_kept);
@@ -227,13 +229,13 @@ impl<'a, R: Read> TocReader<'a, R> {
                 .read_exact(part)
                 .map_err(|e| ArchiveError::from_io(e, what))?;
             if part.contains(&0) {
-                return Err(corrupt(format!("{what}: a string with a NUL byte")));
+                return Err(corrupt(format!("{what}: a string contains a NUL byte")));
             }
             self.update_sum(part);
             self.charge_budget(part.len() as u64)?;
             left -= part.len() as u64;
             if is_kept {
-                // What is claimed may be more than there is: memory follows what was read.
+                // The length may be false: memory grows with what has been read.
                 if text.capacity() - text.len() < part.len() {
                     let more = (left + part.len() as u64).min((text.len() as u64).max(32 << 10));
                     text.reserve_exact(more as usize);
@@ -272,7 +274,9 @@ impl<'a, R: Read> TocReader<'a, R> {
             1 => Ok(DataOffset::NotSet),
             2 => Ok(DataOffset::At(u64::from_le_bytes(raw))),
             3 => Ok(DataOffset::NoData),
-            f => Err(corrupt(format!("{f} is no state of a data offset"))),
+            f => Err(corrupt(format!(
+                "{f} is not a valid state of a data offset"
+            ))),
         }
     }
 }
@@ -294,21 +298,24 @@ struct RawEntry {
 /// Reads the whole table of contents. `minor` is the archive version's second number (12 to 16).
 ///
 /// # Errors
-/// `archive_corrupt`; `archive_unsupported` where it takes more memory than there is; or the reader's
-/// own error.
+/// `ArchiveError::Corrupt`; `ArchiveError::Limit` if it takes more memory than allowed; or the reader's own
+/// error.
 pub(super) fn read_toc<R: Read>(
     fields: &mut TocReader<'_, R>,
     minor: u8,
 ) -> Result<Toc, ArchiveError> {
     let count = fields.int("number of entries")?;
-    let count = usize::try_from(count)
-        .map_err(|_| corrupt(format!("a table of contents with {count} entries")))?;
+    let count = usize::try_from(count).map_err(|_| {
+        corrupt(format!(
+            "the table of contents has the invalid number of {count} entries"
+        ))
+    })?;
     let mut ids = std::collections::HashSet::new();
     let (mut raw, mut entries, mut sums, mut encoding) = (vec![], vec![], vec![], None);
     for i in 0..count {
         if i == fields.limits.max_entries {
             return Err(limit_error(format!(
-                "a table of contents with {count} entries: {i} are read"
+                "the table of contents has {count} entries, but the limit is {i}"
             )));
         }
         let entry = read_entry(fields, minor).map_err(|e| in_entry(e, i, "table of contents"))?;
@@ -319,14 +326,14 @@ pub(super) fn read_toc<R: Read>(
         }
         if !ids.insert(entry.dump_id) {
             return Err(corrupt(format!(
-                "two entries with the number {}",
+                "two entries have the dump id {}",
                 entry.dump_id
             )));
         }
         sums.push(entry.sum);
         encoding = encoding.or_else(|| entry.encoding());
         raw.push(entry);
-        // The encoding comes first, in what any pg_dump has written.
+        // The encoding comes first in the output of every pg_dump.
         if let Some(encoding) = &encoding {
             for entry in raw.drain(..) {
                 entries.push(entry.decode(encoding)?);
@@ -347,11 +354,11 @@ pub(super) fn read_toc<R: Read>(
     })
 }
 
-/// Reads a copy of the table of contents that stands behind the data: it must be the same, but for data
-/// offsets and the definitions that `pg_dump` leaves out there. Nothing is kept of it.
+/// Reads a copy of the table of contents that follows the data: it must be identical except for data offsets and
+/// the definitions that `pg_dump` omits there. Nothing of it is kept.
 ///
 /// # Errors
-/// `archive_corrupt` where it differs or ends early.
+/// `ArchiveError::Corrupt` if it differs or ends early.
 pub(super) fn compare_toc<R: Read>(
     fields: &mut TocReader<'_, R>,
     minor: u8,
@@ -361,7 +368,7 @@ pub(super) fn compare_toc<R: Read>(
     (fields.max_kept, fields.is_repeated) = (SHORT_STRING, true);
     let differs = |what: String| {
         corrupt(format!(
-            "the table of contents behind the data differs from the one at the beginning: {what}"
+            "the table of contents after the data differs from the one at the beginning: {what}"
         ))
     };
     let count = fields.int(REPEATED)?;
@@ -385,10 +392,10 @@ pub(super) fn compare_toc<R: Read>(
     Ok(offsets)
 }
 
-/// What is read where it cannot be read to its end.
-const REPEATED: &str = "table of contents behind the data";
+/// Name of the part that is read, for errors.
+const REPEATED: &str = "table of contents after the data";
 
-/// `pg_dump` 18 writes statistics once: where it writes its table of contents again, it passes over them.
+/// `pg_dump` 18 writes statistics once: it omits them when it writes its table of contents again.
 fn may_be_omitted(desc: &[u8]) -> bool {
     desc == b"STATISTICS DATA"
 }
@@ -407,7 +414,7 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
     let dump_id = i32::try_from(dump_id)
         .ok()
         .filter(|id| *id > 0)
-        .ok_or_else(|| corrupt(format!("{dump_id} is no dump id")))?;
+        .ok_or_else(|| corrupt(format!("{dump_id} is not a valid dump id")))?;
     let has_data = f.int("data flag")? != 0;
     f.transient_bytes("table oid")?;
     f.transient_bytes("object oid")?;
@@ -418,7 +425,7 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
         2 => TocSection::PreData,
         3 => TocSection::Data,
         4 => TocSection::PostData,
-        n => return Err(corrupt(format!("{n} is no section"))),
+        n => return Err(corrupt(format!("{n} is not a valid section"))),
     };
     let (defn, drop_stmt, definition) = read_statements(f, desc.as_deref().unwrap_or_default())?;
     let copy_stmt = f.bytes("copy statement")?;
@@ -443,7 +450,8 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
     let offset = if f.members {
         match f.bytes("member name")? {
             Some(name) if !name.is_empty() => DataOffset::Member(
-                String::from_utf8(name).map_err(|_| corrupt("a member's name is no text"))?,
+                String::from_utf8(name)
+                    .map_err(|_| corrupt("a member's name is not valid UTF-8"))?,
             ),
             _ => DataOffset::NoData,
         }
@@ -473,7 +481,7 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
 
 type TocText = Option<Vec<u8>>;
 
-/// Definition and drop statement, and the definition's sum, which the entry's own leaves out.
+/// Definition and drop statement, and the checksum of the definition, which that of the entry excludes.
 fn read_statements<R: Read>(
     f: &mut TocReader<'_, R>,
     desc: &[u8],
@@ -483,7 +491,7 @@ fn read_statements<R: Read>(
     let first = f.bytes("definition")?;
     let sum = std::mem::replace(&mut f.sum, before);
     if f.is_repeated && may_be_omitted(desc) && f.memory == memory {
-        // It is empty, and so it is the drop statement already.
+        // The definition was omitted, so this is already the drop statement.
         f.update_sum(&sum.to_le_bytes());
         return Ok((None, first, 0));
     }
@@ -498,7 +506,7 @@ fn read_dependencies<R: Read>(f: &mut TocReader<'_, R>) -> Result<Vec<i32>, Arch
     let mut ids = Vec::new();
     while let Some(text) = f.transient_bytes("dependency")? {
         let id = std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok());
-        let id = id.ok_or_else(|| corrupt("a dependency that is no number"))?;
+        let id = id.ok_or_else(|| corrupt("a dependency is not a number"))?;
         f.count_memory(DEPENDENCY_MEMORY);
         if !f.is_over_memory() {
             ids.push(id);
@@ -512,7 +520,7 @@ impl RawEntry {
         self.strings[DESC].as_deref().unwrap_or_default()
     }
 
-    /// What this entry says of the dump's encoding.
+    /// What this entry says about the dump's encoding.
     fn encoding(&self) -> Option<TextEncoding> {
         if self.desc() != b"ENCODING" {
             return None;
@@ -562,7 +570,7 @@ impl RawEntry {
     }
 }
 
-/// `COPY t (a) WITH OIDS FROM stdin;` as every server since version 12 takes it.
+/// `COPY t (a) WITH OIDS FROM stdin;` as every server since version 12 accepts it.
 pub(super) fn without_oids(copy: String) -> (String, bool) {
     if copy.contains(" WITH OIDS FROM stdin") {
         (
@@ -598,7 +606,7 @@ impl TocEntry {
         }
     }
 
-    /// All text of the entry that may be something else than ASCII.
+    /// All texts of the entry that may be non-ASCII.
     pub fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
         let names = [
             &mut self.tag,
@@ -655,7 +663,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_cannot_claim_more_than_there_is_or_may_be() {
+    fn string_lengths_are_checked() {
         let claimed: &[u8] = &[0, 11, 0, 0, 0, b'x'];
         for (limits, is_limit) in [
             (Limits::default(), false),

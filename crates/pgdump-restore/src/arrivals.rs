@@ -1,4 +1,4 @@
-//! Nodes in the order in which they came, each removed without a search.
+//! A queue of nodes in order of arrival that removes any of them without a search.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ pub(crate) struct Arrivals {
 }
 
 impl Arrivals {
-    /// Adds a node behind all others; one that is there keeps its place.
+    /// Adds a node at the end; a node that is already queued keeps its place.
     pub(crate) fn push(&mut self, node: usize) {
         if let std::collections::hash_map::Entry::Vacant(place) = self.order_of.entry(node) {
             place.insert(self.next);
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_of_arrival_is_kept() {
+    fn nodes_keep_their_order_of_arrival() {
         let mut arrivals = Arrivals::default();
         [5, 3, 9, 3].into_iter().for_each(|n| arrivals.push(n));
         assert_eq!(arrivals.iter().collect::<Vec<_>>(), [5, 3, 9]);

@@ -1,6 +1,6 @@
-//! Rows of COPY's text format as tuples of its binary format, which the server reads with less work.
-//! Exact or not at all: what is not in the one spelling that the server itself writes is not converted,
-//! and goes to the server as it is in the backup.
+//! Converts rows of COPY's text format to tuples of its binary format, which the server reads with less work.
+//! The conversion is exact or not done: values that are not in the one spelling that the server itself writes
+//! are not converted, and are sent as they are in the backup.
 
 mod values;
 
@@ -9,28 +9,28 @@ use tokio_postgres::types::Type;
 
 use values::{ValueForm, value};
 
-/// Before the first tuple of a COPY: signature, flags, no extension.
+/// Header of a binary COPY: signature, flags, no extension.
 pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// After the last one.
+/// Trailer of a binary COPY.
 pub(super) const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
 
 const NULL: i32 = -1;
-/// The columns of a table's rows, each of a type whose binary form is known here.
+/// The columns of a table's rows, each of a type whose binary form is supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns(Vec<ValueForm>);
 
 impl Columns {
-    /// `None` where there is a type whose binary form is not known here.
+    /// `None` if the binary form of a type is not supported.
     pub fn of<'a>(types: impl IntoIterator<Item = &'a Type>) -> Option<Self> {
         let forms: Option<Vec<ValueForm>> = types.into_iter().map(ValueForm::of).collect();
-        // A tuple says in 16 bits how many there are.
+        // A tuple has its number of fields in 16 bits.
         forms.filter(|f| (1..=1600).contains(&f.len())).map(Columns)
     }
 
-    /// Tuples of whole rows of text in UTF-8, each with its line's end; `None` where one of them has a value
-    /// that cannot be converted.
+    /// Tuples for whole rows of UTF-8 text, each with its newline; `None` if one of them has a value that cannot
+    /// be converted.
     pub fn tuples(&self, rows: &[u8]) -> Option<Vec<u8>> {
-        // The server takes one for the end of a line, or refuses it.
+        // The server takes a carriage return for the end of a line, or rejects it.
         if memchr(b'\r', rows).is_some() {
             return None;
         }
@@ -72,7 +72,7 @@ impl Columns {
     }
 }
 
-/// What `write` appends, after its length.
+/// Appends what `write` produces, preceded by its length.
 fn sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Option<()>) -> Option<()> {
     let start = out.len() + 4;
     out.extend_from_slice(&[0; 4]);
@@ -115,7 +115,7 @@ mod tests {
         Columns::of(types).unwrap()
     }
 
-    /// The one value of the one tuple; `None` where it is not converted.
+    /// The only value of the only tuple; `None` if it is not converted.
     fn one(of: Type, text: &str) -> Option<Vec<u8>> {
         let tuple = columns(&[of]).tuples(format!("{text}\n").as_bytes())?;
         assert_eq!(tuple[..2], [0, 1]);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_become_tuples() {
+    fn rows_are_converted_to_tuples() {
         let of = columns(&[Type::INT4, Type::TEXT, Type::BOOL]);
         let tuples = of.tuples(b"7\ta\\tb\tt\n-1\t\\N\tf\n").unwrap();
         let first = [
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_whole_row_is_not_converted() {
+    fn partial_rows_are_not_converted() {
         let of = columns(&[Type::INT4, Type::TEXT]);
         for rows in [
             &b"1\ta"[..],
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn types_that_are_not_known_are_left_as_text() {
+    fn unsupported_types_stay_text() {
         for of in [
             Type::INTERVAL,
             Type::TS_VECTOR,
@@ -319,13 +319,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn integers_are_themselves(n: i64, m: i16) {
+        fn integers_round_trip(n: i64, m: i16) {
             prop_assert_eq!(one(Type::INT8, &n.to_string()).unwrap(), n.to_be_bytes());
             prop_assert_eq!(one(Type::INT2, &m.to_string()).unwrap(), m.to_be_bytes());
         }
 
         #[test]
-        fn nothing_ends_it(rows: Vec<u8>, which in 0..12_usize) {
+        fn arbitrary_input_does_not_panic(rows: Vec<u8>, which in 0..12_usize) {
             let all = [Type::BOOL, Type::INT4, Type::FLOAT8, Type::NUMERIC, Type::TEXT, Type::BYTEA, Type::UUID,
                 Type::TIMESTAMPTZ, Type::INET, Type::TEXT_ARRAY, Type::NUMERIC_ARRAY, Type::DATE];
             let _ = columns(&[all[which].clone()]).tuples(&[&rows[..], b"\n"].concat());

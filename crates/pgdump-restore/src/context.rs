@@ -1,4 +1,4 @@
-//! What all sessions of one load share.
+//! State that all sessions of one load share.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,17 +17,19 @@ use crate::rewrite::Rewriter;
 use crate::script::ScriptStep;
 use crate::work_queue::WorkQueue;
 
-/// What is to be restored: entries of a table of contents, or the steps of SQL text as they come.
+/// What to restore: entries of a table of contents, or steps of SQL text as they arrive.
 pub(crate) enum LoadContent {
     Toc(Vec<TocEntry>),
     Script(Mutex<Vec<Option<Arc<ScriptStep>>>>),
 }
 
 impl LoadContent {
-    /// Adds a step and gives its number.
+    /// Adds a step and returns its number.
     pub(crate) fn push(&self, step: ScriptStep) -> Result<usize, RestoreError> {
         let LoadContent::Script(steps) = self else {
-            return Err(RestoreError::internal("a step beside a table of contents"));
+            return Err(RestoreError::internal(
+                "a step was added to a restore with a table of contents",
+            ));
         };
         let mut steps = steps.lock();
         steps.push(Some(Arc::new(step)));
@@ -41,7 +43,7 @@ impl LoadContent {
         entries.get(index).map(|e| e.dump_id)
     }
 
-    /// The step of this number; with `last`, nobody asks for it again.
+    /// The step of this number; with `last`, it is removed, because nobody asks for it again.
     pub(crate) fn step(&self, index: usize, last: bool) -> Option<Arc<ScriptStep>> {
         let LoadContent::Script(steps) = self else {
             return None;
@@ -51,7 +53,7 @@ impl LoadContent {
         if last { step.take() } else { step.clone() }
     }
 
-    /// For people. Statements of SQL text may hold data, so they have no names.
+    /// Human-readable name. Steps of SQL text have none: statements may contain data.
     pub(crate) fn name(&self, index: usize) -> String {
         match self {
             LoadContent::Toc(entries) => entries[index].name(),
@@ -63,16 +65,16 @@ impl LoadContent {
     }
 }
 
-/// What has been loaded so far.
+/// Amount loaded so far.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) tables: AtomicU64,
     pub(crate) rows: AtomicU64,
-    /// Bytes of table data and large objects, uncompressed.
+    /// Uncompressed bytes of table data and large objects.
     pub(crate) bytes: AtomicU64,
 }
 
-/// What all sessions of one load share.
+/// State that all sessions of one load share.
 pub(crate) struct LoadContext {
     pub(crate) server: Server,
     pub(crate) database: String,
@@ -85,20 +87,20 @@ pub(crate) struct LoadContext {
     pub(crate) content_digest: Option<Arc<ContentDigest>>,
     pub(crate) max_bytes: u64,
     pub(crate) binary_from: Option<usize>,
-    /// Of nodes with rows, once asked: `None` where they are sent as text.
+    /// Column types of nodes with rows, once queried: `None` if the rows are sent as text.
     pub(crate) columns: Mutex<HashMap<usize, Option<Arc<Columns>>>>,
-    /// There are as many sessions as the server has cores.
+    /// Whether there are as many sessions as the server has cores.
     pub(crate) fills_server: bool,
-    /// SQL text that `pg_dump` did not write: one session runs it in its order.
+    /// Whether the text was not written by `pg_dump`: one session runs it in its own order.
     pub(crate) is_generic_sql: bool,
-    /// Tables that the server's own vacuum leaves alone until [`RestoreSession::reenable_autovacuum`].
-    pub(crate) quiet: Mutex<Vec<String>>,
-    /// Tables that are there already whose rows depend on others.
+    /// Tables for which autovacuum is disabled until [`RestoreSession::reenable_autovacuum`].
+    pub(crate) autovacuum_off: Mutex<Vec<String>>,
+    /// Existing tables whose rows depend on others.
     pub(crate) in_order_into: Option<Arc<HashSet<String>>>,
 }
 
 impl LoadContext {
-    /// Counts bytes of data that go to the server, and gives their sum.
+    /// Counts bytes of data that are sent to the server; returns their sum.
     pub(crate) fn bytes_read(&self, bytes: u64) -> u64 {
         self.observer.bytes_read(bytes);
         self.totals
@@ -117,7 +119,7 @@ impl LoadContext {
         self.totals.rows.fetch_add(rows, Relaxed);
     }
 
-    /// Called when everything before the data is there, and when all data has been read.
+    /// Called when all pre-data exists, and again when all data has been read.
     pub(crate) fn enter_stage(&self, work_queue: &WorkQueue) {
         let (pre_data_done, is_read) =
             work_queue.change(|s| (s.pre_data_done(), !s.is_stream_open()));
@@ -129,8 +131,8 @@ impl LoadContext {
         }
     }
 
-    pub(crate) fn quiet(&self) -> MutexGuard<'_, Vec<String>> {
-        self.quiet.lock()
+    pub(crate) fn autovacuum_off(&self) -> MutexGuard<'_, Vec<String>> {
+        self.autovacuum_off.lock()
     }
 
     pub(crate) fn columns(&self) -> MutexGuard<'_, HashMap<usize, Option<Arc<Columns>>>> {
@@ -144,7 +146,7 @@ impl LoadContext {
         }
         match self.content.step(index, false).as_deref() {
             Some(ScriptStep::Data { entry, .. }) => Ok((**entry).clone()),
-            _ => Err(RestoreError::internal("data of a step that has none")),
+            _ => Err(RestoreError::internal("data for a step that has no data")),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What text of a dump in another encoding than UTF-8 means: PostgreSQL says it, by its own tables. Text is
-//! sent in UTF-8 where that gives the target's database the very bytes that the dump's own encoding would
-//! give it; a statement with other text is sent as the dump's bytes, for the server to convert and execute.
+//! Converts text of a dump that is not in UTF-8, with PostgreSQL's own tables. Text is sent in UTF-8 if that
+//! gives the target database the same bytes as the dump's own encoding would; a statement with other text is
+//! sent as the dump's bytes, and the server converts and executes it.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,11 @@ use pgdump_archive::{
     tokens, undecoded_byte,
 };
 
-/// Texts, and bytes of them, that are asked for at once.
+/// Limits of one query: number of texts, and their bytes.
 const BATCH: usize = 500;
 const BATCH_BYTES: usize = 4 << 20;
 
-/// From the encoding of a dump into that of a database.
+/// Converts from the encoding of a dump to that of a database.
 #[derive(Debug, Clone)]
 pub(crate) struct Conversion {
     from: TextEncoding,
@@ -24,11 +24,11 @@ pub(crate) struct Conversion {
 
 impl Conversion {
     /// # Errors
-    /// `archive_unsupported` where no connection can be made to a database of that encoding.
+    /// `archive_unsupported` if no session is possible in a database of that encoding.
     pub(crate) fn new(from: &TextEncoding, into: &str) -> Result<Self, RestoreError> {
         if TextEncoding::new(into).is_mule() {
-            let what = "the database is in MULE_INTERNAL, which PostgreSQL does not convert to UTF8: dump it with \
-                        --encoding, and restore the dump into a database that was made in another encoding";
+            let what = "the database's encoding is MULE_INTERNAL, which PostgreSQL cannot convert to UTF8: dump it with \
+                        --encoding, and restore the dump into a database with another encoding";
             return Err(JobError::new(R::ArchiveUnsupported, what).into());
         }
         Ok(Conversion {
@@ -37,11 +37,11 @@ impl Conversion {
         })
     }
 
-    /// What these texts mean, in UTF-8. Those are not in it that have to be sent as bytes.
+    /// These texts in UTF-8; those that must be sent as bytes are missing.
     ///
     /// # Errors
     /// Those of the connection.
-    pub(crate) async fn meanings(
+    pub(crate) async fn converted_texts(
         &self,
         session: &Session,
         texts: Vec<String>,
@@ -66,14 +66,14 @@ impl Conversion {
         Ok(found)
     }
 
-    /// Whether there was an answer: none, where one of them cannot be converted.
+    /// Returns whether the server answered: it does not if one of the texts cannot be converted.
     async fn ask(
         &self,
         session: &Session,
         texts: &[String],
         found: &mut HashMap<String, String>,
     ) -> Result<bool, RestoreError> {
-        // By way of the database's encoding where there is no other way, as from MULE_INTERNAL.
+        // Via the database's encoding if there is no direct conversion, as from MULE_INTERNAL.
         let (direct, by_way) = (
             "convert(b, $2, 'UTF8')",
             "convert(convert(b, $2, $3), $3, 'UTF8')",
@@ -92,10 +92,10 @@ impl Conversion {
             match asked {
                 Ok(rows) => {
                     for (text, row) in texts.iter().zip(rows) {
-                        let meaning = String::from_utf8(row.get(0)).ok();
-                        // What stands for bytes here must not come from a dump.
-                        let meaning = meaning.filter(|m| row.get(1) && !has_undecoded(m));
-                        found.extend(meaning.map(|m| (text.clone(), m)));
+                        let converted = String::from_utf8(row.get(0)).ok();
+                        // A dump must not be able to inject the characters that stand for bytes.
+                        let converted = converted.filter(|m| row.get(1) && !has_undecoded(m));
+                        found.extend(converted.map(|m| (text.clone(), m)));
                     }
                     return Ok(true);
                 }
@@ -106,10 +106,10 @@ impl Conversion {
         Ok(false)
     }
 
-    /// Puts what it means in place of the dump's own bytes in the table of contents.
+    /// Replaces the dump's own bytes in the table of contents with text in UTF-8.
     ///
     /// # Errors
-    /// `archive_unsupported` for a name that cannot be said in UTF-8.
+    /// `archive_unsupported` for a name that cannot be converted.
     pub(crate) async fn of_contents(
         &self,
         session: &Session,
@@ -119,24 +119,24 @@ impl Conversion {
         if texts.is_empty() {
             return Ok(());
         }
-        let meanings = self.meanings(session, texts).await?;
-        archive.replace_texts(|text| meanings.get(text).cloned());
+        let converted_texts = self.converted_texts(session, texts).await?;
+        archive.replace_texts(|text| converted_texts.get(text).cloned());
         archive
             .entries()
             .iter()
             .try_for_each(|e| self.check_names(e))
     }
 
-    /// Names are compared with what the server has, so they have to be text in the session's encoding.
+    /// Names are compared with the server's, so they must be text in the session's encoding.
     fn check_names(&self, e: &TocEntry) -> Result<(), RestoreError> {
         if e.names().any(|name| self.from.has_undecoded(name)) {
-            Err(self.unnameable(&e.name()))
+            Err(self.unconvertible_name(&e.name()))
         } else {
             Ok(())
         }
     }
 
-    fn unnameable(&self, what: &str) -> RestoreError {
+    fn unconvertible_name(&self, what: &str) -> RestoreError {
         let (from, into, what) = (self.from.name(), &self.into, self.from.for_display(what));
         let what = format!(
             "{what}: a name in {from} that PostgreSQL cannot convert to UTF8 and back for a database in {into}: \
@@ -146,7 +146,7 @@ impl Conversion {
     }
 }
 
-/// Converts SQL text as it comes, which it asks a session of its own for.
+/// Converts SQL text as it arrives, over a session of its own.
 pub(super) struct Converter {
     server: Server,
     database: String,
@@ -165,7 +165,7 @@ impl Converter {
         }
     }
 
-    async fn meanings(
+    async fn converted_texts(
         &mut self,
         texts: Vec<String>,
     ) -> Result<HashMap<String, String>, RestoreError> {
@@ -176,43 +176,43 @@ impl Converter {
                 let sql = "SELECT pg_catalog.getdatabaseencoding()::text";
                 let row = session.client().query_one(sql, &[]).await;
                 let into: String = row
-                    .map_err(|e| map_pg_error(&e, "looking at the database"))?
+                    .map_err(|e| map_pg_error(&e, "querying the database's encoding"))?
                     .get(0);
                 (Conversion::new(&self.from, &into)?, session)
             }
         };
-        let meanings = conversion.meanings(&session, texts).await;
+        let converted_texts = conversion.converted_texts(&session, texts).await;
         self.asked = Some((conversion, session));
-        meanings
+        converted_texts
     }
 
     fn check(&self, names: bool, what: &str) -> Result<(), RestoreError> {
         match (&self.asked, names) {
-            (Some((conversion, _)), true) => Err(conversion.unnameable(what)),
+            (Some((conversion, _)), true) => Err(conversion.unconvertible_name(what)),
             _ => Ok(()),
         }
     }
 
-    /// Says the texts of an entry in UTF-8.
+    /// Converts the texts of an entry to UTF-8.
     ///
     /// # Errors
-    /// `archive_unsupported` for a name that cannot be said so, and those of the connection.
+    /// `archive_unsupported` for a name that cannot be converted, and those of the connection.
     pub(crate) async fn entry(&mut self, e: &mut TocEntry) -> Result<(), RestoreError> {
         let kept = e.texts_mut().filter(|t| self.from.has_undecoded(t));
         let kept: Vec<String> = kept.map(|t| t.clone()).collect();
         if kept.is_empty() {
             return Ok(());
         }
-        let meanings = self.meanings(kept).await?;
+        let converted_texts = self.converted_texts(kept).await?;
         for text in e.texts_mut() {
-            if let Some(meaning) = meanings.get(text.as_str()) {
-                text.clone_from(meaning);
+            if let Some(converted) = converted_texts.get(text.as_str()) {
+                text.clone_from(converted);
             }
         }
         self.check(e.names().any(|name| has_undecoded(name)), &e.name())
     }
 
-    /// The same for a statement; one that cannot be said so stays as it is, if it names nothing so.
+    /// The same for a statement; if it cannot be converted it stays unchanged, provided that no name is affected.
     ///
     /// # Errors
     /// As [`Converter::entry`].
@@ -220,15 +220,19 @@ impl Converter {
         if !self.from.has_undecoded(&s.text) {
             return Ok(());
         }
-        if let Some(meaning) = self.meanings(vec![s.text.clone()]).await?.remove(&s.text) {
-            s.text = meaning;
+        if let Some(converted) = self
+            .converted_texts(vec![s.text.clone()])
+            .await?
+            .remove(&s.text)
+        {
+            s.text = converted;
             return Ok(());
         }
         self.check(names_something(&s.text), &format!("line {}", s.line))
     }
 }
 
-/// Whether a statement gives something a name that is not text in UTF-8.
+/// Whether a statement has a name that is not text in UTF-8.
 fn names_something(sql: &str) -> bool {
     let t = tokens(sql, Dialect::default());
     let head = t.iter().take_while(|w| !w.is_symbol(b'(') && !w.is("as"));
@@ -238,19 +242,19 @@ fn names_something(sql: &str) -> bool {
         && names.any(|w| has_undecoded(w.text))
 }
 
-/// Text that is not what it says it is, or that cannot be converted, or not by this server.
+/// Whether the text is invalid in its encoding, or cannot be converted by this server.
 fn is_about_text(e: &tokio_postgres::Error) -> bool {
-    // 42883: no conversion between the two.
+    // 42883: there is no conversion between the two encodings.
     e.code()
         .is_some_and(|c| c.code().starts_with("22") || c.code() == "42883")
 }
 
-/// Puts what the server says that they mean in place of an archive's texts in its own encoding. `into`: the
-/// encoding of the database that the archive goes into.
+/// Converts an archive's texts in its own encoding with the server's tables. `into` is the encoding of the
+/// target database.
 ///
 /// # Errors
-/// `archive_unsupported` for a name that cannot be said in UTF-8, and for a database that no session can be
-/// in; those of the connection.
+/// `archive_unsupported` for a name that cannot be converted, and for a database whose encoding no session can
+/// use; those of the connection.
 pub async fn convert_texts(
     session: &Session,
     archive: &mut Archive,
@@ -260,7 +264,7 @@ pub async fn convert_texts(
     conversion.of_contents(session, archive).await
 }
 
-/// SQL as it is sent: with text that is still the dump's own bytes, the server converts it and runs it.
+/// SQL as it is sent: if it still has bytes of the dump, wrapped so that the server converts and runs it.
 pub(crate) fn sendable(sql: String, encoding: &TextEncoding) -> String {
     if !encoding.has_undecoded(&sql) {
         return sql;
@@ -271,10 +275,10 @@ pub(crate) fn sendable(sql: String, encoding: &TextEncoding) -> String {
     )
 }
 
-/// Runs INSERT statements as the dump's own bytes; returns the rows that the server counted.
+/// Runs INSERT statements as the dump's own bytes; returns the number of rows that the server counted.
 ///
 /// # Errors
-/// The server's refusal, and those of the connection.
+/// The server's error, and those of the connection.
 pub(crate) async fn insert(
     session: &Session,
     encoding: &TextEncoding,
@@ -318,7 +322,7 @@ pub(crate) async fn insert(
     Ok(u64::try_from(rows).unwrap_or_default())
 }
 
-/// An expression for the text, of ASCII alone.
+/// An expression for the text that consists of ASCII only.
 fn parts(sql: &str, encoding: &TextEncoding) -> String {
     let (mut parts, mut run, mut converted) = (Vec::new(), Vec::<u8>::new(), false);
     let part = |run: &[u8], converted: bool| {
@@ -328,7 +332,7 @@ fn parts(sql: &str, encoding: &TextEncoding) -> String {
         format!("pg_catalog.convert_from(pg_catalog.decode('{hex}', 'hex'), {name})")
     };
     for c in sql.chars() {
-        // ASCII goes with what stands beside it.
+        // ASCII is appended to the preceding part.
         if !c.is_ascii() && undecoded_byte(c).is_none() != converted {
             if !run.is_empty() {
                 parts.push(part(&std::mem::take(&mut run), converted));
@@ -349,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_text_that_nobody_converted_is_sent_as_bytes() {
+    fn only_unconverted_text_is_sent_as_bytes() {
         let latin1 = TextEncoding::new("LATIN1");
         let kept = latin1
             .decode(b"COMMENT ON TABLE t IS '\xe9';".to_vec())
@@ -373,7 +377,7 @@ mod tests {
             sent.contains(&format!("decode('{}', 'hex'), 'UTF8');", hex(second))),
             "{sent}"
         );
-        // In UTF-8 every character is itself.
+        // In UTF-8 every character stands for itself.
         let private = "SELECT '\u{10ff27}';".to_owned();
         assert_eq!(
             sendable(private.clone(), &TextEncoding::new("UTF8")),
@@ -382,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_statement_names_is_told_from_what_it_says() {
+    fn names_are_distinguished_from_other_text() {
         let latin1 = TextEncoding::new("LATIN1");
         let names = |sql: &[u8]| names_something(&latin1.decode(sql.to_vec()).unwrap());
         assert!(names(b"CREATE TABLE \"\xe9\" (a int);"));

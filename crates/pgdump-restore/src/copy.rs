@@ -1,4 +1,4 @@
-//! One session's share of an entry's data: COPY for rows, simple queries for `--inserts` dumps,
+//! Loads one session's share of an entry's data: COPY for rows, simple queries for `--inserts` dumps,
 //! `lo_put` for large objects.
 
 use std::pin::Pin;
@@ -17,24 +17,24 @@ use crate::error::RestoreError;
 use crate::postgres::{Session, map_pg_error};
 use pgdump_archive::{Chunk, TocEntry};
 
-/// One COPY ends after this many bytes: the server's refusal of a row is seen only at its end.
+/// One COPY ends after this many bytes, because the server reports a rejected row only at its end.
 const COPY_BYTES: usize = 64 << 20;
-/// Large objects sent in one statement.
+/// Most large objects per statement.
 const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
-/// Node and session.
-type Lane = (usize, usize);
+/// The node that is loaded, and the session that loads it.
+type NodeAndSession = (usize, usize);
 
-/// Loads chunks of `node` until its copier ends; returns the rows that the server counted. A `fresh`
+/// Loads chunks of `node` until its copier ends; returns the number of rows that the server counted. A `fresh`
 /// table is empty, and nobody else loads it.
 pub(super) async fn run(
     job: &LoadContext,
     work_queue: &WorkQueue,
     session: &Session,
     entry: &TocEntry,
-    (node, id): Lane,
+    (node, id): NodeAndSession,
     fresh: bool,
 ) -> Result<u64, RestoreError> {
     let in_order = work_queue.is_in_order(node);
@@ -56,15 +56,18 @@ pub(super) async fn run(
             if !fresh {
                 return rows.copy(first).await;
             }
-            // The server's own vacuum would hold the table when its indexes are to be built.
+            // Autovacuum would hold the table when its indexes are due.
             let table = ddl::qualified(entry);
-            let quiet = format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
+            let disable_autovacuum =
+                format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
             session
-                .run(&format!("BEGIN; TRUNCATE ONLY {table}; {quiet}"))
+                .run(&format!(
+                    "BEGIN; TRUNCATE ONLY {table}; {disable_autovacuum}"
+                ))
                 .await?;
             let rows = rows.copy(first).await?;
             session.run("COMMIT").await?;
-            job.quiet().push(table);
+            job.autovacuum_off().push(table);
             Ok(rows)
         }
         Chunk::Statements(_) => insert(job, work_queue, session, (node, id), first).await,
@@ -83,12 +86,12 @@ struct CopyTask<'a> {
     node: usize,
     id: usize,
     fresh: bool,
-    /// All rows go in one COPY, as text: what a function sees of the rows before it is what it sees in
-    /// `pg_restore`'s.
+    /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
+    /// restore.
     in_order: bool,
 }
 
-/// A COPY that has begun.
+/// A running COPY.
 struct Copying {
     sink: Pin<Box<CopyInSink<Bytes>>>,
     binary: bool,
@@ -104,7 +107,7 @@ impl CopyTask<'_> {
             self.columns(&first).await?
         };
         let (mut next, mut copying, mut rows) = (Some(first), None::<Copying>, 0);
-        // A row may be longer than a chunk: then it is no chunk of whole rows.
+        // A chunk may end within a row that is longer than a chunk; such chunks are not converted.
         let mut begins_row = true;
         while let Some(queued) = next {
             let QueuedChunk { chunk, permit } = queued;
@@ -117,7 +120,7 @@ impl CopyTask<'_> {
                 None => Err(text),
             };
             if bytes.is_err() && begins_row && ends_row && columns.take().is_some() {
-                // Its values have other spellings: trying each chunk would cost more than it gives.
+                // The table has other spellings: trying to convert every chunk would cost more than it saves.
                 self.job.columns().insert(self.node, None);
             }
             begins_row = ends_row;
@@ -136,7 +139,7 @@ impl CopyTask<'_> {
                 .await
                 .is_err()
             {
-                break; // The server's own words come with `finish`.
+                break; // `finish` returns the server's error.
             }
             drop(permit);
             next = if ends_row && copy.sent >= COPY_BYTES && !self.in_order {
@@ -180,7 +183,7 @@ impl CopyTask<'_> {
         })
     }
 
-    /// How the table's rows become tuples; `None` where they stay text.
+    /// The column types for converting the table's rows to tuples; `None` if they stay text.
     async fn columns(&self, first: &QueuedChunk) -> Result<Option<Arc<Columns>>, RestoreError> {
         let Some(from) = self.job.binary_from.filter(|_| self.job.encoding.is_utf8()) else {
             return Ok(None);
@@ -188,7 +191,7 @@ impl CopyTask<'_> {
         if let Some(known) = self.job.columns().get(&self.node) {
             return Ok(known.clone());
         }
-        // Asking for the columns costs a round trip.
+        // Querying the columns costs a round trip.
         if first.chunk.len() < from {
             return Ok(None);
         }
@@ -208,10 +211,10 @@ impl CopyTask<'_> {
 }
 
 impl Copying {
-    /// Ends the COPY; the rows that the server counted.
+    /// Ends the COPY; returns the number of rows that the server counted.
     async fn finish(mut self) -> Result<u64, RestoreError> {
         if self.binary {
-            // Where this fails, `finish` says why.
+            // If this fails, `finish` reports the cause.
             let _ = self.sink.feed(Bytes::from_static(binary::TRAILER)).await;
         }
         Ok(self
@@ -227,7 +230,7 @@ async fn insert(
     job: &LoadContext,
     work_queue: &WorkQueue,
     session: &Session,
-    (node, id): Lane,
+    (node, id): NodeAndSession,
     first: QueuedChunk,
 ) -> Result<u64, RestoreError> {
     let (mut next, mut rows) = (Some(first), 0);
@@ -250,7 +253,7 @@ async fn insert(
 async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreError> {
     let failed = |e| map_pg_error(&e, "INSERT");
     let (answers, mut rows) = (session.client().simple_query_raw(&sql).await, 0);
-    // The text goes as soon as it is on its way: it may be large.
+    // The text, which may be large, is dropped as soon as it is sent.
     drop(sql);
     let mut answers = std::pin::pin!(answers.map_err(failed)?);
     while let Some(answer) = answers.try_next().await.map_err(failed)? {
@@ -263,12 +266,12 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
     Ok(rows)
 }
 
-/// Objects exist already (their entries come before the data); pages of one object do not overlap
-/// between chunks, so several sessions may fill it.
+/// Objects exist already (their entries precede the data), and pages of one object do not overlap between
+/// chunks, so several sessions may fill it.
 async fn put_large_objects(
     work_queue: &WorkQueue,
     session: &Session,
-    (node, id): Lane,
+    (node, id): NodeAndSession,
     first: QueuedChunk,
 ) -> Result<u64, RestoreError> {
     let put = session

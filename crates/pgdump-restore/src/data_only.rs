@@ -1,6 +1,6 @@
-//! Rows alone, into a copy of tables that are there: foreign keys are taken off and triggers kept
-//! still while the rows arrive, in any order and by several connections; afterwards both are as they
-//! were, and every foreign key has been checked.
+//! Restores data only into a copy of existing tables: foreign keys are dropped and triggers disabled
+//! while the rows arrive, in any order and on several connections. Afterwards both are restored, and
+//! every foreign key has been checked.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use super::dependence::dependent_tables;
 use crate::error::RestoreError;
 use crate::postgres::{Server, literal, map_pg_error};
 
-/// What has to be done when the rows are there.
+/// What to restore once the rows are loaded.
 pub struct SuspendedConstraints {
     afterwards: Vec<(String, String)>,
-    /// Tables whose rows depend on others: each with its schema and without.
+    /// Tables whose rows depend on others, each both with and without its schema.
     pub dependent: Arc<HashSet<String>>,
 }
 
@@ -21,16 +21,16 @@ const FOREIGN_KEYS: &str = "SELECT conrelid::regclass::text, quote_ident(conname
 const TRIGGERS: &str = "SELECT tgrelid::regclass::text, quote_ident(tgname), tgenabled::text FROM pg_trigger \
     WHERE NOT tgisinternal AND tgparentid = 0 AND tgenabled <> 'D' ORDER BY oid";
 
-/// Makes the tables of `database` ready for rows in any order.
+/// Prepares the tables of `database` for rows in any order.
 ///
 /// # Errors
-/// The server's refusal.
+/// The server's error.
 pub async fn open_tables(
     server: &Server,
     database: &str,
 ) -> Result<SuspendedConstraints, RestoreError> {
     let session = server.connect(database, "prepare").await?;
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "foreign keys and triggers");
+    let e = |e: tokio_postgres::Error| map_pg_error(&e, "listing foreign keys and triggers");
     let mut afterwards = Vec::new();
     for row in session.client().query(TRIGGERS, &[]).await.map_err(e)? {
         let (table, name, how): (String, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -71,10 +71,10 @@ pub async fn open_tables(
 }
 
 impl SuspendedConstraints {
-    /// Puts everything back; each foreign key is checked against the rows.
+    /// Restores triggers and foreign keys; each foreign key is checked against the rows.
     ///
     /// # Errors
-    /// `data_rejected` where a row refers to one that is not there; the server's refusal.
+    /// `data_rejected` if a row refers to a missing one; the server's error.
     pub async fn close(self, server: &Server, database: &str) -> Result<(), RestoreError> {
         let session = server.connect(database, "prepare").await?;
         for (what, sql) in self.afterwards {

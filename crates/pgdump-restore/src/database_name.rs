@@ -1,18 +1,18 @@
-//! What of a dump depends on the name of the database that it is restored into. Pure.
+//! Entries of a dump that depend on the name of the database they are restored into. Pure.
 
 use pgdump_archive::TocEntry;
 
-/// Extensions that a server has in one database only, by the name in its configuration.
+/// Extensions that a server allows in one database only, named in its configuration.
 const BOUND_EXTENSIONS: [&str; 1] = ["pg_cron"];
 
-/// Words that stand for the name of the current database.
+/// Key words that evaluate to the name of the current database.
 const WORDS: [&str; 3] = [
     "current_database",
     "current_catalog",
     "information_schema_catalog_name",
 ];
 
-/// Entries that depend on the database's name, as far as their definitions say so.
+/// Entries that depend on the database's name, as far as their definitions show it.
 pub fn that_name_their_database(entries: &[TocEntry]) -> Vec<String> {
     let of_database =
         |e: &&TocEntry| e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_that_name_their_database_are_found() {
+    fn entries_that_depend_on_the_database_name_are_found() {
         let entry = |desc: &str, tag: &str, defn: &str| {
             let mut e = TocEntry::bare(1, desc, tag);
             e.defn = defn.into();

@@ -1,5 +1,5 @@
-//! The statements that make an entry: what `pg_restore` would send for it, settings, definition
-//! and owner together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
+//! Statements for an entry: what `pg_restore` would send for it, settings, definition and owner
+//! together. The rules are those of `pg_backup_archiver.c` (`_printTocEntry`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::locks::ConstraintStep;
 use crate::postgres::{ident, literal};
 use pgdump_archive::{TextEncoding, TocEntry, copy_target};
 
-/// Settings of the dump that every restoring session needs, from the entries that carry them.
+/// Settings of the dump that every session needs, from the entries that have them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DumpSettings {
     standard_strings: Option<String>,
@@ -16,7 +16,7 @@ pub(crate) struct DumpSettings {
     object_groups: Arc<ObjectGroups>,
 }
 
-/// Numbers of the large objects of each group, by the dump id of its entry.
+/// OIDs of the large objects of each group, by the dump id of its entry.
 type ObjectGroups = HashMap<i32, Vec<String>>;
 
 impl DumpSettings {
@@ -36,7 +36,7 @@ impl DumpSettings {
         }
     }
 
-    /// Statements for a fresh session on the staging database.
+    /// Statements for a new session on the staging database.
     pub(crate) fn session_sql(&self) -> String {
         let mut sql = String::from(
             "SET check_function_bodies = false; SET xmloption = content; SET row_security = off; \
@@ -48,13 +48,13 @@ impl DumpSettings {
     }
 }
 
-/// What a session's output settings stand at; entries change them only when they differ.
+/// Current output settings of a session; entries change them only if they differ.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OutputState {
     schema: Option<String>,
     tablespace: Option<String>,
     table_am: Option<String>,
-    /// The dump sets the search path once, so entries must not.
+    /// The dump sets the search path once, so entries must not change it.
     fixed_search_path: bool,
     object_groups: Arc<ObjectGroups>,
 }
@@ -68,7 +68,7 @@ impl OutputState {
         }
     }
 
-    /// The same for a part of `entry`.
+    /// The same for one step of `entry`.
     pub(crate) fn sql_for_part(&mut self, entry: &TocEntry, part: ConstraintStep) -> String {
         let sql = match (part, key_as_index(entry)) {
             (ConstraintStep::Index, Some((index, _))) => index,
@@ -85,7 +85,7 @@ impl OutputState {
         sql
     }
 
-    /// One string of statements that makes `entry`; empty where there is nothing to run.
+    /// One string of statements that creates `entry`; empty if there is nothing to run.
     pub(crate) fn sql_for(&mut self, entry: &TocEntry) -> String {
         let mut sql = self.settings_for(entry);
         match entry.desc.as_str() {
@@ -107,8 +107,8 @@ impl OutputState {
         sql
     }
 
-    /// Settings that must stand before data of `entry` is sent; empty where they do already. Old
-    /// archives name a table without its schema.
+    /// Settings required before data of `entry` is sent; empty if they are already in force. Old archives
+    /// name a table without its schema.
     pub(crate) fn sql_before_data(&mut self, entry: &TocEntry) -> String {
         let mut sql = String::new();
         self.select_schema(entry, &mut sql);
@@ -160,7 +160,7 @@ impl OutputState {
     }
 }
 
-/// The table of an entry, with its schema where the archive says it.
+/// The table of an entry, with its schema if the archive has it.
 pub(crate) fn qualified(entry: &TocEntry) -> String {
     match &entry.namespace {
         Some(schema) => format!("{}.{}", ident(schema), ident(&entry.tag)),
@@ -168,7 +168,7 @@ pub(crate) fn qualified(entry: &TocEntry) -> String {
     }
 }
 
-/// The object numbers in a `BLOB METADATA` entry, one a line.
+/// The OIDs in a `BLOB METADATA` entry, one per line.
 fn object_numbers(entry: &TocEntry) -> impl Iterator<Item = &str> {
     entry
         .defn
@@ -185,7 +185,7 @@ fn create_large_objects(entry: &TocEntry, sql: &mut String) {
     ));
 }
 
-/// A privilege entry of a group of large objects names one of them: it holds for each of the group.
+/// The privilege entry of a group of large objects names one of them, but applies to each of the group.
 fn grant_large_objects(entry: &TocEntry, groups: &ObjectGroups, sql: &mut String) {
     let Some(group) = entry.dependencies.iter().find_map(|id| groups.get(id)) else {
         return sql.push_str(&entry.defn);
@@ -201,7 +201,7 @@ fn grant_large_objects(entry: &TocEntry, groups: &ObjectGroups, sql: &mut String
     }
 }
 
-/// Commands without their semicolons; quoted role names may hold one.
+/// Commands without their semicolons; quoted role names may contain one.
 fn split_commands(text: &str) -> Vec<&str> {
     let (mut commands, mut start, mut quoted) = (Vec::new(), 0, false);
     for (i, c) in text.char_indices() {
@@ -231,7 +231,7 @@ fn set_owner(entry: &TocEntry, sql: &mut String) {
     }
 }
 
-/// The object as `ALTER … OWNER TO` names it; `None` for kinds that have no owner of their own.
+/// The object as `ALTER … OWNER TO` names it; `None` for kinds without an owner of their own.
 fn owned_object(entry: &TocEntry) -> Option<String> {
     match entry.desc.as_str() {
         "COLLATION"
@@ -266,13 +266,13 @@ fn owned_object(entry: &TocEntry) -> Option<String> {
 /// How a table's data is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CopyAs {
-    /// The rows need no look at their transaction later; the table must be made or emptied in the same one.
+    /// FREEZE; requires that the same transaction created or truncated the table.
     pub freeze: bool,
-    /// Tuples, not lines of text.
+    /// In COPY's binary format instead of text.
     pub binary: bool,
 }
 
-/// `COPY … FROM stdin` for a table's data; another encoding than the session's is named.
+/// `COPY … FROM stdin` for a table's data; names the encoding if it differs from the session's.
 pub(crate) fn copy_sql(entry: &TocEntry, encoding: &TextEncoding, sent: CopyAs) -> String {
     let copy = entry.copy_stmt.trim().trim_end_matches(';');
     let encoding = (!encoding.is_utf8()).then(|| format!("ENCODING {}", literal(encoding.name())));
@@ -286,7 +286,7 @@ pub(crate) fn copy_sql(entry: &TocEntry, encoding: &TextEncoding, sent: CopyAs) 
     }
 }
 
-/// A query that has the columns of a COPY's rows.
+/// A query with the columns of a COPY.
 pub(crate) fn columns_sql(entry: &TocEntry) -> Option<String> {
     let (relation, columns) = copy_target(&entry.copy_stmt)?;
     let columns = columns?;
@@ -294,7 +294,7 @@ pub(crate) fn columns_sql(entry: &TocEntry) -> Option<String> {
     Some(format!("SELECT {names} FROM ONLY {relation}"))
 }
 
-/// Whether an entry's COPY fills its own table: a partition's rows may go to the root of its partitions.
+/// Whether an entry's COPY fills its own table: rows of a partition may be copied into its root.
 pub(crate) fn copies_into_own_table(entry: &TocEntry) -> bool {
     let Some(rest) = entry.copy_stmt.trim_start().strip_prefix("COPY ") else {
         return false;
@@ -320,7 +320,7 @@ pub(crate) fn copies_into_own_table(entry: &TocEntry) -> bool {
     }
 }
 
-/// A name as it is stored.
+/// A name as the catalog stores it.
 fn plain(name: &str) -> String {
     match name.strip_prefix('"').and_then(|n| n.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
@@ -328,8 +328,8 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// For a primary key or a unique constraint without anything unusual: the statement that builds its index,
-/// which others may do beside it, and the one that makes the key of the index.
+/// For a primary key or unique constraint without special options: the statement that builds its index, which
+/// can run concurrently with other index builds, and the one that creates the constraint from the index.
 pub(crate) fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
     let (table, rest) = entry
         .defn
@@ -337,7 +337,7 @@ pub(crate) fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
         .strip_prefix("ALTER TABLE ONLY ")?
         .split_once("\n    ADD CONSTRAINT ")?;
     let name = match rest.strip_prefix('"') {
-        // A quote in a quoted name is doubled; such a name is not worth the care.
+        // Names that contain a doubled quote are rare, so they are not handled.
         Some(quoted) => &rest[..quoted.find('"')? + 2],
         None => &rest[..rest.find(' ')?],
     };
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_is_set_by_the_objects_kind() {
+    fn owner_statement_depends_on_the_kind_of_object() {
         let mut state = OutputState {
             fixed_search_path: true,
             ..OutputState::default()
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_fills_the_entrys_own_table_or_another() {
+    fn copies_into_own_table_are_recognized() {
         let mut e = entry("TABLE DATA", "t \"x\".(y", "");
         let mut of = |schema: Option<&str>, copy: &str| {
             (e.namespace, e.copy_stmt) = (schema.map(str::to_owned), copy.to_owned());
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_plain_key_is_made_of_an_index() {
+    fn only_plain_keys_are_created_from_an_index() {
         let of = |tail: &str| {
             let defn = format!("ALTER TABLE ONLY s.\"T t\"\n    ADD CONSTRAINT {tail};\n");
             key_as_index(&entry("CONSTRAINT", "T t k", &defn))
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_sent_only_when_they_change() {
+    fn settings_are_sent_only_if_they_change() {
         let mut state = OutputState::default();
         let mut e = entry("TABLE", "t", "X;");
         e.owner.clear();
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn privileges_of_a_group_hold_for_each_large_object() {
+    fn privileges_of_a_group_apply_to_each_large_object() {
         let mut group = entry("BLOB METADATA", "7..9", "7\n9\n");
         group.dump_id = 5;
         let mut acl = entry(

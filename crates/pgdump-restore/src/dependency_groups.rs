@@ -1,37 +1,39 @@
-//! What comes before the data, in stages: entries that make tables, sequences and views are dependency groups
-//! by what they depend on, and dependency groups of one stage are made beside each other. Everything else
-//! keeps the archive's order, in stages of its own.
+//! Pre-data in stages: entries that create tables, sequences and views are grouped by what they depend on, and
+//! the dependency groups of one stage are created concurrently. Everything else keeps the archive's order, in
+//! stages of its own.
 
 use std::collections::HashMap;
 
 use pgdump_archive::TocEntry;
 
-/// Entries (indices in the table of contents) that follow each other.
+/// Consecutive entries (indices in the table of contents).
 pub(crate) type DependencyGroup = Vec<usize>;
-/// Families that do not depend on each other, in the order of their first entries.
+/// Independent dependency groups, in the order of their first entries.
 pub(crate) type PreDataStage = Vec<DependencyGroup>;
 
-/// Fewer entries are not worth more than one session.
-const MIN_APART: usize = 50;
+/// Fewer entries do not justify more than one session.
+const MIN_PARALLEL_ENTRIES: usize = 50;
 
 /// The stages of `pre_data`, which is in the archive's order.
 pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataStage> {
     let mut stages: Vec<PreDataStage> = vec![];
     let mut in_order: DependencyGroup = vec![];
-    for run in pre_data.chunk_by(|a, b| may_be_apart(&entries[*a]) && may_be_apart(&entries[*b])) {
-        if run.len() < MIN_APART {
+    for run in pre_data.chunk_by(|a, b| {
+        lists_all_dependencies(&entries[*a]) && lists_all_dependencies(&entries[*b])
+    }) {
+        if run.len() < MIN_PARALLEL_ENTRIES {
             in_order.extend(run);
             continue;
         }
         stages.extend((!in_order.is_empty()).then(|| vec![std::mem::take(&mut in_order)]));
-        stages.push(families(entries, run));
+        stages.push(independent_groups(entries, run));
     }
     stages.extend((!in_order.is_empty()).then_some(vec![in_order]));
     stages
 }
 
-/// Kinds whose entries name all that they depend on.
-fn may_be_apart(e: &TocEntry) -> bool {
+/// Kinds whose entries list everything that they depend on.
+fn lists_all_dependencies(e: &TocEntry) -> bool {
     matches!(
         e.desc.as_str(),
         "TABLE"
@@ -47,13 +49,13 @@ fn may_be_apart(e: &TocEntry) -> bool {
     )
 }
 
-fn families(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
+fn independent_groups(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
     let place: HashMap<i32, usize> = run
         .iter()
         .enumerate()
         .map(|(at, i)| (entries[*i].dump_id, at))
         .collect();
-    // Each entry leads to an earlier one of its dependency group; the first leads to itself.
+    // Each entry points to an earlier one of its group; the first points to itself.
     let mut leads_to: Vec<usize> = (0..run.len()).collect();
     for (at, i) in run.iter().enumerate() {
         for other in entries[*i]
@@ -99,8 +101,8 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_apart_and_what_depends_on_them_is_with_them() {
-        let n = i32::try_from(MIN_APART).unwrap();
+    fn tables_are_independent_and_grouped_with_their_dependents() {
+        let n = i32::try_from(MIN_PARALLEL_ENTRIES).unwrap();
         let mut entries = vec![entry(1, "SCHEMA", &[]), entry(2, "TYPE", &[1])];
         entries.extend((0..n).map(|i| entry(100 + i, "TABLE", &[1, 2])));
         entries.push(entry(200, "VIEW", &[100, 102]));
@@ -113,14 +115,14 @@ mod tests {
         let last = entries.len();
         assert_eq!(stages.len(), 3);
         assert_eq!(stages[0], [vec![0, 1]]);
-        assert_eq!(stages[1].len(), MIN_APART - 1);
+        assert_eq!(stages[1].len(), MIN_PARALLEL_ENTRIES - 1);
         assert_eq!(stages[1][0], [2, 4, last - 5, last - 3]);
         assert_eq!(stages[1][1], [3, last - 4]);
         assert_eq!(stages[2], [vec![last - 2, last - 1]]);
     }
 
     #[test]
-    fn few_are_made_in_order() {
+    fn few_entries_keep_the_archives_order() {
         let entries: Vec<TocEntry> = (0..9).map(|i| entry(i, "TABLE", &[])).collect();
         let all: Vec<usize> = (0..9).collect();
         assert_eq!(stages(&entries, &all), [vec![all]]);

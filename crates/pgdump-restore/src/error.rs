@@ -1,6 +1,6 @@
 //! The documented error family: [`RestoreError`] over [`ValidationError`], [`DatabaseError`] and
 //! [`StorageError`]. Every error carries a closed [`FailureReason`]: the metric label, the event
-//! field and the retry decision all follow from it. `Display` says this layer only;
+//! field and the retry decision all follow from it. `Display` shows this layer only;
 //! [`report`] walks the sources.
 
 use std::error::Error as StdError;
@@ -16,53 +16,53 @@ pub use pgdump_archive::bounded::{MAX_TEXT, bound_list, is_unsafe, line_of, one_
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
-    /// The request or the command cannot be understood.
+    /// The request or the command is invalid.
     InvalidRequest,
-    /// A database of this name is never a target, such as postgres or template1.
+    /// The name of the database is protected (postgres, template1, …) and can never be a target.
     TargetNotAllowed,
-    /// The target is there, and the request does not say to replace it.
+    /// The target exists, and the request does not allow replacing it.
     TargetExists,
     /// Another restore holds the target; this one waits.
     TargetBusy,
-    /// The target server does not answer, or went away.
+    /// The target server does not answer, or the connection to it was lost.
     TargetUnavailable,
-    /// The backup lies where this worker may not restore from (BACKUP_BUCKET, TRUSTED_SOURCES).
+    /// This worker may not restore from the backup's location (BACKUP_BUCKET, TRUSTED_SOURCES).
     SourceNotAllowed,
-    /// There is no such object, or not in that generation.
+    /// The object, or the requested generation of it, does not exist.
     BackupNotFound,
-    /// The object was overwritten or deleted while it was read, or is not what the request says.
+    /// The object was overwritten or deleted while it was read, or does not match the request.
     BackupChanged,
-    /// The store refuses these credentials.
+    /// The store rejected the credentials.
     AccessDenied,
-    /// The bytes could not be read to the end, however often it was tried.
+    /// The download did not complete, even after retries.
     DownloadFailed,
-    /// The bytes are not those that the store has a checksum of.
+    /// The bytes read do not match the checksum that the store has recorded.
     ChecksumMismatch,
-    /// The archive is cut, damaged or incomplete.
+    /// The archive is truncated, damaged or incomplete.
     ArchiveCorrupt,
-    /// The object is no dump that this program can read.
+    /// The object is not a dump that this program can read.
     ArchiveUnsupported,
-    /// The target server is of a version that cannot take this dump.
+    /// The target server's version cannot take this dump.
     VersionIncompatible,
     /// The target server does not have an extension that the dump needs.
     ExtensionMissing,
     /// The target server does not have a role that the dump names.
     RoleMissing,
-    /// The role that restores may not do what the dump needs.
+    /// The restoring role lacks privileges that the dump needs.
     InsufficientPrivilege,
-    /// The target server has no room left.
+    /// The target server is out of disk space.
     InsufficientSpace,
-    /// The target server refused rows: a duplicate key, a violated constraint, a wrong value.
+    /// The target server rejected rows: a duplicate key, a violated constraint, an invalid value.
     DataRejected,
-    /// The target server refused a statement of the dump.
+    /// The target server rejected a statement of the dump.
     RestoreError,
-    /// What was restored is not what the archive says, or a check failed.
+    /// The restored data does not match the archive, or a check failed.
     VerificationFailed,
-    /// It took longer than it may (RESTORE_TIMEOUT, deadline).
+    /// The job exceeded its time limit (RESTORE_TIMEOUT, deadline).
     Timeout,
-    /// It was stopped from outside.
+    /// The job was stopped from outside.
     Cancelled,
-    /// A defect of this program.
+    /// An internal error of this program.
     Internal,
 }
 
@@ -77,18 +77,18 @@ pub enum Blame {
     Request,
 }
 
-/// What a retry could change.
+/// Whether, and when, a retry can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryClass {
-    /// The same request fails again: tell the requester, consume the message.
+    /// The same request would fail again: report it and acknowledge the message.
     Permanent,
-    /// May pass later: back off, then give the message back.
+    /// The cause may pass: back off, then nack the message.
     Transient,
-    /// This worker's own set-up is broken (credentials, permission): give the message back, go not ready.
+    /// This worker's own set-up is broken (credentials, permissions): nack the message, become not ready.
     Environment,
     /// Another restore holds the target: keep the message and wait.
     Busy,
-    /// Stopped from outside: give the message back.
+    /// The job was stopped from outside: nack the message.
     Interrupted,
 }
 
@@ -216,20 +216,20 @@ impl fmt::Display for FailureReason {
 
 type BoxedSource = Box<dyn StdError + Send + Sync>;
 
-/// What every error of the family holds: the reason, a sentence for a person, the SQLSTATE where
+/// What every error of the family holds: the reason, a human-readable sentence, the SQLSTATE if
 /// PostgreSQL gave one, and the source.
 #[derive(Debug)]
 pub struct Fault {
     reason: FailureReason,
     message: String,
     sqlstate: Option<String>,
-    /// Where it happened, if that is not where the job as a whole is.
+    /// The stage that failed, if it is not the job's current stage.
     stage: Option<&'static str>,
     source: Option<BoxedSource>,
 }
 
 impl Fault {
-    /// Whatever the message was made of, it is one bounded line from here on.
+    /// Builds the error; its message becomes one line of bounded length.
     fn new(reason: FailureReason, message: impl Into<String>) -> Self {
         let message = one_line(&message.into());
         Fault {
@@ -271,13 +271,13 @@ macro_rules! family_member {
                 self.0.sqlstate.as_deref()
             }
 
-            /// The same error, of a stage that others of the job may have left already.
+            /// The same error with the stage it belongs to, which other sessions of the job may have left already.
             pub fn in_stage(mut self, stage: &'static str) -> Self {
                 self.0.stage = Some(stage);
                 self
             }
 
-            /// The same error with something to add.
+            /// The same error with text appended to its message.
             pub fn followed_by(mut self, more: &str) -> Self {
                 let more = one_line(more);
                 let message = line_of(&self.0.message, MAX_TEXT.saturating_sub(more.len()));
@@ -285,7 +285,7 @@ macro_rules! family_member {
                 self
             }
 
-            /// The same error, said of `what`.
+            /// The same error, prefixed with what it concerns.
             pub fn context(mut self, what: &str) -> Self {
                 self.0.message = one_line(&format!("{what}: {}", self.0.message));
                 self
@@ -307,11 +307,11 @@ macro_rules! family_member {
 }
 
 family_member! {
-    /// The request or the backup is not what it must be: nothing was changed.
+    /// The request or the backup is invalid; nothing was changed.
     ValidationError
 }
 family_member! {
-    /// PostgreSQL refused or was lost.
+    /// PostgreSQL returned an error, or the connection was lost.
     DatabaseError
 }
 family_member! {
@@ -319,7 +319,7 @@ family_member! {
     StorageError
 }
 family_member! {
-    /// The job was stopped or broke in the worker itself: timeout, shutdown, a defect.
+    /// The job was stopped, or failed in the worker itself: timeout, shutdown, an internal error.
     JobError
 }
 
@@ -350,12 +350,11 @@ impl RestoreError {
         self.fault().reason
     }
 
-    /// Who has to act on it. What the worker itself could not do (a limit, a key that it does not have)
-    /// is never the backup's fault.
+    /// Who has to act on it. A limit of the worker (memory, a missing key) is never blamed on the backup.
     pub fn blame(&self) -> Blame {
         match (self, self.reason().blame()) {
             (RestoreError::Job(_), Blame::Backup) => Blame::Infrastructure,
-            // A server that sends more than this worker takes.
+            // A server that sends more than this worker accepts.
             (RestoreError::Database(e), _) if e.reason() == R::ArchiveUnsupported => {
                 Blame::Infrastructure
             }
@@ -363,7 +362,7 @@ impl RestoreError {
         }
     }
 
-    /// Five-character SQLSTATE, where PostgreSQL gave one.
+    /// The five-character SQLSTATE, if PostgreSQL gave one.
     pub fn sqlstate(&self) -> Option<&str> {
         self.fault().sqlstate.as_deref()
     }
@@ -377,7 +376,7 @@ impl RestoreError {
     }
 }
 
-/// An error of the family travels through the archive's readers and sinks unharmed, and through `std::io`.
+/// Lets an error of the family pass unchanged through the archive's readers and sinks, and through `std::io`.
 impl From<RestoreError> for ArchiveError {
     fn from(e: RestoreError) -> Self {
         ArchiveError::source(e)
@@ -390,7 +389,7 @@ impl From<RestoreError> for std::io::Error {
     }
 }
 
-/// The one map from what an archive's reader says to a [`FailureReason`].
+/// The only mapping from errors of the archive reader to a [`FailureReason`].
 impl From<ArchiveError> for RestoreError {
     fn from(e: ArchiveError) -> Self {
         let (reason, problem) = match e {
@@ -403,7 +402,7 @@ impl From<ArchiveError> for RestoreError {
             ArchiveError::Limit(problem) => {
                 return JobError::new(R::ArchiveUnsupported, problem.into_parts().0).into();
             }
-            // Nothing is known to be wrong with the backup.
+            // Nothing shows that the backup is at fault.
             ArchiveError::Foreign(problem) => {
                 return JobError::new(R::ArchiveCorrupt, problem.into_parts().0).into();
             }
@@ -422,7 +421,8 @@ impl From<ArchiveError> for RestoreError {
 }
 
 impl RestoreError {
-    /// Takes back the error that a reader of ours gave; any other I/O error while reading `what` means damaged bytes.
+    /// Recovers an error that one of our readers returned; any other I/O error while reading `what` means
+    /// damaged bytes.
     pub fn from_archive_io(e: std::io::Error, what: &str) -> Self {
         ArchiveError::from_io(e, what).into()
     }
@@ -451,7 +451,7 @@ pub struct ErrorBody {
     pub blame: Blame,
     /// Stage that failed.
     pub stage: String,
-    /// A sentence for a person; never row data or secrets.
+    /// Human-readable message; never row data or secrets.
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
@@ -482,7 +482,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_is_listed_once_and_names_match_serde() {
+    fn every_reason_is_listed_once_and_matches_serde() {
         for reason in FailureReason::ALL {
             let json = serde_json::to_value(reason).unwrap();
             assert_eq!(json, reason.as_str());
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn our_errors_survive_std_io() {
+    fn errors_of_the_family_survive_std_io() {
         let inner = RestoreError::from(StorageError::new(R::DownloadFailed, "cut"));
         let back = RestoreError::from_archive_io(inner.into(), "table of contents");
         assert_eq!(back.reason(), R::DownloadFailed);
@@ -505,18 +505,18 @@ mod tests {
     }
 
     #[test]
-    fn a_report_has_every_cause_once() {
-        let cause = std::io::Error::other("the disk burns");
+    fn report_names_each_cause_once() {
+        let cause = std::io::Error::other("disk failure");
         let e =
             RestoreError::from(StorageError::new(R::DownloadFailed, "reading").with_source(cause));
-        assert_eq!(report(&e), "reading: the disk burns");
+        assert_eq!(report(&e), "reading: disk failure");
         let again = StorageError::new(R::DownloadFailed, "reading: cut")
             .with_source(std::io::Error::other("cut"));
         assert_eq!(report(&again), "reading: cut");
     }
 
     #[test]
-    fn no_error_grows_with_what_it_quotes() {
+    fn errors_are_bounded_whatever_they_quote() {
         let huge = "\u{1b}[2J\n".repeat(4_000_000);
         let cause = std::io::Error::other(huge.clone());
         let e = RestoreError::from(
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_the_family_keep_what_they_know() {
+    fn conversions_keep_reason_and_sqlstate() {
         let refused = DatabaseError::new(R::RestoreError, "no")
             .with_sqlstate("42601")
             .context("here");

@@ -1,12 +1,12 @@
-//! Roles out of a `pg_dumpall --globals-only` file: what is taken of each, and what never is. Pure.
+//! Roles from a `pg_dumpall --globals-only` file, and which of their attributes are used. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::postgres::ident;
 use pgdump_archive::{Dialect, Token, TokenKind, statements, tokens};
 
-/// Statements that make each role of the file, without what is never taken: SUPERUSER, REPLICATION,
-/// BYPASSRLS, CREATEROLE, CREATEDB, and, unless `passwords`, its password.
+/// Statements that create each role of the file, always without SUPERUSER, REPLICATION, BYPASSRLS,
+/// CREATEROLE and CREATEDB, and without the password unless `passwords` is set.
 pub fn roles_of(text: &str, passwords: bool) -> BTreeMap<String, String> {
     let mut options: BTreeMap<String, String> = BTreeMap::new();
     let without_commands = text
@@ -87,7 +87,7 @@ CREATE ROLE pg_evil;
 GRANT app TO \"Odd \"\"one\"\"\";\n";
 
     #[test]
-    fn roles_come_without_power_and_without_password() {
+    fn roles_get_no_dangerous_attributes_and_no_password() {
         let roles = roles_of(FILE, false);
         assert_eq!(
             roles["app"],

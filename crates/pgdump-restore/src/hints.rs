@@ -3,13 +3,13 @@
 use crate::error::{DatabaseError, FailureReason as R};
 use pgdump_archive::TocEntry;
 
-/// Adds what to do where something is not found because `pg_dump` restores with an empty search path.
-/// `entry`: what was being restored, where it has a name.
-pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
-    if e.reason() == R::RoleMissing || !lacks_a_schema(&e.to_string()) {
+/// Adds a remedy if a name was not found because `pg_dump` restores with an empty search path.
+/// `entry` is the entry that was being restored, if it is known.
+pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseError {
+    if e.reason() == R::RoleMissing || !is_missing_unqualified_name(&e.to_string()) {
         return e;
     }
-    let otherwise = entry
+    let alternative = entry
         .filter(|e| e.desc == "MATERIALIZED VIEW DATA")
         .map(|e| {
             let name = e
@@ -17,19 +17,18 @@ pub(super) fn with_advice(e: DatabaseError, entry: Option<&TocEntry>) -> Databas
                 .as_ref()
                 .map_or_else(|| e.tag.clone(), |ns| format!("{ns}.{}", e.tag));
             format!(
-                ", or leave the rows of this materialized view out: --exclude-table-data {name}"
+                ", or restore without the rows of this materialized view: --exclude-table-data {name}"
             )
         });
     e.followed_by(&format!(
-        ": pg_dump restores with an empty search_path, so a function has to name the schema of what it uses, or have a \
-         SET search_path of its own{}",
-        otherwise.unwrap_or_default()
+        ": dumps are restored with an empty search_path, so a function must qualify the names it uses, or have a \
+         SET search_path clause{}",
+        alternative.unwrap_or_default()
     ))
 }
 
-/// Whether the server did not find a name that was given without a schema. What `pg_dump` itself writes
-/// always has one.
-fn lacks_a_schema(message: &str) -> bool {
+/// Whether the server did not find a name that has no schema. `pg_dump` itself always writes one.
+fn is_missing_unqualified_name(message: &str) -> bool {
     let quoted = |kind: &str| {
         let rest = message.split_once(kind)?.1;
         let (name, rest) = rest.split_once('"')?;
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_without_a_schema_are_told_from_others() {
+    fn unqualified_names_are_recognized() {
         for (message, wanted) in [
             ("statement: relation \"docs\" does not exist [42P01]", true),
             (
@@ -68,24 +67,24 @@ mod tests {
             ("column \"a\" of relation \"t\" already exists", false),
             ("operator does not exist: public.citext = text", true),
         ] {
-            assert_eq!(lacks_a_schema(message), wanted, "{message}");
+            assert_eq!(is_missing_unqualified_name(message), wanted, "{message}");
         }
     }
 
     #[test]
-    fn rows_of_a_materialized_view_can_be_left_out() {
+    fn hint_suggests_excluding_rows_of_a_materialized_view() {
         let mut entry = TocEntry::bare(1, "MATERIALIZED VIEW DATA", "w");
         entry.namespace = Some("s".into());
         let e = || DatabaseError::new(R::RestoreError, "relation \"docs\" does not exist");
         assert!(
-            with_advice(e(), Some(&entry))
+            with_hint(e(), Some(&entry))
                 .to_string()
                 .contains("--exclude-table-data s.w")
         );
-        let said = with_advice(e(), None).to_string();
+        let message = with_hint(e(), None).to_string();
         assert!(
-            said.contains("empty search_path") && !said.contains("--exclude"),
-            "{said}"
+            message.contains("empty search_path") && !message.contains("--exclude"),
+            "{message}"
         );
     }
 }

@@ -1,10 +1,10 @@
 //! Restores archives of `pg_dump` into a PostgreSQL server, in parallel and in one pass over the archive.
 //!
-//! One thread (of a directory, several) reads the archive forward ([`pgdump_archive`]), decompresses it and
-//! queues chunks of whole rows; `sessions` connections take chunks as COPY, and indexes and keys as
-//! their tables complete. With a table of contents, the order comes from `plan`; of SQL text, from
-//! `script`, statement by statement; `schedule` keeps both. `ddl` says what is sent for an entry,
-//! `rewriter` what is sent otherwise than the dump says.
+//! One thread (several for a directory) reads the archive forward ([`pgdump_archive`]), decompresses it and
+//! queues chunks of whole rows. `sessions` connections send chunks with COPY, and create indexes and keys
+//! as their tables complete. The order comes from `plan` if there is a table of contents, and from
+//! `script`, statement by statement, for SQL text; `schedule` enforces both. `ddl` has the statements for
+//! an entry, `rewrite` the changes that another server needs.
 
 #![warn(unreachable_pub)]
 

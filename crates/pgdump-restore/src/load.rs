@@ -1,4 +1,4 @@
-//! Loads an archive into an empty staging database: readers, sessions and the work queue between them.
+//! Loads an archive into an empty staging database, with readers, sessions and a work queue between them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,24 +25,24 @@ use crate::steps::reached;
 use crate::work_queue::WorkQueue;
 use crate::{copy, hints, producer};
 
-/// Threads that read members of a directory at the same time.
+/// Most threads that read members of a directory concurrently.
 const MAX_STREAMS: usize = 16;
 
-/// How one archive is loaded.
+/// How to load one archive.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Connections that load.
+    /// Number of connections that load.
     pub sessions: usize,
-    /// Bytes of data that may wait in memory between the reader and the connections.
+    /// Limit in bytes of data that waits in memory between readers and connections.
     pub queue_bytes: usize,
-    /// Rows of tables of about so many bytes are sent in COPY's binary format, where they can be converted
+    /// Tables from about this many bytes on are sent in COPY's binary format, if their rows can be converted
     /// exactly.
     pub binary_from: Option<usize>,
-    /// Uncompressed bytes that the backup may bring.
+    /// Limit of the backup's uncompressed data in bytes.
     pub max_bytes: Option<u64>,
-    /// Where the data that passes by is counted, for a comparison afterwards.
+    /// Receives the counts of the data as it passes, for a later comparison.
     pub content_digest: Option<Arc<ContentDigest>>,
-    /// Where rows go into tables that are there already: those whose rows depend on others
+    /// Rows go into existing tables: those of them whose rows depend on others
     /// ([`SuspendedConstraints::dependent`]).
     pub in_order_into: Option<Arc<HashSet<String>>>,
 }
@@ -53,16 +53,16 @@ pub struct LoadOptions {
 pub struct Loaded {
     pub tables: u64,
     pub rows: u64,
-    /// Bytes of table data and large objects, uncompressed.
+    /// Uncompressed bytes of table data and large objects.
     pub bytes: u64,
 }
 
-/// Restores the `entries` of `archive` into `database`, which must be empty and ours; of SQL text,
-/// everything.
+/// Restores the `entries` of `archive` (all of SQL text) into `database`, which must be empty and owned by this
+/// restore.
 ///
 /// # Errors
-/// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; the
-/// archive's and the download's own errors. The database is then half filled: drop it.
+/// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; errors of the
+/// archive and the download. The database is then partly filled: drop it.
 pub async fn load(
     server: &Server,
     database: &str,
@@ -76,7 +76,7 @@ pub async fn load(
     let entries = if is_script { vec![] } else { entries };
     let dependence = match &options.in_order_into {
         Some(tables) => Dependence::of_rows_into(&entries, tables),
-        // What is selected may lack functions that it depends on.
+        // The selection may lack functions that its entries depend on.
         None => Dependence::of(if is_script { &[] } else { archive.entries() }),
     };
     let plan = Plan::new(&entries, &dependence);
@@ -111,7 +111,7 @@ pub async fn load(
         binary_from: options.binary_from,
         columns: Mutex::default(),
         is_generic_sql: archive.is_generic_sql(),
-        quiet: Mutex::default(),
+        autovacuum_off: Mutex::default(),
         in_order_into: options.in_order_into,
     });
 
@@ -136,7 +136,7 @@ pub async fn load(
         is_script,
     );
     let work_queue = Arc::new(work_queue);
-    // Whatever ends this function ends the readers and the sessions too.
+    // Ending this function, for whatever reason, also ends the readers and the sessions.
     let _stop = work_queue.stop_on_drop();
     let mut running = JoinSet::new();
     job.observer.enter("schema");
@@ -149,7 +149,7 @@ pub async fn load(
         running.spawn(run_session(job.clone(), work_queue.clone(), id));
     }
     while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| RestoreError::internal(format!("a restoring task died: {e}")))??;
+        ended.map_err(|e| RestoreError::internal(format!("a load task panicked: {e}")))??;
     }
     let totals = &job.totals;
     Ok(Loaded {
@@ -171,11 +171,11 @@ async fn run_session(
                 let made = session.make(&job, &what).await;
                 let left = made.map_err(|e| of_stage(e, "schema"))?;
                 reached("schema");
-                if work_queue.change(|s| s.made(batch, left)) {
+                if work_queue.change(|s| s.batch_done(batch, left)) {
                     job.enter_stage(&work_queue);
                 }
             }
-            SessionWork::Lane { node, first } => {
+            SessionWork::Copy { node, first } => {
                 job.observer.advance("schema", "data");
                 reached("lane");
                 let index = work_queue.entry_of(node);
@@ -204,14 +204,14 @@ async fn run_session(
             }
             SessionWork::Tasks { nodes, size } => {
                 reached("task");
-                let (tasks, sees_all) = work_queue.change(|s| {
+                let (tasks, affects_later_entries) = work_queue.change(|s| {
                     let tasks: Vec<(usize, ConstraintStep)> = nodes
                         .iter()
                         .map(|n| (s.node(*n).entry, s.part(*n)))
                         .collect();
-                    (tasks, s.node(nodes[0]).pass.sees_all())
+                    (tasks, s.node(nodes[0]).pass.affects_later_entries())
                 });
-                if sees_all {
+                if affects_later_entries {
                     session.reenable_autovacuum(&job).await?;
                 }
                 let first = job.content.name(tasks[0].0);
@@ -241,14 +241,14 @@ async fn run_session(
     }
 }
 
-/// What one session does for one entry, in the trace.
+/// The trace span of one session's work on one entry.
 fn span_of(job: &LoadContext, name: &str) -> tracing::Span {
     tracing::info_span!(parent: job.observer.span(), "entry", otel.name = name, rows = tracing::field::Empty)
 }
 
 fn with_context(e: RestoreError, what: &str) -> RestoreError {
     match e {
-        RestoreError::Database(e) => hints::with_advice(e, None)
+        RestoreError::Database(e) => hints::with_hint(e, None)
             .context(what)
             .in_stage("data")
             .into(),
@@ -256,7 +256,7 @@ fn with_context(e: RestoreError, what: &str) -> RestoreError {
     }
 }
 
-/// A refusal of the server, in a stage that other sessions may have left already.
+/// A server error of a stage that other sessions may have left already.
 fn of_stage(e: RestoreError, stage: &'static str) -> RestoreError {
     match e {
         RestoreError::Database(e) => e.in_stage(stage).into(),

@@ -1,20 +1,20 @@
-//! Which tables the tasks that run work on: what may run beside them.
+//! Tables that running tasks work on, and thus which tasks may run concurrently.
 
 use std::collections::HashMap;
 
 use super::plan::PlanNode;
 
-/// What a task makes of its node.
+/// The step of a constraint that a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ConstraintStep {
     Whole,
-    /// Of a key, its index: beside other indexes of the table.
+    /// The index of a key, concurrently with other indexes of the table.
     Index,
-    /// The key, of the index that is there.
+    /// The key, created from its existing index.
     Key,
 }
 
-/// Tables that tasks work on: by how many alone, by how many beside others.
+/// Tables that tasks work on: number of exclusive and of shared users.
 #[derive(Debug, Default)]
 pub(crate) struct TableLocks(HashMap<i32, (usize, usize)>);
 
@@ -47,7 +47,7 @@ impl TableLocks {
     }
 }
 
-/// Tables that a task works on alone, and those that it shares.
+/// Tables that a task needs exclusively, and those that it shares.
 pub(crate) fn locks(n: &PlanNode, part: ConstraintStep) -> (&[i32], &[i32]) {
     match part {
         ConstraintStep::Index => (&[], &n.exclusive),

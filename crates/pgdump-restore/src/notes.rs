@@ -1,18 +1,18 @@
-//! Notes that name things.
+//! Notes that list names.
 
 use std::fmt::Display;
 
-/// Names that a note lists.
+/// Most names in a note.
 const LISTED: usize = 50;
 
-/// A note that names things; `None` for none.
+/// A note that lists names; `None` if there are none.
 pub fn listed(what: &str, names: &[String]) -> Option<String> {
     let mut list = NameList::default();
     names.iter().for_each(|n| list.push(n));
     list.listed(what)
 }
 
-/// Names of which any number may come: all are counted, and as many as a note lists are kept.
+/// Names for a note. All are counted, but only as many as a note lists are kept.
 #[derive(Debug, Default)]
 pub struct NameList {
     first: Vec<String>,
@@ -35,7 +35,7 @@ impl NameList {
         self.count
     }
 
-    /// A note that names them; `None` for none.
+    /// A note that lists them; `None` if there are none.
     pub fn listed(&self, what: &str) -> Option<String> {
         let more = self.count - self.first.len();
         let rest = if more > 0 {

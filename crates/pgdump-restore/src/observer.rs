@@ -1,25 +1,25 @@
-//! What is told of a load while it runs.
+//! Progress reports of a running load.
 
-/// Hears what a load does. Called from its sessions and readers, often: it must not block.
+/// Observes a load. Called often, from its sessions and readers: implementations must not block.
 pub trait LoadObserver: Send + Sync {
     /// The stage `name` begins.
     fn enter(&self, name: &'static str);
-    /// The stage `name` begins, if the current one is `from`.
+    /// The stage `name` begins if the current one is `from`.
     fn advance(&self, from: &'static str, name: &'static str);
-    /// The span of the current stage, which spans of entries belong to.
+    /// The span of the current stage, parent of the spans of entries.
     fn span(&self) -> tracing::Span;
-    /// How many tables with data and how many other tasks there are, as far as the table of contents says.
+    /// Number of tables with data and of other tasks in the table of contents.
     fn planned(&self, tables: u64, tasks: u64);
-    /// A further table, of SQL text, where tables are known only as they come.
+    /// SQL text: one more table has been found.
     fn found_table(&self);
-    /// A further task, of SQL text.
+    /// SQL text: one more task has been found.
     fn found_task(&self);
-    /// Uncompressed bytes of data that are on their way to the server.
+    /// Uncompressed bytes of data that are being sent to the server.
     fn bytes_read(&self, bytes: u64);
-    /// The data of one more table has been read to its end.
+    /// The data of one more table has been read completely.
     fn table_read(&self);
     /// Rows that the server has confirmed.
     fn rows_loaded(&self, rows: u64);
-    /// Indexes, keys and other entries that have been made.
+    /// Indexes, keys and other entries that have been created.
     fn tasks_done(&self, tasks: u64);
 }

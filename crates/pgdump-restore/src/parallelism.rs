@@ -1,34 +1,34 @@
-//! How many of the server's cores a task may take: one, as long as every session has work.
+//! How many of the server's cores a task may use: one, as long as every session has work.
 
 use super::schedule::LIGHT_BYTES;
 
-/// Work ahead for each session, in the weight of a task, from which on the task keeps to one core: how long
-/// an index takes is known only roughly.
+/// If the other sessions have at least this many times the task's weight ahead of them, the task is limited to
+/// one core. More than 1, because the duration of an index build is known only roughly.
 const TAIL: u64 = 3;
 
-/// How much there is to do in tasks that are run together.
+/// Amount of work in tasks that run together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TaskCost {
-    pub spread: MaintenanceWorkers,
-    /// Rows of the largest.
+    pub workers: MaintenanceWorkers,
+    /// Rows of the largest table.
     pub rows: u64,
 }
 
-/// Whether tasks may take as many cores as the server's own settings say.
+/// Whether tasks may use as many cores as the server's own settings allow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum MaintenanceWorkers {
     /// One core each.
     #[default]
     No,
-    /// Other sessions will have less to do.
+    /// Unlimited, because other sessions will soon run out of work.
     Soon,
-    /// A session has nothing to do.
+    /// Unlimited, because a session is idle.
     Now,
 }
 
 impl MaintenanceWorkers {
-    /// Of a task of this weight, where what is ready besides (`others`, by weight) would soon leave the other
-    /// sessions without work; `heavy` tasks run, this one among them.
+    /// For a task of this weight: unlimited if the other ready tasks (`others`, by weight) would soon leave
+    /// the other sessions without work. `heavy` tasks are running, including this one.
     pub(crate) fn of(
         weight: u64,
         others: impl Iterator<Item = u64> + Clone,

@@ -1,7 +1,7 @@
-//! The order of a restore, from the table of contents alone: what comes before the data, what waits
-//! for which table, what may not run beside what. The rules are `pg_restore -j`'s
-//! (`pg_backup_archiver.c`), tightened where it can go wrong: what is done to a partitioned table
-//! waits for the data of all its partitions.
+//! Plans the order of a restore from the table of contents alone: pre-data, which entry waits for which
+//! table, which entries must not run concurrently. The rules are those of `pg_restore -j`
+//! (`pg_backup_archiver.c`), stricter where those can fail: what is done to a partitioned table waits for
+//! the data of all its partitions.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,16 +10,16 @@ use super::pre_data::PreDataPlan;
 use super::{ddl, dependency_groups};
 use pgdump_archive::{TocEntry, TocSection};
 
-/// Passes of a restore; one is complete before the next starts.
+/// Passes of a restore; each is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum RestorePass {
     Main,
-    /// Privileges: they could take away what the main pass needs. One at a time, in the archive's
+    /// Privileges, which could revoke what the main pass needs. They run one at a time in the archive's
     /// order: a grant by another role needs that role's own grants.
     Acl,
-    /// Materialized views, which may read what privileges guard.
+    /// Materialized views, which may read what privileges protect.
     Refresh,
-    /// Event triggers, which would fire for everything before; one at a time.
+    /// Event triggers, which would fire for everything before; they run one at a time.
     EventTriggers,
 }
 
@@ -36,8 +36,8 @@ impl RestorePass {
         }
     }
 
-    /// Whether its entries see everything that is done after them.
-    pub(crate) fn sees_all(self) -> bool {
+    /// Whether its entries take effect on everything that runs after them.
+    pub(crate) fn affects_later_entries(self) -> bool {
         self == RestorePass::EventTriggers
     }
 
@@ -47,7 +47,7 @@ impl RestorePass {
     }
 }
 
-/// An entry to restore after the pre-data part.
+/// An entry to restore after pre-data.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanNode {
     /// Index of the entry in the table of contents.
@@ -55,26 +55,26 @@ pub(crate) struct PlanNode {
     pub pass: RestorePass,
     /// The entry's data comes from the archive's data blocks.
     pub is_data: bool,
-    /// The data of a table that this restore has made: nothing else is in it.
+    /// The rows of a table that this restore has created and that is therefore empty.
     pub can_copy_freeze: bool,
-    /// A key of such a table that can be made of an index.
+    /// A key of such a table that can be created from an index.
     pub is_key: bool,
-    /// Nodes that must be finished before.
+    /// Nodes that must finish first.
     pub after: Vec<usize>,
-    /// Tables (dump ids) that nothing else may work on meanwhile.
+    /// Tables (dump ids) that it locks exclusively.
     pub exclusive: Vec<i32>,
-    /// Tables (dump ids) that others may share.
+    /// Tables (dump ids) that it may share with other tasks.
     pub shared: Vec<i32>,
-    /// Batches of what comes before the data that must be made before; `None` for all of them.
-    pub made: Option<Vec<usize>>,
-    /// All data of a lower turn is loaded before.
+    /// Pre-data batches that must be done first; `None` for all of them.
+    pub pre_data_batches: Option<Vec<usize>>,
+    /// Load turn: all data of lower turns is loaded first.
     pub turn: usize,
-    /// Rows that are loaded by one session in one COPY, as they stand in the archive.
+    /// Rows that one session loads in one COPY, in the archive's order.
     pub in_order: bool,
 }
 
 impl PlanNode {
-    /// A task that nothing stands before.
+    /// A task without prerequisites.
     pub(crate) fn of(entry: usize, pass: RestorePass) -> Self {
         PlanNode {
             entry,
@@ -85,27 +85,27 @@ impl PlanNode {
             after: vec![],
             exclusive: vec![],
             shared: vec![],
-            made: None,
+            pre_data_batches: None,
             turn: 0,
             in_order: false,
         }
     }
 }
 
-/// No dump id: what attaches indexes comes one after the other. Of two at the same time under one root, each
-/// may miss the other and leave the root's index invalid (fixed in 15.20 and the other releases of that day).
+/// A pseudo lock (no dump id has this value) that serializes index attachments. Two concurrent ones under the same
+/// root may miss each other and leave the root's index invalid (fixed in 15.20 and its sibling releases).
 const ATTACHING: i32 = 0;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
-    /// What comes before the data.
+    /// The pre-data entries.
     pub pre_data: PreDataPlan,
     pub nodes: Vec<PlanNode>,
 }
 
-/// Entries that `pg_restore` into an existing database leaves out: they speak of the database
-/// itself, or are settings of the session.
-pub(crate) fn is_left_out(e: &TocEntry) -> bool {
+/// Entries that `pg_restore` into an existing database skips: those about the database itself, and settings of
+/// the session.
+pub(crate) fn is_skipped(e: &TocEntry) -> bool {
     match e.desc.as_str() {
         "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES" => true,
         "ACL" | "COMMENT" | "SECURITY LABEL" => e.tag.starts_with("DATABASE "),
@@ -118,11 +118,11 @@ impl Plan {
         let (mut plan, mut pre_data) = (Plan::default(), vec![]);
         let mut node_of = HashMap::new();
         let tables = Tables::new(entries);
-        for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_left_out(e)) {
+        for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_skipped(e)) {
             let pass = pass_of(e, &tables);
             let early = match e.section {
                 TocSection::PreData => true,
-                // Large objects are made before their data arrives, whatever their section.
+                // Large objects are created before their data arrives, whatever their section.
                 TocSection::Data if matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA") => true,
                 TocSection::None => plan.nodes.is_empty(),
                 TocSection::Data | TocSection::PostData => false,
@@ -140,10 +140,10 @@ impl Plan {
             }
         }
         plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
-        let mut made = plan.pre_data.needs(entries);
+        let mut batches = plan.pre_data.needs(entries);
         for (i, node) in plan.nodes.iter_mut().enumerate() {
             let e = &entries[node.entry];
-            node.made = made.remove(&node.entry);
+            node.pre_data_batches = batches.remove(&node.entry);
             node.after = tables
                 .prerequisites(e)
                 .filter_map(|id| node_of.get(&id).copied())
@@ -151,7 +151,7 @@ impl Plan {
             node.after.retain(|n| *n != i);
             node.after.sort_unstable();
             node.after.dedup();
-            let touched = e.dependencies.iter().flat_map(|id| tables.under(*id));
+            let touched = e.dependencies.iter().flat_map(|id| tables.locked_by(*id));
             let mut touched: Vec<i32> =
                 touched.flat_map(|id| tables.with_descendants(id)).collect();
             touched.sort_unstable();
@@ -169,9 +169,9 @@ impl Plan {
         plan
     }
 
-    /// Rows that depend on others are loaded as if one session restored everything: after all data before
-    /// them and before all that comes after them. `pg_dump` has sequences' values and indexes behind all
-    /// rows; what of these reads rows of any table waits for all of them.
+    /// Dependent rows are loaded as if one session restored everything: after all data before them and before
+    /// everything after them. `pg_dump` writes sequence values and indexes after all rows; those that may read
+    /// rows of any table wait for all rows.
     fn take_turns(&mut self, entries: &[TocEntry], dependence: &Dependence) {
         let mut turn = 0;
         for node in self
@@ -184,18 +184,18 @@ impl Plan {
             if node.is_data && dependence.rows.contains(&e.dump_id) {
                 node.turn = turn + 1;
                 turn += 2;
-                (node.in_order, node.can_copy_freeze, node.made) = (true, false, None);
+                (node.in_order, node.can_copy_freeze, node.pre_data_batches) = (true, false, None);
             } else if !node.is_data && dependence.objects.contains(&e.dump_id) {
                 node.turn = usize::MAX;
             } else if e.desc == "STATISTICS DATA" {
-                // Of tables whose rows may come later.
+                // Statistics of tables whose rows may be loaded later.
                 node.turn = 0;
             }
         }
         self.refresh_in_order(entries, dependence);
     }
 
-    /// A materialized view that may read any other comes after those before it, and before the rest.
+    /// A materialized view that may read any other is refreshed after all preceding and before all following ones.
     fn refresh_in_order(&mut self, entries: &[TocEntry], dependence: &Dependence) {
         let (mut before, mut reading): (Vec<usize>, Option<usize>) = (vec![], None);
         for (i, node) in self.nodes.iter_mut().enumerate() {
@@ -252,20 +252,20 @@ fn locks(e: &TocEntry) -> LockMode {
         | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => {
             LockMode::Exclusive
         }
-        // Their lock bears neither another of its kind nor an index build.
+        // Its lock conflicts with itself and with index builds.
         "STATISTICS" | "STATISTICS DATA" => LockMode::Exclusive,
-        // CLUSTER ON, or REPLICA IDENTITY, comes with it.
+        // The entry includes CLUSTER ON or REPLICA IDENTITY.
         "INDEX" if e.defn.contains("\nALTER TABLE ") => LockMode::Exclusive,
         "INDEX" => LockMode::Shared,
         _ => LockMode::None,
     }
 }
 
-/// Which entries are relations, where their data is, and which are partitions (or heirs) of which.
+/// Which entries are relations, which have their data, and which are their partitions or inheriting tables.
 struct Tables<'a> {
     by_id: HashMap<i32, &'a TocEntry>,
     relations: HashSet<i32>,
-    /// Materialized views and their data: filled in the last pass.
+    /// Materialized views and their data, which is loaded in a later pass.
     refreshed: HashSet<i32>,
     data_of: HashMap<i32, Vec<i32>>,
     children: HashMap<i32, Vec<i32>>,
@@ -299,8 +299,8 @@ impl<'a> Tables<'a> {
                 "TABLE" => {
                     tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id))
                 }
-                // A partition is attached after it was made: the entry depends on both tables and
-                // bears the partition's name.
+                // A partition is attached after it was created: the entry depends on both tables and has the
+                // name of the partition.
                 "TABLE ATTACH" => {
                     let is_child =
                         |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
@@ -321,7 +321,7 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// Whether these are the rows of a table that the archive makes, as COPY into that very table.
+    /// Whether these are the rows of a table that the archive creates, copied into that very table.
     fn can_copy_freeze(&self, e: &TocEntry) -> bool {
         e.desc == "TABLE DATA"
             && ddl::copies_into_own_table(e)
@@ -335,14 +335,14 @@ impl<'a> Tables<'a> {
         e.desc == "CONSTRAINT" && ddl::key_as_index(e).is_some() && self.heap_of(e).is_some()
     }
 
-    /// The ordinary table that an entry depends on, where the archive makes it.
+    /// The ordinary table that an entry depends on, if the archive creates it.
     fn heap_of(&self, e: &TocEntry) -> Option<&TocEntry> {
         let mut below = e
             .dependencies
             .iter()
             .filter_map(|id| self.by_id.get(id).copied());
         let table = below.find(|t| t.desc == "TABLE")?;
-        // Other access methods need not know what COPY's FREEZE is.
+        // Other access methods need not support COPY's FREEZE.
         let is_heap = table
             .table_am
             .as_deref()
@@ -352,8 +352,8 @@ impl<'a> Tables<'a> {
         (is_heap && is_plain).then_some(table)
     }
 
-    /// The tables that are locked where this entry is worked on: itself, or that of an index or key.
-    fn under(&self, id: i32) -> Vec<i32> {
+    /// The tables that are locked while this entry runs: itself, or the table of an index or key.
+    fn locked_by(&self, id: i32) -> Vec<i32> {
         if self.relations.contains(&id) {
             return vec![id];
         }
@@ -379,8 +379,8 @@ impl<'a> Tables<'a> {
         found
     }
 
-    /// Dump ids that come before `e`: its own dependencies and, for what is not data itself, the
-    /// data of every table it depends on.
+    /// Dump ids that precede `e`: its own dependencies and, unless it is data itself, the data of every table
+    /// that it depends on.
     fn prerequisites<'b>(&'b self, e: &'b TocEntry) -> impl Iterator<Item = i32> + 'b {
         let tables = e
             .dependencies
@@ -412,9 +412,9 @@ mod tests {
         }
     }
 
-    /// Two sessions that each hold what the other one waits for: statistics of an index lock its table.
+    /// Two sessions could deadlock: statistics of an index lock its table.
     #[test]
-    fn what_locks_a_table_against_index_builds_is_alone_on_it() {
+    fn tasks_that_conflict_with_index_builds_lock_exclusively() {
         let index = "CREATE INDEX x ON t USING btree (a);\n";
         let entries = [
             entry(1, "TABLE", &[], "CREATE TABLE t ();"),
@@ -448,16 +448,16 @@ mod tests {
         assert_eq!(
             locks(2),
             (&[][..], &[1][..]),
-            "indexes are built beside each other"
+            "indexes are built concurrently"
         );
         for id in [3, 4, 5, 6, 7, 8] {
             assert_eq!(locks(id), (&[1][..], &[][..]), "{id}");
         }
     }
 
-    /// Two levels of partitions: what attaches to the one and to the other changes the root's index.
+    /// Two levels of partitions: attaching to either changes the root's index.
     #[test]
-    fn indexes_are_attached_one_after_the_other() {
+    fn index_attachments_are_serialized() {
         let entries = [
             entry(1, "TABLE", &[], ""),
             entry(2, "TABLE", &[], ""),

@@ -1,8 +1,8 @@
-//! How a backup is restored where that is a matter of choice: owners, roles, extensions, which part.
+//! Options of a restore: owners, roles, extensions, and which part to restore.
 
 use std::collections::BTreeMap;
 
-/// Who owns what is restored.
+/// Who owns restored objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
@@ -10,53 +10,53 @@ pub enum Owners {
     /// The roles that the dump names.
     #[default]
     Keep,
-    /// Other roles, by the map; those that are not in it are kept.
+    /// Other roles, by the map; roles that are not in it are kept.
     Map,
-    /// The role that restores.
+    /// The restoring role.
     None,
 }
 
-/// What to do about extensions that the server does not have.
+/// What to do about extensions that the server lacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Extensions {
-    /// The restore fails before any data moves.
+    /// Fail before any data moves.
     #[default]
     Require,
-    /// They are left out with everything that depends on them, by name.
+    /// Skip them and everything that depends on them; the result names both.
     SkipMissing,
 }
 
-/// Whether a database that does not exist yet is made under its own name from the beginning, closed to
-/// others until it is proven, or under a name of ours and renamed at the end.
+/// Whether a database that does not exist yet is created under its own name, closed to others until it is
+/// proven, or under a temporary name and renamed at the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum InPlace {
-    /// Where the dump depends on its database's name, as far as that can be seen before it is read.
+    /// In place if the dump depends on the name of its database, as far as that is known before it is read.
     #[default]
     Auto,
     Always,
     Never,
 }
 
-/// How a dump is fitted to a server that is not the one it came from.
+/// How a dump is adapted to a server other than the one it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub owners: Owners,
     /// From the dump's role to the server's, with [`Owners::Map`].
     pub role_map: BTreeMap<String, String>,
-    /// GRANT and REVOKE are restored.
+    /// Whether GRANT and REVOKE are restored.
     pub privileges: bool,
-    /// Roles that the server does not have are made, without login.
+    /// Whether roles that the server lacks are created, without login.
     pub create_roles: bool,
     pub extensions: Extensions,
-    /// Tables are analysed after the load, unless the dump brings statistics.
+    /// Whether tables are analyzed after the load, unless the dump has statistics.
     pub analyze: bool,
     /// Name of the object with the roles (`pg_dumpall --globals-only`), relative to the backup's.
     pub globals: Option<String>,
-    /// Passwords are taken from there, too.
+    /// Whether passwords are taken from there, too.
     pub role_passwords: bool,
 }
 
@@ -75,7 +75,7 @@ impl Default for Policy {
     }
 }
 
-/// A part of the order of a restore.
+/// A section of a dump.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -87,7 +87,7 @@ pub enum Section {
     PostData,
 }
 
-/// Which part of a backup is restored; by default, all of it. Patterns have `*` and `?`; a table's
+/// Which part of a backup to restore; by default, all of it. Patterns support `*` and `?`; a table's pattern
 /// may begin with its schema and a dot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::Args))]
@@ -97,19 +97,19 @@ pub struct Selection {
     #[cfg_attr(feature = "cli", arg(long = "schema", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schemas: Vec<String>,
-    /// Not these schemas (pattern)
+    /// All but these schemas (pattern)
     #[cfg_attr(feature = "cli", arg(long = "exclude-schema", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_schemas: Vec<String>,
-    /// Only these tables, and what they need (pattern)
+    /// Only these tables and what they need (pattern)
     #[cfg_attr(feature = "cli", arg(long = "table", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<String>,
-    /// Not these tables (pattern)
+    /// All but these tables (pattern)
     #[cfg_attr(feature = "cli", arg(long = "exclude-table", value_name = "PATTERN"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_tables: Vec<String>,
-    /// The tables, but no rows of these (pattern)
+    /// Restore these tables without their rows (pattern)
     #[cfg_attr(
         feature = "cli",
         arg(long = "exclude-table-data", value_name = "PATTERN")
@@ -123,10 +123,10 @@ pub struct Selection {
     )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sections: Vec<Section>,
-    /// No rows
+    /// Only definitions, no rows
     #[cfg_attr(feature = "cli", arg(long))]
     pub schema_only: bool,
-    /// Only rows: added to those of the existing target, in a copy that takes its place
+    /// Only rows, added to those of the existing target in a copy that replaces it
     #[cfg_attr(feature = "cli", arg(long))]
     pub data_only: bool,
     /// Restore the schema OLD under the name NEW
@@ -195,7 +195,7 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Selection {
-    /// Whether everything is restored, names of schemas aside.
+    /// Whether everything is restored, apart from renamed schemas.
     pub fn is_everything(&self) -> bool {
         let names = Selection {
             rename_schemas: self.rename_schemas.clone(),
@@ -205,21 +205,21 @@ impl Selection {
     }
 }
 
-/// Something that was done otherwise than the dump says.
+/// A rule by which the restore differs from the dump.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Rewrite {
     /// Name of the rule.
     pub rule: String,
     pub what: String,
-    /// How often.
+    /// Number of uses.
     pub count: u64,
-    /// Some of the places.
+    /// Some of the rewritten statements or objects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<String>,
 }
 
-/// How far a verification goes; each includes those before it.
+/// How far a verification goes; each depth includes those before it.
 #[derive(
     Debug,
     Clone,
@@ -235,13 +235,13 @@ pub struct Rewrite {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Depth {
-    /// Size, checksum and generation of every byte.
+    /// Size, checksum and generation of the object.
     Object,
-    /// Every block decompresses, every entry of the table of contents has its data.
+    /// Every block decompresses, and every entry of the table of contents has its data.
     Archive,
-    /// Loaded into a server.
+    /// The backup can be loaded into a server.
     Restore,
-    /// What is in the server is what was in the archive, and what the checks ask for.
+    /// The server has the archive's data, and the checks pass.
     #[default]
     Data,
 }
@@ -257,7 +257,7 @@ impl Depth {
     }
 }
 
-/// What asked for a verification.
+/// What requested a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

@@ -1,5 +1,5 @@
-//! After the load: schemas under their new names, statistics, and what a person should know of the
-//! result: sequences behind their columns, invalid indexes, constraints that were not validated.
+//! Steps after the load: schema renames, ANALYZE, and a report of what needs attention: sequences
+//! behind their columns, invalid indexes, constraints that were not validated.
 
 use std::collections::VecDeque;
 use std::slice::Chunks;
@@ -15,22 +15,22 @@ use super::notes::listed;
 use crate::error::{DatabaseError, FailureReason, RestoreError, ValidationError, report};
 use crate::postgres::{Server, Session, ident, map_pg_error};
 
-/// Tables that are analysed by one statement: as many as this, or as large together.
+/// Most tables per ANALYZE statement; it also ends at a total size.
 const BATCH_TABLES: usize = 50;
 const BATCH_BYTES: i64 = 8 << 20;
-/// Tables that are listed at once.
+/// Most tables listed by one query.
 const PAGE_TABLES: i64 = 10_000;
-/// Notes of tables that were not analysed; further ones are counted.
+/// Most notes about tables that were not analyzed; the others are only counted.
 const NOTES: usize = 50;
-/// Sequences that are looked at by one statement.
+/// Sequences that one statement checks.
 const BATCH_SEQUENCES: usize = 100;
-/// A column without an index is read whole only in tables up to this size.
+/// Size in bytes up to which a column without an index is read in full.
 const SMALL_TABLE: i64 = 64 << 20;
 
-/// Puts restored schemas under other names.
+/// Renames restored schemas.
 ///
 /// # Errors
-/// The server's refusal.
+/// The server's error.
 pub async fn rename_schemas(
     server: &Server,
     database: &str,
@@ -47,10 +47,10 @@ pub async fn rename_schemas(
     Ok(())
 }
 
-/// Analyses every table and materialized view, with `sessions` connections.
+/// Analyzes every table and materialized view with `sessions` connections.
 ///
 /// # Errors
-/// `target_unavailable`. A table that cannot be analysed is a note.
+/// `target_unavailable`. A table that cannot be analyzed becomes a note.
 pub async fn analyze(
     server: &Server,
     database: &str,
@@ -72,14 +72,14 @@ pub async fn analyze(
         left_out += notes.len().saturating_sub(NOTES);
         notes.truncate(NOTES);
         if is_last {
-            let rest = format!("{left_out} more groups of tables were not analysed");
+            let rest = format!("{left_out} more groups of tables were not analyzed");
             notes.extend((left_out > 0).then_some(rest));
             return Ok(std::mem::take(&mut *notes));
         }
     }
 }
 
-/// Tables of one page, the longest work first. Partitions are analysed with the table that they belong to.
+/// One page of tables, largest first. Partitions are analyzed with their root table.
 const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), size, is_partitioned, c.oid FROM ( \
         SELECT oid, relname, relnamespace, pg_total_relation_size(oid) AS size, relkind = 'p' AS is_partitioned \
         FROM pg_class WHERE relkind IN ('r', 'm', 'p') AND NOT relispartition AND relpersistence <> 't' \
@@ -131,30 +131,30 @@ async fn analyze_page(
                     if session.client().is_closed() {
                         return Err(e.context("ANALYZE"));
                     }
-                    let note = format!("not analysed: {}: {}", tables.join(", "), report(&e));
+                    let note = format!("not analyzed: {}: {}", tables.join(", "), report(&e));
                     notes.lock().push(note);
                 }
             }
         });
     }
     while let Some(ended) = running.join_next().await {
-        ended.map_err(|e| RestoreError::internal(format!("an analysing task died: {e}")))??;
+        ended.map_err(|e| RestoreError::internal(format!("an ANALYZE task panicked: {e}")))??;
     }
     Ok(())
 }
 
-/// What is wrong, or only unusual, with a restored database; each by name.
+/// What is wrong with, or unusual about, a restored database; each by name.
 #[derive(Debug, Default)]
 pub struct HealthReport {
     pub invalid_indexes: Vec<String>,
     pub not_validated: Vec<String>,
     pub not_populated: Vec<String>,
     pub sequences_behind: Vec<String>,
-    /// What could not be looked at, and why.
+    /// Checks that could not be run, and why.
     pub not_checked: Vec<String>,
 }
 
-/// Looks at the restored database, with up to `sessions` connections.
+/// Inspects the restored database with up to `sessions` connections.
 ///
 /// # Errors
 /// `target_unavailable`.
@@ -192,7 +192,7 @@ pub async fn survey(
     })
 }
 
-/// The same as notes for a person.
+/// The same as human-readable notes.
 ///
 /// # Errors
 /// `target_unavailable`.
@@ -216,7 +216,7 @@ pub async fn check(
     Ok(notes.into_iter().flatten().chain(not_checked).collect())
 }
 
-/// A transaction that the backup has prepared holds its locks for ever; it goes with the database.
+/// A transaction that the backup prepared keeps its locks until somebody ends it, so the restore fails.
 async fn refuse_prepared(session: &Session) -> Result<(), RestoreError> {
     let left = names(
         session,
@@ -226,8 +226,7 @@ async fn refuse_prepared(session: &Session) -> Result<(), RestoreError> {
     match left.first() {
         None => Ok(()),
         Some(_) => {
-            let what =
-                "the backup has left a prepared transaction (PREPARE TRANSACTION): a dump has none";
+            let what = "the backup left a prepared transaction open (PREPARE TRANSACTION), which pg_dump never writes";
             Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into())
         }
     }
@@ -251,11 +250,11 @@ async fn names(session: &Session, sql: &str) -> Result<Vec<String>, DatabaseErro
         .client()
         .query(sql, &[])
         .await
-        .map_err(|e| map_pg_error(&e, "looking at the result"))?;
+        .map_err(|e| map_pg_error(&e, "checking the restored database"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-/// Sequences of columns, where the largest value can be had cheaply.
+/// Sequences owned by columns whose largest value is cheap to find.
 const SEQUENCES: &str = "SELECT format('%I.%I', sn.nspname, s.relname), format('%I.%I', tn.nspname, t.relname), \
     quote_ident(a.attname) FROM pg_depend d \
     JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_namespace sn ON sn.oid = s.relnamespace \
@@ -285,13 +284,13 @@ async fn sequences_behind(
     let batches = Mutex::new(all.chunks(BATCH_SEQUENCES));
     let asked = std::iter::once(first)
         .chain(&others)
-        .map(|session| ask(session, &batches));
+        .map(|session| behind_among(session, &batches));
     let mut behind = try_join_all(asked).await?.concat();
     behind.sort_unstable();
     Ok(behind)
 }
 
-async fn ask(
+async fn behind_among(
     session: &Session,
     batches: &Mutex<Chunks<'_, Row>>,
 ) -> Result<Vec<String>, DatabaseError> {
@@ -299,7 +298,7 @@ async fn ask(
     loop {
         let next = batches.lock().next();
         let Some(batch) = next else { return Ok(behind) };
-        let rows = session.client().query(&question(batch), &[]).await;
+        let rows = session.client().query(&behind_query(batch), &[]).await;
         behind.extend(
             rows.map_err(|e| map_pg_error(&e, "sequences"))?
                 .iter()
@@ -308,9 +307,9 @@ async fn ask(
     }
 }
 
-/// Asks which of these sequences are behind.
-fn question(sequences: &[Row]) -> String {
-    let questions = sequences.iter().map(|row| {
+/// The query for those of these sequences that are behind.
+fn behind_query(sequences: &[Row]) -> String {
+    let queries = sequences.iter().map(|row| {
         let (sequence, table, column): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
         let name = crate::postgres::literal(&format!("{sequence} (of {table}.{column})"));
         format!(
@@ -318,5 +317,5 @@ fn question(sequences: &[Row]) -> String {
              s.last_value + CASE WHEN s.is_called THEN 1 ELSE 0 END"
         )
     });
-    questions.collect::<Vec<_>>().join(" UNION ALL ")
+    queries.collect::<Vec<_>>().join(" UNION ALL ")
 }

@@ -1,5 +1,5 @@
-//! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), running
-//! statements pipelined, and the one place that maps SQLSTATE to a [`FailureReason`].
+//! Sessions on the target server: connecting (TLS by the documented modes, bounded retries), pipelined
+//! statements, and the only mapping of SQLSTATE to a [`FailureReason`].
 
 mod bounded;
 mod context;
@@ -26,30 +26,30 @@ use crate::retry::Backoff;
 use bounded::{Bounded, BoundedTls, MessageBounds, TOO_LARGE};
 use socket::Socket;
 
-/// Bytes of a statement whose text is not kept while the server works on it.
+/// Statements from this size on are not kept in memory while the server runs them.
 const LARGE: usize = 1 << 20;
 const NO_DATABASE: &str = "3D000";
-/// Bytes of a row that is read, where nothing else was said.
+/// Default limit in bytes of a row that is read.
 const MAX_ROW: usize = 64 << 20;
-/// Bytes of all rows of one answer, where nothing else was said.
+/// Default limit in bytes of all rows of one result.
 const MAX_ROWS: usize = 64 << 20;
 
 /// A PostgreSQL server and how to log in to it. Cheap to clone.
 #[derive(Clone)]
 pub struct Server {
-    /// A host name, an address, or the folder of a Unix socket.
+    /// A host name, an IP address, or the directory of a Unix socket.
     host: Arc<str>,
     port: u16,
     config: Arc<tokio_postgres::Config>,
     tls: Option<MakeRustlsConnect>,
     maintenance: Arc<str>,
     connect_budget: Duration,
-    /// A database that is meant by its OID.
+    /// A database identified by its OID.
     bound: Option<(Arc<str>, u32)>,
     bounds: MessageBounds,
 }
 
-/// One connection. Dropping it closes the connection; the server rolls back what was open.
+/// One connection. Dropping it closes the connection, and the server rolls back an open transaction.
 pub struct Session {
     client: Client,
     version: u32,
@@ -95,12 +95,12 @@ impl Server {
         self.config.get_user().unwrap_or_default()
     }
 
-    /// The same server for another role.
+    /// The same server with another role.
     pub fn as_role(&self, user: &str, password: Option<SecretString>) -> Self {
         let mut config = tokio_postgres::Config::new();
         config.clone_from(&self.config);
         config.user(user);
-        // The role's own, or none: never another role's.
+        // The role's own password or none, never another role's.
         config.password(password.as_ref().map_or("", |p| p.expose_secret()));
         Server {
             config: Arc::new(config),
@@ -108,8 +108,8 @@ impl Server {
         }
     }
 
-    /// The same server, where one row that is read, and all rows of one answer, may have so many bytes; more
-    /// are an error.
+    /// The same server with another limit in bytes of one row that is read, and of all rows of one result;
+    /// larger ones are errors.
     pub fn with_max_row(&self, bytes: usize) -> Self {
         Server {
             bounds: MessageBounds {
@@ -121,8 +121,8 @@ impl Server {
         }
     }
 
-    /// The same server for sessions whose rows are looked at one by one (`query_raw`) and not collected, so that
-    /// there may be any number of them.
+    /// The same server for sessions that read rows one by one ([`Session::rows`]) instead of collecting them. Only
+    /// the size of each row is limited.
     pub fn streaming_rows(&self) -> Self {
         Server {
             bounds: MessageBounds {
@@ -133,12 +133,12 @@ impl Server {
         }
     }
 
-    /// Bytes that may be collected of what a database has, such as all rows of one answer.
+    /// Limit in bytes of what is collected from a database, such as all rows of one result.
     pub fn max_rows(&self) -> usize {
         self.bounds.max_rows
     }
 
-    /// The same server for sessions that run statements of a dump, whose answers nobody reads.
+    /// The same server for sessions that run statements of a dump, whose result rows nobody reads.
     pub(crate) fn discarding_rows(&self) -> Self {
         Server {
             bounds: MessageBounds {
@@ -149,7 +149,7 @@ impl Server {
         }
     }
 
-    /// The same server, tried once.
+    /// The same server without connection retries.
     pub fn without_retry(&self) -> Self {
         Server {
             connect_budget: Duration::ZERO,
@@ -157,8 +157,8 @@ impl Server {
         }
     }
 
-    /// The same server, where `database` means the one that has `oid` and no other of that name: who has
-    /// lost it to another worker does nothing in that worker's.
+    /// The same server, with `database` pinned to the database that has `oid`: after another worker has replaced
+    /// that database, nothing touches the new one of the same name.
     pub fn pinned_to_oid(&self, database: &str, oid: u32) -> Self {
         Server {
             bound: Some((database.into(), oid)),
@@ -174,8 +174,8 @@ impl Server {
         self.connect(&self.maintenance, purpose).await
     }
 
-    /// A session on `database`; `purpose` shows in `pg_stat_activity`. A server that is starting,
-    /// full or away is tried again with backoff for the configured time.
+    /// A session on `database`; `purpose` is shown in `pg_stat_activity`. If the server is starting, full or
+    /// unreachable, the connection is retried with backoff for the configured time.
     ///
     /// # Errors
     /// `target_unavailable`, `access_denied`.
@@ -188,14 +188,14 @@ impl Server {
                     if e.reason() == R::TargetUnavailable
                         && tokio::time::Instant::now() < deadline =>
                 {
-                    tracing::warn!(error = %e, "connecting to the target server failed, trying again");
+                    tracing::warn!(error = %e, "connection to the target server failed, retrying");
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
-                // Another attempt finds another one.
+                // The pinned database is gone: a retry would reach another one of that name.
                 Err(e) if self.bound.is_some() && e.sqlstate() == Some(NO_DATABASE) => {
                     return Err(DatabaseError::new(
                         R::TargetUnavailable,
-                        format!("{e}: it was ours"),
+                        format!("{e}: another worker has replaced or dropped it"),
                     ));
                 }
                 other => return other,
@@ -225,7 +225,7 @@ impl Server {
             )
         })?;
         let socket = Bounded::new(socket, self.bounds, self.tls.is_some());
-        // The driver owns the socket; aborting it closes the connection.
+        // This task owns the socket; aborting it closes the connection.
         macro_rules! open {
             ($tls:expr) => {{
                 let (client, connection) = config
@@ -255,10 +255,11 @@ impl Server {
             .as_ref()
             .is_some_and(|(name, oid)| **name == *database && *oid != row.get::<_, u32>(1))
         {
-            return Err(
-                DatabaseError::new(R::RestoreError, format!("{what}: it is another one"))
-                    .with_sqlstate(NO_DATABASE),
-            );
+            return Err(DatabaseError::new(
+                R::RestoreError,
+                format!("{what}: the database of this name is a different one"),
+            )
+            .with_sqlstate(NO_DATABASE));
         }
         let version = row.get::<_, i32>(0).unsigned_abs();
         let session = Session {
@@ -271,65 +272,65 @@ impl Server {
     }
 }
 
-/// What a server has that a dump may need.
+/// What a server provides that a dump may need.
 #[derive(Debug, Clone, Default)]
 pub struct ServerFacts {
     /// `server_version_num`, such as 150018.
     pub version: u32,
-    /// Cores that it may use; `None` where that cannot be known.
+    /// CPU cores that the server may use; `None` if unknown.
     pub cores: Option<usize>,
-    /// The role that asks.
+    /// The role of the session.
     pub user: String,
     pub is_superuser: bool,
     pub may_create_roles: bool,
     pub roles: BTreeSet<String>,
-    /// Roles to which this one may give objects.
+    /// Roles that this role can make owners of objects.
     pub may_become: BTreeSet<String>,
     pub tablespaces: BTreeSet<String>,
     /// Extensions that can be created.
     pub extensions: BTreeSet<String>,
-    /// Those that need no superuser.
+    /// Those of them that need no superuser.
     pub trusted_extensions: BTreeSet<String>,
-    /// Those that are there and that this role may not create.
+    /// Available extensions that this role may not create.
     pub untrusted_extensions: BTreeSet<String>,
-    /// Those that are there and cannot be created in the database that is restored, and why.
+    /// Available extensions that cannot be created in the database to be restored, and why.
     pub unusable_extensions: BTreeMap<String, String>,
-    /// The database that pg_cron works in, empty where the server does not load it; `None` where this role
-    /// may not know.
+    /// The database that pg_cron runs in; empty if the server does not load it, `None` if this role may not
+    /// see the setting.
     pub cron_database: Option<String>,
     pub access_methods: BTreeSet<String>,
-    /// Those of indexes.
+    /// Index access methods.
     pub index_methods: BTreeSet<String>,
-    /// It is built with ICU.
+    /// Whether the server is built with ICU.
     pub has_icu: bool,
-    /// It is built with lz4, for columns.
+    /// Whether the server is built with lz4 for column compression.
     pub has_lz4: bool,
-    /// Locales of the operating system, in lower case and without hyphens.
+    /// The operating system's locales, in lower case and without hyphens.
     pub locales: BTreeSet<String>,
 }
 
-/// What a server is built with. `initdb` lists ICU's own collations where there are any.
+/// Build options of a server. `initdb` adds ICU's own collations if the server has ICU.
 const BUILT: &str = "SELECT 'index ' || amname FROM pg_am WHERE amtype = 'i'
     UNION ALL SELECT 'icu' WHERE EXISTS (SELECT FROM pg_collation WHERE collname LIKE '%-x-icu')
     UNION ALL SELECT 'lz4' FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals)";
 
-/// Settings that a role may not see are missing in the view.
+/// The view lacks settings that a role may not see.
 const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.database_name'
     UNION ALL SELECT '' WHERE pg_has_role('pg_read_all_settings', 'USAGE')
       AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'cron.database_name')";
 
-/// `en_US.UTF-8` and `en_US.utf8` are the same locale.
+/// Normalizes a locale name: `en_US.UTF-8` and `en_US.utf8` are the same.
 pub fn plain_locale(name: &str) -> String {
     name.to_lowercase().replace('-', "")
 }
 
 impl Session {
-    /// Looks at the whole server; any database will do.
+    /// Queries the facts of the whole server; any database will do.
     ///
     /// # Errors
-    /// `target_unavailable`, or the server's refusal.
+    /// `target_unavailable`, or the server's error.
     pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
-        // Since 16, being a member is one thing and giving objects away another.
+        // Since 16, membership alone no longer allows assigning ownership.
         let how = if self.version >= 160000 {
             "SET"
         } else {
@@ -341,9 +342,9 @@ impl Session {
             self.client
                 .query_one(sql, &[])
                 .await
-                .map_err(|e| map_pg_error(&e, "looking at the server"))
+                .map_err(|e| map_pg_error(&e, "querying the server"))
         };
-        // None of them waits for the answer to another one.
+        // Pipelined: none of these queries depends on another.
         let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
             me,
             self.cores().map(Ok),
@@ -382,7 +383,7 @@ impl Session {
         })
     }
 
-    /// A server on this machine has its cores; of another one, only a privileged role can see them.
+    /// The cores of a server on this machine are known; those of another are visible to privileged roles only.
     async fn cores(&self) -> Option<usize> {
         const LOCAL: &str = "SELECT coalesce(inet_server_addr() = inet_client_addr(), true)";
         const CPUS: &str = "SELECT count(*) FROM regexp_split_to_table(pg_read_file('/proc/cpuinfo'), E'\\n') l WHERE l LIKE 'processor%'";
@@ -408,7 +409,7 @@ impl Session {
             .client
             .query(sql, &[])
             .await
-            .map_err(|e| map_pg_error(&e, "looking at the server"))?;
+            .map_err(|e| map_pg_error(&e, "querying the server"))?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
     }
 
@@ -421,11 +422,11 @@ impl Session {
         &self.client
     }
 
-    /// The rows of a query one by one, of which there may be any number on a session of
-    /// [`Server::streaming_rows`].
+    /// Runs a query and returns its rows one by one. On a session of [`Server::streaming_rows`], there may be any
+    /// number of them.
     ///
     /// # Errors
-    /// The server's refusal.
+    /// The server's error.
     pub async fn rows(
         &self,
         sql: &str,
@@ -435,13 +436,13 @@ impl Session {
         self.client.query_raw(sql, values).await.map(Box::pin)
     }
 
-    /// Settings of ours that a role's or database's defaults must not change.
+    /// Session settings that defaults of a role or database must not change.
     fn own_settings(&self) -> String {
         let mut s = String::from(
             "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
              SET search_path = pg_catalog; SET client_min_messages = warning;",
         );
-        // A worker that vanishes takes its sessions, and with them its locks, along.
+        // The server notices a vanished worker and ends its sessions, which releases their locks.
         s.push_str(
             "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;",
         );
@@ -457,7 +458,7 @@ impl Session {
     /// Runs one or more statements without parameters.
     ///
     /// # Errors
-    /// The server's refusal, without row data.
+    /// The server's error, without row data.
     pub async fn run(&self, sql: &str) -> Result<(), DatabaseError> {
         self.client
             .batch_execute(sql)
@@ -465,10 +466,10 @@ impl Session {
             .map_err(|e| map_pg_error(&e, "statement"))
     }
 
-    /// Runs statements without waiting for one before the next is sent.
+    /// Runs statements pipelined: each is sent without waiting for the previous one.
     ///
     /// # Errors
-    /// The index of the first statement that failed, and why.
+    /// The index of the first statement that failed, and its error.
     pub async fn pipeline_of(&self, statements: Vec<String>) -> Result<(), (usize, DatabaseError)> {
         let mut begun = 0;
         let mut small: Vec<String> = vec![];
@@ -490,7 +491,7 @@ impl Session {
             .map_err(|(at, e)| (begun + at, e))
     }
 
-    /// One large statement, whose text goes as soon as it is on its way.
+    /// Runs one large statement, whose text is dropped as soon as it is sent.
     async fn send(&self, sql: String) -> Result<(), DatabaseError> {
         use futures::TryStreamExt;
         let answers = self.client.simple_query_raw(&sql).await;
@@ -502,14 +503,14 @@ impl Session {
         done.map_err(|e| map_pg_error(&e, "statement"))
     }
 
-    /// The same of statements that are kept.
+    /// Runs statements whose text is kept.
     pub async fn pipeline(&self, statements: &[String]) -> Result<(), (usize, DatabaseError)> {
         let mut sent: Vec<_> = statements
             .iter()
             .map(|s| Box::pin(maybe_done(self.client.batch_execute(s))))
             .collect();
         for request in &mut sent {
-            // The first poll sends the request, in this order; the answer is awaited below.
+            // The first poll sends the request, which keeps the order; its result is awaited below.
             let _ = futures::poll!(request.as_mut());
         }
         for (i, request) in sent.iter_mut().enumerate() {
@@ -522,12 +523,12 @@ impl Session {
     }
 }
 
-/// PostgreSQL's refusal in our words. DETAIL, HINT and CONTEXT are dropped, and the message of
-/// class 22 too: they quote row values.
+/// Maps PostgreSQL's error. DETAIL, HINT and CONTEXT are dropped, and so is the message of class 22,
+/// because they quote row values.
 pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     let Some(db) = e.as_db_error() else {
         let text = crate::error::report(e);
-        // What the worker's own set-up has to mend; everything else may pass by itself.
+        // Errors that need a change of the worker's configuration; everything else may be temporary.
         let ours = [
             "password missing",
             "invalid configuration",
@@ -536,7 +537,7 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
         ];
         let reason = match &text {
             t if ours.iter().any(|o| t.contains(o)) => R::AccessDenied,
-            // It would not be sent another time either: a NUL byte in a text.
+            // The statement has a NUL byte: sending it would fail every time.
             t if t.contains("error encoding message to server") => R::RestoreError,
             _ => R::TargetUnavailable,
         };
@@ -544,7 +545,7 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     };
     let code = db.code().code();
     let message = match &code[..2] {
-        // A name of a locale is no row.
+        // Messages about locales quote no rows.
         "22" if !is_of_the_build(db.message()) => "a value was rejected".to_owned(),
         _ => one_line(db.message()),
     };
@@ -560,7 +561,7 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
     .with_sqlstate(code)
 }
 
-/// The error of something that takes more memory than this worker may use for it.
+/// The error for what takes more memory than this worker may use for it.
 pub fn too_large(what: &str, max: usize) -> DatabaseError {
     let most = max >> 20;
     DatabaseError::new(
@@ -572,7 +573,7 @@ pub fn too_large(what: &str, max: usize) -> DatabaseError {
     .with_sqlstate(TOO_LARGE)
 }
 
-/// Every SQLSTATE has exactly one reason; what is not listed is the target's refusal of the restore.
+/// Maps every SQLSTATE to exactly one reason; those not listed are the target's rejection of the restore.
 fn reason_of(code: &str, message: &str) -> R {
     match code {
         TOO_LARGE => R::ArchiveUnsupported,
@@ -598,8 +599,7 @@ fn reason_of(code: &str, message: &str) -> R {
     }
 }
 
-/// Whether a refusal says that the server was built without something, or that its machine does not have
-/// a locale.
+/// Whether an error says that the server was built without something, or that its host lacks a locale.
 fn is_of_the_build(message: &str) -> bool {
     let begins = [
         "could not create locale",
@@ -623,7 +623,7 @@ pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// `text` as a string constant, whatever `standard_conforming_strings` says.
+/// `text` as a string constant that does not depend on `standard_conforming_strings`.
 pub fn literal(text: &str) -> String {
     if text.contains('\\') {
         format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
@@ -707,7 +707,7 @@ mod tests {
         }
     }
 
-    /// What is made of the answer of a server that greets with `hello` and answers `sql` with `words`.
+    /// The error that a client reports if the server greets with `hello` and answers `sql` with `words`.
     async fn answered(hello: &[u8], sql: &str, words: &[u8]) -> DatabaseError {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (ours, mut theirs) = tokio::io::duplex(4096);
@@ -748,7 +748,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_servers_words_are_ours_without_values() {
+    async fn server_errors_are_mapped_without_row_values() {
         const HELLO: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
         let value = refusal(&[
             "SERROR",
@@ -766,7 +766,7 @@ mod tests {
         let right = refusal(&["SERROR", "C42501", "Mmay not", "Dsecret", "ts"]);
         let e = answered(HELLO, "SELECT 1", &right).await;
         assert_eq!(e.to_string(), "what: may not [42501]");
-        // Not the server's words: a text that cannot be sent, a password that is asked for, a line that is cut.
+        // Errors of the client itself: a text that cannot be sent, a missing password, a broken message.
         assert_eq!(
             answered(HELLO, "SELECT '\0'", b"").await.reason(),
             R::RestoreError

@@ -1,5 +1,5 @@
-//! What comes before the data, as sessions make it: stage by stage, the batches of a stage beside each
-//! other; and which tables may have their rows while others are not there yet.
+//! Pre-data as sessions create it: stage by stage, the batches of a stage concurrently; and which tables
+//! can be loaded while others do not exist yet.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -7,30 +7,30 @@ use super::ddl;
 use super::dependency_groups::PreDataStage;
 use pgdump_archive::TocEntry;
 
-/// Entries in one transaction, where several sessions hold their locks.
+/// Most entries in one transaction, because several sessions hold their locks.
 const BATCH: usize = 50;
-/// The same of a stage's first, so that rows come soon.
+/// The same for a stage's first batch, so that rows can be loaded early.
 const FIRST_BATCH: usize = 10;
-/// Sessions that make at the same time.
-const MAX_MAKERS: usize = 8;
+/// Most sessions that create pre-data concurrently.
+const MAX_SESSIONS: usize = 8;
 
-/// Entries that one session makes, in this order.
+/// Entries that one session creates, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PreDataBatch {
     pub entries: Vec<usize>,
-    /// What cannot be made is made after the others of its stage, in the archive's order: an old archive
-    /// does not name everything that an entry depends on.
+    /// Entries that fail are created after the others of their stage, in the archive's order: an old archive
+    /// does not list everything that an entry depends on.
     pub may_fail: bool,
 }
 
-/// What is made, and what is left to make.
+/// Which batches are done, and which remain.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PreDataPlan {
     batches: Vec<PreDataBatch>,
-    /// Batches that nobody has begun, by stage; a stage that is made is not here.
+    /// Batches that have not been started, by stage; finished stages are removed.
     stages: VecDeque<VecDeque<usize>>,
     running: usize,
-    /// Batches of this stage that were not made whole, and the entries that are left of them.
+    /// Batches of this stage that failed in part, and the entries they left.
     failed: Vec<usize>,
     left: Vec<usize>,
 }
@@ -40,19 +40,19 @@ impl PreDataPlan {
         let mut pre_data = PreDataPlan::default();
         for stage in stages {
             let from = pre_data.batches.len();
-            for family in stage {
+            for group in stage {
                 let most = if pre_data.batches.len() == from + 1 {
                     FIRST_BATCH
                 } else {
                     BATCH
                 };
                 match pre_data.batches[from..].last_mut() {
-                    Some(batch) if batch.entries.len() + family.len() <= most => {
-                        batch.entries.extend(family)
+                    Some(batch) if batch.entries.len() + group.len() <= most => {
+                        batch.entries.extend(group)
                     }
                     _ => {
                         let batch = PreDataBatch {
-                            entries: family.clone(),
+                            entries: group.clone(),
                             may_fail: stage.len() > 1,
                         };
                         pre_data.batches.push(batch);
@@ -70,17 +70,17 @@ impl PreDataPlan {
         &self.batches[batch]
     }
 
-    /// Whether everything is there.
+    /// Whether all pre-data exists.
     pub(crate) fn is_done(&self) -> bool {
         self.stages.is_empty()
     }
 
-    /// Whether there is something to make now.
+    /// Whether a batch can be started now.
     pub(crate) fn has_next(&self) -> bool {
-        self.running < MAX_MAKERS && self.stages.front().is_some_and(|stage| !stage.is_empty())
+        self.running < MAX_SESSIONS && self.stages.front().is_some_and(|stage| !stage.is_empty())
     }
 
-    /// What a session makes now; then [`PreDataPlan::made`].
+    /// The next batch for a session; report it with [`PreDataPlan::batch_done`].
     pub(crate) fn next(&mut self) -> Option<usize> {
         let next = self
             .has_next()
@@ -90,8 +90,8 @@ impl PreDataPlan {
         Some(next)
     }
 
-    /// A session has made a batch but for the entries `left`. Returns the batches that are complete with it.
-    pub(crate) fn made(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
+    /// A session has finished a batch except for the entries `left`. Returns the batches that are now complete.
+    pub(crate) fn batch_done(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
         self.running -= 1;
         let mut complete = vec![];
         if left.is_empty() {
@@ -122,8 +122,8 @@ impl PreDataPlan {
         complete
     }
 
-    /// For each entry with data, the batches that must be made before it is loaded; one that is not named
-    /// waits for all of them.
+    /// For each entry with data, the batches that must be complete before it is loaded; entries that are not in the
+    /// map wait for all of them.
     pub(crate) fn needs(&self, entries: &[TocEntry]) -> HashMap<usize, Vec<usize>> {
         let needs = BatchPrerequisites::new(self, entries);
         let of = entries.iter().enumerate().filter(|(_, e)| e.has_data);
@@ -131,12 +131,12 @@ impl PreDataPlan {
     }
 }
 
-/// What rows wait for. A table's checks, generated columns and types may run functions of the dump, and
-/// these may read any other table, so such rows wait for everything.
+/// What rows wait for. A table's checks, generated columns and types may call functions of the dump, which
+/// may read any other table, so such rows wait for everything.
 struct BatchPrerequisites<'a> {
     by_id: HashMap<i32, &'a TocEntry>,
     batch_of: HashMap<i32, usize>,
-    /// What comes before the data and depends on an entry.
+    /// Pre-data that depends on an entry.
     dependents: HashMap<i32, Vec<&'a TocEntry>>,
 }
 
@@ -184,7 +184,7 @@ impl<'a> BatchPrerequisites<'a> {
         })
     }
 
-    /// Whether all that these depend on is known, and no function is among it.
+    /// Whether all of these dependencies are known and none is a function.
     fn runs_no_function(&self, ids: impl Iterator<Item = i32>) -> bool {
         let mut next: Vec<i32> = ids.collect();
         let mut seen: HashSet<i32> = next.iter().copied().collect();
@@ -207,50 +207,54 @@ impl<'a> BatchPrerequisites<'a> {
 mod tests {
     use super::*;
 
-    fn family(entries: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    fn group(entries: impl IntoIterator<Item = usize>) -> Vec<usize> {
         entries.into_iter().collect()
     }
 
     #[test]
-    fn batches_of_a_stage_are_made_beside_each_other() {
+    fn batches_of_a_stage_run_concurrently() {
         let stages = [
-            vec![family(0..300)],
-            (300..380).map(|i| family([i])).collect(),
-            vec![family([380])],
+            vec![group(0..300)],
+            (300..380).map(|i| group([i])).collect(),
+            vec![group([380])],
         ];
         let mut m = PreDataPlan::new(&stages);
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
         assert_eq!(sizes, [300, FIRST_BATCH, BATCH, 20, 1]);
         assert_eq!((m.next(), m.next()), (Some(0), None));
-        assert_eq!(m.made(0, vec![]), [0]);
+        assert_eq!(m.batch_done(0, vec![]), [0]);
         assert_eq!(
             (m.next(), m.next(), m.next(), m.next()),
             (Some(1), Some(2), Some(3), None)
         );
         assert_eq!(
-            (m.made(2, vec![]), m.made(3, vec![]), m.has_next()),
+            (
+                m.batch_done(2, vec![]),
+                m.batch_done(3, vec![]),
+                m.has_next()
+            ),
             (vec![2], vec![3], false)
         );
-        assert_eq!(m.made(1, vec![]), [1]);
+        assert_eq!(m.batch_done(1, vec![]), [1]);
         assert_eq!((m.next(), m.is_done()), (Some(4), false));
-        assert_eq!((m.made(4, vec![]), m.is_done()), (vec![4], true));
+        assert_eq!((m.batch_done(4, vec![]), m.is_done()), (vec![4], true));
     }
 
     #[test]
-    fn what_is_left_is_made_in_the_archives_order_before_the_next_stage() {
+    fn remaining_entries_run_in_order_before_the_next_stage() {
         let stages = [
             (0..FIRST_BATCH + 2 * BATCH)
                 .rev()
-                .map(|i| family([i]))
+                .map(|i| group([i]))
                 .collect(),
-            vec![family([500])],
+            vec![group([500])],
         ];
         let mut m = PreDataPlan::new(&stages);
         assert_eq!((m.next(), m.next(), m.next()), (Some(0), Some(1), Some(2)));
-        assert_eq!(m.made(0, vec![101, 100]), [0; 0]);
-        assert_eq!((m.made(1, vec![]), m.next()), (vec![1], None));
+        assert_eq!(m.batch_done(0, vec![101, 100]), [0; 0]);
+        assert_eq!((m.batch_done(1, vec![]), m.next()), (vec![1], None));
         assert_eq!(
-            (m.made(2, vec![3]), m.next(), m.next()),
+            (m.batch_done(2, vec![3]), m.next(), m.next()),
             (vec![], Some(4), None)
         );
         assert_eq!(
@@ -260,7 +264,10 @@ mod tests {
                 may_fail: false
             }
         );
-        assert_eq!((m.made(4, vec![]), m.next()), (vec![4, 0, 2], Some(3)));
+        assert_eq!(
+            (m.batch_done(4, vec![]), m.next()),
+            (vec![4, 0, 2], Some(3))
+        );
     }
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
@@ -281,7 +288,7 @@ mod tests {
         }
     }
 
-    /// What is made, each in a batch of its own, and then the rows; for each of these, what they wait for.
+    /// Creates each entry in a batch of its own, then the rows; for each of these, what they wait for.
     fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<usize>>> {
         let stages: Vec<PreDataStage> = (0..made.len()).map(|i| vec![vec![i]]).collect();
         let mut needs = PreDataPlan::new(&stages).needs(&[made, rows].concat());
@@ -291,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_wait_for_their_table_and_what_alters_it() {
+    fn rows_wait_for_their_table_and_its_alterations() {
         let made = [
             entry(1, "TYPE", &[]),
             entry(2, "TABLE", &[1]),
@@ -308,7 +315,7 @@ mod tests {
 
     /// A function may read any table by its name.
     #[test]
-    fn rows_wait_for_everything_where_a_function_may_look_at_them() {
+    fn rows_wait_for_everything_if_a_function_may_read_them() {
         let made = [
             entry(1, "FUNCTION", &[]),
             entry(2, "DOMAIN", &[1]),

@@ -1,4 +1,4 @@
-//! What a backup needs and whether a server has it, before a byte of data moves. Pure.
+//! Checks before a byte of data moves what a backup needs and whether the server has it. Pure.
 
 mod builds;
 
@@ -20,17 +20,17 @@ use pgdump_archive::{Archive, Codec, Format, TocEntry, statements};
 pub enum Level {
     /// The restore cannot succeed.
     Blocks,
-    /// It may fail, or give something else than the source.
+    /// The restore may fail, or its result may differ from the source.
     Warns,
     Notes,
 }
 
-/// Something about a backup and a server.
+/// One difference between what a backup needs and what a server has.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 pub struct Finding {
     pub level: Level,
-    /// How a restore would fail.
+    /// Failure reason that the restore would end with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<R>,
     pub what: String,
@@ -38,7 +38,7 @@ pub struct Finding {
     pub fix: String,
 }
 
-/// What the entries of a backup name that a server must have.
+/// What the entries of a backup require of a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "cli", schemars(rename = "Needs"))]
@@ -48,7 +48,7 @@ pub struct Requirements {
     pub roles: BTreeSet<String>,
     /// Those of them that own something.
     pub owners: BTreeSet<String>,
-    /// Those of them that privileges are granted to or taken from.
+    /// Those of them that appear in GRANT or REVOKE.
     pub grantees: BTreeSet<String>,
     /// Those of them in policies and user mappings.
     pub named: BTreeSet<String>,
@@ -56,19 +56,19 @@ pub struct Requirements {
     /// Table access methods.
     pub access_methods: BTreeSet<String>,
     pub encoding: String,
-    /// Options of `CREATE DATABASE`, where the dump has them.
+    /// Options of `CREATE DATABASE`, if the dump has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
     pub large_objects: u64,
-    /// Bytes that the database is likely to take, where the archive lets it be estimated.
+    /// Estimated size of the restored database in bytes, if the archive allows an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_bytes: Option<u64>,
-    /// Of SQL text, only the beginning was looked at.
+    /// SQL text: only its beginning has been examined.
     pub only_the_beginning: bool,
 }
 
 impl Requirements {
-    /// Of these entries of the archive; `stored` is the object's size in bytes, if known.
+    /// Collects the requirements of these entries; `stored` is the object's size in bytes, if known.
     pub fn of(archive: &Archive, entries: &[TocEntry], stored: Option<u64>) -> Self {
         let mut needs = Requirements {
             encoding: archive.encoding().name().to_owned(),
@@ -126,7 +126,7 @@ impl Requirements {
 }
 
 impl Requirements {
-    /// The roles that the server must have under a policy, by their names there.
+    /// The roles that the server must have under a policy, by their names on the server.
     pub(super) fn roles_under<'a>(&'a self, rewriter: &'a Rewriter) -> BTreeSet<&'a str> {
         let owners = self
             .owners
@@ -141,7 +141,7 @@ impl Requirements {
     }
 }
 
-/// Table data unpacked, and a third more for indexes and page headers.
+/// Uncompressed table data, plus a third for indexes and page headers.
 fn estimate(archive: &Archive, stored: u64) -> u64 {
     let header = archive.header();
     let packed = header.codec != Codec::None || !header.filters.is_empty();
@@ -181,7 +181,7 @@ fn finding(level: Level, reason: Option<R>, what: String, consequence: &str, fix
     }
 }
 
-/// Compares a backup with a server, under a policy; what blocks comes first.
+/// Compares a backup with a server under a policy; blocking findings come first.
 pub fn preflight(
     archive: &Archive,
     entries: &[TocEntry],
@@ -207,16 +207,18 @@ fn versions(archive: &Archive, rewriter: &Rewriter, found: &mut Vec<Finding>) {
             Level::Blocks,
             Some(R::VersionIncompatible),
             format!("the server is PostgreSQL {target}"),
-            "restores go into PostgreSQL 13 and later",
-            "restore into a newer server",
+            "the oldest supported target is PostgreSQL 13",
+            "restore into PostgreSQL 13 or later",
         ));
     }
     if let Some(source) = archive.header().server_major().filter(|s| *s > target) {
         found.push(finding(
             Level::Warns,
             None,
-            format!("the backup is of PostgreSQL {source}, the server is PostgreSQL {target}"),
-            "definitions that only the newer version knows are refused by the server, before any data moves",
+            format!(
+                "the backup was taken from PostgreSQL {source}, the server is PostgreSQL {target}"
+            ),
+            "the server rejects definitions that need the newer version, before any data moves",
             "restore into the same or a newer version",
         ));
     }
@@ -244,7 +246,7 @@ fn extensions(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding
                 Level::Warns,
                 None,
                 what,
-                "it is left out with everything that depends on it",
+                "it is skipped with everything that depends on it",
                 "see there",
             ),
         });
@@ -257,8 +259,8 @@ fn extensions(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding
             Level::Blocks,
             Some(R::InsufficientPrivilege),
             format!("only a superuser may create: extension {}", names(&untrusted)),
-            "a restricted restore loads as a role that may not",
-            "restore with BACKUP_TRUST=full where the backup is trusted, or with --extensions skip-missing",
+            "a restricted restore runs as a role that is not a superuser",
+            "restore with BACKUP_TRUST=full if you trust the backup, or with --extensions skip-missing",
         ));
     }
     let bound = rewriter
@@ -270,9 +272,9 @@ fn extensions(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding
         found.push(finding(
             Level::Notes,
             None,
-            format!("the server has the extension pg_cron in the database {database} alone (cron.database_name)"),
-            "the backup can be restored as a new database of that name, in place",
-            "none needed for that name; for another one, set cron.database_name or use --extensions skip-missing",
+            format!("the server allows the extension pg_cron only in the database {database} (cron.database_name)"),
+            "the backup can only be restored in place, as a new database of that name",
+            "restore under that name, or set cron.database_name, or use --extensions skip-missing",
         ));
     }
     if !missing.is_empty() {
@@ -289,7 +291,7 @@ fn extensions(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding
                 Level::Warns,
                 None,
                 what,
-                "it is left out with everything that depends on it",
+                "it is skipped with everything that depends on it",
                 "install the extension's package on the server",
             ),
         });
@@ -311,21 +313,21 @@ fn roles(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
                 Level::Notes,
                 None,
                 what,
-                "it is created, without login or as the globals file says",
+                "it is created, without login or as the globals file defines it",
                 "none needed",
             ),
             true => finding(
                 Level::Blocks,
                 Some(R::InsufficientPrivilege),
                 what,
-                "it cannot be created: the restoring role has no CREATEROLE",
-                "create the role, or give CREATEROLE to the restoring role",
+                "it cannot be created: the restoring role lacks CREATEROLE",
+                "create the role, or grant CREATEROLE to the restoring role",
             ),
             false => finding(
                 Level::Blocks,
                 Some(R::RoleMissing),
                 what,
-                "objects cannot be given to it, nor privileges granted",
+                "ownership and privileges cannot be assigned to it",
                 "create the role, or restore with --create-roles, --owners map or --owners none --no-privileges",
             ),
         });
@@ -344,11 +346,11 @@ fn roles(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
             Level::Blocks,
             Some(R::InsufficientPrivilege),
             format!(
-                "role {} is no member of: {}",
+                "role {} is not a member of: {}",
                 rewriter.facts.user,
                 names(&foreign)
             ),
-            "objects cannot be given to these owners",
+            "objects cannot be assigned to these owners",
             "GRANT these roles to the restoring role, or restore with --owners map or none",
         ));
     }
@@ -366,8 +368,8 @@ fn storage(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) 
             Level::Notes,
             None,
             format!("the server does not have: tablespace {}", names(&spaces)),
-            "what is in it goes to the default tablespace",
-            "create the tablespace where its place matters",
+            "its objects are created in the default tablespace",
+            "create the tablespace if the location matters",
         ));
     }
 }
@@ -398,13 +400,13 @@ fn locale(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
             Level::Warns,
             None,
             format!("the server does not list the locale {name}"),
-            "where it cannot be used, the server's default is, and text may sort in another order",
-            "install the locale on the server's machine",
+            "if the server cannot use it, it uses its default, and text may sort differently",
+            "install the locale on the server's host",
         ));
     }
 }
 
-/// Kinds of objects that only a superuser makes, and definitions that newer versions refuse.
+/// Kinds of objects that only a superuser can create, and definitions that newer versions reject.
 fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
     const SUPERUSERS: [&str; 6] = [
         "EVENT TRIGGER",
@@ -427,9 +429,9 @@ fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
         found.push(finding(
             Level::Warns,
             None,
-            format!("only a superuser may make: {}", names(&listed)),
-            "the restore fails unless the server lets this role do it",
-            "restore as a superuser, or leave these objects out of the dump",
+            format!("only a superuser may create: {}", names(&listed)),
+            "the restore fails unless the server allows it to this role",
+            "restore as a superuser, or exclude these objects from the dump",
         ));
     }
     let types = ["abstime", "reltime", "tinterval"];
@@ -454,13 +456,13 @@ fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
     for (all, what, fix) in [
         (
             old,
-            "types that are gone since PostgreSQL 12 (abstime, reltime, tinterval)",
+            "types that PostgreSQL 12 removed (abstime, reltime, tinterval)",
             "change the columns to timestamptz or interval in the source",
         ),
         (
             operators,
-            "postfix operators, gone since PostgreSQL 14",
-            "replace them by functions in the source",
+            "postfix operators, which PostgreSQL 14 removed",
+            "replace them with functions in the source",
         ),
     ] {
         if !all.is_empty() {
@@ -471,7 +473,7 @@ fn definitions(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
                 Level::Blocks,
                 reason,
                 what,
-                "the server refuses the definition",
+                "the server rejects the definition",
                 fix,
             ));
         }
@@ -484,7 +486,7 @@ mod tests {
     use crate::postgres::ServerFacts;
 
     #[test]
-    fn a_locale_that_the_server_does_not_list_is_a_warning() {
+    fn unknown_locale_is_a_warning() {
         let facts = ServerFacts {
             locales: ["en_us.utf8".to_owned()].into(),
             ..ServerFacts::default()

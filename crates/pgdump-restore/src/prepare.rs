@@ -1,4 +1,4 @@
-//! What is done before the first statement of the dump: selection, preflight, rewriting.
+//! Prepares a restore before the dump's first statement: selection, preflight, rewriting.
 
 use pgdump_archive::{Archive, TocEntry};
 
@@ -8,23 +8,23 @@ use crate::preflight::{Finding, Level, Requirements, preflight};
 use crate::rewrite::Rewriter;
 use crate::{select, unsupported};
 
-/// What is done before the first statement of the dump.
+/// What a restore needs before the dump's first statement runs.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    /// What is restored of the table of contents, fitted to the server.
+    /// The selected part of the table of contents, rewritten for the server.
     pub entries: Vec<TocEntry>,
-    /// What the selection brought along or left out, and what the preflight warns of.
+    /// What the selection included or skipped, and the preflight's warnings.
     pub notes: Vec<String>,
-    /// Statements that make missing roles.
+    /// Statements that create missing roles.
     pub roles: Vec<String>,
 }
 
-/// Takes what `selection` leaves out of the table of contents, compares the rest with the server and
-/// fits it. `stored`: bytes of the whole backup.
+/// Applies `selection` to the table of contents, compares the result with the server and rewrites it.
+/// `stored`: size of the whole backup in bytes.
 ///
 /// # Errors
-/// `invalid_request` for a selection that cannot be restored by itself; where the preflight finds
-/// that the restore cannot succeed, its reason: `version_incompatible`, `extension_missing`,
+/// `invalid_request` for a selection that cannot be restored by itself; if the preflight finds that
+/// the restore cannot succeed, its reason: `version_incompatible`, `extension_missing`,
 /// `role_missing`, `insufficient_privilege`.
 pub fn prepare(
     archive: &Archive,
@@ -60,10 +60,10 @@ pub fn prepare(
         .notes
         .extend(warned.map(|f| format!("{}: {}", f.what, f.consequence)));
     if archive.is_script() {
-        // Its statements are fitted one by one, as they come.
+        // Statements of SQL text are rewritten one by one, as they arrive.
         return Ok(prepared);
     }
-    // Made before the first statement: an owner may come before a privilege that names the same role.
+    // Roles are created before the first statement: an owner may precede a privilege that names the same role.
     let roles = needs
         .roles_under(rewriter)
         .into_iter()

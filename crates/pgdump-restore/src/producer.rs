@@ -1,5 +1,5 @@
-//! The archive reader's end of the work queue: what it reads becomes chunks for the sessions to take, and
-//! of SQL text also the steps of the restore.
+//! Reads the archive and puts chunks on the work queue for the sessions; for SQL text, it also adds the
+//! steps of the restore.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,11 +19,11 @@ use pgdump_archive::{
     first_tokens,
 };
 
-/// Statements that are sent in one transaction.
+/// Most statements in one transaction.
 const STEP_STATEMENTS: usize = 200;
 const STEP_BYTES: usize = 1 << 20;
-/// Statements that wait until others are done.
-const MAX_APART: usize = 10_000;
+/// Most statements that are deferred until others are done.
+const MAX_DEFERRED: usize = 10_000;
 
 /// Reads one stream of an archive to its end. Runs on a thread that may block.
 pub(super) fn run(
@@ -59,7 +59,7 @@ pub(super) fn run(
                 definitions: Definitions::default(),
                 settings: Arc::default(),
                 serial: vec![],
-                apart: vec![],
+                deferred: vec![],
                 current: 0,
                 rows_of: HashMap::new(),
                 clean: true,
@@ -114,10 +114,10 @@ impl ChunkPusher {
         let so_far = self.job.bytes_read(bytes);
         if so_far > self.job.max_bytes {
             let what = format!(
-                "the backup brings more data than {} GiB (RESTORE_MAX_GIB)",
+                "the backup has more than {} GiB of data (RESTORE_MAX_GIB)",
                 self.job.max_bytes >> 30
             );
-            // A limit of ours: nothing is wrong with the backup.
+            // This worker's own limit, so the backup is not to blame.
             return Err(JobError::new(FailureReason::DataRejected, what).into());
         }
         Ok(())
@@ -139,7 +139,7 @@ impl ChunkPusher {
 struct TocProducer {
     chunks: ChunkPusher,
     node_of: HashMap<i32, usize>,
-    /// `None` while data passes by that is not to be restored.
+    /// `None` while the data of a skipped entry passes.
     current: Option<usize>,
 }
 
@@ -167,8 +167,8 @@ impl DataSink for TocProducer {
             .block_on(self.chunks.work_queue.is_turn_of(node))?
         {
             let what = format!(
-                "{}: its table calls functions that may read other tables, so it is restored after the data that the \
-                 table of contents has before it, but some of that comes later in this archive: write the backup \
+                "{}: its table calls functions that may read other tables, so it must be restored after the data that the \
+                 table of contents lists before it, but this archive has some of that data later: write the backup \
                  again with pg_dump",
                 entry.name()
             );
@@ -208,26 +208,26 @@ impl DataSink for TocProducer {
     }
 }
 
-/// SQL text: each statement and each table's rows become a node as they come.
+/// SQL text: each statement, and the rows of each table, become a node as they arrive.
 struct ScriptProducer {
     chunks: ChunkPusher,
     order: StatementOrder,
-    /// What the statements so far have made: whose rows depend on others.
+    /// What the statements so far have created, to find rows that depend on others.
     definitions: Definitions,
     settings: Arc<super::script::Settings>,
-    /// Statements that follow each other, not yet a node.
+    /// Consecutive statements that are not a node yet.
     serial: Vec<Statement>,
-    /// Statements that may wait (comments) or that nobody waits for (sequences).
-    apart: Vec<Statement>,
+    /// Statements that may be deferred (comments) or that nothing depends on (sequence values).
+    deferred: Vec<Statement>,
     current: usize,
-    /// The nodes of the tables' rows, which say how heavy is what is built on them.
+    /// The nodes with each table's rows, which determine the cost of what is built on them.
     rows_of: HashMap<i32, usize>,
-    /// Nothing has been made yet: what `--clean` drops is not there.
+    /// Nothing has been created yet, so the objects that `--clean` drops do not exist.
     clean: bool,
     converter: Converter,
     /// Text that `pg_dump` did not write has begun a transaction.
     in_transaction: bool,
-    /// Keys or triggers are there, which rows have to please in the text's order.
+    /// Keys or triggers exist, so rows must be loaded in the order of the text.
     has_post_data: bool,
 }
 
@@ -306,15 +306,15 @@ impl ScriptProducer {
         self.add(step, group, tables).map(drop)
     }
 
-    /// Makes nodes of everything that is waiting.
+    /// Turns all collected statements into nodes.
     fn flush(&mut self) -> Result<(), RestoreError> {
         let serial = std::mem::take(&mut self.serial);
         self.statements(serial, OrderGroup::Serial, Default::default())?;
-        let apart = std::mem::take(&mut self.apart);
-        self.statements(apart, OrderGroup::Serial, Default::default())
+        let deferred = std::mem::take(&mut self.deferred);
+        self.statements(deferred, OrderGroup::Serial, Default::default())
     }
 
-    /// Makes roles as the role that restores, whoever the text speaks for at this place.
+    /// Creates roles as the restoring role, whatever session authorization the text has set.
     fn make_roles(&mut self, roles: Vec<String>, line: u64) -> Result<(), RestoreError> {
         self.flush()?;
         let of_text = self.settings.clone();
@@ -328,8 +328,8 @@ impl ScriptProducer {
         Ok(())
     }
 
-    /// BEGIN, COMMIT or what stands between them in a text that `pg_dump` did not write: one session runs
-    /// all of it, so they are what they say.
+    /// BEGIN, COMMIT or a statement between them in a text that `pg_dump` did not write. One session runs all
+    /// of such a text, so its transactions are kept.
     fn transaction(&mut self, statement: Statement) -> Result<(), RestoreError> {
         self.flush()?;
         let first = first_tokens(&statement.text, Dialect::default(), 4);
@@ -351,8 +351,8 @@ impl ScriptProducer {
     }
 }
 
-/// Whether rows that come after a statement have to please it: keys, triggers and rules.
-fn limits_rows(class: &StatementClass, sql: &str) -> bool {
+/// Whether later rows must satisfy what a statement creates: keys, triggers and rules.
+fn constrains_rows(class: &StatementClass, sql: &str) -> bool {
     let t = first_tokens(sql, Dialect::default(), 5);
     let makes = t.first().is_some_and(|w| w.is("create"));
     matches!(
@@ -364,7 +364,7 @@ fn limits_rows(class: &StatementClass, sql: &str) -> bool {
     ) || (makes && t.iter().any(|w| w.is("trigger") || w.is("rule")))
 }
 
-/// What a statement is where every one waits for the one before it.
+/// The class of a statement in text that runs strictly in order.
 fn in_order(class: StatementClass) -> StatementClass {
     match class {
         StatementClass::Build { .. } | StatementClass::Sequence | StatementClass::Late => {
@@ -451,7 +451,7 @@ impl ScriptProducer {
         };
         let class = classify(&statement.text);
         self.definitions.learn(&statement.text);
-        self.has_post_data |= limits_rows(&class, &statement.text);
+        self.has_post_data |= constrains_rows(&class, &statement.text);
         let class = if self.chunks.job.is_generic_sql {
             in_order(class)
         } else {
@@ -480,16 +480,19 @@ impl ScriptProducer {
                 self.in_transaction = within;
             }
             StatementClass::Rollback => {
-                let what = format!("line {}: ROLLBACK: a dump has none", statement.line);
+                let what = format!(
+                    "line {}: ROLLBACK, which pg_dump never writes",
+                    statement.line
+                );
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());
             }
             StatementClass::Sequence if self.order.group() == OrderGroup::Data => {
-                self.apart.push(statement)
+                self.deferred.push(statement)
             }
             StatementClass::Late
                 if matches!(self.order.group(), OrderGroup::Build | OrderGroup::Keys) =>
             {
-                self.apart.push(statement)
+                self.deferred.push(statement)
             }
             StatementClass::Build {
                 exclusive,
@@ -505,7 +508,7 @@ impl ScriptProducer {
                 self.statements(vec![statement], group, (exclusive, shared))?;
             }
             StatementClass::Sequence | StatementClass::Late | StatementClass::Serial => {
-                if !self.apart.is_empty() {
+                if !self.deferred.is_empty() {
                     self.flush()?;
                 }
                 self.serial.push(statement);
@@ -515,7 +518,7 @@ impl ScriptProducer {
                 }
             }
         }
-        if self.apart.len() >= MAX_APART {
+        if self.deferred.len() >= MAX_DEFERRED {
             self.flush()?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Exponential backoff with full jitter: each delay is drawn from zero to a bound that doubles.
+//! Exponential backoff with full jitter: each delay is random between zero and a bound that doubles.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Backoff {
         delay
     }
 
-    /// The delay after `failures` failures in a row, for callers that keep no state.
+    /// The delay after `failures` consecutive failures, for callers that keep no state.
     pub fn after(failures: u32, first: Duration, max: Duration) -> Duration {
         let factor = 1u32 << failures.saturating_sub(1).min(20);
         Backoff::new(first.saturating_mul(factor), max).next_delay()
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_stay_within_a_bound_that_doubles_up_to_the_maximum() {
+    fn delays_are_bounded_and_the_bound_doubles() {
         let (first, max) = (Duration::from_millis(100), Duration::from_secs(1));
         for _ in 0..200 {
             let mut b = Backoff::new(first, max);

@@ -1,6 +1,6 @@
-//! Fits a dump to a server that is not the one it came from: by policy (owners, roles, extensions)
-//! and by version. Every departure is a rule of [`RULES`], and every use of a rule is reported;
-//! whatever no rule covers goes to the server as it is, and fails there if it must.
+//! Adapts a dump to a server other than the one it came from, by policy (owners, roles, extensions)
+//! and by version. Every change is a rule of [`RULES`], and every use of a rule is reported;
+//! statements that no rule covers are sent unchanged, and fail if the server rejects them.
 
 mod edits;
 mod rules;
@@ -20,16 +20,16 @@ use crate::postgres::{ServerFacts, ident, literal};
 use pgdump_archive::{Dialect, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
-/// Examples that a report gives of one rule.
+/// Most examples per rule in a report.
 const EXAMPLES: usize = 50;
 
-/// What the target has, what the policy is, and what was done.
+/// Facts about the target, the policy, and the rules used so far.
 pub struct Rewriter {
     pub facts: ServerFacts,
     pub policy: Policy,
-    /// Statements that make the roles of a globals file.
+    /// CREATE ROLE statements of a globals file.
     globals: BTreeMap<String, String>,
-    /// The comment of roles that are made.
+    /// Comment on roles that are created.
     role_comment: String,
     state: Mutex<RewriteState>,
 }
@@ -37,34 +37,34 @@ pub struct Rewriter {
 #[derive(Default)]
 struct RewriteState {
     used: BTreeMap<&'static str, (u64, Vec<String>)>,
-    /// Roles that this restore has made.
+    /// Roles created by this restore.
     created: BTreeSet<String>,
-    /// Aggregates that take other arguments now.
+    /// Aggregates whose argument types were changed.
     aggregates: BTreeSet<String>,
-    /// The dump itself may bring table access methods.
+    /// Whether the dump may create table access methods.
     brings_methods: bool,
-    /// Statistics of the dump were restored.
+    /// Whether statistics of the dump were restored.
     has_statistics: bool,
 }
 
 /// A statement of SQL text as it is sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RewrittenStatement<'a> {
-    /// Statements that make roles which it needs, for the role that restores to run before it.
+    /// Statements that create roles it needs; the restoring role runs them before it.
     pub roles: Vec<String>,
-    /// Borrowed where no rule changes it.
+    /// Borrowed if no rule changes it.
     pub text: Cow<'a, str>,
 }
 
 impl RewrittenStatement<'_> {
-    /// Both, where the statement runs as the role that restores anyway.
+    /// Both together, if the statement runs as the restoring role anyway.
     fn joined(self) -> String {
         self.roles.concat() + &self.text
     }
 }
 
 impl Rewriter {
-    /// `globals`: statements that make roles, by name.
+    /// `globals`: CREATE ROLE statements by role name.
     pub fn new(facts: ServerFacts, policy: Policy, globals: BTreeMap<String, String>) -> Self {
         Rewriter {
             facts,
@@ -75,7 +75,7 @@ impl Rewriter {
         }
     }
 
-    /// The same with a comment for the roles that are made.
+    /// The same, with a comment on the roles that are created.
     pub fn with_role_comment(self, comment: String) -> Self {
         Rewriter {
             role_comment: comment,
@@ -97,7 +97,7 @@ impl Rewriter {
         }
     }
 
-    /// What was done otherwise than the dump says.
+    /// The rules used so far.
     pub fn report(&self) -> Vec<Rewrite> {
         let state = self.state();
         let rewrite = |(name, (count, examples)): (&&'static str, &(u64, Vec<String>))| Rewrite {
@@ -126,25 +126,25 @@ impl Rewriter {
         mapped.map_or(role, String::as_str)
     }
 
-    /// Whether the target has the role, or this restore made it.
+    /// Whether the target has the role or this restore created it.
     pub fn has_role(&self, role: &str) -> bool {
         self.facts.roles.contains(role) || self.state().created.contains(role)
     }
 
-    /// Whether a role that the server does not have may be made.
+    /// Whether a role that the server lacks may be created.
     pub fn makes_role(&self, role: &str) -> bool {
         self.policy.create_roles || self.globals.contains_key(role)
     }
 
-    /// The statement that makes a missing role; another restore may make it at the same time.
+    /// The statement that creates a missing role; tolerates another restore that creates it concurrently.
     ///
     /// # Errors
-    /// `role_missing`, unless the policy is to create roles or the globals have it.
+    /// `role_missing`, unless the policy creates roles or the globals file has it.
     pub fn make_role(&self, role: &str) -> Result<String, RestoreError> {
         let definition = self.globals.get(role);
         if !self.policy.create_roles && definition.is_none() {
             let what = format!(
-                "role {role} does not exist on the server (--create-roles, --owners map or none)"
+                "the server does not have role {role}: create it, or restore with --create-roles, --owners map or none"
             );
             return Err(DatabaseError::new(R::RoleMissing, what).into());
         }
@@ -162,7 +162,7 @@ impl Rewriter {
         Ok(format!("DO LANGUAGE plpgsql {};\n", literal(&body)))
     }
 
-    /// Changes a table of contents in place; entries that are left out go.
+    /// Rewrites a table of contents in place; removes entries that are skipped.
     ///
     /// # Errors
     /// `role_missing`, `extension_missing`.
@@ -184,18 +184,18 @@ impl Rewriter {
                 gone.insert(e.dump_id);
             }
         }
-        self.leave_out_dependants(entries, gone);
+        self.skip_dependents(entries, gone);
         for e in entries.iter_mut() {
             self.entry(e)?;
         }
-        // Privileges that were left out whole.
+        // ACL entries whose statements were all skipped.
         entries.retain(|e| {
             !(e.defn.is_empty() && !e.has_data && matches!(e.desc.as_str(), "ACL" | "DEFAULT ACL"))
         });
         Ok(())
     }
 
-    fn leave_out_dependants(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<i32>) {
+    fn skip_dependents(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<i32>) {
         if gone.is_empty() {
             return;
         }
@@ -212,7 +212,7 @@ impl Rewriter {
             }
             gone.extend(more);
         }
-        gone.extend(data_of_gone(entries, &gone));
+        gone.extend(data_of_missing_tables(entries, &gone));
         for e in entries
             .iter()
             .filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION")
@@ -222,7 +222,7 @@ impl Rewriter {
         entries.retain(|e| !gone.contains(&e.dump_id));
     }
 
-    /// Whether the extension is to be made.
+    /// Whether the extension is to be created.
     fn keeps_extension(&self, name: &str) -> Result<bool, RestoreError> {
         if self.facts.extensions.contains(name) {
             return Ok(true);
@@ -240,11 +240,11 @@ impl Rewriter {
                 let what = match self.facts.unusable_extensions.get(name) {
                     Some(why) => {
                         format!(
-                            "extension {name}: {why}, or leave it out with --extensions skip-missing"
+                            "extension {name}: {why}, or restore with --extensions skip-missing"
                         )
                     }
                     None => format!(
-                        "extension {name} is not available on the server (install it, or --extensions skip-missing)"
+                        "extension {name} is not available on the server: install it, or restore with --extensions skip-missing"
                     ),
                 };
                 Err(DatabaseError::new(R::ExtensionMissing, what).into())
@@ -305,7 +305,7 @@ impl Rewriter {
         if looked_at {
             let mut out = Vec::new();
             for sql in statements(&e.defn, Dialect::default()) {
-                // `pg_restore` itself leaves this one out by its entry.
+                // `pg_restore` itself recognizes this one by its entry.
                 let is_public = e.desc == "SCHEMA" && e.tag == "public";
                 match if is_public {
                     Some(sql.to_owned())
@@ -332,10 +332,10 @@ impl Rewriter {
     }
 }
 
-/// Rows and sequence values of tables that an extension made. They name no extension, only a table that
-/// the archive does not have: they go with an extension that their schema is called after, or where no
-/// other extension is left that it could be of.
-fn data_of_gone(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
+/// Rows and sequence values of tables that an extension created. They name no extension, only a table that
+/// the archive does not have: they are skipped with the extension that their schema is named after, or if
+/// no remaining extension can own the table.
+fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
     let of = |desc: &'static str| entries.iter().filter(move |e| e.desc == desc);
     let schemas: HashSet<&str> = of("SCHEMA").map(|e| e.tag.as_str()).collect();
     let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
@@ -422,7 +422,7 @@ pub(super) mod tests {
         assert_eq!(
             makes.statement(sql, false).unwrap().unwrap().joined(),
             sql,
-            "made once"
+            "created once"
         );
         let grant = "GRANT SELECT ON TABLE t TO there;";
         assert_eq!(
@@ -434,7 +434,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_missing_extension_takes_its_dependants_along() {
+    fn a_missing_extension_is_skipped_with_its_dependents() {
         let mut extension = TocEntry::bare(1, "EXTENSION", "postgis");
         extension.defn = "CREATE EXTENSION postgis;".into();
         let mut table = TocEntry::bare(2, "TABLE", "places");
@@ -458,7 +458,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn rows_of_a_missing_extensions_tables_go_with_it_and_those_of_others_stay() {
+    fn only_rows_of_the_missing_extensions_tables_are_skipped() {
         let entry = |id, desc: &str, schema: Option<&str>, tag: &str, needs: &[i32]| {
             let mut e = TocEntry::bare(id, desc, tag);
             (e.namespace, e.dependencies) = (schema.map(str::to_owned), needs.to_vec());

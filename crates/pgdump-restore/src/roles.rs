@@ -1,12 +1,12 @@
-//! Role names in statements: who owns, who is granted what, for whom a policy holds.
+//! Role names in statements: owners, grantees, and the roles of policies.
 
 use crate::postgres::ident;
 use pgdump_archive::{Dialect, Token, TokenKind, first_tokens};
 
-/// Tokens that are looked at of one statement: roles stand among them.
+/// Tokens examined of a statement: roles are among them.
 const LOOKED_AT: usize = 1 << 17;
 
-/// Names that stand for no role of the dump's.
+/// Names that do not refer to a role of the dump.
 const NO_ROLES: [&str; 5] = [
     "public",
     "current_user",
@@ -15,7 +15,7 @@ const NO_ROLES: [&str; 5] = [
     "none",
 ];
 
-/// A role named in a statement: where, in bytes, and who.
+/// A role named in a statement: its position in bytes, and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RoleRef {
     at: usize,
@@ -63,7 +63,7 @@ pub(super) fn mentions(sql: &str) -> Vec<RoleRef> {
     found
 }
 
-/// Each token with the depth of parentheses that it stands in.
+/// Each token with its depth of parentheses.
 fn depths<'a>(t: &'a [Token<'_>]) -> impl Iterator<Item = (usize, usize)> + 'a {
     let mut depth = 0usize;
     t.iter().enumerate().map(move |(i, t)| {
@@ -125,11 +125,11 @@ fn push(token: Option<&Token<'_>>, found: &mut Vec<RoleRef>) {
     }
 }
 
-/// The statement with each role exchanged for what `map` says.
+/// The statement with each role replaced by what `map` returns.
 pub(super) fn renamed(sql: &str, map: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut out = sql.to_owned();
     let mut changed = false;
-    // From the end, so that places before stay where they are.
+    // From the end, so that earlier positions stay valid.
     let mut all = mentions(sql);
     all.sort_by_key(|m| std::cmp::Reverse(m.at));
     for m in all {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_found_where_they_stand() {
+    fn roles_are_found_in_every_kind_of_statement() {
         for (sql, wanted) in [
             (
                 "GRANT SELECT ON TABLE s.t TO a, \"B c\" WITH GRANT OPTION;",
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_exchanged_in_place() {
+    fn roles_are_replaced_in_place() {
         let map = |r: &str| (r == "a").then(|| "new \"a\"".to_owned());
         let sql = "GRANT SELECT(a) ON TABLE a TO a, b GRANTED BY a;";
         let wanted =

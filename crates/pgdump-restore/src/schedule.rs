@@ -1,9 +1,9 @@
-//! What each session does next: a pure state machine over the plan, the chunks that the archive
-//! reader has queued and what is finished. No waiting happens here.
+//! Decides what each session does next: a pure state machine over the plan, the chunks that the archive
+//! reader has queued, and the finished nodes. Nothing waits here.
 //!
-//! Sessions are alike. One takes a *copier* of a table (it copies chunks of it, beside other copiers
-//! of the same table) or a *task* (an index, a key, …). While data is still arriving, one session
-//! is kept free for it, so that a long index build cannot stop the stream.
+//! All sessions are alike. A session takes a *copier* of a table (it copies chunks of it, concurrently with
+//! other copiers of the same table) or a *task* (an index, a key, …). While data is still arriving, one
+//! session is reserved for it, so that a long index build cannot stall the stream.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -15,26 +15,26 @@ use super::parallelism::{MaintenanceWorkers, TaskCost};
 use super::plan::{Plan, PlanNode, RestorePass};
 use super::pre_data::PreDataBatch;
 
-/// Tasks that a session takes at once: beside a small table, a transaction of its own is what costs.
+/// Most tasks that a session takes at once: for small tables, the transaction is the main cost.
 const MAX_TASKS: usize = 50;
-/// Bytes of data behind tasks that are taken together.
+/// Most bytes of data behind tasks that are taken together.
 pub(super) const LIGHT_BYTES: u64 = 1 << 20;
-/// A table's first copier is alone from as much data on; beside less, what it saves costs more.
+/// From this many bytes on, a table's first copier has the table to itself; for less data that does not pay.
 const FIRST_BYTES: u64 = 192 << 10;
-/// And up to as much, where other sessions wait.
+/// Up to this many bytes it stays alone even if other sessions wait.
 const ALONE_BYTES: u64 = 32 << 20;
 
 /// What a session may do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SessionWork {
-    /// Make this batch of what comes before the data.
+    /// Create this batch of pre-data.
     Make { batch: usize, what: PreDataBatch },
-    /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: nothing of it is at the
-    /// server, and nobody else loads it until this copier is done.
-    Lane { node: usize, first: bool },
+    /// Load chunks of this data node until [`CopyNext::Leave`] or [`CopyNext::End`]. `first`: the table is still
+    /// empty, and nobody else loads it until this copier is done.
+    Copy { node: usize, first: bool },
     /// Run the statements of these nodes, in this order.
     Tasks { nodes: Vec<usize>, size: TaskCost },
-    /// Nothing yet; ask again after a change.
+    /// Nothing is available; ask again after a change.
     Wait,
     /// Everything is restored.
     Finished,
@@ -45,11 +45,11 @@ pub(crate) enum SessionWork {
 /// What a copier does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum CopyNext<P> {
-    Piece(P),
+    Chunk(P),
     Wait,
-    /// Finish this COPY; other work needs the session more.
+    /// Finish this COPY: other work needs the session more.
     Leave,
-    /// The table's data has all been taken.
+    /// All data of the table has been taken.
     End,
 }
 
@@ -57,14 +57,14 @@ pub(crate) enum CopyNext<P> {
 struct Queue<P> {
     chunks: VecDeque<(P, bool)>,
     copiers: usize,
-    /// Whether a copier has it for itself.
+    /// Whether one copier has the table to itself.
     alone: bool,
-    /// Whether no copier has begun.
+    /// Whether no copier has started yet.
     untouched: bool,
-    /// Session in the middle of a row: the next chunk is its.
+    /// Session that is in the middle of a row and must take the next chunk.
     holder: Option<usize>,
     ended: bool,
-    /// Bytes queued so far: the weight of what waits for this table.
+    /// Bytes queued so far: the weight of the tasks that wait for this table.
     bytes: u64,
     /// Rows that the server has counted.
     rows: u64,
@@ -87,56 +87,58 @@ pub(crate) struct Schedule<P> {
     /// Nodes whose prerequisites are done, by pass: heaviest first, then in the archive's order.
     ready: [BTreeSet<(Reverse<u64>, usize)>; RestorePass::COUNT],
     queues: HashMap<usize, Queue<P>>,
-    /// Nodes with a queue that may be loaded and are not.
+    /// Nodes with queued data that may be loaded and have no copier.
     arrival: Arrivals,
-    /// Lanes of all nodes.
+    /// Number of copiers of all nodes.
     copiers: usize,
     table_locks: TableLocks,
     sessions: usize,
     /// Sessions that run tasks.
     running: usize,
-    /// Tasks among these that take their time.
+    /// Long-running tasks among these.
     heavy: HashSet<usize>,
     /// Sessions that wait for work.
     idle: HashSet<usize>,
-    /// Keys whose index is there, or is being built.
+    /// Keys whose index exists or is being built.
     parts: HashMap<usize, ConstraintStep>,
-    /// Archive readers that may still bring data.
+    /// Archive readers that may still deliver data.
     streams: usize,
-    /// Nodes come while the stream is read: there is no table of contents.
+    /// Nodes are added while the stream is read: there is no table of contents.
     growing: bool,
     pass: RestorePass,
-    /// Nodes not finished, by pass.
+    /// Unfinished nodes, by pass.
     left: [usize; RestorePass::COUNT],
-    /// Data nodes that wait for a batch before the data, or (`None`) for all of them.
-    unmade: HashMap<Option<usize>, Vec<usize>>,
+    /// Data nodes that wait for a pre-data batch, or (`None`) for all of them.
+    awaiting_pre_data: HashMap<Option<usize>, Vec<usize>>,
     /// Data that has not arrived, and data that is not loaded.
     unread: LoadTurns,
     unloaded: LoadTurns,
-    /// Nodes that wait for data of a lower turn, by their own.
+    /// Nodes that wait for data of a lower turn, by their own turn.
     waiting: BTreeMap<usize, Vec<usize>>,
 }
 
 impl<P> Schedule<P> {
-    /// `sessions` is how many sessions will ask, `streams` how many archive readers bring data. With
+    /// `sessions` is the number of sessions that ask for work, `streams` the number of archive readers. With
     /// `growing`, nodes may be added as long as a stream is open.
     pub(crate) fn new(plan: Plan, sessions: usize, streams: usize, growing: bool) -> Self {
         let n = plan.nodes.len();
         let mut dependents = vec![Vec::new(); n];
         let mut missing: Vec<usize> = plan.nodes.iter().map(|n| n.after.len()).collect();
-        let (mut left, mut unmade) = ([0; RestorePass::COUNT], HashMap::<_, Vec<usize>>::new());
+        let (mut left, mut awaiting_pre_data) =
+            ([0; RestorePass::COUNT], HashMap::<_, Vec<usize>>::new());
         for (i, node) in plan.nodes.iter().enumerate() {
             node.after.iter().for_each(|d| dependents[*d].push(i));
             left[node.pass as usize] += 1;
             if node.is_data && !plan.pre_data.is_done() {
                 let all = || vec![None];
-                let made = node
-                    .made
+                let batches = node
+                    .pre_data_batches
                     .as_ref()
                     .map_or_else(all, |m| m.iter().copied().map(Some).collect());
-                missing[i] += made.len();
-                made.into_iter()
-                    .for_each(|batch| unmade.entry(batch).or_default().push(i));
+                missing[i] += batches.len();
+                batches
+                    .into_iter()
+                    .for_each(|batch| awaiting_pre_data.entry(batch).or_default().push(i));
             }
         }
         let (mut unread, mut unloaded) = (LoadTurns::default(), LoadTurns::default());
@@ -149,7 +151,7 @@ impl<P> Schedule<P> {
             .nodes
             .iter()
             .enumerate()
-            .filter(|(_, n)| !unloaded.has_come(n.turn))
+            .filter(|(_, n)| !unloaded.is_due(n.turn))
         {
             missing[i] += 1;
             waiting.entry(node.turn).or_default().push(i);
@@ -172,7 +174,7 @@ impl<P> Schedule<P> {
             growing,
             pass: RestorePass::Main,
             left,
-            unmade,
+            awaiting_pre_data,
             unread,
             unloaded,
             waiting,
@@ -191,7 +193,7 @@ impl<P> Schedule<P> {
         &self.plan.nodes[node]
     }
 
-    /// Which part of a node is made by the task that runs it.
+    /// The step of a node that the next task runs.
     pub(crate) fn part(&self, node: usize) -> ConstraintStep {
         self.parts
             .get(&node)
@@ -205,9 +207,9 @@ impl<P> Schedule<P> {
         nodes.filter(|(_, n)| n.is_data).map(|(i, n)| (i, n.entry))
     }
 
-    // --- the archive reader's side ---
+    // --- called by the archive reader ---
 
-    /// Adds a node that comes after all it names.
+    /// Adds a node that runs after all nodes that it names.
     pub(crate) fn add(&mut self, node: super::plan::PlanNode) -> usize {
         let index = self.plan.nodes.len();
         let missing: Vec<usize> = node
@@ -228,7 +230,7 @@ impl<P> Schedule<P> {
         index
     }
 
-    /// The data of `node` starts to arrive, or goes on after other data.
+    /// The data of `node` starts to arrive, or continues after other data.
     pub(crate) fn begin(&mut self, node: usize) {
         if self.queues.contains_key(&node) {
             return;
@@ -267,9 +269,9 @@ impl<P> Schedule<P> {
         self.finish_if_loaded(node);
     }
 
-    /// Whether all data that is loaded before this node's has arrived.
+    /// Whether all data that must be loaded before this node's has arrived.
     pub(crate) fn is_ready(&self, node: usize) -> bool {
-        self.unread.has_come(self.plan.nodes[node].turn)
+        self.unread.is_due(self.plan.nodes[node].turn)
     }
 
     /// Whether there is more than one archive reader.
@@ -277,7 +279,7 @@ impl<P> Schedule<P> {
         self.streams > 1
     }
 
-    /// An archive reader has come to its end; after the last one, every data node has had its data.
+    /// An archive reader has finished; after the last one, all data of every node has arrived.
     pub(crate) fn stream_ended(&mut self) {
         self.streams = self.streams.saturating_sub(1);
         if self.streams == 0 {
@@ -296,13 +298,13 @@ impl<P> Schedule<P> {
         self.queues.get(&node).is_none_or(|q| q.chunks.is_empty())
     }
 
-    // --- the sessions' side ---
+    // --- called by sessions ---
 
     pub(crate) fn next(&mut self, session: usize) -> SessionWork {
         self.idle.remove(&session);
-        let lane = self.table_to_join(session);
-        // The first who can loads; the others make what there is not yet.
-        if (lane.is_none() || self.copiers > 0)
+        let table = self.table_to_join(session);
+        // The first session that can load does; the others create remaining pre-data.
+        if (table.is_none() || self.copiers > 0)
             && let Some(batch) = self.plan.pre_data.next()
         {
             return SessionWork::Make {
@@ -310,7 +312,7 @@ impl<P> Schedule<P> {
                 what: self.plan.pre_data.batch(batch).clone(),
             };
         }
-        if let Some(node) = lane {
+        if let Some(node) = table {
             self.copiers += 1;
             let (mut first, fresh) = (false, self.plan.nodes[node].can_copy_freeze);
             if let Some(q) = self.queues.get_mut(&node) {
@@ -318,13 +320,13 @@ impl<P> Schedule<P> {
                 q.alone = std::mem::take(&mut q.untouched) && fresh && q.bytes >= FIRST_BYTES;
                 first = q.alone;
             }
-            return SessionWork::Lane { node, first };
+            return SessionWork::Copy { node, first };
         }
         if self.may_run_task() {
             let (nodes, weight) = self.take_tasks();
             if !nodes.is_empty() {
                 let size = TaskCost {
-                    spread: self.spread(weight),
+                    workers: self.maintenance_workers(weight),
                     rows: self.rows_behind(nodes[0]),
                 };
                 return SessionWork::Tasks { nodes, size };
@@ -350,7 +352,7 @@ impl<P> Schedule<P> {
         };
         if in_order {
             return match q.chunks.pop_front() {
-                Some((chunk, _)) => CopyNext::Piece(chunk),
+                Some((chunk, _)) => CopyNext::Chunk(chunk),
                 None if q.ended => CopyNext::End,
                 None => CopyNext::Wait,
             };
@@ -368,10 +370,10 @@ impl<P> Schedule<P> {
         match q.chunks.pop_front() {
             Some((chunk, splittable)) => {
                 q.holder = (!splittable).then_some(session);
-                CopyNext::Piece(chunk)
+                CopyNext::Chunk(chunk)
             }
             None if q.ended => CopyNext::End,
-            // The last copier stays for what comes next, unless data waits elsewhere.
+            // The last copier waits for more chunks, unless data is queued elsewhere.
             None if q.holder.is_none() && (other_data || (q.copiers > 1 && others_need_us)) => {
                 CopyNext::Leave
             }
@@ -379,7 +381,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// A copier's COPY is complete on the server, which has so many rows of it.
+    /// A copier's COPY is complete on the server, with this many rows.
     pub(crate) fn copier_done(&mut self, node: usize, rows: u64) {
         self.copiers -= 1;
         if let Some(q) = self.queues.get_mut(&node) {
@@ -403,7 +405,7 @@ impl<P> Schedule<P> {
                 Some(part @ ConstraintStep::Index) => {
                     *part = ConstraintStep::Key;
                     self.state[*node] = NodeState::Waiting;
-                    // What waits for the key should not wait for longer.
+                    // Tasks that wait for the key should not wait longer than necessary.
                     self.ready[self.plan.nodes[*node].pass as usize]
                         .insert((Reverse(u64::MAX), *node));
                 }
@@ -412,16 +414,16 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// A session has made a batch but for the entries `left`. True when everything before the data is there.
-    pub(crate) fn made(&mut self, batch: usize, left: Vec<usize>) -> bool {
-        let complete = self.plan.pre_data.made(batch, left);
+    /// A session has finished a batch except for the entries `left`. True when all pre-data exists.
+    pub(crate) fn batch_done(&mut self, batch: usize, left: Vec<usize>) -> bool {
+        let complete = self.plan.pre_data.batch_done(batch, left);
         let is_done = self.plan.pre_data.is_done();
         for key in complete
             .into_iter()
             .map(Some)
             .chain(is_done.then_some(None))
         {
-            for node in self.unmade.remove(&key).unwrap_or_default() {
+            for node in self.awaiting_pre_data.remove(&key).unwrap_or_default() {
                 self.missing[node] -= 1;
                 if self.missing[node] == 0 {
                     self.make_ready(node);
@@ -435,7 +437,7 @@ impl<P> Schedule<P> {
         self.plan.pre_data.is_done()
     }
 
-    // --- inside ---
+    // --- internal ---
 
     fn finish_if_loaded(&mut self, node: usize) {
         let loaded = self
@@ -457,7 +459,7 @@ impl<P> Schedule<P> {
             while let Some(turn) = self
                 .waiting
                 .first_entry()
-                .filter(|w| self.unloaded.has_come(*w.key()))
+                .filter(|w| self.unloaded.is_due(*w.key()))
             {
                 released.extend(turn.remove());
             }
@@ -515,11 +517,11 @@ impl<P> Schedule<P> {
     }
 
     fn may_run_task(&self) -> bool {
-        // Where nodes grow, tasks that are ready stand before the data to come.
+        // If nodes are added while reading, ready tasks precede data that arrives later.
         !self.is_stream_open() || self.growing || self.running + 1 < self.sessions
     }
 
-    /// Whether no other session than one that holds `ours` works on the node's tables.
+    /// Whether no session other than the holder of `ours` works on the node's tables.
     fn runnable(&self, (Reverse(weight), node): (Reverse<u64>, usize), ours: &TableLocks) -> bool {
         let n = &self.plan.nodes[node];
         let (exclusive, shared) = locks(n, self.next_part(n, weight, node));
@@ -531,7 +533,7 @@ impl<P> Schedule<P> {
                 .all(|t| self.table_locks.exclusive(*t) == ours.exclusive(*t))
     }
 
-    /// The index of a large table's key is built first, beside others.
+    /// The index of a large table's key is built first, concurrently with others.
     fn next_part(&self, n: &PlanNode, weight: u64, node: usize) -> ConstraintStep {
         match self.part(node) {
             ConstraintStep::Whole if n.is_key && weight > LIGHT_BYTES => ConstraintStep::Index,
@@ -549,12 +551,12 @@ impl<P> Schedule<P> {
             .copied()
     }
 
-    /// The heaviest task, and while they are light, more of them: not more than a fair share. With them,
-    /// the bytes behind them.
+    /// The heaviest task, or several light ones, up to a fair share of the work. Also returns the bytes of data
+    /// behind them.
     fn take_tasks(&mut self) -> (Vec<usize>, u64) {
         let sharing = match self.pass {
             RestorePass::Acl | RestorePass::EventTriggers => 1,
-            // Nobody knows what their queries take.
+            // The cost of their queries is unknown.
             RestorePass::Refresh => usize::MAX,
             RestorePass::Main => self.sessions,
         };
@@ -566,7 +568,7 @@ impl<P> Schedule<P> {
         while let Some(key) = self.heaviest_runnable(&ours) {
             let (Reverse(weight), node) = key;
             let part = self.next_part(&self.plan.nodes[node], weight, node);
-            // A key of an index that is there is made in no time.
+            // Creating a key from its existing index takes no time.
             let weight = if part == ConstraintStep::Key {
                 0
             } else {
@@ -602,7 +604,7 @@ impl<P> Schedule<P> {
             .sum()
     }
 
-    fn spread(&self, weight: u64) -> MaintenanceWorkers {
+    fn maintenance_workers(&self, weight: u64) -> MaintenanceWorkers {
         let others = self.ready[self.pass as usize].iter().take(MAX_TASKS);
         let others = others
             .filter(|(_, node)| self.part(*node) != ConstraintStep::Key)
@@ -614,7 +616,7 @@ impl<P> Schedule<P> {
         }
     }
 
-    /// Nothing runs, nothing is queued, the stream is over, and yet something waits.
+    /// Nothing runs, nothing is queued and the stream has ended, but a node still waits.
     fn stalled(&self) -> bool {
         !self.is_stream_open()
             && self.pre_data_done()
@@ -651,8 +653,8 @@ mod tests {
         }
     }
 
-    fn lane(node: usize) -> SessionWork {
-        SessionWork::Lane { node, first: false }
+    fn copier(node: usize) -> SessionWork {
+        SessionWork::Copy { node, first: false }
     }
 
     fn tasks(nodes: &[usize]) -> SessionWork {
@@ -662,15 +664,15 @@ mod tests {
         }
     }
 
-    fn spread(spread: MaintenanceWorkers, node: usize) -> SessionWork {
+    fn task_with(workers: MaintenanceWorkers, node: usize) -> SessionWork {
         SessionWork::Tasks {
             nodes: vec![node],
-            size: TaskCost { spread, rows: 0 },
+            size: TaskCost { workers, rows: 0 },
         }
     }
 
-    /// Random plans, random order of events: no node starts before its prerequisites, none beside
-    /// another that holds its table, every node finishes, every chunk is taken once and in order.
+    /// Random plans, random order of events: no node starts before its prerequisites, none runs concurrently with
+    /// another that locks its table, every node finishes, every chunk is taken once and in order.
     #[test]
     fn every_schedule_is_complete_and_in_order() {
         for seed in 0..400 {
@@ -726,14 +728,14 @@ mod tests {
         }
     }
 
-    /// Stages of batches, of which some fail, and for each data node what it needs of them.
-    fn made(rng: &mut fastrand::Rng, nodes: &mut [PlanNode]) -> PreDataPlan {
+    /// Stages of batches, some of which fail, and the batches that each data node needs.
+    fn random_pre_data(rng: &mut fastrand::Rng, nodes: &mut [PlanNode]) -> PreDataPlan {
         let stages: Vec<Vec<Vec<usize>>> = (0..rng.usize(0..3))
             .map(|_| vec![vec![0; 50]; rng.usize(1..5)])
             .collect();
         let batches = stages.iter().map(Vec::len).sum::<usize>();
         for node in nodes.iter_mut().filter(|n| n.is_data) {
-            node.made = rng
+            node.pre_data_batches = rng
                 .bool()
                 .then(|| (0..batches).filter(|_| rng.u8(0..3) == 0).collect());
         }
@@ -742,7 +744,7 @@ mod tests {
 
     fn run(rng: &mut fastrand::Rng, mut nodes: Vec<PlanNode>) {
         let sessions = rng.usize(1..5);
-        let pre_data = made(rng, &mut nodes);
+        let pre_data = random_pre_data(rng, &mut nodes);
         let (mut whole, mut failed) = (HashSet::new(), vec![]);
         let plan = Plan {
             nodes: nodes.clone(),
@@ -820,14 +822,14 @@ mod tests {
                             );
                             for o in &others {
                                 let table_locks = |node: usize| locks(&nodes[node], s.part(node));
-                                let apart = |a, b| {
+                                let compatible = |a, b| {
                                     let ((alone, _), (other, shared)) =
                                         (table_locks(a), table_locks(b));
                                     alone
                                         .iter()
                                         .all(|x| !other.contains(x) && !shared.contains(x))
                                 };
-                                assert!(apart(*t, *o) && apart(*o, *t));
+                                assert!(compatible(*t, *o) && compatible(*o, *t));
                                 assert_eq!(nodes[*t].pass, nodes[*o].pass);
                                 assert!(!nodes[*t].pass.is_serial());
                             }
@@ -841,12 +843,12 @@ mod tests {
                         }
                         doing[who] = Some(SessionWork::Tasks { nodes: tasks, size });
                     }
-                    lane => {
-                        let SessionWork::Lane { node, first } = lane else {
-                            unreachable!("{lane:?}")
+                    work => {
+                        let SessionWork::Copy { node, first } = work else {
+                            unreachable!("{work:?}")
                         };
                         for other in doing.iter().flatten() {
-                            if let SessionWork::Lane {
+                            if let SessionWork::Copy {
                                 node: o,
                                 first: alone,
                             } = other
@@ -864,33 +866,33 @@ mod tests {
                         );
                         assert!(
                             !nodes[node].in_order || !taken.contains_key(&node),
-                            "two lanes of {node}"
+                            "a second copier of the in-order node {node}"
                         );
-                        let needs = &nodes[node].made;
+                        let needs = &nodes[node].pre_data_batches;
                         let is_there =
                             |needs: &Vec<usize>| needs.iter().all(|batch| whole.contains(batch));
                         assert!(needs.as_ref().map_or(s.pre_data_done(), is_there));
-                        doing[who] = Some(lane);
+                        doing[who] = Some(work);
                     }
                 },
                 Some(SessionWork::Make { batch, what }) => {
                     if what.may_fail && rng.u8(0..4) == 0 {
                         failed.push(batch);
-                        s.made(batch, vec![0]);
+                        s.batch_done(batch, vec![0]);
                     } else {
                         whole.insert(batch);
-                        // Alone, it is what the others have left.
+                        // With one session, these are the remaining entries.
                         whole.extend(failed.drain(..if what.may_fail { 0 } else { failed.len() }));
-                        s.made(batch, vec![]);
+                        s.batch_done(batch, vec![]);
                     }
                 }
                 Some(SessionWork::Tasks { nodes: tasks, .. }) => s.tasks_done(&tasks),
-                Some(SessionWork::Lane { node, first }) => match s.take(node, who) {
-                    CopyNext::Piece(p) => {
+                Some(SessionWork::Copy { node, first }) => match s.take(node, who) {
+                    CopyNext::Chunk(p) => {
                         taken.entry(node).or_default().push(p);
-                        doing[who] = Some(SessionWork::Lane { node, first });
+                        doing[who] = Some(SessionWork::Copy { node, first });
                     }
-                    CopyNext::Wait => doing[who] = Some(SessionWork::Lane { node, first }),
+                    CopyNext::Wait => doing[who] = Some(SessionWork::Copy { node, first }),
                     CopyNext::Leave | CopyNext::End => s.copier_done(node, 0),
                 },
                 Some(_) => {}
@@ -916,20 +918,20 @@ mod tests {
             false,
         );
         assert_eq!(s.next(0), tasks(&[1]));
-        assert_eq!(s.next(1), SessionWork::Wait, "kept for data");
+        assert_eq!(s.next(1), SessionWork::Wait, "reserved for data");
         s.begin(0);
         for i in 0..4 {
             s.push(0, i, 1, true);
         }
         s.tasks_done(&[1]);
-        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
+        assert_eq!((s.next(0), s.next(1)), (copier(0), copier(0)));
         assert_eq!(
             (s.take(0, 0), s.take(0, 1)),
-            (CopyNext::Piece(0), CopyNext::Piece(1))
+            (CopyNext::Chunk(0), CopyNext::Chunk(1))
         );
     }
 
-    /// One session's share; on one table, in their order; a heavy one alone.
+    /// A session takes a share of the tasks; those on one table in order, and a heavy one by itself.
     #[test]
     fn light_tasks_are_taken_together() {
         let mut nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
@@ -950,11 +952,11 @@ mod tests {
         s.push(0, 7, LIGHT_BYTES + 1, true);
         s.end(0);
         s.stream_ended();
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(7)));
+        assert_eq!((s.next(0), s.take(0, 0)), (copier(0), CopyNext::Chunk(7)));
         s.copier_done(0, 0);
         assert_eq!(
             s.next(0),
-            spread(MaintenanceWorkers::Now, 1),
+            task_with(MaintenanceWorkers::Now, 1),
             "its table is large"
         );
         assert_eq!(s.next(1), tasks(&[2, 3, 4]));
@@ -962,7 +964,7 @@ mod tests {
         assert_eq!(
             s.next(0),
             SessionWork::Wait,
-            "the rest is on a table of the other session's"
+            "the remaining tasks need a table that the other session has locked"
         );
         s.tasks_done(&[2, 3, 4]);
         assert_eq!(s.next(0), tasks(&[5, 6]));
@@ -973,9 +975,9 @@ mod tests {
         assert_eq!((s.next(0), s.next(1)), (tasks(&[8, 9]), SessionWork::Wait));
     }
 
-    /// Also where its rows were loaded before it was known: the heavier first, and alone.
+    /// Also if its rows were loaded before it was known: the heavier one first, and by itself.
     #[test]
-    fn what_is_added_later_is_as_heavy_as_its_rows() {
+    fn tasks_added_later_weigh_as_much_as_their_rows() {
         let rows = |i| node(i, RestorePass::Main, true, &[], &[]);
         let plan = Plan::default();
         let mut s: Schedule<u32> = Schedule::new(plan, 2, 1, true);
@@ -984,7 +986,7 @@ mod tests {
             s.begin(i);
             s.push(i, 0, bytes, true);
             s.end(i);
-            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), CopyNext::Piece(0)));
+            assert_eq!((s.next(0), s.take(i, 0)), (copier(i), CopyNext::Chunk(0)));
             s.copier_done(i, i as u64);
         }
         (3..6).for_each(|i| assert_eq!(s.add(node(i, RestorePass::Main, false, &[i - 3], &[])), i));
@@ -1000,10 +1002,10 @@ mod tests {
         assert_eq!(s.next(0), tasks(&[3]));
     }
 
-    /// The first copier of a table that the restore has made has it for itself, until it is large and others
-    /// have nothing to do.
+    /// The first copier of a table that the restore has created has it to itself, until the table is large and
+    /// other sessions are idle.
     #[test]
-    fn the_first_lane_of_a_fresh_table_is_alone() {
+    fn the_first_copier_of_a_new_table_is_alone() {
         let nodes = vec![PlanNode {
             can_copy_freeze: true,
             ..node(0, RestorePass::Main, true, &[], &[])
@@ -1021,25 +1023,25 @@ mod tests {
         (0..3).for_each(|i| s.push(0, i, FIRST_BYTES, true));
         assert_eq!(
             s.next(0),
-            SessionWork::Lane {
+            SessionWork::Copy {
                 node: 0,
                 first: true
             }
         );
         assert_eq!(
             (s.take(0, 0), s.next(1)),
-            (CopyNext::Piece(0), SessionWork::Wait)
+            (CopyNext::Chunk(0), SessionWork::Wait)
         );
-        assert_eq!(s.take(0, 0), CopyNext::Piece(1), "it is not large");
+        assert_eq!(s.take(0, 0), CopyNext::Chunk(1), "the table is not large");
         s.push(0, 3, ALONE_BYTES, true);
         assert_eq!(s.take(0, 0), CopyNext::Leave);
         s.copier_done(0, 0);
-        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
+        assert_eq!((s.next(0), s.next(1)), (copier(0), copier(0)));
     }
 
-    /// What is heavier than all else together may use what the others leave idle.
+    /// A task that outweighs all others together may use the idle cores.
     #[test]
-    fn a_task_may_spread_where_the_rest_is_less() {
+    fn a_task_heavier_than_the_rest_may_run_in_parallel() {
         let mut nodes = vec![
             node(0, RestorePass::Main, true, &[], &[]),
             node(1, RestorePass::Main, true, &[], &[]),
@@ -1059,30 +1061,30 @@ mod tests {
             s.begin(i);
             s.push(i, 0, bytes, true);
             s.end(i);
-            assert_eq!((s.next(0), s.take(i, 0)), (lane(i), CopyNext::Piece(0)));
+            assert_eq!((s.next(0), s.take(i, 0)), (copier(i), CopyNext::Chunk(0)));
             s.copier_done(i, 0);
         }
         s.stream_ended();
         assert_eq!(
             s.next(0),
             tasks(&[2]),
-            "three as large and a smaller one are to come"
+            "three equally large tasks and a smaller one remain"
         );
-        assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 3));
+        assert_eq!(s.next(1), task_with(MaintenanceWorkers::Soon, 3));
         s.tasks_done(&[2]);
-        assert_eq!(s.next(0), spread(MaintenanceWorkers::Soon, 4));
+        assert_eq!(s.next(0), task_with(MaintenanceWorkers::Soon, 4));
         s.tasks_done(&[4]);
         assert_eq!(
             s.next(0),
-            spread(MaintenanceWorkers::Soon, 5),
-            "it would leave one for the other session"
+            task_with(MaintenanceWorkers::Soon, 5),
+            "one task would remain for the other session"
         );
         s.tasks_done(&[3]);
-        assert_eq!(s.next(1), spread(MaintenanceWorkers::Soon, 6));
+        assert_eq!(s.next(1), task_with(MaintenanceWorkers::Soon, 6));
     }
 
     #[test]
-    fn a_last_task_has_what_is_idle() {
+    fn the_last_task_uses_idle_cores() {
         let mut nodes = vec![
             node(0, RestorePass::Main, true, &[], &[]),
             node(1, RestorePass::Main, false, &[0], &[]),
@@ -1101,19 +1103,20 @@ mod tests {
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
         s.stream_ended();
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(0)));
+        assert_eq!((s.next(0), s.take(0, 0)), (copier(0), CopyNext::Chunk(0)));
         assert_eq!(s.next(1), tasks(&[2, 3]));
         s.copier_done(0, 0);
         assert_eq!(
             s.next(0),
-            spread(MaintenanceWorkers::Now, 1),
-            "what else there is, is done in no time"
+            task_with(MaintenanceWorkers::Now, 1),
+            "the remaining tasks take no time"
         );
     }
 
-    /// The index of a large table's key is built beside others; what waits for the key waits for both parts.
+    /// The index of a large table's key is built concurrently with others; tasks that need the key wait for both
+    /// steps.
     #[test]
-    fn a_large_key_is_made_in_two_parts() {
+    fn a_large_key_is_created_in_two_steps() {
         let key = PlanNode {
             is_key: true,
             ..node(1, RestorePass::Main, false, &[0], &[7])
@@ -1140,14 +1143,14 @@ mod tests {
         s.begin(0);
         s.push(0, 0, LIGHT_BYTES + 1, true);
         s.end(0);
-        assert_eq!((s.next(0), s.take(0, 0)), (lane(0), CopyNext::Piece(0)));
+        assert_eq!((s.next(0), s.take(0, 0)), (copier(0), CopyNext::Chunk(0)));
         s.copier_done(0, 0);
         s.stream_ended();
         assert_eq!(
             (s.next(0), s.next(1)),
             (
-                spread(MaintenanceWorkers::Soon, 1),
-                spread(MaintenanceWorkers::Soon, 2)
+                task_with(MaintenanceWorkers::Soon, 1),
+                task_with(MaintenanceWorkers::Soon, 2)
             )
         );
         assert_eq!(
@@ -1158,17 +1161,17 @@ mod tests {
         assert_eq!(
             s.next(0),
             SessionWork::Wait,
-            "the other index holds the table"
+            "the other index locks the table"
         );
         s.tasks_done(&[2]);
         assert_eq!((s.next(0), s.part(1)), (tasks(&[1]), ConstraintStep::Key));
-        assert_eq!(s.next(1), SessionWork::Wait, "what waits for the key");
+        assert_eq!(s.next(1), SessionWork::Wait, "it waits for the key");
         s.tasks_done(&[1]);
         assert_eq!(s.next(1), tasks(&[3]));
     }
 
     #[test]
-    fn a_row_in_pieces_stays_on_one_session() {
+    fn a_row_in_several_chunks_stays_on_one_session() {
         let nodes = vec![node(0, RestorePass::Main, true, &[], &[])];
         let mut s: Schedule<u32> = Schedule::new(
             Plan {
@@ -1183,11 +1186,11 @@ mod tests {
         s.push(0, 0, 1, false);
         s.push(0, 1, 1, true);
         s.push(0, 2, 1, true);
-        assert_eq!((s.next(0), s.next(1)), (lane(0), lane(0)));
-        assert_eq!(s.take(0, 1), CopyNext::Piece(0));
+        assert_eq!((s.next(0), s.next(1)), (copier(0), copier(0)));
+        assert_eq!(s.take(0, 1), CopyNext::Chunk(0));
         assert_eq!(s.take(0, 0), CopyNext::Wait);
-        assert_eq!(s.take(0, 1), CopyNext::Piece(1));
-        assert_eq!(s.take(0, 0), CopyNext::Piece(2));
+        assert_eq!(s.take(0, 1), CopyNext::Chunk(1));
+        assert_eq!(s.take(0, 0), CopyNext::Chunk(2));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The order of SQL text: which statements stand still between what was before and what comes after,
-//! and which may run beside each other. Pure. `pg_dump` writes everything that makes tables first,
-//! then the data, then indexes, keys and the rest.
+//! The order of SQL text: which statements are barriers between what precedes and what follows them, and
+//! which may run concurrently. Pure. `pg_dump` writes all statements that create tables first, then the
+//! data, then indexes, keys and the rest.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::work_queue::MemoryPermit;
 use crate::postgres::ident;
 use pgdump_archive::{Dialect, Statement, TocEntry, Token, first_tokens, tokens};
 
-/// What one node does.
+/// The work of one node.
 pub(super) enum ScriptStep {
     /// The rows of one table, or large objects.
     Data {
@@ -16,7 +16,7 @@ pub(super) enum ScriptStep {
         settings: std::sync::Arc<Settings>,
     },
     Statements(Statements),
-    /// Nothing: others wait for it.
+    /// No work; other nodes wait for it.
     Nothing,
 }
 
@@ -24,13 +24,13 @@ pub(super) enum ScriptStep {
 pub(super) struct Statements {
     pub list: Vec<Statement>,
     pub settings: std::sync::Arc<Settings>,
-    /// They are no transaction of their own: they begin or end one, are within one that the text has
-    /// begun, or must not be in any.
+    /// Do not wrap them in a transaction: they begin or end one, are within one that the text has begun, or must
+    /// run outside of any.
     pub bare: bool,
     pub permit: Option<MemoryPermit>,
 }
 
-/// Settings of the dump that are in force at some place of the text: name and statement, in order.
+/// Settings of the dump in force at some point of the text: name and statement, in order.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Settings(Vec<(String, String)>);
 
@@ -49,7 +49,7 @@ impl Settings {
         all
     }
 
-    /// What RESET ALL leaves.
+    /// The settings that remain after RESET ALL.
     pub(crate) fn reset(&self) -> Self {
         let kept = ["session_authorization", "role"];
         Settings(
@@ -65,7 +65,7 @@ impl Settings {
         Settings(self.0.iter().filter(|(n, _)| n != name).cloned().collect())
     }
 
-    /// Statements that change a session from `from` to these.
+    /// Statements that change a session's settings from `from` to these.
     pub(crate) fn after(&self, from: &Settings) -> String {
         let mut sql = String::new();
         for (name, _) in from.0.iter().filter(|(n, _)| self.get(n).is_none()) {
@@ -85,18 +85,18 @@ impl Settings {
     }
 }
 
-/// Steps of one kind that follow each other run at the same time, except serial ones.
+/// Consecutive steps of the same kind run concurrently, except serial ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum OrderGroup {
     #[default]
     Serial,
     Data,
     Build,
-    /// Foreign keys, which need the keys that they refer to.
+    /// Foreign keys, which need the keys they refer to.
     Keys,
 }
 
-/// What a statement may run beside.
+/// What a statement may run concurrently with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StatementClass {
     Serial,
@@ -107,29 +107,29 @@ pub(super) enum StatementClass {
     },
     /// Only sets a sequence.
     Sequence,
-    /// Speaks of an index or key and may come after others of them.
+    /// Refers to an index or key, and may run after others of them.
     Late,
     Setting {
         name: String,
         sql: String,
     },
-    /// RESET ALL: what was set before holds no more.
+    /// RESET ALL: earlier settings are no longer in force.
     ResetAll,
-    /// BEGIN or COMMIT: everything becomes visible in one step anyway.
+    /// BEGIN or COMMIT: the whole restore becomes visible in one step anyway.
     Transaction,
     Rollback,
-    /// Refused by the server within a transaction.
+    /// The server rejects it within a transaction.
     Alone,
 }
 
-/// Tokens that say what a statement is.
+/// Most tokens examined to classify a statement.
 const CLASSIFIED: usize = 2000;
 
 fn is_words(t: &[Token<'_>], words: &[&str]) -> bool {
     words.len() <= t.len() && words.iter().zip(t).all(|(w, t)| t.is(w))
 }
 
-/// A name at the start, with its schema, and what follows.
+/// A name at the start, with its schema, and the rest.
 fn table<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
     if t.first()?.is("only") {
         t = &t[1..];
@@ -145,7 +145,7 @@ fn table<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
     }
 }
 
-/// The table that is named so in the text, as [`StatementClass::Build`] names it.
+/// The table that this name in the text refers to, in the form of [`StatementClass::Build`].
 pub(super) fn table_named(text: &str) -> Option<String> {
     table(&tokens(text, Dialect::default())).map(|(name, _)| name)
 }
@@ -203,7 +203,7 @@ fn setting(t: &[Token<'_>], sql: &str) -> StatementClass {
     };
     let sql = sql.to_owned();
     match rest.first().and_then(Token::name) {
-        // Holds for one transaction: the place where it stands matters.
+        // Applies to one transaction, so its position matters.
         Some(name) if name == "local" => StatementClass::Serial,
         Some(name) if name == "authorization" => StatementClass::Setting {
             name: "session_authorization".into(),
@@ -268,7 +268,7 @@ fn alter_table(t: &[Token<'_>]) -> StatementClass {
     StatementClass::Serial
 }
 
-/// Keeps the order: what the next node waits for.
+/// Keeps the order: determines what the next node waits for.
 #[derive(Debug, Default)]
 pub(super) struct StatementOrder {
     group: OrderGroup,
@@ -284,7 +284,7 @@ impl StatementOrder {
         self.group
     }
 
-    /// The nodes that a barrier must wait for before a node of `group` comes; `None` where none is needed.
+    /// The nodes that a barrier must wait for before a node of `group` is added; `None` if no barrier is needed.
     pub(crate) fn barrier_before(&mut self, group: OrderGroup) -> Option<Vec<usize>> {
         if group == self.group && group != OrderGroup::Serial {
             return None;
@@ -300,7 +300,7 @@ impl StatementOrder {
         }
     }
 
-    /// The barrier that was asked for.
+    /// Sets the barrier that [`barrier_before`](Self::barrier_before) asked for.
     pub(crate) fn passed(&mut self, node: usize) {
         self.barrier = Some(node);
     }
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_has_one_name_in_copy_and_in_ddl() {
+    fn table_names_match_between_copy_and_ddl() {
         for (copy, index) in [
             ("s.t", "ON s.t (a)"),
             ("\"S\".t", "ON ONLY \"S\".t (a)"),
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_are_told_by_their_words() {
+    fn statements_are_classified_by_their_key_words() {
         let build = |exclusive: &[&str], shared: &[&str], group| StatementClass::Build {
             exclusive: exclusive.iter().map(|s| s.to_string()).collect(),
             shared: shared.iter().map(|s| s.to_string()).collect(),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_change_by_what_differs() {
+    fn only_settings_that_differ_are_changed() {
         let a = Settings::default().with("x".into(), "SET x = 1;".into());
         let b = a.with("y".into(), "SET y = 1;".into());
         assert_eq!(b.after(&a), "SET y = 1;");

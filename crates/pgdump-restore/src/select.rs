@@ -1,5 +1,5 @@
-//! Restores a part of a backup: which entries stay, which others they need, and which go because what
-//! they need is not there. Pure.
+//! Selects a part of a backup: which entries are kept, which others they need, and which are dropped
+//! because something they need is missing. Pure.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::{Section, Selection, matches};
 use pgdump_archive::{TocEntry, TocSection};
 
-/// Entries that hold settings or the database itself: they stay with every part.
+/// Entries with settings or the database itself; they are part of every selection.
 const FRAME: [&str; 5] = [
     "ENCODING",
     "STDSTRINGS",
@@ -16,7 +16,7 @@ const FRAME: [&str; 5] = [
     "DATABASE",
     "DATABASE PROPERTIES",
 ];
-/// Kinds that are tables to a user.
+/// Kinds that users regard as tables.
 const RELATIONS: [&str; 5] = [
     "TABLE",
     "FOREIGN TABLE",
@@ -43,10 +43,10 @@ fn refused(what: impl Into<String>) -> RestoreError {
     ValidationError::new(FailureReason::InvalidRequest, what).into()
 }
 
-/// Keeps what is selected; gives notes of what went along or was left out for it.
+/// Applies the selection; returns notes about entries that it had to include or skip.
 ///
 /// # Errors
-/// `invalid_request` where nothing matches a pattern, or the part could not be restored by itself.
+/// `invalid_request` if a pattern matches nothing or the part cannot be restored by itself.
 pub(super) fn select(
     entries: &mut Vec<TocEntry>,
     selection: &Selection,
@@ -70,7 +70,7 @@ pub(super) fn select(
             .map(TocEntry::name)
             .collect();
         entries.retain(|e| !is_gone(e));
-        notes.extend(listed("left out", &left_out));
+        notes.extend(listed("skipped", &left_out));
     }
     if selection.schema_only || !selection.sections.is_empty() || selection.data_only {
         entries.retain(|e| FRAME.contains(&e.desc.as_str()) || in_sections(e, selection));
@@ -78,8 +78,8 @@ pub(super) fn select(
     Ok(notes)
 }
 
-/// Rows of these tables and materialized views, and those of materialized views that are made of the rows
-/// of such views: the server does not read one without rows.
+/// The data of these tables and materialized views, and of materialized views built on such views, which the
+/// server cannot read while they are unpopulated.
 fn without_rows(entries: &[TocEntry], patterns: &[String]) -> HashSet<i32> {
     let is_view = |e: &TocEntry| e.desc == "MATERIALIZED VIEW DATA";
     let named = |e: &&TocEntry| (e.desc == "TABLE DATA" || is_view(e)) && any(patterns, e);
@@ -134,16 +134,18 @@ fn check(entries: &[TocEntry], selection: &Selection) -> Result<(), RestoreError
     }
     for (_, new) in &selection.rename_schemas {
         if schemas.contains(new.as_str()) {
-            return Err(refused(format!("the backup has a schema {new} already")));
+            return Err(refused(format!("the backup already has a schema {new}")));
         }
     }
     let wants = |s| selection.sections.is_empty() || selection.sections.contains(&s);
     if selection.schema_only && selection.data_only {
-        return Err(refused("schema only and data only exclude each other"));
+        return Err(refused(
+            "--schema-only and --data-only are mutually exclusive",
+        ));
     }
     if !wants(Section::PreData) && !selection.data_only {
         return Err(refused(
-            "without the section pre-data there are no tables: a restore begins with an empty database",
+            "a restore without the section pre-data has no tables, because it starts with an empty database",
         ));
     }
     Ok(())
@@ -165,7 +167,7 @@ fn in_sections(e: &TocEntry, selection: &Selection) -> bool {
     selection.sections.is_empty() || selection.sections.contains(&section)
 }
 
-/// The dump ids that stay.
+/// The dump ids of the entries to keep.
 fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>) -> HashSet<i32> {
     let by_id: HashMap<i32, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
     let is_relation = |e: &TocEntry| RELATIONS.contains(&e.desc.as_str());
@@ -198,24 +200,23 @@ fn by_name(entries: &[TocEntry], selection: &Selection, notes: &mut Vec<String>)
         .map(|e| e.dump_id)
         .collect();
     if !selection.tables.is_empty() {
-        add_what_belongs(entries, &by_id, &mut kept);
+        add_dependents(entries, &by_id, &mut kept);
     }
-    let with_them = add_what_is_needed(&by_id, &mut kept, is_excluded);
-    let gone = drop_what_lacks(entries, &mut kept);
-    notes.extend(listed("needed and restored, too", &with_them));
+    let with_them = add_requirements(&by_id, &mut kept, is_excluded);
+    let gone = drop_unsatisfied(entries, &mut kept);
     notes.extend(listed(
-        "left out, because what it needs is not selected",
+        "restored because something selected needs it",
+        &with_them,
+    ));
+    notes.extend(listed(
+        "skipped because something it needs is not selected",
         &gone,
     ));
     kept
 }
 
-/// Indexes, keys, rows, privileges, … of kept tables.
-fn add_what_belongs(
-    entries: &[TocEntry],
-    by_id: &HashMap<i32, &TocEntry>,
-    kept: &mut HashSet<i32>,
-) {
+/// Kinds that belong to a table: indexes, keys, rows, privileges, …
+fn add_dependents(entries: &[TocEntry], by_id: &HashMap<i32, &TocEntry>, kept: &mut HashSet<i32>) {
     const OWN: [&str; 18] = [
         "TABLE DATA",
         "INDEX",
@@ -265,7 +266,7 @@ fn add_what_belongs(
                                 || e.desc == "SEQUENCE OWNED BY"
                         })
                 }
-                // Of an index or a key of such a table.
+                // An index or a key of such a table.
                 None => {
                     !e.dependencies.is_empty() && e.dependencies.iter().all(|id| kept.contains(id))
                 }
@@ -287,8 +288,8 @@ fn add_what_belongs(
     }
 }
 
-/// Types, functions, schemas, extensions, … that kept entries need; never another table.
-fn add_what_is_needed(
+/// Adds the types, functions, schemas, extensions, … that kept entries need, but never another table.
+fn add_requirements(
     by_id: &HashMap<i32, &TocEntry>,
     kept: &mut HashSet<i32>,
     is_excluded: impl Fn(&TocEntry) -> bool,
@@ -314,8 +315,8 @@ fn add_what_is_needed(
     added.into_iter().collect()
 }
 
-/// Entries whose needs were left out go, too, and those that need them.
-fn drop_what_lacks(entries: &[TocEntry], kept: &mut HashSet<i32>) -> Vec<String> {
+/// Drops entries whose requirements were dropped, and then those that need them.
+fn drop_unsatisfied(entries: &[TocEntry], kept: &mut HashSet<i32>) -> Vec<String> {
     let all: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
     let mut gone = BTreeSet::new();
     loop {
@@ -343,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_have_stars_and_question_marks() {
+    fn patterns_support_stars_and_question_marks() {
         for (pattern, text, wanted) in [
             ("*", "", true),
             ("a*c", "abbc", true),
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_brings_what_it_needs_and_nothing_else() {
+    fn a_selected_table_includes_only_its_requirements() {
         let (kept, notes) = ids(Selection {
             tables: vec!["shop.orders".into()],
             ..Selection::default()
@@ -416,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_go_in_and_out() {
+    fn schemas_can_be_included_and_excluded() {
         let (kept, _) = ids(Selection {
             schemas: vec!["sh*".into()],
             ..Selection::default()
@@ -442,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_nothing_is_refused() {
+    fn patterns_without_a_match_are_refused() {
         for s in [
             Selection {
                 tables: vec!["nothing".into()],

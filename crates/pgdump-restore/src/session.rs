@@ -1,4 +1,4 @@
-//! A session that restores: statements and settings in the transaction that they need.
+//! A restoring session: runs statements and settings in the transactions that they need.
 
 use std::sync::Arc;
 
@@ -14,17 +14,17 @@ use crate::pre_data::PreDataBatch;
 use crate::script::{self, ScriptStep};
 use crate::{conversion, hints, sort_memory};
 
-/// Pre-data entries in one transaction.
+/// Most pre-data entries in one transaction.
 const PRE_DATA_BATCH: usize = 200;
 
-/// A session that restores: its output settings are tracked.
+/// A restoring session, which keeps track of its output settings.
 pub(crate) struct RestoreSession {
     pub(crate) session: Session,
     output: OutputState,
     script: Arc<script::Settings>,
 }
 
-/// Entries that are each made at once.
+/// Entries that are created at once.
 fn whole(indices: &[usize]) -> Vec<(usize, ConstraintStep)> {
     indices
         .iter()
@@ -33,7 +33,7 @@ fn whole(indices: &[usize]) -> Vec<(usize, ConstraintStep)> {
 }
 
 impl RestoreSession {
-    /// Connects and brings the session to what the dump expects.
+    /// Connects and applies the settings that the dump expects.
     pub(crate) async fn open(job: &LoadContext) -> Result<RestoreSession, DatabaseError> {
         let session = job
             .server
@@ -42,13 +42,13 @@ impl RestoreSession {
             .await?;
         session.run(&job.settings.session_sql()).await?;
         if job.is_generic_sql {
-            // What pg_dump writes names schemas or sets the path itself; other text counts on the default.
+            // pg_dump's text qualifies names or sets the path itself; other text relies on the default.
             session
                 .run("RESET search_path; RESET check_function_bodies; RESET row_security")
                 .await?;
         }
         if job.fills_server {
-            // One core each: helpers would take time from the other sessions.
+            // One core each: parallel workers would take time from the other sessions.
             session
                 .run("SET max_parallel_maintenance_workers = 0")
                 .await?;
@@ -60,7 +60,7 @@ impl RestoreSession {
         })
     }
 
-    /// Brings the session's settings to what the data of `index` needs.
+    /// Applies the settings that the data of `index` needs.
     pub(crate) async fn before_data(
         &mut self,
         job: &LoadContext,
@@ -85,13 +85,13 @@ impl RestoreSession {
         sql
     }
 
-    /// Gives tables that were left alone back to the server's own vacuum.
+    /// Re-enables autovacuum on the tables where it was disabled.
     pub(crate) async fn reenable_autovacuum(
         &mut self,
         job: &LoadContext,
     ) -> Result<(), DatabaseError> {
-        let quiet = std::mem::take(&mut *job.quiet());
-        for batch in quiet.chunks(PRE_DATA_BATCH) {
+        let tables = std::mem::take(&mut *job.autovacuum_off());
+        for batch in tables.chunks(PRE_DATA_BATCH) {
             let mut sql = vec!["BEGIN".to_owned()];
             sql.extend(
                 batch
@@ -102,12 +102,12 @@ impl RestoreSession {
             self.session
                 .pipeline(&sql)
                 .await
-                .map_err(|(_, e)| e.context("settings of tables"))?;
+                .map_err(|(_, e)| e.context("re-enabling autovacuum"))?;
         }
         Ok(())
     }
 
-    /// Makes a batch of what comes before the data; returns the entries that are left of it.
+    /// Creates a batch of pre-data; returns the entries that failed.
     pub(crate) async fn make(
         &mut self,
         job: &LoadContext,
@@ -121,7 +121,10 @@ impl RestoreSession {
                 if !batch.may_fail {
                     return Err(e);
                 }
-                tracing::debug!(error = report(&e), "made in the archive's order instead");
+                tracing::debug!(
+                    error = report(&e),
+                    "batch failed, creating its entries in the archive's order"
+                );
                 self.session.run("ROLLBACK").await.map_err(|_| e)?;
                 self.output = before;
                 break;
@@ -131,7 +134,7 @@ impl RestoreSession {
         Ok(left.to_vec())
     }
 
-    /// Runs what these are made by, in one transaction.
+    /// Runs the statements of these entries in one transaction.
     pub(crate) async fn tasks(
         &mut self,
         job: &LoadContext,
@@ -150,7 +153,7 @@ impl RestoreSession {
         }
         let (mut bare, mut permits) = (false, vec![]);
         for step in steps {
-            // Nobody else asks for it any more: what may be large is not copied.
+            // Nobody else needs this step, so its text, which may be large, is not copied.
             let Ok(ScriptStep::Statements(step)) = Arc::try_unwrap(step) else {
                 continue;
             };
@@ -171,15 +174,15 @@ impl RestoreSession {
             permits.push(step.permit);
         }
         if bare {
-            let failed = |(at, e)| of_statement(hints::with_advice(e, None), &names, at);
+            let failed = |(at, e)| of_statement(hints::with_hint(e, None), &names, at);
             return self.session.pipeline_of(sql).await.map_err(failed);
         }
         let mut begin = vec!["BEGIN".to_owned()];
-        if size.spread != MaintenanceWorkers::No {
+        if size.workers != MaintenanceWorkers::No {
             begin.push("SET LOCAL max_parallel_maintenance_workers TO DEFAULT".to_owned());
         }
-        if job.fills_server && size.spread != MaintenanceWorkers::Now {
-            // With so little, the server takes no helpers.
+        if job.fills_server && size.workers != MaintenanceWorkers::Now {
+            // With so little memory, the server starts no parallel workers.
             begin.extend(
                 sql.iter()
                     .find_map(|sql| sort_memory::memory_for(sql, size.rows)),
@@ -197,7 +200,7 @@ impl RestoreSession {
                 (LoadContent::Toc(entries), Some((index, _))) => Some(&entries[*index]),
                 _ => None,
             };
-            of_statement(hints::with_advice(e, entry), &names, at)
+            of_statement(hints::with_hint(e, entry), &names, at)
         })
     }
 }
@@ -208,7 +211,7 @@ fn of_statement(e: DatabaseError, names: &[String], at: usize) -> RestoreError {
         .into()
 }
 
-/// What a statement begins with, without any value.
+/// The first words of a statement, without any value.
 fn first_words(sql: &str) -> String {
     let line = sql.lines().next().unwrap_or_default();
     line.split('\'')

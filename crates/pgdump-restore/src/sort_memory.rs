@@ -1,15 +1,15 @@
-//! How much memory an index's keys are sorted in.
+//! Memory for sorting an index's keys.
 
-/// Of a key while it is sorted, at least, and as a rule.
+/// Bytes per row while it is sorted: minimum and typical.
 const ROW_BYTES: [u64; 2] = [48, 96];
-/// What merging one more run takes (`tuplesort.c`).
+/// Memory that merging one more run takes (`tuplesort.c`).
 const RUN_BYTES: u64 = 34 * 8192;
-/// The least that the server takes.
+/// The server's minimum.
 const LEAST_KIB: u64 = 1024;
 
-/// Sets the memory, in this transaction, for building what `sql` makes over so many rows. Where they do not
-/// fit into what the server gives, they are sorted in runs, which are merged; then as little is best as still
-/// merges all of them at once: short runs are sorted in the processor's cache.
+/// A statement that sets the memory, for this transaction, to build what `sql` creates over this many rows. Rows
+/// that do not fit into memory are sorted in runs, which are then merged. The smallest memory that still merges
+/// every run in one pass is fastest: short runs are sorted in the CPU cache.
 pub(super) fn memory_for(sql: &str, rows: u64) -> Option<String> {
     let [least, usual] = ROW_BYTES.map(|bytes| rows.saturating_mul(bytes));
     let kib = (usual.saturating_mul(RUN_BYTES).isqrt() / 1024).max(LEAST_KIB);
@@ -33,7 +33,7 @@ mod tests {
     const INDEX: &str = "CREATE INDEX i ON public.t USING btree (a);";
 
     #[test]
-    fn as_little_as_merges_at_once() {
+    fn memory_is_the_least_that_merges_in_one_pass() {
         let sql = memory_for(INDEX, 3_000_000).unwrap();
         assert!(
             sql.contains("'8746kB'") && sql.ends_with("BETWEEN 8955904 AND 144000000"),
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn only_for_what_is_sorted_and_does_not_fit() {
+    fn memory_is_set_only_for_sorts_that_do_not_fit() {
         for rows in [0, 1, 20_000] {
             assert_eq!(memory_for(INDEX, rows), None);
         }

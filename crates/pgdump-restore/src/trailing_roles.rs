@@ -1,15 +1,15 @@
-//! The end of SQL text, where privileges stand: looked at before the text is read from its beginning. Pure.
+//! The end of SQL text, which has the privileges; it is examined before the text is read from its beginning. Pure.
 
 use super::roles::mentions;
 use pgdump_archive::{Dialect, TocEntry, statements, tokens};
 
-/// Bytes of the end of the text that are looked at.
+/// Bytes examined at the end of the text.
 pub const TAIL: u64 = 1 << 20;
 
 const ENTRY: &[u8] = b"\n--\n-- Name: ";
 
-/// Entries for the statements there that name roles. What stands before the last rows is passed over: its
-/// beginning is not known, so a row could be taken for a statement.
+/// Entries for the statements there that name roles. Everything before the last rows is ignored: the buffer may
+/// begin inside rows, so a row could be mistaken for a statement.
 pub fn roles_at_end(tail: &[u8]) -> Vec<TocEntry> {
     let rows_end = [b"\n\\.\n".as_slice(), b"\nINSERT INTO "].into_iter();
     let after_rows = rows_end
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_are_found_behind_the_last_rows_and_nowhere_else() {
+    fn roles_are_found_only_after_the_last_rows() {
         let tail = "x\n\n--\n-- Name: no; Type: ACL; Schema: public; Owner: a\n--\n\nGRANT SELECT ON TABLE public.row TO in_a_row;\n\\.\n\n\n\
             --\n-- Name: f(); Type: FUNCTION; Schema: public; Owner: maker\n--\n\nCREATE FUNCTION public.f() RETURNS text LANGUAGE sql AS $$ GRANT x TO nobody; $$;\n\n\n\
             ALTER FUNCTION public.f() OWNER TO maker;\n\n\

@@ -1,10 +1,10 @@
-//! What of a backup is refused before its first statement is run, whatever the server would say.
+//! Restores that are rejected before the first statement runs, whatever the server would say.
 
 use crate::error::{FailureReason, RestoreError, ValidationError};
 use crate::policy::Selection;
 use pgdump_archive::{Archive, Dialect, TocEntry, TokenKind, first_tokens, statements};
 
-/// Of SQL text, everything is restored, and rows alone go where tables are.
+/// SQL text is always restored whole, and data alone only into existing tables.
 pub(super) fn check_part_of_text(
     archive: &Archive,
     selection: &Selection,
@@ -21,16 +21,16 @@ pub(super) fn check_part_of_text(
         (true, true) if *selection == rows => return Ok(()),
         (false, false) if renamed.is_everything() => return Ok(()),
         (true, false) => {
-            "the SQL text holds rows alone, no tables (pg_dump --data-only): restore its schema first, then these rows \
+            "the SQL text has data but no tables (pg_dump --data-only): restore its schema first, then this data \
              into that database with --data-only and --on-existing replace"
         }
         (false, true) if renamed == rows => {
-            "rows alone are taken only of SQL text that holds nothing else (pg_dump --data-only), or of an archive \
+            "--data-only needs SQL text that has nothing but data (pg_dump --data-only), or an archive \
              with a table of contents (pg_dump -Fc, -Fd, -Ft)"
         }
         _ => {
-            "a part can be restored only of an archive with a table of contents (pg_dump -Fc, -Fd, -Ft), \
-             not of SQL text"
+            "a part can be restored only from an archive with a table of contents (pg_dump -Fc, -Fd, -Ft), \
+             not from SQL text"
         }
     };
     Err(ValidationError::new(FailureReason::InvalidRequest, what).into())
@@ -48,7 +48,7 @@ pub(super) fn refuse_prepared(entries: &[TocEntry]) -> Result<(), RestoreError> 
                 && third.kind == TokenKind::StringConstant
             {
                 let what = format!(
-                    "{}: a transaction that is prepared: a dump has none",
+                    "{}: a prepared transaction (PREPARE TRANSACTION), which pg_dump never writes",
                     e.name()
                 );
                 return Err(ValidationError::new(FailureReason::ArchiveUnsupported, what).into());

@@ -1,6 +1,6 @@
-//! The schedule behind a lock, with waiting: between the archive reader (a thread that blocks) and
-//! the sessions (tasks that await). Memory is bounded here: a chunk is queued only when the budget
-//! has memory for it, and gives its memory back when it is on its way to the server.
+//! The schedule behind a lock, with waiting, between the archive reader (a blocking thread) and the
+//! sessions (async tasks). It bounds memory: a chunk is queued only when the budget has room for it,
+//! and its memory is released once it is on its way to the server.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use super::schedule::{CopyNext, Schedule, SessionWork};
 use crate::error::RestoreError;
 use pgdump_archive::Chunk;
 
-/// A queued chunk and its memory in memory.
+/// A queued chunk and the memory reserved for it.
 pub(super) struct QueuedChunk {
     pub chunk: Chunk,
-    /// To be dropped when the chunk is on its way, before the next one is waited for.
+    /// Drop this when the chunk has been sent, before waiting for the next one.
     pub permit: Option<MemoryPermit>,
 }
 
@@ -27,22 +27,22 @@ impl QueuedChunk {
     }
 }
 
-/// Memory in memory, given back when it is dropped.
+/// Reserved memory, released on drop.
 pub(super) type MemoryPermit = OwnedSemaphorePermit;
 
 pub(super) struct WorkQueue {
     schedule: Mutex<Schedule<QueuedChunk>>,
     changed: Notify,
-    /// The last chunk of some node has been taken.
+    /// Notified when the last chunk of a node has been taken.
     drained: Notify,
-    /// One permit a KiB.
+    /// One permit per KiB.
     permit: Arc<Semaphore>,
     budget_kib: u32,
     stopped: CancellationToken,
 }
 
 impl WorkQueue {
-    /// `growing` where the plan comes with the data.
+    /// `growing`: the plan is extended while the data arrives.
     pub(crate) fn new(
         plan: Plan,
         sessions: usize,
@@ -70,8 +70,8 @@ impl WorkQueue {
         )
     }
 
-    /// Memory for `bytes` of `node`'s data. A node whose chunks have all been taken always has memory for
-    /// one more: whoever waits for it may hold what the memory waits for.
+    /// Reserves `bytes` for `node`'s data. A node whose chunks have all been taken may always reserve
+    /// memory for one more chunk: whoever waits for that chunk may hold what would free the memory.
     pub(crate) async fn reserve(
         &self,
         bytes: u64,
@@ -100,14 +100,14 @@ impl WorkQueue {
         }
     }
 
-    /// Waits until all data that is loaded before `node`'s has arrived; false where no other reader brings it.
-    /// Were it read earlier, it could take the memory that data before it needs.
+    /// Waits until all data that must be loaded before `node`'s has arrived; false if no other reader
+    /// delivers it. Reading `node` earlier could take the memory that the earlier data needs.
     pub(crate) async fn is_turn_of(&self, node: usize) -> Result<bool, RestoreError> {
         self.until(|s| (s.is_ready(node) || !s.has_readers()).then(|| s.is_ready(node)))
             .await
     }
 
-    /// Whether all data that is loaded before `node`'s has arrived.
+    /// Whether all data that must be loaded before `node`'s has arrived.
     pub(crate) fn is_ready(&self, node: usize) -> bool {
         self.lock().is_ready(node)
     }
@@ -121,7 +121,7 @@ impl WorkQueue {
         self.schedule.lock()
     }
 
-    /// Changes the schedule and wakes whoever waits for a change.
+    /// Changes the schedule and wakes everything that waits for a change.
     pub(crate) fn change<T>(&self, f: impl FnOnce(&mut Schedule<QueuedChunk>) -> T) -> T {
         let out = f(&mut self.lock());
         self.changed.notify_waiters();
@@ -136,7 +136,7 @@ impl WorkQueue {
         self.lock().node(node).entry
     }
 
-    /// Waits until `ask` has an answer.
+    /// Waits until `ask` returns an answer.
     async fn until<T>(
         &self,
         mut ask: impl FnMut(&mut Schedule<QueuedChunk>) -> Option<T>,
@@ -161,14 +161,14 @@ impl WorkQueue {
             .await
     }
 
-    /// The next chunk for a copier, or `None` where the copier ends.
+    /// The next chunk for a copier, or `None` if the copier ends.
     pub(crate) async fn take(
         &self,
         node: usize,
         id: usize,
     ) -> Result<Option<QueuedChunk>, RestoreError> {
         self.until(|s| match s.take(node, id) {
-            CopyNext::Piece(p) => {
+            CopyNext::Chunk(p) => {
                 if s.is_drained(node) {
                     self.drained.notify_waiters();
                 }
@@ -180,10 +180,10 @@ impl WorkQueue {
         .await
     }
 
-    /// A chunk that is queued already.
+    /// A chunk that is already queued.
     pub(crate) fn take_queued(&self, node: usize, id: usize) -> Option<QueuedChunk> {
         match self.lock().take(node, id) {
-            CopyNext::Piece(p) => {
+            CopyNext::Chunk(p) => {
                 self.drained.notify_waiters();
                 Some(p)
             }
@@ -192,7 +192,7 @@ impl WorkQueue {
     }
 }
 
-/// Wakes a reader that waits for memory: there will be none.
+/// Wakes readers that wait for memory: none will be released any more.
 pub(super) struct CloseOnDrop(Arc<Semaphore>);
 
 impl Drop for CloseOnDrop {

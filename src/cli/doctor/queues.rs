@@ -1,4 +1,4 @@
-//! Whether the topics and subscriptions exist, and what could be wrong with them.
+//! Checks that the topics and subscriptions exist, may be used, and are set up well.
 
 use super::{CheckHealth, DiagnosticResult, Exit, queue_failed};
 use crate::app::App;
@@ -7,7 +7,7 @@ use crate::queue::{Lookup, PubSub, SubscriptionSetup};
 pub(super) async fn queues(app: &App) -> Vec<DiagnosticResult> {
     let c = &app.config;
     let Ok(pubsub) = app.pubsub() else {
-        let what = "GOOGLE_CLOUD_PROJECT is not set: `worker`, `request` and `watch` need it";
+        let what = "GOOGLE_CLOUD_PROJECT is not set; `worker`, `request` and `watch` need it";
         return vec![DiagnosticResult::skipped("requests", what)];
     };
     let mut all = vec![
@@ -37,17 +37,17 @@ async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Diagn
         Err(e) => return queue_failed(check, &e),
     };
     if set_up == Lookup::Missing {
-        return DiagnosticResult::failure(check, Exit::Config, format!("there is no subscription {name}"))
-            .fix(format!("gcloud pubsub subscriptions create {name} --topic={name} --ack-deadline=60 --enable-exactly-once-delivery, or deploy/terraform"));
+        return DiagnosticResult::failure(check, Exit::Config, format!("the subscription {name} does not exist"))
+            .fix(format!("gcloud pubsub subscriptions create {name} --topic={name} --ack-deadline=60 --enable-exactly-once-delivery, or use deploy/terraform"));
     }
     if may == Some(false) {
-        return DiagnosticResult::failure(check, Exit::Permission, format!("{name} may not be read"))
+        return DiagnosticResult::failure(check, Exit::Permission, format!("this account may not read {name}"))
             .fix(format!("gcloud pubsub subscriptions add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.subscriber"));
     }
     let Lookup::Found(set_up) = set_up else {
         return DiagnosticResult::ok(
             check,
-            format!("{name} may be read; its settings may not be looked at"),
+            format!("this account may read {name}, but not its settings"),
         );
     };
     if set_up.is_orphan {
@@ -56,31 +56,31 @@ async fn subscription(check: &'static str, pubsub: &PubSub, name: &str) -> Diagn
             Exit::Config,
             format!("the topic of {name} was deleted"),
         )
-        .fix("delete the subscription and create it on the topic anew");
+        .fix("create the topic, then delete the subscription and create it again");
     }
     let weak = weaknesses(&set_up);
     if weak.is_empty() {
-        DiagnosticResult::ok(check, format!("{name} may be read"))
+        DiagnosticResult::ok(check, format!("this account may read {name}"))
     } else {
         DiagnosticResult::new(
             check,
             CheckHealth::Warning,
             format!("{name}: {}", weak.join("; ")),
         )
-        .fix("deploy/terraform has all of it")
+        .fix("deploy/terraform sets all of this up")
     }
 }
 
 fn weaknesses(s: &SubscriptionSetup) -> Vec<&'static str> {
     let mut weak = Vec::new();
     if s.dead_letter.is_none() {
-        weak.push("no dead letter: a message that kills workers comes for ever");
+        weak.push("no dead-letter topic: a message that crashes workers is redelivered forever");
     }
     if !s.has_retry_policy {
-        weak.push("no retry policy: what is given back comes again at once");
+        weak.push("no retry policy: a message that is returned is redelivered at once");
     }
     if !s.exactly_once {
-        weak.push("not exactly-once: a lost lease is noticed late");
+        weak.push("no exactly-once delivery: a lost lease is noticed late");
     }
     weak
 }
@@ -94,10 +94,10 @@ async fn topic(check: &'static str, pubsub: &PubSub, name: &str) -> DiagnosticRe
         (Ok(found), Ok(may)) => (found, may),
     };
     match (found, may) {
-        (Lookup::Missing, _) => DiagnosticResult::failure(check, Exit::Config, format!("there is no topic {name}"))
+        (Lookup::Missing, _) => DiagnosticResult::failure(check, Exit::Config, format!("the topic {name} does not exist"))
             .fix(format!("gcloud pubsub topics create {name}")),
-        (_, Some(false)) => DiagnosticResult::failure(check, Exit::Permission, format!("nothing may be published to {name}"))
+        (_, Some(false)) => DiagnosticResult::failure(check, Exit::Permission, format!("this account may not publish to {name}"))
             .fix(format!("gcloud pubsub topics add-iam-policy-binding {name} --member=serviceAccount:WORKER --role=roles/pubsub.publisher")),
-        _ => DiagnosticResult::ok(check, format!("{name} may be published to")),
+        _ => DiagnosticResult::ok(check, format!("this account may publish to {name}")),
     }
 }

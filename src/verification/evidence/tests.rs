@@ -1,4 +1,4 @@
-//! What counts as evidence, and what does not.
+//! Tests of which documents count as evidence.
 
 use super::*;
 use crate::config::Location;
@@ -26,7 +26,7 @@ pub fn report(request_id: &str) -> VerificationReport {
 }
 
 #[test]
-fn evidence_lies_beside_its_backup_under_a_name_of_its_own() {
+fn evidence_is_next_to_its_backup_under_a_name_of_its_own() {
     let name = evidence_name("a/b.dump", "17", "r1");
     assert!(
         name.starts_with("a/b.dump.pgrestored/17/") && crate::proof::is_ours(&name),
@@ -52,14 +52,14 @@ fn evidence_lies_beside_its_backup_under_a_name_of_its_own() {
     }
 }
 
-/// A bucket in a folder, and whoever reads its evidence with these keys.
-struct Place {
+/// A bucket in a folder, with readers of its evidence.
+struct TestBucket {
     folder: tempfile::TempDir,
     store: Arc<dyn BackupStore>,
     object: StoredObject,
 }
 
-impl Place {
+impl TestBucket {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.dump"), "123456789").unwrap();
@@ -67,7 +67,7 @@ impl Place {
         let place = Location::Folder(folder.path().to_owned());
         let store = Stores::new(None).at(&place).await.unwrap();
         let object = store.stat("a.dump", None).await.unwrap();
-        Place {
+        TestBucket {
             folder,
             store,
             object,
@@ -89,7 +89,7 @@ impl Place {
         }
     }
 
-    /// What an honest worker would say of the backup.
+    /// The report of an honest worker.
     fn report(&self, request_id: &str, depth: Depth) -> VerificationReport {
         let now = jiff::Timestamp::now();
         VerificationReport {
@@ -145,9 +145,9 @@ async fn all_of(evidence: &Evidence) -> (usize, usize) {
     (found.reports.len(), found.refused)
 }
 
-/// Each way to put a document into the bucket without the key, or out of its place and time.
+/// Each way to put a document into the bucket without the key, at another location, or with wrong times.
 #[tokio::test]
-async fn what_an_object_creator_puts_there_does_not_count() {
+async fn forged_or_misplaced_documents_do_not_count() {
     let signed = Some(PRIVATE);
     for (what, counts) in [
         ("honest", true),
@@ -165,7 +165,7 @@ async fn what_an_object_creator_puts_there_does_not_count() {
         ("too long", false),
         ("garbage", false),
     ] {
-        let p = Place::new().await;
+        let p = TestBucket::new().await;
         let later: jiff::Timestamp = "2099-01-01T00:00:00Z".parse().unwrap();
         let (mut r, mut name) = (p.report("r", Depth::Data), p.name_for("r"));
         match what {
@@ -208,7 +208,7 @@ async fn what_an_object_creator_puts_there_does_not_count() {
                 None
             );
         }
-        // Whatever lies there, the next answer is this worker's own, and is found again.
+        // Whatever is there, this worker's own answer can be written and is found again.
         let own = evidence
             .write(&p.question("r"), &p.report("r", Depth::Data))
             .await
@@ -221,10 +221,10 @@ async fn what_an_object_creator_puts_there_does_not_count() {
     }
 }
 
-/// What others may write cannot be told from what is true: only its own is taken, which it knows.
+/// Without a key, forged documents cannot be recognised, so a worker trusts only those that it wrote itself.
 #[tokio::test]
-async fn without_a_key_a_worker_takes_its_own_word_alone() {
-    let p = Place::new().await;
+async fn without_a_key_a_worker_trusts_only_its_own_documents() {
+    let p = TestBucket::new().await;
     let (report, question) = (p.report("r", Depth::Data), p.question("r"));
     p.put_sealed(&p.name_for("r"), &report, None);
     let evidence = p.reader(None, None);
@@ -233,23 +233,23 @@ async fn without_a_key_a_worker_takes_its_own_word_alone() {
     assert_ne!(
         own.uri,
         p.store.uri(&p.name_for("r")),
-        "not what was there before"
+        "the forged document is not returned"
     );
     assert_eq!(evidence.find(&question).await.unwrap().as_ref(), Some(&own));
     assert_eq!(p.documents(), 2);
-    // Another process does not know it, and looks again.
+    // Another process does not know that document, so it verifies again.
     assert_eq!(p.reader(None, None).find(&question).await.unwrap(), None);
-    // Its own, written over.
+    // Its own document, overwritten.
     let path = own.uri.trim_start_matches("file://").to_owned();
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\n", " ")).unwrap();
     assert_eq!(evidence.find(&question).await.unwrap(), None);
 }
 
-/// The answer of another question about the same backup is none.
+/// The answer to another question about the same backup does not count.
 #[tokio::test]
 async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
-    let p = Place::new().await;
+    let p = TestBucket::new().await;
     let evidence = p.reader(Some(PRIVATE), None);
     let asked = Question {
         trigger: Trigger::Request,
@@ -267,7 +267,7 @@ async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
         .await
         .unwrap();
     assert_eq!(deep.report.depth, Some(Depth::Data));
-    // Both have their place, for every worker with the key; and another's answer stands.
+    // Every worker with the key finds both; and an answer of another worker stands.
     let other = p.reader(Some(PRIVATE), None);
     assert_eq!(
         other.find(&p.question("r")).await.unwrap().as_ref(),
@@ -279,7 +279,7 @@ async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
         .unwrap();
     assert_eq!((again, p.documents()), (deep, 2));
     assert_eq!(other.find(&asked).await.unwrap().unwrap().report, shallow);
-    // Whoever has the public key alone reads the same.
+    // A reader with only the public key finds the same.
     let public = crate::verification::envelope::tests::public_pem(PRIVATE);
     let two = format!(
         "{}{public}",
@@ -289,17 +289,17 @@ async fn a_shallow_answer_does_not_stand_for_a_deep_one() {
     assert_eq!(all_of(&p.reader(Some(OTHER_PRIVATE), None)).await, (0, 2));
 }
 
-/// However much others write there, and however new it is, what the key's owner wrote is found.
+/// Any number of newer foreign documents cannot hide what a holder of the signing key wrote.
 #[tokio::test]
-async fn a_flood_hides_nothing_from_whoever_has_the_key() {
-    let p = Place::new().await;
+async fn a_flood_of_documents_hides_nothing_from_holders_of_the_key() {
+    let p = TestBucket::new().await;
     let evidence = p.reader(Some(PRIVATE), None);
     evidence
         .write(&p.question("r"), &p.report("r", Depth::Data))
         .await
         .unwrap();
     let folder = Evidence::folder(&p.object);
-    for i in 0..MOST_REFUSED + 10 {
+    for i in 0..MAX_REJECTED + 10 {
         p.put(&format!("{folder}{i:016x}{ENVELOPE}"), b"{}");
     }
     let found = evidence.reports("", 1, Some).await.unwrap();
@@ -307,9 +307,9 @@ async fn a_flood_hides_nothing_from_whoever_has_the_key() {
     let all = evidence.reports("", 100, Some).await.unwrap();
     assert_eq!(
         (all.reports.len(), all.refused, all.is_flooded),
-        (1, MOST_REFUSED, true)
+        (1, MAX_REJECTED, true)
     );
-    // Without the key's own names, the search is given up, and that is said.
+    // Without the names that need the signing key, the search is abandoned, and the result says so.
     let public = crate::verification::envelope::tests::public_pem(PRIVATE);
     let found = p
         .reader(None, Some(&public))
@@ -322,7 +322,7 @@ async fn a_flood_hides_nothing_from_whoever_has_the_key() {
 /// Other bytes under the same name are another backup.
 #[tokio::test]
 async fn an_answer_is_about_exactly_these_bytes() {
-    let p = Place::new().await;
+    let p = TestBucket::new().await;
     let r = p.report("r", Depth::Data);
     let crc32c = Some(crc32c::crc32c(b"hello world"));
     assert!(
@@ -355,7 +355,7 @@ async fn an_answer_is_about_exactly_these_bytes() {
     ] {
         assert!(!is_of(&r, &other), "{other:?}");
     }
-    // A directory, to which a member was added.
+    // A directory to which a member was added.
     let folder = StoredObject {
         name: "a/".into(),
         size: 10,

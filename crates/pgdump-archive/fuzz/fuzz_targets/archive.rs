@@ -1,12 +1,12 @@
 #![no_main]
-//! Any bytes as an archive of any format, in any wrapping: an answer, never a panic or a hang.
+//! Any bytes as an archive of any format with any filters: a result or an error, never a panic or a hang.
 
 use libfuzzer_sys::fuzz_target;
 use pgdump_archive::{Archive, DataSink, DecryptionKeys, ArchiveSource};
 
 mod shared;
 
-/// Bytes that a small input may unpack to.
+/// Bytes that a small input may decompress to.
 const MOST: usize = 8 << 20;
 
 struct Bounded(shared::Seen, usize);

@@ -1,5 +1,5 @@
 #![no_main]
-//! Statements and tokens of any text: no panic, and nothing is lost.
+//! Statements and tokens of any text: no panic, and no byte is lost.
 
 use libfuzzer_sys::fuzz_target;
 use pgdump_archive::{Dialect, statements, tokens};

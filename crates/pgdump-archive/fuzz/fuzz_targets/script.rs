@@ -1,5 +1,5 @@
 #![no_main]
-//! SQL text after `pg_dump`'s header: whole and in small pieces, it is read the same.
+//! SQL text after `pg_dump`'s header gives the same result at once and in small chunks.
 
 use libfuzzer_sys::fuzz_target;
 use pgdump_archive::{Archive, DecryptionKeys, ArchiveSource};

@@ -1,10 +1,10 @@
-// What the targets share: a sink that keeps everything, and limits that a fuzzer can live with.
+// Shared by the targets: a sink that keeps everything, and limits suitable for a fuzzer.
 
 use pgdump_archive::{DataSink, Limits, Chunk, Statement, TocEntry};
 
 #[derive(Default, PartialEq, Debug)]
 pub struct Seen {
-    /// Rows, statements and objects, without the places where they were cut.
+    /// Rows, statements and objects, without chunk boundaries.
     pub all: Vec<(String, Vec<u8>)>,
 }
 

@@ -1,5 +1,5 @@
 #![no_main]
-//! Members of any name and content as a tar, whole and cut.
+//! Members of any name and content as a tar, complete and truncated.
 
 use libfuzzer_sys::fuzz_target;
 use pgdump_archive::{Archive, DecryptionKeys, ArchiveSource};

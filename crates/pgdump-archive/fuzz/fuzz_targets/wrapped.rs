@@ -1,10 +1,10 @@
 #![no_main]
-//! Any bytes behind the beginning of each wrapping: bounded in what they unpack to, never a hang.
+//! Any bytes after the magic of each filter: decompression is bounded, and never hangs.
 
 use libfuzzer_sys::fuzz_target;
 use pgdump_archive::{DecryptionKeys, ArchiveSource, read_text};
 
-/// Bytes that may come out.
+/// Bytes that may be decompressed.
 const MOST: u64 = 4 << 20;
 
 const BEGINNINGS: [&[u8]; 6] = [

@@ -1,5 +1,5 @@
-//! The archive corpus: real archives of every codec, checked against an independent reader; damaged
-//! headers; every archive version.
+//! The corpus of archives: real archives of every codec, compared with an independent reader; damaged headers;
+//! every archive version.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ fn read_all(bytes: &[u8]) -> Result<Collect, ArchiveError> {
     Ok(sink)
 }
 
-/// Every other fixture: file, format, wrappings. `tests/pg/servers.rs` restores them.
+/// Every other fixture: file, format, filters. `tests/pg/servers.rs` restores them.
 const FORMATS: [(&str, Format, &[Filter]); 16] = [
     ("shop18.zstd.dir.tar", Format::DirectoryTar, &[]),
     ("v15.custom.dump", Format::Custom, &[]),
@@ -116,7 +116,7 @@ const FORMATS: [(&str, Format, &[Filter]); 16] = [
     ("v18.tar.gz", Format::Tar, &[Filter::Gzip]),
 ];
 
-/// A file that can be read twice.
+/// A file that can be read again.
 struct File(PathBuf);
 
 impl ReopenableSource for File {
@@ -128,7 +128,7 @@ impl ReopenableSource for File {
     }
 }
 
-/// Gives at most so many bytes at a time.
+/// Returns at most this many bytes at a time.
 struct Slowly(std::fs::File, usize);
 
 impl Read for Slowly {
@@ -155,7 +155,7 @@ fn read_fixture(name: &str, chunk: usize) -> (Format, Vec<Filter>, Collect) {
 }
 
 #[test]
-fn every_format_is_recognised_and_read_whole() {
+fn every_format_is_recognized_and_read_completely() {
     for (name, format, filters) in FORMATS {
         let (is, wrapped, read) = read_fixture(name, usize::MAX);
         assert_eq!((is, wrapped.as_slice()), (format, filters), "{name}");
@@ -169,9 +169,9 @@ fn every_format_is_recognised_and_read_whole() {
     }
 }
 
-/// However the bytes arrive, they are read the same.
+/// The result does not depend on how the bytes arrive.
 #[test]
-fn any_chunking_gives_the_same() {
+fn any_chunking_gives_the_same_result() {
     let all = FORMATS
         .iter()
         .map(|f| f.0)
@@ -197,7 +197,7 @@ fn any_chunking_gives_the_same() {
 fn every_fixture_is_listed() {
     for entry in std::fs::read_dir(fixtures()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        // Each file of the folder is listed in `wrappings.rs`.
+        // The files of this directory are listed in `wrappings.rs`.
         let known = ["README.md", "small.sql", "wrapped"].contains(&name.as_str())
             || FORMATS.iter().any(|f| f.0 == name)
             || CORPUS.iter().any(|(f, _, _)| *f == name);
@@ -206,7 +206,7 @@ fn every_fixture_is_listed() {
 }
 
 #[test]
-fn every_codec_holds_the_same_data() {
+fn every_codec_gives_the_same_data() {
     let reference = read_all(&bytes_of("shop18.none.dump.gz")).unwrap();
     assert!(reference.data.iter().map(|(_, d)| d.len()).sum::<usize>() > 100_000);
     for (name, codec, has_offsets) in CORPUS {
@@ -230,9 +230,9 @@ fn every_codec_holds_the_same_data() {
     }
 }
 
-/// The table of contents as another reader sees it.
+/// Compares with an independent reader.
 #[test]
-fn the_table_of_contents_is_the_oracles() {
+fn the_table_of_contents_matches_an_independent_reader() {
     for (name, _, _) in CORPUS {
         let bytes = bytes_of(name);
         let ours = open(&bytes).unwrap();
@@ -283,11 +283,11 @@ fn every_archive_version_is_read() {
     }
 }
 
-/// Every cut of a whole archive is noticed, at every byte.
+/// Truncation of an archive is detected at every byte.
 #[test]
-fn every_truncation_is_noticed() {
+fn every_truncation_is_detected() {
     let whole = synthetic(16, 4);
-    // The beginning of a real one: wherever it is cut, data is missing.
+    // The beginning of a real archive: wherever it is cut, data is missing.
     let real: Vec<u8> = bytes_of("shop18.zstd.dump")
         .into_iter()
         .take(20_000)
@@ -296,18 +296,18 @@ fn every_truncation_is_noticed() {
         for cut in 0..bytes.len() {
             let e = read_all(&bytes[..cut])
                 .err()
-                .unwrap_or_else(|| panic!("a cut at {cut} was not noticed"));
+                .unwrap_or_else(|| panic!("truncation at {cut} was not detected"));
             assert_eq!(kind(&e), Kind::Corrupt, "{cut}: {e}");
         }
     }
 }
 
-/// A server could not even be asked: no text of PostgreSQL has such a byte.
+/// Text of PostgreSQL never has a NUL byte, so no server could accept it.
 #[test]
 fn a_statement_with_a_nul_byte_is_damage() {
     let whole = bytes_of("v18.plain.sql");
     assert!(read_all(&whole).is_ok());
-    // What comes before is how a dump is known.
+    // The text before is what identifies a dump.
     let begin = whole.windows(4).position(|w| w == b"SET ").unwrap();
     let mut in_statements = 0;
     for at in (begin..whole.len())
@@ -330,16 +330,16 @@ fn a_statement_with_a_nul_byte_is_damage() {
     assert!(in_statements > 100, "{in_statements}");
 }
 
-/// Whatever one byte becomes: an answer, soon, with little memory.
+/// Whatever value one byte takes, reading ends soon, with a result or an error, in little memory.
 #[test]
-fn no_byte_makes_the_reader_fail_badly() {
+fn no_byte_causes_a_panic_or_a_hang() {
     let whole = bytes_of("shop18.gzip.dump");
     let toc = &whole[..whole.len().min(24_000)];
     for at in 0..3000 {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
             let mut bad = toc.to_vec();
             bad[at] = value;
-            // Any answer will do; a panic, a hang or an allocation of gigabytes would not.
+            // Any result will do; a panic, a hang or an allocation of gigabytes would not.
             let _ = read_all(&bad);
         }
     }

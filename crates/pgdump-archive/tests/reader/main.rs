@@ -1,4 +1,4 @@
-//! Every format, version and codec of the corpus, damaged in every place, read without a server.
+//! Reads every format, version and codec of the corpus, with damage in every place, without a server.
 
 #[path = "../../../../tests/support/synthetic.rs"]
 mod synthetic;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use pgdump_archive::ArchiveError;
 
-/// The variants of [`ArchiveError`], to compare.
+/// The variants of [`ArchiveError`], for comparisons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Corrupt,
@@ -35,7 +35,7 @@ fn kind(e: &ArchiveError) -> Kind {
     }
 }
 
-/// Where the corpus of dumps lies.
+/// Directory of the corpus of dumps.
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }

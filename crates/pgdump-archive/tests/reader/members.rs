@@ -1,5 +1,5 @@
-//! Dumps of several members, as a folder, packed and as `pg_dump -Ft`: every member that may hold data is
-//! read, and every one that is listed is there.
+//! Dumps with members, as a directory, packed, and as `pg_dump -Ft`: every member that may hold data is read, and
+//! every listed one must exist.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
@@ -71,11 +71,11 @@ impl ReopenableSource for Twice {
     }
 }
 
-/// How the files are kept.
+/// How the files are stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Form {
     Folder,
-    /// Each member compressed once more, as a copy to a bucket may do.
+    /// Each member compressed once more, as when they are copied to a bucket.
     Gzipped,
     Packed,
     /// `pg_dump -Ft`.
@@ -123,7 +123,7 @@ fn origin(files: &Files, form: Form) -> ArchiveSource {
     }
 }
 
-/// Which large objects came; nothing else is looked at.
+/// Collects the large objects, and ignores everything else.
 #[derive(Default)]
 struct Objects {
     seen: BTreeMap<u32, usize>,
@@ -190,7 +190,7 @@ fn list_of(files: &Files) -> String {
         .clone()
 }
 
-/// A file of this name, whatever compression is in its name.
+/// A file of this name, whatever compression suffix it has.
 fn member_of(files: &Files, plain: &str) -> String {
     files
         .keys()
@@ -208,11 +208,11 @@ fn for_each_form(mut f: impl FnMut(u32, &Files, Form)) {
 }
 
 #[test]
-fn every_form_is_read_whole() {
+fn every_form_is_read_completely() {
     for_each_form(|version, files, form| {
         let objects =
             read(files, form, false).unwrap_or_else(|e| panic!("{version} {form:?}: {e}"));
-        // The other one is empty.
+        // The list of the other fixture is empty.
         assert_eq!(
             objects.seen.keys().copied().collect::<Vec<_>>(),
             [9001],
@@ -222,9 +222,9 @@ fn every_form_is_read_whole() {
     });
 }
 
-/// What a list of large objects says has to be what is there.
+/// The list of large objects must match the existing ones.
 #[test]
-fn a_list_that_is_not_that_of_the_members_is_damage() {
+fn a_list_that_does_not_match_the_members_is_damage() {
     let whole = "9001 blob_9001.dat\n9002 blob_9002.dat\n";
     let lists: [(&str, String, &str); 16] = [
         (
@@ -241,12 +241,12 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
         (
             "cut in a number",
             "9001 blob_9001.dat\n90".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "cut in a name",
             "9001 blob_9001.dat\n9002 blob_9".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "one too many",
@@ -256,45 +256,49 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
         (
             "an empty line",
             "9001 blob_9001.dat\n\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         ("twice", whole.repeat(2), "listed twice"),
         (
             "another's name",
             "9001 blob_9002.dat\n9002 blob_9001.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "elsewhere",
             "9001 ../secret.dat\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "absolute",
             "9001 /etc/passwd\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "too large",
             format!("{whole}99999999999 blob_99999999999.dat\n"),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "other digits",
             "+9001 blob_+9001.dat\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "zeros",
             "09001 blob_09001.dat\n9002 blob_9002.dat\n".into(),
-            "names no large object",
+            "does not name a large object",
         ),
         (
             "no end of line",
             "x".repeat(1 << 20),
-            "names no large object",
+            "does not name a large object",
         ),
-        ("zero bytes", "\0".repeat(4096), "names no large object"),
+        (
+            "zero bytes",
+            "\0".repeat(4096),
+            "does not name a large object",
+        ),
     ];
     for_each_form(|version, files, form| {
         for (what, list, word) in &lists {
@@ -312,8 +316,8 @@ fn a_list_that_is_not_that_of_the_members_is_damage() {
     });
 }
 
-/// The same for the members themselves, also where only the tables are read. Whoever may add a file to a folder cannot
-/// make its backup a damaged one.
+/// The same for the members themselves, also if only tables are read. Whoever may add files to a directory cannot
+/// turn its backup into a damaged one.
 #[test]
 fn missing_members_are_damage_and_others_are_foreign() {
     for_each_form(|version, files, form| {
@@ -338,7 +342,7 @@ fn missing_members_are_damage_and_others_are_foreign() {
         gone.remove(&member_of(files, "blob_9002.dat"));
         refused(&gone, false, "blob_9002.dat");
         refused(&gone, true, "9002");
-        // Both sides agree, and the table of contents knows better.
+        // The list and the members agree, but the table of contents has another object.
         gone.insert(list_of(files), b"9001 blob_9001.dat\n".to_vec());
         refused(&gone, false, "9002");
         let mut gone = files.clone();
@@ -371,7 +375,7 @@ fn missing_members_are_damage_and_others_are_foreign() {
     });
 }
 
-/// A member of a tar by hand, with a size of its own.
+/// A handmade member of a tar, with any size in its header.
 fn tar_member(name: &str, kind: u8, size: u64, bytes: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     header.set_path(name).unwrap();
@@ -389,9 +393,9 @@ fn tar_member(name: &str, kind: u8, size: u64, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whatever a tar says of its members: an answer, at once.
+/// Whatever the headers of a tar claim, reading ends at once with an error.
 #[test]
-fn a_tar_that_lies_is_refused_at_once() {
+fn a_tar_with_false_headers_is_refused_at_once() {
     let files = unpacked("v15.tar.gz");
     let toc = tar_member(
         "toc.dat",

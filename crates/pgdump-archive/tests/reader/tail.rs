@@ -1,5 +1,5 @@
-//! What stands behind the last data block of a custom archive: nothing, or the table of contents again,
-//! as `pg_dump` leaves it where its output was opened for appending; anything else is named.
+//! The part of a custom archive after its last data block: nothing, or the table of contents again, as `pg_dump`
+//! leaves it if its output was opened for appending; anything else is reported.
 
 use std::sync::{Arc, Mutex};
 
@@ -43,7 +43,7 @@ fn rows(bytes: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     Ok(sink.0)
 }
 
-/// The bytes, and the ranges that were asked for.
+/// The bytes, and the ranges that were requested.
 struct Parts(Vec<u8>, Mutex<Vec<Extent>>);
 
 impl RangeSource for Parts {
@@ -55,7 +55,7 @@ impl RangeSource for Parts {
     }
 }
 
-/// Where everything lies, learned by reading it once.
+/// The locations of all blocks, learned by reading the archive once.
 fn learn(bytes: &[u8]) -> pgdump_archive::BlockIndex {
     let archive = open(bytes).unwrap();
     let ledger = ContentDigest::of(&archive);
@@ -65,7 +65,7 @@ fn learn(bytes: &[u8]) -> pgdump_archive::BlockIndex {
     ledger.index()
 }
 
-/// As `pg_dump -Fc >> file` writes it, and where its second table of contents begins.
+/// As `pg_dump -Fc >> file` writes it, and the offset of its second table of contents.
 fn appended(minor: u8, int_size: u8) -> (Vec<u8>, usize) {
     let [head, contents, data] = synthetic_parts(minor, int_size);
     let mut again = contents.clone();
@@ -77,7 +77,7 @@ fn appended(minor: u8, int_size: u8) -> (Vec<u8>, usize) {
 }
 
 #[test]
-fn a_table_of_contents_behind_the_data_is_taken_by_every_reader() {
+fn every_reader_accepts_a_table_of_contents_after_the_data() {
     for minor in 12..=16 {
         for int_size in [4, 8] {
             let (bytes, end) = appended(minor, int_size);
@@ -100,7 +100,7 @@ fn a_table_of_contents_behind_the_data_is_taken_by_every_reader() {
             assert_eq!(parts.1.lock().unwrap().len(), 2);
         }
     }
-    // Of an archive without data, too.
+    // Also for an archive without data.
     let [head, mut contents, _] = synthetic_parts(16, 4);
     let has_data = contents.len() - 9;
     contents[has_data] = 3;
@@ -117,11 +117,11 @@ fn a_table_of_contents_behind_the_data_is_taken_by_every_reader() {
 }
 
 #[test]
-fn a_second_table_of_contents_that_is_not_whole_or_not_the_same_is_an_error() {
+fn an_incomplete_or_different_second_table_of_contents_is_an_error() {
     for minor in [13, 16] {
         let (bytes, end) = appended(minor, 4);
         for cut in end + 1..bytes.len() {
-            let e = rows(&bytes[..cut]).expect_err("a cut table of contents");
+            let e = rows(&bytes[..cut]).expect_err("a truncated table of contents");
             assert_eq!(kind(&e), Kind::Corrupt, "{cut}: {e}");
         }
         let mut taken = vec![];
@@ -148,14 +148,14 @@ fn a_second_table_of_contents_that_is_not_whole_or_not_the_same_is_an_error() {
         .unwrap_err()
         .to_string();
         assert!(
-            e.contains("behind the data differs from the one at the beginning: TABLE public.t"),
+            e.contains("after the data differs from the one at the beginning: TABLE public.t"),
             "{e}"
         );
     }
 }
 
 #[test]
-fn other_bytes_after_the_end_are_named() {
+fn other_bytes_after_the_end_are_reported() {
     let whole = synthetic(16, 4);
     let (appended, end) = appended(16, 4);
     let again = &appended[end..];
@@ -192,7 +192,7 @@ fn other_bytes_after_the_end_are_named() {
             );
         }
     }
-    // Two archives in one file, the second over the first's data.
+    // Two archives in one file, the second written over the first one's data.
     let [head, contents, _] = synthetic_parts(16, 4);
     let e = rows(&[&head[..], &contents, &whole].concat())
         .unwrap_err()
@@ -204,14 +204,17 @@ fn other_bytes_after_the_end_are_named() {
     let e = rows(&[&head[..], &contents, b"\nDETAIL: x"].concat())
         .unwrap_err()
         .to_string();
-    assert!(e.contains("no data block begins (\"\\nDETAIL: x\")"), "{e}");
-    // A block that is there twice.
+    assert!(
+        e.contains("no data block begins at byte") && e.contains("(\"\\nDETAIL: x\")"),
+        "{e}"
+    );
+    // A block that occurs twice.
     let [head, contents, data] = synthetic_parts(16, 4);
     let e = rows(&[head, contents, data.clone(), data].concat())
         .unwrap_err()
         .to_string();
     assert!(
-        e.contains("the data of TABLE DATA public.t is there twice"),
+        e.contains("the data of TABLE DATA public.t occurs twice"),
         "{e}"
     );
 }

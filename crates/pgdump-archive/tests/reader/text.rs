@@ -1,4 +1,5 @@
-//! SQL text without a server: what is read of it, what is refused by name and line, and in how much memory.
+//! SQL text without a server: what is read of it, what is rejected with name and line, and how much memory it
+//! takes.
 
 use std::io::Read;
 
@@ -16,7 +17,7 @@ fn dump(body: &str) -> String {
     format!("{HEAD}{body}{END}")
 }
 
-/// Everything in its order, as text.
+/// Records everything in its order, as text.
 #[derive(Default)]
 struct Collect(Vec<String>);
 
@@ -64,7 +65,7 @@ fn read(text: &str) -> Result<(Vec<String>, bool), ArchiveError> {
 const TABLE: &str = "CREATE TABLE public.t (a int);\nCOPY public.t (a) FROM stdin;\n1\n\\.\n";
 
 #[test]
-fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
+fn common_texts_are_read_and_their_completeness_is_known() {
     let d = dump(TABLE);
     let stripped: String = d
         .lines()
@@ -72,7 +73,7 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
         .map(|l| format!("{l}\n"))
         .collect();
     for (what, text, wanted) in [
-        ("as it is", d.clone(), true),
+        ("unchanged", d.clone(), true),
         (
             "settings around it",
             format!("SET session_replication_role = replica;\n{d}RESET ALL;\n"),
@@ -80,7 +81,7 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
         ),
         ("in a transaction", format!("BEGIN;\n{d}COMMIT;\n"), true),
         (
-            "with commands of psql",
+            "with psql commands",
             format!("\\set ON_ERROR_STOP on\n\\echo x\n{d}\\timing\nANALYZE;\n"),
             true,
         ),
@@ -100,7 +101,7 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
             false,
         ),
         (
-            "with more behind it",
+            "with more after it",
             format!("{d}CREATE TABLE more();\n"),
             false,
         ),
@@ -116,7 +117,7 @@ fn texts_that_people_have_are_read_and_say_whether_they_are_complete() {
 }
 
 #[test]
-fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
+fn truncated_or_harmful_text_is_refused_with_name_and_line() {
     let d = dump(TABLE);
     for (what, text, wanted, said) in [
         (
@@ -159,19 +160,19 @@ fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
             "a program",
             format!("{d}\\! touch x\n"),
             Kind::Unsupported,
-            "the command \\! of psql",
+            "the psql command \\!",
         ),
         (
             "a file",
             format!("\\i x.sql\n{d}"),
             Kind::Unsupported,
-            "line 1: the command \\i",
+            "line 1: the psql command \\i",
         ),
         (
             "a variable",
             format!("\\set a 1\nSELECT :a;\n{d}"),
             Kind::Unsupported,
-            "line 2: psql would put",
+            "line 2: psql would replace",
         ),
         (
             "another database",
@@ -183,19 +184,19 @@ fn what_is_cut_or_would_do_more_is_refused_by_name_and_line() {
             "a prepared transaction",
             dump("SELECT 1;PREPARE TRANSACTION 'x';"),
             Kind::Unsupported,
-            "line 8: a transaction that is prepared",
+            "line 8: a prepared transaction",
         ),
         (
-            "behind COPY",
+            "text after COPY",
             dump("COPY public.t (a) FROM stdin; SELECT 1;\n\\.\n"),
             Kind::Unsupported,
-            "behind COPY",
+            "COPY is followed by other text",
         ),
         (
             "another encoding",
             format!("{d}{}", d.replace("UTF8", "LATIN1")),
             Kind::Limit,
-            "client_encoding becomes LATIN1",
+            "client_encoding changes from UTF8 to LATIN1",
         ),
     ] {
         let e = read(&text).err().unwrap_or_else(|| panic!("{what}"));
@@ -230,7 +231,7 @@ fn cluster() -> String {
         "--\n-- PostgreSQL database cluster dump\n--\n\nSET default_transaction_read_only = off;\n\nCREATE ROLE app;\n\
          \\connect template1\n\n{}{}{}--\n-- PostgreSQL database cluster dump complete\n--\n\n",
         dump(""),
-        // What looks like the end of the dump, as a row.
+        // A row that looks like the end of the dump.
         of(
             "one",
             "x\n-- PostgreSQL database dump complete\n\\\\connect two"
@@ -240,7 +241,7 @@ fn cluster() -> String {
 }
 
 #[test]
-fn one_database_of_a_cluster_is_read_by_its_name() {
+fn one_database_of_a_cluster_is_read_by_name() {
     let text = cluster();
     let (all, is_complete) = read_of(text.as_bytes(), Some("two")).unwrap();
     assert!(is_complete);
@@ -262,7 +263,7 @@ fn one_database_of_a_cluster_is_read_by_its_name() {
     let e = read_of(text.as_bytes(), Some("three")).unwrap_err();
     assert!(
         e.to_string()
-            .contains("no database three, but one, template1, two"),
+            .contains("does not have database three; it has one, template1, two"),
         "{e}"
     );
     let cut = &text.as_bytes()[..text.len() - 30];
@@ -278,7 +279,7 @@ fn one_database_of_a_cluster_is_read_by_its_name() {
     );
 }
 
-/// A text whose middle is `unit` so many times over.
+/// A text whose middle is `unit`, repeated.
 struct Long {
     parts: Vec<(Vec<u8>, u64)>,
 }
@@ -305,10 +306,10 @@ impl Read for Long {
     }
 }
 
-/// However long what stands in a text is, it is looked at a fixed number of times: twice the length takes
-/// about twice as many bytes of lexemes, and never the square of it.
+/// However long an item of the text is, its bytes are lexed a fixed number of times: twice the length takes about
+/// twice as many bytes of lexemes, never four times as many.
 #[test]
-fn a_statement_that_does_not_fit_is_refused_by_name_and_not_blamed_on_the_backup() {
+fn an_oversized_statement_is_refused_without_blaming_the_backup() {
     for middle in ["x", "\"\"", "''", "a ", "(", "$a$ $a$ "] {
         let unit = middle.repeat((64 << 10) / middle.len());
         let long = Long {

@@ -1,4 +1,4 @@
-//! What people wrap dumps in, as the tools themselves write it (`scripts/wrapped.sh`).
+//! Compression and encryption of dumps, as the tools themselves write them (`scripts/wrapped.sh`).
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{Archive, ArchiveSource, DecryptionKeys, Filter, Limits};
@@ -7,7 +7,7 @@ use crate::{Kind, kind};
 
 use crate::formats::Collect;
 
-/// Every file that is read, and its wrapping.
+/// Every file that can be read, and its filters.
 const READ: [(&str, Filter); 17] = [
     ("dictionary.xz", Filter::Xz),
     ("known.lzma", Filter::Lzma),
@@ -28,7 +28,7 @@ const READ: [(&str, Filter); 17] = [
     ("zeros.lz", Filter::Lzip),
 ];
 
-/// Every file that is not, and what is said of it.
+/// Every file that cannot be read, and what the error contains.
 const NAMED: [(&str, &str); 4] = [
     ("in.7z", "`7z x`"),
     ("in.Z", "`uncompress`"),
@@ -36,7 +36,7 @@ const NAMED: [(&str, &str); 4] = [
     ("in.zip", "`unzip`"),
 ];
 
-/// Enough for what the tools may ask for at most.
+/// More memory than any of the tools requires.
 const LARGE: u64 = 8 << 30;
 
 fn bytes_of(name: &str) -> Vec<u8> {
@@ -67,7 +67,7 @@ fn every_wrapped_file_is_listed() {
 }
 
 #[test]
-fn what_the_tools_write_is_read_whole() {
+fn output_of_the_tools_is_read_completely() {
     let (_, plain) = read(&bytes_of("in.sql"), LARGE).unwrap();
     assert!(plain.data[0].1.len() > 1000);
     for (name, layer) in READ {
@@ -83,11 +83,12 @@ fn what_the_tools_write_is_read_whole() {
 }
 
 #[test]
-fn a_cut_and_bytes_behind_the_end_are_noticed() {
+fn truncation_and_trailing_bytes_are_detected() {
     for (name, _) in READ {
         let whole = bytes_of(name);
         let end = whole.iter().rposition(|b| *b != 0).unwrap();
-        // Fewer bytes are no known format. Padding may be cut, and the trailing lz4 or zstd frame that is to be skipped.
+        // Shorter files have no known format. Padding may be cut, and so may a trailing skippable lz4 or zstd
+        // frame.
         let end = if name.starts_with("skippable") {
             end - 20
         } else {
@@ -113,7 +114,7 @@ fn a_cut_and_bytes_behind_the_end_are_noticed() {
 
 /// Such a file may be a good backup.
 #[test]
-fn a_limit_of_this_program_is_not_the_backups_fault() {
+fn a_limit_of_this_program_is_not_blamed_on_the_backup() {
     for (name, needed) in [
         ("long31.zst", "2048 MiB"),
         ("dictionary.xz", "768 MiB"),
@@ -135,7 +136,7 @@ fn a_limit_of_this_program_is_not_the_backups_fault() {
         assert_eq!(kind(&e), Kind::Limit, "{e}");
         assert!(e.to_string().contains(how), "{name}: {e}");
     }
-    // The second one asks for more than the first.
+    // The second frame needs more memory than the first.
     for (first, second) in [("two.zst", "long31.zst"), ("two.xz", "dictionary.xz")] {
         let both = [bytes_of(first), bytes_of(second)].concat();
         let e = read(&both, 256 << 20).err().unwrap();

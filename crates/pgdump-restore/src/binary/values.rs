@@ -1,4 +1,4 @@
-//! One value of a row: from the server's spelling of it to the bytes of its type's `…send` function.
+//! Converts one value of a row from the server's text form to the bytes of its type's `…send` function.
 
 use std::net::IpAddr;
 
@@ -7,14 +7,14 @@ use tokio_postgres::types::{Kind, Type};
 
 use super::{NULL, sized};
 
-/// Digits of a `numeric` that is converted.
+/// Most digits of a `numeric` that is converted.
 const MAX_DIGITS: usize = 400;
 const MICROSECONDS: i64 = 1_000_000;
 const DAY: i64 = 86_400 * MICROSECONDS;
-/// 2000-01-01, in days since 1970-01-01.
+/// 2000-01-01 in days since 1970-01-01.
 const EPOCH_DAYS: i64 = 10_957;
 
-/// The binary form of a type: that of its `…send` function.
+/// The binary form of a type, as its `…send` function writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ValueForm {
     Bool,
@@ -25,7 +25,7 @@ pub(super) enum ValueForm {
     Float4,
     Float8,
     Numeric,
-    /// Text of any length, and labels of enums.
+    /// Strings of any length, and enum labels.
     Text,
     Jsonb,
     Bytea,
@@ -40,7 +40,7 @@ pub(super) enum ValueForm {
 }
 
 impl ValueForm {
-    /// `None` where it is not known here.
+    /// `None` if the type is not supported.
     pub(super) fn of(of: &Type) -> Option<Self> {
         Some(match *of {
             Type::BOOL => ValueForm::Bool,
@@ -73,12 +73,12 @@ impl ValueForm {
     }
 }
 
-/// Appends the value that `text` spells; `None` where it is not the server's own spelling.
+/// Appends the value that `text` spells; `None` if it is not in the server's own spelling.
 pub(super) fn value(form: &ValueForm, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     match form {
         ValueForm::Text => out.extend_from_slice(text),
         ValueForm::Jsonb => {
-            // The version of its form.
+            // Version of the jsonb format.
             out.push(1);
             out.extend_from_slice(text);
         }
@@ -145,7 +145,7 @@ fn digit(byte: u8) -> Option<i64> {
     byte.is_ascii_digit().then(|| i64::from(byte - b'0'))
 }
 
-/// Digits alone, as few as fit.
+/// The number that these digits spell; `None` unless there are 1 to 18 digits and nothing else.
 fn digits(text: &[u8]) -> Option<i64> {
     if text.is_empty() || text.len() > 18 {
         return None;
@@ -169,7 +169,7 @@ fn is_number(text: &[u8]) -> bool {
         .all(|b| matches!(b, b'0'..=b'9' | b'.' | b'-' | b'+' | b'e'))
 }
 
-/// Whether no digit before an exponent is another than zero.
+/// Whether every digit before the exponent is zero.
 fn is_zero(text: &[u8]) -> bool {
     text.iter()
         .take_while(|b| **b != b'e')
@@ -190,8 +190,7 @@ fn float<F: std::str::FromStr + std::ops::Neg<Output = F>>(
     }
 }
 
-/// Digits to the base of 10,000, after their number, the weight of the first, the sign, and how many
-/// decimal places are shown.
+/// Base-10,000 digits, preceded by their number, the weight of the first, the sign, and the display scale.
 fn numeric(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let head = |out: &mut Vec<u8>, at: usize, fields: [u16; 4]| {
         for (i, field) in fields.into_iter().enumerate() {
@@ -265,7 +264,7 @@ fn hex(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     (wrong & 0xF0 == 0).then_some(())
 }
 
-/// What each byte is as a hexadecimal digit; 255: none.
+/// Value of each byte as a hexadecimal digit; 255: not a digit.
 static HEX: [u8; 256] = {
     let mut table = [255; 256];
     let mut n = 0;
@@ -304,7 +303,7 @@ fn date(text: &[u8]) -> Option<i64> {
     Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468 - EPOCH_DAYS)
 }
 
-/// Microseconds of `12:34:56.789`, and what follows it.
+/// Microseconds of `12:34:56.789`, and the rest of the text.
 fn time(text: &[u8]) -> Option<(i64, &[u8])> {
     let [h1, h2, b':', m1, m2, b':', s1, s2, rest @ ..] = text else {
         return None;
@@ -330,7 +329,7 @@ fn time(text: &[u8]) -> Option<(i64, &[u8])> {
     ))
 }
 
-/// Microseconds since 2000-01-01 of `2000-01-01 12:34:56.789`, and what follows it.
+/// Microseconds since 2000-01-01 of `2000-01-01 12:34:56.789`, and the rest of the text.
 fn moment(text: &[u8]) -> Option<(i64, &[u8])> {
     let (day, rest) = text.split_at_checked(10)?;
     let (time, rest) = time(rest.strip_prefix(b" ")?)?;
@@ -348,7 +347,7 @@ fn offset(zone: &[u8]) -> Option<i64> {
         }
         _ => return None,
     };
-    // The server refuses more, and says so.
+    // The server rejects larger values with its own error.
     let seconds = Some(seconds).filter(|s| *s < 15 * 3600)?;
     match sign {
         b'+' => Some(seconds * MICROSECONDS),
@@ -380,7 +379,7 @@ fn network(text: &[u8], is_cidr: bool, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// One dimension that begins at 1.
+/// An array of one dimension with lower bound 1.
 fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Option<()> {
     let mut rest = text.strip_prefix(b"{")?;
     let at = out.len();
@@ -388,7 +387,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
         out.extend_from_slice(&field.to_be_bytes());
     }
     if rest == b"}" {
-        // No dimension.
+        // An empty array has no dimension.
         out[at..at + 4].fill(0);
         out.truncate(at + 12);
         return Some(());
@@ -429,7 +428,7 @@ fn array(text: &[u8], element: &ValueForm, oid: u32, out: &mut Vec<u8>) -> Optio
     Some(())
 }
 
-/// Reads an element up to its closing quote; returns what follows.
+/// Reads an element up to its closing quote; returns the rest of the text.
 fn quoted_element<'a>(mut text: &'a [u8], plain: &mut Vec<u8>) -> Option<&'a [u8]> {
     plain.clear();
     loop {

@@ -1,13 +1,13 @@
-//! Which rows depend on others, from the catalog of the database that they go into.
+//! Finds the rows that depend on others in the catalog of the database that they are loaded into.
 
 use std::collections::HashSet;
 
 use crate::error::DatabaseError;
 use crate::postgres::{Session, map_pg_error};
 
-/// Tables whose rows go through functions that no server brings along: from the functions to what depends
-/// on them. Functions of an extension count where an expression calls them, not where a type is made of
-/// them. Triggers are kept still while rows alone are restored.
+/// Tables whose rows run through functions that are not built in, found by following dependencies from the
+/// functions. Functions of an extension count if an expression calls them, but not if they implement a type.
+/// Triggers do not count: they are disabled while only data is restored.
 const DEPENDENT: &str = r#"
 WITH RECURSIVE reading(classid, objid) AS (
     SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::oid, p.oid FROM pg_catalog.pg_proc p
@@ -50,13 +50,13 @@ WHERE c.relkind IN ('r', 'p') AND (c.relhasrules
     OR c.oid IN (SELECT objid FROM reading WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass))
     AND n.nspname NOT IN ('pg_catalog', 'information_schema')"#;
 
-/// The tables whose rows depend on others, each with its schema and without.
+/// The tables whose rows depend on others, each both with and without its schema.
 ///
 /// # Errors
-/// The server's refusal.
+/// The server's error.
 pub(crate) async fn dependent_tables(session: &Session) -> Result<HashSet<String>, DatabaseError> {
     let rows = session.client().query(DEPENDENT, &[]).await;
-    let rows = rows.map_err(|e| map_pg_error(&e, "which rows depend on others"))?;
+    let rows = rows.map_err(|e| map_pg_error(&e, "finding rows that depend on others"))?;
     Ok(rows
         .iter()
         .flat_map(|row| [row.get::<_, String>(0), row.get(1)])

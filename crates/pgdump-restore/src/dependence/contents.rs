@@ -1,6 +1,6 @@
-//! Which rows depend on others, from the table of contents: by the functions that a table depends on
-//! there, through types, operators and parents, and by the expressions of its definition, which may call
-//! a function of an extension or one of the server's own that reads rows.
+//! Finds the rows that depend on others in a table of contents: from the functions that a table depends on
+//! there, also through types, operators and parents, and from the expressions of its definition, which may
+//! call a function of an extension, or a built-in function that reads rows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,17 +9,17 @@ use super::expressions::Functions;
 use crate::ddl;
 use pgdump_archive::{Dialect, TocEntry, TocSection, Token, tokens};
 
-/// Entries that may read rows of any table when they are restored, by dump id.
+/// Entries that may read rows of any table while they are restored, by dump id.
 #[derive(Debug, Default)]
 pub(crate) struct Dependence {
-    /// Data of tables.
+    /// Table data.
     pub rows: HashSet<i32>,
     /// Indexes, constraints and materialized views.
     pub objects: HashSet<i32>,
 }
 
 impl Dependence {
-    /// Of all entries of an archive, whatever is selected of them.
+    /// Examines all entries of an archive, regardless of the selection.
     pub(crate) fn of(entries: &[TocEntry]) -> Self {
         let mut graph = Graph::new(entries);
         let rows = entries.iter().filter(|e| e.desc == "TABLE DATA");
@@ -39,11 +39,11 @@ impl Dependence {
         !self.rows.is_empty()
     }
 
-    /// The same where the tables are there already: `tables` are those whose rows depend on others.
+    /// The same for existing tables: `tables` are those whose rows depend on others.
     pub(crate) fn of_rows_into(entries: &[TocEntry], tables: &HashSet<String>) -> Self {
         let is_dependent = |e: &&TocEntry| {
             let written = pgdump_archive::copy_target(&e.copy_stmt).map(|(relation, _)| relation);
-            // Of INSERT statements in SQL text, the tag is what is written there.
+            // For INSERT statements in SQL text, the tag is the name as written there.
             let written = written.or_else(|| e.namespace.is_none().then(|| e.tag.clone()));
             let stored = written.as_deref().and_then(super::text::stored_name);
             e.desc == "TABLE DATA"
@@ -64,7 +64,7 @@ impl Dependence {
     }
 }
 
-/// What a table's rows go through besides its own definition, where it is made before them.
+/// Entries besides the table's own definition that run code for its rows, if they precede the data.
 fn alters_rows(e: &TocEntry) -> bool {
     matches!(
         e.desc.as_str(),
@@ -75,12 +75,12 @@ fn alters_rows(e: &TocEntry) -> bool {
 struct Graph<'a> {
     by_id: HashMap<i32, &'a TocEntry>,
     functions: Functions,
-    /// Tables that a partition is attached to, and tables that an heir has as parents.
+    /// The partitioned tables that a partition is attached to, and the parents of an inheriting table.
     parents: HashMap<i32, Vec<i32>>,
     children: HashMap<i32, Vec<i32>>,
-    /// Tables with triggers, rules or foreign keys that come before the data.
+    /// Tables with triggers, rules or foreign keys that precede the data.
     altered: HashSet<i32>,
-    /// Answers for tables that rows of several partitions go to.
+    /// Cached answers for tables whose rows are routed to several partitions.
     routed: HashMap<i32, bool>,
 }
 
@@ -88,14 +88,14 @@ impl<'a> Graph<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
         let is_function =
             |e: &&TocEntry| matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE");
-        let made = entries
+        let defined = entries
             .iter()
             .filter(is_function)
             .filter_map(|e| name_of_function(&e.tag))
             .collect();
         let path = entries.iter().find(|e| e.desc == "SEARCHPATH");
         let functions = Functions {
-            made,
+            defined,
             is_path_empty: path.is_some_and(|e| e.defn.contains("''")),
         };
         let mut graph = Graph {
@@ -136,7 +136,7 @@ impl<'a> Graph<'a> {
     fn rows_depend(&mut self, data: &TocEntry) -> bool {
         let is_table = |id: &&i32| self.by_id.get(id).is_some_and(|t| t.desc == "TABLE");
         let Some(table) = data.dependencies.iter().find(is_table).copied() else {
-            // Of an extension, whose tables may have triggers and foreign keys already.
+            // Tables of an extension may have triggers and foreign keys already.
             return true;
         };
         // INSERT statements may name the root of the partitions, too.
@@ -148,7 +148,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Where rows go to the root of the partitions, they may go to each of these.
+    /// Rows that are sent to the root of the partitions may be routed to any of these.
     fn routed_rows_depend(&mut self, table: i32) -> bool {
         let roots = closure([table], |id| {
             self.parents.get(&id).cloned().unwrap_or_default()
@@ -173,22 +173,22 @@ impl<'a> Graph<'a> {
         let defn = || tokens(&e.defn, Dialect::default());
         match e.desc.as_str() {
             "INDEX" | "CHECK CONSTRAINT" => {
-                self.reads(self.but_tables(e)) || self.index_calls(&defn())
+                self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
             "CONSTRAINT" if e.defn.contains("EXCLUDE") => {
-                self.reads(self.but_tables(e)) || self.index_calls(&defn())
+                self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
             "MATERIALIZED VIEW DATA" => {
                 let view = e.dependencies.iter().filter_map(|id| self.by_id.get(id));
                 let mut view = view.filter(|v| v.desc == "MATERIALIZED VIEW");
-                view.any(|v| self.reads(self.but_tables(v)))
+                view.any(|v| self.reads(self.non_table_dependencies(v)))
             }
             _ => false,
         }
     }
 
-    /// What an entry depends on apart from tables, whose rows do not go through it again.
-    fn but_tables(&self, e: &TocEntry) -> Vec<i32> {
+    /// An entry's dependencies except tables: its rows do not run through those tables again.
+    fn non_table_dependencies(&self, e: &TocEntry) -> Vec<i32> {
         let is_other = |id: &i32| {
             let other = self.by_id.get(id).map(|o| o.desc.as_str());
             !matches!(
@@ -200,14 +200,14 @@ impl<'a> Graph<'a> {
     }
 
     fn index_calls(&self, t: &[Token<'_>]) -> bool {
-        // `USING btree (…)` is no call.
+        // `USING btree (…)` is not a call.
         let expressions = t.iter().position(|w| w.is("using")).map_or(0, |at| at + 2);
         let expressions = t.iter().position(|w| w.is("check")).unwrap_or(expressions);
         t.get(expressions..)
             .is_some_and(|t| self.functions.may_read(t))
     }
 
-    /// Whether a function that may read rows is among all that these depend on.
+    /// Whether a function that may read rows is among the transitive dependencies of these entries.
     fn reads(&self, ids: impl IntoIterator<Item = i32>) -> bool {
         let mut next: Vec<i32> = ids.into_iter().collect();
         let mut seen: HashSet<i32> = next.iter().copied().collect();
@@ -217,7 +217,7 @@ impl<'a> Graph<'a> {
             };
             let more = match e.desc.as_str() {
                 "FUNCTION" | "PROCEDURE" | "AGGREGATE" => None,
-                "TABLE" => self.behind_table(e),
+                "TABLE" => self.row_dependencies(e),
                 "DOMAIN" if self.calls(&e.defn, "CHECK") => None,
                 _ if e.has_data => None,
                 _ => Some(e.dependencies.clone()),
@@ -233,9 +233,9 @@ impl<'a> Graph<'a> {
         expressions.is_some_and(|sql| self.functions.may_read(&tokens(sql, Dialect::default())))
     }
 
-    /// What rows of this table go through apart from its own expressions; `None` where one of these may
-    /// read rows.
-    fn behind_table(&self, table: &TocEntry) -> Option<Vec<i32>> {
+    /// Dependencies that this table's rows run through, besides its own expressions; `None` if one of those
+    /// expressions may read rows.
+    fn row_dependencies(&self, table: &TocEntry) -> Option<Vec<i32>> {
         if self.altered.contains(&table.dump_id) {
             return None;
         }
@@ -265,7 +265,7 @@ impl<'a> Graph<'a> {
         self.by_id.get(&id).is_some_and(|e| e.desc == "FUNCTION")
     }
 
-    /// Whether a table calls a function for defaults alone: rows of a dump have all columns.
+    /// Whether a table calls a function only for defaults: rows of a dump have a value for every column.
     fn is_of_a_default(&self, id: i32, definition: &Definition<'_, '_>) -> bool {
         let Some(name) = self.by_id.get(&id).and_then(|e| name_of_function(&e.tag)) else {
             return false;
@@ -279,12 +279,12 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// `name(arguments)`, as it is stored.
+/// `name(arguments)`, as the catalog stores it.
 fn name_of_function(tag: &str) -> Option<String> {
     tag.rsplit_once('(').map(|(name, _)| name.to_owned())
 }
 
-/// These and all that `more` leads to.
+/// These entries and everything reachable through `more`.
 fn closure(from: impl IntoIterator<Item = i32>, more: impl Fn(i32) -> Vec<i32>) -> Vec<i32> {
     let mut found: Vec<i32> = from.into_iter().collect();
     let mut known: HashSet<i32> = found.iter().copied().collect();
@@ -336,9 +336,9 @@ mod tests {
             .collect()
     }
 
-    /// Entries as `pg_dump` of 15 and 18 writes their dependencies.
+    /// Entries with dependencies as `pg_dump` 15 and 18 write them.
     #[test]
-    fn functions_are_found_behind_everything_that_a_row_goes_through() {
+    fn functions_that_rows_run_through_are_found() {
         let check = "CREATE TABLE s.x (\n    v integer,\n    CONSTRAINT c CHECK (s.f(v))\n);\n";
         let plain = "CREATE TABLE s.x (\n    v integer\n);\n";
         let mut entries = vec![
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_tables_are_as_free_as_before() {
+    fn ordinary_tables_are_independent() {
         let defaults = "CREATE TABLE s.x (\n    id text DEFAULT s.f(1) NOT NULL,\n    v integer DEFAULT s.g(),\n    \
             CONSTRAINT c CHECK ((length(id) > 3))\n);\n";
         let entries = [
@@ -482,12 +482,12 @@ mod tests {
         assert_eq!(
             dependent(&entries),
             ["leaf"],
-            "rows of the root may go to any partition"
+            "rows of the root may be routed to any partition"
         );
     }
 
     #[test]
-    fn what_is_built_of_the_rows_may_read_others_too() {
+    fn indexes_and_views_may_read_other_rows() {
         let index =
             |of: &str| format!("CREATE INDEX i ON s.t USING btree ({of}) WITH (fillfactor='70');");
         let entries = [
@@ -539,9 +539,9 @@ mod tests {
         assert_eq!(found, [5, 6, 8, 11]);
     }
 
-    /// Every dump that the tests keep: where nothing of it depends on others, its restore has no turns.
+    /// In every dump of the fixtures, no rows depend on others, so its restore has a single load turn.
     #[test]
-    fn no_table_of_the_fixtures_depends_on_others() {
+    fn no_rows_of_the_fixtures_depend_on_others() {
         let fixtures =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
         let mut seen = 0;

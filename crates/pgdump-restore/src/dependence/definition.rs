@@ -1,4 +1,4 @@
-//! A table's definition, taken apart as far as its expressions.
+//! Parses a table's definition as far as its expressions.
 
 use crate::postgres::ident;
 use pgdump_archive::Token;
@@ -7,20 +7,20 @@ use pgdump_archive::Token;
 #[derive(Debug, Default)]
 pub(super) struct Definition<'a, 'b> {
     pub name: String,
-    /// What stands in the parentheses, cut at its commas.
+    /// The contents of the parentheses, split at top-level commas.
     items: Vec<&'b [Token<'a>]>,
-    /// What stands behind them.
+    /// The tokens after the parentheses.
     pub tail: &'b [Token<'a>],
 }
 
-/// A column that has a value where a row brings none.
+/// A column that gets a value if a row has none.
 #[derive(Debug)]
 pub(super) struct Default<'a, 'b> {
     pub column: String,
     pub expression: &'b [Token<'a>],
 }
 
-/// A name at the start, with its schema, and what follows; both as they are stored, in quotes.
+/// A name at the start, with its schema, and the rest; both parts unquoted, as the catalog stores them.
 pub(super) fn relation<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [Token<'a>])> {
     for words in [&["if", "not", "exists"][..], &["if", "exists"], &["only"]] {
         if words.len() <= t.len() && words.iter().zip(t).all(|(w, t)| t.is(w)) {
@@ -38,7 +38,7 @@ pub(super) fn relation<'a, 'b>(mut t: &'b [Token<'a>]) -> Option<(String, &'b [T
     }
 }
 
-/// What stands in the parentheses at the start, and what follows.
+/// The contents of the parentheses at the start, and the rest.
 fn parenthesized<'a, 'b>(t: &'b [Token<'a>]) -> Option<(&'b [Token<'a>], &'b [Token<'a>])> {
     let mut depth = 0_usize;
     for (i, token) in t.iter().enumerate() {
@@ -57,7 +57,7 @@ fn parenthesized<'a, 'b>(t: &'b [Token<'a>]) -> Option<(&'b [Token<'a>], &'b [To
     None
 }
 
-/// The tokens outside of parentheses, each with its place.
+/// The tokens outside of parentheses, each with its position.
 fn outer<'a, 'b>(t: &'b [Token<'a>]) -> impl Iterator<Item = (usize, &'b Token<'a>)> {
     let mut depth = 0_usize;
     t.iter().enumerate().filter(move |(_, token)| {
@@ -87,7 +87,7 @@ fn at_commas<'a, 'b>(t: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
     items
 }
 
-/// Words that end what stands before them in the definition of a column.
+/// Words that end the preceding clause in the definition of a column.
 const CLAUSES: [&str; 10] = [
     "check",
     "collate",
@@ -106,7 +106,7 @@ fn is_clause(token: &Token<'_>) -> bool {
 }
 
 impl<'a, 'b> Definition<'a, 'b> {
-    /// Of the tokens behind `CREATE … TABLE`.
+    /// Parses the tokens after `CREATE … TABLE`.
     pub(super) fn of(t: &'b [Token<'a>]) -> Option<Self> {
         let (name, rest) = relation(t)?;
         let open = rest
@@ -114,7 +114,7 @@ impl<'a, 'b> Definition<'a, 'b> {
             .position(|w| w.is_symbol(b'(') || w.is("for") || w.is("default") || w.is("as"));
         let before = open.unwrap_or(rest.len());
         match rest.get(before..).and_then(parenthesized) {
-            // The parents of a partition stand before its columns.
+            // The parents of a partition precede its columns.
             Some((body, tail)) if before == 0 => Some(Definition {
                 name,
                 items: at_commas(body),
@@ -142,7 +142,7 @@ impl<'a, 'b> Definition<'a, 'b> {
         self.items().filter_map(default_of).collect()
     }
 
-    /// Checks, generated columns and the partition key: all that every row goes through.
+    /// Checks, generated columns and the partition key: everything that is evaluated for each row.
     pub(super) fn expressions(&self) -> Vec<&'b [Token<'a>]> {
         let mut found: Vec<&[Token<'_>]> = self.items().flat_map(expressions_of).collect();
         found.extend(
@@ -155,7 +155,7 @@ impl<'a, 'b> Definition<'a, 'b> {
     }
 }
 
-/// A column's default; of an identity or a serial column, the word that says so.
+/// A column's default; for an identity or serial column, the words that define it.
 pub(super) fn default_of<'a, 'b>(item: &'b [Token<'a>]) -> Option<Default<'a, 'b>> {
     let column = item.first()?.name()?;
     if let Some((at, _)) = outer(item).find(|(i, w)| *i > 0 && w.is("default")) {
@@ -185,7 +185,7 @@ pub(super) fn default_of<'a, 'b>(item: &'b [Token<'a>]) -> Option<Default<'a, 'b
     })
 }
 
-/// What of a column or constraint is evaluated for each row, its default apart.
+/// The part of a column or constraint that is evaluated for each row, except its default.
 pub(super) fn expressions_of<'a, 'b>(item: &'b [Token<'a>]) -> Vec<&'b [Token<'a>]> {
     let places: Vec<usize> = outer(item)
         .filter(|(_, w)| is_clause(w))
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_taken_apart() {
+    fn expressions_of_a_table_are_parsed() {
         let sql = "s.\"T t\" (\n    id integer DEFAULT nextval('s.q'::regclass) NOT NULL,\n    \
             g public.geometry(Point,4326),\n    n numeric(10,2) DEFAULT NULL::numeric,\n    \
             l text GENERATED ALWAYS AS (public.lb(id)) STORED,\n    k bigint NOT NULL GENERATED BY DEFAULT AS IDENTITY,\n    \
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_has_its_parents_in_its_tail() {
+    fn parents_of_a_partition_are_parsed() {
         for sql in [
             "p PARTITION OF s.root FOR VALUES FROM (1) TO (2);",
             "IF NOT EXISTS p PARTITION OF s.root DEFAULT;",

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use pgdump_archive::Token;
 
-/// Functions of the server that read or change what other statements do, by name or its beginning.
+/// Built-in functions that read or change what other statements do, by name or prefix.
 const READING: [&str; 24] = [
     "currval",
     "cursor_to_xml",
@@ -32,7 +32,7 @@ const READING: [&str; 24] = [
     "xmltable",
 ];
 
-/// Functions of widespread extensions that see nothing but their arguments.
+/// Functions of common extensions that depend on their arguments only.
 const PURE: [&str; 46] = [
     "array_to_string",
     "crypt",
@@ -82,7 +82,7 @@ const PURE: [&str; 46] = [
     "uuid_generate_v5",
 ];
 
-/// What may stand before a parenthesis and is no function, or one that is part of the grammar.
+/// Words that may precede a parenthesis and are not functions, or are functions of the grammar.
 const GRAMMAR: [&str; 70] = [
     "all",
     "and",
@@ -156,8 +156,8 @@ const GRAMMAR: [&str; 70] = [
     "with",
 ];
 
-/// Functions of the server that see nothing but their arguments, for text in which a name without a
-/// schema may be anybody's.
+/// Built-in functions that depend on their arguments only, for text in which an unqualified name may belong
+/// to anybody.
 const SERVERS: [&str; 88] = [
     "abs",
     "age",
@@ -249,12 +249,12 @@ const SERVERS: [&str; 88] = [
     "upper",
 ];
 
-/// How the names of functions in one dump are to be read.
+/// How to interpret function names in one dump.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    /// Functions that the dump makes, without schemas.
-    pub made: HashSet<String>,
-    /// A name without a schema is the server's own: the dump has an empty search path.
+    /// Functions that the dump creates, without their schemas.
+    pub defined: HashSet<String>,
+    /// An unqualified name is a built-in function: the dump has an empty search path.
     pub is_path_empty: bool,
 }
 
@@ -291,12 +291,12 @@ impl Functions {
         let is_quoted = t[i].name().is_some() && t[i].text.starts_with('"');
         match schema.as_deref() {
             Some("pg_catalog") => reads(&name),
-            Some(_) => self.made.contains(&name) || !PURE.contains(&name.as_str()),
+            Some(_) => self.defined.contains(&name) || !PURE.contains(&name.as_str()),
             None if !is_quoted && (t[i].is("operator") || GRAMMAR.contains(&name.as_str())) => {
                 false
             }
             None if self.is_path_empty => reads(&name),
-            None if self.made.contains(&name) => true,
+            None if self.defined.contains(&name) => true,
             None => !SERVERS.contains(&name.as_str()) && !PURE.contains(&name.as_str()),
         }
     }
@@ -309,7 +309,7 @@ fn reads(name: &str) -> bool {
     })
 }
 
-/// `lo_` and `txid_` begin the names of many; others have forms such as `query_to_xml_and_xmlschema`.
+/// `lo_` and `txid_` are prefixes of many; others have variants such as `query_to_xml_and_xmlschema`.
 fn is_family(prefix: &str, rest: &str) -> bool {
     prefix.ends_with('_') || rest.starts_with("_and_") || rest.starts_with("schema")
 }
@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn ordinary_expressions_read_nothing() {
         let f = Functions {
-            made: HashSet::from(["lower".to_owned()]),
+            defined: HashSet::from(["lower".to_owned()]),
             is_path_empty: true,
         };
         for sql in [
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_may_read() {
+    fn unknown_functions_may_read_rows() {
         let f = Functions {
             is_path_empty: true,
             ..Functions::default()
@@ -364,9 +364,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_a_schema_may_be_the_dumps() {
+    fn unqualified_names_may_be_functions_of_the_dump() {
         let f = Functions {
-            made: HashSet::from(["lower".to_owned()]),
+            defined: HashSet::from(["lower".to_owned()]),
             is_path_empty: false,
         };
         for (sql, expected) in [

@@ -1,5 +1,5 @@
-//! Which rows of SQL text depend on others, from the statements before them. There is no table of
-//! contents: what a statement makes is known by its words, and what is not known may do anything.
+//! Finds the rows of SQL text that depend on others, from the statements before them. There is no table of
+//! contents: statements are recognized by their key words, and unknown ones are assumed to do anything.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,38 +9,38 @@ use super::definition::{
 use super::expressions::Functions;
 use pgdump_archive::{Dialect, TocEntry, Token, copy_target, tokens};
 
-/// A table that the text has made so far.
+/// A table that the text has created so far.
 #[derive(Debug, Default)]
 struct TextTable {
-    /// Its rows go through something that may read others.
+    /// Its rows run through code that may read other rows.
     reads: bool,
-    /// Columns whose value may depend on other rows where a row brings none.
+    /// Columns with a default that may depend on other rows, if a row has no value for them.
     defaults: HashSet<String>,
-    /// It has a key before its rows: of two that exclude each other, the first stays.
+    /// It has a key before its rows are loaded: of two conflicting rows, the first stays.
     has_key: bool,
-    /// Tables whose checks or partitions its rows go through, too.
+    /// Tables whose checks or partitions its rows run through, too.
     linked: HashSet<String>,
 }
 
-/// What the statements so far have made.
+/// What the statements so far have created.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
     functions: Functions,
     /// Types and domains that call functions, without their schemas.
     types: HashSet<String>,
     tables: HashMap<String, TextTable>,
-    /// There are operators or casts of the text's own: any expression may call them.
+    /// The text creates operators or casts, which any expression may call.
     has_operators: bool,
-    /// A statement may have made anything.
+    /// A statement may have created anything.
     is_unknown: bool,
 }
 
-/// A name as it is written, with its schema where it has one, as [`Definitions`] and the catalog have it.
+/// A name as written, with its schema if it has one, in the form of [`Definitions`] and the catalog.
 pub(super) fn stored_name(written: &str) -> Option<String> {
     relation(&tokens(written, Dialect::default())).map(|(name, _)| name)
 }
 
-/// Words that may stand between `CREATE` and what is made.
+/// Words that may precede the object kind after `CREATE`.
 const ADJECTIVES: [&str; 12] = [
     "or",
     "replace",
@@ -56,7 +56,7 @@ const ADJECTIVES: [&str; 12] = [
     "recursive",
 ];
 
-/// What is made and has no part in what rows go through.
+/// Kinds of objects that rows never run through.
 const HARMLESS: [&str; 22] = [
     "access",
     "collation",
@@ -83,7 +83,7 @@ const HARMLESS: [&str; 22] = [
 ];
 
 impl Definitions {
-    /// Learns from a statement that comes before the rows asked for later.
+    /// Learns from a statement that precedes the rows asked for later.
     pub(crate) fn learn(&mut self, sql: &str) {
         let first = sql
             .trim_start()
@@ -124,7 +124,7 @@ impl Definitions {
         })
     }
 
-    /// A table and all that it is linked with.
+    /// A table and all tables linked with it.
     fn reached_from<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
         let (mut found, mut at) = (vec![name], 0);
         let mut known = HashSet::from([name]);
@@ -154,7 +154,7 @@ impl Definitions {
                 self.functions.is_path_empty =
                     words.get(2) == Some(&"''") && words.get(3) == Some(&";");
             }
-            // Statistics, since 18.
+            // Statistics, from PostgreSQL 18 on.
             ["*", "from", "pg_catalog", ".", call, ..] if call.starts_with("pg_restore_") => {}
             _ if t[0].is("select") => self.is_unknown = true,
             _ => {}
@@ -173,12 +173,13 @@ impl Definitions {
         let rest = &t[kind + 1..];
         match word.as_str() {
             "table" => self.create_table(rest),
-            "function" | "procedure" | "aggregate" => self.functions.made.extend(last_name(rest)),
+            "function" | "procedure" | "aggregate" => {
+                self.functions.defined.extend(last_name(rest))
+            }
             "domain" | "type" => self.create_type(rest),
             "operator" | "cast" | "transform" => self.has_operators = true,
             "trigger" | "rule" => self.reads_on(rest, "on", "to"),
             "index" => self.create_index(t, rest),
-            // Of another server, or of an extension that is made in it.
             word if HARMLESS.contains(&word) => {}
             _ => self.is_unknown = true,
         }
@@ -233,7 +234,7 @@ impl Definitions {
         table.linked.extend(made.linked);
     }
 
-    /// Rows of a partition go through the key of its root, and rows of the root into its partitions.
+    /// Rows of a partition run through the key of its root, and rows of the root into its partitions.
     fn link(&mut self, child: &str, parent: &str, made: &mut TextTable) {
         made.linked.insert(parent.to_owned());
         if let Some(parent) = self.tables.get_mut(parent) {
@@ -241,7 +242,7 @@ impl Definitions {
         }
     }
 
-    /// A column or constraint in the definition of a table, or that is added to one.
+    /// A column or constraint in the definition of a table or added to one.
     fn column(&self, item: &[Token<'_>], table: &mut TextTable) {
         let is_word = |words: &[&str]| item.iter().any(|w| words.iter().any(|x| w.is(x)));
         table.reads |= is_word(&["references", "exclude"]) || self.any_reads(&expressions_of(item));
@@ -276,7 +277,7 @@ impl Definitions {
 
     fn create_type(&mut self, t: &[Token<'_>]) {
         let check = t.iter().position(|w| w.is("check")).unwrap_or(t.len());
-        // A base type or range is made of functions.
+        // A base type or range type calls functions.
         let of_functions = ["input", "canonical"].iter().any(|word| {
             t.windows(2)
                 .any(|pair| pair[0].is(word) && pair[1].is_symbol(b'='))
@@ -353,7 +354,7 @@ impl Definitions {
         {
             self.link(&name, &parent, &mut made);
         }
-        // Sequences and views are altered so, too, and are no tables.
+        // ALTER TABLE also applies to sequences and views.
         if let Some(table) = self.tables.get_mut(&name) {
             table.reads |= made.reads;
             table.has_key |= made.has_key;
@@ -384,7 +385,7 @@ impl Definitions {
     }
 }
 
-/// The last part of a name with a schema, as it is stored.
+/// The last part of a qualified name, as the catalog stores it.
 fn last_name(t: &[Token<'_>]) -> Option<String> {
     let at = if t.get(1).is_some_and(|d| d.is_symbol(b'.')) {
         2
@@ -394,7 +395,7 @@ fn last_name(t: &[Token<'_>]) -> Option<String> {
     t.get(at).and_then(Token::name)
 }
 
-/// Names of relations at the start, in parentheses or not, with commas between.
+/// Names of relations at the start, with or without parentheses, separated by commas.
 fn names(t: &[Token<'_>]) -> Vec<String> {
     let mut rest = if t.first().is_some_and(|w| w.is_symbol(b'(')) {
         &t[1..]
@@ -412,7 +413,7 @@ fn names(t: &[Token<'_>]) -> Vec<String> {
     found
 }
 
-/// Whether a COPY brings values of this column.
+/// Whether a COPY has values for this column.
 fn has_column(copy: &str, column: &str) -> bool {
     let Some((_, Some(columns))) = copy_target(copy) else {
         return true;
@@ -426,7 +427,7 @@ fn has_column(copy: &str, column: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Tables of the text whose rows depend on others where they come as `COPY` of all columns.
+    /// Tables of the text whose rows depend on others if they are copied with all columns.
     fn dependent(sql: &str, tables: &[&str]) -> Vec<String> {
         let mut definitions = Definitions::default();
         let path = "SELECT pg_catalog.set_config('search_path', '', false);";
@@ -451,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_run_code_of_the_text_depend_on_others() {
+    fn rows_that_run_code_of_the_text_are_dependent() {
         let function =
             "CREATE FUNCTION s.f(p integer) RETURNS boolean LANGUAGE sql AS 'select true';";
         for sql in [
@@ -489,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_tables_do_not() {
+    fn rows_of_ordinary_tables_are_independent() {
         let sql = "CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public; COMMENT ON EXTENSION citext IS 'x';
             CREATE TYPE s.mood AS ENUM ('a', 'b'); ALTER TYPE s.mood OWNER TO x;
             CREATE DOMAIN s.positive AS integer CONSTRAINT c CHECK ((VALUE > 0));
@@ -510,12 +511,12 @@ mod tests {
         assert_eq!(
             dependent(sql, &["s.other"]),
             ["s.other"],
-            "nobody knows what it is"
+            "an unknown table"
         );
     }
 
     #[test]
-    fn a_default_counts_where_a_row_brings_no_value() {
+    fn defaults_count_if_a_row_has_no_value() {
         let mut definitions = Definitions::default();
         definitions.learn("CREATE TABLE t (id serial, \"V\" int DEFAULT 3, k int PRIMARY KEY);");
         let depends = |copy: &str, by_pg_dump| {

@@ -1,8 +1,9 @@
-//! What a server sends, bounded. The client takes each message of the protocol whole, and PostgreSQL's may have 1 GiB:
-//! `SELECT repeat('x', 1000000000)` in a dump would take as much memory. So this stream follows the frames
-//! (<https://www.postgresql.org/docs/current/protocol-message-formats.html>) below the client, inside TLS: large notices
-//! are left out, large errors keep the beginning of each field, and a large row is left out where nobody reads the rows,
-//! or becomes an error that names the limit. So do many rows: the client collects an answer before anybody looks at it.
+//! Bounds what a server sends. The client reads each protocol message whole, and a message may have up to 1
+//! GiB: a dump that contains `SELECT repeat('x', 1000000000)` would take that much memory. This stream
+//! therefore parses the frames (<https://www.postgresql.org/docs/current/protocol-message-formats.html>)
+//! below the client, inside TLS: large notices are dropped, large errors keep the beginning of each field,
+//! and a large row is dropped if nobody reads it, or replaced by an error that names the limit. The same
+//! applies to a result of many rows, which the client collects before it returns any.
 
 use std::io;
 use std::pin::Pin;
@@ -11,42 +12,43 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-/// Bytes of one message that always passes.
+/// Messages up to this many bytes always pass.
 const ALWAYS: usize = 1 << 20;
-/// Bytes of each field that a large error keeps.
+/// Bytes that a large error keeps of each field.
 const FIELD: usize = 4096;
-/// Bytes that the client keeps of each row beside its values.
+/// Memory in bytes that the client needs for a row in addition to its values.
 const ROW: usize = 256;
-/// Bytes that are read at once.
+/// Bytes per read.
 const READ: usize = 16 << 10;
 
-/// Messages that end the rows of an answer: of a statement, an empty one, a part of one, or an error.
+/// Messages after which a new result may begin: CommandComplete, EmptyQueryResponse, PortalSuspended,
+/// ErrorResponse and ReadyForQuery.
 const ENDS_ROWS: &[u8] = b"CIsEZ";
 
-/// The SQLSTATE of the error that stands for a message above the limit: of a class that PostgreSQL does not use.
+/// SQLSTATE of the error that replaces a message above the limit, in a class that PostgreSQL does not use.
 pub(super) const TOO_LARGE: &str = "XL001";
 
 /// Which messages pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MessageBounds {
-    /// Bytes of one row that somebody reads.
+    /// Limit in bytes of one row that the client reads.
     pub(super) max_row: usize,
-    /// Bytes of all rows of one answer, which are collected.
+    /// Limit in bytes of all rows of one result.
     pub(super) max_rows: usize,
-    /// Nobody reads the rows: they are answers to statements of a dump.
+    /// Nobody reads the rows: they answer statements of a dump.
     pub(super) discards_rows: bool,
 }
 
-/// Where the filter is in the stream of messages.
+/// The filter's position in the stream of messages.
 #[derive(Debug)]
 enum Position {
-    /// Before the one byte that answers a request for TLS.
+    /// Before the single byte that answers an SSLRequest.
     Negotiation,
     /// Within a message's type and length.
     Header { bytes: [u8; 5], known: usize },
-    /// Within a message that passes, with so many bytes to come.
+    /// Within a message that passes, with this many bytes to come.
     Passing(usize),
-    /// Within a message that is left out.
+    /// Within a message that is dropped.
     Skipping(usize),
     /// Within an error that is too large.
     Error(LargeError),
@@ -57,17 +59,17 @@ const START: Position = Position::Header {
     known: 0,
 };
 
-/// An error response whose fields are cut.
+/// An ErrorResponse whose fields are truncated.
 #[derive(Debug)]
 struct LargeError {
     left: usize,
     fields: Vec<u8>,
-    /// Bytes of the current field, its code included; 0 before it.
+    /// Bytes of the current field, including its type byte; 0 before it.
     field: usize,
 }
 
 impl LargeError {
-    /// Takes what is there of the message; the new one, once all of it was there.
+    /// Consumes what has arrived of the message; returns the new message once it is complete.
     fn take(&mut self, input: &[u8]) -> Option<Vec<u8>> {
         for byte in input {
             let ends = *byte == 0;
@@ -86,10 +88,10 @@ fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind], &length.to_be_bytes()[..], body].concat()
 }
 
-/// An error as the server would send it.
+/// An ErrorResponse as the server would send it.
 fn refusal(answer: &str, limit: &str, max: usize) -> Vec<u8> {
     let message = format!(
-        "the server answers with {answer}, and this worker takes {limit} of at most {} MiB: give it more memory \
+        "the server sent {answer}, but this worker accepts {limit} of at most {} MiB: give it more memory \
          (its container's limit, or RESTORE_MEMORY_MIB)",
         max >> 20
     );
@@ -99,12 +101,12 @@ fn refusal(answer: &str, limit: &str, max: usize) -> Vec<u8> {
     )
 }
 
-/// Follows the messages and says what the client sees of them.
+/// Filters the messages into what the client sees.
 #[derive(Debug)]
 struct MessageFilter {
     bounds: MessageBounds,
     position: Position,
-    /// Bytes of the rows of this answer so far; above the limit, the rest of it is left out.
+    /// Bytes of this result's rows so far. Beyond the limit, the remaining rows are dropped.
     rows: usize,
 }
 
@@ -117,7 +119,7 @@ impl MessageFilter {
         }
     }
 
-    /// Adds to `out` what is left of `input`.
+    /// Appends to `out` what passes of `input`.
     fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
         while !input.is_empty() {
             let used = self.step(input, out);
@@ -125,7 +127,7 @@ impl MessageFilter {
         }
     }
 
-    /// Bytes of `input` that were dealt with.
+    /// Bytes of `input` that were consumed.
     fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
         match &mut self.position {
             Position::Negotiation => {
@@ -166,10 +168,10 @@ impl MessageFilter {
         }
     }
 
-    /// What becomes of the message that begins with `header`.
+    /// What happens to the message that begins with `header`.
     fn begin(&mut self, header: [u8; 5], out: &mut Vec<u8>) -> Position {
         let [kind, length @ ..] = header;
-        // A length below its own four bytes is no length; the client says so.
+        // A length below its own four bytes is invalid; the client reports it.
         let size = (u32::from_be_bytes(length) as usize).saturating_sub(4);
         if kind == b'D' {
             if self.is_more_than_fits(size, out) {
@@ -208,7 +210,7 @@ impl MessageFilter {
         }
     }
 
-    /// Counts one more row of an answer that is collected; says so once where they are too many.
+    /// Counts a row of a result that the client collects. The first row beyond the limit becomes an error.
     fn is_more_than_fits(&mut self, size: usize, out: &mut Vec<u8>) -> bool {
         let max = self.bounds.max_rows;
         if self.bounds.discards_rows {
@@ -217,26 +219,26 @@ impl MessageFilter {
         let before = self.rows;
         self.rows = before.saturating_add(size.saturating_add(ROW));
         if self.rows > max && before <= max && size <= self.bounds.max_row {
-            let rows = format!("rows of more than {} MiB", max >> 20);
-            out.extend_from_slice(&refusal(&rows, "answers", max));
+            let rows = format!("a result of more than {} MiB", max >> 20);
+            out.extend_from_slice(&refusal(&rows, "results", max));
         }
         self.rows > max && (before > max || size <= self.bounds.max_row)
     }
 }
 
-/// A stream whose messages are bounded; what is written passes.
+/// A stream whose incoming messages are bounded; outgoing data passes unchanged.
 #[derive(Debug)]
 pub(super) struct Bounded<S> {
     inner: S,
     filter: MessageFilter,
     read: Box<[u8]>,
-    /// What the client has not taken yet, from `taken` on.
+    /// Bytes that the client has not read yet, from `taken` on.
     out: Vec<u8>,
     taken: usize,
 }
 
 impl<S> Bounded<S> {
-    /// Of a connection that begins with the server's answer to a request for TLS, or with messages.
+    /// For a connection that begins with the server's answer to an SSLRequest, or directly with messages.
     pub(super) fn new(inner: S, bounds: MessageBounds, negotiates: bool) -> Self {
         let position = if negotiates {
             Position::Negotiation
@@ -264,7 +266,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
         while this.taken == this.out.len() {
             this.out.clear();
             this.taken = 0;
-            // The client reads one byte of the negotiation, and what follows is TLS's own.
+            // The client reads the one byte of the negotiation; everything after it belongs to TLS.
             let most = if matches!(this.filter.position, Position::Negotiation) {
                 1
             } else {
@@ -321,7 +323,7 @@ impl<S: TlsStream + Unpin> TlsStream for Bounded<S> {
     }
 }
 
-/// TLS below the bounds: messages are seen only inside it.
+/// TLS below the bounds: messages are visible only inside it.
 pub(super) struct BoundedTls<T> {
     pub(super) tls: T,
     pub(super) bounds: MessageBounds,
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn small_messages_pass_however_they_are_cut() {
+    fn small_messages_pass_in_any_chunking() {
         let all = [
             message(b'Z', 1),
             message(b'C', 0),
@@ -382,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn large_messages_are_left_out_cut_or_refused() {
+    fn large_messages_are_dropped_truncated_or_refused() {
         let after = message(b'Z', 1);
         for chunk in [1, 4, 5, 6, 7, READ, 8 << 20] {
             let of = |kind, size, bounds| {
@@ -419,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_many_rows_is_refused_once_and_the_next_one_passes() {
+    fn a_result_of_many_rows_is_refused_once_and_the_next_one_passes() {
         let (small, ends) = (1 << 10, [message(b'C', 5), message(b'Z', 1)].concat());
         let fits = BOUNDS.max_rows / (small + ROW);
         let rows = |n: usize| [message(b'D', small).repeat(n), ends.clone()].concat();
@@ -431,15 +433,15 @@ mod tests {
             let at = rows(fits).len() - ends.len();
             let text = String::from_utf8_lossy(&seen[at..at + refused]);
             assert!(
-                text.starts_with('E') && text.contains("rows of more than 8 MiB"),
+                text.starts_with('E') && text.contains("a result of more than 8 MiB"),
                 "{text}"
             );
             assert!(refused < 400 && seen.ends_with(&[ends.clone(), rows(fits)].concat()));
         }
-        // Rows without a value take memory, too.
+        // Rows without values take memory, too.
         let empty = [message(b'D', 0).repeat(100_000), ends.clone()].concat();
         assert!(filtered(&empty, BOUNDS, READ).len() < empty.len() / 2);
-        // What nobody collects has no end.
+        // Results that nobody collects have no limit.
         for bounds in [
             MessageBounds {
                 discards_rows: true,
@@ -474,7 +476,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_the_negotiation_is_not_taken() {
+    async fn bytes_after_the_negotiation_are_left_to_tls() {
         let mut stream = Bounded::new(&b"S\x16\x03\x01"[..], BOUNDS, true);
         assert_eq!(stream.read_u8().await.unwrap(), b'S');
         assert_eq!(stream.inner, b"\x16\x03\x01");

@@ -1,22 +1,22 @@
-//! Where in a function of the database an error was raised. Pure.
+//! The function of the database in which an error was raised. Pure.
 
 use tokio_postgres::error::{DbError, ErrorPosition};
 
-/// Characters of a query, and of all that is said of one error.
+/// Characters kept of a query, and of the whole context of one error.
 const QUERY: usize = 300;
 const ALL: usize = 1000;
 
-/// What the server says of the functions that were running, without anything that can quote a row.
+/// The functions that were running according to the server, without anything that can quote a row.
 pub(super) fn of(db: &DbError) -> String {
     let of_data = db.code().code().starts_with("22") || db.code().code().starts_with("23");
     let query = match db.position() {
         Some(ErrorPosition::Internal { query, .. }) if !of_data => Some(query.as_str()),
         _ => None,
     };
-    said(db.where_().unwrap_or_default(), query)
+    without_values(db.where_().unwrap_or_default(), query)
 }
 
-fn said(context: &str, query: Option<&str>) -> String {
+fn without_values(context: &str, query: Option<&str>) -> String {
     // Other lines quote values: `COPY t, line 1, column a: "…"`, `SQL statement "…"`.
     let is_function = |l: &&str| l.starts_with("PL/") || l.starts_with("SQL function ");
     let mut parts: Vec<String> = context
@@ -34,7 +34,7 @@ fn said(context: &str, query: Option<&str>) -> String {
     )
 }
 
-/// A query on one line, its constants left out: they may have come from a row.
+/// A query on one line without its constants, which may come from a row.
 fn without_literals(query: &str) -> String {
     let mut out = String::new();
     let mut quoted = false;
@@ -64,22 +64,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_are_named_and_values_are_not() {
+    fn context_names_functions_but_no_values() {
         let context = "PL/pgSQL function s.f(integer) line 3 at SQL statement\nSQL statement \"SELECT 'secret'\"\n\
                        COPY t, line 1, column a: \"secret\"";
         assert_eq!(
-            said(context, None),
+            without_values(context, None),
             " (in PL/pgSQL function s.f(integer) line 3 at SQL statement)"
         );
         let query = "SELECT to_tsvector('it''s secret',\n b) FROM docs";
         assert_eq!(
-            said("", Some(query)),
+            without_values("", Some(query)),
             " (in the query SELECT to_tsvector('…''…', b) FROM docs)"
         );
         assert_eq!(
-            said("", Some("SELECT $$secret$$")),
+            without_values("", Some("SELECT $$secret$$")),
             " (in the query SELECT …)"
         );
-        assert_eq!(said("COPY t, line 1: \"secret\"", None), "");
+        assert_eq!(without_values("COPY t, line 1: \"secret\"", None), "");
     }
 }

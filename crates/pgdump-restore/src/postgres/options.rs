@@ -1,4 +1,4 @@
-//! Where a PostgreSQL server is and how to log in to it.
+//! Location of a PostgreSQL server and login options.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ pub enum SslMode {
     VerifyFull,
 }
 
-/// Texts of PEM files for TLS.
+/// Contents of PEM files for TLS.
 #[derive(Debug, Clone, Default)]
 pub struct TlsFiles {
-    /// Certificates that the server's must come from; without, those of the system.
+    /// Trusted root certificates; without them, the system's.
     pub root: Option<String>,
-    /// The client's certificates and key.
+    /// The client's certificate chain and key.
     pub client: Option<(String, SecretString)>,
 }
 

@@ -1,4 +1,4 @@
-//! A connection to the server below the protocol: TCP, or a Unix socket where the host is a folder.
+//! The transport below the protocol: TCP, or a Unix socket if the host is a directory.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// How long one connection attempt may take.
+/// Timeout of one connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) async fn connect(host: &str, port: u16) -> io::Result<Socket> {
         let path = Path::new(host).join(format!(".s.PGSQL.{port}"));
         return Ok(Socket::Unix(in_time(UnixStream::connect(path)).await?));
     }
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for address in tokio::net::lookup_host((host, port)).await? {
         match in_time(TcpStream::connect(address)).await {
             Ok(stream) => return tuned(stream).map(Socket::Tcp),
@@ -42,7 +42,7 @@ async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Resu
         .map_err(timed_out)?
 }
 
-/// A peer that vanished is noticed within a minute.
+/// TCP keepalives that notice a vanished peer within a minute.
 fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
@@ -56,7 +56,7 @@ fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// The same call of whichever stream it is.
+/// Forwards a call to whichever stream it is.
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr) => {
         match &mut *$self {

@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, by libpq's modes.
+//! TLS to PostgreSQL with libpq's modes.
 
 use std::sync::Arc;
 
@@ -14,30 +14,30 @@ use super::options::{SslMode, TlsFiles};
 use crate::error::{DatabaseError, FailureReason as R};
 
 /// # Errors
-/// `access_denied`, for certificates or a key that cannot be used.
+/// `access_denied` if certificates or a key cannot be used.
 pub(super) fn connector(
     mode: SslMode,
     files: &TlsFiles,
 ) -> Result<MakeRustlsConnect, DatabaseError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let failed =
-        |what: &str| DatabaseError::new(R::AccessDenied, format!("TLS cannot be set up: {what}"));
-    let wrong = |e: Error| failed("rustls refuses it").with_source(e);
+        |what: &str| DatabaseError::new(R::AccessDenied, format!("cannot set up TLS: {what}"));
+    let wrong = |e: Error| failed("rustls rejected the configuration").with_source(e);
     let roots = files.root.as_deref().map(|pem| {
         let mut roots = RootCertStore::empty();
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-        for certificate in all.map_err(|_| failed("the root certificates are no PEM"))? {
+        for certificate in all.map_err(|_| failed("the root certificates are not valid PEM"))? {
             roots.add(certificate).map_err(wrong)?;
         }
         if roots.is_empty() {
-            Err(failed("there is no root certificate in the file"))
+            Err(failed("the file contains no root certificate"))
         } else {
             Ok(Arc::new(roots))
         }
     });
     let roots = roots.transpose()?;
     let mode = match mode {
-        // As libpq has it: who gives an authority wants it asked.
+        // As in libpq: a configured root certificate implies verification.
         SslMode::Require if roots.is_some() => SslMode::VerifyCa,
         mode => mode,
     };
@@ -67,21 +67,21 @@ pub(super) fn connector(
             use secrecy::ExposeSecret;
             let all: Result<Vec<_>, _> =
                 CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
-            let all = all.map_err(|_| failed("the client's certificate is no PEM"))?;
+            let all = all.map_err(|_| failed("the client certificate is not valid PEM"))?;
             let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes());
-            let key = key.map_err(|_| failed("the client's key is no PEM"))?;
+            let key = key.map_err(|_| failed("the client key is not valid PEM"))?;
             builder.with_client_auth_cert(all, key).map_err(wrong)?
         }
     };
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// What libpq checks of a server's certificate where it does not check all.
+/// Certificate verification for libpq's modes that do not check everything.
 #[derive(Debug)]
 enum Lenient {
-    /// `prefer` and `require`: it is encrypted, with whomever.
+    /// `prefer` and `require`: encryption without authentication.
     AnyCertificate(Arc<CryptoProvider>),
-    /// `verify-ca`: the certificate must be of a root that we know, whatever name it has.
+    /// `verify-ca`: the certificate must chain to a trusted root; its host name is ignored.
     AnyName(Arc<CryptoProvider>, Arc<dyn ServerCertVerifier>),
 }
 
@@ -105,7 +105,7 @@ impl ServerCertVerifier for Lenient {
         let Lenient::AnyName(_, strict) = self else {
             return Ok(ServerCertVerified::assertion());
         };
-        // The name is looked at last, so this error means that all else is right.
+        // The name is checked last, so this error means that everything else is valid.
         match strict.verify_server_cert(end_entity, intermediates, server_name, ocsp, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -1,11 +1,11 @@
-//! What a server was built or installed without, as far as definitions of a backup name it. Pure.
+//! Build options, languages, locales and access methods that a backup needs and the server lacks. Pure.
 
 use super::{Finding, Level, R, Requirements, Rewriter, finding, names};
 use crate::policy::Extensions;
 use crate::postgres::plain_locale;
 use pgdump_archive::TocEntry;
 
-const REFUSED: &str = "the server refuses the definition";
+const REFUSED: &str = "the server rejects the definition";
 
 pub(super) fn missing(
     entries: &[TocEntry],
@@ -30,7 +30,7 @@ fn icu(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &
         return;
     }
     let what = "the server is built without ICU, which the backup needs";
-    let fix = "restore into a server that is built with ICU, as the packages of PostgreSQL are";
+    let fix = "restore into a server built with ICU, such as PostgreSQL's own packages";
     let uses = |e: &&TocEntry| match e.desc.as_str() {
         "COLLATION" => option(&e.defn, "provider").is_some_and(|p| p == "icu"),
         "COMMENT" | "ACL" => false,
@@ -56,7 +56,7 @@ fn icu(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &
             format!("{what}: for the locale of the database"),
             Level::Blocks,
         );
-        let refused = "CREATE DATABASE is refused";
+        let refused = "CREATE DATABASE would fail";
         found.push(finding(
             level,
             Some(R::VersionIncompatible),
@@ -86,8 +86,8 @@ fn collations(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding
                 "the server does not list the locale of: {}",
                 listed(unknown)
             ),
-            "where its machine does not have it either, CREATE COLLATION fails",
-            "install the locale on the server's machine",
+            "CREATE COLLATION fails unless its host has the locale",
+            "install the locale on the server's host",
         ));
     }
 }
@@ -131,7 +131,7 @@ fn index_methods(
     rewriter: &Rewriter,
     found: &mut Vec<Finding>,
 ) {
-    // An extension may bring it.
+    // An extension may provide it.
     let brings = needs.extensions.iter().any(|e| e != "plpgsql");
     let brings = brings || entries.iter().any(|e| e.desc == "ACCESS METHOD");
     if brings && rewriter.policy.extensions == Extensions::Require
@@ -158,7 +158,7 @@ fn index_methods(
             names(&methods),
             listed(missing)
         );
-        let fix = "install the extension that brings it, or leave the index out of the dump";
+        let fix = "install the extension that provides it, or exclude the index from the dump";
         found.push(finding(
             Level::Blocks,
             Some(R::VersionIncompatible),
@@ -180,10 +180,10 @@ fn compression(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Findin
             Level::Notes,
             None,
             format!(
-                "the server is built without lz4, with which columns are compressed of: {}",
+                "the server is built without lz4, which compresses columns of: {}",
                 listed(users)
             ),
-            "they are compressed as the server does by default",
+            "they are compressed with the server's default method",
             "none needed",
         ));
     }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_is_built_without_is_found_in_definitions() {
+    fn missing_build_options_are_found_in_definitions() {
         let (blocks, warns) = (Level::Blocks, Level::Warns);
         let (version, extension) = (Some(R::VersionIncompatible), Some(R::ExtensionMissing));
         for (desc, definition, wanted) in [

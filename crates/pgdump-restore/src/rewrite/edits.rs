@@ -1,8 +1,8 @@
-//! What a statement is, told by its words, and the statement with a part of it taken out or exchanged.
+//! Recognizes a statement by its key words, and removes or replaces a part of it.
 
 use pgdump_archive::Token;
 
-/// Extensions that come with PostgreSQL: none of them brings a table access method.
+/// Extensions that come with PostgreSQL: none of them provides a table access method.
 const CONTRIB: &str = " adminpack amcheck autoinc bloom btree_gin btree_gist citext cube dblink dict_int dict_xsyn \
     earthdistance file_fdw fuzzystrmatch hstore hstore_plperl hstore_plpython3u insert_username intagg intarray isn \
     jsonb_plperl jsonb_plpython3u lo ltree moddatetime old_snapshot pageinspect pg_buffercache pg_freespacemap \
@@ -60,11 +60,8 @@ pub(super) fn without_multirange(t: &[Token<'_>], sql: &str) -> Option<String> {
     Some(format!("{}{}", &sql[..from], &sql[to..]))
 }
 
-/// `ALTER TABLE … ALTER COLUMN … SET (…)` without one of the options: `Some(None)` where it is the only one.
-#[allow(
-    clippy::option_option,
-    reason = "another statement, nothing left, or what is left"
-)]
+/// `ALTER TABLE … ALTER COLUMN … SET (…)` without one of the options: `Some(None)` if it is the only one.
+#[allow(clippy::option_option, reason = "no match, nothing left, or the rest")]
 pub(super) fn without_column_option(
     t: &[Token<'_>],
     sql: &str,
@@ -78,7 +75,7 @@ pub(super) fn without_column_option(
         return None;
     }
     let close = t[open..].iter().position(|w| w.is_symbol(b')'))? + open;
-    // One action alone, as pg_dump writes it.
+    // A single action, as pg_dump writes it.
     if t.get(close + 1).is_some_and(|w| !w.is_symbol(b';')) {
         return None;
     }
@@ -108,7 +105,7 @@ pub(super) fn without_column_option(
 pub(super) fn without_privilege(t: &[Token<'_>], sql: &str, privilege: &str) -> Option<String> {
     let on = t.iter().position(|w| w.is("on"))?;
     let i = t[..on].iter().position(|w| w.is(privilege))?;
-    // With the comma before it, or else the one after it.
+    // With the preceding comma, or else the following one.
     let (from, to) = match (t[i - 1].is_symbol(b','), t[i + 1].is_symbol(b',')) {
         (true, _) => (t[i - 1].at, t[i + 1].at),
         (false, true) => (t[i].at, t[i + 2].at),
@@ -118,7 +115,7 @@ pub(super) fn without_privilege(t: &[Token<'_>], sql: &str, privilege: &str) -> 
     Some(format!("{}{between}{}", &sql[..from], &sql[to..]))
 }
 
-/// `anyelement` and `anyarray` as their compatible kinds.
+/// Replaces `anyelement` and `anyarray` by their compatible variants.
 pub(super) fn compatible(t: &[Token<'_>], sql: &str) -> Option<String> {
     let mut out = sql.to_owned();
     let mut changed = false;

@@ -1,4 +1,4 @@
-//! One statement at a time: left out, changed, or as it is.
+//! Rewrites one statement: skips it, changes it, or keeps it.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::policy::Owners;
 use crate::roles::{mentions, renamed};
 use pgdump_archive::{Dialect, Token, first_tokens};
 
-/// Parameters that `pg_dump` sets, with the version that they came with.
+/// Parameters that `pg_dump` sets, with the version that introduced them.
 const SETTINGS_SINCE: [(&str, u32); 4] = [
     ("transaction_timeout", 170000),
     ("default_toast_compression", 140000),
@@ -21,17 +21,16 @@ const SETTINGS_SINCE: [(&str, u32); 4] = [
     ("event_triggers", 170000),
 ];
 
-/// What a server keeps in a column's options for itself.
+/// A column option that the server maintains itself.
 const VERSION_OF_COLUMN: &str = "pg_attver";
 
-/// Tokens that are looked at of one statement: whatever a rule looks for stands among them.
+/// Tokens examined of a statement: everything that a rule looks for is among them.
 const LOOKED_AT: usize = 1 << 17;
 
 const ARRAY_FUNCTIONS: [&str; 3] = ["array_append", "array_prepend", "array_cat"];
 
 impl Rewriter {
-    /// A statement as it is sent, or `None` where a rule leaves it out. With `clean`, nothing has been
-    /// made yet.
+    /// A statement as it is sent, or `None` if a rule skips it. `clean`: nothing has been created yet.
     ///
     /// # Errors
     /// `role_missing`, `extension_missing`.
@@ -71,10 +70,10 @@ impl Rewriter {
         Ok(Some(RewrittenStatement { roles, text: out }))
     }
 
-    /// The rule that leaves a statement out; the inner `None` where the use is reported already.
+    /// The rule that skips a statement; the inner `None` if its use is already reported.
     #[allow(
         clippy::option_option,
-        reason = "left out or not, and reported here or not"
+        reason = "skipped or not, and reported here or not"
     )]
     fn should_skip(
         &self,
@@ -113,7 +112,7 @@ impl Rewriter {
                     self.state().brings_methods = true;
                     Ok(None)
                 }
-                // Takes a view out of a circle, so that it can be dropped.
+                // Breaks a dependency cycle by replacing a view, so that it can be dropped.
                 "or" if clean && name(3) == "view" => rule(true, CLEAN),
                 _ => {
                     let language = t.iter().take(5).position(|w| w.is("language"));
@@ -233,7 +232,7 @@ impl Rewriter {
         }
     }
 
-    /// `AGGREGATE x(anyelement)` where that aggregate was made with other arguments.
+    /// `AGGREGATE x(anyelement)` if that aggregate was created with changed argument types.
     pub(super) fn with_new_arguments(&self, sql: &str) -> Option<String> {
         let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
         let state = self.state();
@@ -252,7 +251,7 @@ mod tests {
     use crate::error::FailureReason as R;
 
     #[test]
-    fn statements_are_fitted_to_the_version() {
+    fn statements_are_rewritten_for_the_version() {
         let f = rewriter(150000, |_| ());
         for (sql, wanted, rule) in [
             ("SET transaction_timeout = 0;", None, UNKNOWN_SETTING),
@@ -431,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clean_drops_is_left_out_only_at_the_beginning() {
+    fn statements_of_clean_are_skipped_only_at_the_beginning() {
         let f = rewriter(150000, |_| ());
         for sql in [
             "DROP TABLE t;",

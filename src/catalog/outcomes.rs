@@ -1,7 +1,7 @@
 //! The outcome of record: one object a request, made once for ever (`ifGenerationMatch = 0`). Whoever
 //! comes second adopts what is there.
 
-use super::RestoreManager;
+use super::backup_catalog::BackupCatalog;
 use crate::error::{FailureReason as R, RestoreError, ValidationError};
 use crate::event::{Kind, RestoreResult};
 use crate::proof::EVIDENCE_SUFFIX;
@@ -69,7 +69,7 @@ fn name_of(request_id: &str) -> String {
     )
 }
 
-impl RestoreManager {
+impl BackupCatalog {
     /// The outcome that a request has already; `None` where it has none, or none is recorded.
     ///
     /// # Errors

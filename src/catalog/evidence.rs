@@ -4,13 +4,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{JobOutcome, RestoreManager};
+use super::backup_catalog::BackupCatalog;
 use crate::backup::PinnedBackup;
 use crate::config::EvidencePlace;
-use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said};
+use crate::error::{RestoreError, report as said};
 use crate::job::VerifyJob;
-use crate::policy::{Depth, Trigger};
-use crate::progress::Progress;
+use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
 use crate::verification::{Evidence, History, Keyring, Question, StoredEvidence, verdict};
@@ -18,9 +17,9 @@ use crate::verification::{Evidence, History, Keyring, Question, StoredEvidence, 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: usize = 10;
 
-impl RestoreManager {
+impl BackupCatalog {
     /// Where the evidence of a backup in `pinned`'s store is kept; of none, that of the bucket.
-    pub(super) async fn evidence(
+    pub(crate) async fn evidence(
         &self,
         pinned: Option<&PinnedBackup>,
     ) -> Result<Option<Evidence>, RestoreError> {
@@ -57,7 +56,7 @@ impl RestoreManager {
     }
 
     /// The answer that this job has already, if there is one that can be relied on.
-    pub(super) async fn answered(
+    pub(crate) async fn answered(
         &self,
         job: &VerifyJob,
         pinned: Option<&PinnedBackup>,
@@ -69,52 +68,8 @@ impl RestoreManager {
         evidence.find(&question(job, p, depth)).await
     }
 
-    /// Writes the evidence of a final answer and makes the result of it.
-    pub(super) async fn conclude(
-        &self,
-        job: &VerifyJob,
-        mut report: VerificationReport,
-        pinned: Option<&PinnedBackup>,
-        progress: &Progress,
-    ) -> JobOutcome {
-        let reason = |r: &VerificationReport| r.error.as_ref().map(|e| e.reason);
-        let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
-        let mut uri = None;
-        report.bound();
-        crate::event::bound_rewrites(&mut report.rewrites);
-        if is_final && job.trigger != Trigger::Bisection {
-            progress.enter("evidence");
-            match self.write_evidence(job, &report, pinned).await {
-                // Another worker may have been faster: its answer stands.
-                Ok(Some(kept)) => (report, uri) = (kept.report, Some(kept.uri)),
-                Ok(None) => {}
-                Err(e) => {
-                    tracing::error!(error = said(&e), "the evidence was not written");
-                    report
-                        .notes
-                        .push(format!("the evidence was not written: {}", said(&e)));
-                }
-            }
-        }
-        let failure = reason(&report);
-        tracing::info!(
-            verdict = report.verdict.as_str(),
-            depth = report.depth.map_or("", Depth::as_str),
-            duration_s = report.duration_seconds,
-            rows = report.rows,
-            failure_reason = failure.map_or("", R::as_str),
-            "verification ended"
-        );
-        JobOutcome {
-            result: verdict::result_of(job, &report, uri),
-            failure,
-            repeated: false,
-            is_final: self.is_quarantined(job),
-            proof: Some(Box::new(report)),
-        }
-    }
-
-    async fn write_evidence(
+    /// Writes a report as evidence; `None` where none is kept. Returns the evidence that counts.
+    pub(crate) async fn write_evidence(
         &self,
         job: &VerifyJob,
         report: &VerificationReport,
@@ -132,7 +87,7 @@ impl RestoreManager {
     }
 
     /// Proven backups of the same set and database that are older than this one.
-    pub(super) async fn history(
+    pub(crate) async fn history(
         &self,
         pinned: Option<&PinnedBackup>,
         report: &VerificationReport,
@@ -164,7 +119,7 @@ impl RestoreManager {
 
     /// The same bytes were proven before, and now they are said to be bad: one of both answers is wrong,
     /// and it may be this one. Only what is signed can say so.
-    pub(super) async fn doubt(
+    pub(crate) async fn doubt(
         &self,
         report: &mut VerificationReport,
         pinned: Option<&PinnedBackup>,

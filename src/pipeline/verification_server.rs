@@ -1,10 +1,9 @@
-//! The server that a backup is proven on: a sandbox of this machine, or a scratch server.
+//! The server on which a backup is verified: a sandbox on this machine, or a scratch server.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::RestoreManager;
-use crate::config::{DbConfig, SslMode, TlsFiles};
+use crate::config::{Config, DbConfig, SslMode, TlsFiles};
 use crate::database::VerificationDatabase;
 use crate::error::{FailureReason as R, JobError, RestoreError, report};
 use crate::postgres::Server;
@@ -15,7 +14,7 @@ use pgdump_archive::TocEntry;
 /// How long cleaning up a scratch server may take.
 const CLEANUP: Duration = Duration::from_secs(60);
 
-/// A server to restore into, and what it is.
+/// A server to restore into, and its description for the report.
 pub(super) struct VerificationServer {
     pub server: Server,
     pub proof: ServerProof,
@@ -25,7 +24,7 @@ pub(super) struct VerificationServer {
 
 impl Drop for VerificationServer {
     fn drop(&mut self) {
-        // Its end waits for processes.
+        // Dropping it waits for processes.
         if let (Some(sandbox), Ok(runtime)) =
             (self.sandbox.take(), tokio::runtime::Handle::try_current())
         {
@@ -35,8 +34,8 @@ impl Drop for VerificationServer {
 }
 
 impl VerificationServer {
-    /// A database for one verification: in a sandbox it may have `name`; on a scratch server it has one of
-    /// ours, and is recorded for the reaper.
+    /// Locks a database for one verification. In a sandbox it is called `name`; on a scratch server it has a
+    /// name of ours and is recorded for the reaper.
     ///
     /// # Errors
     /// `target_busy`, `target_unavailable`.
@@ -58,17 +57,17 @@ impl VerificationServer {
         }
     }
 
-    /// Whether what is loaded can reach nothing but itself.
+    /// Whether the loaded code can reach nothing outside its own server.
     pub fn is_sandbox(&self) -> bool {
         self.sandbox.is_some()
     }
 
-    /// Removes what was made on a scratch server; a sandbox goes with all that is in it.
-    pub async fn clean_up_server(&self, apart: &VerificationDatabase) {
+    /// Drops the database from a scratch server. A sandbox is removed as a whole.
+    pub async fn clean_up(&self, database: &VerificationDatabase) {
         if self.sandbox.is_some() {
             return;
         }
-        match tokio::time::timeout(CLEANUP, apart.discard()).await {
+        match tokio::time::timeout(CLEANUP, database.discard()).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
                 tracing::error!(
@@ -81,17 +80,17 @@ impl VerificationServer {
     }
 }
 
-/// Names that the server has already.
+/// Names that every server has.
 const TAKEN: [&str; 3] = ["postgres", "template0", "template1"];
 
-/// The name that a backup's database had, where a sandbox can give it.
+/// The name of the backup's database, if a database of a sandbox can have it.
 pub(super) fn own_name(database: Option<&str>) -> Option<String> {
     let name = database?;
     let fits = !name.is_empty() && name.len() <= 63 && !name.chars().any(char::is_control);
     (fits && !TAKEN.contains(&name)).then(|| name.to_owned())
 }
 
-/// What pg_cron needs to be created in `database`; it starts none of the jobs that it finds there.
+/// The settings with which pg_cron can be created in `database`. It starts none of the jobs found there.
 pub(super) fn settings_for(entries: &[TocEntry], database: &str) -> Vec<String> {
     if !entries
         .iter()
@@ -115,7 +114,7 @@ fn version_text(number: u32) -> String {
     format!("{}.{}", number / 10_000, number % 10_000)
 }
 
-/// The sandbox's server as any other.
+/// The connection parameters of a sandbox.
 fn config_of(sandbox: &Sandbox) -> DbConfig {
     DbConfig {
         host: sandbox.host().to_owned(),
@@ -129,40 +128,54 @@ fn config_of(sandbox: &Sandbox) -> DbConfig {
     }
 }
 
-impl RestoreManager {
-    /// Where sandboxes and their templates are.
-    pub fn sandbox_dir(&self) -> PathBuf {
-        let usual = || std::env::temp_dir().join("pgrestored-sandboxes");
-        self.config.verify.sandbox_dir.clone().unwrap_or_else(usual)
-    }
+/// Folder of sandboxes and their templates.
+pub(crate) fn sandbox_dir(config: &Config) -> PathBuf {
+    let usual = || std::env::temp_dir().join("pgrestored-sandboxes");
+    config.verify.sandbox_dir.clone().unwrap_or_else(usual)
+}
 
-    /// Bytes of one row that is read back: the client's buffer may grow to twice as much.
-    fn max_row(&self) -> usize {
-        usize::try_from(self.config.archive_memory / 2).unwrap_or(usize::MAX)
-    }
+/// Largest row that is read back, in bytes: the client's buffer may grow to twice as much.
+fn max_row(config: &Config) -> usize {
+    usize::try_from(config.archive_memory / 2).unwrap_or(usize::MAX)
+}
 
-    /// A server of a fitting version that nothing of value is reachable from, with `settings` as far as a
-    /// sandbox starts with them.
-    pub(super) async fn ground(
-        &self,
+impl VerificationServer {
+    /// The scratch server if one is configured, else a sandbox of the major version that suits the backup
+    /// best, with `settings` if a sandbox starts with them.
+    ///
+    /// # Errors
+    /// `target_unavailable`, `access_denied`.
+    pub(super) async fn start(
+        config: &Config,
         major: Option<u32>,
         settings: Vec<String>,
-    ) -> Result<VerificationServer, RestoreError> {
-        if let Some(scratch) = &self.config.verify.scratch {
-            let server = Server::new(scratch)?.with_max_row(self.max_row());
-            let version = version_text(server.maintenance("verification").await?.version());
-            let proof = ServerProof {
+    ) -> Result<Self, RestoreError> {
+        match &config.verify.scratch {
+            Some(scratch) => Self::scratch(config, scratch).await,
+            None => Self::sandbox(config, major, settings).await,
+        }
+    }
+
+    async fn scratch(config: &Config, scratch: &DbConfig) -> Result<Self, RestoreError> {
+        let server = Server::new(scratch)?.with_max_row(max_row(config));
+        let version = version_text(server.maintenance("verification").await?.version());
+        Ok(VerificationServer {
+            server,
+            proof: ServerProof {
                 kind: "scratch server".into(),
                 version,
                 isolation: None,
-            };
-            return Ok(VerificationServer {
-                server,
-                proof,
-                sandbox: None,
-            });
-        }
-        let (bindirs, parent) = (self.config.pg_bindir.clone(), self.sandbox_dir());
+            },
+            sandbox: None,
+        })
+    }
+
+    async fn sandbox(
+        config: &Config,
+        major: Option<u32>,
+        settings: Vec<String>,
+    ) -> Result<Self, RestoreError> {
+        let (bindirs, parent) = (config.pg_bindir.clone(), sandbox_dir(config));
         let started = tokio::task::spawn_blocking(move || {
             let all = found(&bindirs);
             let none = "no PostgreSQL server on this machine: install one, or set PG_BINDIR or SCRATCH_DB_HOST";
@@ -170,7 +183,7 @@ impl RestoreManager {
             Sandbox::isolated(&binaries.dir, &parent, &settings).or_else(|e| {
                 match settings.as_slice() {
                     [] => Err(e),
-                    // A library that is not there; the preflight says what is missing.
+                    // A library is missing; the preflight says which.
                     _ => Sandbox::isolated(&binaries.dir, &parent, &[]),
                 }
             })
@@ -180,23 +193,22 @@ impl RestoreManager {
             .map_err(|e| RestoreError::internal(format!("starting a sandbox died: {e}")))?;
         let sandbox = started.map_err(|e| unavailable(format!("no sandbox: {e}")))?;
         let isolation = sandbox.isolation().clone();
-        let server = Server::new(&config_of(&sandbox))?.with_max_row(self.max_row());
-        let proof = ServerProof {
-            kind: "sandbox".into(),
-            version: String::new(),
-            isolation: None,
-        };
-        let mut ground = VerificationServer {
+        let server = Server::new(&config_of(&sandbox))?.with_max_row(max_row(config));
+        let mut started = VerificationServer {
             server,
-            proof,
+            proof: ServerProof {
+                kind: "sandbox".into(),
+                version: String::new(),
+                isolation: None,
+            },
             sandbox: Some(sandbox),
         };
-        if let (true, Some(why)) = (self.config.verify.require_isolation, &isolation.why_not) {
+        if let (true, Some(why)) = (config.verify.require_isolation, &isolation.why_not) {
             return Err(unavailable(format!("SANDBOX_ISOLATION is require: {why}")));
         }
-        ground.proof.version =
-            version_text(ground.server.maintenance("verification").await?.version());
-        ground.proof.isolation = Some(isolation);
-        Ok(ground)
+        let session = started.server.maintenance("verification").await?;
+        started.proof.version = version_text(session.version());
+        started.proof.isolation = Some(isolation);
+        Ok(started)
     }
 }

@@ -1,9 +1,6 @@
-//! Under which name a database is loaded: one of ours, exchanged for the target's at the end, or the
-//! target's own from the beginning.
+//! Under which name a database is loaded: under that of a staging database, which the swap exchanges
+//! with the target, or under the target's own name from the beginning.
 
-use super::RestoreManager;
-use crate::database::TargetLock;
-use crate::job::RestoreJob;
 use crate::policy::InPlace;
 use crate::postgres::ServerFacts;
 use pgdump_archive::TocEntry;
@@ -14,34 +11,36 @@ const LISTED: usize = 10;
 
 /// Where a restore loads.
 pub(super) struct Placement {
-    pub in_place: bool,
+    pub(super) in_place: bool,
     /// Name of the database while it is loaded.
-    pub database: String,
-    pub notes: Vec<String>,
+    pub(super) database: String,
 }
 
-impl RestoreManager {
-    /// Chooses for a dump with these entries.
-    pub(super) fn placement(
-        &self,
-        job: &RestoreJob,
-        claimed: &TargetLock,
+impl Placement {
+    /// In the staging database.
+    pub(super) fn in_staging(staging: String) -> Self {
+        Placement {
+            in_place: false,
+            database: staging,
+        }
+    }
+
+    /// Chooses for a dump with these entries. `target`: its name, and whether it exists. Returns notes
+    /// for the result too.
+    pub(super) fn choose(
         entries: &[TocEntry],
-    ) -> Placement {
+        asked: InPlace,
+        (target, exists): (&str, bool),
+        staging: String,
+    ) -> (Self, Vec<String>) {
         let dependent = that_name_their_database(entries);
-        let asked = job.in_place.unwrap_or(self.config.in_place);
-        let exists = claimed.previous_name().is_some();
         let in_place = match asked {
             _ if exists => false,
             InPlace::Auto => !dependent.is_empty(),
             InPlace::Always => true,
             InPlace::Never => false,
         };
-        let database = if in_place {
-            job.target_db.clone()
-        } else {
-            claimed.staging_name()
-        };
+        let database = if in_place { target.to_owned() } else { staging };
         let shown = shown(&dependent);
         let note = match (in_place, dependent.is_empty(), exists) {
             (true, true, _) => Some(
@@ -51,27 +50,23 @@ impl RestoreManager {
                 "restored in place: the database had its own name from the beginning, on which the backup depends ({shown})"
             )),
             (false, true, true) if asked == InPlace::Always => {
-                Some(format!("not restored in place: {} exists", job.target_db))
+                Some(format!("not restored in place: {target} exists"))
             }
             (false, true, _) => None,
             (false, false, exists) => {
                 let why = if exists {
-                    format!("{} exists", job.target_db)
+                    format!("{target} exists")
                 } else {
                     "restoring in place is off".into()
                 };
                 Some(format!(
                     "the backup depends on its database's name ({shown}); what was computed from it during the restore \
-                     saw {database}, not {}, because {why}: to avoid that, restore in place into a database that does not exist",
-                    job.target_db
+                     saw {database}, not {target}, because {why}: to avoid that, restore in place into a database that does not exist"
                 ))
             }
         };
-        Placement {
-            in_place,
-            database,
-            notes: note.into_iter().collect(),
-        }
+        let placement = Placement { in_place, database };
+        (placement, note.into_iter().collect())
     }
 }
 
@@ -85,8 +80,8 @@ fn shown(names: &[String]) -> String {
     }
 }
 
-/// What the server has for a database of this name: extensions that belong to another one are not there.
-pub(super) fn facts_for(facts: ServerFacts, database: &str, target: &str) -> ServerFacts {
+/// The server's facts for a database of this name, without extensions that are bound to another database.
+pub(super) fn facts_for_database(facts: ServerFacts, database: &str, target: &str) -> ServerFacts {
     let elsewhere = |bound: &String| bound.is_empty() || bound != database;
     let Some(bound) = facts.cron_database.clone().filter(elsewhere) else {
         return facts;

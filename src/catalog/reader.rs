@@ -1,4 +1,4 @@
-//! From what a job names to bytes: pin the backup, open it, read it as far as its table of contents.
+//! Opens backups: pins one generation, starts the download and reads as far as the table of contents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,62 +6,45 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::placement::facts_for;
-use super::{RestoreManager, RunState};
+use super::backup_catalog::BackupCatalog;
 use crate::backup::{
     self, Backup, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source,
 };
-use crate::config::{Location, Trust};
-use crate::error::{FailureReason as R, JobError, RestoreError, ValidationError};
-use crate::event::ResultBackup;
-use crate::job::{BackupRef, RestoreJob};
+use crate::config::Location;
+use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::job::{BackupRef, ResultBackup};
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::store::BackupStore;
 use pgdump_archive::{self, Archive, DecryptionKeys, Limits};
-use pgdump_restore::{Finding, Requirements, Rewriter};
 
-/// Whether a backup lies inside a location, also where a folder on its way is a symbolic link.
-fn is_inside(location: &Location, place: &Location, name: &str) -> bool {
-    let leads_inside = match (location, place) {
-        (Location::Folder(outer), Location::Folder(inner)) => {
-            // What is not there is not read either.
-            outer
-                .canonicalize()
-                .ok()
-                .zip(inner.canonicalize().ok())
-                .is_none_or(|(o, i)| i.starts_with(o))
-        }
-        _ => true,
-    };
-    location.contains(place, name) && leads_inside
-}
-
-/// Bytes of a globals file.
+/// Largest globals file that is read, in bytes.
 const MAX_GLOBALS: u64 = 16 << 20;
 
-/// What is read: of a dump of a whole cluster, one database.
-pub(super) struct WantedBackup {
+/// A backup to read. Of a dump of a whole cluster, `database` is the one to read.
+pub(crate) struct WantedBackup {
     pub source: Source,
     pub database: Option<String>,
 }
 
-impl RestoreManager {
+/// What a result says of a backup.
+pub(crate) fn describe(pinned: &PinnedBackup) -> ResultBackup {
+    ResultBackup {
+        name: Some(pinned.object.name.clone()),
+        uri: Some(pinned.uri()),
+        generation: Some(pinned.object.generation.to_string()),
+        size: Some(pinned.object.size.to_string()),
+        crc32c: pinned.expected_crc32c.map(backup::encode_crc32c),
+    }
+}
+
+impl BackupCatalog {
     /// The store of the configured bucket.
     ///
     /// # Errors
     /// `access_denied` where there is no client for it.
     pub async fn store(&self) -> Result<Arc<dyn BackupStore>, RestoreError> {
         Ok(self.stores.at(&self.config.bucket).await?)
-    }
-
-    /// List available database backups: name, size in bytes, created, checksum (CRC32C) and
-    /// generation of each, by name.
-    ///
-    /// # Errors
-    /// `StorageError` if the listing fails.
-    pub async fn list_available_backups(&self) -> Result<Vec<Backup>, RestoreError> {
-        self.list_backups("").await
     }
 
     /// The same below `prefix`.
@@ -75,7 +58,7 @@ impl RestoreManager {
     }
 
     /// Statements that make the roles of the globals file beside the backup, if there is to be one.
-    pub(super) async fn globals(
+    pub(crate) async fn globals(
         &self,
         policy: &Policy,
         backup: Option<&PinnedBackup>,
@@ -91,7 +74,7 @@ impl RestoreManager {
         let (origin, expected) = backup::open(
             Source::Object(pinned),
             ReadHint::Whole,
-            self.limits(),
+            self.download_options(),
             Arc::default(),
             stop.clone(),
         );
@@ -106,7 +89,7 @@ impl RestoreManager {
         Ok(pgdump_restore::roles_of(&text, policy.role_passwords))
     }
 
-    pub(super) fn limits(&self) -> DownloadOptions {
+    pub(crate) fn download_options(&self) -> DownloadOptions {
         DownloadOptions {
             stall: self.config.stall_timeout,
             budget: self.config.retry_budget,
@@ -115,41 +98,17 @@ impl RestoreManager {
     }
 
     /// Bounds on what an archive may make this worker allocate.
-    pub(super) fn archive_limits(&self) -> Limits {
+    pub(crate) fn archive_limits(&self) -> Limits {
         Limits::default().with_memory(self.config.archive_memory)
     }
 
-    pub(super) fn keys(&self) -> Result<DecryptionKeys, RestoreError> {
+    pub(crate) fn keys(&self) -> Result<DecryptionKeys, RestoreError> {
         use secrecy::ExposeSecret;
         let Some(text) = &self.config.age_identity else {
             return Ok(DecryptionKeys::default());
         };
         let wrong = |what| JobError::new(R::AccessDenied, format!("BACKUP_AGE_IDENTITY: {what}"));
         DecryptionKeys::parse(text.expose_secret()).map_err(|what| wrong(what).into())
-    }
-
-    pub(super) async fn source(
-        &self,
-        job: &RestoreJob,
-        facts: &mut RunState,
-    ) -> Result<Source, RestoreError> {
-        let crc32c = job
-            .crc32c
-            .as_deref()
-            .map(backup::decode_crc32c)
-            .transpose()?;
-        let Some(pinned) = self.pin(&job.backup, job.generation, crc32c).await? else {
-            return Ok(Source::Stdin);
-        };
-        facts.size = pinned.object.size;
-        facts.backup = ResultBackup {
-            name: Some(pinned.object.name.clone()),
-            uri: Some(pinned.uri()),
-            generation: Some(pinned.object.generation.to_string()),
-            size: Some(pinned.object.size.to_string()),
-            crc32c: pinned.expected_crc32c.map(backup::encode_crc32c),
-        };
-        Ok(Source::Object(pinned))
     }
 
     /// Where a backup is kept; `None` for standard input.
@@ -162,7 +121,7 @@ impl RestoreManager {
     }
 
     /// Opens the store of a backup while the target is claimed.
-    pub(super) fn open_ahead(&self, wanted: &BackupRef) {
+    pub(crate) fn open_ahead(&self, wanted: &BackupRef) {
         if let Some(place) = self.place_of(wanted) {
             self.stores.open_ahead(place.clone());
         }
@@ -186,8 +145,8 @@ impl RestoreManager {
             BackupRef::Stdin => return Ok(None),
             BackupRef::Named { name, .. } => backup::pin(store, name, generation, crc32c).await?,
             BackupRef::Latest { prefix, at } => {
-                let apart = self.config.policy.globals.as_deref();
-                backup::pin_latest(store, prefix, *at, apart).await?
+                let globals = self.config.policy.globals.as_deref();
+                backup::pin_latest(store, prefix, *at, globals).await?
             }
         };
         Ok(Some(pinned))
@@ -232,35 +191,9 @@ impl RestoreManager {
         Ok((pinned, archive))
     }
 
-    /// Compares a backup with the target server under the configured policy.
-    ///
-    /// # Errors
-    /// `target_unavailable`, `access_denied`.
-    pub async fn preflight(
-        &self,
-        archive: &Archive,
-        pinned: Option<&PinnedBackup>,
-    ) -> Result<Vec<Finding>, RestoreError> {
-        let session = self.server.maintenance("preflight").await?;
-        let policy = self.config.policy.clone();
-        let globals = self
-            .globals(&policy, pinned, &CancellationToken::new())
-            .await?;
-        let facts = session.facts().await?;
-        // Which database it will be is not known here.
-        let of_any = facts.cron_database.clone().unwrap_or_default();
-        let facts = facts_for(facts, &of_any, &of_any);
-        let rewriter = Rewriter::new(facts, policy, globals);
-        let entries = archive.entries();
-        let needs = Requirements::of(archive, entries, pinned.map(|b| b.object.size));
-        Ok(pgdump_restore::preflight(
-            archive, entries, &needs, &rewriter,
-        ))
-    }
-
     /// What stands at the end of SQL text that is as it was written, and in UTF-8: a small part, read by
     /// itself. It only helps to fail early, so nothing is said where it cannot be had.
-    pub(super) async fn look_ahead(&self, archive: &mut Archive, pinned: Option<&PinnedBackup>) {
+    pub(crate) async fn look_ahead(&self, archive: &mut Archive, pinned: Option<&PinnedBackup>) {
         let Some(p) = pinned.filter(|p| p.members.is_empty()) else {
             return;
         };
@@ -295,7 +228,7 @@ impl RestoreManager {
     }
 
     /// Starts the download and reads it as far as the table of contents.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         &self,
         source: Source,
         reach: ReadHint,
@@ -314,107 +247,20 @@ impl RestoreManager {
         .await
     }
 
-    pub(super) async fn read_database(
+    pub(crate) async fn read_database(
         &self,
         WantedBackup { source, database }: WantedBackup,
         reach: ReadHint,
         progress: Arc<Progress>,
         stop: CancellationToken,
     ) -> Result<(Archive, IntegrityCheck), RestoreError> {
-        let (origin, expected) = backup::open(source, reach, self.limits(), progress, stop);
+        let (origin, expected) =
+            backup::open(source, reach, self.download_options(), progress, stop);
         let (keys, bounds) = (self.keys()?, self.archive_limits());
         let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
         let archive = tokio::task::spawn_blocking(open)
             .await
             .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
         Ok((archive, expected))
-    }
-
-    /// How far a backup is trusted: by its place. A file of the machine on which a command runs, or its
-    /// standard input, is the person's own.
-    pub fn trust_of(&self, wanted: &BackupRef) -> Trust {
-        let BackupRef::Named {
-            place: Some(place),
-            name,
-        } = wanted
-        else {
-            return self.config.trust;
-        };
-        let own = matches!(place, Location::Folder(_)) && !self.is_allowed(place, name);
-        if self.is_listed(place, name) || own {
-            self.config.trust
-        } else {
-            Trust::Restricted
-        }
-    }
-
-    /// Whether a place is BACKUP_BUCKET or one of TRUSTED_SOURCES.
-    fn is_listed(&self, place: &Location, name: &str) -> bool {
-        let contains = |l: &Location| is_inside(l, place, name);
-        contains(&self.config.bucket) || self.config.trusted_sources.iter().any(contains)
-    }
-
-    fn is_allowed(&self, place: &Location, name: &str) -> bool {
-        self.config
-            .allowed_sources
-            .iter()
-            .any(|l| is_inside(l, place, name))
-    }
-
-    /// Whether a request may name this backup: inside the bucket, or a trusted or allowed source.
-    ///
-    /// # Errors
-    /// `source_not_allowed`.
-    pub fn check_source(&self, wanted: &BackupRef) -> Result<(), RestoreError> {
-        let BackupRef::Named {
-            place: Some(place),
-            name,
-        } = wanted
-        else {
-            return Ok(());
-        };
-        if self.is_listed(place, name) || self.is_allowed(place, name) {
-            return Ok(());
-        }
-        let what = "the backup is neither in BACKUP_BUCKET nor in one of TRUSTED_SOURCES or ALLOWED_SOURCES";
-        Err(ValidationError::new(R::SourceNotAllowed, what).into())
-    }
-    /// Whether an object is a backup that is looked after, by its name.
-    pub fn is_backup(&self, name: &str) -> bool {
-        let globals = self.config.policy.globals.as_deref();
-        !crate::proof::is_ours(name)
-            && self.config.verify.watches(name)
-            && globals.is_none_or(|g| !name.ends_with(g))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_to_another_folder_is_not_inside() {
-        let top = tempfile::tempdir().unwrap();
-        let path = |name: &str| top.path().join(name);
-        for folder in ["backups/sub", "elsewhere"] {
-            std::fs::create_dir_all(path(folder)).unwrap();
-        }
-        std::os::unix::fs::symlink(path("elsewhere"), path("backups/out")).unwrap();
-        std::os::unix::fs::symlink(path("backups"), path("link")).unwrap();
-        for bucket in ["backups", "link"] {
-            let inside = |place: &str| {
-                is_inside(
-                    &Location::Folder(path(bucket)),
-                    &Location::Folder(path(place)),
-                    "x.dump",
-                )
-            };
-            assert!(
-                inside(bucket)
-                    && inside(&format!("{bucket}/sub"))
-                    && inside(&format!("{bucket}/new"))
-            );
-            assert!(!inside(&format!("{bucket}/out")) && !inside("elsewhere"));
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The limits of one job in time: a deadline, one for each stage, and one without any progress.
+//! The time limits of a job: one for each stage, and one without any progress.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{FailureReason as R, JobError, RestoreError};
 use crate::progress::Progress;
 
-/// How often progress is looked at.
+/// How often progress is checked.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Returns when a stage has taken too long, or nothing has moved for too long.
@@ -31,7 +31,7 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
             )
             .into();
         }
-        // One index can take as long as it likes, and shows nothing of it.
+        // Building one index may take any time, and shows no progress.
         if stage != "indexes" && moved.elapsed() >= config.stall_limit {
             let what = format!(
                 "no progress for {:?}, in the stage {stage}",
@@ -42,7 +42,7 @@ pub(super) async fn exceeded(config: &Config, progress: &Progress) -> RestoreErr
     }
 }
 
-/// All that moves.
+/// The counters that move.
 fn marks(p: &Progress) -> (&'static str, [u64; 5]) {
     let all = [
         &p.object_bytes,

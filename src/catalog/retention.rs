@@ -1,0 +1,212 @@
+//! Which backups of a set may be deleted, and their deletion.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::backup_catalog::BackupCatalog;
+use crate::backup::{self, PinnedBackup, ReadHint, Source};
+use crate::error::{Blame, FailureReason as R, RestoreError, StorageError, report as said};
+use crate::proof::{BackupOrigin, Verdict, VerificationReport};
+use crate::retention::{Candidate, Decision, RetentionRules, decide};
+use crate::store::StoredObject;
+use crate::verification::Evidence;
+use pgdump_archive::{is_recognized, member_name};
+
+/// Bytes from which the format of a dump is recognized.
+const HEAD: u64 = 8 << 10;
+
+fn left_alone(name: &str, why: &str) -> RestoreError {
+    StorageError::new(
+        R::ArchiveUnsupported,
+        format!("{name}: nothing was deleted: {why}"),
+    )
+    .into()
+}
+
+impl BackupCatalog {
+    /// What is to become of each backup of a set, newest first. Nothing goes on the word of evidence that
+    /// anybody could have written, unless `trust_unsigned`.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn retention(
+        &self,
+        set: &str,
+        trust_unsigned: bool,
+    ) -> Result<Vec<Decision>, RestoreError> {
+        let rules = RetentionRules {
+            days: self.config.retention_days,
+            floor: self.config.verify.retention_min,
+        };
+        let (now, backups) = (jiff::Timestamp::now(), self.backups_of_set(set).await?);
+        let evidence = self.evidence(None).await?;
+        let is_unsigned = evidence.as_ref().is_some_and(|e| !e.is_signed()) && !trust_unsigned;
+        let mut candidates = Vec::with_capacity(backups.len());
+        let mut documents = match evidence.as_ref().filter(|_| !is_unsigned) {
+            Some(evidence) => evidence.folders(self.config.verify.prefix_of(set)).await?,
+            None => Default::default(),
+        };
+        for (place, object) in backups.into_iter().enumerate() {
+            let beside = documents
+                .remove(&Evidence::folder(&object))
+                .unwrap_or_default();
+            let reports = match &evidence {
+                Some(evidence) => evidence.about(&object, beside).await?,
+                None => vec![],
+            };
+            let may_go = rules.keeps(place, &object, now).is_none();
+            candidates.push(
+                self.candidate(object, &reports, may_go && !is_unsigned)
+                    .await,
+            );
+        }
+        let mut decisions = decide(candidates, now, rules);
+        if is_unsigned {
+            let why = "evidence is not signed: set EVIDENCE_SIGNING_KEY_FILE, or EVIDENCE_TRUSTED_KEYS_FILE where the workers sign";
+            let old = decisions.iter_mut().enumerate();
+            old.filter(|(i, d)| rules.keeps(*i, &d.object, now).is_none())
+                .for_each(|(_, d)| why.clone_into(&mut d.why));
+        }
+        Ok(decisions)
+    }
+
+    /// What is known of a backup: the last answer that restored it or found it bad, and its database; of
+    /// one that `may_go` and that no answer names one of, from its own first bytes.
+    async fn candidate(
+        &self,
+        object: StoredObject,
+        reports: &[VerificationReport],
+        may_go: bool,
+    ) -> Candidate {
+        let conclusive = reports
+            .iter()
+            .filter(|r| r.is_proof() || r.verdict == Verdict::Failed);
+        let proven = conclusive
+            .max_by_key(|r| r.finished_at)
+            .is_some_and(VerificationReport::is_proof);
+        let database = reports.iter().find_map(|r| r.database.clone());
+        let database = match database {
+            None if may_go || proven => {
+                let read = async {
+                    let store = self.stores.at(&self.config.bucket).await?;
+                    let pinned =
+                        backup::pin(store, &object.name, Some(object.generation), None).await?;
+                    self.database_of(&pinned).await
+                };
+                read.await
+            }
+            known => Ok(known),
+        };
+        let origin = match database {
+            Ok(database) => Ok(BackupOrigin::new(database, &object.name)),
+            Err(e) => Err(format!(
+                "which database it is of cannot be told: {}",
+                said(&e)
+            )),
+        };
+        Candidate {
+            object,
+            proven,
+            origin,
+        }
+    }
+
+    /// Deletes a backup, exactly the generation that was decided on; its evidence stays. Of a
+    /// directory, the table of contents goes last, and of pieces the first one: what is left of an
+    /// interrupted deletion is still seen as a backup, and goes with the next one. What is no dump, and a
+    /// folder that holds anything else, is left as it is.
+    ///
+    /// # Errors
+    /// `backup_changed`, `archive_unsupported` for what is no dump and folders with other files,
+    /// `access_denied`, `download_failed`.
+    pub async fn delete_backup(&self, object: &StoredObject) -> Result<(), RestoreError> {
+        let store = self.stores.at(&self.config.bucket).await?;
+        let pinned =
+            backup::pin(store.clone(), &object.name, Some(object.generation), None).await?;
+        if pinned.object != *object
+            && (pinned.object.name != object.name || pinned.object.size != object.size)
+        {
+            let what = format!("{}: it is another backup by now", object.name);
+            return Err(StorageError::new(R::BackupChanged, what).into());
+        }
+        self.check_is_dump(&pinned).await?;
+        if pinned.members.is_empty() {
+            return Ok(store.delete(object).await?);
+        }
+        let mut members: Vec<&StoredObject> = pinned.members.iter().rev().collect();
+        if pinned.is_folder() {
+            let file = |o: &StoredObject| o.name[object.name.len()..].to_owned();
+            let manifest = self.config.verify.manifest.as_str();
+            let files = backup::files_of(store.as_ref(), &object.name).await?;
+            let stranger = files
+                .iter()
+                .map(file)
+                .find(|f| !member_name::is_pg_dump_file(f) && f != manifest);
+            if let Some(stranger) = stranger {
+                let what =
+                    format!("it also holds {stranger:?}, which is of no dump: move that elsewhere");
+                return Err(left_alone(&object.name, &what));
+            }
+            members.sort_by_key(|m| member_name::is_toc(&file(m)));
+        }
+        for member in members {
+            store.delete(member).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what does not look like a dump: it is somebody's file that lies among the backups. A damaged
+    /// dump, and one that is encrypted with a key that is not here, still looks like one.
+    async fn check_is_dump(&self, pinned: &PinnedBackup) -> Result<(), RestoreError> {
+        let stop = CancellationToken::new();
+        let source = Source::Object(pinned.clone());
+        let opened = self
+            .read(source, ReadHint::Beginning, Arc::default(), stop.clone())
+            .await;
+        stop.cancel();
+        let e = match opened {
+            // Written by hand or by another tool: that it is a backup is not known.
+            Ok((archive, _)) if archive.is_generic_sql() => {
+                return Err(left_alone(
+                    &pinned.object.name,
+                    "it is SQL text that pg_dump did not write",
+                ));
+            }
+            Ok(_) => return Ok(()),
+            // Of a whole cluster, where no database is named.
+            Err(e) if e.reason() == R::InvalidRequest => return Ok(()),
+            Err(e) if !matches!(e.reason(), R::ArchiveUnsupported | R::ArchiveCorrupt) => {
+                return Err(e);
+            }
+            Err(e) => e,
+        };
+        let is_other = e.reason() == R::ArchiveUnsupported && e.blame() == Blame::Backup;
+        let first = pinned.members.first().unwrap_or(&pinned.object);
+        if !is_other && (pinned.is_folder() || is_recognized(&self.head_of(pinned, first).await?)) {
+            return Ok(());
+        }
+        Err(left_alone(
+            &pinned.object.name,
+            &format!("it is not known to be a dump ({e})"),
+        ))
+    }
+
+    /// The first bytes of an object.
+    async fn head_of(
+        &self,
+        pinned: &PinnedBackup,
+        object: &StoredObject,
+    ) -> Result<Vec<u8>, RestoreError> {
+        let chunks = pinned
+            .store
+            .read(object, 0, Some(object.size.min(HEAD)))
+            .await?;
+        let add = |mut all: Vec<u8>, c: bytes::Bytes| async move {
+            all.extend_from_slice(&c);
+            Ok(all)
+        };
+        Ok(chunks.try_fold(Vec::new(), add).await?)
+    }
+}

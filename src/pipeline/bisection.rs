@@ -1,0 +1,154 @@
+//! Since when is it broken? If a verification blames the backup, older backups of its set are verified by
+//! bisection, to the shallowest depth that shows the fault, to find the last good one and the first bad
+//! one.
+
+use futures::future::BoxFuture;
+
+use super::context::JobContext;
+use super::outcome::JobOutcome;
+use crate::backup;
+use crate::config::Config;
+use crate::error::{FailureReason as R, RestoreError, report as said};
+use crate::job::{BackupRef, OWN_PROBE, ResultBackup, VerifyJob};
+use crate::policy::{Depth, Trigger};
+use crate::proof::{BackupOrigin, Bisection, Probe, Verdict, VerificationReport};
+use crate::store::StoredObject;
+use crate::verification::is_of;
+
+/// Reports that are read to find what is proven already.
+const READ: usize = 200;
+
+/// Verifies one backup.
+type Verify<'a> = dyn Fn(VerifyJob) -> BoxFuture<'a, JobOutcome> + Sync + 'a;
+
+/// The shallowest depth at which a failure for this reason shows.
+fn depth_of(reason: R, deepest: Depth) -> Depth {
+    let depth = match reason {
+        R::ChecksumMismatch => Depth::Object,
+        R::ArchiveCorrupt | R::ArchiveUnsupported => Depth::Archive,
+        R::DataRejected | R::RestoreError => Depth::Restore,
+        _ => Depth::Data,
+    };
+    depth.min(deepest)
+}
+
+/// Looks for the last good and the first bad backup before this one. An error on the way ends the search,
+/// not the verification.
+pub(super) async fn bisect(
+    context: &JobContext<'_, VerifyJob>,
+    failed: &VerificationReport,
+    verify: &Verify<'_>,
+) -> Option<Bisection> {
+    let searched = context
+        .cancel
+        .run_until_cancelled(search(context, failed, verify))
+        .await?;
+    searched
+        .map_err(|e| tracing::warn!(error = said(&e), "the bisection was given up"))
+        .ok()
+}
+
+async fn search(
+    context: &JobContext<'_, VerifyJob>,
+    failed: &VerificationReport,
+    verify: &Verify<'_>,
+) -> Result<Bisection, RestoreError> {
+    let reason = failed
+        .error
+        .as_ref()
+        .map_or(R::VerificationFailed, |e| e.reason);
+    let depth = depth_of(reason, failed.depth_requested);
+    let (config, catalog) = (context.config(), context.catalog());
+    let mut older = catalog.older_backups(failed).await?;
+    let prefix = config.verify.prefix_of(&failed.backup_set);
+    let known = match catalog.evidence(None).await? {
+        Some(e) => e.reports(prefix, READ, |r| Some(r.brief())).await?.reports,
+        None => vec![],
+    };
+    let origin = failed.origin();
+    older.retain(|o| {
+        !known
+            .iter()
+            .any(|r| is_of(r, o) && !r.origin().is_same(&origin))
+    });
+    let proven: Vec<VerificationReport> = known
+        .into_iter()
+        .filter(|r| r.is_verified() && r.depth >= Some(depth))
+        .collect();
+    let is_proven = |o: &StoredObject| proven.iter().any(|r| is_of(r, o));
+    // Between the one that failed and the newest that is known to be good.
+    let mut good = older.iter().position(is_proven).unwrap_or(older.len());
+    let mut bad: Option<usize> = None;
+    let mut found = Bisection::default();
+    while found.probes.len() < config.verify.bisect {
+        let from = bad.map_or(0, |b| b + 1);
+        if from >= good {
+            break;
+        }
+        let middle = (from + good) / 2;
+        let (probe, of) = probe(context, &older[middle], depth, verify).await;
+        let verdict = probe.verdict;
+        found.probes.push(probe);
+        if of.is_some_and(|of| !of.is_same(&origin)) {
+            // Of another database, as it turned out: its verdict is no answer.
+            older.remove(middle);
+            good -= 1;
+            continue;
+        }
+        match verdict {
+            Verdict::Failed => bad = Some(middle),
+            Verdict::Verified => good = middle,
+            Verdict::Inconclusive => break,
+        }
+    }
+    found.exact = bad.map_or(0, |b| b + 1) == good;
+    found.last_good = older.get(good).map(|o| named(config, o));
+    found.first_bad = Some(bad.map_or_else(|| failed.backup.clone(), |b| named(config, &older[b])));
+    Ok(found)
+}
+
+fn named(config: &Config, o: &StoredObject) -> ResultBackup {
+    ResultBackup {
+        name: Some(o.name.clone()),
+        uri: Some(config.bucket.uri(&o.name)),
+        generation: Some(o.generation.to_string()),
+        size: Some(o.size.to_string()),
+        crc32c: o.crc32c.map(backup::encode_crc32c),
+    }
+}
+
+async fn probe(
+    context: &JobContext<'_, VerifyJob>,
+    o: &StoredObject,
+    depth: Depth,
+    verify: &Verify<'_>,
+) -> (Probe, Option<BackupOrigin>) {
+    let job = context.job;
+    let backup = BackupRef::Named {
+        place: None,
+        name: o.name.clone(),
+    };
+    let id = format!("{}{OWN_PROBE}{}", job.request_id, o.generation);
+    let probe = VerifyJob {
+        generation: Some(o.generation),
+        depth: Some(depth),
+        jobs: job.jobs,
+        deadline: job.deadline,
+        ..VerifyJob::new(id, backup, Trigger::Bisection)
+    };
+    let done = verify(probe).await;
+    let of = done
+        .proof
+        .as_ref()
+        .filter(|p| p.database.is_some())
+        .map(|p| p.origin());
+    let verdict = done.proof.map_or(Verdict::Inconclusive, |p| p.verdict);
+    (
+        Probe {
+            backup: named(context.config(), o),
+            verdict,
+            depth,
+        },
+        of,
+    )
+}

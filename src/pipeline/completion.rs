@@ -1,0 +1,85 @@
+//! What metrics and log report when a job has ended.
+
+use super::context::Services;
+use super::outcome::JobOutcome;
+use crate::error::FailureReason as R;
+use crate::metrics::{VerificationStatus, Work};
+use crate::policy::Trigger;
+use crate::progress::Progress;
+use crate::proof::{Verdict, VerificationReport};
+
+/// Records the stages of a restore and logs its summary. Completions are counted by whoever settles the
+/// request.
+pub(super) fn record_restore(
+    services: &Services,
+    progress: &Progress,
+    size: u64,
+    outcome: &JobOutcome,
+) {
+    for (stage, seconds) in progress.stages() {
+        services.metrics.record_stage(stage, seconds);
+    }
+    tracing::info!(
+        duration_s = outcome.result.duration_seconds,
+        rows = outcome.result.rows,
+        size_bytes = size,
+        failure_reason = outcome.failure.map_or("", R::as_str),
+        "restore ended"
+    );
+}
+
+/// Counts a verification that has its final answer.
+fn record_verification(services: &Services, report: &VerificationReport) {
+    let status = match report.verdict {
+        Verdict::Verified => VerificationStatus::Success,
+        Verdict::Failed => VerificationStatus::Failure,
+        Verdict::Inconclusive => VerificationStatus::Inconclusive,
+    };
+    // A proof of an older backup, as a sample, proves nothing about the newest one, and neither does a
+    // look at its bytes alone.
+    let created = report
+        .backup_created
+        .filter(|_| report.is_proof() && report.trigger != Trigger::Sample);
+    let is_proof = created.is_some_and(|t| services.catalog.is_newest_proof(&report.backup_set, t));
+    services
+        .metrics
+        .record_verification(status, is_proof.then_some(report.backup_set.as_str()));
+    if let (true, Some(rto)) = (report.is_proof(), &report.rto) {
+        services.metrics.record_rto(
+            &report.backup_set,
+            rto.measured_seconds,
+            rto.forecast_seconds,
+        );
+    }
+}
+
+/// Counts a request that has its final outcome.
+pub(crate) fn record_completion(services: &Services, outcome: &JobOutcome) {
+    if let Some(proof) = &outcome.proof {
+        return record_verification(services, proof);
+    }
+    let size = outcome
+        .result
+        .backup
+        .size
+        .as_deref()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_default();
+    services.metrics.record_restore_completion(
+        outcome.result.duration_seconds,
+        size,
+        outcome.failure.is_none(),
+        outcome.failure,
+    );
+}
+
+/// The progress of a running job, for the counters of work done.
+pub(super) fn work_of(progress: &Progress) -> Work {
+    use std::sync::atomic::Ordering::Relaxed;
+    Work {
+        downloaded_bytes: progress.object_bytes.load(Relaxed),
+        rows: progress.rows.load(Relaxed),
+        objects: progress.tables_done.load(Relaxed) + progress.tasks_done.load(Relaxed),
+        download_retries: progress.download_retries.load(Relaxed),
+    }
+}

@@ -1,0 +1,119 @@
+//! What every stage of a job works with, and the one place where a job is cut short.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::limits;
+use crate::catalog::BackupCatalog;
+use crate::config::Config;
+use crate::error::{FailureReason as R, JobError, RestoreError};
+use crate::metrics::RestoreMetricsManager;
+use crate::postgres::Server;
+use crate::progress::Progress;
+
+/// The configuration and the clients that all jobs of a worker share.
+#[derive(Clone)]
+pub struct Services {
+    pub config: Arc<Config>,
+    pub catalog: BackupCatalog,
+    /// The target server.
+    pub server: Server,
+    pub metrics: RestoreMetricsManager,
+}
+
+/// One job, its progress, its cancellation and its clock.
+pub(super) struct JobContext<'a, J> {
+    pub(super) services: &'a Services,
+    pub(super) job: &'a J,
+    pub(super) progress: &'a Arc<Progress>,
+    /// Cancelled when the job must end early.
+    pub(super) cancel: &'a CancellationToken,
+    pub(super) clock: JobClock,
+}
+
+impl<'a, J> JobContext<'a, J> {
+    pub(super) fn config(&self) -> &'a Config {
+        &self.services.config
+    }
+
+    pub(super) fn catalog(&self) -> &'a BackupCatalog {
+        &self.services.catalog
+    }
+
+    /// The bounds of this job: cancellation, `deadline` and RESTORE_TIMEOUT, the time limit of each
+    /// stage, and the time without progress. `name` is what a cancelled job is called.
+    pub(super) fn bounds(&self, name: &str, deadline: Option<jiff::Timestamp>) -> Bounds<'a> {
+        let (cancel, progress, config) = (self.cancel, self.progress, self.config());
+        let left = deadline.map(|d| {
+            Duration::try_from(d.duration_since(self.clock.started())).unwrap_or_default()
+        });
+        let limit = left.map_or(config.timeout, |left| left.min(config.timeout));
+        let cancelled = format!("the {name} was interrupted");
+        let exceeded = async move {
+            tokio::select! {
+                () = cancel.cancelled() => RestoreError::cancelled(&cancelled),
+                () = tokio::time::sleep(limit) => {
+                    JobError::new(R::Timeout, format!("not finished within {limit:?}")).into()
+                }
+                e = limits::exceeded(config, progress) => e,
+            }
+        };
+        Bounds {
+            exceeded: Box::pin(exceeded),
+        }
+    }
+}
+
+/// What ends a job before its time.
+pub(super) struct Bounds<'a> {
+    exceeded: Pin<Box<dyn Future<Output = RestoreError> + Send + 'a>>,
+}
+
+impl Bounds<'_> {
+    /// Runs `work` unless the job must end first; `work` is then dropped where it waits.
+    pub(super) async fn within<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, RestoreError>>,
+    ) -> Result<T, RestoreError> {
+        tokio::select! {
+            done = work => done,
+            e = &mut self.exceeded => Err(e),
+        }
+    }
+}
+
+/// When a job started, by the wall clock and by a clock that never jumps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct JobClock {
+    started: jiff::Timestamp,
+    begun: tokio::time::Instant,
+}
+
+impl JobClock {
+    /// A clock that starts now.
+    pub(super) fn start() -> Self {
+        JobClock {
+            started: jiff::Timestamp::now(),
+            begun: tokio::time::Instant::now(),
+        }
+    }
+
+    pub(super) fn started(&self) -> jiff::Timestamp {
+        self.started
+    }
+
+    /// Seconds since the job started.
+    pub(super) fn seconds(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64()
+    }
+
+    /// The time of day now, as the start plus the time elapsed since.
+    pub(super) fn now(&self) -> jiff::Timestamp {
+        let elapsed = self.begun.elapsed();
+        self.started.checked_add(elapsed).unwrap_or(self.started)
+    }
+}

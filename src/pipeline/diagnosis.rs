@@ -1,0 +1,95 @@
+//! The cause of a failure that damaged bytes may explain. A damaged archive may be a damaged object, or
+//! bytes may have been damaged in transit. The object is read once more, for its checksum alone.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::context::JobContext;
+use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint, Source};
+use crate::error::{FailureReason as R, RestoreError, StorageError};
+use crate::progress::Progress;
+use pgdump_archive::ArchiveSource;
+
+/// Largest backup, in bytes, that is read again after a statement was refused.
+const SMALL: u64 = 1 << 30;
+
+/// Reads every byte, for its checksum alone.
+pub(super) async fn drain(
+    source: Source,
+    options: DownloadOptions,
+    progress: &Arc<Progress>,
+    cancel: &CancellationToken,
+) -> Result<IntegrityCheck, RestoreError> {
+    progress.enter("download");
+    let options = DownloadOptions {
+        sha256: true,
+        ..options
+    };
+    let (origin, expected) = backup::open(
+        source,
+        ReadHint::Whole,
+        options,
+        progress.clone(),
+        cancel.clone(),
+    );
+    let read = tokio::task::spawn_blocking(move || match origin {
+        ArchiveSource::Stream { bytes, .. } => read_to_end(bytes),
+        ArchiveSource::Directory(folder) => folder
+            .members()
+            .iter()
+            .try_for_each(|(name, _)| read_to_end(folder.open(name)?)),
+    });
+    read.await
+        .map_err(|e| RestoreError::internal(format!("the reader died: {e}")))??;
+    expected.check()?;
+    Ok(expected)
+}
+
+/// The same error, or its cause; and the check of the object, if its bytes are what the store says.
+pub(super) async fn diagnose<J>(
+    context: &JobContext<'_, J>,
+    e: RestoreError,
+    pinned: Option<&PinnedBackup>,
+) -> (RestoreError, Option<IntegrityCheck>) {
+    use R::{
+        ArchiveCorrupt, ArchiveUnsupported, ChecksumMismatch, DataRejected, RestoreError as Refused,
+    };
+    let may_be_bytes = match e.reason() {
+        // A limit of the worker, whatever the bytes are.
+        _ if matches!(e, RestoreError::Job(_)) => false,
+        ArchiveCorrupt | ArchiveUnsupported | ChecksumMismatch | DataRejected => true,
+        // A flipped bit in a name. In a large backup that is too rare to read all of it again.
+        Refused => pinned.is_some_and(|p| p.object.size <= SMALL),
+        _ => false,
+    };
+    let Some(pinned) = pinned.filter(|_| may_be_bytes) else {
+        return (e, None);
+    };
+    let (source, options) = (
+        Source::Object(pinned.clone()),
+        context.catalog().download_options(),
+    );
+    match drain(source, options, &Arc::default(), context.cancel).await {
+        Ok(expected) if e.reason() == ChecksumMismatch => {
+            let what = "the bytes were damaged on their way: read again, they are the object's";
+            let damaged = StorageError::new(R::DownloadFailed, what).with_source(e);
+            (damaged.into(), Some(expected))
+        }
+        Ok(expected) => (e, Some(expected)),
+        Err(cause) if cause.reason() == ChecksumMismatch => (cause, None),
+        Err(_) => (e, None),
+    }
+}
+
+fn read_to_end(mut bytes: Box<dyn Read + Send>) -> Result<(), RestoreError> {
+    let mut buf = vec![0; 256 << 10];
+    loop {
+        match bytes.read(&mut buf) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) => return Err(RestoreError::from_archive_io(e, "the object")),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! How a job ended.
+
+use crate::error::FailureReason as R;
+use crate::event::RestoreResult;
+use crate::progress::Progress;
+use crate::proof::VerificationReport;
+
+/// How a job ended: the body of its result event, and the reason if it failed.
+#[derive(Debug, Clone)]
+pub struct JobOutcome {
+    pub result: RestoreResult,
+    pub failure: Option<R>,
+    /// The outcome was recorded earlier: this request had been done before.
+    pub repeated: bool,
+    /// There is to be no further attempt, whatever the reason says.
+    pub is_final: bool,
+    /// Everything that a verification found.
+    pub proof: Option<Box<VerificationReport>>,
+}
+
+impl JobOutcome {
+    /// A request that had its outcome already.
+    pub fn recorded(result: RestoreResult) -> Self {
+        let failure = result.error.as_ref().map(|e| e.reason);
+        JobOutcome {
+            result,
+            failure,
+            repeated: true,
+            is_final: true,
+            proof: None,
+        }
+    }
+
+    /// A request that failed before or beside its work.
+    pub fn refused(result: RestoreResult, reason: R) -> Self {
+        JobOutcome {
+            result,
+            failure: Some(reason),
+            repeated: false,
+            is_final: false,
+            proof: None,
+        }
+    }
+}
+
+/// Closes a job's trace: ends its last stage and records the failure in the job's own span, which is the
+/// current one.
+pub(super) fn end_spans(progress: &Progress, failure: Option<R>) {
+    progress.end();
+    if let Some(reason) = failure {
+        let job = tracing::Span::current();
+        job.record("failure_reason", reason.as_str());
+        job.record("otel.status_code", "ERROR");
+    }
+}

@@ -1,0 +1,463 @@
+//! A restore: claim the target, pin the backup, open, prepare, stage, load and prove it, then swap it
+//! into place. A failure at any stage leaves the target as it was and nothing behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use tracing::field::Empty;
+
+use super::context::{JobClock, JobContext, Services};
+use super::diagnosis::diagnose;
+use super::outcome::{JobOutcome, end_spans};
+use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, Proven, StageLog, restricted};
+use super::target_destination::TargetDestination;
+use super::{completeness, completion, targets};
+use crate::backup::{self, PinnedBackup};
+use crate::catalog;
+use crate::config::Trust;
+use crate::database::{self, Claim, TargetLock};
+use crate::error::{Blame, FailureReason as R, RestoreError, ValidationError, report as said};
+use crate::event::{RestoreResult, ResultBackup};
+use crate::job::{BackupRef, Completeness, RestoreJob};
+use crate::outcome::disposition;
+use crate::progress::Progress;
+use crate::steps::reached;
+use pgdump_restore::Loaded;
+
+const NO_JOURNAL: &str = "no bookkeeping schema: a repeated request is not recognised, an older one not told from a newer";
+
+/// How long cleaning up after a failure may take.
+const CLEANUP: Duration = Duration::from_secs(60);
+
+type RestoreContext<'a> = JobContext<'a, RestoreJob>;
+
+/// What the result of a restore consists of so far, also when a stage fails.
+#[derive(Default)]
+struct ResultDraft {
+    backup: ResultBackup,
+    size: u64,
+    loaded: Option<Loaded>,
+    pinned: Option<PinnedBackup>,
+    /// The request is taken for one that kills workers.
+    is_quarantined: bool,
+    log: StageLog,
+    completeness: Option<Completeness>,
+}
+
+/// Runs one restore to its end: there is always a result.
+pub(crate) async fn run(
+    services: &Services,
+    job: &RestoreJob,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> JobOutcome {
+    let span = tracing::info_span!(
+        "restore",
+        request_id = job.request_id,
+        target_db = job.target_db,
+        attempt = job.attempt,
+        failure_reason = Empty,
+        otel.status_code = Empty
+    );
+    run_in_span(services, job, progress, stop)
+        .instrument(span)
+        .await
+}
+
+async fn run_in_span(
+    services: &Services,
+    job: &RestoreJob,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> JobOutcome {
+    let clock = JobClock::start();
+    let watched = progress.clone();
+    let _in_progress = services
+        .metrics
+        .start_restore(move || completion::work_of(&watched));
+    // The download and the load end with this job, however it ends.
+    let cancel = stop.child_token();
+    let _guard = cancel.clone().drop_guard();
+    let context = JobContext {
+        services,
+        job,
+        progress: &progress,
+        cancel: &cancel,
+        clock,
+    };
+    let mut draft = ResultDraft::default();
+    let outcome = match claim_and_restore(&context, &mut draft).await {
+        Ok(outcome) => outcome,
+        Err(e) if e.reason() == R::TargetBusy => {
+            tracing::info!("the target is busy with another restore");
+            return JobOutcome::refused(draft.result(&context, Some(&e)), R::TargetBusy);
+        }
+        Err(e) => {
+            log_failure(&progress, &e);
+            draft.outcome(draft.result(&context, Some(&e)), Some(e.reason()))
+        }
+    };
+    if !outcome.repeated {
+        completion::record_restore(services, &progress, draft.size, &outcome);
+    }
+    end_spans(&progress, outcome.failure);
+    outcome
+}
+
+async fn claim_and_restore(
+    context: &RestoreContext<'_>,
+    draft: &mut ResultDraft,
+) -> Result<JobOutcome, RestoreError> {
+    let (job, config) = (context.job, context.config());
+    context.progress.enter("prepare");
+    targets::check_target(config, &job.target_db)?;
+    targets::check_part(job)?;
+    let mut bounds = context.bounds("restore", job.deadline);
+    context.catalog().open_ahead(&job.backup);
+    let terms = targets::claim_policy(config);
+    let claim = bounds.within(database::claim(&context.services.server, job, terms));
+    let mut claimed = match claim.await? {
+        Claim::Granted(claimed) => claimed,
+        Claim::Done(outcome) => return recorded(outcome),
+    };
+    if !claimed.has_journal() {
+        draft.log.notes.push(NO_JOURNAL.into());
+    }
+    let checked = bounds.within(claimed.check(job.attempt)).await;
+    draft.is_quarantined = claimed.is_quarantined(job.attempt);
+    let proven = match checked {
+        Err(e) => Err(e),
+        Ok(notes) => {
+            draft.log.notes.extend(notes);
+            let work = async {
+                tokio::select! {
+                    proven = restore_into_staging(context, &claimed, draft) => proven,
+                    e = claimed.lost() => Err(e),
+                }
+            };
+            bounds.within(work).await
+        }
+    };
+    // The last look: from here on the job is not interrupted. The swap is short, and whole or not at all.
+    let proven = if context.cancel.is_cancelled() {
+        proven.and(Err(RestoreError::cancelled("the restore was interrupted")))
+    } else {
+        proven
+    };
+    let swapped = match proven {
+        Ok(proven) => swap(context, &mut claimed, proven, draft).await,
+        Err(e) => Err(claimed.unless_lost(e).await),
+    };
+    match swapped {
+        Ok(result) => Ok(draft.outcome(result, None)),
+        Err(e) => fail(context, &mut claimed, e, draft).await,
+    }
+}
+
+/// Everything up to a proven staging database. A restore index only says where blocks are: a backup that
+/// fails with it is read once more from front to back, and that attempt counts.
+async fn restore_into_staging(
+    context: &RestoreContext<'_>,
+    claimed: &TargetLock,
+    draft: &mut ResultDraft,
+) -> Result<Proven, RestoreError> {
+    let (job, catalog) = (context.job, context.catalog());
+    let pinned = pin(context, draft).await?;
+    let index = match pinned.backup() {
+        // With a database to look for, the archive is read as it is.
+        Some(backup) if job.database.is_none() => catalog.index_of(backup).await,
+        _ => None,
+    };
+    let (Some(index), Some(backup)) = (index, pinned.backup().cloned()) else {
+        let opened = pinned.open(context, job.database.as_deref()).await?;
+        return load_and_prove(context, opened, claimed, draft).await;
+    };
+    let notes = draft.log.notes.len();
+    let by_index = async {
+        let opened = Pinned::open_by_index(backup, index, context).await?;
+        load_and_prove(context, opened, claimed, draft).await
+    };
+    match by_index.await {
+        Err(e) if e.reason().blame() == Blame::Backup && !context.cancel.is_cancelled() => {
+            tracing::warn!(
+                error = said(&e),
+                "reading by the restore index failed: the backup is read from front to back instead"
+            );
+            draft.log.notes.truncate(notes);
+            context.progress.begin_again();
+            let opened = pinned.open(context, None).await?;
+            load_and_prove(context, opened, claimed, draft).await
+        }
+        other => other,
+    }
+}
+
+async fn pin(
+    context: &RestoreContext<'_>,
+    draft: &mut ResultDraft,
+) -> Result<Pinned, RestoreError> {
+    let job = context.job;
+    let crc32c = job
+        .crc32c
+        .as_deref()
+        .map(backup::decode_crc32c)
+        .transpose()?;
+    let pinned = context
+        .catalog()
+        .pin(&job.backup, job.generation, crc32c)
+        .await?;
+    if let Some(pinned) = &pinned {
+        draft.size = pinned.object.size;
+        draft.backup = catalog::describe(pinned);
+    }
+    draft.pinned.clone_from(&pinned);
+    Ok(Pinned::new(pinned))
+}
+
+/// `Opened` → `Prepared` → `Staged` → `LoadedStaging` → `Proven`.
+async fn load_and_prove(
+    context: &RestoreContext<'_>,
+    opened: Opened,
+    claimed: &TargetLock,
+    draft: &mut ResultDraft,
+) -> Result<Proven, RestoreError> {
+    let (job, config) = (context.job, context.config());
+    let trust = context.catalog().trust_of(&job.backup);
+    let completeness = completeness::completeness_of(config, &opened.archive)?;
+    let policy = job.policy.clone().unwrap_or_else(|| config.policy.clone());
+    let request = LoadRequest {
+        policy: match trust {
+            Trust::Full => policy,
+            Trust::Restricted => restricted(policy),
+        },
+        selection: &job.selection,
+        backup: draft.pinned.as_ref(),
+    };
+    let mut destination = TargetDestination::announce(context, claimed, trust).await?;
+    let prepared = opened
+        .prepare(context, &mut destination, request, &mut draft.log)
+        .await?;
+    check_data_only(job, claimed, trust)?;
+    let staged = prepared.stage(&destination, &mut draft.log).await?;
+    let own_server = staged.staging.on(&context.services.server);
+    let suspended = if job.selection.data_only {
+        Some(pgdump_restore::open_tables(&own_server, &staged.staging.name).await?)
+    } else {
+        None
+    };
+    let style = LoadStyle {
+        in_order_into: suspended.as_ref().map(|s| s.dependent.clone()),
+        ..LoadStyle::default()
+    };
+    let loaded = staged.load(context, job.jobs, style).await?;
+    claimed.set_loader_right().await;
+    let mut proven = loaded.prove()?;
+    draft.take_proof(&proven);
+    let found = Completeness::of(completeness.get());
+    completeness::check_complete(config, found)?;
+    draft.completeness = Some(found);
+    draft.log.notes.extend(completeness::note_of(found));
+    reached("loaded");
+    if let Some(suspended) = suspended {
+        suspended.close(&own_server, &proven.staging.name).await?;
+    }
+    finish(context, &proven, &mut draft.log).await?;
+    if let Some(loader) = destination.into_loader() {
+        let notes = claimed.reassign_owned(&loader, &mut proven.staging).await?;
+        draft.log.notes.extend(notes);
+    }
+    Ok(proven)
+}
+
+/// What follows the load before the database is used: renamed schemas, statistics, checks.
+async fn finish(
+    context: &RestoreContext<'_>,
+    proven: &Proven,
+    log: &mut StageLog,
+) -> Result<(), RestoreError> {
+    let (server, database) = (&proven.server, proven.staging.name.as_str());
+    let renames = &context.job.selection.rename_schemas;
+    if !renames.is_empty() {
+        pgdump_restore::rename_schemas(server, database, renames).await?;
+    }
+    if proven.rewriter.policy.analyze && !proven.rewriter.has_statistics() {
+        context.progress.enter("analyze");
+        let notes = pgdump_restore::analyze(server, database, proven.sessions).await?;
+        log.notes.extend(notes);
+    }
+    context.progress.enter("check");
+    let notes = pgdump_restore::check(server, database, proven.sessions).await?;
+    log.notes.extend(notes);
+    reached("checked");
+    Ok(())
+}
+
+/// Rows alone need a target with their tables, and a role that owns those.
+fn check_data_only(
+    job: &RestoreJob,
+    claimed: &TargetLock,
+    trust: Trust,
+) -> Result<(), RestoreError> {
+    if !job.selection.data_only {
+        return Ok(());
+    }
+    let what = if trust == Trust::Restricted {
+        "rows alone go into a copy of the target, where a restricted role owns nothing: restore the whole".to_owned()
+    } else if claimed.previous_name().is_none() {
+        format!(
+            "target_db: {} does not exist, and rows alone need its tables",
+            job.target_db
+        )
+    } else {
+        return Ok(());
+    };
+    Err(ValidationError::new(R::InvalidRequest, what).into())
+}
+
+/// `Proven` → swapped: the database takes the target's place, and the outcome is recorded with it.
+async fn swap(
+    context: &RestoreContext<'_>,
+    claimed: &mut TargetLock,
+    proven: Proven,
+    draft: &ResultDraft,
+) -> Result<RestoreResult, RestoreError> {
+    let mut result = draft.result(context, None);
+    result.previous_database = claimed.previous_name().map(str::to_owned);
+    let outcome =
+        serde_json::to_value(&result).map_err(|e| RestoreError::internal(e.to_string()))?;
+    context.progress.enter("swap");
+    claimed.swap(&proven.into_staging(), &outcome).await?;
+    Ok(result)
+}
+
+/// Cleans up after a failure and records it.
+async fn fail(
+    context: &RestoreContext<'_>,
+    claimed: &mut TargetLock,
+    e: RestoreError,
+    draft: &ResultDraft,
+) -> Result<JobOutcome, RestoreError> {
+    let (e, _) = diagnose(context, e, draft.pinned.as_ref()).await;
+    log_failure(context.progress, &e);
+    let result = draft.result(context, Some(&e));
+    clean_up(claimed).await;
+    let attempt = if draft.is_quarantined {
+        u32::MAX
+    } else {
+        context.job.attempt
+    };
+    let max_attempts = context.config().max_attempts;
+    let is_final = disposition(Some(e.reason()), attempt, max_attempts).publish;
+    match record_end(claimed, &result, is_final).await {
+        Some(outcome) => recorded(outcome),
+        None => Ok(draft.outcome(result, Some(e.reason()))),
+    }
+}
+
+async fn clean_up(claimed: &mut TargetLock) {
+    match tokio::time::timeout(CLEANUP, claimed.discard()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => {
+            tracing::error!(error = said(&e), "the staging database was not dropped");
+        }
+        Err(_) => tracing::error!("dropping the staging database took too long"),
+    }
+}
+
+/// Records a final failure, so that a redelivery gets the same answer; any other attempt is given back.
+/// Returns the outcome of a request that has been applied after all.
+async fn record_end(
+    claimed: &TargetLock,
+    result: &RestoreResult,
+    is_final: bool,
+) -> Option<serde_json::Value> {
+    let done = if is_final {
+        claimed
+            .record_failure(&serde_json::to_value(result).ok()?)
+            .await
+    } else {
+        claimed.release().await.map(|()| None)
+    };
+    done.unwrap_or_else(|e| {
+        tracing::warn!(
+            error = said(&e),
+            "the end of the attempt could not be recorded"
+        );
+        None
+    })
+}
+
+fn recorded(outcome: serde_json::Value) -> Result<JobOutcome, RestoreError> {
+    let result = serde_json::from_value(outcome)
+        .map_err(|e| RestoreError::internal(format!("the recorded outcome cannot be read: {e}")))?;
+    Ok(JobOutcome::recorded(result))
+}
+
+fn log_failure(progress: &Progress, e: &RestoreError) {
+    tracing::error!(
+        stage = progress.stage(), failure_reason = %e.reason(), error = said(e),
+        "the restore failed"
+    );
+}
+
+impl ResultDraft {
+    fn take_proof(&mut self, proven: &Proven) {
+        self.backup.crc32c = proven.bytes.crc32c().map(backup::encode_crc32c);
+        self.backup.size = Some(proven.bytes.size().to_string());
+        self.size = proven.bytes.size();
+        self.loaded = Some(proven.loaded);
+    }
+
+    fn outcome(&self, result: RestoreResult, failure: Option<R>) -> JobOutcome {
+        JobOutcome {
+            result,
+            failure,
+            repeated: false,
+            is_final: self.is_quarantined,
+            proof: None,
+        }
+    }
+
+    fn result(&self, context: &RestoreContext<'_>, error: Option<&RestoreError>) -> RestoreResult {
+        let JobContext {
+            job,
+            progress,
+            clock,
+            ..
+        } = context;
+        let seconds = clock.seconds();
+        let mut r = RestoreResult::new(&job.request_id, (clock.started(), clock.now()));
+        if let Some(e) = error {
+            r.fail(e, progress.stage());
+        }
+        r.duration_seconds = seconds;
+        r.backup = self.backup.clone();
+        // A backup that was not found is named as the request named it.
+        if let (None, BackupRef::Named { name, .. }) = (&r.backup.name, &job.backup) {
+            r.backup.name = Some(name.clone());
+        }
+        r.target_db = Some(job.target_db.clone());
+        r.attempt = job.attempt;
+        r.stages = progress
+            .stages()
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v))
+            .collect();
+        if let Some(l) = self.loaded {
+            (r.tables, r.rows, r.bytes) = (l.tables, l.rows, l.bytes);
+        }
+        r.notes = self.log.notes.clone();
+        r.rewrites = self
+            .log
+            .rewriter
+            .as_ref()
+            .map(|rewriter| rewriter.report())
+            .unwrap_or_default();
+        r.labels = job.labels.clone();
+        r.completeness = self.completeness.filter(|_| error.is_none());
+        r.bound();
+        r
+    }
+}

@@ -1,0 +1,80 @@
+//! The server of a verification as a destination: its database is never swapped.
+
+use super::destination::Destination;
+use crate::database::{CreateOptions, Loader, Staging, VerificationDatabase};
+use crate::error::RestoreError;
+use crate::postgres::{Server, Session};
+use pgdump_archive::{TextEncoding, TocEntry};
+
+/// The locked database of a verification.
+pub(super) struct SandboxDestination<'a> {
+    server: &'a Server,
+    locked: &'a VerificationDatabase,
+    loader: Option<Loader>,
+}
+
+impl<'a> SandboxDestination<'a> {
+    pub(super) fn new(
+        server: &'a Server,
+        locked: &'a VerificationDatabase,
+        loader: Option<Loader>,
+    ) -> Self {
+        SandboxDestination {
+            server,
+            locked,
+            loader,
+        }
+    }
+
+    /// Whether a role without powers loads.
+    pub(super) fn is_confined(&self) -> bool {
+        self.loader.is_some()
+    }
+}
+
+impl Destination for SandboxDestination<'_> {
+    fn session(&self) -> &Session {
+        self.locked.session()
+    }
+
+    fn server(&self) -> &Server {
+        self.server
+    }
+
+    fn loader(&self) -> Option<&Loader> {
+        self.loader.as_ref()
+    }
+
+    fn database(&self) -> &str {
+        &self.locked.name
+    }
+
+    fn final_name(&self) -> &str {
+        &self.locked.name
+    }
+
+    fn recorded_name(&self) -> String {
+        self.locked.name.clone()
+    }
+
+    fn place(&mut self, _entries: &[TocEntry]) -> Vec<String> {
+        vec![]
+    }
+
+    async fn create_options(
+        &self,
+        entries: &[TocEntry],
+        encoding: &TextEncoding,
+    ) -> Result<CreateOptions, RestoreError> {
+        let options = CreateOptions::of_dump(self.session(), entries, encoding).await?;
+        Ok(options.by_files())
+    }
+
+    async fn create(&self, options: &CreateOptions) -> Result<Staging, RestoreError> {
+        let staging = self.locked.create(options).await?;
+        if let Some(loader) = &self.loader {
+            self.locked.admit(loader, &staging).await?;
+        }
+        Ok(staging)
+    }
+}

@@ -1,0 +1,322 @@
+//! The stages that restores and verifications share. Each consumes the state before it and returns the
+//! next: `Pinned` → `Opened` → `Prepared` → `Staged` → `LoadedStaging` → `Proven`.
+
+use std::sync::Arc;
+
+use super::context::JobContext;
+use super::destination::Destination;
+use crate::backup::{IntegrityCheck, PinnedBackup, ProvenBytes, ReadHint, Source};
+use crate::catalog::WantedBackup;
+use crate::database::{CreateOptions, ProvenStaging, Staging};
+use crate::error::RestoreError;
+use crate::job::made_for;
+use crate::policy::{Owners, Policy, Selection};
+use crate::postgres::Server;
+use pgdump_archive::{Archive, BlockIndex, ContentDigest, TocEntry};
+use pgdump_restore::{LoadOptions, Loaded, Rewriter};
+
+/// One generation of a backup, or standard input.
+#[derive(Clone)]
+pub(super) struct Pinned {
+    backup: Option<PinnedBackup>,
+}
+
+/// A backup that was read as far as its table of contents, and the check of all of its bytes.
+pub(super) struct Opened {
+    pub(super) archive: Archive,
+    pub(super) integrity: IntegrityCheck,
+}
+
+/// What is loaded, and under which rules.
+pub(super) struct LoadRequest<'a> {
+    pub(super) policy: Policy,
+    pub(super) selection: &'a Selection,
+    /// The object, beside which the globals file is; `None` for standard input.
+    pub(super) backup: Option<&'a PinnedBackup>,
+}
+
+/// What the stages leave for the result, also when one of them fails.
+#[derive(Default)]
+pub(super) struct StageLog {
+    pub(super) notes: Vec<String>,
+    /// How the dump was rewritten for the server.
+    pub(super) rewriter: Option<Arc<Rewriter>>,
+}
+
+/// A backup that fits the server, rewritten for it.
+pub(super) struct Prepared {
+    archive: Archive,
+    integrity: IntegrityCheck,
+    entries: Vec<TocEntry>,
+    roles: Vec<String>,
+    create_options: CreateOptions,
+    rewriter: Arc<Rewriter>,
+}
+
+/// An empty database that the loading role, and no one else, can connect to.
+pub(super) struct Staged {
+    archive: Archive,
+    integrity: IntegrityCheck,
+    entries: Vec<TocEntry>,
+    rewriter: Arc<Rewriter>,
+    pub(super) staging: Staging,
+    /// The server as the role that loads; the database's name means this database.
+    pub(super) server: Server,
+}
+
+/// How a backup is loaded.
+#[derive(Default)]
+pub(super) struct LoadStyle {
+    /// Collects what passes by, for a comparison afterwards.
+    pub(super) content_digest: Option<Arc<ContentDigest>>,
+    /// Where rows go into tables that exist already: tables whose rows depend on others.
+    pub(super) in_order_into: Option<Arc<std::collections::HashSet<String>>>,
+}
+
+/// A database with everything that the archive holds. The bytes are not yet compared with the object's.
+pub(super) struct LoadedStaging {
+    pub(super) staging: Staging,
+    pub(super) server: Server,
+    pub(super) sessions: usize,
+    pub(super) loaded: Loaded,
+    pub(super) integrity: IntegrityCheck,
+    pub(super) rewriter: Arc<Rewriter>,
+}
+
+/// A loaded database, all of whose bytes are the object's.
+pub(super) struct Proven {
+    pub(super) staging: Staging,
+    pub(super) server: Server,
+    pub(super) sessions: usize,
+    pub(super) loaded: Loaded,
+    pub(super) bytes: ProvenBytes,
+    pub(super) rewriter: Arc<Rewriter>,
+}
+
+impl Pinned {
+    pub(super) fn new(backup: Option<PinnedBackup>) -> Self {
+        Pinned { backup }
+    }
+
+    /// The object; `None` for standard input.
+    pub(super) fn backup(&self) -> Option<&PinnedBackup> {
+        self.backup.as_ref()
+    }
+
+    /// Where its bytes come from.
+    pub(super) fn source(&self) -> Source {
+        self.backup.clone().map_or(Source::Stdin, Source::Object)
+    }
+
+    /// Starts the download and reads the backup as far as its table of contents. Of a dump of a whole
+    /// cluster, only `database` is read.
+    ///
+    /// # Errors
+    /// `archive_unsupported`, `archive_corrupt`, `download_failed`, `invalid_request` where the backup
+    /// does not contain `database`.
+    pub(super) async fn open<J>(
+        &self,
+        context: &JobContext<'_, J>,
+        database: Option<&str>,
+    ) -> Result<Opened, RestoreError> {
+        let wanted = WantedBackup {
+            source: self.source(),
+            database: database.map(str::to_owned),
+        };
+        let (progress, cancel) = (context.progress.clone(), context.cancel.clone());
+        let (mut archive, integrity) = context
+            .catalog()
+            .read_database(wanted, ReadHint::Whole, progress, cancel)
+            .await?;
+        // SQL text of a whole cluster ends with another database.
+        if database.is_none() {
+            context
+                .catalog()
+                .look_ahead(&mut archive, self.backup())
+                .await;
+        }
+        Ok(Opened { archive, integrity })
+    }
+
+    /// The same, with a restore index that says where the blocks of the archive are.
+    ///
+    /// # Errors
+    /// As [`Pinned::open`]; an index that is wrong looks like a corrupt archive.
+    pub(super) async fn open_by_index<J>(
+        backup: PinnedBackup,
+        index: BlockIndex,
+        context: &JobContext<'_, J>,
+    ) -> Result<Opened, RestoreError> {
+        let (progress, cancel) = (context.progress.clone(), context.cancel.clone());
+        let (archive, integrity) = context
+            .catalog()
+            .read_by_blocks(backup, index, progress, cancel)
+            .await?;
+        Ok(Opened { archive, integrity })
+    }
+}
+
+impl Opened {
+    /// Compares the backup with the server and rewrites it for the server.
+    ///
+    /// # Errors
+    /// Everything that a preflight refuses, and a selection that the backup cannot satisfy.
+    pub(super) async fn prepare<J>(
+        mut self,
+        context: &JobContext<'_, J>,
+        destination: &mut impl Destination,
+        request: LoadRequest<'_>,
+        log: &mut StageLog,
+    ) -> Result<Prepared, RestoreError> {
+        let LoadRequest {
+            policy,
+            selection,
+            backup,
+        } = request;
+        let globals = context
+            .catalog()
+            .globals(&policy, backup, context.cancel)
+            .await?;
+        let create_options = destination
+            .create_options(self.archive.entries(), self.archive.encoding())
+            .await?;
+        let session = destination.session();
+        let encoding = create_options.encoding(session).await?;
+        pgdump_restore::convert_texts(session, &mut self.archive, &encoding).await?;
+        log.notes.extend(destination.place(self.archive.entries()));
+        let rewriter = Rewriter::new(destination.facts().await?, policy, globals)
+            .with_role_comment(made_for(&destination.recorded_name()));
+        let rewriter = Arc::new(rewriter);
+        log.rewriter = Some(rewriter.clone());
+        let stored = backup.map(|b| b.object.size);
+        let prepared = pgdump_restore::prepare(&self.archive, selection, stored, &rewriter)?;
+        log.notes.extend(prepared.notes);
+        Ok(Prepared {
+            archive: self.archive,
+            integrity: self.integrity,
+            entries: prepared.entries,
+            roles: prepared.roles,
+            create_options,
+            rewriter,
+        })
+    }
+}
+
+impl Prepared {
+    /// Entries of the table of contents that are restored; none of SQL text, which has no table of
+    /// contents.
+    pub(super) fn entries(&self) -> &[TocEntry] {
+        if self.archive.is_script() {
+            &[]
+        } else {
+            &self.entries
+        }
+    }
+
+    /// Creates the roles that are missing and the empty database.
+    ///
+    /// # Errors
+    /// `insufficient_privilege`, `insufficient_space`, `target_unavailable`, `restore_error`.
+    pub(super) async fn stage(
+        self,
+        destination: &impl Destination,
+        log: &mut StageLog,
+    ) -> Result<Staged, RestoreError> {
+        for sql in &self.roles {
+            destination
+                .session()
+                .run(sql)
+                .await
+                .map_err(|e| e.context("creating a role"))?;
+        }
+        let mut staging = destination.create(&self.create_options).await?;
+        log.notes.append(&mut staging.notes);
+        Ok(Staged {
+            archive: self.archive,
+            integrity: self.integrity,
+            entries: self.entries,
+            rewriter: self.rewriter,
+            server: staging.on(destination.loading_server()),
+            staging,
+        })
+    }
+}
+
+impl Staged {
+    /// Loads everything, with `jobs` sessions or as many as the configuration says.
+    ///
+    /// # Errors
+    /// The first failure, with its entry: `data_rejected`, `role_missing`, `restore_error`, …; the
+    /// archive's and the download's own errors.
+    pub(super) async fn load<J>(
+        self,
+        context: &JobContext<'_, J>,
+        jobs: Option<usize>,
+        style: LoadStyle,
+    ) -> Result<LoadedStaging, RestoreError> {
+        let config = context.config();
+        let sessions = config.jobs_for(jobs, self.rewriter.facts.cores);
+        let options = LoadOptions {
+            sessions,
+            queue_bytes: config.queue_bytes,
+            binary_from: config.binary_from,
+            max_bytes: config.max_bytes,
+            content_digest: style.content_digest,
+            in_order_into: style.in_order_into,
+        };
+        let observer = Arc::clone(context.progress);
+        let loaded = pgdump_restore::load(
+            &self.server,
+            &self.staging.name,
+            self.archive,
+            self.entries,
+            options,
+            self.rewriter.clone(),
+            observer,
+        )
+        .await?;
+        Ok(LoadedStaging {
+            staging: self.staging,
+            server: self.server,
+            sessions,
+            loaded,
+            integrity: self.integrity,
+            rewriter: self.rewriter,
+        })
+    }
+}
+
+impl LoadedStaging {
+    /// The loaded data is the backup's only if every byte was the object's.
+    ///
+    /// # Errors
+    /// `checksum_mismatch`, `download_failed`.
+    pub(super) fn prove(self) -> Result<Proven, RestoreError> {
+        Ok(Proven {
+            bytes: self.integrity.check()?,
+            staging: self.staging,
+            server: self.server,
+            sessions: self.sessions,
+            loaded: self.loaded,
+            rewriter: self.rewriter,
+        })
+    }
+}
+
+impl Proven {
+    /// What the swap asks for.
+    pub(super) fn into_staging(self) -> ProvenStaging {
+        self.staging.proven(self.loaded, self.bytes)
+    }
+}
+
+/// A restricted restore keeps nothing of the dump's roles: everything belongs to one role without powers.
+pub(super) fn restricted(policy: Policy) -> Policy {
+    Policy {
+        owners: Owners::None,
+        privileges: false,
+        create_roles: false,
+        globals: None,
+        ..policy
+    }
+}

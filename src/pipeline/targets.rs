@@ -1,0 +1,54 @@
+//! Which databases a restore may replace, and under which conditions.
+
+use crate::admission::fits;
+use crate::config::Config;
+use crate::database::ClaimPolicy;
+use crate::error::{FailureReason as R, RestoreError, ValidationError};
+use crate::job::{self, OnExisting, RestoreJob};
+
+/// Whether a database may be restored into at all.
+///
+/// # Errors
+/// `target_not_allowed`; `invalid_request` for what cannot be a name.
+pub(crate) fn check_target(config: &Config, name: &str) -> Result<(), RestoreError> {
+    job::check_target(name, &config.db.maintenance)?;
+    let refuse = |why: &str| {
+        Err(ValidationError::new(R::TargetNotAllowed, format!("target_db: {why}")).into())
+    };
+    if config.protected_databases.iter().any(|p| p == name) {
+        return refuse(&format!(
+            "database {name} is protected (PROTECTED_DATABASES)"
+        ));
+    }
+    if fits(&config.allowed_targets, name) {
+        Ok(())
+    } else {
+        refuse(&format!("database {name} is none of ALLOWED_TARGETS"))
+    }
+}
+
+/// The conditions under which a target is claimed.
+pub(crate) fn claim_policy(config: &Config) -> ClaimPolicy {
+    ClaimPolicy {
+        keep: config.keep_previous,
+        deaths: config.quarantine_after,
+        max_age: config.request_max_age,
+    }
+}
+
+/// A part of a backup becomes a new database; rows alone go into a copy of an existing one. Anything else
+/// would lose what the part does not contain.
+pub(super) fn check_part(job: &RestoreJob) -> Result<(), RestoreError> {
+    let replaces = job.on_existing == OnExisting::Replace;
+    match (job.selection.is_everything(), job.selection.data_only) {
+        (false, false) if replaces => {
+            let what = "a part of a backup does not replace a whole database: the rest of it would be gone";
+            Err(ValidationError::new(R::TargetNotAllowed, what).into())
+        }
+        (_, true) if !replaces => {
+            let what = "rows alone go into a copy of an existing database, which then takes its place: on_existing must be replace";
+            Err(ValidationError::new(R::InvalidRequest, what).into())
+        }
+        _ => Ok(()),
+    }
+}

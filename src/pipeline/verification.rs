@@ -1,0 +1,523 @@
+//! A verification: pin, open, restore into a server of its own, compare, judge, and write the evidence.
+//! Every way it ends is an answer: verified, failed, or inconclusive.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use tracing::field::Empty;
+
+use super::bisection::bisect;
+use super::context::{JobClock, JobContext, Services};
+use super::diagnosis::{diagnose, drain};
+use super::outcome::{JobOutcome, end_spans};
+use super::sandbox_destination::SandboxDestination;
+use super::stages::{LoadRequest, LoadStyle, Opened, Pinned, StageLog, restricted};
+use super::verification_server::{self, VerificationServer};
+use super::{completeness, upload};
+use crate::backup::{self, DownloadOptions, IntegrityCheck, PinnedBackup, ReadHint};
+use crate::catalog;
+use crate::config::{Config, Trust};
+use crate::database::VerificationDatabase;
+use crate::error::{FailureReason as R, RestoreError, RetryClass, report as said};
+use crate::job::{Completeness, VerifyJob};
+use crate::policy::{Depth, Extensions, Policy, Selection, Trigger};
+use crate::progress::Progress;
+use crate::proof::{ArchiveProof, VerificationReport};
+use crate::steps::reached as step;
+use crate::verification::{
+    self, Checks, ChecksFile, History, RestoredDatabase, StoredEvidence, verdict,
+};
+use pgdump_archive::{Archive, ContentDigest, DigestSink};
+
+type VerifyContext<'a> = JobContext<'a, VerifyJob>;
+
+/// What a verification collects.
+struct VerificationDraft {
+    report: VerificationReport,
+    pinned: Option<PinnedBackup>,
+}
+
+/// Proves that a backup can be restored, to the depth that the job or the configuration asks for. There is
+/// always an answer; a final answer is written as evidence beside the backup.
+pub(crate) async fn run(
+    services: &Services,
+    job: &VerifyJob,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+) -> JobOutcome {
+    let span = tracing::info_span!(
+        "verification",
+        request_id = job.request_id,
+        attempt = job.attempt,
+        failure_reason = Empty,
+        otel.status_code = Empty
+    );
+    let work = async {
+        let outcome = run_in_span(services, job, &progress, stop).await;
+        end_spans(&progress, outcome.failure);
+        outcome
+    };
+    work.instrument(span).await
+}
+
+async fn run_in_span(
+    services: &Services,
+    job: &VerifyJob,
+    progress: &Arc<Progress>,
+    stop: CancellationToken,
+) -> JobOutcome {
+    let cancel = stop.child_token();
+    let _guard = cancel.clone().drop_guard();
+    let context = JobContext {
+        services,
+        job,
+        progress,
+        cancel: &cancel,
+        clock: JobClock::start(),
+    };
+    let verify = &services.config.verify;
+    let depth = job.depth.unwrap_or(verify.depth);
+    let started = context.clock.started();
+    let mut report = VerificationReport::new(&job.request_id, job.trigger, depth, started);
+    report.backup_set = verify.set_of("").to_owned();
+    let mut draft = VerificationDraft {
+        report,
+        pinned: None,
+    };
+    let mut bounds = context.bounds("verification", job.deadline);
+    let ended = bounds.within(verify_stages(&context, &mut draft)).await;
+    let VerificationDraft { mut report, pinned } = draft;
+    report.duration_seconds = context.clock.seconds();
+    report.finished_at = context.clock.now();
+    report.stages = progress
+        .stages()
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v))
+        .collect();
+    match ended {
+        Ok(Some(kept)) => return answered_before(job, kept),
+        Ok(None) => verdict::judge(&mut report, progress.stage()),
+        Err(e) => verdict::fail(&mut report, &e, progress.stage()),
+    }
+    verdict::mind_the_locale(&mut report);
+    let catalog = context.catalog();
+    catalog.doubt(&mut report, pinned.as_ref()).await;
+    if catalog.is_bisected(job, &report) {
+        progress.enter("bisect");
+        let verify = |probe| run_probe(services, probe, cancel.clone());
+        report.bisection = bisect(&context, &report, &verify).await;
+    }
+    conclude(&context, report, pinned.as_ref()).await
+}
+
+/// Verifies one backup of a bisection.
+fn run_probe(
+    services: &Services,
+    probe: VerifyJob,
+    cancel: CancellationToken,
+) -> BoxFuture<'_, JobOutcome> {
+    Box::pin(async move { run(services, &probe, Arc::default(), cancel).await })
+}
+
+/// The outcome of a request that has evidence already.
+fn answered_before(job: &VerifyJob, kept: StoredEvidence) -> JobOutcome {
+    JobOutcome {
+        result: verdict::result_of(job, &kept.report, Some(kept.uri)),
+        failure: kept.report.error.as_ref().map(|e| e.reason),
+        repeated: true,
+        is_final: true,
+        proof: Some(Box::new(kept.report)),
+    }
+}
+
+/// Whether the message was delivered so often that it is taken for one that kills workers.
+fn is_quarantined(context: &VerifyContext<'_>) -> bool {
+    context.job.attempt > context.config().quarantine_after
+}
+
+/// All stages; `Some` if this request has its answer already.
+async fn verify_stages(
+    context: &VerifyContext<'_>,
+    draft: &mut VerificationDraft,
+) -> Result<Option<StoredEvidence>, RestoreError> {
+    let (job, config) = (context.job, context.config());
+    context.progress.enter("prepare");
+    // Before a byte is read: a wrong checks file is not the fault of a backup.
+    checks(config, "")?;
+    let crc32c = job
+        .crc32c
+        .as_deref()
+        .map(backup::decode_crc32c)
+        .transpose()?;
+    draft.pin(config, upload::pin_whole(context, crc32c).await?);
+    let depth = draft.report.depth_requested;
+    let catalog = context.catalog();
+    if let Some(kept) = catalog.answered(job, draft.pinned.as_ref(), depth).await? {
+        return Ok(Some(kept));
+    }
+    if is_quarantined(context) {
+        let what = format!("quarantined: {} deliveries came to no end", job.attempt - 1);
+        return Err(RestoreError::internal(what));
+    }
+    if depth == Depth::Object {
+        let source = Pinned::new(draft.pinned.clone()).source();
+        let options = catalog.download_options();
+        let integrity = drain(source, options, context.progress, context.cancel).await?;
+        reached(&mut draft.report, &integrity, Depth::Object)?;
+        return Ok(None);
+    }
+    loop {
+        let Err(e) = verify_archive(context, draft).await else {
+            return Ok(None);
+        };
+        let more = match &draft.pinned {
+            Some(p) if e.reason() == R::ArchiveCorrupt && job.trigger == Trigger::Notification => {
+                upload::wait_for_upload(context, p).await?
+            }
+            _ => None,
+        };
+        let Some(more) = more else {
+            let (e, integrity) = diagnose(context, e, draft.pinned.as_ref()).await;
+            if let Some(integrity) = integrity {
+                // Whatever else is wrong, the object is what the store says.
+                let _ = reached(&mut draft.report, &integrity, Depth::Object);
+            }
+            return Err(e);
+        };
+        draft.pin(config, Some(more));
+    }
+}
+
+impl VerificationDraft {
+    fn pin(&mut self, config: &Config, pinned: Option<PinnedBackup>) {
+        if let Some(p) = &pinned {
+            self.report.backup = catalog::describe(p);
+            self.report.backup_created = Some(p.object.created);
+            self.report.backup_set = config.verify.set_of(&p.object.name).to_owned();
+        }
+        self.pinned = pinned;
+    }
+}
+
+/// Opens the backup, with a checksum of its bytes by SHA-256.
+async fn open(
+    context: &VerifyContext<'_>,
+    pinned: Option<&PinnedBackup>,
+) -> Result<Opened, RestoreError> {
+    let catalog = context.catalog();
+    let options = DownloadOptions {
+        sha256: true,
+        ..catalog.download_options()
+    };
+    let (origin, integrity) = backup::open(
+        Pinned::new(pinned.cloned()).source(),
+        ReadHint::Whole,
+        options,
+        context.progress.clone(),
+        context.cancel.clone(),
+    );
+    let (keys, bounds) = (catalog.keys()?, catalog.archive_limits());
+    let database = context.job.database.clone();
+    let open = move || Archive::open_database(origin, bounds, &keys, database.as_deref());
+    let archive = tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??;
+    Ok(Opened { archive, integrity })
+}
+
+/// Depth `archive` and further.
+async fn verify_archive(
+    context: &VerifyContext<'_>,
+    draft: &mut VerificationDraft,
+) -> Result<(), RestoreError> {
+    let (config, catalog) = (context.config(), context.catalog());
+    let (report, pinned) = (&mut draft.report, draft.pinned.as_ref());
+    let opened = open(context, pinned).await?;
+    let archive = &opened.archive;
+    report.notes.extend(
+        context
+            .job
+            .database
+            .as_ref()
+            .map(|d| format!("only database {d} was looked at")),
+    );
+    report.archive = Some(archive_proof(archive));
+    report.database = archive.header().database.clone().filter(|d| !d.is_empty());
+    let completeness = archive.completeness();
+    let content_digest = Arc::new(ContentDigest::of(archive));
+    let done = if report.depth_requested == Depth::Archive {
+        context.progress.enter("data");
+        read_all(opened.archive, content_digest.clone(), context.progress).await?;
+        reached(report, &opened.integrity, Depth::Archive)?;
+        sum_up(report, &content_digest);
+        Ok(())
+    } else {
+        let history = catalog.history(pinned, report).await?;
+        restore_and_examine(context, opened, &content_digest, &history, (report, pinned)).await
+    };
+    let deepest = report.depth_requested.min(Depth::Restore);
+    if report.depth >= Some(deepest) {
+        catalog.keep_index(pinned, report, &content_digest).await;
+    }
+    let found = completeness.get().map(|c| Completeness::of(Some(c)));
+    completeness::note_completeness(config, report, found);
+    done
+}
+
+/// Depth `restore` and further, on a server of its own.
+async fn restore_and_examine(
+    context: &VerifyContext<'_>,
+    opened: Opened,
+    content_digest: &Arc<ContentDigest>,
+    history: &History,
+    (report, pinned): (&mut VerificationReport, Option<&PinnedBackup>),
+) -> Result<(), RestoreError> {
+    let config = context.config();
+    context.progress.enter("sandbox");
+    let header = opened.archive.header();
+    let name = verification_server::own_name(header.database.as_deref())
+        .unwrap_or_else(|| VerificationDatabase::name_for(&context.job.request_id));
+    let settings = verification_server::settings_for(opened.archive.entries(), &name);
+    let major = major_of(&header.server_version);
+    let server = VerificationServer::start(config, major, settings).await?;
+    report.server = Some(server.proof.clone());
+    step("sandbox");
+    let database = server.claim(&context.job.request_id, name).await?;
+    // A sandbox is isolated as a whole; on a scratch server, the role that loads is confined.
+    let confine = !server.is_sandbox() && config.verify.scratch_trust == Trust::Restricted;
+    let loader = if confine {
+        database.confine().await?
+    } else {
+        None
+    };
+    let mut log = StageLog::default();
+    if confine && loader.is_none() {
+        let note = "the scratch server's role may make no roles, and loads itself";
+        log.notes.push(note.into());
+    }
+    let mut destination = SandboxDestination::new(&server.server, &database, loader);
+    let run = VerificationRun {
+        context,
+        content_digest,
+        history,
+        pinned,
+    };
+    let done = run
+        .load_and_examine(opened, &mut destination, (report, &mut log))
+        .await;
+    report.notes.append(&mut log.notes);
+    report.rewrites = log.rewriter.map(|r| r.report()).unwrap_or_default();
+    let done = match done {
+        Ok(()) => Ok(()),
+        Err(e) => Err(database.unless_lost(e).await),
+    };
+    server.clean_up(&database).await;
+    done
+}
+
+/// What the restore of a verification works with.
+struct VerificationRun<'a> {
+    context: &'a VerifyContext<'a>,
+    content_digest: &'a Arc<ContentDigest>,
+    history: &'a History,
+    pinned: Option<&'a PinnedBackup>,
+}
+
+impl VerificationRun<'_> {
+    /// The stages of a restore, and the comparison of the restored database with the backup.
+    async fn load_and_examine(
+        &self,
+        opened: Opened,
+        destination: &mut SandboxDestination<'_>,
+        (report, log): (&mut VerificationReport, &mut StageLog),
+    ) -> Result<(), RestoreError> {
+        let (context, content_digest) = (self.context, self.content_digest);
+        let begun = tokio::time::Instant::now();
+        let encoding = opened.archive.encoding().name().to_owned();
+        let dumped_major = major_of(&opened.archive.header().server_version);
+        let selection = Selection::default();
+        let request = LoadRequest {
+            policy: verification_policy(context.config(), destination.is_confined()),
+            selection: &selection,
+            backup: self.pinned,
+        };
+        let prepared = opened.prepare(context, destination, request, log).await?;
+        let entries = prepared.entries().to_vec();
+        let staged = prepared.stage(destination, log).await?;
+        let style = LoadStyle {
+            content_digest: Some(content_digest.clone()),
+            ..LoadStyle::default()
+        };
+        let loaded = staged.load(context, context.job.jobs, style).await?;
+        reached(report, &loaded.integrity, Depth::Restore)?;
+        sum_up(report, content_digest);
+        let seconds = begun.elapsed().as_secs_f64();
+        report.rto = Some(verdict::forecast(seconds, report.bytes, self.history));
+        if report.depth_requested < Depth::Data {
+            return Ok(());
+        }
+        context.progress.enter("check");
+        let restored = RestoredDatabase {
+            server: &loaded.server,
+            database: &loaded.staging.name,
+            entries: &entries,
+            content_digest,
+            encoding: &encoding,
+            dumped_major,
+            backup_created: report.backup_created.unwrap_or(report.started_at),
+            sessions: loaded.sessions,
+        };
+        let checks = checks(context.config(), &report.backup_set)?;
+        let found = verification::examine(&restored, &checks, self.history).await?;
+        step("examined");
+        (report.tables, report.checks, report.drift) = (found.tables, found.checks, found.drift);
+        Ok(())
+    }
+}
+
+/// The policy of a verification: missing roles are created, statistics are not needed, and nothing may be
+/// left out.
+fn verification_policy(config: &Config, confined: bool) -> Policy {
+    let policy = Policy {
+        create_roles: true,
+        extensions: Extensions::Require,
+        analyze: false,
+        ..config.policy.clone()
+    };
+    if confined { restricted(policy) } else { policy }
+}
+
+fn checks(config: &Config, set: &str) -> Result<Checks, RestoreError> {
+    let file = config
+        .verify
+        .checks
+        .as_deref()
+        .map(ChecksFile::parse)
+        .transpose()?;
+    Ok(file.unwrap_or_default().of_set(set))
+}
+
+/// Writes the evidence of a final answer and returns the outcome.
+async fn conclude(
+    context: &VerifyContext<'_>,
+    mut report: VerificationReport,
+    pinned: Option<&PinnedBackup>,
+) -> JobOutcome {
+    let job = context.job;
+    let reason = |r: &VerificationReport| r.error.as_ref().map(|e| e.reason);
+    let is_final = reason(&report).is_none_or(|r| r.retry_class() == RetryClass::Permanent);
+    let mut uri = None;
+    report.bound();
+    crate::event::bound_rewrites(&mut report.rewrites);
+    if is_final && job.trigger != Trigger::Bisection {
+        context.progress.enter("evidence");
+        match context.catalog().write_evidence(job, &report, pinned).await {
+            // If another worker was faster, its answer stands.
+            Ok(Some(kept)) => (report, uri) = (kept.report, Some(kept.uri)),
+            Ok(None) => {}
+            Err(e) => {
+                tracing::error!(error = said(&e), "the evidence was not written");
+                report
+                    .notes
+                    .push(format!("the evidence was not written: {}", said(&e)));
+            }
+        }
+    }
+    let failure = reason(&report);
+    tracing::info!(
+        verdict = report.verdict.as_str(),
+        depth = report.depth.map_or("", Depth::as_str),
+        duration_s = report.duration_seconds,
+        rows = report.rows,
+        failure_reason = failure.map_or("", R::as_str),
+        "verification ended"
+    );
+    JobOutcome {
+        result: verdict::result_of(job, &report, uri),
+        failure,
+        repeated: false,
+        is_final: is_quarantined(context),
+        proof: Some(Box::new(report)),
+    }
+}
+
+/// Records that every byte is the object's and that everything up to `depth` is in order.
+fn reached(
+    report: &mut VerificationReport,
+    integrity: &IntegrityCheck,
+    depth: Depth,
+) -> Result<(), RestoreError> {
+    let bytes = integrity.check()?;
+    report.backup.size = Some(bytes.size().to_string());
+    report.backup.crc32c = bytes.crc32c().map(backup::encode_crc32c);
+    report.sha256 = integrity.sha256();
+    report.depth = Some(depth);
+    Ok(())
+}
+
+/// Reads all data, for its digest alone.
+async fn read_all(
+    mut archive: Archive,
+    content_digest: Arc<ContentDigest>,
+    progress: &Arc<Progress>,
+) -> Result<(), RestoreError> {
+    let progress = progress.clone();
+    archive.decode_texts_for_display();
+    let read = tokio::task::spawn_blocking(move || {
+        let seen = |n| {
+            progress
+                .data_bytes
+                .fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        };
+        archive.read_data(&mut DigestSink::new(&content_digest, &seen))
+    });
+    Ok(read
+        .await
+        .map_err(|e| RestoreError::internal(format!("the archive reader died: {e}")))??)
+}
+
+fn archive_proof(archive: &Archive) -> ArchiveProof {
+    let h = archive.header();
+    ArchiveProof {
+        format: h.format.as_str().to_owned(),
+        wrapped_in: h.filters.iter().map(|l| l.as_str().to_owned()).collect(),
+        server_version: h.server_version.clone(),
+        pg_dump_version: h.pg_dump_version.clone(),
+        encoding: archive.encoding().name().to_owned(),
+        entries: verification::kinds(archive.entries()),
+    }
+}
+
+/// Fills in what the archive contains.
+fn sum_up(report: &mut VerificationReport, content_digest: &ContentDigest) {
+    let objects = content_digest.objects();
+    report.tables = verification::tables_of(content_digest);
+    report.large_objects = objects.len() as u64;
+    report.rows = report.tables.iter().map(|t| t.rows).sum();
+    let of_tables: u64 = report.tables.iter().map(|t| t.bytes).sum();
+    report.bytes = of_tables + objects.values().map(|o| o.bytes).sum::<u64>();
+}
+
+/// `15.18 (Debian …)` → 15; `9.6.24` → 9
+fn major_of(version: &str) -> Option<u32> {
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .find(|p| !p.is_empty())?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn major_versions_are_read() {
+        assert_eq!(major_of("15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major_of("9.6.24"), Some(9));
+        assert_eq!(major_of("18beta1"), Some(18));
+        assert_eq!(major_of(""), None);
+    }
+}
