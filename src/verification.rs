@@ -29,8 +29,8 @@ pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    Evidence, Found, OwnEvidence, Question, RestoreIndex, StoredEvidence, Testimony,
-    evidence_name, is_of,
+    Evidence, Found, OwnEvidence, Question, RestoreIndex, StoredEvidence, Testimony, evidence_name,
+    is_of,
 };
 pub use html_report::{ledger_page, page};
 pub use junit::junit;

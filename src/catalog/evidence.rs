@@ -12,7 +12,9 @@ use crate::job::VerifyJob;
 use crate::policy::Depth;
 use crate::proof::{Verdict, VerificationReport};
 use crate::steps::reached as step;
-use crate::verification::{Evidence, History, Keyring, Question, StoredEvidence, Testimony, verdict};
+use crate::verification::{
+    Evidence, History, Keyring, Question, StoredEvidence, Testimony, verdict,
+};
 
 /// Proven backups that bands and forecasts are learned from.
 const HISTORY: usize = 10;
@@ -149,7 +151,11 @@ impl BackupCatalog {
         if let Some(why) = &earlier.incomplete {
             tracing::warn!(why, "earlier evidence was not read completely");
         }
-        if let Some(r) = earlier.reports.iter().find(|r| verdict::contradicts(r, report)) {
+        if let Some(r) = earlier
+            .reports
+            .iter()
+            .find(|r| verdict::contradicts(r, report))
+        {
             tracing::error!(
                 backup = p.uri(),
                 "the same backup was verified before and fails now: a defect of this program or its server"

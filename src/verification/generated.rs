@@ -98,9 +98,7 @@ pub(super) async fn check(subject: &RestoredDatabase<'_>) -> Result<Vec<Check>, 
                 ),
             )),
             // A function may end the session; that affects only its own table.
-            (seconds, Some(sql)) => {
-                data_checks::rows(&session, &sql, &format!("{seconds}s")).await
-            }
+            (seconds, Some(sql)) => data_checks::rows(&session, &sql, &format!("{seconds}s")).await,
         };
         findings.add(&table, &answer);
     }
@@ -117,11 +115,17 @@ async fn connect(subject: &RestoredDatabase<'_>) -> Result<Session, DatabaseErro
 async fn tables(session: &Session) -> Result<Vec<(u32, String)>, DatabaseError> {
     let rows = session.client().query(TABLES, &[]).await.map_err(looking)?;
     let table = |r: &Row| Ok((r.try_get(0)?, r.try_get(1)?));
-    rows.iter().map(table).collect::<Result<_, _>>().map_err(looking)
+    rows.iter()
+        .map(table)
+        .collect::<Result<_, _>>()
+        .map_err(looking)
 }
 
 async fn columns(session: &Session, oid: u32) -> Result<Vec<GeneratedColumn>, DatabaseError> {
-    let rows = session.client().query(COLUMNS, &[&oid, &MAX_EXPRESSIONS]).await;
+    let rows = session
+        .client()
+        .query(COLUMNS, &[&oid, &MAX_EXPRESSIONS])
+        .await;
     let column = |r: &Row| {
         Ok(GeneratedColumn {
             name: r.try_get(0)?,
@@ -130,7 +134,11 @@ async fn columns(session: &Session, oid: u32) -> Result<Vec<GeneratedColumn>, Da
         })
     };
     let columns = rows.map_err(looking)?;
-    columns.iter().map(column).collect::<Result<_, _>>().map_err(looking)
+    columns
+        .iter()
+        .map(column)
+        .collect::<Result<_, _>>()
+        .map_err(looking)
 }
 
 fn looking(e: tokio_postgres::Error) -> DatabaseError {
@@ -148,7 +156,10 @@ fn question(table: &GeneratedTable) -> Option<String> {
         expression,
     } in &table.columns
     {
-        let (comma, expression) = (if counts.is_empty() { "" } else { ", " }, expression.as_ref()?);
+        let (comma, expression) = (
+            if counts.is_empty() { "" } else { ", " },
+            expression.as_ref()?,
+        );
         // The cast of an expression to its column's type is not always part of the stored expression.
         counts += &format!(
             "{comma}pg_catalog.count(*) FILTER (WHERE {name}::text COLLATE \"C\" \

@@ -526,8 +526,12 @@ pub(super) async fn compare_objects(
 
 /// The next large objects after `after`, by their oid.
 async fn list_objects(session: &Session, after: u32) -> Result<Vec<u32>, DatabaseError> {
-    let sql = "SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT $2";
-    let rows = session.client().query(sql, &[&after, &LISTED_OBJECTS]).await;
+    let sql =
+        "SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT $2";
+    let rows = session
+        .client()
+        .query(sql, &[&after, &LISTED_OBJECTS])
+        .await;
     let rows = rows.map_err(|e| map_pg_error(&e, "looking at large objects"))?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }

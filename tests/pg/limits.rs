@@ -212,3 +212,99 @@ async fn an_oversized_row_is_not_blamed_on_the_backup() {
         "{said}"
     );
 }
+
+/// The dump decides how many objects a database has and how long their definitions are: none of it is collected.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_catalogs_take_no_memory() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let text = std::fs::read_to_string(c.dump_as("src", Format::Plain)).unwrap();
+    let custom = c.dump_as("src", Format::Custom);
+    let generated = "DO $$BEGIN FOR i IN 1..12 LOOP EXECUTE format('CREATE TABLE public.g%s (a int, \
+        b text GENERATED ALWAYS AS (a::text || %L::text) STORED)', i, repeat('x', 8 * 1048576)); END LOOP; END$$;";
+    let columns = "DO $$DECLARE c text; BEGIN \
+        SELECT string_agg('c' || repeat('x', 55) || g || ' int DEFAULT 1', ',') INTO c FROM generate_series(1, 1590) g; \
+        EXECUTE 'CREATE SCHEMA ' || repeat('s', 63); \
+        FOR i IN 1..200 LOOP EXECUTE 'CREATE TABLE ' || repeat('s', 63) || '.t' || i || ' (' || c || ')'; END LOOP; END$$;";
+    for (name, statement) in [("expressions", generated), ("columns", columns)] {
+        let statement = format!("SET search_path = pg_catalog; {statement}\nSET search_path = '';");
+        let file = c.scratch("catalog.sql");
+        std::fs::write(
+            &file,
+            text.replacen("CREATE TABLE", &format!("{statement}\nCREATE TABLE"), 1),
+        )
+        .unwrap();
+        // Nor in an archive, whose entries are looked up.
+        let entry = c.scratch("catalog.dump");
+        let bytes = std::fs::read(&custom).unwrap();
+        std::fs::write(&entry, with_statement(&bytes, &statement)).unwrap();
+        for file in [&file, &entry] {
+            let run = run(&c, &["verify", file.to_str().unwrap()]);
+            let said = format!("{}{}", run.stdout, run.stderr);
+            assert!(run.peak_mib < 250, "{name}: {} MiB", run.peak_mib);
+            assert!(run.code == 0, "{name}: {said}");
+            if name == "expressions" {
+                assert!(
+                    said.contains("the expressions have more than 4 MiB"),
+                    "{said}"
+                );
+            }
+        }
+    }
+}
+
+/// A custom archive whose only table is made by this statement, too.
+fn with_statement(archive: &[u8], statement: &str) -> Vec<u8> {
+    let old = b"CREATE TABLE public.t (";
+    let at = archive.windows(old.len()).position(|w| w == old).unwrap();
+    // The length before a string: a byte for the sign and four for the number.
+    let length = u32::from_le_bytes(archive[at - 4..at].try_into().unwrap());
+    let added = format!("{statement}\n");
+    let longer = length + u32::try_from(added.len()).unwrap();
+    [
+        &archive[..at - 4],
+        &longer.to_le_bytes(),
+        added.as_bytes(),
+        &archive[at..],
+    ]
+    .concat()
+}
+
+/// What somebody put beside a backup as its restore index is not kept in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_index_takes_no_memory() {
+    let c = Cluster::start();
+    c.create("src", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let bucket = tempfile::tempdir().unwrap();
+    let backup = bucket.path().join("a.dump");
+    std::fs::copy(c.dump_as("src", Format::Custom), &backup).unwrap();
+    let modified = std::fs::metadata(&backup).unwrap().modified().unwrap();
+    let generation = modified
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos();
+    let folder = bucket
+        .path()
+        .join(format!("a.dump.pgrestored/{generation}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let zeros = "0,".repeat(15 << 20);
+    std::fs::write(
+        folder.join("index.json"),
+        format!("{{\"x\":[{zeros}0],\"blocks\":[{{\"y\":[0]}}]}}"),
+    )
+    .unwrap();
+    let bucket = format!("file://{}", bucket.path().display());
+    let run = run(
+        &c,
+        &[
+            "restore",
+            "a.dump",
+            "--target",
+            "app",
+            "--backup-bucket",
+            &bucket,
+        ],
+    );
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.peak_mib < 200, "{} MiB", run.peak_mib);
+}
