@@ -66,7 +66,8 @@ async fn timed(
     work: impl Future<Output = Result<Vec<Check>, RestoreError>>,
 ) -> Result<Vec<Check>, RestoreError> {
     let clock = tokio::time::Instant::now();
-    let mut checks = match work.await {
+    // On the heap: together, the futures of all checks are large.
+    let mut checks = match Box::pin(work).await {
         Ok(checks) => checks,
         Err(e) => {
             let check = Check::new(name, CheckStatus::NotChecked, report(&e)).because(e.reason());

@@ -1395,6 +1395,7 @@ async fn replayed_evidence_deletes_nothing() {
         b.put(name, b"PGDMP");
         b.age(name, 24 * days);
     }
+    say("older.dump", "o", 90, Verdict::Inconclusive).await;
     say("good.dump", "g", 90, Verdict::Verified).await;
     let base = say("bad.dump", "b", 90, Verdict::Verified).await;
     say("bad.dump", "c", 10, Verdict::Failed).await;
