@@ -492,7 +492,14 @@ async fn the_newest_document_comes_first_whoever_signed_it() {
         .write(&p.question("r"), &p.report("r", Depth::Data))
         .await
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    // Written a minute ago.
+    let name = &first.names(&p.question("r"))[0];
+    let file = std::fs::File::options()
+        .write(true)
+        .open(p.folder.path().join(name))
+        .unwrap();
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    file.set_modified(then).unwrap();
     second
         .write(&p.question("s"), &p.report("s", Depth::Data))
         .await
