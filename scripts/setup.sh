@@ -13,16 +13,35 @@ apt_install() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null
 }
 
+# Installs the released binary of a cargo subcommand from its project's own site; compiles it where that
+# site cannot be reached.
+cargo_tool() { # NAME URL-OF-TAR [FLAGS OF CARGO INSTALL...]
+  local name="$1" url="$2" bin="${CARGO_HOME:-$HOME/.cargo}/bin" fetched
+  shift 2
+  "$name" --version >/dev/null 2>&1 && return
+  fetched="$(mktemp -d)"
+  mkdir -p "$bin"
+  if [ "$(uname -sm)" = "Linux x86_64" ] && command -v curl >/dev/null &&
+    curl --proto '=https' --tlsv1.2 -fsSL --connect-timeout 5 --max-time 120 "$url" 2>/dev/null | tar -xz -C "$fetched" 2>/dev/null; then
+    echo "setup: installing $name (released binary) in $bin"
+    find "$fetched" -name "$name" -type f -exec install -m 755 {} "$bin" \;
+  fi
+  rm -rf "$fetched"
+  command -v "$name" >/dev/null && return
+  echo "setup: compiling $name (some minutes): its released binary could not be downloaded"
+  cargo install --quiet --locked "$@" "$name"
+}
+deny_release=https://github.com/EmbarkStudios/cargo-deny/releases/download/0.20.2/cargo-deny-0.20.2-x86_64-unknown-linux-musl.tar.gz
+nextest_release=https://get.nexte.st/latest/linux
+
 command -v cargo >/dev/null || { echo "setup: Rust is missing: install it from https://rustup.rs" >&2; exit 1; }
 command -v cc >/dev/null || apt_install build-essential
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || apt_install postgresql
 [ "$want" = demo ] && exit 0
 if [ "$want" = deny ]; then
-  cargo deny --version >/dev/null 2>&1 || {
-    echo "setup: installing cargo-deny (some minutes)"
-    # A debug build: it compiles faster, and the tool runs for seconds only.
-    CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug cargo-deny
-  }
+  # A debug build compiles faster, and the tool runs for seconds only.
+  export CARGO_PROFILE_DEV_DEBUG=false
+  cargo_tool cargo-deny "$deny_release" --debug
   exit 0
 fi
 
@@ -31,7 +50,7 @@ ls /usr/share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || apt_ins
 ls /usr/share/postgresql/*/extension/pg_cron.control >/dev/null 2>&1 ||
   apt_install "postgresql-$(ls /usr/lib/postgresql | sort -n | tail -1)-cron" ||
   { [ "${CI:-}" != true ] && echo "setup: pg_cron could not be installed: its test will be skipped" >&2; }
-cargo nextest --version >/dev/null 2>&1 || { echo "setup: installing cargo-nextest"; cargo install --locked cargo-nextest; }
+cargo_tool cargo-nextest "$nextest_release"
 
 # Services that are deployed with the program, and tools that check their files.
 command -v promtool >/dev/null || apt_install prometheus
