@@ -306,6 +306,8 @@ async fn a_forged_index_takes_no_memory() {
             "app",
             "--backup-bucket",
             &bucket,
+            "--evidence-location",
+            &bucket,
         ],
     );
     assert_eq!(run.code, 0, "{run:?}");
