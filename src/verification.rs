@@ -29,7 +29,8 @@ pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    Evidence, Found, OwnEvidence, Question, RestoreIndex, StoredEvidence, evidence_name, is_of,
+    Evidence, Found, OwnEvidence, Question, RestoreIndex, StoredEvidence, Testimony, evidence_name,
+    is_of,
 };
 pub use html_report::{ledger_page, page};
 pub use junit::junit;
@@ -65,7 +66,8 @@ async fn timed(
     work: impl Future<Output = Result<Vec<Check>, RestoreError>>,
 ) -> Result<Vec<Check>, RestoreError> {
     let clock = tokio::time::Instant::now();
-    let mut checks = match work.await {
+    // On the heap: together, the futures of all checks are large.
+    let mut checks = match Box::pin(work).await {
         Ok(checks) => checks,
         Err(e) => {
             let check = Check::new(name, CheckStatus::NotChecked, report(&e)).because(e.reason());

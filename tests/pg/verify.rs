@@ -1354,6 +1354,99 @@ async fn databases_that_share_a_directory_are_distinguished() {
 /// What somebody without the key writes cannot make a damaged backup good, cause the deletion of good ones,
 /// make others look outdated, or block anything.
 #[tokio::test(flavor = "multi_thread")]
+async fn replayed_evidence_deletes_nothing() {
+    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAYq51KHcShUNK5wP+OIEcNoJ/GC4otU36yH5tXQwHp8M=\n-----END PUBLIC KEY-----\n";
+    const OTHER: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ+DYvh6SEqVTm50DFtMDoQikTmiCqirVv9mWG9qfSnF\n-----END PRIVATE KEY-----\n";
+    let b = Bench::start();
+    let key = pgrestored::verification::SigningKey::from_pem(SIGNED[0].1).unwrap();
+    let app = b.app(&SIGNED);
+    let now = jiff::Timestamp::now();
+    // What a worker said of a backup so many hours ago; returns the name without its ending.
+    let say = async |backup: &str, id: &str, hours: u64, verdict: Verdict| {
+        let reference = BackupRef::parse(backup, "").unwrap();
+        let pinned = app.manager.catalog().pin(&reference, None, None);
+        let pinned = pinned.await.unwrap().unwrap();
+        let generation = pinned.object.generation.to_string();
+        let then = now
+            .saturating_sub(jiff::SignedDuration::from_hours(
+                i64::try_from(hours).unwrap(),
+            ))
+            .unwrap();
+        let mut r = VerificationReport {
+            verdict,
+            depth: Some(Depth::Data),
+            backup_created: Some(pinned.object.created),
+            backup_set: "default".into(),
+            database: Some("shop".into()),
+            ..VerificationReport::new(id, Trigger::Command, Depth::Data, then)
+        };
+        r.backup.name = Some(backup.into());
+        r.backup.uri = Some(pinned.uri());
+        r.backup.generation = Some(generation.clone());
+        r.backup.size = Some(pinned.object.size.to_string());
+        let envelope = Envelope::seal(&r, Some(&key)).unwrap();
+        let base = evidence_name(backup, &generation, id);
+        let name = format!("{base}-0123456789abcdef.dsse.json");
+        b.put(&name, &serde_json::to_vec(&envelope).unwrap());
+        b.age(&name, hours - 1);
+        base
+    };
+    for (name, days) in [("older.dump", 70), ("good.dump", 60), ("bad.dump", 50)] {
+        b.put(name, b"PGDMP");
+        b.age(name, 24 * days);
+    }
+    say("older.dump", "o", 90, Verdict::Inconclusive).await;
+    say("good.dump", "g", 90, Verdict::Verified).await;
+    let base = say("bad.dump", "b", 90, Verdict::Verified).await;
+    say("bad.dump", "c", 10, Verdict::Failed).await;
+    let copy = std::fs::read(
+        b.folder
+            .path()
+            .join(format!("{base}-0123456789abcdef.dsse.json")),
+    )
+    .unwrap();
+    let settings = [
+        ("backup-retention-days", "30"),
+        ("backup-retention-min", "0"),
+        ("evidence-trusted-keys", PUBLIC),
+    ];
+    let gone = async |more: &[(&str, &str)]| {
+        let app = b.app(&[&settings[..], more].concat());
+        let all = app
+            .manager
+            .catalog()
+            .retention("default", false)
+            .await
+            .unwrap();
+        let name = |d: &pgrestored::retention::Decision| (d.object.name.clone(), d.why.clone());
+        let gone = all
+            .iter()
+            .filter(|d| d.delete)
+            .map(|d| name(d).0)
+            .collect::<Vec<_>>();
+        (gone, all.iter().map(name).collect::<Vec<_>>())
+    };
+    let readers = [vec![], vec![("evidence-signing-key", OTHER)]];
+    for copies in [0, 64, 5_000] {
+        for i in 0..copies {
+            b.put(&format!("{base}-{i:016x}.dsse.json"), &copy);
+        }
+        for reader in &readers {
+            let (gone, all) = gone(reader).await;
+            if copies < 5_000 {
+                assert_eq!(gone, ["older.dump"], "{copies} {all:?}");
+            } else {
+                let said = |why: &str| {
+                    why.contains("nothing of this set is deleted") && why.contains("bad.dump")
+                };
+                assert!(gone.is_empty(), "{gone:?}");
+                assert!(all.iter().any(|(_, why)| said(why)), "{all:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forged_evidence_changes_nothing() {
     let (c, b) = (Cluster::start(), Bench::start());
     c.create("src", SMALL);

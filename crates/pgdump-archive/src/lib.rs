@@ -26,6 +26,7 @@ mod psql;
 mod recognize;
 mod rows;
 mod script;
+mod standard_strings;
 mod tail;
 mod tar_archive;
 mod text;

@@ -11,6 +11,7 @@ use super::input_files::InputFiles;
 use super::lexer::{Dialect, StatementEnd, Token, first_tokens, is_whitespace, tokens};
 use super::psql::{self, PsqlCommand};
 use super::recognize::{entry_of_comment, program_of_message};
+use super::standard_strings::StandardStrings;
 use super::text_files::TextFiles;
 use super::toc::{corrupt, limit_error, unsupported};
 use super::{Limits, TextEncoding, TocEntry};
@@ -50,6 +51,7 @@ pub(super) struct SqlReader {
     pub line: u64,
     pub consumed: u64,
     dialect: Dialect,
+    strings: StandardStrings,
     pub encoding: TextEncoding,
     /// The encoding can no longer change: something was read, or will be, in it.
     pub is_encoding_fixed: bool,
@@ -87,6 +89,7 @@ impl SqlReader {
             line: 1,
             consumed: 0,
             dialect: Dialect::default(),
+            strings: StandardStrings::default(),
             encoding: TextEncoding::new("UTF8"),
             is_encoding_fixed: false,
             pending_encoding: None,
@@ -418,6 +421,8 @@ impl SqlReader {
             Some(name) if self.marks.is_cluster() || fits(&name) => {
                 // A new connection has its own encoding: pg_dump writes \encoding only for the command itself.
                 self.pending_encoding = None;
+                self.strings = StandardStrings::default();
+                self.dialect.standard_strings = true;
                 self.connected = Some(name.clone());
                 self.enter(name);
                 Ok(())
@@ -556,9 +561,12 @@ impl SqlReader {
         text: &str,
         line: u64,
     ) -> Result<bool, ArchiveError> {
-        if scan.is(&["reset", "all"]) || scan.is(&["discard", "all"]) {
-            self.dialect.standard_strings = true;
-        }
+        self.strings.statement(text, self.dialect).map_err(|_| {
+            unsupported(format!(
+                "line {line}: the statement may change standard_conforming_strings, and its text does not tell to what"
+            ))
+        })?;
+        self.dialect.standard_strings = self.strings.is_on();
         if !scan.is(&["set"]) {
             return Ok(false);
         }
@@ -578,16 +586,9 @@ impl SqlReader {
             first + 2
         };
         let value = words.get(at).and_then(|t| t.string().or_else(|| t.name()));
-        match (named.as_deref(), value) {
-            (Some("client_encoding" | "names"), Some(name)) => {
-                self.set_encoding(&name, line)?;
-                return Ok(true);
-            }
-            (Some("standard_conforming_strings"), Some(value)) => {
-                self.dialect.standard_strings =
-                    !matches!(value.as_str(), "off" | "false" | "0" | "no");
-            }
-            _ => {}
+        if let (Some("client_encoding" | "names"), Some(name)) = (named.as_deref(), value) {
+            self.set_encoding(&name, line)?;
+            return Ok(true);
         }
         Ok(false)
     }

@@ -18,6 +18,10 @@ use crate::postgres::{Server, Session, ident, map_pg_error};
 /// Most tables per ANALYZE statement; it also ends at a total size.
 const BATCH_TABLES: usize = 50;
 const BATCH_BYTES: i64 = 8 << 20;
+/// Most tables listed by one query.
+const PAGE_TABLES: i64 = 10_000;
+/// Most notes about tables that were not analyzed; the others are only counted.
+const NOTES: usize = 50;
 /// Sequences that one statement checks.
 const BATCH_SEQUENCES: usize = 100;
 /// Size in bytes up to which a column without an index is read in full.
@@ -52,17 +56,38 @@ pub async fn analyze(
     database: &str,
     sessions: usize,
 ) -> Result<Vec<String>, RestoreError> {
-    let session = server.connect(database, "analyze").await?;
-    // Partitions are analyzed with their root table.
-    let tables = "SELECT format('%I.%I', n.nspname, c.relname), pg_total_relation_size(c.oid), c.relkind = 'p' \
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind IN ('r', 'm', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
-        AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 3 DESC, 2 DESC";
-    let rows = session
-        .client()
-        .query(tables, &[])
-        .await
-        .map_err(|e| map_pg_error(&e, "listing tables"))?;
+    let (notes, mut after) = (Arc::new(Mutex::new(Vec::new())), 0u32);
+    let mut left_out = 0;
+    loop {
+        let session = server.connect(database, "analyze").await?;
+        let rows = session
+            .client()
+            .query(TABLES, &[&after, &PAGE_TABLES])
+            .await
+            .map_err(|e| map_pg_error(&e, "listing tables"))?;
+        let is_last = rows.len() < usize::try_from(PAGE_TABLES).unwrap_or_default();
+        after = rows.iter().map(|r| r.get(3)).max().unwrap_or_default();
+        analyze_page(session, server, database, sessions, batches(&rows), &notes).await?;
+        let mut notes = notes.lock();
+        left_out += notes.len().saturating_sub(NOTES);
+        notes.truncate(NOTES);
+        if is_last {
+            let rest = format!("{left_out} more groups of tables were not analyzed");
+            notes.extend((left_out > 0).then_some(rest));
+            return Ok(std::mem::take(&mut *notes));
+        }
+    }
+}
+
+/// One page of tables, largest first. Partitions are analyzed with their root table.
+const TABLES: &str = "SELECT format('%I.%I', n.nspname, c.relname), size, is_partitioned, c.oid FROM ( \
+        SELECT oid, relname, relnamespace, pg_total_relation_size(oid) AS size, relkind = 'p' AS is_partitioned \
+        FROM pg_class WHERE relkind IN ('r', 'm', 'p') AND NOT relispartition AND relpersistence <> 't' \
+        AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace) \
+        AND oid > $1 ORDER BY oid LIMIT $2 \
+    ) c JOIN pg_namespace n ON n.oid = c.relnamespace ORDER BY is_partitioned DESC, size DESC";
+
+fn batches(rows: &[Row]) -> VecDeque<Vec<String>> {
     let (mut batches, mut batch, mut size) = (VecDeque::new(), Vec::new(), 0);
     for row in rows {
         let (name, bytes): (String, i64) = (row.get(0), row.get(1));
@@ -74,10 +99,18 @@ pub async fn analyze(
         }
     }
     batches.extend((!batch.is_empty()).then_some(batch));
-    let (batches, notes) = (
-        Arc::new(Mutex::new(batches)),
-        Arc::new(Mutex::new(Vec::new())),
-    );
+    batches
+}
+
+async fn analyze_page(
+    session: Session,
+    server: &Server,
+    database: &str,
+    sessions: usize,
+    batches: VecDeque<Vec<String>>,
+    notes: &Arc<Mutex<Vec<String>>>,
+) -> Result<(), RestoreError> {
+    let batches = Arc::new(Mutex::new(batches));
     let mut running = JoinSet::new();
     let mut first = Some(session);
     for _ in 0..sessions.max(1) {
@@ -107,7 +140,7 @@ pub async fn analyze(
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("an ANALYZE task panicked: {e}")))??;
     }
-    Ok(std::mem::take(&mut *notes.lock()))
+    Ok(())
 }
 
 /// What is wrong with, or unusual about, a restored database; each by name.

@@ -10,13 +10,15 @@ mod tls;
 pub use options::{DbConfig, SslMode, TlsFiles};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{FutureExt, maybe_done};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, RowStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{DatabaseError, FailureReason as R, one_line};
@@ -29,6 +31,8 @@ const LARGE: usize = 1 << 20;
 const NO_DATABASE: &str = "3D000";
 /// Default limit in bytes of a row that is read.
 const MAX_ROW: usize = 64 << 20;
+/// Default limit in bytes of all rows of one result.
+const MAX_ROWS: usize = 64 << 20;
 
 /// A PostgreSQL server and how to log in to it. Cheap to clone.
 #[derive(Clone)]
@@ -80,6 +84,7 @@ impl Server {
             bound: None,
             bounds: MessageBounds {
                 max_row: MAX_ROW,
+                max_rows: MAX_ROWS,
                 discards_rows: false,
             },
         })
@@ -103,15 +108,34 @@ impl Server {
         }
     }
 
-    /// The same server with another limit in bytes of one row that is read; larger rows are errors.
+    /// The same server with another limit in bytes of one row that is read, and of all rows of one result;
+    /// larger ones are errors.
     pub fn with_max_row(&self, bytes: usize) -> Self {
         Server {
             bounds: MessageBounds {
                 max_row: bytes,
+                max_rows: bytes,
                 ..self.bounds
             },
             ..self.clone()
         }
+    }
+
+    /// The same server for sessions that read rows one by one ([`Session::rows`]) instead of collecting them. Only
+    /// the size of each row is limited.
+    pub fn streaming_rows(&self) -> Self {
+        Server {
+            bounds: MessageBounds {
+                max_rows: usize::MAX,
+                ..self.bounds
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Limit in bytes of what is collected from a database, such as all rows of one result.
+    pub fn max_rows(&self) -> usize {
+        self.bounds.max_rows
     }
 
     /// The same server for sessions that run statements of a dump, whose result rows nobody reads.
@@ -398,6 +422,20 @@ impl Session {
         &self.client
     }
 
+    /// Runs a query and returns its rows one by one. On a session of [`Server::streaming_rows`], there may be any
+    /// number of them.
+    ///
+    /// # Errors
+    /// The server's error.
+    pub async fn rows(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Pin<Box<RowStream>>, tokio_postgres::Error> {
+        let values = values.iter().copied();
+        self.client.query_raw(sql, values).await.map(Box::pin)
+    }
+
     /// Session settings that defaults of a role or database must not change.
     fn own_settings(&self) -> String {
         let mut s = String::from(
@@ -521,6 +559,18 @@ pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
         format!("{what}: {message}{table} [{code}]{context}"),
     )
     .with_sqlstate(code)
+}
+
+/// The error for what takes more memory than this worker may use for it.
+pub fn too_large(what: &str, max: usize) -> DatabaseError {
+    let most = max >> 20;
+    DatabaseError::new(
+        R::ArchiveUnsupported,
+        format!(
+            "{what} take more than {most} MiB: give this worker more memory (its container's limit, or RESTORE_MEMORY_MIB)"
+        ),
+    )
+    .with_sqlstate(TOO_LARGE)
 }
 
 /// Maps every SQLSTATE to exactly one reason; those not listed are the target's rejection of the restore.
