@@ -66,6 +66,11 @@ fn messages_of_common_mistakes() {
         let out = run(args, &env);
         let code = out.status.code().unwrap();
         let shown = text(&out.stdout) + &text(&out.stderr);
+        // Log lines have times and ids.
+        let shown: String = shown
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with('{'))
+            .collect();
         let shown = shown.replace(dir.path().to_str().unwrap(), "FOLDER");
         all += &format!(
             "$ pgrestored {}\n{shown}exit code {code}\n\n",

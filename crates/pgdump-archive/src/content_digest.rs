@@ -33,6 +33,8 @@ pub struct RowDigest {
 impl RowDigest {
     /// Counts one row, without its newline.
     pub fn add_row(&mut self, line: &[u8], scratch: &mut Vec<u8>) {
+        // Text with CRLF line ends, which COPY takes as well. A carriage return of a value is always escaped.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         // Rows without timestamps to normalize, that is most of them, are not copied.
         let hash = if has_non_utc(line) {
             scratch.clear();

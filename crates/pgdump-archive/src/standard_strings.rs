@@ -49,6 +49,11 @@ impl StandardStrings {
         self.values.now
     }
 
+    /// Whether the value lasts only as long as the open transaction (SET LOCAL).
+    pub(super) fn is_local(&self) -> bool {
+        self.values.now != self.values.committed
+    }
+
     /// Follows one statement.
     pub(super) fn statement(&mut self, sql: &str, dialect: Dialect) -> Result<(), CannotFollow> {
         let t = first_tokens(sql, dialect, SHORT);

@@ -566,6 +566,12 @@ impl SqlReader {
                 "line {line}: the statement may change standard_conforming_strings, and its text does not tell to what"
             ))
         })?;
+        if self.strings.is_local() {
+            // The restore is one transaction of its own, in which SET LOCAL would end too late.
+            return Err(unsupported(format!(
+                "line {line}: standard_conforming_strings is set for one transaction: write SET instead of SET LOCAL"
+            )));
+        }
         self.dialect.standard_strings = self.strings.is_on();
         if !scan.is(&["set"]) {
             return Ok(false);
