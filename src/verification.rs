@@ -155,6 +155,6 @@ pub fn kinds(entries: &[TocEntry]) -> BTreeMap<String, u64> {
     let mut kinds = BTreeMap::new();
     entries
         .iter()
-        .for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
+        .for_each(|e| *kinds.entry(e.kind.to_string()).or_insert(0) += 1);
     kinds
 }

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::backup::Backup;
 use crate::error::StorageError;
 use crate::job::BackupRef;
-use pgdump_archive::{Archive, DataOffset, Filter};
+use pgdump_archive::{Archive, DataOffset, EntryKind, Filter};
 use pgdump_restore::{Finding, Level, Requirements};
 
 #[derive(Debug, clap::Args)]
@@ -231,8 +231,10 @@ fn describe(
     let (h, entries, sizes) = (archive.header(), archive.entries(), archive.sizes());
     let mut kinds = BTreeMap::new();
     // Entries about the end of SQL text have no dump id and are not counted.
-    let numbered = entries.iter().filter(|e| e.dump_id != 0);
-    numbered.for_each(|e| *kinds.entry(e.desc.clone()).or_insert(0) += 1);
+    let numbered = entries
+        .iter()
+        .filter(|e| e.dump_id != pgdump_archive::DumpId::NONE);
+    numbered.for_each(|e| *kinds.entry(e.kind.to_string()).or_insert(0) += 1);
     let name = |schema: &Option<String>, tag: &str| {
         schema
             .as_ref()
@@ -240,12 +242,12 @@ fn describe(
     };
     let stored: BTreeMap<String, u64> = entries
         .iter()
-        .filter(|e| e.desc == "TABLE DATA")
+        .filter(|e| e.kind == EntryKind::TableData)
         .filter_map(|e| Some((name(&e.namespace, &e.tag), *sizes.get(&e.dump_id)?)))
         .collect();
     let tables = entries
         .iter()
-        .filter(|e| e.desc == "TABLE")
+        .filter(|e| e.kind == EntryKind::Table)
         .map(|e| name(&e.namespace, &e.tag));
     let mut tables: Vec<InspectedTable> = tables
         .map(|name| InspectedTable {

@@ -7,7 +7,7 @@ use crate::backup::ProvenBytes;
 use crate::error::{DatabaseError, FailureReason, RestoreError};
 use crate::postgres::{Server, Session, ident, literal, map_pg_error};
 use crate::steps::reached;
-use pgdump_archive::{Dialect, TextEncoding, TocEntry, tokens};
+use pgdump_archive::{Dialect, EntryKind, TextEncoding, TocEntry, tokens};
 
 /// Prefix of the notes about a database whose locale differs from the dump's.
 pub const OTHER_LOCALE: &str = "the dump's locale is not on this server";
@@ -106,7 +106,7 @@ impl CreateOptions {
     ) -> Result<Self, DatabaseError> {
         let create = entries
             .iter()
-            .find(|e| e.desc == "DATABASE")
+            .find(|e| e.kind == EntryKind::Database)
             .map(|e| e.defn.as_str());
         let mut options = create.map(Self::parse).unwrap_or_default();
         if options.encoding.is_none() {

@@ -9,7 +9,7 @@ use crate::error::{FailureReason as R, JobError, RestoreError, report};
 use crate::postgres::Server;
 use crate::proof::ServerProof;
 use crate::sandbox::{Sandbox, fitting, found};
-use pgdump_archive::TocEntry;
+use pgdump_archive::{EntryKind, TocEntry};
 
 /// How long cleaning up a scratch server may take.
 const CLEANUP: Duration = Duration::from_secs(60);
@@ -94,7 +94,7 @@ pub(super) fn own_name(database: Option<&str>) -> Option<String> {
 pub(super) fn settings_for(entries: &[TocEntry], database: &str) -> Vec<String> {
     if !entries
         .iter()
-        .any(|e| e.desc == "EXTENSION" && e.tag == "pg_cron")
+        .any(|e| e.kind == EntryKind::Extension && e.tag == "pg_cron")
     {
         return vec![];
     }

@@ -9,7 +9,7 @@ use super::RestoredDatabase;
 use crate::error::RestoreError;
 use crate::postgres::{Session, map_pg_error};
 use crate::proof::{Check, CheckStatus};
-use pgdump_archive::{Dialect, TocEntry, Token, tokens};
+use pgdump_archive::{Dialect, EntryKind, TocEntry, Token, tokens};
 use pgdump_restore::listed;
 
 /// All named objects of the database, in the terms of the table of contents: kind, schema, name.
@@ -100,44 +100,48 @@ fn key_of(e: &TocEntry) -> Option<InventoryKey> {
             .rsplit_once('(')
             .map_or_else(tag, |(name, _)| name.to_owned())
     };
-    Some(match e.desc.as_str() {
-        "SCHEMA" => ("SCHEMA", None, tag()),
-        "EXTENSION" => ("EXTENSION", None, tag()),
-        "TABLE" | "FOREIGN TABLE" => ("TABLE", schema(), tag()),
-        "VIEW" => ("VIEW", schema(), tag()),
-        "MATERIALIZED VIEW" => ("MATERIALIZED VIEW", schema(), tag()),
-        "MATERIALIZED VIEW DATA" => ("MATERIALIZED VIEW DATA", schema(), tag()),
-        "SEQUENCE" => ("SEQUENCE", schema(), tag()),
-        "INDEX" => ("INDEX", schema(), tag()),
-        "TYPE" | "DOMAIN" | "SHELL TYPE" => ("TYPE", schema(), tag()),
-        "FUNCTION" | "PROCEDURE" | "AGGREGATE" => ("FUNCTION", schema(), function()),
-        "OPERATOR" => ("OPERATOR", schema(), tag()),
-        "OPERATOR CLASS" => ("OPERATOR CLASS", schema(), tag()),
-        "OPERATOR FAMILY" => ("OPERATOR FAMILY", schema(), tag()),
-        "COLLATION" => ("COLLATION", schema(), tag()),
-        "CONVERSION" => ("CONVERSION", schema(), tag()),
-        "TEXT SEARCH CONFIGURATION" => ("TEXT SEARCH CONFIGURATION", schema(), tag()),
-        "TEXT SEARCH DICTIONARY" => ("TEXT SEARCH DICTIONARY", schema(), tag()),
-        "TEXT SEARCH PARSER" => ("TEXT SEARCH PARSER", schema(), tag()),
-        "TEXT SEARCH TEMPLATE" => ("TEXT SEARCH TEMPLATE", schema(), tag()),
-        "STATISTICS" => ("STATISTICS", schema(), tag()),
-        "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" => ("CONSTRAINT", schema(), tag()),
-        "TRIGGER" => ("TRIGGER", schema(), tag()),
-        "RULE" => ("RULE", schema(), tag()),
-        "POLICY" => ("POLICY", schema(), tag()),
-        "ROW SECURITY" => ("ROW SECURITY", schema(), tag()),
-        "DEFAULT" => ("DEFAULT", schema(), tag()),
-        "EVENT TRIGGER" => ("EVENT TRIGGER", None, tag()),
-        "PUBLICATION" => ("PUBLICATION", None, tag()),
-        "PUBLICATION TABLE" => ("PUBLICATION TABLE", schema(), tag()),
-        "FOREIGN DATA WRAPPER" => ("FOREIGN DATA WRAPPER", None, tag()),
-        "SERVER" | "FOREIGN SERVER" => ("SERVER", None, tag()),
-        "ACCESS METHOD" => ("ACCESS METHOD", None, tag()),
-        "PROCEDURAL LANGUAGE" => ("PROCEDURAL LANGUAGE", None, tag()),
+    Some(match &e.kind {
+        EntryKind::Schema => ("SCHEMA", None, tag()),
+        EntryKind::Extension => ("EXTENSION", None, tag()),
+        EntryKind::Table | EntryKind::ForeignTable => ("TABLE", schema(), tag()),
+        EntryKind::View => ("VIEW", schema(), tag()),
+        EntryKind::MaterializedView => ("MATERIALIZED VIEW", schema(), tag()),
+        EntryKind::MaterializedViewData => ("MATERIALIZED VIEW DATA", schema(), tag()),
+        EntryKind::Sequence => ("SEQUENCE", schema(), tag()),
+        EntryKind::Index => ("INDEX", schema(), tag()),
+        EntryKind::Type | EntryKind::Domain | EntryKind::ShellType => ("TYPE", schema(), tag()),
+        EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate => {
+            ("FUNCTION", schema(), function())
+        }
+        EntryKind::Operator => ("OPERATOR", schema(), tag()),
+        EntryKind::OperatorClass => ("OPERATOR CLASS", schema(), tag()),
+        EntryKind::OperatorFamily => ("OPERATOR FAMILY", schema(), tag()),
+        EntryKind::Collation => ("COLLATION", schema(), tag()),
+        EntryKind::Conversion => ("CONVERSION", schema(), tag()),
+        EntryKind::TextSearchConfiguration => ("TEXT SEARCH CONFIGURATION", schema(), tag()),
+        EntryKind::TextSearchDictionary => ("TEXT SEARCH DICTIONARY", schema(), tag()),
+        EntryKind::TextSearchParser => ("TEXT SEARCH PARSER", schema(), tag()),
+        EntryKind::TextSearchTemplate => ("TEXT SEARCH TEMPLATE", schema(), tag()),
+        EntryKind::Statistics => ("STATISTICS", schema(), tag()),
+        EntryKind::Constraint | EntryKind::CheckConstraint | EntryKind::FkConstraint => {
+            ("CONSTRAINT", schema(), tag())
+        }
+        EntryKind::Trigger => ("TRIGGER", schema(), tag()),
+        EntryKind::Rule => ("RULE", schema(), tag()),
+        EntryKind::Policy => ("POLICY", schema(), tag()),
+        EntryKind::RowSecurity => ("ROW SECURITY", schema(), tag()),
+        EntryKind::Default => ("DEFAULT", schema(), tag()),
+        EntryKind::EventTrigger => ("EVENT TRIGGER", None, tag()),
+        EntryKind::Publication => ("PUBLICATION", None, tag()),
+        EntryKind::PublicationTable => ("PUBLICATION TABLE", schema(), tag()),
+        EntryKind::ForeignDataWrapper => ("FOREIGN DATA WRAPPER", None, tag()),
+        EntryKind::Server | EntryKind::ForeignServer => ("SERVER", None, tag()),
+        EntryKind::AccessMethod => ("ACCESS METHOD", None, tag()),
+        EntryKind::ProceduralLanguage => ("PROCEDURAL LANGUAGE", None, tag()),
         // These are only counted, because their tags have several spellings.
-        "CAST" => ("CAST", None, String::new()),
-        "TRANSFORM" => ("TRANSFORM", None, String::new()),
-        "USER MAPPING" => ("USER MAPPING", None, String::new()),
+        EntryKind::Cast => ("CAST", None, String::new()),
+        EntryKind::Transform => ("TRANSFORM", None, String::new()),
+        EntryKind::UserMapping => ("USER MAPPING", None, String::new()),
         _ => return None,
     })
 }
@@ -264,7 +268,7 @@ async fn sequences(session: &Session, entries: &[TocEntry]) -> Result<Vec<String
     let mut wrong = Vec::new();
     let set = entries
         .iter()
-        .filter(|e| e.desc == "SEQUENCE SET")
+        .filter(|e| e.kind == EntryKind::SequenceSet)
         .filter_map(|e| setval(&e.defn));
     let set: Vec<_> = set.collect();
     for batch in set.chunks(100) {

@@ -158,7 +158,7 @@ async fn the_corpus_has_every_kind() {
     let archive =
         pgdump_archive::Archive::open(origin, Default::default(), &Default::default()).unwrap();
     let kinds: std::collections::BTreeSet<&str> =
-        archive.entries().iter().map(|e| e.desc.as_str()).collect();
+        archive.entries().iter().map(|e| e.kind.as_str()).collect();
     let wanted = "ACCESS METHOD,ACL,AGGREGATE,BLOB,BLOBS,CAST,CHECK CONSTRAINT,COLLATION,COMMENT,CONSTRAINT,CONVERSION,\
         DATABASE,DEFAULT,DEFAULT ACL,DOMAIN,ENCODING,EVENT TRIGGER,EXTENSION,FK CONSTRAINT,FOREIGN DATA WRAPPER,\
         FOREIGN TABLE,FUNCTION,INDEX,INDEX ATTACH,MATERIALIZED VIEW,MATERIALIZED VIEW DATA,OPERATOR,OPERATOR CLASS,\

@@ -15,7 +15,8 @@ use super::lexer::{Token, TokenKind, tokens};
 use super::timestamps::{has_non_utc, normalize_to_utc};
 use super::toc::corrupt;
 use super::{
-    BlockIndex, Chunk, DataSink, Dialect, Extent, IndexedBlock, Statement, TextEncoding, TocEntry,
+    BlockIndex, Chunk, DataSink, Dialect, DumpId, EntryKind, Extent, IndexedBlock, Statement,
+    TextEncoding, TocEntry,
 };
 use crate::error::ArchiveError;
 
@@ -118,7 +119,7 @@ pub struct ContentDigest {
     /// Location of the blocks of a custom archive.
     index: Mutex<BlockIndex>,
     /// Rows and bytes of each entry.
-    entries: Mutex<BTreeMap<i32, (u64, u64)>>,
+    entries: Mutex<BTreeMap<DumpId, (u64, u64)>>,
 }
 
 impl ContentDigest {
@@ -181,7 +182,7 @@ impl ContentDigest {
                 Some(schema) => format!("{}.{}", quoted(schema), quoted(&entry.tag)),
                 None => self.encoding.for_display(&quoted(&entry.tag)),
             },
-            is_rows: entry.desc == "TABLE DATA" && self.counts_rows,
+            is_rows: entry.kind == EntryKind::TableData && self.counts_rows,
         }
     }
 
@@ -259,7 +260,7 @@ pub fn copy_target(copy: &str) -> Option<(String, Option<String>)> {
 
 /// The counts of one entry's data.
 pub struct DigestBuilder {
-    dump_id: i32,
+    dump_id: DumpId,
     relation: Option<String>,
     data: TableDigest,
     dialect: Dialect,

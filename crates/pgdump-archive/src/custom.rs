@@ -16,8 +16,8 @@ use super::members::split_table_data;
 use super::tail::{SHOWN_BYTES, no_block, other_bytes, peek, read_tail};
 use super::toc::{EntrySum, Toc, TocReader, corrupt, read_int, read_toc};
 use super::{
-    Archive, ArchiveBody, BlockIndex, Codec, DataOffset, Format, Limits, RangeSource, ReadContext,
-    TocEntry, dialect_of,
+    Archive, ArchiveBody, BlockIndex, Codec, DataOffset, DumpId, Format, Limits, RangeSource,
+    ReadContext, TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -54,7 +54,7 @@ pub(super) enum BlockStream {
 }
 
 /// Position of each entry in the table of contents, by its dump id.
-pub(super) type Positions = HashMap<i32, usize>;
+pub(super) type Positions = HashMap<DumpId, usize>;
 
 fn positions(entries: &[TocEntry]) -> Positions {
     entries
@@ -104,7 +104,7 @@ pub(super) fn open(input: PeekReader<'static>, limits: Limits) -> Result<Archive
 }
 
 /// Bytes from each data block to the next one; the size of the last block is unknown.
-pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<i32, u64> {
+pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<DumpId, u64> {
     let at = |e: &TocEntry| {
         if let DataOffset::At(n) = e.offset {
             Some((n, e.dump_id))
@@ -112,7 +112,7 @@ pub(super) fn sizes(entries: &[TocEntry]) -> HashMap<i32, u64> {
             None
         }
     };
-    let mut starts: Vec<(u64, i32)> = entries.iter().filter_map(at).collect();
+    let mut starts: Vec<(u64, DumpId)> = entries.iter().filter_map(at).collect();
     starts.sort_unstable();
     starts
         .windows(2)
@@ -136,7 +136,7 @@ impl CustomBlocks {
                 "the restore index does not match the archive: {what}"
             ))
         };
-        let mut unread: HashMap<i32, &TocEntry> = entries
+        let mut unread: HashMap<DumpId, &TocEntry> = entries
             .iter()
             .filter(|e| e.has_data)
             .map(|e| (e.dump_id, e))
@@ -167,7 +167,7 @@ impl CustomBlocks {
             offsets = read_tail(&mut input, &self.form, entries, &InputFiles::default())?
                 .ok_or_else(|| wrong("nothing behind it"))?;
         }
-        let starts: HashMap<i32, u64> = index
+        let starts: HashMap<DumpId, u64> = index
             .blocks
             .iter()
             .map(|b| (b.dump_id, b.extent.offset))
@@ -186,7 +186,7 @@ impl CustomBlocks {
     }
 
     /// With an index, blocks of a lower turn are read first; within a turn, the largest first.
-    pub(crate) fn set_read_order(&mut self, turns: &HashMap<i32, usize>) {
+    pub(crate) fn set_read_order(&mut self, turns: &HashMap<DumpId, usize>) {
         if let Some(queue) = &self.queue {
             queue.sort_by_turn(|block| turns.get(&block.dump_id).copied().unwrap_or_default());
         }
@@ -231,7 +231,7 @@ impl CustomBlocks {
             let at = id
                 .as_ref()
                 .ok()
-                .and_then(|id| positions.get(&i32::try_from(*id).ok()?))
+                .and_then(|id| positions.get(&DumpId(i32::try_from(*id).ok()?)))
                 .copied();
             let Some(at) = at.filter(|at| entries[*at].has_data) else {
                 return Err(match (left, id) {
@@ -259,7 +259,7 @@ impl CustomBlocks {
             return Err(if start.is_empty() {
                 corrupt(format!(
                     "the archive ends early: the data of {} {} is missing",
-                    missing.desc, missing.tag
+                    missing.kind, missing.tag
                 ))
             } else {
                 no_block(at, &start, missing)
@@ -304,7 +304,7 @@ impl BlockStream {
                     ))
                 };
                 let kind = next_kind(&mut input)?.ok_or_else(elsewhere)?;
-                if int(&mut input, &form, "block header")? != i64::from(block.dump_id) {
+                if int(&mut input, &form, "block header")? != i64::from(block.dump_id.0) {
                     return Err(elsewhere());
                 }
                 if sink.should_read(entry) {

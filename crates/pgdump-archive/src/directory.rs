@@ -14,7 +14,8 @@ use super::members::{
 };
 use super::toc::corrupt;
 use super::{
-    Archive, ArchiveBody, DataOffset, DirectorySource, Format, Limits, ReadContext, TocEntry,
+    Archive, ArchiveBody, DataOffset, DirectorySource, DumpId, EntryKind, Format, Limits,
+    ReadContext, TocEntry,
 };
 use crate::error::ArchiveError;
 
@@ -167,7 +168,7 @@ fn objects_of<'a>(
 
 impl DirectoryMembers {
     /// Bytes of each entry's member, by dump id.
-    pub(crate) fn sizes(&self, entries: &[TocEntry]) -> HashMap<i32, u64> {
+    pub(crate) fn sizes(&self, entries: &[TocEntry]) -> HashMap<DumpId, u64> {
         let size = |e: &TocEntry| match &e.offset {
             DataOffset::Member(name) => Some((e.dump_id, self.by_name.get(name)?.2)),
             _ => None,
@@ -176,7 +177,7 @@ impl DirectoryMembers {
     }
 
     /// Members of a lower turn are read first; within a turn, the largest first.
-    pub(crate) fn set_read_order(&mut self, entries: &[TocEntry], turns: &HashMap<i32, usize>) {
+    pub(crate) fn set_read_order(&mut self, entries: &[TocEntry], turns: &HashMap<DumpId, usize>) {
         let turn = |at: &usize| {
             turns
                 .get(&entries[*at].dump_id)
@@ -204,8 +205,8 @@ impl DirectoryMembers {
                 continue;
             }
             sink.begin(entry)?;
-            match entry.desc.as_str() {
-                "BLOBS" => self.read_objects(at, name, sink)?,
+            match &entry.kind {
+                EntryKind::Blobs => self.read_objects(at, name, sink)?,
                 _ => {
                     let (bytes, suffixes) = self.open(name)?;
                     read_table(

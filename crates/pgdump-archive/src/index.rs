@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::ByteStream;
+use super::{ByteStream, DumpId};
 use crate::error::ArchiveError;
 
 /// A range of bytes in an archive.
@@ -28,7 +28,8 @@ pub struct Extent {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IndexedBlock {
     /// Dump id of the entry.
-    pub dump_id: i32,
+    #[cfg_attr(feature = "schema", schemars(with = "i32"))]
+    pub dump_id: DumpId,
     /// The block's bytes, from its type byte to its end mark.
     #[serde(flatten)]
     pub extent: Extent,
@@ -43,7 +44,7 @@ impl<'de> serde::Deserialize<'de> for IndexedBlock {
     fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         #[derive(serde::Deserialize)]
         struct Fields {
-            dump_id: i32,
+            dump_id: DumpId,
             offset: u64,
             length: u64,
             crc32c: u32,
@@ -253,6 +254,16 @@ impl<R: BufRead> Read for CountingReader<R> {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "schema")]
+    #[test]
+    fn dump_ids_are_plain_numbers_in_the_schema() {
+        let schema = schemars::schema_for!(IndexedBlock);
+        let dump_id = &schema.as_value()["properties"]["dump_id"];
+        assert_eq!(dump_id["type"], "integer", "{dump_id}");
+        assert_eq!(dump_id["description"], "Dump id of the entry.", "{dump_id}");
+        assert_eq!(schema.get("$defs"), None);
+    }
+
     #[test]
     fn extents_add_up_to_the_whole() {
         let data: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
@@ -264,7 +275,7 @@ mod tests {
             match i {
                 0 => index.head = input.take_extent(),
                 _ => index.blocks.push(IndexedBlock {
-                    dump_id: 1,
+                    dump_id: DumpId(1),
                     extent: input.take_extent(),
                     rows: 0,
                     bytes: 0,

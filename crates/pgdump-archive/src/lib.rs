@@ -6,8 +6,10 @@ mod cluster;
 mod codec;
 mod continuation;
 mod custom;
+mod dump_id;
 mod encoding;
 mod end_marks;
+mod entry_kind;
 mod error;
 mod directory;
 mod frames;
@@ -45,7 +47,9 @@ pub use content_digest::{
 pub use continuation::{
     Continuation, HEAD_BYTES, TAIL_BYTES, continuation, is_own_backup, shows_its_end,
 };
+pub use dump_id::DumpId;
 pub use encoding::{TextEncoding, has_undecoded, undecoded_byte};
+pub use entry_kind::EntryKind;
 pub use error::{ArchiveError, Problem};
 pub use filters::{DecryptionKeys, Filter};
 pub use header::{Format, Header};
@@ -389,7 +393,7 @@ impl Archive {
     }
 
     /// Stored bytes of each entry's data, by dump id, if the archive has them before its data.
-    pub fn sizes(&self) -> std::collections::HashMap<i32, u64> {
+    pub fn sizes(&self) -> std::collections::HashMap<DumpId, u64> {
         match &self.body {
             ArchiveBody::Custom(_) => custom::sizes(&self.entries),
             ArchiveBody::Directory(members) => members.sizes(&self.entries),
@@ -398,7 +402,7 @@ impl Archive {
     }
 
     /// Data of entries (by dump id) with a lower turn is read before data of a higher turn.
-    pub fn set_read_order(&mut self, turns: &std::collections::HashMap<i32, usize>) {
+    pub fn set_read_order(&mut self, turns: &std::collections::HashMap<DumpId, usize>) {
         match &mut self.body {
             ArchiveBody::Custom(blocks) => blocks.set_read_order(turns),
             ArchiveBody::Directory(members) => members.set_read_order(&self.entries, turns),
@@ -507,7 +511,7 @@ impl DataStream {
 
 /// How to lex the statements of an archive with these entries.
 fn dialect_of(entries: &[TocEntry], encoding: &TextEncoding) -> Dialect {
-    let setting = entries.iter().find(|e| e.desc == "STDSTRINGS");
+    let setting = entries.iter().find(|e| e.kind == EntryKind::StdStrings);
     Dialect {
         standard_strings: setting.is_none_or(|e| e.defn.contains("'on'")),
         multibyte: encoding.multibyte(),

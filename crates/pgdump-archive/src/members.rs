@@ -9,7 +9,8 @@ use super::filters::{self, BoxedReader};
 use super::header::read_header;
 use super::toc::{Toc, TocReader, corrupt, read_toc};
 use super::{
-    Codec, DataOffset, Format, Header, Limits, ReadContext, TextEncoding, TocEntry, dialect_of,
+    Codec, DataOffset, DumpId, EntryKind, Format, Header, Limits, ReadContext, TextEncoding,
+    TocEntry, dialect_of,
 };
 use crate::error::ArchiveError;
 
@@ -69,7 +70,7 @@ pub(super) struct MemberIndex {
     by_object: HashMap<u32, usize>,
     all_objects: Option<usize>,
     /// Position of the entry by its dump id, for lists that are named after it.
-    by_id: HashMap<i32, usize>,
+    by_id: HashMap<DumpId, usize>,
 }
 
 /// The meaning of a member's name.
@@ -123,7 +124,7 @@ impl MemberIndex {
                     )));
                 }
             }
-            if e.desc == "BLOBS" {
+            if e.kind == EntryKind::Blobs {
                 index.all_objects = Some(i);
                 index.by_id.insert(e.dump_id, i);
             }
@@ -136,13 +137,13 @@ impl MemberIndex {
     fn index_objects_by_group(&mut self, entries: &[TocEntry]) {
         let groups = entries
             .iter()
-            .filter(|e| e.desc == "BLOB METADATA")
+            .filter(|e| e.kind == EntryKind::BlobMetadata)
             .map(|e| (e.dump_id, e));
-        let groups: HashMap<i32, &TocEntry> = groups.collect();
+        let groups: HashMap<DumpId, &TocEntry> = groups.collect();
         for (i, e) in entries
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.has_data && e.desc == "BLOBS")
+            .filter(|(_, e)| e.has_data && e.kind == EntryKind::Blobs)
         {
             for oid in e
                 .dependencies
@@ -160,7 +161,7 @@ impl MemberIndex {
             return MemberKind::Toc;
         }
         if let Some(i) = self.by_member.get(plain_name).copied() {
-            return if entries[i].desc == "BLOBS" {
+            return if entries[i].kind == EntryKind::Blobs {
                 MemberKind::ObjectList(i)
             } else {
                 MemberKind::Data(i)
@@ -195,7 +196,7 @@ impl MemberIndex {
         let mut objects: HashMap<usize, BTreeSet<u32>> = HashMap::new();
         for oid in entries
             .iter()
-            .filter(|e| matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA"))
+            .filter(|e| matches!(e.kind, EntryKind::Blob | EntryKind::BlobMetadata))
             .flat_map(oids_of)
         {
             if let Some(at) = self.entry_of_object(oid) {
@@ -208,7 +209,7 @@ impl MemberIndex {
 
 /// The OIDs of the large objects that an entry creates.
 fn oids_of(entry: &TocEntry) -> impl Iterator<Item = u32> {
-    let text = if entry.desc == "BLOB" {
+    let text = if entry.kind == EntryKind::Blob {
         &entry.tag
     } else {
         &entry.defn

@@ -2,7 +2,7 @@
 
 use super::end_marks::{CLUSTER_HEAD, HEAD as DUMP_HEAD};
 use super::lexer::{Dialect, Token, TokenKind, first_tokens};
-use super::{TocEntry, TocSection};
+use super::{DumpId, TocEntry, TocSection};
 
 /// Words that follow the first word of a statement, but not that word in prose.
 const FOLLOWING: [(&str, &str); 30] = [
@@ -204,7 +204,7 @@ pub(super) fn entry_of_comment(line: &str) -> Option<TocEntry> {
     let (rest, owner) = rest.rsplit_once("; Owner: ")?;
     let (rest, schema) = rest.rsplit_once("; Schema: ")?;
     let (tag, desc) = rest.rsplit_once("; Type: ")?;
-    let mut entry = TocEntry::bare(0, desc, tag);
+    let mut entry = TocEntry::bare(DumpId::NONE, desc, tag);
     entry.namespace = (schema != "-").then(|| schema.to_owned());
     if owner != "-" {
         owner.clone_into(&mut entry.owner);

@@ -11,7 +11,9 @@ use super::input_files::InputFiles;
 use super::lexer::{Dialect, Token, first_tokens};
 use super::text::{SqlReader, TextItem};
 use super::toc::{corrupt, without_oids};
-use super::{Archive, ArchiveBody, Codec, Format, Header, Limits, TocEntry, TocSection};
+use super::{
+    Archive, ArchiveBody, Codec, DumpId, EntryKind, Format, Header, Limits, TocEntry, TocSection,
+};
 use crate::error::ArchiveError;
 
 /// Bytes of statements that are read ahead of the data to find out what the dump needs.
@@ -51,9 +53,12 @@ impl Preview {
     fn add(&mut self, item: TextItem) -> bool {
         let is_data = match &item {
             TextItem::Entry(e)
-                if matches!(e.desc.as_str(), "TABLE DATA" | "BLOBS" | "LARGE OBJECTS") =>
+                if matches!(
+                    e.kind,
+                    EntryKind::TableData | EntryKind::Blobs | EntryKind::LargeObjects
+                ) =>
             {
-                self.has_rows = e.desc == "TABLE DATA";
+                self.has_rows = e.kind == EntryKind::TableData;
                 true
             }
             TextItem::Entry(e) => {
@@ -86,9 +91,10 @@ impl Preview {
             if self
                 .entries
                 .last()
-                .is_none_or(|e| e.desc != "DATABASE" || !e.defn.is_empty())
+                .is_none_or(|e| e.kind != EntryKind::Database || !e.defn.is_empty())
             {
-                self.entries.push(TocEntry::bare(0, "DATABASE", ""));
+                self.entries
+                    .push(TocEntry::bare(DumpId::NONE, EntryKind::Database, ""));
             }
             if let Some(e) = self.entries.last_mut() {
                 e.defn.clone_from(&s.text);
@@ -138,7 +144,7 @@ pub(super) fn open(
     entries
         .iter_mut()
         .zip(1..)
-        .for_each(|(e, id)| e.dump_id = id);
+        .for_each(|(e, id)| e.dump_id = DumpId(id));
     let encoding = text.encoding.clone();
     text.is_encoding_fixed = true;
     let next_id = i32::try_from(entries.len()).unwrap_or(i32::MAX - 1) + 1;
@@ -215,7 +221,7 @@ impl Script {
                     self.close(sink)?;
                     let (copy, oids) = without_oids(statement.text);
                     let table = table_of(&copy, 1).unwrap_or_default();
-                    let mut entry = self.entry("TABLE DATA", &table);
+                    let mut entry = self.data_entry(EntryKind::TableData, &table);
                     (entry.copy_stmt, entry.oids_in_data) = (copy, oids);
                     sink.begin(&entry)?;
                     self.text.copy_rows(&entry, sink)?;
@@ -237,8 +243,8 @@ impl Script {
         }
     }
 
-    fn entry(&mut self, desc: &str, tag: &str) -> TocEntry {
-        let mut entry = TocEntry::bare(self.next_id, desc, tag);
+    fn data_entry(&mut self, kind: EntryKind, tag: &str) -> TocEntry {
+        let mut entry = TocEntry::bare(self.next_id, kind, tag);
         self.next_id += 1;
         (entry.section, entry.has_data) = (TocSection::Data, true);
         entry
@@ -267,7 +273,7 @@ impl Script {
             .ok_or_else(|| corrupt(format!("line {line}: INSERT without a table")))?;
         if self.open.as_ref().is_none_or(|e| e.tag != table) {
             self.close(sink)?;
-            let entry = self.entry("TABLE DATA", &table);
+            let entry = self.data_entry(EntryKind::TableData, &table);
             sink.begin(&entry)?;
             self.open = Some(entry);
         }
@@ -295,9 +301,13 @@ impl Script {
                 .split(|c: char| !c.is_ascii_digit())
                 .next()
                 .and_then(|n| n.parse().ok());
-            if self.open.as_ref().is_none_or(|e| e.desc != "BLOBS") {
+            if self
+                .open
+                .as_ref()
+                .is_none_or(|e| e.kind != EntryKind::Blobs)
+            {
                 self.close(sink)?;
-                let entry = self.entry("BLOBS", "BLOBS");
+                let entry = self.data_entry(EntryKind::Blobs, "BLOBS");
                 sink.begin(&entry)?;
                 self.open = Some(entry);
             }

@@ -14,7 +14,9 @@ use super::members::{
     plain_name, read_member_toc, read_object, read_object_list, read_table,
 };
 use super::toc::{corrupt, limit_error, unsupported};
-use super::{Archive, ArchiveBody, Format, Limits, ReadContext, ReopenableSource, TocEntry};
+use super::{
+    Archive, ArchiveBody, EntryKind, Format, Limits, ReadContext, ReopenableSource, TocEntry,
+};
 use crate::error::ArchiveError;
 
 const BLOCK: usize = 512;
@@ -376,7 +378,7 @@ impl TarReading<'_> {
             .entries
             .iter()
             .enumerate()
-            .filter(|(_, e)| e.has_data && e.desc == "BLOBS");
+            .filter(|(_, e)| e.has_data && e.kind == EntryKind::Blobs);
         for at in lists.map(|(at, _)| at).collect::<Vec<_>>() {
             let (of_entry, none) = (&self.objects[at], BTreeSet::new());
             let (listed, declared) = (

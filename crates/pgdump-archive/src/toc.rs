@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::{Limits, TextEncoding};
+use super::{DumpId, EntryKind, Limits, TextEncoding};
 use crate::error::ArchiveError;
 
 /// The section of a restore that an entry belongs to.
@@ -35,11 +35,11 @@ pub enum DataOffset {
 #[derive(Debug, Clone)]
 pub struct TocEntry {
     /// Dump id: number of the entry in this archive, from 1; dependencies refer to it.
-    pub dump_id: i32,
+    pub dump_id: DumpId,
     /// Whether the entry has a data block in this file.
     pub has_data: bool,
-    /// Object kind in PostgreSQL's terms: `TABLE`, `TABLE DATA`, `INDEX`, …
-    pub desc: String,
+    /// Kind of the object.
+    pub kind: EntryKind,
     /// Name of the object, unquoted; functions have their argument types, some kinds the table before the name.
     pub tag: String,
     /// Section that `pg_dump` put the object in.
@@ -65,7 +65,7 @@ pub struct TocEntry {
     /// Whether the data has each row's OID as its first column; the reader removes it.
     pub oids_in_data: bool,
     /// Dump ids of the entries that this one needs; some may not be in the archive.
-    pub dependencies: Vec<i32>,
+    pub dependencies: Vec<DumpId>,
     /// Location of the data.
     pub offset: DataOffset,
 }
@@ -283,14 +283,14 @@ impl<'a, R: Read> TocReader<'a, R> {
 
 /// An entry whose strings are still in the dump's encoding.
 struct RawEntry {
-    dump_id: i32,
+    dump_id: DumpId,
     has_data: bool,
     strings: [Option<Vec<u8>>; 8],
     section: TocSection,
     relkind: Option<char>,
     owner: Option<Vec<u8>>,
     with_oids: bool,
-    dependencies: Vec<i32>,
+    dependencies: Vec<DumpId>,
     offset: DataOffset,
     sum: EntrySum,
 }
@@ -414,6 +414,7 @@ fn read_entry<R: Read>(f: &mut TocReader<'_, R>, minor: u8) -> Result<RawEntry, 
     let dump_id = i32::try_from(dump_id)
         .ok()
         .filter(|id| *id > 0)
+        .map(DumpId)
         .ok_or_else(|| corrupt(format!("{dump_id} is not a valid dump id")))?;
     let has_data = f.int("data flag")? != 0;
     f.transient_bytes("table oid")?;
@@ -502,7 +503,7 @@ fn read_statements<R: Read>(
     Ok((first, drop_stmt, sum))
 }
 
-fn read_dependencies<R: Read>(f: &mut TocReader<'_, R>) -> Result<Vec<i32>, ArchiveError> {
+fn read_dependencies<R: Read>(f: &mut TocReader<'_, R>) -> Result<Vec<DumpId>, ArchiveError> {
     let mut ids = Vec::new();
     while let Some(text) = f.transient_bytes("dependency")? {
         let id = std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok());
@@ -552,7 +553,7 @@ impl RawEntry {
             dump_id: self.dump_id,
             has_data: self.has_data,
             tag: text(tag)?.unwrap_or_default(),
-            desc: text(desc)?.unwrap_or_default(),
+            kind: EntryKind::from(text(desc)?.unwrap_or_default().as_str()),
             section: self.section,
             defn: text(defn)?.unwrap_or_default(),
             drop_stmt: text(drop_stmt)?.unwrap_or_default(),
@@ -584,11 +585,11 @@ pub(super) fn without_oids(copy: String) -> (String, bool) {
 
 impl TocEntry {
     /// An entry with nothing but its kind and name.
-    pub fn bare(dump_id: i32, desc: &str, tag: &str) -> Self {
+    pub fn bare(dump_id: impl Into<DumpId>, kind: impl Into<EntryKind>, tag: &str) -> Self {
         TocEntry {
-            dump_id,
+            dump_id: dump_id.into(),
             has_data: false,
-            desc: desc.to_owned(),
+            kind: kind.into(),
             tag: tag.to_owned(),
             section: TocSection::PreData,
             defn: String::new(),
@@ -635,11 +636,16 @@ impl TocEntry {
         )
     }
 
+    /// Whether the entry is about the database itself, not about something in it.
+    pub fn describes_database(&self) -> bool {
+        self.kind.as_str().starts_with("DATABASE") || self.tag.starts_with("DATABASE ")
+    }
+
     /// `TABLE public.t`, for display.
     pub fn name(&self) -> String {
         match &self.namespace {
-            Some(schema) => format!("{} {schema}.{}", self.desc, self.tag),
-            None => format!("{} {}", self.desc, self.tag),
+            Some(schema) => format!("{} {schema}.{}", self.kind, self.tag),
+            None => format!("{} {}", self.kind, self.tag),
         }
     }
 }

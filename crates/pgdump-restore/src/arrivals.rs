@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::ids::NodeId;
+
 /// Nodes whose data may be loaded, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
     next: u64,
-    by_order: BTreeMap<u64, usize>,
-    order_of: HashMap<usize, u64>,
+    by_order: BTreeMap<u64, NodeId>,
+    order_of: HashMap<NodeId, u64>,
 }
 
 impl Arrivals {
     /// Adds a node at the end; a node that is already queued keeps its place.
-    pub(crate) fn push(&mut self, node: usize) {
+    pub(crate) fn push(&mut self, node: NodeId) {
         if let std::collections::hash_map::Entry::Vacant(place) = self.order_of.entry(node) {
             place.insert(self.next);
             self.by_order.insert(self.next, node);
@@ -20,13 +22,13 @@ impl Arrivals {
         }
     }
 
-    pub(crate) fn remove(&mut self, node: usize) {
+    pub(crate) fn remove(&mut self, node: NodeId) {
         if let Some(order) = self.order_of.remove(&node) {
             self.by_order.remove(&order);
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.by_order.values().copied()
     }
 
@@ -42,13 +44,19 @@ mod tests {
     #[test]
     fn nodes_keep_their_order_of_arrival() {
         let mut arrivals = Arrivals::default();
-        [5, 3, 9, 3].into_iter().for_each(|n| arrivals.push(n));
-        assert_eq!(arrivals.iter().collect::<Vec<_>>(), [5, 3, 9]);
-        arrivals.remove(3);
-        arrivals.remove(3);
-        arrivals.push(3);
-        assert_eq!(arrivals.iter().collect::<Vec<_>>(), [5, 9, 3]);
-        [5, 9, 3].into_iter().for_each(|n| arrivals.remove(n));
+        [5, 3, 9, 3]
+            .map(NodeId)
+            .into_iter()
+            .for_each(|n| arrivals.push(n));
+        assert_eq!(arrivals.iter().collect::<Vec<_>>(), [5, 3, 9].map(NodeId));
+        arrivals.remove(NodeId(3));
+        arrivals.remove(NodeId(3));
+        arrivals.push(NodeId(3));
+        assert_eq!(arrivals.iter().collect::<Vec<_>>(), [5, 9, 3].map(NodeId));
+        [5, 9, 3]
+            .map(NodeId)
+            .into_iter()
+            .for_each(|n| arrivals.remove(n));
         assert!(arrivals.is_empty());
     }
 }

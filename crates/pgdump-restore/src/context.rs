@@ -11,6 +11,7 @@ use pgdump_archive::{ContentDigest, TextEncoding, TocEntry};
 use crate::binary::Columns;
 use crate::ddl::DumpSettings;
 use crate::error::RestoreError;
+use crate::ids::{EntryIndex, NodeId};
 use crate::observer::LoadObserver;
 use crate::postgres::Server;
 use crate::rewrite::Rewriter;
@@ -25,7 +26,7 @@ pub(crate) enum LoadContent {
 
 impl LoadContent {
     /// Adds a step and returns its number.
-    pub(crate) fn push(&self, step: ScriptStep) -> Result<usize, RestoreError> {
+    pub(crate) fn push(&self, step: ScriptStep) -> Result<EntryIndex, RestoreError> {
         let LoadContent::Script(steps) = self else {
             return Err(RestoreError::internal(
                 "a step was added to a restore with a table of contents",
@@ -33,30 +34,31 @@ impl LoadContent {
         };
         let mut steps = steps.lock();
         steps.push(Some(Arc::new(step)));
-        Ok(steps.len() - 1)
+        Ok(EntryIndex(steps.len() - 1))
     }
 
-    pub(crate) fn dump_id(&self, index: usize) -> Option<i32> {
-        let LoadContent::Toc(entries) = self else {
-            return None;
-        };
-        entries.get(index).map(|e| e.dump_id)
+    /// The entry of this number, unless this is SQL text.
+    pub(crate) fn entry(&self, index: EntryIndex) -> Option<&TocEntry> {
+        match self {
+            LoadContent::Toc(entries) => entries.get(index.0),
+            LoadContent::Script(_) => None,
+        }
     }
 
     /// The step of this number; with `last`, it is removed, because nobody asks for it again.
-    pub(crate) fn step(&self, index: usize, last: bool) -> Option<Arc<ScriptStep>> {
+    pub(crate) fn step(&self, index: EntryIndex, last: bool) -> Option<Arc<ScriptStep>> {
         let LoadContent::Script(steps) = self else {
             return None;
         };
         let mut steps = steps.lock();
-        let step = steps.get_mut(index)?;
+        let step = steps.get_mut(index.0)?;
         if last { step.take() } else { step.clone() }
     }
 
     /// Human-readable name. Steps of SQL text have none: statements may contain data.
-    pub(crate) fn name(&self, index: usize) -> String {
+    pub(crate) fn name(&self, index: EntryIndex) -> String {
         match self {
-            LoadContent::Toc(entries) => entries[index].name(),
+            LoadContent::Toc(entries) => entries[index.0].name(),
             LoadContent::Script(_) => match self.step(index, false).as_deref() {
                 Some(ScriptStep::Data { entry, .. }) => entry.name(),
                 _ => "statements".to_owned(),
@@ -88,7 +90,7 @@ pub(crate) struct LoadContext {
     pub(crate) max_bytes: u64,
     pub(crate) binary_from: Option<usize>,
     /// Column types of nodes with rows, once queried: `None` if the rows are sent as text.
-    pub(crate) columns: Mutex<HashMap<usize, Option<Arc<Columns>>>>,
+    pub(crate) columns: Mutex<HashMap<NodeId, Option<Arc<Columns>>>>,
     /// Whether there are as many sessions as the server has cores.
     pub(crate) fills_server: bool,
     /// Whether the text was not written by `pg_dump`: one session runs it in its own order.
@@ -135,14 +137,14 @@ impl LoadContext {
         self.autovacuum_off.lock()
     }
 
-    pub(crate) fn columns(&self) -> MutexGuard<'_, HashMap<usize, Option<Arc<Columns>>>> {
+    pub(crate) fn columns(&self) -> MutexGuard<'_, HashMap<NodeId, Option<Arc<Columns>>>> {
         self.columns.lock()
     }
 
     /// The entry whose data a copier loads.
-    pub(crate) fn data_entry(&self, index: usize) -> Result<TocEntry, RestoreError> {
+    pub(crate) fn data_entry(&self, index: EntryIndex) -> Result<TocEntry, RestoreError> {
         if let LoadContent::Toc(entries) = &self.content {
-            return Ok(entries[index].clone());
+            return Ok(entries[index.0].clone());
         }
         match self.content.step(index, false).as_deref() {
             Some(ScriptStep::Data { entry, .. }) => Ok((**entry).clone()),

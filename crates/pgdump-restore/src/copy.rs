@@ -11,6 +11,7 @@ use tokio_postgres::{CopyInSink, SimpleQueryMessage};
 use super::binary::{self, Columns};
 use super::context::LoadContext;
 use super::ddl::CopyAs;
+use super::ids::{NodeId, SessionId};
 use super::work_queue::{QueuedChunk, WorkQueue};
 use super::{conversion, ddl};
 use crate::error::RestoreError;
@@ -24,71 +25,267 @@ const BATCH_BYTES: usize = 512 << 10;
 const PUT: &str = "SELECT pg_catalog.lo_put(o, p, b) \
      FROM unnest($1::pg_catalog.oid[], $2::pg_catalog.int8[], $3::pg_catalog.bytea[]) AS x(o, p, b)";
 
-/// The node that is loaded, and the session that loads it.
-type NodeAndSession = (usize, usize);
+/// A copier of a node's data.
+pub(super) struct CopyTask<'a> {
+    pub job: &'a LoadContext,
+    pub work_queue: &'a WorkQueue,
+    pub session: &'a Session,
+    pub entry: &'a TocEntry,
+    pub node: NodeId,
+    pub id: SessionId,
+    /// The table is empty, and nobody else loads it.
+    pub fresh: bool,
+    /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
+    /// restore.
+    pub in_order: bool,
+}
 
-/// Loads chunks of `node` until its copier ends; returns the number of rows that the server counted. A `fresh`
-/// table is empty, and nobody else loads it.
-pub(super) async fn run(
-    job: &LoadContext,
-    work_queue: &WorkQueue,
-    session: &Session,
-    entry: &TocEntry,
-    (node, id): NodeAndSession,
-    fresh: bool,
-) -> Result<u64, RestoreError> {
-    let in_order = work_queue.is_in_order(node);
-    let Some(first) = work_queue.take(node, id).await? else {
-        return Ok(0);
-    };
-    match first.chunk {
-        Chunk::Rows { .. } => {
-            let rows = CopyTask {
-                job,
-                work_queue,
-                session,
-                entry,
-                node,
-                id,
-                fresh,
-                in_order,
+impl CopyTask<'_> {
+    /// Loads chunks until the copier ends; returns the number of rows that the server counted.
+    pub(super) async fn run(&self) -> Result<u64, RestoreError> {
+        let Some(first) = self.take().await? else {
+            return Ok(0);
+        };
+        match first.chunk {
+            Chunk::Rows { .. } if self.fresh => self.copy_freeze(first).await,
+            Chunk::Rows { .. } => self.copy(first).await,
+            Chunk::Statements(_) => self.insert(first).await,
+            Chunk::LargeObject { .. } => self.put_large_objects(first).await,
+        }
+    }
+
+    async fn take(&self) -> Result<Option<QueuedChunk>, RestoreError> {
+        self.work_queue.take(self.node, self.id).await
+    }
+
+    /// Copies into the empty table in a transaction that truncates it, so that COPY may freeze its rows.
+    async fn copy_freeze(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+        let table = ddl::qualified(self.entry);
+        // Autovacuum would hold the table when its indexes are due.
+        let begin = format!(
+            "BEGIN; TRUNCATE ONLY {table}; ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)"
+        );
+        self.session.run(&begin).await?;
+        let rows = self.copy(first).await?;
+        self.session.run("COMMIT").await?;
+        self.job.autovacuum_off().push(table);
+        Ok(rows)
+    }
+
+    async fn copy(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+        let mut sender = RowSender {
+            task: self,
+            columns: self.columns(&first).await?,
+            copying: None,
+            rows: 0,
+            begins_row: true,
+        };
+        let mut next = Some(first);
+        while let Some(QueuedChunk { chunk, permit }) = next {
+            let goes_on = sender.send(chunk).await?;
+            drop(permit);
+            next = if goes_on { self.take().await? } else { None };
+        }
+        sender.finish().await
+    }
+
+    /// The column types for converting the table's rows to tuples; `None` if they stay text.
+    async fn columns(&self, first: &QueuedChunk) -> Result<Option<Arc<Columns>>, RestoreError> {
+        let Some(from) = self.binary_from() else {
+            return Ok(None);
+        };
+        if let Some(known) = self.job.columns().get(&self.node) {
+            return Ok(known.clone());
+        }
+        // Querying the columns costs a round trip.
+        if first.chunk.len() < from {
+            return Ok(None);
+        }
+        match ddl::columns_sql(self.entry) {
+            Some(sql) => self.query_columns(&sql).await,
+            None => Ok(None),
+        }
+    }
+
+    fn binary_from(&self) -> Option<usize> {
+        let may_convert = !self.in_order && self.job.encoding.is_utf8();
+        self.job.binary_from.filter(|_| may_convert)
+    }
+
+    async fn query_columns(&self, sql: &str) -> Result<Option<Arc<Columns>>, RestoreError> {
+        let asked = self.session.client().prepare(sql).await;
+        let asked = asked.map_err(|e| map_pg_error(&e, "columns"))?;
+        let columns = Columns::of(asked.columns().iter().map(|c| c.type_())).map(Arc::new);
+        self.job.columns().insert(self.node, columns.clone());
+        Ok(columns)
+    }
+
+    async fn begin(&self, binary: bool) -> Result<Copying, RestoreError> {
+        let form = CopyAs {
+            freeze: self.fresh,
+            binary,
+        };
+        let sql = ddl::copy_sql(self.entry, &self.job.encoding, form);
+        let sink = self.session.client().copy_in(sql.as_str()).await;
+        let mut copying = Copying {
+            sink: Box::pin(sink.map_err(|e| map_pg_error(&e, "COPY"))?),
+            binary,
+            sent: 0,
+        };
+        if binary
+            && copying
+                .feed(Bytes::from_static(binary::HEADER))
+                .await
+                .is_err()
+        {
+            copying.end().await?;
+        }
+        Ok(copying)
+    }
+
+    async fn insert(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+        let (mut next, mut rows) = (Some(first), 0);
+        while let Some(QueuedChunk { chunk, permit }) = next {
+            let Chunk::Statements(bytes) = chunk else {
+                return Err(RestoreError::internal("statements mixed with other data"));
             };
-            if !fresh {
-                return rows.copy(first).await;
-            }
-            // Autovacuum would hold the table when its indexes are due.
-            let table = ddl::qualified(entry);
-            let disable_autovacuum =
-                format!("ALTER TABLE ONLY {table} SET (autovacuum_enabled = false)");
-            session
-                .run(&format!(
-                    "BEGIN; TRUNCATE ONLY {table}; {disable_autovacuum}"
-                ))
-                .await?;
-            let rows = rows.copy(first).await?;
-            session.run("COMMIT").await?;
-            job.autovacuum_off().push(table);
-            Ok(rows)
+            rows += if self.job.encoding.is_utf8() || bytes.is_ascii() {
+                simple_insert(self.session, self.job.encoding.decode(bytes)?).await?
+            } else {
+                conversion::insert(self.session, &self.job.encoding, &bytes).await?
+            };
+            drop(permit);
+            next = self.take().await?;
         }
-        Chunk::Statements(_) => insert(job, work_queue, session, (node, id), first).await,
-        Chunk::LargeObject { .. } => {
-            put_large_objects(work_queue, session, (node, id), first).await
+        Ok(rows)
+    }
+
+    /// Objects exist already (their entries precede the data), and pages of one object do not overlap between
+    /// chunks, so several sessions may fill it.
+    async fn put_large_objects(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
+        let failed = |e| map_pg_error(&e, "large objects");
+        let client = self.session.client();
+        let put = client.prepare(PUT).await.map_err(failed)?;
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            let batch = self.batch_from(queued);
+            let Pages {
+                oids,
+                offsets,
+                bytes,
+            } = Pages::of(&batch)?;
+            let stored = client.execute(&put, &[&oids, &offsets, &bytes]).await;
+            stored.map_err(failed)?;
+            drop(batch);
+            next = self.take().await?;
         }
+        Ok(0)
+    }
+
+    /// A chunk and those queued behind it, for one statement.
+    fn batch_from(&self, first: QueuedChunk) -> Vec<QueuedChunk> {
+        let (mut batch, mut size) = (vec![], 0);
+        let mut more = Some(first);
+        while let Some(queued) = more {
+            size += queued.chunk.len();
+            batch.push(queued);
+            let is_full = size >= BATCH_BYTES;
+            more = (!is_full)
+                .then(|| self.work_queue.take_queued(self.node, self.id))
+                .flatten();
+        }
+        batch
     }
 }
 
-/// A copier of a table's rows.
-struct CopyTask<'a> {
-    job: &'a LoadContext,
-    work_queue: &'a WorkQueue,
-    session: &'a Session,
-    entry: &'a TocEntry,
-    node: usize,
-    id: usize,
-    fresh: bool,
-    /// All rows go in one COPY, as text, so that functions see the same earlier rows as in `pg_restore`'s
-    /// restore.
-    in_order: bool,
+/// Parts of large objects, as the parameters of [`PUT`].
+#[derive(Default)]
+struct Pages<'a> {
+    oids: Vec<u32>,
+    offsets: Vec<i64>,
+    bytes: Vec<&'a [u8]>,
+}
+
+impl<'a> Pages<'a> {
+    fn of(batch: &'a [QueuedChunk]) -> Result<Self, RestoreError> {
+        let mut pages = Pages::default();
+        for queued in batch {
+            let Chunk::LargeObject { oid, offset, bytes } = &queued.chunk else {
+                let what = "large objects mixed with other data";
+                return Err(RestoreError::internal(what));
+            };
+            pages.oids.push(*oid);
+            pages
+                .offsets
+                .push(i64::try_from(*offset).unwrap_or(i64::MAX));
+            pages.bytes.push(bytes);
+        }
+        Ok(pages)
+    }
+}
+
+/// Sends one copier's rows, as tuples where they can be converted.
+struct RowSender<'a> {
+    task: &'a CopyTask<'a>,
+    /// Column types for converting rows; `None` if they stay text.
+    columns: Option<Arc<Columns>>,
+    copying: Option<Copying>,
+    /// Rows of the COPYs that are complete.
+    rows: u64,
+    /// The next chunk begins with the beginning of a row. A chunk may end within a row that is longer than a
+    /// chunk; such chunks are not converted.
+    begins_row: bool,
+}
+
+impl RowSender<'_> {
+    /// Sends one chunk; false if the copier should end.
+    async fn send(&mut self, chunk: Chunk) -> Result<bool, RestoreError> {
+        let Chunk::Rows { text, ends_row } = chunk else {
+            return Err(RestoreError::internal("rows mixed with other data"));
+        };
+        let (size, has_whole_rows) = (text.len(), self.begins_row && ends_row);
+        self.begins_row = ends_row;
+        let (bytes, binary) = self.convert(text, has_whole_rows);
+        let copying = self.copying_as(binary).await?;
+        copying.sent += size;
+        // If sending fails, `finish` returns the server's error.
+        let is_sent = copying.feed(bytes).await.is_ok();
+        let is_full = ends_row && copying.sent >= COPY_BYTES && !self.task.in_order;
+        Ok(is_sent && !is_full)
+    }
+
+    /// The bytes to send, and whether they are tuples.
+    fn convert(&mut self, text: Vec<u8>, has_whole_rows: bool) -> (Bytes, bool) {
+        let Some(columns) = self.columns.as_deref().filter(|_| has_whole_rows) else {
+            return (text.into(), false);
+        };
+        if let Some(tuples) = columns.tuples(&text) {
+            return (tuples.into(), true);
+        }
+        // The table has other spellings: trying to convert every chunk would cost more than it saves.
+        self.columns = None;
+        self.task.job.columns().insert(self.task.node, None);
+        (text.into(), false)
+    }
+
+    /// The running COPY if it has this format, or else a new one.
+    async fn copying_as(&mut self, binary: bool) -> Result<&mut Copying, RestoreError> {
+        if let Some(other) = self.copying.take_if(|c| c.binary != binary) {
+            self.rows += other.finish().await?;
+        }
+        match &mut self.copying {
+            Some(copying) => Ok(copying),
+            none => Ok(none.insert(self.task.begin(binary).await?)),
+        }
+    }
+
+    /// Ends the running COPY; returns the number of rows that the server counted in all of them.
+    async fn finish(self) -> Result<u64, RestoreError> {
+        match self.copying {
+            Some(last) => Ok(self.rows + last.finish().await?),
+            None => Ok(self.rows),
+        }
+    }
 }
 
 /// A running COPY.
@@ -99,155 +296,24 @@ struct Copying {
     sent: usize,
 }
 
-impl CopyTask<'_> {
-    async fn copy(&self, first: QueuedChunk) -> Result<u64, RestoreError> {
-        let mut columns = if self.in_order {
-            None
-        } else {
-            self.columns(&first).await?
-        };
-        let (mut next, mut copying, mut rows) = (Some(first), None::<Copying>, 0);
-        // A chunk may end within a row that is longer than a chunk; such chunks are not converted.
-        let mut begins_row = true;
-        while let Some(queued) = next {
-            let QueuedChunk { chunk, permit } = queued;
-            let Chunk::Rows { text, ends_row } = chunk else {
-                return Err(RestoreError::internal("rows mixed with other data"));
-            };
-            let size = text.len();
-            let bytes = match columns.as_deref().filter(|_| begins_row && ends_row) {
-                Some(of) => of.tuples(&text).ok_or(text),
-                None => Err(text),
-            };
-            if bytes.is_err() && begins_row && ends_row && columns.take().is_some() {
-                // The table has other spellings: trying to convert every chunk would cost more than it saves.
-                self.job.columns().insert(self.node, None);
-            }
-            begins_row = ends_row;
-            let binary = bytes.is_ok();
-            if let Some(done) = copying.take_if(|c| c.binary != binary) {
-                rows += done.finish().await?;
-            }
-            let copy = match &mut copying {
-                Some(copy) => copy,
-                none => none.insert(self.begin(binary).await?),
-            };
-            copy.sent += size;
-            if copy
-                .sink
-                .feed(Bytes::from(bytes.unwrap_or_else(|text| text)))
-                .await
-                .is_err()
-            {
-                break; // `finish` returns the server's error.
-            }
-            drop(permit);
-            next = if ends_row && copy.sent >= COPY_BYTES && !self.in_order {
-                None
-            } else {
-                self.work_queue.take(self.node, self.id).await?
-            };
-        }
-        match copying {
-            Some(last) => Ok(rows + last.finish().await?),
-            None => Ok(rows),
-        }
-    }
-
-    async fn begin(&self, binary: bool) -> Result<Copying, RestoreError> {
-        let sql = ddl::copy_sql(
-            self.entry,
-            &self.job.encoding,
-            CopyAs {
-                freeze: self.fresh,
-                binary,
-            },
-        );
-        let sink = self
-            .session
-            .client()
-            .copy_in(sql.as_str())
-            .await
-            .map_err(|e| map_pg_error(&e, "COPY"))?;
-        let mut sink = Box::pin(sink);
-        if binary && sink.feed(Bytes::from_static(binary::HEADER)).await.is_err() {
-            sink.as_mut()
-                .finish()
-                .await
-                .map_err(|e| map_pg_error(&e, "COPY"))?;
-        }
-        Ok(Copying {
-            sink,
-            binary,
-            sent: 0,
-        })
-    }
-
-    /// The column types for converting the table's rows to tuples; `None` if they stay text.
-    async fn columns(&self, first: &QueuedChunk) -> Result<Option<Arc<Columns>>, RestoreError> {
-        let Some(from) = self.job.binary_from.filter(|_| self.job.encoding.is_utf8()) else {
-            return Ok(None);
-        };
-        if let Some(known) = self.job.columns().get(&self.node) {
-            return Ok(known.clone());
-        }
-        // Querying the columns costs a round trip.
-        if first.chunk.len() < from {
-            return Ok(None);
-        }
-        let Some(sql) = ddl::columns_sql(self.entry) else {
-            return Ok(None);
-        };
-        let asked = self
-            .session
-            .client()
-            .prepare(&sql)
-            .await
-            .map_err(|e| map_pg_error(&e, "columns"))?;
-        let columns = Columns::of(asked.columns().iter().map(|c| c.type_())).map(Arc::new);
-        self.job.columns().insert(self.node, columns.clone());
-        Ok(columns)
-    }
-}
-
 impl Copying {
+    async fn feed(&mut self, bytes: Bytes) -> Result<(), tokio_postgres::Error> {
+        self.sink.feed(bytes).await
+    }
+
+    async fn end(&mut self) -> Result<u64, RestoreError> {
+        let ended = self.sink.as_mut().finish().await;
+        Ok(ended.map_err(|e| map_pg_error(&e, "COPY"))?)
+    }
+
     /// Ends the COPY; returns the number of rows that the server counted.
     async fn finish(mut self) -> Result<u64, RestoreError> {
         if self.binary {
-            // If this fails, `finish` reports the cause.
-            let _ = self.sink.feed(Bytes::from_static(binary::TRAILER)).await;
+            // If this fails, `end` reports the cause.
+            let _ = self.feed(Bytes::from_static(binary::TRAILER)).await;
         }
-        Ok(self
-            .sink
-            .as_mut()
-            .finish()
-            .await
-            .map_err(|e| map_pg_error(&e, "COPY"))?)
+        self.end().await
     }
-}
-
-async fn insert(
-    job: &LoadContext,
-    work_queue: &WorkQueue,
-    session: &Session,
-    (node, id): NodeAndSession,
-    first: QueuedChunk,
-) -> Result<u64, RestoreError> {
-    let (mut next, mut rows) = (Some(first), 0);
-    while let Some(queued) = next {
-        let QueuedChunk { chunk, permit } = queued;
-        let Chunk::Statements(bytes) = chunk else {
-            return Err(RestoreError::internal("statements mixed with other data"));
-        };
-        rows += if job.encoding.is_utf8() || bytes.is_ascii() {
-            simple_insert(session, job.encoding.decode(bytes)?).await?
-        } else {
-            conversion::insert(session, &job.encoding, &bytes).await?
-        };
-        drop(permit);
-        next = work_queue.take(node, id).await?;
-    }
-    Ok(rows)
 }
 
 async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreError> {
@@ -264,57 +330,4 @@ async fn simple_insert(session: &Session, sql: String) -> Result<u64, RestoreErr
         };
     }
     Ok(rows)
-}
-
-/// Objects exist already (their entries precede the data), and pages of one object do not overlap between
-/// chunks, so several sessions may fill it.
-async fn put_large_objects(
-    work_queue: &WorkQueue,
-    session: &Session,
-    (node, id): NodeAndSession,
-    first: QueuedChunk,
-) -> Result<u64, RestoreError> {
-    let put = session
-        .client()
-        .prepare(PUT)
-        .await
-        .map_err(|e| map_pg_error(&e, "large objects"))?;
-    let mut next = Some(first);
-    while let Some(queued) = next {
-        let (mut batch, mut size) = (Vec::new(), 0);
-        let mut more = Some(queued);
-        while let Some(q) = more {
-            size += q.chunk.len();
-            batch.push(q);
-            more = if size < BATCH_BYTES {
-                work_queue.take_queued(node, id)
-            } else {
-                None
-            };
-        }
-        let (mut oids, mut offsets, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
-        for q in &batch {
-            let Chunk::LargeObject {
-                oid,
-                offset,
-                bytes: b,
-            } = &q.chunk
-            else {
-                return Err(RestoreError::internal(
-                    "large objects mixed with other data",
-                ));
-            };
-            oids.push(*oid);
-            offsets.push(i64::try_from(*offset).unwrap_or(i64::MAX));
-            bytes.push(b.as_ref());
-        }
-        session
-            .client()
-            .execute(&put, &[&oids, &offsets, &bytes])
-            .await
-            .map_err(|e| map_pg_error(&e, "large objects"))?;
-        drop(batch);
-        next = work_queue.take(node, id).await?;
-    }
-    Ok(0)
 }

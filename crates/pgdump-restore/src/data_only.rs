@@ -6,14 +6,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::dependence::dependent_tables;
-use crate::error::RestoreError;
-use crate::postgres::{Server, literal, map_pg_error};
+use crate::error::{DatabaseError, RestoreError};
+use crate::postgres::{Server, Session, literal, map_pg_error};
+use tokio_postgres::Row;
 
 /// What to restore once the rows are loaded.
 pub struct SuspendedConstraints {
-    afterwards: Vec<(String, String)>,
+    afterwards: Vec<Suspended>,
     /// Tables whose rows depend on others, each both with and without its schema.
     pub dependent: Arc<HashSet<String>>,
+}
+
+/// A trigger or foreign key that is not in force.
+struct Suspended {
+    what: String,
+    /// The statement that restores it.
+    restore: String,
 }
 
 const FOREIGN_KEYS: &str = "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid), \
@@ -30,43 +38,53 @@ pub async fn open_tables(
     database: &str,
 ) -> Result<SuspendedConstraints, RestoreError> {
     let session = server.connect(database, "prepare").await?;
-    let e = |e: tokio_postgres::Error| map_pg_error(&e, "listing foreign keys and triggers");
-    let mut afterwards = Vec::new();
-    for row in session.client().query(TRIGGERS, &[]).await.map_err(e)? {
-        let (table, name, how): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-        let how = match how.as_str() {
-            "R" => "REPLICA ",
-            "A" => "ALWAYS ",
-            _ => "",
-        };
-        session
-            .run(&format!("ALTER TABLE {table} DISABLE TRIGGER {name}"))
-            .await?;
-        let what = format!("trigger {name} of {table}");
-        afterwards.push((
-            what,
-            format!("ALTER TABLE {table} ENABLE {how}TRIGGER {name}"),
-        ));
+    let mut afterwards = vec![];
+    for trigger in list(&session, TRIGGERS).await? {
+        afterwards.push(disable_trigger(&session, &trigger).await?);
     }
-    for row in session.client().query(FOREIGN_KEYS, &[]).await.map_err(e)? {
-        let (table, name, definition): (String, String, String) =
-            (row.get(0), row.get(1), row.get(2));
-        session
-            .run(&format!("ALTER TABLE {table} DROP CONSTRAINT {name}"))
-            .await?;
-        let mut again = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
-        if let Some(comment) = row.get::<_, Option<String>>(3) {
-            again.push_str(&format!(
-                "; COMMENT ON CONSTRAINT {name} ON {table} IS {}",
-                literal(&comment)
-            ));
-        }
-        afterwards.push((format!("foreign key {name} of {table}"), again));
+    for key in list(&session, FOREIGN_KEYS).await? {
+        afterwards.push(drop_key(&session, &key).await?);
     }
-    let dependent = Arc::new(dependent_tables(&session).await?);
     Ok(SuspendedConstraints {
         afterwards,
-        dependent,
+        dependent: Arc::new(dependent_tables(&session).await?),
+    })
+}
+
+async fn list(session: &Session, sql: &str) -> Result<Vec<Row>, DatabaseError> {
+    let rows = session.client().query(sql, &[]).await;
+    rows.map_err(|e| map_pg_error(&e, "listing foreign keys and triggers"))
+}
+
+async fn disable_trigger(session: &Session, row: &Row) -> Result<Suspended, DatabaseError> {
+    let (table, name, how): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    let how = match how.as_str() {
+        "R" => "REPLICA ",
+        "A" => "ALWAYS ",
+        _ => "",
+    };
+    let disable = format!("ALTER TABLE {table} DISABLE TRIGGER {name}");
+    session.run(&disable).await?;
+    Ok(Suspended {
+        what: format!("trigger {name} of {table}"),
+        restore: format!("ALTER TABLE {table} ENABLE {how}TRIGGER {name}"),
+    })
+}
+
+async fn drop_key(session: &Session, row: &Row) -> Result<Suspended, DatabaseError> {
+    let (table, name, definition): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    let drop = format!("ALTER TABLE {table} DROP CONSTRAINT {name}");
+    session.run(&drop).await?;
+    let mut restore = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
+    if let Some(comment) = row.get::<_, Option<String>>(3) {
+        let comment = literal(&comment);
+        restore.push_str(&format!(
+            "; COMMENT ON CONSTRAINT {name} ON {table} IS {comment}"
+        ));
+    }
+    Ok(Suspended {
+        what: format!("foreign key {name} of {table}"),
+        restore,
     })
 }
 
@@ -77,8 +95,9 @@ impl SuspendedConstraints {
     /// `data_rejected` if a row refers to a missing one; the server's error.
     pub async fn close(self, server: &Server, database: &str) -> Result<(), RestoreError> {
         let session = server.connect(database, "prepare").await?;
-        for (what, sql) in self.afterwards {
-            session.run(&sql).await.map_err(|e| e.context(&what))?;
+        for Suspended { what, restore } in self.afterwards {
+            let restored = session.run(&restore).await;
+            restored.map_err(|e| e.context(&what))?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Entries of a dump that depend on the name of the database they are restored into. Pure.
 
-use pgdump_archive::TocEntry;
+use pgdump_archive::{EntryKind, TocEntry};
 
 /// Extensions that a server allows in one database only, named in its configuration.
 const BOUND_EXTENSIONS: [&str; 1] = ["pg_cron"];
@@ -41,23 +41,25 @@ const CATALOG_PREFIXES: [&str; 3] = ["pg_stat_database", "pg_stat_progress_", "p
 /// Entries that depend on the database's name, as far as their definitions show it. Rather too many than too few:
 /// one entry only decides where the database is created.
 pub fn that_name_their_database(entries: &[TocEntry]) -> Vec<String> {
-    let of_database =
-        |e: &&TocEntry| e.desc.starts_with("DATABASE") || e.tag.starts_with("DATABASE ");
     // A view is only evaluated during a restore if something else reads it then.
-    let reads = ["MATERIALIZED VIEW", "FUNCTION", "PROCEDURE"];
-    let reads_views = entries.iter().any(|e| reads.contains(&e.desc.as_str()));
+    let reads_views = entries.iter().any(|e| {
+        matches!(
+            e.kind,
+            EntryKind::MaterializedView | EntryKind::Function | EntryKind::Procedure
+        )
+    });
     entries
         .iter()
-        .filter(|e| !of_database(e) && names_it(e, reads_views))
+        .filter(|e| !e.describes_database() && names_it(e, reads_views))
         .map(TocEntry::name)
         .collect()
 }
 
 fn names_it(e: &TocEntry, reads_views: bool) -> bool {
-    match e.desc.as_str() {
-        "EXTENSION" => BOUND_EXTENSIONS.contains(&e.tag.as_str()),
-        "COMMENT" | "ACL" => false,
-        "VIEW" if !reads_views => has(&e.defn, is_name),
+    match &e.kind {
+        EntryKind::Extension => BOUND_EXTENSIONS.contains(&e.tag.as_str()),
+        EntryKind::Comment | EntryKind::Acl => false,
+        EntryKind::View if !reads_views => has(&e.defn, is_name),
         _ => has(&e.defn, |w| is_name(w) || is_of_catalog(w)) || reads_catalog_columns(&e.defn),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::locks::ConstraintStep;
 use crate::postgres::{ident, literal};
-use pgdump_archive::{TextEncoding, TocEntry, copy_target};
+use pgdump_archive::{DumpId, EntryKind, TextEncoding, TocEntry, copy_target};
 
 /// Settings of the dump that every session needs, from the entries that have them.
 #[derive(Debug, Clone, Default)]
@@ -17,21 +17,21 @@ pub(crate) struct DumpSettings {
 }
 
 /// OIDs of the large objects of each group, by the dump id of its entry.
-type ObjectGroups = HashMap<i32, Vec<String>>;
+type ObjectGroups = HashMap<DumpId, Vec<String>>;
 
 impl DumpSettings {
     pub(crate) fn of(entries: &[TocEntry]) -> Self {
-        let defn = |desc: &str| {
+        let defn = |kind: EntryKind| {
             entries
                 .iter()
-                .find(|e| e.desc == desc)
+                .find(|e| e.kind == kind)
                 .map(|e| e.defn.clone())
         };
-        let groups = entries.iter().filter(|e| e.desc == "BLOB METADATA");
+        let groups = entries.iter().filter(|e| e.kind == EntryKind::BlobMetadata);
         let groups = groups.map(|e| (e.dump_id, object_numbers(e).map(str::to_owned).collect()));
         DumpSettings {
-            standard_strings: defn("STDSTRINGS"),
-            search_path: defn("SEARCHPATH"),
+            standard_strings: defn(EntryKind::StdStrings),
+            search_path: defn(EntryKind::SearchPath),
             object_groups: Arc::new(groups.collect()),
         }
     }
@@ -88,12 +88,13 @@ impl OutputState {
     /// One string of statements that creates `entry`; empty if there is nothing to run.
     pub(crate) fn sql_for(&mut self, entry: &TocEntry) -> String {
         let mut sql = self.settings_for(entry);
-        match entry.desc.as_str() {
-            "BLOB METADATA" => create_large_objects(entry, &mut sql),
-            "ACL" if entry.tag.starts_with("LARGE OBJECTS") => {
+        match &entry.kind {
+            EntryKind::BlobMetadata => create_large_objects(entry, &mut sql),
+            EntryKind::Acl if entry.tag.starts_with("LARGE OBJECTS") => {
                 grant_large_objects(entry, &self.object_groups, &mut sql)
             }
-            "SCHEMA" if entry.tag == "public" && entry.defn.starts_with("CREATE SCHEMA") => {}
+            EntryKind::Schema
+                if entry.tag == "public" && entry.defn.starts_with("CREATE SCHEMA") => {}
             _ => sql.push_str(&entry.defn),
         }
         if let (Some(am), Some('p')) = (&entry.table_am, entry.relkind) {
@@ -222,7 +223,7 @@ fn set_owner(entry: &TocEntry, sql: &mut String) {
         return;
     }
     let owner = ident(&entry.owner);
-    if entry.desc == "BLOB METADATA" {
+    if entry.kind == EntryKind::BlobMetadata {
         for oid in object_numbers(entry) {
             sql.push_str(&format!("\nALTER LARGE OBJECT {oid} OWNER TO {owner};"));
         }
@@ -233,29 +234,33 @@ fn set_owner(entry: &TocEntry, sql: &mut String) {
 
 /// The object as `ALTER … OWNER TO` names it; `None` for kinds without an owner of their own.
 fn owned_object(entry: &TocEntry) -> Option<String> {
-    match entry.desc.as_str() {
-        "COLLATION"
-        | "CONVERSION"
-        | "DOMAIN"
-        | "FOREIGN TABLE"
-        | "MATERIALIZED VIEW"
-        | "SEQUENCE"
-        | "STATISTICS"
-        | "TABLE"
-        | "TEXT SEARCH DICTIONARY"
-        | "TEXT SEARCH CONFIGURATION"
-        | "TYPE"
-        | "VIEW" => Some(format!("{} {}", entry.desc, qualified(entry))),
-        "EVENT TRIGGER"
-        | "FOREIGN DATA WRAPPER"
-        | "PROCEDURAL LANGUAGE"
-        | "PUBLICATION"
-        | "SCHEMA"
-        | "SERVER"
-        | "SUBSCRIPTION" => Some(format!("{} {}", entry.desc, ident(&entry.tag))),
-        "BLOB" => Some(format!("LARGE OBJECT {}", entry.tag)),
-        "AGGREGATE" | "FUNCTION" | "OPERATOR" | "OPERATOR CLASS" | "OPERATOR FAMILY"
-        | "PROCEDURE" => {
+    match &entry.kind {
+        EntryKind::Collation
+        | EntryKind::Conversion
+        | EntryKind::Domain
+        | EntryKind::ForeignTable
+        | EntryKind::MaterializedView
+        | EntryKind::Sequence
+        | EntryKind::Statistics
+        | EntryKind::Table
+        | EntryKind::TextSearchDictionary
+        | EntryKind::TextSearchConfiguration
+        | EntryKind::Type
+        | EntryKind::View => Some(format!("{} {}", entry.kind, qualified(entry))),
+        EntryKind::EventTrigger
+        | EntryKind::ForeignDataWrapper
+        | EntryKind::ProceduralLanguage
+        | EntryKind::Publication
+        | EntryKind::Schema
+        | EntryKind::Server
+        | EntryKind::Subscription => Some(format!("{} {}", entry.kind, ident(&entry.tag))),
+        EntryKind::Blob => Some(format!("LARGE OBJECT {}", entry.tag)),
+        EntryKind::Aggregate
+        | EntryKind::Function
+        | EntryKind::Operator
+        | EntryKind::OperatorClass
+        | EntryKind::OperatorFamily
+        | EntryKind::Procedure => {
             let object = entry.drop_stmt.strip_prefix("DROP ")?;
             Some(object.trim_end_matches(['\n', ';']).to_owned())
         }
@@ -331,40 +336,39 @@ fn plain(name: &str) -> String {
 /// For a primary key or unique constraint without special options: the statement that builds its index, which
 /// can run concurrently with other index builds, and the one that creates the constraint from the index.
 pub(crate) fn key_as_index(entry: &TocEntry) -> Option<(String, String)> {
-    let (table, rest) = entry
-        .defn
-        .trim()
-        .strip_prefix("ALTER TABLE ONLY ")?
-        .split_once("\n    ADD CONSTRAINT ")?;
-    let name = match rest.strip_prefix('"') {
-        // Names that contain a doubled quote are rare, so they are not handled.
-        Some(quoted) => &rest[..quoted.find('"')? + 2],
-        None => &rest[..rest.find(' ')?],
-    };
+    let definition = entry.defn.trim().strip_prefix("ALTER TABLE ONLY ")?;
+    let (table, rest) = definition.split_once("\n    ADD CONSTRAINT ")?;
+    let name = constraint_name(rest)?;
+    let rest = rest[name.len()..].strip_prefix(' ')?;
     let kinds = ["PRIMARY KEY", "UNIQUE"].into_iter();
-    let (kind, columns) = kinds
-        .filter_map(|k| {
-            Some((
-                k,
-                rest[name.len()..]
-                    .strip_prefix(' ')?
-                    .strip_prefix(k)?
-                    .strip_prefix(" (")?,
-            ))
-        })
+    let (kind, rest) = kinds
+        .filter_map(|kind| Some((kind, rest.strip_prefix(kind)?)))
         .next()?;
-    let columns = columns.strip_suffix(");")?;
-    let is_name = |c: &str| match c.strip_prefix('"').and_then(|c| c.strip_suffix('"')) {
-        Some(inner) => !inner.contains('"'),
-        None => c.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'),
-    };
-    let is_plain = !table.contains(['\n', ';']) && columns.split(", ").all(is_name);
+    let columns = rest.strip_prefix(" (")?.strip_suffix(");")?;
+    let is_plain = !table.contains(['\n', ';']) && columns.split(", ").all(is_plain_name);
     is_plain.then(|| {
         (
             format!("CREATE UNIQUE INDEX {name} ON {table} USING btree ({columns});"),
             format!("ALTER TABLE ONLY {table} ADD CONSTRAINT {name} {kind} USING INDEX {name};"),
         )
     })
+}
+
+/// The name at the start of a constraint's definition, as written.
+fn constraint_name(text: &str) -> Option<&str> {
+    let end = match text.strip_prefix('"') {
+        // Names that contain a doubled quote are rare, so they are not handled.
+        Some(quoted) => quoted.find('"')? + 2,
+        None => text.find(' ')?,
+    };
+    Some(&text[..end])
+}
+
+fn is_plain_name(name: &str) -> bool {
+    match name.strip_prefix('"').and_then(|n| n.strip_suffix('"')) {
+        Some(inner) => !inner.contains('"'),
+        None => name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'),
+    }
 }
 
 #[cfg(test)]
@@ -482,13 +486,13 @@ mod tests {
     #[test]
     fn privileges_of_a_group_apply_to_each_large_object() {
         let mut group = entry("BLOB METADATA", "7..9", "7\n9\n");
-        group.dump_id = 5;
+        group.dump_id = DumpId(5);
         let mut acl = entry(
             "ACL",
             "LARGE OBJECTS 7..9",
             "GRANT SELECT ON LARGE OBJECT 7 TO \"a;b\";\n",
         );
-        acl.dependencies = vec![5];
+        acl.dependencies = vec![DumpId(5)];
         acl.owner.clear();
         let groups = DumpSettings::of(std::slice::from_ref(&group));
         let mut state = OutputState {

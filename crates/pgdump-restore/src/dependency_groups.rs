@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 
-use pgdump_archive::TocEntry;
+use super::ids::EntryIndex;
+use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
-/// Consecutive entries (indices in the table of contents).
-pub(crate) type DependencyGroup = Vec<usize>;
+/// Consecutive entries.
+pub(crate) type DependencyGroup = Vec<EntryIndex>;
 /// Independent dependency groups, in the order of their first entries.
 pub(crate) type PreDataStage = Vec<DependencyGroup>;
 
@@ -15,11 +16,11 @@ pub(crate) type PreDataStage = Vec<DependencyGroup>;
 const MIN_PARALLEL_ENTRIES: usize = 50;
 
 /// The stages of `pre_data`, which is in the archive's order.
-pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataStage> {
+pub(crate) fn stages(entries: &[TocEntry], pre_data: &[EntryIndex]) -> Vec<PreDataStage> {
     let mut stages: Vec<PreDataStage> = vec![];
     let mut in_order: DependencyGroup = vec![];
     for run in pre_data.chunk_by(|a, b| {
-        lists_all_dependencies(&entries[*a]) && lists_all_dependencies(&entries[*b])
+        lists_all_dependencies(&entries[a.0]) && lists_all_dependencies(&entries[b.0])
     }) {
         if run.len() < MIN_PARALLEL_ENTRIES {
             in_order.extend(run);
@@ -35,58 +36,65 @@ pub(crate) fn stages(entries: &[TocEntry], pre_data: &[usize]) -> Vec<PreDataSta
 /// Kinds whose entries list everything that they depend on.
 fn lists_all_dependencies(e: &TocEntry) -> bool {
     matches!(
-        e.desc.as_str(),
-        "TABLE"
-            | "SEQUENCE"
-            | "SEQUENCE OWNED BY"
-            | "DEFAULT"
-            | "VIEW"
-            | "TABLE ATTACH"
-            | "COMMENT"
-            | "SECURITY LABEL"
-            | "BLOB"
-            | "BLOB METADATA"
+        e.kind,
+        EntryKind::Table
+            | EntryKind::Sequence
+            | EntryKind::SequenceOwnedBy
+            | EntryKind::Default
+            | EntryKind::View
+            | EntryKind::TableAttach
+            | EntryKind::Comment
+            | EntryKind::SecurityLabel
+            | EntryKind::Blob
+            | EntryKind::BlobMetadata
     )
 }
 
-fn independent_groups(entries: &[TocEntry], run: &[usize]) -> PreDataStage {
-    let place: HashMap<i32, usize> = run
-        .iter()
-        .enumerate()
-        .map(|(at, i)| (entries[*i].dump_id, at))
-        .collect();
-    // Each entry points to an earlier one of its group; the first points to itself.
-    let mut leads_to: Vec<usize> = (0..run.len()).collect();
-    for (at, i) in run.iter().enumerate() {
-        for other in entries[*i]
-            .dependencies
-            .iter()
-            .filter_map(|id| place.get(id))
-        {
-            let (a, b) = (first_of(&mut leads_to, at), first_of(&mut leads_to, *other));
-            leads_to[a.max(b)] = a.min(b);
-        }
-    }
+fn independent_groups(entries: &[TocEntry], run: &[EntryIndex]) -> PreDataStage {
+    let mut leaders = leaders(entries, run);
     let mut stage: Vec<DependencyGroup> = vec![];
-    let mut family_of: HashMap<usize, usize> = HashMap::new();
-    for (at, i) in run.iter().enumerate() {
-        let family = *family_of
-            .entry(first_of(&mut leads_to, at))
-            .or_insert_with(|| {
-                stage.push(vec![]);
-                stage.len() - 1
-            });
-        stage[family].push(*i);
+    let mut group_of: HashMap<usize, usize> = HashMap::new();
+    for (at, entry) in run.iter().enumerate() {
+        let leader = leaders.find(at);
+        let group = *group_of.entry(leader).or_insert(stage.len());
+        if group == stage.len() {
+            stage.push(vec![]);
+        }
+        stage[group].push(*entry);
     }
     stage
 }
 
-fn first_of(leads_to: &mut [usize], mut at: usize) -> usize {
-    while leads_to[at] != at {
-        leads_to[at] = leads_to[leads_to[at]];
-        at = leads_to[at];
+/// Unites the entries of `run` that depend on each other.
+fn leaders(entries: &[TocEntry], run: &[EntryIndex]) -> Leaders {
+    let ids = run.iter().map(|entry| entries[entry.0].dump_id);
+    let place: HashMap<DumpId, usize> = ids.enumerate().map(|(at, id)| (id, at)).collect();
+    let mut leaders = Leaders((0..run.len()).collect());
+    for (at, entry) in run.iter().enumerate() {
+        let needed = entries[entry.0].dependencies.iter();
+        for other in needed.filter_map(|id| place.get(id)) {
+            leaders.unite(at, *other);
+        }
     }
-    at
+    leaders
+}
+
+/// Sets of positions (union-find): each points to an earlier one of its set; the first points to itself.
+struct Leaders(Vec<usize>);
+
+impl Leaders {
+    fn find(&mut self, mut at: usize) -> usize {
+        while self.0[at] != at {
+            self.0[at] = self.0[self.0[at]];
+            at = self.0[at];
+        }
+        at
+    }
+
+    fn unite(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.0[a.max(b)] = a.min(b);
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +103,7 @@ mod tests {
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
         TocEntry {
-            dependencies: dependencies.to_vec(),
+            dependencies: dependencies.iter().copied().map(DumpId).collect(),
             ..TocEntry::bare(id, desc, "x")
         }
     }
@@ -110,21 +118,21 @@ mod tests {
         entries.push(entry(202, "COMMENT", &[200]));
         entries.push(entry(203, "FUNCTION", &[101]));
         entries.push(entry(204, "TABLE", &[203]));
-        let all: Vec<usize> = (0..entries.len()).collect();
+        let all: Vec<EntryIndex> = (0..entries.len()).map(EntryIndex).collect();
         let stages = stages(&entries, &all);
         let last = entries.len();
         assert_eq!(stages.len(), 3);
-        assert_eq!(stages[0], [vec![0, 1]]);
+        assert_eq!(stages[0], [[0, 1].map(EntryIndex)]);
         assert_eq!(stages[1].len(), MIN_PARALLEL_ENTRIES - 1);
-        assert_eq!(stages[1][0], [2, 4, last - 5, last - 3]);
-        assert_eq!(stages[1][1], [3, last - 4]);
-        assert_eq!(stages[2], [vec![last - 2, last - 1]]);
+        assert_eq!(stages[1][0], [2, 4, last - 5, last - 3].map(EntryIndex));
+        assert_eq!(stages[1][1], [3, last - 4].map(EntryIndex));
+        assert_eq!(stages[2], [[last - 2, last - 1].map(EntryIndex)]);
     }
 
     #[test]
     fn few_entries_keep_the_archives_order() {
         let entries: Vec<TocEntry> = (0..9).map(|i| entry(i, "TABLE", &[])).collect();
-        let all: Vec<usize> = (0..9).collect();
+        let all: Vec<EntryIndex> = (0..9).map(EntryIndex).collect();
         assert_eq!(stages(&entries, &all), [vec![all]]);
         assert_eq!(stages(&entries, &[]), Vec::<PreDataStage>::new());
     }

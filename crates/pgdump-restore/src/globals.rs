@@ -8,35 +8,35 @@ use pgdump_archive::{Dialect, Token, TokenKind, statements, tokens};
 /// Statements that create each role of the file, always without SUPERUSER, REPLICATION, BYPASSRLS,
 /// CREATEROLE and CREATEDB, and without the password unless `passwords` is set.
 pub fn roles_of(text: &str, passwords: bool) -> BTreeMap<String, String> {
+    let lines = text.lines().filter(|l| !l.starts_with('\\'));
+    let without_commands = lines.collect::<Vec<_>>().join("\n");
     let mut options: BTreeMap<String, String> = BTreeMap::new();
-    let without_commands = text
-        .lines()
-        .filter(|l| !l.starts_with('\\'))
-        .collect::<Vec<_>>()
-        .join("\n");
     for sql in statements(&without_commands, Dialect::default()) {
-        let t = tokens(sql, Dialect::default());
-        let is = |i: usize, word: &str| t.get(i).is_some_and(|t| t.is(word));
-        if !is(1, "role") {
-            continue;
-        }
-        let Some(role) = t.get(2).and_then(Token::name) else {
-            continue;
-        };
-        if is(0, "create") {
-            options.entry(role).or_default();
-        } else if is(0, "alter") && is(3, "with") {
-            options.insert(role, sanitize_role(&t[4..], passwords));
+        match role_statement(&tokens(sql, Dialect::default()), passwords) {
+            Some((role, None)) => drop(options.entry(role).or_default()),
+            Some((role, Some(new))) => drop(options.insert(role, new)),
+            None => {}
         }
     }
-    options
-        .into_iter()
-        .filter(|(role, _)| !role.starts_with("pg_"))
-        .map(|(role, options)| {
-            let create = format!("CREATE ROLE {}{options};", ident(&role));
-            (role, create)
-        })
-        .collect()
+    options.retain(|role, _| !role.starts_with("pg_"));
+    let create = |(role, options): (String, String)| {
+        let sql = format!("CREATE ROLE {}{options};", ident(&role));
+        (role, sql)
+    };
+    options.into_iter().map(create).collect()
+}
+
+/// The role that a statement creates (without options) or whose options it sets.
+fn role_statement(t: &[Token<'_>], passwords: bool) -> Option<(String, Option<String>)> {
+    let is = |i: usize, word: &str| t.get(i).is_some_and(|t| t.is(word));
+    let role = t.get(2).and_then(Token::name).filter(|_| is(1, "role"))?;
+    if is(0, "create") {
+        Some((role, None))
+    } else if is(0, "alter") && is(3, "with") {
+        Some((role, Some(sanitize_role(&t[4..], passwords))))
+    } else {
+        None
+    }
 }
 
 /// The options that a restore may give to a role.
@@ -44,33 +44,28 @@ fn sanitize_role(t: &[Token<'_>], passwords: bool) -> String {
     let mut out = String::new();
     let mut i = 0;
     while let Some(word) = t.get(i).and_then(Token::name) {
-        let value = t
-            .get(i + 1)
-            .filter(|v| matches!(v.kind, TokenKind::StringConstant | TokenKind::Number))
-            .map(|v| v.text);
+        let value = t.get(i + 1).filter(|v| is_constant(v)).map(|v| v.text);
+        i += 1;
         match (word.as_str(), value) {
             ("login" | "nologin" | "inherit" | "noinherit", _) => {
-                out.push_str(&format!(" {}", word.to_uppercase()))
+                out.push_str(&format!(" {}", word.to_uppercase()));
+                continue;
             }
-            ("password", Some(secret)) => {
-                if passwords {
-                    out.push_str(&format!(" PASSWORD {secret}"));
-                }
-                i += 1;
+            ("password", Some(secret)) if passwords => {
+                out.push_str(&format!(" PASSWORD {secret}"));
             }
-            ("limit", Some(n)) => {
-                out.push_str(&format!(" CONNECTION LIMIT {n}"));
-                i += 1;
-            }
-            ("until", Some(time)) => {
-                out.push_str(&format!(" VALID UNTIL {time}"));
-                i += 1;
-            }
-            _ => {}
+            ("password", Some(_)) => {}
+            ("limit", Some(n)) => out.push_str(&format!(" CONNECTION LIMIT {n}")),
+            ("until", Some(time)) => out.push_str(&format!(" VALID UNTIL {time}")),
+            _ => continue,
         }
         i += 1;
     }
     out
+}
+
+fn is_constant(t: &Token<'_>) -> bool {
+    matches!(t.kind, TokenKind::StringConstant | TokenKind::Number)
 }
 
 #[cfg(test)]

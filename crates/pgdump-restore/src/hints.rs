@@ -1,7 +1,7 @@
 //! What to do about an error whose usual cause is known. Pure.
 
 use crate::error::{DatabaseError, FailureReason as R};
-use pgdump_archive::TocEntry;
+use pgdump_archive::{EntryKind, TocEntry};
 
 /// Adds a remedy if a name was not found because `pg_dump` restores with an empty search path.
 /// `entry` is the entry that was being restored, if it is known.
@@ -10,7 +10,7 @@ pub(super) fn with_hint(e: DatabaseError, entry: Option<&TocEntry>) -> DatabaseE
         return e;
     }
     let alternative = entry
-        .filter(|e| e.desc == "MATERIALIZED VIEW DATA")
+        .filter(|e| e.kind == EntryKind::MaterializedViewData)
         .map(|e| {
             let name = e
                 .namespace

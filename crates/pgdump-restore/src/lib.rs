@@ -14,6 +14,7 @@ pub mod postgres;
 pub mod retry;
 pub mod steps;
 
+mod ids;
 mod hints;
 mod data_only;
 mod arrivals;
@@ -43,6 +44,7 @@ mod schedule;
 mod script;
 mod select;
 mod session;
+mod session_loop;
 mod post_load;
 mod sort_memory;
 mod parallelism;

@@ -6,24 +6,20 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
-use pgdump_archive::{Archive, ContentDigest, TocEntry};
+use pgdump_archive::{Archive, ContentDigest, DumpId, EntryKind, TocEntry};
 use tokio::task::JoinSet;
-use tracing::Instrument;
 
 use crate::context::{LoadContent, LoadContext, Totals};
 use crate::ddl::DumpSettings;
 use crate::dependence::Dependence;
-use crate::error::{FailureReason, RestoreError, ValidationError};
-use crate::locks::ConstraintStep;
+use crate::error::RestoreError;
+use crate::ids::SessionId;
 use crate::observer::LoadObserver;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanNode};
 use crate::postgres::Server;
 use crate::rewrite::Rewriter;
-use crate::schedule::SessionWork;
-use crate::session::RestoreSession;
-use crate::steps::reached;
 use crate::work_queue::WorkQueue;
-use crate::{copy, hints, producer};
+use crate::{producer, session_loop};
 
 /// Most threads that read members of a directory concurrently.
 const MAX_STREAMS: usize = 16;
@@ -66,45 +62,25 @@ pub struct Loaded {
 pub async fn load(
     server: &Server,
     database: &str,
-    mut archive: Archive,
+    archive: Archive,
     entries: Vec<TocEntry>,
     options: LoadOptions,
     rewriter: Arc<Rewriter>,
     observer: Arc<dyn LoadObserver>,
 ) -> Result<Loaded, RestoreError> {
-    let is_script = archive.is_script();
-    let entries = if is_script { vec![] } else { entries };
-    let dependence = match &options.in_order_into {
-        Some(tables) => Dependence::of_rows_into(&entries, tables),
-        // The selection may lack functions that its entries depend on.
-        None => Dependence::of(if is_script { &[] } else { archive.entries() }),
-    };
-    let plan = Plan::new(&entries, &dependence);
-    let tables = plan
-        .nodes
-        .iter()
-        .filter(|n| entries[n.entry].desc == "TABLE DATA")
-        .count() as u64;
-    observer.planned(
-        tables,
-        plan.nodes.iter().filter(|n| !n.is_data).count() as u64,
-    );
-    let job = Arc::new(LoadContext {
+    let entries = if archive.is_script() { vec![] } else { entries };
+    let plan = plan_of(&archive, &entries, &options);
+    report_plan(&plan, &entries, observer.as_ref());
+    let fills_server = fills_server(&rewriter, options.sessions);
+    let job = LoadContext {
         server: server.clone(),
         database: database.to_owned(),
         settings: DumpSettings::of(&entries),
         encoding: archive.encoding().clone(),
-        content: if is_script {
-            LoadContent::Script(Mutex::default())
-        } else {
-            LoadContent::Toc(entries)
-        },
+        content: content_of(&archive, entries),
         observer,
         totals: Totals::default(),
-        fills_server: rewriter
-            .facts
-            .cores
-            .is_some_and(|cores| options.sessions >= cores),
+        fills_server,
         rewriter,
         content_digest: options.content_digest.clone(),
         max_bytes: options.max_bytes.unwrap_or(u64::MAX),
@@ -112,30 +88,69 @@ pub async fn load(
         columns: Mutex::default(),
         is_generic_sql: archive.is_generic_sql(),
         autovacuum_off: Mutex::default(),
-        in_order_into: options.in_order_into,
-    });
+        in_order_into: options.in_order_into.clone(),
+    };
+    run(Arc::new(job), archive, plan, &options).await
+}
 
-    let turns: HashMap<i32, usize> = plan
-        .nodes
-        .iter()
-        .filter(|n| n.is_data)
-        .filter_map(|n| Some((job.content.dump_id(n.entry)?, n.turn)))
-        .collect();
-    archive.set_read_order(&turns);
+fn plan_of(archive: &Archive, entries: &[TocEntry], options: &LoadOptions) -> Plan {
+    let dependence = match &options.in_order_into {
+        Some(tables) => Dependence::of_rows_into(entries, tables),
+        None if archive.is_script() => Dependence::of(&[]),
+        // The selection may lack functions that its entries depend on.
+        None => Dependence::of(archive.entries()),
+    };
+    Plan::new(entries, &dependence)
+}
+
+fn report_plan(plan: &Plan, entries: &[TocEntry], observer: &dyn LoadObserver) {
+    let is_table = |n: &&PlanNode| entries[n.entry.0].kind == EntryKind::TableData;
+    let tables = plan.nodes.values().filter(is_table).count();
+    let tasks = plan.nodes.values().filter(|n| !n.is_data).count();
+    observer.planned(tables as u64, tasks as u64);
+}
+
+fn fills_server(rewriter: &Rewriter, sessions: usize) -> bool {
+    let cores = rewriter.facts.cores;
+    cores.is_some_and(|cores| sessions >= cores)
+}
+
+fn content_of(archive: &Archive, entries: Vec<TocEntry>) -> LoadContent {
+    if archive.is_script() {
+        LoadContent::Script(Mutex::default())
+    } else {
+        LoadContent::Toc(entries)
+    }
+}
+
+/// The load turn of each entry with data.
+fn read_order(plan: &Plan, content: &LoadContent) -> HashMap<DumpId, usize> {
+    let data = plan.nodes.values().filter(|n| n.is_data);
+    data.filter_map(|n| Some((content.entry(n.entry)?.dump_id, n.turn)))
+        .collect()
+}
+
+async fn run(
+    job: Arc<LoadContext>,
+    mut archive: Archive,
+    plan: Plan,
+    options: &LoadOptions,
+) -> Result<Loaded, RestoreError> {
+    archive.set_read_order(&read_order(&plan, &job.content));
     let sessions = if job.is_generic_sql {
         1
     } else {
         options.sessions
     };
+    let growing = archive.is_script();
     let streams = archive.into_streams(sessions.min(MAX_STREAMS));
-    let work_queue = WorkQueue::new(
+    let work_queue = Arc::new(WorkQueue::new(
         plan,
         sessions,
         options.queue_bytes,
         streams.len(),
-        is_script,
-    );
-    let work_queue = Arc::new(work_queue);
+        growing,
+    ));
     // Ending this function, for whatever reason, also ends the readers and the sessions.
     let _stop = work_queue.stop_on_drop();
     let mut running = JoinSet::new();
@@ -144,122 +159,19 @@ pub async fn load(
         let (work_queue, job) = (work_queue.clone(), job.clone());
         running.spawn_blocking(move || producer::run(work_queue, job, stream));
     }
-
-    for id in 0..sessions {
-        running.spawn(run_session(job.clone(), work_queue.clone(), id));
+    for id in (0..sessions).map(SessionId) {
+        running.spawn(session_loop::run(job.clone(), work_queue.clone(), id));
     }
     while let Some(ended) = running.join_next().await {
         ended.map_err(|e| RestoreError::internal(format!("a load task panicked: {e}")))??;
     }
-    let totals = &job.totals;
-    Ok(Loaded {
+    Ok(loaded(&job.totals))
+}
+
+fn loaded(totals: &Totals) -> Loaded {
+    Loaded {
         tables: totals.tables.load(Relaxed),
         rows: totals.rows.load(Relaxed),
         bytes: totals.bytes.load(Relaxed),
-    })
-}
-
-async fn run_session(
-    job: Arc<LoadContext>,
-    work_queue: Arc<WorkQueue>,
-    id: usize,
-) -> Result<(), RestoreError> {
-    let mut session = RestoreSession::open(&job).await?;
-    loop {
-        match work_queue.next_work(id).await? {
-            SessionWork::Make { batch, what } => {
-                let made = session.make(&job, &what).await;
-                let left = made.map_err(|e| of_stage(e, "schema"))?;
-                reached("schema");
-                if work_queue.change(|s| s.batch_done(batch, left)) {
-                    job.enter_stage(&work_queue);
-                }
-            }
-            SessionWork::Copy { node, first } => {
-                job.observer.advance("schema", "data");
-                reached("lane");
-                let index = work_queue.entry_of(node);
-                let entry = job.data_entry(index)?;
-                let name = entry.name();
-                let span = span_of(&job, &name);
-                let load = async {
-                    session.before_data(&job, index, &entry).await?;
-                    copy::run(
-                        &job,
-                        &work_queue,
-                        &session.session,
-                        &entry,
-                        (node, id),
-                        first,
-                    )
-                    .await
-                };
-                let rows = load
-                    .instrument(span.clone())
-                    .await
-                    .map_err(|e| with_context(e, &name))?;
-                span.record("rows", rows);
-                job.rows_loaded(rows);
-                work_queue.change(|s| s.copier_done(node, rows));
-            }
-            SessionWork::Tasks { nodes, size } => {
-                reached("task");
-                let (tasks, affects_later_entries) = work_queue.change(|s| {
-                    let tasks: Vec<(usize, ConstraintStep)> = nodes
-                        .iter()
-                        .map(|n| (s.node(*n).entry, s.part(*n)))
-                        .collect();
-                    (tasks, s.node(nodes[0]).pass.affects_later_entries())
-                });
-                if affects_later_entries {
-                    session.reenable_autovacuum(&job).await?;
-                }
-                let first = job.content.name(tasks[0].0);
-                let name = match tasks.len() - 1 {
-                    0 => first,
-                    more => format!("{first} and {more} more"),
-                };
-                session
-                    .tasks(&job, &tasks, size)
-                    .instrument(span_of(&job, &name))
-                    .await?;
-                let done = tasks
-                    .iter()
-                    .filter(|(_, part)| *part != ConstraintStep::Index)
-                    .count();
-                job.observer.tasks_done(done as u64);
-                work_queue.change(|s| s.tasks_done(&nodes));
-            }
-            SessionWork::Finished => return Ok(session.reenable_autovacuum(&job).await?),
-            SessionWork::Stuck(node) => {
-                let index = work_queue.entry_of(node);
-                let what = format!("entries wait for each other: {}", job.content.name(index));
-                return Err(ValidationError::new(FailureReason::ArchiveCorrupt, what).into());
-            }
-            SessionWork::Wait => {}
-        }
-    }
-}
-
-/// The trace span of one session's work on one entry.
-fn span_of(job: &LoadContext, name: &str) -> tracing::Span {
-    tracing::info_span!(parent: job.observer.span(), "entry", otel.name = name, rows = tracing::field::Empty)
-}
-
-fn with_context(e: RestoreError, what: &str) -> RestoreError {
-    match e {
-        RestoreError::Database(e) => hints::with_hint(e, None)
-            .context(what)
-            .in_stage("data")
-            .into(),
-        other => other,
-    }
-}
-
-/// A server error of a stage that other sessions may have left already.
-fn of_stage(e: RestoreError, stage: &'static str) -> RestoreError {
-    match e {
-        RestoreError::Database(e) => e.in_stage(stage).into(),
-        other => other,
     }
 }

@@ -1,6 +1,7 @@
 //! How many of the server's cores a task may use: one, as long as every session has work.
 
-use super::schedule::LIGHT_BYTES;
+/// Most bytes of data behind tasks that are taken together; a task with more is heavy.
+pub(crate) const LIGHT_BYTES: u64 = 1 << 20;
 
 /// If the other sessions have at least this many times the task's weight ahead of them, the task is limited to
 /// one core. More than 1, because the duration of an index build is known only roughly.

@@ -3,12 +3,17 @@
 //! (`pg_backup_archiver.c`), stricter where those can fail: what is done to a partitioned table waits for
 //! the data of all its partitions.
 
-use std::collections::{HashMap, HashSet};
+mod tables;
 
+use std::collections::HashMap;
+
+use self::tables::Tables;
 use super::dependence::Dependence;
+use super::dependency_groups;
+use super::ids::{BatchId, EntryIndex, NodeId, NodeMap, TableId, sorted};
+use super::locks::{ConstraintStep, LockSet};
 use super::pre_data::PreDataPlan;
-use super::{ddl, dependency_groups};
-use pgdump_archive::{TocEntry, TocSection};
+use pgdump_archive::{DumpId, EntryKind, TocEntry, TocSection};
 
 /// Passes of a restore; each is complete before the next starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +55,8 @@ impl RestorePass {
 /// An entry to restore after pre-data.
 #[derive(Debug, Clone)]
 pub(crate) struct PlanNode {
-    /// Index of the entry in the table of contents.
-    pub entry: usize,
+    /// What it restores.
+    pub entry: EntryIndex,
     pub pass: RestorePass,
     /// The entry's data comes from the archive's data blocks.
     pub is_data: bool,
@@ -60,13 +65,13 @@ pub(crate) struct PlanNode {
     /// A key of such a table that can be created from an index.
     pub is_key: bool,
     /// Nodes that must finish first.
-    pub after: Vec<usize>,
-    /// Tables (dump ids) that it locks exclusively.
-    pub exclusive: Vec<i32>,
-    /// Tables (dump ids) that it may share with other tasks.
-    pub shared: Vec<i32>,
+    pub after: Vec<NodeId>,
+    /// Tables that it locks exclusively.
+    pub exclusive: Vec<TableId>,
+    /// Tables that it may share with other tasks.
+    pub shared: Vec<TableId>,
     /// Pre-data batches that must be done first; `None` for all of them.
-    pub pre_data_batches: Option<Vec<usize>>,
+    pub pre_data_batches: Option<Vec<BatchId>>,
     /// Load turn: all data of lower turns is loaded first.
     pub turn: usize,
     /// Rows that one session loads in one COPY, in the archive's order.
@@ -75,7 +80,7 @@ pub(crate) struct PlanNode {
 
 impl PlanNode {
     /// A task without prerequisites.
-    pub(crate) fn of(entry: usize, pass: RestorePass) -> Self {
+    pub(crate) fn of(entry: EntryIndex, pass: RestorePass) -> Self {
         PlanNode {
             entry,
             pass,
@@ -92,81 +97,73 @@ impl PlanNode {
     }
 }
 
-/// A pseudo lock (no dump id has this value) that serializes index attachments. Two concurrent ones under the same
-/// root may miss each other and leave the root's index invalid (fixed in 15.20 and its sibling releases).
-const ATTACHING: i32 = 0;
-
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
     /// The pre-data entries.
     pub pre_data: PreDataPlan,
-    pub nodes: Vec<PlanNode>,
+    pub nodes: NodeMap<PlanNode>,
 }
 
 /// Entries that `pg_restore` into an existing database skips: those about the database itself, and settings of
 /// the session.
 pub(crate) fn is_skipped(e: &TocEntry) -> bool {
-    match e.desc.as_str() {
-        "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES" => true,
-        "ACL" | "COMMENT" | "SECURITY LABEL" => e.tag.starts_with("DATABASE "),
+    match &e.kind {
+        EntryKind::Encoding
+        | EntryKind::StdStrings
+        | EntryKind::SearchPath
+        | EntryKind::Database
+        | EntryKind::DatabaseProperties => true,
+        EntryKind::Acl | EntryKind::Comment | EntryKind::SecurityLabel => {
+            e.tag.starts_with("DATABASE ")
+        }
         _ => e.defn.is_empty() && !e.has_data,
     }
 }
 
 impl Plan {
     pub(crate) fn new(entries: &[TocEntry], dependence: &Dependence) -> Self {
-        let (mut plan, mut pre_data) = (Plan::default(), vec![]);
-        let mut node_of = HashMap::new();
         let tables = Tables::new(entries);
+        let (mut plan, pre_data) = Plan::of_entries(entries, &tables);
+        plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
+        plan.add_prerequisites(entries, &tables);
+        plan.take_turns(entries, dependence);
+        plan
+    }
+
+    /// The nodes, without what they wait for, and the entries that are pre-data.
+    fn of_entries(entries: &[TocEntry], tables: &Tables<'_>) -> (Plan, Vec<EntryIndex>) {
+        let (mut plan, mut pre_data) = (Plan::default(), vec![]);
         for (i, e) in entries.iter().enumerate().filter(|(_, e)| !is_skipped(e)) {
-            let pass = pass_of(e, &tables);
-            let early = match e.section {
-                TocSection::PreData => true,
-                // Large objects are created before their data arrives, whatever their section.
-                TocSection::Data if matches!(e.desc.as_str(), "BLOB" | "BLOB METADATA") => true,
-                TocSection::None => plan.nodes.is_empty(),
-                TocSection::Data | TocSection::PostData => false,
-            };
-            if early && pass == RestorePass::Main && !e.has_data {
-                pre_data.push(i);
+            let (entry, pass) = (EntryIndex(i), pass_of(e, tables));
+            let is_early = pass == RestorePass::Main && precedes_data(e, plan.nodes.len());
+            if is_early && !e.has_data {
+                pre_data.push(entry);
             } else {
-                node_of.insert(e.dump_id, plan.nodes.len());
                 plan.nodes.push(PlanNode {
                     is_data: e.has_data,
                     can_copy_freeze: tables.can_copy_freeze(e),
                     is_key: tables.is_key(e),
-                    ..PlanNode::of(i, pass)
+                    ..PlanNode::of(entry, pass)
                 });
             }
         }
-        plan.pre_data = PreDataPlan::new(&dependency_groups::stages(entries, &pre_data));
-        let mut batches = plan.pre_data.needs(entries);
-        for (i, node) in plan.nodes.iter_mut().enumerate() {
-            let e = &entries[node.entry];
+        (plan, pre_data)
+    }
+
+    fn add_prerequisites(&mut self, entries: &[TocEntry], tables: &Tables<'_>) {
+        let ids = self.nodes.iter();
+        let node_of: HashMap<DumpId, NodeId> = ids
+            .map(|(id, n)| (entries[n.entry.0].dump_id, id))
+            .collect();
+        let mut batches = self.pre_data.needs(entries);
+        for (id, node) in self.nodes.iter_mut() {
+            let e = &entries[node.entry.0];
+            let before = tables.prerequisites(e);
+            let before = before.filter_map(|before| node_of.get(&before).copied());
+            node.after = sorted(before.filter(|before| *before != id));
             node.pre_data_batches = batches.remove(&node.entry);
-            node.after = tables
-                .prerequisites(e)
-                .filter_map(|id| node_of.get(&id).copied())
-                .collect();
-            node.after.retain(|n| *n != i);
-            node.after.sort_unstable();
-            node.after.dedup();
-            let touched = e.dependencies.iter().flat_map(|id| tables.locked_by(*id));
-            let mut touched: Vec<i32> =
-                touched.flat_map(|id| tables.with_descendants(id)).collect();
-            touched.sort_unstable();
-            touched.dedup();
-            if e.desc == "INDEX ATTACH" {
-                touched.push(ATTACHING);
-            }
-            match locks(e) {
-                LockMode::Exclusive => node.exclusive = touched,
-                LockMode::Shared => node.shared = touched,
-                LockMode::None => {}
-            }
+            node.lock(e, tables);
         }
-        plan.take_turns(entries, dependence);
-        plan
     }
 
     /// Dependent rows are loaded as if one session restored everything: after all data before them and before
@@ -174,20 +171,16 @@ impl Plan {
     /// rows of any table wait for all rows.
     fn take_turns(&mut self, entries: &[TocEntry], dependence: &Dependence) {
         let mut turn = 0;
-        for node in self
-            .nodes
-            .iter_mut()
-            .filter(|n| n.pass == RestorePass::Main)
-        {
-            let e = &entries[node.entry];
+        let nodes = self.nodes.iter_mut().map(|(_, node)| node);
+        for node in nodes.filter(|node| node.pass == RestorePass::Main) {
+            let e = &entries[node.entry.0];
             node.turn = turn;
             if node.is_data && dependence.rows.contains(&e.dump_id) {
-                node.turn = turn + 1;
+                node.take_turn_of_its_own(turn + 1);
                 turn += 2;
-                (node.in_order, node.can_copy_freeze, node.pre_data_batches) = (true, false, None);
             } else if !node.is_data && dependence.objects.contains(&e.dump_id) {
                 node.turn = usize::MAX;
-            } else if e.desc == "STATISTICS DATA" {
+            } else if e.kind == EntryKind::StatisticsData {
                 // Statistics of tables whose rows may be loaded later.
                 node.turn = 0;
             }
@@ -197,45 +190,78 @@ impl Plan {
 
     /// A materialized view that may read any other is refreshed after all preceding and before all following ones.
     fn refresh_in_order(&mut self, entries: &[TocEntry], dependence: &Dependence) {
-        let (mut before, mut reading): (Vec<usize>, Option<usize>) = (vec![], None);
-        for (i, node) in self.nodes.iter_mut().enumerate() {
-            let e = &entries[node.entry];
-            if e.desc != "MATERIALIZED VIEW DATA" {
+        let (mut before, mut reading) = (vec![], None);
+        for (id, node) in self.nodes.iter_mut() {
+            let e = &entries[node.entry.0];
+            if e.kind != EntryKind::MaterializedViewData {
                 continue;
             }
-            let reads = dependence.objects.contains(&e.dump_id);
-            node.after.extend(reading);
-            node.after.extend(if reads {
-                std::mem::take(&mut before)
+            let after = node.after.drain(..).chain(reading);
+            if dependence.objects.contains(&e.dump_id) {
+                node.after = sorted(after.chain(before.drain(..)));
+                reading = Some(id);
             } else {
-                vec![]
-            });
-            node.after.sort_unstable();
-            node.after.dedup();
-            if reads {
-                reading = Some(i)
-            } else {
-                before.push(i)
+                node.after = sorted(after);
+                before.push(id);
             }
         }
     }
 }
 
+impl PlanNode {
+    /// Its rows are loaded by themselves.
+    fn take_turn_of_its_own(&mut self, turn: usize) {
+        self.turn = turn;
+        (self.in_order, self.can_copy_freeze) = (true, false);
+        self.pre_data_batches = None;
+    }
+
+    fn lock(&mut self, e: &TocEntry, tables: &Tables<'_>) {
+        let mut locked: Vec<TableId> = tables
+            .touched_by(e)
+            .into_iter()
+            .map(TableId::Entry)
+            .collect();
+        if e.kind == EntryKind::IndexAttach {
+            locked.push(TableId::IndexAttachments);
+        }
+        match lock_mode(e) {
+            LockMode::Exclusive => self.exclusive = locked,
+            LockMode::Shared => self.shared = locked,
+            LockMode::None => {}
+        }
+    }
+
+    /// What a task locks that runs this step.
+    pub(crate) fn locks(&self, step: ConstraintStep) -> LockSet<'_> {
+        let (exclusive, shared): (&[TableId], &[TableId]) = match step {
+            ConstraintStep::Index => (&[], &self.exclusive),
+            ConstraintStep::Whole | ConstraintStep::Key => (&self.exclusive, &self.shared),
+        };
+        LockSet { exclusive, shared }
+    }
+}
+
+/// Whether an entry of the main pass is created before data is loaded; `later` nodes are not.
+fn precedes_data(e: &TocEntry, later: usize) -> bool {
+    match e.section {
+        TocSection::PreData => true,
+        // Large objects are created before their data arrives, whatever their section.
+        TocSection::Data => matches!(e.kind, EntryKind::Blob | EntryKind::BlobMetadata),
+        TocSection::None => later == 0,
+        TocSection::PostData => false,
+    }
+}
+
 fn pass_of(e: &TocEntry, tables: &Tables<'_>) -> RestorePass {
-    match e.desc.as_str() {
-        "ACL" | "ACL LANGUAGE" | "DEFAULT ACL" => RestorePass::Acl,
-        "MATERIALIZED VIEW DATA" => RestorePass::Refresh,
-        "EVENT TRIGGER" => RestorePass::EventTriggers,
-        "COMMENT" | "SECURITY LABEL" if e.tag.starts_with("EVENT TRIGGER ") => {
+    match &e.kind {
+        EntryKind::Acl | EntryKind::AclLanguage | EntryKind::DefaultAcl => RestorePass::Acl,
+        EntryKind::MaterializedViewData => RestorePass::Refresh,
+        EntryKind::EventTrigger => RestorePass::EventTriggers,
+        EntryKind::Comment | EntryKind::SecurityLabel if e.tag.starts_with("EVENT TRIGGER ") => {
             RestorePass::EventTriggers
         }
-        "STATISTICS DATA"
-            if e.dependencies
-                .iter()
-                .any(|id| tables.refreshed.contains(id)) =>
-        {
-            RestorePass::Refresh
-        }
+        EntryKind::StatisticsData if tables.depends_on_refreshed(e) => RestorePass::Refresh,
         _ => RestorePass::Main,
     }
 }
@@ -246,151 +272,25 @@ enum LockMode {
     None,
 }
 
-fn locks(e: &TocEntry) -> LockMode {
-    match e.desc.as_str() {
-        "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "RULE" | "TRIGGER" | "POLICY"
-        | "ROW SECURITY" | "DEFAULT" | "INDEX ATTACH" | "TABLE ATTACH" | "PUBLICATION TABLE" => {
-            LockMode::Exclusive
-        }
+fn lock_mode(e: &TocEntry) -> LockMode {
+    match &e.kind {
+        EntryKind::Constraint
+        | EntryKind::CheckConstraint
+        | EntryKind::FkConstraint
+        | EntryKind::Rule
+        | EntryKind::Trigger
+        | EntryKind::Policy
+        | EntryKind::RowSecurity
+        | EntryKind::Default
+        | EntryKind::IndexAttach
+        | EntryKind::TableAttach
+        | EntryKind::PublicationTable => LockMode::Exclusive,
         // Its lock conflicts with itself and with index builds.
-        "STATISTICS" | "STATISTICS DATA" => LockMode::Exclusive,
+        EntryKind::Statistics | EntryKind::StatisticsData => LockMode::Exclusive,
         // The entry includes CLUSTER ON or REPLICA IDENTITY.
-        "INDEX" if e.defn.contains("\nALTER TABLE ") => LockMode::Exclusive,
-        "INDEX" => LockMode::Shared,
+        EntryKind::Index if e.defn.contains("\nALTER TABLE ") => LockMode::Exclusive,
+        EntryKind::Index => LockMode::Shared,
         _ => LockMode::None,
-    }
-}
-
-/// Which entries are relations, which have their data, and which are their partitions or inheriting tables.
-struct Tables<'a> {
-    by_id: HashMap<i32, &'a TocEntry>,
-    relations: HashSet<i32>,
-    /// Materialized views and their data, which is loaded in a later pass.
-    refreshed: HashSet<i32>,
-    data_of: HashMap<i32, Vec<i32>>,
-    children: HashMap<i32, Vec<i32>>,
-}
-
-impl<'a> Tables<'a> {
-    fn new(entries: &'a [TocEntry]) -> Self {
-        let ids = |wanted: &[&str]| -> HashSet<i32> {
-            entries
-                .iter()
-                .filter(|e| wanted.contains(&e.desc.as_str()))
-                .map(|e| e.dump_id)
-                .collect()
-        };
-        let relations = ids(&["TABLE", "MATERIALIZED VIEW", "FOREIGN TABLE"]);
-        let refreshed = ids(&["MATERIALIZED VIEW", "MATERIALIZED VIEW DATA"]);
-        let by_id: HashMap<i32, &TocEntry> = entries.iter().map(|e| (e.dump_id, e)).collect();
-        let mut data_of: HashMap<i32, Vec<i32>> = HashMap::new();
-        let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-        for e in entries {
-            let tables = || {
-                e.dependencies
-                    .iter()
-                    .copied()
-                    .filter(|id| relations.contains(id))
-            };
-            match e.desc.as_str() {
-                "TABLE DATA" => {
-                    tables().for_each(|t| data_of.entry(t).or_default().push(e.dump_id));
-                }
-                "TABLE" => {
-                    tables().for_each(|parent| children.entry(parent).or_default().push(e.dump_id))
-                }
-                // A partition is attached after it was created: the entry depends on both tables and has the
-                // name of the partition.
-                "TABLE ATTACH" => {
-                    let is_child =
-                        |id: &i32| by_id[id].tag == e.tag && by_id[id].namespace == e.namespace;
-                    let (child, parents): (Vec<i32>, Vec<i32>) = tables().partition(is_child);
-                    parents
-                        .into_iter()
-                        .for_each(|p| children.entry(p).or_default().extend(&child));
-                }
-                _ => {}
-            }
-        }
-        Tables {
-            by_id,
-            relations,
-            refreshed,
-            data_of,
-            children,
-        }
-    }
-
-    /// Whether these are the rows of a table that the archive creates, copied into that very table.
-    fn can_copy_freeze(&self, e: &TocEntry) -> bool {
-        e.desc == "TABLE DATA"
-            && ddl::copies_into_own_table(e)
-            && self.heap_of(e).is_some_and(|t| {
-                let is_its = t.tag == e.tag && t.namespace == e.namespace;
-                is_its && !t.defn.contains("autovacuum_enabled")
-            })
-    }
-
-    fn is_key(&self, e: &TocEntry) -> bool {
-        e.desc == "CONSTRAINT" && ddl::key_as_index(e).is_some() && self.heap_of(e).is_some()
-    }
-
-    /// The ordinary table that an entry depends on, if the archive creates it.
-    fn heap_of(&self, e: &TocEntry) -> Option<&TocEntry> {
-        let mut below = e
-            .dependencies
-            .iter()
-            .filter_map(|id| self.by_id.get(id).copied());
-        let table = below.find(|t| t.desc == "TABLE")?;
-        // Other access methods need not support COPY's FREEZE.
-        let is_heap = table
-            .table_am
-            .as_deref()
-            .is_none_or(|am| matches!(am, "" | "heap"));
-        let is_plain =
-            table.relkind.is_none_or(|kind| kind == 'r') && !table.defn.contains("PARTITION BY");
-        (is_heap && is_plain).then_some(table)
-    }
-
-    /// The tables that are locked while this entry runs: itself, or the table of an index or key.
-    fn locked_by(&self, id: i32) -> Vec<i32> {
-        if self.relations.contains(&id) {
-            return vec![id];
-        }
-        let of_table = self
-            .by_id
-            .get(&id)
-            .filter(|e| matches!(e.desc.as_str(), "INDEX" | "CONSTRAINT"));
-        let tables = of_table.into_iter().flat_map(|e| &e.dependencies);
-        tables
-            .copied()
-            .filter(|id| self.relations.contains(id))
-            .collect()
-    }
-
-    fn with_descendants(&self, table: i32) -> Vec<i32> {
-        let (mut found, mut known, mut next) = (vec![table], HashSet::from([table]), 0);
-        while let Some(id) = found.get(next) {
-            let below = self.children.get(id).into_iter().flatten();
-            let new: Vec<i32> = below.copied().filter(|c| known.insert(*c)).collect();
-            found.extend(new);
-            next += 1;
-        }
-        found
-    }
-
-    /// Dump ids that precede `e`: its own dependencies and, unless it is data itself, the data of every table
-    /// that it depends on.
-    fn prerequisites<'b>(&'b self, e: &'b TocEntry) -> impl Iterator<Item = i32> + 'b {
-        let tables = e
-            .dependencies
-            .iter()
-            .filter(|id| !e.has_data && self.relations.contains(id));
-        let data = tables
-            .flat_map(|id| self.with_descendants(*id))
-            .flat_map(|t| self.data_of.get(&t).into_iter().flatten().copied());
-        let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
-        direct.chain(data)
     }
 }
 
@@ -406,7 +306,7 @@ mod tests {
         };
         TocEntry {
             section,
-            dependencies: after.to_vec(),
+            dependencies: after.iter().copied().map(DumpId).collect(),
             defn: defn.into(),
             ..TocEntry::bare(id, desc, "x")
         }
@@ -440,18 +340,15 @@ mod tests {
         let locks = |id: i32| {
             let node = plan
                 .nodes
-                .iter()
-                .find(|n| entries[n.entry].dump_id == id)
+                .values()
+                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
                 .unwrap();
             (node.exclusive.as_slice(), node.shared.as_slice())
         };
-        assert_eq!(
-            locks(2),
-            (&[][..], &[1][..]),
-            "indexes are built concurrently"
-        );
+        let (none, table): (&[TableId], _) = (&[], &[TableId::Entry(DumpId(1))][..]);
+        assert_eq!(locks(2), (none, table), "indexes are built concurrently");
         for id in [3, 4, 5, 6, 7, 8] {
-            assert_eq!(locks(id), (&[1][..], &[][..]), "{id}");
+            assert_eq!(locks(id), (table, none), "{id}");
         }
     }
 
@@ -470,8 +367,8 @@ mod tests {
         let locks = |id: i32| {
             &plan
                 .nodes
-                .iter()
-                .find(|n| entries[n.entry].dump_id == id)
+                .values()
+                .find(|n| entries[n.entry.0].dump_id == DumpId(id))
                 .unwrap()
                 .exclusive
         };

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ddl;
 use super::dependency_groups::PreDataStage;
-use pgdump_archive::TocEntry;
+use super::ids::{BatchId, EntryIndex, sorted};
+use pgdump_archive::{DumpId, EntryKind, TocEntry};
 
 /// Most entries in one transaction, because several sessions hold their locks.
 const BATCH: usize = 50;
@@ -17,7 +18,7 @@ const MAX_SESSIONS: usize = 8;
 /// Entries that one session creates, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PreDataBatch {
-    pub entries: Vec<usize>,
+    pub entries: Vec<EntryIndex>,
     /// Entries that fail are created after the others of their stage, in the archive's order: an old archive
     /// does not list everything that an entry depends on.
     pub may_fail: bool,
@@ -28,11 +29,11 @@ pub(crate) struct PreDataBatch {
 pub(crate) struct PreDataPlan {
     batches: Vec<PreDataBatch>,
     /// Batches that have not been started, by stage; finished stages are removed.
-    stages: VecDeque<VecDeque<usize>>,
+    stages: VecDeque<VecDeque<BatchId>>,
     running: usize,
     /// Batches of this stage that failed in part, and the entries they left.
-    failed: Vec<usize>,
-    left: Vec<usize>,
+    failed: Vec<BatchId>,
+    left: Vec<EntryIndex>,
 }
 
 impl PreDataPlan {
@@ -61,13 +62,13 @@ impl PreDataPlan {
             }
             pre_data
                 .stages
-                .push_back((from..pre_data.batches.len()).collect());
+                .push_back((from..pre_data.batches.len()).map(BatchId).collect());
         }
         pre_data
     }
 
-    pub(crate) fn batch(&self, batch: usize) -> &PreDataBatch {
-        &self.batches[batch]
+    pub(crate) fn batch(&self, batch: BatchId) -> &PreDataBatch {
+        &self.batches[batch.0]
     }
 
     /// Whether all pre-data exists.
@@ -81,7 +82,7 @@ impl PreDataPlan {
     }
 
     /// The next batch for a session; report it with [`PreDataPlan::batch_done`].
-    pub(crate) fn next(&mut self) -> Option<usize> {
+    pub(crate) fn next(&mut self) -> Option<BatchId> {
         let next = self
             .has_next()
             .then(|| self.stages.front_mut()?.pop_front())
@@ -91,7 +92,7 @@ impl PreDataPlan {
     }
 
     /// A session has finished a batch except for the entries `left`. Returns the batches that are now complete.
-    pub(crate) fn batch_done(&mut self, batch: usize, left: Vec<usize>) -> Vec<usize> {
+    pub(crate) fn batch_done(&mut self, batch: BatchId, left: Vec<EntryIndex>) -> Vec<BatchId> {
         self.running -= 1;
         let mut complete = vec![];
         if left.is_empty() {
@@ -100,44 +101,47 @@ impl PreDataPlan {
             self.failed.push(batch)
         }
         self.left.extend(left);
-        let Some(stage) = self
-            .stages
-            .front_mut()
-            .filter(|stage| self.running == 0 && stage.is_empty())
-        else {
-            return complete;
-        };
-        if self.left.is_empty() {
-            complete.append(&mut self.failed);
-            self.stages.pop_front();
-        } else {
-            let mut entries = std::mem::take(&mut self.left);
-            entries.sort_unstable();
-            stage.push_back(self.batches.len());
-            self.batches.push(PreDataBatch {
-                entries,
-                may_fail: false,
-            });
+        if self.running == 0 && self.stages.front().is_some_and(VecDeque::is_empty) {
+            complete.append(&mut self.end_stage());
         }
         complete
     }
 
+    /// Every batch of the stage has run. Returns those that failed and are now complete; if entries are left, they
+    /// become another batch of the stage instead.
+    fn end_stage(&mut self) -> Vec<BatchId> {
+        if self.left.is_empty() {
+            self.stages.pop_front();
+            return std::mem::take(&mut self.failed);
+        }
+        let mut entries = std::mem::take(&mut self.left);
+        entries.sort_unstable();
+        let batch = BatchId(self.batches.len());
+        self.stages[0].push_back(batch);
+        self.batches.push(PreDataBatch {
+            entries,
+            may_fail: false,
+        });
+        vec![]
+    }
+
     /// For each entry with data, the batches that must be complete before it is loaded; entries that are not in the
     /// map wait for all of them.
-    pub(crate) fn needs(&self, entries: &[TocEntry]) -> HashMap<usize, Vec<usize>> {
+    pub(crate) fn needs(&self, entries: &[TocEntry]) -> HashMap<EntryIndex, Vec<BatchId>> {
         let needs = BatchPrerequisites::new(self, entries);
         let of = entries.iter().enumerate().filter(|(_, e)| e.has_data);
-        of.filter_map(|(i, e)| Some((i, needs.of(e)?))).collect()
+        of.filter_map(|(i, e)| Some((EntryIndex(i), needs.of(e)?)))
+            .collect()
     }
 }
 
 /// What rows wait for. A table's checks, generated columns and types may call functions of the dump, which
 /// may read any other table, so such rows wait for everything.
 struct BatchPrerequisites<'a> {
-    by_id: HashMap<i32, &'a TocEntry>,
-    batch_of: HashMap<i32, usize>,
+    by_id: HashMap<DumpId, &'a TocEntry>,
+    batch_of: HashMap<DumpId, BatchId>,
     /// Pre-data that depends on an entry.
-    dependents: HashMap<i32, Vec<&'a TocEntry>>,
+    dependents: HashMap<DumpId, Vec<&'a TocEntry>>,
 }
 
 impl<'a> BatchPrerequisites<'a> {
@@ -148,8 +152,8 @@ impl<'a> BatchPrerequisites<'a> {
             dependents: HashMap::new(),
         };
         for (at, batch) in pre_data.batches.iter().enumerate() {
-            for e in batch.entries.iter().map(|i| &entries[*i]) {
-                needs.batch_of.insert(e.dump_id, at);
+            for e in batch.entries.iter().map(|i| &entries[i.0]) {
+                needs.batch_of.insert(e.dump_id, BatchId(at));
                 e.dependencies
                     .iter()
                     .for_each(|id| needs.dependents.entry(*id).or_default().push(e));
@@ -158,41 +162,40 @@ impl<'a> BatchPrerequisites<'a> {
         needs
     }
 
-    fn of(&self, data: &TocEntry) -> Option<Vec<usize>> {
+    fn of(&self, data: &TocEntry) -> Option<Vec<BatchId>> {
         let [table] = data.dependencies.as_slice() else {
             return None;
         };
-        let is_its = self.by_id.get(table)?.desc == "TABLE" && ddl::copies_into_own_table(data);
-        let dependents = self.dependents.get(table).into_iter().flatten();
-        let of_it: Vec<&TocEntry> = dependents
-            .copied()
-            .filter(|e| e.desc != "FUNCTION")
-            .collect();
-        let alters = of_it
-            .iter()
-            .filter(|e| !matches!(e.desc.as_str(), "TABLE" | "VIEW" | "MATERIALIZED VIEW"));
-        let is_known =
-            is_its && self.runs_no_function([*table].into_iter().chain(alters.map(|e| e.dump_id)));
-        is_known.then(|| {
-            let all = std::iter::once(*table).chain(of_it.iter().map(|e| e.dump_id));
-            let mut batches: Vec<usize> = all
-                .filter_map(|id| self.batch_of.get(&id).copied())
-                .collect();
-            batches.sort_unstable();
-            batches.dedup();
-            batches
-        })
+        let is_table = self.by_id.get(table)?.kind == EntryKind::Table;
+        let alterations = self.alterations(*table).into_iter();
+        let alters_rows = alterations.clone().filter(|e| !is_relation(e));
+        let reached = alters_rows.map(|e| e.dump_id).chain([*table]);
+        if !is_table || !ddl::copies_into_own_table(data) || !self.runs_no_function(reached) {
+            return None;
+        }
+        let needed = alterations.map(|e| e.dump_id).chain([*table]);
+        let batches = needed.filter_map(|id| self.batch_of.get(&id).copied());
+        Some(sorted(batches))
+    }
+
+    /// Pre-data that depends on a table, except functions.
+    fn alterations(&self, table: DumpId) -> Vec<&'a TocEntry> {
+        let dependents = self.dependents.get(&table).into_iter().flatten().copied();
+        let is_function = |e: &&TocEntry| e.kind == EntryKind::Function;
+        dependents.filter(|e| !is_function(e)).collect()
     }
 
     /// Whether all of these dependencies are known and none is a function.
-    fn runs_no_function(&self, ids: impl Iterator<Item = i32>) -> bool {
-        let mut next: Vec<i32> = ids.collect();
-        let mut seen: HashSet<i32> = next.iter().copied().collect();
+    fn runs_no_function(&self, ids: impl Iterator<Item = DumpId>) -> bool {
+        let mut next: Vec<DumpId> = ids.collect();
+        let mut seen: HashSet<DumpId> = next.iter().copied().collect();
         while let Some(id) = next.pop() {
             match self.by_id.get(&id) {
                 Some(e)
-                    if !matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE")
-                        && !e.has_data =>
+                    if !matches!(
+                        e.kind,
+                        EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate
+                    ) && !e.has_data =>
                 {
                     next.extend(e.dependencies.iter().filter(|id| seen.insert(**id)));
                 }
@@ -203,12 +206,23 @@ impl<'a> BatchPrerequisites<'a> {
     }
 }
 
+fn is_relation(e: &TocEntry) -> bool {
+    matches!(
+        e.kind,
+        EntryKind::Table | EntryKind::View | EntryKind::MaterializedView
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn group(entries: impl IntoIterator<Item = usize>) -> Vec<usize> {
-        entries.into_iter().collect()
+    fn group(entries: impl IntoIterator<Item = usize>) -> Vec<EntryIndex> {
+        entries.into_iter().map(EntryIndex).collect()
+    }
+
+    fn batches<const N: usize>(numbers: [usize; N]) -> Vec<BatchId> {
+        numbers.map(BatchId).to_vec()
     }
 
     #[test]
@@ -221,23 +235,26 @@ mod tests {
         let mut m = PreDataPlan::new(&stages);
         let sizes: Vec<usize> = m.batches.iter().map(|b| b.entries.len()).collect();
         assert_eq!(sizes, [300, FIRST_BATCH, BATCH, 20, 1]);
-        assert_eq!((m.next(), m.next()), (Some(0), None));
-        assert_eq!(m.batch_done(0, vec![]), [0]);
+        assert_eq!((m.next(), m.next()), (Some(BatchId(0)), None));
+        assert_eq!(m.batch_done(BatchId(0), vec![]), batches([0]));
         assert_eq!(
             (m.next(), m.next(), m.next(), m.next()),
-            (Some(1), Some(2), Some(3), None)
+            (Some(BatchId(1)), Some(BatchId(2)), Some(BatchId(3)), None)
         );
         assert_eq!(
             (
-                m.batch_done(2, vec![]),
-                m.batch_done(3, vec![]),
+                m.batch_done(BatchId(2), vec![]),
+                m.batch_done(BatchId(3), vec![]),
                 m.has_next()
             ),
-            (vec![2], vec![3], false)
+            (batches([2]), batches([3]), false)
         );
-        assert_eq!(m.batch_done(1, vec![]), [1]);
-        assert_eq!((m.next(), m.is_done()), (Some(4), false));
-        assert_eq!((m.batch_done(4, vec![]), m.is_done()), (vec![4], true));
+        assert_eq!(m.batch_done(BatchId(1), vec![]), batches([1]));
+        assert_eq!((m.next(), m.is_done()), (Some(BatchId(4)), false));
+        assert_eq!(
+            (m.batch_done(BatchId(4), vec![]), m.is_done()),
+            (batches([4]), true)
+        );
     }
 
     #[test]
@@ -250,29 +267,35 @@ mod tests {
             vec![group([500])],
         ];
         let mut m = PreDataPlan::new(&stages);
-        assert_eq!((m.next(), m.next(), m.next()), (Some(0), Some(1), Some(2)));
-        assert_eq!(m.batch_done(0, vec![101, 100]), [0; 0]);
-        assert_eq!((m.batch_done(1, vec![]), m.next()), (vec![1], None));
         assert_eq!(
-            (m.batch_done(2, vec![3]), m.next(), m.next()),
-            (vec![], Some(4), None)
+            (m.next(), m.next(), m.next()),
+            (Some(BatchId(0)), Some(BatchId(1)), Some(BatchId(2)))
+        );
+        assert_eq!(m.batch_done(BatchId(0), group([101, 100])), batches([]));
+        assert_eq!(
+            (m.batch_done(BatchId(1), vec![]), m.next()),
+            (batches([1]), None)
         );
         assert_eq!(
-            *m.batch(4),
+            (m.batch_done(BatchId(2), group([3])), m.next(), m.next()),
+            (batches([]), Some(BatchId(4)), None)
+        );
+        assert_eq!(
+            *m.batch(BatchId(4)),
             PreDataBatch {
-                entries: vec![3, 100, 101],
+                entries: group([3, 100, 101]),
                 may_fail: false
             }
         );
         assert_eq!(
-            (m.batch_done(4, vec![]), m.next()),
-            (vec![4, 0, 2], Some(3))
+            (m.batch_done(BatchId(4), vec![]), m.next()),
+            (batches([4, 0, 2]), Some(BatchId(3)))
         );
     }
 
     fn entry(id: i32, desc: &str, dependencies: &[i32]) -> TocEntry {
         TocEntry {
-            dependencies: dependencies.to_vec(),
+            dependencies: dependencies.iter().copied().map(DumpId).collect(),
             ..TocEntry::bare(id, desc, "x")
         }
     }
@@ -289,11 +312,11 @@ mod tests {
     }
 
     /// Creates each entry in a batch of its own, then the rows; for each of these, what they wait for.
-    fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<usize>>> {
-        let stages: Vec<PreDataStage> = (0..made.len()).map(|i| vec![vec![i]]).collect();
+    fn needs(made: &[TocEntry], rows: &[TocEntry]) -> Vec<Option<Vec<BatchId>>> {
+        let stages: Vec<PreDataStage> = (0..made.len()).map(|i| vec![group([i])]).collect();
         let mut needs = PreDataPlan::new(&stages).needs(&[made, rows].concat());
         (0..rows.len())
-            .map(|i| needs.remove(&(made.len() + i)))
+            .map(|i| needs.remove(&EntryIndex(made.len() + i)))
             .collect()
     }
 
@@ -309,7 +332,7 @@ mod tests {
         ];
         assert_eq!(
             needs(&made, &[rows(12, &[2]), rows(13, &[3])]),
-            [Some(vec![1, 3]), Some(vec![2, 3, 4])]
+            [Some(batches([1, 3])), Some(batches([2, 3, 4]))]
         );
     }
 
@@ -336,7 +359,7 @@ mod tests {
         ];
         assert_eq!(
             needs(&made, &of),
-            [None, None, None, None, Some(vec![7, 8])]
+            [None, None, None, None, Some(batches([7, 8]))]
         );
     }
 

@@ -32,45 +32,50 @@ pub fn prepare(
     stored: Option<u64>,
     rewriter: &Rewriter,
 ) -> Result<Prepared, RestoreError> {
+    let mut prepared = selected(archive, selection)?;
+    unsupported::refuse_prepared(&prepared.entries)?;
+    let needs = Requirements::of(archive, &prepared.entries, stored);
+    let findings = preflight(archive, &prepared.entries, &needs, rewriter);
+    refuse_blocked(&findings)?;
+    let warned = findings.iter().filter(|f| f.level == Level::Warns);
+    let notes = warned.map(|f| format!("{}: {}", f.what, f.consequence));
+    prepared.notes.extend(notes);
+    // Statements of SQL text are rewritten one by one, as they arrive.
+    if !archive.is_script() {
+        // Roles are created before the first statement: an owner may precede a privilege that names the same role.
+        prepared.roles = missing_roles(&needs, rewriter)?;
+        rewriter.entries(&mut prepared.entries)?;
+    }
+    Ok(prepared)
+}
+
+/// The selected entries; nothing is rewritten yet.
+fn selected(archive: &Archive, selection: &Selection) -> Result<Prepared, RestoreError> {
     let mut prepared = Prepared {
         entries: archive.entries().to_vec(),
         ..Prepared::default()
     };
-    if !archive.is_script() {
-        prepared.notes = select::select(&mut prepared.entries, selection)?;
-    } else {
-        unsupported::check_part_of_text(archive, selection)?;
-    }
-    unsupported::refuse_prepared(&prepared.entries)?;
-    let needs = Requirements::of(archive, &prepared.entries, stored);
-    let findings = preflight(archive, &prepared.entries, &needs, rewriter);
-    let blocking: Vec<&Finding> = findings
-        .iter()
-        .filter(|f| f.level == Level::Blocks)
-        .collect();
-    if let Some(reason) = blocking.iter().find_map(|f| f.reason) {
-        let all: Vec<String> = blocking
-            .iter()
-            .map(|f| format!("{}: {} ({})", f.what, f.consequence, f.fix))
-            .collect();
-        return Err(DatabaseError::new(reason, all.join("; ")).into());
-    }
-    let warned = findings.iter().filter(|f| f.level == Level::Warns);
-    prepared
-        .notes
-        .extend(warned.map(|f| format!("{}: {}", f.what, f.consequence)));
     if archive.is_script() {
-        // Statements of SQL text are rewritten one by one, as they arrive.
-        return Ok(prepared);
+        unsupported::check_part_of_text(archive, selection)?;
+    } else {
+        prepared.notes = select::select(&mut prepared.entries, selection)?;
     }
-    // Roles are created before the first statement: an owner may precede a privilege that names the same role.
-    let roles = needs
-        .roles_under(rewriter)
-        .into_iter()
-        .filter(|r| !rewriter.has_role(r));
-    prepared.roles = roles
-        .map(|r| rewriter.make_role(r))
-        .collect::<Result<_, _>>()?;
-    rewriter.entries(&mut prepared.entries)?;
     Ok(prepared)
+}
+
+fn refuse_blocked(findings: &[Finding]) -> Result<(), RestoreError> {
+    let blocking = findings.iter().filter(|f| f.level == Level::Blocks);
+    let Some(reason) = blocking.clone().find_map(|f| f.reason) else {
+        return Ok(());
+    };
+    let all = blocking.map(|f| format!("{}: {} ({})", f.what, f.consequence, f.fix));
+    let all: Vec<String> = all.collect();
+    Err(DatabaseError::new(reason, all.join("; ")).into())
+}
+
+/// Statements that create the roles that the server lacks.
+fn missing_roles(needs: &Requirements, rewriter: &Rewriter) -> Result<Vec<String>, RestoreError> {
+    let roles = needs.roles_under(rewriter).into_iter();
+    let missing = roles.filter(|role| !rewriter.has_role(role));
+    missing.map(|role| rewriter.make_role(role)).collect()
 }

@@ -4,6 +4,7 @@
 
 mod edits;
 mod rules;
+mod skip;
 mod statements;
 
 use std::borrow::Cow;
@@ -17,7 +18,7 @@ use rules::*;
 use crate::error::{DatabaseError, FailureReason as R, RestoreError};
 use crate::policy::{Extensions, Owners, Policy, Rewrite};
 use crate::postgres::{ServerFacts, ident, literal};
-use pgdump_archive::{Dialect, TocEntry, statements};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, statements};
 pub use rules::{RULES, Rule};
 
 /// Most examples per rule in a report.
@@ -167,56 +168,34 @@ impl Rewriter {
     /// # Errors
     /// `role_missing`, `extension_missing`.
     pub fn entries(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
-        let methods: HashSet<&str> = entries
-            .iter()
-            .filter(|e| e.desc == "ACCESS METHOD")
-            .map(|e| e.tag.as_str())
-            .collect();
-        let extensions = entries.iter().filter(|e| e.desc == "EXTENSION");
-        let own = !methods.is_empty() || extensions.clone().any(|e| !is_contrib(&e.tag));
-        self.state().brings_methods |= own;
+        self.state().brings_methods |= may_bring_methods(entries);
+        self.skip_extensions(entries)?;
+        for e in entries.iter_mut() {
+            self.entry(e)?;
+        }
+        entries.retain(|e| !is_empty_acl(e));
+        Ok(())
+    }
+
+    fn skip_extensions(&self, entries: &mut Vec<TocEntry>) -> Result<(), RestoreError> {
+        let extensions = entries.iter().filter(|e| e.kind == EntryKind::Extension);
         let mut gone = HashSet::new();
-        for e in entries
-            .iter()
-            .filter(|e| e.desc == "EXTENSION" && !e.tag.is_empty())
-        {
+        for e in extensions.filter(|e| !e.tag.is_empty()) {
             if !self.keeps_extension(&e.tag)? {
                 gone.insert(e.dump_id);
             }
         }
-        self.skip_dependents(entries, gone);
-        for e in entries.iter_mut() {
-            self.entry(e)?;
+        if !gone.is_empty() {
+            add_dependents(entries, &mut gone);
+            gone.extend(data_of_missing_tables(entries, &gone));
+            self.skip(entries, &gone);
         }
-        // ACL entries whose statements were all skipped.
-        entries.retain(|e| {
-            !(e.defn.is_empty() && !e.has_data && matches!(e.desc.as_str(), "ACL" | "DEFAULT ACL"))
-        });
         Ok(())
     }
 
-    fn skip_dependents(&self, entries: &mut Vec<TocEntry>, mut gone: HashSet<i32>) {
-        if gone.is_empty() {
-            return;
-        }
-        loop {
-            let more: Vec<i32> = entries
-                .iter()
-                .filter(|e| {
-                    !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d))
-                })
-                .map(|e| e.dump_id)
-                .collect();
-            if more.is_empty() {
-                break;
-            }
-            gone.extend(more);
-        }
-        gone.extend(data_of_missing_tables(entries, &gone));
-        for e in entries
-            .iter()
-            .filter(|e| gone.contains(&e.dump_id) && e.desc != "EXTENSION")
-        {
+    fn skip(&self, entries: &mut Vec<TocEntry>, gone: &HashSet<DumpId>) {
+        let skipped = entries.iter().filter(|e| gone.contains(&e.dump_id));
+        for e in skipped.filter(|e| e.kind != EntryKind::Extension) {
             self.used(EXTENSION_SKIPPED, e.name());
         }
         entries.retain(|e| !gone.contains(&e.dump_id));
@@ -254,26 +233,39 @@ impl Rewriter {
 
     fn entry(&self, e: &mut TocEntry) -> Result<(), RestoreError> {
         if !e.owner.is_empty() && !e.drop_stmt.is_empty() {
-            match self.policy.owners {
-                Owners::None => {
-                    self.used(OWNER_LEFT_OUT, e.owner.as_str());
-                    e.owner.clear();
-                }
-                Owners::Map if self.role(&e.owner) != e.owner => {
-                    self.used(
-                        ROLE_MAPPED,
-                        format!("{} → {}", e.owner, self.role(&e.owner)),
-                    );
-                    e.owner = self.role(&e.owner).to_owned();
-                }
-                Owners::Map | Owners::Keep => {}
-            }
+            self.rewrite_owner(e);
         }
-        if let Some(space) = e
-            .tablespace
-            .as_mut()
-            .filter(|t| !t.is_empty() && !self.facts.tablespaces.contains(*t))
+        self.rewrite_storage(e);
+        if has_rewritable_statements(e) {
+            e.defn = self.definition(e)?;
+        }
+        if e.kind == EntryKind::Aggregate
+            && let Some(drop_stmt) = self.with_new_arguments(&e.drop_stmt)
         {
+            e.drop_stmt = drop_stmt;
+        }
+        Ok(())
+    }
+
+    fn rewrite_owner(&self, e: &mut TocEntry) {
+        match self.policy.owners {
+            Owners::None => {
+                self.used(OWNER_LEFT_OUT, e.owner.as_str());
+                e.owner.clear();
+            }
+            Owners::Map if self.role(&e.owner) != e.owner => {
+                let mapped = self.role(&e.owner).to_owned();
+                self.used(ROLE_MAPPED, format!("{} → {mapped}", e.owner));
+                e.owner = mapped;
+            }
+            Owners::Map | Owners::Keep => {}
+        }
+    }
+
+    fn rewrite_storage(&self, e: &mut TocEntry) {
+        let is_missing =
+            |space: &&mut String| !space.is_empty() && !self.facts.tablespaces.contains(*space);
+        if let Some(space) = e.tablespace.as_mut().filter(is_missing) {
             self.used(TABLESPACE, space.as_str());
             space.clear();
         }
@@ -285,46 +277,20 @@ impl Rewriter {
             self.used(WITH_OIDS, e.name());
             e.with_oids = false;
         }
-        let looked_at = match e.desc.as_str() {
-            "ACL"
-            | "ACL LANGUAGE"
-            | "DEFAULT ACL"
-            | "POLICY"
-            | "USER MAPPING"
-            | "PROCEDURAL LANGUAGE"
-            | "STATISTICS DATA"
-            | "AGGREGATE"
-            | "SCHEMA"
-            | "TYPE" => true,
-            "COMMENT" => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),
-            "TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" => {
-                e.defn.contains("SET COMPRESSION") || e.defn.contains("pg_attver")
-            }
-            _ => false,
-        };
-        if looked_at {
-            let mut out = Vec::new();
-            for sql in statements(&e.defn, Dialect::default()) {
-                // `pg_restore` itself recognizes this one by its entry.
-                let is_public = e.desc == "SCHEMA" && e.tag == "public";
-                match if is_public {
-                    Some(sql.to_owned())
-                } else {
-                    self.statement(sql, false)?.map(RewrittenStatement::joined)
-                } {
-                    Some(sql) => out.push(sql),
-                    None => continue,
-                }
-            }
-            e.defn = out.join("\n");
-            e.defn.push_str(if e.defn.is_empty() { "" } else { "\n" });
-            if e.desc == "AGGREGATE" {
-                e.drop_stmt = self
-                    .with_new_arguments(&e.drop_stmt)
-                    .unwrap_or(std::mem::take(&mut e.drop_stmt));
-            }
+    }
+
+    /// The statements of an entry that are sent.
+    fn definition(&self, e: &TocEntry) -> Result<String, RestoreError> {
+        if e.kind == EntryKind::Schema && e.tag == "public" {
+            // `pg_restore` itself recognizes this one by its entry.
+            let kept = statements(&e.defn, Dialect::default()).into_iter();
+            return Ok(lines(kept.map(str::to_owned)));
         }
-        Ok(())
+        let mut sent = vec![];
+        for sql in statements(&e.defn, Dialect::default()) {
+            sent.extend(self.statement(sql, false)?.map(RewrittenStatement::joined));
+        }
+        Ok(lines(sent))
     }
 
     fn lacks_method(&self, method: &str) -> bool {
@@ -332,30 +298,91 @@ impl Rewriter {
     }
 }
 
+/// Whether a rule may change a statement of this entry.
+fn has_rewritable_statements(e: &TocEntry) -> bool {
+    match &e.kind {
+        EntryKind::Acl
+        | EntryKind::AclLanguage
+        | EntryKind::DefaultAcl
+        | EntryKind::Policy
+        | EntryKind::UserMapping
+        | EntryKind::ProceduralLanguage
+        | EntryKind::StatisticsData
+        | EntryKind::Aggregate
+        | EntryKind::Schema
+        | EntryKind::Type => true,
+        EntryKind::Comment => e.tag.starts_with("EXTENSION ") || e.tag.starts_with("AGGREGATE "),
+        EntryKind::Table | EntryKind::ForeignTable | EntryKind::MaterializedView => {
+            e.defn.contains("SET COMPRESSION") || e.defn.contains("pg_attver")
+        }
+        _ => false,
+    }
+}
+
+/// Each statement in a line of its own.
+fn lines(statements: impl IntoIterator<Item = String>) -> String {
+    let mut text = statements.into_iter().collect::<Vec<_>>().join("\n");
+    text.push_str(if text.is_empty() { "" } else { "\n" });
+    text
+}
+
+fn may_bring_methods(entries: &[TocEntry]) -> bool {
+    entries.iter().any(|e| match &e.kind {
+        EntryKind::AccessMethod => true,
+        EntryKind::Extension => !is_contrib(&e.tag),
+        _ => false,
+    })
+}
+
+/// Whether all statements of a privilege were skipped.
+fn is_empty_acl(e: &TocEntry) -> bool {
+    let is_acl = matches!(e.kind, EntryKind::Acl | EntryKind::DefaultAcl);
+    is_acl && e.defn.is_empty() && !e.has_data
+}
+
+/// Adds the entries that depend on these.
+fn add_dependents(entries: &[TocEntry], gone: &mut HashSet<DumpId>) {
+    loop {
+        let is_next = |e: &&TocEntry| {
+            !gone.contains(&e.dump_id) && e.dependencies.iter().any(|d| gone.contains(d))
+        };
+        let more: Vec<DumpId> = entries.iter().filter(is_next).map(|e| e.dump_id).collect();
+        if more.is_empty() {
+            return;
+        }
+        gone.extend(more);
+    }
+}
+
 /// Rows and sequence values of tables that an extension created. They name no extension, only a table that
 /// the archive does not have: they are skipped with the extension that their schema is named after, or if
 /// no remaining extension can own the table.
-fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<i32>) -> Vec<i32> {
-    let of = |desc: &'static str| entries.iter().filter(move |e| e.desc == desc);
-    let schemas: HashSet<&str> = of("SCHEMA").map(|e| e.tag.as_str()).collect();
-    let ids: HashSet<i32> = entries.iter().map(|e| e.dump_id).collect();
-    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) = of("EXTENSION")
-        .filter(|e| e.tag != "plpgsql")
-        .partition(|e| gone.contains(&e.dump_id));
-    let is_called_after = |schema: &str, e: &TocEntry| {
-        e.tag == schema || e.tag.strip_prefix("pg_").is_some_and(|rest| rest == schema)
+fn data_of_missing_tables(entries: &[TocEntry], gone: &HashSet<DumpId>) -> Vec<DumpId> {
+    let of = |kind: EntryKind| entries.iter().filter(move |e| e.kind == kind);
+    let schemas: HashSet<&str> = of(EntryKind::Schema).map(|e| e.tag.as_str()).collect();
+    let ids: HashSet<DumpId> = entries.iter().map(|e| e.dump_id).collect();
+    let extensions = of(EntryKind::Extension).filter(|e| e.tag != "plpgsql");
+    let (missing, left): (Vec<&TocEntry>, Vec<&TocEntry>) =
+        extensions.partition(|e| gone.contains(&e.dump_id));
+    let is_of_missing = |schema: &str| {
+        left.is_empty()
+            || missing
+                .iter()
+                .any(|extension| is_called_after(schema, extension))
     };
+    let is_unknown = |schema: &str| schema != "public" && !schemas.contains(schema);
     let is_gone = |e: &&TocEntry| {
-        let Some(schema) = e.namespace.as_deref() else {
-            return false;
-        };
-        matches!(e.desc.as_str(), "TABLE DATA" | "SEQUENCE SET")
+        matches!(e.kind, EntryKind::TableData | EntryKind::SequenceSet)
             && e.dependencies.iter().all(|d| !ids.contains(d))
-            && schema != "public"
-            && !schemas.contains(schema)
-            && (left.is_empty() || missing.iter().any(|m| is_called_after(schema, m)))
+            && e.namespace
+                .as_deref()
+                .is_some_and(|s| is_unknown(s) && is_of_missing(s))
     };
     entries.iter().filter(is_gone).map(|e| e.dump_id).collect()
+}
+
+fn is_called_after(schema: &str, extension: &TocEntry) -> bool {
+    extension.tag == schema || extension.tag.strip_prefix("pg_") == Some(schema)
 }
 
 #[cfg(test)]
@@ -438,9 +465,9 @@ pub(super) mod tests {
         let mut extension = TocEntry::bare(1, "EXTENSION", "postgis");
         extension.defn = "CREATE EXTENSION postgis;".into();
         let mut table = TocEntry::bare(2, "TABLE", "places");
-        table.dependencies = vec![1];
+        table.dependencies = vec![DumpId(1)];
         let mut data = TocEntry::bare(3, "TABLE DATA", "places");
-        data.dependencies = vec![2];
+        data.dependencies = vec![DumpId(2)];
         let other = TocEntry::bare(4, "TABLE", "other");
         let all = vec![extension, table, data, other];
         let e = rewriter(150000, |_| ())
@@ -459,9 +486,10 @@ pub(super) mod tests {
 
     #[test]
     fn only_rows_of_the_missing_extensions_tables_are_skipped() {
-        let entry = |id, desc: &str, schema: Option<&str>, tag: &str, needs: &[i32]| {
+        let entry = |id: i32, desc: &str, schema: Option<&str>, tag: &str, needs: &[i32]| {
             let mut e = TocEntry::bare(id, desc, tag);
-            (e.namespace, e.dependencies) = (schema.map(str::to_owned), needs.to_vec());
+            e.namespace = schema.map(str::to_owned);
+            e.dependencies = needs.iter().copied().map(DumpId).collect();
             e
         };
         let all = vec![
@@ -478,7 +506,7 @@ pub(super) mod tests {
         let mut left = all;
         f.entries(&mut left).unwrap();
         assert_eq!(
-            left.iter().map(|e| e.dump_id).collect::<Vec<_>>(),
+            left.iter().map(|e| e.dump_id.0).collect::<Vec<_>>(),
             [2, 3, 4, 5, 8]
         );
     }

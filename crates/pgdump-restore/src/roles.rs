@@ -34,33 +34,32 @@ pub(super) fn mentions(sql: &str) -> Vec<RoleRef> {
     match first.as_str() {
         "grant" | "revoke" => privileges(&t, &mut found),
         "alter" if is(1, "default") => privileges(&t, &mut found),
-        "alter" => {
-            let owner = t
-                .windows(2)
-                .rposition(|w| w[0].is("owner") && w[1].is("to"));
-            owner
-                .into_iter()
-                .for_each(|i| push(t.get(i + 2), &mut found));
-        }
-        "create" if is(1, "policy") => {
-            if let Some(to) = depths(&t).find(|(i, depth)| *depth == 0 && is(*i, "to")) {
-                list(&t[to.0 + 1..], &mut found);
-            }
-        }
-        "create" if is(1, "user") && is(2, "mapping") => {
-            let by = t.iter().position(|w| w.is("for"));
-            by.into_iter().for_each(|i| push(t.get(i + 1), &mut found));
-        }
-        "create" if is(1, "schema") => {
-            let by = t.iter().position(|w| w.is("authorization"));
-            by.into_iter().for_each(|i| push(t.get(i + 1), &mut found));
-        }
+        "alter" => push(new_owner(&t), &mut found),
+        "create" if is(1, "policy") => list(policy_roles(&t), &mut found),
+        "create" if is(1, "user") && is(2, "mapping") => push(after(&t, "for"), &mut found),
+        "create" if is(1, "schema") => push(after(&t, "authorization"), &mut found),
         "set" if is(1, "session") && is(2, "authorization") && !is(3, "default") => {
-            push(t.get(3), &mut found)
+            push(t.get(3), &mut found);
         }
         _ => {}
     }
     found
+}
+
+/// The token after a key word.
+fn after<'a, 'b>(t: &'b [Token<'a>], word: &str) -> Option<&'b Token<'a>> {
+    t.get(t.iter().position(|w| w.is(word))? + 1)
+}
+
+fn new_owner<'a, 'b>(t: &'b [Token<'a>]) -> Option<&'b Token<'a>> {
+    let is_owner = |w: &[Token<'_>]| w[0].is("owner") && w[1].is("to");
+    t.get(t.windows(2).rposition(is_owner)? + 2)
+}
+
+/// What follows `TO` outside of parentheses; nothing if there is no `TO`.
+fn policy_roles<'a, 'b>(t: &'b [Token<'a>]) -> &'b [Token<'a>] {
+    let to = depths(t).find(|(i, depth)| *depth == 0 && t[*i].is("to"));
+    to.map_or(&[], |(i, _)| &t[i + 1..])
 }
 
 /// Each token with its depth of parentheses.

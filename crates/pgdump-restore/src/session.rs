@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use pgdump_archive::TocEntry;
+use pgdump_archive::{TextEncoding, TocEntry};
 
 use crate::context::{LoadContent, LoadContext};
 use crate::ddl::OutputState;
 use crate::error::{DatabaseError, RestoreError, report};
+use crate::ids::EntryIndex;
 use crate::locks::ConstraintStep;
 use crate::parallelism::{MaintenanceWorkers, TaskCost};
 use crate::postgres::Session;
 use crate::pre_data::PreDataBatch;
 use crate::script::{self, ScriptStep};
+use crate::work_queue::MemoryPermit;
 use crate::{conversion, hints, sort_memory};
 
 /// Most pre-data entries in one transaction.
@@ -24,12 +26,18 @@ pub(crate) struct RestoreSession {
     script: Arc<script::Settings>,
 }
 
-/// Entries that are created at once.
-fn whole(indices: &[usize]) -> Vec<(usize, ConstraintStep)> {
-    indices
-        .iter()
-        .map(|i| (*i, ConstraintStep::Whole))
-        .collect()
+/// What a session runs of an entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task {
+    pub entry: EntryIndex,
+    pub step: ConstraintStep,
+}
+
+impl Task {
+    fn whole(entry: EntryIndex) -> Self {
+        let step = ConstraintStep::Whole;
+        Task { entry, step }
+    }
 }
 
 impl RestoreSession {
@@ -64,7 +72,7 @@ impl RestoreSession {
     pub(crate) async fn before_data(
         &mut self,
         job: &LoadContext,
-        index: usize,
+        index: EntryIndex,
         entry: &TocEntry,
     ) -> Result<(), RestoreError> {
         let settings = match job.content.step(index, false).as_deref() {
@@ -112,12 +120,13 @@ impl RestoreSession {
         &mut self,
         job: &LoadContext,
         batch: &PreDataBatch,
-    ) -> Result<Vec<usize>, RestoreError> {
+    ) -> Result<Vec<EntryIndex>, RestoreError> {
         let mut left = batch.entries.as_slice();
         while !left.is_empty() {
             let (now, later) = left.split_at(left.len().min(PRE_DATA_BATCH));
             let before = self.output.clone();
-            if let Err(e) = self.tasks(job, &whole(now), TaskCost::default()).await {
+            let tasks: Vec<Task> = now.iter().copied().map(Task::whole).collect();
+            if let Err(e) = self.tasks(job, &tasks, TaskCost::default()).await {
                 if !batch.may_fail {
                     return Err(e);
                 }
@@ -138,77 +147,101 @@ impl RestoreSession {
     pub(crate) async fn tasks(
         &mut self,
         job: &LoadContext,
-        tasks: &[(usize, ConstraintStep)],
+        tasks: &[Task],
         size: TaskCost,
     ) -> Result<(), RestoreError> {
-        let (mut sql, mut names): (Vec<String>, Vec<String>) = Default::default();
-        let mut steps = vec![];
-        for (index, part) in tasks.iter().copied() {
-            if let LoadContent::Toc(entries) = &job.content {
-                sql.push(self.output.sql_for_part(&entries[index], part));
-                names.push(entries[index].name());
-            } else {
-                steps.extend(job.content.step(index, true));
+        let mut work = match &job.content {
+            LoadContent::Toc(entries) => self.statements_of(entries, tasks),
+            LoadContent::Script(_) => self.statements_of_steps(job, tasks),
+        };
+        if !work.bare {
+            work.wrap_in_transaction(job, size);
+        }
+        let ran = self.session.pipeline_of(work.sql).await;
+        ran.map_err(|(at, e)| {
+            let task = at.checked_sub(1).and_then(|i| tasks.get(i));
+            let entry = task.and_then(|task| job.content.entry(task.entry));
+            let name = work.names.get(at);
+            hints::with_hint(e, entry)
+                .context(name.map_or("end of a transaction", String::as_str))
+                .into()
+        })
+    }
+
+    fn statements_of(&mut self, entries: &[TocEntry], tasks: &[Task]) -> TaskStatements {
+        let mut work = TaskStatements::default();
+        for task in tasks {
+            let entry = &entries[task.entry.0];
+            work.sql.push(self.output.sql_for_part(entry, task.step));
+            work.names.push(entry.name());
+        }
+        work
+    }
+
+    fn statements_of_steps(&mut self, job: &LoadContext, tasks: &[Task]) -> TaskStatements {
+        let mut work = TaskStatements::default();
+        for step in tasks
+            .iter()
+            .filter_map(|task| job.content.step(task.entry, true))
+        {
+            // Nobody else needs this step, so its text, which may be large, is not copied.
+            if let Ok(ScriptStep::Statements(step)) = Arc::try_unwrap(step) {
+                let settings = self.script_settings(&step.settings);
+                work.add_step(step, settings, &job.encoding);
             }
         }
-        let (mut bare, mut permits) = (false, vec![]);
-        for step in steps {
-            // Nobody else needs this step, so its text, which may be large, is not copied.
-            let Ok(ScriptStep::Statements(step)) = Arc::try_unwrap(step) else {
-                continue;
-            };
-            sql.push(self.script_settings(&step.settings));
-            names.push("settings".to_owned());
-            let words = |sql: &str| job.encoding.for_display(&first_words(sql));
-            names.extend(
-                step.list
-                    .iter()
-                    .map(|s| format!("line {}: {}", s.line, words(&s.text))),
-            );
-            sql.extend(
-                step.list
-                    .into_iter()
-                    .map(|s| conversion::sendable(s.text, &job.encoding)),
-            );
-            bare |= step.bare;
-            permits.push(step.permit);
+        work
+    }
+}
+
+/// Statements that run together.
+#[derive(Default)]
+struct TaskStatements {
+    sql: Vec<String>,
+    /// What each statement is, for errors.
+    names: Vec<String>,
+    /// Do not wrap them in a transaction.
+    bare: bool,
+    /// Memory that the statements take.
+    permits: Vec<Option<MemoryPermit>>,
+}
+
+impl TaskStatements {
+    fn add_step(&mut self, step: script::Statements, settings: String, encoding: &TextEncoding) {
+        self.sql.push(settings);
+        self.names.push("settings".to_owned());
+        for statement in step.list {
+            let words = encoding.for_display(&first_words(&statement.text));
+            self.names.push(format!("line {}: {words}", statement.line));
+            self.sql
+                .push(conversion::sendable(statement.text, encoding));
         }
-        if bare {
-            let failed = |(at, e)| of_statement(hints::with_hint(e, None), &names, at);
-            return self.session.pipeline_of(sql).await.map_err(failed);
+        self.bare |= step.bare;
+        self.permits.push(step.permit);
+    }
+
+    fn wrap_in_transaction(&mut self, job: &LoadContext, size: TaskCost) {
+        let begin = self.begin(job.fills_server, size);
+        for sql in &mut self.sql {
+            *sql = conversion::sendable(std::mem::take(sql), &job.encoding);
         }
+        self.sql.insert(0, begin);
+        self.names.insert(0, "begin of a transaction".to_owned());
+        self.sql.push("COMMIT".to_owned());
+    }
+
+    fn begin(&self, fills_server: bool, size: TaskCost) -> String {
         let mut begin = vec!["BEGIN".to_owned()];
         if size.workers != MaintenanceWorkers::No {
             begin.push("SET LOCAL max_parallel_maintenance_workers TO DEFAULT".to_owned());
         }
-        if job.fills_server && size.workers != MaintenanceWorkers::Now {
+        if fills_server && size.workers != MaintenanceWorkers::Now {
             // With so little memory, the server starts no parallel workers.
-            begin.extend(
-                sql.iter()
-                    .find_map(|sql| sort_memory::memory_for(sql, size.rows)),
-            );
+            let memory = |sql: &String| sort_memory::memory_for(sql, size.rows);
+            begin.extend(self.sql.iter().find_map(memory));
         }
-        let mut sql: Vec<String> = sql
-            .into_iter()
-            .map(|sql| conversion::sendable(sql, &job.encoding))
-            .collect();
-        sql.insert(0, begin.join("; "));
-        names.insert(0, "begin of a transaction".to_owned());
-        sql.push("COMMIT".to_owned());
-        self.session.pipeline_of(sql).await.map_err(|(at, e)| {
-            let entry = match (&job.content, at.checked_sub(1).and_then(|i| tasks.get(i))) {
-                (LoadContent::Toc(entries), Some((index, _))) => Some(&entries[*index]),
-                _ => None,
-            };
-            of_statement(hints::with_hint(e, entry), &names, at)
-        })
+        begin.join("; ")
     }
-}
-
-/// The error of one of several statements.
-fn of_statement(e: DatabaseError, names: &[String], at: usize) -> RestoreError {
-    e.context(names.get(at).map_or("end of a transaction", String::as_str))
-        .into()
 }
 
 /// The first words of a statement, without any value.

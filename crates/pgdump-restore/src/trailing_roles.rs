@@ -1,7 +1,7 @@
 //! The end of SQL text, which has the privileges; it is examined before the text is read from its beginning. Pure.
 
 use super::roles::mentions;
-use pgdump_archive::{Dialect, TocEntry, statements, tokens};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, Token, statements, tokens};
 
 /// Bytes examined at the end of the text.
 pub const TAIL: u64 = 1 << 20;
@@ -28,28 +28,31 @@ pub fn roles_at_end(tail: &[u8]) -> Vec<TocEntry> {
         .collect()
 }
 
+/// Kind of the entry that stands for `ALTER … OWNER TO`.
+const OWNER: &str = "OWNER";
+
 fn entry_of(sql: &str) -> Option<TocEntry> {
-    let words = tokens(sql, Dialect::default());
-    let is = |i: usize, word: &str| words.get(i).is_some_and(|w| w.is(word));
-    let on_database = words
-        .windows(2)
-        .any(|w| w[0].is("on") && w[1].is("database"));
-    let desc = match () {
-        () if on_database || (is(0, "alter") && is(1, "database")) => return None,
-        () if is(0, "grant") || is(0, "revoke") => "ACL",
-        () if is(0, "alter") && is(1, "default") => "DEFAULT ACL",
-        () if is(0, "create") && is(1, "policy") => "POLICY",
-        () if is(0, "alter") && words.windows(2).any(|w| w[0].is("owner") && w[1].is("to")) => {
-            "OWNER"
-        }
-        () => return None,
-    };
-    let mut entry = TocEntry::bare(0, desc, "");
-    if desc == "OWNER" {
+    let kind = kind_of(&tokens(sql, Dialect::default()))?;
+    let mut entry = TocEntry::bare(DumpId::NONE, kind, "");
+    if entry.kind.as_str() == OWNER {
         entry.owner = mentions(sql).into_iter().next()?.role;
     }
     sql.clone_into(&mut entry.defn);
     Some(entry)
+}
+
+fn kind_of(words: &[Token<'_>]) -> Option<EntryKind> {
+    let word = |at: usize| words.get(at).and_then(Token::name).unwrap_or_default();
+    let has = |a, b| words.windows(2).any(|w| w[0].is(a) && w[1].is(b));
+    match (word(0).as_str(), word(1).as_str()) {
+        _ if has("on", "database") => None,
+        ("alter", "database") => None,
+        ("grant" | "revoke", _) => Some(EntryKind::Acl),
+        ("alter", "default") => Some(EntryKind::DefaultAcl),
+        ("create", "policy") => Some(EntryKind::Policy),
+        ("alter", _) if has("owner", "to") => Some(EntryKind::Other(OWNER.into())),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +69,7 @@ mod tests {
         let found = roles_at_end(tail.as_bytes());
         let said: Vec<_> = found
             .iter()
-            .map(|e| (e.desc.as_str(), e.owner.as_str()))
+            .map(|e| (e.kind.as_str(), e.owner.as_str()))
             .collect();
         assert_eq!(said, [("OWNER", "maker"), ("ACL", "")]);
         assert!(found[1].defn.contains("TO gone"));

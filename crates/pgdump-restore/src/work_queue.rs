@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::ids::{EntryIndex, NodeId, SessionId};
 use super::plan::Plan;
 use super::schedule::{CopyNext, Schedule, SessionWork};
 use crate::error::RestoreError;
@@ -75,7 +76,7 @@ impl WorkQueue {
     pub(crate) async fn reserve(
         &self,
         bytes: u64,
-        node: Option<usize>,
+        node: Option<NodeId>,
     ) -> Result<Option<MemoryPermit>, RestoreError> {
         let kib = u32::try_from(bytes.div_ceil(1024))
             .unwrap_or(u32::MAX)
@@ -102,18 +103,18 @@ impl WorkQueue {
 
     /// Waits until all data that must be loaded before `node`'s has arrived; false if no other reader
     /// delivers it. Reading `node` earlier could take the memory that the earlier data needs.
-    pub(crate) async fn is_turn_of(&self, node: usize) -> Result<bool, RestoreError> {
+    pub(crate) async fn is_turn_of(&self, node: NodeId) -> Result<bool, RestoreError> {
         self.until(|s| (s.is_ready(node) || !s.has_readers()).then(|| s.is_ready(node)))
             .await
     }
 
     /// Whether all data that must be loaded before `node`'s has arrived.
-    pub(crate) fn is_ready(&self, node: usize) -> bool {
+    pub(crate) fn is_ready(&self, node: NodeId) -> bool {
         self.lock().is_ready(node)
     }
 
     /// Nodes whose data comes from the archive, each with its entry.
-    pub(crate) fn data_nodes(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn data_nodes(&self) -> Vec<(NodeId, EntryIndex)> {
         self.lock().data_nodes().collect()
     }
 
@@ -128,11 +129,11 @@ impl WorkQueue {
         out
     }
 
-    pub(crate) fn is_in_order(&self, node: usize) -> bool {
+    pub(crate) fn is_in_order(&self, node: NodeId) -> bool {
         self.lock().node(node).in_order
     }
 
-    pub(crate) fn entry_of(&self, node: usize) -> usize {
+    pub(crate) fn entry_of(&self, node: NodeId) -> EntryIndex {
         self.lock().node(node).entry
     }
 
@@ -155,19 +156,19 @@ impl WorkQueue {
         }
     }
 
-    /// What session `id` does next; never [`SessionWork::Wait`].
-    pub(crate) async fn next_work(&self, id: usize) -> Result<SessionWork, RestoreError> {
-        self.until(|s| Some(s.next(id)).filter(|w| *w != SessionWork::Wait))
+    /// What a session does next; never [`SessionWork::Wait`].
+    pub(crate) async fn next_work(&self, session: SessionId) -> Result<SessionWork, RestoreError> {
+        self.until(|s| Some(s.next(session)).filter(|w| *w != SessionWork::Wait))
             .await
     }
 
     /// The next chunk for a copier, or `None` if the copier ends.
     pub(crate) async fn take(
         &self,
-        node: usize,
-        id: usize,
+        node: NodeId,
+        session: SessionId,
     ) -> Result<Option<QueuedChunk>, RestoreError> {
-        self.until(|s| match s.take(node, id) {
+        self.until(|s| match s.take(node, session) {
             CopyNext::Chunk(p) => {
                 if s.is_drained(node) {
                     self.drained.notify_waiters();
@@ -181,8 +182,8 @@ impl WorkQueue {
     }
 
     /// A chunk that is already queued.
-    pub(crate) fn take_queued(&self, node: usize, id: usize) -> Option<QueuedChunk> {
-        match self.lock().take(node, id) {
+    pub(crate) fn take_queued(&self, node: NodeId, session: SessionId) -> Option<QueuedChunk> {
+        match self.lock().take(node, session) {
             CopyNext::Chunk(p) => {
                 self.drained.notify_waiters();
                 Some(p)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use pgdump_archive::ArchiveError;
 use pgdump_archive::{
-    Archive, ArchiveSource, ByteStream, Chunk, DataSink, DecryptionKeys, DirectorySource, Limits,
-    ReopenableSource, TocEntry,
+    Archive, ArchiveSource, ByteStream, Chunk, DataSink, DecryptionKeys, DirectorySource,
+    EntryKind, Limits, ReopenableSource, TocEntry,
 };
 
 use crate::{Kind, kind};
@@ -147,7 +147,7 @@ impl DataSink for Objects {
     }
 
     fn should_read(&self, entry: &TocEntry) -> bool {
-        !self.only_tables || entry.desc != "BLOBS"
+        !self.only_tables || entry.kind != EntryKind::Blobs
     }
 }
 

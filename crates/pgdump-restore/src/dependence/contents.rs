@@ -7,22 +7,22 @@ use std::collections::{HashMap, HashSet};
 use super::definition::Definition;
 use super::expressions::Functions;
 use crate::ddl;
-use pgdump_archive::{Dialect, TocEntry, TocSection, Token, tokens};
+use pgdump_archive::{Dialect, DumpId, EntryKind, TocEntry, TocSection, Token, tokens};
 
 /// Entries that may read rows of any table while they are restored, by dump id.
 #[derive(Debug, Default)]
 pub(crate) struct Dependence {
     /// Table data.
-    pub rows: HashSet<i32>,
+    pub rows: HashSet<DumpId>,
     /// Indexes, constraints and materialized views.
-    pub objects: HashSet<i32>,
+    pub objects: HashSet<DumpId>,
 }
 
 impl Dependence {
     /// Examines all entries of an archive, regardless of the selection.
     pub(crate) fn of(entries: &[TocEntry]) -> Self {
         let mut graph = Graph::new(entries);
-        let rows = entries.iter().filter(|e| e.desc == "TABLE DATA");
+        let rows = entries.iter().filter(|e| e.kind == EntryKind::TableData);
         let rows = rows
             .filter(|e| graph.rows_depend(e))
             .map(|e| e.dump_id)
@@ -46,7 +46,7 @@ impl Dependence {
             // For INSERT statements in SQL text, the tag is the name as written there.
             let written = written.or_else(|| e.namespace.is_none().then(|| e.tag.clone()));
             let stored = written.as_deref().and_then(super::text::stored_name);
-            e.desc == "TABLE DATA"
+            e.kind == EntryKind::TableData
                 && [Some(ddl::qualified(e)), stored]
                     .iter()
                     .flatten()
@@ -67,33 +67,37 @@ impl Dependence {
 /// Entries besides the table's own definition that run code for its rows, if they precede the data.
 fn alters_rows(e: &TocEntry) -> bool {
     matches!(
-        e.desc.as_str(),
-        "TRIGGER" | "RULE" | "FK CONSTRAINT" | "CHECK CONSTRAINT"
+        e.kind,
+        EntryKind::Trigger | EntryKind::Rule | EntryKind::FkConstraint | EntryKind::CheckConstraint
     )
 }
 
 struct Graph<'a> {
-    by_id: HashMap<i32, &'a TocEntry>,
+    by_id: HashMap<DumpId, &'a TocEntry>,
     functions: Functions,
     /// The partitioned tables that a partition is attached to, and the parents of an inheriting table.
-    parents: HashMap<i32, Vec<i32>>,
-    children: HashMap<i32, Vec<i32>>,
+    parents: HashMap<DumpId, Vec<DumpId>>,
+    children: HashMap<DumpId, Vec<DumpId>>,
     /// Tables with triggers, rules or foreign keys that precede the data.
-    altered: HashSet<i32>,
+    altered: HashSet<DumpId>,
     /// Cached answers for tables whose rows are routed to several partitions.
-    routed: HashMap<i32, bool>,
+    routed: HashMap<DumpId, bool>,
 }
 
 impl<'a> Graph<'a> {
     fn new(entries: &'a [TocEntry]) -> Self {
-        let is_function =
-            |e: &&TocEntry| matches!(e.desc.as_str(), "FUNCTION" | "PROCEDURE" | "AGGREGATE");
+        let is_function = |e: &&TocEntry| {
+            matches!(
+                e.kind,
+                EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate
+            )
+        };
         let defined = entries
             .iter()
             .filter(is_function)
             .filter_map(|e| name_of_function(&e.tag))
             .collect();
-        let path = entries.iter().find(|e| e.desc == "SEARCHPATH");
+        let path = entries.iter().find(|e| e.kind == EntryKind::SearchPath);
         let functions = Functions {
             defined,
             is_path_empty: path.is_some_and(|e| e.defn.contains("''")),
@@ -110,32 +114,44 @@ impl<'a> Graph<'a> {
         graph
     }
 
+    fn is_table(&self, id: &DumpId) -> bool {
+        let entry = self.by_id.get(id);
+        entry.is_some_and(|e| e.kind == EntryKind::Table)
+    }
+
+    fn tables_of(&self, e: &TocEntry) -> Vec<DumpId> {
+        let ids = e.dependencies.iter().copied();
+        ids.filter(|id| self.is_table(id)).collect()
+    }
+
     fn link(&mut self, e: &'a TocEntry) {
-        let is_table = |id: &i32| self.by_id.get(id).is_some_and(|t| t.desc == "TABLE");
-        let tables: Vec<i32> = e.dependencies.iter().copied().filter(is_table).collect();
-        let (children, parents): (Vec<i32>, Vec<i32>) = match e.desc.as_str() {
-            "TABLE" => (vec![e.dump_id], tables),
-            "TABLE ATTACH" => tables.into_iter().partition(|id| {
-                self.by_id
-                    .get(id)
-                    .is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
-            }),
-            _ if e.section == TocSection::PreData && alters_rows(e) => {
-                return self.altered.extend(tables);
+        let tables = self.tables_of(e);
+        match &e.kind {
+            EntryKind::Table => self.link_tables(&[e.dump_id], &tables),
+            EntryKind::TableAttach => {
+                let has_name = |id: &DumpId| {
+                    let table = self.by_id.get(id);
+                    table.is_some_and(|t| t.tag == e.tag && t.namespace == e.namespace)
+                };
+                let (children, parents): (Vec<_>, Vec<_>) = tables.into_iter().partition(has_name);
+                self.link_tables(&children, &parents);
             }
-            _ => return,
-        };
+            _ if e.section == TocSection::PreData && alters_rows(e) => self.altered.extend(tables),
+            _ => {}
+        }
+    }
+
+    fn link_tables(&mut self, children: &[DumpId], parents: &[DumpId]) {
         for child in children {
-            for parent in parents.iter().copied().filter(|p| *p != child) {
-                self.parents.entry(child).or_default().push(parent);
-                self.children.entry(parent).or_default().push(child);
+            for parent in parents.iter().filter(|parent| *parent != child) {
+                self.parents.entry(*child).or_default().push(*parent);
+                self.children.entry(*parent).or_default().push(*child);
             }
         }
     }
 
     fn rows_depend(&mut self, data: &TocEntry) -> bool {
-        let is_table = |id: &&i32| self.by_id.get(id).is_some_and(|t| t.desc == "TABLE");
-        let Some(table) = data.dependencies.iter().find(is_table).copied() else {
+        let Some(table) = self.tables_of(data).first().copied() else {
             // Tables of an extension may have triggers and foreign keys already.
             return true;
         };
@@ -149,7 +165,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Rows that are sent to the root of the partitions may be routed to any of these.
-    fn routed_rows_depend(&mut self, table: i32) -> bool {
+    fn routed_rows_depend(&mut self, table: DumpId) -> bool {
         let roots = closure([table], |id| {
             self.parents.get(&id).cloned().unwrap_or_default()
         });
@@ -171,16 +187,16 @@ impl<'a> Graph<'a> {
 
     fn object_reads(&self, e: &TocEntry) -> bool {
         let defn = || tokens(&e.defn, Dialect::default());
-        match e.desc.as_str() {
-            "INDEX" | "CHECK CONSTRAINT" => {
+        match &e.kind {
+            EntryKind::Index | EntryKind::CheckConstraint => {
                 self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
-            "CONSTRAINT" if e.defn.contains("EXCLUDE") => {
+            EntryKind::Constraint if e.defn.contains("EXCLUDE") => {
                 self.reads(self.non_table_dependencies(e)) || self.index_calls(&defn())
             }
-            "MATERIALIZED VIEW DATA" => {
+            EntryKind::MaterializedViewData => {
                 let view = e.dependencies.iter().filter_map(|id| self.by_id.get(id));
-                let mut view = view.filter(|v| v.desc == "MATERIALIZED VIEW");
+                let mut view = view.filter(|v| v.kind == EntryKind::MaterializedView);
                 view.any(|v| self.reads(self.non_table_dependencies(v)))
             }
             _ => false,
@@ -188,12 +204,17 @@ impl<'a> Graph<'a> {
     }
 
     /// An entry's dependencies except tables: its rows do not run through those tables again.
-    fn non_table_dependencies(&self, e: &TocEntry) -> Vec<i32> {
-        let is_other = |id: &i32| {
-            let other = self.by_id.get(id).map(|o| o.desc.as_str());
+    fn non_table_dependencies(&self, e: &TocEntry) -> Vec<DumpId> {
+        let is_other = |id: &DumpId| {
+            let other = self.by_id.get(id).map(|o| &o.kind);
             !matches!(
                 other,
-                None | Some("TABLE" | "FOREIGN TABLE" | "MATERIALIZED VIEW" | "SEQUENCE")
+                None | Some(
+                    EntryKind::Table
+                        | EntryKind::ForeignTable
+                        | EntryKind::MaterializedView
+                        | EntryKind::Sequence
+                )
             )
         };
         e.dependencies.iter().copied().filter(is_other).collect()
@@ -208,17 +229,17 @@ impl<'a> Graph<'a> {
     }
 
     /// Whether a function that may read rows is among the transitive dependencies of these entries.
-    fn reads(&self, ids: impl IntoIterator<Item = i32>) -> bool {
-        let mut next: Vec<i32> = ids.into_iter().collect();
-        let mut seen: HashSet<i32> = next.iter().copied().collect();
+    fn reads(&self, ids: impl IntoIterator<Item = DumpId>) -> bool {
+        let mut next: Vec<DumpId> = ids.into_iter().collect();
+        let mut seen: HashSet<DumpId> = next.iter().copied().collect();
         while let Some(id) = next.pop() {
             let Some(e) = self.by_id.get(&id) else {
                 return true;
             };
-            let more = match e.desc.as_str() {
-                "FUNCTION" | "PROCEDURE" | "AGGREGATE" => None,
-                "TABLE" => self.row_dependencies(e),
-                "DOMAIN" if self.calls(&e.defn, "CHECK") => None,
+            let more = match &e.kind {
+                EntryKind::Function | EntryKind::Procedure | EntryKind::Aggregate => None,
+                EntryKind::Table => self.row_dependencies(e),
+                EntryKind::Domain if self.calls(&e.defn, "CHECK") => None,
                 _ if e.has_data => None,
                 _ => Some(e.dependencies.clone()),
             };
@@ -235,38 +256,34 @@ impl<'a> Graph<'a> {
 
     /// Dependencies that this table's rows run through, besides its own expressions; `None` if one of those
     /// expressions may read rows.
-    fn row_dependencies(&self, table: &TocEntry) -> Option<Vec<i32>> {
+    fn row_dependencies(&self, table: &TocEntry) -> Option<Vec<DumpId>> {
         if self.altered.contains(&table.dump_id) {
             return None;
         }
-        let mut more: Vec<i32> = table.dependencies.clone();
+        let mut more: Vec<DumpId> = table.dependencies.clone();
         more.extend(self.parents.get(&table.dump_id).into_iter().flatten());
-        let calls_functions = more.iter().any(|id| self.is_function(*id));
-        let has_expressions = ["CHECK", "GENERATED", "PARTITION BY"]
-            .iter()
-            .any(|w| table.defn.contains(w));
-        if calls_functions || has_expressions {
-            let t = tokens(&table.defn, Dialect::default());
-            let start = t.iter().position(|w| w.is("table")).map_or(0, |at| at + 1);
-            let definition = Definition::of(&t[start..])?;
-            if definition
-                .expressions()
-                .into_iter()
-                .any(|t| self.functions.may_read(t))
-            {
-                return None;
-            }
-            more.retain(|id| !self.is_function(*id) || !self.is_of_a_default(*id, &definition));
+        if !has_expressions(table) && !more.iter().any(|id| self.is_function(*id)) {
+            return Some(more);
         }
+        let t = tokens(&table.defn, Dialect::default());
+        let start = t.iter().position(|w| w.is("table")).map_or(0, |at| at + 1);
+        let definition = Definition::of(&t[start..])?;
+        let mut expressions = definition.expressions().into_iter();
+        if expressions.any(|t| self.functions.may_read(t)) {
+            return None;
+        }
+        more.retain(|id| !self.is_function(*id) || !self.is_of_a_default(*id, &definition));
         Some(more)
     }
 
-    fn is_function(&self, id: i32) -> bool {
-        self.by_id.get(&id).is_some_and(|e| e.desc == "FUNCTION")
+    fn is_function(&self, id: DumpId) -> bool {
+        self.by_id
+            .get(&id)
+            .is_some_and(|e| e.kind == EntryKind::Function)
     }
 
     /// Whether a table calls a function only for defaults: rows of a dump have a value for every column.
-    fn is_of_a_default(&self, id: i32, definition: &Definition<'_, '_>) -> bool {
+    fn is_of_a_default(&self, id: DumpId, definition: &Definition<'_, '_>) -> bool {
         let Some(name) = self.by_id.get(&id).and_then(|e| name_of_function(&e.tag)) else {
             return false;
         };
@@ -284,10 +301,19 @@ fn name_of_function(tag: &str) -> Option<String> {
     tag.rsplit_once('(').map(|(name, _)| name.to_owned())
 }
 
+/// Whether a table's definition may have checks, generated columns or a partition key.
+fn has_expressions(table: &TocEntry) -> bool {
+    let words = ["CHECK", "GENERATED", "PARTITION BY"];
+    words.iter().any(|word| table.defn.contains(word))
+}
+
 /// These entries and everything reachable through `more`.
-fn closure(from: impl IntoIterator<Item = i32>, more: impl Fn(i32) -> Vec<i32>) -> Vec<i32> {
-    let mut found: Vec<i32> = from.into_iter().collect();
-    let mut known: HashSet<i32> = found.iter().copied().collect();
+fn closure(
+    from: impl IntoIterator<Item = DumpId>,
+    more: impl Fn(DumpId) -> Vec<DumpId>,
+) -> Vec<DumpId> {
+    let mut found: Vec<DumpId> = from.into_iter().collect();
+    let mut known: HashSet<DumpId> = found.iter().copied().collect();
     let mut at = 0;
     while let Some(id) = found.get(at).copied() {
         found.extend(more(id).into_iter().filter(|id| known.insert(*id)));
@@ -307,11 +333,11 @@ mod tests {
         } else {
             TocSection::PreData
         };
-        let (dependencies, namespace) = (dependencies.to_vec(), Some("s".to_owned()));
+        let dependencies = dependencies.iter().copied().map(DumpId).collect();
         TocEntry {
             section,
             dependencies,
-            namespace,
+            namespace: Some("s".to_owned()),
             defn: defn.into(),
             ..TocEntry::bare(id, desc, tag)
         }
@@ -414,8 +440,8 @@ mod tests {
         ];
         let tables: Vec<(i32, String)> = entries
             .iter()
-            .filter(|e| e.desc == "TABLE" && !e.defn.contains("PARTITION BY"))
-            .map(|e| (e.dump_id, e.tag.clone()))
+            .filter(|e| e.kind == EntryKind::Table && !e.defn.contains("PARTITION BY"))
+            .map(|e| (e.dump_id.0, e.tag.clone()))
             .collect();
         entries.extend(tables.iter().map(|(id, tag)| rows(100 + id, *id, tag)));
         entries.push(rows(200, 6, "table_of_extension"));
@@ -534,7 +560,8 @@ mod tests {
             entry(11, "MATERIALIZED VIEW DATA", "m", &[9, 3584], ""),
             entry(12, "MATERIALIZED VIEW DATA", "n", &[10], ""),
         ];
-        let mut found: Vec<i32> = Dependence::of(&entries).objects.into_iter().collect();
+        let found = Dependence::of(&entries).objects.into_iter();
+        let mut found: Vec<i32> = found.map(|id| id.0).collect();
         found.sort_unstable();
         assert_eq!(found, [5, 6, 8, 11]);
     }
@@ -559,7 +586,7 @@ mod tests {
             let plan =
                 crate::plan::Plan::new(archive.entries(), &Dependence::of(archive.entries()));
             assert!(
-                plan.nodes.iter().all(|n| n.turn == 0 && !n.in_order),
+                plan.nodes.values().all(|n| n.turn == 0 && !n.in_order),
                 "{}",
                 path.display()
             );

@@ -7,7 +7,7 @@ use super::definition::{
     Default as ColumnDefault, Definition, default_of, expressions_of, relation,
 };
 use super::expressions::Functions;
-use pgdump_archive::{Dialect, TocEntry, Token, copy_target, tokens};
+use pgdump_archive::{Dialect, EntryKind, TocEntry, Token, copy_target, tokens};
 
 /// A table that the text has created so far.
 #[derive(Debug, Default)]
@@ -20,6 +20,16 @@ struct TextTable {
     has_key: bool,
     /// Tables whose checks or partitions its rows run through, too.
     linked: HashSet<String>,
+}
+
+impl TextTable {
+    /// Adds what a statement adds to the table.
+    fn add(&mut self, more: TextTable) {
+        self.reads |= more.reads;
+        self.has_key |= more.has_key;
+        self.defaults.extend(more.defaults);
+        self.linked.extend(more.linked);
+    }
 }
 
 /// What the statements so far have created.
@@ -101,7 +111,7 @@ impl Definitions {
 
     /// Whether the rows of `entry` depend on others. `by_pg_dump`: its INSERTs have all columns.
     pub(crate) fn rows_depend(&self, entry: &TocEntry, by_pg_dump: bool) -> bool {
-        if entry.desc != "TABLE DATA" {
+        if entry.kind != EntryKind::TableData {
             return false;
         }
         let known = stored_name(&entry.tag).filter(|name| self.tables.contains_key(name));
@@ -187,14 +197,10 @@ impl Definitions {
 
     /// `… ON s.t …`, or `… TO s.t …` of a rule.
     fn reads_on(&mut self, t: &[Token<'_>], word: &str, other: &str) {
-        for at in t
-            .iter()
-            .enumerate()
-            .filter(|(_, w)| w.is(word) || w.is(other))
-            .map(|(i, _)| i + 1)
-        {
-            if let Some(table) = relation(&t[at..]).and_then(|(name, _)| self.tables.get_mut(&name))
-            {
+        let places = (0..t.len()).filter(|at| t[*at].is(word) || t[*at].is(other));
+        for at in places {
+            let name = relation(&t[at + 1..]).map(|(name, _)| name);
+            if let Some(table) = name.and_then(|name| self.tables.get_mut(&name)) {
                 table.reads = true;
                 return;
             }
@@ -210,28 +216,16 @@ impl Definitions {
         for item in definition.items() {
             self.column(item, &mut made);
             if item.first().is_some_and(|w| w.is("like")) {
-                made.linked
-                    .extend(relation(&item[1..]).map(|(name, _)| name));
+                let original = relation(&item[1..]);
+                made.linked.extend(original.map(|(name, _)| name));
             }
         }
-        let expressions = definition.expressions();
-        made.reads |= self.any_reads(&expressions) || self.names_type(t);
-        let parents = definition
-            .tail
-            .iter()
-            .enumerate()
-            .filter(|(_, w)| w.is("of") || w.is("inherits"));
-        let parents: Vec<String> = parents
-            .flat_map(|(i, _)| names(&definition.tail[i + 1..]))
-            .collect();
-        for parent in parents {
+        made.reads |= self.any_reads(&definition.expressions()) || self.names_type(t);
+        for parent in parents(definition.tail) {
             self.link(&definition.name, &parent, &mut made);
         }
         let table = self.tables.entry(definition.name).or_default();
-        table.reads |= made.reads;
-        table.has_key |= made.has_key;
-        table.defaults.extend(made.defaults);
-        table.linked.extend(made.linked);
+        table.add(made);
     }
 
     /// Rows of a partition run through the key of its root, and rows of the root into its partitions.
@@ -327,39 +321,33 @@ impl Definitions {
         let Some((name, actions)) = relation(t) else {
             return self.is_unknown = true;
         };
-        let has = |words: &[&str]| {
-            actions
-                .windows(words.len())
-                .any(|w| words.iter().zip(w).all(|(x, w)| w.is(x)))
-        };
-        if has(&["rename"]) || has(&["set", "schema"]) {
+        if has(actions, &["rename"]) || has(actions, &["set", "schema"]) {
             self.is_unknown = true;
         }
         let mut made = TextTable::default();
         self.column(actions, &mut made);
-        made.reads |= has(&["foreign", "key"]) || self.names_type(actions);
+        made.reads |= has(actions, &["foreign", "key"]) || self.names_type(actions);
         made.defaults = self.altered_defaults(actions);
-        if has(&["attach", "partition"])
-            && let Some((child, _)) = relation(&actions[2..])
-        {
-            self.tables
-                .entry(child.clone())
-                .or_default()
-                .linked
-                .insert(name.clone());
-            made.linked.insert(child);
-        }
-        if has(&["inherit"])
-            && let Some((parent, _)) = relation(&actions[1..])
-        {
-            self.link(&name, &parent, &mut made);
-        }
+        self.attach(&name, actions, &mut made);
         // ALTER TABLE also applies to sequences and views.
         if let Some(table) = self.tables.get_mut(&name) {
-            table.reads |= made.reads;
-            table.has_key |= made.has_key;
-            table.defaults.extend(made.defaults);
-            table.linked.extend(made.linked);
+            table.add(made);
+        }
+    }
+
+    /// `ATTACH PARTITION child` or `INHERIT parent`
+    fn attach(&mut self, name: &str, actions: &[Token<'_>], made: &mut TextTable) {
+        if has(actions, &["attach", "partition"])
+            && let Some((child, _)) = relation(&actions[2..])
+        {
+            let partition = self.tables.entry(child.clone()).or_default();
+            partition.linked.insert(name.to_owned());
+            made.linked.insert(child);
+        }
+        if has(actions, &["inherit"])
+            && let Some((parent, _)) = relation(&actions[1..])
+        {
+            self.link(name, &parent, made);
         }
     }
 
@@ -383,6 +371,18 @@ impl Definitions {
         };
         starts.filter_map(column).collect()
     }
+}
+
+/// Whether these words follow each other somewhere.
+fn has(t: &[Token<'_>], words: &[&str]) -> bool {
+    let is_there = |w: &[Token<'_>]| words.iter().zip(w).all(|(word, w)| w.is(word));
+    t.windows(words.len()).any(is_there)
+}
+
+/// The tables that a new one inherits from or is a partition of: `INHERITS (a, b)`, `PARTITION OF a`.
+fn parents(tail: &[Token<'_>]) -> Vec<String> {
+    let places = (0..tail.len()).filter(|i| tail[*i].is("of") || tail[*i].is("inherits"));
+    places.flat_map(|i| names(&tail[i + 1..])).collect()
 }
 
 /// The last part of a qualified name, as the catalog stores it.

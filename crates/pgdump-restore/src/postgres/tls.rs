@@ -8,6 +8,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore};
+use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::options::{SslMode, TlsFiles};
@@ -20,60 +21,88 @@ pub(super) fn connector(
     files: &TlsFiles,
 ) -> Result<MakeRustlsConnect, DatabaseError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let failed =
-        |what: &str| DatabaseError::new(R::AccessDenied, format!("cannot set up TLS: {what}"));
-    let wrong = |e: Error| failed("rustls rejected the configuration").with_source(e);
-    let roots = files.root.as_deref().map(|pem| {
-        let mut roots = RootCertStore::empty();
-        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-        for certificate in all.map_err(|_| failed("the root certificates are not valid PEM"))? {
-            roots.add(certificate).map_err(wrong)?;
-        }
-        if roots.is_empty() {
-            Err(failed("the file contains no root certificate"))
-        } else {
-            Ok(Arc::new(roots))
-        }
-    });
-    let roots = roots.transpose()?;
-    let mode = match mode {
-        // As in libpq: a configured root certificate implies verification.
-        SslMode::Require if roots.is_some() => SslMode::VerifyCa,
-        mode => mode,
-    };
-    let verifier: Arc<dyn ServerCertVerifier> = match (mode, roots) {
-        (SslMode::VerifyFull | SslMode::VerifyCa, Some(roots)) => {
-            let built =
-                WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
-            built.map_err(|_| failed("the root certificates cannot be used"))?
-        }
-        (SslMode::VerifyFull | SslMode::VerifyCa, None) => {
-            Arc::new(rustls_platform_verifier::Verifier::new(provider.clone()).map_err(wrong)?)
-        }
-        _ => Arc::new(Lenient::AnyCertificate(provider.clone())),
-    };
-    let verifier = match mode {
-        SslMode::VerifyCa => Arc::new(Lenient::AnyName(provider.clone(), verifier)),
-        _ => verifier,
-    };
+    let roots = files.root.as_deref().map(root_certificates).transpose()?;
+    let verifier = verifier(mode, roots, &provider)?;
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(wrong)?
+        .map_err(rejected)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let config = match &files.client {
         None => builder.with_no_client_auth(),
-        Some((certificates, key)) => {
-            use secrecy::ExposeSecret;
-            let all: Result<Vec<_>, _> =
-                CertificateDer::pem_slice_iter(certificates.as_bytes()).collect();
-            let all = all.map_err(|_| failed("the client certificate is not valid PEM"))?;
-            let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes());
-            let key = key.map_err(|_| failed("the client key is not valid PEM"))?;
-            builder.with_client_auth_cert(all, key).map_err(wrong)?
-        }
+        Some((certificates, key)) => builder
+            .with_client_auth_cert(client_certificates(certificates)?, client_key(key)?)
+            .map_err(rejected)?,
     };
     Ok(MakeRustlsConnect::new(config))
+}
+
+fn failed(what: &str) -> DatabaseError {
+    DatabaseError::new(R::AccessDenied, format!("cannot set up TLS: {what}"))
+}
+
+fn rejected(e: Error) -> DatabaseError {
+    failed("rustls rejected the configuration").with_source(e)
+}
+
+type Pem<T> = Result<T, rustls::pki_types::pem::Error>;
+
+fn root_certificates(pem: &str) -> Result<Arc<RootCertStore>, DatabaseError> {
+    let all: Pem<Vec<_>> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let mut roots = RootCertStore::empty();
+    for certificate in all.map_err(|_| failed("the root certificates are not valid PEM"))? {
+        roots.add(certificate).map_err(rejected)?;
+    }
+    if roots.is_empty() {
+        return Err(failed("the file contains no root certificate"));
+    }
+    Ok(Arc::new(roots))
+}
+
+fn client_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, DatabaseError> {
+    let all: Pem<Vec<_>> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    all.map_err(|_| failed("the client certificate is not valid PEM"))
+}
+
+fn client_key(pem: &SecretString) -> Result<PrivateKeyDer<'static>, DatabaseError> {
+    let key = PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes());
+    key.map_err(|_| failed("the client key is not valid PEM"))
+}
+
+fn verifier(
+    mode: SslMode,
+    roots: Option<Arc<RootCertStore>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, DatabaseError> {
+    Ok(match mode {
+        SslMode::VerifyFull => strict_verifier(roots, provider)?,
+        // As in libpq: a configured root certificate implies verification.
+        SslMode::Require if roots.is_some() => {
+            any_name(strict_verifier(roots, provider)?, provider)
+        }
+        SslMode::VerifyCa => any_name(strict_verifier(roots, provider)?, provider),
+        _ => Arc::new(Lenient::AnyCertificate(provider.clone())),
+    })
+}
+
+fn any_name(
+    strict: Arc<dyn ServerCertVerifier>,
+    provider: &Arc<CryptoProvider>,
+) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Lenient::AnyName(provider.clone(), strict))
+}
+
+/// Checks everything, with the platform's root certificates if there are no others.
+fn strict_verifier(
+    roots: Option<Arc<RootCertStore>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, DatabaseError> {
+    let Some(roots) = roots else {
+        let platform = rustls_platform_verifier::Verifier::new(provider.clone());
+        return Ok(Arc::new(platform.map_err(rejected)?));
+    };
+    let built = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build();
+    Ok(built.map_err(|_| failed("the root certificates cannot be used"))?)
 }
 
 /// Certificate verification for libpq's modes that do not check everything.

@@ -1,9 +1,14 @@
 //! Build options, languages, locales and access methods that a backup needs and the server lacks. Pure.
 
-use super::{Finding, Level, R, Requirements, Rewriter, finding, names};
-use crate::policy::Extensions;
+use std::collections::BTreeSet;
+
+use super::definitions::listed;
+use super::finding::{Finding, names};
+use super::requirements::Requirements;
+use crate::error::FailureReason as R;
 use crate::postgres::plain_locale;
-use pgdump_archive::TocEntry;
+use crate::rewrite::Rewriter;
+use pgdump_archive::{EntryKind, TocEntry};
 
 const REFUSED: &str = "the server rejects the definition";
 
@@ -13,83 +18,68 @@ pub(super) fn missing(
     rewriter: &Rewriter,
     found: &mut Vec<Finding>,
 ) {
-    icu(entries, needs, rewriter, found);
-    collations(entries, rewriter, found);
-    languages(entries, rewriter, found);
-    index_methods(entries, needs, rewriter, found);
-    compression(entries, rewriter, found);
-}
-
-fn listed(entries: Vec<&TocEntry>) -> String {
-    let all: Vec<String> = entries.into_iter().map(TocEntry::name).collect();
-    names(&all.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-fn icu(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
-    if rewriter.facts.has_icu {
-        return;
+    if !rewriter.facts.has_icu {
+        found.extend(icu(entries));
+        found.extend(icu_of_database(needs));
     }
-    let what = "the server is built without ICU, which the backup needs";
-    let fix = "restore into a server built with ICU, such as PostgreSQL's own packages";
-    let uses = |e: &&TocEntry| match e.desc.as_str() {
-        "COLLATION" => option(&e.defn, "provider").is_some_and(|p| p == "icu"),
-        "COMMENT" | "ACL" => false,
+    found.extend(collations(entries, rewriter));
+    found.extend(languages(entries, rewriter));
+    if !may_bring_methods(entries, needs, rewriter) {
+        found.extend(index_methods(entries, rewriter));
+    }
+    found.extend(compression(entries, rewriter));
+}
+
+const LACKS_ICU: &str = "the server is built without ICU, which the backup needs";
+const BUILD_WITH_ICU: &str =
+    "restore into a server built with ICU, such as PostgreSQL's own packages";
+
+fn icu(entries: &[TocEntry]) -> Option<Finding> {
+    let uses = |e: &&TocEntry| match &e.kind {
+        EntryKind::Collation => option(&e.defn, "provider").is_some_and(|p| p == "icu"),
+        EntryKind::Comment | EntryKind::Acl => false,
         _ => e.defn.contains("-x-icu\""),
     };
-    let users: Vec<&TocEntry> = entries.iter().filter(uses).collect();
-    if !users.is_empty() {
-        let what = format!("{what}: {}", listed(users));
-        found.push(finding(
-            Level::Blocks,
-            Some(R::VersionIncompatible),
-            what,
-            REFUSED,
-            fix,
-        ));
-    }
-    if needs
-        .locale
-        .as_ref()
-        .is_some_and(|l| l.contains("LOCALE_PROVIDER = icu"))
-    {
-        let (what, level) = (
-            format!("{what}: for the locale of the database"),
-            Level::Blocks,
-        );
-        let refused = "CREATE DATABASE would fail";
-        found.push(finding(
-            level,
-            Some(R::VersionIncompatible),
-            what,
-            refused,
-            fix,
-        ));
-    }
+    let users = listed(entries.iter().filter(uses))?;
+    let what = format!("{LACKS_ICU}: {users}");
+    Some(Finding::blocks(
+        R::VersionIncompatible,
+        what,
+        REFUSED,
+        BUILD_WITH_ICU,
+    ))
 }
 
-fn collations(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
-    let unknown = |e: &&TocEntry| {
-        let of_libc = option(&e.defn, "provider").is_none_or(|p| p == "libc");
-        let locale = option(&e.defn, "locale").or_else(|| option(&e.defn, "lc_collate"));
-        let locale = locale.map(|l| plain_locale(&l));
-        let everywhere = |l: &str| matches!(l, "c" | "posix" | "c.utf8" | "");
-        e.desc == "COLLATION"
-            && of_libc
-            && locale.is_some_and(|l| !everywhere(&l) && !rewriter.facts.locales.contains(&l))
+fn icu_of_database(needs: &Requirements) -> Option<Finding> {
+    let options = needs.locale.as_ref()?;
+    let what = format!("{LACKS_ICU}: for the locale of the database");
+    let consequence = "CREATE DATABASE would fail";
+    options
+        .contains("LOCALE_PROVIDER = icu")
+        .then(|| Finding::blocks(R::VersionIncompatible, what, consequence, BUILD_WITH_ICU))
+}
+
+fn collations(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
+    let is_unknown = |e: &&TocEntry| {
+        let is_known = |l: &str| {
+            matches!(l, "c" | "posix" | "c.utf8" | "") || rewriter.facts.locales.contains(l)
+        };
+        e.kind == EntryKind::Collation && libc_locale(e).is_some_and(|l| !is_known(&l))
     };
-    let unknown: Vec<&TocEntry> = entries.iter().filter(unknown).collect();
-    if !unknown.is_empty() {
-        found.push(finding(
-            Level::Warns,
-            None,
-            format!(
-                "the server does not list the locale of: {}",
-                listed(unknown)
-            ),
-            "CREATE COLLATION fails unless its host has the locale",
-            "install the locale on the server's host",
-        ));
-    }
+    let unknown = listed(entries.iter().filter(is_unknown))?;
+    Some(Finding::warns(
+        format!("the server does not list the locale of: {unknown}"),
+        "CREATE COLLATION fails unless its host has the locale",
+        "install the locale on the server's host",
+    ))
+}
+
+/// The locale of a collation of the C library.
+fn libc_locale(collation: &TocEntry) -> Option<String> {
+    let of = |name| option(&collation.defn, name);
+    let is_libc = of("provider").is_none_or(|p| p == "libc");
+    let locale = of("locale").or_else(|| of("lc_collate"));
+    locale.filter(|_| is_libc).map(|l| plain_locale(&l))
 }
 
 /// `provider = icu` or `locale = 'de_DE'` in a definition.
@@ -104,93 +94,68 @@ fn option(definition: &str, name: &str) -> Option<String> {
     })
 }
 
-fn languages(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
+fn languages(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
     let is_missing = |e: &&TocEntry| {
         let brings_handler = e.defn.to_ascii_uppercase().contains(" HANDLER ");
-        e.desc == "PROCEDURAL LANGUAGE"
+        e.kind == EntryKind::ProceduralLanguage
             && !brings_handler
             && e.tag != "plpgsql"
             && !rewriter.facts.extensions.contains(&e.tag)
             && !rewriter.facts.untrusted_extensions.contains(&e.tag)
     };
-    let missing: Vec<&TocEntry> = entries.iter().filter(is_missing).collect();
-    if !missing.is_empty() {
-        found.push(finding(
-            Level::Blocks,
-            Some(R::ExtensionMissing),
-            format!("the server does not have: {}", listed(missing)),
-            "CREATE LANGUAGE would fail",
-            "install the language's package on the server",
-        ));
-    }
+    let missing = listed(entries.iter().filter(is_missing))?;
+    Some(Finding::blocks(
+        R::ExtensionMissing,
+        format!("the server does not have: {missing}"),
+        "CREATE LANGUAGE would fail",
+        "install the language's package on the server",
+    ))
 }
 
-fn index_methods(
-    entries: &[TocEntry],
-    needs: &Requirements,
-    rewriter: &Rewriter,
-    found: &mut Vec<Finding>,
-) {
-    // An extension may provide it.
-    let brings = needs.extensions.iter().any(|e| e != "plpgsql");
-    let brings = brings || entries.iter().any(|e| e.desc == "ACCESS METHOD");
-    if brings && rewriter.policy.extensions == Extensions::Require
-        || rewriter.facts.index_methods.is_empty()
-    {
-        return;
-    }
-    let method = |e: &TocEntry| {
-        let (_, rest) = e.defn.split_once(" USING ")?;
-        Some(rest.split([' ', '(']).next()?.trim_matches('"').to_owned())
-    };
-    let is_missing = |e: &&TocEntry| {
-        e.desc == "INDEX"
-            && !brings
-            && method(e).is_some_and(|m| !rewriter.facts.index_methods.contains(&m))
-    };
-    let missing: Vec<&TocEntry> = entries.iter().filter(is_missing).collect();
-    if !missing.is_empty() {
-        let methods: std::collections::BTreeSet<String> =
-            missing.iter().filter_map(|e| method(e)).collect();
-        let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
-        let what = format!(
-            "the server does not have: access method {} of {}",
-            names(&methods),
-            listed(missing)
-        );
-        let fix = "install the extension that provides it, or exclude the index from the dump";
-        found.push(finding(
-            Level::Blocks,
-            Some(R::VersionIncompatible),
-            what,
-            REFUSED,
-            fix,
-        ));
-    }
+/// Whether the access methods of indexes cannot be judged: the dump may bring them, or the server did not say.
+fn may_bring_methods(entries: &[TocEntry], needs: &Requirements, rewriter: &Rewriter) -> bool {
+    let brings = needs.extensions.iter().any(|e| e != "plpgsql")
+        || entries.iter().any(|e| e.kind == EntryKind::AccessMethod);
+    brings || rewriter.facts.index_methods.is_empty()
 }
 
-fn compression(entries: &[TocEntry], rewriter: &Rewriter, found: &mut Vec<Finding>) {
+fn index_methods(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
+    let known = &rewriter.facts.index_methods;
+    let missing = |e: &TocEntry| index_method(e).filter(|m| !known.contains(m));
+    let users = listed(entries.iter().filter(|e| missing(e).is_some()))?;
+    let methods: BTreeSet<String> = entries.iter().filter_map(missing).collect();
+    let methods: Vec<&str> = methods.iter().map(String::as_str).collect();
+    let methods = names(&methods);
+    Some(Finding::blocks(
+        R::VersionIncompatible,
+        format!("the server does not have: access method {methods} of {users}"),
+        REFUSED,
+        "install the extension that provides it, or exclude the index from the dump",
+    ))
+}
+
+fn index_method(e: &TocEntry) -> Option<String> {
+    let (_, rest) = e.defn.split_once(" USING ")?;
+    let method = rest.split([' ', '(']).next()?.trim_matches('"');
+    (e.kind == EntryKind::Index).then(|| method.to_owned())
+}
+
+fn compression(entries: &[TocEntry], rewriter: &Rewriter) -> Option<Finding> {
     if rewriter.facts.has_lz4 || rewriter.facts.version < 140_000 {
-        return;
+        return None;
     }
-    let uses = |e: &&TocEntry| e.desc == "TABLE" && e.defn.contains("SET COMPRESSION lz4");
-    let users: Vec<&TocEntry> = entries.iter().filter(uses).collect();
-    if !users.is_empty() {
-        found.push(finding(
-            Level::Notes,
-            None,
-            format!(
-                "the server is built without lz4, which compresses columns of: {}",
-                listed(users)
-            ),
-            "they are compressed with the server's default method",
-            "none needed",
-        ));
-    }
+    let uses = |e: &&TocEntry| e.kind == EntryKind::Table && e.defn.contains("SET COMPRESSION lz4");
+    let users = listed(entries.iter().filter(uses))?;
+    Some(Finding::notes(
+        format!("the server is built without lz4, which compresses columns of: {users}"),
+        "they are compressed with the server's default method",
+        "none needed",
+    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Level;
     use super::*;
     use crate::postgres::ServerFacts;
 

@@ -10,8 +10,20 @@ const CONTRIB: &str = " adminpack amcheck autoinc bloom btree_gin btree_gist cit
     plperl plperlu plpgsql plpython3u pltcl pltclu postgres_fdw refint seg sslinfo tablefunc tcn tsm_system_rows \
     tsm_system_time unaccent uuid-ossp xml2 ";
 
+/// A column option that the server maintains itself.
+pub(super) const VERSION_OF_COLUMN: &str = "pg_attver";
+
 pub(super) fn is(t: &[Token<'_>], words: &[&str]) -> bool {
     words.len() <= t.len() && words.iter().zip(t).all(|(w, t)| t.is(w))
+}
+
+/// The name or key word at a position; empty if there is none.
+pub(super) fn name(t: &[Token<'_>], at: usize) -> String {
+    t.get(at).and_then(Token::name).unwrap_or_default()
+}
+
+pub(super) fn has_pair(t: &[Token<'_>], first: &str, second: &str) -> bool {
+    t.windows(2).any(|w| w[0].is(first) && w[1].is(second))
 }
 
 pub(super) fn is_contrib(extension: &str) -> bool {
@@ -67,37 +79,44 @@ pub(super) fn without_column_option(
     sql: &str,
     option: &str,
 ) -> Option<Option<String>> {
-    let column = t
-        .windows(2)
-        .position(|w| w[0].is("alter") && w[1].is("column"))?;
-    let open = column + 4;
+    let (open, close) = column_options(t)?;
+    let options = t[open + 1..close].split(|w| w.is_symbol(b','));
+    let is_other = |o: &&[Token<'_>]| {
+        o.first()
+            .is_some_and(|w| w.name().as_deref() != Some(option))
+    };
+    let kept: Vec<&str> = options
+        .clone()
+        .filter(is_other)
+        .map(|o| text_of(o, sql))
+        .collect();
+    match kept.len() {
+        0 => Some(None),
+        n if n == options.count() => None,
+        _ => {
+            let (before, after) = (&sql[..=t[open].at], &sql[t[close].at..]);
+            Some(Some(format!("{before}{}{after}", kept.join(", "))))
+        }
+    }
+}
+
+/// The positions of the parentheses around a column's options.
+fn column_options(t: &[Token<'_>]) -> Option<(usize, usize)> {
+    let is_column = |w: &[Token<'_>]| w[0].is("alter") && w[1].is("column");
+    let open = t.windows(2).position(is_column)? + 4;
     if !t.get(open - 1)?.is("set") || !t.get(open)?.is_symbol(b'(') {
         return None;
     }
     let close = t[open..].iter().position(|w| w.is_symbol(b')'))? + open;
     // A single action, as pg_dump writes it.
-    if t.get(close + 1).is_some_and(|w| !w.is_symbol(b';')) {
-        return None;
-    }
-    let (all, kept): (usize, Vec<&str>) = {
-        let options: Vec<&[Token<'_>]> = t[open + 1..close].split(|w| w.is_symbol(b',')).collect();
-        let others = options.iter().filter(|o| {
-            o.first()
-                .is_some_and(|w| w.name().as_deref() != Some(option))
-        });
-        let text = |o: &&[Token<'_>]| {
-            o.last()
-                .map_or("", |last| &sql[o[0].at..last.at + last.text.len()])
-        };
-        (options.len(), others.map(text).collect())
-    };
-    match kept.len() {
-        0 => Some(None),
-        n if n == all => None,
-        _ => {
-            let (before, after) = (&sql[..=t[open].at], &sql[t[close].at..]);
-            Some(Some(format!("{before}{}{after}", kept.join(", "))))
-        }
+    let ends = t.get(close + 1).is_none_or(|w| w.is_symbol(b';'));
+    ends.then_some((open, close))
+}
+
+fn text_of<'a>(t: &[Token<'_>], sql: &'a str) -> &'a str {
+    match (t.first(), t.last()) {
+        (Some(first), Some(last)) => &sql[first.at..last.at + last.text.len()],
+        _ => "",
     }
 }
 

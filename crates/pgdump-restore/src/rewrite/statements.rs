@@ -3,26 +3,16 @@
 use std::borrow::Cow;
 
 use super::edits::{
-    compatible, is, is_contrib, is_statistics, summary, without_column_option, without_multirange,
+    VERSION_OF_COLUMN, compatible, is, name, summary, without_column_option, without_multirange,
     without_privilege,
 };
 use super::rules::*;
+use super::skip::Skip;
 use super::{Rewriter, RewrittenStatement};
 use crate::error::RestoreError;
 use crate::policy::Owners;
 use crate::roles::{mentions, renamed};
 use pgdump_archive::{Dialect, Token, first_tokens};
-
-/// Parameters that `pg_dump` sets, with the version that introduced them.
-const SETTINGS_SINCE: [(&str, u32); 4] = [
-    ("transaction_timeout", 170000),
-    ("default_toast_compression", 140000),
-    ("restrict_nonsystem_relation_kind", 170000),
-    ("event_triggers", 170000),
-];
-
-/// A column option that the server maintains itself.
-const VERSION_OF_COLUMN: &str = "pg_attver";
 
 /// Tokens examined of a statement: everything that a rule looks for is among them.
 const LOOKED_AT: usize = 1 << 17;
@@ -40,196 +30,102 @@ impl Rewriter {
         clean: bool,
     ) -> Result<Option<RewrittenStatement<'a>>, RestoreError> {
         let t = first_tokens(sql, Dialect::default(), LOOKED_AT);
-        if let Some(rule) = self.should_skip(&t, sql, clean)? {
-            if let Some(rule) = rule {
+        match self.should_skip(&t, sql, clean)? {
+            Skip::No => {}
+            Skip::Reported => return Ok(None),
+            Skip::By(rule) => {
                 self.used(rule, summary(&t));
+                return Ok(None);
             }
-            return Ok(None);
         }
-        let mut out = self.changed(&t, sql).map_or(Cow::Borrowed(sql), Cow::Owned);
+        let text = self.changed(&t, sql).map_or(Cow::Borrowed(sql), Cow::Owned);
         if is(&t, &["set"]) && !is(&t, &["set", "session", "authorization"]) {
-            return Ok(Some(RewrittenStatement {
-                roles: vec![],
-                text: out,
-            }));
+            let roles = vec![];
+            return Ok(Some(RewrittenStatement { roles, text }));
         }
-        if self.policy.owners == Owners::Map
-            && let Some(mapped) = renamed(&out, |r| {
-                Some(self.role(r)).filter(|m| *m != r).map(str::to_owned)
-            })
-        {
-            self.used(ROLE_MAPPED, summary(&t));
-            out = Cow::Owned(mapped);
-        }
-        let mut roles: Vec<String> = mentions(&out).into_iter().map(|m| m.role).collect();
-        roles.retain(|r| !self.has_role(r));
-        let roles = roles
-            .iter()
-            .map(|r| self.make_role(r))
-            .collect::<Result<_, _>>()?;
-        Ok(Some(RewrittenStatement { roles, text: out }))
+        let text = match self.with_mapped_roles(&text) {
+            Some(mapped) => {
+                self.used(ROLE_MAPPED, summary(&t));
+                Cow::Owned(mapped)
+            }
+            None => text,
+        };
+        let roles = self.make_roles_of(&text)?;
+        Ok(Some(RewrittenStatement { roles, text }))
     }
 
-    /// The rule that skips a statement; the inner `None` if its use is already reported.
-    #[allow(
-        clippy::option_option,
-        reason = "skipped or not, and reported here or not"
-    )]
-    fn should_skip(
-        &self,
-        t: &[Token<'_>],
-        sql: &str,
-        clean: bool,
-    ) -> Result<Option<Option<&'static str>>, RestoreError> {
-        let version = self.facts.version;
-        let name = |i: usize| t.get(i).and_then(Token::name).unwrap_or_default();
-        let rule = |when: bool, rule: &'static str| Ok(when.then_some(Some(rule)));
-        match name(0).as_str() {
-            "set" => {
-                let since = SETTINGS_SINCE.iter().find(|(n, _)| *n == name(1));
-                rule(
-                    since.is_some_and(|(_, since)| version < *since),
-                    UNKNOWN_SETTING,
-                )
-            }
-            "drop" => rule(clean, CLEAN),
-            "alter" if clean && t.iter().any(|w| w.is("drop") || w.is("detach")) => {
-                rule(true, CLEAN)
-            }
-            "select" if t.len() > 4 && t[3].text == "lo_unlink" => rule(clean, CLEAN),
-            "create" => match name(1).as_str() {
-                "database" => rule(true, DATABASE),
-                "schema" => rule(
-                    name(2) == "public" || (name(2) == "if" && name(5) == "public"),
-                    SCHEMA_PUBLIC,
-                ),
-                "extension" => {
-                    let extension = if name(2) == "if" { name(5) } else { name(2) };
-                    self.state().brings_methods |= !is_contrib(&extension);
-                    Ok((!self.keeps_extension(&extension)?).then_some(None))
-                }
-                "access" => {
-                    self.state().brings_methods = true;
-                    Ok(None)
-                }
-                // Breaks a dependency cycle by replacing a view, so that it can be dropped.
-                "or" if clean && name(3) == "view" => rule(true, CLEAN),
-                _ => {
-                    let language = t.iter().take(5).position(|w| w.is("language"));
-                    rule(
-                        language.is_some_and(|i| name(i + 1) == "plpgsql" && t.len() <= i + 3),
-                        PLPGSQL,
-                    )
-                }
-            },
-            "alter" if name(1) == "database" => rule(true, DATABASE),
-            "alter"
-                if matches!(name(1).as_str(), "role" | "user")
-                    && is(t.get(3..).unwrap_or_default(), &["in", "database"]) =>
-            {
-                rule(true, DATABASE)
-            }
-            "vacuum" | "checkpoint" => rule(true, MAINTENANCE),
-            "alter" if name(1) == "default" => rule(!self.policy.privileges, PRIVILEGES_LEFT_OUT),
-            "alter" => {
-                let owner = t.windows(2).any(|w| w[0].is("owner") && w[1].is("to"));
-                if owner && self.policy.owners == Owners::None {
-                    return rule(true, OWNER_LEFT_OUT);
-                }
-                if without_column_option(t, sql, VERSION_OF_COLUMN) == Some(None) {
-                    return rule(true, COLUMN_VERSION);
-                }
-                let compression = t
-                    .windows(2)
-                    .any(|w| w[0].is("set") && w[1].is("compression"));
-                let unknown = t.iter().any(|w| w.is("lz4")) && !self.facts.has_lz4;
-                rule(compression && (version < 140000 || unknown), COMPRESSION)
-            }
-            "comment" | "security"
-                if t.iter().take(5).any(|w| w.is("database")) && name(2) != "column" =>
-            {
-                rule(name(2) == "database", DATABASE)
-            }
-            "comment" if name(2) == "extension" => {
-                if !self.facts.extensions.contains(&name(3)) {
-                    return rule(true, EXTENSION_SKIPPED);
-                }
-                rule(!self.facts.is_superuser, COMMENT_ON_EXTENSION)
-            }
-            "grant" | "revoke" => {
-                let database = t.windows(2).any(|w| w[0].is("on") && w[1].is("database"));
-                if database {
-                    return rule(true, DATABASE);
-                }
-                if !self.policy.privileges {
-                    return rule(true, PRIVILEGES_LEFT_OUT);
-                }
-                let maintain = version < 170000 && is(&t[1..], &["maintain", "on"]);
-                rule(maintain, MAINTAIN)
-            }
-            _ if is_statistics(t) => {
-                self.state().has_statistics |= version >= 180000;
-                rule(version < 180000, STATISTICS)
-            }
-            _ => Ok(None),
+    fn with_mapped_roles(&self, sql: &str) -> Option<String> {
+        if self.policy.owners != Owners::Map {
+            return None;
         }
+        renamed(sql, |role| {
+            let mapped = self.role(role);
+            (mapped != role).then(|| mapped.to_owned())
+        })
+    }
+
+    /// Statements that create the roles that a statement needs and the server lacks.
+    fn make_roles_of(&self, sql: &str) -> Result<Vec<String>, RestoreError> {
+        let mut roles: Vec<String> = mentions(sql).into_iter().map(|m| m.role).collect();
+        roles.retain(|role| !self.has_role(role));
+        roles.iter().map(|role| self.make_role(role)).collect()
     }
 
     /// The statement as a rule changes it.
     fn changed(&self, t: &[Token<'_>], sql: &str) -> Option<String> {
-        let name = |i: usize| t.get(i).and_then(Token::name).unwrap_or_default();
-        match name(0).as_str() {
-            "set" => {
-                let value = t.get(3).and_then(|v| v.name().or_else(|| v.string()))?;
-                match name(1).as_str() {
-                    "default_tablespace"
-                        if !value.is_empty() && !self.facts.tablespaces.contains(&value) =>
-                    {
-                        self.used(TABLESPACE, value);
-                        Some("SET default_tablespace = '';".into())
-                    }
-                    "default_table_access_method" if self.lacks_method(&value) => {
-                        self.used(ACCESS_METHOD, value);
-                        Some("SET default_table_access_method = heap;".into())
-                    }
-                    "default_with_oids" if matches!(value.as_str(), "true" | "on") => {
-                        self.used(WITH_OIDS, "SET default_with_oids");
-                        Some("SET default_with_oids = false;".into())
-                    }
-                    _ => None,
-                }
-            }
-            "alter" if matches!(name(1).as_str(), "table" | "foreign") => {
+        let version = self.facts.version;
+        match name(t, 0).as_str() {
+            "set" => self.changed_setting(t),
+            "alter" if matches!(name(t, 1).as_str(), "table" | "foreign") => {
                 let left = without_column_option(t, sql, VERSION_OF_COLUMN).flatten();
                 left.inspect(|_| self.used(COLUMN_VERSION, summary(t)))
             }
-            "grant" | "revoke" | "alter" if self.facts.version < 170000 => {
+            "grant" | "revoke" | "alter" if version < 170000 => {
                 without_privilege(t, sql, "maintain")
                     .inspect(|_| self.used(MAINTAIN, summary(t)))
                     .or_else(|| self.with_new_arguments(sql))
             }
-            "create" if name(1) == "type" && self.facts.version < 140000 => {
+            "create" if name(t, 1) == "type" && version < 140000 => {
                 without_multirange(t, sql).inspect(|_| self.used(MULTIRANGE, summary(t)))
             }
-            "create" if name(1) == "aggregate" && self.facts.version >= 140000 => {
-                let over_arrays = t
-                    .windows(3)
-                    .any(|w| w[0].is("sfunc") && ARRAY_FUNCTIONS.iter().any(|f| w[2].is(f)))
-                    || t.windows(5)
-                        .any(|w| w[0].is("sfunc") && ARRAY_FUNCTIONS.iter().any(|f| w[4].is(f)));
-                let out = over_arrays.then(|| compatible(t, sql)).flatten()?;
-                self.used(ARRAY_AGGREGATE, summary(t));
-                let aggregate = if t.get(3).is_some_and(|d| d.is_symbol(b'.')) {
-                    name(4)
-                } else {
-                    name(2)
-                };
-                self.state().aggregates.insert(aggregate);
-                Some(out)
+            "create" if name(t, 1) == "aggregate" && version >= 140000 => {
+                self.changed_aggregate(t, sql)
             }
             "alter" | "comment" | "grant" | "revoke" => self.with_new_arguments(sql),
             _ => None,
         }
+    }
+
+    fn changed_setting(&self, t: &[Token<'_>]) -> Option<String> {
+        let value = t.get(3).and_then(|v| v.name().or_else(|| v.string()))?;
+        let lacks_tablespace = || !value.is_empty() && !self.facts.tablespaces.contains(&value);
+        let (rule, example, sql) = match name(t, 1).as_str() {
+            "default_tablespace" if lacks_tablespace() => {
+                (TABLESPACE, value.as_str(), "SET default_tablespace = '';")
+            }
+            "default_table_access_method" if self.lacks_method(&value) => {
+                let sql = "SET default_table_access_method = heap;";
+                (ACCESS_METHOD, value.as_str(), sql)
+            }
+            "default_with_oids" if matches!(value.as_str(), "true" | "on") => {
+                let sql = "SET default_with_oids = false;";
+                (WITH_OIDS, "SET default_with_oids", sql)
+            }
+            _ => return None,
+        };
+        self.used(rule, example);
+        Some(sql.to_owned())
+    }
+
+    fn changed_aggregate(&self, t: &[Token<'_>], sql: &str) -> Option<String> {
+        let changed = takes_array_function(t)
+            .then(|| compatible(t, sql))
+            .flatten()?;
+        self.used(ARRAY_AGGREGATE, summary(t));
+        let has_schema = t.get(3).is_some_and(|d| d.is_symbol(b'.'));
+        let aggregate = name(t, if has_schema { 4 } else { 2 });
+        self.state().aggregates.insert(aggregate);
+        Some(changed)
     }
 
     /// `AGGREGATE x(anyelement)` if that aggregate was created with changed argument types.
@@ -242,6 +138,13 @@ impl Rewriter {
                 .any(|w| w[1].is_symbol(b'(') && w[0].name().is_some_and(known));
         speaks.then(|| compatible(&t, sql)).flatten()
     }
+}
+
+/// `SFUNC = array_append` or `SFUNC = pg_catalog.array_append`
+fn takes_array_function(t: &[Token<'_>]) -> bool {
+    let is_array = |t: &Token<'_>| ARRAY_FUNCTIONS.iter().any(|f| t.is(f));
+    let is_at = |w: &[Token<'_>], at: usize| w.get(at).is_some_and(is_array);
+    (0..t.len()).any(|i| t[i].is("sfunc") && (is_at(&t[i..], 2) || is_at(&t[i..], 4)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,149 @@
+//! Which entries are relations, which have their data, and which are their partitions or inheriting tables.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::ddl;
+use crate::ids::sorted;
+use pgdump_archive::{DumpId, EntryKind, TocEntry};
+
+#[derive(Default)]
+pub(super) struct Tables<'a> {
+    by_id: HashMap<DumpId, &'a TocEntry>,
+    relations: HashSet<DumpId>,
+    /// Materialized views and their data, which is loaded in a later pass.
+    refreshed: HashSet<DumpId>,
+    data_of: HashMap<DumpId, Vec<DumpId>>,
+    children: HashMap<DumpId, Vec<DumpId>>,
+}
+
+impl<'a> Tables<'a> {
+    pub(super) fn new(entries: &'a [TocEntry]) -> Self {
+        let mut tables = Tables::default();
+        entries.iter().for_each(|e| tables.learn_kind(e));
+        entries.iter().for_each(|e| tables.learn_relations(e));
+        tables
+    }
+
+    fn learn_kind(&mut self, e: &'a TocEntry) {
+        use EntryKind::{ForeignTable, MaterializedView, MaterializedViewData, Table};
+        self.by_id.insert(e.dump_id, e);
+        if matches!(e.kind, Table | MaterializedView | ForeignTable) {
+            self.relations.insert(e.dump_id);
+        }
+        if matches!(e.kind, MaterializedView | MaterializedViewData) {
+            self.refreshed.insert(e.dump_id);
+        }
+    }
+
+    fn learn_relations(&mut self, e: &TocEntry) {
+        match &e.kind {
+            EntryKind::TableData => {
+                for table in self.relations_of(e) {
+                    self.data_of.entry(table).or_default().push(e.dump_id);
+                }
+            }
+            EntryKind::Table => {
+                for parent in self.relations_of(e) {
+                    self.children.entry(parent).or_default().push(e.dump_id);
+                }
+            }
+            EntryKind::TableAttach => self.learn_attachment(e),
+            _ => {}
+        }
+    }
+
+    /// A partition is attached after it was created: the entry depends on both tables and has the name of the
+    /// partition.
+    fn learn_attachment(&mut self, e: &TocEntry) {
+        let tables = self.relations_of(e).into_iter();
+        let (child, parents): (Vec<_>, Vec<_>) =
+            tables.partition(|id| has_name_of(self.by_id[id], e));
+        for parent in parents {
+            self.children.entry(parent).or_default().extend(&child);
+        }
+    }
+
+    fn relations_of(&self, e: &TocEntry) -> Vec<DumpId> {
+        let below = e.dependencies.iter().copied();
+        below.filter(|id| self.relations.contains(id)).collect()
+    }
+
+    /// Whether an entry depends on a materialized view or its data.
+    pub(super) fn depends_on_refreshed(&self, e: &TocEntry) -> bool {
+        e.dependencies.iter().any(|id| self.refreshed.contains(id))
+    }
+
+    /// Whether these are the rows of a table that the archive creates, copied into that very table.
+    pub(super) fn can_copy_freeze(&self, e: &TocEntry) -> bool {
+        let is_plain =
+            |table: &TocEntry| has_name_of(table, e) && !table.defn.contains("autovacuum_enabled");
+        e.kind == EntryKind::TableData
+            && ddl::copies_into_own_table(e)
+            && self.heap_of(e).is_some_and(is_plain)
+    }
+
+    pub(super) fn is_key(&self, e: &TocEntry) -> bool {
+        e.kind == EntryKind::Constraint
+            && ddl::key_as_index(e).is_some()
+            && self.heap_of(e).is_some()
+    }
+
+    /// The ordinary table that an entry depends on, if the archive creates it.
+    fn heap_of(&self, e: &TocEntry) -> Option<&'a TocEntry> {
+        let below = e.dependencies.iter();
+        let mut below = below.filter_map(|id| self.by_id.get(id).copied());
+        let table = below.find(|t| t.kind == EntryKind::Table)?;
+        is_heap(table).then_some(table)
+    }
+
+    /// The tables, with their partitions, that are locked while this entry runs.
+    pub(super) fn touched_by(&self, e: &TocEntry) -> Vec<DumpId> {
+        let tables = e.dependencies.iter().flat_map(|id| self.locked_by(*id));
+        sorted(tables.flat_map(|id| self.with_descendants(id)))
+    }
+
+    /// The tables that are locked for the use of an entry: itself, or the table of an index or key.
+    fn locked_by(&self, id: DumpId) -> Vec<DumpId> {
+        match self.by_id.get(&id) {
+            _ if self.relations.contains(&id) => vec![id],
+            Some(e) if matches!(e.kind, EntryKind::Index | EntryKind::Constraint) => {
+                self.relations_of(e)
+            }
+            _ => vec![],
+        }
+    }
+
+    fn with_descendants(&self, table: DumpId) -> Vec<DumpId> {
+        let (mut found, mut known, mut next) = (vec![table], HashSet::from([table]), 0);
+        while let Some(id) = found.get(next) {
+            let below = self.children.get(id).into_iter().flatten().copied();
+            let new: Vec<DumpId> = below.filter(|child| known.insert(*child)).collect();
+            found.extend(new);
+            next += 1;
+        }
+        found
+    }
+
+    /// Entries that precede `e`: its own dependencies and, unless it is data itself, the data of every table
+    /// that it depends on.
+    pub(super) fn prerequisites(&self, e: &TocEntry) -> impl Iterator<Item = DumpId> {
+        let direct = e.dependencies.iter().copied().filter(|_| !e.has_data);
+        let tables = direct.clone().filter(|id| self.relations.contains(id));
+        let data = tables
+            .flat_map(|id| self.with_descendants(id))
+            .flat_map(|table| self.data_of.get(&table).into_iter().flatten().copied());
+        direct.chain(data)
+    }
+}
+
+fn has_name_of(table: &TocEntry, e: &TocEntry) -> bool {
+    table.tag == e.tag && table.namespace == e.namespace
+}
+
+fn is_heap(table: &TocEntry) -> bool {
+    // Other access methods need not support COPY's FREEZE.
+    let access_method = table.table_am.as_deref();
+    access_method.is_none_or(|am| matches!(am, "" | "heap"))
+        && table.relkind.is_none_or(|kind| kind == 'r')
+        && !table.defn.contains("PARTITION BY")
+}

@@ -1,0 +1,253 @@
+//! The only mapping of SQLSTATE to a [`FailureReason`](crate::error::FailureReason).
+
+use super::bounded::TOO_LARGE;
+use crate::error::{DatabaseError, FailureReason as R, one_line};
+
+/// The error for what takes more memory than this worker may use for it.
+pub fn too_large(what: &str, max: usize) -> DatabaseError {
+    let most = max >> 20;
+    DatabaseError::new(
+        R::ArchiveUnsupported,
+        format!(
+            "{what} take more than {most} MiB: give this worker more memory (its container's limit, or RESTORE_MEMORY_MIB)"
+        ),
+    )
+    .with_sqlstate(TOO_LARGE)
+}
+
+/// Maps PostgreSQL's error. DETAIL, HINT and CONTEXT are dropped, and so is the message of class 22,
+/// because they quote row values.
+pub fn map_pg_error(e: &tokio_postgres::Error, what: &str) -> DatabaseError {
+    let Some(db) = e.as_db_error() else {
+        let text = crate::error::report(e);
+        return DatabaseError::new(reason_of_client(&text), format!("{what}: {text}"));
+    };
+    let code = db.code().code();
+    let message = match &code[..2] {
+        // Messages about locales quote no rows.
+        "22" if !is_of_the_build(db.message()) => "a value was rejected".to_owned(),
+        _ => one_line(db.message()),
+    };
+    let table = match (db.schema(), db.table()) {
+        (Some(s), Some(t)) => format!(" (table {s}.{t})"),
+        _ => String::new(),
+    };
+    let context = super::context::of(db);
+    DatabaseError::new(
+        reason_of(code, db.message()),
+        format!("{what}: {message}{table} [{code}]{context}"),
+    )
+    .with_sqlstate(code)
+}
+
+/// The reason of an error that the server did not send.
+fn reason_of_client(text: &str) -> R {
+    // Errors that need a change of the worker's configuration; everything else may be temporary.
+    let ours = [
+        "password missing",
+        "invalid configuration",
+        "invalid peer certificate",
+        "server does not support TLS",
+    ];
+    match text {
+        t if ours.iter().any(|o| t.contains(o)) => R::AccessDenied,
+        // The statement has a NUL byte: sending it would fail every time.
+        t if t.contains("error encoding message to server") => R::RestoreError,
+        _ => R::TargetUnavailable,
+    }
+}
+
+/// Maps every SQLSTATE to exactly one reason; those not listed are the target's rejection of the restore.
+fn reason_of(code: &str, message: &str) -> R {
+    match code {
+        TOO_LARGE => R::ArchiveUnsupported,
+        "42501" => R::InsufficientPrivilege,
+        "53100" => R::InsufficientSpace,
+        "42704" if message.starts_with("role ") => R::RoleMissing,
+        "42704" if message.starts_with("unrecognized configuration parameter") => {
+            R::VersionIncompatible
+        }
+        "0A000" | "58P01" if message.contains("extension") => R::ExtensionMissing,
+        // `$libdir/…`: the library of an extension that is not installed.
+        "58P01" if message.starts_with("could not access file") => R::ExtensionMissing,
+        _ if is_of_the_build(message) => R::VersionIncompatible,
+        "55P03" | "40P01" | "40001" | "25006" | "53200" | "53300" | "53400" | "57014" => {
+            R::TargetUnavailable
+        }
+        _ => match &code[..2] {
+            "28" => R::AccessDenied,
+            "08" | "57" => R::TargetUnavailable,
+            "22" | "23" => R::DataRejected,
+            _ => R::RestoreError,
+        },
+    }
+}
+
+/// Whether an error says that the server was built without something, or that its host lacks a locale.
+fn is_of_the_build(message: &str) -> bool {
+    let begins = [
+        "could not create locale",
+        "could not open collator",
+        "collation \"pg_catalog.",
+        "invalid locale name",
+    ];
+    let has = [
+        "not supported in this build",
+        "not supported by this build",
+        "ICU locale \"",
+        "unsupported XML feature",
+    ];
+    begins.iter().any(|b| message.starts_with(b))
+        || has.iter().any(|h| message.contains(h))
+        || message.starts_with("compression method ") && message.ends_with(" not supported")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_map_to_one_reason() {
+        for (code, message, reason) in [
+            ("42501", "permission denied", R::InsufficientPrivilege),
+            ("53100", "could not extend file", R::InsufficientSpace),
+            ("42704", "role \"x\" does not exist", R::RoleMissing),
+            (
+                "42704",
+                "unrecognized configuration parameter \"x\"",
+                R::VersionIncompatible,
+            ),
+            ("42704", "type \"x\" does not exist", R::RestoreError),
+            (
+                "0A000",
+                "extension \"x\" is not available",
+                R::ExtensionMissing,
+            ),
+            (
+                "58P01",
+                "could not open extension control file",
+                R::ExtensionMissing,
+            ),
+            ("0A000", "cannot do that", R::RestoreError),
+            (
+                "58P01",
+                "could not access file \"$libdir/postgis-3\": No such file or directory",
+                R::ExtensionMissing,
+            ),
+            (
+                "0A000",
+                "ICU is not supported in this build",
+                R::VersionIncompatible,
+            ),
+            (
+                "0A000",
+                "compression method lz4 not supported",
+                R::VersionIncompatible,
+            ),
+            (
+                "22023",
+                "could not create locale \"de_DE.utf8\": No such file",
+                R::VersionIncompatible,
+            ),
+            (
+                "42704",
+                "collation \"pg_catalog.de_DE\" for encoding \"UTF8\" does not exist",
+                R::VersionIncompatible,
+            ),
+            (
+                "42704",
+                "collation \"s.mine\" for encoding \"UTF8\" does not exist",
+                R::RestoreError,
+            ),
+            ("22023", "invalid value for parameter", R::DataRejected),
+            (
+                "55P03",
+                "canceling statement due to lock timeout",
+                R::TargetUnavailable,
+            ),
+            ("53300", "too many connections", R::TargetUnavailable),
+            ("57P01", "terminating connection", R::TargetUnavailable),
+            ("08006", "connection failure", R::TargetUnavailable),
+            ("28P01", "password authentication failed", R::AccessDenied),
+            ("22P02", "invalid input syntax", R::DataRejected),
+            ("23505", "duplicate key", R::DataRejected),
+            ("XX001", "invalid page", R::RestoreError),
+        ] {
+            assert_eq!(reason_of(code, message), reason, "{code} {message}");
+        }
+    }
+
+    /// The error that a client reports if the server greets with `hello` and answers `sql` with `words`.
+    async fn answered(hello: &[u8], sql: &str, words: &[u8]) -> DatabaseError {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        theirs.write_all(hello).await.unwrap();
+        let config = "user=u dbname=d".parse::<tokio_postgres::Config>().unwrap();
+        let error = match config.connect_raw(ours, tokio_postgres::NoTls).await {
+            Err(e) => e,
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                let mut heard = [0; 1024];
+                assert!(theirs.read(&mut heard).await.unwrap() > 0);
+                let server = async {
+                    assert!(theirs.read(&mut heard).await.unwrap() > 0);
+                    theirs.write_all(words).await.unwrap();
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    answer = client.batch_execute(sql) => answer.unwrap_err(),
+                    () = server => unreachable!(),
+                }
+            }
+        };
+        map_pg_error(&error, "what")
+    }
+
+    fn refusal(fields: &[&str]) -> Vec<u8> {
+        let fields: Vec<u8> = fields
+            .iter()
+            .flat_map(|f| f.bytes().chain([0]))
+            .chain([0])
+            .collect();
+        [
+            b"E",
+            &u32::try_from(fields.len() + 4).unwrap().to_be_bytes()[..],
+            &fields,
+        ]
+        .concat()
+    }
+
+    #[tokio::test]
+    async fn server_errors_are_mapped_without_row_values() {
+        const HELLO: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        let value = refusal(&[
+            "SERROR",
+            "C22P02",
+            "Mnot a number: \"secret\"",
+            "Dsecret",
+            "ss",
+            "tt",
+        ]);
+        let e = answered(HELLO, "SELECT 1", &value).await;
+        assert_eq!(
+            e.to_string(),
+            "what: a value was rejected (table s.t) [22P02]"
+        );
+        let right = refusal(&["SERROR", "C42501", "Mmay not", "Dsecret", "ts"]);
+        let e = answered(HELLO, "SELECT 1", &right).await;
+        assert_eq!(e.to_string(), "what: may not [42501]");
+        // Errors of the client itself: a text that cannot be sent, a missing password, a broken message.
+        assert_eq!(
+            answered(HELLO, "SELECT '\0'", b"").await.reason(),
+            R::RestoreError
+        );
+        assert_eq!(
+            answered(b"R\0\0\0\x08\0\0\0\x03", "", b"").await.reason(),
+            R::AccessDenied
+        );
+        assert_eq!(
+            answered(b"?\0\0\0\x04", "", b"").await.reason(),
+            R::TargetUnavailable
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! What a server has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::FutureExt;
+use tokio_postgres::Row;
+
+use super::errors::map_pg_error;
+use super::session::Session;
+use crate::error::DatabaseError;
+
+/// What a server provides that a dump may need.
+#[derive(Debug, Clone, Default)]
+pub struct ServerFacts {
+    /// `server_version_num`, such as 150018.
+    pub version: u32,
+    /// CPU cores that the server may use; `None` if unknown.
+    pub cores: Option<usize>,
+    /// The role of the session.
+    pub user: String,
+    pub is_superuser: bool,
+    pub may_create_roles: bool,
+    pub roles: BTreeSet<String>,
+    /// Roles that this role can make owners of objects.
+    pub may_become: BTreeSet<String>,
+    pub tablespaces: BTreeSet<String>,
+    /// Extensions that can be created.
+    pub extensions: BTreeSet<String>,
+    /// Those of them that need no superuser.
+    pub trusted_extensions: BTreeSet<String>,
+    /// Available extensions that this role may not create.
+    pub untrusted_extensions: BTreeSet<String>,
+    /// Available extensions that cannot be created in the database to be restored, and why.
+    pub unusable_extensions: BTreeMap<String, String>,
+    /// The database that pg_cron runs in; empty if the server does not load it, `None` if this role may not
+    /// see the setting.
+    pub cron_database: Option<String>,
+    pub access_methods: BTreeSet<String>,
+    /// Index access methods.
+    pub index_methods: BTreeSet<String>,
+    /// Whether the server is built with ICU.
+    pub has_icu: bool,
+    /// Whether the server is built with lz4 for column compression.
+    pub has_lz4: bool,
+    /// The operating system's locales, in lower case and without hyphens.
+    pub locales: BTreeSet<String>,
+}
+
+/// Build options of a server. `initdb` adds ICU's own collations if the server has ICU.
+const BUILT: &str = "SELECT 'index ' || amname FROM pg_am WHERE amtype = 'i'
+    UNION ALL SELECT 'icu' WHERE EXISTS (SELECT FROM pg_collation WHERE collname LIKE '%-x-icu')
+    UNION ALL SELECT 'lz4' FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals)";
+
+/// The view lacks settings that a role may not see.
+const CRON_DATABASE: &str = "SELECT setting FROM pg_settings WHERE name = 'cron.database_name'
+    UNION ALL SELECT '' WHERE pg_has_role('pg_read_all_settings', 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_settings WHERE name = 'cron.database_name')";
+
+/// Normalizes a locale name: `en_US.UTF-8` and `en_US.utf8` are the same.
+pub fn plain_locale(name: &str) -> String {
+    name.to_lowercase().replace('-', "")
+}
+
+impl Session {
+    /// Queries the facts of the whole server; any database will do.
+    ///
+    /// # Errors
+    /// `target_unavailable`, or the server's error.
+    pub async fn facts(&self) -> Result<ServerFacts, DatabaseError> {
+        // Pipelined: none of these queries depends on another.
+        let (me, cores, roles, may_become, tablespaces, extensions, trusted_extensions, access_methods, locales, cron, built) = tokio::try_join!(
+            self.me(),
+            self.cores().map(Ok),
+            self.names("SELECT rolname::text FROM pg_roles"),
+            self.names(self.may_become_sql()),
+            self.names("SELECT spcname::text FROM pg_tablespace"),
+            self.names("SELECT name::text FROM pg_available_extensions"),
+            self.names("SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE trusted OR NOT superuser"),
+            self.names("SELECT amname::text FROM pg_am WHERE amtype = 't'"),
+            self.names("SELECT collcollate::text FROM pg_collation WHERE collprovider IN ('c', 'd') AND collcollate <> ''"),
+            self.names(CRON_DATABASE),
+            self.names(BUILT),
+        )?;
+        Ok(ServerFacts {
+            version: self.version(),
+            cores,
+            user: me.get(0),
+            is_superuser: me.get(1),
+            may_create_roles: me.get(2),
+            roles,
+            may_become,
+            tablespaces,
+            extensions,
+            trusted_extensions,
+            untrusted_extensions: BTreeSet::new(),
+            unusable_extensions: BTreeMap::new(),
+            cron_database: cron.into_iter().next(),
+            access_methods,
+            index_methods: index_methods(&built),
+            has_icu: built.contains("icu"),
+            has_lz4: built.contains("lz4"),
+            locales: locales.iter().map(|l| plain_locale(l)).collect(),
+        })
+    }
+
+    async fn me(&self) -> Result<Row, DatabaseError> {
+        let sql = "SELECT current_user::text, rolsuper, rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user";
+        let row = self.client().query_one(sql, &[]).await;
+        row.map_err(|e| map_pg_error(&e, "querying the server"))
+    }
+
+    /// Since 16, membership alone no longer allows assigning ownership.
+    fn may_become_sql(&self) -> &'static str {
+        if self.version() >= 160000 {
+            "SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, 'SET')"
+        } else {
+            "SELECT rolname::text FROM pg_roles WHERE pg_has_role(oid, 'MEMBER')"
+        }
+    }
+
+    /// The cores of a server on this machine are known; those of another are visible to privileged roles only.
+    async fn cores(&self) -> Option<usize> {
+        const LOCAL: &str = "SELECT coalesce(inet_server_addr() = inet_client_addr(), true)";
+        const CPUS: &str = "SELECT count(*) FROM regexp_split_to_table(pg_read_file('/proc/cpuinfo'), E'\\n') l WHERE l LIKE 'processor%'";
+        const QUOTA: &str = "SELECT ceil(q::numeric / p::numeric)::int8 FROM (SELECT split_part(c, ' ', 1) q, split_part(c, ' ', 2) p FROM pg_read_file('/sys/fs/cgroup/cpu.max', true) c) x WHERE q ~ '^[0-9]+$'";
+        if self.client().query_one(LOCAL, &[]).await.ok()?.get(0) {
+            return std::thread::available_parallelism().ok().map(usize::from);
+        }
+        let cpus: i64 = self.client().query_one(CPUS, &[]).await.ok()?.get(0);
+        let quota = self.client().query_opt(QUOTA, &[]).await.ok().flatten();
+        let quota = quota.map_or(cpus, |row| row.get(0));
+        usize::try_from(quota.min(cpus)).ok().filter(|n| *n > 0)
+    }
+
+    async fn names(&self, sql: &str) -> Result<BTreeSet<String>, DatabaseError> {
+        let rows = self.client().query(sql, &[]).await;
+        let rows = rows.map_err(|e| map_pg_error(&e, "querying the server"))?;
+        Ok(rows.iter().map(|r| r.get(0)).collect())
+    }
+}
+
+fn index_methods(built: &BTreeSet<String>) -> BTreeSet<String> {
+    let methods = built.iter().filter_map(|b| b.strip_prefix("index "));
+    methods.map(str::to_owned).collect()
+}

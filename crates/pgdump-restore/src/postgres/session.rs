@@ -1,0 +1,140 @@
+//! One connection, and statements on it.
+
+use std::pin::Pin;
+
+use futures::TryStreamExt;
+use futures::future::maybe_done;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, RowStream};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::errors::map_pg_error;
+use crate::error::DatabaseError;
+
+/// Statements from this size on are not kept in memory while the server runs them.
+const LARGE: usize = 1 << 20;
+
+/// One connection. Dropping it closes the connection, and the server rolls back an open transaction.
+pub struct Session {
+    client: Client,
+    version: u32,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Session {
+    pub(super) fn new(client: Client, version: u32, driver: AbortOnDropHandle<()>) -> Self {
+        Session {
+            client,
+            version,
+            _driver: driver,
+        }
+    }
+
+    /// `server_version_num`, such as 150018.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Runs a query and returns its rows one by one. On a session of
+    /// [`Server::streaming_rows`](super::Server::streaming_rows), there may be any number of them.
+    ///
+    /// # Errors
+    /// The server's error.
+    pub async fn rows(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Pin<Box<RowStream>>, tokio_postgres::Error> {
+        let values = values.iter().copied();
+        self.client.query_raw(sql, values).await.map(Box::pin)
+    }
+
+    /// Session settings that defaults of a role or database must not change.
+    pub(super) fn own_settings(&self) -> String {
+        let mut s = String::from(
+            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+             SET search_path = pg_catalog; SET client_min_messages = warning;",
+        );
+        // The server notices a vanished worker and ends its sessions, which releases their locks.
+        s.push_str(
+            "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;",
+        );
+        if self.version >= 140000 {
+            s.push_str("SET client_connection_check_interval = '1s';");
+        }
+        if self.version >= 170000 {
+            s.push_str("SET transaction_timeout = 0;");
+        }
+        s
+    }
+
+    /// Runs one or more statements without parameters.
+    ///
+    /// # Errors
+    /// The server's error, without row data.
+    pub async fn run(&self, sql: &str) -> Result<(), DatabaseError> {
+        self.client
+            .batch_execute(sql)
+            .await
+            .map_err(|e| map_pg_error(&e, "statement"))
+    }
+
+    /// Runs statements pipelined: each is sent without waiting for the previous one.
+    ///
+    /// # Errors
+    /// The index of the first statement that failed, and its error.
+    pub async fn pipeline_of(&self, statements: Vec<String>) -> Result<(), (usize, DatabaseError)> {
+        let mut begun = 0;
+        let mut small: Vec<String> = vec![];
+        for sql in statements {
+            if sql.len() < LARGE {
+                small.push(sql);
+                continue;
+            }
+            self.pipeline(&small)
+                .await
+                .map_err(|(at, e)| (begun + at, e))?;
+            begun += small.len();
+            small.clear();
+            self.send(sql).await.map_err(|e| (begun, e))?;
+            begun += 1;
+        }
+        self.pipeline(&small)
+            .await
+            .map_err(|(at, e)| (begun + at, e))
+    }
+
+    /// Runs one large statement, whose text is dropped as soon as it is sent.
+    async fn send(&self, sql: String) -> Result<(), DatabaseError> {
+        let answers = self.client.simple_query_raw(&sql).await;
+        drop(sql);
+        let answers = answers.map_err(|e| map_pg_error(&e, "statement"))?;
+        let done = std::pin::pin!(answers)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await;
+        done.map_err(|e| map_pg_error(&e, "statement"))
+    }
+
+    /// Runs statements whose text is kept.
+    pub async fn pipeline(&self, statements: &[String]) -> Result<(), (usize, DatabaseError)> {
+        let mut sent: Vec<_> = statements
+            .iter()
+            .map(|s| Box::pin(maybe_done(self.client.batch_execute(s))))
+            .collect();
+        for request in &mut sent {
+            // The first poll sends the request, which keeps the order; its result is awaited below.
+            let _ = futures::poll!(request.as_mut());
+        }
+        for (i, request) in sent.iter_mut().enumerate() {
+            request.as_mut().await;
+            if let Some(Err(e)) = request.as_mut().take_output() {
+                return Err((i, map_pg_error(&e, "statement")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! What a preflight reports.
+
+use crate::error::FailureReason;
+
+/// What a finding means for the restore.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The restore cannot succeed.
+    Blocks,
+    /// The restore may fail, or its result may differ from the source.
+    Warns,
+    Notes,
+}
+
+/// One difference between what a backup needs and what a server has.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+pub struct Finding {
+    pub level: Level,
+    /// Failure reason that the restore would end with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<FailureReason>,
+    pub what: String,
+    pub consequence: String,
+    pub fix: String,
+}
+
+impl Finding {
+    /// The restore cannot succeed and would end with `reason`.
+    pub(super) fn blocks(
+        reason: FailureReason,
+        what: String,
+        consequence: &str,
+        fix: &str,
+    ) -> Self {
+        Finding {
+            reason: Some(reason),
+            ..Finding::new(Level::Blocks, what, consequence, fix)
+        }
+    }
+
+    pub(super) fn warns(what: String, consequence: &str, fix: &str) -> Self {
+        Finding::new(Level::Warns, what, consequence, fix)
+    }
+
+    pub(super) fn notes(what: String, consequence: &str, fix: &str) -> Self {
+        Finding::new(Level::Notes, what, consequence, fix)
+    }
+
+    fn new(level: Level, what: String, consequence: &str, fix: &str) -> Self {
+        Finding {
+            level,
+            reason: None,
+            what,
+            consequence: consequence.into(),
+            fix: fix.into(),
+        }
+    }
+}
+
+/// The first names of a list, and how many more there are.
+pub(super) fn names(all: &[&str]) -> String {
+    let shown = &all[..all.len().min(10)];
+    match all.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,72 @@
+//! Roles that a backup needs and the server lacks, or that the restoring role may not act for. Pure.
+
+use super::finding::{Finding, names};
+use super::requirements::Requirements;
+use crate::error::FailureReason as R;
+use crate::policy::Owners;
+use crate::rewrite::Rewriter;
+
+pub(super) fn missing(needs: &Requirements, rewriter: &Rewriter, found: &mut Vec<Finding>) {
+    let roles = needs.roles_under(rewriter).into_iter();
+    let missing = roles.filter(|role| !rewriter.has_role(role));
+    let (created, missing): (Vec<&str>, Vec<&str>) =
+        missing.partition(|role| rewriter.makes_role(role));
+    found.extend((!created.is_empty()).then(|| to_create(&created, rewriter)));
+    found.extend((!missing.is_empty()).then(|| not_there(&missing)));
+    found.extend(foreign_owners(needs, rewriter));
+}
+
+fn lacks(roles: &[&str]) -> String {
+    format!("the server does not have: role {}", names(roles))
+}
+
+fn to_create(roles: &[&str], rewriter: &Rewriter) -> Finding {
+    if rewriter.facts.may_create_roles {
+        return Finding::notes(
+            lacks(roles),
+            "it is created, without login or as the globals file defines it",
+            "none needed",
+        );
+    }
+    Finding::blocks(
+        R::InsufficientPrivilege,
+        lacks(roles),
+        "it cannot be created: the restoring role lacks CREATEROLE",
+        "create the role, or grant CREATEROLE to the restoring role",
+    )
+}
+
+fn not_there(roles: &[&str]) -> Finding {
+    Finding::blocks(
+        R::RoleMissing,
+        lacks(roles),
+        "ownership and privileges cannot be assigned to it",
+        "create the role, or restore with --create-roles, --owners map or --owners none --no-privileges",
+    )
+}
+
+/// Owners that the restoring role cannot assign objects to.
+fn foreign_owners(needs: &Requirements, rewriter: &Rewriter) -> Option<Finding> {
+    let facts = &rewriter.facts;
+    if facts.is_superuser || rewriter.policy.owners == Owners::None {
+        return None;
+    }
+    let owners = needs.owners.iter().map(|role| rewriter.role(role));
+    let is_foreign = |r: &&str| facts.roles.contains(*r) && !facts.may_become.contains(*r);
+    let foreign: Vec<&str> = owners.filter(is_foreign).collect();
+    let what = || {
+        format!(
+            "role {} is not a member of: {}",
+            facts.user,
+            names(&foreign)
+        )
+    };
+    (!foreign.is_empty()).then(|| {
+        Finding::blocks(
+            R::InsufficientPrivilege,
+            what(),
+            "objects cannot be assigned to these owners",
+            "GRANT these roles to the restoring role, or restore with --owners map or none",
+        )
+    })
+}

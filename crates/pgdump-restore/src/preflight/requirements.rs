@@ -1,0 +1,127 @@
+//! What a backup needs of a server, as far as its entries show it.
+
+use std::collections::BTreeSet;
+
+use crate::policy::Owners;
+use crate::rewrite::Rewriter;
+use crate::roles::mentions;
+use pgdump_archive::{Archive, Codec, Dialect, EntryKind, Format, TocEntry, statements};
+
+/// What the entries of a backup require of a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "cli", schemars(rename = "Needs"))]
+pub struct Requirements {
+    pub extensions: BTreeSet<String>,
+    /// Owners, and roles in privileges and policies.
+    pub roles: BTreeSet<String>,
+    /// Those of them that own something.
+    pub owners: BTreeSet<String>,
+    /// Those of them that appear in GRANT or REVOKE.
+    pub grantees: BTreeSet<String>,
+    /// Those of them in policies and user mappings.
+    pub named: BTreeSet<String>,
+    pub tablespaces: BTreeSet<String>,
+    /// Table access methods.
+    pub access_methods: BTreeSet<String>,
+    pub encoding: String,
+    /// Options of `CREATE DATABASE`, if the dump has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    pub large_objects: u64,
+    /// Estimated size of the restored database in bytes, if the archive allows an estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_bytes: Option<u64>,
+    /// SQL text: only its beginning has been examined.
+    pub only_the_beginning: bool,
+}
+
+impl Requirements {
+    /// Collects the requirements of these entries; `stored` is the object's size in bytes, if known.
+    pub fn of(archive: &Archive, entries: &[TocEntry], stored: Option<u64>) -> Self {
+        let mut needs = Requirements {
+            encoding: archive.encoding().name().to_owned(),
+            only_the_beginning: archive.is_script(),
+            estimated_bytes: stored.map(|n| estimate(archive, n)),
+            locale: locale_of(entries),
+            ..Requirements::default()
+        };
+        let of_content = entries.iter().filter(|e| !e.describes_database());
+        of_content.for_each(|e| needs.add(e));
+        needs
+    }
+
+    fn add(&mut self, e: &TocEntry) {
+        if !e.owner.is_empty() && (!e.drop_stmt.is_empty() || e.defn.contains("OWNER TO")) {
+            self.roles.insert(e.owner.clone());
+            self.owners.insert(e.owner.clone());
+        }
+        match &e.kind {
+            EntryKind::Extension => drop(self.extensions.insert(e.tag.clone())),
+            EntryKind::Blob => self.large_objects += 1,
+            EntryKind::BlobMetadata => self.large_objects += filled_lines(&e.defn),
+            EntryKind::Acl | EntryKind::DefaultAcl => self.add_roles(&e.defn, |n| &mut n.grantees),
+            EntryKind::Policy | EntryKind::UserMapping => {
+                self.add_roles(&e.defn, |n| &mut n.named);
+            }
+            _ => {}
+        }
+        let tablespace = e.tablespace.clone().filter(|t| !t.is_empty());
+        self.tablespaces.extend(tablespace);
+        self.access_methods.extend(e.table_am.clone());
+    }
+
+    /// Adds the roles that statements name, also to the set that `of_kind` returns.
+    fn add_roles(&mut self, sql: &str, of_kind: impl Fn(&mut Self) -> &mut BTreeSet<String>) {
+        let roles = roles_in(sql);
+        of_kind(self).extend(roles.iter().cloned());
+        self.roles.extend(roles);
+    }
+
+    /// The roles that the server must have under a policy, by their names on the server.
+    pub(crate) fn roles_under<'a>(&'a self, rewriter: &'a Rewriter) -> BTreeSet<&'a str> {
+        let owners = self
+            .owners
+            .iter()
+            .filter(|_| rewriter.policy.owners != Owners::None);
+        let grantees = self.grantees.iter().filter(|_| rewriter.policy.privileges);
+        owners
+            .chain(grantees)
+            .chain(&self.named)
+            .map(|r| rewriter.role(r))
+            .collect()
+    }
+}
+
+/// The options of `CREATE DATABASE` after the encoding.
+fn locale_of(entries: &[TocEntry]) -> Option<String> {
+    let database = entries.iter().find(|e| e.kind == EntryKind::Database)?;
+    let (_, options) = database.defn.rsplit_once("ENCODING = ")?;
+    let (_, locale) = options.split_once(' ')?;
+    Some(locale.trim_end_matches(['\n', ';']).to_owned())
+}
+
+fn filled_lines(text: &str) -> u64 {
+    text.lines().filter(|l| !l.trim().is_empty()).count() as u64
+}
+
+fn roles_in(sql: &str) -> BTreeSet<String> {
+    let statements = statements(sql, Dialect::default()).into_iter();
+    statements.flat_map(mentions).map(|m| m.role).collect()
+}
+
+/// Uncompressed table data, plus a third for indexes and page headers.
+fn estimate(archive: &Archive, stored: u64) -> u64 {
+    let header = archive.header();
+    let packed = header.codec != Codec::None || !header.filters.is_empty();
+    let unpacked = if packed {
+        stored.saturating_mul(4)
+    } else {
+        stored
+    };
+    match header.format {
+        Format::Plain | Format::Tar | Format::Custom | Format::Directory | Format::DirectoryTar => {
+            unpacked.saturating_add(unpacked / 3)
+        }
+    }
+}

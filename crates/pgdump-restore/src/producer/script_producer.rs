@@ -1,0 +1,401 @@
+//! SQL text: each statement, and the rows of each table, become a node as they arrive.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::chunk_pusher::ChunkPusher;
+use crate::conversion::Converter;
+use crate::dependence::{Definitions, Dependence};
+use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::ids::{NodeId, TableId, sorted};
+use crate::plan::{PlanNode, RestorePass};
+use crate::script::{
+    OrderGroup, ScriptStep, Settings, StatementClass, StatementOrder, Statements, classify,
+    table_named,
+};
+use pgdump_archive::{
+    ArchiveError, Chunk, DataSink, Dialect, EntryKind, Statement, TocEntry, first_tokens,
+};
+
+/// Most statements in one transaction.
+const STEP_STATEMENTS: usize = 200;
+const STEP_BYTES: usize = 1 << 20;
+/// Most statements that are deferred until others are done.
+const MAX_DEFERRED: usize = 10_000;
+
+/// Tables that a node locks.
+#[derive(Default)]
+struct Locked {
+    exclusive: Vec<TableId>,
+    shared: Vec<TableId>,
+}
+
+pub(super) struct ScriptProducer {
+    chunks: ChunkPusher,
+    order: StatementOrder,
+    /// What the statements so far have created, to find rows that depend on others.
+    definitions: Definitions,
+    settings: Arc<Settings>,
+    /// Consecutive statements that are not a node yet.
+    serial: Vec<Statement>,
+    /// Statements that may be deferred (comments) or that nothing depends on (sequence values).
+    deferred: Vec<Statement>,
+    current: NodeId,
+    /// The nodes with each table's rows, which determine the cost of what is built on them.
+    rows_of: HashMap<TableId, NodeId>,
+    /// Nothing has been created yet, so the objects that `--clean` drops do not exist.
+    clean: bool,
+    converter: Converter,
+    /// Text that `pg_dump` did not write has begun a transaction.
+    in_transaction: bool,
+    /// Keys or triggers exist, so rows must be loaded in the order of the text.
+    has_post_data: bool,
+}
+
+impl ScriptProducer {
+    pub(super) fn new(chunks: ChunkPusher) -> Self {
+        let job = &chunks.job;
+        ScriptProducer {
+            converter: Converter::new(&job.server, &job.database, &job.encoding),
+            chunks,
+            order: StatementOrder::default(),
+            definitions: Definitions::default(),
+            settings: Arc::default(),
+            serial: vec![],
+            deferred: vec![],
+            current: NodeId::default(),
+            rows_of: HashMap::new(),
+            clean: true,
+            in_transaction: false,
+            has_post_data: false,
+        }
+    }
+
+    fn add(
+        &mut self,
+        step: ScriptStep,
+        group: OrderGroup,
+        locked: Locked,
+    ) -> Result<NodeId, RestoreError> {
+        let is_data = matches!(step, ScriptStep::Data { .. });
+        let entry = self.chunks.job.content.push(step)?;
+        if !is_data {
+            self.chunks.job.observer.found_task();
+        }
+        self.add_barrier(group)?;
+        let rows = self.rows_behind(&locked);
+        let node = PlanNode {
+            is_data,
+            in_order: is_data && group == OrderGroup::Serial,
+            after: sorted(self.order.after().into_iter().chain(rows)),
+            exclusive: locked.exclusive,
+            shared: locked.shared,
+            ..PlanNode::of(entry, RestorePass::Main)
+        };
+        let added = self.chunks.work_queue.change(|s| s.add(node));
+        self.order.added(added, group);
+        Ok(added)
+    }
+
+    /// The nodes with the rows of these tables.
+    fn rows_behind(&self, locked: &Locked) -> Vec<NodeId> {
+        let tables = locked.exclusive.iter().chain(&locked.shared);
+        tables
+            .filter_map(|t| self.rows_of.get(t).copied())
+            .collect()
+    }
+
+    /// An empty step between two groups keeps the number of edges small.
+    fn add_barrier(&mut self, group: OrderGroup) -> Result<(), RestoreError> {
+        let Some(after) = self.order.barrier_before(group) else {
+            return Ok(());
+        };
+        let job = &self.chunks.job;
+        let entry = job.content.push(ScriptStep::Nothing)?;
+        let barrier = PlanNode {
+            after,
+            ..PlanNode::of(entry, RestorePass::Main)
+        };
+        let added = self.chunks.work_queue.change(|s| s.add(barrier));
+        job.observer.found_task();
+        self.order.passed(added);
+        Ok(())
+    }
+
+    fn statements(
+        &mut self,
+        list: Vec<Statement>,
+        group: OrderGroup,
+        locked: Locked,
+    ) -> Result<(), RestoreError> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let bytes = list.iter().map(|s| s.text.len() as u64).sum();
+        let step = Statements {
+            list,
+            settings: self.settings.clone(),
+            bare: self.in_transaction,
+            permit: self.chunks.reserve(bytes, None)?,
+        };
+        self.add(ScriptStep::Statements(step), group, locked)?;
+        Ok(())
+    }
+
+    /// Turns all collected statements into nodes.
+    pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
+        let serial = std::mem::take(&mut self.serial);
+        self.statements(serial, OrderGroup::Serial, Locked::default())?;
+        let deferred = std::mem::take(&mut self.deferred);
+        self.statements(deferred, OrderGroup::Serial, Locked::default())
+    }
+
+    /// Creates roles as the restoring role, whatever session authorization the text has set.
+    fn make_roles(&mut self, roles: Vec<String>, line: u64) -> Result<(), RestoreError> {
+        self.flush()?;
+        let of_text = self.settings.clone();
+        self.settings = Arc::new(of_text.without("session_authorization"));
+        self.serial = roles
+            .into_iter()
+            .map(|text| Statement { text, line })
+            .collect();
+        self.flush()?;
+        self.settings = of_text;
+        Ok(())
+    }
+
+    /// BEGIN, COMMIT or a statement between them in a text that `pg_dump` did not write. One session runs all
+    /// of such a text, so its transactions are kept.
+    fn transaction(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        self.flush()?;
+        let first = first_tokens(&statement.text, Dialect::default(), 4);
+        let ends = first.first().is_some_and(|t| t.is("commit") || t.is("end"));
+        let goes_on =
+            first.get(1).is_some_and(|t| t.is("and")) && !first.get(2).is_some_and(|t| t.is("no"));
+        self.in_transaction = true;
+        self.statements(vec![statement], OrderGroup::Serial, Locked::default())?;
+        self.in_transaction = !ends || goes_on;
+        Ok(())
+    }
+
+    fn set(&mut self, name: String, sql: String) -> Result<(), RestoreError> {
+        if self.settings.get(&name) != Some(sql.as_str()) {
+            self.flush()?;
+            self.settings = Arc::new(self.settings.with(name, sql));
+        }
+        Ok(())
+    }
+}
+
+/// Whether later rows must satisfy what a statement creates: keys, triggers and rules.
+fn constrains_rows(class: &StatementClass, sql: &str) -> bool {
+    let t = first_tokens(sql, Dialect::default(), 5);
+    let makes = t.first().is_some_and(|w| w.is("create"));
+    matches!(
+        class,
+        StatementClass::Build {
+            group: OrderGroup::Keys,
+            ..
+        }
+    ) || (makes && t.iter().any(|w| w.is("trigger") || w.is("rule")))
+}
+
+/// The class of a statement in text that runs strictly in order.
+fn in_order(class: StatementClass) -> StatementClass {
+    match class {
+        StatementClass::Build { .. } | StatementClass::Sequence | StatementClass::Late => {
+            StatementClass::Serial
+        }
+        other => other,
+    }
+}
+
+impl DataSink for ScriptProducer {
+    fn begin(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        Ok(self.begin_rows(entry)?)
+    }
+
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), ArchiveError> {
+        Ok(self.chunks.push(self.current, chunk)?)
+    }
+
+    fn end(&mut self, entry: &TocEntry) -> Result<(), ArchiveError> {
+        Ok(self.chunks.end(self.current, entry)?)
+    }
+
+    fn statement(&mut self, statement: Statement) -> Result<(), ArchiveError> {
+        Ok(self.add_statement(statement)?)
+    }
+}
+
+/// Rows.
+impl ScriptProducer {
+    fn begin_rows(&mut self, entry: &TocEntry) -> Result<(), RestoreError> {
+        self.flush()?;
+        let mut entry = entry.clone();
+        self.chunks.wait(self.converter.entry(&mut entry))?;
+        self.clean = false;
+        self.report_rows(&entry);
+        let group = if self.must_load_in_order(&entry) {
+            OrderGroup::Serial
+        } else {
+            OrderGroup::Data
+        };
+        let step = ScriptStep::Data {
+            entry: Box::new(entry.clone()),
+            settings: self.settings.clone(),
+        };
+        self.current = self.add(step, group, Locked::default())?;
+        if let Some(table) = table_named(&entry.tag) {
+            self.rows_of.insert(self.order.table(&table), self.current);
+        }
+        self.chunks.begin(self.current, &entry)
+    }
+
+    fn report_rows(&self, entry: &TocEntry) {
+        let observer = &self.chunks.job.observer;
+        observer.advance("schema", "data");
+        if entry.kind == EntryKind::TableData {
+            observer.found_table();
+        }
+    }
+
+    fn must_load_in_order(&mut self, entry: &TocEntry) -> bool {
+        let job = &self.chunks.job;
+        let depends = match &job.in_order_into {
+            Some(tables) => {
+                Dependence::of_rows_into(std::slice::from_ref(entry), tables).has_rows()
+            }
+            None => self.definitions.rows_depend(entry, !job.is_generic_sql),
+        };
+        depends || job.is_generic_sql || self.has_post_data
+    }
+}
+
+/// Statements.
+impl ScriptProducer {
+    fn add_statement(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        let Some(statement) = self.rewritten(statement)? else {
+            return Ok(());
+        };
+        let class = self.class_of(&statement.text);
+        let creates_nothing = matches!(
+            class,
+            StatementClass::Setting { .. } | StatementClass::Transaction
+        );
+        self.clean &= creates_nothing;
+        self.add_classified(class, statement)?;
+        if self.deferred.len() >= MAX_DEFERRED {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The statement as this server can run it, unless it is skipped.
+    fn rewritten(&mut self, mut statement: Statement) -> Result<Option<Statement>, RestoreError> {
+        self.chunks.wait(self.converter.statement(&mut statement))?;
+        let rewriter = &self.chunks.job.rewriter;
+        let Some(rewritten) = rewriter.statement(&statement.text, self.clean)? else {
+            return Ok(None);
+        };
+        if !rewritten.roles.is_empty() {
+            self.make_roles(rewritten.roles, statement.line)?;
+        }
+        Ok(Some(match rewritten.text {
+            Cow::Owned(text) => Statement { text, ..statement },
+            Cow::Borrowed(_) => statement,
+        }))
+    }
+
+    fn class_of(&mut self, sql: &str) -> StatementClass {
+        let class = classify(sql);
+        self.definitions.learn(sql);
+        self.has_post_data |= constrains_rows(&class, sql);
+        if self.chunks.job.is_generic_sql {
+            in_order(class)
+        } else {
+            class
+        }
+    }
+
+    fn add_classified(
+        &mut self,
+        class: StatementClass,
+        statement: Statement,
+    ) -> Result<(), RestoreError> {
+        use StatementClass as Class;
+        let group = self.order.group();
+        match class {
+            Class::Setting { name, sql } => self.set(name, sql)?,
+            Class::ResetAll => self.reset_all()?,
+            Class::Transaction if self.chunks.job.is_generic_sql => self.transaction(statement)?,
+            Class::Transaction => {}
+            Class::Alone => self.add_alone(statement)?,
+            Class::Rollback => return Err(rollback(&statement)),
+            Class::Sequence if group == OrderGroup::Data => self.deferred.push(statement),
+            Class::Late if matches!(group, OrderGroup::Build | OrderGroup::Keys) => {
+                self.deferred.push(statement);
+            }
+            Class::Build {
+                exclusive,
+                shared,
+                group,
+            } => {
+                let (exclusive, shared) = (self.tables(&exclusive), self.tables(&shared));
+                self.add_build(statement, group, Locked { exclusive, shared })?;
+            }
+            Class::Sequence | Class::Late | Class::Serial => self.add_serial(statement)?,
+        }
+        Ok(())
+    }
+
+    fn reset_all(&mut self) -> Result<(), RestoreError> {
+        self.flush()?;
+        self.settings = Arc::new(self.settings.reset());
+        Ok(())
+    }
+
+    fn add_alone(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        self.flush()?;
+        let within = std::mem::replace(&mut self.in_transaction, true);
+        self.statements(vec![statement], OrderGroup::Serial, Locked::default())?;
+        self.in_transaction = within;
+        Ok(())
+    }
+
+    fn tables(&mut self, names: &[String]) -> Vec<TableId> {
+        names.iter().map(|name| self.order.table(name)).collect()
+    }
+
+    fn add_build(
+        &mut self,
+        statement: Statement,
+        group: OrderGroup,
+        locked: Locked,
+    ) -> Result<(), RestoreError> {
+        if self.order.group() != group || !self.serial.is_empty() {
+            self.flush()?;
+            self.chunks.job.observer.advance("data", "indexes");
+        }
+        self.statements(vec![statement], group, locked)
+    }
+
+    fn add_serial(&mut self, statement: Statement) -> Result<(), RestoreError> {
+        if !self.deferred.is_empty() {
+            self.flush()?;
+        }
+        self.serial.push(statement);
+        let bytes: usize = self.serial.iter().map(|s| s.text.len()).sum();
+        if self.serial.len() >= STEP_STATEMENTS || bytes >= STEP_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+}
+
+fn rollback(statement: &Statement) -> RestoreError {
+    let line = statement.line;
+    let what = format!("line {line}: ROLLBACK, which pg_dump never writes");
+    ValidationError::new(FailureReason::ArchiveUnsupported, what).into()
+}

@@ -1,0 +1,144 @@
+//! The queued data of one node, and the copiers that load it.
+
+use std::collections::VecDeque;
+
+use super::work::CopyNext;
+use crate::ids::SessionId;
+
+/// From this many bytes on, a table's first copier has the table to itself; for less data that does not pay.
+pub(super) const FIRST_BYTES: u64 = 192 << 10;
+/// Up to this many bytes it stays alone even if other sessions wait.
+pub(super) const ALONE_BYTES: u64 = 32 << 20;
+
+/// Other work for the session of a copier.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OtherWork {
+    /// Data of another node is queued.
+    pub data: bool,
+    /// There is such data, pre-data or a task.
+    pub any: bool,
+    /// Another session waits for work.
+    pub has_idle_session: bool,
+}
+
+/// A chunk, and whether any copier may take the next one.
+#[derive(Debug)]
+struct Queued<P> {
+    chunk: P,
+    splittable: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct DataQueue<P> {
+    chunks: VecDeque<Queued<P>>,
+    /// Whether one copier loads all of the data.
+    in_order: bool,
+    copiers: usize,
+    /// Whether one copier has the table to itself.
+    alone: bool,
+    /// Whether no copier has started yet.
+    untouched: bool,
+    /// Session that is in the middle of a row and must take the next chunk.
+    holder: Option<SessionId>,
+    ended: bool,
+    /// Bytes queued so far: the weight of the tasks that wait for this table.
+    bytes: u64,
+    /// Rows that the server has counted.
+    rows: u64,
+}
+
+impl<P> DataQueue<P> {
+    pub(super) fn new(in_order: bool) -> Self {
+        DataQueue {
+            chunks: VecDeque::new(),
+            in_order,
+            copiers: 0,
+            alone: false,
+            untouched: true,
+            holder: None,
+            ended: false,
+            bytes: 0,
+            rows: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, chunk: P, weight: u64, splittable: bool) {
+        self.bytes += weight;
+        self.chunks.push_back(Queued { chunk, splittable });
+    }
+
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.ended && self.copiers == 0 && self.chunks.is_empty()
+    }
+
+    /// Whether a session can take chunks that no copier is about to take.
+    pub(super) fn can_join(&self, session: SessionId) -> bool {
+        let may_share = self.chunks.len() >= 2 && !self.in_order;
+        let is_free = !self.alone && self.is_free_for(session);
+        is_free && !self.chunks.is_empty() && (self.copiers == 0 || may_share)
+    }
+
+    fn is_free_for(&self, session: SessionId) -> bool {
+        self.holder.is_none_or(|holder| holder == session)
+    }
+
+    /// Adds a copier; true if it has the table to itself, which is only for tables where it may use FREEZE.
+    pub(super) fn join(&mut self, can_freeze: bool) -> bool {
+        self.copiers += 1;
+        let is_first = std::mem::take(&mut self.untouched);
+        self.alone = is_first && can_freeze && self.bytes >= FIRST_BYTES;
+        self.alone
+    }
+
+    /// A copier's COPY is complete on the server, with this many rows.
+    pub(super) fn leave(&mut self, rows: u64) {
+        self.rows += rows;
+        self.copiers -= 1;
+        self.alone = false;
+    }
+
+    /// The next chunk for the copier of `session`.
+    pub(super) fn take(&mut self, session: SessionId, other: OtherWork) -> CopyNext<P> {
+        if !self.is_free_for(session) {
+            return CopyNext::leave_or_wait(other.any);
+        }
+        if other.has_idle_session && self.should_share() {
+            return CopyNext::Leave;
+        }
+        match self.chunks.pop_front() {
+            Some(Queued { chunk, splittable }) => {
+                self.holder = (!splittable).then_some(session);
+                CopyNext::Chunk(chunk)
+            }
+            None if self.ended => CopyNext::End,
+            None => CopyNext::leave_or_wait(self.may_leave(other)),
+        }
+    }
+
+    /// Whether a copier that has the table to itself should let others in.
+    fn should_share(&self) -> bool {
+        self.alone && self.holder.is_none() && self.bytes >= ALONE_BYTES
+    }
+
+    /// The last copier waits for more chunks, unless data is queued elsewhere.
+    fn may_leave(&self, other: OtherWork) -> bool {
+        let is_needed_elsewhere = other.data || (self.copiers > 1 && other.any);
+        !self.in_order && self.holder.is_none() && is_needed_elsewhere
+    }
+}

@@ -1,0 +1,39 @@
+//! Which entries the patterns of a selection mean.
+
+use crate::policy::matches;
+use pgdump_archive::{EntryKind, TocEntry};
+
+/// Entries with settings or the database itself; they are part of every selection.
+pub(super) const FRAME: [EntryKind; 5] = [
+    EntryKind::Encoding,
+    EntryKind::StdStrings,
+    EntryKind::SearchPath,
+    EntryKind::Database,
+    EntryKind::DatabaseProperties,
+];
+/// Kinds that users regard as tables.
+const RELATIONS: [EntryKind; 5] = [
+    EntryKind::Table,
+    EntryKind::ForeignTable,
+    EntryKind::View,
+    EntryKind::MaterializedView,
+    EntryKind::Sequence,
+];
+
+pub(super) fn any(patterns: &[String], e: &TocEntry) -> bool {
+    patterns
+        .iter()
+        .any(|p| match (p.split_once('.'), &e.namespace) {
+            (Some((schema, table)), Some(ns)) => matches(schema, ns) && matches(table, &e.tag),
+            (Some(_), None) => false,
+            (None, _) => matches(p, &e.tag),
+        })
+}
+
+pub(super) fn any_schema(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|p| matches(p, name))
+}
+
+pub(super) fn is_relation(e: &TocEntry) -> bool {
+    RELATIONS.contains(&e.kind)
+}

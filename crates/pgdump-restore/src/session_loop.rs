@@ -1,0 +1,162 @@
+//! What each session of a load does: takes work from the queue until everything is restored.
+
+use std::sync::Arc;
+
+use tracing::Instrument;
+
+use crate::context::LoadContext;
+use crate::copy::CopyTask;
+use crate::error::{FailureReason, RestoreError, ValidationError};
+use crate::hints;
+use crate::ids::{BatchId, NodeId, SessionId};
+use crate::locks::ConstraintStep;
+use crate::parallelism::TaskCost;
+use crate::pre_data::PreDataBatch;
+use crate::schedule::{Schedule, SessionWork};
+use crate::session::{RestoreSession, Task};
+use crate::steps::reached;
+use crate::work_queue::WorkQueue;
+
+struct SessionLoop {
+    job: Arc<LoadContext>,
+    work_queue: Arc<WorkQueue>,
+    id: SessionId,
+    session: RestoreSession,
+}
+
+/// Connects, and works until everything is restored.
+pub(crate) async fn run(
+    job: Arc<LoadContext>,
+    work_queue: Arc<WorkQueue>,
+    id: SessionId,
+) -> Result<(), RestoreError> {
+    let session = RestoreSession::open(&job).await?;
+    let this = SessionLoop {
+        job,
+        work_queue,
+        id,
+        session,
+    };
+    this.run().await
+}
+
+impl SessionLoop {
+    async fn run(mut self) -> Result<(), RestoreError> {
+        loop {
+            match self.work_queue.next_work(self.id).await? {
+                SessionWork::Make { batch, what } => self.create(batch, &what).await?,
+                SessionWork::Copy { node, first } => self.copy(node, first).await?,
+                SessionWork::Tasks { nodes, size } => self.run_tasks(&nodes, size).await?,
+                SessionWork::Finished => {
+                    return Ok(self.session.reenable_autovacuum(&self.job).await?);
+                }
+                SessionWork::Stuck(node) => return Err(self.dependency_cycle(node)),
+                SessionWork::Wait => {}
+            }
+        }
+    }
+
+    async fn create(&mut self, batch: BatchId, what: &PreDataBatch) -> Result<(), RestoreError> {
+        let made = self.session.make(&self.job, what).await;
+        let left = made.map_err(|e| of_stage(e, "schema"))?;
+        reached("schema");
+        if self.work_queue.change(|s| s.batch_done(batch, left)) {
+            self.job.enter_stage(&self.work_queue);
+        }
+        Ok(())
+    }
+
+    async fn copy(&mut self, node: NodeId, first: bool) -> Result<(), RestoreError> {
+        self.job.observer.advance("schema", "data");
+        reached("lane");
+        let index = self.work_queue.entry_of(node);
+        let entry = self.job.data_entry(index)?;
+        let name = entry.name();
+        let span = span_of(&self.job, &name);
+        let load = async {
+            self.session.before_data(&self.job, index, &entry).await?;
+            let task = CopyTask {
+                job: &self.job,
+                work_queue: &self.work_queue,
+                session: &self.session.session,
+                entry: &entry,
+                node,
+                id: self.id,
+                fresh: first,
+                in_order: self.work_queue.is_in_order(node),
+            };
+            task.run().await
+        };
+        let loaded = load.instrument(span.clone()).await;
+        let rows = loaded.map_err(|e| with_context(e, &name))?;
+        span.record("rows", rows);
+        self.job.rows_loaded(rows);
+        self.work_queue.change(|s| s.copier_done(node, rows));
+        Ok(())
+    }
+
+    async fn run_tasks(&mut self, nodes: &[NodeId], size: TaskCost) -> Result<(), RestoreError> {
+        reached("task");
+        let find = |s: &mut Schedule<_>| {
+            let affects_later = s.node(nodes[0]).pass.affects_later_entries();
+            (tasks_of(s, nodes), affects_later)
+        };
+        let (tasks, affects_later_entries) = self.work_queue.change(find);
+        if affects_later_entries {
+            self.session.reenable_autovacuum(&self.job).await?;
+        }
+        let span = span_of(&self.job, &self.name_of(&tasks));
+        let work = self.session.tasks(&self.job, &tasks, size);
+        work.instrument(span).await?;
+        let done = tasks.iter().filter(|t| t.step != ConstraintStep::Index);
+        self.job.observer.tasks_done(done.count() as u64);
+        self.work_queue.change(|s| s.tasks_done(nodes));
+        Ok(())
+    }
+
+    fn name_of(&self, tasks: &[Task]) -> String {
+        let first = self.job.content.name(tasks[0].entry);
+        match tasks.len() - 1 {
+            0 => first,
+            more => format!("{first} and {more} more"),
+        }
+    }
+
+    fn dependency_cycle(&self, node: NodeId) -> RestoreError {
+        let index = self.work_queue.entry_of(node);
+        let name = self.job.content.name(index);
+        let what = format!("entries wait for each other: {name}");
+        ValidationError::new(FailureReason::ArchiveCorrupt, what).into()
+    }
+}
+
+fn tasks_of<P>(schedule: &Schedule<P>, nodes: &[NodeId]) -> Vec<Task> {
+    let task = |node: &NodeId| Task {
+        entry: schedule.node(*node).entry,
+        step: schedule.step(*node),
+    };
+    nodes.iter().map(task).collect()
+}
+
+/// The trace span of one session's work on one entry.
+fn span_of(job: &LoadContext, name: &str) -> tracing::Span {
+    tracing::info_span!(parent: job.observer.span(), "entry", otel.name = name, rows = tracing::field::Empty)
+}
+
+fn with_context(e: RestoreError, what: &str) -> RestoreError {
+    match e {
+        RestoreError::Database(e) => hints::with_hint(e, None)
+            .context(what)
+            .in_stage("data")
+            .into(),
+        other => other,
+    }
+}
+
+/// A server error of a stage that other sessions may have left already.
+fn of_stage(e: RestoreError, stage: &'static str) -> RestoreError {
+    match e {
+        RestoreError::Database(e) => e.in_stage(stage).into(),
+        other => other,
+    }
+}
