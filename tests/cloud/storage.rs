@@ -131,7 +131,7 @@ async fn an_overwritten_object_is_never_mixed() {
         }
     });
     while env.emulator.storage.reads() == 0 {
-        tokio::task::yield_now().await;
+        crate::support::pause().await;
     }
     env.emulator.storage.put(BUCKET, "src.dump", dump);
     let done = running.await.unwrap();

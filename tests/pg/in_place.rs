@@ -142,7 +142,7 @@ async fn partial_databases_are_closed_and_never_taken_for_complete() {
     let looked = async {
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND wait_event = 'PgSleep'";
         while c.psql("postgres", waits) == "0" {
-            tokio::task::yield_now().await;
+            crate::support::pause().await;
         }
         let refused = tokio_postgres::connect(&visit, tokio_postgres::NoTls)
             .await
