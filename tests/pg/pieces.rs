@@ -231,7 +231,7 @@ async fn numbered_backups_are_not_joined() {
             assert_eq!(restored(&c, &b, (&name, None)).await, whole(), "{name}");
         }
     }
-    for name in ["tar.002", "bom.002", "set.002"] {
+    for name in ["tar.002", "crlf.002", "bom.002", "set.002"] {
         let proof = verify(&app, name).await;
         assert_eq!(
             proof.verdict,

@@ -1643,3 +1643,43 @@ async fn a_shallow_verification_proves_no_backup() {
         );
     }
 }
+
+/// What a string means depends on the settings before it, in the comparison as on the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_written_for_other_string_settings_are_compared() {
+    let b = Bench::start();
+    let app = b.app(&[]);
+    let text = |settings: &str| {
+        format!(
+            "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\
+             CREATE TABLE public.t (a text);\nINSERT INTO public.t VALUES ('C:\\');\n{settings}\n\
+             INSERT INTO public.t VALUES ('it\\'s; x');\nRESET standard_conforming_strings;\n\
+             INSERT INTO public.t VALUES ('D:\\');\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
+        )
+    };
+    for (i, settings) in [
+        "SELECT pg_catalog.set_config('standard_conforming_strings', 'off', false);",
+        "SET standard_conforming_strings = 'f';",
+        "SET SESSION standard_conforming_strings TO no;",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        b.put(&format!("{i}.sql"), text(settings).as_bytes());
+        let report = verify_as(&app, &format!("s{i}"), &format!("{i}.sql"), Depth::Data).await;
+        assert_eq!(
+            report.verdict,
+            Verdict::Verified,
+            "{settings}: {:?}",
+            report.error
+        );
+        assert_eq!(report.rows, 3, "{settings}");
+    }
+    // A limit of ours, which is not held against the backup.
+    let local = "BEGIN;\nSET LOCAL standard_conforming_strings = off;";
+    b.put("local.sql", text(local).as_bytes());
+    let report = verify_as(&app, "local", "local.sql", Depth::Data).await;
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{:?}", report.error);
+    let message = report.error.unwrap().message;
+    assert!(message.contains("SET LOCAL"), "{message}");
+}

@@ -278,9 +278,15 @@ impl DigestBuilder {
     /// `ArchiveError::Corrupt` for an INSERT that cannot be parsed.
     pub fn chunk(&mut self, chunk: &Chunk, encoding: &TextEncoding) -> Result<(), ArchiveError> {
         match chunk {
-            Chunk::Rows { .. } | Chunk::Statements(_) if !self.is_rows => {}
+            Chunk::Rows { .. } | Chunk::Statements { .. } if !self.is_rows => {}
             Chunk::Rows { text, .. } => self.rows(text),
-            Chunk::Statements(text) => {
+            Chunk::Statements {
+                text,
+                standard_strings,
+            } => {
+                if let Some(standard_strings) = standard_strings {
+                    self.dialect.standard_strings = *standard_strings;
+                }
                 let sql = encoding.decode(text.clone())?;
                 self.add_inserts(&sql, encoding)?;
             }

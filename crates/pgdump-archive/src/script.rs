@@ -277,7 +277,10 @@ impl Script {
             sink.begin(&entry)?;
             self.open = Some(entry);
         }
-        sink.chunk(Chunk::Statements(bytes))
+        sink.chunk(Chunk::Statements {
+            text: bytes,
+            standard_strings: Some(self.text.standard_strings()),
+        })
     }
 
     /// `lo_open`, `lowrite` and `lo_close` are data of large objects. Returns whether it was one of them.

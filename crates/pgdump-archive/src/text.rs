@@ -553,6 +553,11 @@ impl SqlReader {
         Ok(())
     }
 
+    /// The `standard_conforming_strings` of the statement that was read last.
+    pub(super) fn standard_strings(&self) -> bool {
+        self.dialect.standard_strings
+    }
+
     /// Interprets settings that determine how to read the text; returns whether the statement only concerns
     /// this reader.
     fn setting(
