@@ -16,6 +16,7 @@ mod generated;
 pub mod verdict;
 mod junit;
 mod html_report;
+mod restore_index;
 mod amcheck;
 
 use std::collections::BTreeMap;
@@ -29,11 +30,11 @@ pub use data_checks::{Checks, ChecksFile};
 pub use drift::History;
 pub use envelope::{Envelope, Keyring, Signature, SigningKey, verify_envelope};
 pub use evidence::{
-    Evidence, Found, OwnEvidence, Question, RestoreIndex, StoredEvidence, Testimony, evidence_name,
-    is_of,
+    Evidence, Found, OwnEvidence, Question, StoredEvidence, Testimony, evidence_name, is_of,
 };
 pub use html_report::{ledger_page, page};
 pub use junit::junit;
+pub use restore_index::RestoreIndex;
 
 /// A restored database, and what is known about its archive.
 pub struct RestoredDatabase<'a> {

@@ -11,13 +11,13 @@ use parking_lot::Mutex;
 use super::envelope::{Envelope, Keyring, MAX_ENVELOPE, invalid, sha256_hex};
 use super::html_report::page;
 use super::junit;
+use super::restore_index::RestoreIndex;
 use crate::error::{
     FailureReason as R, RestoreError, StorageError, ValidationError, report as describe_error,
 };
 use crate::policy::{Depth, Trigger};
 use crate::proof::{EVIDENCE_SUFFIX, VerificationReport, pattern_of};
 use crate::store::{BackupStore, StoredObject, read_small};
-use pgdump_archive::{BlockIndex, Extent, IndexedBlock};
 
 const ENVELOPE: &str = ".dsse.json";
 /// How many documents one query reads.
@@ -50,48 +50,6 @@ pub fn evidence_name(backup: &str, generation: &str, request_id: &str) -> String
         folder_of(backup, generation),
         &sha256_hex(request_id.as_bytes())[..16]
     )
-}
-
-/// The positions of data blocks in an archive, as a verification found them. With it, a restore of the same
-/// generation knows the size in advance and reads several blocks at once.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-pub struct RestoreIndex {
-    /// Generation of the object; an int64 as a string.
-    pub generation: String,
-    /// Bytes; an int64 as a string.
-    pub size: String,
-    /// Base64 of the big-endian CRC32C of the object.
-    pub crc32c: String,
-    #[serde(flatten)]
-    pub index: BlockIndex,
-}
-
-/// Reads the fields one by one. What serde derives for `flatten` would keep every unknown value of a file that
-/// anybody may have written, at 16 times its size.
-impl<'de> serde::Deserialize<'de> for RestoreIndex {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        struct Fields {
-            generation: String,
-            size: String,
-            crc32c: String,
-            head: Extent,
-            blocks: Vec<IndexedBlock>,
-            #[serde(default)]
-            tail: Option<Extent>,
-        }
-        let f = Fields::deserialize(input)?;
-        Ok(RestoreIndex {
-            generation: f.generation,
-            size: f.size,
-            crc32c: f.crc32c,
-            index: BlockIndex {
-                head: f.head,
-                blocks: f.blocks,
-                tail: f.tail,
-            },
-        })
-    }
 }
 
 /// Largest index that is written or read, in bytes: some 250,000 blocks. Larger archives are read sequentially.
@@ -681,7 +639,7 @@ impl Evidence {
         }
         if search.found.is_flooded {
             let refused = search.found.refused;
-            tracing::warn!(refused, "too many documents of evidence that do not count");
+            tracing::warn!("the evidence has too many documents that do not count: {refused}");
         }
         Ok(search.found)
     }
